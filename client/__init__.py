@@ -1,0 +1,1 @@
+"""One hospital: its data, its privacy budget, its half of the protocol."""

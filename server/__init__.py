@@ -1,0 +1,1 @@
+"""The coordinator: orchestrates rounds and learns sums, never one site's update."""

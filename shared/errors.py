@@ -1,0 +1,68 @@
+"""Every error a user can meet, in one tree.
+
+::
+
+    ConsiliumError            one plain sentence: what, where, the bound, the remedy
+    ├── StudyError            the study file is not acceptable
+    ├── SettingsError         a command line, settings file or folder is not acceptable
+    ├── DataError             a site's data cannot be read, or cannot be used for this study
+    ├── PolicyError           this hospital does not allow what it was asked
+    ├── PrivacyError          a release would not have the privacy it claims
+    │   └── BudgetError       a release would exceed the site's privacy budget
+    └── ProtocolError         the other side broke the secure-sum protocol, or a round failed
+        ├── MessageError      bytes that are not a well-formed message of this version
+        ├── AuthenticationError  a signature, key, seal or commitment does not verify
+        ├── EncodingError     a vector cannot be represented in the ring without wrapping
+        └── RoundVoidError    the round is void and releases nothing; the model is unchanged
+
+Command-line entry points print ``str(error)`` and exit with a non-zero status; anything that is
+not a ``ConsiliumError`` is a defect and keeps its traceback.
+"""
+
+
+class ConsiliumError(Exception):
+    """Base of every error that is somebody's to mend, told in one sentence."""
+
+
+class StudyError(ConsiliumError):
+    """The study is malformed, inconsistent, or asks for something out of bounds."""
+
+
+class SettingsError(ConsiliumError):
+    """A command-line argument, settings file or folder is missing or wrong."""
+
+
+class DataError(ConsiliumError):
+    """Patient data is missing, malformed or unusable; never quotes a patient's values."""
+
+
+class PolicyError(ConsiliumError):
+    """This hospital's policy does not allow the request."""
+
+
+class PrivacyError(ConsiliumError):
+    """The privacy promised could not be kept, so nothing was released."""
+
+
+class BudgetError(PrivacyError):
+    """The release would exceed a privacy budget."""
+
+
+class ProtocolError(ConsiliumError):
+    """The secure-sum protocol was not followed, so nothing was revealed."""
+
+
+class MessageError(ProtocolError):
+    """The bytes are not a well-formed message of a version this build speaks."""
+
+
+class AuthenticationError(ProtocolError):
+    """A signature, key, sealed share or commitment does not verify."""
+
+
+class EncodingError(ProtocolError):
+    """A vector is not finite, out of range, or could wrap around in the ring."""
+
+
+class RoundVoidError(ProtocolError):
+    """The round ended without a sum; the global model is unchanged."""

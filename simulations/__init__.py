@@ -1,0 +1,1 @@
+"""Many sites in one process, for research and for `make demo`."""
