@@ -37,7 +37,7 @@ class DataError(ConsiliumError):
 
 
 class PolicyError(ConsiliumError):
-    """This hospital's policy does not allow the request."""
+    """The hospital's own policy does not allow the request."""
 
 
 class PrivacyError(ConsiliumError):

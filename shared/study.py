@@ -1,0 +1,338 @@
+"""The study: everything a coordinator may ask of a site, declared, validated and digested.
+
+A study is a TOML file. It carries no code. A site approves its digest, every message carries the
+digest, and a site refuses anything else. Defaults are filled in before the digest is taken, so two
+files that mean the same have the same digest.
+"""
+
+import difflib
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from shared.errors import StudyError
+
+MINIMUM_SITES = 3  # the sum of two sites tells each of them the other's update
+LARGEST_STUDY_BYTES = 1 << 20
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+RingBits = Literal[16, 20, 24, 28, 32]
+
+
+class Part(BaseModel):
+    """A table of the study: frozen, and strict about keys and types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Variable(Part):
+    """A measured quantity, its unit, and the range in which a value is believed.
+
+    ``center`` and ``spread`` are public reference values (literature, not patients): the typical
+    value in ``unit``, and the typical standard deviation, in ``unit`` when ``scale`` is linear and
+    of the natural logarithm of the value when it is ``log``.
+    """
+
+    unit: str = Field(max_length=32)
+    low: Finite
+    high: Finite
+    center: Finite
+    spread: Positive
+    scale: Literal["linear", "log"] = "linear"
+    role: Literal["series", "static"] = "series"
+
+    @model_validator(mode="after")
+    def _range_holds_center(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low {self.low:g} must be below high {self.high:g}")
+        if not self.low <= self.center <= self.high:
+            raise ValueError(f"center {self.center:g} must lie in {self.low:g} to {self.high:g}")
+        if self.scale == "log" and self.center <= 0:
+            raise ValueError(f"center {self.center:g} must be above 0 on a log scale")
+        return self
+
+
+class Data(Part):
+    """Which records a site must bring, and how they become hourly steps."""
+
+    source: Name
+    label: str = Field(min_length=1, max_length=64)
+    window_h: int = Field(default=48, ge=1, le=24 * 365)
+    step_h: int = Field(default=1, ge=1)
+    on_bad_file: Literal["refuse", "skip"] = "refuse"
+    on_out_of_range: Literal["drop", "clip"] = "drop"
+    minimum_patients: int = Field(default=20, ge=1)
+
+    @property
+    def steps(self) -> int:
+        """Number of time steps T."""
+        return -(-self.window_h // self.step_h)
+
+
+class Task(Part):
+    """What the model predicts; ``outputs`` is the number of classes, labels or targets."""
+
+    kind: Literal["binary", "multiclass", "multilabel", "regression"] = "binary"
+    outputs: int = Field(default=1, ge=1, le=4096)
+    per_step: bool = False
+
+    @model_validator(mode="after")
+    def _outputs_fit_kind(self) -> Self:
+        if self.kind == "binary" and self.outputs != 1:
+            raise ValueError(f"outputs {self.outputs} must be 1 for a binary task")
+        if self.kind == "multiclass" and self.outputs < 2:
+            raise ValueError(f"outputs {self.outputs} must be at least 2 for a multiclass task")
+        return self
+
+
+class Model(Part):
+    """The recurrent network; ``projection`` 0 feeds the inputs to the cell directly."""
+
+    cell: Literal["rnn", "lstm", "gru"] = "lstm"
+    hidden: int = Field(default=32, ge=1, le=4096)
+    layers: int = Field(default=1, ge=1, le=8)
+    bidirectional: bool = False
+    pooling: Literal["last", "mean", "max", "attention"] = "last"
+    projection: int = Field(default=0, ge=0, le=4096)
+    layer_norm: bool = False
+    dropout: Fraction = 0.0
+
+
+class Training(Part):
+    """What a site does with its own patients in one round."""
+
+    local_steps: int = Field(default=10, ge=1, le=10_000)
+    sampling_rate: float = Field(default=0.1, gt=0, le=1)
+    optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
+    learning_rate: Positive = 0.1
+    momentum: Fraction = 0.0
+    weight_decay: float = Field(default=0.0, ge=0)
+    l1: float = Field(default=0.0, ge=0)
+    gradient_clip: float = Field(default=0.0, ge=0)
+
+
+class Privacy(Part):
+    """Patient-level differential privacy; ``none`` is for research on public data only.
+
+    ``clip_norm`` bounds a patient's gradient (L2). ``statistics_fraction`` is the part of epsilon
+    spent on the normalisation statistics.
+    """
+
+    mode: Literal["none", "site", "distributed"] = "site"
+    epsilon: Positive = 8.0
+    delta: float = Field(default=1e-5, gt=0, le=0.01)
+    clip_norm: Positive = 1.0
+    statistics_fraction: float = Field(default=0.1, gt=0, lt=1)
+
+
+class Aggregation(Part):
+    """The secure sum and the server's step on the mean update."""
+
+    strategy: Literal["fedavg", "fedavgm", "fedadam", "fedyogi"] = "fedavg"
+    server_learning_rate: Positive = 1.0
+    momentum: Fraction = 0.9
+    second_moment: Fraction = 0.99
+    adaptivity: Positive = 1e-3
+    average_decay: Fraction = 0.0
+    weighting: Literal["patients", "uniform"] = "patients"
+    update_norm: Positive = 10.0
+    ring_bits: RingBits = 32
+    minimum_sites: int | None = Field(default=None, ge=MINIMUM_SITES)
+    threshold: int | None = Field(default=None, ge=2)
+    tolerated_collusion: int = Field(default=1, ge=0)
+    profile: Literal["semi-honest", "malicious"] = "semi-honest"
+    max_weight: int = Field(default=100_000, ge=1)
+    round_timeout_s: Positive = 600.0
+
+
+class Evaluation(Part):
+    """Federated evaluation on patients kept out of training, by secure sums of score counts."""
+
+    validation_fraction: Fraction = 0.0
+    bins: int = Field(default=20, ge=2, le=10_000)
+    every: int = Field(default=1, ge=1)
+
+
+class Study(Part):
+    """A whole study. ``digest`` identifies it; ``seed`` makes runs without noise repeatable."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    name: Name
+    title: str = Field(min_length=1, max_length=200)
+    purpose: str = Field(default="", max_length=2000)
+    rounds: int = Field(ge=1, le=100_000)
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
+    sites: tuple[Name, ...] = Field(strict=False)
+    data: Data
+    variables: dict[str, Variable] = Field(min_length=1, max_length=10_000)
+    task: Task = Task()
+    model: Model = Model()
+    training: Training = Training()
+    privacy: Privacy = Privacy()
+    aggregation: Aggregation = Aggregation()
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Self:
+        sites, least = len(self.sites), self.minimum_sites
+        if len(set(self.sites)) != sites:
+            raise ValueError("sites must not name a site twice; remove the repetition")
+        if sites < least:
+            raise ValueError(
+                f"sites names {sites}, below minimum_sites {least}; "
+                "add sites or lower [aggregation] minimum_sites"
+            )
+        if self.threshold > least:
+            raise ValueError(
+                f"[aggregation] threshold {self.threshold} must not exceed minimum_sites "
+                f"{least}; raise minimum_sites or lower threshold"
+            )
+        if self.privacy.mode == "distributed" and self.training.local_steps != 1:
+            raise ValueError(
+                f"[training] local_steps {self.training.local_steps} must be 1 in privacy mode "
+                "distributed, whose guarantee covers one step a round; set local_steps = 1"
+            )
+        return self
+
+    @property
+    def minimum_sites(self) -> int:
+        """Fewest sites whose sum may be released: the study's, or the threshold, never below 3."""
+        if self.aggregation.minimum_sites is not None:
+            return self.aggregation.minimum_sites
+        return max(MINIMUM_SITES, self.threshold)
+
+    @property
+    def threshold(self) -> int:
+        """Shares needed to unmask: the study's, or the smallest its profile allows."""
+        if self.aggregation.threshold is not None:
+            return self.aggregation.threshold
+        sites, collusion = len(self.sites), self.aggregation.tolerated_collusion
+        if self.aggregation.profile == "malicious":
+            return max((sites + collusion) // 2 + 1, collusion + 1)
+        return max(sites // 2 + 1, collusion + 1)
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 (32 bytes) of the canonical JSON of the study with every default filled in."""
+        return hashlib.sha256(self.to_canonical_json()).digest()
+
+    def to_canonical_json(self) -> bytes:
+        """UTF-8 JSON, tables' keys sorted, no spaces; the order of ``variables`` is kept.
+
+        The order of variables is the order of the model's inputs, so it is part of the meaning.
+        """
+        content = self.model_dump(mode="json", by_alias=True)
+        content["variables"] = [[name, spec] for name, spec in content["variables"].items()]
+        return json.dumps(
+            content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        ).encode()
+
+
+def load_study(path: Path) -> Study:
+    """Read and validate a study file.
+
+    Raises:
+        StudyError: the file is missing, is not TOML, or is not a valid study; one sentence that
+            names the file, the key, the value, the bound and the remedy.
+    """
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_STUDY_BYTES:
+            raise StudyError(
+                f"study {path}: {size} bytes is above the bound of {LARGEST_STUDY_BYTES}; "
+                "a study is a short declaration, check that this is the right file"
+            )
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise StudyError(
+            f"study {path}: cannot be read ({error.strerror}); check the path"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise StudyError(f"study {path}: is not UTF-8 text; save it as UTF-8") from error
+    return parse_study(text, where=str(path))
+
+
+def parse_study(text: str, *, where: str = "study") -> Study:
+    """Validate a study given as TOML text; ``where`` names it in errors.
+
+    Raises:
+        StudyError: as :func:`load_study`.
+    """
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(f"study {where}: is not valid TOML: {error}; correct that line") from error
+    return _validate(content, where)
+
+
+def with_changes(study: Study, **tables: dict[str, object]) -> Study:
+    """Return the study with some keys of some tables replaced, validated again.
+
+    Example: ``with_changes(study, privacy={"epsilon": 3.0})``; top-level keys go under ``study``.
+
+    Raises:
+        StudyError: the changed study is not valid.
+    """
+    content: dict[str, Any] = study.model_dump(by_alias=True)
+    for table, changes in tables.items():
+        target = content if table == "study" else content[table]
+        target.update(changes)
+    return _validate(content, study.name)
+
+
+def _validate(content: dict[str, object], where: str) -> Study:
+    try:
+        return Study.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise StudyError(f"study {where}: {_sentence(first)}") from error
+
+
+def _sentence(error: Any) -> str:
+    """One plain sentence for one pydantic error: key, value, bound, remedy."""
+    location = [str(part) for part in error["loc"]]
+    *tables, key = location or ["the study"]
+    place = f"[{'.'.join(tables)}] {key}" if tables else key
+    kind, bounds, value = error["type"], error.get("ctx", {}), error["input"]
+    if kind == "extra_forbidden":
+        known = _keys_at(tables)
+        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+        return f"{place} is not a known key; did you mean {nearest[0]!r}?"
+    if kind == "missing":
+        return f"{place} is missing; add it"
+    if kind == "value_error":
+        problem = str(error["msg"]).removeprefix("Value error, ")
+        return problem if not tables and not error["loc"] else f"[{'.'.join(location)}] {problem}"
+    shown = f"{place} = {value!r}" if isinstance(value, str | int | float) else place
+    for bound, words, remedy in (
+        ("gt", "must be above", "raise it"),
+        ("ge", "must be at least", "raise it"),
+        ("lt", "must be below", "lower it"),
+        ("le", "must be at most", "lower it"),
+    ):
+        if bound in bounds:
+            return f"{shown} {words} {bounds[bound]}; {remedy}"
+    if kind == "literal_error":
+        return f"{shown} must be one of {bounds['expected']}; choose one of them"
+    if kind == "string_pattern_mismatch":
+        return f"{shown} must be lower-case letters, digits and hyphens, at most 64; rename it"
+    return f"{shown} is not acceptable: {str(error['msg']).lower()}; correct it"
+
+
+def _keys_at(tables: list[str]) -> list[str]:
+    """The valid keys of the table at this path (dictionary keys are skipped over)."""
+    part: type[BaseModel] = Study
+    for table in tables:
+        field = part.model_fields.get(table)
+        if field is None:
+            continue
+        candidates = (field.annotation, *get_args(field.annotation))
+        part = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return [field.alias or name for name, field in part.model_fields.items()]
