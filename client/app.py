@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from shared.messages import Action
 
 from client.session import Session
+from shared.messages import Action
 
 BODY = "consilium"
 

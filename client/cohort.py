@@ -10,11 +10,11 @@ import hmac
 from dataclasses import dataclass
 
 import numpy as np
-from shared.normalisation import Normalisation
 
-from client.features import Grid, PatientTensors, select, to_grid, to_tensors
+from client.features import Grid, PatientTensors, require_usable, select, to_grid, to_tensors
 from client.sources import ReadReport, Source
 from shared.errors import DataError
+from shared.normalisation import Normalisation
 from shared.study import Study
 
 SHARDS = 100
@@ -56,32 +56,14 @@ def read_cohort(source: Source, study: Study, *, site: str, split_key: bytes) ->
         DataError: too few patients, a classification task with one outcome only, or anything the
             source finds wrong; the sentence names the site.
     """
+    first_held_out = training_shards(study)
     try:
         grid = to_grid(source.read_patients(study), study)
+        shard_P = np.array([shard_of(patient, split_key) for patient in grid.patient_ids])
+        training = select(grid, np.flatnonzero(shard_P < first_held_out))
+        require_usable(training, study)
     except DataError as error:
         raise DataError(f"site {site}: {error}") from error
-    shard_P = np.array([shard_of(patient, split_key) for patient in grid.patient_ids])
-    first_held_out = training_shards(study)
-    training = select(grid, np.flatnonzero(shard_P < first_held_out))
-    _check(training, study, site)
     held_out_P = np.flatnonzero(shard_P >= first_held_out)
     validation = select(grid, held_out_P) if held_out_P.size else None
     return Cohort(training=training, validation=validation, report=source.report)
-
-
-def _check(grid: Grid, study: Study, site: str) -> None:
-    least = study.data.minimum_patients
-    if grid.patients < least:
-        raise DataError(
-            f"site {site}: {grid.patients} patients to train on is below the study's bound of "
-            f"{least}; add patients or ask for a lower [data] minimum_patients"
-        )
-    if study.task.kind == "binary":
-        outcomes = grid.y_N[np.isfinite(grid.y_N)]
-        for wanted, word in ((1.0, "positive"), (0.0, "negative")):
-            if not np.any(outcomes == wanted):
-                raise DataError(
-                    f"site {site}: no {word} {study.data.label} label among {grid.patients} "
-                    "patients, and both outcomes are needed; check the outcome files or leave "
-                    "this site out of the study"
-                )

@@ -9,23 +9,20 @@ import secrets
 
 import numpy as np
 from numpy.typing import NDArray
-from shared.fixed_point import VectorSpec, encode
-from shared.masks import Keystream
-from shared.model import RecurrentModel, build_model
-from shared.normalisation import Normalisation
-from shared.privacy import PrivacyEvent, plan
-from shared.transcript import digest
-from shared.variables import feature_names
-from shared.weights import load_vector, parameter_count, to_vector
 
 from client.cohort import SHARDS, Cohort, training_shards
 from client.features import PatientTensors
 from client.ledger import Release
 from client.scoring import validation_sums
-from client.statistics import clipped_sum
+from client.statistics import clipped_sum, patient_contributions
 from client.training import TrainingSet, train_locally
 from client.update import clip_update, weight_difference
 from shared.errors import MessageError
+from shared.fixed_point import VectorSpec, encode
+from shared.masks import Keystream
+from shared.model import RecurrentModel, build_model
+from shared.normalisation import Normalisation, statistics_clip
+from shared.privacy import PrivacyEvent, plan
 from shared.round_contents import (
     Purpose,
     RoundConfiguration,
@@ -35,6 +32,9 @@ from shared.round_contents import (
     vector_spec,
 )
 from shared.study import Study
+from shared.transcript import digest
+from shared.variables import feature_names
+from shared.weights import load_vector, parameter_count, to_vector
 
 Vector = NDArray[np.float64]
 
@@ -106,7 +106,7 @@ class Contributor:
         """
         parts: dict[str, Vector] = {}
         if asked.purpose is Purpose.STATISTICS:
-            parts["statistics"] = self._statistics(round_number)
+            parts |= self._statistics(round_number)
         else:
             training, validation = self._inputs(asked.normalisation)
             model = self._model(weights_D)
@@ -119,8 +119,9 @@ class Contributor:
     def _validates(self, asked: RoundConfiguration) -> bool:
         return asked.evaluate or asked.purpose is Purpose.EVALUATION
 
-    def _statistics(self, round_number: int) -> Vector:
-        sum_S = clipped_sum(self._cohort.training, self._study)
+    def _statistics(self, round_number: int) -> dict[str, Vector]:
+        contribution_PS = patient_contributions(self._cohort.training, self._study)
+        sum_S = clipped_sum(contribution_PS, statistics_clip(self._study))
         return self._noised({"statistics": sum_S}, statistics_noise(self._study), round_number)
 
     def _validation(

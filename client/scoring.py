@@ -8,9 +8,9 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from shared.model import RecurrentModel
 
 from client.features import PatientTensors
+from shared.model import RecurrentModel
 from shared.round_contents import LARGEST_LOSS, counts_shape
 from shared.study import Study
 

@@ -12,6 +12,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+
+from client.cohort import Cohort, read_cohort
+from client.contribution import Contributor
+from client.journal import RoundJournal
+from client.ledger import Ledger
+from client.masking import SiteMasking
+from client.policy import Policy
+from client.sources import Source
+from shared.errors import ConsiliumError, PolicyError, ProtocolError
 from shared.keys import IdentityKey, Roster
 from shared.messages import (
     Action,
@@ -22,15 +31,6 @@ from shared.messages import (
     UnmaskRequest,
     UpdateRequest,
 )
-
-from client.cohort import Cohort, read_cohort
-from client.contribution import Contributor
-from client.journal import RoundJournal
-from client.ledger import Ledger
-from client.masking import SiteMasking
-from client.policy import Policy
-from client.sources import Source
-from shared.errors import ConsiliumError, PolicyError, ProtocolError
 from shared.round_contents import RoundConfiguration, sum_parameters
 from shared.study import Study
 
@@ -77,7 +77,6 @@ class Session:
         self.site, self._study, self._roster = site, study, roster
         self._source, self._policy, self._state = source, policy, state
         self._masking: SiteMasking | None = None
-        self._study_hash = b""
         self._busy = threading.Lock()
         self._answers: dict[Action, Callable[[bytes], bytes]] = {
             Action.CHANNEL: self._open_channel,
@@ -133,14 +132,11 @@ class Session:
                 "coordinator; compare the roster's fingerprints at both ends"
             )
         _ = self.cohort  # refuse now, not in the middle of a round, if the data cannot serve
-        self._study_hash = parameters.study_hash
-        self._masking = SiteMasking(
-            site=self.site,
-            identity=self._state.identity,
-            parameters=parameters,
-            journal=self._state.journal,
-        )
-        return self._masking.channel_key().to_bytes()
+        if self._masking is None or self._masking.parameters != parameters:
+            self._masking = SiteMasking(
+                self.site, self._state.identity, parameters, self._state.journal, threads=1
+            )
+        return self._masking.channel_key(request).to_bytes()
 
     def _make_keys(self, body: bytes) -> bytes:
         return self._opened().round_keys(KeysRequest.from_bytes(body)).to_bytes()
@@ -151,7 +147,7 @@ class Session:
         masking = self._opened()
         masking.begin(request)
         asked = RoundConfiguration.from_bytes(request.configuration)
-        releases = self._contributor.releases(asked, request.round, self._study_hash.hex())
+        releases = self._contributor.releases(asked, request.round, request.study_hash)
         for release in releases:
             self._state.ledger.reserve(
                 release,

@@ -19,11 +19,6 @@ from shared.study import Study
 _ROUNDING = 1 - 1e-9  # keeps the norm under the bound after float64 rounding
 
 
-def statistics_size(study: Study) -> int:
-    """S, the length of the sum."""
-    return 3 * len(study.variables)
-
-
 def patient_contributions(grid: Grid, study: Study) -> NDArray[np.float64]:
     """Per patient [present_V, mean of z_V, mean of z squared_V], zero where never measured.
 

@@ -3,14 +3,13 @@
 The caller saves checkpoints, shows progress and decides when to stop; nothing here logs or writes.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from shared.normalisation import Normalisation
-from shared.sum_parameters import SumParameters
 
 from server import aggregation
 from server.aggregation import ServerState
@@ -18,8 +17,16 @@ from server.evaluation import FederatedMetrics, federated_metrics
 from server.secure_sum import SecureSum, SumResult
 from server.sites import Sites
 from shared.errors import RoundVoidError
-from shared.round_contents import Purpose, RoundConfiguration, update_share, vector_spec
+from shared.normalisation import Normalisation
+from shared.round_contents import (
+    Purpose,
+    RoundConfiguration,
+    statistics_noise,
+    update_share,
+    vector_spec,
+)
 from shared.study import Study
+from shared.sum_parameters import SumParameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +100,7 @@ def run_study(
         RoundVoidError: the channels could not be opened, or the statistics could not be summed.
     """
     secure_sum = SecureSum(parameters, sites, timeout_s=study.aggregation.round_timeout_s)
-    secure_sum.open()
+    secure_sum.open(round=state.next_round)
     if not state.normalisation:
         result = run_round(study, secure_sum, state, Purpose.STATISTICS)
         yield result
@@ -166,7 +173,8 @@ def evaluates(study: Study, trained: int) -> bool:
 def _apply(study: Study, state: RunState, purpose: Purpose, total: SumResult) -> RunState:
     if purpose is Purpose.STATISTICS:
         statistics_S = total.parts["statistics"]
-        normalisation = Normalisation.from_sums(statistics_S, total.weight, study)
+        noise = statistics_noise(study) * math.sqrt(len(total.survivors))
+        normalisation = Normalisation.from_sums(statistics_S, noise=noise)
         return replace(state, normalisation=normalisation.to_bytes())
     if purpose is Purpose.TRAINING:
         mean_D = _mean_update(study, total)

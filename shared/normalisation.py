@@ -8,6 +8,7 @@ reference. Where the sum says little (few patients, much noise) the reference st
 Legend: V variables in the study's order; S = 3 V statistics.
 """
 
+import math
 import struct
 from dataclasses import dataclass
 from typing import Self
@@ -22,6 +23,20 @@ CLIP = 5.0  # reference deviations; beyond it a value is believed but not its di
 _PRIOR_DEVIATION = 0.5  # how far, in reference deviations, a true mean is expected from its center
 _DEVIATION_BOUNDS = (0.2, 5.0)  # a smaller or larger one would come from noise or a constant
 _MAGIC = b"CNM1"
+
+
+def statistics_size(study: Study) -> int:
+    """Return S, the length of a site's sum: for each variable patients, mean z and mean z^2."""
+    return 3 * len(study.variables)
+
+
+def statistics_clip(study: Study) -> float:
+    """Return the L2 norm to which a patient's statistics are clipped.
+
+    A patient with every variable at one reference deviation from its center has norm sqrt(3 V);
+    twice sqrt(V) leaves such patients whole.
+    """
+    return 2.0 * math.sqrt(len(study.variables))
 
 
 def reference_scores(values: NDArray[np.float32], variable: Variable) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ import msgpack
 from shared.errors import MessageError
 from shared.fixed_point import Segment, VectorSpec, largest_scale
 from shared.keys import Roster
-from shared.normalisation import statistics_length, statistics_sensitivity
+from shared.normalisation import statistics_clip, statistics_size
 from shared.privacy import plan
 from shared.study import Study
 from shared.sum_parameters import SumParameters
@@ -113,7 +113,7 @@ def metrics_sensitivity(study: Study) -> float:
 def statistics_noise(study: Study) -> float:
     """Return the standard deviation of a site's noise on each statistic; 0 without privacy."""
     costs = plan(study)
-    return costs.statistics.noise_multiplier * statistics_sensitivity(study) if costs else 0.0
+    return costs.statistics.noise_multiplier * statistics_clip(study) if costs else 0.0
 
 
 def metrics_noise(study: Study) -> float:
@@ -129,7 +129,7 @@ def vector_spec(study: Study, asked: RoundConfiguration, *, parameters: int) -> 
     segments: list[Segment] = []
     if asked.purpose is Purpose.STATISTICS:
         bound = patients + NOISE_MARGIN * statistics_noise(study)
-        segments.append(_segment(study, "statistics", statistics_length(study), bound))
+        segments.append(_segment(study, "statistics", statistics_size(study), bound))
     if asked.purpose is Purpose.TRAINING:
         segments.append(_segment(study, "update", parameters, how.update_norm))
     if asked.evaluate or asked.purpose is Purpose.EVALUATION:
