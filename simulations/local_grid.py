@@ -23,7 +23,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 
 # Flower's Message reads who is sending from this process-wide record; there is no public setter.
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.supercore.typing import Run
+from flwr.supercore.run import Run
 
 RUN_ID = 1
 COORDINATOR_NODE = 1
