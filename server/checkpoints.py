@@ -1,0 +1,105 @@
+"""What a coordinator needs to go on after a crash, saved in one atomic step.
+
+The number of the next secure-sum round is saved *before* the round begins, so a coordinator that
+died in a round never asks for that round again: a failed round is skipped, not retried.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from server.aggregation import ServerState
+from shared.atomic_file import write_atomically
+from shared.errors import SettingsError
+
+FILE_NAME = "checkpoint.safetensors"
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """State between two rounds.
+
+    ``next_round`` is the number the next secure sum will use; ``normalisation`` is empty until the
+    sites' statistics have been summed; ``history`` holds one JSON record a finished round.
+    """
+
+    study_digest: bytes
+    run_id: bytes
+    next_round: int
+    state: ServerState
+    normalisation: bytes = b""
+    history: tuple[dict[str, Any], ...] = ()
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint so that a crash leaves either the old one or the new one."""
+    facts = {
+        "format": FORMAT,
+        "study_digest": checkpoint.study_digest.hex(),
+        "run_id": checkpoint.run_id.hex(),
+        "next_round": checkpoint.next_round,
+        "steps": checkpoint.state.steps,
+        "history": checkpoint.history,
+    }
+    tensors: dict[str, NDArray[Any]] = {
+        "weights": checkpoint.state.weights_D,
+        "average": checkpoint.state.average_D,
+        "momentum": checkpoint.state.momentum_D,
+        "second_moment": checkpoint.state.second_moment_D,
+        "normalisation": np.frombuffer(checkpoint.normalisation, dtype=np.uint8),
+    }
+    write_atomically(folder / FILE_NAME, save(tensors, metadata={"consilium": json.dumps(facts)}))
+
+
+def load_checkpoint(folder: Path) -> Checkpoint | None:
+    """Return the folder's checkpoint, or None when there is none.
+
+    Raises:
+        SettingsError: the file is there but is not a checkpoint of this version.
+    """
+    path = folder / FILE_NAME
+    if not path.exists():
+        return None
+    try:
+        content = path.read_bytes()
+        tensors = load(content)
+        facts = json.loads(_metadata(content)["consilium"])
+        if facts["format"] != FORMAT:
+            raise SettingsError(
+                f"{path}: format {facts['format']} is not {FORMAT}, which this version reads; "
+                "finish the run with the version that began it, or choose another folder"
+            )
+        state = ServerState(
+            weights_D=tensors["weights"],
+            average_D=tensors["average"],
+            momentum_D=tensors["momentum"],
+            second_moment_D=tensors["second_moment"],
+            steps=facts["steps"],
+        )
+        return Checkpoint(
+            study_digest=bytes.fromhex(facts["study_digest"]),
+            run_id=bytes.fromhex(facts["run_id"]),
+            next_round=facts["next_round"],
+            state=state,
+            normalisation=tensors["normalisation"].tobytes(),
+            history=tuple(facts["history"]),
+        )
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise SettingsError(
+            f"{path}: is not a readable checkpoint; restore it from a backup, "
+            "or choose another folder to begin anew"
+        ) from error
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """Return the safetensors header's metadata (length as 8 bytes, then JSON)."""
+    length = int.from_bytes(content[:8], "little")
+    metadata: dict[str, str] = json.loads(content[8 : 8 + length])["__metadata__"]
+    return metadata

@@ -1,0 +1,491 @@
+"""The coordinator's half of the secure sum: one function a phase.
+
+The coordinator adds masked vectors as they arrive and keeps none. A round either gives the exact
+sum over its survivors or is void; a void round is never retried, the next one has fresh keys.
+"""
+
+# ruff: noqa: A002 - the protocol's word for a round's number is round
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.round_log import Clock, Outgoing, RoundLog
+from server.sites import Sites
+from server.unmasking import rebuild_round_key, rebuild_self_mask, remove_masks
+from shared import transcript
+from shared.errors import AuthenticationError, ProtocolError, RoundVoidError
+from shared.fixed_point import VectorSpec, decode
+from shared.messages import (
+    Action,
+    Agreement,
+    AgreeRequest,
+    ChannelKey,
+    ChannelRequest,
+    KeysRequest,
+    MaskedUpdate,
+    Refusal,
+    RoundKeys,
+    SignedKey,
+    Unmasked,
+    UnmaskRequest,
+    UpdateRequest,
+    read_reply,
+)
+from shared.packing import packed_bytes, unpack
+from shared.sum_parameters import SumParameters
+from shared.tail import TAIL, check_tail
+from shared.wire import CONTROL_BYTES, MAX_ROUND, Message
+
+R = TypeVar("R", MaskedUpdate, RoundKeys, ChannelKey, Agreement, Unmasked)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumResult:
+    """The sum of one round.
+
+    Attributes:
+        parts: by segment, the sum of the survivors' values.
+        ring_total: sum of the survivors' encodings modulo 2^ring_bits, shape (spec.length,).
+        weight: sum of the survivors' weights.
+        survivors: sites in the sum, sorted.
+        dropped: the other sites of the roster, sorted.
+        refusals: by site, one sentence on what went wrong with it in this round; a survivor may
+            have one too, when it failed after its update arrived.
+        seconds: by phase: keys, update, agree (malicious profile), unmask, remove.
+        bytes_up: by site, bytes it sent in this round.
+        bytes_down: by site, bytes it was sent.
+    """
+
+    parts: dict[str, NDArray[np.float64]]
+    ring_total: NDArray[np.uint32]
+    weight: int
+    survivors: tuple[str, ...]
+    dropped: tuple[str, ...]
+    refusals: dict[str, str]
+    seconds: dict[str, float]
+    bytes_up: dict[str, int]
+    bytes_down: dict[str, int]
+
+
+@dataclass(kw_only=True)
+class _Uploads:
+    """Sum of what arrived, and each upload's commitments and sealed shares without its vector."""
+
+    total: NDArray[np.uint32]
+    context: bytes
+    headers: dict[str, MaskedUpdate]
+
+    @property
+    def survivors(self) -> tuple[str, ...]:
+        return tuple(sorted(self.headers))
+
+
+class SecureSum:
+    """Sums vectors over the sites of a run, learning the sum alone.
+
+    Args:
+        parameters: of the study and this run.
+        sites: how to reach them.
+        timeout_s: longest wait for the answers of a phase, in seconds.
+        rejoin_timeout_s: longest wait for a site that was absent in the last round; 5 s at most
+            unless given.
+        clock: for the times reported.
+        threads: cores for expanding masks; all that this process may use if None.
+    """
+
+    def __init__(
+        self,
+        parameters: SumParameters,
+        sites: Sites,
+        *,
+        timeout_s: float,
+        rejoin_timeout_s: float | None = None,
+        clock: Clock = time.monotonic,
+        threads: int | None = None,
+    ) -> None:
+        self.parameters = parameters
+        self._sites = sites
+        self._timeout_s = timeout_s
+        self._rejoin_timeout_s = (
+            min(timeout_s, 5.0) if rejoin_timeout_s is None else rejoin_timeout_s
+        )
+        self._clock = clock
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._channel_keys: dict[str, ChannelKey] = {}
+        self._round_keys: dict[str, RoundKeys] = {}
+
+    def open(self, *, round: int = 1) -> RoundLog:
+        """Set up channels with all sites and collect their keys for the first round.
+
+        Args:
+            round: number of the first round; above all rounds of this run so far.
+
+        Returns:
+            What happened, with the sites that could not be reached among the refusals.
+
+        Raises:
+            RoundVoidError: fewer than `minimum_sites` answered.
+        """
+        log = RoundLog(clock=self._clock)
+        with log.timing("keys"):
+            self._collect_keys(round, log, self._timeout_s)
+        return log
+
+    def sum(self, *, round: int, spec: VectorSpec, model: bytes, configuration: bytes) -> SumResult:
+        """One round: ask for masked vectors, open their sum.
+
+        Args:
+            round: its number, above every earlier one of the run.
+            spec: layout of the vector; the sites derive the same from the approved study.
+            model: little-endian float32 of the global model, handed to every site.
+            configuration: of the round, handed to every site.
+
+        Raises:
+            RoundVoidError: no sum; the sentence says why. Go on with the next round's number.
+            EncodingError: the layout could wrap for this many sites.
+        """
+        spec.check_headroom(len(self.parameters.roster), self.parameters.max_weight)
+        log = RoundLog(clock=self._clock)
+        with log.timing("keys"):
+            keys = self._collect_keys(round, log, self._rejoin_timeout_s)
+        with log.timing("update"):
+            uploads = self._collect_updates(round, spec, model, configuration, keys, log)
+        signatures: dict[str, bytes] = {}
+        if self.parameters.profile == "malicious":
+            with log.timing("agree"):
+                signatures = self._collect_agreements(round, uploads, log)
+        with log.timing("unmask"):
+            shares = self._collect_shares(round, keys, uploads, signatures, log)
+        with log.timing("remove"):
+            ring_total, weight = self._remove_masks(spec, keys, uploads, shares)
+        return SumResult(
+            parts=decode(ring_total, spec),
+            ring_total=ring_total,
+            weight=weight,
+            survivors=uploads.survivors,
+            dropped=tuple(sorted(set(self.parameters.roster) - set(uploads.survivors))),
+            refusals=log.refusals,
+            seconds=log.seconds,
+            bytes_up=log.bytes_up,
+            bytes_down=log.bytes_down,
+        )
+
+    # Phase 1: keys. In a steady round they came with the last round's shares.
+
+    def _collect_keys(self, round: int, log: RoundLog, timeout_s: float) -> dict[str, RoundKeys]:
+        """Every participant's keys for the round, asking the sites that have none yet."""
+        if not 1 <= round <= MAX_ROUND:
+            raise RoundVoidError(f"the round number {round} is not between 1 and {MAX_ROUND}")
+        missing = [site for site in self.parameters.roster if not self._has_keys(site, round)]
+        if missing:
+            present, changed = self._collect_channel_keys(missing, log, timeout_s)
+            if changed:  # shares are dealt to the holders of channel keys: everyone deals again
+                self._round_keys.clear()
+            self._collect_round_keys(list(self._channel_keys) if changed else present, round, log)
+        keys = {site: k for site, k in sorted(self._round_keys.items()) if k.round == round}
+        self._require(len(keys), "have keys for the round", round, log)
+        return keys
+
+    def _has_keys(self, site: str, round: int) -> bool:
+        return site in self._round_keys and self._round_keys[site].round == round
+
+    def _collect_channel_keys(
+        self, missing: list[str], log: RoundLog, timeout_s: float
+    ) -> tuple[list[str], bool]:
+        """The missing sites that answer, and whether any has a new channel key."""
+        request = ChannelRequest(
+            study_digest=self.parameters.study_digest,
+            run_id=self.parameters.run_id,
+            study_hash=self.parameters.study_hash,
+        )
+        present, changed = [], False
+        requests = dict.fromkeys(missing, request)
+        for site, key in self._ask(Action.CHANNEL, requests, ChannelKey, log, timeout_s):
+            statement = transcript.channel_statement(request.study_hash, site, key.public)
+            with log.blaming(site):
+                self.parameters.roster.verify(site, statement, key.signature, "the channel key")
+                present.append(site)
+                changed = changed or self._channel_keys.get(site) != key
+                self._channel_keys[site] = key
+        return present, changed
+
+    def _collect_round_keys(self, asked: list[str], round: int, log: RoundLog) -> None:
+        announced = tuple(self._channel_keys[site] for site in sorted(self._channel_keys))
+        request = KeysRequest(
+            study_hash=self.parameters.study_hash, round=round, channel_keys=announced
+        )
+        for site, keys in self._ask(Action.KEYS, dict.fromkeys(asked, request), RoundKeys, log):
+            with log.blaming(site):
+                self._keep_round_keys(site, keys, round)
+
+    def _keep_round_keys(self, site: str, keys: RoundKeys, round: int) -> None:
+        """Check keys and take them for their round."""
+        holders = set(self._channel_keys)
+        if keys.site != site or keys.round != round:
+            raise ProtocolError(f"the keys are of site {keys.site} for round {keys.round}")
+        if set(keys.commitments) != holders or set(keys.sealed) != holders - {site}:
+            raise ProtocolError("the keys' shares are not dealt to exactly the sites of the run")
+        statement = transcript.keys_statement(
+            self.parameters.study_hash,
+            round,
+            site,
+            keys.public,
+            transcript.hash_commitments(keys.commitments),
+        )
+        self.parameters.roster.verify(site, statement, keys.signature, "the round keys")
+        if any(k.public == keys.public for s, k in self._round_keys.items() if s != site):
+            raise AuthenticationError("the round key is the same as another site's")
+        self._round_keys[site] = keys
+
+    # Phase 2: masked updates, added as they arrive.
+
+    def _collect_updates(
+        self,
+        round: int,
+        spec: VectorSpec,
+        model: bytes,
+        configuration: bytes,
+        keys: Mapping[str, RoundKeys],
+        log: RoundLog,
+    ) -> _Uploads:
+        participants = tuple(
+            SignedKey(
+                site=site,
+                public=k.public,
+                commitments_hash=transcript.hash_commitments(k.commitments),
+                signature=k.signature,
+            )
+            for site, k in keys.items()
+        )
+        requests = {
+            site: UpdateRequest(
+                study_hash=self.parameters.study_hash,
+                round=round,
+                participants=participants,
+                sealed={dealer: k.sealed[site] for dealer, k in keys.items() if dealer != site},
+                model=model,
+                configuration=configuration,
+            )
+            for site in keys
+        }
+        publics = {site: k.public for site, k in keys.items()}
+        begun = transcript.begun_context(
+            self.parameters.study_hash, round, model, configuration, publics
+        )
+        uploads = _Uploads(
+            total=np.zeros(spec.length + TAIL, np.uint32),
+            context=transcript.round_context(begun, spec.digest),
+            headers={},
+        )
+        limit = packed_bytes(spec.length + TAIL, spec.ring_bits) + CONTROL_BYTES
+        for site, reply in self._ask(Action.UPDATE, requests, MaskedUpdate, log, max_bytes=limit):
+            with log.blaming(site):
+                _add_masked(uploads, reply, round, spec, set(keys))
+        self._require(len(uploads.headers), "sent a masked update", round, log)
+        return uploads
+
+    # Phase 3: agreement on the survivors (malicious profile).
+
+    def _collect_agreements(self, round: int, uploads: _Uploads, log: RoundLog) -> dict[str, bytes]:
+        survivors = uploads.survivors
+        request = AgreeRequest(
+            study_hash=self.parameters.study_hash,
+            round=round,
+            context=uploads.context,
+            survivors=survivors,
+        )
+        statement = transcript.survivors_statement(uploads.context, survivors)
+        signatures = {}
+        for site, reply in self._ask(
+            Action.AGREE, dict.fromkeys(survivors, request), Agreement, log
+        ):
+            with log.blaming(site):
+                self.parameters.roster.verify(site, statement, reply.signature, "the survivors")
+                signatures[site] = reply.signature
+        self._require(
+            len(signatures), "signed the survivors", round, log, self.parameters.threshold
+        )
+        return signatures
+
+    # Phase 4: shares of survivors' self masks and of dropped sites' round keys.
+
+    def _collect_shares(
+        self,
+        round: int,
+        keys: Mapping[str, RoundKeys],
+        uploads: _Uploads,
+        signatures: Mapping[str, bytes],
+        log: RoundLog,
+    ) -> dict[str, Unmasked]:
+        """Each answering survivor's shares, the wrong ones left out and their senders named."""
+        survivors = uploads.survivors
+        requests = {
+            site: UnmaskRequest(
+                study_hash=self.parameters.study_hash,
+                round=round,
+                context=uploads.context,
+                survivors=survivors,
+                signatures=signatures,
+                sealed={s: h.sealed[site] for s, h in uploads.headers.items() if s != site},
+            )
+            for site in survivors
+        }
+        shares = {}
+        for site, reply in self._ask(Action.UNMASK, requests, Unmasked, log):
+            with log.blaming(site):
+                shares[site] = self._true_shares(site, reply, round, keys, uploads, log)
+                if reply.next_keys is not None:
+                    self._keep_round_keys(site, reply.next_keys, round + 1)
+        self._require(len(shares), "revealed their shares", round, log, self.parameters.threshold)
+        return shares
+
+    def _true_shares(
+        self,
+        site: str,
+        reply: Unmasked,
+        round: int,
+        keys: Mapping[str, RoundKeys],
+        uploads: _Uploads,
+        log: RoundLog,
+    ) -> Unmasked:
+        """The reply without shares that do not match what their dealer committed to."""
+        masks, seeds = {}, {}
+        for owner, share in reply.self_mask_shares.items():
+            with log.blaming(site):
+                commitment = transcript.commit_mask_share(uploads.context, owner, site, share)
+                _check_share(owner, commitment, uploads.headers, "share_commitments", site)
+                masks[owner] = share
+        for owner, share in reply.seed_shares.items():
+            with log.blaming(site):
+                commitment = transcript.commit_seed_share(
+                    self.parameters.study_hash, round, owner, site, share
+                )
+                _check_share(owner, commitment, keys, "commitments", site)
+                seeds[owner] = share
+        return replace(reply, self_mask_shares=masks, seed_shares=seeds)
+
+    # Phase 5: rebuild the secrets, take the masks off, check the tail.
+
+    def _remove_masks(
+        self,
+        spec: VectorSpec,
+        keys: Mapping[str, RoundKeys],
+        uploads: _Uploads,
+        shares: Mapping[str, Unmasked],
+    ) -> tuple[NDArray[np.uint32], int]:
+        """Sum of the survivors' encodings, and of their weights."""
+        survivors, context = uploads.survivors, uploads.context
+        self_masks = {
+            owner: rebuild_self_mask(
+                self.parameters,
+                context,
+                owner,
+                {
+                    h: s.self_mask_shares[owner]
+                    for h, s in shares.items()
+                    if owner in s.self_mask_shares
+                },
+                uploads.headers[owner].commitment,
+            )
+            for owner in survivors
+        }
+        dropped_keys = {
+            owner: rebuild_round_key(
+                self.parameters,
+                owner,
+                {h: s.seed_shares[owner] for h, s in shares.items() if owner in s.seed_shares},
+                keys[owner].public,
+            )
+            for owner in keys.keys() - set(survivors)
+        }
+        remove_masks(
+            uploads.total,
+            parameters=self.parameters,
+            context=context,
+            self_masks=self_masks,
+            dropped_keys=dropped_keys,
+            survivor_keys={site: keys[site].public for site in survivors},
+            threads=self._threads,
+        )
+        total = uploads.total & np.uint32((1 << spec.ring_bits) - 1)
+        weight = check_tail(
+            total[-TAIL:], survivors=len(survivors), max_weight=self.parameters.max_weight
+        )
+        return total[:-TAIL], weight
+
+    # Asking, and giving up.
+
+    def _ask(
+        self,
+        action: Action,
+        requests: Mapping[str, Message],
+        expected: type[R],
+        log: RoundLog,
+        timeout_s: float | None = None,
+        max_bytes: int | None = None,
+    ) -> Iterator[tuple[str, R]]:
+        """Well-formed replies as they arrive, one a site; everything else goes into the log."""
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        outgoing = Outgoing(requests)
+        waiting = set(requests)
+        for site, data in self._sites.ask(action, outgoing, timeout_s=timeout_s):
+            if site not in waiting:
+                continue
+            waiting.remove(site)
+            log.count_up(site, len(data))
+            with log.blaming(site):
+                reply = read_reply(expected, data, max_bytes=max_bytes)
+                if reply.site != site:
+                    raise ProtocolError(f"the reply says it is from site {reply.site}")
+                if isinstance(reply, Refusal):
+                    raise ProtocolError(reply.sentence)
+                yield site, reply
+        log.count_down(outgoing.sizes)
+        for site in waiting:
+            log.refusals[site] = f"no answer to {action.value} within {timeout_s:g} s"
+
+    def _require(
+        self, count: int, did: str, round: int, log: RoundLog, least: int | None = None
+    ) -> None:
+        """Void the round unless enough sites did what was asked."""
+        least = self.parameters.minimum_sites if least is None else least
+        if count < least:
+            told = "; ".join(f"{site}: {why}" for site, why in sorted(log.refusals.items()))
+            raise RoundVoidError(
+                f"round {round} is void and the model unchanged: {count} of "
+                f"{len(self.parameters.roster)} sites {did}, and {least} are needed"
+                + (f" ({told})" if told else "")
+            )
+
+
+def _add_masked(
+    uploads: _Uploads, reply: MaskedUpdate, round: int, spec: VectorSpec, participants: set[str]
+) -> None:
+    """Add one masked vector to the sum and keep the rest of its message."""
+    if reply.round != round or reply.context != uploads.context:
+        raise ProtocolError(
+            f"the update is for another round, model, configuration or layout than round {round}'s"
+        )
+    if set(reply.share_commitments) != participants:
+        raise ProtocolError("the self mask is not shared with exactly the participants")
+    if set(reply.sealed) != participants - {reply.site}:
+        raise ProtocolError("the self mask's shares are not sealed for exactly the participants")
+    uploads.total += unpack(reply.packed, spec.length + TAIL, spec.ring_bits)
+    uploads.headers[reply.site] = replace(reply, packed=b"")
+
+
+def _check_share(
+    owner: str, commitment: bytes, dealers: Mapping[str, Message], field: str, holder: str
+) -> None:
+    """A share must be one that was asked for and match its dealer's commitment."""
+    dealer = dealers.get(owner)
+    if dealer is None or getattr(dealer, field).get(holder) != commitment:
+        raise AuthenticationError(
+            f"the share {holder} revealed of {owner} does not match the commitment of {owner}"
+        )

@@ -1,0 +1,33 @@
+"""Write a file so that a crash leaves either the old content or the new, never a mixture."""
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Replace the file's content in one step, flushed to disk; missing folders are made.
+
+    The content goes to a temporary file beside it (never readable by others), which is flushed and
+    renamed over it; the folder's entry is flushed too. ``mode`` is the file's permission bits.
+
+    Raises:
+        OSError: the folder cannot be written; the old content is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(mode)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

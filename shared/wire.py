@@ -1,0 +1,299 @@
+"""Strict, bounded encoding of messages: what every message on the wire has in common.
+
+A message is msgpack of ["consilium", version, kind, [fields ...]], its fields in the order of the
+dataclass. Each field carries a rule in its annotation; the rule is applied when a message is made
+and when one is parsed, so neither side can hold a message that breaks it. Parsing is bounded in
+memory by the size of the input, which is bounded first.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar, Self, TypeVar, get_type_hints
+
+import msgpack
+
+from shared.errors import MessageError
+from shared.keys import SITE_NAME
+
+VERSION = 1
+MAX_SITES = 1000
+MAX_ROUND = 2**32 - 1
+CONTROL_BYTES = 1 << 20
+"""Bound of every message that carries no model and no vector."""
+VECTOR_BYTES = 1 << 30
+"""Bound of messages that do, unless the study gives a closer one."""
+
+_MAGIC = "consilium"
+
+
+class Rule:
+    """What a field may hold, and how it looks in msgpack."""
+
+    def check(self, value: Any, where: str) -> None:
+        """Raise MessageError unless the value is allowed."""
+        raise NotImplementedError
+
+    def to_plain(self, value: Any) -> Any:
+        """The value as msgpack writes it."""
+        return value
+
+    def from_plain(self, plain: Any, where: str) -> Any:  # noqa: ARG002 - where is for subclasses
+        """The value that msgpack read, still to be checked."""
+        return plain
+
+
+@dataclass(frozen=True)
+class Octets(Rule):
+    """Bytes of a length from `low` to `high`."""
+
+    low: int
+    high: int
+
+    def check(self, value: Any, where: str) -> None:
+        """Bytes within the bounds."""
+        if not isinstance(value, bytes) or not self.low <= len(value) <= self.high:
+            raise MessageError(f"{where} is not bytes of length {self.low} to {self.high}")
+
+
+@dataclass(frozen=True)
+class Text(Rule):
+    """Printable text of at most `high` characters, and not empty."""
+
+    high: int
+
+    def check(self, value: Any, where: str) -> None:
+        """Text within the bounds, on one line."""
+        if not isinstance(value, str) or not 1 <= len(value) <= self.high:
+            raise MessageError(f"{where} is not text of 1 to {self.high} characters")
+        if not value.isprintable():
+            raise MessageError(f"{where} holds characters that cannot be printed")
+
+
+@dataclass(frozen=True)
+class Whole(Rule):
+    """A whole number from `low` to `high`."""
+
+    low: int
+    high: int
+
+    def check(self, value: Any, where: str) -> None:
+        """An integer, not a boolean, within the bounds."""
+        if type(value) is not int or not self.low <= value <= self.high:
+            raise MessageError(f"{where} is not a whole number from {self.low} to {self.high}")
+
+
+class Name(Rule):
+    """A site's name."""
+
+    def check(self, value: Any, where: str) -> None:
+        """A name as a roster has it."""
+        if not isinstance(value, str) or not SITE_NAME.fullmatch(value):
+            raise MessageError(f"{where} is not a site name of 1 to 64 letters, digits, or . - _")
+
+
+SITE = Name()
+
+
+class Names(Rule):
+    """Site names in strictly rising order, so none occurs twice."""
+
+    def check(self, value: Any, where: str) -> None:
+        """A tuple of names, rising."""
+        if not isinstance(value, tuple) or len(value) > MAX_SITES:
+            raise MessageError(f"{where} is not a list of at most {MAX_SITES} sites")
+        _check_names(value, where)
+
+    def to_plain(self, value: Any) -> Any:
+        """A list."""
+        return list(value)
+
+    def from_plain(self, plain: Any, where: str) -> Any:
+        """A tuple."""
+        return tuple(_expect_list(plain, where))
+
+
+@dataclass(frozen=True)
+class PerSite(Rule):
+    """Something for each site: pairs in strictly rising order of the sites' names."""
+
+    rule: Rule
+
+    def check(self, value: Any, where: str) -> None:
+        """A mapping from names to what the inner rule allows."""
+        if not isinstance(value, Mapping) or len(value) > MAX_SITES:
+            raise MessageError(f"{where} is not a map of at most {MAX_SITES} sites")
+        _check_names(tuple(sorted(value, key=str)), where)
+        for site, item in value.items():
+            self.rule.check(item, f"{where}[{site}]")
+
+    def to_plain(self, value: Any) -> Any:
+        """Pairs, sorted."""
+        return [[site, self.rule.to_plain(value[site])] for site in sorted(value)]
+
+    def from_plain(self, plain: Any, where: str) -> Any:
+        """A dictionary, unless the pairs are out of order or double."""
+        pairs = _expect_list(plain, where)
+        if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+            raise MessageError(f"{where} is not a list of pairs")
+        _check_names(tuple(pair[0] for pair in pairs), where)
+        return {site: self.rule.from_plain(item, f"{where}[{site}]") for site, item in pairs}
+
+
+@dataclass(frozen=True)
+class Many(Rule):
+    """Messages about sites, in strictly rising order of their `site`."""
+
+    kind: type["Message"]
+
+    def check(self, value: Any, where: str) -> None:
+        """A tuple of that kind of message, one a site."""
+        if not isinstance(value, tuple) or len(value) > MAX_SITES:
+            raise MessageError(f"{where} is not a list of at most {MAX_SITES} messages")
+        if not all(isinstance(item, self.kind) for item in value):
+            raise MessageError(f"{where} holds something other than {self.kind.kind} messages")
+        _check_names(tuple(item.site for item in value), where)
+
+    def to_plain(self, value: Any) -> Any:
+        """A list of field lists."""
+        return [to_plain(item) for item in value]
+
+    def from_plain(self, plain: Any, where: str) -> Any:
+        """A tuple of messages."""
+        return tuple(from_plain(self.kind, item, where) for item in _expect_list(plain, where))
+
+
+@dataclass(frozen=True)
+class Maybe(Rule):
+    """A message of one kind, or nothing."""
+
+    kind: type["Message"]
+
+    def check(self, value: Any, where: str) -> None:
+        """None or that kind of message."""
+        if value is not None and not isinstance(value, self.kind):
+            raise MessageError(f"{where} is neither nothing nor a {self.kind.kind} message")
+
+    def to_plain(self, value: Any) -> Any:
+        """None or a field list."""
+        return None if value is None else to_plain(value)
+
+    def from_plain(self, plain: Any, where: str) -> Any:
+        """None or a message."""
+        return None if plain is None else from_plain(self.kind, plain, where)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Message:
+    """Base of all messages: checked on construction, printed without contents.
+
+    Attributes:
+        kind: name of the message on the wire.
+        max_bytes: longest encoding that is parsed.
+        rules: by field in order, read from the annotations of each kind.
+    """
+
+    kind: ClassVar[str]
+    max_bytes: ClassVar[int] = CONTROL_BYTES
+    rules: ClassVar[Mapping[str, Rule]]
+
+    def __init_subclass__(cls) -> None:
+        hints = get_type_hints(cls, include_extras=True)
+        annotated = {name: hint for name, hint in hints.items() if hasattr(hint, "__metadata__")}
+        cls.rules = {name: hint.__metadata__[0] for name, hint in annotated.items()}
+
+    def __post_init__(self) -> None:
+        for name, rule in self.rules.items():
+            rule.check(getattr(self, name), f"{self.kind}.{name}")
+
+    def __repr__(self) -> str:
+        told = [f"{n} {getattr(self, n)}" for n in ("site", "round") if hasattr(self, n)]
+        return f"<{' '.join([self.kind, *told])}>"
+
+    def to_bytes(self) -> bytes:
+        """The message on the wire."""
+        packed: bytes = msgpack.packb([_MAGIC, VERSION, self.kind, to_plain(self)])
+        return packed
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, max_bytes: int | None = None) -> Self:
+        """Parse one message of this kind.
+
+        Args:
+            data: the bytes received.
+            max_bytes: closer bound than the kind's own, where the study gives one.
+
+        Raises:
+            MessageError: too long, malformed, of another version or another kind.
+        """
+        kind, plain = open_envelope(data, cls.max_bytes if max_bytes is None else max_bytes)
+        if kind != cls.kind:
+            raise MessageError(f"expected a {cls.kind} message and got one named {kind[:64]!r}")
+        return from_plain(cls, plain, cls.kind)
+
+
+M = TypeVar("M", bound=Message)
+
+
+def open_envelope(data: bytes, max_bytes: int) -> tuple[str, Any]:
+    """Kind and raw fields of a message of our version.
+
+    Raises:
+        MessageError: too long, malformed, or of another version.
+    """
+    if len(data) > max_bytes:
+        raise MessageError(f"a message has {len(data)} bytes, and at most {max_bytes} are taken")
+    try:
+        envelope = msgpack.unpackb(
+            data,
+            use_list=True,
+            max_array_len=MAX_SITES,
+            max_map_len=0,
+            max_ext_len=0,
+            max_str_len=4096,
+            max_bin_len=len(data),
+        )
+    except (ValueError, msgpack.UnpackException, RecursionError):
+        raise MessageError(f"{len(data)} bytes received are not a well-formed message") from None
+    if not isinstance(envelope, list) or len(envelope) != 4 or envelope[0] != _MAGIC:
+        raise MessageError(f"{len(data)} bytes received are not a Consilium message")
+    version, kind, plain = envelope[1:]
+    if type(version) is not int or version != VERSION:
+        raise MessageError(
+            f"a message of protocol version {version!r:.32}, and this build speaks {VERSION}; "
+            "bring both sides to the same release"
+        )
+    if not isinstance(kind, str):
+        raise MessageError(f"{len(data)} bytes received name no kind of message")
+    return kind, plain
+
+
+def to_plain(message: Message) -> list[Any]:
+    """The fields of a message as msgpack writes them."""
+    return [rule.to_plain(getattr(message, name)) for name, rule in message.rules.items()]
+
+
+def from_plain(kind: type[M], plain: Any, where: str) -> M:
+    """A message from its fields.
+
+    Raises:
+        MessageError: another number of fields, or a field against its rule.
+    """
+    values = _expect_list(plain, where)
+    if len(values) != len(kind.rules):
+        raise MessageError(f"{where} has {len(values)} fields, not {len(kind.rules)}")
+    named = zip(kind.rules.items(), values, strict=True)
+    return kind(**{name: rule.from_plain(value, where) for (name, rule), value in named})
+
+
+def _expect_list(plain: Any, where: str) -> list[Any]:
+    if not isinstance(plain, list):
+        raise MessageError(f"{where} is not a list")
+    return plain
+
+
+def _check_names(names: tuple[Any, ...], where: str) -> None:
+    for name in names:
+        SITE.check(name, where)
+    if any(low >= high for low, high in pairwise(names)):
+        raise MessageError(f"{where} names a site twice or out of order")

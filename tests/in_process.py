@@ -1,0 +1,170 @@
+"""Sites of a run in this process: the real protocol at both ends, bytes in between."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from client.journal import RoundJournal
+from client.masking import SiteMasking
+from server.secure_sum import SecureSum
+from shared.errors import ConsiliumError
+from shared.fixed_point import Segment, VectorSpec
+from shared.keys import IdentityKey, Roster
+from shared.messages import (
+    Action,
+    AgreeRequest,
+    ChannelRequest,
+    KeysRequest,
+    Refusal,
+    UnmaskRequest,
+    UpdateRequest,
+)
+from shared.sum_parameters import SumParameters
+
+SPEC = VectorSpec(
+    ring_bits=32,
+    segments=(
+        Segment(name="update", length=23, linf=1.0, scale=2.0**20),
+        Segment(name="counts", length=4, linf=1000, scale=1),
+    ),
+)
+MODEL = np.arange(5, dtype="<f4").tobytes()
+CONFIGURATION = b"round configuration"
+LOST, UNHEARD = "reply lost", "request lost"
+
+
+def names(count: int) -> list[str]:
+    return [f"site-{i:03d}" for i in range(count)]
+
+
+def identities(count: int) -> dict[str, IdentityKey]:
+    return {site: IdentityKey.from_seed(site.encode().ljust(32, b".")) for site in names(count)}
+
+
+def parameters(count: int, **changes: object) -> SumParameters:
+    """Sensible parameters for that many sites; the malicious profile if it allows a dropout."""
+    threshold = 2 * count // 3 + 1
+    members = tuple((site, key.public) for site, key in identities(count).items())
+    given = {
+        "study_digest": bytes(range(32)),
+        "run_id": b"run-number-0001!",
+        "roster": Roster(members),
+        "threshold": threshold,
+        "minimum_sites": max(threshold, 3),
+        "collusion": 1 if count > 3 else 0,
+        "profile": "malicious",
+        "max_weight": 10_000,
+    }
+    return SumParameters(**{**given, **changes})
+
+
+class LocalSite:
+    """One site: answers as a session would, with a vector it chose for the round."""
+
+    def __init__(
+        self,
+        site: str,
+        key: IdentityKey,
+        agreed: SumParameters,
+        journal: Path,
+        spec: VectorSpec = SPEC,
+        **options: object,
+    ) -> None:
+        self.site = site
+        self.spec = spec
+        self.journal = RoundJournal(journal)
+        self._made = (site, key, agreed, self.journal)
+        self._options = options
+        self.restart()
+        self.vectors: dict[int, np.ndarray] = {}
+        self.weight = 7
+
+    def restart(self) -> None:
+        self.masking = SiteMasking(*self._made, **self._options)
+
+    def vector(self, round: int) -> np.ndarray:
+        if round not in self.vectors:
+            rng = np.random.default_rng([round, *self.site.encode()])
+            drawn = rng.integers(-500, 500, self.spec.length)
+            mask = np.uint32((1 << self.spec.ring_bits) - 1)
+            self.vectors[round] = drawn.astype(np.int32).view(np.uint32) & mask
+        return self.vectors[round]
+
+    def answer(self, action: Action, body: bytes) -> bytes:
+        try:
+            match action:
+                case Action.CHANNEL:
+                    reply = self.masking.channel_key(ChannelRequest.from_bytes(body))
+                case Action.KEYS:
+                    reply = self.masking.round_keys(KeysRequest.from_bytes(body))
+                case Action.UPDATE:
+                    request = UpdateRequest.from_bytes(body)
+                    self.masking.begin(request)
+                    vector = self.vector(request.round)
+                    reply = self.masking.mask(vector, self.weight, self.spec)
+                case Action.AGREE:
+                    reply = self.masking.agree(AgreeRequest.from_bytes(body))
+                case Action.UNMASK:
+                    reply = self.masking.unmask(UnmaskRequest.from_bytes(body))
+        except ConsiliumError as error:
+            reply = Refusal.of(self.site, error)
+        return reply.to_bytes()
+
+
+class InProcessSites:
+    """`Sites` over local sites, with faults by (site, action) and a hook that alters replies."""
+
+    def __init__(self, sites: list[LocalSite]) -> None:
+        self.sites = {site.site: site for site in sites}
+        self.faults: dict[tuple[str, Action], str] = {}
+        self.alter: Callable[[str, Action, bytes], bytes] = lambda site, action, reply: reply
+        self.alter_request: Callable[[str, Action, bytes], bytes] = lambda site, action, body: body
+        self.asked: list[tuple[str, Action]] = []
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.sites)
+
+    def ask(
+        self, action: Action, bodies: Mapping[str, bytes], *, timeout_s: float
+    ) -> Iterator[tuple[str, bytes]]:
+        for site, body in bodies.items():
+            self.asked.append((site, action))
+            fault = self.faults.get((site, action))
+            if fault == UNHEARD:
+                continue
+            reply = self.sites[site].answer(action, self.alter_request(site, action, body))
+            if fault != LOST:
+                yield site, self.alter(site, action, reply)
+
+
+def federation(
+    count: int, folder: Path, spec: VectorSpec = SPEC, **changes: object
+) -> tuple[SecureSum, InProcessSites]:
+    """A coordinator and its sites, channels not yet open."""
+    agreed = parameters(count, **changes)
+    sites = InProcessSites(
+        [
+            LocalSite(site, key, agreed, folder / f"{site}.sqlite", spec, threads=1)
+            for site, key in identities(count).items()
+        ]
+    )
+    return SecureSum(agreed, sites, timeout_s=1.0, threads=1), sites
+
+
+def plain_sum(
+    sites: InProcessSites, survivors: tuple[str, ...], round: int, spec: VectorSpec = SPEC
+) -> np.ndarray:
+    """What the coordinator must get: the sum of the survivors' encodings in the ring."""
+    total = sum(sites.sites[site].vector(round).astype(np.uint64) for site in survivors)
+    return (total & np.uint64((1 << spec.ring_bits) - 1)).astype(np.uint32)
+
+
+def run_round(coordinator: SecureSum, round: int, spec: VectorSpec = SPEC) -> object:
+    return coordinator.sum(round=round, spec=spec, model=MODEL, configuration=CONFIGURATION)
+
+
+def changed(message: object, **changes: object) -> bytes:
+    """The message with some fields replaced, as bytes."""
+    return replace(message, **changes).to_bytes()
