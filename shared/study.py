@@ -206,7 +206,7 @@ class Study(Part):
         """Fewest sites whose sum may be released: the study's, or the threshold, never below 3."""
         if self.aggregation.minimum_sites is not None:
             return self.aggregation.minimum_sites
-        return max(MINIMUM_SITES, self.threshold)
+        return max(MINIMUM_SITES, self.threshold, self.aggregation.tolerated_collusion + 2)
 
     @property
     def threshold(self) -> int:
