@@ -8,41 +8,34 @@ sum over its survivors or is void; a void round is never retried, the next one h
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from server.round_log import Clock, Outgoing, RoundLog
+from server.exchange import Clock, RoundLog, ask, require_sites
+from server.key_exchange import KeyExchange
 from server.sites import Sites
 from server.unmasking import rebuild_round_key, rebuild_self_mask, remove_masks
 from shared import transcript
-from shared.errors import AuthenticationError, ProtocolError, RoundVoidError
+from shared.errors import AuthenticationError, ProtocolError
 from shared.fixed_point import VectorSpec, decode
 from shared.messages import (
     Action,
     Agreement,
     AgreeRequest,
-    ChannelKey,
-    ChannelRequest,
-    KeysRequest,
     MaskedUpdate,
-    Refusal,
     RoundKeys,
     SignedKey,
     Unmasked,
     UnmaskRequest,
     UpdateRequest,
-    read_reply,
 )
 from shared.packing import packed_bytes, unpack
 from shared.sum_parameters import SumParameters
 from shared.tail import TAIL, check_tail
-from shared.wire import CONTROL_BYTES, MAX_ROUND, Message
-
-R = TypeVar("R", MaskedUpdate, RoundKeys, ChannelKey, Agreement, Unmasked)
+from shared.wire import CONTROL_BYTES, Message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +110,7 @@ class SecureSum:
         )
         self._clock = clock
         self._threads = threads or len(os.sched_getaffinity(0))
-        self._channel_keys: dict[str, ChannelKey] = {}
-        self._round_keys: dict[str, RoundKeys] = {}
+        self._keys = KeyExchange(parameters, sites, timeout_s=timeout_s)
 
     def open(self, *, round: int = 1) -> RoundLog:
         """Set up channels with all sites and collect their keys for the first round.
@@ -134,7 +126,7 @@ class SecureSum:
         """
         log = RoundLog(clock=self._clock)
         with log.timing("keys"):
-            self._collect_keys(round, log, self._timeout_s)
+            self._keys.collect(round, log, rejoin_timeout_s=self._timeout_s)
         return log
 
     def sum(self, *, round: int, spec: VectorSpec, model: bytes, configuration: bytes) -> SumResult:
@@ -153,7 +145,7 @@ class SecureSum:
         spec.check_headroom(len(self.parameters.roster), self.parameters.max_weight)
         log = RoundLog(clock=self._clock)
         with log.timing("keys"):
-            keys = self._collect_keys(round, log, self._rejoin_timeout_s)
+            keys = self._keys.collect(round, log, rejoin_timeout_s=self._rejoin_timeout_s)
         with log.timing("update"):
             uploads = self._collect_updates(round, spec, model, configuration, keys, log)
         signatures: dict[str, bytes] = {}
@@ -175,73 +167,6 @@ class SecureSum:
             bytes_up=log.bytes_up,
             bytes_down=log.bytes_down,
         )
-
-    # Phase 1: keys. In a steady round they came with the last round's shares.
-
-    def _collect_keys(self, round: int, log: RoundLog, timeout_s: float) -> dict[str, RoundKeys]:
-        """Every participant's keys for the round, asking the sites that have none yet."""
-        if not 1 <= round <= MAX_ROUND:
-            raise RoundVoidError(f"the round number {round} is not between 1 and {MAX_ROUND}")
-        missing = [site for site in self.parameters.roster if not self._has_keys(site, round)]
-        if missing:
-            present, changed = self._collect_channel_keys(missing, log, timeout_s)
-            if changed:  # shares are dealt to the holders of channel keys: everyone deals again
-                self._round_keys.clear()
-            self._collect_round_keys(list(self._channel_keys) if changed else present, round, log)
-        keys = {site: k for site, k in sorted(self._round_keys.items()) if k.round == round}
-        self._require(len(keys), "have keys for the round", round, log)
-        return keys
-
-    def _has_keys(self, site: str, round: int) -> bool:
-        return site in self._round_keys and self._round_keys[site].round == round
-
-    def _collect_channel_keys(
-        self, missing: list[str], log: RoundLog, timeout_s: float
-    ) -> tuple[list[str], bool]:
-        """The missing sites that answer, and whether any has a new channel key."""
-        request = ChannelRequest(
-            study_digest=self.parameters.study_digest,
-            run_id=self.parameters.run_id,
-            study_hash=self.parameters.study_hash,
-        )
-        present, changed = [], False
-        requests = dict.fromkeys(missing, request)
-        for site, key in self._ask(Action.CHANNEL, requests, ChannelKey, log, timeout_s):
-            statement = transcript.channel_statement(request.study_hash, site, key.public)
-            with log.blaming(site):
-                self.parameters.roster.verify(site, statement, key.signature, "the channel key")
-                present.append(site)
-                changed = changed or self._channel_keys.get(site) != key
-                self._channel_keys[site] = key
-        return present, changed
-
-    def _collect_round_keys(self, asked: list[str], round: int, log: RoundLog) -> None:
-        announced = tuple(self._channel_keys[site] for site in sorted(self._channel_keys))
-        request = KeysRequest(
-            study_hash=self.parameters.study_hash, round=round, channel_keys=announced
-        )
-        for site, keys in self._ask(Action.KEYS, dict.fromkeys(asked, request), RoundKeys, log):
-            with log.blaming(site):
-                self._keep_round_keys(site, keys, round)
-
-    def _keep_round_keys(self, site: str, keys: RoundKeys, round: int) -> None:
-        """Check keys and take them for their round."""
-        holders = set(self._channel_keys)
-        if keys.site != site or keys.round != round:
-            raise ProtocolError(f"the keys are of site {keys.site} for round {keys.round}")
-        if set(keys.commitments) != holders or set(keys.sealed) != holders - {site}:
-            raise ProtocolError("the keys' shares are not dealt to exactly the sites of the run")
-        statement = transcript.keys_statement(
-            self.parameters.study_hash,
-            round,
-            site,
-            keys.public,
-            transcript.hash_commitments(keys.commitments),
-        )
-        self.parameters.roster.verify(site, statement, keys.signature, "the round keys")
-        if any(k.public == keys.public for s, k in self._round_keys.items() if s != site):
-            raise AuthenticationError("the round key is the same as another site's")
-        self._round_keys[site] = keys
 
     # Phase 2: masked updates, added as they arrive.
 
@@ -284,10 +209,21 @@ class SecureSum:
             headers={},
         )
         limit = packed_bytes(spec.length + TAIL, spec.ring_bits) + CONTROL_BYTES
-        for site, reply in self._ask(Action.UPDATE, requests, MaskedUpdate, log, max_bytes=limit):
+        replies = ask(
+            self._sites,
+            Action.UPDATE,
+            requests,
+            MaskedUpdate,
+            log,
+            timeout_s=self._timeout_s,
+            max_bytes=limit,
+        )
+        for site, reply in replies:
             with log.blaming(site):
                 _add_masked(uploads, reply, round, spec, set(keys))
-        self._require(len(uploads.headers), "sent a masked update", round, log)
+        self._require(
+            uploads.headers, self.parameters.minimum_sites, "sent a masked update", round, log
+        )
         return uploads
 
     # Phase 3: agreement on the survivors (malicious profile).
@@ -302,15 +238,19 @@ class SecureSum:
         )
         statement = transcript.survivors_statement(uploads.context, survivors)
         signatures = {}
-        for site, reply in self._ask(
-            Action.AGREE, dict.fromkeys(survivors, request), Agreement, log
-        ):
+        replies = ask(
+            self._sites,
+            Action.AGREE,
+            dict.fromkeys(survivors, request),
+            Agreement,
+            log,
+            timeout_s=self._timeout_s,
+        )
+        for site, reply in replies:
             with log.blaming(site):
                 self.parameters.roster.verify(site, statement, reply.signature, "the survivors")
                 signatures[site] = reply.signature
-        self._require(
-            len(signatures), "signed the survivors", round, log, self.parameters.threshold
-        )
+        self._require(signatures, self.parameters.threshold, "signed the survivors", round, log)
         return signatures
 
     # Phase 4: shares of survivors' self masks and of dropped sites' round keys.
@@ -337,12 +277,15 @@ class SecureSum:
             for site in survivors
         }
         shares = {}
-        for site, reply in self._ask(Action.UNMASK, requests, Unmasked, log):
+        replies = ask(
+            self._sites, Action.UNMASK, requests, Unmasked, log, timeout_s=self._timeout_s
+        )
+        for site, reply in replies:
             with log.blaming(site):
                 shares[site] = self._true_shares(site, reply, round, keys, uploads, log)
                 if reply.next_keys is not None:
-                    self._keep_round_keys(site, reply.next_keys, round + 1)
-        self._require(len(shares), "revealed their shares", round, log, self.parameters.threshold)
+                    self._keys.keep(site, reply.next_keys, round + 1)
+        self._require(shares, self.parameters.threshold, "revealed their shares", round, log)
         return shares
 
     def _true_shares(
@@ -419,49 +362,9 @@ class SecureSum:
         )
         return total[:-TAIL], weight
 
-    # Asking, and giving up.
-
-    def _ask(
-        self,
-        action: Action,
-        requests: Mapping[str, Message],
-        expected: type[R],
-        log: RoundLog,
-        timeout_s: float | None = None,
-        max_bytes: int | None = None,
-    ) -> Iterator[tuple[str, R]]:
-        """Well-formed replies as they arrive, one a site; everything else goes into the log."""
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        outgoing = Outgoing(requests)
-        waiting = set(requests)
-        for site, data in self._sites.ask(action, outgoing, timeout_s=timeout_s):
-            if site not in waiting:
-                continue
-            waiting.remove(site)
-            log.count_up(site, len(data))
-            with log.blaming(site):
-                reply = read_reply(expected, data, max_bytes=max_bytes)
-                if reply.site != site:
-                    raise ProtocolError(f"the reply says it is from site {reply.site}")
-                if isinstance(reply, Refusal):
-                    raise ProtocolError(reply.sentence)
-                yield site, reply
-        log.count_down(outgoing.sizes)
-        for site in waiting:
-            log.refusals[site] = f"no answer to {action.value} within {timeout_s:g} s"
-
-    def _require(
-        self, count: int, did: str, round: int, log: RoundLog, least: int | None = None
-    ) -> None:
-        """Void the round unless enough sites did what was asked."""
-        least = self.parameters.minimum_sites if least is None else least
-        if count < least:
-            told = "; ".join(f"{site}: {why}" for site, why in sorted(log.refusals.items()))
-            raise RoundVoidError(
-                f"round {round} is void and the model unchanged: {count} of "
-                f"{len(self.parameters.roster)} sites {did}, and {least} are needed"
-                + (f" ({told})" if told else "")
-            )
+    def _require(self, done: Sized, least: int, did: str, round: int, log: RoundLog) -> None:
+        roster = self.parameters.roster
+        require_sites(len(done), least, did, round=round, roster=roster, log=log)
 
 
 def _add_masked(
