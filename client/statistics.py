@@ -65,5 +65,6 @@ def clip_rows(rows_PS: NDArray[np.float64], norm: float) -> NDArray[np.float64]:
     Guarantee: every row's L2 norm is at most ``norm``.
     """
     length_P = np.linalg.norm(rows_PS, axis=1)
-    scale_P = np.minimum(1.0, norm * _ROUNDING / np.maximum(length_P, np.finfo(np.float64).tiny))
+    longer_P = np.maximum(length_P, norm)
+    scale_P = np.where(length_P > norm * _ROUNDING, norm * _ROUNDING / longer_P, 1.0)
     return np.asarray(rows_PS * scale_P[:, None])

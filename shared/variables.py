@@ -83,7 +83,7 @@ KNOWN: Mapping[str, KnownVariable] = MappingProxyType(
         "Temp": _linear("body temperature", "Cel", (25, 45), (37, 0.8), "8310-5", 3020891),
         "SaO2": _linear("arterial oxygen saturation", "%", (30, 100), (97, 3), "2708-6", 3016502),
         "GCS": _linear("Glasgow coma score", "{score}", (3, 15), (12, 4), "9269-2"),
-        "FiO2": _linear("inspired oxygen", "1", (0.21, 1), (0.5, 0.2), "3150-6", 3020716),
+        "FiO2": _linear("inspired oxygen", "1", (0.21, 1), (0.5, 0.2), "3150-0", 3020716),
         "MechVent": _linear("mechanical ventilation", "1", (0, 1), (0, 1)),
         "Urine": _linear("urine output", "mL", (0, 5000), (110, 130), "9187-6", 3014315),
         "Weight": _linear("body weight", "kg", (20, 400), (80, 22), "29463-7", 3025315),

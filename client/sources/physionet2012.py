@@ -162,9 +162,10 @@ def _lay_out(study: Study) -> _Layout:
     offered |= dict.fromkeys(ICU_TYPES, "1")
     for index, (name, spec) in enumerate(study.variables.items()):
         if name not in offered:
-            near = difflib.get_close_matches(name, offered, n=1, cutoff=0.0)[0]
+            folded = {known.casefold(): known for known in offered}
+            near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.0)[0]
             raise DataError(
-                f"physionet2012 has no variable {name!r}; did you mean {near!r}, "
+                f"physionet2012 has no variable {name!r}; did you mean {folded[near]!r}, "
                 "or remove it from the study"
             )
         if spec.unit != offered[name]:
@@ -193,12 +194,16 @@ def _find_records(path: Path, which: str) -> Path:
     for candidate in (path / f"set-{which}.zip", path / f"set-{which}"):
         if candidate.exists():
             return candidate
-    if any(path.glob("*.txt")):
+    if any(_record_files(path)):
         return path
     raise DataError(
         f"data {path} holds neither set-{which}.zip, nor a folder set-{which}, nor .txt records; "
         "point at the challenge's files"
     )
+
+
+def _record_files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("*.txt") if not p.name.startswith("Outcomes"))
 
 
 def _find_outcomes(path: Path, which: str) -> Path:
@@ -257,9 +262,7 @@ def _contents(records: Path) -> Iterator[tuple[str, bytes | _BadFileError]]:
     """File name and bytes of every record, in the order of names."""
     too_large = _BadFileError(f"is larger than {LARGEST_RECORD_BYTES} bytes")
     if records.is_dir():
-        for path in sorted(records.glob("*.txt")):
-            if path.name.startswith("Outcomes"):
-                continue
+        for path in _record_files(records):
             large = path.stat().st_size > LARGEST_RECORD_BYTES
             yield str(path), too_large if large else path.read_bytes()
         return
