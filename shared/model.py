@@ -32,9 +32,7 @@ class RecurrentModel(nn.Module):
             model.dropout,
         )
         width = model.projection or features
-        self.projection = (
-            Linear(features, width, generator=generator) if model.projection else None
-        )
+        self.projection = Linear(features, width, generator=generator) if model.projection else None
         self.recurrent = CELLS[model.cell](
             width,
             model.hidden,

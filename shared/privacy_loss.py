@@ -89,9 +89,7 @@ def _one_way(parts: tuple[Repeated, ...], delta: float, *, removal: bool) -> flo
         mass, beyond = _discretise(part, mesh, removal=removal)
         losses = mesh * np.arange(-GRID_POINTS // 2, GRID_POINTS // 2)
         positive = mass > 0
-        log_tail += part.steps * float(
-            logsumexp(order * losses[positive] + np.log(mass[positive]))
-        )
+        log_tail += part.steps * float(logsumexp(order * losses[positive] + np.log(mass[positive])))
         infinite += part.steps * beyond
         transform *= rfft(np.roll(mass, -GRID_POINTS // 2)) ** part.steps
     composed = np.roll(irfft(transform, GRID_POINTS), GRID_POINTS // 2).clip(min=0)
@@ -123,7 +121,7 @@ def _largest_loss(
 
 def _discretise(part: Repeated, mesh: float, *, removal: bool) -> tuple[Floats, float]:
     """Return P's mass on the grid -n/2 .. n/2 - 1 times ``mesh``, and its mass beyond the grid."""
-    ends = mesh * np.arange(-GRID_POINTS // 2, GRID_POINTS // 2)
+    ends = mesh * np.arange(-GRID_POINTS // 2, GRID_POINTS // 2, dtype=np.float64)
     p_above, q_above = _above(ends, part, removal=removal)
     p_cell, q_cell = p_above[:-1] - p_above[1:], q_above[:-1] - q_above[1:]
     to_upper = (p_cell - q_cell * np.exp(ends[:-1])) / -np.expm1(-mesh)

@@ -62,7 +62,9 @@ class _ThroughTime(torch.autograd.Function):
         return None, None, None, grad_x, *gradients
 
 
-def _weight_gradients(deltas: cells.Deltas, x_TND: Tensor, before_TNH: Tensor) -> tuple[Tensor, ...]:
+def _weight_gradients(
+    deltas: cells.Deltas, x_TND: Tensor, before_TNH: Tensor
+) -> tuple[Tensor, ...]:
     """Ordinary gradients of both weights and both biases, summed over rows and steps."""
     by_input, by_hidden = deltas.input_TNG.flatten(0, 1), deltas.hidden_TNG.flatten(0, 1)
     return (
@@ -142,7 +144,7 @@ class Recurrent(nn.Module):
         for weights in self._directions():
             width = weights[0].shape[1]
             initialise_uniform(weights[0], math.sqrt(6 / (width + self.hidden)), generator)
-            for gate in weights[1].detach().split(self.hidden):
+            for gate in weights[1].detach().chunk(cells.GATES[self.cell]):
                 nn.init.orthogonal_(gate, generator=generator)
             with torch.no_grad():
                 weights[2].zero_()
