@@ -111,10 +111,11 @@ def _largest_loss(
     """Return (loss that the sum exceeds with probability at most exp(log_tail), its order)."""
     scale = sum(part.steps * (part.q / part.sigma) ** 2 for part in parts) ** 0.5
     best, best_order, order = float("inf"), 1.0, min(0.5, 0.5 / scale)
+    highest = 10 + 40 * max(part.sigma for part in parts)  # a plain Gaussian needs 7 sigma
     while True:  # the bound falls with the order, then rises or levels off
         total = sum(part.steps * log_moment(part, order, removal=removal) for part in parts)
         bound = (total - log_tail) / order
-        if bound > 0.98 * best:
+        if bound > 0.98 * best or order > highest:
             return min(bound, best), (order if bound < best else best_order)
         best, best_order, order = bound, order, 1.4 * order
 
