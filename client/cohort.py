@@ -15,9 +15,8 @@ from client.features import Grid, PatientTensors, require_usable, select, to_gri
 from client.sources import ReadReport, Source
 from shared.errors import DataError
 from shared.normalisation import Normalisation
+from shared.privacy import SHARDS, training_shards
 from shared.study import Study
-
-SHARDS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +37,6 @@ class Cohort:
         )
 
 
-def training_shards(study: Study) -> int:
-    """Return how many of the 100 shards train; the rest validate."""
-    return SHARDS - round(SHARDS * study.evaluation.validation_fraction)
-
-
 def shard_of(patient_id: str, split_key: bytes) -> int:
     """Return the patient's shard, 0 to 99: HMAC-SHA256 of the identifier under the site's key."""
     mac = hmac.new(split_key, patient_id.encode(), hashlib.sha256).digest()
@@ -56,7 +50,7 @@ def read_cohort(source: Source, study: Study, *, site: str, split_key: bytes) ->
         DataError: too few patients, a classification task with one outcome only, or anything the
             source finds wrong; the sentence names the site.
     """
-    first_held_out = training_shards(study)
+    _, first_held_out = training_shards(study)
     try:
         grid = to_grid(source.read_patients(study), study)
         shard_P = np.array([shard_of(patient, split_key) for patient in grid.patient_ids])

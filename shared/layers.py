@@ -102,9 +102,7 @@ class LayerNorm(nn.Module):
     def forward(self, x: Tensor, books: Bookkeeping | None = None) -> Tensor:
         """Apply the layer; with ``books``, its backward files a record."""
         if books is None:
-            return functional.layer_norm(
-                x, self.weight.shape, self.weight, self.bias, self.epsilon
-            )
+            return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
         result: Tensor = _LayerNormWithBooks.apply(  # type: ignore[no-untyped-call]  # torch leaves apply untyped
             x, self.weight, self.bias, self.epsilon, books
         )

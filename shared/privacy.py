@@ -147,7 +147,7 @@ class PrivacyPlan:
     statistics: the one release of normalisation statistics.
     training_round: what one round of training releases.
     metrics_round: what one evaluated round releases about validation patients; None without them.
-    evaluated_rounds: how many rounds release metrics.
+    evaluated_rounds: how many rounds release metrics, the last evaluation included.
     epsilon: spent on a training patient by the whole study, at most the study's.
     metrics_epsilon: spent on a validation patient by the whole study, at most the study's.
     """
@@ -198,7 +198,7 @@ def plan(study: Study) -> PrivacyPlan | None:
     training_round = PrivacyEvent(
         sampling_rate=training.sampling_rate, noise_multiplier=noise, steps=steps
     )
-    evaluated = math.ceil(study.rounds / study.evaluation.every)
+    evaluated = math.ceil(study.rounds / study.evaluation.every) + 1  # and the finished model
     metrics_round = None
     if study.evaluation.validation_fraction > 0:
         metrics_noise = calibrate_noise(privacy.epsilon, privacy.delta, 1.0, evaluated)
@@ -209,9 +209,7 @@ def plan(study: Study) -> PrivacyPlan | None:
         training_round=training_round,
         metrics_round=metrics_round,
         evaluated_rounds=evaluated,
-        epsilon=epsilon_spent(
-            (statistics, training_round.repeated(study.rounds)), privacy.delta
-        ),
+        epsilon=epsilon_spent((statistics, training_round.repeated(study.rounds)), privacy.delta),
         metrics_epsilon=epsilon_spent(metrics, privacy.delta),
         delta=privacy.delta,
     )

@@ -89,9 +89,7 @@ def _one_way(parts: tuple[Repeated, ...], delta: float, *, removal: bool) -> flo
         mass, beyond = _discretise(part, mesh, removal=removal)
         losses = mesh * np.arange(-GRID_POINTS // 2, GRID_POINTS // 2)
         positive = mass > 0
-        log_tail += part.steps * float(
-            logsumexp(order * losses[positive] + np.log(mass[positive]))
-        )
+        log_tail += part.steps * float(logsumexp(order * losses[positive] + np.log(mass[positive])))
         infinite += part.steps * beyond
         transform *= rfft(np.roll(mass, -GRID_POINTS // 2)) ** part.steps
     composed = np.roll(irfft(transform, GRID_POINTS), GRID_POINTS // 2).clip(min=0)

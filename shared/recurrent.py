@@ -62,7 +62,9 @@ class _ThroughTime(torch.autograd.Function):
         return None, None, None, grad_x, *gradients
 
 
-def _weight_gradients(deltas: cells.Deltas, x_TND: Tensor, before_TNH: Tensor) -> tuple[Tensor, ...]:
+def _weight_gradients(
+    deltas: cells.Deltas, x_TND: Tensor, before_TNH: Tensor
+) -> tuple[Tensor, ...]:
     """Ordinary gradients of both weights and both biases, summed over rows and steps."""
     by_input, by_hidden = deltas.input_TNG.flatten(0, 1), deltas.hidden_TNG.flatten(0, 1)
     return (
