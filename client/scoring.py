@@ -6,16 +6,14 @@ patient has.
 """
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from client.features import PatientTensors
+from client.training import predict_with_loss
 from shared.model import RecurrentModel
 from shared.round_contents import LARGEST_LOSS, counts_shape
 from shared.score_counts import count_scores
 from shared.study import Study
-
-STAYS_AT_ONCE = 512  # bounds the memory of a forward pass
 
 
 def validation_sums(
@@ -32,7 +30,7 @@ def validation_sums(
         sums["scores"] = np.zeros(outputs * 2 * bins)
     if patients is None:
         return sums
-    scores, loss_N = _judge(model, patients)
+    scores, loss_N = predict_with_loss(model, patients)
     patient_N = patients.patient_N.numpy()
     stays_P = np.bincount(patient_N)
     loss_P = np.bincount(patient_N, weights=loss_N) / stays_P
@@ -42,21 +40,6 @@ def validation_sums(
         tables_K2B = _tables(scores, patients, weight_N, study)
         sums["scores"][:] = tables_K2B.ravel()
     return sums
-
-
-def _judge(
-    model: RecurrentModel, patients: PatientTensors
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return scores, shaped like the logits, and each stay's loss (N,)."""
-    model.eval()
-    scores, losses = [], []
-    with torch.no_grad():
-        for part in torch.arange(len(patients.y_N)).split(STAYS_AT_ONCE):
-            mask_NT = patients.mask_NT[part]
-            logits = model(patients.x_NTF[part], mask_NT)
-            scores.append(model.scores(logits))
-            losses.append(model.loss_per_stay(logits, patients.y_N[part], mask_NT))
-    return torch.cat(scores).double().numpy(), torch.cat(losses).double().numpy()
 
 
 def _tables(

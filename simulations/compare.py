@@ -49,7 +49,7 @@ def compare_settings(
     Raises:
         SettingsError: the folder holds something else.
     """
-    _check(out, study)
+    _check(out)
     cohorts = cohorts_for(study, data)
     test = HeldOut.read(cohorts.test, study)
     grids = {s: to_grid(source.read_patients(study), study) for s, source in cohorts.sites.items()}
@@ -129,7 +129,7 @@ def _central(
     return record
 
 
-def _check(out: Path, study: Study) -> None:
+def _check(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise SettingsError(f"--out {out}: is a file; name a folder")
     if out.is_dir() and any(out.iterdir()) and not (out / FILE).exists():

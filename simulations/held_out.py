@@ -50,7 +50,7 @@ class HeldOut:
         return cls(grid=grid)
 
     @property
-    def outcomes_N(self) -> NDArray[np.bool_]:
+    def outcomes(self) -> NDArray[np.bool_]:
         """Whether each test stay had the outcome."""
         return np.asarray(self.grid.y_N == 1)
 
@@ -65,13 +65,13 @@ class HeldOut:
 
     def metrics(self, models_MN: Sequence[Risks], study: Study) -> TestMetrics:
         """Return metrics with intervals, averaged over models."""
-        return evaluate_risks(models_MN, self.outcomes_N, self.grid.patient_N, seed=study.seed)
+        return evaluate_risks(models_MN, self.outcomes, self.grid.patient_N, seed=study.seed)
 
     def quick(self, risks_N: Risks) -> dict[str, float]:
         """Return AUROC and loss without intervals, for progress."""
         return {
-            "auroc": float(roc_auc_score(self.outcomes_N, risks_N)),
-            "loss": float(log_loss(self.outcomes_N, np.clip(risks_N, 1e-7, 1 - 1e-7))),
+            "auroc": float(roc_auc_score(self.outcomes, risks_N)),
+            "loss": float(log_loss(self.outcomes, np.clip(risks_N, 1e-7, 1 - 1e-7))),
         }
 
 
