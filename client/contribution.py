@@ -70,13 +70,13 @@ class Contributor:
         if self._plan is None:
             return ()
         training, held_out = training_shards(self._study), validation_shards(self._study)
-        costs: list[tuple[str, PrivacyEvent | None, tuple[int, int]]] = []
+        costs: list[tuple[str, PrivacyEvent, tuple[int, int]]] = []
         if asked.purpose is Purpose.STATISTICS:
             costs.append(("statistics", self._plan.statistics, training))
         if asked.purpose is Purpose.TRAINING:
             costs.append(("training", self._plan.training_round, training))
         if self._validates(asked):
-            costs.append(("metrics", self._plan.metrics_round, held_out))
+            costs.append(("metrics", self._plan.metrics, held_out))
         return tuple(
             Release(
                 study_hash=study_hash.hex(),
@@ -87,7 +87,6 @@ class Contributor:
                 shards=shards,
             )
             for purpose, event, shards in costs
-            if event is not None
         )
 
     def vector(

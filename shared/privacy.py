@@ -14,9 +14,8 @@ from scipy.optimize import brentq
 
 from shared.errors import PrivacyError
 from shared.privacy_loss import Repeated, epsilon_upper_bound, log_moment, merge
-from shared.study import Study
+from shared.study import Privacy, Study, Training
 
-SHARDS = 100  # every patient belongs for ever to one of these, by a hash only the site can compute
 NOISE_TOLERANCE = 1e-4  # relative; calibrated noise errs upwards
 LARGEST_NOISE = 1e7
 
@@ -145,17 +144,19 @@ class PrivacyPlan:
     """The events of a whole study at one site, and what they cost.
 
     statistics: the one release of normalisation statistics.
+    training: all rounds of training together.
     training_round: what one round of training releases.
-    metrics_round: what one evaluated round releases about validation patients; None without them.
-    evaluated_rounds: how many rounds release metrics, the last evaluation included.
+    metrics: what one evaluation releases about validation patients.
+    evaluations: how many evaluations there are: every so many rounds, and one of the final model.
     epsilon: spent on a training patient by the whole study, at most the study's.
     metrics_epsilon: spent on a validation patient by the whole study, at most the study's.
     """
 
     statistics: PrivacyEvent
+    training: PrivacyEvent
     training_round: PrivacyEvent
-    metrics_round: PrivacyEvent | None
-    evaluated_rounds: int
+    metrics: PrivacyEvent
+    evaluations: int
     epsilon: float
     metrics_epsilon: float
     delta: float
@@ -181,51 +182,43 @@ def plan(study: Study) -> PrivacyPlan | None:
     Raises:
         PrivacyError: the budget cannot be met with any reasonable noise.
     """
-    privacy, training = study.privacy, study.training
+    return _plan(study.privacy, study.training, study.rounds, study.evaluation.every)
+
+
+@lru_cache(maxsize=256)
+def _plan(privacy: Privacy, training: Training, rounds: int, every: int) -> PrivacyPlan | None:
     if privacy.mode == "none":
         return None
-    steps = training.local_steps
+    epsilon, delta, steps = privacy.epsilon, privacy.delta, training.local_steps
     statistics = PrivacyEvent(
         sampling_rate=1.0,
-        noise_multiplier=calibrate_noise(
-            privacy.epsilon * privacy.statistics_fraction, privacy.delta, 1.0, 1
-        ),
+        noise_multiplier=calibrate_noise(epsilon * privacy.statistics_fraction, delta, 1.0, 1),
         steps=1,
     )
-    noise = calibrate_noise(
-        privacy.epsilon, privacy.delta, training.sampling_rate, steps * study.rounds, (statistics,)
-    )
     training_round = PrivacyEvent(
-        sampling_rate=training.sampling_rate, noise_multiplier=noise, steps=steps
+        sampling_rate=training.sampling_rate,
+        noise_multiplier=calibrate_noise(
+            epsilon, delta, training.sampling_rate, steps * rounds, (statistics,)
+        ),
+        steps=steps,
     )
-    evaluated = math.ceil(study.rounds / study.evaluation.every) + 1  # and the finished model
-    metrics_round = None
-    if study.evaluation.validation_fraction > 0:
-        metrics_noise = calibrate_noise(privacy.epsilon, privacy.delta, 1.0, evaluated)
-        metrics_round = PrivacyEvent(sampling_rate=1.0, noise_multiplier=metrics_noise, steps=1)
-    metrics = () if metrics_round is None else (metrics_round.repeated(evaluated),)
+    evaluations = math.ceil(rounds / every) + 1
+    metrics = PrivacyEvent(
+        sampling_rate=1.0,
+        noise_multiplier=calibrate_noise(epsilon, delta, 1.0, evaluations),
+        steps=1,
+    )
+    whole = training_round.repeated(rounds)
     return PrivacyPlan(
         statistics=statistics,
+        training=whole,
         training_round=training_round,
-        metrics_round=metrics_round,
-        evaluated_rounds=evaluated,
-        epsilon=epsilon_spent((statistics, training_round.repeated(study.rounds)), privacy.delta),
-        metrics_epsilon=epsilon_spent(metrics, privacy.delta),
-        delta=privacy.delta,
+        metrics=metrics,
+        evaluations=evaluations,
+        epsilon=epsilon_spent((statistics, whole), delta),
+        metrics_epsilon=epsilon_spent((metrics.repeated(evaluations),), delta),
+        delta=delta,
     )
-
-
-def training_shards(study: Study) -> tuple[int, int]:
-    """Shards (low, high), high excluded, whose patients train and count in the statistics."""
-    held_out = study.evaluation.validation_fraction
-    if held_out == 0:
-        return 0, SHARDS
-    return 0, min(SHARDS - 1, max(1, round(SHARDS * (1 - held_out))))
-
-
-def validation_shards(study: Study) -> tuple[int, int]:
-    """Shards (low, high), high excluded, whose patients are only ever evaluated on."""
-    return training_shards(study)[1], SHARDS
 
 
 def _parts(events: Events) -> tuple[Repeated, ...]:

@@ -119,9 +119,7 @@ def statistics_noise(study: Study) -> float:
 def metrics_noise(study: Study) -> float:
     """Return the standard deviation of a site's noise on each count; 0 without privacy."""
     costs = plan(study)
-    if costs is None or costs.metrics_round is None:
-        return 0.0
-    return costs.metrics_round.noise_multiplier * metrics_sensitivity(study)
+    return costs.metrics.noise_multiplier * metrics_sensitivity(study) if costs else 0.0
 
 
 def vector_spec(study: Study, asked: RoundConfiguration, *, parameters: int) -> VectorSpec:

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from shared.errors import MessageError
-from shared.model import RecurrentModel
-from shared.study import Study
 
 
 def to_vector(model: nn.Module) -> NDArray[np.float32]:
@@ -27,7 +25,7 @@ def load_vector(model: nn.Module, vector: NDArray[np.float32]) -> None:
         MessageError: the vector has another length or holds a value that is not finite.
     """
     state = model.state_dict()
-    expected = sum(value.numel() for value in state.values())
+    expected = parameter_count(model)
     if vector.shape != (expected,):
         raise MessageError(
             f"weights: a vector of shape {vector.shape} does not fit a model of {expected} "
@@ -44,8 +42,6 @@ def load_vector(model: nn.Module, vector: NDArray[np.float32]) -> None:
         start += value.numel()
 
 
-def parameter_count(study: Study, features: int) -> int:
-    """Number of parameters d of the study's model, without drawing any weights."""
-    with torch.device("meta"):
-        model = RecurrentModel(features, study.model, study.task)
-    return sum(parameter.numel() for parameter in model.parameters())
+def parameter_count(model: nn.Module) -> int:
+    """Number of parameters d, the length of :func:`to_vector`."""
+    return sum(value.numel() for value in model.state_dict().values())
