@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from client.features import Grid, PatientTensors, require_usable, select, to_grid, to_tensors
+from client.releases import SHARDS
 from client.sources import ReadReport, Source
 from shared.errors import DataError
 from shared.normalisation import Normalisation
-from shared.privacy import SHARDS, training_shards
 from shared.study import Study
 
 
@@ -37,10 +37,23 @@ class Cohort:
         )
 
 
+def training_shards(study: Study) -> tuple[int, int]:
+    """Return the shards (low, high), high excluded, whose patients train."""
+    held_out = study.evaluation.validation_fraction
+    if held_out == 0:
+        return 0, SHARDS
+    return 0, min(SHARDS - 1, max(1, round(SHARDS * (1 - held_out))))
+
+
+def validation_shards(study: Study) -> tuple[int, int]:
+    """Return the shards (low, high), high excluded, whose patients only ever validate."""
+    return training_shards(study)[1], SHARDS
+
+
 def shard_of(patient_id: str, split_key: bytes) -> int:
     """Return the patient's shard, 0 to 99: HMAC-SHA256 of the identifier under the site's key."""
     mac = hmac.new(split_key, patient_id.encode(), hashlib.sha256).digest()
-    return int.from_bytes(mac[:8], "big") * SHARDS >> 64
+    return (int.from_bytes(mac[:8], "big") * SHARDS) >> 64
 
 
 def read_cohort(source: Source, study: Study, *, site: str, split_key: bytes) -> Cohort:

@@ -10,7 +10,7 @@ import secrets
 import numpy as np
 from numpy.typing import NDArray
 
-from client.cohort import Cohort
+from client.cohort import Cohort, training_shards, validation_shards
 from client.features import PatientTensors
 from client.ledger import Release
 from client.scoring import validation_sums
@@ -21,7 +21,7 @@ from shared.fixed_point import VectorSpec, encode
 from shared.masks import Keystream
 from shared.model import RecurrentModel, build_model
 from shared.normalisation import Normalisation, statistics_clip
-from shared.privacy import PrivacyEvent, plan, training_shards, validation_shards
+from shared.privacy import PrivacyEvent, plan
 from shared.round_contents import (
     Purpose,
     RoundConfiguration,
@@ -50,7 +50,7 @@ class Contributor:
     def __init__(self, site: str, study: Study, cohort: Cohort) -> None:
         self._site, self._study, self._cohort = site, study, cohort
         self._plan = plan(study)
-        self._parameters = parameter_count(study, len(feature_names(study)))
+        self._parameters = parameter_count(self._model())
         self._normalisation = b""
         self._tensors: tuple[PatientTensors, PatientTensors | None] | None = None
 
@@ -79,7 +79,7 @@ class Contributor:
             costs.append(("metrics", self._plan.metrics, held_out))
         return tuple(
             Release(
-                study_hash=study_hash.hex(),
+                study_hash=study_hash,
                 study_name=self._study.name,
                 round=round_number,
                 purpose=purpose,

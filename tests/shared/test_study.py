@@ -82,7 +82,10 @@ def test_digest_is_pinned_so_that_sites_of_this_version_agree() -> None:
             'RR = { unit = "x", low = -1, high = 3, center = 0, spread = 1, scale = "log" }\n',
             "center 0 must be above 0 on a log scale",
         ),
-        ('RR = { unit = "x", low = 0, high = 3, center = 1 }\n', "[variables.RR] spread is missing"),
+        (
+            'RR = { unit = "x", low = 0, high = 3, center = 1 }\n',
+            "[variables.RR] spread is missing",
+        ),
         ('RR = { unit = "x", lo = 0 }\n', "[variables.RR] low is missing"),
     ],
 )
