@@ -6,7 +6,7 @@ every round is also judged on held-out patients directly.
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from flwr.clientapp import ClientApp
 
 from client.app import make_client_app
 from client.cohort import read_cohort
+from client.ledger import Ledger
 from client.policy import Policy
 from client.session import Session
 from client.sources import Source
@@ -28,6 +29,7 @@ from shared.model import build_model
 from shared.privacy import plan
 from shared.round_contents import Purpose, sum_parameters
 from shared.study import Study
+from shared.transcript import digest
 from shared.variables import feature_names
 from shared.weights import to_vector
 from simulations.held_out import HeldOut, Risks
@@ -77,7 +79,12 @@ class Federation:
             allow_without_privacy=True,
         )
         self._states = {
-            site: open_site(folder / "sites" / site, self._policy) for site in study.sites
+            site: open_site(
+                folder / "sites" / site,
+                self._policy,
+                split_key=digest("split", study.seed, site),
+            )
+            for site in study.sites
         }
         self._roster = roster_of(self._states.items())
         self._cohorts = {
@@ -127,6 +134,10 @@ class Federation:
             risks_N=risks_N,
             history=progress[-1].history,
         )
+
+    def ledger(self, site: str) -> Ledger:
+        """Return the privacy ledger of a site."""
+        return self._states[site].ledger
 
     def _rounds(self, sites: Sites, checkpoint: Checkpoint) -> Iterator[RoundResult]:
         parameters = sum_parameters(self._study, self._roster, checkpoint.run_id)
@@ -189,7 +200,7 @@ class Federation:
             "phases": result.phases,
             "bytes_up": result.bytes_up,
             "bytes_down": result.bytes_down,
-            "validation": asdict(result.metrics) if result.metrics else None,
+            "validation": result.metrics.to_json() if result.metrics else None,
         }
         if result.state.normalisation and result.purpose is Purpose.TRAINING:
             record["test"] = test.quick(test.risks(result.state, self._study))
