@@ -174,7 +174,7 @@ def test_statistics_that_cannot_be_summed_end_the_run_with_the_reason(
         train(study, test_cohort, tmp_path, faults=faults)
 
 
-class Cut(Exception):
+class PowerCutError(Exception):
     """The power goes out."""
 
 
@@ -184,9 +184,9 @@ def cut_after(study: Study, test: HeldOut, folder: Path, rounds: int) -> None:
     def show(record: dict[str, Any]) -> None:
         shown.append(record)
         if len(shown) == rounds:
-            raise Cut
+            raise PowerCutError
 
-    with pytest.raises(Cut):
+    with pytest.raises(PowerCutError):
         Federation(study, cohorts_for(study, None).sites, folder, workers=2).train(show, test)
 
 
@@ -229,7 +229,7 @@ def test_a_folder_of_another_study_is_refused(
     study: Study, test_cohort: HeldOut, tmp_path: Path
 ) -> None:
     train(study, test_cohort, tmp_path)
-    with pytest.raises(SettingsError, match="another study .* choose another --out"):
+    with pytest.raises(SettingsError, match=r"another study .* choose another --out"):
         train(with_changes(study, study={"seed": 9}), test_cohort, tmp_path)
 
 
