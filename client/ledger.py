@@ -194,7 +194,7 @@ class Ledger:
             last = releases[-1]
             raise BudgetError(
                 f"{last.purpose} of round {last.round} of study {last.study_name} would bring "
-                f"epsilon to {epsilon:.4g}, above {whose} budget of {bound:.4g} at delta "
+                f"epsilon to {epsilon:.4g}, above the budget of {bound:.4g} of {whose} at delta "
                 f"{delta:g}; lower [study] rounds or ask the site to raise the budget"
             )
 

@@ -18,13 +18,14 @@ Legend: N stays, P patients, T steps, F features, K outputs, d parameters.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
+from client.features import PatientTensors
 from client.optimizers import Optimizer
 from shared.bookkeeping import Bookkeeping
 from shared.masks import Keystream
@@ -34,35 +35,12 @@ from shared.study import Study
 PIECE_NUMBERS = 1 << 24  # intermediate numbers held at once in a step: 64 MiB of float32
 
 
-class Patients(Protocol):
-    """Stays as tensors, and which patient each belongs to."""
-
-    @property
-    def x_NTF(self) -> Tensor:
-        """Features."""
-
-    @property
-    def mask_NT(self) -> Tensor:
-        """True where a step counts."""
-
-    @property
-    def y_N(self) -> Tensor:
-        """Labels, first axis N; see :meth:`shared.model.RecurrentModel.loss_per_stay`."""
-
-    @property
-    def patient_N(self) -> Tensor:
-        """Index of the stay's patient, 0 to patients - 1."""
-
-    @property
-    def patients(self) -> int:
-        """Number of patients P."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainingSet:
     """Stays arranged for sampling patients; ``y`` has first axis N.
 
-    ``rows_N`` lists stays patient by patient, patient p's from ``start_P1[p]`` to ``start_P1[p + 1]``.
+    ``rows_N`` lists stays patient by patient; patient p's are those from ``start_P1[p]`` up to
+    ``start_P1[p + 1]``.
     """
 
     x_NTF: Tensor
@@ -80,7 +58,7 @@ class TrainingSet:
         object.__setattr__(self, "start_P1", np.concatenate([[0], np.cumsum(stays_P)]))
 
     @classmethod
-    def of(cls, patients: Patients) -> Self:
+    def of(cls, patients: PatientTensors) -> Self:
         """Arrange a cohort's tensors."""
         return cls(
             x_NTF=patients.x_NTF,
@@ -184,7 +162,7 @@ def predict(
 
 
 def predict_with_loss(
-    model: RecurrentModel, patients: Patients, *, rows: int = 512
+    model: RecurrentModel, patients: PatientTensors, *, rows: int = 512
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return scores as :func:`predict`, and every stay's loss (N,)."""
     model.eval()
@@ -275,6 +253,6 @@ def _write(model: RecurrentModel, weights_D: Tensor) -> None:
     parameters = list(model.parameters())
     with torch.no_grad():
         for parameter, part in zip(
-            parameters, weights_D.split([p.numel() for p in parameters]), strict=True
+            parameters, torch.split(weights_D, [p.numel() for p in parameters]), strict=True
         ):
             parameter.copy_(part.view_as(parameter))

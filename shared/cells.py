@@ -132,7 +132,7 @@ def _lstm_forward(x_TND: Tensor, weights: Weights, keep_TN1: Tensor | None) -> T
         gates_NG[:, : 2 * size].sigmoid_()
         gates_NG[:, 2 * size : 3 * size].tanh_()
         gates_NG[:, 3 * size :].sigmoid_()
-        write, forget, candidate, read = gates_NG.split(size, dim=1)
+        write, forget, candidate, read = gates_NG.chunk(4, dim=1)
         new = torch.mul(forget, memory[t], out=memory[t + 1]).addcmul_(write, candidate)
         torch.tanh(new, out=states[t + 1]).mul_(read)
         if keep_TN1 is not None:
@@ -145,7 +145,7 @@ def _lstm_backward(
     trace: Trace, weights: Weights, keep_TN1: Tensor | None, grad_TNH: Tensor
 ) -> Deltas:
     steps, rows, size = grad_TNH.shape
-    write, forget, candidate, read = trace.gates_TNG.split(size, dim=2)
+    write, forget, candidate, read = trace.gates_TNG.chunk(4, dim=2)
     before, squashed = trace.beside[:-1], trace.beside[1:].tanh()
     # Everything that does not depend on the running gradients, for all steps at once.
     deltas = trace.gates_TNG.new_empty(steps, rows, 4, size)
@@ -182,7 +182,7 @@ def _gru_forward(x_TND: Tensor, weights: Weights, keep_TN1: Tensor | None) -> Tr
         hidden_NG = torch.addmm(bias_G, states[t], recurrent)
         hidden_part[t] = hidden_NG[:, 2 * size :]
         gates[t, :, : 2 * size].add_(hidden_NG[:, : 2 * size]).sigmoid_()
-        reset, update, candidate = gates[t].split(size, dim=1)
+        reset, update, candidate = gates[t].chunk(3, dim=1)
         candidate.addcmul_(reset, hidden_part[t]).tanh_()
         torch.lerp(candidate, states[t], update, out=states[t + 1])
         if keep_TN1 is not None:
@@ -194,7 +194,7 @@ def _gru_backward(
     trace: Trace, weights: Weights, keep_TN1: Tensor | None, grad_TNH: Tensor
 ) -> Deltas:
     steps, rows, size = grad_TNH.shape
-    reset, update, candidate = trace.gates_TNG.split(size, dim=2)
+    reset, update, candidate = trace.gates_TNG.chunk(3, dim=2)
     # Every delta is the running state gradient times a factor known beforehand.
     input_deltas = trace.gates_TNG.new_empty(steps, rows, 3, size)
     into_candidate = (1 - update) * (1 - candidate.square())

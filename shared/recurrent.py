@@ -144,7 +144,7 @@ class Recurrent(nn.Module):
         for weights in self._directions():
             width = weights[0].shape[1]
             initialise_uniform(weights[0], math.sqrt(6 / (width + self.hidden)), generator)
-            for gate in weights[1].detach().split(self.hidden):
+            for gate in weights[1].detach().chunk(cells.GATES[self.cell]):
                 nn.init.orthogonal_(gate, generator=generator)
             with torch.no_grad():
                 weights[2].zero_()
