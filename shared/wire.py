@@ -38,7 +38,7 @@ class Rule:
         """The value as msgpack writes it."""
         return value
 
-    def from_plain(self, plain: Any, where: str) -> Any:
+    def from_plain(self, plain: Any, where: str) -> Any:  # noqa: ARG002 - where is for subclasses
         """The value that msgpack read, still to be checked."""
         return plain
 

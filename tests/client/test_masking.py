@@ -1,3 +1,4 @@
+# ruff: noqa: A002 - the protocol's word for a round's number is round
 import copy
 import gc
 import logging
@@ -134,7 +135,7 @@ def test_keys_are_refused_before_a_channel_for_another_study_and_for_a_masked_ro
     with pytest.raises(ProtocolError, match="has announced no channel key"):
         site.masking.round_keys(request)
     (tmp_path / "later").mkdir()
-    site, request, _sites = halted(5, tmp_path / "later", Action.UPDATE, round=3)
+    site, request, _ = halted(5, tmp_path / "later", Action.UPDATE, round=3)
     (tmp_path / "again").mkdir()
     _, keys, _ = halted(5, tmp_path / "again", Action.KEYS)
     for old in (1, 2):
@@ -218,7 +219,7 @@ def test_a_doctored_list_of_participants_is_refused(tmp_path, change, sentence):
 
 
 def test_every_sealed_share_must_be_there_and_open(tmp_path):
-    site, request, _sites = halted(5, tmp_path, Action.UPDATE)
+    site, request, _ = halted(5, tmp_path, Action.UPDATE)
     peer = request.sealed[PEER]
     without = {s: box for s, box in request.sealed.items() if s != PEER}
     with pytest.raises(ProtocolError, match=f"seed share from {PEER} for round 1 is missing"):
@@ -229,9 +230,9 @@ def test_every_sealed_share_must_be_there_and_open(tmp_path):
 
 
 def test_a_sealed_share_of_another_round_or_receiver_does_not_open(tmp_path):
-    site, first, sites = halted(5, tmp_path, Action.UPDATE)
+    _, first, _ = halted(5, tmp_path, Action.UPDATE)
     (tmp_path / "second").mkdir()
-    site, second, _sites = halted(5, tmp_path / "second", Action.UPDATE, round=2)
+    site, second, _ = halted(5, tmp_path / "second", Action.UPDATE, round=2)
     for box in (first.sealed[PEER], second.sealed[LAST]):
         with pytest.raises(AuthenticationError, match="does not open"):
             site.masking.begin(replace(second, sealed={**second.sealed, PEER: box}))
