@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from client.features import Grid, PatientTensors, require_usable, select, to_grid, to_tensors
+from client.releases import SHARDS
 from client.sources import ReadReport, Source
 from shared.errors import DataError
 from shared.normalisation import Normalisation
 from shared.study import Study
-
-SHARDS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,15 +37,23 @@ class Cohort:
         )
 
 
-def training_shards(study: Study) -> int:
-    """Return how many of the 100 shards train; the rest validate."""
-    return SHARDS - round(SHARDS * study.evaluation.validation_fraction)
+def training_shards(study: Study) -> tuple[int, int]:
+    """Return the shards (low, high), high excluded, whose patients train."""
+    held_out = study.evaluation.validation_fraction
+    if held_out == 0:
+        return 0, SHARDS
+    return 0, min(SHARDS - 1, max(1, round(SHARDS * (1 - held_out))))
+
+
+def validation_shards(study: Study) -> tuple[int, int]:
+    """Return the shards (low, high), high excluded, whose patients only ever validate."""
+    return training_shards(study)[1], SHARDS
 
 
 def shard_of(patient_id: str, split_key: bytes) -> int:
     """Return the patient's shard, 0 to 99: HMAC-SHA256 of the identifier under the site's key."""
     mac = hmac.new(split_key, patient_id.encode(), hashlib.sha256).digest()
-    return int.from_bytes(mac[:8], "big") * SHARDS >> 64
+    return (int.from_bytes(mac[:8], "big") * SHARDS) >> 64
 
 
 def read_cohort(source: Source, study: Study, *, site: str, split_key: bytes) -> Cohort:
@@ -56,7 +63,7 @@ def read_cohort(source: Source, study: Study, *, site: str, split_key: bytes) ->
         DataError: too few patients, a classification task with one outcome only, or anything the
             source finds wrong; the sentence names the site.
     """
-    first_held_out = training_shards(study)
+    _, first_held_out = training_shards(study)
     try:
         grid = to_grid(source.read_patients(study), study)
         shard_P = np.array([shard_of(patient, split_key) for patient in grid.patient_ids])

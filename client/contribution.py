@@ -10,14 +10,13 @@ import secrets
 import numpy as np
 from numpy.typing import NDArray
 
-from client.cohort import SHARDS, Cohort, training_shards
+from client.cohort import Cohort, training_shards, validation_shards
 from client.features import PatientTensors
 from client.ledger import Release
 from client.scoring import validation_sums
 from client.statistics import clipped_sum, patient_contributions
 from client.training import TrainingSet, train_locally
 from client.update import clip_update, weight_difference
-from shared.errors import MessageError
 from shared.fixed_point import VectorSpec, encode
 from shared.masks import Keystream
 from shared.model import RecurrentModel, build_model
@@ -65,19 +64,19 @@ class Contributor:
         return vector_spec(self._study, asked, parameters=self._parameters)
 
     def releases(
-        self, asked: RoundConfiguration, round_number: int, study_hash: str
+        self, asked: RoundConfiguration, round_number: int, study_hash: bytes
     ) -> tuple[Release, ...]:
         """Return what the round will cost, to be reserved before anything is computed."""
         if self._plan is None:
             return ()
-        first_held_out = training_shards(self._study)
+        training, held_out = training_shards(self._study), validation_shards(self._study)
         costs: list[tuple[str, PrivacyEvent, tuple[int, int]]] = []
         if asked.purpose is Purpose.STATISTICS:
-            costs.append(("statistics", self._plan.statistics, (0, first_held_out)))
+            costs.append(("statistics", self._plan.statistics, training))
         if asked.purpose is Purpose.TRAINING:
-            costs.append(("training", self._plan.training_round, (0, first_held_out)))
+            costs.append(("training", self._plan.training_round, training))
         if self._validates(asked):
-            costs.append(("metrics", self._plan.metrics, (first_held_out, SHARDS)))
+            costs.append(("metrics", self._plan.metrics, held_out))
         return tuple(
             Release(
                 study_hash=study_hash,
@@ -142,7 +141,7 @@ class Contributor:
             model,
             TrainingSet.of(patients),
             self._study,
-            noise_multiplier=self._plan.training.noise_multiplier if self._plan else None,
+            noise_multiplier=self._plan.training_round.noise_multiplier if self._plan else None,
             source=self._randomness("training", round_number),
         )
         how = self._study.aggregation
@@ -172,12 +171,6 @@ class Contributor:
     def _model(self, weights_D: NDArray[np.float32] | None = None) -> RecurrentModel:
         model = build_model(self._study, len(feature_names(self._study)), seed=self._study.seed)
         if weights_D is not None:
-            if weights_D.size != self._parameters or not np.isfinite(weights_D).all():
-                raise MessageError(
-                    f"site {self._site}: the global weights are {weights_D.size} numbers, not all "
-                    f"finite or not the {self._parameters} of this study's model; the coordinator "
-                    "must send the model of the approved study"
-                )
             load_vector(model, weights_D)
         return model
 

@@ -1,24 +1,19 @@
 """What a site says about a model: bounded sums over its validation patients, no patient's score.
 
 Guarantee: one patient changes the vector of :func:`validation_sums` by at most
-:func:`sensitivity` in L2 norm, however many stays and hours the patient has.
+:func:`shared.round_contents.metrics_sensitivity` in L2 norm, however many stays and hours the
+patient has.
 """
-
-import math
 
 import numpy as np
 from numpy.typing import NDArray
 
 from client.features import PatientTensors
+from client.training import predict_with_loss
 from shared.model import RecurrentModel
 from shared.round_contents import LARGEST_LOSS, counts_shape
+from shared.score_counts import count_scores
 from shared.study import Study
-
-
-def sensitivity(study: Study) -> float:
-    """Return the largest L2 norm of one patient's share: K tables, a loss and a count."""
-    outputs, _, _ = counts_shape(study)
-    return math.sqrt(outputs + 2)
 
 
 def validation_sums(
@@ -33,13 +28,39 @@ def validation_sums(
     sums = {"loss": np.zeros(2)}
     if outputs:
         sums["scores"] = np.zeros(outputs * 2 * bins)
-    if patients is None or patients.patients == 0:
+    if patients is None:
         return sums
-    scores_NK, loss_N = predict_with_loss(model, patients)
-    weight_N = 1.0 / np.bincount(patients.patient_N)[patients.patient_N]
-    loss_P = np.bincount(patients.patient_N, weights=loss_N * weight_N)
+    scores, loss_N = predict_with_loss(model, patients)
+    patient_N = patients.patient_N.numpy()
+    stays_P = np.bincount(patient_N)
+    loss_P = np.bincount(patient_N, weights=loss_N) / stays_P
     sums["loss"][:] = np.minimum(loss_P, LARGEST_LOSS).sum() / LARGEST_LOSS, loss_P.size
     if outputs:
-        tables = _tables(scores_NK, patients, weight_N, study)
-        sums["scores"][:] = np.concatenate([table.ravel() for table in tables])
+        weight_N = 1.0 / stays_P[patient_N]
+        tables_K2B = _tables(scores, patients, weight_N, study)
+        sums["scores"][:] = tables_K2B.ravel()
     return sums
+
+
+def _tables(
+    scores: NDArray[np.float64],
+    patients: PatientTensors,
+    weight_N: NDArray[np.float64],
+    study: Study,
+) -> NDArray[np.float64]:
+    """Return (K, 2, B) weights of scores; steps share their stay's weight, unknown labels none."""
+    outputs, _, bins = counts_shape(study)
+    y = patients.y_N.numpy()
+    weight = np.broadcast_to(weight_N[:, None], y.shape[:2]) if study.task.per_step else weight_N
+    counted = np.ones(weight.shape, dtype=bool)
+    if study.task.per_step:
+        counted = patients.mask_NT.numpy()
+        weight = weight / np.maximum(counted.sum(axis=1, keepdims=True), 1)
+    tables_K2B = np.zeros((outputs, 2, bins))
+    for output in range(outputs):
+        label = y[..., output] if study.task.kind == "multilabel" else y
+        outcome = label == (output if study.task.kind == "multiclass" else 1)
+        used = counted & ~np.isnan(label)
+        risks = scores[..., output][used]
+        tables_K2B[output] = count_scores(risks, outcome[used], weight[used], bins)
+    return tables_K2B

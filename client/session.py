@@ -13,13 +13,12 @@ from functools import cached_property
 
 import numpy as np
 
-from client.cohort import Cohort, read_cohort
+from client.cohort import Cohort
 from client.contribution import Contributor
 from client.journal import RoundJournal
 from client.ledger import Ledger
 from client.masking import SiteMasking
 from client.policy import Policy
-from client.sources import Source
 from shared.errors import ConsiliumError, PolicyError, ProtocolError
 from shared.keys import IdentityKey, Roster
 from shared.messages import (
@@ -58,7 +57,7 @@ class Session:
         site: this site's name in the study.
         study: the study as approved here; a message about any other study is refused.
         roster: the sites and their identity keys, as pinned here.
-        source: this site's records.
+        read: reads and checks this site's patients; called once, at first use.
         policy: what this hospital allows.
         state: keys, ledger and journal.
     """
@@ -69,13 +68,13 @@ class Session:
         site: str,
         study: Study,
         roster: Roster,
-        source: Source,
+        read: Callable[[], Cohort],
         policy: Policy,
         state: SiteState,
     ) -> None:
         policy.check_study(study)
         self.site, self._study, self._roster = site, study, roster
-        self._source, self._policy, self._state = source, policy, state
+        self._read, self._state = read, state
         self._masking: SiteMasking | None = None
         self._busy = threading.Lock()
         self._answers: dict[Action, Callable[[bytes], bytes]] = {
@@ -110,9 +109,7 @@ class Session:
         Raises:
             DataError: the data cannot serve this study.
         """
-        return read_cohort(
-            self._source, self._study, site=self.site, split_key=self._state.split_key
-        )
+        return self._read()
 
     @cached_property
     def _contributor(self) -> Contributor:

@@ -1,7 +1,7 @@
 """Metrics of all sites' validation patients together, from the sums of their counts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,11 @@ class FederatedMetrics:
         """Mean AUROC over the outputs that have one; NaN if there is none."""
         values = [output.auroc for output in self.outputs if output is not None]
         return float(np.mean(values)) if values else float("nan")
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain numbers, as in ``run.json``."""
+        outputs = [None if output is None else asdict(output) for output in self.outputs]
+        return {"patients": self.patients, "loss": self.loss, "outputs": outputs}
 
 
 def federated_metrics(

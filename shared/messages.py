@@ -219,9 +219,9 @@ class Refusal(Message):
     @classmethod
     def of(cls, site: str, error: ConsiliumError) -> "Refusal":
         """The refusal that tells the coordinator of this error."""
-        sentence = " ".join(str(error).split())
-        printable = "".join(c for c in sentence if c.isprintable())[:1000]
-        return cls(site=site, code=type(error).__name__, sentence=printable or "no reason given")
+        printable = "".join(c if c.isprintable() else " " for c in str(error))
+        sentence = " ".join(printable.split())[:1000] or "no reason given"
+        return cls(site=site, code=type(error).__name__, sentence=sentence)
 
 
 M = TypeVar("M", bound=Message)

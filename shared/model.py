@@ -86,27 +86,32 @@ class RecurrentModel(nn.Module):
     def loss_per_stay(self, logits: Tensor, y: Tensor, mask_NT: Tensor) -> Tensor:
         """Return each stay's loss (N,): cross entropy, or squared error for regression.
 
-        The mean over outputs is taken, and over valid steps in a per-step task. ``y`` is whole
-        numbers below O for multiclass, otherwise numbers: (N,) or (N, O), with a T axis after N in
-        a per-step task.
+        The mean over known outputs is taken, and over valid steps in a per-step task. ``y`` is
+        whole numbers below O for multiclass, otherwise numbers: (N,) or (N, O), with a T axis after
+        N in a per-step task. NaN marks a label that is not known and does not count.
         """
         if self.task.kind == "multiclass":
+            known = ~torch.isnan(y)
             flat = functional.cross_entropy(
-                logits.reshape(-1, logits.shape[-1]), y.reshape(-1).long(), reduction="none"
+                logits.reshape(-1, logits.shape[-1]),
+                torch.nan_to_num(y).reshape(-1).long(),
+                reduction="none",
             )
-            loss = flat.view(logits.shape[:-1])
+            loss = flat.view(known.shape) * known
         else:
             target = y.to(logits.dtype).reshape(logits.shape)
+            known = ~torch.isnan(target)
             elementwise = (
-                functional.mse_loss(logits, target, reduction="none")
+                functional.mse_loss
                 if self.task.kind == "regression"
-                else functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-            )
-            loss = elementwise.mean(-1)
+                else functional.binary_cross_entropy_with_logits
+            )(logits, torch.nan_to_num(target), reduction="none")
+            loss = (elementwise * known).sum(-1) / known.sum(-1).clamp(min=1)
+            known = known.any(-1)
         if not self.task.per_step:
             return loss
-        valid_NT = mask_NT.to(loss.dtype)
-        return (loss * valid_NT).sum(1) / valid_NT.sum(1).clamp(min=1)
+        counted_NT = mask_NT & known
+        return (loss * counted_NT).sum(1) / counted_NT.sum(1).clamp(min=1)
 
     def scores(self, logits: Tensor) -> Tensor:
         """Return probabilities shaped like ``logits``, or the predicted values in regression."""

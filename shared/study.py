@@ -272,7 +272,7 @@ def parse_study(text: str, *, where: str = "study") -> Study:
     return _validate(content, where)
 
 
-def with_changes(study: Study, **tables: dict[str, object]) -> Study:
+def with_changes(study: Study, /, **tables: dict[str, object]) -> Study:
     """Return the study with some keys of some tables replaced, validated again.
 
     Example: ``with_changes(study, privacy={"epsilon": 3.0})``; top-level keys go under ``study``.

@@ -227,7 +227,7 @@ def _habits(index: int, seed: int) -> _Habits:
     stream = np.random.default_rng([seed, index, 0])
     return _Habits(
         patients=int(
-            np.clip(TYPICAL_PATIENTS * np.exp(0.55 * stream.standard_normal()), 120, 1500)
+            np.clip(TYPICAL_PATIENTS * np.exp(0.45 * stream.standard_normal()), 150, 1000)
         ),
         severity=0.3 * stream.standard_normal(),
         worsening=0.2 * stream.standard_normal(),
@@ -241,8 +241,8 @@ def _course(stream: np.random.Generator, patients: int, hours: int, habits: _Hab
     severity_N = habits.severity + stream.standard_normal(patients)
     worsening_N = habits.worsening + stream.standard_normal(patients)
     own_2NK = stream.standard_normal((2, patients, 4))
-    level_NK = 0.6 * severity_N[:, None] + 0.8 * own_2NK[0]
-    trend_NK = 0.7 * worsening_N[:, None] + 0.5 * own_2NK[1]
+    level_NK = 0.4 * severity_N[:, None] + 1.0 * own_2NK[0]
+    trend_NK = 0.8 * worsening_N[:, None] + 0.4 * own_2NK[1]
     clock_T = np.linspace(-1, 1, hours)
     walk_NTK = np.cumsum(0.12 * stream.standard_normal((patients, hours, 4)), axis=1)
     factor_NTK = level_NK[:, None] + trend_NK[:, None] * clock_T[:, None] + walk_NTK
@@ -251,11 +251,11 @@ def _course(stream: np.random.Generator, patients: int, hours: int, habits: _Hab
         level_NK[:, 2] + trend_NK[:, 2], 0
     )
     logit_N = (
-        -3.9
-        + 0.8 * severity_N
-        + 1.1 * worsening_N
-        + 0.6 * failing_N
-        + 0.5 * level_NK[:, 3]
+        -3.7
+        + 0.4 * severity_N
+        + 2.0 * worsening_N
+        + 0.7 * failing_N
+        + 0.3 * level_NK[:, 3]
         + 0.03 * (age_N - 64)
     )
     return _Course(
@@ -278,8 +278,8 @@ def _measure(
         loading_K = np.array(
             [behaviour.circulation, behaviour.breathing, behaviour.kidney, behaviour.brain]
         )
-        z_NT = course.factor_NTK @ loading_K + 0.6 * stream.standard_normal((patients, hours))
-        z_NT += habits.offset_of[name] + 0.7 * stream.standard_normal((patients, 1))
+        z_NT = course.factor_NTK @ loading_K + 0.8 * stream.standard_normal((patients, hours))
+        z_NT += habits.offset_of[name] + 1.0 * stream.standard_normal((patients, 1))
         rate_NT = behaviour.per_hour * habits.rate_of[name]
         rate_NT = rate_NT * np.exp(behaviour.urgency * urgency_NT)
         at = np.nonzero(stream.random((patients, hours)) < rate_NT)

@@ -20,10 +20,10 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.run import Run
 
 # Flower's Message reads who is sending from this process-wide record; there is no public setter.
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.supercore.run import Run
 
 RUN_ID = 1
 COORDINATOR_NODE = 1

@@ -1,10 +1,9 @@
-"""A folder for each simulated site, with the same files a hospital keeps: keys, ledger, journal.
+"""A folder for each simulated site, with the same files a hospital keeps: key, ledger, journal.
 
 They outlive the process, so that a run that was cut off goes on with the same identities, and
 nothing it has spent or masked is forgotten.
 """
 
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,22 +18,27 @@ PRIVATE_FOLDER = 0o700
 PRIVATE_FILE = 0o600
 
 
-def open_site(folder: Path, policy: Policy) -> SiteState:
-    """Open a site's folder, making what is not there yet."""
+def open_site(folder: Path, policy: Policy, *, split_key: bytes) -> SiteState:
+    """Open a simulated site's folder, making what is not there yet.
+
+    Args:
+        folder: of this site alone.
+        policy: gives the ledger's lifetime budget.
+        split_key: parts patients into shards; from the study's seed, so that a simulation can be
+            repeated. (A hospital draws its own once and keeps it.)
+    """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(PRIVATE_FOLDER)
-    identity, split_key = folder / "identity.pem", folder / "split.key"
+    identity = folder / "identity.pem"
     if not identity.exists():
         write_atomically(identity, IdentityKey.generate().to_pem(), mode=PRIVATE_FILE)
-    if not split_key.exists():
-        write_atomically(split_key, secrets.token_bytes(32), mode=PRIVATE_FILE)
     return SiteState(
         identity=IdentityKey.from_pem(identity.read_bytes()),
         ledger=Ledger(
             folder / "ledger.sqlite", lifetime_epsilon=policy.lifetime_epsilon, delta=policy.delta
         ),
         journal=RoundJournal(folder / "journal.sqlite"),
-        split_key=split_key.read_bytes(),
+        split_key=split_key,
     )
 
 

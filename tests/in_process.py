@@ -1,5 +1,7 @@
 """Sites of a run in this process: the real protocol at both ends, bytes in between."""
 
+# ruff: noqa: A002 - the protocol's word for a round's number is round
+
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -168,3 +170,43 @@ def run_round(coordinator: SecureSum, round: int, spec: VectorSpec = SPEC) -> ob
 def changed(message: object, **changes: object) -> bytes:
     """The message with some fields replaced, as bytes."""
     return replace(message, **changes).to_bytes()
+
+
+class HaltError(Exception):
+    """The coordinator was stopped before a request went out."""
+
+
+def halted(
+    count: int, folder: Path, action: Action, round: int = 1, **changes: object
+) -> tuple[LocalSite, object, InProcessSites]:
+    """The first site, and the request of that action that is about to reach it in the round."""
+    coordinator, sites = federation(count, folder, **changes)
+    first = sites.names()[0]
+    kinds = {
+        Action.CHANNEL: ChannelRequest,
+        Action.KEYS: KeysRequest,
+        Action.UPDATE: UpdateRequest,
+        Action.AGREE: AgreeRequest,
+        Action.UNMASK: UnmaskRequest,
+    }
+    caught: list[object] = []
+    if action not in (Action.CHANNEL, Action.KEYS):
+        coordinator.open()
+        for earlier in range(1, round):
+            run_round(coordinator, earlier)
+
+    def stop(site: str, asked: Action, body: bytes) -> bytes:
+        if (site, asked) == (first, action):
+            caught.append(kinds[action].from_bytes(body))
+            raise HaltError
+        return body
+
+    sites.alter_request = stop
+    try:
+        if action in (Action.CHANNEL, Action.KEYS):
+            coordinator.open()
+        else:
+            run_round(coordinator, round)
+    except HaltError:
+        sites.alter_request = lambda site, asked, body: body
+    return sites.sites[first], caught[0], sites
