@@ -208,12 +208,17 @@ def _gradient_sum(
 def _pieces(
     model: RecurrentModel, data: TrainingSet, chosen: NDArray[np.int64]
 ) -> Iterator[NDArray[np.int64]]:
-    """Part the chosen patients so that a piece's intermediate values fit ``PIECE_NUMBERS``."""
+    """Part the chosen patients so that a piece's intermediate values fit ``PIECE_NUMBERS``.
+
+    A patient without stays has the gradient zero and is left out here, not in the sampling.
+    """
     steps, features = data.x_NTF.shape[1:]
     recurrent = model.recurrent
     width = features + 8 * recurrent.hidden * recurrent.layers * (1 + recurrent.bidirectional)
     most_stays = max(1, PIECE_NUMBERS // (steps * width))
-    stays_C = np.diff(data.start_P1)[chosen]
+    stays_P = np.diff(data.start_P1)
+    chosen = chosen[stays_P[chosen] > 0]
+    stays_C = stays_P[chosen]
     number_C = np.cumsum(stays_C) // most_stays
     for number in np.unique(number_C):
         yield chosen[number_C == number]

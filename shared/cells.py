@@ -85,7 +85,7 @@ def _project(x_TND: Tensor, weight_GD: Tensor, bias_G: Tensor) -> Tensor:
     """All steps' input projections (T, N, G) in one product."""
     steps, rows, inputs = x_TND.shape
     flat = torch.addmm(bias_G, x_TND.reshape(steps * rows, inputs), weight_GD.t())
-    return flat.view(steps, rows, -1)
+    return flat.view(steps, rows, len(weight_GD))
 
 
 def _zero_first(x_TND: Tensor, hidden: int) -> Tensor:
@@ -105,7 +105,9 @@ def _kernel_forward(
 ) -> Trace:
     steps, rows, inputs = x_TND.shape
     size = weights.hidden_GH.shape[1]
-    gates = (x_TND.view(steps * rows, inputs) @ weights.input_GD.t()).view(steps, rows, -1)
+    gates = (x_TND.view(steps * rows, inputs) @ weights.input_GD.t()).view(
+        steps, rows, len(weights.input_GD)
+    )
     states = _zero_first(x_TND, size)
     beside = states
     if cell == "lstm":

@@ -190,6 +190,26 @@ def test_an_empty_sample_is_legal_and_still_noised():
     assert np.isnan(result.mean_loss)
 
 
+def test_patients_without_stays_are_sampled_and_add_nothing():
+    data = patients(6)
+    alone = TrainingSet(
+        x_NTF=data.x_NTF, mask_NT=data.mask_NT, y=data.y, patient_N=data.patient_N, patients=9
+    )
+    study = small_study(training={"sampling_rate": 1.0})
+    model = build_model(study, FEATURES, seed=1)
+    with_empty = clipped_gradient_sum(model, alone, study, source=stream(1))
+    without = clipped_gradient_sum(model, data, study, source=stream(1))
+    assert np.array_equal(with_empty, without)
+    nobody = TrainingSet(
+        x_NTF=data.x_NTF[:0],
+        mask_NT=data.mask_NT[:0],
+        y=data.y[:0],
+        patient_N=data.patient_N[:0],
+        patients=9,
+    )
+    assert not clipped_gradient_sum(model, nobody, study, source=stream(1)).any()
+
+
 def test_non_finite_features_stop_the_training():
     data = patients(5)
     data.x_NTF[:, 0, 0] = torch.inf

@@ -1,0 +1,111 @@
+"""The audit lets the honest training pass and convicts broken ones."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from shared.errors import SettingsError
+from shared.privacy import PrivacyEvent, epsilon_spent
+from simulations.privacy_audit import (
+    Training,
+    audit_study,
+    audit_training,
+    epsilon_lower_bound,
+    honest_training,
+)
+from tests.study_text import small_study
+
+RUNS = 600
+
+
+def study(rate: float = 0.3, **privacy: object):
+    return small_study(
+        rounds=4,
+        model={"hidden": 4},
+        training={"local_steps": 3, "sampling_rate": rate},
+        privacy={"epsilon": 1.0, **privacy},
+    )
+
+
+def test_the_bound_finds_most_of_a_known_gaussians_epsilon_and_never_more():
+    rng = np.random.default_rng(0)
+    for sigma in (0.7, 1.5, 4.0):
+        true = epsilon_spent(
+            (PrivacyEvent(sampling_rate=1.0, noise_multiplier=sigma, steps=1),), 1e-5
+        )
+        low = epsilon_lower_bound(
+            1 + sigma * rng.standard_normal(20_000),
+            sigma * rng.standard_normal(20_000),
+            delta=1e-5,
+            confidence=0.95,
+        )
+        assert low < true
+        assert low > (0.3 * true if sigma < 2 else 0.0)
+
+
+def test_the_same_distribution_twice_proves_next_to_nothing():
+    rng = np.random.default_rng(1)
+    lows = [
+        epsilon_lower_bound(
+            rng.standard_normal(400), rng.standard_normal(400), delta=1e-5, confidence=0.95
+        )
+        for _ in range(40)
+    ]
+    # At 95 % confidence, a few may exceed the truth, which is 0.
+    assert sum(low > 0 for low in lows) <= 6
+
+
+def test_studies_without_privacy_and_too_few_runs_are_refused():
+    with pytest.raises(SettingsError, match="mode none"):
+        audit_study(study(mode="none"))
+    with pytest.raises(SettingsError, match="at least 40"):
+        audit_study(study(), runs=10)
+
+
+@pytest.mark.slow
+def test_the_honest_training_is_not_refuted():
+    found = audit_study(study(), runs=RUNS)
+    assert not found.refuted
+    assert 0 <= found.epsilon_low <= found.claimed <= 1.0
+
+
+def no_noise(honest: Training) -> Training:
+    return replace(honest, noise_multiplier=1e-6)
+
+
+def clipped_per_stay(honest: Training) -> Training:
+    """Each of the canary's stays counts as a patient of its own."""
+    return replace(honest, patient_of_stay=tuple(range(12)), patients=20)
+
+
+def noise_for_the_mean(honest: Training) -> Training:
+    """Noise divided by the number of patients once too often."""
+    return replace(honest, noise_multiplier=honest.noise_multiplier / honest.patients)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", [no_noise, clipped_per_stay, noise_for_the_mean])
+def test_broken_trainings_are_refuted(broken):
+    honest, claimed = honest_training(study())
+    assert audit_training(broken(honest), claimed=claimed, runs=RUNS).refuted
+
+
+@pytest.mark.slow
+def test_sampling_that_is_not_as_accounted_is_refuted():
+    """Accounted at 0.03, sampled at 1."""
+    honest, claimed = honest_training(study(rate=0.03))
+    assert audit_training(replace(honest, sampling_rate=1.0), claimed=claimed, runs=RUNS).refuted
+
+
+@pytest.mark.slow
+def test_a_fresh_accountant_each_round_is_refuted():
+    """The noise of one round's budget, released a hundred times."""
+    one_round = small_study(
+        rounds=1,
+        model={"hidden": 4},
+        training={"local_steps": 1, "sampling_rate": 1.0},
+        privacy={"epsilon": 1.0},
+    )
+    honest, claimed = honest_training(one_round)
+    assert audit_training(replace(honest, rounds=100), claimed=claimed, runs=300).refuted
