@@ -46,21 +46,24 @@ class Progress:
     def __init__(self, study: Study) -> None:
         self._rounds = study.rounds
         self._trained = 0
-        console.print(
-            f"{'round':>9}  {'sites':>5}  {'loss':>6}  {'AUROC':>6}  {'epsilon':>7}  "
-            f"{'sent/site':>9}  {'seconds':>7}",
-            style="bold",
-        )
+        self._begun = False
 
     def round(self, record: dict[str, Any]) -> None:
         """Print one round's line, and why a round was void or a site did not take part."""
+        if not self._begun:
+            self._begun = True
+            console.print(
+                f"{'round':>10}  {'sites':>5}  {'loss':>6}  {'AUROC':>6}  {'epsilon':>7}  "
+                f"{'sent/site':>9}  {'seconds':>7}",
+                style="bold",
+            )
         trained = record["purpose"] == "training"
         self._trained += int(trained)
-        label = f"{self._trained}/{self._rounds}" if trained else record["purpose"][:9]
+        label = f"{self._trained}/{self._rounds}" if trained else record["purpose"]
         test = record.get("test") or {}
         epsilon = record["epsilon"]
         console.print(
-            f"{label:>9}  {len(record['sites']):>5}  {_number(test.get('loss')):>6}  "
+            f"{label:>10}  {len(record['sites']):>5}  {_number(test.get('loss')):>6}  "
             f"{_number(test.get('auroc')):>6}  "
             f"{'-' if epsilon is None else format(epsilon, '.2f'):>7}  "
             f"{_size(bytes_up([record])):>9}  {record['seconds']:>7.2f}"

@@ -32,7 +32,9 @@ def labels(kind: str, outputs: int, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.randint(2, (*shape, outputs), generator=generator).float()
 
 
-@pytest.mark.parametrize(("cell", "pooling"), [*itertools.product(("rnn", "lstm", "gru"), POOLINGS)])
+@pytest.mark.parametrize(
+    ("cell", "pooling"), [*itertools.product(("rnn", "lstm", "gru"), POOLINGS)]
+)
 def test_books_of_the_whole_model_equal_one_patient_at_a_time(cell, pooling):
     model = build_model(small_study(model={"cell": cell, "pooling": pooling, **FULL}), 3, seed=1)
     x, mask = inputs()

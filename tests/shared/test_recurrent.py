@@ -162,9 +162,7 @@ def test_initial_weights_depend_on_the_generator_alone_and_leave_the_global_one(
     before = torch.random.get_rng_state()
     one, two = (LSTM(4, 8, generator=generator(7)) for _ in range(2))
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert all(
-        torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
 
 
 def test_recurrent_weights_start_orthogonal_and_forget_gates_open():
