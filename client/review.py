@@ -35,10 +35,10 @@ def _privacy_lines(study: Study) -> list[str]:
             "Privacy: NONE. The model may remember single patients; right only for data that is "
             "public already."
         ]
+    noise = costs.training_round.noise_multiplier
     return [
         f"Privacy: each of your patients is protected with epsilon {costs.epsilon:.3g} at delta "
-        f"{costs.delta:g} over the whole study, statistics included, "
-        f"however many stays they have (mode {study.privacy.mode}, noise multiplier {costs.training_round.noise_multiplier:.3g}, "
-        f"clip norm {study.privacy.clip_norm:g}). Your ledger holds the budget; nobody else can "
-        "spend it."
+        f"{costs.delta:g} over the whole study, statistics included, however many stays they have "
+        f"(mode {study.privacy.mode}, noise multiplier {noise:.3g}, clip norm "
+        f"{study.privacy.clip_norm:g}). Your ledger holds the budget; nobody else can spend it."
     ]

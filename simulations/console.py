@@ -107,7 +107,7 @@ def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path
     """Print the table of all settings."""
     any_record = next(iter(compared.values()))
     table = Table(title=f"{study.title}: {_title(any_record)}", title_justify="left")
-    table.add_column("setting")
+    table.add_column("setting", no_wrap=True)
     for heading in ("AUROC", "AUPRC", "Brier", "epsilon", "seconds", "sent/site/round"):
         table.add_column(heading, justify="right")
     for name, record in compared.items():
