@@ -100,8 +100,13 @@ class MaliciousCoordinator(RuleBasedStateMachine):
         assert self.adversary.violations() == []
 
 
-TestMaliciousCoordinator = MaliciousCoordinator.TestCase
-TestMaliciousCoordinator.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+class TestMaliciousCoordinator(MaliciousCoordinator.TestCase):
+    settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+@pytest.mark.slow
+class TestMaliciousCoordinatorAtLength(MaliciousCoordinator.TestCase):
+    settings = settings(max_examples=600, stateful_step_count=40, deadline=None)
 
 
 def play(adversary, survivors=EVERYONE, unmasked_for=None):
