@@ -83,7 +83,7 @@ def ledger(
     summary = Ledger(file, lifetime_epsilon=lifetime_epsilon, delta=delta).summary()
     if as_json:
         studies = [
-            asdict(study) | {"study_hash": study.study_hash.hex()} for study in summary.studies
+            asdict(study) | {"study_digest": study.study_digest.hex()} for study in summary.studies
         ]
         console.print_json(json.dumps({"studies": studies, "total": asdict(summary.total)}))
         return

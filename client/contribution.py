@@ -79,6 +79,7 @@ class Contributor:
             costs.append(("metrics", self._plan.metrics, held_out))
         return tuple(
             Release(
+                study_digest=self._study.digest,
                 study_hash=study_hash,
                 study_name=self._study.name,
                 round=round_number,
