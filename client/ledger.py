@@ -253,12 +253,12 @@ def _entries(connection: sqlite3.Connection) -> Iterator[Entry]:
         "study_epsilon, study_delta, state, reserved_at, confirmed_at FROM releases "
         "ORDER BY number"
     )
-    for digest, study_hash, name, number, purpose, events, low, high, *rest in rows:
+    for digest, run, name, number, purpose, events, low, high, *rest in rows:
         epsilon, delta, state, reserved_at, confirmed_at = rest
         yield Entry(
             release=Release(
                 study_digest=digest,
-                study_hash=study_hash,
+                study_hash=run,
                 study_name=name,
                 round=number,
                 purpose=purpose,

@@ -6,8 +6,6 @@ msgpack are written out here; SHA-2 and HMAC come from the standard library. Run
 ``python tests/vectors/generate.py`` to write ``secure_sum.json`` beside this file.
 """
 
-# ruff: noqa: ANN, D103, N806, T201 - a short script in the notation of the standards
-
 import hashlib
 import hmac
 import json
