@@ -249,9 +249,9 @@ class Ledger:
 
 def _entries(connection: sqlite3.Connection) -> Iterator[Entry]:
     rows = connection.execute(
-        "SELECT study_digest, study_hash, study_name, round, purpose, events, low_shard, high_shard, "
-        "study_epsilon, study_delta, state, reserved_at, confirmed_at FROM releases "
-        "ORDER BY number"
+        "SELECT study_digest, study_hash, study_name, round, purpose, events, low_shard, "
+        "high_shard, study_epsilon, study_delta, state, reserved_at, confirmed_at "
+        "FROM releases ORDER BY number"
     )
     for digest, run, name, number, purpose, events, low, high, *rest in rows:
         epsilon, delta, state, reserved_at, confirmed_at = rest
