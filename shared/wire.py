@@ -6,6 +6,7 @@ and when one is parsed, so neither side can hold a message that breaks it. Parsi
 memory by the size of the input, which is bounded first.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,12 +28,12 @@ VECTOR_BYTES = 1 << 30
 _MAGIC = "consilium"
 
 
-class Rule:
+class Rule(ABC):
     """What a field may hold, and how it looks in msgpack."""
 
+    @abstractmethod
     def check(self, value: Any, where: str) -> None:
         """Raise MessageError unless the value is allowed."""
-        raise NotImplementedError
 
     def to_plain(self, value: Any) -> Any:
         """The value as msgpack writes it."""

@@ -6,12 +6,18 @@ msgpack are written out here; SHA-2 and HMAC come from the standard library. Run
 ``python tests/vectors/generate.py`` to write ``secure_sum.json`` beside this file.
 """
 
+# ruff: noqa: A002, T201 - a short script that prints, in the words of the protocol
+
 import hashlib
 import hmac
 import json
 from pathlib import Path
 
 # AES-256, counter mode, GCM
+
+
+def flat(lists):
+    return [item for inner in lists for item in inner]
 
 
 def _xtime(a):
@@ -53,7 +59,7 @@ def _expand(key):
         elif len(words) % 8 == 4:
             word = [SBOX[b] for b in word]
         words.append([a ^ b for a, b in zip(word, words[-8], strict=True)])
-    return [sum(words[4 * i : 4 * i + 4], []) for i in range(15)]
+    return [flat(words[4 * i : 4 * i + 4]) for i in range(15)]
 
 
 def aes_block(round_keys, block):
@@ -65,10 +71,10 @@ def aes_block(round_keys, block):
             mixed = []
             for c in range(0, 16, 4):
                 a = state[c : c + 4]
-                for i in range(4):
-                    mixed.append(
-                        _gmul(a[i], 2) ^ _gmul(a[(i + 1) % 4], 3) ^ a[(i + 2) % 4] ^ a[(i + 3) % 4]
-                    )
+                mixed += [
+                    _gmul(a[i], 2) ^ _gmul(a[(i + 1) % 4], 3) ^ a[(i + 2) % 4] ^ a[(i + 3) % 4]
+                    for i in range(4)
+                ]
             state = mixed
         state = [a ^ b for a, b in zip(state, round_keys[number], strict=True)]
     return bytes(state)
@@ -116,7 +122,10 @@ L = 2**252 + 27742317777372353535851937790883648493
 D = -121665 * pow(121666, -1, P) % P
 
 
-def x25519(scalar, point=(9).to_bytes(32, "little")):
+NINE = (9).to_bytes(32, "little")
+
+
+def x25519(scalar, point=NINE):
     k = bytearray(scalar)
     k[0] &= 248
     k[31] = k[31] & 127 | 64
@@ -330,7 +339,7 @@ class Site:
             h: digest("seed-share", study_hash, round, self.name, h, share)
             for h, share in shares.items()
         }
-        commitments_hash = digest("commitments", *sum(pairs(commitments), []))
+        commitments_hash = digest("commitments", *flat(pairs(commitments)))
         statement = encode("keys", study_hash, round, self.name, public, commitments_hash)
         sealed = self.seal("seed", study_hash, round, b"", shares, publics)
         signature = ed25519_sign(self.identity, statement)
@@ -342,7 +351,7 @@ class Site:
 
 def whole_round():
     sites = {name: Site(name) for name in SITES}
-    members = sum([[name, ed25519_public(sites[name].identity)] for name in SITES], [])
+    members = flat([[name, ed25519_public(sites[name].identity)] for name in SITES])
     numbers = (THRESHOLD, MINIMUM, COLLUSION, "malicious", MAX_WEIGHT)
     study_hash = digest("study", STUDY_DIGEST, RUN_ID, *numbers, *members)
     out = {"study_hash": study_hash, "messages": {}}
@@ -359,9 +368,9 @@ def whole_round():
         sent[f"round-keys {name}"] = message("round-keys", *fields)
 
     model_hash, configuration_hash = (hashlib.sha256(x).digest() for x in (MODEL, CONFIGURATION))
-    shown = sum([[name, keys[name][2]] for name in sorted(SITES)], [])
+    shown = flat([[name, keys[name][2]] for name in sorted(SITES)])
     begun = digest("begun", study_hash, ROUND, model_hash, configuration_hash, *shown)
-    layout = sum([[n, length, linf.hex(), scale.hex()] for n, length, linf, scale in SPEC], [])
+    layout = flat([[n, length, linf.hex(), scale.hex()] for n, length, linf, scale in SPEC])
     spec_digest = digest("vector-spec", BITS, *layout)
     context = digest("context", begun, spec_digest)
     out.update(begun=begun, spec_digest=spec_digest, context=context)
