@@ -36,9 +36,16 @@ def _privacy_lines(study: Study) -> list[str]:
             "public already."
         ]
     noise = costs.training_round.noise_multiplier
+    against = "everybody, the other sites included"
+    if study.privacy.mode == "distributed":
+        against = (
+            f"the coordinator and up to {study.aggregation.tolerated_collusion} other site(s) "
+            "together; the noise is shared among the sites"
+        )
     return [
         f"Privacy: each of your patients is protected with epsilon {costs.epsilon:.3g} at delta "
         f"{costs.delta:g} over the whole study, statistics included, however many stays they have "
         f"(mode {study.privacy.mode}, noise multiplier {noise:.3g}, clip norm "
-        f"{study.privacy.clip_norm:g}). Your ledger holds the budget; nobody else can spend it."
+        f"{study.privacy.clip_norm:g}). It holds against {against}. Your ledger holds the budget; "
+        "nobody else can spend it.",
     ]
