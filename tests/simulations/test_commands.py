@@ -1,9 +1,12 @@
 """The three commands as a person runs them: each mistake one sentence, a non-zero exit, no loss."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -34,25 +37,51 @@ Age = { unit = "a", low = 15, high = 120, center = 64, spread = 17, role = "stat
 """
 
 
-def run(command: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", command, *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "160"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+@dataclass(frozen=True)
+class Result:
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def refused(result: subprocess.CompletedProcess[str]) -> str:
+@pytest.fixture
+def run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Result]:
+    """Run a command's entry point as its console script does, in this process."""
+
+    def run(package: str, *arguments: str | Path) -> Result:
+        monkeypatch.setattr(sys, "argv", [package, *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module(f"{package}.cli").main()
+        printed = capsys.readouterr()
+        return Result(int(ended.value.code or 0), printed.out, printed.err)
+
+    return run
+
+
+def refused(result: Result) -> str:
     """Return the one sentence of a refusal."""
     assert result.returncode == 1
     assert "Traceback" not in result.stderr + result.stdout
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, result.stderr
     return lines[0]
+
+
+@pytest.mark.parametrize("package", ["client", "server", "simulations"])
+def test_each_package_runs_as_a_module_and_explains_itself(package: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", package, "--help"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "Usage" in result.stdout
 
 
 def write_set(folder: Path, which: str, *, first: int, deaths_in_unit_3: bool = True) -> None:
@@ -87,7 +116,7 @@ def study(tmp_path: Path) -> Path:
 
 
 def test_run_leaves_record_model_and_figure_and_goes_on_only_with_its_own_study(
-    study: Path, data: Path, tmp_path: Path
+    run, study: Path, data: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     result = run("simulations", "run", study, "--data", data, "--out", out)
@@ -114,7 +143,7 @@ def test_run_leaves_record_model_and_figure_and_goes_on_only_with_its_own_study(
     assert json.loads((out / "run.json").read_text()) == record
 
 
-def test_compare_puts_every_setting_in_one_table(study: Path, data: Path, tmp_path: Path) -> None:
+def test_compare_puts_every_setting_in_one_table(run, study: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = run(
         "simulations", "compare", study, "--data", data, "--out", out, "--epsilon", "8",
@@ -137,7 +166,7 @@ def test_compare_puts_every_setting_in_one_table(study: Path, data: Path, tmp_pa
         assert name in result.stdout
 
 
-def test_a_missing_data_folder_is_named(study: Path, tmp_path: Path) -> None:
+def test_a_missing_data_folder_is_named(run, study: Path, tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     result = run("simulations", "run", study, "--data", nowhere, "--out", tmp_path / "out")
     assert f"--data {nowhere} does not exist; give the folder" in refused(result)
@@ -145,7 +174,9 @@ def test_a_missing_data_folder_is_named(study: Path, tmp_path: Path) -> None:
     assert "no --data was given" in refused(without)
 
 
-def test_a_wrong_column_names_those_that_exist(study: Path, data: Path, tmp_path: Path) -> None:
+def test_a_wrong_column_names_those_that_exist(
+    run, study: Path, data: Path, tmp_path: Path
+) -> None:
     study.write_text(STUDY.replace("In-hospital_death", "Died"))
     result = run("simulations", "run", study, "--data", data, "--out", tmp_path / "out")
     sentence = refused(result)
@@ -153,7 +184,9 @@ def test_a_wrong_column_names_those_that_exist(study: Path, data: Path, tmp_path
     assert "In-hospital_death" in sentence
 
 
-def test_a_record_with_a_wrong_column_is_named(study: Path, data: Path, tmp_path: Path) -> None:
+def test_a_record_with_a_wrong_column_is_named(
+    run, study: Path, data: Path, tmp_path: Path
+) -> None:
     (data / "set-a" / "1001.txt").write_text("Time,Parameter\n00:00,RecordID\n")
     result = run("simulations", "run", study, "--data", data, "--out", tmp_path / "out")
     assert "1001.txt" in refused(result)
@@ -169,7 +202,7 @@ def test_a_record_with_a_wrong_column_is_named(study: Path, data: Path, tmp_path
     ],
 )
 def test_a_bad_study_is_refused(
-    study: Path, data: Path, tmp_path: Path, before: str, after: str, sentence: str
+    run, study: Path, data: Path, tmp_path: Path, before: str, after: str, sentence: str
 ) -> None:
     study.write_text(STUDY.replace(before, after))
     result = run("simulations", "run", study, "--data", data, "--out", tmp_path / "out")
@@ -177,7 +210,7 @@ def test_a_bad_study_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_site_without_positive_labels_is_named(study: Path, tmp_path: Path) -> None:
+def test_a_site_without_positive_labels_is_named(run, study: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     write_set(data, "a", first=1000, deaths_in_unit_3=False)
     write_set(data, "b", first=2000)
@@ -188,7 +221,7 @@ def test_a_site_without_positive_labels_is_named(study: Path, tmp_path: Path) ->
 
 
 def test_a_half_written_folder_says_how_to_go_on_and_is_left_alone(
-    study: Path, data: Path, tmp_path: Path
+    run, study: Path, data: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
@@ -202,7 +235,7 @@ def test_a_half_written_folder_says_how_to_go_on_and_is_left_alone(
 
 
 def test_a_site_reads_the_study_and_its_own_data_before_it_approves(
-    study: Path, data: Path
+    run, study: Path, data: Path
 ) -> None:
     review = run("client", "review", study)
     assert review.returncode == 0
@@ -216,18 +249,18 @@ def test_a_site_reads_the_study_and_its_own_data_before_it_approves(
     )
 
 
-def test_a_study_above_the_default_policy_is_refused_with_the_bound(study: Path) -> None:
+def test_a_study_above_the_default_policy_is_refused_with_the_bound(run, study: Path) -> None:
     study.write_text(STUDY.replace("epsilon = 8.0", "epsilon = 9.0"))
     assert "epsilon 9 is above this site's bound of 8" in refused(run("client", "review", study))
 
 
-def test_an_operator_sees_what_a_study_fixes(study: Path) -> None:
+def test_an_operator_sees_what_a_study_fixes(run, study: Path) -> None:
     facts = json.loads(run("server", "check", study, "--json").stdout)
     assert (facts["threshold"], facts["minimum_sites"], facts["dropouts_tolerated"]) == (2, 3, 0)
     assert facts["epsilon"] <= 8
 
 
-def test_the_ledger_of_a_run_can_be_read(study: Path, data: Path, tmp_path: Path) -> None:
+def test_the_ledger_of_a_run_can_be_read(run, study: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run("simulations", "run", study, "--data", data, "--out", out)
     ledger = out / "sites" / "medical-icu" / "ledger.sqlite"
