@@ -49,8 +49,9 @@ class _ThroughTime(torch.autograd.Function):
     def backward(ctx: Any, grad_NTH: Tensor) -> tuple[Tensor | None, ...]:
         weights = cells.Weights(*(parameter.detach() for parameter in ctx.parameters))
         grad_TNH = grad_NTH.transpose(0, 1).contiguous()
-        deltas = cells.backward(ctx.cell, ctx.trace, weights, ctx.keep, grad_TNH)
         before_TNH = ctx.trace.states_SNH[:-1]
+        deltas = cells.backward(ctx.cell, ctx.trace, weights, ctx.keep, grad_TNH)
+        ctx.trace = None  # used up: a second backward fails instead of reading deltas as gates
         gradients: tuple[Tensor | None, ...] = (None,) * 4
         if ctx.books is None:
             gradients = _weight_gradients(deltas, ctx.x, before_TNH)
@@ -170,7 +171,7 @@ class Recurrent(nn.Module):
         keep_TN1 = None
         if mask_NT is not None and not bool(mask_NT.all()):
             x_NTD = torch.where(mask_NT.unsqueeze(2), x_NTD, 0.0)
-            keep_TN1 = mask_NT.t().unsqueeze(2).to(x_NTD.dtype)
+            keep_TN1 = mask_NT.t().unsqueeze(2).to(x_NTD.dtype).contiguous()
         values, directions = x_NTD, list(self._directions())
         per_layer = 2 if self.bidirectional else 1
         for layer in range(self.layers):
