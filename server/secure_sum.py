@@ -227,6 +227,7 @@ class SecureSum:
     # Phase 3: agreement on the survivors (malicious profile).
 
     def _collect_agreements(self, round: int, uploads: _Uploads, log: RoundLog) -> dict[str, bytes]:
+        """Survivors' signatures on the survivors, as many as the sites ask for."""
         survivors = uploads.survivors
         request = AgreeRequest(
             study_hash=self.parameters.study_hash,
@@ -249,7 +250,7 @@ class SecureSum:
                 self.parameters.roster.verify(site, statement, reply.signature, "the survivors")
                 signatures[site] = reply.signature
         self._require(signatures, self.parameters.threshold, "signed the survivors", round, log)
-        return signatures
+        return dict(sorted(signatures.items())[: self.parameters.threshold])
 
     # Phase 4: shares of survivors' self masks and of dropped sites' round keys.
 

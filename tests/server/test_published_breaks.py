@@ -142,10 +142,11 @@ def test_invented_peers_are_refused(tmp_path):
         commitments_hash=bytes(32),
         signature=stranger.sign(b""),
     )
+    strangers = [replace(invented, site=f"zz-{i}", public=bytes([i + 1]) * 32) for i in range(4)]
     for participants in (
         (*request.participants, invented),
         (*request.participants[:-1], invented),
-        (request.participants[0], *(replace(invented, site=f"zz-{i}") for i in range(4))),
+        (request.participants[0], *strangers),
     ):
         with pytest.raises(ProtocolError, match="is not one of the 5 in the study's roster"):
             site.masking.begin(replace(request, participants=participants))

@@ -426,12 +426,13 @@ def finish(sites, updates, study_hash, context, publics, sent):
     sent["agree-request"] = message("agree-request", *asked)
     statement = encode("survivors", context, *SURVIVORS)
     signatures = {s: ed25519_sign(sites[s].identity, statement) for s in SURVIVORS}
+    shown = {s: signatures[s] for s in SURVIVORS[:THRESHOLD]}
     dropped = {s: sites[s].seed_shares for s in SITES if s not in SURVIVORS}
     for name in SURVIVORS:
         sent[f"agreement {name}"] = message("agreement", name, ROUND, signatures[name])
         sealed = {s: updates[s]["sealed"][name] for s in SURVIVORS if s != name}
         sent[f"unmask-request {name}"] = message(
-            "unmask-request", *asked, pairs(signatures), pairs(sealed)
+            "unmask-request", *asked, pairs(shown), pairs(sealed)
         )
         masks = {s: updates[s]["shares"][name] for s in SURVIVORS}
         seeds = {s: shares[name] for s, shares in dropped.items()}
