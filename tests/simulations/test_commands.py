@@ -143,7 +143,9 @@ def test_run_leaves_record_model_and_figure_and_goes_on_only_with_its_own_study(
     assert json.loads((out / "run.json").read_text()) == record
 
 
-def test_compare_puts_every_setting_in_one_table(run, study: Path, data: Path, tmp_path: Path) -> None:
+def test_compare_puts_every_setting_in_one_table(
+    run, study: Path, data: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     result = run(
         "simulations", "compare", study, "--data", data, "--out", out, "--epsilon", "8",
