@@ -9,6 +9,7 @@ from rich.table import Table
 
 from shared.privacy import plan
 from shared.study import Study
+from simulations.planning import Choice
 from simulations.records import bytes_up
 
 console = Console(highlight=False)
@@ -126,6 +127,39 @@ def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path
         f"Federated without privacy keeps {100 * federated / pooled:.1f} % of pooled AUROC."
     )
     console.print(f"record  {out / 'compare.json'}", markup=False, soft_wrap=True)
+
+
+def show_plan(study: Study, found: list[Choice], patients: int) -> None:
+    """Print the trade-off table of a study."""
+    table = Table(
+        title=f"{study.name}, mode {study.privacy.mode}, {len(study.sites)} sites of {patients} "
+        f"patients, clip norm {study.privacy.clip_norm:g}, delta {study.privacy.delta:g}",
+        title_justify="left",
+    )
+    for heading in (
+        "epsilon",
+        "rounds",
+        "noise multiplier",
+        "noise a coordinate (clip norms)",
+        "signal/noise a step",
+        "signal/noise, study",
+    ):
+        table.add_column(heading, justify="right")
+    for choice in found:
+        own = choice.epsilon == study.privacy.epsilon and choice.rounds == study.rounds
+        table.add_row(
+            f"{choice.epsilon:g}",
+            str(choice.rounds),
+            f"{choice.noise_multiplier:.3f}",
+            f"{choice.step_noise:.2e}",
+            f"{choice.step_signal_to_noise:.2f}",
+            f"{choice.study_signal_to_noise:.2f}",
+            style="bold" if own else None,
+        )
+    console.print(table)
+    console.print(
+        "Signal is at best the clip norm a step. Bold: the study as it stands. Nothing was spent."
+    )
 
 
 def _title(record: dict[str, Any]) -> str:
