@@ -131,19 +131,12 @@ def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path
 
 def show_plan(study: Study, found: list[Choice], patients: int) -> None:
     """Print the trade-off table of a study."""
-    table = Table(
-        title=f"{study.name}, mode {study.privacy.mode}, {len(study.sites)} sites of {patients} "
-        f"patients, clip norm {study.privacy.clip_norm:g}, delta {study.privacy.delta:g}",
-        title_justify="left",
+    console.print(
+        f"{study.name}, mode {study.privacy.mode}, {len(study.sites)} sites of {patients} "
+        f"patients, clip norm {study.privacy.clip_norm:g}, delta {study.privacy.delta:g}"
     )
-    for heading in (
-        "epsilon",
-        "rounds",
-        "noise multiplier",
-        "noise a coordinate (clip norms)",
-        "signal/noise a step",
-        "signal/noise, study",
-    ):
+    table = Table()
+    for heading in ("epsilon", "rounds", "multiplier", "noise", "SNR step", "SNR study"):
         table.add_column(heading, justify="right")
     for choice in found:
         own = choice.epsilon == study.privacy.epsilon and choice.rounds == study.rounds
@@ -158,7 +151,9 @@ def show_plan(study: Study, found: list[Choice], patients: int) -> None:
         )
     console.print(table)
     console.print(
-        "Signal is at best the clip norm a step. Bold: the study as it stands. Nothing was spent."
+        "multiplier: noise / clip norm on the sum of a step. noise: a coordinate of the mean step, "
+        "in clip norms. SNR: clip norm over the length of the noise, at best. Bold: the study as "
+        "it stands. Nothing was spent."
     )
 
 
