@@ -106,11 +106,18 @@ class Outer:
 
     def weighted_sums(self, weight_N: Tensor) -> list[Tensor]:
         """See :class:`Record`."""
-        grad = self.grad_NTO * weight_N[:, None, None]
+        grad, inputs = self.grad_NTO, [values for _, values in self.inputs]
         swap = not grad.is_contiguous()  # time-major storage: flatten in storage order, no copy
-        flat_grad = _flatten(grad, swap=swap).t()
-        sums = [flat_grad @ _flatten(values, swap=swap) for _, values in self.inputs]
-        return sums + [flat_grad.sum(1) for _ in self.biases]  # separate: callers add in place
+        weight_NTO = weight_N[:, None, None].expand(-1, grad.shape[1], 1)
+        weight = _flatten(weight_NTO, swap=swap)
+        flat = _flatten(grad, swap=swap)
+        if sum(values.shape[2] for values in inputs) < grad.shape[2]:  # weigh the smaller side
+            sums = [flat.t() @ (_flatten(values, swap=swap) * weight) for values in inputs]
+        else:
+            flat, weight = flat * weight, torch.ones_like(weight)
+            sums = [flat.t() @ _flatten(values, swap=swap) for values in inputs]
+        bias = (weight.t() @ flat).squeeze(0)
+        return sums + [bias.clone() for _ in self.biases]  # callers may change results in place
 
     def per_row(self) -> list[Tensor]:
         """See :class:`Record`."""

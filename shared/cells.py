@@ -103,20 +103,17 @@ def _hold(new_NH: Tensor, old_NH: Tensor, keep_N1: Tensor) -> None:
 def _kernel_forward(
     cell: CellName, x_TND: Tensor, weights: Weights, keep_TN1: Tensor | None
 ) -> Trace:
-    bias_G = weights.input_bias_G
-    if cell != "gru":
-        bias_G = bias_G + weights.hidden_bias_G
-    gates = _project(x_TND, weights.input_GD, bias_G)
-    steps, rows, size = len(gates), gates.shape[1], weights.hidden_GH.shape[1]
+    steps, rows, inputs = x_TND.shape
+    size = weights.hidden_GH.shape[1]
+    gates = (x_TND.view(steps * rows, inputs) @ weights.input_GD.t()).view(steps, rows, -1)
     states = _zero_first(x_TND, size)
     beside = states
     if cell == "lstm":
         beside = _zero_first(x_TND, size)
     elif cell == "gru":
         beside = x_TND.new_empty(steps, rows, size)
-    through_time.run_forward(
-        cell, weights.hidden_GH, weights.hidden_bias_G, keep_TN1, gates, states, beside
-    )
+    biases = weights.input_bias_G, weights.hidden_bias_G
+    through_time.run_forward(cell, weights.hidden_GH, *biases, keep_TN1, gates, states, beside)
     return Trace(states_SNH=states, gates_TNG=gates, beside=beside)
 
 

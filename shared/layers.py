@@ -155,7 +155,7 @@ class AttentionPooling(nn.Module):
 
     def weights(self, h_NTH: Tensor, mask_NT: Tensor, books: Bookkeeping | None = None) -> Tensor:
         """Attention weights (N, T): zero at padding, summing to 1 (to 0 where no step is valid)."""
-        score_NT = self.query(torch.tanh(self.key(h_NTH, books)), books).squeeze(2)
+        score_NT = self.query(torch.tanh(self.key(h_NTH, books=books)), books=books).squeeze(2)
         blocked = score_NT.masked_fill(~mask_NT, torch.finfo(score_NT.dtype).min)
         return torch.softmax(blocked, dim=1) * mask_NT
 

@@ -58,6 +58,8 @@ class RecurrentModel(nn.Module):
     ) -> Tensor:
         """Return logits: (N, O), or (N, T, O) in a per-step task.
 
+        Layers get books and generator by name, since Opacus's hooks detach what has a position.
+
         Args:
             x_NTF: features; never looked at where ``mask_NT`` is false.
             mask_NT: boolean, true where a step counts.
@@ -67,9 +69,9 @@ class RecurrentModel(nn.Module):
         h_NTH = self._states(x_NTF, mask_NT, books, generator)
         pooled = self._pool(h_NTH, mask_NT, books)
         if self.norm is not None:
-            pooled = self.norm(pooled, books)
+            pooled = self.norm(pooled, books=books)
         pooled = drop(pooled, self.dropout if self.training else 0.0, generator)
-        logits: Tensor = self.head(pooled, books)
+        logits: Tensor = self.head(pooled, books=books)
         return logits
 
     def attention_weights(self, x_NTF: Tensor, mask_NT: Tensor) -> Tensor:
@@ -129,13 +131,13 @@ class RecurrentModel(nn.Module):
         generator: Generator | None,
     ) -> Tensor:
         if self.projection is not None:
-            x_NTF = self.projection(torch.where(mask_NT.unsqueeze(2), x_NTF, 0.0), books)
-        states: Tensor = self.recurrent(x_NTF, mask_NT, books, generator)
+            x_NTF = self.projection(torch.where(mask_NT.unsqueeze(2), x_NTF, 0.0), books=books)
+        states: Tensor = self.recurrent(x_NTF, mask_NT, books=books, generator=generator)
         return states
 
     def _pool(self, h_NTH: Tensor, mask_NT: Tensor, books: Bookkeeping | None) -> Tensor:
         if self.attention is not None:
-            pooled: Tensor = self.attention(h_NTH, mask_NT, books)
+            pooled: Tensor = self.attention(h_NTH, mask_NT, books=books)
             return pooled
         if self.pooling == "last":
             if not self.recurrent.bidirectional:

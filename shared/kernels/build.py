@@ -43,6 +43,7 @@ def load_kernel() -> tuple[ctypes.CDLL | None, KernelStatus]:
     except (OSError, subprocess.SubprocessError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         return None, KernelStatus(None, f"recurrent cells run in plain PyTorch: {reason}")
+    library.consilium_keep_memory()
     variant = VARIANTS[library.consilium_level()]
     sentence = f"recurrent cells run in the compiled kernel, variant {variant}, from {path}"
     return library, KernelStatus(variant, sentence)

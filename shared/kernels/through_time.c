@@ -6,6 +6,9 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 enum { RNN = 0, LSTM = 1, GRU = 2, BLOCK = 6 };
 
@@ -51,6 +54,15 @@ static void release(int count, ...) {
 #undef LANES
 #undef TARGET
 #endif
+
+/* Let this process keep freed memory of this size class: a training step allocates the same large
+ * arrays again and again, and faulting their pages in anew costs more than the arithmetic. */
+void consilium_keep_memory(void) {
+#if defined(__GLIBC__)
+    mallopt(M_MMAP_THRESHOLD, 32 << 20); /* the largest that glibc takes */
+    mallopt(M_TRIM_THRESHOLD, 512 << 20);
+#endif
+}
 
 /* 0 portable, 1 AVX2, 2 AVX-512. */
 int consilium_level(void) {

@@ -118,6 +118,11 @@ static void NAME(widen)(const float *from, long gates, long H, float *to, long W
     for (long g = 0; g < gates; g++) memcpy(to + g * W, from + g * H, H * sizeof(float));
 }
 
+static TARGET void NAME(add)(const float *from, long gates, long H, float *to, long W) {
+    for (long g = 0; g < gates; g++)
+        for (long j = 0; j < H; j++) to[g * W + j] += from[g * H + j];
+}
+
 static void NAME(narrow)(const float *from, long gates, long H, float *to, long W) {
     for (long g = 0; g < gates; g++) memcpy(to + g * H, from + g * W, H * sizeof(float));
 }
@@ -126,31 +131,37 @@ static void NAME(narrow)(const float *from, long gates, long H, float *to, long 
 #define KEPT(t, n) (keep == 0 || keep[(t) * rows + (n)] != 0.0f)
 #define V(p) NAME(load)(p)
 
-/* gates (T, N, G*H): input projections in, activated gates out. states, beside: see cells.py. */
+/* gates (T, N, G*H): input projections without bias in, activated gates out. bias: two vectors (G*H),
+ * the inputs' and the states'. states, beside: see cells.py. */
 TARGET int NAME(forward)(int cell, long first, long last, long rows, long steps, long H,
-                         const float *weights, const float *bias, const float *keep, float *gates,
-                         float *states, float *beside) {
+                         const float *weights, const float *input_bias, const float *hidden_bias,
+                         const float *keep, float *gates, float *states, float *beside) {
     const long G = gates_of(cell), W = NAME(padded)(H);
     float *packed = room(G * W * H), *z = room(BLOCK * G * W), *x = room(G * W),
-          *h = room(BLOCK * W), *c = room(BLOCK * W), *b = room(G * W);
-    if (!packed || !z || !x || !h || !c || !b) goto out_of_memory;
+          *h = room(BLOCK * W), *c = room(BLOCK * W), *b = room(G * W), *e = room(G * W);
+    if (!packed || !z || !x || !h || !c || !b || !e) goto out_of_memory;
     NAME(pack_forward)(weights, G, H, packed);
-    if (cell == GRU) NAME(widen)(bias, G, H, b, W);
+    NAME(widen)(hidden_bias, G, H, b, W);
+    NAME(widen)(input_bias, G, H, e, W);
+    if (cell != GRU)
+        for (long j = 0; j < G * W; j++) b[j] += e[j];
     for (long start = first; start < last; start += BLOCK) {
         const int count = (int)(last - start < BLOCK ? last - start : BLOCK);
         memset(h, 0, BLOCK * W * sizeof(float));
         memset(c, 0, BLOCK * W * sizeof(float));
         for (long t = 0; t < steps; t++) {
             for (int r = 0; r < count; r++) {
-                if (cell == GRU) memcpy(z + r * G * W, b, G * W * sizeof(float));
-                else NAME(widen)(AT(gates, t, start + r, G * H), G, H, z + r * G * W, W);
+                float *row = z + r * G * W;
+                memcpy(row, b, G * W * sizeof(float));
+                if (cell != GRU) NAME(add)(AT(gates, t, start + r, G * H), G, H, row, W);
             }
             NAME(product)(count, h, W, H, packed, z, G * W);
             for (int r = 0; r < count; r++) {
                 const long n = start + r;
                 float *row = z + r * G * W, *hr = h + r * W, *cr = c + r * W;
                 if (cell == GRU) {
-                    NAME(widen)(AT(gates, t, n, G * H), G, H, x, W);
+                    memcpy(x, e, G * W * sizeof(float));
+                    NAME(add)(AT(gates, t, n, G * H), G, H, x, W);
                     memcpy(AT(beside, t, n, H), row + 2 * W, H * sizeof(float));
                 }
                 const int kept = KEPT(t, n);
@@ -191,10 +202,10 @@ TARGET int NAME(forward)(int cell, long first, long last, long rows, long steps,
             }
         }
     }
-    release(6, packed, z, x, h, c, b);
+    release(7, packed, z, x, h, c, b, e);
     return 0;
 out_of_memory:
-    release(6, packed, z, x, h, c, b);
+    release(7, packed, z, x, h, c, b, e);
     return 1;
 }
 

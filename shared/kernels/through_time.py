@@ -40,22 +40,23 @@ def serves(tensor: Tensor) -> bool:
     return (
         tensor.dtype is torch.float32
         and tensor.device.type == "cpu"
-        and _function("forward", 6) is not None
+        and _function("forward", 7) is not None
     )
 
 
 def run_forward(
     cell: str,
     hidden_GH: Tensor,
+    input_bias_G: Tensor,
     hidden_bias_G: Tensor,
     keep_TN1: Tensor | None,
     gates_TNG: Tensor,
     states_SNH: Tensor,
     beside: Tensor,
 ) -> None:
-    """Turn projections in ``gates_TNG`` into activated gates; fill states and ``beside``."""
-    arrays = (hidden_GH, hidden_bias_G, keep_TN1, gates_TNG, states_SNH, beside)
-    _run(_function("forward", 6), cell, gates_TNG, hidden_GH, arrays)
+    """Turn projections without bias into activated gates, in place; fill states and ``beside``."""
+    arrays = (hidden_GH, input_bias_G, hidden_bias_G, keep_TN1, gates_TNG, states_SNH, beside)
+    _run(_function("forward", 7), cell, gates_TNG, hidden_GH, arrays)
 
 
 def run_backward(
