@@ -223,8 +223,10 @@ def decode(total: NDArray[np.uint32], spec: VectorSpec) -> dict[str, NDArray[np.
     """
     if total.shape != (spec.length,):
         raise EncodingError(f"the total has shape {total.shape}, and the study {spec.length}")
-    shift = np.uint32(32 - spec.ring_bits)
-    signed = (total << shift).view(np.int32) >> shift.astype(np.int32)
+    signed = total.view(np.int32)
+    if spec.ring_bits < 32:  # the ring's top bit is the sign: move it up and back
+        shift = 32 - spec.ring_bits
+        signed = (total << np.uint32(shift)).view(np.int32) >> np.int32(shift)
     parts = {}
     start = 0
     for segment in spec.segments:

@@ -357,7 +357,7 @@ DEFENCES = (
     _d(
         "no site listed twice",
         "shared/wire.py",
-        "if any(low >= high for low, high in pairwise(names)):",
+        "if list(names) != sorted(set(names)):",
         NEVER,
         MESSAGES + "test_sites_out_of_order_or_double_are_refused",
     ),
