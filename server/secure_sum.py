@@ -355,7 +355,8 @@ class SecureSum:
             survivor_keys={site: keys[site].public for site in survivors},
             threads=self._threads,
         )
-        total = uploads.total & np.uint32((1 << spec.ring_bits) - 1)
+        total = uploads.total
+        total &= np.uint32((1 << spec.ring_bits) - 1)
         weight = check_tail(
             total[-TAIL:], survivors=len(survivors), max_weight=self.parameters.max_weight
         )
