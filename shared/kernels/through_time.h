@@ -133,9 +133,10 @@ static void NAME(narrow)(const float *from, long gates, long H, float *to, long 
 
 /* gates (T, N, G*H): input projections without bias in, activated gates out. bias: two vectors (G*H),
  * the inputs' and the states'. states, beside: see cells.py. */
-TARGET int NAME(forward)(int cell, long first, long last, long rows, long steps, long H,
-                         const float *weights, const float *input_bias, const float *hidden_bias,
-                         const float *keep, float *gates, float *states, float *beside) {
+INLINE int NAME(forward_cell)(const int cell, long first, long last, long rows, long steps,
+                              long H, const float *weights, const float *input_bias,
+                              const float *hidden_bias, const float *keep, float *gates,
+                              float *states, float *beside) {
     const long G = gates_of(cell), W = NAME(padded)(H);
     float *packed = room(G * W * H), *z = room(BLOCK * G * W), *x = room(G * W),
           *h = room(BLOCK * W), *c = room(BLOCK * W), *b = room(G * W), *e = room(G * W);
@@ -211,7 +212,7 @@ out_of_memory:
 
 /* gates: activated gates in, deltas as the inputs saw them out. hidden_deltas: GRU only, those the
  * states saw. grad (T, N, H): loss gradient of every output state. */
-TARGET int NAME(backward)(int cell, long first, long last, long rows, long steps, long H,
+INLINE int NAME(backward_cell)(const int cell, long first, long last, long rows, long steps, long H,
                           const float *weights, const float *keep, const float *grad, float *gates,
                           const float *states, const float *beside, float *hidden_deltas) {
     const long G = gates_of(cell), W = NAME(padded)(H);
@@ -288,6 +289,29 @@ out_of_memory:
     return 1;
 }
 
+/* The cell as a constant, so that each gets loops of its own. */
+#define FOR_EACH_CELL(function, ...)                                                               \
+    switch (cell) {                                                                                \
+    case LSTM: return function(LSTM, __VA_ARGS__);                                                 \
+    case GRU: return function(GRU, __VA_ARGS__);                                                   \
+    default: return function(RNN, __VA_ARGS__);                                                    \
+    }
+
+TARGET int NAME(forward)(int cell, long first, long last, long rows, long steps, long H,
+                         const float *weights, const float *input_bias, const float *hidden_bias,
+                         const float *keep, float *gates, float *states, float *beside) {
+    FOR_EACH_CELL(NAME(forward_cell), first, last, rows, steps, H, weights, input_bias, hidden_bias,
+                  keep, gates, states, beside)
+}
+
+TARGET int NAME(backward)(int cell, long first, long last, long rows, long steps, long H,
+                          const float *weights, const float *keep, const float *grad, float *gates,
+                          const float *states, const float *beside, float *hidden_deltas) {
+    FOR_EACH_CELL(NAME(backward_cell), first, last, rows, steps, H, weights, keep, grad, gates,
+                  states, beside, hidden_deltas)
+}
+
+#undef FOR_EACH_CELL
 #undef V
 #undef KEPT
 #undef AT
