@@ -353,6 +353,33 @@ def test_the_coordinator_keeps_no_sites_vector(tmp_path):
     assert len(arrived) == 4
 
 
+def test_only_the_training_phase_waits_as_long_as_training_may_take(tmp_path):
+    coordinator, sites = federation(4, tmp_path)
+    own = SecureSum(
+        coordinator.parameters,
+        sites,
+        timeout_s=900.0,
+        exchange_timeout_s=30.0,
+        rejoin_timeout_s=2.0,
+        threads=1,
+    )
+    waited = []
+    ask = sites.ask
+
+    def note(action, bodies, *, timeout_s):
+        waited.append((action.value, timeout_s))
+        return ask(action, bodies, timeout_s=timeout_s)
+
+    sites.ask = note
+    sites.faults = {(LIAR, Action.UPDATE): LOST}
+    own.open()
+    run_round(own, 1)
+    run_round(own, 2)
+    steady = [("update", 900.0), ("agree", 30.0), ("unmask", 30.0)]
+    first, back = [("channel", 30.0), ("keys", 30.0)], [("channel", 2.0), ("keys", 30.0)]
+    assert waited == [*first, *steady, *back, *steady]
+
+
 def test_a_request_is_encoded_when_it_is_sent_and_counted():
     message = Refusal(site="a", code="b", sentence="c")
     outgoing = Outgoing({"a": message, "b": message})
@@ -361,10 +388,10 @@ def test_a_request_is_encoded_when_it_is_sent_and_counted():
     assert outgoing.sizes == {"b": len(message.to_bytes())}
 
 
-def test_threads_and_rejoin_time_have_defaults(tmp_path):
+def test_threads_and_waiting_times_have_defaults(tmp_path):
     coordinator, sites = federation(3, tmp_path)
-    own = SecureSum(coordinator.parameters, sites, timeout_s=60.0)
-    assert own._rejoin_timeout_s == 5.0
+    own = SecureSum(coordinator.parameters, sites, timeout_s=600.0)
+    assert (own._exchange_timeout_s, own._rejoin_timeout_s) == (60.0, 15.0)
     assert own._threads >= 1
     with pytest.raises(EncodingError):
         own.sum(round=1, spec=replace(SPEC, ring_bits=16), model=b"", configuration=b"")
