@@ -132,6 +132,8 @@ def check_members(
 ) -> None:
     """Check a list of sites with their public keys that the coordinator passed on.
 
+    Signatures, and with them membership in the roster, are the caller's to check.
+
     Args:
         parameters: of the run.
         keys: 32-byte public key by site.
@@ -141,10 +143,8 @@ def check_members(
 
     Raises:
         ProtocolError: fewer than `minimum_sites`, or the checking site's key missing or changed.
-        AuthenticationError: a site outside the roster, or one key for two sites.
+        AuthenticationError: one key for two sites.
     """
-    for member in keys:
-        parameters.roster.position(member)
     if len(keys) < parameters.minimum_sites:
         raise ProtocolError(
             f"{what} has {len(keys)} sites, and this study needs at least "

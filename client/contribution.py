@@ -15,8 +15,9 @@ from client.features import PatientTensors
 from client.ledger import Release
 from client.scoring import validation_sums
 from client.statistics import clipped_sum, patient_contributions
-from client.training import TrainingSet, train_locally
+from client.training import TrainingSet, clipped_gradient_sum, train_locally
 from client.update import clip_update, weight_difference
+from shared.distributed import noise_share, noisy_sum
 from shared.fixed_point import VectorSpec, encode
 from shared.masks import Keystream
 from shared.model import RecurrentModel, build_model
@@ -79,6 +80,7 @@ class Contributor:
             costs.append(("metrics", self._plan.metrics, held_out))
         return tuple(
             Release(
+                study_digest=self._study.digest,
                 study_hash=study_hash,
                 study_name=self._study.name,
                 round=round_number,
@@ -103,7 +105,7 @@ class Contributor:
             MessageError: weights or normalisation do not belong to this study's model.
             EncodingError: the result is not finite or out of range, so nothing may be sent.
         """
-        parts: dict[str, Vector] = {}
+        parts: dict[str, Vector | NDArray[np.int64]] = {}
         if asked.purpose is Purpose.STATISTICS:
             parts |= self._statistics(round_number)
         else:
@@ -135,15 +137,20 @@ class Contributor:
         weights_D: NDArray[np.float32],
         patients: PatientTensors,
         round_number: int,
-    ) -> Vector:
-        """Train from the global weights; return the clipped, weighted difference, shape (D,)."""
-        train_locally(
-            model,
-            TrainingSet.of(patients),
-            self._study,
-            noise_multiplier=self._plan.training_round.noise_multiplier if self._plan else None,
-            source=self._randomness("training", round_number),
-        )
+    ) -> Vector | NDArray[np.int64]:
+        """Train; return what the study's mode sums, shape (D,).
+
+        In mode ``distributed`` one step's clipped gradient sum in whole numbers, with this site's
+        share of the noise; otherwise the clipped, weighted difference to the global weights.
+        """
+        data = TrainingSet.of(patients)
+        source = self._randomness("training", round_number)
+        if self._study.privacy.mode == "distributed":
+            sum_D = clipped_gradient_sum(model, data, self._study, source=source)
+            share = noise_share(self._study, self._parameters)
+            return noisy_sum(sum_D, share, self._randomness("noise", round_number))
+        noise = self._plan.training_round.noise_multiplier if self._plan else None
+        train_locally(model, data, self._study, noise_multiplier=noise, source=source)
         how = self._study.aggregation
         update_D = clip_update(weight_difference(to_vector(model), weights_D), how.update_norm)
         return update_D * update_share(self._study, self.weight)

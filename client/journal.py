@@ -5,8 +5,8 @@ neither a crash nor a second process of the same site can make another one.
 """
 
 import sqlite3
-from contextlib import closing
 from pathlib import Path
+from threading import Lock
 
 from shared.errors import ProtocolError, SettingsError
 
@@ -16,8 +16,8 @@ _SCHEMA = "CREATE TABLE IF NOT EXISTS claims (study_hash BLOB PRIMARY KEY, round
 class RoundJournal:
     """Claims of rounds in an SQLite file, readable by the site's account only.
 
-    `synchronous=EXTRA` also flushes the directory, so a claim that returned survives power loss.
-    Each call opens the file anew: safe across threads and processes.
+    Write-ahead logging with `synchronous=FULL` flushes the log once before a claim returns, so it
+    survives power loss. Safe across threads and processes; the file must be on a local disk.
 
     Raises:
         SettingsError: the file cannot be created, opened or written.
@@ -25,17 +25,21 @@ class RoundJournal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = Lock()
         try:
             path.touch(mode=0o600, exist_ok=True)
-        except OSError as error:
+            self._connection = sqlite3.connect(
+                path, timeout=30.0, isolation_level=None, check_same_thread=False
+            )
+        except (OSError, sqlite3.Error) as error:
             raise self._unusable(error) from None
-        with self._open() as connection:
-            self._execute(connection, _SCHEMA)
+        for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", _SCHEMA):
+            self._execute(statement)
 
     def highest(self, study_hash: bytes) -> int:
         """The highest round claimed under this study hash; 0 if none."""
-        with self._open() as connection:
-            return self._highest(connection, study_hash)
+        with self._lock:
+            return self._highest(study_hash)
 
     def claim(self, study_hash: bytes, round: int) -> None:
         """Claim a round for ever.
@@ -44,38 +48,35 @@ class RoundJournal:
 
         Raises:
             ProtocolError: this round or a later one was claimed before.
+            SettingsError: the file cannot be written, so nothing was claimed.
         """
-        with self._open() as connection:
-            self._execute(connection, "BEGIN IMMEDIATE")
-            highest = self._highest(connection, study_hash)
-            if round <= highest:
-                raise ProtocolError(
-                    f"round {round} was asked for after round {highest} was masked at this site; "
-                    "a round is masked once, so continue with a higher number"
-                )
-            self._execute(
-                connection, "INSERT OR REPLACE INTO claims VALUES (?, ?)", study_hash, round
-            )
-            self._execute(connection, "COMMIT")
+        with self._lock:
+            self._execute("BEGIN IMMEDIATE")
+            try:
+                highest = self._highest(study_hash)
+                if round <= highest:
+                    raise ProtocolError(
+                        f"round {round} was asked for after round {highest} was masked at this "
+                        "site; a round is masked once, so continue with a higher number"
+                    )
+                self._execute("INSERT OR REPLACE INTO claims VALUES (?, ?)", study_hash, round)
+                self._execute("COMMIT")
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.rollback()
 
-    def _open(self) -> "closing[sqlite3.Connection]":
-        try:
-            connection = sqlite3.connect(self._path, timeout=30.0, isolation_level=None)
-            connection.execute("PRAGMA synchronous=EXTRA")
-        except sqlite3.Error as error:
-            raise self._unusable(error) from None
-        return closing(connection)
+    def close(self) -> None:
+        """Close the file; it closes by itself when the journal is no longer used."""
+        self._connection.close()
 
-    def _highest(self, connection: sqlite3.Connection, study_hash: bytes) -> int:
+    def _highest(self, study_hash: bytes) -> int:
         query = "SELECT round FROM claims WHERE study_hash = ?"
-        row = self._execute(connection, query, study_hash).fetchone()
+        row = self._execute(query, study_hash).fetchone()
         return int(row[0]) if row else 0
 
-    def _execute(
-        self, connection: sqlite3.Connection, statement: str, *values: bytes | int
-    ) -> sqlite3.Cursor:
+    def _execute(self, statement: str, *values: bytes | int) -> sqlite3.Cursor:
         try:
-            return connection.execute(statement, values)
+            return self._connection.execute(statement, values)
         except sqlite3.Error as error:
             raise self._unusable(error) from None
 

@@ -36,6 +36,7 @@ TOLERANCE = 1e-9  # relative: calibration ends exactly at the budget
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS releases (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
+    study_digest BLOB NOT NULL,
     study_hash BLOB NOT NULL,
     round INTEGER NOT NULL,
     purpose TEXT NOT NULL,
@@ -122,7 +123,7 @@ class Ledger:
                 return
             entries = list(_entries(connection))
             of_study = [
-                entry for entry in entries if entry.release.study_hash == release.study_hash
+                entry for entry in entries if entry.release.study_digest == release.study_digest
             ]
             noted = [entry.release for entry in of_study]
             self._check(
@@ -132,8 +133,9 @@ class Ledger:
             self._check("this site's lifetime", everything, self._lifetime_epsilon, self._delta)
             connection.execute(
                 "INSERT INTO releases VALUES "
-                "(NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'reserved', ?, NULL)",
+                "(NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'reserved', ?, NULL)",
                 (
+                    release.study_digest,
                     release.study_hash,
                     release.round,
                     release.purpose,
@@ -173,13 +175,13 @@ class Ledger:
     def summary(self) -> Summary:
         """Spent, reserved and left: for each study at its delta, and in total at the lifetime's."""
         entries = self.entries()
-        hashes = dict.fromkeys(entry.release.study_hash for entry in entries)
+        digests = dict.fromkeys(entry.release.study_digest for entry in entries)
         studies = []
-        for study_hash in hashes:
-            own = [entry for entry in entries if entry.release.study_hash == study_hash]
+        for study_digest in digests:
+            own = [entry for entry in entries if entry.release.study_digest == study_digest]
             studies.append(
                 StudyAccount(
-                    study_hash=study_hash,
+                    study_digest=study_digest,
                     study_name=own[-1].release.study_name,
                     releases=len(own),
                     account=account_of(own, own[-1].study_epsilon, own[-1].study_delta),
@@ -247,15 +249,16 @@ class Ledger:
 
 def _entries(connection: sqlite3.Connection) -> Iterator[Entry]:
     rows = connection.execute(
-        "SELECT study_hash, study_name, round, purpose, events, low_shard, high_shard, "
-        "study_epsilon, study_delta, state, reserved_at, confirmed_at FROM releases "
-        "ORDER BY number"
+        "SELECT study_digest, study_hash, study_name, round, purpose, events, low_shard, "
+        "high_shard, study_epsilon, study_delta, state, reserved_at, confirmed_at "
+        "FROM releases ORDER BY number"
     )
-    for study_hash, name, number, purpose, events, low, high, *rest in rows:
+    for digest, run, name, number, purpose, events, low, high, *rest in rows:
         epsilon, delta, state, reserved_at, confirmed_at = rest
         yield Entry(
             release=Release(
-                study_hash=study_hash,
+                study_digest=digest,
+                study_hash=run,
                 study_name=name,
                 round=number,
                 purpose=purpose,

@@ -17,9 +17,12 @@ SHARDS = 100
 class Release:
     """Something about to leave: which study, round and purpose, what happened, to which shards.
 
-    ``shards`` is (low, high), high excluded, out of 0 to 100; equal numbers mean nobody.
+    ``study_digest`` is the study as approved, whose budget is charged however often it is run;
+    ``study_hash`` is one run of it. ``shards`` is (low, high), high excluded, out of 0 to 100;
+    equal numbers mean nobody.
     """
 
+    study_digest: bytes
     study_hash: bytes
     study_name: str
     round: int
@@ -46,7 +49,7 @@ class Account:
 class StudyAccount:
     """One study's account, by the study's own budget."""
 
-    study_hash: bytes
+    study_digest: bytes
     study_name: str
     releases: int
     account: Account

@@ -47,12 +47,12 @@ class KeyExchange:
         missing = [site for site in self.parameters.roster if not self._has_keys(site, round)]
         if missing:
             present, changed = self._collect_channel_keys(missing, log, rejoin_timeout_s)
+            self._require(len(self._channel_keys), "announced a channel key", round, log)
             if changed:  # shares are dealt to the holders of channel keys: everyone deals again
                 self._round_keys.clear()
             self._collect_round_keys(list(self._channel_keys) if changed else present, round, log)
         keys = {site: k for site, k in sorted(self._round_keys.items()) if k.round == round}
-        least, roster = self.parameters.minimum_sites, self.parameters.roster
-        require_sites(len(keys), least, "have keys", round=round, roster=roster, log=log)
+        self._require(len(keys), "have keys", round, log)
         return keys
 
     def _has_keys(self, site: str, round: int) -> bool:
@@ -113,3 +113,7 @@ class KeyExchange:
         if any(k.public == keys.public for s, k in self._round_keys.items() if s != site):
             raise AuthenticationError("the round key is the same as another site's")
         self._round_keys[site] = keys
+
+    def _require(self, count: int, did: str, round: int, log: RoundLog) -> None:
+        least, roster = self.parameters.minimum_sites, self.parameters.roster
+        require_sites(count, least, did, round=round, roster=roster, log=log)

@@ -83,8 +83,9 @@ class SecureSum:
     Args:
         parameters: of the study and this run.
         sites: how to reach them.
-        timeout_s: longest wait for the answers of a phase, in seconds.
-        rejoin_timeout_s: longest wait for a site that was absent in the last round; 5 s at most
+        timeout_s: longest wait for the masked updates, training included, in seconds.
+        exchange_timeout_s: longest wait in the phases without training; 60 s at most unless given.
+        rejoin_timeout_s: longest wait for a site that was absent in the last round; 15 s at most
             unless given.
         clock: for the times reported.
         threads: cores for expanding masks; all that this process may use if None.
@@ -96,6 +97,7 @@ class SecureSum:
         sites: Sites,
         *,
         timeout_s: float,
+        exchange_timeout_s: float | None = None,
         rejoin_timeout_s: float | None = None,
         clock: Clock = time.monotonic,
         threads: int | None = None,
@@ -103,12 +105,11 @@ class SecureSum:
         self.parameters = parameters
         self._sites = sites
         self._timeout_s = timeout_s
-        self._rejoin_timeout_s = (
-            min(timeout_s, 5.0) if rejoin_timeout_s is None else rejoin_timeout_s
-        )
+        self._exchange_timeout_s = exchange_timeout_s or min(timeout_s, 60.0)
+        self._rejoin_timeout_s = rejoin_timeout_s or min(timeout_s, 15.0)
         self._clock = clock
         self._threads = threads or len(os.sched_getaffinity(0))
-        self._keys = KeyExchange(parameters, sites, timeout_s=timeout_s)
+        self._keys = KeyExchange(parameters, sites, timeout_s=self._exchange_timeout_s)
 
     def open(self, *, round: int = 1) -> RoundLog:
         """Set up channels with all sites and collect their keys for the first round.
@@ -124,7 +125,7 @@ class SecureSum:
         """
         log = RoundLog(clock=self._clock)
         with log.timing("keys"):
-            self._keys.collect(round, log, rejoin_timeout_s=self._timeout_s)
+            self._keys.collect(round, log, rejoin_timeout_s=self._exchange_timeout_s)
         return log
 
     def sum(self, *, round: int, spec: VectorSpec, model: bytes, configuration: bytes) -> SumResult:
@@ -227,6 +228,7 @@ class SecureSum:
     # Phase 3: agreement on the survivors (malicious profile).
 
     def _collect_agreements(self, round: int, uploads: _Uploads, log: RoundLog) -> dict[str, bytes]:
+        """Survivors' signatures on the survivors, as many as the sites ask for."""
         survivors = uploads.survivors
         request = AgreeRequest(
             study_hash=self.parameters.study_hash,
@@ -242,14 +244,14 @@ class SecureSum:
             dict.fromkeys(survivors, request),
             Agreement,
             log,
-            timeout_s=self._timeout_s,
+            timeout_s=self._exchange_timeout_s,
         )
         for site, reply in replies:
             with log.blaming(site):
                 self.parameters.roster.verify(site, statement, reply.signature, "the survivors")
                 signatures[site] = reply.signature
         self._require(signatures, self.parameters.threshold, "signed the survivors", round, log)
-        return signatures
+        return dict(sorted(signatures.items())[: self.parameters.threshold])
 
     # Phase 4: shares of survivors' self masks and of dropped sites' round keys.
 
@@ -276,7 +278,7 @@ class SecureSum:
         }
         shares = {}
         replies = ask(
-            self._sites, Action.UNMASK, requests, Unmasked, log, timeout_s=self._timeout_s
+            self._sites, Action.UNMASK, requests, Unmasked, log, timeout_s=self._exchange_timeout_s
         )
         for site, reply in replies:
             with log.blaming(site):
@@ -354,7 +356,8 @@ class SecureSum:
             survivor_keys={site: keys[site].public for site in survivors},
             threads=self._threads,
         )
-        total = uploads.total & np.uint32((1 << spec.ring_bits) - 1)
+        total = uploads.total
+        total &= np.uint32((1 << spec.ring_bits) - 1)
         weight = check_tail(
             total[-TAIL:], survivors=len(survivors), max_weight=self.parameters.max_weight
         )

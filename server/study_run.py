@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from server import aggregation
 from server.aggregation import ServerState
 from server.evaluation import FederatedMetrics, federated_metrics
+from server.plausibility import check_norm, norm_bound
 from server.secure_sum import SecureSum, SumResult
 from server.sites import Sites
+from shared.distributed import noise_share
 from shared.errors import RoundVoidError
 from shared.normalisation import Normalisation
 from shared.round_contents import (
@@ -141,6 +143,7 @@ def run_round(
             model=weights_D.astype("<f4").tobytes(),
             configuration=asked.to_bytes(),
         )
+        _check_plausible(study, total)
     except RoundVoidError as error:
         return RoundResult(
             number=state.next_round,
@@ -183,9 +186,37 @@ def _apply(study: Study, state: RunState, purpose: Purpose, total: SumResult) ->
 
 
 def _mean_update(study: Study, total: SumResult) -> NDArray[np.float64]:
-    """Return the weighted mean of the survivors' updates; empty if the sum held none."""
+    """Return the survivors' weighted mean update, shape (D,); empty if the sum held none.
+
+    In mode ``distributed`` it is minus the gradient's mean over the expected number of patients.
+    """
     if "update" not in total.parts:
         return np.zeros(0)
+    sum_D = total.parts["update"]
+    if study.privacy.mode == "distributed":
+        return -sum_D / (study.training.sampling_rate * total.weight)
     uniform = study.aggregation.weighting == "uniform"
-    shares = len(total.survivors) if uniform else update_share(study, total.weight)
-    return total.parts["update"] / shares
+    return sum_D / (len(total.survivors) if uniform else update_share(study, total.weight))
+
+
+def _check_plausible(study: Study, total: SumResult) -> None:
+    """Refuse a sum of updates that honest, clipping sites could not have made.
+
+    Raises:
+        RoundVoidError: the norm is beyond its bound.
+    """
+    sum_D = total.parts.get("update")
+    if sum_D is None:
+        return
+    sites, how = len(total.survivors), study.aggregation
+    if study.privacy.mode == "distributed":
+        share = noise_share(study, sum_D.size)
+        clip, scale = study.privacy.clip_norm * total.weight / sites, share.scale
+        deviation = math.sqrt(sites * share.variance) / scale
+    else:
+        shares = sites if how.weighting == "uniform" else update_share(study, total.weight)
+        asked = RoundConfiguration(purpose=Purpose.TRAINING)
+        scale = vector_spec(study, asked, parameters=sum_D.size).segments[0].scale
+        clip, deviation = how.update_norm * shares / sites, 0.0
+    bound = norm_bound(length=sum_D.size, sites=sites, clip=clip, scale=scale, noise_std=deviation)
+    check_norm(sum_D, bound, name="updates")

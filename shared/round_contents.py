@@ -10,6 +10,7 @@ from enum import StrEnum
 
 import msgpack
 
+from shared.distributed import noise_share
 from shared.errors import MessageError
 from shared.fixed_point import Segment, VectorSpec, largest_scale
 from shared.keys import Roster
@@ -130,7 +131,9 @@ def vector_spec(study: Study, asked: RoundConfiguration, *, parameters: int) -> 
     if asked.purpose is Purpose.STATISTICS:
         bound = patients + NOISE_MARGIN * statistics_noise(study)
         segments.append(_segment(study, "statistics", statistics_size(study), bound))
-    if asked.purpose is Purpose.TRAINING:
+    if asked.purpose is Purpose.TRAINING and study.privacy.mode == "distributed":
+        segments.append(noise_share(study, parameters).segment)
+    elif asked.purpose is Purpose.TRAINING:
         segments.append(_segment(study, "update", parameters, how.update_norm))
     if asked.evaluate or asked.purpose is Purpose.EVALUATION:
         outputs, classes, bins = counts_shape(study)

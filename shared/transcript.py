@@ -9,14 +9,23 @@ from collections.abc import Iterable, Mapping, Sequence
 
 Part = bytes | str | int
 
+_EIGHT = (8).to_bytes(8, "big")
+
 
 def encode(label: str, *parts: Part) -> bytes:
     """Injective encoding of a labelled list: every part behind its length as 8 bytes, big-endian.
 
     Text is UTF-8; a whole number (0 <= number < 2^64) takes 8 bytes, big-endian.
     """
-    pieces = [_plain(f"consilium/1/{label}"), _plain(len(parts)), *map(_plain, parts)]
-    return b"".join(len(piece).to_bytes(8, "big") + piece for piece in pieces)
+    name = f"consilium/1/{label}".encode()
+    pieces = [len(name).to_bytes(8, "big"), name, _EIGHT, len(parts).to_bytes(8, "big")]
+    for part in parts:
+        if isinstance(part, int):
+            pieces += (_EIGHT, part.to_bytes(8, "big"))
+        else:
+            plain = part.encode() if isinstance(part, str) else part
+            pieces += (len(plain).to_bytes(8, "big"), plain)
+    return b"".join(pieces)
 
 
 def digest(label: str, *parts: Part) -> bytes:
@@ -95,9 +104,3 @@ def hash_commitments(commitments: Mapping[str, bytes]) -> bytes:
 
 def _flat(pairs: Iterable[tuple[str, bytes]]) -> list[Part]:
     return [part for pair in pairs for part in pair]
-
-
-def _plain(part: Part) -> bytes:
-    if isinstance(part, int):
-        return part.to_bytes(8, "big")
-    return part.encode() if isinstance(part, str) else part

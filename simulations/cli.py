@@ -1,6 +1,8 @@
 """``consilium-simulate``: many hospitals in one process, for researchers and newcomers."""
 
+import json
 import os
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +12,16 @@ import typer
 from shared.command_line import run_command
 from shared.study import Study, load_study, parse_study, with_changes
 from simulations.compare import compare_settings
-from simulations.console import Progress, announce, console, show_comparison, show_result
+from simulations.console import (
+    Progress,
+    announce,
+    console,
+    show_comparison,
+    show_plan,
+    show_result,
+)
+from simulations.doctor import checkup
+from simulations.planning import choices
 from simulations.run import Show
 from simulations.simulate import simulate
 
@@ -65,6 +76,29 @@ def compare(
     announce(loaded)
     table = compare_settings(loaded, data, out, epsilons=epsilon, workers=workers, watch=_watch)
     show_comparison(loaded, table, out)
+
+
+@app.command()
+def plan(
+    study: StudyFile,
+    patients: Annotated[int, typer.Option(min=1, help="Training patients at each site.")] = 1000,
+    epsilon: Annotated[list[float] | None, typer.Option(help="Budgets; 8, 3, 1.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Show what privacy would cost in noise, before anyone spends anything."""
+    loaded = load_study(study)
+    found = choices(loaded, patients=patients, epsilons=tuple(epsilon or ()))
+    if as_json:
+        console.print_json(json.dumps([asdict(choice) for choice in found]))
+        return
+    show_plan(loaded, found, patients)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine uses, and why: recurrent kernel, versions, cores."""
+    for name, value in checkup().items():
+        console.print(f"{name:>12}  {value}", markup=False, soft_wrap=True)
 
 
 def _load(path: Path, seed: int | None) -> Study:

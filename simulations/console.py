@@ -9,6 +9,7 @@ from rich.table import Table
 
 from shared.privacy import plan
 from shared.study import Study
+from simulations.planning import Choice
 from simulations.records import bytes_up
 
 console = Console(highlight=False)
@@ -46,21 +47,24 @@ class Progress:
     def __init__(self, study: Study) -> None:
         self._rounds = study.rounds
         self._trained = 0
-        console.print(
-            f"{'round':>9}  {'sites':>5}  {'loss':>6}  {'AUROC':>6}  {'epsilon':>7}  "
-            f"{'sent/site':>9}  {'seconds':>7}",
-            style="bold",
-        )
+        self._begun = False
 
     def round(self, record: dict[str, Any]) -> None:
         """Print one round's line, and why a round was void or a site did not take part."""
+        if not self._begun:
+            self._begun = True
+            console.print(
+                f"{'round':>10}  {'sites':>5}  {'loss':>6}  {'AUROC':>6}  {'epsilon':>7}  "
+                f"{'sent/site':>9}  {'seconds':>7}",
+                style="bold",
+            )
         trained = record["purpose"] == "training"
         self._trained += int(trained)
-        label = f"{self._trained}/{self._rounds}" if trained else record["purpose"][:9]
+        label = f"{self._trained}/{self._rounds}" if trained else record["purpose"]
         test = record.get("test") or {}
         epsilon = record["epsilon"]
         console.print(
-            f"{label:>9}  {len(record['sites']):>5}  {_number(test.get('loss')):>6}  "
+            f"{label:>10}  {len(record['sites']):>5}  {_number(test.get('loss')):>6}  "
             f"{_number(test.get('auroc')):>6}  "
             f"{'-' if epsilon is None else format(epsilon, '.2f'):>7}  "
             f"{_size(bytes_up([record])):>9}  {record['seconds']:>7.2f}"
@@ -104,7 +108,7 @@ def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path
     """Print the table of all settings."""
     any_record = next(iter(compared.values()))
     table = Table(title=f"{study.title}: {_title(any_record)}", title_justify="left")
-    table.add_column("setting")
+    table.add_column("setting", no_wrap=True)
     for heading in ("AUROC", "AUPRC", "Brier", "epsilon", "seconds", "sent/site/round"):
         table.add_column(heading, justify="right")
     for name, record in compared.items():
@@ -123,6 +127,34 @@ def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path
         f"Federated without privacy keeps {100 * federated / pooled:.1f} % of pooled AUROC."
     )
     console.print(f"record  {out / 'compare.json'}", markup=False, soft_wrap=True)
+
+
+def show_plan(study: Study, found: list[Choice], patients: int) -> None:
+    """Print the trade-off table of a study."""
+    console.print(
+        f"{study.name}, mode {study.privacy.mode}, {len(study.sites)} sites of {patients} "
+        f"patients, clip norm {study.privacy.clip_norm:g}, delta {study.privacy.delta:g}"
+    )
+    table = Table()
+    for heading in ("epsilon", "rounds", "multiplier", "noise", "SNR step", "SNR study"):
+        table.add_column(heading, justify="right")
+    for choice in found:
+        own = choice.epsilon == study.privacy.epsilon and choice.rounds == study.rounds
+        table.add_row(
+            f"{choice.epsilon:g}",
+            str(choice.rounds),
+            f"{choice.noise_multiplier:.3f}",
+            f"{choice.step_noise:.2e}",
+            f"{choice.step_signal_to_noise:.2f}",
+            f"{choice.study_signal_to_noise:.2f}",
+            style="bold" if own else None,
+        )
+    console.print(table)
+    console.print(
+        "multiplier: noise / clip norm on the sum of a step. noise: a coordinate of the mean step, "
+        "in clip norms. SNR: clip norm over the length of the noise, at best. Bold: the study as "
+        "it stands. Nothing was spent."
+    )
 
 
 def _title(record: dict[str, Any]) -> str:

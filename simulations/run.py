@@ -7,11 +7,8 @@ every round is also judged on held-out patients directly.
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-from flwr.clientapp import ClientApp
 
 from client.app import make_client_app
 from client.cohort import read_cohort
@@ -147,13 +144,15 @@ class Federation:
         study = self._study
         timeout_s = study.aggregation.round_timeout_s
         app = make_server_app(coordinate, study.sites, timeout_s=timeout_s)
-        starts = {site: partial(self._start, site) for site in study.sites}
+        starts = {
+            site: lambda site=site: make_client_app(self._session(site)) for site in study.sites
+        }
         with LocalGrid(starts, workers=self._workers, faults=self._faults) as grid:
             run_server_app(app, grid)
 
-    def _start(self, site: str) -> ClientApp:
-        """Start a site's ClientApp; the site's records were read and checked before."""
-        session = Session(
+    def _session(self, site: str) -> Session:
+        """Start a site's session; the site's records were read and checked before."""
+        return Session(
             site=site,
             study=self._study,
             roster=self._roster,
@@ -161,7 +160,6 @@ class Federation:
             policy=self._policy,
             state=self._states[site],
         )
-        return make_client_app(session)
 
     def _checkpoint(self) -> Checkpoint:
         """Return where to begin or go on; a new run is saved before its first round."""

@@ -100,7 +100,7 @@ class PhysioNet2012:
     ) -> Iterator[Patient]:
         cleaner = Cleaner(study, self._tally)
         filters = {
-            name: re.compile(rf"^00:00,{name},(-?[0-9.]+)\s*$".encode(), re.MULTILINE)
+            name: re.compile(rf"^00:00,{name},(-?[0-9]+(?:\.[0-9]+)?)\s*$".encode(), re.MULTILINE)
             for name in self._where
         }
         seen: set[str] = set()
@@ -132,7 +132,9 @@ class PhysioNet2012:
     def _selects(self, content: bytes, filters: Mapping[str, re.Pattern[bytes]]) -> bool:
         for name, pattern in filters.items():
             found = pattern.search(content)
-            if found is None or float(found.group(1)) != self._where[name]:
+            if found is None:
+                raise _BadFileError(f"it has no {name} at 00:00, by which stays are selected")
+            if float(found.group(1)) != self._where[name]:
                 return False
         return True
 

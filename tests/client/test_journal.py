@@ -1,7 +1,8 @@
-# ruff: noqa: A001, A002 - the protocol's word for a round's number is round
 import multiprocessing
 import sqlite3
 import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -71,9 +72,21 @@ def test_the_file_is_for_the_site_alone_and_holds_no_secret(tmp_path):
     assert rows == [(STUDY, 1)]
 
 
-def test_every_claim_is_flushed_to_the_disk_and_its_folder(tmp_path):
-    with RoundJournal(tmp_path / "journal.sqlite")._open() as connection:
-        assert connection.execute("PRAGMA synchronous").fetchone() == (3,)
+def test_every_claim_is_flushed_to_the_disk(tmp_path):
+    connection = RoundJournal(tmp_path / "journal.sqlite")._connection
+    assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_claim_survives_a_process_that_is_killed_at_once(tmp_path):
+    path = tmp_path / "journal.sqlite"
+    program = (
+        "import os, sys, pathlib; from client.journal import RoundJournal; "
+        "RoundJournal(pathlib.Path(sys.argv[1])).claim(bytes(32), 9); os.kill(os.getpid(), 9)"
+    )
+    died = subprocess.run([sys.executable, "-c", program, path], check=False)
+    assert died.returncode == -9
+    assert RoundJournal(path).highest(STUDY) == 9
 
 
 def test_an_unusable_file_is_reported_in_one_sentence(tmp_path):
@@ -84,16 +97,16 @@ def test_an_unusable_file_is_reported_in_one_sentence(tmp_path):
             RoundJournal(path)
 
 
-def test_a_journal_that_was_removed_is_reported_and_nothing_is_claimed(tmp_path):
+def test_a_claim_that_cannot_be_written_is_not_granted(tmp_path):
     path = tmp_path / "journal.sqlite"
     journal = RoundJournal(path)
-    path.unlink()
+    journal._connection.execute("PRAGMA query_only=ON")
     with pytest.raises(SettingsError, match="cannot be used"):
         journal.claim(STUDY, 1)
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    elsewhere = RoundJournal(folder / "journal.sqlite")
-    (folder / "journal.sqlite").unlink()
-    folder.rmdir()
+    journal._connection.execute("PRAGMA query_only=OFF")
+    assert journal.highest(STUDY) == 0
+    journal.claim(STUDY, 1)
+    journal.close()
     with pytest.raises(SettingsError, match="cannot be used"):
-        elsewhere.highest(STUDY)
+        journal.claim(STUDY, 2)
+    assert RoundJournal(path).highest(STUDY) == 1

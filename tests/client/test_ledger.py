@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def release(number: int = 1, **changes: object) -> Release:
     given = {
-        "study_hash": b"study-a".ljust(32, b"."),
+        "study_digest": b"study-a".ljust(32, b"."),
+        "study_hash": b"a run of study-a".ljust(32, b"."),
         "study_name": "study-a",
         "round": number,
         "purpose": "training",
@@ -116,7 +117,7 @@ def test_a_study_stops_at_its_own_budget_and_nothing_is_charged_for_the_refusal(
 def test_studies_share_the_lifetime_budget(tmp_path):
     book = ledger(tmp_path, lifetime=1.5)
     reserve(book, release(1))
-    other = {"study_hash": b"b" * 32, "study_name": "study-b"}
+    other = {"study_digest": b"b" * 32, "study_name": "study-b"}
     with pytest.raises(BudgetError, match="this site's lifetime"):
         reserve_many(book, **other)
     assert book.summary().total.left >= 0
@@ -300,3 +301,16 @@ def test_events_are_kept_as_readable_json(tmp_path):
             "steps": 10,
         }
     ]
+
+
+def test_two_runs_of_one_study_share_the_budget_that_was_approved(tmp_path):
+    book = ledger(tmp_path)
+
+    def run_it_again_and_again():
+        for run in range(100):
+            reserve(book, release(1, study_hash=bytes([run]) * 32), 1.5)
+
+    with pytest.raises(BudgetError, match="of study study-a"):
+        run_it_again_and_again()
+    assert len(book.summary().studies) == 1
+    assert book.summary().studies[0].account.reserved <= 1.5

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from client.features import Grid, select, to_grid
-from client.statistics import clip_rows, clipped_sum, patient_contributions, statistics_size
+from client.statistics import clip_rows, clipped_sum, patient_contributions
 from shared.errors import PrivacyError
-from shared.normalisation import Normalisation, reference_scores
+from shared.normalisation import Normalisation, reference_scores, statistics_size
 from shared.study import load_study
 from simulations.hospitals import synthetic_hospital
 

@@ -127,6 +127,7 @@ def test_derived_keys_differ_in_every_input():
         derive(b"x" * 32, **{**base, "parts": ("ab", "")}),
         channel_key(b"x" * 32, study_hash=b"s" * 32, sender="b", receiver="c"),
         pair_seed(b"x" * 32, context=b"s" * 32, low="b", high="c"),
+        pair_seed(b"x" * 32, context=b"t" * 32, low="b", high="c"),
     ]
     assert len(set(keys)) == len(keys)
     assert all(len(key) == 32 for key in keys)

@@ -1,0 +1,56 @@
+"""Could honest sites have made this sum? A norm bound on the aggregate.
+
+Under a secure sum no single update can be looked at. Every site clips its own in trusted code;
+here the sum is held against what clipped updates can add up to. A single site can still move the
+sum by as much as all clips together before this notices: it stops blunders and crude attacks.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.errors import RoundVoidError
+
+NOISE_TAIL = 40.0
+"""Natural logarithm of the odds against honest noise exceeding its allowance: e^-40."""
+
+
+def norm_bound(
+    *, length: int, sites: int, clip: float, scale: float, noise_std: float = 0.0
+) -> float:
+    """Largest L2 norm that a sum of clipped, noised and rounded updates has.
+
+    sites * clip by the triangle inequality; sites * sqrt(length) / scale for rounding; and for
+    noise noise_std * sqrt(length + 2 sqrt(length x) + 2 x) with x = 40, exceeded with probability
+    e^-40 at most (Laurent and Massart 2000, Lemma 1).
+
+    Args:
+        length: number of coordinates.
+        sites: survivors summed.
+        clip: L2 norm to which each site clips.
+        scale: ring units per unit of the encoding.
+        noise_std: standard deviation of each coordinate of the sum's noise.
+    """
+    tail = length + 2.0 * math.sqrt(length * NOISE_TAIL) + 2.0 * NOISE_TAIL
+    return sites * (clip + math.sqrt(length) / scale) + noise_std * math.sqrt(tail)
+
+
+def check_norm(values: NDArray[np.float64], bound: float, *, name: str) -> float:
+    """The L2 norm of a summed segment, if it is plausible.
+
+    Args:
+        values: the segment of `SumResult.parts`, shape (length,).
+        bound: from `norm_bound`.
+        name: of the segment, for the error.
+
+    Raises:
+        RoundVoidError: the norm exceeds the bound; nothing of the round should be used.
+    """
+    norm = float(np.linalg.norm(values))
+    if not norm <= bound:
+        raise RoundVoidError(
+            f"the sum of {name} has norm {norm:.6g}, and clipped updates reach at most "
+            f"{bound:.6g}; some site did not clip, so the round is not used"
+        )
+    return norm

@@ -1,0 +1,427 @@
+"""Every defence of the secure sum: the line that is it, what removes it, the test that dies.
+
+`docs/threat-model.md` explains each by the same name.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Defence:
+    """A defence and its removal: `line` occurs once in `file` and becomes `removed`."""
+
+    name: str
+    file: str
+    line: str
+    removed: str
+    test: str
+
+
+MASKING = "tests/client/test_masking.py::"
+BREAKS = "tests/server/test_published_breaks.py::"
+SITES = "tests/server/test_misbehaving_sites.py::"
+MESSAGES = "tests/shared/test_messages.py::"
+POINT = "tests/shared/test_fixed_point.py::"
+JOURNAL = "tests/client/test_journal.py::"
+KEYS = "tests/shared/test_keys.py::"
+NEVER = "if False:"
+
+
+def _d(name: str, file: str, line: str, removed: str, test: str) -> Defence:
+    return Defence(name, file, line, removed, test)
+
+
+DEFENCES = (
+    _d(
+        "study and run bound",
+        "client/masking.py",
+        "if study_hash != self.parameters.study_hash:",
+        NEVER,
+        MASKING + "test_a_round_for_another_study_is_refused",
+    ),
+    _d(
+        "channel bound to study and run",
+        "client/masking.py",
+        "if asked != (self.parameters.study_digest, self.parameters.run_id):",
+        NEVER,
+        MASKING + "test_a_channel_for_another_study_or_run_is_refused",
+    ),
+    _d(
+        "rounds strictly rise",
+        "client/masking.py",
+        "if round <= highest:",
+        NEVER,
+        MASKING + "test_keys_are_refused_before_a_channel_for_another_study_and_for_a_masked_round",
+    ),
+    _d(
+        "durable claim before masking",
+        "client/masking.py",
+        "self._journal.claim(self.parameters.study_hash, state.round)",
+        "pass",
+        MASKING + "test_a_round_that_another_process_of_the_site_masked_is_not_masked_again",
+    ),
+    _d(
+        "a claim is granted once",
+        "client/journal.py",
+        "if round <= highest:",
+        NEVER,
+        JOURNAL + "test_a_round_is_claimed_once_and_only_upwards_also_after_a_restart",
+    ),
+    _d(
+        "claims serialised between processes",
+        "client/journal.py",
+        "BEGIN IMMEDIATE",
+        "SELECT 1",
+        JOURNAL + "test_of_many_threads_one_claims_a_round",
+    ),
+    _d(
+        "claims flushed to disk",
+        "client/journal.py",
+        "PRAGMA synchronous=FULL",
+        "PRAGMA synchronous=OFF",
+        JOURNAL + "test_every_claim_is_flushed_to_the_disk",
+    ),
+    _d(
+        "one masked update a round",
+        "client/masking.py",
+        "if state is None or state.context is not None:",
+        "if state is None:",
+        MASKING + "test_an_update_is_masked_once",
+    ),
+    _d(
+        "keys of a begun round stay",
+        "client/masking.py",
+        "if self._round is not None and request.round <= self._round.round:",
+        NEVER,
+        MASKING + "test_a_round_that_has_begun_keeps_its_keys",
+    ),
+    _d(
+        "fresh keys each round",
+        "client/masking.py",
+        "if self._next is None or self._next.round != request.round:",
+        "if self._next is None:",
+        MASKING + "test_a_round_cannot_begin_without_fresh_keys",
+    ),
+    _d(
+        "round keys signed",
+        "client/masking.py",
+        "for member in request.participants:\n            statement",
+        "for member in ():\n            statement",
+        MASKING + "test_a_doctored_list_of_participants_is_refused",
+    ),
+    _d(
+        "channel keys signed",
+        "client/channels.py",
+        'self._parameters.roster.verify(key.site, statement, key.signature, "the channel key")',
+        "pass",
+        MASKING + "test_a_doctored_list_of_channel_keys_is_refused",
+    ),
+    _d(
+        "minimum participants",
+        "client/channels.py",
+        "if len(keys) < parameters.minimum_sites:",
+        NEVER,
+        MASKING + "test_a_doctored_list_of_participants_is_refused",
+    ),
+    _d(
+        "own key unchanged",
+        "client/channels.py",
+        "if keys.get(site) != own:",
+        NEVER,
+        MASKING + "test_a_doctored_list_of_participants_is_refused",
+    ),
+    _d(
+        "no key twice",
+        "client/channels.py",
+        "if len(set(keys.values())) != len(keys):",
+        NEVER,
+        MASKING + "test_a_doctored_list_of_participants_is_refused",
+    ),
+    _d(
+        "shares are field elements",
+        "client/channels.py",
+        "        read_share(share)\n",
+        "",
+        MASKING + "test_a_box_that_opens_to_no_share_is_refused",
+    ),
+    _d(
+        "seals bound to their use",
+        "shared/keys.py",
+        'encode("seal", kind, study_hash, round, sender, receiver, context)',
+        'encode("seal", kind, study_hash, sender, receiver, context)',
+        KEYS + "test_the_context_of_a_seal_tells_everything_apart",
+    ),
+    _d(
+        "associated data checked",
+        "shared/keys.py",
+        "decrypt(box[:NONCE_BYTES], box[NONCE_BYTES:], about)",
+        "decrypt(box[:NONCE_BYTES], box[NONCE_BYTES:], box[:0] + about[: len(about) - 1])",
+        KEYS + "test_a_seal_opens_unaltered_under_its_own_context_only",
+    ),
+    _d(
+        "model bound into the context",
+        "shared/transcript.py",
+        "sha256(model), sha256(configuration)",
+        "sha256(configuration)",
+        BREAKS + "test_a_model_crafted_for_one_site_opens_nothing_of_it",
+    ),
+    _d(
+        "layout bound into the context",
+        "shared/transcript.py",
+        'return digest("context", begun, spec_digest)',
+        'return digest("context", begun)',
+        SITES + "test_a_layout_the_sites_do_not_have_gives_no_sum",
+    ),
+    _d(
+        "masks salted with the context",
+        "shared/keys.py",
+        'salt=context, label="pair"',
+        'salt=bytes(32), label="pair"',
+        KEYS + "test_derived_keys_differ_in_every_input",
+    ),
+    _d(
+        "weights bounded",
+        "client/round_state.py",
+        "if not 0 <= weight <= largest:",
+        NEVER,
+        MASKING + "test_what_does_not_fit_the_ring_is_refused_and_the_round_stays_open",
+    ),
+    _d(
+        "headroom checked at the site",
+        "client/round_state.py",
+        "    spec.check_headroom(len(parameters.roster), largest)\n",
+        "",
+        MASKING + "test_what_does_not_fit_the_ring_is_refused_and_the_round_stays_open",
+    ),
+    _d(
+        "headroom exact",
+        "shared/fixed_point.py",
+        "if sites * magnitude >= bound:",
+        "if sites * magnitude > bound:",
+        POINT + "test_headroom_counts_values_and_weights_to_the_last_unit",
+    ),
+    _d(
+        "finite and in range",
+        "shared/fixed_point.py",
+        "if not peak <= bound:",
+        "if peak > bound:",
+        POINT + "test_values_that_are_not_finite_or_out_of_range_are_refused",
+    ),
+    _d(
+        "self mask hides the vector",
+        "client/masking.py",
+        "plus=[seed, *plus]",
+        "plus=[*plus]",
+        "tests/vectors/test_vectors.py::test_a_whole_round_matches_byte_for_byte",
+    ),
+    _d(
+        "survivors took part",
+        "client/round_state.py",
+        "if not set(survivors) <= state.keys.keys():",
+        NEVER,
+        MASKING + "test_survivors_that_must_not_be_opened_are_neither_signed_nor_unmasked",
+    ),
+    _d(
+        "the site survives itself",
+        "client/round_state.py",
+        "if site not in survivors:",
+        NEVER,
+        MASKING + "test_the_semi_honest_profile_checks_the_survivors_just_the_same",
+    ),
+    _d(
+        "minimum survivors",
+        "client/round_state.py",
+        "if len(survivors) < least:",
+        NEVER,
+        MASKING + "test_the_semi_honest_profile_checks_the_survivors_just_the_same",
+    ),
+    _d(
+        "one list of survivors",
+        "client/round_state.py",
+        "if state.agreed not in (None, survivors):",
+        NEVER,
+        MASKING + "test_one_list_of_survivors_is_signed_in_a_round",
+    ),
+    _d(
+        "never unmasked twice",
+        "client/masking.py",
+        "if done.survivors != request.survivors:",
+        NEVER,
+        MASKING + "test_a_repeated_request_gets_the_same_answer_and_another_one_none",
+    ),
+    _d(
+        "agreement required",
+        "client/masking.py",
+        "            check_agreement(self.parameters, request)\n",
+        "            pass\n",
+        MASKING + "test_nothing_is_revealed_without_enough_true_signatures",
+    ),
+    _d(
+        "agreement signatures verified",
+        "client/round_state.py",
+        'parameters.roster.verify(signer, statement, signature, "the survivors")',
+        "pass",
+        MASKING + "test_nothing_is_revealed_without_enough_true_signatures",
+    ),
+    _d(
+        "signers survive",
+        "client/round_state.py",
+        "if signer not in request.survivors:",
+        NEVER,
+        MASKING + "test_a_signature_by_a_site_that_does_not_survive_does_not_count",
+    ),
+    _d(
+        "threshold of signatures",
+        "client/round_state.py",
+        "if len(request.signatures) < parameters.threshold:",
+        NEVER,
+        MASKING + "test_nothing_is_revealed_without_enough_true_signatures",
+    ),
+    _d(
+        "one secret of each site",
+        "client/masking.py",
+        "dropped = sorted(state.keys.keys() - set(request.survivors))",
+        "dropped = sorted(state.seed_shares)",
+        MASKING + "test_of_each_site_one_secret_is_revealed_and_never_both",
+    ),
+    _d(
+        "secrets dropped after unmask",
+        "client/masking.py",
+        "        self._round = None\n        return reply",
+        "        return reply",
+        MASKING + "test_no_secret_of_a_round_is_alive_after_unmask",
+    ),
+    _d(
+        "secrets never printed or pickled",
+        "shared/keys.py",
+        "def __reduce_ex__(",
+        "def _unused(",
+        KEYS + "test_secret_objects_print_pickle_and_copy_nothing",
+    ),
+    _d(
+        "roster is closed",
+        "shared/keys.py",
+        "self.position(site)][1]",
+        "self._positions.get(site, 0)][1]",
+        BREAKS + "test_invented_peers_are_refused",
+    ),
+    _d(
+        "threshold above one half",
+        "shared/sum_parameters.py",
+        "(2 * t > sites,",
+        "(True,",
+        BREAKS + "test_a_threshold_of_one_is_refused",
+    ),
+    _d(
+        "never fewer than three sites",
+        "shared/sum_parameters.py",
+        "(least >= 3,",
+        "(True,",
+        "tests/shared/test_sum_parameters.py::test_parameters_without_their_guarantee_are_refused",
+    ),
+    _d(
+        "malicious threshold",
+        "shared/sum_parameters.py",
+        'self.profile == "semi-honest" or 2 * t > sites + c',
+        "True",
+        "tests/shared/test_sum_parameters.py::test_parameters_without_their_guarantee_are_refused",
+    ),
+    _d(
+        "whole seeds",
+        "shared/masks.py",
+        "if len(seed) != 32:",
+        NEVER,
+        "tests/shared/test_masks.py::test_no_seeds_change_nothing_and_a_short_seed_is_a_defect",
+    ),
+    _d(
+        "messages bounded in bytes",
+        "shared/wire.py",
+        "if len(data) > max_bytes:",
+        NEVER,
+        MESSAGES + "test_a_message_beyond_its_bound_is_refused_unread",
+    ),
+    _d(
+        "messages bounded in memory",
+        "shared/wire.py",
+        "max_array_len=MAX_SITES",
+        "max_array_len=len(data)",
+        MESSAGES + "test_bytes_that_claim_a_huge_structure_take_little_memory",
+    ),
+    _d(
+        "one version",
+        "shared/wire.py",
+        "if type(version) is not int or version != VERSION:",
+        NEVER,
+        MESSAGES + "test_another_version_is_refused_with_both_versions_named",
+    ),
+    _d(
+        "no site listed twice",
+        "shared/wire.py",
+        "if list(names) != sorted(set(names)):",
+        NEVER,
+        MESSAGES + "test_sites_out_of_order_or_double_are_refused",
+    ),
+    _d(
+        "coordinator refuses small sums",
+        "server/secure_sum.py",
+        'self.parameters.minimum_sites, "sent a masked update"',
+        '0, "sent a masked update"',
+        BREAKS + "test_small_survivor_sets_are_refused_at_every_site_and_by_the_coordinator",
+    ),
+    _d(
+        "shares match their commitments",
+        "server/secure_sum.py",
+        "if dealer is None or getattr(dealer, field).get(holder) != commitment:",
+        "if dealer is None:",
+        SITES + "test_a_site_that_breaks_the_protocol_after_its_update_is_named_and_the_sum_stands",
+    ),
+    _d(
+        "self mask matches its commitment",
+        "server/unmasking.py",
+        "if transcript.commit_self_mask(context, owner, seed) != commitment:",
+        NEVER,
+        SITES + "test_a_self_mask_shared_wrongly_voids_the_round_and_names_the_dealer",
+    ),
+    _d(
+        "round key matches its public key",
+        "server/unmasking.py",
+        "if key.public != public:",
+        NEVER,
+        SITES + "test_a_round_key_shared_wrongly_voids_the_round_in_which_its_dealer_drops",
+    ),
+    _d(
+        "check coordinates",
+        "shared/tail.py",
+        " or tail[2:].any()",
+        "",
+        SITES + "test_an_update_masked_otherwise_voids_the_round_by_its_tail",
+    ),
+    _d(
+        "updates of this context only",
+        "server/secure_sum.py",
+        "if reply.round != round or reply.context != uploads.context:",
+        NEVER,
+        SITES + "test_sites_shown_another_model_are_left_out",
+    ),
+    _d(
+        "replies under the sender's name",
+        "server/exchange.py",
+        "if reply.site != site:",
+        NEVER,
+        SITES + "test_a_site_that_breaks_the_protocol_before_its_update_is_dropped_and_named",
+    ),
+    _d(
+        "no vector kept",
+        "server/secure_sum.py",
+        'replace(reply, packed=b"")',
+        "reply",
+        SITES + "test_the_coordinator_keeps_no_sites_vector",
+    ),
+    _d(
+        "aggregate norm bounded",
+        "server/plausibility.py",
+        "if not norm <= bound:",
+        NEVER,
+        "tests/server/test_plausibility.py::test_a_sum_beyond_its_bound_voids_the_round",
+    ),
+)
