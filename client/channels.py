@@ -4,8 +4,6 @@ For a run a site has one X25519 key, signed by its identity. Each pair of sites 
 keys, one a direction; what is sealed names its kind, round, sender, receiver and round context.
 """
 
-# ruff: noqa: A002 - the protocol's word for a round's number is round
-
 from collections.abc import Iterable, Mapping
 from functools import partial
 

@@ -4,8 +4,6 @@ A masked update of a round leaves a site once. The claim is on disk before the m
 neither a crash nor a second process of the same site can make another one.
 """
 
-# ruff: noqa: A002 - the protocol's word for a round's number is round
-
 import sqlite3
 from pathlib import Path
 from threading import Lock

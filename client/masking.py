@@ -5,8 +5,6 @@ Order: `channel_key`, `round_keys`, then each round `begin`, `mask`, `agree` (ma
 signatures and this site's own memory of the round before anything secret is used.
 """
 
-# ruff: noqa: A002 - the protocol's word for a round's number is round
-
 import os
 from functools import partial
 

@@ -1,7 +1,7 @@
 """What a coordinator needs to go on after a crash, saved in one atomic step.
 
-The number of the next secure-sum round is saved *before* the round begins, so a coordinator that
-died in a round never asks for that round again: a failed round is skipped, not retried.
+A run that goes on from a checkpoint skips the round that may have begun after it was saved (see
+:meth:`server.study_run.RunState.after_crash`): a failed round is skipped, never retried.
 """
 
 import json
@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from server.aggregation import ServerState
+from server.study_run import RunState
 from shared.atomic_file import write_atomically
 from shared.errors import SettingsError
 
@@ -24,36 +25,33 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """State between two rounds.
-
-    ``next_round`` is the number the next secure sum will use; ``normalisation`` is empty until the
-    sites' statistics have been summed; ``history`` holds one JSON record a finished round.
-    """
+    """A run between two rounds; ``history`` holds one JSON record for each finished round."""
 
     study_digest: bytes
     run_id: bytes
-    next_round: int
-    state: ServerState
-    normalisation: bytes = b""
+    state: RunState
     history: tuple[dict[str, Any], ...] = ()
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write the checkpoint so that a crash leaves either the old one or the new one."""
+    run = checkpoint.state
     facts = {
         "format": FORMAT,
         "study_digest": checkpoint.study_digest.hex(),
         "run_id": checkpoint.run_id.hex(),
-        "next_round": checkpoint.next_round,
-        "steps": checkpoint.state.steps,
+        "next_round": run.next_round,
+        "trained": run.trained,
+        "finished": run.finished,
+        "steps": run.server.steps,
         "history": checkpoint.history,
     }
     tensors: dict[str, NDArray[Any]] = {
-        "weights": checkpoint.state.weights_D,
-        "average": checkpoint.state.average_D,
-        "momentum": checkpoint.state.momentum_D,
-        "second_moment": checkpoint.state.second_moment_D,
-        "normalisation": np.frombuffer(checkpoint.normalisation, dtype=np.uint8),
+        "weights": run.server.weights_D,
+        "average": run.server.average_D,
+        "momentum": run.server.momentum_D,
+        "second_moment": run.server.second_moment_D,
+        "normalisation": np.frombuffer(run.normalisation, dtype=np.uint8),
     }
     write_atomically(folder / FILE_NAME, save(tensors, metadata={"consilium": json.dumps(facts)}))
 
@@ -76,7 +74,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
                 f"{path}: format {facts['format']} is not {FORMAT}, which this version reads; "
                 "finish the run with the version that began it, or choose another folder"
             )
-        state = ServerState(
+        server = ServerState(
             weights_D=tensors["weights"],
             average_D=tensors["average"],
             momentum_D=tensors["momentum"],
@@ -86,9 +84,13 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         return Checkpoint(
             study_digest=bytes.fromhex(facts["study_digest"]),
             run_id=bytes.fromhex(facts["run_id"]),
-            next_round=facts["next_round"],
-            state=state,
-            normalisation=tensors["normalisation"].tobytes(),
+            state=RunState(
+                server=server,
+                normalisation=tensors["normalisation"].tobytes(),
+                next_round=facts["next_round"],
+                trained=facts["trained"],
+                finished=facts["finished"],
+            ),
             history=tuple(facts["history"]),
         )
     except (SafetensorError, KeyError, ValueError, TypeError) as error:

@@ -1,7 +1,5 @@
 """One question to several sites, and the book of what happened in a round."""
 
-# ruff: noqa: A002 - the protocol's word for a round's number is round
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ In a steady round the keys came with the last round's shares and nothing is aske
 absent is asked for its channel key; if it has a new one, all sites deal new shares.
 """
 
-# ruff: noqa: A002 - the protocol's word for a round's number is round
-
 from server.exchange import RoundLog, ask, require_sites
 from server.sites import Sites
 from shared import transcript

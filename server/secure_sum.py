@@ -4,8 +4,6 @@ The coordinator adds masked vectors as they arrive and keeps none. A round eithe
 sum over its survivors or is void; a void round is never retried, the next one has fresh keys.
 """
 
-# ruff: noqa: A002 - the protocol's word for a round's number is round
-
 import os
 import time
 from collections.abc import Mapping, Sized

@@ -5,8 +5,6 @@ every symmetric key, AES-256-GCM seals what one site sends another through the c
 Secret objects here print nothing, compare by identity and refuse to be pickled or copied.
 """
 
-# ruff: noqa: A002 - the protocol's word for a round's number is round
-
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

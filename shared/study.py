@@ -206,7 +206,7 @@ class Study(Part):
         """Fewest sites whose sum may be released: the study's, or the threshold, never below 3."""
         if self.aggregation.minimum_sites is not None:
             return self.aggregation.minimum_sites
-        return max(MINIMUM_SITES, self.threshold)
+        return max(MINIMUM_SITES, self.threshold, self.aggregation.tolerated_collusion + 2)
 
     @property
     def threshold(self) -> int:
@@ -272,7 +272,7 @@ def parse_study(text: str, *, where: str = "study") -> Study:
     return _validate(content, where)
 
 
-def with_changes(study: Study, **tables: dict[str, object]) -> Study:
+def with_changes(study: Study, /, **tables: dict[str, object]) -> Study:
     """Return the study with some keys of some tables replaced, validated again.
 
     Example: ``with_changes(study, privacy={"epsilon": 3.0})``; top-level keys go under ``study``.

@@ -4,8 +4,6 @@ Every statement is a label, a count and length-prefixed parts, so no two differe
 share an encoding, and a signature made for one purpose never verifies for another.
 """
 
-# ruff: noqa: A002 - the protocol's word for a round's number is round
-
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -6,8 +6,6 @@ honest updates follow from all that: it rebuilds every secret for which it holds
 takes known masks off, and keeps what no unknown mask covers.
 """
 
-# ruff: noqa: A001, A002 - the protocol's word for a round's number is round
-
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Sites of a run in this process: the real protocol at both ends, bytes in between."""
 
-# ruff: noqa: A002 - the protocol's word for a round's number is round
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace

@@ -1,4 +1,3 @@
-# ruff: noqa: A001, A002 - the protocol's word for a round's number is round
 import multiprocessing
 import sqlite3
 import stat

@@ -1,4 +1,3 @@
-# ruff: noqa: A002 - the protocol's word for a round's number is round
 import copy
 import gc
 import logging

@@ -1,7 +1,5 @@
 """Every way to lose sites: the sum is exact, or refused with the reason."""
 
-# ruff: noqa: A002 - the protocol's word for a round's number is round
-
 import random
 from itertools import product
 

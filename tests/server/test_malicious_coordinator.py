@@ -1,7 +1,5 @@
 """No interleaving, replay or lie reveals more than one permitted sum a round."""
 
-# ruff: noqa: A002 - the protocol's word for a round's number is round
-
 import tempfile
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A site that breaks the protocol is named and left out, or the round is void; no sum is wrong."""
 
-# ruff: noqa: A002 - the protocol's word for a round's number is round
-
 import gc
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Breaks published or executed against other implementations, tried on this one."""
 
-# ruff: noqa: A001 - the protocol's word for a round's number is round
-
 import math
 import os
 import zlib

@@ -1,4 +1,3 @@
-# ruff: noqa: A001 - the protocol's word for a round's number is round
 from itertools import combinations
 
 import numpy as np

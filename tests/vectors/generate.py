@@ -6,8 +6,6 @@ msgpack are written out here; SHA-2 and HMAC come from the standard library. Run
 ``python tests/vectors/generate.py`` to write ``secure_sum.json`` beside this file.
 """
 
-# ruff: noqa: A002, T201 - a short script that prints, in the words of the protocol
-
 import hashlib
 import hmac
 import json

@@ -1,0 +1,5 @@
+"""``python -m client`` is ``consilium-site``."""
+
+from client.cli import main
+
+main()

@@ -1,0 +1,188 @@
+"""What a site computes for one round: a bounded vector with its privacy noise already in it.
+
+Guarantee: every segment that leaves has the noise that the release charged to the ledger claims,
+drawn from a fresh cryptographic keystream. Only in a study without privacy are rounding and
+sampling drawn from the study's seed, so that such a run can be repeated bit for bit.
+"""
+
+import secrets
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.cohort import Cohort, training_shards, validation_shards
+from client.features import PatientTensors
+from client.ledger import Release
+from client.scoring import validation_sums
+from client.statistics import clipped_sum, patient_contributions
+from client.training import TrainingSet, clipped_gradient_sum, train_locally
+from client.update import clip_update, weight_difference
+from shared.distributed import noise_share, noisy_sum
+from shared.fixed_point import VectorSpec, encode
+from shared.masks import Keystream
+from shared.model import RecurrentModel, build_model
+from shared.normalisation import Normalisation, statistics_clip
+from shared.privacy import PrivacyEvent, plan
+from shared.round_contents import (
+    Purpose,
+    RoundConfiguration,
+    metrics_noise,
+    statistics_noise,
+    update_share,
+    vector_spec,
+)
+from shared.study import Study
+from shared.transcript import digest
+from shared.variables import feature_names
+from shared.weights import load_vector, parameter_count, to_vector
+
+Vector = NDArray[np.float64]
+
+
+class Contributor:
+    """A site's computations for one study, on one cohort.
+
+    Args:
+        site: the site's name in the study.
+        study: the approved study.
+        cohort: the site's patients.
+    """
+
+    def __init__(self, site: str, study: Study, cohort: Cohort) -> None:
+        self._site, self._study, self._cohort = site, study, cohort
+        self._plan = plan(study)
+        self._parameters = parameter_count(self._model())
+        self._normalisation = b""
+        self._tensors: tuple[PatientTensors, PatientTensors | None] | None = None
+
+    @property
+    def weight(self) -> int:
+        """The site's patients in training, at most the study's ``max_weight``."""
+        return min(self._cohort.training.patients, self._study.aggregation.max_weight)
+
+    def spec(self, asked: RoundConfiguration) -> VectorSpec:
+        """Return the layout of the round's vector."""
+        return vector_spec(self._study, asked, parameters=self._parameters)
+
+    def releases(
+        self, asked: RoundConfiguration, round_number: int, study_hash: bytes
+    ) -> tuple[Release, ...]:
+        """Return what the round will cost, to be reserved before anything is computed."""
+        if self._plan is None:
+            return ()
+        training, held_out = training_shards(self._study), validation_shards(self._study)
+        costs: list[tuple[str, PrivacyEvent, tuple[int, int]]] = []
+        if asked.purpose is Purpose.STATISTICS:
+            costs.append(("statistics", self._plan.statistics, training))
+        if asked.purpose is Purpose.TRAINING:
+            costs.append(("training", self._plan.training_round, training))
+        if self._validates(asked):
+            costs.append(("metrics", self._plan.metrics, held_out))
+        return tuple(
+            Release(
+                study_digest=self._study.digest,
+                study_hash=study_hash,
+                study_name=self._study.name,
+                round=round_number,
+                purpose=purpose,
+                events=(event,),
+                shards=shards,
+            )
+            for purpose, event, shards in costs
+        )
+
+    def vector(
+        self, asked: RoundConfiguration, weights_D: NDArray[np.float32], round_number: int
+    ) -> NDArray[np.uint32]:
+        """Compute and encode the round's vector.
+
+        Args:
+            asked: what the round is for.
+            weights_D: global weights as received; ignored by the statistics round.
+            round_number: number of the secure sum.
+
+        Raises:
+            MessageError: weights or normalisation do not belong to this study's model.
+            EncodingError: the result is not finite or out of range, so nothing may be sent.
+        """
+        parts: dict[str, Vector | NDArray[np.int64]] = {}
+        if asked.purpose is Purpose.STATISTICS:
+            parts |= self._statistics(round_number)
+        else:
+            training, validation = self._inputs(asked.normalisation)
+            model = self._model(weights_D)
+            if self._validates(asked):
+                parts |= self._validation(model, validation, round_number)
+            if asked.purpose is Purpose.TRAINING:
+                parts["update"] = self._update(model, weights_D, training, round_number)
+        return encode(parts, self.spec(asked), self._randomness("rounding", round_number))
+
+    def _validates(self, asked: RoundConfiguration) -> bool:
+        return asked.evaluate or asked.purpose is Purpose.EVALUATION
+
+    def _statistics(self, round_number: int) -> dict[str, Vector]:
+        contribution_PS = patient_contributions(self._cohort.training, self._study)
+        sum_S = clipped_sum(contribution_PS, statistics_clip(self._study))
+        return self._noised({"statistics": sum_S}, statistics_noise(self._study), round_number)
+
+    def _validation(
+        self, model: RecurrentModel, patients: PatientTensors | None, round_number: int
+    ) -> dict[str, Vector]:
+        sums = validation_sums(model, patients, self._study)
+        return self._noised(sums, metrics_noise(self._study), round_number)
+
+    def _update(
+        self,
+        model: RecurrentModel,
+        weights_D: NDArray[np.float32],
+        patients: PatientTensors,
+        round_number: int,
+    ) -> Vector | NDArray[np.int64]:
+        """Train; return what the study's mode sums, shape (D,).
+
+        In mode ``distributed`` one step's clipped gradient sum in whole numbers, with this site's
+        share of the noise; otherwise the clipped, weighted difference to the global weights.
+        """
+        data = TrainingSet.of(patients)
+        source = self._randomness("training", round_number)
+        if self._study.privacy.mode == "distributed":
+            sum_D = clipped_gradient_sum(model, data, self._study, source=source)
+            share = noise_share(self._study, self._parameters)
+            return noisy_sum(sum_D, share, self._randomness("noise", round_number))
+        noise = self._plan.training_round.noise_multiplier if self._plan else None
+        train_locally(model, data, self._study, noise_multiplier=noise, source=source)
+        how = self._study.aggregation
+        update_D = clip_update(weight_difference(to_vector(model), weights_D), how.update_norm)
+        return update_D * update_share(self._study, self.weight)
+
+    def _noised(
+        self, parts: dict[str, Vector], deviation: float, round_number: int
+    ) -> dict[str, Vector]:
+        """Add independent Gaussian noise of this standard deviation to every coordinate."""
+        if deviation == 0:
+            return parts
+        source = self._randomness("noise", round_number)
+        return {
+            name: part + deviation * source.standard_normal(part.size)
+            for name, part in parts.items()
+        }
+
+    def _inputs(self, normalisation: bytes) -> tuple[PatientTensors, PatientTensors | None]:
+        """Return training and validation inputs under this normalisation, computed once."""
+        if self._tensors is None or normalisation != self._normalisation:
+            decoded = Normalisation.from_bytes(normalisation, self._study)
+            self._tensors = self._cohort.tensors(decoded, self._study)
+            self._normalisation = normalisation
+        return self._tensors
+
+    def _model(self, weights_D: NDArray[np.float32] | None = None) -> RecurrentModel:
+        model = build_model(self._study, len(feature_names(self._study)), seed=self._study.seed)
+        if weights_D is not None:
+            load_vector(model, weights_D)
+        return model
+
+    def _randomness(self, use: str, round_number: int) -> Keystream:
+        """Return fresh secret randomness, or the study's own where there is no privacy to keep."""
+        if self._plan is not None:
+            return Keystream(secrets.token_bytes(32))
+        return Keystream(digest("repeatable", self._study.seed, self._site, round_number, use))

@@ -1,0 +1,51 @@
+"""What a study would mean for this hospital, in plain words, before anyone approves it."""
+
+from shared.privacy import plan
+from shared.study import Study
+
+
+def review_lines(study: Study) -> list[str]:
+    """Return one sentence a line: the data used, what leaves, what it costs, who takes part."""
+    variables = list(study.variables)
+    shown = ", ".join(variables[:8]) + (f" and {len(variables) - 8} more" if variables[8:] else "")
+    tolerated = len(study.sites) - study.minimum_sites
+    return [
+        f"Study {study.name}: {study.title}.",
+        f"Digest {study.digest.hex()}: approving means approving this and nothing else.",
+        *([study.purpose] if study.purpose else []),
+        f"Data used: source {study.data.source}, the first {study.data.window_h} h of each stay, "
+        f"{len(variables)} variables ({shown}), label {study.data.label}.",
+        f"It takes at least {study.data.minimum_patients} patients of yours to take part.",
+        "What leaves: in each round one masked vector that only the sum over sites opens; your "
+        "number of patients and your statistics are inside it. No record, no key, no plain update.",
+        *_privacy_lines(study),
+        f"Who takes part: {', '.join(study.sites)}.",
+        f"A sum is opened only over {study.minimum_sites} sites or more; {tolerated} of "
+        f"{len(study.sites)} may fail in a round. It stays secret from the coordinator and up to "
+        f"{study.aggregation.tolerated_collusion} colluding site(s), {study.aggregation.profile} "
+        "profile.",
+        f"How long: {study.rounds} rounds of {study.training.local_steps} training steps.",
+    ]
+
+
+def _privacy_lines(study: Study) -> list[str]:
+    costs = plan(study)
+    if costs is None:
+        return [
+            "Privacy: NONE. The model may remember single patients; right only for data that is "
+            "public already."
+        ]
+    noise = costs.training_round.noise_multiplier
+    against = "everybody, the other sites included"
+    if study.privacy.mode == "distributed":
+        against = (
+            f"the coordinator and up to {study.aggregation.tolerated_collusion} other site(s) "
+            "together; the noise is shared among the sites"
+        )
+    return [
+        f"Privacy: each of your patients is protected with epsilon {costs.epsilon:.3g} at delta "
+        f"{costs.delta:g} over the whole study, statistics included, however many stays they have "
+        f"(mode {study.privacy.mode}, noise multiplier {noise:.3g}, clip norm "
+        f"{study.privacy.clip_norm:g}). It holds against {against}. Your ledger holds the budget; "
+        "nobody else can spend it.",
+    ]

@@ -1,0 +1,170 @@
+"""One site's part in one study: every message comes in through :meth:`Session.handle`.
+
+The datum's way: records -> grid -> tensors -> (ledger: reserve) -> train -> clip -> encode -> mask.
+Nothing that has not passed the ledger and the mask is ever returned.
+"""
+
+import hmac
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from client.cohort import Cohort
+from client.contribution import Contributor
+from client.journal import RoundJournal
+from client.ledger import Ledger
+from client.masking import SiteMasking
+from client.policy import Policy
+from shared.errors import ConsiliumError, PolicyError, ProtocolError
+from shared.keys import IdentityKey, Roster
+from shared.messages import (
+    Action,
+    AgreeRequest,
+    ChannelRequest,
+    KeysRequest,
+    Refusal,
+    UnmaskRequest,
+    UpdateRequest,
+)
+from shared.round_contents import RoundConfiguration, sum_parameters
+from shared.study import Study
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteState:
+    """What a site keeps on disk and in its vault, opened.
+
+    ``split_key`` parts patients into shards, the same way in every study; see
+    :mod:`client.cohort`.
+    """
+
+    identity: IdentityKey
+    ledger: Ledger
+    journal: RoundJournal
+    split_key: bytes
+
+
+class Session:
+    """A site that has approved one study and answers one coordinator about it.
+
+    Args:
+        site: this site's name in the study.
+        study: the study as approved here; a message about any other study is refused.
+        roster: the sites and their identity keys, as pinned here.
+        read: reads and checks this site's patients; called once, at first use.
+        policy: what this hospital allows.
+        state: keys, ledger and journal.
+    """
+
+    def __init__(
+        self,
+        *,
+        site: str,
+        study: Study,
+        roster: Roster,
+        read: Callable[[], Cohort],
+        policy: Policy,
+        state: SiteState,
+    ) -> None:
+        policy.check_study(study)
+        self.site, self._study, self._roster = site, study, roster
+        self._read, self._state = read, state
+        self._masking: SiteMasking | None = None
+        self._busy = threading.Lock()
+        self._answers: dict[Action, Callable[[bytes], bytes]] = {
+            Action.CHANNEL: self._open_channel,
+            Action.KEYS: self._make_keys,
+            Action.UPDATE: self._contribute,
+            Action.AGREE: self._agree,
+            Action.UNMASK: self._unmask,
+        }
+
+    def handle(self, action: Action, body: bytes) -> bytes:
+        """Answer one message; a refusal is an answer too, and says why in one sentence.
+
+        A defect in this code is logged here and refused without any detail, because an unforeseen
+        error's text may quote a patient's data.
+        """
+        with self._busy:
+            try:
+                return self._answers[action](body)
+            except ConsiliumError as error:
+                log.warning("%s refused %s: %s", self.site, action.value, error)
+                code, sentence = type(error).__name__, str(error)
+            except Exception:
+                log.exception("%s failed on %s", self.site, action.value)
+                code, sentence = "Defect", "the site met an unforeseen error; see the site's log"
+            return Refusal(site=self.site, code=code, sentence=sentence[:1000]).to_bytes()
+
+    @cached_property
+    def cohort(self) -> Cohort:
+        """The site's patients, read at first use.
+
+        Raises:
+            DataError: the data cannot serve this study.
+        """
+        return self._read()
+
+    @cached_property
+    def _contributor(self) -> Contributor:
+        return Contributor(self.site, self._study, self.cohort)
+
+    def _open_channel(self, body: bytes) -> bytes:
+        request = ChannelRequest.from_bytes(body)
+        if not hmac.compare_digest(request.study_digest, self._study.digest):
+            raise PolicyError(
+                f"site {self.site} has not approved study {request.study_digest.hex()[:16]}; "
+                f"it approved {self._study.digest.hex()[:16]} ({self._study.name})"
+            )
+        parameters = sum_parameters(self._study, self._roster, request.run_id)
+        if request.study_hash != parameters.study_hash:
+            raise PolicyError(
+                f"site {self.site} has pinned another roster or other parameters than the "
+                "coordinator; compare the roster's fingerprints at both ends"
+            )
+        _ = self.cohort  # refuse now, not in the middle of a round, if the data cannot serve
+        if self._masking is None or self._masking.parameters != parameters:
+            self._masking = SiteMasking(
+                self.site, self._state.identity, parameters, self._state.journal, threads=1
+            )
+        return self._masking.channel_key(request).to_bytes()
+
+    def _make_keys(self, body: bytes) -> bytes:
+        return self._opened().round_keys(KeysRequest.from_bytes(body)).to_bytes()
+
+    def _contribute(self, body: bytes) -> bytes:
+        """Take part in one round: verify, charge, compute, mask."""
+        request = UpdateRequest.from_bytes(body)
+        masking = self._opened()
+        masking.begin(request)
+        asked = RoundConfiguration.from_bytes(request.configuration)
+        releases = self._contributor.releases(asked, request.round, request.study_hash)
+        for release in releases:
+            self._state.ledger.reserve(
+                release,
+                study_epsilon=self._study.privacy.epsilon,
+                study_delta=self._study.privacy.delta,
+            )
+        weights_D = np.frombuffer(request.model, dtype="<f4").astype(np.float32)
+        vector = self._contributor.vector(asked, weights_D, request.round)
+        masked = masking.mask(vector, self._contributor.weight, self._contributor.spec(asked))
+        for release in releases:
+            self._state.ledger.confirm(release)
+        return masked.to_bytes()
+
+    def _agree(self, body: bytes) -> bytes:
+        return self._opened().agree(AgreeRequest.from_bytes(body)).to_bytes()
+
+    def _unmask(self, body: bytes) -> bytes:
+        return self._opened().unmask(UnmaskRequest.from_bytes(body)).to_bytes()
+
+    def _opened(self) -> SiteMasking:
+        if self._masking is None:
+            raise ProtocolError(f"site {self.site} has no open run; ask for its channel key first")
+        return self._masking

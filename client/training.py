@@ -1,0 +1,258 @@
+"""Local training at a hospital, with patient-level differential privacy or without.
+
+The main path: sample patients -> one forward and backward -> every patient's gradient clipped, all
+summed -> noise from a cryptographic keystream -> optimiser. The steps mean what they mean in
+Opacus's ``DPOptimizer`` (Abadi et al. 2016, algorithm 1): noise of standard deviation
+noise_multiplier * clip_norm on the sum, divided by the *expected* number of sampled patients.
+
+What is randomised here is what the accountant counts: each patient takes part in each step with
+probability ``sampling_rate``, independently of everything; all of a patient's stays come along and
+form one contribution. An empty sample is a sample.
+
+Nothing here touches a global random state or torch's settings, so sites may train in parallel
+threads.
+
+Legend: N stays, P patients, T steps, F features, K outputs, d parameters.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from client.features import PatientTensors
+from client.optimizers import Optimizer
+from shared.bookkeeping import Bookkeeping
+from shared.masks import Keystream
+from shared.model import RecurrentModel
+from shared.study import Study
+
+PIECE_NUMBERS = 1 << 24  # intermediate numbers held at once in a step: 64 MiB of float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """Stays arranged for sampling patients; ``y`` has first axis N.
+
+    ``rows_N`` lists stays patient by patient; patient p's are those from ``start_P1[p]`` up to
+    ``start_P1[p + 1]``.
+    """
+
+    x_NTF: Tensor
+    mask_NT: Tensor
+    y: Tensor
+    patient_N: Tensor
+    patients: int
+    rows_N: NDArray[np.int64] = field(init=False, repr=False)
+    start_P1: NDArray[np.int64] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        patient_N = self.patient_N.numpy()
+        stays_P = np.bincount(patient_N, minlength=self.patients)
+        object.__setattr__(self, "rows_N", np.argsort(patient_N, kind="stable"))
+        object.__setattr__(self, "start_P1", np.concatenate([[0], np.cumsum(stays_P)]))
+
+    @classmethod
+    def of(cls, patients: PatientTensors) -> Self:
+        """Arrange a cohort's tensors."""
+        return cls(
+            x_NTF=patients.x_NTF,
+            mask_NT=patients.mask_NT.bool(),
+            y=patients.y_N,
+            patient_N=patients.patient_N.long(),
+            patients=patients.patients,
+        )
+
+    def __repr__(self) -> str:
+        return f"TrainingSet({len(self.x_NTF)} stays of {self.patients} patients)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalTraining:
+    """What happened; for this site's own eyes, since nothing in it has noise.
+
+    sampled: patients in each step. mean_loss: of the sampled stays before their step; NaN if none.
+    """
+
+    steps: int
+    sampled: tuple[int, ...]
+    mean_loss: float
+
+
+def train_locally(
+    model: RecurrentModel,
+    data: TrainingSet,
+    study: Study,
+    *,
+    noise_multiplier: float | None,
+    source: Keystream,
+) -> LocalTraining:
+    """Train ``model`` in place for the study's ``local_steps``.
+
+    Args:
+        model: the global model as received.
+        data: this site's training patients.
+        study: training and privacy settings.
+        noise_multiplier: noise standard deviation / clip norm; None trains without privacy, and
+            then the result depends on model, data, study and source alone (on one torch thread).
+        source: sampling, dropout and noise are drawn from it; secret and fresh under privacy.
+
+    Raises:
+        PrivacyError: a gradient is not finite.
+    """
+    expected = study.training.sampling_rate * data.patients
+    clip_norm = None if noise_multiplier is None else study.privacy.clip_norm
+    weights_D = _flat([parameter.detach() for parameter in model.parameters()])
+    optimizer = Optimizer(study.training, weights_D)
+    model.train()
+    sampled, losses = [], []
+    for _ in range(study.training.local_steps):
+        chosen = sample_patients(data.patients, study.training.sampling_rate, source)
+        gradient_D, loss_B = _gradient_sum(model, data, chosen, clip_norm, source)
+        if noise_multiplier is not None and clip_norm is not None:
+            gradient_D = _noised(gradient_D, noise_multiplier * clip_norm, source)
+        optimizer.step(gradient_D / expected)
+        _write(model, weights_D)
+        sampled.append(len(chosen))
+        losses.append(loss_B)
+    every = np.concatenate(losses)
+    mean_loss = float(every.mean()) if every.size else math.nan
+    return LocalTraining(steps=len(sampled), sampled=tuple(sampled), mean_loss=mean_loss)
+
+
+def clipped_gradient_sum(
+    model: RecurrentModel, data: TrainingSet, study: Study, *, source: Keystream
+) -> NDArray[np.float64]:
+    """Return the sum (d,) of the clipped gradients of one Poisson sample of patients, no noise.
+
+    Guarantee: one patient changes the sum by at most ``clip_norm`` in L2 norm, to float32 rounding.
+
+    Raises:
+        PrivacyError: a gradient is not finite.
+    """
+    model.train()
+    chosen = sample_patients(data.patients, study.training.sampling_rate, source)
+    gradient_D, _ = _gradient_sum(model, data, chosen, study.privacy.clip_norm, source)
+    result: NDArray[np.float64] = gradient_D.double().numpy()
+    return result
+
+
+def sample_patients(patients: int, rate: float, source: Keystream) -> NDArray[np.int64]:
+    """Return the patients of one Poisson sample: each independently with probability ``rate``."""
+    return np.flatnonzero(source.uniform_float64(patients) < rate)
+
+
+def predict(
+    model: RecurrentModel, x_NTF: Tensor, mask_NT: Tensor, *, rows: int = 512
+) -> NDArray[np.float64]:
+    """Return scores (N, K), or (N, T, K) per step, ``rows`` stays at a time."""
+    model.eval()
+    with torch.no_grad():
+        parts = [
+            model.scores(model(x_NTF[start : start + rows], mask_NT[start : start + rows]))
+            for start in range(0, len(x_NTF), rows)
+        ]
+    scores: NDArray[np.float64] = torch.cat(parts).double().numpy()
+    return scores
+
+
+def predict_with_loss(
+    model: RecurrentModel, patients: PatientTensors, *, rows: int = 512
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return scores as :func:`predict`, and every stay's loss (N,)."""
+    model.eval()
+    scores, losses = [], []
+    with torch.no_grad():
+        for start in range(0, len(patients.x_NTF), rows):
+            piece = slice(start, start + rows)
+            mask_NT = patients.mask_NT[piece]
+            logits = model(patients.x_NTF[piece], mask_NT)
+            scores.append(model.scores(logits))
+            losses.append(model.loss_per_stay(logits, patients.y_N[piece], mask_NT))
+    return torch.cat(scores).double().numpy(), torch.cat(losses).double().numpy()
+
+
+def _gradient_sum(
+    model: RecurrentModel,
+    data: TrainingSet,
+    chosen: NDArray[np.int64],
+    clip_norm: float | None,
+    source: Keystream,
+) -> tuple[Tensor, NDArray[np.float64]]:
+    """Return the summed gradients (d,) of the chosen patients, clipped or not, and their losses."""
+    parameters = list(model.parameters())
+    total_D = torch.zeros(sum(p.numel() for p in parameters), dtype=parameters[0].dtype)
+    generator = _dropout_generator(model, source)
+    losses = [np.empty(0)]
+    for piece in _pieces(model, data, chosen):
+        rows_B, patient_B = _stays(data, piece)
+        mask_BT = data.mask_NT[rows_B]
+        books = None if clip_norm is None else Bookkeeping()
+        logits = model(data.x_NTF[rows_B], mask_BT, books=books, generator=generator)
+        loss_B = model.loss_per_stay(logits, data.y[rows_B], mask_BT)
+        if books is None or clip_norm is None:
+            sums = list(torch.autograd.grad(loss_B.sum(), parameters))
+        else:
+            loss_B.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            sums, _ = books.clipped_sums(parameters, patient_B, len(piece), clip_norm)
+        total_D += _flat(sums)
+        losses.append(loss_B.detach().double().numpy())
+    return total_D, np.concatenate(losses)
+
+
+def _pieces(
+    model: RecurrentModel, data: TrainingSet, chosen: NDArray[np.int64]
+) -> Iterator[NDArray[np.int64]]:
+    """Part the chosen patients so that a piece's intermediate values fit ``PIECE_NUMBERS``."""
+    steps, features = data.x_NTF.shape[1:]
+    recurrent = model.recurrent
+    width = features + 8 * recurrent.hidden * recurrent.layers * (1 + recurrent.bidirectional)
+    most_stays = max(1, PIECE_NUMBERS // (steps * width))
+    stays_C = np.diff(data.start_P1)[chosen]
+    number_C = np.cumsum(stays_C) // most_stays
+    for number in np.unique(number_C):
+        yield chosen[number_C == number]
+
+
+def _stays(data: TrainingSet, piece: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Return the rows (B,) of these patients' stays, and each row's place (B,) in ``piece``."""
+    starts, stays = data.start_P1[piece], data.start_P1[piece + 1] - data.start_P1[piece]
+    patient_B = np.repeat(np.arange(len(piece)), stays)
+    within_B = np.arange(len(patient_B)) - np.repeat(np.cumsum(stays) - stays, stays)
+    rows_B = data.rows_N[np.repeat(starts, stays) + within_B]
+    return torch.from_numpy(rows_B), torch.from_numpy(patient_B)
+
+
+def _noised(sum_D: Tensor, deviation: float, source: Keystream) -> Tensor:
+    """Add Gaussian noise made of four draws, as Opacus's secure mode does.
+
+    One floating-point draw betrays its exact inputs; guessing four of them from their sum is out of
+    reach (Holohan & Braghin 2021, section 5.1).
+    """
+    noise_D = source.standard_normal(4 * len(sum_D)).reshape(4, -1).sum(axis=0)
+    return (sum_D.double() + torch.from_numpy(noise_D).mul_(deviation / 2)).to(sum_D.dtype)
+
+
+def _dropout_generator(model: RecurrentModel, source: Keystream) -> Generator | None:
+    if model.dropout == 0:
+        return None
+    return Generator().manual_seed(int.from_bytes(source.bytes(7), "little"))
+
+
+def _flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def _write(model: RecurrentModel, weights_D: Tensor) -> None:
+    """Copy the flat weights into the model."""
+    parameters = list(model.parameters())
+    with torch.no_grad():
+        for parameter, part in zip(
+            parameters, torch.split(weights_D, [p.numel() for p in parameters]), strict=True
+        ):
+            parameter.copy_(part.view_as(parameter))

@@ -1,0 +1,5 @@
+"""``python -m server`` is ``consilium-coordinator``."""
+
+from server.cli import main
+
+main()

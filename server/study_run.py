@@ -1,0 +1,222 @@
+"""A whole federation on one screen: :func:`run_study` asks, sums, steps, and yields each round.
+
+The caller saves checkpoints, shows progress and decides when to stop; nothing here logs or writes.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server import aggregation
+from server.aggregation import ServerState
+from server.evaluation import FederatedMetrics, federated_metrics
+from server.plausibility import check_norm, norm_bound
+from server.secure_sum import SecureSum, SumResult
+from server.sites import Sites
+from shared.distributed import noise_share
+from shared.errors import RoundVoidError
+from shared.normalisation import Normalisation
+from shared.round_contents import (
+    Purpose,
+    RoundConfiguration,
+    statistics_noise,
+    update_share,
+    vector_spec,
+)
+from shared.study import Study
+from shared.sum_parameters import SumParameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """Where a run stands between two rounds.
+
+    Attributes:
+        server: global weights and the optimiser's memory.
+        normalisation: encoded, empty until the sites' statistics have been summed.
+        next_round: number of the next secure sum; numbers are never used twice.
+        trained: training rounds so far, void ones included.
+        finished: nothing is left to do.
+    """
+
+    server: ServerState
+    normalisation: bytes = b""
+    next_round: int = 1
+    trained: int = 0
+    finished: bool = False
+
+    def after_crash(self, study: Study) -> "RunState":
+        """Return the state to go on from: the round that may have begun is skipped.
+
+        With privacy on, sites may have charged it, so it counts as one of the study's rounds.
+        """
+        charged = study.privacy.mode != "none" and self.normalisation != b""
+        return replace(self, next_round=self.next_round + 1, trained=self.trained + int(charged))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundResult:
+    """What one round gave.
+
+    Attributes:
+        number: of the secure sum; the statistics round is usually 1.
+        purpose: why vectors were summed.
+        state: the run's state after this round (unchanged when the round was void).
+        void: why the round gave nothing, or None.
+        survivors: sites in the sum; ``refusals`` holds the others' reasons where they gave one.
+        patients: training patients of the survivors.
+        update_norm: L2 norm of the mean update; 0 unless a training round.
+        metrics: on the sites' validation patients, of the weights the round began with.
+        bytes_up: bytes each site sent; ``bytes_down`` each received.
+        seconds: time of the whole round; ``phases`` of each exchange.
+    """
+
+    number: int
+    purpose: Purpose
+    state: RunState
+    void: str | None = None
+    survivors: tuple[str, ...] = ()
+    refusals: dict[str, str] = field(default_factory=dict)
+    patients: int = 0
+    update_norm: float = 0.0
+    metrics: FederatedMetrics | None = None
+    bytes_up: dict[str, int] = field(default_factory=dict)
+    bytes_down: dict[str, int] = field(default_factory=dict)
+    phases: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def run_study(
+    study: Study, parameters: SumParameters, sites: Sites, state: RunState
+) -> Iterator[RoundResult]:
+    """Run the study from ``state`` to its end; yield the result of every round.
+
+    A void round is skipped and counts as one of the study's rounds: sites may have charged it, and
+    asking again for the same update could reveal one site's share of it.
+
+    Raises:
+        RoundVoidError: the channels could not be opened, or the statistics could not be summed.
+    """
+    secure_sum = SecureSum(parameters, sites, timeout_s=study.aggregation.round_timeout_s)
+    secure_sum.open(round=state.next_round)
+    if not state.normalisation:
+        result = run_round(study, secure_sum, state, Purpose.STATISTICS)
+        yield result
+        if result.void is not None:
+            raise RoundVoidError(f"the sites' statistics could not be summed: {result.void}")
+        state = result.state
+    while state.trained < study.rounds:
+        result = run_round(study, secure_sum, state, Purpose.TRAINING)
+        yield result
+        state = result.state
+    if study.evaluation.validation_fraction > 0 and not state.finished:
+        yield run_round(study, secure_sum, state, Purpose.EVALUATION)
+
+
+def run_round(
+    study: Study, secure_sum: SecureSum, state: RunState, purpose: Purpose
+) -> RoundResult:
+    """Run one secure sum and apply it; a void round leaves weights and normalisation unchanged."""
+    began = time.monotonic()
+    asked = RoundConfiguration(
+        purpose=purpose,
+        evaluate=purpose is Purpose.TRAINING and evaluates(study, state.trained),
+        normalisation=state.normalisation,
+    )
+    weights_D = state.server.weights_D
+    if purpose is Purpose.EVALUATION:
+        weights_D = state.server.model_weights
+    after = replace(
+        state,
+        next_round=state.next_round + 1,
+        trained=state.trained + int(purpose is Purpose.TRAINING),
+        finished=purpose is Purpose.EVALUATION,
+    )
+    try:
+        total = secure_sum.sum(
+            round=state.next_round,
+            spec=vector_spec(study, asked, parameters=weights_D.size),
+            model=weights_D.astype("<f4").tobytes(),
+            configuration=asked.to_bytes(),
+        )
+        _check_plausible(study, total)
+    except RoundVoidError as error:
+        return RoundResult(
+            number=state.next_round,
+            purpose=purpose,
+            state=after,
+            void=str(error),
+            seconds=time.monotonic() - began,
+        )
+    return RoundResult(
+        number=state.next_round,
+        purpose=purpose,
+        state=_apply(study, after, purpose, total),
+        survivors=total.survivors,
+        refusals=dict(total.refusals),
+        patients=total.weight,
+        update_norm=float(np.linalg.norm(_mean_update(study, total))),
+        metrics=federated_metrics(total.parts, study),
+        bytes_up=dict(total.bytes_up),
+        bytes_down=dict(total.bytes_down),
+        phases=dict(total.seconds),
+        seconds=time.monotonic() - began,
+    )
+
+
+def evaluates(study: Study, trained: int) -> bool:
+    """Tell whether the training round after ``trained`` others also brings validation counts."""
+    return study.evaluation.validation_fraction > 0 and trained % study.evaluation.every == 0
+
+
+def _apply(study: Study, state: RunState, purpose: Purpose, total: SumResult) -> RunState:
+    if purpose is Purpose.STATISTICS:
+        statistics_S = total.parts["statistics"]
+        noise = statistics_noise(study) * math.sqrt(len(total.survivors))
+        normalisation = Normalisation.from_sums(statistics_S, noise=noise)
+        return replace(state, normalisation=normalisation.to_bytes())
+    if purpose is Purpose.TRAINING:
+        mean_D = _mean_update(study, total)
+        return replace(state, server=aggregation.apply(state.server, mean_D, study.aggregation))
+    return state
+
+
+def _mean_update(study: Study, total: SumResult) -> NDArray[np.float64]:
+    """Return the survivors' weighted mean update, shape (D,); empty if the sum held none.
+
+    In mode ``distributed`` it is minus the gradient's mean over the expected number of patients.
+    """
+    if "update" not in total.parts:
+        return np.zeros(0)
+    sum_D = total.parts["update"]
+    if study.privacy.mode == "distributed":
+        return -sum_D / (study.training.sampling_rate * total.weight)
+    uniform = study.aggregation.weighting == "uniform"
+    return sum_D / (len(total.survivors) if uniform else update_share(study, total.weight))
+
+
+def _check_plausible(study: Study, total: SumResult) -> None:
+    """Refuse a sum of updates that honest, clipping sites could not have made.
+
+    Raises:
+        RoundVoidError: the norm is beyond its bound.
+    """
+    sum_D = total.parts.get("update")
+    if sum_D is None:
+        return
+    sites, how = len(total.survivors), study.aggregation
+    if study.privacy.mode == "distributed":
+        share = noise_share(study, sum_D.size)
+        clip, scale = study.privacy.clip_norm * total.weight / sites, share.scale
+        deviation = math.sqrt(sites * share.variance) / scale
+    else:
+        shares = sites if how.weighting == "uniform" else update_share(study, total.weight)
+        asked = RoundConfiguration(purpose=Purpose.TRAINING)
+        scale = vector_spec(study, asked, parameters=sum_D.size).segments[0].scale
+        clip, deviation = how.update_norm * shares / sites, 0.0
+    bound = norm_bound(length=sum_D.size, sites=sites, clip=clip, scale=scale, noise_std=deviation)
+    check_norm(sum_D, bound, name="updates")

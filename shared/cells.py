@@ -1,0 +1,274 @@
+"""Forward and backward through time of the recurrent cells: in plain PyTorch, or compiled.
+
+Each forward takes the whole sequence, each backward returns the gate gradients ("deltas") of every
+step and forms no weight gradient: what to do with the deltas is the caller's business. The
+equations are those of ``torch.nn.RNN``, ``LSTM`` and ``GRU`` (same gate order, two bias vectors).
+
+Legend: T time, N rows of the batch, D inputs, H hidden units, G gate rows (H, 4H or 3H).
+Everything here is time-major. ``keep_TN1`` is 1 where a step counts and 0 where it is padding; a
+padded step leaves the state unchanged. ``None`` means that every step counts.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from shared.kernels import through_time
+
+CellName = Literal["rnn", "lstm", "gru"]
+GATES: dict[CellName, int] = {"rnn": 1, "lstm": 4, "gru": 3}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One direction of one layer, in torch's layout: (G, D), (G, H), (G,), (G,)."""
+
+    input_GD: Tensor
+    hidden_GH: Tensor
+    input_bias_G: Tensor
+    hidden_bias_G: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """What a forward leaves for the backward.
+
+    ``states_SNH`` holds T + 1 states, the zero state first; ``gates_TNG`` are the activated gates.
+    ``beside`` is the LSTM's memory (T + 1, N, H), zero first, or the GRU's candidate's hidden part
+    (T, N, H) before the reset gate; the RNN needs neither and repeats its states.
+    """
+
+    states_SNH: Tensor
+    gates_TNG: Tensor
+    beside: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deltas:
+    """Gradients at the gates' pre-activations: as the inputs saw them, as the states saw them.
+
+    Both are (T, N, G); for RNN and LSTM they are the same tensor.
+    """
+
+    input_TNG: Tensor
+    hidden_TNG: Tensor
+
+
+def forward(cell: CellName, x_TND: Tensor, weights: Weights, keep_TN1: Tensor | None) -> Trace:
+    """Run one direction over all steps from a zero state.
+
+    In the compiled kernel where there is one for such tensors, else in PyTorch; the same to
+    rounding.
+    """
+    if through_time.serves(x_TND):
+        return _kernel_forward(cell, x_TND, weights, keep_TN1)
+    run = {"rnn": _rnn_forward, "lstm": _lstm_forward, "gru": _gru_forward}[cell]
+    return run(x_TND, weights, keep_TN1)
+
+
+def backward(
+    cell: CellName, trace: Trace, weights: Weights, keep_TN1: Tensor | None, grad_TNH: Tensor
+) -> Deltas:
+    """Return the deltas of every step, given the loss gradient of every output state.
+
+    The trace is used up: its gates may become the deltas.
+    """
+    if through_time.serves(grad_TNH):
+        return _kernel_backward(cell, trace, weights, keep_TN1, grad_TNH)
+    run = {"rnn": _rnn_backward, "lstm": _lstm_backward, "gru": _gru_backward}[cell]
+    return run(trace, weights, keep_TN1, grad_TNH)
+
+
+def _project(x_TND: Tensor, weight_GD: Tensor, bias_G: Tensor) -> Tensor:
+    """All steps' input projections (T, N, G) in one product."""
+    steps, rows, inputs = x_TND.shape
+    flat = torch.addmm(bias_G, x_TND.reshape(steps * rows, inputs), weight_GD.t())
+    return flat.view(steps, rows, -1)
+
+
+def _zero_first(x_TND: Tensor, hidden: int) -> Tensor:
+    """Space for T + 1 states with the zero state in front."""
+    states = x_TND.new_empty(x_TND.shape[0] + 1, x_TND.shape[1], hidden)
+    states[0].zero_()
+    return states
+
+
+def _hold(new_NH: Tensor, old_NH: Tensor, keep_N1: Tensor) -> None:
+    """Write the old state over the new one where the step is padding."""
+    torch.lerp(old_NH, new_NH, keep_N1, out=new_NH)
+
+
+def _kernel_forward(
+    cell: CellName, x_TND: Tensor, weights: Weights, keep_TN1: Tensor | None
+) -> Trace:
+    steps, rows, inputs = x_TND.shape
+    size = weights.hidden_GH.shape[1]
+    gates = (x_TND.view(steps * rows, inputs) @ weights.input_GD.t()).view(steps, rows, -1)
+    states = _zero_first(x_TND, size)
+    beside = states
+    if cell == "lstm":
+        beside = _zero_first(x_TND, size)
+    elif cell == "gru":
+        beside = x_TND.new_empty(steps, rows, size)
+    biases = weights.input_bias_G, weights.hidden_bias_G
+    through_time.run_forward(cell, weights.hidden_GH, *biases, keep_TN1, gates, states, beside)
+    return Trace(states_SNH=states, gates_TNG=gates, beside=beside)
+
+
+def _kernel_backward(
+    cell: CellName, trace: Trace, weights: Weights, keep_TN1: Tensor | None, grad_TNH: Tensor
+) -> Deltas:
+    deltas = trace.gates_TNG
+    hidden_deltas = torch.empty_like(deltas) if cell == "gru" else None
+    through_time.run_backward(
+        cell,
+        weights.hidden_GH,
+        keep_TN1,
+        grad_TNH,
+        deltas,
+        trace.states_SNH,
+        trace.beside,
+        hidden_deltas,
+    )
+    return Deltas(input_TNG=deltas, hidden_TNG=deltas if hidden_deltas is None else hidden_deltas)
+
+
+def _rnn_forward(x_TND: Tensor, weights: Weights, keep_TN1: Tensor | None) -> Trace:
+    bias_G = weights.input_bias_G + weights.hidden_bias_G
+    pre_TNG = _project(x_TND, weights.input_GD, bias_G)
+    states, recurrent = _zero_first(x_TND, weights.hidden_GH.shape[1]), weights.hidden_GH.t()
+    for t in range(len(pre_TNG)):
+        new = torch.addmm(pre_TNG[t], states[t], recurrent, out=states[t + 1]).tanh_()
+        if keep_TN1 is not None:
+            _hold(new, states[t], keep_TN1[t])
+    return Trace(states_SNH=states, gates_TNG=states[1:], beside=states)
+
+
+def _rnn_backward(
+    trace: Trace, weights: Weights, keep_TN1: Tensor | None, grad_TNH: Tensor
+) -> Deltas:
+    deltas = 1 - trace.gates_TNG.square()
+    if keep_TN1 is not None:
+        deltas.mul_(keep_TN1)
+    carried = torch.zeros_like(grad_TNH[0])
+    for t in reversed(range(len(grad_TNH))):
+        total = carried.add_(grad_TNH[t])
+        deltas[t].mul_(total)
+        carried = _carry(total, deltas[t], weights.hidden_GH, keep_TN1, t)
+    return Deltas(input_TNG=deltas, hidden_TNG=deltas)
+
+
+def _carry(
+    total_NH: Tensor, delta_NG: Tensor, hidden_GH: Tensor, keep_TN1: Tensor | None, t: int
+) -> Tensor:
+    """Gradient of the state before step ``t``: through the gates, or past a padded step."""
+    if keep_TN1 is None:
+        return delta_NG @ hidden_GH
+    return torch.addmm(total_NH.mul_(1 - keep_TN1[t]), delta_NG, hidden_GH)
+
+
+def _lstm_forward(x_TND: Tensor, weights: Weights, keep_TN1: Tensor | None) -> Trace:
+    size = weights.hidden_GH.shape[1]
+    bias_G = weights.input_bias_G + weights.hidden_bias_G
+    gates = _project(x_TND, weights.input_GD, bias_G)
+    states, memory = _zero_first(x_TND, size), _zero_first(x_TND, size)
+    recurrent = weights.hidden_GH.t()
+    for t in range(len(gates)):
+        gates_NG = gates[t].addmm_(states[t], recurrent)
+        gates_NG[:, : 2 * size].sigmoid_()
+        gates_NG[:, 2 * size : 3 * size].tanh_()
+        gates_NG[:, 3 * size :].sigmoid_()
+        write, forget, candidate, read = gates_NG.chunk(4, dim=1)
+        new = torch.mul(forget, memory[t], out=memory[t + 1]).addcmul_(write, candidate)
+        torch.tanh(new, out=states[t + 1]).mul_(read)
+        if keep_TN1 is not None:
+            _hold(memory[t + 1], memory[t], keep_TN1[t])
+            _hold(states[t + 1], states[t], keep_TN1[t])
+    return Trace(states_SNH=states, gates_TNG=gates, beside=memory)
+
+
+def _lstm_backward(
+    trace: Trace, weights: Weights, keep_TN1: Tensor | None, grad_TNH: Tensor
+) -> Deltas:
+    steps, rows, size = grad_TNH.shape
+    write, forget, candidate, read = trace.gates_TNG.chunk(4, dim=2)
+    before, squashed = trace.beside[:-1], trace.beside[1:].tanh()
+    # Everything that does not depend on the running gradients, for all steps at once.
+    deltas = trace.gates_TNG.new_empty(steps, rows, 4, size)
+    torch.mul(candidate, _sigmoid_slope(write), out=deltas[:, :, 0])
+    torch.mul(before, _sigmoid_slope(forget), out=deltas[:, :, 1])
+    torch.mul(write, 1 - candidate.square(), out=deltas[:, :, 2])
+    torch.mul(squashed, _sigmoid_slope(read), out=deltas[:, :, 3])
+    into_memory = read * (1 - squashed.square())
+    through = forget
+    if keep_TN1 is not None:
+        deltas.mul_(keep_TN1.unsqueeze(-1))
+        into_memory.mul_(keep_TN1)
+        through = torch.lerp(torch.ones_like(forget), forget, keep_TN1)
+    carried, memory_grad = grad_TNH.new_zeros(rows, size), grad_TNH.new_zeros(rows, size)
+    for t in reversed(range(steps)):
+        total = carried.add_(grad_TNH[t])
+        memory_grad.addcmul_(total, into_memory[t])
+        deltas[t, :, :3].mul_(memory_grad.unsqueeze(1))
+        deltas[t, :, 3].mul_(total)
+        memory_grad.mul_(through[t])
+        delta_NG = deltas[t].view(rows, 4 * size)
+        carried = _carry(total, delta_NG, weights.hidden_GH, keep_TN1, t)
+    flat = deltas.view(steps, rows, 4 * size)
+    return Deltas(input_TNG=flat, hidden_TNG=flat)
+
+
+def _gru_forward(x_TND: Tensor, weights: Weights, keep_TN1: Tensor | None) -> Trace:
+    size = weights.hidden_GH.shape[1]
+    gates = _project(x_TND, weights.input_GD, weights.input_bias_G)
+    states = _zero_first(x_TND, size)
+    hidden_part = x_TND.new_empty(len(gates), x_TND.shape[1], size)
+    recurrent, bias_G = weights.hidden_GH.t(), weights.hidden_bias_G
+    for t in range(len(gates)):
+        hidden_NG = torch.addmm(bias_G, states[t], recurrent)
+        hidden_part[t] = hidden_NG[:, 2 * size :]
+        gates[t, :, : 2 * size].add_(hidden_NG[:, : 2 * size]).sigmoid_()
+        reset, update, candidate = gates[t].chunk(3, dim=1)
+        candidate.addcmul_(reset, hidden_part[t]).tanh_()
+        torch.lerp(candidate, states[t], update, out=states[t + 1])
+        if keep_TN1 is not None:
+            _hold(states[t + 1], states[t], keep_TN1[t])
+    return Trace(states_SNH=states, gates_TNG=gates, beside=hidden_part)
+
+
+def _gru_backward(
+    trace: Trace, weights: Weights, keep_TN1: Tensor | None, grad_TNH: Tensor
+) -> Deltas:
+    steps, rows, size = grad_TNH.shape
+    reset, update, candidate = trace.gates_TNG.chunk(3, dim=2)
+    # Every delta is the running state gradient times a factor known beforehand.
+    input_deltas = trace.gates_TNG.new_empty(steps, rows, 3, size)
+    into_candidate = (1 - update) * (1 - candidate.square())
+    input_deltas[:, :, 2] = into_candidate
+    torch.mul(into_candidate * trace.beside, _sigmoid_slope(reset), out=input_deltas[:, :, 0])
+    torch.mul(trace.states_SNH[:-1] - candidate, _sigmoid_slope(update), out=input_deltas[:, :, 1])
+    through = update
+    if keep_TN1 is not None:
+        input_deltas.mul_(keep_TN1.unsqueeze(-1))
+        through = torch.lerp(torch.ones_like(update), update, keep_TN1)
+    hidden_deltas = input_deltas.clone()
+    hidden_deltas[:, :, 2].mul_(reset)
+    totals = torch.empty_like(grad_TNH)
+    carried = grad_TNH.new_zeros(rows, size)
+    for t in reversed(range(steps)):
+        total = torch.add(carried, grad_TNH[t], out=totals[t])
+        hidden_deltas[t].mul_(total.unsqueeze(1))
+        delta_NG = hidden_deltas[t].view(rows, 3 * size)
+        carried = torch.addmm(total * through[t], delta_NG, weights.hidden_GH)
+    input_deltas.mul_(totals.unsqueeze(2))
+    return Deltas(
+        input_TNG=input_deltas.view(steps, rows, 3 * size),
+        hidden_TNG=hidden_deltas.view(steps, rows, 3 * size),
+    )
+
+
+def _sigmoid_slope(activated: Tensor) -> Tensor:
+    """Derivative of the sigmoid in terms of its own value."""
+    return activated * (1 - activated)

@@ -1,0 +1,92 @@
+"""Find, build and load the compiled kernel; say in one sentence what is in use and why.
+
+The kernel is looked for beside its source (put there by a build), then among those compiled before
+for the same source, compiler flags and kind of machine, then it is compiled with the C compiler
+named by ``CC`` (default: cc, gcc or clang, whichever there is). ``CONSILIUM_KERNEL=off`` leaves it
+out. Nothing fails without it: the cells run in plain PyTorch with the same results.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+SOURCES = ("through_time.c", "through_time.h")
+FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-ffp-contract=fast", "-Wno-psabi")
+VARIANTS = ("portable", "avx2", "avx512")
+COMPILE_TIMEOUT_S = 120.0
+OFF = "CONSILIUM_KERNEL"
+
+
+@dataclass(frozen=True)
+class KernelStatus:
+    """Which variant of the kernel is in use (None: plain PyTorch), and why, in one sentence."""
+
+    variant: str | None
+    sentence: str
+
+
+@functools.cache
+def load_kernel() -> tuple[ctypes.CDLL | None, KernelStatus]:
+    """Return the kernel's library, or None, and the status; done once in a process."""
+    if os.environ.get(OFF, "") == "off":
+        return None, KernelStatus(None, f"recurrent cells run in plain PyTorch: {OFF} is off")
+    try:
+        path = _find_or_build()
+        library = ctypes.CDLL(str(path))
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return None, KernelStatus(None, f"recurrent cells run in plain PyTorch: {reason}")
+    library.consilium_keep_memory()
+    variant = VARIANTS[library.consilium_level()]
+    sentence = f"recurrent cells run in the compiled kernel, variant {variant}, from {path}"
+    return library, KernelStatus(variant, sentence)
+
+
+def kernel_status() -> KernelStatus:
+    """Say which variant is in use and why, building the kernel if need be."""
+    return load_kernel()[1]
+
+
+def _find_or_build() -> Path:
+    folder = Path(__file__).resolve().parent
+    sources = [(folder / name).read_bytes() for name in SOURCES]
+    parts = [*sources, " ".join(FLAGS).encode(), platform.machine().encode()]
+    name = f"through_time-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:16]}.so"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "consilium"
+    for place in (folder / name, cache / name):
+        if place.exists() and _is_trusted(place):
+            return place
+    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return _compile(folder / SOURCES[0], cache / name)
+
+
+def _is_trusted(place: Path) -> bool:
+    """Whether only this user, or root, can have written the file."""
+    status = place.stat()
+    return status.st_uid in (os.getuid(), 0) and not status.st_mode & 0o022
+
+
+def _compile(source: Path, target: Path) -> Path:
+    """Compile to a temporary file and move it into place, so that racing processes both win."""
+    names = (os.environ.get("CC") or "cc", "gcc", "clang")
+    compiler = next((path for name in names if (path := shutil.which(name))), None)
+    if compiler is None:
+        raise FileNotFoundError("no C compiler was found; install gcc or clang to be faster")
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        built = Path(scratch) / target.name
+        subprocess.run(  # noqa: S603 - a compiler found on PATH, on our own source
+            [compiler, *FLAGS, str(source), "-o", str(built)],
+            check=True,
+            capture_output=True,
+            timeout=COMPILE_TIMEOUT_S,
+        )
+        built.chmod(0o700)
+        built.replace(target)
+    return target

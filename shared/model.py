@@ -1,0 +1,160 @@
+"""The recurrent model a study asks for: inputs, cell, pooling, head, loss and scores.
+
+Legend: N stays (rows), T steps, F features, H width of the recurrent output, O outputs.
+"""
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from shared.bookkeeping import Bookkeeping
+from shared.layers import AttentionPooling, LayerNorm, Linear
+from shared.recurrent import GRU, LSTM, RNN, drop
+from shared.study import Model, Study, Task
+
+CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
+
+
+class RecurrentModel(nn.Module):
+    """[projection] -> recurrent layers -> pooling -> [layer norm] -> dropout -> linear head.
+
+    In a per-step task there is no pooling: the head reads every step's state.
+    """
+
+    def __init__(
+        self, features: int, model: Model, task: Task, generator: Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.features, self.task, self.pooling, self.dropout = (
+            features,
+            task,
+            "none" if task.per_step else model.pooling,
+            model.dropout,
+        )
+        width = model.projection or features
+        self.projection = Linear(features, width, generator=generator) if model.projection else None
+        self.recurrent = CELLS[model.cell](
+            width,
+            model.hidden,
+            layers=model.layers,
+            bidirectional=model.bidirectional,
+            dropout=model.dropout,
+            generator=generator,
+        )
+        size = model.hidden * (2 if model.bidirectional else 1)
+        self.attention = (
+            AttentionPooling(size, generator=generator) if self.pooling == "attention" else None
+        )
+        self.norm = LayerNorm(size) if model.layer_norm else None
+        self.head = Linear(size, task.outputs, generator=generator)
+
+    def forward(
+        self,
+        x_NTF: Tensor,
+        mask_NT: Tensor,
+        *,
+        books: Bookkeeping | None = None,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        """Return logits: (N, O), or (N, T, O) in a per-step task.
+
+        Layers get books and generator by name, since Opacus's hooks detach what has a position.
+
+        Args:
+            x_NTF: features; never looked at where ``mask_NT`` is false.
+            mask_NT: boolean, true where a step counts.
+            books: given, the backward files per-patient records in it instead of gradients.
+            generator: source of dropout in training mode.
+        """
+        h_NTH = self._states(x_NTF, mask_NT, books, generator)
+        pooled = self._pool(h_NTH, mask_NT, books)
+        if self.norm is not None:
+            pooled = self.norm(pooled, books=books)
+        pooled = drop(pooled, self.dropout if self.training else 0.0, generator)
+        logits: Tensor = self.head(pooled, books=books)
+        return logits
+
+    def attention_weights(self, x_NTF: Tensor, mask_NT: Tensor) -> Tensor:
+        """Return the attention weights (N, T) behind a prediction; they sum to 1 over valid steps.
+
+        Raises:
+            ValueError: the model does not pool by attention.
+        """
+        if self.attention is None:
+            raise ValueError(f"pooling is {self.pooling!r}, it must be 'attention' to have weights")
+        with torch.no_grad():
+            return self.attention.weights(self._states(x_NTF, mask_NT, None, None), mask_NT)
+
+    def loss_per_stay(self, logits: Tensor, y: Tensor, mask_NT: Tensor) -> Tensor:
+        """Return each stay's loss (N,): cross entropy, or squared error for regression.
+
+        The mean over known outputs is taken, and over valid steps in a per-step task. ``y`` is
+        whole numbers below O for multiclass, otherwise numbers: (N,) or (N, O), with a T axis after
+        N in a per-step task. NaN marks a label that is not known and does not count.
+        """
+        if self.task.kind == "multiclass":
+            known = ~torch.isnan(y)
+            flat = functional.cross_entropy(
+                logits.reshape(-1, logits.shape[-1]),
+                torch.nan_to_num(y).reshape(-1).long(),
+                reduction="none",
+            )
+            loss = flat.view(known.shape) * known
+        else:
+            target = y.to(logits.dtype).reshape(logits.shape)
+            known = ~torch.isnan(target)
+            elementwise = (
+                functional.mse_loss
+                if self.task.kind == "regression"
+                else functional.binary_cross_entropy_with_logits
+            )(logits, torch.nan_to_num(target), reduction="none")
+            loss = (elementwise * known).sum(-1) / known.sum(-1).clamp(min=1)
+            known = known.any(-1)
+        if not self.task.per_step:
+            return loss
+        counted_NT = mask_NT & known
+        return (loss * counted_NT).sum(1) / counted_NT.sum(1).clamp(min=1)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Return probabilities shaped like ``logits``, or the predicted values in regression."""
+        if self.task.kind == "regression":
+            return logits
+        if self.task.kind == "multiclass":
+            return torch.softmax(logits, dim=-1)
+        return torch.sigmoid(logits)
+
+    def _states(
+        self,
+        x_NTF: Tensor,
+        mask_NT: Tensor,
+        books: Bookkeeping | None,
+        generator: Generator | None,
+    ) -> Tensor:
+        if self.projection is not None:
+            x_NTF = self.projection(torch.where(mask_NT.unsqueeze(2), x_NTF, 0.0), books=books)
+        states: Tensor = self.recurrent(x_NTF, mask_NT, books=books, generator=generator)
+        return states
+
+    def _pool(self, h_NTH: Tensor, mask_NT: Tensor, books: Bookkeeping | None) -> Tensor:
+        if self.attention is not None:
+            pooled: Tensor = self.attention(h_NTH, mask_NT, books=books)
+            return pooled
+        if self.pooling == "last":
+            if not self.recurrent.bidirectional:
+                return h_NTH[:, -1]
+            size = self.recurrent.hidden
+            return torch.cat([h_NTH[:, -1, :size], h_NTH[:, 0, size:]], dim=1)
+        valid_NT1 = mask_NT.unsqueeze(2)
+        if self.pooling == "mean":
+            return (h_NTH * valid_NT1).sum(1) / valid_NT1.sum(1).clamp(min=1)
+        if self.pooling == "max":
+            return h_NTH.masked_fill(~valid_NT1, -1.0).amax(1)  # states lie in (-1, 1)
+        return h_NTH
+
+
+def build_model(study: Study, features: int, seed: int) -> RecurrentModel:
+    """Build the study's model with weights that depend on ``seed`` alone.
+
+    torch's global random state is neither read nor changed.
+    """
+    return RecurrentModel(features, study.model, study.task, Generator().manual_seed(seed))

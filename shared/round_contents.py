@@ -1,0 +1,150 @@
+"""What the vector of each secure sum of a study holds; both sides derive it from the study.
+
+A study's rounds are of three purposes: one sum of normalisation statistics, then training rounds,
+then one evaluation of the finished model. Numbers of patients travel as the sum's weight.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgpack
+
+from shared.distributed import noise_share
+from shared.errors import MessageError
+from shared.fixed_point import Segment, VectorSpec, largest_scale
+from shared.keys import Roster
+from shared.normalisation import statistics_clip, statistics_size
+from shared.privacy import plan
+from shared.study import Study
+from shared.sum_parameters import SumParameters
+
+LARGEST_CONFIGURATION_BYTES = 1 << 20
+NOISE_MARGIN = 12.0  # standard deviations of privacy noise that must fit; beyond: probability 1e-32
+LARGEST_LOSS = 5.0  # a patient's loss is counted up to this, so that one patient's share is bounded
+
+
+class Purpose(StrEnum):
+    """Why a round's vectors are summed."""
+
+    STATISTICS = "statistics"
+    TRAINING = "training"
+    EVALUATION = "evaluation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundConfiguration:
+    """What the coordinator asks of a round, beside the global weights.
+
+    ``normalisation`` is the encoded :class:`shared.normalisation.Normalisation`, empty in the
+    statistics round. ``evaluate`` asks a training round to bring validation counts too.
+    """
+
+    purpose: Purpose
+    evaluate: bool = False
+    normalisation: bytes = b""
+
+    def to_bytes(self) -> bytes:
+        """Encode as msgpack."""
+        packed: bytes = msgpack.packb([self.purpose.value, self.evaluate, self.normalisation])
+        return packed
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "RoundConfiguration":
+        """Decode strictly.
+
+        Raises:
+            MessageError: the bytes are not a round configuration.
+        """
+        if len(data) > LARGEST_CONFIGURATION_BYTES:
+            raise MessageError(
+                f"round configuration: {len(data)} bytes is above the bound of "
+                f"{LARGEST_CONFIGURATION_BYTES}; the coordinator must send a shorter one"
+            )
+        try:
+            purpose, evaluate, normalisation = msgpack.unpackb(data, use_list=False)
+            if not isinstance(evaluate, bool) or not isinstance(normalisation, bytes):
+                raise TypeError("a field has the wrong type")
+            return cls(purpose=Purpose(purpose), evaluate=evaluate, normalisation=normalisation)
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            raise MessageError(
+                "round configuration: not of this version; use the same version at both ends"
+            ) from error
+
+
+def sum_parameters(study: Study, roster: Roster, run_id: bytes) -> SumParameters:
+    """Return the secure sum's parameters for one run of a study.
+
+    Raises:
+        StudyError: the study's numbers do not give the guarantees of its profile.
+    """
+    return SumParameters(
+        study_digest=study.digest,
+        run_id=run_id,
+        roster=roster,
+        threshold=study.threshold,
+        minimum_sites=study.minimum_sites,
+        collusion=study.aggregation.tolerated_collusion,
+        profile=study.aggregation.profile,
+        max_weight=study.aggregation.max_weight,
+    )
+
+
+def counts_shape(study: Study) -> tuple[int, int, int]:
+    """Return (K, 2, B): one table of score counts for each output that is a risk.
+
+    Regression has no risks, so K is 0 and only the loss is counted.
+    """
+    outputs = 0 if study.task.kind == "regression" else study.task.outputs
+    return outputs, 2, study.evaluation.bins
+
+
+def update_share(study: Study, patients: int) -> float:
+    """Return the factor in (0, 1] by which a site multiplies its clipped update."""
+    if study.aggregation.weighting == "uniform":
+        return 1.0
+    return patients / study.aggregation.max_weight
+
+
+def metrics_sensitivity(study: Study) -> float:
+    """Return the largest L2 norm of one patient's share: K score tables, a loss and a count."""
+    return math.sqrt(counts_shape(study)[0] + 2)
+
+
+def statistics_noise(study: Study) -> float:
+    """Return the standard deviation of a site's noise on each statistic; 0 without privacy."""
+    costs = plan(study)
+    return costs.statistics.noise_multiplier * statistics_clip(study) if costs else 0.0
+
+
+def metrics_noise(study: Study) -> float:
+    """Return the standard deviation of a site's noise on each count; 0 without privacy."""
+    costs = plan(study)
+    return costs.metrics.noise_multiplier * metrics_sensitivity(study) if costs else 0.0
+
+
+def vector_spec(study: Study, asked: RoundConfiguration, *, parameters: int) -> VectorSpec:
+    """Return the segments of a round's vector; ``parameters`` is the model's size D."""
+    how = study.aggregation
+    patients = float(how.max_weight)
+    segments: list[Segment] = []
+    if asked.purpose is Purpose.STATISTICS:
+        bound = patients + NOISE_MARGIN * statistics_noise(study)
+        segments.append(_segment(study, "statistics", statistics_size(study), bound))
+    if asked.purpose is Purpose.TRAINING and study.privacy.mode == "distributed":
+        segments.append(noise_share(study, parameters).segment)
+    elif asked.purpose is Purpose.TRAINING:
+        segments.append(_segment(study, "update", parameters, how.update_norm))
+    if asked.evaluate or asked.purpose is Purpose.EVALUATION:
+        outputs, classes, bins = counts_shape(study)
+        bound = patients + NOISE_MARGIN * metrics_noise(study)
+        segments.append(_segment(study, "loss", 2, bound))
+        if outputs:
+            segments.append(_segment(study, "scores", outputs * classes * bins, bound))
+    return VectorSpec(ring_bits=how.ring_bits, segments=tuple(segments))
+
+
+def _segment(study: Study, name: str, length: int, linf: float) -> Segment:
+    """Scale by the largest power of two that fits, so that whole numbers are summed exactly."""
+    fits = largest_scale(linf, sites=len(study.sites), ring_bits=study.aggregation.ring_bits)
+    return Segment(name=name, length=length, linf=linf, scale=2.0 ** math.floor(math.log2(fits)))

@@ -1,0 +1,5 @@
+"""``python -m simulations`` is ``consilium-simulate``."""
+
+from simulations.cli import main
+
+main()

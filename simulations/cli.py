@@ -1,0 +1,132 @@
+"""``consilium-simulate``: many hospitals in one process, for researchers and newcomers."""
+
+import json
+import os
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shared.command_line import run_command
+from shared.study import Study, load_study, parse_study, with_changes
+from simulations.compare import compare_settings
+from simulations.console import (
+    Progress,
+    announce,
+    console,
+    show_comparison,
+    show_plan,
+    show_result,
+)
+from simulations.doctor import checkup
+from simulations.planning import choices
+from simulations.run import Show
+from simulations.simulate import simulate
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Train one model across many simulated hospitals, on this machine alone.",
+)
+
+StudyFile = Annotated[Path, typer.Argument(help="The study, a TOML file.", show_default=False)]
+Data = Annotated[Path | None, typer.Option(help="Folder of real records the study needs.")]
+Workers = Annotated[int, typer.Option(min=1, help="Sites that train at the same time.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Use another seed than the study's.")]
+CORES = len(os.sched_getaffinity(0))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path | None, typer.Option(help="Folder for results; runs/demo-N.")] = None,
+    workers: Workers = CORES,
+) -> None:
+    """Eight synthetic hospitals, an LSTM, privacy and secure sum on; about a minute, offline."""
+    text = files("studies").joinpath("demo.toml").read_text(encoding="utf-8")
+    _run(parse_study(text, where="demo"), None, out or _unused(Path("runs"), "demo"), workers)
+
+
+@app.command()
+def run(
+    study: StudyFile,
+    out: Annotated[Path, typer.Option(help="Folder for results; an unfinished run goes on.")],
+    data: Data = None,
+    workers: Workers = CORES,
+    seed: Seed = None,
+) -> None:
+    """Run a study across its sites and judge the model on test patients."""
+    _run(_load(study, seed), data, out, workers)
+
+
+@app.command()
+def compare(
+    study: StudyFile,
+    out: Annotated[Path, typer.Option(help="Folder for results; finished settings are kept.")],
+    data: Data = None,
+    epsilon: Annotated[
+        list[float] | None, typer.Option(help="Budgets to compare; the study's, 3 and 1.")
+    ] = None,
+    workers: Workers = CORES,
+    seed: Seed = None,
+) -> None:
+    """Compare local, pooled, federated, and federated private training in one table."""
+    loaded = _load(study, seed)
+    announce(loaded)
+    table = compare_settings(loaded, data, out, epsilons=epsilon, workers=workers, watch=_watch)
+    show_comparison(loaded, table, out)
+
+
+@app.command()
+def plan(
+    study: StudyFile,
+    patients: Annotated[int, typer.Option(min=1, help="Training patients at each site.")] = 1000,
+    epsilon: Annotated[list[float] | None, typer.Option(help="Budgets; 8, 3, 1.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Show what privacy would cost in noise, before anyone spends anything."""
+    loaded = load_study(study)
+    found = choices(loaded, patients=patients, epsilons=tuple(epsilon or ()))
+    if as_json:
+        console.print_json(json.dumps([asdict(choice) for choice in found]))
+        return
+    show_plan(loaded, found, patients)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine uses, and why: recurrent kernel, versions, cores."""
+    for name, value in checkup().items():
+        console.print(f"{name:>12}  {value}", markup=False, soft_wrap=True)
+
+
+def _load(path: Path, seed: int | None) -> Study:
+    study = load_study(path)
+    return study if seed is None else with_changes(study, study={"seed": seed})
+
+
+def _run(study: Study, data: Path | None, out: Path, workers: int) -> None:
+    announce(study)
+    record = simulate(study, data, out, workers=workers, show=Progress(study).round)
+    show_result(study, record, out)
+
+
+def _watch(setting: str, study: Study) -> Show:
+    console.rule(setting, align="left")
+    return Progress(study).round
+
+
+def _unused(folder: Path, name: str) -> Path:
+    """Return the first of name, name-2, name-3 ... that does not exist."""
+    number = 1
+    path = folder / name
+    while path.exists():
+        number += 1
+        path = folder / f"{name}-{number}"
+    return path
+
+
+def main() -> None:
+    """Entry point of ``consilium-simulate``."""
+    run_command(app, name="consilium-simulate")

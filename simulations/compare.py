@@ -1,0 +1,139 @@
+"""One table: local-only, pooled, logistic regression, federated, and federated with privacy."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from client.features import Grid, to_grid
+from shared.errors import SettingsError
+from shared.study import Study, with_changes
+from simulations.baselines import logistic_regression
+from simulations.central import merge, train_centrally
+from simulations.cohorts import Cohorts, cohorts_for
+from simulations.held_out import HeldOut
+from simulations.records import SCHEMA, run_record, setting_record, write_json
+from simulations.run import Show
+from simulations.simulate import train
+
+FILE = "compare.json"
+LESSER_EPSILONS = (3.0, 1.0)
+PRIVATE = "federated-private"
+
+Compared = dict[str, dict[str, Any]]
+Watch = Callable[[str, Study], Show]
+
+
+def compare_settings(
+    study: Study,
+    data: Path | None,
+    out: Path,
+    *,
+    epsilons: list[float] | None,
+    workers: int,
+    watch: Watch,
+) -> Compared:
+    """Run every setting on the same records and the same test patients.
+
+    Args:
+        study: what to run; its own epsilon comes first in the comparison.
+        data: folder of real records, if the study needs one.
+        out: gets ``compare.json`` and a folder a federated setting; finished ones are kept.
+        epsilons: budgets to compare; the study's own, 3 and 1 unless given.
+        workers: sites that train at the same time.
+        watch: called as each setting begins; returns what to call with each round's record.
+
+    Returns:
+        For each setting a record like ``run.json``, in the table's order.
+
+    Raises:
+        SettingsError: the folder holds something else.
+    """
+    _check(out)
+    cohorts = cohorts_for(study, data)
+    test = HeldOut.read(cohorts.test, study)
+    grids = {s: to_grid(source.read_patients(study), study) for s, source in cohorts.sites.items()}
+    compared: Compared = {}
+    for name, record in _settings(study, cohorts, test, grids, out, epsilons, workers, watch):
+        compared[name] = record
+        write_json(
+            out / FILE,
+            {"schema": SCHEMA, "study_digest": study.digest.hex(), "settings": compared},
+        )
+    return compared
+
+
+def _settings(
+    study: Study,
+    cohorts: Cohorts,
+    test: HeldOut,
+    grids: dict[str, Grid],
+    out: Path,
+    epsilons: list[float] | None,
+    workers: int,
+    watch: Watch,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each setting's name and record as it is finished."""
+    plain = with_changes(study, privacy={"mode": "none"})
+    pooled = merge(list(grids.values()))
+    yield "logistic-regression", _logistic(plain, cohorts, test, pooled)
+    watch("local", plain)
+    yield "local", _central(plain, cohorts, test, grids)
+    watch("pooled", plain)
+    yield "pooled", _central(plain, cohorts, test, {"pooled": pooled})
+    for name, changed in {"federated": plain, **_private(study, epsilons)}.items():
+        finished, seconds = train(
+            changed, cohorts, test, out / name, workers=workers, show=watch(name, changed)
+        )
+        yield name, run_record(changed, cohorts, finished, seconds=seconds)
+
+
+def _private(study: Study, epsilons: list[float] | None) -> dict[str, Study]:
+    """Return the private settings by name; the first, plainly named, has the study's epsilon."""
+    if study.privacy.mode == "none":
+        study = with_changes(study, privacy={"mode": "site"})
+    own = study.privacy.epsilon
+    wanted = epsilons or [own, *(e for e in LESSER_EPSILONS if e < own)]
+    return {
+        PRIVATE if number == 0 else f"{PRIVATE}-epsilon-{epsilon:g}": with_changes(
+            study, privacy={"epsilon": epsilon}
+        )
+        for number, epsilon in enumerate(wanted)
+    }
+
+
+def _logistic(study: Study, cohorts: Cohorts, test: HeldOut, pooled: Grid) -> dict[str, Any]:
+    began = time.monotonic()
+    risks_N = logistic_regression(pooled, test.grid, study)
+    metrics = test.metrics([risks_N], study)
+    return setting_record(study, cohorts, metrics, seconds=time.monotonic() - began)
+
+
+def _central(
+    study: Study, cohorts: Cohorts, test: HeldOut, grids: dict[str, Grid]
+) -> dict[str, Any]:
+    """Train on each grid alone; the test figures are the mean over the models."""
+    began = time.monotonic()
+    states = {name: train_centrally(study, grid, who=name) for name, grid in grids.items()}
+    risks_SN = {name: test.risks(state, study) for name, state in states.items()}
+    record = setting_record(
+        study,
+        cohorts,
+        test.metrics(list(risks_SN.values()), study),
+        seconds=time.monotonic() - began,
+    )
+    if len(grids) > 1:
+        record["sites"] = {
+            name: test.metrics([risks_N], study).to_json() for name, risks_N in risks_SN.items()
+        }
+    return record
+
+
+def _check(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise SettingsError(f"--out {out}: is a file; name a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / FILE).exists():
+        raise SettingsError(
+            f"--out {out}: is not empty and holds no {FILE}; name an empty folder, or one that a "
+            "comparison was cut off in"
+        )

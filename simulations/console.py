@@ -1,0 +1,183 @@
+"""What a person sees in the terminal: what is about to run, a line a round, and the result."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+from shared.privacy import plan
+from shared.study import Study
+from simulations.planning import Choice
+from simulations.records import bytes_up
+
+console = Console(highlight=False)
+
+
+def announce(study: Study) -> None:
+    """Say what the study is, what protects it, and from whom."""
+    lines = [f"[bold]{study.title}[/bold]"]
+    if study.data.source.startswith("synthetic"):
+        lines.append("[yellow]Synthetic patients: nobody's data.[/yellow]")
+    lines.append(
+        f"{len(study.sites)} sites, {study.rounds} rounds, {study.model.cell.upper()} with "
+        f"{study.model.hidden} hidden units; study {study.digest.hex()[:12]}"
+    )
+    costs = plan(study)
+    if costs is None:
+        lines.append("[yellow]No differential privacy: for public data only.[/yellow]")
+    else:
+        lines.append(
+            f"Each patient: epsilon at most {study.privacy.epsilon:g} at delta "
+            f"{study.privacy.delta:g}, noise multiplier "
+            f"{costs.training_round.noise_multiplier:.2f}, kept by a ledger at each site."
+        )
+    tolerated = len(study.sites) - study.minimum_sites
+    lines.append(
+        f"Only masked updates leave a site; a sum opens with {study.minimum_sites} of "
+        f"{len(study.sites)} sites ({tolerated} may fail)."
+    )
+    console.print(Panel("\n".join(lines), expand=False))
+
+
+class Progress:
+    """A line for each round: sites, loss, AUROC, epsilon, bytes, seconds."""
+
+    def __init__(self, study: Study) -> None:
+        self._rounds = study.rounds
+        self._trained = 0
+        self._begun = False
+
+    def round(self, record: dict[str, Any]) -> None:
+        """Print one round's line, and why a round was void or a site did not take part."""
+        if not self._begun:
+            self._begun = True
+            console.print(
+                f"{'round':>10}  {'sites':>5}  {'loss':>6}  {'AUROC':>6}  {'epsilon':>7}  "
+                f"{'sent/site':>9}  {'seconds':>7}",
+                style="bold",
+            )
+        trained = record["purpose"] == "training"
+        self._trained += int(trained)
+        label = f"{self._trained}/{self._rounds}" if trained else record["purpose"]
+        test = record.get("test") or {}
+        epsilon = record["epsilon"]
+        console.print(
+            f"{label:>10}  {len(record['sites']):>5}  {_number(test.get('loss')):>6}  "
+            f"{_number(test.get('auroc')):>6}  "
+            f"{'-' if epsilon is None else format(epsilon, '.2f'):>7}  "
+            f"{_size(bytes_up([record])):>9}  {record['seconds']:>7.2f}"
+        )
+        if record["void"]:
+            console.print(f"  void: {record['void']}", style="yellow", markup=False)
+        for site, sentence in record["refusals"].items():
+            console.print(f"  {site}: {sentence}", style="yellow", markup=False)
+
+
+def show_result(study: Study, record: dict[str, Any], out: Path) -> None:
+    """Print the final table and where everything lies."""
+    table = Table(title=_title(record), title_justify="left")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval")
+    for name, key in (("AUROC", "auroc"), ("AUPRC", "auprc"), ("Brier score", "brier")):
+        estimate = record["test"][key]
+        table.add_row(
+            name, f"{estimate['value']:.3f}", f"{estimate['low']:.3f} to {estimate['high']:.3f}"
+        )
+    privacy = record["privacy"]
+    if privacy["epsilon"] is None:
+        table.add_row("epsilon", "none", "no differential privacy")
+    else:
+        table.add_row(
+            "epsilon spent", f"{privacy['epsilon']:.2f}", f"a patient, delta {privacy['delta']:g}"
+        )
+    table.add_row("sent by a site", _size(record["bytes_up_per_site_per_round"]), "a round, masked")
+    table.add_row("seconds", f"{record['seconds']:.1f}", f"{study.rounds} rounds")
+    console.print(table)
+    for name, what in (
+        ("curves.png", "figure"),
+        ("model.safetensors", "model"),
+        ("run.json", "record"),
+    ):
+        console.print(f"{what:>7}  {out / name}", markup=False, soft_wrap=True)
+
+
+def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path) -> None:
+    """Print the table of all settings."""
+    any_record = next(iter(compared.values()))
+    table = Table(title=f"{study.title}: {_title(any_record)}", title_justify="left")
+    table.add_column("setting", no_wrap=True)
+    for heading in ("AUROC", "AUPRC", "Brier", "epsilon", "seconds", "sent/site/round"):
+        table.add_column(heading, justify="right")
+    for name, record in compared.items():
+        epsilon = record["privacy"]["epsilon"]
+        sent = record["bytes_up_per_site_per_round"]
+        table.add_row(
+            f"{name} (mean of {len(record['sites'])})" if "sites" in record else name,
+            *(_interval(record["test"][key]) for key in ("auroc", "auprc", "brier")),
+            "-" if epsilon is None else f"{epsilon:.2f}",
+            f"{record['seconds']:.1f}",
+            _size(sent) if sent else "-",
+        )
+    console.print(table)
+    pooled, federated = (compared[s]["test"]["auroc"]["value"] for s in ("pooled", "federated"))
+    console.print(
+        f"Federated without privacy keeps {100 * federated / pooled:.1f} % of pooled AUROC."
+    )
+    console.print(f"record  {out / 'compare.json'}", markup=False, soft_wrap=True)
+
+
+def show_plan(study: Study, found: list[Choice], patients: int) -> None:
+    """Print the trade-off table of a study."""
+    console.print(
+        f"{study.name}, mode {study.privacy.mode}, {len(study.sites)} sites of {patients} "
+        f"patients, clip norm {study.privacy.clip_norm:g}, delta {study.privacy.delta:g}"
+    )
+    table = Table()
+    for heading in ("epsilon", "rounds", "multiplier", "noise", "SNR step", "SNR study"):
+        table.add_column(heading, justify="right")
+    for choice in found:
+        own = choice.epsilon == study.privacy.epsilon and choice.rounds == study.rounds
+        table.add_row(
+            f"{choice.epsilon:g}",
+            str(choice.rounds),
+            f"{choice.noise_multiplier:.3f}",
+            f"{choice.step_noise:.2e}",
+            f"{choice.step_signal_to_noise:.2f}",
+            f"{choice.study_signal_to_noise:.2f}",
+            style="bold" if own else None,
+        )
+    console.print(table)
+    console.print(
+        "multiplier: noise / clip norm on the sum of a step. noise: a coordinate of the mean step, "
+        "in clip norms. SNR: clip norm over the length of the noise, at best. Bold: the study as "
+        "it stands. Nothing was spent."
+    )
+
+
+def _title(record: dict[str, Any]) -> str:
+    test = record["test"]
+    kind = "SYNTHETIC, " if record["synthetic"] else ""
+    return (
+        f"Test: {kind}{record['test_cohort']}; {test['patients']} patients, "
+        f"{test['positives']} with the outcome"
+    )
+
+
+def _interval(estimate: dict[str, float]) -> str:
+    return f"{estimate['value']:.3f} ({estimate['low']:.3f}-{estimate['high']:.3f})"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _size(count: float) -> str:
+    """Return a number of bytes as a person reads it."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

@@ -1,0 +1,91 @@
+"""What privacy would cost, before anyone spends anything: noise and signal for several budgets.
+
+The signal of a step is at most the clip norm C: the mean of gradients clipped to C, when all point
+the same way. Its noise is a Gaussian vector of d coordinates, of length about sqrt(d) times its
+standard deviation. Their ratio says how much of a step is signal at best; over all steps of a study
+noise adds up as a random walk, so the ratio grows with the square root of the steps.
+"""
+
+import math
+from dataclasses import dataclass
+
+from shared.distributed import noise_share
+from shared.model import build_model
+from shared.privacy import plan
+from shared.study import Study, with_changes
+from shared.variables import feature_names
+from shared.weights import parameter_count
+
+EPSILONS = (8.0, 3.0, 1.0)
+ROUND_FACTORS = (0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One way to run a study, and what its noise does.
+
+    Attributes:
+        epsilon: for the whole study, at the study's delta.
+        rounds: training rounds.
+        noise_multiplier: noise standard deviation / clip norm, in one step.
+        step_noise: standard deviation of each coordinate of a step's mean gradient over all sites,
+            in clip norms.
+        step_signal_to_noise: clip norm / length of a step's noise, at best.
+        study_signal_to_noise: the same over all steps of the study.
+    """
+
+    epsilon: float
+    rounds: int
+    noise_multiplier: float
+    step_noise: float
+    step_signal_to_noise: float
+    study_signal_to_noise: float
+
+
+def choices(study: Study, *, patients: int, epsilons: tuple[float, ...] = ()) -> list[Choice]:
+    """Return the trade-off table of a study.
+
+    Args:
+        study: gives mode, sampling, steps, rounds and sites; in mode ``none`` that of ``site``.
+        patients: training patients at each site.
+        epsilons: budgets; 8, 3, 1 and the study's own unless given.
+
+    Raises:
+        PrivacyError: a budget cannot be met, or the ring cannot hold its noise.
+    """
+    if study.privacy.mode == "none":
+        study = with_changes(study, privacy={"mode": "site"})
+    parameters = parameter_count(build_model(study, len(feature_names(study)), seed=0))
+    wanted = epsilons or tuple(sorted({*EPSILONS, study.privacy.epsilon}, reverse=True))
+    rounds = dict.fromkeys(max(1, round(factor * study.rounds)) for factor in ROUND_FACTORS)
+    return [
+        _choice(
+            with_changes(study, study={"rounds": number}, privacy={"epsilon": epsilon}),
+            patients,
+            parameters,
+        )
+        for epsilon in wanted
+        for number in rounds
+    ]
+
+
+def _choice(study: Study, patients: int, parameters: int) -> Choice:
+    costs = plan(study)
+    if costs is None:
+        raise ValueError("a study without privacy has no privacy costs")
+    multiplier = costs.training_round.noise_multiplier
+    sites, expected = len(study.sites), study.training.sampling_rate * patients
+    step_noise = multiplier / (expected * math.sqrt(sites))
+    if study.privacy.mode == "distributed":
+        share = noise_share(study, parameters)
+        total = math.sqrt(sites * share.variance) / share.scale / study.privacy.clip_norm
+        step_noise = total / (expected * sites)
+    ratio = 1.0 / (step_noise * math.sqrt(parameters))
+    return Choice(
+        epsilon=study.privacy.epsilon,
+        rounds=study.rounds,
+        noise_multiplier=multiplier,
+        step_noise=step_noise,
+        step_signal_to_noise=ratio,
+        study_signal_to_noise=ratio * math.sqrt(study.rounds * study.training.local_steps),
+    )

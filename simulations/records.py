@@ -1,0 +1,98 @@
+"""The files a run leaves: ``run.json``, ``model.safetensors``, ``curves.png``, ``compare.json``.
+
+The schema of the JSON files is documented in docs/run-json.md and versioned by ``schema``.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from server.study_run import RunState
+from shared.atomic_file import write_atomically
+from shared.model import build_model
+from shared.study import Study
+from shared.variables import feature_names
+from shared.weights import load_vector
+from simulations.cohorts import Cohorts
+from simulations.metrics import TestMetrics
+from simulations.run import Finished
+
+SCHEMA = 1
+
+
+def run_record(
+    study: Study, cohorts: Cohorts, finished: Finished, *, seconds: float
+) -> dict[str, Any]:
+    """Return the content of ``run.json``."""
+    trained = [record for record in finished.history if record["purpose"] == "training"]
+    epsilon = finished.history[-1]["epsilon"] if finished.history else None
+    return setting_record(study, cohorts, finished.test, seconds=seconds) | {
+        "rounds": trained,
+        "other_rounds": [r for r in finished.history if r["purpose"] != "training"],
+        "privacy": {
+            "mode": study.privacy.mode,
+            "epsilon": epsilon,
+            "epsilon_budget": study.privacy.epsilon if epsilon is not None else None,
+            "delta": study.privacy.delta if epsilon is not None else None,
+            "unit": "patient",
+        },
+        "bytes_up_per_site_per_round": bytes_up(trained),
+    }
+
+
+def setting_record(
+    study: Study, cohorts: Cohorts, test: TestMetrics, *, seconds: float
+) -> dict[str, Any]:
+    """Return what every setting of a comparison says, federated or not."""
+    return {
+        "schema": SCHEMA,
+        "study": study.name,
+        "study_digest": study.digest.hex(),
+        "synthetic": cohorts.synthetic,
+        "test_cohort": cohorts.described,
+        "rounds": [],
+        "test": test.to_json(),
+        "privacy": {"mode": "none", "epsilon": None, "delta": None},
+        "seconds": seconds,
+        "bytes_up_per_site_per_round": 0,
+    }
+
+
+def bytes_up(trained: list[dict[str, Any]]) -> int:
+    """Return the mean number of bytes a site sent in a training round that was not void."""
+    sent = [count for record in trained for count in record["bytes_up"].values()]
+    return round(float(np.mean(sent))) if sent else 0
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON that a person can read, atomically."""
+    write_atomically(
+        path, (json.dumps(_finite(content), indent=1, allow_nan=False) + "\n").encode()
+    )
+
+
+def _finite(content: Any) -> Any:
+    """Replace NaN and infinity, which JSON does not have, by null."""
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def write_model(path: Path, study: Study, state: RunState) -> None:
+    """Write the global model's tensors by name, with what is needed to use them."""
+    model = build_model(study, len(feature_names(study)), seed=study.seed)
+    load_vector(model, state.server.model_weights)
+    tensors = {name: value.numpy() for name, value in model.state_dict().items()}
+    metadata = {
+        "study": study.to_canonical_json().decode(),
+        "study_digest": study.digest.hex(),
+        "features": json.dumps(feature_names(study)),
+        "normalisation": state.normalisation.hex(),
+    }
+    write_atomically(path, save(tensors, metadata=metadata))

@@ -1,0 +1,213 @@
+"""A whole study in one process: the sites, the coordinator, and its checkpoints.
+
+The researcher of a simulation holds all data, so beside what the federation learns from its sums
+every round is also judged on held-out patients directly.
+"""
+
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from client.app import make_client_app
+from client.cohort import read_cohort
+from client.ledger import Ledger
+from client.policy import Policy
+from client.session import Session
+from client.sources import Source
+from server.aggregation import start
+from server.app import make_server_app
+from server.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from server.sites import Sites
+from server.study_run import RoundResult, RunState, run_study
+from shared.errors import SettingsError
+from shared.model import build_model
+from shared.privacy import plan
+from shared.round_contents import Purpose, sum_parameters
+from shared.study import Study
+from shared.transcript import digest
+from shared.variables import feature_names
+from shared.weights import to_vector
+from simulations.held_out import HeldOut, Risks
+from simulations.local_grid import Fault, LocalGrid, run_server_app
+from simulations.metrics import TestMetrics
+from simulations.site_folders import open_site, roster_of
+
+Show = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A finished run: the model, how it does on the test patients, and a record a round."""
+
+    state: RunState
+    test: TestMetrics
+    risks_N: Risks
+    history: tuple[dict[str, Any], ...]
+
+
+class Federation:
+    """All sites of a study in this process, and the folder that holds their state.
+
+    Args:
+        study: what to run.
+        sources: each site's records.
+        folder: where sites keep their state and the coordinator its checkpoint.
+        workers: sites that work at the same time.
+        faults: what shall go wrong, for tests.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        sources: Mapping[str, Source],
+        folder: Path,
+        *,
+        workers: int,
+        faults: Iterable[Fault] = (),
+    ) -> None:
+        self._study, self._folder = study, folder
+        self._workers, self._faults = workers, tuple(faults)
+        self._policy = Policy(
+            largest_study_epsilon=study.privacy.epsilon,
+            lifetime_epsilon=study.privacy.epsilon,
+            delta=study.privacy.delta,
+            allow_without_privacy=True,
+        )
+        self._states = {
+            site: open_site(
+                folder / "sites" / site,
+                self._policy,
+                split_key=digest("split", study.seed, site),
+            )
+            for site in study.sites
+        }
+        self._roster = roster_of(self._states.items())
+        self._cohorts = {
+            site: read_cohort(
+                sources[site], study, site=site, split_key=self._states[site].split_key
+            )
+            for site in study.sites
+        }
+
+    def train(self, show: Show, test: HeldOut) -> Finished:
+        """Run the study to its end, from its checkpoint if there is one.
+
+        Args:
+            show: called with each round's record as it is finished.
+            test: the researcher's own patients, for the figures shown beside.
+
+        Raises:
+            RoundVoidError: the sites could not start the study.
+            SettingsError: the folder belongs to another study, or is not a run's folder.
+        """
+        checkpoint = self._checkpoint()
+        for record in checkpoint.history:
+            show(record)
+        progress = [checkpoint]
+
+        def coordinate(sites: Sites) -> None:
+            for result in self._rounds(sites, progress[-1]):
+                record = self._record(result, test)
+                progress.append(
+                    replace(
+                        progress[-1],
+                        state=result.state,
+                        history=(*progress[-1].history, record),
+                    )
+                )
+                save_checkpoint(self._folder, progress[-1])
+                show(record)
+
+        if not checkpoint.state.finished:
+            self._serve(coordinate)
+        state = replace(progress[-1].state, finished=True)
+        save_checkpoint(self._folder, replace(progress[-1], state=state))
+        risks_N = test.risks(state, self._study)
+        return Finished(
+            state=state,
+            test=test.metrics([risks_N], self._study),
+            risks_N=risks_N,
+            history=progress[-1].history,
+        )
+
+    def ledger(self, site: str) -> Ledger:
+        """Return the privacy ledger of a site."""
+        return self._states[site].ledger
+
+    def _rounds(self, sites: Sites, checkpoint: Checkpoint) -> Iterator[RoundResult]:
+        parameters = sum_parameters(self._study, self._roster, checkpoint.run_id)
+        return run_study(self._study, parameters, sites, checkpoint.state)
+
+    def _serve(self, coordinate: Callable[[Sites], None]) -> None:
+        study = self._study
+        timeout_s = study.aggregation.round_timeout_s
+        app = make_server_app(coordinate, study.sites, timeout_s=timeout_s)
+        starts = {
+            site: lambda site=site: make_client_app(self._session(site)) for site in study.sites
+        }
+        with LocalGrid(starts, workers=self._workers, faults=self._faults) as grid:
+            run_server_app(app, grid)
+
+    def _session(self, site: str) -> Session:
+        """Start a site's session; the site's records were read and checked before."""
+        return Session(
+            site=site,
+            study=self._study,
+            roster=self._roster,
+            read=lambda: self._cohorts[site],
+            policy=self._policy,
+            state=self._states[site],
+        )
+
+    def _checkpoint(self) -> Checkpoint:
+        """Return where to begin or go on; a new run is saved before its first round."""
+        found = load_checkpoint(self._folder)
+        if found is None:
+            model = build_model(self._study, len(feature_names(self._study)), seed=self._study.seed)
+            begun = Checkpoint(
+                study_digest=self._study.digest,
+                run_id=secrets.token_bytes(16),
+                state=RunState(server=start(to_vector(model))),
+            )
+            save_checkpoint(self._folder, begun)
+            return begun
+        if found.study_digest != self._study.digest:
+            raise SettingsError(
+                f"{self._folder}: holds a run of another study or of an earlier version of this "
+                f"one (digest {found.study_digest.hex()[:12]}, not "
+                f"{self._study.digest.hex()[:12]}); choose another --out"
+            )
+        if found.state.finished:
+            return found
+        return replace(found, state=found.state.after_crash(self._study))
+
+    def _record(self, result: RoundResult, test: HeldOut) -> dict[str, Any]:
+        """Return a round's record, as ``run.json`` holds it; see docs/run-json.md."""
+        record: dict[str, Any] = {
+            "round": result.number,
+            "purpose": result.purpose.value,
+            "void": result.void,
+            "sites": list(result.survivors),
+            "refusals": result.refusals,
+            "patients": result.patients,
+            "update_norm": result.update_norm,
+            "epsilon": spent_so_far(self._study, result.state),
+            "seconds": result.seconds,
+            "phases": result.phases,
+            "bytes_up": result.bytes_up,
+            "bytes_down": result.bytes_down,
+            "validation": result.metrics.to_json() if result.metrics else None,
+        }
+        if result.state.normalisation and result.purpose is Purpose.TRAINING:
+            record["test"] = test.quick(test.risks(result.state, self._study))
+        return record
+
+
+def spent_so_far(study: Study, state: RunState) -> float | None:
+    """Return the epsilon that every site has spent so far, or None without privacy."""
+    costs = plan(study)
+    if costs is None:
+        return None
+    return costs.epsilon_after(state.trained) if state.normalisation else 0.0

@@ -1,0 +1,47 @@
+"""A folder for each simulated site, with the same files a hospital keeps: key, ledger, journal.
+
+They outlive the process, so that a run that was cut off goes on with the same identities, and
+nothing it has spent or masked is forgotten.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from client.journal import RoundJournal
+from client.ledger import Ledger
+from client.policy import Policy
+from client.session import SiteState
+from shared.atomic_file import write_atomically
+from shared.keys import IdentityKey, Roster
+
+PRIVATE_FOLDER = 0o700
+PRIVATE_FILE = 0o600
+
+
+def open_site(folder: Path, policy: Policy, *, split_key: bytes) -> SiteState:
+    """Open a simulated site's folder, making what is not there yet.
+
+    Args:
+        folder: of this site alone.
+        policy: gives the ledger's lifetime budget.
+        split_key: parts patients into shards; from the study's seed, so that a simulation can be
+            repeated. (A hospital draws its own once and keeps it.)
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(PRIVATE_FOLDER)
+    identity = folder / "identity.pem"
+    if not identity.exists():
+        write_atomically(identity, IdentityKey.generate().to_pem(), mode=PRIVATE_FILE)
+    return SiteState(
+        identity=IdentityKey.from_pem(identity.read_bytes()),
+        ledger=Ledger(
+            folder / "ledger.sqlite", lifetime_epsilon=policy.lifetime_epsilon, delta=policy.delta
+        ),
+        journal=RoundJournal(folder / "journal.sqlite"),
+        split_key=split_key,
+    )
+
+
+def roster_of(states: Iterable[tuple[str, SiteState]]) -> Roster:
+    """Return the roster that a person would have collected from the sites and pinned."""
+    return Roster(tuple(sorted((site, state.identity.public) for site, state in states)))

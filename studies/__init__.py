@@ -1,0 +1,1 @@
+"""Example studies, shipped as data; `consilium-simulate demo` reads its own from here."""

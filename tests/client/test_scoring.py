@@ -1,0 +1,101 @@
+"""What leaves about validation patients: bounded a patient, and right in sum."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from client.features import PatientTensors
+from client.scoring import validation_sums
+from client.training import predict
+from shared.model import build_model
+from shared.round_contents import LARGEST_LOSS, counts_shape, metrics_sensitivity
+from shared.score_counts import metrics_from_counts
+from tests.study_text import small_study
+
+TASKS = {
+    "binary": {"kind": "binary"},
+    "binary per step": {"kind": "binary", "per_step": True},
+    "multiclass": {"kind": "multiclass", "outputs": 3},
+    "multilabel": {"kind": "multilabel", "outputs": 2},
+    "regression": {"kind": "regression"},
+}
+
+
+def cohort(task: dict, patients: int, seed: int) -> PatientTensors:
+    stream = np.random.default_rng(seed)
+    stays_P = stream.integers(1, 4, patients)
+    patient_N = np.repeat(np.arange(patients), stays_P)
+    stays, steps = len(patient_N), 4
+    lengths_N = stream.integers(1, steps + 1, stays)
+    outputs = task.get("outputs", 1)
+    shape = (stays, steps) if task.get("per_step") else (stays,)
+    y = stream.integers(0, outputs if task["kind"] == "multiclass" else 2, shape).astype(np.float32)
+    if task["kind"] == "multilabel":
+        y = stream.integers(0, 2, (stays, outputs)).astype(np.float32)
+        y[0, 0] = np.nan
+    return PatientTensors(
+        x_NTF=torch.from_numpy(stream.normal(0, 3, (stays, steps, 3)).astype(np.float32)),
+        mask_NT=torch.from_numpy(np.arange(steps) < lengths_N[:, None]),
+        y_N=torch.from_numpy(y),
+        patient_N=torch.from_numpy(patient_N),
+        patients=patients,
+    )
+
+
+def without(tensors: PatientTensors, patient: int) -> PatientTensors:
+    kept = tensors.patient_N != patient
+    renumbered = tensors.patient_N[kept]
+    return PatientTensors(
+        x_NTF=tensors.x_NTF[kept],
+        mask_NT=tensors.mask_NT[kept],
+        y_N=tensors.y_N[kept],
+        patient_N=renumbered - (renumbered > patient).long(),
+        patients=tensors.patients - 1,
+    )
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), patients=st.integers(2, 6))
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_one_patient_changes_the_sums_by_at_most_the_sensitivity(
+    task: dict, seed: int, patients: int
+) -> None:
+    study = small_study(task=task)
+    model = build_model(study, 3, seed=seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(5.0)
+    tensors = cohort(task, patients, seed)
+    everyone = np.concatenate(list(validation_sums(model, tensors, study).values()))
+    for patient in range(patients):
+        others = validation_sums(model, without(tensors, patient), study)
+        change = everyone - np.concatenate(list(others.values()))
+        assert np.linalg.norm(change) <= metrics_sensitivity(study) * (1 + 1e-6)  # float32 model
+
+
+def test_the_sums_give_the_auroc_and_the_loss_of_all_patients() -> None:
+    study = small_study(task=TASKS["binary"], evaluation={"bins": 2000})
+    model = build_model(study, 3, seed=1)
+    tensors = cohort(TASKS["binary"], 300, 1)
+    sums = validation_sums(model, tensors, study)
+    metrics = metrics_from_counts(sums["scores"].reshape(counts_shape(study))[0])
+    assert metrics is not None
+    stays_P = np.bincount(tensors.patient_N)
+    risk_N = predict(model, tensors.x_NTF, tensors.mask_NT)[:, 0]
+    exact = roc_auc_score(tensors.y_N.numpy(), risk_N, sample_weight=1 / stays_P[tensors.patient_N])
+    assert metrics.auroc == pytest.approx(exact, abs=metrics.auroc_error + 1e-9)
+    loss, patients = sums["loss"]
+    assert patients == 300
+    assert LARGEST_LOSS * loss / patients == pytest.approx(metrics.log_loss, rel=0.2)
+
+
+def test_no_patient_gives_zeros_of_the_right_length() -> None:
+    study = small_study()
+    sums = validation_sums(build_model(study, 3, seed=1), None, study)
+    assert [(name, part.size, part.any()) for name, part in sums.items()] == [
+        ("loss", 2, False),
+        ("scores", 40, False),
+    ]

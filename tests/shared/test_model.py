@@ -1,0 +1,164 @@
+"""The study's model: shapes, determinism, padding, losses, and its books."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from shared.bookkeeping import Bookkeeping
+from shared.errors import MessageError
+from shared.model import build_model
+from shared.weights import load_vector, parameter_count, to_vector
+from tests.study_text import small_study
+
+POOLINGS = ("last", "mean", "max", "attention")
+TASKS = (("binary", 1), ("multiclass", 3), ("multilabel", 4), ("regression", 2))
+FULL = {"projection": 4, "layer_norm": True, "layers": 2, "bidirectional": True, "hidden": 5}
+
+
+def inputs(rows: int = 5, steps: int = 6, features: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    x = torch.randn(rows, steps, features, generator=torch.Generator().manual_seed(1))
+    lengths = torch.tensor([steps, 1, 3, steps - 1, 2])[:rows]
+    return x, torch.arange(steps)[None, :] < lengths[:, None]
+
+
+def labels(kind: str, outputs: int, shape: tuple[int, ...]) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(2)
+    if kind == "multiclass":
+        return torch.randint(outputs, shape, generator=generator)
+    if kind == "regression":
+        return torch.randn(*shape, outputs, generator=generator)
+    return torch.randint(2, (*shape, outputs), generator=generator).float()
+
+
+@pytest.mark.parametrize(
+    ("cell", "pooling"), [*itertools.product(("rnn", "lstm", "gru"), POOLINGS)]
+)
+def test_books_of_the_whole_model_equal_one_patient_at_a_time(cell, pooling):
+    model = build_model(small_study(model={"cell": cell, "pooling": pooling, **FULL}), 3, seed=1)
+    x, mask = inputs()
+    y, patient_N = torch.tensor([0.0, 1, 1, 0, 1]), torch.tensor([0, 1, 1, 2, 0])
+    parameters = list(model.parameters())
+    expected = torch.zeros(3, parameter_count(model))
+    for n in range(5):
+        row = slice(n, n + 1)
+        loss = model.loss_per_stay(model(x[row], mask[row]), y[row], mask[row]).sum()
+        parts = torch.autograd.grad(loss, parameters)
+        expected[patient_N[n]] += torch.cat([part.flatten() for part in parts])
+    books = Bookkeeping()
+    model.loss_per_stay(model(x, mask, books=books), y, mask).sum().backward()
+    sums, norms = books.clipped_sums(parameters, patient_N, 3, 0.05)
+    torch.testing.assert_close(norms, expected.norm(dim=1), rtol=1e-5, atol=1e-7)
+    clipped = expected * (0.05 / expected.norm(dim=1, keepdim=True).clamp(min=0.05))
+    flat = torch.cat([part.flatten() for part in sums])
+    torch.testing.assert_close(flat, clipped.sum(0), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(("kind", "outputs"), TASKS)
+@pytest.mark.parametrize("per_step", [False, True])
+def test_every_task_has_logits_scores_and_a_loss_per_stay(kind, outputs, per_step):
+    task = {"kind": kind, "outputs": outputs, "per_step": per_step}
+    model = build_model(small_study(task=task), 3, seed=1)
+    x, mask = inputs()
+    logits = model(x, mask)
+    shape = (5, 6) if per_step else (5,)
+    assert logits.shape == (*shape, outputs)
+    scores = model.scores(logits)
+    if kind == "multiclass":
+        torch.testing.assert_close(scores.sum(-1), torch.ones(shape))
+    elif kind != "regression":
+        assert torch.all((scores > 0) & (scores < 1))
+    y = labels(kind, outputs, shape)
+    loss = model.loss_per_stay(logits, y, mask)
+    assert loss.shape == (5,)
+    assert torch.all(loss > 0)
+    if per_step:  # what is predicted at padding does not matter
+        spoiled = torch.where(mask[:, :, None], logits, 50.0)
+        assert torch.equal(model.loss_per_stay(spoiled, y, mask), loss)
+
+
+def test_labels_of_one_output_may_be_a_plain_vector():
+    model = build_model(small_study(), 3, seed=1)
+    x, mask = inputs()
+    logits, y = model(x, mask), torch.tensor([0.0, 1, 1, 0, 1])
+    plain, column = (model.loss_per_stay(logits, v, mask) for v in (y, y[:, None]))
+    assert torch.equal(plain, column)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_padding_does_not_matter(pooling):
+    model = build_model(small_study(model={"pooling": pooling, **FULL}), 3, seed=1)
+    x, mask = inputs()
+    spoiled = torch.where(mask[:, :, None], x, torch.nan)
+    longer = torch.cat([spoiled, torch.full((5, 2, 3), torch.nan)], dim=1)
+    longer_mask = torch.cat([mask, torch.zeros(5, 2, dtype=torch.bool)], dim=1)
+    torch.testing.assert_close(model(longer, longer_mask), model(x, mask))
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_stay_without_any_valid_step_has_finite_logits_and_gradients(pooling):
+    model = build_model(small_study(model={"pooling": pooling, **FULL}), 3, seed=1)
+    x, mask = inputs()
+    logits = model(x, torch.zeros_like(mask))
+    assert torch.isfinite(logits).all()
+    assert all(
+        torch.isfinite(part).all()
+        for part in torch.autograd.grad(logits.sum(), model.parameters(), materialize_grads=True)
+    )
+
+
+def test_attention_weights_are_a_distribution_over_valid_steps():
+    model = build_model(small_study(model={"pooling": "attention"}), 3, seed=1)
+    x, mask = inputs()
+    weights = model.attention_weights(x, mask)
+    torch.testing.assert_close(weights.sum(1), torch.ones(5))
+    assert torch.all(weights[~mask] == 0)
+    assert torch.all(weights[mask] > 0)
+
+
+def test_a_model_without_attention_has_no_attention_weights():
+    with pytest.raises(ValueError, match="'last'"):
+        build_model(small_study(), 3, seed=1).attention_weights(*inputs())
+
+
+def test_the_seed_alone_decides_the_weights_and_torchs_global_state_is_left_alone():
+    study = small_study(model=FULL)
+    before = torch.random.get_rng_state()
+    one, same, other = (to_vector(build_model(study, 3, seed)) for seed in (3, 3, 4))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_dropout_acts_in_training_only():
+    model = build_model(small_study(model={"dropout": 0.5}), 3, seed=1)
+    x, mask = inputs()
+    draw = [model(x, mask, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
+    assert torch.equal(draw[0], draw[1])
+    assert not torch.equal(draw[0], draw[2])
+    model.eval()
+    assert torch.equal(model(x, mask), model(x, mask))
+
+
+def test_weights_go_to_a_vector_and_back_exactly():
+    study = small_study(model=FULL)
+    vector = to_vector(build_model(study, 3, seed=5))
+    assert vector.dtype == np.float32
+    model = build_model(study, 3, seed=6)
+    load_vector(model, vector)
+    assert np.array_equal(to_vector(model), vector)
+    assert vector.size == parameter_count(model)
+    names = list(model.state_dict())
+    first = model.state_dict()[names[0]].flatten().numpy()
+    assert np.array_equal(vector[: first.size], first)
+
+
+def test_a_vector_of_another_length_or_with_infinities_is_refused():
+    model = build_model(small_study(), 3, seed=5)
+    vector = to_vector(model)
+    with pytest.raises(MessageError, match="does not fit"):
+        load_vector(model, vector[:-1])
+    vector[3] = np.inf
+    with pytest.raises(MessageError, match="not finite"):
+        load_vector(model, vector)

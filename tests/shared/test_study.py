@@ -1,0 +1,165 @@
+"""A study is what a hospital approves, so every way to get one wrong must be told plainly."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.errors import StudyError
+from shared.study import LARGEST_STUDY_BYTES, Study, load_study, parse_study, with_changes
+
+STUDIES = Path(__file__).parents[2] / "studies"
+TEXT = """
+name = "small"
+title = "Small"
+rounds = 3
+sites = ["a", "b", "c", "d"]
+[data]
+source = "physionet2012"
+label = "death"
+[variables]
+HR = { unit = "/min", low = 0, high = 300, center = 80, spread = 15 }
+"""
+
+
+def study(extra: str = "") -> Study:
+    return parse_study(TEXT + extra, where="small.toml")
+
+
+@pytest.mark.parametrize("file", sorted(STUDIES.glob("*.toml")), ids=lambda file: file.stem)
+def test_every_shipped_study_is_valid_and_named_after_its_file(file: Path) -> None:
+    assert load_study(file).name == file.stem
+
+
+def test_digest_ignores_layout_and_spelled_out_defaults_but_not_meaning() -> None:
+    spelled_out = study('[privacy]\nmode = "site"\n# the same\nepsilon = 8.0\n')
+    assert spelled_out.digest == study().digest
+    assert study("[privacy]\nepsilon = 7.9\n").digest != study().digest
+
+
+def test_digest_changes_with_the_order_of_variables_because_inputs_do() -> None:
+    other = 'RR = { unit = "/min", low = 0, high = 80, center = 20, spread = 5 }\n'
+    lines = TEXT.strip().splitlines()
+    before = parse_study("\n".join([*lines[:-1], other, lines[-1]]))
+    after = parse_study("\n".join([*lines, other]))
+    assert set(before.variables) == set(after.variables)
+    assert before.digest != after.digest
+
+
+def test_digest_is_pinned_so_that_sites_of_this_version_agree() -> None:
+    assert study().digest.hex() == (
+        "ed4a14a8d7f795333a27810caf7f2d02d0a1bb1d07badb729e4fd3145ddca6c4"
+    )
+
+
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        ("[privacy]\nepsilon = 0\n", "[privacy] epsilon = 0 must be above 0"),
+        ("[privacy]\nepsilon = -1.5\n", "[privacy] epsilon = -1.5 must be above 0"),
+        ("[privacy]\nepsilon = inf\n", "[privacy] epsilon = inf"),
+        ("[privacy]\nepsilom = 3\n", "epsilom is not a known key; did you mean 'epsilon'?"),
+        ("[pivacy]\nepsilon = 3\n", "pivacy is not a known key; did you mean 'privacy'?"),
+        ("[aggregation]\nminimum_sites = 2\n", "minimum_sites = 2 must be at least 3; raise it"),
+        ("[aggregation]\nminimum_sites = 5\n", "sites names 4, below minimum_sites 5"),
+        ("[aggregation]\nthreshold = 4\nminimum_sites = 3\n", "threshold 4 must not exceed"),
+        ('[model]\ncell = "lsmt"\n', "'lsmt' must be one of 'rnn', 'lstm' or 'gru'"),
+        ('[model]\nhidden = "32"\n', "[model] hidden = '32' is not acceptable"),
+        ("[model]\nhidden = 5000\n", "[model] hidden = 5000 must be at most 4096; lower it"),
+        ('[task]\nkind = "multiclass"\n', "outputs 1 must be at least 2"),
+        ('[task]\nkind = "binary"\noutputs = 3\n', "outputs 3 must be 1 for a binary task"),
+        ('[privacy]\nmode = "distributed"\n', "local_steps 10 must be 1"),
+        (
+            'RR = { unit = "x", low = 5, high = 3, center = 4, spread = 1 }\n',
+            "[variables.RR] low 5 must be below high 3",
+        ),
+        (
+            'RR = { unit = "x", low = 0, high = 3, center = 4, spread = 1 }\n',
+            "center 4 must lie in 0 to 3",
+        ),
+        (
+            'RR = { unit = "x", low = -1, high = 3, center = 0, spread = 1, scale = "log" }\n',
+            "center 0 must be above 0 on a log scale",
+        ),
+        (
+            'RR = { unit = "x", low = 0, high = 3, center = 1 }\n',
+            "[variables.RR] spread is missing",
+        ),
+        ('RR = { unit = "x", lo = 0 }\n', "[variables.RR] low is missing"),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_file_key_and_bound(extra: str, sentence: str) -> None:
+    with pytest.raises(StudyError) as error:
+        study(extra)
+    assert str(error.value).startswith("study small.toml: ")
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("rounds = ", "is not valid TOML"),
+        ("rounds = 3", "name is missing; add it"),
+        (TEXT.replace('"a", "b"', '"a", "a"'), "must not name a site twice"),
+        (TEXT.replace('"a", "b"', '"A b", "b"'), "must be lower-case letters, digits and hyphens"),
+    ],
+)
+def test_a_text_that_is_no_study_is_refused(text: str, sentence: str) -> None:
+    with pytest.raises(StudyError, match=sentence):
+        parse_study(text)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"nowhere\.toml: cannot be read \(No such file"):
+        load_study(tmp_path / "nowhere.toml")
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(StudyError, match="is not UTF-8 text"):
+        load_study(tmp_path / "x.toml")
+
+
+def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_bytes(b"#" * (LARGEST_STUDY_BYTES + 1))
+    with pytest.raises(StudyError, match="is above the bound of 1048576"):
+        load_study(tmp_path / "x.toml")
+
+
+def test_a_changed_study_is_validated_again_and_the_old_one_stays() -> None:
+    changed = with_changes(study(), privacy={"epsilon": 3.0}, study={"seed": 5})
+    assert (changed.privacy.epsilon, changed.seed) == (3.0, 5)
+    assert study().privacy.epsilon == 8.0
+    with pytest.raises(StudyError, match="epsilon"):
+        with_changes(study(), privacy={"epsilon": -3.0})
+
+
+@given(
+    sites=st.integers(3, 60),
+    collusion=st.integers(0, 10),
+    profile=st.sampled_from(["semi-honest", "malicious"]),
+)
+def test_the_default_threshold_keeps_the_rules_of_the_protocol(
+    sites: int, collusion: int, profile: str
+) -> None:
+    names = ", ".join(f'"s{i}"' for i in range(sites))
+    text = TEXT.replace('"a", "b", "c", "d"', names)
+    text += f'[aggregation]\ntolerated_collusion = {collusion}\nprofile = "{profile}"\n'
+    if collusion + 2 > sites or (profile == "malicious" and (sites + collusion) // 2 + 1 > sites):
+        with pytest.raises(StudyError, match="below minimum_sites"):
+            parse_study(text)
+        return
+    made = parse_study(text)
+    t, least = made.threshold, made.minimum_sites
+    assert t > sites / 2
+    assert t > collusion
+    assert t <= least <= sites
+    assert least - collusion >= 2
+    assert profile == "semi-honest" or 2 * t > sites + collusion
+
+
+def test_a_study_cannot_be_changed_in_place() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        study().rounds = 4  # type: ignore[misc]

@@ -1,0 +1,272 @@
+"""The three commands as a person runs them: each mistake one sentence, a non-zero exit, no loss."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+ROOT = Path(__file__).parents[2]
+STUDY = """
+name = "small"
+title = "Small"
+rounds = 2
+sites = ["coronary-unit", "cardiac-surgery", "medical-icu"]
+[data]
+source = "physionet2012"
+label = "In-hospital_death"
+minimum_patients = 5
+[model]
+hidden = 4
+[training]
+local_steps = 1
+sampling_rate = 0.5
+[privacy]
+epsilon = 8.0
+[aggregation]
+round_timeout_s = 20.0
+[variables]
+HR = { unit = "/min", low = 10, high = 300, center = 85, spread = 18 }
+Age = { unit = "a", low = 15, high = 120, center = 64, spread = 17, role = "static" }
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Result]:
+    """Run a command's entry point as its console script does, in this process."""
+
+    def run(package: str, *arguments: str | Path) -> Result:
+        monkeypatch.setattr(sys, "argv", [package, *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module(f"{package}.cli").main()
+        printed = capsys.readouterr()
+        return Result(int(ended.value.code or 0), printed.out, printed.err)
+
+    return run
+
+
+def refused(result: Result) -> str:
+    """Return the one sentence of a refusal."""
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr + result.stdout
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize("package", ["client", "server", "simulations"])
+def test_each_package_runs_as_a_module_and_explains_itself(package: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", package, "--help"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "Usage" in result.stdout
+
+
+def write_set(folder: Path, which: str, *, first: int, deaths_in_unit_3: bool = True) -> None:
+    """Write a set in the challenge's own format: 12 stays in each of the units 1, 2, 3."""
+    records = folder / f"set-{which}"
+    records.mkdir(parents=True)
+    rows = ["RecordID,SAPS-I,SOFA,Length_of_stay,Survival,In-hospital_death"]
+    for index in range(36):
+        record, unit = first + index, index % 3 + 1
+        died = int(index // 3 % 3 == 0 and (deaths_in_unit_3 or unit != 3))
+        rows.append(f"{record},1,1,5,-1,{died}")
+        (records / f"{record}.txt").write_text(
+            f"Time,Parameter,Value\n00:00,RecordID,{record}\n00:00,Age,{40 + index}\n"
+            f"00:00,Gender,0\n00:00,Height,-1\n00:00,ICUType,{unit}\n00:00,Weight,70\n"
+            f"00:10,HR,{80 + 20 * died}\n07:30,HR,{85 + 20 * died}\n"
+        )
+    (folder / f"Outcomes-{which}.txt").write_text("\n".join(rows) + "\n")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_set(tmp_path / "data", "a", first=1000)
+    write_set(tmp_path / "data", "b", first=2000)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(STUDY)
+    return path
+
+
+def test_run_leaves_record_model_and_figure_and_goes_on_only_with_its_own_study(
+    run, study: Path, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    result = run("simulations", "run", study, "--data", data, "--out", out)
+    assert result.returncode == 0, result.stderr
+    record = json.loads((out / "run.json").read_text())
+    assert record["schema"] == 1
+    assert len(record["study_digest"]) == 64
+    assert len(record["rounds"]) == 2
+    for name in ("auroc", "auprc", "brier"):
+        estimate = record["test"][name]
+        assert estimate["low"] <= estimate["value"] <= estimate["high"]
+    assert record["privacy"]["mode"] == "site"
+    assert 7.5 < record["privacy"]["epsilon"] <= 8
+    assert record["privacy"]["delta"] == 1e-5
+    assert record["seconds"] > 0
+    assert record["bytes_up_per_site_per_round"] > 1000
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "head.weight" in load_file(out / "model.safetensors")
+    assert str(out / "curves.png") in result.stdout
+
+    (tmp_path / "other.toml").write_text(STUDY.replace("rounds = 2", "rounds = 1"))
+    other = run("simulations", "run", tmp_path / "other.toml", "--data", data, "--out", out)
+    assert "holds a run of another study" in refused(other)
+    assert json.loads((out / "run.json").read_text()) == record
+
+
+def test_compare_puts_every_setting_in_one_table(
+    run, study: Path, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    result = run(
+        "simulations", "compare", study, "--data", data, "--out", out, "--epsilon", "8",
+        "--epsilon", "2",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    settings = json.loads((out / "compare.json").read_text())["settings"]
+    assert list(settings) == [
+        "logistic-regression",
+        "local",
+        "pooled",
+        "federated",
+        "federated-private",
+        "federated-private-epsilon-2",
+    ]
+    assert settings["federated"]["privacy"]["epsilon"] is None
+    assert settings["federated-private-epsilon-2"]["privacy"]["epsilon"] <= 2
+    assert set(settings["local"]["sites"]) == {"coronary-unit", "cardiac-surgery", "medical-icu"}
+    for name in settings:
+        assert name in result.stdout
+
+
+def test_a_missing_data_folder_is_named(run, study: Path, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    result = run("simulations", "run", study, "--data", nowhere, "--out", tmp_path / "out")
+    assert f"--data {nowhere} does not exist; give the folder" in refused(result)
+    without = run("simulations", "run", study, "--out", tmp_path / "out")
+    assert "no --data was given" in refused(without)
+
+
+def test_a_wrong_column_names_those_that_exist(
+    run, study: Path, data: Path, tmp_path: Path
+) -> None:
+    study.write_text(STUDY.replace("In-hospital_death", "Died"))
+    result = run("simulations", "run", study, "--data", data, "--out", tmp_path / "out")
+    sentence = refused(result)
+    assert "Died" in sentence
+    assert "In-hospital_death" in sentence
+
+
+def test_a_record_with_a_wrong_column_is_named(
+    run, study: Path, data: Path, tmp_path: Path
+) -> None:
+    (data / "set-a" / "1001.txt").write_text("Time,Parameter\n00:00,RecordID\n")
+    result = run("simulations", "run", study, "--data", data, "--out", tmp_path / "out")
+    assert "1001.txt" in refused(result)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        ("epsilon = 8.0", "epsilon = 0", "[privacy] epsilon = 0 must be above 0"),
+        ("epsilon = 8.0", "epsilon = -3", "[privacy] epsilon = -3 must be above 0"),
+        ("epsilon = 8.0", "epsilom = 8.0", "did you mean 'epsilon'"),
+        ("[aggregation]", "[aggregation]\nminimum_sites = 2", "minimum_sites = 2 must be at least"),
+    ],
+)
+def test_a_bad_study_is_refused(
+    run, study: Path, data: Path, tmp_path: Path, before: str, after: str, sentence: str
+) -> None:
+    study.write_text(STUDY.replace(before, after))
+    result = run("simulations", "run", study, "--data", data, "--out", tmp_path / "out")
+    assert sentence in refused(result)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_site_without_positive_labels_is_named(run, study: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write_set(data, "a", first=1000, deaths_in_unit_3=False)
+    write_set(data, "b", first=2000)
+    result = run("simulations", "run", study, "--data", data, "--out", tmp_path / "out")
+    sentence = refused(result)
+    assert "site medical-icu" in sentence
+    assert "positive" in sentence
+
+
+def test_a_half_written_folder_says_how_to_go_on_and_is_left_alone(
+    run, study: Path, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "model.safetensors").write_text("half")
+    result = run("simulations", "run", study, "--data", data, "--out", out)
+    assert "is not empty and holds no checkpoint.safetensors" in refused(result)
+    assert [file.name for file in out.iterdir()] == ["model.safetensors"]
+    (out / "checkpoint.safetensors").write_text("half")
+    broken = run("simulations", "run", study, "--data", data, "--out", out)
+    assert "is not a readable checkpoint" in refused(broken)
+
+
+def test_a_site_reads_the_study_and_its_own_data_before_it_approves(
+    run, study: Path, data: Path
+) -> None:
+    review = run("client", "review", study)
+    assert review.returncode == 0
+    for part in ("What leaves", "epsilon 8", "coronary-unit", "Digest"):
+        assert part in review.stdout
+    check = run("client", "check", study, "--data", data, "--where", "ICUType=2", "--json")
+    report = json.loads(check.stdout)
+    assert (report["patients"], report["positive_labels"]) == (12, 4)
+    assert "--where ICUType: must be NAME=NUMBER" in refused(
+        run("client", "check", study, "--data", data, "--where", "ICUType")
+    )
+
+
+def test_a_study_above_the_default_policy_is_refused_with_the_bound(run, study: Path) -> None:
+    study.write_text(STUDY.replace("epsilon = 8.0", "epsilon = 9.0"))
+    assert "epsilon 9 is above this site's bound of 8" in refused(run("client", "review", study))
+
+
+def test_an_operator_sees_what_a_study_fixes(run, study: Path) -> None:
+    facts = json.loads(run("server", "check", study, "--json").stdout)
+    assert (facts["threshold"], facts["minimum_sites"], facts["dropouts_tolerated"]) == (2, 3, 0)
+    assert facts["epsilon"] <= 8
+
+
+def test_the_ledger_of_a_run_can_be_read(run, study: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run("simulations", "run", study, "--data", data, "--out", out)
+    ledger = out / "sites" / "medical-icu" / "ledger.sqlite"
+    shown = json.loads(run("client", "ledger", ledger, "--json").stdout)
+    assert shown["studies"][0]["study_name"] == "small"
+    assert shown["total"]["spent"] == pytest.approx(8.0, rel=0.01)
+    assert "is not a file" in refused(run("client", "ledger", tmp_path))

@@ -1,0 +1,63 @@
+"""The trade-off table says what the run will do."""
+
+import pytest
+
+from shared.distributed import noise_share
+from shared.model import build_model
+from shared.privacy import plan
+from shared.study import Study, parse_study, with_changes
+from shared.variables import feature_names
+from shared.weights import parameter_count
+from simulations.planning import choices
+
+STUDY = parse_study("""
+name = "planned"
+title = "Planned"
+rounds = 20
+sites = ["a", "b", "c", "d"]
+[data]
+source = "synthetic-icu"
+label = "y"
+[model]
+hidden = 8
+[training]
+local_steps = 1
+sampling_rate = 0.25
+[variables]
+HR = { unit = "/min", low = 10, high = 300, center = 85, spread = 18 }
+""")
+
+
+def own(study: Study, patients: int = 500):
+    found = choices(study, patients=patients)
+    return next(c for c in found if (c.epsilon, c.rounds) == (study.privacy.epsilon, study.rounds))
+
+
+def test_the_studys_own_line_has_the_noise_it_will_be_run_with() -> None:
+    costs = plan(STUDY)
+    assert costs is not None
+    assert own(STUDY).noise_multiplier == costs.training_round.noise_multiplier
+    expected = costs.training_round.noise_multiplier / (0.25 * 500 * 2)  # 2 = sqrt(4 sites)
+    assert own(STUDY).step_noise == pytest.approx(expected)
+
+
+def test_shared_noise_is_that_of_all_sites_divided_by_all_patients() -> None:
+    study = with_changes(STUDY, privacy={"mode": "distributed", "clip_norm": 5.0})
+    parameters = parameter_count(build_model(study, len(feature_names(study)), seed=0))
+    share = noise_share(study, parameters)
+    total = (4 * share.variance) ** 0.5 / share.scale / 5.0
+    assert own(study).step_noise == pytest.approx(total / (0.25 * 500 * 4))
+    assert own(study).step_noise < own(STUDY).step_noise
+
+
+def test_less_epsilon_and_more_rounds_cost_more_noise_and_more_patients_less() -> None:
+    found = {(c.epsilon, c.rounds): c.noise_multiplier for c in choices(STUDY, patients=500)}
+    assert set(found) == {(e, r) for e in (8.0, 3.0, 1.0) for r in (10, 20, 40)}
+    assert found[(8.0, 20)] < found[(3.0, 20)] < found[(1.0, 20)]
+    assert found[(3.0, 10)] < found[(3.0, 20)] < found[(3.0, 40)]
+    assert own(STUDY, 5000).step_noise == pytest.approx(own(STUDY, 500).step_noise / 10)
+
+
+def test_a_study_without_privacy_is_planned_as_if_it_had_it() -> None:
+    plain = with_changes(STUDY, privacy={"mode": "none"})
+    assert choices(plain, patients=500, epsilons=(2.0,))[0].epsilon == 2.0
