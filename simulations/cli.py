@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from shared.command_line import run_command
+from shared.errors import PrivacyError
 from shared.study import Study, load_study, parse_study, with_changes
 from simulations.compare import compare_settings
 from simulations.console import (
@@ -22,6 +23,7 @@ from simulations.console import (
 )
 from simulations.doctor import checkup
 from simulations.planning import choices
+from simulations.privacy_audit import audit_study
 from simulations.run import Show
 from simulations.simulate import simulate
 
@@ -92,6 +94,27 @@ def plan(
         console.print_json(json.dumps([asdict(choice) for choice in found]))
         return
     show_plan(loaded, found, patients)
+
+
+@app.command()
+def audit_privacy(
+    study: StudyFile,
+    runs: Annotated[int, typer.Option(min=40, help="Trainings, half with the canary.")] = 1000,
+    confidence: Annotated[float, typer.Option(help="Of the lower bound, below 1.")] = 0.95,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Attack the training a study prescribes; its privacy must not be below its claim."""
+    with console.status(f"training {runs} times, with and without a canary patient"):
+        audit = audit_study(load_study(study), runs=runs, confidence=confidence)
+    if as_json:
+        console.print_json(json.dumps(asdict(audit)))
+    else:
+        console.print(
+            f"With confidence {audit.confidence:g}, epsilon is at least {audit.epsilon_low:.2f} at "
+            f"delta {audit.delta:g}; the study claims at most {audit.claimed:.2f}."
+        )
+    if audit.epsilon_low > audit.claimed:
+        raise PrivacyError("the audit's lower bound is above the claim; do not release anything")
 
 
 @app.command()

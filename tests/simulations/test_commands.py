@@ -270,3 +270,28 @@ def test_the_ledger_of_a_run_can_be_read(run, study: Path, data: Path, tmp_path:
     assert shown["studies"][0]["study_name"] == "small"
     assert shown["total"]["spent"] == pytest.approx(8.0, rel=0.01)
     assert "is not a file" in refused(run("client", "ledger", tmp_path))
+
+
+def test_plan_shows_the_cost_before_anything_is_spent(run, study: Path) -> None:
+    rows = json.loads(run("simulations", "plan", study, "--patients", "500", "--json").stdout)
+    assert {row["epsilon"] for row in rows} == {8.0, 3.0, 1.0}
+    shown = run("simulations", "plan", study, "--epsilon", "2")
+    assert "Nothing was spent" in " ".join(shown.stdout.split())
+
+
+def test_doctor_says_which_kernel_is_in_use_and_why(run) -> None:
+    shown = run("simulations", "doctor").stdout
+    assert "recurrent cells run in" in shown
+    assert "flwr  1.41.0" in shown
+
+
+def test_the_audit_of_an_honest_study_stays_below_its_claim(run, study: Path) -> None:
+    result = run("simulations", "audit-privacy", study, "--runs", "40", "--json")
+    audit = json.loads(result.stdout)
+    assert audit["epsilon_low"] <= audit["claimed"]
+    assert result.returncode == 0
+
+
+def test_a_study_without_privacy_has_nothing_to_audit(run, study: Path) -> None:
+    study.write_text(STUDY.replace("epsilon = 8.0", 'mode = "none"'))
+    assert "privacy" in refused(run("simulations", "audit-privacy", study))
