@@ -274,11 +274,11 @@ def secagg(row: Row, repeat: int, clock: Clock) -> None:
     left = sites - dropped
     plain, extra = (
         secagg_removal(total, sites, clock),
-        secagg_removal(total, left + dropped * left, clock),
+        secagg_removal(total, left + dropped * (sites - 1), clock),
     )
     row.secagg_coordinator_s = adding + combining + plain + decoding
     row.secagg_coordinator_dropped_s = adding * left / sites + combining + extra + decoding
-    row.extrapolated = left + dropped * left > LIMIT
+    row.extrapolated = left + dropped * (sites - 1) > LIMIT
 
 
 def secagg_site(

@@ -46,12 +46,15 @@ class Contributor:
         site: the site's name in the study.
         study: the approved study.
         cohort: the site's patients.
+
+    Attributes:
+        parameters: number of the study's model parameters D.
     """
 
     def __init__(self, site: str, study: Study, cohort: Cohort) -> None:
         self._site, self._study, self._cohort = site, study, cohort
         self._plan = plan(study)
-        self._parameters = parameter_count(self._model())
+        self.parameters = parameter_count(self._model())
         self._normalisation = b""
         self._tensors: tuple[PatientTensors, PatientTensors | None] | None = None
 
@@ -62,7 +65,7 @@ class Contributor:
 
     def spec(self, asked: RoundConfiguration) -> VectorSpec:
         """Return the layout of the round's vector."""
-        return vector_spec(self._study, asked, parameters=self._parameters)
+        return vector_spec(self._study, asked, parameters=self.parameters)
 
     def releases(
         self, asked: RoundConfiguration, round_number: int, study_hash: bytes
@@ -147,7 +150,7 @@ class Contributor:
         source = self._randomness("training", round_number)
         if self._study.privacy.mode == "distributed":
             sum_D = clipped_gradient_sum(model, data, self._study, source=source)
-            share = noise_share(self._study, self._parameters)
+            share = noise_share(self._study, self.parameters)
             return noisy_sum(sum_D, share, self._randomness("noise", round_number))
         noise = self._plan.training_round.noise_multiplier if self._plan else None
         train_locally(model, data, self._study, noise_multiplier=noise, source=source)

@@ -11,6 +11,7 @@ for multilabel, (N, T) per step.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from shared.study import Study
 from shared.variables import feature_names
 
 RECENCY_H = 12.0  # hours after which a measurement counts 1/e as recent as a fresh one
+USUAL_DISTANCE = 0.8  # mean of |z| of a standard normal z, sqrt(2 / pi), rounded
 _STAYS_AT_ONCE = 512  # bounds the working memory of both phases
 
 
@@ -184,9 +186,11 @@ def to_tensors(grid: Grid, normalisation: Normalisation, study: Study) -> Patien
     """Make the model's inputs: values carried forward, what was measured, how recently.
 
     Per series variable: the last value known, normalised (0, the federation's mean, before the
-    first); 1 in a step with a measurement; and exp(-h / RECENCY_H) for a measurement h hours old
-    (0 before the first). Per static variable: its first value, from the step it was known; 1 from
-    that step on. Padded steps are all zero.
+    first); 1 in a step with a measurement; exp(-h / RECENCY_H) for a measurement h hours old; how
+    far the last value is from the mean on either side, less what is usual; the mean of the values
+    so far; and log(1 + steps measured so far) / 2. All are 0 before the first measurement. Per
+    static variable: its first value, from the step it was known; 1 from that step on. Padded steps
+    are all zero.
 
     Guarantee: every input is finite and within +-CLIP, and nothing at a step depends on later ones.
     """
@@ -225,16 +229,27 @@ def _inputs(
     roles = [variable.role for variable in study.variables.values()]
     series = np.flatnonzero(np.array(roles) == "series")
     static = np.flatnonzero(np.array(roles) == "static")
-    z, steps = z_NTV[:, :, series], z_NTV.shape[1]
-    measured = ~np.isnan(z)
-    step_T = np.arange(steps)[None, :, None]
-    last = np.maximum.accumulate(np.where(measured, step_T, -1), axis=1)
-    value = np.take_along_axis(np.nan_to_num(z), np.maximum(last, 0), axis=1)
-    recency = np.where(last < 0, 0.0, np.exp((last - step_T) * (study.data.step_h / RECENCY_H)))
     first, known = _first_known(z_NTV[:, :, static])
     return np.concatenate(
-        [np.where(last < 0, 0, value), measured, recency, first, known], axis=2, dtype=np.float32
+        [*_channels(z_NTV[:, :, series], study.data.step_h), first, known], axis=2, dtype=np.float32
     )
+
+
+def _channels(z_NTV: NDArray[np.float32], step_h: int) -> tuple[NDArray[Any], ...]:
+    """The six channels of the series variables, each (N, T, V), in the order of their names."""
+    measured = ~np.isnan(z_NTV)
+    z_NTV = np.where(measured, z_NTV, np.float32(0))
+    step_T = np.arange(z_NTV.shape[1], dtype=np.int32)[None, :, None]
+    last = np.maximum.accumulate(np.where(measured, step_T, np.int32(-1)), axis=1)
+    never = last < 0
+    value = np.take_along_axis(z_NTV, np.maximum(last, 0), axis=1)
+    value[never] = 0
+    age_h = (step_T - last).astype(np.float32) * np.float32(step_h)
+    recency = np.where(never, np.float32(0), np.exp(-age_h / np.float32(RECENCY_H)))
+    deviance = np.where(never, np.float32(0), np.abs(value) - np.float32(USUAL_DISTANCE))
+    count = np.cumsum(measured, axis=1, dtype=np.float32)
+    mean = np.cumsum(z_NTV, axis=1, dtype=np.float32) / np.maximum(count, 1)
+    return value, measured, recency, deviance, mean, np.log1p(count) / 2
 
 
 def _first_known(z_NTV: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

@@ -30,8 +30,14 @@ from shared.messages import (
     UnmaskRequest,
     UpdateRequest,
 )
-from shared.round_contents import RoundConfiguration, sum_parameters
+from shared.round_contents import (
+    LARGEST_CONFIGURATION_BYTES,
+    RoundConfiguration,
+    sum_parameters,
+)
 from shared.study import Study
+
+BYTES_A_SITE = 1024  # of a round's request: a signed key, a sealed share, their names
 
 log = logging.getLogger(__name__)
 
@@ -96,11 +102,11 @@ class Session:
                 return self._answers[action](body)
             except ConsiliumError as error:
                 log.warning("%s refused %s: %s", self.site, action.value, error)
-                code, sentence = type(error).__name__, str(error)
+                return Refusal.of(self.site, error).to_bytes()
             except Exception:
                 log.exception("%s failed on %s", self.site, action.value)
-                code, sentence = "Defect", "the site met an unforeseen error; see the site's log"
-            return Refusal(site=self.site, code=code, sentence=sentence[:1000]).to_bytes()
+                sentence = "the site met an unforeseen error; see the site's log"
+                return Refusal(site=self.site, code="Defect", sentence=sentence).to_bytes()
 
     @cached_property
     def cohort(self) -> Cohort:
@@ -140,8 +146,8 @@ class Session:
 
     def _contribute(self, body: bytes) -> bytes:
         """Take part in one round: verify, charge, compute, mask."""
-        request = UpdateRequest.from_bytes(body)
         masking = self._opened()
+        request = UpdateRequest.from_bytes(body, max_bytes=self._largest_request())
         masking.begin(request)
         asked = RoundConfiguration.from_bytes(request.configuration)
         releases = self._contributor.releases(asked, request.round, request.study_hash)
@@ -157,6 +163,11 @@ class Session:
         for release in releases:
             self._state.ledger.confirm(release)
         return masked.to_bytes()
+
+    def _largest_request(self) -> int:
+        """Return a bound on a round's request: the model, a configuration, and a word a site."""
+        model = 4 * self._contributor.parameters
+        return model + LARGEST_CONFIGURATION_BYTES + BYTES_A_SITE * len(self._roster)
 
     def _agree(self, body: bytes) -> bytes:
         return self._opened().agree(AgreeRequest.from_bytes(body)).to_bytes()

@@ -131,14 +131,18 @@ def static_names(study: Study) -> tuple[str, ...]:
 def feature_names(study: Study) -> tuple[str, ...]:
     """Names of the model's F inputs at every step, the same at every site and the coordinator.
 
-    Three blocks over the series variables (last value; measured in this step; how recently
-    measured) and two over the static ones (value; known).
+    Six blocks over the series variables (last value; measured in this step; how recently measured;
+    how unusual the last value is on either side; mean so far; how often measured so far) and two
+    over the static ones (value; known). :func:`client.features.to_tensors` computes them.
     """
     series, static = series_names(study), static_names(study)
     blocks = (
         (series, ""),
         (series, " measured"),
         (series, " recency"),
+        (series, " deviance"),
+        (series, " mean"),
+        (series, " count"),
         (static, ""),
         (static, " known"),
     )

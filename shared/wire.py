@@ -7,7 +7,7 @@ memory by the size of the input, which is bounded first.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, Self, TypeVar, get_type_hints
@@ -213,8 +213,10 @@ class Message:
 
     def to_bytes(self) -> bytes:
         """The message on the wire."""
-        packed: bytes = msgpack.packb([_MAGIC, VERSION, self.kind, to_plain(self)])
-        return packed
+        packer = msgpack.Packer()
+        head = [packer.pack_array_header(4), *map(packer.pack, (_MAGIC, VERSION, self.kind))]
+        fields = to_plain(self)
+        return b"".join([*head, packer.pack_array_header(len(fields)), *_pieces(packer, fields)])
 
     @classmethod
     def from_bytes(cls, data: bytes, *, max_bytes: int | None = None) -> Self:
@@ -285,6 +287,16 @@ def from_plain(kind: type[M], plain: Any, where: str) -> M:
         raise MessageError(f"{where} has {len(values)} fields, not {len(kind.rules)}")
     named = zip(kind.rules.items(), values, strict=True)
     return kind(**{name: rule.from_plain(value, where) for (name, rule), value in named})
+
+
+def _pieces(packer: msgpack.Packer, fields: list[Any]) -> Iterator[bytes]:
+    """Each field as msgpack; a large body is passed through, so that it is copied once."""
+    for value in fields:
+        if isinstance(value, bytes) and len(value) >= 1 << 16:
+            yield b"\xc6" + len(value).to_bytes(4, "big")
+            yield value
+        else:
+            yield packer.pack(value)
 
 
 def _expect_list(plain: Any, where: str) -> list[Any]:

@@ -28,6 +28,7 @@ Age = { unit = "a", low = 15, high = 120, center = 60, spread = 10, role = "stat
 HR = { unit = "/min", low = 10, high = 300, center = 80, spread = 20 }
 Na = { unit = "mmol/L", low = 80, high = 200, center = 140, spread = 5 }
 """)
+SERIES_SUFFIXES = ("", " measured", " recency", " deviance", " mean", " count")
 DEMO = load_study(Path(__file__).parents[2] / "studies" / "demo.toml")
 
 
@@ -68,7 +69,15 @@ def test_values_are_carried_forward_with_mask_and_recency() -> None:
     assert x["HR measured"][0] == pytest.approx([0, 1, 0, 0, 1, 0])
     ages = np.array([np.inf, 0, 1, 2, 0, 1])
     assert x["HR recency"][0] == pytest.approx(np.exp(-ages / 12))
-    assert not x["Na"].any()
+    assert not any(x[f"Na{suffix}"].any() for suffix in SERIES_SUFFIXES)
+
+
+def test_unusual_values_the_mean_so_far_and_the_count_so_far_are_inputs() -> None:
+    x = channels(to_grid(cohort(stay((1, 1, 120), (4, 1, 60))), STUDY))
+    assert x["HR deviance"][0] == pytest.approx([0, 1.2, 1.2, 1.2, 0.2, 0.2])
+    assert x["HR mean"][0] == pytest.approx([0, 2, 2, 2, 0.5, 0.5])
+    counts = np.array([0, 1, 1, 1, 2, 2])
+    assert x["HR count"][0] == pytest.approx(np.log1p(counts) / 2)
 
 
 def test_static_values_last_from_the_step_they_are_known() -> None:

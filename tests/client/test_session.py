@@ -11,7 +11,7 @@ from client.journal import RoundJournal
 from client.ledger import Ledger
 from client.policy import Policy
 from client.session import Session, SiteState
-from shared.errors import PolicyError
+from shared.errors import DataError, PolicyError
 from shared.keys import IdentityKey, Roster
 from shared.messages import (
     Action,
@@ -119,6 +119,22 @@ def test_rubbish_is_refused_in_one_sentence(tmp_path: Path, action: Action, body
     reply = refusal(session(tmp_path).handle(action, body))
     assert reply.site == "a"
     assert "\n" not in reply.sentence
+
+
+def test_an_oversized_round_is_refused_by_its_size_alone(tmp_path: Path) -> None:
+    one = session(tmp_path)
+    one.handle(Action.CHANNEL, channel_request())
+    reply = refusal(one.handle(Action.UPDATE, bytes(1 << 24)))
+    assert reply.code == "MessageError"
+    assert "16777216 bytes" in reply.sentence
+
+
+def test_a_refusal_whose_reason_has_line_breaks_is_still_one_sentence(tmp_path: Path) -> None:
+    def read() -> Cohort:
+        raise DataError("first line\nsecond\x00line")
+
+    reply = refusal(session(tmp_path, read=read).handle(Action.CHANNEL, channel_request()))
+    assert reply.sentence == "first line second line"
 
 
 def test_a_defect_is_refused_without_its_text_which_may_quote_data(

@@ -268,6 +268,20 @@ def test_a_vector_message_takes_a_small_multiple_of_its_size():
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("size", [65_535, 65_536, 65_537])
+def test_a_large_body_is_encoded_as_msgpack_itself_would(size):
+    request = UpdateRequest(
+        study_hash=bytes(32),
+        round=1,
+        participants=(),
+        sealed={},
+        model=bytes(size),
+        configuration=b"c",
+    )
+    envelope = ["consilium", 1, "update-request", wire.to_plain(request)]
+    assert request.to_bytes() == msgpack.packb(envelope)
+
+
 def test_printing_a_message_shows_its_kind_site_and_round_and_nothing_secret():
     message = Unmasked(
         site="ward",

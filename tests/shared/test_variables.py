@@ -37,11 +37,11 @@ def test_example_studies_declare_variables_as_the_dictionary_does(name: str) -> 
             ].declaration.model_copy(update={"role": "series"})
 
 
-def test_feature_names_are_unique_and_count_three_a_series_and_two_a_static_variable() -> None:
+def test_feature_names_are_unique_and_count_six_a_series_and_two_a_static_variable() -> None:
     study = load_study(STUDIES / "demo.toml")
     names = feature_names(study)
     assert len(set(names)) == len(names)
-    assert len(names) == 3 * len(series_names(study)) + 2 * len(static_names(study))
+    assert len(names) == 6 * len(series_names(study)) + 2 * len(static_names(study))
 
 
 def test_feature_names_follow_the_order_of_the_variables() -> None:
