@@ -7,7 +7,9 @@ step, each way in a process of its own. "floor" is the arithmetic of our private
 speed of one large matrix product measured beside it.
 
     python benchmarks/recurrent.py                 all shapes, about ten minutes
-    python benchmarks/recurrent.py --quick small   one shape; Opacus once
+    python benchmarks/recurrent.py --turns 3 small one shape, fewer turns
+    OMP_NUM_THREADS=1 python benchmarks/recurrent.py --processor-time
+                                                   count processor time: for a busy machine
 """
 
 import argparse
@@ -43,8 +45,10 @@ WAYS = {
     "Opacus, hooks, private": (OPACUS, True),
     "Opacus, ghost, private": ("ghost", True),
 }
+FLAGS = ("processor_time", "without_opacus")
 CLIP, NOISE, RATE = 1.0, 1.0, 0.01
 Step = Callable[[], None]
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -213,18 +217,18 @@ def step_of(way: str, shape: Shape) -> Step:
     return ours(shape, private=private, kernel=kind == KERNEL)
 
 
-def product_speed() -> float:
+def product_speed(clock: Clock) -> float:
     """Operations a second of one large matrix product, the best of a few."""
     a = torch.randn(1024, 1024)
     best = 0.0
     for _ in range(6):
-        start = time.perf_counter()
+        start = clock()
         a @ a
-        best = max(best, 2 * 1024**3 / (time.perf_counter() - start))
+        best = max(best, 2 * 1024**3 / (clock() - start))
     return best
 
 
-def milliseconds(shape: Shape, turns: int) -> dict[str, float | str]:
+def milliseconds(shape: Shape, turns: int, clock: Clock) -> dict[str, float | str]:
     """Best time of each way; Opacus, which is slow, takes two turns."""
     steps: dict[str, Step] = {}
     best: dict[str, float | str] = {}
@@ -239,10 +243,10 @@ def milliseconds(shape: Shape, turns: int) -> dict[str, float | str]:
         for way, step in steps.items():
             if way.startswith("Opacus") and turn >= 2:
                 continue
-            start = time.perf_counter()
+            start = clock()
             step()
-            best[way] = min(float(best[way]), 1e3 * (time.perf_counter() - start))
-    best["floor"] = 1e3 * shape.operations / product_speed()
+            best[way] = min(float(best[way]), 1e3 * (clock() - start))
+    best["floor"] = 1e3 * shape.operations / product_speed(clock)
     return best
 
 
@@ -263,9 +267,9 @@ def in_process(*arguments: str) -> str:
     return done.stdout.strip().splitlines()[-1] if done.returncode == 0 else '"fails"'
 
 
-def table(name: str, turns: int) -> None:
+def table(name: str, turns: int, *flags: str) -> None:
     shape = SHAPES[name]
-    times = json.loads(in_process("--time", name, "--turns", str(turns)))
+    times = json.loads(in_process("--time", name, "--turns", str(turns), *flags))
     print(f"\n{name}: {shape}")
     if not isinstance(times, dict):
         print("  the measurement failed")
@@ -289,19 +293,25 @@ def main() -> None:
     warnings.simplefilter("ignore")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shapes", nargs="*", default=[*SHAPES])
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--processor-time", action="store_true")
+    parser.add_argument("--without-opacus", action="store_true")
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--time", metavar="SHAPE")
     parser.add_argument("--memory", nargs=2, metavar=("SHAPE", "WAY"))
     options = parser.parse_args()
+    if options.without_opacus:
+        for way in [way for way in WAYS if way.startswith("Opacus")]:
+            del WAYS[way]
     if options.time:
-        print(json.dumps(milliseconds(SHAPES[options.time], options.turns)))
+        clock = time.process_time if options.processor_time else time.perf_counter
+        print(json.dumps(milliseconds(SHAPES[options.time], options.turns, clock)))
     elif options.memory:
         print(json.dumps(megabytes(SHAPES[options.memory[0]], options.memory[1])))
     else:
         print(f"{torch.get_num_threads()} threads; {kernel_status().sentence}")
+        flags = [f"--{name.replace('_', '-')}" for name in FLAGS if vars(options)[name]]
         for name in options.shapes:
-            table(name, 2 if options.quick else options.turns)
+            table(name, options.turns, *flags)
 
 
 if __name__ == "__main__":

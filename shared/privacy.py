@@ -6,6 +6,7 @@ patient" as the neighbouring relation. Figures are upper bounds (see :mod:`share
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -13,7 +14,7 @@ from typing import Literal
 from scipy.optimize import brentq
 
 from shared.errors import PrivacyError
-from shared.privacy_loss import Repeated, epsilon_upper_bound, log_moment, merge
+from shared.privacy_loss import Repeated, epsilon_estimate, epsilon_upper_bound, log_moment, merge
 from shared.study import Privacy, Study, Training
 
 NOISE_TOLERANCE = 1e-4  # relative; calibrated noise errs upwards
@@ -117,24 +118,24 @@ def calibrate_noise(
             "raise [privacy] epsilon or lower statistics_fraction"
         )
 
-    def excess(log_noise: float) -> float:
+    def excess(log_noise: float, estimate: Callable[[Events, float], float]) -> float:
         event = PrivacyEvent(
             sampling_rate=sampling_rate, noise_multiplier=math.exp(log_noise), steps=steps
         )
-        return math.log(min(epsilon_spent((*beside, event), delta), 1e6) / epsilon + 1e-12)
+        return math.log(min(estimate((*beside, event), delta), 1e6) / epsilon + 1e-12)
 
     low = high = math.log(max(0.3, math.sqrt(steps) * sampling_rate / epsilon))
-    while excess(low) <= 0:
+    while excess(low, _epsilon_roughly) <= 0:
         low -= 1.0
-    while excess(high) > 0:
+    while excess(high, _epsilon_roughly) > 0:
         high += 1.0
         if high > math.log(LARGEST_NOISE):
             raise PrivacyError(
                 f"epsilon {epsilon:.4g} needs a noise multiplier above {LARGEST_NOISE:.0e}; "
                 "raise [privacy] epsilon or lower rounds"
             )
-    root = float(brentq(excess, low, high, xtol=NOISE_TOLERANCE / 2))
-    while excess(root) > 0:
+    root = float(brentq(excess, low, high, args=(_epsilon_roughly,), xtol=NOISE_TOLERANCE / 2))
+    while excess(root, epsilon_spent) > 0:
         root += NOISE_TOLERANCE / 2
     return math.exp(root)
 
@@ -225,6 +226,10 @@ def _parts(events: Events) -> tuple[Repeated, ...]:
     return tuple(
         Repeated(event.sampling_rate, event.noise_multiplier, event.steps) for event in events
     )
+
+
+def _epsilon_roughly(events: Events, delta: float) -> float:
+    return epsilon_estimate(_parts(events), delta)
 
 
 @lru_cache(maxsize=16384)
