@@ -111,7 +111,7 @@ def test_under_privacy_every_release_is_in_every_ledger_and_within_budget(
         assert account.spent == pytest.approx(4.0, rel=1e-3)
         assert account.spent <= 4.0 * (1 + 1e-9)
         assert account.reserved == 0
-    assert finished.history[-1]["epsilon"] == pytest.approx(account.spent, rel=1e-6)
+    assert finished.history[-1]["epsilon"] == pytest.approx(account.spent, rel=1e-4)
 
 
 def test_noise_is_fresh_in_every_run_under_privacy(
