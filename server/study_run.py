@@ -159,7 +159,7 @@ def run_round(
         survivors=total.survivors,
         refusals=dict(total.refusals),
         patients=total.weight,
-        update_norm=float(np.linalg.norm(_mean_update(study, total))),
+        update_norm=float(np.linalg.norm(_mean_update(study, total, weights_D))),
         metrics=federated_metrics(total.parts, study),
         bytes_up=dict(total.bytes_up),
         bytes_down=dict(total.bytes_down),
@@ -180,21 +180,25 @@ def _apply(study: Study, state: RunState, purpose: Purpose, total: SumResult) ->
         normalisation = Normalisation.from_sums(statistics_S, noise=noise)
         return replace(state, normalisation=normalisation.to_bytes())
     if purpose is Purpose.TRAINING:
-        mean_D = _mean_update(study, total)
+        mean_D = _mean_update(study, total, state.server.weights_D)
         return replace(state, server=aggregation.apply(state.server, mean_D, study.aggregation))
     return state
 
 
-def _mean_update(study: Study, total: SumResult) -> NDArray[np.float64]:
+def _mean_update(
+    study: Study, total: SumResult, weights_D: NDArray[np.float32]
+) -> NDArray[np.float64]:
     """Return the survivors' weighted mean update, shape (D,); empty if the sum held none.
 
-    In mode ``distributed`` it is minus the gradient's mean over the expected number of patients.
+    In mode ``distributed`` it is minus the gradient's mean over the expected number of patients,
+    weight decay included: the step that plain SGD with learning rate 1 would take at a site.
     """
     if "update" not in total.parts:
         return np.zeros(0)
     sum_D = total.parts["update"]
     if study.privacy.mode == "distributed":
-        return -sum_D / (study.training.sampling_rate * total.weight)
+        decay_D = study.training.weight_decay * weights_D.astype(np.float64)
+        return -sum_D / (study.training.sampling_rate * total.weight) - decay_D
     uniform = study.aggregation.weighting == "uniform"
     return sum_D / (len(total.survivors) if uniform else update_share(study, total.weight))
 
