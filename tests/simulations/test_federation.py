@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 
 from client.journal import RoundJournal
+from server.aggregation import start
 from server.checkpoints import load_checkpoint
 from shared.errors import RoundVoidError, SettingsError
+from shared.model import build_model
 from shared.study import Study, parse_study, with_changes
+from shared.variables import feature_names
+from shared.weights import to_vector
 from simulations.cohorts import cohorts_for
 from simulations.held_out import HeldOut
 from simulations.local_grid import Fault, FaultKind
@@ -121,6 +125,46 @@ def test_noise_is_fresh_in_every_run_under_privacy(
     one, _ = train(private, test_cohort, tmp_path / "one")
     two, _ = train(private, test_cohort, tmp_path / "two")
     assert one.state.server.weights_D.tobytes() != two.state.server.weights_D.tobytes()
+
+
+SHARED = {
+    "training": {"local_steps": 1, "optimizer": "sgd", "learning_rate": 1.0, "sampling_rate": 1.0},
+    "evaluation": {"validation_fraction": 0.0},
+    "study": {"rounds": 1},
+}
+
+
+def test_with_shared_noise_a_round_is_the_step_of_all_patients_together(
+    study: Study, test_cohort: HeldOut, tmp_path: Path
+) -> None:
+    plain = with_changes(study, **SHARED)
+    noisy = with_changes(
+        study, **SHARED, privacy={"mode": "distributed", "epsilon": 5000.0, "clip_norm": 20.0}
+    )
+    begun = start(to_vector(build_model(study, len(feature_names(study)), seed=study.seed)))
+    exact, _ = train(plain, test_cohort, tmp_path / "plain")
+    shared, records = train(noisy, test_cohort, tmp_path / "noisy")
+    step_D = exact.state.server.weights_D - begun.weights_D
+    shared_step_D = shared.state.server.weights_D - begun.weights_D
+    cosine = step_D @ shared_step_D / np.linalg.norm(step_D) / np.linalg.norm(shared_step_D)
+    assert cosine > 0.98
+    assert np.linalg.norm(shared_step_D) == pytest.approx(np.linalg.norm(step_D), rel=0.1)
+    assert records[-1]["update_norm"] == pytest.approx(np.linalg.norm(shared_step_D), rel=1e-3)
+
+
+def test_fewer_survivors_than_the_noise_counts_on_release_nothing(
+    study: Study, test_cohort: HeldOut, tmp_path: Path
+) -> None:
+    noisy = with_changes(study, **SHARED, privacy={"mode": "distributed"})
+    faults = tuple(
+        Fault(site=site, message_type="query.update", occurrence=1, kind=FaultKind.CRASH)
+        for site in ("north", "east")
+    )
+    finished, records = train(noisy, test_cohort, tmp_path, faults=faults)
+    assert noisy.minimum_sites == 3
+    assert "3 are needed" in records[1]["void"]
+    begun = build_model(noisy, len(feature_names(noisy)), seed=noisy.seed)
+    assert np.array_equal(finished.state.server.weights_D, to_vector(begun))
 
 
 @pytest.mark.parametrize("kind", [FaultKind.LOSE_REQUEST, FaultKind.LOSE_REPLY, FaultKind.CRASH])
