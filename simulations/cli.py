@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 from shared.command_line import run_command
@@ -151,5 +152,10 @@ def _unused(folder: Path, name: str) -> Path:
 
 
 def main() -> None:
-    """Entry point of ``consilium-simulate``."""
+    """Entry point of ``consilium-simulate``.
+
+    Each site computes on one thread: sites are what runs in parallel, and results must not depend
+    on how a matrix product was split.
+    """
+    torch.set_num_threads(1)
     run_command(app, name="consilium-simulate")
