@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from client.features import Grid, to_grid
-from shared.errors import SettingsError
 from shared.study import Study, with_changes
 from simulations.baselines import logistic_regression
 from simulations.central import merge, train_centrally
 from simulations.cohorts import Cohorts, cohorts_for
 from simulations.held_out import HeldOut
+from simulations.out_folder import use_folder
 from simulations.records import SCHEMA, run_record, setting_record, write_json
 from simulations.run import Show
 from simulations.simulate import train
@@ -47,19 +47,20 @@ def compare_settings(
         For each setting a record like ``run.json``, in the table's order.
 
     Raises:
-        SettingsError: the folder holds something else.
+        SettingsError: the folder holds something else, or another run uses it.
     """
-    _check(out)
     cohorts = cohorts_for(study, data)
-    test = HeldOut.read(cohorts.test, study)
-    grids = {s: to_grid(source.read_patients(study), study) for s, source in cohorts.sites.items()}
+    sites = cohorts.sites.items()
     compared: Compared = {}
-    for name, record in _settings(study, cohorts, test, grids, out, epsilons, workers, watch):
-        compared[name] = record
-        write_json(
-            out / FILE,
-            {"schema": SCHEMA, "study_digest": study.digest.hex(), "settings": compared},
-        )
+    with use_folder(out, marker=FILE):
+        test = HeldOut.read(cohorts.test, study)
+        grids = {site: to_grid(source.read_patients(study), study) for site, source in sites}
+        for name, record in _settings(study, cohorts, test, grids, out, epsilons, workers, watch):
+            compared[name] = record
+            write_json(
+                out / FILE,
+                {"schema": SCHEMA, "study_digest": study.digest.hex(), "settings": compared},
+            )
     return compared
 
 
@@ -127,13 +128,3 @@ def _central(
             name: test.metrics([risks_N], study).to_json() for name, risks_N in risks_SN.items()
         }
     return record
-
-
-def _check(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise SettingsError(f"--out {out}: is a file; name a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / FILE).exists():
-        raise SettingsError(
-            f"--out {out}: is not empty and holds no {FILE}; name an empty folder, or one that a "
-            "comparison was cut off in"
-        )

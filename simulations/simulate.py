@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from server.checkpoints import FILE_NAME
-from shared.errors import SettingsError
 from shared.study import Study
 from simulations.cohorts import Cohorts, cohorts_for
 from simulations.curves import draw_curves
 from simulations.held_out import HeldOut
+from simulations.out_folder import use_folder
 from simulations.records import run_record, write_json, write_model
 from simulations.run import Federation, Finished, Show
 
@@ -32,14 +32,14 @@ def simulate(
     Raises:
         ConsiliumError: one sentence on what is wrong; nothing that was saved before is lost.
     """
-    check_folder(out)
     cohorts = cohorts_for(study, data)
-    test = HeldOut.read(cohorts.test, study)
-    finished, seconds = train(study, cohorts, test, out, workers=workers, show=show)
-    record = run_record(study, cohorts, finished, seconds=seconds)
-    write_model(out / "model.safetensors", study, finished.state)
-    draw_curves(out / "curves.png", study, record, finished.risks_N, test.outcomes)
-    write_json(out / "run.json", record)
+    with use_folder(out, marker=FILE_NAME):
+        test = HeldOut.read(cohorts.test, study)
+        finished, seconds = train(study, cohorts, test, out, workers=workers, show=show)
+        record = run_record(study, cohorts, finished, seconds=seconds)
+        write_model(out / "model.safetensors", study, finished.state)
+        draw_curves(out / "curves.png", study, record, finished.risks_N, test.outcomes)
+        write_json(out / "run.json", record)
     return record
 
 
@@ -53,18 +53,3 @@ def train(
     return finished, max(
         time.monotonic() - began, sum(record["seconds"] for record in finished.history)
     )
-
-
-def check_folder(out: Path) -> None:
-    """Refuse a folder that holds something else than a run.
-
-    Raises:
-        SettingsError: the folder is not empty and has no checkpoint to go on from.
-    """
-    if out.exists() and not out.is_dir():
-        raise SettingsError(f"--out {out}: is a file; name a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / FILE_NAME).exists():
-        raise SettingsError(
-            f"--out {out}: is not empty and holds no {FILE_NAME} to go on from; "
-            "name an empty folder, or one that a run was cut off in"
-        )

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
+from simulations.out_folder import use_folder
+
 ROOT = Path(__file__).parents[2]
 STUDY = """
 name = "small"
@@ -234,6 +236,22 @@ def test_a_half_written_folder_says_how_to_go_on_and_is_left_alone(
     (out / "checkpoint.safetensors").write_text("half")
     broken = run("simulations", "run", study, "--data", data, "--out", out)
     assert "is not a readable checkpoint" in refused(broken)
+
+
+def test_two_runs_cannot_share_a_folder(run, study: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with use_folder(out, marker="checkpoint.safetensors"):
+        result = run("simulations", "run", study, "--data", data, "--out", out)
+        assert "another run is using it" in refused(result)
+
+
+def test_after_a_refusal_the_same_folder_can_be_used(run, study: Path, tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    write_set(data, "a", first=1000, deaths_in_unit_3=False)
+    write_set(data, "b", first=2000)
+    refused(run("simulations", "run", study, "--data", data, "--out", out))
+    study.write_text(STUDY.replace("minimum_patients = 5", "minimum_patients = 500"))
+    assert "500" in refused(run("simulations", "run", study, "--data", data, "--out", out))
 
 
 def test_a_site_reads_the_study_and_its_own_data_before_it_approves(
