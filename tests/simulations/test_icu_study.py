@@ -24,7 +24,7 @@ def test_federation_keeps_up_with_pooled_training_and_privacy_costs_little(tmp_p
         watch=lambda *_: lambda _: None,
     )
     auroc = {name: record["test"]["auroc"]["value"] for name, record in compared.items()}
-    assert auroc["logistic-regression"] == pytest.approx(0.852, abs=0.005)
+    assert auroc["logistic-regression"] >= 0.85  # a strong rival, shown beside
     assert auroc["federated"] >= 0.84
     assert auroc["federated"] >= 0.98 * auroc["pooled"]
     assert auroc["federated"] > auroc["local"]
