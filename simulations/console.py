@@ -105,23 +105,25 @@ def show_result(study: Study, record: dict[str, Any], out: Path) -> None:
 
 
 def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path) -> None:
-    """Print the table of all settings."""
-    any_record = next(iter(compared.values()))
-    table = Table(title=f"{study.title}: {_title(any_record)}", title_justify="left")
+    """Print the table of all settings; it fits 80 columns."""
+    console.print(f"{study.title}\n{_title(next(iter(compared.values())))}")
+    table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("setting", no_wrap=True)
-    for heading in ("AUROC", "AUPRC", "Brier", "epsilon", "seconds", "sent/site/round"):
-        table.add_column(heading, justify="right")
+    for heading in ("AUROC", "AUPRC", "Brier", "epsilon", "seconds", "sent"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, record in compared.items():
         epsilon = record["privacy"]["epsilon"]
         sent = record["bytes_up_per_site_per_round"]
         table.add_row(
-            f"{name} (mean of {len(record['sites'])})" if "sites" in record else name,
-            *(_interval(record["test"][key]) for key in ("auroc", "auprc", "brier")),
+            name.split("-epsilon-")[0] + (", mean" if "sites" in record else ""),
+            *(_interval(record["test"][key]) for key in ("auroc", "auprc")),
+            f"{record['test']['brier']['value']:.3f}",
             "-" if epsilon is None else f"{epsilon:.2f}",
-            f"{record['seconds']:.1f}",
+            f"{record['seconds']:.0f}",
             _size(sent) if sent else "-",
         )
     console.print(table)
+    console.print("Below AUROC and AUPRC: 95 % bootstrap intervals. sent: by a site, each round.")
     pooled, federated = (compared[s]["test"]["auroc"]["value"] for s in ("pooled", "federated"))
     console.print(
         f"Federated without privacy keeps {100 * federated / pooled:.1f} % of pooled AUROC."
@@ -167,7 +169,7 @@ def _title(record: dict[str, Any]) -> str:
 
 
 def _interval(estimate: dict[str, float]) -> str:
-    return f"{estimate['value']:.3f} ({estimate['low']:.3f}-{estimate['high']:.3f})"
+    return f"{estimate['value']:.3f}\n{estimate['low']:.3f}-{estimate['high']:.3f}"
 
 
 def _number(value: float | None) -> str:

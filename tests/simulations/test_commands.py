@@ -166,8 +166,10 @@ def test_compare_puts_every_setting_in_one_table(
     assert settings["federated"]["privacy"]["epsilon"] is None
     assert settings["federated-private-epsilon-2"]["privacy"]["epsilon"] <= 2
     assert set(settings["local"]["sites"]) == {"coronary-unit", "cardiac-surgery", "medical-icu"}
-    for name in settings:
-        assert name in result.stdout
+    for name, record in settings.items():
+        assert name.split("-epsilon-")[0] in result.stdout
+        for bound in ("value", "low", "high"):  # nothing is cut off at 80 columns
+            assert f"{record['test']['auroc'][bound]:.3f}" in result.stdout
 
 
 def test_a_missing_data_folder_is_named(run, study: Path, tmp_path: Path) -> None:
