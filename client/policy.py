@@ -18,7 +18,6 @@ class Policy:
         lifetime_epsilon: most privacy budget all studies together may use; the ledger holds it.
         delta: probability with which the lifetime guarantee may fail.
         minimum_sites: fewest sites whose sum may be released.
-        minimum_patients: fewest own patients to take part with.
         allow_without_privacy: whether studies without differential privacy are allowed; right only
             for data that is public already.
     """
@@ -27,7 +26,6 @@ class Policy:
     lifetime_epsilon: float = 16.0
     delta: float = 1e-5
     minimum_sites: int = MINIMUM_SITES
-    minimum_patients: int = 20
     allow_without_privacy: bool = False
 
     def check_study(self, study: Study) -> None:
