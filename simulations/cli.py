@@ -114,7 +114,7 @@ def audit_privacy(
             f"With confidence {audit.confidence:g}, epsilon is at least {audit.epsilon_low:.2f} at "
             f"delta {audit.delta:g}; the study claims at most {audit.claimed:.2f}."
         )
-    if audit.epsilon_low > audit.claimed:
+    if audit.refuted:
         raise PrivacyError("the audit's lower bound is above the claim; do not release anything")
 
 
