@@ -1,0 +1,72 @@
+"""The sources by name: what ``[data] source`` in ``site.toml`` may say, and how each is opened.
+
+To add a source: a settings model in :mod:`client.data_settings`, a function here that imports the
+source's module only when called (some need large libraries) and opens it, and a line in SOURCES.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
+
+from client import data_settings as settings
+from client.data_settings import DataSettings, parse_settings
+from client.sources import Source
+from shared.errors import SettingsError
+from shared.study import Study
+
+S = TypeVar("S", bound=DataSettings)
+
+
+@dataclass(frozen=True)
+class Kind(Generic[S]):
+    """One kind of source: the model of its settings, and how it is opened with them."""
+
+    settings: type[S]
+    open: Callable[[S, Study], Source]
+
+
+def _physionet2012(chosen: settings.PhysioNet2012Settings, _: Study) -> Source:
+    from client.sources.physionet2012 import PhysioNet2012
+
+    numbers = {name: float(value) for name, value in chosen.where.items()}
+    return PhysioNet2012(chosen.path, which=chosen.set, where=numbers)
+
+
+SOURCES: Mapping[str, Kind[Any]] = MappingProxyType(
+    {
+        "physionet2012": Kind(settings.PhysioNet2012Settings, _physionet2012),
+    }
+)
+
+
+def read_data_settings(table: Mapping[str, Any], *, where: str, folder: Path) -> DataSettings:
+    """Check the ``[data]`` table of a ``site.toml``.
+
+    Args:
+        table: as read from TOML.
+        where: the file's name, for errors.
+        folder: of that file; relative paths start there.
+
+    Raises:
+        SettingsError: an unknown source, or a key that the source does not have or cannot use.
+    """
+    source = table.get("source")
+    if not isinstance(source, str) or source not in SOURCES:
+        near = difflib.get_close_matches(str(source), SOURCES, n=1, cutoff=0.0)[0]
+        told = "is missing" if source is None else f"= {source!r} is not a known source"
+        raise SettingsError(f"{where}: [data] source {told}; did you mean {near!r}?")
+    return parse_settings(SOURCES[source].settings, table, where=where, folder=folder)
+
+
+def open_source(chosen: DataSettings, study: Study) -> Source:
+    """Open the records that the settings name, for one study.
+
+    Raises:
+        DataError: the records are not there or do not fit the study.
+        SettingsError: the settings name something that cannot be used.
+    """
+    source: Source = SOURCES[chosen.source].open(chosen, study)
+    return source
