@@ -20,14 +20,15 @@ def events_of(
     """Turn a table of values, NaN where there is none, into events.
 
     A static variable gives one event, its first known value. Columns are the study's variables,
-    then its columns of codes.
+    then its columns of codes. Rows at the end of the window or later are left out: a step begins
+    at its hour, so that there is none at the very end.
 
     Raises:
         DataError: a value is infinite.
     """
     if np.isinf(value_TV).any():
         raise DataError("a value is infinite; mend the record")
-    known_TV = ~np.isnan(value_TV)
+    known_TV = ~np.isnan(value_TV) & (hours_T < study.data.window_h)[:, None]
     for index, variable in enumerate(study.variables.values()):
         if variable.role == "static" and known_TV[:, index].any():
             known_TV[known_TV[:, index].argmax() + 1 :, index] = False
