@@ -115,7 +115,9 @@ class RecurrentModel(nn.Module):
             )
             loss = flat.view(known.shape) * known
         else:
-            target = (y.to(logits.dtype).reshape(logits.shape) - self.task.center) / self.task.spread
+            target = (
+                y.to(logits.dtype).reshape(logits.shape) - self.task.center
+            ) / self.task.spread
             known = ~torch.isnan(target)
             elementwise = (
                 functional.mse_loss
@@ -146,7 +148,9 @@ class RecurrentModel(nn.Module):
     ) -> Tensor:
         measured = x_NTF[..., : x_NTF.shape[2] - self.codes]
         if self.projection is not None:
-            measured = self.projection(torch.where(mask_NT.unsqueeze(2), measured, 0.0), books=books)
+            measured = self.projection(
+                torch.where(mask_NT.unsqueeze(2), measured, 0.0), books=books
+            )
         if self.embedding is not None:
             codes_NTK = torch.where(mask_NT.unsqueeze(2), x_NTF[..., -self.codes :], 0.0).long()
             measured = torch.cat([measured, code_vectors(self.embedding, codes_NTK, books)], dim=2)

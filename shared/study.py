@@ -64,12 +64,14 @@ class Data(Part):
 
     With ``clock`` "hour" time is time. With "position" a record is a sequence without hours
     (samples of a heart beat, slices, tokens, visits), and ``window_h`` and ``step_h`` count places
-    in it: place 0 lies at hour 0, place 1 at hour 1.
+    in it: place 0 lies at hour 0, place 1 at hour 1. ``rate_hz`` is the samples a second to which
+    sources of waveforms resample.
     """
 
     source: Name
     clock: Literal["hour", "position"] = "hour"
-    label: str = Field(min_length=1, max_length=64)
+    rate_hz: Positive | None = None
+    label: str = Field(min_length=1, max_length=256)
     window_h: int = Field(default=48, ge=1, le=24 * 365)
     step_h: int = Field(default=1, ge=1)
     on_bad_file: Literal["refuse", "skip"] = "refuse"

@@ -195,7 +195,9 @@ def _classes(
     return scores_RK
 
 
-def _searched(model: LogisticRegression | Ridge, name: str, values: tuple[float, ...]) -> GridSearchCV:
+def _searched(
+    model: LogisticRegression | Ridge, name: str, values: tuple[float, ...]
+) -> GridSearchCV:
     """The model on standardised inputs, its penalty chosen by folds of patients."""
     pipeline = make_pipeline(StandardScaler(), model)
     return GridSearchCV(pipeline, {name: values}, cv=GroupKFold(_FOLDS))

@@ -76,7 +76,10 @@ class SeveralRisks:
     def values(self, weight_R: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :class:`Measure`; an output with one outcome only does not count."""
         each_KF = np.array(
-            [risks.values(weight_R[rows]) for risks, rows in zip(self._risks, self._known, strict=True)]
+            [
+                risks.values(weight_R[rows])
+                for risks, rows in zip(self._risks, self._known, strict=True)
+            ]
         )
         defined_KF = ~np.isnan(each_KF)
         sums_F = np.where(defined_KF, each_KF, 0.0).sum(axis=0)
@@ -157,7 +160,9 @@ class Classes:
         """Share of each class that is recognised (K,); NaN for a class that does not occur."""
         table_KK = self.confusion(weight_R)
         occurring_K = table_KK.sum(axis=1)
-        return np.where(occurring_K > 0, np.diag(table_KK) / np.maximum(occurring_K, 1e-300), np.nan)
+        return np.where(
+            occurring_K > 0, np.diag(table_KK) / np.maximum(occurring_K, 1e-300), np.nan
+        )
 
 
 class Errors:
@@ -177,6 +182,8 @@ class Errors:
         squared_K = (weight_RK * self._error_RK**2).sum(axis=0) / total_K
         mean_K = (weight_RK * self._truth_RK).sum(axis=0) / total_K
         variance_K = (weight_RK * (self._truth_RK - mean_K) ** 2).sum(axis=0) / total_K
-        explained_K = np.where(variance_K > 0, 1 - squared_K / np.maximum(variance_K, 1e-300), np.nan)
+        explained_K = np.where(
+            variance_K > 0, 1 - squared_K / np.maximum(variance_K, 1e-300), np.nan
+        )
         absolute = (weight_RK * np.abs(self._error_RK)).sum() / total_K.sum()
         return np.array((absolute, np.sqrt(squared_K.mean()), explained_K.mean()))

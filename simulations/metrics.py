@@ -96,9 +96,7 @@ class Truth:
         return scores[self.known]
 
 
-def evaluate(
-    models: Sequence[NDArray[np.float64]], truth: Truth, *, seed: int = 0
-) -> TestMetrics:
+def evaluate(models: Sequence[NDArray[np.float64]], truth: Truth, *, seed: int = 0) -> TestMetrics:
     """Return the figures of the task, averaged over models, with intervals.
 
     Args:

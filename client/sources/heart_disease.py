@@ -168,7 +168,5 @@ def _values(row: NDArray[np.float64], study: Study) -> NDArray[np.float64]:
     for name in study.variables:
         column, category = _FLAGS.get(name, (name, None))
         value = row[COLUMNS.index(column)]
-        values.append(
-            value if category is None or np.isnan(value) else float(value == category)
-        )
+        values.append(value if category is None or np.isnan(value) else float(value == category))
     return np.array(values)

@@ -3,7 +3,7 @@
 One pipe-separated table a patient, a row an hour in intensive care, ``NaN`` where nothing was
 measured (Reyna et al., Crit Care Med 2020;48:210-217), in a folder or a zip. ``ICULOS`` counts the
 hours from 1. The label ``SepsisLabel`` is already 1 from six hours before sepsis; it is one label
-an hour, for a per-step task. Variables and units are the challenge's.
+an hour, for a per-step task. Variables and units are the challenge's; ``ICULOS`` is one of them.
 """
 
 from collections.abc import Iterator
@@ -70,10 +70,10 @@ UNITS = MappingProxyType(
         "Unit1": "1",
         "Unit2": "1",
         "HospAdmTime": "h",
+        "ICULOS": "h",
     }
 )
-HOUR = "ICULOS"
-HEADER = "|".join([*UNITS, HOUR, LABEL])
+HEADER = "|".join([*UNITS, LABEL])
 
 
 class PhysioNet2019:
@@ -170,7 +170,7 @@ def _table(content: bytes) -> NDArray[np.float64]:
         raise BadFileError("a value is not a number") from error
     hour_T, label_T = table_TC[:, -2], table_TC[:, -1]
     if not (hour_T >= 1).all() or not (np.diff(hour_T) > 0).all() or (hour_T % 1).any():
-        raise BadFileError(f"{HOUR} does not count up in whole hours from 1")
+        raise BadFileError("ICULOS does not count up in whole hours from 1")
     if not np.isin(label_T, (0, 1)).all():
         raise BadFileError(f"{LABEL} is not 0 or 1 in every hour")
     return table_TC
