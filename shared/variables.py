@@ -135,8 +135,8 @@ def feature_names(study: Study) -> tuple[str, ...]:
 
     Six blocks over the series variables (last value; measured in this step; how recently measured;
     how unusual the last value is on either side; mean so far; how often measured so far; on a clock
-    of positions the first two only) and two over the static ones (value; known), then one whole number for each column of codes.
-    :func:`client.features.to_tensors` computes them.
+    of positions the first two only) and two over the static ones (value; known), then one whole
+    number for each column of codes. :func:`client.features.to_tensors` computes them.
     """
     series, static = series_names(study), static_names(study)
     suffixes = ("", " measured", " recency", " deviance", " mean", " count")

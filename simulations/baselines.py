@@ -14,8 +14,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import GridSearchCV, GroupKFold
-from sklearn.pipeline import make_pipeline
+from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedGroupKFold
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from client.features import Grid, to_tensors
@@ -164,13 +164,8 @@ def _fit_predict(
             )
         if study.task.kind == "regression":
             model = _searched(Ridge(), "ridge__alpha", RIDGE_PENALTIES)
-            score = "neg_mean_absolute_error"
         else:
-            model = _searched(
-                LogisticRegression(max_iter=500), "logisticregression__C", INVERSE_PENALTIES
-            )
-            score = "roc_auc"
-        model.set_params(scoring=score)
+            model = _searched(_logistic(), "logisticregression__C", INVERSE_PENALTIES)
         model.fit(train_RS[rows], truth_R[rows], groups=patient_R[rows])
         columns.append(
             model.predict(test_RS)
@@ -188,7 +183,7 @@ def _classes(
     classes: int,
 ) -> Scores:
     """Probabilities (R, K) by multinomial regression; a class never seen in training has none."""
-    model = _searched(LogisticRegression(max_iter=500), "logisticregression__C", INVERSE_PENALTIES)
+    model = _searched(_logistic(), "logisticregression__C", INVERSE_PENALTIES)
     model.fit(train_RS, class_R.astype(np.int64), groups=patient_R)
     scores_RK = np.zeros((len(test_RS), classes))
     scores_RK[:, model.classes_] = model.predict_proba(test_RS)
@@ -200,7 +195,26 @@ def _searched(
 ) -> GridSearchCV:
     """The model on standardised inputs, its penalty chosen by folds of patients."""
     pipeline = make_pipeline(StandardScaler(), model)
-    return GridSearchCV(pipeline, {name: values}, cv=GroupKFold(_FOLDS))
+    linear = isinstance(model, Ridge)
+    return GridSearchCV(
+        pipeline,
+        {name: values},
+        cv=GroupKFold(_FOLDS) if linear else StratifiedGroupKFold(_FOLDS),
+        scoring="neg_mean_squared_error" if linear else _log_loss_of_known,
+    )
+
+
+def _logistic() -> LogisticRegression:
+    return LogisticRegression(max_iter=300, tol=1e-3)
+
+
+def _log_loss_of_known(
+    model: Pipeline, test_RS: NDArray[np.floating], class_R: NDArray[np.floating]
+) -> float:
+    """Minus the mean log loss; a class that the fold did not train on counts as probability 0."""
+    chances_RC = model.predict_proba(test_RS)
+    found_RC = class_R[:, None] == model.classes_
+    return float(np.log(np.maximum((chances_RC * found_RC).sum(axis=1), 1e-9)).mean())
 
 
 def _constant(train: Grid, test: Grid, *, value: float, study: Study) -> Scores:

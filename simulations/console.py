@@ -56,8 +56,8 @@ class Progress:
         if not self._begun:
             self._begun = True
             console.print(
-                f"{'round':>10}  {'sites':>5}  {'loss':>6}  {TITLES[self._figure]:>8}  {'epsilon':>7}  "
-                f"{'sent/site':>9}  {'seconds':>7}",
+                f"{'round':>10}  {'sites':>5}  {'loss':>6}  {TITLES[self._figure]:>8}  "
+                f"{'epsilon':>7}  {'sent/site':>9}  {'seconds':>7}",
                 style="bold",
             )
         trained = record["purpose"] == "training"

@@ -120,8 +120,8 @@ def _eicu_demo(study: Study, data: Path) -> Cohorts:
             return {"hospitalid": float(site[9:])}
         if site not in EICU_REGIONS:
             raise StudyError(
-                f"study {study.name}: the records have no site {site!r}; choose hospital-N, N being "
-                f"a hospitalid, or one of {', '.join(EICU_REGIONS)}"
+                f"study {study.name}: the records have no site {site!r}; choose hospital-N, N "
+                f"being a hospitalid, or one of {', '.join(EICU_REGIONS)}"
             )
         return {"region": EICU_REGIONS[site]}
 
@@ -243,8 +243,8 @@ REAL: Mapping[str, Real] = MappingProxyType(
             _heart_disease,
         ),
         EicuDemo.name: Real(
-            "patient.csv and the folders mortality24, aki, sepsis, los, kidney_function of the eICU "
-            "demo's hourly cohorts",
+            "patient.csv and the folders mortality24, aki, sepsis, los, kidney_function of the "
+            "eICU demo's hourly cohorts",
             _eicu_demo,
         ),
         DiagnosisCodes.name: Real(

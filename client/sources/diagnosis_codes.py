@@ -1,9 +1,9 @@
 """Visits with diagnosis codes: the UCI Diabetes 130-US hospitals file, as distributed.
 
-One line an encounter (Strack et al., BioMed Res Int 2014:781670), CSV, plain or gzipped, ``?`` where
-a value is missing. A patient's visits in the order of ``encounter_id`` are the places of one
-sequence; the file has no dates. Columns of codes are ``diag_1`` to ``diag_3`` (ICD-9-CM); numbers of
-the visit are series variables; ``age`` (middle of its decade) and ``male`` are static.
+One line an encounter (Strack et al., BioMed Res Int 2014:781670), CSV, plain or gzipped, ``?``
+where a value is missing. A patient's visits in the order of ``encounter_id`` are the places of one
+sequence; the file has no dates. Columns of codes are ``diag_1`` to ``diag_3`` (ICD-9-CM); numbers
+of the visit are series variables; ``age`` (middle of its decade) and ``male`` are static.
 
 The label ``readmitted-30`` (within 30 days) or ``readmitted`` (at all) is one a visit, for a
 per-step task.

@@ -88,8 +88,8 @@ class EicuDemo:
 
     Args:
         path: the folder that holds the tasks' folders and ``patient.csv``.
-        where: keep only stays with these values of the patient table, such as ``{"hospitalid": 73}``
-            or ``{"region": "South"}``; an empty text stands for a missing value.
+        where: keep only stays with these values of the patient table, ``{"hospitalid": 73}`` or
+            ``{"region": "South"}``; an empty text stands for a missing value.
     """
 
     name = "eicu-demo"

@@ -16,8 +16,8 @@ class Icd9:
     """Finds the number of a code in a study's vocabulary.
 
     An entry of the vocabulary is a code (``250.02``), a category (``250``) or a range of categories
-    as ICD-9-CM's chapters are divided (``390-459``, ``V01-V91``). The first of these that fits a code
-    counts, in this order; ranges in the order of the vocabulary.
+    as ICD-9-CM's chapters are divided (``390-459``, ``V01-V91``). The first of these that fits a
+    code counts, in this order; ranges in the order of the vocabulary.
 
     Raises:
         DataError: an entry is none of these.

@@ -1,14 +1,14 @@
 """Volumes as sequences of slices: DICOM series, NIfTI files, or arrays as MedMNIST has them.
 
-Each slice is pooled to a short vector: variable ``cell-R-C-of-G`` is the mean over the cell in row R
-and column C of a grid of G by G. Slices are taken evenly along the series, as many as the study has
-places. One volume is one patient.
+Each slice is pooled to a short vector: variable ``cell-R-C-of-G`` is the mean over the cell in row
+R and column C of a grid of G by G. Slices are taken evenly along the series, as many as the study
+has places. One volume is one patient.
 
 ``path`` may be a folder of DICOM series (one folder a patient), a folder of NIfTI files (one
 ``.nii`` or ``.nii.gz`` a patient), either with ``labels.csv`` (columns ``patient`` and the study's
-label); or an ``.npz`` with ``{split}_images`` (N, slices, rows, columns) and ``{split}_labels``, whose
-label is ``label``. Values are in Hounsfield units (``[hnsf'U]``) for computed tomography in DICOM,
-parts of 255 (``1``) in an ``.npz`` of bytes, otherwise as stored (``1``).
+label); or an ``.npz`` with ``{split}_images`` (N, slices, rows, columns) and ``{split}_labels``,
+whose label is ``label``. Values are in Hounsfield units (``[hnsf'U]``) for computed tomography in
+DICOM, parts of 255 (``1``) in an ``.npz`` of bytes, otherwise as stored (``1``).
 """
 
 import csv
@@ -26,7 +26,7 @@ from client.sources import Patient, ReadReport, Stay, Tally
 from client.sources.archives import BROKEN_ZIP, BadFileError
 from client.sources.cleaning import Cleaner
 from client.sources.matrices import events_of, require_source, require_task, require_tokens
-from client.sources.volumes import HOUNSFIELD, PLAIN, Volume, dicom_series, nifti_volumes
+from client.sources.volumes import PLAIN, Volume, dicom_series, nifti_volumes
 from shared.errors import DataError
 from shared.study import Study
 
@@ -244,6 +244,3 @@ def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     with archive.open(name) as file:
         array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
     return array
-
-
-__all__ = ["HOUNSFIELD", "ImageSlices", "pooled"]

@@ -1,4 +1,4 @@
-"""Lines of a text file, bounded: what cannot be a table ends in a sentence, not in all the memory."""
+"""Lines of a text file, bounded, so that what is no table ends in a sentence and not in memory."""
 
 from collections.abc import Iterator
 from pathlib import Path

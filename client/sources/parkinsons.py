@@ -38,8 +38,9 @@ LABELS: Mapping[str, str] = MappingProxyType(
     {"motor-change": "motor_UPDRS", "total-change": "total_UPDRS"}
 )
 VOICE = (
-    "Jitter(%)", "Jitter(Abs)", "Jitter:RAP", "Jitter:PPQ5", "Jitter:DDP", "Shimmer", "Shimmer(dB)",
-    "Shimmer:APQ3", "Shimmer:APQ5", "Shimmer:APQ11", "Shimmer:DDA", "NHR", "HNR", "RPDE", "DFA", "PPE",
+    "Jitter(%)", "Jitter(Abs)", "Jitter:RAP", "Jitter:PPQ5", "Jitter:DDP", "Shimmer",
+    "Shimmer(dB)", "Shimmer:APQ3", "Shimmer:APQ5", "Shimmer:APQ11", "Shimmer:DDA", "NHR", "HNR",
+    "RPDE", "DFA", "PPE",
 )  # fmt: skip
 UNITS = MappingProxyType(
     {

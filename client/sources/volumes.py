@@ -17,7 +17,7 @@ LARGEST_FILE_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Volume:
-    """Slices of one volume: (slices, rows, columns), the unit, and how to get one (rows, columns)."""
+    """Slices of one volume: (slices, rows, columns), its unit, and how to get one slice."""
 
     shape: tuple[int, ...]
     unit: str

@@ -7,8 +7,8 @@ of an electrocardiogram means nothing.
 
 Labels:
     ``aami``: one window a beat, the beat's class among N, S, V, F, Q (numbers 0 to 4) by ANSI/AAMI
-        EC57, as de Chazal et al. (IEEE Trans Biomed Eng 2004;51:1196-1206) table 1 has it. Two fifths
-        of the window lie before the beat. Static variables ``rr_before``, ``rr_after`` and
+        EC57, as de Chazal et al. (IEEE Trans Biomed Eng 2004;51:1196-1206) table 1 has it. Two
+        fifths of the window lie before the beat. Static variables ``rr_before``, ``rr_after`` and
         ``rr_mean`` (s) are the intervals around the beat and the mean of the last ten.
     ``aami_present``: stretches of fixed length, end to end; which of S, V, F, Q occur in them
         (multilabel).
