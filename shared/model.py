@@ -181,8 +181,9 @@ def code_vectors(table: Embedding, codes_NTK: Tensor, books: Bookkeeping | None)
     """
     line_NL = (codes_NTK - 1).clamp(min=0).flatten(1)
     vector_NLE: Tensor = table(line_NL, books=books)
-    vector_NTKE = vector_NLE.unflatten(1, codes_NTK.shape[1:])
-    return (vector_NTKE * (codes_NTK > 0).unsqueeze(3)).sum(2)
+    vector_NTKE = vector_NLE.view(*codes_NTK.shape, -1)
+    summed: Tensor = (vector_NTKE * (codes_NTK > 0).unsqueeze(3)).sum(2)
+    return summed
 
 
 def build_model(study: Study, features: int, seed: int) -> RecurrentModel:

@@ -73,16 +73,15 @@ class HeldOut:
         return evaluate(models, self.truth, seed=self.study.seed)
 
     def by_group(self, models: Sequence[Scores]) -> dict[str, TestMetrics]:
-        """Return the figures of each group; nothing when there is one group only."""
-        if len(self.groups) < 2:
-            return {}
-        chosen = {name: self.group_N == index for index, name in enumerate(self.groups)}
-        return {
-            name: evaluate(
-                [scores[stays_N] for scores in models], self._truth(stays_N), seed=self.study.seed
-            )
-            for name, stays_N in chosen.items()
-        }
+        """Return the figures of each group with a known outcome; nothing when there is one group."""
+        found: dict[str, TestMetrics] = {}
+        for index, name in enumerate(self.groups if len(self.groups) > 1 else ()):
+            stays_N = self.group_N == index
+            truth = self._truth(stays_N)
+            if len(truth.patient_R):
+                chosen = [scores[stays_N] for scores in models]
+                found[name] = evaluate(chosen, truth, seed=self.study.seed)
+        return found
 
     def quick(self, state: RunState) -> dict[str, float]:
         """Return the task's first figure and the loss, without intervals, for progress."""

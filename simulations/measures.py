@@ -152,9 +152,8 @@ class Classes:
     def confusion(self, weight_R: NDArray[np.float64]) -> NDArray[np.float64]:
         """Weight of rows by true class (first axis) and most likely class."""
         size = self._classes**2
-        return np.bincount(self._cell_R, weights=weight_R, minlength=size).reshape(
-            self._classes, self._classes
-        )
+        flat = np.bincount(self._cell_R, weights=weight_R, minlength=size).astype(np.float64)
+        return flat.reshape(self._classes, self._classes)
 
     def sensitivities(self, weight_R: NDArray[np.float64]) -> NDArray[np.float64]:
         """Share of each class that is recognised (K,); NaN for a class that does not occur."""

@@ -23,7 +23,7 @@ from shared.errors import StudyError
 from shared.study import Study
 from simulations import hospitals
 from simulations.cohorts import Cohorts
-from simulations.partitions import Part, Records, is_test, parts, place_of
+from simulations.partitions import Part, Records, is_test, parts
 
 EICU_REGIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -79,13 +79,8 @@ def _physionet2019(study: Study, data: Path) -> Cohorts:
     }
     sites: dict[str, Source] = {}
     for system, records in systems.items():
-        for number in (0, 1):
-            sites[f"hospital-{system.lower()}{number + 1}"] = Part(
-                records,
-                lambda patient, half=number: (
-                    not is_test(patient) and int(2 * place_of(patient, "site")) == half
-                ),
-            )
+        halves = (f"hospital-{system.lower()}1", f"hospital-{system.lower()}2")
+        sites |= parts(records, halves)[0]
     _require_sites(study, sites)
     return Cohorts(
         sites={site: sites[site] for site in study.sites},

@@ -110,7 +110,7 @@ class DiagnosisCodes:
             kept = rows[: study.data.steps]
             self._tally.outside_window += len(rows) - len(kept)
             value_TV = np.array([_values(visit, study, icd9) for visit in kept])
-            events = cleaner.clean(*events_of(value_TV, np.arange(len(kept)), study))
+            events = cleaner.clean(*events_of(value_TV, None, study))
             label_T = np.full(study.data.steps, np.nan, dtype=np.float32)
             positive = LABELS[study.data.label]
             label_T[: len(kept)] = [visit["readmitted"] in positive for visit in kept]

@@ -119,10 +119,9 @@ class HeartDisease:
                     raise DataError(f"file {self._path} {sentence}") from error
                 self._tally.skipped.append((self._path.name, sentence))
                 continue
-            hours_E, variable_E, value_E = events_of(
-                _values(row, study)[None, :], np.zeros(1), study
+            hours_E, variable_E, value_E = cleaner.clean(
+                *events_of(_values(row, study)[None, :], None, study)
             )
-            hours_E, variable_E, value_E = cleaner.clean(hours_E, variable_E, value_E)
             self._tally.patients += 1
             self._tally.stays += 1
             stay_id = f"{self._path.stem}-{number}"

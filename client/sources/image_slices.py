@@ -90,7 +90,7 @@ class ImageSlices:
                     ) from error
                 self._tally.skipped.append((name, str(error)))
                 continue
-            events = cleaner.clean(*events_of(value_TV, np.arange(len(value_TV)), study))
+            events = cleaner.clean(*events_of(value_TV, None, study))
             self._tally.patients += 1
             self._tally.stays += 1
             stay = Stay(
@@ -213,16 +213,16 @@ def _of_npz(
                     if len(content) < bytes_each:
                         raise EOFError
                     voxels = np.frombuffer(content, dtype=np.uint8).reshape(shape[1:])
-                    yield (
-                        f"{split}-{number}",
-                        Volume(shape[1:], PLAIN, lambda i, v=voxels: v[i] / 255.0),
-                        float(labels[number]),
-                    )
+                    yield f"{split}-{number}", _of_bytes(voxels), float(labels[number])
     except (*BROKEN_ZIP, KeyError, ValueError) as error:
         raise DataError(
             f"file {path}: is damaged, or has no {split}_images of bytes and {split}_labels; "
             "download it again"
         ) from error
+
+
+def _of_bytes(voxels: NDArray[np.uint8]) -> Volume:
+    return Volume(voxels.shape, PLAIN, lambda number: voxels[number] / 255.0)
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], int]:

@@ -15,19 +15,22 @@ from shared.study import Study
 
 
 def events_of(
-    value_TV: NDArray[np.floating], hours_T: NDArray[np.floating], study: Study
+    value_TV: NDArray[np.floating], hours_T: NDArray[np.floating] | None, study: Study
 ) -> Events:
     """Turn a table of values, NaN where there is none, into events.
 
     A static variable gives one event, its first known value. Columns are the study's variables,
     then its columns of codes. Rows at the end of the window or later are left out: a step begins
-    at its hour, so that there is none at the very end.
+    at its hour, so that there is none at the very end. Without hours, row t lies
+    at hour t.
 
     Raises:
         DataError: a value is infinite.
     """
     if np.isinf(value_TV).any():
         raise DataError("a value is infinite; mend the record")
+    if hours_T is None:
+        hours_T = np.arange(len(value_TV), dtype=np.float64)
     known_TV = ~np.isnan(value_TV) & (hours_T < study.data.window_h)[:, None]
     for index, variable in enumerate(study.variables.values()):
         if variable.role == "static" and known_TV[:, index].any():

@@ -104,7 +104,7 @@ class Parkinsons:
             for score in LABELS.values():
                 weeks_TC[KNOWN_WEEKS:, _COLUMNS.index(score)] = np.nan
             value_TV = weeks_TC[:, [_COLUMNS.index(name) for name in study.variables]]
-            events = cleaner.clean(*events_of(value_TV, np.arange(len(value_TV)), study))
+            events = cleaner.clean(*events_of(value_TV, None, study))
             self._tally.patients += 1
             self._tally.stays += 1
             name = f"person-{person:.0f}"

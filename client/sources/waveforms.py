@@ -16,7 +16,7 @@ Labels:
 
 import tempfile
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -113,6 +113,7 @@ class Waveforms:
 
     def _read(self, study: Study) -> Iterator[Patient]:
         cleaner = Cleaner(study, self._tally)
+        cut: Callable[..., Iterator[tuple[NDArray[np.float64], float | NDArray[np.float32]]]]
         cut = _beats if study.data.label == "aami" else _stretches
         with _folder(self._path) as folder:
             names = self._records or sorted(path.stem for path in folder.rglob("*.hea"))
@@ -135,9 +136,7 @@ class Waveforms:
                         label=label,
                     )
                     for number, (value_TV, label) in enumerate(cut(recording, study, self._thin))
-                    for events in [
-                        cleaner.clean(*events_of(value_TV, np.arange(len(value_TV)), study))
-                    ]
+                    for events in [cleaner.clean(*events_of(value_TV, None, study))]
                 )
                 self._tally.patients += 1
                 self._tally.stays += len(stays)
