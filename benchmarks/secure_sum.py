@@ -163,6 +163,7 @@ def ours(row: Row, repeat: int, folder: Path, watch: Watch, bits: int = 32) -> N
         threshold=threshold,
         minimum_sites=max(threshold, 3),
         collusion=1 if sites > 3 else 0,
+        degree=sites - 1,
         profile="malicious",
         max_weight=10_000,
     )

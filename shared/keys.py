@@ -6,7 +6,7 @@ Secret objects here print nothing, compare by identity and refuse to be pickled 
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Never
@@ -154,6 +154,11 @@ class Roster:
                 f"site {site!r} is not one of the {len(self)} in the study's roster"
             )
         return self._positions[site]
+
+    def restricted_to(self, sites: Iterable[str]) -> "Roster":
+        """The roster of these sites alone, in the same order."""
+        kept = frozenset(sites)
+        return Roster(tuple(member for member in self.members if member[0] in kept))
 
     def verify(self, site: str, statement: bytes, signature: bytes, what: str) -> None:
         """Check that the site's identity signed the statement; `what` names it in the error.
