@@ -149,6 +149,8 @@ class SiteMasking(Secret):
         own = self._next.exchange.public
         check_members(self.parameters, keys, self.site, own, f"round {request.round}")
         for member in request.participants:
+            if member.site == self.site:
+                continue  # this site knows its own key, and the list has it
             statement = transcript.keys_statement(
                 request.study_hash,
                 request.round,

@@ -129,6 +129,10 @@ class Roster:
     def _identities(self) -> dict[bytes, str]:
         return {identity: site for site, identity in self.members}
 
+    @cached_property
+    def _verifiers(self) -> dict[str, Ed25519PublicKey]:
+        return {site: Ed25519PublicKey.from_public_bytes(key) for site, key in self.members}
+
     @property
     def names(self) -> tuple[str, ...]:
         """The sites' names in the roster's order."""
@@ -166,9 +170,9 @@ class Roster:
         Raises:
             AuthenticationError: an unknown site or a wrong signature.
         """
-        identity = self.members[self.position(site)][1]
+        self.position(site)
         try:
-            Ed25519PublicKey.from_public_bytes(identity).verify(signature, statement)
+            self._verifiers[site].verify(signature, statement)
         except InvalidSignature:
             raise AuthenticationError(
                 f"the signature on {what} of site {site} does not verify against the roster"
