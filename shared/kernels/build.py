@@ -17,8 +17,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-SOURCES = ("through_time.c", "through_time.h")
-FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-ffp-contract=fast", "-Wno-psabi")
+SOURCES = ("recurrent.c", "lanes.h", "cells.h", "sums.h", "normal.h", "done.h")
+FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-pthread", "-ffp-contract=fast")
+FLAGS += ("-fno-math-errno", "-Wno-psabi")
 VARIANTS = ("portable", "avx2", "avx512")
 COMPILE_TIMEOUT_S = 120.0
 OFF = "CONSILIUM_KERNEL"
@@ -58,7 +59,7 @@ def _find_or_build() -> Path:
     folder = Path(__file__).resolve().parent
     sources = [(folder / name).read_bytes() for name in SOURCES]
     parts = [*sources, " ".join(FLAGS).encode(), platform.machine().encode()]
-    name = f"through_time-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:16]}.so"
+    name = f"recurrent-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:16]}.so"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "consilium"
     for place in (folder / name, cache / name):
         if place.exists() and _is_trusted(place):
@@ -82,7 +83,7 @@ def _compile(source: Path, target: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         built = Path(scratch) / target.name
         subprocess.run(  # noqa: S603 - a compiler found on PATH, on our own source
-            [compiler, *FLAGS, str(source), "-o", str(built)],
+            [compiler, *FLAGS, str(source), "-o", str(built), "-lm"],
             check=True,
             capture_output=True,
             timeout=COMPILE_TIMEOUT_S,
