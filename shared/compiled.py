@@ -34,10 +34,11 @@ class CompiledLayer(torch.autograd.Function):
         x_NTD = x_NTD.detach().contiguous()
         hidden = parameters[1].shape[1]
         states = x_NTD.new_empty(*x_NTD.shape[:2], hidden * len(parameters) // 4)
+        shared = states.detach()  # or the graph would hold itself, until the collector comes
         ctx.directions = []
         for place in range(0, len(parameters), 4):
             weights = tuple(part.detach().contiguous() for part in parameters[place : place + 4])
-            own = states.narrow(2, hidden * (place // 4), hidden)
+            own = shared.narrow(2, hidden * (place // 4), hidden)
             direction = Direction(cell, weights, x_NTD, keep_NT, own, reverse=place > 0)
             direction.forward()
             ctx.directions.append(direction)

@@ -45,6 +45,7 @@ def load_kernel() -> tuple[ctypes.CDLL | None, KernelStatus]:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         return None, KernelStatus(None, f"recurrent cells run in plain PyTorch: {reason}")
     library.consilium_keep_memory()
+    _share_threads(library)
     variant = VARIANTS[library.consilium_level()]
     sentence = f"recurrent cells run in the compiled kernel, variant {variant}, from {path}"
     return library, KernelStatus(variant, sentence)
@@ -53,6 +54,20 @@ def load_kernel() -> tuple[ctypes.CDLL | None, KernelStatus]:
 def kernel_status() -> KernelStatus:
     """Say which variant is in use and why, building the kernel if need be."""
     return load_kernel()[1]
+
+
+def _share_threads(library: ctypes.CDLL) -> None:
+    """Let the kernel use the threads of the OpenMP library that PyTorch has loaded, if there is one."""
+    try:
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux: the kernel starts threads of its own
+        return
+    mapped = {line.split(maxsplit=5)[5] for line in maps if "/" in line}
+    for path in sorted(mapped, key=lambda path: ("torch" not in path, path)):
+        if Path(path).name.startswith(("libgomp", "libiomp5")):
+            parallel = ctypes.cast(ctypes.CDLL(path).GOMP_parallel, ctypes.c_void_p)
+            library.consilium_share_threads(parallel)
+            return
 
 
 def _find_or_build() -> Path:

@@ -56,33 +56,21 @@ INLINE WIDE NAME(uniform)(const uint64_t *words) {
     return __builtin_convertvector((w >> 11) & 0x001fffffffffffff, WIDE) * 0x1p-53;
 }
 
-/* cosines[i] and sines[i], independent standard normal, from uniform words radius[i] and angle[i]. */
-TARGET void NAME(normals)(const uint64_t *radius, const uint64_t *angle, int64_t count,
-                          double *cosines, double *sines) {
-    uint64_t last[2][WIDE_LANES] = {{0}};
-    double out[2][WIDE_LANES];
+/* both[i] and both[count + i], independent standard normal, from uniform words radius[i], angle[i]. */
+TARGET void NAME(normals)(const uint64_t *radius, const uint64_t *angle, int64_t count, double *both) {
     for (int64_t i = 0; i < count; i += WIDE_LANES) {
-        const int64_t valid = count - i < WIDE_LANES ? count - i : WIDE_LANES;
-        const uint64_t *one = radius + i, *two = angle + i;
-        if (valid < WIDE_LANES) {
-            memcpy(last[0], one, valid * sizeof *one);
-            memcpy(last[1], two, valid * sizeof *two);
-            one = last[0], two = last[1];
-        }
-        WIDE sine, cosine, square = -2.0 * NAME(log)(1.0 - NAME(uniform)(one)), r;
+        const size_t bytes = least(WIDE_LANES, count - i) * sizeof(double);
+        uint64_t words[2][WIDE_LANES] = {{0}};
+        memcpy(words[0], radius + i, bytes);
+        memcpy(words[1], angle + i, bytes);
+        const WIDE square = -2.0 * NAME(log)(1.0 - NAME(uniform)(words[0]));
+        WIDE sine, cosine, r;
         for (int j = 0; j < WIDE_LANES; j++) r[j] = sqrt(square[j]);
-        NAME(turn)(NAME(uniform)(two), &sine, &cosine);
+        NAME(turn)(NAME(uniform)(words[1]), &sine, &cosine);
         cosine *= r;
         sine *= r;
-        if (valid == WIDE_LANES) {
-            __builtin_memcpy(cosines + i, &cosine, sizeof cosine);
-            __builtin_memcpy(sines + i, &sine, sizeof sine);
-        } else {
-            __builtin_memcpy(out[0], &cosine, sizeof cosine);
-            __builtin_memcpy(out[1], &sine, sizeof sine);
-            memcpy(cosines + i, out[0], valid * sizeof(double));
-            memcpy(sines + i, out[1], valid * sizeof(double));
-        }
+        memcpy(both + i, &cosine, bytes);
+        memcpy(both + count + i, &sine, bytes);
     }
 }
 

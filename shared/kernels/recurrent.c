@@ -89,10 +89,22 @@ static int take(struct job *job, long *item) {
     return *item < job->count;
 }
 
-static void *work_off(void *pointer) {
+static void work_off(void *pointer) {
     struct job *job = pointer;
     if (job->work(job)) __atomic_store_n(&job->failed, 1, __ATOMIC_RELAXED);
+}
+
+static void *work_off_thread(void *pointer) {
+    work_off(pointer);
     return 0;
+}
+
+/* GOMP_parallel of the OpenMP library that the process already uses, or null. Its threads wait for work
+ * by spinning, so threads of our own would have to share the cores with them. */
+static void (*shared_threads)(void (*)(void *), void *, unsigned, unsigned);
+
+void consilium_share_threads(void *gomp_parallel) {
+    shared_threads = (void (*)(void (*)(void *), void *, unsigned, unsigned))gomp_parallel;
 }
 
 static int run(int (*work)(struct job *), const void *context, long count, long threads) {
@@ -100,7 +112,12 @@ static int run(int (*work)(struct job *), const void *context, long count, long 
     pthread_t helpers[MOST_THREADS];
     long started = 0;
     threads = least(least(threads, count), MOST_THREADS);
-    while (started < threads - 1 && !pthread_create(&helpers[started], 0, work_off, &job)) started++;
+    if (threads > 1 && shared_threads) {
+        shared_threads(work_off, &job, (unsigned)threads, 0);
+        return job.failed;
+    }
+    while (started < threads - 1 && !pthread_create(&helpers[started], 0, work_off_thread, &job))
+        started++;
     work_off(&job);
     while (started) pthread_join(helpers[--started], 0);
     return job.failed;
