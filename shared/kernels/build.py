@@ -17,8 +17,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-SOURCES = ("through_time.c", "through_time.h")
-FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-ffp-contract=fast", "-Wno-psabi")
+SOURCES = ("recurrent.c", "lanes.h", "cells.h", "sums.h", "normal.h", "done.h")
+FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-pthread", "-ffp-contract=fast")
+FLAGS += ("-fno-math-errno", "-Wno-psabi")
 VARIANTS = ("portable", "avx2", "avx512")
 COMPILE_TIMEOUT_S = 120.0
 OFF = "CONSILIUM_KERNEL"
@@ -44,6 +45,7 @@ def load_kernel() -> tuple[ctypes.CDLL | None, KernelStatus]:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         return None, KernelStatus(None, f"recurrent cells run in plain PyTorch: {reason}")
     library.consilium_keep_memory()
+    _share_threads(library)
     variant = VARIANTS[library.consilium_level()]
     sentence = f"recurrent cells run in the compiled kernel, variant {variant}, from {path}"
     return library, KernelStatus(variant, sentence)
@@ -54,11 +56,25 @@ def kernel_status() -> KernelStatus:
     return load_kernel()[1]
 
 
+def _share_threads(library: ctypes.CDLL) -> None:
+    """Let the kernel use the threads of the OpenMP library that PyTorch has loaded, if there is one."""
+    try:
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux: the kernel starts threads of its own
+        return
+    mapped = {line.split(maxsplit=5)[5] for line in maps if "/" in line}
+    for path in sorted(mapped, key=lambda path: ("torch" not in path, path)):
+        if Path(path).name.startswith(("libgomp", "libiomp5")):
+            parallel = ctypes.cast(ctypes.CDLL(path).GOMP_parallel, ctypes.c_void_p)
+            library.consilium_share_threads(parallel)
+            return
+
+
 def _find_or_build() -> Path:
     folder = Path(__file__).resolve().parent
     sources = [(folder / name).read_bytes() for name in SOURCES]
     parts = [*sources, " ".join(FLAGS).encode(), platform.machine().encode()]
-    name = f"through_time-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:16]}.so"
+    name = f"recurrent-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:16]}.so"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "consilium"
     for place in (folder / name, cache / name):
         if place.exists() and _is_trusted(place):
@@ -82,7 +98,7 @@ def _compile(source: Path, target: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         built = Path(scratch) / target.name
         subprocess.run(  # noqa: S603 - a compiler found on PATH, on our own source
-            [compiler, *FLAGS, str(source), "-o", str(built)],
+            [compiler, *FLAGS, str(source), "-o", str(built), "-lm"],
             check=True,
             capture_output=True,
             timeout=COMPILE_TIMEOUT_S,
