@@ -71,14 +71,14 @@ class Compiled:
     def __init__(self, direction: Direction, parameters: tuple[Parameter, ...]) -> None:
         self.parameters = parameters
         self._direction = direction
-        self._stored: tuple[PatientRows, Tensor] | None = None
+        self._stored: tuple[Groups, Tensor] | None = None
 
     def add_squared_norms(self, total_P: Tensor, groups: Groups) -> None:
         """See :class:`~shared.bookkeeping.Record`; keeps the gradients where that saves work."""
         order_P, patients = groups.by_patient
         stored = self._room(len(patients))
         squares = self._direction.squared_norms(patients, stored).to(total_P.dtype)
-        self._stored = None if stored is None else (patients, stored)
+        self._stored = None if stored is None else (groups, stored)
         if groups.alone:
             total_P += squares
         else:
@@ -88,7 +88,10 @@ class Compiled:
         """See :class:`~shared.bookkeeping.Record`."""
         weight_N = weight_N.to(torch.float32).contiguous()
         if self._stored is not None:
-            patients, stored = self._stored
+            groups, stored = self._stored
+            patients = groups.by_patient[1]
+            if groups.alone:
+                return self._direction.stored_sums(patients, weight_N, stored)
             weight_P = weight_N[patients.rows_N[patients.start_P1[:-1]]]
             stays_P = patients.start_P1.diff()
             if torch.equal(weight_N[patients.rows_N], weight_P.repeat_interleave(stays_P)):

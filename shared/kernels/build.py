@@ -3,7 +3,8 @@
 The kernel is looked for beside its source (put there by a build), then among those compiled before
 for the same source, compiler flags and kind of machine, then it is compiled with the C compiler
 named by ``CC`` (default: cc, gcc or clang, whichever there is). ``CONSILIUM_KERNEL=off`` leaves it
-out. Nothing fails without it: the cells run in plain PyTorch with the same results.
+out, and ``portable``, ``avx2`` or ``avx512`` asks for that variant instead of the best one. Nothing
+fails without it: the cells run in plain PyTorch with the same results.
 """
 
 import ctypes
@@ -22,7 +23,7 @@ FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-pthread", "-ffp-contract=fas
 FLAGS += ("-fno-math-errno", "-Wno-psabi")
 VARIANTS = ("portable", "avx2", "avx512")
 COMPILE_TIMEOUT_S = 120.0
-OFF = "CONSILIUM_KERNEL"
+CHOICE = "CONSILIUM_KERNEL"
 
 
 @dataclass(frozen=True)
@@ -36,19 +37,31 @@ class KernelStatus:
 @functools.cache
 def load_kernel() -> tuple[ctypes.CDLL | None, KernelStatus]:
     """Return the kernel's library, or None, and the status; done once in a process."""
-    if os.environ.get(OFF, "") == "off":
-        return None, KernelStatus(None, f"recurrent cells run in plain PyTorch: {OFF} is off")
+    choice = os.environ.get(CHOICE, "")
+    if choice not in ("", "off", *VARIANTS):
+        known = ", ".join(("off", *VARIANTS))
+        return _without(f"{CHOICE} is {choice!r}; it must be one of {known}, or unset")
+    if choice == "off":
+        return _without(f"{CHOICE} is off")
     try:
         path = _find_or_build()
         library = ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return None, KernelStatus(None, f"recurrent cells run in plain PyTorch: {reason}")
+        return _without(reason)
     library.consilium_keep_memory()
     _share_threads(library)
-    variant = VARIANTS[library.consilium_level()]
-    sentence = f"recurrent cells run in the compiled kernel, variant {variant}, from {path}"
+    best = library.consilium_level()
+    if choice and VARIANTS.index(choice) > best:
+        return _without(f"{CHOICE} is {choice}, this processor has {VARIANTS[best]} at most")
+    variant = choice or VARIANTS[best]
+    why = f"{CHOICE} asks for it" if choice else "the best for this processor"
+    sentence = f"recurrent cells run in the compiled kernel, variant {variant} ({why}), from {path}"
     return library, KernelStatus(variant, sentence)
+
+
+def _without(reason: str) -> tuple[None, KernelStatus]:
+    return None, KernelStatus(None, f"recurrent cells run in plain PyTorch: {reason}")
 
 
 def kernel_status() -> KernelStatus:
