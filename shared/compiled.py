@@ -19,8 +19,8 @@ STORED_ALWAYS = 1 << 20  # numbers (4 MiB) of patients' gradients that are kept 
 STORED_AT_MOST = 1 << 23  # numbers (32 MiB) kept where they have to be written anyway
 
 
-class CompiledLayer(torch.autograd.Function):
-    """All directions of a layer, (N, T, D) to (N, T, C * H), float32 on the CPU."""
+class _CompiledLayer(torch.autograd.Function):
+    """All directions of a layer as one node of the graph."""
 
     @staticmethod
     def forward(
@@ -63,6 +63,27 @@ class CompiledLayer(torch.autograd.Function):
                 ctx.books.file(Compiled(direction, parameters[4 * place : 4 * place + 4]))
                 gradients += [None] * 4
         return None, None, None, grad_x, *gradients
+
+
+def run_layer(
+    cell: str,
+    books: Bookkeeping | None,
+    keep_NT: Tensor | None,
+    x_NTD: Tensor,
+    directions: list[tuple[Parameter, ...]],
+) -> Tensor:
+    """Run one layer: x (N, T, D) to the states (N, T, C * H), float32 on the CPU.
+
+    Args:
+        cell: "rnn", "lstm" or "gru".
+        books: given, the backward files a record for each direction and forms no weight gradient.
+        keep_NT: 0 at padding, contiguous; None means that every step counts.
+        x_NTD: inputs, finite at padding.
+        directions: each direction's weights (G, D), (G, H), (G,), (G,); the second runs backwards.
+    """
+    parameters = [parameter for weights in directions for parameter in weights]
+    states: Tensor = _CompiledLayer.apply(cell, books, keep_NT, x_NTD, *parameters)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
+    return states
 
 
 class Compiled:

@@ -19,8 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOURCES = ("recurrent.c", "lanes.h", "cells.h", "sums.h", "normal.h", "done.h")
-FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-pthread", "-ffp-contract=fast")
-FLAGS += ("-fno-math-errno", "-Wno-psabi")
+FLAGS = (
+    *("-O3", "-std=gnu11", "-fPIC", "-shared", "-pthread"),
+    *("-ffp-contract=fast", "-fno-math-errno", "-Wno-psabi"),
+)
+HERE = Path(__file__).resolve().parent
 VARIANTS = ("portable", "avx2", "avx512")
 COMPILE_TIMEOUT_S = 120.0
 CHOICE = "CONSILIUM_KERNEL"
@@ -70,7 +73,7 @@ def kernel_status() -> KernelStatus:
 
 
 def _share_threads(library: ctypes.CDLL) -> None:
-    """Let the kernel use the threads of the OpenMP library that PyTorch has loaded, if there is one."""
+    """Let the kernel use the threads of PyTorch's OpenMP library, where there is one."""
     try:
         maps = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux: the kernel starts threads of its own
@@ -83,17 +86,40 @@ def _share_threads(library: ctypes.CDLL) -> None:
             return
 
 
-def _find_or_build() -> Path:
-    folder = Path(__file__).resolve().parent
-    sources = [(folder / name).read_bytes() for name in SOURCES]
+def compile_into(folder: Path) -> Path:
+    """Compile the kernel into a folder, and return the file; the build of a wheel calls this.
+
+    Raises:
+        OSError: there is no compiler, or the folder cannot be written.
+        subprocess.SubprocessError: the compiler fails.
+    """
+    return _compile(HERE / SOURCES[0], folder / _file_name())
+
+
+def can_compile() -> bool:
+    """Whether the kernel can be compiled here, found out by doing so."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            compile_into(Path(folder))
+        except (OSError, subprocess.SubprocessError):
+            return False
+        return True
+
+
+def _file_name() -> str:
+    sources = [(HERE / name).read_bytes() for name in SOURCES]
     parts = [*sources, " ".join(FLAGS).encode(), platform.machine().encode()]
-    name = f"recurrent-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:16]}.so"
+    return f"recurrent-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:16]}.so"
+
+
+def _find_or_build() -> Path:
+    name = _file_name()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "consilium"
-    for place in (folder / name, cache / name):
+    for place in (HERE / name, cache / name):
         if place.exists() and _is_trusted(place):
             return place
     cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return _compile(folder / SOURCES[0], cache / name)
+    return compile_into(cache)
 
 
 def _is_trusted(place: Path) -> bool:
@@ -116,6 +142,6 @@ def _compile(source: Path, target: Path) -> Path:
             capture_output=True,
             timeout=COMPILE_TIMEOUT_S,
         )
-        built.chmod(0o700)
+        built.chmod(0o755)
         built.replace(target)
     return target
