@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from client import ledger_view
 from client.features import to_grid
 from client.ledger import Ledger
 from client.policy import Policy
-from client.releases import Account
 from client.review import review_lines
 from client.sources.physionet2012 import PhysioNet2012
 from shared.command_line import run_command
@@ -75,29 +74,23 @@ def ledger(
         float, typer.Option(help="The site's lifetime budget.")
     ] = Policy.lifetime_epsilon,
     delta: Annotated[float, typer.Option(help="The lifetime guarantee's delta.")] = Policy.delta,
+    plot: Annotated[Path | None, typer.Option(help="Draw it: FILE.png or FILE.svg.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show what each study has spent of the privacy budget, what is reserved, what is left."""
     if not file.is_file():
         raise SettingsError(f"ledger {file}: is not a file; name a site's ledger.sqlite")
     summary = Ledger(file, lifetime_epsilon=lifetime_epsilon, delta=delta).summary()
+    if plot:
+        ledger_view.draw(summary, plot)
     if as_json:
-        studies = [
-            asdict(study) | {"study_digest": study.study_digest.hex()} for study in summary.studies
-        ]
-        console.print_json(json.dumps({"studies": studies, "total": asdict(summary.total)}))
+        console.print_json(json.dumps(ledger_view.to_json(summary)))
         return
-    table = Table("study", "releases", "spent", "reserved", "left", "bound", "delta")
-    for study in summary.studies:
-        table.add_row(study.study_name, str(study.releases), *_amounts(study.account))
-    table.add_section()
-    table.add_row("lifetime", "", *_amounts(summary.total))
-    console.print(table)
-
-
-def _amounts(account: Account) -> list[str]:
-    amounts = (account.spent, account.reserved, account.left, account.bound)
-    return [*(f"{amount:.3f}" for amount in amounts), f"{account.delta:g}"]
+    console.print(ledger_view.to_table(summary))
+    for line in ledger_view.to_bars(summary):
+        console.print(line, markup=False)
+    if plot:
+        console.print(f"figure  {plot}", markup=False)
 
 
 def _selection(pairs: list[str]) -> dict[str, float]:

@@ -19,8 +19,8 @@ STORED_ALWAYS = 1 << 20  # numbers (4 MiB) of patients' gradients that are kept 
 STORED_AT_MOST = 1 << 23  # numbers (32 MiB) kept where they have to be written anyway
 
 
-class CompiledLayer(torch.autograd.Function):
-    """All directions of a layer, (N, T, D) to (N, T, C * H), float32 on the CPU."""
+class _CompiledLayer(torch.autograd.Function):
+    """All directions of a layer as one node of the graph."""
 
     @staticmethod
     def forward(
@@ -65,20 +65,41 @@ class CompiledLayer(torch.autograd.Function):
         return None, None, None, grad_x, *gradients
 
 
+def run_layer(
+    cell: str,
+    books: Bookkeeping | None,
+    keep_NT: Tensor | None,
+    x_NTD: Tensor,
+    directions: list[tuple[Parameter, ...]],
+) -> Tensor:
+    """Run one layer: x (N, T, D) to the states (N, T, C * H), float32 on the CPU.
+
+    Args:
+        cell: "rnn", "lstm" or "gru".
+        books: given, the backward files a record for each direction and forms no weight gradient.
+        keep_NT: 0 at padding, contiguous; None means that every step counts.
+        x_NTD: inputs, finite at padding.
+        directions: each direction's weights (G, D), (G, H), (G,), (G,); the second runs backwards.
+    """
+    parameters = [parameter for weights in directions for parameter in weights]
+    states: Tensor = _CompiledLayer.apply(cell, books, keep_NT, x_NTD, *parameters)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
+    return states
+
+
 class Compiled:
     """A record (see :class:`~shared.bookkeeping.Record`) of one direction of one layer."""
 
     def __init__(self, direction: Direction, parameters: tuple[Parameter, ...]) -> None:
         self.parameters = parameters
         self._direction = direction
-        self._stored: tuple[PatientRows, Tensor] | None = None
+        self._stored: tuple[Groups, Tensor] | None = None
 
     def add_squared_norms(self, total_P: Tensor, groups: Groups) -> None:
         """See :class:`~shared.bookkeeping.Record`; keeps the gradients where that saves work."""
         order_P, patients = groups.by_patient
         stored = self._room(len(patients))
         squares = self._direction.squared_norms(patients, stored).to(total_P.dtype)
-        self._stored = None if stored is None else (patients, stored)
+        self._stored = None if stored is None else (groups, stored)
         if groups.alone:
             total_P += squares
         else:
@@ -88,7 +109,10 @@ class Compiled:
         """See :class:`~shared.bookkeeping.Record`."""
         weight_N = weight_N.to(torch.float32).contiguous()
         if self._stored is not None:
-            patients, stored = self._stored
+            groups, stored = self._stored
+            patients = groups.by_patient[1]
+            if groups.alone:
+                return self._direction.stored_sums(patients, weight_N, stored)
             weight_P = weight_N[patients.rows_N[patients.start_P1[:-1]]]
             stays_P = patients.start_P1.diff()
             if torch.equal(weight_N[patients.rows_N], weight_P.repeat_interleave(stays_P)):

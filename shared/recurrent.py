@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from shared import cells
 from shared.bookkeeping import Bookkeeping, Outer
-from shared.compiled import CompiledLayer
+from shared.compiled import run_layer
 from shared.kernels import through_time
 from shared.layers import initialise_uniform
 
@@ -95,6 +95,24 @@ def _file(
     else:
         books.file(Outer(by_input, (of_input,), (input_bias,)))
         books.file(Outer(by_hidden, (of_hidden,), (hidden_bias,)))
+
+
+def _run_layer(
+    cell: cells.CellName,
+    books: Bookkeeping | None,
+    keep_NT: Tensor | None,
+    x_NTD: Tensor,
+    directions: list[tuple[nn.Parameter, ...]],
+) -> Tensor:
+    """``compiled.run_layer`` in plain PyTorch, on any device and in any precision."""
+    keep_TN1 = None if keep_NT is None else keep_NT.t().unsqueeze(2).contiguous()
+    ahead, *back = directions
+    states: Tensor = _ThroughTime.apply(cell, books, keep_TN1, x_NTD, *ahead)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
+    if not back:
+        return states
+    keep_TN1 = None if keep_TN1 is None else keep_TN1.flip(0)
+    reverse = _ThroughTime.apply(cell, books, keep_TN1, x_NTD.flip(1), *back[0])  # type: ignore[no-untyped-call]  # torch leaves apply untyped
+    return torch.cat([states, reverse.flip(1)], dim=2)
 
 
 class Recurrent(nn.Module):
@@ -176,41 +194,13 @@ class Recurrent(nn.Module):
             keep_NT = mask_NT.to(x_NTD.dtype).contiguous()
         values, directions = x_NTD, list(self._directions())
         per_layer = 2 if self.bidirectional else 1
-        run = self._compiled if through_time.serves(x_NTD) else self._plain
+        run = run_layer if through_time.serves(x_NTD) else _run_layer
         for layer in range(self.layers):
             if layer:
                 values = drop(values, self.dropout if self.training else 0.0, generator)
-            values = run(values, keep_NT, books, directions[layer * per_layer :][:per_layer])
+            weights = directions[layer * per_layer :][:per_layer]
+            values = run(self.cell, books, keep_NT, values, weights)
         return values
-
-    def _compiled(
-        self,
-        x_NTD: Tensor,
-        keep_NT: Tensor | None,
-        books: Bookkeeping | None,
-        directions: list[tuple[nn.Parameter, ...]],
-    ) -> Tensor:
-        """One layer in the compiled kernel."""
-        parameters = [parameter for weights in directions for parameter in weights]
-        states: Tensor = CompiledLayer.apply(self.cell, books, keep_NT, x_NTD, *parameters)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
-        return states
-
-    def _plain(
-        self,
-        x_NTD: Tensor,
-        keep_NT: Tensor | None,
-        books: Bookkeeping | None,
-        directions: list[tuple[nn.Parameter, ...]],
-    ) -> Tensor:
-        """One layer in plain PyTorch, on any device and in any precision."""
-        keep_TN1 = None if keep_NT is None else keep_NT.t().unsqueeze(2).contiguous()
-        ahead, *back = directions
-        states: Tensor = _ThroughTime.apply(self.cell, books, keep_TN1, x_NTD, *ahead)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
-        if not back:
-            return states
-        keep_TN1 = None if keep_TN1 is None else keep_TN1.flip(0)
-        reverse = _ThroughTime.apply(self.cell, books, keep_TN1, x_NTD.flip(1), *back[0])  # type: ignore[no-untyped-call]  # torch leaves apply untyped
-        return torch.cat([states, reverse.flip(1)], dim=2)
 
     def _suffixes(self, layer: int) -> tuple[str, ...]:
         return (f"l{layer}", f"l{layer}_reverse") if self.bidirectional else (f"l{layer}",)

@@ -29,9 +29,7 @@ def box_muller(radius_N: NDArray[np.uint64], angle_N: NDArray[np.uint64]) -> NDA
     return both
 
 
-def _in_numpy(
-    radius_N: NDArray[np.uint64], angle_N: NDArray[np.uint64]
-) -> NDArray[np.float64]:
+def _in_numpy(radius_N: NDArray[np.uint64], angle_N: NDArray[np.uint64]) -> NDArray[np.float64]:
     radius = np.sqrt(-2.0 * np.log1p(-(radius_N >> SHIFT).astype(np.float64) * TO_UNIT))
     angle = (2.0 * np.pi * TO_UNIT) * (angle_N >> SHIFT).astype(np.float64)
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])

@@ -107,8 +107,8 @@ DEFENCES = (
     _d(
         "round keys signed",
         "client/masking.py",
-        "for member in request.participants:\n            statement",
-        "for member in ():\n            statement",
+        "for member in request.participants:\n            if",
+        "for member in ():\n            if",
         MASKING + "test_a_doctored_list_of_participants_is_refused",
     ),
     _d(
@@ -331,8 +331,8 @@ DEFENCES = (
     _d(
         "roster is closed",
         "shared/keys.py",
-        "self.position(site)][1]",
-        "self._positions.get(site, 0)][1]",
+        "        self.position(site)\n        try:",
+        "        site = site if site in self else self.names[0]\n        try:",
         BREAKS + "test_invented_peers_are_refused",
     ),
     _d(
