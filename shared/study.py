@@ -76,6 +76,26 @@ class Data(Part):
         return -(-self.window_h // self.step_h)
 
 
+class Windows(Part):
+    """Which hours of a stay a sample covers; ``[data] window_h`` says how many.
+
+    ``fixed``: from the start of the stay. ``event``: from ``offset_h`` (negative: before) the first
+    measurement of ``event`` at or above ``event_above``; stays without one are left out.
+    ``landmark``: for early warning, the last hours before each landmark, a first at ``first_h`` and
+    then one every ``every_h``, while the patient is there and the outcome has not happened; the
+    label is whether it happens within ``horizon_h``. ``read_h``: how much of a stay is looked at.
+    """
+
+    kind: Literal["fixed", "event", "landmark"] = "fixed"
+    read_h: int = Field(default=168, ge=1, le=24 * 365)
+    event: str = Field(default="", max_length=64)
+    event_above: Finite = 1.0
+    offset_h: int = Field(default=0, ge=-24 * 365, le=24 * 365)
+    first_h: int = Field(default=12, ge=1)
+    every_h: int = Field(default=6, ge=1)
+    horizon_h: int = Field(default=24, ge=1)
+
+
 class Task(Part):
     """What the model predicts; ``outputs`` is the number of classes, labels or targets."""
 
@@ -171,6 +191,7 @@ class Study(Part):
     seed: int = Field(default=0, ge=0, lt=1 << 63)
     sites: tuple[Name, ...] = Field(strict=False)
     data: Data
+    windows: Windows = Windows()
     variables: dict[str, Variable] = Field(min_length=1, max_length=10_000)
     task: Task = Task()
     model: Model = Model()
@@ -200,6 +221,11 @@ class Study(Part):
                 "distributed, whose guarantee covers one step a round; set local_steps = 1"
             )
         return self
+
+    @property
+    def reads_h(self) -> int:
+        """How many hours of a stay a source reads."""
+        return self.data.window_h if self.windows.kind == "fixed" else self.windows.read_h
 
     @property
     def minimum_sites(self) -> int:

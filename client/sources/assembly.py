@@ -157,9 +157,7 @@ class Assembler:
                 yield from self._made(0, int(self._spans[-1]), _joined(held))
                 return
             self._spill()
-            for file, low, high in zip(
-                self._files, self._spans[:-1], self._spans[1:], strict=True
-            ):
+            for file, low, high in zip(self._files, self._spans[:-1], self._spans[1:], strict=True):
                 file.seek(0)
                 yield from self._made(int(low), int(high), np.frombuffer(file.read(), _EVENT))
 

@@ -60,7 +60,7 @@ class Cleaner:
         self._names = tuple(specs)
         self._low_V = np.array([spec.low for spec in specs.values()], dtype=np.float32)
         self._high_V = np.array([spec.high for spec in specs.values()], dtype=np.float32)
-        self._window_h = float(study.data.window_h)
+        self._window_h = float(study.reads_h)
         self._clip = study.data.on_out_of_range == "clip"
         self._slips = {
             index: tuple(slip for slip in SLIPS.get(name, ()) if slip.unit == spec.unit)

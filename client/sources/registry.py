@@ -5,6 +5,7 @@ source's module only when called (some need large libraries) and opens it, and a
 """
 
 import difflib
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +36,30 @@ def _physionet2012(chosen: settings.PhysioNet2012Settings, _: Study) -> Source:
     return PhysioNet2012(chosen.path, which=chosen.set, where=numbers)
 
 
+def _tables(chosen: settings.TablesSettings, _: Study) -> Source:
+    needs("polars", chosen.source)
+    from client.sources.tables import Tables
+
+    return Tables(chosen)
+
+
+def needs(module: str, source: str) -> None:
+    """Refuse with the remedy where an optional library is not installed.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise SettingsError(
+            f"source {source!r} needs the library {module!r}, which is not installed; "
+            "install it with: pip install 'consilium-fl[hospital]'"
+        )
+
+
 SOURCES: Mapping[str, Kind[Any]] = MappingProxyType(
     {
         "physionet2012": Kind(settings.PhysioNet2012Settings, _physionet2012),
+        "tables": Kind(settings.TablesSettings, _tables),
     }
 )
 

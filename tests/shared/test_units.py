@@ -46,9 +46,7 @@ from shared.variables import KNOWN
 def test_laboratory_figures(
     variable: str, value: float, given_unit: str, wanted: str, expected: float
 ) -> None:
-    convert = conversion(
-        given_unit, wanted, variable=variable, substance=SUBSTANCES.get(variable)
-    )
+    convert = conversion(given_unit, wanted, variable=variable, substance=SUBSTANCES.get(variable))
     assert convert(value) == pytest.approx(expected, rel=1e-3)
 
 
