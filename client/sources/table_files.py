@@ -125,6 +125,9 @@ def _csv(path: Path, settings: FileSettings, wanted: list[str]) -> Iterator[Piec
             )
             yield Piece(frame.with_row_index(ROW), path, row)
             row += len(frame)
+        if row == 1:
+            empty = pl.DataFrame(schema=dict.fromkeys(wanted, pl.String))
+            yield Piece(empty.with_row_index(ROW), path, row)
 
 
 def _open(path: Path) -> IO[bytes]:

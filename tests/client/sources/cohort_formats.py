@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 DEMO = load_study(ROOT / "studies" / "demo.toml")
 STUDY: Study = with_changes(DEMO, data={"source": "tables", "minimum_patients": 5})
 FIRST_DAY = dt.datetime(2019, 3, 1, 6, 30)
-# Some rows come in another unit, as laboratories change; the value in it is value * factor + offset.
+# Some rows come in another unit, as laboratories change: value * factor + offset.
 OTHER_UNITS = {
     "Temp": ("[degF]", 1.8, 32.0),
     "Creatinine": ("umol/L", 88.4, 0.0),
@@ -27,8 +27,7 @@ OTHER_UNITS = {
 
 @dataclass(frozen=True)
 class Written:
-    """``stays``: patient, stay, start, end, birth, sex, died; ``events``: patient, stay, time, name,
-    value, unit."""
+    """Stays (patient, stay, start, end, birth, sex, died); events (patient, stay, time, ...)."""
 
     stays: pl.DataFrame
     events: pl.DataFrame
