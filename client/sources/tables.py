@@ -80,9 +80,10 @@ class Tables:
         translation = Translation(study, self._settings, default_codes=lambda name: (name,))
         frame = self._stay_frame(study, translation)
         stays = stay_table(frame, study, self._tally, where=str(self._settings.stays.file))
+        assembler = Assembler(study, stays, self._tally)
         if study.task.per_step:
             stays = self._with_step_labels(stays, study)
-        assembler = Assembler(study, stays, self._tally)
+            assembler = Assembler(study, stays, self._tally)
         keys = _Keys(stays)
         for events in self._settings.events:
             self._read_events(events, translation, keys, assembler)
