@@ -20,15 +20,13 @@ from numpy.typing import NDArray
 
 from client.sources import Patient, Stay, Tally
 from client.sources.cleaning import Cleaner, Events
+from client.sources.reasons import AFTER_END, BEFORE_START, NO_STAY
 from shared.errors import DataError
 from shared.study import Study
 
 EVENTS_IN_MEMORY = 4_000_000  # 14 bytes each
 SPANS = 128
 US_PER_HOUR = 3_600_000_000
-AFTER_END = "events after the end of their stay"
-BEFORE_START = "events before the start of their stay"
-NO_STAY = "events of no stay in the cohort"
 _EVENT = np.dtype([("stay", "<i4"), ("hours", "<f4"), ("variable", "<i2"), ("value", "<f4")])
 
 
@@ -223,12 +221,10 @@ class Assembler:
         columns: list[list[NDArray[Any]]] = [[event_E[name]] for name in _EVENT.names or ()]
         for index, values in self._stays.static.items():
             known = first + np.flatnonzero(~np.isnan(values[first:last]))
-            for column, part in zip(
-                columns,
-                (known, np.zeros(len(known)), np.full(len(known), index), values[known]),
-                strict=True,
-            ):
-                column.insert(0, part.astype(column[-1].dtype))
+            columns[0].insert(0, known.astype(np.int32))
+            columns[1].insert(0, np.zeros(len(known), dtype=np.float32))
+            columns[2].insert(0, np.full(len(known), index, dtype=np.int16))
+            columns[3].insert(0, values[known])
         stay_E, hours_E, variable_E, value_E = (np.concatenate(parts) for parts in columns)
         return stay_E, hours_E, variable_E, value_E
 

@@ -15,9 +15,11 @@ from typing import Any, Generic, TypeVar
 from client import data_settings as settings
 from client.data_settings import DataSettings, parse_settings
 from client.sources import Source
-from shared.errors import SettingsError
+from shared.errors import DataError, SettingsError
 from shared.study import Study
 
+HOSPITAL = "hospital"  # a study that takes records in whatever form the hospital has them
+OWN_SYSTEMS = frozenset({"tables", "meds", "omop", "fhir"})
 S = TypeVar("S", bound=DataSettings)
 
 
@@ -87,8 +89,14 @@ def open_source(chosen: DataSettings, study: Study) -> Source:
     """Open the records that the settings name, for one study.
 
     Raises:
-        DataError: the records are not there or do not fit the study.
+        DataError: the records are not there, or the study wants another source.
         SettingsError: the settings name something that cannot be used.
     """
+    wanted = study.data.source
+    if wanted != chosen.source and not (wanted == HOSPITAL and chosen.source in OWN_SYSTEMS):
+        raise DataError(
+            f"study {study.name} wants source {wanted!r}, but site.toml has {chosen.source!r}; "
+            "choose the matching data or study"
+        )
     source: Source = SOURCES[chosen.source].open(chosen, study)
     return source

@@ -7,6 +7,7 @@ column of numbers for each static variable, named by its index in the study.
 Legend: S stays.
 """
 
+import time
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,18 +16,24 @@ from numpy.typing import NDArray
 
 from client.sources import Tally
 from client.sources.assembly import US_PER_HOUR, StayTable
+from client.sources.reasons import ENDS_EARLY, IN_FUTURE, INCOMPLETE
 from shared.errors import DataError
 from shared.study import Study
 from shared.variables import static_names
 
 AGE = "Age"
 US_PER_YEAR = 365.2425 * 24 * US_PER_HOUR
-ENDS_EARLY = "stays that end before they start"
-INCOMPLETE = "stays without a patient, an identifier or a start"
 OPTIONAL = ("end", "birth", "outcome")
 
 
-def stay_table(frame: pl.DataFrame, study: Study, tally: Tally, *, where: str) -> StayTable:
+def stay_table(
+    frame: pl.DataFrame,
+    study: Study,
+    tally: Tally,
+    *,
+    where: str,
+    now_us: int | None = None,
+) -> StayTable:
     """Check and sort the stays of the cohort.
 
     Stays whose label is not known are counted and left out; so are stays that cannot be.
@@ -36,6 +43,7 @@ def stay_table(frame: pl.DataFrame, study: Study, tally: Tally, *, where: str) -
         study: gives task and variables.
         tally: where what is left out is counted.
         where: the table, for errors.
+        now_us: the time now, microseconds since 1970; None asks the system.
 
     Raises:
         DataError: a stay occurs twice, or a label is not one of the task's.
@@ -47,6 +55,8 @@ def stay_table(frame: pl.DataFrame, study: Study, tally: Tally, *, where: str) -
         frame, tally, INCOMPLETE, pl.any_horizontal(pl.col("patient", "stay", "start").is_null())
     )
     frame = _without(frame, tally, ENDS_EARLY, pl.col("end") < pl.col("start"))
+    now_us = time.time_ns() // 1000 if now_us is None else now_us
+    _count(tally, IN_FUTURE, int((frame["start"] > now_us).sum()))
     twice = len(frame) - frame["stay"].n_unique()
     if twice:
         raise DataError(
@@ -76,9 +86,13 @@ def stay_table(frame: pl.DataFrame, study: Study, tally: Tally, *, where: str) -
 
 def _without(frame: pl.DataFrame, tally: Tally, reason: str, bad: pl.Expr) -> pl.DataFrame:
     kept = frame.filter(~bad.fill_null(value=False))
-    if len(kept) < len(frame):
-        tally.set_aside[reason] = tally.set_aside.get(reason, 0) + len(frame) - len(kept)
+    _count(tally, reason, len(frame) - len(kept))
     return kept
+
+
+def _count(tally: Tally, reason: str, number: int) -> None:
+    if number:
+        tally.set_aside[reason] = tally.set_aside.get(reason, 0) + number
 
 
 def _unknown_label(frame: pl.DataFrame, study: Study, where: str) -> pl.Series:

@@ -40,13 +40,13 @@ import polars as pl
 from client.data_settings import EventsFile, StaysFile, TablesSettings
 from client.sources import Patient, ReadReport, Tally
 from client.sources.assembly import Assembler, StayTable
+from client.sources.reasons import BEYOND_LIMIT, NO_TIME
 from client.sources.stay_frames import stay_table
 from client.sources.table_files import Piece, numbers, read_pieces, times, words
-from client.sources.translation import BEYOND_LIMIT, Translation
+from client.sources.translation import Translation
 from shared.errors import DataError
 from shared.study import Study
 
-NO_TIME = "rows without a time"
 _TRUE_FALSE = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from client.features import Grid, to_grid
 from client.sources import Source, assembly
+from client.sources.reasons import NO_STAY
 from client.sources.registry import open_source, read_data_settings
 from shared.errors import ConsiliumError, DataError
 from shared.study import Study
@@ -98,7 +99,7 @@ def test_a_wide_table_of_hours_gives_the_same_as_a_long_one(tmp_path: Path) -> N
     for text in (long, wide):
         source = source_of(text, tmp_path, study)
         list(source.read_patients(study))
-        assert source.report.set_aside[assembly.NO_STAY] == 1
+        assert source.report.set_aside[NO_STAY] == 1
 
 
 def only(study: Study, *names: str, **changes: dict[str, object]) -> Study:
@@ -274,7 +275,7 @@ def test_rows_of_a_piece_are_whole_even_with_line_ends_in_quotes(
 def test_only_stays_of_the_wanted_unit_are_read(tmp_path: Path) -> None:
     grid, noted = small(tmp_path, settings=SETTINGS.replace("[stays]", "where = {s = 81}\n[stays]"))
     assert grid.patient_ids == ("8",)
-    assert noted == {assembly.NO_STAY: 1}
+    assert noted == {NO_STAY: 1}
 
 
 def test_labels_of_every_step_come_from_their_own_table(tmp_path: Path) -> None:
