@@ -1,7 +1,6 @@
 """``consilium-site``: what a hospital sees and decides."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -9,11 +8,10 @@ import typer
 from rich.console import Console
 
 from client import ledger_view
-from client.features import to_grid
+from client.check_command import run_check, settings_for, settings_from
 from client.ledger import Ledger
 from client.policy import Policy
 from client.review import review_lines
-from client.sources.physionet2012 import PhysioNet2012
 from shared.command_line import run_command
 from shared.errors import SettingsError
 from shared.study import load_study
@@ -42,29 +40,30 @@ def review(study: StudyFile) -> None:
 @app.command()
 def check(
     study: StudyFile,
-    data: Annotated[Path, typer.Option(help="Folder or zip of this site's records.")],
+    settings: Annotated[
+        Path | None, typer.Option(help="site.toml, whose [data] says where the records are.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Instead: folder or zip of the study's kind of records.")
+    ] = None,
     where: Annotated[
-        list[str] | None, typer.Option(help="Keep only such stays, e.g. ICUType=1.")
+        list[str] | None, typer.Option(help="With --data: only such stays, e.g. ICUType=1.")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Also write the report with figures to this HTML file.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Read this site's records as the study would, and count what was found; no row is shown."""
+    """Say whether this site's data are ready for the study, and what to mend; no row is shown."""
     loaded = load_study(study)
-    if loaded.data.source != PhysioNet2012.name:
-        raise SettingsError(
-            f"study {loaded.name}: source {loaded.data.source!r} has no records to check; "
-            f"choose a study on {PhysioNet2012.name!r}"
-        )
-    source = PhysioNet2012(data, where=_selection(where or []))
-    grid = to_grid(source.read_patients(loaded), loaded)
-    report = asdict(source.report)
-    report["positive_labels"] = int((grid.y_N == 1).sum())
-    if as_json:
-        console.print_json(json.dumps(report))
-        return
-    for name, value in report.items():
-        shown = sum(value.values()) if isinstance(value, dict) else value
-        console.print(f"{name.replace('_', ' '):>18}  {shown}", markup=False)
+    if (settings is None) == (data is None):
+        raise SettingsError("give either --settings site.toml or --data FOLDER")
+    chosen = (
+        settings_from(settings)
+        if settings is not None
+        else settings_for(loaded, data or Path(), _selection(where or []))
+    )
+    run_check(loaded, chosen, console, as_json=as_json, page=page)
 
 
 @app.command()
