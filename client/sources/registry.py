@@ -19,7 +19,7 @@ from shared.errors import DataError, SettingsError
 from shared.study import Study
 
 HOSPITAL = "hospital"  # a study that takes records in whatever form the hospital has them
-OWN_SYSTEMS = frozenset({"tables", "meds", "omop", "fhir"})
+OWN_SYSTEMS = frozenset({"tables"})
 S = TypeVar("S", bound=DataSettings)
 
 
