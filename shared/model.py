@@ -1,6 +1,7 @@
 """The recurrent model a study asks for: inputs, cell, pooling, head, loss and scores.
 
-Legend: N stays (rows), T steps, F features, H width of the recurrent output, O outputs.
+Legend: N stays (rows), T steps, F features (the last K of them numbers of codes), E width of a
+code's vector, H width of the recurrent output, O outputs.
 """
 
 import torch
@@ -8,31 +9,44 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from shared.bookkeeping import Bookkeeping
-from shared.layers import AttentionPooling, LayerNorm, Linear
+from shared.layers import AttentionPooling, Embedding, LayerNorm, Linear
 from shared.recurrent import GRU, LSTM, RNN, drop
-from shared.study import Model, Study, Task
+from shared.study import Model, Study, Task, Tokens
+from shared.variables import UNKNOWN_TOKEN
 
 CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 
 
 class RecurrentModel(nn.Module):
-    """[projection] -> recurrent layers -> pooling -> [layer norm] -> dropout -> linear head.
+    """[projection], [vectors of codes] -> recurrent layers -> pooling -> [norm] -> dropout -> head.
 
     In a per-step task there is no pooling: the head reads every step's state.
     """
 
     def __init__(
-        self, features: int, model: Model, task: Task, generator: Generator | None = None
+        self,
+        features: int,
+        model: Model,
+        task: Task,
+        generator: Generator | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
         super().__init__()
+        self.codes = 0 if tokens is None else len(tokens.names)
         self.features, self.task, self.pooling, self.dropout = (
             features,
             task,
             "none" if task.per_step else model.pooling,
             model.dropout,
         )
-        width = model.projection or features
-        self.projection = Linear(features, width, generator=generator) if model.projection else None
+        measured = features - self.codes
+        width = model.projection or measured
+        self.projection = Linear(measured, width, generator=generator) if model.projection else None
+        self.embedding: Embedding | None = None
+        if tokens is not None:
+            lines = len(tokens.vocabulary) + UNKNOWN_TOKEN  # number 0, no code, needs no line
+            self.embedding = Embedding(lines, tokens.width, generator=generator)
+            width += tokens.width
         self.recurrent = CELLS[model.cell](
             width,
             model.hidden,
@@ -86,7 +100,7 @@ class RecurrentModel(nn.Module):
             return self.attention.weights(self._states(x_NTF, mask_NT, None, None), mask_NT)
 
     def loss_per_stay(self, logits: Tensor, y: Tensor, mask_NT: Tensor) -> Tensor:
-        """Return each stay's loss (N,): cross entropy, or squared error for regression.
+        """Return each stay's loss (N,): cross entropy, or squared error in spreads for regression.
 
         The mean over known outputs is taken, and over valid steps in a per-step task. ``y`` is
         whole numbers below O for multiclass, otherwise numbers: (N,) or (N, O), with a T axis after
@@ -101,7 +115,9 @@ class RecurrentModel(nn.Module):
             )
             loss = flat.view(known.shape) * known
         else:
-            target = y.to(logits.dtype).reshape(logits.shape)
+            target = (
+                y.to(logits.dtype).reshape(logits.shape) - self.task.center
+            ) / self.task.spread
             known = ~torch.isnan(target)
             elementwise = (
                 functional.mse_loss
@@ -118,7 +134,7 @@ class RecurrentModel(nn.Module):
     def scores(self, logits: Tensor) -> Tensor:
         """Return probabilities shaped like ``logits``, or the predicted values in regression."""
         if self.task.kind == "regression":
-            return logits
+            return logits * self.task.spread + self.task.center
         if self.task.kind == "multiclass":
             return torch.softmax(logits, dim=-1)
         return torch.sigmoid(logits)
@@ -130,9 +146,15 @@ class RecurrentModel(nn.Module):
         books: Bookkeeping | None,
         generator: Generator | None,
     ) -> Tensor:
+        measured = x_NTF[..., : x_NTF.shape[2] - self.codes]
         if self.projection is not None:
-            x_NTF = self.projection(torch.where(mask_NT.unsqueeze(2), x_NTF, 0.0), books=books)
-        states: Tensor = self.recurrent(x_NTF, mask_NT, books=books, generator=generator)
+            measured = self.projection(
+                torch.where(mask_NT.unsqueeze(2), measured, 0.0), books=books
+            )
+        if self.embedding is not None:
+            codes_NTK = torch.where(mask_NT.unsqueeze(2), x_NTF[..., -self.codes :], 0.0).long()
+            measured = torch.cat([measured, code_vectors(self.embedding, codes_NTK, books)], dim=2)
+        states: Tensor = self.recurrent(measured, mask_NT, books=books, generator=generator)
         return states
 
     def _pool(self, h_NTH: Tensor, mask_NT: Tensor, books: Bookkeeping | None) -> Tensor:
@@ -152,9 +174,21 @@ class RecurrentModel(nn.Module):
         return h_NTH
 
 
+def code_vectors(table: Embedding, codes_NTK: Tensor, books: Bookkeeping | None) -> Tensor:
+    """Return the sum (N, T, E) of the vectors of each step's codes, zero in a step without any.
+
+    All lookups are one, so that a patient's gradient of the table is filed once.
+    """
+    line_NL = (codes_NTK - 1).clamp(min=0).flatten(1)
+    vector_NLE: Tensor = table(line_NL, books=books)
+    vector_NTKE = vector_NLE.unflatten(1, codes_NTK.shape[1:])
+    return (vector_NTKE * (codes_NTK > 0).unsqueeze(3)).sum(2)
+
+
 def build_model(study: Study, features: int, seed: int) -> RecurrentModel:
     """Build the study's model with weights that depend on ``seed`` alone.
 
     torch's global random state is neither read nor changed.
     """
-    return RecurrentModel(features, study.model, study.task, Generator().manual_seed(seed))
+    generator = Generator().manual_seed(seed)
+    return RecurrentModel(features, study.model, study.task, generator, study.tokens)

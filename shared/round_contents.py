@@ -21,6 +21,7 @@ from shared.sum_parameters import SumParameters
 
 LARGEST_CONFIGURATION_BYTES = 1 << 20
 NOISE_MARGIN = 12.0  # standard deviations of privacy noise that must fit; beyond: probability 1e-32
+LARGEST_ERROR = 5.0  # spreads; a patient's mean absolute error is counted up to this
 LARGEST_LOSS = 5.0  # a patient's loss is counted up to this, so that one patient's share is bounded
 
 
@@ -109,10 +110,20 @@ def sum_parameters(study: Study, roster: Roster, run_id: bytes, *, site: str) ->
 def counts_shape(study: Study) -> tuple[int, int, int]:
     """Return (K, 2, B): one table of score counts for each output that is a risk.
 
-    Regression has no risks, so K is 0 and only the loss is counted.
+    Regression has no risks, so K is 0.
     """
     outputs = 0 if study.task.kind == "regression" else study.task.outputs
     return outputs, 2, study.evaluation.bins
+
+
+def hits_size(study: Study) -> int:
+    """Return how many more sums the task needs: what no table of risks tells.
+
+    Multiclass: the O * O confusion of true and most likely class. Regression: for each target the
+    sum of absolute errors and of what they were measured on.
+    """
+    outputs = study.task.outputs
+    return {"multiclass": outputs * outputs, "regression": 2 * outputs}.get(study.task.kind, 0)
 
 
 def update_share(study: Study, patients: int) -> float:
@@ -123,8 +134,13 @@ def update_share(study: Study, patients: int) -> float:
 
 
 def metrics_sensitivity(study: Study) -> float:
-    """Return the largest L2 norm of one patient's share: K score tables, a loss and a count."""
-    return math.sqrt(counts_shape(study)[0] + 2)
+    """Return the largest L2 norm of one patient's share, every part of which has norm 1 at most.
+
+    The parts: K score tables, a loss, a count, and the confusion (multiclass) or two sums for each
+    target (regression).
+    """
+    more = {"multiclass": 1, "regression": hits_size(study)}.get(study.task.kind, 0)
+    return math.sqrt(counts_shape(study)[0] + 2 + more)
 
 
 def statistics_noise(study: Study) -> float:
@@ -157,6 +173,8 @@ def vector_spec(study: Study, asked: RoundConfiguration, *, parameters: int) -> 
         segments.append(_segment(study, "loss", 2, bound))
         if outputs:
             segments.append(_segment(study, "scores", outputs * classes * bins, bound))
+        if size := hits_size(study):
+            segments.append(_segment(study, "hits", size, bound))
     return VectorSpec(ring_bits=how.ring_bits, segments=tuple(segments))
 
 

@@ -61,10 +61,18 @@ class Variable(Part):
 
 
 class Data(Part):
-    """Which records a site must bring, and how they become hourly steps."""
+    """Which records a site must bring, and how they become steps.
+
+    With ``clock`` "hour" time is time. With "position" a record is a sequence without hours
+    (samples of a heart beat, slices, tokens, visits), and ``window_h`` and ``step_h`` count places
+    in it: place 0 lies at hour 0, place 1 at hour 1. ``rate_hz`` is the samples a second to which
+    sources of waveforms resample.
+    """
 
     source: Name
-    label: str = Field(min_length=1, max_length=64)
+    clock: Literal["hour", "position"] = "hour"
+    rate_hz: Positive | None = None
+    label: str = Field(min_length=1, max_length=256)
     window_h: int = Field(default=48, ge=1, le=24 * 365)
     step_h: int = Field(default=1, ge=1)
     on_bad_file: Literal["refuse", "skip"] = "refuse"
@@ -77,15 +85,45 @@ class Data(Part):
         return -(-self.window_h // self.step_h)
 
 
+class Tokens(Part):
+    """Codes that become learned vectors: diagnoses, drugs, atoms.
+
+    ``names`` are the source's columns of codes; the vectors of several codes in one step are added.
+    ``vocabulary`` is a public list; all codes outside it share one more vector. ``width`` is the
+    length of a vector.
+    """
+
+    names: tuple[str, ...] = Field(min_length=1, max_length=64, strict=False)
+    vocabulary: tuple[str, ...] = Field(min_length=1, max_length=65_000, strict=False)
+    width: int = Field(default=16, ge=1, le=4096)
+
+    @model_validator(mode="after")
+    def _no_repetition(self) -> Self:
+        for key in ("names", "vocabulary"):
+            if len(set(getattr(self, key))) != len(getattr(self, key)):
+                raise ValueError(f"{key} must not hold an entry twice; remove the repetition")
+        return self
+
+
 class Task(Part):
-    """What the model predicts; ``outputs`` is the number of classes, labels or targets."""
+    """What the model predicts; ``outputs`` is the number of classes, labels or targets.
+
+    In regression ``center`` and ``spread`` are public reference values of the target, in its unit:
+    a typical value and a typical deviation. The model learns (target - center) / spread.
+    """
 
     kind: Literal["binary", "multiclass", "multilabel", "regression"] = "binary"
     outputs: int = Field(default=1, ge=1, le=4096)
     per_step: bool = False
+    center: Finite = 0.0
+    spread: Positive = 1.0
 
     @model_validator(mode="after")
     def _outputs_fit_kind(self) -> Self:
+        if self.kind != "regression" and (self.center, self.spread) != (0.0, 1.0):
+            raise ValueError(
+                f"center and spread are for a regression task, not {self.kind}; remove them"
+            )
         if self.kind == "binary" and self.outputs != 1:
             raise ValueError(f"outputs {self.outputs} must be 1 for a binary task")
         if self.kind == "multiclass" and self.outputs < 2:
@@ -182,6 +220,7 @@ class Study(Part):
     sites: tuple[Name, ...] = Field(strict=False)
     data: Data
     variables: dict[str, Variable] = Field(min_length=1, max_length=10_000)
+    tokens: Tokens | None = None
     task: Task = Task()
     model: Model = Model()
     training: Training = Training()
@@ -214,6 +253,11 @@ class Study(Part):
             raise ValueError(
                 f"[aggregation] threshold {self.threshold} must not exceed minimum_sites "
                 f"{least}; raise minimum_sites or lower threshold"
+            )
+        if self.tokens is not None and (both := set(self.tokens.names) & set(self.variables)):
+            raise ValueError(
+                f"[tokens] names {sorted(both)[0]!r}, which is also one of [variables]; "
+                "name it in one place only"
             )
         if self.privacy.mode == "distributed" and self.training.local_steps != 1:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""One table: local-only, pooled, logistic regression, federated, and federated with privacy."""
+"""One table: baselines, local-only, pooled, federated, and federated with privacy."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,10 +7,10 @@ from typing import Any
 
 from client.features import Grid, to_grid
 from shared.study import Study, with_changes
-from simulations.baselines import logistic_regression
+from simulations.baselines import baselines
 from simulations.central import merge, train_centrally
 from simulations.cohorts import Cohorts, cohorts_for
-from simulations.held_out import HeldOut
+from simulations.held_out import HeldOut, Scores
 from simulations.out_folder import use_folder
 from simulations.records import SCHEMA, run_record, setting_record, write_json
 from simulations.run import Show
@@ -77,9 +77,13 @@ def _settings(
     """Yield each setting's name and record as it is finished."""
     plain = with_changes(study, privacy={"mode": "none"})
     pooled = merge(list(grids.values()))
-    yield "logistic-regression", _logistic(plain, cohorts, test, pooled)
+    for name, baseline in baselines(plain, cohorts.constant).items():
+        began = time.monotonic()
+        scores = baseline(pooled, test.grid)
+        yield name, _record(plain, cohorts, test, [scores], began)
     watch("local", plain)
-    yield "local", _central(plain, cohorts, test, grids)
+    alone = {name: merge([grids[s] for s in held]) for name, held in cohorts.alone.items()}
+    yield "local", _central(plain, cohorts, test, alone)
     watch("pooled", plain)
     yield "pooled", _central(plain, cohorts, test, {"pooled": pooled})
     for name, changed in {"federated": plain, **_private(study, epsilons)}.items():
@@ -103,28 +107,31 @@ def _private(study: Study, epsilons: list[float] | None) -> dict[str, Study]:
     }
 
 
-def _logistic(study: Study, cohorts: Cohorts, test: HeldOut, pooled: Grid) -> dict[str, Any]:
-    began = time.monotonic()
-    risks_N = logistic_regression(pooled, test.grid, study)
-    metrics = test.metrics([risks_N], study)
-    return setting_record(study, cohorts, metrics, seconds=time.monotonic() - began)
-
-
 def _central(
     study: Study, cohorts: Cohorts, test: HeldOut, grids: dict[str, Grid]
 ) -> dict[str, Any]:
     """Train on each grid alone; the test figures are the mean over the models."""
     began = time.monotonic()
-    states = {name: train_centrally(study, grid, who=name) for name, grid in grids.items()}
-    risks_SN = {name: test.risks(state, study) for name, state in states.items()}
-    record = setting_record(
-        study,
-        cohorts,
-        test.metrics(list(risks_SN.values()), study),
-        seconds=time.monotonic() - began,
-    )
+    scores = {
+        name: test.scores(train_centrally(study, grid, who=name)) for name, grid in grids.items()
+    }
+    record = _record(study, cohorts, test, list(scores.values()), began)
     if len(grids) > 1:
         record["sites"] = {
-            name: test.metrics([risks_N], study).to_json() for name, risks_N in risks_SN.items()
+            name: test.metrics([one]).to_json()
+            | {"groups": {group: m.to_json() for group, m in test.by_group([one]).items()}}
+            for name, one in scores.items()
         }
     return record
+
+
+def _record(
+    study: Study, cohorts: Cohorts, test: HeldOut, models: list[Scores], began: float
+) -> dict[str, Any]:
+    return setting_record(
+        study,
+        cohorts,
+        test.metrics(models),
+        groups=test.by_group(models),
+        seconds=time.monotonic() - began,
+    )

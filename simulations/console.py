@@ -9,6 +9,7 @@ from rich.table import Table
 
 from shared.privacy import plan
 from shared.study import Study
+from simulations.measures import FIGURES, TITLES
 from simulations.planning import Choice, SumPlan
 from simulations.records import bytes_up
 
@@ -43,10 +44,11 @@ def announce(study: Study) -> None:
 
 
 class Progress:
-    """A line for each round: sites, loss, AUROC, epsilon, bytes, seconds."""
+    """A line for each round: sites, loss, the task's first figure, epsilon, bytes, seconds."""
 
     def __init__(self, study: Study) -> None:
         self._rounds = study.rounds
+        self._figure = FIGURES[study.task.kind][0]
         self._trained = 0
         self._begun = False
 
@@ -55,8 +57,8 @@ class Progress:
         if not self._begun:
             self._begun = True
             console.print(
-                f"{'round':>10}  {'sites':>5}  {'loss':>6}  {'AUROC':>6}  {'epsilon':>7}  "
-                f"{'sent/site':>9}  {'seconds':>7}",
+                f"{'round':>10}  {'sites':>5}  {'loss':>6}  {TITLES[self._figure]:>8}  "
+                f"{'epsilon':>7}  {'sent/site':>9}  {'seconds':>7}",
                 style="bold",
             )
         trained = record["purpose"] == "training"
@@ -66,7 +68,7 @@ class Progress:
         epsilon = record["epsilon"]
         console.print(
             f"{label:>10}  {len(record['sites']):>5}  {_number(test.get('loss')):>6}  "
-            f"{_number(test.get('auroc')):>6}  "
+            f"{_number(test.get(self._figure)):>8}  "
             f"{'-' if epsilon is None else format(epsilon, '.2f'):>7}  "
             f"{_size(bytes_up([record])):>9}  {record['seconds']:>7.2f}"
         )
@@ -82,11 +84,17 @@ def show_result(study: Study, record: dict[str, Any], out: Path) -> None:
     table.add_column("figure")
     table.add_column("value", justify="right")
     table.add_column("95 % interval")
-    for name, key in (("AUROC", "auroc"), ("AUPRC", "auprc"), ("Brier score", "brier")):
-        estimate = record["test"][key]
-        table.add_row(
-            name, f"{estimate['value']:.3f}", f"{estimate['low']:.3f} to {estimate['high']:.3f}"
-        )
+    for group, figures in {"": record["test"], **record.get("test_groups", {})}.items():
+        shown = FIGURES[study.task.kind][: 1 if group else None]
+        for key in shown:
+            estimate = figures[key]
+            table.add_row(
+                f"{TITLES[key]}, {group}" if group else TITLES[key],
+                f"{estimate['value']:.3f}",
+                f"{estimate['low']:.3f} to {estimate['high']:.3f}",
+            )
+    for number, share in enumerate(record["test"].get("sensitivity", ())):
+        table.add_row(f"sensitivity, class {number}", _number(share), "")
     privacy = record["privacy"]
     if privacy["epsilon"] is None:
         table.add_row("epsilon", "none", "no differential privacy")
@@ -108,27 +116,39 @@ def show_result(study: Study, record: dict[str, Any], out: Path) -> None:
 def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path) -> None:
     """Print the table of all settings; it fits 80 columns."""
     console.print(f"{study.title}\n{_title(next(iter(compared.values())))}")
+    first, second, third, *_ = FIGURES[study.task.kind]
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("setting", no_wrap=True)
-    for heading in ("AUROC", "AUPRC", "Brier", "epsilon", "seconds", "sent"):
+    for heading in (TITLES[first], TITLES[second], TITLES[third], "epsilon", "seconds", "sent"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, record in compared.items():
         epsilon = record["privacy"]["epsilon"]
         sent = record["bytes_up_per_site_per_round"]
         table.add_row(
             name.split("-epsilon-")[0] + (", mean" if "sites" in record else ""),
-            *(_interval(record["test"][key]) for key in ("auroc", "auprc")),
-            f"{record['test']['brier']['value']:.3f}",
+            *(_interval(record["test"][key]) for key in (first, second)),
+            f"{record['test'][third]['value']:.3f}",
             "-" if epsilon is None else f"{epsilon:.2f}",
             f"{record['seconds']:.0f}",
             _size(sent) if sent else "-",
         )
     console.print(table)
-    console.print("Below AUROC and AUPRC: 95 % bootstrap intervals. sent: by a site, each round.")
-    pooled, federated = (compared[s]["test"]["auroc"]["value"] for s in ("pooled", "federated"))
     console.print(
-        f"Federated without privacy keeps {100 * federated / pooled:.1f} % of pooled AUROC."
+        f"Below {TITLES[first]} and {TITLES[second]}: 95 % bootstrap intervals. "
+        "sent: by a site, each round."
     )
+    _show_groups(compared, first)
+    pooled, federated = (compared[s]["test"][first]["value"] for s in ("pooled", "federated"))
+    if study.task.kind == "regression":
+        console.print(
+            f"{TITLES[first]} of federated without privacy is {100 * federated / pooled:.1f} % of "
+            "pooled."
+        )
+    else:
+        console.print(
+            f"Federated without privacy keeps {100 * federated / pooled:.1f} % of pooled "
+            f"{TITLES[first]}."
+        )
     console.print(f"record  {out / 'compare.json'}", markup=False, soft_wrap=True)
 
 
@@ -145,6 +165,24 @@ def show_sum_plan(found: SumPlan) -> None:
         console.print(
             f"  {failed} sites failing at random void a round with p <= {probability:.1e}"
         )
+
+
+def _show_groups(compared: dict[str, dict[str, Any]], figure: str) -> None:
+    """Print the figure of every setting, and of each lone site, in every group of the test."""
+    groups = list(next(iter(compared.values())).get("test_groups", ()))
+    if not groups:
+        return
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column(f"{TITLES[figure]} at", no_wrap=True)
+    for group in groups:
+        table.add_column(group, justify="right", no_wrap=True)
+    for name, record in compared.items():
+        rows = {name: record["test_groups"]}
+        if "sites" in record:
+            rows = {f"{site} alone": by["groups"] for site, by in record["sites"].items()}
+        for label, by_group in rows.items():
+            table.add_row(label, *(_number(by_group[group][figure]["value"]) for group in groups))
+    console.print(table)
 
 
 def show_plan(study: Study, found: list[Choice], patients: int) -> None:
@@ -178,13 +216,13 @@ def show_plan(study: Study, found: list[Choice], patients: int) -> None:
 def _title(record: dict[str, Any]) -> str:
     test = record["test"]
     kind = "SYNTHETIC, " if record["synthetic"] else ""
-    return (
-        f"Test: {kind}{record['test_cohort']}; {test['patients']} patients, "
-        f"{test['positives']} with the outcome"
-    )
+    known = "" if test["rows"] == test["patients"] else f", {test['rows']} outcomes"
+    positive = f", {test['positives']} with the outcome" if "positives" in test else ""
+    return f"Test: {kind}{record['test_cohort']}; {test['patients']} patients{known}{positive}"
 
 
 def _interval(estimate: dict[str, float]) -> str:
+    """Return a value above its interval."""
     return f"{estimate['value']:.3f}\n{estimate['low']:.3f}-{estimate['high']:.3f}"
 
 

@@ -1,0 +1,261 @@
+"""Waveforms with beat annotations in WFDB format, read by the ``wfdb`` package.
+
+A record (``.hea``, ``.dat``, ``.atr``) is one person; its beats, or its stretches of fixed length,
+are that person's stays. Signals are resampled to the study's ``rate_hz``, and a study's series
+variables name signals (``MLII``, in mV). Each has its record's median subtracted, for the baseline
+of an electrocardiogram means nothing.
+
+Labels:
+    ``aami``: one window a beat, the beat's class among N, S, V, F, Q (numbers 0 to 4) by ANSI/AAMI
+        EC57, as de Chazal et al. (IEEE Trans Biomed Eng 2004;51:1196-1206) table 1 has it. Two
+        fifths of the window lie before the beat. Static variables ``rr_before``, ``rr_after`` and
+        ``rr_mean`` (s) are the intervals around the beat and the mean of the last ten.
+    ``aami_present``: stretches of fixed length, end to end; which of S, V, F, Q occur in them
+        (multilabel).
+"""
+
+import tempfile
+import zipfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import resample_poly
+
+from client.sources import Patient, ReadReport, Stay, Tally
+from client.sources.archives import BROKEN_ZIP
+from client.sources.cleaning import Cleaner
+from client.sources.matrices import (
+    events_of,
+    require_label,
+    require_source,
+    require_task,
+    require_tokens,
+)
+from shared.errors import DataError
+from shared.study import Study
+from shared.variables import series_names
+
+CLASSES = ("N", "S", "V", "F", "Q")
+_SYMBOLS = {"N": "NLRejn", "S": "AaJS", "V": "VE", "F": "F", "Q": "/fQ"}
+CLASS_OF: Mapping[str, int] = MappingProxyType(
+    {symbol: CLASSES.index(name) for name, symbols in _SYMBOLS.items() for symbol in symbols}
+)
+"""AAMI class of each beat annotation; other annotations are no beats."""
+INTERVALS = ("rr_before", "rr_after", "rr_mean")
+BEFORE = 0.4  # share of a beat's window that lies before the beat
+LARGEST_RECORD_BYTES = 1 << 28
+_SUFFIXES = (".hea", ".dat", ".atr")
+_BEATS_OF_MEAN = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Recording:
+    """One record at the study's rate: signals by column of the study, and its beats."""
+
+    signal_TS: NDArray[np.float64]
+    beat_B: NDArray[np.int64]
+    class_B: NDArray[np.int64]
+
+
+class Waveforms:
+    """Records of a folder or zip.
+
+    Args:
+        path: holds ``NAME.hea``, ``NAME.dat`` and ``NAME.atr`` of each record.
+        records: names of the records to read; all unless given.
+        thin_normal: keep every n-th normal beat and all others; 1 keeps all.
+    """
+
+    name = "waveforms"
+
+    def __init__(self, path: Path, *, records: Collection[str] = (), thin_normal: int = 1) -> None:
+        self._path, self._records = Path(path), tuple(records)
+        self._thin = thin_normal
+        self._tally = Tally()
+
+    @property
+    def report(self) -> ReadReport:
+        """Counts of the latest reading."""
+        return self._tally.report()
+
+    def read_patients(self, study: Study) -> Iterator[Patient]:
+        """Yield one patient a record, in the order given, or of names.
+
+        Raises:
+            DataError: a record is missing or damaged, lacks a signal or annotations; or the study
+                asks for what these data have not.
+        """
+        require_source(study, self.name, clock="position")
+        require_label(study, self.name, ("aami", "aami_present"))
+        beats = study.data.label == "aami"
+        kind, outputs = ("multiclass", len(CLASSES)) if beats else ("multilabel", len(CLASSES) - 1)
+        require_task(study, self.name, (kind,), per_step=False, outputs=outputs)
+        require_tokens(study, self.name, ())
+        if study.data.rate_hz is None:
+            raise DataError(
+                f"study {study.name}: {self.name} need [data] rate_hz, the samples a second that "
+                "signals are resampled to; add it"
+            )
+        static = [name for name in study.variables if name not in series_names(study)]
+        if unknown := [name for name in static if not beats or name not in INTERVALS]:
+            raise DataError(
+                f"{self.name} have no static variable {unknown[0]!r} for label "
+                f"{study.data.label!r}; use {', '.join(INTERVALS)} with label 'aami', or remove it"
+            )
+        self._tally = Tally()
+        return self._read(study)
+
+    def _read(self, study: Study) -> Iterator[Patient]:
+        cleaner = Cleaner(study, self._tally)
+        cut = _beats if study.data.label == "aami" else _stretches
+        with _folder(self._path) as folder:
+            names = self._records or sorted(path.stem for path in folder.rglob("*.hea"))
+            if not names:
+                raise DataError(f"data {self._path} hold no .hea file; point at WFDB records")
+            for name in names:
+                try:
+                    recording = _load(folder, name, study)
+                except DataError as error:
+                    if study.data.on_bad_file == "refuse":
+                        raise
+                    self._tally.skipped.append((name, str(error)))
+                    continue
+                stays = tuple(
+                    Stay(
+                        stay_id=f"{name}-{number}",
+                        hours_E=events[0],
+                        variable_E=events[1],
+                        value_E=events[2],
+                        label=label,
+                    )
+                    for number, (value_TV, label) in enumerate(cut(recording, study, self._thin))
+                    for events in [
+                        cleaner.clean(*events_of(value_TV, np.arange(len(value_TV)), study))
+                    ]
+                )
+                self._tally.patients += 1
+                self._tally.stays += len(stays)
+                yield Patient(patient_id=name, stays=stays)
+
+
+def _beats(
+    recording: _Recording, study: Study, thin_normal: int
+) -> Iterator[tuple[NDArray[np.float64], float]]:
+    """Window (T, V) and class of every beat whose window lies inside the record."""
+    steps, rate = study.data.steps, float(study.data.rate_hz or 1.0)
+    before = round(BEFORE * steps)
+    names, series = list(study.variables), series_names(study)
+    gap_B = np.diff(recording.beat_B) / rate
+    normal = 0
+    for number in range(1, len(recording.beat_B) - 1):
+        start, label = recording.beat_B[number] - before, recording.class_B[number]
+        if start < 0 or start + steps > len(recording.signal_TS):
+            continue
+        normal += int(label == 0)
+        if label == 0 and normal % thin_normal:
+            continue
+        value_TV = np.full((steps, len(names)), np.nan)
+        value_TV[:, [names.index(name) for name in series]] = recording.signal_TS[
+            start : start + steps
+        ]
+        recent = gap_B[max(0, number - _BEATS_OF_MEAN) : number].mean()
+        for name, value in zip(INTERVALS, (gap_B[number - 1], gap_B[number], recent), strict=True):
+            if name in names:
+                value_TV[0, names.index(name)] = value
+        yield value_TV, float(label)
+
+
+def _stretches(
+    recording: _Recording, study: Study, thin_normal: int
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float32]]]:
+    """Stretches (T, V), end to end, and which classes but N occur in each."""
+    del thin_normal
+    steps = study.data.steps
+    for start in range(0, len(recording.signal_TS) - steps + 1, steps):
+        inside_B = (recording.beat_B >= start) & (recording.beat_B < start + steps)
+        present = np.isin(np.arange(1, len(CLASSES)), recording.class_B[inside_B])
+        yield recording.signal_TS[start : start + steps], present.astype(np.float32)
+
+
+def _load(folder: Path, name: str, study: Study) -> _Recording:
+    """Read and resample one record."""
+    try:
+        import wfdb  # large, and needed for waveforms only
+    except ImportError as error:
+        raise DataError(
+            "waveforms need the package wfdb, which is not installed; "
+            "install 'consilium-fl[waveforms]'"
+        ) from error
+    found = sorted(folder.rglob(f"{name}.hea"))
+    if not found:
+        raise DataError(f"record {name}: {name}.hea is not among the data; correct the name")
+    base = str(found[0].with_suffix(""))
+    try:
+        header = wfdb.rdheader(base)
+        record = wfdb.rdrecord(base)
+        notes = wfdb.rdann(base, "atr")
+        signals, rate = np.asarray(record.p_signal, dtype=np.float64), float(header.fs)
+        units = dict(zip(record.sig_name, record.units, strict=True))
+        samples, symbols = np.asarray(notes.sample), list(notes.symbol)
+    except Exception as error:  # wfdb raises whatever its parsing meets
+        raise DataError(
+            f"record {name}: its .hea, .dat and .atr cannot be read as WFDB; replace the files"
+        ) from error
+    columns = []
+    for variable in series_names(study):
+        if variable not in units:
+            raise DataError(
+                f"record {name}: has no signal {variable!r} but {', '.join(units)}; "
+                "leave the record out or choose another signal"
+            )
+        if units[variable] != study.variables[variable].unit:
+            raise DataError(
+                f"record {name}: signal {variable} is in {units[variable]!r}, the study wants "
+                f"{study.variables[variable].unit!r}; correct the study's unit and range"
+            )
+        columns.append(list(units).index(variable))
+    signal_TS = signals[:, columns]
+    if not np.isfinite(signal_TS).all():
+        raise DataError(f"record {name}: a sample is missing or not finite; repair the record")
+    ratio = Fraction(float(study.data.rate_hz or rate) / rate).limit_denominator(1000)
+    beat = np.array([symbol in CLASS_OF for symbol in symbols], dtype=np.bool_)
+    return _Recording(
+        signal_TS=resample_poly(
+            signal_TS - np.median(signal_TS, axis=0), ratio.numerator, ratio.denominator
+        ),
+        beat_B=np.round(samples[beat] * float(ratio)).astype(np.int64),
+        class_B=np.array([CLASS_OF[s] for s in symbols if s in CLASS_OF], dtype=np.int64),
+    )
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[Path]:
+    """A folder that holds the records: the path itself, or a zip's records unpacked for a while."""
+    if path.is_dir():
+        yield path
+        return
+    if not path.exists():
+        raise DataError(f"data {path} does not exist; check the path")
+    with tempfile.TemporaryDirectory(prefix="consilium-") as made:
+        folder = Path(made)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                for member in archive.infolist():
+                    plain = Path(member.filename).name  # a zip's paths are not followed
+                    if not plain.endswith(_SUFFIXES):
+                        continue
+                    if member.file_size > LARGEST_RECORD_BYTES:
+                        raise DataError(
+                            f"data {path}: {plain} is larger than {LARGEST_RECORD_BYTES} bytes "
+                            "unpacked; split the record"
+                        )
+                    (folder / plain).write_bytes(archive.read(member))
+        except BROKEN_ZIP as error:
+            raise DataError(f"data {path} is not a readable zip; download it again") from error
+        yield folder
