@@ -15,9 +15,16 @@ them. Relative paths start at the folder of ``site.toml``.
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from shared.errors import SettingsError
 
@@ -30,6 +37,13 @@ def _as_path(given: object) -> object:
     return Path(given).expanduser() if isinstance(given, str) and given else given
 
 
+def _as_tuple(given: object) -> object:
+    """TOML's lists as the tuples that frozen settings hold."""
+    return tuple(given) if isinstance(given, list) else given
+
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Listed = BeforeValidator(_as_tuple)
 FilePath = Annotated[Path, BeforeValidator(_as_path)]
 
 
@@ -59,6 +73,153 @@ class PhysioNet2012Settings(RecordsSettings):
     """One set of the PhysioNet/CinC Challenge 2012; ``set`` where the path does not name it."""
 
     set: Literal["a", "b", "c"] = "a"
+
+
+class FileOrFolderSettings(DataSettings):
+    """Records in a folder or file, all of them."""
+
+    path: FilePath
+
+
+class WaveformsSettings(FileOrFolderSettings):
+    """WFDB records; ``records`` names those to read, all unless given."""
+
+    records: tuple[str, ...] = Field(default=(), strict=False)
+
+
+class DiagnosisCodesSettings(RecordsSettings):
+    """Visits with codes; patients with fewer than ``fewest_visits`` are left out."""
+
+    fewest_visits: int = Field(default=1, ge=1)
+
+
+class MoleculesSettings(FileOrFolderSettings):
+    """A CSV of molecules; ``column`` of the SMILES, where it is not called ``smiles``."""
+
+    column: str | None = None
+
+
+class ImageSlicesSettings(FileOrFolderSettings):
+    """Volumes; ``split`` of an ``.npz``."""
+
+    split: str = "train"
+
+
+class HeartDiseaseSettings(FileOrFolderSettings):
+    """A hospital's file, or the folder of all four and the ``hospital``."""
+
+    hospital: Literal["cleveland", "hungarian", "switzerland", "va"] | None = None
+
+
+class VariableSettings(SettingsPart):
+    """Where the hospital keeps one of the study's variables.
+
+    Attributes:
+        codes: how the records name it: item numbers, LOINC codes, OMOP concept ids.
+        column: its column, in a wide table or, for a static variable, in the table of stays.
+        unit: UCUM unit of values whose row does not say one.
+        values: what words and codes mean as numbers, such as ``{ M = 1, F = 0 }``.
+        present: value of a row that only says that something happened, such as a drug given.
+    """
+
+    codes: Annotated[tuple[str | int, ...], Listed] = ()
+    column: str | None = None
+    unit: str | None = None
+    values: dict[str, Number] = {}
+    present: Number | None = None
+
+
+class HospitalSettings(DataSettings):
+    """What the sources that read a hospital's own system have in common.
+
+    Attributes:
+        variables: by the study's name for them; what is not said has the source's defaults.
+        units: what the hospital's spellings of units mean in UCUM.
+    """
+
+    variables: dict[str, VariableSettings] = {}
+    units: dict[str, str] = {}
+
+
+class FileSettings(SettingsPart):
+    """A CSV or Parquet file, or several by a pattern such as ``vitals/*.parquet``.
+
+    ``separator``, ``decimal_comma`` and ``time_format`` (as of strptime) matter in CSV only.
+    """
+
+    file: FilePath
+    separator: str = Field(default=",", min_length=1, max_length=1)
+    decimal_comma: bool = False
+    time_format: str | None = None
+
+
+class StaysFile(FileSettings):
+    """One row a stay. Without ``stay`` a patient has one; without ``start`` events carry hours.
+
+    ``label`` names the outcome's column, or several for a multilabel study; without it, the study's
+    label is the column's name. ``outcome_time`` is when the outcome happened, empty if it did not.
+    """
+
+    patient: str
+    stay: str | None = None
+    start: str | None = None
+    end: str | None = None
+    birth: str | None = None
+    label: Annotated[str | tuple[str, ...] | None, Listed] = None
+    outcome_time: str | None = None
+
+
+class EventsFile(FileSettings):
+    """Measurements: long, one a row, or wide, one column a variable.
+
+    Either ``stay`` or ``patient`` says whose they are; with ``patient`` alone they belong to the
+    latest stay that had begun. ``time`` is a date and time, ``hours`` a number since the start.
+    """
+
+    layout: Literal["long", "wide"] = "long"
+    stay: str | None = None
+    patient: str | None = None
+    time: str | None = None
+    hours: str | None = None
+    variable: str | None = None
+    value: str | None = None
+    unit: str | None = None
+
+    @model_validator(mode="after")
+    def _says_whose_when_and_what(self) -> Self:
+        if (self.stay is None) == (self.patient is None):
+            raise ValueError("names neither or both of stay and patient; name one column")
+        if (self.time is None) == (self.hours is None):
+            raise ValueError("names neither or both of time and hours; name one column")
+        if self.hours is not None and self.patient is not None:
+            raise ValueError("hours count from the start of a stay; name the stay's column")
+        if self.layout == "long" and (self.variable is None or self.value is None):
+            raise ValueError("is long and names no variable or no value; name both columns")
+        return self
+
+
+class StepLabelsFile(FileSettings):
+    """The label of a per-step study: one row a stay and hour (or time)."""
+
+    stay: str
+    label: str
+    hours: str | None = None
+    time: str | None = None
+
+    @model_validator(mode="after")
+    def _says_when(self) -> Self:
+        if (self.time is None) == (self.hours is None):
+            raise ValueError("names neither or both of time and hours; name one column")
+        return self
+
+
+class TablesSettings(HospitalSettings):
+    """CSV and Parquet; ``where`` keeps only stays whose columns have these values."""
+
+    stays: StaysFile
+    events: Annotated[tuple[EventsFile, ...], Listed] = Field(min_length=1)
+    labels: StepLabelsFile | None = None
+    where: Where = {}
 
 
 def parse_settings(

@@ -11,13 +11,13 @@ from types import MappingProxyType
 
 from client.sources import Source
 from client.sources.diagnosis_codes import DiagnosisCodes
-from client.sources.eicu_demo import EicuDemo
 from client.sources.heart_disease import HOSPITALS, HeartDisease
 from client.sources.image_slices import ImageSlices
 from client.sources.molecules import Molecules
 from client.sources.parkinsons import Parkinsons
 from client.sources.physionet2012 import PhysioNet2012
 from client.sources.physionet2019 import PhysioNet2019
+from client.sources.registry import needs
 from client.sources.waveforms import Waveforms
 from shared.errors import StudyError
 from shared.study import Study
@@ -25,6 +25,7 @@ from simulations import hospitals
 from simulations.cohorts import Cohorts
 from simulations.partitions import Part, Records, is_test, parts
 
+EICU = "eicu-demo"  # its module needs polars, so it is imported only when asked for
 EICU_REGIONS: Mapping[str, str] = MappingProxyType(
     {
         "midwest": "Midwest",
@@ -109,6 +110,8 @@ def _heart_disease(study: Study, data: Path) -> Cohorts:
 
 def _eicu_demo(study: Study, data: Path) -> Cohorts:
     """Sites are regions (``midwest``) or hospitals (``hospital-73``), as the study names them."""
+    needs("polars", EICU)
+    from client.sources.eicu_demo import EicuDemo
 
     def where(site: str) -> dict[str, float | str]:
         if site.startswith("hospital-") and site[9:].isdigit():
@@ -237,7 +240,7 @@ REAL: Mapping[str, Real] = MappingProxyType(
             "disease collection",
             _heart_disease,
         ),
-        EicuDemo.name: Real(
+        EICU: Real(
             "patient.csv and the folders mortality24, aki, sepsis, los, kidney_function of the "
             "eICU demo's hourly cohorts",
             _eicu_demo,

@@ -19,16 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.sources import Patient, Stay, Tally
-from client.sources.cleaning import Cleaner
+from client.sources.cleaning import Cleaner, Events
+from client.sources.reasons import AFTER_END, BEFORE_START, NO_STAY
 from shared.errors import DataError
 from shared.study import Study
 
 EVENTS_IN_MEMORY = 4_000_000  # 14 bytes each
 SPANS = 128
 US_PER_HOUR = 3_600_000_000
-AFTER_END = "events after the end of their stay"
-BEFORE_START = "events before the start of their stay"
-NO_STAY = "events of no stay in the cohort"
 _EVENT = np.dtype([("stay", "<i4"), ("hours", "<f4"), ("variable", "<i2"), ("value", "<f4")])
 
 
@@ -74,12 +72,15 @@ class StayTable:
         key_E = patient_E.astype(np.int64) * places + rank_E
         stay_E = np.searchsorted(key_S, key_E, side="right") - 1
         found_E = (stay_E >= 0) & (self.patient_S[np.maximum(stay_E, 0)] == patient_E)
-        stay_E = np.where(found_E, stay_E, -1).astype(np.int32)
-        return stay_E, self.hours(stay_E, time_E)
+        placed_E: NDArray[np.int32] = np.where(found_E, stay_E, -1).astype(np.int32)
+        return placed_E, self.hours(placed_E, time_E)
 
     def hours(self, stay_E: NDArray[np.int32], time_E: NDArray[np.int64]) -> NDArray[np.float32]:
         """Hours from the start of each event's stay."""
-        return ((time_E - self.start_S[stay_E]) / US_PER_HOUR).astype(np.float32)
+        hours_E: NDArray[np.float32] = ((time_E - self.start_S[stay_E]) / US_PER_HOUR).astype(
+            np.float32
+        )
+        return hours_E
 
 
 class Assembler:
@@ -89,9 +90,16 @@ class Assembler:
         study: what is read for.
         stays: the cohort.
         tally: where everything set aside is counted.
+
+    Raises:
+        DataError: the cohort is empty.
     """
 
     def __init__(self, study: Study, stays: StayTable, tally: Tally) -> None:
+        if not len(stays):
+            raise DataError(
+                "no stay is left to read; check the table of stays, its label and the selection"
+            )
         self._study, self._stays, self._tally = study, stays, tally
         self._cleaner = Cleaner(study, tally)
         patients = len(stays.patient_ids)
@@ -116,21 +124,17 @@ class Assembler:
         Events after the end of their stay are set aside: they were not known during it.
         """
         inside_E = stay_E >= 0
-        self.count(NO_STAY, np.count_nonzero(~inside_E))
+        self.count(NO_STAY, int(np.count_nonzero(~inside_E)))
         if not inside_E.any():
             return
         late_E = inside_E & (hours_E > self._stays.end_h_S[stay_E].astype(np.float32))
         early_E = inside_E & (hours_E < 0)
-        self.count(AFTER_END, np.count_nonzero(late_E))
-        self.count(BEFORE_START, np.count_nonzero(early_E))
+        self.count(AFTER_END, int(np.count_nonzero(late_E)))
+        self.count(BEFORE_START, int(np.count_nonzero(early_E)))
         kept_E = inside_E & ~late_E & ~early_E
-        event_E = np.empty(np.count_nonzero(kept_E), dtype=_EVENT)
-        for name, column in zip(
-            ("stay", "hours", "variable", "value"),
-            (stay_E, hours_E, variable_E, value_E),
-            strict=True,
-        ):
-            event_E[name] = column[kept_E]
+        event_E = np.empty(int(np.count_nonzero(kept_E)), dtype=_EVENT)
+        event_E["stay"], event_E["hours"] = stay_E[kept_E], hours_E[kept_E]
+        event_E["variable"], event_E["value"] = variable_E[kept_E], value_E[kept_E]
         self._held.append(event_E)
         self._events += len(event_E)
         if self._events > EVENTS_IN_MEMORY:
@@ -139,18 +143,10 @@ class Assembler:
     def count(self, reason: str, number: int) -> None:
         """Count what was set aside, by reason."""
         if number:
-            self._tally.set_aside[reason] = self._tally.set_aside.get(reason, 0) + int(number)
+            self._tally.set_aside[reason] = self._tally.set_aside.get(reason, 0) + number
 
     def patients(self) -> Iterator[Patient]:
-        """Yield every patient of the cohort, in order; call once, after the last :meth:`add`.
-
-        Raises:
-            DataError: the cohort is empty.
-        """
-        if not len(self._stays):
-            raise DataError(
-                "no stay is left to read; check the table of stays, its label and the selection"
-            )
+        """Yield every patient of the cohort, in order; call once, after the last :meth:`add`."""
         with self._stack:
             if not self._files:
                 held, self._held = self._held, []
@@ -164,8 +160,10 @@ class Assembler:
     def _spill(self) -> None:
         """Move the events held to the file of their span of patients."""
         if not self._files:
-            opened = (tempfile.TemporaryFile() for _ in self._spans[1:])
-            self._files = [self._stack.enter_context(file) for file in opened]
+            self._files = [
+                self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # it is one
+                for _ in self._spans[1:]
+            ]
         event_E = _joined(self._held)
         self._held, self._events = [], 0
         patient_E = self._stays.patient_S[event_E["stay"]]
@@ -178,9 +176,10 @@ class Assembler:
     def _made(self, low: int, high: int, event_E: NDArray[Any]) -> Iterator[Patient]:
         """The patients ``low`` to ``high``, high excluded, from their events in any order."""
         first, last = int(self._bound_P[low]), int(self._bound_P[high])
-        stay_E, *events = self._cleaner.clean_stays(
-            *(column_E for column_E in self._with_static(event_E, first, last))
+        stay_E, hours_E, variable_E, value_E = self._cleaner.clean_stays(
+            *self._with_static(event_E, first, last)
         )
+        events = (hours_E, variable_E, value_E)
         bound_S = np.searchsorted(stay_E, np.arange(first, last + 1))
         for index, values in self._stays.static.items():
             missing = int(np.count_nonzero(np.isnan(values[first:last])))
@@ -200,15 +199,16 @@ class Assembler:
                 ),
             )
 
-    def _stay(self, stay: int, low: int, high: int, events: list[NDArray[Any]]) -> Stay:
-        hours_E, variable_E, value_E = (column[low:high] for column in events)
+    def _stay(self, stay: int, low: int, high: int, events: Events) -> Stay:
+        hours_E, variable_E, value_E = events
+        part = slice(low, high)
         table = self._stays
         label, end_h, outcome_h = table.label_S[stay], table.end_h_S[stay], table.outcome_h_S[stay]
         return Stay(
             stay_id=table.stay_ids[stay],
-            hours_E=hours_E,
-            variable_E=variable_E,
-            value_E=value_E,
+            hours_E=hours_E[part],
+            variable_E=variable_E[part],
+            value_E=value_E[part],
             label=float(label) if label.ndim == 0 else label,
             end_h=None if np.isnan(end_h) else float(end_h),
             outcome_h=None if np.isnan(outcome_h) else float(outcome_h),
@@ -216,18 +216,17 @@ class Assembler:
 
     def _with_static(
         self, event_E: NDArray[Any], first: int, last: int
-    ) -> tuple[NDArray[Any], ...]:
+    ) -> tuple[NDArray[np.int32], *Events]:
         """The columns of the events, behind the static values as events of hour 0."""
-        columns = [[event_E[name]] for name in _EVENT.names or ()]
+        columns: list[list[NDArray[Any]]] = [[event_E[name]] for name in _EVENT.names or ()]
         for index, values in self._stays.static.items():
             known = first + np.flatnonzero(~np.isnan(values[first:last]))
-            for column, part in zip(
-                columns,
-                (known, np.zeros(len(known)), np.full(len(known), index), values[known]),
-                strict=True,
-            ):
-                column.insert(0, part.astype(column[-1].dtype))
-        return tuple(np.concatenate(parts) for parts in columns)
+            columns[0].insert(0, known.astype(np.int32))
+            columns[1].insert(0, np.zeros(len(known), dtype=np.float32))
+            columns[2].insert(0, np.full(len(known), index, dtype=np.int16))
+            columns[3].insert(0, values[known])
+        stay_E, hours_E, variable_E, value_E = (np.concatenate(parts) for parts in columns)
+        return stay_E, hours_E, variable_E, value_E
 
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:

@@ -86,8 +86,8 @@ class Cleaner:
         Guarantee: every value returned lies in its variable's range, every time in the window,
         and no (time, variable) occurs twice.
         """
-        _, *events = self._clean(None, hours_E, variable_E, value_E)
-        return events[0], events[1], events[2]
+        _, hours_E, variable_E, value_E = self._clean(None, hours_E, variable_E, value_E)
+        return hours_E, variable_E, value_E
 
     def clean_stays(
         self,
@@ -97,9 +97,8 @@ class Cleaner:
         value_E: NDArray[np.float32],
     ) -> tuple[NDArray[np.int32], *Events]:
         """Like :meth:`clean` for many stays at once; the result is sorted by stay first."""
-        stays, *events = self._clean(stay_E, hours_E, variable_E, value_E)
-        assert stays is not None  # noqa: S101  # they were given
-        return stays, events[0], events[1], events[2]
+        kept_E, hours_E, variable_E, value_E = self._clean(stay_E, hours_E, variable_E, value_E)
+        return stay_E if kept_E is None else kept_E, hours_E, variable_E, value_E
 
     def _clean(
         self,

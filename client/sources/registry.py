@@ -5,6 +5,7 @@ source's module only when called (some need large libraries) and opens it, and a
 """
 
 import difflib
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,11 @@ from typing import Any, Generic, TypeVar
 from client import data_settings as settings
 from client.data_settings import DataSettings, parse_settings
 from client.sources import Source
-from shared.errors import SettingsError
+from shared.errors import DataError, SettingsError
 from shared.study import Study
 
+HOSPITAL = "hospital"  # a study that takes records in whatever form the hospital has them
+OWN_SYSTEMS = frozenset({"tables"})
 S = TypeVar("S", bound=DataSettings)
 
 
@@ -35,9 +38,89 @@ def _physionet2012(chosen: settings.PhysioNet2012Settings, _: Study) -> Source:
     return PhysioNet2012(chosen.path, which=chosen.set, where=numbers)
 
 
+def _tables(chosen: settings.TablesSettings, _: Study) -> Source:
+    needs("polars", chosen.source)
+    from client.sources.tables import Tables
+
+    return Tables(chosen)
+
+
+def _waveforms(chosen: settings.WaveformsSettings, _: Study) -> Source:
+    needs("wfdb", chosen.source, extra="waveforms")
+    from client.sources.waveforms import Waveforms
+
+    return Waveforms(chosen.path, records=chosen.records)
+
+
+def _image_slices(chosen: settings.ImageSlicesSettings, _: Study) -> Source:
+    from client.sources.image_slices import ImageSlices
+
+    return ImageSlices(chosen.path, split=chosen.split)
+
+
+def _molecules(chosen: settings.MoleculesSettings, _: Study) -> Source:
+    from client.sources.molecules import Molecules
+
+    return Molecules(chosen.path, column=chosen.column)
+
+
+def _physionet2019(chosen: settings.FileOrFolderSettings, _: Study) -> Source:
+    from client.sources.physionet2019 import PhysioNet2019
+
+    return PhysioNet2019(chosen.path)
+
+
+def _heart_disease(chosen: settings.HeartDiseaseSettings, _: Study) -> Source:
+    from client.sources.heart_disease import HeartDisease
+
+    return HeartDisease(chosen.path, hospital=chosen.hospital)
+
+
+def _diagnosis_codes(chosen: settings.DiagnosisCodesSettings, _: Study) -> Source:
+    from client.sources.diagnosis_codes import DiagnosisCodes
+
+    where = {name: str(value) for name, value in chosen.where.items()}
+    return DiagnosisCodes(chosen.path, where=where, fewest_visits=chosen.fewest_visits)
+
+
+def _eicu_demo(chosen: settings.RecordsSettings, _: Study) -> Source:
+    needs("polars", chosen.source)
+    from client.sources.eicu_demo import EicuDemo
+
+    return EicuDemo(chosen.path, where=chosen.where)
+
+
+def _parkinsons(chosen: settings.FileOrFolderSettings, _: Study) -> Source:
+    from client.sources.parkinsons import Parkinsons
+
+    return Parkinsons(chosen.path)
+
+
+def needs(module: str, source: str, *, extra: str = "hospital") -> None:
+    """Refuse with the remedy where an optional library is not installed.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise SettingsError(
+            f"source {source!r} needs the library {module!r}, which is not installed; "
+            f"install it with: pip install 'consilium-fl[{extra}]'"
+        )
+
+
 SOURCES: Mapping[str, Kind[Any]] = MappingProxyType(
     {
         "physionet2012": Kind(settings.PhysioNet2012Settings, _physionet2012),
+        "physionet2019": Kind(settings.FileOrFolderSettings, _physionet2019),
+        "tables": Kind(settings.TablesSettings, _tables),
+        "waveforms": Kind(settings.WaveformsSettings, _waveforms),
+        "diagnosis-codes": Kind(settings.DiagnosisCodesSettings, _diagnosis_codes),
+        "molecules": Kind(settings.MoleculesSettings, _molecules),
+        "image-slices": Kind(settings.ImageSlicesSettings, _image_slices),
+        "heart-disease": Kind(settings.HeartDiseaseSettings, _heart_disease),
+        "eicu-demo": Kind(settings.RecordsSettings, _eicu_demo),
+        "parkinsons": Kind(settings.FileOrFolderSettings, _parkinsons),
     }
 )
 
@@ -65,8 +148,14 @@ def open_source(chosen: DataSettings, study: Study) -> Source:
     """Open the records that the settings name, for one study.
 
     Raises:
-        DataError: the records are not there or do not fit the study.
+        DataError: the records are not there, or the study wants another source.
         SettingsError: the settings name something that cannot be used.
     """
+    wanted = study.data.source
+    if wanted != chosen.source and not (wanted == HOSPITAL and chosen.source in OWN_SYSTEMS):
+        raise DataError(
+            f"study {study.name} wants source {wanted!r}, but site.toml has {chosen.source!r}; "
+            "choose the matching data or study"
+        )
     source: Source = SOURCES[chosen.source].open(chosen, study)
     return source

@@ -10,7 +10,7 @@ import pytest
 from client.data_settings import DataSettings
 from client.sources.physionet2012 import PhysioNet2012
 from client.sources.registry import SOURCES, open_source, read_data_settings
-from shared.errors import SettingsError
+from shared.errors import DataError, SettingsError
 from tests.study_text import small_study
 
 FOLDER = Path("/hospital")
@@ -23,7 +23,20 @@ def read(text: str) -> DataSettings:
 def test_a_source_is_opened_by_its_name_with_paths_beside_the_settings() -> None:
     chosen = read('source = "physionet2012"\npath = "set-a.zip"\nwhere = { ICUType = 1 }')
     assert chosen.path == FOLDER / "set-a.zip"
-    assert isinstance(open_source(chosen, small_study()), PhysioNet2012)
+    study = small_study(data={"source": "physionet2012"})
+    assert isinstance(open_source(chosen, study), PhysioNet2012)
+
+
+def test_a_study_of_another_source_is_refused_and_one_of_the_hospitals_own_takes_any() -> None:
+    chosen = read('source = "physionet2012"\npath = "set-a.zip"')
+    for wanted in ("tables", "hospital"):
+        with pytest.raises(DataError, match=f"wants source '{wanted}', but site.toml has"):
+            open_source(chosen, small_study(data={"source": wanted}))
+    tables = read(
+        'source = "tables"\n[stays]\nfile = "s.csv"\npatient = "p"\n[[events]]\nfile = "e.csv"\n'
+        'stay = "p"\nhours = "h"\nvariable = "v"\nvalue = "x"'
+    )
+    assert open_source(tables, small_study(data={"source": "hospital"})).name == "tables"
 
 
 def test_an_absolute_path_stays_as_it_is() -> None:
