@@ -93,12 +93,18 @@ def stay_features(grid: Grid, study: Study) -> NDArray[np.float64]:
 
 def code_counts(grid: Grid, study: Study) -> NDArray[np.float64]:
     """Per stay log(1 + how often) of each code of the vocabulary and of all others (N, codes)."""
+    return codes_so_far(grid, study)[:, -1].astype(np.float64)
+
+
+def codes_so_far(grid: Grid, study: Study) -> NDArray[np.float32]:
+    """At each step log(1 + how often so far) of each code, and of all others (N, T, codes)."""
     lines = len(token_numbers(study)) + UNKNOWN_TOKEN
-    number_NL = grid.value_NTV[:, :, -len(token_names(study)) :].reshape(len(grid.y_N), -1)
-    stay_E, place_E = np.nonzero(~np.isnan(number_NL))
-    line_E = number_NL[stay_E, place_E].astype(np.int64) - UNKNOWN_TOKEN
-    counts = np.bincount(stay_E * lines + line_E, minlength=len(grid.y_N) * lines)
-    return np.log1p(counts.reshape(len(grid.y_N), lines))
+    number_NTK = grid.value_NTV[:, :, -len(token_names(study)) :]
+    counts_NTL = np.zeros((*number_NTK.shape[:2], lines), dtype=np.float32)
+    stay_E, step_E, column_E = np.nonzero(~np.isnan(number_NTK))
+    line_E = number_NTK[stay_E, step_E, column_E].astype(np.int64) - UNKNOWN_TOKEN
+    np.add.at(counts_NTL, (stay_E, step_E, line_E), 1)
+    return np.log1p(np.cumsum(counts_NTL, axis=1, out=counts_NTL))
 
 
 def summary_features(grid: Grid, study: Study) -> NDArray[np.float64]:
@@ -128,12 +134,18 @@ def summary_features(grid: Grid, study: Study) -> NDArray[np.float64]:
 def _step_inputs(
     train: Grid, test: Grid, study: Study
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the recurrent network's inputs at each step, codes left out."""
+    """Return the recurrent network's inputs at each step, and counts of the codes so far."""
     normalisation = Normalisation.from_sums(patient_contributions(train, study).sum(axis=0))
     codes = len(token_names(study))
     both = [to_tensors(grid, normalisation, study).x_NTF.numpy() for grid in (train, test)]
     train_NTF, test_NTF = (x_NTF[..., : x_NTF.shape[2] - codes] for x_NTF in both)
-    return train_NTF, test_NTF
+    if not codes:
+        return train_NTF, test_NTF
+    counts = [codes_so_far(grid, study) for grid in (train, test)]
+    return (
+        np.concatenate([train_NTF, counts[0]], axis=2),
+        np.concatenate([test_NTF, counts[1]], axis=2),
+    )
 
 
 def _known(y: NDArray[np.float32], study: Study) -> NDArray[np.bool_]:

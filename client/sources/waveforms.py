@@ -127,20 +127,21 @@ class Waveforms:
                         raise
                     self._tally.skipped.append((name, str(error)))
                     continue
-                stays = tuple(
-                    Stay(
-                        stay_id=f"{name}-{number}",
-                        hours_E=events[0],
-                        variable_E=events[1],
-                        value_E=events[2],
-                        label=label,
+                stays: list[Stay] = []
+                for value_TV, label in cut(recording, study, self._thin):
+                    events = cleaner.clean(*events_of(value_TV, None, study))
+                    stays.append(
+                        Stay(
+                            stay_id=f"{name}-{len(stays)}",
+                            hours_E=events[0],
+                            variable_E=events[1],
+                            value_E=events[2],
+                            label=label,
+                        )
                     )
-                    for number, (value_TV, label) in enumerate(cut(recording, study, self._thin))
-                    for events in [cleaner.clean(*events_of(value_TV, None, study))]
-                )
                 self._tally.patients += 1
                 self._tally.stays += len(stays)
-                yield Patient(patient_id=name, stays=stays)
+                yield Patient(patient_id=name, stays=tuple(stays))
 
 
 def _beats(
