@@ -13,6 +13,7 @@ import typer
 from shared.command_line import run_command
 from shared.errors import PrivacyError
 from shared.study import Study, load_study, parse_study, with_changes
+from simulations.all_studies import compare_all
 from simulations.compare import compare_settings
 from simulations.console import (
     Progress,
@@ -21,6 +22,7 @@ from simulations.console import (
     show_comparison,
     show_plan,
     show_result,
+    show_studies,
     show_sum_plan,
 )
 from simulations.doctor import checkup
@@ -80,6 +82,18 @@ def compare(
     announce(loaded)
     table = compare_settings(loaded, data, out, epsilons=epsilon, workers=workers, watch=_watch)
     show_comparison(loaded, table, out)
+
+
+@app.command()
+def studies(
+    data: Annotated[Path, typer.Option(help="Folder with a folder of each collection.")],
+    out: Annotated[Path, typer.Option(help="Folder for results; finished studies are kept.")],
+    folder: Annotated[Path, typer.Option(help="Folder of the studies.")] = Path("studies"),
+    workers: Workers = CORES,
+) -> None:
+    """Compare the settings of every study in a folder, and print one table of all."""
+    rows = compare_all(folder, data, out, workers=workers, watch=_watch, begin=announce)
+    show_studies(rows, out)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from shared.privacy import plan
 from shared.study import Study
+from simulations.all_studies import TABLE, Row, as_markdown
 from simulations.measures import FIGURES, TITLES
 from simulations.planning import Choice, SumPlan
 from simulations.records import bytes_up
@@ -183,6 +184,12 @@ def _show_groups(compared: dict[str, dict[str, Any]], figure: str) -> None:
         for label, by_group in rows.items():
             table.add_row(label, *(_number(by_group[group][figure]["value"]) for group in groups))
     console.print(table)
+
+
+def show_studies(rows: list[Row], out: Path) -> None:
+    """Print the table of all studies, in Markdown so that it can be pasted."""
+    console.print(as_markdown(rows), markup=False, soft_wrap=True)
+    console.print(f"table  {out / TABLE}", markup=False, soft_wrap=True)
 
 
 def show_plan(study: Study, found: list[Choice], patients: int) -> None:

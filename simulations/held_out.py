@@ -73,7 +73,7 @@ class HeldOut:
         return evaluate(models, self.truth, seed=self.study.seed)
 
     def by_group(self, models: Sequence[Scores]) -> dict[str, TestMetrics]:
-        """Return the figures of each group with known outcomes; nothing where there is one group."""
+        """Return the figures of each group with known outcomes; nothing for a single group."""
         found: dict[str, TestMetrics] = {}
         for index, name in enumerate(self.groups if len(self.groups) > 1 else ()):
             stays_N = self.group_N == index

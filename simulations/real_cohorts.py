@@ -56,8 +56,9 @@ PAYERS: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Real:
-    """A collection: what its folder must hold, in words, and how it becomes sites."""
+    """A collection: its folder's usual name, what that must hold, and how it becomes sites."""
 
+    folder: str
     files: str
     cohorts: Callable[[Study, Path], Cohorts]
 
@@ -226,34 +227,45 @@ def _require_sites(study: Study, known: Mapping[str, object]) -> None:
 REAL: Mapping[str, Real] = MappingProxyType(
     {
         PhysioNet2012.name: Real(
+            "physionet2012",
             "set-a.zip, set-b.zip, Outcomes-a.txt and Outcomes-b.txt of the PhysioNet/CinC "
             "Challenge 2012",
             _physionet2012,
         ),
         PhysioNet2019.name: Real(
+            "physionet2019",
             "training_setA-first5000.zip and training_setB-first5000.zip of the PhysioNet/CinC "
             "Challenge 2019",
             _physionet2019,
         ),
         HeartDisease.name: Real(
+            "heart_disease",
             "processed.cleveland.data and the files of the other three hospitals of the UCI heart "
             "disease collection",
             _heart_disease,
         ),
         EICU: Real(
+            "eicu_demo",
             "patient.csv and the folders mortality24, aki, sepsis, los, kidney_function of the "
             "eICU demo's hourly cohorts",
             _eicu_demo,
         ),
         DiagnosisCodes.name: Real(
+            "diabetes130",
             "diabetic_data.csv.gz, the encounters of the UCI Diabetes 130-US hospitals collection",
             _diagnosis_codes,
         ),
-        Molecules.name: Real("BBBP.csv and tox21.csv of MoleculeNet", _molecules),
-        ImageSlices.name: Real("adrenalmnist3d_64.npz of MedMNIST", _image_slices),
-        Parkinsons.name: Real(
-            "parkinsons_updrs.data of the UCI Parkinson's telemonitoring collection", _parkinsons
+        Molecules.name: Real("molecules", "BBBP.csv and tox21.csv of MoleculeNet", _molecules),
+        ImageSlices.name: Real(
+            "medmnist_adrenal3d", "adrenalmnist3d_64.npz of MedMNIST", _image_slices
         ),
-        Waveforms.name: Real("mitdb-ds1.zip, the set DS1 of the MIT-BIH database", _waveforms),
+        Parkinsons.name: Real(
+            "parkinsons_telemonitoring",
+            "parkinsons_updrs.data of the UCI Parkinson's telemonitoring collection",
+            _parkinsons,
+        ),
+        Waveforms.name: Real(
+            "mitdb", "mitdb-ds1.zip, the set DS1 of the MIT-BIH database", _waveforms
+        ),
     }
 )
