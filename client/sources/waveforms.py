@@ -9,7 +9,8 @@ Labels:
     ``aami``: one window a beat, the beat's class among N, S, V, F, Q (numbers 0 to 4) by ANSI/AAMI
         EC57, as de Chazal et al. (IEEE Trans Biomed Eng 2004;51:1196-1206) table 1 has it. Two
         fifths of the window lie before the beat. Static variables ``rr_before``, ``rr_after`` and
-        ``rr_mean`` (s) are the intervals around the beat and the mean of the last ten.
+        ``rr_mean`` (s) are the intervals around the beat and the mean of the last ten;
+        ``rr_before_ratio`` and ``rr_after_ratio`` are the two over that mean.
     ``aami_present``: stretches of fixed length, end to end; which of S, V, F, Q occur in them
         (multilabel).
 """
@@ -47,7 +48,7 @@ CLASS_OF: Mapping[str, int] = MappingProxyType(
     {symbol: CLASSES.index(name) for name, symbols in _SYMBOLS.items() for symbol in symbols}
 )
 """AAMI class of each beat annotation; other annotations are no beats."""
-INTERVALS = ("rr_before", "rr_after", "rr_mean")
+INTERVALS = ("rr_before", "rr_after", "rr_mean", "rr_before_ratio", "rr_after_ratio")
 BEFORE = 0.4  # share of a beat's window that lies before the beat
 LARGEST_RECORD_BYTES = 1 << 28
 _SUFFIXES = (".hea", ".dat", ".atr")
@@ -165,7 +166,9 @@ def _beats(
             start : start + steps
         ]
         recent = gap_B[max(0, number - _BEATS_OF_MEAN) : number].mean()
-        for name, value in zip(INTERVALS, (gap_B[number - 1], gap_B[number], recent), strict=True):
+        before_s, after_s = gap_B[number - 1], gap_B[number]
+        intervals = (before_s, after_s, recent, before_s / recent, after_s / recent)
+        for name, value in zip(INTERVALS, intervals, strict=True):
             if name in names:
                 value_TV[0, names.index(name)] = value
         yield value_TV, float(label)

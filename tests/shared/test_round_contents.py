@@ -71,7 +71,11 @@ def test_each_purpose_has_its_own_segments() -> None:
     assert names(Purpose.EVALUATION) == ["loss", "scores"]
     regression = small_study(task={"kind": "regression"})
     asked = RoundConfiguration(purpose=Purpose.EVALUATION)
-    assert [s.name for s in vector_spec(regression, asked, parameters=9).segments] == ["loss"]
+    found = vector_spec(regression, asked, parameters=9).segments
+    assert [(s.name, s.length) for s in found] == [("loss", 2), ("hits", 2)]
+    classes = small_study(task={"kind": "multiclass", "outputs": 3})
+    found = vector_spec(classes, asked, parameters=9).segments
+    assert [(s.name, s.length) for s in found] == [("loss", 2), ("scores", 120), ("hits", 9)]
 
 
 def test_noise_fits_its_segment_and_there_is_none_without_privacy() -> None:
