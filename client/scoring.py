@@ -91,7 +91,9 @@ def _confusion(
     counted, weight = _weights(patients, weight_N, study)
     used = counted & ~np.isnan(y)
     cell = y[used].astype(np.int64) * classes + scores.argmax(axis=-1)[used]
-    flat = np.bincount(cell, weights=weight[used], minlength=classes**2)
+    flat: NDArray[np.float64] = np.bincount(
+        cell, weights=weight[used], minlength=classes**2
+    ).astype(np.float64)
     return flat.reshape(classes, classes)
 
 

@@ -181,7 +181,7 @@ def code_vectors(table: Embedding, codes_NTK: Tensor, books: Bookkeeping | None)
     """
     line_NL = (codes_NTK - 1).clamp(min=0).flatten(1)
     vector_NLE: Tensor = table(line_NL, books=books)
-    vector_NTKE = vector_NLE.unflatten(1, codes_NTK.shape[1:])
+    vector_NTKE = vector_NLE.reshape(*codes_NTK.shape, vector_NLE.shape[-1])
     return (vector_NTKE * (codes_NTK > 0).unsqueeze(3)).sum(2)
 
 

@@ -139,7 +139,7 @@ def feature_names(study: Study) -> tuple[str, ...]:
     number for each column of codes. :func:`client.features.to_tensors` computes them.
     """
     series, static = series_names(study), static_names(study)
-    suffixes = ("", " measured", " recency", " deviance", " mean", " count")
+    suffixes: tuple[str, ...] = ("", " measured", " recency", " deviance", " mean", " count")
     if study.data.clock == "position":
         suffixes = suffixes[:2]
     blocks = (*((series, suffix) for suffix in suffixes), (static, ""), (static, " known"))

@@ -152,9 +152,10 @@ class Classes:
     def confusion(self, weight_R: NDArray[np.float64]) -> NDArray[np.float64]:
         """Weight of rows by true class (first axis) and most likely class."""
         size = self._classes**2
-        return np.bincount(self._cell_R, weights=weight_R, minlength=size).reshape(
-            self._classes, self._classes
-        )
+        flat_C: NDArray[np.float64] = np.bincount(
+            self._cell_R, weights=weight_R, minlength=size
+        ).astype(np.float64)
+        return flat_C.reshape(self._classes, self._classes)
 
     def sensitivities(self, weight_R: NDArray[np.float64]) -> NDArray[np.float64]:
         """Share of each class that is recognised (K,); NaN for a class that does not occur."""

@@ -83,7 +83,8 @@ class Truth:
     ) -> "Truth":
         """Take the known labels of observed steps; labels as :mod:`client.features` has them."""
         several = y.ndim > (2 if task.per_step else 1)
-        known = ~np.isnan(y).all(axis=-1) if several else ~np.isnan(y)
+        missing = np.isnan(y).all(axis=-1) if several else np.isnan(y)
+        known: NDArray[np.bool_] = np.logical_not(missing)
         patient = patient_N
         if task.per_step:
             known = known & mask_NT

@@ -23,7 +23,7 @@ from shared.errors import StudyError
 from shared.study import Study
 from simulations import hospitals
 from simulations.cohorts import Cohorts
-from simulations.partitions import Part, Records, is_test, parts, place_of
+from simulations.partitions import Keep, Part, Records, is_test, parts, place_of
 
 EICU_REGIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -82,9 +82,7 @@ def _physionet2019(study: Study, data: Path) -> Cohorts:
         for number in (0, 1):
             sites[f"hospital-{system.lower()}{number + 1}"] = Part(
                 records,
-                lambda patient, half=number: (
-                    not is_test(patient) and int(2 * place_of(patient, "site")) == half
-                ),
+                _half(number),
             )
     _require_sites(study, sites)
     return Cohorts(
@@ -210,6 +208,15 @@ def _parkinsons(study: Study, data: Path) -> Cohorts:
         described="a third of the people, weeks 14 to 25",
         constant={"last-value": 0.0},
     )
+
+
+def _half(number: int) -> Keep:
+    """Keep one half of the patients who are not kept for the test."""
+
+    def keep(patient: str) -> bool:
+        return not is_test(patient) and int(2 * place_of(patient, "site")) == number
+
+    return keep
 
 
 def _whole(source: Source) -> Source:

@@ -14,7 +14,7 @@ DICOM, parts of 255 (``1``) in an ``.npz`` of bytes, otherwise as stored (``1``)
 import csv
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +215,7 @@ def _of_npz(
                     voxels = np.frombuffer(content, dtype=np.uint8).reshape(shape[1:])
                     yield (
                         f"{split}-{number}",
-                        Volume(shape[1:], PLAIN, lambda i, v=voxels: v[i] / 255.0),
+                        Volume(shape[1:], PLAIN, _slices(voxels)),
                         float(labels[number]),
                     )
     except (*BROKEN_ZIP, KeyError, ValueError) as error:
@@ -244,3 +244,13 @@ def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     with archive.open(name) as file:
         array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
     return array
+
+
+def _slices(voxels: NDArray[np.uint8]) -> Callable[[int], NDArray[np.float64]]:
+    """One slice at a time of a volume of bytes, on a scale from 0 to 1."""
+
+    def slice_of(index: int) -> NDArray[np.float64]:
+        scaled: NDArray[np.float64] = voxels[index] / 255.0
+        return scaled
+
+    return slice_of

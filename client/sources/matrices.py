@@ -15,7 +15,9 @@ from shared.study import Study
 
 
 def events_of(
-    value_TV: NDArray[np.floating], hours_T: NDArray[np.floating], study: Study
+    value_TV: NDArray[np.floating],
+    hours_T: NDArray[np.floating] | NDArray[np.integer],
+    study: Study,
 ) -> Events:
     """Turn a table of values, NaN where there is none, into events.
 

@@ -2,8 +2,8 @@
 
 A SMILES text is cut into atoms, bonds, rings and branches by the regular expression of Schwaller
 et al. (ACS Cent Sci 2019;5:1572-1583); each token is one place of a sequence, in the column of
-codes ``token``. Two series variables say where a token stands: ``branch``, how many branches are open, and
-``ring``, how many rings. Molecules with the same SMILES are one unit, whatever the lines.
+codes ``token``. Two series variables say where a token stands: ``branch``, how many branches are
+open, and ``ring``, how many rings. Molecules with the same SMILES are one unit, whatever the lines.
 
 The label is a column of the CSV, or several joined by ``+``, which a multilabel task asks for
 (``NR-AR+NR-AhR``); an empty cell is an outcome that is not known.

@@ -16,7 +16,7 @@ Labels:
 
 import tempfile
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -61,6 +61,12 @@ class _Recording:
     signal_TS: NDArray[np.float64]
     beat_B: NDArray[np.int64]
     class_B: NDArray[np.int64]
+
+
+_Cut = Callable[
+    [_Recording, Study, int],
+    Iterator[tuple[NDArray[np.float64], float | NDArray[np.float32]]],
+]
 
 
 class Waveforms:
@@ -113,7 +119,7 @@ class Waveforms:
 
     def _read(self, study: Study) -> Iterator[Patient]:
         cleaner = Cleaner(study, self._tally)
-        cut = _beats if study.data.label == "aami" else _stretches
+        cut: _Cut = _beats if study.data.label == "aami" else _stretches
         with _folder(self._path) as folder:
             names = self._records or sorted(path.stem for path in folder.rglob("*.hea"))
             if not names:
@@ -190,7 +196,7 @@ def _load(folder: Path, name: str, study: Study) -> _Recording:
     except ImportError as error:
         raise DataError(
             "waveforms need the package wfdb, which is not installed; "
-            "install 'consilium-fl[waveforms]'"
+            "install 'consilium-fl[hospital]'"
         ) from error
     found = sorted(folder.rglob(f"{name}.hea"))
     if not found:
