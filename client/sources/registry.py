@@ -46,7 +46,7 @@ def _tables(chosen: settings.TablesSettings, _: Study) -> Source:
 
 
 def _waveforms(chosen: settings.WaveformsSettings, _: Study) -> Source:
-    needs("wfdb", chosen.source, extra="waveforms")
+    needs("wfdb", chosen.source)
     from client.sources.waveforms import Waveforms
 
     return Waveforms(chosen.path, records=chosen.records)
@@ -96,7 +96,7 @@ def _parkinsons(chosen: settings.FileOrFolderSettings, _: Study) -> Source:
     return Parkinsons(chosen.path)
 
 
-def needs(module: str, source: str, *, extra: str = "hospital") -> None:
+def needs(module: str, source: str) -> None:
     """Refuse with the remedy where an optional library is not installed.
 
     Raises:
@@ -105,7 +105,7 @@ def needs(module: str, source: str, *, extra: str = "hospital") -> None:
     if importlib.util.find_spec(module) is None:
         raise SettingsError(
             f"source {source!r} needs the library {module!r}, which is not installed; "
-            f"install it with: pip install 'consilium-fl[{extra}]'"
+            "install it with: pip install 'consilium-fl[hospital]'"
         )
 
 

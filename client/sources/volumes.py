@@ -37,7 +37,7 @@ def dicom_series(folder: Path) -> Iterator[tuple[str, Volume | BadFileError]]:
     except ImportError as error:
         raise DataError(
             "DICOM series need the package pydicom, which is not installed; "
-            "install 'consilium-fl[images]'"
+            "install 'consilium-fl[hospital]'"
         ) from error
     series = sorted(path for path in folder.iterdir() if path.is_dir())
     if not series:
@@ -112,7 +112,7 @@ def nifti_volumes(folder: Path) -> Iterator[tuple[str, Volume | BadFileError]]:
     except ImportError as error:
         raise DataError(
             "NIfTI volumes need the package nibabel, which is not installed; "
-            "install 'consilium-fl[images]'"
+            "install 'consilium-fl[hospital]'"
         ) from error
     for path in sorted(folder.glob("*.nii*")):
         name = path.name.removesuffix(".gz").removesuffix(".nii")

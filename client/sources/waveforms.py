@@ -193,7 +193,7 @@ def _load(folder: Path, name: str, study: Study) -> _Recording:
     except ImportError as error:
         raise DataError(
             "waveforms need the package wfdb, which is not installed; "
-            "install 'consilium-fl[waveforms]'"
+            "install 'consilium-fl[hospital]'"
         ) from error
     found = sorted(folder.rglob(f"{name}.hea"))
     if not found:
