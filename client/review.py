@@ -12,8 +12,8 @@ def review_lines(study: Study) -> list[str]:
         f"Study {study.name}: {study.title}.",
         f"Digest {study.digest.hex()}: approving means approving this and nothing else.",
         *([study.purpose] if study.purpose else []),
-        f"Data used: source {study.data.source}, the first {study.data.window_h} h of each stay, "
-        f"{len(variables)} variables ({shown}), label {study.data.label}.",
+        f"Data used: source {study.data.source}, {_window(study)}, "
+        f"{len(variables)} variables ({shown}){_codes(study)}, label {study.data.label}.",
         f"It takes at least {study.data.minimum_patients} patients of yours to take part.",
         "What leaves: in each round one masked vector that only the sum over sites opens; your "
         "number of patients and your statistics are inside it. No record, no key, no plain update.",
@@ -37,6 +37,19 @@ def _group_lines(study: Study) -> list[str]:
         "order above: the coordinator sees the sum of every group, which hides you among fewer "
         "sites, and takes the median of the groups."
     ]
+
+
+def _window(study: Study) -> str:
+    if study.data.clock == "position":
+        return f"the first {study.data.window_h} places of each sequence"
+    return f"the first {study.data.window_h} h of each stay"
+
+
+def _codes(study: Study) -> str:
+    if study.tokens is None:
+        return ""
+    names = ", ".join(study.tokens.names)
+    return f", codes ({names}; {len(study.tokens.vocabulary)} told apart)"
 
 
 def _privacy_lines(study: Study) -> list[str]:

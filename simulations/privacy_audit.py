@@ -141,7 +141,8 @@ def canary_statistic(training: Training) -> Statistic:
             "momentum": 0.0,
         },
         model={"dropout": 0.0},
-        task={"kind": "binary", "outputs": 1, "per_step": False},
+        task={"kind": "binary", "outputs": 1, "per_step": False, "center": 0.0, "spread": 1.0},
+        study={"tokens": None},
     )
     model = build_model(study, CANARY_FEATURES, study.seed)
     start_D = to_vector(model)
