@@ -1,5 +1,6 @@
 """How the coordinator reaches the sites: one question to several, answers as they arrive."""
 
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol, Self
@@ -39,6 +40,7 @@ class FlowerSites:
 
     def __init__(self, grid: Grid, nodes: Mapping[str, int], *, poll_s: float = 0.002) -> None:
         self._grid, self._nodes, self._poll_s = grid, dict(nodes), poll_s
+        self._one_call = threading.Lock()  # groups of sites are asked at the same time
 
     @classmethod
     def connect(
@@ -78,9 +80,12 @@ class FlowerSites:
         messages = [
             Message(_pack(body), nodes[name], f"query.{action}") for name, body in bodies.items()
         ]
-        waiting = set(self._grid.push_messages(messages))
+        with self._one_call:
+            waiting = set(self._grid.push_messages(messages))
         while waiting and time.monotonic() < deadline:
-            for reply in self._grid.pull_messages(list(waiting)):
+            with self._one_call:
+                replies = list(self._grid.pull_messages(list(waiting)))
+            for reply in replies:
                 waiting.discard(reply.metadata.reply_to_message_id)
                 site = names.get(reply.metadata.src_node_id)
                 if site is not None and reply.has_content():
