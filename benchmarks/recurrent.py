@@ -1,7 +1,7 @@
 """One training step of a recurrent network: ordinary torch.nn, ours, and Opacus's DPLSTM / DPGRU.
 
 All ways of a shape are timed in turns in one process, by the clock, and the median of the turns
-counts; a way whose turns take long gets fewer of them, two at least after one to warm up. Memory is
+counts; a way whose turns take long gets fewer of them, one at least after one to warm up. Memory is
 the growth of the peak resident size over one step, each way in a process of its own.
 
 "floor" is the arithmetic of our private step's products alone, at the speed of the processor's
@@ -35,7 +35,6 @@ from shared.kernels.build import kernel_status
 PEAK = Path(__file__).parent / "parts" / "peak.c"
 PEAK_ROUNDS = 4_000_000
 TURNS_S = 4.0  # a way gets no further turn once its turns have taken this long
-LEAST_TURNS = 2
 HOOKS = "Opacus, hooks, private"
 
 
@@ -73,9 +72,9 @@ def milliseconds(shape: Shape, ways: list[str], turns: int) -> dict[str, float |
             took[way] = []
         except Exception as error:
             found[way] = f"fails: {type(error).__name__}"
-    for turn in range(turns):
+    for _ in range(turns):
         for way, times in took.items():
-            if turn < LEAST_TURNS or sum(times) < TURNS_S:
+            if sum(times) < TURNS_S:
                 times.append(seconds(steps[way]))
     found |= {way: 1e3 * statistics.median(times) for way, times in took.items()}
     found["floor"] = 1e3 * shape.operations / peak_speed(torch.get_num_threads())
