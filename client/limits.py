@@ -59,7 +59,7 @@ def memory_error(error: BaseException, policy: Policy) -> PolicyError | None:
 def _hide_gpus() -> None:
     for name in GPU_VARIABLES:
         os.environ[name] = ""
-    if torch.cuda.is_initialized() or torch.cuda.is_available():
+    if torch.cuda.is_available():
         raise SettingsError(
             "[machine] gpu = false cannot be kept: this process has used the graphics card "
             "already; start the site by 'consilium-site start'"

@@ -9,12 +9,14 @@ There is no setting to release one site's metrics: no message of the protocol ca
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from client.working_hours import WorkingHours
 from shared.errors import PolicyError
 from shared.study import MINIMUM_SITES, Study
 
-TASKS = ("binary", "multiclass", "multilabel", "regression")
+TaskKind = Literal["binary", "multiclass", "multilabel", "regression"]
+TASKS: tuple[TaskKind, ...] = ("binary", "multiclass", "multilabel", "regression")
 
 
 @dataclass(frozen=True, kw_only=True)

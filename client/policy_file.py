@@ -7,12 +7,12 @@ is an error, so that a slip of the pen never leaves a bound unset.
 import re
 from datetime import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from client.policy import TASKS, Policy
-from client.working_hours import DAYS, WorkingHours
+from client.policy import TASKS, Policy, TaskKind
+from client.working_hours import DAYS, Day, WorkingHours
 from shared.declaration import parse_toml, read_text, validate
 from shared.errors import SettingsError
 from shared.study import MINIMUM_SITES
@@ -105,17 +105,13 @@ class _Federation(_Part):
 
 
 class _Data(_Part):
-    tasks: tuple[Literal["binary", "multiclass", "multilabel", "regression"], ...] = Field(
-        default=TASKS, strict=False
-    )
+    tasks: tuple[TaskKind, ...] = Field(default=TASKS, strict=False)
     sources: Annotated[Names, Field(strict=False)] | None = None
     variables: Annotated[Names, Field(strict=False)] | None = None
 
 
 class _Hours(_Part):
-    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = Field(
-        default=DAYS, min_length=1, strict=False
-    )
+    days: tuple[Day, ...] = Field(default=DAYS, min_length=1, strict=False)
     start: str
     end: str
 
