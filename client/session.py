@@ -8,19 +8,17 @@ import hmac
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from client.cohort import Cohort
 from client.contribution import Contributor
-from client.journal import RoundJournal
-from client.ledger import Ledger
 from client.masking import SiteMasking
 from client.policy import Policy
+from client.site_state import SiteState
 from shared.errors import ConsiliumError, PolicyError, ProtocolError
-from shared.keys import IdentityKey, Roster
+from shared.keys import Roster
 from shared.messages import (
     Action,
     AgreeRequest,
@@ -37,23 +35,11 @@ from shared.round_contents import (
 )
 from shared.study import Study
 
+__all__ = ["Session", "SiteState"]
+
 BYTES_A_SITE = 1024  # of a round's request: a signed key, a sealed share, their names
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SiteState:
-    """What a site keeps on disk and in its vault, opened.
-
-    ``split_key`` parts patients into shards, the same way in every study; see
-    :mod:`client.cohort`.
-    """
-
-    identity: IdentityKey
-    ledger: Ledger
-    journal: RoundJournal
-    split_key: bytes
 
 
 class Session:
