@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TypeVar, cast
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.app.message import remove_content_from_message
@@ -19,7 +19,6 @@ from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import (
     DeactivateNodeRequest,
-    PullMessagesRequest,
     PullMessagesResponse,
     PushMessagesRequest,
     PushMessagesResponse,
@@ -45,6 +44,14 @@ from google.protobuf.message import Message as Protobuf
 
 from client.connection import Connection, UnreachableError
 from shared.errors import AuthenticationError, ConsiliumError, ProtocolError
+from shared.parcel import (
+    FETCH_PATH,
+    HAND_IN_PATH,
+    LARGEST_PARCEL,
+    MOST_PARTS,
+    pack_parcel,
+    unpack_parcel,
+)
 from shared.wire import VECTOR_BYTES
 
 PROTOBUF = "application/protobuf"
@@ -54,7 +61,8 @@ AWAY_S = 0.3  # long enough for the coordinator to see that this process began a
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 REFUSED_PAUSE_S = 10.0
 ANSWER_FOR_S = 120.0  # how long an answer is offered when the line is down
-MOST_OBJECTS = 1024
+
+P = TypeVar("P", bound=Protobuf)
 
 log = logging.getLogger(__name__)
 
@@ -159,21 +167,18 @@ class SiteNode:
 
     def _receive(self) -> Message | None:
         """Wait for a message, some seconds at most."""
-        pulled = PullMessagesResponse()
-        self._call("pull-messages", PullMessagesRequest(node=self._node), pulled)
-        if not pulled.messages_list:
+        body = self._connection.post(FETCH_PATH, b"")
+        if not body:
             return None
+        head, parts = unpack_parcel(body)
+        pulled = _parsed(PullMessagesResponse(), head)
+        if len(pulled.messages_list) != 1 or len(pulled.message_object_trees) != 1:
+            raise ProtocolError("a parcel of the coordinator does not hold exactly one message")
         bare = message_from_proto(pulled.messages_list[0])
-        run_id, message_id = bare.metadata.run_id, bare.metadata.message_id
-        contents = self._pull_objects(run_id, pulled.message_object_trees[0])
-        self._call(
-            "confirm-message-received",
-            ConfirmMessageReceivedRequest(
-                node=self._node, run_id=run_id, message_object_id=message_id
-            ),
-        )
+        if not parts:
+            parts = self._pull_parts(bare, pulled.message_object_trees[0])
         try:
-            whole = inflate_object_from_contents(message_id, contents)
+            whole = inflate_object_from_contents(bare.metadata.message_id, parts)
         except Exception as error:
             raise ProtocolError(
                 f"a message of the coordinator is malformed ({type(error).__name__})"
@@ -184,26 +189,31 @@ class SiteNode:
         message.__dict__["_metadata"] = bare.metadata
         return message
 
-    def _pull_objects(self, run_id: int, tree: ObjectTree) -> dict[str, bytes]:
-        contents: dict[str, bytes] = {}
-        total = 0
+    def _pull_parts(self, bare: Message, tree: ObjectTree) -> dict[str, bytes]:
+        """Fetch a message that is too long for a parcel, part by part."""
+        run_id, parts, total = bare.metadata.run_id, {}, 0
         for node in iterate_object_tree(tree):
             request = PullObjectRequest(node=self._node, run_id=run_id, object_id=node.object_id)
-            pulled = PullObjectResponse()
-            self._call("pull-object", request, pulled)
+            pulled = _parsed(PullObjectResponse(), self._fleet("pull-object", request))
             if not pulled.object_found or not pulled.object_available:
                 raise ProtocolError("a message was taken back before it was read")
-            contents[node.object_id] = pulled.object_content
+            parts[node.object_id] = pulled.object_content
             total += len(pulled.object_content)
-            if total > VECTOR_BYTES or len(contents) > MOST_OBJECTS:
+            if total > VECTOR_BYTES or len(parts) > MOST_PARTS:
                 raise ProtocolError(
                     f"a message is longer than {VECTOR_BYTES} bytes or has more than "
-                    f"{MOST_OBJECTS} parts"
+                    f"{MOST_PARTS} parts"
                 )
-        return contents
+        self._fleet(
+            "confirm-message-received",
+            ConfirmMessageReceivedRequest(
+                node=self._node, run_id=run_id, message_object_id=bare.metadata.message_id
+            ),
+        )
+        return parts
 
     def _send(self, reply: Message) -> None:
-        """Hand over a reply; while the line is down it is offered again, for a while."""
+        """Hand in a reply; while the line is down it is offered again, for a while."""
         with no_object_id_recompute():
             reply.metadata.__dict__["_message_id"] = reply.object_id
             parts = {key: part.deflate() for key, part in get_all_nested_objects(reply).items()}
@@ -215,11 +225,13 @@ class SiteNode:
             message_object_trees=[tree],
             clientapp_runtime_list=[0.0],
         )
+        whole = sum(map(len, parts.values())) <= LARGEST_PARCEL
+        push = self._push_whole if whole else self._push_parts
         deadline = time.monotonic() + ANSWER_FOR_S
         pause = _Pause(self._stop)
         while True:
             try:
-                self._push(request, parts, reply.metadata.run_id)
+                push(request, parts)
                 return
             except UnreachableError as error:
                 self._trouble(error)
@@ -227,12 +239,16 @@ class SiteNode:
                     raise
                 pause.wait()
 
-    def _push(self, request: PushMessagesRequest, parts: dict[str, bytes], run_id: int) -> None:
-        pushed = PushMessagesResponse()
-        self._call("push-messages", request, pushed)
+    def _push_whole(self, request: PushMessagesRequest, parts: dict[str, bytes]) -> None:
+        head = request.SerializeToString(deterministic=True)
+        self._connection.post(HAND_IN_PATH, pack_parcel(head, parts))
+
+    def _push_parts(self, request: PushMessagesRequest, parts: dict[str, bytes]) -> None:
+        run_id = request.messages_list[0].metadata.run_id
+        pushed = _parsed(PushMessagesResponse(), self._fleet("push-messages", request))
         for key in pushed.objects_to_push:
             if key in parts:
-                self._call(
+                self._fleet(
                     "push-object",
                     PushObjectRequest(
                         node=self._node,
@@ -244,7 +260,7 @@ class SiteNode:
                 )
 
     def _heartbeat(self) -> None:
-        self._call(
+        self._fleet(
             "send-node-heartbeat",
             SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=TOLD_HEARTBEAT_S),
             timeout_s=HEARTBEAT_S,
@@ -254,7 +270,7 @@ class SiteNode:
         """Be offline at once; a node that is so already is refused, which is as good."""
         try:
             request = DeactivateNodeRequest(node_id=self._node.node_id)
-            self._call("deactivate-node", request, timeout_s=HEARTBEAT_S)
+            self._fleet("deactivate-node", request, timeout_s=HEARTBEAT_S)
         except (UnreachableError, ProtocolError) as error:
             if isinstance(error, AuthenticationError):
                 raise
@@ -267,23 +283,10 @@ class SiteNode:
             except ConsiliumError as error:
                 log.debug("heartbeat: %s", error)
 
-    def _call(
-        self,
-        path: str,
-        request: Protobuf,
-        reply: Protobuf | None = None,
-        *,
-        timeout_s: float | None = None,
-    ) -> None:
+    def _fleet(self, call: str, request: Protobuf, *, timeout_s: float | None = None) -> bytes:
         body = request.SerializeToString(deterministic=True)
-        content = self._connection.post(
-            f"/v1/fleet/{path}", body, media_type=PROTOBUF, timeout_s=timeout_s
-        )
-        if reply is not None:
-            try:
-                reply.ParseFromString(content)
-            except DecodeError:
-                raise ProtocolError(f"the coordinator's answer to {path} is malformed") from None
+        path = f"/v1/fleet/{call}"
+        return self._connection.post(path, body, media_type=PROTOBUF, timeout_s=timeout_s)
 
     def _well(self) -> None:
         self.liveness.last_contact = time.monotonic()
@@ -296,6 +299,14 @@ class SiteNode:
         if str(error) != self.liveness.trouble:
             log.warning("%s", error)
             self.liveness.trouble = str(error)
+
+
+def _parsed(reply: P, content: bytes) -> P:
+    try:
+        reply.ParseFromString(content)
+    except DecodeError:
+        raise ProtocolError("an answer of the coordinator is malformed") from None
+    return reply
 
 
 class _Pause:

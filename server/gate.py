@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 from server.authentication import KeyRing
 from server.enrolment import FrontDesk
@@ -22,6 +22,7 @@ from shared.audit import AuditLog
 from shared.audit_events import Refused
 from shared.enrolment import ENROL_PATH, HELLO_PATH, STUDIES_PATH, STUDY_PATH, VERSION_HEADER
 from shared.errors import AuthenticationError, ConsiliumError, MessageError
+from shared.parcel import FETCH_PATH, HAND_IN_PATH
 
 LARGEST_BODY = 8 << 20  # Flower parts arrays into chunks of 5 MiB
 LARGEST_STRANGERS_BODY = 4096
@@ -29,11 +30,9 @@ BODY_TIMEOUT_S = 60.0
 WAIT_FOR_MESSAGE_S = 10.0  # below what proxies allow a silent connection
 REFUSALS_A_MINUTE = 30  # recorded; the rest is counted
 
-PULL = "/v1/fleet/pull-messages"
 PUSH = "/v1/fleet/push-messages"
 FLEET = frozenset(
     {
-        PULL,
         PUSH,
         "/v1/fleet/push-object",
         "/v1/fleet/pull-object",
@@ -43,12 +42,27 @@ FLEET = frozenset(
     }
 )
 
+OURS = frozenset({FETCH_PATH, HAND_IN_PATH, STUDIES_PATH, STUDY_PATH})
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 log = logging.getLogger(__name__)
+
+
+class Parcels(Protocol):
+    """Whole messages to and from nodes; see :mod:`server.parcels`."""
+
+    def fetch(self, node_id: int) -> bytes:
+        """The next message for a node, or nothing."""
+
+    def hand_in(self, node_id: int, body: bytes) -> bytes:
+        """Take a node's reply."""
+
+    def senders(self, body: bytes) -> set[int]:
+        """The nodes that a body of Flower's push-messages says its replies are from."""
 
 
 class Denied(Exception):  # noqa: N818 - an answer, not a fault of ours
@@ -67,7 +81,7 @@ class Gate:
         desk: answers enrolment and offers.
         keys: tells which enrolled site made a request.
         mail: tells when a message waits for a node.
-        replies_of: reads which node a body of pushed replies says it is from.
+        parcels: moves whole messages.
         audit: takes refusals.
     """
 
@@ -78,11 +92,11 @@ class Gate:
         desk: FrontDesk,
         keys: KeyRing,
         mail: Mailroom,
-        replies_of: Callable[[bytes], set[int]],
+        parcels: Parcels,
         audit: AuditLog,
     ) -> None:
         self._flower, self._desk, self._keys, self._mail = flower, desk, keys, mail
-        self._replies_of, self._audit = replies_of, audit
+        self._parcels, self._audit = parcels, audit
         self._recorded: list[float] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,16 +123,20 @@ class Gate:
             body = await _body(receive, headers, LARGEST_STRANGERS_BODY)
             await self._answer(send, lambda: self._desk.enrol(body))
             return
-        if path not in FLEET and path not in (STUDIES_PATH, STUDY_PATH):
+        if path not in FLEET and path not in OURS:
             raise Denied(404, "there is nothing here")
         member = await self._authenticate(headers)
         body = await _body(receive, headers, LARGEST_BODY)
-        if path == STUDIES_PATH:
-            await self._answer(send, lambda: self._desk.list_studies(member))
-        elif path == STUDY_PATH:
-            await self._answer(send, lambda: self._desk.show_study(member, body))
-        else:
+        if path in FLEET:
             await self._forward(scope, body, send, member)
+        elif path == FETCH_PATH:
+            await self._fetch(send, member)
+        elif path == HAND_IN_PATH:
+            await self._answer(send, lambda: self._parcels.hand_in(member.node_id, body))
+        elif path == STUDIES_PATH:
+            await self._answer(send, lambda: self._desk.list_studies(member))
+        else:
+            await self._answer(send, lambda: self._desk.show_study(member, body))
 
     async def _authenticate(self, headers: dict[str, str]) -> Member:
         try:
@@ -130,16 +148,21 @@ class Gate:
 
     async def _forward(self, scope: Scope, body: bytes, send: Send, member: Member) -> None:
         """Hand a Fleet call on to Flower, which authenticates it once more."""
-        if scope["path"] == PUSH and not await asyncio.to_thread(
-            lambda: self._replies_of(body) <= {member.node_id}
-        ):
-            raise Denied(403, f"site {member.name} sent a reply in another site's name")
-        if scope["path"] == PULL:
-            arrived = await self._mail.wait_for(member.node_id, timeout_s=WAIT_FOR_MESSAGE_S)
-            if not arrived:
-                await _respond(send, 200, b"", "application/protobuf")
-                return
+        if scope["path"] == PUSH:
+            try:
+                senders = await asyncio.to_thread(self._parcels.senders, body)
+            except MessageError as error:
+                raise Denied(400, str(error)) from None
+            if not senders <= {member.node_id}:
+                raise Denied(403, f"site {member.name} sent a reply in another site's name")
         await self._flower(scope, _replay(body), send)
+
+    async def _fetch(self, send: Send, member: Member) -> None:
+        """Hand out the next message, or nothing after a while."""
+        if await self._mail.wait_for(member.node_id, timeout_s=WAIT_FOR_MESSAGE_S):
+            await self._answer(send, lambda: self._parcels.fetch(member.node_id))
+        else:
+            await _respond(send, 200, b"", "application/octet-stream")
 
     async def _answer(self, send: Send, work: Callable[[], bytes]) -> None:
         try:

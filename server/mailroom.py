@@ -32,6 +32,7 @@ class Mailroom:
         self._boxes = boxes
         self._with_mail: set[int] = set()
         self._arrived = asyncio.Event()
+        self._closed = False
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -45,13 +46,18 @@ class Mailroom:
                 await looking
 
     async def wait_for(self, node: int, *, timeout_s: float) -> bool:
-        """Wait until a message waits for the node; False when time is up."""
+        """Wait until a message waits for the node; False when time is up, or at the end."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while node not in self._with_mail:
+                while node not in self._with_mail and not self._closed:
                     await self._arrived.wait()
-                return True
+                return not self._closed
         return False
+
+    def close(self) -> None:
+        """Let nobody wait any more."""
+        self._closed = True
+        self._arrived.set()
 
     async def _look(self) -> None:
         while True:

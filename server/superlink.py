@@ -5,14 +5,14 @@ It starts no app and installs nothing: the studies run in processes of ours, on 
 """
 
 import logging
+import socket
 import ssl
 
 import uvicorn
-from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.server.superlink.linkstate import LinkState
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
 from flwr.superlink.main import create_app
-from google.protobuf.message import DecodeError
 
 from server.authentication import KeyRing
 from server.connections import BoundedConnection
@@ -23,6 +23,7 @@ from server.gate import Application, Gate, Receive, Scope, Send
 from server.link import Watch, enrol_node, open_link
 from server.mailroom import Mailroom
 from server.orphan import exit_with_parent
+from server.parcels import LinkParcels
 
 IDLE_CONNECTION_S = 75
 
@@ -39,8 +40,10 @@ def serve(folder: CoordinatorFolder, *, parent: int | None = None) -> None:
     if parent is not None:
         exit_with_parent(parent)
     settings, certificates = folder.settings, folder.certificates
+    link = open_link(folder.link_database)
+    mail = Mailroom(Watch(folder.link_database))
     config = uvicorn.Config(
-        _application(folder),
+        _application(folder, link, mail),
         host=settings.listen,
         port=settings.port,
         http=BoundedConnection,
@@ -59,15 +62,26 @@ def serve(folder: CoordinatorFolder, *, parent: int | None = None) -> None:
     if config.ssl is not None:
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
     log.info("listening on %s:%d", settings.listen, settings.port)
-    uvicorn.Server(config).run()
+    _Server(config, mail).run()
 
 
-def _application(folder: CoordinatorFolder) -> Application:
+class _Server(uvicorn.Server):
+    """A server that lets nobody wait for messages when it is to end."""
+
+    def __init__(self, config: uvicorn.Config, mail: Mailroom) -> None:
+        super().__init__(config)
+        self._mail = mail
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End in good order."""
+        self._mail.close()
+        await super().shutdown(sockets)
+
+
+def _application(folder: CoordinatorFolder, link: LinkState, mail: Mailroom) -> Application:
     """Flower's application behind the gate."""
-    link = open_link(folder.link_database)
     register, identity = folder.register(), folder.identity()
     audit = open_audit(folder)
-    mail = Mailroom(Watch(folder.link_database))
     gate = Gate(
         _flower(folder),
         desk=FrontDesk(
@@ -78,7 +92,7 @@ def _application(folder: CoordinatorFolder) -> Application:
         ),
         keys=KeyRing(register),
         mail=mail,
-        replies_of=senders,
+        parcels=LinkParcels(link),
         audit=audit,
     )
     return _with_mail(gate, mail)
@@ -127,13 +141,3 @@ def _with_mail(gate: Gate, mail: Mailroom) -> Application:
             await gate(scope, receive, send)
 
     return application
-
-
-def senders(body: bytes) -> set[int]:
-    """Return the nodes that pushed messages say they are from; {0} if the body is malformed."""
-    request = PushMessagesRequest()
-    try:
-        request.ParseFromString(body)
-    except DecodeError:
-        return {0}
-    return {message.metadata.src_node_id for message in request.messages_list}
