@@ -7,6 +7,7 @@
     ├── SettingsError         a command line, settings file or folder is not acceptable
     ├── DataError             a site's data cannot be read, or cannot be used for this study
     ├── PolicyError           this hospital does not allow what it was asked
+    ├── AuditError            the audit log cannot be written, or does not verify
     ├── PrivacyError          a release would not have the privacy it claims
     │   └── BudgetError       a release would exceed the site's privacy budget
     └── ProtocolError         the other side broke the secure-sum protocol, or a round failed
@@ -38,6 +39,10 @@ class DataError(ConsiliumError):
 
 class PolicyError(ConsiliumError):
     """The hospital's own policy does not allow the request."""
+
+
+class AuditError(ConsiliumError):
+    """What happened could not be recorded for ever, so it must not happen."""
 
 
 class PrivacyError(ConsiliumError):
