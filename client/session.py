@@ -8,7 +8,6 @@ import hmac
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
@@ -16,14 +15,12 @@ import numpy as np
 
 from client.cohort import Cohort
 from client.contribution import Contributor
-from client.journal import RoundJournal
-from client.ledger import Ledger
 from client.limits import memory_error
 from client.masking import SiteMasking
 from client.policy import Policy
-from client.round_audit import RoundAudit
+from client.site_state import SiteState
 from shared.errors import ConsiliumError, PolicyError, ProtocolError
-from shared.keys import IdentityKey, Roster
+from shared.keys import Roster
 from shared.messages import (
     Action,
     AgreeRequest,
@@ -40,24 +37,11 @@ from shared.round_contents import (
 )
 from shared.study import Study
 
+__all__ = ["Session", "SiteState"]
+
 BYTES_A_SITE = 1024  # of a round's request: a signed key, a sealed share, their names
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SiteState:
-    """What a site keeps on disk and in its vault, opened.
-
-    ``split_key`` parts patients into shards, the same way in every study; see
-    :mod:`client.cohort`. A simulated site keeps no ``audit``.
-    """
-
-    identity: IdentityKey
-    ledger: Ledger
-    journal: RoundJournal
-    split_key: bytes
-    audit: RoundAudit | None = None
 
 
 def local_now() -> datetime:
