@@ -210,7 +210,7 @@ def start(folder: Folder = DEFAULT_FOLDER) -> None:
     )
     for loud in ("httpx", "httpcore", "flwr"):
         logging.getLogger(loud).setLevel(logging.WARNING)
-    run_site(SiteFolder.open(folder), _policy(folder))
+    run_site(SiteFolder.open(folder))
 
 
 @app.command()

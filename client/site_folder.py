@@ -29,6 +29,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from client.journal import RoundJournal
 from client.ledger import Ledger
 from client.policy import Policy
+from client.policy_file import FILE_NAME as POLICY_FILE
+from client.policy_file import TEMPLATE as POLICY_TEMPLATE
+from client.policy_file import read_policy
 from client.settings import FILE_NAME, TEMPLATE, SiteSettings
 from client.site_state import SiteState
 from shared.atomic_file import write_atomically
@@ -79,6 +82,7 @@ class SiteFolder:
             folder._keep("split.key", lambda: secrets.token_bytes(32))
             named = f'site = "{site}"\n' if site else ""
             folder._keep(FILE_NAME, lambda: TEMPLATE.format(site=named).encode())
+            folder._keep(POLICY_FILE, POLICY_TEMPLATE.encode)
         except OSError as error:
             raise SettingsError(
                 f"{path}: cannot be written ({error.strerror}); choose another --folder"
@@ -112,6 +116,10 @@ class SiteFolder:
     def settings(self) -> SiteSettings:
         """What ``site.toml`` holds."""
         return SiteSettings.read(self.path)
+
+    def policy(self) -> Policy:
+        """What this hospital allows."""
+        return read_policy(self.path)
 
     def identity(self) -> IdentityKey:
         """This site's identity."""

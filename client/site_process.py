@@ -10,7 +10,7 @@ from client.app import make_client_app
 from client.approvals import Approval
 from client.cohort import Cohort, read_cohort
 from client.desk import Desk
-from client.policy import Policy
+from client.limits import apply_limits
 from client.policy_file import FILE_NAME as POLICY_FILE
 from client.round_audit import RoundAudit
 from client.session import Session
@@ -26,13 +26,15 @@ CONFIGURATION = (SETTINGS_FILE, POLICY_FILE)
 log = logging.getLogger(__name__)
 
 
-def run_site(folder: SiteFolder, policy: Policy) -> None:
+def run_site(folder: SiteFolder) -> None:
     """Answer for this site until the process is told to end.
 
     Raises:
         SettingsError: not enrolled, or another process answers for this site.
         AuditError: the audit log cannot be written or does not verify.
     """
+    policy = folder.policy()
+    apply_limits(policy)
     enrolment = folder.enrolment()
     stop = threading.Event()
     _stop_on_signals(stop)

@@ -19,10 +19,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from shared.declaration import LARGEST_BYTES
 from shared.errors import AuthenticationError
 from shared.invitation import SECRET_BYTES
 from shared.keys import KEY_BYTES, SIGNATURE_BYTES, Roster
-from shared.study import LARGEST_STUDY_BYTES, Study, parse_study
+from shared.study import Study, parse_study
 from shared.transcript import digest, encode
 from shared.wire import SITE, Message, Octets, PerSite, Text
 
@@ -123,8 +124,8 @@ class StudyOffer(Message):
     """A study as submitted, and the identities of its sites as enrolled; signed."""
 
     kind: ClassVar[str] = "study-offer"
-    max_bytes: ClassVar[int] = 2 * LARGEST_STUDY_BYTES
-    text: Annotated[bytes, Octets(1, LARGEST_STUDY_BYTES)]
+    max_bytes: ClassVar[int] = 2 * LARGEST_BYTES
+    text: Annotated[bytes, Octets(1, LARGEST_BYTES)]
     roster: Annotated[dict[str, bytes], PerSite(Octets(KEY_BYTES, KEY_BYTES))]
     signature: _Signature
 

@@ -56,6 +56,12 @@ HR = {{ unit = "/min", low = 10, high = 300, center = 85, spread = 18 }}
 GCS = {{ unit = "{{score}}", low = 3, high = 15, center = 12, spread = 4 }}
 Age = {{ unit = "a", low = 15, high = 120, center = 64, spread = 17, role = "static" }}
 """
+POLICY = """
+[privacy]
+allow_without_privacy = true
+[federation]
+minimum_patients = 5
+"""
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -113,7 +119,7 @@ class Federation:
     records: Path
     port: int = field(default_factory=free_port)
     sites: Mapping[str, int] = field(default_factory=lambda: {s: n + 1 for n, s in enumerate(SITES)})
-    policy: str = "allow_without_privacy = true\n"
+    policy: str = POLICY
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     environments: dict[str, dict[str, str]] = field(default_factory=dict)
 
