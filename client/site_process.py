@@ -10,6 +10,7 @@ from client.approvals import Approval
 from client.cohort import Cohort, read_cohort
 from client.desk import Desk
 from client.limits import apply_limits
+from client.round_audit import RoundAudit
 from client.session import Session
 from client.site_audit import open_audit
 from client.site_folder import SiteFolder
@@ -33,7 +34,7 @@ def run_site(folder: SiteFolder) -> None:
     _stop_on_signals(stop)
     with folder.hold(), connect(folder) as connection:
         audit = open_audit(folder)
-        state = folder.state(policy)
+        state = folder.state(policy, RoundAudit(audit, enrolment.coordinator))
 
         def read(approval: Approval) -> Cohort:
             source = folder.settings().open_source(folder.path, approval.study.data.source)

@@ -11,7 +11,7 @@ from shared.audit_entry import Entry
 from shared.audit_events import AuditEvent, Diverged, HeadSeen, Refused
 from shared.audit_heads import AuditHead
 from shared.audit_reading import read_lines
-from shared.errors import AuditError, AuthenticationError
+from shared.errors import AuditError, ProtocolError
 
 
 class Anchors:
@@ -37,9 +37,7 @@ class Anchors:
             if isinstance(event, Diverged):
                 self._known[event.peer] = (event.shown_number, event.shown_digest)
 
-    def record(
-        self, shown: Mapping[str, AuditHead], identities: Mapping[str, bytes]
-    ) -> dict[str, str]:
+    def record(self, shown: Mapping[str, bytes], identities: Mapping[str, bytes]) -> dict[str, str]:
         """Note the heads shown in our log, on disk, and say what is wrong with them.
 
         A head that goes back behind the one shown before, or is another one of the same number,
@@ -48,7 +46,7 @@ class Anchors:
         is compared with the new one.
 
         Args:
-            shown: head by the peer that showed it.
+            shown: encoded head by the peer that showed it; an empty one says that it keeps no log.
             identities: pinned Ed25519 identity (32 bytes) by peer.
 
         Returns:
@@ -59,10 +57,13 @@ class Anchors:
         """
         events: list[AuditEvent] = []
         wrong: dict[str, str] = {}
-        for peer, head in shown.items():
+        for peer, encoded in shown.items():
+            if not encoded:
+                continue
             try:
+                head = AuditHead.from_bytes(encoded)
                 head.verify(peer, *[identities[peer]] if peer in identities else [])
-            except AuthenticationError as error:
+            except ProtocolError as error:
                 wrong[peer] = str(error)
                 events.append(
                     Refused(

@@ -93,8 +93,8 @@ class StudyChanged(AuditEvent):
 class Released(AuditEvent):
     """Something may leave the site from now on; written before it does.
 
-    ``message_digest`` is SHA-256 of the bytes that leave. ``epsilon`` is what the study has spent
-    at ``delta`` on a patient of this site with this release, None without privacy.
+    ``message_digest`` is SHA-256 of the masked vector that leaves. ``epsilon`` is what the study
+    has spent at ``delta`` on a patient of this site with this release, None without privacy.
     """
 
     kind = "released"

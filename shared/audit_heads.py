@@ -15,7 +15,7 @@ from shared.audit_events import LARGEST_NUMBER, HeadSeen
 from shared.errors import AuthenticationError
 from shared.keys import SIGNATURE_BYTES, IdentityKey
 from shared.transcript import encode
-from shared.wire import SITE, Message, Octets, Whole
+from shared.wire import LARGEST_HEAD_BYTES, SITE, Message, Octets, Whole
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -23,7 +23,7 @@ class AuditHead(Message):
     """Number and digest of the last line of `owner`'s log, signed by its identity."""
 
     kind: ClassVar[str] = "audit-head"
-    max_bytes: ClassVar[int] = 512
+    max_bytes: ClassVar[int] = LARGEST_HEAD_BYTES
     owner: Annotated[str, SITE]
     number: Annotated[int, Whole(1, LARGEST_NUMBER)]
     digest: Annotated[bytes, Octets(32, 32)]

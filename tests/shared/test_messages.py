@@ -257,6 +257,7 @@ def test_a_vector_message_takes_a_small_multiple_of_its_size():
         commitment=bytes(32),
         share_commitments={},
         sealed={},
+        audit_head=b"",
     )
     data = update.to_bytes()
     assert len(data) < 4_000_200
