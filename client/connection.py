@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from client.site_folder import public_pem
 from shared.enrolment import HELLO_PATH, VERSION_HEADER
-from shared.errors import AuthenticationError, ConsiliumError, ProtocolError
+from shared.errors import AuthenticationError, ConsiliumError, ProtocolError, UnreachableError
 from shared.version import VERSION
 
 CONNECT_TIMEOUT_S = 10.0
@@ -34,10 +34,6 @@ LARGEST_REPLY = 16 << 20
 RESIGN_AFTER_S = 60.0  # Flower takes a signature for five minutes
 
 log = logging.getLogger(__name__)
-
-
-class UnreachableError(ConsiliumError):
-    """The coordinator could not be reached or did not answer; trying again may help."""
 
 
 def pinned_context(authority: bytes) -> ssl.SSLContext:
@@ -84,7 +80,7 @@ class Connection:
             verify=pinned_context(authority),
             timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             follow_redirects=False,
-            headers={VERSION_HEADER: VERSION},
+            headers={VERSION_HEADER: VERSION, "accept-encoding": "identity"},
         )
         self._lock = threading.Lock()
         self._signed: dict[str, str] = {}

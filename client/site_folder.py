@@ -32,6 +32,7 @@ from client.policy import Policy
 from client.policy_file import FILE_NAME as POLICY_FILE
 from client.policy_file import TEMPLATE as POLICY_TEMPLATE
 from client.policy_file import read_policy
+from client.round_audit import RoundAudit
 from client.settings import FILE_NAME, TEMPLATE, SiteSettings
 from client.site_state import SiteState
 from shared.atomic_file import write_atomically
@@ -164,7 +165,7 @@ class SiteFolder:
             self.path / "coordinator.msgpack", enrolment.to_bytes(), mode=PRIVATE_FILE
         )
 
-    def state(self, policy: Policy) -> SiteState:
+    def state(self, policy: Policy, audit: RoundAudit) -> SiteState:
         """Open keys, ledger and journal."""
         return SiteState(
             identity=self.identity(),
@@ -175,6 +176,7 @@ class SiteFolder:
             ),
             journal=RoundJournal(self.path / "journal.sqlite"),
             split_key=(self.path / "split.key").read_bytes(),
+            audit=audit,
         )
 
     @contextmanager

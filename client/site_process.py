@@ -3,7 +3,6 @@
 import logging
 import signal
 import threading
-from dataclasses import replace
 from types import FrameType
 
 from client.app import make_client_app
@@ -11,6 +10,7 @@ from client.approvals import Approval
 from client.cohort import Cohort, read_cohort
 from client.desk import Desk
 from client.limits import apply_limits
+from client.meter import Meter
 from client.policy_file import FILE_NAME as POLICY_FILE
 from client.round_audit import RoundAudit
 from client.session import Session
@@ -41,9 +41,7 @@ def run_site(folder: SiteFolder) -> None:
     with folder.hold(), connect(folder) as connection:
         audit = open_audit(folder)
         note_configuration(audit, folder.path, CONFIGURATION)
-        state = replace(
-            folder.state(policy), audit=RoundAudit(audit, coordinator=enrolment.coordinator)
-        )
+        state = folder.state(policy, RoundAudit(audit, enrolment.coordinator))
 
         def read(approval: Approval) -> Cohort:
             source = folder.settings().open_source(folder.path, approval.study.data.source)
@@ -65,7 +63,7 @@ def run_site(folder: SiteFolder) -> None:
         node = SiteNode(
             connection,
             int.from_bytes(enrolment.node_id, "big"),
-            make_client_app(desk),
+            make_client_app(Meter(desk, folder.path, state.ledger)),
             stop=stop,
             liveness=Liveness(),
         )

@@ -42,8 +42,8 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Protobuf
 
-from client.connection import Connection, UnreachableError
-from shared.errors import AuthenticationError, ConsiliumError, ProtocolError
+from client.connection import Connection
+from shared.errors import AuthenticationError, ConsiliumError, ProtocolError, UnreachableError
 from shared.parcel import (
     FETCH_PATH,
     HAND_IN_PATH,

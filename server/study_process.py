@@ -8,7 +8,6 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from server.study_run import RoundResult, RunState, run_study
 from shared.audit import AuditLog
 from shared.audit_anchors import Anchors
 from shared.audit_events import RoundClosed, StudyChanged
-from shared.errors import ConsiliumError, RoundVoidError
+from shared.errors import RoundVoidError
 from shared.messages import Action, ChannelKey, ChannelRequest
 from shared.model import build_model
 from shared.privacy import plan
@@ -108,14 +107,13 @@ class StudyProcess:
     ) -> Checkpoint:
         """Run rounds until the study is done, something else is wanted, or no sites are left."""
         try:
-            rounds = run_study(
+            for result in run_study(
                 self._study,
                 parameters,
                 sites,
                 checkpoint.state,
                 audit_head=lambda: self._audit.head().to_bytes(),
-            )
-            for result in rounds:
+            ):
                 record = round_record(self._study, result)
                 checkpoint = replace(
                     checkpoint, state=result.state, history=(*checkpoint.history, record)
@@ -142,8 +140,8 @@ class StudyProcess:
     ) -> None:
         """Put the round on disk: audit, then checkpoint, then the record for people."""
         identities = dict(self._submitted.roster.members)
-        for sentence in self._anchors.record(result.audit_heads, identities).values():
-            log.warning("%s", sentence)
+        for wrong in self._anchors.record(result.audit_heads, identities).values():
+            log.warning("%s", wrong)
         weights = result.state.server.weights_D.astype("<f4").tobytes()
         self._audit.append(
             RoundClosed(
@@ -168,7 +166,9 @@ class StudyProcess:
             ready, refusals = _ready(sites, parameters)
             waited = time.monotonic() - began
             missing = sorted(set(parameters.roster) - ready)
-            if not missing or (len(ready) >= parameters.minimum_sites and waited >= patience_s):
+            if not missing or (
+                len(ready) >= parameters.minimum_sites and waited >= patience_s
+            ):
                 return True
             told = "; ".join(f"{site}: {refusals.get(site, 'not there')}" for site in missing)
             self._register.note(self._submitted.digest, State.WAITING, f"waiting for {told}")
@@ -242,10 +242,9 @@ def _ready(sites: Sites, parameters: SumParameters) -> tuple[set[str], dict[str,
 
 def _nodes(register: Register, submitted: Submitted) -> dict[str, int]:
     """Flower nodes of the study's sites: those still enrolled under the identity of the roster."""
-    members: Collection[Any] = register.members()
     return {
         member.name: member.node_id
-        for member in members
+        for member in register.members()
         if member.revoked is None and (member.name, member.identity) in submitted.roster.members
     }
 
@@ -257,8 +256,3 @@ def _told(study: Study, result: RoundResult) -> str:
         f"study {study.name} round {result.number} ({result.purpose.value}): "
         f"{len(result.survivors)} sites, {result.seconds:.2f} s"
     )
-
-
-def failed(register: Register, digest: bytes, error: ConsiliumError) -> None:
-    """Leave word of what a person must mend before the study can go on."""
-    register.note(digest, State.WAITING, str(error))

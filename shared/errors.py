@@ -10,6 +10,7 @@
     ├── AuditError            the audit log cannot be written, or does not verify
     ├── PrivacyError          a release would not have the privacy it claims
     │   └── BudgetError       a release would exceed the site's privacy budget
+    ├── UnreachableError      the other side did not answer; trying again may help
     └── ProtocolError         the other side broke the secure-sum protocol, or a round failed
         ├── MessageError      bytes that are not a well-formed message of this version
         ├── AuthenticationError  a signature, key, seal or commitment does not verify
@@ -51,6 +52,10 @@ class PrivacyError(ConsiliumError):
 
 class BudgetError(PrivacyError):
     """The release would exceed a privacy budget."""
+
+
+class UnreachableError(ConsiliumError):
+    """The other side could not be reached or did not answer; trying again may help."""
 
 
 class ProtocolError(ConsiliumError):

@@ -198,5 +198,6 @@ def _copy_log(path: Path, copy: Path) -> tuple[int, bytes]:
 
 
 def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
