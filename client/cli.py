@@ -2,7 +2,6 @@
 
 import getpass
 import json
-import logging
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -15,13 +14,14 @@ from rich.table import Table
 from client.approvals import Approval
 from client.ledger import Ledger
 from client.offers import fetch_offers, find_offer
+from client.operations import add_commands
 from client.policy import Policy
 from client.policy_file import read_policy
 from client.releases import Account
 from client.review import review_lines
+from client.service_unit import write_unit
 from client.site_audit import open_audit
 from client.site_folder import SiteFolder
-from client.service_unit import write_unit
 from client.site_line import approvals_of
 from client.sources import Source
 from client.sources.physionet2012 import PhysioNet2012
@@ -30,6 +30,7 @@ from shared.command_line import run_command
 from shared.enrolment import roster_fingerprint
 from shared.errors import SettingsError
 from shared.invitation import Invitation
+from shared.logs import configure_logs
 from shared.study import Study, load_study
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ app = typer.Typer(
     help="One hospital: enrol, read and approve studies, check data, answer the coordinator.",
 )
 console = Console(highlight=False, soft_wrap=True)
+add_commands(app)
 
 StudyFile = Annotated[Path, typer.Argument(help="The study, a TOML file.", show_default=False)]
 StudyName = Annotated[
@@ -205,11 +207,7 @@ def start(folder: Folder = DEFAULT_FOLDER) -> None:
     """Answer the coordinator until stopped; only outgoing connections, to its one port."""
     from client.site_process import run_site
 
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    for loud in ("httpx", "httpcore", "flwr"):
-        logging.getLogger(loud).setLevel(logging.WARNING)
+    configure_logs()
     run_site(SiteFolder.open(folder))
 
 

@@ -2,7 +2,6 @@
 
 import getpass
 import json
-import logging
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,12 +14,16 @@ from rich.table import Table
 from server.coordinator_audit import open_audit
 from server.coordinator_folder import DEFAULT_PORT, CoordinatorFolder, Settings
 from server.enrolment import DEFAULT_HOURS, invite, revoke, submit
-from server.register import Register, State, Submitted, Wanted
+from server.monitor import DEFAULT_PORT as MONITOR_PORT
+from server.operations import add_commands
+from server.overview import overview
+from server.register import Register, State, Wanted
 from server.service_files import write_service_files
 from shared.audit_events import StudyChanged
 from shared.command_line import run_command
 from shared.enrolment import roster_fingerprint
 from shared.errors import SettingsError
+from shared.logs import configure_logs
 from shared.privacy import plan
 from shared.study import Study, load_study
 
@@ -30,6 +33,7 @@ app = typer.Typer(
     help="The coordinator: invite hospitals, submit studies, run them and look after them.",
 )
 console = Console(highlight=False, soft_wrap=True)
+add_commands(app)
 
 Folder = Annotated[
     Path,
@@ -105,12 +109,19 @@ def start(
         typer.Option(min=0, help="Seconds to wait for all sites of a study before it begins with "
                      "as many as it needs."),
     ] = 600.0,
+    monitor_port: Annotated[
+        int,
+        typer.Option(min=0, max=65535, help="Port of 127.0.0.1 for /health and /metrics; 0 is "
+                     "none."),
+    ] = MONITOR_PORT,
 ) -> None:
     """Run the service and the studies until stopped; what was going on goes on."""
     from server.supervisor import Supervisor
 
-    _log_to_stderr()
-    Supervisor(CoordinatorFolder.open(folder), patience_s=patience).run()
+    configure_logs()
+    Supervisor(
+        CoordinatorFolder.open(folder), patience_s=patience, monitor_port=monitor_port or None
+    ).run()
 
 
 @app.command(name="submit")
@@ -138,7 +149,7 @@ def watch(
     register = opened.register()
     while True:
         if as_json:
-            console.print_json(json.dumps(_overview(opened, register)))
+            console.print_json(json.dumps(overview(opened, register)))
         else:
             _show(opened, register)
         if not follow:
@@ -199,7 +210,7 @@ def serve(
     """Run the service alone; 'start' does."""
     from server.superlink import serve as serve_folder
 
-    _log_to_stderr()
+    configure_logs()
     serve_folder(CoordinatorFolder.open(folder), parent=parent)
 
 
@@ -213,7 +224,7 @@ def run_study(
     """Run one study alone; 'start' does."""
     from server.study_process import run_submitted
 
-    _log_to_stderr()
+    configure_logs()
     run_submitted(
         CoordinatorFolder.open(folder), bytes.fromhex(study), patience_s=patience, parent=parent
     )
@@ -232,63 +243,17 @@ def _want(folder: Path, named: str, wanted: Wanted, told: str) -> None:
     _say(f"Study {study.name} {told}.")
 
 
-def _overview(folder: CoordinatorFolder, register: Register) -> dict[str, Any]:
-    now = time.time()
-    return {
-        "certificate_ends": folder.certificates.expires().isoformat(),
-        "sites": [
-            {
-                "site": member.name,
-                "revoked": member.revoked is not None,
-                "version": member.version,
-                "seen_s_ago": None if member.seen is None else round(now - member.seen, 1),
-                "identity": member.identity.hex(),
-            }
-            for member in register.members()
-        ],
-        "studies": [_study_overview(folder, study) for study in register.studies()],
-    }
-
-
-def _study_overview(folder: CoordinatorFolder, study: Submitted) -> dict[str, Any]:
-    last = _last_record(folder, study)
-    return {
-        "study": study.name,
-        "digest": study.digest.hex(),
-        "state": study.state.value,
-        "wanted": study.wanted.value,
-        "detail": study.detail,
-        "roster": roster_fingerprint(study.roster),
-        "last_round": last,
-    }
-
-
-def _last_record(folder: CoordinatorFolder, study: Submitted) -> dict[str, Any] | None:
-    file = folder.path / "studies" / study.digest.hex() / "rounds.jsonl"
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    for line in reversed(lines):
-        try:
-            record: dict[str, Any] = json.loads(line)
-        except ValueError:  # torn by a crash
-            continue
-        return record
-    return None
-
-
 def _show(folder: CoordinatorFolder, register: Register) -> None:
-    overview = _overview(folder, register)
+    told = overview(folder, register)
     sites = Table("site", "version", "last seen", title="Sites", title_justify="left")
-    for site in overview["sites"]:
+    for site in told["sites"]:
         ago = site["seen_s_ago"]
         seen = "never" if ago is None else "now" if ago < SEEN_LATELY_S else f"{ago / 60:.0f} min ago"
         sites.add_row(site["site"], site["version"], "revoked" if site["revoked"] else seen)
     console.print(sites)
     studies = Table("study", "state", "round", "sites", "epsilon", "seconds", title="Studies",
                     title_justify="left")  # fmt: skip
-    for study in overview["studies"]:
+    for study in told["studies"]:
         last = study["last_round"]
         shown = ("-", "-", "-", "-") if last is None else (
             str(last["round"]),
@@ -298,7 +263,7 @@ def _show(folder: CoordinatorFolder, register: Register) -> None:
         )  # fmt: skip
         studies.add_row(study["study"], study["state"], *shown)
     console.print(studies)
-    for study in overview["studies"]:
+    for study in told["studies"]:
         if study["detail"] and study["state"] == State.WAITING:
             console.print(f"{study['study']}: {study['detail']}", markup=False)
 
@@ -329,14 +294,6 @@ def _facts(study: Study) -> dict[str, Any]:
 
 def _say(sentence: str) -> None:
     console.print(sentence, markup=False)
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("flwr").setLevel(logging.WARNING)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
 def main() -> None:

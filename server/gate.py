@@ -22,7 +22,9 @@ from shared.audit import AuditLog
 from shared.audit_events import Refused
 from shared.enrolment import ENROL_PATH, HELLO_PATH, STUDIES_PATH, STUDY_PATH, VERSION_HEADER
 from shared.errors import AuthenticationError, ConsiliumError, MessageError
+from shared.negotiation import disagreement
 from shared.parcel import FETCH_PATH, HAND_IN_PATH
+from shared.version import VERSION
 
 LARGEST_BODY = 8 << 20  # Flower parts arrays into chunks of 5 MiB
 LARGEST_STRANGERS_BODY = 4096
@@ -140,11 +142,15 @@ class Gate:
 
     async def _authenticate(self, headers: dict[str, str]) -> Member:
         try:
-            return await asyncio.to_thread(
+            member = await asyncio.to_thread(
                 self._keys.authenticate, headers, headers.get(VERSION_HEADER, "unknown")
             )
         except AuthenticationError as error:
             raise Denied(401, str(error)) from None
+        told = disagreement(VERSION, member.version)
+        if told is not None:
+            raise Denied(426, told)
+        return member
 
     async def _forward(self, scope: Scope, body: bytes, send: Send, member: Member) -> None:
         """Hand a Fleet call on to Flower, which authenticates it once more."""

@@ -12,10 +12,13 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import FrameType
 
 from server.coordinator_audit import open_audit
 from server.coordinator_folder import CoordinatorFolder, hold_lock
+from server.monitor import Monitor, certificate_ailments, disk_ailments, free_bytes
+from server.overview import status
 from server.register import Register, State, Wanted
 from shared.audit_configuration import note_configuration
 
@@ -38,6 +41,11 @@ class _Child:
     started: float = 0.0
     pause_s: float = FIRST_PAUSE_S
     not_before: float = 0.0
+
+    @property
+    def alive(self) -> bool:
+        """Whether the child runs."""
+        return self.process is not None and self.process.poll() is None
 
     def keep_alive(self, name: str) -> None:
         """Start the child if it does not run."""
@@ -79,15 +87,20 @@ class Supervisor:
     Args:
         folder: the coordinator's.
         patience_s: see :func:`server.study_process.run_submitted`.
+        monitor_port: for health and measurements on this machine alone; None for no monitor.
     """
 
-    def __init__(self, folder: CoordinatorFolder, *, patience_s: float) -> None:
+    def __init__(
+        self, folder: CoordinatorFolder, *, patience_s: float, monitor_port: int | None = None
+    ) -> None:
         self._folder, self._patience_s = folder, patience_s
         self._register: Register = folder.register()
         self._service = _Child(command=self._command("serve"))
         self._studies: dict[bytes, _Child] = {}
         self._certificate = self._certificate_stamp()
         self._stop = threading.Event()
+        self._monitor_port = monitor_port
+        self._looked = time.monotonic()
 
     def run(self) -> None:
         """Supervise until told to stop.
@@ -101,15 +114,45 @@ class Supervisor:
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._ask_to_stop)
+        monitor: Monitor | None = None
         try:
             note_configuration(open_audit(self._folder), self._folder.path, ("coordinator.toml",))
+            monitor = self._monitor()
             while not self._stop.wait(LOOK_EVERY_S):
+                self._looked = time.monotonic()
                 self._look_after_service()
                 self._look_after_studies()
         finally:
+            if monitor is not None:
+                monitor.close()
             for child in (*self._studies.values(), self._service):
                 child.end()
             os.close(lock)
+
+    def _monitor(self) -> Monitor | None:
+        if self._monitor_port is None:
+            return None
+        return Monitor(
+            self._monitor_port,
+            status=lambda: status(self._folder, self._register),
+            ailments=self._ailments,
+        )
+
+    def _ailments(self) -> list[str]:
+        """Return one sentence for each thing that is wrong now."""
+        wrong = []
+        if time.monotonic() - self._looked > LONGEST_PAUSE_S:
+            wrong.append("the supervisor has not looked after its processes; start it again")
+        if not self._service.alive:
+            wrong.append("the service does not run; see the log for why it ended")
+        wrong += [
+            f"the process of study {digest.hex()[:16]} does not run; see the log for why it ended"
+            for digest, child in list(self._studies.items())
+            if not child.alive
+        ]
+        ends = self._folder.certificates.expires()
+        wrong += certificate_ailments(ends, datetime.now(UTC))
+        return wrong + disk_ailments(free_bytes(str(self._folder.path)))
 
     def _look_after_service(self) -> None:
         """Keep the service running; a renewed certificate needs a new process."""

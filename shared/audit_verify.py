@@ -3,11 +3,17 @@
 Each log is also checked against the heads that the other has recorded of it.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from rich.console import Console
 
 from shared.audit_check import AuditReport, check_log
+from shared.audit_heads import AuditHead
 from shared.audit_reading import identities_of, recorded_heads
+from shared.errors import AuditError, MessageError, SettingsError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +42,55 @@ def _against(checked: Side, witness: Side) -> AuditReport:
     return check_log(checked.path, trusted=checked.identity, owner=checked.owner, anchors=anchors)
 
 
+def show_reports(own: Side, other: Side | None, console: Console, *, as_json: bool) -> None:
+    """Print what is found in one or both logs.
+
+    Raises:
+        AuditError: a line does not fit; it is named.
+    """
+    ours, theirs = verify_both(own, other)
+    found = [(own.path, ours)]
+    if other is not None and theirs is not None:
+        found.append((other.path, theirs))
+    if as_json:
+        console.print_json(json.dumps([_to_json(report, path) for path, report in found]))
+    else:
+        for path, report in found:
+            for line in report_lines(report, path):
+                console.print(line, markup=False)
+    for path, report in found:
+        if report.finding is not None:
+            raise AuditError(f"audit log {path}: {report.finding}")
+
+
+def head_from_hex(text: str) -> AuditHead:
+    """Read a head as ``consilium-coordinator audit head`` prints it.
+
+    Raises:
+        SettingsError: it is not one.
+    """
+    try:
+        return AuditHead.from_bytes(bytes.fromhex(text.strip()))
+    except (ValueError, MessageError) as error:
+        raise SettingsError("--head: is not an audit head; copy the whole line") from error
+
+
+def _to_json(report: AuditReport, path: Path) -> dict[str, Any]:
+    finding = report.finding
+    return {
+        "path": str(path),
+        "owner": report.owner,
+        "entries": report.entries,
+        "head": report.head.hex(),
+        "events": report.events,
+        "anchors": report.anchors,
+        "healed": report.healed,
+        "diverged": report.diverged,
+        "finding": finding
+        and {"line": finding.line, "reason": finding.reason.value, "detail": finding.detail},
+    }
+
+
 def report_lines(report: AuditReport, path: Path) -> list[str]:
     """Say in plain words what was found."""
     told = [
@@ -50,8 +105,6 @@ def report_lines(report: AuditReport, path: Path) -> list[str]:
             f"At {_lines(report.diverged)} the other side's log did not continue what it had "
             "shown; ask for it, and verify with --peer."
         )
-    if report.finding is not None:
-        told.append(f"NOT WHOLE: {report.finding}.")
     return told
 
 
