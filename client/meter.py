@@ -1,8 +1,8 @@
 """The site's own measurements, in a file: a site must not listen, so nobody can ask it.
 
-``metrics.prom`` in the site's folder is in Prometheus' text format, for the node exporter's
-textfile collector (https://github.com/prometheus/node_exporter#textfile-collector). It stays in the house,
-readable by the site's account only unless the hospital decides otherwise.
+``metrics.prom`` in the site's folder is in Prometheus' text format, for the textfile collector of
+its node exporter (https://github.com/prometheus/node_exporter#textfile-collector). It stays in the
+house, readable by the site's account only unless the hospital decides otherwise.
 """
 
 import logging

@@ -141,13 +141,12 @@ class Gate:
             await self._answer(send, lambda: self._desk.show_study(member, body))
 
     async def _authenticate(self, headers: dict[str, str]) -> Member:
+        version = headers.get(VERSION_HEADER, "unknown")
         try:
-            member = await asyncio.to_thread(
-                self._keys.authenticate, headers, headers.get(VERSION_HEADER, "unknown")
-            )
+            member = await asyncio.to_thread(self._keys.authenticate, headers, version)
         except AuthenticationError as error:
             raise Denied(401, str(error)) from None
-        told = disagreement(VERSION, member.version)
+        told = disagreement(VERSION, version)
         if told is not None:
             raise Denied(426, told)
         return member

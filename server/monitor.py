@@ -1,7 +1,7 @@
 """Health and measurements of the coordinator, over HTTP on this machine's own address only.
 
-``GET /health`` answers 200 or 503 with a JSON list of what is wrong, ``GET /metrics`` in Prometheus'
-text format. Nothing else is answered, nothing can be changed, and one request is served at a time:
+``GET /health`` answers 200 or 503 with a JSON list of what is wrong, ``GET /metrics`` the text
+format of Prometheus. Nothing else is answered, nothing can be changed, and one request is served at a time:
 a slow client waits for itself.
 """
 
@@ -153,7 +153,7 @@ def metrics(status: Mapping[str, Any], wrong: list[str]) -> list[Metric]:
                 {s["study"]: read(s["last_round"]) for s in studies if s["last_round"]})
             for name, told, read in (
                 ("number", "Number of a study's last round.", lambda last: last["round"]),
-                ("void", "1 if the last round gave nothing.", lambda last: last["void"] is not None),
+                ("void", "1 if the last round gave nothing.", lambda last: bool(last["void"])),
                 ("sites", "Sites in the last round's sum.", lambda last: len(last["sites"])),
                 ("seconds", "Seconds that the last round took.", lambda last: last["seconds"]),
                 ("epsilon", "Epsilon that a study has spent.", lambda last: last["epsilon"]),

@@ -94,9 +94,9 @@ def _to_json(report: AuditReport, path: Path) -> dict[str, Any]:
 def report_lines(report: AuditReport, path: Path) -> list[str]:
     """Say in plain words what was found."""
     told = [
-        f"{path}: {report.entries} entries of {report.owner or 'nobody known'} verify"
+        f"{path}: {report.entries} lines verify"
         + (f", {report.anchors} of them confirmed by the other side" if report.anchors else "")
-        + "."
+        + ("." if report.finding is None else ", then one does not.")
     ]
     if report.healed:
         told.append(f"After a crash an unfinished line was replaced at {_lines(report.healed)}.")

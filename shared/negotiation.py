@@ -12,6 +12,8 @@ def disagreement(coordinator: str, site: str) -> str | None:
     change of form is a new ``shared.wire.VERSION``), so a hospital can upgrade a little later than
     the coordinator, or a little earlier.
     """
+    if coordinator == site:
+        return None
     ours, theirs = _numbers(coordinator), _numbers(site)
     if ours is None or theirs is None:
         unknown = coordinator if ours is None else site

@@ -17,6 +17,7 @@ MINOR = st.integers(0, 50)
         ("0.1.7", "0.2.0"),
         ("1.4", "1.3.0"),
         ("1.4.0rc1", "1.5"),
+        ("0+unknown", "0+unknown"),
     ],
 )
 def test_versions_one_minor_apart_work_together(coordinator, site):
