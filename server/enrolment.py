@@ -24,10 +24,12 @@ from shared.enrolment import (
     enrolled_statement,
     offer_statement,
 )
-from shared.errors import AuthenticationError, SettingsError, StudyError
+from shared.errors import AuthenticationError, ProtocolError, SettingsError, StudyError
 from shared.invitation import SECRET_BYTES, Invitation
 from shared.keys import SITE_NAME, IdentityKey, Roster
+from shared.negotiation import disagreement
 from shared.study import Study
+from shared.version import VERSION
 
 DEFAULT_HOURS = 72.0
 
@@ -131,9 +133,13 @@ class FrontDesk:
             MessageError: a malformed request.
             AuthenticationError: no valid invitation, or keys that the sender does not hold.
             SettingsError: the site or one of its keys is enrolled already.
+            ProtocolError: the site's build is too far from ours.
         """
         request = EnrolRequest.from_bytes(body)
         request.check()
+        told = disagreement(VERSION, request.version)
+        if told is not None:
+            raise ProtocolError(told)
         now = self.clock()
         if not self.register.invited(request.site, request.secret, request.node_key, now=now):
             raise AuthenticationError(
