@@ -1,8 +1,8 @@
 """Health and measurements of the coordinator, over HTTP on this machine's own address only.
 
 ``GET /health`` answers 200 or 503 with a JSON list of what is wrong, ``GET /metrics`` the text
-format of Prometheus. Nothing else is answered, nothing can be changed, and one request is served at a time:
-a slow client waits for itself.
+format of Prometheus. Nothing else is answered, nothing can be changed, and one request is served
+at a time: a slow client waits for itself.
 """
 
 import json

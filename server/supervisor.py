@@ -21,6 +21,7 @@ from server.monitor import Monitor, certificate_ailments, disk_ailments, free_by
 from server.overview import status
 from server.register import Register, State, Wanted
 from shared.audit_configuration import note_configuration
+from shared.errors import SettingsError
 
 LOOK_EVERY_S = 0.25
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 30.0
@@ -130,13 +131,18 @@ class Supervisor:
             os.close(lock)
 
     def _monitor(self) -> Monitor | None:
+        """Start the monitor; studies run without it, too."""
         if self._monitor_port is None:
             return None
-        return Monitor(
-            self._monitor_port,
-            status=lambda: status(self._folder, self._register),
-            ailments=self._ailments,
-        )
+        try:
+            return Monitor(
+                self._monitor_port,
+                status=lambda: status(self._folder, self._register),
+                ailments=self._ailments,
+            )
+        except SettingsError as error:
+            log.warning("%s", error)
+            return None
 
     def _ailments(self) -> list[str]:
         """Return one sentence for each thing that is wrong now."""

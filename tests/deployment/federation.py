@@ -243,6 +243,8 @@ class Federation:
         package = "server" if name == "coordinator" else "client"
         folder = self.coordinator if name == "coordinator" else self.site(name)
         patience = ["--patience", "60"] if name == "coordinator" else []
+        if name == "coordinator" and "--monitor-port" not in words:
+            patience += ["--monitor-port", "0"]
         command = [
             sys.executable, "-m", package, "start", "--folder", str(folder), *patience, *words,
         ]  # fmt: skip
