@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self, TypeVar, cast
 
 from flwr.app import Message, RecordDict
 from flwr.app.message import remove_content_from_message
@@ -27,7 +27,8 @@ from flwr.common.constant import (
     SubStatus,
 )
 from flwr.proto.node_pb2 import NodeInfo
-from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
+from flwr.server.superlink.linkstate import LinkStateFactory
+from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.serverapp import Grid
 from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
 from flwr.supercore.inflatable.inflatable_object import (
@@ -60,14 +61,15 @@ class RunEndedError(RuntimeError):
     """This process was away for so long that its Flower run was given up."""
 
 
-def open_link(database: Path) -> LinkState:
+def open_link(database: Path) -> SqlLinkState:
     """Open the SuperLink's database, making it if it is not there (mode 0600)."""
     database.touch(mode=0o600, exist_ok=True)
     objects = ObjectStoreFactory(str(database))
-    return LinkStateFactory(str(database), NoOpFederationManager(), objects).state()
+    state = LinkStateFactory(str(database), NoOpFederationManager(), objects).state()
+    return cast(SqlLinkState, state)  # what the factory makes for a file
 
 
-def enrol_node(link: LinkState, name: str, node_key: bytes) -> int:
+def enrol_node(link: SqlLinkState, name: str, node_key: bytes) -> int:
     """Register a node's public key (PEM); return its identifier, the same when asked again."""
     known = link.get_node_id_by_public_key(node_key)
     if known is not None:
@@ -75,7 +77,7 @@ def enrol_node(link: LinkState, name: str, node_key: bytes) -> int:
     return link.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, node_key, NODE_HEARTBEAT_S, name=name)
 
 
-def dismiss_node(link: LinkState, node_id: int) -> None:
+def dismiss_node(link: SqlLinkState, node_id: int) -> None:
     """Unregister a node: Flower refuses its key from now on; a second time changes nothing."""
     with contextlib.suppress(ValueError):
         link.delete_node(NOOP_FLWR_AID, node_id)
