@@ -74,6 +74,7 @@ class Federation:
             lifetime_epsilon=study.privacy.epsilon,
             delta=study.privacy.delta,
             allow_without_privacy=True,
+            minimum_patients=1,
         )
         self._states = {
             site: open_site(

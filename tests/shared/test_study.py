@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.declaration import LARGEST_BYTES
 from shared.errors import StudyError
-from shared.study import LARGEST_STUDY_BYTES, Study, load_study, parse_study, with_changes
+from shared.study import Study, load_study, parse_study, with_changes
 
 STUDIES = Path(__file__).parents[2] / "studies"
 TEXT = """
@@ -123,7 +124,7 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    (tmp_path / "x.toml").write_bytes(b"#" * (LARGEST_STUDY_BYTES + 1))
+    (tmp_path / "x.toml").write_bytes(b"#" * (LARGEST_BYTES + 1))
     with pytest.raises(StudyError, match="is above the bound of 1048576"):
         load_study(tmp_path / "x.toml")
 

@@ -265,7 +265,7 @@ def test_a_site_reads_the_study_and_its_own_data_before_it_approves(
         assert part in review.stdout
     check = run("client", "check", study, "--data", data, "--where", "ICUType=2", "--json")
     report = json.loads(check.stdout)
-    assert (report["patients"], report["positive_labels"]) == (12, 4)
+    assert (report["patients"], report["outcome_patients"][1]) == (12, 4)
     assert "--where ICUType: must be NAME=NUMBER" in refused(
         run("client", "check", study, "--data", data, "--where", "ICUType")
     )
