@@ -132,7 +132,7 @@ class Session:
                 f"site {self.site} has not approved study {request.study_digest.hex()[:16]}; "
                 f"it approved {self._study.digest.hex()[:16]} ({self._study.name})"
             )
-        parameters = sum_parameters(self._study, self._roster, request.run_id)
+        parameters = sum_parameters(self._study, self._roster, request.run_id, site=self.site)
         if request.study_hash != parameters.study_hash:
             raise PolicyError(
                 f"site {self.site} has pinned another roster or other parameters than the "

@@ -278,7 +278,9 @@ def _facts(study: Study) -> dict[str, Any]:
         "profile": study.aggregation.profile,
         "threshold": study.threshold,
         "minimum_sites": study.minimum_sites,
-        "dropouts_tolerated": len(study.sites) - study.minimum_sites,
+        "dropouts_tolerated": study.dropouts_tolerated,
+        "groups": study.aggregation.groups,
+        "neighbours": study.degree,
         "privacy_mode": study.privacy.mode,
     }
     costs = plan(study)

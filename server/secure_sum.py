@@ -17,7 +17,7 @@ from server.key_exchange import KeyExchange
 from server.sites import Sites
 from server.unmasking import rebuild_round_key, rebuild_self_mask, remove_masks
 from shared import transcript
-from shared.errors import AuthenticationError, ProtocolError
+from shared.errors import AuthenticationError, ProtocolError, RoundVoidError
 from shared.fixed_point import VectorSpec, decode
 from shared.messages import (
     Action,
@@ -195,7 +195,7 @@ class SecureSum:
                 study_hash=self.parameters.study_hash,
                 round=round,
                 participants=participants,
-                sealed={dealer: k.sealed[site] for dealer, k in keys.items() if dealer != site},
+                sealed={dealer: k.sealed[site] for dealer, k in keys.items() if site in k.sealed},
                 model=model,
                 configuration=configuration,
             )
@@ -222,10 +222,15 @@ class SecureSum:
         )
         for site, reply in replies:
             with log.blaming(site):
-                _add_masked(uploads, reply, round, spec, set(keys))
+                _add_masked(uploads, reply, round, spec, self.parameters.circle(site) & keys.keys())
         self._require(
             uploads.headers, self.parameters.minimum_sites, "sent a masked update", round, log
         )
+        if self.parameters.supported(uploads.survivors) != uploads.headers.keys():
+            raise RoundVoidError(
+                f"round {round} is void and the model unchanged: too many neighbours of a "
+                "surviving site failed to open its mask; go on with the next round"
+            )
         return uploads
 
     # Phase 3: agreement on the survivors (malicious profile).
@@ -275,7 +280,7 @@ class SecureSum:
                 context=uploads.context,
                 survivors=survivors,
                 signatures=signatures,
-                sealed={s: h.sealed[site] for s, h in uploads.headers.items() if s != site},
+                sealed={s: h.sealed[site] for s, h in uploads.headers.items() if site in h.sealed},
             )
             for site in survivors
         }
@@ -349,6 +354,7 @@ class SecureSum:
                 keys[owner].public,
             )
             for owner in keys.keys() - set(survivors)
+            if not self.parameters.circle(owner).isdisjoint(survivors)
         }
         remove_masks(
             uploads.total,
@@ -372,17 +378,27 @@ class SecureSum:
 
 
 def _add_masked(
-    uploads: _Uploads, reply: MaskedUpdate, round: int, spec: VectorSpec, participants: set[str]
+    uploads: _Uploads, reply: MaskedUpdate, round: int, spec: VectorSpec, holders: frozenset[str]
 ) -> None:
-    """Add one masked vector to the sum and keep the rest of its message."""
+    """Add one masked vector to the sum and keep the rest of its message.
+
+    Args:
+        uploads: takes both.
+        reply: one site's.
+        round: the round's number.
+        spec: layout of the vector.
+        holders: participants in the site's circle, itself included.
+    """
     if reply.round != round or reply.context != uploads.context:
         raise ProtocolError(
             f"the update is for another round, model, configuration or layout than round {round}'s"
         )
-    if set(reply.share_commitments) != participants:
-        raise ProtocolError("the self mask is not shared with exactly the participants")
-    if set(reply.sealed) != participants - {reply.site}:
-        raise ProtocolError("the self mask's shares are not sealed for exactly the participants")
+    if set(reply.share_commitments) != holders:
+        raise ProtocolError(
+            "the self mask is not shared with exactly the participants in its circle"
+        )
+    if set(reply.sealed) != holders - {reply.site}:
+        raise ProtocolError("the self mask's shares are not sealed for exactly those participants")
     uploads.total += unpack(reply.packed, spec.length + TAIL, spec.ring_bits)
     uploads.headers[reply.site] = replace(reply, packed=b"")
 

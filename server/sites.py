@@ -1,5 +1,6 @@
 """How the coordinator reaches the sites: one question to several, answers as they arrive."""
 
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Protocol, Self
@@ -48,6 +49,7 @@ class FlowerSites:
     ) -> None:
         self._grid, self._nodes, self._poll_s = grid, dict(nodes), poll_s
         self._forget = forget
+        self._one_call = threading.Lock()  # groups of sites are asked at the same time
 
     @classmethod
     def connect(
@@ -87,10 +89,13 @@ class FlowerSites:
         waiting: set[str] = set()
         for name, body in bodies.items():  # one at a time: a body may be as long as the model
             message = Message(_pack(body), nodes[name], f"query.{action}")
-            waiting.update(self._grid.push_messages([message]))
+            with self._one_call:
+                waiting.update(self._grid.push_messages([message]))
         try:
             while waiting and time.monotonic() < deadline:
-                for reply in self._grid.pull_messages(list(waiting)):
+                with self._one_call:
+                    replies = list(self._grid.pull_messages(list(waiting)))
+                for reply in replies:
                     waiting.discard(reply.metadata.reply_to_message_id)
                     site = names.get(reply.metadata.src_node_id)
                     if site is not None and reply.has_content():

@@ -8,6 +8,7 @@ import json
 import logging
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,10 @@ from shared.errors import RoundVoidError
 from shared.messages import Action, ChannelKey, ChannelRequest
 from shared.model import build_model
 from shared.privacy import plan
-from shared.round_contents import sum_parameters
+from shared.round_contents import group_parameters
 from shared.study import Study, parse_study
 from shared.sum_parameters import SumParameters
-from shared.transcript import sha256
+from shared.transcript import digest, sha256
 from shared.variables import feature_names
 from shared.weights import to_vector
 
@@ -40,6 +41,8 @@ RECORDS = "rounds.jsonl"
 POLL_S = 0.01
 ASK_READY_S = 30.0
 ASK_AGAIN_S = 2.0
+
+Groups = Sequence[SumParameters]
 
 log = logging.getLogger(__name__)
 
@@ -85,12 +88,12 @@ class StudyProcess:
     def run(self, sites: Sites, patience_s: float) -> None:
         """Run the study on these sites; see :func:`run_submitted`."""
         checkpoint = self._checkpoint()
-        parameters = sum_parameters(self._study, self._submitted.roster, checkpoint.run_id)
+        groups = group_parameters(self._study, self._submitted.roster, checkpoint.run_id)
         while not checkpoint.state.finished and self._wanted is Wanted.RUN:
-            if not self._wait_for_sites(sites, parameters, patience_s):
+            if not self._wait_for_sites(sites, groups, patience_s):
                 break
             self._change(State.RUNNING)
-            checkpoint = self._rounds(sites, parameters, checkpoint)
+            checkpoint = self._rounds(sites, groups, checkpoint)
         if checkpoint.state.finished:
             self._change(State.FINISHED)
         elif self._wanted is Wanted.PAUSE:
@@ -103,13 +106,13 @@ class StudyProcess:
         return self._register.wanted(self._submitted.digest)
 
     def _rounds(
-        self, sites: Sites, parameters: SumParameters, checkpoint: Checkpoint
+        self, sites: Sites, groups: Groups, checkpoint: Checkpoint
     ) -> Checkpoint:
         """Run rounds until the study is done, something else is wanted, or no sites are left."""
         try:
             for result in run_study(
                 self._study,
-                parameters,
+                groups,
                 sites,
                 checkpoint.state,
                 audit_head=lambda: self._audit.head().to_bytes(),
@@ -118,7 +121,7 @@ class StudyProcess:
                 checkpoint = replace(
                     checkpoint, state=result.state, history=(*checkpoint.history, record)
                 )
-                self._close_round(parameters, result, checkpoint, record)
+                self._close_round(groups, result, checkpoint, record)
                 if self._wanted is not Wanted.RUN:
                     return checkpoint
         except RoundVoidError as error:
@@ -133,7 +136,7 @@ class StudyProcess:
 
     def _close_round(
         self,
-        parameters: SumParameters,
+        groups: Groups,
         result: RoundResult,
         checkpoint: Checkpoint,
         record: dict[str, Any],
@@ -146,7 +149,7 @@ class StudyProcess:
         self._audit.append(
             RoundClosed(
                 study_digest=self._submitted.digest,
-                study_hash=parameters.study_hash,
+                study_hash=_run_hash(groups),
                 round=result.number,
                 purpose=result.purpose.value,
                 survivors=result.survivors,
@@ -159,15 +162,15 @@ class StudyProcess:
             file.write(json.dumps(record) + "\n")
         log.info("%s", _told(self._study, result))
 
-    def _wait_for_sites(self, sites: Sites, parameters: SumParameters, patience_s: float) -> bool:
+    def _wait_for_sites(self, sites: Sites, groups: Groups, patience_s: float) -> bool:
         """Wait until all sites are ready, or enough of them and patience is at an end."""
         began = time.monotonic()
         while self._wanted is Wanted.RUN:
-            ready, refusals = _ready(sites, parameters)
+            ready, refusals = _ready(sites, groups)
             waited = time.monotonic() - began
-            missing = sorted(set(parameters.roster) - ready)
+            missing = sorted(set(self._submitted.roster) - ready)
             if not missing or (
-                len(ready) >= parameters.minimum_sites and waited >= patience_s
+                _enough(groups, ready) and waited >= patience_s
             ):
                 return True
             told = "; ".join(f"{site}: {refusals.get(site, 'not there')}" for site in missing)
@@ -227,15 +230,29 @@ def round_record(study: Study, result: RoundResult) -> dict[str, Any]:
     }
 
 
-def _ready(sites: Sites, parameters: SumParameters) -> tuple[set[str], dict[str, str]]:
+def _run_hash(groups: Groups) -> bytes:
+    """What the audit log names a run by: its study hash, or a digest of its groups' hashes."""
+    if len(groups) == 1:
+        return groups[0].study_hash
+    return digest("groups", *(group.study_hash for group in groups))
+
+
+def _enough(groups: Groups, ready: set[str]) -> bool:
+    """Whether more than half of the groups have the sites that a sum needs."""
+    able = [len(ready & set(group.roster)) >= group.minimum_sites for group in groups]
+    return 2 * sum(able) > len(able)
+
+
+def _ready(sites: Sites, groups: Groups) -> tuple[set[str], dict[str, str]]:
     """Return the sites that would take part now, and what the others say."""
-    request = ChannelRequest(
-        study_digest=parameters.study_digest,
-        run_id=parameters.run_id,
-        study_hash=parameters.study_hash,
-    )
     book = RoundLog(clock=time.monotonic)
-    requests = dict.fromkeys(parameters.roster.names, request)
+    requests = {
+        site: ChannelRequest(
+            study_digest=group.study_digest, run_id=group.run_id, study_hash=group.study_hash
+        )
+        for group in groups
+        for site in group.roster
+    }
     replies = ask(sites, Action.CHANNEL, requests, ChannelKey, book, timeout_s=ASK_READY_S)
     return {site for site, _ in replies}, book.refusals
 

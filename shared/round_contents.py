@@ -11,7 +11,7 @@ from enum import StrEnum
 import msgpack
 
 from shared.distributed import noise_share
-from shared.errors import MessageError
+from shared.errors import MessageError, StudyError
 from shared.fixed_point import Segment, VectorSpec, largest_scale
 from shared.keys import Roster
 from shared.normalisation import statistics_clip, statistics_size
@@ -85,22 +85,38 @@ class RoundConfiguration:
             ) from error
 
 
-def sum_parameters(study: Study, roster: Roster, run_id: bytes) -> SumParameters:
-    """Return the secure sum's parameters for one run of a study.
+def group_parameters(study: Study, roster: Roster, run_id: bytes) -> tuple[SumParameters, ...]:
+    """Return the secure sums' parameters for one run of a study, by group of sites.
 
     Raises:
         StudyError: the study's numbers do not give the guarantees of its profile.
     """
-    return SumParameters(
-        study_digest=study.digest,
-        run_id=run_id,
-        roster=roster,
-        threshold=study.threshold,
-        minimum_sites=study.minimum_sites,
-        collusion=study.aggregation.tolerated_collusion,
-        profile=study.aggregation.profile,
-        max_weight=study.aggregation.max_weight,
+    return tuple(
+        SumParameters(
+            study_digest=study.digest,
+            run_id=run_id,
+            roster=roster.restricted_to(group),
+            threshold=study.threshold,
+            minimum_sites=study.minimum_sites,
+            collusion=study.aggregation.tolerated_collusion,
+            degree=study.degree,
+            profile=study.aggregation.profile,
+            max_weight=study.aggregation.max_weight,
+        )
+        for group in study.groups
     )
+
+
+def sum_parameters(study: Study, roster: Roster, run_id: bytes, *, site: str) -> SumParameters:
+    """Return the parameters of the secure sum that a site takes part in.
+
+    Raises:
+        StudyError: as :func:`group_parameters`, or the study does not name the site.
+    """
+    for parameters in group_parameters(study, roster, run_id):
+        if site in parameters.roster:
+            return parameters
+    raise StudyError(f"study {study.name} does not name site {site}; add it to sites")
 
 
 def counts_shape(study: Study) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from shared import mask_graph
 from shared.declaration import parse_toml, read_text, validate
 from shared.errors import StudyError
 
@@ -131,7 +132,14 @@ class Privacy(Part):
 
 
 class Aggregation(Part):
-    """The secure sum and the server's step on the mean update."""
+    """The secure sum and the server's step on the mean update.
+
+    ``neighbours`` is the number of other sites with which each shares masks: all of them up to 200
+    sites, the fewest that are safe beyond, unless given. With ``groups`` above 1 each group of
+    sites, consecutive in ``sites``, is summed by itself and the model takes the coordinate-wise
+    median of the groups' mean updates: fewer than half of the groups can be poisoned, and the
+    coordinator sees the sum of every group.
+    """
 
     strategy: Literal["fedavg", "fedavgm", "fedadam", "fedyogi"] = "fedavg"
     server_learning_rate: Positive = 1.0
@@ -145,6 +153,8 @@ class Aggregation(Part):
     minimum_sites: int | None = Field(default=None, ge=MINIMUM_SITES)
     threshold: int | None = Field(default=None, ge=2)
     tolerated_collusion: int = Field(default=1, ge=0)
+    neighbours: int | None = Field(default=None, ge=2)
+    groups: int = Field(default=1, ge=1)
     profile: Literal["semi-honest", "malicious"] = "semi-honest"
     max_weight: int = Field(default=100_000, ge=1)
     round_timeout_s: Positive = 600.0
@@ -182,11 +192,22 @@ class Study(Part):
         sites, least = len(self.sites), self.minimum_sites
         if len(set(self.sites)) != sites:
             raise ValueError("sites must not name a site twice; remove the repetition")
-        if sites < least:
+        if sites % self.aggregation.groups or self.aggregation.groups == 2:
             raise ValueError(
-                f"sites names {sites}, below minimum_sites {least}; "
+                f"[aggregation] groups {self.aggregation.groups} must be 1, or at least 3 and "
+                f"divide the number of sites, {sites}; choose another number of groups or of sites"
+            )
+        if self.group_size < least:
+            raise ValueError(
+                f"{self._place} {self.group_size}, below minimum_sites {least}; "
                 "add sites or lower [aggregation] minimum_sites"
             )
+        try:
+            mask_graph.check_degree(
+                self.group_size, self.degree, self.aggregation.tolerated_collusion
+            )
+        except StudyError as error:
+            raise ValueError(f"[aggregation] neighbours: {error}") from None
         if self.threshold > least:
             raise ValueError(
                 f"[aggregation] threshold {self.threshold} must not exceed minimum_sites "
@@ -200,6 +221,35 @@ class Study(Part):
         return self
 
     @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Sites that are summed together, by group; one group of all unless the study says so."""
+        size = self.group_size
+        return tuple(self.sites[i : i + size] for i in range(0, len(self.sites), size))
+
+    @property
+    def group_size(self) -> int:
+        """Number of sites in each group."""
+        return len(self.sites) // self.aggregation.groups
+
+    @property
+    def dropouts_tolerated(self) -> int:
+        """Sites that may fail in a round before the sum of their group is void."""
+        return self.group_size - self.minimum_sites
+
+    @property
+    def degree(self) -> int:
+        """Other sites with which each site shares masks."""
+        if self.aggregation.neighbours is not None:
+            return self.aggregation.neighbours
+        if self.group_size <= mask_graph.COMPLETE_SITES:
+            return self.group_size - 1
+        return mask_graph.least_degree(self.group_size, self.aggregation.tolerated_collusion)
+
+    @property
+    def _place(self) -> str:
+        return "sites names" if self.aggregation.groups == 1 else "each group of sites has"
+
+    @property
     def minimum_sites(self) -> int:
         """Fewest sites whose sum may be released: the study's, or the threshold, never below 3."""
         if self.aggregation.minimum_sites is not None:
@@ -211,7 +261,7 @@ class Study(Part):
         """Shares needed to unmask: the study's, or the smallest its profile allows."""
         if self.aggregation.threshold is not None:
             return self.aggregation.threshold
-        sites, collusion = len(self.sites), self.aggregation.tolerated_collusion
+        sites, collusion = self.group_size, self.aggregation.tolerated_collusion
         if self.aggregation.profile == "malicious":
             return max((sites + collusion) // 2 + 1, collusion + 1)
         return max(sites // 2 + 1, collusion + 1)

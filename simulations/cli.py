@@ -21,9 +21,10 @@ from simulations.console import (
     show_comparison,
     show_plan,
     show_result,
+    show_sum_plan,
 )
 from simulations.doctor import checkup
-from simulations.planning import choices
+from simulations.planning import choices, sum_plan
 from simulations.privacy_audit import audit_study
 from simulations.run import Show
 from simulations.simulate import simulate
@@ -88,12 +89,17 @@ def plan(
     epsilon: Annotated[list[float] | None, typer.Option(help="Budgets; 8, 3, 1.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Show what privacy would cost in noise, before anyone spends anything."""
+    """Show who shares masks and what privacy would cost, before anyone spends anything."""
     loaded = load_study(study)
     found = choices(loaded, patients=patients, epsilons=tuple(epsilon or ()))
     if as_json:
-        console.print_json(json.dumps([asdict(choice) for choice in found]))
+        told = {
+            "secure_sum": asdict(sum_plan(loaded)),
+            "choices": [asdict(choice) for choice in found],
+        }
+        console.print_json(json.dumps(told))
         return
+    show_sum_plan(sum_plan(loaded))
     show_plan(loaded, found, patients)
 
 

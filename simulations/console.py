@@ -9,7 +9,7 @@ from rich.table import Table
 
 from shared.privacy import plan
 from shared.study import Study
-from simulations.planning import Choice
+from simulations.planning import Choice, SumPlan
 from simulations.records import bytes_up
 
 console = Console(highlight=False)
@@ -33,10 +33,11 @@ def announce(study: Study) -> None:
             f"{study.privacy.delta:g}, noise multiplier "
             f"{costs.training_round.noise_multiplier:.2f}, kept by a ledger at each site."
         )
-    tolerated = len(study.sites) - study.minimum_sites
+    groups = study.aggregation.groups
     lines.append(
         f"Only masked updates leave a site; a sum opens with {study.minimum_sites} of "
-        f"{len(study.sites)} sites ({tolerated} may fail)."
+        f"{study.group_size} sites ({study.dropouts_tolerated} may fail)"
+        + (f", in each of {groups} groups." if groups > 1 else ".")
     )
     console.print(Panel("\n".join(lines), expand=False))
 
@@ -129,6 +130,21 @@ def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path
         f"Federated without privacy keeps {100 * federated / pooled:.1f} % of pooled AUROC."
     )
     console.print(f"record  {out / 'compare.json'}", markup=False, soft_wrap=True)
+
+
+def show_sum_plan(found: SumPlan) -> None:
+    """Print who shares masks with how many, and how many sites may fail."""
+    everyone = found.neighbours == found.sites - 1
+    console.print(
+        (f"{found.groups} secure sums, each of" if found.groups > 1 else "One secure sum of")
+        + f" {found.sites} sites; opened with {found.minimum_sites} or more. Each site shares "
+        f"masks with {'all others' if everyone else f'{found.neighbours} neighbours'}; "
+        f"{found.sharing_threshold} shares open a secret."
+    )
+    for failed, probability in found.void_probability.items():
+        console.print(
+            f"  {failed} sites failing at random void a round with p <= {probability:.1e}"
+        )
 
 
 def show_plan(study: Study, found: list[Choice], patients: int) -> None:

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from shared.distributed import noise_share
+from shared.mask_graph import sharing_threshold, void_probability
 from shared.model import build_model
 from shared.privacy import plan
 from shared.study import Study, with_changes
@@ -18,6 +19,9 @@ from shared.weights import parameter_count
 
 EPSILONS = (8.0, 3.0, 1.0)
 ROUND_FACTORS = (0.5, 1.0, 2.0)
+DROPOUT_PARTS = (0.05, 0.1, 0.2, 0.3)
+MEDIAN_DEVIATION = math.sqrt(math.pi / 2)
+"""Standard deviation of the median of many Gaussians over that of their mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,49 @@ class Choice:
     step_noise: float
     step_signal_to_noise: float
     study_signal_to_noise: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumPlan:
+    """What each secure sum of a study rests on.
+
+    Attributes:
+        groups: sums a round; ``sites`` in each.
+        neighbours: other sites with which each shares masks.
+        threshold: sites that must agree to a sum.
+        sharing_threshold: shares that open a secret.
+        minimum_sites: fewest survivors whose sum is opened.
+        void_probability: by number of sites that fail at random, a bound on the probability that a
+            round is void though ``minimum_sites`` survive; empty when everyone is a neighbour.
+    """
+
+    groups: int
+    sites: int
+    neighbours: int
+    threshold: int
+    sharing_threshold: int
+    minimum_sites: int
+    void_probability: dict[int, float]
+
+
+def sum_plan(study: Study) -> SumPlan:
+    """Return what the study's secure sums rest on."""
+    sites, degree, collusion = study.group_size, study.degree, study.aggregation.tolerated_collusion
+    sparse = degree < sites - 1
+    failing = sorted({math.ceil(part * sites) for part in DROPOUT_PARTS}) if sparse else []
+    return SumPlan(
+        groups=study.aggregation.groups,
+        sites=sites,
+        neighbours=degree,
+        threshold=study.threshold,
+        sharing_threshold=sharing_threshold(degree, collusion) if sparse else study.threshold,
+        minimum_sites=study.minimum_sites,
+        void_probability={
+            failed: void_probability(sites, degree, collusion, failed)
+            for failed in failing
+            if failed <= study.dropouts_tolerated
+        },
+    )
 
 
 def choices(study: Study, *, patients: int, epsilons: tuple[float, ...] = ()) -> list[Choice]:
@@ -79,6 +126,8 @@ def _choice(study: Study, patients: int, parameters: int) -> Choice:
     if study.privacy.mode == "distributed":
         share = noise_share(study, parameters)
         total = math.sqrt(sites * share.variance) / share.scale / study.privacy.clip_norm
+        if study.aggregation.groups > 1:
+            total *= MEDIAN_DEVIATION
         step_noise = total / (expected * sites)
     ratio = 1.0 / (step_noise * math.sqrt(parameters))
     return Choice(

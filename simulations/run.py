@@ -24,7 +24,7 @@ from server.study_run import RoundResult, RunState, run_study
 from shared.errors import SettingsError
 from shared.model import build_model
 from shared.privacy import plan
-from shared.round_contents import Purpose, sum_parameters
+from shared.round_contents import Purpose, group_parameters
 from shared.study import Study
 from shared.transcript import digest
 from shared.variables import feature_names
@@ -138,7 +138,7 @@ class Federation:
         return self._states[site].ledger
 
     def _rounds(self, sites: Sites, checkpoint: Checkpoint) -> Iterator[RoundResult]:
-        parameters = sum_parameters(self._study, self._roster, checkpoint.run_id)
+        parameters = group_parameters(self._study, self._roster, checkpoint.run_id)
         return run_study(self._study, parameters, sites, checkpoint.state)
 
     def _serve(self, coordinate: Callable[[Sites], None]) -> None:

@@ -25,7 +25,7 @@ from shared.errors import AuditError
 from shared.keys import IdentityKey, Roster
 from shared.messages import Action, Refusal
 from shared.model import build_model
-from shared.round_contents import sum_parameters
+from shared.round_contents import group_parameters
 from shared.study import Study, parse_study, with_changes
 from shared.variables import feature_names
 from shared.weights import to_vector
@@ -112,7 +112,7 @@ def coordinator_log(folder: Path) -> AuditLog:
 
 def run(sites: SessionSites, log: AuditLog, study: Study = STUDY) -> list[RoundResult]:
     """What the coordinator does: show its head, close each round in its log, anchor the sites."""
-    parameters = sum_parameters(study, ROSTER, RUN)
+    parameters = group_parameters(study, ROSTER, RUN)
     model = build_model(study, len(feature_names(study)), seed=study.seed)
     state = RunState(server=start(to_vector(model)))
     anchors, results = Anchors(log), []
@@ -123,7 +123,7 @@ def run(sites: SessionSites, log: AuditLog, study: Study = STUDY) -> list[RoundR
         log.append(
             RoundClosed(
                 study_digest=study.digest,
-                study_hash=parameters.study_hash,
+                study_hash=parameters[0].study_hash,
                 round=result.number,
                 purpose=result.purpose.value,
                 survivors=result.survivors,
@@ -189,7 +189,7 @@ def test_what_cannot_be_recorded_does_not_leave(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(
         AuditLog, "append", lambda *_: (_ for _ in ()).throw(AuditError("the disk is full"))
     )
-    parameters = sum_parameters(STUDY, ROSTER, RUN)
+    parameters = group_parameters(STUDY, ROSTER, RUN)
     model = build_model(STUDY, len(feature_names(STUDY)), seed=0)
     rounds = run_study(
         STUDY,
@@ -213,7 +213,7 @@ def test_a_forged_coordinator_head_is_noted_and_logged_and_the_round_goes_on(
     forged = replace(head, number=7).to_bytes()
     study_rounds = run_study(
         STUDY,
-        sum_parameters(STUDY, ROSTER, RUN),
+        group_parameters(STUDY, ROSTER, RUN),
         sites,
         RunState(server=start(to_vector(build_model(STUDY, len(feature_names(STUDY)), seed=0)))),
         audit_head=lambda: forged,

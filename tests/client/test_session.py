@@ -76,7 +76,7 @@ def session(
 
 
 def channel_request(study: Study = STUDY, roster: Roster = ROSTER) -> bytes:
-    parameters = sum_parameters(study, roster, RUN)
+    parameters = sum_parameters(study, roster, RUN, site="a")
     return ChannelRequest(
         study_digest=study.digest, run_id=RUN, study_hash=parameters.study_hash
     ).to_bytes()

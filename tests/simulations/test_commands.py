@@ -293,8 +293,9 @@ def test_the_ledger_of_a_run_can_be_read(run, study: Path, data: Path, tmp_path:
 
 
 def test_plan_shows_the_cost_before_anything_is_spent(run, study: Path) -> None:
-    rows = json.loads(run("simulations", "plan", study, "--patients", "500", "--json").stdout)
-    assert {row["epsilon"] for row in rows} == {8.0, 3.0, 1.0}
+    told = json.loads(run("simulations", "plan", study, "--patients", "500", "--json").stdout)
+    assert {row["epsilon"] for row in told["choices"]} == {8.0, 3.0, 1.0}
+    assert told["secure_sum"]["neighbours"] == told["secure_sum"]["sites"] - 1
     shown = run("simulations", "plan", study, "--epsilon", "2")
     assert "Nothing was spent" in " ".join(shown.stdout.split())
 

@@ -286,3 +286,21 @@ def test_site_folders_and_keys_are_readable_by_their_owner_only(
         assert folder.stat().st_mode & 0o777 == 0o700
         for file in folder.iterdir():
             assert file.stat().st_mode & 0o077 == 0, file.name
+
+
+def test_groups_of_sites_train_by_their_median_and_one_group_may_fail(
+    test_cohort: HeldOut, tmp_path: Path
+) -> None:
+    text = TEXT.replace(
+        'sites = ["north", "east", "south", "west"]',
+        "sites = [" + ", ".join(f'"hospital-{i}"' for i in range(1, 10)) + "]",
+    ).replace("[aggregation]", "[aggregation]\ngroups = 3\ntolerated_collusion = 0")
+    grouped = parse_study(text)
+    lost = Fault(
+        site="hospital-5", message_type="query.update", occurrence=2, kind=FaultKind.LOSE_REPLY
+    )
+    finished, records = train(grouped, test_cohort, tmp_path, faults=(lost,))
+    assert [len(record["sites"]) for record in records] == [9, 9, 6, 9, 9]
+    assert set(records[2]["refusals"]) == {"hospital-4", "hospital-5", "hospital-6"}
+    assert finished.state.finished
+    assert np.isfinite(finished.state.server.weights_D).all()

@@ -8,7 +8,7 @@ from shared.privacy import plan
 from shared.study import Study, parse_study, with_changes
 from shared.variables import feature_names
 from shared.weights import parameter_count
-from simulations.planning import choices
+from simulations.planning import choices, sum_plan
 
 STUDY = parse_study("""
 name = "planned"
@@ -61,3 +61,25 @@ def test_less_epsilon_and_more_rounds_cost_more_noise_and_more_patients_less() -
 def test_a_study_without_privacy_is_planned_as_if_it_had_it() -> None:
     plain = with_changes(STUDY, privacy={"mode": "none"})
     assert choices(plain, patients=500, epsilons=(2.0,))[0].epsilon == 2.0
+
+
+def test_the_plan_of_a_large_study_tells_its_neighbours_and_how_often_rounds_are_void() -> None:
+    names = tuple(f"s{i}" for i in range(250))
+    large = sum_plan(with_changes(STUDY, study={"sites": names}, privacy={"mode": "none"}))
+    assert large.neighbours == 62
+    assert large.sharing_threshold == 33
+    assert list(large.void_probability) == [13, 25, 50, 75]
+    assert large.void_probability[13] < large.void_probability[50] < 1e-6
+    small = sum_plan(STUDY)
+    assert small.neighbours == 3
+    assert small.void_probability == {}
+
+
+def test_a_median_of_groups_is_noisier_than_a_mean() -> None:
+    sites = tuple("abcdefghi")
+    study = with_changes(STUDY, study={"sites": sites}, privacy={"mode": "distributed"})
+    grouped = with_changes(study, aggregation={"groups": 3})
+    whole = choices(study, patients=500, epsilons=(8.0,))[0]
+    median = choices(grouped, patients=500, epsilons=(8.0,))[0]
+    assert median.noise_multiplier == whole.noise_multiplier
+    assert median.step_noise > whole.step_noise * 1.25
