@@ -143,7 +143,10 @@ class StudyProcess:
     ) -> None:
         """Put the round on disk: audit, then checkpoint, then the record for people."""
         identities = dict(self._submitted.roster.members)
-        for wrong in self._anchors.record(result.audit_heads, identities).values():
+        found = self._anchors.record(
+            result.audit_heads, identities, study_digest=self._submitted.digest
+        )
+        for wrong in found.values():
             log.warning("%s", wrong)
         weights = result.state.server.weights_D.astype("<f4").tobytes()
         self._audit.append(
