@@ -32,13 +32,15 @@ class RoundAudit:
         self._audit, self._anchors = audit, Anchors(audit)
         self._identities = {COORDINATOR: coordinator}
 
-    def begin(self, asked: RoundConfiguration) -> None:
+    def begin(self, study: Study, asked: RoundConfiguration) -> None:
         """Note the coordinator's head, as every site of the round was shown it.
 
         Raises:
             AuditError: it could not be recorded.
         """
-        wrong = self._anchors.record({COORDINATOR: asked.audit_head}, self._identities)
+        wrong = self._anchors.record(
+            {COORDINATOR: asked.audit_head}, self._identities, study_digest=study.digest
+        )
         for sentence in wrong.values():
             log.warning("%s", sentence)
 

@@ -162,7 +162,7 @@ class Session:
         asked = RoundConfiguration.from_bytes(request.configuration)
         audit = self._state.audit
         if audit is not None:
-            audit.begin(asked)
+            audit.begin(self._study, asked)
         releases = self._contributor.releases(asked, request.round, request.study_hash)
         spent = [
             self._state.ledger.reserve(

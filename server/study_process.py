@@ -8,6 +8,7 @@ import json
 import logging
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from shared.privacy import plan
 from shared.round_contents import group_parameters
 from shared.study import Study, parse_study
 from shared.sum_parameters import SumParameters
-from shared.transcript import sha256
+from shared.transcript import digest, sha256
 from shared.variables import feature_names
 from shared.weights import to_vector
 
@@ -41,7 +42,8 @@ POLL_S = 0.01
 ASK_READY_S = 30.0
 ASK_AGAIN_S = 2.0
 
-Groups = tuple[SumParameters, ...]
+Groups = Sequence[SumParameters]
+
 log = logging.getLogger(__name__)
 
 
@@ -139,21 +141,23 @@ class StudyProcess:
     ) -> None:
         """Put the round on disk: audit, then checkpoint, then the record for people."""
         identities = dict(self._submitted.roster.members)
-        for wrong in self._anchors.record(result.audit_heads, identities).values():
+        found = self._anchors.record(
+            result.audit_heads, identities, study_digest=self._submitted.digest
+        )
+        for wrong in found.values():
             log.warning("%s", wrong)
         weights = result.state.server.weights_D.astype("<f4").tobytes()
-        for group in groups:
-            self._audit.append(
-                RoundClosed(
-                    study_digest=self._submitted.digest,
-                    study_hash=group.study_hash,
-                    round=result.number,
-                    purpose=result.purpose.value,
-                    survivors=tuple(s for s in result.survivors if s in group.roster),
-                    model_digest=sha256(weights),
-                    void=None if result.void is None else result.void[:1000],
-                )
+        self._audit.append(
+            RoundClosed(
+                study_digest=self._submitted.digest,
+                study_hash=_run_hash(groups),
+                round=result.number,
+                purpose=result.purpose.value,
+                survivors=result.survivors,
+                model_digest=sha256(weights),
+                void=None if result.void is None else result.void[:1000],
             )
+        )
         save_checkpoint(self._place, checkpoint)
         with (self._place / RECORDS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
@@ -165,9 +169,8 @@ class StudyProcess:
         while self._wanted is Wanted.RUN:
             ready, refusals = _ready(sites, groups)
             waited = time.monotonic() - began
-            missing = sorted({site for group in groups for site in group.roster} - ready)
-            enough = all(len(ready & set(g.roster)) >= g.minimum_sites for g in groups)
-            if not missing or (enough and waited >= patience_s):
+            missing = sorted(set(self._submitted.roster) - ready)
+            if not missing or (_enough(groups, ready) and waited >= patience_s):
                 return True
             told = "; ".join(f"{site}: {refusals.get(site, 'not there')}" for site in missing)
             self._register.note(self._submitted.digest, State.WAITING, f"waiting for {told}")
@@ -226,8 +229,22 @@ def round_record(study: Study, result: RoundResult) -> dict[str, Any]:
     }
 
 
+def _run_hash(groups: Groups) -> bytes:
+    """What the audit log names a run by: its study hash, or a digest of its groups' hashes."""
+    if len(groups) == 1:
+        return groups[0].study_hash
+    return digest("groups", *(group.study_hash for group in groups))
+
+
+def _enough(groups: Groups, ready: set[str]) -> bool:
+    """Whether more than half of the groups have the sites that a sum needs."""
+    able = [len(ready & set(group.roster)) >= group.minimum_sites for group in groups]
+    return 2 * sum(able) > len(able)
+
+
 def _ready(sites: Sites, groups: Groups) -> tuple[set[str], dict[str, str]]:
     """Return the sites that would take part now, and what the others say."""
+    book = RoundLog(clock=time.monotonic)
     requests = {
         site: ChannelRequest(
             study_digest=group.study_digest, run_id=group.run_id, study_hash=group.study_hash
@@ -235,7 +252,6 @@ def _ready(sites: Sites, groups: Groups) -> tuple[set[str], dict[str, str]]:
         for group in groups
         for site in group.roster
     }
-    book = RoundLog(clock=time.monotonic)
     replies = ask(sites, Action.CHANNEL, requests, ChannelKey, book, timeout_s=ASK_READY_S)
     return {site for site, _ in replies}, book.refusals
 

@@ -144,10 +144,14 @@ class ConfigurationChanged(AuditEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSeen(AuditEvent):
-    """How far the other side's log had come, with its signature: our anchor for their log."""
+    """How far the other side's log had come, with its signature: our anchor for their log.
+
+    ``study_digest`` is of the study in whose round it was shown.
+    """
 
     kind = "head-seen"
     peer: str
+    study_digest: bytes
     number: int
     digest: bytes
     signature: bytes
@@ -159,6 +163,7 @@ class Diverged(AuditEvent):
 
     kind = "diverged"
     peer: str
+    study_digest: bytes
     known_number: int
     known_digest: bytes
     shown_number: int

@@ -49,10 +49,14 @@ class AuditHead(Message):
                 "identity"
             )
 
-    def as_event(self) -> HeadSeen:
-        """The entry that anchors this head in one's own log."""
+    def as_event(self, study_digest: bytes) -> HeadSeen:
+        """The entry that anchors this head, shown in a round of that study, in one's own log."""
         return HeadSeen(
-            peer=self.owner, number=self.number, digest=self.digest, signature=self.signature
+            peer=self.owner,
+            study_digest=study_digest,
+            number=self.number,
+            digest=self.digest,
+            signature=self.signature,
         )
 
 

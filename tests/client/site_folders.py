@@ -57,6 +57,9 @@ def released(round: int, epsilon: float | None = 1.0) -> Released:
 def exchange(site: AuditLog, coordinator: AuditLog) -> None:
     """One round: both show their heads, both record the other's."""
     keys = {"coordinator": COORDINATOR.public, site.owner: site._key.public}
-    assert Anchors(site).record({"coordinator": coordinator.head().to_bytes()}, keys) == {}
+    assert (
+        Anchors(site).record({"coordinator": coordinator.head().to_bytes()}, keys, study_digest=RUN)
+        == {}
+    )
     head = site.append(released(1, None))
-    assert Anchors(coordinator).record({site.owner: head.to_bytes()}, keys) == {}
+    assert Anchors(coordinator).record({site.owner: head.to_bytes()}, keys, study_digest=RUN) == {}

@@ -38,8 +38,8 @@ def made(tmp_path_factory) -> CoordinatorFolder:
     site = AuditLog(path.parent / "north.jsonl", owner="north", key=SITE, version="0.1.0")
     anchors = Anchors(site)
     identities = {"north": SITE.public, "coordinator": folder.identity().public}
-    anchors.record({"coordinator": log.head().to_bytes()}, identities)
-    Anchors(log).record({"north": site.head().to_bytes()}, identities)
+    anchors.record({"coordinator": log.head().to_bytes()}, identities, study_digest=bytes(32))
+    Anchors(log).record({"north": site.head().to_bytes()}, identities, study_digest=bytes(32))
     return folder
 
 

@@ -21,6 +21,7 @@ KEY = IdentityKey.from_seed(b"a" * 32)
 PEER = IdentityKey.from_seed(b"p" * 32)
 THIEF = IdentityKey.from_seed(b"t" * 32)
 LINES = 8
+STUDY = bytes(32)
 
 
 def write_log(path: Path, key: IdentityKey = KEY, owner: str = "site-a", lines: int = LINES):
@@ -196,8 +197,18 @@ def two_logs(folder: Path) -> tuple[AuditLog, AuditLog]:
 def exchange(site: AuditLog, coordinator: AuditLog) -> None:
     """One round: each side records the head that the other shows."""
     identities = {"site-a": KEY.public, "coordinator": PEER.public}
-    assert Anchors(site).record({"coordinator": coordinator.head().to_bytes()}, identities) == {}
-    assert Anchors(coordinator).record({"site-a": site.head().to_bytes()}, identities) == {}
+    assert (
+        Anchors(site).record(
+            {"coordinator": coordinator.head().to_bytes()}, identities, study_digest=STUDY
+        )
+        == {}
+    )
+    assert (
+        Anchors(coordinator).record(
+            {"site-a": site.head().to_bytes()}, identities, study_digest=STUDY
+        )
+        == {}
+    )
 
 
 def test_two_logs_that_saw_each_other_grow_confirm_each_other(tmp_path):
@@ -230,12 +241,14 @@ def test_a_head_that_the_owner_did_not_sign_is_recorded_as_refused_and_is_no_evi
             "site-z": b"",
         },
         {"site-a": KEY.public},
+        study_digest=STUDY,
     )
-    assert set(wrong) == {"site-a", "site-x", "site-y"}  # site-z says that it keeps no log
-    coordinator.append(forged.as_event())  # a lying coordinator writes it down all the same
+    assert set(wrong) == {"site-a", "site-x", "site-y", "site-z"}
+    assert wrong["site-z"] == "site-z showed no audit head in this round"
+    coordinator.append(forged.as_event(STUDY))  # a lying coordinator writes it down all the same
     assert recorded_heads(coordinator.path, owner="site-a", identities=[KEY.public]) == []
     report = check_log(coordinator.path, trusted=PEER.public, owner="coordinator")
-    assert report.events == {"opened": 1, "refused": 3, "head-seen": 1}
+    assert report.events == {"opened": 1, "refused": 4, "head-seen": 1}
     assert site.head().number == 1
 
 
@@ -249,13 +262,20 @@ def test_a_log_put_back_to_an_older_state_is_noticed_at_the_next_exchange(tmp_pa
     restored = AuditLog(coordinator.path, owner="coordinator", key=PEER, version="0.1.0")
     anchors = Anchors(site)
     identities = {"coordinator": PEER.public}
-    wrong = anchors.record({"coordinator": restored.head().to_bytes()}, identities)
+    wrong = anchors.record(
+        {"coordinator": restored.head().to_bytes()}, identities, study_digest=STUDY
+    )
     assert "was cut, restored from an older backup, or written anew" in wrong["coordinator"]
     report = check_log(site.path, trusted=KEY.public, owner="site-a")
     assert (report.finding, report.diverged) == (None, (report.entries,))
     # From then on the log is compared with what it shows now, also after a restart.
     restored.append(Approved(study="s", study_digest=bytes(32), approved=True, by="dr"))
-    assert Anchors(site).record({"coordinator": restored.head().to_bytes()}, identities) == {}
+    assert (
+        Anchors(site).record(
+            {"coordinator": restored.head().to_bytes()}, identities, study_digest=STUDY
+        )
+        == {}
+    )
 
 
 def test_another_entry_of_the_same_number_is_a_divergence_and_the_same_one_is_not(tmp_path):
@@ -263,11 +283,13 @@ def test_another_entry_of_the_same_number_is_a_divergence_and_the_same_one_is_no
     anchors = Anchors(site)
     identities = {"coordinator": PEER.public}
     head = coordinator.head()
-    assert anchors.record({"coordinator": head.to_bytes()}, identities) == {}
-    assert anchors.record({"coordinator": head.to_bytes()}, identities) == {}
+    assert anchors.record({"coordinator": head.to_bytes()}, identities, study_digest=STUDY) == {}
+    assert anchors.record({"coordinator": head.to_bytes()}, identities, study_digest=STUDY) == {}
     fork = AuditHead.sign(PEER, owner="coordinator", number=head.number, digest=b"f" * 32)
-    assert anchors.record({"coordinator": fork.to_bytes()}, identities).keys() == {"coordinator"}
-    assert anchors.record({}, identities) == {}
+    assert anchors.record(
+        {"coordinator": fork.to_bytes()}, identities, study_digest=STUDY
+    ).keys() == {"coordinator"}
+    assert anchors.record({}, identities, study_digest=STUDY) == {}
 
 
 def test_readers_pass_over_lines_that_are_not_entries(tmp_path):
@@ -275,6 +297,21 @@ def test_readers_pass_over_lines_that_are_not_entries(tmp_path):
     exchange(site, coordinator)
     with coordinator.path.open("ab") as file:
         file.write(b"not an entry\n")
-    assert Anchors(coordinator).record({}, {}) == {}
+    assert Anchors(coordinator).record({}, {}, study_digest=STUDY) == {}
     assert identities_of(coordinator.path) == (PEER.public,)
     assert len(recorded_heads(coordinator.path, owner="site-a", identities=[KEY.public])) == 1
+
+
+def test_studies_that_overtake_each_other_are_no_divergence(tmp_path):
+    site, coordinator = two_logs(tmp_path)
+    identities = {"coordinator": PEER.public}
+    anchors = Anchors(site)
+    early = coordinator.head().to_bytes()
+    coordinator.append(Approved(study="s", study_digest=bytes(32), approved=True, by="dr"))
+    late = coordinator.head().to_bytes()
+    first, second = b"1" * 32, b"2" * 32
+    assert anchors.record({"coordinator": late}, identities, study_digest=first) == {}
+    assert anchors.record({"coordinator": early}, identities, study_digest=second) == {}
+    again = Anchors(site)  # a restart remembers each study's own last head
+    assert again.record({"coordinator": late}, identities, study_digest=second) == {}
+    assert again.record({"coordinator": early}, identities, study_digest=first) != {}
