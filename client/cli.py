@@ -69,8 +69,12 @@ def init(
 
 @app.command(name="enroll")
 def enroll_site(
-    token: Annotated[str, typer.Argument(help="The invitation, or - to read it from standard "
-                                         "input.", show_default=False)],
+    token: Annotated[
+        str,
+        typer.Argument(
+            help="The invitation, or - to read it from standard input.", show_default=False
+        ),
+    ],
     folder: Folder = DEFAULT_FOLDER,
 ) -> None:
     """Enrol with the coordinator that made the invitation; it works once."""
@@ -117,8 +121,9 @@ def studies(folder: Folder = DEFAULT_FOLDER) -> None:
     for offer in fetch_offers(opened):
         study, _ = offer.check(opened.enrolment().coordinator)
         known = "approved" if approvals.find(study.digest) else "not approved"
-        console.print(f"{study.name}  {study.digest.hex()[:16]}  {known}  {study.title}",
-                      markup=False)
+        console.print(
+            f"{study.name}  {study.digest.hex()[:16]}  {known}  {study.title}", markup=False
+        )
 
 
 @app.command()
@@ -167,9 +172,7 @@ def approve(
         _say(f"Roster: {roster_fingerprint(approval.roster)}; the coordinator must read the same.")
         typer.confirm("Approve this study for this hospital?", abort=True)
     open_audit(opened).append(
-        Approved(
-            study=loaded.name, study_digest=loaded.digest, approved=True, by=getpass.getuser()
-        )
+        Approved(study=loaded.name, study_digest=loaded.digest, approved=True, by=getpass.getuser())
     )
     approvals_of(opened).approve(offer)
     _say(f"Study {loaded.name} ({loaded.digest.hex()[:16]}) is approved.")

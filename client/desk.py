@@ -106,9 +106,7 @@ class Desk:
         self._last_refusal = told
         try:
             self._audit.append(
-                Refused(
-                    peer=PEER, asked=action.value, code=refusal.code, sentence=refusal.sentence
-                )
+                Refused(peer=PEER, asked=action.value, code=refusal.code, sentence=refusal.sentence)
             )
         except ConsiliumError as error:
             log.error("a refusal could not be recorded: %s", error)

@@ -24,9 +24,7 @@ def fetch_offers(folder: SiteFolder) -> list[StudyOffer]:
     """
     with connect(folder) as connection:
         listed = StudyList.from_bytes(connection.post(STUDIES_PATH, b"")).digests
-        digests = [
-            listed[at : at + DIGEST_BYTES] for at in range(0, len(listed), DIGEST_BYTES)
-        ]
+        digests = [listed[at : at + DIGEST_BYTES] for at in range(0, len(listed), DIGEST_BYTES)]
         return [_fetch(connection, digest) for digest in digests if len(digest) == DIGEST_BYTES]
 
 
@@ -56,4 +54,3 @@ def find_offer(folder: SiteFolder, named: str) -> StudyOffer:
 def _fetch(connection: Connection, digest: bytes) -> StudyOffer:
     request = StudyRequest(digest=digest).to_bytes()
     return StudyOffer.from_bytes(connection.post(STUDY_PATH, request))
-

@@ -161,9 +161,7 @@ class SiteFolder:
 
     def pin(self, enrolment: Enrolment) -> None:
         """Keep what enrolment pinned."""
-        write_atomically(
-            self.path / "coordinator.msgpack", enrolment.to_bytes(), mode=PRIVATE_FILE
-        )
+        write_atomically(self.path / "coordinator.msgpack", enrolment.to_bytes(), mode=PRIVATE_FILE)
 
     def state(self, policy: Policy, audit: RoundAudit) -> SiteState:
         """Open keys, ledger and journal."""

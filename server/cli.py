@@ -37,7 +37,9 @@ add_commands(app)
 
 Folder = Annotated[
     Path,
-    typer.Option("--folder", "-f", envvar="CONSILIUM_COORDINATOR", help="The coordinator's folder."),
+    typer.Option(
+        "--folder", "-f", envvar="CONSILIUM_COORDINATOR", help="The coordinator's folder."
+    ),
 ]
 StudyFile = Annotated[Path, typer.Argument(help="The study, a TOML file.", show_default=False)]
 StudyName = Annotated[
@@ -63,8 +65,10 @@ def check(study: StudyFile, as_json: Json = False) -> None:
 def init(
     host: Annotated[
         list[str],
-        typer.Option(help="Name or address under which sites reach this machine; the first one "
-                     "goes into invitations, all into the certificate."),
+        typer.Option(
+            help="Name or address under which sites reach this machine; the first one "
+            "goes into invitations, all into the certificate."
+        ),
     ],
     folder: Folder = DEFAULT_FOLDER,
     name: Annotated[str, typer.Option(help="Shown to hospitals.")] = "coordinator",
@@ -77,8 +81,10 @@ def init(
     open_audit(made)
     unit, container = write_service_files(made.path, port=port, user=getpass.getuser())
     _say(f"The coordinator's folder is {folder}; only this account can read it.")
-    _say(f"Its certificate is for {', '.join(host)} and ends {made.certificates.expires():%Y-%m-%d}"
-         "; 'rotate-keys' renews it.")
+    _say(
+        f"Its certificate is for {', '.join(host)} and ends {made.certificates.expires():%Y-%m-%d}"
+        "; 'rotate-keys' renews it."
+    )
     _say(f"For systemd: {unit}; for a container: {container}.")
     _say("Next: 'consilium-coordinator invite SITE' for each hospital, then 'start'.")
 
@@ -106,13 +112,17 @@ def start(
     folder: Folder = DEFAULT_FOLDER,
     patience: Annotated[
         float,
-        typer.Option(min=0, help="Seconds to wait for all sites of a study before it begins with "
-                     "as many as it needs."),
+        typer.Option(
+            min=0,
+            help="Seconds to wait for all sites of a study before it begins with "
+            "as many as it needs.",
+        ),
     ] = 600.0,
     monitor_port: Annotated[
         int,
-        typer.Option(min=0, max=65535, help="Port of 127.0.0.1 for /health and /metrics; 0 is "
-                     "none."),
+        typer.Option(
+            min=0, max=65535, help="Port of 127.0.0.1 for /health and /metrics; 0 is none."
+        ),
     ] = MONITOR_PORT,
 ) -> None:
     """Run the service and the studies until stopped; what was going on goes on."""
@@ -200,7 +210,9 @@ def rotate_keys(folder: Folder = DEFAULT_FOLDER) -> None:
 
     opened = CoordinatorFolder.open(folder)
     issue_server_certificate(opened.certificates, opened.certificates.names())
-    _say(f"The server has a new key; its certificate ends {opened.certificates.expires():%Y-%m-%d}.")
+    _say(
+        f"The server has a new key; its certificate ends {opened.certificates.expires():%Y-%m-%d}."
+    )
 
 
 @app.command(hidden=True)
@@ -248,7 +260,9 @@ def _show(folder: CoordinatorFolder, register: Register) -> None:
     sites = Table("site", "version", "last seen", title="Sites", title_justify="left")
     for site in told["sites"]:
         ago = site["seen_s_ago"]
-        seen = "never" if ago is None else "now" if ago < SEEN_LATELY_S else f"{ago / 60:.0f} min ago"
+        seen = (
+            "never" if ago is None else "now" if ago < SEEN_LATELY_S else f"{ago / 60:.0f} min ago"
+        )
         sites.add_row(site["site"], site["version"], "revoked" if site["revoked"] else seen)
     console.print(sites)
     studies = Table("study", "state", "round", "sites", "epsilon", "seconds", title="Studies",

@@ -16,7 +16,7 @@ MOST_FROM_ONE_ADDRESS = 256  # many sites may sit behind one proxy
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """A connection whose request heads are bounded in time and size, and whose number is bounded."""
+    """A connection with request heads bounded in time and size; their number is bounded, too."""
 
     open_by_address: ClassVar[Counter[str]] = Counter()
 

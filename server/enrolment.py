@@ -91,9 +91,7 @@ def submit(
         signature=identity.sign(offer_statement(text, roster)),
         now=time.time(),
     )
-    audit.append(
-        StudyChanged(study=study.name, study_digest=study.digest, state="submitted")
-    )
+    audit.append(StudyChanged(study=study.name, study_digest=study.digest, state="submitted"))
     return roster
 
 

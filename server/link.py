@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self, TypeVar, cast
 
 from flwr.app import Message, RecordDict
 from flwr.app.message import remove_content_from_message
@@ -28,8 +28,9 @@ from flwr.common.constant import (
 )
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
+from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.serverapp import Grid
-from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
+from flwr.supercore.constant import NOOP_FEDERATION_ID, NodeStatus, TaskType
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
@@ -60,11 +61,12 @@ class RunEndedError(RuntimeError):
     """This process was away for so long that its Flower run was given up."""
 
 
-def open_link(database: Path) -> LinkState:
+def open_link(database: Path) -> SqlLinkState:
     """Open the SuperLink's database, making it if it is not there (mode 0600)."""
     database.touch(mode=0o600, exist_ok=True)
     objects = ObjectStoreFactory(str(database))
-    return LinkStateFactory(str(database), NoOpFederationManager(), objects).state()
+    link = LinkStateFactory(str(database), NoOpFederationManager(), objects).state()
+    return cast(SqlLinkState, link)  # what a file path stands for
 
 
 def enrol_node(link: LinkState, name: str, node_key: bytes) -> int:
@@ -72,9 +74,7 @@ def enrol_node(link: LinkState, name: str, node_key: bytes) -> int:
     known = link.get_node_id_by_public_key(node_key)
     if known is not None:
         return known
-    return link.create_node(
-        NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, node_key, NODE_HEARTBEAT_S, name=name
-    )
+    return link.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, node_key, NODE_HEARTBEAT_S, name=name)
 
 
 def dismiss_node(link: LinkState, node_id: int) -> None:
@@ -181,7 +181,11 @@ class LinkGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Store messages for their nodes; return the identifiers to pull replies with."""
-        return [self._push(message) for message in messages]
+        return [
+            self._push(message)
+            for message in messages
+            if self._has_been_online(message.metadata.dst_node_id)
+        ]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
         """Yield the replies that are whole, each once and each read when it is reached."""
@@ -221,6 +225,11 @@ class LinkGrid(Grid):
     def _number(self) -> int:
         return int(self._run.run_id)
 
+    def _has_been_online(self, node: int) -> bool:
+        """Whether Flower would take a message for the node: it is known and was here before."""
+        known = self._link.get_node_info(node_ids=[node])
+        return bool(known) and known[0].status in (NodeStatus.ONLINE, NodeStatus.OFFLINE)
+
     def _push(self, message: Message) -> str:
         with no_object_id_recompute():
             message.metadata.__dict__["_message_id"] = message.object_id
@@ -252,7 +261,8 @@ class LinkGrid(Grid):
         except NoObjectInStoreError:
             return False
         return all(
-            self._link.get_object(self._number, node.object_id) for node in iterate_object_tree(tree)
+            self._link.get_object(self._number, node.object_id)
+            for node in iterate_object_tree(tree)
         )
 
     def _take(self, message_id: str) -> Message:

@@ -2,7 +2,7 @@
 
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
 from flwr.proto.node_pb2 import Node
-from flwr.server.superlink.linkstate import LinkState
+from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.supercore.error import FlowerError
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.superlink.servicer.fleet import fleet_handlers
@@ -19,7 +19,7 @@ class LinkParcels:
         link: the database's state.
     """
 
-    def __init__(self, link: LinkState) -> None:
+    def __init__(self, link: SqlLinkState) -> None:
         self._link = link
 
     def fetch(self, node_id: int) -> bytes:
@@ -71,6 +71,11 @@ class LinkParcels:
             raise ProtocolError(
                 f"the reply is not wanted any more ({type(error).__name__}); its run has ended"
             ) from None
+        return b""
+
+    def leave(self, node_id: int) -> bytes:
+        """Set the node offline, so that nobody waits for it; one that is so already stays so."""
+        self._link.deactivate_node(node_id)
         return b""
 
     def senders(self, body: bytes) -> set[int]:

@@ -127,9 +127,7 @@ class Register:
         """
         with self._transaction() as connection:
             if self._active(connection, site):
-                raise SettingsError(
-                    f"site {site} is enrolled; revoke it first if it lost its keys"
-                )
+                raise SettingsError(f"site {site} is enrolled; revoke it first if it lost its keys")
             connection.execute(
                 "INSERT OR REPLACE INTO invitations VALUES (?, ?, ?, NULL)",
                 (site, _digest(secret), expires),
@@ -146,7 +144,9 @@ class Register:
             ).fetchone()
         if row is None or not hmac.compare_digest(row[0], _digest(secret)):
             return False
-        return row[2] == _digest(node_key) if row[2] is not None else now < row[1]
+        if row[2] is not None:
+            return hmac.compare_digest(row[2], _digest(node_key))
+        return bool(now < row[1])
 
     def enrol(
         self, site: str, *, identity: bytes, node_key: bytes, node_id: int, version: str, now: float

@@ -108,8 +108,8 @@ def run_study(
 ) -> Iterator[RoundResult]:
     """Run the study from ``state`` to its end; yield the result of every round.
 
-    ``parameters`` are of the secure sum of each group of sites; ``audit_head`` gives the coordinator's audit head as it is when a
-    round begins, encoded.
+    ``parameters`` are of the secure sum of each group of sites; ``audit_head`` gives the
+    coordinator's audit head as it is when a round begins, encoded.
 
     A void round is skipped and counts as one of the study's rounds: sites may have charged it, and
     asking again for the same update could reveal one site's share of it.

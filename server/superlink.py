@@ -9,7 +9,7 @@ import socket
 import ssl
 
 import uvicorn
-from flwr.server.superlink.linkstate import LinkState
+from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
 from flwr.superlink.main import create_app
@@ -78,7 +78,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _application(folder: CoordinatorFolder, link: LinkState, mail: Mailroom) -> Application:
+def _application(folder: CoordinatorFolder, link: SqlLinkState, mail: Mailroom) -> Application:
     """Flower's application behind the gate."""
     register, identity = folder.register(), folder.identity()
     audit = open_audit(folder)

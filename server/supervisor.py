@@ -186,9 +186,9 @@ class Supervisor:
                 del self._studies[study.digest]
         for study in self._register.studies():
             asked = _ASKED_FOR.get(study.wanted)
-            if asked and study.open and study.state is not asked:
-                if study.digest not in self._studies:  # no process that could say so itself
-                    self._register.note(study.digest, asked)
+            silent = study.digest not in self._studies  # no process that could say so itself
+            if asked and study.open and study.state is not asked and silent:
+                self._register.note(study.digest, asked)
 
     def _command(self, *words: str) -> list[str]:
         return [

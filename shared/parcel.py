@@ -16,6 +16,7 @@ LARGEST_PARCEL = 7 << 20
 MOST_PARTS = 1024
 FETCH_PATH = "/consilium/v1/fetch"
 HAND_IN_PATH = "/consilium/v1/hand-in"
+LEAVE_PATH = "/consilium/v1/leave"
 
 
 def pack_parcel(head: bytes, parts: Mapping[str, bytes]) -> bytes:
@@ -40,7 +41,7 @@ def unpack_parcel(body: bytes) -> tuple[bytes, dict[str, bytes]]:
             max_bin_len=len(body),
         )
         head, pairs = plain
-        parts = {name: part for name, part in pairs}
+        parts = dict(pairs)
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError):
         raise MessageError(f"{len(body)} bytes received are not a parcel") from None
     well = isinstance(head, bytes) and all(

@@ -118,7 +118,9 @@ class Federation:
     root: Path
     records: Path
     port: int = field(default_factory=free_port)
-    sites: Mapping[str, int] = field(default_factory=lambda: {s: n + 1 for n, s in enumerate(SITES)})
+    sites: Mapping[str, int] = field(
+        default_factory=lambda: {s: n + 1 for n, s in enumerate(SITES)}
+    )
     policy: str = POLICY
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     environments: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -202,7 +204,11 @@ class Federation:
         """Do all of the above without processes: folders, enrolment, studies, approvals."""
         settings = Settings(name="tests", host="127.0.0.1", port=self.port, listen="127.0.0.1")
         folder = CoordinatorFolder.make(self.coordinator, settings, ("127.0.0.1",))
-        link, register, audit = open_link(folder.link_database), folder.register(), open_audit(folder)
+        link, register, audit = (
+            open_link(folder.link_database),
+            folder.register(),
+            open_audit(folder),
+        )
         desk = FrontDesk(
             register=register,
             identity=folder.identity(),
