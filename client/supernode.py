@@ -46,8 +46,8 @@ from shared.errors import AuthenticationError, ConsiliumError, ProtocolError, Un
 from shared.parcel import (
     FETCH_PATH,
     HAND_IN_PATH,
-    LEAVE_PATH,
     LARGEST_PARCEL,
+    LEAVE_PATH,
     MOST_PARTS,
     pack_parcel,
     unpack_parcel,

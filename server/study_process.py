@@ -64,6 +64,7 @@ def run_submitted(
     """
     if parent is not None:
         exit_with_parent(parent)
+    logging.getLogger("flwr").handlers.clear()  # it would tell everything twice
     register = folder.register()
     submitted = register.study(digest.hex())
     place = folder.study(digest)
