@@ -18,7 +18,6 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import (
-    DeactivateNodeRequest,
     PullMessagesResponse,
     PushMessagesRequest,
     PushMessagesResponse,
@@ -48,6 +47,7 @@ from shared.parcel import (
     FETCH_PATH,
     HAND_IN_PATH,
     LARGEST_PARCEL,
+    LEAVE_PATH,
     MOST_PARTS,
     pack_parcel,
     unpack_parcel,
@@ -267,14 +267,11 @@ class SiteNode:
         )
 
     def _say_goodbye(self) -> None:
-        """Be offline at once; a node that is so already is refused, which is as good."""
+        """Be offline at once, so that the coordinator does not wait for answers."""
         try:
-            request = DeactivateNodeRequest(node_id=self._node.node_id)
-            self._fleet("deactivate-node", request, timeout_s=HEARTBEAT_S)
-        except (UnreachableError, ProtocolError) as error:
-            if isinstance(error, AuthenticationError):
-                raise
-            log.debug("not deactivated: %s", error)
+            self._connection.post(LEAVE_PATH, b"", timeout_s=HEARTBEAT_S)
+        except UnreachableError as error:
+            log.debug("could not say goodbye: %s", error)
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S * random.uniform(0.8, 1.0)):  # noqa: S311 - a pause

@@ -10,13 +10,14 @@ from typing import Any, ClassVar
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_TIMEOUT_S = 10.0
+REFUSED_STAYS_S = 0.2  # so that the answer can be read
 LARGEST_HEAD = 32 << 10
 MOST_CONNECTIONS = 2048
 MOST_FROM_ONE_ADDRESS = 256  # many sites may sit behind one proxy
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """A connection whose heads are bounded in time and size, and whose number is bounded."""
+    """A connection with request heads bounded in time and size; their number is bounded, too."""
 
     open_by_address: ClassVar[Counter[str]] = Counter()
 
@@ -64,6 +65,13 @@ class BoundedConnection(HttpToolsProtocol):
         """A request's head has arrived."""
         self._head_arrived()
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer before the body has arrived is a refusal: take no more of it."""
+        super().on_response_complete()
+        if self.cycle.more_body:
+            self.transport.pause_reading()
+            self.loop.call_later(REFUSED_STAYS_S, self.transport.abort)
 
     def _expect_head(self) -> None:
         self._head_bytes = 0

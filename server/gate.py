@@ -23,7 +23,7 @@ from shared.audit_events import Refused
 from shared.enrolment import ENROL_PATH, HELLO_PATH, STUDIES_PATH, STUDY_PATH, VERSION_HEADER
 from shared.errors import AuthenticationError, ConsiliumError, MessageError
 from shared.negotiation import disagreement
-from shared.parcel import FETCH_PATH, HAND_IN_PATH
+from shared.parcel import FETCH_PATH, HAND_IN_PATH, LEAVE_PATH
 from shared.version import VERSION
 
 LARGEST_BODY = 8 << 20  # Flower parts arrays into chunks of 5 MiB
@@ -40,11 +40,10 @@ FLEET = frozenset(
         "/v1/fleet/pull-object",
         "/v1/fleet/confirm-message-received",
         "/v1/fleet/send-node-heartbeat",
-        "/v1/fleet/deactivate-node",
     }
 )
 
-OURS = frozenset({FETCH_PATH, HAND_IN_PATH, STUDIES_PATH, STUDY_PATH})
+OURS = frozenset({FETCH_PATH, HAND_IN_PATH, LEAVE_PATH, STUDIES_PATH, STUDY_PATH})
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -62,6 +61,9 @@ class Parcels(Protocol):
 
     def hand_in(self, node_id: int, body: bytes) -> bytes:
         """Take a node's reply."""
+
+    def leave(self, node_id: int) -> bytes:
+        """The node is offline from now on, until its next heartbeat."""
 
     def senders(self, body: bytes) -> set[int]:
         """The nodes that a body of Flower's push-messages says its replies are from."""
@@ -135,6 +137,8 @@ class Gate:
             await self._fetch(send, member)
         elif path == HAND_IN_PATH:
             await self._answer(send, lambda: self._parcels.hand_in(member.node_id, body))
+        elif path == LEAVE_PATH:
+            await self._answer(send, lambda: self._parcels.leave(member.node_id))
         elif path == STUDIES_PATH:
             await self._answer(send, lambda: self._desk.list_studies(member))
         else:

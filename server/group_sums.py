@@ -71,11 +71,6 @@ class GroupTotals:
         """By site, bytes it was sent."""
         return {site: count for total in self.totals for site, count in total.bytes_down.items()}
 
-    @property
-    def audit_heads(self) -> dict[str, bytes]:
-        """By survivor, the audit head that came with its update."""
-        return {site: head for total in self.totals for site, head in total.audit_heads.items()}
-
 
 class GroupSums:
     """Secure sums of the groups of one run.

@@ -27,10 +27,10 @@ from flwr.common.constant import (
     SubStatus,
 )
 from flwr.proto.node_pb2 import NodeInfo
-from flwr.server.superlink.linkstate import LinkStateFactory
+from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.serverapp import Grid
-from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
+from flwr.supercore.constant import NOOP_FEDERATION_ID, NodeStatus, TaskType
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
@@ -65,11 +65,11 @@ def open_link(database: Path) -> SqlLinkState:
     """Open the SuperLink's database, making it if it is not there (mode 0600)."""
     database.touch(mode=0o600, exist_ok=True)
     objects = ObjectStoreFactory(str(database))
-    state = LinkStateFactory(str(database), NoOpFederationManager(), objects).state()
-    return cast(SqlLinkState, state)  # what the factory makes for a file
+    link = LinkStateFactory(str(database), NoOpFederationManager(), objects).state()
+    return cast(SqlLinkState, link)  # what a file path stands for
 
 
-def enrol_node(link: SqlLinkState, name: str, node_key: bytes) -> int:
+def enrol_node(link: LinkState, name: str, node_key: bytes) -> int:
     """Register a node's public key (PEM); return its identifier, the same when asked again."""
     known = link.get_node_id_by_public_key(node_key)
     if known is not None:
@@ -77,7 +77,7 @@ def enrol_node(link: SqlLinkState, name: str, node_key: bytes) -> int:
     return link.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, node_key, NODE_HEARTBEAT_S, name=name)
 
 
-def dismiss_node(link: SqlLinkState, node_id: int) -> None:
+def dismiss_node(link: LinkState, node_id: int) -> None:
     """Unregister a node: Flower refuses its key from now on; a second time changes nothing."""
     with contextlib.suppress(ValueError):
         link.delete_node(NOOP_FLWR_AID, node_id)
@@ -181,7 +181,11 @@ class LinkGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Store messages for their nodes; return the identifiers to pull replies with."""
-        return [self._push(message) for message in messages]
+        return [
+            self._push(message)
+            for message in messages
+            if self._has_been_online(message.metadata.dst_node_id)
+        ]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
         """Yield the replies that are whole, each once and each read when it is reached."""
@@ -220,6 +224,11 @@ class LinkGrid(Grid):
     @property
     def _number(self) -> int:
         return int(self._run.run_id)
+
+    def _has_been_online(self, node: int) -> bool:
+        """Whether Flower would take a message for the node: it is known and was here before."""
+        known = self._link.get_node_info(node_ids=[node])
+        return bool(known) and known[0].status in (NodeStatus.ONLINE, NodeStatus.OFFLINE)
 
     def _push(self, message: Message) -> str:
         with no_object_id_recompute():

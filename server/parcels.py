@@ -73,6 +73,11 @@ class LinkParcels:
             ) from None
         return b""
 
+    def leave(self, node_id: int) -> bytes:
+        """Set the node offline, so that nobody waits for it; one that is so already stays so."""
+        self._link.deactivate_node(node_id)
+        return b""
+
     def senders(self, body: bytes) -> set[int]:
         """Return the nodes that a body of push-messages says its replies are from.
 

@@ -144,7 +144,9 @@ class Register:
             ).fetchone()
         if row is None or not hmac.compare_digest(row[0], _digest(secret)):
             return False
-        return bool(row[2] == _digest(node_key) if row[2] is not None else now < row[1])
+        if row[2] is not None:
+            return hmac.compare_digest(row[2], _digest(node_key))
+        return bool(now < row[1])
 
     def enrol(
         self, site: str, *, identity: bytes, node_key: bytes, node_id: int, version: str, now: float

@@ -40,7 +40,8 @@ from shared.weights import to_vector
 RECORDS = "rounds.jsonl"
 POLL_S = 0.01
 ASK_READY_S = 30.0
-ASK_AGAIN_S = 2.0
+ASK_AGAIN_S = 1.0
+PATIENCE_BEGUN_S = 10.0  # for all sites, once a study has begun; then enough of them do
 
 Groups = Sequence[SumParameters]
 
@@ -63,6 +64,7 @@ def run_submitted(
     """
     if parent is not None:
         exit_with_parent(parent)
+    logging.getLogger("flwr").handlers.clear()  # it would tell everything twice
     register = folder.register()
     submitted = register.study(digest.hex())
     place = folder.study(digest)
@@ -90,6 +92,8 @@ class StudyProcess:
         checkpoint = self._checkpoint()
         groups = group_parameters(self._study, self._submitted.roster, checkpoint.run_id)
         while not checkpoint.state.finished and self._wanted is Wanted.RUN:
+            if checkpoint.state.next_round > 1:
+                patience_s = min(patience_s, PATIENCE_BEGUN_S)
             if not self._wait_for_sites(sites, groups, patience_s):
                 break
             self._change(State.RUNNING)
@@ -120,8 +124,8 @@ class StudyProcess:
                     checkpoint, state=result.state, history=(*checkpoint.history, record)
                 )
                 self._close_round(groups, result, checkpoint, record)
-                if self._wanted is not Wanted.RUN:
-                    return checkpoint
+                if result.void is not None or self._wanted is not Wanted.RUN:
+                    return checkpoint  # an outage shall not use up round after round
         except RoundVoidError as error:
             log.warning("study %s: %s", self._study.name, error)
             self._register.note(self._submitted.digest, State.WAITING, str(error))

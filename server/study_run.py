@@ -108,7 +108,7 @@ def run_study(
 ) -> Iterator[RoundResult]:
     """Run the study from ``state`` to its end; yield the result of every round.
 
-    ``parameters`` are of the secure sum of each group of sites. ``audit_head`` gives the
+    ``parameters`` are of the secure sum of each group of sites; ``audit_head`` gives the
     coordinator's audit head as it is when a round begins, encoded.
 
     A void round is skipped and counts as one of the study's rounds: sites may have charged it, and

@@ -39,6 +39,7 @@ def serve(folder: CoordinatorFolder, *, parent: int | None = None) -> None:
     """
     if parent is not None:
         exit_with_parent(parent)
+    logging.getLogger("flwr").handlers.clear()  # it would tell everything twice
     settings, certificates = folder.settings, folder.certificates
     link = open_link(folder.link_database)
     mail = Mailroom(Watch(folder.link_database))

@@ -186,8 +186,8 @@ class Supervisor:
                 del self._studies[study.digest]
         for study in self._register.studies():
             asked = _ASKED_FOR.get(study.wanted)
-            running = study.digest in self._studies  # its process says so itself
-            if asked and study.open and study.state is not asked and not running:
+            silent = study.digest not in self._studies  # no process that could say so itself
+            if asked and study.open and study.state is not asked and silent:
                 self._register.note(study.digest, asked)
 
     def _command(self, *words: str) -> list[str]:

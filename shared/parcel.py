@@ -16,6 +16,7 @@ LARGEST_PARCEL = 7 << 20
 MOST_PARTS = 1024
 FETCH_PATH = "/consilium/v1/fetch"
 HAND_IN_PATH = "/consilium/v1/hand-in"
+LEAVE_PATH = "/consilium/v1/leave"
 
 
 def pack_parcel(head: bytes, parts: Mapping[str, bytes]) -> bytes:

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from client.connection import Connection
 from client.enroll import enrol_request, pin_reply
 from client.site_audit import open_audit as open_site_audit
 from client.site_folder import SiteFolder
-from client.site_line import approvals_of
+from client.site_line import approvals_of, connect
 from server.coordinator_audit import open_audit
 from server.coordinator_folder import CoordinatorFolder, Settings
 from server.enrolment import FrontDesk, invite, submit
@@ -258,6 +259,22 @@ class Federation:
             self.processes[name] = subprocess.Popen(
                 command, stdout=log, stderr=log, env=self._environment(name)
             )
+
+    def serve(self) -> None:
+        """Start the coordinator's service alone: the test plays the study's process."""
+        folder = str(self.coordinator)
+        with self.log("coordinator").open("ab") as log:
+            self.processes["coordinator"] = subprocess.Popen(
+                [sys.executable, "-m", "server", "serve", "--folder", folder],
+                stdout=log,
+                stderr=log,
+                env=self._environment("coordinator"),
+            )
+        self.wait_for(self.is_serving, "the coordinator to serve", 30)
+
+    def line(self, site: str) -> Connection:
+        """A site's line to the coordinator, for a test that plays the site."""
+        return connect(SiteFolder.open(self.site(site)))
 
     def start_all(self) -> None:
         """Start the coordinator, enrol the sites and start them."""
