@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import asdict
+from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -21,12 +22,14 @@ from simulations.console import (
     show_comparison,
     show_plan,
     show_result,
+    show_seeds,
     show_sum_plan,
 )
 from simulations.doctor import checkup
 from simulations.planning import choices, sum_plan
 from simulations.privacy_audit import audit_study
 from simulations.run import Show
+from simulations.seeds import compare_over_seeds
 from simulations.simulate import simulate
 
 app = typer.Typer(
@@ -40,6 +43,13 @@ Data = Annotated[Path | None, typer.Option(help="Folder of real records the stud
 Workers = Annotated[int, typer.Option(min=1, help="Sites that train at the same time.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Use another seed than the study's.")]
 CORES = len(os.sched_getaffinity(0))
+
+
+class PrivateMode(StrEnum):
+    """The privacy modes that keep anything private."""
+
+    SITE = "site"
+    DISTRIBUTED = "distributed"
 
 
 @app.command()
@@ -72,13 +82,35 @@ def compare(
     epsilon: Annotated[
         list[float] | None, typer.Option(help="Budgets to compare; the study's, 3 and 1.")
     ] = None,
+    mode: Annotated[
+        list[PrivateMode] | None, typer.Option(help="Privacy modes to compare; the study's own.")
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Repeat with so many seeds and print the means.")
+    ] = 1,
     workers: Workers = CORES,
     seed: Seed = None,
 ) -> None:
     """Compare local, pooled, federated, and federated private training in one table."""
     loaded = _load(study, seed)
+    modes = [one.value for one in mode or ()]
     announce(loaded)
-    table = compare_settings(loaded, data, out, epsilons=epsilon, workers=workers, watch=_watch)
+    if seeds > 1:
+        summary = compare_over_seeds(
+            loaded,
+            data,
+            out,
+            seeds=seeds,
+            epsilons=epsilon,
+            modes=modes,
+            workers=workers,
+            watch=_watch,
+        )
+        show_seeds(loaded, summary, out)
+        return
+    table = compare_settings(
+        loaded, data, out, epsilons=epsilon, workers=workers, watch=_watch, modes=modes
+    )
     show_comparison(loaded, table, out)
 
 
