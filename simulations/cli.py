@@ -26,7 +26,7 @@ from simulations.console import (
     show_sum_plan,
 )
 from simulations.doctor import checkup
-from simulations.planning import choices, sum_plan
+from simulations.planning import choices, cost_of_noise, noise_carried, sum_plan
 from simulations.privacy_audit import audit_study
 from simulations.run import Show
 from simulations.seeds import compare_over_seeds
@@ -119,20 +119,28 @@ def plan(
     study: StudyFile,
     patients: Annotated[int, typer.Option(min=1, help="Training patients at each site.")] = 1000,
     epsilon: Annotated[list[float] | None, typer.Option(help="Budgets; 8, 3, 1.")] = None,
+    noise: Annotated[
+        float | None, typer.Option(help="Also say what this noise multiplier costs.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Show who shares masks and what privacy would cost, before anyone spends anything."""
     loaded = load_study(study)
     found = choices(loaded, patients=patients, epsilons=tuple(epsilon or ()))
+    costs = {} if noise is None else cost_of_noise(loaded, noise)
     if as_json:
         told = {
             "secure_sum": asdict(sum_plan(loaded)),
             "choices": [asdict(choice) for choice in found],
+            "noise_carried": noise_carried(loaded),
+            "epsilon_of_noise": {str(rounds): epsilon for rounds, epsilon in costs.items()},
         }
         console.print_json(json.dumps(told))
         return
     show_sum_plan(sum_plan(loaded))
-    show_plan(loaded, found, patients)
+    show_plan(loaded, found, patients, noise_carried(loaded))
+    for rounds, spent in costs.items():
+        console.print(f"Noise multiplier {noise:g} for {rounds} rounds costs epsilon {spent:.2f}.")
 
 
 @app.command()

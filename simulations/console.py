@@ -177,8 +177,8 @@ def show_seeds(study: Study, summary: dict[str, Any], out: Path) -> None:
     console.print(f"record  {out / 'seeds.json'}", markup=False, soft_wrap=True)
 
 
-def show_plan(study: Study, found: list[Choice], patients: int) -> None:
-    """Print the trade-off table of a study."""
+def show_plan(study: Study, found: list[Choice], patients: int, carried: float) -> None:
+    """Print the trade-off table of a study; ``carried`` as :func:`planning.noise_carried`."""
     console.print(
         f"{study.name}, mode {study.privacy.mode}, {len(study.sites)} sites of {patients} "
         f"patients, clip norm {study.privacy.clip_norm:g}, delta {study.privacy.delta:g}"
@@ -203,6 +203,12 @@ def show_plan(study: Study, found: list[Choice], patients: int) -> None:
         "in clip norms. SNR: clip norm over the length of the noise, at best. Bold: the study as "
         "it stands. Nothing was spent."
     )
+    if study.privacy.mode == "distributed":
+        console.print(
+            f"All sites' noise has {carried:.2f} times the variance counted on: a sum opens with "
+            f"{study.minimum_sites} of {study.group_size} sites, of which "
+            f"{study.aggregation.tolerated_collusion} may collude."
+        )
 
 
 def _title(record: dict[str, Any]) -> str:
