@@ -163,7 +163,8 @@ class RecurrentModel(nn.Module):
             x_NTF, mask_NT = x_NTF[row_N, last_N], mask_NT[row_N, last_N]
         x_NTF = torch.where(mask_NT.unsqueeze(-1), x_NTF, 0.0)
         length = torch.linalg.vector_norm(x_NTF, dim=-1, keepdim=True)
-        return x_NTF * (math.sqrt(self.features) / length.clamp(min=1.0))
+        scaled: Tensor = x_NTF * (math.sqrt(self.features) / length.clamp(min=1.0))
+        return scaled
 
     def _pool(self, h_NTH: Tensor, mask_NT: Tensor, books: Bookkeeping | None) -> Tensor:
         if self.attention is not None:
