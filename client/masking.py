@@ -215,6 +215,7 @@ class SiteMasking(Secret):
             commitment=transcript.commit_self_mask(context, self.site, seed),
             share_commitments={holder: commit(holder, share) for holder, share in shares.items()},
             sealed=channels.seal("mask", state.round, context, shares),
+            audit_head=b"",
         )
 
     def agree(self, request: AgreeRequest) -> Agreement:

@@ -51,6 +51,7 @@ class SumResult:
         seconds: by phase: keys, update, agree (malicious profile), unmask, remove.
         bytes_up: by site, bytes it sent in this round.
         bytes_down: by site, bytes it was sent.
+        audit_heads: by survivor, the audit head that came with its update, as it came.
     """
 
     parts: dict[str, NDArray[np.float64]]
@@ -62,6 +63,7 @@ class SumResult:
     seconds: dict[str, float]
     bytes_up: dict[str, int]
     bytes_down: dict[str, int]
+    audit_heads: dict[str, bytes]
 
 
 @dataclass(kw_only=True)
@@ -165,6 +167,7 @@ class SecureSum:
             seconds=log.seconds,
             bytes_up=log.bytes_up,
             bytes_down=log.bytes_down,
+            audit_heads={site: head.audit_head for site, head in uploads.headers.items()},
         )
 
     # Phase 2: masked updates, added as they arrive.

@@ -5,7 +5,7 @@ The caller saves checkpoints, shows progress and decides when to stop; nothing h
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -74,6 +74,7 @@ class RoundResult:
         metrics: on the sites' validation patients, of the weights the round began with.
         bytes_up: bytes each site sent; ``bytes_down`` each received.
         seconds: time of the whole round; ``phases`` of each exchange.
+        audit_heads: by survivor, the head of its audit log as it came, not yet verified.
     """
 
     number: int
@@ -89,14 +90,26 @@ class RoundResult:
     bytes_down: dict[str, int] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    audit_heads: dict[str, bytes] = field(default_factory=dict)
+
+
+def _no_log() -> bytes:
+    """Return the audit head of a coordinator that keeps no log."""
+    return b""
 
 
 def run_study(
-    study: Study, parameters: Sequence[SumParameters], sites: Sites, state: RunState
+    study: Study,
+    parameters: Sequence[SumParameters],
+    sites: Sites,
+    state: RunState,
+    *,
+    audit_head: Callable[[], bytes] = _no_log,
 ) -> Iterator[RoundResult]:
     """Run the study from ``state`` to its end; yield the result of every round.
 
-    ``parameters`` are of the secure sum of each group of sites.
+    ``parameters`` are of the secure sum of each group of sites; ``audit_head`` gives the
+    coordinator's audit head as it is when a round begins, encoded.
 
     A void round is skipped and counts as one of the study's rounds: sites may have charged it, and
     asking again for the same update could reveal one site's share of it.
@@ -107,21 +120,25 @@ def run_study(
     group_sums = GroupSums(parameters, sites, timeout_s=study.aggregation.round_timeout_s)
     group_sums.open(round=state.next_round)
     if not state.normalisation:
-        result = run_round(study, group_sums, state, Purpose.STATISTICS)
+        result = run_round(study, group_sums, state, Purpose.STATISTICS, audit_head())
         yield result
         if result.void is not None:
             raise RoundVoidError(f"the sites' statistics could not be summed: {result.void}")
         state = result.state
     while state.trained < study.rounds:
-        result = run_round(study, group_sums, state, Purpose.TRAINING)
+        result = run_round(study, group_sums, state, Purpose.TRAINING, audit_head())
         yield result
         state = result.state
     if study.evaluation.validation_fraction > 0 and not state.finished:
-        yield run_round(study, group_sums, state, Purpose.EVALUATION)
+        yield run_round(study, group_sums, state, Purpose.EVALUATION, audit_head())
 
 
 def run_round(
-    study: Study, group_sums: GroupSums, state: RunState, purpose: Purpose
+    study: Study,
+    group_sums: GroupSums,
+    state: RunState,
+    purpose: Purpose,
+    audit_head: bytes = b"",
 ) -> RoundResult:
     """Run one round and apply it; a void one leaves weights and normalisation unchanged."""
     began = time.monotonic()
@@ -129,6 +146,7 @@ def run_round(
         purpose=purpose,
         evaluate=purpose is Purpose.TRAINING and evaluates(study, state.trained),
         normalisation=state.normalisation,
+        audit_head=audit_head,
     )
     weights_D = state.server.weights_D
     if purpose is Purpose.EVALUATION:
@@ -168,6 +186,7 @@ def run_round(
         bytes_down=sums.bytes_down,
         phases=sums.seconds,
         seconds=time.monotonic() - began,
+        audit_heads=sums.audit_heads,
     )
 
 

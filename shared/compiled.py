@@ -125,8 +125,11 @@ class Compiled:
         everyone = torch.arange(rows + 1)
         stored = torch.empty(rows, self._direction.gradient_size)
         self._direction.squared_norms(PatientRows(everyone, everyone[:-1]), stored)
-        unpacked = [self._direction.unpacked(gradient) for gradient in stored]
-        return [torch.stack(parts) for parts in zip(*unpacked, strict=True)]
+        found = [part.new_empty(rows, *part.shape) for part in self.parameters]
+        for row, gradient in enumerate(stored):
+            for part, each in zip(self._direction.unpacked(gradient), found, strict=True):
+                each[row] = part
+        return [each.detach() for each in found]
 
     def _room(self, patients: int) -> Tensor | None:
         """Where to keep the patients' gradients, or None: recomputing them is cheaper."""

@@ -18,6 +18,7 @@ from shared.normalisation import statistics_clip, statistics_size
 from shared.privacy import plan
 from shared.study import Study
 from shared.sum_parameters import SumParameters
+from shared.wire import LARGEST_HEAD_BYTES
 
 LARGEST_CONFIGURATION_BYTES = 1 << 20
 NOISE_MARGIN = 12.0  # standard deviations of privacy noise that must fit; beyond: probability 1e-32
@@ -39,15 +40,20 @@ class RoundConfiguration:
 
     ``normalisation`` is the encoded :class:`shared.normalisation.Normalisation`, empty in the
     statistics round. ``evaluate`` asks a training round to bring validation counts too.
+    ``audit_head`` is the coordinator's :class:`shared.audit_heads.AuditHead`, encoded; empty if it
+    keeps no log.
     """
 
     purpose: Purpose
     evaluate: bool = False
     normalisation: bytes = b""
+    audit_head: bytes = b""
 
     def to_bytes(self) -> bytes:
         """Encode as msgpack."""
-        packed: bytes = msgpack.packb([self.purpose.value, self.evaluate, self.normalisation])
+        packed: bytes = msgpack.packb(
+            [self.purpose.value, self.evaluate, self.normalisation, self.audit_head]
+        )
         return packed
 
     @classmethod
@@ -63,10 +69,17 @@ class RoundConfiguration:
                 f"{LARGEST_CONFIGURATION_BYTES}; the coordinator must send a shorter one"
             )
         try:
-            purpose, evaluate, normalisation = msgpack.unpackb(data, use_list=False)
+            purpose, evaluate, normalisation, head = msgpack.unpackb(data, use_list=False)
             if not isinstance(evaluate, bool) or not isinstance(normalisation, bytes):
                 raise TypeError("a field has the wrong type")
-            return cls(purpose=Purpose(purpose), evaluate=evaluate, normalisation=normalisation)
+            if not isinstance(head, bytes) or len(head) > LARGEST_HEAD_BYTES:
+                raise TypeError("the audit head is not one")
+            return cls(
+                purpose=Purpose(purpose),
+                evaluate=evaluate,
+                normalisation=normalisation,
+                audit_head=head,
+            )
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise MessageError(
                 "round configuration: not of this version; use the same version at both ends"

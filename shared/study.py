@@ -5,20 +5,18 @@ digest, and a site refuses anything else. Defaults are filled in before the dige
 files that mean the same have the same digest.
 """
 
-import difflib
 import hashlib
 import json
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shared import mask_graph
+from shared.declaration import parse_toml, read_text, validate
 from shared.errors import StudyError
 
 MINIMUM_SITES = 3  # the sum of two sites tells each of them the other's update
-LARGEST_STUDY_BYTES = 1 << 20
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -110,6 +108,8 @@ class Task(Part):
 
     In regression ``center`` and ``spread`` are public reference values of the target, in its unit:
     a typical value and a typical deviation. The model learns (target - center) / spread.
+    ``prevalence`` is a public estimate of how often a binary outcome occurs; the model starts there
+    instead of spending noisy steps on it.
     """
 
     kind: Literal["binary", "multiclass", "multilabel", "regression"] = "binary"
@@ -117,6 +117,7 @@ class Task(Part):
     per_step: bool = False
     center: Finite = 0.0
     spread: Positive = 1.0
+    prevalence: float | None = Field(default=None, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _outputs_fit_kind(self) -> Self:
@@ -124,6 +125,8 @@ class Task(Part):
             raise ValueError(
                 f"center and spread are for a regression task, not {self.kind}; remove them"
             )
+        if self.prevalence is not None and self.kind != "binary":
+            raise ValueError(f"prevalence is for a binary task, not {self.kind}; remove it")
         if self.kind == "binary" and self.outputs != 1:
             raise ValueError(f"outputs {self.outputs} must be 1 for a binary task")
         if self.kind == "multiclass" and self.outputs < 2:
@@ -132,7 +135,10 @@ class Task(Part):
 
 
 class Model(Part):
-    """The recurrent network; ``projection`` 0 feeds the inputs to the cell directly."""
+    """The recurrent network; ``projection`` 0 feeds the inputs to the cell directly.
+
+    ``skip`` adds a linear path from the inputs to the outputs, which stands noise well.
+    """
 
     cell: Literal["rnn", "lstm", "gru"] = "lstm"
     hidden: int = Field(default=32, ge=1, le=4096)
@@ -142,6 +148,7 @@ class Model(Part):
     projection: int = Field(default=0, ge=0, le=4096)
     layer_norm: bool = False
     dropout: Fraction = 0.0
+    skip: bool = False
 
 
 class Training(Part):
@@ -336,20 +343,7 @@ def load_study(path: Path) -> Study:
         StudyError: the file is missing, is not TOML, or is not a valid study; one sentence that
             names the file, the key, the value, the bound and the remedy.
     """
-    try:
-        size = path.stat().st_size
-        if size > LARGEST_STUDY_BYTES:
-            raise StudyError(
-                f"study {path}: {size} bytes is above the bound of {LARGEST_STUDY_BYTES}; "
-                "a study is a short declaration, check that this is the right file"
-            )
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise StudyError(
-            f"study {path}: cannot be read ({error.strerror}); check the path"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise StudyError(f"study {path}: is not UTF-8 text; save it as UTF-8") from error
+    text = read_text(path, what="study", raises=StudyError)
     return parse_study(text, where=str(path))
 
 
@@ -359,11 +353,7 @@ def parse_study(text: str, *, where: str = "study") -> Study:
     Raises:
         StudyError: as :func:`load_study`.
     """
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise StudyError(f"study {where}: is not valid TOML: {error}; correct that line") from error
-    return _validate(content, where)
+    return _validate(parse_toml(text, what="study", where=where, raises=StudyError), where)
 
 
 def with_changes(study: Study, /, **tables: dict[str, object]) -> Study:
@@ -382,51 +372,4 @@ def with_changes(study: Study, /, **tables: dict[str, object]) -> Study:
 
 
 def _validate(content: dict[str, object], where: str) -> Study:
-    try:
-        return Study.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise StudyError(f"study {where}: {_sentence(first)}") from error
-
-
-def _sentence(error: Any) -> str:
-    """One plain sentence for one pydantic error: key, value, bound, remedy."""
-    location = [str(part) for part in error["loc"]]
-    *tables, key = location or ["the study"]
-    place = f"[{'.'.join(tables)}] {key}" if tables else key
-    kind, bounds, value = error["type"], error.get("ctx", {}), error["input"]
-    if kind == "extra_forbidden":
-        known = _keys_at(tables)
-        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-        return f"{place} is not a known key; did you mean {nearest[0]!r}?"
-    if kind == "missing":
-        return f"{place} is missing; add it"
-    if kind == "value_error":
-        problem = str(error["msg"]).removeprefix("Value error, ")
-        return problem if not tables and not error["loc"] else f"[{'.'.join(location)}] {problem}"
-    shown = f"{place} = {value!r}" if isinstance(value, str | int | float) else place
-    for bound, words, remedy in (
-        ("gt", "must be above", "raise it"),
-        ("ge", "must be at least", "raise it"),
-        ("lt", "must be below", "lower it"),
-        ("le", "must be at most", "lower it"),
-    ):
-        if bound in bounds:
-            return f"{shown} {words} {bounds[bound]}; {remedy}"
-    if kind == "literal_error":
-        return f"{shown} must be one of {bounds['expected']}; choose one of them"
-    if kind == "string_pattern_mismatch":
-        return f"{shown} must be lower-case letters, digits and hyphens, at most 64; rename it"
-    return f"{shown} is not acceptable: {str(error['msg']).lower()}; correct it"
-
-
-def _keys_at(tables: list[str]) -> list[str]:
-    """The valid keys of the table at this path (dictionary keys are skipped over)."""
-    part: type[BaseModel] = Study
-    for table in tables:
-        field = part.model_fields.get(table)
-        if field is None:
-            continue
-        candidates = (field.annotation, *get_args(field.annotation))
-        part = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return [field.alias or name for name, field in part.model_fields.items()]
+    return validate(content, Study, what="study", where=where, raises=StudyError)

@@ -57,7 +57,8 @@ def draw_curves(
         outcomes = truth.truth_R.ravel()[known] == 1
         _calibration(axes[1, 1], scores_RK.ravel()[known], outcomes)
     for axis in axes.flat:
-        axis.grid(visible=study.task.kind != "multiclass" or axis is not axes[1, 1], alpha=0.25)
+        if study.task.kind != "multiclass" or axis is not axes[1, 1]:
+            axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")

@@ -18,7 +18,7 @@ from shared.variables import feature_names
 from shared.weights import load_vector
 from simulations.central import merge
 from simulations.measures import FIGURES, measure_of
-from simulations.metrics import TestMetrics, Truth, evaluate
+from simulations.metrics import HeldOutMetrics, Truth, evaluate
 
 Scores = NDArray[np.float64]
 
@@ -68,13 +68,13 @@ class HeldOut:
         """Return the global model's scores of each test stay, (N, K), or (N, T, K) per step."""
         return self._scores_and_loss(state)[0]
 
-    def metrics(self, models: Sequence[Scores]) -> TestMetrics:
+    def metrics(self, models: Sequence[Scores]) -> HeldOutMetrics:
         """Return figures with intervals over all test patients, averaged over models."""
         return evaluate(models, self.truth, seed=self.study.seed)
 
-    def by_group(self, models: Sequence[Scores]) -> dict[str, TestMetrics]:
+    def by_group(self, models: Sequence[Scores]) -> dict[str, HeldOutMetrics]:
         """Return the figures of each group with known outcomes; nothing for a single group."""
-        found: dict[str, TestMetrics] = {}
+        found: dict[str, HeldOutMetrics] = {}
         for index, name in enumerate(self.groups if len(self.groups) > 1 else ()):
             stays_N = self.group_N == index
             truth = self._truth(stays_N)

@@ -32,7 +32,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestMetrics:
+class HeldOutMetrics:
     """Figures of one model, or the mean over several, on one test cohort.
 
     Attributes:
@@ -97,7 +97,9 @@ class Truth:
         return scores[self.known]
 
 
-def evaluate(models: Sequence[NDArray[np.float64]], truth: Truth, *, seed: int = 0) -> TestMetrics:
+def evaluate(
+    models: Sequence[NDArray[np.float64]], truth: Truth, *, seed: int = 0
+) -> HeldOutMetrics:
     """Return the figures of the task, averaged over models, with intervals.
 
     Args:
@@ -122,7 +124,7 @@ def evaluate(models: Sequence[NDArray[np.float64]], truth: Truth, *, seed: int =
     }
     classes = [m.sensitivities(everyone) for m in measures if isinstance(m, Classes)]
     counted = task.kind in ("binary", "multilabel")
-    return TestMetrics(
+    return HeldOutMetrics(
         figures=estimates,
         patients=patients,
         rows=rows,

@@ -19,7 +19,7 @@ from shared.study import Study
 from shared.variables import feature_names
 from shared.weights import load_vector
 from simulations.cohorts import Cohorts
-from simulations.metrics import TestMetrics
+from simulations.metrics import HeldOutMetrics
 from simulations.run import Finished
 
 SCHEMA = 1
@@ -50,10 +50,10 @@ def run_record(
 def setting_record(
     study: Study,
     cohorts: Cohorts,
-    test: TestMetrics,
+    test: HeldOutMetrics,
     *,
     seconds: float,
-    groups: Mapping[str, TestMetrics],
+    groups: Mapping[str, HeldOutMetrics],
 ) -> dict[str, Any]:
     """Return what every setting of a comparison says, federated or not."""
     by_group = {name: metrics.to_json() for name, metrics in groups.items()}

@@ -31,7 +31,7 @@ from shared.variables import feature_names
 from shared.weights import to_vector
 from simulations.held_out import HeldOut, Scores
 from simulations.local_grid import Fault, LocalGrid, run_server_app
-from simulations.metrics import TestMetrics
+from simulations.metrics import HeldOutMetrics
 from simulations.site_folders import open_site, roster_of
 
 Show = Callable[[dict[str, Any]], None]
@@ -46,8 +46,8 @@ class Finished:
     """
 
     state: RunState
-    test: TestMetrics
-    groups: Mapping[str, TestMetrics]
+    test: HeldOutMetrics
+    groups: Mapping[str, HeldOutMetrics]
     scores: Scores
     history: tuple[dict[str, Any], ...]
 
@@ -79,6 +79,7 @@ class Federation:
             lifetime_epsilon=study.privacy.epsilon,
             delta=study.privacy.delta,
             allow_without_privacy=True,
+            minimum_patients=1,
         )
         self._states = {
             site: open_site(

@@ -11,24 +11,24 @@ struct NAME(pass) {
 };
 
 static long NAME(packed_forward_size)(const struct sequence *s) {
-    return gate_width(s) * (s->inputs + s->hidden);
+    return gate_width(s) * (padded(s) + s->inputs);
 }
 
-/* Panel by panel, inputs + hidden rows of PANEL: the transposed weights of PANEL units of one kind. */
+/* Panel by panel, padded hidden + inputs rows of PANEL: transposed weights of PANEL units of a kind. */
 static void NAME(pack_forward)(const struct sequence *s, float *packed, float *bias) {
-    const long D = s->inputs, H = s->hidden, kinds = kinds_of(s->cell);
+    const long D = s->inputs, H = s->hidden, W = padded(s), kinds = kinds_of(s->cell);
     for (long column = 0; column < gate_width(s); column++) {
         const long kind = column / UNITS % kinds;
         const long unit = column / (UNITS * kinds) * UNITS + column % UNITS;
         if (unit >= H) continue;
         const long gate = gate_of(s->cell, kind) * H + unit;
-        float *to = packed + column / PANEL * PANEL * (D + H) + column % PANEL;
+        float *to = packed + column / PANEL * PANEL * (W + D) + column % PANEL;
         if (uses_inputs(s->cell, kind)) {
-            for (long k = 0; k < D; k++) to[k * PANEL] = s->input_weights[gate * D + k];
+            for (long k = 0; k < D; k++) to[(W + k) * PANEL] = s->input_weights[gate * D + k];
             bias[column] += s->input_bias[gate];
         }
         if (uses_states(s->cell, kind)) {
-            for (long k = 0; k < H; k++) to[(D + k) * PANEL] = s->hidden_weights[gate * H + k];
+            for (long k = 0; k < H; k++) to[k * PANEL] = s->hidden_weights[gate * H + k];
             bias[column] += s->hidden_bias[gate];
         }
     }
@@ -50,17 +50,20 @@ static void NAME(pack_backward)(const struct sequence *s, const float *weights, 
     }
 }
 
-/* out (rows of out_row) += operand (chunks) times a panel's rows. */
-INLINE void NAME(chunked)(int count, const float *operand, long depth, const float *panel, float *out,
-                          long out_row) {
-    for (long k = 0; k < depth; k += CHUNK)
-        NAME(product)(count, operand + k * count, least(CHUNK, depth - k), panel + k * PANEL, out,
-                      out_row);
+/* out (rows of UNITS) += columns first to last of the operand (chunks) times a panel's rows. */
+INLINE void NAME(chunked)(int count, const float *operand, long first, long last, const float *panel,
+                          float *out) {
+    while (first < last) {
+        const long depth = least(CHUNK - first % CHUNK, last - first);
+        const float *chunk = operand + first / CHUNK * CHUNK * count + first % CHUNK;
+        NAME(product)(count, chunk, depth, panel + first * PANEL, out, UNITS);
+        first += depth;
+    }
 }
 
 /* Floats of scratch that one block needs. */
 static long NAME(forward_scratch)(const struct sequence *s) {
-    return BLOCK * (up(s->inputs, CHUNK) * CHUNK + 2 * up(padded(s), CHUNK) * CHUNK + padded(s) +
+    return BLOCK * (2 * up(padded(s) + s->inputs, CHUNK) * CHUNK + padded(s) +
                     kinds_of(s->cell) * UNITS);
 }
 
@@ -96,29 +99,28 @@ INLINE void NAME(forward_block)(const int cell, const struct NAME(pass) *pass, l
                                 float *scratch) {
     const struct sequence *s = pass->s;
     const long D = s->inputs, H = s->hidden, W = padded(s), T = s->steps, kinds = kinds_of(cell);
-    const long kind_row = count * UNITS, panel_size = (D + H) * PANEL;
-    float *x = scratch, *old = x + up(D, CHUNK) * CHUNK * count,
-          *new = old + up(W, CHUNK) * CHUNK * count, *memory = new + up(W, CHUNK) * CHUNK * count,
-          *z = memory + W * count;
+    const long kind_row = count * UNITS, operand = up(W + D, CHUNK) * CHUNK * count;
+    float *old = scratch, *new = old + operand, *memory = new + operand, *z = memory + W * count;
     memset(old, 0, (z - old) * sizeof(float));
     for (long step = 0; step < T; step++) {
         const long t = s->reverse ? T - 1 - step : step;
-        for (int r = 0; r < count; r++)
-            for (long k = 0; k < D; k += CHUNK)
-                memcpy(x + k * count + r * CHUNK, s->x + ((first + r) * T + t) * D + k,
-                       least(CHUNK, D - k) * sizeof(float));
+        for (int r = 0; r < count; r++) /* beside the state, so that one product takes both */
+            for (long k = W, next; k < W + D; k = next) {
+                next = least(W + D, (k / CHUNK + 1) * CHUNK);
+                memcpy(old + k / CHUNK * CHUNK * count + r * CHUNK + k % CHUNK,
+                       s->x + ((first + r) * T + t) * D + k - W, (next - k) * sizeof(float));
+            }
         for (long unit = 0; unit < W; unit += UNITS) {
-            const float *panel = pass->packed + unit * kinds * (D + H);
+            const float *panel = pass->packed + unit * kinds * (W + D);
             for (long kind = 0; kind < kinds; kind++) {
                 float *out = z + kind * kind_row;
                 for (int r = 0; r < count; r++)
                     memcpy(out + r * UNITS, pass->bias + (unit * kinds + kind * UNITS),
                            UNITS * sizeof(float));
-                for (long q = 0; q < PANELS; q++, out += PANEL, panel += panel_size) {
-                    if (uses_inputs(cell, kind)) NAME(chunked)(count, x, D, panel, out, UNITS);
-                    if (uses_states(cell, kind) && step)
-                        NAME(chunked)(count, old, H, panel + D * PANEL, out, UNITS);
-                }
+                const long from = uses_states(cell, kind) && step ? 0 : W;
+                const long to = uses_inputs(cell, kind) ? W + D : W;
+                for (long q = 0; q < PANELS; q++, out += PANEL, panel += (W + D) * PANEL)
+                    NAME(chunked)(count, old, from, to, panel, out);
             }
             const long place = unit / CHUNK * CHUNK * count + unit % CHUNK;
             for (int r = 0; r < count; r++) {
@@ -144,6 +146,20 @@ INLINE void NAME(forward_block)(const int cell, const struct NAME(pass) *pass, l
         float *swapped = old;
         old = new, new = swapped;
     }
+}
+
+/* Ask for what a row needs a step from now: rows lie far apart, so the processor does not guess it. */
+INLINE void NAME(expect)(const int cell, const struct sequence *s, long n, long t, long unit) {
+    const long W = padded(s), T = s->steps, back = s->reverse ? 1 : -1;
+    const long earlier = t + back, twice = t + 2 * back, at = n * T + earlier;
+    if (earlier < 0 || earlier >= T) return;
+    const float *grad = s->grad + at * s->grad_step + unit;
+    const float *gates = s->gates + (at * W + unit) * kinds_of(cell);
+    for (long j = 0; j < UNITS; j += 16) __builtin_prefetch(grad + j, 0);
+    for (long j = 0; j < UNITS * kinds_of(cell); j += 16) __builtin_prefetch(gates + j, 1);
+    if (cell == LSTM && twice >= 0 && twice < T)
+        for (long j = 0; j < UNITS; j += 16)
+            __builtin_prefetch(s->memory + (n * T + twice) * W + unit + j, 0);
 }
 
 static long NAME(backward_scratch)(const struct sequence *s) {
@@ -186,6 +202,7 @@ INLINE void NAME(row_deltas)(const int cell, const struct sequence *s, long n, l
                              const float *total, float *memory_grad, float *d, float *before) {
     const long W = padded(s), T = s->steps, at = n * T + t, kinds = cell == RNN ? 1 : 4;
     float *gates = s->gates + (at * W + unit) * kinds;
+    NAME(expect)(cell, s, n, t, unit);
     if (!kept(s, n, t)) {
         memset(gates, 0, kinds * UNITS * sizeof(float));
         memset(d, 0, kinds * UNITS * sizeof(float));

@@ -30,6 +30,16 @@ INLINE VEC NAME(clamp)(VEC x, float bound) {
 #endif
 }
 
+/* a / b for positive b of ordinary size, within 2 units in the last place. */
+INLINE VEC NAME(divide)(VEC a, VEC b) {
+#if LANES == 16
+    const VEC r = _mm512_rcp14_ps(b); /* 14 bits, doubled by one step of Newton's */
+    return a * (r + r * (1.0f - b * r));
+#else
+    return a / b;
+#endif
+}
+
 INLINE float NAME(total)(VEC v) {
 #if LANES == 16
     return _mm512_reduce_add_ps(v);
@@ -57,7 +67,7 @@ INLINE VEC NAME(exponential)(VEC x) {
     return p * (VEC)power;
 }
 
-INLINE VEC NAME(sigmoid)(VEC x) { return 1.0f / (1.0f + NAME(exponential)(-x)); }
+INLINE VEC NAME(sigmoid)(VEC x) { return NAME(divide)(x - x + 1.0f, 1.0f + NAME(exponential)(-x)); }
 
 /* tanh within 4 units in the last place: the rational approximation of Eigen and XLA, odd of degree 13
  * over even of degree 6, fitted on |x| < 7.9, beyond which the float nearest to tanh is nearly 1. */
@@ -73,7 +83,7 @@ INLINE VEC NAME(tanh)(VEC x) {
     VEC q = s * 1.19825839466702e-06f + 1.18534705686654e-04f;
     q = q * s + 2.26843463243900e-03f;
     q = q * s + 4.89352518554385e-03f;
-    return x * p / q;
+    return NAME(divide)(x * p, q);
 }
 
 /* out[r][0..PANEL) += sum over k < depth of a[r * row + k * step] * packed[k][0..PANEL). */

@@ -26,7 +26,7 @@
 #endif
 
 enum { RNN = 0, LSTM = 1, GRU = 2 };
-enum { UNITS = 32, CHUNK = 128, BLOCK = 24, STEPS = 256, MOST_THREADS = 64 };
+enum { UNITS = 32, CHUNK = 256, BLOCK = 24, STEPS = 256, MOST_THREADS = 64 };
 #define CANCELLATION 1e-2 /* below this share of its bound a Gram sum has lost digits: measure again */
 
 static long least(long a, long b) { return a < b ? a : b; }

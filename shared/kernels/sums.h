@@ -109,29 +109,48 @@ static TARGET double NAME(square)(const float *values, long count) {
     return sum;
 }
 
+/* The totals of 16 vectors, added to sums. */
+INLINE void NAME(add_totals)(const VEC part[16], float sums[16]) {
+#if LANES == 16
+    VEC pair[8], quad[4], half[2];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++)
+        pair[i] = _mm512_unpacklo_ps(part[2 * i], part[2 * i + 1]) +
+                  _mm512_unpackhi_ps(part[2 * i], part[2 * i + 1]);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        const __m512d one = (__m512d)pair[2 * i], two = (__m512d)pair[2 * i + 1];
+        quad[i] = (VEC)_mm512_unpacklo_pd(one, two) + (VEC)_mm512_unpackhi_pd(one, two);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++)
+        half[i] = _mm512_shuffle_f32x4(quad[2 * i], quad[2 * i + 1], 0x88) +
+                  _mm512_shuffle_f32x4(quad[2 * i], quad[2 * i + 1], 0xdd);
+    NAME(store)(sums, V(sums) + _mm512_shuffle_f32x4(half[0], half[1], 0x88) +
+                          _mm512_shuffle_f32x4(half[0], half[1], 0xdd));
+#else
+    for (int i = 0; i < 16; i++) sums[i] += NAME(total)(part[i]);
+#endif
+}
+
 /* Inner products of four vectors with four others, added to sums. */
 INLINE void NAME(inner)(const float *const *a, const float *const *b, long from, long length,
                         float sums[16]) {
-    VEC part[4][4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++)
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) part[i][j] = (VEC){0};
+    VEC part[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++) part[i] = (VEC){0};
     for (long k = from; k < from + length; k += LANES) {
         const VEC b0 = V(b[0] + k), b1 = V(b[1] + k), b2 = V(b[2] + k), b3 = V(b[3] + k);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
             const VEC value = V(a[i] + k);
-            part[i][0] += value * b0;
-            part[i][1] += value * b1;
-            part[i][2] += value * b2;
-            part[i][3] += value * b3;
+            part[4 * i] += value * b0;
+            part[4 * i + 1] += value * b1;
+            part[4 * i + 2] += value * b2;
+            part[4 * i + 3] += value * b3;
         }
     }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++)
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) sums[4 * i + j] += NAME(total)(part[i][j]);
+    NAME(add_totals)(part, sums);
 }
 
 /* A step's deltas and values for the Gram identity, rounded up to whole vectors. */

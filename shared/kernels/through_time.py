@@ -19,7 +19,7 @@ from shared.kernels.build import load_kernel
 CODES = {"rnn": 0, "lstm": 1, "gru": 2}
 UNITS = 32  # hidden units are padded to a multiple of this, as in recurrent.c
 KINDS = {"rnn": 1, "lstm": 4, "gru": 4}  # numbers kept for each unit and step
-THREAD_PRODUCTS = 4_000_000  # multiplications below which a thread costs more than it brings
+THREAD_PRODUCTS = 8_000_000  # multiplications below which a thread costs more than it brings
 
 
 class KernelMemoryError(MemoryError):

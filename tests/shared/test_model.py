@@ -17,7 +17,14 @@ from tests.study_text import small_study
 
 POOLINGS = ("last", "mean", "max", "attention")
 TASKS = (("binary", 1), ("multiclass", 3), ("multilabel", 4), ("regression", 2))
-FULL = {"projection": 4, "layer_norm": True, "layers": 2, "bidirectional": True, "hidden": 5}
+FULL = {
+    "projection": 4,
+    "layer_norm": True,
+    "layers": 2,
+    "bidirectional": True,
+    "hidden": 5,
+    "skip": True,
+}
 
 
 def inputs(rows: int = 5, steps: int = 6, features: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -140,6 +147,65 @@ def test_a_stay_without_any_valid_step_has_finite_logits_and_gradients(pooling):
         torch.isfinite(part).all()
         for part in torch.autograd.grad(logits.sum(), model.parameters(), materialize_grads=True)
     )
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+def test_books_with_a_skip_equal_ordinary_gradients(per_step):
+    study = small_study(model={"skip": True}, task={"per_step": per_step})
+    model, (x, mask) = build_model(study, 3, seed=1), inputs()
+    y = labels("binary", 1, (5, 6) if per_step else (5,))
+    parameters = list(model.parameters())
+    expected = torch.autograd.grad(model.loss_per_stay(model(x, mask), y, mask).sum(), parameters)
+    books = Bookkeeping()
+    model.loss_per_stay(model(x, mask, books=books), y, mask).sum().backward()
+    sums, _ = books.clipped_sums(parameters, torch.arange(5), 5, 1e6)
+    for one, other in zip(sums, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_the_skip_starts_at_nothing_and_reads_the_last_valid_step_at_one_length():
+    x, mask = inputs()
+    plain, model = (build_model(small_study(model={"skip": s}), 3, seed=1) for s in (False, True))
+    before = plain(x, mask)
+    torch.testing.assert_close(model(x, mask), before)
+    with torch.no_grad():
+        model.skip.weight.fill_(2.0)
+    last = torch.stack([row[valid][-1] for row, valid in zip(x, mask, strict=True)])
+    scaled = last * (3**0.5 / last.norm(dim=1, keepdim=True).clamp(min=1))
+    torch.testing.assert_close(model(x, mask), before + 2 * scaled.sum(1, keepdim=True))
+    assert torch.all(scaled.norm(dim=1) <= 3**0.5 + 1e-6)
+
+
+def test_the_skip_of_a_per_step_task_reads_every_valid_step():
+    study = small_study(model={"skip": True}, task={"per_step": True})
+    model, (x, mask) = build_model(study, 3, seed=1), inputs()
+    before = model(x, mask)
+    with torch.no_grad():
+        model.skip.weight.fill_(2.0)
+    scaled = x * (3**0.5 / x.norm(dim=2, keepdim=True).clamp(min=1))
+    moved = (model(x, mask) - before).squeeze(2)
+    torch.testing.assert_close(moved, 2 * scaled.sum(2) * mask)
+
+
+def test_the_skip_never_reads_the_number_of_a_code():
+    study = small_study(
+        model={"skip": True},
+        tokens={"names": ["drug"], "vocabulary": ["a", "b", "c"], "width": 2},
+    )
+    model, (x, mask) = build_model(study, 4, seed=1), inputs(features=4)
+    x[..., 3] = torch.tensor([0, 1, 2, 3, 1, 2])
+    before = model(x, mask)
+    with torch.no_grad():
+        model.skip.weight.fill_(2.0)
+    last = torch.stack([row[valid][-1, :3] for row, valid in zip(x, mask, strict=True)])
+    scaled = last * (3**0.5 / last.norm(dim=1, keepdim=True).clamp(min=1))
+    torch.testing.assert_close(model(x, mask), before + 2 * scaled.sum(1, keepdim=True))
+
+
+def test_a_model_starts_near_the_prevalence_its_study_states():
+    model = build_model(small_study(task={"prevalence": 0.1}, model={"skip": True}), 3, seed=1)
+    blank = torch.zeros(1, 2, 3), torch.zeros(1, 2, dtype=torch.bool)
+    assert model.scores(model(*blank)).item() == pytest.approx(0.1)
 
 
 def test_attention_weights_are_a_distribution_over_valid_steps():

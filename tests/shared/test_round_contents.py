@@ -26,11 +26,14 @@ PLAIN = small_study(privacy={"mode": "none"})
     purpose=st.sampled_from(Purpose),
     evaluate=st.booleans(),
     normalisation=st.binary(max_size=100),
+    head=st.binary(max_size=512),
 )
 def test_a_configuration_comes_back_from_its_bytes(
-    purpose: Purpose, evaluate: bool, normalisation: bytes
+    purpose: Purpose, evaluate: bool, normalisation: bytes, head: bytes
 ) -> None:
-    asked = RoundConfiguration(purpose=purpose, evaluate=evaluate, normalisation=normalisation)
+    asked = RoundConfiguration(
+        purpose=purpose, evaluate=evaluate, normalisation=normalisation, audit_head=head
+    )
     assert RoundConfiguration.from_bytes(asked.to_bytes()) == asked
 
 
@@ -41,6 +44,12 @@ def test_bytes_that_are_no_configuration_are_refused(data: bytes) -> None:
     except MessageError:
         return
     assert RoundConfiguration.from_bytes(asked.to_bytes()) == asked
+
+
+def test_an_audit_head_beyond_its_bound_is_refused() -> None:
+    asked = RoundConfiguration(purpose=Purpose.TRAINING, audit_head=bytes(513))
+    with pytest.raises(MessageError, match="not of this version"):
+        RoundConfiguration.from_bytes(asked.to_bytes())
 
 
 def test_an_oversized_configuration_is_refused_before_it_is_parsed() -> None:

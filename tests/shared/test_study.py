@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.declaration import LARGEST_BYTES
 from shared.errors import StudyError
-from shared.study import LARGEST_STUDY_BYTES, Study, load_study, parse_study, with_changes
+from shared.study import Study, load_study, parse_study, with_changes
 
 STUDIES = Path(__file__).parents[2] / "studies"
 TEXT = """
@@ -49,7 +50,7 @@ def test_digest_changes_with_the_order_of_variables_because_inputs_do() -> None:
 
 def test_digest_is_pinned_so_that_sites_of_this_version_agree() -> None:
     assert study().digest.hex() == (
-        "2c58fc6b0441fbabf1ddad5133a74a775e15a49733ee610cb011da5ea4a3b6d1"
+        "b483037c20e4d0a16c5d77e75ff4a6d2f948aa4249dab413b85f631e06337f3f"
     )
 
 
@@ -70,6 +71,7 @@ def test_digest_is_pinned_so_that_sites_of_this_version_agree() -> None:
         ('[task]\nkind = "multiclass"\n', "outputs 1 must be at least 2"),
         ('[task]\nkind = "binary"\noutputs = 3\n', "outputs 3 must be 1 for a binary task"),
         ('[privacy]\nmode = "distributed"\n', "local_steps 10 must be 1"),
+        ('[task]\nkind = "regression"\nprevalence = 0.1\n', "prevalence is for a binary task"),
         (
             'RR = { unit = "x", low = 5, high = 3, center = 4, spread = 1 }\n',
             "[variables.RR] low 5 must be below high 3",
@@ -123,7 +125,7 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    (tmp_path / "x.toml").write_bytes(b"#" * (LARGEST_STUDY_BYTES + 1))
+    (tmp_path / "x.toml").write_bytes(b"#" * (LARGEST_BYTES + 1))
     with pytest.raises(StudyError, match="is above the bound of 1048576"):
         load_study(tmp_path / "x.toml")
 

@@ -18,7 +18,7 @@ from sklearn.metrics import (
 
 from shared.study import Task
 from simulations import metrics
-from simulations.metrics import TestMetrics, Truth, evaluate
+from simulations.metrics import HeldOutMetrics, Truth, evaluate
 
 BINARY = Task()
 
@@ -33,7 +33,7 @@ def cohort(seed: int, size: int, decimals: int) -> tuple[np.ndarray, np.ndarray]
 
 def judged(
     models: list[np.ndarray], y: np.ndarray, patient_N: np.ndarray, task: Task = BINARY
-) -> TestMetrics:
+) -> HeldOutMetrics:
     mask_NT = np.ones((len(y), y.shape[1] if task.per_step else 1), dtype=bool)
     truth = Truth.of(task, y.astype(np.float32), mask_NT, patient_N)
     return evaluate(models, truth)

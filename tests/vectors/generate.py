@@ -422,7 +422,7 @@ def mask(site, plain, keys, context, study_hash, publics):
     sealed = site.seal("mask", study_hash, ROUND, context, shares, publics)
     head = [site.name, ROUND, context, pack(masked, BITS), commitment]
     return {
-        "fields": [*head, pairs(commitments), pairs(sealed)],
+        "fields": [*head, pairs(commitments), pairs(sealed), b""],
         "shares": shares,
         "sealed": sealed,
     }

@@ -62,8 +62,8 @@ def assert_as_in_double(layer: Recurrent, x: Tensor, mask: Tensor, patient_N: Te
         results(wide, x.double(), mask, patient_N),
         strict=True,
     ):
-        scale = exact.abs().max().clamp(min=1e-3)
-        assert (mine.double() - exact).abs().max() <= 2e-5 * scale
+        # 1e-6: near saturation 1 - h^2 loses what float32 rounds off h, whatever is left of it
+        assert (mine.double() - exact).abs().max() <= 2e-5 * exact.abs().max() + 1e-6
 
 
 @pytest.fixture(params=build.VARIANTS)
