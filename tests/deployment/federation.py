@@ -149,16 +149,25 @@ class Federation:
         """Run ``consilium-coordinator``."""
         return self._command("server", words, self.coordinator, fails=fails)
 
-    def hospital(self, site: str, *words: str, fails: bool = False, said: str = "") -> str:
-        """Run ``consilium-site`` at a site."""
-        return self._command("client", words, self.site(site), fails=fails, said=said)
+    def hospital(
+        self, site: str, *words: str, fails: bool = False, said: str = "", name: str = ""
+    ) -> str:
+        """Run ``consilium-site`` at a site, in the environment of the process called ``name``."""
+        return self._command("client", words, self.site(site), fails=fails, said=said, name=name)
 
     def _command(
-        self, package: str, words: tuple[str, ...], folder: Path, *, fails: bool, said: str = ""
+        self,
+        package: str,
+        words: tuple[str, ...],
+        folder: Path,
+        *,
+        fails: bool,
+        said: str = "",
+        name: str = "",
     ) -> str:
         command = [sys.executable, "-m", package, *words, "--folder", str(folder)]
         done = subprocess.run(
-            command, capture_output=True, text=True, input=said, env=self._environment(""),
+            command, capture_output=True, text=True, input=said, env=self._environment(name),
             timeout=120, check=False,
         )  # fmt: skip
         told = f"{' '.join(words)}: {done.stdout}{done.stderr}"
