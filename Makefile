@@ -29,8 +29,9 @@ check: $(VENV)/.dev ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev ## measured ratios against named competitors
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: $(VENV)/.dev ## measured ratios against named competitors, on all cores
+	@for script in benchmarks/*.py; do \
+	  echo "== $$script"; env -u OMP_NUM_THREADS $(BIN)/python $$script || exit 1; done
 
 lock: ## pin the newest versions that pyproject.toml allows, from a fresh environment
 	rm -rf $(VENV)/lock && $(PYTHON) -m venv $(VENV)/lock

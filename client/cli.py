@@ -9,15 +9,15 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from client import ledger_view
 from client.approvals import Approval
+from client.check_command import run_check, settings_for, settings_from
 from client.ledger import Ledger
 from client.offers import fetch_offers, find_offer
 from client.operations import add_commands
 from client.policy import Policy
 from client.policy_file import read_policy
-from client.releases import Account
 from client.review import review_lines
 from client.service_unit import write_unit
 from client.site_audit import open_audit
@@ -216,31 +216,31 @@ def start(folder: Folder = DEFAULT_FOLDER) -> None:
 
 @app.command()
 def check(
-    study: StudyName,
-    folder: Folder = DEFAULT_FOLDER,
+    study: StudyFile,
+    settings: Annotated[
+        Path | None, typer.Option(help="site.toml, whose [data] says where the records are.")
+    ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder or zip of records, instead of site.toml's.")
+        Path | None, typer.Option(help="Instead: folder or zip of the study's kind of records.")
     ] = None,
     where: Annotated[
-        list[str] | None, typer.Option(help="Keep only such stays, e.g. ICUType=1.")
+        list[str] | None, typer.Option(help="With --data: only such stays, e.g. ICUType=1.")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Also write the report with figures to this HTML file.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Read this site's records as the study would, and count what was found; no row is shown."""
-    from client.features import to_grid  # needs PyTorch, as few commands do
-
-    file = Path(study)
-    loaded = load_study(file) if file.is_file() else _offered(SiteFolder.open(folder), study).study
-    source = _source(loaded, folder, data, where or [])
-    grid = to_grid(source.read_patients(loaded), loaded)
-    report = asdict(source.report)
-    report["positive_labels"] = int((grid.y_N == 1).sum())
-    if as_json:
-        console.print_json(json.dumps(report))
-        return
-    for name, value in report.items():
-        shown = sum(value.values()) if isinstance(value, dict) else value
-        console.print(f"{name.replace('_', ' '):>18}  {shown}", markup=False)
+    """Say whether this site's data are ready for the study, and what to mend; no row is shown."""
+    loaded = load_study(study)
+    if (settings is None) == (data is None):
+        raise SettingsError("give either --settings site.toml or --data FOLDER")
+    chosen = (
+        settings_from(settings)
+        if settings is not None
+        else settings_for(loaded, data or Path(), _selection(where or []))
+    )
+    run_check(loaded, chosen, console, as_json=as_json, page=page)
 
 
 @app.command()
@@ -250,29 +250,23 @@ def ledger(
         float, typer.Option(help="The site's lifetime budget.")
     ] = Policy.lifetime_epsilon,
     delta: Annotated[float, typer.Option(help="The lifetime guarantee's delta.")] = Policy.delta,
+    plot: Annotated[Path | None, typer.Option(help="Draw it: FILE.png or FILE.svg.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show what each study has spent of the privacy budget, what is reserved, what is left."""
     if not file.is_file():
         raise SettingsError(f"ledger {file}: is not a file; name a site's ledger.sqlite")
     summary = Ledger(file, lifetime_epsilon=lifetime_epsilon, delta=delta).summary()
+    if plot:
+        ledger_view.draw(summary, plot)
     if as_json:
-        studies = [
-            asdict(study) | {"study_digest": study.study_digest.hex()} for study in summary.studies
-        ]
-        console.print_json(json.dumps({"studies": studies, "total": asdict(summary.total)}))
+        console.print_json(json.dumps(ledger_view.to_json(summary)))
         return
-    table = Table("study", "releases", "spent", "reserved", "left", "bound", "delta")
-    for study in summary.studies:
-        table.add_row(study.study_name, str(study.releases), *_amounts(study.account))
-    table.add_section()
-    table.add_row("lifetime", "", *_amounts(summary.total))
-    console.print(table)
-
-
-def _amounts(account: Account) -> list[str]:
-    amounts = (account.spent, account.reserved, account.left, account.bound)
-    return [*(f"{amount:.3f}" for amount in amounts), f"{account.delta:g}"]
+    console.print(ledger_view.to_table(summary))
+    for line in ledger_view.to_bars(summary):
+        console.print(line, markup=False)
+    if plot:
+        console.print(f"figure  {plot}", markup=False)
 
 
 def _selection(pairs: list[str]) -> dict[str, float]:

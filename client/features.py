@@ -24,6 +24,7 @@ from shared.study import Study
 from shared.variables import feature_names
 
 RECENCY_H = 12.0  # hours after which a measurement counts 1/e as recent as a fresh one
+COUNT_SCALE = 6.0  # makes a count as small as the information in it: it costs clipped gradient
 USUAL_DISTANCE = 0.8  # mean of |z| of a standard normal z, sqrt(2 / pi), rounded
 _STAYS_AT_ONCE = 512  # bounds the working memory of both phases
 
@@ -188,9 +189,9 @@ def to_tensors(grid: Grid, normalisation: Normalisation, study: Study) -> Patien
     Per series variable: the last value known, normalised (0, the federation's mean, before the
     first); 1 in a step with a measurement; exp(-h / RECENCY_H) for a measurement h hours old; how
     far the last value is from the mean on either side, less what is usual; the mean of the values
-    so far; and log(1 + steps measured so far) / 2. All are 0 before the first measurement. Per
-    static variable: its first value, from the step it was known; 1 from that step on. Padded steps
-    are all zero.
+    so far; and log(1 + steps measured so far) / COUNT_SCALE. All are 0 before the first
+    measurement. Per static variable: its first value, from the step it was known; 1 from that step
+    on. Padded steps are all zero.
 
     Guarantee: every input is finite and within +-CLIP, and nothing at a step depends on later ones.
     """
@@ -249,7 +250,7 @@ def _channels(z_NTV: NDArray[np.float32], step_h: int) -> tuple[NDArray[Any], ..
     deviance = np.where(never, np.float32(0), np.abs(value) - np.float32(USUAL_DISTANCE))
     count = np.cumsum(measured, axis=1, dtype=np.float32)
     mean = np.cumsum(z_NTV, axis=1, dtype=np.float32) / np.maximum(count, 1)
-    return value, measured, recency, deviance, mean, np.log1p(count) / 2
+    return value, measured, recency, deviance, mean, np.log1p(count) / np.float32(COUNT_SCALE)
 
 
 def _first_known(z_NTV: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

@@ -57,6 +57,11 @@ class GroupTotals:
         return {phase: max(total.seconds[phase] for total in self.totals) for phase in phases}
 
     @property
+    def audit_heads(self) -> dict[str, bytes]:
+        """By survivor, the audit head that came with its update."""
+        return {site: head for total in self.totals for site, head in total.audit_heads.items()}
+
+    @property
     def bytes_up(self) -> dict[str, int]:
         """By site, bytes it sent."""
         return {site: count for total in self.totals for site, count in total.bytes_up.items()}
@@ -65,11 +70,6 @@ class GroupTotals:
     def bytes_down(self) -> dict[str, int]:
         """By site, bytes it was sent."""
         return {site: count for total in self.totals for site, count in total.bytes_down.items()}
-
-    @property
-    def audit_heads(self) -> dict[str, bytes]:
-        """By survivor, the audit head that came with its update."""
-        return {site: head for total in self.totals for site, head in total.audit_heads.items()}
 
 
 class GroupSums:

@@ -48,8 +48,8 @@ class FlowerSites:
         forget: Callable[[Collection[str]], None] = lambda _: None,
     ) -> None:
         self._grid, self._nodes, self._poll_s = grid, dict(nodes), poll_s
-        self._forget = forget
         self._one_call = threading.Lock()  # groups of sites are asked at the same time
+        self._forget = forget
 
     @classmethod
     def connect(

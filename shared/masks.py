@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 from numpy.typing import NDArray
 
+from shared.kernels.normal import box_muller
 from shared.keys import Secret
 
 PIECE_WORDS = 1 << 16
@@ -158,10 +159,8 @@ class Keystream(Secret):
         whose proof must hold to the last bit is drawn as whole numbers instead.
         """
         half = -(-count // 2)
-        radius = np.sqrt(-2.0 * np.log1p(-self.uniform_float64(half)))
-        angle = (2.0 * np.pi) * self.uniform_float64(half)
-        both = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
-        return cast("NDArray[np.float64]", both[:count])
+        both = box_muller(self.uniform_u64(half), self.uniform_u64(half))
+        return both[:count]
 
     def _fill(self, words: NDArray[Any]) -> None:
         room = words.view(np.uint8).data

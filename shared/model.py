@@ -3,6 +3,8 @@
 Legend: N stays (rows), T steps, F features, H width of the recurrent output, O outputs.
 """
 
+import math
+
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
@@ -18,7 +20,11 @@ CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 class RecurrentModel(nn.Module):
     """[projection] -> recurrent layers -> pooling -> [layer norm] -> dropout -> linear head.
 
-    In a per-step task there is no pooling: the head reads every step's state.
+    In a per-step task there is no pooling: the head reads every step's state. With ``skip`` the
+    inputs of the last valid step (of every step, in a per-step task), scaled to one length, also
+    reach the outputs by a linear map that starts at zero. What a linear model can learn is then
+    learned by few weights and stands the noise of privacy; and a stay's part of their gradient is
+    equally long whether much was measured or little, so clipping favours nobody.
     """
 
     def __init__(
@@ -47,6 +53,14 @@ class RecurrentModel(nn.Module):
         )
         self.norm = LayerNorm(size) if model.layer_norm else None
         self.head = Linear(size, task.outputs, generator=generator)
+        self.skip = (
+            Linear(features, task.outputs, bias=False, generator=generator) if model.skip else None
+        )
+        with torch.no_grad():
+            if self.skip is not None:
+                self.skip.weight.zero_()
+            if task.prevalence is not None and self.head.bias is not None:
+                self.head.bias.fill_(math.log(task.prevalence / (1 - task.prevalence)))
 
     def forward(
         self,
@@ -72,6 +86,8 @@ class RecurrentModel(nn.Module):
             pooled = self.norm(pooled, books=books)
         pooled = drop(pooled, self.dropout if self.training else 0.0, generator)
         logits: Tensor = self.head(pooled, books=books)
+        if self.skip is not None:
+            logits = logits + self.skip(self._last_inputs(x_NTF, mask_NT), books=books)
         return logits
 
     def attention_weights(self, x_NTF: Tensor, mask_NT: Tensor) -> Tensor:
@@ -134,6 +150,21 @@ class RecurrentModel(nn.Module):
             x_NTF = self.projection(torch.where(mask_NT.unsqueeze(2), x_NTF, 0.0), books=books)
         states: Tensor = self.recurrent(x_NTF, mask_NT, books=books, generator=generator)
         return states
+
+    def _last_inputs(self, x_NTF: Tensor, mask_NT: Tensor) -> Tensor:
+        """Inputs (N, F) of each stay's last valid step, or (N, T, F) of all, at length sqrt(F).
+
+        Inputs shorter than 1 keep their length over sqrt(F); padding gives zero.
+        """
+        if not self.task.per_step:
+            step_T = torch.arange(1, mask_NT.shape[1] + 1, device=mask_NT.device)
+            last_N = (mask_NT * step_T).amax(1).sub_(1).clamp_(min=0)
+            row_N = torch.arange(len(x_NTF), device=x_NTF.device)
+            x_NTF, mask_NT = x_NTF[row_N, last_N], mask_NT[row_N, last_N]
+        x_NTF = torch.where(mask_NT.unsqueeze(-1), x_NTF, 0.0)
+        length = torch.linalg.vector_norm(x_NTF, dim=-1, keepdim=True)
+        scaled: Tensor = x_NTF * (math.sqrt(self.features) / length.clamp(min=1.0))
+        return scaled
 
     def _pool(self, h_NTH: Tensor, mask_NT: Tensor, books: Bookkeeping | None) -> Tensor:
         if self.attention is not None:

@@ -76,14 +76,21 @@ class Data(Part):
 
 
 class Task(Part):
-    """What the model predicts; ``outputs`` is the number of classes, labels or targets."""
+    """What the model predicts; ``outputs`` is the number of classes, labels or targets.
+
+    ``prevalence`` is a public estimate of how often a binary outcome occurs; the model starts there
+    instead of spending noisy steps on it.
+    """
 
     kind: Literal["binary", "multiclass", "multilabel", "regression"] = "binary"
     outputs: int = Field(default=1, ge=1, le=4096)
     per_step: bool = False
+    prevalence: float | None = Field(default=None, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _outputs_fit_kind(self) -> Self:
+        if self.prevalence is not None and self.kind != "binary":
+            raise ValueError(f"prevalence is for a binary task, not {self.kind}; remove it")
         if self.kind == "binary" and self.outputs != 1:
             raise ValueError(f"outputs {self.outputs} must be 1 for a binary task")
         if self.kind == "multiclass" and self.outputs < 2:
@@ -92,7 +99,10 @@ class Task(Part):
 
 
 class Model(Part):
-    """The recurrent network; ``projection`` 0 feeds the inputs to the cell directly."""
+    """The recurrent network; ``projection`` 0 feeds the inputs to the cell directly.
+
+    ``skip`` adds a linear path from the inputs to the outputs, which stands noise well.
+    """
 
     cell: Literal["rnn", "lstm", "gru"] = "lstm"
     hidden: int = Field(default=32, ge=1, le=4096)
@@ -102,6 +112,7 @@ class Model(Part):
     projection: int = Field(default=0, ge=0, le=4096)
     layer_norm: bool = False
     dropout: Fraction = 0.0
+    skip: bool = False
 
 
 class Training(Part):

@@ -32,6 +32,7 @@ def compare_settings(
     epsilons: list[float] | None,
     workers: int,
     watch: Watch,
+    modes: list[str] | None = None,
 ) -> Compared:
     """Run every setting on the same records and the same test patients.
 
@@ -42,6 +43,7 @@ def compare_settings(
         epsilons: budgets to compare; the study's own, 3 and 1 unless given.
         workers: sites that train at the same time.
         watch: called as each setting begins; returns what to call with each round's record.
+        modes: privacy modes to compare at each budget; the study's own unless given.
 
     Returns:
         For each setting a record like ``run.json``, in the table's order.
@@ -55,7 +57,8 @@ def compare_settings(
     with use_folder(out, marker=FILE):
         test = HeldOut.read(cohorts.test, study)
         grids = {site: to_grid(source.read_patients(study), study) for site, source in sites}
-        for name, record in _settings(study, cohorts, test, grids, out, epsilons, workers, watch):
+        private = private_settings(study, epsilons, modes)
+        for name, record in _settings(study, cohorts, test, grids, out, private, workers, watch):
             compared[name] = record
             write_json(
                 out / FILE,
@@ -70,7 +73,7 @@ def _settings(
     test: HeldOut,
     grids: dict[str, Grid],
     out: Path,
-    epsilons: list[float] | None,
+    private: dict[str, Study],
     workers: int,
     watch: Watch,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -82,25 +85,34 @@ def _settings(
     yield "local", _central(plain, cohorts, test, grids)
     watch("pooled", plain)
     yield "pooled", _central(plain, cohorts, test, {"pooled": pooled})
-    for name, changed in {"federated": plain, **_private(study, epsilons)}.items():
+    for name, changed in {"federated": plain, **private}.items():
         finished, seconds = train(
             changed, cohorts, test, out / name, workers=workers, show=watch(name, changed)
         )
         yield name, run_record(changed, cohorts, finished, seconds=seconds)
 
 
-def _private(study: Study, epsilons: list[float] | None) -> dict[str, Study]:
-    """Return the private settings by name; the first, plainly named, has the study's epsilon."""
+def private_settings(
+    study: Study, epsilons: list[float] | None, modes: list[str] | None
+) -> dict[str, Study]:
+    """Return the private settings by name; the first, plainly named, has the study's epsilon.
+
+    The study's own mode is not named; another one is, and stands beside it at each epsilon.
+
+    Raises:
+        StudyError: a mode that there is not, or that the study's training does not fit.
+    """
     if study.privacy.mode == "none":
         study = with_changes(study, privacy={"mode": "site"})
-    own = study.privacy.epsilon
-    wanted = epsilons or [own, *(e for e in LESSER_EPSILONS if e < own)]
-    return {
-        PRIVATE if number == 0 else f"{PRIVATE}-epsilon-{epsilon:g}": with_changes(
-            study, privacy={"epsilon": epsilon}
-        )
-        for number, epsilon in enumerate(wanted)
-    }
+    own, own_mode = study.privacy.epsilon, study.privacy.mode
+    settings: dict[str, Study] = {}
+    for epsilon in epsilons or [own, *(e for e in LESSER_EPSILONS if e < own)]:
+        for mode in modes or [own_mode]:
+            name = PRIVATE if mode == own_mode else f"{PRIVATE}-{mode}"
+            if name in settings:
+                name = f"{name}-epsilon-{epsilon:g}"
+            settings[name] = with_changes(study, privacy={"epsilon": epsilon, "mode": mode})
+    return settings
 
 
 def _logistic(study: Study, cohorts: Cohorts, test: HeldOut, pooled: Grid) -> dict[str, Any]:

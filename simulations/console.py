@@ -147,8 +147,38 @@ def show_sum_plan(found: SumPlan) -> None:
         )
 
 
-def show_plan(study: Study, found: list[Choice], patients: int) -> None:
-    """Print the trade-off table of a study."""
+def show_seeds(study: Study, summary: dict[str, Any], out: Path) -> None:
+    """Print the means of a comparison over seeds; it fits 80 columns."""
+    settings = summary["settings"]
+    first, second, *_ = next(iter(settings.values()))["test"]
+    console.print(f"{study.title}\nMeans of {len(summary['seeds'])} seeds")
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("setting", no_wrap=True)
+    for heading in ("epsilon", first.upper(), "95 % interval", "of pooled", "by seed"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column(second.upper(), justify="right", no_wrap=True)
+    for name, setting in settings.items():
+        figure = setting["test"][first]
+        private = setting["epsilon"] is not None
+        table.add_row(
+            setting["mode"] if private else name,
+            f"{setting['epsilon']:.2f}" if private else "-",
+            f"{figure['value']:.3f}",
+            f"{figure['low']:.3f}-{figure['high']:.3f}",
+            f"{100 * setting['kept']:.1f} %",
+            " ".join(f"{value:.3f}".lstrip("0") for value in figure["by_seed"]),
+            f"{setting['test'][second]['value']:.3f}",
+        )
+    console.print(table)
+    console.print(
+        f"of pooled: the mean {first.upper()} over that of pooled training without privacy. "
+        "Intervals cover the test's patients and the seeds."
+    )
+    console.print(f"record  {out / 'seeds.json'}", markup=False, soft_wrap=True)
+
+
+def show_plan(study: Study, found: list[Choice], patients: int, carried: float) -> None:
+    """Print the trade-off table of a study; ``carried`` as :func:`planning.noise_carried`."""
     console.print(
         f"{study.name}, mode {study.privacy.mode}, {len(study.sites)} sites of {patients} "
         f"patients, clip norm {study.privacy.clip_norm:g}, delta {study.privacy.delta:g}"
@@ -173,6 +203,12 @@ def show_plan(study: Study, found: list[Choice], patients: int) -> None:
         "in clip norms. SNR: clip norm over the length of the noise, at best. Bold: the study as "
         "it stands. Nothing was spent."
     )
+    if study.privacy.mode == "distributed":
+        console.print(
+            f"All sites' noise has {carried:.2f} times the variance counted on: a sum opens with "
+            f"{study.minimum_sites} of {study.group_size} sites, of which "
+            f"{study.aggregation.tolerated_collusion} may collude."
+        )
 
 
 def _title(record: dict[str, Any]) -> str:

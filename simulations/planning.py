@@ -7,12 +7,12 @@ noise adds up as a random walk, so the ratio grows with the square root of the s
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared.distributed import noise_share
 from shared.mask_graph import sharing_threshold, void_probability
 from shared.model import build_model
-from shared.privacy import plan
+from shared.privacy import epsilon_spent, plan
 from shared.study import Study, with_changes
 from shared.variables import feature_names
 from shared.weights import parameter_count
@@ -100,11 +100,9 @@ def choices(study: Study, *, patients: int, epsilons: tuple[float, ...] = ()) ->
     Raises:
         PrivacyError: a budget cannot be met, or the ring cannot hold its noise.
     """
-    if study.privacy.mode == "none":
-        study = with_changes(study, privacy={"mode": "site"})
+    study = _private(study)
     parameters = parameter_count(build_model(study, len(feature_names(study)), seed=0))
     wanted = epsilons or tuple(sorted({*EPSILONS, study.privacy.epsilon}, reverse=True))
-    rounds = dict.fromkeys(max(1, round(factor * study.rounds)) for factor in ROUND_FACTORS)
     return [
         _choice(
             with_changes(study, study={"rounds": number}, privacy={"epsilon": epsilon}),
@@ -112,8 +110,45 @@ def choices(study: Study, *, patients: int, epsilons: tuple[float, ...] = ()) ->
             parameters,
         )
         for epsilon in wanted
-        for number in rounds
+        for number in _rounds(study)
     ]
+
+
+def cost_of_noise(study: Study, noise_multiplier: float) -> dict[int, float]:
+    """Return the epsilon that training with this noise and the study's statistics cost, by rounds.
+
+    Args:
+        study: gives delta, sampling, steps, rounds and the statistics' part of epsilon.
+        noise_multiplier: noise standard deviation / clip norm on the sum of a step.
+
+    Raises:
+        PrivacyError: the noise is not above 0 and finite.
+    """
+    costs = plan(_private(study))
+    if costs is None:
+        raise ValueError("a study without privacy has no privacy costs")
+    step = replace(costs.training_round, noise_multiplier=noise_multiplier)
+    return {
+        rounds: epsilon_spent((costs.statistics, step.repeated(rounds)), costs.delta)
+        for rounds in _rounds(study)
+    }
+
+
+def noise_carried(study: Study) -> float:
+    """Return the variance of all sites' noise over that of the honest sites counted on."""
+    if study.privacy.mode != "distributed":
+        return 1.0
+    return study.group_size / (study.minimum_sites - study.aggregation.tolerated_collusion)
+
+
+def _private(study: Study) -> Study:
+    if study.privacy.mode == "none":
+        return with_changes(study, privacy={"mode": "site"})
+    return study
+
+
+def _rounds(study: Study) -> list[int]:
+    return list(dict.fromkeys(max(1, round(factor * study.rounds)) for factor in ROUND_FACTORS))
 
 
 def _choice(study: Study, patients: int, parameters: int) -> Choice:

@@ -31,6 +31,7 @@ class Stay:
         label: a number, or an array of K labels (multilabel), or of T steps (per step, NaN where
             nothing is to be predicted).
         end_h: hours the stay was observed; None when that is the whole window.
+        outcome_h: hours until the outcome happened, where a source knows it; None otherwise.
     """
 
     stay_id: str
@@ -39,6 +40,7 @@ class Stay:
     value_E: NDArray[np.float32]
     label: float | NDArray[np.float32]
     end_h: float | None = None
+    outcome_h: float | None = None
 
     def __repr__(self) -> str:
         return f"Stay({len(self.hours_E)} events)"
@@ -61,7 +63,8 @@ class ReadReport:
 
     ``events`` counts those kept. The mappings count by variable; ``skipped`` holds (file, reason)
     for files left out because the study says ``on_bad_file = "skip"``. ``filtered`` counts stays
-    outside the cohort asked for, ``unlabelled`` stays whose outcome is not known.
+    outside the cohort asked for, ``unlabelled`` stays whose outcome is not known. ``set_aside``
+    counts, by reason, what was not usable in the hospital's own tables.
     """
 
     patients: int
@@ -75,6 +78,7 @@ class ReadReport:
     repaired: Mapping[str, int]
     missing_static: Mapping[str, int]
     skipped: tuple[tuple[str, str], ...]
+    set_aside: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -92,6 +96,7 @@ class Tally:
     repaired: dict[str, int] = field(default_factory=dict)
     missing_static: dict[str, int] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    set_aside: dict[str, int] = field(default_factory=dict)
 
     def add(self, report: ReadReport) -> None:
         """Add the counts of another reading."""
@@ -104,6 +109,7 @@ class Tally:
             (self.out_of_range, report.out_of_range),
             (self.repaired, report.repaired),
             (self.missing_static, report.missing_static),
+            (self.set_aside, report.set_aside),
         ):
             for name, number in theirs.items():
                 mine[name] = mine.get(name, 0) + number
@@ -122,6 +128,7 @@ class Tally:
             repaired=dict(self.repaired),
             missing_static=dict(self.missing_static),
             skipped=tuple(self.skipped),
+            set_aside=dict(self.set_aside),
         )
 
 

@@ -13,6 +13,7 @@ Legend: V variables of the study, E events of one stay.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,21 +74,37 @@ class Cleaner:
         variable_E: NDArray[np.int16],
         value_E: NDArray[np.float32],
     ) -> Events:
-        """Return hours, variable and value of the events kept, sorted by time then variable.
+        """Return hours, variable and value of one stay's events kept, by time then variable.
 
         Values must be finite. An event at the very end of the window belongs to it.
 
         Guarantee: every value returned lies in its variable's range, every time in the window,
         and no (time, variable) occurs twice.
         """
+        _, hours_E, variable_E, value_E = self._clean(None, hours_E, variable_E, value_E)
+        return hours_E, variable_E, value_E
+
+    def clean_stays(
+        self,
+        stay_E: NDArray[np.int32],
+        hours_E: NDArray[np.float32],
+        variable_E: NDArray[np.int16],
+        value_E: NDArray[np.float32],
+    ) -> tuple[NDArray[np.int32], *Events]:
+        """Like :meth:`clean` for many stays at once; the result is sorted by stay first."""
+        kept_E, hours_E, variable_E, value_E = self._clean(stay_E, hours_E, variable_E, value_E)
+        return stay_E if kept_E is None else kept_E, hours_E, variable_E, value_E
+
+    def _clean(
+        self,
+        stay_E: NDArray[np.int32] | None,
+        hours_E: NDArray[np.float32],
+        variable_E: NDArray[np.int16],
+        value_E: NDArray[np.float32],
+    ) -> tuple[NDArray[np.int32] | None, *Events]:
         inside_E = (hours_E >= 0) & (hours_E <= self._window_h)
-        if not inside_E.all():
-            self._tally.outside_window += int(np.count_nonzero(~inside_E))
-            hours_E, variable_E, value_E = (
-                hours_E[inside_E],
-                variable_E[inside_E],
-                value_E[inside_E],
-            )
+        self._tally.outside_window += int(np.count_nonzero(~inside_E))
+        stay_E, hours_E, variable_E, value_E = _kept(inside_E, stay_E, hours_E, variable_E, value_E)
         low_E, high_E = self._low_V[variable_E], self._high_V[variable_E]
         out_E = (value_E < low_E) | (value_E > high_E)
         if out_E.any():
@@ -97,42 +114,72 @@ class Cleaner:
             if self._clip:
                 value_E = np.clip(value_E, low_E, high_E)
             else:
-                hours_E, variable_E, value_E = hours_E[~out_E], variable_E[~out_E], value_E[~out_E]
-        hours_E, variable_E, value_E = self._without_duplicates(hours_E, variable_E, value_E)
-        self._tally.events += len(hours_E)
-        return hours_E, variable_E, value_E
+                stay_E, hours_E, variable_E, value_E = _kept(
+                    ~out_E, stay_E, hours_E, variable_E, value_E
+                )
+        order_E = _order(stay_E, hours_E, variable_E)
+        stay_E, hours_E, variable_E, value_E = _kept(order_E, stay_E, hours_E, variable_E, value_E)
+        last_E = np.ones(len(hours_E), dtype=np.bool_)
+        last_E[:-1] = (hours_E[1:] != hours_E[:-1]) | (variable_E[1:] != variable_E[:-1])
+        if stay_E is not None:
+            last_E[:-1] |= stay_E[1:] != stay_E[:-1]
+        self._tally.duplicates += int(np.count_nonzero(~last_E))
+        self._tally.events += int(np.count_nonzero(last_E))
+        return _kept(last_E, stay_E, hours_E, variable_E, value_E)
 
     def _repair(
         self, variable_E: NDArray[np.int16], value_E: NDArray[np.float32], out_E: NDArray[np.bool_]
     ) -> NDArray[np.float32]:
+        """Mend the slips among the values out of range."""
         value_E = value_E.copy()
-        for event in np.flatnonzero(out_E):
-            variable, value = int(variable_E[event]), float(value_E[event])
-            for slip in self._slips[variable]:
-                mended = slip.factor * (value - slip.offset)
-                fits = self._low_V[variable] <= mended <= self._high_V[variable]
-                if slip.low <= value <= slip.high and fits:
-                    value_E[event] = mended
-                    self._count(self._tally.repaired, variable_E[event : event + 1])
-                    break
+        for variable, slips in self._slips.items():
+            at = np.flatnonzero(out_E & (variable_E == variable)) if slips else ()
+            if not len(at):
+                continue
+            given, done = value_E[at], np.zeros(len(at), dtype=np.bool_)
+            for slip in slips:
+                mended = (slip.factor * (given.astype(np.float64) - slip.offset)).astype(np.float32)
+                fits = (self._low_V[variable] <= mended) & (mended <= self._high_V[variable])
+                fits &= (slip.low <= given) & (given <= slip.high) & ~done
+                value_E[at[fits]] = mended[fits]
+                done |= fits
+            self._count(self._tally.repaired, variable_E[at[done]])
         return value_E
 
-    def _without_duplicates(
-        self,
-        hours_E: NDArray[np.float32],
-        variable_E: NDArray[np.int16],
-        value_E: NDArray[np.float32],
-    ) -> Events:
-        order_E = np.lexsort((variable_E, hours_E))  # stable: the file's order breaks ties
-        hours_E, variable_E, value_E = hours_E[order_E], variable_E[order_E], value_E[order_E]
-        last_E = np.ones(len(hours_E), dtype=np.bool_)
-        last_E[:-1] = (hours_E[1:] != hours_E[:-1]) | (variable_E[1:] != variable_E[:-1])
-        if not last_E.all():
-            self._tally.duplicates += int(np.count_nonzero(~last_E))
-            hours_E, variable_E, value_E = hours_E[last_E], variable_E[last_E], value_E[last_E]
-        return hours_E, variable_E, value_E
-
     def _count(self, counts: dict[str, int], variable_E: NDArray[np.int16]) -> None:
-        for variable in variable_E:
-            name = self._names[int(variable)]
-            counts[name] = counts.get(name, 0) + 1
+        for variable, number in enumerate(np.bincount(variable_E, minlength=len(self._names))):
+            if number:
+                name = self._names[variable]
+                counts[name] = counts.get(name, 0) + int(number)
+
+
+def _kept(
+    which: NDArray[Any],
+    stay_E: NDArray[np.int32] | None,
+    hours_E: NDArray[np.float32],
+    variable_E: NDArray[np.int16],
+    value_E: NDArray[np.float32],
+) -> tuple[NDArray[np.int32] | None, *Events]:
+    """The events that a boolean or integer index picks."""
+    if which.dtype == np.bool_ and which.all():
+        return stay_E, hours_E, variable_E, value_E
+    stays = None if stay_E is None else stay_E[which]
+    return stays, hours_E[which], variable_E[which], value_E[which]
+
+
+def _order(
+    stay_E: NDArray[np.int32] | None, hours_E: NDArray[np.float32], variable_E: NDArray[np.int16]
+) -> NDArray[np.int64]:
+    """By stay, hour and variable; stable, so the order of the file breaks ties.
+
+    Many events are sorted by one whole number each, which is several times faster than three keys;
+    a float32 of 0 or more sorts as its own bits do.
+    """
+    if stay_E is None:
+        return np.lexsort((variable_E, hours_E))
+    bits_E = (hours_E + np.float32(0)).view(np.uint32).astype(np.uint64)  # -0.0 becomes 0.0
+    key_E = (stay_E.astype(np.uint64) << np.uint64(32)) | bits_E
+    if (key_E[1:] > key_E[:-1]).all():
+        return np.arange(len(key_E))
+    by_variable = np.argsort(variable_E, kind="stable")
+    return by_variable[np.argsort(key_E[by_variable], kind="stable")]

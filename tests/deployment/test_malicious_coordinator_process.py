@@ -126,9 +126,9 @@ def test_no_bundle_message_or_pickle_of_the_coordinator_runs_or_is_written_at_th
 def test_the_site_listens_on_nothing_and_dials_one_port(federation: Federation) -> None:
     pid = federation.processes["north"].pid
     sockets = {
-        os.readlink(f"/proc/{pid}/fd/{fd}").removeprefix("socket:[").removesuffix("]")
-        for fd in os.listdir(f"/proc/{pid}/fd")
-        if os.readlink(f"/proc/{pid}/fd/{fd}").startswith("socket:")
+        str(file.readlink()).removeprefix("socket:[").removesuffix("]")
+        for file in Path(f"/proc/{pid}/fd").iterdir()
+        if str(file.readlink()).startswith("socket:")
     }
     listening, peers = [], set()
     for table in ("tcp", "tcp6"):

@@ -50,7 +50,7 @@ def test_digest_changes_with_the_order_of_variables_because_inputs_do() -> None:
 
 def test_digest_is_pinned_so_that_sites_of_this_version_agree() -> None:
     assert study().digest.hex() == (
-        "0e78667ef09d1c303748fc8403d24f304f74f48d9e0380adbd7d3bb6afe08edc"
+        "366985a65106c4dd4a201ed34ed522d3244b13507e12c700fafc7cd3e79214e7"
     )
 
 
@@ -71,6 +71,7 @@ def test_digest_is_pinned_so_that_sites_of_this_version_agree() -> None:
         ('[task]\nkind = "multiclass"\n', "outputs 1 must be at least 2"),
         ('[task]\nkind = "binary"\noutputs = 3\n', "outputs 3 must be 1 for a binary task"),
         ('[privacy]\nmode = "distributed"\n', "local_steps 10 must be 1"),
+        ('[task]\nkind = "regression"\nprevalence = 0.1\n', "prevalence is for a binary task"),
         (
             'RR = { unit = "x", low = 5, high = 3, center = 4, spread = 1 }\n',
             "[variables.RR] low 5 must be below high 3",

@@ -1,0 +1,168 @@
+"""``consilium-site check``: say whether this hospital's data are ready for a study, and why not."""
+
+import json
+import tomllib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from client.data_settings import DataSettings
+from client.findings import Finding, Verdict, judge, verdict
+from client.quality import Quality, check_quality, quantiles
+from client.sources.registry import open_source, read_data_settings
+from shared.atomic_file import write_atomically
+from shared.errors import DataError, SettingsError
+from shared.study import Study
+
+_STYLES = {"stops": "red", "warns": "yellow", "tells": "dim"}
+_WORDS = {"stops": "stops", "warns": "warning", "tells": "note"}
+_COLOURS = {"ready": "green", "ready with warnings": "yellow", "not ready": "red"}
+
+
+def run_check(
+    study: Study,
+    chosen: DataSettings,
+    console: Console,
+    *,
+    as_json: bool = False,
+    page: Path | None = None,
+) -> None:
+    """Read, measure and judge; print the report, and write the page if asked.
+
+    Raises:
+        DataError: the records cannot be read, or the verdict is *not ready*.
+    """
+    quality = check_quality(open_source(chosen, study), study)
+    findings = judge(quality, study)
+    ruling = verdict(findings)
+    if page is not None:
+        from client.quality_page import quality_page  # matplotlib takes a second to import
+
+        write_atomically(page, quality_page(quality, findings, ruling, study).encode())
+    if as_json:
+        console.print_json(json.dumps(report_json(quality, findings, ruling, study)))
+    else:
+        _print(quality, findings, ruling, study, console)
+        if page is not None:
+            console.print(f"page  {page}", markup=False)
+    if ruling == "not ready":
+        first = next(finding for finding in findings if finding.level == "stops")
+        raise DataError(f"not ready: {first.about}: {first.told}; {first.remedy}")
+
+
+def settings_from(file: Path) -> DataSettings:
+    """Read the ``[data]`` table of a ``site.toml``.
+
+    Raises:
+        SettingsError: the file cannot be read, or its table is not right.
+    """
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} cannot be read as UTF-8 text; check the path") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file} is not valid TOML: {error}; correct that line") from error
+    table = content.get("data")
+    if not isinstance(table, dict):
+        raise SettingsError(f"{file} has no table [data]; say there where the records are")
+    return read_data_settings(table, where=str(file), folder=file.resolve().parent)
+
+
+def settings_for(study: Study, data: Path, where: dict[str, float]) -> DataSettings:
+    """Settings of a source that a folder says all about, as the study names it.
+
+    Raises:
+        SettingsError: the study's source needs more than a folder.
+    """
+    table: dict[str, Any] = {"source": study.data.source, "path": str(data)}
+    if where:
+        table["where"] = where
+    return read_data_settings(table, where="--data", folder=Path.cwd())
+
+
+def report_json(
+    quality: Quality, findings: tuple[Finding, ...], ruling: Verdict, study: Study
+) -> dict[str, Any]:
+    """Return the report for programs: counts, shares and findings."""
+    variables = {}
+    for index, name in enumerate(study.variables):
+        found = quantiles(quality.histogram_VB[index], (0.05, 0.5, 0.95))
+        variables[name] = {
+            "present": _number(quality.present_V[index]),
+            "measured_by_step": [_number(share) for share in quality.measured_VT[index]],
+            "score_mean": _number(quality.score_mean_V[index]),
+            "score_deviation": _number(quality.score_deviation_V[index]),
+            "score_5_50_95": [_number(score) for score in found],
+            "tells_alone": _number(quality.alone_V[index]),
+        }
+    return {
+        "schema": 1,
+        "study": study.name,
+        "study_digest": study.digest.hex(),
+        "verdict": ruling,
+        "patients": quality.patients,
+        "stays": quality.stays,
+        "label_mean": _number(quality.label_mean),
+        "outcome_patients": [int(number) for number in quality.outcome_patients_G],
+        "stays_by_step": [int(number) for number in quality.observed_T],
+        "read": asdict(quality.read),
+        "variables": variables,
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def _number(value: float) -> float | None:
+    return round(float(value), 4) if np.isfinite(value) else None
+
+
+def _print(
+    quality: Quality, findings: tuple[Finding, ...], ruling: Verdict, study: Study, console: Console
+) -> None:
+    read = quality.read
+    console.print(f"{study.title}", markup=False, style="bold")
+    console.print(
+        f"{quality.patients} patients, {quality.stays} stays, {read.events} measurements; "
+        f"{_outcome(quality, study)}",
+        markup=False,
+    )
+    table = Table("variable", "unit", box=None, pad_edge=False)
+    for heading in ("in stays", "in steps", "center off by", "spread", "out of range"):
+        table.add_column(heading, justify="right")
+    for index, (name, variable) in enumerate(study.variables.items()):
+        out = read.out_of_range.get(name, 0)
+        kept = int(quality.histogram_VB[index].sum())
+        table.add_row(
+            name,
+            variable.unit,
+            f"{100 * quality.present_V[index]:.0f} %",
+            f"{100 * quality.measured_VT[index].mean():.0f} %",
+            _signed(quality.score_mean_V[index]),
+            _plain(quality.score_deviation_V[index]),
+            f"{100 * out / max(1, kept + out):.1f} %",
+        )
+    console.print(table, markup=False)
+    console.print("center and spread in the study's reference deviations", style="dim")
+    for finding in findings:
+        console.print(
+            f"[{_STYLES[finding.level]}]{_WORDS[finding.level]:>7}[/]", end="  ", markup=True
+        )
+        console.print(f"{finding.about}: {finding.told}; {finding.remedy}", markup=False)
+    console.print(f"verdict: {ruling}", style=_COLOURS[ruling], markup=False)
+
+
+def _outcome(quality: Quality, study: Study) -> str:
+    if study.task.kind == "binary":
+        return f"{100 * quality.label_mean:.1f} % with {study.data.label}"
+    return f"mean {study.data.label} {quality.label_mean:.3g}"
+
+
+def _signed(score: float) -> str:
+    return f"{score:+.2f}" if np.isfinite(score) else "-"
+
+
+def _plain(score: float) -> str:
+    return f"{score:.2f}" if np.isfinite(score) else "-"

@@ -1,0 +1,257 @@
+"""The ``[data]`` table of ``site.toml``: where this hospital's records lie, and how to read them.
+
+Every source has its own keys, so ``source`` is looked at first and the rest is checked against that
+source's model. A study says which variables it wants; these settings say where the hospital keeps
+them. Relative paths start at the folder of ``site.toml``.
+
+::
+
+    [data]
+    source = "physionet2012"
+    path = "challenge"
+    where = { ICUType = 1 }
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from shared.errors import SettingsError
+
+Where = dict[str, float | str]
+Part = TypeVar("Part", bound=BaseModel)
+
+
+def _as_path(given: object) -> object:
+    """A path from text, with ``~`` for the home folder."""
+    return Path(given).expanduser() if isinstance(given, str) and given else given
+
+
+def _as_tuple(given: object) -> object:
+    """TOML's lists as the tuples that frozen settings hold."""
+    return tuple(given) if isinstance(given, list) else given
+
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Listed = BeforeValidator(_as_tuple)
+FilePath = Annotated[Path, BeforeValidator(_as_path)]
+
+
+class SettingsPart(BaseModel):
+    """A table of the settings: frozen, and strict about keys and types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DataSettings(SettingsPart):
+    """What every source's settings have in common."""
+
+    source: str = Field(min_length=1, max_length=64)
+
+
+class RecordsSettings(DataSettings):
+    """Records in a folder or file, whose format says all the rest.
+
+    ``where`` keeps only the stays that have these values.
+    """
+
+    path: FilePath
+    where: Where = {}
+
+
+class PhysioNet2012Settings(RecordsSettings):
+    """One set of the PhysioNet/CinC Challenge 2012; ``set`` where the path does not name it."""
+
+    set: Literal["a", "b", "c"] = "a"
+
+
+class VariableSettings(SettingsPart):
+    """Where the hospital keeps one of the study's variables.
+
+    Attributes:
+        codes: how the records name it: item numbers, LOINC codes, OMOP concept ids.
+        column: its column, in a wide table or, for a static variable, in the table of stays.
+        unit: UCUM unit of values whose row does not say one.
+        values: what words and codes mean as numbers, such as ``{ M = 1, F = 0 }``.
+        present: value of a row that only says that something happened, such as a drug given.
+    """
+
+    codes: Annotated[tuple[str | int, ...], Listed] = ()
+    column: str | None = None
+    unit: str | None = None
+    values: dict[str, Number] = {}
+    present: Number | None = None
+
+
+class HospitalSettings(DataSettings):
+    """What the sources that read a hospital's own system have in common.
+
+    Attributes:
+        variables: by the study's name for them; what is not said has the source's defaults.
+        units: what the hospital's spellings of units mean in UCUM.
+    """
+
+    variables: dict[str, VariableSettings] = {}
+    units: dict[str, str] = {}
+
+
+class FileSettings(SettingsPart):
+    """A CSV or Parquet file, or several by a pattern such as ``vitals/*.parquet``.
+
+    ``separator``, ``decimal_comma`` and ``time_format`` (as of strptime) matter in CSV only.
+    """
+
+    file: FilePath
+    separator: str = Field(default=",", min_length=1, max_length=1)
+    decimal_comma: bool = False
+    time_format: str | None = None
+
+
+class StaysFile(FileSettings):
+    """One row a stay. Without ``stay`` a patient has one; without ``start`` events carry hours.
+
+    ``label`` names the outcome's column, or several for a multilabel study; without it, the study's
+    label is the column's name. ``outcome_time`` is when the outcome happened, empty if it did not.
+    """
+
+    patient: str
+    stay: str | None = None
+    start: str | None = None
+    end: str | None = None
+    birth: str | None = None
+    label: Annotated[str | tuple[str, ...] | None, Listed] = None
+    outcome_time: str | None = None
+
+
+class EventsFile(FileSettings):
+    """Measurements: long, one a row, or wide, one column a variable.
+
+    Either ``stay`` or ``patient`` says whose they are; with ``patient`` alone they belong to the
+    latest stay that had begun. ``time`` is a date and time, ``hours`` a number since the start.
+    """
+
+    layout: Literal["long", "wide"] = "long"
+    stay: str | None = None
+    patient: str | None = None
+    time: str | None = None
+    hours: str | None = None
+    variable: str | None = None
+    value: str | None = None
+    unit: str | None = None
+
+    @model_validator(mode="after")
+    def _says_whose_when_and_what(self) -> Self:
+        if (self.stay is None) == (self.patient is None):
+            raise ValueError("names neither or both of stay and patient; name one column")
+        if (self.time is None) == (self.hours is None):
+            raise ValueError("names neither or both of time and hours; name one column")
+        if self.hours is not None and self.patient is not None:
+            raise ValueError("hours count from the start of a stay; name the stay's column")
+        if self.layout == "long" and (self.variable is None or self.value is None):
+            raise ValueError("is long and names no variable or no value; name both columns")
+        return self
+
+
+class StepLabelsFile(FileSettings):
+    """The label of a per-step study: one row a stay and hour (or time)."""
+
+    stay: str
+    label: str
+    hours: str | None = None
+    time: str | None = None
+
+    @model_validator(mode="after")
+    def _says_when(self) -> Self:
+        if (self.time is None) == (self.hours is None):
+            raise ValueError("names neither or both of time and hours; name one column")
+        return self
+
+
+class TablesSettings(HospitalSettings):
+    """CSV and Parquet; ``where`` keeps only stays whose columns have these values."""
+
+    stays: StaysFile
+    events: Annotated[tuple[EventsFile, ...], Listed] = Field(min_length=1)
+    labels: StepLabelsFile | None = None
+    where: Where = {}
+
+
+def parse_settings(
+    model: type[DataSettings], table: Mapping[str, Any], *, where: str, folder: Path
+) -> DataSettings:
+    """Check a ``[data]`` table against one source's model and make its paths absolute.
+
+    Args:
+        model: the source's settings.
+        table: as read from TOML.
+        where: names the file in errors.
+        folder: relative paths start here.
+
+    Raises:
+        SettingsError: names the key, its value's kind or bound, and the remedy.
+    """
+    try:
+        settings = model.model_validate(dict(table))
+    except ValidationError as error:
+        raise SettingsError(f"{where}: {_sentence(error.errors()[0], model)}") from error
+    return _resolved(settings, folder)
+
+
+def _resolved(part: Part, folder: Path) -> Part:
+    """The same settings with every path absolute."""
+    changes: dict[str, Any] = {}
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        if isinstance(value, Path):
+            changes[name] = folder / value
+        elif isinstance(value, BaseModel):
+            changes[name] = _resolved(value, folder)
+        elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+            changes[name] = tuple(_resolved(item, folder) for item in value)
+    return part.model_copy(update=changes) if changes else part
+
+
+def _sentence(error: Any, model: type[BaseModel]) -> str:
+    """One plain sentence for one pydantic error; never shows a value that could be a secret."""
+    location = [str(part) for part in error["loc"]]
+    *tables, key = ["data", *location]
+    place = f"[{'.'.join(tables)}] {key}" if tables else f"[{key}]"
+    kind, bounds = error["type"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        known = _keys_at(model, location[:-1])
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+        hint = f"; did you mean {near[0]!r}?" if near else "; remove it"
+        return f"{place} is not a known key{hint}"
+    if kind == "missing":
+        return f"{place} is missing; add it"
+    if kind == "literal_error":
+        return f"{place} must be one of {bounds['expected']}; choose one of them"
+    if kind == "value_error":
+        return f"{place}: {str(error['msg']).removeprefix('Value error, ')}"
+    return f"{place} is not acceptable: {str(error['msg']).lower()}; correct it"
+
+
+def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:
+    """The valid keys of the table at this place (names and numbers of entries are skipped over)."""
+    for name in location:
+        field = model.model_fields.get(name)
+        if field is not None:
+            model = next(iter(_models(field.annotation)), model)
+    return list(model.model_fields)
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The settings models inside an annotation such as ``dict[str, Model]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]

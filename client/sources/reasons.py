@@ -1,0 +1,12 @@
+"""Why something in a hospital's tables was set aside or is doubtful, in the words reports use."""
+
+AFTER_END = "events after the end of their stay"
+BEFORE_START = "events before the start of their stay"
+NO_STAY = "events of no stay in the cohort"
+NO_TIME = "rows without a time"
+NO_VALUE = "rows without a value"
+NOT_A_NUMBER = "values that are no number"
+BEYOND_LIMIT = "values beyond a laboratory's limit, taken at the limit"
+INCOMPLETE = "stays without a patient, an identifier or a start"
+ENDS_EARLY = "stays that end before they start"
+IN_FUTURE = "stays that start in the future"

@@ -1,0 +1,102 @@
+"""The sources by name: what ``[data] source`` in ``site.toml`` may say, and how each is opened.
+
+To add a source: a settings model in :mod:`client.data_settings`, a function here that imports the
+source's module only when called (some need large libraries) and opens it, and a line in SOURCES.
+"""
+
+import difflib
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
+
+from client import data_settings as settings
+from client.data_settings import DataSettings, parse_settings
+from client.sources import Source
+from shared.errors import DataError, SettingsError
+from shared.study import Study
+
+HOSPITAL = "hospital"  # a study that takes records in whatever form the hospital has them
+OWN_SYSTEMS = frozenset({"tables"})
+S = TypeVar("S", bound=DataSettings)
+
+
+@dataclass(frozen=True)
+class Kind(Generic[S]):
+    """One kind of source: the model of its settings, and how it is opened with them."""
+
+    settings: type[S]
+    open: Callable[[S, Study], Source]
+
+
+def _physionet2012(chosen: settings.PhysioNet2012Settings, _: Study) -> Source:
+    from client.sources.physionet2012 import PhysioNet2012
+
+    numbers = {name: float(value) for name, value in chosen.where.items()}
+    return PhysioNet2012(chosen.path, which=chosen.set, where=numbers)
+
+
+def _tables(chosen: settings.TablesSettings, _: Study) -> Source:
+    needs("polars", chosen.source)
+    from client.sources.tables import Tables
+
+    return Tables(chosen)
+
+
+def needs(module: str, source: str) -> None:
+    """Refuse with the remedy where an optional library is not installed.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise SettingsError(
+            f"source {source!r} needs the library {module!r}, which is not installed; "
+            "install it with: pip install 'consilium-fl[hospital]'"
+        )
+
+
+SOURCES: Mapping[str, Kind[Any]] = MappingProxyType(
+    {
+        "physionet2012": Kind(settings.PhysioNet2012Settings, _physionet2012),
+        "tables": Kind(settings.TablesSettings, _tables),
+    }
+)
+
+
+def read_data_settings(table: Mapping[str, Any], *, where: str, folder: Path) -> DataSettings:
+    """Check the ``[data]`` table of a ``site.toml``.
+
+    Args:
+        table: as read from TOML.
+        where: the file's name, for errors.
+        folder: of that file; relative paths start there.
+
+    Raises:
+        SettingsError: an unknown source, or a key that the source does not have or cannot use.
+    """
+    source = table.get("source")
+    if not isinstance(source, str) or source not in SOURCES:
+        near = difflib.get_close_matches(str(source), SOURCES, n=1, cutoff=0.0)[0]
+        told = "is missing" if source is None else f"= {source!r} is not a known source"
+        raise SettingsError(f"{where}: [data] source {told}; did you mean {near!r}?")
+    return parse_settings(SOURCES[source].settings, table, where=where, folder=folder)
+
+
+def open_source(chosen: DataSettings, study: Study) -> Source:
+    """Open the records that the settings name, for one study.
+
+    Raises:
+        DataError: the records are not there, or the study wants another source.
+        SettingsError: the settings name something that cannot be used.
+    """
+    wanted = study.data.source
+    if wanted != chosen.source and not (wanted == HOSPITAL and chosen.source in OWN_SYSTEMS):
+        raise DataError(
+            f"study {study.name} wants source {wanted!r}, but site.toml has {chosen.source!r}; "
+            "choose the matching data or study"
+        )
+    source: Source = SOURCES[chosen.source].open(chosen, study)
+    return source
