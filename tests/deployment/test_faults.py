@@ -1,4 +1,4 @@
-"""Outages that a study must live through: absence, partition, full disk, wrong clock, old papers."""
+"""Outages that a study lives through: absence, partition, full disk, wrong clock, old papers."""
 
 import resource
 import time
