@@ -35,16 +35,22 @@ class Cable:
         self._listener.close()
 
     def _accept(self) -> None:
-        with suppress(OSError):
+        with suppress(OSError):  # the listener was closed
             while True:
                 near, _ = self._listener.accept()
-                if not self._in.is_set():
+                far = self._far_end()
+                if far is None:
                     near.close()
                     continue
-                far = socket.create_connection(("127.0.0.1", self._target))
                 self._open += [near, far]
                 for one, other in ((near, far), (far, near)):
                     threading.Thread(target=_forward, args=(one, other), daemon=True).start()
+
+    def _far_end(self) -> socket.socket | None:
+        if self._in.is_set():
+            with suppress(OSError):  # nobody listens there yet
+                return socket.create_connection(("127.0.0.1", self._target))
+        return None
 
 
 def _forward(source: socket.socket, target: socket.socket) -> None:
