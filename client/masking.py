@@ -88,6 +88,7 @@ class SiteMasking(Secret):
         self._entropy = entropy
         self._channels: Channels | None = None
         self._next: PendingKeys | None = None
+        self._dealt: tuple[KeysRequest, PendingKeys, RoundKeys] | None = None
         self._round: MaskedRound | None = None
         self._finished: FinishedRound | None = None
 
@@ -110,7 +111,8 @@ class SiteMasking(Secret):
     def round_keys(self, request: KeysRequest) -> RoundKeys:
         """Fresh keys for a round, dealt to this site's circle among those with channel keys.
 
-        An unfinished earlier round is given up and its secrets are dropped.
+        An unfinished earlier round is given up and its secrets are dropped. While the keys are
+        unused a repeated request gets the same answer: a doubled message must not void a round.
 
         Raises:
             ProtocolError: another study, a round already begun or masked, too few sites, no
@@ -123,11 +125,18 @@ class SiteMasking(Secret):
             raise ProtocolError(
                 f"round {self._round.round} has begun, so its keys cannot be replaced"
             )
+        if self._dealt is not None:
+            asked, pending, reply = self._dealt
+            if asked == request and pending is self._next:
+                return reply
         channels = self._open_channels()
         channels.open(request.channel_keys)
         self._circle(channels.holders, "announced a channel key")
-        self._round = self._finished = None
-        return self._deal_keys(request.round)
+        self._round = self._finished = self._dealt = None
+        reply = self._deal_keys(request.round)
+        if self._next is not None:
+            self._dealt = request, self._next, reply
+        return reply
 
     def begin(self, request: UpdateRequest) -> bytes:
         """Check all that a round's opening must satisfy, and enter the round.
@@ -178,7 +187,7 @@ class SiteMasking(Secret):
             begun=begun,
             seed_shares=shares,
         )
-        self._next = self._finished = None
+        self._next = self._finished = self._dealt = None
         return begun
 
     def mask(self, vector: NDArray[np.uint32], weight: int, spec: VectorSpec) -> MaskedUpdate:

@@ -123,6 +123,8 @@ class Federation:
         default_factory=lambda: {s: n + 1 for n, s in enumerate(SITES)}
     )
     policy: str = POLICY
+    host: str = "127.0.0.1"
+    wrappers: Mapping[str, list[str]] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     environments: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -149,16 +151,26 @@ class Federation:
         """Run ``consilium-coordinator``."""
         return self._command("server", words, self.coordinator, fails=fails)
 
-    def hospital(self, site: str, *words: str, fails: bool = False, said: str = "") -> str:
-        """Run ``consilium-site`` at a site."""
-        return self._command("client", words, self.site(site), fails=fails, said=said)
+    def hospital(
+        self, site: str, *words: str, fails: bool = False, said: str = "", name: str = ""
+    ) -> str:
+        """Run ``consilium-site``, wrapped and in the environment as the process ``name``."""
+        return self._command("client", words, self.site(site), fails=fails, said=said, name=name)
 
     def _command(
-        self, package: str, words: tuple[str, ...], folder: Path, *, fails: bool, said: str = ""
+        self,
+        package: str,
+        words: tuple[str, ...],
+        folder: Path,
+        *,
+        fails: bool,
+        said: str = "",
+        name: str = "",
     ) -> str:
-        command = [sys.executable, "-m", package, *words, "--folder", str(folder)]
+        within = self.wrappers.get(name, [])
+        command = [*within, sys.executable, "-m", package, *words, "--folder", str(folder)]
         done = subprocess.run(
-            command, capture_output=True, text=True, input=said, env=self._environment(""),
+            command, capture_output=True, text=True, input=said, env=self._environment(name),
             timeout=120, check=False,
         )  # fmt: skip
         told = f"{' '.join(words)}: {done.stdout}{done.stderr}"
@@ -175,8 +187,8 @@ class Federation:
     def set_up(self) -> None:
         """Initialise the coordinator and all sites; nothing runs yet."""
         self.root.mkdir(parents=True, exist_ok=True)
-        self.operator("init", "--host", "127.0.0.1", "--port", str(self.port),
-                      "--listen", "127.0.0.1")  # fmt: skip
+        self.operator("init", "--host", self.host, "--port", str(self.port),
+                      "--listen", self.host)  # fmt: skip
         for site, unit in self.sites.items():
             self.make_site(site, unit)
 
@@ -203,8 +215,8 @@ class Federation:
 
     def prepare(self, *texts: str) -> None:
         """Do all of the above without processes: folders, enrolment, studies, approvals."""
-        settings = Settings(name="tests", host="127.0.0.1", port=self.port, listen="127.0.0.1")
-        folder = CoordinatorFolder.make(self.coordinator, settings, ("127.0.0.1",))
+        settings = Settings(name="tests", host=self.host, port=self.port, listen=self.host)
+        folder = CoordinatorFolder.make(self.coordinator, settings, (self.host,))
         link, register, audit = (
             open_link(folder.link_database),
             folder.register(),
@@ -253,7 +265,8 @@ class Federation:
         if name == "coordinator" and "--monitor-port" not in words:
             patience += ["--monitor-port", "0"]
         command = [
-            sys.executable, "-m", package, "start", "--folder", str(folder), *patience, *words,
+            *self.wrappers.get(name, []), sys.executable, "-m", package, "start",
+            "--folder", str(folder), *patience, *words,
         ]  # fmt: skip
         with self.log(name).open("ab") as log:
             self.processes[name] = subprocess.Popen(
@@ -321,7 +334,7 @@ class Federation:
         """Whether the coordinator's port takes connections."""
         with socket.socket() as probe:
             probe.settimeout(1)
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+            return probe.connect_ex((self.host, self.port)) == 0
 
     def overview(self) -> dict[str, Any]:
         """What ``watch --json`` tells."""
