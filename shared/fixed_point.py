@@ -229,10 +229,9 @@ def _round(piece: NDArray[np.generic], scale: float, source: Keystream) -> NDArr
     """
     scaled: NDArray[np.float64] = np.multiply(piece, scale, dtype=np.float64)
     random = source.uniform_u32(len(piece))
-    random >>= np.uint32(12)
-    offset = np.multiply(random, 2.0**-20, dtype=np.float64)
-    offset += 2.0**-21
-    scaled += offset
+    random >>= np.uint32(11)
+    random |= np.uint32(1)
+    scaled += np.multiply(random, 2.0**-21, dtype=np.float64)
     return np.floor(scaled, out=scaled)
 
 

@@ -59,7 +59,7 @@ def test_a_study_survives_every_process_killed_at_every_stage_of_every_exchange(
     write_records(records, patients=60, seed=1)
     federation = Federation(tmp_path / "federation", records)
     # More rounds than kills can use up; the study is stopped by its budget of rounds, not of time.
-    federation.prepare(tiny_study(rounds=120, mode="site", timeout=15.0))
+    federation.prepare(tiny_study(rounds=240, mode="site", timeout=15.0))
     rng = random.Random(20_26)
     try:
         federation.start("coordinator")
@@ -76,7 +76,7 @@ def test_a_study_survives_every_process_killed_at_every_stage_of_every_exchange(
                 if missed < 12:
                     left.append(point)
         assert len(set(campaign.done)) >= 40, (campaign.done, left)
-        federation.finish(180)
+        federation.finish(360)
     finally:
         federation.close()
     check_books(federation)

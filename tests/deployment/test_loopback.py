@@ -1,6 +1,7 @@
 """The script of the README on the real records: four sites and a coordinator as processes."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,8 @@ ROUNDS = 4
 
 def shortened(name: str, mode: str) -> str:
     """The intensive-care study with few rounds, under another name and privacy mode."""
-    text = STUDY.replace("rounds = 100", f"rounds = {ROUNDS}")
+    text, found = re.subn(r"(?m)^rounds = \d+$", f"rounds = {ROUNDS}", STUDY)
+    assert found == 1
     text = text.replace('name = "icu-mortality-2012"', f'name = "{name}"')
     return text.replace('mode = "distributed"', f'mode = "{mode}"')
 
