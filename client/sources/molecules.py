@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from client.sources import Patient, ReadReport, Stay, Tally
 from client.sources.cleaning import Cleaner
-from client.sources.lines import bounded_lines
+from client.sources.lines import bounded_lines, number
 from client.sources.matrices import (
     events_of,
     require_source,
@@ -84,10 +84,10 @@ class Molecules:
     def _read(self, study: Study, labels: list[str]) -> Iterator[Patient]:
         cleaner, numbers = Cleaner(study, self._tally), token_numbers(study)
         stays: dict[str, list[Stay]] = {}
-        for number, smiles, label_K in self._lines(labels, study):
+        for line, smiles, label_K in self._lines(labels, study):
             tokens = tokenise(smiles)
             if tokens is None:
-                sentence = f"line {number}: the SMILES has characters that are no token"
+                sentence = f"line {line}: the SMILES has characters that are no token"
                 if study.data.on_bad_file == "refuse":
                     raise DataError(
                         f'file {self._path} {sentence}; mend it, or set [data] on_bad_file = "skip"'
@@ -103,7 +103,7 @@ class Molecules:
             events = cleaner.clean(*events_of(value_TV, None, study))
             self._tally.stays += 1
             stay = Stay(
-                stay_id=f"line {number}",
+                stay_id=f"line {line}",
                 hours_E=events[0],
                 variable_E=events[1],
                 value_E=events[2],
@@ -172,7 +172,7 @@ def _values(tokens: list[str], study: Study, numbers: dict[str, int]) -> NDArray
 
 def _labels(cells: list[str], study: Study, where: str) -> NDArray[np.float32]:
     try:
-        label_K = np.array([np.nan if not cell.strip() else float(cell) for cell in cells])
+        label_K = np.array([np.nan if not cell.strip() else number(cell) for cell in cells])
     except ValueError as error:
         raise DataError(f"{where}: a label is not a number; mend the line") from error
     known = label_K[~np.isnan(label_K)]
