@@ -169,7 +169,7 @@ def _visits(path: Path, where: Mapping[str, str]) -> Iterator[dict[str, str]]:
             if path.suffix == ".gz"
             else path.open(encoding="utf-8", newline="")
         ) as file:
-            rows = csv.reader(bounded_lines(file, path))
+            rows = csv.reader(bounded_lines(file, path), strict=True)
             header = next(rows, [])
             needed = (*_NEEDED, *where)
             if missing := [column for column in needed if column not in header]:

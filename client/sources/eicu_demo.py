@@ -33,6 +33,7 @@ from shared.errors import DataError
 from shared.study import Study
 
 LARGEST_FILE_BYTES = 1 << 30
+BROKEN = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 TASKS: Mapping[str, tuple[str, bool]] = MappingProxyType(
     {
         "mortality24": ("binary", False),
@@ -161,7 +162,7 @@ class EicuDemo:
         labels = _load(folder / "outc.parquet", [*keys, "label"])
         try:
             tables = _joined(values, static, labels, keys, names)
-        except pl.exceptions.PolarsError as error:
+        except BROKEN as error:
             raise DataError(
                 f"folder {folder}: a column has another type than the task cohorts have (time a "
                 "duration, values and labels numbers); make the files again"
@@ -266,7 +267,7 @@ def _load(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
         if path.suffix == ".csv":
             return pl.read_csv(path, infer_schema_length=None)
         return pl.read_parquet(path, columns=columns)
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, *BROKEN) as error:
         needs = f" with columns {', '.join(columns)}" if columns else ""
         raise DataError(
             f"file {path} cannot be read as a {path.suffix[1:]} table{needs}; check or replace it"

@@ -186,7 +186,7 @@ def _labels(path: Path, study: Study) -> Mapping[str, float]:
     labels: dict[str, float] = {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(bounded_lines(file, path))
+            rows = csv.DictReader(bounded_lines(file, path), strict=True)
             for row in rows:
                 try:
                     patient, label = row["patient"], number(row[study.data.label])

@@ -121,7 +121,7 @@ class Molecules:
         """Number, SMILES and labels of each line, checked."""
         try:
             with self._path.open(encoding="utf-8", newline="") as file:
-                rows = csv.reader(bounded_lines(file, self._path))
+                rows = csv.reader(bounded_lines(file, self._path), strict=True)
                 header = next(rows, [])
                 places = self._places(header, labels)
                 for row in rows:
@@ -144,8 +144,8 @@ class Molecules:
         for name in (column, *labels):
             if name not in header:
                 raise DataError(
-                    f"file {self._path}: has no column {name!r}; its columns are "
-                    f"{', '.join(header) or 'none'}"
+                    f"file {self._path}: has no column {name!r} among its {len(header)}; correct "
+                    "[data] label, or say the SMILES' column in site.toml"
                 )
         return [header.index(name) for name in (column, *labels)]
 

@@ -133,7 +133,7 @@ def _rows(path: Path) -> Iterator[NDArray[np.float64]]:
     """The file's lines as numbers, in the order of ``_COLUMNS``."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.reader(bounded_lines(file, path))
+            rows = csv.reader(bounded_lines(file, path), strict=True)
             header = next(rows, [])
             if missing := [column for column in _COLUMNS if column not in header]:
                 raise DataError(

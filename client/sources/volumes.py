@@ -85,14 +85,15 @@ def _dicom(path: Path, pydicom: Any) -> Volume:
         try:
             image = pydicom.dcmread(file)
             raw = np.asarray(image.pixel_array, dtype=np.float64)
-            slope, offset = image.get("RescaleSlope", 1), image.get("RescaleIntercept", 0)
+            slope = float(image.get("RescaleSlope", 1))
+            offset = float(image.get("RescaleIntercept", 0))
         except Exception as error:  # no pixels, or compressed in a way that is not installed
             raise BadFileError(
                 f"{file.name} has no pixels that can be read; export the series uncompressed"
             ) from error
         if raw.ndim != 2:
             raise BadFileError(f"{file.name} is not one grey slice")
-        return raw * float(slope) + float(offset)
+        return raw * slope + offset
 
     return Volume((len(files), *shapes.pop()), units.pop(), pixels)
 
