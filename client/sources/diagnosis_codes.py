@@ -19,17 +19,17 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from client.sources import Patient, ReadReport, Stay, Tally
+from client.sources import Patient, ReadReport, Tally
 from client.sources.cleaning import Cleaner
 from client.sources.icd9 import Icd9
 from client.sources.lines import bounded_lines, number
 from client.sources.matrices import (
-    events_of,
     require_label,
     require_source,
     require_task,
     require_tokens,
     require_variables,
+    stay_of,
 )
 from client.sources.reasons import NOT_A_NUMBER
 from shared.errors import DataError
@@ -115,17 +115,16 @@ class DiagnosisCodes:
             kept = rows[: study.data.steps]
             self._tally.outside_window += len(rows) - len(kept)
             value_TV = np.array([_values(visit, study, icd9, self._tally) for visit in kept])
-            events = cleaner.clean(*events_of(value_TV, None, study))
             label_T = np.full(study.data.steps, np.nan, dtype=np.float32)
             positive = LABELS[study.data.label]
             label_T[: len(kept)] = [visit["readmitted"] in positive for visit in kept]
             self._tally.patients += 1
             self._tally.stays += 1
-            stay = Stay(
+            stay = stay_of(
+                value_TV,
+                study,
+                cleaner,
                 stay_id=patient,
-                hours_E=events[0],
-                variable_E=events[1],
-                value_E=events[2],
                 label=label_T,
                 end_h=float(len(kept)),
             )

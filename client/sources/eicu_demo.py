@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from client.sources import Patient, ReadReport, Stay, Tally
 from client.sources.cleaning import Cleaner
 from client.sources.matrices import (
-    events_of,
     require_label,
     require_source,
     require_task,
     require_tokens,
     require_variables,
+    stay_of,
 )
 from shared.errors import DataError
 from shared.study import Study
@@ -226,12 +226,12 @@ def _stay(
     hours_T = rows["time"].to_numpy().astype(np.float64)
     value_TV = rows.select(names).to_numpy()
     label_T = rows["label"].to_numpy()
-    hours_E, variable_E, value_E = cleaner.clean(*events_of(value_TV, hours_T, study))
-    return Stay(
+    return stay_of(
+        value_TV,
+        study,
+        cleaner,
         stay_id=stay_id,
-        hours_E=hours_E,
-        variable_E=variable_E,
-        value_E=value_E,
+        hours_T=hours_T,
         label=_hourly(label_T, hours_T, study) if study.task.per_step else float(label_T[0]),
         end_h=float(min(hours_T[-1] + 1, study.data.window_h)),
     )

@@ -16,16 +16,16 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from client.sources import Patient, ReadReport, Stay, Tally
+from client.sources import Patient, ReadReport, Tally
 from client.sources.cleaning import Cleaner
 from client.sources.lines import number as as_number
 from client.sources.matrices import (
-    events_of,
     require_label,
     require_source,
     require_task,
     require_tokens,
     require_variables,
+    stay_of,
 )
 from shared.errors import DataError
 from shared.study import Study
@@ -120,17 +120,14 @@ class HeartDisease:
                     raise DataError(f"file {self._path} {sentence}") from error
                 self._tally.skipped.append((self._path.name, sentence))
                 continue
-            hours_E, variable_E, value_E = cleaner.clean(
-                *events_of(_values(row, study)[None, :], None, study)
-            )
             self._tally.patients += 1
             self._tally.stays += 1
             stay_id = f"{self._path.stem}-{number}"
-            stay = Stay(
+            stay = stay_of(
+                _values(row, study)[None, :],
+                study,
+                cleaner,
                 stay_id=stay_id,
-                hours_E=hours_E,
-                variable_E=variable_E,
-                value_E=value_E,
                 label=float(row[-1] > 0),
             )
             yield Patient(patient_id=stay_id, stays=(stay,))

@@ -23,11 +23,11 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from client.sources import Patient, ReadReport, Stay, Tally
+from client.sources import Patient, ReadReport, Tally
 from client.sources.archives import BROKEN_ZIP, BadFileError
 from client.sources.cleaning import Cleaner
 from client.sources.lines import bounded_lines, number
-from client.sources.matrices import events_of, require_source, require_task, require_tokens
+from client.sources.matrices import require_source, require_task, require_tokens, stay_of
 from client.sources.volumes import (
     LARGEST_FILE_BYTES,
     NIFTI_SUFFIXES,
@@ -99,16 +99,9 @@ class ImageSlices:
                     ) from error
                 self._tally.skipped.append((name, str(error)))
                 continue
-            events = cleaner.clean(*events_of(value_TV, None, study))
             self._tally.patients += 1
             self._tally.stays += 1
-            stay = Stay(
-                stay_id=name,
-                hours_E=events[0],
-                variable_E=events[1],
-                value_E=events[2],
-                label=label,
-            )
+            stay = stay_of(value_TV, study, cleaner, stay_id=name, label=label)
             yield Patient(patient_id=name, stays=(stay,))
 
     def _volumes(self, study: Study) -> Iterator[tuple[str, Volume | BadFileError, float]]:

@@ -22,11 +22,11 @@ from client.sources import Patient, ReadReport, Stay, Tally
 from client.sources.cleaning import Cleaner
 from client.sources.lines import bounded_lines, number
 from client.sources.matrices import (
-    events_of,
     require_source,
     require_task,
     require_tokens,
     require_variables,
+    stay_of,
 )
 from shared.errors import DataError
 from shared.study import Study
@@ -100,13 +100,12 @@ class Molecules:
             self._tally.outside_window += max(0, len(tokens) - study.data.steps)
             tokens = tokens[: study.data.steps]
             value_TV = _values(tokens, study, numbers)
-            events = cleaner.clean(*events_of(value_TV, None, study))
             self._tally.stays += 1
-            stay = Stay(
+            stay = stay_of(
+                value_TV,
+                study,
+                cleaner,
                 stay_id=f"line {line}",
-                hours_E=events[0],
-                variable_E=events[1],
-                value_E=events[2],
                 label=label_K if len(labels) > 1 else float(label_K[0]),
                 end_h=float(len(tokens)),
             )

@@ -17,16 +17,16 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from client.sources import Patient, ReadReport, Stay, Tally
+from client.sources import Patient, ReadReport, Tally
 from client.sources.cleaning import Cleaner
 from client.sources.lines import bounded_lines, number
 from client.sources.matrices import (
-    events_of,
     require_label,
     require_source,
     require_task,
     require_tokens,
     require_variables,
+    stay_of,
 )
 from shared.errors import DataError
 from shared.study import Study
@@ -105,17 +105,10 @@ class Parkinsons:
             for score in LABELS.values():
                 weeks_TC[KNOWN_WEEKS:, _COLUMNS.index(score)] = np.nan
             value_TV = weeks_TC[:, [_COLUMNS.index(name) for name in study.variables]]
-            events = cleaner.clean(*events_of(value_TV, None, study))
             self._tally.patients += 1
             self._tally.stays += 1
             name = f"person-{person:.0f}"
-            stay = Stay(
-                stay_id=name,
-                hours_E=events[0],
-                variable_E=events[1],
-                value_E=events[2],
-                label=label_T,
-            )
+            stay = stay_of(value_TV, study, cleaner, stay_id=name, label=label_T)
             yield Patient(patient_id=name, stays=(stay,))
 
 

@@ -32,11 +32,11 @@ from client.sources import Patient, ReadReport, Stay, Tally
 from client.sources.archives import BROKEN_ZIP
 from client.sources.cleaning import Cleaner
 from client.sources.matrices import (
-    events_of,
     require_label,
     require_source,
     require_task,
     require_tokens,
+    stay_of,
 )
 from shared.errors import DataError
 from shared.study import Study
@@ -136,16 +136,8 @@ class Waveforms:
                     continue
                 stays: list[Stay] = []
                 for value_TV, label in windows:
-                    events = cleaner.clean(*events_of(value_TV, None, study))
-                    stays.append(
-                        Stay(
-                            stay_id=f"{name}-{len(stays)}",
-                            hours_E=events[0],
-                            variable_E=events[1],
-                            value_E=events[2],
-                            label=label,
-                        )
-                    )
+                    stay_id = f"{name}-{len(stays)}"
+                    stays.append(stay_of(value_TV, study, cleaner, stay_id=stay_id, label=label))
                 if not stays:
                     aside = self._tally.set_aside
                     aside[NO_BEAT] = aside.get(NO_BEAT, 0) + 1
