@@ -147,16 +147,16 @@ class SiteMasking(Secret):
         Raises:
             ProtocolError: another study, a round without fresh keys, too few participants, this
                 site's key missing or changed, a share missing.
-            AuthenticationError: an unknown site, a wrong signature, one key twice, or a sealed
-                share that does not open.
+            AuthenticationError: an unknown site, a wrong signature, one key twice, a low-order
+                key, or a sealed share that does not open.
         """
         self._check_study(request.study_hash)
         self._check_unmasked(request.round)
         if self._next is None or self._next.round != request.round:
             raise ProtocolError(f"this site has no unused keys for round {request.round}")
         keys = {member.site: member.public for member in request.participants}
-        own = self._next.exchange.public
-        check_members(self.parameters, keys, self.site, own, f"round {request.round}")
+        exchange = self._next.exchange
+        check_members(self.parameters, keys, self.site, exchange.public, f"round {request.round}")
         for member in request.participants:
             if member.site == self.site:
                 continue  # this site knows its own key, and the list has it
@@ -182,7 +182,9 @@ class SiteMasking(Secret):
         )
         self._round = MaskedRound(
             round=request.round,
-            exchange=self._next.exchange,
+            pair_secrets={
+                peer: exchange.shared_secret(keys[peer]) for peer in circle if peer != self.site
+            },
             keys=keys,
             begun=begun,
             seed_shares=shares,
@@ -265,7 +267,7 @@ class SiteMasking(Secret):
         state = self._masked_round(request.context)
         check_survivors(self.parameters, self.site, state, request.survivors)
         if self.parameters.profile == "malicious":
-            check_agreement(self.parameters, request)
+            check_agreement(self.parameters, self.site, state, request)
         reply = self._reveal(state, request)
         self._finished = FinishedRound(
             context=request.context, survivors=request.survivors, reply=reply

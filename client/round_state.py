@@ -28,7 +28,7 @@ class MaskedRound(Secret):
 
     Attributes:
         round: its number.
-        exchange: this site's key of the round.
+        pair_secrets: by peer of this site's circle, the secret their round keys give them.
         keys: all participants' public keys.
         begun: hash of what the site was shown.
         seed_shares: by dealer of this site's circle, its share of the dealer's round seed.
@@ -38,7 +38,7 @@ class MaskedRound(Secret):
     """
 
     round: int
-    exchange: ExchangeKey
+    pair_secrets: dict[str, bytes]
     keys: dict[str, bytes]
     begun: bytes
     seed_shares: dict[str, bytes]
@@ -81,15 +81,12 @@ def pair_seeds(
     parameters: SumParameters, site: str, state: MaskedRound, context: bytes
 ) -> tuple[list[bytes], list[bytes]]:
     """Seeds of the masks that a site adds and takes off; of two sites the roster's first adds."""
-    circle = parameters.circle(site)
     plus: list[bytes] = []
     minus: list[bytes] = []
-    for peer, public in state.keys.items():
-        if peer in circle and peer != site:
-            secret = state.exchange.shared_secret(public)
-            low, high = sorted((site, peer), key=parameters.roster.position)
-            seed = pair_seed(secret, context=context, low=low, high=high)
-            (plus if low == site else minus).append(seed)
+    for peer, secret in state.pair_secrets.items():
+        low, high = sorted((site, peer), key=parameters.roster.position)
+        seed = pair_seed(secret, context=context, low=low, high=high)
+        (plus if low == site else minus).append(seed)
     return plus, minus
 
 
@@ -119,8 +116,12 @@ def check_survivors(
         raise ProtocolError(f"other survivors were agreed to in round {state.round}")
 
 
-def check_agreement(parameters: SumParameters, request: UnmaskRequest) -> None:
+def check_agreement(
+    parameters: SumParameters, site: str, state: MaskedRound, request: UnmaskRequest
+) -> None:
     """Check that at least `threshold` survivors signed the survivors.
+
+    A site that has signed these survivors itself need not verify its own signature.
 
     Raises:
         ProtocolError: too few signatures, or one by a site that is no survivor.
@@ -130,6 +131,8 @@ def check_agreement(parameters: SumParameters, request: UnmaskRequest) -> None:
     for signer, signature in request.signatures.items():
         if signer not in request.survivors:
             raise ProtocolError(f"{signer} signed the survivors without being one")
+        if signer == site and state.agreed == request.survivors:
+            continue
         parameters.roster.verify(signer, statement, signature, "the survivors")
     if len(request.signatures) < parameters.threshold:
         raise ProtocolError(

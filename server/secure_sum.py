@@ -158,7 +158,7 @@ class SecureSum:
         with log.timing("remove"):
             ring_total, weight = self._remove_masks(spec, keys, uploads, shares)
         return SumResult(
-            parts=decode(ring_total, spec),
+            parts=decode(ring_total, spec, threads=self._threads),
             ring_total=ring_total,
             weight=weight,
             survivors=uploads.survivors,
@@ -366,7 +366,8 @@ class SecureSum:
             threads=self._threads,
         )
         total = uploads.total
-        total &= np.uint32((1 << spec.ring_bits) - 1)
+        if spec.ring_bits < 32:
+            total &= np.uint32((1 << spec.ring_bits) - 1)
         weight = check_tail(
             total[-TAIL:], survivors=len(survivors), max_weight=self.parameters.max_weight
         )

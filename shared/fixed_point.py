@@ -235,12 +235,15 @@ def _round(piece: NDArray[np.generic], scale: float, source: Keystream) -> NDArr
     return np.floor(scaled, out=scaled)
 
 
-def decode(total: NDArray[np.uint32], spec: VectorSpec) -> dict[str, NDArray[np.float64]]:
+def decode(
+    total: NDArray[np.uint32], spec: VectorSpec, *, threads: int = 1
+) -> dict[str, NDArray[np.float64]]:
     """The sum of the sites' values, by segment.
 
     Args:
         total: sum of encodings modulo 2^ring_bits, shape (spec.length,).
         spec: the layout.
+        threads: cores to use; the result does not depend on it.
 
     Returns:
         float64 arrays; whole numbers exactly where the scale is 1.
@@ -254,6 +257,19 @@ def decode(total: NDArray[np.uint32], spec: VectorSpec) -> dict[str, NDArray[np.
     parts = {}
     start = 0
     for segment in spec.segments:
-        parts[segment.name] = signed[start : start + segment.length] / segment.scale
+        parts[segment.name] = _divide(
+            signed[start : start + segment.length], segment.scale, threads=threads
+        )
         start += segment.length
     return parts
+
+
+def _divide(signed: NDArray[np.int32], scale: float, *, threads: int) -> NDArray[np.float64]:
+    values = np.empty(len(signed), np.float64)
+
+    def divide_span(first: int, last: int) -> None:
+        np.divide(signed[first:last], scale, out=values[first:last])
+
+    useful = threads if len(signed) >= _THREAD_WORDS else 1
+    over_spans(divide_span, len(signed), _PIECE, threads=useful)
+    return values

@@ -25,6 +25,7 @@ from shared.wire import (
     MAX_ROUND,
     SITE,
     VECTOR_BYTES,
+    Bulk,
     Many,
     Maybe,
     Message,
@@ -52,7 +53,7 @@ Digests = Annotated[Mapping[str, bytes], PerSite(_DIGEST)]
 Signatures = Annotated[Mapping[str, bytes], PerSite(_SIGNATURE)]
 Shares = Annotated[Mapping[str, bytes], PerSite(_SHARE)]
 Boxes = Annotated[Mapping[str, bytes], PerSite(_BOX)]
-Body = Annotated[bytes, Octets(0, VECTOR_BYTES)]
+Body = Annotated[bytes | memoryview, Bulk(VECTOR_BYTES)]
 
 
 class Action(StrEnum):

@@ -15,11 +15,15 @@ def packed_bytes(length: int, ring_bits: int) -> int:
     return length * (ring_bits // 8)
 
 
-def pack(vector: NDArray[np.uint32], ring_bits: int) -> bytes:
-    """The low `ring_bits` bits of every element, shape (length,)."""
+def pack(vector: NDArray[np.uint32], ring_bits: int) -> bytes | memoryview:
+    """The low `ring_bits` bits of every element, shape (length,).
+
+    A ring of 32 bits needs no copy: the result is then a read-only view of the vector, which must
+    not change any more.
+    """
     words = np.ascontiguousarray(vector, np.dtype("<u4"))
     if ring_bits == 32:
-        return words.tobytes()
+        return words.view(np.uint8).data.toreadonly()
     if ring_bits == 16:
         return words.astype("<u2").tobytes()
     if ring_bits == 24:
@@ -27,7 +31,7 @@ def pack(vector: NDArray[np.uint32], ring_bits: int) -> bytes:
     return _pack_pairs(words, ring_bits)
 
 
-def unpack(packed: bytes, length: int, ring_bits: int) -> NDArray[np.uint32]:
+def unpack(packed: bytes | memoryview, length: int, ring_bits: int) -> NDArray[np.uint32]:
     """Undo `pack`; shape (length,), possibly a read-only view of `packed`.
 
     Raises:
@@ -61,7 +65,7 @@ def _pack_pairs(words: NDArray[np.uint32], ring_bits: int) -> bytes:
     return pairs.view(np.uint8).reshape(-1, 8)[:, : ring_bits // 4].tobytes()
 
 
-def _unpack_pairs(packed: bytes, length: int, ring_bits: int) -> NDArray[np.uint32]:
+def _unpack_pairs(packed: bytes | memoryview, length: int, ring_bits: int) -> NDArray[np.uint32]:
     octets = np.zeros((-(-length // 2), 8), np.uint8)
     octets[:, : ring_bits // 4] = np.frombuffer(packed, np.uint8).reshape(len(octets), -1)
     pairs = octets.view("<u8").ravel()

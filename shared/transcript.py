@@ -6,6 +6,7 @@ share an encoding, and a signature made for one purpose never verifies for anoth
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 Part = bytes | str | int
 
@@ -17,8 +18,7 @@ def encode(label: str, *parts: Part) -> bytes:
 
     Text is UTF-8; a whole number (0 <= number < 2^64) takes 8 bytes, big-endian.
     """
-    name = f"consilium/1/{label}".encode()
-    pieces = [len(name).to_bytes(8, "big"), name, _EIGHT, len(parts).to_bytes(8, "big")]
+    pieces = [_opening(label, len(parts))]
     for part in parts:
         if isinstance(part, int):
             pieces += (_EIGHT, part.to_bytes(8, "big"))
@@ -26,6 +26,13 @@ def encode(label: str, *parts: Part) -> bytes:
             plain = part.encode() if isinstance(part, str) else part
             pieces += (len(plain).to_bytes(8, "big"), plain)
     return b"".join(pieces)
+
+
+@lru_cache(maxsize=256)
+def _opening(label: str, count: int) -> bytes:
+    """What an encoding begins with; labels and counts are few, and statements many."""
+    name = f"consilium/1/{label}".encode()
+    return b"".join([len(name).to_bytes(8, "big"), name, _EIGHT, count.to_bytes(8, "big")])
 
 
 def digest(label: str, *parts: Part) -> bytes:

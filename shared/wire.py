@@ -60,6 +60,21 @@ class Octets(Rule):
 
 
 @dataclass(frozen=True)
+class Bulk(Rule):
+    """Up to `high` bytes of a model or vector, or a read-only view, which is sent uncopied."""
+
+    high: int
+
+    def check(self, value: Any, where: str) -> None:
+        """Bytes, or a flat view of bytes that cannot be written to, within the bound."""
+        flat = isinstance(value, bytes) or (
+            isinstance(value, memoryview) and value.readonly and value.format == "B"
+        )
+        if not flat or len(value) > self.high:
+            raise MessageError(f"{where} is not bytes of length 0 to {self.high}")
+
+
+@dataclass(frozen=True)
 class Text(Rule):
     """Printable text of at most `high` characters, and not empty."""
 
@@ -291,10 +306,10 @@ def from_plain(kind: type[M], plain: Any, where: str) -> M:
     return kind(**{name: rule.from_plain(value, where) for (name, rule), value in named})
 
 
-def _pieces(packer: msgpack.Packer, fields: list[Any]) -> Iterator[bytes]:
+def _pieces(packer: msgpack.Packer, fields: list[Any]) -> Iterator[bytes | memoryview]:
     """Each field as msgpack; a large body is passed through, so that it is copied once."""
     for value in fields:
-        if isinstance(value, bytes) and len(value) >= 1 << 16:
+        if isinstance(value, bytes | memoryview) and len(value) >= 1 << 16:
             yield b"\xc6" + len(value).to_bytes(4, "big")
             yield value
         else:

@@ -30,6 +30,8 @@ def values_of(rule):
     match rule:
         case wire.Octets(low, high):
             return st.binary(min_size=low, max_size=min(high, low + 40))
+        case wire.Bulk(high):
+            return st.binary(max_size=min(high, 40))
         case wire.Text(high):
             return st.text(
                 st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20
@@ -197,6 +199,27 @@ def test_a_message_against_its_rules_cannot_be_made(field, value):
     good = Unmasked(site="a", round=1, self_mask_shares={}, seed_shares={}, next_keys=None)
     with pytest.raises(MessageError, match=rf"unmasked\.{field}"):
         dataclasses.replace(good, **{field: value})
+
+
+@pytest.mark.parametrize(
+    "body", [bytearray(8), memoryview(bytearray(8)), memoryview(bytes(8)).cast("I"), "text", None]
+)
+def test_a_body_is_bytes_or_a_flat_view_of_bytes_that_nobody_can_write_to(body):
+    def made(packed):
+        return MaskedUpdate(
+            site="a",
+            round=1,
+            context=bytes(32),
+            packed=packed,
+            commitment=bytes(32),
+            share_commitments={},
+            sealed={},
+            audit_head=b"",
+        )
+
+    assert made(memoryview(bytes(8))).to_bytes() == made(bytes(8)).to_bytes()
+    with pytest.raises(MessageError, match=r"masked-update\.packed"):
+        made(body)
 
 
 def test_lists_of_messages_hold_the_right_kind_one_a_site():

@@ -33,7 +33,7 @@ def test_three_elements_take_so_many_bytes(bits, size):
 @pytest.mark.parametrize("bits", RING_BITS)
 @pytest.mark.parametrize("change", [-1, 1])
 def test_another_number_of_bytes_is_refused(bits, change):
-    packed = pack(np.arange(5, dtype=np.uint32), bits)
+    packed = bytes(pack(np.arange(5, dtype=np.uint32), bits))
     wrong = packed[:-1] if change < 0 else packed + b"\0"
     with pytest.raises(EncodingError, match="a packed vector has"):
         unpack(wrong, 5, bits)
