@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from client.sources import Patient, ReadReport, Tally
 from client.sources.cleaning import Cleaner
+from client.sources.lines import number as as_number
 from client.sources.matrices import (
     require_label,
     require_source,
@@ -147,11 +148,15 @@ def _row(line: str) -> NDArray[np.float64]:
     if len(cells) != len(COLUMNS):
         raise DataError(f"{len(cells)} columns, not {len(COLUMNS)}; mend the line")
     try:
-        row = np.array([np.nan if cell.strip() == "?" else float(cell) for cell in cells])
+        row = np.array([np.nan if cell.strip() == "?" else as_number(cell) for cell in cells])
     except ValueError as error:
         raise DataError("a value is neither a number nor '?'; mend the line") from error
     if np.isinf(row).any() or np.isnan(row[-1]) or row[-1] not in range(5):
         raise DataError("a value is infinite, or the last is not 0 to 4; mend the line")
+    for column, known in CATEGORIES.items():
+        value = row[COLUMNS.index(column)]
+        if not np.isnan(value) and value not in known:
+            raise DataError(f"{column} is none of {', '.join(map(str, known))}; mend the line")
     for column in _ZERO_IS_MISSING:
         place = COLUMNS.index(column)
         row[place] = np.nan if row[place] == 0 else row[place]
