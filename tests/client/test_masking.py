@@ -405,6 +405,14 @@ def test_nothing_is_revealed_without_enough_true_signatures(tmp_path):
         site.masking.unmask(replace(request, signatures=fewer))
 
 
+def test_a_site_that_has_not_agreed_is_not_told_that_it_has(tmp_path):
+    site, request, _ = masked(tmp_path)
+    site.masking._round.agreed = None
+    forged = {**request.signatures, ME: bytes(64)}
+    with pytest.raises(AuthenticationError, match=f"the survivors of site {ME} does not verify"):
+        site.masking.unmask(replace(request, signatures=forged))
+
+
 def test_a_signature_by_a_site_that_does_not_survive_does_not_count(tmp_path):
     site, request, _ = halted(5, tmp_path, Action.UNMASK)
     site.masking._round.agreed = None

@@ -294,6 +294,13 @@ DEFENCES = (
         MASKING + "test_nothing_is_revealed_without_enough_true_signatures",
     ),
     _d(
+        "own agreement remembered",
+        "client/round_state.py",
+        "if signer == site and state.agreed == request.survivors:",
+        "if signer == site:",
+        MASKING + "test_a_site_that_has_not_agreed_is_not_told_that_it_has",
+    ),
+    _d(
         "signers survive",
         "client/round_state.py",
         "if signer not in request.survivors:",
