@@ -282,7 +282,7 @@ DEFENCES = (
     _d(
         "agreement required",
         "client/masking.py",
-        "            check_agreement(self.parameters, request)\n",
+        "            check_agreement(self.parameters, self.site, state, request)\n",
         "            pass\n",
         MASKING + "test_nothing_is_revealed_without_enough_true_signatures",
     ),
