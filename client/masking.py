@@ -88,7 +88,7 @@ class SiteMasking(Secret):
         self._entropy = entropy
         self._channels: Channels | None = None
         self._next: PendingKeys | None = None
-        self._dealt: tuple[KeysRequest, PendingKeys, RoundKeys] | None = None
+        self._dealt: tuple[KeysRequest, RoundKeys] | None = None
         self._round: MaskedRound | None = None
         self._finished: FinishedRound | None = None
 
@@ -126,16 +126,15 @@ class SiteMasking(Secret):
                 f"round {self._round.round} has begun, so its keys cannot be replaced"
             )
         if self._dealt is not None:
-            asked, pending, reply = self._dealt
-            if asked == request and pending is self._next:
+            asked, reply = self._dealt
+            if asked == request:
                 return reply
         channels = self._open_channels()
         channels.open(request.channel_keys)
         self._circle(channels.holders, "announced a channel key")
         self._round = self._finished = self._dealt = None
         reply = self._deal_keys(request.round)
-        if self._next is not None:
-            self._dealt = request, self._next, reply
+        self._dealt = request, reply
         return reply
 
     def begin(self, request: UpdateRequest) -> bytes:

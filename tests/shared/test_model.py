@@ -60,7 +60,11 @@ def labels(kind: str, outputs: int, shape: tuple[int, ...]) -> torch.Tensor:
 def test_clipped_sums_of_the_whole_model_equal_one_sample_at_a_time(
     cell, pooling, layers, both, around, hidden, lengths, patient, dtype, kernel, clip, seed
 ):
-    """The reference runs one stay at a time, in double precision and plain PyTorch."""
+    """The reference runs one stay at a time, in double precision and plain PyTorch.
+
+    Where single precision itself is worse than the tolerance (layer normalisation of two nearly
+    equal numbers), a few times the error of plain PyTorch in single precision is allowed.
+    """
     settings_of_model = {"cell": cell, "layers": layers, "bidirectional": both, "hidden": hidden}
     if around:
         settings_of_model |= {"projection": 4, "layer_norm": True}
@@ -74,26 +78,36 @@ def test_clipped_sums_of_the_whole_model_equal_one_sample_at_a_time(
     y = torch.randint(2, (rows, steps) if pooling == "per step" else (rows,), generator=generator)
     mask = torch.arange(steps)[None, :] < torch.tensor(lengths)[:, None]
     patient_N = torch.tensor(patient[:rows])
-    exact = build_model(study, 3, seed).double()
-    expected = torch.zeros(4, parameter_count(model), dtype=torch.float64)
-    for n in range(rows):
-        row = slice(n, n + 1)
-        logits = exact(x[row].double(), mask[row])
-        loss = exact.loss_per_stay(logits, y[row].double(), mask[row]).sum()
-        parts = torch.autograd.grad(loss, list(exact.parameters()))
-        expected[patient_N[n]] += torch.cat([part.flatten() for part in parts])
-    books, serves = Bookkeeping(), through_time.serves
+    serves = through_time.serves
+
+    def one_at_a_time(dtype):
+        plain = build_model(study, 3, seed).to(dtype)
+        sums = torch.zeros(4, parameter_count(model), dtype=torch.float64)
+        with mock.patch.object(through_time, "serves", lambda _: False):
+            for n in range(rows):
+                row = slice(n, n + 1)
+                logits = plain(x[row].to(dtype), mask[row])
+                loss = plain.loss_per_stay(logits, y[row].to(dtype), mask[row]).sum()
+                parts = torch.autograd.grad(loss, list(plain.parameters()))
+                sums[patient_N[n]] += torch.cat([part.flatten().double() for part in parts])
+        return sums
+
+    expected = one_at_a_time(torch.float64)
+    rounding = (one_at_a_time(dtype) - expected).norm(dim=1)
+    books = Bookkeeping()
     with mock.patch.object(through_time, "serves", serves if kernel else lambda _: False):
         model.loss_per_stay(model(x, mask, books=books), y.to(dtype), mask).sum().backward()
     sums, norms = books.clipped_sums(model.parameters(), patient_N, 4, clip)
     tolerance = 1e-5 if dtype is torch.float32 else 1e-12
     exact_norms = expected.norm(dim=1)
-    assert torch.all((norms.double() - exact_norms).abs() <= tolerance * exact_norms + 1e-9)
+    allowed = tolerance * exact_norms + 4 * rounding
+    assert torch.all((norms.double() - exact_norms).abs() <= allowed + 1e-9)
     clipped = expected * (clip / exact_norms.clamp(min=clip)).unsqueeze(1)
     # Relative to what is added up: sums of opposite gradients may cancel.
     scale = clipped.norm(dim=1).sum().clamp(min=1e-6)
     flat = torch.cat([part.flatten() for part in sums]).double()
-    assert (flat - clipped.sum(0)).norm() <= tolerance * scale
+    shrunk = rounding * (clip / exact_norms.clamp(min=clip))
+    assert (flat - clipped.sum(0)).norm() <= tolerance * scale + 8 * shrunk.sum()
 
 
 @pytest.mark.parametrize(("kind", "outputs"), TASKS)
