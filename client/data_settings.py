@@ -13,6 +13,7 @@ them. Relative paths start at the folder of ``site.toml``.
 """
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
@@ -184,6 +185,93 @@ class TablesSettings(HospitalSettings):
     events: Annotated[tuple[EventsFile, ...], Listed] = Field(min_length=1)
     labels: StepLabelsFile | None = None
     where: Where = {}
+
+
+class OutcomeSettings(SettingsPart):
+    """How the study's label comes about where no column holds it.
+
+    ``death``: during the stay. ``condition``: one of ``codes`` begins during the stay.
+    ``length-of-stay``: days, for regression. ``readmission``: the patient's next stay begins within
+    ``within_days`` of the end of this one.
+    """
+
+    kind: Literal["death", "condition", "length-of-stay", "readmission"] = "death"
+    codes: Annotated[tuple[str | int, ...], Listed] = ()
+    within_days: float = Field(default=30.0, gt=0)
+
+    @model_validator(mode="after")
+    def _a_condition_has_codes(self) -> Self:
+        if (self.kind == "condition") != bool(self.codes):
+            raise ValueError("codes belong to kind = 'condition', and it needs them; correct one")
+        return self
+
+
+class MedsSettings(HospitalSettings):
+    """A MEDS dataset (Medical Event Data Standard): the folder that holds ``data``.
+
+    Attributes:
+        path: the dataset.
+        stay_start, stay_end: codes that begin and end a stay; ``A`` also stands for ``A//...``.
+        labels: Parquet file or folder of MEDS labels; each row is then one sample that ends at its
+            prediction time, in place of stays and outcome.
+        outcome: how the label comes about without ``labels``.
+        unit: the column that holds units, if there is one.
+        split: keep only subjects of this split, such as ``train``.
+    """
+
+    path: FilePath
+    stay_start: Annotated[tuple[str, ...], Listed] = ("HOSPITAL_ADMISSION",)
+    stay_end: Annotated[tuple[str, ...], Listed] = ("HOSPITAL_DISCHARGE",)
+    labels: FilePath | None = None
+    outcome: OutcomeSettings = OutcomeSettings()
+    unit: str | None = None
+    split: str | None = None
+
+
+class OmopSettings(HospitalSettings):
+    """An OMOP CDM 5.4 database.
+
+    Attributes:
+        url: as SQLAlchemy writes it, without a password.
+        password_env: environment variable that holds the password.
+        password_file: file that holds it, readable by its owner alone (mode 0600).
+        database_schema: schema of the CDM's tables.
+        stays: which table has the stays, visits or their details (such as intensive care).
+        stay_concepts: visit concept ids that count; default inpatient visits.
+        outcome: how the label comes about.
+    """
+
+    url: str
+    password_env: str | None = None
+    password_file: FilePath | None = None
+    database_schema: str | None = None
+    stays: Literal["visit_occurrence", "visit_detail"] = "visit_occurrence"
+    stay_concepts: Annotated[tuple[int, ...], Listed] = (9201, 262)
+    outcome: OutcomeSettings = OutcomeSettings()
+
+    @model_validator(mode="after")
+    def _keeps_secrets_out(self) -> Self:
+        if re.search(r"//[^/@]*:[^/@]*@", self.url):
+            raise ValueError(
+                "url holds a password; remove it there, and name password_env or password_file"
+            )
+        if self.password_env is not None and self.password_file is not None:
+            raise ValueError("names password_env and password_file; keep one")
+        return self
+
+
+class FhirSettings(HospitalSettings):
+    """A FHIR R4 bulk export: a folder of NDJSON files, compressed or not.
+
+    Attributes:
+        path: the folder.
+        encounter_classes: codes of Encounter.class that count as stays.
+        outcome: how the label comes about.
+    """
+
+    path: FilePath
+    encounter_classes: Annotated[tuple[str, ...], Listed] = ("IMP", "ACUTE", "NONAC")
+    outcome: OutcomeSettings = OutcomeSettings()
 
 
 def parse_settings(

@@ -75,6 +75,29 @@ class StayTable:
         placed_E: NDArray[np.int32] = np.where(found_E, stay_E, -1).astype(np.int32)
         return placed_E, self.hours(placed_E, time_E)
 
+    def place_all(
+        self, patient_E: NDArray[np.int32], time_E: NDArray[np.int64], reach_h: float
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]]:
+        """Like :meth:`place` where stays overlap: an event belongs to all that it lies in.
+
+        Args:
+            patient_E: each event's patient.
+            time_E: its time.
+            reach_h: stays that began longer before an event do not hold it.
+
+        Yields:
+            Index of the events, their stay, and hours since its start.
+        """
+        event_E = np.arange(len(patient_E))
+        stay_E, hours_E = self.place(patient_E, time_E)
+        while len(event_E):
+            held = (stay_E >= 0) & (hours_E <= reach_h)
+            held &= self.patient_S[np.maximum(stay_E, 0)] == patient_E[event_E]
+            event_E, stay_E, hours_E = event_E[held], stay_E[held], hours_E[held]
+            yield event_E, stay_E, hours_E
+            stay_E = stay_E - 1
+            hours_E = self.hours(stay_E, time_E[event_E])
+
     def hours(self, stay_E: NDArray[np.int32], time_E: NDArray[np.int64]) -> NDArray[np.float32]:
         """Hours from the start of each event's stay."""
         hours_E: NDArray[np.float32] = ((time_E - self.start_S[stay_E]) / US_PER_HOUR).astype(

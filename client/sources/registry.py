@@ -45,6 +45,31 @@ def _tables(chosen: settings.TablesSettings, _: Study) -> Source:
     return Tables(chosen)
 
 
+def _meds(chosen: settings.MedsSettings, _: Study) -> Source:
+    for library in ("polars", "meds"):
+        needs(library, chosen.source)
+    from client.sources.meds import Meds
+
+    return Meds(chosen)
+
+
+def _omop(chosen: settings.OmopSettings, _: Study) -> Source:
+    for library in ("polars", "sqlalchemy"):
+        needs(library, chosen.source)
+    if chosen.url.startswith("postgresql"):
+        needs("psycopg", chosen.source)
+    from client.sources.omop import Omop
+
+    return Omop(chosen)
+
+
+def _fhir(chosen: settings.FhirSettings, _: Study) -> Source:
+    needs("polars", chosen.source)
+    from client.sources.fhir import Fhir
+
+    return Fhir(chosen)
+
+
 def needs(module: str, source: str) -> None:
     """Refuse with the remedy where an optional library is not installed.
 
@@ -62,6 +87,9 @@ SOURCES: Mapping[str, Kind[Any]] = MappingProxyType(
     {
         "physionet2012": Kind(settings.PhysioNet2012Settings, _physionet2012),
         "tables": Kind(settings.TablesSettings, _tables),
+        "meds": Kind(settings.MedsSettings, _meds),
+        "omop": Kind(settings.OmopSettings, _omop),
+        "fhir": Kind(settings.FhirSettings, _fhir),
     }
 )
 

@@ -110,3 +110,43 @@ def write_tables(cohort: Written, folder: Path, kind: str, *, key: str = "stay")
         else:
             frame.write_csv(folder / f"{name}.csv", datetime_format="%Y-%m-%d %H:%M:%S")
     return TABLES_SETTINGS.format(kind=kind, key=key)
+
+
+MEDS_SETTINGS = """
+source = "meds"
+path = "meds"
+unit = "unit"
+"""
+
+
+def write_meds(cohort: Written, folder: Path) -> str:
+    """Write a MEDS dataset of two shards; return the settings that read it."""
+    stays, events = cohort.stays, cohort.events
+    names = {name: f"LOINC//{KNOWN[name].loinc}" for name in events["name"].unique()}
+    person = stays.unique("patient", keep="first", maintain_order=True)
+
+    def rows(frame: pl.DataFrame, code: pl.Expr, time: pl.Expr) -> pl.DataFrame:
+        return frame.select(
+            pl.col("patient").alias("subject_id"), time.alias("time"), code.alias("code")
+        )
+
+    died = stays.filter(pl.col("died") == 1)
+    parts = [
+        rows(person, pl.lit("MEDS_BIRTH"), pl.col("birth")),
+        rows(person, pl.lit("GENDER//") + pl.col("sex"), pl.lit(None, dtype=pl.Datetime("us"))),
+        rows(stays, pl.lit("HOSPITAL_ADMISSION//URGENT"), pl.col("start")),
+        rows(stays, pl.lit("HOSPITAL_DISCHARGE"), pl.col("end")),
+        rows(died, pl.lit("MEDS_DEATH"), pl.col("end") - pl.duration(hours=1)),
+        rows(events, pl.col("name").replace_strict(names), pl.col("time")).with_columns(
+            events["value"].cast(pl.Float32).alias("numeric_value"), events["unit"]
+        ),
+    ]
+    frame = pl.concat(parts, how="diagonal_relaxed").sort("subject_id", "time", nulls_last=False)
+    data = folder / "meds" / "data" / "train"
+    data.mkdir(parents=True)
+    middle = frame["subject_id"].median()
+    for shard, part in enumerate(
+        (frame.filter(pl.col("subject_id") <= middle), frame.filter(pl.col("subject_id") > middle))
+    ):
+        part.write_parquet(data / f"{shard}.parquet")
+    return MEDS_SETTINGS
