@@ -4,18 +4,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
+DATA ?= ../shared/data
 # One thread a process: parallelism comes from sites and test workers.
 export OMP_NUM_THREADS ?= 1
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: demo test check slow bench lock clean help
+.PHONY: demo studies test check slow bench lock clean help
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 10
 
 demo: $(VENV)/.run ## eight synthetic hospitals train one model, privately; about a minute
 	$(BIN)/consilium-simulate demo
+
+studies: $(VENV)/.dev ## every example study in all settings, one table; DATA=folder of the records
+	$(BIN)/consilium-simulate studies --data $(DATA) --out runs/studies
 
 test: $(VENV)/.dev ## the tests, but for the slow ones
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
@@ -29,8 +33,9 @@ check: $(VENV)/.dev ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev ## measured ratios against named competitors
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: $(VENV)/.dev ## measured ratios against named competitors, on all cores
+	@for script in benchmarks/*.py; do \
+	  echo "== $$script"; env -u OMP_NUM_THREADS $(BIN)/python $$script || exit 1; done
 
 lock: ## pin the newest versions that pyproject.toml allows, from a fresh environment
 	rm -rf $(VENV)/lock && $(PYTHON) -m venv $(VENV)/lock

@@ -7,9 +7,7 @@ site's time is all it computes in a steady round except training (checking the r
 masking, packing, agreement, shares, the next round's keys); the coordinator's is all the rest.
 The sites' journals are in memory; what the durable claim adds on this disk is printed at the end.
 With ``--cpu`` processor time is taken, one thread each, which is steadier on a busy machine.
-SecAgg+ is timed by calling its own functions in the order its client and workflow call them;
-where it would remove more than `LIMIT` masks, that many are timed and the rest is extrapolated
-(marked ~). SecAgg+ and CKKS are measured for comparison only and are never part of the product.
+`rivals/` says how SecAgg+ and CKKS are timed; figures with ~ are extrapolated from fewer steps.
 """
 
 import argparse
@@ -25,31 +23,15 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
-from flwr.common import bytes_to_ndarray, ndarray_to_bytes
-from flwr.common.secure_aggregation.crypto.shamir import combine_shares, create_shares
-from flwr.common.secure_aggregation.crypto.symmetric_encryption import (
-    decrypt,
-    encrypt,
-    generate_shared_key,
-)
-from flwr.common.secure_aggregation.ndarrays_arithmetic import (
-    factor_combine,
-    factor_extract,
-    parameters_addition,
-    parameters_mod,
-    parameters_multiply,
-)
-from flwr.common.secure_aggregation.quantization import dequantize, quantize
-from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
-from flwr.supercore.primitives.asymmetric import generate_key_pairs, private_key_to_bytes
 from numpy.typing import NDArray
+from rivals import ckks, secagg_plus
 
 from client.journal import RoundJournal
 from client.masking import SiteMasking
 from server.secure_sum import SecureSum
 from shared.fixed_point import Segment, VectorSpec, encode, largest_scale
 from shared.keys import IdentityKey, Roster
-from shared.masks import Keystream
+from shared.masks import Keystream, over_spans
 from shared.messages import (
     Action,
     AgreeRequest,
@@ -62,7 +44,6 @@ from shared.sum_parameters import SumParameters
 
 Floats = NDArray[np.floating]
 
-LIMIT = 60
 MODEL = b"\0\0\0\0"
 TARGETS = {
     "site": {5: 1 / 6, 10: 1 / 6, 100: 1 / 15},
@@ -107,9 +88,10 @@ class TimedSites:
         maskings: Mapping[str, SiteMasking],
         update: Floats,
         spec: VectorSpec,
-        clock: Clock,
+        watch: Watch,
     ) -> None:
-        self.maskings, self.update, self.spec, self.clock = maskings, update, spec, clock
+        self.maskings, self.update, self.spec = maskings, update, spec
+        self.clock, self.threads = watch.clock, watch.threads
         self.down: frozenset[str] = frozenset()
         self.site_s = self.mask_s = 0.0
         self.uploaded = 0
@@ -144,7 +126,8 @@ class TimedSites:
             case Action.UNMASK:
                 return masking.unmask(UnmaskRequest.from_bytes(body)).to_bytes()
         masking.begin(UpdateRequest.from_bytes(body))
-        vector = encode({"update": self.update}, self.spec, Keystream(os.urandom(32)))
+        source = Keystream(os.urandom(32))
+        vector = encode({"update": self.update}, self.spec, source, threads=self.threads)
         start = self.clock()
         reply = masking.mask(vector, 100, self.spec).to_bytes()
         self.mask_s += self.clock() - start
@@ -163,6 +146,7 @@ def ours(row: Row, repeat: int, folder: Path, watch: Watch, bits: int = 32) -> N
         threshold=threshold,
         minimum_sites=max(threshold, 3),
         collusion=1 if sites > 3 else 0,
+        degree=sites - 1,
         profile="malicious",
         max_weight=10_000,
     )
@@ -174,7 +158,7 @@ def ours(row: Row, repeat: int, folder: Path, watch: Watch, bits: int = 32) -> N
         site: SiteMasking(site, key, agreed, RoundJournal(folder / site), threads=watch.threads)
         for site, key in identities.items()
     }
-    timed = TimedSites(maskings, update, spec, watch.clock)
+    timed = TimedSites(maskings, update, spec, watch)
     coordinator = SecureSum(agreed, timed, timeout_s=1e9, threads=watch.threads)
     coordinator.open()
     best: dict[str, float] = {}
@@ -231,106 +215,37 @@ def claim_ms() -> float:
 
 
 def floor_ms(row: Row, repeat: int, watch: Watch) -> float:
-    """AES-256-CTR keystream alone: as many streams as a site has masks, nothing added."""
+    """AES-256-CTR keystream alone: as many streams as a site has masks, nothing added.
+
+    With several threads each expands its part of every stream, as masking does.
+    """
     zeros = memoryview(bytes(1 << 18))
-    room = memoryview(bytearray(1 << 18))
-    clock = watch.clock
-    best = float("inf")
-    for _ in range(repeat):
-        start = clock()
+
+    def expand(first: int, last: int) -> None:
+        room = memoryview(bytearray(1 << 18))
         for _ in range(row.sites):
             encryptor = Cipher(AES(bytes(32)), CTR(bytes(16))).encryptor()
-            for first in range(0, 4 * row.size, 1 << 18):
-                part = min(1 << 18, 4 * row.size - first)
+            for start in range(4 * first, 4 * last, 1 << 18):
+                part = min(1 << 18, 4 * last - start)
                 encryptor.update_into(zeros[:part], room)
-        best = min(best, clock() - start)
-    return best * 1e3 / (watch.threads if row.size * row.sites >= 1 << 21 else 1)
 
-
-def secagg(row: Row, repeat: int, clock: Clock) -> None:
-    """Flower's SecAgg+ with one share and one mask for every site."""
-    sites, threshold = row.sites, 2 * row.sites // 3 + 1
-    update = [np.clip(np.random.default_rng(0).normal(0, 0.2, row.size), -1, 1)]
+    threads = watch.threads if row.size * row.sites >= 1 << 21 else 1
     best = float("inf")
     for _ in range(repeat):
-        start = clock()
-        masked, shares = secagg_site(update, sites, threshold)
-        best = min(best, clock() - start)
-    row.secagg_site_ms = best * 1e3
-    row.secagg_upload = len(masked[1]) / (4 * row.size)
-    start = clock()
-    total = [bytes_to_ndarray(part) for part in masked]
-    for _ in range(min(sites, 10) - 1):
-        total = parameters_addition(total, [bytes_to_ndarray(part) for part in masked])
-    adding = (clock() - start) / min(sites, 10) * sites
-    start = clock()
-    _, whole = factor_extract(parameters_mod(total, 1 << 32))
-    dequantize(whole, 3.0, 1 << 22)
-    decoding = clock() - start
-    start = clock()
-    combine_shares(shares[:threshold])
-    combining = (clock() - start) * sites
-    dropped = sites // 5
-    left = sites - dropped
-    plain, extra = (
-        secagg_removal(total, sites, clock),
-        secagg_removal(total, left + dropped * (sites - 1), clock),
-    )
-    row.secagg_coordinator_s = adding + combining + plain + decoding
-    row.secagg_coordinator_dropped_s = adding * left / sites + combining + extra + decoding
-    row.extrapolated = left + dropped * (sites - 1) > LIMIT
+        start = watch.clock()
+        over_spans(expand, row.size, 1 << 16, threads=threads)
+        best = min(best, watch.clock() - start)
+    return best * 1e3
 
 
-def secagg_site(
-    update: list[Floats], sites: int, threshold: int
-) -> tuple[list[bytes], list[bytes]]:
-    """What its client computes: set-up, sharing of two secrets, masking."""
-    (sk1, pk1), (sk2, pk2) = generate_key_pairs(), generate_key_pairs()
-    seed = os.urandom(32)
-    shares = create_shares(seed, threshold, sites)
-    key_shares = create_shares(private_key_to_bytes(sk1), threshold, sites)
-    boxes = []
-    for place in range(1, sites):
-        key = generate_shared_key(sk2, pk2)
-        boxes.append((key, encrypt(key, shares[place] + key_shares[place])))
-    for key, box in boxes:
-        decrypt(key, box)
-    modulus = 1 << 32
-    quantized = quantize(parameters_multiply(update, 0.5), 3.0, 1 << 22)
-    vector = factor_combine(1 << 10, quantized)
-    dimensions = [array.shape for array in vector]
-    vector = parameters_addition(vector, pseudo_rand_gen(seed, modulus, dimensions))
-    for _ in range(1, sites):
-        mask = pseudo_rand_gen(generate_shared_key(sk1, pk1), modulus, dimensions)
-        vector = parameters_addition(vector, mask)
-    vector = parameters_mod(vector, modulus)
-    return [ndarray_to_bytes(array) for array in vector], shares
-
-
-def secagg_removal(total: list[NDArray[np.int64]], masks: int, clock: Clock) -> float:
-    """Seconds for taking that many masks off."""
-    timed = min(masks, LIMIT)
-    dimensions = [array.shape for array in total]
-    start = clock()
-    for _ in range(timed):
-        total = parameters_addition(total, pseudo_rand_gen(os.urandom(32), 1 << 32, dimensions))
-    return (clock() - start) / timed * masks
-
-
-def ckks(size: int, clock: Clock) -> tuple[float, float]:
-    """TenSEAL: milliseconds to encrypt and serialise one update, and its size over float32."""
-    import tenseal
-
-    context = tenseal.context(
-        tenseal.SCHEME_TYPE.CKKS, poly_modulus_degree=8192, coeff_mod_bit_sizes=[60, 40, 40, 60]
-    )
-    context.global_scale = 2.0**40
-    values = np.random.default_rng(0).normal(0, 0.2, size)
-    start = clock()
-    pieces = [values[i : i + 4096].tolist() for i in range(0, size, 4096)]
-    sealed = [tenseal.ckks_vector(context, piece).serialize() for piece in pieces]
-    spent = clock() - start
-    return spent * 1e3, sum(map(len, sealed)) / (4 * size)
+def rivals(row: Row, repeat: int, clock: Clock) -> None:
+    """Flower's SecAgg+ for the same size."""
+    measured = secagg_plus.measure(row.sites, row.size, repeat, clock)
+    row.secagg_site_ms = measured.site_ms
+    row.secagg_coordinator_s = measured.coordinator_s
+    row.secagg_coordinator_dropped_s = measured.coordinator_dropped_s
+    row.secagg_upload = measured.upload_bytes / (4 * row.size)
+    row.extrapolated = measured.extrapolated
 
 
 def verdict(value: float, target: float | None) -> str:
@@ -390,7 +305,7 @@ def main() -> None:
                 folder.mkdir()
                 ours(row, options.repeat, folder, watch)
                 row.floor_ms = floor_ms(row, options.repeat, watch)
-                secagg(row, 1 if sites >= 30 else options.repeat, watch.clock)
+                rivals(row, 1 if sites >= 30 else options.repeat, watch.clock)
                 show(row)
                 if sites == 10:
                     ten_ms[size] = row.site_ms
@@ -410,7 +325,7 @@ def main() -> None:
         print("TenSEAL is not installed, so CKKS is left out; `pip install tenseal` to compare.")
         return
     for size in options.sizes:
-        spent, ratio = ckks(size, watch.clock)
+        spent, ratio = ckks.encrypt_ms(size, watch.clock)
         line = f"CKKS (N = 8192), d = {size:,}: encrypt {spent:.0f} ms, {ratio:.1f}x the bytes"
         if size in ten_ms:
             times = spent / ten_ms[size]

@@ -1,20 +1,28 @@
 """The site's Flower edge: bytes in, bytes out; all logic is in :mod:`client.session`."""
 
-import logging
 from collections.abc import Callable
+from typing import Protocol
 
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.session import Session
 from shared.messages import Action
 
 BODY = "consilium"
 
-log = logging.getLogger(__name__)
+
+class Answers(Protocol):
+    """Whoever answers for one site: a session of one study, or the desk of many."""
+
+    @property
+    def site(self) -> str:
+        """The site's name."""
+
+    def handle(self, action: Action, body: bytes) -> bytes:
+        """Answer one message; a refusal is an answer too."""
 
 
-def make_client_app(session: Session) -> ClientApp:
+def make_client_app(session: Answers) -> ClientApp:
     """Return a ClientApp that answers the protocol's actions for one site, and nothing else."""
     app = ClientApp()
 
@@ -27,7 +35,7 @@ def make_client_app(session: Session) -> ClientApp:
     return app
 
 
-def _answer(session: Session, action: Action) -> Callable[[Message, Context], Message]:
+def _answer(session: Answers, action: Action) -> Callable[[Message, Context], Message]:
     def answer(message: Message, _: Context) -> Message:
         return Message(_pack(session.handle(action, _unpack(message.content))), reply_to=message)
 

@@ -47,7 +47,7 @@ class Channels(Secret):
 
     @property
     def holders(self) -> tuple[str, ...]:
-        """This site and all peers that it can seal for."""
+        """This site and the peers in its circle that it can seal for."""
         return (self._site, *self._keys)
 
     def open(self, announced: Iterable[ChannelKey]) -> None:
@@ -60,11 +60,12 @@ class Channels(Secret):
         study_hash = self._parameters.study_hash
         publics = {key.site: key.public for key in announced}
         check_members(self._parameters, publics, self._site, self.public, "the channel request")
+        circle = self._parameters.circle(self._site)
         keys = {}
         for key in announced:
             statement = transcript.channel_statement(study_hash, key.site, key.public)
             self._parameters.roster.verify(key.site, statement, key.signature, "the channel key")
-            if key.site != self._site:
+            if key.site in circle and key.site != self._site:
                 secret = self._exchange.shared_secret(key.public)
                 derived = partial(channel_key, secret, study_hash=study_hash)
                 keys[key.site] = (
@@ -74,11 +75,11 @@ class Channels(Secret):
         self._keys = keys
 
     def split(self, secret: bytes, holders: Iterable[str]) -> dict[str, bytes]:
-        """Shamir shares of a 32-byte secret at the study's threshold, by holder."""
+        """Shamir shares of a 32-byte secret at the sharing threshold, by holder."""
         points = {self._parameters.point(holder): holder for holder in holders}
         dealt = split(
             secret,
-            threshold=self._parameters.threshold,
+            threshold=self._parameters.sharing_threshold,
             points=tuple(points),
             entropy=self._entropy,
         )

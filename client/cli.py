@@ -1,52 +1,227 @@
 """``consilium-site``: what a hospital sees and decides."""
 
+import getpass
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from client import ledger_view
+from client.approvals import Approval
 from client.check_command import run_check, settings_for, settings_from
+from client.data_settings import DataSettings
 from client.ledger import Ledger
+from client.offers import fetch_offers, find_offer
+from client.operations import add_commands
 from client.policy import Policy
-from client.releases import Account
+from client.policy_file import read_policy
 from client.review import review_lines
+from client.service_unit import write_unit
+from client.site_audit import open_audit
+from client.site_folder import SiteFolder
+from client.site_line import approvals_of
+from shared.audit_events import Approved, Enrolled
 from shared.command_line import run_command
+from shared.enrolment import roster_fingerprint
 from shared.errors import SettingsError
-from shared.study import load_study
+from shared.invitation import Invitation
+from shared.logs import configure_logs
+from shared.study import Study, load_study
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="One hospital: read a study before approving it, check data, look at the privacy ledger.",
+    help="One hospital: enrol, read and approve studies, check data, answer the coordinator.",
 )
 console = Console(highlight=False, soft_wrap=True)
+add_commands(app)
 
-StudyFile = Annotated[Path, typer.Argument(help="The study, a TOML file.", show_default=False)]
+StudyName = Annotated[
+    str,
+    typer.Argument(help="Name or digest of an offered study, or a study file.", show_default=False),
+]
+Folder = Annotated[
+    Path, typer.Option("--folder", "-f", envvar="CONSILIUM_SITE", help="The site's folder.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+DEFAULT_FOLDER = Path("site")
 
 
 @app.command()
-def review(study: StudyFile) -> None:
+def init(
+    folder: Folder = DEFAULT_FOLDER,
+    site: Annotated[str | None, typer.Option(help="This site's name in studies.")] = None,
+) -> None:
+    """Make this site's folder and its keys, which never leave it."""
+    made = SiteFolder.make(folder, site=site)
+    unit = write_unit(made.path, user=getpass.getuser())
+    _say(f"The site's folder is {folder}; only this account can read it.")
+    _say(f"Identity {made.identity().public.hex()}")
+    _say(f"For systemd: {unit}.")
+    _say("Next: say in site.toml where the records lie, then 'consilium-site enroll TOKEN'.")
+
+
+@app.command(name="enroll")
+def enroll_site(
+    token: Annotated[
+        str,
+        typer.Argument(
+            help="The invitation, or - to read it from standard input.", show_default=False
+        ),
+    ],
+    folder: Folder = DEFAULT_FOLDER,
+) -> None:
+    """Enrol with the coordinator that made the invitation; it works once."""
+    from client.enroll import enroll
+
+    opened = SiteFolder.open(folder)
+    invitation = Invitation.from_token(sys.stdin.read(20_000) if token == "-" else token)  # noqa: S105
+    pinned = enroll(opened, invitation)
+    open_audit(opened).append(
+        Enrolled(
+            site=pinned.site,
+            site_identity=opened.identity().public,
+            coordinator_identity=pinned.coordinator,
+        )
+    )
+    _say(f"Site {pinned.site} is enrolled with the coordinator at {pinned.host}:{pinned.port}.")
+    _say(f"The coordinator's identity is {pinned.coordinator.hex()}; compare it by telephone.")
+    _say("Next: 'consilium-site preflight', then 'consilium-site start'.")
+
+
+@app.command()
+def preflight(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
+    """Test network, clock, disk, memory, permissions and data; say how to mend what fails."""
+    from client.preflight import preflight as run_preflight  # needs PyTorch, as few commands do
+
+    found = run_preflight(SiteFolder(path=folder))
+    if as_json:
+        console.print_json(json.dumps([asdict(check) for check in found]))
+    else:
+        for check in found:
+            mark = {True: "[green]ok[/green]  ", False: "[red]FAIL[/red]"}[check.ok]
+            console.print(mark, f"{check.name:<12}", check.told)
+            if not check.ok:
+                console.print(f"{'':18}{check.remedy}", markup=False)
+    if not all(check.ok for check in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def studies(folder: Folder = DEFAULT_FOLDER) -> None:
+    """List the studies that the coordinator offers to this site, and which are approved."""
+    opened = SiteFolder.open(folder)
+    approvals = approvals_of(opened)
+    for offer in fetch_offers(opened):
+        study, _ = offer.check(opened.enrolment().coordinator)
+        known = "approved" if approvals.find(study.digest) else "not approved"
+        console.print(
+            f"{study.name}  {study.digest.hex()[:16]}  {known}  {study.title}", markup=False
+        )
+
+
+@app.command()
+def review(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
     """Say in plain words what a study uses, what leaves, what it costs, and who takes part."""
-    loaded = load_study(study)
-    for line in review_lines(loaded):
-        console.print(line, markup=False)
-    Policy().check_study(loaded)
-    console.print("The default policy of a site allows this study.", style="green")
+    file = Path(study)
+    if file.is_file():
+        loaded = load_study(file)
+        for line in review_lines(loaded):
+            _say(line)
+        policy = _policy(folder)
+    else:
+        opened = SiteFolder.open(folder)
+        approval = _offered(opened, study)
+        loaded, policy = approval.study, _policy(folder)
+        for line in review_lines(loaded):
+            _say(line)
+        _say(f"Roster: {roster_fingerprint(approval.roster)}; the coordinator must read the same.")
+    policy.check_study(loaded)
+    console.print("This site's policy allows this study.", style="green")
+
+
+@app.command()
+def approve(
+    study: StudyName,
+    folder: Folder = DEFAULT_FOLDER,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    digest: Annotated[
+        str, typer.Option(help="Approve only if the study has this digest (first digits).")
+    ] = "",
+) -> None:
+    """Approve a study that the coordinator offers: this study with this roster, nothing else."""
+    opened = SiteFolder.open(folder)
+    offer = find_offer(opened, study)
+    approval = approvals_of(opened).check(offer)
+    loaded = approval.study
+    if digest and not (len(digest) >= 8 and loaded.digest.hex().startswith(digest.lower())):
+        raise SettingsError(
+            f"study {loaded.name}: its digest is {loaded.digest.hex()[:16]}, not {digest[:16]}; "
+            "review it again"
+        )
+    _policy(folder).check_study(loaded)
+    if not yes:
+        for line in review_lines(loaded):
+            _say(line)
+        _say(f"Roster: {roster_fingerprint(approval.roster)}; the coordinator must read the same.")
+        typer.confirm("Approve this study for this hospital?", abort=True)
+    open_audit(opened).append(
+        Approved(study=loaded.name, study_digest=loaded.digest, approved=True, by=getpass.getuser())
+    )
+    approvals_of(opened).approve(offer)
+    _say(f"Study {loaded.name} ({loaded.digest.hex()[:16]}) is approved.")
+
+
+@app.command()
+def withdraw(
+    study: Annotated[str, typer.Argument(help="Name or digest.", show_default=False)],
+    folder: Folder = DEFAULT_FOLDER,
+) -> None:
+    """Take an approval back; a running site refuses the study from its next message on."""
+    opened = SiteFolder.open(folder)
+    approvals = approvals_of(opened)
+    found = [
+        a.study
+        for a in approvals
+        if a.study.name == study or (len(study) >= 8 and a.study.digest.hex().startswith(study))
+    ]
+    if len(found) != 1:
+        raise SettingsError(
+            f"study {study}: {'several' if found else 'none'} approved under this name; "
+            "name its digest"
+        )
+    open_audit(opened).append(
+        Approved(
+            study=found[0].name, study_digest=found[0].digest, approved=False, by=getpass.getuser()
+        )
+    )
+    approvals.withdraw(found[0].digest)
+    _say(f"The approval of study {found[0].name} is withdrawn.")
+
+
+@app.command()
+def start(folder: Folder = DEFAULT_FOLDER) -> None:
+    """Answer the coordinator until stopped; only outgoing connections, to its one port."""
+    from client.site_process import run_site
+
+    configure_logs()
+    run_site(SiteFolder.open(folder))
 
 
 @app.command()
 def check(
-    study: StudyFile,
+    study: StudyName,
+    folder: Folder = DEFAULT_FOLDER,
     settings: Annotated[
-        Path | None, typer.Option(help="site.toml, whose [data] says where the records are.")
+        Path | None,
+        typer.Option(help=r"Another file than the site's site.toml, whose \[data] counts."),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Instead: folder or zip of the study's kind of records.")
+        Path | None, typer.Option(help="Instead: folder or file of the study's kind of records.")
     ] = None,
     where: Annotated[
         list[str] | None, typer.Option(help="With --data: only such stays, e.g. ICUType=1.")
@@ -57,14 +232,9 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Say whether this site's data are ready for the study, and what to mend; no row is shown."""
-    loaded = load_study(study)
-    if (settings is None) == (data is None):
-        raise SettingsError("give either --settings site.toml or --data FOLDER")
-    chosen = (
-        settings_from(settings)
-        if settings is not None
-        else settings_for(loaded, data or Path(), _selection(where or []))
-    )
+    file = Path(study)
+    loaded = load_study(file) if file.is_file() else _offered(SiteFolder.open(folder), study).study
+    chosen = _records(loaded, folder, settings, data, where or [])
     run_check(loaded, chosen, console, as_json=as_json, page=page)
 
 
@@ -75,43 +245,62 @@ def ledger(
         float, typer.Option(help="The site's lifetime budget.")
     ] = Policy.lifetime_epsilon,
     delta: Annotated[float, typer.Option(help="The lifetime guarantee's delta.")] = Policy.delta,
+    plot: Annotated[Path | None, typer.Option(help="Draw it: FILE.png or FILE.svg.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show what each study has spent of the privacy budget, what is reserved, what is left."""
     if not file.is_file():
         raise SettingsError(f"ledger {file}: is not a file; name a site's ledger.sqlite")
     summary = Ledger(file, lifetime_epsilon=lifetime_epsilon, delta=delta).summary()
+    if plot:
+        ledger_view.draw(summary, plot)
     if as_json:
-        studies = [
-            asdict(study) | {"study_digest": study.study_digest.hex()} for study in summary.studies
-        ]
-        console.print_json(json.dumps({"studies": studies, "total": asdict(summary.total)}))
+        console.print_json(json.dumps(ledger_view.to_json(summary)))
         return
-    table = Table("study", "releases", "spent", "reserved", "left", "bound", "delta")
-    for study in summary.studies:
-        table.add_row(study.study_name, str(study.releases), *_amounts(study.account))
-    table.add_section()
-    table.add_row("lifetime", "", *_amounts(summary.total))
-    console.print(table)
+    console.print(ledger_view.to_table(summary))
+    for line in ledger_view.to_bars(summary):
+        console.print(line, markup=False)
+    if plot:
+        console.print(f"figure  {plot}", markup=False)
 
 
-def _amounts(account: Account) -> list[str]:
-    amounts = (account.spent, account.reserved, account.left, account.bound)
-    return [*(f"{amount:.3f}" for amount in amounts), f"{account.delta:g}"]
-
-
-def _selection(pairs: list[str]) -> dict[str, float]:
-    """Parse NAME=NUMBER options."""
-    selection = {}
+def _selection(pairs: list[str]) -> dict[str, float | str]:
+    """Parse NAME=VALUE options; a value is a number if it can be one."""
+    selection: dict[str, float | str] = {}
     for pair in pairs:
-        name, equals, number = pair.partition("=")
-        try:
-            selection[name] = float(number)
-        except ValueError:
-            equals = ""
+        name, equals, value = pair.partition("=")
         if not equals:
-            raise SettingsError(f"--where {pair}: must be NAME=NUMBER, such as ICUType=1")
+            raise SettingsError(f"--where {pair}: must be NAME=VALUE, such as ICUType=1")
+        try:
+            selection[name] = float(value)
+        except ValueError:
+            selection[name] = value
     return selection
+
+
+def _records(
+    study: Study, folder: Path, settings: Path | None, data: Path | None, where: list[str]
+) -> DataSettings:
+    """The records named on the command line, or else those of the site's own settings."""
+    if settings is not None and data is not None:
+        raise SettingsError("--settings and --data both name the records; give one of them")
+    if data is not None:
+        return settings_for(study, data, _selection(where))
+    if settings is not None:
+        return settings_from(settings)
+    return SiteFolder.open(folder).settings().records(folder)
+
+
+def _offered(folder: SiteFolder, named: str) -> Approval:
+    return approvals_of(folder).check(find_offer(folder, named))
+
+
+def _policy(folder: Path) -> Policy:
+    return read_policy(folder)
+
+
+def _say(sentence: str) -> None:
+    console.print(sentence, markup=False)
 
 
 def main() -> None:

@@ -14,14 +14,14 @@ from client.cohort import Cohort, training_shards, validation_shards
 from client.features import PatientTensors
 from client.ledger import Release
 from client.scoring import validation_sums
-from client.statistics import clipped_sum, patient_contributions
+from client.statistics import patient_contributions, statistics_release
 from client.training import TrainingSet, clipped_gradient_sum, train_locally
 from client.update import clip_update, weight_difference
 from shared.distributed import noise_share, noisy_sum
 from shared.fixed_point import VectorSpec, encode
 from shared.masks import Keystream
 from shared.model import RecurrentModel, build_model
-from shared.normalisation import Normalisation, statistics_clip
+from shared.normalisation import Normalisation
 from shared.privacy import PrivacyEvent, plan
 from shared.round_contents import (
     Purpose,
@@ -124,9 +124,13 @@ class Contributor:
         return asked.evaluate or asked.purpose is Purpose.EVALUATION
 
     def _statistics(self, round_number: int) -> dict[str, Vector]:
-        contribution_PS = patient_contributions(self._cohort.training, self._study)
-        sum_S = clipped_sum(contribution_PS, statistics_clip(self._study))
-        return self._noised({"statistics": sum_S}, statistics_noise(self._study), round_number)
+        release_S = statistics_release(
+            patient_contributions(self._cohort.training, self._study),
+            self._study,
+            deviation=statistics_noise(self._study),
+            source=self._randomness("noise", round_number),
+        )
+        return {"statistics": release_S}
 
     def _validation(
         self, model: RecurrentModel, patients: PatientTensors | None, round_number: int

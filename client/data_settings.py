@@ -76,6 +76,42 @@ class PhysioNet2012Settings(RecordsSettings):
     set: Literal["a", "b", "c"] = "a"
 
 
+class FileOrFolderSettings(DataSettings):
+    """Records in a folder or file, all of them."""
+
+    path: FilePath
+
+
+class WaveformsSettings(FileOrFolderSettings):
+    """WFDB records; ``records`` names those to read, all unless given."""
+
+    records: tuple[str, ...] = Field(default=(), strict=False)
+
+
+class DiagnosisCodesSettings(RecordsSettings):
+    """Visits with codes; patients with fewer than ``fewest_visits`` are left out."""
+
+    fewest_visits: int = Field(default=1, ge=1)
+
+
+class MoleculesSettings(FileOrFolderSettings):
+    """A CSV of molecules; ``column`` of the SMILES, where it is not called ``smiles``."""
+
+    column: str | None = None
+
+
+class ImageSlicesSettings(FileOrFolderSettings):
+    """Volumes; ``split`` of an ``.npz``."""
+
+    split: str = "train"
+
+
+class HeartDiseaseSettings(FileOrFolderSettings):
+    """A hospital's file, or the folder of all four and the ``hospital``."""
+
+    hospital: Literal["cleveland", "hungarian", "switzerland", "va"] | None = None
+
+
 class VariableSettings(SettingsPart):
     """Where the hospital keeps one of the study's variables.
 
@@ -293,6 +329,19 @@ def parse_settings(
     except ValidationError as error:
         raise SettingsError(f"{where}: {_sentence(error.errors()[0], model)}") from error
     return _resolved(settings, folder)
+
+
+def named_files(settings: SettingsPart) -> list[Path]:
+    """Return the files and folders that settings name, patterns left out."""
+    found: list[Path] = []
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, Path) and "*" not in item.name:
+                found.append(item)
+            elif isinstance(item, SettingsPart):
+                found.extend(named_files(item))
+    return found
 
 
 def _resolved(part: Part, folder: Path) -> Part:

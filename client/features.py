@@ -4,8 +4,8 @@ Two phases, so that records are read once. :func:`to_grid` puts every stay on th
 steps; the federation's normalisation is learned from grids; :func:`to_tensors` then makes the
 model's inputs, whose names :func:`shared.variables.feature_names` gives.
 
-Legend: N stays, T steps, V variables of the study, F features, P patients; y_N is (N,), (N, K)
-for multilabel, (N, T) per step.
+Legend: N stays, T steps, V variables and then columns of codes of the study, F features, P
+patients; y_N is (N,), (N, K) for multilabel, (N, T) or (N, T, K) per step.
 """
 
 from collections.abc import Iterable
@@ -21,9 +21,10 @@ from client.sources import Patient, Stay
 from shared.errors import DataError
 from shared.normalisation import CLIP, Normalisation, reference_scores
 from shared.study import Study
-from shared.variables import feature_names
+from shared.variables import feature_names, token_names
 
 RECENCY_H = 12.0  # hours after which a measurement counts 1/e as recent as a fresh one
+COUNT_SCALE = 6.0  # makes a count as small as the information in it: it costs clipped gradient
 USUAL_DISTANCE = 0.8  # mean of |z| of a standard normal z, sqrt(2 / pi), rounded
 _STAYS_AT_ONCE = 512  # bounds the working memory of both phases
 
@@ -33,7 +34,8 @@ class Grid:
     """Stays on the study's time steps, still in the study's units.
 
     Attributes:
-        value_NTV: float32, last value measured in each step; NaN where none was.
+        value_NTV: float32, last value measured in each step, or number of a code; NaN where none
+            was.
         mask_NT: bool, steps during which the stay was observed.
         y_N: float32 labels.
         patient_N: int64, index of each stay's patient, ascending from 0.
@@ -77,7 +79,7 @@ def to_grid(patients: Iterable[Patient], study: Study) -> Grid:
     Raises:
         DataError: there is no patient, or a label does not have the task's shape.
     """
-    steps, variables = study.data.steps, len(study.variables)
+    steps, variables = study.data.steps, len(study.variables) + len(token_names(study))
     value_CTV: list[NDArray[np.float32]] = []
     mask_CT: list[NDArray[np.bool_]] = []
     labels: list[NDArray[np.float32]] = []
@@ -188,11 +190,13 @@ def to_tensors(grid: Grid, normalisation: Normalisation, study: Study) -> Patien
     Per series variable: the last value known, normalised (0, the federation's mean, before the
     first); 1 in a step with a measurement; exp(-h / RECENCY_H) for a measurement h hours old; how
     far the last value is from the mean on either side, less what is usual; the mean of the values
-    so far; and log(1 + steps measured so far) / 2. All are 0 before the first measurement. Per
-    static variable: its first value, from the step it was known; 1 from that step on. Padded steps
-    are all zero.
+    so far; and log(1 + steps measured so far) / COUNT_SCALE. All are 0 before the first
+    measurement. Per static variable: its first value, from the step it was known; 1 from that step
+    on. Per column of codes: the code's number, 0 in a step without. Padded steps are all zero. On a
+    clock of positions, where sequences are whole, a series variable has but the first two channels.
 
-    Guarantee: every input is finite and within +-CLIP, and nothing at a step depends on later ones.
+    Guarantee: every input is finite, all but codes within +-CLIP, and nothing at a step depends on
+    later ones.
     """
     features = len(feature_names(study))
     stays, steps, _ = grid.value_NTV.shape
@@ -213,8 +217,8 @@ def to_tensors(grid: Grid, normalisation: Normalisation, study: Study) -> Patien
 def normalised(
     value_NTV: NDArray[np.float32], normalisation: Normalisation, study: Study
 ) -> NDArray[np.float32]:
-    """Values to scores of about mean 0 and deviation 1, within +-CLIP; NaN stays NaN."""
-    z_NTV = np.empty_like(value_NTV)
+    """Variables to scores of about mean 0 and deviation 1, within +-CLIP; NaN stays NaN."""
+    z_NTV = np.empty((*value_NTV.shape[:2], len(study.variables)), dtype=np.float32)
     for index, variable in enumerate(study.variables.values()):
         z_NTV[..., index] = reference_scores(value_NTV[..., index], variable)
     z_NTV -= normalisation.mean_V.astype(np.float32)
@@ -230,9 +234,11 @@ def _inputs(
     series = np.flatnonzero(np.array(roles) == "series")
     static = np.flatnonzero(np.array(roles) == "static")
     first, known = _first_known(z_NTV[:, :, static])
-    return np.concatenate(
-        [*_channels(z_NTV[:, :, series], study.data.step_h), first, known], axis=2, dtype=np.float32
-    )
+    channels = _channels(z_NTV[:, :, series], study.data.step_h)
+    if study.data.clock == "position":
+        channels = channels[:2]
+    codes = np.nan_to_num(value_NTV[:, :, len(study.variables) :])
+    return np.concatenate([*channels, first, known, codes], axis=2, dtype=np.float32)
 
 
 def _channels(z_NTV: NDArray[np.float32], step_h: int) -> tuple[NDArray[Any], ...]:
@@ -249,7 +255,7 @@ def _channels(z_NTV: NDArray[np.float32], step_h: int) -> tuple[NDArray[Any], ..
     deviance = np.where(never, np.float32(0), np.abs(value) - np.float32(USUAL_DISTANCE))
     count = np.cumsum(measured, axis=1, dtype=np.float32)
     mean = np.cumsum(z_NTV, axis=1, dtype=np.float32) / np.maximum(count, 1)
-    return value, measured, recency, deviance, mean, np.log1p(count) / 2
+    return value, measured, recency, deviance, mean, np.log1p(count) / np.float32(COUNT_SCALE)
 
 
 def _first_known(z_NTV: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

@@ -99,11 +99,14 @@ class Ledger:
             connection.execute(_SCHEMA)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
-    def reserve(self, release: Release, *, study_epsilon: float, study_delta: float) -> None:
+    def reserve(self, release: Release, *, study_epsilon: float, study_delta: float) -> float:
         """Charge a release before it happens; afterwards it may happen once.
 
         Reserving the same (study_hash, round, purpose) again charges nothing, and is refused if the
         release is not the same.
+
+        Returns:
+            Epsilon that the study has then spent at ``study_delta``, this release included.
 
         Guarantee: after return, the entry is on disk, and neither the study's epsilon at its delta
         nor the lifetime's is exceeded on any shard by all entries together.
@@ -119,14 +122,15 @@ class Ledger:
                 "correct the release"
             )
         with self._transaction() as connection:
-            if self._is_noted(connection, release):
-                return
+            noted_before = self._is_noted(connection, release)
             entries = list(_entries(connection))
             of_study = [
                 entry for entry in entries if entry.release.study_digest == release.study_digest
             ]
             noted = [entry.release for entry in of_study]
-            self._check(
+            if noted_before:
+                return largest_spent(noted, study_delta)
+            spent = self._check(
                 f"study {release.study_name}", [*noted, release], study_epsilon, study_delta
             )
             everything = [*(entry.release for entry in entries), release]
@@ -148,6 +152,7 @@ class Ledger:
                     self._clock().isoformat(),
                 ),
             )
+        return spent
 
     def confirm(self, release: Release) -> None:
         """Note that a reserved release has happened; repeating it changes nothing.
@@ -190,7 +195,7 @@ class Ledger:
         total = account_of(entries, self._lifetime_epsilon, self._delta)
         return Summary(studies=tuple(studies), total=total)
 
-    def _check(self, whose: str, releases: list[Release], bound: float, delta: float) -> None:
+    def _check(self, whose: str, releases: list[Release], bound: float, delta: float) -> float:
         epsilon = largest_spent(releases, delta)
         if epsilon > bound * (1 + TOLERANCE):
             last = releases[-1]
@@ -199,6 +204,7 @@ class Ledger:
                 f"epsilon to {epsilon:.4g}, above the budget of {bound:.4g} of {whose} at delta "
                 f"{delta:g}; lower [study] rounds or ask the site to raise the budget"
             )
+        return epsilon
 
     @staticmethod
     def _is_noted(connection: sqlite3.Connection, release: Release) -> bool:

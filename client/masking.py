@@ -6,6 +6,7 @@ signatures and this site's own memory of the round before anything secret is use
 """
 
 import os
+from collections.abc import Iterable
 from functools import partial
 
 import numpy as np
@@ -87,6 +88,7 @@ class SiteMasking(Secret):
         self._entropy = entropy
         self._channels: Channels | None = None
         self._next: PendingKeys | None = None
+        self._dealt: tuple[KeysRequest, PendingKeys, RoundKeys] | None = None
         self._round: MaskedRound | None = None
         self._finished: FinishedRound | None = None
 
@@ -107,9 +109,10 @@ class SiteMasking(Secret):
         return ChannelKey(site=self.site, public=public, signature=self._identity.sign(statement))
 
     def round_keys(self, request: KeysRequest) -> RoundKeys:
-        """Fresh keys for a round, dealt to all sites whose channel keys are given.
+        """Fresh keys for a round, dealt to this site's circle among those with channel keys.
 
-        An unfinished earlier round is given up and its secrets are dropped.
+        An unfinished earlier round is given up and its secrets are dropped. While the keys are
+        unused a repeated request gets the same answer: a doubled message must not void a round.
 
         Raises:
             ProtocolError: another study, a round already begun or masked, too few sites, no
@@ -122,10 +125,18 @@ class SiteMasking(Secret):
             raise ProtocolError(
                 f"round {self._round.round} has begun, so its keys cannot be replaced"
             )
+        if self._dealt is not None:
+            asked, pending, reply = self._dealt
+            if asked == request and pending is self._next:
+                return reply
         channels = self._open_channels()
         channels.open(request.channel_keys)
-        self._round = self._finished = None
-        return self._deal_keys(request.round)
+        self._circle(channels.holders, "announced a channel key")
+        self._round = self._finished = self._dealt = None
+        reply = self._deal_keys(request.round)
+        if self._next is not None:
+            self._dealt = request, self._next, reply
+        return reply
 
     def begin(self, request: UpdateRequest) -> bytes:
         """Check all that a round's opening must satisfy, and enter the round.
@@ -147,6 +158,8 @@ class SiteMasking(Secret):
         own = self._next.exchange.public
         check_members(self.parameters, keys, self.site, own, f"round {request.round}")
         for member in request.participants:
+            if member.site == self.site:
+                continue  # this site knows its own key, and the list has it
             statement = transcript.keys_statement(
                 request.study_hash,
                 request.round,
@@ -158,9 +171,10 @@ class SiteMasking(Secret):
                 member.site, statement, member.signature, f"the keys of round {request.round}"
             )
         channels = self._open_channels()
+        circle = self._circle(keys, f"take part in round {request.round}")
         shares = {
             dealer: channels.open_share("seed", dealer, request.round, b"", request.sealed)
-            for dealer in keys
+            for dealer in circle
             if dealer != self.site
         }
         begun = transcript.begun_context(
@@ -173,7 +187,7 @@ class SiteMasking(Secret):
             begun=begun,
             seed_shares=shares,
         )
-        self._next = self._finished = None
+        self._next = self._finished = self._dealt = None
         return begun
 
     def mask(self, vector: NDArray[np.uint32], weight: int, spec: VectorSpec) -> MaskedUpdate:
@@ -195,10 +209,11 @@ class SiteMasking(Secret):
         self._journal.claim(self.parameters.study_hash, state.round)
         context = transcript.round_context(state.begun, spec.digest)
         seed = self._entropy(SECRET_BYTES)
-        plus, minus = pair_seeds(self.parameters.roster, self.site, state, context)
+        plus, minus = pair_seeds(self.parameters, self.site, state, context)
         add_masks(tailed, plus=[seed, *plus], minus=minus, threads=self._threads)
         channels = self._open_channels()
-        shares = channels.split(seed, state.keys)
+        holders = sorted([self.site, *state.seed_shares])
+        shares = channels.split(seed, holders)
         state.context, state.mask_share = context, shares[self.site]
         commit = partial(transcript.commit_mask_share, context, self.site)
         return MaskedUpdate(
@@ -209,6 +224,7 @@ class SiteMasking(Secret):
             commitment=transcript.commit_self_mask(context, self.site, seed),
             share_commitments={holder: commit(holder, share) for holder, share in shares.items()},
             sealed=channels.seal("mask", state.round, context, shares),
+            audit_head=b"",
         )
 
     def agree(self, request: AgreeRequest) -> Agreement:
@@ -265,6 +281,20 @@ class SiteMasking(Secret):
                 "the request is bound to other study parameters than this site approved"
             )
 
+    def _circle(self, sites: Iterable[str], do: str) -> list[str]:
+        """Those of the sites that share masks and secrets with this one, itself included.
+
+        Raises:
+            ProtocolError: too few to open a secret; `do` says what they do.
+        """
+        circle = [site for site in sites if site in self.parameters.circle(self.site)]
+        if len(circle) < self.parameters.sharing_threshold:
+            raise ProtocolError(
+                f"{len(circle)} sites of this site's circle {do}, and "
+                f"{self.parameters.sharing_threshold} are needed to open its secrets"
+            )
+        return circle
+
     def _check_unmasked(self, round: int) -> None:
         highest = self._journal.highest(self.parameters.study_hash)
         if round <= highest:
@@ -307,8 +337,9 @@ class SiteMasking(Secret):
 
     def _reveal(self, state: MaskedRound, request: UnmaskRequest) -> Unmasked:
         channels = self._open_channels()
+        circle = self.parameters.circle(self.site)
         masks = {self.site: state.mask_share}
-        for survivor in request.survivors:
+        for survivor in circle & set(request.survivors):
             if survivor != self.site:
                 try:
                     masks[survivor] = channels.open_share(
@@ -316,7 +347,7 @@ class SiteMasking(Secret):
                     )
                 except ProtocolError:
                     continue  # the others' shares suffice, or the round is void
-        dropped = sorted(state.keys.keys() - set(request.survivors))
+        dropped = sorted(circle & state.keys.keys() - set(request.survivors))
         following = state.round + 1
         return Unmasked(
             site=self.site,

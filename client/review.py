@@ -8,24 +8,48 @@ def review_lines(study: Study) -> list[str]:
     """Return one sentence a line: the data used, what leaves, what it costs, who takes part."""
     variables = list(study.variables)
     shown = ", ".join(variables[:8]) + (f" and {len(variables) - 8} more" if variables[8:] else "")
-    tolerated = len(study.sites) - study.minimum_sites
     return [
         f"Study {study.name}: {study.title}.",
         f"Digest {study.digest.hex()}: approving means approving this and nothing else.",
         *([study.purpose] if study.purpose else []),
-        f"Data used: source {study.data.source}, the first {study.data.window_h} h of each stay, "
-        f"{len(variables)} variables ({shown}), label {study.data.label}.",
+        f"Data used: source {study.data.source}, {_window(study)}, "
+        f"{len(variables)} variables ({shown}){_codes(study)}, label {study.data.label}.",
         f"It takes at least {study.data.minimum_patients} patients of yours to take part.",
         "What leaves: in each round one masked vector that only the sum over sites opens; your "
         "number of patients and your statistics are inside it. No record, no key, no plain update.",
         *_privacy_lines(study),
         f"Who takes part: {', '.join(study.sites)}.",
-        f"A sum is opened only over {study.minimum_sites} sites or more; {tolerated} of "
-        f"{len(study.sites)} may fail in a round. It stays secret from the coordinator and up to "
+        *_group_lines(study),
+        f"A sum is opened only over {study.minimum_sites} sites or more; "
+        f"{study.dropouts_tolerated} of {study.group_size} may fail in a round. It stays secret "
+        "from the coordinator and up to "
         f"{study.aggregation.tolerated_collusion} colluding site(s), {study.aggregation.profile} "
         "profile.",
         f"How long: {study.rounds} rounds of {study.training.local_steps} training steps.",
     ]
+
+
+def _group_lines(study: Study) -> list[str]:
+    if study.aggregation.groups == 1:
+        return []
+    return [
+        f"Sites are summed in {study.aggregation.groups} groups of {study.group_size}, in the "
+        "order above: the coordinator sees the sum of every group, which hides you among fewer "
+        "sites, and takes the median of the groups."
+    ]
+
+
+def _window(study: Study) -> str:
+    if study.data.clock == "position":
+        return f"the first {study.data.window_h} places of each sequence"
+    return f"the first {study.data.window_h} h of each stay"
+
+
+def _codes(study: Study) -> str:
+    if study.tokens is None:
+        return ""
+    names = ", ".join(study.tokens.names)
+    return f", codes ({names}; {len(study.tokens.vocabulary)} told apart)"
 
 
 def _privacy_lines(study: Study) -> list[str]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from shared import transcript
 from shared.errors import EncodingError, ProtocolError
 from shared.fixed_point import VectorSpec
-from shared.keys import ExchangeKey, Roster, Secret, pair_seed
+from shared.keys import ExchangeKey, Secret, pair_seed
 from shared.messages import Unmasked, UnmaskRequest
 from shared.sum_parameters import SumParameters
 from shared.tail import append_tail
@@ -31,7 +31,7 @@ class MaskedRound(Secret):
         exchange: this site's key of the round.
         keys: all participants' public keys.
         begun: hash of what the site was shown.
-        seed_shares: by dealer, this site's share of the dealer's round seed.
+        seed_shares: by dealer of this site's circle, its share of the dealer's round seed.
         context: of the round, once masked.
         mask_share: this site's share of its own self-mask seed, once masked.
         agreed: the survivors signed, once signed.
@@ -78,15 +78,16 @@ def check_vector(
 
 
 def pair_seeds(
-    roster: Roster, site: str, state: MaskedRound, context: bytes
+    parameters: SumParameters, site: str, state: MaskedRound, context: bytes
 ) -> tuple[list[bytes], list[bytes]]:
     """Seeds of the masks that a site adds and takes off; of two sites the roster's first adds."""
+    circle = parameters.circle(site)
     plus: list[bytes] = []
     minus: list[bytes] = []
     for peer, public in state.keys.items():
-        if peer != site:
+        if peer in circle and peer != site:
             secret = state.exchange.shared_secret(public)
-            low, high = sorted((site, peer), key=roster.position)
+            low, high = sorted((site, peer), key=parameters.roster.position)
             seed = pair_seed(secret, context=context, low=low, high=high)
             (plus if low == site else minus).append(seed)
     return plus, minus
@@ -98,8 +99,8 @@ def check_survivors(
     """Check that a site may help to open the sum over these survivors.
 
     Raises:
-        ProtocolError: a survivor that did not take part, the site itself missing, too few, or
-            others than the site agreed to before.
+        ProtocolError: a survivor that did not take part, the site itself missing, too few,
+            one with too few neighbours among them, or others than the site agreed to before.
     """
     least = max(parameters.threshold, parameters.minimum_sites)
     if not set(survivors) <= state.keys.keys():
@@ -109,6 +110,10 @@ def check_survivors(
     if len(survivors) < least:
         raise ProtocolError(
             f"{len(survivors)} sites survive, and a sum over fewer than {least} is never opened"
+        )
+    if parameters.supported(survivors) != set(survivors):
+        raise ProtocolError(
+            "a survivor has too few surviving neighbours, so their masks might not hide it"
         )
     if state.agreed not in (None, survivors):
         raise ProtocolError(f"other survivors were agreed to in round {state.round}")

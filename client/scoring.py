@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from client.features import PatientTensors
 from client.training import predict_with_loss
 from shared.model import RecurrentModel
-from shared.round_contents import LARGEST_LOSS, counts_shape
+from shared.round_contents import LARGEST_ERROR, LARGEST_LOSS, counts_shape, hits_size
 from shared.score_counts import count_scores
 from shared.study import Study
 
@@ -19,15 +19,18 @@ from shared.study import Study
 def validation_sums(
     model: RecurrentModel, patients: PatientTensors | None, study: Study
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the segments ``loss`` (loss sum / LARGEST_LOSS, patients) and ``scores`` (K * 2 * B).
+    """Return the segments of a round's validation, all zero without patients.
 
-    A patient's stays and hours share the patient's weight of one; its mean loss counts up to
-    ``LARGEST_LOSS``. Without patients all sums are zero.
+    ``loss``: loss sum / LARGEST_LOSS, patients. ``scores``: K * 2 * B weights of risks by outcome.
+    ``hits``: see :func:`shared.round_contents.hits_size`. A patient's stays and hours share the
+    patient's weight of one; its mean loss counts up to ``LARGEST_LOSS``.
     """
     outputs, _, bins = counts_shape(study)
     sums = {"loss": np.zeros(2)}
     if outputs:
         sums["scores"] = np.zeros(outputs * 2 * bins)
+    if hits := hits_size(study):
+        sums["hits"] = np.zeros(hits)
     if patients is None:
         return sums
     scores, loss_N = predict_with_loss(model, patients)
@@ -35,11 +38,25 @@ def validation_sums(
     stays_P = np.bincount(patient_N)
     loss_P = np.bincount(patient_N, weights=loss_N) / stays_P
     sums["loss"][:] = np.minimum(loss_P, LARGEST_LOSS).sum() / LARGEST_LOSS, loss_P.size
+    weight_N = 1.0 / stays_P[patient_N]
     if outputs:
-        weight_N = 1.0 / stays_P[patient_N]
-        tables_K2B = _tables(scores, patients, weight_N, study)
-        sums["scores"][:] = tables_K2B.ravel()
+        sums["scores"][:] = _tables(scores, patients, weight_N, study).ravel()
+    if study.task.kind == "multiclass":
+        sums["hits"][:] = _confusion(scores, patients, weight_N, study).ravel()
+    if study.task.kind == "regression":
+        sums["hits"][:] = _errors(scores, patients, study).ravel()
     return sums
+
+
+def _weights(
+    patients: PatientTensors, weight_N: NDArray[np.float64], study: Study
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Return which stays, or steps, count, and their weights: steps share their stay's weight."""
+    if not study.task.per_step:
+        return np.ones(weight_N.shape, dtype=np.bool_), weight_N
+    counted_NT = patients.mask_NT.numpy()
+    steps_N1 = np.maximum(counted_NT.sum(axis=1, keepdims=True), 1)
+    return counted_NT, np.broadcast_to(weight_N[:, None], counted_NT.shape) / steps_N1
 
 
 def _tables(
@@ -48,14 +65,10 @@ def _tables(
     weight_N: NDArray[np.float64],
     study: Study,
 ) -> NDArray[np.float64]:
-    """Return (K, 2, B) weights of scores; steps share their stay's weight, unknown labels none."""
+    """Return (K, 2, B) weights of scores by outcome; unknown labels have none."""
     outputs, _, bins = counts_shape(study)
     y = patients.y_N.numpy()
-    weight = np.broadcast_to(weight_N[:, None], y.shape[:2]) if study.task.per_step else weight_N
-    counted = np.ones(weight.shape, dtype=bool)
-    if study.task.per_step:
-        counted = patients.mask_NT.numpy()
-        weight = weight / np.maximum(counted.sum(axis=1, keepdims=True), 1)
+    counted, weight = _weights(patients, weight_N, study)
     tables_K2B = np.zeros((outputs, 2, bins))
     for output in range(outputs):
         label = y[..., output] if study.task.kind == "multilabel" else y
@@ -64,3 +77,41 @@ def _tables(
         risks = scores[..., output][used]
         tables_K2B[output] = count_scores(risks, outcome[used], weight[used], bins)
     return tables_K2B
+
+
+def _confusion(
+    scores: NDArray[np.float64],
+    patients: PatientTensors,
+    weight_N: NDArray[np.float64],
+    study: Study,
+) -> NDArray[np.float64]:
+    """Return (O, O) weights by true class (first axis) and most likely class."""
+    classes = study.task.outputs
+    y = patients.y_N.numpy()
+    counted, weight = _weights(patients, weight_N, study)
+    used = counted & ~np.isnan(y)
+    cell = y[used].astype(np.int64) * classes + scores.argmax(axis=-1)[used]
+    flat = np.bincount(cell, weights=weight[used], minlength=classes**2).astype(np.float64)
+    return flat.reshape(classes, classes)
+
+
+def _errors(
+    scores: NDArray[np.float64], patients: PatientTensors, study: Study
+) -> NDArray[np.float64]:
+    """Return (O, 2): per target the sum of patients' mean absolute errors, and the patients.
+
+    The error is in spreads / LARGEST_ERROR and at most 1.
+    """
+    y = patients.y_N.numpy().reshape(scores.shape)
+    counted, _ = _weights(patients, np.ones(len(y)), study)
+    known = ~np.isnan(y) & counted[..., None]
+    error = np.abs(np.where(known, scores - y, 0.0)) / (study.task.spread * LARGEST_ERROR)
+    patient_N = patients.patient_N.numpy()
+    sums_O2 = np.zeros((study.task.outputs, 2))
+    for output in range(study.task.outputs):
+        steps = tuple(range(1, known.ndim - 1))
+        error_P = np.bincount(patient_N, weights=error[..., output].sum(axis=steps))
+        known_P = np.bincount(patient_N, weights=known[..., output].sum(axis=steps))
+        mean_P = np.minimum(error_P / np.maximum(known_P, 1), 1.0)
+        sums_O2[output] = mean_P.sum(), (known_P > 0).sum()
+    return sums_O2

@@ -8,19 +8,19 @@ import hmac
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 
 import numpy as np
 
 from client.cohort import Cohort
 from client.contribution import Contributor
-from client.journal import RoundJournal
-from client.ledger import Ledger
+from client.limits import memory_error
 from client.masking import SiteMasking
 from client.policy import Policy
+from client.site_state import SiteState
 from shared.errors import ConsiliumError, PolicyError, ProtocolError
-from shared.keys import IdentityKey, Roster
+from shared.keys import Roster
 from shared.messages import (
     Action,
     AgreeRequest,
@@ -37,23 +37,16 @@ from shared.round_contents import (
 )
 from shared.study import Study
 
+__all__ = ["Session", "SiteState"]
+
 BYTES_A_SITE = 1024  # of a round's request: a signed key, a sealed share, their names
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SiteState:
-    """What a site keeps on disk and in its vault, opened.
-
-    ``split_key`` parts patients into shards, the same way in every study; see
-    :mod:`client.cohort`.
-    """
-
-    identity: IdentityKey
-    ledger: Ledger
-    journal: RoundJournal
-    split_key: bytes
+def local_now() -> datetime:
+    """The time of this machine's time zone."""
+    return datetime.now().astimezone()
 
 
 class Session:
@@ -65,7 +58,8 @@ class Session:
         roster: the sites and their identity keys, as pinned here.
         read: reads and checks this site's patients; called once, at first use.
         policy: what this hospital allows.
-        state: keys, ledger and journal.
+        state: keys, ledger, journal and audit log.
+        clock: local time, for the hospital's working hours.
     """
 
     def __init__(
@@ -77,10 +71,12 @@ class Session:
         read: Callable[[], Cohort],
         policy: Policy,
         state: SiteState,
+        clock: Callable[[], datetime] = local_now,
     ) -> None:
         policy.check_study(study)
         self.site, self._study, self._roster = site, study, roster
         self._read, self._state = read, state
+        self._policy, self._clock = policy, clock
         self._masking: SiteMasking | None = None
         self._busy = threading.Lock()
         self._answers: dict[Action, Callable[[bytes], bytes]] = {
@@ -103,7 +99,11 @@ class Session:
             except ConsiliumError as error:
                 log.warning("%s refused %s: %s", self.site, action.value, error)
                 return Refusal.of(self.site, error).to_bytes()
-            except Exception:
+            except Exception as error:
+                refusal = memory_error(error, self._policy)
+                if refusal is not None:
+                    log.warning("%s refused %s: %s", self.site, action.value, refusal)
+                    return Refusal.of(self.site, refusal).to_bytes()
                 log.exception("%s failed on %s", self.site, action.value)
                 sentence = "the site met an unforeseen error; see the site's log"
                 return Refusal(site=self.site, code="Defect", sentence=sentence).to_bytes()
@@ -114,8 +114,11 @@ class Session:
 
         Raises:
             DataError: the data cannot serve this study.
+            PolicyError: fewer patients than this hospital allows.
         """
-        return self._read()
+        cohort = self._read()
+        self._policy.check_cohort(cohort.training.patients)
+        return cohort
 
     @cached_property
     def _contributor(self) -> Contributor:
@@ -123,12 +126,13 @@ class Session:
 
     def _open_channel(self, body: bytes) -> bytes:
         request = ChannelRequest.from_bytes(body)
+        self._policy.check_time(self._clock())
         if not hmac.compare_digest(request.study_digest, self._study.digest):
             raise PolicyError(
                 f"site {self.site} has not approved study {request.study_digest.hex()[:16]}; "
                 f"it approved {self._study.digest.hex()[:16]} ({self._study.name})"
             )
-        parameters = sum_parameters(self._study, self._roster, request.run_id)
+        parameters = sum_parameters(self._study, self._roster, request.run_id, site=self.site)
         if request.study_hash != parameters.study_hash:
             raise PolicyError(
                 f"site {self.site} has pinned another roster or other parameters than the "
@@ -137,29 +141,42 @@ class Session:
         _ = self.cohort  # refuse now, not in the middle of a round, if the data cannot serve
         if self._masking is None or self._masking.parameters != parameters:
             self._masking = SiteMasking(
-                self.site, self._state.identity, parameters, self._state.journal, threads=1
+                self.site,
+                self._state.identity,
+                parameters,
+                self._state.journal,
+                threads=self._policy.threads,
             )
         return self._masking.channel_key(request).to_bytes()
 
     def _make_keys(self, body: bytes) -> bytes:
+        self._policy.check_time(self._clock())
         return self._opened().round_keys(KeysRequest.from_bytes(body)).to_bytes()
 
     def _contribute(self, body: bytes) -> bytes:
-        """Take part in one round: verify, charge, compute, mask."""
+        """Take part in one round: verify, charge, compute, mask, record."""
         masking = self._opened()
+        self._policy.check_time(self._clock())
         request = UpdateRequest.from_bytes(body, max_bytes=self._largest_request())
         masking.begin(request)
         asked = RoundConfiguration.from_bytes(request.configuration)
+        audit = self._state.audit
+        if audit is not None:
+            audit.begin(self._study, asked)
         releases = self._contributor.releases(asked, request.round, request.study_hash)
-        for release in releases:
+        spent = [
             self._state.ledger.reserve(
                 release,
                 study_epsilon=self._study.privacy.epsilon,
                 study_delta=self._study.privacy.delta,
             )
+            for release in releases
+        ]
         weights_D = np.frombuffer(request.model, dtype="<f4").astype(np.float32)
         vector = self._contributor.vector(asked, weights_D, request.round)
         masked = masking.mask(vector, self._contributor.weight, self._contributor.spec(asked))
+        if audit is not None:
+            masked = audit.release(self._study, asked, masked, spent, request.study_hash)
         for release in releases:
             self._state.ledger.confirm(release)
         return masked.to_bytes()

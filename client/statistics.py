@@ -3,7 +3,7 @@
 A patient contributes, per variable, whether it was ever measured, the mean of its reference score
 z, and the mean of z squared, over all of the patient's stays together. Scaled so that its L2 norm
 stays under a bound, the vector is added up over patients; the sum travels as coordinates of the
-secure sum, with Gaussian noise of deviation ``clip_norm`` * noise multiplier added by the session.
+secure sum, with Gaussian noise of deviation ``clip_norm`` * noise multiplier.
 
 Legend: P patients, V variables, S = 3 V statistics, as in :mod:`shared.normalisation`.
 """
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from client.features import Grid
 from shared.errors import PrivacyError
-from shared.normalisation import reference_scores
+from shared.masks import Keystream
+from shared.normalisation import reference_scores, statistics_clip
 from shared.study import Study
 
 _ROUNDING = 1 - 1e-9  # keeps the norm under the bound after float64 rounding
@@ -57,6 +58,24 @@ def clipped_sum(contribution_PS: NDArray[np.float64], clip_norm: float) -> NDArr
             "variables' ranges"
         )
     return np.asarray(clip_rows(contribution_PS, clip_norm).sum(axis=0))
+
+
+def statistics_release(
+    contribution_PS: NDArray[np.float64], study: Study, *, deviation: float, source: Keystream
+) -> NDArray[np.float64]:
+    """Return the site's statistics as they leave: each patient clipped, summed, noise added.
+
+    Args:
+        contribution_PS: from :func:`patient_contributions`.
+        study: its variables set the clip norm.
+        deviation: standard deviation of the Gaussian noise on each coordinate; 0 without privacy.
+        source: secret and fresh; the noise is drawn from it.
+
+    Raises:
+        PrivacyError: as :func:`clipped_sum`.
+    """
+    sum_S = clipped_sum(contribution_PS, statistics_clip(study))
+    return sum_S if deviation == 0 else sum_S + deviation * source.standard_normal(sum_S.size)
 
 
 def clip_rows(rows_PS: NDArray[np.float64], norm: float) -> NDArray[np.float64]:

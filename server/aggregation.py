@@ -75,6 +75,15 @@ def apply(state: ServerState, mean_update_D: NDArray[np.float64], how: Aggregati
     )
 
 
+def across_groups(mean_update_GD: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the coordinate-wise median of the groups' mean updates, shape (D,).
+
+    Fewer than half of the groups, whatever they send, cannot move a coordinate beyond what the
+    others sent (Yin et al., ICML 2018, algorithm 1, option I).
+    """
+    return np.asarray(np.median(mean_update_GD, axis=0))
+
+
 def _second_moment(
     second_D: NDArray[np.float64], update_D: NDArray[np.float64], how: Aggregation
 ) -> NDArray[np.float64]:

@@ -1,34 +1,57 @@
-"""``consilium-coordinator``: what an operator checks before asking hospitals to approve a study."""
+"""``consilium-coordinator``: set up, invite hospitals, run studies, look after them."""
 
+import getpass
 import json
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
+from server.coordinator_audit import open_audit
+from server.coordinator_folder import DEFAULT_PORT, CoordinatorFolder, Settings
+from server.enrolment import DEFAULT_HOURS, invite, revoke, submit
+from server.monitor import DEFAULT_PORT as MONITOR_PORT
+from server.operations import add_commands
+from server.overview import overview
+from server.register import Register, State, Wanted
+from server.service_files import write_service_files
+from shared.audit_events import StudyChanged
 from shared.command_line import run_command
+from shared.enrolment import roster_fingerprint
+from shared.errors import SettingsError
+from shared.logs import configure_logs
 from shared.privacy import plan
 from shared.study import Study, load_study
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="The coordinator: check what a study fixes before it is sent to hospitals.",
+    help="The coordinator: invite hospitals, submit studies, run them and look after them.",
 )
 console = Console(highlight=False, soft_wrap=True)
+add_commands(app)
 
-
-@app.callback()
-def coordinator() -> None:
-    """Keep ``check`` a command of its own, though it is the only one."""
+Folder = Annotated[
+    Path,
+    typer.Option(
+        "--folder", "-f", envvar="CONSILIUM_COORDINATOR", help="The coordinator's folder."
+    ),
+]
+StudyFile = Annotated[Path, typer.Argument(help="The study, a TOML file.", show_default=False)]
+StudyName = Annotated[
+    str, typer.Argument(help="Name or digest of a submitted study.", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+DEFAULT_FOLDER = Path("coordinator")
+SEEN_LATELY_S = 60.0
 
 
 @app.command()
-def check(
-    study: Annotated[Path, typer.Argument(help="The study, a TOML file.", show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
-) -> None:
+def check(study: StudyFile, as_json: Json = False) -> None:
     """Validate a study; print its digest, its secure sum's bounds and its privacy costs."""
     facts = _facts(load_study(study))
     if as_json:
@@ -36,6 +59,227 @@ def check(
         return
     for name, value in facts.items():
         console.print(f"{name.replace('_', ' '):>24}  {value}", markup=False)
+
+
+@app.command()
+def init(
+    host: Annotated[
+        list[str],
+        typer.Option(
+            help="Name or address under which sites reach this machine; the first one "
+            "goes into invitations, all into the certificate."
+        ),
+    ],
+    folder: Folder = DEFAULT_FOLDER,
+    name: Annotated[str, typer.Option(help="Shown to hospitals.")] = "coordinator",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The one port.")] = DEFAULT_PORT,
+    listen: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104
+) -> None:
+    """Make keys, a certificate authority, the server's certificate and the folder for them."""
+    settings = Settings(name=name, host=host[0], port=port, listen=listen)
+    made = CoordinatorFolder.make(folder, settings, tuple(host))
+    open_audit(made)
+    unit, container = write_service_files(made.path, port=port, user=getpass.getuser())
+    _say(f"The coordinator's folder is {folder}; only this account can read it.")
+    _say(
+        f"Its certificate is for {', '.join(host)} and ends {made.certificates.expires():%Y-%m-%d}"
+        "; 'rotate-keys' renews it."
+    )
+    _say(f"For systemd: {unit}; for a container: {container}.")
+    _say("Next: 'consilium-coordinator invite SITE' for each hospital, then 'start'.")
+
+
+@app.command(name="invite")
+def invite_site(
+    site: Annotated[str, typer.Argument(help="The site's name in studies.", show_default=False)],
+    folder: Folder = DEFAULT_FOLDER,
+    hours: Annotated[float, typer.Option(min=0.01, help="How long it is worth.")] = DEFAULT_HOURS,
+) -> None:
+    """Make a one-time token with which a hospital's site can enrol; send it by a safe way."""
+    opened = CoordinatorFolder.open(folder)
+    invitation = invite(opened, site, hours=hours)
+    token = invitation.to_token()
+    ends = datetime.fromtimestamp(invitation.expires, UTC)
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"Invitation of site {site}, once, until {ends:%Y-%m-%d %H:%M} UTC. Whoever has it can "
+        "enrol as this site. At the hospital: consilium-site enroll TOKEN"
+    )
+    print(token)  # noqa: T201 - alone on standard output, so that it can be piped
+
+
+@app.command()
+def start(
+    folder: Folder = DEFAULT_FOLDER,
+    patience: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Seconds to wait for all sites of a study before it begins with "
+            "as many as it needs.",
+        ),
+    ] = 600.0,
+    monitor_port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65535, help="Port of 127.0.0.1 for /health and /metrics; 0 is none."
+        ),
+    ] = MONITOR_PORT,
+) -> None:
+    """Run the service and the studies until stopped; what was going on goes on."""
+    from server.supervisor import Supervisor
+
+    configure_logs()
+    Supervisor(
+        CoordinatorFolder.open(folder), patience_s=patience, monitor_port=monitor_port or None
+    ).run()
+
+
+@app.command(name="submit")
+def submit_study(study: StudyFile, folder: Folder = DEFAULT_FOLDER) -> None:
+    """Offer a study to its sites; it begins when enough of their hospitals have approved it."""
+    opened = CoordinatorFolder.open(folder)
+    loaded = load_study(study)
+    roster = submit(
+        opened.register(), opened.identity(), open_audit(opened), loaded, study.read_bytes()
+    )
+    _say(f"Study {loaded.name} is submitted to {', '.join(roster.names)}.")
+    _say(f"Digest {loaded.digest.hex()}")
+    _say(f"Roster {roster_fingerprint(roster)}")
+    _say("Hospitals see the same digest and roster in 'consilium-site review'; let them compare.")
+
+
+@app.command()
+def watch(
+    folder: Folder = DEFAULT_FOLDER,
+    as_json: Json = False,
+    follow: Annotated[bool, typer.Option(help="Show again each two seconds.")] = False,
+) -> None:
+    """Show sites and studies: who is there, how far, what each waits for."""
+    opened = CoordinatorFolder.open(folder)
+    register = opened.register()
+    while True:
+        if as_json:
+            console.print_json(json.dumps(overview(opened, register)))
+        else:
+            _show(opened, register)
+        if not follow:
+            return
+        time.sleep(2)
+
+
+@app.command()
+def pause(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
+    """Let a study stand still after the round it is in; 'resume' goes on."""
+    _want(folder, study, Wanted.PAUSE, "will pause after the round it is in")
+
+
+@app.command()
+def resume(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
+    """Go on with a paused study at its next round, under the same identities."""
+    _want(folder, study, Wanted.RUN, "goes on at its next round")
+
+
+@app.command()
+def stop(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
+    """End a study for good after the round it is in; what was learned stays in its folder."""
+    _want(folder, study, Wanted.STOP, "will end after the round it is in")
+
+
+@app.command(name="revoke")
+def revoke_site(
+    site: Annotated[str, typer.Argument(help="An enrolled site.", show_default=False)],
+    folder: Folder = DEFAULT_FOLDER,
+    reason: Annotated[str, typer.Option(help="For the audit log.")] = "",
+) -> None:
+    """Shut a site out at once; it can come back only with a new invitation and a new study."""
+    from server.link import dismiss_node, open_link
+
+    opened = CoordinatorFolder.open(folder)
+    member = revoke(opened.register(), open_audit(opened), site, reason)
+    dismiss_node(open_link(opened.link_database), member.node_id)
+    _say(f"Site {site} is revoked; its key is refused from now on.")
+
+
+@app.command(name="rotate-keys")
+def rotate_keys(folder: Folder = DEFAULT_FOLDER) -> None:
+    """Make a new key and certificate for the server; a running service takes them at once.
+
+    Sites trust the authority, so nothing changes for them.
+    """
+    from server.certificates import issue_server_certificate
+
+    opened = CoordinatorFolder.open(folder)
+    issue_server_certificate(opened.certificates, opened.certificates.names())
+    _say(
+        f"The server has a new key; its certificate ends {opened.certificates.expires():%Y-%m-%d}."
+    )
+
+
+@app.command(hidden=True)
+def serve(
+    folder: Folder = DEFAULT_FOLDER, parent: Annotated[int | None, typer.Option()] = None
+) -> None:
+    """Run the service alone; 'start' does."""
+    from server.superlink import serve as serve_folder
+
+    configure_logs()
+    serve_folder(CoordinatorFolder.open(folder), parent=parent)
+
+
+@app.command(name="run-study", hidden=True)
+def run_study(
+    study: StudyName,
+    folder: Folder = DEFAULT_FOLDER,
+    patience: Annotated[float, typer.Option()] = 600.0,
+    parent: Annotated[int | None, typer.Option()] = None,
+) -> None:
+    """Run one study alone; 'start' does."""
+    from server.study_process import run_submitted
+
+    configure_logs()
+    run_submitted(
+        CoordinatorFolder.open(folder), bytes.fromhex(study), patience_s=patience, parent=parent
+    )
+
+
+def _want(folder: Path, named: str, wanted: Wanted, told: str) -> None:
+    opened = CoordinatorFolder.open(folder)
+    register = opened.register()
+    study = register.study(named)
+    if not study.open:
+        raise SettingsError(f"study {study.name} is {study.state}; submit a new one")
+    open_audit(opened).append(
+        StudyChanged(study=study.name, study_digest=study.digest, state=f"wanted: {wanted}")
+    )
+    register.want(study.digest, wanted)
+    _say(f"Study {study.name} {told}.")
+
+
+def _show(folder: CoordinatorFolder, register: Register) -> None:
+    told = overview(folder, register)
+    sites = Table("site", "version", "last seen", title="Sites", title_justify="left")
+    for site in told["sites"]:
+        ago = site["seen_s_ago"]
+        seen = (
+            "never" if ago is None else "now" if ago < SEEN_LATELY_S else f"{ago / 60:.0f} min ago"
+        )
+        sites.add_row(site["site"], site["version"], "revoked" if site["revoked"] else seen)
+    console.print(sites)
+    studies = Table("study", "state", "round", "sites", "epsilon", "seconds", title="Studies",
+                    title_justify="left")  # fmt: skip
+    for study in told["studies"]:
+        last = study["last_round"]
+        shown = ("-", "-", "-", "-") if last is None else (
+            str(last["round"]),
+            "void" if last["void"] else str(len(last["sites"])),
+            "-" if last["epsilon"] is None else f"{last['epsilon']:.2f}",
+            f"{last['seconds']:.2f}",
+        )  # fmt: skip
+        studies.add_row(study["study"], study["state"], *shown)
+    console.print(studies)
+    for study in told["studies"]:
+        if study["detail"] and study["state"] == State.WAITING:
+            console.print(f"{study['study']}: {study['detail']}", markup=False)
 
 
 def _facts(study: Study) -> dict[str, Any]:
@@ -48,7 +292,9 @@ def _facts(study: Study) -> dict[str, Any]:
         "profile": study.aggregation.profile,
         "threshold": study.threshold,
         "minimum_sites": study.minimum_sites,
-        "dropouts_tolerated": len(study.sites) - study.minimum_sites,
+        "dropouts_tolerated": study.dropouts_tolerated,
+        "groups": study.aggregation.groups,
+        "neighbours": study.degree,
         "privacy_mode": study.privacy.mode,
     }
     costs = plan(study)
@@ -60,6 +306,10 @@ def _facts(study: Study) -> dict[str, Any]:
             "statistics_noise_multiplier": costs.statistics.noise_multiplier,
         }
     return facts
+
+
+def _say(sentence: str) -> None:
+    console.print(sentence, markup=False)
 
 
 def main() -> None:

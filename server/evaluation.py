@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.round_contents import LARGEST_LOSS, counts_shape
+from shared.round_contents import LARGEST_ERROR, LARGEST_LOSS, counts_shape
 from shared.score_counts import BinaryMetrics, metrics_from_counts
 from shared.study import Study
 
@@ -19,11 +20,18 @@ class FederatedMetrics:
         patients: how many; not whole when the counts carry privacy noise.
         loss: mean over patients of the loss, each counted up to ``LARGEST_LOSS``.
         outputs: metrics of each output that is a risk; None where an outcome did not occur.
+        accuracy: in a multiclass task; None otherwise.
+        sensitivity: of each class, in a multiclass task; None for a class that did not occur.
+        errors: mean absolute error of each target, in its unit, in regression; a patient's is
+            counted up to ``LARGEST_ERROR`` spreads.
     """
 
     patients: float
     loss: float
     outputs: tuple[BinaryMetrics | None, ...]
+    accuracy: float | None = None
+    sensitivity: tuple[float | None, ...] = ()
+    errors: tuple[float | None, ...] = ()
 
     @property
     def auroc(self) -> float:
@@ -34,7 +42,14 @@ class FederatedMetrics:
     def to_json(self) -> dict[str, object]:
         """Return plain numbers, as in ``run.json``."""
         outputs = [None if output is None else asdict(output) for output in self.outputs]
-        return {"patients": self.patients, "loss": self.loss, "outputs": outputs}
+        plain: dict[str, object] = {
+            "patients": self.patients,
+            "loss": self.loss,
+            "outputs": outputs,
+        }
+        if self.accuracy is not None:
+            plain |= {"accuracy": self.accuracy, "sensitivity": list(self.sensitivity)}
+        return plain | ({"mae": list(self.errors)} if self.errors else {})
 
 
 def federated_metrics(
@@ -49,4 +64,28 @@ def federated_metrics(
         patients=float(patients),
         loss=float(LARGEST_LOSS * max(loss, 0.0) / patients) if patients > 0 else float("nan"),
         outputs=tuple(metrics_from_counts(table_2B) for table_2B in tables_K2B),
+        **_from_hits(parts.get("hits", np.zeros(0)), study),
     )
+
+
+def _from_hits(hits: NDArray[np.float64], study: Study) -> dict[str, Any]:
+    """Return what the sums beside the tables say; noise may have made them negative."""
+    hits = np.maximum(hits, 0.0)
+    if study.task.kind == "multiclass":
+        table_OO = hits.reshape(study.task.outputs, study.task.outputs)
+        occurring_O = table_OO.sum(axis=1)
+        right_O = np.diag(table_OO)
+        return {
+            "accuracy": _ratio(float(right_O.sum()), float(occurring_O.sum())),
+            "sensitivity": tuple(map(_ratio, right_O.tolist(), occurring_O.tolist())),
+        }
+    if study.task.kind == "regression":
+        scale = LARGEST_ERROR * study.task.spread
+        sums_O2 = hits.reshape(study.task.outputs, 2).tolist()
+        ratios = [_ratio(error, patients) for error, patients in sums_O2]
+        return {"errors": tuple(None if r is None else scale * r for r in ratios)}
+    return {}
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole > 0 else None

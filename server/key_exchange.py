@@ -34,6 +34,8 @@ class KeyExchange:
     ) -> dict[str, RoundKeys]:
         """Every participant's keys for the round, asking the sites that have none yet.
 
+        Sites too few of whose circle are present sit the round out.
+
         Args:
             round: the round's number.
             log: takes what goes wrong.
@@ -51,9 +53,10 @@ class KeyExchange:
             if changed:  # shares are dealt to the holders of channel keys: everyone deals again
                 self._round_keys.clear()
             self._collect_round_keys(list(self._channel_keys) if changed else present, round, log)
-        keys = {site: k for site, k in sorted(self._round_keys.items()) if k.round == round}
-        self._require(len(keys), "have keys", round, log)
-        return keys
+        having = {site for site, keys in self._round_keys.items() if keys.round == round}
+        supported = self.parameters.supported(having)
+        self._require(len(supported), "have keys", round, log)
+        return {site: self._round_keys[site] for site in sorted(supported)}
 
     def _has_keys(self, site: str, round: int) -> bool:
         return site in self._round_keys and self._round_keys[site].round == round
@@ -97,11 +100,11 @@ class KeyExchange:
             ProtocolError: another site or round, or shares not dealt to the sites of the run.
             AuthenticationError: a wrong signature, or another site's key.
         """
-        holders = set(self._channel_keys)
+        holders = self.parameters.circle(site) & self._channel_keys.keys()
         if keys.site != site or keys.round != round:
             raise ProtocolError(f"the keys are of site {keys.site} for round {keys.round}")
         if set(keys.commitments) != holders or set(keys.sealed) != holders - {site}:
-            raise ProtocolError("the keys' shares are not dealt to exactly the sites of the run")
+            raise ProtocolError("the keys' shares are not dealt to exactly the site's circle")
         statement = transcript.keys_statement(
             self.parameters.study_hash,
             round,

@@ -17,7 +17,7 @@ from server.key_exchange import KeyExchange
 from server.sites import Sites
 from server.unmasking import rebuild_round_key, rebuild_self_mask, remove_masks
 from shared import transcript
-from shared.errors import AuthenticationError, ProtocolError
+from shared.errors import AuthenticationError, ProtocolError, RoundVoidError
 from shared.fixed_point import VectorSpec, decode
 from shared.messages import (
     Action,
@@ -51,6 +51,7 @@ class SumResult:
         seconds: by phase: keys, update, agree (malicious profile), unmask, remove.
         bytes_up: by site, bytes it sent in this round.
         bytes_down: by site, bytes it was sent.
+        audit_heads: by survivor, the audit head that came with its update, as it came.
     """
 
     parts: dict[str, NDArray[np.float64]]
@@ -62,6 +63,7 @@ class SumResult:
     seconds: dict[str, float]
     bytes_up: dict[str, int]
     bytes_down: dict[str, int]
+    audit_heads: dict[str, bytes]
 
 
 @dataclass(kw_only=True)
@@ -165,6 +167,7 @@ class SecureSum:
             seconds=log.seconds,
             bytes_up=log.bytes_up,
             bytes_down=log.bytes_down,
+            audit_heads={site: head.audit_head for site, head in uploads.headers.items()},
         )
 
     # Phase 2: masked updates, added as they arrive.
@@ -192,7 +195,7 @@ class SecureSum:
                 study_hash=self.parameters.study_hash,
                 round=round,
                 participants=participants,
-                sealed={dealer: k.sealed[site] for dealer, k in keys.items() if dealer != site},
+                sealed={dealer: k.sealed[site] for dealer, k in keys.items() if site in k.sealed},
                 model=model,
                 configuration=configuration,
             )
@@ -219,10 +222,15 @@ class SecureSum:
         )
         for site, reply in replies:
             with log.blaming(site):
-                _add_masked(uploads, reply, round, spec, set(keys))
+                _add_masked(uploads, reply, round, spec, self.parameters.circle(site) & keys.keys())
         self._require(
             uploads.headers, self.parameters.minimum_sites, "sent a masked update", round, log
         )
+        if self.parameters.supported(uploads.survivors) != uploads.headers.keys():
+            raise RoundVoidError(
+                f"round {round} is void and the model unchanged: too many neighbours of a "
+                "surviving site failed to open its mask; go on with the next round"
+            )
         return uploads
 
     # Phase 3: agreement on the survivors (malicious profile).
@@ -272,7 +280,7 @@ class SecureSum:
                 context=uploads.context,
                 survivors=survivors,
                 signatures=signatures,
-                sealed={s: h.sealed[site] for s, h in uploads.headers.items() if s != site},
+                sealed={s: h.sealed[site] for s, h in uploads.headers.items() if site in h.sealed},
             )
             for site in survivors
         }
@@ -346,6 +354,7 @@ class SecureSum:
                 keys[owner].public,
             )
             for owner in keys.keys() - set(survivors)
+            if not self.parameters.circle(owner).isdisjoint(survivors)
         }
         remove_masks(
             uploads.total,
@@ -369,17 +378,27 @@ class SecureSum:
 
 
 def _add_masked(
-    uploads: _Uploads, reply: MaskedUpdate, round: int, spec: VectorSpec, participants: set[str]
+    uploads: _Uploads, reply: MaskedUpdate, round: int, spec: VectorSpec, holders: frozenset[str]
 ) -> None:
-    """Add one masked vector to the sum and keep the rest of its message."""
+    """Add one masked vector to the sum and keep the rest of its message.
+
+    Args:
+        uploads: takes both.
+        reply: one site's.
+        round: the round's number.
+        spec: layout of the vector.
+        holders: participants in the site's circle, itself included.
+    """
     if reply.round != round or reply.context != uploads.context:
         raise ProtocolError(
             f"the update is for another round, model, configuration or layout than round {round}'s"
         )
-    if set(reply.share_commitments) != participants:
-        raise ProtocolError("the self mask is not shared with exactly the participants")
-    if set(reply.sealed) != participants - {reply.site}:
-        raise ProtocolError("the self mask's shares are not sealed for exactly the participants")
+    if set(reply.share_commitments) != holders:
+        raise ProtocolError(
+            "the self mask is not shared with exactly the participants in its circle"
+        )
+    if set(reply.sealed) != holders - {reply.site}:
+        raise ProtocolError("the self mask's shares are not sealed for exactly those participants")
     uploads.total += unpack(reply.packed, spec.length + TAIL, spec.ring_bits)
     uploads.headers[reply.site] = replace(reply, packed=b"")
 

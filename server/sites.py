@@ -1,7 +1,8 @@
 """How the coordinator reaches the sites: one question to several, answers as they arrive."""
 
+import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Protocol, Self
 
 from flwr.app import Array, ArrayRecord, Message, RecordDict
@@ -35,10 +36,20 @@ class FlowerSites:
         grid: Flower's connection to the nodes.
         nodes: site name to node identifier.
         poll_s: pause between looks for new replies.
+        forget: takes the identifiers of messages whose time is up.
     """
 
-    def __init__(self, grid: Grid, nodes: Mapping[str, int], *, poll_s: float = 0.002) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        nodes: Mapping[str, int],
+        *,
+        poll_s: float = 0.002,
+        forget: Callable[[Collection[str]], None] = lambda _: None,
+    ) -> None:
         self._grid, self._nodes, self._poll_s = grid, dict(nodes), poll_s
+        self._one_call = threading.Lock()  # groups of sites are asked at the same time
+        self._forget = forget
 
     @classmethod
     def connect(
@@ -75,18 +86,24 @@ class FlowerSites:
         self, action: str, bodies: Mapping[str, bytes], nodes: Mapping[str, int], deadline: float
     ) -> Iterator[tuple[str, bytes]]:
         names = {node: name for name, node in nodes.items()}
-        messages = [
-            Message(_pack(body), nodes[name], f"query.{action}") for name, body in bodies.items()
-        ]
-        waiting = set(self._grid.push_messages(messages))
-        while waiting and time.monotonic() < deadline:
-            for reply in self._grid.pull_messages(list(waiting)):
-                waiting.discard(reply.metadata.reply_to_message_id)
-                site = names.get(reply.metadata.src_node_id)
-                if site is not None and reply.has_content():
-                    yield site, _unpack(reply.content)
-            if waiting:
-                time.sleep(self._poll_s)
+        waiting: set[str] = set()
+        for name, body in bodies.items():  # one at a time: a body may be as long as the model
+            message = Message(_pack(body), nodes[name], f"query.{action}")
+            with self._one_call:
+                waiting.update(self._grid.push_messages([message]))
+        try:
+            while waiting and time.monotonic() < deadline:
+                with self._one_call:
+                    replies = list(self._grid.pull_messages(list(waiting)))
+                for reply in replies:
+                    waiting.discard(reply.metadata.reply_to_message_id)
+                    site = names.get(reply.metadata.src_node_id)
+                    if site is not None and reply.has_content():
+                        yield site, _unpack(reply.content)
+                if waiting:
+                    time.sleep(self._poll_s)
+        finally:
+            self._forget(waiting)
 
 
 def _pack(body: bytes) -> RecordDict:

@@ -5,7 +5,7 @@ The caller saves checkpoints, shows progress and decides when to stop; nothing h
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from server import aggregation
 from server.aggregation import ServerState
 from server.evaluation import FederatedMetrics, federated_metrics
+from server.group_sums import GroupSums, GroupTotals
 from server.plausibility import check_norm, norm_bound
-from server.secure_sum import SecureSum, SumResult
+from server.secure_sum import SumResult
 from server.sites import Sites
 from shared.distributed import noise_share
 from shared.errors import RoundVoidError
@@ -73,6 +74,7 @@ class RoundResult:
         metrics: on the sites' validation patients, of the weights the round began with.
         bytes_up: bytes each site sent; ``bytes_down`` each received.
         seconds: time of the whole round; ``phases`` of each exchange.
+        audit_heads: by survivor, the head of its audit log as it came, not yet verified.
     """
 
     number: int
@@ -88,12 +90,26 @@ class RoundResult:
     bytes_down: dict[str, int] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    audit_heads: dict[str, bytes] = field(default_factory=dict)
+
+
+def _no_log() -> bytes:
+    """Return the audit head of a coordinator that keeps no log."""
+    return b""
 
 
 def run_study(
-    study: Study, parameters: SumParameters, sites: Sites, state: RunState
+    study: Study,
+    parameters: Sequence[SumParameters],
+    sites: Sites,
+    state: RunState,
+    *,
+    audit_head: Callable[[], bytes] = _no_log,
 ) -> Iterator[RoundResult]:
     """Run the study from ``state`` to its end; yield the result of every round.
+
+    ``parameters`` are of the secure sum of each group of sites; ``audit_head`` gives the
+    coordinator's audit head as it is when a round begins, encoded.
 
     A void round is skipped and counts as one of the study's rounds: sites may have charged it, and
     asking again for the same update could reveal one site's share of it.
@@ -101,31 +117,36 @@ def run_study(
     Raises:
         RoundVoidError: the channels could not be opened, or the statistics could not be summed.
     """
-    secure_sum = SecureSum(parameters, sites, timeout_s=study.aggregation.round_timeout_s)
-    secure_sum.open(round=state.next_round)
+    group_sums = GroupSums(parameters, sites, timeout_s=study.aggregation.round_timeout_s)
+    group_sums.open(round=state.next_round)
     if not state.normalisation:
-        result = run_round(study, secure_sum, state, Purpose.STATISTICS)
+        result = run_round(study, group_sums, state, Purpose.STATISTICS, audit_head())
         yield result
         if result.void is not None:
             raise RoundVoidError(f"the sites' statistics could not be summed: {result.void}")
         state = result.state
     while state.trained < study.rounds:
-        result = run_round(study, secure_sum, state, Purpose.TRAINING)
+        result = run_round(study, group_sums, state, Purpose.TRAINING, audit_head())
         yield result
         state = result.state
     if study.evaluation.validation_fraction > 0 and not state.finished:
-        yield run_round(study, secure_sum, state, Purpose.EVALUATION)
+        yield run_round(study, group_sums, state, Purpose.EVALUATION, audit_head())
 
 
 def run_round(
-    study: Study, secure_sum: SecureSum, state: RunState, purpose: Purpose
+    study: Study,
+    group_sums: GroupSums,
+    state: RunState,
+    purpose: Purpose,
+    audit_head: bytes = b"",
 ) -> RoundResult:
-    """Run one secure sum and apply it; a void round leaves weights and normalisation unchanged."""
+    """Run one round and apply it; a void one leaves weights and normalisation unchanged."""
     began = time.monotonic()
     asked = RoundConfiguration(
         purpose=purpose,
         evaluate=purpose is Purpose.TRAINING and evaluates(study, state.trained),
         normalisation=state.normalisation,
+        audit_head=audit_head,
     )
     weights_D = state.server.weights_D
     if purpose is Purpose.EVALUATION:
@@ -137,13 +158,13 @@ def run_round(
         finished=purpose is Purpose.EVALUATION,
     )
     try:
-        total = secure_sum.sum(
+        sums = group_sums.sum(
             round=state.next_round,
             spec=vector_spec(study, asked, parameters=weights_D.size),
             model=weights_D.astype("<f4").tobytes(),
             configuration=asked.to_bytes(),
+            check=lambda total: _check_plausible(study, total),
         )
-        _check_plausible(study, total)
     except RoundVoidError as error:
         return RoundResult(
             number=state.next_round,
@@ -155,16 +176,17 @@ def run_round(
     return RoundResult(
         number=state.next_round,
         purpose=purpose,
-        state=_apply(study, after, purpose, total),
-        survivors=total.survivors,
-        refusals=dict(total.refusals),
-        patients=total.weight,
-        update_norm=float(np.linalg.norm(_mean_update(study, total, weights_D))),
-        metrics=federated_metrics(total.parts, study),
-        bytes_up=dict(total.bytes_up),
-        bytes_down=dict(total.bytes_down),
-        phases=dict(total.seconds),
+        state=_apply(study, after, purpose, sums),
+        survivors=sums.survivors,
+        refusals=sums.refusals,
+        patients=sums.weight,
+        update_norm=float(np.linalg.norm(_mean_update(study, sums, weights_D))),
+        metrics=federated_metrics(sums.parts, study),
+        bytes_up=sums.bytes_up,
+        bytes_down=sums.bytes_down,
+        phases=sums.seconds,
         seconds=time.monotonic() - began,
+        audit_heads=sums.audit_heads,
     )
 
 
@@ -173,19 +195,27 @@ def evaluates(study: Study, trained: int) -> bool:
     return study.evaluation.validation_fraction > 0 and trained % study.evaluation.every == 0
 
 
-def _apply(study: Study, state: RunState, purpose: Purpose, total: SumResult) -> RunState:
+def _apply(study: Study, state: RunState, purpose: Purpose, sums: GroupTotals) -> RunState:
     if purpose is Purpose.STATISTICS:
-        statistics_S = total.parts["statistics"]
-        noise = statistics_noise(study) * math.sqrt(len(total.survivors))
+        statistics_S = sums.parts["statistics"]
+        noise = statistics_noise(study) * math.sqrt(len(sums.survivors))
         normalisation = Normalisation.from_sums(statistics_S, noise=noise)
         return replace(state, normalisation=normalisation.to_bytes())
     if purpose is Purpose.TRAINING:
-        mean_D = _mean_update(study, total, state.server.weights_D)
+        mean_D = _mean_update(study, sums, state.server.weights_D)
         return replace(state, server=aggregation.apply(state.server, mean_D, study.aggregation))
     return state
 
 
 def _mean_update(
+    study: Study, sums: GroupTotals, weights_D: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Return the mean update, shape (D,), of several groups their median; empty if none came."""
+    means = [_group_mean(study, total, weights_D) for total in sums.totals]
+    return means[0] if len(means) == 1 else aggregation.across_groups(np.stack(means))
+
+
+def _group_mean(
     study: Study, total: SumResult, weights_D: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """Return the survivors' weighted mean update, shape (D,); empty if the sum held none.

@@ -14,12 +14,12 @@ from shared.sum_parameters import SumParameters
 
 
 def rebuild(parameters: SumParameters, owner: str, shares: Mapping[str, bytes], what: str) -> bytes:
-    """A site's secret from at least `threshold` shares, by holder; 32 bytes.
+    """A site's secret from at least `sharing_threshold` shares, by holder; 32 bytes.
 
     Raises:
         RoundVoidError: too few shares, or shares of no common secret.
     """
-    needed = parameters.threshold
+    needed = parameters.sharing_threshold
     if len(shares) < needed:
         raise RoundVoidError(
             f"{len(shares)} sites revealed their share of the {what} of {owner}, and {needed} are "
@@ -76,7 +76,8 @@ def remove_masks(
 ) -> None:
     """Take the masks off the sum of the survivors' vectors, in place.
 
-    Costs one keystream for each survivor and one for each pair of a survivor and a dropped site.
+    Costs one keystream for each survivor and one for each pair of a survivor and a dropped site
+    that share a mask.
 
     Args:
         total: sum of masked vectors modulo 2^32, with the tail.
@@ -91,7 +92,8 @@ def remove_masks(
     plus: list[bytes] = []
     minus = list(self_masks.values())
     for dropped, key in dropped_keys.items():
-        for survivor, public in survivor_keys.items():
+        for survivor in survivor_keys.keys() & parameters.circle(dropped):
+            public = survivor_keys[survivor]
             low, high = sorted((dropped, survivor), key=place)
             seed = pair_seed(key.shared_secret(public), context=context, low=low, high=high)
             (minus if low == survivor else plus).append(seed)

@@ -15,6 +15,7 @@ Legend: N rows (stays), P patients, K stays of one patient, T steps, I inputs, O
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from shared.errors import PrivacyError
+from shared.kernels.through_time import PatientRows
 
 PIECE_ELEMENTS = 1 << 20  # work on about 4 MB of float32 at a time, so that it stays in cache
 CANCELLATION = 1e-2  # below this share of its bound a Gram sum has lost digits: measure again
@@ -54,6 +56,22 @@ class Groups:
     by_stays: tuple[tuple[Tensor, Tensor], ...]
     alone: bool
 
+    @cached_property
+    def by_patient(self) -> tuple[Tensor, PatientRows]:
+        """The patients (P',), and whose rows are whose, in that order."""
+        first = torch.zeros(1, dtype=torch.int64)
+        if not self.by_stays:
+            return first[:0], PatientRows(first, first[:0])
+        if self.alone:
+            return self.by_stays[0][0], PatientRows(
+                torch.arange(len(self.by_stays[0][0]) + 1), self.by_stays[0][0]
+            )
+        stays = [rows.new_full((len(rows),), rows.shape[1]) for _, rows in self.by_stays]
+        return torch.cat([patients for patients, _ in self.by_stays]), PatientRows(
+            torch.cat([first, torch.cat(stays).cumsum(0)]),
+            torch.cat([rows.flatten() for _, rows in self.by_stays]),
+        )
+
     def gather(self, values_N: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (patients (P',), values (P', K * T, ...)) with a patient's stays end to end."""
         for patients, rows in self.by_stays:
@@ -66,11 +84,11 @@ class Groups:
 
 def group_rows(patient_N: Tensor, patients: int) -> Groups:
     """Arrange rows by patient; a patient without rows is left out (its gradient is zero)."""
+    if len(patient_N) == patients:
+        everyone = torch.arange(patients, device=patient_N.device)
+        if torch.equal(patient_N, everyone):
+            return Groups(((everyone, everyone.unsqueeze(1)),), alone=True)
     ids, counts = torch.unique(patient_N, return_counts=True)
-    rows = len(patient_N)
-    if len(ids) == rows == patients and bool((patient_N[1:] > patient_N[:-1]).all()):
-        everyone = torch.arange(rows, device=patient_N.device)
-        return Groups(((everyone, everyone.unsqueeze(1)),), alone=True)
     order = torch.argsort(patient_N, stable=True)
     starts = counts.cumsum(0) - counts
     by_stays = []

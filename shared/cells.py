@@ -1,4 +1,4 @@
-"""Forward and backward through time of the recurrent cells: in plain PyTorch, or compiled.
+"""Forward and backward through time of the recurrent cells in plain PyTorch, on any device.
 
 Each forward takes the whole sequence, each backward returns the gate gradients ("deltas") of every
 step and forms no weight gradient: what to do with the deltas is the caller's business. The
@@ -14,8 +14,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-
-from shared.kernels import through_time
 
 CellName = Literal["rnn", "lstm", "gru"]
 GATES: dict[CellName, int] = {"rnn": 1, "lstm": 4, "gru": 3}
@@ -57,13 +55,7 @@ class Deltas:
 
 
 def forward(cell: CellName, x_TND: Tensor, weights: Weights, keep_TN1: Tensor | None) -> Trace:
-    """Run one direction over all steps from a zero state.
-
-    In the compiled kernel where there is one for such tensors, else in PyTorch; the same to
-    rounding.
-    """
-    if through_time.serves(x_TND):
-        return _kernel_forward(cell, x_TND, weights, keep_TN1)
+    """Run one direction over all steps from a zero state."""
     run = {"rnn": _rnn_forward, "lstm": _lstm_forward, "gru": _gru_forward}[cell]
     return run(x_TND, weights, keep_TN1)
 
@@ -75,8 +67,6 @@ def backward(
 
     The trace is used up: its gates may become the deltas.
     """
-    if through_time.serves(grad_TNH):
-        return _kernel_backward(cell, trace, weights, keep_TN1, grad_TNH)
     run = {"rnn": _rnn_backward, "lstm": _lstm_backward, "gru": _gru_backward}[cell]
     return run(trace, weights, keep_TN1, grad_TNH)
 
@@ -98,43 +88,6 @@ def _zero_first(x_TND: Tensor, hidden: int) -> Tensor:
 def _hold(new_NH: Tensor, old_NH: Tensor, keep_N1: Tensor) -> None:
     """Write the old state over the new one where the step is padding."""
     torch.lerp(old_NH, new_NH, keep_N1, out=new_NH)
-
-
-def _kernel_forward(
-    cell: CellName, x_TND: Tensor, weights: Weights, keep_TN1: Tensor | None
-) -> Trace:
-    steps, rows, inputs = x_TND.shape
-    size = weights.hidden_GH.shape[1]
-    gates = (x_TND.view(steps * rows, inputs) @ weights.input_GD.t()).view(
-        steps, rows, len(weights.input_GD)
-    )
-    states = _zero_first(x_TND, size)
-    beside = states
-    if cell == "lstm":
-        beside = _zero_first(x_TND, size)
-    elif cell == "gru":
-        beside = x_TND.new_empty(steps, rows, size)
-    biases = weights.input_bias_G, weights.hidden_bias_G
-    through_time.run_forward(cell, weights.hidden_GH, *biases, keep_TN1, gates, states, beside)
-    return Trace(states_SNH=states, gates_TNG=gates, beside=beside)
-
-
-def _kernel_backward(
-    cell: CellName, trace: Trace, weights: Weights, keep_TN1: Tensor | None, grad_TNH: Tensor
-) -> Deltas:
-    deltas = trace.gates_TNG
-    hidden_deltas = torch.empty_like(deltas) if cell == "gru" else None
-    through_time.run_backward(
-        cell,
-        weights.hidden_GH,
-        keep_TN1,
-        grad_TNH,
-        deltas,
-        trace.states_SNH,
-        trace.beside,
-        hidden_deltas,
-    )
-    return Deltas(input_TNG=deltas, hidden_TNG=deltas if hidden_deltas is None else hidden_deltas)
 
 
 def _rnn_forward(x_TND: Tensor, weights: Weights, keep_TN1: Tensor | None) -> Trace:

@@ -7,8 +7,10 @@
     ├── SettingsError         a command line, settings file or folder is not acceptable
     ├── DataError             a site's data cannot be read, or cannot be used for this study
     ├── PolicyError           this hospital does not allow what it was asked
+    ├── AuditError            the audit log cannot be written, or does not verify
     ├── PrivacyError          a release would not have the privacy it claims
     │   └── BudgetError       a release would exceed the site's privacy budget
+    ├── UnreachableError      the other side did not answer; trying again may help
     └── ProtocolError         the other side broke the secure-sum protocol, or a round failed
         ├── MessageError      bytes that are not a well-formed message of this version
         ├── AuthenticationError  a signature, key, seal or commitment does not verify
@@ -40,12 +42,20 @@ class PolicyError(ConsiliumError):
     """The hospital's own policy does not allow the request."""
 
 
+class AuditError(ConsiliumError):
+    """What happened could not be recorded for ever, so it must not happen."""
+
+
 class PrivacyError(ConsiliumError):
     """The privacy promised could not be kept, so nothing was released."""
 
 
 class BudgetError(PrivacyError):
     """The release would exceed a privacy budget."""
+
+
+class UnreachableError(ConsiliumError):
+    """The other side could not be reached or did not answer; trying again may help."""
 
 
 class ProtocolError(ConsiliumError):

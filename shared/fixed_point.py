@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import EncodingError
-from shared.masks import Keystream
+from shared.masks import Keystream, over_spans
 from shared.transcript import Part, digest
 
 RingBits = Literal[16, 20, 24, 28, 32]
@@ -25,6 +25,9 @@ _SINGLE_SLACK = 1 + 2.0**-22
 """A vector clipped in single precision may exceed a double bound by the last digit's rounding."""
 
 _PIECE = 1 << 15
+
+_THREAD_WORDS = 1 << 18
+"""Coordinates below which a second thread costs more than it brings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +131,11 @@ def largest_scale(linf: float, *, sites: int, ring_bits: RingBits) -> float:
 
 
 def encode(
-    parts: Mapping[str, NDArray[np.generic]], spec: VectorSpec, source: Keystream
+    parts: Mapping[str, NDArray[np.generic]],
+    spec: VectorSpec,
+    source: Keystream,
+    *,
+    threads: int = 1,
 ) -> NDArray[np.uint32]:
     """Encode one site's values.
 
@@ -137,6 +144,7 @@ def encode(
             integers are taken as ring units already and only checked.
         spec: the layout.
         source: cryptographic randomness for the rounding.
+        threads: cores to use; the result does not depend on it.
 
     Returns:
         Ring elements 0 <= q < 2^ring_bits, shape (spec.length,).
@@ -154,7 +162,7 @@ def encode(
     start = 0
     for segment in spec.segments:
         _encode_segment(
-            parts[segment.name], segment, source, encoded[start : start + segment.length]
+            parts[segment.name], segment, source, encoded[start : start + segment.length], threads
         )
         start += segment.length
     ring = encoded.view(np.uint32)
@@ -164,7 +172,11 @@ def encode(
 
 
 def _encode_segment(
-    values: NDArray[np.generic], segment: Segment, source: Keystream, out: NDArray[np.int32]
+    values: NDArray[np.generic],
+    segment: Segment,
+    source: Keystream,
+    out: NDArray[np.int32],
+    threads: int,
 ) -> None:
     if values.shape != (segment.length,):
         raise EncodingError(
@@ -181,8 +193,21 @@ def _encode_segment(
         return
     if values.dtype not in (np.float32, np.float64):
         raise EncodingError(f"part {segment.name} is {values.dtype}, neither float nor integer")
+
+    def round_span(first: int, last: int) -> None:
+        stream = source.ahead(4 * first)
+        _encode_span(values[first:last], segment, stream, out[first:last])
+
+    useful = threads if segment.length >= _THREAD_WORDS else 1
+    over_spans(round_span, segment.length, _PIECE, threads=useful)
+    source.skip(4 * segment.length)
+
+
+def _encode_span(
+    values: NDArray[np.generic], segment: Segment, source: Keystream, out: NDArray[np.int32]
+) -> None:
     bound = segment.linf * (_SINGLE_SLACK if values.dtype == np.float32 else 1.0)
-    for first in range(0, segment.length, _PIECE):
+    for first in range(0, len(values), _PIECE):
         piece = values[first : first + _PIECE]
         peak = max(-float(piece.min()), float(piece.max()))
         if not peak <= bound:  # NaN compares false
@@ -204,10 +229,9 @@ def _round(piece: NDArray[np.generic], scale: float, source: Keystream) -> NDArr
     """
     scaled: NDArray[np.float64] = np.multiply(piece, scale, dtype=np.float64)
     random = source.uniform_u32(len(piece))
-    random >>= np.uint32(12)
-    offset = np.multiply(random, 2.0**-20, dtype=np.float64)
-    offset += 2.0**-21
-    scaled += offset
+    random >>= np.uint32(11)
+    random |= np.uint32(1)
+    scaled += np.multiply(random, 2.0**-21, dtype=np.float64)
     return np.floor(scaled, out=scaled)
 
 

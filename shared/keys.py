@@ -6,7 +6,7 @@ Secret objects here print nothing, compare by identity and refuse to be pickled 
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Never
@@ -129,6 +129,10 @@ class Roster:
     def _identities(self) -> dict[bytes, str]:
         return {identity: site for site, identity in self.members}
 
+    @cached_property
+    def _verifiers(self) -> dict[str, Ed25519PublicKey]:
+        return {site: Ed25519PublicKey.from_public_bytes(key) for site, key in self.members}
+
     @property
     def names(self) -> tuple[str, ...]:
         """The sites' names in the roster's order."""
@@ -155,15 +159,20 @@ class Roster:
             )
         return self._positions[site]
 
+    def restricted_to(self, sites: Iterable[str]) -> "Roster":
+        """The roster of these sites alone, in the same order."""
+        kept = frozenset(sites)
+        return Roster(tuple(member for member in self.members if member[0] in kept))
+
     def verify(self, site: str, statement: bytes, signature: bytes, what: str) -> None:
         """Check that the site's identity signed the statement; `what` names it in the error.
 
         Raises:
             AuthenticationError: an unknown site or a wrong signature.
         """
-        identity = self.members[self.position(site)][1]
+        self.position(site)
         try:
-            Ed25519PublicKey.from_public_bytes(identity).verify(signature, statement)
+            self._verifiers[site].verify(signature, statement)
         except InvalidSignature:
             raise AuthenticationError(
                 f"the signature on {what} of site {site} does not verify against the roster"

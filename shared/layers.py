@@ -72,9 +72,9 @@ class _LayerNormWithBooks(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, books: Any
     ) -> Tensor:
-        mean = x.mean(-1, keepdim=True)
-        inverse = (x.var(-1, unbiased=False, keepdim=True) + epsilon).rsqrt()
-        normal = (x - mean) * inverse
+        away = x - x.mean(-1, keepdim=True)
+        inverse = (away.square().mean(-1, keepdim=True) + epsilon).rsqrt()
+        normal = away * inverse
         ctx.save_for_backward(normal, inverse)
         ctx.weight, ctx.bias, ctx.books = weight, bias, books
         return normal * weight + bias

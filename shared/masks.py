@@ -5,7 +5,7 @@ Every seed is used for one purpose, once, which is what makes the zero counter s
 """
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any, cast
@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 from numpy.typing import NDArray
 
+from shared.kernels.normal import box_muller
 from shared.keys import Secret
 
 PIECE_WORDS = 1 << 16
@@ -40,19 +41,35 @@ def add_masks(
         minus: 32-byte seeds whose streams are subtracted.
         threads: cores to use; the result does not depend on it.
     """
-    words = len(vector)
-    streams = len(plus) + len(minus)
-    useful = min(threads, max(1, words * streams // THREAD_WORDS), -(-words // PIECE_WORDS))
+    work = len(vector) * (len(plus) + len(minus))
+    over_spans(
+        lambda first, last: _add_span(vector[first:last], first, plus, minus),
+        len(vector),
+        PIECE_WORDS,
+        threads=min(threads, max(1, work // THREAD_WORDS)),
+    )
+
+
+def over_spans(step: Callable[[int, int], None], length: int, piece: int, *, threads: int) -> None:
+    """Call ``step(first, last)`` for spans that cover ``length``, one a thread, this one included.
+
+    Args:
+        step: must release the interpreter's lock for the threads to be of use.
+        length: of what is covered.
+        piece: spans begin at multiples of it.
+        threads: at most so many.
+    """
+    pieces = -(-length // piece)
+    useful = min(threads, pieces)
     if useful <= 1:
-        _add_span(vector, 0, plus, minus)
+        step(0, length)
         return
-    pieces = -(-words // PIECE_WORDS)
-    edges = [pieces * i // useful * PIECE_WORDS for i in range(useful)] + [words]
-    with ThreadPoolExecutor(useful) as pool:
-        spans = list(pairwise(edges))
-        done = [pool.submit(_add_span, vector[a:b], a, plus, minus) for a, b in spans]
-        for span in done:
-            span.result()
+    edges = [pieces * i // useful * piece for i in range(useful)] + [length]
+    with ThreadPoolExecutor(useful - 1) as pool:
+        others = [pool.submit(step, first, last) for first, last in pairwise(edges[1:])]
+        step(edges[0], edges[1])
+        for other in others:
+            other.result()
 
 
 def _add_span(
@@ -90,14 +107,31 @@ class Keystream(Secret):
     depends on the mathematical library's last digit.
     """
 
-    __slots__ = ("_encryptor",)
+    __slots__ = ("_encryptor", "_read", "_seed")
 
     def __init__(self, seed: bytes) -> None:
-        self._encryptor = _encryptor(seed, 0)
+        self._seed = seed
+        self._seek(0)
+
+    def _seek(self, read: int) -> None:
+        self._encryptor = _encryptor(self._seed, read // 16)
+        self._encryptor.update(_zeros(read % 16))
+        self._read = read
 
     def bytes(self, count: int) -> builtins.bytes:
         """The next `count` bytes."""
+        self._read += count
         return self._encryptor.update(_zeros(count))
+
+    def ahead(self, count: int) -> "Keystream":
+        """The same stream, `count` bytes further on; this one stays where it is."""
+        further = Keystream(self._seed)
+        further._seek(self._read + count)
+        return further
+
+    def skip(self, count: int) -> None:
+        """Leave out the next `count` bytes."""
+        self._seek(self._read + count)
 
     def uniform_u32(self, count: int) -> NDArray[np.uint32]:
         """Uniform 32-bit words, shape (count,)."""
@@ -125,13 +159,12 @@ class Keystream(Secret):
         whose proof must hold to the last bit is drawn as whole numbers instead.
         """
         half = -(-count // 2)
-        radius = np.sqrt(-2.0 * np.log1p(-self.uniform_float64(half)))
-        angle = (2.0 * np.pi) * self.uniform_float64(half)
-        both = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
-        return cast("NDArray[np.float64]", both[:count])
+        both = box_muller(self.uniform_u64(half), self.uniform_u64(half))
+        return both[:count]
 
     def _fill(self, words: NDArray[Any]) -> None:
         room = words.view(np.uint8).data
+        self._read += len(room)
         zeros = _zeros(min(len(room), 4 * PIECE_WORDS))
         for first in range(0, len(room), 4 * PIECE_WORDS):
             part = room[first : first + 4 * PIECE_WORDS]

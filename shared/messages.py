@@ -21,6 +21,7 @@ from shared.keys import KEY_BYTES, SEAL_OVERHEAD, SIGNATURE_BYTES
 from shared.secret_sharing import SHARE_BYTES
 from shared.wire import (
     CONTROL_BYTES,
+    LARGEST_HEAD_BYTES,
     MAX_ROUND,
     SITE,
     VECTOR_BYTES,
@@ -144,7 +145,11 @@ class UpdateRequest(Message):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class MaskedUpdate(Message):
-    """One site's masked vector, and shares of its self-mask seed sealed to the participants."""
+    """One site's masked vector, and shares of its self-mask seed sealed to the participants.
+
+    `audit_head` is the site's :class:`shared.audit_heads.AuditHead` with this release recorded,
+    encoded; empty if the site keeps no log. It is opaque to the secure sum.
+    """
 
     kind: ClassVar[str] = "masked-update"
     max_bytes: ClassVar[int] = VECTOR_BYTES
@@ -155,6 +160,7 @@ class MaskedUpdate(Message):
     commitment: Digest
     share_commitments: Digests
     sealed: Boxes
+    audit_head: Annotated[bytes, Octets(0, LARGEST_HEAD_BYTES)]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

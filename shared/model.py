@@ -1,38 +1,60 @@
 """The recurrent model a study asks for: inputs, cell, pooling, head, loss and scores.
 
-Legend: N stays (rows), T steps, F features, H width of the recurrent output, O outputs.
+Legend: N stays (rows), T steps, F features (the last K of them numbers of codes), E width of a
+code's vector, H width of the recurrent output, O outputs.
 """
+
+import math
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from shared.bookkeeping import Bookkeeping
-from shared.layers import AttentionPooling, LayerNorm, Linear
+from shared.layers import AttentionPooling, Embedding, LayerNorm, Linear
 from shared.recurrent import GRU, LSTM, RNN, drop
-from shared.study import Model, Study, Task
+from shared.study import Model, Study, Task, Tokens
+from shared.variables import UNKNOWN_TOKEN
 
 CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 
 
 class RecurrentModel(nn.Module):
-    """[projection] -> recurrent layers -> pooling -> [layer norm] -> dropout -> linear head.
+    """[projection], [vectors of codes] -> recurrent layers -> pooling -> [norm] -> dropout -> head.
 
-    In a per-step task there is no pooling: the head reads every step's state.
+    In a per-step task there is no pooling: the head reads every step's state. With ``skip`` the
+    inputs of the last valid step (of every step, in a per-step task), scaled to one length, also
+    reach the outputs by a linear map that starts at zero. What a linear model can learn is then
+    learned by few weights and stands the noise of privacy; and a stay's part of their gradient is
+    equally long whether much was measured or little, so clipping favours nobody.
     """
 
     def __init__(
-        self, features: int, model: Model, task: Task, generator: Generator | None = None
+        self,
+        features: int,
+        model: Model,
+        task: Task,
+        generator: Generator | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
         super().__init__()
+        self.codes = 0 if tokens is None else len(tokens.names)
         self.features, self.task, self.pooling, self.dropout = (
             features,
             task,
             "none" if task.per_step else model.pooling,
             model.dropout,
         )
-        width = model.projection or features
-        self.projection = Linear(features, width, generator=generator) if model.projection else None
+        self.measured = features - self.codes
+        width = model.projection or self.measured
+        self.projection = (
+            Linear(self.measured, width, generator=generator) if model.projection else None
+        )
+        self.embedding: Embedding | None = None
+        if tokens is not None:
+            lines = len(tokens.vocabulary) + UNKNOWN_TOKEN  # number 0, no code, needs no line
+            self.embedding = Embedding(lines, tokens.width, generator=generator)
+            width += tokens.width
         self.recurrent = CELLS[model.cell](
             width,
             model.hidden,
@@ -47,6 +69,16 @@ class RecurrentModel(nn.Module):
         )
         self.norm = LayerNorm(size) if model.layer_norm else None
         self.head = Linear(size, task.outputs, generator=generator)
+        self.skip = (
+            Linear(self.measured, task.outputs, bias=False, generator=generator)
+            if model.skip
+            else None
+        )
+        with torch.no_grad():
+            if self.skip is not None:
+                self.skip.weight.zero_()
+            if task.prevalence is not None and self.head.bias is not None:
+                self.head.bias.fill_(math.log(task.prevalence / (1 - task.prevalence)))
 
     def forward(
         self,
@@ -72,6 +104,10 @@ class RecurrentModel(nn.Module):
             pooled = self.norm(pooled, books=books)
         pooled = drop(pooled, self.dropout if self.training else 0.0, generator)
         logits: Tensor = self.head(pooled, books=books)
+        if self.skip is not None:
+            logits = logits + self.skip(
+                self._last_inputs(x_NTF[..., : self.measured], mask_NT), books=books
+            )
         return logits
 
     def attention_weights(self, x_NTF: Tensor, mask_NT: Tensor) -> Tensor:
@@ -86,7 +122,7 @@ class RecurrentModel(nn.Module):
             return self.attention.weights(self._states(x_NTF, mask_NT, None, None), mask_NT)
 
     def loss_per_stay(self, logits: Tensor, y: Tensor, mask_NT: Tensor) -> Tensor:
-        """Return each stay's loss (N,): cross entropy, or squared error for regression.
+        """Return each stay's loss (N,): cross entropy, or squared error in spreads for regression.
 
         The mean over known outputs is taken, and over valid steps in a per-step task. ``y`` is
         whole numbers below O for multiclass, otherwise numbers: (N,) or (N, O), with a T axis after
@@ -101,7 +137,9 @@ class RecurrentModel(nn.Module):
             )
             loss = flat.view(known.shape) * known
         else:
-            target = y.to(logits.dtype).reshape(logits.shape)
+            target = (
+                y.to(logits.dtype).reshape(logits.shape) - self.task.center
+            ) / self.task.spread
             known = ~torch.isnan(target)
             elementwise = (
                 functional.mse_loss
@@ -118,7 +156,7 @@ class RecurrentModel(nn.Module):
     def scores(self, logits: Tensor) -> Tensor:
         """Return probabilities shaped like ``logits``, or the predicted values in regression."""
         if self.task.kind == "regression":
-            return logits
+            return logits * self.task.spread + self.task.center
         if self.task.kind == "multiclass":
             return torch.softmax(logits, dim=-1)
         return torch.sigmoid(logits)
@@ -130,10 +168,31 @@ class RecurrentModel(nn.Module):
         books: Bookkeeping | None,
         generator: Generator | None,
     ) -> Tensor:
+        measured = x_NTF[..., : self.measured]
         if self.projection is not None:
-            x_NTF = self.projection(torch.where(mask_NT.unsqueeze(2), x_NTF, 0.0), books=books)
-        states: Tensor = self.recurrent(x_NTF, mask_NT, books=books, generator=generator)
+            measured = self.projection(
+                torch.where(mask_NT.unsqueeze(2), measured, 0.0), books=books
+            )
+        if self.embedding is not None:
+            codes_NTK = torch.where(mask_NT.unsqueeze(2), x_NTF[..., -self.codes :], 0.0).long()
+            measured = torch.cat([measured, code_vectors(self.embedding, codes_NTK, books)], dim=2)
+        states: Tensor = self.recurrent(measured, mask_NT, books=books, generator=generator)
         return states
+
+    def _last_inputs(self, x_NTF: Tensor, mask_NT: Tensor) -> Tensor:
+        """Inputs (N, F) of each stay's last valid step, or (N, T, F) of all, at length sqrt(F).
+
+        Inputs shorter than 1 keep their length over sqrt(F); padding gives zero.
+        """
+        if not self.task.per_step:
+            step_T = torch.arange(1, mask_NT.shape[1] + 1, device=mask_NT.device)
+            last_N = (mask_NT * step_T).amax(1).sub_(1).clamp_(min=0)
+            row_N = torch.arange(len(x_NTF), device=x_NTF.device)
+            x_NTF, mask_NT = x_NTF[row_N, last_N], mask_NT[row_N, last_N]
+        x_NTF = torch.where(mask_NT.unsqueeze(-1), x_NTF, 0.0)
+        length = torch.linalg.vector_norm(x_NTF, dim=-1, keepdim=True)
+        scaled: Tensor = x_NTF * (math.sqrt(self.measured) / length.clamp(min=1.0))
+        return scaled
 
     def _pool(self, h_NTH: Tensor, mask_NT: Tensor, books: Bookkeeping | None) -> Tensor:
         if self.attention is not None:
@@ -152,9 +211,22 @@ class RecurrentModel(nn.Module):
         return h_NTH
 
 
+def code_vectors(table: Embedding, codes_NTK: Tensor, books: Bookkeeping | None) -> Tensor:
+    """Return the sum (N, T, E) of the vectors of each step's codes, zero in a step without any.
+
+    All lookups are one, so that a patient's gradient of the table is filed once.
+    """
+    line_NL = (codes_NTK - 1).clamp(min=0).flatten(1)
+    vector_NLE: Tensor = table(line_NL, books=books)
+    vector_NTKE = vector_NLE.view(*codes_NTK.shape, -1)
+    summed: Tensor = (vector_NTKE * (codes_NTK > 0).unsqueeze(3)).sum(2)
+    return summed
+
+
 def build_model(study: Study, features: int, seed: int) -> RecurrentModel:
     """Build the study's model with weights that depend on ``seed`` alone.
 
     torch's global random state is neither read nor changed.
     """
-    return RecurrentModel(features, study.model, study.task, Generator().manual_seed(seed))
+    generator = Generator().manual_seed(seed)
+    return RecurrentModel(features, study.model, study.task, generator, study.tokens)

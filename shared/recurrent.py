@@ -22,6 +22,8 @@ from torch.autograd.function import once_differentiable
 
 from shared import cells
 from shared.bookkeeping import Bookkeeping, Outer
+from shared.compiled import run_layer
+from shared.kernels import through_time
 from shared.layers import initialise_uniform
 
 
@@ -93,6 +95,24 @@ def _file(
     else:
         books.file(Outer(by_input, (of_input,), (input_bias,)))
         books.file(Outer(by_hidden, (of_hidden,), (hidden_bias,)))
+
+
+def _run_layer(
+    cell: cells.CellName,
+    books: Bookkeeping | None,
+    keep_NT: Tensor | None,
+    x_NTD: Tensor,
+    directions: list[tuple[nn.Parameter, ...]],
+) -> Tensor:
+    """``compiled.run_layer`` in plain PyTorch, on any device and in any precision."""
+    keep_TN1 = None if keep_NT is None else keep_NT.t().unsqueeze(2).contiguous()
+    ahead, *back = directions
+    states: Tensor = _ThroughTime.apply(cell, books, keep_TN1, x_NTD, *ahead)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
+    if not back:
+        return states
+    keep_TN1 = None if keep_TN1 is None else keep_TN1.flip(0)
+    reverse = _ThroughTime.apply(cell, books, keep_TN1, x_NTD.flip(1), *back[0])  # type: ignore[no-untyped-call]  # torch leaves apply untyped
+    return torch.cat([states, reverse.flip(1)], dim=2)
 
 
 class Recurrent(nn.Module):
@@ -168,36 +188,19 @@ class Recurrent(nn.Module):
             books: given, the backward files records in it and leaves no weight gradient.
             generator: source of dropout, needed only in training with ``dropout`` above 0.
         """
-        keep_TN1 = None
+        keep_NT = None
         if mask_NT is not None and not bool(mask_NT.all()):
             x_NTD = torch.where(mask_NT.unsqueeze(2), x_NTD, 0.0)
-            keep_TN1 = mask_NT.t().unsqueeze(2).to(x_NTD.dtype).contiguous()
+            keep_NT = mask_NT.to(x_NTD.dtype).contiguous()
         values, directions = x_NTD, list(self._directions())
         per_layer = 2 if self.bidirectional else 1
+        run = run_layer if through_time.serves(x_NTD) else _run_layer
         for layer in range(self.layers):
             if layer:
                 values = drop(values, self.dropout if self.training else 0.0, generator)
-            outputs = [
-                self._run(values, keep_TN1, books, weights, reverse=bool(place))
-                for place, weights in enumerate(directions[layer * per_layer :][:per_layer])
-            ]
-            values = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+            weights = directions[layer * per_layer :][:per_layer]
+            values = run(self.cell, books, keep_NT, values, weights)
         return values
-
-    def _run(
-        self,
-        x_NTD: Tensor,
-        keep_TN1: Tensor | None,
-        books: Bookkeeping | None,
-        weights: tuple[nn.Parameter, ...],
-        *,
-        reverse: bool,
-    ) -> Tensor:
-        if reverse:
-            x_NTD = x_NTD.flip(1)
-            keep_TN1 = None if keep_TN1 is None else keep_TN1.flip(0)
-        states: Tensor = _ThroughTime.apply(self.cell, books, keep_TN1, x_NTD, *weights)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
-        return states.flip(1) if reverse else states
 
     def _suffixes(self, layer: int) -> tuple[str, ...]:
         return (f"l{layer}", f"l{layer}_reverse") if self.bidirectional else (f"l{layer}",)

@@ -11,16 +11,18 @@ from enum import StrEnum
 import msgpack
 
 from shared.distributed import noise_share
-from shared.errors import MessageError
+from shared.errors import MessageError, StudyError
 from shared.fixed_point import Segment, VectorSpec, largest_scale
 from shared.keys import Roster
 from shared.normalisation import statistics_clip, statistics_size
 from shared.privacy import plan
 from shared.study import Study
 from shared.sum_parameters import SumParameters
+from shared.wire import LARGEST_HEAD_BYTES
 
 LARGEST_CONFIGURATION_BYTES = 1 << 20
 NOISE_MARGIN = 12.0  # standard deviations of privacy noise that must fit; beyond: probability 1e-32
+LARGEST_ERROR = 5.0  # spreads; a patient's mean absolute error is counted up to this
 LARGEST_LOSS = 5.0  # a patient's loss is counted up to this, so that one patient's share is bounded
 
 
@@ -38,15 +40,20 @@ class RoundConfiguration:
 
     ``normalisation`` is the encoded :class:`shared.normalisation.Normalisation`, empty in the
     statistics round. ``evaluate`` asks a training round to bring validation counts too.
+    ``audit_head`` is the coordinator's :class:`shared.audit_heads.AuditHead`, encoded; empty if it
+    keeps no log.
     """
 
     purpose: Purpose
     evaluate: bool = False
     normalisation: bytes = b""
+    audit_head: bytes = b""
 
     def to_bytes(self) -> bytes:
         """Encode as msgpack."""
-        packed: bytes = msgpack.packb([self.purpose.value, self.evaluate, self.normalisation])
+        packed: bytes = msgpack.packb(
+            [self.purpose.value, self.evaluate, self.normalisation, self.audit_head]
+        )
         return packed
 
     @classmethod
@@ -62,41 +69,74 @@ class RoundConfiguration:
                 f"{LARGEST_CONFIGURATION_BYTES}; the coordinator must send a shorter one"
             )
         try:
-            purpose, evaluate, normalisation = msgpack.unpackb(data, use_list=False)
+            purpose, evaluate, normalisation, head = msgpack.unpackb(data, use_list=False)
             if not isinstance(evaluate, bool) or not isinstance(normalisation, bytes):
                 raise TypeError("a field has the wrong type")
-            return cls(purpose=Purpose(purpose), evaluate=evaluate, normalisation=normalisation)
+            if not isinstance(head, bytes) or len(head) > LARGEST_HEAD_BYTES:
+                raise TypeError("the audit head is not one")
+            return cls(
+                purpose=Purpose(purpose),
+                evaluate=evaluate,
+                normalisation=normalisation,
+                audit_head=head,
+            )
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise MessageError(
                 "round configuration: not of this version; use the same version at both ends"
             ) from error
 
 
-def sum_parameters(study: Study, roster: Roster, run_id: bytes) -> SumParameters:
-    """Return the secure sum's parameters for one run of a study.
+def group_parameters(study: Study, roster: Roster, run_id: bytes) -> tuple[SumParameters, ...]:
+    """Return the secure sums' parameters for one run of a study, by group of sites.
 
     Raises:
         StudyError: the study's numbers do not give the guarantees of its profile.
     """
-    return SumParameters(
-        study_digest=study.digest,
-        run_id=run_id,
-        roster=roster,
-        threshold=study.threshold,
-        minimum_sites=study.minimum_sites,
-        collusion=study.aggregation.tolerated_collusion,
-        profile=study.aggregation.profile,
-        max_weight=study.aggregation.max_weight,
+    return tuple(
+        SumParameters(
+            study_digest=study.digest,
+            run_id=run_id,
+            roster=roster.restricted_to(group),
+            threshold=study.threshold,
+            minimum_sites=study.minimum_sites,
+            collusion=study.aggregation.tolerated_collusion,
+            degree=study.degree,
+            profile=study.aggregation.profile,
+            max_weight=study.aggregation.max_weight,
+        )
+        for group in study.groups
     )
+
+
+def sum_parameters(study: Study, roster: Roster, run_id: bytes, *, site: str) -> SumParameters:
+    """Return the parameters of the secure sum that a site takes part in.
+
+    Raises:
+        StudyError: as :func:`group_parameters`, or the study does not name the site.
+    """
+    for parameters in group_parameters(study, roster, run_id):
+        if site in parameters.roster:
+            return parameters
+    raise StudyError(f"study {study.name} does not name site {site}; add it to sites")
 
 
 def counts_shape(study: Study) -> tuple[int, int, int]:
     """Return (K, 2, B): one table of score counts for each output that is a risk.
 
-    Regression has no risks, so K is 0 and only the loss is counted.
+    Regression has no risks, so K is 0.
     """
     outputs = 0 if study.task.kind == "regression" else study.task.outputs
     return outputs, 2, study.evaluation.bins
+
+
+def hits_size(study: Study) -> int:
+    """Return how many more sums the task needs: what no table of risks tells.
+
+    Multiclass: the O * O confusion of true and most likely class. Regression: for each target the
+    sum of absolute errors and of what they were measured on.
+    """
+    outputs = study.task.outputs
+    return {"multiclass": outputs * outputs, "regression": 2 * outputs}.get(study.task.kind, 0)
 
 
 def update_share(study: Study, patients: int) -> float:
@@ -107,8 +147,13 @@ def update_share(study: Study, patients: int) -> float:
 
 
 def metrics_sensitivity(study: Study) -> float:
-    """Return the largest L2 norm of one patient's share: K score tables, a loss and a count."""
-    return math.sqrt(counts_shape(study)[0] + 2)
+    """Return the largest L2 norm of one patient's share, every part of which has norm 1 at most.
+
+    The parts: K score tables, a loss, a count, and the confusion (multiclass) or two sums for each
+    target (regression).
+    """
+    more = {"multiclass": 1, "regression": hits_size(study)}.get(study.task.kind, 0)
+    return math.sqrt(counts_shape(study)[0] + 2 + more)
 
 
 def statistics_noise(study: Study) -> float:
@@ -141,6 +186,8 @@ def vector_spec(study: Study, asked: RoundConfiguration, *, parameters: int) -> 
         segments.append(_segment(study, "loss", 2, bound))
         if outputs:
             segments.append(_segment(study, "scores", outputs * classes * bins, bound))
+        if size := hits_size(study):
+            segments.append(_segment(study, "hits", size, bound))
     return VectorSpec(ring_bits=how.ring_bits, segments=tuple(segments))
 
 

@@ -5,19 +5,18 @@ digest, and a site refuses anything else. Defaults are filled in before the dige
 files that mean the same have the same digest.
 """
 
-import difflib
 import hashlib
 import json
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from shared import mask_graph
+from shared.declaration import parse_toml, read_text, validate
 from shared.errors import StudyError
 
 MINIMUM_SITES = 3  # the sum of two sites tells each of them the other's update
-LARGEST_STUDY_BYTES = 1 << 20
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -60,10 +59,18 @@ class Variable(Part):
 
 
 class Data(Part):
-    """Which records a site must bring, and how they become hourly steps."""
+    """Which records a site must bring, and how they become steps.
+
+    With ``clock`` "hour" time is time. With "position" a record is a sequence without hours
+    (samples of a heart beat, slices, tokens, visits), and ``window_h`` and ``step_h`` count places
+    in it: place 0 lies at hour 0, place 1 at hour 1. ``rate_hz`` is the samples a second to which
+    sources of waveforms resample.
+    """
 
     source: Name
-    label: str = Field(min_length=1, max_length=64)
+    clock: Literal["hour", "position"] = "hour"
+    rate_hz: Positive | None = None
+    label: str = Field(min_length=1, max_length=256)
     window_h: int = Field(default=48, ge=1, le=24 * 365)
     step_h: int = Field(default=1, ge=1)
     on_bad_file: Literal["refuse", "skip"] = "refuse"
@@ -76,35 +83,50 @@ class Data(Part):
         return -(-self.window_h // self.step_h)
 
 
-class Windows(Part):
-    """Which hours of a stay a sample covers; ``[data] window_h`` says how many.
+class Tokens(Part):
+    """Codes that become learned vectors: diagnoses, drugs, atoms.
 
-    ``fixed``: from the start of the stay. ``event``: from ``offset_h`` (negative: before) the first
-    measurement of ``event`` at or above ``event_above``; stays without one are left out.
-    ``landmark``: for early warning, the last hours before each landmark, a first at ``first_h`` and
-    then one every ``every_h``, while the patient is there and the outcome has not happened; the
-    label is whether it happens within ``horizon_h``. ``read_h``: how much of a stay is looked at.
+    ``names`` are the source's columns of codes; the vectors of several codes in one step are added.
+    ``vocabulary`` is a public list; all codes outside it share one more vector. ``width`` is the
+    length of a vector.
     """
 
-    kind: Literal["fixed", "event", "landmark"] = "fixed"
-    read_h: int = Field(default=168, ge=1, le=24 * 365)
-    event: str = Field(default="", max_length=64)
-    event_above: Finite = 1.0
-    offset_h: int = Field(default=0, ge=-24 * 365, le=24 * 365)
-    first_h: int = Field(default=12, ge=1)
-    every_h: int = Field(default=6, ge=1)
-    horizon_h: int = Field(default=24, ge=1)
+    names: tuple[str, ...] = Field(min_length=1, max_length=64, strict=False)
+    vocabulary: tuple[str, ...] = Field(min_length=1, max_length=65_000, strict=False)
+    width: int = Field(default=16, ge=1, le=4096)
+
+    @model_validator(mode="after")
+    def _no_repetition(self) -> Self:
+        for key in ("names", "vocabulary"):
+            if len(set(getattr(self, key))) != len(getattr(self, key)):
+                raise ValueError(f"{key} must not hold an entry twice; remove the repetition")
+        return self
 
 
 class Task(Part):
-    """What the model predicts; ``outputs`` is the number of classes, labels or targets."""
+    """What the model predicts; ``outputs`` is the number of classes, labels or targets.
+
+    In regression ``center`` and ``spread`` are public reference values of the target, in its unit:
+    a typical value and a typical deviation. The model learns (target - center) / spread.
+    ``prevalence`` is a public estimate of how often a binary outcome occurs; the model starts there
+    instead of spending noisy steps on it.
+    """
 
     kind: Literal["binary", "multiclass", "multilabel", "regression"] = "binary"
     outputs: int = Field(default=1, ge=1, le=4096)
     per_step: bool = False
+    center: Finite = 0.0
+    spread: Positive = 1.0
+    prevalence: float | None = Field(default=None, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _outputs_fit_kind(self) -> Self:
+        if self.kind != "regression" and (self.center, self.spread) != (0.0, 1.0):
+            raise ValueError(
+                f"center and spread are for a regression task, not {self.kind}; remove them"
+            )
+        if self.prevalence is not None and self.kind != "binary":
+            raise ValueError(f"prevalence is for a binary task, not {self.kind}; remove it")
         if self.kind == "binary" and self.outputs != 1:
             raise ValueError(f"outputs {self.outputs} must be 1 for a binary task")
         if self.kind == "multiclass" and self.outputs < 2:
@@ -113,7 +135,10 @@ class Task(Part):
 
 
 class Model(Part):
-    """The recurrent network; ``projection`` 0 feeds the inputs to the cell directly."""
+    """The recurrent network; ``projection`` 0 feeds the inputs to the cell directly.
+
+    ``skip`` adds a linear path from the inputs to the outputs, which stands noise well.
+    """
 
     cell: Literal["rnn", "lstm", "gru"] = "lstm"
     hidden: int = Field(default=32, ge=1, le=4096)
@@ -123,6 +148,7 @@ class Model(Part):
     projection: int = Field(default=0, ge=0, le=4096)
     layer_norm: bool = False
     dropout: Fraction = 0.0
+    skip: bool = False
 
 
 class Training(Part):
@@ -153,7 +179,14 @@ class Privacy(Part):
 
 
 class Aggregation(Part):
-    """The secure sum and the server's step on the mean update."""
+    """The secure sum and the server's step on the mean update.
+
+    ``neighbours`` is the number of other sites with which each shares masks: all of them up to 200
+    sites, the fewest that are safe beyond, unless given. With ``groups`` above 1 each group of
+    sites, consecutive in ``sites``, is summed by itself and the model takes the coordinate-wise
+    median of the groups' mean updates: fewer than half of the groups can be poisoned, and the
+    coordinator sees the sum of every group.
+    """
 
     strategy: Literal["fedavg", "fedavgm", "fedadam", "fedyogi"] = "fedavg"
     server_learning_rate: Positive = 1.0
@@ -167,6 +200,8 @@ class Aggregation(Part):
     minimum_sites: int | None = Field(default=None, ge=MINIMUM_SITES)
     threshold: int | None = Field(default=None, ge=2)
     tolerated_collusion: int = Field(default=1, ge=0)
+    neighbours: int | None = Field(default=None, ge=2)
+    groups: int = Field(default=1, ge=1)
     profile: Literal["semi-honest", "malicious"] = "semi-honest"
     max_weight: int = Field(default=100_000, ge=1)
     round_timeout_s: Positive = 600.0
@@ -191,8 +226,8 @@ class Study(Part):
     seed: int = Field(default=0, ge=0, lt=1 << 63)
     sites: tuple[Name, ...] = Field(strict=False)
     data: Data
-    windows: Windows = Windows()
     variables: dict[str, Variable] = Field(min_length=1, max_length=10_000)
+    tokens: Tokens | None = None
     task: Task = Task()
     model: Model = Model()
     training: Training = Training()
@@ -205,15 +240,31 @@ class Study(Part):
         sites, least = len(self.sites), self.minimum_sites
         if len(set(self.sites)) != sites:
             raise ValueError("sites must not name a site twice; remove the repetition")
-        if sites < least:
+        if sites % self.aggregation.groups or self.aggregation.groups == 2:
             raise ValueError(
-                f"sites names {sites}, below minimum_sites {least}; "
+                f"[aggregation] groups {self.aggregation.groups} must be 1, or at least 3 and "
+                f"divide the number of sites, {sites}; choose another number of groups or of sites"
+            )
+        if self.group_size < least:
+            raise ValueError(
+                f"{self._place} {self.group_size}, below minimum_sites {least}; "
                 "add sites or lower [aggregation] minimum_sites"
             )
+        try:
+            mask_graph.check_degree(
+                self.group_size, self.degree, self.aggregation.tolerated_collusion
+            )
+        except StudyError as error:
+            raise ValueError(f"[aggregation] neighbours: {error}") from None
         if self.threshold > least:
             raise ValueError(
                 f"[aggregation] threshold {self.threshold} must not exceed minimum_sites "
                 f"{least}; raise minimum_sites or lower threshold"
+            )
+        if self.tokens is not None and (both := set(self.tokens.names) & set(self.variables)):
+            raise ValueError(
+                f"[tokens] names {sorted(both)[0]!r}, which is also one of [variables]; "
+                "name it in one place only"
             )
         if self.privacy.mode == "distributed" and self.training.local_steps != 1:
             raise ValueError(
@@ -223,9 +274,33 @@ class Study(Part):
         return self
 
     @property
-    def reads_h(self) -> int:
-        """How many hours of a stay a source reads."""
-        return self.data.window_h if self.windows.kind == "fixed" else self.windows.read_h
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Sites that are summed together, by group; one group of all unless the study says so."""
+        size = self.group_size
+        return tuple(self.sites[i : i + size] for i in range(0, len(self.sites), size))
+
+    @property
+    def group_size(self) -> int:
+        """Number of sites in each group."""
+        return len(self.sites) // self.aggregation.groups
+
+    @property
+    def dropouts_tolerated(self) -> int:
+        """Sites that may fail in a round before the sum of their group is void."""
+        return self.group_size - self.minimum_sites
+
+    @property
+    def degree(self) -> int:
+        """Other sites with which each site shares masks."""
+        if self.aggregation.neighbours is not None:
+            return self.aggregation.neighbours
+        if self.group_size <= mask_graph.COMPLETE_SITES:
+            return self.group_size - 1
+        return mask_graph.least_degree(self.group_size, self.aggregation.tolerated_collusion)
+
+    @property
+    def _place(self) -> str:
+        return "sites names" if self.aggregation.groups == 1 else "each group of sites has"
 
     @property
     def minimum_sites(self) -> int:
@@ -239,7 +314,7 @@ class Study(Part):
         """Shares needed to unmask: the study's, or the smallest its profile allows."""
         if self.aggregation.threshold is not None:
             return self.aggregation.threshold
-        sites, collusion = len(self.sites), self.aggregation.tolerated_collusion
+        sites, collusion = self.group_size, self.aggregation.tolerated_collusion
         if self.aggregation.profile == "malicious":
             return max((sites + collusion) // 2 + 1, collusion + 1)
         return max(sites // 2 + 1, collusion + 1)
@@ -268,20 +343,7 @@ def load_study(path: Path) -> Study:
         StudyError: the file is missing, is not TOML, or is not a valid study; one sentence that
             names the file, the key, the value, the bound and the remedy.
     """
-    try:
-        size = path.stat().st_size
-        if size > LARGEST_STUDY_BYTES:
-            raise StudyError(
-                f"study {path}: {size} bytes is above the bound of {LARGEST_STUDY_BYTES}; "
-                "a study is a short declaration, check that this is the right file"
-            )
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise StudyError(
-            f"study {path}: cannot be read ({error.strerror}); check the path"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise StudyError(f"study {path}: is not UTF-8 text; save it as UTF-8") from error
+    text = read_text(path, what="study", raises=StudyError)
     return parse_study(text, where=str(path))
 
 
@@ -291,11 +353,7 @@ def parse_study(text: str, *, where: str = "study") -> Study:
     Raises:
         StudyError: as :func:`load_study`.
     """
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise StudyError(f"study {where}: is not valid TOML: {error}; correct that line") from error
-    return _validate(content, where)
+    return _validate(parse_toml(text, what="study", where=where, raises=StudyError), where)
 
 
 def with_changes(study: Study, /, **tables: dict[str, object]) -> Study:
@@ -314,51 +372,4 @@ def with_changes(study: Study, /, **tables: dict[str, object]) -> Study:
 
 
 def _validate(content: dict[str, object], where: str) -> Study:
-    try:
-        return Study.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise StudyError(f"study {where}: {_sentence(first)}") from error
-
-
-def _sentence(error: Any) -> str:
-    """One plain sentence for one pydantic error: key, value, bound, remedy."""
-    location = [str(part) for part in error["loc"]]
-    *tables, key = location or ["the study"]
-    place = f"[{'.'.join(tables)}] {key}" if tables else key
-    kind, bounds, value = error["type"], error.get("ctx", {}), error["input"]
-    if kind == "extra_forbidden":
-        known = _keys_at(tables)
-        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-        return f"{place} is not a known key; did you mean {nearest[0]!r}?"
-    if kind == "missing":
-        return f"{place} is missing; add it"
-    if kind == "value_error":
-        problem = str(error["msg"]).removeprefix("Value error, ")
-        return problem if not tables and not error["loc"] else f"[{'.'.join(location)}] {problem}"
-    shown = f"{place} = {value!r}" if isinstance(value, str | int | float) else place
-    for bound, words, remedy in (
-        ("gt", "must be above", "raise it"),
-        ("ge", "must be at least", "raise it"),
-        ("lt", "must be below", "lower it"),
-        ("le", "must be at most", "lower it"),
-    ):
-        if bound in bounds:
-            return f"{shown} {words} {bounds[bound]}; {remedy}"
-    if kind == "literal_error":
-        return f"{shown} must be one of {bounds['expected']}; choose one of them"
-    if kind == "string_pattern_mismatch":
-        return f"{shown} must be lower-case letters, digits and hyphens, at most 64; rename it"
-    return f"{shown} is not acceptable: {str(error['msg']).lower()}; correct it"
-
-
-def _keys_at(tables: list[str]) -> list[str]:
-    """The valid keys of the table at this path (dictionary keys are skipped over)."""
-    part: type[BaseModel] = Study
-    for table in tables:
-        field = part.model_fields.get(table)
-        if field is None:
-            continue
-        candidates = (field.annotation, *get_args(field.annotation))
-        part = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return [field.alias or name for name, field in part.model_fields.items()]
+    return validate(content, Study, what="study", where=where, raises=StudyError)

@@ -1,9 +1,11 @@
 """What the approved study fixes about its secure sum, checked once, on construction."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from shared import mask_graph
 from shared.errors import StudyError
 from shared.keys import Roster
 from shared.transcript import Part, digest
@@ -19,9 +21,12 @@ class SumParameters:
         study_digest: digest of the approved study, 32 bytes.
         run_id: random and fresh for every run, 16 bytes: two runs of one study share nothing.
         roster: the sites, in order, with their identities.
-        threshold: t, shares that open a secret.
+        threshold: t, sites that must agree to a sum; in the complete graph also the shares that
+            open a secret.
         minimum_sites: M, fewest sites whose sum may be released.
         collusion: c, most sites that may work with the coordinator.
+        degree: other sites with which each site shares masks and secrets; all of them, or the
+            degree of a sparse graph.
         profile: `malicious` adds an agreement on the survivors before anything is revealed.
         max_weight: largest weight (patients) a site may report.
 
@@ -35,6 +40,7 @@ class SumParameters:
     threshold: int
     minimum_sites: int
     collusion: int
+    degree: int
     profile: Profile
     max_weight: int
 
@@ -64,6 +70,7 @@ class SumParameters:
         for holds, sentence in rules:
             if not holds:
                 raise StudyError(sentence)
+        mask_graph.check_degree(sites, self.degree, c)
 
     @cached_property
     def study_hash(self) -> bytes:
@@ -76,6 +83,7 @@ class SumParameters:
             self.threshold,
             self.minimum_sites,
             self.collusion,
+            self.degree,
             self.profile,
             self.max_weight,
             *members,
@@ -89,3 +97,51 @@ class SumParameters:
     def point(self, site: str) -> int:
         """Where the site's Shamir shares are taken: its place in the roster, from 1."""
         return self.roster.position(site) + 1
+
+    @property
+    def complete(self) -> bool:
+        """Whether each site shares masks with all others."""
+        return self.degree == len(self.roster) - 1
+
+    @property
+    def sharing_threshold(self) -> int:
+        """Shares that open a secret."""
+        if self.complete:
+            return self.threshold
+        return mask_graph.sharing_threshold(self.degree, self.collusion)
+
+    def circle(self, site: str) -> frozenset[str]:
+        """The site itself and those it shares masks and secrets with."""
+        return self._circles[site]
+
+    @cached_property
+    def _circles(self) -> dict[str, frozenset[str]]:
+        names = self.roster.names
+        if self.complete:
+            return dict.fromkeys(names, frozenset(names))
+        return {
+            site: frozenset(
+                names[place]
+                for place in (position, *mask_graph.neighbours(position, len(names), self.degree))
+            )
+            for position, site in enumerate(names)
+        }
+
+    def supported(self, sites: Collection[str]) -> frozenset[str]:
+        """The most of these sites that can all be opened if no other takes part.
+
+        A site stays as long as `sharing_threshold` of its circle, itself included, stay. In the
+        complete graph `minimum_sites` sees to that.
+        """
+        staying = frozenset(sites)
+        if self.complete:
+            return staying
+        while True:
+            kept = {
+                site
+                for site in staying
+                if len(self.circle(site) & staying) >= self.sharing_threshold
+            }
+            if len(kept) == len(staying):
+                return staying
+            staying = frozenset(kept)

@@ -19,6 +19,8 @@ from shared.keys import SITE_NAME
 
 VERSION = 1
 MAX_SITES = 1000
+LARGEST_HEAD_BYTES = 512
+"""Bound of an encoded audit head, which other messages carry."""
 MAX_ROUND = 2**32 - 1
 CONTROL_BYTES = 1 << 20
 """Bound of every message that carries no model and no vector."""

@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import asdict
+from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ import typer
 from shared.command_line import run_command
 from shared.errors import PrivacyError
 from shared.study import Study, load_study, parse_study, with_changes
+from simulations.all_studies import compare_all
 from simulations.compare import compare_settings
 from simulations.console import (
     Progress,
@@ -21,11 +23,15 @@ from simulations.console import (
     show_comparison,
     show_plan,
     show_result,
+    show_seeds,
+    show_studies,
+    show_sum_plan,
 )
 from simulations.doctor import checkup
-from simulations.planning import choices
+from simulations.planning import choices, cost_of_noise, noise_carried, sum_plan
 from simulations.privacy_audit import audit_study
 from simulations.run import Show
+from simulations.seeds import compare_over_seeds
 from simulations.simulate import simulate
 
 app = typer.Typer(
@@ -39,6 +45,13 @@ Data = Annotated[Path | None, typer.Option(help="Folder of real records the stud
 Workers = Annotated[int, typer.Option(min=1, help="Sites that train at the same time.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Use another seed than the study's.")]
 CORES = len(os.sched_getaffinity(0))
+
+
+class PrivateMode(StrEnum):
+    """The privacy modes that keep anything private."""
+
+    SITE = "site"
+    DISTRIBUTED = "distributed"
 
 
 @app.command()
@@ -71,14 +84,50 @@ def compare(
     epsilon: Annotated[
         list[float] | None, typer.Option(help="Budgets to compare; the study's, 3 and 1.")
     ] = None,
+    mode: Annotated[
+        list[PrivateMode] | None, typer.Option(help="Privacy modes to compare; the study's own.")
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Repeat with so many seeds and print the means.")
+    ] = 1,
     workers: Workers = CORES,
     seed: Seed = None,
 ) -> None:
     """Compare local, pooled, federated, and federated private training in one table."""
     loaded = _load(study, seed)
+    modes = [one.value for one in mode or ()]
     announce(loaded)
-    table = compare_settings(loaded, data, out, epsilons=epsilon, workers=workers, watch=_watch)
+    if seeds > 1:
+        summary = compare_over_seeds(
+            loaded,
+            data,
+            out,
+            seeds=seeds,
+            epsilons=epsilon,
+            modes=modes,
+            workers=workers,
+            watch=_watch,
+        )
+        show_seeds(loaded, summary, out)
+        return
+    table = compare_settings(
+        loaded, data, out, epsilons=epsilon, workers=workers, watch=_watch, modes=modes
+    )
     show_comparison(loaded, table, out)
+
+
+@app.command()
+def studies(
+    data: Annotated[Path, typer.Option(help="Folder with a folder of each collection.")],
+    out: Annotated[Path, typer.Option(help="Folder for results; finished studies are kept.")],
+    folder: Annotated[Path, typer.Option(help="Folder of the studies.")] = Path("studies"),
+    workers: Workers = CORES,
+) -> None:
+    """Compare the settings of every study in a folder, and print one table of all."""
+    rows = compare_all(
+        folder, data, out, workers=workers, watch=_watch, begin=announce, end=show_comparison
+    )
+    show_studies(rows, out)
 
 
 @app.command()
@@ -86,15 +135,28 @@ def plan(
     study: StudyFile,
     patients: Annotated[int, typer.Option(min=1, help="Training patients at each site.")] = 1000,
     epsilon: Annotated[list[float] | None, typer.Option(help="Budgets; 8, 3, 1.")] = None,
+    noise: Annotated[
+        float | None, typer.Option(help="Also say what this noise multiplier costs.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Show what privacy would cost in noise, before anyone spends anything."""
+    """Show who shares masks and what privacy would cost, before anyone spends anything."""
     loaded = load_study(study)
     found = choices(loaded, patients=patients, epsilons=tuple(epsilon or ()))
+    costs = {} if noise is None else cost_of_noise(loaded, noise)
     if as_json:
-        console.print_json(json.dumps([asdict(choice) for choice in found]))
+        told = {
+            "secure_sum": asdict(sum_plan(loaded)),
+            "choices": [asdict(choice) for choice in found],
+            "noise_carried": noise_carried(loaded),
+            "epsilon_of_noise": {str(rounds): epsilon for rounds, epsilon in costs.items()},
+        }
+        console.print_json(json.dumps(told))
         return
-    show_plan(loaded, found, patients)
+    show_sum_plan(sum_plan(loaded))
+    show_plan(loaded, found, patients, noise_carried(loaded))
+    for rounds, spent in costs.items():
+        console.print(f"Noise multiplier {noise:g} for {rounds} rounds costs epsilon {spent:.2f}.")
 
 
 @app.command()

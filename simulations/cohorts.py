@@ -1,27 +1,41 @@
 """Which records each simulated site holds, and which patients the researcher tests on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from client.sources import Source
-from client.sources.physionet2012 import PhysioNet2012
 from shared.errors import SettingsError, StudyError
 from shared.study import Study
 from simulations import hospitals
 
 SYNTHETIC = hospitals.SOURCE_NAME
-CHALLENGE_2012 = PhysioNet2012.name
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cohorts:
-    """Records of every site, and of the test patients; ``synthetic`` is said wherever shown."""
+    """Records of every site, and of the test patients.
+
+    Attributes:
+        sites: by name.
+        test: the test patients by group, such as their hospital; one group where there is none.
+        described: who is tested on.
+        synthetic: whether patients are generated; said wherever figures are shown.
+        owners: who would train alone, and on which sites' records; each site unless given.
+        constant: naive forecasts by name: the value each predicts for everybody.
+    """
 
     sites: Mapping[str, Source]
-    test: Source
-    synthetic: bool
+    test: Mapping[str, Source]
     described: str
+    synthetic: bool = False
+    owners: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    constant: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def alone(self) -> Mapping[str, tuple[str, ...]]:
+        """Who trains alone, and on which sites' records."""
+        return self.owners or {site: (site,) for site in self.sites}
 
 
 def cohorts_for(study: Study, data: Path | None) -> Cohorts:
@@ -35,6 +49,8 @@ def cohorts_for(study: Study, data: Path | None) -> Cohorts:
         SettingsError: the folder is missing, or given though the study's patients are synthetic.
         StudyError: no simulation knows the study's source or one of its sites.
     """
+    from simulations.real_cohorts import REAL  # it needs Cohorts
+
     kind = study.data.source
     if kind == SYNTHETIC:
         if data is not None:
@@ -43,30 +59,17 @@ def cohorts_for(study: Study, data: Path | None) -> Cohorts:
             )
         return Cohorts(
             sites=hospitals.synthetic_sites(study),
-            test=hospitals.synthetic_test(study),
+            test={"synthetic": hospitals.synthetic_test(study)},
             synthetic=True,
             described="new synthetic patients of all hospitals",
         )
-    if kind != CHALLENGE_2012:
+    if kind not in REAL:
         raise StudyError(
             f"study {study.name}: [data] source = {kind!r} cannot be simulated; "
-            f"choose {SYNTHETIC!r} or {CHALLENGE_2012!r}"
+            f"choose one of {', '.join(map(repr, (SYNTHETIC, *REAL)))}"
         )
+    real = REAL[kind]
     if data is None or not data.exists():
         where = "no --data was given" if data is None else f"--data {data} does not exist"
-        raise SettingsError(
-            f"study {study.name}: {where}; give the folder that holds set-a.zip, set-b.zip, "
-            "Outcomes-a.txt and Outcomes-b.txt of the PhysioNet/CinC Challenge 2012"
-        )
-    units = hospitals.split_physionet2012(data)
-    if unknown := sorted(set(study.sites) - set(units)):
-        raise StudyError(
-            f"study {study.name}: site {unknown[0]!r} is no intensive-care unit of the challenge; "
-            f"choose sites from {', '.join(units)}"
-        )
-    return Cohorts(
-        sites={site: units[site] for site in study.sites},
-        test=hospitals.physionet2012_test(data),
-        synthetic=False,
-        described="set-b, all units",
-    )
+        raise SettingsError(f"study {study.name}: {where}; give the folder that holds {real.files}")
+    return real.cohorts(study, data)

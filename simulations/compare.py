@@ -1,4 +1,4 @@
-"""One table: local-only, pooled, logistic regression, federated, and federated with privacy."""
+"""One table: baselines, local-only, pooled, federated, and federated with privacy."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,10 +7,10 @@ from typing import Any
 
 from client.features import Grid, to_grid
 from shared.study import Study, with_changes
-from simulations.baselines import logistic_regression
+from simulations.baselines import baselines
 from simulations.central import merge, train_centrally
 from simulations.cohorts import Cohorts, cohorts_for
-from simulations.held_out import HeldOut
+from simulations.held_out import HeldOut, Scores
 from simulations.out_folder import use_folder
 from simulations.records import SCHEMA, run_record, setting_record, write_json
 from simulations.run import Show
@@ -32,6 +32,7 @@ def compare_settings(
     epsilons: list[float] | None,
     workers: int,
     watch: Watch,
+    modes: list[str] | None = None,
 ) -> Compared:
     """Run every setting on the same records and the same test patients.
 
@@ -42,6 +43,7 @@ def compare_settings(
         epsilons: budgets to compare; the study's own, 3 and 1 unless given.
         workers: sites that train at the same time.
         watch: called as each setting begins; returns what to call with each round's record.
+        modes: privacy modes to compare at each budget; the study's own unless given.
 
     Returns:
         For each setting a record like ``run.json``, in the table's order.
@@ -55,7 +57,8 @@ def compare_settings(
     with use_folder(out, marker=FILE):
         test = HeldOut.read(cohorts.test, study)
         grids = {site: to_grid(source.read_patients(study), study) for site, source in sites}
-        for name, record in _settings(study, cohorts, test, grids, out, epsilons, workers, watch):
+        private = private_settings(study, epsilons, modes)
+        for name, record in _settings(study, cohorts, test, grids, out, private, workers, watch):
             compared[name] = record
             write_json(
                 out / FILE,
@@ -70,44 +73,50 @@ def _settings(
     test: HeldOut,
     grids: dict[str, Grid],
     out: Path,
-    epsilons: list[float] | None,
+    private: dict[str, Study],
     workers: int,
     watch: Watch,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each setting's name and record as it is finished."""
     plain = with_changes(study, privacy={"mode": "none"})
     pooled = merge(list(grids.values()))
-    yield "logistic-regression", _logistic(plain, cohorts, test, pooled)
+    for name, baseline in baselines(plain, cohorts.constant).items():
+        began = time.monotonic()
+        scores = baseline(pooled, test.grid)
+        yield name, _record(plain, cohorts, test, [scores], began)
     watch("local", plain)
-    yield "local", _central(plain, cohorts, test, grids)
+    alone = {name: merge([grids[s] for s in held]) for name, held in cohorts.alone.items()}
+    yield "local", _central(plain, cohorts, test, alone)
     watch("pooled", plain)
     yield "pooled", _central(plain, cohorts, test, {"pooled": pooled})
-    for name, changed in {"federated": plain, **_private(study, epsilons)}.items():
+    for name, changed in {"federated": plain, **private}.items():
         finished, seconds = train(
             changed, cohorts, test, out / name, workers=workers, show=watch(name, changed)
         )
         yield name, run_record(changed, cohorts, finished, seconds=seconds)
 
 
-def _private(study: Study, epsilons: list[float] | None) -> dict[str, Study]:
-    """Return the private settings by name; the first, plainly named, has the study's epsilon."""
+def private_settings(
+    study: Study, epsilons: list[float] | None, modes: list[str] | None
+) -> dict[str, Study]:
+    """Return the private settings by name; the first, plainly named, has the study's epsilon.
+
+    The study's own mode is not named; another one is, and stands beside it at each epsilon.
+
+    Raises:
+        StudyError: a mode that there is not, or that the study's training does not fit.
+    """
     if study.privacy.mode == "none":
         study = with_changes(study, privacy={"mode": "site"})
-    own = study.privacy.epsilon
-    wanted = epsilons or [own, *(e for e in LESSER_EPSILONS if e < own)]
-    return {
-        PRIVATE if number == 0 else f"{PRIVATE}-epsilon-{epsilon:g}": with_changes(
-            study, privacy={"epsilon": epsilon}
-        )
-        for number, epsilon in enumerate(wanted)
-    }
-
-
-def _logistic(study: Study, cohorts: Cohorts, test: HeldOut, pooled: Grid) -> dict[str, Any]:
-    began = time.monotonic()
-    risks_N = logistic_regression(pooled, test.grid, study)
-    metrics = test.metrics([risks_N], study)
-    return setting_record(study, cohorts, metrics, seconds=time.monotonic() - began)
+    own, own_mode = study.privacy.epsilon, study.privacy.mode
+    settings: dict[str, Study] = {}
+    for epsilon in epsilons or [own, *(e for e in LESSER_EPSILONS if e < own)]:
+        for mode in modes or [own_mode]:
+            name = PRIVATE if mode == own_mode else f"{PRIVATE}-{mode}"
+            if name in settings:
+                name = f"{name}-epsilon-{epsilon:g}"
+            settings[name] = with_changes(study, privacy={"epsilon": epsilon, "mode": mode})
+    return settings
 
 
 def _central(
@@ -115,16 +124,26 @@ def _central(
 ) -> dict[str, Any]:
     """Train on each grid alone; the test figures are the mean over the models."""
     began = time.monotonic()
-    states = {name: train_centrally(study, grid, who=name) for name, grid in grids.items()}
-    risks_SN = {name: test.risks(state, study) for name, state in states.items()}
-    record = setting_record(
-        study,
-        cohorts,
-        test.metrics(list(risks_SN.values()), study),
-        seconds=time.monotonic() - began,
-    )
+    scores = {
+        name: test.scores(train_centrally(study, grid, who=name)) for name, grid in grids.items()
+    }
+    record = _record(study, cohorts, test, list(scores.values()), began)
     if len(grids) > 1:
         record["sites"] = {
-            name: test.metrics([risks_N], study).to_json() for name, risks_N in risks_SN.items()
+            name: test.metrics([one]).to_json()
+            | {"groups": {group: m.to_json() for group, m in test.by_group([one]).items()}}
+            for name, one in scores.items()
         }
     return record
+
+
+def _record(
+    study: Study, cohorts: Cohorts, test: HeldOut, models: list[Scores], began: float
+) -> dict[str, Any]:
+    return setting_record(
+        study,
+        cohorts,
+        test.metrics(models),
+        groups=test.by_group(models),
+        seconds=time.monotonic() - began,
+    )

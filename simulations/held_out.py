@@ -1,83 +1,115 @@
 """The researcher's own test patients, whom no site trains on and no secure sum protects."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import log_loss, roc_auc_score
 
 from client.features import Grid, PatientTensors, to_grid, to_tensors
 from client.sources import Source
-from client.training import predict
+from client.training import predict_with_loss
 from server.study_run import RunState
-from shared.errors import DataError, StudyError
+from shared.errors import DataError
 from shared.model import build_model
 from shared.normalisation import Normalisation
 from shared.study import Study
 from shared.variables import feature_names
 from shared.weights import load_vector
-from simulations.metrics import TestMetrics, evaluate_risks
+from simulations.central import merge
+from simulations.measures import FIGURES, measure_of
+from simulations.metrics import HeldOutMetrics, Truth, evaluate
 
-Risks = NDArray[np.float64]
+Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """The researcher's test patients, on the study's grid of hours."""
+    """The researcher's test patients, on the study's grid of hours, by group (e.g. hospital).
 
+    ``group_N`` is the index of each stay's group in ``groups``.
+    """
+
+    study: Study
     grid: Grid
+    groups: tuple[str, ...]
+    group_N: NDArray[np.int64]
+    _inputs: dict[bytes, PatientTensors] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def read(cls, source: Source, study: Study) -> "HeldOut":
-        """Read the test patients.
+    def read(cls, sources: Mapping[str, Source], study: Study) -> "HeldOut":
+        """Read the test patients of every group.
 
         Raises:
-            StudyError: the task is not binary, which is what this test can judge.
-            DataError: only one outcome occurs among the test patients, or they cannot be read.
+            DataError: the test patients cannot be read, or only one outcome occurs among them.
         """
-        if study.task.kind != "binary" or study.task.per_step:
-            raise StudyError(
-                f"study {study.name}: a simulation's test judges binary outcomes of whole stays, "
-                f'not {study.task.kind} ones; set [task] kind = "binary", per_step = false'
-            )
-        grid = to_grid(source.read_patients(study), study)
-        if len(np.unique(grid.y_N)) < 2:
+        grids = [to_grid(source.read_patients(study), study) for source in sources.values()]
+        grid = merge(grids)
+        known = np.unique(grid.y_N[~np.isnan(grid.y_N)])
+        if len(known) < 2:
             raise DataError(
                 f"the test cohort has one outcome only among {grid.patients} patients; "
                 "choose other test data"
             )
-        return cls(grid=grid)
+        stays = [len(part.y_N) for part in grids]
+        return cls(
+            study=study,
+            grid=grid,
+            groups=tuple(sources),
+            group_N=np.repeat(np.arange(len(stays)), stays),
+        )
 
     @property
-    def outcomes(self) -> NDArray[np.bool_]:
-        """Whether each test stay had the outcome."""
-        return np.asarray(self.grid.y_N == 1)
+    def truth(self) -> Truth:
+        """What happened to all test patients."""
+        return self._truth(np.ones(len(self.grid.y_N), dtype=np.bool_))
 
-    def risks(self, state: RunState, study: Study) -> Risks:
-        """Return the global model's risk of each test stay, shape (N,)."""
-        normalisation = Normalisation.from_bytes(state.normalisation, study)
-        return risks_of(state.server.model_weights, self.tensors(normalisation, study), study)
+    def scores(self, state: RunState) -> Scores:
+        """Return the global model's scores of each test stay, (N, K), or (N, T, K) per step."""
+        return self._scores_and_loss(state)[0]
 
-    def tensors(self, normalisation: Normalisation, study: Study) -> PatientTensors:
-        """Return the model's inputs under this normalisation."""
-        return to_tensors(self.grid, normalisation, study)
+    def metrics(self, models: Sequence[Scores]) -> HeldOutMetrics:
+        """Return figures with intervals over all test patients, averaged over models."""
+        return evaluate(models, self.truth, seed=self.study.seed)
 
-    def metrics(self, models_MN: Sequence[Risks], study: Study) -> TestMetrics:
-        """Return metrics with intervals, averaged over models."""
-        return evaluate_risks(models_MN, self.outcomes, self.grid.patient_N, seed=study.seed)
+    def by_group(self, models: Sequence[Scores]) -> dict[str, HeldOutMetrics]:
+        """Return the figures of each group with known outcomes; nothing for a single group."""
+        found: dict[str, HeldOutMetrics] = {}
+        for index, name in enumerate(self.groups if len(self.groups) > 1 else ()):
+            stays_N = self.group_N == index
+            truth = self._truth(stays_N)
+            if len(truth.patient_R):
+                chosen = [scores[stays_N] for scores in models]
+                found[name] = evaluate(chosen, truth, seed=self.study.seed)
+        return found
 
-    def quick(self, risks_N: Risks) -> dict[str, float]:
-        """Return AUROC and loss without intervals, for progress."""
+    def quick(self, state: RunState) -> dict[str, float]:
+        """Return the task's first figure and the loss, without intervals, for progress."""
+        scores, loss_N = self._scores_and_loss(state)
+        truth = self.truth
+        measure = measure_of(self.study.task, truth.rows(scores), truth.truth_R)
+        name = FIGURES[self.study.task.kind][0]
         return {
-            "auroc": float(roc_auc_score(self.outcomes, risks_N)),
-            "loss": float(log_loss(self.outcomes, np.clip(risks_N, 1e-7, 1 - 1e-7))),
+            name: float(measure.values(np.ones(len(truth.patient_R)))[0]),
+            "loss": float(loss_N.mean()),
         }
 
+    def tensors(self, normalisation: bytes) -> PatientTensors:
+        """Return the model's inputs under this normalisation; the latest are kept."""
+        if normalisation not in self._inputs:
+            self._inputs.clear()
+            decoded = Normalisation.from_bytes(normalisation, self.study)
+            self._inputs[normalisation] = to_tensors(self.grid, decoded, self.study)
+        return self._inputs[normalisation]
 
-def risks_of(weights_D: NDArray[np.float32], tensors: PatientTensors, study: Study) -> Risks:
-    """Return the risk of each stay under these weights, shape (N,)."""
-    model = build_model(study, len(feature_names(study)), seed=study.seed)
-    load_vector(model, weights_D)
-    scores: Risks = predict(model, tensors.x_NTF, tensors.mask_NT).reshape(-1).astype(np.float64)
-    return scores
+    def _truth(self, stays_N: NDArray[np.bool_]) -> Truth:
+        grid = self.grid
+        return Truth.of(
+            self.study.task, grid.y_N[stays_N], grid.mask_NT[stays_N], grid.patient_N[stays_N]
+        )
+
+    def _scores_and_loss(self, state: RunState) -> tuple[Scores, NDArray[np.float64]]:
+        study = self.study
+        model = build_model(study, len(feature_names(study)), seed=study.seed)
+        load_vector(model, state.server.model_weights)
+        return predict_with_loss(model, self.tensors(state.normalisation))

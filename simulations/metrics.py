@@ -1,19 +1,25 @@
-"""Exact metrics of risks on patients the researcher holds, with bootstrap intervals.
+"""Test figures on patients the researcher holds, with bootstrap intervals, for every kind of task.
 
 A patient is resampled whole, by counting it 0, 1, 2 ... times; scores are sorted once, so a
 thousand resamples of thousands of patients take a fraction of a second.
 
-Legend: M models whose mean metric is wanted, N stays, P patients, R resamples.
+Legend: M models whose mean figure is wanted, N stays, T steps, R rows, K outputs, P patients.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.study import Task
+from simulations.measures import FIGURES, Classes, measure_of
+
 RESAMPLES = 1000
 LEVEL = 0.95
+_FEWEST_RESAMPLES = 100
+_ROWS_IN_ALL = 40_000_000  # rows valued in one bootstrap; larger cohorts get fewer resamples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,78 +32,110 @@ class Estimate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestMetrics:
-    """Metrics of one model, or the mean over several, on one test cohort."""
+class HeldOutMetrics:
+    """Figures of one model, or the mean over several, on one test cohort.
 
-    auroc: Estimate
-    auprc: Estimate
-    brier: Estimate
+    Attributes:
+        figures: by name, as ``measures.FIGURES`` has them for the kind of task.
+        patients: how many were tested on; ``rows`` counts their known outcomes (stays or hours).
+        positives: rows with the outcome, in a binary or multilabel task; None otherwise.
+        sensitivity: of each class, in a multiclass task; empty otherwise.
+    """
+
+    figures: Mapping[str, Estimate]
     patients: int
-    positives: int
+    rows: int
+    positives: int | None = None
+    sensitivity: tuple[float, ...] = field(default=())
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, Any]:
         """Return plain numbers, as in ``run.json``."""
-        return asdict(self)
+        known = {"patients": self.patients, "rows": self.rows}
+        if self.positives is not None:
+            known["positives"] = self.positives
+        classes = {"sensitivity": list(self.sensitivity)} if self.sensitivity else {}
+        return {name: asdict(value) for name, value in self.figures.items()} | known | classes
 
 
-def evaluate_risks(
-    models_MN: Sequence[NDArray[np.floating]],
-    outcomes_N: NDArray[np.bool_],
-    patient_N: NDArray[np.int64],
-    *,
-    seed: int = 0,
-) -> TestMetrics:
-    """Return AUROC, AUPRC (average precision) and Brier score, averaged over models.
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """What happened to some test patients, one row a known outcome.
+
+    Attributes:
+        task: the kind of outcome.
+        known: which stays (N,), or steps of stays (N, T), are rows.
+        truth_R: (R,) or (R, K); NaN where one of several labels is not known.
+        patient_R: index of each row's patient, from 0.
+    """
+
+    task: Task
+    known: NDArray[np.bool_]
+    truth_R: NDArray[np.float32]
+    patient_R: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls,
+        task: Task,
+        y: NDArray[np.float32],
+        mask_NT: NDArray[np.bool_],
+        patient_N: NDArray[np.int64],
+    ) -> "Truth":
+        """Take the known labels of observed steps; labels as :mod:`client.features` has them."""
+        several = y.ndim > (2 if task.per_step else 1)
+        unknown = np.isnan(y).all(axis=-1) if several else np.isnan(y)
+        known: NDArray[np.bool_] = np.logical_not(unknown)
+        patient = patient_N
+        if task.per_step:
+            known = known & mask_NT
+            patient = np.broadcast_to(patient_N[:, None], known.shape)
+        _, patient_R = np.unique(patient[known], return_inverse=True)
+        return cls(task=task, known=known, truth_R=y[known], patient_R=patient_R)
+
+    def rows(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The rows (R, K) of scores (N, K) or (N, T, K)."""
+        return scores[self.known]
+
+
+def evaluate(
+    models: Sequence[NDArray[np.float64]], truth: Truth, *, seed: int = 0
+) -> HeldOutMetrics:
+    """Return the figures of the task, averaged over models, with intervals.
 
     Args:
-        models_MN: for each model its risks in [0, 1]; the same resamples serve all models.
-        outcomes_N: what happened; both outcomes must occur.
-        patient_N: index of each stay's patient, from 0.
+        models: for each model its scores (N, K) or (N, T, K); the same resamples serve all models.
+        truth: what happened.
         seed: of the resampling.
     """
-    patients = int(patient_N.max()) + 1
+    task = truth.task
+    measures = [measure_of(task, truth.rows(scores), truth.truth_R) for scores in models]
+    rows, patients = len(truth.patient_R), int(truth.patient_R.max()) + 1
+    resamples = int(np.clip(_ROWS_IN_ALL // (rows * len(models)), _FEWEST_RESAMPLES, RESAMPLES))
     stream = np.random.default_rng(seed)
-    counts_RP = stream.multinomial(patients, np.full(patients, 1 / patients), size=RESAMPLES)
-    weights_RN = np.vstack([np.ones(patient_N.size), counts_RP[:, patient_N]])
-    values_M3R = np.array([_metrics(risks_N, outcomes_N, weights_RN) for risks_N in models_MN])
-    auroc_R, auprc_R, brier_R = values_M3R.mean(axis=0)
-    return TestMetrics(
-        auroc=_estimate(auroc_R),
-        auprc=_estimate(auprc_R),
-        brier=_estimate(brier_R),
+    everyone = np.ones(rows)
+    values_SF = [np.mean([m.values(everyone) for m in measures], axis=0)]
+    for _ in range(resamples):
+        counts_P = stream.multinomial(patients, np.full(patients, 1 / patients))
+        weight_R = counts_P[truth.patient_R].astype(np.float64)
+        values_SF.append(np.mean([m.values(weight_R) for m in measures], axis=0))
+    estimates = {
+        name: _estimate(values_S)
+        for name, values_S in zip(FIGURES[task.kind], np.array(values_SF).T, strict=True)
+    }
+    classes = [m.sensitivities(everyone) for m in measures if isinstance(m, Classes)]
+    counted = task.kind in ("binary", "multilabel")
+    return HeldOutMetrics(
+        figures=estimates,
         patients=patients,
-        positives=int(outcomes_N.sum()),
+        rows=rows,
+        positives=int((truth.truth_R == 1).sum()) if counted else None,
+        sensitivity=tuple(np.mean(classes, axis=0).tolist()) if classes else (),
     )
 
 
-def _estimate(values_R: NDArray[np.float64]) -> Estimate:
+def _estimate(values_S: NDArray[np.float64]) -> Estimate:
     """Take the first value as the estimate and the rest, where defined, as its resamples."""
     tail = 100 * (1 - LEVEL) / 2
-    low, high = np.nanpercentile(values_R[1:], [tail, 100 - tail])
-    return Estimate(value=float(values_R[0]), low=float(low), high=float(high))
-
-
-def _metrics(
-    risks_N: NDArray[np.floating], outcomes_N: NDArray[np.bool_], weights_RN: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return AUROC, AUPRC and Brier score under each row of weights, shape (3, R + 1)."""
-    order_N = np.argsort(-risks_N, kind="stable")
-    sorted_N = risks_N[order_N]
-    last_of_tie_N = np.append(sorted_N[1:] != sorted_N[:-1], True)
-    outcome_N = outcomes_N[order_N]
-    error_N = (sorted_N - outcome_N) ** 2
-    results = np.empty((3, len(weights_RN)))
-    with np.errstate(invalid="ignore", divide="ignore"):  # a resample may lack an outcome: NaN
-        for row, weight_N in enumerate(weights_RN[:, order_N]):
-            true_U = np.cumsum(weight_N * outcome_N)[last_of_tie_N]
-            false_U = np.cumsum(weight_N * ~outcome_N)[last_of_tie_N]
-            gained_U = np.diff(true_U, prepend=0.0)
-            alarms_U = np.diff(false_U, prepend=0.0)
-            pairs = np.sum(alarms_U * (true_U - gained_U / 2))
-            precision_U = true_U / np.maximum(true_U + false_U, 1e-12)
-            results[:, row] = (
-                pairs / (true_U[-1] * false_U[-1]),
-                np.sum(precision_U * gained_U) / true_U[-1],
-                np.sum(weight_N * error_N) / np.sum(weight_N),
-            )
-    return results
+    resampled = values_S[1:][~np.isnan(values_S[1:])]
+    low, high = np.percentile(resampled, [tail, 100 - tail]) if resampled.size else (np.nan,) * 2
+    return Estimate(value=float(values_S[0]), low=float(low), high=float(high))

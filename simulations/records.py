@@ -5,6 +5,7 @@ The schema of the JSON files is documented in docs/run-json.md and versioned by 
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from shared.study import Study
 from shared.variables import feature_names
 from shared.weights import load_vector
 from simulations.cohorts import Cohorts
-from simulations.metrics import TestMetrics
+from simulations.metrics import HeldOutMetrics
 from simulations.run import Finished
 
 SCHEMA = 1
@@ -30,7 +31,9 @@ def run_record(
     """Return the content of ``run.json``."""
     trained = [record for record in finished.history if record["purpose"] == "training"]
     epsilon = finished.history[-1]["epsilon"] if finished.history else None
-    return setting_record(study, cohorts, finished.test, seconds=seconds) | {
+    return setting_record(
+        study, cohorts, finished.test, seconds=seconds, groups=finished.groups
+    ) | {
         "rounds": trained,
         "other_rounds": [r for r in finished.history if r["purpose"] != "training"],
         "privacy": {
@@ -45,9 +48,15 @@ def run_record(
 
 
 def setting_record(
-    study: Study, cohorts: Cohorts, test: TestMetrics, *, seconds: float
+    study: Study,
+    cohorts: Cohorts,
+    test: HeldOutMetrics,
+    *,
+    seconds: float,
+    groups: Mapping[str, HeldOutMetrics],
 ) -> dict[str, Any]:
     """Return what every setting of a comparison says, federated or not."""
+    by_group = {name: metrics.to_json() for name, metrics in groups.items()}
     return {
         "schema": SCHEMA,
         "study": study.name,
@@ -56,6 +65,7 @@ def setting_record(
         "test_cohort": cohorts.described,
         "rounds": [],
         "test": test.to_json(),
+        **({"test_groups": by_group} if by_group else {}),
         "privacy": {"mode": "none", "epsilon": None, "delta": None},
         "seconds": seconds,
         "bytes_up_per_site_per_round": 0,

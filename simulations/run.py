@@ -24,14 +24,14 @@ from server.study_run import RoundResult, RunState, run_study
 from shared.errors import SettingsError
 from shared.model import build_model
 from shared.privacy import plan
-from shared.round_contents import Purpose, sum_parameters
+from shared.round_contents import Purpose, group_parameters
 from shared.study import Study
 from shared.transcript import digest
 from shared.variables import feature_names
 from shared.weights import to_vector
-from simulations.held_out import HeldOut, Risks
+from simulations.held_out import HeldOut, Scores
 from simulations.local_grid import Fault, LocalGrid, run_server_app
-from simulations.metrics import TestMetrics
+from simulations.metrics import HeldOutMetrics
 from simulations.site_folders import open_site, roster_of
 
 Show = Callable[[dict[str, Any]], None]
@@ -39,11 +39,16 @@ Show = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A finished run: the model, how it does on the test patients, and a record a round."""
+    """A finished run: the model, how it does on the test patients, and a record a round.
+
+    ``groups`` has the figures of each group of test patients, where there are several; ``scores``
+    are those of every test stay.
+    """
 
     state: RunState
-    test: TestMetrics
-    risks_N: Risks
+    test: HeldOutMetrics
+    groups: Mapping[str, HeldOutMetrics]
+    scores: Scores
     history: tuple[dict[str, Any], ...]
 
 
@@ -74,6 +79,7 @@ class Federation:
             lifetime_epsilon=study.privacy.epsilon,
             delta=study.privacy.delta,
             allow_without_privacy=True,
+            minimum_patients=1,
         )
         self._states = {
             site: open_site(
@@ -124,11 +130,12 @@ class Federation:
             self._serve(coordinate)
         state = replace(progress[-1].state, finished=True)
         save_checkpoint(self._folder, replace(progress[-1], state=state))
-        risks_N = test.risks(state, self._study)
+        scores = test.scores(state)
         return Finished(
             state=state,
-            test=test.metrics([risks_N], self._study),
-            risks_N=risks_N,
+            test=test.metrics([scores]),
+            groups=test.by_group([scores]),
+            scores=scores,
             history=progress[-1].history,
         )
 
@@ -137,7 +144,7 @@ class Federation:
         return self._states[site].ledger
 
     def _rounds(self, sites: Sites, checkpoint: Checkpoint) -> Iterator[RoundResult]:
-        parameters = sum_parameters(self._study, self._roster, checkpoint.run_id)
+        parameters = group_parameters(self._study, self._roster, checkpoint.run_id)
         return run_study(self._study, parameters, sites, checkpoint.state)
 
     def _serve(self, coordinate: Callable[[Sites], None]) -> None:
@@ -201,7 +208,7 @@ class Federation:
             "validation": result.metrics.to_json() if result.metrics else None,
         }
         if result.state.normalisation and result.purpose is Purpose.TRAINING:
-            record["test"] = test.quick(test.risks(result.state, self._study))
+            record["test"] = test.quick(result.state)
         return record
 
 

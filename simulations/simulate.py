@@ -38,7 +38,7 @@ def simulate(
         finished, seconds = train(study, cohorts, test, out, workers=workers, show=show)
         record = run_record(study, cohorts, finished, seconds=seconds)
         write_model(out / "model.safetensors", study, finished.state)
-        draw_curves(out / "curves.png", study, record, finished.risks_N, test.outcomes)
+        draw_curves(out / "curves.png", study, record, finished.scores, test.truth)
         write_json(out / "run.json", record)
     return record
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from client.journal import RoundJournal
 from client.ledger import Ledger
 from client.policy import Policy
-from client.session import SiteState
+from client.site_state import SiteState
 from shared.atomic_file import write_atomically
 from shared.keys import IdentityKey, Roster
 

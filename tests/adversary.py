@@ -46,13 +46,21 @@ class Upload:
 class Adversary:
     """Each method sends one site one request and keeps what comes back; refusals give False."""
 
-    def __init__(self, folder: Path, make: Callable[..., LocalSite] = LocalSite) -> None:
-        self.agreed = parameters(SITES)
+    def __init__(
+        self,
+        folder: Path,
+        make: Callable[..., LocalSite] = LocalSite,
+        sites: int = SITES,
+        **changes: object,
+    ) -> None:
+        self.agreed = parameters(sites, **changes)
         self.sites = {
             site: make(site, key, self.agreed, folder / f"{site}.sqlite", threads=1)
-            for site, key in identities(SITES).items()
+            for site, key in identities(sites).items()
         }
-        self.identity = identities(SITES)[COLLUDER]
+        self.honest = names(sites)[:-1]
+        self.colluder = names(sites)[-1]
+        self.identity = identities(sites)[self.colluder]
         self.channel_pool: dict[str, list[ChannelKey]] = defaultdict(list)
         self.keys_pool: dict[tuple[str, int], list[RoundKeys]] = defaultdict(list)
         self.seed_shares: dict[bytes, dict[str, bytes]] = defaultdict(dict)
@@ -61,7 +69,7 @@ class Adversary:
         self.uploads: list[Upload] = []
         for site in self.sites:
             self.channel(site)
-        self.own = self.sites[COLLUDER].masking._channels
+        self.own = self.sites[self.colluder].masking._channels
         self.own.open([pool[-1] for pool in self.channel_pool.values()])
 
     def channel(self, site: str) -> bool:
@@ -100,8 +108,8 @@ class Adversary:
     def _open(self, kind, dealer, round, context, sealed, into) -> None:
         self.own.open([pool[-1] for pool in self.channel_pool.values()])
         try:
-            into[COLLUDER] = self.own.open_share(
-                kind, dealer, round, context, {dealer: sealed[COLLUDER]}
+            into[self.colluder] = self.own.open_share(
+                kind, dealer, round, context, {dealer: sealed[self.colluder]}
             )
         except (ProtocolError, KeyError):
             return
@@ -111,7 +119,7 @@ class Adversary:
     ) -> bool:
         """Ask for an update among these members, with the picked key of each."""
         shown, sealed = {}, {}
-        for member in sorted({*members, site} - {COLLUDER}):
+        for member in sorted({*members, site} - {self.colluder}):
             pool = self.keys_pool[member, round]
             if not pool:
                 continue
@@ -122,11 +130,12 @@ class Adversary:
                 commitments_hash=transcript.hash_commitments(keys.commitments),
                 signature=keys.signature,
             )
-            if member != site:
+            if member != site and site in keys.sealed:
                 sealed[member] = keys.sealed[site]
-        shown[COLLUDER] = self._own_key(round)
+        shown[self.colluder] = self._own_key(round)
         self.own.open([pool[-1] for pool in self.channel_pool.values()])
-        sealed[COLLUDER] = self.own.seal("seed", round, b"", {site: ANY_SHARE})[site]
+        if site in self.own.holders:
+            sealed[self.colluder] = self.own.seal("seed", round, b"", {site: ANY_SHARE})[site]
         request = UpdateRequest(
             study_hash=self.agreed.study_hash,
             round=round,
@@ -150,10 +159,10 @@ class Adversary:
     def _own_key(self, round: int) -> SignedKey:
         public = ExchangeKey(round.to_bytes(32, "big")).public
         statement = transcript.keys_statement(
-            self.agreed.study_hash, round, COLLUDER, public, bytes(32)
+            self.agreed.study_hash, round, self.colluder, public, bytes(32)
         )
         return SignedKey(
-            site=COLLUDER,
+            site=self.colluder,
             public=public,
             commitments_hash=bytes(32),
             signature=self.identity.sign(statement),
@@ -175,9 +184,9 @@ class Adversary:
     ) -> bool:
         """Ask for shares, with every true signature there is, the colluder's included."""
         signatures = dict(self.signatures[context, survivors])
-        if own and COLLUDER in survivors:
+        if own and self.colluder in survivors:
             statement = transcript.survivors_statement(context, survivors)
-            signatures[COLLUDER] = self.identity.sign(statement)
+            signatures[self.colluder] = self.identity.sign(statement)
         sealed = {
             upload.site: upload.message.sealed[site]
             for upload in self.uploads
@@ -218,16 +227,29 @@ class Adversary:
         for context, uploads in by_context.items():
             keys = dict(uploads[0].keys)
             open_keys = {site for site, public in keys.items() if self._key_known(public)}
-            hidden = [site for site in keys if site not in open_keys and site != COLLUDER]
+            hidden = keys.keys() - open_keys - {self.colluder}
             bare = {u.site for u in uploads if self._mask_known(u)}
-            groups = [{site} for site in keys if site in open_keys and site != COLLUDER]
-            groups += [set(hidden)] if hidden else []
+            groups = [{site} for site in open_keys - {self.colluder}]
+            groups += self._joined_by_unknown_masks(hidden)
             sums += [(uploads[0].round, frozenset(group)) for group in groups if group <= bare]
             assert all(dict(upload.keys) == keys for upload in uploads), context
         return sums
 
+    def _joined_by_unknown_masks(self, hidden: Iterable[str]) -> list[set[str]]:
+        """The hidden sites, those in one set that share masks nobody knows, directly or not."""
+        left, groups = set(hidden), []
+        while left:
+            group, reached = set(), {min(left)}
+            while reached:
+                group |= reached
+                near = [self.agreed.circle(site) for site in reached]
+                reached = (set().union(*near) & left) - group
+            left -= group
+            groups.append(group)
+        return groups
+
     def _combined(self, shares: dict[str, bytes]) -> bytes | None:
-        threshold = self.agreed.threshold
+        threshold = self.agreed.sharing_threshold
         if len(shares) < threshold:
             return None
         chosen = sorted(shares)[:threshold]

@@ -56,6 +56,7 @@ def parameters(count: int, **changes: object) -> SumParameters:
         "threshold": threshold,
         "minimum_sites": max(threshold, 3),
         "collusion": 1 if count > 3 else 0,
+        "degree": count - 1,
         "profile": "malicious",
         "max_weight": 10_000,
     }

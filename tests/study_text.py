@@ -24,5 +24,5 @@ def small_study(*, rounds: int = 10, **tables: dict[str, object]) -> Study:
     content = parse_study(TEXT).model_dump(by_alias=True)
     content["rounds"] = rounds
     for table, changes in tables.items():
-        content[table].update(changes)
+        content[table] = {**(content[table] or {}), **changes}
     return Study.model_validate(content)

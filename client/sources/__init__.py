@@ -26,8 +26,9 @@ class Stay:
     Attributes:
         stay_id: identifies the stay within the site; never leaves it.
         hours_E: float32, hours since the start of the stay, ascending, within the window.
-        variable_E: int16, index into the study's variables.
-        value_E: float32, in the study's units, finite and in range.
+        variable_E: int16, index into the study's variables, then into its columns of codes.
+        value_E: float32, in the study's units, finite and in range; a code's number
+            (:func:`shared.variables.token_numbers`).
         label: a number, or an array of K labels (multilabel), or of T steps (per step, NaN where
             nothing is to be predicted).
         end_h: hours the stay was observed; None when that is the whole window.
@@ -97,6 +98,11 @@ class Tally:
     missing_static: dict[str, int] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     set_aside: dict[str, int] = field(default_factory=dict)
+
+    def count(self, reason: str, number: int) -> None:
+        """Count what was set aside, by reason."""
+        if number:
+            self.set_aside[reason] = self.set_aside.get(reason, 0) + number
 
     def add(self, report: ReadReport) -> None:
         """Add the counts of another reading."""

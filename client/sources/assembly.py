@@ -165,8 +165,7 @@ class Assembler:
 
     def count(self, reason: str, number: int) -> None:
         """Count what was set aside, by reason."""
-        if number:
-            self._tally.set_aside[reason] = self._tally.set_aside.get(reason, 0) + number
+        self._tally.count(reason, number)
 
     def patients(self) -> Iterator[Patient]:
         """Yield every patient of the cohort, in order; call once, after the last :meth:`add`."""

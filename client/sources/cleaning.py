@@ -8,7 +8,7 @@ A slip is repaired only when the value as given is impossible, the repaired valu
 no other reading is: a temperature of 98.6 in a Celsius column, a pH of 735, a height of 1.8 or
 70 in a centimetre column, 431.8 where inches were converted twice, an inspired oxygen of 40.
 
-Legend: V variables of the study, E events of one stay.
+Legend: V variables and columns of codes of the study, E events of one stay.
 """
 
 from collections.abc import Mapping
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from client.sources import Tally
 from shared.study import Study
+from shared.variables import UNKNOWN_TOKEN, token_names, token_numbers
 
 Events = tuple[NDArray[np.float32], NDArray[np.int16], NDArray[np.float32]]
 
@@ -57,10 +58,14 @@ class Cleaner:
 
     def __init__(self, study: Study, tally: Tally) -> None:
         specs = study.variables
-        self._names = tuple(specs)
-        self._low_V = np.array([spec.low for spec in specs.values()], dtype=np.float32)
-        self._high_V = np.array([spec.high for spec in specs.values()], dtype=np.float32)
-        self._window_h = float(study.reads_h)
+        tokens = token_names(study)
+        most = float(UNKNOWN_TOKEN + len(token_numbers(study)))
+        low = [*(spec.low for spec in specs.values()), *(float(UNKNOWN_TOKEN) for _ in tokens)]
+        high = [*(spec.high for spec in specs.values()), *(most for _ in tokens)]
+        self._names = (*specs, *tokens)
+        self._low_V = np.array(low, dtype=np.float32)
+        self._high_V = np.array(high, dtype=np.float32)
+        self._window_h = float(study.data.window_h)
         self._clip = study.data.on_out_of_range == "clip"
         self._slips = {
             index: tuple(slip for slip in SLIPS.get(name, ()) if slip.unit == spec.unit)

@@ -11,7 +11,9 @@ import polars as pl
 from client.sources.assembly import Assembler, StayTable
 from client.sources.reasons import NO_TIME
 from client.sources.translation import Translation
-from shared.variables import KNOWN
+from shared.errors import DataError
+from shared.study import Study
+from shared.variables import KNOWN, KnownVariable
 
 SEX = "Gender"
 SCHEMA = {
@@ -73,29 +75,56 @@ class EventRows:
             self._assembler.add(stay_E, hours_E, variable_E[at], value_E[at])
 
 
-def static_frame(
-    stays: pl.DataFrame, people: pl.DataFrame, names: list[str], *, taken: set[int]
-) -> pl.DataFrame:
+def static_frame(stays: pl.DataFrame, people: pl.DataFrame, study: Study) -> pl.DataFrame:
     """Add birth, and sex as the dictionary's ``Gender``, from one row a patient.
 
     Args:
         stays: one row a stay.
         people: ``patient``, ``birth``, ``male`` (1, 0 or null).
-        names: the study's variables.
-        taken: variables that the hospital brings in another way.
+        study: gives the variables.
     """
+    names = list(study.variables)
     joined = stays.join(people, on="patient", how="left", maintain_order="left")
-    if SEX in names and names.index(SEX) not in taken:
-        joined = joined.rename({"male": str(names.index(SEX))})
-    return joined
+    return joined.rename({"male": str(names.index(SEX))}) if SEX in names else joined
 
 
-def known_codes(name: str, write: Callable[[str, int | None], tuple[str, ...]]) -> tuple[str, ...]:
-    """The dictionary's codes of a variable, as a system writes LOINC code and OMOP concept."""
+def with_static_codes(stays: pl.DataFrame, values: pl.DataFrame) -> pl.DataFrame:
+    """Add values that hold for all of a patient's stays, the first of each variable.
+
+    They come before what is there of a variable already.
+
+    Args:
+        stays: one row a stay.
+        values: ``patient``, ``variable`` (index in the study), ``value`` in the study's unit.
+    """
+    first = values.unique(["patient", "variable"], keep="first", maintain_order=True)
+    for (index,), column in first.group_by(["variable"], maintain_order=True):
+        name = str(index)
+        found = column.select("patient", pl.col("value").alias(name))
+        stays = stays.join(found, on="patient", how="left", maintain_order="left", suffix="'")
+        if f"{name}'" in stays.columns:
+            stays = stays.with_columns(pl.coalesce(f"{name}'", name).alias(name))
+    return stays
+
+
+def known_codes(name: str, write: Callable[[KnownVariable], str | None]) -> tuple[str, ...]:
+    """The dictionary's code of a variable as a system writes it; none where it has none."""
     known = KNOWN.get(name)
-    if known is None or known.loinc is None:
-        return ()
-    return write(known.loinc, known.omop)
+    code = None if known is None else write(known)
+    return () if code is None else (code,)
+
+
+def require_hours(study: Study, source: str) -> None:
+    """Refuse a study that wants places in a sequence, or codes, of a source of hours and numbers.
+
+    Raises:
+        DataError: it does.
+    """
+    if study.data.clock != "hour" or study.tokens is not None:
+        raise DataError(
+            f"study {study.name} wants a sequence of places or codes, and source {source!r} brings "
+            "numbers by the hour; choose the matching data or study"
+        )
 
 
 def microseconds(column: str) -> pl.Expr:

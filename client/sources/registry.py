@@ -19,7 +19,7 @@ from shared.errors import DataError, SettingsError
 from shared.study import Study
 
 HOSPITAL = "hospital"  # a study that takes records in whatever form the hospital has them
-OWN_SYSTEMS = frozenset({"tables", "meds", "omop", "fhir"})
+OWN_SYSTEMS = frozenset({"tables", "meds"})
 S = TypeVar("S", bound=DataSettings)
 
 
@@ -34,7 +34,11 @@ class Kind(Generic[S]):
 def _physionet2012(chosen: settings.PhysioNet2012Settings, _: Study) -> Source:
     from client.sources.physionet2012 import PhysioNet2012
 
-    numbers = {name: float(value) for name, value in chosen.where.items()}
+    numbers: dict[str, float] = {}
+    for name, value in chosen.where.items():
+        if isinstance(value, str):
+            raise SettingsError(f"[data] where: {name} is a text and must be a number; correct it")
+        numbers[name] = value
     return PhysioNet2012(chosen.path, which=chosen.set, where=numbers)
 
 
@@ -46,28 +50,61 @@ def _tables(chosen: settings.TablesSettings, _: Study) -> Source:
 
 
 def _meds(chosen: settings.MedsSettings, _: Study) -> Source:
-    for library in ("polars", "meds"):
-        needs(library, chosen.source)
+    needs("polars", chosen.source)
     from client.sources.meds import Meds
 
     return Meds(chosen)
 
 
-def _omop(chosen: settings.OmopSettings, _: Study) -> Source:
-    for library in ("polars", "sqlalchemy"):
-        needs(library, chosen.source)
-    if chosen.url.startswith("postgresql"):
-        needs("psycopg", chosen.source)
-    from client.sources.omop import Omop
+def _waveforms(chosen: settings.WaveformsSettings, _: Study) -> Source:
+    needs("wfdb", chosen.source)
+    from client.sources.waveforms import Waveforms
 
-    return Omop(chosen)
+    return Waveforms(chosen.path, records=chosen.records)
 
 
-def _fhir(chosen: settings.FhirSettings, _: Study) -> Source:
+def _image_slices(chosen: settings.ImageSlicesSettings, _: Study) -> Source:
+    from client.sources.image_slices import ImageSlices
+
+    return ImageSlices(chosen.path, split=chosen.split)
+
+
+def _molecules(chosen: settings.MoleculesSettings, _: Study) -> Source:
+    from client.sources.molecules import Molecules
+
+    return Molecules(chosen.path, column=chosen.column)
+
+
+def _physionet2019(chosen: settings.FileOrFolderSettings, _: Study) -> Source:
+    from client.sources.physionet2019 import PhysioNet2019
+
+    return PhysioNet2019(chosen.path)
+
+
+def _heart_disease(chosen: settings.HeartDiseaseSettings, _: Study) -> Source:
+    from client.sources.heart_disease import HeartDisease
+
+    return HeartDisease(chosen.path, hospital=chosen.hospital)
+
+
+def _diagnosis_codes(chosen: settings.DiagnosisCodesSettings, _: Study) -> Source:
+    from client.sources.diagnosis_codes import DiagnosisCodes
+
+    where = {name: str(value) for name, value in chosen.where.items()}
+    return DiagnosisCodes(chosen.path, where=where, fewest_visits=chosen.fewest_visits)
+
+
+def _eicu_demo(chosen: settings.RecordsSettings, _: Study) -> Source:
     needs("polars", chosen.source)
-    from client.sources.fhir import Fhir
+    from client.sources.eicu_demo import EicuDemo
 
-    return Fhir(chosen)
+    return EicuDemo(chosen.path, where=chosen.where)
+
+
+def _parkinsons(chosen: settings.FileOrFolderSettings, _: Study) -> Source:
+    from client.sources.parkinsons import Parkinsons
+
+    return Parkinsons(chosen.path)
 
 
 def needs(module: str, source: str) -> None:
@@ -86,10 +123,16 @@ def needs(module: str, source: str) -> None:
 SOURCES: Mapping[str, Kind[Any]] = MappingProxyType(
     {
         "physionet2012": Kind(settings.PhysioNet2012Settings, _physionet2012),
+        "physionet2019": Kind(settings.FileOrFolderSettings, _physionet2019),
         "tables": Kind(settings.TablesSettings, _tables),
         "meds": Kind(settings.MedsSettings, _meds),
-        "omop": Kind(settings.OmopSettings, _omop),
-        "fhir": Kind(settings.FhirSettings, _fhir),
+        "waveforms": Kind(settings.WaveformsSettings, _waveforms),
+        "diagnosis-codes": Kind(settings.DiagnosisCodesSettings, _diagnosis_codes),
+        "molecules": Kind(settings.MoleculesSettings, _molecules),
+        "image-slices": Kind(settings.ImageSlicesSettings, _image_slices),
+        "heart-disease": Kind(settings.HeartDiseaseSettings, _heart_disease),
+        "eicu-demo": Kind(settings.RecordsSettings, _eicu_demo),
+        "parkinsons": Kind(settings.FileOrFolderSettings, _parkinsons),
     }
 )
 

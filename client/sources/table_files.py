@@ -19,6 +19,7 @@ from client.data_settings import FileSettings
 from client.sources.translation import limits
 from shared.errors import DataError
 
+BROKEN = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 ROW = "\x00row"
 PIECE_BYTES = 32 << 20
 PIECE_ROWS = 1_000_000
@@ -81,7 +82,7 @@ def read_pieces(settings: FileSettings, columns: Sequence[str]) -> Iterator[Piec
             yield from read(path, settings, wanted)
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-        except pl.exceptions.PolarsError as error:
+        except BROKEN as error:
             raise DataError(f"{path} {_fault(error)}") from error
 
 
@@ -94,7 +95,7 @@ def column_names(settings: FileSettings) -> tuple[str, ...]:
         return tuple(_header(file, path, settings.separator))
 
 
-def _fault(error: Exception) -> str:
+def _fault(error: BaseException) -> str:
     """What is wrong with a file, without quoting any of it."""
     text = str(error).lower()
     if "utf-8" in text or "utf8" in text:
@@ -209,7 +210,7 @@ def _parquet(path: Path, _: FileSettings, wanted: list[str]) -> Iterator[Piece]:
 def _parquet_schema(path: Path) -> dict[str, pl.DataType]:
     try:
         return dict(pl.read_parquet_schema(path))
-    except pl.exceptions.PolarsError as error:
+    except BROKEN as error:
         raise DataError(f"{path} is damaged, cut short or no Parquet; write it again") from error
 
 

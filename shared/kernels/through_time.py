@@ -1,38 +1,63 @@
 """Call the compiled kernel on PyTorch's tensors; the library holds no state and the GIL is free.
 
-Legend as in :mod:`shared.cells`: T time, N rows, H hidden units, G gate rows.
+Legend: N rows, T steps, D inputs, H hidden units, G gate rows, P patients. All is batch-major.
 """
 
 import ctypes
+import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from shared.kernels import buffers
 from shared.kernels.build import load_kernel
 
 CODES = {"rnn": 0, "lstm": 1, "gru": 2}
-THREAD_PRODUCTS = (
-    20_000_000  # multiplications below which a second thread costs more than it brings
-)
+UNITS = 32  # hidden units are padded to a multiple of this, as in recurrent.c
+KINDS = {"rnn": 1, "lstm": 4, "gru": 4}  # numbers kept for each unit and step
+THREAD_PRODUCTS = 8_000_000  # multiplications below which a thread costs more than it brings
 
 
 class KernelMemoryError(MemoryError):
     """The kernel could not get its working memory."""
 
 
-@cache
-def _function(name: str, pointers: int) -> Callable[..., int] | None:
-    """The kernel's function for this CPU: cell, first, last, N, T, H, then pointers."""
-    library, status = load_kernel()
-    if library is None:
-        return None
-    function = getattr(library, f"{name}_{status.variant}")
-    function.argtypes = [ctypes.c_int, *[ctypes.c_long] * 5, *[ctypes.c_void_p] * pointers]
-    function.restype = ctypes.c_int
-    return function  # type: ignore[no-any-return]  # ctypes leaves its functions untyped
+class _Sequence(ctypes.Structure):
+    """``struct sequence`` of recurrent.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("cell", "reverse", "threads", "add_to_input_grad")),
+        *((name, ctypes.c_int64) for name in ("rows", "steps", "inputs", "hidden")),
+        *((name, ctypes.c_int64) for name in ("state_step", "grad_step")),
+        *((name, ctypes.c_void_p) for name in ("input_weights", "hidden_weights")),
+        *((name, ctypes.c_void_p) for name in ("input_bias", "hidden_bias", "x", "keep")),
+        *((name, ctypes.c_void_p) for name in ("states", "gates", "memory", "grad", "input_grad")),
+    )
+
+
+class _Patients(ctypes.Structure):
+    """``struct patients`` of recurrent.c."""
+
+    _fields_ = (
+        ("count", ctypes.c_int64),
+        ("start", ctypes.c_void_p),
+        ("rows", ctypes.c_void_p),
+    )
+
+
+@dataclass(frozen=True)
+class PatientRows:
+    """Rows arranged by patient: patient p's are ``rows_N[start_P1[p]:start_P1[p + 1]]``; int64."""
+
+    start_P1: Tensor
+    rows_N: Tensor
+
+    def __len__(self) -> int:
+        return len(self.start_P1) - 1
 
 
 def serves(tensor: Tensor) -> bool:
@@ -40,65 +65,158 @@ def serves(tensor: Tensor) -> bool:
     return (
         tensor.dtype is torch.float32
         and tensor.device.type == "cpu"
-        and _function("forward", 7) is not None
+        and load_kernel()[0] is not None
     )
 
 
-def run_forward(
-    cell: str,
-    hidden_GH: Tensor,
-    input_bias_G: Tensor,
-    hidden_bias_G: Tensor,
-    keep_TN1: Tensor | None,
-    gates_TNG: Tensor,
-    states_SNH: Tensor,
-    beside: Tensor,
-) -> None:
-    """Turn projections without bias into activated gates, in place; fill states and ``beside``."""
-    arrays = (hidden_GH, input_bias_G, hidden_bias_G, keep_TN1, gates_TNG, states_SNH, beside)
-    _run(_function("forward", 7), cell, gates_TNG, hidden_GH, arrays)
+class Direction:
+    """One direction of one layer over one batch: forward, backward, then norms and sums.
+
+    Args:
+        cell: "rnn", "lstm" or "gru".
+        weights: detached and contiguous, in torch's layout: (G, D), (G, H), (G,), (G,).
+        x_NTD: contiguous inputs.
+        keep_NT: 0 at padding, contiguous; None means that every step counts.
+        states_NTH: filled by :meth:`forward`; its last axis is contiguous, rows follow rows.
+        reverse: run from the last step to the first.
+    """
+
+    def __init__(
+        self,
+        cell: str,
+        weights: tuple[Tensor, ...],
+        x_NTD: Tensor,
+        keep_NT: Tensor | None,
+        states_NTH: Tensor,
+        *,
+        reverse: bool,
+    ) -> None:
+        rows, steps, inputs = x_NTD.shape
+        hidden = states_NTH.shape[2]
+        padded = -(-hidden // UNITS) * UNITS
+        gates = buffers.borrow(rows * steps * padded * KINDS[cell])
+        memory = buffers.borrow(rows * steps * padded) if cell == "lstm" else None
+        for array in (gates, memory):
+            if array is not None:
+                weakref.finalize(self, buffers.give_back, array).atexit = False
+        self._arrays = (weights, x_NTD, keep_NT, states_NTH, gates, memory)  # kept alive
+        products = rows * steps * len(weights[0]) * (inputs + hidden)
+        threads = min(torch.get_num_threads(), products // THREAD_PRODUCTS)
+        self._struct = _Sequence(
+            cell=CODES[cell],
+            reverse=reverse,
+            threads=max(1, threads),
+            rows=rows,
+            steps=steps,
+            inputs=inputs,
+            hidden=hidden,
+            state_step=states_NTH.stride(1),
+            input_weights=weights[0].data_ptr(),
+            hidden_weights=weights[1].data_ptr(),
+            input_bias=weights[2].data_ptr(),
+            hidden_bias=weights[3].data_ptr(),
+            x=x_NTD.data_ptr(),
+            keep=None if keep_NT is None else keep_NT.data_ptr(),
+            states=states_NTH.data_ptr(),
+            gates=gates.data_ptr(),
+            memory=None if memory is None else memory.data_ptr(),
+        )
+
+    def forward(self) -> None:
+        """Fill the states."""
+        self._call("forward")
+
+    def backward(self, grad_NTH: Tensor, input_grad_NTD: Tensor | None, *, add: bool) -> None:
+        """Find the gate gradients; write the inputs' gradient, or add to it, where it is given.
+
+        Args:
+            grad_NTH: loss gradient of every state, strided as the states are.
+            input_grad_NTD: contiguous.
+            add: add to what is there.
+        """
+        self._struct.grad = grad_NTH.data_ptr()
+        self._struct.grad_step = grad_NTH.stride(1)
+        self._struct.add_to_input_grad = add
+        if input_grad_NTD is not None:
+            self._struct.input_grad = input_grad_NTD.data_ptr()
+        self._call("backward")
+        self._struct.grad = self._struct.input_grad = None
+
+    @property
+    def gradient_size(self) -> int:
+        """Numbers that one patient's gradient takes in the kernel's own layout."""
+        size: int = _function("gradient_size")(self._struct)
+        return size
+
+    @property
+    def gram_pays(self) -> bool:
+        """Whether patients of one row are measured without writing their gradients."""
+        return bool(_function("gram_pays")(self._struct, self._struct.steps))
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        rows: int = self._struct.rows
+        return rows
+
+    def squared_norms(self, patients: PatientRows, stored: Tensor | None) -> Tensor:
+        """Return every patient's squared gradient norm (P,) in double precision.
+
+        Args:
+            patients: whose rows are whose.
+            stored: float32 (P, gradient_size) to keep the patients' gradients in, or None.
+        """
+        square_P = torch.zeros(len(patients), dtype=torch.float64)
+        pointer = None if stored is None else stored.data_ptr()
+        self._call("measure", _pointers(patients), square_P.data_ptr(), pointer)
+        return square_P
+
+    def sums(self, weight_N: Tensor | None) -> list[Tensor]:
+        """Return the sums of the rows' gradients, each times its weight; None means 1."""
+        weight = None if weight_N is None else weight_N.data_ptr()
+        return self._into_torch("sum_gradients", None, weight, None)
+
+    def stored_sums(self, patients: PatientRows, weight_P: Tensor, stored: Tensor) -> list[Tensor]:
+        """Return the same from gradients that :meth:`squared_norms` stored."""
+        found = _pointers(patients), weight_P.data_ptr(), stored.data_ptr()
+        return self._into_torch("sum_gradients", *found)
+
+    def unpacked(self, gradient: Tensor) -> list[Tensor]:
+        """Return one stored gradient in torch's layout."""
+        return self._into_torch("unpack", gradient.data_ptr())
+
+    def _into_torch(self, name: str, *arguments: Any) -> list[Tensor]:
+        results = [torch.empty_like(weight) for weight in self._arrays[0]]
+        self._call(name, *arguments, *(result.data_ptr() for result in results))
+        return results
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        if _function(name)(self._struct, *arguments):
+            raise KernelMemoryError("the recurrent kernel found no memory; use smaller batches")
 
 
-def run_backward(
-    cell: str,
-    hidden_GH: Tensor,
-    keep_TN1: Tensor | None,
-    grad_TNH: Tensor,
-    gates_TNG: Tensor,
-    states_SNH: Tensor,
-    beside: Tensor,
-    hidden_deltas_TNG: Tensor | None,
-) -> None:
-    """Turn activated gates in ``gates_TNG`` into deltas, and fill the GRU's hidden deltas."""
-    arrays = (hidden_GH, keep_TN1, grad_TNH, gates_TNG, states_SNH, beside, hidden_deltas_TNG)
-    _run(_function("backward", 7), cell, gates_TNG, hidden_GH, arrays)
+def _pointers(patients: PatientRows) -> _Patients:
+    return _Patients(len(patients), patients.start_P1.data_ptr(), patients.rows_N.data_ptr())
 
 
-def _run(
-    function: Callable[..., int] | None,
-    cell: str,
-    gates_TNG: Tensor,
-    hidden_GH: Tensor,
-    arrays: tuple[Tensor | None, ...],
-) -> None:
-    """Split the rows among threads; every row's result is the same whatever the split."""
-    assert function is not None, "asked without serves()"  # noqa: S101 - a defect, not a user's
-    for array in arrays:
-        assert array is None or array.is_contiguous(), "a strided array"  # noqa: S101 - likewise
-    steps, rows, _ = gates_TNG.shape
-    pointers = [None if array is None else array.data_ptr() for array in arrays]
+_POINTER, _SEQUENCE = ctypes.c_void_p, ctypes.POINTER(_Sequence)
+_PATIENTS = ctypes.POINTER(_Patients)
+_SIGNATURES: dict[str, tuple[Any, ...]] = {
+    "forward": (ctypes.c_int, _SEQUENCE),
+    "backward": (ctypes.c_int, _SEQUENCE),
+    "gradient_size": (ctypes.c_long, _SEQUENCE),
+    "gram_pays": (ctypes.c_int, _SEQUENCE, ctypes.c_long),
+    "measure": (ctypes.c_int, _SEQUENCE, _PATIENTS, _POINTER, _POINTER),
+    "sum_gradients": (ctypes.c_int, _SEQUENCE, _PATIENTS, *[_POINTER] * 6),
+    "unpack": (ctypes.c_int, _SEQUENCE, *[_POINTER] * 5),
+}
 
-    def work(first: int, last: int) -> int:
-        hidden = hidden_GH.shape[1]
-        return function(CODES[cell], first, last, rows, steps, hidden, *pointers)
 
-    products = steps * rows * hidden_GH.numel()
-    threads = max(1, min(torch.get_num_threads(), rows, products // THREAD_PRODUCTS))
-    if threads == 1:
-        failures = [work(0, rows)]
-    else:
-        edges = [rows * i // threads for i in range(threads + 1)]
-        with ThreadPoolExecutor(threads) as pool:
-            failures = list(pool.map(work, edges[:-1], edges[1:]))
-    if any(failures):
-        raise KernelMemoryError("the recurrent kernel found no memory; use smaller batches")
+@cache
+def _function(name: str) -> Callable[..., int]:
+    """The kernel's function for this CPU."""
+    library, status = load_kernel()
+    assert library is not None, "asked without serves()"  # noqa: S101 - a defect, not a user's
+    function = getattr(library, f"{name}_{status.variant}")
+    function.restype, *function.argtypes = _SIGNATURES[name]
+    return function  # type: ignore[no-any-return]  # ctypes leaves its functions untyped

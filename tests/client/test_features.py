@@ -77,7 +77,7 @@ def test_unusual_values_the_mean_so_far_and_the_count_so_far_are_inputs() -> Non
     assert x["HR deviance"][0] == pytest.approx([0, 1.2, 1.2, 1.2, 0.2, 0.2])
     assert x["HR mean"][0] == pytest.approx([0, 2, 2, 2, 0.5, 0.5])
     counts = np.array([0, 1, 1, 1, 2, 2])
-    assert x["HR count"][0] == pytest.approx(np.log1p(counts) / 2)
+    assert x["HR count"][0] == pytest.approx(np.log1p(counts) / 6)
 
 
 def test_static_values_last_from_the_step_they_are_known() -> None:

@@ -142,6 +142,17 @@ def test_keys_are_refused_before_a_channel_for_another_study_and_for_a_masked_ro
             site.masking.round_keys(replace(keys, round=old))
 
 
+def test_a_doubled_request_for_keys_is_answered_alike_and_another_request_with_fresh_keys(tmp_path):
+    site, request, _ = halted(5, tmp_path, Action.KEYS)
+    first = site.masking.round_keys(request)
+    assert site.masking.round_keys(request) == first
+    later = site.masking.round_keys(replace(request, round=2))
+    assert later.public != first.public
+    fewer = replace(request, channel_keys=request.channel_keys[:-1])
+    assert site.masking.round_keys(fewer).public != first.public
+    assert site.masking.round_keys(request).public != first.public
+
+
 # Beginning a round
 
 

@@ -1,15 +1,18 @@
 """What leaves about validation patients: bounded a patient, and right in sum."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 
 from client.features import PatientTensors
 from client.scoring import validation_sums
 from client.training import predict
+from server.evaluation import federated_metrics
 from shared.model import build_model
 from shared.round_contents import LARGEST_LOSS, counts_shape, metrics_sensitivity
 from shared.score_counts import metrics_from_counts
@@ -90,6 +93,40 @@ def test_the_sums_give_the_auroc_and_the_loss_of_all_patients() -> None:
     loss, patients = sums["loss"]
     assert patients == 300
     assert LARGEST_LOSS * loss / patients == pytest.approx(metrics.log_loss, rel=0.2)
+
+
+def test_the_sums_give_accuracy_and_sensitivity_of_all_patients() -> None:
+    task = {"kind": "multiclass", "outputs": 3}
+    study = small_study(task=task)
+    model = build_model(study, 3, seed=1)
+    tensors = cohort(task, 200, 2)
+    metrics = federated_metrics(validation_sums(model, tensors, study), study)
+    weight = 1 / np.bincount(tensors.patient_N)[tensors.patient_N]
+    chosen = predict(model, tensors.x_NTF, tensors.mask_NT).argmax(axis=1)
+    truth = tensors.y_N.numpy().astype(int)
+    assert metrics.accuracy == pytest.approx(accuracy_score(truth, chosen, sample_weight=weight))
+    sensitivity = recall_score(truth, chosen, average=None, sample_weight=weight)
+    assert metrics.sensitivity == pytest.approx(tuple(sensitivity))
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+def test_the_sums_give_the_mean_absolute_error_in_the_targets_unit(per_step: bool) -> None:
+    task = {"kind": "regression", "per_step": per_step, "center": 50.0, "spread": 10.0}
+    study = small_study(task=task)
+    model = build_model(study, 3, seed=1)
+    tensors = cohort(task, 100, 3)
+    shape = tuple(tensors.mask_NT.shape) if per_step else (len(tensors.y_N),)
+    y = np.random.default_rng(4).normal(50, 10, shape).astype(np.float32)
+    y[0] = np.nan
+    tensors = replace(tensors, y_N=torch.from_numpy(y))
+    metrics = federated_metrics(validation_sums(model, tensors, study), study)
+    error = np.abs(predict(model, tensors.x_NTF, tensors.mask_NT)[..., 0] - y)
+    used = ~np.isnan(y) & (tensors.mask_NT.numpy() if per_step else True)
+    patient = tensors.patient_N.numpy()
+    if per_step:
+        patient = np.broadcast_to(patient[:, None], y.shape)
+    means = [error[used & (patient == p)].mean() for p in np.unique(patient[used])]
+    assert metrics.errors == pytest.approx((np.mean(means),), rel=1e-5)
 
 
 def test_no_patient_gives_zeros_of_the_right_length() -> None:

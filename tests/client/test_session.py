@@ -1,6 +1,7 @@
 """A session answers the approved study alone, refuses in one sentence, and never quotes data."""
 
 import logging
+from datetime import datetime, time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from client.cohort import Cohort, read_cohort
 from client.journal import RoundJournal
 from client.ledger import Ledger
 from client.policy import Policy
-from client.session import Session, SiteState
+from client.session import Session, SiteState, local_now
+from client.working_hours import DAYS, WorkingHours
 from shared.errors import DataError, PolicyError
 from shared.keys import IdentityKey, Roster
 from shared.messages import (
@@ -48,18 +50,33 @@ def cohort() -> Cohort:
     return read_cohort(synthetic_hospital(0, STUDY), STUDY, site="a", split_key=bytes(32))
 
 
-def session(folder: Path, *, study: Study = STUDY, read: object = cohort) -> Session:
+def session(
+    folder: Path,
+    *,
+    study: Study = STUDY,
+    read: object = cohort,
+    policy: Policy | None = None,
+    clock: object = local_now,
+) -> Session:
     state = SiteState(
         identity=KEYS["a"],
         ledger=Ledger(folder / "ledger.sqlite", lifetime_epsilon=16.0, delta=1e-5),
         journal=RoundJournal(folder / "journal.sqlite"),
         split_key=bytes(32),
     )
-    return Session(site="a", study=study, roster=ROSTER, read=read, policy=Policy(), state=state)
+    return Session(
+        site="a",
+        study=study,
+        roster=ROSTER,
+        read=read,
+        policy=policy or Policy(),
+        state=state,
+        clock=clock,
+    )
 
 
 def channel_request(study: Study = STUDY, roster: Roster = ROSTER) -> bytes:
-    parameters = sum_parameters(study, roster, RUN)
+    parameters = sum_parameters(study, roster, RUN, site="a")
     return ChannelRequest(
         study_digest=study.digest, run_id=RUN, study_hash=parameters.study_hash
     ).to_bytes()
@@ -178,3 +195,46 @@ def test_the_cohort_is_read_once(tmp_path: Path) -> None:
     for _ in range(3):
         one.handle(Action.CHANNEL, channel_request())
     assert np.sum(reads) == 1
+
+
+NIGHTS = WorkingHours(days=frozenset(DAYS), start=time(20), end=time(6))
+
+
+@pytest.mark.parametrize("action", [Action.KEYS, Action.UPDATE, Action.CHANNEL])
+def test_no_work_begins_outside_the_hospitals_hours(tmp_path: Path, action: Action) -> None:
+    now = [datetime(2030, 1, 7, 22)]
+    site = session(tmp_path, policy=Policy(hours=NIGHTS), clock=lambda: now[0])
+    site.handle(Action.CHANNEL, channel_request())
+    now[0] = datetime(2030, 1, 8, 6)
+    body = channel_request() if action is Action.CHANNEL else EARLY[action].to_bytes()
+    reply = refusal(site.handle(action, body))
+    assert reply.code == "PolicyError"
+    assert "takes part from 20:00 to 06:00" in reply.sentence
+
+
+@pytest.mark.parametrize("action", [Action.AGREE, Action.UNMASK])
+def test_a_round_that_has_begun_is_helped_to_its_end_at_any_hour(
+    tmp_path: Path, action: Action
+) -> None:
+    now = [datetime(2030, 1, 7, 22)]
+    site = session(tmp_path, policy=Policy(hours=NIGHTS), clock=lambda: now[0])
+    site.handle(Action.CHANNEL, channel_request())
+    now[0] = datetime(2030, 1, 8, 6)
+    assert refusal(site.handle(action, EARLY[action].to_bytes())).code == "ProtocolError"
+
+
+def test_too_few_patients_are_refused_before_a_round_and_not_counted_aloud(tmp_path: Path) -> None:
+    site = session(tmp_path, policy=Policy(minimum_patients=1_000_000))
+    reply = refusal(site.handle(Action.CHANNEL, channel_request()))
+    assert "fewer patients for the study than its policy's bound of 1000000" in reply.sentence
+
+
+def test_a_lack_of_memory_is_a_refusal_that_quotes_no_shape(tmp_path: Path, caplog) -> None:
+    def read() -> Cohort:
+        raise MemoryError("Unable to allocate an array with shape (4711, 48)")
+
+    with caplog.at_level(logging.DEBUG):
+        reply = refusal(session(tmp_path, read=read).handle(Action.CHANNEL, channel_request()))
+    assert reply.code == "PolicyError"
+    assert "needs more memory" in reply.sentence
+    assert "4711" not in reply.sentence + caplog.text

@@ -1,6 +1,7 @@
 """Local training: sampling, clipping, noise, and what it equals in Opacus."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -141,6 +142,41 @@ def test_one_patient_moves_the_clipped_sum_by_at_most_the_clip_norm(
     whole = clipped_gradient_sum(model, data, study, source=stream(1))
     less = clipped_gradient_sum(model, one_patient_less(data), study, source=stream(1))
     assert np.linalg.norm(whole - less) <= clip * (1 + 1e-4)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    count=st.integers(1, 5),
+    stays=st.integers(1, 3),
+    clip=st.floats(0.05, 1.0),
+    projection=st.sampled_from([0, 3]),
+    seed=st.integers(0, 99),
+)
+def test_with_codes_the_clipped_sum_is_that_of_one_patient_at_a_time(
+    count, stays, clip, projection, seed
+):
+    study = small_study(
+        tokens={"names": ["first", "second"], "vocabulary": ["a", "b", "c"], "width": 3},
+        privacy={"clip_norm": clip},
+        training={"sampling_rate": 1.0},
+        model={"projection": projection},
+    )
+    data = patients(count, stays=stays, seed=seed)
+    codes = torch.randint(
+        0, 5, (*data.x_NTF.shape[:2], 2), generator=torch.Generator().manual_seed(seed)
+    )
+    data = replace(data, x_NTF=torch.cat([data.x_NTF, codes.float()], dim=2))
+    model = build_model(study, FEATURES + 2, seed=1)
+    expected = np.zeros(to_vector(model).size)
+    for patient in range(count):
+        rows = data.patient_N == patient
+        logits = model(data.x_NTF[rows], data.mask_NT[rows])
+        loss = model.loss_per_stay(logits, data.y[rows], data.mask_NT[rows]).sum()
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        gradient = torch.cat([g.flatten() for g in gradients]).double().numpy()
+        expected += gradient * min(1.0, clip / np.linalg.norm(gradient))
+    found = clipped_gradient_sum(model, data, study, source=stream(1))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-6)
 
 
 def test_a_patient_with_several_stays_is_one_contribution():

@@ -24,6 +24,8 @@ MESSAGES = "tests/shared/test_messages.py::"
 POINT = "tests/shared/test_fixed_point.py::"
 JOURNAL = "tests/client/test_journal.py::"
 KEYS = "tests/shared/test_keys.py::"
+SPARSE = "tests/server/test_sparse_sums.py::"
+GRAPH = "tests/shared/test_mask_graph.py::"
 NEVER = "if False:"
 
 
@@ -105,8 +107,8 @@ DEFENCES = (
     _d(
         "round keys signed",
         "client/masking.py",
-        "for member in request.participants:\n            statement",
-        "for member in ():\n            statement",
+        "for member in request.participants:\n            if",
+        "for member in ():\n            if",
         MASKING + "test_a_doctored_list_of_participants_is_refused",
     ),
     _d(
@@ -236,6 +238,34 @@ DEFENCES = (
         MASKING + "test_the_semi_honest_profile_checks_the_survivors_just_the_same",
     ),
     _d(
+        "survivors' neighbours survive",
+        "client/round_state.py",
+        "if parameters.supported(survivors) != set(survivors):",
+        NEVER,
+        SPARSE + "test_survivors_without_enough_neighbours_are_neither_signed_nor_unmasked",
+    ),
+    _d(
+        "enough of the circle takes part",
+        "client/masking.py",
+        "if len(circle) < self.parameters.sharing_threshold:",
+        NEVER,
+        SPARSE + "test_a_site_most_of_whose_circle_is_absent_does_not_mask",
+    ),
+    _d(
+        "honest survivors stay connected",
+        "shared/mask_graph.py",
+        "return surviving - second_eigenvalue(sites, degree) > collusion + _MARGIN",
+        "return True",
+        GRAPH + "test_degrees_that_do_not_surely_connect_are_refused",
+    ),
+    _d(
+        "both secrets never within reach",
+        "shared/mask_graph.py",
+        "return (degree + 1 + collusion) // 2 + 1",
+        "return (degree + 1) // 2",
+        GRAPH + "test_holders_and_colluding_sites_cannot_open_both_secrets",
+    ),
+    _d(
         "one list of survivors",
         "client/round_state.py",
         "if state.agreed not in (None, survivors):",
@@ -280,7 +310,7 @@ DEFENCES = (
     _d(
         "one secret of each site",
         "client/masking.py",
-        "dropped = sorted(state.keys.keys() - set(request.survivors))",
+        "dropped = sorted(circle & state.keys.keys() - set(request.survivors))",
         "dropped = sorted(state.seed_shares)",
         MASKING + "test_of_each_site_one_secret_is_revealed_and_never_both",
     ),
@@ -301,8 +331,8 @@ DEFENCES = (
     _d(
         "roster is closed",
         "shared/keys.py",
-        "self.position(site)][1]",
-        "self._positions.get(site, 0)][1]",
+        "        self.position(site)\n        try:",
+        "        site = site if site in self else self.names[0]\n        try:",
         BREAKS + "test_invented_peers_are_refused",
     ),
     _d(

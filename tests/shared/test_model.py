@@ -1,20 +1,30 @@
 """The study's model: shapes, determinism, padding, losses, and its books."""
 
-import itertools
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from shared.bookkeeping import Bookkeeping
 from shared.errors import MessageError
+from shared.kernels import through_time
 from shared.model import build_model
 from shared.weights import load_vector, parameter_count, to_vector
 from tests.study_text import small_study
 
 POOLINGS = ("last", "mean", "max", "attention")
 TASKS = (("binary", 1), ("multiclass", 3), ("multilabel", 4), ("regression", 2))
-FULL = {"projection": 4, "layer_norm": True, "layers": 2, "bidirectional": True, "hidden": 5}
+FULL = {
+    "projection": 4,
+    "layer_norm": True,
+    "layers": 2,
+    "bidirectional": True,
+    "hidden": 5,
+    "skip": True,
+}
 
 
 def inputs(rows: int = 5, steps: int = 6, features: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -32,27 +42,58 @@ def labels(kind: str, outputs: int, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.randint(2, (*shape, outputs), generator=generator).float()
 
 
-@pytest.mark.parametrize(
-    ("cell", "pooling"), [*itertools.product(("rnn", "lstm", "gru"), POOLINGS)]
+@settings(max_examples=120, deadline=None)
+@given(
+    cell=st.sampled_from(["rnn", "lstm", "gru"]),
+    pooling=st.sampled_from([*POOLINGS, "per step"]),
+    layers=st.integers(1, 3),
+    both=st.booleans(),
+    around=st.booleans(),
+    hidden=st.integers(1, 9),
+    lengths=st.lists(st.integers(0, 7), min_size=1, max_size=6),
+    patient=st.lists(st.integers(0, 3), min_size=6, max_size=6),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    kernel=st.booleans(),
+    clip=st.floats(0.01, 1),
+    seed=st.integers(0, 1000),
 )
-def test_books_of_the_whole_model_equal_one_patient_at_a_time(cell, pooling):
-    model = build_model(small_study(model={"cell": cell, "pooling": pooling, **FULL}), 3, seed=1)
-    x, mask = inputs()
-    y, patient_N = torch.tensor([0.0, 1, 1, 0, 1]), torch.tensor([0, 1, 1, 2, 0])
-    parameters = list(model.parameters())
-    expected = torch.zeros(3, parameter_count(model))
-    for n in range(5):
+def test_clipped_sums_of_the_whole_model_equal_one_sample_at_a_time(
+    cell, pooling, layers, both, around, hidden, lengths, patient, dtype, kernel, clip, seed
+):
+    """The reference runs one stay at a time, in double precision and plain PyTorch."""
+    settings_of_model = {"cell": cell, "layers": layers, "bidirectional": both, "hidden": hidden}
+    if around:
+        settings_of_model |= {"projection": 4, "layer_norm": True}
+    if pooling != "per step":
+        settings_of_model["pooling"] = pooling
+    study = small_study(model=settings_of_model, task={"per_step": pooling == "per step"})
+    model = build_model(study, 3, seed).to(dtype)
+    generator = torch.Generator().manual_seed(seed)
+    rows, steps = len(lengths), max(1, *lengths, 1)
+    x = torch.randn(rows, steps, 3, generator=generator, dtype=dtype)
+    y = torch.randint(2, (rows, steps) if pooling == "per step" else (rows,), generator=generator)
+    mask = torch.arange(steps)[None, :] < torch.tensor(lengths)[:, None]
+    patient_N = torch.tensor(patient[:rows])
+    exact = build_model(study, 3, seed).double()
+    expected = torch.zeros(4, parameter_count(model), dtype=torch.float64)
+    for n in range(rows):
         row = slice(n, n + 1)
-        loss = model.loss_per_stay(model(x[row], mask[row]), y[row], mask[row]).sum()
-        parts = torch.autograd.grad(loss, parameters)
+        logits = exact(x[row].double(), mask[row])
+        loss = exact.loss_per_stay(logits, y[row].double(), mask[row]).sum()
+        parts = torch.autograd.grad(loss, list(exact.parameters()))
         expected[patient_N[n]] += torch.cat([part.flatten() for part in parts])
-    books = Bookkeeping()
-    model.loss_per_stay(model(x, mask, books=books), y, mask).sum().backward()
-    sums, norms = books.clipped_sums(parameters, patient_N, 3, 0.05)
-    torch.testing.assert_close(norms, expected.norm(dim=1), rtol=1e-5, atol=1e-7)
-    clipped = expected * (0.05 / expected.norm(dim=1, keepdim=True).clamp(min=0.05))
-    flat = torch.cat([part.flatten() for part in sums])
-    torch.testing.assert_close(flat, clipped.sum(0), rtol=1e-4, atol=1e-7)
+    books, serves = Bookkeeping(), through_time.serves
+    with mock.patch.object(through_time, "serves", serves if kernel else lambda _: False):
+        model.loss_per_stay(model(x, mask, books=books), y.to(dtype), mask).sum().backward()
+    sums, norms = books.clipped_sums(model.parameters(), patient_N, 4, clip)
+    tolerance = 1e-5 if dtype is torch.float32 else 1e-12
+    exact_norms = expected.norm(dim=1)
+    assert torch.all((norms.double() - exact_norms).abs() <= tolerance * exact_norms + 1e-9)
+    clipped = expected * (clip / exact_norms.clamp(min=clip)).unsqueeze(1)
+    # Relative to what is added up: sums of opposite gradients may cancel.
+    scale = clipped.norm(dim=1).sum().clamp(min=1e-6)
+    flat = torch.cat([part.flatten() for part in sums]).double()
+    assert (flat - clipped.sum(0)).norm() <= tolerance * scale
 
 
 @pytest.mark.parametrize(("kind", "outputs"), TASKS)
@@ -106,6 +147,65 @@ def test_a_stay_without_any_valid_step_has_finite_logits_and_gradients(pooling):
         torch.isfinite(part).all()
         for part in torch.autograd.grad(logits.sum(), model.parameters(), materialize_grads=True)
     )
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+def test_books_with_a_skip_equal_ordinary_gradients(per_step):
+    study = small_study(model={"skip": True}, task={"per_step": per_step})
+    model, (x, mask) = build_model(study, 3, seed=1), inputs()
+    y = labels("binary", 1, (5, 6) if per_step else (5,))
+    parameters = list(model.parameters())
+    expected = torch.autograd.grad(model.loss_per_stay(model(x, mask), y, mask).sum(), parameters)
+    books = Bookkeeping()
+    model.loss_per_stay(model(x, mask, books=books), y, mask).sum().backward()
+    sums, _ = books.clipped_sums(parameters, torch.arange(5), 5, 1e6)
+    for one, other in zip(sums, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_the_skip_starts_at_nothing_and_reads_the_last_valid_step_at_one_length():
+    x, mask = inputs()
+    plain, model = (build_model(small_study(model={"skip": s}), 3, seed=1) for s in (False, True))
+    before = plain(x, mask)
+    torch.testing.assert_close(model(x, mask), before)
+    with torch.no_grad():
+        model.skip.weight.fill_(2.0)
+    last = torch.stack([row[valid][-1] for row, valid in zip(x, mask, strict=True)])
+    scaled = last * (3**0.5 / last.norm(dim=1, keepdim=True).clamp(min=1))
+    torch.testing.assert_close(model(x, mask), before + 2 * scaled.sum(1, keepdim=True))
+    assert torch.all(scaled.norm(dim=1) <= 3**0.5 + 1e-6)
+
+
+def test_the_skip_of_a_per_step_task_reads_every_valid_step():
+    study = small_study(model={"skip": True}, task={"per_step": True})
+    model, (x, mask) = build_model(study, 3, seed=1), inputs()
+    before = model(x, mask)
+    with torch.no_grad():
+        model.skip.weight.fill_(2.0)
+    scaled = x * (3**0.5 / x.norm(dim=2, keepdim=True).clamp(min=1))
+    moved = (model(x, mask) - before).squeeze(2)
+    torch.testing.assert_close(moved, 2 * scaled.sum(2) * mask)
+
+
+def test_the_skip_never_reads_the_number_of_a_code():
+    study = small_study(
+        model={"skip": True},
+        tokens={"names": ["drug"], "vocabulary": ["a", "b", "c"], "width": 2},
+    )
+    model, (x, mask) = build_model(study, 4, seed=1), inputs(features=4)
+    x[..., 3] = torch.tensor([0, 1, 2, 3, 1, 2])
+    before = model(x, mask)
+    with torch.no_grad():
+        model.skip.weight.fill_(2.0)
+    last = torch.stack([row[valid][-1, :3] for row, valid in zip(x, mask, strict=True)])
+    scaled = last * (3**0.5 / last.norm(dim=1, keepdim=True).clamp(min=1))
+    torch.testing.assert_close(model(x, mask), before + 2 * scaled.sum(1, keepdim=True))
+
+
+def test_a_model_starts_near_the_prevalence_its_study_states():
+    model = build_model(small_study(task={"prevalence": 0.1}, model={"skip": True}), 3, seed=1)
+    blank = torch.zeros(1, 2, 3), torch.zeros(1, 2, dtype=torch.bool)
+    assert model.scores(model(*blank)).item() == pytest.approx(0.1)
 
 
 def test_attention_weights_are_a_distribution_over_valid_steps():

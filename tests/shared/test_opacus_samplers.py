@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from opacus import GradSampleModule
+from opacus import GradSampleModule, PrivacyEngine
 from opacus.optimizers import DPOptimizer
 from opacus.utils.batch_memory_manager import BatchMemoryManager
 
@@ -87,3 +87,32 @@ def test_virtual_batches_add_up_to_the_whole_batch():
                 optimizer.step()
         results.append(torch.cat([p.detach().flatten() for p in module.parameters()]))
     torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-6)
+
+
+def test_the_privacy_engine_trains_our_layers_and_its_accountant_counts_the_steps():
+    register()
+    token, mask = batch()
+    data = torch.utils.data.TensorDataset(token, mask)
+    network = Network(GRU)
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    engine = PrivacyEngine(accountant="rdp")
+    module, optimizer, loader = engine.make_private(
+        module=network,
+        optimizer=torch.optim.SGD(network.parameters(), lr=0.1),
+        data_loader=torch.utils.data.DataLoader(data, batch_size=3),
+        noise_multiplier=1.0,
+        max_grad_norm=1.0,
+        loss_reduction="sum",
+    )
+    steps = 0
+    empty = (token[:0], mask[:0])
+    for parts in (loader, loader, [empty]):
+        for part_token, part_mask in parts:  # Poisson samples; empty ones are legal
+            optimizer.zero_grad()
+            module(part_token, part_mask).square().sum().backward()
+            optimizer.step()
+            steps += 1
+    assert [entry[2] for entry in engine.accountant.history] == [steps]
+    assert engine.get_epsilon(1e-5) > 0
+    changed = zip(before, network.parameters(), strict=True)
+    assert all(not torch.equal(old, new) for old, new in changed)

@@ -26,11 +26,14 @@ PLAIN = small_study(privacy={"mode": "none"})
     purpose=st.sampled_from(Purpose),
     evaluate=st.booleans(),
     normalisation=st.binary(max_size=100),
+    head=st.binary(max_size=512),
 )
 def test_a_configuration_comes_back_from_its_bytes(
-    purpose: Purpose, evaluate: bool, normalisation: bytes
+    purpose: Purpose, evaluate: bool, normalisation: bytes, head: bytes
 ) -> None:
-    asked = RoundConfiguration(purpose=purpose, evaluate=evaluate, normalisation=normalisation)
+    asked = RoundConfiguration(
+        purpose=purpose, evaluate=evaluate, normalisation=normalisation, audit_head=head
+    )
     assert RoundConfiguration.from_bytes(asked.to_bytes()) == asked
 
 
@@ -41,6 +44,12 @@ def test_bytes_that_are_no_configuration_are_refused(data: bytes) -> None:
     except MessageError:
         return
     assert RoundConfiguration.from_bytes(asked.to_bytes()) == asked
+
+
+def test_an_audit_head_beyond_its_bound_is_refused() -> None:
+    asked = RoundConfiguration(purpose=Purpose.TRAINING, audit_head=bytes(513))
+    with pytest.raises(MessageError, match="not of this version"):
+        RoundConfiguration.from_bytes(asked.to_bytes())
 
 
 def test_an_oversized_configuration_is_refused_before_it_is_parsed() -> None:
@@ -71,7 +80,11 @@ def test_each_purpose_has_its_own_segments() -> None:
     assert names(Purpose.EVALUATION) == ["loss", "scores"]
     regression = small_study(task={"kind": "regression"})
     asked = RoundConfiguration(purpose=Purpose.EVALUATION)
-    assert [s.name for s in vector_spec(regression, asked, parameters=9).segments] == ["loss"]
+    found = vector_spec(regression, asked, parameters=9).segments
+    assert [(s.name, s.length) for s in found] == [("loss", 2), ("hits", 2)]
+    classes = small_study(task={"kind": "multiclass", "outputs": 3})
+    found = vector_spec(classes, asked, parameters=9).segments
+    assert [(s.name, s.length) for s in found] == [("loss", 2), ("scores", 120), ("hits", 9)]
 
 
 def test_noise_fits_its_segment_and_there_is_none_without_privacy() -> None:

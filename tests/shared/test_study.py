@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.declaration import LARGEST_BYTES
 from shared.errors import StudyError
-from shared.study import LARGEST_STUDY_BYTES, Study, load_study, parse_study, with_changes
+from shared.study import Study, load_study, parse_study, with_changes
 
 STUDIES = Path(__file__).parents[2] / "studies"
 TEXT = """
@@ -49,7 +50,7 @@ def test_digest_changes_with_the_order_of_variables_because_inputs_do() -> None:
 
 def test_digest_is_pinned_so_that_sites_of_this_version_agree() -> None:
     assert study().digest.hex() == (
-        "ed4a14a8d7f795333a27810caf7f2d02d0a1bb1d07badb729e4fd3145ddca6c4"
+        "b483037c20e4d0a16c5d77e75ff4a6d2f948aa4249dab413b85f631e06337f3f"
     )
 
 
@@ -70,6 +71,7 @@ def test_digest_is_pinned_so_that_sites_of_this_version_agree() -> None:
         ('[task]\nkind = "multiclass"\n', "outputs 1 must be at least 2"),
         ('[task]\nkind = "binary"\noutputs = 3\n', "outputs 3 must be 1 for a binary task"),
         ('[privacy]\nmode = "distributed"\n', "local_steps 10 must be 1"),
+        ('[task]\nkind = "regression"\nprevalence = 0.1\n', "prevalence is for a binary task"),
         (
             'RR = { unit = "x", low = 5, high = 3, center = 4, spread = 1 }\n',
             "[variables.RR] low 5 must be below high 3",
@@ -123,7 +125,7 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    (tmp_path / "x.toml").write_bytes(b"#" * (LARGEST_STUDY_BYTES + 1))
+    (tmp_path / "x.toml").write_bytes(b"#" * (LARGEST_BYTES + 1))
     with pytest.raises(StudyError, match="is above the bound of 1048576"):
         load_study(tmp_path / "x.toml")
 
@@ -163,3 +165,40 @@ def test_the_default_threshold_keeps_the_rules_of_the_protocol(
 def test_a_study_cannot_be_changed_in_place() -> None:
     with pytest.raises(ValueError, match="frozen"):
         study().rounds = 4  # type: ignore[misc]
+
+
+def grouped(sites: int, **aggregation: object) -> Study:
+    names = ", ".join(f'"s{i:03d}"' for i in range(sites))
+    lines = "\n".join(f"{key} = {value}" for key, value in aggregation.items())
+    text = TEXT.replace('sites = ["a", "b", "c", "d"]', f"sites = [{names}]")
+    return parse_study(f"{text}\n[aggregation]\n{lines}\n")
+
+
+def test_groups_are_consecutive_and_the_bounds_are_a_groups() -> None:
+    made = grouped(12, groups=3)
+    assert made.groups == tuple(tuple(f"s{i:03d}" for i in range(g, g + 4)) for g in (0, 4, 8))
+    assert (made.group_size, made.threshold, made.minimum_sites) == (4, 3, 3)
+    assert made.dropouts_tolerated == 1
+    assert made.degree == 3
+
+
+@pytest.mark.parametrize("groups", [2, 5, 7])
+def test_groups_that_are_uneven_or_two_are_refused(groups: int) -> None:
+    with pytest.raises(StudyError, match=f"groups {groups} must be 1, or at least 3 and divide"):
+        grouped(12, groups=groups)
+
+
+def test_groups_too_small_for_a_sum_are_refused() -> None:
+    with pytest.raises(StudyError, match="each group of sites has 2, below minimum_sites 3"):
+        grouped(12, groups=6)
+
+
+def test_everyone_is_a_neighbour_up_to_two_hundred_sites_and_a_few_are_beyond() -> None:
+    assert grouped(200).degree == 199
+    assert grouped(201).degree == 58
+    assert grouped(201, neighbours=64).degree == 64
+
+
+def test_a_graph_that_is_not_safe_is_refused_when_the_study_is_read() -> None:
+    with pytest.raises(StudyError, match="neighbours: 10 neighbours among 201 sites of which 1"):
+        grouped(201, neighbours=10)

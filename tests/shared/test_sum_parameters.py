@@ -61,14 +61,43 @@ def test_the_hash_depends_on_every_parameter():
                 {"threshold": 6},
                 {"minimum_sites": 8},
                 {"collusion": 0},
+                {"degree": 4},
                 {"profile": "semi-honest"},
                 {"max_weight": 9},
             )
         ),
     }
-    assert len(hashes) == 10
+    assert len(hashes) == 11
     assert parameters(9).study_hash == base.study_hash
 
 
 def test_shares_are_taken_at_the_place_in_the_roster_from_one():
     assert [parameters(4).point(site) for site in parameters(4).roster] == [1, 2, 3, 4]
+
+
+def test_in_the_complete_graph_everyone_is_in_everyones_circle():
+    agreed = parameters(5)
+    assert agreed.complete
+    assert agreed.sharing_threshold == agreed.threshold
+    assert all(agreed.circle(site) == set(agreed.roster) for site in agreed.roster)
+    assert agreed.supported(["site-003", "site-001"]) == {"site-001", "site-003"}
+
+
+def test_in_a_sparse_graph_circles_are_neighbourhoods_and_mutual():
+    agreed = parameters(9, degree=6)
+    assert not agreed.complete
+    assert agreed.sharing_threshold == 5
+    for site in agreed.roster:
+        assert len(agreed.circle(site)) == 7
+        assert site in agreed.circle(site)
+        assert all(site in agreed.circle(peer) for peer in agreed.circle(site))
+
+
+def test_sites_left_without_support_take_others_with_them():
+    agreed = parameters(9, degree=6)
+    lonely = agreed.roster.names[0]
+    rest = set(agreed.roster) - set(sorted(agreed.circle(lonely) - {lonely})[:3])
+    supported = agreed.supported(rest)
+    assert lonely not in supported
+    assert all(len(agreed.circle(site) & supported) >= 5 for site in supported)
+    assert agreed.supported(agreed.roster.names) == set(agreed.roster)

@@ -172,6 +172,28 @@ def test_compare_puts_every_setting_in_one_table(
             assert f"{record['test']['auroc'][bound]:.3f}" in result.stdout
 
 
+def test_compare_with_seeds_prints_means_of_both_modes_at_80_columns(
+    run, study: Path, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ("--data", data, "--out", out, "--epsilon", "8", "--seeds", "2", "--seed", "5")
+    modes = ("--mode", "distributed", "--mode", "site")
+    result = run("simulations", "compare", study, *arguments, *modes)
+    assert result.returncode == 0, result.stderr
+    summary = json.loads((out / "seeds.json").read_text())
+    assert summary["seeds"] == [5, 6]
+    assert {path.name for path in out.iterdir()} == {"seed-5", "seed-6", "seeds.json"}
+    private = [s["mode"] for s in summary["settings"].values() if s["epsilon"] is not None]
+    assert sorted(private) == ["distributed", "site"]
+    for setting in summary["settings"].values():  # nothing is cut off at 80 columns
+        figure = setting["test"]["auroc"]
+        assert f"{figure['low']:.3f}-{figure['high']:.3f}" in result.stdout
+        assert " ".join(f"{value:.3f}".lstrip("0") for value in figure["by_seed"]) in result.stdout
+        assert f"{100 * setting['kept']:.1f} %" in result.stdout
+    again = run("simulations", "compare", study, "--data", data, "--out", out, "--mode", "none")
+    assert again.returncode != 0
+
+
 def test_a_missing_data_folder_is_named(run, study: Path, tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     result = run("simulations", "run", study, "--data", nowhere, "--out", tmp_path / "out")
@@ -266,7 +288,7 @@ def test_a_site_reads_the_study_and_its_own_data_before_it_approves(
     check = run("client", "check", study, "--data", data, "--where", "ICUType=2", "--json")
     report = json.loads(check.stdout)
     assert (report["patients"], report["outcome_patients"][1]) == (12, 4)
-    assert "--where ICUType: must be NAME=NUMBER" in refused(
+    assert "--where ICUType: must be NAME=VALUE" in refused(
         run("client", "check", study, "--data", data, "--where", "ICUType")
     )
 
@@ -293,8 +315,14 @@ def test_the_ledger_of_a_run_can_be_read(run, study: Path, data: Path, tmp_path:
 
 
 def test_plan_shows_the_cost_before_anything_is_spent(run, study: Path) -> None:
-    rows = json.loads(run("simulations", "plan", study, "--patients", "500", "--json").stdout)
-    assert {row["epsilon"] for row in rows} == {8.0, 3.0, 1.0}
+    told = json.loads(run("simulations", "plan", study, "--patients", "500", "--json").stdout)
+    assert {row["epsilon"] for row in told["choices"]} == {8.0, 3.0, 1.0}
+    assert told["secure_sum"]["neighbours"] == told["secure_sum"]["sites"] - 1
+    priced = run("simulations", "plan", study, "--noise", "2").stdout
+    assert "Noise multiplier 2 for 2 rounds costs epsilon" in priced
+    assert "must be finite and above 0" in refused(
+        run("simulations", "plan", study, "--noise", "0")
+    )
     shown = run("simulations", "plan", study, "--epsilon", "2")
     assert "Nothing was spent" in " ".join(shown.stdout.split())
 

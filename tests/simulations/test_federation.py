@@ -266,7 +266,7 @@ def test_a_finished_run_is_shown_again_and_not_trained_again(
     first, records = train(study, test_cohort, tmp_path)
     again, shown = train(study, test_cohort, tmp_path)
     assert shown == records
-    assert np.array_equal(first.risks_N, again.risks_N)
+    assert np.array_equal(first.scores, again.scores)
 
 
 def test_a_folder_of_another_study_is_refused(
@@ -286,3 +286,21 @@ def test_site_folders_and_keys_are_readable_by_their_owner_only(
         assert folder.stat().st_mode & 0o777 == 0o700
         for file in folder.iterdir():
             assert file.stat().st_mode & 0o077 == 0, file.name
+
+
+def test_groups_of_sites_train_by_their_median_and_one_group_may_fail(
+    test_cohort: HeldOut, tmp_path: Path
+) -> None:
+    text = TEXT.replace(
+        'sites = ["north", "east", "south", "west"]',
+        "sites = [" + ", ".join(f'"hospital-{i}"' for i in range(1, 10)) + "]",
+    ).replace("[aggregation]", "[aggregation]\ngroups = 3\ntolerated_collusion = 0")
+    grouped = parse_study(text)
+    lost = Fault(
+        site="hospital-5", message_type="query.update", occurrence=2, kind=FaultKind.LOSE_REPLY
+    )
+    finished, records = train(grouped, test_cohort, tmp_path, faults=(lost,))
+    assert [len(record["sites"]) for record in records] == [9, 9, 6, 9, 9]
+    assert set(records[2]["refusals"]) == {"hospital-4", "hospital-5", "hospital-6"}
+    assert finished.state.finished
+    assert np.isfinite(finished.state.server.weights_D).all()

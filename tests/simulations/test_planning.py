@@ -3,12 +3,13 @@
 import pytest
 
 from shared.distributed import noise_share
+from shared.errors import PrivacyError
 from shared.model import build_model
 from shared.privacy import plan
 from shared.study import Study, parse_study, with_changes
 from shared.variables import feature_names
 from shared.weights import parameter_count
-from simulations.planning import choices
+from simulations.planning import choices, cost_of_noise, noise_carried, sum_plan
 
 STUDY = parse_study("""
 name = "planned"
@@ -61,3 +62,47 @@ def test_less_epsilon_and_more_rounds_cost_more_noise_and_more_patients_less() -
 def test_a_study_without_privacy_is_planned_as_if_it_had_it() -> None:
     plain = with_changes(STUDY, privacy={"mode": "none"})
     assert choices(plain, patients=500, epsilons=(2.0,))[0].epsilon == 2.0
+
+
+def test_the_plan_of_a_large_study_tells_its_neighbours_and_how_often_rounds_are_void() -> None:
+    names = tuple(f"s{i}" for i in range(250))
+    large = sum_plan(with_changes(STUDY, study={"sites": names}, privacy={"mode": "none"}))
+    assert large.neighbours == 62
+    assert large.sharing_threshold == 33
+    assert list(large.void_probability) == [13, 25, 50, 75]
+    assert large.void_probability[13] < large.void_probability[50] < 1e-6
+    small = sum_plan(STUDY)
+    assert small.neighbours == 3
+    assert small.void_probability == {}
+
+
+def test_a_fixed_noise_costs_what_the_plan_would_have_spent_on_it() -> None:
+    costs = plan(STUDY)
+    assert costs is not None
+    spent = cost_of_noise(STUDY, costs.training_round.noise_multiplier)
+    assert spent[20] == costs.epsilon
+    assert list(spent) == [10, 20, 40]
+    assert spent[10] < spent[20] < spent[40]
+    assert cost_of_noise(STUDY, 1.0)[20] > cost_of_noise(STUDY, 2.0)[20]
+    assert cost_of_noise(with_changes(STUDY, privacy={"mode": "none"}), 2.0)[20] > 0
+    with pytest.raises(PrivacyError, match="noise_multiplier -1"):
+        cost_of_noise(STUDY, -1.0)
+
+
+def test_tolerating_a_dropout_is_paid_in_noise_that_all_sites_carry() -> None:
+    shared = with_changes(STUDY, privacy={"mode": "distributed"})
+    assert noise_carried(STUDY) == 1.0
+    assert noise_carried(shared) == 2.0
+    assert noise_carried(with_changes(shared, aggregation={"minimum_sites": 4})) == pytest.approx(
+        4 / 3
+    )
+
+
+def test_a_median_of_groups_is_noisier_than_a_mean() -> None:
+    sites = tuple("abcdefghi")
+    study = with_changes(STUDY, study={"sites": sites}, privacy={"mode": "distributed"})
+    grouped = with_changes(study, aggregation={"groups": 3})
+    whole = choices(study, patients=500, epsilons=(8.0,))[0]
+    median = choices(grouped, patients=500, epsilons=(8.0,))[0]
+    assert median.noise_multiplier == whole.noise_multiplier
+    assert median.step_noise > whole.step_noise * 1.25

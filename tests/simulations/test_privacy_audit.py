@@ -6,14 +6,10 @@ import numpy as np
 import pytest
 
 from shared.errors import SettingsError
+from shared.masks import Keystream
 from shared.privacy import PrivacyEvent, epsilon_spent
-from simulations.privacy_audit import (
-    Training,
-    audit_study,
-    audit_training,
-    epsilon_lower_bound,
-    honest_training,
-)
+from simulations.canary import Training, canary_statistic, honest_training
+from simulations.privacy_audit import audit_study, audit_training, epsilon_lower_bound
 from tests.study_text import small_study
 
 RUNS = 600
@@ -25,6 +21,16 @@ def study(rate: float = 0.3, **privacy: object):
         model={"hidden": 4},
         training={"local_steps": 3, "sampling_rate": rate},
         privacy={"epsilon": 1.0, **privacy},
+    )
+
+
+def in_mode(mode: str):
+    steps = 1 if mode == "distributed" else 3
+    return small_study(
+        rounds=4,
+        model={"hidden": 4},
+        training={"local_steps": steps, "sampling_rate": 0.3},
+        privacy={"epsilon": 1.0, "mode": mode},
     )
 
 
@@ -64,10 +70,24 @@ def test_studies_without_privacy_and_too_few_runs_are_refused():
 
 
 @pytest.mark.slow
-def test_the_honest_training_is_not_refuted():
-    found = audit_study(study(), runs=RUNS)
+@pytest.mark.parametrize("mode", ["site", "distributed"])
+def test_the_honest_training_is_not_refuted(mode):
+    found = audit_study(in_mode(mode), runs=RUNS)
     assert not found.refuted
     assert 0 <= found.epsilon_low <= found.claimed <= 1.0
+
+
+@pytest.mark.parametrize("mode", ["site", "distributed"])
+def test_the_canarys_score_is_as_far_from_nobodys_as_the_noise_allows(mode):
+    """Statistics shift by one clip norm; training by one for each step the canary is drawn in."""
+    honest, _ = honest_training(in_mode(mode))
+    quiet = replace(
+        honest, noise_multiplier=1e-4, statistics_multiplier=1e-4, sampling_rate=1.0, rounds=2
+    )
+    statistic = canary_statistic(quiet)
+    seen, unseen = (statistic(present, Keystream(bytes(32))) for present in (True, False))
+    steps = 2 * in_mode(mode).training.local_steps
+    assert (seen - unseen) * 1e-8 == pytest.approx(1 + steps, rel=0.02)
 
 
 def no_noise(honest: Training) -> Training:
@@ -84,10 +104,18 @@ def noise_for_the_mean(honest: Training) -> Training:
     return replace(honest, noise_multiplier=honest.noise_multiplier / honest.patients)
 
 
+def statistics_uncharged(honest: Training) -> Training:
+    """The normalisation statistics leave as they are, since nothing is charged for them."""
+    return replace(honest, statistics_multiplier=1e-6)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("broken", [no_noise, clipped_per_stay, noise_for_the_mean])
-def test_broken_trainings_are_refuted(broken):
-    honest, claimed = honest_training(study())
+@pytest.mark.parametrize("mode", ["site", "distributed"])
+@pytest.mark.parametrize(
+    "broken", [no_noise, clipped_per_stay, noise_for_the_mean, statistics_uncharged]
+)
+def test_broken_trainings_are_refuted(broken, mode):
+    honest, claimed = honest_training(in_mode(mode))
     assert audit_training(broken(honest), claimed=claimed, runs=RUNS).refuted
 
 

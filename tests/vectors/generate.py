@@ -220,6 +220,13 @@ def digest(label, *parts):
     return hashlib.sha256(encode(label, *parts)).digest()
 
 
+def distances(sites, degree):
+    """Between neighbours on the ring of a sparse graph, either way."""
+    nearer_half = [distance for distance in range(1, sites) if 2 * distance < sites]
+    nearer_half.sort(key=lambda distance: digest("distance", sites, distance))
+    return sorted(nearer_half[: degree // 2])
+
+
 PRIME = 2**256 + 297
 
 
@@ -350,7 +357,7 @@ class Site:
 def whole_round():
     sites = {name: Site(name) for name in SITES}
     members = flat([[name, ed25519_public(sites[name].identity)] for name in SITES])
-    numbers = (THRESHOLD, MINIMUM, COLLUSION, "malicious", MAX_WEIGHT)
+    numbers = (THRESHOLD, MINIMUM, COLLUSION, len(SITES) - 1, "malicious", MAX_WEIGHT)
     study_hash = digest("study", STUDY_DIGEST, RUN_ID, *numbers, *members)
     out = {"study_hash": study_hash, "messages": {}}
     sent = out["messages"]
@@ -415,7 +422,7 @@ def mask(site, plain, keys, context, study_hash, publics):
     sealed = site.seal("mask", study_hash, ROUND, context, shares, publics)
     head = [site.name, ROUND, context, pack(masked, BITS), commitment]
     return {
-        "fields": [*head, pairs(commitments), pairs(sealed)],
+        "fields": [*head, pairs(commitments), pairs(sealed), b""],
         "shares": shares,
         "sealed": sealed,
     }
@@ -455,6 +462,10 @@ def pieces():
             "threshold": 3,
             "shares": {str(x): s for x, s in shamir(seed, 3, [1, 2, 5, 200], entropy).items()},
         },
+        "distances": [
+            {"sites": n, "degree": k, "distances": distances(n, k)}
+            for n, k in ((9, 6), (12, 6), (201, 58))
+        ],
         "pair_seed": hkdf(seed, bytes(32), encode("pair", "low", "high")),
     }
 

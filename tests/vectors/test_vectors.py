@@ -11,6 +11,7 @@ from server.secure_sum import SecureSum
 from shared import transcript
 from shared.fixed_point import Segment, VectorSpec
 from shared.keys import IdentityKey, Roster, pair_seed
+from shared.mask_graph import distances
 from shared.masks import Keystream
 from shared.messages import Action
 from shared.packing import pack, unpack
@@ -56,6 +57,11 @@ def test_packing_matches(bits):
     ]
 
 
+def test_the_sparse_graph_matches():
+    for told in PIECES["distances"]:
+        assert list(distances(told["sites"], told["degree"])) == told["distances"]
+
+
 def test_secret_sharing_matches():
     told = PIECES["shamir"]
     secret = bytes.fromhex(told["secret"])
@@ -88,6 +94,7 @@ def federation(tmp_path):
         threshold=GENERATOR["THRESHOLD"],
         minimum_sites=GENERATOR["MINIMUM"],
         collusion=GENERATOR["COLLUSION"],
+        degree=len(SITES) - 1,
         profile="malicious",
         max_weight=GENERATOR["MAX_WEIGHT"],
     )

@@ -83,7 +83,9 @@ def test_only_stays_of_the_wanted_unit_are_read(folder: Path) -> None:
 
 def test_unknown_outcomes_are_left_out_and_counted(folder: Path) -> None:
     (folder / "set-a" / "3.txt").write_text(RECORD.format(id=3, icu=1))
-    study = with_changes(STUDY, data={"label": "Length_of_stay"}, task={"kind": "regression"})
+    study = with_changes(
+        STUDY, data={"label": "Length_of_stay"}, task={"kind": "regression", "prevalence": None}
+    )
     source = PhysioNet2012(folder)
     assert [p.stays[0].label for p in read(source, study)] == [5, 8]
     assert source.report.unlabelled == 1

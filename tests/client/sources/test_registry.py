@@ -48,7 +48,7 @@ def test_an_absolute_path_stays_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ('source = "physionet2021"', "did you mean 'physionet2012'"),
+        ('source = "physionet-2012"', "did you mean 'physionet2012'"),
         ('path = "x"', "source is missing"),
         ('source = "physionet2012"', r"\[data\] path is missing; add it"),
         ('source = "physionet2012"\npath = "x"\npat = "y"', "did you mean 'path'"),

@@ -1,0 +1,1 @@
+"""Other systems, measured beside ours and never part of the product."""

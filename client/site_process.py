@@ -1,0 +1,79 @@
+"""The long-lived process of a site: everything is imported once, then messages are answered."""
+
+import logging
+import signal
+import threading
+from types import FrameType
+
+from client.app import make_client_app
+from client.approvals import Approval
+from client.cohort import Cohort, read_cohort
+from client.desk import Desk
+from client.limits import apply_limits
+from client.meter import Meter
+from client.policy_file import FILE_NAME as POLICY_FILE
+from client.round_audit import RoundAudit
+from client.session import Session
+from client.settings import FILE_NAME as SETTINGS_FILE
+from client.site_audit import open_audit
+from client.site_folder import SiteFolder
+from client.site_line import approvals_of, connect
+from client.supernode import Liveness, SiteNode
+from shared.audit_configuration import note_configuration
+
+CONFIGURATION = (SETTINGS_FILE, POLICY_FILE)
+
+log = logging.getLogger(__name__)
+
+
+def run_site(folder: SiteFolder) -> None:
+    """Answer for this site until the process is told to end.
+
+    Raises:
+        SettingsError: not enrolled, or another process answers for this site.
+        AuditError: the audit log cannot be written or does not verify.
+    """
+    policy = folder.policy()
+    apply_limits(policy)
+    enrolment = folder.enrolment()
+    stop = threading.Event()
+    _stop_on_signals(stop)
+    with folder.hold(), connect(folder) as connection:
+        audit = open_audit(folder)
+        note_configuration(audit, folder.path, CONFIGURATION)
+        state = folder.state(policy, RoundAudit(audit, enrolment.coordinator))
+
+        def read(approval: Approval) -> Cohort:
+            source = folder.settings().open_source(folder.path, approval.study)
+            return read_cohort(
+                source, approval.study, site=enrolment.site, split_key=state.split_key
+            )
+
+        def open_session(approval: Approval) -> Session:
+            return Session(
+                site=enrolment.site,
+                study=approval.study,
+                roster=approval.roster,
+                read=lambda: read(approval),
+                policy=policy,
+                state=state,
+            )
+
+        desk = Desk(enrolment.site, approvals_of(folder), open_session, audit)
+        node = SiteNode(
+            connection,
+            int.from_bytes(enrolment.node_id, "big"),
+            make_client_app(Meter(desk, folder.path, state.ledger)),
+            stop=stop,
+            liveness=Liveness(),
+        )
+        log.info("site %s is ready", enrolment.site)
+        node.run()
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    def ask_to_stop(_: int, __: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, ask_to_stop)
+    signal.signal(signal.SIGINT, ask_to_stop)

@@ -1,0 +1,138 @@
+"""Commands for operating a coordinator: ``status``, ``audit``, ``backup``, ``restore``."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from server.coordinator_audit import OWNER
+from server.coordinator_folder import CoordinatorFolder
+from server.overview import status as status_of
+from server.register import Member
+from shared.audit import FILE_NAME as AUDIT_FILE
+from shared.audit_reading import recorded_heads
+from shared.audit_verify import Side, show_reports
+from shared.errors import SettingsError
+from shared.state_backup import back_up
+from shared.state_restore import restore as restore_state
+from shared.version import VERSION
+
+DEFAULT_FOLDER = Path("coordinator")
+Folder = Annotated[
+    Path,
+    typer.Option(
+        "--folder", "-f", envvar="CONSILIUM_COORDINATOR", help="The coordinator's folder."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+console = Console(highlight=False, soft_wrap=True)
+audit = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="The audit log: verify it, compare it.",
+)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add these commands to the coordinator's."""
+    app.command()(status)
+    app.command()(backup)
+    app.command()(restore)
+    app.add_typer(audit, name="audit")
+
+
+def status(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
+    """Show how the coordinator stands, from its folder: sites, studies, audit log."""
+    opened = CoordinatorFolder.open(folder)
+    told = status_of(opened, opened.register())
+    if as_json:
+        console.print_json(json.dumps(told))
+        return
+    enrolled = [site for site in told["sites"] if not site["revoked"]]
+    _say(f"version     {told['version']}")
+    _say(f"certificate ends {told['certificate_ends'][:10]}")
+    _say(f"sites       {len(enrolled)} enrolled, {len(told['sites']) - len(enrolled)} revoked")
+    for study in told["studies"]:
+        last = study["last_round"]
+        _say(f"study       {study['study']}: {study['state']}"
+             + (f", round {last['round']}" if last else "")
+             + (f"; {study['detail']}" if study["detail"] else ""))  # fmt: skip
+    log = told["audit"]
+    if log and "entries" in log:
+        _say(f"audit log   {log['entries']} entries, the last at {log['last_at']}")
+        for site, times in log["divergences"].items():
+            _say(f"            the log of {site} did not continue what it had shown, {times} times")
+
+
+@audit.command(name="verify")
+def verify(
+    folder: Folder = DEFAULT_FOLDER,
+    peer: Annotated[
+        Path | None, typer.Option(help="A copy of a site's log, to check both against each other.")
+    ] = None,
+    site: Annotated[str, typer.Option(help="Whose log --peer is.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Check every line of the audit log; name the first that does not fit."""
+    opened = CoordinatorFolder.open(folder)
+    own = Side(path=opened.path / AUDIT_FILE, owner=OWNER, identity=opened.identity().public)
+    other = None
+    if peer is not None:
+        other = Side(path=peer, owner=site, identity=_member(opened, site).identity)
+    show_reports(own, other, console, as_json=as_json)
+
+
+@audit.command(name="head")
+def head(
+    site: Annotated[str, typer.Argument(help="An enrolled site.", show_default=False)],
+    folder: Folder = DEFAULT_FOLDER,
+) -> None:
+    """Print the last audit head seen of a site, which it needs to restore a backup."""
+    opened = CoordinatorFolder.open(folder)
+    member = _member(opened, site)
+    heads = recorded_heads(opened.path / AUDIT_FILE, owner=site, identities=[member.identity])
+    if not heads:
+        raise SettingsError(
+            f"no audit head of site {site} was ever seen: it has sent no update, so it has spent "
+            "nothing and can be enrolled anew"
+        )
+    latest = max(heads, key=lambda seen: seen.number)
+    print(latest.to_bytes().hex())  # noqa: T201 - alone on standard output, so that it can be piped
+
+
+def backup(
+    archive: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
+    folder: Folder = DEFAULT_FOLDER,
+) -> None:
+    """Copy the coordinator's folder into one file, also while it runs; it holds the secret keys."""
+    opened = CoordinatorFolder.open(folder)
+    made = back_up(opened.path, archive, kind="coordinator", owner=OWNER, version=VERSION)
+    _say(f"{archive}: {len(made.files)} files, audit log up to entry {made.entries}; only this "
+         "account can read it, and it holds the coordinator's keys.")  # fmt: skip
+
+
+def restore(
+    archive: Annotated[Path, typer.Argument(help="A backup.", show_default=False)],
+    folder: Folder = DEFAULT_FOLDER,
+) -> None:
+    """Put the coordinator's folder back from a backup, into an empty place."""
+    made = restore_state(archive, folder, kind="coordinator", version=VERSION, newest=None)
+    _say(f"{folder}: as it was at {made.made_at}.")
+    _say("Revocations, invitations and studies since then are forgotten: revoke again whom you had "
+         "revoked. Rounds since then are void for this coordinator; sites will note that its "
+         "audit log went back.")  # fmt: skip
+
+
+def _member(folder: CoordinatorFolder, site: str) -> Member:
+    found = {member.name: member for member in folder.register().members()}.get(site)
+    if found is None:
+        known = ", ".join(member.name for member in folder.register().members()) or "none"
+        raise SettingsError(f"site {site!r} never enrolled; known: {known}")
+    return found
+
+
+def _say(sentence: str) -> None:
+    console.print(sentence, markup=False)

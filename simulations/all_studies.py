@@ -1,0 +1,131 @@
+"""Every example study, one after another, and the table of what they reach.
+
+Legend: a cell of the table is one figure of one setting on the study's test patients.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from shared.atomic_file import write_atomically
+from shared.errors import SettingsError
+from shared.study import Study, load_study
+from simulations.cohorts import SYNTHETIC
+from simulations.compare import FILE, PRIVATE, Compared, Watch, compare_settings
+from simulations.measures import FIGURES, TITLES
+from simulations.real_cohorts import REAL
+
+TABLE = "table.md"
+Row = tuple[str, ...]
+HEADINGS: Row = (
+    "study",
+    "figure",
+    "without recurrence",
+    "each alone",
+    "pooled",
+    "federated",
+    "federated, private",
+    "minutes",
+)
+QUOTED = {kind: figures[: 2 if kind == "multiclass" else 1] for kind, figures in FIGURES.items()}
+"""Which figures of each kind of task stand in the table; accuracy alone would flatter a class."""
+_SETTINGS = ("local", "pooled", "federated", PRIVATE)
+
+
+def compare_all(
+    folder: Path,
+    data: Path,
+    out: Path,
+    *,
+    workers: int,
+    watch: Watch,
+    begin: Callable[[Study], None],
+    end: Callable[[Study, Compared, Path], None],
+) -> list[Row]:
+    """Compare the settings of every study in a folder, and write the table.
+
+    Args:
+        folder: holds the studies, ``*.toml``.
+        data: holds a folder for each collection of records, by its usual name.
+        out: gets a folder a study, as of ``compare``, and ``table.md``; finished studies are kept.
+        workers: sites that train at the same time.
+        watch: see :func:`simulations.compare.compare_settings`.
+        begin: called as each study begins.
+        end: called with each study's comparison and the folder that holds it.
+
+    Returns:
+        The table's rows below its headings; a study whose records are not there says so.
+
+    Raises:
+        SettingsError: the folder holds no study.
+    """
+    paths = sorted(folder.glob("*.toml"))
+    if not paths:
+        raise SettingsError(f"{folder}: holds no study, a .toml file; name the folder of studies")
+    rows: list[Row] = []
+    for path in paths:
+        study = load_study(path)
+        begin(study)
+        records = None if study.data.source == SYNTHETIC else data / REAL[study.data.source].folder
+        if records is not None and not records.exists():
+            rows.append((study.name, f"no records in {records.name}", *[""] * (len(HEADINGS) - 2)))
+        else:
+            target = out / study.name
+            found = _finished(target, study) or compare_settings(
+                study,
+                records,
+                target,
+                epsilons=[study.privacy.epsilon],
+                workers=workers,
+                watch=watch,
+            )
+            end(study, found, target)
+            rows.extend(_row(study, found, figure) for figure in QUOTED[study.task.kind])
+        write_atomically(out / TABLE, as_markdown(rows).encode())
+    return rows
+
+
+def as_markdown(rows: list[Row]) -> str:
+    """Return the table in Markdown."""
+    ruler = ("---", "---", *["--:"] * (len(HEADINGS) - 2))
+    lines = [f"| {' | '.join(row)} |" for row in (HEADINGS, ruler, *rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _finished(target: Path, study: Study) -> Compared | None:
+    """The study's comparison, if it was finished before."""
+    file = target / FILE
+    if not file.is_file():
+        return None
+    content = json.loads(file.read_text(encoding="utf-8"))
+    complete = set(_SETTINGS) <= set(content["settings"])
+    if content["study_digest"] != study.digest.hex() or not complete:
+        return None
+    settings: Compared = content["settings"]
+    return settings
+
+
+def _row(study: Study, settings: Compared, figure: str) -> Row:
+    private = settings[PRIVATE]["privacy"]
+    baselines = [name for name in settings if name not in _SETTINGS and PRIVATE not in name]
+    shown = {name: _value(settings[name], figure) for name in (*baselines, *_SETTINGS)}
+    seconds = sum(record["seconds"] for record in settings.values())
+    synthetic = " (synthetic)" if settings["pooled"]["synthetic"] else ""
+    return (
+        f"{study.name}{synthetic}",
+        TITLES[figure],
+        "; ".join(f"{shown[name]} {_short(name)}" for name in baselines),
+        *(shown[name] for name in _SETTINGS[:-1]),
+        f"{shown[PRIVATE]} (ε {private['epsilon']:.1f})",
+        f"{seconds / 60:.1f}",
+    )
+
+
+def _value(record: dict[str, Any], figure: str) -> str:
+    value = record["test"][figure]["value"]
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _short(baseline: str) -> str:
+    return baseline.removesuffix("-regression")

@@ -1,0 +1,82 @@
+"""Operating a real federation: logs that confirm each other, health, backup, refusals."""
+
+import json
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.deployment.federation import SITES, Federation, free_port, tiny_study, write_records
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("records")
+    write_records(folder, patients=60, seed=1)
+    return folder
+
+
+def last_json_line(text: str) -> dict:
+    return json.loads([line for line in text.splitlines() if line.startswith("{")][-1])
+
+
+def test_a_finished_study_leaves_logs_that_confirm_each_other_and_a_backup_that_restores(
+    records, tmp_path
+):
+    federation, port = Federation(root=tmp_path / "f", records=records), free_port()
+    federation.prepare(tiny_study(rounds=4, mode="site"))
+    try:
+        federation.start("coordinator", "--monitor-port", str(port))
+        for site in SITES:
+            federation.start(site)
+        federation.finish()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health") as reply:
+            assert json.load(reply)["status"] == "ok"
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
+            told = reply.read().decode()
+        assert 'consilium_study_state{study="tiny",state="finished"} 1' in told
+        assert last_json_line(federation.said("north"))["level"] in ("info", "warning")
+        metrics = (federation.site("north") / "metrics.prom").read_text()
+        assert 'consilium_site_epsilon_spent{site="north"}' in metrics
+        federation.hospital("east", "backup", str(tmp_path / "east.tar"))
+    finally:
+        federation.close()
+    log = str(federation.coordinator / "audit.jsonl")
+    for site in SITES:
+        told = federation.hospital(site, "audit", "verify", "--peer", log)
+        assert "every release in it stands in the log" in " ".join(told.split())
+        assert told.count("confirmed by the other side") == 2
+        own = str(federation.site(site) / "audit.jsonl")
+        federation.operator("audit", "verify", "--peer", own, "--site", site)
+        status = json.loads(federation.hospital(site, "status", "--json"))
+        assert status["last_release"]["epsilon"] == pytest.approx(8.0, rel=0.01)
+    head = federation.operator("audit", "head", "east").strip()
+    federation.site("east").rename(tmp_path / "lost")
+    federation.hospital("east", "restore", str(tmp_path / "east.tar"), "--head", head)
+    federation.hospital("east", "audit", "verify", "--peer", log)
+    budget = json.loads(federation.hospital("east", "status", "--json"))["budget"]
+    assert budget["studies"][0]["spent"] == pytest.approx(8.0, rel=0.01)
+
+
+def test_a_refusal_by_policy_is_read_at_both_ends_and_in_the_log(records, tmp_path):
+    federation = Federation(root=tmp_path / "f", records=records)
+    federation.prepare(tiny_study(rounds=2, mode="site"))
+    strict = "[privacy]\nstudy_epsilon = 1.0\n[federation]\nminimum_patients = 5\n"
+    (federation.site("north") / "policy.toml").write_text(strict)
+    try:
+        federation.start("coordinator", "--monitor-port", "0")
+        for site in SITES:
+            federation.start(site)
+        sentence = "the study's epsilon 8 is above this site's bound of 1 a study"
+        federation.wait_for(
+            lambda: sentence in str(federation.overview()["studies"]), "the refusal to be seen", 60
+        )
+    finally:
+        federation.close()
+    assert sentence in federation.said("north")
+    status = json.loads(federation.hospital("north", "status", "--json"))
+    assert sentence in status["last_refusal"]["sentence"]
+    assert status["budget"]["lifetime"]["spent"] == 0
+    federation.hospital("north", "audit", "verify")

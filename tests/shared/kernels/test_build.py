@@ -1,0 +1,78 @@
+"""What happens when the kernel cannot be had, or another one is asked for."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shared.kernels import build
+
+ROOT = Path(__file__).resolve().parents[3]
+needs_kernel = pytest.mark.skipif(
+    build.kernel_status().variant is None, reason=build.kernel_status().sentence
+)
+
+STATUS = """
+import torch
+from shared.kernels.build import kernel_status
+from shared.masks import Keystream
+from shared.recurrent import LSTM
+print(kernel_status())
+LSTM(3, 4)(torch.zeros(2, 5, 3)).sum().backward()
+assert len(Keystream(bytes(32)).standard_normal(5)) == 5
+"""
+
+
+def status_with(**environment: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", STATUS],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    ).stdout
+
+
+def test_it_can_be_turned_off():
+    assert "CONSILIUM_KERNEL is off" in status_with(CONSILIUM_KERNEL="off")
+
+
+@needs_kernel
+def test_a_variant_can_be_asked_for():
+    assert "portable (CONSILIUM_KERNEL asks for it)" in status_with(CONSILIUM_KERNEL="portable")
+
+
+def test_an_unknown_choice_is_reported_and_everything_still_works():
+    said = status_with(CONSILIUM_KERNEL="fast")
+    assert "variant=None" in said
+    assert "must be one of off, portable, avx2, avx512" in said
+
+
+def test_without_a_compiler_everything_still_works(tmp_path, monkeypatch):
+    if list(Path(build.__file__).parent.glob("recurrent-*.so")):
+        pytest.skip("a built kernel lies beside its source")
+    said = status_with(XDG_CACHE_HOME=str(tmp_path), PATH=str(tmp_path), CC="nowhere")
+    assert "variant=None" in said
+    assert "no C compiler" in said
+
+
+def test_a_failing_compiler_is_reported_and_everything_still_works(tmp_path):
+    if list(Path(build.__file__).parent.glob("recurrent-*.so")):
+        pytest.skip("a built kernel lies beside its source")
+    said = status_with(XDG_CACHE_HOME=str(tmp_path), CC="/bin/false")
+    assert "plain PyTorch" in said
+
+
+@pytest.mark.slow
+@needs_kernel
+def test_a_library_that_others_could_have_written_is_built_anew(tmp_path):
+    first = status_with(XDG_CACHE_HOME=str(tmp_path))
+    assert str(tmp_path) in first or "shared/kernels/recurrent" in first
+    for built in (tmp_path / "consilium").glob("*.so"):
+        built.write_bytes(b"not a library")
+        built.chmod(0o666)
+        assert "variant=None" not in status_with(XDG_CACHE_HOME=str(tmp_path))
+        assert built.stat().st_mode & 0o022 == 0
