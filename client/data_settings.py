@@ -265,29 +265,33 @@ class MedsSettings(HospitalSettings):
 
 
 class OmopSettings(HospitalSettings):
-    """An OMOP CDM 5.4 database.
+    """An OMOP CDM 5.4 database, in PostgreSQL (``url``) or an SQLite ``file``.
 
     Attributes:
-        url: as SQLAlchemy writes it, without a password.
+        url: ``postgresql://user@host/database?sslmode=verify-full``, without a password.
+        file: SQLite file.
         password_env: environment variable that holds the password.
         password_file: file that holds it, readable by its owner alone (mode 0600).
         database_schema: schema of the CDM's tables.
         stays: which table has the stays, visits or their details (such as intensive care).
-        stay_concepts: visit concept ids that count; default inpatient visits.
+        stay_concepts: concept ids of visits (or details) that count; default inpatient visits.
         outcome: how the label comes about.
     """
 
-    url: str
+    url: str | None = None
+    file: FilePath | None = None
     password_env: str | None = None
     password_file: FilePath | None = None
     database_schema: str | None = None
     stays: Literal["visit_occurrence", "visit_detail"] = "visit_occurrence"
-    stay_concepts: Annotated[tuple[int, ...], Listed] = (9201, 262)
+    stay_concepts: Annotated[tuple[int, ...], Listed] = Field(default=(9201, 262), min_length=1)
     outcome: OutcomeSettings = OutcomeSettings()
 
     @model_validator(mode="after")
-    def _keeps_secrets_out(self) -> Self:
-        if re.search(r"//[^/@]*:[^/@]*@", self.url):
+    def _one_database_and_no_secret(self) -> Self:
+        if (self.url is None) == (self.file is None):
+            raise ValueError("names neither or both of url and file; name one")
+        if self.url and re.search(r"//[^/@]*:[^/@]*@|[?&](password|passfile)=", self.url):
             raise ValueError(
                 "url holds a password; remove it there, and name password_env or password_file"
             )

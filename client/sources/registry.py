@@ -19,7 +19,7 @@ from shared.errors import DataError, SettingsError
 from shared.study import Study
 
 HOSPITAL = "hospital"  # a study that takes records in whatever form the hospital has them
-OWN_SYSTEMS = frozenset({"tables", "meds"})
+OWN_SYSTEMS = frozenset({"tables", "meds", "omop"})
 S = TypeVar("S", bound=DataSettings)
 
 
@@ -54,6 +54,14 @@ def _meds(chosen: settings.MedsSettings, _: Study) -> Source:
     from client.sources.meds import Meds
 
     return Meds(chosen)
+
+
+def _omop(chosen: settings.OmopSettings, _: Study) -> Source:
+    for library in ("polars", "psycopg") if chosen.url else ("polars",):
+        needs(library, chosen.source)
+    from client.sources.omop import Omop
+
+    return Omop(chosen)
 
 
 def _waveforms(chosen: settings.WaveformsSettings, _: Study) -> Source:
@@ -126,6 +134,7 @@ SOURCES: Mapping[str, Kind[Any]] = MappingProxyType(
         "physionet2019": Kind(settings.FileOrFolderSettings, _physionet2019),
         "tables": Kind(settings.TablesSettings, _tables),
         "meds": Kind(settings.MedsSettings, _meds),
+        "omop": Kind(settings.OmopSettings, _omop),
         "waveforms": Kind(settings.WaveformsSettings, _waveforms),
         "diagnosis-codes": Kind(settings.DiagnosisCodesSettings, _diagnosis_codes),
         "molecules": Kind(settings.MoleculesSettings, _molecules),

@@ -26,7 +26,7 @@ PIECE_ROWS = 1_000_000
 MOST_COLUMNS = 10_000
 LONGEST_HEADER = 1 << 20
 _CSV_NAMES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
-_TIME_FORMATS = (
+TIME_FORMATS = (
     "%Y-%m-%d %H:%M:%S%.f",
     "%Y-%m-%dT%H:%M:%S%.f",
     "%Y-%m-%d %H:%M",
@@ -265,7 +265,7 @@ def times(piece: Piece, column: str, time_format: str | None) -> tuple[pl.Series
     text = pl.select(pl.when(series.str.len_bytes() > 0).then(series)).to_series()
     known = text.drop_nulls()
     zoned = bool(len(known)) and bool(known.head(1).str.contains(_OFFSET_ENDING)[0])
-    formats = (time_format,) if time_format else (_ZONED_FORMATS if zoned else _TIME_FORMATS)
+    formats = (time_format,) if time_format else (_ZONED_FORMATS if zoned else TIME_FORMATS)
     best: pl.Series | None = None
     for one in formats:
         parsed = text.str.to_datetime(one, time_unit="us", strict=False)

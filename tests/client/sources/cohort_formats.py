@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import sqlalchemy as sql
 
 from shared.study import Study, load_study, with_changes
 from shared.variables import KNOWN
 from simulations.hospitals import synthetic_hospital
+from tests.client.sources.postgresql import Server
 
 ROOT = Path(__file__).parents[3]
 DEMO = load_study(ROOT / "studies" / "demo.toml")
@@ -150,3 +152,125 @@ def write_meds(cohort: Written, folder: Path) -> str:
     ):
         part.write_parquet(data / f"{shard}.parquet")
     return MEDS_SETTINGS
+
+
+OMOP_SETTINGS = """
+source = "omop"
+{where}
+"""
+WHOLE, TEXT, WHEN, DAY = sql.Integer, sql.String(255), sql.DateTime, sql.Date
+# The columns of CDM 5.4 that matter here, with the types that its own scripts give them.
+OMOP_TABLES: dict[str, dict[str, object]] = {
+    "person": {
+        "person_id": WHOLE, "gender_concept_id": WHOLE, "year_of_birth": WHOLE,
+        "month_of_birth": WHOLE, "day_of_birth": WHOLE, "birth_datetime": WHEN,
+    },
+    "visit_occurrence": {
+        "visit_occurrence_id": WHOLE, "person_id": WHOLE, "visit_concept_id": WHOLE,
+        "visit_start_datetime": WHEN, "visit_end_datetime": WHEN,
+    },
+    "visit_detail": {
+        "visit_detail_id": WHOLE, "person_id": WHOLE, "visit_detail_concept_id": WHOLE,
+        "visit_detail_start_datetime": WHEN, "visit_detail_end_datetime": WHEN,
+    },
+    "measurement": {
+        "measurement_id": WHOLE, "person_id": WHOLE, "measurement_concept_id": WHOLE,
+        "measurement_date": DAY, "measurement_datetime": WHEN, "operator_concept_id": WHOLE,
+        "value_as_number": sql.Numeric, "value_as_concept_id": WHOLE, "unit_concept_id": WHOLE,
+        "unit_source_value": TEXT,
+    },
+    "condition_occurrence": {
+        "condition_occurrence_id": WHOLE, "person_id": WHOLE, "condition_concept_id": WHOLE,
+        "condition_start_date": DAY, "condition_start_datetime": WHEN,
+    },
+    "drug_exposure": {
+        "drug_exposure_id": WHOLE, "person_id": WHOLE, "drug_concept_id": WHOLE,
+        "drug_exposure_start_datetime": WHEN, "quantity": sql.Numeric,
+    },
+    "death": {"person_id": WHOLE, "death_date": DAY, "death_datetime": WHEN},
+    "concept": {"concept_id": WHOLE, "concept_code": TEXT, "vocabulary_id": TEXT},
+}  # fmt: skip  # one line is a few columns
+UCUM_IDS = {"/min": 8541, "mm[Hg]": 8876, "Cel": 586323, "[degF]": 9289, "mmol/L": 8753}
+
+
+def fill_omop(url: str, rows: dict[str, list[dict[str, object]]], *, schema: str | None) -> None:
+    """Make an OMOP database's tables and fill them."""
+    metadata = sql.MetaData(schema=schema)
+    for name, columns in OMOP_TABLES.items():
+        sql.Table(name, metadata, *(sql.Column(key, kind) for key, kind in columns.items()))
+    engine = sql.create_engine(url)
+    with engine.begin() as connection:
+        if schema is not None:
+            connection.execute(sql.schema.CreateSchema(schema, if_not_exists=True))
+        metadata.drop_all(connection)
+        metadata.create_all(connection)
+        for table in metadata.sorted_tables:
+            short = table.name
+            if rows.get(short):
+                empty = dict.fromkeys(OMOP_TABLES[short])
+                connection.execute(table.insert(), [empty | row for row in rows[short]])
+    engine.dispose()
+
+
+def omop_rows(cohort: Written) -> dict[str, list[dict[str, object]]]:
+    """The cohort as rows of OMOP tables; every other unit as a concept, the rest as text."""
+    rows: dict[str, list[dict[str, object]]] = {name: [] for name in OMOP_TABLES}
+    for stay in cohort.stays.iter_rows(named=True):
+        birth, end = stay["birth"], stay["end"]
+        if stay["patient"] not in {row["person_id"] for row in rows["person"]}:
+            rows["person"].append({
+                "person_id": stay["patient"],
+                "gender_concept_id": {"M": 8507, "F": 8532}[stay["sex"]],
+                "year_of_birth": birth.year, "month_of_birth": birth.month,
+                "day_of_birth": birth.day,
+                "birth_datetime": birth if stay["patient"] % 2 else None,
+            })  # fmt: skip
+        rows["visit_occurrence"].append({
+            "visit_occurrence_id": stay["stay"], "person_id": stay["patient"],
+            "visit_concept_id": 9201, "visit_start_datetime": stay["start"],
+            "visit_end_datetime": end,
+        })  # fmt: skip
+        if stay["died"]:
+            death = end - dt.timedelta(hours=1)
+            rows["death"].append({
+                "person_id": stay["patient"], "death_date": death.date(),
+                "death_datetime": death if stay["stay"] % 2 else None,
+            })  # fmt: skip
+    rows["concept"] = [
+        {"concept_id": number, "concept_code": code, "vocabulary_id": "UCUM"}
+        for code, number in UCUM_IDS.items()
+    ]
+    for number, event in enumerate(cohort.events.iter_rows(named=True)):
+        rows["measurement"].append({
+            "measurement_id": number, "person_id": event["patient"],
+            "measurement_concept_id": KNOWN[event["name"]].omop or GCS,
+            "measurement_date": event["time"].date(), "measurement_datetime": event["time"],
+            "operator_concept_id": 4172703, "value_as_number": event["value"],
+            "value_as_concept_id": 0, "unit_concept_id": UCUM_IDS.get(event["unit"], 0),
+            "unit_source_value": event["unit"],
+        })  # fmt: skip
+    return rows
+
+
+GCS = 4093836  # the dictionary leaves the choice of a concept for it to the hospital
+
+
+def write_sqlite(cohort: Written, folder: Path) -> str:
+    """Write an OMOP database in an SQLite file; return the settings that read it."""
+    fill_omop(f"sqlite:///{folder / 'cdm.sqlite'}", omop_rows(cohort), schema=None)
+    where = f'file = "cdm.sqlite"\n[variables.GCS]\ncodes = [{GCS}]'
+    return OMOP_SETTINGS.format(where=where)
+
+
+def write_postgresql(cohort: Written, folder: Path, server: Server) -> str:
+    """Write an OMOP database in PostgreSQL, in a schema of its own; return the settings."""
+    schema = f"cdm_{folder.name}"
+    fill_omop(server.url(password=True), omop_rows(cohort), schema=schema)
+    secret = folder / "password"
+    secret.touch(mode=0o600)
+    secret.write_text(server.password + "\n")
+    where = (
+        f'url = "{server.url(password=False)}"\npassword_file = "password"\n'
+        f'database_schema = "{schema}"\n[variables.GCS]\ncodes = [{GCS}]'
+    )
+    return OMOP_SETTINGS.format(where=where)

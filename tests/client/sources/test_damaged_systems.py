@@ -8,7 +8,7 @@ import pytest
 from client.sources import Source
 from client.sources.registry import open_source, read_data_settings
 from shared.study import with_changes
-from tests.client.sources.cohort_formats import STUDY
+from tests.client.sources.cohort_formats import STUDY, fill_omop
 from tests.client.sources.test_damaged_files import (
     DAMAGES,
     SECRET,
@@ -18,6 +18,7 @@ from tests.client.sources.test_damaged_files import (
 from tests.client.sources.test_meds import HR, IN, person
 from tests.client.sources.test_meds import SETTINGS as MEDS
 from tests.client.sources.test_meds import write as write_rows
+from tests.client.sources.test_omop import pulse, rows
 from tests.client.sources.test_tables import only
 
 SMALL = with_changes(
@@ -36,7 +37,15 @@ def write_meds(folder: Path) -> None:
     write_rows(folder, [*person(1, secret), *person(2, secret, died=True)])
 
 
+def write_omop(folder: Path) -> None:
+    content = rows(pulse(1, SECRET, measurement_id=7), pulse(2, SECRET, measurement_id=8))
+    fill_omop(f"sqlite:///{folder / 'cdm.sqlite'}", content, schema=None)
+
+
 FORMATS = {
+    "omop": Format(
+        SMALL, write_omop, lambda folder: opened('source = "omop"\nfile = "cdm.sqlite"', folder)
+    ),
     "meds": Format(SMALL, write_meds, lambda folder: opened(MEDS, folder)),
 }
 

@@ -13,6 +13,7 @@ from client.sources.registry import open_source, read_data_settings
 from shared.normalisation import Normalisation
 from shared.study import with_changes
 from tests.client.sources import cohort_formats as formats
+from tests.client.sources.postgresql import Server
 
 STUDY = with_changes(formats.STUDY, data={"source": "hospital"})
 
@@ -31,17 +32,29 @@ def parquet(cohort: formats.Written, folder: Path) -> str:
     return formats.write_tables(cohort, folder, "parquet", key="patient")
 
 
-@pytest.mark.parametrize("write", [parquet, formats.write_meds])
-def test_the_same_cohort_gives_identical_tensors(
-    write: Callable[[formats.Written, Path], str], tmp_path: Path
-) -> None:
+Writer = Callable[[formats.Written, Path], str]
+
+
+def agree(write: Writer, folder: Path) -> None:
+    """Write a cohort as CSV and in another format, read both, and compare every tensor."""
     cohort = formats.written()
-    (tmp_path / "one").mkdir()
-    (tmp_path / "other").mkdir()
-    one, people = tensors(csv(cohort, tmp_path / "one"), tmp_path / "one")
-    other, same_people = tensors(write(cohort, tmp_path / "other"), tmp_path / "other")
+    (folder / "one").mkdir()
+    (folder / "other").mkdir()
+    one, people = tensors(csv(cohort, folder / "one"), folder / "one")
+    other, same_people = tensors(write(cohort, folder / "other"), folder / "other")
     assert people == same_people
     for name in ("x_NTF", "mask_NT", "y_N", "patient_N"):
         assert torch.equal(getattr(one, name), getattr(other, name)), name
     assert np.isfinite(one.x_NTF.numpy()).all()
     assert float(one.x_NTF.abs().max()) > 1
+
+
+@pytest.mark.parametrize("write", [parquet, formats.write_meds, formats.write_sqlite])
+def test_the_same_cohort_gives_identical_tensors(write: Writer, tmp_path: Path) -> None:
+    agree(write, tmp_path)
+
+
+def test_the_same_cohort_in_postgresql_gives_identical_tensors(
+    postgresql: Server, tmp_path: Path
+) -> None:
+    agree(lambda cohort, folder: formats.write_postgresql(cohort, folder, postgresql), tmp_path)
