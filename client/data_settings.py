@@ -306,11 +306,14 @@ class FhirSettings(HospitalSettings):
     Attributes:
         path: the folder.
         encounter_classes: codes of Encounter.class that count as stays.
+        inner_encounters: stays are the encounters that are part of another, such as intensive care
+            within a stay in hospital, in place of those that are not.
         outcome: how the label comes about.
     """
 
     path: FilePath
     encounter_classes: Annotated[tuple[str, ...], Listed] = ("IMP", "ACUTE", "NONAC")
+    inner_encounters: bool = False
     outcome: OutcomeSettings = OutcomeSettings()
 
 

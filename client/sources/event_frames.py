@@ -107,6 +107,14 @@ def with_static_codes(stays: pl.DataFrame, values: pl.DataFrame) -> pl.DataFrame
     return stays
 
 
+def without_values(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of events of rows that say only that something happened."""
+    empty = ("value", "unit", "word")
+    return rows.select(
+        "patient", "time", "code", *(pl.lit(None, SCHEMA[name]).alias(name) for name in empty)
+    )
+
+
 def known_codes(name: str, write: Callable[[KnownVariable], str | None]) -> tuple[str, ...]:
     """The dictionary's code of a variable as a system writes it; none where it has none."""
     known = KNOWN.get(name)

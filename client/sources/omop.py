@@ -29,7 +29,13 @@ import polars as pl
 from client.data_settings import OmopSettings
 from client.sources import Patient, ReadReport, Tally
 from client.sources.assembly import Assembler
-from client.sources.event_frames import EventRows, known_codes, require_hours, static_frame
+from client.sources.event_frames import (
+    EventRows,
+    known_codes,
+    require_hours,
+    static_frame,
+    without_values,
+)
 from client.sources.omop_database import Kind, Reading, reading
 from client.sources.outcomes import with_outcome
 from client.sources.reasons import BEYOND_LIMIT
@@ -113,7 +119,7 @@ class Omop:
             rows = EventRows(translation, stays, assembler)
             for piece in self._measurements(database, concepts):
                 rows.add(piece, where=f"{database.name}: table measurement")
-            wordy = _concepts(self._present(translation), "[data.variables] codes")
+            wordy = _concepts(translation.wordless_codes, "[data.variables] codes")
             for table, columns in (("condition_occurrence", _CONDITION), ("drug_exposure", _DRUG)):
                 if wordy:
                     for piece in _happened(database, table, columns, wordy):
@@ -165,13 +171,6 @@ class Omop:
                 pl.when(pl.col("word") != 0).then(pl.col("word").cast(pl.String)).alias("word"),
             )
 
-    def _present(self, translation: Translation) -> tuple[str, ...]:
-        """Codes of variables whose rows mean something without a number."""
-        said = self._settings.variables.values()
-        codes = {str(code) for one in said if one.present is not None or one.values
-                 for code in one.codes}  # fmt: skip  # reads as one line
-        return tuple(code for code in translation.codes if code in codes)
-
 
 def _happened(
     database: Reading, table: str, columns: Mapping[str, tuple[str, Kind]], concepts: list[int]
@@ -180,14 +179,7 @@ def _happened(
     key = f"{table}_id"
     only = (columns["code"][0], concepts)
     for piece in database.rows(table, columns, only=only, order=("person_id", key)):
-        yield piece.select(
-            pl.col("patient").cast(pl.String),
-            "time",
-            pl.col("code").cast(pl.String),
-            pl.lit(None, pl.Float64).alias("value"),
-            pl.lit(None, pl.String).alias("unit"),
-            pl.lit(None, pl.String).alias("word"),
-        )
+        yield without_values(piece.with_columns(pl.col("patient", "code").cast(pl.String)))
 
 
 def _people(database: Reading) -> pl.DataFrame:

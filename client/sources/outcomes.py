@@ -28,8 +28,9 @@ def with_outcome(
         stays: ``patient``, ``stay``, ``start``, ``end``.
         said: how the label comes about.
         study: gives the task.
-        deaths: ``patient``, ``time``, at most one a patient, and ``whole_day``: the hour is not
-            known, so a death on a day of the stay is one during the stay.
+        deaths: ``patient``, ``time`` (null: not known, so neither is the label of a stay without
+            another), and ``whole_day``: the hour is not known, so a death on a day of the stay is
+            one during the stay.
         conditions: ``patient``, ``time`` of every diagnosis that counts.
 
     Returns:
@@ -75,4 +76,6 @@ def _dated(stays: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
     during = pairs.filter(begun & ended.fill_null(value=True))
     at = pl.when("whole_day").then(pl.col("end")).otherwise(pl.col("time"))
     first = during.group_by("stay").agg(at.min().alias("outcome"), pl.lit(1.0).alias("label"))
-    return stays.join(first, on="stay", how="left").with_columns(pl.col("label").fill_null(0.0))
+    undated = events.filter(pl.col("time").is_null())["patient"].unique()
+    known = pl.when(~pl.col("patient").is_in(undated.implode())).then(0.0)
+    return stays.join(first, on="stay", how="left").with_columns(pl.col("label").fill_null(known))

@@ -19,7 +19,7 @@ from shared.errors import DataError, SettingsError
 from shared.study import Study
 
 HOSPITAL = "hospital"  # a study that takes records in whatever form the hospital has them
-OWN_SYSTEMS = frozenset({"tables", "meds", "omop"})
+OWN_SYSTEMS = frozenset({"tables", "meds", "omop", "fhir"})
 S = TypeVar("S", bound=DataSettings)
 
 
@@ -62,6 +62,13 @@ def _omop(chosen: settings.OmopSettings, _: Study) -> Source:
     from client.sources.omop import Omop
 
     return Omop(chosen)
+
+
+def _fhir(chosen: settings.FhirSettings, _: Study) -> Source:
+    needs("polars", chosen.source)
+    from client.sources.fhir import Fhir
+
+    return Fhir(chosen)
 
 
 def _waveforms(chosen: settings.WaveformsSettings, _: Study) -> Source:
@@ -135,6 +142,7 @@ SOURCES: Mapping[str, Kind[Any]] = MappingProxyType(
         "tables": Kind(settings.TablesSettings, _tables),
         "meds": Kind(settings.MedsSettings, _meds),
         "omop": Kind(settings.OmopSettings, _omop),
+        "fhir": Kind(settings.FhirSettings, _fhir),
         "waveforms": Kind(settings.WaveformsSettings, _waveforms),
         "diagnosis-codes": Kind(settings.DiagnosisCodesSettings, _diagnosis_codes),
         "molecules": Kind(settings.MoleculesSettings, _molecules),

@@ -63,6 +63,17 @@ class Translation:
         """Every code that means a variable of the study."""
         return tuple(self.variable_of)
 
+    @property
+    def wordless_codes(self) -> tuple[str, ...]:
+        """Codes whose rows mean a number without bringing one: by ``present`` or ``values``."""
+        said = self._settings.variables
+        speaking = {
+            index
+            for index, name in enumerate(self._names)
+            if (one := said.get(name)) is not None and (one.values or one.present is not None)
+        }
+        return tuple(code for code, index in self.variable_of.items() if index in speaking)
+
     def static_columns(self) -> dict[int, str]:
         """Columns of the table of stays that hold static variables, by the variable's index."""
         static = static_names(self._study)

@@ -1,6 +1,8 @@
 """One synthetic cohort, written as a hospital's tables, MEDS, OMOP and FHIR would hold it."""
 
 import datetime as dt
+import gzip
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -274,3 +276,67 @@ def write_postgresql(cohort: Written, folder: Path, server: Server) -> str:
         f'database_schema = "{schema}"\n[variables.GCS]\ncodes = [{GCS}]'
     )
     return OMOP_SETTINGS.format(where=where)
+
+
+FHIR_SETTINGS = """
+source = "fhir"
+path = "export"
+"""
+UCUM = "http://unitsofmeasure.org"
+
+
+def write_fhir(cohort: Written, folder: Path) -> str:
+    """Write a bulk export, some of it compressed; return the settings that read it."""
+    export = folder / "export"
+    export.mkdir()
+    patients, encounters, observations = [], [], []
+    for stay in cohort.stays.iter_rows(named=True):
+        subject = {"reference": f"Patient/{stay['patient']}"}
+        encounters.append({
+            "resourceType": "Encounter", "id": str(stay["stay"]), "status": "finished",
+            "class": {"code": "IMP"}, "subject": subject,
+            "period": {"start": instant(stay["start"]), "end": instant(stay["end"], hours=2)},
+        })  # fmt: skip
+        patient = {
+            "resourceType": "Patient", "id": str(stay["patient"]),
+            "gender": {"M": "male", "F": "female"}[stay["sex"]],
+            "birthDate": stay["birth"].date().isoformat(),
+        }  # fmt: skip
+        if patients and patients[-1]["id"] == patient["id"]:
+            patients.pop()
+        patients.append(patient)
+        if stay["died"] and stay["stay"] % 2:
+            patient["deceasedDateTime"] = instant(stay["end"] - dt.timedelta(hours=1))
+        elif stay["died"]:
+            gone = {"coding": [{"code": "exp"}]}
+            encounters[-1]["hospitalization"] = {"dischargeDisposition": gone}
+    for number, event in enumerate(cohort.events.iter_rows(named=True)):
+        quantity = {"value": event["value"], "unit": event["unit"]}
+        if number % 2:
+            quantity |= {"system": UCUM, "code": event["unit"], "unit": "as printed"}
+        loinc = {"system": "http://loinc.org", "code": KNOWN[event["name"]].loinc}
+        observations.append({
+            "resourceType": "Observation", "id": str(number), "status": "final",
+            "code": {"coding": [{"system": "urn:local", "code": "x"}, loinc]},
+            "subject": {"reference": f"https://fhir.example.org/Patient/{event['patient']}"},
+            "effectiveDateTime": instant(event["time"], hours=number % 3),
+            "valueQuantity": quantity,
+        })  # fmt: skip
+    half = len(observations) // 2
+    for name, resources in (
+        ("Patient.ndjson", patients),
+        ("Encounter.000.ndjson.gz", encounters),
+        ("Observation.000.ndjson", observations[:half]),
+        ("Observation.001.ndjson.gz", observations[half:]),
+    ):
+        content = "".join(json.dumps(one) + "\n" for one in resources).encode()
+        compressed = name.endswith(".gz")
+        (export / name).write_bytes(gzip.compress(content, 1) if compressed else content)
+    return FHIR_SETTINGS
+
+
+def instant(time: dt.datetime, *, hours: int = 0) -> str:
+    """The same moment as FHIR writes it, by the clock of another zone."""
+    zone = dt.timezone(dt.timedelta(hours=hours))
+    there = time.replace(tzinfo=dt.UTC).astimezone(zone).isoformat()
+    return there if hours else there.replace("+00:00", "Z")

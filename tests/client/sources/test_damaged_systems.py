@@ -15,6 +15,8 @@ from tests.client.sources.test_damaged_files import (
     Format,
     refusals,
 )
+from tests.client.sources.test_fhir import SETTINGS as FHIR
+from tests.client.sources.test_fhir import export, observation
 from tests.client.sources.test_meds import HR, IN, person
 from tests.client.sources.test_meds import SETTINGS as MEDS
 from tests.client.sources.test_meds import write as write_rows
@@ -42,7 +44,12 @@ def write_omop(folder: Path) -> None:
     fill_omop(f"sqlite:///{folder / 'cdm.sqlite'}", content, schema=None)
 
 
+def write_fhir(folder: Path) -> None:
+    export(folder, observation("1", SECRET), observation("2", SECRET), packed=True)
+
+
 FORMATS = {
+    "fhir": Format(SMALL, write_fhir, lambda folder: opened(FHIR, folder)),
     "omop": Format(
         SMALL, write_omop, lambda folder: opened('source = "omop"\nfile = "cdm.sqlite"', folder)
     ),

@@ -49,7 +49,9 @@ def agree(write: Writer, folder: Path) -> None:
     assert float(one.x_NTF.abs().max()) > 1
 
 
-@pytest.mark.parametrize("write", [parquet, formats.write_meds, formats.write_sqlite])
+@pytest.mark.parametrize(
+    "write", [parquet, formats.write_meds, formats.write_sqlite, formats.write_fhir]
+)
 def test_the_same_cohort_gives_identical_tensors(write: Writer, tmp_path: Path) -> None:
     agree(write, tmp_path)
 
