@@ -13,6 +13,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import pairwise
+from math import isnan
 from typing import IO, Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from client.sources.reasons import AFTER_END, BEFORE_START, NO_STAY
 from shared.errors import DataError
 from shared.study import Study
 
-EVENTS_IN_MEMORY = 4_000_000  # 14 bytes each
+EVENTS_IN_MEMORY = 1_000_000  # 14 bytes each, and as much again while they are sorted
 SPANS = 128
 US_PER_HOUR = 3_600_000_000
 _EVENT = np.dtype([("stay", "<i4"), ("hours", "<f4"), ("variable", "<i2"), ("value", "<f4")])
@@ -201,29 +203,27 @@ class Assembler:
         stay_E, hours_E, variable_E, value_E = self._cleaner.clean_stays(
             *self._with_static(event_E, first, last)
         )
-        events = (hours_E, variable_E, value_E)
-        bound_S = np.searchsorted(stay_E, np.arange(first, last + 1))
+        bounds = np.searchsorted(stay_E, np.arange(first, last + 1)).tolist()
+        stays = [
+            self._stay(first + at, slice(low_E, high_E), (hours_E, variable_E, value_E))
+            for at, (low_E, high_E) in enumerate(pairwise(bounds))
+        ]
         for index, values in self._stays.static.items():
             missing = int(np.count_nonzero(np.isnan(values[first:last])))
             if missing:
                 name = list(self._study.variables)[index]
                 counts = self._tally.missing_static
                 counts[name] = counts.get(name, 0) + missing
-        for patient in range(low, high):
-            stays = range(int(self._bound_P[patient]), int(self._bound_P[patient + 1]))
+        ends = (self._bound_P[low : high + 1] - first).tolist()
+        for patient, (begin, end) in enumerate(pairwise(ends), start=low):
             self._tally.patients += 1
-            self._tally.stays += len(stays)
+            self._tally.stays += end - begin
             yield Patient(
-                patient_id=self._stays.patient_ids[patient],
-                stays=tuple(
-                    self._stay(stay, bound_S[stay - first], bound_S[stay - first + 1], events)
-                    for stay in stays
-                ),
+                patient_id=self._stays.patient_ids[patient], stays=tuple(stays[begin:end])
             )
 
-    def _stay(self, stay: int, low: int, high: int, events: Events) -> Stay:
+    def _stay(self, stay: int, part: slice, events: Events) -> Stay:
         hours_E, variable_E, value_E = events
-        part = slice(low, high)
         table = self._stays
         label, end_h, outcome_h = table.label_S[stay], table.end_h_S[stay], table.outcome_h_S[stay]
         return Stay(
@@ -232,8 +232,8 @@ class Assembler:
             variable_E=variable_E[part],
             value_E=value_E[part],
             label=float(label) if label.ndim == 0 else label,
-            end_h=None if np.isnan(end_h) else float(end_h),
-            outcome_h=None if np.isnan(outcome_h) else float(outcome_h),
+            end_h=None if isnan(end_h) else float(end_h),
+            outcome_h=None if isnan(outcome_h) else float(outcome_h),
         )
 
     def _with_static(

@@ -55,7 +55,7 @@ from shared.errors import DataError
 from shared.study import Study
 
 MALE, FEMALE = "GENDER//M", "GENDER//F"
-PIECE_ROWS = 500_000
+PIECE_ROWS = 250_000
 
 
 class Meds:

@@ -22,7 +22,7 @@ from shared.errors import DataError
 BROKEN = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 ROW = "\x00row"
 PIECE_BYTES = 32 << 20
-PIECE_ROWS = 1_000_000
+PIECE_ROWS = 250_000
 MOST_COLUMNS = 10_000
 LONGEST_HEADER = 1 << 20
 _CSV_NAMES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
