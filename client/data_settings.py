@@ -275,6 +275,7 @@ class OmopSettings(HospitalSettings):
         database_schema: schema of the CDM's tables.
         stays: which table has the stays, visits or their details (such as intensive care).
         stay_concepts: concept ids of visits (or details) that count; default inpatient visits.
+        descendants: a concept of a condition or drug stands for those below it, too.
         outcome: how the label comes about.
     """
 
@@ -285,6 +286,7 @@ class OmopSettings(HospitalSettings):
     database_schema: str | None = None
     stays: Literal["visit_occurrence", "visit_detail"] = "visit_occurrence"
     stay_concepts: Annotated[tuple[int, ...], Listed] = Field(default=(9201, 262), min_length=1)
+    descendants: bool = True
     outcome: OutcomeSettings = OutcomeSettings()
 
     @model_validator(mode="after")

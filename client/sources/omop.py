@@ -13,8 +13,8 @@
     [data.variables.HR]
     codes = [3027018]                           # the default
     [data.variables.Vasopressor]
-    codes = [1321341, 1343916]                  # drugs and conditions bring no number ...
-    present = 1                                 # ... so say what their rows mean
+    codes = [1321341, 1343916]                  # drugs and conditions, with all below them, ...
+    present = 1                                 # ... bring no number: what do rows mean?
 
 Units are those of the concept table's UCUM vocabulary, else of ``unit_source_value``. Rows that
 have a day and no time are set aside, since the hour is not known; a death or a diagnosis as the
@@ -67,13 +67,18 @@ _MEASUREMENT = {
 _CONDITION = {
     "patient": ("person_id", Kind.WHOLE),
     "time": ("condition_start_datetime", Kind.TIME),
-    "code": ("condition_concept_id", Kind.WHOLE),
+    "concept": ("condition_concept_id", Kind.WHOLE),
 }
 _DRUG = {
     "patient": ("person_id", Kind.WHOLE),
     "time": ("drug_exposure_start_datetime", Kind.TIME),
-    "code": ("drug_concept_id", Kind.WHOLE),
+    "concept": ("drug_concept_id", Kind.WHOLE),
 }
+_BELOW = {
+    "code": ("ancestor_concept_id", Kind.WHOLE),
+    "concept": ("descendant_concept_id", Kind.WHOLE),
+}
+_BELOW_SCHEMA = dict.fromkeys(_BELOW, pl.Int64)
 _UNIT = {"unit_id": ("concept_id", Kind.WHOLE), "ucum": ("concept_code", Kind.TEXT)}
 
 
@@ -119,11 +124,11 @@ class Omop:
             rows = EventRows(translation, stays, assembler)
             for piece in self._measurements(database, concepts):
                 rows.add(piece, where=f"{database.name}: table measurement")
-            wordy = _concepts(translation.wordless_codes, "[data.variables] codes")
+            wordless = _concepts(translation.wordless_codes, "[data.variables] codes")
+            below = self._below(database, wordless)
             for table, columns in (("condition_occurrence", _CONDITION), ("drug_exposure", _DRUG)):
-                if wordy:
-                    for piece in _happened(database, table, columns, wordy):
-                        rows.add(piece, where=f"{database.name}: table {table}")
+                for piece in _happened(database, table, columns, below) if wordless else ():
+                    rows.add(piece, where=f"{database.name}: table {table}")
         return assembler.patients()
 
     def _stays(self, database: Reading, study: Study) -> pl.DataFrame:
@@ -139,6 +144,8 @@ class Omop:
         only = (f"{prefix}_concept_id", said.stay_concepts)
         stays = _all(database.rows(said.stays, columns, only=only))
         dies = said.outcome.kind == "death"
+        codes = _concepts(said.outcome.codes, "[data.outcome] codes")
+        diagnoses = self._below(database, codes)["concept"].unique().to_list()
         return with_outcome(
             stays.with_columns(pl.col("stay").cast(pl.String)),
             said.outcome,
@@ -148,9 +155,17 @@ class Omop:
                 database,
                 "condition_occurrence",
                 "condition_start",
-                ("condition_concept_id", _concepts(said.outcome.codes, "[data.outcome] codes")),
+                ("condition_concept_id", diagnoses),
             ),
         )
+
+    def _below(self, database: Reading, concepts: list[int]) -> pl.DataFrame:
+        """Each ``code`` asked for, with every ``concept`` that it stands for."""
+        asked = pl.DataFrame({"code": concepts, "concept": concepts}, schema=_BELOW_SCHEMA)
+        if not concepts or not self._settings.descendants:
+            return asked
+        rows = database.rows("concept_ancestor", _BELOW, only=("ancestor_concept_id", concepts))
+        return pl.concat([asked, *rows]).unique(maintain_order=True)
 
     def _measurements(self, database: Reading, concepts: list[int]) -> Iterator[pl.DataFrame]:
         """Measurements of the study's concepts, person by person."""
@@ -173,13 +188,14 @@ class Omop:
 
 
 def _happened(
-    database: Reading, table: str, columns: Mapping[str, tuple[str, Kind]], concepts: list[int]
+    database: Reading, table: str, columns: Mapping[str, tuple[str, Kind]], below: pl.DataFrame
 ) -> Iterator[pl.DataFrame]:
     """Rows that say only that something happened."""
-    key = f"{table}_id"
-    only = (columns["code"][0], concepts)
-    for piece in database.rows(table, columns, only=only, order=("person_id", key)):
-        yield without_values(piece.with_columns(pl.col("patient", "code").cast(pl.String)))
+    order = ("person_id", f"{table}_id")
+    only = (columns["concept"][0], below["concept"].unique().to_list())
+    for piece in database.rows(table, columns, only=only, order=order):
+        found = piece.join(below, on="concept", how="inner", maintain_order="left")
+        yield without_values(found.with_columns(pl.col("patient", "code").cast(pl.String)))
 
 
 def _people(database: Reading) -> pl.DataFrame:

@@ -94,7 +94,7 @@ class Reading:
             *(self._shown(source.c[name], kind).label(new) for new, (name, kind) in columns.items())
         ).order_by(*(source.c[name] for name in order))
         if only is not None:
-            query = query.where(source.c[only[0]].in_(only[1]))
+            query = query.where(source.c[only[0]].in_(_listed(only[1])))
         kinds = {new: kind for new, (_, kind) in columns.items()}
         yield _frame([], kinds)
         options = {"stream_results": True, "max_row_buffer": PIECE_ROWS}
@@ -118,6 +118,12 @@ class Reading:
             seconds = sql.case((sql.func.isfinite(column), sql.extract("epoch", column)))
             return sql.cast(seconds * 1_000_000, sql.BigInteger)
         return column
+
+
+def _listed(values: Sequence[int | str]) -> sql.BindParameter[Any]:
+    """Values as part of the statement, for there can be more than a server takes beside it."""
+    kind = sql.Integer() if all(isinstance(value, int) for value in values) else sql.String()
+    return sql.bindparam(None, values, type_=kind, expanding=True, literal_execute=True)
 
 
 @contextmanager

@@ -190,6 +190,7 @@ OMOP_TABLES: dict[str, dict[str, object]] = {
         "drug_exposure_start_datetime": WHEN, "quantity": sql.Numeric,
     },
     "death": {"person_id": WHOLE, "death_date": DAY, "death_datetime": WHEN},
+    "concept_ancestor": {"ancestor_concept_id": WHOLE, "descendant_concept_id": WHOLE},
     "concept": {"concept_id": WHOLE, "concept_code": TEXT, "vocabulary_id": TEXT},
 }  # fmt: skip  # one line is a few columns
 UCUM_IDS = {"/min": 8541, "mm[Hg]": 8876, "Cel": 586323, "[degF]": 9289, "mmol/L": 8753}

@@ -152,6 +152,27 @@ def test_drugs_conditions_and_answers_are_numbers_where_the_hospital_says_so(
     assert report.set_aside == {}
 
 
+def test_a_concept_stands_for_those_below_it_unless_the_hospital_says_otherwise(
+    tmp_path: Path,
+) -> None:
+    septic_shock = {"condition_occurrence_id": 1, "person_id": 2, "condition_concept_id": 196236,
+                    "condition_start_datetime": IN + dt.timedelta(hours=3)}  # fmt: skip
+    below = [{"ancestor_concept_id": 132797, "descendant_concept_id": n} for n in (132797, 196236)]
+    below += [{"ancestor_concept_id": 132797, "descendant_concept_id": n} for n in range(70_000)]
+    content = rows(condition_occurrence=[septic_shock], concept_ancestor=below)
+    settings = (
+        '[outcome]\nkind = "condition"\ncodes = [132797]\n'
+        "[variables.Lactate]\ncodes = [132797]\npresent = 2\n"
+    )
+    study = only(OMOP, "HR", "Lactate")
+    grid, _ = read(tmp_path, content, settings, study)
+    assert grid.y_N.tolist() == [0, 1]
+    assert values(grid, 1) == [[], [2]]
+    grid, _ = read(tmp_path, content, "descendants = false\n" + settings, study)
+    assert grid.y_N.tolist() == [0, 0]
+    assert values(grid, 1) == [[], []]
+
+
 def test_details_of_visits_and_diagnoses_make_stays_and_labels(tmp_path: Path) -> None:
     detail = {"visit_detail_id": 5, "person_id": 1, "visit_detail_concept_id": 32037,
               "visit_detail_start_datetime": IN + dt.timedelta(hours=1),
