@@ -54,8 +54,9 @@ def written(patients: int = 40, *, index: int = 0) -> Written:
         if person == 1000 + number:
             birth = dt.datetime(start.year - int(age), 1, 1) + dt.timedelta(days=number)
             sex = "M" if male else "F"
+        died = int(record.label) if number % 7 != 5 else 0  # whoever comes again has not died
         stays.append((person, 5000 + number, start, start + dt.timedelta(hours=60), birth, sex,
-                      int(record.label)))  # fmt: skip  # reads as one row
+                      died))  # fmt: skip  # reads as one row
         for hour, variable, value in zip(
             record.hours_E, record.variable_E, record.value_E, strict=True
         ):
