@@ -13,6 +13,7 @@ them. Relative paths start at the folder of ``site.toml``.
 """
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
@@ -220,6 +221,102 @@ class TablesSettings(HospitalSettings):
     events: Annotated[tuple[EventsFile, ...], Listed] = Field(min_length=1)
     labels: StepLabelsFile | None = None
     where: Where = {}
+
+
+class OutcomeSettings(SettingsPart):
+    """How the study's label comes about where no column holds it.
+
+    ``death``: during the stay. ``condition``: one of ``codes`` begins during the stay.
+    ``length-of-stay``: days, for regression. ``readmission``: the patient's next stay begins within
+    ``within_days`` of the end of this one.
+    """
+
+    kind: Literal["death", "condition", "length-of-stay", "readmission"] = "death"
+    codes: Annotated[tuple[str | int, ...], Listed] = ()
+    within_days: float = Field(default=30.0, gt=0)
+
+    @model_validator(mode="after")
+    def _a_condition_has_codes(self) -> Self:
+        if (self.kind == "condition") != bool(self.codes):
+            raise ValueError("codes belong to kind = 'condition', and it needs them; correct one")
+        return self
+
+
+class MedsSettings(HospitalSettings):
+    """A MEDS dataset (Medical Event Data Standard): the folder that holds ``data``.
+
+    Attributes:
+        path: the dataset.
+        stay_start, stay_end: codes that begin and end a stay; ``A`` also stands for ``A//...``.
+        labels: Parquet file or folder of MEDS labels; each row is then one sample that ends at its
+            prediction time, in place of stays and outcome.
+        outcome: how the label comes about without ``labels``.
+        unit: the column that holds units, if there is one.
+        split: keep only subjects of this split, such as ``train``.
+    """
+
+    path: FilePath
+    stay_start: Annotated[tuple[str, ...], Listed] = ("HOSPITAL_ADMISSION",)
+    stay_end: Annotated[tuple[str, ...], Listed] = ("HOSPITAL_DISCHARGE",)
+    labels: FilePath | None = None
+    outcome: OutcomeSettings = OutcomeSettings()
+    unit: str | None = None
+    split: str | None = None
+
+
+class OmopSettings(HospitalSettings):
+    """An OMOP CDM 5.4 database, in PostgreSQL (``url``) or an SQLite ``file``.
+
+    Attributes:
+        url: ``postgresql://user@host/database?sslmode=verify-full``, without a password.
+        file: SQLite file.
+        password_env: environment variable that holds the password.
+        password_file: file that holds it, readable by its owner alone (mode 0600).
+        database_schema: schema of the CDM's tables.
+        stays: which table has the stays, visits or their details (such as intensive care).
+        stay_concepts: concept ids of visits (or details) that count; default inpatient visits.
+        descendants: a concept of a condition or drug stands for those below it, too.
+        outcome: how the label comes about.
+    """
+
+    url: str | None = None
+    file: FilePath | None = None
+    password_env: str | None = None
+    password_file: FilePath | None = None
+    database_schema: str | None = None
+    stays: Literal["visit_occurrence", "visit_detail"] = "visit_occurrence"
+    stay_concepts: Annotated[tuple[int, ...], Listed] = Field(default=(9201, 262), min_length=1)
+    descendants: bool = True
+    outcome: OutcomeSettings = OutcomeSettings()
+
+    @model_validator(mode="after")
+    def _one_database_and_no_secret(self) -> Self:
+        if (self.url is None) == (self.file is None):
+            raise ValueError("names neither or both of url and file; name one")
+        if self.url and re.search(r"//[^/@]*:[^/@]*@|[?&](password|passfile)=", self.url):
+            raise ValueError(
+                "url holds a password; remove it there, and name password_env or password_file"
+            )
+        if self.password_env is not None and self.password_file is not None:
+            raise ValueError("names password_env and password_file; keep one")
+        return self
+
+
+class FhirSettings(HospitalSettings):
+    """A FHIR R4 bulk export: a folder of NDJSON files, compressed or not.
+
+    Attributes:
+        path: the folder.
+        encounter_classes: codes of Encounter.class that count as stays.
+        inner_encounters: stays are the encounters that are part of another, such as intensive care
+            within a stay in hospital, in place of those that are not.
+        outcome: how the label comes about.
+    """
+
+    path: FilePath
+    encounter_classes: Annotated[tuple[str, ...], Listed] = ("IMP", "ACUTE", "NONAC")
+    inner_encounters: bool = False
+    outcome: OutcomeSettings = OutcomeSettings()
 
 
 def parse_settings(

@@ -35,7 +35,7 @@ TEMPLATE = """\
 {site}
 # Where this site's records lie. 'consilium-site check STUDY' reads them as a study would.
 # [data]
-# source = "physionet2012"     # the kind of data; for a study on "hospital", "tables"
+# source = "physionet2012"     # the kind; for a study on "hospital": tables, meds, omop or fhir
 # path = "/path/to/records"    # absolute, or relative to this file
 # where = {{ ICUType = 3 }}      # only such stays
 """

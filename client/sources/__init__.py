@@ -99,6 +99,11 @@ class Tally:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     set_aside: dict[str, int] = field(default_factory=dict)
 
+    def count(self, reason: str, number: int) -> None:
+        """Count what was set aside, by reason."""
+        if number:
+            self.set_aside[reason] = self.set_aside.get(reason, 0) + number
+
     def add(self, report: ReadReport) -> None:
         """Add the counts of another reading."""
         for count in ("patients", "stays", "events", "duplicates", "outside_window"):

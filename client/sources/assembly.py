@@ -13,6 +13,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import pairwise
+from math import isnan
 from typing import IO, Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from client.sources.reasons import AFTER_END, BEFORE_START, NO_STAY
 from shared.errors import DataError
 from shared.study import Study
 
-EVENTS_IN_MEMORY = 4_000_000  # 14 bytes each
+EVENTS_IN_MEMORY = 1_000_000  # 14 bytes each, and as much again while they are sorted
 SPANS = 128
 US_PER_HOUR = 3_600_000_000
 _EVENT = np.dtype([("stay", "<i4"), ("hours", "<f4"), ("variable", "<i2"), ("value", "<f4")])
@@ -74,6 +76,29 @@ class StayTable:
         found_E = (stay_E >= 0) & (self.patient_S[np.maximum(stay_E, 0)] == patient_E)
         placed_E: NDArray[np.int32] = np.where(found_E, stay_E, -1).astype(np.int32)
         return placed_E, self.hours(placed_E, time_E)
+
+    def place_all(
+        self, patient_E: NDArray[np.int32], time_E: NDArray[np.int64], reach_h: float
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]]:
+        """Like :meth:`place` where stays overlap: an event belongs to all that it lies in.
+
+        Args:
+            patient_E: each event's patient.
+            time_E: its time.
+            reach_h: stays that began longer before an event do not hold it.
+
+        Yields:
+            Index of the events, their stay, and hours since its start.
+        """
+        event_E = np.arange(len(patient_E))
+        stay_E, hours_E = self.place(patient_E, time_E)
+        while len(event_E):
+            held = (stay_E >= 0) & (hours_E <= reach_h)
+            held &= self.patient_S[np.maximum(stay_E, 0)] == patient_E[event_E]
+            event_E, stay_E, hours_E = event_E[held], stay_E[held], hours_E[held]
+            yield event_E, stay_E, hours_E
+            stay_E = stay_E - 1
+            hours_E = self.hours(stay_E, time_E[event_E])
 
     def hours(self, stay_E: NDArray[np.int32], time_E: NDArray[np.int64]) -> NDArray[np.float32]:
         """Hours from the start of each event's stay."""
@@ -142,8 +167,7 @@ class Assembler:
 
     def count(self, reason: str, number: int) -> None:
         """Count what was set aside, by reason."""
-        if number:
-            self._tally.set_aside[reason] = self._tally.set_aside.get(reason, 0) + number
+        self._tally.count(reason, number)
 
     def patients(self) -> Iterator[Patient]:
         """Yield every patient of the cohort, in order; call once, after the last :meth:`add`."""
@@ -179,29 +203,27 @@ class Assembler:
         stay_E, hours_E, variable_E, value_E = self._cleaner.clean_stays(
             *self._with_static(event_E, first, last)
         )
-        events = (hours_E, variable_E, value_E)
-        bound_S = np.searchsorted(stay_E, np.arange(first, last + 1))
+        bounds = np.searchsorted(stay_E, np.arange(first, last + 1)).tolist()
+        stays = [
+            self._stay(first + at, slice(low_E, high_E), (hours_E, variable_E, value_E))
+            for at, (low_E, high_E) in enumerate(pairwise(bounds))
+        ]
         for index, values in self._stays.static.items():
             missing = int(np.count_nonzero(np.isnan(values[first:last])))
             if missing:
                 name = list(self._study.variables)[index]
                 counts = self._tally.missing_static
                 counts[name] = counts.get(name, 0) + missing
-        for patient in range(low, high):
-            stays = range(int(self._bound_P[patient]), int(self._bound_P[patient + 1]))
+        ends = (self._bound_P[low : high + 1] - first).tolist()
+        for patient, (begin, end) in enumerate(pairwise(ends), start=low):
             self._tally.patients += 1
-            self._tally.stays += len(stays)
+            self._tally.stays += end - begin
             yield Patient(
-                patient_id=self._stays.patient_ids[patient],
-                stays=tuple(
-                    self._stay(stay, bound_S[stay - first], bound_S[stay - first + 1], events)
-                    for stay in stays
-                ),
+                patient_id=self._stays.patient_ids[patient], stays=tuple(stays[begin:end])
             )
 
-    def _stay(self, stay: int, low: int, high: int, events: Events) -> Stay:
+    def _stay(self, stay: int, part: slice, events: Events) -> Stay:
         hours_E, variable_E, value_E = events
-        part = slice(low, high)
         table = self._stays
         label, end_h, outcome_h = table.label_S[stay], table.end_h_S[stay], table.outcome_h_S[stay]
         return Stay(
@@ -210,8 +232,8 @@ class Assembler:
             variable_E=variable_E[part],
             value_E=value_E[part],
             label=float(label) if label.ndim == 0 else label,
-            end_h=None if np.isnan(end_h) else float(end_h),
-            outcome_h=None if np.isnan(outcome_h) else float(outcome_h),
+            end_h=None if isnan(end_h) else float(end_h),
+            outcome_h=None if isnan(outcome_h) else float(outcome_h),
         )
 
     def _with_static(

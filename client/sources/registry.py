@@ -19,7 +19,7 @@ from shared.errors import DataError, SettingsError
 from shared.study import Study
 
 HOSPITAL = "hospital"  # a study that takes records in whatever form the hospital has them
-OWN_SYSTEMS = frozenset({"tables"})
+OWN_SYSTEMS = frozenset({"tables", "meds", "omop", "fhir"})
 S = TypeVar("S", bound=DataSettings)
 
 
@@ -47,6 +47,28 @@ def _tables(chosen: settings.TablesSettings, _: Study) -> Source:
     from client.sources.tables import Tables
 
     return Tables(chosen)
+
+
+def _meds(chosen: settings.MedsSettings, _: Study) -> Source:
+    needs("polars", chosen.source)
+    from client.sources.meds import Meds
+
+    return Meds(chosen)
+
+
+def _omop(chosen: settings.OmopSettings, _: Study) -> Source:
+    for library in ("polars", "psycopg") if chosen.url else ("polars",):
+        needs(library, chosen.source)
+    from client.sources.omop import Omop
+
+    return Omop(chosen)
+
+
+def _fhir(chosen: settings.FhirSettings, _: Study) -> Source:
+    needs("polars", chosen.source)
+    from client.sources.fhir import Fhir
+
+    return Fhir(chosen)
 
 
 def _waveforms(chosen: settings.WaveformsSettings, _: Study) -> Source:
@@ -118,6 +140,9 @@ SOURCES: Mapping[str, Kind[Any]] = MappingProxyType(
         "physionet2012": Kind(settings.PhysioNet2012Settings, _physionet2012),
         "physionet2019": Kind(settings.FileOrFolderSettings, _physionet2019),
         "tables": Kind(settings.TablesSettings, _tables),
+        "meds": Kind(settings.MedsSettings, _meds),
+        "omop": Kind(settings.OmopSettings, _omop),
+        "fhir": Kind(settings.FhirSettings, _fhir),
         "waveforms": Kind(settings.WaveformsSettings, _waveforms),
         "diagnosis-codes": Kind(settings.DiagnosisCodesSettings, _diagnosis_codes),
         "molecules": Kind(settings.MoleculesSettings, _molecules),

@@ -56,7 +56,7 @@ def stay_table(
     )
     frame = _without(frame, tally, ENDS_EARLY, pl.col("end") < pl.col("start"))
     now_us = time.time_ns() // 1000 if now_us is None else now_us
-    _count(tally, IN_FUTURE, int((frame["start"] > now_us).sum()))
+    tally.count(IN_FUTURE, int((frame["start"] > now_us).sum()))
     twice = len(frame) - frame["stay"].n_unique()
     if twice:
         raise DataError(
@@ -86,13 +86,8 @@ def stay_table(
 
 def _without(frame: pl.DataFrame, tally: Tally, reason: str, bad: pl.Expr) -> pl.DataFrame:
     kept = frame.filter(~bad.fill_null(value=False))
-    _count(tally, reason, len(frame) - len(kept))
+    tally.count(reason, len(frame) - len(kept))
     return kept
-
-
-def _count(tally: Tally, reason: str, number: int) -> None:
-    if number:
-        tally.set_aside[reason] = tally.set_aside.get(reason, 0) + number
 
 
 def _unknown_label(frame: pl.DataFrame, study: Study, where: str) -> pl.Series:

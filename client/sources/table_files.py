@@ -19,13 +19,14 @@ from client.data_settings import FileSettings
 from client.sources.translation import limits
 from shared.errors import DataError
 
+BROKEN = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 ROW = "\x00row"
 PIECE_BYTES = 32 << 20
-PIECE_ROWS = 1_000_000
+PIECE_ROWS = 250_000
 MOST_COLUMNS = 10_000
 LONGEST_HEADER = 1 << 20
 _CSV_NAMES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
-_TIME_FORMATS = (
+TIME_FORMATS = (
     "%Y-%m-%d %H:%M:%S%.f",
     "%Y-%m-%dT%H:%M:%S%.f",
     "%Y-%m-%d %H:%M",
@@ -81,7 +82,7 @@ def read_pieces(settings: FileSettings, columns: Sequence[str]) -> Iterator[Piec
             yield from read(path, settings, wanted)
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-        except pl.exceptions.PolarsError as error:
+        except BROKEN as error:
             raise DataError(f"{path} {_fault(error)}") from error
 
 
@@ -94,7 +95,7 @@ def column_names(settings: FileSettings) -> tuple[str, ...]:
         return tuple(_header(file, path, settings.separator))
 
 
-def _fault(error: Exception) -> str:
+def _fault(error: BaseException) -> str:
     """What is wrong with a file, without quoting any of it."""
     text = str(error).lower()
     if "utf-8" in text or "utf8" in text:
@@ -209,7 +210,7 @@ def _parquet(path: Path, _: FileSettings, wanted: list[str]) -> Iterator[Piece]:
 def _parquet_schema(path: Path) -> dict[str, pl.DataType]:
     try:
         return dict(pl.read_parquet_schema(path))
-    except pl.exceptions.PolarsError as error:
+    except BROKEN as error:
         raise DataError(f"{path} is damaged, cut short or no Parquet; write it again") from error
 
 
@@ -264,7 +265,7 @@ def times(piece: Piece, column: str, time_format: str | None) -> tuple[pl.Series
     text = pl.select(pl.when(series.str.len_bytes() > 0).then(series)).to_series()
     known = text.drop_nulls()
     zoned = bool(len(known)) and bool(known.head(1).str.contains(_OFFSET_ENDING)[0])
-    formats = (time_format,) if time_format else (_ZONED_FORMATS if zoned else _TIME_FORMATS)
+    formats = (time_format,) if time_format else (_ZONED_FORMATS if zoned else TIME_FORMATS)
     best: pl.Series | None = None
     for one in formats:
         parsed = text.str.to_datetime(one, time_unit="us", strict=False)

@@ -113,7 +113,7 @@ class Tables:
                         index,
                         numbers(piece, column, decimal_comma=said.decimal_comma)[0],
                         words(piece, column),
-                        self._count,
+                        self._tally.count,
                     ).alias(str(index))
                     for index, column in static.items()
                 )
@@ -197,7 +197,7 @@ class Tables:
                     self._add_column(piece, column, variable, placed, translation, assembler)
                 continue
             value, at_limit = numbers(piece, events.value or "", decimal_comma=events.decimal_comma)
-            self._count(BEYOND_LIMIT, at_limit)
+            self._tally.count(BEYOND_LIMIT, at_limit)
             unit = piece.frame[events.unit] if events.unit else pl.Series([None], dtype=pl.String)
             rows = placed.with_columns(
                 piece.frame[events.variable or ""].cast(pl.String).alias("code"),
@@ -205,7 +205,7 @@ class Tables:
                 (unit if events.unit else unit.new_from_index(0, len(piece.frame))).alias("unit"),
                 words(piece, events.value or "").alias("word"),
             ).filter(pl.col("hours").is_not_null())
-            done = translation.translate(rows, self._count, where=str(piece.path))
+            done = translation.translate(rows, self._tally.count, where=str(piece.path))
             assembler.add(
                 done["stay"].to_numpy(),
                 done["hours"].to_numpy(),
@@ -224,8 +224,8 @@ class Tables:
     ) -> None:
         """One variable's column of a wide table."""
         number, at_limit = numbers(piece, column)
-        self._count(BEYOND_LIMIT, at_limit)
-        value = translation.column(variable, number, words(piece, column), self._count)
+        self._tally.count(BEYOND_LIMIT, at_limit)
+        value = translation.column(variable, number, words(piece, column), self._tally.count)
         rows = placed.with_columns(value.alias("value")).filter(
             pl.col("hours").is_not_null() & pl.col("value").is_finite()
         )
@@ -259,12 +259,8 @@ class Tables:
                 stay_E, hours_E = stays.place(patient_E, time_E)
             known = pl.Series(time.is_not_null())
             hours = pl.select(pl.when(known).then(pl.Series(hours_E))).to_series()
-        self._count(NO_TIME, hours.null_count())
+        self._tally.count(NO_TIME, hours.null_count())
         return pl.DataFrame({"stay": stay_E, "hours": hours})
-
-    def _count(self, reason: str, number: int) -> None:
-        if number:
-            self._tally.set_aside[reason] = self._tally.set_aside.get(reason, 0) + number
 
 
 class _Keys:

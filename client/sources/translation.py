@@ -63,6 +63,17 @@ class Translation:
         """Every code that means a variable of the study."""
         return tuple(self.variable_of)
 
+    @property
+    def wordless_codes(self) -> tuple[str, ...]:
+        """Codes whose rows mean a number without bringing one: by ``present`` or ``values``."""
+        said = self._settings.variables
+        speaking = {
+            index
+            for index, name in enumerate(self._names)
+            if (one := said.get(name)) is not None and (one.values or one.present is not None)
+        }
+        return tuple(code for code, index in self.variable_of.items() if index in speaking)
+
     def static_columns(self) -> dict[int, str]:
         """Columns of the table of stays that hold static variables, by the variable's index."""
         static = static_names(self._study)
@@ -149,19 +160,19 @@ class Translation:
         """Turn rows of (code, unit, value) into (variable, value) in the study's units.
 
         Args:
-            frame: columns ``code`` (text), ``value`` (a number, NaN or null where there is none),
-                ``unit`` and ``word`` (text or null), and any others, which are kept.
+            frame: columns ``code`` (text, one of :attr:`codes`), ``value`` (a number, NaN or null
+                where there is none), ``unit`` and ``word`` (text or null), and any others, which
+                are kept.
             count: told how many rows were set aside, and why.
             where: the file or table, for errors.
 
         Returns:
-            Rows of known codes with a finite value, in their old order, with int16 ``variable`` and
+            Rows with a finite value, in their old order, with int16 ``variable`` and
             float64 ``value`` in place of code, unit and word.
 
         Raises:
             DataError: a unit that cannot be converted.
         """
-        frame = frame.filter(pl.col("code").is_in(self.codes))
         frame = self._with_words(frame)
         usable = pl.col("value").is_finite().fill_null(value=False)
         kept = frame.filter(usable)

@@ -1,15 +1,19 @@
 """One synthetic cohort, written as a hospital's tables, MEDS, OMOP and FHIR would hold it."""
 
 import datetime as dt
+import gzip
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import sqlalchemy as sql
 
 from shared.study import Study, load_study, with_changes
 from shared.variables import KNOWN
 from simulations.hospitals import synthetic_hospital
+from tests.client.sources.postgresql import Server
 
 ROOT = Path(__file__).parents[3]
 DEMO = load_study(ROOT / "studies" / "demo.toml")
@@ -50,8 +54,9 @@ def written(patients: int = 40, *, index: int = 0) -> Written:
         if person == 1000 + number:
             birth = dt.datetime(start.year - int(age), 1, 1) + dt.timedelta(days=number)
             sex = "M" if male else "F"
+        died = int(record.label) if number % 7 != 5 else 0  # whoever comes again has not died
         stays.append((person, 5000 + number, start, start + dt.timedelta(hours=60), birth, sex,
-                      int(record.label)))  # fmt: skip  # reads as one row
+                      died))  # fmt: skip  # reads as one row
         for hour, variable, value in zip(
             record.hours_E, record.variable_E, record.value_E, strict=True
         ):
@@ -110,3 +115,230 @@ def write_tables(cohort: Written, folder: Path, kind: str, *, key: str = "stay")
         else:
             frame.write_csv(folder / f"{name}.csv", datetime_format="%Y-%m-%d %H:%M:%S")
     return TABLES_SETTINGS.format(kind=kind, key=key)
+
+
+MEDS_SETTINGS = """
+source = "meds"
+path = "meds"
+unit = "unit"
+"""
+
+
+def write_meds(cohort: Written, folder: Path) -> str:
+    """Write a MEDS dataset of two shards; return the settings that read it."""
+    stays, events = cohort.stays, cohort.events
+    names = {name: f"LOINC//{KNOWN[name].loinc}" for name in events["name"].unique()}
+    person = stays.unique("patient", keep="first", maintain_order=True)
+
+    def rows(frame: pl.DataFrame, code: pl.Expr, time: pl.Expr) -> pl.DataFrame:
+        return frame.select(
+            pl.col("patient").alias("subject_id"), time.alias("time"), code.alias("code")
+        )
+
+    died = stays.filter(pl.col("died") == 1)
+    parts = [
+        rows(person, pl.lit("MEDS_BIRTH"), pl.col("birth")),
+        rows(person, pl.lit("GENDER//") + pl.col("sex"), pl.lit(None, dtype=pl.Datetime("us"))),
+        rows(stays, pl.lit("HOSPITAL_ADMISSION//URGENT"), pl.col("start")),
+        rows(stays, pl.lit("HOSPITAL_DISCHARGE"), pl.col("end")),
+        rows(died, pl.lit("MEDS_DEATH"), pl.col("end") - pl.duration(hours=1)),
+        rows(events, pl.col("name").replace_strict(names), pl.col("time")).with_columns(
+            events["value"].cast(pl.Float32).alias("numeric_value"), events["unit"]
+        ),
+    ]
+    frame = pl.concat(parts, how="diagonal_relaxed").sort("subject_id", "time", nulls_last=False)
+    data = folder / "meds" / "data" / "train"
+    data.mkdir(parents=True)
+    middle = frame["subject_id"].median()
+    for shard, part in enumerate(
+        (frame.filter(pl.col("subject_id") <= middle), frame.filter(pl.col("subject_id") > middle))
+    ):
+        part.write_parquet(data / f"{shard}.parquet")
+    return MEDS_SETTINGS
+
+
+OMOP_SETTINGS = """
+source = "omop"
+{where}
+"""
+WHOLE, TEXT, WHEN, DAY = sql.Integer, sql.String(255), sql.DateTime, sql.Date
+# The columns of CDM 5.4 that matter here, with the types that its own scripts give them.
+OMOP_TABLES: dict[str, dict[str, object]] = {
+    "person": {
+        "person_id": WHOLE, "gender_concept_id": WHOLE, "year_of_birth": WHOLE,
+        "month_of_birth": WHOLE, "day_of_birth": WHOLE, "birth_datetime": WHEN,
+    },
+    "visit_occurrence": {
+        "visit_occurrence_id": WHOLE, "person_id": WHOLE, "visit_concept_id": WHOLE,
+        "visit_start_datetime": WHEN, "visit_end_datetime": WHEN,
+    },
+    "visit_detail": {
+        "visit_detail_id": WHOLE, "person_id": WHOLE, "visit_detail_concept_id": WHOLE,
+        "visit_detail_start_datetime": WHEN, "visit_detail_end_datetime": WHEN,
+    },
+    "measurement": {
+        "measurement_id": WHOLE, "person_id": WHOLE, "measurement_concept_id": WHOLE,
+        "measurement_date": DAY, "measurement_datetime": WHEN, "operator_concept_id": WHOLE,
+        "value_as_number": sql.Numeric, "value_as_concept_id": WHOLE, "unit_concept_id": WHOLE,
+        "unit_source_value": TEXT,
+    },
+    "condition_occurrence": {
+        "condition_occurrence_id": WHOLE, "person_id": WHOLE, "condition_concept_id": WHOLE,
+        "condition_start_date": DAY, "condition_start_datetime": WHEN,
+    },
+    "drug_exposure": {
+        "drug_exposure_id": WHOLE, "person_id": WHOLE, "drug_concept_id": WHOLE,
+        "drug_exposure_start_datetime": WHEN, "quantity": sql.Numeric,
+    },
+    "death": {"person_id": WHOLE, "death_date": DAY, "death_datetime": WHEN},
+    "concept_ancestor": {"ancestor_concept_id": WHOLE, "descendant_concept_id": WHOLE},
+    "concept": {"concept_id": WHOLE, "concept_code": TEXT, "vocabulary_id": TEXT},
+}  # fmt: skip  # one line is a few columns
+UCUM_IDS = {"/min": 8541, "mm[Hg]": 8876, "Cel": 586323, "[degF]": 9289, "mmol/L": 8753}
+
+
+def fill_omop(url: str, rows: dict[str, list[dict[str, object]]], *, schema: str | None) -> None:
+    """Make an OMOP database's tables and fill them."""
+    metadata = sql.MetaData(schema=schema)
+    for name, columns in OMOP_TABLES.items():
+        sql.Table(name, metadata, *(sql.Column(key, kind) for key, kind in columns.items()))
+    engine = sql.create_engine(url)
+    with engine.begin() as connection:
+        if schema is not None:
+            connection.execute(sql.schema.CreateSchema(schema, if_not_exists=True))
+        metadata.drop_all(connection)
+        metadata.create_all(connection)
+        for table in metadata.sorted_tables:
+            short = table.name
+            if rows.get(short):
+                empty = dict.fromkeys(OMOP_TABLES[short])
+                connection.execute(table.insert(), [empty | row for row in rows[short]])
+    engine.dispose()
+
+
+def omop_rows(cohort: Written) -> dict[str, list[dict[str, object]]]:
+    """The cohort as rows of OMOP tables; every other unit as a concept, the rest as text."""
+    rows: dict[str, list[dict[str, object]]] = {name: [] for name in OMOP_TABLES}
+    for stay in cohort.stays.iter_rows(named=True):
+        birth, end = stay["birth"], stay["end"]
+        if stay["patient"] not in {row["person_id"] for row in rows["person"]}:
+            rows["person"].append({
+                "person_id": stay["patient"],
+                "gender_concept_id": {"M": 8507, "F": 8532}[stay["sex"]],
+                "year_of_birth": birth.year, "month_of_birth": birth.month,
+                "day_of_birth": birth.day,
+                "birth_datetime": birth if stay["patient"] % 2 else None,
+            })  # fmt: skip
+        rows["visit_occurrence"].append({
+            "visit_occurrence_id": stay["stay"], "person_id": stay["patient"],
+            "visit_concept_id": 9201, "visit_start_datetime": stay["start"],
+            "visit_end_datetime": end,
+        })  # fmt: skip
+        if stay["died"]:
+            death = end - dt.timedelta(hours=1)
+            rows["death"].append({
+                "person_id": stay["patient"], "death_date": death.date(),
+                "death_datetime": death if stay["stay"] % 2 else None,
+            })  # fmt: skip
+    rows["concept"] = [
+        {"concept_id": number, "concept_code": code, "vocabulary_id": "UCUM"}
+        for code, number in UCUM_IDS.items()
+    ]
+    for number, event in enumerate(cohort.events.iter_rows(named=True)):
+        rows["measurement"].append({
+            "measurement_id": number, "person_id": event["patient"],
+            "measurement_concept_id": KNOWN[event["name"]].omop or GCS,
+            "measurement_date": event["time"].date(), "measurement_datetime": event["time"],
+            "operator_concept_id": 4172703, "value_as_number": event["value"],
+            "value_as_concept_id": 0, "unit_concept_id": UCUM_IDS.get(event["unit"], 0),
+            "unit_source_value": event["unit"],
+        })  # fmt: skip
+    return rows
+
+
+GCS = 4093836  # the dictionary leaves the choice of a concept for it to the hospital
+
+
+def write_sqlite(cohort: Written, folder: Path) -> str:
+    """Write an OMOP database in an SQLite file; return the settings that read it."""
+    fill_omop(f"sqlite:///{folder / 'cdm.sqlite'}", omop_rows(cohort), schema=None)
+    where = f'file = "cdm.sqlite"\n[variables.GCS]\ncodes = [{GCS}]'
+    return OMOP_SETTINGS.format(where=where)
+
+
+def write_postgresql(cohort: Written, folder: Path, server: Server) -> str:
+    """Write an OMOP database in PostgreSQL, in a schema of its own; return the settings."""
+    schema = f"cdm_{folder.name}"
+    fill_omop(server.url(password=True), omop_rows(cohort), schema=schema)
+    secret = folder / "password"
+    secret.touch(mode=0o600)
+    secret.write_text(server.password + "\n")
+    where = (
+        f'url = "{server.url(password=False)}"\npassword_file = "password"\n'
+        f'database_schema = "{schema}"\n[variables.GCS]\ncodes = [{GCS}]'
+    )
+    return OMOP_SETTINGS.format(where=where)
+
+
+FHIR_SETTINGS = """
+source = "fhir"
+path = "export"
+"""
+UCUM = "http://unitsofmeasure.org"
+
+
+def write_fhir(cohort: Written, folder: Path) -> str:
+    """Write a bulk export, some of it compressed; return the settings that read it."""
+    export = folder / "export"
+    export.mkdir()
+    patients, encounters, observations = [], [], []
+    for stay in cohort.stays.iter_rows(named=True):
+        subject = {"reference": f"Patient/{stay['patient']}"}
+        encounters.append({
+            "resourceType": "Encounter", "id": str(stay["stay"]), "status": "finished",
+            "class": {"code": "IMP"}, "subject": subject,
+            "period": {"start": instant(stay["start"]), "end": instant(stay["end"], hours=2)},
+        })  # fmt: skip
+        patient = {
+            "resourceType": "Patient", "id": str(stay["patient"]),
+            "gender": {"M": "male", "F": "female"}[stay["sex"]],
+            "birthDate": stay["birth"].date().isoformat(),
+        }  # fmt: skip
+        if patients and patients[-1]["id"] == patient["id"]:
+            patients.pop()
+        patients.append(patient)
+        if stay["died"] and stay["stay"] % 2:
+            patient["deceasedDateTime"] = instant(stay["end"] - dt.timedelta(hours=1))
+        elif stay["died"]:
+            gone = {"coding": [{"code": "exp"}]}
+            encounters[-1]["hospitalization"] = {"dischargeDisposition": gone}
+    for number, event in enumerate(cohort.events.iter_rows(named=True)):
+        quantity = {"value": event["value"], "unit": event["unit"]}
+        if number % 2:
+            quantity |= {"system": UCUM, "code": event["unit"], "unit": "as printed"}
+        loinc = {"system": "http://loinc.org", "code": KNOWN[event["name"]].loinc}
+        observations.append({
+            "resourceType": "Observation", "id": str(number), "status": "final",
+            "code": {"coding": [{"system": "urn:local", "code": "x"}, loinc]},
+            "subject": {"reference": f"https://fhir.example.org/Patient/{event['patient']}"},
+            "effectiveDateTime": instant(event["time"], hours=number % 3),
+            "valueQuantity": quantity,
+        })  # fmt: skip
+    half = len(observations) // 2
+    for name, resources in (
+        ("Patient.ndjson", patients),
+        ("Encounter.000.ndjson.gz", encounters),
+        ("Observation.000.ndjson", observations[:half]),
+        ("Observation.001.ndjson.gz", observations[half:]),
+    ):
+        content = "".join(json.dumps(one) + "\n" for one in resources).encode()
+        compressed = name.endswith(".gz")
+        (export / name).write_bytes(gzip.compress(content, 1) if compressed else content)
+    return FHIR_SETTINGS
+
+
+def instant(time: dt.datetime, *, hours: int = 0) -> str:
+    """The same moment as FHIR writes it, by the clock of another zone."""
+    zone = dt.timezone(dt.timedelta(hours=hours))
+    there = time.replace(tzinfo=dt.UTC).astimezone(zone).isoformat()
+    return there if hours else there.replace("+00:00", "Z")

@@ -1,0 +1,290 @@
+"""A hospital's events read and turned into tensors, beside the same job hand-written in polars.
+
+    python benchmarks/read_events.py [--events 1000000] [--repeat 3]
+
+The rival is what an engineer would write for this one cohort: lazy scan, joins, a filter, one sort.
+It knows the units, trusts the types, and counts nothing; ours finds units, words, duplicates and
+what lies outside ranges, windows and stays, and counts them. Both make the same grid, which is
+checked, and then the same features from it. Ratio: our time by the rival's; target at most 2.
+
+Then the peak memory of a process that reads the patients one by one, for more and more events:
+beyond a million they wait in files without a name, and only the table of stays goes on growing.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from client.features import Grid, to_grid, to_tensors
+from client.sources import Source
+from client.sources.registry import open_source, read_data_settings
+from shared.normalisation import Normalisation
+from shared.study import Study, load_study, with_changes
+from shared.units import SUBSTANCES, conversion
+from shared.variables import KNOWN
+
+TARGET = 2.0
+EVENTS_A_STAY = 125
+US_PER_HOUR = 3_600_000_000
+STUDY: Study = with_changes(
+    load_study(Path(__file__).parents[1] / "studies" / "demo.toml"), data={"source": "hospital"}
+)
+SERIES = [name for name in STUDY.variables if name not in ("Age", "Gender")]
+OTHER_UNITS = {"Temp": "[degF]", "Creatinine": "umol/L", "Lactate": "mg/dL"}
+SETTINGS = {
+    "csv": """
+source = "tables"
+stays = { file = "stays.csv", patient = "patient", stay = "stay", start = "start", end = "end", \
+birth = "birth", label = "died" }
+events = [{ file = "events.csv", stay = "stay", time = "time", variable = "name", \
+value = "value", unit = "unit" }]
+variables = { Gender = { column = "sex", values = { M = 1, F = 0 } } }
+""",
+    "meds": 'source = "meds"\npath = "."\nunit = "unit"\n',
+}
+SETTINGS["parquet"] = SETTINGS["csv"].replace(".csv", ".parquet")
+
+
+def cohort(events: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Synthetic stays and events, nobody's: shapes and sizes as in an intensive care unit."""
+    stream = np.random.default_rng(1)
+    count = max(1, events // EVENTS_A_STAY)
+    first = np.datetime64("2019-01-01T00:00", "us").astype(np.int64)
+    start = first + stream.integers(0, 365 * 24 * 60, count) * 60_000_000
+    stays = pl.DataFrame(
+        {
+            "patient": np.arange(count) + 100_000,
+            "stay": np.arange(count) + 500_000,
+            "start": start,
+            "end": start + stream.integers(50, 90, count) * US_PER_HOUR,
+            "birth": start - stream.integers(20, 90, count) * 8766 * US_PER_HOUR,
+            "sex": np.where(stream.random(count) < 0.5, "M", "F"),
+            "died": (stream.random(count) < 0.12).astype(np.int64),
+        }
+    ).with_columns(pl.col("start", "end", "birth").cast(pl.Datetime("us")))
+    wanted, events = events, events + events // 100  # some are alike, and left out below
+    stay = stream.integers(0, count, events)
+    variable = stream.integers(0, len(SERIES), events)
+    known = [KNOWN[name].declaration for name in SERIES]
+    center = np.array([one.center for one in known])[variable]
+    value = center * stream.uniform(0.9, 1.1, events)
+    unit = np.array([one.unit for one in known])[variable]
+    for index, name in enumerate(SERIES):
+        if name in OTHER_UNITS:
+            other = (variable == index) & (stream.random(events) < 0.3)
+            there = conversion(
+                known[index].unit, OTHER_UNITS[name], variable=name, substance=SUBSTANCES.get(name)
+            )
+            value[other] = value[other] * there.factor + there.offset
+            unit[other] = OTHER_UNITS[name]
+    frame = pl.DataFrame(
+        {
+            "patient": stay + 100_000,
+            "stay": stay + 500_000,
+            "time": start[stay] + stream.integers(-2 * 3600, 60 * 3600, events) * 1_000_000,
+            "name": np.array(SERIES)[variable],
+            "value": np.round(value, 3),
+            "unit": unit,
+        }
+    ).with_columns(pl.col("time").cast(pl.Datetime("us")))
+    # The rival keeps no order of files, so no two values may be of one variable at one time.
+    frame = frame.unique(["stay", "time", "name"], keep="first", maintain_order=True)
+    return stays, frame.head(wanted)
+
+
+def write(folder: Path, events: int, kinds: tuple[str, ...]) -> None:
+    """The cohort in each format, all in one folder."""
+    stays, frame = cohort(events)
+    if "csv" in kinds:
+        stays.write_csv(folder / "stays.csv")
+        frame.write_csv(folder / "events.csv")
+    if "parquet" in kinds:
+        stays.write_parquet(folder / "stays.parquet")
+        frame.write_parquet(folder / "events.parquet")
+    if "meds" not in kinds:
+        return
+    codes = {name: f"LOINC//{KNOWN[name].loinc}" for name in SERIES}
+
+    def rows(of: pl.DataFrame, code: pl.Expr, at: pl.Expr) -> pl.DataFrame:
+        return of.select(
+            pl.col("patient").alias("subject_id"), at.alias("time"), code.alias("code")
+        )
+
+    parts = [
+        rows(stays, pl.lit("MEDS_BIRTH"), pl.col("birth")),
+        rows(stays, pl.lit("GENDER//") + pl.col("sex"), pl.lit(None, pl.Datetime("us"))),
+        rows(stays, pl.lit("HOSPITAL_ADMISSION"), pl.col("start")),
+        rows(stays, pl.lit("HOSPITAL_DISCHARGE"), pl.col("end")),
+        rows(
+            stays.filter(pl.col("died") == 1),
+            pl.lit("MEDS_DEATH"),
+            pl.col("end") - pl.duration(hours=1),
+        ),
+        rows(frame, pl.col("name").replace_strict(codes), pl.col("time")).with_columns(
+            frame["value"].cast(pl.Float32).alias("numeric_value"), frame["unit"]
+        ),
+    ]
+    (folder / "data").mkdir()
+    pl.concat(parts, how="diagonal").sort("subject_id", "time").write_parquet(
+        folder / "data" / "0.parquet"
+    )
+
+
+def source(folder: Path, kind: str) -> Source:
+    settings = tomllib.loads(SETTINGS[kind])
+    return open_source(read_data_settings(settings, where="here", folder=folder), STUDY)
+
+
+def ours(folder: Path, kind: str) -> Grid:
+    return to_grid(source(folder, kind).read_patients(STUDY), STUDY)
+
+
+def by_hand(folder: Path, kind: str) -> Grid:
+    """The same grid, for this cohort alone, in polars and one assignment of numpy."""
+    units = pl.DataFrame(
+        [
+            (f"LOINC//{KNOWN[name].loinc}" if kind == "meds" else name, unit, index,
+             of.factor, of.offset, spec.low, spec.high)
+            for index, (name, spec) in enumerate(STUDY.variables.items())
+            for unit in {spec.unit, OTHER_UNITS.get(name, spec.unit)}
+            for of in [conversion(unit, spec.unit, variable=name, substance=SUBSTANCES.get(name))]
+        ],
+        schema=["name", "unit", "variable", "factor", "offset", "low", "high"],
+        orient="row",
+    ).lazy()  # fmt: skip  # one row of the table
+    if kind == "meds":
+        scan = pl.scan_parquet(folder / "data" / "0.parquet")
+        code, when = pl.col("code"), pl.col("time")
+        stays = (
+            scan.filter(~code.str.starts_with("LOINC"))
+            .group_by("subject_id")
+            .agg(
+                when.filter(code == "HOSPITAL_ADMISSION").first().alias("start"),
+                when.filter(code == "HOSPITAL_DISCHARGE").first().alias("end"),
+                when.filter(code == "MEDS_BIRTH").first().alias("birth"),
+                (code == "MEDS_DEATH").any().cast(pl.Int64).alias("died"),
+                pl.when((code == "GENDER//M").any()).then(1.0).otherwise(0.0).alias("male"),
+            )
+            .rename({"subject_id": "key"})
+            .collect()
+            .with_columns(pl.col("key").alias("patient"))
+        )
+        events = scan.rename({"subject_id": "key", "code": "name", "numeric_value": "value"})
+    else:
+        read = pl.scan_parquet if kind == "parquet" else pl.scan_csv
+        parse = {"try_parse_dates": True} if kind == "csv" else {}
+        male = (pl.col("sex") == "M").cast(pl.Float64).alias("male")
+        stays = read(folder / f"stays.{kind}", **parse).with_columns(male).collect()
+        stays = stays.rename({"stay": "key"})
+        events = read(folder / f"events.{kind}", **parse).rename({"stay": "key"})
+    stays = stays.sort("patient").with_row_index("n")
+    hours = ((pl.col("time") - pl.col("start")).dt.total_microseconds() / US_PER_HOUR).cast(
+        pl.Float32
+    )
+    value = pl.col("value").cast(pl.Float32) * pl.col("factor") + pl.col("offset")
+    kept = (
+        events.join(units, on=["name", "unit"])
+        .join(stays.lazy().select("key", "n", "start", "end"), on="key")
+        .filter(pl.col("time") <= pl.col("end"))
+        .select("n", "variable", "low", "high", hours.alias("hours"),
+                value.cast(pl.Float32).alias("value"))
+        .filter(pl.col("hours").is_between(0, STUDY.data.window_h),
+                pl.col("value").is_between(pl.col("low"), pl.col("high")))
+        .select("n", "variable", "hours", "value")
+        .collect()
+        .sort("hours", maintain_order=True)
+    )  # fmt: skip  # one step a line
+    names, steps = list(STUDY.variables), STUDY.data.steps
+    value_NTV = np.full((len(stays), steps, len(names)), np.nan, dtype=np.float32)
+    age = (stays["start"] - stays["birth"]).dt.total_microseconds() / (8765.82 * US_PER_HOUR)
+    value_NTV[:, 0, names.index("Age")] = age.floor().to_numpy()
+    value_NTV[:, 0, names.index("Gender")] = stays["male"].to_numpy()
+    step = np.minimum(kept["hours"].to_numpy().astype(np.int64), steps - 1)
+    value_NTV[kept["n"].to_numpy(), step, kept["variable"].to_numpy()] = kept["value"].to_numpy()
+    length = (stays["end"] - stays["start"]).dt.total_microseconds().to_numpy() / US_PER_HOUR
+    return Grid(
+        value_NTV=value_NTV,
+        mask_NT=np.arange(steps)[None] < np.clip(np.ceil(length), 1, steps)[:, None],
+        y_N=stays["died"].to_numpy().astype(np.float32),
+        patient_N=np.arange(len(stays)),
+        patient_ids=tuple(stays["patient"].cast(pl.String)),
+    )
+
+
+def best(job: Callable[[], object], repeat: int) -> float:
+    """Seconds of the fastest of some runs."""
+    times = []
+    for _ in range(repeat):
+        began = time.perf_counter()
+        job()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def peak_mib(folder: Path, kind: str) -> float:
+    """Peak memory of a process that reads patient by patient and keeps nothing."""
+    done = subprocess.run(  # noqa: S603  # this file itself
+        [sys.executable, __file__, "--only-read", str(folder), kind],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return float(done.stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--only-read", nargs=2)
+    given = parser.parse_args()
+    if given.only_read:
+        folder, kind = given.only_read
+        if kind != "nothing":
+            for _ in source(Path(folder), kind).read_patients(STUDY):
+                pass
+        status = Path("/proc/self/status").read_text()
+        print(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
+        return
+    norm = Normalisation.reference(STUDY)
+    print(f"{given.events:,} events, seconds (best of {given.repeat}), polars threads "
+          f"{pl.thread_pool_size()}; grid: value_NTV; tensors: the model's inputs")  # fmt: skip
+    print("format    to grid  by hand  ratio   to tensors  by hand  ratio")
+    worst = 0.0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write(folder, given.events, tuple(SETTINGS))
+        for kind in SETTINGS:
+            mine, theirs = ours(folder, kind), by_hand(folder, kind)
+            assert np.array_equal(mine.value_NTV, theirs.value_NTV, equal_nan=True)
+            assert np.array_equal(mine.mask_NT, theirs.mask_NT)
+            assert np.array_equal(mine.y_N, theirs.y_N)
+            grid = best(lambda kind=kind: ours(folder, kind), given.repeat)
+            rival = best(lambda kind=kind: by_hand(folder, kind), given.repeat)
+            after = best(lambda mine=mine: to_tensors(mine, norm, STUDY), 1)
+            worst = max(worst, (grid + after) / (rival + after))
+            print(f"{kind:9} {grid:7.2f} {rival:8.2f} {grid / rival:6.2f} {grid + after:12.2f} "
+                  f"{rival + after:8.2f} {(grid + after) / (rival + after):6.2f}")  # fmt: skip
+    told = "met" if worst <= TARGET else "missed"
+    print(f"target: tensors in at most {TARGET} times the rival's time: {told}")
+    print("\npeak memory of reading patient by patient, MiB beyond an idle process")
+    print("events       " + "".join(f"{kind:>9}" for kind in SETTINGS))
+    for millions in (1, 2, 8):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            kinds = tuple(SETTINGS) if millions < 8 else ("parquet",)
+            write(folder, millions * 1_000_000, kinds)
+            idle = peak_mib(folder, "nothing")
+            figures = (f"{peak_mib(folder, kind) - idle:9.0f}" if kind in kinds else f"{'':9}"
+                       for kind in SETTINGS)  # fmt: skip
+            print(f"{millions},000,000    {''.join(figures)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""FHIR R4 bulk exports: Patient, Encounter, Observation and Condition as NDJSON.
+
+::
+
+    [data]
+    source = "fhir"
+    path = "export"                             # Patient.000.ndjson.gz and so on
+    encounter_classes = ["IMP", "ACUTE"]
+
+    [data.variables.HR]
+    codes = ["http://loinc.org|8867-4"]         # the default; without a system, any counts
+
+    [data.outcome]
+    kind = "condition"
+    codes = ["http://snomed.info/sct|91302008"]
+
+Codes are looked for in an Observation and in each of its components. Times are instants; a date
+without a time has no hour, and an Observation that has only that is set aside. A death during the
+stay is one that Patient.deceased dates there, or a discharge with disposition ``exp``. A Condition
+counts from its onset, else in its encounter, else from when it was recorded. HL7, "FHIR R4
+(v4.0.1)", https://hl7.org/fhir/R4/, and "Bulk Data Access", https://hl7.org/fhir/uv/bulkdata/
+"""
+
+from collections.abc import Iterator
+
+import polars as pl
+
+from client.data_settings import FhirSettings
+from client.sources import Patient, ReadReport, Tally
+from client.sources import fhir_frames as frames
+from client.sources.assembly import Assembler
+from client.sources.event_frames import (
+    EventRows,
+    known_codes,
+    require_hours,
+    static_frame,
+    without_values,
+)
+from client.sources.outcomes import with_outcome
+from client.sources.stay_frames import stay_table
+from client.sources.translation import Translation
+from shared.study import Study
+
+LOINC = "http://loinc.org"
+
+
+class Fhir:
+    """A hospital's bulk export.
+
+    Args:
+        settings: the ``[data]`` table of ``site.toml``.
+    """
+
+    name = "fhir"
+
+    def __init__(self, settings: FhirSettings) -> None:
+        self._settings = settings
+        self._tally = Tally()
+
+    @property
+    def report(self) -> ReadReport:
+        """Counts of the latest reading."""
+        return self._tally.report()
+
+    def read_patients(self, study: Study) -> Iterator[Patient]:
+        """Yield every Patient that has a stay, in the order of their identifiers.
+
+        Raises:
+            DataError: the export cannot be read, or does not fit the study.
+            SettingsError: the settings contradict themselves.
+        """
+        require_hours(study, self.name)
+        self._tally = Tally()
+        folder = self._settings.path
+        translation = Translation(
+            study,
+            self._settings,
+            default_codes=lambda name: known_codes(
+                name, lambda known: None if known.loinc is None else f"{LOINC}|{known.loinc}"
+            ),
+        )
+        people = frames.people(folder)
+        frame = static_frame(self._stays(people, study), people, study)
+        stays = stay_table(frame, study, self._tally, where=str(folder))
+        assembler = Assembler(study, stays, self._tally)
+        rows = EventRows(translation, stays, assembler)
+        for piece, path in frames.observations(folder, set(translation.codes), self._tally):
+            rows.add(piece, where=str(path))
+        wordless = set(translation.wordless_codes)
+        if wordless:
+            happened = frames.conditions(folder, wordless, self._tally, required=False)
+            rows.add(without_values(happened), where=f"{folder}: Condition")
+        return assembler.patients()
+
+    def _stays(self, people: pl.DataFrame, study: Study) -> pl.DataFrame:
+        """One row a stay, with its label."""
+        folder, outcome = self._settings.path, self._settings.outcome
+        stays = frames.encounters(folder, self._settings, self._tally)
+        codes = set(map(str, outcome.codes))
+        diagnoses = frames.conditions(folder, codes, self._tally, required=bool(codes))
+        return with_outcome(
+            stays,
+            outcome,
+            study,
+            deaths=frames.deaths(people, stays),
+            conditions=frames.onsets(diagnoses, stays),
+        )

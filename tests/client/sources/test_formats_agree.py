@@ -1,0 +1,62 @@
+"""One cohort, five formats, the same tensors."""
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from client.features import PatientTensors, to_grid, to_tensors
+from client.sources.registry import open_source, read_data_settings
+from shared.normalisation import Normalisation
+from shared.study import with_changes
+from tests.client.sources import cohort_formats as formats
+from tests.client.sources.postgresql import Server
+
+STUDY = with_changes(formats.STUDY, data={"source": "hospital"})
+
+
+def tensors(text: str, folder: Path) -> tuple[PatientTensors, tuple[str, ...]]:
+    settings = read_data_settings(tomllib.loads(text), where="site.toml", folder=folder)
+    grid = to_grid(open_source(settings, STUDY).read_patients(STUDY), STUDY)
+    return to_tensors(grid, Normalisation.reference(STUDY), STUDY), grid.patient_ids
+
+
+def csv(cohort: formats.Written, folder: Path) -> str:
+    return formats.write_tables(cohort, folder, "csv")
+
+
+def parquet(cohort: formats.Written, folder: Path) -> str:
+    return formats.write_tables(cohort, folder, "parquet", key="patient")
+
+
+Writer = Callable[[formats.Written, Path], str]
+
+
+def agree(write: Writer, folder: Path) -> None:
+    """Write a cohort as CSV and in another format, read both, and compare every tensor."""
+    cohort = formats.written()
+    (folder / "one").mkdir()
+    (folder / "other").mkdir()
+    one, people = tensors(csv(cohort, folder / "one"), folder / "one")
+    other, same_people = tensors(write(cohort, folder / "other"), folder / "other")
+    assert people == same_people
+    for name in ("x_NTF", "mask_NT", "y_N", "patient_N"):
+        assert torch.equal(getattr(one, name), getattr(other, name)), name
+    assert np.isfinite(one.x_NTF.numpy()).all()
+    assert float(one.x_NTF.abs().max()) > 1
+
+
+@pytest.mark.parametrize(
+    "write", [parquet, formats.write_meds, formats.write_sqlite, formats.write_fhir]
+)
+def test_the_same_cohort_gives_identical_tensors(write: Writer, tmp_path: Path) -> None:
+    agree(write, tmp_path)
+
+
+def test_the_same_cohort_in_postgresql_gives_identical_tensors(
+    postgresql: Server, tmp_path: Path
+) -> None:
+    agree(lambda cohort, folder: formats.write_postgresql(cohort, folder, postgresql), tmp_path)
