@@ -10,52 +10,18 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from shared import mask_graph
-from shared.declaration import parse_toml, read_text, validate
+from shared.declaration import Part, parse_toml, read_text, validate
+from shared.dictionary import Finite, Positive, Variable, completed
 from shared.errors import StudyError
 
 MINIMUM_SITES = 3  # the sum of two sites tells each of them the other's update
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 RingBits = Literal[16, 20, 24, 28, 32]
-
-
-class Part(BaseModel):
-    """A table of the study: frozen, and strict about keys and types."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Variable(Part):
-    """A measured quantity, its unit, and the range in which a value is believed.
-
-    ``center`` and ``spread`` are public reference values (literature, not patients): the typical
-    value in ``unit``, and the typical standard deviation, in ``unit`` when ``scale`` is linear and
-    of the natural logarithm of the value when it is ``log``.
-    """
-
-    unit: str = Field(max_length=32)
-    low: Finite
-    high: Finite
-    center: Finite
-    spread: Positive
-    scale: Literal["linear", "log"] = "linear"
-    role: Literal["series", "static"] = "series"
-
-    @model_validator(mode="after")
-    def _range_holds_center(self) -> Self:
-        if not self.low < self.high:
-            raise ValueError(f"low {self.low:g} must be below high {self.high:g}")
-        if not self.low <= self.center <= self.high:
-            raise ValueError(f"center {self.center:g} must lie in {self.low:g} to {self.high:g}")
-        if self.scale == "log" and self.center <= 0:
-            raise ValueError(f"center {self.center:g} must be above 0 on a log scale")
-        return self
 
 
 class Data(Part):
@@ -216,7 +182,10 @@ class Evaluation(Part):
 
 
 class Study(Part):
-    """A whole study. ``digest`` identifies it; ``seed`` makes runs without noise repeatable."""
+    """A whole study. ``digest`` identifies it; ``seed`` makes runs without noise repeatable.
+
+    ``variables`` that :mod:`shared.dictionary` has may be named without their declaration.
+    """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     name: Name
@@ -234,6 +203,11 @@ class Study(Part):
     privacy: Privacy = Privacy()
     aggregation: Aggregation = Aggregation()
     evaluation: Evaluation = Evaluation()
+
+    @field_validator("variables", mode="before")
+    @classmethod
+    def _known_by_name(cls, variables: object) -> object:
+        return completed(variables)
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from shared.dictionary import KNOWN
 from shared.study import Study, load_study, with_changes
-from shared.variables import KNOWN
 from simulations.hospitals import synthetic_hospital
 
 ROOT = Path(__file__).parents[3]
