@@ -11,10 +11,11 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from shared.bookkeeping import Bookkeeping
+from shared.decay import GRUD
 from shared.layers import AttentionPooling, Embedding, LayerNorm, Linear
-from shared.recurrent import GRU, LSTM, RNN, drop
+from shared.recurrent import GRU, LSTM, RNN, Recurrent, drop
 from shared.study import Model, Study, Task, Tokens
-from shared.variables import UNKNOWN_TOKEN
+from shared.variables import UNKNOWN_TOKEN, series_names
 
 CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 
@@ -36,6 +37,7 @@ class RecurrentModel(nn.Module):
         task: Task,
         generator: Generator | None = None,
         tokens: Tokens | None = None,
+        series: int = 0,
     ) -> None:
         super().__init__()
         self.codes = 0 if tokens is None else len(tokens.names)
@@ -55,14 +57,18 @@ class RecurrentModel(nn.Module):
             lines = len(tokens.vocabulary) + UNKNOWN_TOKEN  # number 0, no code, needs no line
             self.embedding = Embedding(lines, tokens.width, generator=generator)
             width += tokens.width
-        self.recurrent = CELLS[model.cell](
-            width,
-            model.hidden,
-            layers=model.layers,
-            bidirectional=model.bidirectional,
-            dropout=model.dropout,
-            generator=generator,
-        )
+        self.recurrent: Recurrent
+        if model.cell == "gru-d":
+            self.recurrent = GRUD(width, model.hidden, series=series, generator=generator)
+        else:
+            self.recurrent = CELLS[model.cell](
+                width,
+                model.hidden,
+                layers=model.layers,
+                bidirectional=model.bidirectional,
+                dropout=model.dropout,
+                generator=generator,
+            )
         size = model.hidden * (2 if model.bidirectional else 1)
         self.attention = (
             AttentionPooling(size, generator=generator) if self.pooling == "attention" else None
@@ -229,4 +235,5 @@ def build_model(study: Study, features: int, seed: int) -> RecurrentModel:
     torch's global random state is neither read nor changed.
     """
     generator = Generator().manual_seed(seed)
-    return RecurrentModel(features, study.model, study.task, generator, study.tokens)
+    series = len(series_names(study))
+    return RecurrentModel(features, study.model, study.task, generator, study.tokens, series)
