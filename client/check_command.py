@@ -106,6 +106,7 @@ def report_json(
         "verdict": ruling,
         "patients": quality.patients,
         "stays": quality.stays,
+        "stays_without_window": quality.windowless,
         "label_mean": _number(quality.label_mean),
         "outcome_patients": [int(number) for number in quality.outcome_patients_G],
         "codes": quality.codes,
@@ -127,7 +128,7 @@ def _print(
     read = quality.read
     console.print(f"{study.title}", markup=False, style="bold")
     console.print(
-        f"{quality.patients} patients, {quality.stays} stays, {read.events} measurements; "
+        f"{quality.patients} patients, {_stays(quality, study)}, {read.events} measurements; "
         f"{_outcome(quality, study)}",
         markup=False,
     )
@@ -161,6 +162,12 @@ def _print(
         )
         console.print(f"{finding.about}: {finding.told}; {finding.remedy}", markup=False)
     console.print(f"verdict: {ruling}", style=_COLOURS[ruling], markup=False)
+
+
+def _stays(quality: Quality, study: Study) -> str:
+    if study.data.fixed:
+        return f"{quality.stays} stays"
+    return f"{quality.stays} windows of {quality.read.stays - quality.windowless} stays"
 
 
 def _outcome(quality: Quality, study: Study) -> str:

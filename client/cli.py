@@ -24,6 +24,7 @@ from client.service_unit import write_unit
 from client.site_audit import open_audit
 from client.site_folder import SiteFolder
 from client.site_line import approvals_of
+from client.variables_command import variables
 from shared.audit_events import Approved, Enrolled
 from shared.command_line import run_command
 from shared.enrolment import roster_fingerprint
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 console = Console(highlight=False, soft_wrap=True)
 add_commands(app)
+app.command()(variables)
 
 StudyName = Annotated[
     str,

@@ -14,6 +14,7 @@ import numpy as np
 from client.features import Grid, PatientTensors, require_usable, select, to_grid, to_tensors
 from client.releases import SHARDS
 from client.sources import ReadReport, Source
+from client.windows import read_windows
 from shared.errors import DataError
 from shared.normalisation import Normalisation
 from shared.study import Study
@@ -65,7 +66,7 @@ def read_cohort(source: Source, study: Study, *, site: str, split_key: bytes) ->
     """
     _, first_held_out = training_shards(study)
     try:
-        grid = to_grid(source.read_patients(study), study)
+        grid = to_grid(read_windows(source, study), study)
         shard_P = np.array([shard_of(patient, split_key) for patient in grid.patient_ids])
         training = select(grid, np.flatnonzero(shard_P < first_held_out))
         require_usable(training, study)

@@ -9,7 +9,9 @@ from typing import Literal
 
 import numpy as np
 
+from client.cohort import training_shards
 from client.quality import Quality
+from client.releases import SHARDS
 from client.sources.reasons import AFTER_END, BEFORE_START, IN_FUTURE, NO_STAY
 from shared.study import Study
 
@@ -24,6 +26,7 @@ MANY_OUT_OF_RANGE = 0.01
 MANY_SET_ASIDE = 0.01
 TELLS_ALONE = 0.98  # AUROC of one variable alone: too good to be known beforehand
 MOSTLY_UNKNOWN = 0.5  # share of codes outside the vocabulary
+MANY_WINDOWLESS = 0.1
 SMALL_GROUP = 10  # patients with the rarer outcome
 
 
@@ -74,6 +77,16 @@ def _cohort(quality: Quality, study: Study) -> Iterator[Finding]:
             level="stops",
             about="patients",
             told=f"{quality.patients} patients are below the study's minimum of {least}",
+            remedy="bring more patients, or ask for a lower [data] minimum_patients",
+        )
+    elif (training := quality.patients * training_shards(study)[1] // SHARDS) < least:
+        yield Finding(
+            level="warns",
+            about="patients",
+            told=(
+                f"about {training} of {quality.patients} patients would train and the others "
+                f"validate: below the study's minimum of {least}"
+            ),
             remedy="bring more patients, or ask for a lower [data] minimum_patients",
         )
     if study.task.kind not in ("binary", "multiclass"):
@@ -143,6 +156,14 @@ def _times(quality: Quality, study: Study) -> Iterator[Finding]:
                 told=f"{number} {reason}",
                 remedy=remedy,
             )
+    if quality.windowless:
+        share = quality.windowless / max(1, quality.read.stays)
+        yield Finding(
+            level="warns" if share > MANY_WINDOWLESS else "tells",
+            about="windows",
+            told=f"{quality.windowless} of {quality.read.stays} stays have no window",
+            remedy="say in site.toml when outcomes happened and stays ended, if the records know",
+        )
     late = np.flatnonzero(quality.observed_T < 0.5 * quality.stays)
     if len(late):
         hour, window_h = int(late[0]) * study.data.step_h, study.data.window_h

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from client.features import to_grid
 from client.sources import Patient, ReadReport, Source
+from client.windows import read_windows
 from shared.normalisation import CLIP, reference_scores
 from shared.study import Study
 from shared.variables import UNKNOWN_TOKEN
@@ -40,6 +41,7 @@ class Quality:
         codes, unknown_codes: diagnosis and other codes, and those outside the study's vocabulary.
         outcome_inside: stays whose outcome had happened when the window ended.
         empty: stays without a single measurement.
+        windowless: stays from which the study's windows were not cut, where it has such windows.
     """
 
     read: ReadReport
@@ -58,6 +60,7 @@ class Quality:
     unknown_codes: int
     outcome_inside: int
     empty: int
+    windowless: int
 
 
 def check_quality(source: Source, study: Study) -> Quality:
@@ -68,7 +71,7 @@ def check_quality(source: Source, study: Study) -> Quality:
     """
     measuring = _Measuring(study)
     chunk: list[Patient] = []
-    for patient in source.read_patients(study):
+    for patient in read_windows(source, study):
         chunk.append(patient)
         if len(chunk) == STAYS_AT_ONCE:
             measuring.add(chunk)
@@ -105,7 +108,7 @@ class _Measuring:
             histogram_VB=np.zeros((variables, BINS), dtype=np.int64),
             moments_3V=np.zeros((3, variables)),
         )
-        self.patients = self._stays = self._inside = self._empty = 0
+        self.patients = self._stays = self._inside = self._empty = self._whole = 0
         self._label_sum, self._label_count = 0.0, 0
         self._last: list[NDArray[np.float32]] = []  # last score of each variable, stay by stay
         self._labels: list[NDArray[np.float32]] = []
@@ -117,6 +120,7 @@ class _Measuring:
         grid = to_grid(patients, study)
         self.patients += grid.patients
         self._stays += len(grid.y_N)
+        self._whole += sum(len({stay.stay_id for stay in p.stays}) for p in patients)
         variables = len(study.variables)
         known_NTV = ~np.isnan(grid.value_NTV)
         measured_NTV = known_NTV[:, :, :variables]
@@ -163,10 +167,10 @@ class _Measuring:
         if task.kind == "binary" and not task.per_step:
             self._last.append(last_NV)
             self._labels.append(y)
-        window_h = self._study.data.window_h
-        if not task.per_step:
+        data = self._study.data
+        if data.fixed and not task.per_step:
             self._inside += sum(
-                stay.outcome_h is not None and stay.outcome_h <= window_h
+                stay.outcome_h is not None and stay.outcome_h <= data.window_h
                 for patient in patients
                 for stay in patient.stays
             )
@@ -196,6 +200,7 @@ class _Measuring:
             unknown_codes=sums.unknown_codes,
             outcome_inside=self._inside,
             empty=self._empty,
+            windowless=0 if self._study.data.fixed else read.stays - self._whole,
         )
 
     def _alone(self) -> NDArray[np.float64]:

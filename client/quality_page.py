@@ -41,7 +41,7 @@ def quality_page(
     names = list(study.variables)
     facts = [
         ("patients", f"{quality.patients}"),
-        ("stays", f"{quality.stays}"),
+        ("stays" if study.data.fixed else "windows", f"{quality.stays}"),
         ("measurements used", f"{quality.read.events}"),
         *_label_facts(quality, study),
     ]
@@ -52,7 +52,8 @@ def quality_page(
             height=0.24 * len(names) + 0.9,
         ),
         _figure(
-            "When it is measured: share of the stays still observed, by hour since the start.",
+            "When it is measured: share of the stays still observed, by hour since the start "
+            "of the window.",
             lambda axes: _over_time(axes, quality, study),
             height=0.24 * len(names) + 1.2,
         ),

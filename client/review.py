@@ -40,9 +40,21 @@ def _group_lines(study: Study) -> list[str]:
 
 
 def _window(study: Study) -> str:
-    if study.data.clock == "position":
-        return f"the first {study.data.window_h} places of each sequence"
-    return f"the first {study.data.window_h} h of each stay"
+    data = study.data
+    if data.clock == "position":
+        return f"the first {data.window_h} places of each sequence"
+    window_h, landmarks, before = data.window_h, data.landmarks, data.before_event
+    if landmarks is not None:
+        return (
+            f"the {window_h} h before each landmark, one every {landmarks.every_h} h of each stay "
+            f"up to hour {landmarks.longest_h}, to foretell the {landmarks.horizon_h} h after"
+        )
+    if before is not None:
+        return (
+            f"the {window_h} h up to {before.gap_h} h before the outcome or the end of each stay, "
+            f"if that is within {before.longest_h} h"
+        )
+    return f"the first {window_h} h of each stay"
 
 
 def _codes(study: Study) -> str:

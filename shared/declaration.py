@@ -5,13 +5,19 @@ import tomllib
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shared.errors import ConsiliumError
 
 LARGEST_BYTES = 1 << 20
 
 D = TypeVar("D", bound=BaseModel)
+
+
+class Part(BaseModel):
+    """A table of such a file: frozen, and strict about keys and types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 def read_text(path: Path, *, what: str, raises: type[ConsiliumError]) -> str:

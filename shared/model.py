@@ -11,10 +11,11 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from shared.bookkeeping import Bookkeeping
+from shared.decay import GRUD
 from shared.layers import AttentionPooling, Embedding, LayerNorm, Linear
-from shared.recurrent import GRU, LSTM, RNN, drop
+from shared.recurrent import GRU, LSTM, RNN, Recurrent, drop
 from shared.study import Model, Study, Task, Tokens
-from shared.variables import UNKNOWN_TOKEN
+from shared.variables import UNKNOWN_TOKEN, series_names
 
 CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 
@@ -26,7 +27,9 @@ class RecurrentModel(nn.Module):
     inputs of the last valid step (of every step, in a per-step task), scaled to one length, also
     reach the outputs by a linear map that starts at zero. What a linear model can learn is then
     learned by few weights and stands the noise of privacy; and a stay's part of their gradient is
-    equally long whether much was measured or little, so clipping favours nobody.
+    equally long whether much was measured or little, so clipping favours nobody. Which of the
+    ``series`` variables were never measured so far is a further input of this path: zeros of the
+    other channels say it too, but not linearly.
     """
 
     def __init__(
@@ -36,9 +39,11 @@ class RecurrentModel(nn.Module):
         task: Task,
         generator: Generator | None = None,
         tokens: Tokens | None = None,
+        series: int = 0,
     ) -> None:
         super().__init__()
         self.codes = 0 if tokens is None else len(tokens.names)
+        self.series = series
         self.features, self.task, self.pooling, self.dropout = (
             features,
             task,
@@ -55,14 +60,18 @@ class RecurrentModel(nn.Module):
             lines = len(tokens.vocabulary) + UNKNOWN_TOKEN  # number 0, no code, needs no line
             self.embedding = Embedding(lines, tokens.width, generator=generator)
             width += tokens.width
-        self.recurrent = CELLS[model.cell](
-            width,
-            model.hidden,
-            layers=model.layers,
-            bidirectional=model.bidirectional,
-            dropout=model.dropout,
-            generator=generator,
-        )
+        self.recurrent: Recurrent
+        if model.cell == "gru-d":
+            self.recurrent = GRUD(width, model.hidden, series=series, generator=generator)
+        else:
+            self.recurrent = CELLS[model.cell](
+                width,
+                model.hidden,
+                layers=model.layers,
+                bidirectional=model.bidirectional,
+                dropout=model.dropout,
+                generator=generator,
+            )
         size = model.hidden * (2 if model.bidirectional else 1)
         self.attention = (
             AttentionPooling(size, generator=generator) if self.pooling == "attention" else None
@@ -70,7 +79,7 @@ class RecurrentModel(nn.Module):
         self.norm = LayerNorm(size) if model.layer_norm else None
         self.head = Linear(size, task.outputs, generator=generator)
         self.skip = (
-            Linear(self.measured, task.outputs, bias=False, generator=generator)
+            Linear(self.measured + series, task.outputs, bias=False, generator=generator)
             if model.skip
             else None
         )
@@ -180,18 +189,21 @@ class RecurrentModel(nn.Module):
         return states
 
     def _last_inputs(self, x_NTF: Tensor, mask_NT: Tensor) -> Tensor:
-        """Inputs (N, F) of each stay's last valid step, or (N, T, F) of all, at length sqrt(F).
+        """The skip's I inputs (N, I) of each stay's last valid step, or (N, T, I) of all.
 
-        Inputs shorter than 1 keep their length over sqrt(F); padding gives zero.
+        They have the length sqrt(I); if shorter than 1, they keep their length over sqrt(I).
+        Padding gives zero.
         """
         if not self.task.per_step:
             step_T = torch.arange(1, mask_NT.shape[1] + 1, device=mask_NT.device)
             last_N = (mask_NT * step_T).amax(1).sub_(1).clamp_(min=0)
             row_N = torch.arange(len(x_NTF), device=x_NTF.device)
             x_NTF, mask_NT = x_NTF[row_N, last_N], mask_NT[row_N, last_N]
+        recency = x_NTF[..., 2 * self.series : 3 * self.series]
+        x_NTF = torch.cat([x_NTF, (recency == 0).to(x_NTF.dtype)], dim=-1)
         x_NTF = torch.where(mask_NT.unsqueeze(-1), x_NTF, 0.0)
         length = torch.linalg.vector_norm(x_NTF, dim=-1, keepdim=True)
-        scaled: Tensor = x_NTF * (math.sqrt(self.measured) / length.clamp(min=1.0))
+        scaled: Tensor = x_NTF * (math.sqrt(x_NTF.shape[-1]) / length.clamp(min=1.0))
         return scaled
 
     def _pool(self, h_NTH: Tensor, mask_NT: Tensor, books: Bookkeeping | None) -> Tensor:
@@ -229,4 +241,5 @@ def build_model(study: Study, features: int, seed: int) -> RecurrentModel:
     torch's global random state is neither read nor changed.
     """
     generator = Generator().manual_seed(seed)
-    return RecurrentModel(features, study.model, study.task, generator, study.tokens)
+    series = len(series_names(study)) if study.data.clock == "hour" else 0
+    return RecurrentModel(features, study.model, study.task, generator, study.tokens, series)

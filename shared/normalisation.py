@@ -16,8 +16,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.dictionary import Variable
 from shared.errors import MessageError
-from shared.study import Study, Variable
+from shared.study import Study
 
 CLIP = 5.0  # reference deviations; beyond it a value is believed but not its distance
 _PRIOR_DEVIATION = 0.5  # how far, in reference deviations, a true mean is expected from its center

@@ -56,18 +56,16 @@ class _ThroughTime(torch.autograd.Function):
         ctx.trace = None  # used up: a second backward fails instead of reading deltas as gates
         gradients: tuple[Tensor | None, ...] = (None,) * 4
         if ctx.books is None:
-            gradients = _weight_gradients(deltas, ctx.x, before_TNH)
+            gradients = weight_gradients(deltas, ctx.x, before_TNH)
         else:
-            _file(ctx.books, ctx.parameters, deltas, ctx.x, before_TNH)
+            file_deltas(ctx.books, ctx.parameters, deltas, ctx.x, before_TNH)
         grad_x = None
         if ctx.needs_input_grad[3]:
             grad_x = (deltas.input_TNG @ weights.input_GD).transpose(0, 1)
         return None, None, None, grad_x, *gradients
 
 
-def _weight_gradients(
-    deltas: cells.Deltas, x_TND: Tensor, before_TNH: Tensor
-) -> tuple[Tensor, ...]:
+def weight_gradients(deltas: cells.Deltas, x_TND: Tensor, before_TNH: Tensor) -> tuple[Tensor, ...]:
     """Ordinary gradients of both weights and both biases, summed over rows and steps."""
     by_input, by_hidden = deltas.input_TNG.flatten(0, 1), deltas.hidden_TNG.flatten(0, 1)
     return (
@@ -78,7 +76,7 @@ def _weight_gradients(
     )
 
 
-def _file(
+def file_deltas(
     books: Bookkeeping,
     parameters: tuple[nn.Parameter, ...],
     deltas: cells.Deltas,

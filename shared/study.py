@@ -10,52 +10,41 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from shared import mask_graph
-from shared.declaration import parse_toml, read_text, validate
+from shared.declaration import Part, parse_toml, read_text, validate
+from shared.dictionary import Finite, Positive, Variable, completed
 from shared.errors import StudyError
 
 MINIMUM_SITES = 3  # the sum of two sites tells each of them the other's update
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 RingBits = Literal[16, 20, 24, 28, 32]
 
 
-class Part(BaseModel):
-    """A table of the study: frozen, and strict about keys and types."""
+class Landmarks(Part):
+    """Rolling windows for early warning: from every landmark, does the outcome happen soon?
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Variable(Part):
-    """A measured quantity, its unit, and the range in which a value is believed.
-
-    ``center`` and ``spread`` are public reference values (literature, not patients): the typical
-    value in ``unit``, and the typical standard deviation, in ``unit`` when ``scale`` is linear and
-    of the natural logarithm of the value when it is ``log``.
+    Landmarks stand every ``every_h`` hours of the first ``longest_h`` of a stay, before its end and
+    before the outcome. Each is a window of the ``window_h`` hours before it, with the label 1 if
+    the outcome happens within ``horizon_h`` after it.
     """
 
-    unit: str = Field(max_length=32)
-    low: Finite
-    high: Finite
-    center: Finite
-    spread: Positive
-    scale: Literal["linear", "log"] = "linear"
-    role: Literal["series", "static"] = "series"
+    every_h: int = Field(ge=1)
+    horizon_h: int = Field(ge=1)
+    longest_h: int = Field(default=24 * 14, ge=1, le=24 * 365)
 
-    @model_validator(mode="after")
-    def _range_holds_center(self) -> Self:
-        if not self.low < self.high:
-            raise ValueError(f"low {self.low:g} must be below high {self.high:g}")
-        if not self.low <= self.center <= self.high:
-            raise ValueError(f"center {self.center:g} must lie in {self.low:g} to {self.high:g}")
-        if self.scale == "log" and self.center <= 0:
-            raise ValueError(f"center {self.center:g} must be above 0 on a log scale")
-        return self
+
+class BeforeEvent(Part):
+    """A window of ``window_h`` that ends ``gap_h`` before the outcome, or the end of the stay.
+
+    Outcomes more than ``longest_h`` after the start of a stay have no window.
+    """
+
+    gap_h: int = Field(default=1, ge=1)
+    longest_h: int = Field(default=24 * 14, ge=1, le=24 * 365)
 
 
 class Data(Part):
@@ -76,6 +65,30 @@ class Data(Part):
     on_bad_file: Literal["refuse", "skip"] = "refuse"
     on_out_of_range: Literal["drop", "clip"] = "drop"
     minimum_patients: int = Field(default=20, ge=1)
+    landmarks: Landmarks | None = None
+    before_event: BeforeEvent | None = None
+
+    @model_validator(mode="after")
+    def _one_kind_of_window(self) -> Self:
+        if self.landmarks is not None and self.before_event is not None:
+            raise ValueError("has landmarks and before_event; keep one of the two tables")
+        if not self.fixed and self.clock == "position":
+            raise ValueError(
+                'has windows that end in the middle of a stay, and clock = "position", which has '
+                'no hours; set clock = "hour" or remove the table'
+            )
+        return self
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the window is the first hours of every stay."""
+        return self.landmarks is None and self.before_event is None
+
+    @property
+    def reach_h(self) -> int:
+        """Hours from the start of a stay in which its events are read."""
+        windows = self.landmarks or self.before_event
+        return self.window_h if windows is None else windows.longest_h
 
     @property
     def steps(self) -> int:
@@ -137,10 +150,12 @@ class Task(Part):
 class Model(Part):
     """The recurrent network; ``projection`` 0 feeds the inputs to the cell directly.
 
-    ``skip`` adds a linear path from the inputs to the outputs, which stands noise well.
+    ``cell`` "gru-d" is a GRU that learns how fast old values and the state fade: one layer,
+    forwards, on the inputs themselves. ``skip`` adds a linear path from the inputs to the outputs,
+    which stands noise well.
     """
 
-    cell: Literal["rnn", "lstm", "gru"] = "lstm"
+    cell: Literal["rnn", "lstm", "gru", "gru-d"] = "lstm"
     hidden: int = Field(default=32, ge=1, le=4096)
     layers: int = Field(default=1, ge=1, le=8)
     bidirectional: bool = False
@@ -149,6 +164,16 @@ class Model(Part):
     layer_norm: bool = False
     dropout: Fraction = 0.0
     skip: bool = False
+
+    @model_validator(mode="after")
+    def _decay_stands_alone(self) -> Self:
+        plain = self.layers == 1 and not self.bidirectional and self.projection == 0
+        if self.cell == "gru-d" and not plain:
+            raise ValueError(
+                'cell "gru-d" is one layer, forwards, on the inputs themselves; set layers = 1, '
+                'bidirectional = false and projection = 0, or cell = "gru"'
+            )
+        return self
 
 
 class Training(Part):
@@ -216,7 +241,10 @@ class Evaluation(Part):
 
 
 class Study(Part):
-    """A whole study. ``digest`` identifies it; ``seed`` makes runs without noise repeatable."""
+    """A whole study. ``digest`` identifies it; ``seed`` makes runs without noise repeatable.
+
+    ``variables`` that :mod:`shared.dictionary` has may be named without their declaration.
+    """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     name: Name
@@ -234,6 +262,11 @@ class Study(Part):
     privacy: Privacy = Privacy()
     aggregation: Aggregation = Aggregation()
     evaluation: Evaluation = Evaluation()
+
+    @field_validator("variables", mode="before")
+    @classmethod
+    def _known_by_name(cls, variables: object) -> object:
+        return completed(variables)
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
@@ -265,6 +298,24 @@ class Study(Part):
             raise ValueError(
                 f"[tokens] names {sorted(both)[0]!r}, which is also one of [variables]; "
                 "name it in one place only"
+            )
+        if self.model.cell == "gru-d" and (
+            self.data.clock == "position"
+            or all(variable.role == "static" for variable in self.variables.values())
+        ):
+            raise ValueError(
+                '[model] cell "gru-d" fades what was measured hours ago, and this study has no '
+                'hours or no variable of role "series"; set cell = "gru"'
+            )
+        if not self.data.fixed and self.task.per_step:
+            raise ValueError(
+                "[task] per_step labels every hour of a stay, but [data] cuts it into windows with "
+                "one label each; remove per_step, or landmarks and before_event"
+            )
+        if self.data.landmarks is not None and self.task.kind != "binary":
+            raise ValueError(
+                f"[data.landmarks] asks whether an outcome happens, a task kind of {self.task.kind}"
+                ' does not; set [task] kind = "binary"'
             )
         if self.privacy.mode == "distributed" and self.training.local_steps != 1:
             raise ValueError(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from client.features import Grid, to_grid
+from client.windows import read_windows
 from shared.study import Study, with_changes
 from simulations.baselines import baselines
 from simulations.central import merge, train_centrally
@@ -56,7 +57,7 @@ def compare_settings(
     compared: Compared = {}
     with use_folder(out, marker=FILE):
         test = HeldOut.read(cohorts.test, study)
-        grids = {site: to_grid(source.read_patients(study), study) for site, source in sites}
+        grids = {site: to_grid(read_windows(source, study), study) for site, source in sites}
         private = private_settings(study, epsilons, modes)
         for name, record in _settings(study, cohorts, test, grids, out, private, workers, watch):
             compared[name] = record

@@ -20,5 +20,5 @@ def checkup() -> dict[str, str]:
         "opacus": version("opacus"),
         "cryptography": version("cryptography"),
         "cores": f"{len(os.sched_getaffinity(0))} usable of {os.cpu_count()}",
-        "kernel": kernel_status().sentence,
+        "kernel": f"{kernel_status().sentence}; gru-d runs in PyTorch",
     }

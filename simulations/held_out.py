@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from client.features import Grid, PatientTensors, to_grid, to_tensors
 from client.sources import Source
 from client.training import predict_with_loss
+from client.windows import read_windows
 from server.study_run import RunState
 from shared.errors import DataError
 from shared.model import build_model
@@ -43,7 +44,7 @@ class HeldOut:
         Raises:
             DataError: the test patients cannot be read, or only one outcome occurs among them.
         """
-        grids = [to_grid(source.read_patients(study), study) for source in sources.values()]
+        grids = [to_grid(read_windows(source, study), study) for source in sources.values()]
         grid = merge(grids)
         known = np.unique(grid.y_N[~np.isnan(grid.y_N)])
         if len(known) < 2:

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from client.sources import Patient, ReadReport, Source, Stay, Tally
 from client.sources.cleaning import Cleaner
 from client.sources.physionet2012 import PhysioNet2012
+from shared.dictionary import KNOWN
 from shared.errors import DataError
 from shared.study import Study
-from shared.variables import KNOWN
 
 SOURCE_NAME = "synthetic-icu"
 LABEL = "In-hospital_death"

@@ -65,7 +65,7 @@ class Cleaner:
         self._names = (*specs, *tokens)
         self._low_V = np.array(low, dtype=np.float32)
         self._high_V = np.array(high, dtype=np.float32)
-        self._window_h = float(study.data.window_h)
+        self._reach_h = float(study.data.reach_h)
         self._clip = study.data.on_out_of_range == "clip"
         self._slips = {
             index: tuple(slip for slip in SLIPS.get(name, ()) if slip.unit == spec.unit)
@@ -107,7 +107,7 @@ class Cleaner:
         variable_E: NDArray[np.int16],
         value_E: NDArray[np.float32],
     ) -> tuple[NDArray[np.int32] | None, *Events]:
-        inside_E = (hours_E >= 0) & (hours_E <= self._window_h)
+        inside_E = (hours_E >= 0) & (hours_E <= self._reach_h)
         self._tally.outside_window += int(np.count_nonzero(~inside_E))
         stay_E, hours_E, variable_E, value_E = _kept(inside_E, stay_E, hours_E, variable_E, value_E)
         low_E, high_E = self._low_V[variable_E], self._high_V[variable_E]

@@ -233,7 +233,7 @@ def _stay(
         stay_id=stay_id,
         hours_T=hours_T,
         label=_hourly(label_T, hours_T, study) if study.task.per_step else float(label_T[0]),
-        end_h=float(min(hours_T[-1] + 1, study.data.window_h)),
+        end_h=float(min(hours_T[-1] + 1, study.data.reach_h)),
     )
 
 

@@ -32,7 +32,7 @@ def events_of(
         raise DataError("a value is infinite; mend the record")
     if hours_T is None:
         hours_T = np.arange(len(value_TV), dtype=np.float64)
-    known_TV = ~np.isnan(value_TV) & (hours_T < study.data.window_h)[:, None]
+    known_TV = ~np.isnan(value_TV) & (hours_T < study.data.reach_h)[:, None]
     for index, variable in enumerate(study.variables.values()):
         if variable.role == "static" and known_TV[:, index].any():
             known_TV[known_TV[:, index].argmax() + 1 :, index] = False

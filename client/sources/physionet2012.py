@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from client.sources import Patient, ReadReport, Stay, Tally
 from client.sources.archives import BadFileError, leave_out, members
 from client.sources.cleaning import Cleaner
+from shared.dictionary import KNOWN
 from shared.errors import DataError
 from shared.study import Study
-from shared.variables import KNOWN
 
 HEADER = "Time,Parameter,Value"
 LARGEST_RECORD_BYTES = 1 << 20  # the challenge's largest is under 32 KiB; refuses a zip bomb

@@ -132,7 +132,7 @@ class PhysioNet2019:
                     stay_id=Path(file).stem,
                     hours_T=hours_T,
                     label=_labels(table_TC[:, -1], hours_T, study.data.steps),
-                    end_h=float(min(hours_T[-1] + 1, study.data.window_h)),
+                    end_h=float(min(hours_T[-1] + 1, study.data.reach_h)),
                 )
             except (BadFileError, DataError) as error:
                 leave_out(file, error, study, self._tally)

@@ -136,6 +136,14 @@ def test_what_is_wrong_is_found_and_has_a_remedy(
     assert verdict(findings) == ("not ready" if level == "stops" else "ready with warnings")
 
 
+def test_patients_kept_for_validation_do_not_count_towards_the_minimum() -> None:
+    study = with_changes(STUDY, evaluation={"validation_fraction": 0.2})
+    _, findings = checked(Given(30), study)
+    assert about(findings, "patients", "about 24 of 30 patients would train").level == "warns"
+    _, findings = checked(Given(32), study)
+    assert not [finding for finding in findings if finding.about == "patients"]
+
+
 @pytest.mark.parametrize(
     ("counts", "what", "words", "level"),
     [

@@ -4,9 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from shared.dictionary import Variable
 from shared.errors import MessageError
 from shared.normalisation import CLIP, Normalisation, reference_scores
-from shared.study import Study, Variable, parse_study
+from shared.study import Study, parse_study
 
 STUDY: Study = parse_study("""
 name = "tiny"

@@ -50,7 +50,7 @@ def test_digest_changes_with_the_order_of_variables_because_inputs_do() -> None:
 
 def test_digest_is_pinned_so_that_sites_of_this_version_agree() -> None:
     assert study().digest.hex() == (
-        "b483037c20e4d0a16c5d77e75ff4a6d2f948aa4249dab413b85f631e06337f3f"
+        "6973ce8b24a83beaacdd583cb3adc7c805720bc42d77c260afb67b5d3e0ea086"
     )
 
 
@@ -65,7 +65,7 @@ def test_digest_is_pinned_so_that_sites_of_this_version_agree() -> None:
         ("[aggregation]\nminimum_sites = 2\n", "minimum_sites = 2 must be at least 3; raise it"),
         ("[aggregation]\nminimum_sites = 5\n", "sites names 4, below minimum_sites 5"),
         ("[aggregation]\nthreshold = 4\nminimum_sites = 3\n", "threshold 4 must not exceed"),
-        ('[model]\ncell = "lsmt"\n', "'lsmt' must be one of 'rnn', 'lstm' or 'gru'"),
+        ('[model]\ncell = "lsmt"\n', "'lsmt' must be one of 'rnn', 'lstm', 'gru' or 'gru-d'"),
         ('[model]\nhidden = "32"\n', "[model] hidden = '32' is not acceptable"),
         ("[model]\nhidden = 5000\n", "[model] hidden = 5000 must be at most 4096; lower it"),
         ('[task]\nkind = "multiclass"\n', "outputs 1 must be at least 2"),

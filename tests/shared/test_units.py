@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.dictionary import KNOWN
 from shared.units import SUBSTANCES, UnitError, conversion, is_unit, parse_unit
-from shared.variables import KNOWN
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 import sqlalchemy as sql
 
+from shared.dictionary import KNOWN
 from shared.study import Study, load_study, with_changes
-from shared.variables import KNOWN
 from simulations.hospitals import synthetic_hospital
 from tests.client.sources.postgresql import Server
 

@@ -1,0 +1,105 @@
+"""Windows: which hours of a stay a study looks at, and what it foretells from there.
+
+Without ``[data.landmarks]`` and ``[data.before_event]`` the window is the first ``window_h`` hours
+of the stay. With one of them a stay becomes windows that end elsewhere, each a stay of its own with
+its own start and label; all windows of a patient remain one patient, the unit of privacy.
+
+Guarantee: nothing later than a window's end is in it, and no window ends at or after an outcome
+that it is to foretell.
+
+Legend: E events of one stay.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.sources import Patient, Source, Stay
+from shared.errors import DataError
+from shared.study import Study
+
+Label = float | NDArray[np.float32]
+
+
+def read_windows(source: Source, study: Study) -> Iterator[Patient]:
+    """Yield the source's patients with the windows of the study as their stays.
+
+    A patient without a window is left out.
+
+    Raises:
+        DataError: as the source does.
+    """
+    patients = source.read_patients(study)
+    return patients if study.data.fixed else cut_windows(patients, study)
+
+
+def cut_windows(patients: Iterable[Patient], study: Study) -> Iterator[Patient]:
+    """Cut every stay into the windows of a study that does not look at the first hours.
+
+    Raises:
+        DataError: there are stays, and not one has a window.
+    """
+    roles = [variable.role for variable in study.variables.values()]
+    static = np.flatnonzero(np.array(roles) == "static")
+    read = made = 0
+    for patient in patients:
+        read += len(patient.stays)
+        stays = tuple(
+            _cut(stay, end_h, label, study.data.window_h, static)
+            for stay in patient.stays
+            for end_h, label in _ends(stay, study)
+        )
+        made += len(stays)
+        if stays:
+            yield replace(patient, stays=stays)
+    if read and not made:
+        raise DataError(
+            f"not one of {read} stays has a window of study {study.name}; say in site.toml when "
+            "outcomes happened (outcome_time in [data.stays]) and when stays ended"
+        )
+
+
+def _ends(stay: Stay, study: Study) -> Iterator[tuple[float, Label]]:
+    """Hours at which the stay's windows end, and their labels.
+
+    Landmarks lie before the end of the stay and before the outcome. Before an event, a stay without
+    the outcome ends its window before its own end, as a control. A stay whose outcome happened at
+    an unknown time has no landmark, for nobody knows what lay ahead.
+    """
+    data = study.data
+    without = study.task.kind == "binary" and stay.label == 0
+    outcome_h = None if without else stay.outcome_h
+    if data.before_event is not None:
+        event_h = stay.end_h if outcome_h is None else outcome_h
+        if event_h is not None:
+            end_h = event_h - data.before_event.gap_h
+            if 0 < end_h <= data.reach_h:
+                yield end_h, stay.label
+    if data.landmarks is not None and (without or outcome_h is not None):
+        known_h = min(math.inf if h is None else h for h in (stay.end_h, outcome_h))
+        for landmark_h in range(data.landmarks.every_h, data.reach_h + 1, data.landmarks.every_h):
+            if landmark_h >= known_h:
+                return
+            ahead_h = math.inf if outcome_h is None else outcome_h - landmark_h
+            yield float(landmark_h), float(ahead_h <= data.landmarks.horizon_h)
+
+
+def _cut(stay: Stay, end_h: float, label: Label, window_h: int, static: NDArray[np.intp]) -> Stay:
+    """The last ``window_h`` hours before ``end_h``; what is static is known from their start on."""
+    start_h = max(0.0, end_h - window_h)
+    static_E = np.isin(stay.variable_E, static)
+    first_E = np.zeros(len(static_E), dtype=np.bool_)
+    first_E[np.unique(stay.variable_E, return_index=True)[1]] = True
+    kept_E = (stay.hours_E <= end_h) & np.where(static_E, first_E, stay.hours_E >= start_h)
+    return replace(
+        stay,
+        hours_E=np.maximum(stay.hours_E[kept_E] - np.float32(start_h), np.float32(0)),
+        variable_E=stay.variable_E[kept_E],
+        value_E=stay.value_E[kept_E],
+        label=label,
+        end_h=end_h - start_h,
+        outcome_h=None if stay.outcome_h is None else stay.outcome_h - start_h,
+    )
