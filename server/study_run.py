@@ -181,7 +181,7 @@ def run_round(
         refusals=sums.refusals,
         patients=sums.weight,
         update_norm=float(np.linalg.norm(_mean_update(study, sums, weights_D))),
-        metrics=federated_metrics(sums.parts, study),
+        metrics=federated_metrics(sums.parts, study, sites=len(sums.survivors)),
         bytes_up=sums.bytes_up,
         bytes_down=sums.bytes_down,
         phases=sums.seconds,

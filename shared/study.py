@@ -211,7 +211,7 @@ class Evaluation(Part):
     """Federated evaluation on patients kept out of training, by secure sums of score counts."""
 
     validation_fraction: Fraction = 0.0
-    bins: int = Field(default=20, ge=2, le=10_000)
+    bins: int = Field(default=200, ge=2, le=10_000)  # why: docs/decisions/090
     every: int = Field(default=1, ge=1)
 
 

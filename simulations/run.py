@@ -205,7 +205,9 @@ class Federation:
             "phases": result.phases,
             "bytes_up": result.bytes_up,
             "bytes_down": result.bytes_down,
-            "validation": result.metrics.to_json() if result.metrics else None,
+            "validation": result.metrics.to_json(final=result.purpose is Purpose.EVALUATION)
+            if result.metrics
+            else None,
         }
         if result.state.normalisation and result.purpose is Purpose.TRAINING:
             record["test"] = test.quick(result.state)

@@ -100,7 +100,7 @@ def test_the_sums_give_accuracy_and_sensitivity_of_all_patients() -> None:
     study = small_study(task=task)
     model = build_model(study, 3, seed=1)
     tensors = cohort(task, 200, 2)
-    metrics = federated_metrics(validation_sums(model, tensors, study), study)
+    metrics = federated_metrics(validation_sums(model, tensors, study), study, sites=1)
     weight = 1 / np.bincount(tensors.patient_N)[tensors.patient_N]
     chosen = predict(model, tensors.x_NTF, tensors.mask_NT).argmax(axis=1)
     truth = tensors.y_N.numpy().astype(int)
@@ -119,7 +119,7 @@ def test_the_sums_give_the_mean_absolute_error_in_the_targets_unit(per_step: boo
     y = np.random.default_rng(4).normal(50, 10, shape).astype(np.float32)
     y[0] = np.nan
     tensors = replace(tensors, y_N=torch.from_numpy(y))
-    metrics = federated_metrics(validation_sums(model, tensors, study), study)
+    metrics = federated_metrics(validation_sums(model, tensors, study), study, sites=1)
     error = np.abs(predict(model, tensors.x_NTF, tensors.mask_NT)[..., 0] - y)
     used = ~np.isnan(y) & (tensors.mask_NT.numpy() if per_step else True)
     patient = tensors.patient_N.numpy()
@@ -134,5 +134,5 @@ def test_no_patient_gives_zeros_of_the_right_length() -> None:
     sums = validation_sums(build_model(study, 3, seed=1), None, study)
     assert [(name, part.size, part.any()) for name, part in sums.items()] == [
         ("loss", 2, False),
-        ("scores", 40, False),
+        ("scores", 400, False),
     ]

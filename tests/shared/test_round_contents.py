@@ -84,7 +84,7 @@ def test_each_purpose_has_its_own_segments() -> None:
     assert [(s.name, s.length) for s in found] == [("loss", 2), ("hits", 2)]
     classes = small_study(task={"kind": "multiclass", "outputs": 3})
     found = vector_spec(classes, asked, parameters=9).segments
-    assert [(s.name, s.length) for s in found] == [("loss", 2), ("scores", 120), ("hits", 9)]
+    assert [(s.name, s.length) for s in found] == [("loss", 2), ("scores", 1200), ("hits", 9)]
 
 
 def test_noise_fits_its_segment_and_there_is_none_without_privacy() -> None:

@@ -59,11 +59,12 @@ def test_one_outcome_alone_has_no_metrics() -> None:
     assert metrics_from_counts(counts) is None
 
 
-def test_negative_noisy_counts_count_as_zero() -> None:
+def test_sums_take_negative_noisy_counts_as_they_are_and_stay_in_range() -> None:
     counts = np.array([[10.0, -3.0], [-1.0, 5.0]])
     metrics = metrics_from_counts(counts)
     assert metrics is not None
-    assert (metrics.auroc, metrics.positives, metrics.negatives) == (1.0, 5.0, 10.0)
+    assert (metrics.auroc, metrics.positives, metrics.negatives) == (1.0, 4.0, 7.0)
+    assert (metrics.auroc_low, metrics.auroc_high) == (0.0, 1.0)
 
 
 def test_every_center_lies_in_its_bin() -> None:
@@ -76,3 +77,28 @@ def test_weights_are_what_is_counted() -> None:
     counts = count_scores(np.array([0.5, 0.5]), np.array([True, False]), np.array([0.25, 2]), 4)
     assert counts[1].sum() == 0.25
     assert counts[0].sum() == 2
+
+
+@pytest.mark.parametrize("noise", [0.0, 4.0])
+def test_the_interval_covers_sampling_and_noise_and_noise_does_not_shift_the_auroc(
+    noise: float,
+) -> None:
+    stream = np.random.default_rng(5)
+    truth, found, covered = 0.7454, [], 0  # that of logit-normal risks (-2, 1): 10 million draws
+    for _ in range(300):
+        logit = stream.normal(-2, 1, 1500)
+        risk = 1 / (1 + np.exp(-logit))
+        outcome = stream.random(1500) < risk
+        counts = count_scores(risk, outcome, np.ones(1500), 100)
+        metrics = metrics_from_counts(counts + stream.normal(0, noise, counts.shape), noise=noise)
+        assert metrics is not None
+        found.append(metrics.auroc)
+        covered += metrics.auroc_low <= truth <= metrics.auroc_high
+    assert np.mean(found) == pytest.approx(truth, abs=0.002 + 4 * np.std(found) / np.sqrt(300))
+    assert 0.91 <= covered / 300 <= 0.99
+
+
+def test_perfect_separation_claims_no_certainty() -> None:
+    metrics = metrics_from_counts(np.array([[3.0, 0.0], [0.0, 2.0]]))
+    assert metrics is not None
+    assert (metrics.auroc, metrics.auroc_low, metrics.auroc_high) == (1.0, 0.0, 1.0)
