@@ -72,7 +72,7 @@ def settings_from(file: Path) -> DataSettings:
     return read_data_settings(table, where=str(file), folder=file.resolve().parent)
 
 
-def settings_for(study: Study, data: Path, where: dict[str, float]) -> DataSettings:
+def settings_for(study: Study, data: Path, where: dict[str, float | str]) -> DataSettings:
     """Settings of a source that a folder says all about, as the study names it.
 
     Raises:
@@ -108,6 +108,8 @@ def report_json(
         "stays": quality.stays,
         "label_mean": _number(quality.label_mean),
         "outcome_patients": [int(number) for number in quality.outcome_patients_G],
+        "codes": quality.codes,
+        "unknown_codes": quality.unknown_codes,
         "stays_by_step": [int(number) for number in quality.observed_T],
         "read": asdict(quality.read),
         "variables": variables,
@@ -145,6 +147,13 @@ def _print(
             f"{100 * out / max(1, kept + out):.1f} %",
         )
     console.print(table, markup=False)
+    if study.tokens is not None:
+        known = 1 - quality.unknown_codes / max(1, quality.codes)
+        console.print(
+            f"{', '.join(study.tokens.names)}: {quality.codes} codes, {100 * known:.1f} % of them "
+            f"in the study's vocabulary of {len(study.tokens.vocabulary)}",
+            markup=False,
+        )
     console.print("center and spread in the study's reference deviations", style="dim")
     for finding in findings:
         console.print(
@@ -155,9 +164,15 @@ def _print(
 
 
 def _outcome(quality: Quality, study: Study) -> str:
-    if study.task.kind == "binary":
-        return f"{100 * quality.label_mean:.1f} % with {study.data.label}"
-    return f"mean {study.data.label} {quality.label_mean:.3g}"
+    label = study.data.label
+    if study.task.kind == "multiclass":
+        return f"patients with {label}: {', '.join(map(str, quality.outcome_patients_G))}"
+    if study.task.kind == "regression":
+        return f"mean {label} {quality.label_mean:.3g}"
+    rows = "of the hours" if study.task.per_step and study.data.clock == "hour" else ""
+    rows = "of the places" if study.task.per_step and not rows else rows
+    several = f"{len(label.split('+'))} outcomes" if study.task.kind == "multilabel" else label
+    return " ".join(filter(None, (f"{100 * quality.label_mean:.1f} %", rows, f"with {several}")))
 
 
 def _signed(score: float) -> str:

@@ -13,6 +13,7 @@ from rich.console import Console
 from client import ledger_view
 from client.approvals import Approval
 from client.check_command import run_check, settings_for, settings_from
+from client.data_settings import DataSettings
 from client.ledger import Ledger
 from client.offers import fetch_offers, find_offer
 from client.operations import add_commands
@@ -23,8 +24,6 @@ from client.service_unit import write_unit
 from client.site_audit import open_audit
 from client.site_folder import SiteFolder
 from client.site_line import approvals_of
-from client.sources import Source
-from client.sources.physionet2012 import PhysioNet2012
 from shared.audit_events import Approved, Enrolled
 from shared.command_line import run_command
 from shared.enrolment import roster_fingerprint
@@ -41,7 +40,6 @@ app = typer.Typer(
 console = Console(highlight=False, soft_wrap=True)
 add_commands(app)
 
-StudyFile = Annotated[Path, typer.Argument(help="The study, a TOML file.", show_default=False)]
 StudyName = Annotated[
     str,
     typer.Argument(help="Name or digest of an offered study, or a study file.", show_default=False),
@@ -216,12 +214,14 @@ def start(folder: Folder = DEFAULT_FOLDER) -> None:
 
 @app.command()
 def check(
-    study: StudyFile,
+    study: StudyName,
+    folder: Folder = DEFAULT_FOLDER,
     settings: Annotated[
-        Path | None, typer.Option(help="site.toml, whose [data] says where the records are.")
+        Path | None,
+        typer.Option(help=r"Another file than the site's site.toml, whose \[data] counts."),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Instead: folder or zip of the study's kind of records.")
+        Path | None, typer.Option(help="Instead: folder or file of the study's kind of records.")
     ] = None,
     where: Annotated[
         list[str] | None, typer.Option(help="With --data: only such stays, e.g. ICUType=1.")
@@ -232,14 +232,9 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Say whether this site's data are ready for the study, and what to mend; no row is shown."""
-    loaded = load_study(study)
-    if (settings is None) == (data is None):
-        raise SettingsError("give either --settings site.toml or --data FOLDER")
-    chosen = (
-        settings_from(settings)
-        if settings is not None
-        else settings_for(loaded, data or Path(), _selection(where or []))
-    )
+    file = Path(study)
+    loaded = load_study(file) if file.is_file() else _offered(SiteFolder.open(folder), study).study
+    chosen = _records(loaded, folder, settings, data, where or [])
     run_check(loaded, chosen, console, as_json=as_json, page=page)
 
 
@@ -269,30 +264,31 @@ def ledger(
         console.print(f"figure  {plot}", markup=False)
 
 
-def _selection(pairs: list[str]) -> dict[str, float]:
-    """Parse NAME=NUMBER options."""
-    selection = {}
+def _selection(pairs: list[str]) -> dict[str, float | str]:
+    """Parse NAME=VALUE options; a value is a number if it can be one."""
+    selection: dict[str, float | str] = {}
     for pair in pairs:
-        name, equals, number = pair.partition("=")
-        try:
-            selection[name] = float(number)
-        except ValueError:
-            equals = ""
+        name, equals, value = pair.partition("=")
         if not equals:
-            raise SettingsError(f"--where {pair}: must be NAME=NUMBER, such as ICUType=1")
+            raise SettingsError(f"--where {pair}: must be NAME=VALUE, such as ICUType=1")
+        try:
+            selection[name] = float(value)
+        except ValueError:
+            selection[name] = value
     return selection
 
 
-def _source(study: Study, folder: Path, data: Path | None, where: list[str]) -> Source:
-    """Return the records named on the command line, or else those of site.toml."""
-    if data is None:
-        return SiteFolder.open(folder).settings().open_source(folder, study.data.source)
-    if study.data.source != PhysioNet2012.name:
-        raise SettingsError(
-            f"study {study.name}: source {study.data.source!r} has no records to check; "
-            f"choose a study on {PhysioNet2012.name!r}"
-        )
-    return PhysioNet2012(data, where=_selection(where))
+def _records(
+    study: Study, folder: Path, settings: Path | None, data: Path | None, where: list[str]
+) -> DataSettings:
+    """The records named on the command line, or else those of the site's own settings."""
+    if settings is not None and data is not None:
+        raise SettingsError("--settings and --data both name the records; give one of them")
+    if data is not None:
+        return settings_for(study, data, _selection(where))
+    if settings is not None:
+        return settings_from(settings)
+    return SiteFolder.open(folder).settings().records(folder)
 
 
 def _offered(folder: SiteFolder, named: str) -> Approval:

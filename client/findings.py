@@ -23,6 +23,7 @@ NARROW, WIDE = 0.1, 3.0  # this hospital's spread in reference deviations
 MANY_OUT_OF_RANGE = 0.01
 MANY_SET_ASIDE = 0.01
 TELLS_ALONE = 0.98  # AUROC of one variable alone: too good to be known beforehand
+MOSTLY_UNKNOWN = 0.5  # share of codes outside the vocabulary
 SMALL_GROUP = 10  # patients with the rarer outcome
 
 
@@ -50,6 +51,7 @@ def judge(quality: Quality, study: Study) -> tuple[Finding, ...]:
         *_labels(quality, study),
         *_times(quality, study),
         *_variables(quality, study),
+        *_codes(quality, study),
         *_ranges(quality),
         *_rows(quality),
     ]
@@ -214,6 +216,27 @@ def _variables(quality: Quality, study: Study) -> Iterator[Finding]:
             )
 
 
+def _codes(quality: Quality, study: Study) -> Iterator[Finding]:
+    if study.tokens is None:
+        return
+    names = ", ".join(study.tokens.names)
+    share = quality.unknown_codes / max(1, quality.codes)
+    if quality.codes == 0:
+        yield Finding(
+            level="stops" if not study.variables else "warns",
+            about=names,
+            told="there is not a single code",
+            remedy="say in site.toml where the codes stand",
+        )
+    elif share > MOSTLY_UNKNOWN:
+        yield Finding(
+            level="warns",
+            about=names,
+            told=f"{100 * share:.0f} % of the codes are outside the study's vocabulary",
+            remedy="check that this hospital codes in the system that [tokens] vocabulary means",
+        )
+
+
 def _range(quality: Quality, index: int, name: str) -> Iterator[Finding]:
     kept = int(quality.histogram_VB[index].sum())
     out = quality.read.out_of_range.get(name, 0)
@@ -273,6 +296,13 @@ def _rows(quality: Quality) -> Iterator[Finding]:
             about="rows",
             told=f"{read.duplicates} values stand beside another of the same time; the last counts",
             remedy="remove repeated rows, if there are many",
+        )
+    if read.outside_window:
+        yield Finding(
+            level="tells",
+            about="rows",
+            told=f"{read.outside_window} values or places lie outside the study's window",
+            remedy="nothing, if stays are longer than [data] window_h",
         )
     if quality.empty:
         yield Finding(

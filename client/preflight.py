@@ -10,6 +10,7 @@ from pathlib import Path
 from client.approvals import Approval
 from client.cohort import read_cohort
 from client.connection import Connection
+from client.data_settings import named_files
 from client.offers import fetch_offers
 from client.site_folder import SECRET_FILES, SiteFolder
 from client.site_line import approvals_of, connect
@@ -161,17 +162,17 @@ def _data(folder: SiteFolder) -> list[Finding]:
     """Read the records as each approved study would."""
     try:
         approved = list(approvals_of(folder))
-        settings = folder.settings()
+        files = named_files(folder.settings().records(folder.path))
     except ConsiliumError as error:
         return [Finding(name="data", ok=False, told=str(error), remedy="see the sentence above")]
     if not approved:
-        named = settings.data.path if settings.data else None
-        there = named is not None and (folder.path / Path(named).expanduser()).exists()
+        missing = [path for path in files if not path.exists()]
+        shown = ", ".join(map(str, missing or files))
         return [
             Finding(
                 name="data",
-                ok=there,
-                told=f"{named} is there" if there else f"{named or 'no [data] path'} is not there",
+                ok=not missing,
+                told=f"{shown} {'is not there' if missing else 'is there'}",
                 remedy="name the records in [data] of site.toml",
             )
         ]
@@ -182,7 +183,7 @@ def _readable(folder: SiteFolder, approval: Approval) -> Finding:
     study = approval.study
     remedy = f"run 'consilium-site check {study.name}' for the counts behind this"
     try:
-        source = folder.settings().open_source(folder.path, study.data.source)
+        source = folder.settings().open_source(folder.path, study)
         split_key = (folder.path / "split.key").read_bytes()
         cohort = read_cohort(source, study, site=folder.enrolment().site, split_key=split_key)
     except ConsiliumError as error:

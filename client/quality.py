@@ -16,6 +16,7 @@ from client.features import to_grid
 from client.sources import Patient, ReadReport, Source
 from shared.normalisation import CLIP, reference_scores
 from shared.study import Study
+from shared.variables import UNKNOWN_TOKEN
 
 BINS = 100  # of the reference scores from -CLIP to +CLIP
 STAYS_AT_ONCE = 512
@@ -36,6 +37,7 @@ class Quality:
         score_mean_V, score_deviation_V: over patients, of a patient's mean score; NaN if never.
         alone_V: how well presence or last value alone tells a binary outcome, as an AUROC of at
             least 0.5; NaN where that cannot be said.
+        codes, unknown_codes: diagnosis and other codes, and those outside the study's vocabulary.
         outcome_inside: stays whose outcome had happened when the window ended.
         empty: stays without a single measurement.
     """
@@ -52,6 +54,8 @@ class Quality:
     score_mean_V: NDArray[np.float64]
     score_deviation_V: NDArray[np.float64]
     alone_V: NDArray[np.float64]
+    codes: int
+    unknown_codes: int
     outcome_inside: int
     empty: int
 
@@ -84,6 +88,8 @@ class _Sums:
     histogram_VB: NDArray[np.int64]
     moments_3V: NDArray[np.float64]  # patients, sum of mean scores, sum of their squares
     outcome_patients: dict[int, int] = field(default_factory=dict)
+    codes: int = 0
+    unknown_codes: int = 0
 
 
 class _Measuring:
@@ -111,12 +117,17 @@ class _Measuring:
         grid = to_grid(patients, study)
         self.patients += grid.patients
         self._stays += len(grid.y_N)
-        measured_NTV = ~np.isnan(grid.value_NTV)
+        variables = len(study.variables)
+        known_NTV = ~np.isnan(grid.value_NTV)
+        measured_NTV = known_NTV[:, :, :variables]
+        numbers_NTK = grid.value_NTV[:, :, variables:]
+        sums.codes += int(np.count_nonzero(known_NTV[:, :, variables:]))
+        sums.unknown_codes += int(np.count_nonzero(numbers_NTK == UNKNOWN_TOKEN))
         sums.present_V += measured_NTV.any(axis=1).sum(axis=0)
         sums.measured_VT += measured_NTV.sum(axis=0).T
         sums.observed_T += grid.mask_NT.sum(axis=0)
-        self._empty += int((~measured_NTV.any(axis=(1, 2))).sum())
-        last_NV = np.full((len(grid.y_N), measured_NTV.shape[2]), np.nan, dtype=np.float32)
+        self._empty += int((~known_NTV.any(axis=(1, 2))).sum())
+        last_NV = np.full((len(grid.y_N), variables), np.nan, dtype=np.float32)
         for index, variable in enumerate(study.variables.values()):
             z_NT = reference_scores(grid.value_NTV[..., index], variable)
             known_NT = measured_NTV[..., index]
@@ -181,6 +192,8 @@ class _Measuring:
             score_mean_V=mean_V,
             score_deviation_V=deviation_V,
             alone_V=self._alone(),
+            codes=sums.codes,
+            unknown_codes=sums.unknown_codes,
             outcome_inside=self._inside,
             empty=self._empty,
         )

@@ -12,6 +12,8 @@
     source = "physionet2012"
     path = "/data/icu"
     where = { ICUType = 3 }    # optional: only such stays
+
+What ``[data]`` may say depends on its source: see :mod:`client.data_settings`.
 """
 
 import tomllib
@@ -20,9 +22,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from client.data_settings import DataSettings
 from client.sources import Source
-from client.sources.physionet2012 import PhysioNet2012
+from client.sources.registry import open_source, read_data_settings
 from shared.errors import SettingsError
+from shared.study import Study
 
 FILE_NAME = "site.toml"
 
@@ -31,7 +35,7 @@ TEMPLATE = """\
 {site}
 # Where this site's records lie. 'consilium-site check STUDY' reads them as a study would.
 # [data]
-# source = "physionet2012"     # the kind of data, as the study's [data] source names it
+# source = "physionet2012"     # the kind of data; for a study on "hospital", "tables"
 # path = "/path/to/records"    # absolute, or relative to this file
 # where = {{ ICUType = 3 }}      # only such stays
 """
@@ -39,14 +43,6 @@ TEMPLATE = """\
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class DataSettings(_Part):
-    """Where records lie; ``where`` keeps only stays with these values."""
-
-    source: str
-    path: str
-    where: dict[str, float] = Field(default_factory=dict, strict=False)
 
 
 class CoordinatorAddress(_Part):
@@ -57,11 +53,11 @@ class CoordinatorAddress(_Part):
 
 
 class SiteSettings(_Part):
-    """What ``site.toml`` holds."""
+    """What ``site.toml`` holds; ``data`` as written, for its source's own model to check."""
 
     site: str | None = None
     coordinator: CoordinatorAddress | None = None
-    data: DataSettings | None = None
+    data: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, folder: Path) -> "SiteSettings":
@@ -88,24 +84,23 @@ class SiteSettings(_Part):
                 f"{file}: {where}: {str(first['msg']).lower()}; correct it"
             ) from error
 
-    def open_source(self, folder: Path, kind: str) -> Source:
-        """Return the records for a study that wants this kind of data.
+    def records(self, folder: Path) -> DataSettings:
+        """Return where this site's records lie, checked.
 
         Raises:
-            SettingsError: no records are set, or they are of another kind.
+            SettingsError: ``[data]`` is missing, or a key of it is not right.
         """
         if self.data is None:
             raise SettingsError(
                 f"{folder / FILE_NAME}: has no [data]; say there where this site's records lie"
             )
-        if self.data.source != kind:
-            raise SettingsError(
-                f"{folder / FILE_NAME}: [data] source = {self.data.source!r}, and the study wants "
-                f"{kind!r}; the site has no such records, or the setting is wrong"
-            )
-        if kind != PhysioNet2012.name:
-            raise SettingsError(
-                f"{folder / FILE_NAME}: [data] source = {kind!r} is not known to this build; "
-                f"known: {PhysioNet2012.name}"
-            )
-        return PhysioNet2012(folder / Path(self.data.path).expanduser(), where=self.data.where)
+        return read_data_settings(self.data, where=str(folder / FILE_NAME), folder=folder)
+
+    def open_source(self, folder: Path, study: Study) -> Source:
+        """Return the records, for a study.
+
+        Raises:
+            SettingsError: no records are set, or not rightly.
+            DataError: they are not there, or the study wants another kind.
+        """
+        return open_source(self.records(folder), study)

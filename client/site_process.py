@@ -44,7 +44,7 @@ def run_site(folder: SiteFolder) -> None:
         state = folder.state(policy, RoundAudit(audit, enrolment.coordinator))
 
         def read(approval: Approval) -> Cohort:
-            source = folder.settings().open_source(folder.path, approval.study.data.source)
+            source = folder.settings().open_source(folder.path, approval.study)
             return read_cohort(
                 source, approval.study, site=enrolment.site, split_key=state.split_key
             )

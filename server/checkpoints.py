@@ -25,12 +25,21 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A run between two rounds; ``history`` holds one JSON record for each finished round."""
+    """A run between two rounds.
+
+    Attributes:
+        study_digest: of the study.
+        run_id: the run's own, kept for good.
+        state: weights and counters.
+        history: one JSON record for each finished round.
+        resting: no round has begun since it was saved, so that none need be skipped.
+    """
 
     study_digest: bytes
     run_id: bytes
     state: RunState
     history: tuple[dict[str, Any], ...] = ()
+    resting: bool = False
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -45,6 +54,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "finished": run.finished,
         "steps": run.server.steps,
         "history": checkpoint.history,
+        "resting": checkpoint.resting,
     }
     tensors: dict[str, NDArray[Any]] = {
         "weights": run.server.weights_D,
@@ -92,6 +102,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
                 finished=facts["finished"],
             ),
             history=tuple(facts["history"]),
+            resting=facts.get("resting", False),
         )
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise SettingsError(

@@ -97,7 +97,12 @@ class StudyProcess:
             if not self._wait_for_sites(sites, groups, patience_s):
                 break
             self._change(State.RUNNING)
+            if checkpoint.resting:
+                checkpoint = replace(checkpoint, resting=False)
+                save_checkpoint(self._place, checkpoint)  # before a round can begin
             checkpoint = self._rounds(sites, groups, checkpoint)
+        if not checkpoint.state.finished:
+            save_checkpoint(self._place, replace(checkpoint, resting=True))
         if checkpoint.state.finished:
             self._change(State.FINISHED)
         elif self._wanted is Wanted.PAUSE:
@@ -185,7 +190,7 @@ class StudyProcess:
         """Return where to begin or go on; a new run is saved before its first round."""
         found = load_checkpoint(self._place)
         if found is not None:
-            if found.state.finished:
+            if found.state.finished or found.resting:
                 return found
             return replace(found, state=found.state.after_crash(self._study))
         study = self._study

@@ -1,6 +1,6 @@
 """Every example study, one after another, and the table of what they reach.
 
-Legend: a cell of the table is the study's first figure on its test patients.
+Legend: a cell of the table is one figure of one setting on the study's test patients.
 """
 
 import json
@@ -12,7 +12,7 @@ from shared.atomic_file import write_atomically
 from shared.errors import SettingsError
 from shared.study import Study, load_study
 from simulations.cohorts import SYNTHETIC
-from simulations.compare import FILE, PRIVATE, Watch, compare_settings
+from simulations.compare import FILE, PRIVATE, Compared, Watch, compare_settings
 from simulations.measures import FIGURES, TITLES
 from simulations.real_cohorts import REAL
 
@@ -28,6 +28,8 @@ HEADINGS: Row = (
     "federated, private",
     "minutes",
 )
+QUOTED = {kind: figures[: 2 if kind == "multiclass" else 1] for kind, figures in FIGURES.items()}
+"""Which figures of each kind of task stand in the table; accuracy alone would flatter a class."""
 _SETTINGS = ("local", "pooled", "federated", PRIVATE)
 
 
@@ -39,6 +41,7 @@ def compare_all(
     workers: int,
     watch: Watch,
     begin: Callable[[Study], None],
+    end: Callable[[Study, Compared, Path], None],
 ) -> list[Row]:
     """Compare the settings of every study in a folder, and write the table.
 
@@ -49,6 +52,7 @@ def compare_all(
         workers: sites that train at the same time.
         watch: see :func:`simulations.compare.compare_settings`.
         begin: called as each study begins.
+        end: called with each study's comparison and the folder that holds it.
 
     Returns:
         The table's rows below its headings; a study whose records are not there says so.
@@ -76,7 +80,8 @@ def compare_all(
                 workers=workers,
                 watch=watch,
             )
-            rows.append(_row(study, found))
+            end(study, found, target)
+            rows.extend(_row(study, found, figure) for figure in QUOTED[study.task.kind])
         write_atomically(out / TABLE, as_markdown(rows).encode())
     return rows
 
@@ -88,7 +93,7 @@ def as_markdown(rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _finished(target: Path, study: Study) -> dict[str, dict[str, Any]] | None:
+def _finished(target: Path, study: Study) -> Compared | None:
     """The study's comparison, if it was finished before."""
     file = target / FILE
     if not file.is_file():
@@ -97,12 +102,11 @@ def _finished(target: Path, study: Study) -> dict[str, dict[str, Any]] | None:
     complete = set(_SETTINGS) <= set(content["settings"])
     if content["study_digest"] != study.digest.hex() or not complete:
         return None
-    settings: dict[str, dict[str, Any]] = content["settings"]
+    settings: Compared = content["settings"]
     return settings
 
 
-def _row(study: Study, settings: dict[str, dict[str, Any]]) -> Row:
-    figure = FIGURES[study.task.kind][0]
+def _row(study: Study, settings: Compared, figure: str) -> Row:
     private = settings[PRIVATE]["privacy"]
     baselines = [name for name in settings if name not in _SETTINGS and PRIVATE not in name]
     shown = {name: _value(settings[name], figure) for name in (*baselines, *_SETTINGS)}

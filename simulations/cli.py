@@ -124,7 +124,9 @@ def studies(
     workers: Workers = CORES,
 ) -> None:
     """Compare the settings of every study in a folder, and print one table of all."""
-    rows = compare_all(folder, data, out, workers=workers, watch=_watch, begin=announce)
+    rows = compare_all(
+        folder, data, out, workers=workers, watch=_watch, begin=announce, end=show_comparison
+    )
     show_studies(rows, out)
 
 

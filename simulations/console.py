@@ -117,10 +117,11 @@ def show_result(study: Study, record: dict[str, Any], out: Path) -> None:
 def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path) -> None:
     """Print the table of all settings; it fits 80 columns."""
     console.print(f"{study.title}\n{_title(next(iter(compared.values())))}")
-    first, second, third, *_ = FIGURES[study.task.kind]
+    first, second, *others = FIGURES[study.task.kind]
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("setting", no_wrap=True)
-    for heading in (TITLES[first], TITLES[second], TITLES[third], "epsilon", "seconds", "sent"):
+    titles = [TITLES[name] for name in (first, second, *others)]
+    for heading in (*titles, "ε", "s", "sent"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, record in compared.items():
         epsilon = record["privacy"]["epsilon"]
@@ -128,7 +129,7 @@ def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path
         table.add_row(
             name.split("-epsilon-")[0] + (", mean" if "sites" in record else ""),
             *(_interval(record["test"][key]) for key in (first, second)),
-            f"{record['test'][third]['value']:.3f}",
+            *(f"{record['test'][key]['value']:.3f}" for key in others),
             "-" if epsilon is None else f"{epsilon:.2f}",
             f"{record['seconds']:.0f}",
             _size(sent) if sent else "-",
@@ -136,20 +137,21 @@ def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path
     console.print(table)
     console.print(
         f"Below {TITLES[first]} and {TITLES[second]}: 95 % bootstrap intervals. "
-        "sent: by a site, each round."
+        "s: seconds. sent: by a site, each round."
     )
     _show_groups(compared, first)
-    pooled, federated = (compared[s]["test"][first]["value"] for s in ("pooled", "federated"))
+    pooled, federated = (compared[setting]["test"] for setting in ("pooled", "federated"))
+    kept = {
+        name: f"{100 * federated[name]['value'] / pooled[name]['value']:.1f} %"
+        for name in (first, "accuracy")
+        if name in pooled
+    }
     if study.task.kind == "regression":
-        console.print(
-            f"{TITLES[first]} of federated without privacy is {100 * federated / pooled:.1f} % of "
-            "pooled."
-        )
+        console.print(f"{TITLES[first]} of federated without privacy is {kept[first]} of pooled.")
     else:
-        console.print(
-            f"Federated without privacy keeps {100 * federated / pooled:.1f} % of pooled "
-            f"{TITLES[first]}."
-        )
+        shares = " and ".join(f"{share} of pooled {TITLES[name]}" for name, share in kept.items())
+        console.print(f"Federated without privacy keeps {shares}.")
+    _show_classes(compared)
     console.print(f"record  {out / 'compare.json'}", markup=False, soft_wrap=True)
 
 
@@ -166,6 +168,20 @@ def show_sum_plan(found: SumPlan) -> None:
         console.print(
             f"  {failed} sites failing at random void a round with p <= {probability:.1e}"
         )
+
+
+def _show_classes(compared: dict[str, dict[str, Any]]) -> None:
+    """Print how much of each class every setting recognises, in a multi-class task."""
+    classes = [(name, record["test"].get("sensitivity", ())) for name, record in compared.items()]
+    if not classes[0][1]:
+        return
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("sensitivity for class", no_wrap=True)
+    for number in range(len(classes[0][1])):
+        table.add_column(str(number), justify="right")
+    for name, shares in classes:
+        table.add_row(name, *(_number(share) for share in shares))
+    console.print(table)
 
 
 def _show_groups(compared: dict[str, dict[str, Any]], figure: str) -> None:

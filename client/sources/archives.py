@@ -1,11 +1,13 @@
-"""Many small files in a folder or a zip, read one at a time and bounded in size."""
+"""Many small files in a folder or a zip, read one at a time, bounded in size, left out if bad."""
 
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from client.sources import Tally
 from shared.errors import DataError
+from shared.study import Study
 
 BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError)
 
@@ -28,7 +30,7 @@ def contents(
     Raises:
         DataError: the path does not exist, is no zip, or holds no such file.
     """
-    too_large = BadFileError(f"is larger than {largest_bytes} bytes")
+    too_large = _too_large(largest_bytes)
     found = False
     if path.is_dir():
         for file in sorted(path.rglob(f"*{suffix}")):
@@ -36,7 +38,7 @@ def contents(
             large = file.stat().st_size > largest_bytes
             yield str(file.relative_to(path)), too_large if large else file.read_bytes()
     elif path.exists():
-        for name, content in _members(path, suffix, largest_bytes, too_large):
+        for name, content in members(path, suffix=suffix, largest_bytes=largest_bytes):
             found = True
             yield name, content
     else:
@@ -45,16 +47,22 @@ def contents(
         raise DataError(f"data {path} holds no {suffix} files; point at the records' folder or zip")
 
 
-def _members(
-    path: Path, suffix: str, largest_bytes: int, too_large: BadFileError
+def members(
+    path: Path, *, suffix: str, largest_bytes: int
 ) -> Iterator[tuple[str, bytes | BadFileError]]:
+    """Yield name and bytes of every member of a zip, as :func:`contents` does.
+
+    Raises:
+        DataError: the path is no readable zip.
+    """
+    too_large = _too_large(largest_bytes)
     try:
         archive = zipfile.ZipFile(path)
     except BROKEN_ZIP as error:
         raise DataError(f"data {path} is not a readable zip; download it again") from error
     with archive:
-        members = [member for member in archive.infolist() if member.filename.endswith(suffix)]
-        for member in sorted(members, key=lambda m: m.filename):
+        found = [member for member in archive.infolist() if member.filename.endswith(suffix)]
+        for member in sorted(found, key=lambda m: m.filename):
             if member.file_size > largest_bytes:
                 yield member.filename, too_large
                 continue
@@ -62,3 +70,20 @@ def _members(
                 yield member.filename, archive.read(member)
             except BROKEN_ZIP:
                 yield member.filename, BadFileError("is damaged or encrypted inside the zip")
+
+
+def leave_out(file: str, error: Exception, study: Study, tally: Tally) -> None:
+    """Count a record that cannot be used as left out, where the study allows that.
+
+    Raises:
+        DataError: the study says ``on_bad_file = "refuse"``.
+    """
+    if study.data.on_bad_file == "refuse":
+        raise DataError(
+            f'record {file}: {error}; mend or remove the file, or set [data] on_bad_file = "skip"'
+        ) from error
+    tally.skipped.append((file, str(error)))
+
+
+def _too_large(largest_bytes: int) -> BadFileError:
+    return BadFileError(f"is larger than {largest_bytes} bytes")

@@ -19,18 +19,19 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from client.sources import Patient, ReadReport, Stay, Tally
+from client.sources import Patient, ReadReport, Tally
 from client.sources.cleaning import Cleaner
 from client.sources.icd9 import Icd9
-from client.sources.lines import bounded_lines
+from client.sources.lines import bounded_lines, number
 from client.sources.matrices import (
-    events_of,
     require_label,
     require_source,
     require_task,
     require_tokens,
     require_variables,
+    stay_of,
 )
+from client.sources.reasons import NOT_A_NUMBER
 from shared.errors import DataError
 from shared.study import Study
 
@@ -52,6 +53,8 @@ LABELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"readmitted-30": ("<30",), "readmitted": ("<30", ">30")}
 )
 _ANSWERS = ("NO", "<30", ">30")
+_LONGEST_NUMBER = 18  # digits of an encounter's number
+_MISSING = ("", "?")
 _NEEDED = ("encounter_id", "patient_nbr", "readmitted", "age", "gender", *CODES, *SERIES)
 
 
@@ -99,54 +102,62 @@ class DiagnosisCodes:
 
     def _read(self, study: Study) -> Iterator[Patient]:
         cleaner, icd9 = Cleaner(study, self._tally), Icd9(study)
-        visits: dict[str, list[dict[str, str]]] = {}
+        visits: dict[str, dict[int, dict[str, str]]] = {}
         for visit in _visits(self._path, self._where):
-            visits.setdefault(visit["patient_nbr"], []).append(visit)
-        for patient, rows in visits.items():
-            rows.sort(key=lambda visit: int(visit["encounter_id"]))
+            of_patient = visits.setdefault(visit["patient_nbr"], {})
+            self._tally.duplicates += int(visit["encounter_id"]) in of_patient
+            of_patient[int(visit["encounter_id"])] = visit
+        for patient, by_number in visits.items():
+            rows = [by_number[encounter] for encounter in sorted(by_number)]
             if len(rows) < self._fewest or any(rows[0][k] != v for k, v in self._where.items()):
                 self._tally.filtered += 1
                 continue
             kept = rows[: study.data.steps]
             self._tally.outside_window += len(rows) - len(kept)
-            value_TV = np.array([_values(visit, study, icd9) for visit in kept])
-            events = cleaner.clean(*events_of(value_TV, None, study))
+            value_TV = np.array([_values(visit, study, icd9, self._tally) for visit in kept])
             label_T = np.full(study.data.steps, np.nan, dtype=np.float32)
             positive = LABELS[study.data.label]
             label_T[: len(kept)] = [visit["readmitted"] in positive for visit in kept]
             self._tally.patients += 1
             self._tally.stays += 1
-            stay = Stay(
+            stay = stay_of(
+                value_TV,
+                study,
+                cleaner,
                 stay_id=patient,
-                hours_E=events[0],
-                variable_E=events[1],
-                value_E=events[2],
                 label=label_T,
                 end_h=float(len(kept)),
             )
             yield Patient(patient_id=patient, stays=(stay,))
 
 
-def _values(visit: dict[str, str], study: Study, icd9: Icd9) -> NDArray[np.float64]:
+def _values(visit: dict[str, str], study: Study, icd9: Icd9, tally: Tally) -> NDArray[np.float64]:
     """The study's variables and codes of one visit, NaN where missing."""
-    numbers = {name: _number(visit[name]) for name in SERIES}
-    decade = visit["age"].strip("[)").split("-")
-    numbers["age"] = (
-        (_number(decade[0]) + _number(decade[1])) / 2 if len(decade) == 2 else float("nan")
-    )
-    numbers["male"] = {"Male": 1.0, "Female": 0.0}.get(visit["gender"], float("nan"))
+    values = []
+    for name in study.variables:
+        if name == "male":
+            values.append({"Male": 1.0, "Female": 0.0}.get(visit["gender"], np.nan))
+        elif name == "age":
+            decade = visit["age"].strip("[)").split("-")
+            values.append(sum(_number(end, tally) for end in decade) / len(decade))
+        else:
+            values.append(_number(visit[name], tally))
     codes = () if study.tokens is None else study.tokens.names
-    return np.array(
-        [numbers[name] for name in study.variables] + [icd9.number(visit[name]) for name in codes]
-    )
+    return np.array(values + [icd9.number(visit[name]) for name in codes])
 
 
-def _number(cell: str) -> float:
+def _number(cell: str, tally: Tally) -> float:
+    """The cell's number, NaN where it is missing, and counted where it is none."""
+    if cell in _MISSING:
+        return np.nan
     try:
-        value = float(cell)
+        value = number(cell)
     except ValueError:
-        return float("nan")
-    return value if np.isfinite(value) else float("nan")
+        value = np.inf
+    if np.isfinite(value):
+        return value
+    tally.set_aside[NOT_A_NUMBER] = tally.set_aside.get(NOT_A_NUMBER, 0) + 1
+    return np.nan
 
 
 def _visits(path: Path, where: Mapping[str, str]) -> Iterator[dict[str, str]]:
@@ -157,7 +168,7 @@ def _visits(path: Path, where: Mapping[str, str]) -> Iterator[dict[str, str]]:
             if path.suffix == ".gz"
             else path.open(encoding="utf-8", newline="")
         ) as file:
-            rows = csv.reader(bounded_lines(file, path))
+            rows = csv.reader(bounded_lines(file, path), strict=True)
             header = next(rows, [])
             needed = (*_NEEDED, *where)
             if missing := [column for column in needed if column not in header]:
@@ -172,10 +183,16 @@ def _visits(path: Path, where: Mapping[str, str]) -> Iterator[dict[str, str]]:
                         "mend the line"
                     )
                 visit = {column: row[place] for column, place in places.items()}
-                if not visit["encounter_id"].isdigit() or visit["readmitted"] not in _ANSWERS:
+                encounter = visit["encounter_id"]
+                if (
+                    not (encounter.isdecimal() and len(encounter) <= _LONGEST_NUMBER)
+                    or visit["patient_nbr"] in _MISSING
+                    or visit["readmitted"] not in _ANSWERS
+                ):
                     raise DataError(
-                        f"file {path} line {rows.line_num}: encounter_id is no number, or "
-                        f"readmitted is none of {', '.join(_ANSWERS)}; mend the line"
+                        f"file {path} line {rows.line_num}: encounter_id is no number, "
+                        "patient_nbr is missing, or readmitted is none of "
+                        f"{', '.join(_ANSWERS)}; mend the line"
                     )
                 yield visit
     except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:

@@ -22,17 +22,18 @@ from numpy.typing import NDArray
 from client.sources import Patient, ReadReport, Stay, Tally
 from client.sources.cleaning import Cleaner
 from client.sources.matrices import (
-    events_of,
     require_label,
     require_source,
     require_task,
     require_tokens,
     require_variables,
+    stay_of,
 )
 from shared.errors import DataError
 from shared.study import Study
 
 LARGEST_FILE_BYTES = 1 << 30
+BROKEN = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 TASKS: Mapping[str, tuple[str, bool]] = MappingProxyType(
     {
         "mortality24": ("binary", False),
@@ -157,18 +158,18 @@ class EicuDemo:
         static = _static(
             _load(folder / "sta.parquet", ["stay_id", "age", "sex", "height", "weight"])
         )
-        hourly = ["time"] if per_step else []
-        labels = _load(folder / "outc.parquet", ["stay_id", *hourly, "label"])
-        tables = values.join(static, on="stay_id", how="left").with_columns(_hours("time"))
-        if per_step:
-            labels = labels.with_columns(_hours("time"))
-            tables = tables.join(labels, on=["stay_id", "time"], how="left")
-        else:
-            tables = tables.join(labels, on="stay_id", how="left")
+        keys = ["stay_id", "time"] if per_step else ["stay_id"]
+        labels = _load(folder / "outc.parquet", [*keys, "label"])
+        try:
+            tables = _joined(values, static, labels, keys, names)
+        except BROKEN as error:
+            raise DataError(
+                f"folder {folder}: a column has another type than the task cohorts have (time a "
+                "duration, values and labels numbers); make the files again"
+            ) from error
+        _require_whole(tables, study, folder)
         stays: dict[str, list[Stay]] = {}
-        for (stay_id,), rows in tables.sort("stay_id", "time").group_by(
-            "stay_id", maintain_order=True
-        ):
+        for (stay_id,), rows in tables.group_by("stay_id", maintain_order=True):
             person = person_of.get(stay_id)
             if person is None:
                 self._tally.filtered += 1
@@ -184,18 +185,53 @@ class EicuDemo:
             yield Patient(patient_id=person, stays=tuple(of_person))
 
 
+def _joined(
+    values: pl.DataFrame,
+    static: pl.DataFrame,
+    labels: pl.DataFrame,
+    keys: list[str],
+    names: list[str],
+) -> pl.DataFrame:
+    """The three tables as one, a row an hour of a stay, sorted; all but the keys are numbers."""
+    if "time" in keys:
+        labels = labels.with_columns(_hours("time"))
+    return (
+        values.with_columns(_hours("time"))
+        .join(static, on="stay_id", how="left", validate="m:1")
+        .join(labels, on=keys, how="left", validate="1:1" if "time" in keys else "m:1")
+        .with_columns(pl.col([*names, "label"]).cast(pl.Float64))
+        .sort("stay_id", "time")
+    )
+
+
+def _require_whole(tables: pl.DataFrame, study: Study, folder: Path) -> None:
+    """Refuse rows without an hour, infinite values, and outcomes that are neither 0 nor 1."""
+    if tables["time"].has_nulls():
+        raise DataError(f"file {folder / 'dyn.parquet'}: a row has no time; make the file again")
+    numbers = [*study.variables, "label"]
+    infinite_by = tables.select(pl.col(numbers).is_infinite().any()).row(0, named=True)
+    for name, infinite in infinite_by.items():
+        if infinite:
+            raise DataError(f"folder {folder}: column {name!r} has an infinite value; mend it")
+    known = tables["label"].drop_nulls().drop_nans()
+    if study.task.kind == "binary" and not known.is_in([0.0, 1.0]).all():
+        raise DataError(
+            f"file {folder / 'outc.parquet'}: a label is neither 0 nor 1; make the file again"
+        )
+
+
 def _stay(
     stay_id: str, rows: pl.DataFrame, names: list[str], cleaner: Cleaner, study: Study
 ) -> Stay:
     hours_T = rows["time"].to_numpy().astype(np.float64)
-    value_TV = rows.select(pl.col(names).cast(pl.Float64)).to_numpy()
-    label_T = rows["label"].cast(pl.Float64).to_numpy()
-    hours_E, variable_E, value_E = cleaner.clean(*events_of(value_TV, hours_T, study))
-    return Stay(
+    value_TV = rows.select(names).to_numpy()
+    label_T = rows["label"].to_numpy()
+    return stay_of(
+        value_TV,
+        study,
+        cleaner,
         stay_id=stay_id,
-        hours_E=hours_E,
-        variable_E=variable_E,
-        value_E=value_E,
+        hours_T=hours_T,
         label=_hourly(label_T, hours_T, study) if study.task.per_step else float(label_T[0]),
         end_h=float(min(hours_T[-1] + 1, study.data.window_h)),
     )
@@ -231,7 +267,7 @@ def _load(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
         if path.suffix == ".csv":
             return pl.read_csv(path, infer_schema_length=None)
         return pl.read_parquet(path, columns=columns)
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, *BROKEN) as error:
         needs = f" with columns {', '.join(columns)}" if columns else ""
         raise DataError(
             f"file {path} cannot be read as a {path.suffix[1:]} table{needs}; check or replace it"

@@ -16,15 +16,16 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from client.sources import Patient, ReadReport, Stay, Tally
+from client.sources import Patient, ReadReport, Tally
 from client.sources.cleaning import Cleaner
+from client.sources.lines import number as as_number
 from client.sources.matrices import (
-    events_of,
     require_label,
     require_source,
     require_task,
     require_tokens,
     require_variables,
+    stay_of,
 )
 from shared.errors import DataError
 from shared.study import Study
@@ -119,17 +120,14 @@ class HeartDisease:
                     raise DataError(f"file {self._path} {sentence}") from error
                 self._tally.skipped.append((self._path.name, sentence))
                 continue
-            hours_E, variable_E, value_E = cleaner.clean(
-                *events_of(_values(row, study)[None, :], None, study)
-            )
             self._tally.patients += 1
             self._tally.stays += 1
             stay_id = f"{self._path.stem}-{number}"
-            stay = Stay(
+            stay = stay_of(
+                _values(row, study)[None, :],
+                study,
+                cleaner,
                 stay_id=stay_id,
-                hours_E=hours_E,
-                variable_E=variable_E,
-                value_E=value_E,
                 label=float(row[-1] > 0),
             )
             yield Patient(patient_id=stay_id, stays=(stay,))
@@ -150,11 +148,15 @@ def _row(line: str) -> NDArray[np.float64]:
     if len(cells) != len(COLUMNS):
         raise DataError(f"{len(cells)} columns, not {len(COLUMNS)}; mend the line")
     try:
-        row = np.array([np.nan if cell.strip() == "?" else float(cell) for cell in cells])
+        row = np.array([np.nan if cell.strip() == "?" else as_number(cell) for cell in cells])
     except ValueError as error:
         raise DataError("a value is neither a number nor '?'; mend the line") from error
     if np.isinf(row).any() or np.isnan(row[-1]) or row[-1] not in range(5):
         raise DataError("a value is infinite, or the last is not 0 to 4; mend the line")
+    for column, known in CATEGORIES.items():
+        value = row[COLUMNS.index(column)]
+        if not np.isnan(value) and value not in known:
+            raise DataError(f"{column} is none of {', '.join(map(str, known))}; mend the line")
     for column in _ZERO_IS_MISSING:
         place = COLUMNS.index(column)
         row[place] = np.nan if row[place] == 0 else row[place]

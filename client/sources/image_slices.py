@@ -12,26 +12,35 @@ DICOM, parts of 255 (``1``) in an ``.npz`` of bytes, otherwise as stored (``1``)
 """
 
 import csv
+import math
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from client.sources import Patient, ReadReport, Stay, Tally
+from client.sources import Patient, ReadReport, Tally
 from client.sources.archives import BROKEN_ZIP, BadFileError
 from client.sources.cleaning import Cleaner
-from client.sources.matrices import events_of, require_source, require_task, require_tokens
-from client.sources.volumes import PLAIN, Volume, dicom_series, nifti_volumes
+from client.sources.lines import bounded_lines, number
+from client.sources.matrices import require_source, require_task, require_tokens, stay_of
+from client.sources.volumes import (
+    LARGEST_FILE_BYTES,
+    NIFTI_SUFFIXES,
+    PLAIN,
+    Volume,
+    dicom_series,
+    nifti_volumes,
+)
 from shared.errors import DataError
 from shared.study import Study
 
 LABELS = "labels.csv"
-MOST_SLICES, MOST_PIXELS = 4096, 1 << 24
+MOST_SLICES, MOST_PIXELS, MOST_LABEL_BYTES = 4096, 1 << 24, 1 << 26
 _CELL = re.compile(r"cell-(\d{1,2})-(\d{1,2})-of-(\d{1,2})")
 
 
@@ -90,16 +99,9 @@ class ImageSlices:
                     ) from error
                 self._tally.skipped.append((name, str(error)))
                 continue
-            events = cleaner.clean(*events_of(value_TV, None, study))
             self._tally.patients += 1
             self._tally.stays += 1
-            stay = Stay(
-                stay_id=name,
-                hours_E=events[0],
-                variable_E=events[1],
-                value_E=events[2],
-                label=label,
-            )
+            stay = stay_of(value_TV, study, cleaner, stay_id=name, label=label)
             yield Patient(patient_id=name, stays=(stay,))
 
     def _volumes(self, study: Study) -> Iterator[tuple[str, Volume | BadFileError, float]]:
@@ -111,7 +113,7 @@ class ImageSlices:
                 f"data {self._path} is neither an .npz file nor a folder of volumes; check the path"
             )
         label_of = _labels(self._path / LABELS, study)
-        nifti = any(self._path.glob("*.nii*"))
+        nifti = any(path.name.endswith(NIFTI_SUFFIXES) for path in self._path.iterdir())
         for name, volume in (nifti_volumes if nifti else dicom_series)(self._path):
             if name not in label_of:
                 self._tally.unlabelled += 1
@@ -141,16 +143,16 @@ def pooled(volume: Volume, cells: list[tuple[int, int, int]], study: Study) -> N
             )
     chosen_T = np.round(np.linspace(0, slices - 1, study.data.steps)).astype(np.int64)
     value_TV = np.empty((study.data.steps, len(cells)))
-    for step, number in enumerate(chosen_T):
-        image = np.asarray(volume.slice(int(number)), dtype=np.float64)
+    for step, place in enumerate(chosen_T):
+        image = np.asarray(volume.slice(int(place)), dtype=np.float64)
         if not np.isfinite(image).all():
             raise BadFileError("has a pixel that is not finite")
-        for place, (row, column, size) in enumerate(cells):
+        for cell, (row, column, size) in enumerate(cells):
             part = image[
                 row * rows // size : (row + 1) * rows // size,
                 column * columns // size : (column + 1) * columns // size,
             ]
-            value_TV[step, place] = part.mean()
+            value_TV[step, cell] = part.mean()
     return value_TV
 
 
@@ -166,27 +168,32 @@ def _cell(name: str) -> tuple[int, int, int]:
 
 
 def _checked(label: float, study: Study) -> float:
-    if study.task.kind != "regression" and label not in range(max(2, study.task.outputs)):
-        raise BadFileError(f"has a label that is not a class from 0 to {study.task.outputs}")
+    classes = max(2, study.task.outputs)
+    if study.task.kind != "regression" and label not in range(classes):
+        raise BadFileError(f"has a label that is not a class from 0 to {classes - 1}")
     return label
 
 
 def _labels(path: Path, study: Study) -> Mapping[str, float]:
     """Label of each patient in ``labels.csv``."""
+    labels: dict[str, float] = {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+            rows = csv.DictReader(bounded_lines(file, path), strict=True)
+            for row in rows:
+                try:
+                    patient, label = row["patient"], number(row[study.data.label])
+                except (KeyError, TypeError, ValueError):
+                    patient, label = "", math.nan
+                if not math.isfinite(label) or patient in labels:
+                    raise DataError(
+                        f"labels {path} line {rows.line_num}: needs columns 'patient' and "
+                        f"{study.data.label!r} with a finite number, and each patient once; "
+                        "correct the line"
+                    )
+                labels[patient] = label
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"labels {path} cannot be read as CSV in UTF-8; add the file") from error
-    try:
-        labels = {row["patient"]: float(row[study.data.label]) for row in rows}
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"labels {path} need columns 'patient' and {study.data.label!r} with a number in every "
-            "line; correct the file"
-        ) from error
-    if not np.isfinite(list(labels.values())).all():
-        raise DataError(f"labels {path} have a number that is not finite; correct the line")
     return labels
 
 
@@ -200,20 +207,19 @@ def _of_npz(
         )
     try:
         with zipfile.ZipFile(path) as archive:
-            labels = _array(archive, f"{split}_labels.npy").reshape(-1).astype(np.float64)
+            with archive.open(f"{split}_labels.npy") as file:
+                shape, dtype = _header(file)
+                labels = _read(file, shape, dtype, MOST_LABEL_BYTES).reshape(-1)
             with archive.open(f"{split}_images.npy") as file:
-                shape, bytes_each = _header(file)
-                if len(shape) != 4 or shape[0] != len(labels):
+                shape, dtype = _header(file)
+                if len(shape) != 4 or shape[0] != len(labels) or dtype != np.uint8:
                     raise DataError(
-                        f"file {path}: {split}_images and {split}_labels do not fit together; "
-                        "download it again"
+                        f"file {path}: {split}_images are not bytes of four axes, or not as many "
+                        f"as {split}_labels; download it again"
                     )
-                for number in range(shape[0]):
-                    content = file.read(bytes_each)
-                    if len(content) < bytes_each:
-                        raise EOFError
-                    voxels = np.frombuffer(content, dtype=np.uint8).reshape(shape[1:])
-                    yield f"{split}-{number}", _of_bytes(voxels), float(labels[number])
+                for place, label in enumerate(labels):
+                    voxels = _read(file, shape[1:], dtype, LARGEST_FILE_BYTES)
+                    yield f"{split}-{place}", _of_bytes(voxels), float(label)
     except (*BROKEN_ZIP, KeyError, ValueError) as error:
         raise DataError(
             f"file {path}: is damaged, or has no {split}_images of bytes and {split}_labels; "
@@ -222,25 +228,25 @@ def _of_npz(
 
 
 def _of_bytes(voxels: NDArray[np.uint8]) -> Volume:
-    return Volume(voxels.shape, PLAIN, lambda number: voxels[number] / 255.0)
+    return Volume(voxels.shape, PLAIN, lambda place: voxels[place] / 255.0)
 
 
-def _header(file: Any) -> tuple[tuple[int, ...], int]:
-    """Shape of an array of bytes in C order, and the size of one volume, bounded."""
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of an array of numbers in C order."""
     version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, fortran, dtype = read(file)
-    size = int(np.prod(shape[1:], dtype=np.int64))
-    if fortran or dtype != np.uint8 or not 0 < size <= MOST_SLICES * MOST_PIXELS:
+    if fortran or dtype.kind not in "iufb":
         raise ValueError
-    if size > 1 << 30:
-        raise ValueError
-    return shape, size
+    return shape, dtype
 
 
-def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    if archive.getinfo(name).file_size > 1 << 26:
+def _read(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], most: int) -> NDArray[Any]:
+    """The next numbers of an array, if they take at most so many bytes and are all there."""
+    size = math.prod(shape) * dtype.itemsize
+    if not 0 < size <= most:
         raise ValueError
-    with archive.open(name) as file:
-        array: NDArray[Any] = npy.read_array(file, allow_pickle=False)
-    return array
+    content = file.read(size)
+    if len(content) < size:
+        raise EOFError
+    return np.frombuffer(content, dtype=dtype).reshape(shape)

@@ -9,7 +9,8 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from client.sources.cleaning import Events
+from client.sources import Stay
+from client.sources.cleaning import Cleaner, Events
 from shared.errors import DataError
 from shared.study import Study
 
@@ -40,6 +41,32 @@ def events_of(
         hours_T[step_E].astype(np.float32),
         variable_E.astype(np.int16),
         value_TV[step_E, variable_E].astype(np.float32),
+    )
+
+
+def stay_of(
+    value_TV: NDArray[np.floating],
+    study: Study,
+    cleaner: Cleaner,
+    *,
+    stay_id: str,
+    label: float | NDArray[np.float32],
+    hours_T: NDArray[np.floating] | None = None,
+    end_h: float | None = None,
+) -> Stay:
+    """Make a stay of a table of values, as :func:`events_of` reads it, with its events cleaned.
+
+    Raises:
+        DataError: a value is infinite.
+    """
+    hours_E, variable_E, value_E = cleaner.clean(*events_of(value_TV, hours_T, study))
+    return Stay(
+        stay_id=stay_id,
+        hours_E=hours_E,
+        variable_E=variable_E,
+        value_E=value_E,
+        label=label,
+        end_h=end_h,
     )
 
 

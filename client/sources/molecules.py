@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from client.sources import Patient, ReadReport, Stay, Tally
 from client.sources.cleaning import Cleaner
-from client.sources.lines import bounded_lines
+from client.sources.lines import bounded_lines, number
 from client.sources.matrices import (
-    events_of,
     require_source,
     require_task,
     require_tokens,
     require_variables,
+    stay_of,
 )
 from shared.errors import DataError
 from shared.study import Study
@@ -84,10 +84,10 @@ class Molecules:
     def _read(self, study: Study, labels: list[str]) -> Iterator[Patient]:
         cleaner, numbers = Cleaner(study, self._tally), token_numbers(study)
         stays: dict[str, list[Stay]] = {}
-        for number, smiles, label_K in self._lines(labels, study):
+        for line, smiles, label_K in self._lines(labels, study):
             tokens = tokenise(smiles)
             if tokens is None:
-                sentence = f"line {number}: the SMILES has characters that are no token"
+                sentence = f"line {line}: the SMILES has characters that are no token"
                 if study.data.on_bad_file == "refuse":
                     raise DataError(
                         f'file {self._path} {sentence}; mend it, or set [data] on_bad_file = "skip"'
@@ -100,13 +100,12 @@ class Molecules:
             self._tally.outside_window += max(0, len(tokens) - study.data.steps)
             tokens = tokens[: study.data.steps]
             value_TV = _values(tokens, study, numbers)
-            events = cleaner.clean(*events_of(value_TV, None, study))
             self._tally.stays += 1
-            stay = Stay(
-                stay_id=f"line {number}",
-                hours_E=events[0],
-                variable_E=events[1],
-                value_E=events[2],
+            stay = stay_of(
+                value_TV,
+                study,
+                cleaner,
+                stay_id=f"line {line}",
                 label=label_K if len(labels) > 1 else float(label_K[0]),
                 end_h=float(len(tokens)),
             )
@@ -121,7 +120,7 @@ class Molecules:
         """Number, SMILES and labels of each line, checked."""
         try:
             with self._path.open(encoding="utf-8", newline="") as file:
-                rows = csv.reader(bounded_lines(file, self._path))
+                rows = csv.reader(bounded_lines(file, self._path), strict=True)
                 header = next(rows, [])
                 places = self._places(header, labels)
                 for row in rows:
@@ -144,8 +143,8 @@ class Molecules:
         for name in (column, *labels):
             if name not in header:
                 raise DataError(
-                    f"file {self._path}: has no column {name!r}; its columns are "
-                    f"{', '.join(header) or 'none'}"
+                    f"file {self._path}: has no column {name!r} among its {len(header)}; correct "
+                    "[data] label, or say the SMILES' column in site.toml"
                 )
         return [header.index(name) for name in (column, *labels)]
 
@@ -172,7 +171,7 @@ def _values(tokens: list[str], study: Study, numbers: dict[str, int]) -> NDArray
 
 def _labels(cells: list[str], study: Study, where: str) -> NDArray[np.float32]:
     try:
-        label_K = np.array([np.nan if not cell.strip() else float(cell) for cell in cells])
+        label_K = np.array([np.nan if not cell.strip() else number(cell) for cell in cells])
     except ValueError as error:
         raise DataError(f"{where}: a label is not a number; mend the line") from error
     known = label_K[~np.isnan(label_K)]

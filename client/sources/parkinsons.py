@@ -17,16 +17,16 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from client.sources import Patient, ReadReport, Stay, Tally
+from client.sources import Patient, ReadReport, Tally
 from client.sources.cleaning import Cleaner
-from client.sources.lines import bounded_lines
+from client.sources.lines import bounded_lines, number
 from client.sources.matrices import (
-    events_of,
     require_label,
     require_source,
     require_task,
     require_tokens,
     require_variables,
+    stay_of,
 )
 from shared.errors import DataError
 from shared.study import Study
@@ -92,7 +92,8 @@ class Parkinsons:
         for row in _rows(self._path):
             recordings.setdefault(row[0], []).append(row)
         for person, rows in recordings.items():
-            weeks_TC = _weeks(np.stack(rows), study.data.steps)
+            weeks_TC, outside = _weeks(np.stack(rows), study.data.steps)
+            self._tally.outside_window += outside
             score_T = weeks_TC[:, _COLUMNS.index(LABELS[study.data.label])]
             known = np.flatnonzero(~np.isnan(score_T[:KNOWN_WEEKS]))
             label_T = np.full(study.data.steps, np.nan, dtype=np.float32)
@@ -104,34 +105,28 @@ class Parkinsons:
             for score in LABELS.values():
                 weeks_TC[KNOWN_WEEKS:, _COLUMNS.index(score)] = np.nan
             value_TV = weeks_TC[:, [_COLUMNS.index(name) for name in study.variables]]
-            events = cleaner.clean(*events_of(value_TV, None, study))
             self._tally.patients += 1
             self._tally.stays += 1
             name = f"person-{person:.0f}"
-            stay = Stay(
-                stay_id=name,
-                hours_E=events[0],
-                variable_E=events[1],
-                value_E=events[2],
-                label=label_T,
-            )
+            stay = stay_of(value_TV, study, cleaner, stay_id=name, label=label_T)
             yield Patient(patient_id=name, stays=(stay,))
 
 
-def _weeks(row_RC: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
-    """Mean of the recordings of each week (T, C), NaN in a week without."""
+def _weeks(row_RC: NDArray[np.float64], steps: int) -> tuple[NDArray[np.float64], int]:
+    """Mean of the recordings of each week (T, C), NaN in a week without; how many lie outside."""
     week_R = np.floor(row_RC[:, _COLUMNS.index("test_time")] / 7)
     weeks_TC = np.full((steps, row_RC.shape[1]), np.nan)
-    for week in np.unique(week_R[(week_R >= 0) & (week_R < steps)]).astype(np.int64):
+    inside_R = (week_R >= 0) & (week_R < steps)
+    for week in np.unique(week_R[inside_R]).astype(np.int64):
         weeks_TC[week] = row_RC[week_R == week].mean(axis=0)
-    return weeks_TC
+    return weeks_TC, int(np.count_nonzero(~inside_R))
 
 
 def _rows(path: Path) -> Iterator[NDArray[np.float64]]:
     """The file's lines as numbers, in the order of ``_COLUMNS``."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.reader(bounded_lines(file, path))
+            rows = csv.reader(bounded_lines(file, path), strict=True)
             header = next(rows, [])
             if missing := [column for column in _COLUMNS if column not in header]:
                 raise DataError(
@@ -141,7 +136,7 @@ def _rows(path: Path) -> Iterator[NDArray[np.float64]]:
             places = [header.index(column) for column in _COLUMNS]
             for row in rows:
                 try:
-                    numbers = np.array([float(row[place]) for place in places])
+                    numbers = np.array([number(row[place]) for place in places])
                 except (ValueError, IndexError):
                     numbers = np.array([np.nan])
                 if not np.isfinite(numbers).all():

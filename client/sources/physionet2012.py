@@ -10,8 +10,6 @@ variables ``ICUType1`` to ``ICUType4`` of value 0 or 1, because its number is on
 
 import difflib
 import re
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.sources import Patient, ReadReport, Stay, Tally
+from client.sources.archives import BadFileError, leave_out, members
 from client.sources.cleaning import Cleaner
 from shared.errors import DataError
 from shared.study import Study
@@ -31,11 +30,6 @@ LAST_MINUTE = 48 * 60
 DESCRIPTORS = frozenset({"RecordID", "Age", "Gender", "Height", "ICUType", "Weight"})
 ICU_TYPES = {f"ICUType{number}": float(number) for number in (1, 2, 3, 4)}
 _IGNORED, _RECORD_ID, _ICU_TYPE = -1, -2, -3  # parameters that are not variables of the study
-_BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
-
-
-class _BadFileError(Exception):
-    """Why one file cannot be used; told as part of a DataError or counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,21 +100,16 @@ class PhysioNet2012:
         seen: set[str] = set()
         for file, content in _contents(records):
             try:
-                if isinstance(content, _BadFileError):
+                if isinstance(content, BadFileError):
                     raise content
                 if not self._selects(content, filters):
                     self._tally.filtered += 1
                     continue
                 stay = _parse_record(content, outcomes, layout, cleaner)
                 if stay.stay_id in seen:
-                    raise _BadFileError("its RecordID was already read from another file")
-            except _BadFileError as error:
-                if study.data.on_bad_file == "refuse":
-                    raise DataError(
-                        f"record {file}: {error}; mend or remove the file, or set "
-                        '[data] on_bad_file = "skip"'
-                    ) from error
-                self._tally.skipped.append((file, str(error)))
+                    raise BadFileError("its RecordID was already read from another file")
+            except BadFileError as error:
+                leave_out(file, error, study, self._tally)
                 continue
             seen.add(stay.stay_id)
             if np.isnan(stay.label):
@@ -133,7 +122,7 @@ class PhysioNet2012:
         for name, pattern in filters.items():
             found = pattern.search(content)
             if found is None:
-                raise _BadFileError(f"it has no {name} at 00:00, by which stays are selected")
+                raise BadFileError(f"it has no {name} at 00:00, by which stays are selected")
             if float(found.group(1)) != self._where[name]:
                 return False
         return True
@@ -260,29 +249,16 @@ def _label(cell: str, study: Study, where: str) -> float:
     return value
 
 
-def _contents(records: Path) -> Iterator[tuple[str, bytes | _BadFileError]]:
+def _contents(records: Path) -> Iterator[tuple[str, bytes | BadFileError]]:
     """File name and bytes of every record, in the order of names."""
-    too_large = _BadFileError(f"is larger than {LARGEST_RECORD_BYTES} bytes")
     if records.is_dir():
+        too_large = BadFileError(f"is larger than {LARGEST_RECORD_BYTES} bytes")
         for path in _record_files(records):
             large = path.stat().st_size > LARGEST_RECORD_BYTES
             yield str(path), too_large if large else path.read_bytes()
         return
-    try:
-        archive = zipfile.ZipFile(records)
-    except (OSError, *_BROKEN_ZIP) as error:
-        raise DataError(f"data {records} is not a readable zip; download it again") from error
-    with archive:
-        members = [m for m in archive.infolist() if m.filename.endswith(".txt")]
-        for member in sorted(members, key=lambda m: m.filename):
-            file = f"{records.name}/{member.filename}"
-            if member.file_size > LARGEST_RECORD_BYTES:
-                yield file, too_large
-                continue
-            try:
-                yield file, archive.read(member)
-            except _BROKEN_ZIP:
-                yield file, _BadFileError("is damaged or encrypted inside the zip")
+    for name, content in members(records, suffix=".txt", largest_bytes=LARGEST_RECORD_BYTES):
+        yield f"{records.name}/{name}", content
 
 
 def _parse_record(
@@ -297,11 +273,11 @@ def _parse_record(
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _BadFileError("is not UTF-8 text") from error
+        raise BadFileError("is not UTF-8 text") from error
     text = text.replace("\r\n", "\n").rstrip("\n")
     header, _, body = text.partition("\n")
     if header != HEADER:
-        raise _BadFileError(f"line 1 is not the header {HEADER!r}")
+        raise BadFileError(f"line 1 is not the header {HEADER!r}")
     cells = body.replace("\n", ",\n,").split(",")
     try:
         if any(cell != "\n" for cell in cells[3::4]) or len(cells) % 4 != 3 or "_" in body:
@@ -312,14 +288,14 @@ def _parse_record(
         if not np.isfinite(values).all():
             raise ValueError
     except (ValueError, KeyError):
-        raise _BadFileError(_first_fault(body, layout)) from None
+        raise BadFileError(_first_fault(body, layout)) from None
     code_E = np.array(codes, dtype=np.int16)
     record_id = _descriptor(code_E, values, _RECORD_ID)
     if record_id is None:
-        raise _BadFileError("has no RecordID, or several")
+        raise BadFileError("has no RecordID, or several")
     stay_id = f"{record_id:.0f}"
     if stay_id not in outcomes:
-        raise _BadFileError("has no line in the outcomes")
+        raise BadFileError("has no line in the outcomes")
     hours_E, variable_E, value_E = _events(code_E, np.array(hours), values, layout)
     hours_E, variable_E, value_E = cleaner.clean(hours_E, variable_E, value_E)
     return Stay(

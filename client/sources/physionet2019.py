@@ -13,16 +13,16 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from client.sources import Patient, ReadReport, Stay, Tally
-from client.sources.archives import BadFileError, contents
+from client.sources import Patient, ReadReport, Tally
+from client.sources.archives import BadFileError, contents, leave_out
 from client.sources.cleaning import Cleaner
 from client.sources.matrices import (
-    events_of,
     require_label,
     require_source,
     require_task,
     require_tokens,
     require_variables,
+    stay_of,
 )
 from shared.errors import DataError
 from shared.study import Study
@@ -125,27 +125,21 @@ class PhysioNet2019:
                     raise content
                 table_TC = _table(content)
                 hours_T = table_TC[:, -2] - 1
-                events = cleaner.clean(*events_of(table_TC[:, columns], hours_T, study))
+                stay = stay_of(
+                    table_TC[:, columns],
+                    study,
+                    cleaner,
+                    stay_id=Path(file).stem,
+                    hours_T=hours_T,
+                    label=_labels(table_TC[:, -1], hours_T, study.data.steps),
+                    end_h=float(min(hours_T[-1] + 1, study.data.window_h)),
+                )
             except (BadFileError, DataError) as error:
-                if study.data.on_bad_file == "refuse":
-                    raise DataError(
-                        f"record {file}: {error}; mend or remove the file, or set "
-                        '[data] on_bad_file = "skip"'
-                    ) from error
-                self._tally.skipped.append((file, str(error)))
+                leave_out(file, error, study, self._tally)
                 continue
-            stay_id = Path(file).stem
             self._tally.patients += 1
             self._tally.stays += 1
-            stay = Stay(
-                stay_id=stay_id,
-                hours_E=events[0],
-                variable_E=events[1],
-                value_E=events[2],
-                label=_labels(table_TC[:, -1], hours_T, study.data.steps),
-                end_h=float(min(hours_T[-1] + 1, study.data.window_h)),
-            )
-            yield Patient(patient_id=stay_id, stays=(stay,))
+            yield Patient(patient_id=stay.stay_id, stays=(stay,))
 
 
 def _table(content: bytes) -> NDArray[np.float64]:

@@ -34,7 +34,11 @@ class Kind(Generic[S]):
 def _physionet2012(chosen: settings.PhysioNet2012Settings, _: Study) -> Source:
     from client.sources.physionet2012 import PhysioNet2012
 
-    numbers = {name: float(value) for name, value in chosen.where.items()}
+    numbers: dict[str, float] = {}
+    for name, value in chosen.where.items():
+        if isinstance(value, str):
+            raise SettingsError(f"[data] where: {name} is a text and must be a number; correct it")
+        numbers[name] = value
     return PhysioNet2012(chosen.path, which=chosen.set, where=numbers)
 
 

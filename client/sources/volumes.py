@@ -1,5 +1,6 @@
 """Volumes in DICOM and NIfTI files, one slice in memory at a time where the format allows."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from shared.errors import DataError
 
 HOUNSFIELD, PLAIN = "[hnsf'U]", "1"
 LARGEST_FILE_BYTES = 1 << 30
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,22 @@ def _dicom(path: Path, pydicom: Any) -> Volume:
         if file.stat().st_size > LARGEST_FILE_BYTES:
             raise BadFileError(f"{file.name} is larger than {LARGEST_FILE_BYTES} bytes")
         try:
-            header = pydicom.dcmread(file, stop_before_pixels=True)
-            order = _place(header)
-            shapes.add((int(header.Rows), int(header.Columns)))
-            units.add(HOUNSFIELD if header.get("Modality") == "CT" else PLAIN)
+            meta = pydicom.filereader.read_file_meta_info(file)
+            deflated = meta.get("TransferSyntaxUID") == pydicom.uid.DeflatedExplicitVRLittleEndian
+            header = None if deflated else pydicom.dcmread(file, stop_before_pixels=True)
+            order = 0.0 if header is None else _place(header)
+            shape = () if header is None else (int(header.Rows), int(header.Columns))
+            frames = 1 if header is None else int(header.get("NumberOfFrames") or 1)
         except Exception as error:  # pydicom raises whatever its parsing meets
             raise BadFileError(
                 f"{file.name} is no DICOM image, or lacks rows, columns or a position"
             ) from error
+        if header is None:  # a small file may unpack to more than there is memory
+            raise BadFileError(f"{file.name} is deflated; export the series uncompressed")
+        if frames != 1:
+            raise BadFileError(f"{file.name} has {frames} frames; export one slice a file")
+        shapes.add(shape)
+        units.add(HOUNSFIELD if header.get("Modality") == "CT" else PLAIN)
         files.append((order, file))
     if len(shapes) != 1 or len(units) != 1:
         raise BadFileError(f"has {len(files)} files, and slices of {len(shapes)} shapes")
@@ -75,14 +85,15 @@ def _dicom(path: Path, pydicom: Any) -> Volume:
         try:
             image = pydicom.dcmread(file)
             raw = np.asarray(image.pixel_array, dtype=np.float64)
-            slope, offset = image.get("RescaleSlope", 1), image.get("RescaleIntercept", 0)
+            slope = float(image.get("RescaleSlope", 1))
+            offset = float(image.get("RescaleIntercept", 0))
         except Exception as error:  # no pixels, or compressed in a way that is not installed
             raise BadFileError(
                 f"{file.name} has no pixels that can be read; export the series uncompressed"
             ) from error
         if raw.ndim != 2:
             raise BadFileError(f"{file.name} is not one grey slice")
-        return raw * float(slope) + float(offset)
+        return raw * slope + offset
 
     return Volume((len(files), *shapes.pop()), units.pop(), pixels)
 
@@ -95,8 +106,12 @@ def _place(header: Any) -> float:
     )
     if position is not None and orientation is not None:
         axis = np.cross(np.array(orientation[:3], float), np.array(orientation[3:], float))
-        return float(axis @ np.array(position, dtype=float))
-    return float(header.InstanceNumber)
+        place = float(axis @ np.array(position, dtype=float))
+    else:
+        place = float(header.InstanceNumber)
+    if not math.isfinite(place):
+        raise ValueError
+    return place
 
 
 def nifti_volumes(folder: Path) -> Iterator[tuple[str, Volume | BadFileError]]:
@@ -114,7 +129,7 @@ def nifti_volumes(folder: Path) -> Iterator[tuple[str, Volume | BadFileError]]:
             "NIfTI volumes need the package nibabel, which is not installed; "
             "install 'consilium-fl[hospital]'"
         ) from error
-    for path in sorted(folder.glob("*.nii*")):
+    for path in sorted(p for p in folder.iterdir() if p.name.endswith(NIFTI_SUFFIXES)):
         name = path.name.removesuffix(".gz").removesuffix(".nii")
         try:
             yield name, _nifti(path, nibabel)
@@ -126,11 +141,13 @@ def _nifti(path: Path, nibabel: Any) -> Volume:
     try:
         image = nibabel.load(path)
         shape = tuple(int(size) for size in image.shape)
-        if len(shape) != 3 or int(np.prod(shape, dtype=np.int64)) * 8 > LARGEST_FILE_BYTES:
+        if len(shape) != 3 or not 0 < math.prod(shape) * 8 <= LARGEST_FILE_BYTES:
             raise BadFileError(
                 f"has shape {shape}, and needs three axes and at most {LARGEST_FILE_BYTES} bytes "
                 "in all"
             )
+        if image.get_data_dtype().kind not in "iuf":
+            raise BadFileError("has voxels that are no real numbers; export a grey volume")
         voxels = np.asarray(image.dataobj, dtype=np.float64)
     except BadFileError:
         raise

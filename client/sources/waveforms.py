@@ -32,11 +32,11 @@ from client.sources import Patient, ReadReport, Stay, Tally
 from client.sources.archives import BROKEN_ZIP
 from client.sources.cleaning import Cleaner
 from client.sources.matrices import (
-    events_of,
     require_label,
     require_source,
     require_task,
     require_tokens,
+    stay_of,
 )
 from shared.errors import DataError
 from shared.study import Study
@@ -50,9 +50,15 @@ CLASS_OF: Mapping[str, int] = MappingProxyType(
 """AAMI class of each beat annotation; other annotations are no beats."""
 INTERVALS = ("rr_before", "rr_after", "rr_mean", "rr_before_ratio", "rr_after_ratio")
 BEFORE = 0.4  # share of a beat's window that lies before the beat
-LARGEST_RECORD_BYTES = 1 << 28
+LARGEST_FILE_BYTES, LARGEST_ARCHIVE_BYTES = 1 << 28, 1 << 32
+MOST_SAMPLES = 1 << 27  # of all signals of a record, before and after resampling
+SLOWEST_HZ, FASTEST_HZ = 1.0, 1e5
+NO_BEAT = "records without a whole window"
 _SUFFIXES = (".hea", ".dat", ".atr")
 _BEATS_OF_MEAN = 10
+
+
+Window = tuple[NDArray[np.float64], float | NDArray[np.float32]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +120,7 @@ class Waveforms:
 
     def _read(self, study: Study) -> Iterator[Patient]:
         cleaner = Cleaner(study, self._tally)
-        cut: Callable[..., Iterator[tuple[NDArray[np.float64], float | NDArray[np.float32]]]]
+        cut: Callable[[_Recording, Study, int], Iterator[Window]]
         cut = _beats if study.data.label == "aami" else _stretches
         with _folder(self._path) as folder:
             names = self._records or sorted(path.stem for path in folder.rglob("*.hea"))
@@ -122,32 +128,26 @@ class Waveforms:
                 raise DataError(f"data {self._path} hold no .hea file; point at WFDB records")
             for name in names:
                 try:
-                    recording = _load(folder, name, study)
+                    windows = list(cut(_load(folder, name, study), study, self._thin))
                 except DataError as error:
                     if study.data.on_bad_file == "refuse":
                         raise
                     self._tally.skipped.append((name, str(error)))
                     continue
                 stays: list[Stay] = []
-                for value_TV, label in cut(recording, study, self._thin):
-                    events = cleaner.clean(*events_of(value_TV, None, study))
-                    stays.append(
-                        Stay(
-                            stay_id=f"{name}-{len(stays)}",
-                            hours_E=events[0],
-                            variable_E=events[1],
-                            value_E=events[2],
-                            label=label,
-                        )
-                    )
+                for value_TV, label in windows:
+                    stay_id = f"{name}-{len(stays)}"
+                    stays.append(stay_of(value_TV, study, cleaner, stay_id=stay_id, label=label))
+                if not stays:
+                    aside = self._tally.set_aside
+                    aside[NO_BEAT] = aside.get(NO_BEAT, 0) + 1
+                    continue
                 self._tally.patients += 1
                 self._tally.stays += len(stays)
                 yield Patient(patient_id=name, stays=tuple(stays))
 
 
-def _beats(
-    recording: _Recording, study: Study, thin_normal: int
-) -> Iterator[tuple[NDArray[np.float64], float]]:
+def _beats(recording: _Recording, study: Study, thin_normal: int) -> Iterator[Window]:
     """Window (T, V) and class of every beat whose window lies inside the record."""
     steps, rate = study.data.steps, float(study.data.rate_hz or 1.0)
     before = round(BEFORE * steps)
@@ -174,9 +174,7 @@ def _beats(
         yield value_TV, float(label)
 
 
-def _stretches(
-    recording: _Recording, study: Study, thin_normal: int
-) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float32]]]:
+def _stretches(recording: _Recording, study: Study, thin_normal: int) -> Iterator[Window]:
     """Stretches (T, V), end to end, and which classes but N occur in each."""
     del thin_normal
     steps = study.data.steps
@@ -198,43 +196,73 @@ def _load(folder: Path, name: str, study: Study) -> _Recording:
     found = sorted(folder.rglob(f"{name}.hea"))
     if not found:
         raise DataError(f"record {name}: {name}.hea is not among the data; correct the name")
-    base = str(found[0].with_suffix(""))
+    base, series = str(found[0].with_suffix("")), series_names(study)
     try:
         header = wfdb.rdheader(base)
+        rate, length = float(header.fs), int(header.sig_len) * int(header.n_sig)
+        _require_size(name, rate, length, study)
         record = wfdb.rdrecord(base)
         notes = wfdb.rdann(base, "atr")
-        signals, rate = np.asarray(record.p_signal, dtype=np.float64), float(header.fs)
-        units = dict(zip(record.sig_name, record.units, strict=True))
-        samples, symbols = np.asarray(notes.sample), list(notes.symbol)
+        signals = np.asarray(record.p_signal, dtype=np.float64)
+        names, units = list(map(str, record.sig_name)), list(map(str, record.units))
+        samples, symbols = np.asarray(notes.sample, dtype=np.int64), list(notes.symbol)
+    except DataError:
+        raise
     except Exception as error:  # wfdb raises whatever its parsing meets
         raise DataError(
             f"record {name}: its .hea, .dat and .atr cannot be read as WFDB; replace the files"
         ) from error
-    columns = []
-    for variable in series_names(study):
-        if variable not in units:
-            raise DataError(
-                f"record {name}: has no signal {variable!r} but {', '.join(units)}; "
-                "leave the record out or choose another signal"
-            )
-        if units[variable] != study.variables[variable].unit:
-            raise DataError(
-                f"record {name}: signal {variable} is in {units[variable]!r}, the study wants "
-                f"{study.variables[variable].unit!r}; correct the study's unit and range"
-            )
-        columns.append(list(units).index(variable))
-    signal_TS = signals[:, columns]
-    if not np.isfinite(signal_TS).all():
+    signal_TS = signals[:, [_column(name, names, units, signal, study) for signal in series]]
+    if not len(signal_TS) or not np.isfinite(signal_TS).all():
         raise DataError(f"record {name}: a sample is missing or not finite; repair the record")
-    ratio = Fraction(float(study.data.rate_hz or rate) / rate).limit_denominator(1000)
     beat = np.array([symbol in CLASS_OF for symbol in symbols], dtype=np.bool_)
+    beat_B = samples[beat]
+    if len(beat_B) and not (
+        (np.diff(beat_B) > 0).all() and 0 <= beat_B[0] <= beat_B[-1] < len(signal_TS)
+    ):
+        raise DataError(
+            f"record {name}: its beats are not in the order of time, or lie outside the signal; "
+            "replace the .atr file"
+        )
+    ratio = Fraction(float(study.data.rate_hz or rate) / rate).limit_denominator(1000)
     return _Recording(
         signal_TS=resample_poly(
             signal_TS - np.median(signal_TS, axis=0), ratio.numerator, ratio.denominator
         ),
-        beat_B=np.round(samples[beat] * float(ratio)).astype(np.int64),
+        beat_B=np.round(beat_B * float(ratio)).astype(np.int64),
         class_B=np.array([CLASS_OF[s] for s in symbols if s in CLASS_OF], dtype=np.int64),
     )
+
+
+def _require_size(name: str, rate: float, length: int, study: Study) -> None:
+    """Refuse what a header claims before any room is made for it."""
+    if not SLOWEST_HZ <= rate <= FASTEST_HZ:
+        raise DataError(
+            f"record {name}: {name}.hea says a sampling rate outside {SLOWEST_HZ:g} to "
+            f"{FASTEST_HZ:g} Hz; correct it"
+        )
+    grown = length * max(1.0, float(study.data.rate_hz or rate) / rate)
+    if not 0 < length <= grown <= MOST_SAMPLES:
+        raise DataError(
+            f"record {name}: {name}.hea says {length} samples in all, and there must be 1 to "
+            f"{MOST_SAMPLES}, also at the study's rate_hz; correct it or split the record"
+        )
+
+
+def _column(name: str, names: list[str], units: list[str], signal: str, study: Study) -> int:
+    """Which column of the record a signal is, in the study's unit."""
+    if names.count(signal) != 1:
+        raise DataError(
+            f"record {name}: has {names.count(signal) or 'no'} signal {signal!r} but "
+            f"{', '.join(names)}; leave the record out or choose another signal"
+        )
+    unit, wanted = units[names.index(signal)], study.variables[signal].unit
+    if unit != wanted:
+        raise DataError(
+            f"record {name}: signal {signal} is in {unit!r}, the study wants {wanted!r}; "
+            "correct the study's unit and range"
+        )
+    return names.index(signal)
 
 
 @contextmanager
@@ -249,16 +277,17 @@ def _folder(path: Path) -> Iterator[Path]:
         folder = Path(made)
         try:
             with zipfile.ZipFile(path) as archive:
-                for member in archive.infolist():
-                    plain = Path(member.filename).name  # a zip's paths are not followed
-                    if not plain.endswith(_SUFFIXES):
-                        continue
-                    if member.file_size > LARGEST_RECORD_BYTES:
-                        raise DataError(
-                            f"data {path}: {plain} is larger than {LARGEST_RECORD_BYTES} bytes "
-                            "unpacked; split the record"
-                        )
-                    (folder / plain).write_bytes(archive.read(member))
+                members = [m for m in archive.infolist() if m.filename.endswith(_SUFFIXES)]
+                largest = max((member.file_size for member in members), default=0)
+                total = sum(member.file_size for member in members)
+                if largest > LARGEST_FILE_BYTES or total > LARGEST_ARCHIVE_BYTES:
+                    raise DataError(
+                        f"data {path}: unpacks to {total} bytes, the largest file to {largest}, "
+                        f"above {LARGEST_ARCHIVE_BYTES} or {LARGEST_FILE_BYTES}; unpack it into a "
+                        "folder yourself"
+                    )
+                for member in members:  # a zip's own folders are not followed
+                    (folder / Path(member.filename).name).write_bytes(archive.read(member))
         except BROKEN_ZIP as error:
             raise DataError(f"data {path} is not a readable zip; download it again") from error
         yield folder

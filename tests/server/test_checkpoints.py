@@ -22,6 +22,7 @@ def checkpoint(rounds: int = 1) -> Checkpoint:
         run_id=bytes(16),
         state=RunState(server=server, normalisation=b"\x00\xff", next_round=9, trained=rounds),
         history=({"round": 1, "epsilon": 0.25},),
+        resting=True,
     )
 
 
@@ -39,6 +40,7 @@ def test_what_was_saved_comes_back_exactly(tmp_path: Path) -> None:
     assert (loaded.state.normalisation, loaded.state.next_round) == (b"\x00\xff", 9)
     assert (loaded.state.trained, loaded.state.finished) == (3, False)
     assert loaded.history == saved.history
+    assert loaded.resting
 
 
 def test_a_folder_without_checkpoint_has_none(tmp_path: Path) -> None:

@@ -288,7 +288,7 @@ def test_a_site_reads_the_study_and_its_own_data_before_it_approves(
     check = run("client", "check", study, "--data", data, "--where", "ICUType=2", "--json")
     report = json.loads(check.stdout)
     assert (report["patients"], report["outcome_patients"][1]) == (12, 4)
-    assert "--where ICUType: must be NAME=NUMBER" in refused(
+    assert "--where ICUType: must be NAME=VALUE" in refused(
         run("client", "check", study, "--data", data, "--where", "ICUType")
     )
 

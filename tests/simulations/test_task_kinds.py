@@ -113,12 +113,13 @@ def test_all_studies_make_one_table_and_finished_ones_are_kept(tmp_path: Path) -
     (studies / "sepsis.toml").write_text(text)
     shutil.copy(STUDIES / "heart-disease.toml", studies)
     begun: list[str] = []
+    ended: list[str] = []
 
     def compare() -> list[tuple[str, ...]]:
         return compare_all(
             studies, data, tmp_path / "out", workers=2,
             watch=lambda setting, _: lambda _: begun.append(setting),
-            begin=lambda study: None,
+            begin=lambda study: None, end=lambda study, found, folder: ended.append(study.name),
         )  # fmt: skip
 
     rows = compare()
@@ -137,3 +138,4 @@ def test_all_studies_make_one_table_and_finished_ones_are_kept(tmp_path: Path) -
     begun.clear()
     assert compare() == rows
     assert begun == []
+    assert ended == [study.name, study.name]

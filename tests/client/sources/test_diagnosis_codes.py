@@ -86,7 +86,10 @@ def test_a_vocabulary_that_is_not_of_icd_9_is_refused(entry: str) -> None:
     ("lines", "sentence"),
     [
         (["1,2,3"], "line 2: 3 columns, not"),
-        ([visit(1, "a", "MC", "maybe", "1", "2", "3")], "line 2: encounter_id is no number, or"),
+        (
+            [visit(1, "a", "MC", "maybe", "1", "2", "3")],
+            "line 2: encounter_id is no number, patient_nbr",
+        ),
         (["x" * 70_000], "longer than 65536 characters"),
     ],
 )
