@@ -356,6 +356,20 @@ def parse_study(text: str, *, where: str = "study") -> Study:
     return _validate(parse_toml(text, what="study", where=where, raises=StudyError), where)
 
 
+def parse_canonical(text: str, *, where: str) -> Study:
+    """Return the study whose :meth:`Study.to_canonical_json` this text is.
+
+    Raises:
+        StudyError: the text is not the canonical form of a valid study.
+    """
+    try:
+        content = json.loads(text)
+        content["variables"] = dict(content["variables"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise StudyError(f"study {where}: is not a study's canonical JSON; make it anew") from error
+    return _validate(content, where)
+
+
 def with_changes(study: Study, /, **tables: dict[str, object]) -> Study:
     """Return the study with some keys of some tables replaced, validated again.
 

@@ -30,6 +30,7 @@ from simulations.console import (
 from simulations.doctor import checkup
 from simulations.planning import choices, cost_of_noise, noise_carried, sum_plan
 from simulations.privacy_audit import audit_study
+from simulations.report.files import write_report
 from simulations.run import Show
 from simulations.seeds import compare_over_seeds
 from simulations.simulate import simulate
@@ -114,6 +115,19 @@ def compare(
         loaded, data, out, epsilons=epsilon, workers=workers, watch=_watch, modes=modes
     )
     show_comparison(loaded, table, out)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run, or of a comparison.")],
+    out: Annotated[Path | None, typer.Option(help="File to write; report.html there.")] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="A compare.json of the same study, or its folder.")
+    ] = None,
+) -> None:
+    """Write the report of a run as one HTML file: figures, what is protected, a model card."""
+    told = write_report(folder, out, compare)
+    console.print(f" report  {told}", markup=False, soft_wrap=True)
 
 
 @app.command()
