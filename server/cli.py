@@ -121,7 +121,9 @@ def start(
     monitor_port: Annotated[
         int,
         typer.Option(
-            min=0, max=65535, help="Port of 127.0.0.1 for /health and /metrics; 0 is none."
+            min=0,
+            max=65535,
+            help="Port of 127.0.0.1 for the page, /health and /metrics; 0 is none.",
         ),
     ] = MONITOR_PORT,
 ) -> None:

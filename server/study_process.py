@@ -20,6 +20,7 @@ from server.coordinator_folder import CoordinatorFolder, hold_lock
 from server.exchange import RoundLog, ask
 from server.link import LinkGrid
 from server.orphan import exit_with_parent
+from server.overview import RECORDS
 from server.register import Register, State, Submitted, Wanted
 from server.sites import FlowerSites, Sites
 from server.study_run import RoundResult, RunState, run_study
@@ -37,7 +38,6 @@ from shared.transcript import digest, sha256
 from shared.variables import feature_names
 from shared.weights import to_vector
 
-RECORDS = "rounds.jsonl"
 POLL_S = 0.01
 ASK_READY_S = 30.0
 ASK_AGAIN_S = 1.0
