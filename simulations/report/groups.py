@@ -1,6 +1,6 @@
 """Groups of test patients as ``run.json`` has them: all, by hospital, by subgroup.
 
-Legend: B bins.
+Legend: B bins, E = B - 1 edges.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.risk_curves import Share
+from shared.risk_curves import OperatingPoint, Share, operating_points
+from shared.score_counts import Edges
 
 KINDS = {"all": "all", "site": "hospitals", "subgroup": "subgroups"}
 
@@ -20,7 +21,8 @@ class Group:
     """Some test patients, and how the model does on them; fields as in docs/run-json.md.
 
     ``figures`` is empty where the group is too small to be judged. ``counts_2B`` counts risks by
-    outcome and bin, scaled so that a patient weighs one, however many rows; None without risks.
+    outcome and bin, scaled so that a patient weighs one, however many rows; ``edges_E`` are
+    those of the bins; None without risks.
     """
 
     kind: str
@@ -32,16 +34,26 @@ class Group:
     figures: Mapping[str, Share]
     calibration: Share | None
     counts_2B: NDArray[np.float64] | None
+    edges_E: Edges | None
 
 
 def read_groups(record: Mapping[str, Any]) -> tuple[Group, ...]:
     """Return the groups of a run's record, in its order; none where it has none."""
-    return tuple(map(_group, record.get("groups") or ()))
+    text = record.get("bins")
+    edges_E = None if text is None else np.array(text.split(), dtype=np.float32)
+    return tuple(_group(entry, edges_E) for entry in record.get("groups") or ())
 
 
 def everyone(groups: tuple[Group, ...]) -> Group | None:
     """Return the group of all test patients."""
     return next((group for group in groups if group.kind == "all"), None)
+
+
+def points_of(group: Group | None) -> tuple[OperatingPoint, ...]:
+    """Return what an alarm from each edge on would do; nothing without both outcomes."""
+    if group is None or group.counts_2B is None or group.edges_E is None:
+        return ()
+    return operating_points(group.counts_2B, group.edges_E)
 
 
 def share_of(estimate: Mapping[str, Any] | None) -> Share | None:
@@ -51,7 +63,7 @@ def share_of(estimate: Mapping[str, Any] | None) -> Share | None:
     return Share(value=estimate["value"], low=estimate["low"], high=estimate["high"])
 
 
-def _group(entry: Mapping[str, Any]) -> Group:
+def _group(entry: Mapping[str, Any], edges_E: Edges | None) -> Group:
     figures = {name: share_of(e) for name, e in (entry["figures"] or {}).items()}
     return Group(
         kind=entry["kind"],
@@ -63,6 +75,7 @@ def _group(entry: Mapping[str, Any]) -> Group:
         figures={name: share for name, share in figures.items() if share is not None},
         calibration=share_of(entry["calibration"]),
         counts_2B=_counts(entry),
+        edges_E=edges_E,
     )
 
 

@@ -13,9 +13,8 @@ from shared.risk_curves import (
     OperatingPoint,
     calibration_groups,
     fit_recalibration,
-    operating_points,
 )
-from shared.score_counts import bin_centers
+from shared.score_counts import Edges, bin_centers
 from simulations.report.drawing import (
     BLUE,
     GREEN,
@@ -32,7 +31,7 @@ from simulations.report.drawing import (
     plain_ticks,
     thinned,
 )
-from simulations.report.groups import Group
+from simulations.report.groups import Group, points_of
 
 SMALLEST = 5  # patients of a group whose calibration is drawn
 LEAST_ALARMS = 0.005  # decision curves end where fewer alarms than this share are left
@@ -46,11 +45,11 @@ def risk_charts(group: Group, *, whose: str) -> list[Chart]:
         group: counts of all test patients.
         whose: what has a risk of its own, such as ``patients`` or ``hours``.
     """
-    if group.counts_2B is None or not (points := operating_points(group.counts_2B)):
+    if group.counts_2B is None or group.edges_E is None or not (points := points_of(group)):
         return []
     return [
         _discrimination(group, points, whose),
-        *_calibration(group, group.counts_2B, whose),
+        *_calibration(group, group.counts_2B, group.edges_E, whose),
         *_decision(points),
         _alarms(points, whose),
     ]
@@ -130,11 +129,13 @@ def _discrimination(group: Group, points: tuple[OperatingPoint, ...], whose: str
     )
 
 
-def _calibration(group: Group, counts_2B: NDArray[np.float64], whose: str) -> list[Chart]:
-    groups = [g for g in calibration_groups(counts_2B) if g.patients >= SMALLEST]
+def _calibration(
+    group: Group, counts_2B: NDArray[np.float64], edges_E: Edges, whose: str
+) -> list[Chart]:
+    groups = [g for g in calibration_groups(counts_2B, edges_E) if g.patients >= SMALLEST]
     if not groups:
         return []
-    fitted = fit_recalibration(counts_2B)
+    fitted = fit_recalibration(counts_2B, edges_E)
     total_B = counts_2B.sum(axis=0)
     top = min(1.0, 1.1 * max(*(g.predicted for g in groups), *(g.observed.high for g in groups)))
 
@@ -154,7 +155,7 @@ def _calibration(group: Group, counts_2B: NDArray[np.float64], whose: str) -> li
             upper.set(xscale=scale, yscale=scale, xlim=(low, top), ylim=(low, top))
             upper.set_title("the whole range" if scale == "linear" else "low risks: logarithmic")
             edges = np.linspace(low, top, 31) if low == 0 else np.geomspace(low, top, 31)
-            risks_B = np.clip(bin_centers(len(total_B)), low, top)
+            risks_B = np.clip(bin_centers(edges_E), low, top)
             lower.hist(risks_B, bins=edges, weights=total_B, color=GREY)
             lower.set(xlabel="predicted risk")
             if scale == "log":

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from shared.risk_curves import Share, operating_points
+from shared.risk_curves import Share
 from shared.study import Study
 from simulations.measures import FIGURES, TITLES
 from simulations.records import size
 from simulations.report.drawing import number, percent
 from simulations.report.forests import told_share
-from simulations.report.groups import Group, everyone, share_of
+from simulations.report.groups import Group, everyone, points_of, share_of
 from simulations.report.risks import at_sensitivity
 
 Record = Mapping[str, Any]
@@ -116,15 +116,13 @@ def _good(
             f"to the right one in {percent(test[name]['value'])} of cases{_averaged(study)}."
         )
     group = everyone(groups)
-    if group is not None and group.counts_2B is not None:
-        points = operating_points(group.counts_2B)
-        if points:
-            point = at_sensitivity(points, 0.8)
-            support.append(
-                f"To find {percent(point.sensitivity.value)} of those with the outcome it alarms "
-                f"for {percent(point.alarm_rate.value)} of {whose}; "
-                f"{percent(point.precision.value if point.precision else None)} of alarms are true."
-            )
+    if points := points_of(group):
+        point = at_sensitivity(points, 0.8)
+        support.append(
+            f"To find {percent(point.sensitivity.value)} of those with the outcome it alarms for "
+            f"{percent(point.alarm_rate.value)} of {whose}; "
+            f"{percent(point.precision.value if point.precision else None)} of alarms are true."
+        )
         support.append(_sentence(_calibrated(group).why))
     if (test.get("r2") or {"value": 0.0})["value"] < 0:
         support.append("To say the mean to everybody would be better: R2 is negative.")

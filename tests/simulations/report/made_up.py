@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from shared.score_counts import count_scores
+from shared.score_counts import count_scores, first_edges
 from shared.study import Study, parse_study, with_changes
 
-BINS = 200
+EDGES = first_edges(200)
 DEMO = files("studies").joinpath("demo.toml").read_text(encoding="utf-8")
 
 
@@ -26,7 +26,7 @@ def group(kind: str, name: str, *, lift: float = 1.0, seed: int = 0) -> dict[str
     stream = np.random.default_rng(seed)
     risks = 1 / (1 + np.exp(-stream.normal(-1.5, 1.2, 400)))
     outcomes = stream.random(400) < np.minimum(lift * risks, 1.0)
-    counts = count_scores(risks, outcomes, np.ones(400), BINS).astype(int).tolist()
+    counts = count_scores(risks, outcomes, np.ones(400), EDGES).astype(int).tolist()
     return {
         "kind": kind,
         "name": name,
@@ -78,6 +78,7 @@ def record_of(study: Study, **changes: Any) -> dict[str, Any]:
         "other_rounds": [],
         "test": {name: estimate(value) for name, value in figures.items()}
         | {"patients": 400, "rows": 400, "positives": 80},
+        "bins": " ".join(f"{edge:.9g}" for edge in EDGES),
         "groups": [
             group("all", "all", seed=1),
             group("site", "hospital-1", seed=2),
