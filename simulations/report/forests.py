@@ -135,8 +135,8 @@ def settings_chart(study: Study, settings: Mapping[str, Mapping[str, Any]]) -> C
         title="Beside simpler and rival ways",
         alt="; ".join(f"{row.name}: {told_share(row.share)}" for row in rows) + ".",
         caption=f"{TITLES[name]} of each setting on the same test patients, from compare.json. "
-        "Intervals of settings overlap even where one is surely better, because all are judged on "
-        "the same patients. Privacy noise was drawn anew for it.",
+        "Intervals may overlap where one setting is surely better, because all are judged on the "
+        "same patients. Privacy noise was drawn anew for it.",
         svg=picture("settings", draw, height=1.2 + 0.34 * len(rows)),
         table=Table(
             headings=("setting", *(TITLES[n] for n in FIGURES[study.task.kind])),

@@ -185,7 +185,7 @@ def _price(study: Study, record: Record, settings: Record | None) -> Answer:
         lost = _worse_by(name, record["test"][name]["value"], plain)
         headline = (
             f"{abs(lost):.3f} of {TITLES[name]} {'lost' if lost > 0 else 'gained'} against the "
-            "same federation without privacy."
+            "same federation without privacy, one run each."
             if private
             else "Nothing: the study asks for no differential privacy."
         )

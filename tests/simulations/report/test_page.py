@@ -124,34 +124,6 @@ def test_words_of_strangers_stay_text() -> None:
     assert "$x^2$" in page
 
 
-def test_the_summary_names_who_is_failed_and_what_is_open() -> None:
-    study = demo_study()
-    verdict = {"topic": "calibration", "kind": "site", "name": "hospital-2", "serious": True,
-               "sentence": "Risks are too low in hospital-2."}  # fmt: skip
-    low = group("all", "all", seed=6, lift=1.6)
-    page = report_page(study, record_of(study, groups=[low], verdicts=[verdict]), None)
-    summary = text_of(page.split("<section id='summary'")[1].split("</section>")[0])
-    assert "Risks are too low in hospital-2." in summary
-    assert "On average risks are too low" in summary
-    assert "SYNTHETIC" in summary
-    assert "Not on this evidence. 3 of 8 conditions failed" in summary
-    assert "Not measured: there is no run of the same study without privacy" in summary
-
-
-def test_the_cost_of_privacy_is_the_difference_to_the_same_federation_without() -> None:
-    study = demo_study()
-    plain = record_of(demo_study(privacy={"mode": "none"}))
-    better = plain["test"] | {"auroc": estimate(0.85)}
-    settings = {
-        "logistic-regression": plain | {"test": plain["test"] | {"auroc": estimate(0.75)}},
-        "pooled": plain | {"test": better},
-        "federated": plain | {"test": better},
-    }
-    page = text_of(report_page(study, record_of(study), settings))
-    assert "0.050 of AUROC lost against the same federation without privacy" in page
-    assert "A logistic regression has AUROC 0.750 (0.730 to 0.770), less good" in page
-
-
 def test_the_model_card_has_every_item_and_says_what_is_not_reported(page: str) -> None:
     card = page[page.index("<section id='card'") :].split("</section>")[0]
     rows = dict(re.findall(r"<tr><th scope='row'>([^<]+)</th><td>[^<]*</td><td[^>]*>([^<]+)", card))
