@@ -11,10 +11,10 @@ from shared.study import Study
 from simulations.report.answers import answer_charts
 from simulations.report.card import NOT_REPORTED, model_card
 from simulations.report.drawing import Chart, Table
+from simulations.report.federated import federated_chart
 from simulations.report.forests import group_charts, joining_chart, settings_chart
 from simulations.report.groups import everyone, read_groups
 from simulations.report.learning import learning_charts
-from simulations.report.outputs import output_chart
 from simulations.report.risks import risk_charts
 from simulations.report.statement import statement
 from simulations.report.style import STYLE
@@ -38,7 +38,7 @@ def report_page(study: Study, record: Record, settings: Record | None) -> str:
     answer = [
         *(risk_charts(whole, whose=whose) if whole else ()),
         *answer_charts(study, record.get("final_tables") or {}),
-        *output_chart(study, record),
+        *federated_chart(study, record),
     ]
     by_group = group_charts(study, groups)
     if record.get("joining"):

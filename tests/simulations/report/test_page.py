@@ -13,7 +13,7 @@ from PIL import Image
 
 from simulations.report.card import ITEMS
 from simulations.report.page import report_page
-from tests.simulations.report.made_up import demo_study, estimate, group, record_of
+from tests.simulations.report.made_up import demo_study, estimate, group, one_round, record_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 CURVES = {"discrimination", "calibration", "decision", "alarms"}
@@ -100,8 +100,15 @@ def test_sections_appear_where_the_record_has_what_they_need() -> None:
         "logistic-regression": record_of(study, test=record_of(study)["test"]),
         "federated-private": record_of(demo_study()),
     }
-    full = report_page(study, record_of(study, joining=joined), settings)
-    assert {"joining", "settings"} < figures_of(full)
+    output = {"auroc": 0.77, "auroc_low": 0.7, "auroc_high": 0.83, "auroc_error": 0.002}
+    released = group("subgroup", "male") | {"released": True}
+    held_back = group("subgroup", "held back") | {"released": False}
+    last = {"patients": 90.0, "outputs": [output], "groups": [released, held_back]}
+    evaluated = [one_round(9, study) | {"purpose": "evaluation", "validation": last}]
+    full = report_page(study, record_of(study, joining=joined, other_rounds=evaluated), settings)
+    assert {"joining", "settings", "federated"} < figures_of(full)
+    assert "validation patients, by secure sums: 0.770 (0.700 to 0.830); male: 0.800" in full
+    assert "held back" not in full
     assert "1 of 3 hospitals surely gained; hospital-2 surely lost" in text_of(full)
     assert "federated, private, epsilon 7.9" in full
 
