@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from server.coordinator_folder import CoordinatorFolder
-from server.overview import recent_entries, recent_records, rounds_file
+from server.overview import SEEN_LATELY_S, recent_entries, recent_records, rounds_file
 from shared.audit import FILE_NAME as AUDIT_FILE
 from shared.audit_entry import Entry
 from shared.audit_events import (
@@ -28,7 +28,6 @@ from shared.audit_events import (
 )
 
 AGAIN_S = 5
-PRESENT_S = 60.0
 MOST_ROUNDS = 300
 SHOWN_ROUNDS = 12
 EVENTS = 25
@@ -103,7 +102,7 @@ def _sites(sites: Sequence[Record]) -> str:
             state, kind = "revoked", "bad"
         elif ago is None:
             state, kind = "never seen", "dim"
-        elif ago < PRESENT_S:
+        elif ago < SEEN_LATELY_S:
             state, kind = "present", "good"
         else:
             state, kind = f"last seen {_duration(ago)} ago", "bad"

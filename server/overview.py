@@ -20,6 +20,7 @@ from shared.version import VERSION
 
 LARGEST_RECORD = 1 << 20
 RECORDS = "rounds.jsonl"
+SEEN_LATELY_S = 60.0  # a site that asked for work since then is present
 
 
 def overview(folder: CoordinatorFolder, register: Register) -> dict[str, Any]:
