@@ -205,7 +205,7 @@ def _of_groups(study: Study, groups: Sequence[Group], name: str, title: str) -> 
                 (
                     g.name,
                     str(g.patients),
-                    "–" if g.positives is None else str(g.positives),
+                    "–" if g.positives is None else f"{g.positives:.0f}",
                     told_share(g.figures.get(key)),
                     told_share(g.calibration),
                 )

@@ -28,8 +28,8 @@ class Group:
     kind: str
     name: str
     patients: int
-    rows: int
-    positives: int | None
+    rows: float
+    positives: float | None
     expected: float | None
     figures: Mapping[str, Share]
     calibration: Share | None

@@ -173,7 +173,7 @@ def _calibration(
     )
     ratio = group.calibration
     told = (
-        f" In all, {group.positives} had the outcome and {group.expected:.0f} were predicted: "
+        f" In all, {group.positives:.0f} had the outcome and {group.expected:.0f} were predicted: "
         f"ratio {ratio.value:.2f} ({between(ratio.low, ratio.high, 2)})."
         if ratio and group.expected is not None
         else ""
