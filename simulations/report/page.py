@@ -10,6 +10,7 @@ from typing import Any
 from shared.study import Study
 from simulations.report.answers import answer_charts
 from simulations.report.card import NOT_REPORTED, model_card
+from simulations.report.checks import Check, checks
 from simulations.report.drawing import Chart, Table
 from simulations.report.federated import federated_chart
 from simulations.report.forests import group_charts, joining_chart, settings_chart
@@ -18,7 +19,7 @@ from simulations.report.learning import learning_charts
 from simulations.report.risks import risk_charts
 from simulations.report.statement import statement
 from simulations.report.style import STYLE
-from simulations.report.summary import Answer, Check, answers, checks
+from simulations.report.summary import Answer, answers
 
 Record = Mapping[str, Any]
 COUNTS = ("patients", "stays", "events", "unlabelled", "filtered", "outside_window", "duplicates",

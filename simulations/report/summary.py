@@ -5,22 +5,19 @@ Every sentence follows from the record by a rule that stands here; nothing is ju
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from shared.risk_curves import Share
 from shared.study import Study
 from simulations.measures import FIGURES, TITLES
 from simulations.records import size
+from simulations.report.checks import Check, beats_simple, calibrated, checks, findings, worse_by
+from simulations.report.decisions import at_sensitivity
 from simulations.report.drawing import number, percent
 from simulations.report.forests import told_share
 from simulations.report.groups import Group, everyone, points_of, share_of
-from simulations.report.risks import at_sensitivity
 
 Record = Mapping[str, Any]
-State = Literal["shown", "failed", "open"]
-HIGHER_IS_WORSE = ("mae", "rmse", "brier")
 _MOST_SENTENCES = 6
-BASELINES = ("logistic-regression", "linear-regression", "last-value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +27,6 @@ class Answer:
     question: str
     headline: str
     support: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """Something that must be shown before a model is used, and whether this run shows it."""
-
-    what: str
-    state: State
-    why: str
 
 
 def answers(
@@ -51,46 +39,13 @@ def answers(
         record: content of ``run.json``.
         groups: of its test patients.
         settings: of ``compare.json``, if there is one.
-        whose: what has a risk of its own, as in :func:`risks.risk_charts`.
+        whose: what has a risk of its own, as in :func:`simulations.report.risks.risk_charts`.
     """
     return [
         _good(study, record, groups, settings, whose),
         _fails(record, groups),
         _price(study, record, settings),
         _deploy(checks(study, record, groups, settings)),
-    ]
-
-
-def checks(
-    study: Study, record: Record, groups: tuple[Group, ...], settings: Record | None
-) -> list[Check]:
-    """Return what must be shown before anyone uses the model, and what this run shows of it."""
-    found = [_real(record), _beats_simple(study, record, settings)]
-    if study.task.kind in ("binary", "multilabel"):
-        found.append(_calibrated(everyone(groups)))
-    return [
-        *found,
-        _groups_fine(record, groups),
-        Check(
-            what="Works at hospitals that did not train it",
-            state="open",
-            why="the test patients come from the hospitals and the data collection of the study",
-        ),
-        Check(
-            what="A threshold and an action that clinicians agreed on",
-            state="open",
-            why="a run knows risks, not what would be done about them",
-        ),
-        Check(
-            what="A silent trial on patients as they come, then a trial with outcomes",
-            state="open",
-            why="everything here is retrospective",
-        ),
-        Check(
-            what="Approval (ethics, data protection, medical-device law) and a plan to monitor it",
-            state="open",
-            why="not reported",
-        ),
     ]
 
 
@@ -123,11 +78,11 @@ def _good(
             f"{percent(point.alarm_rate.value)} of {whose}; "
             f"{percent(point.precision.value if point.precision else None)} of alarms are true."
         )
-        support.append(_sentence(_calibrated(group).why))
+        support.append(_sentence(calibrated(group).why))
     if (test.get("r2") or {"value": 0.0})["value"] < 0:
         support.append("To say the mean to everybody would be better: R2 is negative.")
     others = [TITLES[n] + " " + told_share(share_of(test[n])) for n in FIGURES[study.task.kind][1:]]
-    support += ["; ".join(others) + ".", _sentence(_beats_simple(study, record, settings).why)]
+    support += ["; ".join(others) + ".", _sentence(beats_simple(study, record, settings).why)]
     return Answer(
         question="Is it good here?",
         headline=_sentence(
@@ -138,25 +93,30 @@ def _good(
 
 
 def _fails(record: Record, groups: tuple[Group, ...]) -> Answer:
-    verdicts = [v for v in record.get("verdicts") or () if v["kind"] != "all"]
-    serious = [v["sentence"] for v in verdicts if v["serious"]]
-    shown = serious[:_MOST_SENTENCES]
-    if len(serious) > len(shown):
-        shown.append(f"And {len(serious) - len(shown)} more: see the figures by group.")
+    own, alike = findings(record, groups)
+    shown = [v["sentence"] for v in own[:_MOST_SENTENCES]]
+    if len(own) > len(shown):
+        shown.append(f"And {len(own) - len(shown)} more: see the figures by group.")
+    if alike:
+        shown.append(
+            f"{alike[0]['sentence']} The same in {', '.join(v['name'] for v in alike[1:])}."
+        )
     sensitivity = record["test"].get("sensitivity")
     if sensitivity:
         known = {k: s for k, s in enumerate(sensitivity) if s is not None}
         worst = min(known, key=lambda k: known[k])
         shown.append(f"Of class {worst} it recognises only {percent(known[worst])}, the fewest.")
-    small = [g.name for g in groups if g.kind != "all" and not g.figures]
+    split = [g for g in groups if g.kind != "all"]
+    small = [g.name for g in split if not g.figures]
     if small:
         shown.append(f"Not judged, too few patients: {', '.join(small)}.")
-    split = [g for g in groups if g.kind != "all"]
     if not split and not record.get("test_groups"):
         headline = "Not known: the run has no figures by hospital, sex, age or unit."
-    elif serious:
-        many = f"{len(serious)} findings" if len(serious) > 1 else "1 finding"
+    elif own:
+        many = f"{len(own)} findings" if len(own) > 1 else "1 finding"
         headline = f"{many} that someone should act on."
+    elif alike:
+        headline = "For everybody alike: no group was found worse off than all together."
     else:
         headline = f"No failure found among {len(split) or len(record['test_groups'])} groups."
         shown.append("That none was found does not show that there is none: see the intervals.")
@@ -182,7 +142,7 @@ def _price(study: Study, record: Record, settings: Record | None) -> Answer:
             0,
             f"Records in one place: {number(pooled)}; federated without privacy: {number(plain)}.",
         )
-        lost = _worse_by(name, record["test"][name]["value"], plain)
+        lost = worse_by(name, record["test"][name]["value"], plain)
         headline = (
             f"{abs(lost):.3f} of {TITLES[name]} {'lost' if lost > 0 else 'gained'} against the "
             "same federation without privacy, one run each."
@@ -215,62 +175,3 @@ def _averaged(study: Study) -> str:
 
 def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
-
-
-def _real(record: Record) -> Check:
-    synthetic = record["synthetic"]
-    return Check(
-        what="Judged on real patients",
-        state="failed" if synthetic else "shown",
-        why="the patients are synthetic" if synthetic else f"on {record['test_cohort']}",
-    )
-
-
-def _beats_simple(study: Study, record: Record, settings: Record | None) -> Check:
-    what, name = "Better than a simple model", FIGURES[study.task.kind][0]
-    simple = {key: settings[key] for key in BASELINES if key in settings} if settings else {}
-    if not simple:
-        return Check(what=what, state="open", why="not compared with a simple model")
-    mine = record["test"][name]["value"]
-    losses = {k: _worse_by(name, mine, r["test"][name]["value"]) for k, r in simple.items()}
-    key = max(losses, key=lambda k: losses[k])
-    theirs = told_share(share_of(simple[key]["test"][name]))
-    title = key.replace("-", " ")
-    if losses[key] >= 0:
-        return Check(
-            what=what, state="failed", why=f"a {title} has {TITLES[name]} {theirs}, no worse"
-        )
-    return Check(what=what, state="shown", why=f"a {title} has {TITLES[name]} {theirs}, less good")
-
-
-def _worse_by(name: str, mine: float, theirs: float) -> float:
-    """How much worse mine is than theirs, positive where it is worse."""
-    return mine - theirs if name in HIGHER_IS_WORSE else theirs - mine
-
-
-def _calibrated(group: Group | None) -> Check:
-    what = "Risks that can be taken at their word"
-    ratio: Share | None = group.calibration if group else None
-    if ratio is None:
-        return Check(what=what, state="open", why="calibration was not judged")
-    told = (
-        f"{ratio.value:.2f} outcomes for each one predicted ({ratio.low:.2f} to {ratio.high:.2f})"
-    )
-    if ratio.low <= 1 <= ratio.high:
-        return Check(what=what, state="shown", why=f"on average risks agree with outcomes, {told}")
-    side = "low" if ratio.value > 1 else "high"
-    return Check(what=what, state="failed", why=f"on average risks are too {side}: {told}")
-
-
-def _groups_fine(record: Record, groups: tuple[Group, ...]) -> Check:
-    what = "Works for every hospital and group of patients"
-    serious = [v for v in record.get("verdicts") or () if v["serious"] and v["kind"] != "all"]
-    if serious:
-        return Check(what=what, state="failed", why=serious[0]["sentence"].rstrip("."))
-    split = [g for g in groups if g.kind != "all"]
-    small = [g.name for g in split if not g.figures]
-    if not split:
-        return Check(what=what, state="open", why="no figures by group")
-    if small:
-        return Check(what=what, state="open", why=f"too few patients to judge {', '.join(small)}")
-    return Check(what=what, state="shown", why=f"no failure found in {len(split)} groups")

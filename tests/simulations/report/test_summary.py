@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from simulations.report.checks import checks
 from simulations.report.groups import read_groups
-from simulations.report.summary import answers, checks
+from simulations.report.summary import answers
 from tests.simulations.report.made_up import demo_study, estimate, group, record_of
 
 STUDY = demo_study()
@@ -64,3 +65,27 @@ def test_a_model_that_may_know_nothing_is_said_to() -> None:
     said = told(record_of(STUDY, test=useless))["Is it good here?"]
     assert "may know nothing" in said
     assert "drawn at random" not in said
+
+
+def test_what_is_wrong_for_everybody_is_said_once_and_a_group_that_differs_by_itself() -> None:
+    everybody, alike, apart = (
+        group("all", "all") | {"calibration": estimate(1.3, 0.1)},
+        group("site", "hospital-1") | {"calibration": estimate(1.4, 0.3)},
+        group("site", "hospital-2") | {"calibration": estimate(2.5, 0.4)},
+    )
+    said = [
+        {"topic": "calibration", "kind": g["kind"], "name": g["name"], "serious": True,
+         "sentence": f"Risks are too low for {g['name']}."}
+        for g in (everybody, alike, apart)
+    ]  # fmt: skip
+    record = record_of(STUDY, groups=[everybody, alike, apart], verdicts=said)
+    whom = told(record)["For whom does it fail?"]
+    assert whom.startswith(
+        "1 finding that someone should act on. Risks are too low for hospital-2."
+    )
+    assert "Risks are too low for all. The same in hospital-1." in whom
+    record = record_of(STUDY, groups=[everybody, alike], verdicts=said[:2])
+    assert told(record)["For whom does it fail?"].startswith("For everybody alike")
+    states = {c.what: c.state for c in checks(STUDY, record, read_groups(record), None)}
+    assert states["Works for every hospital and group of patients"] == "shown"
+    assert states["Risks that can be taken at their word"] == "failed"
