@@ -86,7 +86,7 @@ def test_clipped_sums_of_the_whole_model_equal_one_sample_at_a_time(
     with mock.patch.object(through_time, "serves", serves if kernel else lambda _: False):
         model.loss_per_stay(model(x, mask, books=books), y.to(dtype), mask).sum().backward()
     sums, norms = books.clipped_sums(model.parameters(), patient_N, 4, clip)
-    # Normalising nearly equal values amplifies rounding: PyTorch's own float32 was off by 4e-5, too.
+    # Normalising nearly equal values amplifies rounding: PyTorch's own float32 was 4e-5 off, too.
     tolerance = 1e-12 if dtype is torch.float64 else 1e-4 if around else 1e-5
     exact_norms = expected.norm(dim=1)
     assert torch.all((norms.double() - exact_norms).abs() <= tolerance * exact_norms + 1e-9)
