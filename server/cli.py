@@ -16,7 +16,7 @@ from server.coordinator_folder import DEFAULT_PORT, CoordinatorFolder, Settings
 from server.enrolment import DEFAULT_HOURS, invite, revoke, submit
 from server.monitor import DEFAULT_PORT as MONITOR_PORT
 from server.operations import add_commands
-from server.overview import overview
+from server.overview import SEEN_LATELY_S, overview
 from server.register import Register, State, Wanted
 from server.service_files import write_service_files
 from shared.audit_events import StudyChanged
@@ -47,7 +47,6 @@ StudyName = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 DEFAULT_FOLDER = Path("coordinator")
-SEEN_LATELY_S = 60.0
 
 
 @app.command()
@@ -121,7 +120,9 @@ def start(
     monitor_port: Annotated[
         int,
         typer.Option(
-            min=0, max=65535, help="Port of 127.0.0.1 for /health and /metrics; 0 is none."
+            min=0,
+            max=65535,
+            help="Port of 127.0.0.1 for the page, /health and /metrics; 0 is none.",
         ),
     ] = MONITOR_PORT,
 ) -> None:

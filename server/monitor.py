@@ -1,8 +1,8 @@
 """Health and measurements of the coordinator, over HTTP on this machine's own address only.
 
 ``GET /health`` answers 200 or 503 with a JSON list of what is wrong, ``GET /metrics`` the text
-format of Prometheus. Nothing else is answered, nothing can be changed, and one request is served
-at a time: a slow client waits for itself.
+format of Prometheus, ``GET /`` the operator's page. Nothing else is answered, nothing can be
+changed, and one request is served at a time: a slow client waits for itself.
 """
 
 import json
@@ -15,6 +15,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
+from server.operator_page import POLICY
 from shared.errors import SettingsError
 from shared.prometheus import CONTENT_TYPE, Metric, Sample, gauge, to_text
 
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 Status = Callable[[], dict[str, Any]]
 Ailments = Callable[[], list[str]]
+Page = Callable[[dict[str, Any], list[str]], str]
 
 
 class Monitor:
@@ -37,13 +39,15 @@ class Monitor:
         port: of 127.0.0.1; 0 takes a free one.
         status: what :func:`server.overview.status` returns.
         ailments: one sentence for each thing that is wrong.
+        page: the operator's page, of the two.
 
     Raises:
         SettingsError: the port is taken.
     """
 
-    def __init__(self, port: int, *, status: Status, ailments: Ailments) -> None:
-        handler = type("Handler", (_Handler,), {"status": status, "ailments": ailments})
+    def __init__(self, port: int, *, status: Status, ailments: Ailments, page: Page) -> None:
+        parts = {"status": status, "ailments": ailments, "page": page}
+        handler = type("Handler", (_Handler,), parts)
         try:
             self._server = HTTPServer((HOST, port), handler)
         except OSError as error:
@@ -65,16 +69,17 @@ class Monitor:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers one request; ``status`` and ``ailments`` are set by the monitor."""
+    """Answers one request; ``status``, ``ailments`` and ``page`` are set by the monitor."""
 
     timeout = TIMEOUT_S
     server_version = "consilium"
     sys_version = ""
     status: Status
     ailments: Ailments
+    page: Page
 
     def do_GET(self) -> None:
-        """Answer /health and /metrics; the Host header must name this machine (DNS rebinding)."""
+        """Answer /, /health and /metrics; Host must name this machine (DNS rebinding)."""
         if self.headers.get("Host", "").rpartition(":")[0] not in HERE:
             self._answer(HTTPStatus.FORBIDDEN, "text/plain", b"ask 127.0.0.1\n")
         elif self.path == "/health":
@@ -85,8 +90,11 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/metrics":
             text = to_text(metrics(type(self).status(), type(self).ailments()))
             self._answer(HTTPStatus.OK, CONTENT_TYPE, text.encode())
+        elif self.path == "/":
+            text = type(self).page(type(self).status(), type(self).ailments())
+            self._answer(HTTPStatus.OK, "text/html; charset=utf-8", text.encode())
         else:
-            self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"/health or /metrics\n")
+            self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"/, /health or /metrics\n")
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Say nothing: a collector asks all the time."""
@@ -95,6 +103,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(code)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Security-Policy", f"{POLICY}; frame-ancestors 'none'")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Cache-Control", "no-store")
         self.end_headers()
         self.wfile.write(body)
 

@@ -11,12 +11,16 @@ from typing import Any
 from server.coordinator_folder import CoordinatorFolder
 from server.register import Register, Submitted
 from shared.audit import FILE_NAME as AUDIT_FILE
+from shared.audit_entry import Entry
 from shared.audit_summary import summarise
 from shared.enrolment import roster_fingerprint
-from shared.errors import AuditError
+from shared.errors import AuditError, StudyError
+from shared.study import parse_study
 from shared.version import VERSION
 
 LARGEST_RECORD = 1 << 20
+RECORDS = "rounds.jsonl"
+SEEN_LATELY_S = 60.0  # a site that asked for work since then is present
 
 
 def overview(folder: CoordinatorFolder, register: Register) -> dict[str, Any]:
@@ -71,28 +75,78 @@ def _audit(log: Path) -> dict[str, Any] | None:
 def _study_overview(folder: CoordinatorFolder, study: Submitted) -> dict[str, Any]:
     return {
         "study": study.name,
+        **_declared(study),
+        "roster_sites": list(study.roster.names),
         "digest": study.digest.hex(),
         "state": study.state.value,
         "wanted": study.wanted.value,
         "detail": study.detail,
         "roster": roster_fingerprint(study.roster),
-        "last_round": last_record(folder.path / "studies" / study.digest.hex() / "rounds.jsonl"),
+        "last_round": last_record(rounds_file(folder, study.digest)),
     }
+
+
+def _declared(study: Submitted) -> dict[str, Any]:
+    """What the study declares; nothing where another version wrote what this one cannot read."""
+    try:
+        declared = parse_study(study.text.decode(), where=study.name)
+    except StudyError:
+        return {"title": study.name, "rounds": None, "epsilon_bound": None}
+    private = declared.privacy.mode != "none"
+    return {
+        "title": declared.title,
+        "rounds": declared.rounds,
+        "epsilon_bound": declared.privacy.epsilon if private else None,
+    }
+
+
+def rounds_file(folder: CoordinatorFolder, digest: bytes) -> Path:
+    """Where the records of a study's rounds are, one JSON line each."""
+    return folder.path / "studies" / digest.hex() / RECORDS
 
 
 def last_record(file: Path) -> dict[str, Any] | None:
     """Return the last whole record of a file of JSON lines, reading its end only."""
+    return next(iter(recent_records(file, 1)), None)
+
+
+def recent_records(file: Path, count: int) -> list[dict[str, Any]]:
+    """Return the last whole records of a file of JSON lines, the latest first.
+
+    Only the file's end is read (``LARGEST_RECORD`` bytes), so there may be fewer than ``count``.
+    """
+    found: list[dict[str, Any]] = []
+    for line in reversed(_last_lines(file)):
+        try:
+            record = json.loads(line)
+        except ValueError:  # torn by a crash, or by where reading began
+            continue
+        if not isinstance(record, dict):
+            break
+        found.append(record)
+        if len(found) == count:
+            break
+    return found
+
+
+def recent_entries(log: Path, count: int) -> list[Entry]:
+    """Return the last entries of an audit log, the latest first; they are not verified here."""
+    found: list[Entry] = []
+    for line in reversed(_last_lines(log)):
+        try:
+            found.append(Entry.from_line(line + b"\n"))
+        except AuditError:
+            continue
+        if len(found) == count:
+            break
+    return found
+
+
+def _last_lines(file: Path) -> list[bytes]:
     try:
         with file.open("rb") as stream:
             size = stream.seek(0, 2)
             stream.seek(max(0, size - LARGEST_RECORD))
-            lines = stream.read().splitlines()
+            return stream.read().splitlines()
     except OSError:
-        return None
-    for line in reversed(lines):
-        try:
-            record = json.loads(line)
-        except ValueError:  # torn by a crash
-            continue
-        return record if isinstance(record, dict) else None
-    return None
+        return []

@@ -20,6 +20,7 @@ from server.coordinator_folder import CoordinatorFolder, hold_lock
 from server.exchange import RoundLog, ask
 from server.link import LinkGrid
 from server.orphan import exit_with_parent
+from server.overview import RECORDS
 from server.register import Register, State, Submitted, Wanted
 from server.sites import FlowerSites, Sites
 from server.study_run import RoundResult, RunState, run_study
@@ -30,14 +31,13 @@ from shared.errors import RoundVoidError
 from shared.messages import Action, ChannelKey, ChannelRequest
 from shared.model import build_model
 from shared.privacy import plan
-from shared.round_contents import group_parameters
+from shared.round_contents import Purpose, group_parameters
 from shared.study import Study, parse_study
 from shared.sum_parameters import SumParameters
 from shared.transcript import digest, sha256
 from shared.variables import feature_names
 from shared.weights import to_vector
 
-RECORDS = "rounds.jsonl"
 POLL_S = 0.01
 ASK_READY_S = 30.0
 ASK_AGAIN_S = 1.0
@@ -234,7 +234,9 @@ def round_record(study: Study, result: RoundResult) -> dict[str, Any]:
         "phases": result.phases,
         "bytes_up": result.bytes_up,
         "bytes_down": result.bytes_down,
-        "validation": result.metrics.to_json() if result.metrics else None,
+        "validation": result.metrics.to_json(final=result.purpose is Purpose.EVALUATION)
+        if result.metrics
+        else None,
     }
 
 

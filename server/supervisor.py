@@ -18,6 +18,7 @@ from types import FrameType
 from server.coordinator_audit import open_audit
 from server.coordinator_folder import CoordinatorFolder, hold_lock
 from server.monitor import Monitor, certificate_ailments, disk_ailments, free_bytes
+from server.operator_page import read_page
 from server.overview import status
 from server.register import Register, State, Wanted
 from shared.audit_configuration import note_configuration
@@ -139,6 +140,7 @@ class Supervisor:
                 self._monitor_port,
                 status=lambda: status(self._folder, self._register),
                 ailments=self._ailments,
+                page=lambda told, wrong: read_page(self._folder, told, wrong),
             )
         except SettingsError as error:
             log.warning("%s", error)

@@ -18,6 +18,8 @@ from shared.dictionary import Finite, Positive, Variable, completed
 from shared.errors import StudyError
 
 MINIMUM_SITES = 3  # the sum of two sites tells each of them the other's update
+BINS, PASSES = 400, 4  # of an evaluation without privacy noise
+BINS_WITH_NOISE, PASSES_WITH_NOISE = 32, 1  # each bin carries noise, and each pass is paid for
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -233,11 +235,26 @@ class Aggregation(Part):
 
 
 class Evaluation(Part):
-    """Federated evaluation on patients kept out of training, by secure sums of score counts."""
+    """Federated evaluation on patients kept out of training, by secure sums of score counts.
+
+    ``bins`` and ``passes`` follow from the privacy mode unless given (docs/decisions/090): the
+    finished model is evaluated up to ``passes`` times, each with bins placed where the one before
+    found risks. Counts are exact at risks of ``thresholds``.
+    """
 
     validation_fraction: Fraction = 0.0
-    bins: int = Field(default=20, ge=2, le=10_000)
+    bins: int | None = Field(default=None, ge=8, le=10_000)
+    passes: int | None = Field(default=None, ge=1, le=10)
     every: int = Field(default=1, ge=1)
+    thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        default=(0.05, 0.1, 0.2, 0.3, 0.5), max_length=5, strict=False
+    )
+
+    @model_validator(mode="after")
+    def _thresholds_ascend(self) -> Self:
+        if any(a >= b for a, b in zip(self.thresholds, self.thresholds[1:], strict=False)):
+            raise ValueError(f"thresholds {list(self.thresholds)} must ascend; put them in order")
+        return self
 
 
 class Study(Part):
@@ -371,6 +388,20 @@ class Study(Part):
         return max(sites // 2 + 1, collusion + 1)
 
     @property
+    def bins(self) -> int:
+        """Bins of risks that evaluation counts in: many, or few where each one carries noise."""
+        if self.evaluation.bins is not None:
+            return self.evaluation.bins
+        return BINS if self.privacy.mode == "none" else BINS_WITH_NOISE
+
+    @property
+    def passes(self) -> int:
+        """Most times that the finished model is evaluated, each with finer bins than before."""
+        if self.evaluation.passes is not None:
+            return self.evaluation.passes
+        return PASSES if self.privacy.mode == "none" else PASSES_WITH_NOISE
+
+    @property
     def digest(self) -> bytes:
         """SHA-256 (32 bytes) of the canonical JSON of the study with every default filled in."""
         return hashlib.sha256(self.to_canonical_json()).digest()
@@ -405,6 +436,20 @@ def parse_study(text: str, *, where: str = "study") -> Study:
         StudyError: as :func:`load_study`.
     """
     return _validate(parse_toml(text, what="study", where=where, raises=StudyError), where)
+
+
+def parse_canonical(text: str, *, where: str) -> Study:
+    """Return the study whose :meth:`Study.to_canonical_json` this text is.
+
+    Raises:
+        StudyError: the text is not the canonical form of a valid study.
+    """
+    try:
+        content = json.loads(text)
+        content["variables"] = dict(content["variables"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise StudyError(f"study {where}: is not a study's canonical JSON; make it anew") from error
+    return _validate(content, where)
 
 
 def with_changes(study: Study, /, **tables: dict[str, object]) -> Study:

@@ -30,6 +30,8 @@ from simulations.console import (
 from simulations.doctor import checkup
 from simulations.planning import choices, cost_of_noise, noise_carried, sum_plan
 from simulations.privacy_audit import audit_study
+from simulations.report.files import write_report
+from simulations.rounds_export import read_rounds, to_csv, write_tensorboard
 from simulations.run import Show
 from simulations.seeds import compare_over_seeds
 from simulations.simulate import simulate
@@ -114,6 +116,36 @@ def compare(
         loaded, data, out, epsilons=epsilon, workers=workers, watch=_watch, modes=modes
     )
     show_comparison(loaded, table, out)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run, or of a comparison.")],
+    out: Annotated[Path | None, typer.Option(help="File to write; report.html there.")] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="A compare.json of the same study, or its folder.")
+    ] = None,
+) -> None:
+    """Write the report of a run as one HTML file: figures, what is protected, a model card."""
+    told = write_report(folder, out, compare)
+    console.print(f" report  {told}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def rounds(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, or a coordinator's rounds.jsonl.")],
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Write TensorBoard events into this folder instead.")
+    ] = None,
+) -> None:
+    """Print a run's rounds as CSV, a line a round, or write them for TensorBoard."""
+    found = read_rounds(run)
+    if tensorboard is None:
+        print(to_csv(found), end="")  # noqa: T201 - nothing else on standard output, to be piped
+        return
+    count = write_tensorboard(found, tensorboard)
+    told = f"{count} figures of {len(found)} rounds; see them with: tensorboard --logdir"
+    console.print(f"{told} {tensorboard}", markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from simulations.cohorts import Cohorts, cohorts_for
 from simulations.held_out import HeldOut, Scores
 from simulations.out_folder import use_folder
 from simulations.records import SCHEMA, run_record, setting_record, write_json
+from simulations.report.files import write_report
 from simulations.run import Show
 from simulations.simulate import train
 
@@ -40,7 +41,8 @@ def compare_settings(
     Args:
         study: what to run; its own epsilon comes first in the comparison.
         data: folder of real records, if the study needs one.
-        out: gets ``compare.json`` and a folder a federated setting; finished ones are kept.
+        out: gets ``compare.json``, ``report.html`` and a folder a federated setting; finished
+            ones are kept.
         epsilons: budgets to compare; the study's own, 3 and 1 unless given.
         workers: sites that train at the same time.
         watch: called as each setting begins; returns what to call with each round's record.
@@ -65,6 +67,7 @@ def compare_settings(
                 out / FILE,
                 {"schema": SCHEMA, "study_digest": study.digest.hex(), "settings": compared},
             )
+        write_report(out)
     return compared
 
 

@@ -12,7 +12,7 @@ from shared.study import Study
 from simulations.all_studies import TABLE, Row, as_markdown
 from simulations.measures import FIGURES, TITLES
 from simulations.planning import Choice, SumPlan
-from simulations.records import bytes_up
+from simulations.records import bytes_up, size
 
 console = Console(highlight=False)
 
@@ -71,7 +71,7 @@ class Progress:
             f"{label:>10}  {len(record['sites']):>5}  {_number(test.get('loss')):>6}  "
             f"{_number(test.get(self._figure)):>8}  "
             f"{'-' if epsilon is None else format(epsilon, '.2f'):>7}  "
-            f"{_size(bytes_up([record])):>9}  {record['seconds']:>7.2f}"
+            f"{size(bytes_up([record])):>9}  {record['seconds']:>7.2f}"
         )
         if record["void"]:
             console.print(f"  void: {record['void']}", style="yellow", markup=False)
@@ -103,13 +103,13 @@ def show_result(study: Study, record: dict[str, Any], out: Path) -> None:
         table.add_row(
             "epsilon spent", f"{privacy['epsilon']:.2f}", f"a patient, delta {privacy['delta']:g}"
         )
-    table.add_row("sent by a site", _size(record["bytes_up_per_site_per_round"]), "a round, masked")
+    table.add_row("sent by a site", size(record["bytes_up_per_site_per_round"]), "a round, masked")
     table.add_row("seconds", f"{record['seconds']:.1f}", f"{study.rounds} rounds")
     console.print(table)
     for name, what in (
-        ("curves.png", "figure"),
         ("model.safetensors", "model"),
         ("run.json", "record"),
+        ("report.html", "report"),
     ):
         console.print(f"{what:>7}  {out / name}", markup=False, soft_wrap=True)
 
@@ -132,7 +132,7 @@ def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path
             *(f"{record['test'][key]['value']:.3f}" for key in others),
             "-" if epsilon is None else f"{epsilon:.2f}",
             f"{record['seconds']:.0f}",
-            _size(sent) if sent else "-",
+            size(sent) if sent else "-",
         )
     console.print(table)
     console.print(
@@ -152,7 +152,8 @@ def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path
         shares = " and ".join(f"{share} of pooled {TITLES[name]}" for name, share in kept.items())
         console.print(f"Federated without privacy keeps {shares}.")
     _show_classes(compared)
-    console.print(f"record  {out / 'compare.json'}", markup=False, soft_wrap=True)
+    for name, what in (("compare.json", "record"), ("report.html", "report")):
+        console.print(f"{what}  {out / name}", markup=False, soft_wrap=True)
 
 
 def show_sum_plan(found: SumPlan) -> None:
@@ -287,12 +288,3 @@ def _interval(estimate: dict[str, float]) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def _size(count: float) -> str:
-    """Return a number of bytes as a person reads it."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"

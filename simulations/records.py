@@ -1,4 +1,4 @@
-"""The files a run leaves: ``run.json``, ``model.safetensors``, ``curves.png``, ``compare.json``.
+"""The files a run leaves: ``run.json``, ``model.safetensors``, ``compare.json``.
 
 The schema of the JSON files is documented in docs/run-json.md and versioned by ``schema``.
 """
@@ -17,6 +17,7 @@ from shared.atomic_file import write_atomically
 from shared.model import build_model
 from shared.study import Study
 from shared.variables import feature_names
+from shared.version import VERSION
 from shared.weights import load_vector
 from simulations.cohorts import Cohorts
 from simulations.metrics import HeldOutMetrics
@@ -44,6 +45,7 @@ def run_record(
             "unit": "patient",
         },
         "bytes_up_per_site_per_round": bytes_up(trained),
+        "final_tables": finished.tables,
     }
 
 
@@ -61,6 +63,8 @@ def setting_record(
         "schema": SCHEMA,
         "study": study.name,
         "study_digest": study.digest.hex(),
+        "study_declared": study.to_canonical_json().decode(),
+        "software": VERSION,
         "synthetic": cohorts.synthetic,
         "test_cohort": cohorts.described,
         "rounds": [],
@@ -76,6 +80,15 @@ def bytes_up(trained: list[dict[str, Any]]) -> int:
     """Return the mean number of bytes a site sent in a training round that was not void."""
     sent = [count for record in trained for count in record["bytes_up"].values()]
     return round(float(np.mean(sent))) if sent else 0
+
+
+def size(count: float) -> str:
+    """Return a number of bytes as a person reads it."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

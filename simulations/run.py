@@ -29,6 +29,7 @@ from shared.study import Study
 from shared.transcript import digest
 from shared.variables import feature_names
 from shared.weights import to_vector
+from simulations.answer_tables import final_tables
 from simulations.held_out import HeldOut, Scores
 from simulations.local_grid import Fault, LocalGrid, run_server_app
 from simulations.metrics import HeldOutMetrics
@@ -41,13 +42,15 @@ Show = Callable[[dict[str, Any]], None]
 class Finished:
     """A finished run: the model, how it does on the test patients, and a record a round.
 
-    ``groups`` has the figures of each group of test patients, where there are several; ``scores``
-    are those of every test stay.
+    ``groups`` has the figures of each group of test patients, where there are several; ``tables``
+    is as :func:`simulations.answer_tables.final_tables` has it; ``scores`` are those of every test
+    stay.
     """
 
     state: RunState
     test: HeldOutMetrics
     groups: Mapping[str, HeldOutMetrics]
+    tables: dict[str, Any]
     scores: Scores
     history: tuple[dict[str, Any], ...]
 
@@ -135,6 +138,7 @@ class Federation:
             state=state,
             test=test.metrics([scores]),
             groups=test.by_group([scores]),
+            tables=final_tables(test, scores),
             scores=scores,
             history=progress[-1].history,
         )
@@ -205,7 +209,9 @@ class Federation:
             "phases": result.phases,
             "bytes_up": result.bytes_up,
             "bytes_down": result.bytes_down,
-            "validation": result.metrics.to_json() if result.metrics else None,
+            "validation": result.metrics.to_json(final=result.purpose is Purpose.EVALUATION)
+            if result.metrics
+            else None,
         }
         if result.state.normalisation and result.purpose is Purpose.TRAINING:
             record["test"] = test.quick(result.state)

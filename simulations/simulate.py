@@ -7,10 +7,10 @@ from typing import Any
 from server.checkpoints import FILE_NAME
 from shared.study import Study
 from simulations.cohorts import Cohorts, cohorts_for
-from simulations.curves import draw_curves
 from simulations.held_out import HeldOut
 from simulations.out_folder import use_folder
 from simulations.records import run_record, write_json, write_model
+from simulations.report.files import write_report
 from simulations.run import Federation, Finished, Show
 
 
@@ -22,7 +22,7 @@ def simulate(
     Args:
         study: what to run.
         data: folder of real records, if the study needs one.
-        out: gets run.json, model.safetensors, curves.png, the checkpoint and the sites' folders.
+        out: gets run.json, model.safetensors, report.html, the checkpoint and the sites' folders.
         workers: sites that train at the same time.
         show: called with each round's record.
 
@@ -38,8 +38,8 @@ def simulate(
         finished, seconds = train(study, cohorts, test, out, workers=workers, show=show)
         record = run_record(study, cohorts, finished, seconds=seconds)
         write_model(out / "model.safetensors", study, finished.state)
-        draw_curves(out / "curves.png", study, record, finished.scores, test.truth)
         write_json(out / "run.json", record)
+        write_report(out)
     return record
 
 

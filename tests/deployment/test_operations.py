@@ -37,6 +37,10 @@ def test_a_finished_study_leaves_logs_that_confirm_each_other_and_a_backup_that_
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
             told = reply.read().decode()
         assert 'consilium_study_state{study="tiny",state="finished"} 1' in told
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as reply:
+            page = reply.read().decode()
+        assert "4 of 4 training rounds" in page
+        assert page.count("<td class='good'>present</td>") == len(SITES)
         assert last_json_line(federation.said("north"))["level"] in ("info", "warning")
         metrics = (federation.site("north") / "metrics.prom").read_text()
         assert 'consilium_site_epsilon_spent{site="north"}' in metrics

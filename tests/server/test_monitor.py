@@ -33,7 +33,9 @@ STATUS = {
 @pytest.fixture
 def monitor():
     wrong: list[str] = []
-    made = Monitor(0, status=lambda: STATUS, ailments=lambda: wrong)
+    made = Monitor(
+        0, status=lambda: STATUS, ailments=lambda: wrong, page=lambda _, wrong: f"<p>{wrong}</p>"
+    )
     made.wrong = wrong
     yield made
     made.close()
@@ -58,6 +60,11 @@ def test_health_is_200_while_nothing_is_wrong_and_503_with_the_sentences_else(mo
     assert (status, json.loads(body)["wrong"]) == (503, ["the service does not run"])
 
 
+def test_the_page_is_served_beside_them(monitor):
+    monitor.wrong.append("disk")
+    assert ask(monitor, "/") == (200, "<p>['disk']</p>", "text/html; charset=utf-8")
+
+
 def test_metrics_tell_of_sites_rounds_and_the_log(monitor):
     status, body, kind = ask(monitor, "/metrics")
     assert status == 200
@@ -74,7 +81,9 @@ def test_metrics_tell_of_sites_rounds_and_the_log(monitor):
 
 
 def test_nothing_else_is_answered(monitor):
-    assert ask(monitor, "/")[0] == 404
+    assert ask(monitor, "/status")[0] == 404
+    assert ask(monitor, "/", method="POST")[0] == 501
+    assert ask(monitor, "/", host="evil.example.org:80")[0] == 403
     assert ask(monitor, "/health?x=1")[0] == 404
     assert ask(monitor, "/health", method="POST")[0] == 501
     assert ask(monitor, "/health", host="evil.example.org:80")[0] == 403
@@ -84,7 +93,7 @@ def test_nothing_else_is_answered(monitor):
 def test_it_listens_on_the_loopback_address_only_and_says_if_the_port_is_taken(monitor):
     assert monitor._server.server_address[0] == "127.0.0.1"
     with pytest.raises(SettingsError, match="cannot be used"):
-        Monitor(monitor.port, status=dict, ailments=list)
+        Monitor(monitor.port, status=dict, ailments=list, page=lambda *_: "")
 
 
 def test_a_client_that_says_nothing_does_not_keep_others_waiting_for_long(monitor, monkeypatch):

@@ -135,9 +135,9 @@ def test_run_leaves_record_model_and_figure_and_goes_on_only_with_its_own_study(
     assert record["privacy"]["delta"] == 1e-5
     assert record["seconds"] > 0
     assert record["bytes_up_per_site_per_round"] > 1000
-    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "<h2 id='summary-head'>" in (out / "report.html").read_text()
     assert "head.weight" in load_file(out / "model.safetensors")
-    assert str(out / "curves.png") in result.stdout
+    assert result.stdout.splitlines()[-1] == f" report  {out / 'report.html'}"
 
     (tmp_path / "other.toml").write_text(STUDY.replace("rounds = 2", "rounds = 1"))
     other = run("simulations", "run", tmp_path / "other.toml", "--data", data, "--out", out)

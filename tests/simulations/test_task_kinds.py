@@ -1,6 +1,7 @@
 """Every kind of task end to end, privately, on tiny records in the formats as distributed."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,11 @@ def test_a_task_trains_privately_is_validated_by_secure_sums_and_judged(
     assert ("accuracy" in validation) == (study.task.kind == "multiclass")
     assert ("mae" in validation) == (study.task.kind == "regression")
     assert json.loads((tmp_path / "out" / "run.json").read_text())["test"] == record["test"]
-    assert (tmp_path / "out" / "curves.png").stat().st_size > 20_000
+    page = (tmp_path / "out" / "report.html").read_text()
+    shown_figures = set(re.findall(r"<figure id='([a-z0-9-]+)'", page))
+    assert {"learning", "epsilon", "seconds", "traffic"} <= shown_figures
+    assert ("confusion" in shown_figures) == (study.task.kind == "multiclass")
+    assert ("values-0" in shown_figures) == (study.task.kind == "regression")
     assert [r["purpose"] for r in shown] == ["statistics", "training", "training", "evaluation"]
 
 

@@ -1,0 +1,148 @@
+"""What must be shown before a model is used, and what of it a run shows.
+
+Each condition follows from the record by a rule that stands here; nothing is judged by taste.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from shared.risk_curves import Share
+from shared.study import Study
+from simulations.measures import FIGURES, TITLES
+from simulations.report.forests import told_share
+from simulations.report.groups import Group, everyone, share_of
+
+Record = Mapping[str, Any]
+State = Literal["shown", "failed", "open"]
+HIGHER_IS_WORSE = ("mae", "rmse", "brier")
+BASELINES = ("logistic-regression", "linear-regression", "last-value")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """Something that must be shown before a model is used, and whether this run shows it."""
+
+    what: str
+    state: State
+    why: str
+
+
+def checks(
+    study: Study, record: Record, groups: tuple[Group, ...], settings: Record | None
+) -> list[Check]:
+    """Return what must be shown before anyone uses the model, and what this run shows of it."""
+    found = [_real(record), beats_simple(study, record, settings)]
+    if study.task.kind in ("binary", "multilabel"):
+        found.append(calibrated(everyone(groups)))
+    return [
+        *found,
+        _groups_fine(record, groups),
+        Check(
+            what="Works at hospitals that did not train it",
+            state="open",
+            why="the test patients come from the hospitals and the data collection of the study",
+        ),
+        Check(
+            what="A threshold and an action that clinicians agreed on",
+            state="open",
+            why="a run knows risks, not what would be done about them",
+        ),
+        Check(
+            what="A silent trial on patients as they come, then a trial with outcomes",
+            state="open",
+            why="everything here is retrospective",
+        ),
+        Check(
+            what="Approval (ethics, data protection, medical-device law) and a plan to monitor it",
+            state="open",
+            why="not reported",
+        ),
+    ]
+
+
+def findings(record: Record, groups: tuple[Group, ...]) -> tuple[list[Record], list[Record]]:
+    """Return the serious verdicts on groups, and those that only repeat what is wrong for all.
+
+    A group's calibration repeats that of all patients where its interval holds their ratio; the
+    verdict on all then leads the second list.
+    """
+    serious = [v for v in record.get("verdicts") or () if v["serious"]]
+    whole = next((v for v in serious if (v["kind"], v["topic"]) == ("all", "calibration")), None)
+    ratios = {(g.kind, g.name): g.calibration for g in groups}
+    everybody = next((g.calibration for g in groups if g.kind == "all"), None)
+    own, alike = [], []
+    for v in serious:
+        ratio = ratios.get((v["kind"], v["name"]))
+        if v["kind"] == "all":
+            continue
+        if (
+            whole and everybody and ratio and v["topic"] == "calibration"
+            and ratio.low <= everybody.value <= ratio.high
+        ):  # fmt: skip
+            alike.append(v)
+        else:
+            own.append(v)
+    return own, [whole, *alike] if whole and alike else []
+
+
+def beats_simple(study: Study, record: Record, settings: Record | None) -> Check:
+    """Say whether the best simple model of the comparison is worse."""
+    what, name = "Better than a simple model", FIGURES[study.task.kind][0]
+    simple = {key: settings[key] for key in BASELINES if key in settings} if settings else {}
+    if not simple:
+        return Check(what=what, state="open", why="not compared with a simple model")
+    mine = record["test"][name]["value"]
+    losses = {k: worse_by(name, mine, r["test"][name]["value"]) for k, r in simple.items()}
+    key = max(losses, key=lambda k: losses[k])
+    theirs = told_share(share_of(simple[key]["test"][name]))
+    title = key.replace("-", " ")
+    if losses[key] >= 0:
+        return Check(
+            what=what, state="failed", why=f"a {title} has {TITLES[name]} {theirs}, no worse"
+        )
+    return Check(what=what, state="shown", why=f"a {title} has {TITLES[name]} {theirs}, less good")
+
+
+def worse_by(name: str, mine: float, theirs: float) -> float:
+    """How much worse mine is than theirs, positive where it is worse."""
+    return mine - theirs if name in HIGHER_IS_WORSE else theirs - mine
+
+
+def calibrated(group: Group | None) -> Check:
+    """Say whether outcomes are as frequent as the risks of this group promise."""
+    what = "Risks that can be taken at their word"
+    ratio: Share | None = group.calibration if group else None
+    if ratio is None:
+        return Check(what=what, state="open", why="calibration was not judged")
+    told = (
+        f"{ratio.value:.2f} outcomes for each one predicted ({ratio.low:.2f} to {ratio.high:.2f})"
+    )
+    if ratio.low <= 1 <= ratio.high:
+        return Check(what=what, state="shown", why=f"on average risks agree with outcomes, {told}")
+    side = "low" if ratio.value > 1 else "high"
+    return Check(what=what, state="failed", why=f"on average risks are too {side}: {told}")
+
+
+def _real(record: Record) -> Check:
+    synthetic = record["synthetic"]
+    return Check(
+        what="Judged on real patients",
+        state="failed" if synthetic else "shown",
+        why="the patients are synthetic" if synthetic else f"on {record['test_cohort']}",
+    )
+
+
+def _groups_fine(record: Record, groups: tuple[Group, ...]) -> Check:
+    what = "Works for every hospital and group of patients"
+    own, alike = findings(record, groups)
+    if own:
+        return Check(what=what, state="failed", why=own[0]["sentence"].rstrip("."))
+    split = [g for g in groups if g.kind != "all"]
+    small = [g.name for g in split if not g.figures]
+    if not split:
+        return Check(what=what, state="open", why="no figures by group")
+    if small:
+        return Check(what=what, state="open", why=f"too few patients to judge {', '.join(small)}")
+    beyond = "beyond what is wrong for all " if alike else ""
+    return Check(what=what, state="shown", why=f"no failure {beyond}found in {len(split)} groups")

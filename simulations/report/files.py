@@ -1,0 +1,93 @@
+"""A report's files: which record it is of, and the page it becomes."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from shared.atomic_file import write_atomically
+from shared.errors import SettingsError
+from shared.study import Study, parse_canonical
+from simulations.records import SCHEMA
+from simulations.report.page import report_page
+
+RUN, COMPARE, REPORT = "run.json", "compare.json", "report.html"
+_OF_RUN = ("schema", "study", "study_digest", "study_declared", "test", "rounds", "other_rounds")
+_OF_COMPARISON = ("schema", "study_digest", "settings")
+_REPORTED = ("federated-private", "federated")  # of a comparison, the first that is there
+
+
+def write_report(folder: Path, out: Path | None = None, compare: Path | None = None) -> Path:
+    """Write the report of a run, or of a comparison's private federated setting.
+
+    Args:
+        folder: holds ``run.json``, or ``compare.json``.
+        out: the file to write; ``report.html`` in the folder unless given.
+        compare: a ``compare.json`` of the same study, or its folder; that of ``folder`` is taken
+            unless given, where there is one.
+
+    Returns:
+        The file written.
+
+    Raises:
+        SettingsError: no record is there, or one is damaged, too old, or of another study.
+    """
+    compared = compare / COMPARE if compare and compare.is_dir() else compare or folder / COMPARE
+    settings = _read(compared, _OF_COMPARISON) if compare or compared.exists() else None
+    if settings is None or (folder / RUN).exists():
+        record = _read(folder / RUN, _OF_RUN)
+        if settings is not None and settings["study_digest"] != record["study_digest"]:
+            raise SettingsError(
+                f"{compared}: compares study {settings['study_digest'][:12]}, and the run is of "
+                f"{record['study_digest'][:12]}; give the comparison of the same study"
+            )
+    else:
+        found = [settings["settings"][s] for s in _REPORTED if s in settings["settings"]]
+        if not found:
+            raise SettingsError(f"{compared}: has no federated setting yet; let the comparison end")
+        record = found[0]
+    page = report_page(_study(record, folder), record, settings["settings"] if settings else None)
+    target = out or folder / REPORT
+    try:
+        write_atomically(target, page.encode())
+    except OSError as error:
+        raise SettingsError(
+            f"report {target}: cannot be written ({error.strerror}); name another file"
+        ) from error
+    return target
+
+
+def _read(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
+    """Return a JSON file of this schema that has these keys."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            f"{path}: cannot be read ({error.strerror}); name the folder that "
+            "'consilium-simulate run' or 'compare' was given as --out"
+        ) from error
+    except ValueError as error:
+        raise SettingsError(
+            f"{path}: is not JSON ({error}); give the command that made it again, which writes it "
+            "anew from its checkpoint"
+        ) from error
+    missing = [key for key in needed if key not in record] if isinstance(record, dict) else needed
+    if missing or record["schema"] != SCHEMA:
+        why = f"lacks {missing[0]!r}" if missing else f"has schema {record['schema']!r}"
+        raise SettingsError(
+            f"{path}: {why} and was made by another version, schema {SCHEMA} is needed; give the "
+            "command that made it again, which writes it anew from its checkpoint"
+        )
+    return dict(record)
+
+
+def _study(record: Mapping[str, Any], folder: Path) -> Study:
+    """Return the study that the record declares; the digest guards against a mix-up."""
+    declared = record["study_declared"]
+    if hashlib.sha256(declared.encode()).hexdigest() != record["study_digest"]:
+        raise SettingsError(
+            f"{folder}: the study in the record does not have the record's digest "
+            f"{record['study_digest'][:12]}; the file was changed, make it again"
+        )
+    return parse_canonical(declared, where=record["study"])

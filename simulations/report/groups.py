@@ -1,0 +1,87 @@
+"""Groups of test patients as ``run.json`` has them: all, by hospital, by subgroup.
+
+Legend: B bins, E = B - 1 edges.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.risk_curves import OperatingPoint, Share, operating_points
+from shared.score_counts import Edges
+
+KINDS = {"all": "all", "site": "hospitals", "subgroup": "subgroups"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Some test patients, and how the model does on them; fields as in docs/run-json.md.
+
+    ``figures`` is empty where the group is too small to be judged. ``counts_2B`` counts risks by
+    outcome and bin, scaled so that a patient weighs one, however many rows; ``edges_E`` are
+    those of the bins; None without risks.
+    """
+
+    kind: str
+    name: str
+    patients: int
+    rows: float
+    positives: float | None
+    expected: float | None
+    figures: Mapping[str, Share]
+    calibration: Share | None
+    counts_2B: NDArray[np.float64] | None
+    edges_E: Edges | None
+
+
+def read_groups(record: Mapping[str, Any]) -> tuple[Group, ...]:
+    """Return the groups of a run's record, in its order; none where it has none."""
+    text = record.get("bins")
+    edges_E = None if text is None else np.array(text.split(), dtype=np.float32)
+    return tuple(_group(entry, edges_E) for entry in record.get("groups") or ())
+
+
+def everyone(groups: tuple[Group, ...]) -> Group | None:
+    """Return the group of all test patients."""
+    return next((group for group in groups if group.kind == "all"), None)
+
+
+def points_of(group: Group | None) -> tuple[OperatingPoint, ...]:
+    """Return what an alarm from each edge on would do; nothing without both outcomes."""
+    if group is None or group.counts_2B is None or group.edges_E is None:
+        return ()
+    return operating_points(group.counts_2B, group.edges_E)
+
+
+def share_of(estimate: Mapping[str, Any] | None) -> Share | None:
+    """Return an estimate of ``run.json``, if it is one and has a value and both bounds."""
+    if estimate is None or any(estimate[key] is None for key in ("value", "low", "high")):
+        return None
+    return Share(value=estimate["value"], low=estimate["low"], high=estimate["high"])
+
+
+def _group(entry: Mapping[str, Any], edges_E: Edges | None) -> Group:
+    figures = {name: share_of(e) for name, e in (entry["figures"] or {}).items()}
+    return Group(
+        kind=entry["kind"],
+        name=entry["name"],
+        patients=entry["patients"],
+        rows=entry["rows"],
+        positives=entry["positives"],
+        expected=entry["expected"],
+        figures={name: share for name, share in figures.items() if share is not None},
+        calibration=share_of(entry["calibration"]),
+        counts_2B=_counts(entry),
+        edges_E=edges_E,
+    )
+
+
+def _counts(entry: Mapping[str, Any]) -> NDArray[np.float64] | None:
+    if entry["negatives"] is None or not entry["rows"]:
+        return None
+    texts = entry["negatives"], entry["positives_by_bin"]
+    weight = min(entry["patients"] / entry["rows"], 1.0)
+    return np.array([[weight * float(n) for n in text.split()] for text in texts])

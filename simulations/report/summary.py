@@ -1,0 +1,177 @@
+"""The four questions at the top: good here, for whom not, at what price, and may it be used.
+
+Every sentence follows from the record by a rule that stands here; nothing is judged by taste.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from shared.study import Study
+from simulations.measures import FIGURES, TITLES
+from simulations.records import size
+from simulations.report.checks import Check, beats_simple, calibrated, checks, findings, worse_by
+from simulations.report.decisions import at_sensitivity
+from simulations.report.drawing import number, percent
+from simulations.report.forests import told_share
+from simulations.report.groups import Group, everyone, points_of, share_of
+
+Record = Mapping[str, Any]
+_MOST_SENTENCES = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A question, its answer in a sentence, and what supports it."""
+
+    question: str
+    headline: str
+    support: tuple[str, ...]
+
+
+def answers(
+    study: Study, record: Record, groups: tuple[Group, ...], settings: Record | None, whose: str
+) -> list[Answer]:
+    """Return the four answers.
+
+    Args:
+        study: what was run.
+        record: content of ``run.json``.
+        groups: of its test patients.
+        settings: of ``compare.json``, if there is one.
+        whose: what has a risk of its own, as in :func:`simulations.report.risks.risk_charts`.
+    """
+    return [
+        _good(study, record, groups, settings, whose),
+        _fails(record, groups),
+        _price(study, record, settings),
+        _deploy(checks(study, record, groups, settings)),
+    ]
+
+
+def _good(
+    study: Study, record: Record, groups: tuple[Group, ...], settings: Record | None, whose: str
+) -> Answer:
+    test, name = record["test"], FIGURES[study.task.kind][0]
+    size_told = f"{test['patients']} patients"
+    if study.task.kind == "multilabel":
+        size_told += f", {test['positives']} positive labels"
+    elif "positives" in test:
+        of = f" of {test['rows']} {whose}" if whose != "patients" else ""
+        size_told += f", {test['positives']}{of} with the outcome"
+    support = []
+    if record["synthetic"]:
+        support.append("The patients are SYNTHETIC: this says nothing about real ones.")
+    mine = share_of(test[name])
+    if name == "auroc" and mine and mine.low <= 0.5:
+        support.append("The interval reaches 0.5: it may know nothing about who has the outcome.")
+    elif name == "auroc":
+        support.append(
+            f"Of one with and one without the outcome, drawn at random, it gives the higher risk "
+            f"to the right one in {percent(test[name]['value'])} of cases{_averaged(study)}."
+        )
+    group = everyone(groups)
+    if points := points_of(group):
+        point = at_sensitivity(points, 0.8)
+        support.append(
+            f"To find {percent(point.sensitivity.value)} of those with the outcome it alarms for "
+            f"{percent(point.alarm_rate.value)} of {whose}; "
+            f"{percent(point.precision.value if point.precision else None)} of alarms are true."
+        )
+        support.append(_sentence(calibrated(group).why))
+    if (test.get("r2") or {"value": 0.0})["value"] < 0:
+        support.append("To say the mean to everybody would be better: R2 is negative.")
+    others = [TITLES[n] + " " + told_share(share_of(test[n])) for n in FIGURES[study.task.kind][1:]]
+    support += ["; ".join(others) + ".", _sentence(beats_simple(study, record, settings).why)]
+    return Answer(
+        question="Is it good here?",
+        headline=_sentence(
+            f"{TITLES[name]} {told_share(mine)} on {record['test_cohort']}: {size_told}"
+        ),
+        support=tuple(support),
+    )
+
+
+def _fails(record: Record, groups: tuple[Group, ...]) -> Answer:
+    own, alike = findings(record, groups)
+    shown = [v["sentence"] for v in own[:_MOST_SENTENCES]]
+    if len(own) > len(shown):
+        shown.append(f"And {len(own) - len(shown)} more: see the figures by group.")
+    if alike:
+        shown.append(
+            f"{alike[0]['sentence']} The same in {', '.join(v['name'] for v in alike[1:])}."
+        )
+    sensitivity = record["test"].get("sensitivity")
+    if sensitivity:
+        known = {k: s for k, s in enumerate(sensitivity) if s is not None}
+        worst = min(known, key=lambda k: known[k])
+        shown.append(f"Of class {worst} it recognises only {percent(known[worst])}, the fewest.")
+    split = [g for g in groups if g.kind != "all"]
+    small = [g.name for g in split if not g.figures]
+    if small:
+        shown.append(f"Not judged, too few patients: {', '.join(small)}.")
+    if not split and not record.get("test_groups"):
+        headline = "Not known: the run has no figures by hospital, sex, age or unit."
+    elif own:
+        many = f"{len(own)} findings" if len(own) > 1 else "1 finding"
+        headline = f"{many} that someone should act on."
+    elif alike:
+        headline = "For everybody alike: no group was found worse off than all together."
+    else:
+        headline = f"No failure found among {len(split) or len(record['test_groups'])} groups."
+        shown.append("That none was found does not show that there is none: see the intervals.")
+    return Answer(question="For whom does it fail?", headline=headline, support=tuple(shown))
+
+
+def _price(study: Study, record: Record, settings: Record | None) -> Answer:
+    privacy, name = record["privacy"], FIGURES[study.task.kind][0]
+    support = [
+        f"{record['seconds']:.0f} s for {len(record['rounds'])} rounds in this simulation; a site "
+        f"sent {size(record['bytes_up_per_site_per_round'])} a round."
+    ]
+    private = privacy["epsilon"] is not None
+    if private:
+        support.insert(
+            0,
+            f"Epsilon {privacy['epsilon']:.2f} of at most {privacy['epsilon_budget']:g} a patient "
+            f"at delta {privacy['delta']:g}, and the hospitals' ledgers are charged for ever.",
+        )
+    if settings and {"federated", "pooled"} <= set(settings):
+        plain, pooled = (settings[s]["test"][name]["value"] for s in ("federated", "pooled"))
+        support.insert(
+            0,
+            f"Records in one place: {number(pooled)}; federated without privacy: {number(plain)}.",
+        )
+        lost = worse_by(name, record["test"][name]["value"], plain)
+        headline = (
+            f"{abs(lost):.3f} of {TITLES[name]} {'lost' if lost > 0 else 'gained'} against the "
+            "same federation without privacy, one run each."
+            if private
+            else "Nothing: the study asks for no differential privacy."
+        )
+    elif private:
+        headline = "Not measured: there is no run of the same study without privacy beside it."
+        support.append("'consilium-simulate compare' makes one; give it to 'report --compare'.")
+    else:
+        headline = "Nothing: the study asks for no differential privacy."
+    return Answer(question="What did privacy cost?", headline=headline, support=tuple(support))
+
+
+def _deploy(found: list[Check]) -> Answer:
+    failed = [c for c in found if c.state == "failed"]
+    missing = [c for c in found if c.state == "open"]
+    return Answer(
+        question="May we deploy it?",
+        headline="Not on this evidence."
+        + (f" {len(failed)} of {len(found)} conditions failed," if failed else "")
+        + f" {len(missing)} {'are' if failed else 'conditions are'} open.",
+        support=tuple(f"{c.what}: {c.why}." for c in (*failed, *missing)[:_MOST_SENTENCES]),
+    )
+
+
+def _averaged(study: Study) -> str:
+    return ", on average over labels" if study.task.kind == "multilabel" else ""
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."

@@ -1,0 +1,170 @@
+"""The report's page: complete, self-contained, accessible, and safe to open."""
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simulations.report.card import ITEMS
+from simulations.report.page import report_page
+from tests.simulations.report.made_up import demo_study, estimate, group, one_round, record_of
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+CURVES = {"discrimination", "calibration", "decision", "alarms"}
+
+
+class Parsed(HTMLParser):
+    """Identifiers, links inside the page, and the elements and attributes it uses."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.tags: set[str] = set()
+        self.sources: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            elif name == "href":
+                self.links.append(value or "")
+            elif name in ("src", "srcset", "data", "action") or name.startswith("on"):
+                self.sources.append(f"{tag} {name}")
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    study = demo_study()
+    return report_page(study, record_of(study), None)
+
+
+def figures_of(page: str) -> set[str]:
+    return set(re.findall(r"<figure id='([a-z0-9-]+)'", page))
+
+
+def text_of(page: str) -> str:
+    return " ".join(re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.S).split())
+
+
+def test_a_page_needs_nothing_outside_itself_and_runs_nothing(page: str) -> None:
+    parsed = Parsed(page)
+    assert not parsed.sources
+    assert not parsed.tags & {"script", "img", "iframe", "object", "link", "form", "base"}
+    assert all(link.startswith("#") for link in parsed.links)
+    assert not re.search(r"url\((?!#)|@import", page)
+    assert "default-src 'none'" in page
+
+
+def test_every_link_leads_somewhere_and_no_identifier_stands_twice(page: str) -> None:
+    parsed = Parsed(page)
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert {link[1:] for link in parsed.links} <= set(parsed.ids)
+
+
+def test_every_figure_has_title_description_caption_and_its_numbers(page: str) -> None:
+    names = figures_of(page)
+    assert CURVES | {"sites", "subgroups", "learning", "epsilon", "seconds", "traffic"} == names
+    for name in names:
+        figure = page[page.index(f"<figure id='{name}'") :].split("</figure>")[0]
+        assert re.search(rf"<title id='{name}-title'>[^<]+</title>", figure)
+        assert len(re.search(rf"<desc id='{name}-desc'>([^<]+)</desc>", figure)[1]) > 20
+        assert "<figcaption>" in figure
+        numbers = page[page.index(f"<div id='{name}-numbers'") :].split("</table>")[0]
+        assert "<th scope='row'>" in numbers
+
+
+def test_sections_appear_where_the_record_has_what_they_need() -> None:
+    study = demo_study(privacy={"mode": "none"})
+    bare = report_page(study, record_of(study, groups=[]), None)
+    assert figures_of(bare) == {"learning", "seconds", "traffic"}
+    assert "no differential privacy" in bare
+    joined = {
+        "figure": "auroc",
+        "higher_is_better": True,
+        "sites": [
+            {"site": site, "trained_on": [site], "patients": 50, "local": estimate(0.7),
+             "federated": estimate(0.8), "gain": estimate(gain)}
+            for site, gain in (("hospital-1", 0.1), ("hospital-2", -0.1), ("hospital-3", 0.0))
+        ],
+    }  # fmt: skip
+    settings = {
+        "logistic-regression": record_of(study, test=record_of(study)["test"]),
+        "federated-private": record_of(demo_study()),
+    }
+    output = {"auroc": 0.77, "auroc_low": 0.7, "auroc_high": 0.83, "auroc_error": 0.002}
+    released = group("subgroup", "male") | {"released": True}
+    held_back = group("subgroup", "held back") | {"released": False}
+    last = {"patients": 90.0, "outputs": [output], "groups": [released, held_back]}
+    evaluated = [one_round(9, study) | {"purpose": "evaluation", "validation": last}]
+    full = report_page(study, record_of(study, joining=joined, other_rounds=evaluated), settings)
+    assert {"joining", "settings", "federated"} < figures_of(full)
+    assert "validation patients, by secure sums: 0.770 (0.700 to 0.830); male: 0.800" in full
+    assert "held back" not in full
+    assert "1 of 3 hospitals surely gained; hospital-2 surely lost" in text_of(full)
+    assert "federated, private, epsilon 7.9" in full
+
+
+def test_words_of_strangers_stay_text() -> None:
+    study = demo_study(study={"title": "<script>alert(1)</script> & $x^2$"})
+    evil = "<img src=x onerror=alert(2)>"
+    record = record_of(
+        study,
+        test_cohort=evil,
+        groups=[group("all", "all"), group("site", evil, seed=5)],
+        verdicts=[{"topic": "calibration", "kind": "site", "name": evil, "serious": True,
+                   "sentence": f"Risks are too low in {evil}."}],
+    )  # fmt: skip
+    page = report_page(study, record, None)
+    parsed = Parsed(page)
+    assert not parsed.tags & {"script", "img"}
+    assert not parsed.sources
+    assert page.count("&lt;img src=x onerror=alert(2)&gt;") >= 4
+    assert "$x^2$" in page
+
+
+def test_the_model_card_has_every_item_and_says_what_is_not_reported(page: str) -> None:
+    card = page[page.index("<section id='card'") :].split("</section>")[0]
+    rows = dict(re.findall(r"<tr><th scope='row'>([^<]+)</th><td>[^<]*</td><td[^>]*>([^<]+)", card))
+    assert list(rows) == list(ITEMS)
+    assert len(rows) == 52
+    for item in ("17", "18a", "18b", "19", "5b"):  # ethics, funding, conflicts, patients, dates
+        assert rows[item] == "Not reported."
+    assert "In-hospital_death" in rows["8a"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+class TestInABrowser:
+    """The page in a real browser, without a network."""
+
+    def browse(self, page: str, tmp_path: Path, *arguments: str) -> Any:
+        (tmp_path / "report.html").write_text(page)
+        return subprocess.run(
+            [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+             f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", *arguments,
+             (tmp_path / "report.html").as_uri()],
+            capture_output=True, timeout=60, check=True, text=True,
+        )  # fmt: skip
+
+    def test_it_is_drawn_without_a_complaint(self, page: str, tmp_path: Path) -> None:
+        picture = tmp_path / "report.png"
+        told = self.browse(page, tmp_path, "--window-size=1060,3000", f"--screenshot={picture}")
+        assert "CONSOLE" not in told.stderr  # violated policy, missing resource, bad markup
+        pixels = np.asarray(Image.open(picture).convert("RGB")).astype(int)
+        blue = np.abs(pixels - (0x0A, 0x5C, 0x9E)).sum(axis=2) < 30
+        assert blue[1300:].sum() > 2000  # curves, below the summary's cards
+
+    def test_it_prints_with_all_its_numbers(self, page: str, tmp_path: Path) -> None:
+        paper = tmp_path / "report.pdf"
+        self.browse(page, tmp_path, f"--print-to-pdf={paper}")
+        pages = re.search(rb"/Type /Pages[^>]*?/Count (\d+)", paper.read_bytes(), flags=re.S)
+        assert pages
+        assert 6 < int(pages[1]) < 30
