@@ -15,6 +15,7 @@ from client.approvals import Approval
 from client.check_command import run_check, settings_for, settings_from
 from client.data_settings import DataSettings
 from client.ledger import Ledger
+from client.model_commands import add_model_commands
 from client.offers import fetch_offers, find_offer
 from client.operations import add_commands
 from client.policy import Policy
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 console = Console(highlight=False, soft_wrap=True)
 add_commands(app)
+add_model_commands(app)
 
 StudyName = Annotated[
     str,

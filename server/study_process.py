@@ -30,7 +30,7 @@ from shared.errors import RoundVoidError
 from shared.messages import Action, ChannelKey, ChannelRequest
 from shared.model import build_model
 from shared.privacy import plan
-from shared.round_contents import group_parameters
+from shared.round_contents import Purpose, group_parameters
 from shared.study import Study, parse_study
 from shared.sum_parameters import SumParameters
 from shared.transcript import digest, sha256
@@ -234,7 +234,9 @@ def round_record(study: Study, result: RoundResult) -> dict[str, Any]:
         "phases": result.phases,
         "bytes_up": result.bytes_up,
         "bytes_down": result.bytes_down,
-        "validation": result.metrics.to_json() if result.metrics else None,
+        "validation": result.metrics.to_json(final=result.purpose is Purpose.EVALUATION)
+        if result.metrics
+        else None,
     }
 
 

@@ -356,6 +356,26 @@ def parse_study(text: str, *, where: str = "study") -> Study:
     return _validate(parse_toml(text, what="study", where=where, raises=StudyError), where)
 
 
+def parse_canonical(content: bytes) -> Study:
+    """Return the study that :meth:`Study.to_canonical_json` wrote, with the same digest.
+
+    Raises:
+        StudyError: the bytes are not a study's canonical JSON of this version.
+    """
+    try:
+        plain = json.loads(content)
+        plain["variables"] = dict(plain["variables"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise StudyError(f"study: is not canonical JSON ({error}); export it again") from error
+    study = _validate(plain, "in canonical JSON")
+    if study.to_canonical_json() != content:
+        raise StudyError(
+            f"study {study.name}: is not in the canonical form of this version; "
+            "use the version that wrote it"
+        )
+    return study
+
+
 def with_changes(study: Study, /, **tables: dict[str, object]) -> Study:
     """Return the study with some keys of some tables replaced, validated again.
 

@@ -1,0 +1,111 @@
+"""Commands that use a trained model at the site: ``model``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from client.site_folder import SiteFolder
+from shared.errors import SettingsError
+from shared.keys import KEY_BYTES
+
+if TYPE_CHECKING:  # they import PyTorch, which takes seconds
+    from shared.manifest import Manifest
+    from shared.signed_model import SignedModel
+
+DEFAULT_FOLDER = Path("site")
+Folder = Annotated[
+    Path, typer.Option("--folder", "-f", envvar="CONSILIUM_SITE", help="The site's folder.")
+]
+Exported = Annotated[Path, typer.Argument(help="Folder of an exported model.", show_default=False)]
+Signer = Annotated[
+    str,
+    typer.Option(
+        help="Identity that must have signed the model, hexadecimal; "
+        "unless given, the coordinator this site is enrolled with."
+    ),
+]
+console = Console(highlight=False, soft_wrap=True)
+
+
+def add_model_commands(app: typer.Typer) -> None:
+    """Add these commands to the site's."""
+    app.command()(model)
+
+
+def model(
+    exported: Exported,
+    folder: Folder = DEFAULT_FOLDER,
+    signer: Signer = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest.")] = False,
+) -> None:
+    """Check an exported model's signature and every part; say what it is and what it reads."""
+    found = open_model(exported, folder, signer)
+    if as_json:
+        console.print_json(found.manifest.model_dump_json())
+        return
+    _show(found.manifest)
+
+
+def open_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
+    """Load an exported model under the identity that this site trusts.
+
+    Raises:
+        SettingsError: no identity is known, or it is not one.
+        ProtocolError: the model is not whole, or another identity signed it.
+    """
+    from shared.signed_model import load_signed_model
+
+    if not signer:
+        return load_signed_model(exported, SiteFolder.open(folder).enrolment().coordinator)
+    try:
+        identity = bytes.fromhex(signer)
+    except ValueError:
+        identity = b""
+    if len(identity) != KEY_BYTES:
+        raise SettingsError(
+            f"--signer {signer[:80]}: is not {2 * KEY_BYTES} hexadecimal digits; whoever exported "
+            "the model was told them"
+        )
+    return load_signed_model(exported, identity)
+
+
+def _show(manifest: "Manifest") -> None:
+    def say(name: str, value: object) -> None:
+        console.print(f"{name:<10}  {value}", markup=False)
+
+    say("study", f"{manifest.study}: {manifest.title}")
+    say("digest", manifest.study_digest)
+    say("signed", f"by {manifest.signed_by}, {manifest.made}")
+    if manifest.simulated:
+        say("", "of a SIMULATION, by a key of its own: not for use on patients")
+    say("outputs", ", ".join(manifest.outputs))
+    say("reads", manifest.window)
+    spent = "without privacy"
+    if manifest.epsilon is not None:
+        spent = f"epsilon {manifest.epsilon:.2f} at delta {manifest.delta:g} for each patient"
+    say("training", f"{manifest.rounds} rounds; {spent}")
+    say("made by", ", ".join(f"{name} {version}" for name, version in manifest.versions.items()))
+    table = Table("variable", "unit", "from", "to", box=None, pad_edge=False)
+    for variable in manifest.variables:
+        table.add_row(variable.name, variable.unit, f"{variable.low:g}", f"{variable.high:g}")
+    console.print(table, markup=False)
+    if manifest.validation is None:
+        console.print("Nothing is known of its risks: the study kept no validation patients.")
+        return
+    told = manifest.validation
+    console.print(f"On {told.patients:.0f} {told.of}:", markup=False)
+    for name, points in zip(manifest.outputs, told.thresholds, strict=False):
+        for point in points:
+            console.print(
+                f"  {name}: alarm from {point.threshold:.3f} ({point.name}): sensitivity "
+                f"{point.sensitivity:.3f}, specificity {point.specificity:.3f}, alarms "
+                f"{point.alarm_rate:.3f}",
+                markup=False,
+            )
+    for name, error in zip(manifest.outputs, told.errors, strict=False):
+        if error is not None:
+            console.print(f"  {name}: mean absolute error {error:.3g}", markup=False)
+    console.print("The signature and every part fit.", style="green")
