@@ -1,4 +1,4 @@
-"""Commands that use a trained model at the site: ``model``."""
+"""Commands that use a trained model at the site: ``model``, ``predict``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,6 +33,7 @@ console = Console(highlight=False, soft_wrap=True)
 def add_model_commands(app: typer.Typer) -> None:
     """Add these commands to the site's."""
     app.command()(model)
+    app.command()(predict)
 
 
 def model(
@@ -47,6 +48,48 @@ def model(
         console.print_json(found.manifest.model_dump_json())
         return
     _show(found.manifest)
+
+
+def predict(
+    exported: Exported,
+    out: Annotated[Path, typer.Option(help="File for the predictions: .csv or .jsonl.")],
+    folder: Folder = DEFAULT_FOLDER,
+    signer: Signer = "",
+    settings: Annotated[
+        Path | None,
+        typer.Option(help=r"Another file than the site's site.toml, whose \[data] counts."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Instead: folder or file of the model's kind of records.")
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="With --data: only such stays, e.g. ICUType=1.")
+    ] = None,
+) -> None:
+    """Score this site's stays with an exported model, into a file that stays here."""
+    from client.answers import meaning
+    from client.check_command import records_named
+    from client.prediction import predict_patients, write_predictions
+    from client.sources import WithoutLabels
+    from client.sources.registry import open_source
+
+    form = out.suffix.removeprefix(".")
+    if form not in ("csv", "jsonl"):
+        raise SettingsError(f"--out {out}: must end in .csv or .jsonl; rename it")
+    found = open_model(exported, folder, signer)
+    study = found.trained.study
+    source = open_source(records_named(study, folder, settings, data, where or []), study)
+    if isinstance(source, WithoutLabels):
+        source = source.without_labels()
+    predictions = predict_patients(found.trained, source.read_patients(study))
+    rows = write_predictions(out, found, predictions, form=form)  # type: ignore[arg-type]  # checked above
+    report = source.report
+    console.print(
+        f"{out}: {rows} rows of {report.stays} stays of {report.patients} patients; only this "
+        "account can read it.",
+        markup=False,
+    )
+    console.print(meaning(found) + ".", markup=False)
 
 
 def open_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
@@ -98,6 +141,8 @@ def _show(manifest: "Manifest") -> None:
     told = manifest.validation
     console.print(f"On {told.patients:.0f} {told.of}:", markup=False)
     for name, points in zip(manifest.outputs, told.thresholds, strict=False):
+        if not points:
+            console.print(f"  {name}: no thresholds, privacy noise hides them", markup=False)
         for point in points:
             console.print(
                 f"  {name}: alarm from {point.threshold:.3f} ({point.name}): sensitivity "

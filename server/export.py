@@ -65,6 +65,6 @@ def validation_of(study: Study, history: tuple[Mapping[str, Any], ...]) -> Valid
         of=f"validation patients of {len(final[-1]['sites'])} sites, from secure sums",
         patients=told["patients"],
         bands=tuple(bands(counts_2B, noise=noise) for counts_2B in counts_K2B),
-        thresholds=tuple(thresholds(counts_2B) for counts_2B in counts_K2B),
+        thresholds=tuple(thresholds(counts_2B, noise=noise) for counts_2B in counts_K2B),
         errors=tuple(told.get("mae", ())),
     )

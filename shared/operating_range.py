@@ -8,6 +8,8 @@ the privacy noise in their counts; it does not cover that tomorrow's patients ma
 Legend: B bins of risk, as in :mod:`shared.score_counts`.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +20,7 @@ from shared.study import Part
 BANDS = 10
 SENSITIVITIES = (0.9, 0.8)
 ALARM_RATES = (0.1, 0.05)
+LARGEST_NOISE = 0.05
 
 
 class Band(Part):
@@ -52,13 +55,13 @@ def bands(counts_2B: NDArray[np.float64], *, noise: float = 0.0) -> tuple[Band, 
         noise: standard deviation of the privacy noise on each count; it widens the intervals, by
             its variance propagated into the share and taken off the number of patients.
     """
-    total_B = np.maximum(counts_2B.sum(axis=0), 0.0)
-    if not total_B.sum() > 0:
+    below_B = np.maximum.accumulate(np.cumsum(counts_2B.sum(axis=0)))
+    if not below_B[-1] > 0:
         return ()
-    middle_B = (np.cumsum(total_B) - 0.5 * total_B) / total_B.sum()
-    group_B = np.minimum((middle_B * BANDS).astype(np.int64), BANDS - 1)
+    middle_B = 0.5 * (below_B + np.append(0.0, below_B[:-1])) / below_B[-1]
+    group_B = np.clip((middle_B * BANDS).astype(np.int64), 0, BANDS - 1)
     first = np.flatnonzero(np.diff(group_B, prepend=-1))
-    edges = np.concatenate([[0.0], bin_edges(len(total_B))[first[1:] - 1], [1.0]])
+    edges = np.concatenate([[0.0], bin_edges(len(below_B))[first[1:] - 1], [1.0]])
     found = []
     for place, start in enumerate(first):
         part = counts_2B[:, start : first[place + 1] if place + 1 < len(first) else None]
@@ -77,11 +80,15 @@ def bands(counts_2B: NDArray[np.float64], *, noise: float = 0.0) -> tuple[Band, 
     return tuple(found)
 
 
-def thresholds(counts_2B: NDArray[np.float64]) -> tuple[Threshold, ...]:
+def thresholds(counts_2B: NDArray[np.float64], *, noise: float = 0.0) -> tuple[Threshold, ...]:
     """Return the highest threshold that finds so many, and the lowest that alarms so seldom.
 
-    Empty where an outcome does not occur.
+    Empty where an outcome does not occur, and where privacy noise of standard deviation ``noise``
+    on each count hides more than ``LARGEST_NOISE`` of those with the outcome.
     """
+    positives = float(counts_2B[1].sum())
+    if noise * math.sqrt(counts_2B.shape[1]) > LARGEST_NOISE * positives:
+        return ()
     points = operating_points(counts_2B)
     chosen = []
     for wanted in SENSITIVITIES:

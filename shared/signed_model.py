@@ -85,29 +85,12 @@ def write_signed_model(
     """
     if folder.exists():
         raise SettingsError(f"{folder}: exists already; name another folder")
-    study = trained.study
     parts = {
         WEIGHTS: save(dict(trained.model.state_dict())),
-        STUDY: study.to_canonical_json(),
+        STUDY: trained.study.to_canonical_json(),
         **(more or {}),
     }
-    manifest = Manifest(
-        study=study.name,
-        title=study.title,
-        study_digest=study.digest.hex(),
-        simulated=simulated,
-        made=datetime.now(UTC).isoformat(timespec="seconds"),
-        signed_by=key.public.hex(),
-        rounds=rounds,
-        epsilon=epsilon,
-        delta=None if epsilon is None else study.privacy.delta,
-        window=window_of(study),
-        outputs=output_names(study),
-        variables=manifest_variables(study, trained.normalisation),
-        validation=trained.validation,
-        versions=dict(versions()),
-        parts={name: sha256(content).hex() for name, content in parts.items()},
-    )
+    manifest = manifest_of(trained, key, parts, simulated=simulated, rounds=rounds, epsilon=epsilon)
     content = manifest.to_bytes()
     files = {**parts, MANIFEST: content, SIGNATURE: key.sign(manifest_statement(content))}
     try:
@@ -126,6 +109,36 @@ def write_signed_model(
             f"{folder}: cannot be written ({error.strerror}); name another folder"
         ) from error
     return manifest
+
+
+def manifest_of(
+    trained: Trained,
+    key: IdentityKey,
+    parts: Mapping[str, bytes],
+    *,
+    simulated: bool,
+    rounds: int,
+    epsilon: float | None,
+) -> Manifest:
+    """Return the manifest of a model and its parts; see :func:`write_signed_model`."""
+    study = trained.study
+    return Manifest(
+        study=study.name,
+        title=study.title,
+        study_digest=study.digest.hex(),
+        simulated=simulated,
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        signed_by=key.public.hex(),
+        rounds=rounds,
+        epsilon=epsilon,
+        delta=None if epsilon is None else study.privacy.delta,
+        window=window_of(study),
+        outputs=output_names(study),
+        variables=manifest_variables(study, trained.normalisation),
+        validation=trained.validation,
+        versions=dict(versions()),
+        parts={name: sha256(content).hex() for name, content in parts.items()},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

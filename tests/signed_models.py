@@ -1,17 +1,18 @@
 """Exported models of small studies, untrained unless a test trains them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from shared.keys import IdentityKey
-from shared.manifest import Validation
+from shared.manifest import Manifest, Validation
 from shared.model import build_model
 from shared.normalisation import Normalisation
 from shared.operating_range import bands, thresholds
 from shared.score_counts import count_scores
-from shared.signed_model import Trained, write_signed_model
+from shared.signed_model import SignedModel, Trained, manifest_of, write_signed_model
 from shared.study import Study
 from shared.variables import feature_names
 
@@ -26,19 +27,20 @@ def some_normalisation(study: Study, seed: int = 0) -> Normalisation:
     )
 
 
-def some_trained(study: Study, seed: int = 0) -> Trained:
+def some_trained(study: Study, seed: int = 0, **changes: Validation | None) -> Trained:
     """Weights as drawn, the zero ones too, so that every path matters."""
     model = build_model(study, len(feature_names(study)), seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
-    return Trained(
+    trained = Trained(
         study=study,
         model=model.eval(),
         normalisation=some_normalisation(study, seed),
         validation=some_validation(study),
     )
+    return replace(trained, **changes)
 
 
 def some_counts(patients: int = 1000, bins: int = 200) -> np.ndarray:
@@ -64,3 +66,13 @@ def written(folder: Path, study: Study, seed: int = 0) -> Trained:
     trained = some_trained(study, seed)
     write_signed_model(folder, trained, KEY, simulated=True, rounds=3, epsilon=None)
     return trained
+
+
+def some_manifest(trained: Trained) -> Manifest:
+    return manifest_of(trained, KEY, {}, simulated=True, rounds=3, epsilon=None)
+
+
+def some_signed(study: Study, seed: int = 0, **changes: Validation | None) -> SignedModel:
+    """A model as it is after loading; nothing is written."""
+    trained = some_trained(study, seed, **changes)
+    return SignedModel(manifest=some_manifest(trained), trained=trained)

@@ -59,3 +59,10 @@ def test_thresholds_find_and_alarm_as_often_as_their_names_say() -> None:
     assert found["alarms 0.1"].alarm_rate <= 0.1
     assert found["alarms 0.05"].alarm_rate <= 0.05
     assert thresholds(np.array([[1.0, 2.0], [0.0, 0.0]])) == ()
+
+
+def test_thresholds_are_not_told_where_privacy_noise_hides_them() -> None:
+    counts = some_counts()
+    positives = counts[1].sum()
+    assert thresholds(counts, noise=0.9 * 0.05 * positives / np.sqrt(200)) == thresholds(counts)
+    assert thresholds(counts, noise=1.1 * 0.05 * positives / np.sqrt(200)) == ()
