@@ -1,5 +1,6 @@
-"""Commands that use a trained model at the site: ``model``, ``predict``."""
+"""Commands that use a trained model at the site: model, predict, stream."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from client.site_folder import SiteFolder
-from shared.errors import SettingsError
+from shared.errors import DataError, SettingsError
 from shared.keys import KEY_BYTES
 
 if TYPE_CHECKING:  # they import PyTorch, which takes seconds
@@ -34,6 +35,7 @@ def add_model_commands(app: typer.Typer) -> None:
     """Add these commands to the site's."""
     app.command()(model)
     app.command()(predict)
+    app.command()(stream)
 
 
 def model(
@@ -90,6 +92,39 @@ def predict(
         markup=False,
     )
     console.print(meaning(found) + ".", markup=False)
+
+
+def stream(
+    exported: Exported,
+    folder: Folder = DEFAULT_FOLDER,
+    signer: Signer = "",
+    http: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Serve HTTP on this port of 127.0.0.1; 0 takes one."),
+    ] = None,
+    reasons: Annotated[
+        bool, typer.Option("--reasons/--no-reasons", help="Say which variables mattered most.")
+    ] = True,
+) -> None:
+    """Score stays as their events come: a JSON event a line on standard input, or over HTTP."""
+    import torch
+
+    from client.answers import meaning
+    from client.stream_service import StreamService, answer_stream
+    from client.streaming import Scorer
+
+    torch.set_num_threads(1)  # an event is too little work to share
+    found = open_model(exported, folder, signer)
+    scorer = Scorer(found, reasons=reasons)
+    said = Console(stderr=True, highlight=False, soft_wrap=True)
+    said.print(f"{found.manifest.study}: {meaning(found)}.", markup=False)
+    if http is not None:
+        service = StreamService(scorer, port=http)
+        said.print(f"POST http://127.0.0.1:{service.port}/events", markup=False)
+        service.wait()
+    number, failed = answer_stream(scorer, sys.stdin.buffer, sys.stdout)
+    if failed:
+        raise DataError(f"{failed} of {number} events could not be used; their answers say why")
 
 
 def open_model(exported: Path, folder: Path, signer: str) -> "SignedModel":

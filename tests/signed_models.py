@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ def some_normalisation(study: Study, seed: int = 0) -> Normalisation:
     )
 
 
-def some_trained(study: Study, seed: int = 0, **changes: Validation | None) -> Trained:
+def some_trained(study: Study, seed: int = 0, **changes: Any) -> Trained:
     """Weights as drawn, the zero ones too, so that every path matters."""
     model = build_model(study, len(feature_names(study)), seed)
     generator = torch.Generator().manual_seed(seed)
@@ -72,7 +73,7 @@ def some_manifest(trained: Trained) -> Manifest:
     return manifest_of(trained, KEY, {}, simulated=True, rounds=3, epsilon=None)
 
 
-def some_signed(study: Study, seed: int = 0, **changes: Validation | None) -> SignedModel:
+def some_signed(study: Study, seed: int = 0, **changes: Any) -> SignedModel:
     """A model as it is after loading; nothing is written."""
     trained = some_trained(study, seed, **changes)
     return SignedModel(manifest=some_manifest(trained), trained=trained)
