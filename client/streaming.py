@@ -31,6 +31,7 @@ from shared.variables import UNKNOWN_TOKEN, token_numbers
 TOP = 3
 MOST_STAYS = 2000
 LONGEST_NAME = 128
+LEAST_EFFECT = 1e-9  # below it is rounding
 KEYS = ("stay", "hours", "variable", "value", "unit", "code", "end")
 
 Array = NDArray[np.float64]
@@ -99,7 +100,7 @@ class Scorer:
             warnings += self._watch(name, stay, column, value)
         return {
             "stay": name,
-            "hours": hours,
+            "hours": event["hours"],
             "steps": stay.step + 1,
             "outputs": self._outputs(stay.logits()),
             "warnings": warnings,
@@ -249,7 +250,7 @@ class Scorer:
         return [
             {"variable": self._layout.names[column], "effect": float(effect_C[column])}
             for column in order
-            if effect_C[column] != 0
+            if abs(effect_C[column]) > LEAST_EFFECT
         ]
 
 

@@ -4,6 +4,8 @@ The figures in the manifest are those of the last evaluation round, from secure 
 validation patients; a study without such patients exports a model that says nothing of itself.
 """
 
+import importlib.util
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,11 +26,19 @@ from shared.study import Study
 from shared.variables import feature_names
 from shared.weights import load_vector
 
+LARGEST_DIFFERENCE = 1e-5  # of a risk; of a quantity in its spreads
+
 
 def export_model(
-    study: Study, checkpoint: Checkpoint, key: IdentityKey, folder: Path, *, simulated: bool
+    study: Study,
+    checkpoint: Checkpoint,
+    key: IdentityKey,
+    folder: Path,
+    *,
+    simulated: bool,
+    onnx: bool = False,
 ) -> Manifest:
-    """Write the model a run ended with into a new folder, signed.
+    """Write the model a run ended with into a new folder, signed; with ``onnx`` in that form too.
 
     Raises:
         SettingsError: the run has no model yet, or the folder cannot be written.
@@ -49,8 +59,41 @@ def export_model(
     )
     epsilon = checkpoint.history[-1]["epsilon"] if checkpoint.history else None
     return write_signed_model(
-        folder, trained, key, simulated=simulated, rounds=run.trained, epsilon=epsilon
+        folder,
+        trained,
+        key,
+        simulated=simulated,
+        rounds=run.trained,
+        epsilon=epsilon,
+        more=onnx_part(trained) if onnx else None,
     )
+
+
+def onnx_part(trained: Trained) -> dict[str, bytes]:
+    """Return the model as ``model.onnx``, after it has scored as PyTorch does.
+
+    Raises:
+        SettingsError: the libraries are not installed, or the scores differ.
+    """
+    missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SettingsError(
+            f"--onnx needs the library {missing[0]!r}, which is not installed; install it with: "
+            "pip install 'consilium-fl[onnx]'"
+        )
+    from shared.onnx_check import largest_difference
+    from shared.onnx_graph import to_onnx
+
+    study, names = trained.study, feature_names(trained.study)
+    properties = {"study_digest": study.digest.hex(), "features": json.dumps(names)}
+    content = to_onnx(trained.model, properties)
+    difference = largest_difference(content, trained.model, study.data.steps)
+    if not difference <= LARGEST_DIFFERENCE:
+        raise SettingsError(
+            f"study {study.name}: its scores by ONNX differ from PyTorch's by {difference:.1e}, "
+            f"more than {LARGEST_DIFFERENCE:g}; export it without --onnx"
+        )
+    return {"model.onnx": content}
 
 
 def validation_of(study: Study, history: tuple[Mapping[str, Any], ...]) -> Validation | None:

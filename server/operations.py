@@ -111,6 +111,7 @@ def export(
     study: Annotated[str, typer.Argument(help="Name or digest.", show_default=False)],
     out: Annotated[Path, typer.Option(help="New folder for the model.")],
     folder: Folder = DEFAULT_FOLDER,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Add the model in ONNX form.")] = False,
 ) -> None:
     """Write a finished study's model with its manifest, signed; hospitals check the signature."""
     from server.checkpoints import load_checkpoint  # they need PyTorch, as few commands do
@@ -122,7 +123,7 @@ def export(
     if checkpoint is None:
         raise SettingsError(f"study {submitted.name}: has not begun, so it has no model")
     loaded = parse_study(submitted.text.decode(), where=submitted.name)
-    manifest = export_model(loaded, checkpoint, opened.identity(), out, simulated=False)
+    manifest = export_model(loaded, checkpoint, opened.identity(), out, simulated=False, onnx=onnx)
     open_audit(opened).append(
         StudyChanged(
             study=loaded.name,

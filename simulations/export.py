@@ -16,12 +16,13 @@ KEY_FILE = "export.pem"
 PRIVATE_FILE = 0o600
 
 
-def export_run(run: Path, out: Path) -> Manifest:
+def export_run(run: Path, out: Path, *, onnx: bool = False) -> Manifest:
     """Write the model of a finished run into a new folder.
 
     Args:
         run: the folder that ``consilium-simulate run`` or ``demo`` wrote.
         out: the new folder.
+        onnx: add the model in that form.
 
     Raises:
         SettingsError: the run is not finished or its folder is not one, or ``out`` exists.
@@ -35,7 +36,7 @@ def export_run(run: Path, out: Path) -> Manifest:
     if not key_file.exists():
         write_atomically(key_file, IdentityKey.generate().to_pem(), mode=PRIVATE_FILE)
     key = IdentityKey.from_pem(key_file.read_bytes())
-    return export_model(_study(run), checkpoint, key, out, simulated=True)
+    return export_model(_study(run), checkpoint, key, out, simulated=True, onnx=onnx)
 
 
 def _study(run: Path) -> Study:

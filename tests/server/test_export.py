@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from server.aggregation import start
@@ -19,8 +20,10 @@ from shared.errors import SettingsError
 from shared.keys import IdentityKey, Roster
 from shared.model import build_model
 from shared.normalisation import Normalisation
+from shared.onnx_check import largest_difference
 from shared.signed_model import load_signed_model
 from shared.study import Study, parse_study
+from shared.transcript import sha256
 from shared.variables import feature_names
 from shared.weights import to_vector
 from tests.signed_models import some_counts
@@ -106,6 +109,28 @@ def test_a_study_without_a_finished_model_has_none_to_export(tmp_path: Path) -> 
             ["export", "other", "--out", str(tmp_path / "m"), "--folder", str(folder.path)],
             catch_exceptions=False,
         )
+
+
+def test_a_model_is_exported_in_onnx_form_only_when_it_scores_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = coordinator(tmp_path / "c", STUDY, finished(STUDY))
+    code, told = export("small", "--out", tmp_path / "m", "--onnx", "--folder", folder.path)
+    assert code == 0, told
+    found = load_signed_model(tmp_path / "m", folder.identity().public)
+    content = (tmp_path / "m" / "model.onnx").read_bytes()
+    assert found.manifest.parts["model.onnx"] == sha256(content).hex()
+    assert largest_difference(content, found.trained.model, 48) < 1e-5
+    with torch.no_grad():
+        found.trained.model.head.bias += 0.001
+    assert largest_difference(content, found.trained.model, 48) > 1e-5
+    monkeypatch.setattr("server.export.LARGEST_DIFFERENCE", -1.0)
+    code, told = export("small", "--out", tmp_path / "n", "--onnx", "--folder", folder.path)
+    assert (code, "differ from PyTorch's by" in told) == (1, True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    code, told = export("small", "--out", tmp_path / "n", "--onnx", "--folder", folder.path)
+    assert (code, "pip install 'consilium-fl[onnx]'" in told) == (1, True)
+    assert not (tmp_path / "n").exists()
 
 
 def test_without_a_last_evaluation_the_manifest_claims_nothing() -> None:
