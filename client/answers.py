@@ -9,6 +9,10 @@ holds 95 % of normal errors of the validation patients' mean absolute error.
 import math
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from shared.model import RecurrentModel
 from shared.operating_range import band_of
 from shared.score_counts import NORMAL_95
 from shared.signed_model import SignedModel
@@ -55,3 +59,20 @@ def answer(signed: SignedModel, output: int, value: float) -> dict[str, Any]:
         }
     points = told.thresholds[output] if told.thresholds else ()
     return found | {"alarms": [point.name for point in points if value >= point.threshold]}
+
+
+def effect_scale(model: RecurrentModel, logits: Tensor) -> Tensor:
+    """Return outputs on the scale on which effects add up: log-odds, or the predicted quantity.
+
+    Args:
+        model: says what its logits (..., O) are.
+        logits: a class's log-odds are those against all other classes.
+    """
+    if model.task.kind == "regression":
+        return model.scores(logits)
+    if model.task.kind != "multiclass":
+        return logits
+    outputs = logits.shape[-1]
+    own = torch.eye(outputs, dtype=torch.bool)
+    others = logits.unsqueeze(-2).expand(*logits.shape[:-1], outputs, outputs)
+    return logits - torch.logsumexp(others.masked_fill(own, -torch.inf), dim=-1)

@@ -1,4 +1,4 @@
-"""Commands that use a trained model at the site: model, predict, stream."""
+"""Commands that use a trained model at the site: model, predict, explain, stream."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from client.data_settings import DataSettings
 from client.site_folder import SiteFolder
+from client.sources import Source, WithoutLabels
 from shared.errors import DataError, SettingsError
 from shared.keys import KEY_BYTES
 
@@ -28,6 +30,16 @@ Signer = Annotated[
         "unless given, the coordinator this site is enrolled with."
     ),
 ]
+Settings = Annotated[
+    Path | None,
+    typer.Option(help=r"Another file than the site's site.toml, whose \[data] counts."),
+]
+Data = Annotated[
+    Path | None, typer.Option(help="Instead: folder or file of the model's kind of records.")
+]
+Where = Annotated[
+    list[str] | None, typer.Option(help="With --data: only such stays, e.g. ICUType=1.")
+]
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -35,6 +47,7 @@ def add_model_commands(app: typer.Typer) -> None:
     """Add these commands to the site's."""
     app.command()(model)
     app.command()(predict)
+    app.command()(explain)
     app.command()(stream)
 
 
@@ -57,33 +70,21 @@ def predict(
     out: Annotated[Path, typer.Option(help="File for the predictions: .csv or .jsonl.")],
     folder: Folder = DEFAULT_FOLDER,
     signer: Signer = "",
-    settings: Annotated[
-        Path | None,
-        typer.Option(help=r"Another file than the site's site.toml, whose \[data] counts."),
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Instead: folder or file of the model's kind of records.")
-    ] = None,
-    where: Annotated[
-        list[str] | None, typer.Option(help="With --data: only such stays, e.g. ICUType=1.")
-    ] = None,
+    settings: Settings = None,
+    data: Data = None,
+    where: Where = None,
 ) -> None:
     """Score this site's stays with an exported model, into a file that stays here."""
     from client.answers import meaning
     from client.check_command import records_named
     from client.prediction import predict_patients, write_predictions
-    from client.sources import WithoutLabels
-    from client.sources.registry import open_source
 
     form = out.suffix.removeprefix(".")
     if form not in ("csv", "jsonl"):
         raise SettingsError(f"--out {out}: must end in .csv or .jsonl; rename it")
     found = open_model(exported, folder, signer)
-    study = found.trained.study
-    source = open_source(records_named(study, folder, settings, data, where or []), study)
-    if isinstance(source, WithoutLabels):
-        source = source.without_labels()
-    predictions = predict_patients(found.trained, source.read_patients(study))
+    source = _source(found, records_named(found.trained.study, folder, settings, data, where or []))
+    predictions = predict_patients(found.trained, source.read_patients(found.trained.study))
     rows = write_predictions(out, found, predictions, form=form)  # type: ignore[arg-type]  # checked above
     report = source.report
     console.print(
@@ -92,6 +93,30 @@ def predict(
         markup=False,
     )
     console.print(meaning(found) + ".", markup=False)
+
+
+def explain(
+    exported: Exported,
+    stay: Annotated[str, typer.Option(help="Identifier of the stay.")],
+    output: Annotated[str, typer.Option(help="Which of the outputs; the first.")] = "",
+    folder: Folder = DEFAULT_FOLDER,
+    signer: Signer = "",
+    settings: Settings = None,
+    data: Data = None,
+    where: Where = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw variables and hours: FILE.png or FILE.svg.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Say why the model says what it says of one stay: by variable and hour; shown here only."""
+    from client.check_command import records_named
+    from client.explain_command import run_explain
+
+    found = open_model(exported, folder, signer)
+    source = _source(found, records_named(found.trained.study, folder, settings, data, where or []))
+    patients = source.read_patients(found.trained.study)
+    run_explain(found, patients, stay, console, output=output, as_json=as_json, plot=plot)
 
 
 def stream(
@@ -125,6 +150,14 @@ def stream(
     number, failed = answer_stream(scorer, sys.stdin.buffer, sys.stdout)
     if failed:
         raise DataError(f"{failed} of {number} events could not be used; their answers say why")
+
+
+def _source(found: "SignedModel", chosen: DataSettings) -> Source:
+    """The records, without their outcomes where the source can do without."""
+    from client.sources.registry import open_source
+
+    source = open_source(chosen, found.trained.study)
+    return source.without_labels() if isinstance(source, WithoutLabels) else source
 
 
 def open_model(exported: Path, folder: Path, signer: str) -> "SignedModel":

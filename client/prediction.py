@@ -49,7 +49,7 @@ def predict_patients(trained: Trained, patients: Iterable[Patient]) -> Iterator[
         DataError: the records cannot be read.
     """
     study, stream = trained.study, iter(patients)
-    while chunk := [_unlabelled(one, study) for one in islice(stream, PATIENTS_AT_ONCE)]:
+    while chunk := [unlabelled(one, study) for one in islice(stream, PATIENTS_AT_ONCE)]:
         chunk = [patient for patient in chunk if patient.stays]
         if not chunk:
             continue
@@ -107,7 +107,7 @@ def _csv(rows: list[dict[str, Any]], signed: SignedModel) -> str:
     return text.getvalue()
 
 
-def _unlabelled(patient: Patient, study: Study) -> Patient:
+def unlabelled(patient: Patient, study: Study) -> Patient:
     """The patient with labels of the right shape that say nothing."""
     label = np.full(label_shape(study), np.nan, dtype=np.float32)
     return replace(patient, stays=tuple(replace(stay, label=label) for stay in patient.stays))

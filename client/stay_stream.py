@@ -31,7 +31,7 @@ class StreamedModel:
     """A model and the layout of its inputs, shared by all stays."""
 
     def __init__(self, model: RecurrentModel, layout: Layout, *, reasons: bool) -> None:
-        self.layout = layout
+        self.layout, self.reasons = layout, reasons
         self.keep_RF = layout.without_each() if reasons else np.ones((1, layout.features))
         self.whole = model
         self.stepwise = None if model.recurrent.bidirectional else StepwiseModel(model)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from client.answers import answer
+from client.answers import answer, effect_scale
 from client.running_features import Layout
 from client.sources import Tally
 from client.sources.cleaning import Cleaner
@@ -228,24 +228,19 @@ class Scorer:
         return told
 
     def _outputs(self, logits_RO: Array) -> list[dict[str, Any]]:
-        model = self._signed.trained.model
-        scores_RO = model.scores(torch.from_numpy(logits_RO)).numpy()
+        model, logits = self._signed.trained.model, torch.from_numpy(logits_RO)
+        score_O = model.scores(logits[0]).tolist()
+        effect_RO = effect_scale(model, logits).numpy()
+        effect_CO = effect_RO[0] - effect_RO[1:]
         found = []
-        for output in range(logits_RO.shape[1]):
-            told = answer(self._signed, output, float(scores_RO[0, output]))
-            if len(logits_RO) > 1:
-                told["reasons"] = self._reasons(logits_RO[:, output], scores_RO[:, output])
+        for output, score in enumerate(score_O):
+            told = answer(self._signed, output, score)
+            if self._model.reasons:
+                told["reasons"] = self._reasons(effect_CO[:, output])
             found.append(told)
         return found
 
-    def _reasons(self, logit_R: Array, score_R: Array) -> list[dict[str, Any]]:
-        kind = self._study.task.kind
-        if kind == "regression":
-            logit_R = score_R
-        elif kind == "multiclass":
-            risk_R = np.clip(score_R, 1e-12, 1 - 1e-12)
-            logit_R = np.log(risk_R) - np.log1p(-risk_R)
-        effect_C = logit_R[0] - logit_R[1:]
+    def _reasons(self, effect_C: Array) -> list[dict[str, Any]]:
         order = np.argsort(-np.abs(effect_C), kind="stable")[:TOP]
         return [
             {"variable": self._layout.names[column], "effect": float(effect_C[column])}

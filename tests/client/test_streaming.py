@@ -1,6 +1,7 @@
 """The streaming scorer: at any moment what the batch says of the same events, and why."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,15 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.features import label_shape, to_grid, to_tensors
+from client.prediction import predict_patients
 from client.sources import Patient, Stay, Tally
 from client.sources.cleaning import Cleaner
+from client.sources.physionet2012 import PhysioNet2012
 from client.streaming import Scorer
 from client.training import predict
 from shared.errors import DataError
 from shared.normalisation import Normalisation
-from shared.study import Study, parse_study, with_changes
+from shared.study import Study, load_study, parse_study, with_changes
 from tests.signed_models import some_signed
 
+ROOT = Path(__file__).parents[2]
+SET_A = ROOT.parent / "shared" / "data" / "physionet2012" / "set-a.zip"
 STUDY = parse_study("""
 name = "stream"
 title = "stream"
@@ -296,3 +301,27 @@ def test_the_answer_does_not_depend_on_how_often_it_was_asked() -> None:
         often.take({"stay": "s", "hours": hour})
     answers = [once.take(event) for event in events]
     assert often.take({"stay": "s", "hours": 11})["outputs"] == answers[-1]["outputs"]
+
+
+@pytest.mark.skipif(
+    not SET_A.exists(), reason="the challenge's files are not beside the repository"
+)
+def test_real_stays_streamed_event_by_event_end_where_the_batch_does() -> None:
+    study = load_study(ROOT / "studies" / "icu-mortality-2012.toml")
+    signed = some_signed(study)
+    patients = list(itertools.islice(PhysioNet2012(SET_A).read_patients(study), 5))
+    scorer = Scorer(signed, reasons=False)
+    names = list(study.variables)
+    for predicted, patient in zip(
+        predict_patients(signed.trained, patients), patients, strict=True
+    ):
+        (stay,) = patient.stays
+        for hours, column, value in zip(
+            stay.hours_E.tolist(), stay.variable_E, stay.value_E.tolist(), strict=True
+        ):
+            name = names[column]
+            event = {"stay": stay.stay_id, "hours": hours, "variable": name, "value": value}
+            told = scorer.take(event | {"unit": study.variables[name].unit})
+            assert told["warnings"] == [] or "deviations or more" in told["warnings"][0]
+        answer = scorer.take({"stay": stay.stay_id, "hours": study.data.window_h})
+        assert answer["outputs"][0]["value"] == pytest.approx(predicted.scores[0], abs=1e-5)
