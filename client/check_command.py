@@ -13,6 +13,7 @@ from rich.table import Table
 from client.data_settings import DataSettings
 from client.findings import Finding, Verdict, judge, verdict
 from client.quality import Quality, check_quality, quantiles
+from client.site_folder import SiteFolder
 from client.sources.registry import open_source, read_data_settings
 from shared.atomic_file import write_atomically
 from shared.errors import DataError, SettingsError
@@ -54,6 +55,30 @@ def run_check(
         raise DataError(f"not ready: {first.about}: {first.told}; {first.remedy}")
 
 
+def records_named(
+    study: Study, folder: Path, settings: Path | None, data: Path | None, where: list[str]
+) -> DataSettings:
+    """Return the records named on the command line, or else those of the site's own settings.
+
+    Args:
+        study: what they are read for.
+        folder: the site's.
+        settings: another ``site.toml``.
+        data: folder or file of the study's kind of records.
+        where: selects stays of those, NAME=VALUE each.
+
+    Raises:
+        SettingsError: both are given, or what is given is not right.
+    """
+    if settings is not None and data is not None:
+        raise SettingsError("--settings and --data both name the records; give one of them")
+    if data is not None:
+        return settings_for(study, data, _selection(where))
+    if settings is not None:
+        return settings_from(settings)
+    return SiteFolder.open(folder).settings().records(folder)
+
+
 def settings_from(file: Path) -> DataSettings:
     """Read the ``[data]`` table of a ``site.toml``.
 
@@ -82,6 +107,20 @@ def settings_for(study: Study, data: Path, where: dict[str, float | str]) -> Dat
     if where:
         table["where"] = where
     return read_data_settings(table, where="--data", folder=Path.cwd())
+
+
+def _selection(pairs: list[str]) -> dict[str, float | str]:
+    """Parse NAME=VALUE options; a value is a number if it can be one."""
+    selection: dict[str, float | str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise SettingsError(f"--where {pair}: must be NAME=VALUE, such as ICUType=1")
+        try:
+            selection[name] = float(value)
+        except ValueError:
+            selection[name] = value
+    return selection
 
 
 def report_json(

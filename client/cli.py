@@ -12,9 +12,9 @@ from rich.console import Console
 
 from client import ledger_view
 from client.approvals import Approval
-from client.check_command import run_check, settings_for, settings_from
-from client.data_settings import DataSettings
+from client.check_command import records_named, run_check
 from client.ledger import Ledger
+from client.model_commands import add_model_commands
 from client.offers import fetch_offers, find_offer
 from client.operations import add_commands
 from client.policy import Policy
@@ -31,7 +31,7 @@ from shared.enrolment import roster_fingerprint
 from shared.errors import SettingsError
 from shared.invitation import Invitation
 from shared.logs import configure_logs
-from shared.study import Study, load_study
+from shared.study import load_study
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,6 +41,7 @@ app = typer.Typer(
 console = Console(highlight=False, soft_wrap=True)
 add_commands(app)
 app.command()(variables)
+add_model_commands(app)
 
 StudyName = Annotated[
     str,
@@ -236,7 +237,7 @@ def check(
     """Say whether this site's data are ready for the study, and what to mend; no row is shown."""
     file = Path(study)
     loaded = load_study(file) if file.is_file() else _offered(SiteFolder.open(folder), study).study
-    chosen = _records(loaded, folder, settings, data, where or [])
+    chosen = records_named(loaded, folder, settings, data, where or [])
     run_check(loaded, chosen, console, as_json=as_json, page=page)
 
 
@@ -264,33 +265,6 @@ def ledger(
         console.print(line, markup=False)
     if plot:
         console.print(f"figure  {plot}", markup=False)
-
-
-def _selection(pairs: list[str]) -> dict[str, float | str]:
-    """Parse NAME=VALUE options; a value is a number if it can be one."""
-    selection: dict[str, float | str] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise SettingsError(f"--where {pair}: must be NAME=VALUE, such as ICUType=1")
-        try:
-            selection[name] = float(value)
-        except ValueError:
-            selection[name] = value
-    return selection
-
-
-def _records(
-    study: Study, folder: Path, settings: Path | None, data: Path | None, where: list[str]
-) -> DataSettings:
-    """The records named on the command line, or else those of the site's own settings."""
-    if settings is not None and data is not None:
-        raise SettingsError("--settings and --data both name the records; give one of them")
-    if data is not None:
-        return settings_for(study, data, _selection(where))
-    if settings is not None:
-        return settings_from(settings)
-    return SiteFolder.open(folder).settings().records(folder)
 
 
 def _offered(folder: SiteFolder, named: str) -> Approval:

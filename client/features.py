@@ -94,7 +94,7 @@ def to_grid(patients: Iterable[Patient], study: Study) -> Grid:
             patient_ids.append(patient.patient_id)
         value_CTV.append(_place(stays, study, steps, variables))
         mask_CT.append(_observed_steps(stays, study, steps))
-        labels.extend(_label(stay, study, steps) for stay in stays)
+        labels.extend(_label(stay, study) for stay in stays)
     if not patient_of:
         raise DataError(
             f"no patient fits study {study.name}; check the data folder and the cohort's selection"
@@ -126,13 +126,15 @@ def _observed_steps(stays: list[Stay], study: Study, steps: int) -> NDArray[np.b
     return np.asarray(np.arange(steps)[None, :] < length_N[:, None])
 
 
-def _label(stay: Stay, study: Study, steps: int) -> NDArray[np.float32]:
-    label = np.asarray(stay.label, dtype=np.float32)
-    expected: tuple[int, ...] = (steps,) if study.task.per_step else ()
-    if study.task.kind == "multilabel" or (
-        study.task.kind == "regression" and study.task.outputs > 1
-    ):
-        expected = (*expected, study.task.outputs)
+def label_shape(study: Study) -> tuple[int, ...]:
+    """Shape of a stay's label: (), (K,), (T,) or (T, K)."""
+    task = study.task
+    several = task.kind == "multilabel" or (task.kind == "regression" and task.outputs > 1)
+    return ((study.data.steps,) if task.per_step else ()) + ((task.outputs,) if several else ())
+
+
+def _label(stay: Stay, study: Study) -> NDArray[np.float32]:
+    label, expected = np.asarray(stay.label, dtype=np.float32), label_shape(study)
     if label.shape != expected:
         raise DataError(
             f"a stay's label has shape {label.shape}, but the task {study.task.kind} of study "

@@ -1,4 +1,4 @@
-"""Commands for operating a coordinator: ``status``, ``audit``, ``backup``, ``restore``."""
+"""Commands for operating a coordinator: status, audit, export, backup, restore."""
 
 import json
 from pathlib import Path
@@ -7,16 +7,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from server.coordinator_audit import OWNER
+from server.coordinator_audit import OWNER, open_audit
 from server.coordinator_folder import CoordinatorFolder
 from server.overview import status as status_of
 from server.register import Member
 from shared.audit import FILE_NAME as AUDIT_FILE
+from shared.audit_events import StudyChanged
 from shared.audit_reading import recorded_heads
 from shared.audit_verify import Side, show_reports
 from shared.errors import SettingsError
 from shared.state_backup import back_up
 from shared.state_restore import restore as restore_state
+from shared.study import parse_study
+from shared.transcript import sha256
 from shared.version import VERSION
 
 DEFAULT_FOLDER = Path("coordinator")
@@ -39,6 +42,7 @@ audit = typer.Typer(
 def add_commands(app: typer.Typer) -> None:
     """Add these commands to the coordinator's."""
     app.command()(status)
+    app.command()(export)
     app.command()(backup)
     app.command()(restore)
     app.add_typer(audit, name="audit")
@@ -101,6 +105,34 @@ def head(
         )
     latest = max(heads, key=lambda seen: seen.number)
     print(latest.to_bytes().hex())  # noqa: T201 - alone on standard output, so that it can be piped
+
+
+def export(
+    study: Annotated[str, typer.Argument(help="Name or digest.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="New folder for the model.")],
+    folder: Folder = DEFAULT_FOLDER,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Add the model in ONNX form.")] = False,
+) -> None:
+    """Write a finished study's model with its manifest, signed; hospitals check the signature."""
+    from server.checkpoints import load_checkpoint  # they need PyTorch, as few commands do
+    from server.export import export_model
+
+    opened = CoordinatorFolder.open(folder)
+    submitted = opened.register().study(study)
+    checkpoint = load_checkpoint(opened.study(submitted.digest))
+    if checkpoint is None:
+        raise SettingsError(f"study {submitted.name}: has not begun, so it has no model")
+    loaded = parse_study(submitted.text.decode(), where=submitted.name)
+    manifest = export_model(loaded, checkpoint, opened.identity(), out, simulated=False, onnx=onnx)
+    open_audit(opened).append(
+        StudyChanged(
+            study=loaded.name,
+            study_digest=loaded.digest,
+            state=f"exported: manifest {sha256(manifest.to_bytes()).hex()[:16]}",
+        )
+    )
+    _say(f"{out}: the model of study {loaded.name}, signed by {manifest.signed_by}.")
+    _say("A hospital checks it with 'consilium-site model FOLDER'.")
 
 
 def backup(

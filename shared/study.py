@@ -438,18 +438,24 @@ def parse_study(text: str, *, where: str = "study") -> Study:
     return _validate(parse_toml(text, what="study", where=where, raises=StudyError), where)
 
 
-def parse_canonical(text: str, *, where: str) -> Study:
-    """Return the study whose :meth:`Study.to_canonical_json` this text is.
+def parse_canonical(content: bytes, *, where: str = "in canonical JSON") -> Study:
+    """Return the study that :meth:`Study.to_canonical_json` wrote, with the same digest.
 
     Raises:
-        StudyError: the text is not the canonical form of a valid study.
+        StudyError: the bytes are not a study's canonical JSON of this version.
     """
     try:
-        content = json.loads(text)
-        content["variables"] = dict(content["variables"])
+        plain = json.loads(content)
+        plain["variables"] = dict(plain["variables"])
     except (ValueError, TypeError, KeyError) as error:
         raise StudyError(f"study {where}: is not a study's canonical JSON; make it anew") from error
-    return _validate(content, where)
+    study = _validate(plain, where)
+    if study.to_canonical_json() != content:
+        raise StudyError(
+            f"study {study.name}: is not in the canonical form of this version; "
+            "use the version that wrote it"
+        )
+    return study
 
 
 def with_changes(study: Study, /, **tables: dict[str, object]) -> Study:

@@ -164,6 +164,7 @@ _SYNONYMS: Mapping[str, str] = {
 }
 _TERM = re.compile(r"(?P<operator>[./]?)(?P<atom>(?:\[[^\]]*\]|[^./\[\]{}])*)(?P<note>\{[^{}]*\})?")
 _POWER = re.compile(r"10[*^](?P<exponent>[+-]?\d+)")
+UNITLESS = frozenset({"1", "{score}", "[pH]"})  # a value needs no unit stated to be in these
 _ATOM = re.compile(r"(?P<code>.*?[^\d+-])(?P<exponent>[+-]?\d+)?")
 LONGEST_UNIT = 64
 

@@ -28,6 +28,7 @@ from simulations.console import (
     show_sum_plan,
 )
 from simulations.doctor import checkup
+from simulations.export import export_run
 from simulations.planning import choices, cost_of_noise, noise_carried, sum_plan
 from simulations.privacy_audit import audit_study
 from simulations.report.files import write_report
@@ -210,6 +211,19 @@ def audit_privacy(
         )
     if audit.refuted:
         raise PrivacyError("the audit's lower bound is above the claim; do not release anything")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="New folder for the model.")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="Add the model in ONNX form.")] = False,
+) -> None:
+    """Write a run's model with its manifest, signed by a key made in the run's folder."""
+    manifest = export_run(run, out, onnx=onnx)
+    console.print(f"{out}: the model of study {manifest.study}, simulated.", markup=False)
+    console.print(f"signer  {manifest.signed_by}", markup=False, soft_wrap=True)
+    console.print("To check it: consilium-site model FOLDER --signer SIGNER", markup=False)
 
 
 @app.command()

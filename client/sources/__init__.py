@@ -11,7 +11,7 @@ Legend: E events of one stay.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,3 +155,11 @@ class Source(Protocol):
         Raises:
             DataError: the data are missing, malformed or do not fit the study.
         """
+
+
+@runtime_checkable
+class WithoutLabels(Protocol):
+    """A source that can also bring stays whose outcome nobody knows yet, to predict it."""
+
+    def without_labels(self) -> Source:
+        """The same records; outcomes are neither needed nor read, and labels mean nothing."""

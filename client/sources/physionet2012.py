@@ -8,6 +8,7 @@ it. Silva et al., Comput Cardiol 2012;39:245-248. The challenge has one stay per
 variables ``ICUType1`` to ``ICUType4`` of value 0 or 1, because its number is only a name.
 """
 
+import copy
 import difflib
 import re
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.sources import Patient, ReadReport, Stay, Tally
+from client.sources import Patient, ReadReport, Source, Stay, Tally
 from client.sources.archives import BadFileError, leave_out, members
 from client.sources.cleaning import Cleaner
 from shared.dictionary import KNOWN
@@ -62,6 +63,7 @@ class PhysioNet2012:
         named = re.search(r"set-([abc])(?:\.zip)?$", self._path.name)
         self._which = named.group(1) if named else which
         self._where = dict(where or {})
+        self._labelled = True
         self._tally = Tally()
         unknown = set(self._where) - DESCRIPTORS
         if unknown:
@@ -75,6 +77,12 @@ class PhysioNet2012:
         """Counts of the latest reading."""
         return self._tally.report()
 
+    def without_labels(self) -> Source:
+        """See :class:`client.sources.WithoutLabels`."""
+        unlabelled = copy.copy(self)
+        unlabelled._labelled = False
+        return unlabelled
+
     def read_patients(self, study: Study) -> Iterator[Patient]:
         """Yield one patient per record, in the order of the files' names.
 
@@ -85,12 +93,14 @@ class PhysioNet2012:
         """
         layout = _lay_out(study)
         records = _find_records(self._path, self._which)
-        outcomes = _read_outcomes(_find_outcomes(self._path, self._which), study)
+        outcomes = None
+        if self._labelled:
+            outcomes = _read_outcomes(_find_outcomes(self._path, self._which), study)
         self._tally = Tally()
         return self._read(records, outcomes, layout, study)
 
     def _read(
-        self, records: Path, outcomes: Mapping[str, float], layout: _Layout, study: Study
+        self, records: Path, outcomes: Mapping[str, float] | None, layout: _Layout, study: Study
     ) -> Iterator[Patient]:
         cleaner = Cleaner(study, self._tally)
         filters = {
@@ -112,7 +122,7 @@ class PhysioNet2012:
                 leave_out(file, error, study, self._tally)
                 continue
             seen.add(stay.stay_id)
-            if np.isnan(stay.label):
+            if self._labelled and np.isnan(stay.label):
                 self._tally.unlabelled += 1
                 continue
             self._count(stay, layout)
@@ -262,7 +272,7 @@ def _contents(records: Path) -> Iterator[tuple[str, bytes | BadFileError]]:
 
 
 def _parse_record(
-    content: bytes, outcomes: Mapping[str, float], layout: _Layout, cleaner: Cleaner
+    content: bytes, outcomes: Mapping[str, float] | None, layout: _Layout, cleaner: Cleaner
 ) -> Stay:
     """One record's bytes to a stay.
 
@@ -294,7 +304,7 @@ def _parse_record(
     if record_id is None:
         raise BadFileError("has no RecordID, or several")
     stay_id = f"{record_id:.0f}"
-    if stay_id not in outcomes:
+    if outcomes is not None and stay_id not in outcomes:
         raise BadFileError("has no line in the outcomes")
     hours_E, variable_E, value_E = _events(code_E, np.array(hours), values, layout)
     hours_E, variable_E, value_E = cleaner.clean(hours_E, variable_E, value_E)
@@ -303,7 +313,7 @@ def _parse_record(
         hours_E=hours_E,
         variable_E=variable_E,
         value_E=value_E,
-        label=outcomes[stay_id],
+        label=float("nan") if outcomes is None else outcomes[stay_id],
     )
 
 

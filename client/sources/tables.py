@@ -31,6 +31,7 @@
 Legend: S stays, T steps.
 """
 
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -38,7 +39,7 @@ import numpy as np
 import polars as pl
 
 from client.data_settings import EventsFile, StaysFile, TablesSettings
-from client.sources import Patient, ReadReport, Tally
+from client.sources import Patient, ReadReport, Source, Tally
 from client.sources.assembly import Assembler, StayTable
 from client.sources.reasons import BEYOND_LIMIT, NO_TIME
 from client.sources.stay_frames import stay_table
@@ -61,6 +62,7 @@ class Tables:
 
     def __init__(self, settings: TablesSettings) -> None:
         self._settings = settings
+        self._labelled = True
         self._tally = Tally()
         self._zoned = False
 
@@ -68,6 +70,12 @@ class Tables:
     def report(self) -> ReadReport:
         """Counts of the latest reading."""
         return self._tally.report()
+
+    def without_labels(self) -> Source:
+        """See :class:`client.sources.WithoutLabels`."""
+        unlabelled = copy.copy(self)
+        unlabelled._labelled = False
+        return unlabelled
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
         """Yield every patient of the table of stays, in the order of their identifiers.
@@ -81,7 +89,7 @@ class Tables:
         frame = self._stay_frame(study, translation)
         stays = stay_table(frame, study, self._tally, where=str(self._settings.stays.file))
         assembler = Assembler(study, stays, self._tally)
-        if study.task.per_step:
+        if study.task.per_step and self._labelled:
             stays = self._with_step_labels(stays, study)
             assembler = Assembler(study, stays, self._tally)
         keys = _Keys(stays)
@@ -92,7 +100,7 @@ class Tables:
     def _stay_frame(self, study: Study, translation: Translation) -> pl.DataFrame:
         """One row a stay, as :mod:`client.sources.stay_frames` wants it."""
         said = self._settings.stays
-        labels = _label_columns(said, study)
+        labels = _label_columns(said, study) if self._labelled else ()
         static = translation.static_columns()
         optional = (said.stay, said.start, said.end, said.birth, said.outcome_time)
         columns = [said.patient, *labels, *(name for name in optional if name), *static.values()]
@@ -305,7 +313,7 @@ def _label_columns(said: StaysFile, study: Study) -> tuple[str, ...]:
 
 
 def _labels(piece: Piece, columns: tuple[str, ...], study: Study) -> pl.Series:
-    """Numbers of the label, a list where the study has several; all 0 in a per-step study."""
+    """Numbers of the label, a list where the study has several; all 0 without columns."""
     if not columns:
         return pl.Series([0.0]).new_from_index(0, len(piece.frame))
     found = []

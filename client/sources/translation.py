@@ -11,10 +11,9 @@ from client.data_settings import HospitalSettings
 from client.sources.reasons import NO_VALUE, NOT_A_NUMBER
 from shared.errors import DataError, SettingsError
 from shared.study import Study
-from shared.units import SUBSTANCES, Linear, UnitError, conversion, is_unit
+from shared.units import SUBSTANCES, UNITLESS, Linear, UnitError, conversion, is_unit
 from shared.variables import static_names
 
-UNITLESS = frozenset({"1", "{score}", "[pH]"})  # a value needs no unit stated to be in these
 FEWEST_QUOTED = 10  # rows that must agree on a text before an error quotes it
 _MEANT = "\x00meant"  # marks values that the hospital stated in the study's unit
 

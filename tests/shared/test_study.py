@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from shared.declaration import LARGEST_BYTES
 from shared.errors import StudyError
-from shared.study import Study, load_study, parse_study, with_changes
+from shared.study import Study, load_study, parse_canonical, parse_study, with_changes
+from tests.study_text import small_study
 
 STUDIES = Path(__file__).parents[2] / "studies"
 TEXT = """
@@ -202,3 +203,18 @@ def test_everyone_is_a_neighbour_up_to_two_hundred_sites_and_a_few_are_beyond() 
 def test_a_graph_that_is_not_safe_is_refused_when_the_study_is_read() -> None:
     with pytest.raises(StudyError, match="neighbours: 10 neighbours among 201 sites of which 1"):
         grouped(201, neighbours=10)
+
+
+def test_the_canonical_form_gives_the_study_back_and_nothing_else_does() -> None:
+    study = small_study(model={"cell": "gru"}, tokens={"names": ["c"], "vocabulary": ["x", "y"]})
+    content = study.to_canonical_json()
+    assert parse_canonical(content) == study
+    assert parse_canonical(content).digest == study.digest
+    for other, told in (
+        (b"no json", "not canonical JSON"),
+        (b"[]", "not canonical JSON"),
+        (content.replace(b'"gru"', b'"elman"'), "must be one of"),
+        (content.replace(b":", b": ", 1), "not in the canonical form"),
+    ):
+        with pytest.raises(StudyError, match=told):
+            parse_canonical(other)

@@ -1,0 +1,154 @@
+"""Why the model says what it says of one stay: by variable and step, at this site only.
+
+Three views that can be held against each other:
+
+- **Integrated gradients** (Sundararajan, Taly and Yan, ICML 2017), the path from a stay in which
+  nothing was ever measured (all inputs 0) to this one, by Gauss-Legendre quadrature. Attributions
+  of a variable's inputs are added up. They stand at the step in which the model reads the inputs: a
+  value carried forward counts in every step that it is carried to. Guarantee: they sum to the
+  change from that stay to this one, up to ``gap``, which is measured and kept small by shorter
+  pieces. Codes cannot be interpolated: they stay, and the baseline has them too.
+- **Occlusion**: what would change had the variable never been measured; as the streaming scorer's.
+- **Attention**: the weight of each step, where the model pools by attention.
+
+Effects are in log-odds, in regression in the target's unit.
+
+Legend: T steps, C columns (variables, then codes), F features, Q points of the path.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from client.answers import effect_scale
+from client.running_features import Layout
+from client.stay_stream import StreamedModel
+from shared.signed_model import Trained
+
+POINTS, FIRST_PIECES, MOST_HALVINGS = 16, 4, 8
+CLOSE = 0.002
+ROUNDING = 1e-5  # of float32, in a piece's change
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Explanation:
+    """Why one output of one stay is what it is, as of the stay's last step.
+
+    Attributes:
+        value: the output, a risk or a quantity.
+        columns: names of the variables, then of the columns of codes.
+        effect_TC: integrated gradients; 0 for codes.
+        gap: by how much they miss the change that they explain.
+        occlusion_C: effect of each column's absence.
+        attention_T: weight of each step; None without attention.
+    """
+
+    value: float
+    columns: tuple[str, ...]
+    effect_TC: Array
+    gap: float
+    occlusion_C: Array
+    attention_T: Array | None
+
+    def __repr__(self) -> str:
+        return "Explanation(...)"
+
+
+def explain(trained: Trained, x_TF: Tensor, *, output: int) -> Explanation:
+    """Explain an output of a stay.
+
+    Args:
+        trained: the model.
+        x_TF: the stay's inputs up to its last observed step, as ``to_tensors`` made them.
+        output: which of the model's outputs.
+    """
+    model, layout = trained.model.eval(), Layout(trained.study)
+    measured_C = np.array(
+        [bool((x_TF[:, columns] != 0).any()) for columns in layout.without_each()[1:] == 0]
+    )
+    logits = StreamedModel(model, layout, reasons=True).read_window(x_TF.numpy(), measured_C)
+    scale_R = effect_scale(model, torch.from_numpy(logits))[:, output].numpy()
+    effect_TF, gap = integrated_gradients(trained, x_TF, output=output)
+    columns_CF = (layout.without_each()[1:] == 0).astype(np.float64)
+    attention_T = None
+    if model.attention is not None:
+        attention_T = model.attention_weights(x_TF[None], _all_true(x_TF[None]))[0].double().numpy()
+    return Explanation(
+        value=float(model.scores(torch.from_numpy(logits[0]))[output]),
+        columns=layout.names,
+        effect_TC=effect_TF @ columns_CF.T,
+        gap=gap,
+        occlusion_C=scale_R[0] - scale_R[1:],
+        attention_T=attention_T,
+    )
+
+
+def integrated_gradients(trained: Trained, x_TF: Tensor, *, output: int) -> tuple[Array, float]:
+    """Return the attribution (T, F) of each input, and by how much their sum misses its aim.
+
+    What a piece of the path must sum to is known, the change over it; so pieces that miss it by
+    more than their share of ``CLOSE`` of the whole change (or of one, in regression one spread) are
+    halved, up to ``MOST_HALVINGS`` times. Where a recurrent network's path is steep, it needs that.
+
+    Args:
+        trained: the model.
+        x_TF: one stay's inputs.
+        output: which of the model's outputs.
+    """
+    with torch.no_grad():
+        before, after = _reached(trained, _between(trained, x_TF, np.array([0.0, 1.0])), output)
+    change = float(after - before)
+    allowed = CLOSE * max(trained.study.task.spread, abs(change))
+    effect_TF = np.zeros(x_TF.shape)
+    pieces = [(n / FIRST_PIECES, 1 / FIRST_PIECES) for n in range(FIRST_PIECES)]
+    for halvings in range(MOST_HALVINGS + 1):
+        missing = []
+        for start, width in pieces:
+            piece_TF, gap = _piece(trained, x_TF, output, start, width)
+            if gap > max(allowed * width, ROUNDING) and halvings < MOST_HALVINGS:
+                missing += [(start, width / 2), (start + width / 2, width / 2)]
+            else:
+                effect_TF += piece_TF
+        pieces = missing
+    return effect_TF, abs(float(effect_TF.sum()) - change)
+
+
+def _piece(
+    trained: Trained, x_TF: Tensor, output: int, start: float, width: float
+) -> tuple[Array, float]:
+    """Attributions (T, F) of a piece of the path, and what they miss of the change over it."""
+    measured = trained.model.measured
+    place_Q, weight_Q = np.polynomial.legendre.leggauss(POINTS)
+    along = np.concatenate([start + width * (place_Q + 1) / 2, [start, start + width]])
+    points_QTF = _between(trained, x_TF, along).requires_grad_()
+    reached_Q = _reached(trained, points_QTF, output)
+    (gradient_QTF,) = torch.autograd.grad(reached_Q[:POINTS].sum(), points_QTF)
+    weights = torch.from_numpy(weight_Q * width / 2)[:, None, None]
+    mean_TF = (weights * gradient_QTF[:POINTS].double()).sum(0)
+    effect_TF = np.zeros(x_TF.shape)
+    effect_TF[:, :measured] = (mean_TF * x_TF)[:, :measured].numpy()
+    before, after = reached_Q[POINTS:].detach().double().tolist()
+    return effect_TF, abs(float(effect_TF.sum()) - (after - before))
+
+
+def _between(trained: Trained, x_TF: Tensor, along_Q: Array) -> Tensor:
+    """The stay's inputs (Q, T, F) at these shares of the path; codes are whole everywhere."""
+    points_QTF = torch.from_numpy(along_Q).float()[:, None, None] * x_TF
+    points_QTF[:, :, trained.model.measured :] = x_TF[:, trained.model.measured :]
+    return points_QTF
+
+
+def _reached(trained: Trained, x_NTF: Tensor, output: int) -> Tensor:
+    """The output (N,) as of the last step, on the scale of effects."""
+    logits = trained.model(x_NTF, _all_true(x_NTF))
+    if trained.model.task.per_step:
+        logits = logits[:, -1]
+    return effect_scale(trained.model, logits)[:, output]
+
+
+def _all_true(x_NTF: Tensor) -> Tensor:
+    return torch.ones(x_NTF.shape[:2], dtype=torch.bool)

@@ -1,0 +1,168 @@
+"""``manifest.json`` of an exported model: what it is, what it reads, and what its answers mean.
+
+::
+
+    manifest.json        this, for people and programs
+    manifest.sig         Ed25519 over the manifest's bytes, 64 bytes
+    study.json           the study in canonical form; its SHA-256 is the study's digest
+    model.safetensors    the weights by name
+
+The manifest names every other part with its SHA-256, so that one signature covers all.
+"""
+
+import platform
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, ValidationError
+
+from shared.errors import MessageError
+from shared.normalisation import Normalisation
+from shared.operating_range import Band, Threshold
+from shared.study import Finite, Part, Study
+from shared.transcript import encode
+from shared.version import VERSION
+
+LARGEST_BYTES = 1 << 24
+FORMAT = 1
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class ManifestVariable(Part):
+    """A variable the model reads: the study's declaration, and the federation's normalisation.
+
+    A value becomes ``(z - mean) / deviation`` with z as in :mod:`shared.normalisation`.
+    """
+
+    name: str
+    unit: str
+    low: Finite
+    high: Finite
+    role: Literal["series", "static"]
+    mean: Finite
+    deviation: Finite
+
+
+class Validation(Part):
+    """What the model's outputs meant for patients it was not trained on.
+
+    Attributes:
+        of: whose patients they were.
+        patients: how many; not whole where the counts carry privacy noise.
+        bands: for each output that is a risk, how often the outcome happened at risks like it.
+        thresholds: for each output that is a risk.
+        errors: for each target in regression, its mean absolute error in the target's unit.
+    """
+
+    of: str
+    patients: Finite
+    bands: tuple[tuple[Band, ...], ...] = Field(default=(), strict=False)
+    thresholds: tuple[tuple[Threshold, ...], ...] = Field(default=(), strict=False)
+    errors: tuple[float | None, ...] = Field(default=(), strict=False)
+
+
+class Manifest(Part):
+    """What ``manifest.json`` holds; ``parts`` has the SHA-256 of every other part by name.
+
+    ``simulated`` says that no coordinator signed it, but a simulation with a key of its own.
+    ``epsilon`` is what training spent on each patient at ``delta``; None without privacy.
+    """
+
+    format: Literal[1] = 1
+    study: str
+    title: str
+    study_digest: Digest
+    simulated: bool
+    made: str
+    signed_by: Digest
+    rounds: int
+    epsilon: float | None
+    delta: float | None
+    window: str
+    outputs: tuple[str, ...] = Field(strict=False)
+    variables: tuple[ManifestVariable, ...] = Field(strict=False)
+    validation: Validation | None
+    versions: dict[str, str]
+    parts: dict[str, Digest]
+
+    def to_bytes(self) -> bytes:
+        """JSON that a person can read; these very bytes are signed."""
+        return self.model_dump_json(indent=1).encode() + b"\n"
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "Manifest":
+        """Parse what :meth:`to_bytes` wrote.
+
+        Raises:
+            MessageError: it is not a manifest of this version; names the key.
+        """
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise MessageError(
+                f"manifest.json: {where}: {str(first['msg']).lower()}; it must be written by a "
+                "version of the same format, export the model again"
+            ) from error
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """The federation's normalisation."""
+        return Normalisation(
+            mean_V=np.array([variable.mean for variable in self.variables]),
+            deviation_V=np.array([variable.deviation for variable in self.variables]),
+        )
+
+
+def manifest_variables(study: Study, normalisation: Normalisation) -> tuple[ManifestVariable, ...]:
+    """Return what a manifest says of the study's variables, in their order."""
+    return tuple(
+        ManifestVariable(
+            name=name,
+            unit=variable.unit,
+            low=variable.low,
+            high=variable.high,
+            role=variable.role,
+            mean=float(mean),
+            deviation=float(deviation),
+        )
+        for (name, variable), mean, deviation in zip(
+            study.variables.items(), normalisation.mean_V, normalisation.deviation_V, strict=True
+        )
+    )
+
+
+def output_names(study: Study) -> tuple[str, ...]:
+    """Return a name for each of the model's outputs, from the study's label."""
+    label, task = study.data.label, study.task
+    if task.outputs == 1:
+        return (label,)
+    parts = tuple(part.strip() for part in label.split("+"))
+    if task.kind != "multiclass" and len(parts) == task.outputs:
+        return parts
+    return tuple(f"{label} {number}" for number in range(task.outputs))
+
+
+def window_of(study: Study) -> str:
+    """Say in words how much of a stay the model reads."""
+    data = study.data
+    unit = "hours" if data.clock == "hour" else "places"
+    return f"the first {data.window_h} {unit}, in {data.steps} steps"
+
+
+def versions() -> Mapping[str, str]:
+    """Return the versions that made an export."""
+    return {
+        "consilium": VERSION,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
+
+
+def manifest_statement(manifest: bytes) -> bytes:
+    """What the coordinator signs."""
+    return encode("model", manifest)

@@ -1,0 +1,134 @@
+"""Events as lines, on standard input and over HTTP, by real processes and sockets."""
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from client.stream_service import LARGEST_BODY_BYTES, LARGEST_LINE_BYTES, StreamService, answer_line
+from client.streaming import Scorer
+from shared.errors import SettingsError
+from tests.client.test_streaming import STUDY
+from tests.signed_models import KEY, some_signed, written
+
+ROOT = Path(__file__).parents[2]
+EVENT = {"stay": "s", "hours": 1, "variable": "HR", "value": 130, "unit": "/min"}
+
+
+def lines(*events: dict[str, object]) -> bytes:
+    return b"".join(json.dumps(event).encode() + b"\n" for event in events)
+
+
+@pytest.fixture
+def service() -> Iterator[StreamService]:
+    made = StreamService(Scorer(some_signed(STUDY)), port=0)
+    yield made
+    made.close()
+
+
+def ask(
+    service: StreamService, body: bytes, *, path: str = "/events", method: str = "POST", **head: str
+) -> tuple[int, list[dict[str, object]]]:
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
+    connection.request(method, path, body=body, headers=head)
+    response = connection.getresponse()
+    answers = [json.loads(line) for line in response.read().splitlines()]
+    connection.close()
+    return response.status, answers
+
+
+def test_each_line_is_answered_in_order_and_a_bad_one_changes_nothing(
+    service: StreamService,
+) -> None:
+    status, (good,) = ask(service, lines(EVENT))
+    assert status == 200
+    status, answers = ask(service, lines(EVENT, EVENT | {"unit": "kg"}, {"stay": "s", "hours": 1}))
+    assert status == 422
+    assert [set(answer) == {"error"} for answer in answers] == [False, True, False]
+    assert "cannot be converted" in str(answers[1]["error"])
+    assert answers[2]["outputs"] == good["outputs"]
+    assert ask(service, b"", path="/health", method="GET") == (200, [{"status": "ok", "stays": 1}])
+
+
+def test_only_programs_on_this_machine_are_answered(service: StreamService) -> None:
+    for head in ({"Host": "evil.example"}, {"Host": "127.0.0.1", "Origin": "http://127.0.0.1"}):
+        for method, path in (("POST", "/events"), ("GET", "/health")):
+            status, (told,) = ask(service, lines(EVENT), path=path, method=method, **head)
+            assert status == 403
+            assert "only programs on this machine" in str(told["error"])
+    assert ask(service, b"", path="/health", method="GET")[1][0]["stays"] == 0
+
+
+def test_other_paths_and_too_much_at_once_are_refused(service: StreamService) -> None:
+    assert ask(service, lines(EVENT), path="/other")[0] == 404
+    assert ask(service, b"", path="/other", method="GET")[0] == 404
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
+    connection.putrequest("POST", "/events")
+    connection.putheader("Content-Length", str(LARGEST_BODY_BYTES + 1))
+    connection.endheaders()
+    assert connection.getresponse().status == 413
+    with pytest.raises(SettingsError, match="choose another --http"):
+        StreamService(Scorer(some_signed(STUDY)), port=service.port)
+
+
+def test_many_connections_at_once_get_their_own_answers(service: StreamService) -> None:
+    found: dict[str, list[int]] = {}
+
+    def nurse(name: str) -> None:
+        found[name] = [
+            ask(service, lines(EVENT | {"stay": name, "hours": hour}))[1][0]["steps"]  # type: ignore[misc]
+            for hour in range(0, 12, 2)
+        ]
+
+    threads = [threading.Thread(target=nurse, args=(f"stay {n}",)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {f"stay {n}": [1, 2, 3, 4, 5, 6] for n in range(8)}
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b"{", "is not JSON"),
+        (b"\xff", "is not JSON"),
+        (b"[" * 9000, "is not JSON"),
+        (b"[1]", "is not a JSON object"),
+        (b'"' + b"x" * LARGEST_LINE_BYTES + b'"', "more than"),
+        (b'{"stay": "s", "hours": 1, "variable": "HR", "value": NaN, "unit": "/min"}', "finite"),
+    ],
+)
+def test_what_is_no_event_is_answered_with_a_sentence(line: bytes, told: str) -> None:
+    answer, taken = answer_line(Scorer(some_signed(STUDY)), line)
+    assert not taken
+    assert told in json.loads(answer)["error"]
+
+
+def test_the_command_answers_standard_input_line_by_line_and_fails_if_any_line_did(
+    tmp_path: Path,
+) -> None:
+    written(tmp_path / "model", STUDY)
+    command = [sys.executable, "-m", "client", "stream", str(tmp_path / "model")]
+    process = subprocess.Popen(
+        [*command, "--signer", KEY.public.hex()],
+        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=False,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(lines(EVENT))
+    process.stdin.flush()
+    first = json.loads(process.stdout.readline())
+    assert first["outputs"][0]["reasons"][0]["variable"] == "HR"
+    out, told = process.communicate(lines(EVENT | {"variable": "XX"}), timeout=60)
+    assert "none of this model's" in json.loads(out)["error"]
+    assert process.returncode == 1
+    assert b"1 of 2 events could not be used" in told
+    assert b"Traceback" not in told

@@ -1,0 +1,144 @@
+"""A finished study's model leaves the coordinator's folder signed, and only when it is finished."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from server.aggregation import start
+from server.checkpoints import Checkpoint, save_checkpoint
+from server.cli import app
+from server.coordinator_audit import open_audit
+from server.coordinator_folder import CoordinatorFolder, Settings
+from server.export import validation_of
+from server.study_run import RunState
+from shared.audit import FILE_NAME
+from shared.errors import SettingsError
+from shared.keys import IdentityKey, Roster
+from shared.model import build_model
+from shared.normalisation import Normalisation
+from shared.onnx_check import largest_difference
+from shared.signed_model import load_signed_model
+from shared.study import Study, parse_study
+from shared.transcript import sha256
+from shared.variables import feature_names
+from shared.weights import to_vector
+from tests.signed_models import some_counts
+from tests.study_text import TEXT, small_study
+
+STUDY = parse_study(TEXT)
+EVALUATED = {
+    "purpose": "evaluation",
+    "void": None,
+    "sites": ["a", "b", "c"],
+    "epsilon": 7.5,
+    "validation": {"patients": 1000.0, "counts": [some_counts().tolist()]},
+}
+
+
+def coordinator(path: Path, study: Study, checkpoint: Checkpoint | None) -> CoordinatorFolder:
+    settings = Settings(name="c", host="127.0.0.1", port=9092)
+    folder = CoordinatorFolder.make(path, settings, ("127.0.0.1",))
+    open_audit(folder)
+    members = tuple((site, IdentityKey.generate().public) for site in study.sites)
+    folder.register().submit(
+        digest=study.digest,
+        name=study.name,
+        text=TEXT.encode(),
+        roster=Roster(members),
+        signature=b"s" * 64,
+        now=0.0,
+    )
+    if checkpoint is not None:
+        save_checkpoint(folder.study(study.digest), checkpoint)
+    return folder
+
+
+def finished(study: Study) -> Checkpoint:
+    model = build_model(study, len(feature_names(study)), seed=9)
+    return Checkpoint(
+        study_digest=study.digest,
+        run_id=b"r" * 16,
+        state=RunState(
+            server=start(to_vector(model)),
+            normalisation=Normalisation.reference(study).to_bytes(),
+            trained=10,
+            finished=True,
+        ),
+        history=(EVALUATED,),
+    )
+
+
+def export(*arguments: str | Path) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["export", *map(str, arguments)])
+    return result.exit_code, result.output + str(result.exception or "")
+
+
+def test_the_exported_model_is_the_finished_one_signed_by_the_coordinator(tmp_path: Path) -> None:
+    folder = coordinator(tmp_path / "c", STUDY, finished(STUDY))
+    out = tmp_path / "model"
+    code, told = export("small", "--out", out, "--folder", folder.path)
+    assert code == 0, told
+    assert folder.identity().public.hex() in told
+    found = load_signed_model(out, folder.identity().public)
+    expected = build_model(STUDY, len(feature_names(STUDY)), seed=9)
+    assert np.array_equal(to_vector(found.trained.model), to_vector(expected))
+    assert (found.manifest.epsilon, found.manifest.delta) == (7.5, STUDY.privacy.delta)
+    assert not found.manifest.simulated
+    assert found.trained.validation is not None
+    assert found.trained.validation.patients == 1000
+    assert len(found.trained.validation.bands[0]) == 10
+    assert "exported: manifest" in (folder.path / FILE_NAME).read_text()
+
+
+def test_a_study_without_a_finished_model_has_none_to_export(tmp_path: Path) -> None:
+    folder = coordinator(tmp_path / "c", STUDY, None)
+    assert "has not begun" in export("small", "--out", tmp_path / "m", "--folder", folder.path)[1]
+    begun = finished(STUDY)
+    unfinished = replace(begun, state=replace(begun.state, finished=False, trained=4))
+    save_checkpoint(folder.study(STUDY.digest), unfinished)
+    code, told = export("small", "--out", tmp_path / "m", "--folder", folder.path)
+    assert (code, "4 of 10 rounds are done; export it when it is finished" in told) == (1, True)
+    assert not (tmp_path / "m").exists()
+    with pytest.raises(SettingsError, match="no study 'other'"):
+        CliRunner().invoke(
+            app,
+            ["export", "other", "--out", str(tmp_path / "m"), "--folder", str(folder.path)],
+            catch_exceptions=False,
+        )
+
+
+def test_a_model_is_exported_in_onnx_form_only_when_it_scores_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = coordinator(tmp_path / "c", STUDY, finished(STUDY))
+    code, told = export("small", "--out", tmp_path / "m", "--onnx", "--folder", folder.path)
+    assert code == 0, told
+    found = load_signed_model(tmp_path / "m", folder.identity().public)
+    content = (tmp_path / "m" / "model.onnx").read_bytes()
+    assert found.manifest.parts["model.onnx"] == sha256(content).hex()
+    assert largest_difference(content, found.trained.model, 48) < 1e-5
+    with torch.no_grad():
+        found.trained.model.head.bias += 0.001
+    assert largest_difference(content, found.trained.model, 48) > 1e-5
+    monkeypatch.setattr("server.export.LARGEST_DIFFERENCE", -1.0)
+    code, told = export("small", "--out", tmp_path / "n", "--onnx", "--folder", folder.path)
+    assert (code, "differ from PyTorch's by" in told) == (1, True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    code, told = export("small", "--out", tmp_path / "n", "--onnx", "--folder", folder.path)
+    assert (code, "pip install 'consilium-fl[onnx]'" in told) == (1, True)
+    assert not (tmp_path / "n").exists()
+
+
+def test_without_a_last_evaluation_the_manifest_claims_nothing() -> None:
+    trained_only = {**EVALUATED, "purpose": "training"}
+    void = {**EVALUATED, "void": "too few sites", "validation": None}
+    assert validation_of(STUDY, ()) is None
+    assert validation_of(STUDY, (trained_only, void)) is None
+    regression = small_study(task={"kind": "regression", "center": 5.0, "spread": 2.0})
+    told = validation_of(regression, ({**EVALUATED, "validation": {"patients": 9, "mae": [1.5]}},))
+    assert told is not None
+    assert (told.errors, told.bands) == ((1.5,), ())
