@@ -140,6 +140,19 @@ def as_text(numbers: NDArray[np.floating[Any]]) -> str:
     return " ".join(f"{number:.9g}" for number in numbers)
 
 
+def tables_from_json(
+    told: Mapping[str, Any],
+) -> list[tuple[NDArray[np.float64], Edges]]:
+    """Return counts (2, B) and edges (E,) of each output from what :meth:`to_json` wrote."""
+    return [
+        (
+            np.array([table[side].split() for side in ("negatives", "positives")], np.float64),
+            np.array(edges.split(), np.float32),
+        )
+        for table, edges in zip(told.get("counts", ()), told.get("edges", ()), strict=True)
+    ]
+
+
 def _points(
     table_2B: NDArray[np.float64], edges_E: Edges, study: Study
 ) -> tuple[OperatingPoint, ...]:

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from server.checkpoints import Checkpoint
+from server.evaluation import tables_from_json
 from shared.errors import SettingsError
 from shared.keys import IdentityKey
 from shared.manifest import Manifest, Validation
@@ -103,11 +102,11 @@ def validation_of(study: Study, history: tuple[Mapping[str, Any], ...]) -> Valid
         return None
     told = final[-1]["validation"]
     noise = metrics_noise(study) * math.sqrt(len(final[-1]["sites"]))
-    counts_K2B = [np.array(table) for table in told.get("counts", ())]
+    tables = tables_from_json(told)
     return Validation(
         of=f"validation patients of {len(final[-1]['sites'])} sites, from secure sums",
         patients=told["patients"],
-        bands=tuple(bands(counts_2B, noise=noise) for counts_2B in counts_K2B),
-        thresholds=tuple(thresholds(counts_2B, noise=noise) for counts_2B in counts_K2B),
+        bands=tuple(bands(*table, noise=noise) for table in tables),
+        thresholds=tuple(thresholds(*table, noise=noise) for table in tables),
         errors=tuple(told.get("mae", ())),
     )

@@ -18,10 +18,12 @@ import numpy as np
 import torch
 from pydantic import Field, ValidationError
 
+from shared.declaration import Part
+from shared.dictionary import Finite
 from shared.errors import MessageError
 from shared.normalisation import Normalisation
 from shared.operating_range import Band, Threshold
-from shared.study import Finite, Part, Study
+from shared.study import Study
 from shared.transcript import encode
 from shared.version import VERSION
 

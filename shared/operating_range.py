@@ -5,7 +5,7 @@ outcome happened among the patients counted, with Wilson's 95 % interval (1927; 
 Brown, Cai and DasGupta, Stat Sci 2001;16:101-133). That covers the sampling of those patients and
 the privacy noise in their counts; it does not cover that tomorrow's patients may be different ones.
 
-Legend: B bins of risk, as in :mod:`shared.score_counts`.
+Legend: B bins of risk, E = B - 1 edges, as in :mod:`shared.score_counts`.
 """
 
 import math
@@ -13,9 +13,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.declaration import Part
 from shared.risk_curves import operating_points, wilson
-from shared.score_counts import bin_edges
-from shared.study import Part
+from shared.score_counts import Edges
 
 BANDS = 10
 SENSITIVITIES = (0.9, 0.8)
@@ -47,11 +47,14 @@ class Threshold(Part):
     alarm_rate: float
 
 
-def bands(counts_2B: NDArray[np.float64], *, noise: float = 0.0) -> tuple[Band, ...]:
+def bands(
+    counts_2B: NDArray[np.float64], edges_E: Edges, *, noise: float = 0.0
+) -> tuple[Band, ...]:
     """Return about ``BANDS`` bands of nearly equal numbers of patients that cover 0 to 1.
 
     Args:
         counts_2B: patients by outcome and bin.
+        edges_E: of the bins.
         noise: standard deviation of the privacy noise on each count; it widens the intervals, by
             its variance propagated into the share and taken off the number of patients.
     """
@@ -61,7 +64,7 @@ def bands(counts_2B: NDArray[np.float64], *, noise: float = 0.0) -> tuple[Band, 
     middle_B = 0.5 * (below_B + np.append(0.0, below_B[:-1])) / below_B[-1]
     group_B = np.clip((middle_B * BANDS).astype(np.int64), 0, BANDS - 1)
     first = np.flatnonzero(np.diff(group_B, prepend=-1))
-    edges = np.concatenate([[0.0], bin_edges(len(below_B))[first[1:] - 1], [1.0]])
+    edges = np.concatenate([[0.0], edges_E.astype(np.float64)[first[1:] - 1], [1.0]])
     found = []
     for place, start in enumerate(first):
         part = counts_2B[:, start : first[place + 1] if place + 1 < len(first) else None]
@@ -80,7 +83,9 @@ def bands(counts_2B: NDArray[np.float64], *, noise: float = 0.0) -> tuple[Band, 
     return tuple(found)
 
 
-def thresholds(counts_2B: NDArray[np.float64], *, noise: float = 0.0) -> tuple[Threshold, ...]:
+def thresholds(
+    counts_2B: NDArray[np.float64], edges_E: Edges, *, noise: float = 0.0
+) -> tuple[Threshold, ...]:
     """Return the highest threshold that finds so many, and the lowest that alarms so seldom.
 
     Empty where an outcome does not occur, and where privacy noise of standard deviation ``noise``
@@ -89,7 +94,7 @@ def thresholds(counts_2B: NDArray[np.float64], *, noise: float = 0.0) -> tuple[T
     positives = float(counts_2B[1].sum())
     if noise * math.sqrt(counts_2B.shape[1]) > LARGEST_NOISE * positives:
         return ()
-    points = operating_points(counts_2B)
+    points = operating_points(counts_2B, edges_E)
     chosen = []
     for wanted in SENSITIVITIES:
         fitting = [point for point in points if point.sensitivity.value >= wanted]

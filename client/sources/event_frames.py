@@ -11,9 +11,9 @@ import polars as pl
 from client.sources.assembly import Assembler, StayTable
 from client.sources.reasons import NO_TIME
 from client.sources.translation import Translation
+from shared.dictionary import KNOWN, KnownVariable
 from shared.errors import DataError
 from shared.study import Study
-from shared.variables import KNOWN, KnownVariable
 
 SEX = "Gender"
 SCHEMA = {

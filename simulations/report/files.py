@@ -90,4 +90,4 @@ def _study(record: Mapping[str, Any], folder: Path) -> Study:
             f"{folder}: the study in the record does not have the record's digest "
             f"{record['study_digest'][:12]}; the file was changed, make it again"
         )
-    return parse_canonical(declared, where=record["study"])
+    return parse_canonical(declared.encode(), where=record["study"])
