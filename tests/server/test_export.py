@@ -13,6 +13,7 @@ from server.checkpoints import Checkpoint, save_checkpoint
 from server.cli import app
 from server.coordinator_audit import open_audit
 from server.coordinator_folder import CoordinatorFolder, Settings
+from server.evaluation import as_text
 from server.export import validation_of
 from server.study_run import RunState
 from shared.audit import FILE_NAME
@@ -26,16 +27,21 @@ from shared.study import Study, parse_study
 from shared.transcript import sha256
 from shared.variables import feature_names
 from shared.weights import to_vector
-from tests.signed_models import some_counts
+from tests.signed_models import EDGES, some_counts
 from tests.study_text import TEXT, small_study
 
 STUDY = parse_study(TEXT)
+SIDES = ("negatives", "positives")
 EVALUATED = {
     "purpose": "evaluation",
     "void": None,
     "sites": ["a", "b", "c"],
     "epsilon": 7.5,
-    "validation": {"patients": 1000.0, "counts": [some_counts().tolist()]},
+    "validation": {
+        "patients": 1000.0,
+        "counts": [dict(zip(SIDES, map(as_text, some_counts()), strict=True))],
+        "edges": [as_text(EDGES)],
+    },
 }
 
 
