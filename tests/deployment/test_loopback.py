@@ -53,7 +53,7 @@ def test_processes_on_loopback_learn_bit_for_bit_what_the_simulation_learns(tmp_
     learned = load_checkpoint(runs / exact.digest.hex())
     sources = cohorts_for(exact, DATA).sites
     simulation = Simulation(exact, sources, tmp_path / "simulation", workers=2)
-    judge = HeldOut.read(sources["coronary-unit"], exact)
+    judge = HeldOut.read({"coronary-unit": sources["coronary-unit"]}, exact)
     simulated = simulation.train(lambda _: None, judge)
     assert learned is not None
     assert learned.state.normalisation == simulated.state.normalisation
