@@ -103,9 +103,9 @@ class Reading:
             for piece in result.partitions(PIECE_ROWS):
                 yield _frame(piece, kinds)
         except SQLAlchemyError as error:
+            remedy = "see the server's log" if self._postgresql else "it is damaged, copy it again"
             raise DataError(
-                f"{self.name}: reading table {table} failed ({_code(error)}); check the database's "
-                "own log"
+                f"{self.name}: reading table {table} failed ({_code(error)}); {remedy}"
             ) from error
 
     def _shown(self, column: sql.ColumnElement[Any], kind: Kind) -> sql.ColumnElement[Any]:
