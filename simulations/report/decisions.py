@@ -67,7 +67,7 @@ def decision_chart(points: tuple[OperatingPoint, ...]) -> list[Chart]:
         axes.axhline(0, color=GREEN, ls="--", label="alarm for nobody")
         axes.set_ylim(-0.25 * prevalence, 1.1 * prevalence)
         axes.set_xlim(left=0)
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set(xlabel="risk from which one would act", ylabel="net benefit, per patient")
         axes.legend(loc="upper right")
 

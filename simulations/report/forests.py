@@ -191,7 +191,7 @@ def _of_groups(study: Study, groups: Sequence[Group], name: str, title: str) -> 
         name=name,
         title=title,
         alt="; ".join(f"{row.name}: {told_share(row.share)}" for row in rows) + ".",
-        caption=f"Left: {TITLES[key]}; dashed: all test patients. "
+        caption=f"{'Left: ' if calibrated else ''}{TITLES[key]}; dashed: all test patients. "
         + (
             "Right: outcomes observed over expected; above 1 the model says too little. "
             if calibrated

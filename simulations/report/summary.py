@@ -108,6 +108,7 @@ def _fails(record: Record, groups: tuple[Group, ...]) -> Answer:
         shown.append(f"Of class {worst} it recognises only {percent(known[worst])}, the fewest.")
     split = [g for g in groups if g.kind != "all"]
     small = [g.name for g in split if not g.figures]
+    judged = len(split) - len(small) or len(record.get("test_groups") or ())
     if small:
         shown.append(f"Not judged, too few patients: {', '.join(small)}.")
     if not split and not record.get("test_groups"):
@@ -115,10 +116,12 @@ def _fails(record: Record, groups: tuple[Group, ...]) -> Answer:
     elif own:
         many = f"{len(own)} findings" if len(own) > 1 else "1 finding"
         headline = f"{many} that someone should act on."
+    elif split and len(small) == len(split):
+        headline = "Not known: every group is too small to be judged."
     elif alike:
         headline = "For everybody alike: no group was found worse off than all together."
     else:
-        headline = f"No failure found among {len(split) or len(record['test_groups'])} groups."
+        headline = f"No failure found among {judged} groups."
         shown.append("That none was found does not show that there is none: see the intervals.")
     return Answer(question="For whom does it fail?", headline=headline, support=tuple(shown))
 

@@ -40,6 +40,9 @@ def test_nothing_that_is_open_counts_as_shown() -> None:
     assert list(states.values()).count("open") >= 6
     assert told(record)["For whom does it fail?"].startswith("Not known")
     assert told(record)["May we deploy it?"].startswith("Not on this evidence.")
+    small = group("subgroup", "under 18") | {"judged": False, "figures": None}
+    record = record_of(STUDY, groups=[group("all", "all", seed=8), small])
+    assert "every group is too small" in told(record)["For whom does it fail?"]
 
 
 def test_the_cost_of_privacy_is_the_difference_to_the_same_federation_without() -> None:
