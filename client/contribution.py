@@ -26,6 +26,7 @@ from shared.privacy import PrivacyEvent, plan
 from shared.round_contents import (
     Purpose,
     RoundConfiguration,
+    edges_from_bytes,
     metrics_noise,
     statistics_noise,
     update_share,
@@ -105,7 +106,7 @@ class Contributor:
             round_number: number of the secure sum.
 
         Raises:
-            MessageError: weights or normalisation do not belong to this study's model.
+            MessageError: weights, normalisation or edges do not belong to this study's model.
             EncodingError: the result is not finite or out of range, so nothing may be sent.
         """
         parts: dict[str, Vector | NDArray[np.int64]] = {}
@@ -115,7 +116,7 @@ class Contributor:
             training, validation = self._inputs(asked.normalisation)
             model = self._model(weights_D)
             if self._validates(asked):
-                parts |= self._validation(model, validation, round_number)
+                parts |= self._validation(model, validation, asked, round_number)
             if asked.purpose is Purpose.TRAINING:
                 parts["update"] = self._update(model, weights_D, training, round_number)
         return encode(parts, self.spec(asked), self._randomness("rounding", round_number))
@@ -133,9 +134,14 @@ class Contributor:
         return {"statistics": release_S}
 
     def _validation(
-        self, model: RecurrentModel, patients: PatientTensors | None, round_number: int
+        self,
+        model: RecurrentModel,
+        patients: PatientTensors | None,
+        asked: RoundConfiguration,
+        round_number: int,
     ) -> dict[str, Vector]:
-        sums = validation_sums(model, patients, self._study)
+        edges_KE = edges_from_bytes(asked.edges, self._study)
+        sums = validation_sums(model, patients, self._study, edges_KE)
         return self._noised(sums, metrics_noise(self._study), round_number)
 
     def _update(

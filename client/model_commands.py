@@ -220,5 +220,5 @@ def _show(manifest: "Manifest") -> None:
             )
     for name, error in zip(manifest.outputs, told.errors, strict=False):
         if error is not None:
-            console.print(f"  {name}: mean absolute error {error:.3g}", markup=False)
+            console.print(f"  {name}: root of the mean squared error {error:.3g}", markup=False)
     console.print("The signature and every part fit.", style="green")

@@ -17,12 +17,16 @@ from shared.study import Study
 
 
 def validation_sums(
-    model: RecurrentModel, patients: PatientTensors | None, study: Study
+    model: RecurrentModel,
+    patients: PatientTensors | None,
+    study: Study,
+    edges_KE: NDArray[np.float32],
 ) -> dict[str, NDArray[np.float64]]:
     """Return the segments of a round's validation, all zero without patients.
 
     ``loss``: loss sum / LARGEST_LOSS, patients. ``scores``: K * 2 * B weights of risks by outcome.
-    ``hits``: see :func:`shared.round_contents.hits_size`. A patient's stays and hours share the
+    ``hits``: see :func:`shared.round_contents.hits_size`. ``edges_KE`` are those of each output's
+    bins. A patient's stays and hours share the
     patient's weight of one; its mean loss counts up to ``LARGEST_LOSS``.
     """
     outputs, _, bins = counts_shape(study)
@@ -40,7 +44,7 @@ def validation_sums(
     sums["loss"][:] = np.minimum(loss_P, LARGEST_LOSS).sum() / LARGEST_LOSS, loss_P.size
     weight_N = 1.0 / stays_P[patient_N]
     if outputs:
-        sums["scores"][:] = _tables(scores, patients, weight_N, study).ravel()
+        sums["scores"][:] = _tables(scores, patients, weight_N, study, edges_KE).ravel()
     if study.task.kind == "multiclass":
         sums["hits"][:] = _confusion(scores, patients, weight_N, study).ravel()
     if study.task.kind == "regression":
@@ -64,6 +68,7 @@ def _tables(
     patients: PatientTensors,
     weight_N: NDArray[np.float64],
     study: Study,
+    edges_KE: NDArray[np.float32],
 ) -> NDArray[np.float64]:
     """Return (K, 2, B) weights of scores by outcome; unknown labels have none."""
     outputs, _, bins = counts_shape(study)
@@ -75,7 +80,7 @@ def _tables(
         outcome = label == (output if study.task.kind == "multiclass" else 1)
         used = counted & ~np.isnan(label)
         risks = scores[..., output][used]
-        tables_K2B[output] = count_scores(risks, outcome[used], weight[used], bins)
+        tables_K2B[output] = count_scores(risks, outcome[used], weight[used], edges_KE[output])
     return tables_K2B
 
 
@@ -98,20 +103,22 @@ def _confusion(
 def _errors(
     scores: NDArray[np.float64], patients: PatientTensors, study: Study
 ) -> NDArray[np.float64]:
-    """Return (O, 2): per target the sum of patients' mean absolute errors, and the patients.
+    """Return (O, 3): sums of patients' mean absolute and mean squared errors, and the patients.
 
-    The error is in spreads / LARGEST_ERROR and at most 1.
+    An error is in spreads / LARGEST_ERROR, and a patient's mean at most 1.
     """
     y = patients.y_N.numpy().reshape(scores.shape)
     counted, _ = _weights(patients, np.ones(len(y)), study)
     known = ~np.isnan(y) & counted[..., None]
     error = np.abs(np.where(known, scores - y, 0.0)) / (study.task.spread * LARGEST_ERROR)
     patient_N = patients.patient_N.numpy()
-    sums_O2 = np.zeros((study.task.outputs, 2))
+    steps = tuple(range(1, known.ndim - 1))
+    sums_O3 = np.zeros((study.task.outputs, 3))
     for output in range(study.task.outputs):
-        steps = tuple(range(1, known.ndim - 1))
-        error_P = np.bincount(patient_N, weights=error[..., output].sum(axis=steps))
         known_P = np.bincount(patient_N, weights=known[..., output].sum(axis=steps))
-        mean_P = np.minimum(error_P / np.maximum(known_P, 1), 1.0)
-        sums_O2[output] = mean_P.sum(), (known_P > 0).sum()
-    return sums_O2
+        for place, power in enumerate((1, 2)):
+            powers_N = (error[..., output] ** power).sum(axis=steps)
+            mean_P = np.bincount(patient_N, weights=powers_N) / np.maximum(known_P, 1)
+            sums_O3[output, place] = np.minimum(mean_P, 1.0).sum()
+        sums_O3[output, 2] = (known_P > 0).sum()
+    return sums_O3

@@ -20,7 +20,7 @@ from shared.atomic_file import write_atomically
 from shared.errors import SettingsError
 
 FILE_NAME = "checkpoint.safetensors"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "run_id": checkpoint.run_id.hex(),
         "next_round": run.next_round,
         "trained": run.trained,
+        "evaluated": run.evaluated,
         "finished": run.finished,
         "steps": run.server.steps,
         "history": checkpoint.history,
@@ -62,6 +63,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "momentum": run.server.momentum_D,
         "second_moment": run.server.second_moment_D,
         "normalisation": np.frombuffer(run.normalisation, dtype=np.uint8),
+        "edges": np.frombuffer(run.edges, dtype=np.uint8),
     }
     write_atomically(folder / FILE_NAME, save(tensors, metadata={"consilium": json.dumps(facts)}))
 
@@ -99,6 +101,8 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
                 normalisation=tensors["normalisation"].tobytes(),
                 next_round=facts["next_round"],
                 trained=facts["trained"],
+                evaluated=facts["evaluated"],
+                edges=tensors["edges"].tobytes(),
                 finished=facts["finished"],
             ),
             history=tuple(facts["history"]),

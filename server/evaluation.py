@@ -8,10 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.risk_curves import Recalibration, fit_recalibration
+from shared.risk_curves import (
+    OperatingPoint,
+    Recalibration,
+    fit_recalibration,
+    operating_points,
+    point_at,
+)
 from shared.round_contents import LARGEST_ERROR, LARGEST_LOSS, counts_shape, metrics_noise
-from shared.score_counts import BinaryMetrics, metrics_from_counts
+from shared.score_counts import BinaryMetrics, Edges, finer_edges, metrics_from_counts
 from shared.study import Study
+
+AUROC_ERROR = 0.002  # with a larger bound on the effect of binning, another pass is worth a round
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,28 +30,40 @@ class FederatedMetrics:
         patients: how many; not whole when the counts carry privacy noise.
         loss: mean over patients of the loss, each counted up to ``LARGEST_LOSS``.
         outputs: metrics of each output that is a risk; None where an outcome did not occur.
-        counts: (2, B) sums of each output that is a risk, as the sites' secure sum gave them.
+        counts: (2, B) sums of each output that is a risk, as the sites' secure sum gave them;
+            ``edges`` those of its bins, ``points`` what alarms at the study's thresholds would do.
         recalibrations: Platt's, fitted to each output's counts; None where there is no fit.
-        accuracy: in a multiclass task; None otherwise.
+        accuracy: in a multiclass task; None otherwise. ``confusion`` has a row for each true class,
+            in it the patients by most likely class.
         sensitivity: of each class, in a multiclass task; None for a class that did not occur.
-        errors: mean absolute error of each target, in its unit, in regression; a patient's is
-            counted up to ``LARGEST_ERROR`` spreads.
+        errors: mean absolute error of each target, in its unit, in regression, and ``root_errors``
+            the root of the mean squared one; a patient's mean is counted up to ``LARGEST_ERROR``
+            spreads, or its square.
     """
 
     patients: float
     loss: float
     outputs: tuple[BinaryMetrics | None, ...]
     counts: tuple[NDArray[np.float64], ...] = ()
+    edges: tuple[Edges, ...] = ()
+    points: tuple[tuple[OperatingPoint, ...], ...] = ()
     recalibrations: tuple[Recalibration | None, ...] = ()
     accuracy: float | None = None
     sensitivity: tuple[float | None, ...] = ()
+    confusion: tuple[tuple[float, ...], ...] = ()
     errors: tuple[float | None, ...] = ()
+    root_errors: tuple[float | None, ...] = ()
 
     @property
     def auroc(self) -> float:
         """Mean AUROC over the outputs that have one; NaN if there is none."""
         values = [output.auroc for output in self.outputs if output is not None]
         return float(np.mean(values)) if values else float("nan")
+
+    @property
+    def fine(self) -> bool:
+        """Whether bins were fine enough that the bound on their effect is ``AUROC_ERROR``."""
+        return all(o is None or o.auroc_error < AUROC_ERROR for o in self.outputs)
 
     def to_json(self, *, final: bool = False) -> dict[str, object]:
         """Return plain numbers, as in ``run.json``; of the final model with counts."""
@@ -54,15 +74,30 @@ class FederatedMetrics:
             "outputs": outputs,
         }
         if final and self.counts:
-            plain["counts"] = [counts_2B.tolist() for counts_2B in self.counts]
+            plain["edges"] = [as_text(edges_E) for edges_E in self.edges]
+            plain["counts"] = [
+                {"negatives": as_text(negative_B), "positives": as_text(positive_B)}
+                for negative_B, positive_B in self.counts
+            ]
+            plain["thresholds"] = [[asdict(point) for point in points] for points in self.points]
             plain["recalibration"] = [None if r is None else asdict(r) for r in self.recalibrations]
         if self.accuracy is not None:
-            plain |= {"accuracy": self.accuracy, "sensitivity": list(self.sensitivity)}
-        return plain | ({"mae": list(self.errors)} if self.errors else {})
+            plain |= {
+                "accuracy": self.accuracy,
+                "sensitivity": list(self.sensitivity),
+                "confusion": [list(row) for row in self.confusion],
+            }
+        if self.errors:
+            plain |= {"mae": list(self.errors), "rmse": list(self.root_errors)}
+        return plain
 
 
 def federated_metrics(
-    parts: Mapping[str, NDArray[np.float64]], study: Study, *, sites: int
+    parts: Mapping[str, NDArray[np.float64]],
+    study: Study,
+    *,
+    sites: int,
+    edges_KE: NDArray[np.float32],
 ) -> FederatedMetrics | None:
     """Return the metrics in a round's sums, or None when the round brought no counts.
 
@@ -70,20 +105,46 @@ def federated_metrics(
         parts: the segments of the sums.
         study: says what they hold.
         sites: how many sites are in the sums, each with its own privacy noise.
+        edges_KE: of the bins that the sites counted in.
     """
     if "loss" not in parts:
         return None
     loss, patients = parts["loss"]
     tables_K2B = parts.get("scores", np.zeros(0)).reshape(counts_shape(study))
+    both = list(zip(tables_K2B, edges_KE, strict=True))
     noise = metrics_noise(study) * math.sqrt(sites)
     return FederatedMetrics(
         patients=float(patients),
         loss=float(LARGEST_LOSS * max(loss, 0.0) / patients) if patients > 0 else float("nan"),
-        outputs=tuple(metrics_from_counts(table_2B, noise=noise) for table_2B in tables_K2B),
+        outputs=tuple(metrics_from_counts(table, edges, noise=noise) for table, edges in both),
         counts=tuple(tables_K2B),
-        recalibrations=tuple(fit_recalibration(table_2B) for table_2B in tables_K2B),
+        edges=tuple(edges_KE),
+        points=tuple(_points(table, edges, study) for table, edges in both),
+        recalibrations=tuple(fit_recalibration(table, edges) for table, edges in both),
         **_from_hits(parts.get("hits", np.zeros(0)), study),
     )
+
+
+def next_edges(metrics: FederatedMetrics, study: Study, *, sites: int) -> NDArray[np.float32]:
+    """Return edges (K, E) of bins for the next evaluation, placed where this one found risks."""
+    noise = metrics_noise(study) * math.sqrt(sites)
+    finer = [
+        finer_edges(table_2B, edges_E, study.evaluation.thresholds, noise=noise)
+        for table_2B, edges_E in zip(metrics.counts, metrics.edges, strict=True)
+    ]
+    return np.array(finer, dtype=np.float32).reshape(len(finer), study.bins - 1)
+
+
+def as_text(numbers: NDArray[np.floating[Any]]) -> str:
+    """Write numbers on one line, so that a JSON file stays readable; 9 digits keep a float32."""
+    return " ".join(f"{number:.9g}" for number in numbers)
+
+
+def _points(
+    table_2B: NDArray[np.float64], edges_E: Edges, study: Study
+) -> tuple[OperatingPoint, ...]:
+    points = operating_points(table_2B, edges_E)
+    return tuple(point_at(points, t) for t in study.evaluation.thresholds) if points else ()
 
 
 def _from_hits(hits: NDArray[np.float64], study: Study) -> dict[str, Any]:
@@ -96,12 +157,17 @@ def _from_hits(hits: NDArray[np.float64], study: Study) -> dict[str, Any]:
         return {
             "accuracy": _ratio(float(right_O.sum()), float(occurring_O.sum())),
             "sensitivity": tuple(map(_ratio, right_O.tolist(), occurring_O.tolist())),
+            "confusion": tuple(map(tuple, table_OO.tolist())),
         }
     if study.task.kind == "regression":
         scale = LARGEST_ERROR * study.task.spread
-        sums_O2 = hits.reshape(study.task.outputs, 2).tolist()
-        ratios = [_ratio(error, patients) for error, patients in sums_O2]
-        return {"errors": tuple(None if r is None else scale * r for r in ratios)}
+        absolute_O, squared_O, patients_O = hits.reshape(study.task.outputs, 3).T.tolist()
+        means = [_ratio(*pair) for pair in zip(absolute_O, patients_O, strict=True)]
+        squares = [_ratio(*pair) for pair in zip(squared_O, patients_O, strict=True)]
+        return {
+            "errors": tuple(None if m is None else scale * m for m in means),
+            "root_errors": tuple(None if m is None else scale * math.sqrt(m) for m in squares),
+        }
     return {}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from server.checkpoints import Checkpoint
 from shared.errors import SettingsError
@@ -103,11 +104,23 @@ def validation_of(study: Study, history: tuple[Mapping[str, Any], ...]) -> Valid
         return None
     told = final[-1]["validation"]
     noise = metrics_noise(study) * math.sqrt(len(final[-1]["sites"]))
-    counts_K2B = [np.array(table) for table in told.get("counts", ())]
+    tables = [
+        (
+            np.array([_numbers(table[outcome]) for outcome in ("negatives", "positives")]),
+            _numbers(edges).astype(np.float32),
+        )
+        for table, edges in zip(told.get("counts", ()), told.get("edges", ()), strict=True)
+    ]
+    own = study.evaluation.thresholds
     return Validation(
         of=f"validation patients of {len(final[-1]['sites'])} sites, from secure sums",
         patients=told["patients"],
-        bands=tuple(bands(counts_2B, noise=noise) for counts_2B in counts_K2B),
-        thresholds=tuple(thresholds(counts_2B, noise=noise) for counts_2B in counts_K2B),
-        errors=tuple(told.get("mae", ())),
+        bands=tuple(bands(table, edges, noise=noise) for table, edges in tables),
+        thresholds=tuple(thresholds(table, edges, own, noise=noise) for table, edges in tables),
+        errors=tuple(told.get("rmse", ())),
     )
+
+
+def _numbers(text: str) -> NDArray[np.float64]:
+    """Numbers as :func:`server.evaluation.as_text` wrote them."""
+    return np.array(text.split(), dtype=np.float64)

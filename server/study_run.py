@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from server import aggregation
 from server.aggregation import ServerState
-from server.evaluation import FederatedMetrics, federated_metrics
+from server.evaluation import FederatedMetrics, federated_metrics, next_edges
 from server.group_sums import GroupSums, GroupTotals
 from server.plausibility import check_norm, norm_bound
 from server.secure_sum import SumResult
@@ -24,6 +24,8 @@ from shared.normalisation import Normalisation
 from shared.round_contents import (
     Purpose,
     RoundConfiguration,
+    edges_from_bytes,
+    edges_to_bytes,
     statistics_noise,
     update_share,
     vector_spec,
@@ -41,6 +43,8 @@ class RunState:
         normalisation: encoded, empty until the sites' statistics have been summed.
         next_round: number of the next secure sum; numbers are never used twice.
         trained: training rounds so far, void ones included.
+        evaluated: evaluations of the finished model so far, void ones included.
+        edges: of the bins in which the next evaluation counts, encoded.
         finished: nothing is left to do.
     """
 
@@ -48,6 +52,8 @@ class RunState:
     normalisation: bytes = b""
     next_round: int = 1
     trained: int = 0
+    evaluated: int = 0
+    edges: bytes = b""
     finished: bool = False
 
     def after_crash(self, study: Study) -> "RunState":
@@ -56,7 +62,13 @@ class RunState:
         With privacy on, sites may have charged it, so it counts as one of the study's rounds.
         """
         charged = study.privacy.mode != "none" and self.normalisation != b""
-        return replace(self, next_round=self.next_round + 1, trained=self.trained + int(charged))
+        evaluating = self.trained >= study.rounds
+        return replace(
+            self,
+            next_round=self.next_round + 1,
+            trained=self.trained + int(charged and not evaluating),
+            evaluated=self.evaluated + int(charged and evaluating),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +141,12 @@ def run_study(
         result = run_round(study, group_sums, state, Purpose.TRAINING, audit_head())
         yield result
         state = result.state
-    if study.evaluation.validation_fraction > 0 and not state.finished:
-        yield run_round(study, group_sums, state, Purpose.EVALUATION, audit_head())
+    while study.evaluation.validation_fraction > 0 and not state.finished:
+        if state.evaluated >= study.passes:
+            return
+        result = run_round(study, group_sums, state, Purpose.EVALUATION, audit_head())
+        yield result
+        state = result.state
 
 
 def run_round(
@@ -147,6 +163,7 @@ def run_round(
         evaluate=purpose is Purpose.TRAINING and evaluates(study, state.trained),
         normalisation=state.normalisation,
         audit_head=audit_head,
+        edges=state.edges,
     )
     weights_D = state.server.weights_D
     if purpose is Purpose.EVALUATION:
@@ -155,7 +172,7 @@ def run_round(
         state,
         next_round=state.next_round + 1,
         trained=state.trained + int(purpose is Purpose.TRAINING),
-        finished=purpose is Purpose.EVALUATION,
+        evaluated=state.evaluated + int(purpose is Purpose.EVALUATION),
     )
     try:
         sums = group_sums.sum(
@@ -173,6 +190,13 @@ def run_round(
             void=str(error),
             seconds=time.monotonic() - began,
         )
+    sites = len(sums.survivors)
+    edges_KE = edges_from_bytes(state.edges, study)
+    metrics = federated_metrics(sums.parts, study, sites=sites, edges_KE=edges_KE)
+    if metrics is not None:
+        finer_KE = next_edges(metrics, study, sites=sites)
+        done = purpose is Purpose.EVALUATION and (metrics.fine or after.evaluated >= study.passes)
+        after = replace(after, edges=edges_to_bytes(finer_KE, study), finished=done)
     return RoundResult(
         number=state.next_round,
         purpose=purpose,
@@ -181,7 +205,7 @@ def run_round(
         refusals=sums.refusals,
         patients=sums.weight,
         update_norm=float(np.linalg.norm(_mean_update(study, sums, weights_D))),
-        metrics=federated_metrics(sums.parts, study, sites=len(sums.survivors)),
+        metrics=metrics,
         bytes_up=sums.bytes_up,
         bytes_down=sums.bytes_down,
         phases=sums.seconds,

@@ -148,7 +148,8 @@ class PrivacyPlan:
     training: all rounds of training together.
     training_round: what one round of training releases.
     metrics: what one evaluation releases about validation patients.
-    evaluations: how many evaluations there are: every so many rounds, and one of the final model.
+    evaluations: how many evaluations there are: every so many rounds, and all passes over the final
+        model.
     epsilon: spent on a training patient by the whole study, at most the study's.
     metrics_epsilon: spent on a validation patient by the whole study, at most the study's.
     """
@@ -183,11 +184,13 @@ def plan(study: Study) -> PrivacyPlan | None:
     Raises:
         PrivacyError: the budget cannot be met with any reasonable noise.
     """
-    return _plan(study.privacy, study.training, study.rounds, study.evaluation.every)
+    return _plan(study.privacy, study.training, study.rounds, study.evaluation.every, study.passes)
 
 
 @lru_cache(maxsize=256)
-def _plan(privacy: Privacy, training: Training, rounds: int, every: int) -> PrivacyPlan | None:
+def _plan(
+    privacy: Privacy, training: Training, rounds: int, every: int, passes: int
+) -> PrivacyPlan | None:
     if privacy.mode == "none":
         return None
     epsilon, delta, steps = privacy.epsilon, privacy.delta, training.local_steps
@@ -203,7 +206,7 @@ def _plan(privacy: Privacy, training: Training, rounds: int, every: int) -> Priv
         ),
         steps=steps,
     )
-    evaluations = math.ceil(rounds / every) + 1
+    evaluations = math.ceil(rounds / every) + passes
     metrics = PrivacyEvent(
         sampling_rate=1.0,
         noise_multiplier=calibrate_noise(epsilon, delta, 1.0, evaluations),

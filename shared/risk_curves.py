@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.score_counts import NORMAL_95, bin_centers, bin_edges
+from shared.score_counts import NORMAL_95, Edges, bin_centers
 
 _STEPS = 50  # of Newton's method; it converges in fewer than ten where it converges
 _LARGEST_STEP = 2.0  # in log-odds, so that separated outcomes do not run away at once
@@ -74,8 +74,8 @@ class Recalibration:
         return calibrated
 
 
-def operating_points(counts_2B: NDArray[np.float64]) -> tuple[OperatingPoint, ...]:
-    """Return the point of every edge, thresholds ascending; none when an outcome does not occur."""
+def operating_points(counts_2B: NDArray[np.float64], edges_E: Edges) -> tuple[OperatingPoint, ...]:
+    """Return the point of every edge below 1, ascending; none when an outcome does not occur."""
     counts_2B = np.maximum(counts_2B, 0.0)
     if not (counts_2B.sum(axis=1) > 0).all():
         return ()
@@ -83,7 +83,8 @@ def operating_points(counts_2B: NDArray[np.float64]) -> tuple[OperatingPoint, ..
     negatives, positives = (float(total) for total in counts_2B.sum(axis=1))
     return tuple(
         _point(float(edge), float(true), float(false), positives, negatives)
-        for edge, false, true in zip(bin_edges(counts_2B.shape[1]), *alarms_2E, strict=True)
+        for edge, false, true in zip(edges_E, *alarms_2E, strict=True)
+        if edge < 1
     )
 
 
@@ -94,7 +95,7 @@ def point_at(points: tuple[OperatingPoint, ...], threshold: float) -> OperatingP
 
 
 def calibration_groups(
-    counts_2B: NDArray[np.float64], groups: int = 10
+    counts_2B: NDArray[np.float64], edges_E: Edges, groups: int = 10
 ) -> tuple[CalibrationGroup, ...]:
     """Return about as many groups of neighbouring bins, of nearly equal size, risks ascending."""
     negative_B, positive_B = np.maximum(counts_2B, 0.0)
@@ -103,7 +104,7 @@ def calibration_groups(
         return ()
     middle_B = (np.cumsum(total_B) - 0.5 * total_B) / total_B.sum()
     group_B = np.minimum((middle_B * groups).astype(np.int64), groups - 1)
-    centers_B = bin_centers(len(total_B))
+    centers_B = bin_centers(edges_E)
     found: list[CalibrationGroup] = []
     for group in np.unique(group_B[total_B > 0]):
         mine = group_B == group
@@ -119,12 +120,13 @@ def calibration_groups(
 
 
 def fit_recalibration(
-    counts_2B: NDArray[np.float64], *, with_intercept: bool = True
+    counts_2B: NDArray[np.float64], edges_E: Edges, *, with_intercept: bool = True
 ) -> Recalibration | None:
     """Fit Platt's slope and intercept (1999) to the bins by maximum likelihood.
 
     Args:
         counts_2B: scores by outcome, of patients that the model was not trained on.
+        edges_E: of the bins.
         with_intercept: without one this is temperature scaling (Guo et al. 2017).
 
     Returns:
@@ -135,7 +137,7 @@ def fit_recalibration(
     total_B = negative_B + positive_B
     if not (positive_B.sum() > 0 and negative_B.sum() > 0):
         return None
-    logit_B = _logits(bin_centers(len(total_B)))
+    logit_B = _logits(bin_centers(edges_E))
     design_B2 = np.stack([logit_B, np.ones_like(logit_B)], axis=1)[:, : 1 + with_intercept]
     fitted = np.array([1.0, 0.0])[: 1 + with_intercept]
     for _ in range(_STEPS):

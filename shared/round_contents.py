@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import msgpack
+import numpy as np
+from numpy.typing import NDArray
 
 from shared.distributed import noise_share
 from shared.errors import MessageError, StudyError
@@ -16,11 +18,13 @@ from shared.fixed_point import Segment, VectorSpec, largest_scale
 from shared.keys import Roster
 from shared.normalisation import statistics_clip, statistics_size
 from shared.privacy import plan
+from shared.score_counts import first_edges
 from shared.study import Study
 from shared.sum_parameters import SumParameters
 from shared.wire import LARGEST_HEAD_BYTES
 
 LARGEST_CONFIGURATION_BYTES = 1 << 20
+LARGEST_EDGES_BYTES = 1 << 19  # leaves room for the rest of the configuration
 NOISE_MARGIN = 12.0  # standard deviations of privacy noise that must fit; beyond: probability 1e-32
 LARGEST_ERROR = 5.0  # spreads; a patient's mean absolute error is counted up to this
 LARGEST_LOSS = 5.0  # a patient's loss is counted up to this, so that one patient's share is bounded
@@ -41,18 +45,20 @@ class RoundConfiguration:
     ``normalisation`` is the encoded :class:`shared.normalisation.Normalisation`, empty in the
     statistics round. ``evaluate`` asks a training round to bring validation counts too.
     ``audit_head`` is the coordinator's :class:`shared.audit_heads.AuditHead`, encoded; empty if it
-    keeps no log.
+    keeps no log. ``edges`` are those of the bins of risks (:func:`edges_to_bytes`), empty for
+    :func:`shared.score_counts.first_edges`.
     """
 
     purpose: Purpose
     evaluate: bool = False
     normalisation: bytes = b""
     audit_head: bytes = b""
+    edges: bytes = b""
 
     def to_bytes(self) -> bytes:
         """Encode as msgpack."""
         packed: bytes = msgpack.packb(
-            [self.purpose.value, self.evaluate, self.normalisation, self.audit_head]
+            [self.purpose.value, self.evaluate, self.normalisation, self.audit_head, self.edges]
         )
         return packed
 
@@ -69,8 +75,10 @@ class RoundConfiguration:
                 f"{LARGEST_CONFIGURATION_BYTES}; the coordinator must send a shorter one"
             )
         try:
-            purpose, evaluate, normalisation, head = msgpack.unpackb(data, use_list=False)
+            purpose, evaluate, normalisation, head, edges = msgpack.unpackb(data, use_list=False)
             if not isinstance(evaluate, bool) or not isinstance(normalisation, bytes):
+                raise TypeError("a field has the wrong type")
+            if not isinstance(edges, bytes):
                 raise TypeError("a field has the wrong type")
             if not isinstance(head, bytes) or len(head) > LARGEST_HEAD_BYTES:
                 raise TypeError("the audit head is not one")
@@ -79,6 +87,7 @@ class RoundConfiguration:
                 evaluate=evaluate,
                 normalisation=normalisation,
                 audit_head=head,
+                edges=edges,
             )
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise MessageError(
@@ -126,17 +135,44 @@ def counts_shape(study: Study) -> tuple[int, int, int]:
     Regression has no risks, so K is 0.
     """
     outputs = 0 if study.task.kind == "regression" else study.task.outputs
-    return outputs, 2, study.evaluation.bins
+    return outputs, 2, study.bins
+
+
+def edges_to_bytes(edges_KE: NDArray[np.float32], study: Study) -> bytes:
+    """Encode the edges of each output's bins as float32; as nothing where they are too many."""
+    most = study.task.outputs * (study.bins - 1) * 4
+    return edges_KE.astype("<f4").tobytes() if most <= LARGEST_EDGES_BYTES else b""
+
+
+def edges_from_bytes(data: bytes, study: Study) -> NDArray[np.float32]:
+    """Decode edges (K, E) strictly; those of a first look where there are none.
+
+    Raises:
+        MessageError: not as many ascending risks as the study has bins.
+    """
+    outputs, _, bins = counts_shape(study)
+    if not data:
+        first_E = first_edges(bins, study.evaluation.thresholds)
+        return np.tile(first_E, (outputs, 1))
+    if len(data) != 4 * outputs * (bins - 1) or len(data) > LARGEST_EDGES_BYTES:
+        raise MessageError(
+            f"edges of bins are {len(data)} bytes, not those of this study's {outputs} times "
+            f"{bins} bins; both sides must run the same study and version"
+        )
+    edges_KE = np.frombuffer(data, dtype="<f4").reshape(outputs, bins - 1).astype(np.float32)
+    if not ((edges_KE > 0) & (edges_KE <= 1)).all() or not (np.diff(edges_KE) > 0).all():
+        raise MessageError("edges of bins are not ascending risks; discard the message")
+    return edges_KE
 
 
 def hits_size(study: Study) -> int:
     """Return how many more sums the task needs: what no table of risks tells.
 
     Multiclass: the O * O confusion of true and most likely class. Regression: for each target the
-    sum of absolute errors and of what they were measured on.
+    sums of absolute and of squared errors, and of the patients they were measured on.
     """
     outputs = study.task.outputs
-    return {"multiclass": outputs * outputs, "regression": 2 * outputs}.get(study.task.kind, 0)
+    return {"multiclass": outputs * outputs, "regression": 3 * outputs}.get(study.task.kind, 0)
 
 
 def update_share(study: Study, patients: int) -> float:
@@ -149,8 +185,8 @@ def update_share(study: Study, patients: int) -> float:
 def metrics_sensitivity(study: Study) -> float:
     """Return the largest L2 norm of one patient's share, every part of which has norm 1 at most.
 
-    The parts: K score tables, a loss, a count, and the confusion (multiclass) or two sums for each
-    target (regression).
+    The parts: K score tables, a loss, a count, and the confusion (multiclass) or three sums for
+    each target (regression).
     """
     more = {"multiclass": 1, "regression": hits_size(study)}.get(study.task.kind, 0)
     return math.sqrt(counts_shape(study)[0] + 2 + more)

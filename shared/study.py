@@ -17,6 +17,8 @@ from shared.declaration import parse_toml, read_text, validate
 from shared.errors import StudyError
 
 MINIMUM_SITES = 3  # the sum of two sites tells each of them the other's update
+BINS, PASSES = 400, 4  # of an evaluation without privacy noise
+BINS_WITH_NOISE, PASSES_WITH_NOISE = 32, 1  # each bin carries noise, and each pass is paid for
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -208,11 +210,26 @@ class Aggregation(Part):
 
 
 class Evaluation(Part):
-    """Federated evaluation on patients kept out of training, by secure sums of score counts."""
+    """Federated evaluation on patients kept out of training, by secure sums of score counts.
+
+    ``bins`` and ``passes`` follow from the privacy mode unless given (docs/decisions/090): the
+    finished model is evaluated up to ``passes`` times, each with bins placed where the one before
+    found risks. Counts are exact at risks of ``thresholds``.
+    """
 
     validation_fraction: Fraction = 0.0
-    bins: int = Field(default=200, ge=2, le=10_000)  # why: docs/decisions/090
+    bins: int | None = Field(default=None, ge=8, le=10_000)
+    passes: int | None = Field(default=None, ge=1, le=10)
     every: int = Field(default=1, ge=1)
+    thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        default=(0.05, 0.1, 0.2, 0.3, 0.5), max_length=5, strict=False
+    )
+
+    @model_validator(mode="after")
+    def _thresholds_ascend(self) -> Self:
+        if any(a >= b for a, b in zip(self.thresholds, self.thresholds[1:], strict=False)):
+            raise ValueError(f"thresholds {list(self.thresholds)} must ascend; put them in order")
+        return self
 
 
 class Study(Part):
@@ -318,6 +335,20 @@ class Study(Part):
         if self.aggregation.profile == "malicious":
             return max((sites + collusion) // 2 + 1, collusion + 1)
         return max(sites // 2 + 1, collusion + 1)
+
+    @property
+    def bins(self) -> int:
+        """Bins of risks that evaluation counts in: many, or few where each one carries noise."""
+        if self.evaluation.bins is not None:
+            return self.evaluation.bins
+        return BINS if self.privacy.mode == "none" else BINS_WITH_NOISE
+
+    @property
+    def passes(self) -> int:
+        """Most times that the finished model is evaluated, each with finer bins than before."""
+        if self.evaluation.passes is not None:
+            return self.evaluation.passes
+        return PASSES if self.privacy.mode == "none" else PASSES_WITH_NOISE
 
     @property
     def digest(self) -> bytes:

@@ -12,11 +12,12 @@ from shared.manifest import Manifest, Validation
 from shared.model import build_model
 from shared.normalisation import Normalisation
 from shared.operating_range import bands, thresholds
-from shared.score_counts import count_scores
+from shared.score_counts import count_scores, first_edges
 from shared.signed_model import SignedModel, Trained, manifest_of, write_signed_model
 from shared.study import Study
 from shared.variables import feature_names
 
+EDGES = first_edges(200)
 KEY = IdentityKey.from_seed(b"k" * 32)
 
 
@@ -47,7 +48,8 @@ def some_trained(study: Study, seed: int = 0, **changes: Any) -> Trained:
 def some_counts(patients: int = 1000, bins: int = 200) -> np.ndarray:
     stream = np.random.default_rng(1)
     risks = 1 / (1 + np.exp(-stream.normal(-1.5, 1.5, patients)))
-    return count_scores(risks, stream.random(patients) < risks, np.ones(patients), bins)
+    outcomes = stream.random(patients) < risks
+    return count_scores(risks, outcomes, np.ones(patients), first_edges(bins))
 
 
 def some_validation(study: Study) -> Validation:
@@ -57,8 +59,8 @@ def some_validation(study: Study) -> Validation:
     return Validation(
         of="nobody",
         patients=1000,
-        bands=tuple(bands(table) for table in tables),
-        thresholds=tuple(thresholds(table) for table in tables),
+        bands=tuple(bands(table, EDGES) for table in tables),
+        thresholds=tuple(thresholds(table, EDGES) for table in tables),
     )
 
 

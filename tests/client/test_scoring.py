@@ -7,14 +7,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
+from sklearn.metrics import accuracy_score, confusion_matrix, recall_score, roc_auc_score
 
+from client import scoring
 from client.features import PatientTensors
-from client.scoring import validation_sums
 from client.training import predict
 from server.evaluation import federated_metrics
 from shared.model import build_model
-from shared.round_contents import LARGEST_LOSS, counts_shape, metrics_sensitivity
+from shared.round_contents import (
+    LARGEST_LOSS,
+    counts_shape,
+    edges_from_bytes,
+    metrics_sensitivity,
+)
 from shared.score_counts import metrics_from_counts
 from tests.study_text import small_study
 
@@ -46,6 +51,15 @@ def cohort(task: dict, patients: int, seed: int) -> PatientTensors:
         patient_N=torch.from_numpy(patient_N),
         patients=patients,
     )
+
+
+def validation_sums(model, patients, study) -> dict:
+    return scoring.validation_sums(model, patients, study, edges_from_bytes(b"", study))
+
+
+def evaluated(model, patients, study):
+    sums = validation_sums(model, patients, study)
+    return federated_metrics(sums, study, sites=1, edges_KE=edges_from_bytes(b"", study))
 
 
 def without(tensors: PatientTensors, patient: int) -> PatientTensors:
@@ -84,7 +98,9 @@ def test_the_sums_give_the_auroc_and_the_loss_of_all_patients() -> None:
     model = build_model(study, 3, seed=1)
     tensors = cohort(TASKS["binary"], 300, 1)
     sums = validation_sums(model, tensors, study)
-    metrics = metrics_from_counts(sums["scores"].reshape(counts_shape(study))[0])
+    metrics = metrics_from_counts(
+        sums["scores"].reshape(counts_shape(study))[0], edges_from_bytes(b"", study)[0]
+    )
     assert metrics is not None
     stays_P = np.bincount(tensors.patient_N)
     risk_N = predict(model, tensors.x_NTF, tensors.mask_NT)[:, 0]
@@ -100,17 +116,21 @@ def test_the_sums_give_accuracy_and_sensitivity_of_all_patients() -> None:
     study = small_study(task=task)
     model = build_model(study, 3, seed=1)
     tensors = cohort(task, 200, 2)
-    metrics = federated_metrics(validation_sums(model, tensors, study), study, sites=1)
+    metrics = evaluated(model, tensors, study)
     weight = 1 / np.bincount(tensors.patient_N)[tensors.patient_N]
     chosen = predict(model, tensors.x_NTF, tensors.mask_NT).argmax(axis=1)
     truth = tensors.y_N.numpy().astype(int)
     assert metrics.accuracy == pytest.approx(accuracy_score(truth, chosen, sample_weight=weight))
     sensitivity = recall_score(truth, chosen, average=None, sample_weight=weight)
     assert metrics.sensitivity == pytest.approx(tuple(sensitivity))
+    table = confusion_matrix(truth, chosen, sample_weight=weight)
+    assert np.array(metrics.confusion) == pytest.approx(table)
 
 
 @pytest.mark.parametrize("per_step", [False, True])
-def test_the_sums_give_the_mean_absolute_error_in_the_targets_unit(per_step: bool) -> None:
+def test_the_sums_give_mean_absolute_and_root_mean_squared_error_in_the_targets_unit(
+    per_step: bool,
+) -> None:
     task = {"kind": "regression", "per_step": per_step, "center": 50.0, "spread": 10.0}
     study = small_study(task=task)
     model = build_model(study, 3, seed=1)
@@ -119,7 +139,7 @@ def test_the_sums_give_the_mean_absolute_error_in_the_targets_unit(per_step: boo
     y = np.random.default_rng(4).normal(50, 10, shape).astype(np.float32)
     y[0] = np.nan
     tensors = replace(tensors, y_N=torch.from_numpy(y))
-    metrics = federated_metrics(validation_sums(model, tensors, study), study, sites=1)
+    metrics = evaluated(model, tensors, study)
     error = np.abs(predict(model, tensors.x_NTF, tensors.mask_NT)[..., 0] - y)
     used = ~np.isnan(y) & (tensors.mask_NT.numpy() if per_step else True)
     patient = tensors.patient_N.numpy()
@@ -127,6 +147,8 @@ def test_the_sums_give_the_mean_absolute_error_in_the_targets_unit(per_step: boo
         patient = np.broadcast_to(patient[:, None], y.shape)
     means = [error[used & (patient == p)].mean() for p in np.unique(patient[used])]
     assert metrics.errors == pytest.approx((np.mean(means),), rel=1e-5)
+    squares = [(error[used & (patient == p)] ** 2).mean() for p in np.unique(patient[used])]
+    assert metrics.root_errors == pytest.approx((np.sqrt(np.mean(squares)),), rel=1e-5)
 
 
 def test_no_patient_gives_zeros_of_the_right_length() -> None:
@@ -134,5 +156,5 @@ def test_no_patient_gives_zeros_of_the_right_length() -> None:
     sums = validation_sums(build_model(study, 3, seed=1), None, study)
     assert [(name, part.size, part.any()) for name, part in sums.items()] == [
         ("loss", 2, False),
-        ("scores", 400, False),
+        ("scores", 64, False),
     ]

@@ -20,7 +20,14 @@ def checkpoint(rounds: int = 1) -> Checkpoint:
     return Checkpoint(
         study_digest=bytes(range(32)),
         run_id=bytes(16),
-        state=RunState(server=server, normalisation=b"\x00\xff", next_round=9, trained=rounds),
+        state=RunState(
+            server=server,
+            normalisation=b"\x00\xff",
+            next_round=9,
+            trained=rounds,
+            evaluated=2,
+            edges=b"\x01\x02",
+        ),
         history=({"round": 1, "epsilon": 0.25},),
         resting=True,
     )
@@ -39,6 +46,7 @@ def test_what_was_saved_comes_back_exactly(tmp_path: Path) -> None:
     assert (loaded.study_digest, loaded.run_id) == (saved.study_digest, saved.run_id)
     assert (loaded.state.normalisation, loaded.state.next_round) == (b"\x00\xff", 9)
     assert (loaded.state.trained, loaded.state.finished) == (3, False)
+    assert (loaded.state.evaluated, loaded.state.edges) == (2, b"\x01\x02")
     assert loaded.history == saved.history
     assert loaded.resting
 
@@ -77,6 +85,6 @@ def test_a_truncated_file_is_refused_in_one_sentence(tmp_path: Path, keep: int) 
 def test_a_checkpoint_of_another_format_says_so(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, checkpoint())
     path = tmp_path / FILE_NAME
-    path.write_bytes(path.read_bytes().replace(b'\\"format\\": 1', b'\\"format\\": 7'))
-    with pytest.raises(SettingsError, match="format 7 is not 1"):
+    path.write_bytes(path.read_bytes().replace(b'\\"format\\": 2', b'\\"format\\": 7'))
+    with pytest.raises(SettingsError, match="format 7 is not 2"):
         load_checkpoint(tmp_path)

@@ -13,6 +13,7 @@ from server.checkpoints import Checkpoint, save_checkpoint
 from server.cli import app
 from server.coordinator_audit import open_audit
 from server.coordinator_folder import CoordinatorFolder, Settings
+from server.evaluation import as_text
 from server.export import validation_of
 from server.study_run import RunState
 from shared.audit import FILE_NAME
@@ -26,7 +27,7 @@ from shared.study import Study, parse_study
 from shared.transcript import sha256
 from shared.variables import feature_names
 from shared.weights import to_vector
-from tests.signed_models import some_counts
+from tests.signed_models import EDGES, some_counts
 from tests.study_text import TEXT, small_study
 
 STUDY = parse_study(TEXT)
@@ -35,7 +36,13 @@ EVALUATED = {
     "void": None,
     "sites": ["a", "b", "c"],
     "epsilon": 7.5,
-    "validation": {"patients": 1000.0, "counts": [some_counts().tolist()]},
+    "validation": {
+        "patients": 1000.0,
+        "edges": [as_text(EDGES)],
+        "counts": [
+            {"negatives": as_text(some_counts()[0]), "positives": as_text(some_counts()[1])}
+        ],
+    },
 }
 
 
@@ -139,6 +146,6 @@ def test_without_a_last_evaluation_the_manifest_claims_nothing() -> None:
     assert validation_of(STUDY, ()) is None
     assert validation_of(STUDY, (trained_only, void)) is None
     regression = small_study(task={"kind": "regression", "center": 5.0, "spread": 2.0})
-    told = validation_of(regression, ({**EVALUATED, "validation": {"patients": 9, "mae": [1.5]}},))
+    told = validation_of(regression, ({**EVALUATED, "validation": {"patients": 9, "rmse": [1.5]}},))
     assert told is not None
     assert (told.errors, told.bands) == ((1.5,), ())

@@ -10,12 +10,15 @@ from shared.round_contents import (
     NOISE_MARGIN,
     Purpose,
     RoundConfiguration,
+    edges_from_bytes,
+    edges_to_bytes,
     metrics_noise,
     metrics_sensitivity,
     statistics_noise,
     update_share,
     vector_spec,
 )
+from shared.score_counts import first_edges
 from tests.study_text import small_study
 
 PRIVATE = small_study()
@@ -27,12 +30,17 @@ PLAIN = small_study(privacy={"mode": "none"})
     evaluate=st.booleans(),
     normalisation=st.binary(max_size=100),
     head=st.binary(max_size=512),
+    edges=st.binary(max_size=100),
 )
 def test_a_configuration_comes_back_from_its_bytes(
-    purpose: Purpose, evaluate: bool, normalisation: bytes, head: bytes
+    purpose: Purpose, evaluate: bool, normalisation: bytes, head: bytes, edges: bytes
 ) -> None:
     asked = RoundConfiguration(
-        purpose=purpose, evaluate=evaluate, normalisation=normalisation, audit_head=head
+        purpose=purpose,
+        evaluate=evaluate,
+        normalisation=normalisation,
+        audit_head=head,
+        edges=edges,
     )
     assert RoundConfiguration.from_bytes(asked.to_bytes()) == asked
 
@@ -81,10 +89,10 @@ def test_each_purpose_has_its_own_segments() -> None:
     regression = small_study(task={"kind": "regression"})
     asked = RoundConfiguration(purpose=Purpose.EVALUATION)
     found = vector_spec(regression, asked, parameters=9).segments
-    assert [(s.name, s.length) for s in found] == [("loss", 2), ("hits", 2)]
+    assert [(s.name, s.length) for s in found] == [("loss", 2), ("hits", 3)]
     classes = small_study(task={"kind": "multiclass", "outputs": 3})
     found = vector_spec(classes, asked, parameters=9).segments
-    assert [(s.name, s.length) for s in found] == [("loss", 2), ("scores", 1200), ("hits", 9)]
+    assert [(s.name, s.length) for s in found] == [("loss", 2), ("scores", 192), ("hits", 9)]
 
 
 def test_noise_fits_its_segment_and_there_is_none_without_privacy() -> None:
@@ -100,3 +108,27 @@ def test_noise_fits_its_segment_and_there_is_none_without_privacy() -> None:
 def test_updates_are_weighted_by_patients_or_alike() -> None:
     assert update_share(PRIVATE, 50) == 50 / PRIVATE.aggregation.max_weight
     assert update_share(small_study(aggregation={"weighting": "uniform"}), 50) == 1.0
+
+
+def test_edges_come_back_from_their_bytes_and_none_mean_those_of_a_first_look() -> None:
+    study = small_study(task={"kind": "multilabel", "outputs": 2}, evaluation={"bins": 9})
+    edges_KE = np.sort(np.random.default_rng(0).random((2, 8)).astype(np.float32))
+    assert np.array_equal(edges_from_bytes(edges_to_bytes(edges_KE, study), study), edges_KE)
+    assert np.array_equal(
+        edges_from_bytes(b"", study)[1], first_edges(9, (0.05, 0.1, 0.2, 0.3, 0.5))
+    )
+
+
+def test_edges_that_would_not_fit_a_message_are_not_sent() -> None:
+    study = small_study(task={"kind": "multilabel", "outputs": 4096}, evaluation={"bins": 40})
+    assert edges_to_bytes(np.ones((4096, 39), dtype=np.float32), study) == b""
+
+
+@pytest.mark.parametrize(
+    "edges", [[0.5, 0.4, 0.6], [0.0, 0.1, 0.2], [0.1, 0.2, 1.5], [0.1, np.nan, 0.3], [0.1, 0.2]]
+)
+def test_edges_that_do_not_ascend_between_0_and_1_are_refused(edges: list[float]) -> None:
+    study = small_study(evaluation={"bins": 8, "thresholds": []})
+    data = np.array([*edges, 0.7, 0.8, 0.9, 0.95], dtype="<f4").tobytes()
+    with pytest.raises(MessageError, match="edges of bins are"):
+        edges_from_bytes(data, study)

@@ -41,6 +41,7 @@ mode = "none"
 round_timeout_s = 3.0
 [evaluation]
 validation_fraction = 0.3
+passes = 1
 every = 2
 [variables]
 HR = { unit = "/min", low = 10, high = 300, center = 85, spread = 18 }
