@@ -3,10 +3,9 @@
 For a risk: the share of validation patients in the same band of risk who had the outcome, with its
 95 % interval (:mod:`shared.operating_range`). Where it does not hold the risk itself, the model is
 not calibrated there, and the share is the better number. For a predicted quantity: an interval that
-holds 95 % of normal errors of the validation patients' mean absolute error.
+holds 95 % of errors, were they normal with the validation patients' mean square.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -20,8 +19,8 @@ from shared.signed_model import SignedModel
 MEANING = {
     "share": "observed: share of validation patients with a risk like this who had the outcome; "
     "low and high: its 95 % Wilson interval",
-    "errors": "low and high: value +- 1.96 standard deviations of normal errors with the "
-    "validation patients' mean absolute error",
+    "errors": "low and high: value +- 1.96 times the root of the validation patients' mean "
+    "squared error, which holds 95 % of normal errors",
     "none": "no interval: the study kept no validation patients",
 }
 
@@ -46,9 +45,8 @@ def answer(signed: SignedModel, output: int, value: float) -> dict[str, Any]:
         return found
     if signed.trained.study.task.kind == "regression":
         error = told.errors[output] if told.errors else None
-        if error is not None:  # E|X| of a normal X is sd * sqrt(2 / pi)
-            reach = NORMAL_95 * error * math.sqrt(math.pi / 2)
-            found |= {"low": value - reach, "high": value + reach}
+        if error is not None:
+            found |= {"low": value - NORMAL_95 * error, "high": value + NORMAL_95 * error}
         return found
     band = band_of(told.bands[output], value) if told.bands else None
     if band is not None:

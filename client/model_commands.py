@@ -143,11 +143,14 @@ def stream(
     scorer = Scorer(found, reasons=reasons)
     said = Console(stderr=True, highlight=False, soft_wrap=True)
     said.print(f"{found.manifest.study}: {meaning(found)}.", markup=False)
-    if http is not None:
-        service = StreamService(scorer, port=http)
-        said.print(f"POST http://127.0.0.1:{service.port}/events", markup=False)
-        service.wait()
-    number, failed = answer_stream(scorer, sys.stdin.buffer, sys.stdout)
+    try:
+        if http is not None:
+            service = StreamService(scorer, port=http)
+            said.print(f"POST http://127.0.0.1:{service.port}/events", markup=False)
+            service.wait()
+        number, failed = answer_stream(scorer, sys.stdin.buffer, sys.stdout)
+    except KeyboardInterrupt:  # the usual end of a service; the stays are forgotten
+        raise typer.Exit(0) from None
     if failed:
         raise DataError(f"{failed} of {number} events could not be used; their answers say why")
 
@@ -220,5 +223,5 @@ def _show(manifest: "Manifest") -> None:
             )
     for name, error in zip(manifest.outputs, told.errors, strict=False):
         if error is not None:
-            console.print(f"  {name}: mean absolute error {error:.3g}", markup=False)
+            console.print(f"  {name}: root of the mean squared error {error:.3g}", markup=False)
     console.print("The signature and every part fit.", style="green")

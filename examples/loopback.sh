@@ -47,3 +47,13 @@ for site in coronary-unit cardiac-surgery medical-icu surgical-icu; do
   CONSILIUM_SITE=$folder/$site consilium-site audit verify --peer "$CONSILIUM_COORDINATOR/audit.jsonl"
   consilium-coordinator audit verify --site "$site" --peer "$folder/$site/audit.jsonl"
 done
+
+# The finished models leave signed; each hospital checks them under the coordinator it enrolled with.
+for study in "$@"; do
+  name=$(sed -n 's/^name = "\(.*\)"/\1/p' "$study")
+  consilium-coordinator export "$name" --out "$folder/models/$name"
+  for site in coronary-unit cardiac-surgery medical-icu surgical-icu; do
+    CONSILIUM_SITE=$folder/$site consilium-site predict "$folder/models/$name" \
+      --out "$folder/$site/$name.csv"
+  done
+done

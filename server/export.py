@@ -102,11 +102,11 @@ def validation_of(study: Study, history: tuple[Mapping[str, Any], ...]) -> Valid
         return None
     told = final[-1]["validation"]
     noise = metrics_noise(study) * math.sqrt(len(final[-1]["sites"]))
-    tables = tables_from_json(told)
+    tables, declared = tables_from_json(told), study.evaluation.thresholds
     return Validation(
         of=f"validation patients of {len(final[-1]['sites'])} sites, from secure sums",
         patients=told["patients"],
         bands=tuple(bands(*table, noise=noise) for table in tables),
-        thresholds=tuple(thresholds(*table, noise=noise) for table in tables),
-        errors=tuple(told.get("mae", ())),
+        thresholds=tuple(thresholds(*table, declared, noise=noise) for table in tables),
+        errors=tuple(told.get("rmse", ())),
     )

@@ -56,7 +56,7 @@ class Validation(Part):
         patients: how many; not whole where the counts carry privacy noise.
         bands: for each output that is a risk, how often the outcome happened at risks like it.
         thresholds: for each output that is a risk.
-        errors: for each target in regression, its mean absolute error in the target's unit.
+        errors: for each target in regression, the root of its mean squared error, in its unit.
     """
 
     of: str

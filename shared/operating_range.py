@@ -5,16 +5,17 @@ outcome happened among the patients counted, with Wilson's 95 % interval (1927; 
 Brown, Cai and DasGupta, Stat Sci 2001;16:101-133). That covers the sampling of those patients and
 the privacy noise in their counts; it does not cover that tomorrow's patients may be different ones.
 
-Legend: B bins of risk, E = B - 1 edges, as in :mod:`shared.score_counts`.
+Legend: B bins of risk and their E = B - 1 edges, as in :mod:`shared.score_counts`.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.declaration import Part
-from shared.risk_curves import operating_points, wilson
+from shared.risk_curves import operating_points, point_at, wilson
 from shared.score_counts import Edges
 
 BANDS = 10
@@ -64,7 +65,7 @@ def bands(
     middle_B = 0.5 * (below_B + np.append(0.0, below_B[:-1])) / below_B[-1]
     group_B = np.clip((middle_B * BANDS).astype(np.int64), 0, BANDS - 1)
     first = np.flatnonzero(np.diff(group_B, prepend=-1))
-    edges = np.concatenate([[0.0], edges_E.astype(np.float64)[first[1:] - 1], [1.0]])
+    edges = np.concatenate([[0.0], edges_E[first[1:] - 1], [1.0]]).tolist()
     found = []
     for place, start in enumerate(first):
         part = counts_2B[:, start : first[place + 1] if place + 1 < len(first) else None]
@@ -84,9 +85,15 @@ def bands(
 
 
 def thresholds(
-    counts_2B: NDArray[np.float64], edges_E: Edges, *, noise: float = 0.0
+    counts_2B: NDArray[np.float64],
+    edges_E: Edges,
+    declared: Sequence[float] = (),
+    *,
+    noise: float = 0.0,
 ) -> tuple[Threshold, ...]:
     """Return the highest threshold that finds so many, and the lowest that alarms so seldom.
+
+    Before them stand those that are ``declared``, such as a study's own.
 
     Empty where an outcome does not occur, and where privacy noise of standard deviation ``noise``
     on each count hides more than ``LARGEST_NOISE`` of those with the outcome.
@@ -95,7 +102,7 @@ def thresholds(
     if noise * math.sqrt(counts_2B.shape[1]) > LARGEST_NOISE * positives:
         return ()
     points = operating_points(counts_2B, edges_E)
-    chosen = []
+    chosen = [(f"risk {risk:g}", point_at(points, risk)) for risk in declared if points]
     for wanted in SENSITIVITIES:
         fitting = [point for point in points if point.sensitivity.value >= wanted]
         chosen += [(f"sensitivity {wanted:g}", fitting[-1])] if fitting else []

@@ -17,6 +17,7 @@ from shared.signed_model import SignedModel, Trained, manifest_of, write_signed_
 from shared.study import Study
 from shared.variables import feature_names
 
+EDGES = first_edges(200)
 KEY = IdentityKey.from_seed(b"k" * 32)
 
 
@@ -44,13 +45,11 @@ def some_trained(study: Study, seed: int = 0, **changes: Any) -> Trained:
     return replace(trained, **changes)
 
 
-EDGES = first_edges(200)
-
-
-def some_counts(patients: int = 1000) -> np.ndarray:
+def some_counts(patients: int = 1000, bins: int = 200) -> np.ndarray:
     stream = np.random.default_rng(1)
     risks = 1 / (1 + np.exp(-stream.normal(-1.5, 1.5, patients)))
-    return count_scores(risks, stream.random(patients) < risks, np.ones(patients), EDGES)
+    outcomes = stream.random(patients) < risks
+    return count_scores(risks, outcomes, np.ones(patients), first_edges(bins))
 
 
 def some_validation(study: Study) -> Validation:

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -132,3 +133,22 @@ def test_the_command_answers_standard_input_line_by_line_and_fails_if_any_line_d
     assert process.returncode == 1
     assert b"1 of 2 events could not be used" in told
     assert b"Traceback" not in told
+
+
+def test_the_command_serves_http_until_it_is_interrupted(tmp_path: Path) -> None:
+    written(tmp_path / "model", STUDY)
+    command = [sys.executable, "-m", "client", "stream", str(tmp_path / "model"), "--http", "0"]
+    process = subprocess.Popen(
+        [*command, "--signer", KEY.public.hex()],
+        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert "observed: share of validation patients" in process.stderr.readline()
+    address = process.stderr.readline().split("://")[1].split("/")[0]
+    connection = http.client.HTTPConnection(address, timeout=20)
+    connection.request("POST", "/events", body=lines(EVENT))
+    assert json.loads(connection.getresponse().read())["steps"] == 1
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=20)
+    assert (process.returncode, told) == (0, "")

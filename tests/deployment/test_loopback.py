@@ -10,7 +10,10 @@ import pytest
 
 from client.ledger import Ledger
 from server.checkpoints import load_checkpoint
+from server.coordinator_folder import CoordinatorFolder
+from shared.signed_model import load_signed_model
 from shared.study import parse_study
+from shared.weights import to_vector
 from simulations.cohorts import cohorts_for
 from simulations.held_out import HeldOut
 from simulations.run import Federation as Simulation
@@ -58,6 +61,13 @@ def test_processes_on_loopback_learn_bit_for_bit_what_the_simulation_learns(tmp_
     assert learned is not None
     assert learned.state.normalisation == simulated.state.normalisation
     assert learned.state.server.weights_D.tobytes() == simulated.state.server.weights_D.tobytes()
+
+    signer = CoordinatorFolder.open(folder / "coordinator").identity().public
+    exported = load_signed_model(folder / "models" / exact.name, signer)
+    model_weights = simulated.state.server.model_weights
+    assert to_vector(exported.trained.model).tobytes() == model_weights.tobytes()
+    for site in exact.sites:
+        assert len((folder / site / f"{exact.name}.csv").read_text().splitlines()) > 500
 
     kept = load_checkpoint(runs / private.digest.hex())
     assert kept is not None

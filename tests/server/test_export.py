@@ -31,7 +31,6 @@ from tests.signed_models import EDGES, some_counts
 from tests.study_text import TEXT, small_study
 
 STUDY = parse_study(TEXT)
-SIDES = ("negatives", "positives")
 EVALUATED = {
     "purpose": "evaluation",
     "void": None,
@@ -39,8 +38,10 @@ EVALUATED = {
     "epsilon": 7.5,
     "validation": {
         "patients": 1000.0,
-        "counts": [dict(zip(SIDES, map(as_text, some_counts()), strict=True))],
         "edges": [as_text(EDGES)],
+        "counts": [
+            {"negatives": as_text(some_counts()[0]), "positives": as_text(some_counts()[1])}
+        ],
     },
 }
 
@@ -145,6 +146,6 @@ def test_without_a_last_evaluation_the_manifest_claims_nothing() -> None:
     assert validation_of(STUDY, ()) is None
     assert validation_of(STUDY, (trained_only, void)) is None
     regression = small_study(task={"kind": "regression", "center": 5.0, "spread": 2.0})
-    told = validation_of(regression, ({**EVALUATED, "validation": {"patients": 9, "mae": [1.5]}},))
+    told = validation_of(regression, ({**EVALUATED, "validation": {"patients": 9, "rmse": [1.5]}},))
     assert told is not None
     assert (told.errors, told.bands) == ((1.5,), ())

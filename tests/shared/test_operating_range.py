@@ -55,12 +55,13 @@ def test_a_band_whose_noisy_counts_are_negative_says_that_it_knows_nothing() -> 
 
 
 def test_thresholds_find_and_alarm_as_often_as_their_names_say() -> None:
-    found = {point.name: point for point in thresholds(some_counts(), EDGES)}
+    found = {point.name: point for point in thresholds(some_counts(), EDGES, (0.3,))}
     assert found["sensitivity 0.9"].sensitivity >= 0.9
     assert found["sensitivity 0.8"].threshold > found["sensitivity 0.9"].threshold
     assert found["alarms 0.1"].alarm_rate <= 0.1
     assert found["alarms 0.05"].alarm_rate <= 0.05
-    assert thresholds(np.array([[1.0, 2.0], [0.0, 0.0]]), first_edges(2)) == ()
+    assert abs(found["risk 0.3"].threshold - 0.3) < 0.01
+    assert thresholds(np.array([[1.0, 2.0], [0.0, 0.0]]), first_edges(2), (0.3,)) == ()
 
 
 def test_thresholds_are_not_told_where_privacy_noise_hides_them() -> None:
