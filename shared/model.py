@@ -27,9 +27,7 @@ class RecurrentModel(nn.Module):
     inputs of the last valid step (of every step, in a per-step task), scaled to one length, also
     reach the outputs by a linear map that starts at zero. What a linear model can learn is then
     learned by few weights and stands the noise of privacy; and a stay's part of their gradient is
-    equally long whether much was measured or little, so clipping favours nobody. Which of the
-    ``series`` variables were never measured so far is a further input of this path: zeros of the
-    other channels say it too, but not linearly.
+    equally long whether much was measured or little, so clipping favours nobody.
     """
 
     def __init__(
@@ -43,7 +41,6 @@ class RecurrentModel(nn.Module):
     ) -> None:
         super().__init__()
         self.codes = 0 if tokens is None else len(tokens.names)
-        self.series = series
         self.features, self.task, self.pooling, self.dropout = (
             features,
             task,
@@ -79,7 +76,7 @@ class RecurrentModel(nn.Module):
         self.norm = LayerNorm(size) if model.layer_norm else None
         self.head = Linear(size, task.outputs, generator=generator)
         self.skip = (
-            Linear(self.measured + series, task.outputs, bias=False, generator=generator)
+            Linear(self.measured, task.outputs, bias=False, generator=generator)
             if model.skip
             else None
         )
@@ -189,21 +186,18 @@ class RecurrentModel(nn.Module):
         return states
 
     def _last_inputs(self, x_NTF: Tensor, mask_NT: Tensor) -> Tensor:
-        """The skip's I inputs (N, I) of each stay's last valid step, or (N, T, I) of all.
+        """Inputs (N, F) of each stay's last valid step, or (N, T, F) of all, at length sqrt(F).
 
-        They have the length sqrt(I); if shorter than 1, they keep their length over sqrt(I).
-        Padding gives zero.
+        Inputs shorter than 1 keep their length over sqrt(F); padding gives zero.
         """
         if not self.task.per_step:
             step_T = torch.arange(1, mask_NT.shape[1] + 1, device=mask_NT.device)
             last_N = (mask_NT * step_T).amax(1).sub_(1).clamp_(min=0)
             row_N = torch.arange(len(x_NTF), device=x_NTF.device)
             x_NTF, mask_NT = x_NTF[row_N, last_N], mask_NT[row_N, last_N]
-        recency = x_NTF[..., 2 * self.series : 3 * self.series]
-        x_NTF = torch.cat([x_NTF, (recency == 0).to(x_NTF.dtype)], dim=-1)
         x_NTF = torch.where(mask_NT.unsqueeze(-1), x_NTF, 0.0)
         length = torch.linalg.vector_norm(x_NTF, dim=-1, keepdim=True)
-        scaled: Tensor = x_NTF * (math.sqrt(x_NTF.shape[-1]) / length.clamp(min=1.0))
+        scaled: Tensor = x_NTF * (math.sqrt(self.measured) / length.clamp(min=1.0))
         return scaled
 
     def _pool(self, h_NTH: Tensor, mask_NT: Tensor, books: Bookkeeping | None) -> Tensor:
@@ -241,5 +235,5 @@ def build_model(study: Study, features: int, seed: int) -> RecurrentModel:
     torch's global random state is neither read nor changed.
     """
     generator = Generator().manual_seed(seed)
-    series = len(series_names(study)) if study.data.clock == "hour" else 0
+    series = len(series_names(study))
     return RecurrentModel(features, study.model, study.task, generator, study.tokens, series)

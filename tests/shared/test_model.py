@@ -186,9 +186,9 @@ def test_the_skip_starts_at_nothing_and_reads_the_last_valid_step_at_one_length(
     with torch.no_grad():
         model.skip.weight.fill_(2.0)
     last = torch.stack([row[valid][-1] for row, valid in zip(x, mask, strict=True)])
-    scaled = last * (4**0.5 / last.norm(dim=1, keepdim=True).clamp(min=1))
+    scaled = last * (3**0.5 / last.norm(dim=1, keepdim=True).clamp(min=1))
     torch.testing.assert_close(model(x, mask), before + 2 * scaled.sum(1, keepdim=True))
-    assert torch.all(scaled.norm(dim=1) <= 4**0.5 + 1e-6)
+    assert torch.all(scaled.norm(dim=1) <= 3**0.5 + 1e-6)
 
 
 def test_the_skip_of_a_per_step_task_reads_every_valid_step():
@@ -197,35 +197,9 @@ def test_the_skip_of_a_per_step_task_reads_every_valid_step():
     before = model(x, mask)
     with torch.no_grad():
         model.skip.weight.fill_(2.0)
-    scaled = x * (4**0.5 / x.norm(dim=2, keepdim=True).clamp(min=1))
+    scaled = x * (3**0.5 / x.norm(dim=2, keepdim=True).clamp(min=1))
     moved = (model(x, mask) - before).squeeze(2)
     torch.testing.assert_close(moved, 2 * scaled.sum(2) * mask)
-
-
-@pytest.mark.parametrize("per_step", [False, True])
-def test_the_skip_reads_which_series_were_never_measured_so_far(per_step):
-    study = small_study(
-        model={"skip": True},
-        task={"per_step": per_step},
-        variables={
-            "rr": {"unit": "1/min", "low": 0.0, "high": 90.0, "center": 20.0, "spread": 6.0}
-        },
-    )
-    model, mask = build_model(study, 12, seed=1), torch.tensor([[True, True, True, False]])
-    x = torch.zeros(1, 4, 12)  # recency stands in columns 4 and 5
-    x[0, :, 4] = torch.tensor([0, 1, 0.9, 0.8])
-    before = model(x, mask)
-    with torch.no_grad():
-        model.skip.weight[0, 12:] = torch.tensor([1.0, 10.0])
-    moved = (model(x, mask) - before).flatten().tolist()
-    lengths = torch.tensor([2, 2, 1 + 0.9**2]).sqrt()  # the step's recency and ones for never
-    expected = (14**0.5 * torch.tensor([11, 10, 10]) / lengths).tolist()
-    assert moved == pytest.approx([*expected, 0] if per_step else expected[-1:], rel=1e-5)
-
-
-def test_a_sequence_without_hours_has_no_such_inputs():
-    study = small_study(model={"skip": True}, data={"clock": "position"})
-    assert build_model(study, 2, seed=1).skip.weight.shape == (1, 2)
 
 
 def test_the_skip_never_reads_the_number_of_a_code():
@@ -239,7 +213,7 @@ def test_the_skip_never_reads_the_number_of_a_code():
     with torch.no_grad():
         model.skip.weight.fill_(2.0)
     last = torch.stack([row[valid][-1, :3] for row, valid in zip(x, mask, strict=True)])
-    scaled = last * (4**0.5 / last.norm(dim=1, keepdim=True).clamp(min=1))
+    scaled = last * (3**0.5 / last.norm(dim=1, keepdim=True).clamp(min=1))
     torch.testing.assert_close(model(x, mask), before + 2 * scaled.sum(1, keepdim=True))
 
 
