@@ -247,7 +247,7 @@ def omop_rows(cohort: Written) -> dict[str, list[dict[str, object]]]:
     for number, event in enumerate(cohort.events.iter_rows(named=True)):
         rows["measurement"].append({
             "measurement_id": number, "person_id": event["patient"],
-            "measurement_concept_id": KNOWN[event["name"]].omop or GCS,
+            "measurement_concept_id": KNOWN[event["name"]].omop,
             "measurement_date": event["time"].date(), "measurement_datetime": event["time"],
             "operator_concept_id": 4172703, "value_as_number": event["value"],
             "value_as_concept_id": 0, "unit_concept_id": UCUM_IDS.get(event["unit"], 0),
@@ -256,13 +256,10 @@ def omop_rows(cohort: Written) -> dict[str, list[dict[str, object]]]:
     return rows
 
 
-GCS = 4093836  # the dictionary leaves the choice of a concept for it to the hospital
-
-
 def write_sqlite(cohort: Written, folder: Path) -> str:
     """Write an OMOP database in an SQLite file; return the settings that read it."""
     fill_omop(f"sqlite:///{folder / 'cdm.sqlite'}", omop_rows(cohort), schema=None)
-    where = f'file = "cdm.sqlite"\n[variables.GCS]\ncodes = [{GCS}]'
+    where = 'file = "cdm.sqlite"'
     return OMOP_SETTINGS.format(where=where)
 
 
@@ -275,7 +272,7 @@ def write_postgresql(cohort: Written, folder: Path, server: Server) -> str:
     secret.write_text(server.password + "\n")
     where = (
         f'url = "{server.url(password=False)}"\npassword_file = "password"\n'
-        f'database_schema = "{schema}"\n[variables.GCS]\ncodes = [{GCS}]'
+        f'database_schema = "{schema}"'
     )
     return OMOP_SETTINGS.format(where=where)
 
