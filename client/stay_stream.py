@@ -2,7 +2,8 @@
 
 A unidirectional model carries its state over the steps that are over, so an event costs one step
 whatever went before; an event that comes late, for a step that is over, costs the steps since a
-state that was kept before it. A bidirectional model reads the whole window each time.
+state that was kept before it. A bidirectional model, or one with a GRU-D, reads the
+whole window each time.
 
 Row 0 is the stay. Row i + 1 is the same stay as if column i (a variable, or a column of codes) had
 never been measured: all its inputs are 0 at every step, which is what the features say then. So
@@ -18,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from client.running_features import Layout, RunningFeatures
-from client.stepwise import Carried, StepwiseModel
+from client.stepwise import Carried, StepwiseModel, can_step
 from shared.model import RecurrentModel
 
 Array = NDArray[np.float64]
@@ -34,7 +35,7 @@ class StreamedModel:
         self.layout, self.reasons = layout, reasons
         self.keep_RF = layout.without_each() if reasons else np.ones((1, layout.features))
         self.whole = model
-        self.stepwise = None if model.recurrent.bidirectional else StepwiseModel(model)
+        self.stepwise = StepwiseModel(model) if can_step(model) else None
 
     def read_window(self, x_TF: NDArray[np.float32], measured_C: NDArray[np.bool_]) -> Array:
         """Return the logits (R, O) of all steps read at once, as of the last one.

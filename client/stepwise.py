@@ -16,6 +16,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.decay import GRUD
 from shared.model import RecurrentModel
 
 Array = NDArray[np.float64]
@@ -40,6 +41,11 @@ class Carried:
     weight_R1: Array | None = None
 
 
+def can_step(model: RecurrentModel) -> bool:
+    """Whether the model can go on from a kept state: forwards, with a cell this module knows."""
+    return not (model.recurrent.bidirectional or isinstance(model.recurrent, GRUD))
+
+
 class StepwiseModel:
     """A unidirectional model's weights, ready to be stepped.
 
@@ -48,8 +54,8 @@ class StepwiseModel:
     """
 
     def __init__(self, model: RecurrentModel) -> None:
-        if model.recurrent.bidirectional:
-            raise ValueError("a bidirectional model reads the whole window at once")
+        if not can_step(model):
+            raise ValueError("a bidirectional or GRU-D model reads the whole window at once")
         self._w = {
             name: np.ascontiguousarray(value.detach().double().numpy())
             for name, value in model.state_dict().items()

@@ -80,6 +80,11 @@ def onnx_part(trained: Trained) -> dict[str, bytes]:
             f"--onnx needs the library {missing[0]!r}, which is not installed; install it with: "
             "pip install 'consilium-fl[onnx]'"
         )
+    if trained.study.model.cell == "gru-d":
+        raise SettingsError(
+            f"study {trained.study.name}: ONNX has no operator for cell 'gru-d'; "
+            "export it without --onnx"
+        )
     from shared.onnx_check import largest_difference
     from shared.onnx_graph import to_onnx
 

@@ -151,6 +151,18 @@ def test_every_answer_is_the_batchs_for_every_kind_of_model_and_any_order_of_eve
     check_against_batch(study, [mixed[place] for place in order], seed, reasons=reasons)
 
 
+@settings(max_examples=20, deadline=None)
+@given(
+    events=st.lists(measured, min_size=1, max_size=8),
+    pooling=st.sampled_from(POOLINGS),
+    seed=st.integers(0, 100),
+    reasons=st.booleans(),
+)
+def test_every_answer_of_a_gru_d_is_the_batchs(events, pooling, seed, reasons) -> None:
+    study = study_of(task=TASKS[0], cell="gru-d", pooling=pooling)
+    check_against_batch(study, events, seed, reasons=reasons)
+
+
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task["kind"])
 def test_an_effect_is_what_the_variables_absence_would_change(task: dict, both: bool) -> None:

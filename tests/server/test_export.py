@@ -14,7 +14,7 @@ from server.cli import app
 from server.coordinator_audit import open_audit
 from server.coordinator_folder import CoordinatorFolder, Settings
 from server.evaluation import as_text
-from server.export import validation_of
+from server.export import onnx_part, validation_of
 from server.study_run import RunState
 from shared.audit import FILE_NAME
 from shared.errors import SettingsError
@@ -27,7 +27,7 @@ from shared.study import Study, parse_study
 from shared.transcript import sha256
 from shared.variables import feature_names
 from shared.weights import to_vector
-from tests.signed_models import EDGES, some_counts
+from tests.signed_models import EDGES, some_counts, some_trained
 from tests.study_text import TEXT, small_study
 
 STUDY = parse_study(TEXT)
@@ -116,6 +116,12 @@ def test_a_study_without_a_finished_model_has_none_to_export(tmp_path: Path) -> 
             ["export", "other", "--out", str(tmp_path / "m"), "--folder", str(folder.path)],
             catch_exceptions=False,
         )
+
+
+def test_a_cell_without_an_onnx_operator_is_refused_by_name() -> None:
+    study = small_study(model={"cell": "gru-d"})
+    with pytest.raises(SettingsError, match="no operator for cell 'gru-d'; export it without"):
+        onnx_part(some_trained(study))
 
 
 def test_a_model_is_exported_in_onnx_form_only_when_it_scores_alike(
