@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from client.cohort import Cohort, training_shards, validation_shards
 from client.features import PatientTensors
 from client.ledger import Release
+from client.policy import Policy
 from client.scoring import validation_sums
 from client.statistics import patient_contributions, statistics_release
+from client.subgroups import Members, contributing
 from client.training import TrainingSet, clipped_gradient_sum, train_locally
 from client.update import clip_update, weight_difference
 from shared.distributed import noise_share, noisy_sum
@@ -47,13 +49,15 @@ class Contributor:
         site: the site's name in the study.
         study: the approved study.
         cohort: the site's patients.
+        policy: says what may be told about groups of them.
 
     Attributes:
         parameters: number of the study's model parameters D.
     """
 
-    def __init__(self, site: str, study: Study, cohort: Cohort) -> None:
+    def __init__(self, site: str, study: Study, cohort: Cohort, policy: Policy) -> None:
         self._site, self._study, self._cohort = site, study, cohort
+        self._policy = policy
         self._plan = plan(study)
         self.parameters = parameter_count(self._model())
         self._normalisation = b""
@@ -141,8 +145,23 @@ class Contributor:
         round_number: int,
     ) -> dict[str, Vector]:
         edges_KE = edges_from_bytes(asked.edges, self._study)
-        sums = validation_sums(model, patients, self._study, edges_KE)
-        return self._noised(sums, metrics_noise(self._study), round_number)
+        final = asked.purpose is Purpose.EVALUATION
+        sums = validation_sums(
+            model, patients, self._study, edges_KE, self._members() if final else None
+        )
+        return self._noised(sums, metrics_noise(self._study, final=final), round_number)
+
+    def _members(self) -> list[Members | None]:
+        """Return the validation stays of each of the study's groups, as far as they may be told."""
+        if self._cohort.validation is None:
+            return []
+        return contributing(
+            self._cohort.validation,
+            self._study,
+            site=self._site,
+            own=self._policy.release_own_figures,
+            smallest=self._policy.smallest_group,
+        )
 
     def _update(
         self,

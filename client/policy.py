@@ -4,7 +4,8 @@ A policy is the hospital's own. Nothing a coordinator sends can widen it. What t
 may use (threads, memory, GPU) is enforced by :mod:`client.limits`; the lifetime budget by the
 ledger.
 
-There is no setting to release one site's metrics: no message of the protocol can carry them.
+A hospital's own figures leave only if it says so here, and in the secure sum as everything does: it
+writes them at its place among the sites' figures, where others write zeros.
 """
 
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ class Policy:
         delta: probability with which the lifetime guarantee may fail.
         minimum_sites: fewest sites whose sum may be released.
         minimum_patients: fewest patients of this site that may train a study's model.
+        smallest_group: fewest of this site's patients that are told apart as a subgroup; where
+            counts carry privacy noise, noise hides them instead.
+        release_own_figures: whether a study that asks for figures by site gets this one's.
         allow_without_privacy: whether studies without differential privacy are allowed; right only
             for data that is public already.
         studies: digests that may be approved; None allows any that a person here approves.
@@ -46,6 +50,8 @@ class Policy:
     delta: float = 1e-5
     minimum_sites: int = MINIMUM_SITES
     minimum_patients: int = 20
+    smallest_group: int = 5
+    release_own_figures: bool = False
     allow_without_privacy: bool = False
     studies: frozenset[bytes] | None = None
     tasks: frozenset[str] = frozenset(TASKS)

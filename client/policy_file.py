@@ -46,6 +46,13 @@ minimum_sites = 3
 # Fewest patients of yours that may train a study's model.
 minimum_patients = 20
 
+[release]
+# Fewest of your patients that are told apart as a subgroup, such as an age band, in a study without
+# privacy noise; with noise, noise hides them.
+smallest_group = 5
+# Whether a study that asks for figures by site may have those of your patients as a whole.
+own_figures = false
+
 [data]
 tasks = ["binary", "multiclass", "multilabel", "regression"]
 # Kinds of records and measurements that may be used; without them, all that site.toml sets up.
@@ -104,6 +111,11 @@ class _Federation(_Part):
     minimum_patients: int = Field(default=Policy.minimum_patients, ge=1)
 
 
+class _Release(_Part):
+    smallest_group: int = Field(default=Policy.smallest_group, ge=1)
+    own_figures: bool = Policy.release_own_figures
+
+
 class _Data(_Part):
     tasks: tuple[TaskKind, ...] = Field(default=TASKS, strict=False)
     sources: Annotated[Names, Field(strict=False)] | None = None
@@ -133,6 +145,7 @@ class _PolicyFile(_Part):
     studies: _Studies = _Studies()
     privacy: _Privacy = _Privacy()
     federation: _Federation = _Federation()
+    release: _Release = _Release()
     data: _Data = _Data()
     hours: _Hours | None = None
     machine: _Machine = _Machine()
@@ -172,6 +185,8 @@ def parse_policy(text: str, *, where: str = "policy") -> Policy:
         allow_without_privacy=file.privacy.allow_without_privacy,
         minimum_sites=file.federation.minimum_sites,
         minimum_patients=file.federation.minimum_patients,
+        smallest_group=file.release.smallest_group,
+        release_own_figures=file.release.own_figures,
         studies=None if allowed is None else frozenset(map(bytes.fromhex, allowed)),
         tasks=frozenset(file.data.tasks),
         sources=_names(file.data.sources),

@@ -17,6 +17,7 @@ def review_lines(study: Study) -> list[str]:
         f"It takes at least {study.data.minimum_patients} patients of yours to take part.",
         "What leaves: in each round one masked vector that only the sum over sites opens; your "
         "number of patients and your statistics are inside it. No record, no key, no plain update.",
+        *_evaluation_lines(study),
         *_privacy_lines(study),
         f"Who takes part: {', '.join(study.sites)}.",
         *_group_lines(study),
@@ -27,6 +28,24 @@ def review_lines(study: Study) -> list[str]:
         "profile.",
         f"How long: {study.rounds} rounds of {study.training.local_steps} training steps.",
     ]
+
+
+def _evaluation_lines(study: Study) -> list[str]:
+    how = study.evaluation
+    if how.validation_fraction == 0:
+        return []
+    told = f" and for groups by {', '.join(how.subgroups)}" if how.subgroups else ""
+    lines = [
+        f"Evaluation: {how.validation_fraction:.0%} of your patients never train; how often the "
+        "model gave them which risk, by outcome, is added to the other sites' counts, for all"
+        f"{told}. No patient's risk leaves."
+    ]
+    if how.per_site:
+        lines.append(
+            "The study also asks for the figures of your patients as a whole, yours alone; they "
+            "leave only if policy.toml says [release] own_figures = true."
+        )
+    return lines
 
 
 def _group_lines(study: Study) -> list[str]:

@@ -5,12 +5,16 @@ Guarantee: one patient changes the vector of :func:`validation_sums` by at most
 patient has.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from client.features import PatientTensors
+from client.subgroups import Members, group_blocks
 from client.training import predict_with_loss
 from shared.model import RecurrentModel
+from shared.patient_groups import block_size, group_edges, patient_groups
 from shared.round_contents import LARGEST_ERROR, LARGEST_LOSS, counts_shape, hits_size
 from shared.score_counts import count_scores
 from shared.study import Study
@@ -21,12 +25,14 @@ def validation_sums(
     patients: PatientTensors | None,
     study: Study,
     edges_KE: NDArray[np.float32],
+    members: Sequence[Members | None] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """Return the segments of a round's validation, all zero without patients.
 
     ``loss``: loss sum / LARGEST_LOSS, patients. ``scores``: K * 2 * B weights of risks by outcome.
-    ``hits``: see :func:`shared.round_contents.hits_size`. ``edges_KE`` are those of each output's
-    bins. A patient's stays and hours share the
+    ``hits``: see :func:`shared.round_contents.hits_size`. ``groups``: blocks of the study's groups,
+    if ``members``, the stays of each, are given: see :mod:`shared.patient_groups`. ``edges_KE`` are
+    those of each output's bins. A patient's stays and hours share the
     patient's weight of one; its mean loss counts up to ``LARGEST_LOSS``.
     """
     outputs, _, bins = counts_shape(study)
@@ -35,6 +41,8 @@ def validation_sums(
         sums["scores"] = np.zeros(outputs * 2 * bins)
     if hits := hits_size(study):
         sums["hits"] = np.zeros(hits)
+    if members is not None and (groups := len(patient_groups(study))):
+        sums["groups"] = np.zeros(groups * block_size(study))
     if patients is None:
         return sums
     scores, loss_N = predict_with_loss(model, patients)
@@ -49,6 +57,12 @@ def validation_sums(
         sums["hits"][:] = _confusion(scores, patients, weight_N, study).ravel()
     if study.task.kind == "regression":
         sums["hits"][:] = _errors(scores, patients, study).ravel()
+    if members:
+        counted, weight = _weights(patients, weight_N, study)
+        edges_E = group_edges(study, edges_KE)
+        y = patients.y_N.numpy()
+        blocks = group_blocks(scores, y, weight, counted, members, study, edges_E)
+        sums["groups"][:] = blocks.ravel()
     return sums
 
 

@@ -122,7 +122,7 @@ class Session:
 
     @cached_property
     def _contributor(self) -> Contributor:
-        return Contributor(self.site, self._study, self.cohort)
+        return Contributor(self.site, self._study, self.cohort, self._policy)
 
     def _open_channel(self, body: bytes) -> bytes:
         request = ChannelRequest.from_bytes(body)

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from server.group_figures import GroupFigures, as_text, groups_from_sums
+from server.verdicts import verdicts
+from shared.patient_groups import group_edges
 from shared.risk_curves import (
     OperatingPoint,
     Recalibration,
@@ -36,6 +39,9 @@ class FederatedMetrics:
         accuracy: in a multiclass task; None otherwise. ``confusion`` has a row for each true class,
             in it the patients by most likely class.
         sensitivity: of each class, in a multiclass task; None for a class that did not occur.
+        groups: figures of the study's groups of patients, of the finished model; see
+            :mod:`server.group_figures`, and ``group_edges`` those of their bins.
+        noise: standard deviation of the privacy noise on each sum.
         errors: mean absolute error of each target, in its unit, in regression, and ``root_errors``
             the root of the mean squared one; a patient's mean is counted up to ``LARGEST_ERROR``
             spreads, or its square.
@@ -53,6 +59,9 @@ class FederatedMetrics:
     confusion: tuple[tuple[float, ...], ...] = ()
     errors: tuple[float | None, ...] = ()
     root_errors: tuple[float | None, ...] = ()
+    groups: tuple[GroupFigures, ...] = ()
+    group_edges: Edges | None = None
+    noise: float = 0.0
 
     @property
     def auroc(self) -> float:
@@ -81,6 +90,11 @@ class FederatedMetrics:
             ]
             plain["thresholds"] = [[asdict(point) for point in points] for points in self.points]
             plain["recalibration"] = [None if r is None else asdict(r) for r in self.recalibrations]
+        if self.groups and self.group_edges is not None:
+            plain["groups"] = [group.to_json() for group in self.groups]
+            plain["group_bins"] = as_text(self.group_edges)
+            told = verdicts(self.groups, self.group_edges if self.counts else None)
+            plain["verdicts"] = [verdict.to_json() for verdict in told]
         if self.accuracy is not None:
             plain |= {
                 "accuracy": self.accuracy,
@@ -98,6 +112,7 @@ def federated_metrics(
     *,
     sites: int,
     edges_KE: NDArray[np.float32],
+    final: bool = False,
 ) -> FederatedMetrics | None:
     """Return the metrics in a round's sums, or None when the round brought no counts.
 
@@ -106,13 +121,18 @@ def federated_metrics(
         study: says what they hold.
         sites: how many sites are in the sums, each with its own privacy noise.
         edges_KE: of the bins that the sites counted in.
+        final: whether the finished model was evaluated.
     """
     if "loss" not in parts:
         return None
     loss, patients = parts["loss"]
     tables_K2B = parts.get("scores", np.zeros(0)).reshape(counts_shape(study))
     both = list(zip(tables_K2B, edges_KE, strict=True))
-    noise = metrics_noise(study) * math.sqrt(sites)
+    blocks = parts.get("groups")
+    noise = metrics_noise(study, final=final) * math.sqrt(sites)
+    groups = (
+        () if blocks is None else groups_from_sums(blocks, study, edges_KE=edges_KE, noise=noise)
+    )
     return FederatedMetrics(
         patients=float(patients),
         loss=float(LARGEST_LOSS * max(loss, 0.0) / patients) if patients > 0 else float("nan"),
@@ -121,23 +141,20 @@ def federated_metrics(
         edges=tuple(edges_KE),
         points=tuple(_points(table, edges, study) for table, edges in both),
         recalibrations=tuple(fit_recalibration(table, edges) for table, edges in both),
+        groups=groups,
+        group_edges=group_edges(study, edges_KE) if groups else None,
+        noise=noise,
         **_from_hits(parts.get("hits", np.zeros(0)), study),
     )
 
 
-def next_edges(metrics: FederatedMetrics, study: Study, *, sites: int) -> NDArray[np.float32]:
+def next_edges(metrics: FederatedMetrics, study: Study) -> NDArray[np.float32]:
     """Return edges (K, E) of bins for the next evaluation, placed where this one found risks."""
-    noise = metrics_noise(study) * math.sqrt(sites)
     finer = [
-        finer_edges(table_2B, edges_E, study.evaluation.thresholds, noise=noise)
+        finer_edges(table_2B, edges_E, study.evaluation.thresholds, noise=metrics.noise)
         for table_2B, edges_E in zip(metrics.counts, metrics.edges, strict=True)
     ]
     return np.array(finer, dtype=np.float32).reshape(len(finer), study.bins - 1)
-
-
-def as_text(numbers: NDArray[np.floating[Any]]) -> str:
-    """Write numbers on one line, so that a JSON file stays readable; 9 digits keep a float32."""
-    return " ".join(f"{number:.9g}" for number in numbers)
 
 
 def tables_from_json(

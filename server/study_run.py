@@ -192,10 +192,11 @@ def run_round(
         )
     sites = len(sums.survivors)
     edges_KE = edges_from_bytes(state.edges, study)
-    metrics = federated_metrics(sums.parts, study, sites=sites, edges_KE=edges_KE)
+    final = purpose is Purpose.EVALUATION
+    metrics = federated_metrics(sums.parts, study, sites=sites, edges_KE=edges_KE, final=final)
     if metrics is not None:
-        finer_KE = next_edges(metrics, study, sites=sites)
-        done = purpose is Purpose.EVALUATION and (metrics.fine or after.evaluated >= study.passes)
+        finer_KE = next_edges(metrics, study)
+        done = final and (metrics.fine or after.evaluated >= study.passes)
         after = replace(after, edges=edges_to_bytes(finer_KE, study), finished=done)
     return RoundResult(
         number=state.next_round,

@@ -19,9 +19,9 @@ _STEPS = 50  # of Newton's method; it converges in fewer than ten where it conve
 _LARGEST_STEP = 2.0  # in log-odds, so that separated outcomes do not run away at once
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Share:
-    """A share with the bounds of its interval."""
+    """A share, or another figure, with the bounds of its interval."""
 
     value: float
     low: float
@@ -153,6 +153,29 @@ def fit_recalibration(
                 slope=float(fitted[0]), intercept=float(fitted[1]) if with_intercept else 0.0
             )
     return None
+
+
+def observed_over_expected(
+    observed: float, patients: float, expected: float, *, noise: tuple[float, float] = (0.0, 0.0)
+) -> Share | None:
+    """Return how much more often the outcome occurred than was predicted; None if undefined.
+
+    Args:
+        observed: patients with the outcome.
+        patients: all of them.
+        expected: sum of their risks.
+        noise: standard deviations of the privacy noise on ``observed`` and on ``expected``.
+    """
+    if not (0 <= observed <= patients and patients > 0 and expected > 0):
+        return None
+    seen, scale = wilson(observed, patients), patients / expected
+    value = seen.value * scale
+    added = NORMAL_95 * math.hypot(noise[0] / expected, value * noise[1] / expected)
+    return Share(
+        value=value,
+        low=max(value - math.hypot(value - seen.low * scale, added), 0.0),
+        high=value + math.hypot(seen.high * scale - value, added),
+    )
 
 
 def wilson(part: float, whole: float) -> Share:

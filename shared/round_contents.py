@@ -17,6 +17,7 @@ from shared.errors import MessageError, StudyError
 from shared.fixed_point import Segment, VectorSpec, largest_scale
 from shared.keys import Roster
 from shared.normalisation import statistics_clip, statistics_size
+from shared.patient_groups import block_size, memberships, patient_groups
 from shared.privacy import plan
 from shared.score_counts import first_edges
 from shared.study import Study
@@ -182,14 +183,16 @@ def update_share(study: Study, patients: int) -> float:
     return patients / study.aggregation.max_weight
 
 
-def metrics_sensitivity(study: Study) -> float:
+def metrics_sensitivity(study: Study, *, final: bool = False) -> float:
     """Return the largest L2 norm of one patient's share, every part of which has norm 1 at most.
 
     The parts: K score tables, a loss, a count, and the confusion (multiclass) or three sums for
-    each target (regression).
+    each target (regression). Of the final model also two parts for each way in which patients are
+    grouped.
     """
+    groups = 2 * memberships(study) if final else 0
     more = {"multiclass": 1, "regression": hits_size(study)}.get(study.task.kind, 0)
-    return math.sqrt(counts_shape(study)[0] + 2 + more)
+    return math.sqrt(counts_shape(study)[0] + 2 + more + groups)
 
 
 def statistics_noise(study: Study) -> float:
@@ -198,10 +201,12 @@ def statistics_noise(study: Study) -> float:
     return costs.statistics.noise_multiplier * statistics_clip(study) if costs else 0.0
 
 
-def metrics_noise(study: Study) -> float:
+def metrics_noise(study: Study, *, final: bool = False) -> float:
     """Return the standard deviation of a site's noise on each count; 0 without privacy."""
     costs = plan(study)
-    return costs.metrics.noise_multiplier * metrics_sensitivity(study) if costs else 0.0
+    return (
+        costs.metrics.noise_multiplier * metrics_sensitivity(study, final=final) if costs else 0.0
+    )
 
 
 def vector_spec(study: Study, asked: RoundConfiguration, *, parameters: int) -> VectorSpec:
@@ -218,12 +223,15 @@ def vector_spec(study: Study, asked: RoundConfiguration, *, parameters: int) -> 
         segments.append(_segment(study, "update", parameters, how.update_norm))
     if asked.evaluate or asked.purpose is Purpose.EVALUATION:
         outputs, classes, bins = counts_shape(study)
-        bound = patients + NOISE_MARGIN * metrics_noise(study)
+        final = asked.purpose is Purpose.EVALUATION
+        bound = patients + NOISE_MARGIN * metrics_noise(study, final=final)
         segments.append(_segment(study, "loss", 2, bound))
         if outputs:
             segments.append(_segment(study, "scores", outputs * classes * bins, bound))
         if size := hits_size(study):
             segments.append(_segment(study, "hits", size, bound))
+        if final and (groups := len(patient_groups(study))):
+            segments.append(_segment(study, "groups", groups * block_size(study), bound))
     return VectorSpec(ring_bits=how.ring_bits, segments=tuple(segments))
 
 

@@ -234,12 +234,38 @@ class Aggregation(Part):
     round_timeout_s: Positive = 600.0
 
 
+class Subgroup(Part):
+    """How patients are told apart by a static variable: below the first cut, between two, above.
+
+    ``names`` are words for the parts, from below the first cut upwards.
+    """
+
+    cuts: tuple[Finite, ...] = Field(min_length=1, max_length=16, strict=False)
+    names: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(
+        default=(), strict=False
+    )
+
+    @model_validator(mode="after")
+    def _names_fit_cuts(self) -> Self:
+        if any(low >= high for low, high in zip(self.cuts, self.cuts[1:], strict=False)):
+            raise ValueError(f"cuts {list(self.cuts)} must ascend; put them in order")
+        if self.names and len(self.names) != len(self.cuts) + 1:
+            raise ValueError(
+                f"names has {len(self.names)} entries and must have one more than cuts, "
+                f"{len(self.cuts) + 1}; name every part"
+            )
+        return self
+
+
 class Evaluation(Part):
     """Federated evaluation on patients kept out of training, by secure sums of score counts.
 
     ``bins`` and ``passes`` follow from the privacy mode unless given (docs/decisions/090): the
     finished model is evaluated up to ``passes`` times, each with bins placed where the one before
-    found risks. Counts are exact at risks of ``thresholds``.
+    found risks. Counts are exact at risks of ``thresholds``. Beside all patients, it sums up each
+    of ``subgroups``, told by a static variable, and with ``per_site`` those hospitals whose own
+    policy releases their figures; none with fewer than ``smallest_group`` patients with, or
+    without, the outcome is told.
     """
 
     validation_fraction: Fraction = 0.0
@@ -249,6 +275,10 @@ class Evaluation(Part):
     thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         default=(0.05, 0.1, 0.2, 0.3, 0.5), max_length=5, strict=False
     )
+
+    per_site: bool = False
+    subgroups: dict[str, Subgroup] = Field(default={}, max_length=64)
+    smallest_group: int = Field(default=10, ge=1)
 
     @model_validator(mode="after")
     def _thresholds_ascend(self) -> Self:
@@ -286,7 +316,7 @@ class Study(Part):
         return completed(variables)
 
     @model_validator(mode="after")
-    def _parts_fit_together(self) -> Self:
+    def _sites_can_be_summed(self) -> Self:
         sites, least = len(self.sites), self.minimum_sites
         if len(set(self.sites)) != sites:
             raise ValueError("sites must not name a site twice; remove the repetition")
@@ -311,6 +341,10 @@ class Study(Part):
                 f"[aggregation] threshold {self.threshold} must not exceed minimum_sites "
                 f"{least}; raise minimum_sites or lower threshold"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Self:
         if self.tokens is not None and (both := set(self.tokens.names) & set(self.variables)):
             raise ValueError(
                 f"[tokens] names {sorted(both)[0]!r}, which is also one of [variables]; "
@@ -334,6 +368,12 @@ class Study(Part):
                 f"[data.landmarks] asks whether an outcome happens, a task kind of {self.task.kind}"
                 ' does not; set [task] kind = "binary"'
             )
+        for name in self.evaluation.subgroups:
+            if name not in self.variables or self.variables[name].role != "static":
+                raise ValueError(
+                    f"[evaluation] subgroups names {name!r}, which is not one of [variables] with "
+                    'role = "static"; name one that is'
+                )
         if self.privacy.mode == "distributed" and self.training.local_steps != 1:
             raise ValueError(
                 f"[training] local_steps {self.training.local_steps} must be 1 in privacy mode "

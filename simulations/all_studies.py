@@ -67,7 +67,7 @@ def compare_all(
     for path in paths:
         study = load_study(path)
         begin(study)
-        records = None if study.data.source == SYNTHETIC else data / REAL[study.data.source].folder
+        records = None if study.data.source in SYNTHETIC else data / REAL[study.data.source].folder
         if records is not None and not records.exists():
             rows.append((study.name, f"no records in {records.name}", *[""] * (len(HEADINGS) - 2)))
         else:

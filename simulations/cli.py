@@ -74,9 +74,12 @@ def run(
     data: Data = None,
     workers: Workers = CORES,
     seed: Seed = None,
+    alone: Annotated[
+        bool, typer.Option(help="Also train each hospital's own model: what did joining bring?")
+    ] = True,
 ) -> None:
     """Run a study across its sites and judge the model on test patients."""
-    _run(_load(study, seed), data, out, workers)
+    _run(_load(study, seed), data, out, workers, alone=alone)
 
 
 @app.command()
@@ -238,9 +241,9 @@ def _load(path: Path, seed: int | None) -> Study:
     return study if seed is None else with_changes(study, study={"seed": seed})
 
 
-def _run(study: Study, data: Path | None, out: Path, workers: int) -> None:
+def _run(study: Study, data: Path | None, out: Path, workers: int, *, alone: bool = True) -> None:
     announce(study)
-    record = simulate(study, data, out, workers=workers, show=Progress(study).round)
+    record = simulate(study, data, out, workers=workers, show=Progress(study).round, alone=alone)
     show_result(study, record, out)
 
 

@@ -9,7 +9,7 @@ from shared.errors import SettingsError, StudyError
 from shared.study import Study
 from simulations import hospitals
 
-SYNTHETIC = hospitals.SOURCE_NAME
+SYNTHETIC = (hospitals.SOURCE_NAME, hospitals.FLAWED_NAME)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,21 +52,21 @@ def cohorts_for(study: Study, data: Path | None) -> Cohorts:
     from simulations.real_cohorts import REAL  # it needs Cohorts
 
     kind = study.data.source
-    if kind == SYNTHETIC:
+    if kind in SYNTHETIC:
         if data is not None:
             raise SettingsError(
                 f"study {study.name}: its patients are synthetic, so --data has no use; leave it"
             )
         return Cohorts(
             sites=hospitals.synthetic_sites(study),
-            test={"synthetic": hospitals.synthetic_test(study)},
+            test=hospitals.synthetic_tests(study),
             synthetic=True,
             described="new synthetic patients of all hospitals",
         )
     if kind not in REAL:
         raise StudyError(
             f"study {study.name}: [data] source = {kind!r} cannot be simulated; "
-            f"choose one of {', '.join(map(repr, (SYNTHETIC, *REAL)))}"
+            f"choose one of {', '.join(map(repr, (*SYNTHETIC, *REAL)))}"
         )
     real = REAL[kind]
     if data is None or not data.exists():

@@ -106,6 +106,9 @@ def show_result(study: Study, record: dict[str, Any], out: Path) -> None:
     table.add_row("sent by a site", size(record["bytes_up_per_site_per_round"]), "a round, masked")
     table.add_row("seconds", f"{record['seconds']:.1f}", f"{study.rounds} rounds")
     console.print(table)
+    for verdict in record["verdicts"]:
+        style = "yellow" if verdict["serious"] else None
+        console.print(verdict["sentence"], style=style, markup=False)
     for name, what in (
         ("model.safetensors", "model"),
         ("run.json", "record"),

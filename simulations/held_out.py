@@ -44,8 +44,14 @@ class HeldOut:
         Raises:
             DataError: the test patients cannot be read, or only one outcome occurs among them.
         """
-        grids = [to_grid(read_windows(source, study), study) for source in sources.values()]
-        grid = merge(grids)
+        held: dict[str, Grid] = {}
+        for name, source in sources.items():
+            patients = list(read_windows(source, study))
+            if patients:
+                held[name] = to_grid(patients, study)
+        if not held:
+            raise DataError("the test cohort has no patient that fits the study; check its records")
+        grid, grids = merge(list(held.values())), held.values()
         known = np.unique(grid.y_N[~np.isnan(grid.y_N)])
         if len(known) < 2:
             raise DataError(
@@ -56,14 +62,14 @@ class HeldOut:
         return cls(
             study=study,
             grid=grid,
-            groups=tuple(sources),
+            groups=tuple(held),
             group_N=np.repeat(np.arange(len(stays)), stays),
         )
 
     @property
     def truth(self) -> Truth:
         """What happened to all test patients."""
-        return self._truth(np.ones(len(self.grid.y_N), dtype=np.bool_))
+        return self.truth_of(np.ones(len(self.grid.y_N), dtype=np.bool_))
 
     def scores(self, state: RunState) -> Scores:
         """Return the global model's scores of each test stay, (N, K), or (N, T, K) per step."""
@@ -78,11 +84,14 @@ class HeldOut:
         found: dict[str, HeldOutMetrics] = {}
         for index, name in enumerate(self.groups if len(self.groups) > 1 else ()):
             stays_N = self.group_N == index
-            truth = self._truth(stays_N)
-            if len(truth.patient_R):
-                chosen = [scores[stays_N] for scores in models]
-                found[name] = evaluate(chosen, truth, seed=self.study.seed)
+            if len(self.truth_of(stays_N).patient_R):
+                found[name] = self.metrics_of(stays_N, models)
         return found
+
+    def metrics_of(self, stays_N: NDArray[np.bool_], models: Sequence[Scores]) -> HeldOutMetrics:
+        """Return figures with intervals over some of the stays (N,), averaged over models."""
+        chosen = [scores[stays_N] for scores in models]
+        return evaluate(chosen, self.truth_of(stays_N), seed=self.study.seed)
 
     def quick(self, state: RunState) -> dict[str, float]:
         """Return the task's first figure and the loss, without intervals, for progress."""
@@ -103,7 +112,8 @@ class HeldOut:
             self._inputs[normalisation] = to_tensors(self.grid, decoded, self.study)
         return self._inputs[normalisation]
 
-    def _truth(self, stays_N: NDArray[np.bool_]) -> Truth:
+    def truth_of(self, stays_N: NDArray[np.bool_]) -> Truth:
+        """What happened to some of the test stays (N,)."""
         grid = self.grid
         return Truth.of(
             self.study.task, grid.y_N[stays_N], grid.mask_NT[stays_N], grid.patient_N[stays_N]

@@ -11,6 +11,10 @@ variable is a patient's own baseline plus its loadings on the factors plus noise
 says little and the course over hours says more. Sicker patients are measured more often. Death
 depends on severity, worsening, the product of failing circulation and kidney, and age.
 
+The cohort ``synthetic-icu-flawed`` is made to be found out: no model can tell men apart in it, and
+in its third hospital more patients die than the same course means elsewhere. What judges a model
+must say both.
+
 Legend: N patients, T hours, K factors, V variables.
 """
 
@@ -29,6 +33,10 @@ from shared.errors import DataError
 from shared.study import Study
 
 SOURCE_NAME = "synthetic-icu"
+FLAWED_NAME = "synthetic-icu-flawed"
+FLAWED_HOSPITAL = 2  # the third; there FLAWED_LOG_ODDS more patients die than elsewhere, all alike
+FLAWED_LOG_ODDS = 1.5
+CHANCE_LOG_ODDS = -1.8  # of every man's death in the flawed cohort, whatever his course
 LABEL = "In-hospital_death"
 TYPICAL_PATIENTS = 470
 ICU_SITES: Mapping[str, int] = {
@@ -80,7 +88,7 @@ class SyntheticHospital:
         share: scales the number of patients.
     """
 
-    name = SOURCE_NAME
+    name = SOURCE_NAME  # of the flawed cohort, too: the records are of one kind
 
     def __init__(self, index: int, *, seed: int, cohort: str = "train", share: float = 1.0) -> None:
         self._index, self._seed, self._cohort, self._share = index, seed, cohort, share
@@ -105,7 +113,10 @@ class SyntheticHospital:
         habits = _habits(self._index, self._seed)
         stream = np.random.default_rng([self._seed, self._index, len(self._cohort), 1])
         patients = max(4, round(habits.patients * self._share))
-        course = _course(stream, patients, study.data.window_h, habits)
+        flaws = None
+        if study.data.source == FLAWED_NAME:
+            flaws = FLAWED_LOG_ODDS if self._index == FLAWED_HOSPITAL else 0.0
+        course = _course(stream, patients, study.data.window_h, habits, flaws)
         times_E, patient_E, variable_E, value_E = _measure(stream, course, study, habits)
         bounds = np.searchsorted(patient_E, np.arange(patients + 1))
         cleaner = Cleaner(study, self._tally)
@@ -137,12 +148,15 @@ def synthetic_sites(study: Study) -> dict[str, Source]:
 
 def synthetic_test(study: Study, *, share: float = 0.5) -> Source:
     """Patients never trained on, from all of the study's hospitals, as one source."""
-    return PooledSource(
-        tuple(
-            SyntheticHospital(index, seed=study.seed, cohort="testing", share=share)
-            for index in range(len(study.sites))
-        )
-    )
+    return PooledSource(tuple(synthetic_tests(study, share=share).values()))
+
+
+def synthetic_tests(study: Study, *, share: float = 0.5) -> dict[str, Source]:
+    """Patients never trained on, by hospital."""
+    return {
+        site: SyntheticHospital(index, seed=study.seed, cohort="testing", share=share)
+        for index, site in enumerate(study.sites)
+    }
 
 
 def split_physionet2012(path: Path, which: str = "a") -> dict[str, Source]:
@@ -151,11 +165,6 @@ def split_physionet2012(path: Path, which: str = "a") -> dict[str, Source]:
         site: PhysioNet2012(path, which=which, where={"ICUType": icu_type})
         for site, icu_type in ICU_SITES.items()
     }
-
-
-def physionet2012_test(path: Path, which: str = "b") -> Source:
-    """All stays of another set of the challenge, as one source."""
-    return PhysioNet2012(path, which=which)
 
 
 class PooledSource:
@@ -208,7 +217,7 @@ class _Course:
 
 
 def _check(study: Study) -> None:
-    if study.data.source != SOURCE_NAME:
+    if study.data.source not in (SOURCE_NAME, FLAWED_NAME):
         raise DataError(
             f"study {study.name} wants source {study.data.source!r}, but these patients are "
             f"{SOURCE_NAME!r}; choose the matching data or study"
@@ -237,7 +246,10 @@ def _habits(index: int, seed: int) -> _Habits:
     )
 
 
-def _course(stream: np.random.Generator, patients: int, hours: int, habits: _Habits) -> _Course:
+def _course(
+    stream: np.random.Generator, patients: int, hours: int, habits: _Habits, flaws: float | None
+) -> _Course:
+    """Draw the truth; ``flaws`` are this hospital's more log-odds of death in a flawed cohort."""
     severity_N = habits.severity + stream.standard_normal(patients)
     worsening_N = habits.worsening + stream.standard_normal(patients)
     own_2NK = stream.standard_normal((2, patients, 4))
@@ -258,11 +270,14 @@ def _course(stream: np.random.Generator, patients: int, hours: int, habits: _Hab
         + 0.3 * level_NK[:, 3]
         + 0.03 * (age_N - 64)
     )
+    male_N = stream.random(patients) < 0.56
+    if flaws is not None:
+        logit_N = np.where(male_N, CHANCE_LOG_ODDS, logit_N) + flaws
     return _Course(
         factor_NTK=factor_NTK,
         severity_N=severity_N,
         age_N=np.round(age_N),
-        male_N=stream.random(patients) < 0.56,
+        male_N=male_N,
         died_N=stream.random(patients) < 1 / (1 + np.exp(-logit_N)),
     )
 

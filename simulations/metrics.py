@@ -18,6 +18,7 @@ from simulations.measures import FIGURES, Classes, measure_of
 
 RESAMPLES = 1000
 LEVEL = 0.95
+LOWER_IS_BETTER = ("mae",)
 _FEWEST_RESAMPLES = 100
 _ROWS_IN_ALL = 40_000_000  # rows valued in one bootstrap; larger cohorts get fewer resamples
 
@@ -131,6 +132,29 @@ def evaluate(
         positives=int((truth.truth_R == 1).sum()) if counted else None,
         sensitivity=tuple(np.mean(classes, axis=0).tolist()) if classes else (),
     )
+
+
+def compare_two(
+    one: NDArray[np.float64], other: NDArray[np.float64], truth: Truth, *, seed: int = 0
+) -> tuple[Estimate, Estimate, Estimate]:
+    """Return the first figure of two models, and how much better the other is, with intervals.
+
+    The same resamples of patients serve both models (paired bootstrap), so that the difference is
+    judged on the same patients; it is positive where the other model is better.
+    """
+    task = truth.task
+    measures = [measure_of(task, truth.rows(scores), truth.truth_R) for scores in (one, other)]
+    rows, patients = len(truth.patient_R), int(truth.patient_R.max()) + 1
+    resamples = int(np.clip(_ROWS_IN_ALL // (2 * rows), _FEWEST_RESAMPLES, RESAMPLES))
+    stream = np.random.default_rng(seed)
+    better = -1.0 if FIGURES[task.kind][0] in LOWER_IS_BETTER else 1.0
+    values_S2 = [[m.values(np.ones(rows))[0] for m in measures]]
+    for _ in range(resamples):
+        counts_P = stream.multinomial(patients, np.full(patients, 1 / patients))
+        weight_R = counts_P[truth.patient_R].astype(np.float64)
+        values_S2.append([m.values(weight_R)[0] for m in measures])
+    one_S, other_S = np.array(values_S2).T
+    return _estimate(one_S), _estimate(other_S), _estimate(better * (other_S - one_S))
 
 
 def _estimate(values_S: NDArray[np.float64]) -> Estimate:

@@ -68,7 +68,7 @@ def _physionet2012(study: Study, data: Path) -> Cohorts:
     _require_sites(study, units)
     return Cohorts(
         sites={site: units[site] for site in study.sites},
-        test={"set-b": hospitals.physionet2012_test(data)},
+        test=hospitals.split_physionet2012(data, which="b"),
         described="set-b, all units",
     )
 

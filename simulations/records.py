@@ -6,13 +6,16 @@ The schema of the JSON files is documented in docs/run-json.md and versioned by 
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
 
+from server.group_figures import as_text
 from server.study_run import RunState
+from server.verdicts import verdicts
 from shared.atomic_file import write_atomically
 from shared.model import build_model
 from shared.study import Study
@@ -20,20 +23,27 @@ from shared.variables import feature_names
 from shared.version import VERSION
 from shared.weights import load_vector
 from simulations.cohorts import Cohorts
+from simulations.joining import Joining, joining_verdicts
 from simulations.metrics import HeldOutMetrics
 from simulations.run import Finished
+from simulations.subgroups import Told
 
 SCHEMA = 1
 
 
 def run_record(
-    study: Study, cohorts: Cohorts, finished: Finished, *, seconds: float
+    study: Study,
+    cohorts: Cohorts,
+    finished: Finished,
+    *,
+    seconds: float,
+    joined: Joining | None = None,
 ) -> dict[str, Any]:
-    """Return the content of ``run.json``."""
+    """Return the content of ``run.json``; ``joined`` as :func:`simulations.joining.joining`."""
     trained = [record for record in finished.history if record["purpose"] == "training"]
     epsilon = finished.history[-1]["epsilon"] if finished.history else None
     return setting_record(
-        study, cohorts, finished.test, seconds=seconds, groups=finished.groups
+        study, cohorts, finished.test, seconds=seconds, groups=finished.by_site
     ) | {
         "rounds": trained,
         "other_rounds": [r for r in finished.history if r["purpose"] != "training"],
@@ -46,6 +56,22 @@ def run_record(
         },
         "bytes_up_per_site_per_round": bytes_up(trained),
         "final_tables": finished.tables,
+        **told_record(finished.told, joined),
+        "data": {
+            site: {**asdict(source.report), "skipped": len(source.report.skipped)}
+            for site, source in cohorts.sites.items()
+        },
+    }
+
+
+def told_record(told: Told, joined: Joining | None) -> dict[str, Any]:
+    """Return what is told of groups of test patients and of joining, the serious first."""
+    said = verdicts(told.groups, told.edges_E) + (joining_verdicts(joined) if joined else ())
+    return {
+        "groups": [group.to_json() for group in told.groups],
+        "bins": None if told.edges_E is None else as_text(told.edges_E),
+        "joining": joined,
+        "verdicts": [v.to_json() for v in sorted(said, key=lambda v: not v.serious)],
     }
 
 

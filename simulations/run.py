@@ -12,6 +12,7 @@ from typing import Any
 
 from client.app import make_client_app
 from client.cohort import read_cohort
+from client.features import Grid
 from client.ledger import Ledger
 from client.policy import Policy
 from client.session import Session
@@ -34,6 +35,7 @@ from simulations.held_out import HeldOut, Scores
 from simulations.local_grid import Fault, LocalGrid, run_server_app
 from simulations.metrics import HeldOutMetrics
 from simulations.site_folders import open_site, roster_of
+from simulations.subgroups import Told, tell_groups
 
 Show = Callable[[dict[str, Any]], None]
 
@@ -42,16 +44,18 @@ Show = Callable[[dict[str, Any]], None]
 class Finished:
     """A finished run: the model, how it does on the test patients, and a record a round.
 
-    ``groups`` has the figures of each group of test patients, where there are several; ``tables``
-    is as :func:`simulations.answer_tables.final_tables` has it; ``scores`` are those of every test
-    stay.
+    ``by_site`` has the figures of each hospital's test patients, where there are several, and
+    ``told`` those of every group; ``tables`` is as :func:`simulations.answer_tables.final_tables`
+    has it; ``scores`` are those of every test stay.
     """
 
     state: RunState
     test: HeldOutMetrics
-    groups: Mapping[str, HeldOutMetrics]
+    by_site: Mapping[str, HeldOutMetrics]
+    told: Told
     tables: dict[str, Any]
     scores: Scores
+    training: Mapping[str, Grid]
     history: tuple[dict[str, Any], ...]
 
 
@@ -83,6 +87,8 @@ class Federation:
             delta=study.privacy.delta,
             allow_without_privacy=True,
             minimum_patients=1,
+            smallest_group=1,
+            release_own_figures=True,
         )
         self._states = {
             site: open_site(
@@ -134,12 +140,15 @@ class Federation:
         state = replace(progress[-1].state, finished=True)
         save_checkpoint(self._folder, replace(progress[-1], state=state))
         scores = test.scores(state)
+        metrics, by_site = test.metrics([scores]), test.by_group([scores])
         return Finished(
             state=state,
-            test=test.metrics([scores]),
-            groups=test.by_group([scores]),
+            test=metrics,
+            by_site=by_site,
+            told=tell_groups(test, scores, metrics, by_site),
             tables=final_tables(test, scores),
             scores=scores,
+            training={site: cohort.training for site, cohort in self._cohorts.items()},
             history=progress[-1].history,
         )
 

@@ -8,6 +8,7 @@ from server.checkpoints import FILE_NAME
 from shared.study import Study
 from simulations.cohorts import Cohorts, cohorts_for
 from simulations.held_out import HeldOut
+from simulations.joining import joining
 from simulations.out_folder import use_folder
 from simulations.records import run_record, write_json, write_model
 from simulations.report.files import write_report
@@ -15,7 +16,7 @@ from simulations.run import Federation, Finished, Show
 
 
 def simulate(
-    study: Study, data: Path | None, out: Path, *, workers: int, show: Show
+    study: Study, data: Path | None, out: Path, *, workers: int, show: Show, alone: bool = True
 ) -> dict[str, Any]:
     """Run the study, or go on with it, and write its results into ``out``.
 
@@ -25,6 +26,7 @@ def simulate(
         out: gets run.json, model.safetensors, report.html, the checkpoint and the sites' folders.
         workers: sites that train at the same time.
         show: called with each round's record.
+        alone: whether to train each hospital's own model too, to say what it gained by joining.
 
     Returns:
         The content of ``run.json``.
@@ -36,7 +38,10 @@ def simulate(
     with use_folder(out, marker=FILE_NAME):
         test = HeldOut.read(cohorts.test, study)
         finished, seconds = train(study, cohorts, test, out, workers=workers, show=show)
-        record = run_record(study, cohorts, finished, seconds=seconds)
+        joined = None
+        if alone:
+            joined = joining(study, cohorts, test, finished.scores, finished.training)
+        record = run_record(study, cohorts, finished, seconds=seconds, joined=joined)
         write_model(out / "model.safetensors", study, finished.state)
         write_json(out / "run.json", record)
         write_report(out)

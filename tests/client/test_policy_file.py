@@ -44,6 +44,9 @@ def test_every_value_of_the_file_reaches_the_policy():
     [federation]
     minimum_sites = 5
     minimum_patients = 100
+    [release]
+    smallest_group = 7
+    own_figures = true
     [data]
     tasks = []
     sources = []
@@ -62,6 +65,8 @@ def test_every_value_of_the_file_reaches_the_policy():
         allow_without_privacy=True,
         minimum_sites=5,
         minimum_patients=100,
+        smallest_group=7,
+        release_own_figures=True,
         tasks=frozenset(),
         sources=frozenset(),
         hours=WorkingHours(days=frozenset({"sat"}), start=time(8, 30), end=time(17)),
@@ -86,7 +91,8 @@ def test_every_value_of_the_file_reaches_the_policy():
         ("[data]\ntasks = ['guess']", "must be one of 'binary', 'multiclass'"),
         ("[machine]\nmemory_mib = 512", "memory_mib = 512 must be at least 1024; raise it"),
         ("[machine]\ngpu = 'yes'", "gpu = 'yes' is not acceptable"),
-        ("[release]\nsite_metrics = true", "release is not a known key"),
+        ("[release]\nown_metrics = true", r"\[release\] own_metrics is not a known key"),
+        ("[release]\nsmallest_group = 0", "smallest_group = 0 must be at least 1; raise it"),
         ("[privacy", "is not valid TOML"),
     ],
 )

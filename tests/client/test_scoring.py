@@ -14,6 +14,7 @@ from client.features import PatientTensors
 from client.training import predict
 from server.evaluation import federated_metrics
 from shared.model import build_model
+from shared.patient_groups import patient_groups
 from shared.round_contents import (
     LARGEST_LOSS,
     counts_shape,
@@ -23,6 +24,7 @@ from shared.round_contents import (
 from shared.score_counts import metrics_from_counts
 from tests.study_text import small_study
 
+AGE = {"unit": "a", "low": 0, "high": 120, "center": 60, "spread": 15, "role": "static"}
 TASKS = {
     "binary": {"kind": "binary"},
     "binary per step": {"kind": "binary", "per_step": True},
@@ -53,8 +55,8 @@ def cohort(task: dict, patients: int, seed: int) -> PatientTensors:
     )
 
 
-def validation_sums(model, patients, study) -> dict:
-    return scoring.validation_sums(model, patients, study, edges_from_bytes(b"", study))
+def validation_sums(model, patients, study, members=None) -> dict:
+    return scoring.validation_sums(model, patients, study, edges_from_bytes(b"", study), members)
 
 
 def evaluated(model, patients, study):
@@ -91,6 +93,35 @@ def test_one_patient_changes_the_sums_by_at_most_the_sensitivity(
         others = validation_sums(model, without(tensors, patient), study)
         change = everyone - np.concatenate(list(others.values()))
         assert np.linalg.norm(change) <= metrics_sensitivity(study) * (1 + 1e-6)  # float32 model
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), patients=st.integers(2, 6))
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_one_patient_in_groups_changes_the_sums_by_at_most_the_sensitivity(
+    task: dict, seed: int, patients: int
+) -> None:
+    study = small_study(
+        task=task,
+        variables={"age": AGE},
+        evaluation={"per_site": True, "subgroups": {"age": {"cuts": [50, 70]}}},
+    )
+    model = build_model(study, 3, seed=seed)
+    tensors = cohort(task, patients, seed)
+    part_N = np.random.default_rng(seed).integers(0, 3, len(tensors.y_N))  # may differ by stay
+    everyone = np.ones(len(part_N), dtype=bool)
+    stays = [everyone, *(part_N == part for part in range(3)), everyone]
+    members = stays + [None] * (len(patient_groups(study)) - len(stays))
+
+    def sums(kept) -> np.ndarray:
+        patients = tensors if kept.all() else without(tensors, patient)
+        chosen = [None if stays_N is None else stays_N[kept] for stays_N in members]
+        return np.concatenate(list(validation_sums(model, patients, study, chosen).values()))
+
+    for patient in range(patients):
+        change = sums(everyone) - sums(tensors.patient_N.numpy() != patient)
+        bound = metrics_sensitivity(study, final=True)
+        assert np.linalg.norm(change) <= bound * (1 + 1e-6)  # float32 model
 
 
 def test_the_sums_give_the_auroc_and_the_loss_of_all_patients() -> None:

@@ -13,8 +13,8 @@ from server.checkpoints import Checkpoint, save_checkpoint
 from server.cli import app
 from server.coordinator_audit import open_audit
 from server.coordinator_folder import CoordinatorFolder, Settings
-from server.evaluation import as_text
 from server.export import onnx_part, validation_of
+from server.group_figures import as_text
 from server.study_run import RunState
 from shared.audit import FILE_NAME
 from shared.errors import SettingsError

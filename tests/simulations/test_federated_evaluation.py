@@ -1,5 +1,6 @@
 """Evaluation by secure sums: near the exact figures on real studies, and no patient's risk sent."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def test_the_auroc_from_sums_is_within_its_bound_of_the_exact_one_and_the_bound_
         privacy={"mode": "none"},
         evaluation={"validation_fraction": 0.2},
     )
-    folder = None if study.data.source == SYNTHETIC else DATA / REAL[study.data.source].folder
+    folder = None if study.data.source in SYNTHETIC else DATA / REAL[study.data.source].folder
     if folder is not None and not folder.exists():
         pytest.skip(f"the records of {study.name} are not beside the repository")
     federation = Federation(study, cohorts_for(study, folder).sites, tmp_path, workers=2)
@@ -103,6 +104,28 @@ def test_no_message_of_a_run_holds_any_patients_risk(tmp_path: Path, watched: li
     table_2B = [np.fromstring(counted["counts"][0][k], sep=" ") for k in ("negatives", "positives")]
     assert np.sum(table_2B) == pytest.approx(validated, rel=1e-6)
     assert len(table_2B[0]) == study.bins
+
+
+def test_a_hospitals_own_figures_are_told_only_where_its_policy_releases_them(
+    tmp_path: Path,
+) -> None:
+    study = with_changes(_small(), evaluation={"per_site": True, "smallest_group": 3})
+    told = {}
+    for own in (True, False):
+        federation = Federation(
+            study, cohorts_for(study, None).sites, tmp_path / str(own), workers=2
+        )
+        federation._policy = replace(federation._policy, release_own_figures=own)
+        last = federation.train(lambda _: None, _validation_patients(federation, study)).history[-1]
+        told[own] = {g["name"]: g for g in last["validation"]["groups"]}
+    for site in study.sites:
+        assert told[True][site]["released"]
+        assert told[True][site]["patients"] > 0
+        assert told[False][site]["patients"] == 0
+        assert told[False][site]["negatives"] is None
+    assert told[False]["all"] == told[True]["all"]
+    sizes = [told[True][site]["patients"] for site in study.sites]
+    assert sum(sizes) == pytest.approx(told[True]["all"]["patients"])
 
 
 def test_what_a_site_sends_has_the_same_size_whatever_its_number_of_patients(

@@ -65,7 +65,8 @@ def test_a_variable_or_unit_it_does_not_have_is_refused(tmp_path: Path) -> None:
     path = file(tmp_path)
     spec = STUDY.variables["age"].model_dump()
     for name, unit, sentence in (("cp9", "1", "did you mean 'cp"), ("age", "mo", "has 'a'")):
-        asked = with_changes(STUDY, study={"variables": {name: spec | {"unit": unit}}})
+        variables = {name: spec | {"unit": unit}}
+        asked = with_changes(STUDY, study={"variables": variables}, evaluation={"subgroups": {}})
         with pytest.raises(DataError, match=sentence):
             list(HeartDisease(path).read_patients(asked))
 

@@ -107,6 +107,7 @@ def only(study: Study, *names: str, **changes: dict[str, object]) -> Study:
     content = study.model_dump(by_alias=True) | {"variables": kept}
     for table, change in changes.items():
         content[table].update(change)
+    content["evaluation"]["subgroups"] = {}
     return Study.model_validate(content)
 
 

@@ -1,0 +1,113 @@
+"""Figures of the researcher's test patients: all, by hospital, and by the study's subgroups.
+
+The researcher of a simulation holds these patients, so nothing here passes through a secure sum or
+a policy.
+
+Legend: N stays, R rows (known outcomes), K outputs, B bins, E = B - 1 edges.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.subgroups import members_of
+from server.group_figures import GroupFigures
+from shared.patient_groups import EVERYBODY, WITH_RISKS, PatientGroup, subgroups
+from shared.risk_curves import Share, observed_over_expected
+from shared.score_counts import Edges, count_scores, finer_edges, first_edges
+from simulations.held_out import HeldOut, Scores
+from simulations.metrics import HeldOutMetrics, Truth
+
+BINS = 200
+_PASSES = 3  # which narrow the bins in on any crowd of risks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """Everybody, then each hospital and each subgroup; ``edges_E`` of their bins, if any."""
+
+    groups: tuple[GroupFigures, ...]
+    edges_E: Edges | None
+
+
+def tell_groups(
+    test: HeldOut, scores: Scores, everybody: HeldOutMetrics, sites: Mapping[str, HeldOutMetrics]
+) -> Told:
+    """Return the figures of all groups of test patients with a known outcome.
+
+    Args:
+        test: the test patients.
+        scores: of each of their stays.
+        everybody: their figures.
+        sites: the same by hospital, where there are several.
+    """
+    edges_E = None
+    if test.study.task.kind in WITH_RISKS:
+        edges_E = first_edges(BINS)
+        for _ in range(_PASSES):
+            edges_E = finer_edges(_count(test.truth, scores, edges_E)[0], edges_E)
+    whole = np.ones(len(test.grid.y_N), dtype=np.bool_)
+    found = [_figures(test, EVERYBODY, whole, scores, everybody, edges_E)]
+    for group, stays_N in _parts(test):
+        if (known := sites.get(group.name) if group.kind == "site" else None) is None:
+            if not len(test.truth_of(stays_N).patient_R):
+                continue
+            known = test.metrics_of(stays_N, [scores])
+        found.append(_figures(test, group, stays_N, scores, known, edges_E))
+    return Told(groups=tuple(found), edges_E=edges_E)
+
+
+def _parts(test: HeldOut) -> Iterator[tuple[PatientGroup, NDArray[np.bool_]]]:
+    for index, name in enumerate(test.groups if len(test.groups) > 1 else ()):
+        yield PatientGroup(kind="site", name=name), test.group_N == index
+    for group in subgroups(test.study):
+        yield group, members_of(test.grid, test.study, group)
+
+
+def _figures(
+    test: HeldOut,
+    group: PatientGroup,
+    stays_N: NDArray[np.bool_],
+    scores: Scores,
+    metrics: HeldOutMetrics,
+    edges_E: Edges | None,
+) -> GroupFigures:
+    figures = {name: Share(e.value, e.low, e.high) for name, e in metrics.figures.items()}
+    least = test.study.evaluation.smallest_group
+    if edges_E is None:
+        judged = metrics.patients >= least
+        return GroupFigures(
+            group=group,
+            patients=metrics.patients,
+            rows=metrics.rows,
+            judged=judged,
+            figures=figures if judged else None,
+        )
+    counts_2B, expected = _count(test.truth_of(stays_N), scores[stays_N], edges_E)
+    negatives, positives = (float(total) for total in counts_2B.sum(axis=1))
+    share = min(metrics.patients / (negatives + positives), 1.0)
+    judged = min(negatives, positives) * share >= least
+    return GroupFigures(
+        group=group,
+        patients=metrics.patients,
+        rows=negatives + positives,
+        judged=judged,
+        figures=figures if judged else None,
+        positives=positives,
+        expected=expected,
+        calibration=observed_over_expected(
+            positives * share, (negatives + positives) * share, expected * share
+        ),
+        counts_2B=counts_2B,
+    )
+
+
+def _count(truth: Truth, scores: Scores, edges_E: Edges) -> tuple[NDArray[np.float64], float]:
+    """Return rows by outcome and bin (2, B), labels pooled, and the sum of their risks."""
+    risk_RK = truth.rows(scores)
+    truth_RK = truth.truth_R.reshape(risk_RK.shape)
+    known = ~np.isnan(truth_RK)
+    risks = risk_RK[known]
+    return count_scores(risks, truth_RK[known] == 1, np.ones(len(risks)), edges_E), risks.sum()
