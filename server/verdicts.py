@@ -3,8 +3,9 @@
 A group fails at *telling patients apart* when its AUROC is more than ``AUROC_GAP`` below that of
 everybody else (in tasks without risks: when its accuracy is as much lower than everybody's, or its
 mean absolute error ``RATIO`` times as large), and at *calibration* when the outcome is more than
-``RATIO`` times more or less frequent than predicted; in both cases only if chance is an unlikely
-cause at 5 %, shared out among all comparisons (Bonferroni). Groups with too few patients are not
+``RATIO`` times more or less frequent than predicted (where that holds for everybody, only a group
+that is as far from everybody is named beside); in both cases only if chance is an unlikely cause at
+5 %, shared out among all comparisons (Bonferroni). Groups with too few patients are not
 judged, and said not to be.
 
 Legend: B bins.
@@ -60,10 +61,14 @@ def verdicts(groups: Sequence[GroupFigures], edges_E: Edges | None) -> tuple[Ver
         for group in judged
         if (said := _tells_apart(group, everybody, edges_E, z))
     ]
+    usual = 1.0
+    if everybody.judged and (said := _calibrated(everybody, z)):
+        found.append(_serious("calibration", everybody, said))
+        usual = everybody.calibration.value if everybody.calibration else 1.0
     found += [
         _serious("calibration", group, said)
-        for group in (everybody, *judged)
-        if group.judged and (said := _calibrated(group, z))
+        for group in judged
+        if (said := _calibrated(group, z, usual))
     ]
     return (*found, *_overall(everybody), *_quiet(judged, found), *_unjudged(parts))
 
@@ -112,18 +117,22 @@ def _ranks(group: GroupFigures, everybody: GroupFigures, edges_E: Edges, z: floa
     )
 
 
-def _calibrated(group: GroupFigures, z: float) -> str | None:
+def _calibrated(group: GroupFigures, z: float, usual: float = 1.0) -> str | None:
+    """Say that the ratio is far from 1, and from that of everybody where this is ``usual``."""
     ratio = group.calibration
     if ratio is None or group.expected is None or group.positives is None:
         return None
-    if min(ratio.value, ratio.low) <= 0 or abs(math.log(ratio.value)) <= math.log(RATIO):
+    if min(ratio.value, ratio.low) <= 0:
         return None
-    if abs(math.log(ratio.value)) <= z / NORMAL_95 * math.log(ratio.high / ratio.low) / 2:
+    chance = z / NORMAL_95 * math.log(ratio.high / ratio.low) / 2
+    least = max(math.log(RATIO), chance)
+    if min(abs(math.log(ratio.value)), abs(math.log(ratio.value / usual))) <= least:
         return None
     side = "too low" if ratio.value > 1 else "too high"
+    others = "" if usual == 1 else f", against {_number(usual)} for everybody"
     return (
         f"Risks are {side} {_where(group)}: {group.positives:.0f} had the outcome and "
-        f"{group.expected:.0f} were predicted, a ratio of {_interval(ratio)}."
+        f"{group.expected:.0f} were predicted, a ratio of {_interval(ratio)}{others}."
     )
 
 

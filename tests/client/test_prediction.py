@@ -89,6 +89,7 @@ def test_a_hospitals_tables_need_no_outcome_column_to_be_scored(tmp_path: Path) 
         icu,
         study={"variables": {"HR": content["variables"]["HR"]}},
         data={"source": "hospital", "label": "died"},
+        evaluation={"subgroups": {}},
     )
     written(tmp_path / "model", study)
     out = tmp_path / "scores.jsonl"

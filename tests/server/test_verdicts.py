@@ -31,6 +31,7 @@ def figures(
     size: int = 3000,
     young: float = 1.0,
     first_site: float = 0.0,
+    everywhere: float = 0.0,
     released: tuple[str, ...] = SITES,
     noise: float = 0.0,
 ) -> tuple[GroupFigures, ...]:
@@ -40,6 +41,7 @@ def figures(
     part, site = stream.integers(0, 3, size), stream.integers(0, len(SITES), size)
     risk = 1 / (1 + np.exp(1.5 - 1.3 * rank))
     truth = -1.5 + 1.3 * rank * np.where(part == 0, young, 1.0) + first_site * (site == 0)
+    truth += everywhere
     y = (stream.random(size) < 1 / (1 + np.exp(-truth))).astype(np.float32)
     everyone = np.ones(size, dtype=np.bool_)
     members = [
@@ -84,6 +86,13 @@ def test_a_hospital_whose_risks_are_too_low_is_named_and_no_other_hospital() -> 
     assert {name for _, name in found} & set(SITES) == {SITES[0]}
     assert {topic for topic, _ in found} == {"calibration"}
     assert found["calibration", SITES[0]].startswith(f"Risks are too low at {SITES[0]}: ")
+
+
+def test_risks_too_low_for_everybody_are_said_once_and_worse_ones_beside() -> None:
+    assert set(said(figures(everywhere=0.7))) == {("calibration", "all")}
+    found = said(figures(everywhere=0.5, first_site=1.5))
+    assert {("calibration", "all"), ("calibration", SITES[0])} <= set(found)
+    assert " for everybody." in found["calibration", SITES[0]]
 
 
 def test_what_was_not_released_or_is_too_small_has_no_figures_and_is_said_to_have_none() -> None:
