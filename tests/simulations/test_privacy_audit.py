@@ -129,7 +129,7 @@ def test_sampling_that_is_not_as_accounted_is_refuted():
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_fresh_accountant_each_round_is_refuted():
-    """The noise of one round's budget, released a hundred and fifty times."""
+    """The noise of one round's budget, released six hundred times."""
     one_round = small_study(
         rounds=1,
         model={"hidden": 4},
@@ -137,4 +137,4 @@ def test_a_fresh_accountant_each_round_is_refuted():
         privacy={"epsilon": 1.0},
     )
     honest, claimed = honest_training(one_round)
-    assert audit_training(replace(honest, rounds=150), claimed=claimed, runs=100).refuted
+    assert audit_training(replace(honest, rounds=600), claimed=claimed, runs=100).refuted
