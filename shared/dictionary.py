@@ -21,6 +21,7 @@ its OMOP concept is of a procedure.
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
@@ -76,24 +77,15 @@ def _linear(
     typical: tuple[float, float],
     loinc: str | None = None,
     omop: int | None = None,
+    scale: Literal["linear", "log"] = "linear",
 ) -> KnownVariable:
     (low, high), (center, spread) = bounds, typical
-    declaration = Variable(unit=unit, low=low, high=high, center=center, spread=spread)
+    declaration = Variable(unit=unit, low=low, high=high, center=center, spread=spread, scale=scale)
     return KnownVariable(title, declaration, loinc, omop)
 
 
-def _skewed(
-    title: str,
-    unit: str,
-    bounds: tuple[float, float],
-    typical: tuple[float, float],
-    loinc: str | None = None,
-    omop: int | None = None,
-) -> KnownVariable:
-    """Like :func:`_linear` for a right-skewed quantity; the spread is of its natural logarithm."""
-    (low, high), (center, spread) = bounds, typical
-    declaration = Variable(unit=unit, low=low, high=high, center=center, spread=spread, scale="log")
-    return KnownVariable(title, declaration, loinc, omop)
+_skewed = partial(_linear, scale="log")
+"""A right-skewed quantity; the spread is of its natural logarithm."""
 
 
 def _static(known: KnownVariable) -> KnownVariable:

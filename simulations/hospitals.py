@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.sources import Patient, ReadReport, Source, Stay, Tally
+from client.sources import Counted, Patient, ReadReport, Source, Stay, Tally
 from client.sources.cleaning import Cleaner
 from client.sources.physionet2012 import PhysioNet2012
 from shared.dictionary import KNOWN
@@ -78,7 +78,7 @@ _SERIES: Mapping[str, _Behaviour] = {
 _STATIC = ("Age", "Gender")
 
 
-class SyntheticHospital:
+class SyntheticHospital(Counted):
     """One synthetic hospital.
 
     Args:
@@ -93,11 +93,6 @@ class SyntheticHospital:
     def __init__(self, index: int, *, seed: int, cohort: str = "train", share: float = 1.0) -> None:
         self._index, self._seed, self._cohort, self._share = index, seed, cohort, share
         self._tally = Tally()
-
-    @property
-    def report(self) -> ReadReport:
-        """Counts of the latest reading."""
-        return self._tally.report()
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
         """Yield this hospital's patients, always the same.

@@ -138,6 +138,17 @@ class Tally:
         )
 
 
+class Counted:
+    """What a source that keeps a tally has in common: ``_tally``, renewed by each reading."""
+
+    _tally: Tally
+
+    @property
+    def report(self) -> ReadReport:
+        """Counts of the latest reading."""
+        return self._tally.report()
+
+
 class Source(Protocol):
     """Anything that can bring patients to a study."""
 

@@ -19,7 +19,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from client.sources import Patient, ReadReport, Tally
+from client.sources import Counted, Patient, Tally
 from client.sources.cleaning import Cleaner
 from client.sources.icd9 import Icd9
 from client.sources.lines import bounded_lines, number
@@ -58,7 +58,7 @@ _MISSING = ("", "?")
 _NEEDED = ("encounter_id", "patient_nbr", "readmitted", "age", "gender", *CODES, *SERIES)
 
 
-class DiagnosisCodes:
+class DiagnosisCodes(Counted):
     """The encounters of one file, or of part of it.
 
     Args:
@@ -78,11 +78,6 @@ class DiagnosisCodes:
             self._path = self._path / "diabetic_data.csv.gz"
         self._where, self._fewest = dict(where or {}), fewest_visits
         self._tally = Tally()
-
-    @property
-    def report(self) -> ReadReport:
-        """Counts of the latest reading."""
-        return self._tally.report()
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
         """Yield one patient with one sequence of visits, in the order of their first line.

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from client.sources import Patient, ReadReport, Stay, Tally
+from client.sources import Counted, Patient, Stay, Tally
 from client.sources.cleaning import Cleaner
 from client.sources.matrices import (
     require_label,
@@ -84,7 +84,7 @@ SERIES = MappingProxyType(
 STATIC = MappingProxyType({"age": "a", "male": "1", "height": "cm", "weight": "kg"})
 
 
-class EicuDemo:
+class EicuDemo(Counted):
     """One task's cohort, or the part of it that one hospital or region has.
 
     Args:
@@ -99,11 +99,6 @@ class EicuDemo:
         self._path = Path(path)
         self._where = dict(where or {})
         self._tally = Tally()
-
-    @property
-    def report(self) -> ReadReport:
-        """Counts of the latest reading."""
-        return self._tally.report()
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
         """Yield every person with all stays of the cohort, in the order of their first stay.

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 import polars as pl
 
 from client.data_settings import FhirSettings
-from client.sources import Patient, ReadReport, Tally
+from client.sources import Counted, Patient, Tally
 from client.sources import fhir_frames as frames
 from client.sources.assembly import Assembler
 from client.sources.event_frames import (
@@ -44,7 +44,7 @@ from shared.study import Study
 LOINC = "http://loinc.org"
 
 
-class Fhir:
+class Fhir(Counted):
     """A hospital's bulk export.
 
     Args:
@@ -56,11 +56,6 @@ class Fhir:
     def __init__(self, settings: FhirSettings) -> None:
         self._settings = settings
         self._tally = Tally()
-
-    @property
-    def report(self) -> ReadReport:
-        """Counts of the latest reading."""
-        return self._tally.report()
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
         """Yield every Patient that has a stay, in the order of their identifiers.

@@ -16,7 +16,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from client.sources import Patient, ReadReport, Tally
+from client.sources import Counted, Patient, Tally
 from client.sources.cleaning import Cleaner
 from client.sources.lines import number as as_number
 from client.sources.matrices import (
@@ -68,7 +68,7 @@ _FLAGS = {f"{name}{value}": (name, value) for name, known in CATEGORIES.items() 
 _ZERO_IS_MISSING = ("trestbps", "chol")
 
 
-class HeartDisease:
+class HeartDisease(Counted):
     """One hospital's file, or the file of ``hospital`` in a folder of them.
 
     Args:
@@ -87,11 +87,6 @@ class HeartDisease:
                 )
             self._path = self._path / f"processed.{hospital}.data"
         self._tally = Tally()
-
-    @property
-    def report(self) -> ReadReport:
-        """Counts of the latest reading."""
-        return self._tally.report()
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
         """Yield one patient a line, in the file's order.

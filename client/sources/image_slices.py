@@ -23,7 +23,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from client.sources import Patient, ReadReport, Tally
+from client.sources import Counted, Patient, Tally
 from client.sources.archives import BROKEN_ZIP, BadFileError
 from client.sources.cleaning import Cleaner
 from client.sources.lines import bounded_lines, number
@@ -44,7 +44,7 @@ MOST_SLICES, MOST_PIXELS, MOST_LABEL_BYTES = 4096, 1 << 24, 1 << 26
 _CELL = re.compile(r"cell-(\d{1,2})-(\d{1,2})-of-(\d{1,2})")
 
 
-class ImageSlices:
+class ImageSlices(Counted):
     """The volumes of a folder or file.
 
     Args:
@@ -57,11 +57,6 @@ class ImageSlices:
     def __init__(self, path: Path, *, split: str = "train") -> None:
         self._path, self._split = Path(path), split
         self._tally = Tally()
-
-    @property
-    def report(self) -> ReadReport:
-        """Counts of the latest reading."""
-        return self._tally.report()
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
         """Yield one patient a volume, in the order of names.

@@ -27,7 +27,7 @@ from pathlib import Path
 import polars as pl
 
 from client.data_settings import MedsSettings
-from client.sources import Patient, ReadReport, Tally
+from client.sources import Counted, Patient, Tally
 from client.sources.assembly import US_PER_HOUR, Assembler
 from client.sources.event_frames import (
     SCHEMA,
@@ -58,7 +58,7 @@ MALE, FEMALE = "GENDER//M", "GENDER//F"
 PIECE_ROWS = 250_000
 
 
-class Meds:
+class Meds(Counted):
     """A MEDS dataset.
 
     Args:
@@ -70,11 +70,6 @@ class Meds:
     def __init__(self, settings: MedsSettings) -> None:
         self._settings = settings
         self._tally = Tally()
-
-    @property
-    def report(self) -> ReadReport:
-        """Counts of the latest reading."""
-        return self._tally.report()
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
         """Yield every subject that has a stay (or a label), in the order of their identifiers.

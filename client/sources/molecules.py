@@ -18,7 +18,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from client.sources import Patient, ReadReport, Stay, Tally
+from client.sources import Counted, Patient, Stay, Tally
 from client.sources.cleaning import Cleaner
 from client.sources.lines import bounded_lines, number
 from client.sources.matrices import (
@@ -40,7 +40,7 @@ _TOKEN = re.compile(
 _RING = re.compile(r"%\d\d|\d")
 
 
-class Molecules:
+class Molecules(Counted):
     """The molecules of one CSV.
 
     Args:
@@ -53,11 +53,6 @@ class Molecules:
     def __init__(self, path: Path, *, column: str | None = None) -> None:
         self._path, self._column = Path(path), column
         self._tally = Tally()
-
-    @property
-    def report(self) -> ReadReport:
-        """Counts of the latest reading."""
-        return self._tally.report()
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
         """Yield one patient a distinct SMILES, its lines as stays, in the order of the file.

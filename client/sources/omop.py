@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping
 import polars as pl
 
 from client.data_settings import OmopSettings
-from client.sources import Patient, ReadReport, Tally
+from client.sources import Counted, Patient, Tally
 from client.sources.assembly import Assembler
 from client.sources.event_frames import (
     EventRows,
@@ -82,7 +82,7 @@ _BELOW_SCHEMA = dict.fromkeys(_BELOW, pl.Int64)
 _UNIT = {"unit_id": ("concept_id", Kind.WHOLE), "ucum": ("concept_code", Kind.TEXT)}
 
 
-class Omop:
+class Omop(Counted):
     """A hospital's OMOP database.
 
     Args:
@@ -94,11 +94,6 @@ class Omop:
     def __init__(self, settings: OmopSettings) -> None:
         self._settings = settings
         self._tally = Tally()
-
-    @property
-    def report(self) -> ReadReport:
-        """Counts of the latest reading."""
-        return self._tally.report()
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
         """Yield every person that has a stay, in the order of their identifiers.

@@ -17,7 +17,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from client.sources import Patient, ReadReport, Tally
+from client.sources import Counted, Patient, Tally
 from client.sources.cleaning import Cleaner
 from client.sources.lines import bounded_lines, number
 from client.sources.matrices import (
@@ -54,7 +54,7 @@ UNITS = MappingProxyType(
 _COLUMNS = ("subject#", "age", "sex", "test_time", "motor_UPDRS", "total_UPDRS", *VOICE)
 
 
-class Parkinsons:
+class Parkinsons(Counted):
     """The people of one file.
 
     Args:
@@ -66,11 +66,6 @@ class Parkinsons:
     def __init__(self, path: Path) -> None:
         self._path = Path(path) / FILE if Path(path).is_dir() else Path(path)
         self._tally = Tally()
-
-    @property
-    def report(self) -> ReadReport:
-        """Counts of the latest reading."""
-        return self._tally.report()
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
         """Yield one person with one sequence of weeks, in the order of the file.

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.sources import Patient, ReadReport, Source, Stay, Tally
+from client.sources import Counted, Patient, Source, Stay, Tally
 from client.sources.archives import BadFileError, leave_out, members
 from client.sources.cleaning import Cleaner
 from shared.dictionary import KNOWN
@@ -44,7 +44,7 @@ class _Layout:
     statics: Mapping[int, str]
 
 
-class PhysioNet2012:
+class PhysioNet2012(Counted):
     """One set of the challenge.
 
     Args:
@@ -71,11 +71,6 @@ class PhysioNet2012:
                 f"physionet2012: cannot select stays by {sorted(unknown)[0]!r}; "
                 f"use one of {', '.join(sorted(DESCRIPTORS))}"
             )
-
-    @property
-    def report(self) -> ReadReport:
-        """Counts of the latest reading."""
-        return self._tally.report()
 
     def without_labels(self) -> Source:
         """See :class:`client.sources.WithoutLabels`."""

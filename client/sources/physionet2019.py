@@ -13,7 +13,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from client.sources import Patient, ReadReport, Tally
+from client.sources import Counted, Patient, Tally
 from client.sources.archives import BadFileError, contents, leave_out
 from client.sources.cleaning import Cleaner
 from client.sources.matrices import (
@@ -76,7 +76,7 @@ UNITS = MappingProxyType(
 HEADER = "|".join([*UNITS, LABEL])
 
 
-class PhysioNet2019:
+class PhysioNet2019(Counted):
     """The records of one hospital system.
 
     Args:
@@ -88,11 +88,6 @@ class PhysioNet2019:
     def __init__(self, path: Path) -> None:
         self._path = Path(path)
         self._tally = Tally()
-
-    @property
-    def report(self) -> ReadReport:
-        """Counts of the latest reading."""
-        return self._tally.report()
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
         """Yield one patient a file, in the order of the files' names.

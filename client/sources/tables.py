@@ -39,7 +39,7 @@ import numpy as np
 import polars as pl
 
 from client.data_settings import EventsFile, StaysFile, TablesSettings
-from client.sources import Patient, ReadReport, Source, Tally
+from client.sources import Counted, Patient, Source, Tally
 from client.sources.assembly import Assembler, StayTable
 from client.sources.reasons import BEYOND_LIMIT, NO_TIME
 from client.sources.stay_frames import stay_table
@@ -51,7 +51,7 @@ from shared.study import Study
 _TRUE_FALSE = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 
 
-class Tables:
+class Tables(Counted):
     """A hospital's tables.
 
     Args:
@@ -65,11 +65,6 @@ class Tables:
         self._labelled = True
         self._tally = Tally()
         self._zoned = False
-
-    @property
-    def report(self) -> ReadReport:
-        """Counts of the latest reading."""
-        return self._tally.report()
 
     def without_labels(self) -> Source:
         """See :class:`client.sources.WithoutLabels`."""

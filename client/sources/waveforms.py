@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
-from client.sources import Patient, ReadReport, Stay, Tally
+from client.sources import Counted, Patient, Stay, Tally
 from client.sources.archives import BROKEN_ZIP
 from client.sources.cleaning import Cleaner
 from client.sources.matrices import (
@@ -70,7 +70,7 @@ class _Recording:
     class_B: NDArray[np.int64]
 
 
-class Waveforms:
+class Waveforms(Counted):
     """Records of a folder or zip.
 
     Args:
@@ -85,11 +85,6 @@ class Waveforms:
         self._path, self._records = Path(path), tuple(records)
         self._thin = thin_normal
         self._tally = Tally()
-
-    @property
-    def report(self) -> ReadReport:
-        """Counts of the latest reading."""
-        return self._tally.report()
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
         """Yield one patient a record, in the order given, or of names.
