@@ -17,10 +17,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TextIO
 
 from client.streaming import Scorer
-from shared.errors import ConsiliumError, DataError, SettingsError
+from shared.errors import ConsiliumError, DataError
+from shared.local_service import HERE, LocalService
 
-HOST = "127.0.0.1"
-HERE = ("127.0.0.1", "localhost")
 TIMEOUT_S = 60.0
 LARGEST_BODY_BYTES = 1 << 20
 LARGEST_LINE_BYTES = 1 << 14
@@ -48,7 +47,7 @@ def answer_stream(scorer: Scorer, lines: Iterable[bytes], out: TextIO) -> tuple[
     return number, failed
 
 
-class StreamService:
+class StreamService(LocalService):
     """The HTTP service, in threads of its own; events are taken one at a time.
 
     Args:
@@ -62,27 +61,13 @@ class StreamService:
     def __init__(self, scorer: Scorer, *, port: int) -> None:
         lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"scorer": scorer, "lock": lock})
-        try:
-            self._server = ThreadingHTTPServer((HOST, port), handler)
-        except OSError as error:
-            raise SettingsError(
-                f"port {port} of {HOST} cannot be used ({error.strerror}); choose another --http"
-            ) from error
-        self.port = int(self._server.server_address[1])
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, name="stream", daemon=True
+        super().__init__(
+            ThreadingHTTPServer,
+            handler,
+            port,
+            name="stream",
+            taken=("", "choose another --http"),
         )
-        self._thread.start()
-
-    def wait(self) -> None:
-        """Serve until the process is interrupted."""
-        self._thread.join()
-
-    def close(self) -> None:
-        """Stop answering."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -8,7 +8,6 @@ changed, and one request is served at a time: a slow client waits for itself.
 import json
 import logging
 import shutil
-import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -16,14 +15,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 from server.operator_page import POLICY
-from shared.errors import SettingsError
+from shared.local_service import HERE, LocalService
 from shared.prometheus import CONTENT_TYPE, Metric, Sample, gauge, to_text
 
-HOST = "127.0.0.1"
 DEFAULT_PORT = 9093
 TIMEOUT_S = 5.0
 LEAST_DISK_BYTES = 1 << 30
-HERE = ("127.0.0.1", "localhost")
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +29,7 @@ Ailments = Callable[[], list[str]]
 Page = Callable[[dict[str, Any], list[str]], str]
 
 
-class Monitor:
+class Monitor(LocalService):
     """An HTTP server in a thread of its own.
 
     Args:
@@ -48,24 +45,13 @@ class Monitor:
     def __init__(self, port: int, *, status: Status, ailments: Ailments, page: Page) -> None:
         parts = {"status": status, "ailments": ailments, "page": page}
         handler = type("Handler", (_Handler,), parts)
-        try:
-            self._server = HTTPServer((HOST, port), handler)
-        except OSError as error:
-            raise SettingsError(
-                f"monitor: port {port} of {HOST} cannot be used ({error.strerror}); choose another "
-                "--monitor-port, or 0 for none"
-            ) from error
-        self.port = int(self._server.server_address[1])
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, name="monitor", daemon=True
+        super().__init__(
+            HTTPServer,
+            handler,
+            port,
+            name="monitor",
+            taken=("monitor: ", "choose another --monitor-port, or 0 for none"),
         )
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop answering."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):
