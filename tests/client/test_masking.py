@@ -556,6 +556,17 @@ def test_no_secret_of_a_round_is_alive_after_unmask(tmp_path):
     assert opened < len(drawn)
 
 
+def test_no_secret_shared_with_others_is_alive_after_unmask(tmp_path):
+    site, request, _ = masked(tmp_path)
+    state = site.masking._round
+    secrets = [*state.pair_secrets.values(), *state.seed_shares.values()]
+    alive = reachable(site.masking.__dict__)
+    assert all(secret in alive for secret in secrets)
+    site.masking.unmask(request)
+    alive = reachable(site.masking.__dict__)
+    assert not any(secret in alive for secret in secrets)
+
+
 def test_no_secret_is_printed_pickled_copied_or_logged(tmp_path, caplog, capsys):
     caplog.set_level(logging.DEBUG)
     site, request, _ = masked(tmp_path)

@@ -326,7 +326,7 @@ DEFENCES = (
         "client/masking.py",
         "        self._round = None\n        return reply",
         "        return reply",
-        MASKING + "test_no_secret_of_a_round_is_alive_after_unmask",
+        MASKING + "test_no_secret_shared_with_others_is_alive_after_unmask",
     ),
     _d(
         "secrets never printed or pickled",
