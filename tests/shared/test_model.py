@@ -104,11 +104,12 @@ def test_clipped_sums_of_the_whole_model_equal_one_sample_at_a_time(
     allowed = tolerance * exact_norms + 4 * rounding
     assert torch.all((norms.double() - exact_norms).abs() <= allowed + 1e-9)
     clipped = expected * (clip / exact_norms.clamp(min=clip)).unsqueeze(1)
-    # Relative to what is added up: sums of opposite gradients may cancel.
+    # Relative to what is added up: sums of opposite gradients may cancel, and within one stay
+    # terms of order one may, to 1e-14.
     scale = clipped.norm(dim=1).sum().clamp(min=1e-6)
     flat = torch.cat([part.flatten() for part in sums]).double()
     shrunk = rounding * (clip / exact_norms.clamp(min=clip))
-    assert (flat - clipped.sum(0)).norm() <= tolerance * scale + 8 * shrunk.sum()
+    assert (flat - clipped.sum(0)).norm() <= tolerance * scale + 8 * shrunk.sum() + 1e-14
 
 
 @pytest.mark.parametrize(("kind", "outputs"), TASKS)
