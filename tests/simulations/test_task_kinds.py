@@ -55,7 +55,7 @@ def per_step(folder: Path) -> Study:
 def multiclass(folder: Path) -> Study:
     (folder / "medmnist_adrenal3d").mkdir(parents=True)
     write_volumes(folder / "medmnist_adrenal3d" / "adrenalmnist3d_64.npz", classes=3, volumes=90)
-    task = {"kind": "multiclass", "outputs": 3}
+    task = {"kind": "multiclass", "outputs": 3, "prevalence": None}
     return small("adrenal-slices", 2, data={"window_h": 6}, task=task)
 
 
@@ -109,7 +109,7 @@ def test_all_studies_make_one_table_and_finished_ones_are_kept(tmp_path: Path) -
     study = per_step(data)
     text = (STUDIES / "sepsis-2019.toml").read_text()
     for given, made in (
-        ("rounds = 120", "rounds = 2"),
+        ("rounds = 60", "rounds = 2"),
         ("window_h = 72", "window_h = 10\nminimum_patients = 5"),
         ("hidden = 32", "hidden = 4"),
     ):
