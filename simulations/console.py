@@ -196,7 +196,7 @@ def _show_groups(compared: dict[str, dict[str, Any]], figure: str) -> None:
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column(f"{TITLES[figure]} at", no_wrap=True)
     for group in groups:
-        table.add_column(group, justify="right", no_wrap=True)
+        table.add_column(group, justify="right")
     for name, record in compared.items():
         rows = {name: record["test_groups"]}
         if "sites" in record:
