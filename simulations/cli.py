@@ -221,11 +221,16 @@ def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.", show_default=False)],
     out: Annotated[Path, typer.Option(help="New folder for the model.")],
     onnx: Annotated[bool, typer.Option("--onnx", help="Add the model in ONNX form.")] = False,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", help="Put risks right by the validation patients.")
+    ] = False,
 ) -> None:
     """Write a run's model with its manifest, signed by a key made in the run's folder."""
-    manifest = export_run(run, out, onnx=onnx)
+    manifest = export_run(run, out, onnx=onnx, recalibrate=recalibrate)
     console.print(f"{out}: the model of study {manifest.study}, simulated.", markup=False)
     console.print(f"signer  {manifest.signed_by}", markup=False, soft_wrap=True)
+    if recalibrate:
+        console.print(manifest.recalibrated, markup=False, soft_wrap=True)
     console.print("To check it: consilium-site model FOLDER --signer SIGNER", markup=False)
 
 

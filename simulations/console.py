@@ -12,6 +12,7 @@ from shared.study import Study
 from simulations.all_studies import TABLE, Row, as_markdown
 from simulations.measures import FIGURES, TITLES
 from simulations.planning import Choice, SumPlan
+from simulations.recalibrating import recalibration_sentences
 from simulations.records import bytes_up, size
 
 console = Console(highlight=False)
@@ -109,6 +110,8 @@ def show_result(study: Study, record: dict[str, Any], out: Path) -> None:
     for verdict in record["verdicts"]:
         style = "yellow" if verdict["serious"] else None
         console.print(verdict["sentence"], style=style, markup=False)
+    for sentence in recalibration_sentences(record):
+        console.print(sentence, markup=False)
     for name, what in (
         ("model.safetensors", "model"),
         ("run.json", "record"),

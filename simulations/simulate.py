@@ -10,6 +10,7 @@ from simulations.cohorts import Cohorts, cohorts_for
 from simulations.held_out import HeldOut
 from simulations.joining import joining
 from simulations.out_folder import use_folder
+from simulations.recalibrating import recalibrating
 from simulations.records import run_record, write_json, write_model
 from simulations.report.files import write_report
 from simulations.run import Federation, Finished, Show
@@ -41,7 +42,9 @@ def simulate(
         joined = None
         if alone:
             joined = joining(study, cohorts, test, finished.scores, finished.training)
-        record = run_record(study, cohorts, finished, seconds=seconds, joined=joined)
+        record = run_record(study, cohorts, finished, seconds=seconds, joined=joined) | {
+            "recalibration": recalibrating(study, cohorts, test, finished)
+        }
         write_model(out / "model.safetensors", study, finished.state)
         write_json(out / "run.json", record)
         write_report(out)

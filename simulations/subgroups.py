@@ -7,7 +7,7 @@ Legend: N stays, R rows (known outcomes), K outputs, B bins, E = B - 1 edges.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ def tell_groups(
             edges_E = finer_edges(_count(test.truth, scores, edges_E)[0], edges_E)
     whole = np.ones(len(test.grid.y_N), dtype=np.bool_)
     found = [_figures(test, EVERYBODY, whole, scores, everybody, edges_E)]
-    for group, stays_N in _parts(test):
+    for group, stays_N in parts_of(test):
         if (known := sites.get(group.name) if group.kind == "site" else None) is None:
             if not len(test.truth_of(stays_N).patient_R):
                 continue
@@ -59,11 +59,29 @@ def tell_groups(
     return Told(groups=tuple(found), edges_E=edges_E)
 
 
-def _parts(test: HeldOut) -> Iterator[tuple[PatientGroup, NDArray[np.bool_]]]:
+def parts_of(test: HeldOut) -> Iterator[tuple[PatientGroup, NDArray[np.bool_]]]:
+    """Yield each hospital, where there are several, and each subgroup with its stays (N,)."""
     for index, name in enumerate(test.groups if len(test.groups) > 1 else ()):
         yield PatientGroup(kind="site", name=name), test.group_N == index
     for group in subgroups(test.study):
         yield group, members_of(test.grid, test.study, group)
+
+
+def with_risks(test: HeldOut, told: Told, scores: Scores) -> tuple[GroupFigures, ...]:
+    """Return the groups of ``told`` with what other risks of the same stays expected.
+
+    Only ``expected`` and ``calibration`` follow; the rest is that of the risks before.
+    """
+    stays_of = {EVERYBODY: np.ones(len(test.grid.y_N), dtype=np.bool_), **dict(parts_of(test))}
+    edges_E = first_edges(BINS)
+    changed = []
+    for group in told.groups:
+        stays_N = stays_of[group.group]
+        counts_2B, expected = _count(test.truth_of(stays_N), scores[stays_N], edges_E)
+        negatives, positives = (group.scale * float(total) for total in counts_2B.sum(axis=1))
+        ratio = observed_over_expected(positives, negatives + positives, group.scale * expected)
+        changed.append(replace(group, expected=expected, calibration=ratio))
+    return tuple(changed)
 
 
 def _figures(

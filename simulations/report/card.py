@@ -10,6 +10,7 @@ from typing import Any
 from shared.privacy import plan
 from shared.study import Study
 from simulations.measures import FIGURES, TITLES
+from simulations.recalibrating import recalibration_sentences
 from simulations.report.forests import told_share
 from simulations.report.groups import Group, share_of
 
@@ -172,6 +173,7 @@ def _results(
             f"{TITLES[n]} {told_share(share_of(test[n]))}" for n in FIGURES[study.task.kind]
         )
         + (f". {len(split)} groups: see the figures." if split else "."),
+        **_updating(record),
         "25": "See the summary; the authors' own interpretation: not reported.",
         "26": f"Retrospective, on {record['test_cohort']}. {void} of {len(record['rounds'])} "
         "rounds were void. Test patients are of the sources that trained. "
@@ -184,6 +186,22 @@ def _results(
     if split:
         texts["23b"] = " ".join(verdicts) or "No failure found; intervals in the figures by group."
     return texts
+
+
+def _updating(record: Mapping[str, Any]) -> dict[str, str]:
+    sentences = recalibration_sentences(record)
+    if not sentences:
+        return {}
+    fits = "; ".join(
+        f"log-odds times {one['slope']:.2f}, {one['intercept']:+.2f}"
+        for one in record["recalibration"]["across"]
+    )
+    return {
+        "12f": "Slope and intercept of the log-odds on validation patients, as far as a closed "
+        "test justifies them: across sites from summed counts, and at each hospital by itself. The "
+        "model's figures elsewhere are of the model as trained.",
+        "24": f"{' '.join(sentences)} Across sites: {fits}.",
+    }
 
 
 _OUTSIDE = {"drop": "taken as missing", "clip": "moved to the nearest bound"}

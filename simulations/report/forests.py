@@ -74,12 +74,12 @@ def joining_chart(joining: Mapping[str, Any]) -> Chart:
             (0.15, "federated", BLUE, "the federated model"),
         ):
             for row, site in enumerate(sites):
-                _mark(left, row + offset, share_of(site[key]), colour, label if not row else None)
+                mark(left, row + offset, share_of(site[key]), colour, label if not row else None)
         left.set_title(f"{figure_name} ({better} is better)")
         left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
         right.axvline(0, color=GREY, ls="--", lw=1)
         for row, site in enumerate(sites):
-            _mark(right, row, share_of(site["gain"]), BLUE)
+            mark(right, row, share_of(site["gain"]), BLUE)
         right.set_title("gain by joining")
         for axes in (left, right):
             name_rows(axes, [f"{site['site']} (n = {site['patients']})" for site in sites])
@@ -184,7 +184,8 @@ def _of_groups(study: Study, groups: Sequence[Group], name: str, title: str) -> 
                 Row(name=row.name, share=g.calibration if g.figures else None, strong=row.strong)
                 for row, g in zip(rows, groups, strict=True)
             ]
-            _ratios(both[1], ratios)
+            ratio_axis(both[1], [row.share for row in ratios if row.share])
+            draw_rows(both[1], ratios)
 
     unjudged = [g.name for g in groups if not g.figures]
     return Chart(
@@ -218,27 +219,27 @@ def _of_groups(study: Study, groups: Sequence[Group], name: str, title: str) -> 
 def draw_rows(axes: Axes, rows: Sequence[Row]) -> None:
     """Draw one row an estimate, the first on top."""
     for index, row in enumerate(rows):
-        _mark(axes, index, row.share, BLUE if row.strong else GREY)
+        mark(axes, index, row.share, BLUE if row.strong else GREY)
     name_rows(axes, [row.name for row in rows])
 
 
-def _ratios(axes: Axes, rows: Sequence[Row]) -> None:
-    drawn = [row.share for row in rows if row.share] or [Share(value=1, low=1, high=1)]
+def ratio_axis(axes: Axes, shares: Sequence[Share]) -> None:
+    """Let the horizontal axis tell outcomes observed over expected, wide enough for these."""
+    drawn = list(shares) or [Share(value=1, low=1, high=1)]
     axes.set_xscale("log")
     axes.axvline(1, color=GREY, ls="--", lw=1)
-    for index, row in enumerate(rows):
-        _mark(axes, index, row.share, BLUE if row.strong else GREY)
     low = min(0.75, 0.95 * min(s.low for s in drawn))
     axes.set_xlim(max(low, 0.05), max(1.33, 1.05 * max(s.high for s in drawn)))
     ends = axes.get_xlim()
     axes.minorticks_off()
-    plain_ticks(axes.xaxis, _RATIOS if ends[1] < 4 * ends[0] else _FAR_RATIOS)
+    plain_ticks(axes.xaxis, _RATIOS if ends[1] < 6 * ends[0] else _FAR_RATIOS)
     axes.set_xlabel("observed / expected outcomes")
 
 
-def _mark(
+def mark(
     axes: Axes, row: float, share: Share | None, colour: str, label: str | None = None
 ) -> None:
+    """Draw an estimate in a row, or say that it was not judged."""
     if share is None:
         axes.text(0.02, row, "not judged", transform=axes.get_yaxis_transform(), va="center",
                   color=GREY)  # fmt: skip

@@ -16,6 +16,7 @@ from simulations.report.federated import federated_chart
 from simulations.report.forests import group_charts, joining_chart, settings_chart
 from simulations.report.groups import everyone, read_groups
 from simulations.report.learning import learning_charts
+from simulations.report.recalibration import recalibration_chart
 from simulations.report.risks import risk_charts
 from simulations.report.statement import statement
 from simulations.report.style import STYLE
@@ -44,6 +45,7 @@ def report_page(study: Study, record: Record, settings: Record | None) -> str:
     by_group = group_charts(study, groups)
     if record.get("joining"):
         by_group.append(joining_chart(record["joining"]))
+    by_group += recalibration_chart(record)
     rivals = [settings_chart(study, settings)] if settings else []
     training = learning_charts(study, record)
     charts = [*answer, *by_group, *rivals, *training]
