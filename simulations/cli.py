@@ -77,9 +77,12 @@ def run(
     alone: Annotated[
         bool, typer.Option(help="Also train each hospital's own model: what did joining bring?")
     ] = True,
+    external: Annotated[
+        bool, typer.Option("--external", help="Also run it without each hospital, to test there.")
+    ] = False,
 ) -> None:
     """Run a study across its sites and judge the model on test patients."""
-    _run(_load(study, seed), data, out, workers, alone=alone)
+    _run(_load(study, seed), data, out, workers, alone=alone, external=external)
 
 
 @app.command()
@@ -246,9 +249,25 @@ def _load(path: Path, seed: int | None) -> Study:
     return study if seed is None else with_changes(study, study={"seed": seed})
 
 
-def _run(study: Study, data: Path | None, out: Path, workers: int, *, alone: bool = True) -> None:
+def _run(
+    study: Study,
+    data: Path | None,
+    out: Path,
+    workers: int,
+    *,
+    alone: bool = True,
+    external: bool = False,
+) -> None:
     announce(study)
-    record = simulate(study, data, out, workers=workers, show=Progress(study).round, alone=alone)
+    record = simulate(
+        study,
+        data,
+        out,
+        workers=workers,
+        show=Progress(study).round,
+        alone=alone,
+        outside=_watch if external else None,
+    )
     show_result(study, record, out)
 
 

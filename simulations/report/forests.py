@@ -64,7 +64,11 @@ def group_charts(study: Study, groups: tuple[Group, ...]) -> list[Chart]:
 def joining_chart(joining: Mapping[str, Any]) -> Chart:
     """Return what each hospital gained by joining, from ``joining`` of ``run.json``."""
     figure_name = TITLES[joining["figure"]]
-    sites = [site for site in joining["sites"] if share_of(site["gain"])][:_MOST_ROWS]
+    sites = [
+        site for site in joining["sites"] if share_of(site["gain"]) and site.get("judged", True)
+    ]
+    few = ", ".join(site["site"] for site in joining["sites"] if not site.get("judged", True))
+    sites = sites[:_MOST_ROWS]
     better = "higher" if joining["higher_is_better"] else "lower"
 
     def draw(figure: Figure) -> None:
@@ -97,7 +101,7 @@ def joining_chart(joining: Mapping[str, Any]) -> Chart:
         title="Did hospitals gain by joining?",
         alt=told,
         caption="On each hospital's own test patients, beside a model that the hospital trained "
-        f"alone without privacy. {told}",
+        f"alone without privacy. {told}" + (f" Too few patients to judge: {few}." if few else ""),
         svg=picture("joining", draw, height=1.7 + 0.42 * len(sites)),
         table=Table(
             headings=("hospital", "patients", "alone", "federated", "gain"),
