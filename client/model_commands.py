@@ -1,4 +1,4 @@
-"""Commands that use a trained model at the site: model, predict, explain, stream."""
+"""Commands that use a trained model at the site: model, recalibrate, predict, explain, stream."""
 
 import sys
 from pathlib import Path
@@ -26,8 +26,8 @@ Exported = Annotated[Path, typer.Argument(help="Folder of an exported model.", s
 Signer = Annotated[
     str,
     typer.Option(
-        help="Identity that must have signed the model, hexadecimal; "
-        "unless given, the coordinator this site is enrolled with."
+        help="Identity that must have signed the model, hexadecimal; unless given, "
+        "the coordinator this site is enrolled with, or this site itself."
     ),
 ]
 Settings = Annotated[
@@ -46,6 +46,7 @@ console = Console(highlight=False, soft_wrap=True)
 def add_model_commands(app: typer.Typer) -> None:
     """Add these commands to the site's."""
     app.command()(model)
+    app.command()(recalibrate)
     app.command()(predict)
     app.command()(explain)
     app.command()(stream)
@@ -63,6 +64,50 @@ def model(
         console.print_json(found.manifest.model_dump_json())
         return
     _show(found.manifest)
+
+
+def recalibrate(
+    exported: Exported,
+    out: Annotated[Path, typer.Option(help="New folder for the model as put right.")],
+    folder: Folder = DEFAULT_FOLDER,
+    signer: Signer = "",
+    settings: Settings = None,
+    data: Data = None,
+    where: Where = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="None of these patients trained the model.")
+    ] = False,
+) -> None:
+    """Put a model's risks right for this site, by its own patients who did not train it."""
+    from client.check_command import records_named
+    from client.recalibration import recalibrate_at_site
+    from client.sources.registry import open_source
+
+    found = open_model(exported, folder, signer)
+    opened = SiteFolder.open(folder)
+    chosen = records_named(found.trained.study, folder, settings, data, where or [])
+    manifest, fits = recalibrate_at_site(
+        found,
+        open_source(chosen, found.trained.study),
+        out,
+        key=opened.identity(),
+        split_key=None if untrained else opened.split_key(),
+    )
+    console.print(manifest.recalibrated, markup=False)
+    for name, fit in zip(manifest.outputs, fits, strict=True):
+        for when, ratio in (("before", fit.before), ("after", fit.after)):
+            if ratio is not None:
+                console.print(
+                    f"  {name}: {ratio.value:.2f} outcomes for each one predicted {when} "
+                    f"({ratio.low:.2f} to {ratio.high:.2f})",
+                    markup=False,
+                )
+    console.print("after: each patient's risk put right by the others, in five folds.")
+    console.print(
+        f"{out}: the model for use here, signed by this site. It tells of this hospital's "
+        "patients: keep it here.",
+        markup=False,
+    )
 
 
 def predict(
@@ -164,16 +209,20 @@ def _source(found: "SignedModel", chosen: DataSettings) -> Source:
 
 
 def open_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
-    """Load an exported model under the identity that this site trusts.
+    """Load an exported model under the identity that this site trusts: its coordinator's, its own.
 
     Raises:
         SettingsError: no identity is known, or it is not one.
         ProtocolError: the model is not whole, or another identity signed it.
     """
-    from shared.signed_model import load_signed_model
+    from shared.signed_model import load_signed_model, signed_by
 
     if not signer:
-        return load_signed_model(exported, SiteFolder.open(folder).enrolment().coordinator)
+        opened = SiteFolder.open(folder)
+        own = opened.identity().public
+        if signed_by(exported) == own:
+            return load_signed_model(exported, own)
+        return load_signed_model(exported, opened.enrolment().coordinator)
     try:
         identity = bytes.fromhex(signer)
     except ValueError:
@@ -202,6 +251,7 @@ def _show(manifest: "Manifest") -> None:
         spent = f"epsilon {manifest.epsilon:.2f} at delta {manifest.delta:g} for each patient"
     say("training", f"{manifest.rounds} rounds; {spent}")
     say("made by", ", ".join(f"{name} {version}" for name, version in manifest.versions.items()))
+    say("risks", manifest.recalibrated)
     table = Table("variable", "unit", "from", "to", box=None, pad_edge=False)
     for variable in manifest.variables:
         table.add_row(variable.name, variable.unit, f"{variable.low:g}", f"{variable.high:g}")

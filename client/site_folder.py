@@ -126,6 +126,10 @@ class SiteFolder:
         """This site's identity."""
         return IdentityKey.from_pem((self.path / "identity.pem").read_bytes())
 
+    def split_key(self) -> bytes:
+        """What parts this site's patients into shards."""
+        return (self.path / "split.key").read_bytes()
+
     def node_key(self) -> ec.EllipticCurvePrivateKey:
         """This site's key for node authentication.
 
@@ -173,7 +177,7 @@ class SiteFolder:
                 delta=policy.delta,
             ),
             journal=RoundJournal(self.path / "journal.sqlite"),
-            split_key=(self.path / "split.key").read_bytes(),
+            split_key=self.split_key(),
             audit=audit,
         )
 

@@ -11,13 +11,8 @@ from numpy.typing import NDArray
 from server.group_figures import GroupFigures, as_text, groups_from_sums
 from server.verdicts import verdicts
 from shared.patient_groups import group_edges
-from shared.risk_curves import (
-    OperatingPoint,
-    Recalibration,
-    fit_recalibration,
-    operating_points,
-    point_at,
-)
+from shared.recalibration import Recalibration, fit_recalibration
+from shared.risk_curves import OperatingPoint, operating_points, point_at
 from shared.round_contents import LARGEST_ERROR, LARGEST_LOSS, counts_shape, metrics_noise
 from shared.score_counts import BinaryMetrics, Edges, finer_edges, metrics_from_counts
 from shared.study import Study

@@ -12,7 +12,8 @@ from shared.atomic_file import write_atomically
 from shared.errors import SettingsError
 from shared.study import Study, load_study
 from simulations.cohorts import SYNTHETIC
-from simulations.compare import FILE, PRIVATE, Compared, Watch, compare_settings
+from simulations.compare import FILE, PRIVATE, Compared, compare_settings
+from simulations.external import Watch
 from simulations.measures import FIGURES, TITLES
 from simulations.real_cohorts import REAL
 

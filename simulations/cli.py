@@ -77,9 +77,12 @@ def run(
     alone: Annotated[
         bool, typer.Option(help="Also train each hospital's own model: what did joining bring?")
     ] = True,
+    external: Annotated[
+        bool, typer.Option("--external", help="Also run it without each hospital, to test there.")
+    ] = False,
 ) -> None:
     """Run a study across its sites and judge the model on test patients."""
-    _run(_load(study, seed), data, out, workers, alone=alone)
+    _run(_load(study, seed), data, out, workers, alone=alone, external=external)
 
 
 @app.command()
@@ -221,11 +224,16 @@ def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.", show_default=False)],
     out: Annotated[Path, typer.Option(help="New folder for the model.")],
     onnx: Annotated[bool, typer.Option("--onnx", help="Add the model in ONNX form.")] = False,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", help="Put risks right by the validation patients.")
+    ] = False,
 ) -> None:
     """Write a run's model with its manifest, signed by a key made in the run's folder."""
-    manifest = export_run(run, out, onnx=onnx)
+    manifest = export_run(run, out, onnx=onnx, recalibrate=recalibrate)
     console.print(f"{out}: the model of study {manifest.study}, simulated.", markup=False)
     console.print(f"signer  {manifest.signed_by}", markup=False, soft_wrap=True)
+    if recalibrate:
+        console.print(manifest.recalibrated, markup=False, soft_wrap=True)
     console.print("To check it: consilium-site model FOLDER --signer SIGNER", markup=False)
 
 
@@ -241,9 +249,25 @@ def _load(path: Path, seed: int | None) -> Study:
     return study if seed is None else with_changes(study, study={"seed": seed})
 
 
-def _run(study: Study, data: Path | None, out: Path, workers: int, *, alone: bool = True) -> None:
+def _run(
+    study: Study,
+    data: Path | None,
+    out: Path,
+    workers: int,
+    *,
+    alone: bool = True,
+    external: bool = False,
+) -> None:
     announce(study)
-    record = simulate(study, data, out, workers=workers, show=Progress(study).round, alone=alone)
+    record = simulate(
+        study,
+        data,
+        out,
+        workers=workers,
+        show=Progress(study).round,
+        alone=alone,
+        outside=_watch if external else None,
+    )
     show_result(study, record, out)
 
 

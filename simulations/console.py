@@ -10,8 +10,10 @@ from rich.table import Table
 from shared.privacy import plan
 from shared.study import Study
 from simulations.all_studies import TABLE, Row, as_markdown
+from simulations.external import external_sentences
 from simulations.measures import FIGURES, TITLES
 from simulations.planning import Choice, SumPlan
+from simulations.recalibrating import recalibration_sentences
 from simulations.records import bytes_up, size
 
 console = Console(highlight=False)
@@ -109,12 +111,38 @@ def show_result(study: Study, record: dict[str, Any], out: Path) -> None:
     for verdict in record["verdicts"]:
         style = "yellow" if verdict["serious"] else None
         console.print(verdict["sentence"], style=style, markup=False)
+    for sentence in recalibration_sentences(record):
+        console.print(sentence, markup=False)
+    if record.get("external"):
+        _show_external(record["external"])
     for name, what in (
         ("model.safetensors", "model"),
         ("run.json", "record"),
         ("report.html", "report"),
     ):
         console.print(f"{what:>7}  {out / name}", markup=False, soft_wrap=True)
+
+
+def _show_external(found: dict[str, Any]) -> None:
+    """Print three models a hospital: its own, one that never saw it, one that did."""
+    console.print()
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column(f"{TITLES[found['figure']]} at", no_wrap=True)
+    for heading in ("n", "alone", "never saw it", "included", "gain", "obs/exp"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for site in found["sites"]:
+        if not site["judged"]:
+            continue
+        shown = (site[key] for key in ("local", "external", "federated", "gain", "calibration"))
+        cells = ("-" if one is None or one["value"] is None else _interval(one) for one in shown)
+        table.add_row(site["site"], str(site["patients"]), *cells)
+    console.print(table)
+    console.print(
+        "never saw it: the study run without this hospital. gain: included over never saw it. "
+        "obs/exp: outcomes for each one predicted, by the model that never saw it. 95 % intervals."
+    )
+    for sentence in external_sentences(found):
+        console.print(sentence, markup=False)
 
 
 def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path) -> None:

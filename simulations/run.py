@@ -46,7 +46,8 @@ class Finished:
 
     ``by_site`` has the figures of each hospital's test patients, where there are several, and
     ``told`` those of every group; ``tables`` is as :func:`simulations.answer_tables.final_tables`
-    has it; ``scores`` are those of every test stay.
+    has it; ``scores`` are those of every test stay;
+    ``training`` and ``validation`` are the sites' records.
     """
 
     state: RunState
@@ -56,6 +57,7 @@ class Finished:
     tables: dict[str, Any]
     scores: Scores
     training: Mapping[str, Grid]
+    validation: Mapping[str, Grid | None]
     history: tuple[dict[str, Any], ...]
 
 
@@ -149,6 +151,7 @@ class Federation:
             tables=final_tables(test, scores),
             scores=scores,
             training={site: cohort.training for site, cohort in self._cohorts.items()},
+            validation={site: cohort.validation for site, cohort in self._cohorts.items()},
             history=progress[-1].history,
         )
 

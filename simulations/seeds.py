@@ -13,7 +13,8 @@ import numpy as np
 from scipy.stats import t as student
 
 from shared.study import Study, with_changes
-from simulations.compare import Compared, Watch, compare_settings
+from simulations.compare import Compared, compare_settings
+from simulations.external import Watch
 from simulations.records import SCHEMA, write_json
 
 FILE = "seeds.json"
