@@ -179,7 +179,11 @@ class Model(Part):
 
 
 class Training(Part):
-    """What a site does with its own patients in one round."""
+    """What a site does with its own patients in one round.
+
+    ``proximal`` is FedProx's mu: the local loss has mu / 2 times the squared distance to the
+    weights that the round began with added to it.
+    """
 
     local_steps: int = Field(default=10, ge=1, le=10_000)
     sampling_rate: float = Field(default=0.1, gt=0, le=1)
@@ -189,6 +193,16 @@ class Training(Part):
     weight_decay: float = Field(default=0.0, ge=0)
     l1: float = Field(default=0.0, ge=0)
     gradient_clip: float = Field(default=0.0, ge=0)
+    proximal: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _steps_can_drift(self) -> Self:
+        if self.proximal and self.local_steps == 1:
+            raise ValueError(
+                f"proximal {self.proximal:g} holds a site near the weights a round began with, "
+                "which one step never leaves; raise local_steps above 1 or set proximal = 0"
+            )
+        return self
 
 
 class Privacy(Part):
@@ -208,6 +222,7 @@ class Privacy(Part):
 class Aggregation(Part):
     """The secure sum and the server's step on the mean update.
 
+    ``strategy`` is how the server steps along the mean update (:mod:`server.aggregation`).
     ``neighbours`` is the number of other sites with which each shares masks: all of them up to 200
     sites, the fewest that are safe beyond, unless given. With ``groups`` above 1 each group of
     sites, consecutive in ``sites``, is summed by itself and the model takes the coordinate-wise
@@ -215,7 +230,7 @@ class Aggregation(Part):
     coordinator sees the sum of every group.
     """
 
-    strategy: Literal["fedavg", "fedavgm", "fedadam", "fedyogi"] = "fedavg"
+    strategy: Literal["fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi"] = "fedavg"
     server_learning_rate: Positive = 1.0
     momentum: Fraction = 0.9
     second_moment: Fraction = 0.99

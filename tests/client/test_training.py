@@ -75,6 +75,18 @@ def test_without_privacy_the_result_depends_on_the_source_alone():
     assert not np.array_equal(trained(data, None, 1, **tables), trained(data, None, 2, **tables))
 
 
+@pytest.mark.parametrize("noise", [None, 1.0])
+def test_fedprox_without_a_pull_is_fedavg_bit_for_bit_and_with_one_stays_nearer(noise):
+    data, start = patients(30), to_vector(build_model(small_study(), FEATURES, seed=1))
+    free = trained(data, noise, 1)
+    assert np.array_equal(trained(data, noise, 1, training={"proximal": 0.0}), free)
+    away = [
+        np.linalg.norm(trained(data, noise, 1, training={"proximal": mu}) - start)
+        for mu in (0.5, 2.0)
+    ]
+    assert away[1] < away[0] < np.linalg.norm(free - start)
+
+
 def test_parallel_threads_do_not_disturb_one_another():
     data = patients(30)
     alone = [trained(data, 1.0, n) for n in range(4)]

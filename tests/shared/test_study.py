@@ -51,7 +51,7 @@ def test_digest_changes_with_the_order_of_variables_because_inputs_do() -> None:
 
 def test_digest_is_pinned_so_that_sites_of_this_version_agree() -> None:
     assert study().digest.hex() == (
-        "6f8c2a9eb49feef07e040cb696983dbefe851a8db3cd1b7f997ed649a98bb6ad"
+        "f5170d8e8956e02b066010322144a6c83a957594529aed58f0b0ca4813b95e9e"
     )
 
 
@@ -72,6 +72,8 @@ def test_digest_is_pinned_so_that_sites_of_this_version_agree() -> None:
         ('[task]\nkind = "multiclass"\n', "outputs 1 must be at least 2"),
         ('[task]\nkind = "binary"\noutputs = 3\n', "outputs 3 must be 1 for a binary task"),
         ('[privacy]\nmode = "distributed"\n', "local_steps 10 must be 1"),
+        ("[training]\nproximal = -1\n", "[training] proximal = -1 must be at least 0"),
+        ("[training]\nproximal = 0.1\nlocal_steps = 1\n", "which one step never leaves"),
         ('[task]\nkind = "regression"\nprevalence = 0.1\n', "prevalence is for a binary task"),
         (
             'RR = { unit = "x", low = 5, high = 3, center = 4, spread = 1 }\n',
