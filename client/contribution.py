@@ -2,7 +2,8 @@
 
 Guarantee: every segment that leaves has the noise that the release charged to the ledger claims,
 drawn from a fresh cryptographic keystream. Only in a study without privacy are rounding and
-sampling drawn from the study's seed, so that such a run can be repeated bit for bit.
+sampling drawn from the study's seed, so that such a run can be repeated bit for bit. What a study
+leaves to each site (its own part of the model) is in no segment; see :mod:`client.personal_store`.
 """
 
 import secrets
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from client.cohort import Cohort, training_shards, validation_shards
 from client.features import PatientTensors
 from client.ledger import Release
+from client.personal import OWN_WEIGHTS, STATISTICS, own_normalisation, with_own
+from client.personal_store import Kept, PersonalStore
 from client.policy import Policy
 from client.scoring import validation_sums
 from client.statistics import patient_contributions, statistics_release
@@ -24,6 +27,7 @@ from shared.fixed_point import VectorSpec, encode
 from shared.masks import Keystream
 from shared.model import RecurrentModel, build_model
 from shared.normalisation import Normalisation
+from shared.own_weights import shared_weights
 from shared.privacy import PrivacyEvent, plan
 from shared.round_contents import (
     Purpose,
@@ -50,16 +54,23 @@ class Contributor:
         study: the approved study.
         cohort: the site's patients.
         policy: says what may be told about groups of them.
+        store: holds what the study leaves to this site.
 
     Attributes:
         parameters: number of the study's model parameters D.
     """
 
-    def __init__(self, site: str, study: Study, cohort: Cohort, policy: Policy) -> None:
+    def __init__(
+        self, site: str, study: Study, cohort: Cohort, policy: Policy, store: PersonalStore
+    ) -> None:
         self._site, self._study, self._cohort = site, study, cohort
-        self._policy = policy
+        self._policy, self._store = policy, store
         self._plan = plan(study)
         self.parameters = parameter_count(self._model())
+        self._shared_D = shared_weights(study, self.parameters)
+        self._run = b""
+        self._kept: Kept = {}
+        self._unsaved: Kept = {}
         self._normalisation = b""
         self._tensors: tuple[PatientTensors, PatientTensors | None] | None = None
 
@@ -70,7 +81,7 @@ class Contributor:
 
     def spec(self, asked: RoundConfiguration) -> VectorSpec:
         """Return the layout of the round's vector."""
-        return vector_spec(self._study, asked, parameters=self.parameters)
+        return vector_spec(self._study, asked, parameters=int(self._shared_D.sum()))
 
     def releases(
         self, asked: RoundConfiguration, round_number: int, study_hash: bytes
@@ -100,7 +111,11 @@ class Contributor:
         )
 
     def vector(
-        self, asked: RoundConfiguration, weights_D: NDArray[np.float32], round_number: int
+        self,
+        asked: RoundConfiguration,
+        weights_D: NDArray[np.float32],
+        round_number: int,
+        study_hash: bytes,
     ) -> NDArray[np.uint32]:
         """Compute and encode the round's vector.
 
@@ -108,22 +123,49 @@ class Contributor:
             asked: what the round is for.
             weights_D: global weights as received; ignored by the statistics round.
             round_number: number of the secure sum.
+            study_hash: of the run.
 
         Raises:
             MessageError: weights, normalisation or edges do not belong to this study's model.
             EncodingError: the result is not finite or out of range, so nothing may be sent.
+            SettingsError: this site's own part of the model cannot be read.
         """
+        self._recall(study_hash)
         parts: dict[str, Vector | NDArray[np.int64]] = {}
         if asked.purpose is Purpose.STATISTICS:
             parts |= self._statistics(round_number)
         else:
             training, validation = self._inputs(asked.normalisation)
+            weights_D = self._with_own(weights_D)
             model = self._model(weights_D)
             if self._validates(asked):
                 parts |= self._validation(model, validation, asked, round_number)
             if asked.purpose is Purpose.TRAINING:
                 parts["update"] = self._update(model, weights_D, training, round_number)
         return encode(parts, self.spec(asked), self._randomness("rounding", round_number))
+
+    def keep(self) -> None:
+        """Save what the last vector changed in this site's own part; call it before that leaves.
+
+        Raises:
+            SettingsError: it cannot be saved.
+        """
+        if self._unsaved:
+            changed = {**self._kept, **self._unsaved}
+            self._store.save(self._study.digest, self._run, changed)
+            self._kept, self._unsaved = changed, {}
+
+    def _recall(self, study_hash: bytes) -> None:
+        """Take up what is kept of this run."""
+        self._unsaved = {}
+        if self._study.personalisation.active and self._run != study_hash:
+            self._kept = self._store.load(self._study.digest, study_hash)
+            self._run, self._tensors = study_hash, None
+
+    def _with_own(self, weights_D: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the received weights with this site's own in their places, if they fit at all."""
+        fits = weights_D.size == self.parameters  # where they do not, loading them says so
+        return with_own(self._study, self._kept, weights_D) if fits else weights_D
 
     def _validates(self, asked: RoundConfiguration) -> bool:
         return asked.evaluate or asked.purpose is Purpose.EVALUATION
@@ -135,6 +177,8 @@ class Contributor:
             deviation=statistics_noise(self._study),
             source=self._randomness("noise", round_number),
         )
+        if "inputs" in self._study.personalisation.parts:
+            self._unsaved = {STATISTICS: release_S}
         return {"statistics": release_S}
 
     def _validation(
@@ -170,10 +214,12 @@ class Contributor:
         patients: PatientTensors,
         round_number: int,
     ) -> Vector | NDArray[np.int64]:
-        """Train; return what the study's mode sums, shape (D,).
+        """Train; return what the study's mode sums, of the shared weights.
 
         In mode ``distributed`` one step's clipped gradient sum in whole numbers, with this site's
-        share of the noise; otherwise the clipped, weighted difference to the global weights.
+        share of the noise; otherwise the clipped, weighted difference to ``weights_D``. Own weights
+        take the same clipped and noised steps as shared ones: what the site sends later depends on
+        them, so without noise they would give away what noise hides now.
         """
         data = TrainingSet.of(patients)
         source = self._randomness("training", round_number)
@@ -183,9 +229,11 @@ class Contributor:
             return noisy_sum(sum_D, share, self._randomness("noise", round_number))
         noise = self._plan.training_round.noise_multiplier if self._plan else None
         train_locally(model, data, self._study, noise_multiplier=noise, source=source)
-        how = self._study.aggregation
-        update_D = clip_update(weight_difference(to_vector(model), weights_D), how.update_norm)
-        return update_D * update_share(self._study, self.weight)
+        how, trained_D = self._study.aggregation, to_vector(model)
+        if not self._shared_D.all():
+            self._unsaved = {OWN_WEIGHTS: trained_D[~self._shared_D]}
+        difference_S = weight_difference(trained_D, weights_D)[self._shared_D]
+        return clip_update(difference_S, how.update_norm) * update_share(self._study, self.weight)
 
     def _noised(
         self, parts: dict[str, Vector], deviation: float, round_number: int
@@ -200,10 +248,11 @@ class Contributor:
         }
 
     def _inputs(self, normalisation: bytes) -> tuple[PatientTensors, PatientTensors | None]:
-        """Return training and validation inputs under this normalisation, computed once."""
+        """Return training and validation inputs under this normalisation, or the site's own."""
         if self._tensors is None or normalisation != self._normalisation:
-            decoded = Normalisation.from_bytes(normalisation, self._study)
-            self._tensors = self._cohort.tensors(decoded, self._study)
+            received = Normalisation.from_bytes(normalisation, self._study)
+            used = own_normalisation(self._study, self._kept) or received
+            self._tensors = self._cohort.tensors(used, self._study)
             self._normalisation = normalisation
         return self._tensors
 

@@ -17,6 +17,7 @@ def review_lines(study: Study) -> list[str]:
         f"It takes at least {study.data.minimum_patients} patients of yours to take part.",
         "What leaves: in each round one masked vector that only the sum over sites opens; your "
         "number of patients and your statistics are inside it. No record, no key, no plain update.",
+        *_personal_lines(study),
         *_evaluation_lines(study),
         *_privacy_lines(study),
         f"Who takes part: {', '.join(study.sites)}.",
@@ -46,6 +47,16 @@ def _evaluation_lines(study: Study) -> list[str]:
             "leave only if policy.toml says [release] own_figures = true."
         )
     return lines
+
+
+def _personal_lines(study: Study) -> list[str]:
+    own = study.personalisation
+    if not own.active:
+        return []
+    return [
+        f"Yours alone: {own.described}. You keep it in the folder 'personal', it is in no message, "
+        "and evaluation judges the model as you use it, with it."
+    ]
 
 
 def _group_lines(study: Study) -> list[str]:

@@ -122,7 +122,7 @@ class Session:
 
     @cached_property
     def _contributor(self) -> Contributor:
-        return Contributor(self.site, self._study, self.cohort, self._policy)
+        return Contributor(self.site, self._study, self.cohort, self._policy, self._state.personal)
 
     def _open_channel(self, body: bytes) -> bytes:
         request = ChannelRequest.from_bytes(body)
@@ -173,8 +173,9 @@ class Session:
             for release in releases
         ]
         weights_D = np.frombuffer(request.model, dtype="<f4").astype(np.float32)
-        vector = self._contributor.vector(asked, weights_D, request.round)
+        vector = self._contributor.vector(asked, weights_D, request.round, request.study_hash)
         masked = masking.mask(vector, self._contributor.weight, self._contributor.spec(asked))
+        self._contributor.keep()
         if audit is not None:
             masked = audit.release(self._study, asked, masked, spent, request.study_hash)
         for release in releases:

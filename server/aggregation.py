@@ -1,8 +1,8 @@
 """The server's step: mean update of a round -> next global weights.
 
 The mean update is treated as a negative gradient (Reddi et al., "Adaptive Federated Optimization",
-ICLR 2021, algorithm 2), so FedAvg, FedAvgM, FedAdagrad, FedAdam and FedYogi differ only in the step they take. Moments begin
-at zero and, where they decay, are corrected for it as Adam's are.
+ICLR 2021, algorithm 2), so FedAvg, FedAvgM, FedAdagrad, FedAdam and FedYogi differ only in the step
+they take. Moments begin at zero and, where they decay, are corrected for it as Adam's are.
 """
 
 from dataclasses import dataclass, replace

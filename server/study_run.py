@@ -21,6 +21,7 @@ from server.sites import Sites
 from shared.distributed import noise_share
 from shared.errors import RoundVoidError
 from shared.normalisation import Normalisation
+from shared.own_weights import shared_weights
 from shared.round_contents import (
     Purpose,
     RoundConfiguration,
@@ -166,6 +167,7 @@ def run_round(
         edges=state.edges,
     )
     weights_D = state.server.weights_D
+    shared_D = shared_weights(study, weights_D.size)
     if purpose is Purpose.EVALUATION:
         weights_D = state.server.model_weights
     after = replace(
@@ -177,7 +179,7 @@ def run_round(
     try:
         sums = group_sums.sum(
             round=state.next_round,
-            spec=vector_spec(study, asked, parameters=weights_D.size),
+            spec=vector_spec(study, asked, parameters=int(shared_D.sum())),
             model=weights_D.astype("<f4").tobytes(),
             configuration=asked.to_bytes(),
             check=lambda total: _check_plausible(study, total),
@@ -201,11 +203,11 @@ def run_round(
     return RoundResult(
         number=state.next_round,
         purpose=purpose,
-        state=_apply(study, after, purpose, sums),
+        state=_apply(study, after, purpose, sums, shared_D),
         survivors=sums.survivors,
         refusals=sums.refusals,
         patients=sums.weight,
-        update_norm=float(np.linalg.norm(_mean_update(study, sums, weights_D))),
+        update_norm=float(np.linalg.norm(_mean_update(study, sums, weights_D, shared_D))),
         metrics=metrics,
         bytes_up=sums.bytes_up,
         bytes_down=sums.bytes_down,
@@ -220,30 +222,46 @@ def evaluates(study: Study, trained: int) -> bool:
     return study.evaluation.validation_fraction > 0 and trained % study.evaluation.every == 0
 
 
-def _apply(study: Study, state: RunState, purpose: Purpose, sums: GroupTotals) -> RunState:
+def _apply(
+    study: Study,
+    state: RunState,
+    purpose: Purpose,
+    sums: GroupTotals,
+    shared_D: NDArray[np.bool_],
+) -> RunState:
     if purpose is Purpose.STATISTICS:
         statistics_S = sums.parts["statistics"]
         noise = statistics_noise(study) * math.sqrt(len(sums.survivors))
         normalisation = Normalisation.from_sums(statistics_S, noise=noise)
         return replace(state, normalisation=normalisation.to_bytes())
     if purpose is Purpose.TRAINING:
-        mean_D = _mean_update(study, sums, state.server.weights_D)
+        mean_D = _mean_update(study, sums, state.server.weights_D, shared_D)
         return replace(state, server=aggregation.apply(state.server, mean_D, study.aggregation))
     return state
 
 
 def _mean_update(
-    study: Study, sums: GroupTotals, weights_D: NDArray[np.float32]
+    study: Study,
+    sums: GroupTotals,
+    weights_D: NDArray[np.float32],
+    shared_D: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
-    """Return the mean update, shape (D,), of several groups their median; empty if none came."""
+    """Return the mean update (D,), of several groups their median; zero if none came.
+
+    It is zero, too, where weights are each site's own (``shared_D`` false): nobody sent them.
+    """
     means = [_group_mean(study, total, weights_D) for total in sums.totals]
-    return means[0] if len(means) == 1 else aggregation.across_groups(np.stack(means))
+    mean_S = means[0] if len(means) == 1 else aggregation.across_groups(np.stack(means))
+    mean_D = np.zeros(weights_D.size)
+    if mean_S.size:
+        mean_D[shared_D] = mean_S
+    return mean_D
 
 
 def _group_mean(
     study: Study, total: SumResult, weights_D: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Return the survivors' weighted mean update, shape (D,); empty if the sum held none.
+    """Return the survivors' weighted mean update of shared weights; empty if the sum held none.
 
     In mode ``distributed`` it is minus the gradient's mean over the expected number of patients,
     weight decay included: the step that plain SGD with learning rate 1 would take at a site.

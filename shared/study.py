@@ -16,6 +16,7 @@ from shared import mask_graph
 from shared.declaration import Part, parse_toml, read_text, validate
 from shared.dictionary import Finite, Positive, Variable, completed
 from shared.errors import StudyError
+from shared.personalisation import Personalisation, check_personalisation
 
 MINIMUM_SITES = 3  # the sum of two sites tells each of them the other's update
 BINS, PASSES = 400, 4  # of an evaluation without privacy noise
@@ -323,6 +324,7 @@ class Study(Part):
     training: Training = Training()
     privacy: Privacy = Privacy()
     aggregation: Aggregation = Aggregation()
+    personalisation: Personalisation = Personalisation()
     evaluation: Evaluation = Evaluation()
 
     @field_validator("variables", mode="before")
@@ -394,6 +396,7 @@ class Study(Part):
                 f"[training] local_steps {self.training.local_steps} must be 1 in privacy mode "
                 "distributed, whose guarantee covers one step a round; set local_steps = 1"
             )
+        check_personalisation(self)
         return self
 
     @property

@@ -107,6 +107,17 @@ def _hospital(study: Study) -> tuple[str, ...]:
         "That hides them from the coordinator, from the network, and from up to "
         f"{_sites(agg.tolerated_collusion)} that the coordinator has on its side.",
         "No record, no key and no patient's score leaves a hospital in training or evaluation.",
+        *_own(study),
+    )
+
+
+def _own(study: Study) -> tuple[str, ...]:
+    own = study.personalisation
+    if not own.active:
+        return ()
+    return (
+        f"Each hospital keeps {own.described} for itself: it is in no message. Figures are of "
+        "every hospital's patients under its own model, and evaluation by sums counts the same.",
     )
 
 

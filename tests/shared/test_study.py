@@ -51,7 +51,7 @@ def test_digest_changes_with_the_order_of_variables_because_inputs_do() -> None:
 
 def test_digest_is_pinned_so_that_sites_of_this_version_agree() -> None:
     assert study().digest.hex() == (
-        "f5170d8e8956e02b066010322144a6c83a957594529aed58f0b0ca4813b95e9e"
+        "b693adf53e9a93bdb9ee9fd605ca2228b3f9bd07970df4d9740351d2c52747b7"
     )
 
 
@@ -74,6 +74,17 @@ def test_digest_is_pinned_so_that_sites_of_this_version_agree() -> None:
         ('[privacy]\nmode = "distributed"\n', "local_steps 10 must be 1"),
         ("[training]\nproximal = -1\n", "[training] proximal = -1 must be at least 0"),
         ("[training]\nproximal = 0.1\nlocal_steps = 1\n", "which one step never leaves"),
+        (
+            '[personalisation]\nparts = ["tail"]\n',
+            "'tail' must be one of 'head', 'norm' or 'inputs'",
+        ),
+        ('[personalisation]\nparts = ["head", "head"]\n', "must not hold an entry twice"),
+        ('[personalisation]\nparts = ["norm"]\n', "set [model] layer_norm = true or leave it out"),
+        (
+            '[personalisation]\nparts = ["inputs", "head"]\n[training]\nlocal_steps = 1\n'
+            '[privacy]\nmode = "distributed"\n',
+            'parts names "head", which a site trains from its own gradients',
+        ),
         ('[task]\nkind = "regression"\nprevalence = 0.1\n', "prevalence is for a binary task"),
         (
             'RR = { unit = "x", low = 5, high = 3, center = 4, spread = 1 }\n',

@@ -1,0 +1,211 @@
+"""Federations whose sites keep a part for themselves: it helps where sites differ, and stays."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Message
+
+from client.personal_store import PersonalStore
+from client.sources import Counted, Patient, Stay, Tally
+from shared.errors import MessageError
+from shared.messages import MaskedUpdate
+from shared.own_weights import shared_weights
+from shared.study import Study, parse_study, with_changes
+from simulations import local_grid
+from simulations.held_out import HeldOut
+from simulations.run import Federation, Finished
+
+TEXT = """
+name = "differ"
+title = "Hospitals that differ"
+rounds = 4
+seed = 3
+sites = ["north", "east", "south", "west"]
+[data]
+source = "made-up"
+label = "y"
+window_h = 2
+minimum_patients = 5
+[model]
+cell = "gru"
+hidden = 6
+layer_norm = true
+[training]
+local_steps = 8
+sampling_rate = 0.5
+learning_rate = 0.5
+[privacy]
+mode = "none"
+[evaluation]
+validation_fraction = 0.3
+passes = 1
+[variables]
+x = { unit = "1", low = -10, high = 10, center = 0, spread = 1 }
+z = { unit = "1", low = -10, high = 10, center = 0, spread = 1 }
+"""
+STUDY = parse_study(TEXT)
+OPPOSITE = ("south", "west")  # there the outcome follows from -x
+
+
+@dataclass
+class MadeUp(Counted):
+    """Patients whose outcome follows from x, or from -x in some hospitals."""
+
+    site: str
+    patients: int
+    cohort: int
+    name = "made-up"
+
+    def __post_init__(self) -> None:
+        self._tally = Tally()
+
+    def read_patients(self, study: Study) -> Iterator[Patient]:
+        number = study.sites.index(self.site)
+        stream = np.random.default_rng([number, self.cohort])
+        sign = -1.0 if self.site in OPPOSITE else 1.0
+        for patient in range(self.patients):
+            x, z = stream.normal(size=2)
+            stay = Stay(
+                stay_id=f"{self.site}-{self.cohort}-{patient}",
+                hours_E=np.array([0.0, 0.0]),
+                variable_E=np.array([0, 1]),
+                value_E=np.array([x, z], dtype=np.float32),
+                label=float(stream.random() < 1 / (1 + np.exp(-3 * sign * x))),
+            )
+            yield Patient(patient_id=stay.stay_id, stays=(stay,))
+
+
+SOURCES = {site: MadeUp(site, 60, 0) for site in STUDY.sites}
+
+
+@pytest.fixture(scope="module")
+def test_cohort() -> HeldOut:
+    return HeldOut.read({site: MadeUp(site, 150, 1) for site in STUDY.sites}, STUDY)
+
+
+def train(study: Study, test: HeldOut, folder: Path) -> tuple[Finished, Federation]:
+    federation = Federation(study, SOURCES, folder, workers=2)
+    return federation.train(lambda _: None, test), federation
+
+
+def auroc(finished: Finished) -> float:
+    return finished.test.figures["auroc"].value
+
+
+def with_parts(*parts: str, **tables: Any) -> Study:
+    return with_changes(STUDY, personalisation={"parts": parts}, **tables)
+
+
+@pytest.fixture(scope="module")
+def one_model(test_cohort: HeldOut, tmp_path_factory: pytest.TempPathFactory) -> float:
+    return auroc(train(STUDY, test_cohort, tmp_path_factory.mktemp("one"))[0])
+
+
+@pytest.mark.parametrize("parts", [("head",), ("head", "norm", "inputs")])
+def test_where_hospitals_contradict_each_other_own_heads_beat_one_model(
+    test_cohort: HeldOut, one_model: float, tmp_path: Path, parts: tuple[str, ...]
+) -> None:
+    finished, _ = train(with_parts(*parts), test_cohort, tmp_path)
+    assert one_model < 0.7
+    assert auroc(finished) > 0.85
+    told = finished.history[-1]["validation"]["outputs"][0]["auroc"]
+    assert told > 0.8  # evaluation by sums judges each site's patients by its own model
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Every array of every message, in both directions, as bytes."""
+    seen: list[bytes] = []
+    pass_on = local_grid._over_the_wire
+
+    def watch(message: Message) -> Message:
+        if message.has_content():
+            for record in message.content.array_records.values():
+                seen.extend(array.data for array in record.values())
+        return pass_on(message)
+
+    monkeypatch.setattr(local_grid, "_over_the_wire", watch)
+    return seen
+
+
+def vector_bytes(sent: list[bytes]) -> set[int]:
+    """How long the masked vectors of training rounds were."""
+    found = set()
+    for body in sent:
+        try:
+            masked = MaskedUpdate.from_bytes(body, max_bytes=len(body))
+        except MessageError:
+            continue
+        if masked.round > 1:
+            found.add(len(masked.packed))
+    return found
+
+
+def test_own_weights_are_in_no_message_and_no_vector_has_room_for_them(
+    test_cohort: HeldOut, sent: list[bytes], tmp_path: Path
+) -> None:
+    shorter = {"evaluation": {"validation_fraction": 0.0}, "study": {"rounds": 2}}
+    train(with_changes(STUDY, **shorter), test_cohort, tmp_path / "one")
+    (whole,) = vector_bytes(sent)
+    sent.clear()
+    study = with_parts("head", "norm", **shorter)
+    finished, federation = train(study, test_cohort, tmp_path / "own")
+    weights_D = finished.state.server.weights_D
+    begun_L = weights_D[~shared_weights(study, weights_D.size)]
+    assert vector_bytes(sent) == {whole - 4 * len(begun_L)}
+    everything = b"\0".join(sent)
+    assert begun_L.tobytes() in everything or begun_L[:6].tobytes() in everything  # we would see
+    for site in study.sites:
+        kept = federation._states[site].personal.latest(study.digest)["own_weights"]
+        trained = kept[kept != begun_L]
+        assert len(trained) > len(kept) / 2
+        for value in trained:
+            for kind in ("<f4", "<f8", ">f4", ">f8"):
+                assert value.astype(kind).tobytes() not in everything
+
+
+def test_a_run_that_was_cut_off_goes_on_with_the_same_own_part(
+    test_cohort: HeldOut, tmp_path: Path
+) -> None:
+    study = with_parts("head", "inputs", evaluation={"validation_fraction": 0.0})
+
+    class CutError(Exception):
+        pass
+
+    shown: list[dict[str, Any]] = []
+
+    def cut(record: dict[str, Any]) -> None:
+        shown.append(record)
+        if len(shown) == 4:
+            raise CutError
+
+    with pytest.raises(CutError):
+        Federation(study, SOURCES, tmp_path, workers=2).train(cut, test_cohort)
+    store = PersonalStore(tmp_path / "sites" / "north" / "personal")
+    before = store.latest(study.digest)
+    assert set(before) == {"own_weights", "statistics"}
+    finished, _ = train(study, test_cohort, tmp_path)
+    after = store.latest(study.digest)
+    assert np.array_equal(before["statistics"], after["statistics"])
+    assert not np.array_equal(before["own_weights"], after["own_weights"])
+    assert len(list((tmp_path / "sites" / "north" / "personal").iterdir())) == 1
+    assert auroc(finished) > 0.8
+
+
+def test_own_statistics_are_the_noisy_ones_that_were_charged(
+    test_cohort: HeldOut, tmp_path: Path
+) -> None:
+    """Exact ones would carry every patient into every other patient's gradient, uncharged."""
+    private = with_parts("inputs", privacy={"mode": "site"}, study={"rounds": 1})
+    _, federation = train(private, test_cohort, tmp_path)
+    kept = [
+        federation._states[site].personal.latest(private.digest)["statistics"]
+        for site in private.sites
+    ]
+    present = np.array([own[:2] for own in kept])  # how many patients each variable was measured in
+    assert (np.abs(present - np.round(present)) > 1e-3).all()
+    assert next(iter(federation.ledger("north").entries())).release.purpose == "statistics"
