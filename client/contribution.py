@@ -6,6 +6,7 @@ sampling drawn from the study's seed, so that such a run can be repeated bit for
 leaves to each site (its own part of the model) is in no segment; see :mod:`client.personal_store`.
 """
 
+import logging
 import secrets
 
 import numpy as np
@@ -14,13 +15,20 @@ from numpy.typing import NDArray
 from client.cohort import Cohort, training_shards, validation_shards
 from client.features import PatientTensors
 from client.ledger import Release
-from client.personal import OWN_WEIGHTS, STATISTICS, own_normalisation, with_own
-from client.personal_store import Kept, PersonalStore
+from client.personal import (
+    OWN_MODEL,
+    OWN_WEIGHTS,
+    STATISTICS,
+    as_used,
+    own_normalisation,
+    with_own,
+)
+from client.personal_store import Array, Kept, PersonalStore
 from client.policy import Policy
 from client.scoring import validation_sums
 from client.statistics import patient_contributions, statistics_release
 from client.subgroups import Members, contributing
-from client.training import TrainingSet, clipped_gradient_sum, train_locally
+from client.training import TrainingSet, clipped_gradient_sum, train_locally, train_own
 from client.update import clip_update, weight_difference
 from shared.distributed import noise_share, noisy_sum
 from shared.fixed_point import VectorSpec, encode
@@ -28,6 +36,7 @@ from shared.masks import Keystream
 from shared.model import RecurrentModel, build_model
 from shared.normalisation import Normalisation
 from shared.own_weights import shared_weights
+from shared.personalisation import evaluates_own
 from shared.privacy import PrivacyEvent, plan
 from shared.round_contents import (
     Purpose,
@@ -44,6 +53,8 @@ from shared.variables import feature_names
 from shared.weights import load_vector, parameter_count, to_vector
 
 Vector = NDArray[np.float64]
+
+log = logging.getLogger(__name__)
 
 
 class Contributor:
@@ -70,7 +81,7 @@ class Contributor:
         self._shared_D = shared_weights(study, self.parameters)
         self._run = b""
         self._kept: Kept = {}
-        self._unsaved: Kept = {}
+        self._unsaved: dict[str, Array] = {}
         self._normalisation = b""
         self._tensors: tuple[PatientTensors, PatientTensors | None] | None = None
 
@@ -136,12 +147,17 @@ class Contributor:
             parts |= self._statistics(round_number)
         else:
             training, validation = self._inputs(asked.normalisation)
-            weights_D = self._with_own(weights_D)
-            model = self._model(weights_D)
+            self._model(weights_D)  # refuses weights that are not this study's
             if self._validates(asked):
-                parts |= self._validation(model, validation, asked, round_number)
+                used_D = weights_D
+                if evaluates_own(self._study):
+                    used_D = as_used(self._study, self._kept, weights_D)
+                parts |= self._validation(self._model(used_D), validation, asked, round_number)
             if asked.purpose is Purpose.TRAINING:
-                parts["update"] = self._update(model, weights_D, training, round_number)
+                data = TrainingSet.of(training)
+                parts["update"] = self._update(weights_D, data, round_number)
+                if self._study.personalisation.ditto is not None:
+                    self._train_own(weights_D, data, round_number)
         return encode(parts, self.spec(asked), self._randomness("rounding", round_number))
 
     def keep(self) -> None:
@@ -162,11 +178,6 @@ class Contributor:
             self._kept = self._store.load(self._study.digest, study_hash)
             self._run, self._tensors = study_hash, None
 
-    def _with_own(self, weights_D: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the received weights with this site's own in their places, if they fit at all."""
-        fits = weights_D.size == self.parameters  # where they do not, loading them says so
-        return with_own(self._study, self._kept, weights_D) if fits else weights_D
-
     def _validates(self, asked: RoundConfiguration) -> bool:
         return asked.evaluate or asked.purpose is Purpose.EVALUATION
 
@@ -178,7 +189,7 @@ class Contributor:
             source=self._randomness("noise", round_number),
         )
         if "inputs" in self._study.personalisation.parts:
-            self._unsaved = {STATISTICS: release_S}
+            self._unsaved |= {STATISTICS: release_S}
         return {"statistics": release_S}
 
     def _validation(
@@ -208,20 +219,17 @@ class Contributor:
         )
 
     def _update(
-        self,
-        model: RecurrentModel,
-        weights_D: NDArray[np.float32],
-        patients: PatientTensors,
-        round_number: int,
+        self, received_D: NDArray[np.float32], data: TrainingSet, round_number: int
     ) -> Vector | NDArray[np.int64]:
         """Train; return what the study's mode sums, of the shared weights.
 
         In mode ``distributed`` one step's clipped gradient sum in whole numbers, with this site's
-        share of the noise; otherwise the clipped, weighted difference to ``weights_D``. Own weights
+        share of the noise; otherwise the clipped, weighted difference to the weights. Own weights
         take the same clipped and noised steps as shared ones: what the site sends later depends on
         them, so without noise they would give away what noise hides now.
         """
-        data = TrainingSet.of(patients)
+        weights_D = with_own(self._study, self._kept, received_D)
+        model = self._model(weights_D)
         source = self._randomness("training", round_number)
         if self._study.privacy.mode == "distributed":
             sum_D = clipped_gradient_sum(model, data, self._study, source=source)
@@ -231,9 +239,26 @@ class Contributor:
         train_locally(model, data, self._study, noise_multiplier=noise, source=source)
         how, trained_D = self._study.aggregation, to_vector(model)
         if not self._shared_D.all():
-            self._unsaved = {OWN_WEIGHTS: trained_D[~self._shared_D]}
+            self._unsaved |= {OWN_WEIGHTS: trained_D[~self._shared_D]}
         difference_S = weight_difference(trained_D, weights_D)[self._shared_D]
         return clip_update(difference_S, how.update_norm) * update_share(self._study, self.weight)
+
+    def _train_own(
+        self, global_D: NDArray[np.float32], data: TrainingSet, round_number: int
+    ) -> None:
+        """Train this site's second model, which nothing that leaves depends on under privacy.
+
+        One that has diverged is dropped for the one before it, and no round fails by it: that,
+        too, would tell.
+        """
+        model = self._model(as_used(self._study, self._kept, global_D))
+        source = self._randomness("own model", round_number)
+        train_own(model, data, self._study, global_D=global_D, source=source)
+        own_D = to_vector(model)
+        if np.isfinite(own_D).all():
+            self._unsaved |= {OWN_MODEL: own_D}
+        else:
+            log.warning("this site's own model of study %s diverged", self._study.name)
 
     def _noised(
         self, parts: dict[str, Vector], deviation: float, round_number: int

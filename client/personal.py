@@ -18,13 +18,13 @@ from shared.signed_model import Trained
 from shared.study import Study
 from shared.weights import load_vector, to_vector
 
-OWN_WEIGHTS, STATISTICS = "own_weights", "statistics"
+OWN_WEIGHTS, OWN_MODEL, STATISTICS = "own_weights", "own_model", "statistics"
 
 Weights = NDArray[np.float32]
 
 
 def with_own(study: Study, kept: Kept, weights_D: Weights) -> Weights:
-    """Return the weights (D,) that this site trains and is judged by: the shared and its own.
+    """Return the weights (D,) that this site trains with the others: the shared and its own.
 
     Raises:
         SettingsError: what is kept does not fit the study's model.
@@ -36,6 +36,18 @@ def with_own(study: Study, kept: Kept, weights_D: Weights) -> Weights:
     joined_D = weights_D.copy()
     joined_D[~shared_D] = _fitting(study, own_L, weights_D.size - int(shared_D.sum()))
     return joined_D
+
+
+def as_used(study: Study, kept: Kept, weights_D: Weights) -> Weights:
+    """Return the weights (D,) that this site uses on its patients: a second model's, if it has one.
+
+    Raises:
+        SettingsError: what is kept does not fit the study's model.
+    """
+    second_D = kept.get(OWN_MODEL)
+    if second_D is None:
+        return with_own(study, kept, weights_D)
+    return _fitting(study, second_D, weights_D.size).astype(np.float32)
 
 
 def own_normalisation(study: Study, kept: Kept) -> Normalisation | None:
@@ -70,7 +82,7 @@ def own_trained(trained: Trained, store: PersonalStore) -> Trained:
             "from a backup"
         )
     model = copy.deepcopy(trained.model)
-    load_vector(model, with_own(study, kept, to_vector(model)))
+    load_vector(model, as_used(study, kept, to_vector(model)))
     normalisation = own_normalisation(study, kept) or trained.normalisation
     return replace(trained, model=model.eval(), normalisation=normalisation)
 

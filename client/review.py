@@ -1,5 +1,6 @@
 """What a study would mean for this hospital, in plain words, before anyone approves it."""
 
+from shared.personalisation import evaluates_own
 from shared.privacy import plan
 from shared.study import Study
 
@@ -53,9 +54,15 @@ def _personal_lines(study: Study) -> list[str]:
     own = study.personalisation
     if not own.active:
         return []
+    judged = "and evaluation judges the model as you use it, with it."
+    if not evaluates_own(study):
+        judged = (
+            "and it is trained without noise, so it may remember your patients: keep it as you "
+            "keep their records. Evaluation judges the global model."
+        )
     return [
         f"Yours alone: {own.described}. You keep it in the folder 'personal', it is in no message, "
-        "and evaluation judges the model as you use it, with it."
+        + judged
     ]
 
 

@@ -16,7 +16,7 @@ from client.app import make_client_app
 from client.cohort import read_cohort
 from client.features import Grid
 from client.ledger import Ledger
-from client.personal import own_normalisation, with_own
+from client.personal import as_used, own_normalisation
 from client.policy import Policy
 from client.session import Session
 from client.sources import Source
@@ -167,7 +167,7 @@ class Federation:
         found: dict[str, RunState] = {}
         for site, opened in self._states.items():
             kept = opened.personal.latest(study.digest)
-            weights_D = with_own(study, kept, state.server.model_weights)
+            weights_D = as_used(study, kept, state.server.model_weights)
             own = own_normalisation(study, kept)
             found[site] = replace(
                 state,

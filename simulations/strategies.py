@@ -6,7 +6,7 @@ and on all records in one place.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -70,10 +70,17 @@ STRATEGIES: Mapping[str, Tables] = MappingProxyType(
         "head": {"personalisation": {"parts": ("head",)}},
         "norm": {"personalisation": {"parts": ("norm",)}},
         "inputs": {"personalisation": {"parts": ("inputs",)}},
+        # A second model.
+        "ditto": {"personalisation": {"ditto": {"pull": 0.3}}},
     }
 )
-NUMBERS: Mapping[str, tuple[str, str]] = MappingProxyType({"fedprox": ("training", "proximal")})
-"""Where the number of NAME=NUMBER goes."""
+NUMBERS: Mapping[str, Callable[[float], Tables]] = MappingProxyType(
+    {
+        "fedprox": lambda mu: {"training": {"proximal": mu}},
+        "ditto": lambda pull: {"personalisation": {"ditto": {"pull": pull}}},
+    }
+)
+"""What NAME=NUMBER changes."""
 
 
 def with_strategy(study: Study, name: str) -> Study:
@@ -95,18 +102,17 @@ def with_strategy(study: Study, name: str) -> Study:
             )
         if tables.get("aggregation", {}).get("strategy") == study.aggregation.strategy:
             tables = {}
+        if number:
+            if known not in NUMBERS or not _is_number(number):
+                raise StudyError(
+                    f"strategy {part!r}: a number goes with {' and '.join(NUMBERS)} alone, as "
+                    "fedprox=0.1; leave it out"
+                )
+            tables = NUMBERS[known](float(number))
         for table, keys in tables.items():
             target = changes.setdefault(table, {})
             parts = (*target.get("parts", ()), *keys.get("parts", ()))
             target.update(keys, **({"parts": parts} if parts else {}))
-        if number:
-            table, key = NUMBERS.get(known, ("", ""))
-            if not table or not _is_number(number):
-                raise StudyError(
-                    f"strategy {part!r}: a number goes with {', '.join(NUMBERS)} alone, as "
-                    "fedprox=0.1; leave it out"
-                )
-            changes.setdefault(table, {})[key] = float(number)
     return with_changes(study, **changes)
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from shared.personalisation import evaluates_own
 from shared.study import Study
 
 FALSE_ALARM = 0.001
@@ -115,9 +116,16 @@ def _own(study: Study) -> tuple[str, ...]:
     own = study.personalisation
     if not own.active:
         return ()
+    counted = "evaluation by sums counts the same."
+    if not evaluates_own(study):
+        counted = (
+            "evaluation by sums counts the global model's risks, because each second model is "
+            "trained without noise and remembers its hospital's patients: it is no more to be "
+            "passed on than their records."
+        )
     return (
         f"Each hospital keeps {own.described} for itself: it is in no message. Figures are of "
-        "every hospital's patients under its own model, and evaluation by sums counts the same.",
+        f"every hospital's patients under its own model; {counted}",
     )
 
 

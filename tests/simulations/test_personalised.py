@@ -116,6 +116,16 @@ def test_where_hospitals_contradict_each_other_own_heads_beat_one_model(
     assert told > 0.8  # evaluation by sums judges each site's patients by its own model
 
 
+def test_a_second_model_beats_the_one_model_and_the_global_one_is_as_without_it(
+    test_cohort: HeldOut, one_model: float, tmp_path: Path
+) -> None:
+    ditto = {"ditto": {"pull": 0.2, "learning_rate": 0.5}}
+    own, _ = train(with_changes(STUDY, personalisation=ditto), test_cohort, tmp_path / "own")
+    alone, _ = train(STUDY, test_cohort, tmp_path / "one")
+    assert auroc(own) > 0.85 > one_model
+    assert np.array_equal(own.state.server.weights_D, alone.state.server.weights_D)
+
+
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Every array of every message, in both directions, as bytes."""

@@ -24,6 +24,7 @@ def test_each_strategy_makes_a_study_of_its_own_and_keeps_the_rest(name: str) ->
 
 
 def test_strategies_are_joined_and_take_a_number() -> None:
+    assert with_strategy(STUDY, "ditto=2+inputs").personalisation.ditto.pull == 2
     found = with_strategy(STUDY, "fedadam+norm+fedprox=0.5+head")
     assert found.aggregation.strategy == "fedadam"
     assert found.training.proximal == 0.5
@@ -42,8 +43,10 @@ def test_a_server_step_that_the_study_has_keeps_its_rates() -> None:
     ("name", "sentence"),
     [
         ("fedsgd", "there is no strategy 'fedsgd'; choose among study, fedavg, fedavgm"),
-        ("head=2", "'head=2': a number goes with fedprox"),
+        ("head=2", "'head=2': a number goes with fedprox and ditto alone"),
         ("fedprox=much", "'fedprox=much': a number goes with fedprox"),
+        ("ditto=10", "pull 10 times learning_rate 0.1 must be below 1"),
+        ("ditto+head", 'parts names "head", a part of the shared one; keep one of the two'),
         ("fedprox=-1", "must be at least 0"),
         ("head+head", "must not hold an entry twice"),
     ],
