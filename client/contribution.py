@@ -13,13 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.cohort import Cohort, training_shards, validation_shards
+from client.control_variates import correction, renewed
 from client.features import PatientTensors
 from client.ledger import Release
 from client.personal import (
+    CONTROL,
     OWN_MODEL,
     OWN_WEIGHTS,
     STATISTICS,
     as_used,
+    own_control,
     own_normalisation,
     with_own,
 )
@@ -31,6 +34,7 @@ from client.subgroups import Members, contributing
 from client.training import TrainingSet, clipped_gradient_sum, train_locally, train_own
 from client.update import clip_update, weight_difference
 from shared.distributed import noise_share, noisy_sum
+from shared.errors import MessageError
 from shared.fixed_point import VectorSpec, encode
 from shared.masks import Keystream
 from shared.model import RecurrentModel, build_model
@@ -124,7 +128,7 @@ class Contributor:
     def vector(
         self,
         asked: RoundConfiguration,
-        weights_D: NDArray[np.float32],
+        received: NDArray[np.float32],
         round_number: int,
         study_hash: bytes,
     ) -> NDArray[np.uint32]:
@@ -132,7 +136,8 @@ class Contributor:
 
         Args:
             asked: what the round is for.
-            weights_D: global weights as received; ignored by the statistics round.
+            received: global weights (D,), ignored by the statistics round; a training round with
+                control variates has those of all sites behind them (2 D,).
             round_number: number of the secure sum.
             study_hash: of the run.
 
@@ -147,6 +152,7 @@ class Contributor:
             parts |= self._statistics(round_number)
         else:
             training, validation = self._inputs(asked.normalisation)
+            weights_D, control_D = self._parted(received, asked)
             self._model(weights_D)  # refuses weights that are not this study's
             if self._validates(asked):
                 used_D = weights_D
@@ -155,7 +161,7 @@ class Contributor:
                 parts |= self._validation(self._model(used_D), validation, asked, round_number)
             if asked.purpose is Purpose.TRAINING:
                 data = TrainingSet.of(training)
-                parts["update"] = self._update(weights_D, data, round_number)
+                parts |= self._update(weights_D, control_D, data, round_number)
                 if self._study.personalisation.ditto is not None:
                     self._train_own(weights_D, data, round_number)
         return encode(parts, self.spec(asked), self._randomness("rounding", round_number))
@@ -174,9 +180,24 @@ class Contributor:
     def _recall(self, study_hash: bytes) -> None:
         """Take up what is kept of this run."""
         self._unsaved = {}
-        if self._study.personalisation.active and self._run != study_hash:
+        keeps = self._study.personalisation.active or self._study.training.control_variates
+        if keeps and self._run != study_hash:
             self._kept = self._store.load(self._study.digest, study_hash)
             self._run, self._tensors = study_hash, None
+
+    def _parted(
+        self, received: NDArray[np.float32], asked: RoundConfiguration
+    ) -> tuple[NDArray[np.float32], Vector | None]:
+        """Return weights and all sites' control variate, if the round brings one."""
+        if not self._study.training.control_variates or asked.purpose is not Purpose.TRAINING:
+            return received, None
+        control_D = received[self.parameters :].astype(np.float64)
+        if control_D.size != self.parameters or not np.isfinite(control_D).all():
+            raise MessageError(
+                f"a training round of this study brings {2 * self.parameters} finite numbers, "
+                f"weights and control variates; {received.size} came, ask for the round again"
+            )
+        return received[: self.parameters], control_D
 
     def _validates(self, asked: RoundConfiguration) -> bool:
         return asked.evaluate or asked.purpose is Purpose.EVALUATION
@@ -219,14 +240,19 @@ class Contributor:
         )
 
     def _update(
-        self, received_D: NDArray[np.float32], data: TrainingSet, round_number: int
-    ) -> Vector | NDArray[np.int64]:
+        self,
+        received_D: NDArray[np.float32],
+        control_D: Vector | None,
+        data: TrainingSet,
+        round_number: int,
+    ) -> dict[str, Vector | NDArray[np.int64]]:
         """Train; return what the study's mode sums, of the shared weights.
 
         In mode ``distributed`` one step's clipped gradient sum in whole numbers, with this site's
         share of the noise; otherwise the clipped, weighted difference to the weights. Own weights
         take the same clipped and noised steps as shared ones: what the site sends later depends on
-        them, so without noise they would give away what noise hides now.
+        them, so without noise they would give away what noise hides now. With control variates,
+        the site's new one comes along, weighted alike.
         """
         weights_D = with_own(self._study, self._kept, received_D)
         model = self._model(weights_D)
@@ -234,14 +260,26 @@ class Contributor:
         if self._study.privacy.mode == "distributed":
             sum_D = clipped_gradient_sum(model, data, self._study, source=source)
             share = noise_share(self._study, self.parameters)
-            return noisy_sum(sum_D, share, self._randomness("noise", round_number))
+            return {"update": noisy_sum(sum_D, share, self._randomness("noise", round_number))}
+        added_D, own_D = None, None
+        if control_D is not None:
+            own_D = own_control(self._study, self._kept, control_D)
+            added_D = correction(own_D, control_D, self._study.training)
         noise = self._plan.training_round.noise_multiplier if self._plan else None
-        train_locally(model, data, self._study, noise_multiplier=noise, source=source)
-        how, trained_D = self._study.aggregation, to_vector(model)
+        train_locally(
+            model, data, self._study, noise_multiplier=noise, source=source, correction_D=added_D
+        )
+        norm, trained_D = self._study.aggregation.update_norm, to_vector(model)
+        share_of_sum = update_share(self._study, self.weight)
+        moved_D = weight_difference(trained_D, weights_D)
+        parts = {"update": clip_update(moved_D[self._shared_D], norm) * share_of_sum}
         if not self._shared_D.all():
             self._unsaved |= {OWN_WEIGHTS: trained_D[~self._shared_D]}
-        difference_S = weight_difference(trained_D, weights_D)[self._shared_D]
-        return clip_update(difference_S, how.update_norm) * update_share(self._study, self.weight)
+        if control_D is not None and own_D is not None:
+            renewed_D = renewed(own_D, control_D, moved_D, norm)
+            self._unsaved |= {CONTROL: renewed_D}
+            parts["control"] = renewed_D * share_of_sum
+        return {**parts}
 
     def _train_own(
         self, global_D: NDArray[np.float32], data: TrainingSet, round_number: int

@@ -19,6 +19,7 @@ from shared.study import Study
 from shared.weights import load_vector, to_vector
 
 OWN_WEIGHTS, OWN_MODEL, STATISTICS = "own_weights", "own_model", "statistics"
+CONTROL = "control"
 
 Weights = NDArray[np.float32]
 
@@ -48,6 +49,16 @@ def as_used(study: Study, kept: Kept, weights_D: Weights) -> Weights:
     if second_D is None:
         return with_own(study, kept, weights_D)
     return _fitting(study, second_D, weights_D.size).astype(np.float32)
+
+
+def own_control(study: Study, kept: Kept, all_D: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return this site's control variate (D,); one that has none begins with all sites'.
+
+    Raises:
+        SettingsError: what is kept does not fit the study's model.
+    """
+    found_D = kept.get(CONTROL)
+    return all_D if found_D is None else _fitting(study, found_D, all_D.size).astype(np.float64)
 
 
 def own_normalisation(study: Study, kept: Kept) -> Normalisation | None:

@@ -18,6 +18,7 @@ def review_lines(study: Study) -> list[str]:
         f"It takes at least {study.data.minimum_patients} patients of yours to take part.",
         "What leaves: in each round one masked vector that only the sum over sites opens; your "
         "number of patients and your statistics are inside it. No record, no key, no plain update.",
+        *_control_lines(study),
         *_personal_lines(study),
         *_evaluation_lines(study),
         *_privacy_lines(study),
@@ -48,6 +49,16 @@ def _evaluation_lines(study: Study) -> list[str]:
             "leave only if policy.toml says [release] own_figures = true."
         )
     return lines
+
+
+def _control_lines(study: Study) -> list[str]:
+    if not study.training.control_variates:
+        return []
+    return [
+        "Your mean gradient (a control variate) is in the same sum, beside the update, so what you "
+        "send is twice as long; under privacy it is made of what has noise already and costs "
+        "nothing more. You keep your own in the folder 'personal'."
+    ]
 
 
 def _personal_lines(study: Study) -> list[str]:

@@ -172,8 +172,8 @@ class Session:
             )
             for release in releases
         ]
-        weights_D = np.frombuffer(request.model, dtype="<f4").astype(np.float32)
-        vector = self._contributor.vector(asked, weights_D, request.round, request.study_hash)
+        received = np.frombuffer(request.model, dtype="<f4").astype(np.float32)
+        vector = self._contributor.vector(asked, received, request.round, request.study_hash)
         masked = masking.mask(vector, self._contributor.weight, self._contributor.spec(asked))
         self._contributor.keep()
         if audit is not None:
@@ -184,7 +184,8 @@ class Session:
 
     def _largest_request(self) -> int:
         """Return a bound on a round's request: the model, a configuration, and a word a site."""
-        model = 4 * self._contributor.parameters
+        vectors = 2 if self._study.training.control_variates else 1
+        model = 4 * self._contributor.parameters * vectors
         return model + LARGEST_CONFIGURATION_BYTES + BYTES_A_SITE * len(self._roster)
 
     def _agree(self, body: bytes) -> bytes:

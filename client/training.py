@@ -91,6 +91,7 @@ def train_locally(
     *,
     noise_multiplier: float | None,
     source: Keystream,
+    correction_D: NDArray[np.float32] | None = None,
 ) -> LocalTraining:
     """Train ``model`` in place for the study's ``local_steps``.
 
@@ -101,12 +102,15 @@ def train_locally(
         noise_multiplier: noise standard deviation / clip norm; None trains without privacy, and
             then the result depends on model, data, study and source alone (on one torch thread).
         source: sampling, dropout and noise are drawn from it; secret and fresh under privacy.
+        correction_D: added to every step's gradient, after clipping and noise; nothing unless
+            given. It must not depend on patients but by what has noise.
 
     Raises:
         PrivacyError: a gradient is not finite.
     """
     weights_D = _flat([parameter.detach() for parameter in model.parameters()])
-    optimizer = Optimizer(study.training, weights_D)
+    correction = None if correction_D is None else torch.from_numpy(correction_D)
+    optimizer = Optimizer(study.training, weights_D, correction_D=correction)
     noise = None
     if noise_multiplier is not None:
         noise = ClipAndNoise(clip_norm=study.privacy.clip_norm, multiplier=noise_multiplier)

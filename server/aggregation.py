@@ -5,7 +5,7 @@ ICLR 2021, algorithm 2), so FedAvg, FedAvgM, FedAdagrad, FedAdam and FedYogi dif
 they take. Moments begin at zero and, where they decay, are corrected for it as Adam's are.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,15 @@ class ServerState:
     """Global weights and the server optimiser's memory; D is the number of parameters.
 
     ``weights_D`` are the weights that sites train from; ``average_D`` is their exponential moving
-    average, equal to ``weights_D`` when the study does not ask for averaging.
+    average, equal to ``weights_D`` when the study does not ask for averaging. ``control_D`` is the
+    mean of the sites' control variates (:mod:`client.control_variates`), empty before the first.
     """
 
     weights_D: NDArray[np.float32]
     average_D: NDArray[np.float64]
     momentum_D: NDArray[np.float64]
     second_moment_D: NDArray[np.float64]
+    control_D: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     steps: int = 0
 
     @property

@@ -180,7 +180,7 @@ def run_round(
         sums = group_sums.sum(
             round=state.next_round,
             spec=vector_spec(study, asked, parameters=int(shared_D.sum())),
-            model=weights_D.astype("<f4").tobytes(),
+            model=_sent(study, purpose, state.server, weights_D),
             configuration=asked.to_bytes(),
             check=lambda total: _check_plausible(study, total),
         )
@@ -217,6 +217,17 @@ def run_round(
     )
 
 
+def _sent(
+    study: Study, purpose: Purpose, server: ServerState, weights_D: NDArray[np.float32]
+) -> bytes:
+    """Return what sites get: the weights, with control variates behind them where they use such."""
+    sent = weights_D.astype("<f4").tobytes()
+    if purpose is not Purpose.TRAINING or not study.training.control_variates:
+        return sent
+    control_D = server.control_D if server.control_D.size else np.zeros(weights_D.size)
+    return sent + control_D.astype("<f4").tobytes()
+
+
 def evaluates(study: Study, trained: int) -> bool:
     """Tell whether the training round after ``trained`` others also brings validation counts."""
     return study.evaluation.validation_fraction > 0 and trained % study.evaluation.every == 0
@@ -236,7 +247,10 @@ def _apply(
         return replace(state, normalisation=normalisation.to_bytes())
     if purpose is Purpose.TRAINING:
         mean_D = _mean_update(study, sums, state.server.weights_D, shared_D)
-        return replace(state, server=aggregation.apply(state.server, mean_D, study.aggregation))
+        server = aggregation.apply(state.server, mean_D, study.aggregation)
+        if study.training.control_variates:
+            server = replace(server, control_D=_site_mean(study, sums.totals[0], "control"))
+        return replace(state, server=server)
     return state
 
 
@@ -272,8 +286,14 @@ def _group_mean(
     if study.privacy.mode == "distributed":
         decay_D = study.training.weight_decay * weights_D.astype(np.float64)
         return -sum_D / (study.training.sampling_rate * total.weight) - decay_D
+    return _site_mean(study, total, "update")
+
+
+def _site_mean(study: Study, total: SumResult, name: str) -> NDArray[np.float64]:
+    """Return the survivors' mean of a segment, weighted as the study says."""
     uniform = study.aggregation.weighting == "uniform"
-    return sum_D / (len(total.survivors) if uniform else update_share(study, total.weight))
+    shares = len(total.survivors) if uniform else update_share(study, total.weight)
+    return total.parts[name] / shares
 
 
 def _check_plausible(study: Study, total: SumResult) -> None:
@@ -282,9 +302,13 @@ def _check_plausible(study: Study, total: SumResult) -> None:
     Raises:
         RoundVoidError: the norm is beyond its bound.
     """
-    sum_D = total.parts.get("update")
-    if sum_D is None:
-        return
+    for name in ("update", "control"):
+        if name in total.parts:
+            _check_norm(study, total, name)
+
+
+def _check_norm(study: Study, total: SumResult, name: str) -> None:
+    sum_D = total.parts[name]
     sites, how = len(total.survivors), study.aggregation
     if study.privacy.mode == "distributed":
         share = noise_share(study, sum_D.size)
@@ -296,4 +320,4 @@ def _check_plausible(study: Study, total: SumResult) -> None:
         scale = vector_spec(study, asked, parameters=sum_D.size).segments[0].scale
         clip, deviation = how.update_norm * shares / sites, 0.0
     bound = norm_bound(length=sum_D.size, sites=sites, clip=clip, scale=scale, noise_std=deviation)
-    check_norm(sum_D, bound, name="updates")
+    check_norm(sum_D, bound, name="updates" if name == "update" else "control variates")

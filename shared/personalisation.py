@@ -108,6 +108,12 @@ def check_personalisation(study: "Study") -> None:
             '[personalisation] parts names "norm", and the model has no normalisation; set [model] '
             "layer_norm = true or leave it out"
         )
+    if own.weights and study.training.control_variates:
+        raise ValueError(
+            f'[personalisation] parts names "{own.weights[0]}", whose gradients no other site '
+            "knows, and [training] control_variates are differences to the others' gradients; keep "
+            "one of the two"
+        )
     if own.weights and study.privacy.mode == "distributed":
         raise ValueError(
             f'[personalisation] parts names "{own.weights[0]}", which a site trains from its own '

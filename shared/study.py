@@ -183,7 +183,8 @@ class Training(Part):
     """What a site does with its own patients in one round.
 
     ``proximal`` is FedProx's mu: the local loss has mu / 2 times the squared distance to the
-    weights that the round began with added to it.
+    weights that the round began with added to it. ``control_variates`` are SCAFFOLD's: every local
+    step is corrected by how the site's mean gradient differs from all sites'.
     """
 
     local_steps: int = Field(default=10, ge=1, le=10_000)
@@ -195,9 +196,26 @@ class Training(Part):
     l1: float = Field(default=0.0, ge=0)
     gradient_clip: float = Field(default=0.0, ge=0)
     proximal: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    control_variates: bool = False
 
     @model_validator(mode="after")
     def _steps_can_drift(self) -> Self:
+        if self.control_variates and self.local_steps == 1:
+            raise ValueError(
+                "control_variates cancel in the sum over sites where each takes one step; raise "
+                "local_steps above 1 or leave them out"
+            )
+        if self.control_variates and (self.optimizer != "sgd" or self.momentum):
+            raise ValueError(
+                f"control_variates are mean gradients, which steps of optimizer {self.optimizer!r} "
+                f'with momentum {self.momentum:g} do not show; set optimizer = "sgd" and '
+                "momentum = 0, or leave them out"
+            )
+        if self.control_variates and self.proximal:
+            raise ValueError(
+                f"control_variates and proximal {self.proximal:g} both hold back the same drift; "
+                "keep one of the two"
+            )
         if self.proximal and self.local_steps == 1:
             raise ValueError(
                 f"proximal {self.proximal:g} holds a site near the weights a round began with, "
@@ -395,6 +413,11 @@ class Study(Part):
             raise ValueError(
                 f"[training] local_steps {self.training.local_steps} must be 1 in privacy mode "
                 "distributed, whose guarantee covers one step a round; set local_steps = 1"
+            )
+        if self.training.control_variates and self.aggregation.groups > 1:
+            raise ValueError(
+                "[training] control_variates need the mean over all sites, and [aggregation] "
+                f"groups {self.aggregation.groups} take a median; set groups = 1 or leave them out"
             )
         check_personalisation(self)
         return self

@@ -38,9 +38,9 @@ def merge(grids: list[Grid]) -> Grid:
 def train_centrally(study: Study, grid: Grid, *, who: str) -> RunState:
     """Train without privacy on one grid; ``who`` tells the random draws of two such runs apart.
 
-    What only holds several sites together is left out: FedProx's pull.
+    What only holds several sites together is left out: FedProx's pull, SCAFFOLD's correction.
     """
-    study = with_changes(study, training={"proximal": 0.0})
+    study = with_changes(study, training={"proximal": 0.0, "control_variates": False})
     normalisation = Normalisation.from_sums(patient_contributions(grid, study).sum(axis=0))
     patients = TrainingSet.of(to_tensors(grid, normalisation, study))
     model = build_model(study, len(feature_names(study)), seed=study.seed)

@@ -66,6 +66,7 @@ STRATEGIES: Mapping[str, Tables] = MappingProxyType(
         },
         # Local steps.
         "fedprox": {"training": {"proximal": 0.1}},
+        "scaffold": {"training": {"control_variates": True}},
         # Parts that stay.
         "head": {"personalisation": {"parts": ("head",)}},
         "norm": {"personalisation": {"parts": ("norm",)}},

@@ -9,6 +9,8 @@ from client.cohort import read_cohort
 from client.contribution import Contributor
 from client.personal_store import PersonalStore
 from client.policy import Policy
+from shared.errors import MessageError
+from shared.fixed_point import decode
 from shared.masks import Keystream
 from shared.normalisation import Normalisation
 from shared.round_contents import Purpose, RoundConfiguration
@@ -141,3 +143,48 @@ def test_nothing_is_kept_of_a_round_before_its_update_was_masked(tmp_path: Path)
     one.vector(asked(Purpose.EVALUATION, STUDY), weights(one), 4, RUN)
     one.keep()  # the round that trained was never masked
     assert not list(tmp_path.iterdir())
+
+
+VARIATES = {
+    "training": {"control_variates": True},
+    "personalisation": {"ditto": None},
+    "evaluation": {"validation_fraction": 0.0},
+}
+
+
+@pytest.mark.parametrize("mode", ["none", "site"])
+def test_a_control_variate_is_made_of_the_update_and_of_what_was_sent_before(
+    tmp_path: Path, mode: str
+) -> None:
+    """c_i + (x - y) - c, with the x - y that leaves as the update: that is why it costs nothing."""
+    study = with_changes(STUDY, **VARIATES, privacy={"mode": mode})
+    one = contributor(study, tmp_path)
+    asked_for = RoundConfiguration(
+        purpose=Purpose.TRAINING, normalisation=Normalisation.reference(study).to_bytes()
+    )
+    before_D = np.zeros(one.parameters)
+    for number, all_D in enumerate((np.zeros_like(before_D), np.full_like(before_D, 0.01)), 3):
+        received = np.concatenate([weights(one), all_D]).astype(np.float32)
+        ring = one.vector(asked_for, received, number, RUN)
+        one.keep()
+        sums = decode(ring, one.spec(asked_for))
+        share = one.weight / study.aggregation.max_weight
+        update_D, control_D = sums["update"] / share, sums["control"] / share
+        own_D = before_D if number > 3 else all_D  # one that has none begins with all sites'
+        np.testing.assert_allclose(control_D, own_D - all_D - update_D, atol=1e-4)
+        assert np.linalg.norm(update_D) > 1e-3
+        before_D = control_D
+
+
+def test_weights_without_control_variates_are_refused_where_the_study_has_some(
+    tmp_path: Path,
+) -> None:
+    study = with_changes(STUDY, **VARIATES)
+    one = contributor(study, tmp_path)
+    asked_for = RoundConfiguration(
+        purpose=Purpose.TRAINING, normalisation=Normalisation.reference(study).to_bytes()
+    )
+    bad = np.concatenate([weights(one), np.full(one.parameters, np.nan, dtype=np.float32)])
+    for received in (weights(one), bad, bad[:-1]):
+        with pytest.raises(MessageError, match="ask for the round again"):
+            one.vector(asked_for, received, 3, RUN)

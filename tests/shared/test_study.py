@@ -51,7 +51,7 @@ def test_digest_changes_with_the_order_of_variables_because_inputs_do() -> None:
 
 def test_digest_is_pinned_so_that_sites_of_this_version_agree() -> None:
     assert study().digest.hex() == (
-        "e3de0513b8c6544ed60b0b1138170ec053482eddf6b4302eec2b0e9e506e929c"
+        "6b99ea4b166378b6e9b9e95e3388deb8584ea1ae8945fd7acd572f3a1237805f"
     )
 
 
@@ -74,6 +74,17 @@ def test_digest_is_pinned_so_that_sites_of_this_version_agree() -> None:
         ('[privacy]\nmode = "distributed"\n', "local_steps 10 must be 1"),
         ("[training]\nproximal = -1\n", "[training] proximal = -1 must be at least 0"),
         ("[training]\nproximal = 0.1\nlocal_steps = 1\n", "which one step never leaves"),
+        ("[training]\ncontrol_variates = true\nlocal_steps = 1\n", "cancel in the sum over sites"),
+        (
+            '[training]\ncontrol_variates = true\noptimizer = "adam"\n',
+            "steps of optimizer 'adam' with momentum 0 do not show",
+        ),
+        ("[training]\ncontrol_variates = true\nmomentum = 0.5\n", "with momentum 0.5 do not show"),
+        ("[training]\ncontrol_variates = true\nproximal = 0.1\n", "hold back the same drift"),
+        (
+            '[training]\ncontrol_variates = true\n[personalisation]\nparts = ["head"]\n',
+            "whose gradients no other site knows",
+        ),
         (
             '[personalisation]\nparts = ["tail"]\n',
             "'tail' must be one of 'head', 'norm' or 'inputs'",
@@ -231,3 +242,10 @@ def test_the_canonical_form_gives_the_study_back_and_nothing_else_does() -> None
     ):
         with pytest.raises(StudyError, match=told):
             parse_canonical(other)
+
+
+def test_control_variates_do_not_go_with_medians_of_groups() -> None:
+    sites = [f"site-{number}" for number in range(9)]
+    tables = {"study": {"sites": sites}, "training": {"control_variates": True}}
+    with pytest.raises(StudyError, match="groups 3 take a median; set groups = 1"):
+        with_changes(study(), **tables, aggregation={"groups": 3, "tolerated_collusion": 0})

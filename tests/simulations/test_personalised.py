@@ -7,14 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Message
 
+from client.features import PatientTensors, to_tensors
 from client.personal_store import PersonalStore
 from client.sources import Counted, Patient, Stay, Tally
+from server.checkpoints import load_checkpoint
 from shared.errors import MessageError
 from shared.messages import MaskedUpdate
+from shared.model import build_model
+from shared.normalisation import Normalisation
 from shared.own_weights import shared_weights
 from shared.study import Study, parse_study, with_changes
+from shared.variables import feature_names
+from shared.weights import load_vector, to_vector
 from simulations import local_grid
 from simulations.held_out import HeldOut
 from simulations.run import Federation, Finished
@@ -219,3 +226,90 @@ def test_own_statistics_are_the_noisy_ones_that_were_charged(
     present = np.array([own[:2] for own in kept])  # how many patients each variable was measured in
     assert (np.abs(present - np.round(present)) > 1e-3).all()
     assert next(iter(federation.ledger("north").entries())).release.purpose == "statistics"
+
+
+def scaffold(study: Study, federation: Federation, normalisation: bytes) -> np.ndarray:
+    """SCAFFOLD as published (algorithm 1, option II, all sites take part), on whole cohorts."""
+    decoded = Normalisation.from_bytes(normalisation, study)
+    steps, rate = study.training.local_steps, study.training.learning_rate
+    model = build_model(study, len(feature_names(study)), seed=study.seed)
+    data = [to_tensors(federation._cohorts[site].training, decoded, study) for site in study.sites]
+    share = np.array([tensors.patients for tensors in data], dtype=np.float64)
+    share /= share.sum()
+
+    def gradient(weights: np.ndarray, tensors: PatientTensors) -> np.ndarray:
+        load_vector(model, weights.astype(np.float32))
+        logits = model(tensors.x_NTF, tensors.mask_NT)
+        loss = model.loss_per_stay(logits, tensors.y_N, tensors.mask_NT).mean()
+        parts = torch.autograd.grad(loss, list(model.parameters()))
+        return torch.cat([part.flatten() for part in parts]).double().numpy()
+
+    x = to_vector(model).astype(np.float64)
+    c, c_i = np.zeros_like(x), [np.zeros_like(x) for _ in data]
+    for _ in range(study.rounds):
+        moves, changes = [], []
+        for number, tensors in enumerate(data):
+            y = x.copy()
+            for _ in range(steps):
+                y -= rate * (gradient(y, tensors) - c_i[number] + c)
+            renewed = c_i[number] - c + (x - y) / (steps * rate)
+            moves.append(y - x)
+            changes.append(renewed - c_i[number])
+            c_i[number] = renewed
+        x = x + share @ np.array(moves)
+        c = c + share @ np.array(changes)
+    return x
+
+
+SCAFFOLD = with_changes(
+    STUDY,
+    study={"rounds": 3},
+    training={"sampling_rate": 1.0, "local_steps": 3, "learning_rate": 0.2},
+    evaluation={"validation_fraction": 0.0},
+)
+
+
+def test_control_variates_are_scaffold_as_published(test_cohort: HeldOut, tmp_path: Path) -> None:
+    study = with_changes(SCAFFOLD, training={"control_variates": True})
+    finished, federation = train(study, test_cohort, tmp_path / "own")
+    assert finished.state.server.control_D.shape == finished.state.server.weights_D.shape
+    expected = scaffold(study, federation, finished.state.normalisation)
+    plain, _ = train(SCAFFOLD, test_cohort, tmp_path / "plain")
+    begun = to_vector(build_model(study, len(feature_names(study)), seed=study.seed))
+    reached = finished.state.server.weights_D
+    assert np.linalg.norm(reached - begun) > 0.1
+    differs = np.linalg.norm(plain.state.server.weights_D - reached)
+    assert differs > 0.01
+    assert np.linalg.norm(reached - expected) < 0.02 * differs
+
+
+def test_a_control_variate_stays_at_its_site_and_costs_no_epsilon_beside_the_update(
+    test_cohort: HeldOut, sent: list[bytes], tmp_path: Path
+) -> None:
+    private = with_changes(SCAFFOLD, privacy={"mode": "site"}, training={"control_variates": True})
+    finished, federation = train(private, test_cohort, tmp_path / "own")
+    everything = b"\0".join(sent)
+    size = finished.state.server.weights_D.size
+    for site in private.sites:
+        kept = federation._states[site].personal.latest(private.digest)
+        assert set(kept) == {"control"}
+        assert kept["control"].size == size
+        for value in kept["control"][:20]:
+            for kind in ("<f4", "<f8", ">f4", ">f8"):
+                assert value.astype(kind).tobytes() not in everything
+        purposes = [entry.release.purpose for entry in federation.ledger(site).entries()]
+        assert purposes == ["statistics", "training", "training", "training"]
+        spent = federation.ledger(site).summary().total.spent
+        assert spent == pytest.approx(private.privacy.epsilon, rel=1e-3)
+        assert spent <= private.privacy.epsilon
+
+
+def test_a_run_with_control_variates_that_was_cut_off_goes_on_with_them(
+    test_cohort: HeldOut, tmp_path: Path
+) -> None:
+    study = with_changes(SCAFFOLD, training={"control_variates": True})
+    finished, _ = train(study, test_cohort, tmp_path)
+    found = load_checkpoint(tmp_path)
+    assert found is not None
+    assert np.array_equal(found.state.server.control_D, finished.state.server.control_D)
+    assert np.abs(found.state.server.control_D).max() > 0
