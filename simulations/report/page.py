@@ -188,8 +188,9 @@ def _card(study: Study, record: Record, groups: Any, settings: Record | None) ->
     return (
         f"<p>{len(items) - missing} of {len(items)} items are filled from the run; the others are "
         "for the authors.</p><div class='scroll'><table class='words'><caption>Items of TRIPOD+AI "
-        "(BMJ 2024;385:e078378), numbered as published, in our words</caption><thead><tr><th scope='col'>item</th><th scope='col'>about"
-        f"</th><th scope='col'>reported</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        "(BMJ 2024;385:e078378), numbered as published, in our words</caption><thead><tr>"
+        "<th scope='col'>item</th><th scope='col'>about</th><th scope='col'>reported</th></tr>"
+        f"</thead><tbody>{rows}</tbody></table></div>"
     )
 
 
