@@ -10,6 +10,7 @@ import secrets
 import numpy as np
 from numpy.typing import NDArray
 
+from client.attributions import attribution_sums
 from client.cohort import Cohort, training_shards, validation_shards
 from client.features import PatientTensors
 from client.ledger import Release
@@ -34,6 +35,7 @@ from shared.round_contents import (
     update_share,
     vector_spec,
 )
+from shared.signed_model import Trained
 from shared.study import Study
 from shared.transcript import digest
 from shared.variables import feature_names
@@ -62,6 +64,7 @@ class Contributor:
         self.parameters = parameter_count(self._model())
         self._normalisation = b""
         self._tensors: tuple[PatientTensors, PatientTensors | None] | None = None
+        self._explained: tuple[bytes, Vector] | None = None
 
     @property
     def weight(self) -> int:
@@ -149,7 +152,28 @@ class Contributor:
         sums = validation_sums(
             model, patients, self._study, edges_KE, self._members() if final else None
         )
+        if final and self._study.evaluation.explained_patients:
+            sums["attributions"] = self._attributions(model, patients, asked, round_number)
         return self._noised(sums, metrics_noise(self._study, final=final), round_number)
+
+    def _attributions(
+        self,
+        model: RecurrentModel,
+        patients: PatientTensors | None,
+        asked: RoundConfiguration,
+        round_number: int,
+    ) -> Vector:
+        """Return what the model looks at; without noise the same model's sums are kept."""
+        private = self._plan is not None
+        key = asked.normalisation + to_vector(model).tobytes()
+        if private or self._explained is None or self._explained[0] != key:
+            normalisation = Normalisation.from_bytes(asked.normalisation, self._study)
+            trained = Trained(study=self._study, model=model, normalisation=normalisation)
+            source = self._randomness("explained", round_number)
+            # leaving out what is small would tell what noise hides
+            smallest = 0 if private else self._policy.smallest_group
+            self._explained = key, attribution_sums(trained, patients, source, smallest=smallest)
+        return self._explained[1].copy()
 
     def _members(self) -> list[Members | None]:
         """Return the validation stays of each of the study's groups, as far as they may be told."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from shared.study import Study
 from simulations.report.answers import answer_charts
+from simulations.report.attributions import attributions_chart
 from simulations.report.card import NOT_REPORTED, model_card
 from simulations.report.checks import Check, checks
 from simulations.report.drawing import Chart, Table
@@ -50,10 +51,12 @@ def report_page(study: Study, record: Record, settings: Record | None) -> str:
     rivals = [settings_chart(study, settings)] if settings else []
     training = learning_charts(study, record)
     outside = external_chart(record)
-    charts = [*answer, *by_group, *outside, *rivals, *training]
+    looks = attributions_chart(study, record)
+    charts = [*answer, *looks, *by_group, *outside, *rivals, *training]
     parts = [
         ("summary", "Summary", _summary(answers(study, record, groups, settings, whose))),
         ("answers", "How good are its answers?", _charts(answer)),
+        ("looks", "What it looks at", _charts(looks)),
         ("groups", "For whom?", _charts(by_group)),
         ("outside", "At hospitals it never saw", _charts(outside)),
         ("rivals", "Against rivals", _charts(rivals)),
@@ -188,8 +191,9 @@ def _card(study: Study, record: Record, groups: Any, settings: Record | None) ->
     return (
         f"<p>{len(items) - missing} of {len(items)} items are filled from the run; the others are "
         "for the authors.</p><div class='scroll'><table class='words'><caption>Items of TRIPOD+AI "
-        "(BMJ 2024;385:e078378), numbered as published, in our words</caption><thead><tr><th scope='col'>item</th><th scope='col'>about"
-        f"</th><th scope='col'>reported</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        "(BMJ 2024;385:e078378), numbered as published, in our words</caption><thead><tr>"
+        "<th scope='col'>item</th><th scope='col'>about</th><th scope='col'>reported</th></tr>"
+        f"</thead><tbody>{rows}</tbody></table></div>"
     )
 
 
