@@ -1,12 +1,15 @@
 """Many site processes on one machine: memory and time a round, and whether memory grows.
 
-    python benchmarks/many_sites.py [--sites 50] [--rounds 20]
+    python benchmarks/many_sites.py [--sites 50] [--rounds 20] [--large 1600]
 
 One coordinator and its sites as processes on loopback, with TLS, node authentication, audit logs,
 ledgers and the secure sum; a small model and few invented patients. Memory is the proportional set
-size (PSS) of Linux: pages that processes share count once. The coordinator's is that of its three
-processes together, after every round. Exits with 1 if a site missed a round or the coordinator grew
-by more than `GROWTH_MIB` from the fifth round to the last.
+size (PSS) of Linux: pages that processes share count once. The coordinator's is that of its
+processes together, after every round. Then a study of four sites with a small model, and one with
+``--large`` hidden units: the most memory of the coordinator at any time (looked at twenty times a
+second) grows by how many copies of the model? Exits with 1 if a site missed a round, the
+coordinator grew by more than `GROWTH_MIB` from the fifth round to the last, or takes `COPIES`
+copies or more.
 """
 
 import argparse
@@ -14,53 +17,94 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests' federation of processes
 
+from shared.model import build_model
+from shared.study import parse_study
+from shared.variables import feature_names
+from shared.weights import parameter_count
 from tests.deployment.federation import Federation, tiny_study, write_records
 
 GROWTH_MIB = 10.0
+COPIES = 3.0
+FEW = 4
 SETTLED = 5  # rounds after which caches are warm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Of one study: its training rounds, and memory in MiB."""
+
+    seconds: list[float]
+    present: list[int]
+    coordinator: list[float]
+    coordinator_most: float
+    site: list[float]
+    model: float
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sites", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--large", type=int, default=1600, help="hidden units of the large model")
     options = parser.parse_args()
-    names = [f"site{number:03}" for number in range(options.sites)]
+    began = time.monotonic()
+    many = run(options.sites, options.rounds, hidden=4)
+    took = time.monotonic() - began
+    settled, last = many.coordinator[min(SETTLED, len(many.coordinator) - 1)], many.coordinator[-1]
+    rounds, site = many.seconds, many.site
+    print(f"{options.sites} sites, {len(rounds)} training rounds; {took:.0f} s in all")
+    print(f"sites in a round       {min(many.present)} to {max(many.present)}")
+    print(f"a round                {median(rounds):.2f} s median, {max(rounds):.2f} s most")
+    print(f"a site's memory        {median(site):.0f} MiB; together {sum(site) / 1024:.1f} GiB")
+    print(f"coordinator's memory   {settled:.1f} MiB after round {SETTLED}")
+    print(f"                       {last:.1f} MiB at the end, {many.coordinator_most:.1f} MiB most")
+    well = min(many.present) == options.sites and last - settled <= GROWTH_MIB
+    print(f"all sites in all rounds, growth under {GROWTH_MIB:.0f} MiB: {'yes' if well else 'NO'}")
+    small, large = run(FEW, SETTLED, hidden=4), run(FEW, SETTLED, hidden=options.large)
+    more = large.coordinator_most - small.coordinator_most
+    copies = more / (large.model - small.model)
+    lean = copies < COPIES
+    print(f"{FEW} sites, a model of {large.model:.1f} MiB instead of {small.model:.3f} MiB:")
+    print(f"coordinator's memory   {more:.0f} MiB more at most, {copies:.1f} copies of the model")
+    print(f"under {COPIES:.0f} copies: {'yes' if lean else 'NO'}")
+    sys.exit(not (well and lean))
+
+
+def run(sites: int, rounds: int, *, hidden: int) -> Measured:
+    """Run a study in processes of its own, and measure it."""
+    names = [f"site{number:03}" for number in range(sites)]
     with tempfile.TemporaryDirectory() as folder:
         records = Path(folder) / "records"
         write_records(records, patients=20, seed=1)
         units = {name: number % 4 + 1 for number, name in enumerate(names)}
         federation = Federation(Path(folder) / "federation", records, sites=units)
-        text = tiny_study(rounds=options.rounds, mode="site", timeout=120.0)
+        text = tiny_study(rounds=rounds, mode="site", timeout=120.0, hidden=hidden)
         text = text.replace('["north", "east", "south", "west"]', str(names).replace("'", '"'))
         try:
-            began = time.monotonic()
-            coordinator, site = measure(federation, text)
+            coordinator, most, site = watch(federation, text)
         finally:
             federation.close()
-        rounds = federation.records_of()
-    seconds = [record["seconds"] for record in rounds if record["purpose"] == "training"]
-    present = [len(record["sites"]) for record in rounds]
-    settled, last = coordinator[min(SETTLED, len(coordinator) - 1)], coordinator[-1]
-    took = time.monotonic() - began
-    print(f"{options.sites} sites, {len(seconds)} training rounds; {took:.0f} s in all")
-    print(f"sites in a round       {min(present)} to {max(present)}")
-    print(f"a round                {median(seconds):.2f} s median, {max(seconds):.2f} s most")
-    print(f"a site's memory        {median(site):.0f} MiB; together {sum(site) / 1024:.1f} GiB")
-    print(f"coordinator's memory   {settled:.1f} MiB after round {SETTLED}")
-    print(f"                       {last:.1f} MiB at the end, {max(coordinator):.1f} MiB most")
-    well = min(present) == options.sites and last - settled <= GROWTH_MIB
-    print(f"all sites in all rounds, growth under {GROWTH_MIB:.0f} MiB: {'yes' if well else 'NO'}")
-    sys.exit(not well)
+        training = [r for r in federation.records_of() if r["purpose"] == "training"]
+    study = parse_study(text)
+    model = build_model(study, len(feature_names(study)), study.seed)
+    return Measured(
+        seconds=[record["seconds"] for record in training],
+        present=[len(record["sites"]) for record in training],
+        coordinator=coordinator,
+        coordinator_most=most,
+        site=site,
+        model=4 * parameter_count(model) / 2**20,
+    )
 
 
-def measure(federation: Federation, text: str) -> tuple[list[float], list[float]]:
-    """Run the study; return the coordinator's MiB after each round, and each site's at the end."""
+def watch(federation: Federation, text: str) -> tuple[list[float], float, list[float]]:
+    """Run the study; return the coordinator's MiB after each round and at most, and each site's."""
     federation.prepare(text)
     federation.start("coordinator", "--patience", "600")
     for number, name in enumerate(federation.sites):
@@ -69,16 +113,19 @@ def measure(federation: Federation, text: str) -> tuple[list[float], list[float]
             time.sleep(2)  # so that not all import PyTorch at once
     coordinator: list[float] = []
     site: list[float] = []
+    most = 0.0
     deadline = time.monotonic() + 900
     while federation.state_of() != "finished":
         if time.monotonic() > deadline:
             raise TimeoutError(f"the study stands at {len(coordinator)} rounds")
+        supervisor = federation.processes["coordinator"].pid
+        now = sum(map(mebibytes, (supervisor, *federation.children().values())))
+        most = max(most, now)
         if len(federation.records_of()) > len(coordinator):
-            supervisor = federation.processes["coordinator"].pid
-            coordinator.append(sum(map(mebibytes, (supervisor, *federation.children().values()))))
+            coordinator.append(now)
             site = [mebibytes(federation.processes[name].pid) for name in federation.sites]
         time.sleep(0.05)
-    return coordinator, site
+    return coordinator, most, site
 
 
 def mebibytes(pid: int) -> float:

@@ -1,6 +1,7 @@
 """Commands that use a trained model at the site: model, recalibrate, predict, explain, stream."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -127,7 +128,7 @@ def predict(
     form = out.suffix.removeprefix(".")
     if form not in ("csv", "jsonl"):
         raise SettingsError(f"--out {out}: must end in .csv or .jsonl; rename it")
-    found = open_model(exported, folder, signer)
+    found = open_own_model(exported, folder, signer)
     source = _source(found, records_named(found.trained.study, folder, settings, data, where or []))
     predictions = predict_patients(found.trained, source.read_patients(found.trained.study))
     rows = write_predictions(out, found, predictions, form=form)  # type: ignore[arg-type]  # checked above
@@ -158,7 +159,7 @@ def explain(
     from client.check_command import records_named
     from client.explain_command import run_explain
 
-    found = open_model(exported, folder, signer)
+    found = open_own_model(exported, folder, signer)
     source = _source(found, records_named(found.trained.study, folder, settings, data, where or []))
     patients = source.read_patients(found.trained.study)
     run_explain(found, patients, stay, console, output=output, as_json=as_json, plot=plot)
@@ -184,7 +185,7 @@ def stream(
     from client.streaming import Scorer
 
     torch.set_num_threads(1)  # an event is too little work to share
-    found = open_model(exported, folder, signer)
+    found = open_own_model(exported, folder, signer)
     scorer = Scorer(found, reasons=reasons)
     said = Console(stderr=True, highlight=False, soft_wrap=True)
     said.print(f"{found.manifest.study}: {meaning(found)}.", markup=False)
@@ -233,6 +234,21 @@ def open_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
             "the model was told them"
         )
     return load_signed_model(exported, identity)
+
+
+def open_own_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
+    """Load an exported model as :func:`open_model`, with this site's own part of it in its place.
+
+    Raises:
+        SettingsError: as there, or the study leaves weights to each site and this one has none.
+    """
+    from client.personal import own_trained
+
+    found = open_model(exported, folder, signer)
+    if not found.trained.study.personalisation.active:
+        return found
+    store = SiteFolder(path=folder).personal()
+    return replace(found, trained=own_trained(found.trained, store))
 
 
 def _show(manifest: "Manifest") -> None:

@@ -11,6 +11,7 @@
     approvals/           studies as approved, each with its roster
     ledger.sqlite        the privacy budget
     journal.sqlite       rounds that were masked
+    personal/            this site's own parts of studies' models, mode 0600
     audit.jsonl          the audit log
 """
 
@@ -28,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from client.journal import RoundJournal
 from client.ledger import Ledger
+from client.personal_store import PersonalStore
 from client.policy import Policy
 from client.policy_file import FILE_NAME as POLICY_FILE
 from client.policy_file import TEMPLATE as POLICY_TEMPLATE
@@ -178,8 +180,13 @@ class SiteFolder:
             ),
             journal=RoundJournal(self.path / "journal.sqlite"),
             split_key=self.split_key(),
+            personal=self.personal(),
             audit=audit,
         )
+
+    def personal(self) -> PersonalStore:
+        """This site's own parts of studies' models."""
+        return PersonalStore(self.path / "personal")
 
     @contextmanager
     def hold(self) -> Iterator[None]:

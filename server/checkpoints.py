@@ -20,7 +20,7 @@ from shared.atomic_file import write_atomically
 from shared.errors import SettingsError
 
 FILE_NAME = "checkpoint.safetensors"
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "average": run.server.average_D,
         "momentum": run.server.momentum_D,
         "second_moment": run.server.second_moment_D,
+        "control": run.server.control_D,
         "normalisation": np.frombuffer(run.normalisation, dtype=np.uint8),
         "edges": np.frombuffer(run.edges, dtype=np.uint8),
     }
@@ -91,6 +92,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
             average_D=tensors["average"],
             momentum_D=tensors["momentum"],
             second_moment_D=tensors["second_moment"],
+            control_D=tensors["control"],
             steps=facts["steps"],
         )
         return Checkpoint(

@@ -103,6 +103,12 @@ def onnx_part(trained: Trained) -> dict[str, bytes]:
             f"--onnx needs the library {missing[0]!r}, which is not installed; install it with: "
             "pip install 'consilium-fl[onnx]'"
         )
+    if trained.study.personalisation.weights:
+        raise SettingsError(
+            f"study {trained.study.name} leaves {trained.study.personalisation.described} to each "
+            "site, so the model exported here is not whole and has no scores of its own; export "
+            "it without --onnx"
+        )
     if trained.study.model.cell == "gru-d":
         raise SettingsError(
             f"study {trained.study.name}: ONNX has no operator for cell 'gru-d'; "

@@ -21,6 +21,7 @@ from server.sites import Sites
 from shared.distributed import noise_share
 from shared.errors import RoundVoidError
 from shared.normalisation import Normalisation
+from shared.own_weights import shared_weights
 from shared.round_contents import (
     Purpose,
     RoundConfiguration,
@@ -166,6 +167,7 @@ def run_round(
         edges=state.edges,
     )
     weights_D = state.server.weights_D
+    shared_D = shared_weights(study, weights_D.size)
     if purpose is Purpose.EVALUATION:
         weights_D = state.server.model_weights
     after = replace(
@@ -177,8 +179,8 @@ def run_round(
     try:
         sums = group_sums.sum(
             round=state.next_round,
-            spec=vector_spec(study, asked, parameters=weights_D.size),
-            model=weights_D.astype("<f4").tobytes(),
+            spec=vector_spec(study, asked, parameters=int(shared_D.sum())),
+            model=_sent(study, purpose, state.server, weights_D),
             configuration=asked.to_bytes(),
             check=lambda total: _check_plausible(study, total),
         )
@@ -201,11 +203,11 @@ def run_round(
     return RoundResult(
         number=state.next_round,
         purpose=purpose,
-        state=_apply(study, after, purpose, sums),
+        state=_apply(study, after, purpose, sums, shared_D),
         survivors=sums.survivors,
         refusals=sums.refusals,
         patients=sums.weight,
-        update_norm=float(np.linalg.norm(_mean_update(study, sums, weights_D))),
+        update_norm=float(np.linalg.norm(_mean_update(study, sums, weights_D, shared_D))),
         metrics=metrics,
         bytes_up=sums.bytes_up,
         bytes_down=sums.bytes_down,
@@ -215,35 +217,65 @@ def run_round(
     )
 
 
+def _sent(
+    study: Study, purpose: Purpose, server: ServerState, weights_D: NDArray[np.float32]
+) -> bytes:
+    """Return what sites get: the weights, with control variates behind them where they use such."""
+    sent = weights_D.astype("<f4").tobytes()
+    if purpose is not Purpose.TRAINING or not study.training.control_variates:
+        return sent
+    control_D = server.control_D if server.control_D.size else np.zeros(weights_D.size)
+    return sent + control_D.astype("<f4").tobytes()
+
+
 def evaluates(study: Study, trained: int) -> bool:
     """Tell whether the training round after ``trained`` others also brings validation counts."""
     return study.evaluation.validation_fraction > 0 and trained % study.evaluation.every == 0
 
 
-def _apply(study: Study, state: RunState, purpose: Purpose, sums: GroupTotals) -> RunState:
+def _apply(
+    study: Study,
+    state: RunState,
+    purpose: Purpose,
+    sums: GroupTotals,
+    shared_D: NDArray[np.bool_],
+) -> RunState:
     if purpose is Purpose.STATISTICS:
         statistics_S = sums.parts["statistics"]
         noise = statistics_noise(study) * math.sqrt(len(sums.survivors))
         normalisation = Normalisation.from_sums(statistics_S, noise=noise)
         return replace(state, normalisation=normalisation.to_bytes())
     if purpose is Purpose.TRAINING:
-        mean_D = _mean_update(study, sums, state.server.weights_D)
-        return replace(state, server=aggregation.apply(state.server, mean_D, study.aggregation))
+        mean_D = _mean_update(study, sums, state.server.weights_D, shared_D)
+        server = aggregation.apply(state.server, mean_D, study.aggregation)
+        if study.training.control_variates:
+            server = replace(server, control_D=_site_mean(study, sums.totals[0], "control"))
+        return replace(state, server=server)
     return state
 
 
 def _mean_update(
-    study: Study, sums: GroupTotals, weights_D: NDArray[np.float32]
+    study: Study,
+    sums: GroupTotals,
+    weights_D: NDArray[np.float32],
+    shared_D: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
-    """Return the mean update, shape (D,), of several groups their median; empty if none came."""
+    """Return the mean update (D,), of several groups their median; zero if none came.
+
+    It is zero, too, where weights are each site's own (``shared_D`` false): nobody sent them.
+    """
     means = [_group_mean(study, total, weights_D) for total in sums.totals]
-    return means[0] if len(means) == 1 else aggregation.across_groups(np.stack(means))
+    mean_S = means[0] if len(means) == 1 else aggregation.across_groups(np.stack(means))
+    mean_D = np.zeros(weights_D.size)
+    if mean_S.size:
+        mean_D[shared_D] = mean_S
+    return mean_D
 
 
 def _group_mean(
     study: Study, total: SumResult, weights_D: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Return the survivors' weighted mean update, shape (D,); empty if the sum held none.
+    """Return the survivors' weighted mean update of shared weights; empty if the sum held none.
 
     In mode ``distributed`` it is minus the gradient's mean over the expected number of patients,
     weight decay included: the step that plain SGD with learning rate 1 would take at a site.
@@ -254,8 +286,14 @@ def _group_mean(
     if study.privacy.mode == "distributed":
         decay_D = study.training.weight_decay * weights_D.astype(np.float64)
         return -sum_D / (study.training.sampling_rate * total.weight) - decay_D
+    return _site_mean(study, total, "update")
+
+
+def _site_mean(study: Study, total: SumResult, name: str) -> NDArray[np.float64]:
+    """Return the survivors' mean of a segment, weighted as the study says."""
     uniform = study.aggregation.weighting == "uniform"
-    return sum_D / (len(total.survivors) if uniform else update_share(study, total.weight))
+    shares = len(total.survivors) if uniform else update_share(study, total.weight)
+    return total.parts[name] / shares
 
 
 def _check_plausible(study: Study, total: SumResult) -> None:
@@ -264,9 +302,13 @@ def _check_plausible(study: Study, total: SumResult) -> None:
     Raises:
         RoundVoidError: the norm is beyond its bound.
     """
-    sum_D = total.parts.get("update")
-    if sum_D is None:
-        return
+    for name in ("update", "control"):
+        if name in total.parts:
+            _check_norm(study, total, name)
+
+
+def _check_norm(study: Study, total: SumResult, name: str) -> None:
+    sum_D = total.parts[name]
     sites, how = len(total.survivors), study.aggregation
     if study.privacy.mode == "distributed":
         share = noise_share(study, sum_D.size)
@@ -278,4 +320,4 @@ def _check_plausible(study: Study, total: SumResult) -> None:
         scale = vector_spec(study, asked, parameters=sum_D.size).segments[0].scale
         clip, deviation = how.update_norm * shares / sites, 0.0
     bound = norm_bound(length=sum_D.size, sites=sites, clip=clip, scale=scale, noise_std=deviation)
-    check_norm(sum_D, bound, name="updates")
+    check_norm(sum_D, bound, name="updates" if name == "update" else "control variates")

@@ -222,6 +222,8 @@ def vector_spec(study: Study, asked: RoundConfiguration, *, parameters: int) -> 
         segments.append(noise_share(study, parameters).segment)
     elif asked.purpose is Purpose.TRAINING:
         segments.append(_segment(study, "update", parameters, how.update_norm))
+        if study.training.control_variates:
+            segments.append(_segment(study, "control", parameters, how.update_norm))
     if asked.evaluate or asked.purpose is Purpose.EVALUATION:
         outputs, classes, bins = counts_shape(study)
         final = asked.purpose is Purpose.EVALUATION

@@ -12,10 +12,10 @@ import torch
 import typer
 
 from shared.command_line import run_command
-from shared.errors import PrivacyError
+from shared.errors import PrivacyError, SettingsError
 from shared.study import Study, load_study, parse_study, with_changes
 from simulations.all_studies import compare_all
-from simulations.compare import compare_settings
+from simulations.compare import Compared, compare_settings
 from simulations.console import (
     Progress,
     announce,
@@ -24,6 +24,7 @@ from simulations.console import (
     show_plan,
     show_result,
     show_seeds,
+    show_strategies,
     show_studies,
     show_sum_plan,
 )
@@ -36,6 +37,8 @@ from simulations.rounds_export import read_rounds, to_csv, write_tensorboard
 from simulations.run import Show
 from simulations.seeds import compare_over_seeds
 from simulations.simulate import simulate
+from simulations.strategies import FILE as STRATEGIES_FILE
+from simulations.strategies import STRATEGIES, compare_strategies
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -96,6 +99,13 @@ def compare(
     mode: Annotated[
         list[PrivateMode] | None, typer.Option(help="Privacy modes to compare; the study's own.")
     ] = None,
+    strategies: Annotated[
+        str,
+        typer.Option(
+            help="Compare these instead, e.g. fedavg,fedprox,head: how hospitals share a model and "
+            "what each keeps; 'all' for all, + joins two."
+        ),
+    ] = "",
     seeds: Annotated[
         int, typer.Option(min=1, help="Repeat with so many seeds and print the means.")
     ] = 1,
@@ -106,23 +116,37 @@ def compare(
     loaded = _load(study, seed)
     modes = [one.value for one in mode or ()]
     announce(loaded)
-    if seeds > 1:
-        summary = compare_over_seeds(
-            loaded,
+
+    def settings(one: Study, folder: Path) -> Compared:
+        return compare_settings(
+            one, data, folder, epsilons=epsilon, workers=workers, watch=_watch, modes=modes
+        )
+
+    def chosen(one: Study, folder: Path) -> Compared:
+        own = [one.privacy.mode] if one.privacy.mode != "none" else []
+        compared, refused = compare_strategies(
+            one,
             data,
-            out,
-            seeds=seeds,
-            epsilons=epsilon,
-            modes=modes,
+            folder,
+            strategies=list(STRATEGIES) if strategies == "all" else strategies.split(","),
+            modes=["none", *(modes or own)],
             workers=workers,
             watch=_watch,
         )
-        show_seeds(loaded, summary, out)
+        show_strategies(one, compared, refused, folder / STRATEGIES_FILE)
+        return compared
+
+    if strategies and epsilon:
+        raise SettingsError(
+            "--epsilon does not go with --strategies, which keep the study's; leave one out"
+        )
+    run_one = chosen if strategies else settings
+    if seeds > 1:
+        show_seeds(loaded, compare_over_seeds(loaded, out, seeds=seeds, compare=run_one), out)
         return
-    table = compare_settings(
-        loaded, data, out, epsilons=epsilon, workers=workers, watch=_watch, modes=modes
-    )
-    show_comparison(loaded, table, out)
+    table = run_one(loaded, out)
+    if not strategies:
+        show_comparison(loaded, table, out)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from rich.table import Table
 from shared.privacy import plan
 from shared.study import Study
 from simulations.all_studies import TABLE, Row, as_markdown
+from simulations.compare import PRIVATE
 from simulations.external import external_sentences
 from simulations.measures import FIGURES, TITLES
 from simulations.planning import Choice, SumPlan
@@ -147,6 +148,43 @@ def _show_external(found: dict[str, Any]) -> None:
 
 def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path) -> None:
     """Print the table of all settings; it fits 80 columns."""
+    first = FIGURES[study.task.kind][0]
+    _show_settings(study, compared)
+    _show_groups(compared, first)
+    pooled, federated = (compared[setting]["test"] for setting in ("pooled", "federated"))
+    kept = {
+        name: f"{100 * federated[name]['value'] / pooled[name]['value']:.1f} %"
+        for name in (first, "accuracy")
+        if name in pooled
+    }
+    if study.task.kind == "regression":
+        console.print(f"{TITLES[first]} of federated without privacy is {kept[first]} of pooled.")
+    else:
+        shares = " and ".join(f"{share} of pooled {TITLES[name]}" for name, share in kept.items())
+        console.print(f"Federated without privacy keeps {shares}.")
+    _show_classes(compared)
+    for name, what in (("compare.json", "record"), ("report.html", "report")):
+        console.print(f"{what}  {out / name}", markup=False, soft_wrap=True)
+
+
+def show_strategies(
+    study: Study, compared: dict[str, dict[str, Any]], refused: dict[str, str], file: Path
+) -> None:
+    """Print the table of all strategies, and why some make no sense in this study."""
+    _show_settings(study, compared)
+    _show_groups(compared, FIGURES[study.task.kind][0])
+    _show_classes(compared)
+    console.print(
+        "Where hospitals have models of their own (local, or parts that stay), each is judged on "
+        "its own patients. ε: what a patient pays, beside others' figures without privacy."
+    )
+    for name, sentence in refused.items():
+        console.print(f"  {name}: {sentence}", style="yellow", markup=False)
+    console.print(f"record  {file}", markup=False, soft_wrap=True)
+
+
+def _show_settings(study: Study, compared: dict[str, dict[str, Any]]) -> None:
+    """Print title, test cohort, and a row of figures for each setting."""
     console.print(f"{study.title}\n{_title(next(iter(compared.values())))}")
     first, second, *others = FIGURES[study.task.kind]
     table = Table(box=None, padding=(0, 1, 0, 0))
@@ -170,21 +208,6 @@ def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path
         f"Below {TITLES[first]} and {TITLES[second]}: 95 % bootstrap intervals. "
         "s: seconds. sent: by a site, each round."
     )
-    _show_groups(compared, first)
-    pooled, federated = (compared[setting]["test"] for setting in ("pooled", "federated"))
-    kept = {
-        name: f"{100 * federated[name]['value'] / pooled[name]['value']:.1f} %"
-        for name in (first, "accuracy")
-        if name in pooled
-    }
-    if study.task.kind == "regression":
-        console.print(f"{TITLES[first]} of federated without privacy is {kept[first]} of pooled.")
-    else:
-        shares = " and ".join(f"{share} of pooled {TITLES[name]}" for name, share in kept.items())
-        console.print(f"Federated without privacy keeps {shares}.")
-    _show_classes(compared)
-    for name, what in (("compare.json", "record"), ("report.html", "report")):
-        console.print(f"{what}  {out / name}", markup=False, soft_wrap=True)
 
 
 def show_sum_plan(found: SumPlan) -> None:
@@ -224,7 +247,7 @@ def _show_groups(compared: dict[str, dict[str, Any]], figure: str) -> None:
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column(f"{TITLES[figure]} at", no_wrap=True)
     for group in groups:
-        table.add_column(group, justify="right", no_wrap=True)
+        table.add_column(group, justify="right")
     for name, record in compared.items():
         rows = {name: record["test_groups"]}
         if "sites" in record:
@@ -254,7 +277,7 @@ def show_seeds(study: Study, summary: dict[str, Any], out: Path) -> None:
         figure = setting["test"][first]
         private = setting["epsilon"] is not None
         table.add_row(
-            setting["mode"] if private else name,
+            setting["mode"] if name.startswith(PRIVATE) else name,
             f"{setting['epsilon']:.2f}" if private else "-",
             f"{figure['value']:.3f}",
             f"{figure['low']:.3f}-{figure['high']:.3f}",
@@ -267,6 +290,7 @@ def show_seeds(study: Study, summary: dict[str, Any], out: Path) -> None:
         f"of pooled: the mean {first.upper()} over that of pooled training without privacy. "
         "Intervals cover the test's patients and the seeds."
     )
+    _show_groups(settings, first)
     console.print(f"record  {out / 'seeds.json'}", markup=False, soft_wrap=True)
 
 

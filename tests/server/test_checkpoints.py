@@ -85,6 +85,6 @@ def test_a_truncated_file_is_refused_in_one_sentence(tmp_path: Path, keep: int) 
 def test_a_checkpoint_of_another_format_says_so(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, checkpoint())
     path = tmp_path / FILE_NAME
-    path.write_bytes(path.read_bytes().replace(b'\\"format\\": 2', b'\\"format\\": 7'))
-    with pytest.raises(SettingsError, match="format 7 is not 2"):
+    path.write_bytes(path.read_bytes().replace(b'\\"format\\": 3', b'\\"format\\": 7'))
+    with pytest.raises(SettingsError, match="format 7 is not 3"):
         load_checkpoint(tmp_path)
