@@ -119,6 +119,12 @@ def test_a_study_without_a_finished_model_has_none_to_export(tmp_path: Path) -> 
         )
 
 
+def test_a_model_without_the_parts_that_sites_keep_has_no_onnx_form() -> None:
+    study = small_study(personalisation={"parts": ["head"]})
+    with pytest.raises(SettingsError, match=r"leaves the model's head .* export it without --onnx"):
+        onnx_part(some_trained(study))
+
+
 def test_a_cell_without_an_onnx_operator_is_refused_by_name() -> None:
     study = small_study(model={"cell": "gru-d"})
     with pytest.raises(SettingsError, match="no operator for cell 'gru-d'; export it without"):
