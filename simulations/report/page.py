@@ -44,7 +44,7 @@ def report_page(study: Study, record: Record, settings: Record | None) -> str:
         *answer_charts(study, record.get("final_tables") or {}),
         *federated_chart(study, record),
     ]
-    by_group = group_charts(study, groups)
+    by_group = group_charts(study, groups, record.get("verdicts") or ())
     if record.get("joining"):
         by_group.append(joining_chart(record["joining"]))
     by_group += recalibration_chart(record)

@@ -206,3 +206,6 @@ def test_a_model_leaves_recalibrated_by_the_counts_of_the_last_evaluation_when_a
     regression = small_study(task={"kind": "regression", "center": 5.0, "spread": 2.0})
     with pytest.raises(SettingsError, match="a regression task has no risks"):
         recalibrations_of(regression, done.history)
+    own = small_study(personalisation={"parts": ["head"]})
+    with pytest.raises(SettingsError, match="to each site, so no one recalibration fits"):
+        recalibrations_of(own, done.history)
