@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server import aggregation
-from server.aggregation import ServerState
+from server.aggregation import ServerState, Spans
 from server.evaluation import FederatedMetrics, federated_metrics, next_edges
 from server.group_sums import GroupSums, GroupTotals
-from server.plausibility import check_norm, norm_bound
+from server.plausibility import check_norm, l2_norm, norm_bound
 from server.secure_sum import SumResult
 from server.sites import Sites
 from shared.distributed import noise_share
@@ -178,7 +178,7 @@ def run_round(
         sums = group_sums.sum(
             round=state.next_round,
             spec=vector_spec(study, asked, parameters=weights_D.size),
-            model=weights_D.astype("<f4").tobytes(),
+            model=weights_D.astype("<f4", copy=False).view(np.uint8).data.toreadonly(),
             configuration=asked.to_bytes(),
             check=lambda total: _check_plausible(study, total),
         )
@@ -193,19 +193,22 @@ def run_round(
     sites = len(sums.survivors)
     edges_KE = edges_from_bytes(state.edges, study)
     final = purpose is Purpose.EVALUATION
-    metrics = federated_metrics(sums.parts, study, sites=sites, edges_KE=edges_KE, final=final)
+    counts = {name: sums.part(name) for name in sums.totals[0].parts if name != "update"}
+    metrics = federated_metrics(counts, study, sites=sites, edges_KE=edges_KE, final=final)
     if metrics is not None:
         finer_KE = next_edges(metrics, study)
         done = final and (metrics.fine or after.evaluated >= study.passes)
         after = replace(after, edges=edges_to_bytes(finer_KE, study), finished=done)
+    mean_D = MeanUpdate(study=study, totals=sums.totals, weights_D=weights_D)
+    update_norm = l2_norm(mean_D)  # before the step, which uses the sum up
     return RoundResult(
         number=state.next_round,
         purpose=purpose,
-        state=_apply(study, after, purpose, sums),
+        state=_apply(study, after, purpose, sums, mean_D),
         survivors=sums.survivors,
         refusals=sums.refusals,
         patients=sums.weight,
-        update_norm=float(np.linalg.norm(_mean_update(study, sums, weights_D))),
+        update_norm=update_norm,
         metrics=metrics,
         bytes_up=sums.bytes_up,
         bytes_down=sums.bytes_down,
@@ -220,42 +223,52 @@ def evaluates(study: Study, trained: int) -> bool:
     return study.evaluation.validation_fraction > 0 and trained % study.evaluation.every == 0
 
 
-def _apply(study: Study, state: RunState, purpose: Purpose, sums: GroupTotals) -> RunState:
+def _apply(
+    study: Study, state: RunState, purpose: Purpose, sums: GroupTotals, mean_D: Spans
+) -> RunState:
     if purpose is Purpose.STATISTICS:
-        statistics_S = sums.parts["statistics"]
+        statistics_S = sums.part("statistics")
         noise = statistics_noise(study) * math.sqrt(len(sums.survivors))
         normalisation = Normalisation.from_sums(statistics_S, noise=noise)
         return replace(state, normalisation=normalisation.to_bytes())
     if purpose is Purpose.TRAINING:
-        mean_D = _mean_update(study, sums, state.server.weights_D)
-        return replace(state, server=aggregation.apply(state.server, mean_D, study.aggregation))
+        used_up_D = sums.totals[0].parts["update"].ring_L.view(np.float32)
+        server = aggregation.apply(state.server, mean_D, study.aggregation, into_D=used_up_D)
+        return replace(state, server=server)
     return state
 
 
-def _mean_update(
-    study: Study, sums: GroupTotals, weights_D: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """Return the mean update, shape (D,), of several groups their median; empty if none came."""
-    means = [_group_mean(study, total, weights_D) for total in sums.totals]
-    return means[0] if len(means) == 1 else aggregation.across_groups(np.stack(means))
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MeanUpdate:
+    """The mean update, made span by span: of several groups the median; empty if none came."""
 
+    study: Study
+    totals: tuple[SumResult, ...]
+    weights_D: NDArray[np.float32]
 
-def _group_mean(
-    study: Study, total: SumResult, weights_D: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """Return the survivors' weighted mean update, shape (D,); empty if the sum held none.
+    @property
+    def size(self) -> int:
+        """Number of coordinates, D."""
+        return self.weights_D.size if "update" in self.totals[0].parts else 0
 
-    In mode ``distributed`` it is minus the gradient's mean over the expected number of patients,
-    weight decay included: the step that plain SGD with learning rate 1 would take at a site.
-    """
-    if "update" not in total.parts:
-        return np.zeros(0)
-    sum_D = total.parts["update"]
-    if study.privacy.mode == "distributed":
-        decay_D = study.training.weight_decay * weights_D.astype(np.float64)
-        return -sum_D / (study.training.sampling_rate * total.weight) - decay_D
-    uniform = study.aggregation.weighting == "uniform"
-    return sum_D / (len(total.survivors) if uniform else update_share(study, total.weight))
+    def __getitem__(self, span: slice, /) -> NDArray[np.float64]:
+        """The mean update's coordinates in a span."""
+        means = [self._of_group(total, span) for total in self.totals]
+        return means[0] if len(means) == 1 else aggregation.across_groups(np.stack(means))
+
+    def _of_group(self, total: SumResult, span: slice) -> NDArray[np.float64]:
+        """The survivors' weighted mean update.
+
+        In mode ``distributed`` it is minus the gradient's mean over the expected number of
+        patients, weight decay included: the step that plain SGD with learning rate 1 would take at
+        a site.
+        """
+        study, sum_S = self.study, total.parts["update"][span]
+        if study.privacy.mode == "distributed":
+            decay_S = study.training.weight_decay * self.weights_D[span].astype(np.float64)
+            return -sum_S / (study.training.sampling_rate * total.weight) - decay_S
+        uniform = study.aggregation.weighting == "uniform"
+        return sum_S / (len(total.survivors) if uniform else update_share(study, total.weight))
 
 
 def _check_plausible(study: Study, total: SumResult) -> None:
@@ -264,7 +277,7 @@ def _check_plausible(study: Study, total: SumResult) -> None:
     Raises:
         RoundVoidError: the norm is beyond its bound.
     """
-    sum_D = total.parts.get("update")
+    sum_D: Spans | None = total.parts.get("update")
     if sum_D is None:
         return
     sites, how = len(total.survivors), study.aggregation
