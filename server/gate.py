@@ -28,6 +28,7 @@ from shared.version import VERSION
 
 LARGEST_BODY = 8 << 20  # Flower parts arrays into chunks of 5 MiB
 LARGEST_STRANGERS_BODY = 4096
+HANDLED_AT_ONCE = 2  # by Flower, which takes several times the memory of a part for each
 BODY_TIMEOUT_S = 60.0
 WAIT_FOR_MESSAGE_S = 10.0  # below what proxies allow a silent connection
 REFUSALS_A_MINUTE = 30  # recorded; the rest is counted
@@ -102,6 +103,7 @@ class Gate:
         self._flower, self._desk, self._keys, self._mail = flower, desk, keys, mail
         self._parcels, self._audit = parcels, audit
         self._recorded: list[float] = []
+        self._handled = asyncio.Semaphore(HANDLED_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the life of the server."""
@@ -164,7 +166,15 @@ class Gate:
                 raise Denied(400, str(error)) from None
             if not senders <= {member.node_id}:
                 raise Denied(403, f"site {member.name} sent a reply in another site's name")
-        await self._flower(scope, _replay(body), send)
+        answer: list[MutableMapping[str, Any]] = []
+
+        async def keep(event: MutableMapping[str, Any]) -> None:
+            answer.append(event)
+
+        async with self._handled:  # but let nobody wait for a slow line
+            await self._flower(scope, _replay(body), keep)
+        for event in answer:
+            await send(event)
 
     async def _fetch(self, send: Send, member: Member) -> None:
         """Hand out the next message, or nothing after a while."""
