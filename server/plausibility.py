@@ -10,7 +10,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from server.secure_sum import SumResult
+from shared.distributed import noise_share
 from shared.errors import RoundVoidError
+from shared.round_contents import Purpose, RoundConfiguration, update_share, vector_spec
+from shared.study import Study
 
 NOISE_TAIL = 40.0
 """Natural logarithm of the odds against honest noise exceeding its allowance: e^-40."""
@@ -54,3 +58,30 @@ def check_norm(values: NDArray[np.float64], bound: float, *, name: str) -> float
             f"{bound:.6g}; some site did not clip, so the round is not used"
         )
     return norm
+
+
+def check_plausible(study: Study, total: SumResult) -> None:
+    """Refuse a sum of updates that honest, clipping sites could not have made.
+
+    Raises:
+        RoundVoidError: the norm is beyond its bound.
+    """
+    for name in ("update", "control"):
+        if name in total.parts:
+            _check_segment(study, total, name)
+
+
+def _check_segment(study: Study, total: SumResult, name: str) -> None:
+    sum_D = total.parts[name]
+    sites, how = len(total.survivors), study.aggregation
+    if study.privacy.mode == "distributed":
+        share = noise_share(study, sum_D.size)
+        clip, scale = study.privacy.clip_norm * total.weight / sites, share.scale
+        deviation = math.sqrt(sites * share.variance) / scale
+    else:
+        shares = sites if how.weighting == "uniform" else update_share(study, total.weight)
+        asked = RoundConfiguration(purpose=Purpose.TRAINING)
+        scale = vector_spec(study, asked, parameters=sum_D.size).segments[0].scale
+        clip, deviation = how.update_norm * shares / sites, 0.0
+    bound = norm_bound(length=sum_D.size, sites=sites, clip=clip, scale=scale, noise_std=deviation)
+    check_norm(sum_D, bound, name="updates" if name == "update" else "control variates")

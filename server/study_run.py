@@ -15,10 +15,9 @@ from server import aggregation
 from server.aggregation import ServerState
 from server.evaluation import FederatedMetrics, federated_metrics, next_edges
 from server.group_sums import GroupSums, GroupTotals
-from server.plausibility import check_norm, norm_bound
+from server.plausibility import check_plausible
 from server.secure_sum import SumResult
 from server.sites import Sites
-from shared.distributed import noise_share
 from shared.errors import RoundVoidError
 from shared.normalisation import Normalisation
 from shared.own_weights import shared_weights
@@ -182,7 +181,7 @@ def run_round(
             spec=vector_spec(study, asked, parameters=int(shared_D.sum())),
             model=_sent(study, purpose, state.server, weights_D),
             configuration=asked.to_bytes(),
-            check=lambda total: _check_plausible(study, total),
+            check=lambda total: check_plausible(study, total),
         )
     except RoundVoidError as error:
         return RoundResult(
@@ -294,30 +293,3 @@ def _site_mean(study: Study, total: SumResult, name: str) -> NDArray[np.float64]
     uniform = study.aggregation.weighting == "uniform"
     shares = len(total.survivors) if uniform else update_share(study, total.weight)
     return total.parts[name] / shares
-
-
-def _check_plausible(study: Study, total: SumResult) -> None:
-    """Refuse a sum of updates that honest, clipping sites could not have made.
-
-    Raises:
-        RoundVoidError: the norm is beyond its bound.
-    """
-    for name in ("update", "control"):
-        if name in total.parts:
-            _check_norm(study, total, name)
-
-
-def _check_norm(study: Study, total: SumResult, name: str) -> None:
-    sum_D = total.parts[name]
-    sites, how = len(total.survivors), study.aggregation
-    if study.privacy.mode == "distributed":
-        share = noise_share(study, sum_D.size)
-        clip, scale = study.privacy.clip_norm * total.weight / sites, share.scale
-        deviation = math.sqrt(sites * share.variance) / scale
-    else:
-        shares = sites if how.weighting == "uniform" else update_share(study, total.weight)
-        asked = RoundConfiguration(purpose=Purpose.TRAINING)
-        scale = vector_spec(study, asked, parameters=sum_D.size).segments[0].scale
-        clip, deviation = how.update_norm * shares / sites, 0.0
-    bound = norm_bound(length=sum_D.size, sites=sites, clip=clip, scale=scale, noise_std=deviation)
-    check_norm(sum_D, bound, name="updates" if name == "update" else "control variates")
