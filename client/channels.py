@@ -128,6 +128,11 @@ class Channels(Secret):
         )
 
 
+def bound_to(statement: bytes) -> bytes:
+    """Context of seed shares that open only beside what their dealer said of its keys."""
+    return transcript.sha256(statement)
+
+
 def check_members(
     parameters: SumParameters, keys: Mapping[str, bytes], site: str, own: bytes, what: str
 ) -> None:

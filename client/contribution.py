@@ -2,28 +2,46 @@
 
 Guarantee: every segment that leaves has the noise that the release charged to the ledger claims,
 drawn from a fresh cryptographic keystream. Only in a study without privacy are rounding and
-sampling drawn from the study's seed, so that such a run can be repeated bit for bit.
+sampling drawn from the study's seed, so that such a run can be repeated bit for bit. What a study
+leaves to each site (its own part of the model) is in no segment; see :mod:`client.personal_store`.
 """
 
+import logging
 import secrets
 
 import numpy as np
 from numpy.typing import NDArray
 
+from client.attributions import attribution_sums
 from client.cohort import Cohort, training_shards, validation_shards
+from client.control_variates import correction, renewed
 from client.features import PatientTensors
 from client.ledger import Release
+from client.personal import (
+    CONTROL,
+    OWN_MODEL,
+    OWN_WEIGHTS,
+    STATISTICS,
+    as_used,
+    own_control,
+    own_normalisation,
+    with_own,
+)
+from client.personal_store import Array, Kept, PersonalStore
 from client.policy import Policy
 from client.scoring import validation_sums
 from client.statistics import patient_contributions, statistics_release
 from client.subgroups import Members, contributing
-from client.training import TrainingSet, clipped_gradient_sum, train_locally
+from client.training import TrainingSet, clipped_gradient_sum, train_locally, train_own
 from client.update import clip_update, weight_difference
 from shared.distributed import noise_share, noisy_sum
+from shared.errors import MessageError
 from shared.fixed_point import VectorSpec, encode
 from shared.masks import Keystream
 from shared.model import RecurrentModel, build_model
 from shared.normalisation import Normalisation
+from shared.own_weights import shared_weights
+from shared.personalisation import evaluates_own
 from shared.privacy import PrivacyEvent, plan
 from shared.round_contents import (
     Purpose,
@@ -34,12 +52,15 @@ from shared.round_contents import (
     update_share,
     vector_spec,
 )
+from shared.signed_model import Trained
 from shared.study import Study
 from shared.transcript import digest
 from shared.variables import feature_names
 from shared.weights import load_vector, parameter_count, to_vector
 
 Vector = NDArray[np.float64]
+
+log = logging.getLogger(__name__)
 
 
 class Contributor:
@@ -50,18 +71,26 @@ class Contributor:
         study: the approved study.
         cohort: the site's patients.
         policy: says what may be told about groups of them.
+        store: holds what the study leaves to this site.
 
     Attributes:
         parameters: number of the study's model parameters D.
     """
 
-    def __init__(self, site: str, study: Study, cohort: Cohort, policy: Policy) -> None:
+    def __init__(
+        self, site: str, study: Study, cohort: Cohort, policy: Policy, store: PersonalStore
+    ) -> None:
         self._site, self._study, self._cohort = site, study, cohort
-        self._policy = policy
+        self._policy, self._store = policy, store
         self._plan = plan(study)
         self.parameters = parameter_count(self._model())
+        self._shared_D = shared_weights(study, self.parameters)
+        self._run = b""
+        self._kept: Kept = {}
+        self._unsaved: dict[str, Array] = {}
         self._normalisation = b""
         self._tensors: tuple[PatientTensors, PatientTensors | None] | None = None
+        self._explained: tuple[bytes, Vector] | None = None
 
     @property
     def weight(self) -> int:
@@ -70,7 +99,7 @@ class Contributor:
 
     def spec(self, asked: RoundConfiguration) -> VectorSpec:
         """Return the layout of the round's vector."""
-        return vector_spec(self._study, asked, parameters=self.parameters)
+        return vector_spec(self._study, asked, parameters=int(self._shared_D.sum()))
 
     def releases(
         self, asked: RoundConfiguration, round_number: int, study_hash: bytes
@@ -100,30 +129,78 @@ class Contributor:
         )
 
     def vector(
-        self, asked: RoundConfiguration, weights_D: NDArray[np.float32], round_number: int
+        self,
+        asked: RoundConfiguration,
+        received: NDArray[np.float32],
+        round_number: int,
+        study_hash: bytes,
     ) -> NDArray[np.uint32]:
         """Compute and encode the round's vector.
 
         Args:
             asked: what the round is for.
-            weights_D: global weights as received; ignored by the statistics round.
+            received: global weights (D,), ignored by the statistics round; a training round with
+                control variates has those of all sites behind them (2 D,).
             round_number: number of the secure sum.
+            study_hash: of the run.
 
         Raises:
             MessageError: weights, normalisation or edges do not belong to this study's model.
             EncodingError: the result is not finite or out of range, so nothing may be sent.
+            SettingsError: this site's own part of the model cannot be read.
         """
+        self._recall(study_hash)
         parts: dict[str, Vector | NDArray[np.int64]] = {}
         if asked.purpose is Purpose.STATISTICS:
             parts |= self._statistics(round_number)
         else:
             training, validation = self._inputs(asked.normalisation)
-            model = self._model(weights_D)
+            weights_D, control_D = self._parted(received, asked)
+            self._model(weights_D)  # refuses weights that are not this study's
             if self._validates(asked):
-                parts |= self._validation(model, validation, asked, round_number)
+                used_D = weights_D
+                if evaluates_own(self._study):
+                    used_D = as_used(self._study, self._kept, weights_D)
+                parts |= self._validation(self._model(used_D), validation, asked, round_number)
             if asked.purpose is Purpose.TRAINING:
-                parts["update"] = self._update(model, weights_D, training, round_number)
+                data = TrainingSet.of(training)
+                parts |= self._update(weights_D, control_D, data, round_number)
+                if self._study.personalisation.ditto is not None:
+                    self._train_own(weights_D, data, round_number)
         return encode(parts, self.spec(asked), self._randomness("rounding", round_number))
+
+    def keep(self) -> None:
+        """Save what the last vector changed in this site's own part; call it before that leaves.
+
+        Raises:
+            SettingsError: it cannot be saved.
+        """
+        if self._unsaved:
+            changed = {**self._kept, **self._unsaved}
+            self._store.save(self._study.digest, self._run, changed)
+            self._kept, self._unsaved = changed, {}
+
+    def _recall(self, study_hash: bytes) -> None:
+        """Take up what is kept of this run."""
+        self._unsaved = {}
+        keeps = self._study.personalisation.active or self._study.training.control_variates
+        if keeps and self._run != study_hash:
+            self._kept = self._store.load(self._study.digest, study_hash)
+            self._run, self._tensors = study_hash, None
+
+    def _parted(
+        self, received: NDArray[np.float32], asked: RoundConfiguration
+    ) -> tuple[NDArray[np.float32], Vector | None]:
+        """Return weights and all sites' control variate, if the round brings one."""
+        if not self._study.training.control_variates or asked.purpose is not Purpose.TRAINING:
+            return received, None
+        control_D = received[self.parameters :].astype(np.float64)
+        if control_D.size != self.parameters or not np.isfinite(control_D).all():
+            raise MessageError(
+                f"a training round of this study brings {2 * self.parameters} finite numbers, "
+                f"weights and control variates; {received.size} came, ask for the round again"
+            )
+        return received[: self.parameters], control_D
 
     def _validates(self, asked: RoundConfiguration) -> bool:
         return asked.evaluate or asked.purpose is Purpose.EVALUATION
@@ -135,6 +212,8 @@ class Contributor:
             deviation=statistics_noise(self._study),
             source=self._randomness("noise", round_number),
         )
+        if "inputs" in self._study.personalisation.parts:
+            self._unsaved |= {STATISTICS: release_S}
         return {"statistics": release_S}
 
     def _validation(
@@ -149,7 +228,28 @@ class Contributor:
         sums = validation_sums(
             model, patients, self._study, edges_KE, self._members() if final else None
         )
+        if final and self._study.evaluation.explained_patients:
+            sums["attributions"] = self._attributions(model, patients, asked, round_number)
         return self._noised(sums, metrics_noise(self._study, final=final), round_number)
+
+    def _attributions(
+        self,
+        model: RecurrentModel,
+        patients: PatientTensors | None,
+        asked: RoundConfiguration,
+        round_number: int,
+    ) -> Vector:
+        """Return what the model looks at; without noise the same model's sums are kept."""
+        private = self._plan is not None
+        key = asked.normalisation + to_vector(model).tobytes()
+        if private or self._explained is None or self._explained[0] != key:
+            normalisation = Normalisation.from_bytes(asked.normalisation, self._study)
+            trained = Trained(study=self._study, model=model, normalisation=normalisation)
+            source = self._randomness("explained", round_number)
+            # leaving out what is small would tell what noise hides
+            smallest = 0 if private else self._policy.smallest_group
+            self._explained = key, attribution_sums(trained, patients, source, smallest=smallest)
+        return self._explained[1].copy()
 
     def _members(self) -> list[Members | None]:
         """Return the validation stays of each of the study's groups, as far as they may be told."""
@@ -165,27 +265,62 @@ class Contributor:
 
     def _update(
         self,
-        model: RecurrentModel,
-        weights_D: NDArray[np.float32],
-        patients: PatientTensors,
+        received_D: NDArray[np.float32],
+        control_D: Vector | None,
+        data: TrainingSet,
         round_number: int,
-    ) -> Vector | NDArray[np.int64]:
-        """Train; return what the study's mode sums, shape (D,).
+    ) -> dict[str, Vector | NDArray[np.int64]]:
+        """Train; return what the study's mode sums, of the shared weights.
 
         In mode ``distributed`` one step's clipped gradient sum in whole numbers, with this site's
-        share of the noise; otherwise the clipped, weighted difference to the global weights.
+        share of the noise; otherwise the clipped, weighted difference to the weights. Own weights
+        take the same clipped and noised steps as shared ones: what the site sends later depends on
+        them, so without noise they would give away what noise hides now. With control variates,
+        the site's new one comes along, weighted alike.
         """
-        data = TrainingSet.of(patients)
+        weights_D = with_own(self._study, self._kept, received_D)
+        model = self._model(weights_D)
         source = self._randomness("training", round_number)
         if self._study.privacy.mode == "distributed":
             sum_D = clipped_gradient_sum(model, data, self._study, source=source)
             share = noise_share(self._study, self.parameters)
-            return noisy_sum(sum_D, share, self._randomness("noise", round_number))
+            return {"update": noisy_sum(sum_D, share, self._randomness("noise", round_number))}
+        added_D, own_D = None, None
+        if control_D is not None:
+            own_D = own_control(self._study, self._kept, control_D)
+            added_D = correction(own_D, control_D, self._study.training)
         noise = self._plan.training_round.noise_multiplier if self._plan else None
-        train_locally(model, data, self._study, noise_multiplier=noise, source=source)
-        how = self._study.aggregation
-        update_D = clip_update(weight_difference(to_vector(model), weights_D), how.update_norm)
-        return update_D * update_share(self._study, self.weight)
+        train_locally(
+            model, data, self._study, noise_multiplier=noise, source=source, correction_D=added_D
+        )
+        norm, trained_D = self._study.aggregation.update_norm, to_vector(model)
+        share_of_sum = update_share(self._study, self.weight)
+        moved_D = weight_difference(trained_D, weights_D)
+        parts = {"update": clip_update(moved_D[self._shared_D], norm) * share_of_sum}
+        if not self._shared_D.all():
+            self._unsaved |= {OWN_WEIGHTS: trained_D[~self._shared_D]}
+        if control_D is not None and own_D is not None:
+            renewed_D = renewed(own_D, control_D, moved_D, norm)
+            self._unsaved |= {CONTROL: renewed_D}
+            parts["control"] = renewed_D * share_of_sum
+        return {**parts}
+
+    def _train_own(
+        self, global_D: NDArray[np.float32], data: TrainingSet, round_number: int
+    ) -> None:
+        """Train this site's second model, which nothing that leaves depends on under privacy.
+
+        One that has diverged is dropped for the one before it, and no round fails by it: that,
+        too, would tell.
+        """
+        model = self._model(as_used(self._study, self._kept, global_D))
+        source = self._randomness("own model", round_number)
+        train_own(model, data, self._study, global_D=global_D, source=source)
+        own_D = to_vector(model)
+        if np.isfinite(own_D).all():
+            self._unsaved |= {OWN_MODEL: own_D}
+        else:
+            log.warning("this site's own model of study %s diverged", self._study.name)
 
     def _noised(
         self, parts: dict[str, Vector], deviation: float, round_number: int
@@ -200,10 +335,11 @@ class Contributor:
         }
 
     def _inputs(self, normalisation: bytes) -> tuple[PatientTensors, PatientTensors | None]:
-        """Return training and validation inputs under this normalisation, computed once."""
+        """Return training and validation inputs under this normalisation, or the site's own."""
         if self._tensors is None or normalisation != self._normalisation:
-            decoded = Normalisation.from_bytes(normalisation, self._study)
-            self._tensors = self._cohort.tensors(decoded, self._study)
+            received = Normalisation.from_bytes(normalisation, self._study)
+            used = own_normalisation(self._study, self._kept) or received
+            self._tensors = self._cohort.tensors(used, self._study)
             self._normalisation = normalisation
         return self._tensors
 

@@ -77,6 +77,11 @@ def _order(told: Explanation) -> list[int]:
     return [int(c) for c in np.argsort(-size_C, kind="stable") if size_C[c] > 0]
 
 
+def _label(told: Explanation, column: int) -> str:
+    """The column's name; where its absence is all there is to say, that it is absent."""
+    return told.columns[column] + ("" if told.measured_C[column] else ", never measured")
+
+
 def _hours(signed: SignedModel, step: int) -> str:
     data = signed.trained.study.data
     return f"{step * data.step_h}-{(step + 1) * data.step_h}"
@@ -98,15 +103,15 @@ def _print(signed: SignedModel, told: Explanation, output: int, console: Console
         effect_T = told.effect_TC[:, column]
         most = _hours(signed, int(np.abs(effect_T).argmax())) if effect_T.any() else "-"
         table.add_row(
-            told.columns[column],
+            _label(told, column),
             f"{effect_T.sum():+.3f}" if effect_T.any() else "-",
             f"{told.occlusion_C[column]:+.3f}",
             most,
         )
     console.print(table, markup=False)
     console.print(
-        f"In {_scale(signed)}. gradients: integrated from a stay in which nothing was measured; "
-        f"they sum to the change from it, but for {told.gap:.1g}. absence: what is lost without "
+        f"In {_scale(signed)}. gradients: integrated from inputs that say nothing (all 0); "
+        f"they sum to the change from them, but for {told.gap:.1g}. absence: what is lost without "
         "the variable. A value counts in every step it is carried to.",
         markup=False,
     )
@@ -125,6 +130,7 @@ def _to_json(signed: SignedModel, told: Explanation, output: int) -> dict[str, A
         "variables": [
             {
                 "variable": told.columns[column],
+                "measured": bool(told.measured_C[column]),
                 "gradients": float(told.effect_TC[:, column].sum()),
                 "absence": float(told.occlusion_C[column]),
                 "gradients_by_step": told.effect_TC[:, column].tolist(),
@@ -140,7 +146,7 @@ def _draw(signed: SignedModel, told: Explanation, name: str, path: Path) -> None
 
     shown = [column for column in _order(told) if told.effect_TC[:, column].any()][:SHOWN]
     if not shown:
-        raise DataError("nothing was measured in this stay, so there is nothing to draw")
+        raise DataError("no variable has an effect in this stay, so there is nothing to draw")
     effect_CT = told.effect_TC[:, shown].T
     step_h, steps = signed.trained.study.data.step_h, effect_CT.shape[1]
     above = told.attention_T is not None
@@ -159,7 +165,7 @@ def _draw(signed: SignedModel, told: Explanation, name: str, path: Path) -> None
         extent=(0, steps * step_h, len(shown) - 0.5, -0.5),
     )  # fmt: skip
     totals = effect_CT.sum(axis=1)
-    labels = [f"{told.columns[c]}  {total:+.2f}" for c, total in zip(shown, totals, strict=True)]
+    labels = [f"{_label(told, c)}  {total:+.2f}" for c, total in zip(shown, totals, strict=True)]
     axes[-1].set_yticks(range(len(shown)), labels)
     clock = "hours since the stay began"
     axes[-1].set_xlabel(clock if signed.trained.study.data.clock == "hour" else "place")

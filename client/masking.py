@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from client.channels import Channels, check_members
+from client.channels import Channels, bound_to, check_members
 from client.journal import RoundJournal
 from client.round_state import (
     FinishedRound,
@@ -146,8 +146,8 @@ class SiteMasking(Secret):
         Raises:
             ProtocolError: another study, a round without fresh keys, too few participants, this
                 site's key missing or changed, a share missing.
-            AuthenticationError: an unknown site, a wrong signature, one key twice, a low-order
-                key, or a sealed share that does not open.
+            AuthenticationError: an unknown site, one key twice, a low-order key, a sealed share
+                that does not open with the key shown for its dealer, or a wrong signature.
         """
         self._check_study(request.study_hash)
         self._check_unmasked(request.round)
@@ -156,26 +156,8 @@ class SiteMasking(Secret):
         keys = {member.site: member.public for member in request.participants}
         exchange = self._next.exchange
         check_members(self.parameters, keys, self.site, exchange.public, f"round {request.round}")
-        for member in request.participants:
-            if member.site == self.site:
-                continue  # this site knows its own key, and the list has it
-            statement = transcript.keys_statement(
-                request.study_hash,
-                request.round,
-                member.site,
-                member.public,
-                member.commitments_hash,
-            )
-            self.parameters.roster.verify(
-                member.site, statement, member.signature, f"the keys of round {request.round}"
-            )
-        channels = self._open_channels()
+        shares = self._authentic_shares(request)
         circle = self._circle(keys, f"take part in round {request.round}")
-        shares = {
-            dealer: channels.open_share("seed", dealer, request.round, b"", request.sealed)
-            for dealer in circle
-            if dealer != self.site
-        }
         begun = transcript.begun_context(
             request.study_hash, request.round, request.model, request.configuration, keys
         )
@@ -296,6 +278,35 @@ class SiteMasking(Secret):
             )
         return circle
 
+    def _authentic_shares(self, request: UpdateRequest) -> dict[str, bytes]:
+        """The seed share of every peer, and with it the proof that the peer's key is its own.
+
+        A peer seals its share together with what it says of its keys, so a share that opens
+        authenticates them as its signature would, at a twentieth of the time. Only the keys of
+        sites outside the circle, which deal this site nothing, need the signature.
+        """
+        channels, circle = self._open_channels(), self.parameters.circle(self.site)
+        shares = {}
+        for member in request.participants:
+            if member.site == self.site:
+                continue  # this site knows its own key, and the list has it
+            statement = transcript.keys_statement(
+                request.study_hash,
+                request.round,
+                member.site,
+                member.public,
+                member.commitments_hash,
+            )
+            if member.site in circle:
+                shares[member.site] = channels.open_share(
+                    "seed", member.site, request.round, bound_to(statement), request.sealed
+                )
+            else:
+                self.parameters.roster.verify(
+                    member.site, statement, member.signature, f"the keys of round {request.round}"
+                )
+        return shares
+
     def _check_unmasked(self, round: int) -> None:
         highest = self._journal.highest(self.parameters.study_hash)
         if round <= highest:
@@ -326,7 +337,7 @@ class SiteMasking(Secret):
             round=round,
             public=exchange.public,
             commitments=commitments,
-            sealed=channels.seal("seed", round, b"", shares),
+            sealed=channels.seal("seed", round, bound_to(statement), shares),
             signature=self._identity.sign(statement),
         )
 

@@ -1,6 +1,7 @@
-"""Commands that use a trained model at the site: model, predict, explain, stream."""
+"""Commands that use a trained model at the site: model, recalibrate, predict, explain, stream."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,8 +27,8 @@ Exported = Annotated[Path, typer.Argument(help="Folder of an exported model.", s
 Signer = Annotated[
     str,
     typer.Option(
-        help="Identity that must have signed the model, hexadecimal; "
-        "unless given, the coordinator this site is enrolled with."
+        help="Identity that must have signed the model, hexadecimal; unless given, "
+        "the coordinator this site is enrolled with, or this site itself."
     ),
 ]
 Settings = Annotated[
@@ -46,6 +47,7 @@ console = Console(highlight=False, soft_wrap=True)
 def add_model_commands(app: typer.Typer) -> None:
     """Add these commands to the site's."""
     app.command()(model)
+    app.command()(recalibrate)
     app.command()(predict)
     app.command()(explain)
     app.command()(stream)
@@ -65,6 +67,50 @@ def model(
     _show(found.manifest)
 
 
+def recalibrate(
+    exported: Exported,
+    out: Annotated[Path, typer.Option(help="New folder for the model as put right.")],
+    folder: Folder = DEFAULT_FOLDER,
+    signer: Signer = "",
+    settings: Settings = None,
+    data: Data = None,
+    where: Where = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="None of these patients trained the model.")
+    ] = False,
+) -> None:
+    """Put a model's risks right for this site, by its own patients who did not train it."""
+    from client.check_command import records_named
+    from client.recalibration import recalibrate_at_site
+    from client.sources.registry import open_source
+
+    found = open_model(exported, folder, signer)
+    opened = SiteFolder.open(folder)
+    chosen = records_named(found.trained.study, folder, settings, data, where or [])
+    manifest, fits = recalibrate_at_site(
+        found,
+        open_source(chosen, found.trained.study),
+        out,
+        key=opened.identity(),
+        split_key=None if untrained else opened.split_key(),
+    )
+    console.print(manifest.recalibrated, markup=False)
+    for name, fit in zip(manifest.outputs, fits, strict=True):
+        for when, ratio in (("before", fit.before), ("after", fit.after)):
+            if ratio is not None:
+                console.print(
+                    f"  {name}: {ratio.value:.2f} outcomes for each one predicted {when} "
+                    f"({ratio.low:.2f} to {ratio.high:.2f})",
+                    markup=False,
+                )
+    console.print("after: each patient's risk put right by the others, in five folds.")
+    console.print(
+        f"{out}: the model for use here, signed by this site. It tells of this hospital's "
+        "patients: keep it here.",
+        markup=False,
+    )
+
+
 def predict(
     exported: Exported,
     out: Annotated[Path, typer.Option(help="File for the predictions: .csv or .jsonl.")],
@@ -82,7 +128,7 @@ def predict(
     form = out.suffix.removeprefix(".")
     if form not in ("csv", "jsonl"):
         raise SettingsError(f"--out {out}: must end in .csv or .jsonl; rename it")
-    found = open_model(exported, folder, signer)
+    found = open_own_model(exported, folder, signer)
     source = _source(found, records_named(found.trained.study, folder, settings, data, where or []))
     predictions = predict_patients(found.trained, source.read_patients(found.trained.study))
     rows = write_predictions(out, found, predictions, form=form)  # type: ignore[arg-type]  # checked above
@@ -113,7 +159,7 @@ def explain(
     from client.check_command import records_named
     from client.explain_command import run_explain
 
-    found = open_model(exported, folder, signer)
+    found = open_own_model(exported, folder, signer)
     source = _source(found, records_named(found.trained.study, folder, settings, data, where or []))
     patients = source.read_patients(found.trained.study)
     run_explain(found, patients, stay, console, output=output, as_json=as_json, plot=plot)
@@ -139,7 +185,7 @@ def stream(
     from client.streaming import Scorer
 
     torch.set_num_threads(1)  # an event is too little work to share
-    found = open_model(exported, folder, signer)
+    found = open_own_model(exported, folder, signer)
     scorer = Scorer(found, reasons=reasons)
     said = Console(stderr=True, highlight=False, soft_wrap=True)
     said.print(f"{found.manifest.study}: {meaning(found)}.", markup=False)
@@ -164,16 +210,20 @@ def _source(found: "SignedModel", chosen: DataSettings) -> Source:
 
 
 def open_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
-    """Load an exported model under the identity that this site trusts.
+    """Load an exported model under the identity that this site trusts: its coordinator's, its own.
 
     Raises:
         SettingsError: no identity is known, or it is not one.
         ProtocolError: the model is not whole, or another identity signed it.
     """
-    from shared.signed_model import load_signed_model
+    from shared.signed_model import load_signed_model, signed_by
 
     if not signer:
-        return load_signed_model(exported, SiteFolder.open(folder).enrolment().coordinator)
+        opened = SiteFolder.open(folder)
+        own = opened.identity().public
+        if signed_by(exported) == own:
+            return load_signed_model(exported, own)
+        return load_signed_model(exported, opened.enrolment().coordinator)
     try:
         identity = bytes.fromhex(signer)
     except ValueError:
@@ -184,6 +234,21 @@ def open_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
             "the model was told them"
         )
     return load_signed_model(exported, identity)
+
+
+def open_own_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
+    """Load an exported model as :func:`open_model`, with this site's own part of it in its place.
+
+    Raises:
+        SettingsError: as there, or the study leaves weights to each site and this one has none.
+    """
+    from client.personal import own_trained
+
+    found = open_model(exported, folder, signer)
+    if not found.trained.study.personalisation.active:
+        return found
+    store = SiteFolder(path=folder).personal()
+    return replace(found, trained=own_trained(found.trained, store))
 
 
 def _show(manifest: "Manifest") -> None:
@@ -202,6 +267,7 @@ def _show(manifest: "Manifest") -> None:
         spent = f"epsilon {manifest.epsilon:.2f} at delta {manifest.delta:g} for each patient"
     say("training", f"{manifest.rounds} rounds; {spent}")
     say("made by", ", ".join(f"{name} {version}" for name, version in manifest.versions.items()))
+    say("risks", manifest.recalibrated)
     table = Table("variable", "unit", "from", "to", box=None, pad_edge=False)
     for variable in manifest.variables:
         table.add_row(variable.name, variable.unit, f"{variable.low:g}", f"{variable.high:g}")

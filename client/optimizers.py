@@ -19,14 +19,29 @@ class Optimizer:
 
     Args:
         training: optimizer, learning_rate, momentum (sgd, rmsprop), weight_decay (decoupled in
-            adamw), l1 and gradient_clip (L2 norm of the whole gradient, 0 for none).
+            adamw), l1, gradient_clip (L2 norm of the whole gradient, 0 for none).
         weights_D: the vector to be changed in place, shape (d,).
+        pull: gradient of pull / 2 times the squared distance to ``anchor_D``; the study's
+            ``proximal`` unless given (FedProx, Li et al., MLSys 2020).
+        anchor_D: what the weights are pulled towards; where they are now unless given.
+        correction_D: added to every gradient, shape (d,).
     """
 
-    def __init__(self, training: Training, weights_D: Tensor) -> None:
+    def __init__(
+        self,
+        training: Training,
+        weights_D: Tensor,
+        *,
+        pull: float | None = None,
+        anchor_D: Tensor | None = None,
+        correction_D: Tensor | None = None,
+    ) -> None:
         self._training, self._weights_D, self._steps = training, weights_D, 0
         self._first_D = torch.zeros_like(weights_D)
         self._second_D = torch.zeros_like(weights_D)
+        self._pull = training.proximal if pull is None else pull
+        self._correction_D = correction_D
+        self._anchor_D = weights_D.clone() if anchor_D is None else anchor_D
 
     def step(self, gradient_D: Tensor) -> None:
         """Change the weights by one step along ``gradient_D`` (d,), which is overwritten.
@@ -40,6 +55,10 @@ class Optimizer:
             gradient_D.mul_(training.gradient_clip / norm)
         if training.l1:
             gradient_D.add_(weights_D.sign(), alpha=training.l1)
+        if self._correction_D is not None:
+            gradient_D.add_(self._correction_D)
+        if self._pull:
+            gradient_D.add_(weights_D - self._anchor_D, alpha=self._pull)
         if training.optimizer == "adamw":
             weights_D.mul_(1 - training.learning_rate * training.weight_decay)
         elif training.weight_decay:

@@ -184,7 +184,7 @@ def _readable(folder: SiteFolder, approval: Approval) -> Finding:
     remedy = f"run 'consilium-site check {study.name}' for the counts behind this"
     try:
         source = folder.settings().open_source(folder.path, study)
-        split_key = (folder.path / "split.key").read_bytes()
+        split_key = folder.split_key()
         cohort = read_cohort(source, study, site=folder.enrolment().site, split_key=split_key)
     except ConsiliumError as error:
         return Finding(name="data", ok=False, told=str(error), remedy=remedy)

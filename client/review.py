@@ -1,5 +1,6 @@
 """What a study would mean for this hospital, in plain words, before anyone approves it."""
 
+from shared.personalisation import evaluates_own
 from shared.privacy import plan
 from shared.study import Study
 
@@ -17,6 +18,8 @@ def review_lines(study: Study) -> list[str]:
         f"It takes at least {study.data.minimum_patients} patients of yours to take part.",
         "What leaves: in each round one masked vector that only the sum over sites opens; your "
         "number of patients and your statistics are inside it. No record, no key, no plain update.",
+        *_control_lines(study),
+        *_personal_lines(study),
         *_evaluation_lines(study),
         *_privacy_lines(study),
         f"Who takes part: {', '.join(study.sites)}.",
@@ -40,12 +43,44 @@ def _evaluation_lines(study: Study) -> list[str]:
         "model gave them which risk, by outcome, is added to the other sites' counts, for all"
         f"{told}. No patient's risk leaves."
     ]
+    if how.explained_patients:
+        lines.append(
+            f"Up to {how.explained_patients} of those patients are explained: how much each "
+            "variable moved the model's answer is added up over them, bounded for each, and to the "
+            "other sites' sums. No patient's explanation leaves."
+        )
     if how.per_site:
         lines.append(
             "The study also asks for the figures of your patients as a whole, yours alone; they "
             "leave only if policy.toml says [release] own_figures = true."
         )
     return lines
+
+
+def _control_lines(study: Study) -> list[str]:
+    if not study.training.control_variates:
+        return []
+    return [
+        "Your mean gradient (a control variate) is in the same sum, beside the update, so what you "
+        "send is twice as long; under privacy it is made of what has noise already and costs "
+        "nothing more. You keep your own in the folder 'personal'."
+    ]
+
+
+def _personal_lines(study: Study) -> list[str]:
+    own = study.personalisation
+    if not own.active:
+        return []
+    judged = "and evaluation judges the model as you use it, with it."
+    if not evaluates_own(study):
+        judged = (
+            "and it is trained without noise, so it may remember your patients: keep it as you "
+            "keep their records. Evaluation judges the global model."
+        )
+    return [
+        f"Yours alone: {own.described}. You keep it in the folder 'personal', it is in no message, "
+        + judged
+    ]
 
 
 def _group_lines(study: Study) -> list[str]:

@@ -50,7 +50,7 @@ def validation_sums(
     stays_P = np.bincount(patient_N)
     loss_P = np.bincount(patient_N, weights=loss_N) / stays_P
     sums["loss"][:] = np.minimum(loss_P, LARGEST_LOSS).sum() / LARGEST_LOSS, loss_P.size
-    weight_N = 1.0 / stays_P[patient_N]
+    weight_N = stay_weights(patients)
     if outputs:
         sums["scores"][:] = _tables(scores, patients, weight_N, study, edges_KE).ravel()
     if study.task.kind == "multiclass":
@@ -58,7 +58,7 @@ def validation_sums(
     if study.task.kind == "regression":
         sums["hits"][:] = _errors(scores, patients, study).ravel()
     if members:
-        counted, weight = _weights(patients, weight_N, study)
+        counted, weight = row_weights(patients, weight_N, study)
         edges_E = group_edges(study, edges_KE)
         y = patients.y_N.numpy()
         blocks = group_blocks(scores, y, weight, counted, members, study, edges_E)
@@ -66,7 +66,14 @@ def validation_sums(
     return sums
 
 
-def _weights(
+def stay_weights(patients: PatientTensors) -> NDArray[np.float64]:
+    """Return the weight (N,) of each stay: those of a patient add up to one."""
+    patient_N = patients.patient_N.numpy()
+    weight_N: NDArray[np.float64] = 1.0 / np.bincount(patient_N)[patient_N]
+    return weight_N
+
+
+def row_weights(
     patients: PatientTensors, weight_N: NDArray[np.float64], study: Study
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Return which stays, or steps, count, and their weights: steps share their stay's weight."""
@@ -87,7 +94,7 @@ def _tables(
     """Return (K, 2, B) weights of scores by outcome; unknown labels have none."""
     outputs, _, bins = counts_shape(study)
     y = patients.y_N.numpy()
-    counted, weight = _weights(patients, weight_N, study)
+    counted, weight = row_weights(patients, weight_N, study)
     tables_K2B = np.zeros((outputs, 2, bins))
     for output in range(outputs):
         label = y[..., output] if study.task.kind == "multilabel" else y
@@ -107,7 +114,7 @@ def _confusion(
     """Return (O, O) weights by true class (first axis) and most likely class."""
     classes = study.task.outputs
     y = patients.y_N.numpy()
-    counted, weight = _weights(patients, weight_N, study)
+    counted, weight = row_weights(patients, weight_N, study)
     used = counted & ~np.isnan(y)
     cell = y[used].astype(np.int64) * classes + scores.argmax(axis=-1)[used]
     flat = np.bincount(cell, weights=weight[used], minlength=classes**2).astype(np.float64)
@@ -122,7 +129,7 @@ def _errors(
     An error is in spreads / LARGEST_ERROR, and a patient's mean at most 1.
     """
     y = patients.y_N.numpy().reshape(scores.shape)
-    counted, _ = _weights(patients, np.ones(len(y)), study)
+    counted, _ = row_weights(patients, np.ones(len(y)), study)
     known = ~np.isnan(y) & counted[..., None]
     error = np.abs(np.where(known, scores - y, 0.0)) / (study.task.spread * LARGEST_ERROR)
     patient_N = patients.patient_N.numpy()

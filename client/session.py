@@ -122,7 +122,7 @@ class Session:
 
     @cached_property
     def _contributor(self) -> Contributor:
-        return Contributor(self.site, self._study, self.cohort, self._policy)
+        return Contributor(self.site, self._study, self.cohort, self._policy, self._state.personal)
 
     def _open_channel(self, body: bytes) -> bytes:
         request = ChannelRequest.from_bytes(body)
@@ -172,9 +172,10 @@ class Session:
             )
             for release in releases
         ]
-        weights_D = np.frombuffer(request.model, dtype="<f4").astype(np.float32)
-        vector = self._contributor.vector(asked, weights_D, request.round)
+        received = np.frombuffer(request.model, dtype="<f4").astype(np.float32)
+        vector = self._contributor.vector(asked, received, request.round, request.study_hash)
         masked = masking.mask(vector, self._contributor.weight, self._contributor.spec(asked))
+        self._contributor.keep()
         if audit is not None:
             masked = audit.release(self._study, asked, masked, spent, request.study_hash)
         for release in releases:
@@ -183,7 +184,8 @@ class Session:
 
     def _largest_request(self) -> int:
         """Return a bound on a round's request: the model, a configuration, and a word a site."""
-        model = 4 * self._contributor.parameters
+        vectors = 2 if self._study.training.control_variates else 1
+        model = 4 * self._contributor.parameters * vectors
         return model + LARGEST_CONFIGURATION_BYTES + BYTES_A_SITE * len(self._roster)
 
     def _agree(self, body: bytes) -> bytes:

@@ -11,6 +11,7 @@
     approvals/           studies as approved, each with its roster
     ledger.sqlite        the privacy budget
     journal.sqlite       rounds that were masked
+    personal/            this site's own parts of studies' models, mode 0600
     audit.jsonl          the audit log
 """
 
@@ -28,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from client.journal import RoundJournal
 from client.ledger import Ledger
+from client.personal_store import PersonalStore
 from client.policy import Policy
 from client.policy_file import FILE_NAME as POLICY_FILE
 from client.policy_file import TEMPLATE as POLICY_TEMPLATE
@@ -126,6 +128,10 @@ class SiteFolder:
         """This site's identity."""
         return IdentityKey.from_pem((self.path / "identity.pem").read_bytes())
 
+    def split_key(self) -> bytes:
+        """What parts this site's patients into shards."""
+        return (self.path / "split.key").read_bytes()
+
     def node_key(self) -> ec.EllipticCurvePrivateKey:
         """This site's key for node authentication.
 
@@ -173,9 +179,14 @@ class SiteFolder:
                 delta=policy.delta,
             ),
             journal=RoundJournal(self.path / "journal.sqlite"),
-            split_key=(self.path / "split.key").read_bytes(),
+            split_key=self.split_key(),
+            personal=self.personal(),
             audit=audit,
         )
+
+    def personal(self) -> PersonalStore:
+        """This site's own parts of studies' models."""
+        return PersonalStore(self.path / "personal")
 
     @contextmanager
     def hold(self) -> Iterator[None]:

@@ -9,15 +9,16 @@ too: its softmax over the steps so far is kept as a running maximum, weight and 
 Legend: R rows, F features, D inputs of a layer, H hidden units, G gate rows, O outputs.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from shared.decay import GRUD
 from shared.model import RecurrentModel
+from shared.skip_path import skip_inputs
 
 Array = NDArray[np.float64]
 
@@ -139,10 +140,9 @@ class StepwiseModel:
             pooled_RH = away / spread * self._w["norm.weight"] + self._w["norm.bias"]
         logits_RO = pooled_RH @ self._w["head.weight"].T + self._w["head.bias"]
         if model.skip is not None:
-            measured = x_RF[:, : model.measured]
-            length_R1 = np.sqrt((measured**2).sum(axis=1, keepdims=True))
-            scale_R1 = math.sqrt(model.measured) / np.maximum(length_R1, 1.0)
-            logits_RO = logits_RO + (measured * scale_R1) @ self._w["skip.weight"].T
+            measured = torch.from_numpy(x_RF[:, : model.measured])
+            read_RI = skip_inputs(measured, model.series).numpy()
+            logits_RO = logits_RO + read_RI @ self._w["skip.weight"].T
         return cast(Array, logits_RO)
 
 

@@ -30,7 +30,7 @@ from client.optimizers import Optimizer
 from shared.bookkeeping import Bookkeeping
 from shared.masks import Keystream
 from shared.model import RecurrentModel
-from shared.study import Study
+from shared.study import Study, Training
 
 PIECE_NUMBERS = 1 << 24  # intermediate numbers held at once in a step: 64 MiB of float32
 
@@ -91,6 +91,7 @@ def train_locally(
     *,
     noise_multiplier: float | None,
     source: Keystream,
+    correction_D: NDArray[np.float32] | None = None,
 ) -> LocalTraining:
     """Train ``model`` in place for the study's ``local_steps``.
 
@@ -101,21 +102,82 @@ def train_locally(
         noise_multiplier: noise standard deviation / clip norm; None trains without privacy, and
             then the result depends on model, data, study and source alone (on one torch thread).
         source: sampling, dropout and noise are drawn from it; secret and fresh under privacy.
+        correction_D: added to every step's gradient, after clipping and noise; nothing unless
+            given. It must not depend on patients but by what has noise.
 
     Raises:
         PrivacyError: a gradient is not finite.
     """
-    expected = study.training.sampling_rate * data.patients
-    clip_norm = None if noise_multiplier is None else study.privacy.clip_norm
     weights_D = _flat([parameter.detach() for parameter in model.parameters()])
-    optimizer = Optimizer(study.training, weights_D)
+    correction = None if correction_D is None else torch.from_numpy(correction_D)
+    optimizer = Optimizer(study.training, weights_D, correction_D=correction)
+    noise = None
+    if noise_multiplier is not None:
+        noise = ClipAndNoise(clip_norm=study.privacy.clip_norm, multiplier=noise_multiplier)
+    return _descend(model, data, study.training, weights_D, optimizer, noise, source)
+
+
+def train_own(
+    model: RecurrentModel,
+    data: TrainingSet,
+    study: Study,
+    *,
+    global_D: NDArray[np.float32],
+    source: Keystream,
+) -> LocalTraining:
+    """Train a site's second model in place by Ditto's steps, without clipping and noise.
+
+    Nothing that depends on the result may leave the site where the study has privacy.
+
+    Args:
+        model: the site's own, from the rounds before.
+        data: this site's training patients.
+        study: says how near the model is held to the global one.
+        global_D: the global weights (d,) of this round.
+        source: sampling and dropout are drawn from it.
+    """
+    ditto = study.personalisation.ditto
+    if ditto is None:
+        raise ValueError("the study asks for no second model; set [personalisation.ditto]")
+    training = Training(
+        local_steps=ditto.steps,
+        sampling_rate=study.training.sampling_rate,
+        learning_rate=ditto.learning_rate,
+        weight_decay=study.training.weight_decay,
+    )
+    weights_D = _flat([parameter.detach() for parameter in model.parameters()])
+    anchor_D = torch.from_numpy(global_D.copy())
+    optimizer = Optimizer(training, weights_D, pull=ditto.pull, anchor_D=anchor_D)
+    return _descend(model, data, training, weights_D, optimizer, None, source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipAndNoise:
+    """What hides one patient in a step: each gradient's bound, and noise / that bound."""
+
+    clip_norm: float
+    multiplier: float
+
+
+def _descend(
+    model: RecurrentModel,
+    data: TrainingSet,
+    training: Training,
+    weights_D: Tensor,
+    optimizer: Optimizer,
+    noise: ClipAndNoise | None,
+    source: Keystream,
+) -> LocalTraining:
+    """Take ``local_steps`` steps; ``weights_D`` are the model's, which ``optimizer`` changes."""
+    expected = training.sampling_rate * data.patients
     model.train()
     sampled, losses = [], []
-    for _ in range(study.training.local_steps):
-        chosen = sample_patients(data.patients, study.training.sampling_rate, source)
+    for _ in range(training.local_steps):
+        chosen = sample_patients(data.patients, training.sampling_rate, source)
+        clip_norm = None if noise is None else noise.clip_norm
         gradient_D, loss_B = _gradient_sum(model, data, chosen, clip_norm, source)
-        if noise_multiplier is not None and clip_norm is not None:
-            gradient_D = _noised(gradient_D, noise_multiplier * clip_norm, source)
+        if noise is not None:
+            gradient_D = _noised(gradient_D, noise.multiplier * noise.clip_norm, source)
         optimizer.step(gradient_D / expected)
         _write(model, weights_D)
         sampled.append(len(chosen))

@@ -1,7 +1,9 @@
 """The server's step: mean update of a round -> next global weights.
 
 The mean update is treated as a negative gradient (Reddi et al., "Adaptive Federated Optimization",
-ICLR 2021, algorithm 2), so FedAvg, FedAvgM, FedAdam and FedYogi differ only in the step they take.
+ICLR 2021, algorithm 2), so FedAvg, FedAvgM, FedAdagrad, FedAdam and FedYogi differ only in the step
+they take. Moments begin at zero and, where they decay, are corrected for it as Adam's are.
+
 Vectors are as long as the model, so a strategy keeps those it needs alone, and a step is taken over
 one span of coordinates after another: it needs no more than the new vectors themselves.
 """
@@ -45,14 +47,16 @@ class ServerState:
     """Global weights and the server optimiser's memory; D is the number of parameters.
 
     ``weights_D`` are the weights that sites train from; ``average_D`` is their exponential moving
-    average. A vector that the strategy does not need, or not yet, is empty: that average equals the
-    weights, and those moments are zero.
+    average. ``control_D`` is the mean of the sites' control variates
+    (:mod:`client.control_variates`), empty before the first. A vector that the strategy does not
+    need, or not yet, is empty: that average equals the weights, and those moments are zero.
     """
 
     weights_D: NDArray[np.float32]
     average_D: NDArray[np.float64] = field(default_factory=_empty)
     momentum_D: NDArray[np.float64] = field(default_factory=_empty)
     second_moment_D: NDArray[np.float64] = field(default_factory=_empty)
+    control_D: NDArray[np.float64] = field(default_factory=_empty)
     steps: int = 0
 
     @property
@@ -121,12 +125,14 @@ def _step(state: ServerState, mean_update_D: NDArray[Any], how: Aggregation) -> 
     if how.strategy == "fedavgm":
         momentum_D = how.momentum * momentum_D + mean_update_D
         step_D = momentum_D
-    elif how.strategy in ("fedadam", "fedyogi"):
+    elif how.strategy in ("fedadagrad", "fedadam", "fedyogi"):
         momentum_D = how.momentum * momentum_D + (1 - how.momentum) * mean_update_D
         second_D = _second_moment(second_D, mean_update_D, how)
         step = state.steps + 1
         corrected_D = momentum_D / (1 - how.momentum**step)
-        variance_D = second_D / (1 - how.second_moment**step)
+        variance_D = second_D
+        if how.strategy != "fedadagrad":  # whose sum of squares does not decay
+            variance_D = second_D / (1 - how.second_moment**step)
         step_D = corrected_D / (np.sqrt(variance_D) + how.adaptivity)
     weights_D = (state.weights_D + how.server_learning_rate * step_D).astype(np.float32)
     return replace(
@@ -152,6 +158,8 @@ def _second_moment(
     second_D: NDArray[np.float64], update_D: NDArray[np.float64], how: Aggregation
 ) -> NDArray[np.float64]:
     square_D = update_D**2
+    if how.strategy == "fedadagrad":
+        return second_D + square_D
     if how.strategy == "fedyogi":
         return second_D - (1 - how.second_moment) * square_D * np.sign(second_D - square_D)
     return how.second_moment * second_D + (1 - how.second_moment) * square_D

@@ -20,8 +20,8 @@ from shared.atomic_file import write_atomically
 from shared.errors import SettingsError
 
 FILE_NAME = "checkpoint.safetensors"
-FORMAT = 3
-READABLE = (2, FORMAT)  # 2 held vectors that the strategy did not need
+FORMAT = 4
+READABLE = (3, FORMAT)  # 3 held vectors that the strategy did not need
 
 _DTYPES = {"<f8": "F64", "<f4": "F32", "|u1": "U8"}
 
@@ -64,6 +64,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "average": run.server.average_D,
         "momentum": run.server.momentum_D,
         "second_moment": run.server.second_moment_D,
+        "control": run.server.control_D,
         "weights": run.server.weights_D,
         "normalisation": np.frombuffer(run.normalisation, dtype=np.uint8),
         "edges": np.frombuffer(run.edges, dtype=np.uint8),
@@ -94,6 +95,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
             average_D=tensors["average"],
             momentum_D=tensors["momentum"],
             second_moment_D=tensors["second_moment"],
+            control_D=tensors["control"],
             steps=facts["steps"],
         )
         return Checkpoint(

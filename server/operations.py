@@ -112,6 +112,9 @@ def export(
     out: Annotated[Path, typer.Option(help="New folder for the model.")],
     folder: Folder = DEFAULT_FOLDER,
     onnx: Annotated[bool, typer.Option("--onnx", help="Add the model in ONNX form.")] = False,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", help="Put risks right by the validation patients.")
+    ] = False,
 ) -> None:
     """Write a finished study's model with its manifest, signed; hospitals check the signature."""
     from server.checkpoints import load_checkpoint  # they need PyTorch, as few commands do
@@ -123,7 +126,15 @@ def export(
     if checkpoint is None:
         raise SettingsError(f"study {submitted.name}: has not begun, so it has no model")
     loaded = parse_study(submitted.text.decode(), where=submitted.name)
-    manifest = export_model(loaded, checkpoint, opened.identity(), out, simulated=False, onnx=onnx)
+    manifest = export_model(
+        loaded,
+        checkpoint,
+        opened.identity(),
+        out,
+        simulated=False,
+        onnx=onnx,
+        recalibrate=recalibrate,
+    )
     open_audit(opened).append(
         StudyChanged(
             study=loaded.name,
@@ -132,6 +143,8 @@ def export(
         )
     )
     _say(f"{out}: the model of study {loaded.name}, signed by {manifest.signed_by}.")
+    if recalibrate:
+        _say(manifest.recalibrated)
     _say("A hospital checks it with 'consilium-site model FOLDER'.")
 
 

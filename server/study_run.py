@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server import aggregation
-from server.aggregation import ServerState, Spans
+from server.aggregation import ServerState
 from server.evaluation import FederatedMetrics, federated_metrics, next_edges
 from server.group_sums import GroupSums, GroupTotals
 from server.plausibility import check_norm, l2_norm, norm_bound
@@ -21,6 +21,7 @@ from server.sites import Sites
 from shared.distributed import noise_share
 from shared.errors import RoundVoidError
 from shared.normalisation import Normalisation
+from shared.own_weights import shared_weights
 from shared.round_contents import (
     Purpose,
     RoundConfiguration,
@@ -32,6 +33,9 @@ from shared.round_contents import (
 )
 from shared.study import Study
 from shared.sum_parameters import SumParameters
+
+AS_MODEL = ("update", "control")
+"""Segments as long as the model, which are read in spans."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +170,7 @@ def run_round(
         edges=state.edges,
     )
     weights_D = state.server.weights_D
+    shared_D = shared_weights(study, weights_D.size)
     if purpose is Purpose.EVALUATION:
         weights_D = state.server.model_weights
     after = replace(
@@ -177,8 +182,8 @@ def run_round(
     try:
         sums = group_sums.sum(
             round=state.next_round,
-            spec=vector_spec(study, asked, parameters=weights_D.size),
-            model=weights_D.astype("<f4", copy=False).view(np.uint8).data.toreadonly(),
+            spec=vector_spec(study, asked, parameters=int(shared_D.sum())),
+            model=_sent(study, purpose, state.server, weights_D),
             configuration=asked.to_bytes(),
             check=lambda total: _check_plausible(study, total),
         )
@@ -193,13 +198,13 @@ def run_round(
     sites = len(sums.survivors)
     edges_KE = edges_from_bytes(state.edges, study)
     final = purpose is Purpose.EVALUATION
-    counts = {name: sums.part(name) for name in sums.totals[0].parts if name != "update"}
+    counts = {name: sums.part(name) for name in sums.totals[0].parts if name not in AS_MODEL}
     metrics = federated_metrics(counts, study, sites=sites, edges_KE=edges_KE, final=final)
     if metrics is not None:
         finer_KE = next_edges(metrics, study)
         done = final and (metrics.fine or after.evaluated >= study.passes)
         after = replace(after, edges=edges_to_bytes(finer_KE, study), finished=done)
-    mean_D = MeanUpdate(study=study, totals=sums.totals, weights_D=weights_D)
+    mean_D = MeanUpdate(study=study, totals=sums.totals, weights_D=weights_D, shared_D=shared_D)
     update_norm = l2_norm(mean_D)  # before the step, which uses the sum up
     return RoundResult(
         number=state.next_round,
@@ -218,13 +223,24 @@ def run_round(
     )
 
 
+def _sent(
+    study: Study, purpose: Purpose, server: ServerState, weights_D: NDArray[np.float32]
+) -> memoryview:
+    """Return what sites get: the weights, with control variates behind them where they use such."""
+    sent = weights_D.astype("<f4", copy=False)
+    if purpose is Purpose.TRAINING and study.training.control_variates:
+        control_D = server.control_D if server.control_D.size else np.zeros(weights_D.size)
+        sent = np.concatenate([sent, control_D], dtype="<f4", casting="same_kind")
+    return sent.view(np.uint8).data.toreadonly()
+
+
 def evaluates(study: Study, trained: int) -> bool:
     """Tell whether the training round after ``trained`` others also brings validation counts."""
     return study.evaluation.validation_fraction > 0 and trained % study.evaluation.every == 0
 
 
 def _apply(
-    study: Study, state: RunState, purpose: Purpose, sums: GroupTotals, mean_D: Spans
+    study: Study, state: RunState, purpose: Purpose, sums: GroupTotals, mean_D: "MeanUpdate"
 ) -> RunState:
     if purpose is Purpose.STATISTICS:
         statistics_S = sums.part("statistics")
@@ -232,32 +248,59 @@ def _apply(
         normalisation = Normalisation.from_sums(statistics_S, noise=noise)
         return replace(state, normalisation=normalisation.to_bytes())
     if purpose is Purpose.TRAINING:
-        used_up_D = sums.totals[0].parts["update"].ring_L.view(np.float32)
-        server = aggregation.apply(state.server, mean_D, study.aggregation, into_D=used_up_D)
+        server = aggregation.apply(
+            state.server, mean_D, study.aggregation, into_D=mean_D.used_up_D()
+        )
+        if study.training.control_variates:
+            control = sums.totals[0].parts["control"]
+            server = replace(server, control_D=control[:] / _shares(study, sums.totals[0]))
         return replace(state, server=server)
     return state
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MeanUpdate:
-    """The mean update, made span by span: of several groups the median; empty if none came."""
+    """The mean update (D,), made span by span: of several groups their median; empty if none came.
+
+    It is zero where weights are each site's own (``shared_D`` false): nobody sent them.
+    """
 
     study: Study
     totals: tuple[SumResult, ...]
     weights_D: NDArray[np.float32]
+    shared_D: NDArray[np.bool_]
 
     @property
     def size(self) -> int:
         """Number of coordinates, D."""
-        return self.weights_D.size if "update" in self.totals[0].parts else 0
+        return self.weights_D.size if self._sent else 0
 
     def __getitem__(self, span: slice, /) -> NDArray[np.float64]:
         """The mean update's coordinates in a span."""
+        if self._sent == self.size:
+            return self._mean(span)
+        begin, shared_S = int(np.count_nonzero(self.shared_D[: span.start])), self.shared_D[span]
+        mean_S = np.zeros(shared_S.size)
+        mean_S[shared_S] = self._mean(slice(begin, begin + int(np.count_nonzero(shared_S))))
+        return mean_S
+
+    def used_up_D(self) -> NDArray[np.float32] | None:
+        """The memory of the sum, if it is as long as the model: for what is made of it last."""
+        if self._sent != self.size:
+            return None
+        return self.totals[0].parts["update"].ring_L.view(np.float32)
+
+    @property
+    def _sent(self) -> int:
+        update = self.totals[0].parts.get("update")
+        return 0 if update is None else update.size
+
+    def _mean(self, span: slice) -> NDArray[np.float64]:
         means = [self._of_group(total, span) for total in self.totals]
         return means[0] if len(means) == 1 else aggregation.across_groups(np.stack(means))
 
     def _of_group(self, total: SumResult, span: slice) -> NDArray[np.float64]:
-        """The survivors' weighted mean update.
+        """The survivors' weighted mean update of shared weights.
 
         In mode ``distributed`` it is minus the gradient's mean over the expected number of
         patients, weight decay included: the step that plain SGD with learning rate 1 would take at
@@ -267,8 +310,13 @@ class MeanUpdate:
         if study.privacy.mode == "distributed":
             decay_S = study.training.weight_decay * self.weights_D[span].astype(np.float64)
             return -sum_S / (study.training.sampling_rate * total.weight) - decay_S
-        uniform = study.aggregation.weighting == "uniform"
-        return sum_S / (len(total.survivors) if uniform else update_share(study, total.weight))
+        return sum_S / _shares(study, total)
+
+
+def _shares(study: Study, total: SumResult) -> float:
+    """Return what a sum of the survivors' values is divided by, weighted as the study says."""
+    uniform = study.aggregation.weighting == "uniform"
+    return len(total.survivors) if uniform else update_share(study, total.weight)
 
 
 def _check_plausible(study: Study, total: SumResult) -> None:
@@ -277,9 +325,13 @@ def _check_plausible(study: Study, total: SumResult) -> None:
     Raises:
         RoundVoidError: the norm is beyond its bound.
     """
-    sum_D: Spans | None = total.parts.get("update")
-    if sum_D is None:
-        return
+    for name in AS_MODEL:
+        if name in total.parts:
+            _check_norm(study, total, name)
+
+
+def _check_norm(study: Study, total: SumResult, name: str) -> None:
+    sum_D = total.parts[name]
     sites, how = len(total.survivors), study.aggregation
     if study.privacy.mode == "distributed":
         share = noise_share(study, sum_D.size)
@@ -291,4 +343,4 @@ def _check_plausible(study: Study, total: SumResult) -> None:
         scale = vector_spec(study, asked, parameters=sum_D.size).segments[0].scale
         clip, deviation = how.update_norm * shares / sites, 0.0
     bound = norm_bound(length=sum_D.size, sites=sites, clip=clip, scale=scale, noise_std=deviation)
-    check_norm(sum_D, bound, name="updates")
+    check_norm(sum_D, bound, name="updates" if name == "update" else "control variates")

@@ -66,11 +66,29 @@ class Validation(Part):
     errors: tuple[float | None, ...] = Field(default=(), strict=False)
 
 
+class Recalibrated(Part):
+    """That the weights are no longer those of training, and how they were changed.
+
+    The log-odds of output k are ``slopes[k]`` times those of training, plus ``intercepts[k]``.
+
+    Attributes:
+        on: whose patients it was fitted to.
+        made_from: SHA-256 of the manifest of the model it was made from; None where a run ended
+            with that model.
+    """
+
+    on: str
+    slopes: tuple[Finite, ...] = Field(strict=False)
+    intercepts: tuple[Finite, ...] = Field(strict=False)
+    made_from: Digest | None = None
+
+
 class Manifest(Part):
     """What ``manifest.json`` holds; ``parts`` has the SHA-256 of every other part by name.
 
     ``simulated`` says that no coordinator signed it, but a simulation with a key of its own.
     ``epsilon`` is what training spent on each patient at ``delta``; None without privacy.
+    ``validation`` is of the model as it is, recalibrated or not.
     """
 
     format: Literal[1] = 1
@@ -87,6 +105,7 @@ class Manifest(Part):
     outputs: tuple[str, ...] = Field(strict=False)
     variables: tuple[ManifestVariable, ...] = Field(strict=False)
     validation: Validation | None
+    recalibration: Recalibrated | None = None
     versions: dict[str, str]
     parts: dict[str, Digest]
 
@@ -110,6 +129,20 @@ class Manifest(Part):
                 f"manifest.json: {where}: {str(first['msg']).lower()}; it must be written by a "
                 "version of the same format, export the model again"
             ) from error
+
+    @property
+    def recalibrated(self) -> str:
+        """Say in a sentence whether, by whom and how the model's risks were put right."""
+        known = self.recalibration
+        if known is None:
+            return "Not recalibrated: the weights are those that training ended with."
+        changes = "; ".join(
+            f"{name}: log-odds times {slope:.2f}, {intercept:+.2f}"
+            for name, slope, intercept in zip(
+                self.outputs, known.slopes, known.intercepts, strict=True
+            )
+        )
+        return f"Recalibrated on {known.on}; {changes}."
 
     @property
     def normalisation(self) -> Normalisation:

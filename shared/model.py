@@ -14,6 +14,7 @@ from shared.bookkeeping import Bookkeeping
 from shared.decay import GRUD
 from shared.layers import AttentionPooling, Embedding, LayerNorm, Linear
 from shared.recurrent import GRU, LSTM, RNN, Recurrent, drop
+from shared.skip_path import skip_inputs
 from shared.study import Model, Study, Task, Tokens
 from shared.variables import UNKNOWN_TOKEN, series_names
 
@@ -27,7 +28,9 @@ class RecurrentModel(nn.Module):
     inputs of the last valid step (of every step, in a per-step task), scaled to one length, also
     reach the outputs by a linear map that starts at zero. What a linear model can learn is then
     learned by few weights and stands the noise of privacy; and a stay's part of their gradient is
-    equally long whether much was measured or little, so clipping favours nobody.
+    equally long whether much was measured or little, so clipping favours nobody. Which of the
+    ``series`` variables were never measured so far is a further input of this path: zeros of the
+    other channels say it too, but not linearly (see :mod:`shared.skip_path`).
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class RecurrentModel(nn.Module):
     ) -> None:
         super().__init__()
         self.codes = 0 if tokens is None else len(tokens.names)
+        self.series = series
         self.features, self.task, self.pooling, self.dropout = (
             features,
             task,
@@ -76,7 +80,7 @@ class RecurrentModel(nn.Module):
         self.norm = LayerNorm(size) if model.layer_norm else None
         self.head = Linear(size, task.outputs, generator=generator)
         self.skip = (
-            Linear(self.measured, task.outputs, bias=False, generator=generator)
+            Linear(self.measured + series, task.outputs, bias=False, generator=generator)
             if model.skip
             else None
         )
@@ -93,6 +97,7 @@ class RecurrentModel(nn.Module):
         *,
         books: Bookkeeping | None = None,
         generator: Generator | None = None,
+        skipped: Tensor | None = None,
     ) -> Tensor:
         """Return logits: (N, O), or (N, T, O) in a per-step task.
 
@@ -103,6 +108,8 @@ class RecurrentModel(nn.Module):
             mask_NT: boolean, true where a step counts.
             books: given, the backward files per-patient records in it instead of gradients.
             generator: source of dropout in training mode.
+            skipped: what the linear path shall read in place of :meth:`skipped`, so that an
+                explanation can go there by degrees.
         """
         h_NTH = self._states(x_NTF, mask_NT, books, generator)
         pooled = self._pool(h_NTH, mask_NT, books)
@@ -111,10 +118,22 @@ class RecurrentModel(nn.Module):
         pooled = drop(pooled, self.dropout if self.training else 0.0, generator)
         logits: Tensor = self.head(pooled, books=books)
         if self.skip is not None:
-            logits = logits + self.skip(
-                self._last_inputs(x_NTF[..., : self.measured], mask_NT), books=books
-            )
+            read = self.skipped(x_NTF, mask_NT) if skipped is None else skipped
+            logits = logits + self.skip(read, books=books)
         return logits
+
+    def skipped(self, x_NTF: Tensor, mask_NT: Tensor) -> Tensor:
+        """Return what the linear path reads of each stay's last valid step (N, I), or (N, T, I).
+
+        The second in a per-step task, of every step; zero at padding.
+        """
+        x_NTF = x_NTF[..., : self.measured]
+        if not self.task.per_step:
+            step_T = torch.arange(1, mask_NT.shape[1] + 1, device=mask_NT.device)
+            last_N = (mask_NT * step_T).amax(1).sub_(1).clamp_(min=0)
+            row_N = torch.arange(len(x_NTF), device=x_NTF.device)
+            x_NTF, mask_NT = x_NTF[row_N, last_N], mask_NT[row_N, last_N]
+        return torch.where(mask_NT.unsqueeze(-1), skip_inputs(x_NTF, self.series), 0.0)
 
     def attention_weights(self, x_NTF: Tensor, mask_NT: Tensor) -> Tensor:
         """Return the attention weights (N, T) behind a prediction; they sum to 1 over valid steps.
@@ -185,21 +204,6 @@ class RecurrentModel(nn.Module):
         states: Tensor = self.recurrent(measured, mask_NT, books=books, generator=generator)
         return states
 
-    def _last_inputs(self, x_NTF: Tensor, mask_NT: Tensor) -> Tensor:
-        """Inputs (N, F) of each stay's last valid step, or (N, T, F) of all, at length sqrt(F).
-
-        Inputs shorter than 1 keep their length over sqrt(F); padding gives zero.
-        """
-        if not self.task.per_step:
-            step_T = torch.arange(1, mask_NT.shape[1] + 1, device=mask_NT.device)
-            last_N = (mask_NT * step_T).amax(1).sub_(1).clamp_(min=0)
-            row_N = torch.arange(len(x_NTF), device=x_NTF.device)
-            x_NTF, mask_NT = x_NTF[row_N, last_N], mask_NT[row_N, last_N]
-        x_NTF = torch.where(mask_NT.unsqueeze(-1), x_NTF, 0.0)
-        length = torch.linalg.vector_norm(x_NTF, dim=-1, keepdim=True)
-        scaled: Tensor = x_NTF * (math.sqrt(self.measured) / length.clamp(min=1.0))
-        return scaled
-
     def _pool(self, h_NTH: Tensor, mask_NT: Tensor, books: Bookkeeping | None) -> Tensor:
         if self.attention is not None:
             pooled: Tensor = self.attention(h_NTH, mask_NT, books=books)
@@ -235,5 +239,5 @@ def build_model(study: Study, features: int, seed: int) -> RecurrentModel:
     torch's global random state is neither read nor changed.
     """
     generator = Generator().manual_seed(seed)
-    series = len(series_names(study))
+    series = len(series_names(study)) if study.data.clock == "hour" else 0
     return RecurrentModel(features, study.model, study.task, generator, study.tokens, series)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from shared.model import RecurrentModel
+from shared.skip_path import count_columns
 
 OPSET, IR_VERSION = 20, 9
 # Where each of ONNX's gates stands among torch's: i o f c of i f g o, z r h of r z n.
@@ -196,7 +197,7 @@ def _pool(
 
 
 def _last_inputs(graph: _Graph, model: RecurrentModel, measured: str, length_N: str) -> str:
-    """Inputs of each row's last step (of every step, in a per-step study), at length sqrt(F)."""
+    """What :mod:`shared.skip_path` makes of each row's last step, per step of every step."""
     if not model.task.per_step:
         zero, one = graph.constant(0, np.int64), graph.constant(1, np.int64)
         steps = graph.add("Squeeze", graph.add("Shape", "mask", start=1, end=2))
@@ -206,9 +207,16 @@ def _last_inputs(graph: _Graph, model: RecurrentModel, measured: str, length_N: 
         is_last = graph.add("Cast", is_last, to=TensorProto.FLOAT)
         product = graph.add("Mul", measured, graph.add("Unsqueeze", is_last, graph.axes(2)))
         measured = graph.add("ReduceSum", product, graph.axes(1), keepdims=0)
+    width = model.measured + model.series
+    if model.series:
+        columns = count_columns(model.series)
+        ends = graph.axes(columns.start), graph.axes(columns.stop), graph.axes(-1)
+        never = graph.add("Equal", graph.add("Slice", measured, *ends), graph.constant(0.0))
+        never = graph.add("Cast", never, to=TensorProto.FLOAT)
+        measured = graph.add("Concat", measured, never, axis=-1)
     length = graph.add("ReduceL2", measured, graph.axes(-1), keepdims=1)
     length = graph.add("Max", length, graph.constant(1.0))
-    scale = graph.add("Div", graph.constant(math.sqrt(model.measured)), length)
+    scale = graph.add("Div", graph.constant(math.sqrt(width)), length)
     return graph.add("Mul", measured, scale)
 
 

@@ -15,9 +15,6 @@ from numpy.typing import NDArray
 
 from shared.score_counts import NORMAL_95, Edges, bin_centers
 
-_STEPS = 50  # of Newton's method; it converges in fewer than ten where it converges
-_LARGEST_STEP = 2.0  # in log-odds, so that separated outcomes do not run away at once
-
 
 @dataclass(frozen=True)
 class Share:
@@ -55,23 +52,6 @@ class CalibrationGroup:
     predicted: float
     observed: Share
     patients: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recalibration:
-    """Platt scaling: calibrated log-odds = ``slope`` * log-odds + ``intercept``.
-
-    A temperature is ``1 / slope`` with an intercept of 0.
-    """
-
-    slope: float
-    intercept: float
-
-    def apply(self, risks: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return calibrated risks."""
-        logits = _logits(np.clip(risks, 1e-12, 1 - 1e-12))
-        calibrated: NDArray[np.float64] = 1 / (1 + np.exp(-self.slope * logits - self.intercept))
-        return calibrated
 
 
 def operating_points(counts_2B: NDArray[np.float64], edges_E: Edges) -> tuple[OperatingPoint, ...]:
@@ -117,42 +97,6 @@ def calibration_groups(
             )
         )
     return tuple(found)
-
-
-def fit_recalibration(
-    counts_2B: NDArray[np.float64], edges_E: Edges, *, with_intercept: bool = True
-) -> Recalibration | None:
-    """Fit Platt's slope and intercept (1999) to the bins by maximum likelihood.
-
-    Args:
-        counts_2B: scores by outcome, of patients that the model was not trained on.
-        edges_E: of the bins.
-        with_intercept: without one this is temperature scaling (Guo et al. 2017).
-
-    Returns:
-        None where an outcome does not occur or the likelihood has no maximum, as when the
-        outcomes are separated.
-    """
-    negative_B, positive_B = np.maximum(counts_2B, 0.0)
-    total_B = negative_B + positive_B
-    if not (positive_B.sum() > 0 and negative_B.sum() > 0):
-        return None
-    logit_B = _logits(bin_centers(edges_E))
-    design_B2 = np.stack([logit_B, np.ones_like(logit_B)], axis=1)[:, : 1 + with_intercept]
-    fitted = np.array([1.0, 0.0])[: 1 + with_intercept]
-    for _ in range(_STEPS):
-        risk_B = 1 / (1 + np.exp(-np.clip(design_B2 @ fitted, -500, 500)))
-        gradient = design_B2.T @ (positive_B - total_B * risk_B)
-        curvature = (design_B2 * (total_B * risk_B * (1 - risk_B))[:, None]).T @ design_B2
-        if np.linalg.cond(curvature) > 1e12:
-            return None
-        step = np.linalg.solve(curvature, gradient)
-        fitted = fitted + np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)
-        if np.abs(step).max() < 1e-9:
-            return Recalibration(
-                slope=float(fitted[0]), intercept=float(fitted[1]) if with_intercept else 0.0
-            )
-    return None
 
 
 def observed_over_expected(
@@ -207,8 +151,3 @@ def _point(
         precision=wilson(true, alarms) if alarms > 0 else None,
         net_benefit=Share(value=benefit, low=benefit - reach, high=benefit + reach),
     )
-
-
-def _logits(risks: NDArray[np.float64]) -> NDArray[np.float64]:
-    logits: NDArray[np.float64] = np.log(risks) - np.log1p(-risks)
-    return logits

@@ -23,6 +23,7 @@ from shared.keys import SIGNATURE_BYTES, IdentityKey
 from shared.manifest import (
     LARGEST_BYTES,
     Manifest,
+    Recalibrated,
     Validation,
     manifest_statement,
     manifest_variables,
@@ -51,12 +52,14 @@ class Trained:
         model: with its weights.
         normalisation: of its inputs.
         validation: what its outputs meant for patients it was not trained on, if any were kept.
+        recalibration: how the weights were changed after training, if they were.
     """
 
     study: Study
     model: RecurrentModel
     normalisation: Normalisation
     validation: Validation | None = None
+    recalibration: Recalibrated | None = None
 
 
 def write_signed_model(
@@ -68,6 +71,7 @@ def write_signed_model(
     rounds: int,
     epsilon: float | None,
     more: Mapping[str, bytes] | None = None,
+    mode: int = 0o755,
 ) -> Manifest:
     """Write the model into a new folder, which appears whole or not at all.
 
@@ -79,6 +83,7 @@ def write_signed_model(
         rounds: training rounds behind the weights.
         epsilon: spent on each patient; None without privacy.
         more: further parts by file name.
+        mode: of the folder.
 
     Raises:
         SettingsError: the folder exists, or cannot be written.
@@ -99,7 +104,7 @@ def write_signed_model(
         try:
             for name, body in files.items():
                 write_atomically(made / name, body)
-            made.chmod(0o755)
+            made.chmod(mode)
             made.rename(folder)
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)
@@ -136,6 +141,7 @@ def manifest_of(
         outputs=output_names(study),
         variables=manifest_variables(study, trained.normalisation),
         validation=trained.validation,
+        recalibration=trained.recalibration,
         versions=dict(versions()),
         parts={name: sha256(content).hex() for name, content in parts.items()},
     )
@@ -183,6 +189,21 @@ def load_signed_model(folder: Path, signer: bytes) -> SignedModel:
         raise MessageError(f"{folder}: {error}") from error
 
 
+def signed_by(folder: Path) -> bytes:
+    """Return the identity that the manifest names as its signer; nothing where it is none.
+
+    It is a claim, of use only to choose the identity under which the model is then loaded.
+
+    Raises:
+        SettingsError: the manifest cannot be read.
+    """
+    try:
+        manifest = Manifest.from_bytes(_read(folder / MANIFEST, LARGEST_BYTES))
+    except MessageError:
+        return b""
+    return bytes.fromhex(manifest.signed_by)
+
+
 def _check_signature(folder: Path, manifest: bytes, signer: bytes) -> None:
     signature = _read(folder / SIGNATURE, 2 * SIGNATURE_BYTES)
     try:
@@ -220,6 +241,7 @@ def _trained(manifest: Manifest, parts: Mapping[str, bytes]) -> Trained:
         model=model.eval(),
         normalisation=normalisation,
         validation=manifest.validation,
+        recalibration=manifest.recalibration,
     )
 
 

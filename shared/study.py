@@ -16,6 +16,7 @@ from shared import mask_graph
 from shared.declaration import Part, parse_toml, read_text, validate
 from shared.dictionary import Finite, Positive, Variable, completed
 from shared.errors import StudyError
+from shared.personalisation import Personalisation, check_personalisation
 
 MINIMUM_SITES = 3  # the sum of two sites tells each of them the other's update
 BINS, PASSES = 400, 4  # of an evaluation without privacy noise
@@ -179,7 +180,12 @@ class Model(Part):
 
 
 class Training(Part):
-    """What a site does with its own patients in one round."""
+    """What a site does with its own patients in one round.
+
+    ``proximal`` is FedProx's mu: the local loss has mu / 2 times the squared distance to the
+    weights that the round began with added to it. ``control_variates`` are SCAFFOLD's: every local
+    step is corrected by how the site's mean gradient differs from all sites'.
+    """
 
     local_steps: int = Field(default=10, ge=1, le=10_000)
     sampling_rate: float = Field(default=0.1, gt=0, le=1)
@@ -189,6 +195,33 @@ class Training(Part):
     weight_decay: float = Field(default=0.0, ge=0)
     l1: float = Field(default=0.0, ge=0)
     gradient_clip: float = Field(default=0.0, ge=0)
+    proximal: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    control_variates: bool = False
+
+    @model_validator(mode="after")
+    def _steps_can_drift(self) -> Self:
+        if self.control_variates and self.local_steps == 1:
+            raise ValueError(
+                "control_variates cancel in the sum over sites where each takes one step; raise "
+                "local_steps above 1 or leave them out"
+            )
+        if self.control_variates and (self.optimizer != "sgd" or self.momentum):
+            raise ValueError(
+                f"control_variates are mean gradients, which steps of optimizer {self.optimizer!r} "
+                f'with momentum {self.momentum:g} do not show; set optimizer = "sgd" and '
+                "momentum = 0, or leave them out"
+            )
+        if self.control_variates and self.proximal:
+            raise ValueError(
+                f"control_variates and proximal {self.proximal:g} both hold back the same drift; "
+                "keep one of the two"
+            )
+        if self.proximal and self.local_steps == 1:
+            raise ValueError(
+                f"proximal {self.proximal:g} holds a site near the weights a round began with, "
+                "which one step never leaves; raise local_steps above 1 or set proximal = 0"
+            )
+        return self
 
 
 class Privacy(Part):
@@ -208,6 +241,7 @@ class Privacy(Part):
 class Aggregation(Part):
     """The secure sum and the server's step on the mean update.
 
+    ``strategy`` is how the server steps along the mean update (:mod:`server.aggregation`).
     ``neighbours`` is the number of other sites with which each shares masks: all of them up to 200
     sites, the fewest that are safe beyond, unless given. With ``groups`` above 1 each group of
     sites, consecutive in ``sites``, is summed by itself and the model takes the coordinate-wise
@@ -215,7 +249,7 @@ class Aggregation(Part):
     coordinator sees the sum of every group.
     """
 
-    strategy: Literal["fedavg", "fedavgm", "fedadam", "fedyogi"] = "fedavg"
+    strategy: Literal["fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi"] = "fedavg"
     server_learning_rate: Positive = 1.0
     momentum: Fraction = 0.9
     second_moment: Fraction = 0.99
@@ -265,7 +299,8 @@ class Evaluation(Part):
     found risks. Counts are exact at risks of ``thresholds``. Beside all patients, it sums up each
     of ``subgroups``, told by a static variable, and with ``per_site`` those hospitals whose own
     policy releases their figures; none with fewer than ``smallest_group`` patients with, or
-    without, the outcome is told.
+    without, the outcome is told. At most ``explained_patients`` of each site are explained, and
+    what the model looks at is summed over them.
     """
 
     validation_fraction: Fraction = 0.0
@@ -279,6 +314,7 @@ class Evaluation(Part):
     per_site: bool = False
     subgroups: dict[str, Subgroup] = Field(default={}, max_length=64)
     smallest_group: int = Field(default=10, ge=1)
+    explained_patients: int = Field(default=0, ge=0, le=10_000)
 
     @model_validator(mode="after")
     def _thresholds_ascend(self) -> Self:
@@ -308,6 +344,7 @@ class Study(Part):
     training: Training = Training()
     privacy: Privacy = Privacy()
     aggregation: Aggregation = Aggregation()
+    personalisation: Personalisation = Personalisation()
     evaluation: Evaluation = Evaluation()
 
     @field_validator("variables", mode="before")
@@ -374,11 +411,25 @@ class Study(Part):
                     f"[evaluation] subgroups names {name!r}, which is not one of [variables] with "
                     'role = "static"; name one that is'
                 )
+        explained = self.evaluation.explained_patients
+        if explained and (self.task.outputs > 1 or not self.evaluation.validation_fraction):
+            raise ValueError(
+                f"[evaluation] explained_patients {explained} explains the one output of a task on "
+                f"validation patients; this study has {self.task.outputs} outputs and "
+                f"validation_fraction {self.evaluation.validation_fraction:g}: set it to 0, or "
+                "validation_fraction above 0"
+            )
         if self.privacy.mode == "distributed" and self.training.local_steps != 1:
             raise ValueError(
                 f"[training] local_steps {self.training.local_steps} must be 1 in privacy mode "
                 "distributed, whose guarantee covers one step a round; set local_steps = 1"
             )
+        if self.training.control_variates and self.aggregation.groups > 1:
+            raise ValueError(
+                "[training] control_variates need the mean over all sites, and [aggregation] "
+                f"groups {self.aggregation.groups} take a median; set groups = 1 or leave them out"
+            )
+        check_personalisation(self)
         return self
 
     @property

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 Part = bytes | str | int
 
-_EIGHT = (8).to_bytes(8, "big")
+_LENGTHS = tuple(length.to_bytes(8, "big") for length in range(128))  # of nearly every part
 
 
 def encode(label: str, *parts: Part) -> bytes:
@@ -20,11 +20,13 @@ def encode(label: str, *parts: Part) -> bytes:
     """
     pieces = [_opening(label, len(parts))]
     for part in parts:
-        if isinstance(part, int):
-            pieces += (_EIGHT, part.to_bytes(8, "big"))
+        if isinstance(part, bytes):
+            plain = part
         else:
-            plain = part.encode() if isinstance(part, str) else part
-            pieces += (len(plain).to_bytes(8, "big"), plain)
+            plain = part.encode() if isinstance(part, str) else part.to_bytes(8, "big")
+        length = len(plain)
+        pieces.append(_LENGTHS[length] if length < 128 else length.to_bytes(8, "big"))
+        pieces.append(plain)
     return b"".join(pieces)
 
 
@@ -32,7 +34,7 @@ def encode(label: str, *parts: Part) -> bytes:
 def _opening(label: str, count: int) -> bytes:
     """What an encoding begins with; labels and counts are few, and statements many."""
     name = f"consilium/1/{label}".encode()
-    return b"".join([len(name).to_bytes(8, "big"), name, _EIGHT, count.to_bytes(8, "big")])
+    return b"".join([len(name).to_bytes(8, "big"), name, _LENGTHS[8], count.to_bytes(8, "big")])
 
 
 def digest(label: str, *parts: Part) -> bytes:

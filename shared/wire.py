@@ -170,9 +170,10 @@ class PerSite(Rule):
         """A mapping from names to what the inner rule allows."""
         if not isinstance(value, Mapping) or len(value) > MAX_SITES:
             raise MessageError(f"{where} is not a map of at most {MAX_SITES} sites")
+        check_name, check = SITE.check, self.rule.check
         for site, item in value.items():
-            SITE.check(site, where)
-            self.rule.check(item, where)
+            check_name(site, where)
+            check(item, where)
 
     def to_plain(self, value: Any) -> Any:
         """Pairs, sorted."""

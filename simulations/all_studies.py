@@ -12,7 +12,8 @@ from shared.atomic_file import write_atomically
 from shared.errors import SettingsError
 from shared.study import Study, load_study
 from simulations.cohorts import SYNTHETIC
-from simulations.compare import FILE, PRIVATE, Compared, Watch, compare_settings
+from simulations.compare import FILE, PRIVATE, Compared, compare_settings
+from simulations.external import Watch
 from simulations.measures import FIGURES, TITLES
 from simulations.real_cohorts import REAL
 
@@ -30,6 +31,7 @@ HEADINGS: Row = (
 )
 QUOTED = {kind: figures[: 2 if kind == "multiclass" else 1] for kind, figures in FIGURES.items()}
 """Which figures of each kind of task stand in the table; accuracy alone would flatter a class."""
+PAIR = 2  # hospital systems that get a row each; of more, compare.json and the console tell
 _SETTINGS = ("local", "pooled", "federated", PRIVATE)
 
 
@@ -81,7 +83,7 @@ def compare_all(
                 watch=watch,
             )
             end(study, found, target)
-            rows.extend(_row(study, found, figure) for figure in QUOTED[study.task.kind])
+            rows.extend(_rows(study, found))
         write_atomically(out / TABLE, as_markdown(rows).encode())
     return rows
 
@@ -106,24 +108,44 @@ def _finished(target: Path, study: Study) -> Compared | None:
     return settings
 
 
-def _row(study: Study, settings: Compared, figure: str) -> Row:
+def _rows(study: Study, settings: Compared) -> list[Row]:
+    """A row a figure; of two hospital systems a row each, too, with what the other's model does."""
+    figures = QUOTED[study.task.kind]
+    rows = [_row(study, settings, figure) for figure in figures]
+    alone = settings["local"].get("sites", {})
+    if len(alone) == PAIR and set(alone) == set(settings["pooled"].get("test_groups", {})):
+        rows.extend(_row(study, settings, figures[0], at=system) for system in alone)
+    return rows
+
+
+def _row(study: Study, settings: Compared, figure: str, *, at: str | None = None) -> Row:
+    """The figure of every setting on all test patients, or on those ``at`` one hospital system."""
     private = settings[PRIVATE]["privacy"]
     baselines = [name for name in settings if name not in _SETTINGS and PRIVATE not in name]
-    shown = {name: _value(settings[name], figure) for name in (*baselines, *_SETTINGS)}
+    tested = {name: record["test"] if at is None else record["test_groups"][at]
+              for name, record in settings.items()}  # fmt: skip  # reads as one
+    shown = {name: _value(tested[name], figure) for name in (*baselines, *_SETTINGS)}
+    if at is not None:
+        alone = settings["local"]["sites"]
+        own, other = sorted(alone, key=lambda system: system != at)
+        shown["local"] = ", ".join(
+            f"{_value(alone[system]['groups'][at], figure)} {whose}"
+            for system, whose in ((own, "own"), (other, "the other's"))
+        )
     seconds = sum(record["seconds"] for record in settings.values())
     synthetic = " (synthetic)" if settings["pooled"]["synthetic"] else ""
     return (
-        f"{study.name}{synthetic}",
+        f"{study.name}{synthetic}" + (f", at {at}" if at is not None else ""),
         TITLES[figure],
         "; ".join(f"{shown[name]} {_short(name)}" for name in baselines),
         *(shown[name] for name in _SETTINGS[:-1]),
         f"{shown[PRIVATE]} (ε {private['epsilon']:.1f})",
-        f"{seconds / 60:.1f}",
+        f"{seconds / 60:.1f}" if at is None else "",
     )
 
 
-def _value(record: dict[str, Any], figure: str) -> str:
-    value = record["test"][figure]["value"]
+def _value(figures: dict[str, Any], figure: str) -> str:
+    value = figures[figure]["value"]
     return "-" if value is None else f"{value:.3f}"
 
 

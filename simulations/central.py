@@ -15,7 +15,7 @@ from server.study_run import RunState
 from shared.masks import Keystream
 from shared.model import build_model
 from shared.normalisation import Normalisation
-from shared.study import Study
+from shared.study import Study, with_changes
 from shared.transcript import digest
 from shared.variables import feature_names
 from shared.weights import load_vector, to_vector
@@ -36,7 +36,11 @@ def merge(grids: list[Grid]) -> Grid:
 
 
 def train_centrally(study: Study, grid: Grid, *, who: str) -> RunState:
-    """Train without privacy on one grid; ``who`` tells the random draws of two such runs apart."""
+    """Train without privacy on one grid; ``who`` tells the random draws of two such runs apart.
+
+    What only holds several sites together is left out: FedProx's pull, SCAFFOLD's correction.
+    """
+    study = with_changes(study, training={"proximal": 0.0, "control_variates": False})
     normalisation = Normalisation.from_sums(patient_contributions(grid, study).sum(axis=0))
     patients = TrainingSet.of(to_tensors(grid, normalisation, study))
     model = build_model(study, len(feature_names(study)), seed=study.seed)

@@ -12,10 +12,10 @@ import torch
 import typer
 
 from shared.command_line import run_command
-from shared.errors import PrivacyError
+from shared.errors import PrivacyError, SettingsError
 from shared.study import Study, load_study, parse_study, with_changes
 from simulations.all_studies import compare_all
-from simulations.compare import compare_settings
+from simulations.compare import Compared, compare_settings
 from simulations.console import (
     Progress,
     announce,
@@ -24,6 +24,7 @@ from simulations.console import (
     show_plan,
     show_result,
     show_seeds,
+    show_strategies,
     show_studies,
     show_sum_plan,
 )
@@ -36,6 +37,8 @@ from simulations.rounds_export import read_rounds, to_csv, write_tensorboard
 from simulations.run import Show
 from simulations.seeds import compare_over_seeds
 from simulations.simulate import simulate
+from simulations.strategies import FILE as STRATEGIES_FILE
+from simulations.strategies import STRATEGIES, compare_strategies
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -77,9 +80,12 @@ def run(
     alone: Annotated[
         bool, typer.Option(help="Also train each hospital's own model: what did joining bring?")
     ] = True,
+    external: Annotated[
+        bool, typer.Option("--external", help="Also run it without each hospital, to test there.")
+    ] = False,
 ) -> None:
     """Run a study across its sites and judge the model on test patients."""
-    _run(_load(study, seed), data, out, workers, alone=alone)
+    _run(_load(study, seed), data, out, workers, alone=alone, external=external)
 
 
 @app.command()
@@ -93,6 +99,13 @@ def compare(
     mode: Annotated[
         list[PrivateMode] | None, typer.Option(help="Privacy modes to compare; the study's own.")
     ] = None,
+    strategies: Annotated[
+        str,
+        typer.Option(
+            help="Compare these instead, e.g. fedavg,fedprox,head: how hospitals share a model and "
+            "what each keeps; 'all' for all, + joins two."
+        ),
+    ] = "",
     seeds: Annotated[
         int, typer.Option(min=1, help="Repeat with so many seeds and print the means.")
     ] = 1,
@@ -103,23 +116,37 @@ def compare(
     loaded = _load(study, seed)
     modes = [one.value for one in mode or ()]
     announce(loaded)
-    if seeds > 1:
-        summary = compare_over_seeds(
-            loaded,
+
+    def settings(one: Study, folder: Path) -> Compared:
+        return compare_settings(
+            one, data, folder, epsilons=epsilon, workers=workers, watch=_watch, modes=modes
+        )
+
+    def chosen(one: Study, folder: Path) -> Compared:
+        own = [one.privacy.mode] if one.privacy.mode != "none" else []
+        compared, refused = compare_strategies(
+            one,
             data,
-            out,
-            seeds=seeds,
-            epsilons=epsilon,
-            modes=modes,
+            folder,
+            strategies=list(STRATEGIES) if strategies == "all" else strategies.split(","),
+            modes=["none", *(modes or own)],
             workers=workers,
             watch=_watch,
         )
-        show_seeds(loaded, summary, out)
+        show_strategies(one, compared, refused, folder / STRATEGIES_FILE)
+        return compared
+
+    if strategies and epsilon:
+        raise SettingsError(
+            "--epsilon does not go with --strategies, which keep the study's; leave one out"
+        )
+    run_one = chosen if strategies else settings
+    if seeds > 1:
+        show_seeds(loaded, compare_over_seeds(loaded, out, seeds=seeds, compare=run_one), out)
         return
-    table = compare_settings(
-        loaded, data, out, epsilons=epsilon, workers=workers, watch=_watch, modes=modes
-    )
-    show_comparison(loaded, table, out)
+    table = run_one(loaded, out)
+    if not strategies:
+        show_comparison(loaded, table, out)
 
 
 @app.command()
@@ -221,11 +248,16 @@ def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.", show_default=False)],
     out: Annotated[Path, typer.Option(help="New folder for the model.")],
     onnx: Annotated[bool, typer.Option("--onnx", help="Add the model in ONNX form.")] = False,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", help="Put risks right by the validation patients.")
+    ] = False,
 ) -> None:
     """Write a run's model with its manifest, signed by a key made in the run's folder."""
-    manifest = export_run(run, out, onnx=onnx)
+    manifest = export_run(run, out, onnx=onnx, recalibrate=recalibrate)
     console.print(f"{out}: the model of study {manifest.study}, simulated.", markup=False)
     console.print(f"signer  {manifest.signed_by}", markup=False, soft_wrap=True)
+    if recalibrate:
+        console.print(manifest.recalibrated, markup=False, soft_wrap=True)
     console.print("To check it: consilium-site model FOLDER --signer SIGNER", markup=False)
 
 
@@ -241,9 +273,25 @@ def _load(path: Path, seed: int | None) -> Study:
     return study if seed is None else with_changes(study, study={"seed": seed})
 
 
-def _run(study: Study, data: Path | None, out: Path, workers: int, *, alone: bool = True) -> None:
+def _run(
+    study: Study,
+    data: Path | None,
+    out: Path,
+    workers: int,
+    *,
+    alone: bool = True,
+    external: bool = False,
+) -> None:
     announce(study)
-    record = simulate(study, data, out, workers=workers, show=Progress(study).round, alone=alone)
+    record = simulate(
+        study,
+        data,
+        out,
+        workers=workers,
+        show=Progress(study).round,
+        alone=alone,
+        outside=_watch if external else None,
+    )
     show_result(study, record, out)
 
 

@@ -1,7 +1,7 @@
 """One table: baselines, local-only, pooled, federated, and federated with privacy."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,11 @@ from shared.study import Study, with_changes
 from simulations.baselines import baselines
 from simulations.central import merge, train_centrally
 from simulations.cohorts import Cohorts, cohorts_for
+from simulations.external import Watch
 from simulations.held_out import HeldOut, Scores
 from simulations.out_folder import use_folder
 from simulations.records import SCHEMA, run_record, setting_record, write_json
 from simulations.report.files import write_report
-from simulations.run import Show
 from simulations.simulate import train
 
 FILE = "compare.json"
@@ -23,7 +23,6 @@ LESSER_EPSILONS = (3.0, 1.0)
 PRIVATE = "federated-private"
 
 Compared = dict[str, dict[str, Any]]
-Watch = Callable[[str, Study], Show]
 
 
 def compare_settings(

@@ -10,8 +10,11 @@ from rich.table import Table
 from shared.privacy import plan
 from shared.study import Study
 from simulations.all_studies import TABLE, Row, as_markdown
+from simulations.compare import PRIVATE
+from simulations.external import external_sentences
 from simulations.measures import FIGURES, TITLES
 from simulations.planning import Choice, SumPlan
+from simulations.recalibrating import recalibration_sentences
 from simulations.records import bytes_up, size
 
 console = Console(highlight=False)
@@ -109,6 +112,10 @@ def show_result(study: Study, record: dict[str, Any], out: Path) -> None:
     for verdict in record["verdicts"]:
         style = "yellow" if verdict["serious"] else None
         console.print(verdict["sentence"], style=style, markup=False)
+    for sentence in recalibration_sentences(record):
+        console.print(sentence, markup=False)
+    if record.get("external"):
+        _show_external(record["external"])
     for name, what in (
         ("model.safetensors", "model"),
         ("run.json", "record"),
@@ -117,8 +124,67 @@ def show_result(study: Study, record: dict[str, Any], out: Path) -> None:
         console.print(f"{what:>7}  {out / name}", markup=False, soft_wrap=True)
 
 
+def _show_external(found: dict[str, Any]) -> None:
+    """Print three models a hospital: its own, one that never saw it, one that did."""
+    console.print()
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column(f"{TITLES[found['figure']]} at", no_wrap=True)
+    for heading in ("n", "alone", "never saw it", "included", "gain", "obs/exp"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for site in found["sites"]:
+        if not site["judged"]:
+            continue
+        shown = (site[key] for key in ("local", "external", "federated", "gain", "calibration"))
+        cells = ("-" if one is None or one["value"] is None else _interval(one) for one in shown)
+        table.add_row(site["site"], str(site["patients"]), *cells)
+    console.print(table)
+    console.print(
+        "never saw it: the study run without this hospital. gain: included over never saw it. "
+        "obs/exp: outcomes for each one predicted, by the model that never saw it. 95 % intervals."
+    )
+    for sentence in external_sentences(found):
+        console.print(sentence, markup=False)
+
+
 def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path) -> None:
     """Print the table of all settings; it fits 80 columns."""
+    first = FIGURES[study.task.kind][0]
+    _show_settings(study, compared)
+    _show_groups(compared, first)
+    pooled, federated = (compared[setting]["test"] for setting in ("pooled", "federated"))
+    kept = {
+        name: f"{100 * federated[name]['value'] / pooled[name]['value']:.1f} %"
+        for name in (first, "accuracy")
+        if name in pooled
+    }
+    if study.task.kind == "regression":
+        console.print(f"{TITLES[first]} of federated without privacy is {kept[first]} of pooled.")
+    else:
+        shares = " and ".join(f"{share} of pooled {TITLES[name]}" for name, share in kept.items())
+        console.print(f"Federated without privacy keeps {shares}.")
+    _show_classes(compared)
+    for name, what in (("compare.json", "record"), ("report.html", "report")):
+        console.print(f"{what}  {out / name}", markup=False, soft_wrap=True)
+
+
+def show_strategies(
+    study: Study, compared: dict[str, dict[str, Any]], refused: dict[str, str], file: Path
+) -> None:
+    """Print the table of all strategies, and why some make no sense in this study."""
+    _show_settings(study, compared)
+    _show_groups(compared, FIGURES[study.task.kind][0])
+    _show_classes(compared)
+    console.print(
+        "Where hospitals have models of their own (local, or parts that stay), each is judged on "
+        "its own patients. ε: what a patient pays, beside others' figures without privacy."
+    )
+    for name, sentence in refused.items():
+        console.print(f"  {name}: {sentence}", style="yellow", markup=False)
+    console.print(f"record  {file}", markup=False, soft_wrap=True)
+
+
+def _show_settings(study: Study, compared: dict[str, dict[str, Any]]) -> None:
+    """Print title, test cohort, and a row of figures for each setting."""
     console.print(f"{study.title}\n{_title(next(iter(compared.values())))}")
     first, second, *others = FIGURES[study.task.kind]
     table = Table(box=None, padding=(0, 1, 0, 0))
@@ -142,21 +208,6 @@ def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path
         f"Below {TITLES[first]} and {TITLES[second]}: 95 % bootstrap intervals. "
         "s: seconds. sent: by a site, each round."
     )
-    _show_groups(compared, first)
-    pooled, federated = (compared[setting]["test"] for setting in ("pooled", "federated"))
-    kept = {
-        name: f"{100 * federated[name]['value'] / pooled[name]['value']:.1f} %"
-        for name in (first, "accuracy")
-        if name in pooled
-    }
-    if study.task.kind == "regression":
-        console.print(f"{TITLES[first]} of federated without privacy is {kept[first]} of pooled.")
-    else:
-        shares = " and ".join(f"{share} of pooled {TITLES[name]}" for name, share in kept.items())
-        console.print(f"Federated without privacy keeps {shares}.")
-    _show_classes(compared)
-    for name, what in (("compare.json", "record"), ("report.html", "report")):
-        console.print(f"{what}  {out / name}", markup=False, soft_wrap=True)
 
 
 def show_sum_plan(found: SumPlan) -> None:
@@ -196,7 +247,7 @@ def _show_groups(compared: dict[str, dict[str, Any]], figure: str) -> None:
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column(f"{TITLES[figure]} at", no_wrap=True)
     for group in groups:
-        table.add_column(group, justify="right", no_wrap=True)
+        table.add_column(group, justify="right")
     for name, record in compared.items():
         rows = {name: record["test_groups"]}
         if "sites" in record:
@@ -226,7 +277,7 @@ def show_seeds(study: Study, summary: dict[str, Any], out: Path) -> None:
         figure = setting["test"][first]
         private = setting["epsilon"] is not None
         table.add_row(
-            setting["mode"] if private else name,
+            setting["mode"] if name.startswith(PRIVATE) else name,
             f"{setting['epsilon']:.2f}" if private else "-",
             f"{figure['value']:.3f}",
             f"{figure['low']:.3f}-{figure['high']:.3f}",
@@ -239,6 +290,7 @@ def show_seeds(study: Study, summary: dict[str, Any], out: Path) -> None:
         f"of pooled: the mean {first.upper()} over that of pooled training without privacy. "
         "Intervals cover the test's patients and the seeds."
     )
+    _show_groups(settings, first)
     console.print(f"record  {out / 'seeds.json'}", markup=False, soft_wrap=True)
 
 

@@ -16,13 +16,14 @@ KEY_FILE = "export.pem"
 PRIVATE_FILE = 0o600
 
 
-def export_run(run: Path, out: Path, *, onnx: bool = False) -> Manifest:
+def export_run(run: Path, out: Path, *, onnx: bool = False, recalibrate: bool = False) -> Manifest:
     """Write the model of a finished run into a new folder.
 
     Args:
         run: the folder that ``consilium-simulate run`` or ``demo`` wrote.
         out: the new folder.
         onnx: add the model in that form.
+        recalibrate: put its risks right by the last evaluation's counts.
 
     Raises:
         SettingsError: the run is not finished or its folder is not one, or ``out`` exists.
@@ -36,7 +37,9 @@ def export_run(run: Path, out: Path, *, onnx: bool = False) -> Manifest:
     if not key_file.exists():
         write_atomically(key_file, IdentityKey.generate().to_pem(), mode=PRIVATE_FILE)
     key = IdentityKey.from_pem(key_file.read_bytes())
-    return export_model(_study(run), checkpoint, key, out, simulated=True, onnx=onnx)
+    return export_model(
+        _study(run), checkpoint, key, out, simulated=True, onnx=onnx, recalibrate=recalibrate
+    )
 
 
 def _study(run: Path) -> Study:

@@ -1,9 +1,10 @@
 """The researcher's own test patients, whom no site trains on and no secure sum protects."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from client.features import Grid, PatientTensors, to_grid, to_tensors
@@ -22,6 +23,8 @@ from simulations.measures import FIGURES, measure_of
 from simulations.metrics import HeldOutMetrics, Truth, evaluate
 
 Scores = NDArray[np.float64]
+OwnStates = Mapping[str, RunState]
+"""By hospital, the state with that hospital's own weights and normalisation in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +74,13 @@ class HeldOut:
         """What happened to all test patients."""
         return self.truth_of(np.ones(len(self.grid.y_N), dtype=np.bool_))
 
-    def scores(self, state: RunState) -> Scores:
-        """Return the global model's scores of each test stay, (N, K), or (N, T, K) per step."""
-        return self._scores_and_loss(state)[0]
+    def scores(self, state: RunState, own: OwnStates | None = None) -> Scores:
+        """Return the model's scores of each test stay, (N, K), or (N, T, K) per step.
+
+        Where hospitals have models of their ``own``, each scores its own test patients; patients of
+        no such hospital get the mean of all hospitals' scores.
+        """
+        return self._scores_and_loss(state, own or {})[0]
 
     def metrics(self, models: Sequence[Scores]) -> HeldOutMetrics:
         """Return figures with intervals over all test patients, averaged over models."""
@@ -93,9 +100,9 @@ class HeldOut:
         chosen = [scores[stays_N] for scores in models]
         return evaluate(chosen, self.truth_of(stays_N), seed=self.study.seed)
 
-    def quick(self, state: RunState) -> dict[str, float]:
+    def quick(self, state: RunState, own: OwnStates | None = None) -> dict[str, float]:
         """Return the task's first figure and the loss, without intervals, for progress."""
-        scores, loss_N = self._scores_and_loss(state)
+        scores, loss_N = self._scores_and_loss(state, own or {})
         truth = self.truth
         measure = measure_of(self.study.task, truth.rows(scores), truth.truth_R)
         name = FIGURES[self.study.task.kind][0]
@@ -105,9 +112,10 @@ class HeldOut:
         }
 
     def tensors(self, normalisation: bytes) -> PatientTensors:
-        """Return the model's inputs under this normalisation; the latest are kept."""
+        """Return the model's inputs under this normalisation; those of one round are kept."""
         if normalisation not in self._inputs:
-            self._inputs.clear()
+            if len(self._inputs) > len(self.study.sites):
+                self._inputs.clear()
             decoded = Normalisation.from_bytes(normalisation, self.study)
             self._inputs[normalisation] = to_tensors(self.grid, decoded, self.study)
         return self._inputs[normalisation]
@@ -119,8 +127,35 @@ class HeldOut:
             self.study.task, grid.y_N[stays_N], grid.mask_NT[stays_N], grid.patient_N[stays_N]
         )
 
-    def _scores_and_loss(self, state: RunState) -> tuple[Scores, NDArray[np.float64]]:
+    def _scores_and_loss(
+        self, state: RunState, own: OwnStates
+    ) -> tuple[Scores, NDArray[np.float64]]:
+        if not own:
+            return self._scored(state, np.ones(len(self.group_N), dtype=np.bool_))
+        parts = []
+        for index, name in enumerate(self.groups):
+            states = [own[name]] if name in own else list(own.values())
+            both = [self._scored(one, self.group_N == index) for one in states]
+            parts.append([np.mean(values, axis=0) for values in zip(*both, strict=True)])
+        scores, loss_N = (np.concatenate(values) for values in zip(*parts, strict=True))
+        return scores, loss_N
+
+    def _scored(
+        self, state: RunState, stays_N: NDArray[np.bool_]
+    ) -> tuple[Scores, NDArray[np.float64]]:
+        """Return scores and losses of some of the stays (N,)."""
         study = self.study
         model = build_model(study, len(feature_names(study)), seed=study.seed)
         load_vector(model, state.server.model_weights)
-        return predict_with_loss(model, self.tensors(state.normalisation))
+        inputs = self.tensors(state.normalisation)
+        if stays_N.all():
+            return predict_with_loss(model, inputs)
+        rows = torch.from_numpy(np.flatnonzero(stays_N))
+        some = replace(
+            inputs,
+            x_NTF=inputs.x_NTF[rows],
+            mask_NT=inputs.mask_NT[rows],
+            y_N=inputs.y_N[rows],
+            patient_N=inputs.patient_N[rows],
+        )
+        return predict_with_loss(model, some)

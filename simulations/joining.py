@@ -18,6 +18,7 @@ from simulations.cohorts import Cohorts
 from simulations.held_out import HeldOut, Scores
 from simulations.measures import FIGURES, TITLES
 from simulations.metrics import LOWER_IS_BETTER, compare_two
+from simulations.subgroups import judged
 
 Joining = dict[str, Any]
 
@@ -53,6 +54,7 @@ def joining(
                 "trained_on": list(held),
                 "tested_on": name if known else "all",
                 "patients": len(np.unique(truth.patient_R)),
+                "judged": judged(test, stays_N),
                 "local": asdict(local),
                 "federated": asdict(federated),
                 "gain": asdict(gain),
@@ -66,9 +68,9 @@ def joining(
 
 
 def joining_verdicts(found: Joining) -> tuple[Verdict, ...]:
-    """Return who lost, beyond chance, and how many gained, in plain sentences."""
+    """Return who lost, beyond chance, and how many gained, of those with patients enough."""
     title = TITLES[found["figure"]]
-    sites = found["sites"]
+    sites = [site for site in found["sites"] if site.get("judged", True)]
     lost = tuple(
         Verdict(
             topic="joining",

@@ -87,7 +87,8 @@ def _physionet2019(study: Study, data: Path) -> Cohorts:
     return Cohorts(
         sites={site: sites[site] for site in study.sites},
         test={system: Part(records, is_test) for system, records in systems.items()},
-        described="a fifth of each hospital system's patients, hour by hour",
+        described="a fifth of each hospital system's patients, "
+        + ("hour by hour" if study.task.per_step else "all their windows"),
         owners={
             system: tuple(s for s in study.sites if s.startswith(f"hospital-{system.lower()}"))
             for system in systems

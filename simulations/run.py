@@ -10,10 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from client.app import make_client_app
 from client.cohort import read_cohort
 from client.features import Grid
 from client.ledger import Ledger
+from client.personal import as_used, own_normalisation
 from client.policy import Policy
 from client.session import Session
 from client.sources import Source
@@ -31,7 +34,7 @@ from shared.transcript import digest
 from shared.variables import feature_names
 from shared.weights import to_vector
 from simulations.answer_tables import final_tables
-from simulations.held_out import HeldOut, Scores
+from simulations.held_out import HeldOut, OwnStates, Scores
 from simulations.local_grid import Fault, LocalGrid, run_server_app
 from simulations.metrics import HeldOutMetrics
 from simulations.site_folders import open_site, roster_of
@@ -46,7 +49,8 @@ class Finished:
 
     ``by_site`` has the figures of each hospital's test patients, where there are several, and
     ``told`` those of every group; ``tables`` is as :func:`simulations.answer_tables.final_tables`
-    has it; ``scores`` are those of every test stay.
+    has it; ``scores`` are those of every test stay;
+    ``training`` and ``validation`` are the sites' records.
     """
 
     state: RunState
@@ -56,6 +60,7 @@ class Finished:
     tables: dict[str, Any]
     scores: Scores
     training: Mapping[str, Grid]
+    validation: Mapping[str, Grid | None]
     history: tuple[dict[str, Any], ...]
 
 
@@ -139,7 +144,7 @@ class Federation:
             self._serve(coordinate)
         state = replace(progress[-1].state, finished=True)
         save_checkpoint(self._folder, replace(progress[-1], state=state))
-        scores = test.scores(state)
+        scores = test.scores(state, self.own_states(state))
         metrics, by_site = test.metrics([scores]), test.by_group([scores])
         return Finished(
             state=state,
@@ -149,12 +154,30 @@ class Federation:
             tables=final_tables(test, scores),
             scores=scores,
             training={site: cohort.training for site, cohort in self._cohorts.items()},
+            validation={site: cohort.validation for site, cohort in self._cohorts.items()},
             history=progress[-1].history,
         )
 
     def ledger(self, site: str) -> Ledger:
         """Return the privacy ledger of a site."""
         return self._states[site].ledger
+
+    def own_states(self, state: RunState) -> OwnStates:
+        """Return the state as each site uses it, by site; empty where no site has its own part."""
+        study = self._study
+        if not study.personalisation.active:
+            return {}
+        found: dict[str, RunState] = {}
+        for site, opened in self._states.items():
+            kept = opened.personal.latest(study.digest)
+            weights_D = as_used(study, kept, state.server.model_weights)
+            own = own_normalisation(study, kept)
+            found[site] = replace(
+                state,
+                server=replace(state.server, average_D=weights_D.astype(np.float64)),
+                normalisation=state.normalisation if own is None else own.to_bytes(),
+            )
+        return found
 
     def _rounds(self, sites: Sites, checkpoint: Checkpoint) -> Iterator[RoundResult]:
         parameters = group_parameters(self._study, self._roster, checkpoint.run_id)
@@ -223,7 +246,7 @@ class Federation:
             else None,
         }
         if result.state.normalisation and result.purpose is Purpose.TRAINING:
-            record["test"] = test.quick(result.state)
+            record["test"] = test.quick(result.state, self.own_states(result.state))
         return record
 
 

@@ -6,6 +6,7 @@ have, and the seeds.
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from shared.study import Study, with_changes
-from simulations.compare import Compared, Watch, compare_settings
+from simulations.compare import Compared
 from simulations.records import SCHEMA, write_json
 
 FILE = "seeds.json"
@@ -22,28 +23,16 @@ TAIL = 0.975
 
 
 def compare_over_seeds(
-    study: Study,
-    data: Path | None,
-    out: Path,
-    *,
-    seeds: int,
-    epsilons: list[float] | None,
-    modes: list[str] | None,
-    workers: int,
-    watch: Watch,
+    study: Study, out: Path, *, seeds: int, compare: Callable[[Study, Path], Compared]
 ) -> dict[str, Any]:
     """Compare the settings with the study's seed and the next ones; return the summary.
 
     Args:
         study: what to run; its seed is the first.
-        data: folder of real records, if the study needs one.
         out: gets a folder for each seed, with a whole comparison, and ``seeds.json``; finished
             settings are kept, so that the same command goes on where it was cut off.
         seeds: how many.
-        epsilons: budgets to compare, as in :func:`simulations.compare.compare_settings`.
-        modes: privacy modes to compare; the study's own unless given.
-        workers: sites that train at the same time.
-        watch: called as each setting begins.
+        compare: runs all settings of a study in a folder.
 
     Raises:
         SettingsError: a folder holds something else, or another run uses it.
@@ -51,17 +40,7 @@ def compare_over_seeds(
     runs = []
     for number in range(seeds):
         changed = with_changes(study, study={"seed": study.seed + number})
-        runs.append(
-            compare_settings(
-                changed,
-                data,
-                out / f"seed-{changed.seed}",
-                epsilons=epsilons,
-                modes=modes,
-                workers=workers,
-                watch=watch,
-            )
-        )
+        runs.append(compare(changed, out / f"seed-{changed.seed}"))
     summary = {
         "schema": SCHEMA,
         "study": study.name,
@@ -73,7 +52,7 @@ def compare_over_seeds(
 
 
 def summarise(runs: list[Compared]) -> dict[str, dict[str, Any]]:
-    """Return each setting's mode, epsilon and mean figures over the runs.
+    """Return each setting's mode, epsilon and mean figures over the runs, and by group the first.
 
     ``kept`` is the mean of the first figure over that of pooled training without privacy.
     """
@@ -85,6 +64,11 @@ def summarise(runs: list[Compared]) -> dict[str, dict[str, Any]]:
             "epsilon": first["privacy"]["epsilon"],
             "seconds": float(np.mean([run[name]["seconds"] for run in runs])),
             "test": {key: _mean([run[name]["test"][key] for run in runs]) for key in figures},
+            "test_groups": {
+                group: {figure: _mean([run[name]["test_groups"][group][figure] for run in runs])}
+                for group in first.get("test_groups", ())
+                for figure in figures[:1]
+            },
         }
     for setting in summary.values():
         first_figure = next(iter(setting["test"]))

@@ -7,16 +7,25 @@ from typing import Any
 from server.checkpoints import FILE_NAME
 from shared.study import Study
 from simulations.cohorts import Cohorts, cohorts_for
+from simulations.external import Watch, external, leave_one_out
 from simulations.held_out import HeldOut
 from simulations.joining import joining
 from simulations.out_folder import use_folder
+from simulations.recalibrating import recalibrating
 from simulations.records import run_record, write_json, write_model
 from simulations.report.files import write_report
 from simulations.run import Federation, Finished, Show
 
 
 def simulate(
-    study: Study, data: Path | None, out: Path, *, workers: int, show: Show, alone: bool = True
+    study: Study,
+    data: Path | None,
+    out: Path,
+    *,
+    workers: int,
+    show: Show,
+    alone: bool = True,
+    outside: Watch | None = None,
 ) -> dict[str, Any]:
     """Run the study, or go on with it, and write its results into ``out``.
 
@@ -27,6 +36,8 @@ def simulate(
         workers: sites that train at the same time.
         show: called with each round's record.
         alone: whether to train each hospital's own model too, to say what it gained by joining.
+        outside: given, each hospital is left out in turn and tested on; as ``watch`` of
+            :func:`simulations.external.external`.
 
     Returns:
         The content of ``run.json``.
@@ -37,11 +48,26 @@ def simulate(
     cohorts = cohorts_for(study, data)
     with use_folder(out, marker=FILE_NAME):
         test = HeldOut.read(cohorts.test, study)
+        if outside is not None:
+            leave_one_out(study, cohorts, test)  # refuse before anything is spent
         finished, seconds = train(study, cohorts, test, out, workers=workers, show=show)
         joined = None
         if alone:
             joined = joining(study, cohorts, test, finished.scores, finished.training)
-        record = run_record(study, cohorts, finished, seconds=seconds, joined=joined)
+        record = run_record(study, cohorts, finished, seconds=seconds, joined=joined) | {
+            "recalibration": recalibrating(study, cohorts, test, finished),
+            "external": outside
+            and external(
+                study,
+                cohorts,
+                test,
+                finished.scores,
+                joined,
+                out,
+                workers=workers,
+                watch=outside,
+            ),
+        }
         write_model(out / "model.safetensors", study, finished.state)
         write_json(out / "run.json", record)
         write_report(out)

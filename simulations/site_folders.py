@@ -9,6 +9,7 @@ from pathlib import Path
 
 from client.journal import RoundJournal
 from client.ledger import Ledger
+from client.personal_store import PersonalStore
 from client.policy import Policy
 from client.site_state import SiteState
 from shared.atomic_file import write_atomically
@@ -39,6 +40,7 @@ def open_site(folder: Path, policy: Policy, *, split_key: bytes) -> SiteState:
         ),
         journal=RoundJournal(folder / "journal.sqlite"),
         split_key=split_key,
+        personal=PersonalStore(folder / "personal"),
     )
 
 

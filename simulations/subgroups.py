@@ -7,7 +7,7 @@ Legend: N stays, R rows (known outcomes), K outputs, B bins, E = B - 1 edges.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ def tell_groups(
             edges_E = finer_edges(_count(test.truth, scores, edges_E)[0], edges_E)
     whole = np.ones(len(test.grid.y_N), dtype=np.bool_)
     found = [_figures(test, EVERYBODY, whole, scores, everybody, edges_E)]
-    for group, stays_N in _parts(test):
+    for group, stays_N in parts_of(test):
         if (known := sites.get(group.name) if group.kind == "site" else None) is None:
             if not len(test.truth_of(stays_N).patient_R):
                 continue
@@ -59,11 +59,67 @@ def tell_groups(
     return Told(groups=tuple(found), edges_E=edges_E)
 
 
-def _parts(test: HeldOut) -> Iterator[tuple[PatientGroup, NDArray[np.bool_]]]:
+def parts_of(test: HeldOut) -> Iterator[tuple[PatientGroup, NDArray[np.bool_]]]:
+    """Yield each hospital, where there are several, and each subgroup with its stays (N,)."""
     for index, name in enumerate(test.groups if len(test.groups) > 1 else ()):
         yield PatientGroup(kind="site", name=name), test.group_N == index
     for group in subgroups(test.study):
         yield group, members_of(test.grid, test.study, group)
+
+
+def with_risks(test: HeldOut, told: Told, scores: Scores) -> tuple[GroupFigures, ...]:
+    """Return the groups of ``told`` with what other risks of the same stays expected.
+
+    Only ``expected`` and ``calibration`` follow; the rest is that of the risks before.
+    """
+    stays_of = {EVERYBODY: np.ones(len(test.grid.y_N), dtype=np.bool_), **dict(parts_of(test))}
+    changed = []
+    for group in told.groups:
+        stays_N = stays_of[group.group]
+        expected = float(np.nansum(_known_risks(test, stays_N, scores)))
+        ratio = calibration_of(test, stays_N, scores)
+        changed.append(replace(group, expected=expected, calibration=ratio))
+    return tuple(changed)
+
+
+def calibration_of(test: HeldOut, stays_N: NDArray[np.bool_], scores: Scores) -> Share | None:
+    """Return outcomes observed over expected among some stays (N,), each patient counting as one.
+
+    None in tasks without risks, and where it is not defined.
+    """
+    if test.study.task.kind not in WITH_RISKS:
+        return None
+    truth = test.truth_of(stays_N)
+    risk_RK = _known_risks(test, stays_N, scores)
+    rows, positives = float((~np.isnan(risk_RK)).sum()), float((truth.truth_R == 1).sum())
+    if not rows:
+        return None
+    share = min(len(np.unique(truth.patient_R)) / rows, 1.0)
+    return observed_over_expected(
+        positives * share, rows * share, float(np.nansum(risk_RK)) * share
+    )
+
+
+def judged(test: HeldOut, stays_N: NDArray[np.bool_]) -> bool:
+    """Whether enough patients are among these stays (N,) for figures to mean anything.
+
+    As many as the study's ``smallest_group`` must have, and must lack, the outcome; without risks,
+    there must be as many patients.
+    """
+    truth, least = test.truth_of(stays_N), test.study.evaluation.smallest_group
+    patients = len(np.unique(truth.patient_R))
+    if test.study.task.kind not in WITH_RISKS:
+        return patients >= least
+    known = truth.truth_R[~np.isnan(truth.truth_R)]
+    fewer = min((known == 1).sum(), (known != 1).sum())
+    return bool(fewer * min(patients / max(known.size, 1), 1.0) >= least)
+
+
+def _known_risks(test: HeldOut, stays_N: NDArray[np.bool_], scores: Scores) -> Scores:
+    """Risks (R, K) of known outcomes; NaN where one of several labels is not known."""
+    truth = test.truth_of(stays_N)
+    risk_RK = truth.rows(scores[stays_N])
+    return np.where(np.isnan(truth.truth_R.reshape(risk_RK.shape)), np.nan, risk_RK)
 
 
 def _figures(

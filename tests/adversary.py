@@ -103,7 +103,16 @@ class Adversary:
 
     def _keep_keys(self, site: str, keys: RoundKeys) -> None:
         self.keys_pool[site, keys.round].append(keys)
-        self._open("seed", site, keys.round, b"", keys.sealed, self.seed_shares[keys.public])
+        said = transcript.sha256(
+            transcript.keys_statement(
+                self.agreed.study_hash,
+                keys.round,
+                site,
+                keys.public,
+                transcript.hash_commitments(keys.commitments),
+            )
+        )
+        self._open("seed", site, keys.round, said, keys.sealed, self.seed_shares[keys.public])
 
     def _open(self, kind, dealer, round, context, sealed, into) -> None:
         self.own.open([pool[-1] for pool in self.channel_pool.values()])
@@ -135,7 +144,8 @@ class Adversary:
         shown[self.colluder] = self._own_key(round)
         self.own.open([pool[-1] for pool in self.channel_pool.values()])
         if site in self.own.holders:
-            sealed[self.colluder] = self.own.seal("seed", round, b"", {site: ANY_SHARE})[site]
+            said = transcript.sha256(self._own_statement(round))
+            sealed[self.colluder] = self.own.seal("seed", round, said, {site: ANY_SHARE})[site]
         request = UpdateRequest(
             study_hash=self.agreed.study_hash,
             round=round,
@@ -156,16 +166,18 @@ class Adversary:
         self._open("mask", site, round, reply.context, reply.sealed, into)
         return True
 
-    def _own_key(self, round: int) -> SignedKey:
+    def _own_statement(self, round: int) -> bytes:
         public = ExchangeKey(round.to_bytes(32, "big")).public
-        statement = transcript.keys_statement(
+        return transcript.keys_statement(
             self.agreed.study_hash, round, self.colluder, public, bytes(32)
         )
+
+    def _own_key(self, round: int) -> SignedKey:
         return SignedKey(
             site=self.colluder,
-            public=public,
+            public=ExchangeKey(round.to_bytes(32, "big")).public,
             commitments_hash=bytes(32),
-            signature=self.identity.sign(statement),
+            signature=self.identity.sign(self._own_statement(round)),
         )
 
     def agree(self, site: str, context: bytes, survivors: tuple[str, ...]) -> bool:

@@ -1,15 +1,18 @@
-"""The last steps that MEDS, OMOP and FHIR share: rows of events to the assembler.
+"""What MEDS, OMOP and FHIR share: their codes, their stays, and rows of events to the assembler.
 
 Rows have ``patient`` (text), ``time`` (microseconds since 1970), ``code`` (text), ``value``
 (number or null), ``unit`` and ``word`` (text or null).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import polars as pl
 
-from client.sources.assembly import Assembler, StayTable
+from client.hospital_settings import HospitalSettings
+from client.sources import Patient, Tally
+from client.sources.assembly import Assembler
 from client.sources.reasons import NO_TIME
+from client.sources.stay_frames import stay_table
 from client.sources.translation import Translation
 from shared.dictionary import KNOWN, KnownVariable
 from shared.errors import DataError
@@ -27,29 +30,38 @@ SCHEMA = {
 
 
 class EventRows:
-    """Places rows of events in stays and hands them to an assembler.
+    """Places rows of events in the stays of a cohort, and makes them into patients.
 
     Args:
         translation: of codes and units.
-        stays: the cohort.
-        assembler: takes the events.
+        stays: one row a stay, as :func:`client.sources.stay_frames.stay_table` takes them.
+        study: gives task and variables.
+        tally: where what is left out is counted.
+        where: the table of stays, for errors.
         reach_h: given, stays may overlap and an event counts in each that began so recently.
+
+    Raises:
+        DataError: a stay occurs twice, or a label is not one of the task's.
     """
 
     def __init__(
         self,
         translation: Translation,
-        stays: StayTable,
-        assembler: Assembler,
+        stays: pl.DataFrame,
+        study: Study,
+        tally: Tally,
         *,
+        where: str,
         reach_h: float | None = None,
     ) -> None:
-        self._translation, self._stays, self._assembler = translation, stays, assembler
-        self._reach_h = reach_h
+        self._translation, self._reach_h = translation, reach_h
+        self._stays = stay_table(stays, study, tally, where=where)
+        self._assembler = Assembler(study, self._stays, tally)
+        people = self._stays.patient_ids
         self._index = pl.DataFrame(
             {
-                "patient": pl.Series(stays.patient_ids, dtype=pl.String),
-                "person": pl.Series(range(len(stays.patient_ids)), dtype=pl.Int32),
+                "patient": pl.Series(people, dtype=pl.String),
+                "person": pl.Series(range(len(people)), dtype=pl.Int32),
             }
         )
 
@@ -73,6 +85,10 @@ class EventRows:
             return
         for at, stay_E, hours_E in self._stays.place_all(person_E, time_E, self._reach_h):
             self._assembler.add(stay_E, hours_E, variable_E[at], value_E[at])
+
+    def patients(self) -> Iterator[Patient]:
+        """Yield the cohort's patients with the events added, in the order of their identifiers."""
+        return self._assembler.patients()
 
 
 def static_frame(stays: pl.DataFrame, people: pl.DataFrame, study: Study) -> pl.DataFrame:
@@ -115,24 +131,32 @@ def without_values(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def known_codes(name: str, write: Callable[[KnownVariable], str | None]) -> tuple[str, ...]:
-    """The dictionary's code of a variable as a system writes it; none where it has none."""
-    known = KNOWN.get(name)
-    code = None if known is None else write(known)
-    return () if code is None else (code,)
+def translation_of(
+    study: Study, said: HospitalSettings, write: Callable[[KnownVariable], str | None]
+) -> Translation:
+    """The translation of a system that brings numbers by the hour.
 
-
-def require_hours(study: Study, source: str) -> None:
-    """Refuse a study that wants places in a sequence, or codes, of a source of hours and numbers.
+    Args:
+        study: the variables wanted.
+        said: the hospital's codes.
+        write: the dictionary's code as this system writes it, None where there is none.
 
     Raises:
-        DataError: it does.
+        DataError: the study wants places in a sequence, or codes.
+        SettingsError: the settings contradict themselves.
     """
     if study.data.clock != "hour" or study.tokens is not None:
         raise DataError(
-            f"study {study.name} wants a sequence of places or codes, and source {source!r} brings "
-            "numbers by the hour; choose the matching data or study"
+            f"study {study.name} wants a sequence of places or codes, and source {said.source!r} "
+            "brings numbers by the hour; choose the matching data or study"
         )
+
+    def default_codes(name: str) -> tuple[str, ...]:
+        known = KNOWN.get(name)
+        code = None if known is None else write(known)
+        return () if code is None else (code,)
+
+    return Translation(study, said, default_codes=default_codes)
 
 
 def microseconds(column: str) -> pl.Expr:

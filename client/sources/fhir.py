@@ -1,4 +1,4 @@
-"""FHIR R4 bulk exports: Patient, Encounter, Observation and Condition as NDJSON.
+"""FHIR R4 bulk exports: what was observed, diagnosed and given to patients, as NDJSON.
 
 ::
 
@@ -15,30 +15,24 @@
     codes = ["http://snomed.info/sct|91302008"]
 
 Codes are looked for in an Observation and in each of its components. Times are instants; a date
-without a time has no hour, and an Observation that has only that is set aside. A death during the
-stay is one that Patient.deceased dates there, or a discharge with disposition ``exp``. A Condition
-counts from its onset, else in its encounter, else from when it was recorded. HL7, "FHIR R4
-(v4.0.1)", https://hl7.org/fhir/R4/, and "Bulk Data Access", https://hl7.org/fhir/uv/bulkdata/
+without a time has no hour, and an Observation that has only that is set aside. A Condition or a
+MedicationAdministration brings no number, so its variable says what it means (``present``); a
+MedicationRequest is an order, of which nobody knows whether it was followed, and is not read. A
+death during the stay is one that Patient.deceased dates there, or a discharge with disposition
+``exp``. A Condition counts from its onset, else in its encounter, else from when it was recorded.
+HL7, "FHIR R4 (v4.0.1)", https://hl7.org/fhir/R4/, and "Bulk Data Access",
+https://hl7.org/fhir/uv/bulkdata/
 """
 
 from collections.abc import Iterator
 
 import polars as pl
 
-from client.data_settings import FhirSettings
+from client.hospital_settings import FhirSettings
 from client.sources import Counted, Patient, Tally
 from client.sources import fhir_frames as frames
-from client.sources.assembly import Assembler
-from client.sources.event_frames import (
-    EventRows,
-    known_codes,
-    require_hours,
-    static_frame,
-    without_values,
-)
+from client.sources.event_frames import EventRows, static_frame, translation_of, without_values
 from client.sources.outcomes import with_outcome
-from client.sources.stay_frames import stay_table
-from client.sources.translation import Translation
 from shared.study import Study
 
 LOINC = "http://loinc.org"
@@ -64,28 +58,22 @@ class Fhir(Counted):
             DataError: the export cannot be read, or does not fit the study.
             SettingsError: the settings contradict themselves.
         """
-        require_hours(study, self.name)
         self._tally = Tally()
         folder = self._settings.path
-        translation = Translation(
-            study,
-            self._settings,
-            default_codes=lambda name: known_codes(
-                name, lambda known: None if known.loinc is None else f"{LOINC}|{known.loinc}"
-            ),
+        translation = translation_of(
+            study, self._settings, lambda known: known.loinc and f"{LOINC}|{known.loinc}"
         )
         people = frames.people(folder)
-        frame = static_frame(self._stays(people, study), people, study)
-        stays = stay_table(frame, study, self._tally, where=str(folder))
-        assembler = Assembler(study, stays, self._tally)
-        rows = EventRows(translation, stays, assembler)
+        stays = static_frame(self._stays(people, study), people, study)
+        rows = EventRows(translation, stays, study, self._tally, where=str(folder))
         for piece, path in frames.observations(folder, set(translation.codes), self._tally):
             rows.add(piece, where=str(path))
         wordless = set(translation.wordless_codes)
-        if wordless:
-            happened = frames.conditions(folder, wordless, self._tally, required=False)
-            rows.add(without_values(happened), where=f"{folder}: Condition")
-        return assembler.patients()
+        happened = frames.conditions(folder, wordless, self._tally, required=False)
+        rows.add(without_values(happened), where=f"{folder}: Condition")
+        given = frames.administrations(folder, wordless, self._tally)
+        rows.add(without_values(given), where=f"{folder}: MedicationAdministration")
+        return rows.patients()
 
     def _stays(self, people: pl.DataFrame, study: Study) -> pl.DataFrame:
         """One row a stay, with its label."""

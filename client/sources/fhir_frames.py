@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from client.data_settings import FhirSettings
+from client.hospital_settings import FhirSettings
 from client.sources import Tally
 from client.sources.event_frames import SCHEMA
 from client.sources.ndjson import at, codings, identity, number, resources, text
@@ -21,6 +21,7 @@ EXPIRED = "exp"  # discharge-disposition
 SEX = {"male": 1.0, "female": 0.0}
 PIECE_ROWS = 50_000
 _BEGUN = frozenset({"arrived", "triaged", "in-progress", "onleave", "finished"})
+_GIVEN = frozenset({"in-progress", "on-hold", "completed", "stopped"})
 _RETRACTED = frozenset({"entered-in-error", "cancelled", "refuted"})
 _RAW: dict[str, type[pl.DataType]] = {**SCHEMA, "time": pl.String}
 
@@ -112,6 +113,40 @@ def conditions(folder: Path, codes: Set[str], tally: Tally, *, required: bool) -
         _day("time").alias("day"),
         pl.coalesce(_instant("recorded"), _day("recorded")),
     )
+
+
+def administrations(folder: Path, codes: Set[str], tally: Tally) -> pl.DataFrame:
+    """One row a drug given: ``patient``, ``code``, ``time`` when it was, or began to be.
+
+    The drug is a code, or a Medication that is referred to, contained or elsewhere in the export.
+    """
+    known = {}
+    for one, _ in resources(folder, "Medication", required=False) if codes else ():
+        if (code := _first(codings(at(one, "code")), codes)) is not None:
+            known[text(one, "id")] = code
+    rows = []
+    for one, _ in resources(folder, "MedicationAdministration", required=False) if codes else ():
+        code = _first(codings(at(one, "medicationCodeableConcept")), codes)
+        code = code or _contained(one, codes) or known.get(identity(at(one, "medicationReference")))
+        if code is None:
+            continue
+        if text(one, "status") not in _GIVEN:
+            tally.count(RETRACTED, 1)
+            continue
+        time = text(one, "effectiveDateTime") or text(one, "effectivePeriod", "start")
+        rows.append((identity(at(one, "subject")), code, time))
+    schema = dict.fromkeys(("patient", "code", "time"), pl.String())
+    return pl.DataFrame(rows, schema=schema, orient="row").with_columns(_instant("time"))
+
+
+def _contained(one: dict[str, Any], codes: Set[str]) -> str | None:
+    """The code of the Medication that a resource brings along and refers to."""
+    reference = text(one, "medicationReference", "reference") or ""
+    parts = one.get("contained")
+    for part in parts if reference.startswith("#") and isinstance(parts, list) else ():
+        if text(part, "id") == reference[1:]:
+            return _first(codings(at(part, "code")), codes)
+    return None
 
 
 def onsets(diagnoses: pl.DataFrame, stays: pl.DataFrame) -> pl.DataFrame:

@@ -53,6 +53,7 @@ def stay_of(
     label: float | NDArray[np.float32],
     hours_T: NDArray[np.floating] | None = None,
     end_h: float | None = None,
+    outcome_h: float | None = None,
 ) -> Stay:
     """Make a stay of a table of values, as :func:`events_of` reads it, with its events cleaned.
 
@@ -67,6 +68,7 @@ def stay_of(
         value_E=value_E,
         label=label,
         end_h=end_h,
+        outcome_h=outcome_h,
     )
 
 

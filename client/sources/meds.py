@@ -26,16 +26,15 @@ from pathlib import Path
 
 import polars as pl
 
-from client.data_settings import MedsSettings
+from client.hospital_settings import MedsSettings
 from client.sources import Counted, Patient, Tally
-from client.sources.assembly import US_PER_HOUR, Assembler
+from client.sources.assembly import US_PER_HOUR
 from client.sources.event_frames import (
     SCHEMA,
     EventRows,
-    known_codes,
     microseconds,
-    require_hours,
     static_frame,
+    translation_of,
     with_static_codes,
 )
 from client.sources.meds_schema import (
@@ -49,7 +48,6 @@ from client.sources.meds_schema import (
     check_version,
 )
 from client.sources.outcomes import with_outcome
-from client.sources.stay_frames import stay_table
 from client.sources.translation import Translation
 from shared.errors import DataError
 from shared.study import Study
@@ -78,15 +76,12 @@ class Meds(Counted):
             DataError: the folder is no MEDS dataset, or does not fit the study.
             SettingsError: the settings contradict themselves.
         """
-        require_hours(study, self.name)
         self._tally = Tally()
         said = self._settings
-        shards = self._shards()
-        translation = Translation(
-            study,
-            said,
-            default_codes=lambda name: known_codes(name, lambda known: f"LOINC//{known.loinc}"),
+        translation = translation_of(
+            study, said, lambda known: known.loinc and f"LOINC//{known.loinc}"
         )
+        shards = self._shards()
         dated = self._dated(shards)
         people = _people(dated)
         if said.labels is not None:
@@ -94,19 +89,15 @@ class Meds(Counted):
         else:
             frame = self._stays(dated, people, study)
         frame = static_frame(self._in_split(frame), people, study)
-        stays = stay_table(
-            with_static_codes(frame, self._timeless(shards, translation)),
-            study,
-            self._tally,
-            where=str(said.path),
-        )
-        assembler = Assembler(study, stays, self._tally)
+        stays = with_static_codes(frame, self._timeless(shards, translation))
         reach_h = float(study.data.window_h) if said.labels is not None else None
-        rows = EventRows(translation, stays, assembler, reach_h=reach_h)
+        rows = EventRows(
+            translation, stays, study, self._tally, where=str(said.path), reach_h=reach_h
+        )
         for shard in shards:
             for piece in self._events(shard, translation, pl.col("time").is_not_null()):
                 rows.add(piece, where=str(shard))
-        return assembler.patients()
+        return rows.patients()
 
     def _shards(self) -> list[Path]:
         """The data files, each checked against the schema."""

@@ -10,7 +10,10 @@ from typing import IO, Any, cast
 from shared.errors import DataError
 
 ENDINGS = (".ndjson", ".ndjson.gz", ".jsonl", ".jsonl.gz")
-TYPES = ("Patient", "Encounter", "Observation", "Condition")
+TYPES = (
+    "Patient", "Encounter", "Observation", "Condition",
+    "MedicationAdministration", "MedicationRequest", "Medication",
+)  # fmt: skip  # the first that a file's name contains is what it holds
 LONGEST_LINE = 8 << 20  # bytes; waveforms as text within an Observation stay below it
 
 
@@ -26,8 +29,9 @@ def resources(
         DataError: there is no such file though it is required, or a line is no JSON object.
     """
     there = [path for path in sorted(folder.rglob("*")) if path.name.endswith(ENDINGS)]
-    files = [path for path in there if kind in path.name]
-    files = files or [path for path in there if not any(one in path.name for one in TYPES)]
+    held = {path: next((one for one in TYPES if one in path.name), None) for path in there}
+    files = [path for path in there if held[path] == kind]
+    files = files or [path for path in there if held[path] is None]
     if not files and required:
         raise DataError(
             f"{folder} holds no {kind}.ndjson (or .ndjson.gz); point [data] path at the folder of "

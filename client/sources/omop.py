@@ -1,4 +1,4 @@
-"""OMOP Common Data Model 5.4: visits, measurements, conditions and drugs by concept id.
+"""OMOP Common Data Model 5.4: visits, and what happened in them by concept id.
 
 ::
 
@@ -13,34 +13,25 @@
     [data.variables.HR]
     codes = [3027018]                           # the default
     [data.variables.Vasopressor]
-    codes = [1321341, 1343916]                  # drugs and conditions, with all below them, ...
-    present = 1                                 # ... bring no number: what do rows mean?
+    codes = [1321341, 1343916]                  # drugs, conditions and procedures, with all below
+    present = 1                                 # them, bring no number: what do rows mean?
 
-Units are those of the concept table's UCUM vocabulary, else of ``unit_source_value``. Rows that
-have a day and no time are set aside, since the hour is not known; a death or a diagnosis as the
-outcome needs no hour. OHDSI, "OMOP Common Data Model v5.4",
-https://ohdsi.github.io/CommonDataModel/cdm54.html
+Numbers and answers come from the tables measurement and observation. Units are those of the concept
+table's UCUM vocabulary, else of ``unit_source_value``. Rows that have a day and no time are set
+aside, since the hour is not known; a death or a diagnosis as the outcome needs no hour. OHDSI,
+"OMOP Common Data Model v5.4", https://ohdsi.github.io/CommonDataModel/cdm54.html
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 import polars as pl
 
-from client.data_settings import OmopSettings
+from client.hospital_settings import OmopSettings
 from client.sources import Counted, Patient, Tally
-from client.sources.assembly import Assembler
-from client.sources.event_frames import (
-    EventRows,
-    known_codes,
-    require_hours,
-    static_frame,
-    without_values,
-)
+from client.sources.event_frames import EventRows, static_frame, translation_of, without_values
 from client.sources.omop_database import Kind, Reading, reading
 from client.sources.outcomes import with_outcome
 from client.sources.reasons import BEYOND_LIMIT
-from client.sources.stay_frames import stay_table
-from client.sources.translation import Translation
 from shared.errors import SettingsError
 from shared.study import Study
 
@@ -64,16 +55,23 @@ _MEASUREMENT = {
     "unit_id": ("unit_concept_id", Kind.WHOLE),
     "operator": ("operator_concept_id", Kind.WHOLE),
 }
-_CONDITION = {
+_OBSERVATION = {
     "patient": ("person_id", Kind.WHOLE),
-    "time": ("condition_start_datetime", Kind.TIME),
-    "concept": ("condition_concept_id", Kind.WHOLE),
+    "time": ("observation_datetime", Kind.TIME),
+    "code": ("observation_concept_id", Kind.WHOLE),
+    "value": ("value_as_number", Kind.NUMBER),
+    "word": ("value_as_concept_id", Kind.WHOLE),
+    "text": ("value_as_string", Kind.TEXT),
+    "unit": ("unit_source_value", Kind.TEXT),
+    "unit_id": ("unit_concept_id", Kind.WHOLE),
 }
-_DRUG = {
-    "patient": ("person_id", Kind.WHOLE),
-    "time": ("drug_exposure_start_datetime", Kind.TIME),
-    "concept": ("drug_concept_id", Kind.WHOLE),
+_VALUED = {"measurement": _MEASUREMENT, "observation": _OBSERVATION}
+_HAPPENED = {  # when and what, in the tables whose rows bring no number
+    "condition_occurrence": ("condition_start_datetime", "condition_concept_id"),
+    "drug_exposure": ("drug_exposure_start_datetime", "drug_concept_id"),
+    "procedure_occurrence": ("procedure_datetime", "procedure_concept_id"),
 }
+_MAY_LACK = frozenset({"observation", "procedure_occurrence"})  # as extracts of few tables do
 _BELOW = {
     "code": ("ancestor_concept_id", Kind.WHOLE),
     "concept": ("descendant_concept_id", Kind.WHOLE),
@@ -102,29 +100,24 @@ class Omop(Counted):
             DataError: the database cannot be read, or does not fit the study.
             SettingsError: the settings contradict themselves.
         """
-        require_hours(study, self.name)
         self._tally = Tally()
-        translation = Translation(
-            study,
-            self._settings,
-            default_codes=lambda name: known_codes(
-                name, lambda known: None if known.omop is None else str(known.omop)
-            ),
+        translation = translation_of(
+            study, self._settings, lambda known: str(known.omop) if known.omop else None
         )
         concepts = _concepts(translation.codes, "[data.variables] codes")
+        wordless = _concepts(translation.wordless_codes, "[data.variables] codes")
         with reading(self._settings) as database:
-            frame = static_frame(self._stays(database, study), _people(database), study)
-            stays = stay_table(frame, study, self._tally, where=database.name)
-            assembler = Assembler(study, stays, self._tally)
-            rows = EventRows(translation, stays, assembler)
-            for piece in self._measurements(database, concepts):
-                rows.add(piece, where=f"{database.name}: table measurement")
-            wordless = _concepts(translation.wordless_codes, "[data.variables] codes")
-            below = self._below(database, wordless)
-            for table, columns in (("condition_occurrence", _CONDITION), ("drug_exposure", _DRUG)):
-                for piece in _happened(database, table, columns, below) if wordless else ():
+            stays = static_frame(self._stays(database, study), _people(database), study)
+            rows = EventRows(translation, stays, study, self._tally, where=database.name)
+            ucum = _all(database.rows("concept", _UNIT, only=("vocabulary_id", ["UCUM"])))
+            for table in _there(database, _VALUED):
+                for piece in self._valued(database, table, concepts, ucum):
                     rows.add(piece, where=f"{database.name}: table {table}")
-        return assembler.patients()
+            below = self._below(database, wordless)
+            for table in _there(database, _HAPPENED) if wordless else ():
+                for piece in _happened(database, table, below):
+                    rows.add(piece, where=f"{database.name}: table {table}")
+        return rows.patients()
 
     def _stays(self, database: Reading, study: Study) -> pl.DataFrame:
         """One row a stay, with its label."""
@@ -162,15 +155,20 @@ class Omop(Counted):
         rows = database.rows("concept_ancestor", _BELOW, only=("ancestor_concept_id", concepts))
         return pl.concat([asked, *rows]).unique(maintain_order=True)
 
-    def _measurements(self, database: Reading, concepts: list[int]) -> Iterator[pl.DataFrame]:
-        """Measurements of the study's concepts, person by person."""
-        ucum = _all(database.rows("concept", _UNIT, only=("vocabulary_id", ["UCUM"])))
+    def _valued(
+        self, database: Reading, table: str, concepts: list[int], ucum: pl.DataFrame
+    ) -> Iterator[pl.DataFrame]:
+        """Numbers and answers of the study's concepts, person by person."""
+        columns = _VALUED[table]
         ucum = ucum.unique("unit_id", keep="first", maintain_order=True).drop_nulls()
-        order = ("person_id", "measurement_id")
-        only = ("measurement_concept_id", concepts)
-        for piece in database.rows("measurement", _MEASUREMENT, only=only, order=order):
-            limits = piece["operator"].is_in(BEYOND) & piece["value"].is_not_null()
-            self._tally.count(BEYOND_LIMIT, int(limits.sum()))
+        order = ("person_id", f"{table}_id")
+        only = (columns["code"][0], concepts)
+        answer = pl.when(pl.col("word") != 0).then(pl.col("word").cast(pl.String))
+        text = [pl.col("text").replace("", None)] if "text" in columns else []
+        for piece in database.rows(table, columns, only=only, order=order):
+            if "operator" in columns:
+                limits = piece["operator"].is_in(BEYOND) & piece["value"].is_not_null()
+                self._tally.count(BEYOND_LIMIT, int(limits.sum()))
             joined = piece.join(ucum, on="unit_id", how="left", maintain_order="left")
             yield joined.select(
                 pl.col("patient").cast(pl.String),
@@ -178,16 +176,25 @@ class Omop(Counted):
                 pl.col("code").cast(pl.String),
                 "value",
                 pl.coalesce("ucum", pl.col("unit").replace("", None)).alias("unit"),
-                pl.when(pl.col("word") != 0).then(pl.col("word").cast(pl.String)).alias("word"),
+                pl.coalesce(answer, *text).alias("word"),
             )
 
 
-def _happened(
-    database: Reading, table: str, columns: Mapping[str, tuple[str, Kind]], below: pl.DataFrame
-) -> Iterator[pl.DataFrame]:
+def _there(database: Reading, tables: Iterable[str]) -> list[str]:
+    """The tables to read: those that the database has, and those that it must have."""
+    return [table for table in tables if table not in _MAY_LACK or database.columns(table)]
+
+
+def _happened(database: Reading, table: str, below: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """Rows that say only that something happened."""
+    time, concept = _HAPPENED[table]
+    columns = {
+        "patient": ("person_id", Kind.WHOLE),
+        "time": (time, Kind.TIME),
+        "concept": (concept, Kind.WHOLE),
+    }
     order = ("person_id", f"{table}_id")
-    only = (columns["concept"][0], below["concept"].unique().to_list())
+    only = (concept, below["concept"].unique().to_list())
     for piece in database.rows(table, columns, only=only, order=order):
         found = piece.join(below, on="concept", how="inner", maintain_order="left")
         yield without_values(found.with_columns(pl.col("patient", "code").cast(pl.String)))

@@ -20,7 +20,7 @@ import sqlalchemy as sql
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from client.data_settings import OmopSettings
+from client.hospital_settings import OmopSettings
 from client.sources.table_files import TIME_FORMATS
 from shared.errors import DataError, SettingsError
 

@@ -6,7 +6,7 @@ microseconds since 1970; adds ``label`` and, for an outcome with a time, ``outco
 
 import polars as pl
 
-from client.data_settings import OutcomeSettings
+from client.hospital_settings import OutcomeSettings
 from client.sources.assembly import US_PER_HOUR
 from shared.errors import DataError
 from shared.study import Study

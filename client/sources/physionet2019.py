@@ -3,7 +3,9 @@
 One pipe-separated table a patient, a row an hour in intensive care, ``NaN`` where nothing was
 measured (Reyna et al., Crit Care Med 2020;48:210-217), in a folder or a zip. ``ICULOS`` counts the
 hours from 1. The label ``SepsisLabel`` is already 1 from six hours before sepsis; it is one label
-an hour, for a per-step task. Variables and units are the challenge's; ``ICULOS`` is one of them.
+an hour, for a per-step task. The label ``sepsis`` is one a stay, with the hour at which sepsis
+began, for windows at landmarks or before the event. Variables and units are the challenge's;
+``ICULOS`` is one of them.
 """
 
 from collections.abc import Iterator
@@ -28,6 +30,8 @@ from shared.errors import DataError
 from shared.study import Study
 
 LABEL = "SepsisLabel"
+STAY_LABEL = "sepsis"
+SHIFT_H = 6  # by which the challenge's hourly label runs ahead of sepsis
 LARGEST_RECORD_BYTES = 1 << 20  # the challenge's largest is 60 KiB
 UNITS = MappingProxyType(
     {
@@ -97,11 +101,12 @@ class PhysioNet2019(Counted):
                 not.
         """
         require_source(study, self.name)
-        require_label(study, self.name, (LABEL,))
-        require_task(study, self.name, ("binary",), per_step=True)
+        require_label(study, self.name, (LABEL, STAY_LABEL))
+        hourly = study.data.label == LABEL
+        require_task(study, self.name, ("binary",), per_step=hourly)
         require_variables(study, self.name, UNITS)
         require_tokens(study, self.name, ())
-        if study.data.step_h != 1:
+        if hourly and study.data.step_h != 1:
             raise DataError(
                 f"study {study.name}: [data] step_h {study.data.step_h} must be 1, since labels "
                 f"of {self.name} are hourly; set step_h = 1"
@@ -120,14 +125,19 @@ class PhysioNet2019(Counted):
                     raise content
                 table_TC = _table(content)
                 hours_T = table_TC[:, -2] - 1
+                label_T = table_TC[:, -1]
+                septic = bool(label_T.any())
                 stay = stay_of(
                     table_TC[:, columns],
                     study,
                     cleaner,
                     stay_id=Path(file).stem,
                     hours_T=hours_T,
-                    label=_labels(table_TC[:, -1], hours_T, study.data.steps),
+                    label=_labels(label_T, hours_T, study.data.steps)
+                    if study.task.per_step
+                    else float(septic),
                     end_h=float(min(hours_T[-1] + 1, study.data.reach_h)),
+                    outcome_h=float(hours_T[label_T.argmax()]) + SHIFT_H if septic else None,
                 )
             except (BadFileError, DataError) as error:
                 leave_out(file, error, study, self._tally)

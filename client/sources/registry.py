@@ -1,7 +1,8 @@
 """The sources by name: what ``[data] source`` in ``site.toml`` may say, and how each is opened.
 
-To add a source: a settings model in :mod:`client.data_settings`, a function here that imports the
-source's module only when called (some need large libraries) and opens it, and a line in SOURCES.
+To add a source: a settings model in :mod:`client.data_settings` or :mod:`client.hospital_settings`,
+a function here that imports the source's module only when called (some need large libraries) and
+opens it, and a line in SOURCES.
 """
 
 import difflib
@@ -14,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from client import data_settings as settings
 from client.data_settings import DataSettings, parse_settings
+from client.hospital_settings import FhirSettings, MedsSettings, OmopSettings, TablesSettings
 from client.sources import Source
 from shared.errors import DataError, SettingsError
 from shared.study import Study
@@ -42,21 +44,21 @@ def _physionet2012(chosen: settings.PhysioNet2012Settings, _: Study) -> Source:
     return PhysioNet2012(chosen.path, which=chosen.set, where=numbers)
 
 
-def _tables(chosen: settings.TablesSettings, _: Study) -> Source:
+def _tables(chosen: TablesSettings, _: Study) -> Source:
     needs("polars", chosen.source)
     from client.sources.tables import Tables
 
     return Tables(chosen)
 
 
-def _meds(chosen: settings.MedsSettings, _: Study) -> Source:
+def _meds(chosen: MedsSettings, _: Study) -> Source:
     needs("polars", chosen.source)
     from client.sources.meds import Meds
 
     return Meds(chosen)
 
 
-def _omop(chosen: settings.OmopSettings, _: Study) -> Source:
+def _omop(chosen: OmopSettings, _: Study) -> Source:
     for library in ("polars", "psycopg") if chosen.url else ("polars",):
         needs(library, chosen.source)
     from client.sources.omop import Omop
@@ -64,7 +66,7 @@ def _omop(chosen: settings.OmopSettings, _: Study) -> Source:
     return Omop(chosen)
 
 
-def _fhir(chosen: settings.FhirSettings, _: Study) -> Source:
+def _fhir(chosen: FhirSettings, _: Study) -> Source:
     needs("polars", chosen.source)
     from client.sources.fhir import Fhir
 
@@ -139,10 +141,10 @@ SOURCES: Mapping[str, Kind[Any]] = MappingProxyType(
     {
         "physionet2012": Kind(settings.PhysioNet2012Settings, _physionet2012),
         "physionet2019": Kind(settings.FileOrFolderSettings, _physionet2019),
-        "tables": Kind(settings.TablesSettings, _tables),
-        "meds": Kind(settings.MedsSettings, _meds),
-        "omop": Kind(settings.OmopSettings, _omop),
-        "fhir": Kind(settings.FhirSettings, _fhir),
+        "tables": Kind(TablesSettings, _tables),
+        "meds": Kind(MedsSettings, _meds),
+        "omop": Kind(OmopSettings, _omop),
+        "fhir": Kind(FhirSettings, _fhir),
         "waveforms": Kind(settings.WaveformsSettings, _waveforms),
         "diagnosis-codes": Kind(settings.DiagnosisCodesSettings, _diagnosis_codes),
         "molecules": Kind(settings.MoleculesSettings, _molecules),

@@ -15,7 +15,7 @@ from typing import IO, cast
 
 import polars as pl
 
-from client.data_settings import FileSettings
+from client.hospital_settings import FileSettings
 from client.sources.translation import limits
 from shared.errors import DataError
 

@@ -38,7 +38,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from client.data_settings import EventsFile, StaysFile, TablesSettings
+from client.hospital_settings import EventsFile, StaysFile, TablesSettings
 from client.sources import Counted, Patient, Source, Tally
 from client.sources.assembly import Assembler, StayTable
 from client.sources.reasons import BEYOND_LIMIT, NO_TIME

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import polars as pl
 
-from client.data_settings import HospitalSettings
+from client.hospital_settings import HospitalSettings
 from client.sources.reasons import NO_VALUE, NOT_A_NUMBER
 from shared.errors import DataError, SettingsError
 from shared.study import Study

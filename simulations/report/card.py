@@ -1,6 +1,8 @@
 """A model card along the items of TRIPOD+AI (Collins et al., BMJ 2024;385:e078378).
 
 What a run cannot know is said to be not reported, so that the authors see what is theirs to add.
+Numbers and subjects are those of the published checklist (its table 2, 27 items with 52 parts); the
+few words for each are ours, the checklist's own are sentences.
 """
 
 from collections.abc import Mapping
@@ -9,7 +11,9 @@ from typing import Any
 
 from shared.privacy import plan
 from shared.study import Study
+from simulations.external import external_sentences
 from simulations.measures import FIGURES, TITLES
+from simulations.recalibrating import recalibration_sentences
 from simulations.report.forests import told_share
 from simulations.report.groups import Group, share_of
 
@@ -45,7 +49,7 @@ ITEMS = {
     "2": "Abstract",
     "3a": "Health-care context and existing models",
     "3b": "Target population, intended use and users",
-    "3c": "Known health inequalities",
+    "3c": "Known health inequalities between groups",
     "4": "Objectives",
     "5a": "Sources of data",
     "5b": "Dates",
@@ -55,23 +59,23 @@ ITEMS = {
     "7": "Data preparation and quality checks",
     "8a": "Outcome",
     "8b": "Outcome assessors",
-    "8c": "Blinding of the outcome",
+    "8c": "Blinding of the outcome's assessment",
     "9a": "Choice of predictors",
     "9b": "Definition of predictors",
     "9c": "Predictor assessors",
-    "10": "Sample size",
+    "10": "Sample size and its justification",
     "11": "Missing data",
     "12a": "Use of the data",
     "12b": "Handling of predictors",
-    "12c": "Type of model and how it was built",
-    "12d": "Heterogeneity between centres",
+    "12c": "Type of model, how it was built and validated",
+    "12d": "Heterogeneity across clusters, such as hospitals",
     "12e": "Measures of performance",
     "12f": "Model updating",
     "12g": "How predictions are computed",
     "13": "Class imbalance",
     "14": "Fairness",
-    "15": "Output",
-    "16": "Training against evaluation data",
+    "15": "Model output and thresholds",
+    "16": "Training versus evaluation data",
     "17": "Ethical approval",
     "18a": "Funding",
     "18b": "Conflicts of interest",
@@ -84,11 +88,11 @@ ITEMS = {
     "20b": "Characteristics",
     "20c": "Comparison with the development data",
     "21": "Participants and events in each analysis",
-    "22": "Full model",
+    "22": "Specification of the full model",
     "23a": "Performance",
-    "23b": "Heterogeneity of performance",
-    "24": "Results of updating",
-    "25": "Interpretation",
+    "23b": "Heterogeneity of performance across clusters",
+    "24": "Results of model updating",
+    "25": "Interpretation, fairness included",
     "26": "Limitations",
     "27a": "Poor or missing input in use",
     "27b": "User interaction and expertise",
@@ -110,7 +114,8 @@ def _methods(study: Study, record: Mapping[str, Any]) -> dict[str, str]:
         "1": study.title,
         **({"3b": f"{study.purpose} Target population and users: not reported."} if study.purpose
            else {}),
-        "4": "Development, with internal evaluation on held-out patients.",
+        "4": "Development, with internal evaluation on held-out patients"
+        + (", and on each hospital without it in training." if record.get("external") else "."),
         "5a": f"{synthetic}Training: source {data.source} at {len(study.sites)} sites. Evaluation: "
         f"{record['test_cohort']}. Representativeness: not reported.",
         "6a": f"{len(study.sites)} sites: {', '.join(study.sites)}. Locations: not reported.",
@@ -172,6 +177,7 @@ def _results(
             f"{TITLES[n]} {told_share(share_of(test[n]))}" for n in FIGURES[study.task.kind]
         )
         + (f". {len(split)} groups: see the figures." if split else "."),
+        **_updating(record),
         "25": "See the summary; the authors' own interpretation: not reported.",
         "26": f"Retrospective, on {record['test_cohort']}. {void} of {len(record['rounds'])} "
         "rounds were void. Test patients are of the sources that trained. "
@@ -181,9 +187,27 @@ def _results(
     }
     if record.get("data"):
         texts["20a"] = "Counts of each site's reading under Data."
-    if split:
-        texts["23b"] = " ".join(verdicts) or "No failure found; intervals in the figures by group."
+    outside = external_sentences(record["external"]) if record.get("external") else ()
+    if split or outside:
+        by_group = " ".join(verdicts) or "No failure found; intervals in the figures by group."
+        texts["23b"] = " ".join((by_group, *outside))
     return texts
+
+
+def _updating(record: Mapping[str, Any]) -> dict[str, str]:
+    sentences = recalibration_sentences(record)
+    if not sentences:
+        return {}
+    fits = "; ".join(
+        f"log-odds times {one['slope']:.2f}, {one['intercept']:+.2f}"
+        for one in record["recalibration"]["across"]
+    )
+    return {
+        "12f": "Slope and intercept of the log-odds on validation patients, as far as a closed "
+        "test justifies them: across sites from summed counts, and at each hospital by itself. The "
+        "model's figures elsewhere are of the model as trained.",
+        "24": f"{' '.join(sentences)} Across sites: {fits}.",
+    }
 
 
 _OUTSIDE = {"drop": "taken as missing", "clip": "moved to the nearest bound"}

@@ -64,7 +64,11 @@ def group_charts(study: Study, groups: tuple[Group, ...]) -> list[Chart]:
 def joining_chart(joining: Mapping[str, Any]) -> Chart:
     """Return what each hospital gained by joining, from ``joining`` of ``run.json``."""
     figure_name = TITLES[joining["figure"]]
-    sites = [site for site in joining["sites"] if share_of(site["gain"])][:_MOST_ROWS]
+    sites = [
+        site for site in joining["sites"] if share_of(site["gain"]) and site.get("judged", True)
+    ]
+    few = ", ".join(site["site"] for site in joining["sites"] if not site.get("judged", True))
+    sites = sites[:_MOST_ROWS]
     better = "higher" if joining["higher_is_better"] else "lower"
 
     def draw(figure: Figure) -> None:
@@ -74,12 +78,12 @@ def joining_chart(joining: Mapping[str, Any]) -> Chart:
             (0.15, "federated", BLUE, "the federated model"),
         ):
             for row, site in enumerate(sites):
-                _mark(left, row + offset, share_of(site[key]), colour, label if not row else None)
+                mark(left, row + offset, share_of(site[key]), colour, label if not row else None)
         left.set_title(f"{figure_name} ({better} is better)")
         left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
         right.axvline(0, color=GREY, ls="--", lw=1)
         for row, site in enumerate(sites):
-            _mark(right, row, share_of(site["gain"]), BLUE)
+            mark(right, row, share_of(site["gain"]), BLUE)
         right.set_title("gain by joining")
         for axes in (left, right):
             name_rows(axes, [f"{site['site']} (n = {site['patients']})" for site in sites])
@@ -97,7 +101,7 @@ def joining_chart(joining: Mapping[str, Any]) -> Chart:
         title="Did hospitals gain by joining?",
         alt=told,
         caption="On each hospital's own test patients, beside a model that the hospital trained "
-        f"alone without privacy. {told}",
+        f"alone without privacy. {told}" + (f" Too few patients to judge: {few}." if few else ""),
         svg=picture("joining", draw, height=1.7 + 0.42 * len(sites)),
         table=Table(
             headings=("hospital", "patients", "alone", "federated", "gain"),
@@ -184,7 +188,8 @@ def _of_groups(study: Study, groups: Sequence[Group], name: str, title: str) -> 
                 Row(name=row.name, share=g.calibration if g.figures else None, strong=row.strong)
                 for row, g in zip(rows, groups, strict=True)
             ]
-            _ratios(both[1], ratios)
+            ratio_axis(both[1], [row.share for row in ratios if row.share])
+            draw_rows(both[1], ratios)
 
     unjudged = [g.name for g in groups if not g.figures]
     return Chart(
@@ -218,27 +223,27 @@ def _of_groups(study: Study, groups: Sequence[Group], name: str, title: str) -> 
 def draw_rows(axes: Axes, rows: Sequence[Row]) -> None:
     """Draw one row an estimate, the first on top."""
     for index, row in enumerate(rows):
-        _mark(axes, index, row.share, BLUE if row.strong else GREY)
+        mark(axes, index, row.share, BLUE if row.strong else GREY)
     name_rows(axes, [row.name for row in rows])
 
 
-def _ratios(axes: Axes, rows: Sequence[Row]) -> None:
-    drawn = [row.share for row in rows if row.share] or [Share(value=1, low=1, high=1)]
+def ratio_axis(axes: Axes, shares: Sequence[Share]) -> None:
+    """Let the horizontal axis tell outcomes observed over expected, wide enough for these."""
+    drawn = list(shares) or [Share(value=1, low=1, high=1)]
     axes.set_xscale("log")
     axes.axvline(1, color=GREY, ls="--", lw=1)
-    for index, row in enumerate(rows):
-        _mark(axes, index, row.share, BLUE if row.strong else GREY)
     low = min(0.75, 0.95 * min(s.low for s in drawn))
     axes.set_xlim(max(low, 0.05), max(1.33, 1.05 * max(s.high for s in drawn)))
     ends = axes.get_xlim()
     axes.minorticks_off()
-    plain_ticks(axes.xaxis, _RATIOS if ends[1] < 4 * ends[0] else _FAR_RATIOS)
+    plain_ticks(axes.xaxis, _RATIOS if ends[1] < 6 * ends[0] else _FAR_RATIOS)
     axes.set_xlabel("observed / expected outcomes")
 
 
-def _mark(
+def mark(
     axes: Axes, row: float, share: Share | None, colour: str, label: str | None = None
 ) -> None:
+    """Draw an estimate in a row, or say that it was not judged."""
     if share is None:
         axes.text(0.02, row, "not judged", transform=axes.get_yaxis_transform(), va="center",
                   color=GREY)  # fmt: skip

@@ -9,13 +9,16 @@ from typing import Any
 
 from shared.study import Study
 from simulations.report.answers import answer_charts
+from simulations.report.attributions import attributions_chart
 from simulations.report.card import NOT_REPORTED, model_card
 from simulations.report.checks import Check, checks
 from simulations.report.drawing import Chart, Table
+from simulations.report.external import external_chart
 from simulations.report.federated import federated_chart
 from simulations.report.forests import group_charts, joining_chart, settings_chart
 from simulations.report.groups import everyone, read_groups
 from simulations.report.learning import learning_charts
+from simulations.report.recalibration import recalibration_chart
 from simulations.report.risks import risk_charts
 from simulations.report.statement import statement
 from simulations.report.style import STYLE
@@ -44,13 +47,18 @@ def report_page(study: Study, record: Record, settings: Record | None) -> str:
     by_group = group_charts(study, groups)
     if record.get("joining"):
         by_group.append(joining_chart(record["joining"]))
+    by_group += recalibration_chart(record)
     rivals = [settings_chart(study, settings)] if settings else []
     training = learning_charts(study, record)
-    charts = [*answer, *by_group, *rivals, *training]
+    outside = external_chart(record)
+    looks = attributions_chart(study, record)
+    charts = [*answer, *looks, *by_group, *outside, *rivals, *training]
     parts = [
         ("summary", "Summary", _summary(answers(study, record, groups, settings, whose))),
         ("answers", "How good are its answers?", _charts(answer)),
+        ("looks", "What it looks at", _charts(looks)),
         ("groups", "For whom?", _charts(by_group)),
+        ("outside", "At hospitals it never saw", _charts(outside)),
         ("rivals", "Against rivals", _charts(rivals)),
         ("training", "How it was trained", _charts(training)),
         ("privacy", "What is protected, from whom", _statement(study, record)),
@@ -183,8 +191,9 @@ def _card(study: Study, record: Record, groups: Any, settings: Record | None) ->
     return (
         f"<p>{len(items) - missing} of {len(items)} items are filled from the run; the others are "
         "for the authors.</p><div class='scroll'><table class='words'><caption>Items of TRIPOD+AI "
-        "(BMJ 2024;385:e078378)</caption><thead><tr><th scope='col'>item</th><th scope='col'>about"
-        f"</th><th scope='col'>reported</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        "(BMJ 2024;385:e078378), numbered as published, in our words</caption><thead><tr>"
+        "<th scope='col'>item</th><th scope='col'>about</th><th scope='col'>reported</th></tr>"
+        f"</thead><tbody>{rows}</tbody></table></div>"
     )
 
 

@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from shared.recalibration import fit_recalibration
 from shared.risk_curves import (
     OperatingPoint,
     calibration_groups,
-    fit_recalibration,
 )
 from shared.score_counts import Edges, bin_centers
 from simulations.report.decisions import alarms_chart, decision_chart, prevalence_of

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from shared.personalisation import evaluates_own
 from shared.study import Study
 
 FALSE_ALARM = 0.001
@@ -107,6 +108,24 @@ def _hospital(study: Study) -> tuple[str, ...]:
         "That hides them from the coordinator, from the network, and from up to "
         f"{_sites(agg.tolerated_collusion)} that the coordinator has on its side.",
         "No record, no key and no patient's score leaves a hospital in training or evaluation.",
+        *_own(study),
+    )
+
+
+def _own(study: Study) -> tuple[str, ...]:
+    own = study.personalisation
+    if not own.active:
+        return ()
+    counted = "evaluation by sums counts the same."
+    if not evaluates_own(study):
+        counted = (
+            "evaluation by sums counts the global model's risks, because each second model is "
+            "trained without noise and remembers its hospital's patients: it is no more to be "
+            "passed on than their records."
+        )
+    return (
+        f"Each hospital keeps {own.described} for itself: it is in no message. Figures are of "
+        f"every hospital's patients under its own model; {counted}",
     )
 
 

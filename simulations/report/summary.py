@@ -9,6 +9,7 @@ from typing import Any
 
 from shared.study import Study
 from simulations.measures import FIGURES, TITLES
+from simulations.recalibrating import recalibration_sentences
 from simulations.records import size
 from simulations.report.checks import Check, beats_simple, calibrated, checks, findings, worse_by
 from simulations.report.decisions import at_sensitivity
@@ -101,6 +102,7 @@ def _fails(record: Record, groups: tuple[Group, ...]) -> Answer:
         shown.append(
             f"{alike[0]['sentence']} The same in {', '.join(v['name'] for v in alike[1:])}."
         )
+    shown += recalibration_sentences(record)
     sensitivity = record["test"].get("sensitivity")
     if sensitivity:
         known = {k: s for k, s in enumerate(sensitivity) if s is not None}

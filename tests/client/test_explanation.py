@@ -16,8 +16,9 @@ from client.training import predict
 from shared.model import build_model
 from shared.normalisation import Normalisation
 from shared.signed_model import Trained
+from shared.skip_path import skip_inputs
 from shared.study import Study, load_study, with_changes
-from shared.variables import feature_names
+from shared.variables import feature_names, series_names
 from shared.weights import load_vector
 from simulations.central import merge, train_centrally
 from simulations.hospitals import synthetic_hospital
@@ -87,7 +88,9 @@ def check(cell, pooling, both, around, tokens, task, steps, seed) -> None:
     assert told.gap <= 0.01 * study.task.spread * max(1, abs(change))
     never = [not (x_TF[:, columns] != 0).any() for columns in Layout(study).without_each()[1:] == 0]
     assert (told.occlusion_C[never] == 0).all()
-    assert (told.effect_TC[:, never] == 0).all()
+    assert told.measured_C.tolist() == [not absent for absent in never]
+    before_last = told.effect_TC[: -1 if around else None]
+    assert (before_last[:, never] == 0).all()  # only the linear path, at the last step, reads it
     assert told.effect_TC.shape == (steps, len(Layout(study).names))
     assert (told.attention_T is not None) == (pooling == "attention")
     if told.attention_T is not None:
@@ -105,21 +108,40 @@ def test_a_linear_path_is_explained_exactly() -> None:
     with torch.no_grad():
         trained.model.head.weight.zero_()
     x_TF = some_inputs(study, 6, 0)
-    x_TF[-1] *= 0.5 / x_TF[-1].norm()  # below length 1 the path's scale is constant
-    effect_TF, gap = integrated_gradients(trained, x_TF, output=0)
-    expected = trained.model.skip.weight[0] * x_TF[-1] * np.sqrt(x_TF.shape[1])
-    assert effect_TF[-1] == pytest.approx(expected.detach().numpy(), abs=1e-6)
-    assert (effect_TF[:-1] == 0).all()
+    read_I = skip_inputs(x_TF[-1], 4)
+    assert 0 < (read_I[-4:] > 0).sum() < 4  # some series were never measured, and some were
+    expected = (trained.model.skip.weight[0] * read_I).detach().numpy()
+    effect_TJ, gap = integrated_gradients(trained, x_TF, output=0)
+    assert effect_TJ[-1, x_TF.shape[1] :] == pytest.approx(expected, abs=1e-6)
+    assert effect_TJ.sum() == pytest.approx(expected.sum(), abs=1e-5)
     assert gap < 1e-5
 
 
-@pytest.fixture(scope="module")
-def trained() -> tuple[Trained, Grid]:
+def test_that_a_variable_was_never_measured_is_a_reason_of_its_own() -> None:
+    """With the head off and one weight on, all of the change is lactate's absence."""
+    study = study_of(task={}, cell="gru", skip=True)
+    trained = some_trained(study, 1)
+    lactate = list(study.variables).index("Lactate")
+    absence = len(feature_names(study)) + list(series_names(study)).index("Lactate")
+    with torch.no_grad():
+        trained.model.head.weight.zero_()
+        trained.model.skip.weight.zero_()
+        trained.model.skip.weight[0, absence] = 1.0
+    for seed in range(6):
+        x_TF = some_inputs(study, 6, seed)
+        told = explain(trained, x_TF, output=0)
+        assert (np.delete(told.effect_TC, lactate, axis=1) == 0).all()
+        assert (told.effect_TC.sum() > 0) == (not told.measured_C[lactate])
+        assert (told.occlusion_C[lactate] < 0) == told.measured_C[lactate]
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["", "skip"])
+def trained(request: pytest.FixtureRequest) -> tuple[Trained, Grid]:
     """A small model that learned from two synthetic hospitals, and stays it never saw."""
     study = with_changes(
         DEMO,
         study={"rounds": 60},
-        model={"cell": "gru", "hidden": 8},
+        model={"cell": "gru", "hidden": 8, "skip": request.param},
         training={"sampling_rate": 0.5},
     )
     grids = [to_grid(synthetic_hospital(n, study).read_patients(study), study) for n in range(3)]

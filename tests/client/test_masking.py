@@ -196,23 +196,15 @@ def member(site, key, study_hash, round, public, commitments=bytes(32)):
         ),
         (
             lambda p, h: (p[0], member(PEER, IdentityKey.generate(), h, 1, b"9" * 32), *p[2:]),
-            f"keys of round 1 of site {PEER} does not verify",
+            f"seed share from {PEER} for round 1 does not open",
         ),
-        (
-            lambda p, h: (p[0], member(PEER, identities(5)[PEER], h, 2, p[1].public), *p[2:]),
-            f"keys of round 1 of site {PEER} does not verify",
-        ),
-        (
-            lambda p, h: (
-                p[0],
-                member(PEER, identities(5)[PEER], bytes(32), 1, p[1].public),
-                *p[2:],
-            ),
-            f"keys of round 1 of site {PEER} does not verify",
+        (  # what the true site signed, but did not deal shares of
+            lambda p, h: (p[0], member(PEER, identities(5)[PEER], h, 1, b"9" * 32), *p[2:]),
+            f"seed share from {PEER} for round 1 does not open",
         ),
         (
             lambda p, h: (p[0], replace(p[1], commitments_hash=bytes(32)), *p[2:]),
-            f"keys of round 1 of site {PEER} does not verify",
+            f"seed share from {PEER} for round 1 does not open",
         ),
         (
             lambda p, h: (p[0], replace(p[1], public=p[2].public), *p[2:]),
@@ -225,6 +217,30 @@ def test_a_doctored_list_of_participants_is_refused(tmp_path, change, sentence):
     doctored = replace(request, participants=change(request.participants, request.study_hash))
     with pytest.raises(ProtocolError, match=sentence):
         site.masking.begin(doctored)
+    assert len(site.masking.begin(request)) == 32
+
+
+SPARSE = {"degree": 6, "threshold": 6, "minimum_sites": 6}
+
+
+def test_a_doctored_key_of_a_site_outside_the_circle_is_refused(tmp_path):
+    site, request, _ = halted(9, tmp_path, Action.UPDATE, **SPARSE)
+    circle = parameters(9, **SPARSE).circle(ME)
+    stranger = next(name for name in names(9) if name not in circle)
+    (position,) = (i for i, p in enumerate(request.participants) if p.site == stranger)
+    true, key = request.participants[position], identities(9)[stranger]
+    for doctored in (
+        replace(true, public=b"9" * 32),
+        replace(true, commitments_hash=bytes(32)),
+        member(stranger, IdentityKey.generate(), request.study_hash, 1, true.public),
+        member(stranger, key, request.study_hash, 2, true.public),
+        member(stranger, key, bytes(32), 1, true.public),
+    ):
+        shown = (*request.participants[:position], doctored, *request.participants[position + 1 :])
+        with pytest.raises(
+            AuthenticationError, match=f"keys of round 1 of site {stranger} does not verify"
+        ):
+            site.masking.begin(replace(request, participants=shown))
     assert len(site.masking.begin(request)) == 32
 
 
@@ -251,7 +267,11 @@ def test_a_sealed_share_of_another_round_or_receiver_does_not_open(tmp_path):
 def test_a_box_that_opens_to_no_share_is_refused(tmp_path):
     site, request, sites = halted(5, tmp_path, Action.UPDATE)
     channels = sites.sites[PEER].masking._channels
-    box = channels.seal("seed", 1, b"", {ME: b"\xff" * 33})[ME]
+    shown = next(member for member in request.participants if member.site == PEER)
+    statement = transcript.keys_statement(
+        request.study_hash, 1, PEER, shown.public, shown.commitments_hash
+    )
+    box = channels.seal("seed", 1, transcript.sha256(statement), {ME: b"\xff" * 33})[ME]
     with pytest.raises(AuthenticationError, match="not 33 bytes below the prime"):
         site.masking.begin(replace(request, sealed={**request.sealed, PEER: box}))
 

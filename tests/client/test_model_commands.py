@@ -3,12 +3,18 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from client.cli import app
+from client.model_commands import open_own_model
+from client.personal_store import PersonalStore
+from shared.errors import SettingsError
 from shared.keys import IdentityKey
+from shared.own_weights import shared_weights
 from shared.signed_model import write_signed_model
+from shared.weights import to_vector
 from tests.client.site_folders import COORDINATOR, enrolled
 from tests.signed_models import KEY, some_trained
 from tests.study_text import small_study
@@ -61,3 +67,28 @@ def test_what_is_no_identity_is_refused_in_one_sentence(signer: str, tmp_path: P
     code, told = model(export(tmp_path / "m", KEY), "--signer", signer)
     assert code == 1
     assert "is not 64 hexadecimal digits" in told
+
+
+def test_a_site_uses_the_model_with_its_own_part_and_refuses_one_without(
+    site: Path, tmp_path: Path
+) -> None:
+    study = small_study(personalisation={"parts": ["head", "inputs"]})
+    trained = some_trained(study)
+    exported = tmp_path / "m"
+    write_signed_model(exported, trained, COORDINATOR, simulated=False, rounds=7, epsilon=3.5)
+    assert model(exported, "--folder", site)[0] == 0  # it can be looked at without
+    with pytest.raises(SettingsError, match=r"leaves the model's head .* has none: it did not"):
+        open_own_model(exported, site, "")
+    shared_D = shared_weights(study, to_vector(trained.model).size)
+    own_L = np.arange((~shared_D).sum(), dtype=np.float32)
+    kept = {"own_weights": own_L, "statistics": np.array([9.0, 3.0, 4.0])}
+    store = PersonalStore(site / "personal")
+    store.save(study.digest, bytes(32), kept)
+    found = open_own_model(exported, site, "").trained
+    assert np.array_equal(to_vector(found.model)[~shared_D], own_L)
+    assert np.array_equal(to_vector(found.model)[shared_D], to_vector(trained.model)[shared_D])
+    assert found.normalisation != trained.normalisation
+    assert 0 < found.normalisation.mean_V[0] < 3.0 / 9.0
+    store.save(study.digest, bytes(32), {"own_weights": own_L[1:]})
+    with pytest.raises(SettingsError, match="finite ones are needed"):
+        open_own_model(exported, site, "")

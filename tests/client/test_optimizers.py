@@ -50,3 +50,19 @@ def test_l1_pulls_weights_towards_zero():
     weights = torch.tensor([1.0, -1.0, 0.0])
     Optimizer(Training(learning_rate=0.1, l1=0.5), weights).step(torch.zeros(3))
     torch.testing.assert_close(weights, torch.tensor([0.95, -0.95, 0.0]))
+
+
+def test_the_proximal_term_is_the_gradient_of_its_penalty():
+    training = Training(learning_rate=0.1, proximal=0.5, gradient_clip=1.0)
+    generator = torch.Generator().manual_seed(0)
+    anchor = torch.randn(7, generator=generator)
+    ours, w = anchor.clone(), anchor.clone()
+    optimizer = Optimizer(training, ours)
+    for _ in range(4):
+        gradient = torch.randn(7, generator=generator)
+        distance = (w - anchor).requires_grad_()
+        (penalty,) = torch.autograd.grad(0.25 * distance.square().sum(), distance)
+        w = w - 0.1 * (gradient / max(1.0, gradient.norm().item()) + penalty)
+        optimizer.step(gradient)
+    torch.testing.assert_close(ours, w, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(ours, anchor)

@@ -10,6 +10,7 @@ import pytest
 from client.cohort import read_cohort
 from client.journal import RoundJournal
 from client.ledger import Ledger
+from client.personal_store import PersonalStore
 from client.policy import Policy
 from client.round_audit import RoundAudit
 from client.session import Session, SiteState
@@ -82,6 +83,7 @@ class SessionSites:
             ledger=self.ledger(site),
             journal=RoundJournal(self.folder / site / "journal.sqlite"),
             split_key=bytes(32),
+            personal=PersonalStore(self.folder / site / "personal"),
             audit=RoundAudit(log, COORDINATOR.public) if audited else None,
         )
         return Session(

@@ -10,6 +10,7 @@ import pytest
 from client.cohort import Cohort, read_cohort
 from client.journal import RoundJournal
 from client.ledger import Ledger
+from client.personal_store import PersonalStore
 from client.policy import Policy
 from client.session import Session, SiteState, local_now
 from client.working_hours import DAYS, WorkingHours
@@ -63,6 +64,7 @@ def session(
         ledger=Ledger(folder / "ledger.sqlite", lifetime_epsilon=16.0, delta=1e-5),
         journal=RoundJournal(folder / "journal.sqlite"),
         split_key=bytes(32),
+        personal=PersonalStore(folder / "personal"),
     )
     return Session(
         site="a",

@@ -20,11 +20,12 @@ from client.training import (
     predict_with_loss,
     sample_patients,
     train_locally,
+    train_own,
 )
 from shared.errors import PrivacyError
 from shared.masks import Keystream
 from shared.model import RecurrentModel, build_model
-from shared.weights import to_vector
+from shared.weights import load_vector, to_vector
 from tests.study_text import small_study
 
 FEATURES = 4
@@ -73,6 +74,18 @@ def test_without_privacy_the_result_depends_on_the_source_alone():
     tables = {"model": {"dropout": 0.3}}
     assert np.array_equal(trained(data, None, 1, **tables), trained(data, None, 1, **tables))
     assert not np.array_equal(trained(data, None, 1, **tables), trained(data, None, 2, **tables))
+
+
+@pytest.mark.parametrize("noise", [None, 1.0])
+def test_fedprox_without_a_pull_is_fedavg_bit_for_bit_and_with_one_stays_nearer(noise):
+    data, start = patients(30), to_vector(build_model(small_study(), FEATURES, seed=1))
+    free = trained(data, noise, 1)
+    assert np.array_equal(trained(data, noise, 1, training={"proximal": 0.0}), free)
+    away = [
+        np.linalg.norm(trained(data, noise, 1, training={"proximal": mu}) - start)
+        for mu in (0.5, 2.0)
+    ]
+    assert away[1] < away[0] < np.linalg.norm(free - start)
 
 
 def test_parallel_threads_do_not_disturb_one_another():
@@ -320,3 +333,43 @@ def test_prediction_with_loss_gives_the_same_scores():
     truth = data.y.numpy()
     expected = -np.log(np.where(truth == 1, scores[:, 0], 1 - scores[:, 0]))
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
+
+
+def test_dittos_steps_are_its_published_ones():
+    """v <- v - eta (gradient of the mean loss + lambda (v - w)), written out, all patients."""
+    ditto = {"pull": 0.7, "steps": 3, "learning_rate": 0.2}
+    study = small_study(training={"sampling_rate": 1.0}, personalisation={"ditto": ditto})
+    data = patients(12)
+    model = build_model(study, FEATURES, seed=1)
+    global_D = to_vector(build_model(study, FEATURES, seed=2))
+    v = torch.from_numpy(to_vector(model))
+    reference = build_model(study, FEATURES, seed=1)
+    for _ in range(3):
+        load_vector(reference, v.numpy())
+        loss = reference.loss_per_stay(
+            reference(data.x_NTF, data.mask_NT), data.y, data.mask_NT
+        ).mean()
+        gradients = torch.autograd.grad(loss, list(reference.parameters()))
+        gradient = torch.cat([g.flatten() for g in gradients])
+        v = v - 0.2 * (gradient + 0.7 * (v - torch.from_numpy(global_D)))
+    train_own(model, data, study, global_D=global_D, source=stream(1))
+    np.testing.assert_allclose(to_vector(model), v.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_ditto_without_a_pull_is_local_training_and_with_one_comes_nearer_the_global_model():
+    data = patients(30)
+    ditto = {"steps": 10, "learning_rate": 0.2}
+    same = {"local_steps": 10, "learning_rate": 0.2}
+    own = {}
+    globals_D = [to_vector(build_model(small_study(), FEATURES, seed=seed)) for seed in (2, 3)]
+    for pull in (0.0, 0.5, 4.0):
+        study = small_study(personalisation={"ditto": {**ditto, "pull": pull}})
+        for number, global_D in enumerate(globals_D):
+            model = build_model(study, FEATURES, seed=1)
+            train_own(model, data, study, global_D=global_D, source=stream(1))
+            own[pull, number] = to_vector(model)
+    alone = trained(data, None, 1, training=same)
+    assert np.array_equal(own[0.0, 0], alone)
+    assert np.array_equal(own[0.0, 1], alone)
+    away = [np.linalg.norm(own[pull, 0] - globals_D[0]) for pull in (0.0, 0.5, 4.0)]
+    assert away[2] < away[1] < away[0]

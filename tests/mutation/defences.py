@@ -105,11 +105,18 @@ DEFENCES = (
         MASKING + "test_a_round_cannot_begin_without_fresh_keys",
     ),
     _d(
-        "round keys signed",
-        "client/masking.py",
-        "for member in request.participants:\n            if",
-        "for member in ():\n            if",
+        "round keys sealed with the shares",
+        "client/channels.py",
+        "return transcript.sha256(statement)",
+        'return b""',
         MASKING + "test_a_doctored_list_of_participants_is_refused",
+    ),
+    _d(
+        "round keys of sites outside the circle signed",
+        "client/masking.py",
+        "self.parameters.roster.verify(\n                    member.site",
+        "str(\n                    member.site",
+        MASKING + "test_a_doctored_key_of_a_site_outside_the_circle_is_refused",
     ),
     _d(
         "channel keys signed",

@@ -13,7 +13,7 @@ from server.checkpoints import Checkpoint, save_checkpoint
 from server.cli import app
 from server.coordinator_audit import open_audit
 from server.coordinator_folder import CoordinatorFolder, Settings
-from server.export import onnx_part, validation_of
+from server.export import export_model, onnx_part, recalibrations_of, validation_of
 from server.group_figures import as_text
 from server.study_run import RunState
 from shared.audit import FILE_NAME
@@ -22,7 +22,8 @@ from shared.keys import IdentityKey, Roster
 from shared.model import build_model
 from shared.normalisation import Normalisation
 from shared.onnx_check import largest_difference
-from shared.signed_model import load_signed_model
+from shared.recalibration import Recalibration
+from shared.signed_model import Trained, load_signed_model
 from shared.study import Study, parse_study
 from shared.transcript import sha256
 from shared.variables import feature_names
@@ -118,6 +119,12 @@ def test_a_study_without_a_finished_model_has_none_to_export(tmp_path: Path) -> 
         )
 
 
+def test_a_model_without_the_parts_that_sites_keep_has_no_onnx_form() -> None:
+    study = small_study(personalisation={"parts": ["head"]})
+    with pytest.raises(SettingsError, match=r"leaves the model's head .* export it without --onnx"):
+        onnx_part(some_trained(study))
+
+
 def test_a_cell_without_an_onnx_operator_is_refused_by_name() -> None:
     study = small_study(model={"cell": "gru-d"})
     with pytest.raises(SettingsError, match="no operator for cell 'gru-d'; export it without"):
@@ -155,3 +162,47 @@ def test_without_a_last_evaluation_the_manifest_claims_nothing() -> None:
     told = validation_of(regression, ({**EVALUATED, "validation": {"patients": 9, "rmse": [1.5]}},))
     assert told is not None
     assert (told.errors, told.bands) == ((1.5,), ())
+
+
+def test_a_model_leaves_recalibrated_by_the_counts_of_the_last_evaluation_when_asked(
+    tmp_path: Path,
+) -> None:
+    plain = small_study(privacy={"mode": "none"})
+    done = finished(plain)
+    key = IdentityKey.from_seed(b"k" * 32)
+    counts = some_counts()
+    doubled = {  # the outcome twice as frequent as the risks say
+        **EVALUATED["validation"],
+        "counts": [{"negatives": as_text(counts[0]), "positives": as_text(2 * counts[1])}],
+    }
+    wrong = replace(done, history=({**EVALUATED, "validation": doubled},))
+
+    def export(checkpoint: Checkpoint, name: str, **how: bool) -> Trained:
+        export_model(plain, checkpoint, key, tmp_path / name, simulated=False, **how)
+        return load_signed_model(tmp_path / name, key.public).trained
+
+    before, after = export(wrong, "before"), export(wrong, "after", recalibrate=True)
+    assert before.recalibration is None
+    told = after.recalibration
+    assert told is not None
+    assert told.on == "validation patients of 3 sites, from secure sums"
+    assert told.intercepts[0] == pytest.approx(np.log(2), abs=0.15)
+    x = torch.randn(4, 3, len(feature_names(plain)))
+    mask = torch.ones(4, 3, dtype=torch.bool)
+    with torch.no_grad():
+        logits = [one.model(x, mask)[:, 0].numpy() for one in (before, after)]
+    changed = told.slopes[0] * logits[0] + told.intercepts[0]
+    assert logits[1] == pytest.approx(changed, abs=1e-5)
+    assert before.validation is not None
+    assert after.validation is not None
+    one = Recalibration(slope=told.slopes[0], intercept=told.intercepts[0])
+    for old, new in zip(before.validation.bands[0], after.validation.bands[0], strict=True):
+        assert (new.patients, new.observed) == (old.patients, old.observed)
+        if old.high < 1:
+            assert new.high == pytest.approx(one.apply(np.array([old.high]))[0], abs=1e-6)
+    assert export(done, "good", recalibrate=True).recalibration is None  # nothing is wrong with it
+    with pytest.raises(SettingsError, match="no evaluation of the finished model is there"):
+        export(replace(done, history=()), "none", recalibrate=True)
+    regression = small_study(task={"kind": "regression", "center": 5.0, "spread": 2.0})
+    with pytest.raises(SettingsError, match="a regression task has no risks"):
+        recalibrations_of(regression, done.history)

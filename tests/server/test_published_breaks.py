@@ -251,8 +251,9 @@ def test_keys_shares_and_boxes_of_one_run_are_worthless_in_another(tmp_path):
     with pytest.raises(ProtocolError, match="other study parameters"):
         site.masking.begin(there)
     mixed = (here.participants[0], *there.participants[1:])
-    with pytest.raises(ProtocolError, match="does not verify"):
-        site.masking.begin(replace(here, participants=mixed))
+    for sealed in (here.sealed, there.sealed):
+        with pytest.raises(ProtocolError, match="does not open"):
+            site.masking.begin(replace(here, participants=mixed, sealed=sealed))
     with pytest.raises(ProtocolError, match="does not open"):
         site.masking.begin(replace(here, sealed=there.sealed))
 

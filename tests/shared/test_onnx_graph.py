@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from shared.model import RecurrentModel
 from shared.onnx_check import largest_difference
 from shared.onnx_graph import to_onnx
+from shared.skip_path import count_columns
 from shared.study import Study, load_study
-from shared.variables import feature_names
+from shared.variables import feature_names, series_names
 from tests.signed_models import some_trained
 from tests.study_text import small_study
 
@@ -39,6 +40,9 @@ def inputs(study: Study, lengths: list[int], seed: int) -> tuple[torch.Tensor, t
     if codes:
         number = torch.randint(0, 5, (*shape[:2], codes), generator=generator)
         x_NTF[..., -codes:] = number.float()
+    series = len(series_names(study))
+    never = torch.rand((*shape[:2], series), generator=generator) < 0.5
+    x_NTF[..., count_columns(series)] *= ~never  # what the linear path reads as never measured
     mask_NT = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
     x_NTF[~mask_NT] = torch.nan
     return x_NTF, mask_NT

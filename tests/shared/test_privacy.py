@@ -1,5 +1,7 @@
 """Accounting against Google's and Opacus's accountants, calibration, and the study's plan."""
 
+import math
+
 import dp_accounting
 import pytest
 from dp_accounting.pld.pld_privacy_accountant import PLDAccountant
@@ -17,6 +19,7 @@ GRID = [
     for q in (0.001, 0.01, 0.1, 0.25, 0.9, 1.0)
     for sigma in (0.7, 2.0, 30.0)
     for steps in (1, 100, 3000)
+    if q * math.sqrt(steps) / sigma < 7  # beyond, epsilon is above 60, and Google's needs minutes
 ]
 
 
@@ -38,8 +41,6 @@ def google(*events: PrivacyEvent, interval: float = 1e-4) -> float:
 @pytest.mark.parametrize(("q", "sigma", "steps"), GRID)
 def test_epsilon_agrees_with_googles_accountant(q, sigma, steps):
     ours = epsilon_spent((event(q, sigma, steps),), DELTA)
-    if ours > 60:
-        pytest.skip("beyond what anyone calls private; Google's grid needs minutes there")
     theirs = google(event(q, sigma, steps), interval=min(1e-4, max(ours, 1e-3) / 2000))
     assert ours == pytest.approx(theirs, rel=0.01, abs=1e-4)
     assert ours >= theirs * (1 - 2e-3) - 1e-6

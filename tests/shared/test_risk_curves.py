@@ -5,13 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix
 
 from shared.risk_curves import (
-    Recalibration,
     calibration_groups,
-    fit_recalibration,
     operating_points,
     point_at,
     wilson,
@@ -78,40 +75,3 @@ def test_calibration_groups_hold_everyone_once_and_their_own_outcomes() -> None:
     assert sum(g.observed.value * g.patients for g in groups) == pytest.approx(outcome.sum())
     assert sum(g.predicted * g.patients for g in groups) == pytest.approx(risk.sum(), rel=1e-3)
     assert calibration_groups(np.zeros((2, 5)), EDGES[:4]) == ()
-
-
-def test_recalibration_from_counts_is_platt_scaling_of_the_single_risks() -> None:
-    risk, outcome = cohort(4, 20_000, slope=0.6, shift=-0.8)
-    fitted = fit_recalibration(counts_of(risk, outcome), EDGES)
-    assert fitted is not None
-    logit = np.log(risk / (1 - risk))[:, None]
-    exact = LogisticRegression(C=np.inf, tol=1e-8).fit(logit, outcome)
-    assert fitted.slope == pytest.approx(exact.coef_[0, 0], abs=0.01)
-    assert fitted.intercept == pytest.approx(exact.intercept_[0], abs=0.02)
-    mended = fit_recalibration(counts_of(fitted.apply(risk), outcome), EDGES)
-    assert mended is not None
-    assert (mended.slope, mended.intercept) == pytest.approx((1.0, 0.0), abs=0.02)
-
-
-def test_a_temperature_leaves_even_odds_even() -> None:
-    cooled = fit_recalibration(counts_of(*cohort(5, 5000, slope=0.5)), EDGES, with_intercept=False)
-    assert cooled is not None
-    assert cooled.slope == pytest.approx(0.5, abs=0.05)
-    assert cooled.apply(np.array([0.5]))[0] == 0.5
-
-
-def test_there_is_no_recalibration_without_both_outcomes_or_of_separated_ones() -> None:
-    assert fit_recalibration(np.array([[1.0, 1.0], [0.0, 0.0]]), EDGES[:1]) is None
-    separated = np.zeros((2, 200))
-    separated[0, 80:90], separated[1, 110:120] = 1, 1
-    assert fit_recalibration(separated, EDGES) is None
-
-
-def test_a_steep_fit_that_has_not_settled_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.risk_curves._STEPS", 1)
-    assert fit_recalibration(counts_of(*cohort(6, 500, slope=3.0)), EDGES) is None
-
-
-def test_the_neutral_recalibration_changes_nothing() -> None:
-    risk = np.array([0.0, 0.01, 0.5, 0.99, 1.0])
-    assert Recalibration(slope=1.0, intercept=0.0).apply(risk) == pytest.approx(risk, abs=1e-11)

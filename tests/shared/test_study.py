@@ -51,7 +51,7 @@ def test_digest_changes_with_the_order_of_variables_because_inputs_do() -> None:
 
 def test_digest_is_pinned_so_that_sites_of_this_version_agree() -> None:
     assert study().digest.hex() == (
-        "6f8c2a9eb49feef07e040cb696983dbefe851a8db3cd1b7f997ed649a98bb6ad"
+        "6b99ea4b166378b6e9b9e95e3388deb8584ea1ae8945fd7acd572f3a1237805f"
     )
 
 
@@ -72,6 +72,30 @@ def test_digest_is_pinned_so_that_sites_of_this_version_agree() -> None:
         ('[task]\nkind = "multiclass"\n', "outputs 1 must be at least 2"),
         ('[task]\nkind = "binary"\noutputs = 3\n', "outputs 3 must be 1 for a binary task"),
         ('[privacy]\nmode = "distributed"\n', "local_steps 10 must be 1"),
+        ("[training]\nproximal = -1\n", "[training] proximal = -1 must be at least 0"),
+        ("[training]\nproximal = 0.1\nlocal_steps = 1\n", "which one step never leaves"),
+        ("[training]\ncontrol_variates = true\nlocal_steps = 1\n", "cancel in the sum over sites"),
+        (
+            '[training]\ncontrol_variates = true\noptimizer = "adam"\n',
+            "steps of optimizer 'adam' with momentum 0 do not show",
+        ),
+        ("[training]\ncontrol_variates = true\nmomentum = 0.5\n", "with momentum 0.5 do not show"),
+        ("[training]\ncontrol_variates = true\nproximal = 0.1\n", "hold back the same drift"),
+        (
+            '[training]\ncontrol_variates = true\n[personalisation]\nparts = ["head"]\n',
+            "whose gradients no other site knows",
+        ),
+        (
+            '[personalisation]\nparts = ["tail"]\n',
+            "'tail' must be one of 'head', 'norm' or 'inputs'",
+        ),
+        ('[personalisation]\nparts = ["head", "head"]\n', "must not hold an entry twice"),
+        ('[personalisation]\nparts = ["norm"]\n', "set [model] layer_norm = true or leave it out"),
+        (
+            '[personalisation]\nparts = ["inputs", "head"]\n[training]\nlocal_steps = 1\n'
+            '[privacy]\nmode = "distributed"\n',
+            'parts names "head", which a site trains from its own gradients',
+        ),
         ('[task]\nkind = "regression"\nprevalence = 0.1\n', "prevalence is for a binary task"),
         (
             'RR = { unit = "x", low = 5, high = 3, center = 4, spread = 1 }\n',
@@ -218,3 +242,10 @@ def test_the_canonical_form_gives_the_study_back_and_nothing_else_does() -> None
     ):
         with pytest.raises(StudyError, match=told):
             parse_canonical(other)
+
+
+def test_control_variates_do_not_go_with_medians_of_groups() -> None:
+    sites = [f"site-{number}" for number in range(9)]
+    tables = {"study": {"sites": sites}, "training": {"control_variates": True}}
+    with pytest.raises(StudyError, match="groups 3 take a median; set groups = 1"):
+        with_changes(study(), **tables, aggregation={"groups": 3, "tolerated_collusion": 0})

@@ -49,6 +49,9 @@ def test_a_run_is_exported_twice_under_one_key_with_its_weights_and_figures(
         assert (weights[tensor] == value.numpy()).all()
     assert found.trained.validation is not None
     assert found.trained.validation.patients > 50
+    code, told = export(run, "--out", tmp_path / "third", "--recalibrate")
+    assert code == 0, told
+    assert "ecalibrated" in told
     assert (run / "export.pem").stat().st_mode & 0o777 == 0o600
 
 

@@ -41,10 +41,11 @@ def test_a_smaller_error_is_a_gain() -> None:
 
 
 def test_a_hospital_that_lost_by_joining_is_named() -> None:
-    def site(name: str, low: float, high: float) -> dict:
+    def site(name: str, low: float, high: float, *, judged: bool = True) -> dict:
         middle = (low + high) / 2
         return {
             "site": name,
+            "judged": judged,
             "local": {"value": 0.8},
             "federated": {"value": 0.8 + middle},
             "gain": {"value": middle, "low": low, "high": high},
@@ -52,7 +53,12 @@ def test_a_hospital_that_lost_by_joining_is_named() -> None:
 
     found = {
         "figure": "auroc",
-        "sites": [site("north", 0.02, 0.08), site("south", -0.09, -0.01), site("west", -0.1, 0.2)],
+        "sites": [
+            site("north", 0.02, 0.08),
+            site("south", -0.09, -0.01),
+            site("west", -0.1, 0.2),
+            site("tiny", -0.9, -0.5, judged=False),
+        ],
     }
     lost, summary = joining_verdicts(found)
     assert (lost.topic, lost.name, lost.serious) == ("joining", "south", True)

@@ -1,12 +1,18 @@
 """Quick example studies on their real records, where these lie beside the repository."""
 
+import csv
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shared.study import load_study
+from client.features import require_usable, to_grid
+from shared.errors import DataError
+from shared.study import load_study, with_changes
 from simulations.compare import compare_settings
+from simulations.partitions import is_test
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -54,3 +60,35 @@ def test_molecules_are_told_apart_better_together_than_alone(tmp_path: Path) -> 
     assert test["federated"]["auroc"] >= test["pooled"]["auroc"] - 0.02
     assert test["federated"]["auroc"] > test["local"]["auroc"]
     assert test["federated-private"]["auroc"] > 0.85
+
+
+@pytest.mark.slow
+def test_of_186_hospitals_the_usual_minimum_refuses_all_and_a_minimum_of_five_allows_156() -> None:
+    """Ten persons at most each: who may train is the list of sites of the study."""
+    records = DATA / "eicu_demo"
+    if not records.exists():
+        pytest.skip("the records eicu_demo are not beside the repository")
+    pytest.importorskip("polars")
+    from client.sources.eicu_demo import EicuDemo
+
+    study = load_study(ROOT / "studies" / "eicu-aki-hospitals.toml")
+    everybody = list(EicuDemo(records).read_patients(study))
+    with (records / "patient.csv").open(encoding="utf-8") as file:
+        hospitals = sorted({int(row["hospitalid"]) for row in csv.DictReader(file)})
+    allowed: dict[int, list[str]] = {20: [], 10: [], 5: []}
+    for number in hospitals:
+        there = EicuDemo(records, where={"hospitalid": float(number)}).persons()
+        training = [
+            replace(person, stays=stays)
+            for person in everybody
+            if (stays := tuple(s for s in person.stays if int(s.stay_id) in there))
+            and not is_test(person.patient_id)
+        ]
+        for minimum, sites in allowed.items():
+            with suppress(DataError):
+                grid = to_grid(training, study)
+                require_usable(grid, with_changes(study, data={"minimum_patients": minimum}))
+                sites.append(f"hospital-{number}")
+    assert len(hospitals) == 186
+    assert {minimum: len(sites) for minimum, sites in allowed.items()} == {20: 0, 10: 15, 5: 156}
+    assert tuple(allowed[5]) == study.sites

@@ -67,28 +67,20 @@ def test_modes_stand_beside_each_other_at_each_epsilon() -> None:
     assert private_settings(plain, [2.0], None)["federated-private"].privacy.mode == "site"
 
 
-def test_every_seed_gives_a_whole_comparison_and_the_summary_its_means(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_every_seed_gives_a_whole_comparison_and_the_summary_its_means(tmp_path: Path) -> None:
     asked = []
 
-    def compare(study, _data, out, **settings):
-        asked.append((study.seed, out.name, settings["modes"]))
-        return {"pooled": record(0.8 + study.seed / 100)}
+    def compare(study, out):
+        asked.append((study.seed, out.name))
+        at_north = {"auroc": {"value": 0.7 + study.seed / 10, "low": 0.0, "high": 1.0}}
+        told = record(0.8 + study.seed / 100) | {"test_groups": {"north": at_north}}
+        return {"pooled": told}
 
-    monkeypatch.setattr("simulations.seeds.compare_settings", compare)
-    study = with_changes(small_study(), study={"seed": 4})
-    summary = compare_over_seeds(
-        study,
-        None,
-        tmp_path,
-        seeds=2,
-        epsilons=None,
-        modes=["site"],
-        workers=1,
-        watch=lambda *_: lambda _: None,
-    )
-    assert asked == [(4, "seed-4", ["site"]), (5, "seed-5", ["site"])]
-    assert summary["seeds"] == [4, 5]
-    assert summary["settings"]["pooled"]["test"]["auroc"]["value"] == pytest.approx(0.845)
+    study = with_changes(small_study(), study={"seed": 1})
+    summary = compare_over_seeds(study, tmp_path, seeds=2, compare=compare)
+    assert asked == [(1, "seed-1"), (2, "seed-2")]
+    assert summary["seeds"] == [1, 2]
+    pooled = summary["settings"]["pooled"]
+    assert pooled["test"]["auroc"]["value"] == pytest.approx(0.815)
+    assert pooled["test_groups"]["north"]["auroc"]["value"] == pytest.approx(0.85)
     assert json.loads((tmp_path / "seeds.json").read_text()) == summary

@@ -45,11 +45,33 @@ def test_the_summary_names_the_planted_subgroup_and_the_planted_hospital(tmp_pat
         assert site["gain"]["value"] == pytest.approx(difference)
         own = record["test_groups"][site["site"]]["auroc"]["value"]
         assert site["federated"]["value"] == pytest.approx(own)
+    check_recalibration(study, record, tmp_path)
     told = [v for v in record["verdicts"] if v["topic"] != "joining"]
     first, second, *others = told
     assert "worse in the group male: AUROC 0." in first["sentence"]
     assert f"Risks are too low at {hospital}: " in second["sentence"]
     assert not any(v["serious"] for v in others)
+
+
+def check_recalibration(study: Study, record: dict, folder: Path) -> None:
+    """The planted hospital is mended by its own validation patients, and the report says so."""
+    hospital, mended = study.sites[FLAWED_HOSPITAL], record["recalibration"]
+    assert mended["across"] == [{"slope": 1.0, "intercept": 0.0}]  # on the whole nothing is wrong
+    assert [v["name"] for v in mended["verdicts"]["across"]] == [hospital]
+    assert mended["verdicts"]["own"] == []
+    ratios = {group["name"]: group for group in mended["groups"]}
+    told = {group["name"]: group for group in record["groups"]}
+    assert ratios[hospital]["before"] == told[hospital]["calibration"]
+    assert ratios[hospital]["before"]["low"] > 1.5
+    assert ratios[hospital]["own"]["low"] < 1 < ratios[hospital]["own"]["high"]
+    fitted = {site["site"]: site for site in mended["sites"]}
+    # a fifth of the training records, and none of those tested on
+    assert fitted[hospital]["patients"] == pytest.approx(
+        0.2 * record["data"][hospital]["patients"], rel=0.3
+    )
+    assert fitted[hospital]["fitted"][0]["intercept"] > 0.5
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "by its own validation patients, 0 findings on calibration remain; before: 1." in page
 
 
 @pytest.mark.slow

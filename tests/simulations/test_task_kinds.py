@@ -55,7 +55,7 @@ def per_step(folder: Path) -> Study:
 def multiclass(folder: Path) -> Study:
     (folder / "medmnist_adrenal3d").mkdir(parents=True)
     write_volumes(folder / "medmnist_adrenal3d" / "adrenalmnist3d_64.npz", classes=3, volumes=90)
-    task = {"kind": "multiclass", "outputs": 3}
+    task = {"kind": "multiclass", "outputs": 3, "prevalence": None}
     return small("adrenal-slices", 2, data={"window_h": 6}, task=task)
 
 
@@ -109,7 +109,7 @@ def test_all_studies_make_one_table_and_finished_ones_are_kept(tmp_path: Path) -
     study = per_step(data)
     text = (STUDIES / "sepsis-2019.toml").read_text()
     for given, made in (
-        ("rounds = 120", "rounds = 2"),
+        ("rounds = 60", "rounds = 2"),
         ("window_h = 72", "window_h = 10\nminimum_patients = 5"),
         ("hidden = 32", "hidden = 4"),
     ):
@@ -128,7 +128,7 @@ def test_all_studies_make_one_table_and_finished_ones_are_kept(tmp_path: Path) -
         )  # fmt: skip
 
     rows = compare()
-    missing, sepsis = (dict(zip(HEADINGS, row, strict=True)) for row in rows)
+    missing, sepsis, at_a, at_b = (dict(zip(HEADINGS, row, strict=True)) for row in rows)
     assert missing["figure"] == "no records in heart_disease"
     assert sepsis["study"] == study.name
     assert sepsis["figure"] == "AUROC"
@@ -136,8 +136,15 @@ def test_all_studies_make_one_table_and_finished_ones_are_kept(tmp_path: Path) -
         assert 0 <= float(sepsis[heading]) <= 1
     assert sepsis["federated, private"].endswith("(ε 8.0)")
     assert "logistic" in sepsis["without recurrence"]
-    assert (tmp_path / "out" / "table.md").read_text().count("\n") == 4
+    assert (tmp_path / "out" / "table.md").read_text().count("\n") == 6
     settings = json.loads((tmp_path / "out" / study.name / "compare.json").read_text())["settings"]
+    assert (at_a["study"], at_b["study"]) == (f"{study.name}, at A", f"{study.name}, at B")
+    of_a, of_b = (
+        settings["local"]["sites"][who]["groups"]["A"]["auroc"]["value"] for who in ("A", "B")
+    )
+    assert at_a["each alone"] == f"{of_a:.3f} own, {of_b:.3f} the other's"
+    pooled_at_b = settings["pooled"]["test_groups"]["B"]["auroc"]["value"]
+    assert at_b["pooled"] == f"{pooled_at_b:.3f}"
     assert set(settings["local"]["sites"]) == {"A", "B"}
     assert set(settings["local"]["sites"]["A"]["groups"]) == {"A", "B"}
     begun.clear()

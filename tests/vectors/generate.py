@@ -346,7 +346,8 @@ class Site:
         }
         commitments_hash = digest("commitments", *flat(pairs(commitments)))
         statement = encode("keys", study_hash, round, self.name, public, commitments_hash)
-        sealed = self.seal("seed", study_hash, round, b"", shares, publics)
+        said = hashlib.sha256(statement).digest()
+        sealed = self.seal("seed", study_hash, round, said, shares, publics)
         signature = ed25519_sign(self.identity, statement)
         self.seed, self.seed_shares = seed, shares
         self.signed = [self.name, public, commitments_hash, signature]

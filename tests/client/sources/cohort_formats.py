@@ -18,6 +18,8 @@ from tests.client.sources.postgresql import Server
 ROOT = Path(__file__).parents[3]
 DEMO = load_study(ROOT / "studies" / "demo.toml")
 STUDY: Study = with_changes(DEMO, data={"source": "tables", "minimum_patients": 5})
+DRUG = "Vasopressor"
+NOREPINEPHRINE = 1321341  # OMOP's concept
 FIRST_DAY = dt.datetime(2019, 3, 1, 6, 30)
 # Some rows come in another unit, as laboratories change: value * factor + offset.
 OTHER_UNITS = {
@@ -31,10 +33,14 @@ OTHER_UNITS = {
 
 @dataclass(frozen=True)
 class Written:
-    """Stays (patient, stay, start, end, birth, sex, died); events (patient, stay, time, ...)."""
+    """Stays (patient, stay, start, end, birth, sex, died); events (patient, stay, time, ...).
+
+    ``drugs``: patient, stay and time of a vasopressor given, without any number.
+    """
 
     stays: pl.DataFrame
     events: pl.DataFrame
+    drugs: pl.DataFrame
 
 
 def written(patients: int = 40, *, index: int = 0) -> Written:
@@ -42,7 +48,7 @@ def written(patients: int = 40, *, index: int = 0) -> Written:
     stream = np.random.default_rng(7)
     names = list(DEMO.variables)
     source = synthetic_hospital(index, DEMO)
-    stays, events = [], []
+    stays, events, drugs = [], [], []
     for number, patient in enumerate(source.read_patients(DEMO)):
         if number == patients:
             break
@@ -69,6 +75,8 @@ def written(patients: int = 40, *, index: int = 0) -> Written:
                 unit, factor, offset = OTHER_UNITS[name]
                 amount = round(amount * factor + offset, 3)
             events.append((person, 5000 + number, time, name, amount, unit))
+        if number % 3 == 0:
+            drugs.append((person, 5000 + number, start + dt.timedelta(minutes=90 + 20 * number)))
     order = stream.permutation(len(events))
     return Written(
         pl.DataFrame(
@@ -81,6 +89,7 @@ def written(patients: int = 40, *, index: int = 0) -> Written:
             schema=["patient", "stay", "time", "name", "value", "unit"],
             orient="row",
         ).unique(["stay", "time", "name"], keep="first", maintain_order=True),
+        pl.DataFrame(drugs, schema=["patient", "stay", "time"], orient="row"),
     )
 
 
@@ -109,7 +118,9 @@ values = {{ M = 1, F = 0 }}
 
 def write_tables(cohort: Written, folder: Path, kind: str, *, key: str = "stay") -> str:
     """Write stays and events; return the settings that read them."""
-    for name, frame in (("stays", cohort.stays), ("events", cohort.events)):
+    given = cohort.drugs.with_columns(name=pl.lit(DRUG), value=pl.lit(1.0), unit=pl.lit("1"))
+    events = pl.concat([cohort.events, given.select(cohort.events.columns)])
+    for name, frame in (("stays", cohort.stays), ("events", events)):
         if kind == "parquet":
             frame.write_parquet(folder / f"{name}.parquet")
         else:
@@ -121,6 +132,9 @@ MEDS_SETTINGS = """
 source = "meds"
 path = "meds"
 unit = "unit"
+[variables.Vasopressor]
+codes = ["MEDICATION//norepinephrine"]
+present = 1
 """
 
 
@@ -145,6 +159,7 @@ def write_meds(cohort: Written, folder: Path) -> str:
         rows(events, pl.col("name").replace_strict(names), pl.col("time")).with_columns(
             events["value"].cast(pl.Float32).alias("numeric_value"), events["unit"]
         ),
+        rows(cohort.drugs, pl.lit("MEDICATION//norepinephrine"), pl.col("time")),
     ]
     frame = pl.concat(parts, how="diagonal_relaxed").sort("subject_id", "time", nulls_last=False)
     data = folder / "meds" / "data" / "train"
@@ -160,6 +175,9 @@ def write_meds(cohort: Written, folder: Path) -> str:
 OMOP_SETTINGS = """
 source = "omop"
 {where}
+[variables.Vasopressor]
+codes = [1321341]
+present = 1
 """
 WHOLE, TEXT, WHEN, DAY = sql.Integer, sql.String(255), sql.DateTime, sql.Date
 # The columns of CDM 5.4 that matter here, with the types that its own scripts give them.
@@ -190,6 +208,15 @@ OMOP_TABLES: dict[str, dict[str, object]] = {
         "drug_exposure_id": WHOLE, "person_id": WHOLE, "drug_concept_id": WHOLE,
         "drug_exposure_start_datetime": WHEN, "quantity": sql.Numeric,
     },
+    "observation": {
+        "observation_id": WHOLE, "person_id": WHOLE, "observation_concept_id": WHOLE,
+        "observation_datetime": WHEN, "value_as_number": sql.Numeric, "value_as_string": TEXT,
+        "value_as_concept_id": WHOLE, "unit_concept_id": WHOLE, "unit_source_value": TEXT,
+    },
+    "procedure_occurrence": {
+        "procedure_occurrence_id": WHOLE, "person_id": WHOLE, "procedure_concept_id": WHOLE,
+        "procedure_datetime": WHEN,
+    },
     "death": {"person_id": WHOLE, "death_date": DAY, "death_datetime": WHEN},
     "concept_ancestor": {"ancestor_concept_id": WHOLE, "descendant_concept_id": WHOLE},
     "concept": {"concept_id": WHOLE, "concept_code": TEXT, "vocabulary_id": TEXT},
@@ -217,7 +244,10 @@ def fill_omop(url: str, rows: dict[str, list[dict[str, object]]], *, schema: str
 
 
 def omop_rows(cohort: Written) -> dict[str, list[dict[str, object]]]:
-    """The cohort as rows of OMOP tables; every other unit as a concept, the rest as text."""
+    """The cohort as rows of OMOP tables; every other unit as a concept, the rest as text.
+
+    The coma score is an observation, all other numbers are measurements.
+    """
     rows: dict[str, list[dict[str, object]]] = {name: [] for name in OMOP_TABLES}
     for stay in cohort.stays.iter_rows(named=True):
         birth, end = stay["birth"], stay["end"]
@@ -245,14 +275,24 @@ def omop_rows(cohort: Written) -> dict[str, list[dict[str, object]]]:
         for code, number in UCUM_IDS.items()
     ]
     for number, event in enumerate(cohort.events.iter_rows(named=True)):
-        rows["measurement"].append({
-            "measurement_id": number, "person_id": event["patient"],
-            "measurement_concept_id": KNOWN[event["name"]].omop,
-            "measurement_date": event["time"].date(), "measurement_datetime": event["time"],
-            "operator_concept_id": 4172703, "value_as_number": event["value"],
+        table = "observation" if event["name"] == "GCS" else "measurement"
+        row = {
+            f"{table}_id": number, "person_id": event["patient"],
+            f"{table}_concept_id": KNOWN[event["name"]].omop,
+            f"{table}_datetime": event["time"], "value_as_number": event["value"],
             "value_as_concept_id": 0, "unit_concept_id": UCUM_IDS.get(event["unit"], 0),
             "unit_source_value": event["unit"],
-        })  # fmt: skip
+        }  # fmt: skip
+        if table == "measurement":
+            row |= {"measurement_date": event["time"].date(), "operator_concept_id": 4172703}
+        rows[table].append(row)
+    rows["drug_exposure"] = [
+        {
+            "drug_exposure_id": number, "person_id": drug["patient"],
+            "drug_concept_id": NOREPINEPHRINE, "drug_exposure_start_datetime": drug["time"],
+        }
+        for number, drug in enumerate(cohort.drugs.iter_rows(named=True))
+    ]  # fmt: skip
     return rows
 
 
@@ -280,7 +320,13 @@ def write_postgresql(cohort: Written, folder: Path, server: Server) -> str:
 FHIR_SETTINGS = """
 source = "fhir"
 path = "export"
+[variables.Vasopressor]
+codes = ["http://www.nlm.nih.gov/research/umls/rxnorm|7512"]
+present = 1
 """
+NOREPINEPHRINE_FHIR = {
+    "coding": [{"system": "http://www.nlm.nih.gov/research/umls/rxnorm", "code": "7512"}]
+}
 UCUM = "http://unitsofmeasure.org"
 
 
@@ -321,12 +367,22 @@ def write_fhir(cohort: Written, folder: Path) -> str:
             "effectiveDateTime": instant(event["time"], hours=number % 3),
             "valueQuantity": quantity,
         })  # fmt: skip
+    given = [
+        {
+            "resourceType": "MedicationAdministration", "id": str(number), "status": "completed",
+            "subject": {"reference": f"Patient/{drug['patient']}"},
+            "effectiveDateTime": instant(drug["time"], hours=number % 3),
+            "medicationCodeableConcept": NOREPINEPHRINE_FHIR,
+        }
+        for number, drug in enumerate(cohort.drugs.iter_rows(named=True))
+    ]  # fmt: skip
     half = len(observations) // 2
     for name, resources in (
         ("Patient.ndjson", patients),
         ("Encounter.000.ndjson.gz", encounters),
         ("Observation.000.ndjson", observations[:half]),
         ("Observation.001.ndjson.gz", observations[half:]),
+        ("MedicationAdministration.ndjson", given),
     ):
         content = "".join(json.dumps(one) + "\n" for one in resources).encode()
         compressed = name.endswith(".gz")

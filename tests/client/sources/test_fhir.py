@@ -11,6 +11,7 @@ import pytest
 
 from client.features import Grid, to_grid
 from client.sources import ReadReport
+from client.sources.ndjson import TYPES
 from client.sources.reasons import (
     BEYOND_LIMIT,
     INCOMPLETE,
@@ -72,7 +73,7 @@ def export(folder: Path, *more: Resource, packed: bool = False) -> None:
     base = [f(n) for n in ("1", "2") for f in (patient, encounter, observation)]
     keyed = {(one["resourceType"], one.get("id", number)): one
              for number, one in enumerate((*base, *more))}  # fmt: skip  # reads as one
-    for kind in ("Patient", "Encounter", "Observation", "Condition"):
+    for kind in TYPES:
         lines = [json.dumps(one) for (of, _), one in keyed.items() if of == kind]
         content = "\n".join(lines).encode()
         if packed and kind != "Patient":
@@ -214,6 +215,47 @@ def test_a_condition_can_be_an_input(tmp_path: Path) -> None:
     settings = '[variables.Lactate]\ncodes = ["91302008"]\npresent = 2\n'
     grid, _ = read(tmp_path, condition("2", onsetDateTime=LATER), settings=settings, study=study)
     assert values(grid, 1) == [[], [2]]
+
+
+def test_a_drug_given_can_be_an_input_and_an_order_cannot(tmp_path: Path) -> None:
+    study = only(FHIR, "HR", "Lactate")
+    settings = '[variables.Lactate]\ncodes = ["urn:drugs|noradrenaline"]\npresent = 2\n'
+    drug = {"coding": [{"system": "urn:drugs", "code": "noradrenaline"}]}
+    other = {"coding": [{"system": "urn:drugs", "code": "aspirin"}]}
+
+    def given(identity: str, hour: int, **more: Any) -> Resource:
+        return {
+            "resourceType": "MedicationAdministration", "id": f"{identity}-{hour}",
+            "status": "completed", "subject": {"reference": f"Patient/{identity}"},
+            "effectiveDateTime": f"2020-01-01T{hour}:00:00Z",
+        } | more  # fmt: skip
+
+    period = {"start": "2020-01-01T11:30:00Z", "end": "2020-01-02T11:30:00Z"}
+    contained = [{"resourceType": "Medication", "id": "m", "code": drug}, "no resource"]
+    grid, report = read(
+        tmp_path,
+        {"resourceType": "Medication", "id": "17", "code": drug},
+        {"resourceType": "Medication", "id": "m", "code": other},
+        given("1", 10, medicationCodeableConcept=drug),
+        given("1", 12, medicationReference={"reference": "Medication/17"}),
+        given("1", 14, medicationReference={"reference": "#m"}, contained=contained),
+        given("2", 11, medicationCodeableConcept=drug, effectiveDateTime=None,
+              effectivePeriod=period, status="in-progress"),
+        given("2", 13, medicationCodeableConcept=other),
+        given("2", 14, medicationReference={"reference": "Medication/m"}),
+        given("2", 15, medicationReference={"reference": "#m"}),
+        given("2", 16, medicationCodeableConcept=drug, status="not-done"),
+        given("2", 17, medicationCodeableConcept=drug, effectiveDateTime="2020-01-01"),
+        {"resourceType": "MedicationRequest", "id": "r", "status": "active", "intent": "order",
+         "subject": {"reference": "Patient/2"}, "medicationCodeableConcept": drug,
+         "authoredOn": LATER},
+        settings=settings,
+        study=study,
+    )  # fmt: skip
+    assert values(grid, 1) == [[2, 2, 2], [2]]
+    assert np.flatnonzero(~np.isnan(grid.value_NTV[0, :, 1])).tolist() == [2, 4, 6]
+    assert np.flatnonzero(~np.isnan(grid.value_NTV[1, :, 1])).tolist() == [3]
+    assert report.set_aside == {RETRACTED: 1, NO_TIME: 1}
 
 
 def test_inner_encounters_are_stays_only_where_they_are_asked_for(tmp_path: Path) -> None:

@@ -12,10 +12,17 @@ from client.features import PatientTensors, to_grid, to_tensors
 from client.sources.registry import open_source, read_data_settings
 from shared.normalisation import Normalisation
 from shared.study import with_changes
+from shared.variables import feature_names
 from tests.client.sources import cohort_formats as formats
 from tests.client.sources.postgresql import Server
 
-STUDY = with_changes(formats.STUDY, data={"source": "hospital"})
+# A vasopressor given is a number in a table, and a mere event in all other formats.
+GIVEN = {"unit": "1", "low": 0, "high": 1, "center": 0.5, "spread": 0.5}
+STUDY = with_changes(
+    formats.STUDY,
+    data={"source": "hospital"},
+    variables=dict.fromkeys([formats.DRUG], GIVEN),
+)
 
 
 def tensors(text: str, folder: Path) -> tuple[PatientTensors, tuple[str, ...]]:
@@ -46,6 +53,7 @@ def agree(write: Writer, folder: Path) -> None:
     for name in ("x_NTF", "mask_NT", "y_N", "patient_N"):
         assert torch.equal(getattr(one, name), getattr(other, name)), name
     assert np.isfinite(one.x_NTF.numpy()).all()
+    assert one.x_NTF[..., feature_names(STUDY).index(formats.DRUG)].any()
     assert float(one.x_NTF.abs().max()) > 1
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import sqlalchemy as sql
 
-from client.data_settings import OmopSettings
 from client.features import Grid, to_grid
+from client.hospital_settings import OmopSettings
 from client.sources import ReadReport
 from client.sources.omop_database import Kind, reading
 from client.sources.reasons import (
@@ -140,16 +140,65 @@ def test_drugs_conditions_and_answers_are_numbers_where_the_hospital_says_so(
             "drug_exposure_start_datetime": when}  # fmt: skip
     condition = {"condition_occurrence_id": 1, "person_id": 2, "condition_concept_id": 12,
                  "condition_start_datetime": when}  # fmt: skip
+    procedure = {"procedure_occurrence_id": 1, "person_id": 2, "procedure_concept_id": 11,
+                 "procedure_datetime": when + dt.timedelta(hours=3)}  # fmt: skip
     answer = pulse(1, None, measurement_id=8, measurement_concept_id=13, value_as_concept_id=99)
     settings = (
         "[variables.Lactate]\ncodes = [11, 12]\npresent = 1\n"
         "[variables.GCS]\ncodes = [13]\nvalues = { 99 = 15 }\n"
     )
-    content = rows(answer, drug_exposure=[drug], condition_occurrence=[condition])
+    content = rows(
+        answer,
+        drug_exposure=[drug],
+        condition_occurrence=[condition],
+        procedure_occurrence=[procedure],
+    )
     grid, report = read(tmp_path, content, settings, study)
-    assert values(grid, 1) == [[1], [1]]
+    assert values(grid, 1) == [[1], [1, 1]]
     assert values(grid, 2) == [[15], []]
     assert report.set_aside == {}
+
+
+def observed(number: int, **more: Any) -> dict[str, Any]:
+    return {
+        "observation_id": number, "person_id": 1, "observation_concept_id": HR,
+        "observation_datetime": IN + dt.timedelta(hours=3 + number),
+    } | more  # fmt: skip
+
+
+def test_observations_bring_numbers_and_answers_as_measurements_do(tmp_path: Path) -> None:
+    study = only(OMOP, "HR", "GCS")
+    per_second = {"unit_concept_id": 0, "unit_source_value": "/s"}
+    observations = [
+        observed(1, value_as_number=90.0, unit_concept_id=PER_MINUTE),
+        observed(2, value_as_number=1.5, **per_second),
+        observed(3),
+        observed(4, observation_concept_id=13, value_as_string="alert"),
+        observed(5, observation_concept_id=13, value_as_string="alert", value_as_concept_id=99),
+        observed(6, observation_concept_id=13, value_as_string="Meier"),
+        observed(7, observation_datetime=None, value_as_number=90.0, unit_concept_id=PER_MINUTE),
+    ]
+    settings = "[variables.GCS]\ncodes = [13]\nvalues = { alert = 15, 99 = 14 }\n"
+    grid, report = read(tmp_path, rows(observation=observations), settings, study)
+    assert values(grid) == [[80, 90, 90], [80]]
+    assert values(grid, 1) == [[15, 14], []]
+    assert report.set_aside == {NO_VALUE: 1, NOT_A_NUMBER: 1, NO_TIME: 1}
+
+
+def test_an_extract_may_lack_observations_and_procedures(tmp_path: Path) -> None:
+    study = only(OMOP, "HR", "Lactate")
+    drug = {"drug_exposure_id": 1, "person_id": 1, "drug_concept_id": 11,
+            "drug_exposure_start_datetime": IN + dt.timedelta(hours=2)}  # fmt: skip
+    text = "[variables.Lactate]\ncodes = [11]\npresent = 1\n"
+    read(tmp_path, rows(drug_exposure=[drug]), text, study)
+    with sqlite3.connect(tmp_path / "cdm.sqlite") as connection:
+        connection.execute("DROP TABLE observation")
+        connection.execute("DROP TABLE procedure_occurrence")
+    connection.close()
+    source = open_source(chosen(tmp_path, text), study)
+    grid = to_grid(source.read_patients(study), study)
+    assert values(grid) == [[80], [80]]
+    assert values(grid, 1) == [[1], []]
 
 
 def test_a_concept_stands_for_those_below_it_unless_the_hospital_says_otherwise(

@@ -1,6 +1,7 @@
 """The Challenge 2019's hourly tables: right values, right hours, right labels; plain refusals."""
 
 import zipfile
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from client.features import to_grid
 from client.sources.physionet2019 import PhysioNet2019
+from client.windows import read_windows
 from shared.errors import DataError
 from shared.study import Study, load_study, with_changes
 from tests.client.sources.tiny_records import psv, write_physionet2019
@@ -96,6 +98,41 @@ def test_a_study_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"holds no \.psv files"):
         read(tmp_path / "empty")
+
+
+def test_sepsis_begins_six_hours_after_the_first_label_that_is_one(tmp_path: Path) -> None:
+    (tmp_path / "p1.psv").write_text(psv(12, septic_from=4))
+    (tmp_path / "p2.psv").write_text(psv(12))
+    by_stay = study(task={"per_step": False}, data={"label": "sepsis", "step_h": 2})
+    septic, other = (patient.stays[0] for patient in read(tmp_path, by_stay))
+    assert (septic.label, septic.outcome_h) == (1.0, 3 + 6)  # ICULOS counts from 1
+    assert (other.label, other.outcome_h) == (0.0, None)
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="the challenge's files are not beside the repository")
+def test_landmarks_an_hour_apart_give_the_hourly_labels_of_the_challenge() -> None:
+    """Sepsis within six hours of a landmark is what the challenge's own label of that hour says."""
+    source = PhysioNet2019(DATA / "training_setA-first5000.zip")
+    windows = study(
+        task={"per_step": False},
+        data={
+            "label": "sepsis",
+            "window_h": 24,
+            "landmarks": {"every_h": 1, "horizon_h": 6, "longest_h": 400},
+        },
+    )
+    hourly = study(data={"window_h": 400})
+    cut = {patient.patient_id: patient for patient in islice(read_windows(source, windows), 300)}
+    compared = 0
+    for patient in islice(source.read_patients(hourly), 300):
+        label_T = patient.stays[0].label[1:]  # the first landmark lies at hour 1
+        landmarks = cut[patient.patient_id].stays if patient.patient_id in cut else ()
+        labels_W = np.array([window.label for window in landmarks])
+        known_W = ~np.isnan(label_T[: len(labels_W)])
+        assert np.array_equal(labels_W[known_W], label_T[: len(labels_W)][known_W])
+        assert all(len(w.hours_E) == 0 or w.hours_E.max() <= w.end_h <= 24 for w in landmarks)
+        compared += int(labels_W[known_W].sum())
+    assert compared > 50
 
 
 @pytest.mark.slow
