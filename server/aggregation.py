@@ -87,9 +87,10 @@ def apply(
             span is read before it is written.
     """
     state = _filled(state, how)
-    after = {name: np.empty_like(getattr(state, name)) for name in _VECTORS}
-    if into_D is not None:
-        after["weights_D"] = into_D
+    after: dict[str, NDArray[Any]] = {
+        "weights_D": np.empty_like(state.weights_D) if into_D is None else into_D,
+        **{name: np.empty_like(getattr(state, name)) for name in _VECTORS[1:]},
+    }
     for first in range(0, state.weights_D.size, SPAN):
         span = slice(first, first + SPAN)
         before = replace(state, **{name: getattr(state, name)[span] for name in _VECTORS})
