@@ -3,6 +3,7 @@
 The mean update is treated as a negative gradient (Reddi et al., "Adaptive Federated Optimization",
 ICLR 2021, algorithm 2), so FedAvg, FedAvgM, FedAdagrad, FedAdam and FedYogi differ only in the step
 they take. Moments begin at zero and, where they decay, are corrected for it as Adam's are.
+
 Vectors are as long as the model, so a strategy keeps those it needs alone, and a step is taken over
 one span of coordinates after another: it needs no more than the new vectors themselves.
 """
@@ -46,9 +47,9 @@ class ServerState:
     """Global weights and the server optimiser's memory; D is the number of parameters.
 
     ``weights_D`` are the weights that sites train from; ``average_D`` is their exponential moving
-    average. A vector that the strategy does not need, or not yet, is empty: that average equals the
-    weights, and those moments are zero. ``control_D`` is the mean of the sites' control variates
-    (:mod:`client.control_variates`), empty before the first.
+    average. ``control_D`` is the mean of the sites' control variates
+    (:mod:`client.control_variates`), empty before the first. A vector that the strategy does not
+    need, or not yet, is empty: that average equals the weights, and those moments are zero.
     """
 
     weights_D: NDArray[np.float32]
@@ -86,9 +87,10 @@ def apply(
             span is read before it is written.
     """
     state = _filled(state, how)
-    after = {name: np.empty_like(getattr(state, name)) for name in _VECTORS}
-    if into_D is not None:
-        after["weights_D"] = into_D
+    after: dict[str, NDArray[Any]] = {
+        "weights_D": np.empty_like(state.weights_D) if into_D is None else into_D,
+        **{name: np.empty_like(getattr(state, name)) for name in _VECTORS[1:]},
+    }
     for first in range(0, state.weights_D.size, SPAN):
         span = slice(first, first + SPAN)
         before = replace(state, **{name: getattr(state, name)[span] for name in _VECTORS})

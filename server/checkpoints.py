@@ -20,8 +20,8 @@ from shared.atomic_file import write_atomically
 from shared.errors import SettingsError
 
 FILE_NAME = "checkpoint.safetensors"
-FORMAT = 3
-READABLE = (2, FORMAT)  # 2 had no control variates, and vectors that the strategy did not need
+FORMAT = 4
+READABLE = (3, FORMAT)  # 3 held vectors that the strategy did not need
 
 _DTYPES = {"<f8": "F64", "<f4": "F32", "|u1": "U8"}
 
@@ -95,7 +95,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
             average_D=tensors["average"],
             momentum_D=tensors["momentum"],
             second_moment_D=tensors["second_moment"],
-            control_D=tensors.get("control", np.empty(0)),
+            control_D=tensors["control"],
             steps=facts["steps"],
         )
         return Checkpoint(

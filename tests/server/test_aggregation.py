@@ -1,5 +1,7 @@
 """The server's step against the published algorithms, written out one coordinate at a time."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -124,3 +126,15 @@ def test_spans_give_the_same_bits_as_whole_vectors(strategy: str, decay: float) 
 def test_plain_averaging_keeps_the_weights_alone() -> None:
     state = apply(start(np.zeros(5, np.float32)), np.ones(5), Aggregation())
     assert state.average_D.size == state.momentum_D.size == state.second_moment_D.size == 0
+
+
+def test_a_step_of_plain_averaging_takes_a_few_spans_whatever_the_size() -> None:
+    state, mean_D = start(np.zeros(1 << 22, np.float32)), np.ones(1 << 22)
+    into_D = np.empty(1 << 22, np.float32)
+    tracemalloc.start()
+    try:
+        apply(state, mean_D, Aggregation(), into_D=into_D)
+        assert tracemalloc.get_traced_memory()[1] < 8 * 8 * SPAN
+    finally:
+        tracemalloc.stop()
+    assert (into_D == 1).all()

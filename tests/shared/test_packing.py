@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -68,3 +70,15 @@ def test_nothing_is_added_of_a_vector_with_wrong_padding(monkeypatch, bits):
     with pytest.raises(EncodingError, match="padding"):
         add_packed(total, bytes(packed), bits)
     assert not total.any()
+
+
+def test_adding_a_long_vector_takes_little_memory():
+    total = np.zeros(1 << 22, np.uint32)
+    packed = pack(np.arange(1 << 22, dtype=np.uint32), 24)
+    tracemalloc.start()
+    try:
+        add_packed(total, packed, 24)
+        assert tracemalloc.get_traced_memory()[1] < len(packed) / 2
+    finally:
+        tracemalloc.stop()
+    assert total[-1] == (1 << 22) - 1
