@@ -12,10 +12,12 @@ import secrets
 import numpy as np
 from numpy.typing import NDArray
 
+from client.attributions import attribution_sums
 from client.cohort import Cohort, training_shards, validation_shards
-from client.control_variates import correction, renewed
+from client.control_variates import correction, parted, renewed
 from client.features import PatientTensors
 from client.ledger import Release
+from client.own_part import OwnPart
 from client.personal import (
     CONTROL,
     OWN_MODEL,
@@ -26,7 +28,7 @@ from client.personal import (
     own_normalisation,
     with_own,
 )
-from client.personal_store import Array, Kept, PersonalStore
+from client.personal_store import PersonalStore
 from client.policy import Policy
 from client.scoring import validation_sums
 from client.statistics import patient_contributions, statistics_release
@@ -34,7 +36,6 @@ from client.subgroups import Members, contributing
 from client.training import TrainingSet, clipped_gradient_sum, train_locally, train_own
 from client.update import clip_update, weight_difference
 from shared.distributed import noise_share, noisy_sum
-from shared.errors import MessageError
 from shared.fixed_point import VectorSpec, encode
 from shared.masks import Keystream
 from shared.model import RecurrentModel, build_model
@@ -51,6 +52,7 @@ from shared.round_contents import (
     update_share,
     vector_spec,
 )
+from shared.signed_model import Trained
 from shared.study import Study
 from shared.transcript import digest
 from shared.variables import feature_names
@@ -79,15 +81,13 @@ class Contributor:
         self, site: str, study: Study, cohort: Cohort, policy: Policy, store: PersonalStore
     ) -> None:
         self._site, self._study, self._cohort = site, study, cohort
-        self._policy, self._store = policy, store
+        self._policy, self._own = policy, OwnPart(study, store)
         self._plan = plan(study)
         self.parameters = parameter_count(self._model())
         self._shared_D = shared_weights(study, self.parameters)
-        self._run = b""
-        self._kept: Kept = {}
-        self._unsaved: dict[str, Array] = {}
         self._normalisation = b""
         self._tensors: tuple[PatientTensors, PatientTensors | None] | None = None
+        self._explained: tuple[bytes, Vector] | None = None
 
     @property
     def weight(self) -> int:
@@ -146,18 +146,21 @@ class Contributor:
             EncodingError: the result is not finite or out of range, so nothing may be sent.
             SettingsError: this site's own part of the model cannot be read.
         """
-        self._recall(study_hash)
+        if self._own.recall(study_hash):
+            self._tensors = None  # its normalisation may be the site's own
         parts: dict[str, Vector | NDArray[np.int64]] = {}
         if asked.purpose is Purpose.STATISTICS:
             parts |= self._statistics(round_number)
         else:
             training, validation = self._inputs(asked.normalisation)
-            weights_D, control_D = self._parted(received, asked)
+            weights_D, control_D = received, None
+            if self._study.training.control_variates and asked.purpose is Purpose.TRAINING:
+                weights_D, control_D = parted(received, self.parameters)
             self._model(weights_D)  # refuses weights that are not this study's
             if self._validates(asked):
                 used_D = weights_D
                 if evaluates_own(self._study):
-                    used_D = as_used(self._study, self._kept, weights_D)
+                    used_D = as_used(self._study, self._own.kept, weights_D)
                 parts |= self._validation(self._model(used_D), validation, asked, round_number)
             if asked.purpose is Purpose.TRAINING:
                 data = TrainingSet.of(training)
@@ -172,32 +175,7 @@ class Contributor:
         Raises:
             SettingsError: it cannot be saved.
         """
-        if self._unsaved:
-            changed = {**self._kept, **self._unsaved}
-            self._store.save(self._study.digest, self._run, changed)
-            self._kept, self._unsaved = changed, {}
-
-    def _recall(self, study_hash: bytes) -> None:
-        """Take up what is kept of this run."""
-        self._unsaved = {}
-        keeps = self._study.personalisation.active or self._study.training.control_variates
-        if keeps and self._run != study_hash:
-            self._kept = self._store.load(self._study.digest, study_hash)
-            self._run, self._tensors = study_hash, None
-
-    def _parted(
-        self, received: NDArray[np.float32], asked: RoundConfiguration
-    ) -> tuple[NDArray[np.float32], Vector | None]:
-        """Return weights and all sites' control variate, if the round brings one."""
-        if not self._study.training.control_variates or asked.purpose is not Purpose.TRAINING:
-            return received, None
-        control_D = received[self.parameters :].astype(np.float64)
-        if control_D.size != self.parameters or not np.isfinite(control_D).all():
-            raise MessageError(
-                f"a training round of this study brings {2 * self.parameters} finite numbers, "
-                f"weights and control variates; {received.size} came, ask for the round again"
-            )
-        return received[: self.parameters], control_D
+        self._own.save()
 
     def _validates(self, asked: RoundConfiguration) -> bool:
         return asked.evaluate or asked.purpose is Purpose.EVALUATION
@@ -210,7 +188,7 @@ class Contributor:
             source=self._randomness("noise", round_number),
         )
         if "inputs" in self._study.personalisation.parts:
-            self._unsaved |= {STATISTICS: release_S}
+            self._own.change(STATISTICS, release_S)
         return {"statistics": release_S}
 
     def _validation(
@@ -225,7 +203,28 @@ class Contributor:
         sums = validation_sums(
             model, patients, self._study, edges_KE, self._members() if final else None
         )
+        if final and self._study.evaluation.explained_patients:
+            sums["attributions"] = self._attributions(model, patients, asked, round_number)
         return self._noised(sums, metrics_noise(self._study, final=final), round_number)
+
+    def _attributions(
+        self,
+        model: RecurrentModel,
+        patients: PatientTensors | None,
+        asked: RoundConfiguration,
+        round_number: int,
+    ) -> Vector:
+        """Return what the model looks at; without noise the same model's sums are kept."""
+        private = self._plan is not None
+        key = asked.normalisation + to_vector(model).tobytes()
+        if private or self._explained is None or self._explained[0] != key:
+            normalisation = Normalisation.from_bytes(asked.normalisation, self._study)
+            trained = Trained(study=self._study, model=model, normalisation=normalisation)
+            source = self._randomness("explained", round_number)
+            # leaving out what is small would tell what noise hides
+            smallest = 0 if private else self._policy.smallest_group
+            self._explained = key, attribution_sums(trained, patients, source, smallest=smallest)
+        return self._explained[1].copy()
 
     def _members(self) -> list[Members | None]:
         """Return the validation stays of each of the study's groups, as far as they may be told."""
@@ -254,7 +253,7 @@ class Contributor:
         them, so without noise they would give away what noise hides now. With control variates,
         the site's new one comes along, weighted alike.
         """
-        weights_D = with_own(self._study, self._kept, received_D)
+        weights_D = with_own(self._study, self._own.kept, received_D)
         model = self._model(weights_D)
         source = self._randomness("training", round_number)
         if self._study.privacy.mode == "distributed":
@@ -263,7 +262,7 @@ class Contributor:
             return {"update": noisy_sum(sum_D, share, self._randomness("noise", round_number))}
         added_D, own_D = None, None
         if control_D is not None:
-            own_D = own_control(self._study, self._kept, control_D)
+            own_D = own_control(self._study, self._own.kept, control_D)
             added_D = correction(own_D, control_D, self._study.training)
         noise = self._plan.training_round.noise_multiplier if self._plan else None
         train_locally(
@@ -274,10 +273,10 @@ class Contributor:
         moved_D = weight_difference(trained_D, weights_D)
         parts = {"update": clip_update(moved_D[self._shared_D], norm) * share_of_sum}
         if not self._shared_D.all():
-            self._unsaved |= {OWN_WEIGHTS: trained_D[~self._shared_D]}
+            self._own.change(OWN_WEIGHTS, trained_D[~self._shared_D])
         if control_D is not None and own_D is not None:
             renewed_D = renewed(own_D, control_D, moved_D, norm)
-            self._unsaved |= {CONTROL: renewed_D}
+            self._own.change(CONTROL, renewed_D)
             parts["control"] = renewed_D * share_of_sum
         return {**parts}
 
@@ -289,12 +288,12 @@ class Contributor:
         One that has diverged is dropped for the one before it, and no round fails by it: that,
         too, would tell.
         """
-        model = self._model(as_used(self._study, self._kept, global_D))
+        model = self._model(as_used(self._study, self._own.kept, global_D))
         source = self._randomness("own model", round_number)
         train_own(model, data, self._study, global_D=global_D, source=source)
         own_D = to_vector(model)
         if np.isfinite(own_D).all():
-            self._unsaved |= {OWN_MODEL: own_D}
+            self._own.change(OWN_MODEL, own_D)
         else:
             log.warning("this site's own model of study %s diverged", self._study.name)
 
@@ -314,7 +313,7 @@ class Contributor:
         """Return training and validation inputs under this normalisation, or the site's own."""
         if self._tensors is None or normalisation != self._normalisation:
             received = Normalisation.from_bytes(normalisation, self._study)
-            used = own_normalisation(self._study, self._kept) or received
+            used = own_normalisation(self._study, self._own.kept) or received
             self._tensors = self._cohort.tensors(used, self._study)
             self._normalisation = normalisation
         return self._tensors

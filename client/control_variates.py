@@ -19,9 +19,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.update import clip_update
+from shared.errors import MessageError
 from shared.study import Training
 
 Control = NDArray[np.float64]
+
+
+def parted(received: NDArray[np.float32], parameters: int) -> tuple[NDArray[np.float32], Control]:
+    """Return weights (D,) and all sites' control variate (D,), of what a training round brings.
+
+    Raises:
+        MessageError: these are not two vectors of this size, or a control variate is not finite.
+    """
+    control_D = received[parameters:].astype(np.float64)
+    if control_D.size != parameters or not np.isfinite(control_D).all():
+        raise MessageError(
+            f"a training round of this study brings {2 * parameters} finite numbers, weights and "
+            f"control variates; {received.size} came, ask for the round again"
+        )
+    return received[:parameters], control_D
 
 
 def correction(own_D: Control, all_D: Control, training: Training) -> NDArray[np.float32]:

@@ -84,7 +84,7 @@ def recalibrate(
     from client.recalibration import recalibrate_at_site
     from client.sources.registry import open_source
 
-    found = open_model(exported, folder, signer)
+    found = open_own_model(exported, folder, signer)
     opened = SiteFolder.open(folder)
     chosen = records_named(found.trained.study, folder, settings, data, where or [])
     manifest, fits = recalibrate_at_site(
@@ -245,7 +245,9 @@ def open_own_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
     from client.personal import own_trained
 
     found = open_model(exported, folder, signer)
-    if not found.trained.study.personalisation.active:
+    told = found.manifest.recalibration
+    made_here = told is not None and told.made_from is not None  # its own part is in it already
+    if made_here or not found.trained.study.personalisation.active:
         return found
     store = SiteFolder(path=folder).personal()
     return replace(found, trained=own_trained(found.trained, store))

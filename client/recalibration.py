@@ -37,7 +37,7 @@ from shared.signed_model import SignedModel, Trained, write_signed_model
 from shared.study import Study
 from shared.transcript import sha256
 
-FEWEST = 10  # patients with, and without, the outcome; fewer justify no change of their risks
+FEWEST = 20  # patients with, and without, the outcome; fewer justify no change of their risks
 PRIVATE_FOLDER = 0o700
 BINS, PASSES = 200, 3
 _FOLDS = 5
@@ -206,6 +206,8 @@ def _chosen(rows: Rows) -> Recalibration:
 def _cross_fitted(rows: Rows) -> Array:
     """Each row's risk as recalibrated by the patients of the other folds."""
     risks = rows.risks.copy()
+    if rows.fewer < FEWEST:
+        return risks
     fold = rows.patients % _FOLDS
     for number in range(_FOLDS):
         mine, others = fold == number, fold != number
@@ -215,7 +217,8 @@ def _cross_fitted(rows: Rows) -> Array:
             weights=rows.weights[others],
             patients=rows.patients[others],
         )
-        risks[mine] = _chosen(rest).apply(rows.risks[mine])
+        fitted = recalibrate_risks(rest.risks, rest.outcomes, rest.weights)
+        risks[mine] = fitted.apply(rows.risks[mine])
     return risks
 
 

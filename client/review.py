@@ -43,6 +43,12 @@ def _evaluation_lines(study: Study) -> list[str]:
         "model gave them which risk, by outcome, is added to the other sites' counts, for all"
         f"{told}. No patient's risk leaves."
     ]
+    if how.explained_patients:
+        lines.append(
+            f"Up to {how.explained_patients} of those patients are explained: how much each "
+            "variable moved the model's answer is added up over them, bounded for each, and to the "
+            "other sites' sums. No patient's explanation leaves."
+        )
     if how.per_site:
         lines.append(
             "The study also asks for the figures of your patients as a whole, yours alone; they "

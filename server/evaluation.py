@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from server.attributions import attributions_from_sums
 from server.group_figures import GroupFigures, as_text, groups_from_sums
 from server.verdicts import verdicts
 from shared.patient_groups import group_edges
@@ -37,6 +38,7 @@ class FederatedMetrics:
         groups: figures of the study's groups of patients, of the finished model; see
             :mod:`server.group_figures`, and ``group_edges`` those of their bins.
         noise: standard deviation of the privacy noise on each sum.
+        attributions: what the finished model looks at, if the study asks and enough are explained.
         errors: mean absolute error of each target, in its unit, in regression, and ``root_errors``
             the root of the mean squared one; a patient's mean is counted up to ``LARGEST_ERROR``
             spreads, or its square.
@@ -57,6 +59,7 @@ class FederatedMetrics:
     groups: tuple[GroupFigures, ...] = ()
     group_edges: Edges | None = None
     noise: float = 0.0
+    attributions: Mapping[str, Any] | None = None
 
     @property
     def auroc(self) -> float:
@@ -90,6 +93,8 @@ class FederatedMetrics:
             plain["group_bins"] = as_text(self.group_edges)
             told = verdicts(self.groups, self.group_edges if self.counts else None)
             plain["verdicts"] = [verdict.to_json() for verdict in told]
+        if self.attributions is not None:
+            plain["attributions"] = self.attributions
         if self.accuracy is not None:
             plain |= {
                 "accuracy": self.accuracy,
@@ -139,6 +144,7 @@ def federated_metrics(
         groups=groups,
         group_edges=group_edges(study, edges_KE) if groups else None,
         noise=noise,
+        attributions=_attributions(parts, study, noise),
         **_from_hits(parts.get("hits", np.zeros(0)), study),
     )
 
@@ -163,6 +169,15 @@ def tables_from_json(
         )
         for table, edges in zip(told.get("counts", ()), told.get("edges", ()), strict=True)
     ]
+
+
+def _attributions(
+    parts: Mapping[str, NDArray[np.float64]], study: Study, noise: float
+) -> Mapping[str, Any] | None:
+    if "attributions" not in parts:
+        return None
+    found = attributions_from_sums(parts["attributions"], study, noise=noise)
+    return None if found is None else found.to_json(study)
 
 
 def _points(

@@ -142,6 +142,12 @@ def recalibrations_of(
             f"study {study.name}: a {study.task.kind} task has no risks of one outcome to "
             "recalibrate; export it without --recalibrate"
         )
+    if study.personalisation.active:
+        raise SettingsError(
+            f"study {study.name} leaves {study.personalisation.described} to each site, so no one "
+            "recalibration fits them all; export it without --recalibrate, and let each site run "
+            "'consilium-site recalibrate'"
+        )
     last = _last_evaluation(history)
     if last is None:
         raise SettingsError(

@@ -8,9 +8,13 @@ sum by as much as all clips together before this notices: it stops blunders and 
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from server.aggregation import SPAN, Spans
+from server.secure_sum import SumResult
+from shared.distributed import noise_share
 from shared.errors import RoundVoidError
+from shared.round_contents import Purpose, RoundConfiguration, update_share, vector_spec
+from shared.study import Study
 
 NOISE_TAIL = 40.0
 """Natural logarithm of the odds against honest noise exceeding its allowance: e^-40."""
@@ -36,7 +40,13 @@ def norm_bound(
     return sites * (clip + math.sqrt(length) / scale) + noise_std * math.sqrt(tail)
 
 
-def check_norm(values: NDArray[np.float64], bound: float, *, name: str) -> float:
+def l2_norm(values: Spans) -> float:
+    """Return the L2 norm, read span by span."""
+    spans = (values[first : first + SPAN] for first in range(0, values.size, SPAN))
+    return math.sqrt(sum(float(np.dot(span, span)) for span in spans))
+
+
+def check_norm(values: Spans, bound: float, *, name: str) -> float:
     """The L2 norm of a summed segment, if it is plausible.
 
     Args:
@@ -47,10 +57,37 @@ def check_norm(values: NDArray[np.float64], bound: float, *, name: str) -> float
     Raises:
         RoundVoidError: the norm exceeds the bound; nothing of the round should be used.
     """
-    norm = float(np.linalg.norm(values))
+    norm = l2_norm(values)
     if not norm <= bound:
         raise RoundVoidError(
             f"the sum of {name} has norm {norm:.6g}, and clipped updates reach at most "
             f"{bound:.6g}; some site did not clip, so the round is not used"
         )
     return norm
+
+
+def check_plausible(study: Study, total: SumResult) -> None:
+    """Refuse a sum of updates that honest, clipping sites could not have made.
+
+    Raises:
+        RoundVoidError: the norm is beyond its bound.
+    """
+    for name in ("update", "control"):
+        if name in total.parts:
+            _check_segment(study, total, name)
+
+
+def _check_segment(study: Study, total: SumResult, name: str) -> None:
+    sum_D = total.parts[name]
+    sites, how = len(total.survivors), study.aggregation
+    if study.privacy.mode == "distributed":
+        share = noise_share(study, sum_D.size)
+        clip, scale = study.privacy.clip_norm * total.weight / sites, share.scale
+        deviation = math.sqrt(sites * share.variance) / scale
+    else:
+        shares = sites if how.weighting == "uniform" else update_share(study, total.weight)
+        asked = RoundConfiguration(purpose=Purpose.TRAINING)
+        scale = vector_spec(study, asked, parameters=sum_D.size).segments[0].scale
+        clip, deviation = how.update_norm * shares / sites, 0.0
+    bound = norm_bound(length=sum_D.size, sites=sites, clip=clip, scale=scale, noise_std=deviation)
+    check_norm(sum_D, bound, name="updates" if name == "update" else "control variates")

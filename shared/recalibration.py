@@ -1,8 +1,9 @@
 """Recalibration: log-odds put right by patients whom the model was not trained on.
 
 How much is put right is chosen by the closed test of Vergouwe et al. (Stat Med 2017;36:4529-4539):
-nothing, unless slope and intercept together fit better than chance explains (5 %); then the
-intercept alone, unless the slope does so beside it. So few patients cannot make a good model worse.
+nothing, unless slope and intercept together fit better than chance explains; then the intercept
+alone, unless the slope does so beside it. The level is 1 %, since every hospital of a federation
+tries its luck, and a hospital that is unlucky makes a good model worse (docs/decisions/115).
 
 Counts may carry privacy noise and be negative. The equations of the fit are linear in the counts,
 so they are taken as they are: cutting them at zero would shift every empty bin upwards.
@@ -25,7 +26,7 @@ from shared.score_counts import NORMAL_95, Edges, bin_centers
 _STEPS = 50  # of Newton's method; it converges in fewer than ten where it converges
 _LARGEST_STEP = 2.0  # in log-odds, so that separated outcomes do not run away at once
 _LEAST_RISK = 1e-12
-_CHI2_95 = (3.841, 5.991)  # quantiles of chi squared with one and with two degrees of freedom
+_CHI2_99 = (6.635, 9.210)  # 99 % quantiles of chi squared with one and with two degrees of freedom
 
 Array = NDArray[np.float64]
 
@@ -121,12 +122,12 @@ def _chosen(logit_B: Array, counts_2B: Array, noise: float) -> Recalibration:
     both = _fit(logit_B, counts_2B, free=(True, True))
     level = _fit(logit_B, counts_2B, free=(False, True))
     if both is not None and both.slope > 0:  # a slope below 0 would turn the order of risks round
-        if not _better(both, NEUTRAL, logit_B, counts_2B, noise, _CHI2_95[1]):
+        if not _better(both, NEUTRAL, logit_B, counts_2B, noise, _CHI2_99[1]):
             return NEUTRAL
-        if level is None or _better(both, level, logit_B, counts_2B, noise, _CHI2_95[0]):
+        if level is None or _better(both, level, logit_B, counts_2B, noise, _CHI2_99[0]):
             return both
         return level
-    if level is not None and _better(level, NEUTRAL, logit_B, counts_2B, noise, _CHI2_95[0]):
+    if level is not None and _better(level, NEUTRAL, logit_B, counts_2B, noise, _CHI2_99[0]):
         return level
     return NEUTRAL
 

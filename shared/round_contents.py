@@ -12,6 +12,7 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.attributions import PARTS, attributions_size
 from shared.distributed import noise_share
 from shared.errors import MessageError, StudyError
 from shared.fixed_point import Segment, VectorSpec, largest_scale
@@ -188,11 +189,11 @@ def metrics_sensitivity(study: Study, *, final: bool = False) -> float:
 
     The parts: K score tables, a loss, a count, and the confusion (multiclass) or three sums for
     each target (regression). Of the final model also two parts for each way in which patients are
-    grouped.
+    grouped, and the parts of attributions.
     """
-    groups = 2 * memberships(study) if final else 0
+    last = 2 * memberships(study) + PARTS * bool(attributions_size(study)) if final else 0
     more = {"multiclass": 1, "regression": hits_size(study)}.get(study.task.kind, 0)
-    return math.sqrt(counts_shape(study)[0] + 2 + more + groups)
+    return math.sqrt(counts_shape(study)[0] + 2 + more + last)
 
 
 def statistics_noise(study: Study) -> float:
@@ -234,6 +235,8 @@ def vector_spec(study: Study, asked: RoundConfiguration, *, parameters: int) -> 
             segments.append(_segment(study, "hits", size, bound))
         if final and (groups := len(patient_groups(study))):
             segments.append(_segment(study, "groups", groups * block_size(study), bound))
+        if final and (size := attributions_size(study)):
+            segments.append(_segment(study, "attributions", size, bound))
     return VectorSpec(ring_bits=how.ring_bits, segments=tuple(segments))
 
 

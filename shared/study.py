@@ -299,7 +299,8 @@ class Evaluation(Part):
     found risks. Counts are exact at risks of ``thresholds``. Beside all patients, it sums up each
     of ``subgroups``, told by a static variable, and with ``per_site`` those hospitals whose own
     policy releases their figures; none with fewer than ``smallest_group`` patients with, or
-    without, the outcome is told.
+    without, the outcome is told. At most ``explained_patients`` of each site are explained, and
+    what the model looks at is summed over them.
     """
 
     validation_fraction: Fraction = 0.0
@@ -313,6 +314,7 @@ class Evaluation(Part):
     per_site: bool = False
     subgroups: dict[str, Subgroup] = Field(default={}, max_length=64)
     smallest_group: int = Field(default=10, ge=1)
+    explained_patients: int = Field(default=0, ge=0, le=10_000)
 
     @model_validator(mode="after")
     def _thresholds_ascend(self) -> Self:
@@ -409,6 +411,14 @@ class Study(Part):
                     f"[evaluation] subgroups names {name!r}, which is not one of [variables] with "
                     'role = "static"; name one that is'
                 )
+        explained = self.evaluation.explained_patients
+        if explained and (self.task.outputs > 1 or not self.evaluation.validation_fraction):
+            raise ValueError(
+                f"[evaluation] explained_patients {explained} explains the one output of a task on "
+                f"validation patients; this study has {self.task.outputs} outputs and "
+                f"validation_fraction {self.evaluation.validation_fraction:g}: set it to 0, or "
+                "validation_fraction above 0"
+            )
         if self.privacy.mode == "distributed" and self.training.local_steps != 1:
             raise ValueError(
                 f"[training] local_steps {self.training.local_steps} must be 1 in privacy mode "

@@ -176,7 +176,7 @@ def show_strategies(
     _show_classes(compared)
     console.print(
         "Where hospitals have models of their own (local, or parts that stay), each is judged on "
-        "its own patients. ε: what a patient pays, beside others' figures without privacy."
+        "its own patients. ε: what a patient pays; - is without privacy."
     )
     for name, sentence in refused.items():
         console.print(f"  {name}: {sentence}", style="yellow", markup=False)
@@ -245,9 +245,12 @@ def _show_groups(compared: dict[str, dict[str, Any]], figure: str) -> None:
     if not groups:
         return
     table = Table(box=None, padding=(0, 1, 0, 0))
-    table.add_column(f"{TITLES[figure]} at", no_wrap=True)
+    kinds = {name.rpartition("-")[0] + "-" for name in groups if "-" in name}
+    every = len(kinds) == 1 and all("-" in name for name in groups)
+    alike = kinds.pop() if every else ""  # "hospital-" of hospital-1, hospital-2 ...
+    table.add_column(f"{TITLES[figure]} at {alike}".rstrip(), no_wrap=True)
     for group in groups:
-        table.add_column(group, justify="right")
+        table.add_column(group.removeprefix(alike), justify="right")
     for name, record in compared.items():
         rows = {name: record["test_groups"]}
         if "sites" in record:

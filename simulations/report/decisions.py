@@ -3,6 +3,8 @@
 Both follow from counts at thresholds; intervals of net benefit are normal, pointwise, of 95 %.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -23,7 +25,8 @@ from simulations.report.drawing import (
     thinned,
 )
 
-LEAST_ALARMS = 0.005  # decision curves end where fewer alarms than this share are left
+LEAST_ALARMS = 0.005  # decision curves end where fewer alarms than this share are left,
+FEWEST_ALARMS = 10  # or fewer patients
 SENSITIVITIES = (0.95, 0.9, 0.8, 0.6, 0.4)
 
 
@@ -44,16 +47,18 @@ def prevalence_of(point: OperatingPoint) -> float:
 
 def decision_chart(points: tuple[OperatingPoint, ...]) -> list[Chart]:
     """Return the decision curve; none where nearly nobody would be alarmed about."""
-    shown = [p for p in points if p.threshold >= 0.005 and p.alarm_rate.value >= LEAST_ALARMS]
+    shown = [
+        p
+        for p in points
+        if p.threshold >= 0.005
+        and p.alarm_rate.value >= LEAST_ALARMS
+        and p.true_positives + p.false_positives >= FEWEST_ALARMS
+    ]
     if len(shown) < 2:
         return []
     prevalence = prevalence_of(points[0])
     everybody = [prevalence - (1 - prevalence) * p.threshold / (1 - p.threshold) for p in shown]
-    useful = [
-        p.threshold
-        for p, alone in zip(shown, everybody, strict=True)
-        if p.net_benefit.value > max(alone, 0.0) + 1e-9
-    ]
+    useful = _widest(shown, everybody)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -71,7 +76,7 @@ def decision_chart(points: tuple[OperatingPoint, ...]) -> list[Chart]:
         axes.set(xlabel="risk from which one would act", ylabel="net benefit, per patient")
         axes.legend(loc="upper right")
 
-    span = f"between {percent(min(useful))} and {percent(max(useful))}" if useful else "at no risk"
+    span = f"between {percent(useful[0])} and {percent(useful[1])}" if useful else "at no risk"
     return [
         Chart(
             name="decision",
@@ -95,6 +100,22 @@ def decision_chart(points: tuple[OperatingPoint, ...]) -> list[Chart]:
             ),
         )
     ]
+
+
+def _widest(
+    shown: Sequence[OperatingPoint], everybody: Sequence[float]
+) -> tuple[float, float] | None:
+    """Return the ends of the widest stretch of thresholds at which the model is best throughout."""
+    widest: tuple[float, float] | None = None
+    start: float | None = None
+    for point, alone in zip(shown, everybody, strict=True):
+        if point.net_benefit.value <= max(alone, 0.0) + 1e-9:
+            start = None
+            continue
+        start = point.threshold if start is None else start
+        if widest is None or point.threshold - start > widest[1] - widest[0]:
+            widest = start, point.threshold
+    return widest
 
 
 def alarms_chart(points: tuple[OperatingPoint, ...], whose: str) -> Chart:

@@ -1,6 +1,6 @@
 """Rows with intervals: hospitals and subgroups, what joining gave, and rival ways of training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,15 +40,27 @@ _FAR_RATIOS = (0.0625, 0.125, 0.25, 0.5, 1, 2, 4, 8, 16)
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A named estimate; ``strong`` rows are drawn in colour."""
+    """A named estimate; ``strong`` rows are drawn in colour, ``serious`` ones in another."""
 
     name: str
     share: Share | None
     strong: bool = False
+    serious: bool = False
+
+    @property
+    def colour(self) -> str:
+        """What it is drawn in."""
+        return ORANGE if self.serious else BLUE if self.strong else GREY
 
 
-def group_charts(study: Study, groups: tuple[Group, ...]) -> list[Chart]:
-    """Return one forest plot of hospitals and one of subgroups, where there are such."""
+def group_charts(
+    study: Study, groups: tuple[Group, ...], verdicts: Sequence[Mapping[str, Any]] = ()
+) -> list[Chart]:
+    """Return one forest plot of hospitals and one of subgroups, where there are such.
+
+    Figures that serious ``verdicts`` of ``run.json`` are about stand out.
+    """
+    serious = {(v["topic"], v["kind"], v["name"]) for v in verdicts if v["serious"]}
     charts = []
     for kind, name, title in (
         ("site", "sites", "Is it as good at every hospital?"),
@@ -57,7 +69,7 @@ def group_charts(study: Study, groups: tuple[Group, ...]) -> list[Chart]:
         chosen = [g for g in groups if g.kind == kind][:_MOST_ROWS]
         if chosen:
             whole = [g for g in groups if g.kind == "all"]
-            charts.append(_of_groups(study, [*whole, *chosen], name, title))
+            charts.append(_of_groups(study, [*whole, *chosen], name, title, serious))
     return charts
 
 
@@ -168,12 +180,23 @@ def told_share(share: Share | None) -> str:
     return "–" if share is None else f"{number(share.value)} ({between(share.low, share.high)})"
 
 
-def _of_groups(study: Study, groups: Sequence[Group], name: str, title: str) -> Chart:
+def _of_groups(
+    study: Study,
+    groups: Sequence[Group],
+    name: str,
+    title: str,
+    serious: Collection[tuple[str, str, str]],
+) -> Chart:
     key = FIGURES[study.task.kind][0]
     labels = [f"{g.name} (n = {g.patients})" for g in groups]
     calibrated = any(g.calibration for g in groups)
     rows = [
-        Row(name=label, share=g.figures.get(key), strong=g.kind == "all")
+        Row(
+            name=label,
+            share=g.figures.get(key),
+            strong=g.kind == "all",
+            serious=("discrimination", g.kind, g.name) in serious,
+        )
         for label, g in zip(labels, groups, strict=True)
     ]
 
@@ -185,7 +208,12 @@ def _of_groups(study: Study, groups: Sequence[Group], name: str, title: str) -> 
             both[0].axvline(rows[0].share.value, color=GREY, ls="--", lw=1)
         if calibrated:
             ratios = [
-                Row(name=row.name, share=g.calibration if g.figures else None, strong=row.strong)
+                Row(
+                    name=row.name,
+                    share=g.calibration if g.figures else None,
+                    strong=row.strong,
+                    serious=("calibration", g.kind, g.name) in serious,
+                )
                 for row, g in zip(rows, groups, strict=True)
             ]
             ratio_axis(both[1], [row.share for row in ratios if row.share])
@@ -200,6 +228,11 @@ def _of_groups(study: Study, groups: Sequence[Group], name: str, title: str) -> 
         + (
             "Right: outcomes observed over expected; above 1 the model says too little. "
             if calibrated
+            else ""
+        )
+        + (
+            "Orange: a finding of the summary. "
+            if any(g.name in {n for *_, n in serious} for g in groups)
             else ""
         )
         + (f"Too few patients to judge: {', '.join(unjudged)}." if unjudged else ""),
@@ -223,7 +256,7 @@ def _of_groups(study: Study, groups: Sequence[Group], name: str, title: str) -> 
 def draw_rows(axes: Axes, rows: Sequence[Row]) -> None:
     """Draw one row an estimate, the first on top."""
     for index, row in enumerate(rows):
-        mark(axes, index, row.share, BLUE if row.strong else GREY)
+        mark(axes, index, row.share, row.colour)
     name_rows(axes, [row.name for row in rows])
 
 

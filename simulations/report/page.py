@@ -9,6 +9,7 @@ from typing import Any
 
 from shared.study import Study
 from simulations.report.answers import answer_charts
+from simulations.report.attributions import attributions_chart
 from simulations.report.card import NOT_REPORTED, model_card
 from simulations.report.checks import Check, checks
 from simulations.report.drawing import Chart, Table
@@ -43,17 +44,19 @@ def report_page(study: Study, record: Record, settings: Record | None) -> str:
         *answer_charts(study, record.get("final_tables") or {}),
         *federated_chart(study, record),
     ]
-    by_group = group_charts(study, groups)
+    by_group = group_charts(study, groups, record.get("verdicts") or ())
     if record.get("joining"):
         by_group.append(joining_chart(record["joining"]))
     by_group += recalibration_chart(record)
     rivals = [settings_chart(study, settings)] if settings else []
     training = learning_charts(study, record)
     outside = external_chart(record)
-    charts = [*answer, *by_group, *outside, *rivals, *training]
+    looks = attributions_chart(study, record)
+    charts = [*answer, *looks, *by_group, *outside, *rivals, *training]
     parts = [
         ("summary", "Summary", _summary(answers(study, record, groups, settings, whose))),
         ("answers", "How good are its answers?", _charts(answer)),
+        ("looks", "What it looks at", _charts(looks)),
         ("groups", "For whom?", _charts(by_group)),
         ("outside", "At hospitals it never saw", _charts(outside)),
         ("rivals", "Against rivals", _charts(rivals)),

@@ -73,8 +73,10 @@ def _discrimination(group: Group, points: tuple[OperatingPoint, ...], whose: str
         )
         right.plot(found, [s.value for s in shares], color=BLUE)
         everybody = f"alarm for everybody: {prevalence:.2f}"
-        right.axhline(prevalence, color=GREY, ls="--", lw=1, label=everybody)
-        right.legend(loc="upper right")
+        right.axhline(prevalence, color=GREY, ls="--", lw=1)
+        below = prevalence > 0.15  # where the curve of a useful model is not
+        right.text(0.02, prevalence + (-0.02 if below else 0.02), everybody, color=GREY,
+                   va="top" if below else "bottom")  # fmt: skip
         right.set(title="Precision and recall", xlabel="sensitivity (recall)",
                   ylabel="precision: alarms that are true")  # fmt: skip
         for axes in (left, right):

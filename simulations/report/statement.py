@@ -166,8 +166,8 @@ def _simulated() -> tuple[str, ...]:
     return (
         "This run was a simulation: one process held all records. What is said here is what the "
         "same study protects among hospitals, and what the files of this run would give away.",
-        "The figures on test patients in this report: these are the researcher's own patients, "
-        "counted without noise.",
+        "The figures on test patients in this report, and fits at single hospitals: the researcher "
+        "holds these patients, and they are counted without noise.",
     )
 
 

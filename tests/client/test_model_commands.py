@@ -1,6 +1,7 @@
 """What a site says of an exported model, and under whose signature it takes one."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ from typer.testing import CliRunner
 from client.cli import app
 from client.model_commands import open_own_model
 from client.personal_store import PersonalStore
+from client.site_folder import SiteFolder
 from shared.errors import SettingsError
 from shared.keys import IdentityKey
+from shared.manifest import Recalibrated
 from shared.own_weights import shared_weights
 from shared.signed_model import write_signed_model
 from shared.weights import to_vector
@@ -92,3 +95,11 @@ def test_a_site_uses_the_model_with_its_own_part_and_refuses_one_without(
     store.save(study.digest, bytes(32), {"own_weights": own_L[1:]})
     with pytest.raises(SettingsError, match="finite ones are needed"):
         open_own_model(exported, site, "")
+    store.save(study.digest, bytes(32), kept)
+    told = Recalibrated(on="own", slopes=(1.0,), intercepts=(0.5,), made_from="ab" * 32)
+    made_here, identity = replace(trained, recalibration=told), SiteFolder(path=site).identity()
+    write_signed_model(
+        tmp_path / "own", made_here, identity, simulated=False, rounds=7, epsilon=3.5
+    )
+    used = open_own_model(tmp_path / "own", site, "").trained  # its own part is in it already
+    assert np.array_equal(to_vector(used.model), to_vector(trained.model))

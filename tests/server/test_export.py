@@ -119,6 +119,12 @@ def test_a_study_without_a_finished_model_has_none_to_export(tmp_path: Path) -> 
         )
 
 
+def test_a_model_without_the_parts_that_sites_keep_has_no_onnx_form() -> None:
+    study = small_study(personalisation={"parts": ["head"]})
+    with pytest.raises(SettingsError, match=r"leaves the model's head .* export it without --onnx"):
+        onnx_part(some_trained(study))
+
+
 def test_a_cell_without_an_onnx_operator_is_refused_by_name() -> None:
     study = small_study(model={"cell": "gru-d"})
     with pytest.raises(SettingsError, match="no operator for cell 'gru-d'; export it without"):
@@ -200,3 +206,6 @@ def test_a_model_leaves_recalibrated_by_the_counts_of_the_last_evaluation_when_a
     regression = small_study(task={"kind": "regression", "center": 5.0, "spread": 2.0})
     with pytest.raises(SettingsError, match="a regression task has no risks"):
         recalibrations_of(regression, done.history)
+    own = small_study(personalisation={"parts": ["head"]})
+    with pytest.raises(SettingsError, match="to each site, so no one recalibration fits"):
+        recalibrations_of(own, done.history)

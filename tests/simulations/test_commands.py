@@ -194,6 +194,28 @@ def test_compare_with_seeds_prints_means_of_both_modes_at_80_columns(
     assert again.returncode != 0
 
 
+def test_compare_strategies_prints_a_table_and_why_some_make_no_sense(
+    run, study: Path, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    where = ("--data", data, "--out", out)
+    result = run("simulations", "compare", study, *where, "--strategies", "fedadam,head,fedprox")
+    assert result.returncode == 0, result.stderr
+    written = json.loads((out / "strategies.json").read_text())
+    assert set(written["settings"]) == {
+        *("local", "pooled", "fedadam", "fedadam, site", "head", "head, site"),
+    }
+    for name, record in written["settings"].items():  # nothing is cut off at 80 columns
+        assert f"\n{name} " in result.stdout
+        assert f"{record['test']['auroc']['value']:.3f}" in result.stdout
+    printed = " ".join(result.stdout.split())
+    assert "fedprox: study small: [training] proximal 0.1 holds a site near the weights" in printed
+    unknown = run("simulations", "compare", study, *where, "--strategies", "fedsgd")
+    assert "there is no strategy 'fedsgd'; choose among study, fedavg" in refused(unknown)
+    both = run("simulations", "compare", study, *where, "--strategies", "fedavg", "--epsilon", "3")
+    assert "--epsilon does not go with --strategies" in refused(both)
+
+
 def test_a_missing_data_folder_is_named(run, study: Path, tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     result = run("simulations", "run", study, "--data", nowhere, "--out", tmp_path / "out")

@@ -8,10 +8,13 @@ import pytest
 from flwr.app import Message
 from sklearn.metrics import roc_auc_score
 
+from client import attributions, contribution
 from client.features import to_tensors
 from client.training import predict
+from shared.attributions import LARGEST_EFFECT
 from shared.model import build_model
 from shared.normalisation import Normalisation
+from shared.round_contents import Purpose, RoundConfiguration, vector_spec
 from shared.study import Study, load_study, with_changes
 from shared.variables import feature_names
 from shared.weights import load_vector
@@ -104,6 +107,45 @@ def test_no_message_of_a_run_holds_any_patients_risk(tmp_path: Path, watched: li
     table_2B = [np.fromstring(counted["counts"][0][k], sep=" ") for k in ("negatives", "positives")]
     assert np.sum(table_2B) == pytest.approx(validated, rel=1e-6)
     assert len(table_2B[0]) == study.bins
+
+
+def test_no_message_of_a_run_holds_any_patients_attributions(
+    tmp_path: Path, watched: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What each patient adds, and what each site adds up, is looked for in every message."""
+    study = with_changes(_small(), evaluation={"explained_patients": 30})
+    rows: list[np.ndarray] = []
+    sums: list[np.ndarray] = []
+    clip, add_up = attributions.clip_rows, contribution.attribution_sums
+
+    def clipping(rows_PA: np.ndarray, norm: float) -> np.ndarray:
+        rows.append(clip(rows_PA, norm))
+        return rows[-1]
+
+    def adding(*arguments, **named) -> np.ndarray:
+        sums.append(add_up(*arguments, **named))
+        return sums[-1]
+
+    monkeypatch.setattr(attributions, "clip_rows", clipping)
+    monkeypatch.setattr(contribution, "attribution_sums", adding)
+    federation = Federation(study, cohorts_for(study, None).sites, tmp_path, workers=2)
+    last = federation.train(lambda _: None, _validation_patients(federation, study)).history[-1]
+    told = last["validation"]["attributions"]
+    assert len(sums) == len(study.sites)  # once each, however often the last model is evaluated
+    assert told["patients"] == pytest.approx(sum(one[0] for one in sums))
+    expected = sum(sums)[2:] * LARGEST_EFFECT / told["patients"]
+    assert np.ravel(list(told["effects"].values())) == pytest.approx(expected, abs=1e-4)
+    sent = b"\0".join(watched)
+    segment = next(
+        s for s in vector_spec(study, RoundConfiguration(purpose=Purpose.EVALUATION),
+                               parameters=9).segments if s.name == "attributions"
+    )  # fmt: skip
+    for values in (*(row[row != 0] for part in rows for row in part), *(one[2:] for one in sums)):
+        assert len(values) > 8
+        for kind in ("<f4", "<f8", ">f4", ">f8"):
+            assert np.asarray(values[:2], dtype=kind).tobytes() not in sent
+        whole = np.round(values * segment.scale).astype("<u4")
+        assert whole[:2].tobytes() not in sent  # as the sum encodes it, before its mask
 
 
 def test_a_hospitals_own_figures_are_told_only_where_its_policy_releases_them(

@@ -55,7 +55,7 @@ def test_a_damaged_or_missing_file_and_a_wrong_task_are_refused(tmp_path: Path) 
     los = with_changes(STUDY, data={"label": "los"})
     with pytest.raises(DataError, match="label 'los' is for a task of kind 'regression'"):
         list(EicuDemo(tmp_path).read_patients(los))
-    study = with_changes(los, task={"kind": "regression"})
+    study = with_changes(los, task={"kind": "regression", "prevalence": None})
     with pytest.raises(DataError, match=r"dyn.parquet cannot be read as a parquet table"):
         list(EicuDemo(tmp_path).read_patients(study))
     whole = (tmp_path / "aki" / "dyn.parquet").read_bytes()

@@ -54,7 +54,9 @@ def test_the_same_molecule_twice_is_one_unit(tmp_path: Path) -> None:
 
 
 def test_an_empty_cell_is_an_outcome_not_known(tmp_path: Path) -> None:
-    study = with_changes(STUDY, data=ASSAYS, task={"kind": "multilabel", "outputs": 2})
+    study = with_changes(
+        STUDY, data=ASSAYS, task={"kind": "multilabel", "outputs": 2, "prevalence": None}
+    )
     source = Molecules(write_molecules(tmp_path) / "tox21.csv")
     grid = to_grid(source.read_patients(study), study)
     assert grid.y_N.shape[1] == 2

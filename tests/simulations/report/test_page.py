@@ -161,6 +161,32 @@ def test_the_model_card_has_every_item_and_says_what_is_not_reported(page: str) 
     assert "In-hospital_death" in rows["8a"]
 
 
+def test_what_the_summary_accuses_stands_out_in_the_forest_plot() -> None:
+    study = demo_study()
+    told = {"topic": "calibration", "kind": "site", "name": "hospital-2", "serious": True,
+            "sentence": "Risks are too low at hospital-2."}  # fmt: skip
+    orange = "#b84a00"
+    for verdicts in ([told], [{**told, "serious": False}]):
+        page = report_page(study, record_of(study, verdicts=verdicts), None)
+        figure = page[page.index("<figure id='sites'") :].split("</figure>")[0]
+        assert (orange in figure) == verdicts[0]["serious"]
+        assert ("Orange: a finding of the summary." in figure) == verdicts[0]["serious"]
+
+
+def test_what_the_model_looks_at_is_drawn_from_the_last_evaluation() -> None:
+    study = demo_study(evaluation={"validation_fraction": 0.2, "explained_patients": 50})
+    effects = {name: [0.1, 0.2, 0.3, 0.4 + 0.1 * n] for n, name in enumerate(study.variables)}
+    told = {"patients": 60.0, "clipped": 6.0, "deviation": 0.01, "effects": effects}
+    last = {"patients": 90.0, "outputs": [None], "attributions": told}
+    evaluated = [one_round(9, study) | {"purpose": "evaluation", "validation": last}]
+    page = report_page(study, record_of(study, other_rounds=evaluated), None)
+    figure = page[page.index("<figure id='attributions'") :].split("</figure>")[0]
+    assert f"<desc id='attributions-desc'>{list(effects)[-1]}: 2.500" in figure
+    for said in ("not what causes the outcome", "10 % were", "95 % of the privacy noise"):
+        assert said in figure
+    assert ">hours 36 to 48<" in figure
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 class TestInABrowser:
     """The page in a real browser, without a network."""

@@ -56,3 +56,15 @@ def test_the_profile_decides_what_the_coordinator_is_trusted_with() -> None:
     malicious = told(aggregation={"profile": "malicious"})
     assert "The coordinator may lie" in malicious
     assert "keeps to the protocol" not in malicious
+
+
+def test_what_hospitals_keep_is_said_and_whose_risks_evaluation_counted() -> None:
+    assert "for itself: it is in no message" not in told()
+    one_step = {"local_steps": 1}
+    mine = {"mode": "site"}
+    head = told(personalisation={"parts": ["head"]}, privacy=mine, training=one_step)
+    assert "Each hospital keeps the model's head (its maps to the outputs) for itself" in head
+    assert "under its own model; evaluation by sums counts the same." in head
+    second = told(personalisation={"ditto": {"pull": 0.1}}, privacy=mine, training=one_step)
+    assert "counts the global model's risks" in second
+    assert "no more to be passed on than their records" in second
