@@ -5,11 +5,12 @@
 One coordinator and its sites as processes on loopback, with TLS, node authentication, audit logs,
 ledgers and the secure sum; a small model and few invented patients. Memory is the proportional set
 size (PSS) of Linux: pages that processes share count once. The coordinator's is that of its
-processes together, after every round. Then a study of four sites with a small model, and one with
-``--large`` hidden units: the most memory of the coordinator at any time (looked at twenty times a
-second) grows by how many copies of the model? Exits with 1 if a site missed a round, the
-coordinator grew by more than `GROWTH_MIB` from the fifth round to the last, or takes `COPIES`
-copies or more.
+processes together, after every round. Then three studies of four sites: with a small model, with
+``--large`` hidden units, and with half as large a model. The most memory that each of the
+coordinator's processes has at any time (looked at twenty times a second) is a constant and so many
+copies of the model: copies from the two larger models, the constant beside them. Exits with 1 if a
+site missed a round, the coordinator grew by more than `GROWTH_MIB` from the fifth round to the
+last, or its processes together take `COPIES` copies or more.
 """
 
 import argparse
@@ -43,6 +44,7 @@ class Measured:
     present: list[int]
     coordinator: list[float]
     coordinator_most: float
+    most: dict[str, float]
     site: list[float]
     model: float
 
@@ -66,13 +68,21 @@ def main() -> None:
     print(f"                       {last:.1f} MiB at the end, {many.coordinator_most:.1f} MiB most")
     well = min(many.present) == options.sites and last - settled <= GROWTH_MIB
     print(f"all sites in all rounds, growth under {GROWTH_MIB:.0f} MiB: {'yes' if well else 'NO'}")
-    small, large = run(FEW, SETTLED, hidden=4), run(FEW, SETTLED, hidden=options.large)
-    more = large.coordinator_most - small.coordinator_most
-    copies = more / (large.model - small.model)
-    lean = copies < COPIES
-    print(f"{FEW} sites, a model of {large.model:.1f} MiB instead of {small.model:.3f} MiB:")
-    print(f"coordinator's memory   {more:.0f} MiB more at most, {copies:.1f} copies of the model")
-    print(f"under {COPIES:.0f} copies: {'yes' if lean else 'NO'}")
+    small = run(FEW, SETTLED, hidden=4)
+    large = run(FEW, SETTLED, hidden=options.large)
+    half = run(FEW, SETTLED, hidden=round(options.large * 0.5**0.5))
+    print(f"{FEW} sites; most memory in MiB with a model of")
+    print(f"{'':16}{small.model:10.3f}{half.model:10.1f}{large.model:10.1f} MiB; copies, constant")
+    together = 0.0
+    for name in large.most:
+        growth = large.most[name] - half.most[name]
+        copies = growth / (large.model - half.model)
+        constant = large.most[name] - copies * large.model
+        together += copies
+        print(f"{name:16}{small.most[name]:10.0f}{half.most[name]:10.0f}{large.most[name]:10.0f}"
+              f"     {copies:6.1f}{constant:10.0f}")  # fmt: skip
+    lean = together < COPIES
+    print(f"together under {COPIES:.0f} copies: {'yes' if lean else 'NO'} ({together:.1f})")
     sys.exit(not (well and lean))
 
 
@@ -87,7 +97,7 @@ def run(sites: int, rounds: int, *, hidden: int) -> Measured:
         text = tiny_study(rounds=rounds, mode="site", timeout=120.0, hidden=hidden)
         text = text.replace('["north", "east", "south", "west"]', str(names).replace("'", '"'))
         try:
-            coordinator, most, site = watch(federation, text)
+            coordinator, together, most, site = watch(federation, text)
         finally:
             federation.close()
         training = [r for r in federation.records_of() if r["purpose"] == "training"]
@@ -97,14 +107,21 @@ def run(sites: int, rounds: int, *, hidden: int) -> Measured:
         seconds=[record["seconds"] for record in training],
         present=[len(record["sites"]) for record in training],
         coordinator=coordinator,
-        coordinator_most=most,
+        coordinator_most=together,
+        most=most,
         site=site,
         model=4 * parameter_count(model) / 2**20,
     )
 
 
-def watch(federation: Federation, text: str) -> tuple[list[float], float, list[float]]:
-    """Run the study; return the coordinator's MiB after each round and at most, and each site's."""
+def watch(
+    federation: Federation, text: str
+) -> tuple[list[float], float, dict[str, float], list[float]]:
+    """Run the study and return MiB.
+
+    The coordinator's after each round, the most of its processes together and of each, and each
+    site's.
+    """
     federation.prepare(text)
     federation.start("coordinator", "--patience", "600")
     for number, name in enumerate(federation.sites):
@@ -113,19 +130,22 @@ def watch(federation: Federation, text: str) -> tuple[list[float], float, list[f
             time.sleep(2)  # so that not all import PyTorch at once
     coordinator: list[float] = []
     site: list[float] = []
-    most = 0.0
+    together, most = 0.0, dict.fromkeys(("supervisor", "service", "study"), 0.0)
     deadline = time.monotonic() + 900
     while federation.state_of() != "finished":
         if time.monotonic() > deadline:
             raise TimeoutError(f"the study stands at {len(coordinator)} rounds")
         supervisor = federation.processes["coordinator"].pid
-        now = sum(map(mebibytes, (supervisor, *federation.children().values())))
-        most = max(most, now)
+        processes = {"supervisor": supervisor, **federation.children()}
+        each = {name: mebibytes(pid) for name, pid in processes.items()}
+        now = sum(each.values())
+        together = max(together, now)
+        most |= {name: max(most[name], here) for name, here in each.items()}
         if len(federation.records_of()) > len(coordinator):
             coordinator.append(now)
             site = [mebibytes(federation.processes[name].pid) for name in federation.sites]
         time.sleep(0.05)
-    return coordinator, most, site
+    return coordinator, together, most, site
 
 
 def mebibytes(pid: int) -> float:

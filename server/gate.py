@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from server.authentication import KeyRing
 from server.enrolment import FrontDesk
+from server.freed_memory import give_back_garbage
 from server.mailroom import Mailroom
 from server.register import Member
 from shared.audit import AuditLog
@@ -28,6 +29,8 @@ from shared.version import VERSION
 
 LARGEST_BODY = 8 << 20  # Flower parts arrays into chunks of 5 MiB
 LARGEST_STRANGERS_BODY = 4096
+HANDLED_AT_ONCE = 2  # by Flower, which takes several times the memory of a part for each
+LONG_BYTES = 1 << 20
 BODY_TIMEOUT_S = 60.0
 WAIT_FOR_MESSAGE_S = 10.0  # below what proxies allow a silent connection
 REFUSALS_A_MINUTE = 30  # recorded; the rest is counted
@@ -102,6 +105,7 @@ class Gate:
         self._flower, self._desk, self._keys, self._mail = flower, desk, keys, mail
         self._parcels, self._audit = parcels, audit
         self._recorded: list[float] = []
+        self._handled = asyncio.Semaphore(HANDLED_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the life of the server."""
@@ -130,10 +134,11 @@ class Gate:
         if path not in FLEET and path not in OURS:
             raise Denied(404, "there is nothing here")
         member = await self._authenticate(headers)
-        body = await _body(receive, headers, LARGEST_BODY)
         if path in FLEET:
-            await self._forward(scope, body, send, member)
-        elif path == FETCH_PATH:
+            await self._forward(scope, await _body(receive, headers, LARGEST_BODY), send, member)
+            return
+        body = await _body(receive, headers, LARGEST_BODY)
+        if path == FETCH_PATH:
             await self._fetch(send, member)
         elif path == HAND_IN_PATH:
             await self._answer(send, lambda: self._parcels.hand_in(member.node_id, body))
@@ -164,7 +169,18 @@ class Gate:
                 raise Denied(400, str(error)) from None
             if not senders <= {member.node_id}:
                 raise Denied(403, f"site {member.name} sent a reply in another site's name")
-        await self._flower(scope, _replay(body), send)
+        receive, answer, long = _replay(body), list[MutableMapping[str, Any]](), len(body)
+        del body  # long ones are many, and pass through many hands
+
+        async def keep(event: MutableMapping[str, Any]) -> None:
+            answer.append(event)
+
+        async with self._handled:  # but let nobody wait for a slow line
+            await self._flower(scope, receive, keep)
+            if long + sum(len(event.get("body", b"")) for event in answer) > LONG_BYTES:
+                await asyncio.to_thread(give_back_garbage)
+        for event in answer:
+            await send(event)
 
     async def _fetch(self, send: Send, member: Member) -> None:
         """Hand out the next message, or nothing after a while."""
@@ -245,14 +261,12 @@ async def _body(receive: Receive, headers: dict[str, str], largest: int) -> byte
 
 def _replay(body: bytes) -> Receive:
     """A body that was read already, as the application behind expects it."""
-    given = False
+    events = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> MutableMapping[str, Any]:
-        nonlocal given
-        if given:
+        if not events:
             await asyncio.Event().wait()  # Starlette asks on, to learn of a disconnection
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return events.pop()
 
     return receive
 

@@ -34,11 +34,9 @@ class GroupTotals:
     totals: tuple[SumResult, ...]
     refusals: dict[str, str]
 
-    @property
-    def parts(self) -> dict[str, NDArray[np.float64]]:
-        """By segment, the sum over all groups."""
-        names = self.totals[0].parts
-        return {name: np.asarray(sum(total.parts[name] for total in self.totals)) for name in names}
+    def part(self, name: str) -> NDArray[np.float64]:
+        """Return one segment's sum over all groups."""
+        return np.asarray(sum(total.parts[name][:] for total in self.totals))
 
     @property
     def weight(self) -> int:
@@ -95,7 +93,13 @@ class GroupSums:
         _most(self._each(lambda group: group.open(round=round)))
 
     def sum(
-        self, *, round: int, spec: VectorSpec, model: bytes, configuration: bytes, check: Check
+        self,
+        *,
+        round: int,
+        spec: VectorSpec,
+        model: bytes | memoryview,
+        configuration: bytes,
+        check: Check,
     ) -> GroupTotals:
         """One round in every group.
 

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 from flwr.app import Message, RecordDict
 from flwr.app.message import remove_content_from_message
@@ -30,27 +30,35 @@ from flwr.proto.node_pb2 import NodeInfo
 from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.serverapp import Grid
-from flwr.supercore.constant import NOOP_FEDERATION_ID, NodeStatus, TaskType
+from flwr.supercore import sql_mixin
+from flwr.supercore.constant import (
+    NOOP_FEDERATION_ID,
+    SQLITE_PRAGMAS,
+    NodeStatus,
+    TaskType,
+)
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
-    iterate_object_tree,
     no_object_id_recompute,
 )
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.object_store import ObjectStoreFactory
-from flwr.supercore.object_store.object_store import NoObjectInStoreError
 from flwr.supercore.run import Run
 
 # Flower's Message reads who is sending from this process-wide record; there is no public setter.
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.federation import NoOpFederationManager
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
+
+from server.stored_replies import is_whole, load_bodies, open_reply
 
 HEARTBEAT_S = 10.0
 LOOK_ANYWAY_S = 1.0  # a node that went away changes nothing in the database
 BUSY_TRIES = 20
 NODE_HEARTBEAT_S = 10.0  # Flower's least; a node counts as gone after twice that
+
+_CACHES = (("cache_size", "-2000"), ("mmap_size", "0"))
 
 R = TypeVar("R")
 
@@ -62,11 +70,23 @@ class RunEndedError(RuntimeError):
 
 
 def open_link(database: Path) -> SqlLinkState:
-    """Open the SuperLink's database, making it if it is not there (mode 0600)."""
+    """Open the SuperLink's database, making it if it is not there (mode 0600).
+
+    Flower lets each of a process's many connections keep 64 MiB of the file, and map 256 MiB. They
+    keep little here, those that Flower opens itself afterwards included: what is long in the file
+    is a message, written once and read once. A statement that is kept keeps what was last stored.
+    """
+    if not event.contains(Engine, "do_connect", _keep_no_statements):
+        event.listen(Engine, "do_connect", _keep_no_statements)
+    vars(sql_mixin)["SQLITE_PRAGMAS"] = (*SQLITE_PRAGMAS, *_CACHES)  # the last one holds
     database.touch(mode=0o600, exist_ok=True)
     objects = ObjectStoreFactory(str(database))
     link = LinkStateFactory(str(database), NoOpFederationManager(), objects).state()
     return cast(SqlLinkState, link)  # what a file path stands for
+
+
+def _keep_no_statements(_: object, __: object, ___: object, options: dict[str, Any]) -> None:
+    options["cached_statements"] = 0
 
 
 def enrol_node(link: LinkState, name: str, node_key: bytes) -> int:
@@ -114,7 +134,8 @@ class LinkGrid(Grid):
     """A Flower grid that works on the SuperLink's database.
 
     A message and its body become visible to its node in one transaction. A reply is returned once,
-    when all of its body has arrived, and then nothing of it stays in the database.
+    when all of its body has arrived, and nothing of it stays in the database when the next is asked
+    for: until then a long body is read from there.
 
     Args:
         database: the SuperLink's.
@@ -198,8 +219,12 @@ class LinkGrid(Grid):
         for reply in self._patiently(lambda: self._link.get_message_res(unclaimed, self._number)):
             self._claimed[reply.metadata.reply_to_message_id] = reply
         for message_id in sorted(asked & self._claimed.keys()):
-            if self._is_whole(self._claimed[message_id]):
-                yield self._take(message_id)
+            if is_whole(self._link, self._number, self._claimed[message_id]):
+                reply = self._claimed.pop(message_id)
+                try:
+                    yield open_reply(self._link, self._number, reply)
+                finally:
+                    self._clear(reply)
 
     def forget(self, message_ids: Collection[str]) -> None:
         """Take back messages whose replies are not wanted any more; late replies are refused."""
@@ -216,6 +241,7 @@ class LinkGrid(Grid):
         received: list[Message] = []
         while waiting and (deadline is None or time.monotonic() < deadline):
             for reply in self.pull_messages(waiting):
+                load_bodies(reply)
                 received.append(reply)
                 waiting.discard(reply.metadata.reply_to_message_id)
             time.sleep(0.01)
@@ -233,16 +259,16 @@ class LinkGrid(Grid):
     def _push(self, message: Message) -> str:
         with no_object_id_recompute():
             message.metadata.__dict__["_message_id"] = message.object_id
-            parts = {key: part.deflate() for key, part in get_all_nested_objects(message).items()}
+            parts = get_all_nested_objects(message)
             tree = get_object_tree(message)
             bare = remove_content_from_message(message)
 
         def store() -> bool:
-            with self._link.session():
+            with self._link.session(), no_object_id_recompute():
                 session = self._link.start_session(self._number)
                 stored, missing = self._link.store_message_and_object_tree(bare, tree, session)
                 for key in missing if stored else ():
-                    self._link.store_object(self._number, session, key, parts[key])
+                    self._link.store_object(self._number, session, key, parts[key].deflate())
                 return stored
 
         if not self._patiently(store) and self._has_ended():
@@ -253,37 +279,11 @@ class LinkGrid(Grid):
         status = self._link.get_run_status({self._number}).get(self._number)
         return status is None or status.status == Status.FINISHED
 
-    def _is_whole(self, reply: Message) -> bool:
-        if reply.has_error():
-            return True
-        try:
-            tree = self._link.object_store.get_object_tree(reply.metadata.message_id)
-        except NoObjectInStoreError:
-            return False
-        return all(
-            self._link.get_object(self._number, node.object_id)
-            for node in iterate_object_tree(tree)
-        )
-
-    def _take(self, message_id: str) -> Message:
-        """Return a whole reply and delete it, and the message it answers, from the database."""
-        reply = self._claimed.pop(message_id)
+    def _clear(self, reply: Message) -> None:
+        """Delete a reply, and the message it answers, from the database."""
         if not reply.has_error():
-            key = reply.metadata.message_id
-            tree = self._link.object_store.get_object_tree(key)
-            contents = {
-                node.object_id: self._link.get_object(self._number, node.object_id) or b""
-                for node in iterate_object_tree(tree)
-            }
-            whole = inflate_object_from_contents(key, contents)
-            if isinstance(whole, Message):
-                whole.metadata.__dict__["_message_id"] = key
-                # what the database knows of the sender, not what the sender wrote into the body
-                whole.__dict__["_metadata"] = reply.metadata
-                reply = whole
-            self._patiently(lambda: self._link.object_store.delete(key))
-        self._delete(message_id)
-        return reply
+            self._patiently(lambda: self._link.object_store.delete(reply.metadata.message_id))
+        self._delete(reply.metadata.reply_to_message_id)
 
     def _delete(self, message_id: str) -> None:
         def delete() -> None:

@@ -8,8 +8,8 @@ sum by as much as all clips together before this notices: it stops blunders and 
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from server.aggregation import SPAN, Spans
 from server.secure_sum import SumResult
 from shared.distributed import noise_share
 from shared.errors import RoundVoidError
@@ -40,7 +40,13 @@ def norm_bound(
     return sites * (clip + math.sqrt(length) / scale) + noise_std * math.sqrt(tail)
 
 
-def check_norm(values: NDArray[np.float64], bound: float, *, name: str) -> float:
+def l2_norm(values: Spans) -> float:
+    """Return the L2 norm, read span by span."""
+    spans = (values[first : first + SPAN] for first in range(0, values.size, SPAN))
+    return math.sqrt(sum(float(np.dot(span, span)) for span in spans))
+
+
+def check_norm(values: Spans, bound: float, *, name: str) -> float:
     """The L2 norm of a summed segment, if it is plausible.
 
     Args:
@@ -51,7 +57,7 @@ def check_norm(values: NDArray[np.float64], bound: float, *, name: str) -> float
     Raises:
         RoundVoidError: the norm exceeds the bound; nothing of the round should be used.
     """
-    norm = float(np.linalg.norm(values))
+    norm = l2_norm(values)
     if not norm <= bound:
         raise RoundVoidError(
             f"the sum of {name} has norm {norm:.6g}, and clipped updates reach at most "

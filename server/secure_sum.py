@@ -18,7 +18,7 @@ from server.sites import Sites
 from server.unmasking import rebuild_round_key, rebuild_self_mask, remove_masks
 from shared import transcript
 from shared.errors import AuthenticationError, ProtocolError, RoundVoidError
-from shared.fixed_point import VectorSpec, decode
+from shared.fixed_point import Decoded, VectorSpec, decode
 from shared.messages import (
     Action,
     Agreement,
@@ -30,7 +30,7 @@ from shared.messages import (
     UnmaskRequest,
     UpdateRequest,
 )
-from shared.packing import packed_bytes, unpack
+from shared.packing import add_packed, packed_bytes
 from shared.sum_parameters import SumParameters
 from shared.tail import TAIL, check_tail
 from shared.wire import CONTROL_BYTES, Message
@@ -41,7 +41,7 @@ class SumResult:
     """The sum of one round.
 
     Attributes:
-        parts: by segment, the sum of the survivors' values.
+        parts: by segment, the sum of the survivors' values, decoded from `ring_total` when read.
         ring_total: sum of the survivors' encodings modulo 2^ring_bits, shape (spec.length,).
         weight: sum of the survivors' weights.
         survivors: sites in the sum, sorted.
@@ -54,7 +54,7 @@ class SumResult:
         audit_heads: by survivor, the audit head that came with its update, as it came.
     """
 
-    parts: dict[str, NDArray[np.float64]]
+    parts: dict[str, Decoded]
     ring_total: NDArray[np.uint32]
     weight: int
     survivors: tuple[str, ...]
@@ -130,7 +130,9 @@ class SecureSum:
             self._keys.collect(round, log, rejoin_timeout_s=self._exchange_timeout_s)
         return log
 
-    def sum(self, *, round: int, spec: VectorSpec, model: bytes, configuration: bytes) -> SumResult:
+    def sum(
+        self, *, round: int, spec: VectorSpec, model: bytes | memoryview, configuration: bytes
+    ) -> SumResult:
         """One round: ask for masked vectors, open their sum.
 
         Args:
@@ -158,7 +160,7 @@ class SecureSum:
         with log.timing("remove"):
             ring_total, weight = self._remove_masks(spec, keys, uploads, shares)
         return SumResult(
-            parts=decode(ring_total, spec, threads=self._threads),
+            parts=decode(ring_total, spec),
             ring_total=ring_total,
             weight=weight,
             survivors=uploads.survivors,
@@ -176,7 +178,7 @@ class SecureSum:
         self,
         round: int,
         spec: VectorSpec,
-        model: bytes,
+        model: bytes | memoryview,
         configuration: bytes,
         keys: Mapping[str, RoundKeys],
         log: RoundLog,
@@ -400,7 +402,7 @@ def _add_masked(
         )
     if set(reply.sealed) != holders - {reply.site}:
         raise ProtocolError("the self mask's shares are not sealed for exactly those participants")
-    uploads.total += unpack(reply.packed, spec.length + TAIL, spec.ring_bits)
+    add_packed(uploads.total, reply.packed, spec.ring_bits)
     uploads.headers[reply.site] = replace(reply, packed=b"")
 
 

@@ -2,13 +2,14 @@
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Protocol, Self
 
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from shared.messages import Action
+from shared.wire import LongBytes
 
 BODY = "consilium"
 
@@ -21,11 +22,12 @@ class Sites(Protocol):
 
     def ask(
         self, action: Action, bodies: Mapping[str, bytes], *, timeout_s: float
-    ) -> Iterator[tuple[str, bytes]]:
+    ) -> Iterator[tuple[str, bytes | LongBytes]]:
         """Send each site its body and yield (site, reply) in the order of arrival.
 
         A site that does not answer within `timeout_s` seconds, or fails, is not yielded. Each
-        body is read once, when it is sent, so that the mapping may make it then.
+        body is read once, when it is sent, so that the mapping may make it then. A long reply can
+        be read until the next is asked for.
         """
 
 
@@ -65,6 +67,8 @@ class FlowerSites:
             unknown = {str(n): n for n in grid.get_node_ids() if n not in sites._nodes.values()}
             answers = sites._exchange("name", dict.fromkeys(unknown, b""), unknown, deadline)
             for node, name in answers:
+                if not isinstance(name, bytes):
+                    continue
                 if (site := name.decode("utf-8", "replace")) in expected:
                     sites._nodes.setdefault(site, unknown[node])
             time.sleep(poll_s)
@@ -76,26 +80,21 @@ class FlowerSites:
 
     def ask(
         self, action: Action, bodies: Mapping[str, bytes], *, timeout_s: float
-    ) -> Iterator[tuple[str, bytes]]:
+    ) -> Iterator[tuple[str, bytes | LongBytes]]:
         """Send each site its body; yield (site, reply) as replies arrive, until time is up."""
-        known = {site: body for site, body in bodies.items() if site in self._nodes}
         deadline = time.monotonic() + timeout_s
-        yield from self._exchange(action.value, known, self._nodes, deadline)
+        yield from self._exchange(action.value, bodies, self._nodes, deadline)
 
     def _exchange(
         self, action: str, bodies: Mapping[str, bytes], nodes: Mapping[str, int], deadline: float
-    ) -> Iterator[tuple[str, bytes]]:
+    ) -> Iterator[tuple[str, bytes | LongBytes]]:
         names = {node: name for name, node in nodes.items()}
         waiting: set[str] = set()
-        for name, body in bodies.items():  # one at a time: a body may be as long as the model
-            message = Message(_pack(body), nodes[name], f"query.{action}")
-            with self._one_call:
-                waiting.update(self._grid.push_messages([message]))
+        for name in filter(nodes.__contains__, bodies):
+            waiting.update(self._send(nodes[name], action, bodies, name))
         try:
             while waiting and time.monotonic() < deadline:
-                with self._one_call:
-                    replies = list(self._grid.pull_messages(list(waiting)))
-                for reply in replies:
+                for reply in self._replies(list(waiting)):
                     waiting.discard(reply.metadata.reply_to_message_id)
                     site = names.get(reply.metadata.src_node_id)
                     if site is not None and reply.has_content():
@@ -105,13 +104,32 @@ class FlowerSites:
         finally:
             self._forget(waiting)
 
+    def _send(
+        self, node: int, action: str, bodies: Mapping[str, bytes], name: str
+    ) -> Iterable[str]:
+        """Send one body, which may be as long as the model; nothing of it is held afterwards."""
+        message = Message(_pack(bodies[name]), node, f"query.{action}")
+        with self._one_call:
+            return self._grid.push_messages([message])
+
+    def _replies(self, waiting: list[str]) -> Iterator[Message]:
+        """Yield the replies that have come, and let the others have the line between two."""
+        with self._one_call:
+            replies = iter(self._grid.pull_messages(waiting))
+        while True:
+            with self._one_call:
+                reply = next(replies, None)
+            if reply is None:
+                return
+            yield reply
+
 
 def _pack(body: bytes) -> RecordDict:
     array = Array(dtype="uint8", shape=(len(body),), stype=BODY, data=body)
     return RecordDict({BODY: ArrayRecord({BODY: array})})
 
 
-def _unpack(content: RecordDict) -> bytes:
+def _unpack(content: RecordDict) -> bytes | LongBytes:
     """Return the body, or nothing (which no parser accepts) when the reply is not just a body."""
     if list(content) != [BODY] or list(content.array_records) != [BODY]:
         return b""

@@ -13,11 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from server.aggregation import start
 from server.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from server.coordinator_audit import open_audit
 from server.coordinator_folder import CoordinatorFolder, hold_lock
 from server.exchange import RoundLog, ask
+from server.freed_memory import give_back_freed_memory
 from server.link import LinkGrid
 from server.orphan import exit_with_parent
 from server.overview import RECORDS
@@ -64,6 +67,7 @@ def run_submitted(
     """
     if parent is not None:
         exit_with_parent(parent)
+    give_back_freed_memory()
     logging.getLogger("flwr").handlers.clear()  # it would tell everything twice
     register = folder.register()
     submitted = register.study(digest.hex())
@@ -89,21 +93,20 @@ class StudyProcess:
 
     def run(self, sites: Sites, patience_s: float) -> None:
         """Run the study on these sites; see :func:`run_submitted`."""
-        checkpoint = self._checkpoint()
-        groups = group_parameters(self._study, self._submitted.roster, checkpoint.run_id)
-        while not checkpoint.state.finished and self._wanted is Wanted.RUN:
-            if checkpoint.state.next_round > 1:
+        self._at = self._checkpoint()
+        groups = group_parameters(self._study, self._submitted.roster, self._at.run_id)
+        while not self._at.state.finished and self._wanted is Wanted.RUN:
+            if self._at.state.next_round > 1:
                 patience_s = min(patience_s, PATIENCE_BEGUN_S)
             if not self._wait_for_sites(sites, groups, patience_s):
                 break
             self._change(State.RUNNING)
-            if checkpoint.resting:
-                checkpoint = replace(checkpoint, resting=False)
-                save_checkpoint(self._place, checkpoint)  # before a round can begin
-            checkpoint = self._rounds(sites, groups, checkpoint)
-        if not checkpoint.state.finished:
-            save_checkpoint(self._place, replace(checkpoint, resting=True))
-        if checkpoint.state.finished:
+            if self._at.resting:
+                self._go_to(resting=False)  # before a round can begin
+            self._rounds(sites, groups)
+        if not self._at.state.finished:
+            self._go_to(resting=True)
+        if self._at.state.finished:
             self._change(State.FINISHED)
         elif self._wanted is Wanted.PAUSE:
             self._change(State.PAUSED)
@@ -114,48 +117,42 @@ class StudyProcess:
     def _wanted(self) -> Wanted:
         return self._register.wanted(self._submitted.digest)
 
-    def _rounds(self, sites: Sites, groups: Groups, checkpoint: Checkpoint) -> Checkpoint:
+    def _go_to(self, **changes: Any) -> None:
+        """Change where the run stands, on disk as well; no other place holds the state before."""
+        self._at = replace(self._at, **changes)
+        save_checkpoint(self._place, self._at)
+
+    def _rounds(self, sites: Sites, groups: Groups) -> None:
         """Run rounds until the study is done, something else is wanted, or no sites are left."""
         try:
             for result in run_study(
                 self._study,
                 groups,
                 sites,
-                checkpoint.state,
+                self._at.state,
                 audit_head=lambda: self._audit.head().to_bytes(),
             ):
-                record = round_record(self._study, result)
-                checkpoint = replace(
-                    checkpoint, state=result.state, history=(*checkpoint.history, record)
-                )
-                self._close_round(groups, result, checkpoint, record)
+                self._close_round(groups, result)
                 if result.void is not None or self._wanted is not Wanted.RUN:
-                    return checkpoint  # an outage shall not use up round after round
+                    return  # an outage shall not use up round after round
         except RoundVoidError as error:
             log.warning("study %s: %s", self._study.name, error)
             self._register.note(self._submitted.digest, State.WAITING, str(error))
-            skipped = replace(checkpoint.state, next_round=checkpoint.state.next_round + 1)
-            return replace(checkpoint, state=skipped)
-        finished = replace(checkpoint.state, finished=True)
-        checkpoint = replace(checkpoint, state=finished)
-        save_checkpoint(self._place, checkpoint)
-        return checkpoint
+            state = self._at.state
+            self._at = replace(self._at, state=replace(state, next_round=state.next_round + 1))
+            return
+        self._go_to(state=replace(self._at.state, finished=True))
 
-    def _close_round(
-        self,
-        groups: Groups,
-        result: RoundResult,
-        checkpoint: Checkpoint,
-        record: dict[str, Any],
-    ) -> None:
+    def _close_round(self, groups: Groups, result: RoundResult) -> None:
         """Put the round on disk: audit, then checkpoint, then the record for people."""
+        record = round_record(self._study, result)
         identities = dict(self._submitted.roster.members)
         found = self._anchors.record(
             result.audit_heads, identities, study_digest=self._submitted.digest
         )
         for wrong in found.values():
             log.warning("%s", wrong)
-        weights = result.state.server.weights_D.astype("<f4").tobytes()
+        weights = result.state.server.weights_D.astype("<f4", copy=False).view(np.uint8).data
         self._audit.append(
             RoundClosed(
                 study_digest=self._submitted.digest,
@@ -167,7 +164,7 @@ class StudyProcess:
                 void=None if result.void is None else result.void[:1000],
             )
         )
-        save_checkpoint(self._place, checkpoint)
+        self._go_to(state=result.state, history=(*self._at.history, record))
         with (self._place / RECORDS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         log.info("%s", _told(self._study, result))

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server import aggregation
-from server.aggregation import ServerState
+from server.aggregation import ServerState, Spans
 from server.evaluation import FederatedMetrics, federated_metrics, next_edges
 from server.group_sums import GroupSums, GroupTotals
-from server.plausibility import check_plausible
+from server.plausibility import check_plausible, l2_norm
 from server.secure_sum import SumResult
 from server.sites import Sites
 from shared.errors import RoundVoidError
@@ -103,6 +103,9 @@ class RoundResult:
     phases: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     audit_heads: dict[str, bytes] = field(default_factory=dict)
+
+
+_VECTORS = ("update", "control")  # segments of a sum that are as long as the model
 
 
 def _no_log() -> bytes:
@@ -194,19 +197,22 @@ def run_round(
     sites = len(sums.survivors)
     edges_KE = edges_from_bytes(state.edges, study)
     final = purpose is Purpose.EVALUATION
-    metrics = federated_metrics(sums.parts, study, sites=sites, edges_KE=edges_KE, final=final)
+    counts = {name: sums.part(name) for name in sums.totals[0].parts if name not in _VECTORS}
+    metrics = federated_metrics(counts, study, sites=sites, edges_KE=edges_KE, final=final)
     if metrics is not None:
         finer_KE = next_edges(metrics, study)
         done = final and (metrics.fine or after.evaluated >= study.passes)
         after = replace(after, edges=edges_to_bytes(finer_KE, study), finished=done)
+    mean_D = MeanUpdate(study=study, totals=sums.totals, weights_D=weights_D, shared_D=shared_D)
+    update_norm = l2_norm(mean_D)  # before the step, which uses the sum up
     return RoundResult(
         number=state.next_round,
         purpose=purpose,
-        state=_apply(study, after, purpose, sums, shared_D),
+        state=_apply(study, after, purpose, sums, mean_D),
         survivors=sums.survivors,
         refusals=sums.refusals,
         patients=sums.weight,
-        update_norm=float(np.linalg.norm(_mean_update(study, sums, weights_D, shared_D))),
+        update_norm=update_norm,
         metrics=metrics,
         bytes_up=sums.bytes_up,
         bytes_down=sums.bytes_down,
@@ -218,13 +224,13 @@ def run_round(
 
 def _sent(
     study: Study, purpose: Purpose, server: ServerState, weights_D: NDArray[np.float32]
-) -> bytes:
+) -> memoryview:
     """Return what sites get: the weights, with control variates behind them where they use such."""
-    sent = weights_D.astype("<f4").tobytes()
-    if purpose is not Purpose.TRAINING or not study.training.control_variates:
-        return sent
-    control_D = server.control_D if server.control_D.size else np.zeros(weights_D.size)
-    return sent + control_D.astype("<f4").tobytes()
+    sent_V = weights_D.astype("<f4", copy=False)
+    if purpose is Purpose.TRAINING and study.training.control_variates:
+        control_D = server.control_D if server.control_D.size else np.zeros(weights_D.size)
+        sent_V = np.concatenate([sent_V, control_D.astype("<f4")])
+    return sent_V.view(np.uint8).data.toreadonly()
 
 
 def evaluates(study: Study, trained: int) -> bool:
@@ -233,63 +239,70 @@ def evaluates(study: Study, trained: int) -> bool:
 
 
 def _apply(
-    study: Study,
-    state: RunState,
-    purpose: Purpose,
-    sums: GroupTotals,
-    shared_D: NDArray[np.bool_],
+    study: Study, state: RunState, purpose: Purpose, sums: GroupTotals, mean_D: Spans
 ) -> RunState:
     if purpose is Purpose.STATISTICS:
-        statistics_S = sums.parts["statistics"]
+        statistics_S = sums.part("statistics")
         noise = statistics_noise(study) * math.sqrt(len(sums.survivors))
         normalisation = Normalisation.from_sums(statistics_S, noise=noise)
         return replace(state, normalisation=normalisation.to_bytes())
     if purpose is Purpose.TRAINING:
-        mean_D = _mean_update(study, sums, state.server.weights_D, shared_D)
-        server = aggregation.apply(state.server, mean_D, study.aggregation)
+        total = sums.totals[0]
+        ring_S = total.parts["update"].ring_L
+        used_up_D = ring_S.view(np.float32) if ring_S.size == state.server.weights_D.size else None
+        server = aggregation.apply(state.server, mean_D, study.aggregation, into_D=used_up_D)
         if study.training.control_variates:
-            server = replace(server, control_D=_site_mean(study, sums.totals[0], "control"))
+            control_D = total.parts["control"][:] / _shares(study, total)
+            server = replace(server, control_D=control_D)
         return replace(state, server=server)
     return state
 
 
-def _mean_update(
-    study: Study,
-    sums: GroupTotals,
-    weights_D: NDArray[np.float32],
-    shared_D: NDArray[np.bool_],
-) -> NDArray[np.float64]:
-    """Return the mean update (D,), of several groups their median; zero if none came.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MeanUpdate:
+    """The mean update, made span by span: of several groups the median; empty if none came.
 
-    It is zero, too, where weights are each site's own (``shared_D`` false): nobody sent them.
+    It is zero where weights are each site's own (``shared_D`` false): nobody sent them.
     """
-    means = [_group_mean(study, total, weights_D) for total in sums.totals]
-    mean_S = means[0] if len(means) == 1 else aggregation.across_groups(np.stack(means))
-    mean_D = np.zeros(weights_D.size)
-    if mean_S.size:
-        mean_D[shared_D] = mean_S
-    return mean_D
+
+    study: Study
+    totals: tuple[SumResult, ...]
+    weights_D: NDArray[np.float32]
+    shared_D: NDArray[np.bool_]
+
+    @property
+    def size(self) -> int:
+        """Number of coordinates, D."""
+        return self.weights_D.size if "update" in self.totals[0].parts else 0
+
+    def __getitem__(self, span: slice, /) -> NDArray[np.float64]:
+        """The mean update's coordinates in a span."""
+        shared_S = self.shared_D[span]
+        first = np.count_nonzero(self.shared_D[: span.start])
+        sent = slice(first, first + np.count_nonzero(shared_S))
+        means = [self._of_group(total, span, sent) for total in self.totals]
+        mean_T = means[0] if len(means) == 1 else aggregation.across_groups(np.stack(means))
+        if mean_T.size == shared_S.size:
+            return mean_T
+        mean_S = np.zeros(shared_S.size)
+        mean_S[shared_S] = mean_T
+        return mean_S
+
+    def _of_group(self, total: SumResult, span: slice, sent: slice) -> NDArray[np.float64]:
+        """The survivors' weighted mean update of the shared weights in a span.
+
+        In mode ``distributed``, where all are shared, it is minus the gradient's mean over the
+        expected number of patients, weight decay included: the step that plain SGD with learning
+        rate 1 would take at a site.
+        """
+        study, sum_T = self.study, total.parts["update"][sent]
+        if study.privacy.mode == "distributed":
+            decay_S = study.training.weight_decay * self.weights_D[span].astype(np.float64)
+            return -sum_T / (study.training.sampling_rate * total.weight) - decay_S
+        return sum_T / _shares(study, total)
 
 
-def _group_mean(
-    study: Study, total: SumResult, weights_D: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """Return the survivors' weighted mean update of shared weights; empty if the sum held none.
-
-    In mode ``distributed`` it is minus the gradient's mean over the expected number of patients,
-    weight decay included: the step that plain SGD with learning rate 1 would take at a site.
-    """
-    if "update" not in total.parts:
-        return np.zeros(0)
-    sum_D = total.parts["update"]
-    if study.privacy.mode == "distributed":
-        decay_D = study.training.weight_decay * weights_D.astype(np.float64)
-        return -sum_D / (study.training.sampling_rate * total.weight) - decay_D
-    return _site_mean(study, total, "update")
-
-
-def _site_mean(study: Study, total: SumResult, name: str) -> NDArray[np.float64]:
-    """Return the survivors' mean of a segment, weighted as the study says."""
+def _shares(study: Study, total: SumResult) -> float:
+    """What a sum over sites is divided by for their mean, weighted as the study says."""
     uniform = study.aggregation.weighting == "uniform"
-    shares = len(total.survivors) if uniform else update_share(study, total.weight)
-    return total.parts[name] / shares
+    return len(total.survivors) if uniform else update_share(study, total.weight)

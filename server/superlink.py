@@ -19,6 +19,7 @@ from server.connections import BoundedConnection
 from server.coordinator_audit import open_audit
 from server.coordinator_folder import CoordinatorFolder
 from server.enrolment import FrontDesk
+from server.freed_memory import give_back_freed_memory, remember_start
 from server.gate import Application, Gate, Receive, Scope, Send
 from server.link import Watch, enrol_node, open_link
 from server.mailroom import Mailroom
@@ -39,6 +40,7 @@ def serve(folder: CoordinatorFolder, *, parent: int | None = None) -> None:
     """
     if parent is not None:
         exit_with_parent(parent)
+    give_back_freed_memory()
     logging.getLogger("flwr").handlers.clear()  # it would tell everything twice
     settings, certificates = folder.settings, folder.certificates
     link = open_link(folder.link_database)
@@ -62,6 +64,7 @@ def serve(folder: CoordinatorFolder, *, parent: int | None = None) -> None:
     config.load()
     if config.ssl is not None:
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
+    remember_start()
     log.info("listening on %s:%d", settings.listen, settings.port)
     _Server(config, mail).run()
 

@@ -2,11 +2,16 @@
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+def write_atomically(
+    path: Path, content: bytes | Iterable[bytes | memoryview], *, mode: int = 0o644
+) -> None:
     """Replace the file's content in one step, flushed to disk; missing folders are made.
+
+    A long content may come in pieces, so that it need not exist a second time.
 
     The content goes to a temporary file beside it (never readable by others), which is flushed and
     renamed over it; the folder's entry is flushed too. ``mode`` is the file's permission bits.
@@ -18,7 +23,7 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            file.writelines((content,) if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(mode)

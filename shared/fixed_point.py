@@ -235,41 +235,51 @@ def _round(piece: NDArray[np.generic], scale: float, source: Keystream) -> NDArr
     return np.floor(scaled, out=scaled)
 
 
-def decode(
-    total: NDArray[np.uint32], spec: VectorSpec, *, threads: int = 1
-) -> dict[str, NDArray[np.float64]]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Decoded:
+    """One segment of a sum, decoded span by span where it is read.
+
+    Attributes:
+        ring_L: the segment of the sum of encodings modulo 2^ring_bits; not copied.
+        ring_bits: of the ring.
+        scale: ring units per unit.
+    """
+
+    ring_L: NDArray[np.uint32]
+    ring_bits: RingBits
+    scale: float
+
+    @property
+    def size(self) -> int:
+        """Number of coordinates."""
+        return self.ring_L.size
+
+    def __getitem__(self, span: slice, /) -> NDArray[np.float64]:
+        """The sum of the sites' values in a span; whole numbers exactly where the scale is 1."""
+        signed = self.ring_L[span].view(np.int32)
+        if self.ring_bits < 32:  # the ring's top bit is the sign: move it up and back
+            shift = 32 - self.ring_bits
+            signed = (self.ring_L[span] << np.uint32(shift)).view(np.int32) >> np.int32(shift)
+        return np.divide(signed, self.scale, dtype=np.float64)
+
+
+def decode(total: NDArray[np.uint32], spec: VectorSpec) -> dict[str, Decoded]:
     """The sum of the sites' values, by segment.
 
     Args:
-        total: sum of encodings modulo 2^ring_bits, shape (spec.length,).
+        total: sum of encodings modulo 2^ring_bits, shape (spec.length,); it must not change while
+            the result is read.
         spec: the layout.
-        threads: cores to use; the result does not depend on it.
-
-    Returns:
-        float64 arrays; whole numbers exactly where the scale is 1.
     """
     if total.shape != (spec.length,):
         raise EncodingError(f"the total has shape {total.shape}, and the study {spec.length}")
-    signed = total.view(np.int32)
-    if spec.ring_bits < 32:  # the ring's top bit is the sign: move it up and back
-        shift = 32 - spec.ring_bits
-        signed = (total << np.uint32(shift)).view(np.int32) >> np.int32(shift)
     parts = {}
     start = 0
     for segment in spec.segments:
-        parts[segment.name] = _divide(
-            signed[start : start + segment.length], segment.scale, threads=threads
+        parts[segment.name] = Decoded(
+            ring_L=total[start : start + segment.length],
+            ring_bits=spec.ring_bits,
+            scale=segment.scale,
         )
         start += segment.length
     return parts
-
-
-def _divide(signed: NDArray[np.int32], scale: float, *, threads: int) -> NDArray[np.float64]:
-    values = np.empty(len(signed), np.float64)
-
-    def divide_span(first: int, last: int) -> None:
-        np.divide(signed[first:last], scale, out=values[first:last])
-
-    useful = threads if len(signed) >= _THREAD_WORDS else 1
-    over_spans(divide_span, len(signed), _PIECE, threads=useful)
-    return values

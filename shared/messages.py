@@ -26,6 +26,7 @@ from shared.wire import (
     SITE,
     VECTOR_BYTES,
     Bulk,
+    LongBytes,
     Many,
     Maybe,
     Message,
@@ -234,7 +235,9 @@ class Refusal(Message):
 M = TypeVar("M", bound=Message)
 
 
-def read_reply(expected: type[M], data: bytes, *, max_bytes: int | None = None) -> M | Refusal:
+def read_reply(
+    expected: type[M], data: bytes | LongBytes, *, max_bytes: int | None = None
+) -> M | Refusal:
     """A site's reply: the message expected, or its refusal.
 
     Raises:

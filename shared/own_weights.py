@@ -23,7 +23,7 @@ def shared_weights(study: Study, parameters: int) -> NDArray[np.bool_]:
     """
     prefixes = tuple(name for part in study.personalisation.weights for name in _NAMES[part])
     if not prefixes:
-        return np.ones(parameters, dtype=np.bool_)
+        return np.broadcast_to(np.True_, parameters)  # which takes no memory
     model = build_model(study, len(feature_names(study)), seed=study.seed)
     return np.concatenate(
         [

@@ -1,11 +1,15 @@
 """Ring elements of 16, 20, 24, 28 or 32 bits side by side in bytes, little-endian."""
 
+from collections.abc import Sized
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import EncodingError
+from shared.wire import LongBytes
+
+_SPAN = 1 << 18  # elements; even, since rings of 20 and 28 bits go in pairs
 
 
 def packed_bytes(length: int, ring_bits: int) -> int:
@@ -37,11 +41,7 @@ def unpack(packed: bytes | memoryview, length: int, ring_bits: int) -> NDArray[n
     Raises:
         EncodingError: another number of bytes than `length` elements take, or padding not zero.
     """
-    if len(packed) != packed_bytes(length, ring_bits):
-        raise EncodingError(
-            f"a packed vector has {len(packed)} bytes, and {length} elements of {ring_bits} bits "
-            f"take {packed_bytes(length, ring_bits)}"
-        )
+    _check_length(packed, length, ring_bits)
     if ring_bits == 32:
         return cast(
             "NDArray[np.uint32]", np.frombuffer(packed, "<u4").astype(np.uint32, copy=False)
@@ -53,6 +53,32 @@ def unpack(packed: bytes | memoryview, length: int, ring_bits: int) -> NDArray[n
         words[:, :3] = np.frombuffer(packed, np.uint8).reshape(length, 3)
         return cast("NDArray[np.uint32]", words.view("<u4").ravel().astype(np.uint32, copy=False))
     return _unpack_pairs(packed, length, ring_bits)
+
+
+def add_packed(
+    total: NDArray[np.uint32], packed: bytes | memoryview | LongBytes, ring_bits: int
+) -> None:
+    """Add a packed vector to `total` modulo 2^32, in place; it is read a span at a time.
+
+    Raises:
+        EncodingError: as :func:`unpack`; nothing was added.
+    """
+    _check_length(packed, len(total), ring_bits)
+    # from the end, so that its padding is checked before anything is added
+    for first in range((len(total) - 1) // _SPAN * _SPAN, -1, -_SPAN):
+        part = total[first : first + _SPAN]
+        begin = packed_bytes(first, ring_bits)
+        end = begin + packed_bytes(len(part), ring_bits)
+        span = packed.read(begin, end) if isinstance(packed, LongBytes) else packed[begin:end]
+        part += unpack(span, len(part), ring_bits)
+
+
+def _check_length(packed: Sized, length: int, ring_bits: int) -> None:
+    if len(packed) != packed_bytes(length, ring_bits):
+        raise EncodingError(
+            f"a packed vector has {len(packed)} bytes, and {length} elements of {ring_bits} bits "
+            f"take {packed_bytes(length, ring_bits)}"
+        )
 
 
 def _pack_pairs(words: NDArray[np.uint32], ring_bits: int) -> bytes:

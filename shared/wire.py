@@ -28,6 +28,35 @@ VECTOR_BYTES = 1 << 30
 """Bound of messages that do, unless the study gives a closer one."""
 
 _MAGIC = "consilium"
+_BIN32 = b"\xc6"  # msgpack's head of bytes with a length of 32 bits
+_BULK_BYTES = 1 << 16
+"""A body of this length or more is passed through when written, and left in place when read."""
+
+
+class LongBytes(ABC):
+    """Bytes that are read where they are needed, as they may be too long to hold."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Their number."""
+
+    @abstractmethod
+    def read(self, first: int, last: int) -> bytes:
+        """Those from `first` to before `last`."""
+
+
+class Excerpt(LongBytes):
+    """A part of others, from `first` to before `last`."""
+
+    def __init__(self, whole: LongBytes, first: int, last: int) -> None:
+        self._whole, self._first, self._last = whole, first, last
+
+    def __len__(self) -> int:
+        return self._last - self._first
+
+    def read(self, first: int, last: int) -> bytes:
+        """Those from `first` to before `last`, counted from where the part begins."""
+        return self._whole.read(self._first + first, self._first + last)
 
 
 class Rule(ABC):
@@ -61,13 +90,13 @@ class Octets(Rule):
 
 @dataclass(frozen=True)
 class Bulk(Rule):
-    """Up to `high` bytes of a model or vector, or a read-only view, which is sent uncopied."""
+    """Up to `high` bytes of a model or vector, or what stands for them and need not be copied."""
 
     high: int
 
     def check(self, value: Any, where: str) -> None:
-        """Bytes, or a flat view of bytes that cannot be written to, within the bound."""
-        flat = isinstance(value, bytes) or (
+        """Bytes, a flat view of bytes that cannot be written to, or long ones; within the bound."""
+        flat = isinstance(value, bytes | LongBytes) or (
             isinstance(value, memoryview) and value.readonly and value.format == "B"
         )
         if not flat or len(value) > self.high:
@@ -237,7 +266,7 @@ class Message:
         return b"".join([*head, packer.pack_array_header(len(fields)), *_pieces(packer, fields)])
 
     @classmethod
-    def from_bytes(cls, data: bytes, *, max_bytes: int | None = None) -> Self:
+    def from_bytes(cls, data: bytes | LongBytes, *, max_bytes: int | None = None) -> Self:
         """Parse one message of this kind.
 
         Args:
@@ -256,8 +285,8 @@ class Message:
 M = TypeVar("M", bound=Message)
 
 
-def open_envelope(data: bytes, max_bytes: int) -> tuple[str, Any]:
-    """Kind and raw fields of a message of our version.
+def open_envelope(data: bytes | LongBytes, max_bytes: int) -> tuple[str, Any]:
+    """Kind and raw fields of a message of our version; a long one's bodies are not read.
 
     Raises:
         MessageError: too long, malformed, or of another version.
@@ -265,15 +294,10 @@ def open_envelope(data: bytes, max_bytes: int) -> tuple[str, Any]:
     if len(data) > max_bytes:
         raise MessageError(f"a message has {len(data)} bytes, and at most {max_bytes} are taken")
     try:
-        envelope = msgpack.unpackb(
-            data,
-            use_list=True,
-            max_array_len=MAX_SITES,
-            max_map_len=0,
-            max_ext_len=0,
-            max_str_len=4096,
-            max_bin_len=len(data),
-        )
+        if isinstance(data, LongBytes):
+            envelope = _unpack_long(data)
+        else:
+            envelope = msgpack.unpackb(data, max_bin_len=len(data), **_LIMITS)
     except (ValueError, msgpack.UnpackException, RecursionError):
         raise MessageError(f"{len(data)} bytes received are not a well-formed message") from None
     if not isinstance(envelope, list) or len(envelope) != 4 or envelope[0] != _MAGIC:
@@ -287,6 +311,51 @@ def open_envelope(data: bytes, max_bytes: int) -> tuple[str, Any]:
     if not isinstance(kind, str):
         raise MessageError(f"{len(data)} bytes received name no kind of message")
     return kind, plain
+
+
+_LIMITS: Mapping[str, Any] = {
+    "use_list": True,
+    "max_array_len": MAX_SITES,
+    "max_map_len": 0,
+    "max_ext_len": 0,
+    "max_str_len": 4096,
+}
+
+
+def _unpack_long(data: LongBytes) -> list[Any]:
+    """As msgpack unpacks an envelope, but bodies stay where they are; the rest is bounded.
+
+    Raises:
+        ValueError: not an array of four with an array at its end, or more after it.
+        msgpack.UnpackException: malformed, or more than `CONTROL_BYTES` between bodies.
+    """
+    start, unpacker = 0, _unpacker(data, 0)
+    if unpacker.read_array_header() != 4:
+        raise ValueError("not four")
+    envelope: list[Any] = [unpacker.unpack() for _ in range(3)]
+    fields: list[Any] = []
+    for _ in range(min(unpacker.read_array_header(), MAX_SITES)):
+        here = start + unpacker.tell()
+        head = data.read(here, min(here + 5, len(data)))
+        length = int.from_bytes(head[1:], "big")
+        if head[:1] != _BIN32 or length < _BULK_BYTES:
+            fields.append(unpacker.unpack())
+            continue
+        start = here + len(head) + length
+        if start > len(data):
+            raise ValueError("cut short")
+        fields.append(Excerpt(data, here + len(head), start))
+        unpacker = _unpacker(data, start)
+    if start + unpacker.tell() != len(data):
+        raise ValueError("more than a message")
+    return [*envelope, fields]
+
+
+def _unpacker(data: LongBytes, start: int) -> msgpack.Unpacker:
+    """An unpacker of what comes from `start` on, up to a bound."""
+    unpacker = msgpack.Unpacker(max_buffer_size=CONTROL_BYTES, **_LIMITS)
+    unpacker.feed(data.read(start, min(start + CONTROL_BYTES, len(data))))
+    return unpacker
 
 
 def to_plain(message: Message) -> list[Any]:
@@ -310,8 +379,8 @@ def from_plain(kind: type[M], plain: Any, where: str) -> M:
 def _pieces(packer: msgpack.Packer, fields: list[Any]) -> Iterator[bytes | memoryview]:
     """Each field as msgpack; a large body is passed through, so that it is copied once."""
     for value in fields:
-        if isinstance(value, bytes | memoryview) and len(value) >= 1 << 16:
-            yield b"\xc6" + len(value).to_bytes(4, "big")
+        if isinstance(value, bytes | memoryview) and len(value) >= _BULK_BYTES:
+            yield _BIN32 + len(value).to_bytes(4, "big")
             yield value
         else:
             yield packer.pack(value)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from server.aggregation import apply, start
 from server.checkpoints import FILE_NAME, Checkpoint, load_checkpoint, save_checkpoint
@@ -85,6 +86,28 @@ def test_a_truncated_file_is_refused_in_one_sentence(tmp_path: Path, keep: int) 
 def test_a_checkpoint_of_another_format_says_so(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, checkpoint())
     path = tmp_path / FILE_NAME
-    path.write_bytes(path.read_bytes().replace(b'\\"format\\": 3', b'\\"format\\": 7'))
-    with pytest.raises(SettingsError, match="format 7 is not 3"):
+    path.write_bytes(path.read_bytes().replace(b'\\"format\\": 4', b'\\"format\\": 7'))
+    with pytest.raises(SettingsError, match="format 7 is not 4"):
         load_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_with_vectors_that_nobody_needs_is_read_and_goes_on(tmp_path: Path) -> None:
+    """Format 3 held them all, whatever the strategy."""
+    save_checkpoint(tmp_path, checkpoint(2))
+    path = tmp_path / FILE_NAME
+    path.write_bytes(path.read_bytes().replace(b'\\"format\\": 4', b'\\"format\\": 3'))
+    loaded = load_checkpoint(tmp_path)
+    assert loaded is not None
+    assert loaded.state.server.momentum_D.size == 7
+    after = apply(loaded.state.server, np.ones(7), Aggregation())
+    assert np.array_equal(after.weights_D, loaded.state.server.weights_D + np.float32(1))
+    assert after.momentum_D.size == 0
+
+
+def test_any_reader_of_safetensors_reads_it(tmp_path: Path) -> None:
+    saved = checkpoint(2)
+    save_checkpoint(tmp_path, saved)
+    tensors = load_file(tmp_path / FILE_NAME)
+    assert np.array_equal(tensors["weights"], saved.state.server.weights_D)
+    assert tensors["average"].shape == (0,)
+    assert tensors["second_moment"].dtype == np.float64

@@ -19,7 +19,7 @@ from shared.messages import (
     UpdateRequest,
     read_reply,
 )
-from shared.wire import Message
+from shared.wire import CONTROL_BYTES, LongBytes, Message
 
 KINDS = sorted(Message.__subclasses__(), key=lambda kind: kind.kind)
 SITE = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True)
@@ -356,3 +356,70 @@ def test_every_field_of_every_message_has_a_rule():
     for kind in KINDS:
         assert list(kind.rules) == [field.name for field in dataclasses.fields(kind)]
     assert UpdateRequest in KINDS
+
+
+class HeldBytes(LongBytes):
+    """Long bytes that are held, and how many were read."""
+
+    def __init__(self, held):
+        self.held, self.read_bytes = held, 0
+
+    def __len__(self):
+        return len(self.held)
+
+    def read(self, first, last):
+        self.read_bytes += last - first
+        return self.held[first:last]
+
+
+def long_update(size):
+    return MaskedUpdate(
+        site="north",
+        round=3,
+        context=bytes(32),
+        packed=bytes(range(256)) * (size // 256),
+        commitment=bytes(32),
+        share_commitments={"north": bytes(32)},
+        sealed={},
+        audit_head=b"head",
+    )
+
+
+@pytest.mark.parametrize("size", [0, 256, 1 << 16, 3 << 20])
+def test_a_long_message_parses_as_the_same_bytes_do_and_its_body_is_not_read(size):
+    sent = long_update(size)
+    data = HeldBytes(sent.to_bytes())
+    parsed = read_reply(MaskedUpdate, data)
+    assert data.read_bytes <= 2 * CONTROL_BYTES + 64
+    body = parsed.packed if size < 1 << 16 else parsed.packed.read(0, len(parsed.packed))
+    assert dataclasses.replace(parsed, packed=body) == sent
+
+
+@given(data=st.data())
+def test_a_damaged_long_message_is_refused_or_as_the_same_bytes(data):
+    octets = bytearray(long_update(1 << 16).to_bytes())
+    edge = data.draw(st.sampled_from([0, 60, len(octets) - 90]))
+    for _ in range(data.draw(st.integers(1, 3))):
+        octets[data.draw(st.integers(edge, min(edge + 89, len(octets) - 1)))] = data.draw(
+            st.integers(0, 255)
+        )
+    octets = bytes(octets[: data.draw(st.integers(0, len(octets)))] if data.draw(st.booleans())
+                   else octets)  # fmt: skip
+
+    def outcome(given):
+        try:
+            parsed = MaskedUpdate.from_bytes(given)
+        except MessageError:
+            return None
+        packed = parsed.packed
+        body = packed.read(0, len(packed)) if isinstance(packed, LongBytes) else packed
+        return dataclasses.replace(parsed, packed=body)
+
+    assert outcome(HeldBytes(octets)) == outcome(octets)
+
+
+def test_a_long_message_beyond_its_bound_is_refused_unread():
+    data = HeldBytes(long_update(1 << 20).to_bytes())
+    with pytest.raises(MessageError, match="at most 1000 are taken"):
+        read_reply(MaskedUpdate, data, max_bytes=1000)
+    assert data.read_bytes == 0

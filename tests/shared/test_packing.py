@@ -1,11 +1,14 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared import packing
 from shared.errors import EncodingError
 from shared.fixed_point import RING_BITS
-from shared.packing import pack, packed_bytes, unpack
+from shared.packing import add_packed, pack, packed_bytes, unpack
 
 
 @given(
@@ -45,3 +48,37 @@ def test_padding_other_than_zero_is_refused(bits):
     packed[-1] |= 0x80
     with pytest.raises(EncodingError, match="padding"):
         unpack(bytes(packed), 5, bits)
+
+
+@pytest.mark.parametrize("bits", RING_BITS)
+@pytest.mark.parametrize("length", [1, 6, 7, 12, 13])
+def test_adding_span_by_span_equals_adding_whole_vectors(monkeypatch, bits, length):
+    monkeypatch.setattr(packing, "_SPAN", 6)
+    rng = np.random.default_rng(length)
+    before, added = rng.integers(0, 2**32, (2, length), np.uint32)
+    total, packed = before.copy(), pack(added, bits)
+    add_packed(total, packed, bits)
+    assert (total == before + unpack(packed, length, bits)).all()
+
+
+@pytest.mark.parametrize("bits", [20, 28])
+def test_nothing_is_added_of_a_vector_with_wrong_padding(monkeypatch, bits):
+    monkeypatch.setattr(packing, "_SPAN", 2)
+    packed = bytearray(pack(np.arange(1, 6, dtype=np.uint32), bits))
+    packed[-1] |= 0x80
+    total = np.zeros(5, np.uint32)
+    with pytest.raises(EncodingError, match="padding"):
+        add_packed(total, bytes(packed), bits)
+    assert not total.any()
+
+
+def test_adding_a_long_vector_takes_little_memory():
+    total = np.zeros(1 << 22, np.uint32)
+    packed = pack(np.arange(1 << 22, dtype=np.uint32), 24)
+    tracemalloc.start()
+    try:
+        add_packed(total, packed, 24)
+        assert tracemalloc.get_traced_memory()[1] < len(packed) / 2
+    finally:
+        tracemalloc.stop()
+    assert total[-1] == (1 << 22) - 1

@@ -132,7 +132,7 @@ def test_a_whole_round_matches_byte_for_byte(federation):
     assert {key: value.hex() for key, value in seen.items()} == expected
     assert set(ROUND["messages"]) - set(seen) == {"update-request west"}
     assert result.ring_total.tolist() == ROUND["ring_total"]
-    decoded = np.concatenate([result.parts["update"] * 1000.0, result.parts["counts"]])
+    decoded = np.concatenate([result.parts["update"][:] * 1000.0, result.parts["counts"][:]])
     assert np.round(decoded, 9).tolist() == ROUND["sum"]
     assert result.weight == ROUND["weight"]
 
