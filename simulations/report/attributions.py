@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from shared.attributions import LARGEST_EFFECT, band_starts
 from shared.score_counts import NORMAL_95
 from shared.study import Study
-from simulations.report.drawing import BLUE, GREY, PALE, Chart, Table, number, picture
+from simulations.report.drawing import BLUE, INK, PALE, Chart, Table, number, picture
 
 _SHADES = (PALE, "#9dbfdd", "#5a93c4", BLUE)  # later is darker
 _MOST_ROWS = 15
@@ -20,12 +20,13 @@ def attributions_chart(study: Study, record: Mapping[str, Any]) -> list[Chart]:
     told = attributions_of(record)
     if told is None:
         return []
-    mean_VB = np.array(list(told["effects"].values()))
+    mean_VB, bands = np.array(list(told["effects"].values())), _band_names(study)
+    reach = NORMAL_95 * told["deviation"] * np.sqrt(mean_VB.shape[1])
+    if reach:  # a part of a bar would be mostly noise
+        mean_VB, bands = mean_VB.sum(axis=1, keepdims=True), ["together"]
     total_V = np.maximum(mean_VB, 0.0).sum(axis=1)
     order = np.argsort(-total_V, kind="stable")[:_MOST_ROWS]
     names = [list(told["effects"])[v] for v in order]
-    bands = _band_names(study)
-    reach = NORMAL_95 * told["deviation"] * np.sqrt(mean_VB.shape[1])
     unit = "target's unit" if study.task.kind == "regression" else "log-odds"
 
     def draw(figure: Figure) -> None:
@@ -37,7 +38,7 @@ def attributions_chart(study: Study, record: Mapping[str, Any]) -> list[Chart]:
             axes.barh(range(len(order)), width, left=left, color=colour, height=0.7, label=name)
             left += width
         if reach:
-            axes.errorbar(left, range(len(order)), xerr=reach, fmt="none", ecolor=GREY, lw=1)
+            axes.errorbar(left, range(len(order)), xerr=reach, fmt="none", ecolor=INK, lw=1)
         axes.set_yticks(range(len(order)), names)
         axes.set_ylim(len(order) - 0.4, -0.6)
         axes.set_xlim(left=0)
@@ -45,7 +46,7 @@ def attributions_chart(study: Study, record: Mapping[str, Any]) -> list[Chart]:
         if len(bands) > 1:
             axes.legend(loc="lower right")
 
-    noise = " Grey: 95 % of the privacy noise; what is within it may be nothing." if reach else ""
+    noise = " Lines: 95 % of the privacy noise; what is within it may be nothing." if reach else ""
     clipped = 100 * min(max(told["clipped"], 0.0) / told["patients"], 1.0)
     return [
         Chart(
@@ -54,7 +55,8 @@ def attributions_chart(study: Study, record: Mapping[str, Any]) -> list[Chart]:
             alt="; ".join(f"{name}: {total_V[v]:.3f}" for name, v in zip(names, order, strict=True))
             + f" ({unit}).",
             caption="Integrated gradients from a stay in which nothing was measured, absolute, by "
-            f"variable and time, averaged over about {told['patients']:.0f} validation patients "
+            + ("variable" if reach else "variable and time")
+            + f", averaged over about {told['patients']:.0f} validation patients "
             "by secure sum; no patient's attributions left a hospital. Long bars are what "
             "this model uses, not what causes the outcome, and not what to treat: of variables "
             "that move together it may use either, and a value counts in every step that it is "

@@ -176,15 +176,17 @@ def test_what_the_summary_accuses_stands_out_in_the_forest_plot() -> None:
 def test_what_the_model_looks_at_is_drawn_from_the_last_evaluation() -> None:
     study = demo_study(evaluation={"validation_fraction": 0.2, "explained_patients": 50})
     effects = {name: [0.1, 0.2, 0.3, 0.4 + 0.1 * n] for n, name in enumerate(study.variables)}
-    told = {"patients": 60.0, "clipped": 6.0, "deviation": 0.01, "effects": effects}
-    last = {"patients": 90.0, "outputs": [None], "attributions": told}
-    evaluated = [one_round(9, study) | {"purpose": "evaluation", "validation": last}]
-    page = report_page(study, record_of(study, other_rounds=evaluated), None)
-    figure = page[page.index("<figure id='attributions'") :].split("</figure>")[0]
-    assert f"<desc id='attributions-desc'>{list(effects)[-1]}: 2.500" in figure
-    for said in ("not what causes the outcome", "10 % were", "95 % of the privacy noise"):
-        assert said in figure
-    assert ">hours 36 to 48<" in figure
+    for noise in (0.0, 0.01):
+        told = {"patients": 60.0, "clipped": 6.0, "deviation": noise, "effects": effects}
+        last = {"patients": 90.0, "outputs": [None], "attributions": told}
+        evaluated = [one_round(9, study) | {"purpose": "evaluation", "validation": last}]
+        page = report_page(study, record_of(study, other_rounds=evaluated), None)
+        figure = page[page.index("<figure id='attributions'") :].split("</figure>")[0]
+        assert f"<desc id='attributions-desc'>{list(effects)[-1]}: 2.500" in figure
+        for said in ("not what causes the outcome", "10 % were"):
+            assert said in figure
+        assert ("95 % of the privacy noise" in figure) == bool(noise)
+        assert (">hours 36 to 48<" in figure) == (not noise)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
