@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import Self, TypeVar, cast
 
 from flwr.app import Message, RecordDict
 from flwr.app.message import remove_content_from_message
@@ -48,7 +48,6 @@ from flwr.supercore.run import Run
 # Flower's Message reads who is sending from this process-wide record; there is no public setter.
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.federation import NoOpFederationManager
-from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
 from server.stored_replies import is_whole, load_bodies, open_reply
@@ -74,19 +73,13 @@ def open_link(database: Path) -> SqlLinkState:
 
     Flower lets each of a process's many connections keep 64 MiB of the file, and map 256 MiB. They
     keep little here, those that Flower opens itself afterwards included: what is long in the file
-    is a message, written once and read once. A statement that is kept keeps what was last stored.
+    is a message, written once and read once.
     """
-    if not event.contains(Engine, "do_connect", _keep_no_statements):
-        event.listen(Engine, "do_connect", _keep_no_statements)
     vars(sql_mixin)["SQLITE_PRAGMAS"] = (*SQLITE_PRAGMAS, *_CACHES)  # the last one holds
     database.touch(mode=0o600, exist_ok=True)
     objects = ObjectStoreFactory(str(database))
     link = LinkStateFactory(str(database), NoOpFederationManager(), objects).state()
     return cast(SqlLinkState, link)  # what a file path stands for
-
-
-def _keep_no_statements(_: object, __: object, ___: object, options: dict[str, Any]) -> None:
-    options["cached_statements"] = 0
 
 
 def enrol_node(link: LinkState, name: str, node_key: bytes) -> int:

@@ -15,7 +15,7 @@ def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 give_back_freed_memory()
-bytes(40 << 20)  # after this, glibc by itself keeps blocks of up to 32 MiB
+bytes(30 << 20)  # after this, glibc by itself keeps blocks of up to 32 MiB
 before = resident()
 blocks = [bytes(b"x") * (2 << 20) for _ in range(60)]
 full = resident()
