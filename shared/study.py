@@ -184,7 +184,9 @@ class Training(Part):
 
     ``proximal`` is FedProx's mu: the local loss has mu / 2 times the squared distance to the
     weights that the round began with added to it. ``control_variates`` are SCAFFOLD's: every local
-    step is corrected by how the site's mean gradient differs from all sites'.
+    step is corrected by how the site's mean gradient differs from all sites'. In privacy mode
+    ``distributed`` a round is one step, whose length is ``[aggregation] server_learning_rate``
+    alone; ``learning_rate`` is that of training at a site.
     """
 
     local_steps: int = Field(default=10, ge=1, le=10_000)
