@@ -149,6 +149,11 @@ def _header(file: IO[bytes], path: Path, separator: str) -> list[str]:
         raise DataError(f"{path} is not UTF-8 text; save it as UTF-8") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is damaged or cut short; write it again") from error
+    if "\r" in text:
+        raise DataError(
+            f"{path}: its lines end with carriage returns alone; save it with ends of lines of "
+            "Windows or Unix"
+        )
     return next(csv.reader([text], delimiter=separator), [])
 
 

@@ -169,7 +169,7 @@ def test_a_control_variate_is_made_of_the_update_and_of_what_was_sent_before(
         one.keep()
         sums = decode(ring, one.spec(asked_for))
         share = one.weight / study.aggregation.max_weight
-        update_D, control_D = sums["update"] / share, sums["control"] / share
+        update_D, control_D = sums["update"][:] / share, sums["control"][:] / share
         own_D = before_D if number > 3 else all_D  # one that has none begins with all sites'
         np.testing.assert_allclose(control_D, own_D - all_D - update_D, atol=1e-4)
         assert np.linalg.norm(update_D) > 1e-3

@@ -184,6 +184,7 @@ def test_rows_that_cannot_be_used_are_counted(
     ("changes", "sentence"),
     [
         ({"events": EVENTS.encode("utf-16")}, "is not UTF-8 text; save it as UTF-8"),
+        ({"events": b"\r" + EVENTS.encode()}, "its lines end with carriage returns alone"),
         ({"events": EVENTS.replace("bpm", "µ").encode("latin-1")}, "is not UTF-8 text"),
         ({"events": EVENTS[:-30]}, r"events.csv ends in a row of 2 of its 5 fields"),
         ({"events": EVENTS + '81,2020-01-01 03:00:00,HR,"8'}, "ends inside quotes"),
