@@ -1,5 +1,6 @@
 """The ONNX model scores as the model does, for every kind of it and rows of any length."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,14 @@ def both(model: RecurrentModel, x_NTF: torch.Tensor, mask_NT: torch.Tensor) -> l
     return [s[mask_NT.numpy()] if model.task.per_step else s for s in (theirs, ours)]
 
 
+def in_double(model: RecurrentModel, x_NTF: torch.Tensor, mask_NT: torch.Tensor) -> np.ndarray:
+    """Scores without single precision's rounding, which a normalisation can amplify."""
+    exact = copy.deepcopy(model).double()
+    with torch.no_grad():
+        scores = exact.scores(exact(x_NTF.double(), mask_NT)).numpy()
+    return scores[mask_NT.numpy()] if model.task.per_step else scores
+
+
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("cell", CELLS)
@@ -81,8 +90,10 @@ def test_onnx_scores_equal_pytorchs_for_every_kind_of_model(
     study = small_study(model=kind, task=task | {"per_step": pooling == "per step"},
                         **({"tokens": TOKENS} if tokens else {}))  # fmt: skip
     model = some_trained(study, seed).model
-    theirs, ours = both(model, *inputs(study, lengths, seed))
-    assert theirs == pytest.approx(ours, abs=1e-5 * study.task.spread)
+    x_NTF, mask_NT = inputs(study, lengths, seed)
+    theirs, ours = both(model, x_NTF, mask_NT)
+    rounding = np.abs(ours - in_double(model, x_NTF, mask_NT)).max()
+    assert theirs == pytest.approx(ours, abs=1e-5 * study.task.spread + 4 * rounding)
 
 
 def test_the_onnx_model_says_what_it_reads_and_takes_any_number_of_rows_and_steps() -> None:
