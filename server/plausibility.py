@@ -13,7 +13,7 @@ from server.aggregation import SPAN, Spans
 from server.secure_sum import SumResult
 from shared.distributed import noise_share
 from shared.errors import RoundVoidError
-from shared.round_contents import Purpose, RoundConfiguration, update_share, vector_spec
+from shared.round_contents import Purpose, RoundConfiguration, summed_shares, vector_spec
 from shared.study import Study
 
 NOISE_TAIL = 40.0
@@ -85,7 +85,7 @@ def _check_segment(study: Study, total: SumResult, name: str) -> None:
         clip, scale = study.privacy.clip_norm * total.weight / sites, share.scale
         deviation = math.sqrt(sites * share.variance) / scale
     else:
-        shares = sites if how.weighting == "uniform" else update_share(study, total.weight)
+        shares = summed_shares(study, sites=sites, weight=total.weight)
         asked = RoundConfiguration(purpose=Purpose.TRAINING)
         scale = vector_spec(study, asked, parameters=sum_D.size).segments[0].scale
         clip, deviation = how.update_norm * shares / sites, 0.0

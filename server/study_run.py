@@ -27,7 +27,7 @@ from shared.round_contents import (
     edges_from_bytes,
     edges_to_bytes,
     statistics_noise,
-    update_share,
+    summed_shares,
     vector_spec,
 )
 from shared.study import Study
@@ -252,7 +252,8 @@ def _apply(
         used_up_D = ring_S.view(np.float32) if ring_S.size == state.server.weights_D.size else None
         server = aggregation.apply(state.server, mean_D, study.aggregation, into_D=used_up_D)
         if study.training.control_variates:
-            control_D = total.parts["control"][:] / _shares(study, total)
+            shares = summed_shares(study, sites=len(total.survivors), weight=total.weight)
+            control_D = total.parts["control"][:] / shares
             server = replace(server, control_D=control_D)
         return replace(state, server=server)
     return state
@@ -277,16 +278,17 @@ class MeanUpdate:
 
     def __getitem__(self, span: slice, /) -> NDArray[np.float64]:
         """The mean update's coordinates in a span."""
+        if self.totals[0].parts["update"].size == self.size:  # all are shared
+            return self._mean(span, span)
         shared_S = self.shared_D[span]
         first = np.count_nonzero(self.shared_D[: span.start])
-        sent = slice(first, first + np.count_nonzero(shared_S))
-        means = [self._of_group(total, span, sent) for total in self.totals]
-        mean_T = means[0] if len(means) == 1 else aggregation.across_groups(np.stack(means))
-        if mean_T.size == shared_S.size:
-            return mean_T
         mean_S = np.zeros(shared_S.size)
-        mean_S[shared_S] = mean_T
+        mean_S[shared_S] = self._mean(span, slice(first, first + np.count_nonzero(shared_S)))
         return mean_S
+
+    def _mean(self, span: slice, sent: slice) -> NDArray[np.float64]:
+        means = [self._of_group(total, span, sent) for total in self.totals]
+        return means[0] if len(means) == 1 else aggregation.across_groups(np.stack(means))
 
     def _of_group(self, total: SumResult, span: slice, sent: slice) -> NDArray[np.float64]:
         """The survivors' weighted mean update of the shared weights in a span.
@@ -299,10 +301,4 @@ class MeanUpdate:
         if study.privacy.mode == "distributed":
             decay_S = study.training.weight_decay * self.weights_D[span].astype(np.float64)
             return -sum_T / (study.training.sampling_rate * total.weight) - decay_S
-        return sum_T / _shares(study, total)
-
-
-def _shares(study: Study, total: SumResult) -> float:
-    """What a sum over sites is divided by for their mean, weighted as the study says."""
-    uniform = study.aggregation.weighting == "uniform"
-    return len(total.survivors) if uniform else update_share(study, total.weight)
+        return sum_T / summed_shares(study, sites=len(total.survivors), weight=total.weight)

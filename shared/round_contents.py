@@ -184,6 +184,11 @@ def update_share(study: Study, patients: int) -> float:
     return patients / study.aggregation.max_weight
 
 
+def summed_shares(study: Study, *, sites: int, weight: int) -> float:
+    """Return the sum of the sites' factors: what a sum of updates is divided by for their mean."""
+    return sites if study.aggregation.weighting == "uniform" else update_share(study, weight)
+
+
 def metrics_sensitivity(study: Study, *, final: bool = False) -> float:
     """Return the largest L2 norm of one patient's share, every part of which has norm 1 at most.
 

@@ -86,15 +86,6 @@ def read_pieces(settings: FileSettings, columns: Sequence[str]) -> Iterator[Piec
             raise DataError(f"{path} {_fault(error)}") from error
 
 
-def column_names(settings: FileSettings) -> tuple[str, ...]:
-    """Names of the columns of the first file."""
-    path = files_of(settings)[0]
-    if path.suffix == ".parquet":
-        return tuple(_parquet_schema(path))
-    with _open(path) as file:
-        return tuple(_header(file, path, settings.separator))
-
-
 def _fault(error: BaseException) -> str:
     """What is wrong with a file, without quoting any of it."""
     text = str(error).lower()

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Message
 from sklearn.metrics import roc_auc_score
 
 from client import attributions, contribution
@@ -24,13 +23,13 @@ from shared.study import Study, load_study, with_changes
 from shared.transcript import digest
 from shared.variables import feature_names
 from shared.weights import load_vector
-from simulations import local_grid
 from simulations.central import merge
 from simulations.cohorts import SYNTHETIC, cohorts_for
 from simulations.held_out import HeldOut
 from simulations.hospitals import SyntheticHospital
 from simulations.real_cohorts import REAL
 from simulations.run import Federation
+from tests.simulations.watching import watch_messages
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -85,20 +84,8 @@ def _able_to_hold_out(study: Study, sources: Mapping[str, Source]) -> tuple[str,
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Every array and configuration value of every message, in both directions, as bytes."""
-    seen: list[bytes] = []
-    pass_on = local_grid._over_the_wire
-
-    def watch(message: Message) -> Message:
-        if message.has_content():
-            for record in message.content.array_records.values():
-                seen.extend(array.data for array in record.values())
-            others = (message.content.metric_records, message.content.config_records)
-            seen.extend(str(value).encode() for kind in others for value in kind.values())
-        return pass_on(message)
-
-    monkeypatch.setattr(local_grid, "_over_the_wire", watch)
-    return seen
+    """Every array and value of every message, in both directions, as bytes."""
+    return watch_messages(monkeypatch)
 
 
 def test_no_message_of_a_run_holds_any_patients_risk(tmp_path: Path, watched: list[bytes]) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import Message
 
 from client.features import PatientTensors, to_tensors
 from client.personal_store import PersonalStore
@@ -22,9 +21,9 @@ from shared.own_weights import shared_weights
 from shared.study import Study, parse_study, with_changes
 from shared.variables import feature_names
 from shared.weights import load_vector, to_vector
-from simulations import local_grid
 from simulations.held_out import HeldOut
 from simulations.run import Federation, Finished
+from tests.simulations.watching import watch_messages
 
 TEXT = """
 name = "differ"
@@ -135,18 +134,8 @@ def test_a_second_model_beats_the_one_model_and_the_global_one_is_as_without_it(
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Every array of every message, in both directions, as bytes."""
-    seen: list[bytes] = []
-    pass_on = local_grid._over_the_wire
-
-    def watch(message: Message) -> Message:
-        if message.has_content():
-            for record in message.content.array_records.values():
-                seen.extend(array.data for array in record.values())
-        return pass_on(message)
-
-    monkeypatch.setattr(local_grid, "_over_the_wire", watch)
-    return seen
+    """Every array and value of every message, in both directions, as bytes."""
+    return watch_messages(monkeypatch)
 
 
 def vector_bytes(sent: list[bytes]) -> set[int]:
