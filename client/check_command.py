@@ -17,6 +17,7 @@ from client.site_folder import SiteFolder
 from client.sources.registry import HOSPITAL, open_source, read_data_settings
 from shared.atomic_file import write_atomically
 from shared.errors import DataError, SettingsError
+from shared.manifest import output_names
 from shared.study import Study
 
 _STYLES = {"stops": "red", "warns": "yellow", "tells": "dim"}
@@ -232,8 +233,10 @@ def _outcome(quality: Quality, study: Study) -> str:
         return f"mean {label} {quality.label_mean:.3g}"
     rows = "of the hours" if study.task.per_step and study.data.clock == "hour" else ""
     rows = "of the places" if study.task.per_step and not rows else rows
-    several = f"{len(label.split('+'))} outcomes" if study.task.kind == "multilabel" else label
-    return " ".join(filter(None, (f"{100 * quality.label_mean:.1f} %", rows, f"with {several}")))
+    if study.task.kind == "multilabel":
+        patients = zip(output_names(study), quality.outcome_patients_G, strict=True)
+        return "patients with " + ", ".join(f"{name} {number}" for name, number in patients)
+    return " ".join(filter(None, (f"{100 * quality.label_mean:.1f} %", rows, f"with {label}")))
 
 
 def _signed(score: float) -> str:

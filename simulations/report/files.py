@@ -13,7 +13,10 @@ from simulations.records import SCHEMA
 from simulations.report.page import report_page
 
 RUN, COMPARE, REPORT = "run.json", "compare.json", "report.html"
-_OF_RUN = ("schema", "study", "study_digest", "study_declared", "test", "rounds", "other_rounds")
+_OF_RUN = (
+    "schema", "study", "study_digest", "study_declared", "test", "rounds", "other_rounds",
+    "software", "synthetic", "test_cohort", "privacy", "seconds", "bytes_up_per_site_per_round",
+)  # fmt: skip
 _OF_COMPARISON = ("schema", "study_digest", "settings")
 _REPORTED = ("federated-private", "federated")  # of a comparison, the first that is there
 

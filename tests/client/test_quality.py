@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,23 @@ def test_what_is_wrong_is_found_and_has_a_remedy(
     assert finding.level == level
     assert finding.remedy
     assert verdict(findings) == ("not ready" if level == "stops" else "ready with warnings")
+
+
+def test_of_several_labels_each_is_counted_and_a_rare_one_named() -> None:
+    study = with_changes(
+        STUDY, data={"label": "died+sepsis"}, task={"kind": "multilabel", "outputs": 2}
+    )
+
+    class Several(Given):
+        def read_patients(self, study: Study) -> Iterator[Patient]:
+            for number, patient in enumerate(super().read_patients(STUDY)):
+                label = np.array([number % 2, number < 9], dtype=np.float32)
+                yield replace(patient, stays=(replace(patient.stays[0], label=label),))
+
+    quality, findings = checked(Several(), study)
+    assert quality.outcome_patients_G.tolist() == [30, 9]
+    assert about(findings, "sepsis", "only 9 patients have it").level == "warns"
+    assert "patients with sepsis</td>" in quality_page(quality, findings, "ready", study)
 
 
 def test_patients_kept_for_validation_do_not_count_towards_the_minimum() -> None:
