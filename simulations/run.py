@@ -23,11 +23,11 @@ from client.sources import Source
 from server.aggregation import start
 from server.app import make_server_app
 from server.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from server.round_record import round_record
 from server.sites import Sites
 from server.study_run import RoundResult, RunState, run_study
 from shared.errors import SettingsError
 from shared.model import build_model
-from shared.privacy import plan
 from shared.round_contents import Purpose, group_parameters
 from shared.study import Study
 from shared.transcript import digest
@@ -228,31 +228,7 @@ class Federation:
 
     def _record(self, result: RoundResult, test: HeldOut) -> dict[str, Any]:
         """Return a round's record, as ``run.json`` holds it; see docs/run-json.md."""
-        record: dict[str, Any] = {
-            "round": result.number,
-            "purpose": result.purpose.value,
-            "void": result.void,
-            "sites": list(result.survivors),
-            "refusals": result.refusals,
-            "patients": result.patients,
-            "update_norm": result.update_norm,
-            "epsilon": spent_so_far(self._study, result.state),
-            "seconds": result.seconds,
-            "phases": result.phases,
-            "bytes_up": result.bytes_up,
-            "bytes_down": result.bytes_down,
-            "validation": result.metrics.to_json(final=result.purpose is Purpose.EVALUATION)
-            if result.metrics
-            else None,
-        }
+        record = round_record(self._study, result)
         if result.state.normalisation and result.purpose is Purpose.TRAINING:
             record["test"] = test.quick(result.state, self.own_states(result.state))
         return record
-
-
-def spent_so_far(study: Study, state: RunState) -> float | None:
-    """Return the epsilon that every site has spent so far, or None without privacy."""
-    costs = plan(study)
-    if costs is None:
-        return None
-    return costs.epsilon_after(state.trained) if state.normalisation else 0.0
