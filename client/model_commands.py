@@ -181,7 +181,7 @@ def stream(
     import torch
 
     from client.answers import meaning
-    from client.stream_service import StreamService, answer_stream
+    from client.stream_service import StreamService, answer_stream, lines_of
     from client.streaming import Scorer
 
     torch.set_num_threads(1)  # an event is too little work to share
@@ -194,7 +194,7 @@ def stream(
             service = StreamService(scorer, port=http)
             said.print(f"POST http://127.0.0.1:{service.port}/events", markup=False)
             service.wait()
-        number, failed = answer_stream(scorer, sys.stdin.buffer, sys.stdout)
+        number, failed = answer_stream(scorer, lines_of(sys.stdin.buffer), sys.stdout)
     except KeyboardInterrupt:  # the usual end of a service; the stays are forgotten
         raise typer.Exit(0) from None
     if failed:

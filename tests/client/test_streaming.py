@@ -15,7 +15,7 @@ from client.sources.cleaning import Cleaner
 from client.sources.physionet2012 import PhysioNet2012
 from client.streaming import Scorer
 from client.training import predict
-from shared.errors import DataError
+from shared.errors import ConsiliumError, DataError
 from shared.normalisation import Normalisation
 from shared.study import Study, load_study, parse_study, with_changes
 from tests.signed_models import some_signed
@@ -293,6 +293,31 @@ def test_what_cannot_be_used_is_refused_in_a_sentence_and_leaves_nothing_behind(
         scorer.take(GOOD | {"hours": 3, "value": 200} | change)
     assert scorer.stays == 1
     assert scorer.take({"stay": "s", "hours": 1})["outputs"] == before["outputs"]
+
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.just(10**400)
+    | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner),
+    max_leaves=3,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(change=st.dictionaries(st.sampled_from([*GOOD, "code", "end"]), ANYTHING, max_size=3))
+def test_whatever_json_an_event_holds_it_is_answered_or_refused(change: dict) -> None:
+    scorer = Scorer(some_signed(STUDY), reasons=False)
+    try:
+        answer = scorer.take(GOOD | change)
+    except ConsiliumError as error:
+        answer = {"error": str(error), "outputs": []}
+    assert "\n" not in answer.get("error", "")
+    assert scorer.stays == (0 if "error" in answer else 1)
+    assert all(np.isfinite(output["value"]) for output in answer["outputs"])
 
 
 def test_codes_are_taken_as_codes_and_unknown_ones_told() -> None:
