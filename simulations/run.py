@@ -50,7 +50,8 @@ class Finished:
     ``by_site`` has the figures of each hospital's test patients, where there are several, and
     ``told`` those of every group; ``tables`` is as :func:`simulations.answer_tables.final_tables`
     has it; ``scores`` are those of every test stay;
-    ``training`` and ``validation`` are the sites' records.
+    ``training`` and ``validation`` are the sites' records, and ``own`` the state as each site uses
+    it, empty where they have nothing of their own.
     """
 
     state: RunState
@@ -61,6 +62,7 @@ class Finished:
     scores: Scores
     training: Mapping[str, Grid]
     validation: Mapping[str, Grid | None]
+    own: OwnStates
     history: tuple[dict[str, Any], ...]
 
 
@@ -144,7 +146,8 @@ class Federation:
             self._serve(coordinate)
         state = replace(progress[-1].state, finished=True)
         save_checkpoint(self._folder, replace(progress[-1], state=state))
-        scores = test.scores(state, self.own_states(state))
+        own = self.own_states(state)
+        scores = test.scores(state, own)
         metrics, by_site = test.metrics([scores]), test.by_group([scores])
         return Finished(
             state=state,
@@ -155,6 +158,7 @@ class Federation:
             scores=scores,
             training={site: cohort.training for site, cohort in self._cohorts.items()},
             validation={site: cohort.validation for site, cohort in self._cohorts.items()},
+            own=own,
             history=progress[-1].history,
         )
 
