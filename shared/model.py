@@ -112,14 +112,27 @@ class RecurrentModel(nn.Module):
                 explanation can go there by degrees.
         """
         h_NTH = self._states(x_NTF, mask_NT, books, generator)
+        if self.skip is not None and skipped is None:
+            skipped = self.skipped(x_NTF, mask_NT)
+        return self.logits_of(h_NTH, mask_NT, skipped, books=books, generator=generator)
+
+    def logits_of(
+        self,
+        h_NTH: Tensor,
+        mask_NT: Tensor,
+        skipped: Tensor | None,
+        *,
+        books: Bookkeeping | None = None,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        """Return the logits of recurrent states; ``skipped`` is what the linear path reads."""
         pooled = self._pool(h_NTH, mask_NT, books)
         if self.norm is not None:
             pooled = self.norm(pooled, books=books)
         pooled = drop(pooled, self.dropout if self.training else 0.0, generator)
         logits: Tensor = self.head(pooled, books=books)
         if self.skip is not None:
-            read = self.skipped(x_NTF, mask_NT) if skipped is None else skipped
-            logits = logits + self.skip(read, books=books)
+            logits = logits + self.skip(skipped, books=books)
         return logits
 
     def skipped(self, x_NTF: Tensor, mask_NT: Tensor) -> Tensor:
