@@ -108,6 +108,13 @@ def _window(study: Study) -> str:
             f"the {window_h} h up to {before.gap_h} h before the outcome or the end of each stay, "
             f"if that is within {before.longest_h} h"
         )
+    if data.after_event is not None:
+        after = data.after_event
+        unit = study.variables[after.variable].unit.removeprefix("1")
+        return (
+            f"the {window_h} h from when {after.variable} is first {after.least:g}{unit and ' '}"
+            f"{unit} or more, if they end before the stay, the outcome and hour {after.longest_h}"
+        )
     return f"the first {window_h} h of each stay"
 
 

@@ -1,8 +1,9 @@
 """Windows: which hours of a stay a study looks at, and what it foretells from there.
 
-Without ``[data.landmarks]`` and ``[data.before_event]`` the window is the first ``window_h`` hours
-of the stay. With one of them a stay becomes windows that end elsewhere, each a stay of its own with
-its own start and label; all windows of a patient remain one patient, the unit of privacy.
+The window is the first ``window_h`` hours of the stay, but in a study with ``[data.landmarks]``,
+``[data.before_event]`` or ``[data.after_event]``: there a stay becomes windows that lie elsewhere,
+each a stay of its own with its own start and label; all windows of a patient remain one patient,
+the unit of privacy.
 
 Guarantee: nothing later than a window's end is in it, and no window ends at or after an outcome
 that it is to foretell.
@@ -57,8 +58,14 @@ def cut_windows(patients: Iterable[Patient], study: Study) -> Iterator[Patient]:
             yield replace(patient, stays=stays)
     if read and not made:
         raise DataError(
-            f"not one of {read} stays has a window of study {study.name}; say in site.toml when "
-            "outcomes happened (outcome_time in [data.stays]) and when stays ended"
+            f"not one of {read} stays has a window of study {study.name}; "
+            + (
+                f"{study.data.after_event.variable} must reach {study.data.after_event.least:g} "
+                f"{study.data.window_h} h before a stay or its first {study.data.reach_h} h end"
+                if study.data.after_event is not None
+                else "say in site.toml when outcomes happened (outcome_time in [data.stays]) and "
+                "when stays ended"
+            )
         )
 
 
@@ -66,7 +73,8 @@ def _ends(stay: Stay, study: Study) -> Iterator[tuple[float, Label]]:
     """Hours at which the stay's windows end, and their labels.
 
     Landmarks lie before the end of the stay and before the outcome. Before an event, a stay without
-    the outcome ends its window before its own end, as a control. A stay whose outcome happened at
+    the outcome ends its window before its own end, as a control. A window after an event is whole
+    and lies before the outcome, if it is known when that happened. A stay whose outcome happened at
     an unknown time has no landmark, for nobody knows what lay ahead.
     """
     data = study.data
@@ -77,6 +85,14 @@ def _ends(stay: Stay, study: Study) -> Iterator[tuple[float, Label]]:
         if event_h is not None:
             end_h = event_h - data.before_event.gap_h
             if 0 < end_h <= data.reach_h:
+                yield end_h, stay.label
+    if data.after_event is not None:
+        index = list(study.variables).index(data.after_event.variable)
+        happens_E = (stay.variable_E == index) & (stay.value_E >= data.after_event.least)
+        if happens_E.any():
+            end_h = float(stay.hours_E[happens_E].min()) + data.window_h
+            last_h = data.reach_h if stay.end_h is None else min(data.reach_h, stay.end_h)
+            if end_h <= last_h and (outcome_h is None or end_h < outcome_h):
                 yield end_h, stay.label
     if data.landmarks is not None and (without or outcome_h is not None):
         known_h = min(math.inf if h is None else h for h in (stay.end_h, outcome_h))

@@ -34,7 +34,11 @@ def split(
         raise ValueError(f"cannot deal {len(secret)} bytes to {len(points)} with {threshold}")
     if len(set(points)) != len(points) or not all(1 <= point <= 2**32 for point in points):
         raise ValueError("points are distinct whole numbers from 1 to 2^32")
-    randoms = [int.from_bytes(entropy(48), "big") % PRIME for _ in range(threshold - 1)]
+    drawn = entropy(48 * (threshold - 1))
+    randoms = [
+        int.from_bytes(drawn[place : place + 48], "big") % PRIME
+        for place in range(0, len(drawn), 48)
+    ]
     falling = [*randoms, int.from_bytes(secret, "big")]
     return {point: _evaluate(falling, point).to_bytes(SHARE_BYTES, "big") for point in points}
 

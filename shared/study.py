@@ -50,6 +50,18 @@ class BeforeEvent(Part):
     longest_h: int = Field(default=24 * 14, ge=1, le=24 * 365)
 
 
+class AfterEvent(Part):
+    """A window of ``window_h`` that begins when ``variable`` is first at ``least`` or above.
+
+    A stay has no window where that does not happen, or where the stay, the outcome or the first
+    ``longest_h`` end before the window does.
+    """
+
+    variable: str = Field(min_length=1, max_length=256)
+    least: Finite
+    longest_h: int = Field(default=24 * 14, ge=1, le=24 * 365)
+
+
 class Data(Part):
     """Which records a site must bring, and how they become steps.
 
@@ -70,11 +82,12 @@ class Data(Part):
     minimum_patients: int = Field(default=20, ge=1)
     landmarks: Landmarks | None = None
     before_event: BeforeEvent | None = None
+    after_event: AfterEvent | None = None
 
     @model_validator(mode="after")
     def _one_kind_of_window(self) -> Self:
-        if self.landmarks is not None and self.before_event is not None:
-            raise ValueError("has landmarks and before_event; keep one of the two tables")
+        if len(self._placed) > 1:
+            raise ValueError(f"has {' and '.join(self._placed)}; keep one of these tables")
         if not self.fixed and self.clock == "position":
             raise ValueError(
                 'has windows that end in the middle of a stay, and clock = "position", which has '
@@ -85,13 +98,22 @@ class Data(Part):
     @property
     def fixed(self) -> bool:
         """Whether the window is the first hours of every stay."""
-        return self.landmarks is None and self.before_event is None
+        return not self._placed
 
     @property
     def reach_h(self) -> int:
         """Hours from the start of a stay in which its events are read."""
-        windows = self.landmarks or self.before_event
-        return self.window_h if windows is None else windows.longest_h
+        return next((table.longest_h for table in self._placed.values()), self.window_h)
+
+    @property
+    def _placed(self) -> dict[str, Landmarks | BeforeEvent | AfterEvent]:
+        """The tables that place windows elsewhere than in the first hours, by name."""
+        tables = {
+            "landmarks": self.landmarks,
+            "before_event": self.before_event,
+            "after_event": self.after_event,
+        }
+        return {name: table for name, table in tables.items() if table is not None}
 
     @property
     def steps(self) -> int:
@@ -400,7 +422,15 @@ class Study(Part):
         if not self.data.fixed and self.task.per_step:
             raise ValueError(
                 "[task] per_step labels every hour of a stay, but [data] cuts it into windows with "
-                "one label each; remove per_step, or landmarks and before_event"
+                "one label each; remove per_step, or the table that places them"
+            )
+        after = self.data.after_event
+        if after is not None and (
+            after.variable not in self.variables or self.variables[after.variable].role != "series"
+        ):
+            raise ValueError(
+                f"[data.after_event] names {after.variable!r}, which is not one of [variables] "
+                'with role = "series"; name one that is'
             )
         if self.data.landmarks is not None and self.task.kind != "binary":
             raise ValueError(

@@ -156,7 +156,9 @@ class EicuDemo(Counted):
         keys = ["stay_id", "time"] if per_step else ["stay_id"]
         labels = _load(folder / "outc.parquet", [*keys, "label"])
         try:
-            tables = _joined(values, static, labels, keys, names)
+            kept = values.filter(pl.col("stay_id").is_in(list(person_of)))
+            self._tally.filtered = values["stay_id"].n_unique() - kept["stay_id"].n_unique()
+            tables = _joined(kept, static, labels, keys, names)
         except BROKEN as error:
             raise DataError(
                 f"folder {folder}: a column has another type than the task cohorts have (time a "
@@ -165,16 +167,12 @@ class EicuDemo(Counted):
         _require_whole(tables, study, folder)
         stays: dict[str, list[Stay]] = {}
         for (stay_id,), rows in tables.group_by("stay_id", maintain_order=True):
-            person = person_of.get(stay_id)
-            if person is None:
-                self._tally.filtered += 1
-                continue
             stay = _stay(str(stay_id), rows, names, cleaner, study)
             if np.isnan(stay.label).all():
                 self._tally.unlabelled += 1
                 continue
             self._tally.stays += 1
-            stays.setdefault(person, []).append(stay)
+            stays.setdefault(person_of[stay_id], []).append(stay)
         for person, of_person in stays.items():
             self._tally.patients += 1
             yield Patient(patient_id=person, stays=tuple(of_person))

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,7 @@ HR = {{ unit = "/min", low = 10, high = 300, center = 80, spread = 20 }}
 """
 LANDMARKS = "[data.landmarks]\nevery_h = 3\nhorizon_h = 5\n"
 BEFORE = "[data.before_event]\ngap_h = 2\n"
+AFTER = '[data.after_event]\nvariable = "HR"\nleast = 90\n'
 AGE, HR = 0, 1
 
 
@@ -46,7 +48,7 @@ def study_of(windows: str) -> Study:
     return parse_study(TEXT.format(windows=windows))
 
 
-ROLLING, ALIGNED = study_of(LANDMARKS), study_of(BEFORE)
+ROLLING, ALIGNED, BEGUN = study_of(LANDMARKS), study_of(BEFORE), study_of(AFTER)
 
 
 def stay(
@@ -140,6 +142,18 @@ def test_a_stay_without_the_outcome_is_aligned_with_its_end() -> None:
     assert cut.hours_E.tolist() == [0.5, 2.5]
 
 
+def test_the_window_after_an_event_begins_with_it_whatever_the_outcome() -> None:
+    home = replace(DYING, label=0.0, outcome_h=None)
+    for one in (DYING, home):
+        (cut,) = windows_of(one, BEGUN)  # 90 is first reached at 6 h: 6 h to 10 h
+        assert (cut.label, cut.end_h) == (one.label, 4.0)
+        assert list(zip(cut.variable_E, cut.hours_E, cut.value_E, strict=True)) == [
+            (AGE, 0.0, 70.0),
+            (HR, 0.0, 100.0),
+            (HR, 2.5, 120.0),
+        ]
+
+
 def test_the_first_of_several_static_values_is_kept_as_without_windows() -> None:
     cut = windows_of(stay((0, AGE, 70), (5, AGE, 71), (8, AGE, 72), end_h=13.0), ROLLING)
     assert [one.value_E.tolist() for one in cut] == [[70.0]] * 4
@@ -152,18 +166,56 @@ def test_stays_that_cannot_be_placed_have_no_window() -> None:
         "an outcome within the gap": (stay(label=1.0, outcome_h=1.5), ALIGNED),
         "neither outcome nor end": (stay(), ALIGNED),
         "an outcome beyond what is read": (stay(label=1.0, outcome_h=999.0), ALIGNED),
+        "an event that never happens": (stay((1, HR, 89), end_h=20.0), BEGUN),
+        "another variable at that level": (stay((1, AGE, 95), end_h=20.0), BEGUN),
+        "an outcome within the window": (stay((1, HR, 95), label=1.0, outcome_h=5.0), BEGUN),
+        "a stay that ends within the window": (stay((1, HR, 95), end_h=4.5), BEGUN),
+        "a window beyond what is read": (stay((333, HR, 95)), BEGUN),
     }
     for why, (one, study) in unplaced.items():
         patients = [Patient(patient_id="p", stays=(one,)), Patient(patient_id="q", stays=(DYING,))]
         assert [p.patient_id for p in cut_windows(patients, study)] == ["q"], why
-    with pytest.raises(DataError, match="not one of 1 stays has a window of study windows"):
-        list(cut_windows([Patient(patient_id="p", stays=(stay(),))], ALIGNED))
+    for study, remedy in ((ALIGNED, "say in site.toml"), (BEGUN, "HR must reach 90 4 h before")):
+        with pytest.raises(DataError, match=f"not one of 1 stays has a window of .*{remedy}"):
+            list(cut_windows([Patient(patient_id="p", stays=(stay(),))], study))
 
 
 EVENTS = st.lists(
     st.tuples(st.floats(0, 60, width=32), st.integers(0, 1), st.floats(15, 120, width=32)),
     max_size=20,
 )
+
+
+@given(EVENTS, EVENTS, st.floats(15, 120, width=32), st.booleans())
+def test_a_window_after_an_event_holds_what_came_within_its_hours_and_nothing_later(
+    before: list[tuple[float, int, float]],
+    after: list[tuple[float, int, float]],
+    level: float,
+    died: bool,
+) -> None:
+    study = study_of(AFTER.replace("90", f"{level:.9g}"))
+    outcome_h = 40.0 if died else None
+
+    def cut(events: list[tuple[float, int, float]]) -> tuple[Stay, ...]:
+        ordered = sorted(events, key=lambda event: event[0])
+        one = stay(*ordered, label=float(died), end_h=40.0, outcome_h=outcome_h)
+        try:
+            return next(cut_windows([Patient(patient_id="p", stays=(one,))], study)).stays
+        except DataError:  # the only stay has no window
+            return ()
+
+    reached = [hour for hour, variable, value in before if variable == HR and value >= level]
+    first_h = min(reached, default=np.inf)
+    end_h = first_h + 4
+    windows = cut(before)
+    assert len(windows) == (end_h <= 40 and not (died and end_h >= 40))
+    for window in windows:
+        later = [event for event in after if event[0] > end_h]
+        (same,) = cut([event for event in before if event[0] <= end_h] + later)
+        assert np.array_equal(window.hours_E, same.hours_E)
+        assert np.array_equal(window.value_E, same.value_E)
+        held = [hour for hour, variable, _ in before if variable == HR and first_h <= hour <= end_h]
+        assert (window.variable_E == HR).sum() == len(held)
 
 
 @given(EVENTS, EVENTS, st.sampled_from([ROLLING, ALIGNED]), st.floats(4, 60), st.booleans())
@@ -230,16 +282,22 @@ def test_the_check_counts_windows_and_stays_that_have_none() -> None:
 
 
 def test_a_review_says_which_hours_are_looked_at() -> None:
-    rolling, aligned = ("\n".join(review_lines(study)) for study in (ROLLING, ALIGNED))
+    rolling, aligned, begun = (
+        "\n".join(review_lines(study)) for study in (ROLLING, ALIGNED, BEGUN)
+    )
     assert "the 4 h before each landmark, one every 3 h of each stay up to hour 336" in rolling
     assert "to foretell the 5 h after" in rolling
     assert "the 4 h up to 2 h before the outcome or the end of each stay" in aligned
+    assert "the 4 h from when HR is first 90 /min or more, if they end before the stay" in begun
 
 
 @pytest.mark.parametrize(
     ("windows", "more", "sentence"),
     [
-        (LANDMARKS + BEFORE, "", "has landmarks and before_event; keep one of the two tables"),
+        (LANDMARKS + BEFORE, "", "has landmarks and before_event; keep one of these tables"),
+        (BEFORE + AFTER, "", "has before_event and after_event; keep one of these tables"),
+        (AFTER.replace("HR", "Age"), "", "names 'Age', which is not one of [variables] with role"),
+        (AFTER.replace("HR", "Hr"), "", "names 'Hr', which is not one of [variables]"),
         ('clock = "position"\n' + LANDMARKS, "", 'set clock = "hour" or remove the table'),
         (LANDMARKS, "[task]\nper_step = true\n", "remove per_step"),
         (LANDMARKS, '[task]\nkind = "regression"\n', 'set [task] kind = "binary"'),
