@@ -15,7 +15,9 @@ from shared.decay import GRUD
 from shared.layers import AttentionPooling, Embedding, LayerNorm, Linear
 from shared.recurrent import GRU, LSTM, RNN, Recurrent, drop
 from shared.skip_path import skip_inputs
-from shared.study import Model, Study, Task, Tokens
+from shared.study import Study
+from shared.study_records import Tokens
+from shared.study_training import Model, Task
 from shared.variables import UNKNOWN_TOKEN, series_names
 
 CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
