@@ -254,7 +254,8 @@ def open_own_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
 
     found = open_model(exported, folder, signer)
     if found.manifest.simulated:
-        Console(stderr=True, highlight=False).print(f"{exported}: {SIMULATED}", markup=False)
+        said = Console(stderr=True, highlight=False, soft_wrap=True)
+        said.print(f"{exported}: {SIMULATED}", markup=False)
     told = found.manifest.recalibration
     made_here = told is not None and told.made_from is not None  # its own part is in it already
     if made_here or not found.trained.study.personalisation.active:
