@@ -33,6 +33,7 @@ KINDS = {
     "gru 16": {"cell": "gru", "hidden": 16},
     "lstm 32": {"cell": "lstm", "hidden": 32},
     "rnn 32": {"cell": "rnn", "hidden": 32},
+    "gru-d 32": {"cell": "gru-d", "hidden": 32},
     "lstm 64, 2 layers, attention": {
         "cell": "lstm", "hidden": 64, "layers": 2, "pooling": "attention"
     },

@@ -14,9 +14,10 @@ from client.data_settings import DataSettings
 from client.findings import Finding, Verdict, judge, verdict
 from client.quality import Quality, check_quality, quantiles
 from client.site_folder import SiteFolder
-from client.sources.registry import open_source, read_data_settings
+from client.sources.registry import HOSPITAL, open_source, read_data_settings
 from shared.atomic_file import write_atomically
 from shared.errors import DataError, SettingsError
+from shared.manifest import output_names
 from shared.study import Study
 
 _STYLES = {"stops": "red", "warns": "yellow", "tells": "dim"}
@@ -43,7 +44,12 @@ def run_check(
     if page is not None:
         from client.quality_page import quality_page  # matplotlib takes a second to import
 
-        write_atomically(page, quality_page(quality, findings, ruling, study).encode())
+        try:
+            write_atomically(page, quality_page(quality, findings, ruling, study).encode())
+        except OSError as error:
+            raise SettingsError(
+                f"--page {page}: cannot be written ({error.strerror}); name another file"
+            ) from error
     if as_json:
         console.print_json(json.dumps(report_json(quality, findings, ruling, study)))
     else:
@@ -72,6 +78,11 @@ def records_named(
     """
     if settings is not None and data is not None:
         raise SettingsError("--settings and --data both name the records; give one of them")
+    if data is None and where:
+        raise SettingsError(
+            "--where selects among the records of --data, which is not given; name them there, or "
+            "select in site.toml"
+        )
     if data is not None:
         return settings_for(study, data, _selection(where))
     if settings is not None:
@@ -103,6 +114,11 @@ def settings_for(study: Study, data: Path, where: dict[str, float | str]) -> Dat
     Raises:
         SettingsError: the study's source needs more than a folder.
     """
+    if study.data.source == HOSPITAL:
+        raise SettingsError(
+            f"study {study.name} reads a hospital's own records, of which a folder does not say "
+            "enough for --data; say in a site.toml what they are, and name it with --settings"
+        )
     table: dict[str, Any] = {"source": study.data.source, "path": str(data)}
     if where:
         table["where"] = where
@@ -217,8 +233,10 @@ def _outcome(quality: Quality, study: Study) -> str:
         return f"mean {label} {quality.label_mean:.3g}"
     rows = "of the hours" if study.task.per_step and study.data.clock == "hour" else ""
     rows = "of the places" if study.task.per_step and not rows else rows
-    several = f"{len(label.split('+'))} outcomes" if study.task.kind == "multilabel" else label
-    return " ".join(filter(None, (f"{100 * quality.label_mean:.1f} %", rows, f"with {several}")))
+    if study.task.kind == "multilabel":
+        patients = zip(output_names(study), quality.outcome_patients_G, strict=True)
+        return "patients with " + ", ".join(f"{name} {number}" for name, number in patients)
+    return " ".join(filter(None, (f"{100 * quality.label_mean:.1f} %", rows, f"with {label}")))
 
 
 def _signed(score: float) -> str:

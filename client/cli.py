@@ -236,7 +236,10 @@ def check(
 ) -> None:
     """Say whether this site's data are ready for the study, and what to mend; no row is shown."""
     file = Path(study)
-    loaded = load_study(file) if file.is_file() else _offered(SiteFolder.open(folder), study).study
+    if file.is_file() or file.suffix == ".toml":  # no study's name has a dot
+        loaded = load_study(file)
+    else:
+        loaded = _offered(SiteFolder.open(folder), study).study
     chosen = records_named(loaded, folder, settings, data, where or [])
     run_check(loaded, chosen, console, as_json=as_json, page=page)
 

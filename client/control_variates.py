@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from client.update import clip_update
 from shared.errors import MessageError
-from shared.study import Training
+from shared.study_training import Training
 
 Control = NDArray[np.float64]
 

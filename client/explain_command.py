@@ -15,6 +15,7 @@ from client.explanation import Explanation, explain
 from client.features import to_grid, to_tensors
 from client.prediction import unlabelled
 from client.sources import Patient, Stay
+from client.windows import cut_for_scoring
 from shared.atomic_file import write_atomically
 from shared.errors import DataError, SettingsError
 from shared.signed_model import SignedModel
@@ -47,7 +48,7 @@ def run_explain(
         raise SettingsError(f"--output {output}: is none of {', '.join(outputs)}; name one")
     number = outputs.index(output) if output else 0
     study = signed.trained.study
-    patient = Patient(patient_id="", stays=(_find(patients, stay_id),))
+    patient = Patient(patient_id="", stays=(_find(cut_for_scoring(patients, study), stay_id),))
     grid = to_grid([unlabelled(patient, study)], study)
     inputs = to_tensors(grid, signed.trained.normalisation, study)
     told = explain(signed.trained, inputs.x_NTF[0, : int(inputs.mask_NT[0].sum())], output=number)

@@ -13,6 +13,7 @@ from client.cohort import training_shards
 from client.quality import Quality
 from client.releases import SHARDS
 from client.sources.reasons import AFTER_END, BEFORE_START, IN_FUTURE, NO_STAY
+from shared.manifest import output_names
 from shared.study import Study
 
 Level = Literal["stops", "warns", "tells"]
@@ -89,11 +90,9 @@ def _cohort(quality: Quality, study: Study) -> Iterator[Finding]:
             ),
             remedy="bring more patients, or ask for a lower [data] minimum_patients",
         )
-    if study.task.kind not in ("binary", "multiclass"):
-        return
-    outcomes = quality.outcome_patients_G
-    for outcome, patients in enumerate(outcomes):
-        name = f"outcome {outcome}"
+    for outcome, patients in enumerate(quality.outcome_patients_G):
+        labels = study.task.kind == "multilabel"
+        name = output_names(study)[outcome] if labels else f"outcome {outcome}"
         if patients == 0 and study.task.kind == "binary":
             yield Finding(
                 level="stops",

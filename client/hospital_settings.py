@@ -122,6 +122,16 @@ class TablesSettings(HospitalSettings):
     labels: StepLabelsFile | None = None
     where: Where = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _times_count_from_a_start(self) -> Self:
+        times = [one.time for one in self.events] + [self.labels.time if self.labels else None]
+        if self.stays.start is None and any(times):
+            raise ValueError(
+                "has a table with times, and [data.stays] names no start to count them from; name "
+                "its column, or give hours"
+            )
+        return self
+
 
 class OutcomeSettings(SettingsPart):
     """How the study's label comes about where no column holds it.

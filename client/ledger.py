@@ -6,11 +6,11 @@ may fail) before :meth:`Ledger.reserve` returns, and one writer at a time decide
 race cannot overspend together.
 """
 
-import contextlib
 import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ from client.releases import (
 )
 from shared.errors import BudgetError, PrivacyError
 from shared.privacy import Events, PrivacyEvent
+from shared.sqlite_transaction import transaction
 
 __all__ = ["Ledger", "Release", "Summary"]
 
@@ -223,28 +224,8 @@ class Ledger:
             )
         return True
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Hold the file's only write lock; commit at the end, or roll back on any error."""
-        try:
-            connection = sqlite3.connect(self._path, timeout=LOCK_TIMEOUT_S, isolation_level=None)
-        except sqlite3.Error as error:
-            raise self._unusable(error) from error
-        try:
-            # FULL, and the folder too: else a power cut could bring the old journal back, and
-            # with it the state before the commit.
-            connection.execute("PRAGMA synchronous = EXTRA")
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise self._unusable(error) from error
-        finally:
-            connection.close()
+    def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        return transaction(self._path, wait_s=LOCK_TIMEOUT_S, unusable=self._unusable)
 
     def _unusable(self, error: sqlite3.Error) -> PrivacyError:
         return PrivacyError(

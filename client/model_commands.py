@@ -9,7 +9,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from client.data_settings import DataSettings
 from client.site_folder import SiteFolder
 from client.sources import Source, WithoutLabels
 from shared.errors import DataError, SettingsError
@@ -20,6 +19,7 @@ if TYPE_CHECKING:  # they import PyTorch, which takes seconds
     from shared.signed_model import SignedModel
 
 DEFAULT_FOLDER = Path("site")
+SIMULATED = "of a SIMULATION, by a key of its own: not for use on patients"
 Folder = Annotated[
     Path, typer.Option("--folder", "-f", envvar="CONSILIUM_SITE", help="The site's folder.")
 ]
@@ -122,14 +122,12 @@ def predict(
 ) -> None:
     """Score this site's stays with an exported model, into a file that stays here."""
     from client.answers import meaning
-    from client.check_command import records_named
     from client.prediction import predict_patients, write_predictions
 
     form = out.suffix.removeprefix(".")
     if form not in ("csv", "jsonl"):
         raise SettingsError(f"--out {out}: must end in .csv or .jsonl; rename it")
-    found = open_own_model(exported, folder, signer)
-    source = _source(found, records_named(found.trained.study, folder, settings, data, where or []))
+    found, source = _with_records(exported, folder, signer, settings, data, where)
     predictions = predict_patients(found.trained, source.read_patients(found.trained.study))
     rows = write_predictions(out, found, predictions, form=form)  # type: ignore[arg-type]  # checked above
     report = source.report
@@ -156,11 +154,9 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Say why the model says what it says of one stay: by variable and hour; shown here only."""
-    from client.check_command import records_named
     from client.explain_command import run_explain
 
-    found = open_own_model(exported, folder, signer)
-    source = _source(found, records_named(found.trained.study, folder, settings, data, where or []))
+    found, source = _with_records(exported, folder, signer, settings, data, where)
     patients = source.read_patients(found.trained.study)
     run_explain(found, patients, stay, console, output=output, as_json=as_json, plot=plot)
 
@@ -181,7 +177,7 @@ def stream(
     import torch
 
     from client.answers import meaning
-    from client.stream_service import StreamService, answer_stream
+    from client.stream_service import StreamService, answer_stream, lines_of
     from client.streaming import Scorer
 
     torch.set_num_threads(1)  # an event is too little work to share
@@ -194,19 +190,29 @@ def stream(
             service = StreamService(scorer, port=http)
             said.print(f"POST http://127.0.0.1:{service.port}/events", markup=False)
             service.wait()
-        number, failed = answer_stream(scorer, sys.stdin.buffer, sys.stdout)
+        number, failed = answer_stream(scorer, lines_of(sys.stdin.buffer), sys.stdout)
     except KeyboardInterrupt:  # the usual end of a service; the stays are forgotten
         raise typer.Exit(0) from None
     if failed:
         raise DataError(f"{failed} of {number} events could not be used; their answers say why")
 
 
-def _source(found: "SignedModel", chosen: DataSettings) -> Source:
-    """The records, without their outcomes where the source can do without."""
+def _with_records(
+    exported: Path,
+    folder: Path,
+    signer: str,
+    settings: Path | None,
+    data: Path | None,
+    where: list[str] | None,
+) -> tuple["SignedModel", Source]:
+    """The model, and the records, without their outcomes where the source can do without."""
+    from client.check_command import records_named
     from client.sources.registry import open_source
 
+    found = open_own_model(exported, folder, signer)
+    chosen = records_named(found.trained.study, folder, settings, data, where or [])
     source = open_source(chosen, found.trained.study)
-    return source.without_labels() if isinstance(source, WithoutLabels) else source
+    return found, source.without_labels() if isinstance(source, WithoutLabels) else source
 
 
 def open_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
@@ -239,12 +245,17 @@ def open_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
 def open_own_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
     """Load an exported model as :func:`open_model`, with this site's own part of it in its place.
 
+    A model that was simulated is said to be one, on standard error.
+
     Raises:
         SettingsError: as there, or the study leaves weights to each site and this one has none.
     """
     from client.personal import own_trained
 
     found = open_model(exported, folder, signer)
+    if found.manifest.simulated:
+        said = Console(stderr=True, highlight=False, soft_wrap=True)
+        said.print(f"{exported}: {SIMULATED}", markup=False)
     told = found.manifest.recalibration
     made_here = told is not None and told.made_from is not None  # its own part is in it already
     if made_here or not found.trained.study.personalisation.active:
@@ -261,7 +272,7 @@ def _show(manifest: "Manifest") -> None:
     say("digest", manifest.study_digest)
     say("signed", f"by {manifest.signed_by}, {manifest.made}")
     if manifest.simulated:
-        say("", "of a SIMULATION, by a key of its own: not for use on patients")
+        say("", SIMULATED)
     say("outputs", ", ".join(manifest.outputs))
     say("reads", manifest.window)
     spent = "without privacy"

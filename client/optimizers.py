@@ -9,7 +9,7 @@ Legend: d number of parameters.
 import torch
 from torch import Tensor
 
-from shared.study import Training
+from shared.study_training import Training
 
 FIRST_DECAY, SECOND_DECAY, RMS_DECAY, TINY = 0.9, 0.999, 0.99, 1e-8  # torch.optim's defaults
 

@@ -14,7 +14,8 @@ from typing import Literal
 
 from client.working_hours import WorkingHours
 from shared.errors import PolicyError
-from shared.study import MINIMUM_SITES, Study
+from shared.study import Study
+from shared.study_rounds import MINIMUM_SITES
 
 TaskKind = Literal["binary", "multiclass", "multilabel", "regression"]
 TASKS: tuple[TaskKind, ...] = ("binary", "multiclass", "multilabel", "regression")

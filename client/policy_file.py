@@ -15,7 +15,7 @@ from client.policy import TASKS, Policy, TaskKind
 from client.working_hours import DAYS, Day, WorkingHours
 from shared.declaration import parse_toml, read_text, validate
 from shared.errors import SettingsError
-from shared.study import MINIMUM_SITES
+from shared.study_rounds import MINIMUM_SITES
 
 FILE_NAME = "policy.toml"
 LEAST_MEMORY_MIB = 1024  # PyTorch, imported and at rest, holds about half of that

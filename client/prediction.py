@@ -19,6 +19,7 @@ from client.answers import answer
 from client.features import label_shape, to_grid, to_tensors
 from client.sources import Patient
 from client.training import predict
+from client.windows import cut_for_scoring
 from shared.atomic_file import write_atomically
 from shared.errors import SettingsError
 from shared.signed_model import SignedModel, Trained
@@ -43,12 +44,13 @@ class Prediction:
 
 
 def predict_patients(trained: Trained, patients: Iterable[Patient]) -> Iterator[Prediction]:
-    """Yield a prediction for every stay, in order; labels are not looked at.
+    """Yield a prediction for every stay that has a window, in order; labels are not looked at.
 
     Raises:
         DataError: the records cannot be read.
     """
-    study, stream = trained.study, iter(patients)
+    study = trained.study
+    stream = cut_for_scoring(patients, study)
     while chunk := [unlabelled(one, study) for one in islice(stream, PATIENTS_AT_ONCE)]:
         chunk = [patient for patient in chunk if patient.stays]
         if not chunk:

@@ -29,7 +29,8 @@ class Quality:
 
     Attributes:
         read: the source's own counts.
-        outcome_patients_G: patients with each outcome (negative, positive; or each class).
+        outcome_patients_G: patients with each outcome (negative, positive; or each class; or each
+            label of several).
         label_mean: mean of the known labels; prevalence for a binary task.
         present_V: share of stays in which the variable was ever measured.
         measured_VT: share of the stays observed at a step in which it was measured then.
@@ -157,13 +158,12 @@ class _Measuring:
         known = y[~np.isnan(y)]
         self._label_sum += float(known.sum())
         self._label_count += known.size
-        task = self._study.task
-        if task.kind in ("binary", "multiclass"):
-            rows = np.broadcast_to(patient_N.reshape(-1, *[1] * (y.ndim - 1)), y.shape)
-            for outcome in range(max(2, task.outputs)):
-                having = len(np.unique(rows[y == outcome]))
-                seen = self._sums.outcome_patients
-                seen[outcome] = seen.get(outcome, 0) + having
+        task, seen = self._study.task, self._sums.outcome_patients
+        rows = np.broadcast_to(patient_N.reshape(-1, *[1] * (y.ndim - 1)), y.shape)
+        for outcome in range(0 if task.kind == "regression" else max(2, task.outputs)):
+            labels = task.kind == "multilabel"
+            having = rows[..., outcome][y[..., outcome] == 1] if labels else rows[y == outcome]
+            seen[outcome] = seen.get(outcome, 0) + len(np.unique(having))
         if task.kind == "binary" and not task.per_step:
             self._last.append(last_NV)
             self._labels.append(y)

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from client.findings import Finding, Verdict
 from client.quality import Quality, quantiles
+from shared.manifest import output_names
 from shared.normalisation import CLIP
 from shared.study import Study
 
@@ -86,6 +87,9 @@ def _label_facts(quality: Quality, study: Study) -> list[tuple[str, str]]:
     if study.task.kind == "multiclass":
         shown = ", ".join(map(str, quality.outcome_patients_G))
         return [(f"patients by class of {label}", shown)]
+    if study.task.kind == "multilabel":
+        patients = zip(output_names(study), quality.outcome_patients_G, strict=True)
+        return [(f"patients with {name}", f"{number}") for name, number in patients]
     return [(f"mean of {label}", f"{quality.label_mean:.3g}")]
 
 

@@ -2,8 +2,7 @@
 
 A unidirectional model carries its state over the steps that are over, so an event costs one step
 whatever went before; an event that comes late, for a step that is over, costs the steps since a
-state that was kept before it. A bidirectional model, or one with a GRU-D, reads the
-whole window each time.
+state that was kept before it. A bidirectional model reads the whole window each time.
 
 Row 0 is the stay. Row i + 1 is the same stay as if column i (a variable, or a column of codes) had
 never been measured: all its inputs are 0 at every step, which is what the features say then. So
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from client.running_features import Layout, RunningFeatures
 from client.stepwise import Carried, StepwiseModel, can_step
+from client.window_pass import WindowPass
 from shared.model import RecurrentModel
 
 Array = NDArray[np.float64]
@@ -36,6 +36,9 @@ class StreamedModel:
         self.keep_RF = layout.without_each() if reasons else np.ones((1, layout.features))
         self.whole = model
         self.stepwise = StepwiseModel(model) if can_step(model) else None
+        self._window = None
+        if reasons and not self.stepwise and WindowPass.serves():
+            self._window = WindowPass(model, layout)
 
     def read_window(self, x_TF: NDArray[np.float32], measured_C: NDArray[np.bool_]) -> Array:
         """Return the logits (R, O) of all steps read at once, as of the last one.
@@ -43,14 +46,21 @@ class StreamedModel:
         A column that was never measured changes nothing, so its row is that of the stay.
         """
         rows = np.flatnonzero(np.append(True, measured_C))[: len(self.keep_RF)]
-        keep_RF = self.keep_RF[rows].astype(np.float32)
-        x_RTF = torch.from_numpy(x_TF[None] * keep_RF[:, None])
-        with torch.no_grad():
-            logits = self.whole(x_RTF, torch.ones(x_RTF.shape[:2], dtype=torch.bool))
-        found = (logits[:, -1] if self.whole.task.per_step else logits).double().numpy()
+        if self._window is not None and len(rows) > 1:
+            found = self._window.logits(x_TF, rows).double().numpy()
+        else:
+            found = self._each(x_TF, rows)
         all_RO = np.repeat(found[:1], len(self.keep_RF), axis=0)
         all_RO[rows] = found
         return np.asarray(all_RO)
+
+    def _each(self, x_TF: NDArray[np.float32], rows: NDArray[np.intp]) -> Array:
+        """The logits of these rows, each run by itself."""
+        keep_RF = self.keep_RF[rows].astype(np.float32)
+        x_RTF = torch.from_numpy(x_TF[None] * keep_RF[:, None])
+        with torch.inference_mode():
+            logits = self.whole(x_RTF, torch.ones(x_RTF.shape[:2], dtype=torch.bool))
+        return np.asarray((logits[:, -1] if self.whole.task.per_step else logits).double())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shared.decay import GRUD
+from shared.decay import GRUD, LONGEST
 from shared.model import RecurrentModel
 from shared.skip_path import skip_inputs
 
@@ -43,8 +43,8 @@ class Carried:
 
 
 def can_step(model: RecurrentModel) -> bool:
-    """Whether the model can go on from a kept state: forwards, with a cell this module knows."""
-    return not (model.recurrent.bidirectional or isinstance(model.recurrent, GRUD))
+    """Whether the model can go on from a kept state: it runs forwards only."""
+    return not model.recurrent.bidirectional
 
 
 class StepwiseModel:
@@ -56,7 +56,7 @@ class StepwiseModel:
 
     def __init__(self, model: RecurrentModel) -> None:
         if not can_step(model):
-            raise ValueError("a bidirectional or GRU-D model reads the whole window at once")
+            raise ValueError("a bidirectional model reads the whole window at once")
         self._w = {
             name: np.ascontiguousarray(value.detach().double().numpy())
             for name, value in model.state_dict().items()
@@ -80,9 +80,11 @@ class StepwiseModel:
 
     def step(self, before: Carried, x_RF: Array) -> tuple[Carried, Array]:
         """Return the state after a step with these inputs, and the logits (R, O) as of it."""
-        values_RD, states = self._inputs(x_RF), []
+        values_RD, old, states = self._inputs(x_RF), before.states, []
+        if isinstance(self._model.recurrent, GRUD):
+            values_RD, old = self._faded(values_RD, old, self._model.recurrent.series)
         run = {"rnn": _rnn, "lstm": _lstm, "gru": _gru}[self._model.recurrent.cell]
-        for state, weights in zip(before.states, self._layers, strict=True):
+        for state, weights in zip(old, self._layers, strict=True):
             state = run(values_RD, state, weights)
             states.append(state)
             values_RD = state[0]
@@ -108,6 +110,20 @@ class StepwiseModel:
         vector_RKE = self._w["embedding.weight"][np.maximum(code_RK - 1, 0)]
         summed = (vector_RKE * (code_RK > 0)[:, :, None]).sum(axis=1)
         return np.concatenate([measured, summed], axis=1)
+
+    def _faded(
+        self, x_RD: Array, states: tuple[tuple[Array, ...], ...], series: int
+    ) -> tuple[Array, tuple[tuple[Array, ...], ...]]:
+        """What is left of a GRU-D's old values and of its state; see :mod:`shared.decay`."""
+        value, measured, recency = np.split(x_RD[:, : 3 * series], 3, axis=1)
+        age_RV = -np.log(np.clip(recency, np.exp(-LONGEST), 1.0))
+        rate_RV = self._w["recurrent.input_decay.weight"] * age_RV
+        left_RV = np.exp(-np.maximum(rate_RV + self._w["recurrent.input_decay.bias"], 0.0))
+        faded = value * np.where(measured > 0, 1.0, left_RV)
+        rate_RH = age_RV @ self._w["recurrent.hidden_decay.weight"].T
+        left_RH = np.exp(-np.maximum(rate_RH + self._w["recurrent.hidden_decay.bias"], 0.0))
+        ((h_RH,),) = states
+        return np.concatenate([faded, x_RD[:, series:]], axis=1), ((left_RH * h_RH,),)
 
     def _pool(
         self, before: Carried, h_RH: Array

@@ -11,10 +11,10 @@ on this machine are answered, and nothing about a patient is logged.
 
 import json
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from client.streaming import Scorer
 from shared.errors import ConsiliumError, DataError
@@ -23,6 +23,15 @@ from shared.local_service import HERE, LocalService
 TIMEOUT_S = 60.0
 LARGEST_BODY_BYTES = 1 << 20
 LARGEST_LINE_BYTES = 1 << 14
+
+
+def lines_of(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines as they come; of one that is too long, no more than shows that it is."""
+    while line := stream.readline(LARGEST_LINE_BYTES + 1):
+        rest = line
+        while rest and not rest.endswith(b"\n"):
+            rest = stream.readline(LARGEST_LINE_BYTES + 1)
+        yield line
 
 
 def answer_line(scorer: Scorer, line: bytes) -> tuple[bytes, bool]:
@@ -96,7 +105,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._from_here():
             return
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > LARGEST_BODY_BYTES:
+        digits = len(str(LARGEST_BODY_BYTES))
+        if not length.isdecimal() or int(length[: digits + 1]) > LARGEST_BODY_BYTES:
             self.close_connection = True
             told = f"a request must say its length, at most {LARGEST_BODY_BYTES} bytes"
             self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _sentence(told))
@@ -138,7 +148,7 @@ def _sentence(told: str) -> bytes:
 
 def _event(line: bytes) -> dict[str, Any]:
     if len(line) > LARGEST_LINE_BYTES:
-        raise DataError(f"the line has {len(line)} bytes, more than {LARGEST_LINE_BYTES}")
+        raise DataError(f"the line has more than {LARGEST_LINE_BYTES} bytes; send one event a line")
     try:
         event = json.loads(line)
     except (ValueError, RecursionError):

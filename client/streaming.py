@@ -8,7 +8,6 @@ predicted quantity, would be had the variable never been measured in this stay.
 """
 
 import difflib
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,6 +31,7 @@ TOP = 3
 MOST_STAYS = 2000
 LONGEST_NAME = 128
 LEAST_EFFECT = 1e-9  # below it is rounding
+LARGEST_VALUE = float(np.finfo(np.float32).max)
 KEYS = ("stay", "hours", "variable", "value", "unit", "code", "end")
 
 Array = NDArray[np.float64]
@@ -87,8 +87,12 @@ class Scorer:
         name = event.get("stay")
         if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
             raise DataError(f"the event's stay must be a text of 1 to {LONGEST_NAME} characters")
+        if not isinstance(event.get("end", False), bool):
+            raise DataError("the event's end must be true or false")
         if event.get("end"):
             return self._end(name)
+        if "variable" not in event and not {"value", "unit", "code"}.isdisjoint(event):
+            raise DataError("the event names no variable; say in 'variable' what was measured")
         hours, step = self._when(event.get("hours"))
         warnings: list[str] = []
         measured = self._measured(event, hours, warnings) if "variable" in event else None
@@ -131,7 +135,8 @@ class Scorer:
             raise DataError(f"the event's hours must be a number of {unit} since the stay began")
         if not 0 <= hours <= data.window_h:
             raise DataError(
-                f"hours {hours:g} is outside 0 to {data.window_h}, the {unit} that the model reads"
+                f"hours {_shown(hours)} is outside 0 to {data.window_h}, the {unit} that the model "
+                "reads"
             )
         rounded = float(np.float32(hours))
         return rounded, min(int(np.float32(hours) / data.step_h), data.steps - 1)
@@ -141,7 +146,7 @@ class Scorer:
     ) -> tuple[int, float] | None:
         """Column and normalised value of a measurement; None where it is out of range."""
         name = event["variable"]
-        if name not in self._column:
+        if not isinstance(name, str) or name not in self._column:
             near = difflib.get_close_matches(str(name), self._column, n=1, cutoff=0.0)[0]
             raise DataError(
                 f"variable {_shown(name)} is none of this model's; did you mean {near!r}?"
@@ -171,7 +176,7 @@ class Scorer:
         if (
             isinstance(value, bool)
             or not isinstance(value, int | float)
-            or not math.isfinite(value)
+            or not abs(value) <= LARGEST_VALUE
         ):
             raise DataError(f"variable {name}: its value must be a finite number")
         if unit is None and wanted in UNITLESS:
@@ -182,7 +187,8 @@ class Scorer:
             self._maps[name, unit] = conversion(
                 unit, wanted, variable=name, substance=SUBSTANCES.get(name)
             )
-        return self._maps[name, unit](float(value))
+        converted = self._maps[name, unit](float(value))
+        return min(max(converted, -LARGEST_VALUE), LARGEST_VALUE)
 
     def _cleaned(
         self, hours: float, column: int, value: float, warnings: list[str]

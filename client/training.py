@@ -30,7 +30,8 @@ from client.optimizers import Optimizer
 from shared.bookkeeping import Bookkeeping
 from shared.masks import Keystream
 from shared.model import RecurrentModel
-from shared.study import Study, Training
+from shared.study import Study
+from shared.study_training import Training
 
 PIECE_NUMBERS = 1 << 24  # intermediate numbers held at once in a step: 64 MiB of float32
 

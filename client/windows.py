@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from client.sources import Patient, Source, Stay
 from shared.errors import DataError
 from shared.study import Study
+from shared.study_records import AfterEvent
 
 Label = float | NDArray[np.float32]
 
@@ -43,13 +44,11 @@ def cut_windows(patients: Iterable[Patient], study: Study) -> Iterator[Patient]:
     Raises:
         DataError: there are stays, and not one has a window.
     """
-    roles = [variable.role for variable in study.variables.values()]
-    static = np.flatnonzero(np.array(roles) == "static")
     read = made = 0
     for patient in patients:
         read += len(patient.stays)
         stays = tuple(
-            _cut(stay, end_h, label, study.data.window_h, static)
+            _cut(stay, (end_h - study.data.window_h, end_h), label, study)
             for stay in patient.stays
             for end_h, label in _ends(stay, study)
         )
@@ -67,6 +66,29 @@ def cut_windows(patients: Iterable[Patient], study: Study) -> Iterator[Patient]:
                 "when stays ended"
             )
         )
+
+
+def cut_for_scoring(patients: Iterable[Patient], study: Study) -> Iterator[Patient]:
+    """Yield patients with what a finished model reads of each stay: one window, as of now.
+
+    After an event it begins with the event, and a stay without it has none. Else it is the last
+    hours that are known, as if now were a landmark, or the event near.
+    """
+    if study.data.fixed:
+        yield from patients
+        return
+    for patient in patients:
+        stays = []
+        for stay in patient.stays:
+            known_h = float(stay.hours_E.max(initial=0.0)) if stay.end_h is None else stay.end_h
+            known_h = min(known_h, float(study.data.reach_h))
+            start_h: float | None = known_h - study.data.window_h
+            if study.data.after_event is not None:
+                start_h = _event_h(stay, study, study.data.after_event)
+            if start_h is not None and start_h < known_h:
+                span = (start_h, min(start_h + study.data.window_h, known_h))
+                stays.append(_cut(stay, span, stay.label, study))
+        yield replace(patient, stays=tuple(stays))
 
 
 def _ends(stay: Stay, study: Study) -> Iterator[tuple[float, Label]]:
@@ -87,10 +109,9 @@ def _ends(stay: Stay, study: Study) -> Iterator[tuple[float, Label]]:
             if 0 < end_h <= data.reach_h:
                 yield end_h, stay.label
     if data.after_event is not None:
-        index = list(study.variables).index(data.after_event.variable)
-        happens_E = (stay.variable_E == index) & (stay.value_E >= data.after_event.least)
-        if happens_E.any():
-            end_h = float(stay.hours_E[happens_E].min()) + data.window_h
+        begun_h = _event_h(stay, study, data.after_event)
+        if begun_h is not None:
+            end_h = begun_h + data.window_h
             last_h = data.reach_h if stay.end_h is None else min(data.reach_h, stay.end_h)
             if end_h <= last_h and (outcome_h is None or end_h < outcome_h):
                 yield end_h, stay.label
@@ -103,9 +124,17 @@ def _ends(stay: Stay, study: Study) -> Iterator[tuple[float, Label]]:
             yield float(landmark_h), float(ahead_h <= data.landmarks.horizon_h)
 
 
-def _cut(stay: Stay, end_h: float, label: Label, window_h: int, static: NDArray[np.intp]) -> Stay:
-    """The last ``window_h`` hours before ``end_h``; what is static is known from their start on."""
-    start_h = max(0.0, end_h - window_h)
+def _event_h(stay: Stay, study: Study, event: AfterEvent) -> float | None:
+    """The hour at which the event first happens, if it does."""
+    index = list(study.variables).index(event.variable)
+    happens_E = (stay.variable_E == index) & (stay.value_E >= event.least)
+    return float(stay.hours_E[happens_E].min()) if happens_E.any() else None
+
+
+def _cut(stay: Stay, span: tuple[float, float], label: Label, study: Study) -> Stay:
+    """The hours from the start to the end of ``span``; what is static is known from then on."""
+    static = [i for i, v in enumerate(study.variables.values()) if v.role == "static"]
+    start_h, end_h = max(0.0, span[0]), span[1]
     static_E = np.isin(stay.variable_E, static)
     first_E = np.zeros(len(static_E), dtype=np.bool_)
     first_E[np.unique(stay.variable_E, return_index=True)[1]] = True

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.study import Aggregation
+from shared.study_rounds import Aggregation
 
 FLOAT = np.float64
 SPAN = 1 << 17

@@ -2,20 +2,20 @@
 
 One SQLite file that the commands, the service and the study processes share. Commands write what an
 operator wants; the processes read it between rounds and write how far they are. Every change is on
-disk (``synchronous=FULL``) before it is answered.
+disk before it is answered (:mod:`shared.sqlite_transaction`).
 """
 
-import contextlib
 import hashlib
 import hmac
 import sqlite3
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from shared.errors import SettingsError
 from shared.keys import Roster
+from shared.sqlite_transaction import transaction
 
 LOCK_TIMEOUT_S = 30.0
 FORMAT = 1
@@ -302,26 +302,8 @@ class Register:
         query = "SELECT 1 FROM sites WHERE name = ? AND revoked IS NULL"
         return connection.execute(query, (site,)).fetchone() is not None
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """One transaction on a connection of its own; committed at the end, or rolled back."""
-        try:
-            connection = sqlite3.connect(self._path, timeout=LOCK_TIMEOUT_S, isolation_level=None)
-        except sqlite3.Error as error:
-            raise self._unusable(error) from error
-        try:
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise self._unusable(error) from error
-        finally:
-            connection.close()
+    def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        return transaction(self._path, wait_s=LOCK_TIMEOUT_S, unusable=self._unusable)
 
     def _unusable(self, error: Exception) -> SettingsError:
         return SettingsError(

@@ -25,6 +25,7 @@ from server.link import LinkGrid
 from server.orphan import exit_with_parent
 from server.overview import RECORDS
 from server.register import Register, State, Submitted, Wanted
+from server.round_record import round_record
 from server.sites import FlowerSites, Sites
 from server.study_run import RoundResult, RunState, run_study
 from shared.audit import AuditLog
@@ -33,8 +34,7 @@ from shared.audit_events import RoundClosed, StudyChanged
 from shared.errors import RoundVoidError
 from shared.messages import Action, ChannelKey, ChannelRequest
 from shared.model import build_model
-from shared.privacy import plan
-from shared.round_contents import Purpose, group_parameters
+from shared.round_contents import group_parameters
 from shared.study import Study, parse_study
 from shared.sum_parameters import SumParameters
 from shared.transcript import digest, sha256
@@ -210,31 +210,6 @@ class StudyProcess:
             )
         )
         self._register.note(self._submitted.digest, state)
-
-
-def round_record(study: Study, result: RoundResult) -> dict[str, Any]:
-    """Return a round's record for operators: sums and totals, no site's own numbers."""
-    costs = plan(study)
-    spent = None
-    if costs is not None:
-        spent = costs.epsilon_after(result.state.trained) if result.state.normalisation else 0.0
-    return {
-        "round": result.number,
-        "purpose": result.purpose.value,
-        "void": result.void,
-        "sites": list(result.survivors),
-        "refusals": result.refusals,
-        "patients": result.patients,
-        "update_norm": result.update_norm,
-        "epsilon": spent,
-        "seconds": result.seconds,
-        "phases": result.phases,
-        "bytes_up": result.bytes_up,
-        "bytes_down": result.bytes_down,
-        "validation": result.metrics.to_json(final=result.purpose is Purpose.EVALUATION)
-        if result.metrics
-        else None,
-    }
 
 
 def _run_hash(groups: Groups) -> bytes:

@@ -1,13 +1,24 @@
 """An HTTP service for programs on this machine alone, in a thread of its own."""
 
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 
 from shared.errors import SettingsError
 
 HOST = "127.0.0.1"
 HERE = ("127.0.0.1", "localhost")
 """Names of this machine; a request whose Host is another one means DNS rebinding."""
+
+
+class _Unmoved(HTTPServer):
+    """A client that goes away before its answer is no defect, and leaves no traceback."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tell of an error, unless it is of the connection."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
 
 class LocalService:
@@ -34,7 +45,7 @@ class LocalService:
         taken: tuple[str, str],
     ) -> None:
         try:
-            self._server = server((HOST, port), handler)
+            self._server = type("Server", (_Unmoved, server), {})((HOST, port), handler)
         except OSError as error:
             raise SettingsError(
                 f"{taken[0]}port {port} of {HOST} cannot be used ({error.strerror}); {taken[1]}"

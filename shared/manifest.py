@@ -186,7 +186,12 @@ def window_of(study: Study) -> str:
     """Say in words how much of a stay the model reads."""
     data = study.data
     unit = "hours" if data.clock == "hour" else "places"
-    return f"the first {data.window_h} {unit}, in {data.steps} steps"
+    which = "first" if data.fixed or data.after_event else "last"
+    told = f"the {which} {data.window_h} {unit}, in {data.steps} steps"
+    if data.after_event is not None:
+        after = data.after_event
+        told += f", from when {after.variable} is first {after.least:g} or more"
+    return told
 
 
 def versions() -> Mapping[str, str]:

@@ -15,7 +15,9 @@ from shared.decay import GRUD
 from shared.layers import AttentionPooling, Embedding, LayerNorm, Linear
 from shared.recurrent import GRU, LSTM, RNN, Recurrent, drop
 from shared.skip_path import skip_inputs
-from shared.study import Model, Study, Task, Tokens
+from shared.study import Study
+from shared.study_records import Tokens
+from shared.study_training import Model, Task
 from shared.variables import UNKNOWN_TOKEN, series_names
 
 CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
@@ -112,14 +114,27 @@ class RecurrentModel(nn.Module):
                 explanation can go there by degrees.
         """
         h_NTH = self._states(x_NTF, mask_NT, books, generator)
+        if self.skip is not None and skipped is None:
+            skipped = self.skipped(x_NTF, mask_NT)
+        return self.logits_of(h_NTH, mask_NT, skipped, books=books, generator=generator)
+
+    def logits_of(
+        self,
+        h_NTH: Tensor,
+        mask_NT: Tensor,
+        skipped: Tensor | None,
+        *,
+        books: Bookkeeping | None = None,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        """Return the logits of recurrent states; ``skipped`` is what the linear path reads."""
         pooled = self._pool(h_NTH, mask_NT, books)
         if self.norm is not None:
             pooled = self.norm(pooled, books=books)
         pooled = drop(pooled, self.dropout if self.training else 0.0, generator)
         logits: Tensor = self.head(pooled, books=books)
         if self.skip is not None:
-            read = self.skipped(x_NTF, mask_NT) if skipped is None else skipped
-            logits = logits + self.skip(read, books=books)
+            logits = logits + self.skip(skipped, books=books)
         return logits
 
     def skipped(self, x_NTF: Tensor, mask_NT: Tensor) -> Tensor:

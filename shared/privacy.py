@@ -15,7 +15,8 @@ from scipy.optimize import brentq
 
 from shared.errors import PrivacyError
 from shared.privacy_loss import Repeated, epsilon_estimate, epsilon_upper_bound, log_moment, merge
-from shared.study import Privacy, Study, Training
+from shared.study import Study
+from shared.study_training import Privacy, Training
 
 NOISE_TOLERANCE = 1e-4  # relative; calibrated noise errs upwards
 LARGEST_NOISE = 1e7

@@ -190,15 +190,31 @@ class Recurrent(nn.Module):
         if mask_NT is not None and not bool(mask_NT.all()):
             x_NTD = torch.where(mask_NT.unsqueeze(2), x_NTD, 0.0)
             keep_NT = mask_NT.to(x_NTD.dtype).contiguous()
-        values, directions = x_NTD, list(self._directions())
-        per_layer = 2 if self.bidirectional else 1
-        run = run_layer if through_time.serves(x_NTD) else _run_layer
-        for layer in range(self.layers):
+        return self.from_layer(0, x_NTD, keep_NT, books, generator)
+
+    def from_layer(
+        self,
+        first: int,
+        values: Tensor,
+        keep_NT: Tensor | None = None,
+        books: Bookkeeping | None = None,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        """Return the last layer's states, given the inputs of the layer ``first``.
+
+        ``keep_NT`` is 0 at padding, and None if there is none; the rest as for :meth:`forward`.
+        """
+        run = run_layer if through_time.serves(values) else _run_layer
+        for layer in range(first, self.layers):
             if layer:
                 values = drop(values, self.dropout if self.training else 0.0, generator)
-            weights = directions[layer * per_layer :][:per_layer]
-            values = run(self.cell, books, keep_NT, values, weights)
+            values = run(self.cell, books, keep_NT, values, self.directions(layer))
         return values
+
+    def directions(self, layer: int) -> list[tuple[nn.Parameter, ...]]:
+        """Return weights ih, hh and biases ih, hh of a layer, of each of its directions."""
+        per_layer = 2 if self.bidirectional else 1
+        return list(self._directions())[layer * per_layer :][:per_layer]
 
     def _suffixes(self, layer: int) -> tuple[str, ...]:
         return (f"l{layer}", f"l{layer}_reverse") if self.bidirectional else (f"l{layer}",)

@@ -1,7 +1,8 @@
 """An exported model, signed: written once, refused at loading when anything in it was changed.
 
 Guarantee: :func:`load_signed_model` returns only if the signature of ``manifest.json`` verifies
-under the given identity and every part has the SHA-256 that the manifest says.
+under the given identity, every part has the SHA-256 that the manifest says, and no other model lies
+beside them.
 """
 
 import shutil
@@ -40,6 +41,7 @@ from shared.variables import feature_names
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 WEIGHTS, STUDY = "model.safetensors", "study.json"
 REQUIRED = frozenset({WEIGHTS, STUDY})
+MODEL_SUFFIXES = (".safetensors", ".onnx")
 LARGEST_PART_BYTES = 1 << 32
 
 
@@ -183,6 +185,12 @@ def load_signed_model(folder: Path, signer: bytes) -> SignedModel:
                 f"{folder / name}: its SHA-256 is {found[:16]}..., the signed manifest says "
                 f"{digest[:16]}...; the file was changed or damaged, get the export again"
             )
+    for file in sorted(folder.iterdir()):
+        if file.suffix in MODEL_SUFFIXES and file.name not in parts:
+            raise AuthenticationError(
+                f"{file}: is not among the parts that the signed manifest names, so nobody signed "
+                "it; remove it, or get the export again"
+            )
     try:
         return SignedModel(manifest=manifest, trained=_trained(manifest, parts))
     except ConsiliumError as error:
@@ -247,6 +255,8 @@ def _trained(manifest: Manifest, parts: Mapping[str, bytes]) -> Trained:
 
 def _read(file: Path, most: int) -> bytes:
     try:
+        if not file.is_file() and file.exists():
+            raise MessageError(f"{file}: is no file, so it is no part of an export")
         if file.stat().st_size > most:
             raise MessageError(f"{file}: is above {most} bytes, so it is no part of an export")
         return file.read_bytes()

@@ -37,7 +37,6 @@ from simulations.rounds_export import read_rounds, to_csv, write_tensorboard
 from simulations.run import Show
 from simulations.seeds import compare_over_seeds
 from simulations.simulate import simulate
-from simulations.strategies import FILE as STRATEGIES_FILE
 from simulations.strategies import STRATEGIES, compare_strategies
 
 app = typer.Typer(
@@ -133,7 +132,7 @@ def compare(
             workers=workers,
             watch=_watch,
         )
-        show_strategies(one, compared, refused, folder / STRATEGIES_FILE)
+        show_strategies(one, compared, refused, folder)
         return compared
 
     if strategies and epsilon:

@@ -168,7 +168,7 @@ def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path
 
 
 def show_strategies(
-    study: Study, compared: dict[str, dict[str, Any]], refused: dict[str, str], file: Path
+    study: Study, compared: dict[str, dict[str, Any]], refused: dict[str, str], out: Path
 ) -> None:
     """Print the table of all strategies, and why some make no sense in this study."""
     _show_settings(study, compared)
@@ -180,7 +180,8 @@ def show_strategies(
     )
     for name, sentence in refused.items():
         console.print(f"  {name}: {sentence}", style="yellow", markup=False)
-    console.print(f"record  {file}", markup=False, soft_wrap=True)
+    for file, what in (("strategies.json", "record"), ("report.html", "report")):
+        console.print(f"{what}  {out / file}", markup=False, soft_wrap=True)
 
 
 def _show_settings(study: Study, compared: dict[str, dict[str, Any]]) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 from server.verdicts import RATIO
 from shared.errors import SettingsError, StudyError
-from shared.study import MINIMUM_SITES, Study, with_changes
+from shared.study import Study, with_changes
+from shared.study_rounds import MINIMUM_SITES
 from simulations.cohorts import Cohorts
 from simulations.held_out import HeldOut, Scores
 from simulations.measures import FIGURES, TITLES

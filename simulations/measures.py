@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.study import Task
+from shared.study_training import Task
 
 FIGURES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {

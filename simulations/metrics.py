@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.study import Task
+from shared.study_training import Task
 from simulations.measures import FIGURES, Classes, measure_of
 
 RESAMPLES = 1000

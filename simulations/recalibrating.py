@@ -2,7 +2,8 @@
 
 *Across* sites it takes the counts of the last evaluation, as the coordinator has them by secure
 sum; for each hospital's *own* it takes that hospital's validation patients, as the hospital could
-by itself (``consilium-site recalibrate``). Neither sees a test patient.
+by itself (``consilium-site recalibrate``). Neither sees a test patient. Where hospitals keep parts
+of the model, or a second one, each fits the model that it uses, and nothing fits all of them.
 """
 
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from server.verdicts import Verdict, verdicts
 from shared.errors import SettingsError
 from shared.model import build_model
 from shared.normalisation import Normalisation
+from shared.patient_groups import WITH_RISKS
 from shared.recalibration import NEUTRAL, Recalibration
 from shared.signed_model import Trained
 from shared.study import Study
@@ -35,18 +37,25 @@ def recalibrating(
     study: Study, cohorts: Cohorts, test: HeldOut, finished: Finished
 ) -> dict[str, Any] | None:
     """Return what recalibration mends, as ``run.json`` has it; None where nothing can be fitted."""
-    try:
-        across = recalibrations_of(study, finished.history)
-    except SettingsError:  # no risks, or no validation patients
-        return None
-    trained = trained_of(study, finished.state)
+    across: tuple[Recalibration, ...] | None = None
+    if study.personalisation.active:
+        if study.task.kind not in WITH_RISKS or not study.evaluation.validation_fraction:
+            return None
+    else:
+        try:
+            across = recalibrations_of(study, finished.history)
+        except SettingsError:  # no risks, or no validation patients
+            return None
     own: dict[str, tuple[Recalibration, ...]] = {}
     sites = []
     for name, held in cohorts.alone.items():
         grids = [grid for site in held if (grid := finished.validation[site]) is not None]
         if not grids or name not in test.groups or len(test.groups) < 2:
             continue
-        fits = fit_at_site(trained, merge(grids))
+        used = finished.own.get(name)
+        if used is None and finished.own:  # several sites, and each has a model of its own
+            continue
+        fits = fit_at_site(trained_of(study, used or finished.state), merge(grids))
         own[name] = tuple(fit.recalibration for fit in fits)
         sites.append(
             {
@@ -58,11 +67,11 @@ def recalibrating(
         )
     groups = {
         "before": finished.told.groups,
-        "across": _changed(test, finished, dict.fromkeys(test.groups, across)),
+        "across": _changed(test, finished, dict.fromkeys(test.groups, across)) if across else (),
         "own": _changed(test, finished, own) if own else (),
     }
     return {
-        "across": [asdict(one) for one in across],
+        "across": None if across is None else [asdict(one) for one in across],
         "sites": sites,
         "groups": _ratios(groups),
         "verdicts": {
@@ -126,7 +135,7 @@ def recalibration_sentences(record: Mapping[str, Any]) -> tuple[str, ...]:
         ("own", "Recalibrated at each hospital by its own validation patients"),
     ):
         left = told["verdicts"].get(way)
-        if left is None or (way == "across" and neutral(told["across"])):
+        if left is None or (way == "across" and neutral(told["across"] or [])):
             continue
         names = ", ".join("everybody" if v["kind"] == "all" else v["name"] for v in left)
         found.append(
@@ -135,7 +144,7 @@ def recalibration_sentences(record: Mapping[str, Any]) -> tuple[str, ...]:
             + (f" ({names})" if names else "")
             + f"; before: {before}."
         )
-    if neutral(told["across"]):
+    if told["across"] is not None and neutral(told["across"]):
         found.insert(
             0, "The summed counts of validation patients justify no recalibration across sites."
         )

@@ -36,13 +36,16 @@ def read_rounds(path: Path) -> list[Round]:
         else:
             record = json.loads(text)
             rounds = [*record["rounds"], *record["other_rounds"]]
-        return sorted(rounds, key=lambda r: r["round"])
+        found = sorted(rounds, key=lambda r: r["round"])
+        for one in found:  # so that a line that lacks something is refused here
+            _ = one["purpose"], figures(one)
+        return found
     except OSError as error:
         raise SettingsError(
             f"{file}: cannot be read ({error.strerror}); name the folder of a run, or a "
             "coordinator's rounds.jsonl"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SettingsError(
             f"{file}: holds no rounds of a run; name the folder of a run, or a coordinator's "
             "rounds.jsonl"

@@ -23,11 +23,11 @@ from client.sources import Source
 from server.aggregation import start
 from server.app import make_server_app
 from server.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from server.round_record import round_record
 from server.sites import Sites
 from server.study_run import RoundResult, RunState, run_study
 from shared.errors import SettingsError
 from shared.model import build_model
-from shared.privacy import plan
 from shared.round_contents import Purpose, group_parameters
 from shared.study import Study
 from shared.transcript import digest
@@ -50,7 +50,8 @@ class Finished:
     ``by_site`` has the figures of each hospital's test patients, where there are several, and
     ``told`` those of every group; ``tables`` is as :func:`simulations.answer_tables.final_tables`
     has it; ``scores`` are those of every test stay;
-    ``training`` and ``validation`` are the sites' records.
+    ``training`` and ``validation`` are the sites' records, and ``own`` the state as each site uses
+    it, empty where they have nothing of their own.
     """
 
     state: RunState
@@ -61,6 +62,7 @@ class Finished:
     scores: Scores
     training: Mapping[str, Grid]
     validation: Mapping[str, Grid | None]
+    own: OwnStates
     history: tuple[dict[str, Any], ...]
 
 
@@ -144,7 +146,8 @@ class Federation:
             self._serve(coordinate)
         state = replace(progress[-1].state, finished=True)
         save_checkpoint(self._folder, replace(progress[-1], state=state))
-        scores = test.scores(state, self.own_states(state))
+        own = self.own_states(state)
+        scores = test.scores(state, own)
         metrics, by_site = test.metrics([scores]), test.by_group([scores])
         return Finished(
             state=state,
@@ -155,6 +158,7 @@ class Federation:
             scores=scores,
             training={site: cohort.training for site, cohort in self._cohorts.items()},
             validation={site: cohort.validation for site, cohort in self._cohorts.items()},
+            own=own,
             history=progress[-1].history,
         )
 
@@ -228,31 +232,7 @@ class Federation:
 
     def _record(self, result: RoundResult, test: HeldOut) -> dict[str, Any]:
         """Return a round's record, as ``run.json`` holds it; see docs/run-json.md."""
-        record: dict[str, Any] = {
-            "round": result.number,
-            "purpose": result.purpose.value,
-            "void": result.void,
-            "sites": list(result.survivors),
-            "refusals": result.refusals,
-            "patients": result.patients,
-            "update_norm": result.update_norm,
-            "epsilon": spent_so_far(self._study, result.state),
-            "seconds": result.seconds,
-            "phases": result.phases,
-            "bytes_up": result.bytes_up,
-            "bytes_down": result.bytes_down,
-            "validation": result.metrics.to_json(final=result.purpose is Purpose.EVALUATION)
-            if result.metrics
-            else None,
-        }
+        record = round_record(self._study, result)
         if result.state.normalisation and result.purpose is Purpose.TRAINING:
             record["test"] = test.quick(result.state, self.own_states(result.state))
         return record
-
-
-def spent_so_far(study: Study, state: RunState) -> float | None:
-    """Return the epsilon that every site has spent so far, or None without privacy."""
-    costs = plan(study)
-    if costs is None:
-        return None
-    return costs.epsilon_after(state.trained) if state.normalisation else 0.0

@@ -24,6 +24,7 @@ from simulations.external import Watch
 from simulations.held_out import HeldOut
 from simulations.out_folder import use_folder
 from simulations.records import SCHEMA, run_record, setting_record, write_json
+from simulations.report.files import write_report
 from simulations.simulate import train
 
 FILE = "strategies.json"
@@ -133,7 +134,7 @@ def compare_strategies(
     Args:
         study: what to run.
         data: folder of real records, if the study needs one.
-        out: gets ``strategies.json`` and a folder a run; finished ones are kept.
+        out: gets ``strategies.json``, ``report.html`` and a folder a run; finished ones are kept.
         strategies: as :func:`with_strategy` takes them.
         modes: privacy modes in which each is run.
         workers: sites that train at the same time.
@@ -157,6 +158,7 @@ def compare_strategies(
             content = {"settings": compared, "refused": refused}
             digest = study.digest.hex()
             write_json(out / FILE, {"schema": SCHEMA, "study_digest": digest} | content)
+        write_report(out)
     return compared, refused
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ TYPES = (
     "Patient", "Encounter", "Observation", "Condition",
     "MedicationAdministration", "MedicationRequest", "Medication",
 )  # fmt: skip  # the first that a file's name contains is what it holds
+_HALVES = re.compile("[\ud800-\udfff]")
 LONGEST_LINE = 8 << 20  # bytes; waveforms as text within an Observation stay below it
 
 
@@ -91,9 +93,11 @@ def at(node: Any, *path: str) -> Any:
 
 
 def text(node: Any, *path: str) -> str | None:
-    """The text at a path; nothing where there is none."""
+    """The text at a path; nothing where there is none, or where it holds half a character."""
     found = at(node, *path)
-    return found if isinstance(found, str) else None
+    if not isinstance(found, str):
+        return None
+    return found if found.isascii() or not _HALVES.search(found) else None
 
 
 def number(node: Any, *path: str) -> float | None:

@@ -98,7 +98,17 @@ def _unknown_label(frame: pl.DataFrame, study: Study, where: str) -> pl.Series:
         unknown = label.list.drop_nulls().list.len() == 0
     else:
         flat, unknown = label, label.is_null() | label.is_nan()
-    flat = flat.drop_nulls().drop_nans()
+    check_labels(flat, study, where)
+    return unknown
+
+
+def check_labels(labels: pl.Series, study: Study, where: str) -> None:
+    """Refuse labels that the task does not have; null and NaN are labels that are not known.
+
+    Raises:
+        DataError: there is one.
+    """
+    flat = labels.drop_nulls().drop_nans()
     kind, classes = study.task.kind, max(2, study.task.outputs)
     if kind == "regression":
         wrong = flat.is_infinite()
@@ -110,7 +120,6 @@ def _unknown_label(frame: pl.DataFrame, study: Study, where: str) -> pl.Series:
             f"{where}: {int(wrong.sum())} labels are none of the task's ({kind}); choose another "
             "label column, or correct it"
         )
-    return unknown
 
 
 def _static(frame: pl.DataFrame, study: Study) -> Mapping[int, NDArray[np.float32]]:

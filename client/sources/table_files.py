@@ -184,7 +184,10 @@ def _whole_lines(file: IO[bytes], path: Path, *, columns: int, separator: str) -
             yield content[:end]
     if rest:
         if rest.count(b'"') % 2:
-            raise DataError(f"{path} ends inside quotes; it was cut short, write it again")
+            raise DataError(
+                f"{path} ends inside quotes; it was cut short, or a cell has a quote that is not "
+                "doubled: write it again"
+            )
         text = rest.rpartition(b"\n")[2].decode(errors="replace")
         last = next(csv.reader([text], delimiter=separator), [])
         if len(last) < columns:
@@ -196,9 +199,20 @@ def _whole_lines(file: IO[bytes], path: Path, *, columns: int, separator: str) -
 
 
 def _parquet(path: Path, _: FileSettings, wanted: list[str]) -> Iterator[Piece]:
-    _check_columns(tuple(_parquet_schema(path)), wanted, path)
+    schema = _parquet_schema(path)
+    _check_columns(tuple(schema), wanted, path)
+    for name in wanted:
+        if schema[name].is_nested() or schema[name] in (pl.Binary, pl.Object):
+            raise DataError(
+                f"{path}: column {name!r} holds {schema[name].base_type()}, and must hold texts, "
+                "numbers or times; write it as such"
+            )
+    texts = pl.col(wanted).exclude(
+        [n for n in wanted if schema[n] not in (pl.Categorical, pl.Enum)]
+    )
+    rows = pl.scan_parquet(path).select(wanted).with_columns(texts.cast(pl.String))
     row = 1
-    for frame in pl.scan_parquet(path).select(wanted).collect_batches(chunk_size=PIECE_ROWS):
+    for frame in rows.collect_batches(chunk_size=PIECE_ROWS):
         yield Piece(frame.with_row_index(ROW), path, row)
         row += len(frame)
 
@@ -230,6 +244,14 @@ def numbers(piece: Piece, column: str, *, decimal_comma: bool = False) -> tuple[
     return parsed.fill_null(at_limit), len(at_limit) - at_limit.null_count()
 
 
+def identifiers(piece: Piece, column: str) -> pl.Series:
+    """A column that says whose a row is: texts, or whole numbers, also those written 17.0."""
+    series = piece.frame[column]
+    if series.dtype.is_float() and (series.is_null() | (series % 1 == 0)).all():
+        return series.cast(pl.Int64)
+    return series
+
+
 def words(piece: Piece, column: str) -> pl.Series:
     """The cells of a column that are text and no number, null for all others."""
     series = piece.frame[column]
@@ -253,6 +275,8 @@ def times(piece: Piece, column: str, time_format: str | None) -> tuple[pl.Series
     if isinstance(series.dtype, pl.Datetime | pl.Date):
         zoned = isinstance(series.dtype, pl.Datetime) and series.dtype.time_zone is not None
         return series.cast(pl.Datetime("us")).cast(pl.Int64), zoned
+    if series.dtype == pl.Null:
+        return series.cast(pl.Int64), False
     if series.dtype != pl.String:
         raise DataError(
             f"{piece.path}: column {column!r} holds {series.dtype}, not dates and times; name it "

@@ -42,10 +42,10 @@ from client.hospital_settings import EventsFile, StaysFile, TablesSettings
 from client.sources import Counted, Patient, Source, Tally
 from client.sources.assembly import Assembler, StayTable
 from client.sources.reasons import BEYOND_LIMIT, NO_TIME
-from client.sources.stay_frames import stay_table
-from client.sources.table_files import Piece, numbers, read_pieces, times, words
+from client.sources.stay_frames import check_labels, stay_table
+from client.sources.table_files import Piece, identifiers, numbers, read_pieces, times, words
 from client.sources.translation import Translation
-from shared.errors import DataError
+from shared.errors import DataError, SettingsError
 from shared.study import Study
 
 _TRUE_FALSE = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
@@ -103,8 +103,8 @@ class Tables(Counted):
         for piece in read_pieces(said, [*columns, *self._settings.where]):
             piece = self._selected(piece)
             frame = piece.frame.select(
-                pl.col(said.patient).cast(pl.String).alias("patient"),
-                pl.col(said.stay or said.patient).cast(pl.String).alias("stay"),
+                identifiers(piece, said.patient).cast(pl.String).alias("patient"),
+                identifiers(piece, said.stay or said.patient).cast(pl.String).alias("stay"),
             )
             frame = frame.with_columns(
                 *self._stay_times(piece, said),
@@ -146,7 +146,7 @@ class Tables(Counted):
         frame = piece.frame
         for column, value in self._settings.where.items():
             if frame[column].dtype.is_numeric() or isinstance(value, float | int):
-                same = numbers(piece, column)[0] == float(value)
+                same = numbers(piece, column)[0] == _as_number(column, value)
             else:
                 same = frame[column].cast(pl.String) == value
             frame = frame.filter(same)
@@ -167,8 +167,9 @@ class Tables(Counted):
         when = said.hours or said.time or ""
         keys = _Keys(stays)
         for piece in read_pieces(said, [said.stay, when, said.label]):
-            stay_E = keys.index_of(piece.frame[said.stay], "stay")
-            value = numbers(piece, said.label, decimal_comma=said.decimal_comma)[0]
+            stay_E = keys.index_of(identifiers(piece, said.stay), "stay")
+            value = _label(piece, said.label)
+            check_labels(value, study, str(piece.path))
             if said.hours is not None:
                 hours = numbers(piece, said.hours, decimal_comma=said.decimal_comma)[0]
                 hours_E = hours.fill_null(np.nan).to_numpy()
@@ -201,11 +202,12 @@ class Tables(Counted):
                 continue
             value, at_limit = numbers(piece, events.value or "", decimal_comma=events.decimal_comma)
             self._tally.count(BEYOND_LIMIT, at_limit)
-            unit = piece.frame[events.unit] if events.unit else pl.Series([None], dtype=pl.String)
+            empty = pl.Series([None], dtype=pl.String)
+            unit = piece.frame[events.unit] if events.unit else empty.new_from_index(0, len(value))
             rows = placed.with_columns(
                 piece.frame[events.variable or ""].cast(pl.String).alias("code"),
                 value.alias("value"),
-                (unit if events.unit else unit.new_from_index(0, len(piece.frame))).alias("unit"),
+                unit.cast(pl.String).alias("unit"),
                 words(piece, events.value or "").alias("word"),
             ).filter(pl.col("hours").is_not_null())
             done = translation.translate(rows, self._tally.count, where=str(piece.path))
@@ -243,7 +245,7 @@ class Tables(Counted):
         """Each row's stay (-1: of none) and hours since its start (null: no time)."""
         stays = keys.stays
         if events.hours is not None:
-            stay_E = keys.index_of(piece.frame[events.stay or ""], "stay")
+            stay_E = keys.index_of(identifiers(piece, events.stay or ""), "stay")
             hours = numbers(piece, events.hours, decimal_comma=events.decimal_comma)[0]
             hours = hours.cast(pl.Float32).fill_nan(None)
         else:
@@ -255,15 +257,25 @@ class Tables(Counted):
                 )
             time_E = time.fill_null(0).to_numpy()
             if events.stay is not None:
-                stay_E = keys.index_of(piece.frame[events.stay], "stay")
+                stay_E = keys.index_of(identifiers(piece, events.stay), "stay")
                 hours_E = stays.hours(stay_E, time_E)
             else:
-                patient_E = keys.index_of(piece.frame[events.patient or ""], "patient")
+                patient_E = keys.index_of(identifiers(piece, events.patient or ""), "patient")
                 stay_E, hours_E = stays.place(patient_E, time_E)
             known = pl.Series(time.is_not_null())
             hours = pl.select(pl.when(known).then(pl.Series(hours_E))).to_series()
         self._tally.count(NO_TIME, hours.null_count())
         return pl.DataFrame({"stay": stay_E, "hours": hours})
+
+
+def _as_number(column: str, value: float | str) -> float:
+    """What ``where`` asks of a column of numbers."""
+    try:
+        return float(value)
+    except ValueError:
+        raise SettingsError(
+            f"[data.where] {column} is a text in site.toml and a number in the table; correct it"
+        ) from None
 
 
 class _Keys:
@@ -311,19 +323,27 @@ def _labels(piece: Piece, columns: tuple[str, ...], study: Study) -> pl.Series:
     """Numbers of the label, a list where the study has several; all 0 without columns."""
     if not columns:
         return pl.Series([0.0]).new_from_index(0, len(piece.frame))
-    found = []
-    for column in columns:
-        number = numbers(piece, column)[0]
-        text = words(piece, column)
-        meant = text.str.to_lowercase().replace_strict(_TRUE_FALSE, default=None)
-        number = number.fill_null(meant.cast(pl.Float64))
-        fault = (number.is_null() & text.is_not_null()).arg_true()
-        if len(fault):
-            raise DataError(
-                f"{piece.where(fault[0])}: the label {column!r} is no number; write numbers, and "
-                "nothing where it is not known"
-            )
-        found.append(number.alias(column))
+    found = [_label(piece, column).alias(column) for column in columns]
     if len(found) == 1 and study.task.kind != "multilabel":
         return found[0]
     return pl.DataFrame(found).select(pl.concat_list(pl.all())).to_series()
+
+
+def _label(piece: Piece, column: str) -> pl.Series:
+    """A column's labels as numbers, null where a cell is empty."""
+    number, at_limit = numbers(piece, column)
+    text = words(piece, column)
+    if at_limit:
+        raise DataError(
+            f"{piece.path}: {at_limit} labels {column!r} are a limit such as '<1'; write numbers, "
+            "and nothing where it is not known"
+        )
+    meant = text.str.to_lowercase().replace_strict(_TRUE_FALSE, default=None)
+    number = number.fill_null(meant.cast(pl.Float64))
+    fault = (number.is_null() & text.is_not_null()).arg_true()
+    if len(fault):
+        raise DataError(
+            f"{piece.where(fault[0])}: the label {column!r} is no number; write numbers, and "
+            "nothing where it is not known"
+        )
+    return number

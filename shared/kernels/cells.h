@@ -114,9 +114,12 @@ INLINE void NAME(forward_block)(const int cell, const struct NAME(pass) *pass, l
             const float *panel = pass->packed + unit * kinds * (W + D);
             for (long kind = 0; kind < kinds; kind++) {
                 float *out = z + kind * kind_row;
-                for (int r = 0; r < count; r++)
-                    memcpy(out + r * UNITS, pass->bias + (unit * kinds + kind * UNITS),
+                for (int r = 0; r < count; r++) {
+                    const float *begun = pass->bias;
+                    if (!D) begun = s->gates + ((first + r) * T + t) * W * kinds;
+                    memcpy(out + r * UNITS, begun + unit * kinds + kind * UNITS,
                            UNITS * sizeof(float));
+                }
                 const long from = uses_states(cell, kind) && step ? 0 : W;
                 const long to = uses_inputs(cell, kind) ? W + D : W;
                 for (long q = 0; q < PANELS; q++, out += PANEL, panel += (W + D) * PANEL)
@@ -312,7 +315,8 @@ static int NAME(run_blocks)(int (*work)(struct job *), struct NAME(pass) *pass) 
     return run(work, pass, pass->blocks, threads);
 }
 
-/* Fill states, gates and memory. 0: success; 1: no memory. */
+/* Fill states, gates and memory; without inputs the gates hold what those and the biases would have
+ * given, and are replaced. 0: success; 1: no memory. */
 int NAME(forward)(const struct sequence *s) {
     float *packed = room(NAME(packed_forward_size)(s)), *bias = room(gate_width(s));
     int failed = 1;

@@ -41,7 +41,7 @@ struct sequence {
     int32_t cell, reverse, threads, add_to_input_grad;
     int64_t rows, steps, inputs, hidden, state_step, grad_step;
     const float *input_weights, *hidden_weights, *input_bias, *hidden_bias; /* (G, D) (G, H) (G) (G) */
-    const float *x;          /* (N, T, D) */
+    const float *x;          /* (N, T, D); D = 0: forward finds pre-activations in the gates */
     const float *keep;       /* (N, T), 0 at padding; null: all count */
     float *states;           /* (N, T, H), steps state_step floats apart */
     float *gates, *memory;   /* gates, then deltas; the LSTM's memory (N, T, padded H) */

@@ -102,6 +102,7 @@ class Direction:
         self._arrays = (weights, x_NTD, keep_NT, states_NTH, gates, memory)  # kept alive
         products = rows * steps * len(weights[0]) * (inputs + hidden)
         threads = min(torch.get_num_threads(), products // THREAD_PRODUCTS)
+        self._cell = cell
         self._struct = _Sequence(
             cell=CODES[cell],
             reverse=reverse,
@@ -125,6 +126,17 @@ class Direction:
     def forward(self) -> None:
         """Fill the states."""
         self._call("forward")
+
+    @property
+    def begun_NTG(self) -> Tensor:
+        """Where :meth:`forward` finds the pre-activations of a direction without inputs (D = 0).
+
+        What inputs and biases give, in the kernel's order; see :func:`in_kernel_order`. G counts
+        padding.
+        """
+        rows, steps = self._struct.rows, self._struct.steps
+        width = -(-self._struct.hidden // UNITS) * UNITS * KINDS[self._cell]
+        return self._arrays[4][: rows * steps * width].view(rows, steps, width)
 
     def backward(self, grad_NTH: Tensor, input_grad_NTD: Tensor | None, *, add: bool) -> None:
         """Find the gate gradients; write the inputs' gradient, or add to it, where it is given.
@@ -193,6 +205,27 @@ class Direction:
     def _call(self, name: str, *arguments: Any) -> None:
         if _function(name)(self._struct, *arguments):
             raise KernelMemoryError("the recurrent kernel found no memory; use smaller batches")
+
+
+def in_kernel_order(cell: str, hidden: int, weight_GX: Tensor, *, states: bool) -> Tensor:
+    """Arrange what pre-activations depend on as the kernel does; zero where a gate does not.
+
+    Args:
+        cell: "rnn", "lstm" or "gru".
+        hidden: H.
+        weight_GX: (G, X) in torch's order of gates.
+        states: whether X comes from the states, not the inputs; the GRU's candidate keeps the two
+            apart.
+    """
+    gates = weight_GX.view(-1, hidden, weight_GX.shape[1])
+    if cell == "gru":
+        reset, update, candidate = gates
+        nothing = torch.zeros_like(candidate)
+        last = (nothing, candidate) if states else (candidate, nothing)
+        gates = torch.stack([reset, update, *last])
+    padded = torch.nn.functional.pad(gates, (0, 0, 0, -hidden % UNITS))
+    blocks = padded.view(len(padded), -1, UNITS, padded.shape[2])
+    return blocks.transpose(0, 1).flatten(0, 2)
 
 
 def _pointers(patients: PatientRows) -> _Patients:

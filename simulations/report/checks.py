@@ -61,8 +61,8 @@ def checks(
 def findings(record: Record, groups: tuple[Group, ...]) -> tuple[list[Record], list[Record]]:
     """Return the serious verdicts on groups, and those that only repeat what is wrong for all.
 
-    A group's calibration repeats that of all patients where its interval holds their ratio; the
-    verdict on all then leads the second list.
+    A group's calibration repeats that of all patients where its interval holds their ratio. The
+    verdict on all leads the second list, which is empty without it.
     """
     serious = [v for v in record.get("verdicts") or () if v["serious"]]
     whole = next((v for v in serious if (v["kind"], v["topic"]) == ("all", "calibration")), None)
@@ -80,7 +80,7 @@ def findings(record: Record, groups: tuple[Group, ...]) -> tuple[list[Record], l
             alike.append(v)
         else:
             own.append(v)
-    return own, [whole, *alike] if whole and alike else []
+    return own, [whole, *alike] if whole else []
 
 
 def beats_simple(study: Study, record: Record, settings: Record | None) -> Check:

@@ -7,7 +7,7 @@ is written. Text stays text, so that it can be searched, scaled and read aloud.
 import html
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,6 +171,11 @@ def thinned(rows: Iterable[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
 def number(value: float | None, digits: int = 3) -> str:
     """Return a number, or a dash where there is none."""
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def told_delta(privacy: Mapping[str, Any]) -> str:
+    """Return delta, never broken at its hyphen."""
+    return f"{privacy['delta']:g}".replace("-", "\u2011")
 
 
 def between(low: float | None, high: float | None, digits: int = 3) -> str:

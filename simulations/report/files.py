@@ -11,18 +11,23 @@ from shared.errors import SettingsError
 from shared.study import Study, parse_canonical
 from simulations.records import SCHEMA
 from simulations.report.page import report_page
+from simulations.report.strategies import strategies_page
 
 RUN, COMPARE, REPORT = "run.json", "compare.json", "report.html"
-_OF_RUN = ("schema", "study", "study_digest", "study_declared", "test", "rounds", "other_rounds")
+STRATEGIES = "strategies.json"
+_OF_RUN = (
+    "schema", "study", "study_digest", "study_declared", "test", "rounds", "other_rounds",
+    "software", "synthetic", "test_cohort", "privacy", "seconds", "bytes_up_per_site_per_round",
+)  # fmt: skip
 _OF_COMPARISON = ("schema", "study_digest", "settings")
 _REPORTED = ("federated-private", "federated")  # of a comparison, the first that is there
 
 
 def write_report(folder: Path, out: Path | None = None, compare: Path | None = None) -> Path:
-    """Write the report of a run, or of a comparison's private federated setting.
+    """Write the report of a run, of a comparison's private federated setting, or of strategies.
 
     Args:
-        folder: holds ``run.json``, or ``compare.json``.
+        folder: holds ``run.json``, ``compare.json`` or ``strategies.json``.
         out: the file to write; ``report.html`` in the folder unless given.
         compare: a ``compare.json`` of the same study, or its folder; that of ``folder`` is taken
             unless given, where there is one.
@@ -33,6 +38,11 @@ def write_report(folder: Path, out: Path | None = None, compare: Path | None = N
     Raises:
         SettingsError: no record is there, or one is damaged, too old, or of another study.
     """
+    if not (folder / RUN).exists() and (folder / STRATEGIES).exists():
+        told = _read(folder / STRATEGIES, (*_OF_COMPARISON, "refused"))
+        study = _study(next(iter(told["settings"].values())), folder)
+        page = strategies_page(study, told["settings"], told["refused"])
+        return _write(out or folder / REPORT, page)
     compared = compare / COMPARE if compare and compare.is_dir() else compare or folder / COMPARE
     settings = _read(compared, _OF_COMPARISON) if compare or compared.exists() else None
     if settings is None or (folder / RUN).exists():
@@ -48,7 +58,10 @@ def write_report(folder: Path, out: Path | None = None, compare: Path | None = N
             raise SettingsError(f"{compared}: has no federated setting yet; let the comparison end")
         record = found[0]
     page = report_page(_study(record, folder), record, settings["settings"] if settings else None)
-    target = out or folder / REPORT
+    return _write(out or folder / REPORT, page)
+
+
+def _write(target: Path, page: str) -> Path:
     try:
         write_atomically(target, page.encode())
     except OSError as error:

@@ -73,13 +73,15 @@ def group_charts(
     return charts
 
 
-def joining_chart(joining: Mapping[str, Any]) -> Chart:
-    """Return what each hospital gained by joining, from ``joining`` of ``run.json``."""
+def joining_chart(joining: Mapping[str, Any]) -> list[Chart]:
+    """Return what hospitals gained by joining, from ``joining``; none where none can be judged."""
     figure_name = TITLES[joining["figure"]]
     sites = [
         site for site in joining["sites"] if share_of(site["gain"]) and site.get("judged", True)
     ]
     few = ", ".join(site["site"] for site in joining["sites"] if not site.get("judged", True))
+    if not sites:
+        return []
     sites = sites[:_MOST_ROWS]
     better = "higher" if joining["higher_is_better"] else "lower"
 
@@ -108,7 +110,7 @@ def joining_chart(joining: Mapping[str, Any]) -> Chart:
         + (f"; {', '.join(lost)} surely lost" if lost else "; none surely lost")
         + " (95 % interval beyond 0)."
     )
-    return Chart(
+    chart = Chart(
         name="joining",
         title="Did hospitals gain by joining?",
         alt=told,
@@ -127,6 +129,7 @@ def joining_chart(joining: Mapping[str, Any]) -> Chart:
             ),
         ),
     )
+    return [chart]
 
 
 def settings_chart(study: Study, settings: Mapping[str, Mapping[str, Any]]) -> Chart:

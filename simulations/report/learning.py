@@ -21,6 +21,7 @@ from simulations.report.drawing import (
     picture,
     round_axis,
     thinned,
+    told_delta,
 )
 
 Record = Mapping[str, Any]
@@ -135,7 +136,7 @@ def _epsilon(record: Record) -> Chart:
         title="Privacy budget spent on one training patient",
         alt=f"Epsilon {share}{number(spent[-1], 2)} after the last, of at most {budget:g}.",
         caption="Cumulative epsilon of all that left the sites, at delta "
-        f"{record['privacy']['delta']:g}; round 0 is the normalisation statistics. Patients held "
+        f"{told_delta(record['privacy'])}; round 0 is the normalisation statistics. Patients held "
         "out for validation pay for evaluations only.",
         svg=picture("epsilon", draw, height=2.8),
         table=Table(

@@ -46,7 +46,7 @@ def report_page(study: Study, record: Record, settings: Record | None) -> str:
     ]
     by_group = group_charts(study, groups, record.get("verdicts") or ())
     if record.get("joining"):
-        by_group.append(joining_chart(record["joining"]))
+        by_group += joining_chart(record["joining"])
     by_group += recalibration_chart(record)
     rivals = [settings_chart(study, settings)] if settings else []
     training = learning_charts(study, record)
@@ -67,20 +67,31 @@ def report_page(study: Study, record: Record, settings: Record | None) -> str:
         ("card", "Model card (TRIPOD+AI)", _card(study, record, groups, settings)),
         ("numbers", "The numbers of the figures", "".join(chart.numbers() for chart in charts)),
     ]
+    return document(f"Report: {study.title}", _head(study, record, settings), parts)
+
+
+def document(title: str, head: str, parts: Iterable[tuple[str, str, str]]) -> str:
+    """Return a page that needs nothing outside itself and runs nothing.
+
+    Args:
+        title: of the window.
+        head: HTML of the header.
+        parts: name, heading and HTML of each section; those without content are left out.
+    """
     shown = [part for part in parts if part[2]]
-    links = "".join(f"<li><a href='#{name}'>{title}</a></li>" for name, title, _ in shown)
+    links = "".join(f"<li><a href='#{name}'>{heading}</a></li>" for name, heading, _ in shown)
     body = "".join(
-        f"<section id='{name}' aria-labelledby='{name}-head'><h2 id='{name}-head'>{title}</h2>"
+        f"<section id='{name}' aria-labelledby='{name}-head'><h2 id='{name}-head'>{heading}</h2>"
         f"{content}</section>"
-        for name, title, content in shown
+        for name, heading, content in shown
     )
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width,initial-scale=1'>"
         "<meta http-equiv='Content-Security-Policy' "
         "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>Report: {html.escape(study.title)}</title><style>{STYLE}</style></head><body>"
-        f"<header>{_head(study, record, settings)}</header>"
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>"
+        f"<header>{head}</header>"
         f"<nav aria-label='Contents'><ul>{links}</ul></nav><main>{body}</main></body></html>\n"
     )
 
@@ -96,14 +107,8 @@ def whose_risks(study: Study) -> str:
 
 def _head(study: Study, record: Record, settings: Record | None) -> str:
     made_from = "run.json and compare.json" if settings else "run.json alone"
-    label = (
-        "<p class='warning'>SYNTHETIC patients: made by a generator, nobody's data.</p>"
-        if record["synthetic"]
-        else ""
-    )
     return (
-        f"<p class='kind'>Report of a federated run</p><h1>{html.escape(study.title)}</h1>"
-        f"<p>{html.escape(study.purpose)}</p>{label}"
+        f"{opening('Report of a federated run', study, record)}"
         f"<p class='small'>Study {html.escape(study.name)}, "
         f"<code>{html.escape(record['study_digest'][:12])}</code>; {len(study.sites)} sites; "
         f"{len(record['rounds'])} rounds; Consilium {html.escape(record['software'])}. "
@@ -111,10 +116,23 @@ def _head(study: Study, record: Record, settings: Record | None) -> str:
     )
 
 
+def opening(kind: str, study: Study, record: Record) -> str:
+    """Return what a page begins with: its kind, the study, and whether its patients are real."""
+    label = (
+        "<p class='warning'>SYNTHETIC patients: made by a generator, nobody's data.</p>"
+        if record["synthetic"]
+        else ""
+    )
+    return (
+        f"<p class='kind'>{kind}</p><h1>{html.escape(study.title)}</h1>"
+        f"<p>{html.escape(study.purpose)}</p>{label}"
+    )
+
+
 def _summary(found: list[Answer]) -> str:
     cards = (
         f"<article><h3>{html.escape(a.question)}</h3><p><b>{html.escape(a.headline)}</b></p>"
-        f"{_list(a.support)}</article>"
+        f"{bullets(a.support)}</article>"
         for a in found
     )
     return f"<div class='cards'>{''.join(cards)}</div>"
@@ -126,7 +144,7 @@ def _charts(charts: Iterable[Chart]) -> str:
 
 def _statement(study: Study, record: Record) -> str:
     return "".join(
-        f"<h3>{html.escape(heading)}</h3>{_list(sentences)}"
+        f"<h3>{html.escape(heading)}</h3>{bullets(sentences)}"
         for heading, sentences in statement(study, record)
     )
 
@@ -197,5 +215,7 @@ def _card(study: Study, record: Record, groups: Any, settings: Record | None) ->
     )
 
 
-def _list(sentences: Iterable[str]) -> str:
-    return f"<ul>{''.join(f'<li>{html.escape(s)}</li>' for s in sentences)}</ul>"
+def bullets(sentences: Iterable[str]) -> str:
+    """Return sentences as a list; nothing of none."""
+    items = "".join(f"<li>{html.escape(s)}</li>" for s in sentences)
+    return f"<ul>{items}</ul>" if items else ""

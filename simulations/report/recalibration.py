@@ -28,19 +28,23 @@ def recalibration_chart(record: Mapping[str, Any]) -> list[Chart]:
     ways = [
         way
         for way in _WAYS
-        if any(g[way[0]] for g in groups) and not (way[0] == "across" and neutral(told["across"]))
+        if any(g[way[0]] for g in groups)
+        and not (way[0] == "across" and neutral(told["across"] or []))
     ]
     if not groups or len(ways) < 2:
         return []
     sentences = recalibration_sentences(record)
 
     def draw(figure: Figure) -> None:
-        axes = figure.subplots()
+        axes, untold = figure.subplots(), {title for _, title, _ in ways}
         ratio_axis(axes, [share for g in groups for way, *_ in ways if (share := share_of(g[way]))])
         for row, group in enumerate(groups):
             for place, (way, title, colour) in enumerate(ways):
                 offset = 0.26 * (place - (len(ways) - 1) / 2)
-                mark(axes, row + offset, share_of(group[way]), colour, None if row else title)
+                share = share_of(group[way])
+                label = title if share and title in untold else None
+                untold -= {label}
+                mark(axes, row + offset, share, colour, label)
         name_rows(axes, [g["name"] for g in groups])
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
 

@@ -118,7 +118,7 @@ def _calibration(
         return []
     fitted = fit_recalibration(counts_2B, edges_E)
     total_B = counts_2B.sum(axis=0)
-    top = min(1.0, 1.1 * max(*(g.predicted for g in groups), *(g.observed.high for g in groups)))
+    top = min(1.0, 1.1 * max(max(g.predicted, g.observed.high) for g in groups))
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(2, 2, sharex="col", height_ratios=(4, 1))
@@ -126,7 +126,7 @@ def _calibration(
                  for g in groups]  # fmt: skip
         errors = np.maximum(np.array(reach).T, 0.0)
         x, y = [g.predicted for g in groups], [g.observed.value for g in groups]
-        floor = max(0.5 * min(min(x), *(v for v in y if v > 0)), 1e-5)
+        floor = max(0.5 * min([*x, *(v for v in y if v > 0)]), 1e-5)
         for low, scale, (upper, lower) in zip(
             (0.0, floor), ("linear", "log"), panels.T, strict=True
         ):

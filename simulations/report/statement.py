@@ -9,6 +9,7 @@ from typing import Any
 
 from shared.personalisation import evaluates_own
 from shared.study import Study
+from simulations.report.drawing import told_delta
 
 FALSE_ALARM = 0.001
 HIDDEN_BY_NOTHING = (
@@ -57,7 +58,7 @@ def _patient(study: Study, record: Mapping[str, Any]) -> tuple[str, ...]:
         )
     bound = (
         f"Whether a patient was in training, and anything about that patient, is protected with "
-        f"epsilon {privacy['epsilon']:.2f} at delta {privacy['delta']:g}, over all rounds and "
+        f"epsilon {privacy['epsilon']:.2f} at delta {told_delta(privacy)}, over all rounds and "
         f"statistics together and however many stays the patient had. The study allows at most "
         f"epsilon {privacy['epsilon_budget']:g}; a ledger at each hospital refuses more."
     )

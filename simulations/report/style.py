@@ -42,7 +42,7 @@ body{font-size:10pt;max-width:none;padding:0}
 nav,figcaption a{display:none}
 .cards{grid-template-columns:1fr 1fr}
 figure,article,tr{break-inside:avoid}h2,h3,caption{break-after:avoid}
-svg{max-height:11cm}
+svg{max-height:8.5cm;width:auto}
 .scroll{overflow:visible}
 }
 """

@@ -7,13 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from server.verdicts import AUROC_GAP
 from shared.study import Study
 from simulations.measures import FIGURES, TITLES
 from simulations.recalibrating import recalibration_sentences
 from simulations.records import size
-from simulations.report.checks import Check, beats_simple, calibrated, checks, findings, worse_by
+from simulations.report.checks import (
+    HIGHER_IS_WORSE,
+    Check,
+    beats_simple,
+    calibrated,
+    checks,
+    findings,
+    worse_by,
+)
 from simulations.report.decisions import at_sensitivity
-from simulations.report.drawing import number, percent
+from simulations.report.drawing import number, percent, told_delta
 from simulations.report.forests import told_share
 from simulations.report.groups import Group, everyone, points_of, share_of
 
@@ -44,7 +53,7 @@ def answers(
     """
     return [
         _good(study, record, groups, settings, whose),
-        _fails(record, groups),
+        _fails(study, record, groups),
         _price(study, record, settings),
         _deploy(checks(study, record, groups, settings)),
     ]
@@ -83,7 +92,10 @@ def _good(
     if (test.get("r2") or {"value": 0.0})["value"] < 0:
         support.append("To say the mean to everybody would be better: R2 is negative.")
     others = [TITLES[n] + " " + told_share(share_of(test[n])) for n in FIGURES[study.task.kind][1:]]
-    support += ["; ".join(others) + ".", _sentence(beats_simple(study, record, settings).why)]
+    support += [
+        "; ".join(others) + "." + _without_model(test),
+        _sentence(beats_simple(study, record, settings).why),
+    ]
     return Answer(
         question="Is it good here?",
         headline=_sentence(
@@ -93,16 +105,20 @@ def _good(
     )
 
 
-def _fails(record: Record, groups: tuple[Group, ...]) -> Answer:
+def _fails(study: Study, record: Record, groups: tuple[Group, ...]) -> Answer:
     own, alike = findings(record, groups)
     shown = [v["sentence"] for v in own[:_MOST_SENTENCES]]
     if len(own) > len(shown):
         shown.append(f"And {len(own) - len(shown)} more: see the figures by group.")
     if alike:
-        shown.append(
-            f"{alike[0]['sentence']} The same in {', '.join(v['name'] for v in alike[1:])}."
-        )
-    shown += recalibration_sentences(record)
+        same = f" The same in {', '.join(v['name'] for v in alike[1:])}." if alike[1:] else ""
+        shown.append(f"{alike[0]['sentence']}{same}")
+        if not study.evaluation.validation_fraction:
+            shown.append(
+                "Whether recalibration mends it is not known: the study keeps no patients to fit "
+                "it on ([evaluation] validation_fraction)."
+            )
+    shown += [*recalibration_sentences(record), *_lower(study, groups)]
     sensitivity = record["test"].get("sensitivity")
     if sensitivity:
         known = {k: s for k, s in enumerate(sensitivity) if s is not None}
@@ -128,6 +144,37 @@ def _fails(record: Record, groups: tuple[Group, ...]) -> Answer:
     return Answer(question="For whom does it fail?", headline=headline, support=tuple(shown))
 
 
+def _lower(study: Study, groups: tuple[Group, ...]) -> list[str]:
+    """Name the groups below all together by their whole interval, which are no findings yet."""
+    name, whole = FIGURES[study.task.kind][0], everyone(groups)
+    everybody = whole.figures.get(name) if whole else None
+    if name in HIGHER_IS_WORSE or everybody is None:
+        return []
+    lower = [
+        f"{g.name} {told_share(share)}"
+        for g in groups
+        if g.kind != "all" and (share := g.figures.get(name)) and share.high < everybody.value
+    ]
+    if not lower:
+        return []
+    return [
+        f"{TITLES[name]} below that of all, {number(everybody.value)}, by the whole interval: "
+        f"{'; '.join(lower)}. A finding takes {AUROC_GAP:g} or more, beyond what chance explains "
+        "among so many groups."
+    ]
+
+
+def _without_model(test: Record) -> str:
+    """Say what the same answer to everybody would reach, so that figures are not overrated."""
+    if not {"brier", "accuracy", "positives"} <= set(test) or not test["rows"]:
+        return ""
+    share = test["positives"] / test["rows"]
+    return (
+        f" The same risk for everybody would have Brier {number(share * (1 - share))} and accuracy "
+        f"{number(max(share, 1 - share))}."
+    )
+
+
 def _price(study: Study, record: Record, settings: Record | None) -> Answer:
     privacy, name = record["privacy"], FIGURES[study.task.kind][0]
     support = [
@@ -139,7 +186,7 @@ def _price(study: Study, record: Record, settings: Record | None) -> Answer:
         support.insert(
             0,
             f"Epsilon {privacy['epsilon']:.2f} of at most {privacy['epsilon_budget']:g} a patient "
-            f"at delta {privacy['delta']:g}, and the hospitals' ledgers are charged for ever.",
+            f"at delta {told_delta(privacy)}, and the hospitals' ledgers are charged for ever.",
         )
     if settings and {"federated", "pooled"} <= set(settings):
         plain, pooled = (settings[s]["test"][name]["value"] for s in ("federated", "pooled"))

@@ -23,7 +23,7 @@ def explain(tmp_path: Path, *arguments: str, study: Study = ICU, name: str = "ph
     told = ["explain", str(model), "--signer", KEY.public.hex()]
     chosen = ["--settings", str(records / "site.toml"), *arguments]
     result = CliRunner().invoke(app, told + chosen)
-    return result.exit_code, result.output + str(result.exception or "")
+    return result.exit_code, result.stdout + str(result.exception or "")
 
 
 def stay_of(tmp_path: Path) -> str:

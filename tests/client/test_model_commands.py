@@ -65,6 +65,17 @@ def test_a_simulated_model_is_named_so_and_needs_its_signer(site: Path, tmp_path
     assert json.loads(told)["simulated"] is True
 
 
+def test_whoever_uses_a_simulated_model_is_told_that_it_is_one(
+    site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for simulated in (False, True):
+        exported = export(tmp_path / f"{simulated}", KEY, simulated=simulated)
+        open_own_model(exported, site, KEY.public.hex())
+        said = capsys.readouterr()
+        assert ("not for use on patients" in said.err) is simulated
+        assert not said.out
+
+
 @pytest.mark.parametrize("signer", ["xyz", "ab" * 31, "ab" * 33])
 def test_what_is_no_identity_is_refused_in_one_sentence(signer: str, tmp_path: Path) -> None:
     code, told = model(export(tmp_path / "m", KEY), "--signer", signer)

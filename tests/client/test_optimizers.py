@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from client.optimizers import Optimizer
-from shared.study import Training
+from shared.study_training import Training
 
 TORCH = {
     "sgd": lambda p, t: torch.optim.SGD(

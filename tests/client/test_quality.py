@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +10,17 @@ import pytest
 from rich.console import Console
 
 from client.check_command import report_json, run_check, settings_from
+from client.cli import app
 from client.findings import Finding, judge, verdict
 from client.quality import Quality, check_quality, quantiles
 from client.quality_page import quality_page
 from client.sources import Patient, ReadReport, Stay, Tally
-from shared.errors import DataError, SettingsError
+from shared.errors import ConsiliumError, DataError, SettingsError
 from shared.study import Study, parse_study, with_changes
 from tests.client.sources.cohort_formats import STUDY as DEMO
 from tests.client.sources.cohort_formats import write_tables, written
 
-STUDY = parse_study("""
+TEXT = """
 name = "tiny"
 title = "A tiny study"
 rounds = 1
@@ -32,7 +34,8 @@ minimum_patients = 25
 HR = { unit = "/min", low = 10, high = 300, center = 80, spread = 20 }
 Na = { unit = "mmol/L", low = 80, high = 200, center = 140, spread = 5 }
 K = { unit = "mmol/L", low = 1, high = 15, center = 4, spread = 0.15, scale = "log" }
-""")
+"""
+STUDY = parse_study(TEXT)
 
 
 class Given:
@@ -136,6 +139,23 @@ def test_what_is_wrong_is_found_and_has_a_remedy(
     assert verdict(findings) == ("not ready" if level == "stops" else "ready with warnings")
 
 
+def test_of_several_labels_each_is_counted_and_a_rare_one_named() -> None:
+    study = with_changes(
+        STUDY, data={"label": "died+sepsis"}, task={"kind": "multilabel", "outputs": 2}
+    )
+
+    class Several(Given):
+        def read_patients(self, study: Study) -> Iterator[Patient]:
+            for number, patient in enumerate(super().read_patients(STUDY)):
+                label = np.array([number % 2, number < 9], dtype=np.float32)
+                yield replace(patient, stays=(replace(patient.stays[0], label=label),))
+
+    quality, findings = checked(Several(), study)
+    assert quality.outcome_patients_G.tolist() == [30, 9]
+    assert about(findings, "sepsis", "only 9 patients have it").level == "warns"
+    assert "patients with sepsis</td>" in quality_page(quality, findings, "ready", study)
+
+
 def test_patients_kept_for_validation_do_not_count_towards_the_minimum() -> None:
     study = with_changes(STUDY, evaluation={"validation_fraction": 0.2})
     _, findings = checked(Given(30), study)
@@ -206,6 +226,29 @@ def test_data_that_are_not_ready_end_the_command_with_the_reason(tmp_path: Path)
     with pytest.raises(DataError, match=r"not ready: patients: .* minimum of 500"):
         run_check(study, settings_from(tmp_path / "site.toml"), console, as_json=True)
     assert json.loads(console.export_text())["verdict"] == "not ready"
+
+
+def test_a_page_that_cannot_be_written_is_told_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "site.toml").write_text(in_data_table(write_tables(written(), tmp_path, "csv")))
+    with pytest.raises(SettingsError, match=r"--page .* cannot be written \("):
+        run_check(DEMO, settings_from(tmp_path / "site.toml"), Console(quiet=True), page=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["no-such.toml"], "study no-such.toml: cannot be read"),
+        (["tiny.toml", "--data", "."], "and name it with --settings"),
+        (["tiny.toml", "--settings", "site.toml", "--where", "a=b"], "--where selects among the r"),
+    ],
+)
+def test_a_clumsy_command_is_told_what_to_write(
+    options: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.toml").write_text(TEXT)
+    with pytest.raises(ConsiliumError, match=sentence):
+        app(["check", *options], standalone_mode=False)
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,28 @@
 """Events as lines, on standard input and over HTTP, by real processes and sockets."""
 
 import http.client
+import io
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from client.stream_service import LARGEST_BODY_BYTES, LARGEST_LINE_BYTES, StreamService, answer_line
+from client.stream_service import (
+    LARGEST_BODY_BYTES,
+    LARGEST_LINE_BYTES,
+    StreamService,
+    answer_line,
+    lines_of,
+)
 from client.streaming import Scorer
 from shared.errors import SettingsError
 from tests.client.test_streaming import STUDY
@@ -69,11 +79,13 @@ def test_only_programs_on_this_machine_are_answered(service: StreamService) -> N
 def test_other_paths_and_too_much_at_once_are_refused(service: StreamService) -> None:
     assert ask(service, lines(EVENT), path="/other")[0] == 404
     assert ask(service, b"", path="/other", method="GET")[0] == 404
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
-    connection.putrequest("POST", "/events")
-    connection.putheader("Content-Length", str(LARGEST_BODY_BYTES + 1))
-    connection.endheaders()
-    assert connection.getresponse().status == 413
+    for length in (str(LARGEST_BODY_BYTES + 1), "9" * 5000, "-1", ""):
+        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
+        connection.putrequest("POST", "/events")
+        connection.putheader("Content-Length", length)
+        connection.endheaders()
+        assert connection.getresponse().status == 413
+        connection.close()
     with pytest.raises(SettingsError, match="choose another --http"):
         StreamService(Scorer(some_signed(STUDY)), port=service.port)
 
@@ -95,6 +107,30 @@ def test_many_connections_at_once_get_their_own_answers(service: StreamService) 
     assert found == {f"stay {n}": [1, 2, 3, 4, 5, 6] for n in range(8)}
 
 
+def test_a_client_that_goes_away_leaves_no_traceback(
+    service: StreamService, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = threading.active_count()
+    reset = struct.pack("ii", 1, 0)  # close with a reset, so that sending the answer fails
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", service.port), timeout=10) as gone:
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            head = b"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n"
+            gone.sendall(head + lines(EVENT))
+    assert ask(service, lines(EVENT))[0] == 200
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_line_without_end_takes_no_memory_and_the_next_is_read() -> None:
+    stream = io.BytesIO(b"x" * (10 * LARGEST_LINE_BYTES) + b"\n" + lines(EVENT) + b"last")
+    long, event, last = lines_of(stream)
+    assert len(long) == LARGEST_LINE_BYTES + 1
+    assert (event, last) == (lines(EVENT), b"last")
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
@@ -104,6 +140,12 @@ def test_many_connections_at_once_get_their_own_answers(service: StreamService) 
         (b"[1]", "is not a JSON object"),
         (b'"' + b"x" * LARGEST_LINE_BYTES + b'"', "more than"),
         (b'{"stay": "s", "hours": 1, "variable": "HR", "value": NaN, "unit": "/min"}', "finite"),
+        (b'{"stay": "s", "hours": 1, "variable": "HR", "value": 1' + b"0" * 400 + b"}", "finite"),
+        (b'{"stay": "s", "hours": 1' + b"0" * 400 + b"}", "is outside 0 to 12"),
+        (b'{"stay": "s", "hours": 12.0001}', "hours 12.0001 is outside 0 to 12"),
+        (b'{"stay": "s", "hours": 1, "variable": ["HR"], "value": 1}', "none of this model's"),
+        (b'{"stay": "s", "hours": 1, "value": 80}', "names no variable"),
+        (b'{"stay": "s", "end": "false"}', "must be true or false"),
     ],
 )
 def test_what_is_no_event_is_answered_with_a_sentence(line: bytes, told: str) -> None:

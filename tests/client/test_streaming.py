@@ -15,7 +15,9 @@ from client.sources.cleaning import Cleaner
 from client.sources.physionet2012 import PhysioNet2012
 from client.streaming import Scorer
 from client.training import predict
-from shared.errors import DataError
+from client.window_pass import WindowPass
+from shared.errors import ConsiliumError, DataError
+from shared.kernels import through_time
 from shared.normalisation import Normalisation
 from shared.study import Study, load_study, parse_study, with_changes
 from tests.signed_models import some_signed
@@ -149,6 +151,29 @@ def test_every_answer_is_the_batchs_for_every_kind_of_model_and_any_order_of_eve
     mixed = [*events, *(coded if tokens else [])]
     order = np.random.default_rng(seed).permutation(len(mixed))
     check_against_batch(study, [mixed[place] for place in order], seed, reasons=reasons)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_answers_and_reasons_are_the_same_without_a_compiler(
+    cell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's short cut against the whole model, run on every row."""
+    study = study_of(
+        task=TASKS[0], cell=cell, bidirectional=True, hidden=40, layers=2, skip=True, tokens=True
+    )
+    events = [(0.5, "HR", 130.0), (0.5, "code", 2.0), (3.0, "Lactate", 9.0), (7.0, "HR", 50.0)]
+    scorer = Scorer(some_signed(study))
+    short = [scorer.take(said(event)) for event in events]
+    monkeypatch.setattr(through_time, "serves", lambda _: False)
+    monkeypatch.setattr(WindowPass, "serves", lambda: False)
+    scorer = Scorer(some_signed(study))
+    whole = [scorer.take(said(event)) for event in events]
+    for one, other in zip(short, whole, strict=True):
+        (left,), (right,) = one["outputs"], other["outputs"]
+        assert left["value"] == pytest.approx(right["value"], abs=1e-5)
+        effects = [{r["variable"]: r["effect"] for r in out["reasons"]} for out in (left, right)]
+        assert effects[0] == pytest.approx(effects[1], abs=1e-4)
+    assert len(short[-1]["outputs"][0]["reasons"]) == 3
 
 
 @settings(max_examples=20, deadline=None)
@@ -293,6 +318,31 @@ def test_what_cannot_be_used_is_refused_in_a_sentence_and_leaves_nothing_behind(
         scorer.take(GOOD | {"hours": 3, "value": 200} | change)
     assert scorer.stays == 1
     assert scorer.take({"stay": "s", "hours": 1})["outputs"] == before["outputs"]
+
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.just(10**400)
+    | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner),
+    max_leaves=3,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(change=st.dictionaries(st.sampled_from([*GOOD, "code", "end"]), ANYTHING, max_size=3))
+def test_whatever_json_an_event_holds_it_is_answered_or_refused(change: dict) -> None:
+    scorer = Scorer(some_signed(STUDY), reasons=False)
+    try:
+        answer = scorer.take(GOOD | change)
+    except ConsiliumError as error:
+        answer = {"error": str(error), "outputs": []}
+    assert "\n" not in answer.get("error", "")
+    assert scorer.stays == (0 if "error" in answer else 1)
+    assert all(np.isfinite(output["value"]) for output in answer["outputs"])
 
 
 def test_codes_are_taken_as_codes_and_unknown_ones_told() -> None:

@@ -17,10 +17,11 @@ from client.quality import check_quality
 from client.review import review_lines
 from client.sources import Patient, ReadReport, Stay, Tally
 from client.sources.registry import open_source, read_data_settings
-from client.windows import cut_windows, read_windows
+from client.windows import cut_for_scoring, cut_windows, read_windows
 from shared.errors import DataError, StudyError
+from shared.manifest import window_of
 from shared.normalisation import Normalisation
-from shared.study import Study, parse_study
+from shared.study import Study, parse_study, with_changes
 from shared.variables import feature_names
 
 TEXT = """
@@ -152,6 +153,29 @@ def test_the_window_after_an_event_begins_with_it_whatever_the_outcome() -> None
             (HR, 0.0, 100.0),
             (HR, 2.5, 120.0),
         ]
+
+
+def test_a_finished_model_reads_one_window_a_stay_as_of_now_and_needs_no_outcome() -> None:
+    unknown = replace(DYING, label=float("nan"), outcome_h=None)
+    never = stay((0, AGE, 60), (2, HR, 70), end_h=9.0)
+
+    def scored(study: Study) -> list[tuple[Stay, ...]]:
+        patients = [Patient(patient_id=str(n), stays=(s,)) for n, s in enumerate((unknown, never))]
+        return [patient.stays for patient in cut_for_scoring(patients, study)]
+
+    for study in (ROLLING, ALIGNED):  # the last 4 h: from 9.5 h, and from 5 h
+        (last,), (quiet,) = scored(study)
+        assert (last.hours_E.tolist(), last.end_h) == ([0.0, 3.5], 4.0)
+        assert (quiet.hours_E.tolist(), quiet.end_h) == ([0.0], 4.0)
+        assert window_of(study) == "the last 4 hours, in 4 steps"
+    (begun,), nothing = scored(BEGUN)
+    assert not nothing
+    (trained,) = windows_of(DYING, BEGUN)
+    assert np.array_equal(begun.hours_E, trained.hours_E)
+    assert np.array_equal(begun.value_E, trained.value_E)
+    assert window_of(BEGUN) == "the first 4 hours, in 4 steps, from when HR is first 90 or more"
+    (early,), _ = scored(with_changes(BEGUN, data={"window_h": 48}))
+    assert early.end_h == 7.5  # the event was at 6 h, and 13.5 h are known
 
 
 def test_the_first_of_several_static_values_is_kept_as_without_windows() -> None:

@@ -231,14 +231,19 @@ class Federation:
         for site, unit in self.sites.items():
             self._enrol_directly(desk, invite(folder, site), unit)
         for text in texts:
-            study = parse_study(text)
-            submit(register, folder.identity(), audit, study, text.encode())
-            offered = register.study(study.name)
-            offer = StudyOffer(
-                text=offered.text, roster=dict(offered.roster.members), signature=offered.signature
-            )
-            for site in study.sites:
-                approvals_of(SiteFolder.open(self.site(site))).approve(offer)
+            self.offer(text)
+
+    def offer(self, text: str) -> None:
+        """Submit a study, and approve it at its sites, without processes."""
+        folder = CoordinatorFolder.open(self.coordinator)
+        register, study = folder.register(), parse_study(text)
+        submit(register, folder.identity(), open_audit(folder), study, text.encode())
+        offered = register.study(study.name)
+        offer = StudyOffer(
+            text=offered.text, roster=dict(offered.roster.members), signature=offered.signature
+        )
+        for site in study.sites:
+            approvals_of(SiteFolder.open(self.site(site))).approve(offer)
 
     def _enrol_directly(self, desk: FrontDesk, invitation: Invitation, unit: int) -> None:
         site = SiteFolder.make(self.site(invitation.site), site=invitation.site)

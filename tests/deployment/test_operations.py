@@ -22,11 +22,13 @@ def last_json_line(text: str) -> dict:
     return json.loads([line for line in text.splitlines() if line.startswith("{")][-1])
 
 
-def test_a_finished_study_leaves_logs_that_confirm_each_other_and_a_backup_that_restores(
+def test_a_finished_study_leaves_own_heads_logs_that_agree_and_a_backup_that_restores(
     records, tmp_path
 ):
     federation, port = Federation(root=tmp_path / "f", records=records), free_port()
-    federation.prepare(tiny_study(rounds=4, mode="site"))
+    federation.prepare(
+        tiny_study(rounds=4, mode="site") + '\n[personalisation]\nparts = ["head"]\n'
+    )
     try:
         federation.start("coordinator", "--monitor-port", str(port))
         for site in SITES:
@@ -47,6 +49,10 @@ def test_a_finished_study_leaves_logs_that_confirm_each_other_and_a_backup_that_
         federation.hospital("east", "backup", str(tmp_path / "east.tar"))
     finally:
         federation.close()
+    kept = {site: list((federation.site(site) / "personal").iterdir()) for site in SITES}
+    assert all(file.stat().st_mode & 0o777 == 0o600 for (file,) in kept.values())
+    parts = {site: file.read_bytes() for site, (file,) in kept.items()}
+    assert len(set(parts.values())) == len(SITES)
     log = str(federation.coordinator / "audit.jsonl")
     for site in SITES:
         told = federation.hospital(site, "audit", "verify", "--peer", log)
@@ -59,6 +65,7 @@ def test_a_finished_study_leaves_logs_that_confirm_each_other_and_a_backup_that_
     head = federation.operator("audit", "head", "east").strip()
     federation.site("east").rename(tmp_path / "lost")
     federation.hospital("east", "restore", str(tmp_path / "east.tar"), "--head", head)
+    assert kept["east"][0].read_bytes() == parts["east"]
     federation.hospital("east", "audit", "verify", "--peer", log)
     budget = json.loads(federation.hospital("east", "status", "--json"))["budget"]
     assert budget["studies"][0]["spent"] == pytest.approx(8.0, rel=0.01)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.aggregation import SPAN, apply, start
-from shared.study import Aggregation
+from shared.study_rounds import Aggregation
 
 UPDATES = [[0.5, -1.0], [0.25, 2.0], [-1.0, 0.0]]
 

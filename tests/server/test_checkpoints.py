@@ -11,7 +11,7 @@ from server.aggregation import apply, start
 from server.checkpoints import FILE_NAME, Checkpoint, load_checkpoint, save_checkpoint
 from server.study_run import RunState
 from shared.errors import SettingsError
-from shared.study import Aggregation
+from shared.study_rounds import Aggregation
 
 
 def checkpoint(rounds: int = 1) -> Checkpoint:

@@ -1,6 +1,7 @@
 """A signed model: loaded as it was, refused when a byte of it is another."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,21 @@ def test_another_signer_a_missing_part_and_a_stranger_are_refused(tmp_path: Path
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match="cannot be written"):
         written(tmp_path / "file" / "model", STUDY)
+
+
+def test_a_model_beside_the_parts_and_what_is_no_file_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    written(folder, STUDY)
+    (folder / "scores.csv").write_text("a hospital's own file does no harm")
+    load_signed_model(folder, KEY.public)
+    (folder / "model.onnx").write_bytes(b"whoever wrote this signed nothing")
+    with pytest.raises(AuthenticationError, match=r"model\.onnx: is not among the parts"):
+        load_signed_model(folder, KEY.public)
+    (folder / "model.onnx").unlink()
+    (folder / "study.json").unlink()
+    os.mkfifo(folder / "study.json")
+    with pytest.raises(MessageError, match=r"study\.json: is no file"):
+        load_signed_model(folder, KEY.public)
 
 
 def resigned(folder: Path, change: dict[str, object]) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import mean_absolute_error, roc_auc_score
 
-from shared.study import Task
+from shared.study_training import Task
 from simulations.joining import joining_verdicts
 from simulations.metrics import Truth, compare_two
 

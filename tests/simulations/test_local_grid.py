@@ -47,7 +47,7 @@ def ask(
     *,
     workers: int = 3,
     faults: tuple[Fault, ...] = (),
-    timeout_s: float = 1.0,
+    timeout_s: float = 20.0,
     times: int = 1,
 ) -> list[dict[str, bytes]]:
     answers: list[dict[str, bytes]] = []
@@ -95,7 +95,7 @@ def test_a_reply_that_is_more_or_less_than_a_body_counts_as_empty(reply: RecordD
 @pytest.mark.parametrize("kind", [FaultKind.LOSE_REQUEST, FaultKind.LOSE_REPLY, FaultKind.CRASH])
 def test_a_lost_message_or_crashed_site_is_missing_once(kind: FaultKind) -> None:
     fault = Fault(site="b", message_type="query.update", occurrence=1, kind=kind)
-    answers = ask(faults=(fault,), times=3, timeout_s=0.3)
+    answers = ask(faults=(fault,), times=3, timeout_s=1.0)
     assert [set(a) for a in answers] == [set(NAMES), {"a", "c"}, set(NAMES)]
 
 
@@ -108,9 +108,9 @@ def test_a_corrupted_reply_differs_in_one_bit() -> None:
 
 def test_a_late_reply_is_missed_and_does_not_answer_the_next_question() -> None:
     fault = Fault(
-        site="b", message_type="query.update", occurrence=0, kind=FaultKind.DELAY, delay_s=0.5
+        site="b", message_type="query.update", occurrence=0, kind=FaultKind.DELAY, delay_s=1.5
     )
-    answers = ask(faults=(fault,), times=2, timeout_s=0.2)
+    answers = ask(faults=(fault,), times=2, timeout_s=1.0)
     assert set(answers[0]) == {"a", "c"}
     assert len(answers[1]) >= 2
 

@@ -16,7 +16,7 @@ from sklearn.metrics import (
     root_mean_squared_error,
 )
 
-from shared.study import Task
+from shared.study_training import Task
 from simulations import metrics
 from simulations.metrics import HeldOutMetrics, Truth, evaluate
 

@@ -1,7 +1,7 @@
 """Federations whose sites keep a part for themselves: it helps where sites differ, and stays."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from client.features import PatientTensors, to_tensors
+from client.personal import own_trained
 from client.personal_store import PersonalStore
+from client.recalibration import fit_at_site
 from client.sources import Counted, Patient, Stay, Tally
 from server.checkpoints import load_checkpoint
 from shared.errors import MessageError
@@ -21,7 +23,9 @@ from shared.own_weights import shared_weights
 from shared.study import Study, parse_study, with_changes
 from shared.variables import feature_names
 from shared.weights import load_vector, to_vector
+from simulations.cohorts import Cohorts
 from simulations.held_out import HeldOut
+from simulations.recalibrating import recalibrating, recalibration_sentences, trained_of
 from simulations.run import Federation, Finished
 from tests.simulations.watching import watch_messages
 
@@ -132,6 +136,32 @@ def test_a_second_model_beats_the_one_model_and_the_global_one_is_as_without_it(
     assert np.array_equal(own.state.server.weights_D, alone.state.server.weights_D)
 
 
+def test_each_hospital_recalibrates_the_model_that_it_uses(
+    test_cohort: HeldOut, tmp_path: Path
+) -> None:
+    sources = {site: MadeUp(site, 300, 0) for site in STUDY.sites}
+    study = with_parts("head", study={"rounds": 2})
+    federation = Federation(study, sources, tmp_path, workers=2)
+    finished = federation.train(lambda _: None, test_cohort)
+    cohorts = Cohorts(sites=sources, test=sources, described="made up")
+    told = recalibrating(study, cohorts, test_cohort, finished)
+    assert told is not None
+    assert told["across"] is None
+    assert [one["site"] for one in told["sites"]] == list(study.sites)
+    shared, differ = trained_of(study, finished.state), []
+    for one in told["sites"]:
+        own = own_trained(shared, federation._states[one["site"]].personal)
+        (fit,) = fit_at_site(own, finished.validation[one["site"]])
+        assert one["fitted"] == [asdict(fit.recalibration)]
+        (other,) = fit_at_site(shared, finished.validation[one["site"]])
+        differ.append(other.recalibration != fit.recalibration)
+    assert any(differ)
+    (sentence,) = recalibration_sentences({"recalibration": told, "verdicts": []})
+    assert sentence.startswith("Recalibrated at each hospital by its own validation patients, ")
+    no_validation = with_changes(study, evaluation={"validation_fraction": 0.0})
+    assert recalibrating(no_validation, cohorts, test_cohort, finished) is None
+
+
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Every array and value of every message, in both directions, as bytes."""
@@ -213,7 +243,7 @@ def test_own_statistics_are_the_noisy_ones_that_were_charged(
         for site in private.sites
     ]
     present = np.array([own[:2] for own in kept])  # how many patients each variable was measured in
-    assert (np.abs(present - np.round(present)) > 1e-3).all()
+    assert (present != np.round(present)).all()
     assert next(iter(federation.ledger("north").entries())).release.purpose == "statistics"
 
 

@@ -83,7 +83,15 @@ def test_a_coordinators_rounds_are_read_too(folder: Path, tmp_path: Path) -> Non
     assert to_csv(read_rounds(lines)) == to_csv(read_rounds(folder))
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"rounds": 3, "other_rounds": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '{"rounds": 3, "other_rounds": 1}',
+        '{"rounds": [{"round": 1, "purpose": "training"}], "other_rounds": []}',
+    ],
+)
 def test_what_holds_no_rounds_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(SettingsError, match="holds no rounds of a run"):

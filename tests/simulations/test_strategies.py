@@ -7,6 +7,7 @@ import pytest
 
 from shared.errors import StudyError
 from shared.study import Study, load_study, parse_study, with_changes
+from simulations.report.files import write_report
 from simulations.strategies import STRATEGIES, compare_strategies, with_strategy
 from tests.study_text import small_study
 
@@ -111,6 +112,11 @@ def test_the_table_has_local_pooled_and_every_strategy_in_each_mode_that_it_fits
     written = json.loads((tmp_path / "strategies.json").read_text())
     assert list(written["settings"]) == list(found)
     assert written["refused"] == refused
+    page = tmp_path / "report.html"
+    made = page.read_bytes()
+    assert b"norm, site: " in made
+    write_report(tmp_path)
+    assert page.read_bytes() == made
 
 
 def test_an_unknown_strategy_is_refused_before_anything_is_trained(tmp_path: Path) -> None:

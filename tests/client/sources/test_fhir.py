@@ -145,6 +145,8 @@ def test_a_death_counts_where_its_time_or_the_discharge_says_so(
         (observation("1", valueQuantity=None, valueString="high"), NOT_A_NUMBER, [80]),
         (observation("1", effectiveDateTime="2020-01-01"), NO_TIME, [80]),
         (observation("1", effectiveDateTime="2020-01-01T13:00:00"), NO_TIME, [80]),
+        (observation("1", effectiveDateTime="\ud800"), NO_TIME, [80]),
+        (observation("1", valueQuantity=None, valueString="\ud800"), NO_VALUE, [80]),
         (observation("1", 90, effectiveDateTime=LATER, status="entered-in-error"), RETRACTED, [80]),
         (
             observation(

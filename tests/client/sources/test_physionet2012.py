@@ -55,13 +55,13 @@ def test_a_record_becomes_events_with_missing_descriptors_left_out(folder: Path)
     assert values["HR"] == 75
     assert values["Temp"] == pytest.approx(37, abs=1e-4)
     assert values["GCS"] == 15
-    assert {"Height", "Weight", "Gender", "SysABP"}.isdisjoint(values)
+    assert {"Weight", "Gender", "SysABP"}.isdisjoint(values)
     assert (first.stays[0].label, second.stays[0].label) == (0, 1)
     report = source.report
     assert (report.patients, report.stays, report.duplicates) == (2, 2, 2)
     assert report.out_of_range == {"SysABP": 2}
     assert report.repaired == {"Temp": 2}
-    assert report.missing_static["Height"] == 2
+    assert report.missing_static["Gender"] == 2
 
 
 def test_folder_of_records_zip_and_parent_folder_read_alike(folder: Path) -> None:

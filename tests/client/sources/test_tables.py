@@ -188,6 +188,7 @@ def test_rows_that_cannot_be_used_are_counted(
         ({"events": EVENTS.replace("bpm", "µ").encode("latin-1")}, "is not UTF-8 text"),
         ({"events": EVENTS[:-30]}, r"events.csv ends in a row of 2 of its 5 fields"),
         ({"events": EVENTS + '81,2020-01-01 03:00:00,HR,"8'}, "ends inside quotes"),
+        ({"events": EVENTS + '81,2020-01-01 03:00:00,6" tube,8,\n'}, "a quote that is not doubled"),
         ({"events": EVENTS + "81,2020-01-01 03:00:00,HR,8,9,/min\n"}, "more fields than its first"),
         ({"events": "s,t,v,x\n"}, "has no column 'u'"),
         ({"events": "s,t,v,x,u,u\n"}, "has more than one column 'u'"),
@@ -206,6 +207,8 @@ def test_rows_that_cannot_be_used_are_counted(
         ({"stays": STAYS.replace(",1\n", ",2\n")}, "1 labels are none of the task's"),
         ({"stays": STAYS.replace(",1\n", ",maybe\n")}, "row 2: the label 'y' is no number"),
         ({"stays": "p,s,start,end,y\n"}, "no stay is left to read"),
+        ({"stays": STAYS.replace(",1\n", ",<1\n")}, "1 labels 'y' are a limit"),
+        ({"settings": SETTINGS.replace('start = "start"\n', "")}, "names no start to count them"),
         ({"settings": SETTINGS.replace("events.csv", "other.csv")}, "does not exist"),
         ({"settings": SETTINGS.replace("events.csv", "events.xls")}, "does not exist"),
         ({"settings": SETTINGS.replace('unit = "u"', 'unti = "u"')}, "did you mean 'unit'"),
@@ -249,6 +252,39 @@ def test_damaged_parquet_is_refused(tmp_path: Path) -> None:
             small(tmp_path, settings=settings)
 
 
+@pytest.mark.parametrize("column", ["s", "t", "v", "x", "u"])
+def test_a_parquet_column_of_lists_or_bytes_is_refused_by_its_name(
+    column: str, tmp_path: Path
+) -> None:
+    frame = pl.read_csv(EVENTS.encode())
+    settings = SETTINGS.replace("events.csv", "events.parquet")
+    cells = pl.col(column).cast(pl.String)
+    for changed in (pl.concat_list(column), pl.struct(column), cells.cast(pl.Binary)):
+        frame.with_columns(changed.alias(column)).write_parquet(tmp_path / "events.parquet")
+        with pytest.raises(
+            DataError, match=f"events.parquet: column '{column}' holds (List|Str|Bin)"
+        ):
+            small(tmp_path, settings=settings)
+
+
+def test_parquet_as_pandas_writes_it_gives_the_same_grid(tmp_path: Path) -> None:
+    """Categories for repeated texts, and whole numbers as fractions where some are missing."""
+    plain, _ = small(tmp_path)
+    frame = pl.read_csv(EVENTS.encode()).with_columns(
+        pl.col("s").cast(pl.Float64), pl.col("t", "v", "u").cast(pl.Categorical)
+    )
+    frame.write_parquet(tmp_path / "events.parquet")
+    stays = pl.read_csv(STAYS.encode()).with_columns(pl.col("p", "s").cast(pl.Float64))
+    stays.write_parquet(tmp_path / "stays.parquet")
+    settings = SETTINGS.replace("events.csv", "events.parquet")
+    assert same(plain, small(tmp_path, settings=settings)[0])
+    assert same(plain, small(tmp_path, settings=settings.replace("s.csv", "s.parquet"))[0])
+    stays.with_columns(pl.lit(None).alias("end")).write_parquet(tmp_path / "stays.parquet")
+    grid, noted = small(tmp_path, settings=settings.replace("s.csv", "s.parquet"))
+    assert grid.mask_NT.all()
+    assert noted == {}
+
+
 def test_beyond_memory_events_wait_in_files_and_nothing_changes(
     cohort: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,6 +314,12 @@ def test_only_stays_of_the_wanted_unit_are_read(tmp_path: Path) -> None:
     grid, noted = small(tmp_path, settings=SETTINGS.replace("[stays]", "where = {s = 81}\n[stays]"))
     assert grid.patient_ids == ("8",)
     assert noted == {NO_STAY: 1}
+    pl.read_csv(STAYS.encode()).write_parquet(tmp_path / "stays.parquet")
+    text = SETTINGS.replace("[stays]", 'where = {s = "x"}\n[stays]').replace(
+        "s.csv", "s.parquet", 1
+    )
+    with pytest.raises(ConsiliumError, match=r"\[data.where\] s is a text in site.toml"):
+        small(tmp_path, settings=text)
 
 
 def test_labels_of_every_step_come_from_their_own_table(tmp_path: Path) -> None:
@@ -293,6 +335,10 @@ def test_labels_of_every_step_come_from_their_own_table(tmp_path: Path) -> None:
     assert grid.y_N[0, 5] == grid.y_N[1, 47] == 1
     with pytest.raises(DataError, match=r"name the table that has it in \[data.labels\]"):
         small(tmp_path, study=study)
+    for label, sentence in (("7", "1 labels are none of the task's"), ("x", "'sepsis' is no numb")):
+        (tmp_path / "labels.csv").write_text(rows + f"71,6,{label}\n")
+        with pytest.raises(DataError, match=sentence):
+            small(tmp_path, settings=settings, study=study)
 
 
 def test_a_hospitals_decimal_commas_semicolons_and_dates_are_read(tmp_path: Path) -> None:

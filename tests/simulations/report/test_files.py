@@ -77,6 +77,14 @@ def test_a_damaged_or_old_record_is_refused(tmp_path: Path, content: str, senten
     assert not (tmp_path / "report.html").exists()
 
 
+def test_a_record_that_lacks_what_every_run_writes_is_refused_by_its_name(folder: Path) -> None:
+    whole = record_of(demo_study())
+    for key in ("privacy", "software", "synthetic", "test_cohort", "seconds"):
+        write_json(folder / "run.json", {k: v for k, v in whole.items() if k != key})
+        with pytest.raises(SettingsError, match=f"lacks '{key}'"):
+            write_report(folder)
+
+
 def test_a_folder_without_a_record_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"run.json: cannot be read .* name the folder"):
         write_report(tmp_path)

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 
 from simulations.report.card import ITEMS
 from simulations.report.page import report_page
+from simulations.report.strategies import strategies_page
 from tests.simulations.report.made_up import demo_study, estimate, group, one_round, record_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -128,6 +130,61 @@ def test_sections_appear_where_the_record_has_what_they_need() -> None:
     assert "held back" not in full
     assert "1 of 3 hospitals surely gained; hospital-2 surely lost" in text_of(full)
     assert "federated, private, epsilon 7.9" in full
+
+
+def test_a_page_of_strategies_is_whole_and_says_how_sure_their_order_is() -> None:
+    study = demo_study(privacy={"mode": "none"})
+    by_site = {site: {"auroc": estimate(0.8, 0.1)} for site in study.sites}
+    plain = {
+        name: record_of(study, test_groups=by_site, bytes_up_per_site_per_round=sent)
+        | {"test": record_of(study)["test"] | {"auroc": estimate(value)}}
+        for name, value, sent in (
+            ("local", 0.75, 0), ("pooled", 0.82, 0), ("fedavg", 0.80, 65), ("head+norm", 0.81, 64)
+        )
+    }  # fmt: skip
+    private = record_of(demo_study(), test_groups=by_site)
+    settings = {**plain, "head+norm, distributed": private}
+    why = {"<b>": "[training] proximal does nothing in one step"}
+    page = strategies_page(study, settings, why)
+    parsed = Parsed(page)
+    assert not parsed.sources
+    assert not parsed.tags & {"script", "img", "form", "link"}
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert {link[1:] for link in parsed.links} <= set(parsed.ids)
+    assert figures_of(page) == {"overall", "hospitals"}
+    told = text_of(page)
+    assert "Without privacy the best AUROC has head+norm, 0.810 (0.790 to 0.830)." in told
+    assert "within the interval of the one other, so their order is not sure" in told
+    assert "With privacy the best AUROC has head+norm, 0.800" in told
+    assert "all records in one place: 0.820" in told
+    assert "head: each hospital keeps its own maps to the outputs." in told
+    assert "&lt;b&gt;: [training] proximal does nothing in one step" in page
+    assert page == strategies_page(study, settings, why)
+
+
+def test_what_is_wrong_for_everybody_is_the_headline_though_no_group_stands_out() -> None:
+    study = demo_study(evaluation={"validation_fraction": 0.0})
+    low = [{"topic": "calibration", "kind": "all", "name": "all", "serious": True,
+            "sentence": "Risks are too low for everybody together."}]  # fmt: skip
+    worse = group("subgroup", "old", seed=6) | {"figures": {"auroc": estimate(0.75)}}
+    record = record_of(study, verdicts=low)
+    told = text_of(report_page(study, record | {"groups": [*record["groups"], worse]}, None))
+    assert "For everybody alike: no group was found worse off than all together." in told
+    assert "Risks are too low for everybody together. Whether recalibration mends it" in told
+    assert "AUROC below that of all, 0.800, by the whole interval: old 0.750" in told
+    assert "The same risk for everybody would have Brier 0.160 and accuracy 0.800." in told
+    assert "No failure found" not in told
+
+
+def test_hospitals_that_are_all_too_small_get_no_empty_figure_of_joining() -> None:
+    study = demo_study()
+    few = {"site": "hospital-1", "trained_on": ["hospital-1"], "patients": 5, "judged": False,
+           "local": None, "federated": None, "gain": None}  # fmt: skip
+    joined = {"figure": "auroc", "higher_is_better": True, "sites": [few]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        page = report_page(study, record_of(study, joining=joined), None)
+    assert "joining" not in figures_of(page)
 
 
 def test_words_of_strangers_stay_text() -> None:
