@@ -186,6 +186,7 @@ def test_the_command_serves_http_until_it_is_interrupted(tmp_path: Path) -> None
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr is not None
+    assert "not for use on patients" in process.stderr.readline()
     assert "observed: share of validation patients" in process.stderr.readline()
     address = process.stderr.readline().split("://")[1].split("/")[0]
     connection = http.client.HTTPConnection(address, timeout=20)
