@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from client.site_folder import public_pem
-from shared.enrolment import HELLO_PATH, VERSION_HEADER
+from shared.enrolment import BUDGET_HEADER, HELLO_PATH, VERSION_HEADER
 from shared.errors import AuthenticationError, ConsiliumError, ProtocolError, UnreachableError
 from shared.version import VERSION
 
@@ -86,6 +86,7 @@ class Connection:
         self._signed: dict[str, str] = {}
         self._signed_at = float("-inf")
         self.clock_ahead_s = 0.0
+        self._told: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -107,6 +108,10 @@ class Connection:
         """
         self._exchange("GET", HELLO_PATH, b"", {}, "application/octet-stream", None)
 
+    def tell_budget_left(self, epsilon: float) -> None:
+        """Say this with every signed request from now on."""
+        self._told = {BUDGET_HEADER: f"{max(0.0, epsilon):.2f}"}
+
     def post(
         self,
         path: str,
@@ -122,7 +127,7 @@ class Connection:
             AuthenticationError: the other end is not the pinned coordinator, or does not know us.
             ProtocolError: the coordinator refused; the sentence is its own.
         """
-        headers = self._signature() if self._key is not None else {}
+        headers = self._signature() | self._told if self._key is not None else {}
         return self._exchange("POST", path, body, headers, media_type, timeout_s)
 
     def _exchange(

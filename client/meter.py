@@ -42,6 +42,7 @@ class Meter:
         answers: who answers.
         folder: the site's, where the file lies.
         ledger: for the budget that is left.
+        tell: is told the lifetime epsilon left, as often as it is written; None: nobody is.
         clock: seconds since 1970.
     """
 
@@ -51,10 +52,11 @@ class Meter:
         folder: Path,
         ledger: Ledger,
         *,
+        tell: Callable[[float], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._answers, self._file, self._ledger = answers, folder / FILE_NAME, ledger
-        self._clock = clock
+        self._clock, self._tell = clock, tell
         self._messages: Counter[tuple[str, str]] = Counter()
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._started = clock()
@@ -88,6 +90,8 @@ class Meter:
 
     def _metrics(self) -> list[Metric]:
         total = self._ledger.summary().total
+        if self._tell is not None:
+            self._tell(total.left)
         site = self._answers.site
         return [
             gauge("consilium_site_started_seconds", "When it started.", self._started, site=site),

@@ -34,6 +34,7 @@ class Policy:
         smallest_group: fewest of this site's patients that are told apart as a subgroup; where
             counts carry privacy noise, noise hides them instead.
         release_own_figures: whether a study that asks for figures by site gets this one's.
+        tell_budget_left: whether the coordinator is told how much lifetime epsilon is left.
         allow_without_privacy: whether studies without differential privacy are allowed; right only
             for data that is public already.
         studies: digests that may be approved; None allows any that a person here approves.
@@ -53,6 +54,7 @@ class Policy:
     minimum_patients: int = 20
     smallest_group: int = 5
     release_own_figures: bool = False
+    tell_budget_left: bool = False
     allow_without_privacy: bool = False
     studies: frozenset[bytes] | None = None
     tasks: frozenset[str] = frozenset(TASKS)

@@ -52,6 +52,9 @@ minimum_patients = 20
 smallest_group = 5
 # Whether a study that asks for figures by site may have those of your patients as a whole.
 own_figures = false
+# Whether the coordinator's operator sees how much of your lifetime epsilon is left. It says nothing
+# of a patient, but how much other work you do.
+budget_left = false
 
 [data]
 tasks = ["binary", "multiclass", "multilabel", "regression"]
@@ -114,6 +117,7 @@ class _Federation(_Part):
 class _Release(_Part):
     smallest_group: int = Field(default=Policy.smallest_group, ge=1)
     own_figures: bool = Policy.release_own_figures
+    budget_left: bool = Policy.tell_budget_left
 
 
 class _Data(_Part):
@@ -187,6 +191,7 @@ def parse_policy(text: str, *, where: str = "policy") -> Policy:
         minimum_patients=file.federation.minimum_patients,
         smallest_group=file.release.smallest_group,
         release_own_figures=file.release.own_figures,
+        tell_budget_left=file.release.budget_left,
         studies=None if allowed is None else frozenset(map(bytes.fromhex, allowed)),
         tasks=frozenset(file.data.tasks),
         sources=_names(file.data.sources),

@@ -60,10 +60,12 @@ def run_site(folder: SiteFolder) -> None:
             )
 
         desk = Desk(enrolment.site, approvals_of(folder), open_session, audit)
+        tell = connection.tell_budget_left if policy.tell_budget_left else None
+        meter = Meter(desk, folder.path, state.ledger, tell=tell)
         node = SiteNode(
             connection,
             int.from_bytes(enrolment.node_id, "big"),
-            make_client_app(Meter(desk, folder.path, state.ledger)),
+            make_client_app(meter),
             stop=stop,
             liveness=Liveness(),
         )

@@ -7,6 +7,7 @@ site; it is worth nothing after five minutes, or when the site is revoked.
 
 import base64
 import binascii
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from server.register import Member, Register
+from shared.enrolment import BUDGET_HEADER
 from shared.errors import AuthenticationError
 
 KEY_HEADER = "flwr-public-key"
@@ -27,6 +29,7 @@ NEWEST_S = -5.0
 REFRESH_S = 0.5  # a revocation takes effect after at most this long
 NOTE_SEEN_S = 10.0
 CACHED_SIGNATURES = 4096
+_BUDGET = re.compile(r"\d{1,9}\.\d\d", re.ASCII)
 
 
 class KeyRing:
@@ -80,7 +83,7 @@ class KeyRing:
         if not verified:
             _verify(pem, signed, raw, member.name)
             self._remember((key, signed, signature))
-        self._note(member, version)
+        self._note(member, version, headers.get(BUDGET_HEADER))
         return member
 
     def _current(self) -> dict[bytes, Member]:
@@ -97,15 +100,16 @@ class KeyRing:
             while len(self._verified) > CACHED_SIGNATURES:
                 self._verified.pop(next(iter(self._verified)))
 
-    def _note(self, member: Member, version: str) -> None:
-        """Note now and then that the site was here."""
+    def _note(self, member: Member, version: str, budget: str | None) -> None:
+        """Note now and then that the site was here, and what it says of its budget."""
         now = self._clock()
         with self._lock:
             if now - self._noted.get(member.name, float("-inf")) < NOTE_SEEN_S:
                 return
             self._noted[member.name] = now
         printable = "".join(c for c in version if c.isprintable())[:32]
-        self._register.saw(member.name, printable, now=now)
+        told = float(budget) if budget and _BUDGET.fullmatch(budget) else None
+        self._register.saw(member.name, printable, budget_left=told, now=now)
 
 
 def _verify(pem: bytes, signed: str, signature: bytes, site: str) -> None:

@@ -258,13 +258,20 @@ def _want(folder: Path, named: str, wanted: Wanted, told: str) -> None:
 
 def _show(folder: CoordinatorFolder, register: Register) -> None:
     told = overview(folder, register)
-    sites = Table("site", "version", "last seen", title="Sites", title_justify="left")
+    sites = Table("site", "version", "last seen", "lifetime epsilon left", title="Sites",
+                  title_justify="left")  # fmt: skip
     for site in told["sites"]:
         ago = site["seen_s_ago"]
         seen = (
             "never" if ago is None else "now" if ago < SEEN_LATELY_S else f"{ago / 60:.0f} min ago"
         )
-        sites.add_row(site["site"], site["version"], "revoked" if site["revoked"] else seen)
+        left = site["budget_left"]
+        sites.add_row(
+            site["site"],
+            site["version"],
+            "revoked" if site["revoked"] else seen,
+            "not told" if left is None else f"{left:.2f}",
+        )
     console.print(sites)
     studies = Table("study", "state", "round", "sites", "epsilon", "seconds", title="Studies",
                     title_justify="left")  # fmt: skip

@@ -1,8 +1,8 @@
 """The operator's page: who is there, how far each study is, what happened; read-only.
 
 Made anew for each request, without scripts: the browser asks again every few seconds. Whatever a
-site, a study or a log says is text in it. It shows sums and totals, no site's own figures; a
-hospital's budget stays in the hospital, so what is left here is of the study's bound.
+site, a study or a log says is text in it. It shows sums and totals, no site's own figures; of a
+hospital's lifetime budget what the hospital says, if its policy lets it.
 """
 
 import html
@@ -106,8 +106,11 @@ def _sites(sites: Sequence[Record]) -> str:
             state, kind = "present", "good"
         else:
             state, kind = f"last seen {_duration(ago)} ago", "bad"
-        rows.append((site["site"], (state, kind), site["version"] or "–", site["identity"][:16]))
-    return _table("Enrolled sites", ("site", "state", "version", "identity"), rows)
+        left = "not told" if site["budget_left"] is None else f"{site['budget_left']:.2f}"
+        told = (site["version"] or "–", left, site["identity"][:16])
+        rows.append((site["site"], (state, kind), *told))
+    headings = ("site", "state", "version", "lifetime epsilon left, as it says", "identity")
+    return _table("Enrolled sites", headings, rows)
 
 
 def _study(study: Record, rounds: Sequence[Record], sites: Sequence[Record]) -> str:

@@ -1,6 +1,7 @@
 """How the coordinator stands, from its folder alone: for ``watch``, ``status`` and the monitor.
 
-Nothing in it is a single site's number: a site's presence and version, sums and totals.
+Nothing in it is of a single site's patients: a site's presence, version and what it says of its
+budget; sums and totals.
 """
 
 import json
@@ -35,6 +36,7 @@ def overview(folder: CoordinatorFolder, register: Register) -> dict[str, Any]:
                 "revoked": member.revoked is not None,
                 "version": member.version,
                 "seen_s_ago": None if member.seen is None else round(now - member.seen, 1),
+                "budget_left": member.budget_left,
                 "identity": member.identity.hex(),
             }
             for member in register.members()

@@ -30,6 +30,9 @@ CREATE TABLE IF NOT EXISTS sites (
     node_id BLOB NOT NULL, enrolled REAL NOT NULL, revoked REAL,
     version TEXT NOT NULL, seen REAL
 );
+CREATE TABLE IF NOT EXISTS budgets (
+    site TEXT PRIMARY KEY, epsilon_left REAL NOT NULL
+);
 CREATE TABLE IF NOT EXISTS studies (
     digest BLOB PRIMARY KEY, name TEXT NOT NULL, text BLOB NOT NULL, signature BLOB NOT NULL,
     submitted REAL NOT NULL, wanted TEXT NOT NULL, state TEXT NOT NULL, detail TEXT NOT NULL
@@ -62,7 +65,10 @@ class State(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """An enrolled site; times are seconds since 1970, ``seen`` is when it last asked for work."""
+    """An enrolled site; times are seconds since 1970, ``seen`` is when it last asked for work.
+
+    ``budget_left`` is the lifetime epsilon left to it as it says, if it says so.
+    """
 
     name: str
     identity: bytes
@@ -72,6 +78,7 @@ class Member:
     revoked: float | None
     version: str
     seen: float | None
+    budget_left: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,8 +194,8 @@ class Register:
     def members(self) -> tuple[Member, ...]:
         """All sites that ever enrolled, by name; a site that enrolled again is listed once."""
         query = (
-            "SELECT name, identity, node_key, node_id, enrolled, revoked, version, seen "
-            "FROM sites ORDER BY name"
+            "SELECT name, identity, node_key, node_id, enrolled, revoked, version, seen, "
+            "epsilon_left FROM sites LEFT JOIN budgets ON site = name ORDER BY name"
         )
         with self._transaction() as connection:
             rows = connection.execute(query).fetchall()
@@ -201,12 +208,15 @@ class Register:
                 return member
         return None
 
-    def saw(self, site: str, version: str, *, now: float) -> None:
-        """Note that the site asked for work, and which build it runs."""
+    def saw(self, site: str, version: str, *, budget_left: float | None, now: float) -> None:
+        """Note that the site asked for work, its build, and the budget left if it says that."""
         with self._transaction() as connection:
             connection.execute(
                 "UPDATE sites SET seen = ?, version = ? WHERE name = ?", (now, version, site)
             )
+            connection.execute("DELETE FROM budgets WHERE site = ?", (site,))
+            if budget_left is not None:
+                connection.execute("INSERT INTO budgets VALUES (?, ?)", (site, budget_left))
 
     # Studies.
 
@@ -312,7 +322,9 @@ class Register:
         )
 
 
-def _member(row: tuple[str, bytes, bytes, bytes, float, float | None, str, float | None]) -> Member:
+def _member(
+    row: tuple[str, bytes, bytes, bytes, float, float | None, str, float | None, float | None],
+) -> Member:
     return Member(
         name=row[0],
         identity=row[1],
@@ -322,6 +334,7 @@ def _member(row: tuple[str, bytes, bytes, bytes, float, float | None, str, float
         revoked=row[5],
         version=row[6],
         seen=row[7],
+        budget_left=row[8],
     )
 
 

@@ -34,6 +34,7 @@ HELLO_PATH = "/consilium/v1/hello"
 STUDIES_PATH = "/consilium/v1/studies"
 STUDY_PATH = "/consilium/v1/study"
 VERSION_HEADER = "consilium-version"
+BUDGET_HEADER = "consilium-budget-left"  # a site that wants it known says its lifetime epsilon left
 
 _Identity = Annotated[bytes, Octets(KEY_BYTES, KEY_BYTES)]
 _Signature = Annotated[bytes, Octets(SIGNATURE_BYTES, SIGNATURE_BYTES)]

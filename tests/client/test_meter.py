@@ -27,7 +27,8 @@ def test_messages_are_counted_by_action_and_outcome_and_written_at_most_every_te
     now = [1000.0]
     ledger = Ledger(tmp_path / "ledger.sqlite", lifetime_epsilon=16.0, delta=1e-5)
     replies = Replies(OTHER, REFUSED, bytes(2 << 20), OTHER)
-    meter = Meter(replies, tmp_path, ledger, clock=lambda: now[0])
+    told_left: list[float] = []
+    meter = Meter(replies, tmp_path, ledger, tell=told_left.append, clock=lambda: now[0])
     file = tmp_path / FILE_NAME
     first = file.read_text()
     assert 'consilium_site_epsilon_left{site="north"} 16' in first
@@ -45,6 +46,7 @@ def test_messages_are_counted_by_action_and_outcome_and_written_at_most_every_te
     assert line % ("unmask", "ok", 1) in told
     assert file.stat().st_mode & 0o077 == 0
     assert meter.site == "north"
+    assert told_left == [16.0, 16.0]
 
 
 def test_a_file_that_cannot_be_written_stops_no_answer(tmp_path, caplog):

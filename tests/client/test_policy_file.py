@@ -47,6 +47,7 @@ def test_every_value_of_the_file_reaches_the_policy():
     [release]
     smallest_group = 7
     own_figures = true
+    budget_left = true
     [data]
     tasks = []
     sources = []
@@ -67,6 +68,7 @@ def test_every_value_of_the_file_reaches_the_policy():
         minimum_patients=100,
         smallest_group=7,
         release_own_figures=True,
+        tell_budget_left=True,
         tasks=frozenset(),
         sources=frozenset(),
         hours=WorkingHours(days=frozenset({"sat"}), start=time(8, 30), end=time(17)),

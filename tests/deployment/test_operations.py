@@ -71,10 +71,15 @@ def test_a_finished_study_leaves_own_heads_logs_that_agree_and_a_backup_that_res
     assert budget["studies"][0]["spent"] == pytest.approx(8.0, rel=0.01)
 
 
+def budgets(federation):
+    return {site["site"]: site["budget_left"] for site in federation.overview()["sites"]}
+
+
 def test_a_refusal_by_policy_is_read_at_both_ends_and_in_the_log(records, tmp_path):
     federation = Federation(root=tmp_path / "f", records=records)
     federation.prepare(tiny_study(rounds=2, mode="site"))
     strict = "[privacy]\nstudy_epsilon = 1.0\n[federation]\nminimum_patients = 5\n"
+    strict += "[release]\nbudget_left = true\n"
     (federation.site("north") / "policy.toml").write_text(strict)
     try:
         federation.start("coordinator", "--monitor-port", "0")
@@ -84,6 +89,9 @@ def test_a_refusal_by_policy_is_read_at_both_ends_and_in_the_log(records, tmp_pa
         federation.wait_for(
             lambda: sentence in str(federation.overview()["studies"]), "the refusal to be seen", 60
         )
+        federation.wait_for(lambda: budgets(federation)["north"] is not None, "a budget", 30)
+        assert budgets(federation) == dict.fromkeys(SITES) | {"north": 16.0}
+        assert "16.00" in federation.operator("watch")
     finally:
         federation.close()
     assert sentence in federation.said("north")

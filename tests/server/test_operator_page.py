@@ -59,7 +59,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> CoordinatorFolder:
         identity = IdentityKey.from_seed(bytes([node]) * 32).public
         register.enrol(site, identity=identity, node_key=site.encode(), node_id=node,
                        version=f"0.1.0{EVIL}", now=time.time() - seen)  # fmt: skip
-        register.saw(site, f"0.1.0{EVIL}", now=time.time() - seen)
+        left = 3.25 if site == "a" else None
+        register.saw(site, f"0.1.0{EVIL}", budget_left=left, now=time.time() - seen)
     study = parse_study(STUDY)
     submit(register, made.identity(), log, study, STUDY.encode())
     register.note(study.digest, State.WAITING, f"waiting for c: {EVIL}")
@@ -92,6 +93,8 @@ def test_it_tells_who_is_there_how_far_a_study_is_and_what_happened(page: str) -
     for part in (
         "last seen 67 min ago",
         "8 of 10 training rounds",
+        "3.25",
+        "not told",
         "3.60 spent, 0.40 left of the study's 4",
         "Sites in round 9",
         "12.3 kB",
