@@ -26,10 +26,10 @@ import polars as pl
 from client.features import Grid, to_grid, to_tensors
 from client.sources import Source
 from client.sources.registry import open_source, read_data_settings
+from shared.dictionary import KNOWN
 from shared.normalisation import Normalisation
 from shared.study import Study, load_study, with_changes
 from shared.units import SUBSTANCES, conversion
-from shared.variables import KNOWN
 
 TARGET = 2.0
 EVENTS_A_STAY = 125
