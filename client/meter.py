@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from client.ledger import Ledger
+from client.releases import Account
 from shared.atomic_file import write_atomically
 from shared.messages import Action, Refusal
 from shared.prometheus import Metric, Sample, gauge, to_text
@@ -83,15 +84,15 @@ class Meter:
     def write(self) -> None:
         """Write the file now."""
         self._written = self._clock()
-        try:
-            write_atomically(self._file, to_text(self._metrics()).encode(), mode=0o600)
-        except OSError as error:
-            log.warning("%s could not be written: %s", self._file, error.strerror)
-
-    def _metrics(self) -> list[Metric]:
         total = self._ledger.summary().total
         if self._tell is not None:
             self._tell(total.left)
+        try:
+            write_atomically(self._file, to_text(self._metrics(total)).encode(), mode=0o600)
+        except OSError as error:
+            log.warning("%s could not be written: %s", self._file, error.strerror)
+
+    def _metrics(self, total: Account) -> list[Metric]:
         site = self._answers.site
         return [
             gauge("consilium_site_started_seconds", "When it started.", self._started, site=site),

@@ -12,7 +12,7 @@ Legend: E events of one stay.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -44,11 +44,11 @@ def cut_windows(patients: Iterable[Patient], study: Study) -> Iterator[Patient]:
     Raises:
         DataError: there are stays, and not one has a window.
     """
-    read = made = 0
+    static, read, made = _static(study), 0, 0
     for patient in patients:
         read += len(patient.stays)
         stays = tuple(
-            _cut(stay, (end_h - study.data.window_h, end_h), label, study)
+            _cut(stay, (end_h - study.data.window_h, end_h), label, static)
             for stay in patient.stays
             for end_h, label in _ends(stay, study)
         )
@@ -77,6 +77,7 @@ def cut_for_scoring(patients: Iterable[Patient], study: Study) -> Iterator[Patie
     if study.data.fixed:
         yield from patients
         return
+    static = _static(study)
     for patient in patients:
         stays = []
         for stay in patient.stays:
@@ -87,7 +88,7 @@ def cut_for_scoring(patients: Iterable[Patient], study: Study) -> Iterator[Patie
                 start_h = _event_h(stay, study, study.data.after_event)
             if start_h is not None and start_h < known_h:
                 span = (start_h, min(start_h + study.data.window_h, known_h))
-                stays.append(_cut(stay, span, stay.label, study))
+                stays.append(_cut(stay, span, stay.label, static))
         yield replace(patient, stays=tuple(stays))
 
 
@@ -131,9 +132,13 @@ def _event_h(stay: Stay, study: Study, event: AfterEvent) -> float | None:
     return float(stay.hours_E[happens_E].min()) if happens_E.any() else None
 
 
-def _cut(stay: Stay, span: tuple[float, float], label: Label, study: Study) -> Stay:
+def _static(study: Study) -> list[int]:
+    """Places of the variables that do not change with time."""
+    return [i for i, v in enumerate(study.variables.values()) if v.role == "static"]
+
+
+def _cut(stay: Stay, span: tuple[float, float], label: Label, static: Sequence[int]) -> Stay:
     """The hours from the start to the end of ``span``; what is static is known from then on."""
-    static = [i for i, v in enumerate(study.variables.values()) if v.role == "static"]
     start_h, end_h = max(0.0, span[0]), span[1]
     static_E = np.isin(stay.variable_E, static)
     first_E = np.zeros(len(static_E), dtype=np.bool_)

@@ -172,6 +172,6 @@ class GRUD(Recurrent):
         faded = value * torch.where(measured > 0, 1.0, left_NTV)
         inputs = torch.cat([faded, x_NTD[..., self.series :]], dim=2)
         left_NTH = torch.exp(-functional.relu(self.hidden_decay(age_NTV, books=books)))
-        weights = next(self._directions())
+        (weights,) = self.directions(0)
         states: Tensor = _ThroughTime.apply(books, keep_TN1, inputs, left_NTH, *weights)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
         return states

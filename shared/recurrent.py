@@ -13,7 +13,7 @@ Legend: N rows, T steps, D inputs, H hidden units, G gate rows (H, 4H or 3H).
 """
 
 import math
-from collections.abc import Iterator
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -160,7 +160,7 @@ class Recurrent(nn.Module):
         recurrent weights are orthogonal (Saxe et al. 2014); biases are 0, but the LSTM's forget
         gate starts at 1 (Jozefowicz et al. 2015).
         """
-        for weights in self._directions():
+        for weights in chain.from_iterable(map(self.directions, range(self.layers))):
             width = weights[0].shape[1]
             initialise_uniform(weights[0], math.sqrt(6 / (width + self.hidden)), generator)
             for gate in weights[1].detach().chunk(cells.GATES[self.cell]):
@@ -213,20 +213,16 @@ class Recurrent(nn.Module):
 
     def directions(self, layer: int) -> list[tuple[nn.Parameter, ...]]:
         """Return weights ih, hh and biases ih, hh of a layer, of each of its directions."""
-        per_layer = 2 if self.bidirectional else 1
-        return list(self._directions())[layer * per_layer :][:per_layer]
+        return [
+            tuple(
+                self.get_parameter(f"{kind}_{suffix}")
+                for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
+            for suffix in self._suffixes(layer)
+        ]
 
     def _suffixes(self, layer: int) -> tuple[str, ...]:
         return (f"l{layer}", f"l{layer}_reverse") if self.bidirectional else (f"l{layer}",)
-
-    def _directions(self) -> Iterator[tuple[nn.Parameter, ...]]:
-        """Weights of every direction of every layer, in order: ih, hh, bias ih, bias hh."""
-        for layer in range(self.layers):
-            for suffix in self._suffixes(layer):
-                yield tuple(
-                    self.get_parameter(f"{kind}_{suffix}")
-                    for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-                )
 
 
 class RNN(Recurrent):

@@ -12,10 +12,11 @@ from shared.atomic_file import write_atomically
 from shared.errors import SettingsError
 from shared.study import Study, load_study
 from simulations.cohorts import SYNTHETIC
-from simulations.compare import FILE, PRIVATE, Compared, compare_settings
+from simulations.compare import PRIVATE, Compared, compare_settings
 from simulations.external import Watch
 from simulations.measures import FIGURES, TITLES
 from simulations.real_cohorts import REAL
+from simulations.records import COMPARE
 
 TABLE = "table.md"
 Row = tuple[str, ...]
@@ -97,7 +98,7 @@ def as_markdown(rows: list[Row]) -> str:
 
 def _finished(target: Path, study: Study) -> Compared | None:
     """The study's comparison, if it was finished before."""
-    file = target / FILE
+    file = target / COMPARE
     if not file.is_file():
         return None
     content = json.loads(file.read_text(encoding="utf-8"))

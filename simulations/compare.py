@@ -14,11 +14,10 @@ from simulations.cohorts import Cohorts, cohorts_for
 from simulations.external import Watch
 from simulations.held_out import HeldOut, Scores
 from simulations.out_folder import use_folder
-from simulations.records import SCHEMA, run_record, setting_record, write_json
+from simulations.records import COMPARE, SCHEMA, run_record, setting_record, write_json
 from simulations.report.files import write_report
 from simulations.simulate import train
 
-FILE = "compare.json"
 LESSER_EPSILONS = (3.0, 1.0)
 PRIVATE = "federated-private"
 
@@ -56,14 +55,14 @@ def compare_settings(
     cohorts = cohorts_for(study, data)
     sites = cohorts.sites.items()
     compared: Compared = {}
-    with use_folder(out, marker=FILE):
+    with use_folder(out, marker=COMPARE):
         test = HeldOut.read(cohorts.test, study)
         grids = {site: to_grid(read_windows(source, study), study) for site, source in sites}
         private = private_settings(study, epsilons, modes)
         for name, record in _settings(study, cohorts, test, grids, out, private, workers, watch):
             compared[name] = record
             write_json(
-                out / FILE,
+                out / COMPARE,
                 {"schema": SCHEMA, "study_digest": study.digest.hex(), "settings": compared},
             )
         write_report(out)

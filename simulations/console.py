@@ -15,7 +15,7 @@ from simulations.external import external_sentences
 from simulations.measures import FIGURES, TITLES
 from simulations.planning import Choice, SumPlan
 from simulations.recalibrating import recalibration_sentences
-from simulations.records import bytes_up, size
+from simulations.records import COMPARE, REPORT, RUN, STRATEGIES, bytes_up, size
 
 console = Console(highlight=False)
 
@@ -118,8 +118,8 @@ def show_result(study: Study, record: dict[str, Any], out: Path) -> None:
         _show_external(record["external"])
     for name, what in (
         ("model.safetensors", "model"),
-        ("run.json", "record"),
-        ("report.html", "report"),
+        (RUN, "record"),
+        (REPORT, "report"),
     ):
         console.print(f"{what:>7}  {out / name}", markup=False, soft_wrap=True)
 
@@ -163,7 +163,7 @@ def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path
         shares = " and ".join(f"{share} of pooled {TITLES[name]}" for name, share in kept.items())
         console.print(f"Federated without privacy keeps {shares}.")
     _show_classes(compared)
-    for name, what in (("compare.json", "record"), ("report.html", "report")):
+    for name, what in ((COMPARE, "record"), (REPORT, "report")):
         console.print(f"{what}  {out / name}", markup=False, soft_wrap=True)
 
 
@@ -180,7 +180,7 @@ def show_strategies(
     )
     for name, sentence in refused.items():
         console.print(f"  {name}: {sentence}", style="yellow", markup=False)
-    for file, what in (("strategies.json", "record"), ("report.html", "report")):
+    for file, what in ((STRATEGIES, "record"), (REPORT, "report")):
         console.print(f"{what}  {out / file}", markup=False, soft_wrap=True)
 
 

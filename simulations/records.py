@@ -28,6 +28,8 @@ from simulations.metrics import HeldOutMetrics
 from simulations.run import Finished
 from simulations.subgroups import Told
 
+RUN, COMPARE, STRATEGIES = "run.json", "compare.json", "strategies.json"
+REPORT = "report.html"
 SCHEMA = 1
 
 

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from shared.errors import SettingsError
-from simulations.records import bytes_up
+from simulations.records import RUN, bytes_up
 
-RUN = "run.json"
 INSTALL = "pip install 'consilium-fl[tensorboard]'"
 
 Round = Mapping[str, Any]

@@ -12,7 +12,7 @@ from simulations.held_out import HeldOut
 from simulations.joining import joining
 from simulations.out_folder import use_folder
 from simulations.recalibrating import recalibrating
-from simulations.records import run_record, write_json, write_model
+from simulations.records import RUN, run_record, write_json, write_model
 from simulations.report.files import write_report
 from simulations.run import Federation, Finished, Show
 
@@ -69,7 +69,7 @@ def simulate(
             ),
         }
         write_model(out / "model.safetensors", study, finished.state)
-        write_json(out / "run.json", record)
+        write_json(out / RUN, record)
         write_report(out)
     return record
 

@@ -24,10 +24,10 @@ from simulations.external import Watch
 from simulations.held_out import HeldOut
 from simulations.out_folder import use_folder
 from simulations.records import SCHEMA, run_record, setting_record, write_json
+from simulations.records import STRATEGIES as FILE
 from simulations.report.files import write_report
 from simulations.simulate import train
 
-FILE = "strategies.json"
 Tables = Mapping[str, Mapping[str, Any]]
 
 STRATEGIES: Mapping[str, Tables] = MappingProxyType(

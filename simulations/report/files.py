@@ -9,12 +9,10 @@ from typing import Any
 from shared.atomic_file import write_atomically
 from shared.errors import SettingsError
 from shared.study import Study, parse_canonical
-from simulations.records import SCHEMA
+from simulations.records import COMPARE, REPORT, RUN, SCHEMA, STRATEGIES
 from simulations.report.page import report_page
 from simulations.report.strategies import strategies_page
 
-RUN, COMPARE, REPORT = "run.json", "compare.json", "report.html"
-STRATEGIES = "strategies.json"
 _OF_RUN = (
     "schema", "study", "study_digest", "study_declared", "test", "rounds", "other_rounds",
     "software", "synthetic", "test_cohort", "privacy", "seconds", "bytes_up_per_site_per_round",
