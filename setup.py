@@ -26,7 +26,7 @@ class BuildWithKernel(build_py):
         super().run()
         if self.editable_mode:  # the kernel is compiled at first use then
             return
-        folder = Path(self.build_lib) / "shared" / "kernels"
+        folder = Path(self.build_lib) / "consilium" / "shared" / "kernels"
         try:
             kernel_build.compile_into(folder)
         except (OSError, subprocess.SubprocessError) as error:

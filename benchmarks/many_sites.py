@@ -24,10 +24,10 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests' federation of processes
 
-from shared.model import build_model
-from shared.study import parse_study
-from shared.variables import feature_names
-from shared.weights import parameter_count
+from consilium.shared.model.network import build_model
+from consilium.shared.model.weight_vector import parameter_count
+from consilium.shared.study.definition import parse_study
+from consilium.shared.study.input_names import feature_names
 from tests.deployment.federation import Federation, tiny_study, write_records
 
 GROWTH_MIB = 10.0

@@ -23,13 +23,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from client.features import Grid, to_grid, to_tensors
-from client.sources import Source
-from client.sources.registry import open_source, read_data_settings
-from shared.dictionary import KNOWN
-from shared.normalisation import Normalisation
-from shared.study import Study, load_study, with_changes
-from shared.units import SUBSTANCES, conversion
+from consilium.client.records.features import Grid, to_grid, to_tensors
+from consilium.client.sources.common.source import Source
+from consilium.client.sources.registry import open_source, read_data_settings
+from consilium.shared.model.normalisation import Normalisation
+from consilium.shared.study.definition import Study, load_study, with_changes
+from consilium.shared.study.dictionary import KNOWN
+from consilium.shared.study.units import SUBSTANCES, conversion
 
 TARGET = 2.0
 EVENTS_A_STAY = 125

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from parts.steps import SHAPES, TORCH, WAYS, Shape
 
-from shared.kernels.build import kernel_status
+from consilium.shared.kernels.build import kernel_status
 
 PEAK = Path(__file__).parent / "parts" / "peak.c"
 PEAK_ROUNDS = 4_000_000

@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests' federation of p
 
 from rivals.flower_default import seconds_a_round
 
-from server.checkpoints import load_checkpoint
-from shared.study import parse_study
+from consilium.server.study.checkpoints import load_checkpoint
+from consilium.shared.study.definition import parse_study
 from tests.deployment.federation import SITES, Federation, tiny_study, write_records
 
 HIDDEN = 150

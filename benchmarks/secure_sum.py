@@ -27,13 +27,13 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 from numpy.typing import NDArray
 from rivals import ckks, secagg_plus
 
-from client.journal import RoundJournal
-from client.masking import SiteMasking
-from server.secure_sum import SecureSum
-from shared.fixed_point import Segment, VectorSpec, encode, largest_scale
-from shared.keys import IdentityKey, Roster
-from shared.masks import Keystream, over_spans
-from shared.messages import (
+from consilium.client.secure_sum.journal import RoundJournal
+from consilium.client.secure_sum.masking import SiteMasking
+from consilium.server.secure_sum.protocol import SecureSum
+from consilium.shared.crypto.keys import IdentityKey, Roster
+from consilium.shared.crypto.keystream import Keystream, over_spans
+from consilium.shared.secure_sum.fixed_point import Segment, VectorSpec, encode, largest_scale
+from consilium.shared.secure_sum.messages import (
     Action,
     AgreeRequest,
     ChannelRequest,
@@ -41,7 +41,7 @@ from shared.messages import (
     UnmaskRequest,
     UpdateRequest,
 )
-from shared.sum_parameters import Profile, SumParameters
+from consilium.shared.secure_sum.parameters import Profile, SumParameters
 
 Floats = NDArray[np.floating]
 

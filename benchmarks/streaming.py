@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests' models
 import numpy as np
 import torch
 
-from client.stream_service import StreamService, answer_line
-from client.streaming import Scorer
-from shared.study import Study, load_study, with_changes
+from consilium.client.bedside.scorer import Scorer
+from consilium.client.bedside.stream_service import StreamService, answer_line
+from consilium.shared.study.definition import Study, load_study, with_changes
 from tests.signed_models import some_signed
 
 KINDS = {

@@ -1,5 +1,5 @@
-"""``python -m client`` is ``consilium-site``."""
+"""``python -m consilium.client`` is ``consilium-site``."""
 
-from client.cli import main
+from consilium.client.cli import main
 
 main()

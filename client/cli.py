@@ -10,28 +10,28 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from client import ledger_view
-from client.approvals import Approval
-from client.check_command import records_named, run_check
-from client.ledger import Ledger
-from client.model_commands import add_model_commands
-from client.offers import fetch_offers, find_offer
-from client.operations import add_commands
-from client.policy import Policy
-from client.policy_file import read_policy
-from client.review import review_lines
-from client.service_unit import write_unit
-from client.site_audit import open_audit
-from client.site_folder import SiteFolder
-from client.site_line import approvals_of
-from client.variables_command import variables
-from shared.audit_events import Approved, Enrolled
-from shared.command_line import run_command
-from shared.enrolment import roster_fingerprint
-from shared.errors import SettingsError
-from shared.invitation import Invitation
-from shared.logs import configure_logs
-from shared.study import load_study
+from consilium.client.commands.check import records_named, run_check
+from consilium.client.commands.model import add_model_commands
+from consilium.client.commands.operations import add_commands
+from consilium.client.commands.review import review_lines
+from consilium.client.commands.variables import variables
+from consilium.client.hospital.approvals import Approval
+from consilium.client.hospital.audit_log import open_audit
+from consilium.client.hospital.folder import SiteFolder
+from consilium.client.hospital.policy import Policy
+from consilium.client.hospital.policy_file import read_policy
+from consilium.client.ledger import view as ledger_view
+from consilium.client.ledger.store import Ledger
+from consilium.client.service.offers import fetch_offers, find_offer
+from consilium.client.service.pinned_connection import approvals_of
+from consilium.client.service.systemd_unit import write_unit
+from consilium.shared.audit.events import Approved, Enrolled
+from consilium.shared.enrolment.invitation import Invitation
+from consilium.shared.enrolment.messages import roster_fingerprint
+from consilium.shared.errors import SettingsError
+from consilium.shared.service.command_line import run_command
+from consilium.shared.service.logs import configure_logs
+from consilium.shared.study.definition import load_study
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -79,7 +79,7 @@ def enroll_site(
     folder: Folder = DEFAULT_FOLDER,
 ) -> None:
     """Enrol with the coordinator that made the invitation; it works once."""
-    from client.enroll import enroll
+    from consilium.client.service.enroll import enroll
 
     opened = SiteFolder.open(folder)
     invitation = Invitation.from_token(sys.stdin.read(20_000) if token == "-" else token)  # noqa: S105
@@ -99,7 +99,9 @@ def enroll_site(
 @app.command()
 def preflight(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
     """Test network, clock, disk, memory, permissions and data; say how to mend what fails."""
-    from client.preflight import preflight as run_preflight  # needs PyTorch, as few commands do
+    from consilium.client.service.preflight import (
+        preflight as run_preflight,  # needs PyTorch, as few commands do
+    )
 
     found = run_preflight(SiteFolder(path=folder))
     if as_json:
@@ -209,7 +211,7 @@ def withdraw(
 @app.command()
 def start(folder: Folder = DEFAULT_FOLDER) -> None:
     """Answer the coordinator until stopped; only outgoing connections, to its one port."""
-    from client.site_process import run_site
+    from consilium.client.service.process import run_site
 
     configure_logs()
     run_site(SiteFolder.open(folder))

@@ -1,5 +1,5 @@
-"""``python -m server`` is ``consilium-coordinator``."""
+"""``python -m consilium.server`` is ``consilium-coordinator``."""
 
-from server.cli import main
+from consilium.server.cli import main
 
 main()

@@ -11,21 +11,21 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from server.coordinator_audit import open_audit
-from server.coordinator_folder import DEFAULT_PORT, CoordinatorFolder, Settings
-from server.enrolment import DEFAULT_HOURS, invite, revoke, submit
-from server.monitor import DEFAULT_PORT as MONITOR_PORT
-from server.operations import add_commands
-from server.overview import SEEN_LATELY_S, overview
-from server.register import Register, State, Wanted
-from server.service_files import write_service_files
-from shared.audit_events import StudyChanged
-from shared.command_line import run_command
-from shared.enrolment import roster_fingerprint
-from shared.errors import SettingsError
-from shared.logs import configure_logs
-from shared.privacy import plan
-from shared.study import Study, load_study
+from consilium.server.commands.operations import add_commands
+from consilium.server.coordinator.audit_log import open_audit
+from consilium.server.coordinator.enrolment import DEFAULT_HOURS, invite, revoke, submit
+from consilium.server.coordinator.folder import DEFAULT_PORT, CoordinatorFolder, Settings
+from consilium.server.coordinator.register import Register, State, Wanted
+from consilium.server.coordinator.service_files import write_service_files
+from consilium.server.service.monitor import DEFAULT_PORT as MONITOR_PORT
+from consilium.server.service.overview import SEEN_LATELY_S, overview
+from consilium.shared.audit.events import StudyChanged
+from consilium.shared.enrolment.messages import roster_fingerprint
+from consilium.shared.errors import SettingsError
+from consilium.shared.privacy.accounting import plan
+from consilium.shared.service.command_line import run_command
+from consilium.shared.service.logs import configure_logs
+from consilium.shared.study.definition import Study, load_study
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -127,7 +127,7 @@ def start(
     ] = MONITOR_PORT,
 ) -> None:
     """Run the service and the studies until stopped; what was going on goes on."""
-    from server.supervisor import Supervisor
+    from consilium.server.service.supervisor import Supervisor
 
     configure_logs()
     Supervisor(
@@ -193,7 +193,7 @@ def revoke_site(
     reason: Annotated[str, typer.Option(help="For the audit log.")] = "",
 ) -> None:
     """Shut a site out at once; it can come back only with a new invitation and a new study."""
-    from server.link import dismiss_node, open_link
+    from consilium.server.flower.database_link import dismiss_node, open_link
 
     opened = CoordinatorFolder.open(folder)
     member = revoke(opened.register(), open_audit(opened), site, reason)
@@ -207,7 +207,7 @@ def rotate_keys(folder: Folder = DEFAULT_FOLDER) -> None:
 
     Sites trust the authority, so nothing changes for them.
     """
-    from server.certificates import issue_server_certificate
+    from consilium.server.coordinator.certificates import issue_server_certificate
 
     opened = CoordinatorFolder.open(folder)
     issue_server_certificate(opened.certificates, opened.certificates.names())
@@ -221,7 +221,7 @@ def serve(
     folder: Folder = DEFAULT_FOLDER, parent: Annotated[int | None, typer.Option()] = None
 ) -> None:
     """Run the service alone; 'start' does."""
-    from server.superlink import serve as serve_folder
+    from consilium.server.flower.superlink import serve as serve_folder
 
     configure_logs()
     serve_folder(CoordinatorFolder.open(folder), parent=parent)
@@ -235,7 +235,7 @@ def run_study(
     parent: Annotated[int | None, typer.Option()] = None,
 ) -> None:
     """Run one study alone; 'start' does."""
-    from server.study_process import run_submitted
+    from consilium.server.service.study_process import run_submitted
 
     configure_logs()
     run_submitted(

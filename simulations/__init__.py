@@ -1,1 +1,4 @@
-"""Many sites in one process, for research and for `make demo`."""
+"""Many sites in one process, for research and for ``make demo``.
+
+May use ``client``, ``server`` and ``shared``; nothing imports it.
+"""

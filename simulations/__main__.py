@@ -1,5 +1,5 @@
-"""``python -m simulations`` is ``consilium-simulate``."""
+"""``python -m consilium.simulations`` is ``consilium-simulate``."""
 
-from simulations.cli import main
+from consilium.simulations.cli import main
 
 main()

@@ -11,12 +11,12 @@ from typing import Annotated
 import torch
 import typer
 
-from shared.command_line import run_command
-from shared.errors import PrivacyError, SettingsError
-from shared.study import Study, load_study, parse_study, with_changes
-from simulations.all_studies import compare_all
-from simulations.compare import Compared, compare_settings
-from simulations.console import (
+from consilium.shared.errors import PrivacyError, SettingsError
+from consilium.shared.service.command_line import run_command
+from consilium.shared.study.definition import Study, load_study, parse_study, with_changes
+from consilium.simulations.commands.all_studies import compare_all
+from consilium.simulations.commands.compare import Compared, compare_settings
+from consilium.simulations.commands.console import (
     Progress,
     announce,
     console,
@@ -28,16 +28,21 @@ from simulations.console import (
     show_studies,
     show_sum_plan,
 )
-from simulations.doctor import checkup
-from simulations.export import export_run
-from simulations.planning import choices, cost_of_noise, noise_carried, sum_plan
-from simulations.privacy_audit import audit_study
-from simulations.report.files import write_report
-from simulations.rounds_export import read_rounds, to_csv, write_tensorboard
-from simulations.run import Show
-from simulations.seeds import compare_over_seeds
-from simulations.simulate import simulate
-from simulations.strategies import STRATEGIES, compare_strategies
+from consilium.simulations.commands.doctor import checkup
+from consilium.simulations.commands.export import export_run
+from consilium.simulations.commands.seeds import compare_over_seeds
+from consilium.simulations.commands.simulate import simulate
+from consilium.simulations.commands.strategies import STRATEGIES, compare_strategies
+from consilium.simulations.experiments.planning import (
+    choices,
+    cost_of_noise,
+    noise_carried,
+    sum_plan,
+)
+from consilium.simulations.experiments.privacy_audit import audit_study
+from consilium.simulations.federation.run import Show
+from consilium.simulations.report.files import write_report
+from consilium.simulations.report.rounds_export import read_rounds, to_csv, write_tensorboard
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -65,7 +70,7 @@ def demo(
     workers: Workers = CORES,
 ) -> None:
     """Eight synthetic hospitals, an LSTM, privacy and secure sum on; about a minute, offline."""
-    text = files("studies").joinpath("demo.toml").read_text(encoding="utf-8")
+    text = files("consilium.studies").joinpath("demo.toml").read_text(encoding="utf-8")
     _run(parse_study(text, where="demo"), None, out or _unused(Path("runs"), "demo"), workers)
 
 

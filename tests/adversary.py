@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared import transcript
-from shared.errors import ProtocolError
-from shared.keys import ExchangeKey
-from shared.messages import (
+from consilium.shared.crypto import transcript
+from consilium.shared.crypto.keys import ExchangeKey
+from consilium.shared.errors import ProtocolError
+from consilium.shared.secure_sum.messages import (
     AgreeRequest,
     ChannelKey,
     ChannelRequest,
@@ -25,7 +25,7 @@ from shared.messages import (
     UnmaskRequest,
     UpdateRequest,
 )
-from shared.secret_sharing import combine
+from consilium.shared.secure_sum.secret_sharing import combine
 from tests.in_process import SPEC, LocalSite, identities, names, parameters
 
 SITES = 5

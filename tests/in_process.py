@@ -8,13 +8,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from client.journal import RoundJournal
-from client.masking import SiteMasking
-from server.secure_sum import SecureSum
-from shared.errors import ConsiliumError
-from shared.fixed_point import Segment, VectorSpec
-from shared.keys import IdentityKey, Roster
-from shared.messages import (
+from consilium.client.secure_sum.journal import RoundJournal
+from consilium.client.secure_sum.masking import SiteMasking
+from consilium.server.secure_sum.protocol import SecureSum
+from consilium.shared.crypto.keys import IdentityKey, Roster
+from consilium.shared.errors import ConsiliumError
+from consilium.shared.secure_sum.fixed_point import Segment, VectorSpec
+from consilium.shared.secure_sum.messages import (
     Action,
     AgreeRequest,
     ChannelRequest,
@@ -23,7 +23,7 @@ from shared.messages import (
     UnmaskRequest,
     UpdateRequest,
 )
-from shared.sum_parameters import SumParameters
+from consilium.shared.secure_sum.parameters import SumParameters
 
 SPEC = VectorSpec(
     ring_bits=32,

@@ -7,15 +7,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from shared.keys import IdentityKey
-from shared.manifest import Manifest, Validation
-from shared.model import build_model
-from shared.normalisation import Normalisation
-from shared.operating_range import bands, thresholds
-from shared.score_counts import count_scores, first_edges
-from shared.signed_model import SignedModel, Trained, manifest_of, write_signed_model
-from shared.study import Study
-from shared.variables import feature_names
+from consilium.shared.crypto.keys import IdentityKey
+from consilium.shared.export.manifest import Manifest, Validation
+from consilium.shared.export.signed_model import (
+    SignedModel,
+    Trained,
+    manifest_of,
+    write_signed_model,
+)
+from consilium.shared.figures.operating_range import bands, thresholds
+from consilium.shared.figures.score_counts import count_scores, first_edges
+from consilium.shared.model.network import build_model
+from consilium.shared.model.normalisation import Normalisation
+from consilium.shared.study.definition import Study
+from consilium.shared.study.input_names import feature_names
 
 EDGES = first_edges(200)
 KEY = IdentityKey.from_seed(b"k" * 32)

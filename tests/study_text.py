@@ -1,6 +1,6 @@
 """A small valid study for tests, with any table's keys replaced."""
 
-from shared.study import Study, parse_study
+from consilium.shared.study.definition import Study, parse_study
 
 TEXT = """
 schema = 1

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("client", "server", "shared", "simulations", "studies")
 FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
-STATUS = "from shared.kernels.build import kernel_status; print(kernel_status().sentence)"
+STATUS = "from consilium.shared.kernels.build import kernel_status; print(kernel_status().sentence)"
 
 
 def wheel(folder: Path, **environment: str) -> Path:

@@ -19,12 +19,12 @@ from opacus.optimizers.optimizer_fast_gradient_clipping import DPOptimizerFastGr
 from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 from torch import nn
 
-from shared.bookkeeping import Bookkeeping
-from shared.compiled import STORED_ALWAYS, STORED_AT_MOST
-from shared.kernels import through_time
-from shared.layers import Linear
-from shared.masks import Keystream
-from shared.recurrent import GRU, LSTM
+from consilium.shared.crypto.keystream import Keystream
+from consilium.shared.kernels import through_time
+from consilium.shared.model.bookkeeping import Bookkeeping
+from consilium.shared.model.compiled_layer import STORED_ALWAYS, STORED_AT_MOST
+from consilium.shared.model.layers import Linear
+from consilium.shared.model.recurrent import GRU, LSTM
 
 CLIP, NOISE, RATE = 1.0, 1.0, 0.01
 Step = Callable[[], None]

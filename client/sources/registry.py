@@ -1,8 +1,8 @@
 """The sources by name: what ``[data] source`` in ``site.toml`` may say, and how each is opened.
 
-To add a source: a settings model in :mod:`client.data_settings` or :mod:`client.hospital_settings`,
-a function here that imports the source's module only when called (some need large libraries) and
-opens it, and a line in SOURCES.
+To add a source: a settings model in :mod:`consilium.client.sources.common.settings` or
+:mod:`consilium.client.sources.own.settings`, a function here that imports the source's module only
+when called (some need large libraries) and opens it, and a line in SOURCES.
 """
 
 import difflib
@@ -13,12 +13,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
-from client import data_settings as settings
-from client.data_settings import DataSettings, parse_settings
-from client.hospital_settings import FhirSettings, MedsSettings, OmopSettings, TablesSettings
-from client.sources import Source
-from shared.errors import DataError, SettingsError
-from shared.study import Study
+from consilium.client.sources.common import settings
+from consilium.client.sources.common.settings import DataSettings, parse_settings
+from consilium.client.sources.common.source import Source
+from consilium.client.sources.own.settings import (
+    FhirSettings,
+    MedsSettings,
+    OmopSettings,
+    TablesSettings,
+)
+from consilium.shared.errors import DataError, SettingsError
+from consilium.shared.study.definition import Study
 
 HOSPITAL = "hospital"  # a study that takes records in whatever form the hospital has them
 OWN_SYSTEMS = frozenset({"tables", "meds", "omop", "fhir"})
@@ -34,7 +39,7 @@ class Kind(Generic[S]):
 
 
 def _physionet2012(chosen: settings.PhysioNet2012Settings, _: Study) -> Source:
-    from client.sources.physionet2012 import PhysioNet2012
+    from consilium.client.sources.public.physionet2012 import PhysioNet2012
 
     numbers: dict[str, float] = {}
     for name, value in chosen.where.items():
@@ -46,14 +51,14 @@ def _physionet2012(chosen: settings.PhysioNet2012Settings, _: Study) -> Source:
 
 def _tables(chosen: TablesSettings, _: Study) -> Source:
     needs("polars", chosen.source)
-    from client.sources.tables import Tables
+    from consilium.client.sources.own.tables import Tables
 
     return Tables(chosen)
 
 
 def _meds(chosen: MedsSettings, _: Study) -> Source:
     needs("polars", chosen.source)
-    from client.sources.meds import Meds
+    from consilium.client.sources.own.meds import Meds
 
     return Meds(chosen)
 
@@ -61,51 +66,51 @@ def _meds(chosen: MedsSettings, _: Study) -> Source:
 def _omop(chosen: OmopSettings, _: Study) -> Source:
     for library in ("polars", "psycopg") if chosen.url else ("polars",):
         needs(library, chosen.source)
-    from client.sources.omop import Omop
+    from consilium.client.sources.own.omop import Omop
 
     return Omop(chosen)
 
 
 def _fhir(chosen: FhirSettings, _: Study) -> Source:
     needs("polars", chosen.source)
-    from client.sources.fhir import Fhir
+    from consilium.client.sources.own.fhir import Fhir
 
     return Fhir(chosen)
 
 
 def _waveforms(chosen: settings.WaveformsSettings, _: Study) -> Source:
     needs("wfdb", chosen.source)
-    from client.sources.waveforms import Waveforms
+    from consilium.client.sources.own.waveforms import Waveforms
 
     return Waveforms(chosen.path, records=chosen.records)
 
 
 def _image_slices(chosen: settings.ImageSlicesSettings, _: Study) -> Source:
-    from client.sources.image_slices import ImageSlices
+    from consilium.client.sources.own.image_slices import ImageSlices
 
     return ImageSlices(chosen.path, split=chosen.split)
 
 
 def _molecules(chosen: settings.MoleculesSettings, _: Study) -> Source:
-    from client.sources.molecules import Molecules
+    from consilium.client.sources.own.molecules import Molecules
 
     return Molecules(chosen.path, column=chosen.column)
 
 
 def _physionet2019(chosen: settings.FileOrFolderSettings, _: Study) -> Source:
-    from client.sources.physionet2019 import PhysioNet2019
+    from consilium.client.sources.public.physionet2019 import PhysioNet2019
 
     return PhysioNet2019(chosen.path)
 
 
 def _heart_disease(chosen: settings.HeartDiseaseSettings, _: Study) -> Source:
-    from client.sources.heart_disease import HeartDisease
+    from consilium.client.sources.public.heart_disease import HeartDisease
 
     return HeartDisease(chosen.path, hospital=chosen.hospital)
 
 
 def _diagnosis_codes(chosen: settings.DiagnosisCodesSettings, _: Study) -> Source:
-    from client.sources.diagnosis_codes import DiagnosisCodes
+    from consilium.client.sources.public.diagnosis_codes import DiagnosisCodes
 
     where = {name: str(value) for name, value in chosen.where.items()}
     return DiagnosisCodes(chosen.path, where=where, fewest_visits=chosen.fewest_visits)
@@ -113,13 +118,13 @@ def _diagnosis_codes(chosen: settings.DiagnosisCodesSettings, _: Study) -> Sourc
 
 def _eicu_demo(chosen: settings.RecordsSettings, _: Study) -> Source:
     needs("polars", chosen.source)
-    from client.sources.eicu_demo import EicuDemo
+    from consilium.client.sources.public.eicu_demo import EicuDemo
 
     return EicuDemo(chosen.path, where=chosen.where)
 
 
 def _parkinsons(chosen: settings.FileOrFolderSettings, _: Study) -> Source:
-    from client.sources.parkinsons import Parkinsons
+    from consilium.client.sources.public.parkinsons import Parkinsons
 
     return Parkinsons(chosen.path)
 

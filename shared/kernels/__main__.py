@@ -2,7 +2,7 @@
 
 import sys
 
-from shared.kernels.build import kernel_status
+from consilium.shared.kernels.build import kernel_status
 
 if __name__ == "__main__":
     sys.stdout.write(f"{kernel_status().sentence}\n")

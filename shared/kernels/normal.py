@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.kernels.build import load_kernel
+from consilium.shared.kernels.build import load_kernel
 
 TO_UNIT = 2.0**-53
 SHIFT = np.uint64(11)  # the 53 upper bits of a word are kept

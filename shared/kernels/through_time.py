@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shared.kernels import buffers
-from shared.kernels.build import load_kernel
+from consilium.shared.kernels import buffers
+from consilium.shared.kernels.build import load_kernel
 
 CODES = {"rnn": 0, "lstm": 1, "gru": 2}
 UNITS = 32  # hidden units are padded to a multiple of this, as in recurrent.c

@@ -1,1 +1,4 @@
-"""One HTML file that says how good a run's model is, for whom it fails, and what is protected."""
+"""The HTML report of a run, and the files a run leaves.
+
+Frozen results or ``run.json`` enter; one page without scripts comes out.
+"""

@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from shared.risk_curves import wilson
-from shared.study import Study
-from simulations.report.drawing import (
+from consilium.shared.figures.risk_curves import wilson
+from consilium.shared.study.definition import Study
+from consilium.simulations.report.drawing import (
     BLUE,
     GREY,
     INK,

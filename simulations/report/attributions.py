@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from shared.attributions import LARGEST_EFFECT, band_starts
-from shared.score_counts import NORMAL_95
-from shared.study import Study
-from simulations.report.drawing import BLUE, INK, PALE, Chart, Table, number, picture
+from consilium.shared.figures.score_counts import NORMAL_95
+from consilium.shared.rounds.attribution_bands import LARGEST_EFFECT, band_starts
+from consilium.shared.study.definition import Study
+from consilium.simulations.report.drawing import BLUE, INK, PALE, Chart, Table, number, picture
 
 _SHADES = (PALE, "#9dbfdd", "#5a93c4", BLUE)  # later is darker
 _MOST_ROWS = 15

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shared.privacy import plan
-from shared.study import Study
-from simulations.external import external_sentences
-from simulations.measures import FIGURES, TITLES
-from simulations.recalibrating import recalibration_sentences
-from simulations.report.forests import told_share
-from simulations.report.groups import Group, share_of
+from consilium.shared.privacy.accounting import plan
+from consilium.shared.study.definition import Study
+from consilium.simulations.experiments.external import external_sentences
+from consilium.simulations.experiments.recalibrating import recalibration_sentences
+from consilium.simulations.figures.measures import FIGURES, TITLES
+from consilium.simulations.report.forests import told_share
+from consilium.simulations.report.groups import Group, share_of
 
 NOT_REPORTED = "Not reported."
 

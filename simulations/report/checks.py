@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from shared.risk_curves import Share
-from shared.study import Study
-from simulations.external import external_sentences, failures
-from simulations.measures import FIGURES, TITLES
-from simulations.report.forests import told_share
-from simulations.report.groups import Group, everyone, share_of
+from consilium.shared.figures.risk_curves import Share
+from consilium.shared.study.definition import Study
+from consilium.simulations.experiments.external import external_sentences, failures
+from consilium.simulations.figures.measures import FIGURES, TITLES
+from consilium.simulations.report.forests import told_share
+from consilium.simulations.report.groups import Group, everyone, share_of
 
 Record = Mapping[str, Any]
 State = Literal["shown", "failed", "open"]

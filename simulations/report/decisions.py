@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from shared.risk_curves import OperatingPoint
-from simulations.report.drawing import (
+from consilium.shared.figures.risk_curves import OperatingPoint
+from consilium.simulations.report.drawing import (
     BLUE,
     GREEN,
     INK,

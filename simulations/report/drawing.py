@@ -17,7 +17,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
-from shared.risk_curves import Share
+from consilium.shared.figures.risk_curves import Share
 
 # Told apart by people who do not see all colours (Okabe & Ito 2008), darkened to stand on white.
 BLUE, ORANGE, GREEN, GREY, INK = "#0a5c9e", "#b84a00", "#00735c", "#616b78", "#1b2430"

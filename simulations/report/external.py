@@ -5,12 +5,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from simulations.external import external_sentences
-from simulations.measures import TITLES
-from simulations.report.drawing import BLUE, GREEN, ORANGE, Chart, Table, picture
-from simulations.report.forests import mark, ratio_axis, told_share
-from simulations.report.groups import share_of
-from simulations.report.learning import name_rows
+from consilium.simulations.experiments.external import external_sentences
+from consilium.simulations.figures.measures import TITLES
+from consilium.simulations.report.drawing import BLUE, GREEN, ORANGE, Chart, Table, picture
+from consilium.simulations.report.forests import mark, ratio_axis, told_share
+from consilium.simulations.report.groups import share_of
+from consilium.simulations.report.learning import name_rows
 
 _MODELS = (
     ("local", "its own model", ORANGE),

@@ -9,11 +9,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from shared.risk_curves import Share
-from shared.study import Study
-from simulations.report.drawing import Chart, Table, picture
-from simulations.report.forests import Row, draw_rows, told_share
-from simulations.report.groups import share_of
+from consilium.shared.figures.risk_curves import Share
+from consilium.shared.study.definition import Study
+from consilium.simulations.report.drawing import Chart, Table, picture
+from consilium.simulations.report.forests import Row, draw_rows, told_share
+from consilium.simulations.report.groups import share_of
 
 _USEFUL = 0.1  # a larger bound on the effect of bins is told to be none
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from shared.atomic_file import write_atomically
-from shared.errors import SettingsError
-from shared.study import Study, parse_canonical
-from simulations.records import COMPARE, REPORT, RUN, SCHEMA, STRATEGIES
-from simulations.report.page import report_page
-from simulations.report.strategies import strategies_page
+from consilium.shared.errors import SettingsError
+from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.study.definition import Study, parse_canonical
+from consilium.simulations.report.page import report_page
+from consilium.simulations.report.records import COMPARE, REPORT, RUN, SCHEMA, STRATEGIES
+from consilium.simulations.report.strategies import strategies_page
 
 _OF_RUN = (
     "schema", "study", "study_digest", "study_declared", "test", "rounds", "other_rounds",

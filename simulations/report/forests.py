@@ -7,10 +7,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from shared.risk_curves import Share
-from shared.study import Study
-from simulations.measures import FIGURES, TITLES
-from simulations.report.drawing import (
+from consilium.shared.figures.risk_curves import Share
+from consilium.shared.study.definition import Study
+from consilium.simulations.figures.measures import FIGURES, TITLES
+from consilium.simulations.report.drawing import (
     BLUE,
     GREY,
     ORANGE,
@@ -22,8 +22,8 @@ from simulations.report.drawing import (
     picture,
     plain_ticks,
 )
-from simulations.report.groups import Group, share_of
-from simulations.report.learning import name_rows
+from consilium.simulations.report.groups import Group, share_of
+from consilium.simulations.report.learning import name_rows
 
 SETTINGS = {
     "logistic-regression": "logistic regression on summaries",

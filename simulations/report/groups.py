@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.risk_curves import OperatingPoint, Share, operating_points
-from shared.score_counts import Edges
+from consilium.shared.figures.risk_curves import OperatingPoint, Share, operating_points
+from consilium.shared.figures.score_counts import Edges
 
 KINDS = {"all": "all", "site": "hospitals", "subgroup": "subgroups"}
 

@@ -7,10 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from shared.study import Study
-from simulations.measures import FIGURES, TITLES
-from simulations.records import size
-from simulations.report.drawing import (
+from consilium.shared.study.definition import Study
+from consilium.simulations.figures.measures import FIGURES, TITLES
+from consilium.simulations.report.drawing import (
     BLUE,
     COLOURS,
     GREY,
@@ -23,6 +22,7 @@ from simulations.report.drawing import (
     thinned,
     told_delta,
 )
+from consilium.simulations.report.records import size
 
 Record = Mapping[str, Any]
 PHASES = {

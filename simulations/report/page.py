@@ -7,22 +7,22 @@ import html
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from shared.study import Study
-from simulations.report.answers import answer_charts
-from simulations.report.attributions import attributions_chart
-from simulations.report.card import NOT_REPORTED, model_card
-from simulations.report.checks import Check, checks
-from simulations.report.drawing import Chart, Table
-from simulations.report.external import external_chart
-from simulations.report.federated import federated_chart
-from simulations.report.forests import group_charts, joining_chart, settings_chart
-from simulations.report.groups import everyone, read_groups
-from simulations.report.learning import learning_charts
-from simulations.report.recalibration import recalibration_chart
-from simulations.report.risks import risk_charts
-from simulations.report.statement import statement
-from simulations.report.style import STYLE
-from simulations.report.summary import Answer, answers
+from consilium.shared.study.definition import Study
+from consilium.simulations.report.answers import answer_charts
+from consilium.simulations.report.attributions import attributions_chart
+from consilium.simulations.report.card import NOT_REPORTED, model_card
+from consilium.simulations.report.checks import Check, checks
+from consilium.simulations.report.drawing import Chart, Table
+from consilium.simulations.report.external import external_chart
+from consilium.simulations.report.federated import federated_chart
+from consilium.simulations.report.forests import group_charts, joining_chart, settings_chart
+from consilium.simulations.report.groups import everyone, read_groups
+from consilium.simulations.report.learning import learning_charts
+from consilium.simulations.report.recalibration import recalibration_chart
+from consilium.simulations.report.risks import risk_charts
+from consilium.simulations.report.statement import statement
+from consilium.simulations.report.style import STYLE
+from consilium.simulations.report.summary import Answer, answers
 
 Record = Mapping[str, Any]
 COUNTS = ("patients", "stays", "events", "unlabelled", "filtered", "outside_window", "duplicates",

@@ -5,11 +5,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from simulations.recalibrating import neutral, recalibration_sentences
-from simulations.report.drawing import BLUE, GREEN, GREY, Chart, Table, picture
-from simulations.report.forests import mark, ratio_axis, told_share
-from simulations.report.groups import share_of
-from simulations.report.learning import name_rows
+from consilium.simulations.experiments.recalibrating import neutral, recalibration_sentences
+from consilium.simulations.report.drawing import BLUE, GREEN, GREY, Chart, Table, picture
+from consilium.simulations.report.forests import mark, ratio_axis, told_share
+from consilium.simulations.report.groups import share_of
+from consilium.simulations.report.learning import name_rows
 
 _WAYS = (
     ("before", "as it is", GREY),

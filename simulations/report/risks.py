@@ -8,14 +8,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from shared.recalibration import fit_recalibration
-from shared.risk_curves import (
+from consilium.shared.figures.recalibration import fit_recalibration
+from consilium.shared.figures.risk_curves import (
     OperatingPoint,
     calibration_groups,
 )
-from shared.score_counts import Edges, bin_centers
-from simulations.report.decisions import alarms_chart, decision_chart, prevalence_of
-from simulations.report.drawing import (
+from consilium.shared.figures.score_counts import Edges, bin_centers
+from consilium.simulations.report.decisions import alarms_chart, decision_chart, prevalence_of
+from consilium.simulations.report.drawing import (
     BLUE,
     GREY,
     Chart,
@@ -26,7 +26,7 @@ from simulations.report.drawing import (
     plain_ticks,
     thinned,
 )
-from simulations.report.groups import Group, points_of
+from consilium.simulations.report.groups import Group, points_of
 
 SMALLEST = 5  # patients of a group whose calibration is drawn
 

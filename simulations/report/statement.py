@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from shared.personalisation import evaluates_own
-from shared.study import Study
-from simulations.report.drawing import told_delta
+from consilium.shared.study.definition import Study
+from consilium.shared.study.personalisation import evaluates_own
+from consilium.simulations.report.drawing import told_delta
 
 FALSE_ALARM = 0.001
 HIDDEN_BY_NOTHING = (

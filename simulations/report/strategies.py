@@ -11,16 +11,16 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from shared.risk_curves import Share
-from shared.study import Study
-from simulations.measures import FIGURES, TITLES
-from simulations.records import size
-from simulations.report.checks import worse_by
-from simulations.report.drawing import BLUE, GREY, Chart, Table, number, picture
-from simulations.report.forests import mark, told_share
-from simulations.report.groups import share_of
-from simulations.report.learning import name_rows
-from simulations.report.page import bullets, document, opening
+from consilium.shared.figures.risk_curves import Share
+from consilium.shared.study.definition import Study
+from consilium.simulations.figures.measures import FIGURES, TITLES
+from consilium.simulations.report.checks import worse_by
+from consilium.simulations.report.drawing import BLUE, GREY, Chart, Table, number, picture
+from consilium.simulations.report.forests import mark, told_share
+from consilium.simulations.report.groups import share_of
+from consilium.simulations.report.learning import name_rows
+from consilium.simulations.report.page import bullets, document, opening
+from consilium.simulations.report.records import size
 
 Record = Mapping[str, Any]
 WORDS: Mapping[str, str] = MappingProxyType(

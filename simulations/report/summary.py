@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from server.verdicts import AUROC_GAP
-from shared.study import Study
-from simulations.measures import FIGURES, TITLES
-from simulations.recalibrating import recalibration_sentences
-from simulations.records import size
-from simulations.report.checks import (
+from consilium.server.figures.verdicts import AUROC_GAP
+from consilium.shared.study.definition import Study
+from consilium.simulations.experiments.recalibrating import recalibration_sentences
+from consilium.simulations.figures.measures import FIGURES, TITLES
+from consilium.simulations.report.checks import (
     HIGHER_IS_WORSE,
     Check,
     beats_simple,
@@ -21,10 +20,11 @@ from simulations.report.checks import (
     findings,
     worse_by,
 )
-from simulations.report.decisions import at_sensitivity
-from simulations.report.drawing import number, percent, told_delta
-from simulations.report.forests import told_share
-from simulations.report.groups import Group, everyone, points_of, share_of
+from consilium.simulations.report.decisions import at_sensitivity
+from consilium.simulations.report.drawing import number, percent, told_delta
+from consilium.simulations.report.forests import told_share
+from consilium.simulations.report.groups import Group, everyone, points_of, share_of
+from consilium.simulations.report.records import size
 
 Record = Mapping[str, Any]
 _MOST_SENTENCES = 6
@@ -49,7 +49,8 @@ def answers(
         record: content of ``run.json``.
         groups: of its test patients.
         settings: of ``compare.json``, if there is one.
-        whose: what has a risk of its own, as in :func:`simulations.report.risks.risk_charts`.
+        whose: what has a risk of its own, as in
+            :func:`consilium.simulations.report.risks.risk_charts`.
     """
     return [
         _good(study, record, groups, settings, whose),

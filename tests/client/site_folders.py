@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from client.site_folder import Enrolment, SiteFolder
-from shared.audit import AuditLog
-from shared.audit_anchors import Anchors
-from shared.audit_events import Released
-from shared.keys import IdentityKey
+from consilium.client.hospital.folder import Enrolment, SiteFolder
+from consilium.shared.audit.anchors import Anchors
+from consilium.shared.audit.events import Released
+from consilium.shared.audit.log import AuditLog
+from consilium.shared.crypto.keys import IdentityKey
 
 COORDINATOR = IdentityKey.from_seed(b"c" * 32)
 RUN = b"r" * 32

@@ -15,19 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from client.connection import Connection
-from client.enroll import enrol_request, pin_reply
-from client.site_audit import open_audit as open_site_audit
-from client.site_folder import SiteFolder
-from client.site_line import approvals_of, connect
-from server.coordinator_audit import open_audit
-from server.coordinator_folder import CoordinatorFolder, Settings
-from server.enrolment import FrontDesk, invite, submit
-from server.link import enrol_node, open_link
-from server.register import Register
-from shared.enrolment import EnrolReply, StudyOffer
-from shared.invitation import Invitation
-from shared.study import parse_study
+from consilium.client.hospital.audit_log import open_audit as open_site_audit
+from consilium.client.hospital.folder import SiteFolder
+from consilium.client.service.connection import Connection
+from consilium.client.service.enroll import enrol_request, pin_reply
+from consilium.client.service.pinned_connection import approvals_of, connect
+from consilium.server.coordinator.audit_log import open_audit
+from consilium.server.coordinator.enrolment import FrontDesk, invite, submit
+from consilium.server.coordinator.folder import CoordinatorFolder, Settings
+from consilium.server.coordinator.register import Register
+from consilium.server.flower.database_link import enrol_node, open_link
+from consilium.shared.enrolment.invitation import Invitation
+from consilium.shared.enrolment.messages import EnrolReply, StudyOffer
+from consilium.shared.study.definition import parse_study
 
 SITES = ("north", "east", "south", "west")
 STUDY = """
@@ -283,7 +283,7 @@ class Federation:
         folder = str(self.coordinator)
         with self.log("coordinator").open("ab") as log:
             self.processes["coordinator"] = subprocess.Popen(
-                [sys.executable, "-m", "server", "serve", "--folder", folder],
+                [sys.executable, "-m", "consilium.server", "serve", "--folder", folder],
                 stdout=log,
                 stderr=log,
                 env=self._environment("coordinator"),

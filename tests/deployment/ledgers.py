@@ -2,12 +2,12 @@
 
 from collections import Counter
 
-from client.ledger import Ledger
-from client.site_folder import SiteFolder
-from shared.audit_check import check_log
-from shared.audit_entry import Entry
-from shared.audit_events import Released, RoundClosed
-from shared.audit_reading import read_lines, recorded_heads
+from consilium.client.hospital.folder import SiteFolder
+from consilium.client.ledger.store import Ledger
+from consilium.shared.audit.check import check_log
+from consilium.shared.audit.entry import Entry
+from consilium.shared.audit.events import Released, RoundClosed
+from consilium.shared.audit.reading import read_lines, recorded_heads
 from tests.deployment.federation import Federation
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from server.certificates import CertificateFiles, issue_server_certificate
-from server.coordinator_audit import open_audit
-from server.coordinator_folder import CoordinatorFolder
-from server.link import LinkGrid
-from server.register import Register
-from server.sites import FlowerSites
-from server.study_process import StudyProcess
-from shared.messages import Action
+from consilium.server.coordinator.audit_log import open_audit
+from consilium.server.coordinator.certificates import CertificateFiles, issue_server_certificate
+from consilium.server.coordinator.folder import CoordinatorFolder
+from consilium.server.coordinator.register import Register
+from consilium.server.flower.database_link import LinkGrid
+from consilium.server.secure_sum.sites import FlowerSites
+from consilium.server.service.study_process import StudyProcess
+from consilium.shared.secure_sum.messages import Action
 from tests.deployment.cable import Cable
 from tests.deployment.federation import SITES, Federation, tiny_study, write_records
 from tests.deployment.ledgers import check_books

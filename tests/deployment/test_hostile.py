@@ -17,14 +17,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.proto.message_pb2 import Message, Metadata, ObjectTree
 
-from client.connection import Connection, pinned_context
-from client.enroll import enrol_request
-from client.site_folder import SiteFolder, public_pem
-from client.site_line import approvals_of
-from server.coordinator_folder import CoordinatorFolder
-from server.enrolment import invite
-from shared.audit_events import Refused
-from shared.enrolment import (
+from consilium.client.hospital.folder import SiteFolder, public_pem
+from consilium.client.service.connection import Connection, pinned_context
+from consilium.client.service.enroll import enrol_request
+from consilium.client.service.pinned_connection import approvals_of
+from consilium.server.coordinator.enrolment import invite
+from consilium.server.coordinator.folder import CoordinatorFolder
+from consilium.shared.audit.events import Refused
+from consilium.shared.enrolment.messages import (
     ENROL_PATH,
     STUDIES_PATH,
     STUDY_PATH,
@@ -32,10 +32,10 @@ from shared.enrolment import (
     StudyOffer,
     StudyRequest,
 )
-from shared.errors import AuthenticationError, MessageError, ProtocolError
-from shared.parcel import FETCH_PATH, HAND_IN_PATH, pack_parcel
-from shared.study import parse_study
-from shared.version import VERSION
+from consilium.shared.errors import AuthenticationError, MessageError, ProtocolError
+from consilium.shared.study.definition import parse_study
+from consilium.shared.version import VERSION
+from consilium.shared.wire.bundle import FETCH_PATH, HAND_IN_PATH, pack_parcel
 from tests.deployment.federation import Federation, tiny_study, write_records
 from tests.deployment.ledgers import events
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from client.ledger import Ledger
-from server.checkpoints import load_checkpoint
-from server.coordinator_folder import CoordinatorFolder
-from shared.signed_model import load_signed_model
-from shared.study import parse_study
-from shared.weights import to_vector
-from simulations.cohorts import cohorts_for
-from simulations.held_out import HeldOut
-from simulations.run import Federation as Simulation
+from consilium.client.ledger.store import Ledger
+from consilium.server.coordinator.folder import CoordinatorFolder
+from consilium.server.study.checkpoints import load_checkpoint
+from consilium.shared.export.signed_model import load_signed_model
+from consilium.shared.model.weight_vector import to_vector
+from consilium.shared.study.definition import parse_study
+from consilium.simulations.cohorts.cohorts import cohorts_for
+from consilium.simulations.federation.run import Federation as Simulation
+from consilium.simulations.figures.held_out import HeldOut
 from tests.deployment.federation import free_port
 
 ROOT = Path(__file__).parents[2]

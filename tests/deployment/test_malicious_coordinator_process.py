@@ -13,9 +13,9 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.supercore.fab import Fab
 
-from client.site_folder import SiteFolder
-from server.link import LinkGrid, open_link
-from shared.audit_events import Refused
+from consilium.client.hospital.folder import SiteFolder
+from consilium.server.flower.database_link import LinkGrid, open_link
+from consilium.shared.audit.events import Refused
 from tests.deployment.federation import Federation, tiny_study, write_records
 from tests.deployment.ledgers import events
 
@@ -59,9 +59,16 @@ def bundle(marker: Path) -> Fab:
             '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
             '[project]\nname = "client"\nversion = "9.9.9"\ndependencies = []\n'
             '[tool.flwr.app]\npublisher = "x"\n[tool.flwr.app.components]\n'
-            'serverapp = "evil:app"\nclientapp = "client.app:app"\n[tool.flwr.app.config]\n',
+            'serverapp = "evil:app"\nclientapp = "consilium.client.service.flower_app:app"\n'
+            "[tool.flwr.app.config]\n",
         )
-        for name in ("client/__init__.py", "client/app.py", "evil.py", "setup.py", "conftest.py"):
+        for name in (
+            "client/__init__.py",
+            "client/service/flower_app.py",
+            "evil.py",
+            "setup.py",
+            "conftest.py",
+        ):
             archive.writestr(name, mark)
         archive.writestr("../../../../../../tmp/escaped.py", mark)
     data = content.getvalue()

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.personal_store import PersonalStore
-from client.sources.registry import open_source, read_data_settings
-from server.checkpoints import load_checkpoint
-from shared.study import Study, parse_study
-from simulations.held_out import HeldOut
-from simulations.run import Federation as Simulation
+from consilium.client.hospital.personal_store import PersonalStore
+from consilium.client.sources.registry import open_source, read_data_settings
+from consilium.server.study.checkpoints import load_checkpoint
+from consilium.shared.study.definition import Study, parse_study
+from consilium.simulations.federation.run import Federation as Simulation
+from consilium.simulations.figures.held_out import HeldOut
 from tests.deployment.federation import SITES, Federation, tiny_study, write_records
 
 PATIENTS = 40

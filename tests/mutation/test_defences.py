@@ -11,7 +11,7 @@ import pytest
 from tests.mutation.defences import DEFENCES
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("client", "server", "shared", "tests", "pyproject.toml")
+COPIED = ("consilium", "client", "server", "shared", "tests", "pyproject.toml")
 
 
 def run_tests(folder, *tests):
@@ -35,7 +35,8 @@ def copy(tmp_path_factory):
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            skipped = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, folder / name, symlinks=True, ignore=skipped)
         else:
             shutil.copy(source, folder / name)
     return folder

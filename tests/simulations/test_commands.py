@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from simulations.out_folder import use_folder
+from consilium.simulations.federation.out_folder import use_folder
 
 ROOT = Path(__file__).parents[2]
 STUDY = """

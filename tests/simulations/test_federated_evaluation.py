@@ -9,26 +9,27 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from client import attributions, contribution
-from client.cohort import read_cohort
-from client.features import to_tensors
-from client.sources import Source
-from client.training import predict
-from shared.attributions import LARGEST_EFFECT
-from shared.errors import DataError
-from shared.model import build_model
-from shared.normalisation import Normalisation
-from shared.round_contents import Purpose, RoundConfiguration, vector_spec
-from shared.study import Study, load_study, with_changes
-from shared.transcript import digest
-from shared.variables import feature_names
-from shared.weights import load_vector
-from simulations.central import merge
-from simulations.cohorts import SYNTHETIC, cohorts_for
-from simulations.held_out import HeldOut
-from simulations.hospitals import SyntheticHospital
-from simulations.real_cohorts import REAL
-from simulations.run import Federation
+from consilium.client.records.cohort import read_cohort
+from consilium.client.records.features import to_tensors
+from consilium.client.round import attribution_sums as attributions
+from consilium.client.round import contribution
+from consilium.client.round.training import predict
+from consilium.client.sources.common.source import Source
+from consilium.shared.crypto.transcript import digest
+from consilium.shared.errors import DataError
+from consilium.shared.model.network import build_model
+from consilium.shared.model.normalisation import Normalisation
+from consilium.shared.model.weight_vector import load_vector
+from consilium.shared.rounds.attribution_bands import LARGEST_EFFECT
+from consilium.shared.rounds.contents import Purpose, RoundConfiguration, vector_spec
+from consilium.shared.study.definition import Study, load_study, with_changes
+from consilium.shared.study.input_names import feature_names
+from consilium.simulations.cohorts.cohorts import SYNTHETIC, cohorts_for
+from consilium.simulations.cohorts.hospitals import SyntheticHospital
+from consilium.simulations.cohorts.real_cohorts import REAL
+from consilium.simulations.federation.run import Federation
+from consilium.simulations.figures.central import merge
+from consilium.simulations.figures.held_out import HeldOut
 from tests.simulations.watching import watch_messages
 
 ROOT = Path(__file__).parents[2]

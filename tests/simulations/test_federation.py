@@ -6,18 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client.journal import RoundJournal
-from server.aggregation import start
-from server.checkpoints import load_checkpoint
-from shared.errors import RoundVoidError, SettingsError
-from shared.model import build_model
-from shared.study import Study, parse_study, with_changes
-from shared.variables import feature_names
-from shared.weights import to_vector
-from simulations.cohorts import cohorts_for
-from simulations.held_out import HeldOut
-from simulations.local_grid import Fault, FaultKind
-from simulations.run import Federation, Finished
+from consilium.client.secure_sum.journal import RoundJournal
+from consilium.server.study.aggregation import start
+from consilium.server.study.checkpoints import load_checkpoint
+from consilium.shared.errors import RoundVoidError, SettingsError
+from consilium.shared.model.network import build_model
+from consilium.shared.model.weight_vector import to_vector
+from consilium.shared.study.definition import Study, parse_study, with_changes
+from consilium.shared.study.input_names import feature_names
+from consilium.simulations.cohorts.cohorts import cohorts_for
+from consilium.simulations.federation.local_grid import Fault, FaultKind
+from consilium.simulations.federation.run import Federation, Finished
+from consilium.simulations.figures.held_out import HeldOut
 
 TEXT = """
 name = "tiny"

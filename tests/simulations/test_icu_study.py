@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.study import load_study
-from simulations.compare import compare_settings
+from consilium.shared.study.definition import load_study
+from consilium.simulations.commands.compare import compare_settings
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "physionet2012"

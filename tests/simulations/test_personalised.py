@@ -9,24 +9,28 @@ import numpy as np
 import pytest
 import torch
 
-from client.features import PatientTensors, to_tensors
-from client.personal import own_trained
-from client.personal_store import PersonalStore
-from client.recalibration import fit_at_site
-from client.sources import Counted, Patient, Stay, Tally
-from server.checkpoints import load_checkpoint
-from shared.errors import MessageError
-from shared.messages import MaskedUpdate
-from shared.model import build_model
-from shared.normalisation import Normalisation
-from shared.own_weights import shared_weights
-from shared.study import Study, parse_study, with_changes
-from shared.variables import feature_names
-from shared.weights import load_vector, to_vector
-from simulations.cohorts import Cohorts
-from simulations.held_out import HeldOut
-from simulations.recalibrating import recalibrating, recalibration_sentences, trained_of
-from simulations.run import Federation, Finished
+from consilium.client.bedside.recalibration import fit_at_site
+from consilium.client.hospital.personal_store import PersonalStore
+from consilium.client.records.features import PatientTensors, to_tensors
+from consilium.client.round.personal import own_trained
+from consilium.client.sources.common.source import Counted, Patient, Stay, Tally
+from consilium.server.study.checkpoints import load_checkpoint
+from consilium.shared.errors import MessageError
+from consilium.shared.model.network import build_model
+from consilium.shared.model.normalisation import Normalisation
+from consilium.shared.model.own_weights import shared_weights
+from consilium.shared.model.weight_vector import load_vector, to_vector
+from consilium.shared.secure_sum.messages import MaskedUpdate
+from consilium.shared.study.definition import Study, parse_study, with_changes
+from consilium.shared.study.input_names import feature_names
+from consilium.simulations.cohorts.cohorts import Cohorts
+from consilium.simulations.experiments.recalibrating import (
+    recalibrating,
+    recalibration_sentences,
+    trained_of,
+)
+from consilium.simulations.federation.run import Federation, Finished
+from consilium.simulations.figures.held_out import HeldOut
 from tests.simulations.watching import watch_messages
 
 TEXT = """

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from client.features import require_usable, to_grid
-from shared.errors import DataError
-from shared.study import load_study, with_changes
-from simulations.compare import compare_settings
-from simulations.partitions import is_test
+from consilium.client.records.features import require_usable, to_grid
+from consilium.shared.errors import DataError
+from consilium.shared.study.definition import load_study, with_changes
+from consilium.simulations.cohorts.partitions import is_test
+from consilium.simulations.commands.compare import compare_settings
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -69,7 +69,7 @@ def test_of_186_hospitals_the_usual_minimum_refuses_all_and_a_minimum_of_five_al
     if not records.exists():
         pytest.skip("the records eicu_demo are not beside the repository")
     pytest.importorskip("polars")
-    from client.sources.eicu_demo import EicuDemo
+    from consilium.client.sources.public.eicu_demo import EicuDemo
 
     study = load_study(ROOT / "studies" / "eicu-aki-hospitals.toml")
     everybody = list(EicuDemo(records).read_patients(study))

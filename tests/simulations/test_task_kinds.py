@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.study import Study, load_study, with_changes
-from simulations.all_studies import HEADINGS, compare_all
-from simulations.measures import FIGURES
-from simulations.simulate import simulate
+from consilium.shared.study.definition import Study, load_study, with_changes
+from consilium.simulations.commands.all_studies import HEADINGS, compare_all
+from consilium.simulations.commands.simulate import simulate
+from consilium.simulations.figures.measures import FIGURES
 from tests.client.sources.tiny_records import (
     parkinsons_csv,
     write_molecules,

@@ -3,7 +3,7 @@
 import pytest
 from flwr.app import Message
 
-from simulations import local_grid
+from consilium.simulations.federation import local_grid
 
 
 def watch_messages(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:

@@ -7,16 +7,16 @@ from runpy import run_path
 import numpy as np
 import pytest
 
-from server.secure_sum import SecureSum
-from shared import transcript
-from shared.fixed_point import Segment, VectorSpec
-from shared.keys import IdentityKey, Roster, pair_seed
-from shared.mask_graph import distances
-from shared.masks import Keystream
-from shared.messages import Action
-from shared.packing import pack, unpack
-from shared.secret_sharing import combine, split
-from shared.sum_parameters import SumParameters
+from consilium.server.secure_sum.protocol import SecureSum
+from consilium.shared.crypto import transcript
+from consilium.shared.crypto.keys import IdentityKey, Roster, pair_seed
+from consilium.shared.crypto.keystream import Keystream
+from consilium.shared.secure_sum.fixed_point import Segment, VectorSpec
+from consilium.shared.secure_sum.mask_graph import distances
+from consilium.shared.secure_sum.messages import Action
+from consilium.shared.secure_sum.packing import pack, unpack
+from consilium.shared.secure_sum.parameters import SumParameters
+from consilium.shared.secure_sum.secret_sharing import combine, split
 from tests.in_process import UNHEARD, InProcessSites, LocalSite
 
 FOLDER = Path(__file__).parent

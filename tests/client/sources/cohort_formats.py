@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 import sqlalchemy as sql
 
-from shared.dictionary import KNOWN
-from shared.study import Study, load_study, with_changes
-from simulations.hospitals import synthetic_hospital
+from consilium.shared.study.definition import Study, load_study, with_changes
+from consilium.shared.study.dictionary import KNOWN
+from consilium.simulations.cohorts.hospitals import synthetic_hospital
 from tests.client.sources.postgresql import Server
 
 ROOT = Path(__file__).parents[3]

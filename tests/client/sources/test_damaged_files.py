@@ -16,22 +16,22 @@ from zlib import crc32
 import numpy as np
 import pytest
 
-from client.features import to_grid
-from client.sources import Source
-from client.sources.diagnosis_codes import DiagnosisCodes
-from client.sources.heart_disease import HeartDisease
-from client.sources.image_slices import ImageSlices
-from client.sources.molecules import Molecules
-from client.sources.parkinsons import Parkinsons
-from client.sources.physionet2012 import PhysioNet2012
-from client.sources.physionet2019 import PhysioNet2019
-from client.sources.waveforms import Waveforms
-from shared.errors import DataError
-from shared.study import Study, load_study, with_changes
-from tests.client.sources.test_diagnosis_codes import HEADER, LINES
-from tests.client.sources.test_image_slices import HOUNSFIELD, write_labels, write_series
-from tests.client.sources.test_image_slices import study as slices_study
-from tests.client.sources.test_physionet2012 import OUTCOMES, RECORD
+from consilium.client.records.features import to_grid
+from consilium.client.sources.common.source import Source
+from consilium.client.sources.own.image_slices import ImageSlices
+from consilium.client.sources.own.molecules import Molecules
+from consilium.client.sources.own.waveforms import Waveforms
+from consilium.client.sources.public.diagnosis_codes import DiagnosisCodes
+from consilium.client.sources.public.heart_disease import HeartDisease
+from consilium.client.sources.public.parkinsons import Parkinsons
+from consilium.client.sources.public.physionet2012 import PhysioNet2012
+from consilium.client.sources.public.physionet2019 import PhysioNet2019
+from consilium.shared.errors import DataError
+from consilium.shared.study.definition import Study, load_study, with_changes
+from tests.client.sources.own.test_image_slices import HOUNSFIELD, write_labels, write_series
+from tests.client.sources.own.test_image_slices import study as slices_study
+from tests.client.sources.public.test_diagnosis_codes import HEADER, LINES
+from tests.client.sources.public.test_physionet2012 import OUTCOMES, RECORD
 from tests.client.sources.tiny_records import (
     HEART,
     parkinsons_csv,
@@ -97,14 +97,14 @@ def write_dicom(folder: Path) -> None:
 
 def write_wfdb(folder: Path) -> None:
     pytest.importorskip("wfdb")
-    from tests.client.sources.test_waveforms import write
+    from tests.client.sources.own.test_waveforms import write
 
     write(folder)
 
 
 def eicu(folder: Path) -> Source:
     pytest.importorskip("polars")
-    from client.sources.eicu_demo import EicuDemo
+    from consilium.client.sources.public.eicu_demo import EicuDemo
 
     return EicuDemo(folder)
 

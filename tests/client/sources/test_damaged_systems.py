@@ -5,23 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from client.sources import Source
-from client.sources.registry import open_source, read_data_settings
-from shared.study import with_changes
+from consilium.client.sources.common.source import Source
+from consilium.client.sources.registry import open_source, read_data_settings
+from consilium.shared.study.definition import with_changes
 from tests.client.sources.cohort_formats import STUDY, fill_omop
+from tests.client.sources.own.test_fhir import SETTINGS as FHIR
+from tests.client.sources.own.test_fhir import export, observation
+from tests.client.sources.own.test_meds import HR, IN, person
+from tests.client.sources.own.test_meds import SETTINGS as MEDS
+from tests.client.sources.own.test_meds import write as write_rows
+from tests.client.sources.own.test_omop import pulse, rows
+from tests.client.sources.own.test_tables import only
 from tests.client.sources.test_damaged_files import (
     DAMAGES,
     SECRET,
     Format,
     refusals,
 )
-from tests.client.sources.test_fhir import SETTINGS as FHIR
-from tests.client.sources.test_fhir import export, observation
-from tests.client.sources.test_meds import HR, IN, person
-from tests.client.sources.test_meds import SETTINGS as MEDS
-from tests.client.sources.test_meds import write as write_rows
-from tests.client.sources.test_omop import pulse, rows
-from tests.client.sources.test_tables import only
 
 SMALL = with_changes(
     only(STUDY, "HR", "Gender", "Age"), data={"source": "hospital", "on_bad_file": "refuse"}

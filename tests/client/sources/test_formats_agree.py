@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from client.features import PatientTensors, to_grid, to_tensors
-from client.sources.registry import open_source, read_data_settings
-from shared.normalisation import Normalisation
-from shared.study import with_changes
-from shared.variables import feature_names
+from consilium.client.records.features import PatientTensors, to_grid, to_tensors
+from consilium.client.sources.registry import open_source, read_data_settings
+from consilium.shared.model.normalisation import Normalisation
+from consilium.shared.study.definition import with_changes
+from consilium.shared.study.input_names import feature_names
 from tests.client.sources import cohort_formats as formats
 from tests.client.sources.postgresql import Server
 

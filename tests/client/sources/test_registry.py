@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from client.data_settings import DataSettings
-from client.sources.physionet2012 import PhysioNet2012
-from client.sources.registry import SOURCES, open_source, read_data_settings
-from shared.errors import DataError, SettingsError
+from consilium.client.sources.common.settings import DataSettings
+from consilium.client.sources.public.physionet2012 import PhysioNet2012
+from consilium.client.sources.registry import SOURCES, open_source, read_data_settings
+from consilium.shared.errors import DataError, SettingsError
 from tests.study_text import small_study
 
 FOLDER = Path("/hospital")
@@ -69,7 +69,7 @@ def test_every_source_is_named_as_its_settings_name_it() -> None:
 
 def test_listing_the_sources_imports_none_of_them() -> None:
     code = (
-        "import sys, client.sources.registry\n"
+        "import sys, consilium.client.sources.registry\n"
         "heavy = {'polars', 'sqlalchemy', 'meds', 'pyarrow', 'wfdb', 'pydicom', 'nibabel'}\n"
         "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
     )

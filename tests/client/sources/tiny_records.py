@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from client.sources.eicu_demo import SERIES
-from client.sources.parkinsons import VOICE
-from client.sources.physionet2019 import HEADER, UNITS
+from consilium.client.sources.public.eicu_demo import SERIES
+from consilium.client.sources.public.parkinsons import VOICE
+from consilium.client.sources.public.physionet2019 import HEADER, UNITS
 
 HEART = "63,1,4,145,233,1,2,150,0,2.3,3,?,6,0\n67,1,4,160,0,0,2,108,1,1.5,2,3,3,2\n"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.kernels import build
+from consilium.shared.kernels import build
 
 ROOT = Path(__file__).resolve().parents[3]
 needs_kernel = pytest.mark.skipif(
@@ -16,9 +16,9 @@ needs_kernel = pytest.mark.skipif(
 
 STATUS = """
 import torch
-from shared.kernels.build import kernel_status
-from shared.masks import Keystream
-from shared.recurrent import LSTM
+from consilium.shared.kernels.build import kernel_status
+from consilium.shared.crypto.keystream import Keystream
+from consilium.shared.model.recurrent import LSTM
 print(kernel_status())
 LSTM(3, 4)(torch.zeros(2, 5, 3)).sum().backward()
 assert len(Keystream(bytes(32)).standard_normal(5)) == 5

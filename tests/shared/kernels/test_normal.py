@@ -5,8 +5,8 @@ import ctypes
 import numpy as np
 import pytest
 
-from shared.kernels import build, normal
-from shared.masks import Keystream
+from consilium.shared.crypto.keystream import Keystream
+from consilium.shared.kernels import build, normal
 
 
 @pytest.mark.parametrize("variant", build.VARIANTS)

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from shared.bookkeeping import Bookkeeping
-from shared.kernels import build, through_time
-from shared.recurrent import GRU, LSTM, RNN, Recurrent
+from consilium.shared.kernels import build, through_time
+from consilium.shared.model.bookkeeping import Bookkeeping
+from consilium.shared.model.recurrent import GRU, LSTM, RNN, Recurrent
 
 CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 needs_kernel = pytest.mark.skipif(
@@ -112,8 +112,8 @@ SHAPES = [(3, 2, 140, 21), (7, 9, 5, 150), (2, 300, 3, 20), (40, 3, 2, 70)]
 def test_every_variant_and_every_way_to_measure_gives_the_same(
     cell, shape, stored, variant, monkeypatch
 ):
-    monkeypatch.setattr("shared.compiled.STORED_ALWAYS", stored)
-    monkeypatch.setattr("shared.compiled.STORED_AT_MOST", stored)
+    monkeypatch.setattr("consilium.shared.model.compiled_layer.STORED_ALWAYS", stored)
+    monkeypatch.setattr("consilium.shared.model.compiled_layer.STORED_AT_MOST", stored)
     rows, steps, inputs, hidden = shape
     layer = layer_of(cell, inputs, hidden, 1, bidirectional=True)
     x, mask = batch(rows, steps, inputs, 1, holes=True)
@@ -156,7 +156,7 @@ def test_weights_that_differ_among_a_patients_stays_are_used_as_they_are(cell):
 @pytest.mark.parametrize("cell", CELLS)
 def test_steps_that_nearly_cancel_keep_their_digits(cell, variant, monkeypatch):
     """The second step's loss gradient undoes the first's: a Gram sum would lose its digits."""
-    monkeypatch.setattr("shared.compiled.STORED_ALWAYS", 0)
+    monkeypatch.setattr("consilium.shared.model.compiled_layer.STORED_ALWAYS", 0)
     layer = layer_of(cell, 90, 64, 4)
     for parameter in layer.parameters():
         parameter.data.mul_(0.01)  # so that both steps are nearly alike

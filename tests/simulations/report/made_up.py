@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from shared.score_counts import count_scores, first_edges
-from shared.study import Study, parse_study, with_changes
+from consilium.shared.figures.score_counts import count_scores, first_edges
+from consilium.shared.study.definition import Study, parse_study, with_changes
 
 EDGES = first_edges(200)
-DEMO = files("studies").joinpath("demo.toml").read_text(encoding="utf-8")
+DEMO = files("consilium.studies").joinpath("demo.toml").read_text(encoding="utf-8")
 
 
 def demo_study(**tables: dict[str, object]) -> Study:

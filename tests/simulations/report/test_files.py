@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from shared.errors import SettingsError, StudyError
-from simulations.records import write_json
-from simulations.report.files import write_report
+from consilium.shared.errors import SettingsError, StudyError
+from consilium.simulations.report.files import write_report
+from consilium.simulations.report.records import write_json
 from tests.simulations.report.made_up import demo_study, record_of
 
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.score_counts import count_scores, first_edges
-from simulations.report.groups import Group
-from simulations.report.risks import risk_charts
+from consilium.shared.figures.score_counts import count_scores, first_edges
+from consilium.simulations.report.groups import Group
+from consilium.simulations.report.risks import risk_charts
 
 EDGES = first_edges(20)
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from simulations.report.checks import checks
-from simulations.report.groups import read_groups
-from simulations.report.summary import answers
+from consilium.simulations.report.checks import checks
+from consilium.simulations.report.groups import read_groups
+from consilium.simulations.report.summary import answers
 from tests.simulations.report.made_up import demo_study, estimate, group, record_of
 
 STUDY = demo_study()

@@ -1,0 +1,115 @@
+"""Predictions for a site's own stays, by the same features as training, written at the site only.
+
+Legend: N stays, T steps, K outputs.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consilium.client.explain.answers import answer
+from consilium.client.records.features import label_shape, to_grid, to_tensors
+from consilium.client.records.windows import cut_for_scoring
+from consilium.client.round.training import predict
+from consilium.client.sources.common.source import Patient
+from consilium.shared.errors import SettingsError
+from consilium.shared.export.signed_model import SignedModel, Trained
+from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.study.definition import Study
+
+PATIENTS_AT_ONCE = 512
+PRIVATE_FILE = 0o600
+Format = Literal["csv", "jsonl"]
+FIELDS = ("value", "observed", "low", "high")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Prediction:
+    """One stay's scores (K,) at the end of its window, or (T, K) of its observed steps."""
+
+    patient_id: str
+    stay_id: str
+    scores: NDArray[np.float64]
+
+    def __repr__(self) -> str:
+        return "Prediction(...)"
+
+
+def predict_patients(trained: Trained, patients: Iterable[Patient]) -> Iterator[Prediction]:
+    """Yield a prediction for every stay that has a window, in order; labels are not looked at.
+
+    Raises:
+        DataError: the records cannot be read.
+    """
+    study = trained.study
+    stream = cut_for_scoring(patients, study)
+    while chunk := [unlabelled(one, study) for one in islice(stream, PATIENTS_AT_ONCE)]:
+        chunk = [patient for patient in chunk if patient.stays]
+        if not chunk:
+            continue
+        inputs = to_tensors(to_grid(chunk, study), trained.normalisation, study)
+        scores = predict(trained.model, inputs.x_NTF, inputs.mask_NT)
+        steps_N = inputs.mask_NT.sum(1).tolist()
+        stays = [(patient.patient_id, stay.stay_id) for patient in chunk for stay in patient.stays]
+        for (patient_id, stay_id), score, steps in zip(stays, scores, steps_N, strict=True):
+            kept = score[:steps] if study.task.per_step else score
+            yield Prediction(patient_id=patient_id, stay_id=stay_id, scores=kept)
+
+
+def write_predictions(
+    file: Path, signed: SignedModel, predictions: Iterable[Prediction], *, form: Format
+) -> int:
+    """Write one row a stay (per-step: a step) for this site's own account; return their number.
+
+    Raises:
+        SettingsError: the file cannot be written; what was there is untouched.
+    """
+    rows = [row for prediction in predictions for row in _rows(signed, prediction)]
+    text = _csv(rows, signed) if form == "csv" else "".join(json.dumps(r) + "\n" for r in rows)
+    try:
+        write_atomically(file, text.encode(), mode=PRIVATE_FILE)
+    except OSError as error:
+        raise SettingsError(
+            f"{file}: cannot be written ({error.strerror}); name another --out"
+        ) from error
+    return len(rows)
+
+
+def _rows(signed: SignedModel, prediction: Prediction) -> Iterator[dict[str, Any]]:
+    study = signed.trained.study
+    whose = {"patient": prediction.patient_id, "stay": prediction.stay_id}
+    for step, score_K in enumerate(np.atleast_2d(prediction.scores), start=1):
+        when = {"until": step * study.data.step_h} if study.task.per_step else {}
+        told = [answer(signed, output, float(score)) for output, score in enumerate(score_K)]
+        yield whose | when | {"outputs": told}
+
+
+def _csv(rows: list[dict[str, Any]], signed: SignedModel) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    when = ["until"] if signed.trained.study.task.per_step else []
+    alarms = [] if signed.trained.study.task.kind == "regression" else ["alarms"]
+    names = signed.manifest.outputs
+    columns = [f"{name} {field}" for name in names for field in (*FIELDS, *alarms)]
+    writer.writerow(["patient", "stay", *when, *columns])
+    for row in rows:
+        cells = [row[key] for key in ("patient", "stay", *when)]
+        for output in row["outputs"]:
+            cells += [output.get(field, "") for field in FIELDS]
+            cells += ["; ".join(output.get("alarms", ()))] if alarms else []
+        writer.writerow(cells)
+    return text.getvalue()
+
+
+def unlabelled(patient: Patient, study: Study) -> Patient:
+    """The patient with labels of the right shape that say nothing."""
+    label = np.full(label_shape(study), np.nan, dtype=np.float32)
+    return replace(patient, stays=tuple(replace(stay, label=label) for stay in patient.stays))

@@ -1,0 +1,249 @@
+"""``consilium-site check``: say whether this hospital's data are ready for a study, and why not."""
+
+import json
+import tomllib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from consilium.client.hospital.folder import SiteFolder
+from consilium.client.quality.findings import Finding, Verdict, judge, verdict
+from consilium.client.quality.measure import Quality, check_quality, quantiles
+from consilium.client.sources.common.settings import DataSettings
+from consilium.client.sources.registry import HOSPITAL, open_source, read_data_settings
+from consilium.shared.errors import DataError, SettingsError
+from consilium.shared.export.manifest import output_names
+from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.study.definition import Study
+
+_STYLES = {"stops": "red", "warns": "yellow", "tells": "dim"}
+_WORDS = {"stops": "stops", "warns": "warning", "tells": "note"}
+_COLOURS = {"ready": "green", "ready with warnings": "yellow", "not ready": "red"}
+
+
+def run_check(
+    study: Study,
+    chosen: DataSettings,
+    console: Console,
+    *,
+    as_json: bool = False,
+    page: Path | None = None,
+) -> None:
+    """Read, measure and judge; print the report, and write the page if asked.
+
+    Raises:
+        DataError: the records cannot be read, or the verdict is *not ready*.
+    """
+    quality = check_quality(open_source(chosen, study), study)
+    findings = judge(quality, study)
+    ruling = verdict(findings)
+    if page is not None:
+        from consilium.client.quality.page import (
+            quality_page,  # matplotlib takes a second to import
+        )
+
+        try:
+            write_atomically(page, quality_page(quality, findings, ruling, study).encode())
+        except OSError as error:
+            raise SettingsError(
+                f"--page {page}: cannot be written ({error.strerror}); name another file"
+            ) from error
+    if as_json:
+        console.print_json(json.dumps(report_json(quality, findings, ruling, study)))
+    else:
+        _print(quality, findings, ruling, study, console)
+        if page is not None:
+            console.print(f"page  {page}", markup=False)
+    if ruling == "not ready":
+        first = next(finding for finding in findings if finding.level == "stops")
+        raise DataError(f"not ready: {first.about}: {first.told}; {first.remedy}")
+
+
+def records_named(
+    study: Study, folder: Path, settings: Path | None, data: Path | None, where: list[str]
+) -> DataSettings:
+    """Return the records named on the command line, or else those of the site's own settings.
+
+    Args:
+        study: what they are read for.
+        folder: the site's.
+        settings: another ``site.toml``.
+        data: folder or file of the study's kind of records.
+        where: selects stays of those, NAME=VALUE each.
+
+    Raises:
+        SettingsError: both are given, or what is given is not right.
+    """
+    if settings is not None and data is not None:
+        raise SettingsError("--settings and --data both name the records; give one of them")
+    if data is None and where:
+        raise SettingsError(
+            "--where selects among the records of --data, which is not given; name them there, or "
+            "select in site.toml"
+        )
+    if data is not None:
+        return settings_for(study, data, _selection(where))
+    if settings is not None:
+        return settings_from(settings)
+    return SiteFolder.open(folder).settings().records(folder)
+
+
+def settings_from(file: Path) -> DataSettings:
+    """Read the ``[data]`` table of a ``site.toml``.
+
+    Raises:
+        SettingsError: the file cannot be read, or its table is not right.
+    """
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} cannot be read as UTF-8 text; check the path") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file} is not valid TOML: {error}; correct that line") from error
+    table = content.get("data")
+    if not isinstance(table, dict):
+        raise SettingsError(f"{file} has no table [data]; say there where the records are")
+    return read_data_settings(table, where=str(file), folder=file.resolve().parent)
+
+
+def settings_for(study: Study, data: Path, where: dict[str, float | str]) -> DataSettings:
+    """Settings of a source that a folder says all about, as the study names it.
+
+    Raises:
+        SettingsError: the study's source needs more than a folder.
+    """
+    if study.data.source == HOSPITAL:
+        raise SettingsError(
+            f"study {study.name} reads a hospital's own records, of which a folder does not say "
+            "enough for --data; say in a site.toml what they are, and name it with --settings"
+        )
+    table: dict[str, Any] = {"source": study.data.source, "path": str(data)}
+    if where:
+        table["where"] = where
+    return read_data_settings(table, where="--data", folder=Path.cwd())
+
+
+def _selection(pairs: list[str]) -> dict[str, float | str]:
+    """Parse NAME=VALUE options; a value is a number if it can be one."""
+    selection: dict[str, float | str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise SettingsError(f"--where {pair}: must be NAME=VALUE, such as ICUType=1")
+        try:
+            selection[name] = float(value)
+        except ValueError:
+            selection[name] = value
+    return selection
+
+
+def report_json(
+    quality: Quality, findings: tuple[Finding, ...], ruling: Verdict, study: Study
+) -> dict[str, Any]:
+    """Return the report for programs: counts, shares and findings."""
+    variables = {}
+    for index, name in enumerate(study.variables):
+        found = quantiles(quality.histogram_VB[index], (0.05, 0.5, 0.95))
+        variables[name] = {
+            "present": _number(quality.present_V[index]),
+            "measured_by_step": [_number(share) for share in quality.measured_VT[index]],
+            "score_mean": _number(quality.score_mean_V[index]),
+            "score_deviation": _number(quality.score_deviation_V[index]),
+            "score_5_50_95": [_number(score) for score in found],
+            "tells_alone": _number(quality.alone_V[index]),
+        }
+    return {
+        "schema": 1,
+        "study": study.name,
+        "study_digest": study.digest.hex(),
+        "verdict": ruling,
+        "patients": quality.patients,
+        "stays": quality.stays,
+        "stays_without_window": quality.windowless,
+        "label_mean": _number(quality.label_mean),
+        "outcome_patients": [int(number) for number in quality.outcome_patients_G],
+        "codes": quality.codes,
+        "unknown_codes": quality.unknown_codes,
+        "stays_by_step": [int(number) for number in quality.observed_T],
+        "read": asdict(quality.read),
+        "variables": variables,
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def _number(value: float) -> float | None:
+    return round(float(value), 4) if np.isfinite(value) else None
+
+
+def _print(
+    quality: Quality, findings: tuple[Finding, ...], ruling: Verdict, study: Study, console: Console
+) -> None:
+    read = quality.read
+    console.print(f"{study.title}", markup=False, style="bold")
+    console.print(
+        f"{quality.patients} patients, {_stays(quality, study)}, {read.events} measurements; "
+        f"{_outcome(quality, study)}",
+        markup=False,
+    )
+    table = Table("variable", "unit", box=None, pad_edge=False)
+    for heading in ("in stays", "in steps", "center off by", "spread", "out of range"):
+        table.add_column(heading, justify="right")
+    for index, (name, variable) in enumerate(study.variables.items()):
+        out = read.out_of_range.get(name, 0)
+        kept = int(quality.histogram_VB[index].sum())
+        table.add_row(
+            name,
+            variable.unit,
+            f"{100 * quality.present_V[index]:.0f} %",
+            f"{100 * quality.measured_VT[index].mean():.0f} %",
+            _signed(quality.score_mean_V[index]),
+            _plain(quality.score_deviation_V[index]),
+            f"{100 * out / max(1, kept + out):.1f} %",
+        )
+    console.print(table, markup=False)
+    if study.tokens is not None:
+        known = 1 - quality.unknown_codes / max(1, quality.codes)
+        console.print(
+            f"{', '.join(study.tokens.names)}: {quality.codes} codes, {100 * known:.1f} % of them "
+            f"in the study's vocabulary of {len(study.tokens.vocabulary)}",
+            markup=False,
+        )
+    console.print("center and spread in the study's reference deviations", style="dim")
+    for finding in findings:
+        console.print(
+            f"[{_STYLES[finding.level]}]{_WORDS[finding.level]:>7}[/]", end="  ", markup=True
+        )
+        console.print(f"{finding.about}: {finding.told}; {finding.remedy}", markup=False)
+    console.print(f"verdict: {ruling}", style=_COLOURS[ruling], markup=False)
+
+
+def _stays(quality: Quality, study: Study) -> str:
+    if study.data.fixed:
+        return f"{quality.stays} stays"
+    return f"{quality.stays} windows of {quality.read.stays - quality.windowless} stays"
+
+
+def _outcome(quality: Quality, study: Study) -> str:
+    label = study.data.label
+    if study.task.kind == "multiclass":
+        return f"patients with {label}: {', '.join(map(str, quality.outcome_patients_G))}"
+    if study.task.kind == "regression":
+        return f"mean {label} {quality.label_mean:.3g}"
+    rows = "of the hours" if study.task.per_step and study.data.clock == "hour" else ""
+    rows = "of the places" if study.task.per_step and not rows else rows
+    if study.task.kind == "multilabel":
+        patients = zip(output_names(study), quality.outcome_patients_G, strict=True)
+        return "patients with " + ", ".join(f"{name} {number}" for name, number in patients)
+    return " ".join(filter(None, (f"{100 * quality.label_mean:.1f} %", rows, f"with {label}")))
+
+
+def _signed(score: float) -> str:
+    return f"{score:+.2f}" if np.isfinite(score) else "-"
+
+
+def _plain(score: float) -> str:
+    return f"{score:.2f}" if np.isfinite(score) else "-"

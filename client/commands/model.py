@@ -1,0 +1,306 @@
+"""Commands that use a trained model at the site: model, recalibrate, predict, explain, stream."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from consilium.client.hospital.folder import SiteFolder
+from consilium.client.sources.common.source import Source, WithoutLabels
+from consilium.shared.crypto.keys import KEY_BYTES
+from consilium.shared.errors import DataError, SettingsError
+
+if TYPE_CHECKING:  # they import PyTorch, which takes seconds
+    from consilium.shared.export.manifest import Manifest
+    from consilium.shared.export.signed_model import SignedModel
+
+DEFAULT_FOLDER = Path("site")
+SIMULATED = "of a SIMULATION, by a key of its own: not for use on patients"
+Folder = Annotated[
+    Path, typer.Option("--folder", "-f", envvar="CONSILIUM_SITE", help="The site's folder.")
+]
+Exported = Annotated[Path, typer.Argument(help="Folder of an exported model.", show_default=False)]
+Signer = Annotated[
+    str,
+    typer.Option(
+        help="Identity that must have signed the model, hexadecimal; unless given, "
+        "the coordinator this site is enrolled with, or this site itself."
+    ),
+]
+Settings = Annotated[
+    Path | None,
+    typer.Option(help=r"Another file than the site's site.toml, whose \[data] counts."),
+]
+Data = Annotated[
+    Path | None, typer.Option(help="Instead: folder or file of the model's kind of records.")
+]
+Where = Annotated[
+    list[str] | None, typer.Option(help="With --data: only such stays, e.g. ICUType=1.")
+]
+console = Console(highlight=False, soft_wrap=True)
+
+
+def add_model_commands(app: typer.Typer) -> None:
+    """Add these commands to the site's."""
+    app.command()(model)
+    app.command()(recalibrate)
+    app.command()(predict)
+    app.command()(explain)
+    app.command()(stream)
+
+
+def model(
+    exported: Exported,
+    folder: Folder = DEFAULT_FOLDER,
+    signer: Signer = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest.")] = False,
+) -> None:
+    """Check an exported model's signature and every part; say what it is and what it reads."""
+    found = open_model(exported, folder, signer)
+    if as_json:
+        console.print_json(found.manifest.model_dump_json())
+        return
+    _show(found.manifest)
+
+
+def recalibrate(
+    exported: Exported,
+    out: Annotated[Path, typer.Option(help="New folder for the model as put right.")],
+    folder: Folder = DEFAULT_FOLDER,
+    signer: Signer = "",
+    settings: Settings = None,
+    data: Data = None,
+    where: Where = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="None of these patients trained the model.")
+    ] = False,
+) -> None:
+    """Put a model's risks right for this site, by its own patients who did not train it."""
+    from consilium.client.bedside.recalibration import recalibrate_at_site
+    from consilium.client.commands.check import records_named
+    from consilium.client.sources.registry import open_source
+
+    found = open_own_model(exported, folder, signer)
+    opened = SiteFolder.open(folder)
+    chosen = records_named(found.trained.study, folder, settings, data, where or [])
+    manifest, fits = recalibrate_at_site(
+        found,
+        open_source(chosen, found.trained.study),
+        out,
+        key=opened.identity(),
+        split_key=None if untrained else opened.split_key(),
+    )
+    console.print(manifest.recalibrated, markup=False)
+    for name, fit in zip(manifest.outputs, fits, strict=True):
+        for when, ratio in (("before", fit.before), ("after", fit.after)):
+            if ratio is not None:
+                console.print(
+                    f"  {name}: {ratio.value:.2f} outcomes for each one predicted {when} "
+                    f"({ratio.low:.2f} to {ratio.high:.2f})",
+                    markup=False,
+                )
+    console.print("after: each patient's risk put right by the others, in five folds.")
+    console.print(
+        f"{out}: the model for use here, signed by this site. It tells of this hospital's "
+        "patients: keep it here.",
+        markup=False,
+    )
+
+
+def predict(
+    exported: Exported,
+    out: Annotated[Path, typer.Option(help="File for the predictions: .csv or .jsonl.")],
+    folder: Folder = DEFAULT_FOLDER,
+    signer: Signer = "",
+    settings: Settings = None,
+    data: Data = None,
+    where: Where = None,
+) -> None:
+    """Score this site's stays with an exported model, into a file that stays here."""
+    from consilium.client.bedside.prediction import predict_patients, write_predictions
+    from consilium.client.explain.answers import meaning
+
+    form = out.suffix.removeprefix(".")
+    if form not in ("csv", "jsonl"):
+        raise SettingsError(f"--out {out}: must end in .csv or .jsonl; rename it")
+    found, source = _with_records(exported, folder, signer, settings, data, where)
+    predictions = predict_patients(found.trained, source.read_patients(found.trained.study))
+    rows = write_predictions(out, found, predictions, form=form)  # type: ignore[arg-type]  # checked above
+    report = source.report
+    console.print(
+        f"{out}: {rows} rows of {report.stays} stays of {report.patients} patients; only this "
+        "account can read it.",
+        markup=False,
+    )
+    console.print(meaning(found) + ".", markup=False)
+
+
+def explain(
+    exported: Exported,
+    stay: Annotated[str, typer.Option(help="Identifier of the stay.")],
+    output: Annotated[str, typer.Option(help="Which of the outputs; the first.")] = "",
+    folder: Folder = DEFAULT_FOLDER,
+    signer: Signer = "",
+    settings: Settings = None,
+    data: Data = None,
+    where: Where = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw variables and hours: FILE.png or FILE.svg.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Say why the model says what it says of one stay: by variable and hour; shown here only."""
+    from consilium.client.commands.explain import run_explain
+
+    found, source = _with_records(exported, folder, signer, settings, data, where)
+    patients = source.read_patients(found.trained.study)
+    run_explain(found, patients, stay, console, output=output, as_json=as_json, plot=plot)
+
+
+def stream(
+    exported: Exported,
+    folder: Folder = DEFAULT_FOLDER,
+    signer: Signer = "",
+    http: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Serve HTTP on this port of 127.0.0.1; 0 takes one."),
+    ] = None,
+    reasons: Annotated[
+        bool, typer.Option("--reasons/--no-reasons", help="Say which variables mattered most.")
+    ] = True,
+) -> None:
+    """Score stays as their events come: a JSON event a line on standard input, or over HTTP."""
+    import torch
+
+    from consilium.client.bedside.scorer import Scorer
+    from consilium.client.bedside.stream_service import StreamService, answer_stream, lines_of
+    from consilium.client.explain.answers import meaning
+
+    torch.set_num_threads(1)  # an event is too little work to share
+    found = open_own_model(exported, folder, signer)
+    scorer = Scorer(found, reasons=reasons)
+    said = Console(stderr=True, highlight=False, soft_wrap=True)
+    said.print(f"{found.manifest.study}: {meaning(found)}.", markup=False)
+    try:
+        if http is not None:
+            service = StreamService(scorer, port=http)
+            said.print(f"POST http://127.0.0.1:{service.port}/events", markup=False)
+            service.wait()
+        number, failed = answer_stream(scorer, lines_of(sys.stdin.buffer), sys.stdout)
+    except KeyboardInterrupt:  # the usual end of a service; the stays are forgotten
+        raise typer.Exit(0) from None
+    if failed:
+        raise DataError(f"{failed} of {number} events could not be used; their answers say why")
+
+
+def _with_records(
+    exported: Path,
+    folder: Path,
+    signer: str,
+    settings: Path | None,
+    data: Path | None,
+    where: list[str] | None,
+) -> tuple["SignedModel", Source]:
+    """The model, and the records, without their outcomes where the source can do without."""
+    from consilium.client.commands.check import records_named
+    from consilium.client.sources.registry import open_source
+
+    found = open_own_model(exported, folder, signer)
+    chosen = records_named(found.trained.study, folder, settings, data, where or [])
+    source = open_source(chosen, found.trained.study)
+    return found, source.without_labels() if isinstance(source, WithoutLabels) else source
+
+
+def open_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
+    """Load an exported model under the identity that this site trusts: its coordinator's, its own.
+
+    Raises:
+        SettingsError: no identity is known, or it is not one.
+        ProtocolError: the model is not whole, or another identity signed it.
+    """
+    from consilium.shared.export.signed_model import load_signed_model, signed_by
+
+    if not signer:
+        opened = SiteFolder.open(folder)
+        own = opened.identity().public
+        if signed_by(exported) == own:
+            return load_signed_model(exported, own)
+        return load_signed_model(exported, opened.enrolment().coordinator)
+    try:
+        identity = bytes.fromhex(signer)
+    except ValueError:
+        identity = b""
+    if len(identity) != KEY_BYTES:
+        raise SettingsError(
+            f"--signer {signer[:80]}: is not {2 * KEY_BYTES} hexadecimal digits; whoever exported "
+            "the model was told them"
+        )
+    return load_signed_model(exported, identity)
+
+
+def open_own_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
+    """Load an exported model as :func:`open_model`, with this site's own part of it in its place.
+
+    A model that was simulated is said to be one, on standard error.
+
+    Raises:
+        SettingsError: as there, or the study leaves weights to each site and this one has none.
+    """
+    from consilium.client.round.personal import own_trained
+
+    found = open_model(exported, folder, signer)
+    if found.manifest.simulated:
+        said = Console(stderr=True, highlight=False, soft_wrap=True)
+        said.print(f"{exported}: {SIMULATED}", markup=False)
+    told = found.manifest.recalibration
+    made_here = told is not None and told.made_from is not None  # its own part is in it already
+    if made_here or not found.trained.study.personalisation.active:
+        return found
+    store = SiteFolder(path=folder).personal()
+    return replace(found, trained=own_trained(found.trained, store))
+
+
+def _show(manifest: "Manifest") -> None:
+    def say(name: str, value: object) -> None:
+        console.print(f"{name:<10}  {value}", markup=False)
+
+    say("study", f"{manifest.study}: {manifest.title}")
+    say("digest", manifest.study_digest)
+    say("signed", f"by {manifest.signed_by}, {manifest.made}")
+    if manifest.simulated:
+        say("", SIMULATED)
+    say("outputs", ", ".join(manifest.outputs))
+    say("reads", manifest.window)
+    spent = "without privacy"
+    if manifest.epsilon is not None:
+        spent = f"epsilon {manifest.epsilon:.2f} at delta {manifest.delta:g} for each patient"
+    say("training", f"{manifest.rounds} rounds; {spent}")
+    say("made by", ", ".join(f"{name} {version}" for name, version in manifest.versions.items()))
+    say("risks", manifest.recalibrated)
+    table = Table("variable", "unit", "from", "to", box=None, pad_edge=False)
+    for variable in manifest.variables:
+        table.add_row(variable.name, variable.unit, f"{variable.low:g}", f"{variable.high:g}")
+    console.print(table, markup=False)
+    if manifest.validation is None:
+        console.print("Nothing is known of its risks: the study kept no validation patients.")
+        return
+    told = manifest.validation
+    console.print(f"On {told.patients:.0f} {told.of}:", markup=False)
+    for name, points in zip(manifest.outputs, told.thresholds, strict=False):
+        if not points:
+            console.print(f"  {name}: no thresholds, privacy noise hides them", markup=False)
+        for point in points:
+            console.print(
+                f"  {name}: alarm from {point.threshold:.3f} ({point.name}): sensitivity "
+                f"{point.sensitivity:.3f}, specificity {point.specificity:.3f}, alarms "
+                f"{point.alarm_rate:.3f}",
+                markup=False,
+            )
+    for name, error in zip(manifest.outputs, told.errors, strict=False):
+        if error is not None:
+            console.print(f"  {name}: root of the mean squared error {error:.3g}", markup=False)
+    console.print("The signature and every part fit.", style="green")

@@ -1,0 +1,156 @@
+"""Commands for operating a site: ``status``, ``audit``, ``backup``, ``restore``."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from consilium.client.hospital.folder import SiteFolder
+from consilium.client.hospital.round_audit import COORDINATOR
+from consilium.client.ledger.audit_check import disagreements
+from consilium.client.ledger.store import Ledger
+from consilium.client.service.status import is_held, site_status
+from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
+from consilium.shared.audit.verify import Side, head_from_hex, show_reports
+from consilium.shared.backup.create import back_up
+from consilium.shared.backup.restore import restore as restore_state
+from consilium.shared.errors import AuditError, SettingsError
+from consilium.shared.version import VERSION
+
+DEFAULT_FOLDER = Path("site")
+Folder = Annotated[
+    Path, typer.Option("--folder", "-f", envvar="CONSILIUM_SITE", help="The site's folder.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+console = Console(highlight=False, soft_wrap=True)
+audit = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="The audit log: verify it, alone or against the coordinator's.",
+)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add these commands to the site's."""
+    app.command()(status)
+    app.command()(backup)
+    app.command()(restore)
+    app.add_typer(audit, name="audit")
+
+
+def status(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
+    """Show how this site stands, from its folder: what is approved, spent, released, refused."""
+    told = site_status(SiteFolder.open(folder))
+    if as_json:
+        console.print_json(json.dumps(told))
+        return
+    for line in _status_lines(told):
+        console.print(line, markup=False)
+
+
+@audit.callback()
+def _audit() -> None:
+    """Keep ``verify`` a command of its own, though it is the only one."""
+
+
+@audit.command(name="verify")
+def verify(
+    folder: Folder = DEFAULT_FOLDER,
+    peer: Annotated[
+        Path | None,
+        typer.Option(help="A copy of the coordinator's log, to check both against each other."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check every line of the audit log and the ledger; name the first that does not fit."""
+    opened = SiteFolder.open(folder)
+    enrolment = opened.enrolment()
+    log = opened.path / AUDIT_FILE
+    own = Side(path=log, owner=enrolment.site, identity=opened.identity().public)
+    other = Side(path=peer, owner=COORDINATOR, identity=enrolment.coordinator) if peer else None
+    show_reports(own, other, console, as_json=as_json)
+    file = opened.path / "ledger.sqlite"
+    if file.exists():
+        policy = opened.policy()
+        ledger = Ledger(file, lifetime_epsilon=policy.lifetime_epsilon, delta=policy.delta)
+        wrong = disagreements(ledger, log)
+        if wrong:
+            more = f" ({len(wrong) - 1} more)" if wrong[1:] else ""
+            raise AuditError(f"{file}: {wrong[0]}{more}")
+        if not as_json:
+            console.print(f"{file}: every release in it stands in the log, and no other.")
+
+
+def backup(
+    archive: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
+    folder: Folder = DEFAULT_FOLDER,
+) -> None:
+    """Copy this site's folder into one file, also while it runs; it holds the secret keys."""
+    opened = SiteFolder.open(folder)
+    owner = opened.enrolment().site
+    made = back_up(opened.path, archive, kind="site", owner=owner, version=VERSION)
+    console.print(
+        f"{archive}: {len(made.files)} files, audit log up to entry {made.entries}; only this "
+        "account can read it, and it holds the site's keys.",
+        markup=False,
+    )
+
+
+def restore(
+    archive: Annotated[Path, typer.Argument(help="A backup.", show_default=False)],
+    folder: Folder = DEFAULT_FOLDER,
+    head: Annotated[
+        str,
+        typer.Option(
+            help="What 'consilium-coordinator audit head SITE' prints: the last audit head that "
+            "was seen of this site."
+        ),
+    ] = "",
+) -> None:
+    """Put this site's folder back, unless the ledger in it would forget budget spent since."""
+    if is_held(folder / "lock"):
+        raise SettingsError(f"{folder}: a process answers for this site; stop it first")
+    newest = head_from_hex(head) if head else None
+    made = restore_state(archive, folder, kind="site", version=VERSION, newest=newest)
+    console.print(
+        f"{folder}: as it was at {made.made_at}, up to entry {made.entries} of the audit log, and "
+        "the coordinator has seen no later one.",
+        markup=False,
+    )
+
+
+def _status_lines(told: dict[str, Any]) -> list[str]:
+    lines = [
+        f"site         {told['site'] or 'not named yet'}, version {told['version']}",
+        f"coordinator  {told['coordinator'] or 'not enrolled'}",
+        f"running      {'yes' if told['running'] else 'no'}",
+        f"policy       {told['policy']}",
+    ]
+    lines += [
+        f"approved     {study['study']} ({study['digest'][:16]})"
+        for study in told.get("approved", [])
+    ]
+    if "budget" in told:
+        total = told["budget"]["lifetime"]
+        lines.append(
+            f"budget       epsilon {total['spent'] + total['reserved']:.3f} of {total['bound']:g} "
+            f"at delta {total['delta']:g}"
+        )
+    for name in ("last_release", "last_refusal"):
+        if told.get(name):
+            what = told[name].get("sentence") or (
+                f"round {told[name]['round']} ({told[name]['purpose']})"
+            )
+            lines.append(f"{name.replace('_', ' '):<13}{told[name]['at']}: {what}")
+    log = told.get("audit")
+    if log:
+        lines.append(
+            f"audit log    {log['error']}"
+            if "error" in log
+            else f"audit log    {log['entries']} entries, {log['divergences']} divergences of the "
+            "coordinator's"
+        )
+    return lines

@@ -1,0 +1,148 @@
+"""What a study would mean for this hospital, in plain words, before anyone approves it."""
+
+from consilium.shared.privacy.accounting import plan
+from consilium.shared.study.definition import Study
+from consilium.shared.study.personalisation import evaluates_own
+
+
+def review_lines(study: Study) -> list[str]:
+    """Return one sentence a line: the data used, what leaves, what it costs, who takes part."""
+    variables = list(study.variables)
+    shown = ", ".join(variables[:8]) + (f" and {len(variables) - 8} more" if variables[8:] else "")
+    return [
+        f"Study {study.name}: {study.title}.",
+        f"Digest {study.digest.hex()}: approving means approving this and nothing else.",
+        *([study.purpose] if study.purpose else []),
+        f"Data used: source {study.data.source}, {_window(study)}, "
+        f"{len(variables)} variables ({shown}){_codes(study)}, label {study.data.label}.",
+        f"It takes at least {study.data.minimum_patients} patients of yours to take part.",
+        "What leaves: in each round one masked vector that only the sum over sites opens; your "
+        "number of patients and your statistics are inside it. No record, no key, no plain update.",
+        *_control_lines(study),
+        *_personal_lines(study),
+        *_evaluation_lines(study),
+        *_privacy_lines(study),
+        f"Who takes part: {', '.join(study.sites)}.",
+        *_group_lines(study),
+        f"A sum is opened only over {study.minimum_sites} sites or more; "
+        f"{study.dropouts_tolerated} of {study.group_size} may fail in a round. It stays secret "
+        "from the coordinator and up to "
+        f"{study.aggregation.tolerated_collusion} colluding site(s), {study.aggregation.profile} "
+        "profile.",
+        f"How long: {study.rounds} rounds of {study.training.local_steps} training steps.",
+    ]
+
+
+def _evaluation_lines(study: Study) -> list[str]:
+    how = study.evaluation
+    if how.validation_fraction == 0:
+        return []
+    told = f" and for groups by {', '.join(how.subgroups)}" if how.subgroups else ""
+    lines = [
+        f"Evaluation: {how.validation_fraction:.0%} of your patients never train; how often the "
+        "model gave them which risk, by outcome, is added to the other sites' counts, for all"
+        f"{told}. No patient's risk leaves."
+    ]
+    if how.explained_patients:
+        lines.append(
+            f"Up to {how.explained_patients} of those patients are explained: how much each "
+            "variable moved the model's answer is added up over them, bounded for each, and to the "
+            "other sites' sums. No patient's explanation leaves."
+        )
+    if how.per_site:
+        lines.append(
+            "The study also asks for the figures of your patients as a whole, yours alone; they "
+            "leave only if policy.toml says [release] own_figures = true."
+        )
+    return lines
+
+
+def _control_lines(study: Study) -> list[str]:
+    if not study.training.control_variates:
+        return []
+    return [
+        "Your mean gradient (a control variate) is in the same sum, beside the update, so what you "
+        "send is twice as long; under privacy it is made of what has noise already and costs "
+        "nothing more. You keep your own in the folder 'personal'."
+    ]
+
+
+def _personal_lines(study: Study) -> list[str]:
+    own = study.personalisation
+    if not own.active:
+        return []
+    judged = "and evaluation judges the model as you use it, with it."
+    if not evaluates_own(study):
+        judged = (
+            "and it is trained without noise, so it may remember your patients: keep it as you "
+            "keep their records. Evaluation judges the global model."
+        )
+    return [
+        f"Yours alone: {own.described}. You keep it in the folder 'personal', it is in no message, "
+        + judged
+    ]
+
+
+def _group_lines(study: Study) -> list[str]:
+    if study.aggregation.groups == 1:
+        return []
+    return [
+        f"Sites are summed in {study.aggregation.groups} groups of {study.group_size}, in the "
+        "order above: the coordinator sees the sum of every group, which hides you among fewer "
+        "sites, and takes the median of the groups."
+    ]
+
+
+def _window(study: Study) -> str:
+    data = study.data
+    if data.clock == "position":
+        return f"the first {data.window_h} places of each sequence"
+    window_h, landmarks, before = data.window_h, data.landmarks, data.before_event
+    if landmarks is not None:
+        return (
+            f"the {window_h} h before each landmark, one every {landmarks.every_h} h of each stay "
+            f"up to hour {landmarks.longest_h}, to foretell the {landmarks.horizon_h} h after"
+        )
+    if before is not None:
+        return (
+            f"the {window_h} h up to {before.gap_h} h before the outcome or the end of each stay, "
+            f"if that is within {before.longest_h} h"
+        )
+    if data.after_event is not None:
+        after = data.after_event
+        unit = study.variables[after.variable].unit.removeprefix("1")
+        return (
+            f"the {window_h} h from when {after.variable} is first {after.least:g}{unit and ' '}"
+            f"{unit} or more, if they end before the stay, the outcome and hour {after.longest_h}"
+        )
+    return f"the first {window_h} h of each stay"
+
+
+def _codes(study: Study) -> str:
+    if study.tokens is None:
+        return ""
+    names = ", ".join(study.tokens.names)
+    return f", codes ({names}; {len(study.tokens.vocabulary)} told apart)"
+
+
+def _privacy_lines(study: Study) -> list[str]:
+    costs = plan(study)
+    if costs is None:
+        return [
+            "Privacy: NONE. The model may remember single patients; right only for data that is "
+            "public already."
+        ]
+    noise = costs.training_round.noise_multiplier
+    against = "everybody, the other sites included"
+    if study.privacy.mode == "distributed":
+        against = (
+            f"the coordinator and up to {study.aggregation.tolerated_collusion} other site(s) "
+            "together; the noise is shared among the sites"
+        )
+    return [
+        f"Privacy: each of your patients is protected with epsilon {costs.epsilon:.3g} at delta "
+        f"{costs.delta:g} over the whole study, statistics included, however many stays they have "
+        f"(mode {study.privacy.mode}, noise multiplier {noise:.3g}, clip norm "
+        f"{study.privacy.clip_norm:g}). It holds against {against}. Your ledger holds the budget; "
+        "nobody else can spend it.",
+    ]

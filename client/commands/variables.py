@@ -1,0 +1,45 @@
+"""``consilium-site variables``: the dictionary that a study may name variables from."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from consilium.shared.study.dictionary import KNOWN
+
+console = Console(highlight=False)
+
+
+def variables(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """List the variables that a study can name without declaring them, with their codes."""
+    if as_json:
+        console.print_json(json.dumps(listing()))
+        return
+    table = Table("name", "what", "unit", "believed", "LOINC", "OMOP", box=None, pad_edge=False)
+    for name, entry in listing().items():
+        table.add_row(
+            name,
+            str(entry["title"]),
+            str(entry["unit"]).replace("[", r"\["),
+            f"{entry['low']:g} to {entry['high']:g}",
+            str(entry["loinc"] or "-"),
+            str(entry["omop"] or "-"),
+        )
+    console.print(table)
+
+
+def listing() -> dict[str, dict[str, object]]:
+    """Each variable's title, declaration (unit, low, high, center, spread, scale, role), codes."""
+    return {
+        name: {
+            "title": known.title,
+            **known.declaration.model_dump(),
+            "loinc": known.loinc,
+            "omop": known.omop,
+        }
+        for name, known in KNOWN.items()
+    }

@@ -1,0 +1,178 @@
+"""Why the model says what it says of one stay: by variable and step, at this site only.
+
+Three views that can be held against each other:
+
+- **Integrated gradients** (Sundararajan, Taly and Yan, ICML 2017), the path from all inputs at 0 to
+  this stay's, by Gauss-Legendre quadrature. Attributions of a variable's inputs are added up. They
+  stand at the step in which the model reads the inputs: a value carried forward counts in every
+  step that it is carried to. What the linear path (``skip``) reads goes from 0 beside them, so its
+  part is exact, weight times input; and that a variable was never measured is an input of it, so
+  that it can be a reason of its own. Guarantee: attributions sum to the change along the path, up
+  to ``gap``, which is measured and kept small by shorter pieces. Codes cannot be interpolated: they
+  stay, and the start of the path has them too.
+- **Occlusion**: what would change had the variable never been measured; as the streaming scorer's.
+- **Attention**: the weight of each step, where the model pools by attention.
+
+Effects are in log-odds, in regression in the target's unit.
+
+Legend: T steps, C columns (variables, then codes), F features, J = F + what the linear path reads,
+Q points of the path.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from consilium.client.explain.answers import effect_scale
+from consilium.client.explain.stay_stream import StreamedModel
+from consilium.client.records.running_features import Layout
+from consilium.shared.export.signed_model import Trained
+
+POINTS, FIRST_PIECES, MOST_HALVINGS = 16, 4, 8
+CLOSE = 0.002
+ROUNDING = 1e-5  # of float32, in a piece's change
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Explanation:
+    """Why one output of one stay is what it is, as of the stay's last step.
+
+    Attributes:
+        value: the output, a risk or a quantity.
+        columns: names of the variables, then of the columns of codes.
+        measured_C: whether each was ever measured.
+        effect_TC: integrated gradients; 0 for codes.
+        gap: by how much they miss the change that they explain.
+        occlusion_C: effect of each column's absence.
+        attention_T: weight of each step; None without attention.
+    """
+
+    value: float
+    columns: tuple[str, ...]
+    measured_C: NDArray[np.bool_]
+    effect_TC: Array
+    gap: float
+    occlusion_C: Array
+    attention_T: Array | None
+
+    def __repr__(self) -> str:
+        return "Explanation(...)"
+
+
+def explain(trained: Trained, x_TF: Tensor, *, output: int) -> Explanation:
+    """Explain an output of a stay.
+
+    Args:
+        trained: the model.
+        x_TF: the stay's inputs up to its last observed step, as ``to_tensors`` made them.
+        output: which of the model's outputs.
+    """
+    model, layout = trained.model.eval(), Layout(trained.study)
+    measured_C = np.array(
+        [bool((x_TF[:, columns] != 0).any()) for columns in layout.without_each()[1:] == 0]
+    )
+    logits = StreamedModel(model, layout, reasons=True).read_window(x_TF.numpy(), measured_C)
+    scale_R = effect_scale(model, torch.from_numpy(logits))[:, output].numpy()
+    effect_TJ, gap = integrated_gradients(trained, x_TF, output=output)
+    of_CF = layout.without_each()[1:] == 0
+    never_CV = np.arange(len(layout.names))[:, None] == layout.series
+    of_CJ = np.concatenate([of_CF, of_CF[:, : model.measured], never_CV], axis=1)
+    of_CJ = of_CJ[:, : effect_TJ.shape[1]]
+    attention_T = None
+    if model.attention is not None:
+        attention_T = model.attention_weights(x_TF[None], _all_true(x_TF[None]))[0].double().numpy()
+    return Explanation(
+        value=float(model.scores(torch.from_numpy(logits[0]))[output]),
+        columns=layout.names,
+        measured_C=measured_C,
+        effect_TC=effect_TJ @ of_CJ.T.astype(np.float64),
+        gap=gap,
+        occlusion_C=scale_R[0] - scale_R[1:],
+        attention_T=attention_T,
+    )
+
+
+def integrated_gradients(trained: Trained, x_TF: Tensor, *, output: int) -> tuple[Array, float]:
+    """Return attributions (T, J) of all that is read, and by how much their sum is wrong.
+
+    What a piece of the path must sum to is known, the change over it; so pieces that miss it by
+    more than their share of ``CLOSE`` of the whole change (or of one, in regression one spread) are
+    halved, up to ``MOST_HALVINGS`` times. Where a recurrent network's path is steep, it needs that.
+
+    Args:
+        trained: the model.
+        x_TF: one stay's inputs.
+        output: which of the model's outputs.
+    """
+    x_TJ = torch.cat([x_TF, _read_by_skip(trained, x_TF)], dim=1)
+    with torch.no_grad():
+        before, after = _reached(trained, _between(trained, x_TJ, np.array([0.0, 1.0])), output)
+    change = float(after - before)
+    allowed = CLOSE * max(trained.study.task.spread, abs(change))
+    effect_TJ = np.zeros(x_TJ.shape)
+    pieces = [(n / FIRST_PIECES, 1 / FIRST_PIECES) for n in range(FIRST_PIECES)]
+    for halvings in range(MOST_HALVINGS + 1):
+        missing = []
+        for start, width in pieces:
+            piece_TJ, gap = _piece(trained, x_TJ, output, start, width)
+            if gap > max(allowed * width, ROUNDING) and halvings < MOST_HALVINGS:
+                missing += [(start, width / 2), (start + width / 2, width / 2)]
+            else:
+                effect_TJ += piece_TJ
+        pieces = missing
+    return effect_TJ, abs(float(effect_TJ.sum()) - change)
+
+
+def _piece(
+    trained: Trained, x_TJ: Tensor, output: int, start: float, width: float
+) -> tuple[Array, float]:
+    """Attributions (T, J) of a piece of the path, and what they miss of the change over it."""
+    codes = slice(trained.model.measured, trained.model.features)
+    place_Q, weight_Q = np.polynomial.legendre.leggauss(POINTS)
+    along = np.concatenate([start + width * (place_Q + 1) / 2, [start, start + width]])
+    points_QTJ = _between(trained, x_TJ, along).requires_grad_()
+    reached_Q = _reached(trained, points_QTJ, output)
+    (gradient_QTJ,) = torch.autograd.grad(reached_Q[:POINTS].sum(), points_QTJ)
+    weights = torch.from_numpy(weight_Q * width / 2)[:, None, None]
+    mean_TJ = (weights * gradient_QTJ[:POINTS].double()).sum(0)
+    effect_TJ = (mean_TJ * x_TJ).numpy()
+    effect_TJ[:, codes] = 0.0
+    before, after = reached_Q[POINTS:].detach().double().tolist()
+    return effect_TJ, abs(float(effect_TJ.sum()) - (after - before))
+
+
+def _between(trained: Trained, x_TJ: Tensor, along_Q: Array) -> Tensor:
+    """All that is read (Q, T, J) at these shares of the path; codes are whole everywhere."""
+    codes = slice(trained.model.measured, trained.model.features)
+    points_QTJ = torch.from_numpy(along_Q).float()[:, None, None] * x_TJ
+    points_QTJ[:, :, codes] = x_TJ[:, codes]
+    return points_QTJ
+
+
+def _read_by_skip(trained: Trained, x_TF: Tensor) -> Tensor:
+    """What the linear path reads at each step; without such a path of no width."""
+    model = trained.model
+    if model.skip is None:
+        return x_TF[:, :0]
+    read = model.skipped(x_TF[None], _all_true(x_TF[None]))[0]
+    if model.task.per_step:
+        return read
+    return torch.cat([read.new_zeros(len(x_TF) - 1, len(read)), read[None]])
+
+
+def _reached(trained: Trained, x_NTJ: Tensor, output: int) -> Tensor:
+    """The output (N,) as of the last step, on the scale of effects."""
+    model = trained.model
+    x_NTF, read = x_NTJ[..., : model.features], x_NTJ[..., model.features :]
+    logits = model(x_NTF, _all_true(x_NTF), skipped=read if model.task.per_step else read[:, -1])
+    if model.task.per_step:
+        logits = logits[:, -1]
+    return effect_scale(model, logits)[:, output]
+
+
+def _all_true(x_NTF: Tensor) -> Tensor:
+    return torch.ones(x_NTF.shape[:2], dtype=torch.bool)

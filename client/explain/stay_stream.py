@@ -1,0 +1,143 @@
+"""One stay as it happens: events go in, the model's logits as of now come out.
+
+A unidirectional model carries its state over the steps that are over, so an event costs one step
+whatever went before; an event that comes late, for a step that is over, costs the steps since a
+state that was kept before it. A bidirectional model reads the whole window each time.
+
+Row 0 is the stay. Row i + 1 is the same stay as if column i (a variable, or a column of codes) had
+never been measured: all its inputs are 0 at every step, which is what the features say then. So
+the difference of the two is an exact occlusion, carried along.
+
+Legend: T steps, C columns (variables, then codes), R = 1 + C rows, F features, O outputs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from consilium.client.explain.stepwise import Carried, StepwiseModel, can_step
+from consilium.client.explain.window_pass import WindowPass
+from consilium.client.records.running_features import Layout, RunningFeatures
+from consilium.shared.model.network import RecurrentModel
+
+Array = NDArray[np.float64]
+
+
+SNAPSHOT_STEPS = 8  # a late event costs at most twice so many steps, or all if it is later
+
+
+class StreamedModel:
+    """A model and the layout of its inputs, shared by all stays."""
+
+    def __init__(self, model: RecurrentModel, layout: Layout, *, reasons: bool) -> None:
+        self.layout, self.reasons = layout, reasons
+        self.keep_RF = layout.without_each() if reasons else np.ones((1, layout.features))
+        self.whole = model
+        self.stepwise = StepwiseModel(model) if can_step(model) else None
+        self._window = None
+        if reasons and not self.stepwise and WindowPass.serves():
+            self._window = WindowPass(model, layout)
+
+    def read_window(self, x_TF: NDArray[np.float32], measured_C: NDArray[np.bool_]) -> Array:
+        """Return the logits (R, O) of all steps read at once, as of the last one.
+
+        A column that was never measured changes nothing, so its row is that of the stay.
+        """
+        rows = np.flatnonzero(np.append(True, measured_C))[: len(self.keep_RF)]
+        if self._window is not None and len(rows) > 1:
+            found = self._window.logits(x_TF, rows).double().numpy()
+        else:
+            found = self._each(x_TF, rows)
+        all_RO = np.repeat(found[:1], len(self.keep_RF), axis=0)
+        all_RO[rows] = found
+        return np.asarray(all_RO)
+
+    def _each(self, x_TF: NDArray[np.float32], rows: NDArray[np.intp]) -> Array:
+        """The logits of these rows, each run by itself."""
+        keep_RF = self.keep_RF[rows].astype(np.float32)
+        x_RTF = torch.from_numpy(x_TF[None] * keep_RF[:, None])
+        with torch.inference_mode():
+            logits = self.whole(x_RTF, torch.ones(x_RTF.shape[:2], dtype=torch.bool))
+        return np.asarray((logits[:, -1] if self.whole.task.per_step else logits).double())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Closed:
+    """The steps that are over: how many, and what is carried on from them."""
+
+    steps: int
+    running: RunningFeatures
+    state: Carried | None
+
+
+class StayStream:
+    """A stay's measurements so far, and the state after the steps that are over.
+
+    Args:
+        model: what scores it.
+        steps: T of the study's window.
+    """
+
+    def __init__(self, model: StreamedModel, steps: int) -> None:
+        columns = len(model.layout.names)
+        self.step = 0
+        self._model = model
+        self._z_TC = np.full((steps, columns), np.nan, dtype=np.float32)
+        self._hour_TC = np.full((steps, columns), -np.inf, dtype=np.float32)
+        self._x_TF = np.zeros((0 if model.stepwise else steps, model.layout.features), np.float32)
+        start = None if model.stepwise is None else model.stepwise.start(len(model.keep_RF))
+        first = Closed(steps=0, running=RunningFeatures.start(model.layout), state=start)
+        self._first, self._older, self._newer, self._now = first, first, first, first
+
+    def put(self, step: int, column: int, hours: float, value: float) -> None:
+        """Note a measurement; the latest of its step counts, of the same time the last put.
+
+        Args:
+            step: in which it was made.
+            column: what was measured.
+            hours: when.
+            value: normalised, or the number of a code.
+        """
+        if hours < self._hour_TC[step, column]:
+            return
+        self._hour_TC[step, column], self._z_TC[step, column] = hours, value
+        if step < self._now.steps:
+            kept = (self._newer, self._older, self._first)
+            self._now = next(closed for closed in kept if closed.steps <= step)
+            self._newer, self._older = self._now, self._first
+        self.advance(step)
+
+    def advance(self, step: int) -> None:
+        """The stay has reached this step, if it had not."""
+        self.step = max(self.step, step)
+
+    def mean_of(self, column: int) -> float:
+        """Mean of what was measured in a column, by step."""
+        return float(np.nanmean(self._z_TC[: self.step + 1, column]))
+
+    def logits(self) -> Array:
+        """Return (R, O) as of the step that is going on."""
+        while self._now.steps < self.step:
+            self._close()
+        x_F = self._now.running.inputs(self._z_TC[self.step])
+        stepwise, state = self._model.stepwise, self._now.state
+        if stepwise is not None and state is not None:
+            return stepwise.step(state, self._model.keep_RF * x_F)[1]
+        self._x_TF[self.step] = x_F
+        so_far = slice(0, self.step + 1)
+        measured_C = np.any(~np.isnan(self._z_TC[so_far]), axis=0)
+        return self._model.read_window(self._x_TF[so_far], measured_C)
+
+    def _close(self) -> None:
+        """The oldest step that is going on is over."""
+        now, z_C = self._now, self._z_TC[self._now.steps]
+        x_F, state = now.running.inputs(z_C), now.state
+        if self._model.stepwise is not None and state is not None:
+            state = self._model.stepwise.step(state, self._model.keep_RF * x_F)[0]
+        else:
+            self._x_TF[now.steps] = x_F
+        self._now = Closed(steps=now.steps + 1, running=now.running.closed(z_C), state=state)
+        if self._now.steps % SNAPSHOT_STEPS == 0:
+            self._older, self._newer = self._newer, self._now

@@ -1,0 +1,227 @@
+"""A hospital's folder: keys that never leave it, approvals, ledger, journal and audit log.
+
+::
+
+    site.toml            who, where; the hospital edits it
+    policy.toml          what this hospital allows; the hospital edits it
+    identity.pem         Ed25519 identity, mode 0600
+    node.pem             key for Flower's node authentication, mode 0600
+    split.key            parts patients into shards for good, mode 0600
+    coordinator.msgpack  the coordinator as pinned at enrolment
+    approvals/           studies as approved, each with its roster
+    ledger.sqlite        the privacy budget
+    journal.sqlite       rounds that were masked
+    personal/            this site's own parts of studies' models, mode 0600
+    audit.jsonl          the audit log
+"""
+
+import fcntl
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from consilium.client.hospital.personal_store import PersonalStore
+from consilium.client.hospital.policy import Policy
+from consilium.client.hospital.policy_file import FILE_NAME as POLICY_FILE
+from consilium.client.hospital.policy_file import TEMPLATE as POLICY_TEMPLATE
+from consilium.client.hospital.policy_file import read_policy
+from consilium.client.hospital.round_audit import RoundAudit
+from consilium.client.hospital.settings import FILE_NAME, TEMPLATE, SiteSettings
+from consilium.client.hospital.state import SiteState
+from consilium.client.ledger.store import Ledger
+from consilium.client.secure_sum.journal import RoundJournal
+from consilium.shared.crypto.keys import KEY_BYTES, IdentityKey
+from consilium.shared.enrolment.messages import NODE_ID_BYTES
+from consilium.shared.errors import MessageError, SettingsError
+from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.wire.encoding import SITE, Message, Octets, Text, Whole
+
+PRIVATE_FOLDER = 0o700
+PRIVATE_FILE = 0o600
+SECRET_FILES = ("identity.pem", "node.pem", "split.key")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Enrolment(Message):
+    """What enrolment pinned: this site's name and node, and the coordinator as invited."""
+
+    kind: ClassVar[str] = "enrolment"
+    max_bytes: ClassVar[int] = 8192
+    site: Annotated[str, SITE]
+    node_id: Annotated[bytes, Octets(NODE_ID_BYTES, NODE_ID_BYTES)]
+    host: Annotated[str, Text(253)]
+    port: Annotated[int, Whole(1, 65535)]
+    coordinator: Annotated[bytes, Octets(KEY_BYTES, KEY_BYTES)]
+    authority: Annotated[bytes, Octets(1, 4096)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteFolder:
+    """A folder that ``init`` has made."""
+
+    path: Path
+
+    @classmethod
+    def make(cls, path: Path, *, site: str | None = None) -> "SiteFolder":
+        """Make the folder and its keys; what is there already is kept.
+
+        Raises:
+            SettingsError: it cannot be written.
+        """
+        folder = cls(path=path)
+        try:
+            for made in (path, path / "approvals"):
+                made.mkdir(parents=True, exist_ok=True)
+                made.chmod(PRIVATE_FOLDER)
+            folder._keep("identity.pem", lambda: IdentityKey.generate().to_pem())
+            folder._keep("node.pem", _new_node_key)
+            folder._keep("split.key", lambda: secrets.token_bytes(32))
+            named = f'site = "{site}"\n' if site else ""
+            folder._keep(FILE_NAME, lambda: TEMPLATE.format(site=named).encode())
+            folder._keep(POLICY_FILE, POLICY_TEMPLATE.encode)
+        except OSError as error:
+            raise SettingsError(
+                f"{path}: cannot be written ({error.strerror}); choose another --folder"
+            ) from error
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> "SiteFolder":
+        """Open a folder that ``init`` made.
+
+        Raises:
+            SettingsError: a key is missing, or others than the owner may read it.
+        """
+        folder = cls(path=path)
+        for name in SECRET_FILES:
+            file = path / name
+            try:
+                mode = file.stat().st_mode
+            except OSError:
+                raise SettingsError(
+                    f"{file}: is missing; run 'consilium-site init', or name the folder with "
+                    "--folder"
+                ) from None
+            if mode & 0o077:
+                raise SettingsError(
+                    f"{file}: may be read by other accounts (mode {mode & 0o777:o}); "
+                    f"run 'chmod 600 {file}' and consider the key known"
+                )
+        return folder
+
+    def settings(self) -> SiteSettings:
+        """What ``site.toml`` holds."""
+        return SiteSettings.read(self.path)
+
+    def policy(self) -> Policy:
+        """What this hospital allows."""
+        return read_policy(self.path)
+
+    def identity(self) -> IdentityKey:
+        """This site's identity."""
+        return IdentityKey.from_pem((self.path / "identity.pem").read_bytes())
+
+    def split_key(self) -> bytes:
+        """What parts this site's patients into shards."""
+        return (self.path / "split.key").read_bytes()
+
+    def node_key(self) -> ec.EllipticCurvePrivateKey:
+        """This site's key for node authentication.
+
+        Raises:
+            SettingsError: the file is malformed.
+        """
+        try:
+            key = serialization.load_pem_private_key(
+                (self.path / "node.pem").read_bytes(), password=None
+            )
+        except (ValueError, TypeError):
+            key = None
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise SettingsError(f"{self.path / 'node.pem'}: is not a node key; restore a backup")
+        return key
+
+    def enrolment(self) -> Enrolment:
+        """What enrolment pinned.
+
+        Raises:
+            SettingsError: the site is not enrolled.
+        """
+        file = self.path / "coordinator.msgpack"
+        try:
+            return Enrolment.from_bytes(file.read_bytes())
+        except OSError:
+            raise SettingsError(
+                f"{self.path}: this site is not enrolled; run 'consilium-site enroll TOKEN' with "
+                "the coordinator's invitation"
+            ) from None
+        except MessageError as error:
+            raise SettingsError(f"{file}: is damaged ({error}); restore a backup") from error
+
+    def pin(self, enrolment: Enrolment) -> None:
+        """Keep what enrolment pinned."""
+        write_atomically(self.path / "coordinator.msgpack", enrolment.to_bytes(), mode=PRIVATE_FILE)
+
+    def state(self, policy: Policy, audit: RoundAudit) -> SiteState:
+        """Open keys, ledger and journal."""
+        return SiteState(
+            identity=self.identity(),
+            ledger=Ledger(
+                self.path / "ledger.sqlite",
+                lifetime_epsilon=policy.lifetime_epsilon,
+                delta=policy.delta,
+            ),
+            journal=RoundJournal(self.path / "journal.sqlite"),
+            split_key=self.split_key(),
+            personal=self.personal(),
+            audit=audit,
+        )
+
+    def personal(self) -> PersonalStore:
+        """This site's own parts of studies' models."""
+        return PersonalStore(self.path / "personal")
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Be the only process that answers for this site.
+
+        Raises:
+            SettingsError: another one does.
+        """
+        file = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise SettingsError(
+                    f"{self.path}: another process answers for this site; stop it first"
+                ) from None
+            yield
+        finally:
+            os.close(file)
+
+    def _keep(self, name: str, make: Callable[[], bytes]) -> None:
+        if not (self.path / name).exists():
+            write_atomically(self.path / name, make(), mode=PRIVATE_FILE)
+
+
+def _new_node_key() -> bytes:
+    return ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def public_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """The public half as Flower registers it."""
+    return key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )

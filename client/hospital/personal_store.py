@@ -1,0 +1,95 @@
+"""What a site keeps of a study for itself: its own part of the model, on disk, never in a message.
+
+One file for each run, bound to the study's digest and the run, written in one step and readable by
+the site's account only. A site without one (its first round, or a new run) begins with what the
+coordinator sent.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from consilium.shared.errors import SettingsError
+from consilium.shared.files.atomic_file import write_atomically
+
+PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
+
+Array = NDArray[np.float64] | NDArray[np.float32]
+Kept = Mapping[str, Array]
+
+
+class PersonalStore:
+    """The files of one site.
+
+    Args:
+        folder: made when first needed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def load(self, study_digest: bytes, study_hash: bytes) -> Kept:
+        """Return what is kept of a run; nothing if nothing is.
+
+        Raises:
+            SettingsError: the file is damaged, or is that of another study or run.
+        """
+        path = self._path(study_digest, study_hash)
+        return _read(path, study_digest, study_hash) if path.exists() else {}
+
+    def latest(self, study_digest: bytes) -> Kept:
+        """Return what was kept last of any run of a study; nothing if nothing is.
+
+        Raises:
+            SettingsError: as :meth:`load`.
+        """
+        found = list(self._folder.glob(f"{study_digest.hex()}-*.safetensors"))
+        if not found:
+            return {}
+        return _read(max(found, key=lambda path: path.stat().st_mtime_ns), study_digest)
+
+    def save(self, study_digest: bytes, study_hash: bytes, kept: Kept) -> None:
+        """Replace what is kept of a run.
+
+        Raises:
+            SettingsError: it cannot be written; what was there is untouched.
+        """
+        path = self._path(study_digest, study_hash)
+        whose = {"study_digest": study_digest.hex(), "study_hash": study_hash.hex()}
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.chmod(PRIVATE_FOLDER)
+            write_atomically(path, save(dict(kept), metadata=whose), mode=PRIVATE_FILE)
+        except OSError as error:
+            raise SettingsError(
+                f"this site's own part of the model cannot be written to {self._folder} "
+                f"({error.strerror}); make room there, or make it writable for the site's account"
+            ) from error
+
+    def _path(self, study_digest: bytes, study_hash: bytes) -> Path:
+        return self._folder / f"{study_digest.hex()}-{study_hash.hex()}.safetensors"
+
+
+def _read(path: Path, study_digest: bytes, study_hash: bytes | None = None) -> Kept:
+    try:
+        with safe_open(path, framework="np") as opened:
+            whose = opened.metadata() or {}
+            kept = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError) as error:
+        raise SettingsError(
+            f"{path}: cannot be read as this site's own part of a model; restore it from a backup, "
+            "or remove it to begin anew"
+        ) from error
+    expected = {"study_digest": study_digest.hex()}
+    if study_hash is not None:
+        expected["study_hash"] = study_hash.hex()
+    if any(whose.get(name) != value for name, value in expected.items()):
+        raise SettingsError(
+            f"{path}: holds this site's own part of another study or run than its name says; "
+            "restore it from a backup, or remove it to begin anew"
+        )
+    return kept

@@ -1,0 +1,156 @@
+"""What this hospital allows, whatever a study asks for; checked before a patient's record is read.
+
+A policy is the hospital's own. Nothing a coordinator sends can widen it. What the process itself
+may use (threads, memory, GPU) is enforced by :mod:`consilium.client.hospital.process_limits`; the
+lifetime budget by the ledger.
+
+A hospital's own figures leave only if it says so here, and in the secure sum as everything does: it
+writes them at its place among the sites' figures, where others write zeros.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from consilium.client.hospital.working_hours import WorkingHours
+from consilium.shared.errors import PolicyError
+from consilium.shared.study.definition import Study
+from consilium.shared.study.rounds import MINIMUM_SITES
+
+TaskKind = Literal["binary", "multiclass", "multilabel", "regression"]
+TASKS: tuple[TaskKind, ...] = ("binary", "multiclass", "multilabel", "regression")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """Bounds on the studies this site takes part in.
+
+    Attributes:
+        largest_study_epsilon: most privacy budget one study may use.
+        lifetime_epsilon: most privacy budget all studies together may use; the ledger holds it.
+        delta: probability with which the lifetime guarantee may fail.
+        minimum_sites: fewest sites whose sum may be released.
+        minimum_patients: fewest patients of this site that may train a study's model.
+        smallest_group: fewest of this site's patients that are told apart as a subgroup; where
+            counts carry privacy noise, noise hides them instead.
+        release_own_figures: whether a study that asks for figures by site gets this one's.
+        tell_budget_left: whether the coordinator is told how much lifetime epsilon is left.
+        allow_without_privacy: whether studies without differential privacy are allowed; right only
+            for data that is public already.
+        studies: digests that may be approved; None allows any that a person here approves.
+        tasks: kinds of prediction that are allowed.
+        sources: kinds of records that may be used; None allows all that site.toml sets up.
+        variables: measurements that may be used; None allows all.
+        hours: when this site works for studies; None is always.
+        threads: of each computation.
+        memory_mib: most memory that the site's process may hold, in MiB; None is no bound.
+        gpu: whether computations may use a graphics card.
+    """
+
+    largest_study_epsilon: float = 8.0
+    lifetime_epsilon: float = 16.0
+    delta: float = 1e-5
+    minimum_sites: int = MINIMUM_SITES
+    minimum_patients: int = 20
+    smallest_group: int = 5
+    release_own_figures: bool = False
+    tell_budget_left: bool = False
+    allow_without_privacy: bool = False
+    studies: frozenset[bytes] | None = None
+    tasks: frozenset[str] = frozenset(TASKS)
+    sources: frozenset[str] | None = None
+    variables: frozenset[str] | None = None
+    hours: WorkingHours | None = None
+    threads: int = 1
+    memory_mib: int | None = None
+    gpu: bool = False
+
+    def check_study(self, study: Study) -> None:
+        """Refuse a study that asks for more than this hospital allows.
+
+        Raises:
+            PolicyError: names the value, the bound, and who can change it.
+        """
+        if self.studies is not None and study.digest not in self.studies:
+            raise PolicyError(
+                f"study {study.name} ({study.digest.hex()[:16]}) is not among the "
+                f"{len(self.studies)} that this site's policy allows; ask the site to add its "
+                "digest to [studies] allowed"
+            )
+        self._check_privacy(study)
+        self._check_data(study)
+        if study.minimum_sites < self.minimum_sites:
+            raise PolicyError(
+                f"the study releases sums of {study.minimum_sites} sites, below this site's bound "
+                f"of {self.minimum_sites}; raise [aggregation] minimum_sites or ask the site"
+            )
+
+    def check_cohort(self, patients: int) -> None:
+        """Refuse to train on fewer patients than this hospital allows.
+
+        The number is compared here and told to nobody: it is one site's own figure.
+
+        Raises:
+            PolicyError: names the bound only.
+        """
+        if patients < self.minimum_patients:
+            raise PolicyError(
+                "this site has fewer patients for the study than its policy's bound of "
+                f"{self.minimum_patients}; widen the study's cohort or ask the site"
+            )
+
+    def check_time(self, now: datetime) -> None:
+        """Refuse to begin work outside this hospital's hours; ``now`` is local time.
+
+        A round that has begun is still helped to its end, so that no other site's work is lost.
+
+        Raises:
+            PolicyError: names the hours.
+        """
+        if self.hours is not None and not self.hours.allow(now):
+            raise PolicyError(
+                f"this site takes part from {self.hours}, and its clock shows {now:%a %H:%M}; it "
+                "joins the next round within these hours"
+            )
+
+    def _check_privacy(self, study: Study) -> None:
+        privacy = study.privacy
+        if privacy.mode == "none" and not self.allow_without_privacy:
+            raise PolicyError(
+                "the study has no differential privacy and this site's policy requires it; "
+                "set [privacy] mode in the study, or ask the site to allow it for public data"
+            )
+        if privacy.mode != "none" and privacy.epsilon > self.largest_study_epsilon:
+            raise PolicyError(
+                f"the study's epsilon {privacy.epsilon:g} is above this site's bound of "
+                f"{self.largest_study_epsilon:g} a study; lower [privacy] epsilon or ask the site"
+            )
+        if privacy.mode != "none" and privacy.delta > self.delta:
+            raise PolicyError(
+                f"the study's delta {privacy.delta:g} is above this site's bound of "
+                f"{self.delta:g}; lower [privacy] delta or ask the site"
+            )
+
+    def _check_data(self, study: Study) -> None:
+        if study.task.kind not in self.tasks:
+            raise PolicyError(
+                f"the study's task {study.task.kind!r} is not one of {_listed(self.tasks)} that "
+                "this site's policy allows; ask the site to add it to [data] tasks"
+            )
+        if self.sources is not None and study.data.source not in self.sources:
+            raise PolicyError(
+                f"the study's source {study.data.source!r} is not one of {_listed(self.sources)} "
+                "that this site's policy allows; ask the site to add it to [data] sources"
+            )
+        if self.variables is not None:
+            beyond = sorted(study.variables.keys() - self.variables)
+            if beyond:
+                more = f" and {len(beyond) - 5} more" if beyond[5:] else ""
+                raise PolicyError(
+                    f"the study uses {', '.join(beyond[:5])}{more}, which this site's policy does "
+                    "not allow; leave them out or ask the site to add them to [data] variables"
+                )
+
+
+def _listed(names: frozenset[str]) -> str:
+    return ", ".join(sorted(names)) or "none"

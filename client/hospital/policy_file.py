@@ -1,0 +1,215 @@
+"""``policy.toml``: the hospital's policy as its people write it, read strictly.
+
+A key that is missing has the value that the commented default file shows. A key that is not known
+is an error, so that a slip of the pen never leaves a bound unset.
+"""
+
+import re
+from datetime import time
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from consilium.client.hospital.policy import TASKS, Policy, TaskKind
+from consilium.client.hospital.working_hours import DAYS, Day, WorkingHours
+from consilium.shared.errors import SettingsError
+from consilium.shared.files.strict_toml import parse_toml, read_text, validate
+from consilium.shared.study.rounds import MINIMUM_SITES
+
+FILE_NAME = "policy.toml"
+LEAST_MEMORY_MIB = 1024  # PyTorch, imported and at rest, holds about half of that
+
+TEMPLATE = """\
+# What this hospital allows, whatever a study asks for. Nothing a coordinator sends can widen it.
+# A refusal is told to the coordinator in one sentence, and noted in audit.jsonl.
+# The site reads this file when it starts; every change is noted in audit.jsonl then.
+
+[studies]
+# Digests of the studies that a person here may approve; without it, any study within the bounds
+# below may be approved. Nothing runs without an approval either way.
+# allowed = ["9f2c..."]
+
+[privacy]
+# Epsilon bounds what anyone can learn about one patient; smaller is stricter.
+study_epsilon = 8.0
+# All studies together, for ever. The ledger counts; raising this is a decision, not a repair.
+lifetime_epsilon = 16.0
+# Probability with which the bound may fail.
+delta = 1e-5
+# Studies without differential privacy: only for data that is public already.
+allow_without_privacy = false
+
+[federation]
+# Fewest sites in any sum that is opened; never below 3.
+minimum_sites = 3
+# Fewest patients of yours that may train a study's model.
+minimum_patients = 20
+
+[release]
+# Fewest of your patients that are told apart as a subgroup, such as an age band, in a study without
+# privacy noise; with noise, noise hides them.
+smallest_group = 5
+# Whether a study that asks for figures by site may have those of your patients as a whole.
+own_figures = false
+# Whether the coordinator's operator sees how much of your lifetime epsilon is left. It says nothing
+# of a patient, but how much other work you do.
+budget_left = false
+
+[data]
+tasks = ["binary", "multiclass", "multilabel", "regression"]
+# Kinds of records and measurements that may be used; without them, all that site.toml sets up.
+# sources = ["physionet2012"]
+# variables = ["HR", "Temp", "Lactate"]
+
+# Work only at night, by this machine's local time. Without this table the site always works.
+# Days are those on which the span starts. A round that has begun is still helped to its end.
+# [hours]
+# days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+# start = "20:00"
+# end = "06:00"
+
+[machine]
+# Threads of each computation.
+threads = 1
+# Most memory of the site's process, in MiB, at least 1024; without it, no bound. Linux only.
+# memory_mib = 4096
+# Whether computations may see a graphics card.
+gpu = false
+"""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Names = tuple[Annotated[str, Field(min_length=1, max_length=64)], ...]
+
+
+class _Studies(_Part):
+    allowed: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+
+    @field_validator("allowed")
+    @classmethod
+    def _are_digests(cls, allowed: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for digest in allowed or ():
+            if not re.fullmatch(r"[0-9a-f]{64}", digest):
+                raise ValueError(
+                    f"{digest[:70]!r} is not a study's digest of 64 hexadecimal digits; copy it "
+                    "from 'consilium-site review'"
+                )
+        return allowed
+
+
+class _Privacy(_Part):
+    study_epsilon: Positive = Policy.largest_study_epsilon
+    lifetime_epsilon: Positive = Policy.lifetime_epsilon
+    delta: float = Field(default=Policy.delta, gt=0, le=0.01)
+    allow_without_privacy: bool = Policy.allow_without_privacy
+
+
+class _Federation(_Part):
+    minimum_sites: int = Field(default=Policy.minimum_sites, ge=MINIMUM_SITES)
+    minimum_patients: int = Field(default=Policy.minimum_patients, ge=1)
+
+
+class _Release(_Part):
+    smallest_group: int = Field(default=Policy.smallest_group, ge=1)
+    own_figures: bool = Policy.release_own_figures
+    budget_left: bool = Policy.tell_budget_left
+
+
+class _Data(_Part):
+    tasks: tuple[TaskKind, ...] = Field(default=TASKS, strict=False)
+    sources: Annotated[Names, Field(strict=False)] | None = None
+    variables: Annotated[Names, Field(strict=False)] | None = None
+
+
+class _Hours(_Part):
+    days: tuple[Day, ...] = Field(default=DAYS, min_length=1, strict=False)
+    start: str
+    end: str
+
+    @field_validator("start", "end")
+    @classmethod
+    def _are_times(cls, text: str) -> str:
+        if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", text):
+            raise ValueError(f'{text!r} is not a time of day; write it as "20:00"')
+        return text
+
+
+class _Machine(_Part):
+    threads: int = Field(default=Policy.threads, ge=1, le=1024)
+    memory_mib: int | None = Field(default=None, ge=LEAST_MEMORY_MIB)
+    gpu: bool = Policy.gpu
+
+
+class _PolicyFile(_Part):
+    studies: _Studies = _Studies()
+    privacy: _Privacy = _Privacy()
+    federation: _Federation = _Federation()
+    release: _Release = _Release()
+    data: _Data = _Data()
+    hours: _Hours | None = None
+    machine: _Machine = _Machine()
+
+
+def read_policy(folder: Path) -> Policy:
+    """Return the policy in a site's folder; the default one where no folder was made yet.
+
+    Raises:
+        SettingsError: the file is missing, malformed or out of bounds; names key and remedy.
+    """
+    path = folder / FILE_NAME
+    if not folder.exists():
+        return Policy()
+    if not path.exists():
+        raise SettingsError(
+            f"policy {path}: is missing, and without it nothing is allowed; restore it, or run "
+            "'consilium-site init' to write the default one"
+        )
+    text = read_text(path, what="policy", raises=SettingsError)
+    return parse_policy(text, where=str(path))
+
+
+def parse_policy(text: str, *, where: str = "policy") -> Policy:
+    """Validate a policy given as TOML text; ``where`` names it in errors.
+
+    Raises:
+        SettingsError: as :func:`read_policy`.
+    """
+    content: dict[str, Any] = parse_toml(text, what="policy", where=where, raises=SettingsError)
+    file = validate(content, _PolicyFile, what="policy", where=where, raises=SettingsError)
+    allowed, hours = file.studies.allowed, file.hours
+    return Policy(
+        largest_study_epsilon=file.privacy.study_epsilon,
+        lifetime_epsilon=file.privacy.lifetime_epsilon,
+        delta=file.privacy.delta,
+        allow_without_privacy=file.privacy.allow_without_privacy,
+        minimum_sites=file.federation.minimum_sites,
+        minimum_patients=file.federation.minimum_patients,
+        smallest_group=file.release.smallest_group,
+        release_own_figures=file.release.own_figures,
+        tell_budget_left=file.release.budget_left,
+        studies=None if allowed is None else frozenset(map(bytes.fromhex, allowed)),
+        tasks=frozenset(file.data.tasks),
+        sources=_names(file.data.sources),
+        variables=_names(file.data.variables),
+        hours=None if hours is None else _working_hours(hours),
+        threads=file.machine.threads,
+        memory_mib=file.machine.memory_mib,
+        gpu=file.machine.gpu,
+    )
+
+
+def _names(names: tuple[str, ...] | None) -> frozenset[str] | None:
+    return None if names is None else frozenset(names)
+
+
+def _working_hours(hours: _Hours) -> WorkingHours:
+    return WorkingHours(
+        days=frozenset(hours.days),
+        start=time.fromisoformat(hours.start),
+        end=time.fromisoformat(hours.end),
+    )

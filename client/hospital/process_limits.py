@@ -1,0 +1,79 @@
+"""What the site's process may use of its machine, enforced on the process itself.
+
+Called once, first thing, by the command that starts the site: a graphics card that was already
+touched cannot be hidden any more, and threads that exist do not go away.
+"""
+
+import os
+import resource
+import sys
+
+import torch
+
+from consilium.client.hospital.policy import Policy
+from consilium.shared.errors import PolicyError, SettingsError
+
+MIB = 1 << 20
+GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def apply_limits(policy: Policy) -> None:
+    """Bound this process, and every process it starts, by the policy.
+
+    - Threads: of each PyTorch operation in this process, and of every numerical library in
+      processes that it starts. (Masks take ``policy.threads`` as an argument.)
+    - Memory: what the process can write to (heap, arrays, stacks; Linux' ``RLIMIT_DATA``). Program
+      files mapped into memory, some 500 MiB shared among processes, do not count.
+    - Graphics card: hidden from the CUDA and ROCm runtimes unless allowed.
+
+    Raises:
+        SettingsError: a bound cannot be enforced on this machine.
+    """
+    for name in THREAD_VARIABLES:
+        os.environ[name] = str(policy.threads)
+    torch.set_num_threads(policy.threads)
+    if not policy.gpu:
+        _hide_gpus()
+    if policy.memory_mib is not None:
+        _bound_memory(policy.memory_mib)
+
+
+def memory_error(error: BaseException, policy: Policy) -> PolicyError | None:
+    """Return the refusal for an error that says the memory allowed did not suffice, else None.
+
+    Its text is ours: an allocator's own may tell an array's shape, and so a number of patients.
+    """
+    failed = isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+    if not failed:
+        return None
+    bound = f" of {policy.memory_mib} MiB" if policy.memory_mib is not None else ""
+    return PolicyError(
+        f"the study needs more memory than this site's bound{bound}; make the model or the "
+        "sampling rate smaller, or ask the site to raise [machine] memory_mib"
+    )
+
+
+def _hide_gpus() -> None:
+    for name in GPU_VARIABLES:
+        os.environ[name] = ""
+    if torch.cuda.is_available():
+        raise SettingsError(
+            "[machine] gpu = false cannot be kept: this process has used the graphics card "
+            "already; start the site by 'consilium-site start'"
+        )
+
+
+def _bound_memory(memory_mib: int) -> None:
+    if not sys.platform.startswith("linux"):
+        raise SettingsError(
+            f"[machine] memory_mib = {memory_mib} cannot be kept on {sys.platform}; remove it, and "
+            "bound the service by the system's own means"
+        )
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    bound = memory_mib * MIB
+    if hard != resource.RLIM_INFINITY:
+        bound = min(bound, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))

@@ -1,0 +1,106 @@
+"""``site.toml``: who this site is, where its coordinator is, and where its records lie.
+
+::
+
+    site = "medical-icu"
+
+    [coordinator]              # written by 'enroll'
+    host = "consilium.example.org"
+    port = 9092
+
+    [data]                     # written by the hospital
+    source = "physionet2012"
+    path = "/data/icu"
+    where = { ICUType = 3 }    # optional: only such stays
+
+What ``[data]`` may say depends on its source: see :mod:`consilium.client.sources.common.settings`.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from consilium.client.sources.common.settings import DataSettings
+from consilium.client.sources.common.source import Source
+from consilium.client.sources.registry import open_source, read_data_settings
+from consilium.shared.errors import SettingsError
+from consilium.shared.study.definition import Study
+
+FILE_NAME = "site.toml"
+
+TEMPLATE = """\
+# This site's settings. What it allows is in policy.toml, beside this file.
+{site}
+# Where this site's records lie. 'consilium-site check STUDY' reads them as a study would.
+# [data]
+# source = "physionet2012"     # the kind; for a study on "hospital": tables, meds, omop or fhir
+# path = "/path/to/records"    # absolute, or relative to this file
+# where = {{ ICUType = 3 }}      # only such stays
+"""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class CoordinatorAddress(_Part):
+    """The one host and port that this site dials."""
+
+    host: str = Field(min_length=1, max_length=253)
+    port: Annotated[int, Field(ge=1, le=65535)]
+
+
+class SiteSettings(_Part):
+    """What ``site.toml`` holds; ``data`` as written, for its source's own model to check."""
+
+    site: str | None = None
+    coordinator: CoordinatorAddress | None = None
+    data: dict[str, Any] | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> "SiteSettings":
+        """Read the settings in a site's folder.
+
+        Raises:
+            SettingsError: the file is missing or malformed; names the key.
+        """
+        file = folder / FILE_NAME
+        try:
+            content: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
+            return cls.model_validate(content)
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(
+                f"{file}: cannot be read; run 'consilium-site init', or name the folder with "
+                "--folder"
+            ) from error
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsError(f"{file}: is not valid TOML: {error}; correct that line") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise SettingsError(
+                f"{file}: {where}: {str(first['msg']).lower()}; correct it"
+            ) from error
+
+    def records(self, folder: Path) -> DataSettings:
+        """Return where this site's records lie, checked.
+
+        Raises:
+            SettingsError: ``[data]`` is missing, or a key of it is not right.
+        """
+        if self.data is None:
+            raise SettingsError(
+                f"{folder / FILE_NAME}: has no [data]; say there where this site's records lie"
+            )
+        return read_data_settings(self.data, where=str(folder / FILE_NAME), folder=folder)
+
+    def open_source(self, folder: Path, study: Study) -> Source:
+        """Return the records, for a study.
+
+        Raises:
+            SettingsError: no records are set, or not rightly.
+            DataError: they are not there, or the study wants another kind.
+        """
+        return open_source(self.records(folder), study)

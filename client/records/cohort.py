@@ -1,0 +1,84 @@
+"""This site's patients for one study: read once, checked, and parted for good.
+
+Every patient belongs forever to one of 100 shards, by a keyed hash of the patient's identifier that
+only this site can compute. Patients of the highest shards are kept out of training and serve to
+validate; what they spend of the privacy budget is counted apart from the others.
+"""
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+
+import numpy as np
+
+from consilium.client.ledger.releases import SHARDS
+from consilium.client.records.features import (
+    Grid,
+    PatientTensors,
+    require_usable,
+    select,
+    to_grid,
+    to_tensors,
+)
+from consilium.client.records.windows import read_windows
+from consilium.client.sources.common.source import ReadReport, Source
+from consilium.shared.errors import DataError
+from consilium.shared.model.normalisation import Normalisation
+from consilium.shared.study.definition import Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cohort:
+    """A site's patients, on the study's grid of hours, parted into training and validation."""
+
+    training: Grid
+    validation: Grid | None
+    report: ReadReport
+
+    def tensors(
+        self, normalisation: Normalisation, study: Study
+    ) -> tuple[PatientTensors, PatientTensors | None]:
+        """Return the model's inputs of the training and of the validation patients."""
+        held_out = self.validation
+        return to_tensors(self.training, normalisation, study), (
+            to_tensors(held_out, normalisation, study) if held_out is not None else None
+        )
+
+
+def training_shards(study: Study) -> tuple[int, int]:
+    """Return the shards (low, high), high excluded, whose patients train."""
+    held_out = study.evaluation.validation_fraction
+    if held_out == 0:
+        return 0, SHARDS
+    return 0, min(SHARDS - 1, max(1, round(SHARDS * (1 - held_out))))
+
+
+def validation_shards(study: Study) -> tuple[int, int]:
+    """Return the shards (low, high), high excluded, whose patients only ever validate."""
+    return training_shards(study)[1], SHARDS
+
+
+def shard_of(patient_id: str, split_key: bytes) -> int:
+    """Return the patient's shard, 0 to 99: HMAC-SHA256 of the identifier under the site's key."""
+    mac = hmac.new(split_key, patient_id.encode(), hashlib.sha256).digest()
+    return (int.from_bytes(mac[:8], "big") * SHARDS) >> 64
+
+
+def read_cohort(source: Source, study: Study, *, site: str, split_key: bytes) -> Cohort:
+    """Read the site's patients and check that they can serve this study.
+
+    Raises:
+        DataError: too few patients, a classification task with one outcome only, or anything the
+            source finds wrong; the sentence names the site.
+    """
+    _, first_held_out = training_shards(study)
+    try:
+        grid = to_grid(read_windows(source, study), study)
+        shard_P = np.array([shard_of(patient, split_key) for patient in grid.patient_ids])
+        training = select(grid, np.flatnonzero(shard_P < first_held_out))
+        require_usable(training, study)
+    except DataError as error:
+        raise DataError(f"site {site}: {error}") from error
+    held_out_P = np.flatnonzero(shard_P >= first_held_out)
+    validation = select(grid, held_out_P) if held_out_P.size else None
+    return Cohort(training=training, validation=validation, report=source.report)

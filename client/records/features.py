@@ -1,0 +1,269 @@
+"""Features: from the events of stays to the tensors a recurrent network reads.
+
+Two phases, so that records are read once. :func:`to_grid` puts every stay on the study's hourly
+steps; the federation's normalisation is learned from grids; :func:`to_tensors` then makes the
+model's inputs, whose names :func:`consilium.shared.study.input_names.feature_names` gives.
+
+Legend: N stays, T steps, V variables and then columns of codes of the study, F features, P
+patients; y_N is (N,), (N, K) for multilabel, (N, T) or (N, T, K) per step.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from consilium.client.sources.common.source import Patient, Stay
+from consilium.shared.errors import DataError
+from consilium.shared.model.normalisation import CLIP, Normalisation, reference_scores
+from consilium.shared.study.definition import Study
+from consilium.shared.study.input_names import feature_names, token_names
+
+RECENCY_H = 12.0  # hours after which a measurement counts 1/e as recent as a fresh one
+COUNT_SCALE = 6.0  # makes a count as small as the information in it: it costs clipped gradient
+USUAL_DISTANCE = 0.8  # mean of |z| of a standard normal z, sqrt(2 / pi), rounded
+_STAYS_AT_ONCE = 512  # bounds the working memory of both phases
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Grid:
+    """Stays on the study's time steps, still in the study's units.
+
+    Attributes:
+        value_NTV: float32, last value measured in each step, or number of a code; NaN where none
+            was.
+        mask_NT: bool, steps during which the stay was observed.
+        y_N: float32 labels.
+        patient_N: int64, index of each stay's patient, ascending from 0.
+        patient_ids: the site's own identifiers, in index order; they never leave the site.
+    """
+
+    value_NTV: NDArray[np.float32]
+    mask_NT: NDArray[np.bool_]
+    y_N: NDArray[np.float32]
+    patient_N: NDArray[np.int64]
+    patient_ids: tuple[str, ...]
+
+    @property
+    def patients(self) -> int:
+        """Number of patients P."""
+        return len(self.patient_ids)
+
+    def __repr__(self) -> str:
+        return f"Grid({len(self.y_N)} stays of {self.patients} patients)"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PatientTensors:
+    """What training and prediction need of a cohort; shapes and types as in the legend."""
+
+    x_NTF: torch.Tensor
+    mask_NT: torch.Tensor
+    y_N: torch.Tensor
+    patient_N: torch.Tensor
+    patients: int
+
+    def __repr__(self) -> str:
+        return f"PatientTensors({len(self.y_N)} stays of {self.patients} patients)"
+
+
+def to_grid(patients: Iterable[Patient], study: Study) -> Grid:
+    """Put every stay on the study's steps: the last value of each variable in each step.
+
+    An event at the very end of the window belongs to the last step.
+
+    Raises:
+        DataError: there is no patient, or a label does not have the task's shape.
+    """
+    steps, variables = study.data.steps, len(study.variables) + len(token_names(study))
+    value_CTV: list[NDArray[np.float32]] = []
+    mask_CT: list[NDArray[np.bool_]] = []
+    labels: list[NDArray[np.float32]] = []
+    patient_of: list[int] = []
+    patient_ids: list[str] = []
+    stream = iter(patients)
+    while chunk := list(islice(stream, _STAYS_AT_ONCE)):
+        stays: list[Stay] = []
+        for patient in chunk:
+            stays.extend(patient.stays)
+            patient_of.extend([len(patient_ids)] * len(patient.stays))
+            patient_ids.append(patient.patient_id)
+        value_CTV.append(_place(stays, study, steps, variables))
+        mask_CT.append(_observed_steps(stays, study, steps))
+        labels.extend(_label(stay, study) for stay in stays)
+    if not patient_of:
+        raise DataError(
+            f"no patient fits study {study.name}; check the data folder and the cohort's selection"
+        )
+    return Grid(
+        value_NTV=np.concatenate(value_CTV),
+        mask_NT=np.concatenate(mask_CT),
+        y_N=np.stack(labels),
+        patient_N=np.array(patient_of, dtype=np.int64),
+        patient_ids=tuple(patient_ids),
+    )
+
+
+def _place(stays: list[Stay], study: Study, steps: int, variables: int) -> NDArray[np.float32]:
+    """(stays, T, V): events written in time order, so that the last of a step remains."""
+    value_NTV = np.full((len(stays), steps, variables), np.nan, dtype=np.float32)
+    if stays:
+        stay_E = np.repeat(np.arange(len(stays)), [len(stay.hours_E) for stay in stays])
+        hours_E = np.concatenate([stay.hours_E for stay in stays])
+        variable_E = np.concatenate([stay.variable_E for stay in stays])
+        step_E = np.minimum((hours_E / study.data.step_h).astype(np.int64), steps - 1)
+        value_NTV[stay_E, step_E, variable_E] = np.concatenate([stay.value_E for stay in stays])
+    return value_NTV
+
+
+def _observed_steps(stays: list[Stay], study: Study, steps: int) -> NDArray[np.bool_]:
+    ends = [study.data.window_h if stay.end_h is None else stay.end_h for stay in stays]
+    length_N = np.clip(np.ceil(np.array(ends) / study.data.step_h), 1, steps)
+    return np.asarray(np.arange(steps)[None, :] < length_N[:, None])
+
+
+def label_shape(study: Study) -> tuple[int, ...]:
+    """Shape of a stay's label: (), (K,), (T,) or (T, K)."""
+    task = study.task
+    several = task.kind == "multilabel" or (task.kind == "regression" and task.outputs > 1)
+    return ((study.data.steps,) if task.per_step else ()) + ((task.outputs,) if several else ())
+
+
+def _label(stay: Stay, study: Study) -> NDArray[np.float32]:
+    label, expected = np.asarray(stay.label, dtype=np.float32), label_shape(study)
+    if label.shape != expected:
+        raise DataError(
+            f"a stay's label has shape {label.shape}, but the task {study.task.kind} of study "
+            f"{study.name} needs {expected}; check the source's label"
+        )
+    return label
+
+
+def select(grid: Grid, patients: NDArray[np.int64]) -> Grid:
+    """The stays of some patients, renumbered from 0 in ascending order of their old index.
+
+    Args:
+        grid: any grid.
+        patients: indices into ``grid.patient_ids``; duplicates count once.
+    """
+    kept = np.unique(np.asarray(patients, dtype=np.int64))
+    new_of = np.full(grid.patients, -1, dtype=np.int64)
+    new_of[kept] = np.arange(len(kept))
+    stays = np.flatnonzero(new_of[grid.patient_N] >= 0)
+    return Grid(
+        value_NTV=grid.value_NTV[stays],
+        mask_NT=grid.mask_NT[stays],
+        y_N=grid.y_N[stays],
+        patient_N=new_of[grid.patient_N[stays]],
+        patient_ids=tuple(grid.patient_ids[index] for index in kept),
+    )
+
+
+def require_usable(grid: Grid, study: Study) -> None:
+    """Refuse a cohort that is too small, or whose labels could teach nothing.
+
+    Raises:
+        DataError: fewer patients than ``[data] minimum_patients``, or a binary task with labels
+            of one kind only.
+    """
+    least = study.data.minimum_patients
+    if grid.patients < least:
+        raise DataError(
+            f"{grid.patients} patients are below minimum_patients {least}; "
+            "bring more patients or lower [data] minimum_patients"
+        )
+    if study.task.kind == "binary":
+        known = grid.y_N[~np.isnan(grid.y_N)]
+        for value, word in ((1.0, "positive"), (0.0, "negative")):
+            if not (known == value).any():
+                raise DataError(
+                    f"no patient has a {word} label {study.data.label!r}, so nothing can be "
+                    "learned here; check the label or leave this site out"
+                )
+
+
+def to_tensors(grid: Grid, normalisation: Normalisation, study: Study) -> PatientTensors:
+    """Make the model's inputs: values carried forward, what was measured, how recently.
+
+    Per series variable: the last value known, normalised (0, the federation's mean, before the
+    first); 1 in a step with a measurement; exp(-h / RECENCY_H) for a measurement h hours old; how
+    far the last value is from the mean on either side, less what is usual; the mean of the values
+    so far; and log(1 + steps measured so far) / COUNT_SCALE. All are 0 before the first
+    measurement. Per static variable: its first value, from the step it was known; 1 from that step
+    on. Per column of codes: the code's number, 0 in a step without. Padded steps are all zero. On a
+    clock of positions, where sequences are whole, a series variable has but the first two channels.
+
+    Guarantee: every input is finite, all but codes within +-CLIP, and nothing at a step depends on
+    later ones.
+    """
+    features = len(feature_names(study))
+    stays, steps, _ = grid.value_NTV.shape
+    x_NTF = np.empty((stays, steps, features), dtype=np.float32)
+    for start in range(0, stays, _STAYS_AT_ONCE):
+        part = slice(start, start + _STAYS_AT_ONCE)
+        x_NTF[part] = _inputs(grid.value_NTV[part], normalisation, study)
+    x_NTF[~grid.mask_NT] = 0
+    return PatientTensors(
+        x_NTF=torch.from_numpy(x_NTF),
+        mask_NT=torch.from_numpy(grid.mask_NT),
+        y_N=torch.from_numpy(grid.y_N),
+        patient_N=torch.from_numpy(grid.patient_N),
+        patients=grid.patients,
+    )
+
+
+def normalised(
+    value_NTV: NDArray[np.float32], normalisation: Normalisation, study: Study
+) -> NDArray[np.float32]:
+    """Variables to scores of about mean 0 and deviation 1, within +-CLIP; NaN stays NaN."""
+    z_NTV = np.empty((*value_NTV.shape[:2], len(study.variables)), dtype=np.float32)
+    for index, variable in enumerate(study.variables.values()):
+        z_NTV[..., index] = reference_scores(value_NTV[..., index], variable)
+    z_NTV -= normalisation.mean_V.astype(np.float32)
+    z_NTV /= normalisation.deviation_V.astype(np.float32)
+    return np.clip(z_NTV, -CLIP, CLIP, out=z_NTV)
+
+
+def _inputs(
+    value_NTV: NDArray[np.float32], normalisation: Normalisation, study: Study
+) -> NDArray[np.float32]:
+    z_NTV = normalised(value_NTV, normalisation, study)
+    roles = [variable.role for variable in study.variables.values()]
+    series = np.flatnonzero(np.array(roles) == "series")
+    static = np.flatnonzero(np.array(roles) == "static")
+    first, known = _first_known(z_NTV[:, :, static])
+    channels = _channels(z_NTV[:, :, series], study.data.step_h)
+    if study.data.clock == "position":
+        channels = channels[:2]
+    codes = np.nan_to_num(value_NTV[:, :, len(study.variables) :])
+    return np.concatenate([*channels, first, known, codes], axis=2, dtype=np.float32)
+
+
+def _channels(z_NTV: NDArray[np.float32], step_h: int) -> tuple[NDArray[Any], ...]:
+    """The six channels of the series variables, each (N, T, V), in the order of their names."""
+    measured = ~np.isnan(z_NTV)
+    z_NTV = np.where(measured, z_NTV, np.float32(0))
+    step_T = np.arange(z_NTV.shape[1], dtype=np.int32)[None, :, None]
+    last = np.maximum.accumulate(np.where(measured, step_T, np.int32(-1)), axis=1)
+    never = last < 0
+    value = np.take_along_axis(z_NTV, np.maximum(last, 0), axis=1)
+    value[never] = 0
+    age_h = (step_T - last).astype(np.float32) * np.float32(step_h)
+    recency = np.where(never, np.float32(0), np.exp(-age_h / np.float32(RECENCY_H)))
+    deviance = np.where(never, np.float32(0), np.abs(value) - np.float32(USUAL_DISTANCE))
+    count = np.cumsum(measured, axis=1, dtype=np.float32)
+    mean = np.cumsum(z_NTV, axis=1, dtype=np.float32) / np.maximum(count, 1)
+    return value, measured, recency, deviance, mean, np.log1p(count) / np.float32(COUNT_SCALE)
+
+
+def _first_known(z_NTV: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Per static variable its first value from the step it is known, 0 before; and whether."""
+    measured = ~np.isnan(z_NTV)
+    known = np.logical_or.accumulate(measured, axis=1)
+    at = np.argmax(measured, axis=1)[:, None, :]
+    first = np.take_along_axis(np.nan_to_num(z_NTV), at, axis=1)
+    return np.where(known, first, 0), known

@@ -1,0 +1,90 @@
+"""Statistics: each patient's bounded contribution to the federation's normalisation.
+
+A patient contributes, per variable, whether it was ever measured, the mean of its reference score
+z, and the mean of z squared, over all of the patient's stays together. Scaled so that its L2 norm
+stays under a bound, the vector is added up over patients; the sum travels as coordinates of the
+secure sum, with Gaussian noise of deviation ``clip_norm`` * noise multiplier.
+
+Legend: P patients, V variables, S = 3 V statistics, as in
+    :mod:`consilium.shared.model.normalisation`.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consilium.client.records.features import Grid
+from consilium.shared.crypto.keystream import Keystream
+from consilium.shared.errors import PrivacyError
+from consilium.shared.model.normalisation import reference_scores, statistics_clip
+from consilium.shared.study.definition import Study
+
+_ROUNDING = 1 - 1e-9  # keeps the norm under the bound after float64 rounding
+
+
+def patient_contributions(grid: Grid, study: Study) -> NDArray[np.float64]:
+    """Per patient [present_V, mean of z_V, mean of z squared_V], zero where never measured.
+
+    Returns:
+        (P, S) float64; several stays of a patient give one row.
+    """
+    variables = len(study.variables)
+    sums_P3V = np.zeros((grid.patients, 3, variables))
+    for index, variable in enumerate(study.variables.values()):
+        z_NT = reference_scores(grid.value_NTV[:, :, index], variable).astype(np.float64)
+        measured_NT = ~np.isnan(z_NT)
+        z_NT = np.where(measured_NT, z_NT, 0.0)
+        for kind, per_stay_N in enumerate(
+            (measured_NT.sum(axis=1), z_NT.sum(axis=1), (z_NT**2).sum(axis=1))
+        ):
+            sums_P3V[:, kind, index] = np.bincount(
+                grid.patient_N, weights=per_stay_N, minlength=grid.patients
+            )
+    count_P1V = sums_P3V[:, :1]
+    return (sums_P3V / np.maximum(count_P1V, 1)).reshape(grid.patients, 3 * variables)
+
+
+def clipped_sum(contribution_PS: NDArray[np.float64], clip_norm: float) -> NDArray[np.float64]:
+    """Sum over patients of their contributions, each scaled to L2 norm at most ``clip_norm``.
+
+    Guarantee: adding or removing one patient changes the sum by at most ``clip_norm`` in L2 norm.
+
+    Raises:
+        PrivacyError: a contribution is not finite, or the bound is not above 0.
+    """
+    if not (np.isfinite(clip_norm) and clip_norm > 0):
+        raise PrivacyError(f"clip_norm {clip_norm} must be finite and above 0; correct it")
+    if not np.isfinite(contribution_PS).all():
+        raise PrivacyError(
+            "a patient's statistics are not finite, so no bound holds for them; check the "
+            "variables' ranges"
+        )
+    return np.asarray(clip_rows(contribution_PS, clip_norm).sum(axis=0))
+
+
+def statistics_release(
+    contribution_PS: NDArray[np.float64], study: Study, *, deviation: float, source: Keystream
+) -> NDArray[np.float64]:
+    """Return the site's statistics as they leave: each patient clipped, summed, noise added.
+
+    Args:
+        contribution_PS: from :func:`patient_contributions`.
+        study: its variables set the clip norm.
+        deviation: standard deviation of the Gaussian noise on each coordinate; 0 without privacy.
+        source: secret and fresh; the noise is drawn from it.
+
+    Raises:
+        PrivacyError: as :func:`clipped_sum`.
+    """
+    sum_S = clipped_sum(contribution_PS, statistics_clip(study))
+    return sum_S if deviation == 0 else sum_S + deviation * source.standard_normal(sum_S.size)
+
+
+def clip_rows(rows_PS: NDArray[np.float64], norm: float) -> NDArray[np.float64]:
+    """Scale rows longer than ``norm`` down to it.
+
+    Guarantee: every row's L2 norm is at most ``norm``.
+    """
+    length_P = np.linalg.norm(rows_PS, axis=1)
+    longer_P = np.maximum(length_P, norm)
+    scale_P = np.where(length_P > norm * _ROUNDING, norm * _ROUNDING / longer_P, 1.0)
+    return np.asarray(rows_PS * scale_P[:, None])

@@ -1,0 +1,82 @@
+"""What the model looks at, over a site's patients: bounded sums, no patient's attributions.
+
+Guarantee: one patient changes each of the three parts of :func:`attribution_sums` by at most 1 in
+L2 norm: the patient's count, whether it was clipped, and its clipped attributions.
+
+Legend: N stays, P patients, T steps, C columns, V variables, B bands, F features.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consilium.client.explain.integrated_gradients import integrated_gradients
+from consilium.client.records.features import PatientTensors
+from consilium.client.records.running_features import Layout
+from consilium.client.records.statistics import clip_rows
+from consilium.shared.crypto.keystream import Keystream
+from consilium.shared.export.signed_model import Trained
+from consilium.shared.rounds.attribution_bands import (
+    attributions_size,
+    band_starts,
+    bands,
+    effect_unit,
+)
+
+MOST_STAYS = 8  # of a patient, drawn at random; the rest add time and little else
+
+
+def attribution_sums(
+    trained: Trained, patients: PatientTensors | None, source: Keystream, *, smallest: int
+) -> NDArray[np.float64]:
+    """Return patients, clipped patients, then V * B sums of absolute attributions, as floats.
+
+    Args:
+        trained: the model, and the study, which says how many patients are explained at most.
+        patients: those who may be; none gives zeros.
+        source: draws them.
+        smallest: patients below which a site says nothing.
+    """
+    study = trained.study
+    sums = np.zeros(attributions_size(study))
+    chosen = _drawn(0 if patients is None else patients.patients,
+                    study.evaluation.explained_patients, source)  # fmt: skip
+    if patients is None or len(chosen) < smallest:
+        return sums
+    patient_N = patients.patient_N.numpy()
+    rows_PA = np.stack([
+        _of_patient(trained, patients, np.flatnonzero(patient_N == patient), source)
+        for patient in chosen
+    ])  # fmt: skip
+    clipped_PA = clip_rows(rows_PA, 1.0)
+    sums[0] = len(chosen)
+    sums[1] = (np.linalg.norm(rows_PA, axis=1) > 1.0).sum()
+    sums[2:] = clipped_PA.sum(axis=0)
+    return sums
+
+
+def _of_patient(
+    trained: Trained, patients: PatientTensors, stays: NDArray[np.int64], source: Keystream
+) -> NDArray[np.float64]:
+    """Mean over the patient's stays of absolute attributions (V * B), in the sums' unit."""
+    study = trained.study
+    stays = stays[_drawn(len(stays), MOST_STAYS, source)]
+    column_CF = (Layout(study).without_each()[1:] == 0).astype(np.float64)
+    column_VF = column_CF[: len(study.variables)]
+    total_VB = np.zeros((len(study.variables), bands(study)))
+    for stay in stays:
+        steps = int(patients.mask_NT[stay].sum())
+        if steps == 0:
+            continue
+        effect_TF, _ = integrated_gradients(trained, patients.x_NTF[stay, :steps], output=0)
+        effect_TV = np.zeros((study.data.steps, len(study.variables)))
+        effect_TV[:steps] = effect_TF @ column_VF.T
+        total_VB += np.abs(np.add.reduceat(effect_TV, band_starts(study), axis=0)).T
+    mean: NDArray[np.float64] = total_VB.ravel() / (len(stays) * effect_unit(study))
+    return mean
+
+
+def _drawn(size: int, most: int, source: Keystream) -> NDArray[np.int64]:
+    """Indices of ``most`` of ``size``, all equally likely; all of them where they are fewer."""
+    if size <= most:
+        return np.arange(size)
+    return np.sort(np.argsort(source.standard_normal(size))[:most])

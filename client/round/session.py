@@ -1,0 +1,200 @@
+"""One site's part in one study: every message comes in through :meth:`Session.handle`.
+
+The datum's way: records -> grid -> tensors -> (ledger: reserve) -> train -> clip -> encode -> mask.
+Nothing that has not passed the ledger and the mask is ever returned.
+"""
+
+import hmac
+import logging
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from functools import cached_property
+
+import numpy as np
+
+from consilium.client.hospital.policy import Policy
+from consilium.client.hospital.process_limits import memory_error
+from consilium.client.hospital.state import SiteState
+from consilium.client.records.cohort import Cohort
+from consilium.client.round.contribution import Contributor
+from consilium.client.secure_sum.masking import SiteMasking
+from consilium.shared.crypto.keys import Roster
+from consilium.shared.errors import ConsiliumError, PolicyError, ProtocolError
+from consilium.shared.rounds.contents import (
+    LARGEST_CONFIGURATION_BYTES,
+    RoundConfiguration,
+    sum_parameters,
+)
+from consilium.shared.secure_sum.messages import (
+    Action,
+    AgreeRequest,
+    ChannelRequest,
+    KeysRequest,
+    Refusal,
+    UnmaskRequest,
+    UpdateRequest,
+)
+from consilium.shared.study.definition import Study
+
+__all__ = ["Session", "SiteState"]
+
+BYTES_A_SITE = 1024  # of a round's request: a signed key, a sealed share, their names
+
+log = logging.getLogger(__name__)
+
+
+def local_now() -> datetime:
+    """The time of this machine's time zone."""
+    return datetime.now().astimezone()
+
+
+class Session:
+    """A site that has approved one study and answers one coordinator about it.
+
+    Args:
+        site: this site's name in the study.
+        study: the study as approved here; a message about any other study is refused.
+        roster: the sites and their identity keys, as pinned here.
+        read: reads and checks this site's patients; called once, at first use.
+        policy: what this hospital allows.
+        state: keys, ledger, journal and audit log.
+        clock: local time, for the hospital's working hours.
+    """
+
+    def __init__(
+        self,
+        *,
+        site: str,
+        study: Study,
+        roster: Roster,
+        read: Callable[[], Cohort],
+        policy: Policy,
+        state: SiteState,
+        clock: Callable[[], datetime] = local_now,
+    ) -> None:
+        policy.check_study(study)
+        self.site, self._study, self._roster = site, study, roster
+        self._read, self._state = read, state
+        self._policy, self._clock = policy, clock
+        self._masking: SiteMasking | None = None
+        self._busy = threading.Lock()
+        self._answers: dict[Action, Callable[[bytes], bytes]] = {
+            Action.CHANNEL: self._open_channel,
+            Action.KEYS: self._make_keys,
+            Action.UPDATE: self._contribute,
+            Action.AGREE: self._agree,
+            Action.UNMASK: self._unmask,
+        }
+
+    def handle(self, action: Action, body: bytes) -> bytes:
+        """Answer one message; a refusal is an answer too, and says why in one sentence.
+
+        A defect in this code is logged here and refused without any detail, because an unforeseen
+        error's text may quote a patient's data.
+        """
+        with self._busy:
+            try:
+                return self._answers[action](body)
+            except ConsiliumError as error:
+                log.warning("%s refused %s: %s", self.site, action.value, error)
+                return Refusal.of(self.site, error).to_bytes()
+            except Exception as error:
+                refusal = memory_error(error, self._policy)
+                if refusal is not None:
+                    log.warning("%s refused %s: %s", self.site, action.value, refusal)
+                    return Refusal.of(self.site, refusal).to_bytes()
+                log.exception("%s failed on %s", self.site, action.value)
+                sentence = "the site met an unforeseen error; see the site's log"
+                return Refusal(site=self.site, code="Defect", sentence=sentence).to_bytes()
+
+    @cached_property
+    def cohort(self) -> Cohort:
+        """The site's patients, read at first use.
+
+        Raises:
+            DataError: the data cannot serve this study.
+            PolicyError: fewer patients than this hospital allows.
+        """
+        cohort = self._read()
+        self._policy.check_cohort(cohort.training.patients)
+        return cohort
+
+    @cached_property
+    def _contributor(self) -> Contributor:
+        return Contributor(self.site, self._study, self.cohort, self._policy, self._state.personal)
+
+    def _open_channel(self, body: bytes) -> bytes:
+        request = ChannelRequest.from_bytes(body)
+        self._policy.check_time(self._clock())
+        if not hmac.compare_digest(request.study_digest, self._study.digest):
+            raise PolicyError(
+                f"site {self.site} has not approved study {request.study_digest.hex()[:16]}; "
+                f"it approved {self._study.digest.hex()[:16]} ({self._study.name})"
+            )
+        parameters = sum_parameters(self._study, self._roster, request.run_id, site=self.site)
+        if request.study_hash != parameters.study_hash:
+            raise PolicyError(
+                f"site {self.site} has pinned another roster or other parameters than the "
+                "coordinator; compare the roster's fingerprints at both ends"
+            )
+        _ = self.cohort  # refuse now, not in the middle of a round, if the data cannot serve
+        if self._masking is None or self._masking.parameters != parameters:
+            self._masking = SiteMasking(
+                self.site,
+                self._state.identity,
+                parameters,
+                self._state.journal,
+                threads=self._policy.threads,
+            )
+        return self._masking.channel_key(request).to_bytes()
+
+    def _make_keys(self, body: bytes) -> bytes:
+        self._policy.check_time(self._clock())
+        return self._opened().round_keys(KeysRequest.from_bytes(body)).to_bytes()
+
+    def _contribute(self, body: bytes) -> bytes:
+        """Take part in one round: verify, charge, compute, mask, record."""
+        masking = self._opened()
+        self._policy.check_time(self._clock())
+        request = UpdateRequest.from_bytes(body, max_bytes=self._largest_request())
+        masking.begin(request)
+        asked = RoundConfiguration.from_bytes(request.configuration)
+        audit = self._state.audit
+        if audit is not None:
+            audit.begin(self._study, asked)
+        releases = self._contributor.releases(asked, request.round, request.study_hash)
+        spent = [
+            self._state.ledger.reserve(
+                release,
+                study_epsilon=self._study.privacy.epsilon,
+                study_delta=self._study.privacy.delta,
+            )
+            for release in releases
+        ]
+        received = np.frombuffer(request.model, dtype="<f4").astype(np.float32)
+        vector = self._contributor.vector(asked, received, request.round, request.study_hash)
+        masked = masking.mask(vector, self._contributor.weight, self._contributor.spec(asked))
+        self._contributor.keep()
+        if audit is not None:
+            masked = audit.release(self._study, asked, masked, spent, request.study_hash)
+        for release in releases:
+            self._state.ledger.confirm(release)
+        return masked.to_bytes()
+
+    def _largest_request(self) -> int:
+        """Return a bound on a round's request: the model, a configuration, and a word a site."""
+        vectors = 2 if self._study.training.control_variates else 1
+        model = 4 * self._contributor.parameters * vectors
+        return model + LARGEST_CONFIGURATION_BYTES + BYTES_A_SITE * len(self._roster)
+
+    def _agree(self, body: bytes) -> bytes:
+        return self._opened().agree(AgreeRequest.from_bytes(body)).to_bytes()
+
+    def _unmask(self, body: bytes) -> bytes:
+        return self._opened().unmask(UnmaskRequest.from_bytes(body)).to_bytes()
+
+    def _opened(self) -> SiteMasking:
+        if self._masking is None:
+            raise ProtocolError(f"site {self.site} has no open run; ask for its channel key first")
+        return self._masking

@@ -1,0 +1,119 @@
+"""Who belongs to which group of patients, and what a site sums up for each group.
+
+Guarantee: over all groups told by one variable, over the sites' own groups, and in the group of
+everybody, one patient adds at most 1 to the sums of risks, and at most 1 in L2 norm to the tables.
+
+Legend: N stays, G groups, B bins; (N,) or (N, T) per step where rows are meant.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consilium.client.records.features import Grid
+from consilium.shared.figures.score_counts import Edges, count_scores
+from consilium.shared.rounds.contents import LARGEST_ERROR
+from consilium.shared.rounds.patient_groups import (
+    WITH_RISKS,
+    PatientGroup,
+    block_size,
+    patient_groups,
+)
+from consilium.shared.study.definition import Study
+
+Members = NDArray[np.bool_]
+
+
+def members_of(grid: Grid, study: Study, group: PatientGroup) -> Members:
+    """Return the stays (N,) of a subgroup by its variable's first value; unknown is in none."""
+    variable = group.variable or ""
+    value_NT = grid.value_NTV[:, :, list(study.variables).index(variable)]
+    known_NT = ~np.isnan(value_NT)
+    value_N = value_NT[np.arange(len(value_NT)), known_NT.argmax(axis=1)]
+    cuts = np.array(study.evaluation.subgroups[variable].cuts)
+    part_N = np.searchsorted(cuts, value_N, side="right")
+    inside_N: Members = known_NT.any(axis=1) & (part_N == group.part)
+    return inside_N
+
+
+def contributing(
+    grid: Grid, study: Study, *, site: str, own: bool, smallest: int
+) -> list[Members | None]:
+    """Return the stays of every group of the study at this site; None where it adds nothing.
+
+    Args:
+        grid: the validation patients.
+        study: names the groups.
+        site: this site's name in the study.
+        own: whether the hospital releases figures of its own patients as a whole.
+        smallest: patients below which a subgroup of this site is left out. Where counts carry
+            privacy noise nobody is left out: that would tell what noise hides.
+    """
+    everyone = np.ones(len(grid.y_N), dtype=np.bool_)
+    found: list[Members | None] = []
+    for group in patient_groups(study):
+        if group.kind == "subgroup":
+            stays_N = members_of(grid, study, group)
+            few = study.privacy.mode == "none" and _patients(grid, stays_N) < smallest
+            found.append(None if few else stays_N)
+        else:
+            told = group.kind == "all" or (own and group.name == site)
+            found.append(everyone if told else None)
+    return found
+
+
+def group_blocks(
+    scores: NDArray[np.float64],
+    y: NDArray[np.float32],
+    weight: NDArray[np.float64],
+    counted: NDArray[np.bool_],
+    members: Sequence[Members | None],
+    study: Study,
+    edges_E: Edges,
+) -> NDArray[np.float64]:
+    """Return the blocks (G, block) of all groups (:mod:`consilium.shared.rounds.patient_groups`).
+
+    Args:
+        scores: (N, K), or (N, T, K) per step; ``y`` labels of their rows.
+        y: as in :class:`consilium.client.records.features.Grid`.
+        weight: of each row (N,) or (N, T); a patient's add up to one.
+        counted: rows (N,) or (N, T) that count.
+        members: stays (N,) of each group; None adds nothing.
+        study: its task decides what a block holds.
+        edges_E: of the bins of a group's table.
+    """
+    blocks = np.zeros((len(members), block_size(study)))
+    for block, stays_N in zip(blocks, members, strict=True):
+        if stays_N is not None:
+            inside = counted & stays_N.reshape(-1, *[1] * (counted.ndim - 1))
+            block[:] = _block(scores[inside], y[inside], weight[inside], study, edges_E)
+    return blocks
+
+
+def _block(
+    scores_RK: NDArray[np.float64],
+    y: NDArray[np.float32],
+    weight_R: NDArray[np.float64],
+    study: Study,
+    edges_E: Edges,
+) -> NDArray[np.float64]:
+    if study.task.kind == "multiclass":
+        known_R = ~np.isnan(y)
+        right_R = scores_RK.argmax(axis=1) == y
+        return np.array([weight_R[known_R].sum(), weight_R[known_R & right_R].sum()])
+    y_RK = y.reshape(scores_RK.shape)
+    known_RK = ~np.isnan(y_RK)
+    labels_R = np.maximum(known_RK.sum(axis=1), 1)
+    weight_RK = np.where(known_RK, (weight_R / labels_R)[:, None], 0.0)
+    if study.task.kind in WITH_RISKS:
+        risks, shares = scores_RK[known_RK], weight_RK[known_RK]
+        table_2B = count_scores(risks, y_RK[known_RK] == 1, shares, edges_E)
+        return np.concatenate(([float((risks * shares).sum())], table_2B.ravel()))
+    largest = LARGEST_ERROR * study.task.spread
+    error_RK = np.minimum(np.abs(np.where(known_RK, scores_RK - y_RK, 0.0)) / largest, 1.0)
+    return np.array([weight_RK.sum(), (error_RK * weight_RK).sum()])
+
+
+def _patients(grid: Grid, stays_N: Members) -> int:
+    return len(np.unique(grid.patient_N[stays_N]))

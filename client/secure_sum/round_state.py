@@ -1,0 +1,141 @@
+"""What a site knows of the round it is in, and what it checks before it masks or reveals."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consilium.shared.crypto import transcript
+from consilium.shared.crypto.keys import ExchangeKey, Secret, pair_seed
+from consilium.shared.errors import EncodingError, ProtocolError
+from consilium.shared.secure_sum.fixed_point import VectorSpec
+from consilium.shared.secure_sum.messages import Unmasked, UnmaskRequest
+from consilium.shared.secure_sum.parameters import SumParameters
+from consilium.shared.secure_sum.tail import append_tail
+
+
+@dataclass(repr=False, eq=False, kw_only=True)
+class PendingKeys(Secret):
+    """Keys made for a round that has not begun."""
+
+    round: int
+    exchange: ExchangeKey
+
+
+@dataclass(repr=False, eq=False, kw_only=True)
+class MaskedRound(Secret):
+    """A round that has begun.
+
+    Attributes:
+        round: its number.
+        pair_secrets: by peer of this site's circle, the secret their round keys give them.
+        keys: all participants' public keys.
+        begun: hash of what the site was shown.
+        seed_shares: by dealer of this site's circle, its share of the dealer's round seed.
+        context: of the round, once masked.
+        mask_share: this site's share of its own self-mask seed, once masked.
+        agreed: the survivors signed, once signed.
+    """
+
+    round: int
+    pair_secrets: dict[str, bytes]
+    keys: dict[str, bytes]
+    begun: bytes
+    seed_shares: dict[str, bytes]
+    context: bytes | None = None
+    mask_share: bytes = b""
+    agreed: tuple[str, ...] | None = None
+
+
+@dataclass(repr=False, eq=False, kw_only=True)
+class FinishedRound:
+    """What was revealed, for a coordinator that asks for the same again."""
+
+    context: bytes
+    survivors: tuple[str, ...]
+    reply: Unmasked
+
+
+def check_vector(
+    parameters: SumParameters, vector: NDArray[np.uint32], weight: int, spec: VectorSpec
+) -> NDArray[np.uint32]:
+    """Check what is to be masked and put the tail behind it; shape (spec.length + 6,).
+
+    Raises:
+        EncodingError: another type or length than the layout's, a weight beyond its bound, or a
+            layout whose sum could wrap.
+    """
+    if vector.dtype != np.uint32 or vector.shape != (spec.length,):
+        raise EncodingError(
+            f"the vector to mask is {vector.dtype} of shape {vector.shape}, and the study's "
+            f"layout is uint32 of shape ({spec.length},)"
+        )
+    largest = parameters.max_weight
+    if not 0 <= weight <= largest:
+        raise EncodingError(f"the weight {weight} is not between 0 and max_weight {largest}")
+    spec.check_headroom(len(parameters.roster), largest)
+    return append_tail(vector, weight)
+
+
+def pair_seeds(
+    parameters: SumParameters, site: str, state: MaskedRound, context: bytes
+) -> tuple[list[bytes], list[bytes]]:
+    """Seeds of the masks that a site adds and takes off; of two sites the roster's first adds."""
+    plus: list[bytes] = []
+    minus: list[bytes] = []
+    for peer, secret in state.pair_secrets.items():
+        low, high = sorted((site, peer), key=parameters.roster.position)
+        seed = pair_seed(secret, context=context, low=low, high=high)
+        (plus if low == site else minus).append(seed)
+    return plus, minus
+
+
+def check_survivors(
+    parameters: SumParameters, site: str, state: MaskedRound, survivors: tuple[str, ...]
+) -> None:
+    """Check that a site may help to open the sum over these survivors.
+
+    Raises:
+        ProtocolError: a survivor that did not take part, the site itself missing, too few,
+            one with too few neighbours among them, or others than the site agreed to before.
+    """
+    least = max(parameters.threshold, parameters.minimum_sites)
+    if not set(survivors) <= state.keys.keys():
+        raise ProtocolError("the survivors include a site that did not take part in the round")
+    if site not in survivors:
+        raise ProtocolError("the survivors do not include this site")
+    if len(survivors) < least:
+        raise ProtocolError(
+            f"{len(survivors)} sites survive, and a sum over fewer than {least} is never opened"
+        )
+    if parameters.supported(survivors) != set(survivors):
+        raise ProtocolError(
+            "a survivor has too few surviving neighbours, so their masks might not hide it"
+        )
+    if state.agreed not in (None, survivors):
+        raise ProtocolError(f"other survivors were agreed to in round {state.round}")
+
+
+def check_agreement(
+    parameters: SumParameters, site: str, state: MaskedRound, request: UnmaskRequest
+) -> None:
+    """Check that at least `threshold` survivors signed the survivors.
+
+    A site that has signed these survivors itself need not verify its own signature.
+
+    Raises:
+        ProtocolError: too few signatures, or one by a site that is no survivor.
+        AuthenticationError: a signature that does not verify.
+    """
+    statement = transcript.survivors_statement(request.context, request.survivors)
+    for signer, signature in request.signatures.items():
+        if signer not in request.survivors:
+            raise ProtocolError(f"{signer} signed the survivors without being one")
+        if signer == site and state.agreed == request.survivors:
+            continue
+        parameters.roster.verify(signer, statement, signature, "the survivors")
+    if len(request.signatures) < parameters.threshold:
+        raise ProtocolError(
+            f"{len(request.signatures)} sites signed the survivors, and "
+            f"{parameters.threshold} are needed"
+        )

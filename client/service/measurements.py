@@ -1,0 +1,143 @@
+"""The site's own measurements, in a file: a site must not listen, so nobody can ask it.
+
+``metrics.prom`` in the site's folder is in Prometheus' text format, for the textfile collector of
+its node exporter (https://github.com/prometheus/node_exporter#textfile-collector). It stays in the
+house, readable by the site's account only unless the hospital decides otherwise.
+"""
+
+import logging
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from consilium.client.ledger.releases import Account
+from consilium.client.ledger.store import Ledger
+from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.secure_sum.messages import Action, Refusal
+from consilium.shared.service.prometheus import Metric, Sample, gauge, to_text
+from consilium.shared.wire.encoding import open_envelope
+
+FILE_NAME = "metrics.prom"
+EVERY_S = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class Answers(Protocol):
+    """Whoever answers for a site."""
+
+    @property
+    def site(self) -> str:
+        """The site's name."""
+
+    def handle(self, action: Action, body: bytes) -> bytes:
+        """Answer one message."""
+
+
+class Meter:
+    """Counts what a site answers, and writes it down at most every ten seconds.
+
+    Args:
+        answers: who answers.
+        folder: the site's, where the file lies.
+        ledger: for the budget that is left.
+        tell: is told the lifetime epsilon left, as often as it is written; None: nobody is.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        answers: Answers,
+        folder: Path,
+        ledger: Ledger,
+        *,
+        tell: Callable[[float], None] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._answers, self._file, self._ledger = answers, folder / FILE_NAME, ledger
+        self._clock, self._tell = clock, tell
+        self._messages: Counter[tuple[str, str]] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._started = clock()
+        self._last_message: float | None = None
+        self._written = float("-inf")
+        self.write()
+
+    @property
+    def site(self) -> str:
+        """The site's name."""
+        return self._answers.site
+
+    def handle(self, action: Action, body: bytes) -> bytes:
+        """Answer one message, and count it; a file that cannot be written stops nothing."""
+        began = self._clock()
+        reply = self._answers.handle(action, body)
+        self._last_message = self._clock()
+        self._messages[action.value, _outcome(reply)] += 1
+        self._seconds[action.value] += self._last_message - began
+        if self._last_message - self._written >= EVERY_S:
+            self.write()
+        return reply
+
+    def write(self) -> None:
+        """Write the file now."""
+        self._written = self._clock()
+        total = self._ledger.summary().total
+        if self._tell is not None:
+            self._tell(total.left)
+        try:
+            write_atomically(self._file, to_text(self._metrics(total)).encode(), mode=0o600)
+        except OSError as error:
+            log.warning("%s could not be written: %s", self._file, error.strerror)
+
+    def _metrics(self, total: Account) -> list[Metric]:
+        site = self._answers.site
+        return [
+            gauge("consilium_site_started_seconds", "When it started.", self._started, site=site),
+            gauge(
+                "consilium_site_last_message_seconds",
+                "When the last message was answered.",
+                self._last_message,
+                site=site,
+            ),
+            Metric(
+                name="consilium_site_messages_total",
+                help="Messages answered, by action and outcome (ok, or the refusal's code).",
+                kind="counter",
+                samples=tuple(
+                    Sample(value=count, labels={"site": site, "action": action, "outcome": outcome})
+                    for (action, outcome), count in sorted(self._messages.items())
+                ),
+            ),
+            Metric(
+                name="consilium_site_answer_seconds_total",
+                help="Seconds spent on answers, by action.",
+                kind="counter",
+                samples=tuple(
+                    Sample(value=round(seconds, 6), labels={"site": site, "action": action})
+                    for action, seconds in sorted(self._seconds.items())
+                ),
+            ),
+            gauge(
+                "consilium_site_epsilon_spent",
+                "Lifetime privacy budget spent or reserved, epsilon.",
+                total.spent + total.reserved,
+                site=site,
+            ),
+            gauge(
+                "consilium_site_epsilon_left",
+                "Lifetime privacy budget left, epsilon.",
+                total.left,
+                site=site,
+            ),
+        ]
+
+
+def _outcome(reply: bytes) -> str:
+    """Return ``ok``, or the code of a refusal; other replies are not parsed, they may be large."""
+    if len(reply) > Refusal.max_bytes:
+        return "ok"
+    kind, _ = open_envelope(reply, Refusal.max_bytes)
+    return Refusal.from_bytes(reply).code if kind == Refusal.kind else "ok"

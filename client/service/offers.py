@@ -1,0 +1,56 @@
+"""The studies that the coordinator offers to this site, fetched over its line."""
+
+from consilium.client.hospital.folder import SiteFolder
+from consilium.client.service.connection import Connection
+from consilium.client.service.pinned_connection import connect
+from consilium.shared.enrolment.messages import (
+    DIGEST_BYTES,
+    STUDIES_PATH,
+    STUDY_PATH,
+    StudyList,
+    StudyOffer,
+    StudyRequest,
+)
+from consilium.shared.errors import SettingsError
+
+
+def fetch_offers(folder: SiteFolder) -> list[StudyOffer]:
+    """Return all studies offered to this site.
+
+    Raises:
+        UnreachableError: no answer.
+        AuthenticationError: not the pinned coordinator, or it does not know this site.
+        MessageError: the answer is malformed.
+    """
+    with connect(folder) as connection:
+        listed = StudyList.from_bytes(connection.post(STUDIES_PATH, b"")).digests
+        digests = [listed[at : at + DIGEST_BYTES] for at in range(0, len(listed), DIGEST_BYTES)]
+        return [_fetch(connection, digest) for digest in digests if len(digest) == DIGEST_BYTES]
+
+
+def find_offer(folder: SiteFolder, named: str) -> StudyOffer:
+    """Return the offered study of this name or digest (its first hexadecimal digits suffice).
+
+    Raises:
+        SettingsError: none, or several. Others as :func:`fetch_offers`.
+    """
+    coordinator = folder.enrolment().coordinator
+    found, names = [], []
+    for offer in fetch_offers(folder):
+        study, _ = offer.check(coordinator)
+        names.append(study.name)
+        exact = study.name == named
+        if exact or (len(named) >= 8 and study.digest.hex().startswith(named.lower())):
+            found.append(offer)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise SettingsError(f"several studies named {named} are offered; name its digest")
+    raise SettingsError(
+        f"no study {named!r} is offered to this site; offered: {', '.join(names) or 'none'}"
+    )
+
+
+def _fetch(connection: Connection, digest: bytes) -> StudyOffer:
+    request = StudyRequest(digest=digest).to_bytes()
+    return StudyOffer.from_bytes(connection.post(STUDY_PATH, request))

@@ -1,0 +1,200 @@
+"""Whether this machine can take part, asked before a study does; each finding with its remedy."""
+
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from consilium.client.hospital.approvals import Approval
+from consilium.client.hospital.folder import SECRET_FILES, SiteFolder
+from consilium.client.records.cohort import read_cohort
+from consilium.client.service.connection import Connection
+from consilium.client.service.offers import fetch_offers
+from consilium.client.service.pinned_connection import approvals_of, connect
+from consilium.client.sources.common.settings import named_files
+from consilium.shared.errors import ConsiliumError, SettingsError
+
+LEAST_DISK_BYTES = 1 << 30
+LEAST_MEMORY_BYTES = 1 << 30
+LARGEST_SKEW_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One test: what was found, and what to do if it is not well."""
+
+    name: str
+    ok: bool
+    told: str
+    remedy: str = ""
+
+
+def preflight(folder: SiteFolder) -> list[Finding]:
+    """Test what a site needs; a test whose ground is missing is told as failed, not skipped."""
+    return [
+        _permissions(folder),
+        _disk(folder),
+        _memory(),
+        *_network(folder),
+        *_data(folder),
+    ]
+
+
+def _permissions(folder: SiteFolder) -> Finding:
+    name = "permissions"
+    try:
+        SiteFolder.open(folder.path)
+    except SettingsError as error:
+        return Finding(name=name, ok=False, told=str(error), remedy="see the sentence above")
+    mode = folder.path.stat().st_mode & 0o777
+    if mode & 0o077:
+        return Finding(
+            name=name,
+            ok=False,
+            told=f"{folder.path} may be entered by other accounts (mode {mode:o})",
+            remedy=f"run 'chmod 700 {folder.path}'",
+        )
+    if not os.access(folder.path, os.W_OK):
+        return Finding(
+            name=name,
+            ok=False,
+            told=f"{folder.path} cannot be written by this account",
+            remedy="run the site under the account that owns the folder",
+        )
+    return Finding(name=name, ok=True, told=f"only this account reads {', '.join(SECRET_FILES)}")
+
+
+def _disk(folder: SiteFolder) -> Finding:
+    place = folder.path if folder.path.exists() else Path.cwd()
+    free = shutil.disk_usage(place).free
+    return Finding(
+        name="disk",
+        ok=free >= LEAST_DISK_BYTES,
+        told=f"{free / 2**30:.1f} GiB free for {folder.path}",
+        remedy="free at least 1 GiB: with a full disk nothing can be recorded, so nothing is sent",
+    )
+
+
+def _memory() -> Finding:
+    free = _available_memory()
+    return Finding(
+        name="memory",
+        ok=free >= LEAST_MEMORY_BYTES,
+        told=f"{free / 2**30:.1f} GiB available",
+        remedy="make at least 1 GiB available; training needs room for the records and the model",
+    )
+
+
+def _available_memory() -> int:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _network(folder: SiteFolder) -> list[Finding]:
+    try:
+        enrolment = folder.enrolment()
+        connection = connect(folder)
+    except ConsiliumError as error:
+        return [Finding(name="enrolment", ok=False, told=str(error), remedy="enrol this site")]
+    with connection:
+        host = connection.address.rpartition(":")[0].strip("[]")
+        enrolled = Finding(
+            name="enrolment",
+            ok=True,
+            told=f"site {enrolment.site} at {connection.address}",
+        )
+        return [enrolled, _name(host), *_line(connection, folder)]
+
+
+def _name(host: str) -> Finding:
+    proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"))
+    if proxied:
+        return Finding(name="name", ok=True, told=f"{host} is looked up by the proxy")
+    try:
+        addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, None)}
+    except OSError as error:
+        return Finding(
+            name="name",
+            ok=False,
+            told=f"{host} has no address ({error})",
+            remedy="ask the network's administrators, or set HTTPS_PROXY if names are looked up "
+            "by a proxy",
+        )
+    return Finding(name="name", ok=True, told=f"{host} is {', '.join(sorted(addresses))}")
+
+
+def _line(connection: Connection, folder: SiteFolder) -> list[Finding]:
+    failed = _trying(connection.hello)
+    if failed is not None:
+        remedy = "let this machine dial out to that one address and port; nothing must come in"
+        return [Finding(name="line", ok=False, told=failed, remedy=remedy)]
+    skew_s = connection.clock_ahead_s
+    found = [
+        Finding(name="line", ok=True, told="the coordinator shows the pinned certificate"),
+        Finding(
+            name="clock",
+            ok=abs(skew_s) <= LARGEST_SKEW_S,
+            told=f"{abs(skew_s):.0f} s {'ahead of' if skew_s > 0 else 'behind'} the coordinator",
+            remedy="switch on the system's time service; the site works meanwhile, because it "
+            "signs by the coordinator's time, but its ledger and audit log bear wrong times",
+        ),
+    ]
+    failed = _trying(lambda: fetch_offers(folder))
+    found.append(
+        Finding(
+            name="account",
+            ok=failed is None,
+            told=failed or "the coordinator knows this site",
+            remedy="ask the coordinator whether the site was revoked; it needs a new invitation",
+        )
+    )
+    return found
+
+
+def _data(folder: SiteFolder) -> list[Finding]:
+    """Read the records as each approved study would."""
+    try:
+        approved = list(approvals_of(folder))
+        files = named_files(folder.settings().records(folder.path))
+    except ConsiliumError as error:
+        return [Finding(name="data", ok=False, told=str(error), remedy="see the sentence above")]
+    if not approved:
+        missing = [path for path in files if not path.exists()]
+        shown = ", ".join(map(str, missing or files))
+        return [
+            Finding(
+                name="data",
+                ok=not missing,
+                told=f"{shown} {'is not there' if missing else 'is there'}",
+                remedy="name the records in [data] of site.toml",
+            )
+        ]
+    return [_readable(folder, approval) for approval in approved]
+
+
+def _readable(folder: SiteFolder, approval: Approval) -> Finding:
+    study = approval.study
+    remedy = f"run 'consilium-site check {study.name}' for the counts behind this"
+    try:
+        source = folder.settings().open_source(folder.path, study)
+        split_key = folder.split_key()
+        cohort = read_cohort(source, study, site=folder.enrolment().site, split_key=split_key)
+    except ConsiliumError as error:
+        return Finding(name="data", ok=False, told=str(error), remedy=remedy)
+    told = f"study {study.name}: {cohort.report.patients} patients can be read"
+    return Finding(name="data", ok=True, told=told)
+
+
+def _trying(work: Callable[[], object]) -> str | None:
+    try:
+        work()
+    except ConsiliumError as error:
+        return str(error)
+    return None

@@ -1,0 +1,113 @@
+"""How a site stands, from its folder alone: works beside a running site and without one."""
+
+import fcntl
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from consilium.client.hospital.folder import SiteFolder
+from consilium.client.ledger.store import Ledger
+from consilium.client.service.pinned_connection import approvals_of
+from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
+from consilium.shared.audit.summary import summarise
+from consilium.shared.errors import ConsiliumError, SettingsError
+from consilium.shared.version import VERSION
+
+
+def site_status(folder: SiteFolder) -> dict[str, Any]:
+    """Return what ``consilium-site status --json`` prints; the hospital's own, never sent.
+
+    Keys: ``site``, ``version``, ``coordinator``, ``running``, ``policy`` (``"ok"`` or what is wrong
+    with it), ``approved`` (studies), ``budget`` (lifetime and by study), ``audit``,
+    ``last_release``, ``last_refusal``.
+
+    Raises:
+        SettingsError: the folder is not a site's.
+    """
+    status: dict[str, Any] = {
+        "site": folder.settings().site,
+        "version": VERSION,
+        "coordinator": None,
+        "running": is_held(folder.path / "lock"),
+    }
+    try:
+        policy = folder.policy()
+        status["policy"] = "ok"
+    except SettingsError as error:
+        return status | {"policy": str(error)}
+    try:
+        enrolment = folder.enrolment()
+    except SettingsError:
+        return status | {"approved": []}
+    status["site"] = enrolment.site
+    status["coordinator"] = f"{enrolment.host}:{enrolment.port}"
+    status["approved"] = [
+        {"study": approval.study.name, "digest": approval.study.digest.hex()}
+        for approval in approvals_of(folder)
+    ]
+    file = folder.path / "ledger.sqlite"
+    if file.exists():
+        status["budget"] = _budget(
+            Ledger(file, lifetime_epsilon=policy.lifetime_epsilon, delta=policy.delta)
+        )
+    return status | audit_status(folder.path / AUDIT_FILE)
+
+
+def audit_status(log: Path) -> dict[str, Any]:
+    """Return ``audit``, ``last_release`` and ``last_refusal`` of a site's log."""
+    if not log.exists():
+        return {"audit": None}
+    try:
+        told = summarise(log)
+    except ConsiliumError as error:
+        return {"audit": {"error": str(error)}}
+    release, refusal = told.released, told.refused
+    return {
+        "audit": {
+            "entries": told.entries,
+            "head": told.head.hex(),
+            "last_at": told.last_at,
+            "coordinator_entry": told.peers.get("coordinator"),
+            "divergences": sum(told.divergences.values()),
+            "counts": told.counts,
+        },
+        "last_release": release
+        and {
+            "at": release[0],
+            "round": release[1].round,
+            "purpose": release[1].purpose,
+            "study_digest": release[1].study_digest.hex(),
+            "epsilon": release[1].epsilon,
+        },
+        "last_refusal": refusal
+        and {"at": refusal[0], "asked": refusal[1].asked, "sentence": refusal[1].sentence},
+    }
+
+
+def is_held(lock: Path) -> bool:
+    """Tell whether a process holds this lock, that is, whether the site runs."""
+    try:
+        file = os.open(lock, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
+def _budget(ledger: Ledger) -> dict[str, Any]:
+    summary = ledger.summary()
+    return {
+        "lifetime": asdict(summary.total),
+        "studies": [
+            {"study": study.study_name, "digest": study.study_digest.hex()}
+            | asdict(study.account)
+            | {"releases": study.releases}
+            for study in summary.studies
+        ],
+    }

@@ -1,0 +1,127 @@
+"""Which session a message is for: one for each study that a person here has approved.
+
+The approval is looked up on disk for every message, so that an approval given or withdrawn while
+the site runs counts from the next message on.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from consilium.client.hospital.approvals import Approval, Approvals
+from consilium.client.round.session import Session
+from consilium.shared.audit.events import Refused
+from consilium.shared.audit.log import AuditLog
+from consilium.shared.errors import ConsiliumError, MessageError, PolicyError, ProtocolError
+from consilium.shared.secure_sum.messages import Action, ChannelRequest, Refusal
+from consilium.shared.wire.encoding import VECTOR_BYTES, open_envelope
+
+PEER = "coordinator"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class _Open:
+    """A session, and the state of the approval it was opened under."""
+
+    session: Session
+    stamp: tuple[int, int]
+
+
+class Desk:
+    """Answers every action of every approved study, and refuses all others.
+
+    Args:
+        site: this site's name.
+        approvals: what was approved here.
+        open_session: opens a session for an approval; may refuse.
+        audit: takes refusals.
+    """
+
+    def __init__(
+        self,
+        site: str,
+        approvals: Approvals,
+        open_session: Callable[[Approval], Session],
+        audit: AuditLog,
+    ) -> None:
+        self.site = site
+        self._approvals, self._open_session, self._audit = approvals, open_session, audit
+        self._sessions: dict[bytes, _Open] = {}
+        self._runs: dict[bytes, bytes] = {}  # study hash of a run -> digest of its study
+        self._last_refusal: tuple[str, str] | None = None
+
+    def handle(self, action: Action, body: bytes) -> bytes:
+        """Answer one message; a refusal is an answer too, is logged, and says why."""
+        try:
+            reply = self._session(action, body).handle(action, body)
+        except ConsiliumError as error:
+            log.warning("%s refused %s: %s", self.site, action.value, error)
+            reply = Refusal.of(self.site, error).to_bytes()
+        except Exception:
+            log.exception("%s failed on %s", self.site, action.value)
+            sentence = "the site met an unforeseen error; see the site's log"
+            reply = Refusal(site=self.site, code="Defect", sentence=sentence).to_bytes()
+        self._note_refusal(action, reply)
+        return reply
+
+    def _session(self, action: Action, body: bytes) -> Session:
+        if action is Action.CHANNEL:
+            request = ChannelRequest.from_bytes(body)
+            session = self._approved(request.study_digest)
+            self._runs[request.study_hash] = request.study_digest
+            return session
+        digest = self._runs.get(_run_of(body))
+        if digest is None:
+            raise ProtocolError(
+                f"site {self.site} has no open run of this study; ask for its channel key first"
+            )
+        return self._approved(digest)
+
+    def _approved(self, digest: bytes) -> Session:
+        stamp = self._approvals.stamp(digest)
+        known = self._sessions.get(digest)
+        if stamp is not None and known is not None and known.stamp == stamp:
+            return known.session
+        self._sessions.pop(digest, None)
+        approval = self._approvals.find(digest) if stamp is not None else None
+        if approval is None or stamp is None:
+            raise PolicyError(
+                f"site {self.site} has not approved study {digest.hex()[:16]}; "
+                "its hospital must review and approve it"
+            )
+        session = self._open_session(approval)
+        self._sessions[digest] = _Open(session=session, stamp=stamp)
+        return session
+
+    def _note_refusal(self, action: Action, reply: bytes) -> None:
+        """Record a refusal; the same one many times in a row is recorded once."""
+        refusal = _refusal(reply)
+        if refusal is None:
+            self._last_refusal = None
+            return
+        if (told := (action.value, refusal.sentence)) == self._last_refusal:
+            return
+        self._last_refusal = told
+        try:
+            self._audit.append(
+                Refused(peer=PEER, asked=action.value, code=refusal.code, sentence=refusal.sentence)
+            )
+        except ConsiliumError as error:
+            log.error("a refusal could not be recorded: %s", error)
+
+
+def _run_of(body: bytes) -> bytes:
+    """Return the study hash that a message is bound to: the first field of each of them."""
+    _, plain = open_envelope(body, VECTOR_BYTES)
+    if not isinstance(plain, list) or not plain or not isinstance(plain[0], bytes):
+        raise MessageError("a message that names no run of a study")
+    return plain[0]
+
+
+def _refusal(reply: bytes) -> Refusal | None:
+    if len(reply) > Refusal.max_bytes:
+        return None
+    kind, _ = open_envelope(reply, Refusal.max_bytes)
+    return Refusal.from_bytes(reply) if kind == Refusal.kind else None

@@ -1,0 +1,328 @@
+"""The site's node on Flower's Fleet API: asks for messages, answers them, and never listens.
+
+It takes the place of Flower's SuperNode. That program fetches the app bundle of every run, installs
+it and starts a process for each message. This one never asks for a bundle: the only code that
+answers is the ClientApp given to it, in this process, for years if need be.
+"""
+
+import logging
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.app.message import remove_content_from_message
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.fleet_pb2 import (
+    PullMessagesResponse,
+    PushMessagesRequest,
+    PushMessagesResponse,
+)
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    ObjectTree,
+    PullObjectRequest,
+    PullObjectResponse,
+    PushObjectRequest,
+)
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    iterate_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from google.protobuf.message import DecodeError
+from google.protobuf.message import Message as Protobuf
+
+from consilium.client.service.connection import Connection
+from consilium.shared.errors import (
+    AuthenticationError,
+    ConsiliumError,
+    ProtocolError,
+    UnreachableError,
+)
+from consilium.shared.wire.bundle import (
+    FETCH_PATH,
+    HAND_IN_PATH,
+    LARGEST_PARCEL,
+    LEAVE_PATH,
+    MOST_PARTS,
+    pack_parcel,
+    unpack_parcel,
+)
+from consilium.shared.wire.encoding import VECTOR_BYTES
+
+PROTOBUF = "application/protobuf"
+HEARTBEAT_S = 4.0
+TOLD_HEARTBEAT_S = 10.0  # Flower's least; the node counts as gone after twice that
+AWAY_S = 0.3  # long enough for the coordinator to see that this process began anew
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+REFUSED_PAUSE_S = 10.0
+ANSWER_FOR_S = 120.0  # how long an answer is offered when the line is down
+
+P = TypeVar("P", bound=Protobuf)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Liveness:
+    """What a status command or a health check may show; times by the monotonic clock."""
+
+    started: float = field(default_factory=time.monotonic)
+    last_contact: float | None = None
+    answered: int = 0
+    trouble: str = ""
+
+
+class SiteNode:
+    """One site's node.
+
+    Args:
+        connection: the only way out.
+        node_id: as enrolled.
+        app: answers every message.
+        stop: set from outside to end.
+        liveness: kept up to date.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        node_id: int,
+        app: ClientApp,
+        *,
+        stop: threading.Event,
+        liveness: Liveness,
+    ) -> None:
+        self._connection, self._app, self._stop = connection, app, stop
+        self._node = Node(node_id=node_id)
+        self.liveness = liveness
+
+    def run(self) -> None:
+        """Answer messages until told to stop; trouble with the line is waited out."""
+        self._begin()
+        heart = threading.Thread(target=self._beat, name="node heartbeat", daemon=True)
+        heart.start()
+        pause = _Pause(self._stop)
+        while not self._stop.is_set():
+            try:
+                message = self._receive()
+                self._well()
+                pause.reset()
+                if message is not None:
+                    self._send(self._answer(message))
+                    self.liveness.answered += 1
+            except UnreachableError as error:
+                self._trouble(error)
+                pause.wait()
+            except AuthenticationError as error:
+                self._trouble(error)
+                self._stop.wait(REFUSED_PAUSE_S * random.uniform(0.5, 1.0))  # noqa: S311 - a pause
+            except ConsiliumError as error:
+                log.warning("a message was dropped: %s", error)
+                pause.wait()
+        heart.join()
+        self._say_goodbye()
+
+    def _begin(self) -> None:
+        """Let the coordinator stop waiting for answers of a process that died, then be there."""
+        pause = _Pause(self._stop)
+        while not self._stop.is_set():
+            try:
+                self._connection.hello()
+                self._say_goodbye()
+                self._stop.wait(AWAY_S)
+                self._heartbeat()
+                self._well()
+                log.info("connected to %s", self._connection.address)
+                return
+            except ConsiliumError as error:
+                self._trouble(error)
+                pause.wait()
+
+    def _answer(self, message: Message) -> Message:
+        """Call the installed app; an error in it becomes an error reply without detail."""
+        context = Context(
+            run_id=message.metadata.run_id,
+            node_id=self._node.node_id,
+            node_config={},
+            state=RecordDict(),
+            run_config={},
+        )
+        try:
+            return self._app(message, context)
+        except Exception as error:
+            log.warning(
+                "a message of type %.64r was refused: %s",
+                message.metadata.message_type,
+                type(error).__name__,
+            )
+            refusal = Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason="refused")
+            return Message(refusal, reply_to=message)
+
+    # Flower's Fleet API, one method a call.
+
+    def _receive(self) -> Message | None:
+        """Wait for a message, some seconds at most."""
+        body = self._connection.post(FETCH_PATH, b"")
+        if not body:
+            return None
+        head, parts = unpack_parcel(body)
+        pulled = _parsed(PullMessagesResponse(), head)
+        if len(pulled.messages_list) != 1 or len(pulled.message_object_trees) != 1:
+            raise ProtocolError("a parcel of the coordinator does not hold exactly one message")
+        bare = message_from_proto(pulled.messages_list[0])
+        if not parts:
+            parts = self._pull_parts(bare, pulled.message_object_trees[0])
+        try:
+            whole = inflate_object_from_contents(bare.metadata.message_id, parts)
+        except Exception as error:
+            raise ProtocolError(
+                f"a message of the coordinator is malformed ({type(error).__name__})"
+            ) from None
+        message = cast(Message, whole)
+        if not isinstance(message, Message) or message.has_error():
+            raise ProtocolError("the coordinator sent something other than a message")
+        message.__dict__["_metadata"] = bare.metadata
+        return message
+
+    def _pull_parts(self, bare: Message, tree: ObjectTree) -> dict[str, bytes]:
+        """Fetch a message that is too long for a parcel, part by part."""
+        run_id, parts, total = bare.metadata.run_id, {}, 0
+        for node in iterate_object_tree(tree):
+            request = PullObjectRequest(node=self._node, run_id=run_id, object_id=node.object_id)
+            pulled = _parsed(PullObjectResponse(), self._fleet("pull-object", request))
+            if not pulled.object_found or not pulled.object_available:
+                raise ProtocolError("a message was taken back before it was read")
+            parts[node.object_id] = pulled.object_content
+            total += len(pulled.object_content)
+            if total > VECTOR_BYTES or len(parts) > MOST_PARTS:
+                raise ProtocolError(
+                    f"a message is longer than {VECTOR_BYTES} bytes or has more than "
+                    f"{MOST_PARTS} parts"
+                )
+        self._fleet(
+            "confirm-message-received",
+            ConfirmMessageReceivedRequest(
+                node=self._node, run_id=run_id, message_object_id=bare.metadata.message_id
+            ),
+        )
+        return parts
+
+    def _send(self, reply: Message) -> None:
+        """Hand in a reply; while the line is down it is offered again, for a while."""
+        with no_object_id_recompute():
+            reply.metadata.__dict__["_message_id"] = reply.object_id
+            parts = {key: part.deflate() for key, part in get_all_nested_objects(reply).items()}
+            tree = get_object_tree(reply)
+            bare = message_to_proto(remove_content_from_message(reply))
+        request = PushMessagesRequest(
+            node=self._node,
+            messages_list=[bare],
+            message_object_trees=[tree],
+            clientapp_runtime_list=[0.0],
+        )
+        whole = sum(map(len, parts.values())) <= LARGEST_PARCEL
+        push = self._push_whole if whole else self._push_parts
+        deadline = time.monotonic() + ANSWER_FOR_S
+        pause = _Pause(self._stop)
+        while True:
+            try:
+                push(request, parts)
+                return
+            except UnreachableError as error:
+                self._trouble(error)
+                if time.monotonic() > deadline or self._stop.is_set():
+                    raise
+                pause.wait()
+
+    def _push_whole(self, request: PushMessagesRequest, parts: dict[str, bytes]) -> None:
+        head = request.SerializeToString(deterministic=True)
+        self._connection.post(HAND_IN_PATH, pack_parcel(head, parts))
+
+    def _push_parts(self, request: PushMessagesRequest, parts: dict[str, bytes]) -> None:
+        run_id = request.messages_list[0].metadata.run_id
+        pushed = _parsed(PushMessagesResponse(), self._fleet("push-messages", request))
+        for key in pushed.objects_to_push:
+            if key in parts:
+                self._fleet(
+                    "push-object",
+                    PushObjectRequest(
+                        node=self._node,
+                        run_id=run_id,
+                        object_id=key,
+                        object_content=parts[key],
+                        session_id=pushed.session_id,
+                    ),
+                )
+
+    def _heartbeat(self) -> None:
+        self._fleet(
+            "send-node-heartbeat",
+            SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=TOLD_HEARTBEAT_S),
+            timeout_s=HEARTBEAT_S,
+        )
+
+    def _say_goodbye(self) -> None:
+        """Be offline at once, so that the coordinator does not wait for answers."""
+        try:
+            self._connection.post(LEAVE_PATH, b"", timeout_s=HEARTBEAT_S)
+        except UnreachableError as error:
+            log.debug("could not say goodbye: %s", error)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S * random.uniform(0.8, 1.0)):  # noqa: S311 - a pause
+            try:
+                self._heartbeat()
+            except ConsiliumError as error:
+                log.debug("heartbeat: %s", error)
+
+    def _fleet(self, call: str, request: Protobuf, *, timeout_s: float | None = None) -> bytes:
+        body = request.SerializeToString(deterministic=True)
+        path = f"/v1/fleet/{call}"
+        return self._connection.post(path, body, media_type=PROTOBUF, timeout_s=timeout_s)
+
+    def _well(self) -> None:
+        self.liveness.last_contact = time.monotonic()
+        if self.liveness.trouble:
+            log.info("the line to %s is up again", self._connection.address)
+            self.liveness.trouble = ""
+
+    def _trouble(self, error: ConsiliumError) -> None:
+        """Log a new kind of trouble once."""
+        if str(error) != self.liveness.trouble:
+            log.warning("%s", error)
+            self.liveness.trouble = str(error)
+
+
+def _parsed(reply: P, content: bytes) -> P:
+    try:
+        reply.ParseFromString(content)
+    except DecodeError:
+        raise ProtocolError("an answer of the coordinator is malformed") from None
+    return reply
+
+
+class _Pause:
+    """Pauses that grow, with jitter so that many sites do not come back at the same moment."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew with short pauses."""
+        self._next_s = FIRST_PAUSE_S
+
+    def wait(self) -> None:
+        """Pause, or until told to stop."""
+        self._stop.wait(self._next_s * random.uniform(0.5, 1.0))  # noqa: S311 - a pause
+        self._next_s = min(2 * self._next_s, LONGEST_PAUSE_S)

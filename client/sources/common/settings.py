@@ -1,0 +1,188 @@
+"""The ``[data]`` table of ``site.toml``: where this hospital's records lie, and how to read them.
+
+Every source has its own keys, so ``source`` is looked at first and the rest is checked against that
+source's model: those of public records are here, those of a hospital's own systems in
+:mod:`consilium.client.sources.own.settings`. Relative paths start at the folder of ``site.toml``.
+
+::
+
+    [data]
+    source = "physionet2012"
+    path = "challenge"
+    where = { ICUType = 1 }
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from consilium.shared.errors import SettingsError
+
+Where = dict[str, float | str]
+Part = TypeVar("Part", bound=BaseModel)
+
+
+def _as_path(given: object) -> object:
+    """A path from text, with ``~`` for the home folder."""
+    return Path(given).expanduser() if isinstance(given, str) and given else given
+
+
+def _as_tuple(given: object) -> object:
+    """TOML's lists as the tuples that frozen settings hold."""
+    return tuple(given) if isinstance(given, list) else given
+
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Listed = BeforeValidator(_as_tuple)
+FilePath = Annotated[Path, BeforeValidator(_as_path)]
+
+
+class SettingsPart(BaseModel):
+    """A table of the settings: frozen, and strict about keys and types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DataSettings(SettingsPart):
+    """What every source's settings have in common."""
+
+    source: str = Field(min_length=1, max_length=64)
+
+
+class RecordsSettings(DataSettings):
+    """Records in a folder or file, whose format says all the rest.
+
+    ``where`` keeps only the stays that have these values.
+    """
+
+    path: FilePath
+    where: Where = {}
+
+
+class PhysioNet2012Settings(RecordsSettings):
+    """One set of the PhysioNet/CinC Challenge 2012; ``set`` where the path does not name it."""
+
+    set: Literal["a", "b", "c"] = "a"
+
+
+class FileOrFolderSettings(DataSettings):
+    """Records in a folder or file, all of them."""
+
+    path: FilePath
+
+
+class WaveformsSettings(FileOrFolderSettings):
+    """WFDB records; ``records`` names those to read, all unless given."""
+
+    records: tuple[str, ...] = Field(default=(), strict=False)
+
+
+class DiagnosisCodesSettings(RecordsSettings):
+    """Visits with codes; patients with fewer than ``fewest_visits`` are left out."""
+
+    fewest_visits: int = Field(default=1, ge=1)
+
+
+class MoleculesSettings(FileOrFolderSettings):
+    """A CSV of molecules; ``column`` of the SMILES, where it is not called ``smiles``."""
+
+    column: str | None = None
+
+
+class ImageSlicesSettings(FileOrFolderSettings):
+    """Volumes; ``split`` of an ``.npz``."""
+
+    split: str = "train"
+
+
+class HeartDiseaseSettings(FileOrFolderSettings):
+    """A hospital's file, or the folder of all four and the ``hospital``."""
+
+    hospital: Literal["cleveland", "hungarian", "switzerland", "va"] | None = None
+
+
+def parse_settings(
+    model: type[DataSettings], table: Mapping[str, Any], *, where: str, folder: Path
+) -> DataSettings:
+    """Check a ``[data]`` table against one source's model and make its paths absolute.
+
+    Args:
+        model: the source's settings.
+        table: as read from TOML.
+        where: names the file in errors.
+        folder: relative paths start here.
+
+    Raises:
+        SettingsError: names the key, its value's kind or bound, and the remedy.
+    """
+    try:
+        settings = model.model_validate(dict(table))
+    except ValidationError as error:
+        raise SettingsError(f"{where}: {_sentence(error.errors()[0], model)}") from error
+    return _resolved(settings, folder)
+
+
+def named_files(settings: SettingsPart) -> list[Path]:
+    """Return the files and folders that settings name, patterns left out."""
+    found: list[Path] = []
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, Path) and "*" not in item.name:
+                found.append(item)
+            elif isinstance(item, SettingsPart):
+                found.extend(named_files(item))
+    return found
+
+
+def _resolved(part: Part, folder: Path) -> Part:
+    """The same settings with every path absolute."""
+    changes: dict[str, Any] = {}
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        if isinstance(value, Path):
+            changes[name] = folder / value
+        elif isinstance(value, BaseModel):
+            changes[name] = _resolved(value, folder)
+        elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+            changes[name] = tuple(_resolved(item, folder) for item in value)
+    return part.model_copy(update=changes) if changes else part
+
+
+def _sentence(error: Any, model: type[BaseModel]) -> str:
+    """One plain sentence for one pydantic error; never shows a value that could be a secret."""
+    location = [str(part) for part in error["loc"]]
+    *tables, key = ["data", *location]
+    place = f"[{'.'.join(tables)}] {key}" if tables else f"[{key}]"
+    kind, bounds = error["type"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        known = _keys_at(model, location[:-1])
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+        hint = f"; did you mean {near[0]!r}?" if near else "; remove it"
+        return f"{place} is not a known key{hint}"
+    if kind == "missing":
+        return f"{place} is missing; add it"
+    if kind == "literal_error":
+        return f"{place} must be one of {bounds['expected']}; choose one of them"
+    if kind == "value_error":
+        return f"{place}: {str(error['msg']).removeprefix('Value error, ')}"
+    return f"{place} is not acceptable: {str(error['msg']).lower()}; correct it"
+
+
+def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:
+    """The valid keys of the table at this place (names and numbers of entries are skipped over)."""
+    for name in location:
+        field = model.model_fields.get(name)
+        if field is not None:
+            model = next(iter(_models(field.annotation)), model)
+    return list(model.model_fields)
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The settings models inside an annotation such as ``dict[str, Model]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]

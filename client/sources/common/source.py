@@ -1,0 +1,176 @@
+"""Sources of patient records: one file per kind of data, one interface.
+
+A source yields patients one at a time, each with all of their stays, so that memory is bounded by
+a patient and not by the file. Times are hours since the start of the stay; values are in the
+study's units, inside the study's ranges, sorted by time, and without duplicates.
+
+Nothing here ever shows a patient's values: not in an error, a log line or a ``repr``.
+
+Legend: E events of one stay.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consilium.shared.study.definition import Study
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Stay:
+    """One stay: its measurements as events, and its label.
+
+    Attributes:
+        stay_id: identifies the stay within the site; never leaves it.
+        hours_E: float32, hours since the start of the stay, ascending, within the window.
+        variable_E: int16, index into the study's variables, then into its columns of codes.
+        value_E: float32, in the study's units, finite and in range; a code's number
+            (:func:`consilium.shared.study.input_names.token_numbers`).
+        label: a number, or an array of K labels (multilabel), or of T steps (per step, NaN where
+            nothing is to be predicted).
+        end_h: hours the stay was observed; None when that is the whole window.
+        outcome_h: hours until the outcome happened, where a source knows it; None otherwise.
+    """
+
+    stay_id: str
+    hours_E: NDArray[np.float32]
+    variable_E: NDArray[np.int16]
+    value_E: NDArray[np.float32]
+    label: float | NDArray[np.float32]
+    end_h: float | None = None
+    outcome_h: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Stay({len(self.hours_E)} events)"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Patient:
+    """One person, the unit of privacy, with every stay in this site's data."""
+
+    patient_id: str
+    stays: tuple[Stay, ...]
+
+    def __repr__(self) -> str:
+        return f"Patient({len(self.stays)} stays)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadReport:
+    """What was read and what was set aside, in counts only.
+
+    ``events`` counts those kept. The mappings count by variable; ``skipped`` holds (file, reason)
+    for files left out because the study says ``on_bad_file = "skip"``. ``filtered`` counts stays
+    outside the cohort asked for, ``unlabelled`` stays whose outcome is not known. ``set_aside``
+    counts, by reason, what was not usable in the hospital's own tables.
+    """
+
+    patients: int
+    stays: int
+    events: int
+    duplicates: int
+    outside_window: int
+    unlabelled: int
+    filtered: int
+    out_of_range: Mapping[str, int]
+    repaired: Mapping[str, int]
+    missing_static: Mapping[str, int]
+    skipped: tuple[tuple[str, str], ...]
+    set_aside: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """The counts of a reading in progress."""
+
+    patients: int = 0
+    stays: int = 0
+    events: int = 0
+    duplicates: int = 0
+    outside_window: int = 0
+    unlabelled: int = 0
+    filtered: int = 0
+    out_of_range: dict[str, int] = field(default_factory=dict)
+    repaired: dict[str, int] = field(default_factory=dict)
+    missing_static: dict[str, int] = field(default_factory=dict)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    set_aside: dict[str, int] = field(default_factory=dict)
+
+    def count(self, reason: str, number: int) -> None:
+        """Count what was set aside, by reason."""
+        if number:
+            self.set_aside[reason] = self.set_aside.get(reason, 0) + number
+
+    def add(self, report: ReadReport) -> None:
+        """Add the counts of another reading."""
+        for count in ("patients", "stays", "events", "duplicates", "outside_window"):
+            setattr(self, count, getattr(self, count) + getattr(report, count))
+        self.unlabelled += report.unlabelled
+        self.filtered += report.filtered
+        self.skipped.extend(report.skipped)
+        for mine, theirs in (
+            (self.out_of_range, report.out_of_range),
+            (self.repaired, report.repaired),
+            (self.missing_static, report.missing_static),
+            (self.set_aside, report.set_aside),
+        ):
+            for name, number in theirs.items():
+                mine[name] = mine.get(name, 0) + number
+
+    def report(self) -> ReadReport:
+        """The counts so far, frozen."""
+        return ReadReport(
+            patients=self.patients,
+            stays=self.stays,
+            events=self.events,
+            duplicates=self.duplicates,
+            outside_window=self.outside_window,
+            unlabelled=self.unlabelled,
+            filtered=self.filtered,
+            out_of_range=dict(self.out_of_range),
+            repaired=dict(self.repaired),
+            missing_static=dict(self.missing_static),
+            skipped=tuple(self.skipped),
+            set_aside=dict(self.set_aside),
+        )
+
+
+class Counted:
+    """What a source that keeps a tally has in common: ``_tally``, renewed by each reading."""
+
+    _tally: Tally
+
+    @property
+    def report(self) -> ReadReport:
+        """Counts of the latest reading."""
+        return self._tally.report()
+
+
+class Source(Protocol):
+    """Anything that can bring patients to a study."""
+
+    @property
+    def name(self) -> str:
+        """The kind of data, as a study's ``[data] source`` names it."""
+
+    @property
+    def report(self) -> ReadReport:
+        """Counts of the latest reading, complete once its iterator is exhausted."""
+
+    def read_patients(self, study: Study) -> Iterator[Patient]:
+        """Yield every patient of the cohort, in an order that is always the same.
+
+        Raises:
+            DataError: the data are missing, malformed or do not fit the study.
+        """
+
+
+@runtime_checkable
+class WithoutLabels(Protocol):
+    """A source that can also bring stays whose outcome nobody knows yet, to predict it."""
+
+    def without_labels(self) -> Source:
+        """The same records; outcomes are neither needed nor read, and labels mean nothing."""

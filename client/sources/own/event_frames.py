@@ -1,0 +1,165 @@
+"""What MEDS, OMOP and FHIR share: their codes, their stays, and rows of events to the assembler.
+
+Rows have ``patient`` (text), ``time`` (microseconds since 1970), ``code`` (text), ``value``
+(number or null), ``unit`` and ``word`` (text or null).
+"""
+
+from collections.abc import Callable, Iterator
+
+import polars as pl
+
+from consilium.client.sources.common.reasons import NO_TIME
+from consilium.client.sources.common.source import Patient, Tally
+from consilium.client.sources.own.assembly import Assembler
+from consilium.client.sources.own.settings import HospitalSettings
+from consilium.client.sources.own.stay_frames import stay_table
+from consilium.client.sources.own.translation import Translation
+from consilium.shared.errors import DataError
+from consilium.shared.study.definition import Study
+from consilium.shared.study.dictionary import KNOWN, KnownVariable
+
+SEX = "Gender"
+SCHEMA = {
+    "patient": pl.String,
+    "time": pl.Int64,
+    "code": pl.String,
+    "value": pl.Float64,
+    "unit": pl.String,
+    "word": pl.String,
+}
+
+
+class EventRows:
+    """Places rows of events in the stays of a cohort, and makes them into patients.
+
+    Args:
+        translation: of codes and units.
+        stays: one row a stay, as :func:`consilium.client.sources.own.stay_frames.stay_table` takes
+            them.
+        study: gives task and variables.
+        tally: where what is left out is counted.
+        where: the table of stays, for errors.
+        reach_h: given, stays may overlap and an event counts in each that began so recently.
+
+    Raises:
+        DataError: a stay occurs twice, or a label is not one of the task's.
+    """
+
+    def __init__(
+        self,
+        translation: Translation,
+        stays: pl.DataFrame,
+        study: Study,
+        tally: Tally,
+        *,
+        where: str,
+        reach_h: float | None = None,
+    ) -> None:
+        self._translation, self._reach_h = translation, reach_h
+        self._stays = stay_table(stays, study, tally, where=where)
+        self._assembler = Assembler(study, self._stays, tally)
+        people = self._stays.patient_ids
+        self._index = pl.DataFrame(
+            {
+                "patient": pl.Series(people, dtype=pl.String),
+                "person": pl.Series(range(len(people)), dtype=pl.Int32),
+            }
+        )
+
+    def add(self, rows: pl.DataFrame, *, where: str) -> None:
+        """Translate and place some rows; those of patients outside the cohort are passed over.
+
+        Raises:
+            DataError: a unit that cannot be converted.
+        """
+        count: Callable[[str, int], None] = self._assembler.count
+        rows = rows.join(self._index, on="patient", how="inner", maintain_order="left")
+        count(NO_TIME, rows["time"].null_count())
+        timed = rows.filter(pl.col("time").is_not_null())
+        done = self._translation.translate(timed, count, where=where)
+        person_E, time_E = done["person"].to_numpy(), done["time"].to_numpy()
+        variable_E = done["variable"].to_numpy()
+        value_E = done["value"].cast(pl.Float32).to_numpy()
+        if self._reach_h is None:
+            stay_E, hours_E = self._stays.place(person_E, time_E)
+            self._assembler.add(stay_E, hours_E, variable_E, value_E)
+            return
+        for at, stay_E, hours_E in self._stays.place_all(person_E, time_E, self._reach_h):
+            self._assembler.add(stay_E, hours_E, variable_E[at], value_E[at])
+
+    def patients(self) -> Iterator[Patient]:
+        """Yield the cohort's patients with the events added, in the order of their identifiers."""
+        return self._assembler.patients()
+
+
+def static_frame(stays: pl.DataFrame, people: pl.DataFrame, study: Study) -> pl.DataFrame:
+    """Add birth, and sex as the dictionary's ``Gender``, from one row a patient.
+
+    Args:
+        stays: one row a stay.
+        people: ``patient``, ``birth``, ``male`` (1, 0 or null).
+        study: gives the variables.
+    """
+    names = list(study.variables)
+    joined = stays.join(people, on="patient", how="left", maintain_order="left")
+    return joined.rename({"male": str(names.index(SEX))}) if SEX in names else joined
+
+
+def with_static_codes(stays: pl.DataFrame, values: pl.DataFrame) -> pl.DataFrame:
+    """Add values that hold for all of a patient's stays, the first of each variable.
+
+    They come before what is there of a variable already.
+
+    Args:
+        stays: one row a stay.
+        values: ``patient``, ``variable`` (index in the study), ``value`` in the study's unit.
+    """
+    first = values.unique(["patient", "variable"], keep="first", maintain_order=True)
+    for (index,), column in first.group_by(["variable"], maintain_order=True):
+        name = str(index)
+        found = column.select("patient", pl.col("value").alias(name))
+        stays = stays.join(found, on="patient", how="left", maintain_order="left", suffix="'")
+        if f"{name}'" in stays.columns:
+            stays = stays.with_columns(pl.coalesce(f"{name}'", name).alias(name))
+    return stays
+
+
+def without_values(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of events of rows that say only that something happened."""
+    empty = ("value", "unit", "word")
+    return rows.select(
+        "patient", "time", "code", *(pl.lit(None, SCHEMA[name]).alias(name) for name in empty)
+    )
+
+
+def translation_of(
+    study: Study, said: HospitalSettings, write: Callable[[KnownVariable], str | None]
+) -> Translation:
+    """The translation of a system that brings numbers by the hour.
+
+    Args:
+        study: the variables wanted.
+        said: the hospital's codes.
+        write: the dictionary's code as this system writes it, None where there is none.
+
+    Raises:
+        DataError: the study wants places in a sequence, or codes.
+        SettingsError: the settings contradict themselves.
+    """
+    if study.data.clock != "hour" or study.tokens is not None:
+        raise DataError(
+            f"study {study.name} wants a sequence of places or codes, and source {said.source!r} "
+            "brings numbers by the hour; choose the matching data or study"
+        )
+
+    def default_codes(name: str) -> tuple[str, ...]:
+        known = KNOWN.get(name)
+        code = None if known is None else write(known)
+        return () if code is None else (code,)
+
+    return Translation(study, said, default_codes=default_codes)
+
+
+def microseconds(column: str) -> pl.Expr:
+    """A column of dates or date-times as int64 microseconds since 1970."""
+    return pl.col(column).cast(pl.Datetime("us")).cast(pl.Int64)

@@ -1,0 +1,254 @@
+"""FHIR resources as tables: one function a type, only what stays, labels and events are made of.
+
+Whatever is not where FHIR R4 says it should be counts as absent; nothing is guessed. Texts of times
+become microseconds since 1970: FHIR's dateTime has a zone where it has an hour.
+"""
+
+from collections.abc import Iterator, Set
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from consilium.client.sources.common.reasons import BEYOND_LIMIT, RETRACTED
+from consilium.client.sources.common.source import Tally
+from consilium.client.sources.own.event_frames import SCHEMA
+from consilium.client.sources.own.ndjson import at, codings, identity, number, resources, text
+from consilium.client.sources.own.settings import FhirSettings
+
+UCUM = "http://unitsofmeasure.org"
+EXPIRED = "exp"  # discharge-disposition
+SEX = {"male": 1.0, "female": 0.0}
+PIECE_ROWS = 50_000
+_BEGUN = frozenset({"arrived", "triaged", "in-progress", "onleave", "finished"})
+_GIVEN = frozenset({"in-progress", "on-hold", "completed", "stopped"})
+_RETRACTED = frozenset({"entered-in-error", "cancelled", "refuted"})
+_RAW: dict[str, type[pl.DataType]] = {**SCHEMA, "time": pl.String}
+
+
+def people(folder: Path) -> pl.DataFrame:
+    """One row a patient: ``patient``, ``birth``, ``male``, ``death``, ``death_day``, ``dead``."""
+    rows = [
+        (
+            text(one, "id"),
+            text(one, "birthDate"),
+            SEX.get(text(one, "gender") or ""),
+            text(one, "deceasedDateTime"),
+            at(one, "deceasedBoolean") is True or text(one, "deceasedDateTime") is not None,
+        )
+        for one, _ in resources(folder, "Patient")
+    ]
+    schema = {"patient": pl.String, "birth": pl.String, "male": pl.Float64, "death": pl.String}
+    frame = pl.DataFrame(rows, schema={**schema, "dead": pl.Boolean}, orient="row")
+    return (
+        frame.drop_nulls("patient")
+        .unique("patient", keep="last", maintain_order=True)
+        .with_columns(_day("birth"), _instant("death"), _day("death").alias("death_day"))
+    )
+
+
+def encounters(folder: Path, settings: FhirSettings, tally: Tally) -> pl.DataFrame:
+    """One row a stay: ``patient``, ``stay``, ``start``, ``end``, ``expired``."""
+    rows = []
+    for one, _ in resources(folder, "Encounter"):
+        inner = at(one, "partOf") is not None
+        if text(one, "class", "code") not in settings.encounter_classes:
+            continue
+        if inner != settings.inner_encounters:
+            continue
+        if text(one, "status") not in _BEGUN:
+            tally.count(RETRACTED, 1)
+            continue
+        disposition = at(one, "hospitalization", "dischargeDisposition")
+        rows.append(
+            (
+                identity(at(one, "subject")),
+                text(one, "id"),
+                text(one, "period", "start"),
+                text(one, "period", "end"),
+                any(code == EXPIRED for _, code in codings(disposition)),
+            )
+        )
+    schema = dict.fromkeys(("patient", "stay", "start", "end"), pl.String())
+    frame = pl.DataFrame(rows, schema={**schema, "expired": pl.Boolean()}, orient="row")
+    return frame.with_columns(_instant("start"), _instant("end"))
+
+
+def deaths(persons: pl.DataFrame, stays: pl.DataFrame) -> pl.DataFrame:
+    """When patients died, for ``outcomes.with_outcome``."""
+    dated = persons.filter("dead").select(
+        "patient",
+        pl.coalesce("death", "death_day").alias("time"),
+        (pl.col("death").is_null() & pl.col("death_day").is_not_null()).alias("whole_day"),
+    )
+    left = stays.filter("expired").select(
+        "patient", pl.col("end").alias("time"), pl.lit(value=False).alias("whole_day")
+    )
+    found = pl.concat([dated, left])
+    known = found.drop_nulls("time")
+    return pl.concat([known, found.join(known, on="patient", how="anti")])
+
+
+def conditions(folder: Path, codes: Set[str], tally: Tally, *, required: bool) -> pl.DataFrame:
+    """One row a diagnosis: ``patient``, ``encounter``, ``code``, and when it began or was noted.
+
+    ``time`` is the hour of onset, ``day`` its day, ``recorded`` the hour or day of the record.
+    """
+    rows = []
+    for one, _ in resources(folder, "Condition", required=required) if codes else ():
+        code = _first(codings(at(one, "code")), codes)
+        if code is None:
+            continue
+        status = {code for _, code in codings(at(one, "verificationStatus"))}
+        if status & _RETRACTED:
+            tally.count(RETRACTED, 1)
+            continue
+        onset = text(one, "onsetDateTime") or text(one, "onsetPeriod", "start")
+        patient, encounter = identity(at(one, "subject")), identity(at(one, "encounter"))
+        rows.append((patient, encounter, code, onset, text(one, "recordedDate")))
+    names = ("patient", "encounter", "code", "time", "recorded")
+    frame = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String()), orient="row")
+    return frame.with_columns(
+        _instant("time"),
+        _day("time").alias("day"),
+        pl.coalesce(_instant("recorded"), _day("recorded")),
+    )
+
+
+def administrations(folder: Path, codes: Set[str], tally: Tally) -> pl.DataFrame:
+    """One row a drug given: ``patient``, ``code``, ``time`` when it was, or began to be.
+
+    The drug is a code, or a Medication that is referred to, contained or elsewhere in the export.
+    """
+    known = {}
+    for one, _ in resources(folder, "Medication", required=False) if codes else ():
+        if (code := _first(codings(at(one, "code")), codes)) is not None:
+            known[text(one, "id")] = code
+    rows = []
+    for one, _ in resources(folder, "MedicationAdministration", required=False) if codes else ():
+        code = _first(codings(at(one, "medicationCodeableConcept")), codes)
+        code = code or _contained(one, codes) or known.get(identity(at(one, "medicationReference")))
+        if code is None:
+            continue
+        if text(one, "status") not in _GIVEN:
+            tally.count(RETRACTED, 1)
+            continue
+        time = text(one, "effectiveDateTime") or text(one, "effectivePeriod", "start")
+        rows.append((identity(at(one, "subject")), code, time))
+    schema = dict.fromkeys(("patient", "code", "time"), pl.String())
+    return pl.DataFrame(rows, schema=schema, orient="row").with_columns(_instant("time"))
+
+
+def _contained(one: dict[str, Any], codes: Set[str]) -> str | None:
+    """The code of the Medication that a resource brings along and refers to."""
+    reference = text(one, "medicationReference", "reference") or ""
+    parts = one.get("contained")
+    for part in parts if reference.startswith("#") and isinstance(parts, list) else ():
+        if text(part, "id") == reference[1:]:
+            return _first(codings(at(part, "code")), codes)
+    return None
+
+
+def onsets(diagnoses: pl.DataFrame, stays: pl.DataFrame) -> pl.DataFrame:
+    """When diagnoses began: their onset, else the stay they were made in, else their record."""
+    ends = stays.select(pl.col("stay").alias("encounter"), pl.coalesce("end", "start").alias("in"))
+    return (
+        diagnoses.join(ends.unique("encounter"), on="encounter", how="left")
+        .select(
+            "patient",
+            pl.coalesce("time", "day", "in", "recorded").alias("time"),
+            (pl.col("time").is_null() & pl.col("day").is_not_null()).alias("whole_day"),
+        )
+        .drop_nulls()
+    )
+
+
+def observations(
+    folder: Path, codes: Set[str], tally: Tally
+) -> Iterator[tuple[pl.DataFrame, Path]]:
+    """Rows of these codes, each for :mod:`.event_frames`, and the file they stand in."""
+    rows: list[tuple[Any, ...]] = []
+    last: Path | None = None
+    for one, path in resources(folder, "Observation"):
+        if last is not None and (path != last or len(rows) >= PIECE_ROWS):
+            yield _events(rows), last
+            rows = []
+        last = path
+        found = list(_measured(one, codes))
+        if found and text(one, "status") in _RETRACTED:
+            tally.count(RETRACTED, len(found))
+            continue
+        if found:
+            # A value of a period is known at its end.
+            ends = ("effectivePeriod", "end"), ("effectivePeriod", "start")
+            times = (text(one, "effectiveDateTime"), text(one, "effectiveInstant"))
+            time = next(filter(None, (*times, *(text(one, *path) for path in ends))), None)
+            patient = identity(at(one, "subject"))
+            limits = sum(text(part, "valueQuantity", "comparator") is not None for part, _ in found)
+            tally.count(BEYOND_LIMIT, limits)
+            rows.extend((patient, time, code, *_value(part)) for part, code in found)
+    if last is not None:
+        yield _events(rows), last
+
+
+def _measured(observation: dict[str, Any], codes: Set[str]) -> Iterator[tuple[Any, str]]:
+    """The parts of an observation that have one of the codes: itself, and its components."""
+    components = observation.get("component")
+    for part in (observation, *(components if isinstance(components, list) else ())):
+        code = _first(codings(at(part, "code")), codes)
+        if code is not None:
+            yield part, code
+
+
+def _first(listed: Iterator[tuple[str, str]], codes: Set[str]) -> str | None:
+    """The first coding that is among the codes, as it is written there."""
+    for system, code in listed:
+        for written in (f"{system}|{code}", code):
+            if written in codes:
+                return written
+    return None
+
+
+def _value(part: Any) -> tuple[float | None, str | None, str | None]:
+    """Number, unit and word of an observation's value."""
+    quantity = at(part, "valueQuantity")
+    if quantity is not None:
+        code, unit = text(quantity, "code"), text(quantity, "unit")
+        unit = (code or unit) if text(quantity, "system") == UCUM else (unit or code)
+        return number(quantity, "value"), unit, None
+    if (whole := number(part, "valueInteger")) is not None:
+        return whole, None, None
+    truth = at(part, "valueBoolean")
+    if isinstance(truth, bool):
+        return None, None, str(truth).lower()
+    concept = at(part, "valueCodeableConcept")
+    first = next((code for _, code in codings(concept)), None)
+    return None, None, first or text(concept, "text") or text(part, "valueString")
+
+
+def _events(rows: list[tuple[Any, ...]]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=_RAW, orient="row").with_columns(_instant("time"))
+
+
+def _instant(column: str) -> pl.Expr:
+    """Times with an hour and a zone, in microseconds since 1970; null for all else."""
+    parsed = pl.col(column).str.to_datetime(
+        "%Y-%m-%dT%H:%M:%S%.f%#z", time_unit="us", time_zone="UTC", strict=False
+    )
+    return parsed.cast(pl.Int64).alias(column)
+
+
+def _day(column: str) -> pl.Expr:
+    """The start of days without an hour; the middle stands for a missing month or day."""
+    date = pl.col(column)
+    length = date.str.len_chars()
+    whole = (
+        pl.when(length == len("YYYY"))
+        .then(date + "-07-15")
+        .when(length == len("YYYY-MM"))
+        .then(date + "-15")
+        .when(length == len("YYYY-MM-DD"))
+        .then(date)
+    )
+    parsed = whole.str.to_date("%Y-%m-%d", strict=False)
+    return parsed.cast(pl.Datetime("us")).cast(pl.Int64).alias(column)

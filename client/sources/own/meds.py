@@ -1,0 +1,277 @@
+"""MEDS datasets, the Medical Event Data Standard: a folder with ``data/**/*.parquet``.
+
+::
+
+    [data]
+    source = "meds"
+    path = "mimic-iv-meds"                      # the folder that holds 'data'
+    stay_start = ["ICU_ADMISSION"]              # also stands for ICU_ADMISSION//anything
+    stay_end = ["ICU_DISCHARGE"]
+    unit = "unit"                               # if the dataset has such a column
+
+    [data.variables.HR]
+    codes = ["LAB//220045//bpm"]                # default: LOINC//8867-4
+    unit = "/min"
+
+A row is a subject, time, code, number and text; one without a time holds for all of the subject's
+life. A stay runs from one code to another; or each row of a MEDS label table is a sample that ends
+at its prediction time. Arnrich et al., "Medical Event Data Standard (MEDS): Facilitating Machine
+Learning for Health", ICLR 2024 workshop on learning from time series for health.
+"""
+
+from collections.abc import Iterator
+from functools import reduce
+from operator import or_
+from pathlib import Path
+
+import polars as pl
+
+from consilium.client.sources.common.source import Counted, Patient, Tally
+from consilium.client.sources.own.assembly import US_PER_HOUR
+from consilium.client.sources.own.event_frames import (
+    SCHEMA,
+    EventRows,
+    microseconds,
+    static_frame,
+    translation_of,
+    with_static_codes,
+)
+from consilium.client.sources.own.meds_schema import (
+    BIRTH,
+    BROKEN,
+    DATA,
+    DEATH,
+    LABELS,
+    SPLITS_FILE,
+    check_columns,
+    check_version,
+)
+from consilium.client.sources.own.outcomes import with_outcome
+from consilium.client.sources.own.settings import MedsSettings
+from consilium.client.sources.own.translation import Translation
+from consilium.shared.errors import DataError
+from consilium.shared.study.definition import Study
+
+MALE, FEMALE = "GENDER//M", "GENDER//F"
+PIECE_ROWS = 250_000
+
+
+class Meds(Counted):
+    """A MEDS dataset.
+
+    Args:
+        settings: the ``[data]`` table of ``site.toml``.
+    """
+
+    name = "meds"
+
+    def __init__(self, settings: MedsSettings) -> None:
+        self._settings = settings
+        self._tally = Tally()
+
+    def read_patients(self, study: Study) -> Iterator[Patient]:
+        """Yield every subject that has a stay (or a label), in the order of their identifiers.
+
+        Raises:
+            DataError: the folder is no MEDS dataset, or does not fit the study.
+            SettingsError: the settings contradict themselves.
+        """
+        self._tally = Tally()
+        said = self._settings
+        translation = translation_of(
+            study, said, lambda known: known.loinc and f"LOINC//{known.loinc}"
+        )
+        shards = self._shards()
+        dated = self._dated(shards)
+        people = _people(dated)
+        if said.labels is not None:
+            frame = _labelled(said.labels, study)
+        else:
+            frame = self._stays(dated, people, study)
+        frame = static_frame(self._in_split(frame), people, study)
+        stays = with_static_codes(frame, self._timeless(shards, translation))
+        reach_h = float(study.data.window_h) if said.labels is not None else None
+        rows = EventRows(
+            translation, stays, study, self._tally, where=str(said.path), reach_h=reach_h
+        )
+        for shard in shards:
+            for piece in self._events(shard, translation, pl.col("time").is_not_null()):
+                rows.add(piece, where=str(shard))
+        return rows.patients()
+
+    def _shards(self) -> list[Path]:
+        """The data files, each checked against the schema."""
+        folder = self._settings.path / DATA
+        shards = sorted(folder.rglob("*.parquet"))
+        if not shards:
+            raise DataError(
+                f"{folder} holds no .parquet file; point [data] path at the folder of a MEDS "
+                "dataset, which has the folder 'data'"
+            )
+        check_version(self._settings.path)
+        unit = self._settings.unit
+        for shard in shards:
+            if unit is not None and unit not in check_columns(shard, "data"):
+                raise DataError(f"{shard} has no column {unit!r}; correct [data] unit in site.toml")
+            check_columns(shard, "data")
+        return shards
+
+    def _dated(self, shards: list[Path]) -> pl.DataFrame:
+        """The rows that make stays and people: admissions, discharges, births, deaths, sex."""
+        said = self._settings
+        codes = (BIRTH, DEATH, MALE, FEMALE, *said.stay_start, *said.stay_end)
+        wanted = _any((*codes, *map(str, said.outcome.codes)))
+        columns = [
+            pl.col("subject_id").cast(pl.String).alias("patient"),
+            microseconds("time"),
+            pl.col("code").cast(pl.String),
+        ]
+        return pl.concat(piece for shard in shards for piece in _pieces(shard, wanted, columns))
+
+    def _in_split(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Only the subjects of the split that is asked for."""
+        if self._settings.split is None:
+            return frame
+        path = self._settings.path / SPLITS_FILE
+        check_columns(path, "subject splits")
+        chosen = pl.concat(
+            _pieces(
+                path,
+                pl.col("split").cast(pl.String) == self._settings.split,
+                [pl.col("subject_id").cast(pl.String).alias("patient")],
+            )
+        )
+        if chosen.is_empty():
+            raise DataError(
+                f"{path} has no subject in split {self._settings.split!r}; correct [data] split"
+            )
+        kept = frame.join(chosen.unique(), on="patient", how="semi", maintain_order="left")
+        self._tally.filtered += len(frame) - len(kept)
+        return kept
+
+    def _stays(self, dated: pl.DataFrame, people: pl.DataFrame, study: Study) -> pl.DataFrame:
+        """One row a stay: from a code that begins one to the next that ends one."""
+        said = self._settings
+        starts = dated.filter(_any(said.stay_start)).select(
+            "patient", pl.col("time").alias("start")
+        )
+        starts = starts.drop_nulls().unique().sort("patient", "start")
+        ends = dated.filter(_any(said.stay_end)).select("patient", pl.col("time").alias("end"))
+        ends = ends.drop_nulls().sort("end")
+        number = pl.int_range(pl.len()).over("patient").cast(pl.String)
+        stays = starts.with_columns(
+            (pl.col("patient") + "-" + number).alias("stay"),
+            pl.col("start").shift(-1).over("patient").alias("next"),
+        )
+        stays = stays.sort("start").join_asof(
+            ends,
+            left_on="start",
+            right_on="end",
+            by="patient",
+            strategy="forward",
+            coalesce=False,
+            check_sortedness=False,  # cannot be checked by groups; both are sorted just above
+        )
+        end = pl.when(pl.col("next").is_null() | (pl.col("end") <= pl.col("next")))
+        stays = stays.with_columns(end.then(pl.col("end")).alias("end")).drop("next")
+        conditions = dated.filter(_any(tuple(map(str, said.outcome.codes))))
+        return with_outcome(
+            stays,
+            said.outcome,
+            study,
+            deaths=people.select("patient", pl.col("death").alias("time")).drop_nulls(),
+            conditions=conditions.select("patient", "time").drop_nulls(),
+        )
+
+    def _timeless(self, shards: list[Path], translation: Translation) -> pl.DataFrame:
+        """Values of codes without a time, in the study's units."""
+        parts = []
+        for shard in shards:
+            for piece in self._events(shard, translation, pl.col("time").is_null()):
+                done = translation.translate(piece, self._tally.count, where=str(shard))
+                parts.append(done.select("patient", "variable", "value"))
+        return pl.concat(parts)
+
+    def _events(
+        self, shard: Path, translation: Translation, keep: pl.Expr
+    ) -> Iterator[pl.DataFrame]:
+        """A shard's rows of the study's codes, for ``event_frames``."""
+        there = check_columns(shard, "data")
+        brought = {"value": "numeric_value", "unit": self._settings.unit, "word": "text_value"}
+        columns = [
+            pl.col("subject_id").cast(pl.String).alias("patient"),
+            microseconds("time"),
+            pl.col("code").cast(pl.String),
+            *(
+                (pl.col(column) if column in there else pl.lit(None)).cast(SCHEMA[name]).alias(name)
+                for name, column in brought.items()
+            ),
+        ]
+        known = pl.col("code").cast(pl.String).is_in(translation.codes)
+        yield from _pieces(shard, known & keep, columns)
+
+
+def _pieces(path: Path, keep: pl.Expr, columns: list[pl.Expr]) -> Iterator[pl.DataFrame]:
+    """Some rows and columns of a Parquet file, in pieces, an empty one at the least.
+
+    Raises:
+        DataError: the file cannot be read to its end.
+    """
+    rows = pl.scan_parquet(path, glob=False).filter(keep).select(columns)
+    try:
+        yield pl.DataFrame(schema=rows.collect_schema())
+        yield from rows.collect_batches(chunk_size=PIECE_ROWS, maintain_order=True)
+    except BROKEN as error:
+        raise DataError(f"{path} is damaged or cut short; write the dataset again") from error
+
+
+def _any(codes: tuple[str, ...]) -> pl.Expr:
+    """One of these codes, or one below it in MEDS's habit of ``CODE//detail``."""
+    text = pl.col("code").cast(pl.String)
+    return reduce(
+        or_,
+        (text.str.starts_with(f"{code}//") for code in codes),
+        text.is_in(codes),
+    )
+
+
+def _people(dated: pl.DataFrame) -> pl.DataFrame:
+    """Birth, death and sex of every subject."""
+    code, time = pl.col("code"), pl.col("time")
+    male, female = (code == MALE).any(), (code == FEMALE).any()
+    return dated.group_by("patient").agg(
+        time.filter(code == BIRTH).min().alias("birth"),
+        time.filter(_any((DEATH,))).min().alias("death"),
+        pl.when(male & ~female).then(1.0).when(female & ~male).then(0.0).alias("male"),
+    )
+
+
+def _labelled(path: Path, study: Study) -> pl.DataFrame:
+    """One sample for each label: the window's hours up to its prediction time."""
+    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    if not files:
+        raise DataError(f"{path} holds no .parquet file; correct [data] labels in site.toml")
+    parts: list[pl.DataFrame] = []
+    for file in files:
+        there = check_columns(file, "labels")
+        columns = [
+            pl.col("subject_id").cast(pl.String).alias("patient"),
+            microseconds("prediction_time").alias("end"),
+            *(
+                (pl.col(name) if name in there else pl.lit(None)).cast(pl.Float64).alias(name)
+                for name in LABELS
+            ),
+        ]
+        parts.extend(_pieces(file, pl.lit(value=True), columns))
+    labels: pl.DataFrame = pl.concat(parts).sort("patient", "end", maintain_order=True)
+    used = [name for name in LABELS if labels[name].count()]
+    if len(used) != 1:
+        raise DataError(
+            f"{path} has {len(used)} kinds of labels ({', '.join(LABELS)}) with values; keep one"
+        )
+    number = pl.int_range(pl.len()).over("patient").cast(pl.String)
+    return labels.with_columns(
+        (pl.col("patient") + "-" + number).alias("stay"),
+        (pl.col("end") - study.data.window_h * US_PER_HOUR).alias("start"),
+        pl.col(used[0]).alias("label"),
+    )

@@ -1,0 +1,128 @@
+"""Resources of a FHIR bulk export: one JSON object a line, and one line in memory."""
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, cast
+
+from consilium.shared.errors import DataError
+
+ENDINGS = (".ndjson", ".ndjson.gz", ".jsonl", ".jsonl.gz")
+TYPES = (
+    "Patient", "Encounter", "Observation", "Condition",
+    "MedicationAdministration", "MedicationRequest", "Medication",
+)  # fmt: skip  # the first that a file's name contains is what it holds
+_HALVES = re.compile("[\ud800-\udfff]")
+LONGEST_LINE = 8 << 20  # bytes; waveforms as text within an Observation stay below it
+
+
+def resources(
+    folder: Path, kind: str, *, required: bool = True
+) -> Iterator[tuple[dict[str, Any], Path]]:
+    """Yield every resource of a type, and its file.
+
+    Files that have the type in their names are read (``Patient.000.ndjson``); where no file has,
+    those that have none of the types.
+
+    Raises:
+        DataError: there is no such file though it is required, or a line is no JSON object.
+    """
+    there = [path for path in sorted(folder.rglob("*")) if path.name.endswith(ENDINGS)]
+    held = {path: next((one for one in TYPES if one in path.name), None) for path in there}
+    files = [path for path in there if held[path] == kind]
+    files = files or [path for path in there if held[path] is None]
+    if not files and required:
+        raise DataError(
+            f"{folder} holds no {kind}.ndjson (or .ndjson.gz); point [data] path at the folder of "
+            f"a bulk export that includes {kind}"
+        )
+    for path in files:
+        try:
+            with cast(IO[bytes], gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as f:
+                for resource in _lines(f, path):
+                    if resource.get("resourceType") == kind:
+                        yield resource, path
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(
+                f"{path} cannot be read to its end; it is damaged or was cut short, export it again"
+            ) from error
+
+
+def _lines(file: IO[bytes], path: Path) -> Iterator[dict[str, Any]]:
+    number = 0
+    while line := file.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            raise DataError(
+                f"{path} line {number}: longer than {LONGEST_LINE} bytes; write one resource a line"
+            )
+        if line.isspace():
+            continue
+        try:
+            found = _DECODER.decode(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise DataError(
+                f"{path} line {number}: is no JSON in UTF-8; it was damaged or cut short, export "
+                "it again"
+            ) from error
+        if not isinstance(found, dict):
+            raise DataError(f"{path} line {number}: is no JSON object; write one resource a line")
+        yield found
+
+
+def _no_constant(_: str) -> None:
+    """NaN and Infinity, which Python reads and JSON does not have.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+
+
+def at(node: Any, *path: str) -> Any:
+    """What lies at a path of keys; nothing where the path ends early."""
+    for key in path:
+        node = node.get(key) if isinstance(node, dict) else None
+    return node
+
+
+def text(node: Any, *path: str) -> str | None:
+    """The text at a path; nothing where there is none, or where it holds half a character."""
+    found = at(node, *path)
+    if not isinstance(found, str):
+        return None
+    return found if found.isascii() or not _HALVES.search(found) else None
+
+
+def number(node: Any, *path: str) -> float | None:
+    """The number at a path; nothing where there is none."""
+    found = at(node, *path)
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return None
+    try:
+        return float(found)
+    except OverflowError:
+        return float("inf")
+
+
+def codings(concept: Any) -> Iterator[tuple[str, str]]:
+    """System and code of a CodeableConcept's codings."""
+    listed = at(concept, "coding")
+    for coding in listed if isinstance(listed, list) else ():
+        code = text(coding, "code")
+        if code is not None:
+            yield text(coding, "system") or "", code
+
+
+def identity(reference: Any) -> str | None:
+    """The identifier in a reference such as ``Patient/17``, absolute or not."""
+    whole = text(reference, "reference")
+    if whole is None:
+        return None
+    return whole.split("/_history/")[0].rpartition("/")[2].removeprefix("urn:uuid:")

@@ -1,0 +1,257 @@
+"""OMOP Common Data Model 5.4: visits, and what happened in them by concept id.
+
+::
+
+    [data]
+    source = "omop"
+    url = "postgresql://consilium@db.example.org/cdm?sslmode=verify-full"
+    password_file = "database-password"         # mode 0600; or password_env
+    database_schema = "cdm"
+    stays = "visit_detail"
+    stay_concepts = [32037]                     # intensive care
+
+    [data.variables.HR]
+    codes = [3027018]                           # the default
+    [data.variables.Vasopressor]
+    codes = [1321341, 1343916]                  # drugs, conditions and procedures, with all below
+    present = 1                                 # them, bring no number: what do rows mean?
+
+Numbers and answers come from the tables measurement and observation. Units are those of the concept
+table's UCUM vocabulary, else of ``unit_source_value``. Rows that have a day and no time are set
+aside, since the hour is not known; a death or a diagnosis as the outcome needs no hour. OHDSI,
+"OMOP Common Data Model v5.4", https://ohdsi.github.io/CommonDataModel/cdm54.html
+"""
+
+from collections.abc import Iterable, Iterator
+
+import polars as pl
+
+from consilium.client.sources.common.reasons import BEYOND_LIMIT
+from consilium.client.sources.common.source import Counted, Patient, Tally
+from consilium.client.sources.own.event_frames import (
+    EventRows,
+    static_frame,
+    translation_of,
+    without_values,
+)
+from consilium.client.sources.own.omop_database import Kind, Reading, reading
+from consilium.client.sources.own.outcomes import with_outcome
+from consilium.client.sources.own.settings import OmopSettings
+from consilium.shared.errors import SettingsError
+from consilium.shared.study.definition import Study
+
+MALE, FEMALE = 8507, 8532
+BEYOND = (4171756, 4172704, 4171754, 4171755)  # <, >, <=, >= as operator_concept_id
+_PERSON = {
+    "patient": ("person_id", Kind.WHOLE),
+    "sex": ("gender_concept_id", Kind.WHOLE),
+    "birth": ("birth_datetime", Kind.TIME),
+    "year": ("year_of_birth", Kind.WHOLE),
+    "month": ("month_of_birth", Kind.WHOLE),
+    "day": ("day_of_birth", Kind.WHOLE),
+}
+_MEASUREMENT = {
+    "patient": ("person_id", Kind.WHOLE),
+    "time": ("measurement_datetime", Kind.TIME),
+    "code": ("measurement_concept_id", Kind.WHOLE),
+    "value": ("value_as_number", Kind.NUMBER),
+    "word": ("value_as_concept_id", Kind.WHOLE),
+    "unit": ("unit_source_value", Kind.TEXT),
+    "unit_id": ("unit_concept_id", Kind.WHOLE),
+    "operator": ("operator_concept_id", Kind.WHOLE),
+}
+_OBSERVATION = {
+    "patient": ("person_id", Kind.WHOLE),
+    "time": ("observation_datetime", Kind.TIME),
+    "code": ("observation_concept_id", Kind.WHOLE),
+    "value": ("value_as_number", Kind.NUMBER),
+    "word": ("value_as_concept_id", Kind.WHOLE),
+    "text": ("value_as_string", Kind.TEXT),
+    "unit": ("unit_source_value", Kind.TEXT),
+    "unit_id": ("unit_concept_id", Kind.WHOLE),
+}
+_VALUED = {"measurement": _MEASUREMENT, "observation": _OBSERVATION}
+_HAPPENED = {  # when and what, in the tables whose rows bring no number
+    "condition_occurrence": ("condition_start_datetime", "condition_concept_id"),
+    "drug_exposure": ("drug_exposure_start_datetime", "drug_concept_id"),
+    "procedure_occurrence": ("procedure_datetime", "procedure_concept_id"),
+}
+_MAY_LACK = frozenset({"observation", "procedure_occurrence"})  # as extracts of few tables do
+_BELOW = {
+    "code": ("ancestor_concept_id", Kind.WHOLE),
+    "concept": ("descendant_concept_id", Kind.WHOLE),
+}
+_BELOW_SCHEMA = dict.fromkeys(_BELOW, pl.Int64)
+_UNIT = {"unit_id": ("concept_id", Kind.WHOLE), "ucum": ("concept_code", Kind.TEXT)}
+
+
+class Omop(Counted):
+    """A hospital's OMOP database.
+
+    Args:
+        settings: the ``[data]`` table of ``site.toml``.
+    """
+
+    name = "omop"
+
+    def __init__(self, settings: OmopSettings) -> None:
+        self._settings = settings
+        self._tally = Tally()
+
+    def read_patients(self, study: Study) -> Iterator[Patient]:
+        """Yield every person that has a stay, in the order of their identifiers.
+
+        Raises:
+            DataError: the database cannot be read, or does not fit the study.
+            SettingsError: the settings contradict themselves.
+        """
+        self._tally = Tally()
+        translation = translation_of(
+            study, self._settings, lambda known: str(known.omop) if known.omop else None
+        )
+        concepts = _concepts(translation.codes, "[data.variables] codes")
+        wordless = _concepts(translation.wordless_codes, "[data.variables] codes")
+        with reading(self._settings) as database:
+            stays = static_frame(self._stays(database, study), _people(database), study)
+            rows = EventRows(translation, stays, study, self._tally, where=database.name)
+            ucum = _all(database.rows("concept", _UNIT, only=("vocabulary_id", ["UCUM"])))
+            for table in _there(database, _VALUED):
+                for piece in self._valued(database, table, concepts, ucum):
+                    rows.add(piece, where=f"{database.name}: table {table}")
+            below = self._below(database, wordless)
+            for table in _there(database, _HAPPENED) if wordless else ():
+                for piece in _happened(database, table, below):
+                    rows.add(piece, where=f"{database.name}: table {table}")
+        return rows.patients()
+
+    def _stays(self, database: Reading, study: Study) -> pl.DataFrame:
+        """One row a stay, with its label."""
+        said = self._settings
+        prefix = "visit" if said.stays == "visit_occurrence" else "visit_detail"
+        columns = {
+            "patient": ("person_id", Kind.WHOLE),
+            "stay": (f"{said.stays}_id", Kind.WHOLE),
+            "start": (f"{prefix}_start_datetime", Kind.TIME),
+            "end": (f"{prefix}_end_datetime", Kind.TIME),
+        }
+        only = (f"{prefix}_concept_id", said.stay_concepts)
+        stays = _all(database.rows(said.stays, columns, only=only))
+        dies = said.outcome.kind == "death"
+        codes = _concepts(said.outcome.codes, "[data.outcome] codes")
+        diagnoses = self._below(database, codes)["concept"].unique().to_list()
+        return with_outcome(
+            stays.with_columns(pl.col("stay").cast(pl.String)),
+            said.outcome,
+            study,
+            deaths=_dated(database, "death", "death", None if dies else ("person_id", [])),
+            conditions=_dated(
+                database,
+                "condition_occurrence",
+                "condition_start",
+                ("condition_concept_id", diagnoses),
+            ),
+        )
+
+    def _below(self, database: Reading, concepts: list[int]) -> pl.DataFrame:
+        """Each ``code`` asked for, with every ``concept`` that it stands for."""
+        asked = pl.DataFrame({"code": concepts, "concept": concepts}, schema=_BELOW_SCHEMA)
+        if not concepts or not self._settings.descendants:
+            return asked
+        rows = database.rows("concept_ancestor", _BELOW, only=("ancestor_concept_id", concepts))
+        return pl.concat([asked, *rows]).unique(maintain_order=True)
+
+    def _valued(
+        self, database: Reading, table: str, concepts: list[int], ucum: pl.DataFrame
+    ) -> Iterator[pl.DataFrame]:
+        """Numbers and answers of the study's concepts, person by person."""
+        columns = _VALUED[table]
+        ucum = ucum.unique("unit_id", keep="first", maintain_order=True).drop_nulls()
+        order = ("person_id", f"{table}_id")
+        only = (columns["code"][0], concepts)
+        answer = pl.when(pl.col("word") != 0).then(pl.col("word").cast(pl.String))
+        text = [pl.col("text").replace("", None)] if "text" in columns else []
+        for piece in database.rows(table, columns, only=only, order=order):
+            if "operator" in columns:
+                limits = piece["operator"].is_in(BEYOND) & piece["value"].is_not_null()
+                self._tally.count(BEYOND_LIMIT, int(limits.sum()))
+            joined = piece.join(ucum, on="unit_id", how="left", maintain_order="left")
+            yield joined.select(
+                pl.col("patient").cast(pl.String),
+                "time",
+                pl.col("code").cast(pl.String),
+                "value",
+                pl.coalesce("ucum", pl.col("unit").replace("", None)).alias("unit"),
+                pl.coalesce(answer, *text).alias("word"),
+            )
+
+
+def _there(database: Reading, tables: Iterable[str]) -> list[str]:
+    """The tables to read: those that the database has, and those that it must have."""
+    return [table for table in tables if table not in _MAY_LACK or database.columns(table)]
+
+
+def _happened(database: Reading, table: str, below: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Rows that say only that something happened."""
+    time, concept = _HAPPENED[table]
+    columns = {
+        "patient": ("person_id", Kind.WHOLE),
+        "time": (time, Kind.TIME),
+        "concept": (concept, Kind.WHOLE),
+    }
+    order = ("person_id", f"{table}_id")
+    only = (concept, below["concept"].unique().to_list())
+    for piece in database.rows(table, columns, only=only, order=order):
+        found = piece.join(below, on="concept", how="inner", maintain_order="left")
+        yield without_values(found.with_columns(pl.col("patient", "code").cast(pl.String)))
+
+
+def _people(database: Reading) -> pl.DataFrame:
+    """Birth and sex of every person; the middle of the year or month stands for a missing part."""
+    people = _all(database.rows("person", _PERSON))
+    year, month = pl.col("year").clip(1800, 2200), pl.col("month").fill_null(7).clip(1, 12)
+    day = pl.duration(days=pl.col("day").fill_null(15).clip(1, 31) - 1)
+    born = (pl.datetime(year, month, 1) + day).cast(pl.Int64)
+    male = pl.when(pl.col("sex") == MALE).then(1.0).when(pl.col("sex") == FEMALE).then(0.0)
+    return people.select(
+        "patient", pl.coalesce("birth", born).alias("birth"), male.alias("male")
+    ).unique("patient", keep="first", maintain_order=True)
+
+
+def _dated(
+    database: Reading, table: str, prefix: str, only: tuple[str, list[int]] | None
+) -> pl.DataFrame:
+    """When something happened to patients: the time, or the whole day where the hour is missing."""
+    if only is not None and not only[1]:
+        return pl.DataFrame(
+            schema={"patient": pl.String, "time": pl.Int64, "whole_day": pl.Boolean}
+        )
+    columns = {
+        "patient": ("person_id", Kind.WHOLE),
+        "time": (f"{prefix}_datetime", Kind.TIME),
+        "date": (f"{prefix}_date", Kind.TIME),
+    }
+    return (
+        _all(database.rows(table, columns, only=only))
+        .select(
+            "patient",
+            pl.coalesce("time", "date").alias("time"),
+            pl.col("time").is_null().alias("whole_day"),
+        )
+        .drop_nulls()
+    )
+
+
+def _all(pieces: Iterator[pl.DataFrame]) -> pl.DataFrame:
+    """All rows at once: only of tables with some rows a person, their identifiers as text."""
+    frame = pl.concat(pieces)
+    return frame.with_columns(pl.col(n).cast(pl.String) for n in ("patient",) if n in frame.columns)
+
+
+def _concepts(codes: tuple[str | int, ...], key: str) -> list[int]:
+    """Codes as the whole numbers that they are in OMOP."""
+    found = []
+    for code in map(str, codes):
+        if not (code.isascii() and code.isdigit() and len(code) < 10):
+            raise SettingsError(f"{key}: {code!r} is no OMOP concept id; write whole numbers")
+        found.append(int(code))
+    return found

@@ -1,0 +1,137 @@
+"""The table of stays, checked and sorted, from whatever a source found.
+
+A source brings one row a stay: ``patient`` and ``stay`` (text), ``start``, ``end``, ``birth`` and
+``outcome`` (microseconds since 1970, null where not known), ``label`` (a number, or a list), and a
+column of numbers for each static variable, named by its index in the study.
+
+Legend: S stays.
+"""
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from consilium.client.sources.common.reasons import ENDS_EARLY, IN_FUTURE, INCOMPLETE
+from consilium.client.sources.common.source import Tally
+from consilium.client.sources.own.assembly import US_PER_HOUR, StayTable
+from consilium.shared.errors import DataError
+from consilium.shared.study.definition import Study
+from consilium.shared.study.input_names import static_names
+
+AGE = "Age"
+US_PER_YEAR = 365.2425 * 24 * US_PER_HOUR
+OPTIONAL = ("end", "birth", "outcome")
+
+
+def stay_table(
+    frame: pl.DataFrame,
+    study: Study,
+    tally: Tally,
+    *,
+    where: str,
+    now_us: int | None = None,
+) -> StayTable:
+    """Check and sort the stays of the cohort.
+
+    Stays whose label is not known are counted and left out; so are stays that cannot be.
+
+    Args:
+        frame: as the module says; ``end``, ``birth`` and ``outcome`` may be absent.
+        study: gives task and variables.
+        tally: where what is left out is counted.
+        where: the table, for errors.
+        now_us: the time now, microseconds since 1970; None asks the system.
+
+    Raises:
+        DataError: a stay occurs twice, or a label is not one of the task's.
+    """
+    frame = frame.with_columns(
+        pl.lit(None, dtype=pl.Int64).alias(name) for name in OPTIONAL if name not in frame.columns
+    )
+    frame = _without(
+        frame, tally, INCOMPLETE, pl.any_horizontal(pl.col("patient", "stay", "start").is_null())
+    )
+    frame = _without(frame, tally, ENDS_EARLY, pl.col("end") < pl.col("start"))
+    now_us = time.time_ns() // 1000 if now_us is None else now_us
+    tally.count(IN_FUTURE, int((frame["start"] > now_us).sum()))
+    twice = len(frame) - frame["stay"].n_unique()
+    if twice:
+        raise DataError(
+            f"{where}: {twice} stays have the identifier of another; name the column that is "
+            "different for every stay, or remove the repeated rows"
+        )
+    unknown = _unknown_label(frame, study, where)
+    tally.unlabelled += int(unknown.sum())
+    frame = frame.filter(~unknown).sort("patient", "start", "stay")
+    patients = frame["patient"].unique(maintain_order=True)
+    label_S = frame["label"].to_numpy().astype(np.float32)
+    if frame["label"].dtype in (pl.List, pl.Array):
+        label_S = np.array(frame["label"].to_list(), dtype=np.float32)
+    start = frame["start"]
+    hours = {name: ((frame[name] - start) / US_PER_HOUR) for name in ("end", "outcome")}
+    return StayTable(
+        patient_ids=tuple(patients),
+        patient_S=frame["patient"].rle_id().to_numpy().astype(np.int32),
+        stay_ids=tuple(frame["stay"]),
+        start_S=start.to_numpy(),
+        end_h_S=hours["end"].cast(pl.Float64).fill_null(np.nan).to_numpy(),
+        outcome_h_S=hours["outcome"].cast(pl.Float64).fill_null(np.nan).to_numpy(),
+        label_S=label_S,
+        static=_static(frame, study),
+    )
+
+
+def _without(frame: pl.DataFrame, tally: Tally, reason: str, bad: pl.Expr) -> pl.DataFrame:
+    kept = frame.filter(~bad.fill_null(value=False))
+    tally.count(reason, len(frame) - len(kept))
+    return kept
+
+
+def _unknown_label(frame: pl.DataFrame, study: Study, where: str) -> pl.Series:
+    """Which stays have no label; a label that the task does not have is refused."""
+    label = frame["label"]
+    if label.dtype in (pl.List, pl.Array):
+        flat = label.explode()
+        unknown = label.list.drop_nulls().list.len() == 0
+    else:
+        flat, unknown = label, label.is_null() | label.is_nan()
+    check_labels(flat, study, where)
+    return unknown
+
+
+def check_labels(labels: pl.Series, study: Study, where: str) -> None:
+    """Refuse labels that the task does not have; null and NaN are labels that are not known.
+
+    Raises:
+        DataError: there is one.
+    """
+    flat = labels.drop_nulls().drop_nans()
+    kind, classes = study.task.kind, max(2, study.task.outputs)
+    if kind == "regression":
+        wrong = flat.is_infinite()
+    else:
+        count = classes if kind == "multiclass" else 2
+        wrong = ~flat.is_in([float(number) for number in range(count)])
+    if wrong.any():
+        raise DataError(
+            f"{where}: {int(wrong.sum())} labels are none of the task's ({kind}); choose another "
+            "label column, or correct it"
+        )
+
+
+def _static(frame: pl.DataFrame, study: Study) -> Mapping[int, NDArray[np.float32]]:
+    """Static variables by index: the columns brought, and the age at the start of the stay."""
+    names = list(study.variables)
+    columns = {
+        index: frame[str(index)].cast(pl.Float32).fill_null(np.nan).to_numpy()
+        for index in range(len(names))
+        if str(index) in frame.columns
+    }
+    if AGE in static_names(study) and names.index(AGE) not in columns:
+        years = ((frame["start"] - frame["birth"]) / US_PER_YEAR).floor()
+        if years.null_count() < len(years):
+            columns[names.index(AGE)] = years.cast(pl.Float32).fill_null(np.nan).to_numpy()
+    return columns

@@ -1,0 +1,356 @@
+"""A hospital's own tables, CSV or Parquet, long or wide; ``site.toml`` says what is where.
+
+::
+
+    [data]
+    source = "tables"
+
+    [data.stays]                      # one row a stay
+    file = "stays.parquet"
+    patient = "person"
+    stay = "admission"
+    start = "admitted"
+    end = "discharged"
+    birth = "born"
+    label = "died"
+
+    [[data.events]]                   # as many files as there are
+    file = "laboratory/*.csv.gz"
+    stay = "admission"
+    time = "taken"
+    variable = "item"
+    value = "result"
+    unit = "unit"
+
+    [data.variables.Glucose]
+    codes = ["GLU", "GLU-POC"]
+    [data.variables.Gender]
+    column = "sex"                    # of the table of stays
+    values = { m = 1, f = 0 }
+
+Legend: S stays, T steps.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from consilium.client.sources.common.reasons import BEYOND_LIMIT, NO_TIME
+from consilium.client.sources.common.source import Counted, Patient, Source, Tally
+from consilium.client.sources.own.assembly import Assembler, StayTable
+from consilium.client.sources.own.settings import EventsFile, StaysFile, TablesSettings
+from consilium.client.sources.own.stay_frames import check_labels, stay_table
+from consilium.client.sources.own.table_files import (
+    Piece,
+    identifiers,
+    numbers,
+    read_pieces,
+    times,
+    words,
+)
+from consilium.client.sources.own.translation import Translation
+from consilium.shared.errors import DataError, SettingsError
+from consilium.shared.study.definition import Study
+
+_TRUE_FALSE = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
+
+
+class Tables(Counted):
+    """A hospital's tables.
+
+    Args:
+        settings: the ``[data]`` table of ``site.toml``.
+    """
+
+    name = "tables"
+
+    def __init__(self, settings: TablesSettings) -> None:
+        self._settings = settings
+        self._labelled = True
+        self._tally = Tally()
+        self._zoned = False
+
+    def without_labels(self) -> Source:
+        """See :class:`consilium.client.sources.common.source.WithoutLabels`."""
+        unlabelled = copy.copy(self)
+        unlabelled._labelled = False
+        return unlabelled
+
+    def read_patients(self, study: Study) -> Iterator[Patient]:
+        """Yield every patient of the table of stays, in the order of their identifiers.
+
+        Raises:
+            DataError: a file, column or unit is missing or unusable.
+            SettingsError: the settings contradict themselves.
+        """
+        self._tally = Tally()
+        translation = Translation(study, self._settings, default_codes=lambda name: (name,))
+        frame = self._stay_frame(study, translation)
+        stays = stay_table(frame, study, self._tally, where=str(self._settings.stays.file))
+        assembler = Assembler(study, stays, self._tally)
+        if study.task.per_step and self._labelled:
+            stays = self._with_step_labels(stays, study)
+            assembler = Assembler(study, stays, self._tally)
+        keys = _Keys(stays)
+        for events in self._settings.events:
+            self._read_events(events, translation, keys, assembler)
+        return assembler.patients()
+
+    def _stay_frame(self, study: Study, translation: Translation) -> pl.DataFrame:
+        """One row a stay, as :mod:`consilium.client.sources.own.stay_frames` wants it."""
+        said = self._settings.stays
+        labels = _label_columns(said, study) if self._labelled else ()
+        static = translation.static_columns()
+        optional = (said.stay, said.start, said.end, said.birth, said.outcome_time)
+        columns = [said.patient, *labels, *(name for name in optional if name), *static.values()]
+        pieces = []
+        for piece in read_pieces(said, [*columns, *self._settings.where]):
+            piece = self._selected(piece)
+            frame = piece.frame.select(
+                identifiers(piece, said.patient).cast(pl.String).alias("patient"),
+                identifiers(piece, said.stay or said.patient).cast(pl.String).alias("stay"),
+            )
+            frame = frame.with_columns(
+                *self._stay_times(piece, said),
+                _labels(piece, labels, study).alias("label"),
+            )
+            pieces.append(
+                frame.with_columns(
+                    translation.column(
+                        index,
+                        numbers(piece, column, decimal_comma=said.decimal_comma)[0],
+                        words(piece, column),
+                        self._tally.count,
+                    ).alias(str(index))
+                    for index, column in static.items()
+                )
+            )
+        return pl.concat(pieces)
+
+    def _stay_times(self, piece: Piece, said: StaysFile) -> list[pl.Series]:
+        found = []
+        for name, column in (
+            ("start", said.start),
+            ("end", said.end),
+            ("birth", said.birth),
+            ("outcome", said.outcome_time),
+        ):
+            if column is None:
+                empty = pl.Series([0 if name == "start" else None], dtype=pl.Int64)
+                found.append(empty.new_from_index(0, len(piece.frame)).alias(name))
+                continue
+            series, zoned = times(piece, column, said.time_format)
+            if name == "start":
+                self._zoned = zoned
+            found.append(series.alias(name))
+        return found
+
+    def _selected(self, piece: Piece) -> Piece:
+        """Only the rows that ``where`` asks for."""
+        frame = piece.frame
+        for column, value in self._settings.where.items():
+            if frame[column].dtype.is_numeric() or isinstance(value, float | int):
+                same = numbers(piece, column)[0] == _as_number(column, value)
+            else:
+                same = frame[column].cast(pl.String) == value
+            frame = frame.filter(same)
+            self._tally.filtered += len(piece.frame) - len(frame)
+            piece = Piece(frame, piece.path, piece.first_row)
+        return piece
+
+    def _with_step_labels(self, stays: StayTable, study: Study) -> StayTable:
+        """Give every stay its label at each step, NaN where the table says nothing."""
+        said = self._settings.labels
+        if said is None:
+            raise DataError(
+                f"study {study.name} wants a label at every step; name the table that has it in "
+                "[data.labels] of site.toml"
+            )
+        steps, step_h = -(-study.data.window_h // study.data.step_h), study.data.step_h
+        label_ST = np.full((len(stays), steps), np.nan, dtype=np.float32)
+        when = said.hours or said.time or ""
+        keys = _Keys(stays)
+        for piece in read_pieces(said, [said.stay, when, said.label]):
+            stay_E = keys.index_of(identifiers(piece, said.stay), "stay")
+            value = _label(piece, said.label)
+            check_labels(value, study, str(piece.path))
+            if said.hours is not None:
+                hours = numbers(piece, said.hours, decimal_comma=said.decimal_comma)[0]
+                hours_E = hours.fill_null(np.nan).to_numpy()
+            else:
+                time = times(piece, when, said.time_format)[0]
+                hours_E = stays.hours(stay_E, time.fill_null(0).to_numpy()).astype(np.float64)
+                hours_E[time.is_null().to_numpy()] = np.nan
+            inside = (stay_E >= 0) & (hours_E >= 0) & (hours_E < steps * step_h)
+            step_E = (hours_E[inside] / step_h).astype(np.int64)
+            label_ST[stay_E[inside], step_E] = value.fill_null(np.nan).to_numpy()[inside]
+        return replace(stays, label_S=label_ST)
+
+    def _read_events(
+        self, events: EventsFile, translation: Translation, keys: "_Keys", assembler: Assembler
+    ) -> None:
+        wide = translation.wide_columns() if events.layout == "wide" else {}
+        key, when = events.stay or events.patient or "", events.hours or events.time or ""
+        long = [events.variable, events.value, events.unit] if events.layout == "long" else wide
+        columns = [key, when, *(name for name in long if name)]
+        for piece in read_pieces(events, columns):
+            if events.layout == "long":
+                frame = piece.frame.filter(
+                    pl.col(events.variable or "").cast(pl.String).is_in(translation.codes)
+                )
+                piece = Piece(frame, piece.path, piece.first_row)
+            placed = self._placed(piece, events, keys)
+            if events.layout == "wide":
+                for column, variable in wide.items():
+                    self._add_column(piece, column, variable, placed, translation, assembler)
+                continue
+            value, at_limit = numbers(piece, events.value or "", decimal_comma=events.decimal_comma)
+            self._tally.count(BEYOND_LIMIT, at_limit)
+            empty = pl.Series([None], dtype=pl.String)
+            unit = piece.frame[events.unit] if events.unit else empty.new_from_index(0, len(value))
+            rows = placed.with_columns(
+                piece.frame[events.variable or ""].cast(pl.String).alias("code"),
+                value.alias("value"),
+                unit.cast(pl.String).alias("unit"),
+                words(piece, events.value or "").alias("word"),
+            ).filter(pl.col("hours").is_not_null())
+            done = translation.translate(rows, self._tally.count, where=str(piece.path))
+            assembler.add(
+                done["stay"].to_numpy(),
+                done["hours"].to_numpy(),
+                done["variable"].to_numpy(),
+                done["value"].cast(pl.Float32).to_numpy(),
+            )
+
+    def _add_column(
+        self,
+        piece: Piece,
+        column: str,
+        variable: int,
+        placed: pl.DataFrame,
+        translation: Translation,
+        assembler: Assembler,
+    ) -> None:
+        """One variable's column of a wide table."""
+        number, at_limit = numbers(piece, column)
+        self._tally.count(BEYOND_LIMIT, at_limit)
+        value = translation.column(variable, number, words(piece, column), self._tally.count)
+        rows = placed.with_columns(value.alias("value")).filter(
+            pl.col("hours").is_not_null() & pl.col("value").is_finite()
+        )
+        assembler.add(
+            rows["stay"].to_numpy(),
+            rows["hours"].to_numpy(),
+            np.full(len(rows), variable, dtype=np.int16),
+            rows["value"].cast(pl.Float32).to_numpy(),
+        )
+
+    def _placed(self, piece: Piece, events: EventsFile, keys: "_Keys") -> pl.DataFrame:
+        """Each row's stay (-1: of none) and hours since its start (null: no time)."""
+        stays = keys.stays
+        if events.hours is not None:
+            stay_E = keys.index_of(identifiers(piece, events.stay or ""), "stay")
+            hours = numbers(piece, events.hours, decimal_comma=events.decimal_comma)[0]
+            hours = hours.cast(pl.Float32).fill_nan(None)
+        else:
+            time, zoned = times(piece, events.time or "", events.time_format)
+            if zoned != self._zoned and len(time) > time.null_count():
+                raise DataError(
+                    f"{piece.path}: column {events.time!r} and the start of stays do not both "
+                    "have a time zone; write both with, or both without"
+                )
+            time_E = time.fill_null(0).to_numpy()
+            if events.stay is not None:
+                stay_E = keys.index_of(identifiers(piece, events.stay), "stay")
+                hours_E = stays.hours(stay_E, time_E)
+            else:
+                patient_E = keys.index_of(identifiers(piece, events.patient or ""), "patient")
+                stay_E, hours_E = stays.place(patient_E, time_E)
+            known = pl.Series(time.is_not_null())
+            hours = pl.select(pl.when(known).then(pl.Series(hours_E))).to_series()
+        self._tally.count(NO_TIME, hours.null_count())
+        return pl.DataFrame({"stay": stay_E, "hours": hours})
+
+
+def _as_number(column: str, value: float | str) -> float:
+    """What ``where`` asks of a column of numbers."""
+    try:
+        return float(value)
+    except ValueError:
+        raise SettingsError(
+            f"[data.where] {column} is a text in site.toml and a number in the table; correct it"
+        ) from None
+
+
+class _Keys:
+    """Finds stays and patients by the identifiers in other tables."""
+
+    def __init__(self, stays: StayTable) -> None:
+        self.stays = stays
+        self._of = {"stay": stays.stay_ids, "patient": stays.patient_ids}
+        self._tables: dict[tuple[str, pl.DataType], pl.DataFrame] = {}
+
+    def index_of(
+        self, series: pl.Series, kind: str
+    ) -> "np.ndarray[tuple[int], np.dtype[np.int32]]":
+        """Index of each identifier, -1 where it is none of the cohort's.
+
+        Whole numbers are compared as numbers, so that the hospital's files need not agree on type.
+        """
+        dtype = series.dtype if series.dtype.is_integer() else pl.String()
+        if (kind, dtype) not in self._tables:
+            ids = pl.Series(self._of[kind], dtype=pl.String).cast(dtype, strict=False)
+            index = pl.Series(range(len(ids)), dtype=pl.Int32)
+            table = pl.DataFrame({"key": ids, "index": index}).drop_nulls()
+            self._tables[kind, dtype] = table
+        frame = pl.DataFrame({"key": series.cast(dtype)})
+        joined = frame.join(self._tables[kind, dtype], on="key", how="left", maintain_order="left")
+        return joined["index"].fill_null(-1).to_numpy()
+
+
+def _label_columns(said: StaysFile, study: Study) -> tuple[str, ...]:
+    """The columns of the study's label; none in a per-step study."""
+    if study.task.per_step:
+        return ()
+    columns = said.label if said.label is not None else study.data.label
+    columns = (columns,) if isinstance(columns, str) else columns
+    wanted = study.task.outputs if study.task.kind in ("multilabel", "regression") else 1
+    if len(columns) != wanted:
+        raise DataError(
+            f"study {study.name} has {wanted} labels, [data.stays] label names {len(columns)}; "
+            "name as many columns"
+        )
+    return columns
+
+
+def _labels(piece: Piece, columns: tuple[str, ...], study: Study) -> pl.Series:
+    """Numbers of the label, a list where the study has several; all 0 without columns."""
+    if not columns:
+        return pl.Series([0.0]).new_from_index(0, len(piece.frame))
+    found = [_label(piece, column).alias(column) for column in columns]
+    if len(found) == 1 and study.task.kind != "multilabel":
+        return found[0]
+    return pl.DataFrame(found).select(pl.concat_list(pl.all())).to_series()
+
+
+def _label(piece: Piece, column: str) -> pl.Series:
+    """A column's labels as numbers, null where a cell is empty."""
+    number, at_limit = numbers(piece, column)
+    text = words(piece, column)
+    if at_limit:
+        raise DataError(
+            f"{piece.path}: {at_limit} labels {column!r} are a limit such as '<1'; write numbers, "
+            "and nothing where it is not known"
+        )
+    meant = text.str.to_lowercase().replace_strict(_TRUE_FALSE, default=None)
+    number = number.fill_null(meant.cast(pl.Float64))
+    fault = (number.is_null() & text.is_not_null()).arg_true()
+    if len(fault):
+        raise DataError(
+            f"{piece.where(fault[0])}: the label {column!r} is no number; write numbers, and "
+            "nothing where it is not known"
+        )
+    return number

@@ -1,0 +1,146 @@
+"""Voice recordings of people with Parkinson's disease over six months: the UCI telemonitoring file.
+
+CSV with a header, one line a recording (Tsanas et al., IEEE Trans Biomed Eng 2010;57:884-893). A
+person's recordings become one sequence with a place a week: the week's mean of each measure. A
+clinician scored the UPDRS at the start, after about three months and after about six; the file
+interpolates between. So ``motor_UPDRS`` and ``total_UPDRS`` are offered as variables up to week
+``KNOWN_WEEKS`` only, which lies before the second visit's kink in everybody, and the label of a
+later week, from ``LABEL_WEEK`` on, is how far the score has moved from the last one that was
+offered: ``motor-change`` or ``total-change``. Carrying the last value forward predicts 0.
+"""
+
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consilium.client.sources.common.cleaning import Cleaner
+from consilium.client.sources.common.lines import bounded_lines, number
+from consilium.client.sources.common.matrices import (
+    require_label,
+    require_source,
+    require_task,
+    require_tokens,
+    require_variables,
+    stay_of,
+)
+from consilium.client.sources.common.source import Counted, Patient, Tally
+from consilium.shared.errors import DataError
+from consilium.shared.study.definition import Study
+
+FILE = "parkinsons_updrs.data"
+KNOWN_WEEKS = 12  # scores of weeks 0 to 11 are offered
+LABEL_WEEK = 14
+LABELS: Mapping[str, str] = MappingProxyType(
+    {"motor-change": "motor_UPDRS", "total-change": "total_UPDRS"}
+)
+VOICE = (
+    "Jitter(%)", "Jitter(Abs)", "Jitter:RAP", "Jitter:PPQ5", "Jitter:DDP", "Shimmer",
+    "Shimmer(dB)", "Shimmer:APQ3", "Shimmer:APQ5", "Shimmer:APQ11", "Shimmer:DDA", "NHR", "HNR",
+    "RPDE", "DFA", "PPE",
+)  # fmt: skip
+UNITS = MappingProxyType(
+    {
+        **dict.fromkeys(VOICE, "1"),
+        "motor_UPDRS": "{score}",
+        "total_UPDRS": "{score}",
+        "age": "a",
+        "sex": "1",
+    }
+)
+_COLUMNS = ("subject#", "age", "sex", "test_time", "motor_UPDRS", "total_UPDRS", *VOICE)
+
+
+class Parkinsons(Counted):
+    """The people of one file.
+
+    Args:
+        path: the file, or the folder that holds ``parkinsons_updrs.data``.
+    """
+
+    name = "parkinsons"
+
+    def __init__(self, path: Path) -> None:
+        self._path = Path(path) / FILE if Path(path).is_dir() else Path(path)
+        self._tally = Tally()
+
+    def read_patients(self, study: Study) -> Iterator[Patient]:
+        """Yield one person with one sequence of weeks, in the order of the file.
+
+        Raises:
+            DataError: the file is missing or malformed, or the study asks for what it has not.
+        """
+        require_source(study, self.name, clock="position")
+        require_label(study, self.name, LABELS)
+        require_task(study, self.name, ("regression",), per_step=True)
+        require_variables(study, self.name, UNITS)
+        require_tokens(study, self.name, ())
+        self._tally = Tally()
+        return self._read(study)
+
+    def _read(self, study: Study) -> Iterator[Patient]:
+        cleaner = Cleaner(study, self._tally)
+        recordings: dict[float, list[NDArray[np.float64]]] = {}
+        for row in _rows(self._path):
+            recordings.setdefault(row[0], []).append(row)
+        for person, rows in recordings.items():
+            weeks_TC, outside = _weeks(np.stack(rows), study.data.steps)
+            self._tally.outside_window += outside
+            score_T = weeks_TC[:, _COLUMNS.index(LABELS[study.data.label])]
+            known = np.flatnonzero(~np.isnan(score_T[:KNOWN_WEEKS]))
+            label_T = np.full(study.data.steps, np.nan, dtype=np.float32)
+            if known.size:
+                label_T[LABEL_WEEK:] = score_T[LABEL_WEEK:] - score_T[known[-1]]
+            if np.isnan(label_T).all():
+                self._tally.unlabelled += 1
+                continue
+            for score in LABELS.values():
+                weeks_TC[KNOWN_WEEKS:, _COLUMNS.index(score)] = np.nan
+            value_TV = weeks_TC[:, [_COLUMNS.index(name) for name in study.variables]]
+            self._tally.patients += 1
+            self._tally.stays += 1
+            name = f"person-{person:.0f}"
+            stay = stay_of(value_TV, study, cleaner, stay_id=name, label=label_T)
+            yield Patient(patient_id=name, stays=(stay,))
+
+
+def _weeks(row_RC: NDArray[np.float64], steps: int) -> tuple[NDArray[np.float64], int]:
+    """Mean of the recordings of each week (T, C), NaN in a week without; how many lie outside."""
+    week_R = np.floor(row_RC[:, _COLUMNS.index("test_time")] / 7)
+    weeks_TC = np.full((steps, row_RC.shape[1]), np.nan)
+    inside_R = (week_R >= 0) & (week_R < steps)
+    for week in np.unique(week_R[inside_R]).astype(np.int64):
+        weeks_TC[week] = row_RC[week_R == week].mean(axis=0)
+    return weeks_TC, int(np.count_nonzero(~inside_R))
+
+
+def _rows(path: Path) -> Iterator[NDArray[np.float64]]:
+    """The file's lines as numbers, in the order of ``_COLUMNS``."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.reader(bounded_lines(file, path), strict=True)
+            header = next(rows, [])
+            if missing := [column for column in _COLUMNS if column not in header]:
+                raise DataError(
+                    f"file {path}: has no column {missing[0]!r}; this is not the telemonitoring "
+                    "file"
+                )
+            places = [header.index(column) for column in _COLUMNS]
+            for row in rows:
+                try:
+                    numbers = np.array([number(row[place]) for place in places])
+                except (ValueError, IndexError):
+                    numbers = np.array([np.nan])
+                if not np.isfinite(numbers).all():
+                    raise DataError(
+                        f"file {path} line {rows.line_num}: a value is missing or not a finite "
+                        "number; mend the line"
+                    )
+                yield numbers
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"file {path} cannot be read as CSV in UTF-8 text; check the path, or replace the file"
+        ) from error

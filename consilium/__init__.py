@@ -1,0 +1,1 @@
+"""Hospitals train one recurrent model together; patient data stays in the building."""

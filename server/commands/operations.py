@@ -1,0 +1,185 @@
+"""Commands for operating a coordinator: status, audit, export, backup, restore."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from consilium.server.coordinator.audit_log import OWNER, open_audit
+from consilium.server.coordinator.folder import CoordinatorFolder
+from consilium.server.coordinator.register import Member
+from consilium.server.service.overview import status as status_of
+from consilium.shared.audit.events import StudyChanged
+from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
+from consilium.shared.audit.reading import recorded_heads
+from consilium.shared.audit.verify import Side, show_reports
+from consilium.shared.backup.create import back_up
+from consilium.shared.backup.restore import restore as restore_state
+from consilium.shared.crypto.transcript import sha256
+from consilium.shared.errors import SettingsError
+from consilium.shared.study.definition import parse_study
+from consilium.shared.version import VERSION
+
+DEFAULT_FOLDER = Path("coordinator")
+Folder = Annotated[
+    Path,
+    typer.Option(
+        "--folder", "-f", envvar="CONSILIUM_COORDINATOR", help="The coordinator's folder."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+console = Console(highlight=False, soft_wrap=True)
+audit = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="The audit log: verify it, compare it.",
+)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add these commands to the coordinator's."""
+    app.command()(status)
+    app.command()(export)
+    app.command()(backup)
+    app.command()(restore)
+    app.add_typer(audit, name="audit")
+
+
+def status(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
+    """Show how the coordinator stands, from its folder: sites, studies, audit log."""
+    opened = CoordinatorFolder.open(folder)
+    told = status_of(opened, opened.register())
+    if as_json:
+        console.print_json(json.dumps(told))
+        return
+    enrolled = [site for site in told["sites"] if not site["revoked"]]
+    _say(f"version     {told['version']}")
+    _say(f"certificate ends {told['certificate_ends'][:10]}")
+    _say(f"sites       {len(enrolled)} enrolled, {len(told['sites']) - len(enrolled)} revoked")
+    for study in told["studies"]:
+        last = study["last_round"]
+        _say(f"study       {study['study']}: {study['state']}"
+             + (f", round {last['round']}" if last else "")
+             + (f"; {study['detail']}" if study["detail"] else ""))  # fmt: skip
+    log = told["audit"]
+    if log and "entries" in log:
+        _say(f"audit log   {log['entries']} entries, the last at {log['last_at']}")
+        for site, times in log["divergences"].items():
+            _say(f"            the log of {site} did not continue what it had shown, {times} times")
+
+
+@audit.command(name="verify")
+def verify(
+    folder: Folder = DEFAULT_FOLDER,
+    peer: Annotated[
+        Path | None, typer.Option(help="A copy of a site's log, to check both against each other.")
+    ] = None,
+    site: Annotated[str, typer.Option(help="Whose log --peer is.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Check every line of the audit log; name the first that does not fit."""
+    opened = CoordinatorFolder.open(folder)
+    own = Side(path=opened.path / AUDIT_FILE, owner=OWNER, identity=opened.identity().public)
+    other = None
+    if peer is not None:
+        other = Side(path=peer, owner=site, identity=_member(opened, site).identity)
+    show_reports(own, other, console, as_json=as_json)
+
+
+@audit.command(name="head")
+def head(
+    site: Annotated[str, typer.Argument(help="An enrolled site.", show_default=False)],
+    folder: Folder = DEFAULT_FOLDER,
+) -> None:
+    """Print the last audit head seen of a site, which it needs to restore a backup."""
+    opened = CoordinatorFolder.open(folder)
+    member = _member(opened, site)
+    heads = recorded_heads(opened.path / AUDIT_FILE, owner=site, identities=[member.identity])
+    if not heads:
+        raise SettingsError(
+            f"no audit head of site {site} was ever seen: it has sent no update, so it has spent "
+            "nothing and can be enrolled anew"
+        )
+    latest = max(heads, key=lambda seen: seen.number)
+    print(latest.to_bytes().hex())  # noqa: T201 - alone on standard output, so that it can be piped
+
+
+def export(
+    study: Annotated[str, typer.Argument(help="Name or digest.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="New folder for the model.")],
+    folder: Folder = DEFAULT_FOLDER,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Add the model in ONNX form.")] = False,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", help="Put risks right by the validation patients.")
+    ] = False,
+) -> None:
+    """Write a finished study's model with its manifest, signed; hospitals check the signature."""
+    from consilium.server.study.checkpoints import (
+        load_checkpoint,  # they need PyTorch, as few commands do
+    )
+    from consilium.server.study.export import export_model
+
+    opened = CoordinatorFolder.open(folder)
+    submitted = opened.register().study(study)
+    checkpoint = load_checkpoint(opened.study(submitted.digest))
+    if checkpoint is None:
+        raise SettingsError(f"study {submitted.name}: has not begun, so it has no model")
+    loaded = parse_study(submitted.text.decode(), where=submitted.name)
+    manifest = export_model(
+        loaded,
+        checkpoint,
+        opened.identity(),
+        out,
+        simulated=False,
+        onnx=onnx,
+        recalibrate=recalibrate,
+    )
+    open_audit(opened).append(
+        StudyChanged(
+            study=loaded.name,
+            study_digest=loaded.digest,
+            state=f"exported: manifest {sha256(manifest.to_bytes()).hex()[:16]}",
+        )
+    )
+    _say(f"{out}: the model of study {loaded.name}, signed by {manifest.signed_by}.")
+    if recalibrate:
+        _say(manifest.recalibrated)
+    _say("A hospital checks it with 'consilium-site model FOLDER'.")
+
+
+def backup(
+    archive: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
+    folder: Folder = DEFAULT_FOLDER,
+) -> None:
+    """Copy the coordinator's folder into one file, also while it runs; it holds the secret keys."""
+    opened = CoordinatorFolder.open(folder)
+    made = back_up(opened.path, archive, kind="coordinator", owner=OWNER, version=VERSION)
+    _say(f"{archive}: {len(made.files)} files, audit log up to entry {made.entries}; only this "
+         "account can read it, and it holds the coordinator's keys.")  # fmt: skip
+
+
+def restore(
+    archive: Annotated[Path, typer.Argument(help="A backup.", show_default=False)],
+    folder: Folder = DEFAULT_FOLDER,
+) -> None:
+    """Put the coordinator's folder back from a backup, into an empty place."""
+    made = restore_state(archive, folder, kind="coordinator", version=VERSION, newest=None)
+    _say(f"{folder}: as it was at {made.made_at}.")
+    _say("Revocations, invitations and studies since then are forgotten: revoke again whom you had "
+         "revoked. Rounds since then are void for this coordinator; sites will note that its "
+         "audit log went back.")  # fmt: skip
+
+
+def _member(folder: CoordinatorFolder, site: str) -> Member:
+    found = {member.name: member for member in folder.register().members()}.get(site)
+    if found is None:
+        known = ", ".join(member.name for member in folder.register().members()) or "none"
+        raise SettingsError(f"site {site!r} never enrolled; known: {known}")
+    return found
+
+
+def _say(sentence: str) -> None:
+    console.print(sentence, markup=False)

@@ -1,0 +1,202 @@
+"""What the coordinator answers to a site outside a round: enrolment, and the studies offered to it.
+
+An invitation is worth one enrolment. The site's private keys never leave it; it proves that it
+holds them. A site that lost the answer may ask again with the same keys.
+"""
+
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from consilium.server.coordinator.folder import CoordinatorFolder
+from consilium.server.coordinator.register import Member, Register, Submitted
+from consilium.shared.audit.events import Enrolled, Revoked, StudyChanged
+from consilium.shared.audit.log import AuditLog
+from consilium.shared.crypto.keys import SITE_NAME, IdentityKey, Roster
+from consilium.shared.enrolment.compatibility import disagreement
+from consilium.shared.enrolment.invitation import SECRET_BYTES, Invitation
+from consilium.shared.enrolment.messages import (
+    NODE_ID_BYTES,
+    EnrolReply,
+    EnrolRequest,
+    StudyList,
+    StudyOffer,
+    StudyRequest,
+    enrolled_statement,
+    offer_statement,
+)
+from consilium.shared.errors import AuthenticationError, ProtocolError, SettingsError, StudyError
+from consilium.shared.study.definition import Study
+from consilium.shared.version import VERSION
+
+DEFAULT_HOURS = 72.0
+
+log = logging.getLogger(__name__)
+
+Nodes = Callable[[str, bytes], int]
+"""Registers a site's node key with the SuperLink and returns the node's identifier."""
+
+
+def invite(
+    folder: CoordinatorFolder, site: str, *, hours: float = DEFAULT_HOURS, now: float | None = None
+) -> Invitation:
+    """Make an invitation for a site; an earlier one of the same site is void from now on.
+
+    Raises:
+        SettingsError: not a possible name of a site, or the site is enrolled already.
+    """
+    if not SITE_NAME.fullmatch(site) or site != site.lower() or "_" in site or "." in site:
+        raise SettingsError(
+            f"site {site!r}: must be 1 to 64 lower-case letters, digits and hyphens, as in a "
+            "study's list of sites; choose another name"
+        )
+    secret = secrets.token_bytes(SECRET_BYTES)
+    expires = (time.time() if now is None else now) + 3600 * hours
+    folder.register().invite(site, secret, expires=expires)
+    return Invitation(
+        site=site,
+        host=folder.settings.host,
+        port=folder.settings.port,
+        secret=secret,
+        coordinator=folder.identity().public,
+        authority=folder.certificates.authority_der(),
+        expires=int(expires),
+    )
+
+
+def submit(
+    register: Register, identity: IdentityKey, audit: AuditLog, study: Study, text: bytes
+) -> Roster:
+    """Offer a study to its sites under the identities they enrolled with; return the roster.
+
+    Raises:
+        StudyError: one of its sites is not enrolled.
+        SettingsError: this very study was submitted before.
+    """
+    members = {m.name: m.identity for m in register.members() if m.revoked is None}
+    missing = sorted(set(study.sites) - members.keys())
+    if missing:
+        raise StudyError(
+            f"study {study.name}: site {missing[0]} is not enrolled; "
+            f"run 'consilium-coordinator invite {missing[0]}' first"
+        )
+    roster = Roster(tuple((site, members[site]) for site in sorted(study.sites)))
+    register.submit(
+        digest=study.digest,
+        name=study.name,
+        text=text,
+        roster=roster,
+        signature=identity.sign(offer_statement(text, roster)),
+        now=time.time(),
+    )
+    audit.append(StudyChanged(study=study.name, study_digest=study.digest, state="submitted"))
+    return roster
+
+
+def revoke(register: Register, audit: AuditLog, site: str, reason: str) -> Member:
+    """Shut a site out for good; return what it was.
+
+    Raises:
+        SettingsError: no site of this name is enrolled.
+    """
+    member = register.revoke(site, now=time.time())
+    audit.append(Revoked(site=site, reason=reason or "no reason given"))
+    return member
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontDesk:
+    """Answers the site-facing requests that are not Flower's.
+
+    Attributes:
+        register: the coordinator's book.
+        identity: signs what is agreed.
+        audit: the coordinator's log.
+        nodes: registers a node key with the SuperLink.
+        clock: seconds since 1970.
+    """
+
+    register: Register
+    identity: IdentityKey
+    audit: AuditLog
+    nodes: Nodes
+    clock: Callable[[], float] = time.time
+
+    def enrol(self, body: bytes) -> bytes:
+        """Enrol a site.
+
+        Raises:
+            MessageError: a malformed request.
+            AuthenticationError: no valid invitation, or keys that the sender does not hold.
+            SettingsError: the site or one of its keys is enrolled already.
+            ProtocolError: the site's build is too far from ours.
+        """
+        request = EnrolRequest.from_bytes(body)
+        request.check()
+        told = disagreement(VERSION, request.version)
+        if told is not None:
+            raise ProtocolError(told)
+        now = self.clock()
+        if not self.register.invited(request.site, request.secret, request.node_key, now=now):
+            raise AuthenticationError(
+                f"the invitation of site {request.site} is unknown, used or expired; "
+                "ask the coordinator for a new one"
+            )
+        known = self.register.member_by_key(request.node_key)
+        if known is None:
+            node_id = self.nodes(request.site, request.node_key)
+            self.register.enrol(
+                request.site,
+                identity=request.identity,
+                node_key=request.node_key,
+                node_id=node_id,
+                version=request.version,
+                now=now,
+            )
+            self.audit.append(
+                Enrolled(
+                    site=request.site,
+                    site_identity=request.identity,
+                    coordinator_identity=self.identity.public,
+                )
+            )
+            log.info("site %s enrolled", request.site)
+        elif (known.name, known.identity) == (request.site, request.identity):
+            node_id = known.node_id
+        else:
+            raise SettingsError("another site enrolled with one of these keys")
+        node = node_id.to_bytes(NODE_ID_BYTES, "big")
+        said = enrolled_statement(request.site, request.identity, request.node_key, node)
+        return EnrolReply(
+            site=request.site, node_id=node, signature=self.identity.sign(said)
+        ).to_bytes()
+
+    def list_studies(self, member: Member) -> bytes:
+        """Digests of the open studies that name this site."""
+        digests = [study.digest for study in self._offered(member)]
+        return StudyList(digests=b"".join(digests)).to_bytes()
+
+    def show_study(self, member: Member, body: bytes) -> bytes:
+        """The study asked for, with its roster.
+
+        Raises:
+            MessageError: a malformed request.
+            SettingsError: no such study is open to this site.
+        """
+        asked = StudyRequest.from_bytes(body).digest
+        for study in self._offered(member):
+            if study.digest == asked:
+                roster = dict(study.roster.members)
+                return StudyOffer(
+                    text=study.text, roster=roster, signature=study.signature
+                ).to_bytes()
+        raise SettingsError(f"no study {asked.hex()[:16]} is open to site {member.name}")
+
+    def _offered(self, member: Member) -> list[Submitted]:
+        return [
+            study
+            for study in self.register.studies()
+            if study.open and (member.name, member.identity) in study.roster.members
+        ]

@@ -1,0 +1,342 @@
+"""The coordinator's durable book: invitations, enrolled sites, and studies with what is wanted.
+
+One SQLite file that the commands, the service and the study processes share. Commands write what an
+operator wants; the processes read it between rounds and write how far they are. Every change is on
+disk before it is answered (:mod:`consilium.shared.files.sqlite_transaction`).
+"""
+
+import hashlib
+import hmac
+import sqlite3
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from consilium.shared.crypto.keys import Roster
+from consilium.shared.errors import SettingsError
+from consilium.shared.files.sqlite_transaction import transaction
+
+LOCK_TIMEOUT_S = 30.0
+FORMAT = 1
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS invitations (
+    site TEXT PRIMARY KEY, secret_digest BLOB NOT NULL, expires REAL NOT NULL,
+    used_by BLOB
+);
+CREATE TABLE IF NOT EXISTS sites (
+    name TEXT PRIMARY KEY, identity BLOB NOT NULL UNIQUE, node_key BLOB NOT NULL UNIQUE,
+    node_id BLOB NOT NULL, enrolled REAL NOT NULL, revoked REAL,
+    version TEXT NOT NULL, seen REAL
+);
+CREATE TABLE IF NOT EXISTS budgets (
+    site TEXT PRIMARY KEY, epsilon_left REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS studies (
+    digest BLOB PRIMARY KEY, name TEXT NOT NULL, text BLOB NOT NULL, signature BLOB NOT NULL,
+    submitted REAL NOT NULL, wanted TEXT NOT NULL, state TEXT NOT NULL, detail TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS members (
+    digest BLOB NOT NULL REFERENCES studies(digest), site TEXT NOT NULL, identity BLOB NOT NULL,
+    PRIMARY KEY (digest, site)
+);
+"""
+
+
+class Wanted(StrEnum):
+    """What the operator wants of a study."""
+
+    RUN = "run"
+    PAUSE = "pause"
+    STOP = "stop"
+
+
+class State(StrEnum):
+    """How far a study is."""
+
+    SUBMITTED = "submitted"
+    WAITING = "waiting"  # for sites to approve and connect
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """An enrolled site; times are seconds since 1970, ``seen`` is when it last asked for work.
+
+    ``budget_left`` is the lifetime epsilon left to it as it says, if it says so.
+    """
+
+    name: str
+    identity: bytes
+    node_key: bytes
+    node_id: int
+    enrolled: float
+    revoked: float | None
+    version: str
+    seen: float | None
+    budget_left: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submitted:
+    """A study as submitted, with the roster that was pinned then, and how far it is."""
+
+    digest: bytes
+    name: str
+    text: bytes
+    roster: Roster
+    signature: bytes
+    wanted: Wanted
+    state: State
+    detail: str
+
+    @property
+    def open(self) -> bool:
+        """Whether sites may still be asked anything about it."""
+        return self.state not in (State.FINISHED, State.STOPPED)
+
+
+class Register:
+    """The book, opened; safe across threads and processes.
+
+    Raises:
+        SettingsError: the file cannot be used, or is of another version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            path.touch(mode=0o600, exist_ok=True)
+        except OSError as error:
+            raise self._unusable(error) from None
+        with self._transaction() as connection:
+            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+            if version not in (0, FORMAT):
+                raise SettingsError(
+                    f"{path}: has version {version}, this build reads {FORMAT}; "
+                    "use the build that wrote it"
+                )
+            for statement in _SCHEMA.split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {FORMAT}")
+
+    # Invitations and sites.
+
+    def invite(self, site: str, secret: bytes, *, expires: float) -> None:
+        """Remember an invitation; an earlier one of this site is worth nothing from now on.
+
+        Raises:
+            SettingsError: the site is enrolled already.
+        """
+        with self._transaction() as connection:
+            if self._active(connection, site):
+                raise SettingsError(f"site {site} is enrolled; revoke it first if it lost its keys")
+            connection.execute(
+                "INSERT OR REPLACE INTO invitations VALUES (?, ?, ?, NULL)",
+                (site, _digest(secret), expires),
+            )
+
+    def invited(self, site: str, secret: bytes, node_key: bytes, *, now: float) -> bool:
+        """Tell whether this invitation may enrol this node key: unused, or used by this very key.
+
+        The second lets a site ask again when the answer was lost on its way.
+        """
+        with self._transaction() as connection:
+            row = connection.execute(
+                "SELECT secret_digest, expires, used_by FROM invitations WHERE site = ?", (site,)
+            ).fetchone()
+        if row is None or not hmac.compare_digest(row[0], _digest(secret)):
+            return False
+        if row[2] is not None:
+            return hmac.compare_digest(row[2], _digest(node_key))
+        return bool(now < row[1])
+
+    def enrol(
+        self, site: str, *, identity: bytes, node_key: bytes, node_id: int, version: str, now: float
+    ) -> None:
+        """Enrol a site and use up its invitation, in one step.
+
+        Raises:
+            SettingsError: the site, or one of its keys, is enrolled already.
+        """
+        with self._transaction() as connection:
+            if self._active(connection, site):
+                raise SettingsError(f"site {site} is enrolled already")
+            try:
+                connection.execute(
+                    "INSERT OR REPLACE INTO sites VALUES (?, ?, ?, ?, ?, NULL, ?, NULL)",
+                    (site, identity, node_key, node_id.to_bytes(8, "big"), now, version),
+                )
+            except sqlite3.IntegrityError:
+                raise SettingsError("another site enrolled with one of these keys") from None
+            connection.execute(
+                "UPDATE invitations SET used_by = ? WHERE site = ?", (_digest(node_key), site)
+            )
+
+    def revoke(self, site: str, *, now: float) -> Member:
+        """Shut a site out and void its invitation; return what it was.
+
+        Raises:
+            SettingsError: no site of this name is enrolled.
+        """
+        found = {member.name: member for member in self.members()}.get(site)
+        if found is None or found.revoked is not None:
+            raise SettingsError(f"site {site} is not enrolled; 'watch' lists those that are")
+        with self._transaction() as connection:
+            connection.execute("UPDATE sites SET revoked = ? WHERE name = ?", (now, site))
+            connection.execute("DELETE FROM invitations WHERE site = ?", (site,))
+        return found
+
+    def members(self) -> tuple[Member, ...]:
+        """All sites that ever enrolled, by name; a site that enrolled again is listed once."""
+        query = (
+            "SELECT name, identity, node_key, node_id, enrolled, revoked, version, seen, "
+            "epsilon_left FROM sites LEFT JOIN budgets ON site = name ORDER BY name"
+        )
+        with self._transaction() as connection:
+            rows = connection.execute(query).fetchall()
+        return tuple(_member(row) for row in rows)
+
+    def member_by_key(self, node_key: bytes) -> Member | None:
+        """The enrolled, not revoked site with this node key."""
+        for member in self.members():
+            if member.node_key == node_key and member.revoked is None:
+                return member
+        return None
+
+    def saw(self, site: str, version: str, *, budget_left: float | None, now: float) -> None:
+        """Note that the site asked for work, its build, and the budget left if it says that."""
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE sites SET seen = ?, version = ? WHERE name = ?", (now, version, site)
+            )
+            connection.execute("DELETE FROM budgets WHERE site = ?", (site,))
+            if budget_left is not None:
+                connection.execute("INSERT INTO budgets VALUES (?, ?)", (site, budget_left))
+
+    # Studies.
+
+    def submit(
+        self, *, digest: bytes, name: str, text: bytes, roster: Roster, signature: bytes, now: float
+    ) -> None:
+        """Note a study with the roster it is submitted with.
+
+        Raises:
+            SettingsError: this very study was submitted before.
+        """
+        row = (digest, name, text, signature, now, Wanted.RUN, State.SUBMITTED, "")
+        with self._transaction() as connection:
+            try:
+                connection.execute("INSERT INTO studies VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            except sqlite3.IntegrityError:
+                raise SettingsError(
+                    f"study {name} ({digest.hex()[:16]}) was submitted before; a new run of the "
+                    "same study needs a change to it, such as another seed"
+                ) from None
+            connection.executemany(
+                "INSERT INTO members VALUES (?, ?, ?)",
+                [(digest, site, identity) for site, identity in roster.members],
+            )
+
+    def studies(self) -> tuple[Submitted, ...]:
+        """All studies in the order they were submitted."""
+        query = (
+            "SELECT digest, name, text, signature, wanted, state, detail FROM studies "
+            "ORDER BY submitted"
+        )
+        with self._transaction() as connection:
+            rows = connection.execute(query).fetchall()
+            members = {
+                row[0]: connection.execute(
+                    "SELECT site, identity FROM members WHERE digest = ? ORDER BY site", (row[0],)
+                ).fetchall()
+                for row in rows
+            }
+        return tuple(
+            Submitted(
+                digest=row[0],
+                name=row[1],
+                text=row[2],
+                roster=Roster(tuple((site, identity) for site, identity in members[row[0]])),
+                signature=row[3],
+                wanted=Wanted(row[4]),
+                state=State(row[5]),
+                detail=row[6],
+            )
+            for row in rows
+        )
+
+    def study(self, named: str) -> Submitted:
+        """The study of this name or digest (its first hexadecimal digits suffice).
+
+        Raises:
+            SettingsError: none, or several.
+        """
+        studies = self.studies()
+        found = [s for s in studies if s.name == named] or [
+            s for s in studies if len(named) >= 8 and s.digest.hex().startswith(named)
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            digests = ", ".join(s.digest.hex()[:16] for s in found)
+            raise SettingsError(f"several studies are named {named}; name its digest: {digests}")
+        known = ", ".join(s.name for s in studies) or "none"
+        raise SettingsError(f"no study {named!r} was submitted; submitted: {known}")
+
+    def want(self, digest: bytes, wanted: Wanted) -> None:
+        """Note what the operator wants of a study."""
+        with self._transaction() as connection:
+            connection.execute("UPDATE studies SET wanted = ? WHERE digest = ?", (wanted, digest))
+
+    def wanted(self, digest: bytes) -> Wanted:
+        """What the operator wants of a study now."""
+        with self._transaction() as connection:
+            row = connection.execute("SELECT wanted FROM studies WHERE digest = ?", (digest,))
+            return Wanted(row.fetchone()[0])
+
+    def note(self, digest: bytes, state: State, detail: str = "") -> None:
+        """Note how far a study is; ``detail`` is one sentence for the operator."""
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE studies SET state = ?, detail = ? WHERE digest = ?",
+                (state, detail[:4000], digest),
+            )
+
+    @staticmethod
+    def _active(connection: sqlite3.Connection, site: str) -> bool:
+        query = "SELECT 1 FROM sites WHERE name = ? AND revoked IS NULL"
+        return connection.execute(query, (site,)).fetchone() is not None
+
+    def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        return transaction(self._path, wait_s=LOCK_TIMEOUT_S, unusable=self._unusable)
+
+    def _unusable(self, error: Exception) -> SettingsError:
+        return SettingsError(
+            f"{self._path}: cannot be used ({error}); make the coordinator's folder writable for "
+            "this account, free disk space, or restore it from a backup"
+        )
+
+
+def _member(
+    row: tuple[str, bytes, bytes, bytes, float, float | None, str, float | None, float | None],
+) -> Member:
+    return Member(
+        name=row[0],
+        identity=row[1],
+        node_key=row[2],
+        node_id=int.from_bytes(row[3], "big"),
+        enrolled=row[4],
+        revoked=row[5],
+        version=row[6],
+        seen=row[7],
+        budget_left=row[8],
+    )
+
+
+def _digest(secret: bytes) -> bytes:
+    return hashlib.sha256(secret).digest()

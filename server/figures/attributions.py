@@ -1,0 +1,66 @@
+"""What the model looks at: from the sums of the sites' last evaluation.
+
+Guarantee: of too few patients nothing is told.
+
+Legend: V variables, B bands.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consilium.shared.rounds.attribution_bands import bands, effect_unit
+from consilium.shared.study.definition import Study
+
+_SURE = 3.0  # standard deviations of privacy noise by which patients must exceed the fewest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attributions:
+    """Mean absolute effect of variables on the output, by time in the stay.
+
+    Attributes:
+        patients: explained; not whole with privacy noise, like ``clipped``, of whose effects only
+            the part within the bound counts.
+        mean_VB: log-odds, or the target's unit; below 0 where privacy noise is larger.
+        deviation: of the privacy noise on each mean.
+    """
+
+    patients: float
+    clipped: float
+    mean_VB: NDArray[np.float64]
+    deviation: float
+
+    def to_json(self, study: Study) -> dict[str, Any]:
+        """Return plain numbers, as in ``run.json``."""
+        by_variable = dict(zip(study.variables, self.mean_VB.tolist(), strict=True))
+        return {
+            "patients": self.patients,
+            "clipped": self.clipped,
+            "deviation": self.deviation,
+            "effects": by_variable,
+        }
+
+
+def attributions_from_sums(
+    sums: NDArray[np.float64], study: Study, *, noise: float
+) -> Attributions | None:
+    """Return the means; None where fewer than the study's ``smallest_group`` were explained.
+
+    Args:
+        sums: as :mod:`consilium.shared.rounds.attribution_bands` has them.
+        study: names the variables.
+        noise: standard deviation of the privacy noise on each sum.
+    """
+    patients, clipped = (float(number) for number in sums[:2])
+    if patients < study.evaluation.smallest_group + _SURE * noise:
+        return None
+    unit = effect_unit(study) / patients
+    return Attributions(
+        patients=patients,
+        clipped=clipped,
+        mean_VB=unit * sums[2:].reshape(len(study.variables), bands(study)),
+        deviation=noise * unit,
+    )

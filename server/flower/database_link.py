@@ -1,0 +1,316 @@
+"""Flower's SuperLink database as the coordinator's own end of the line.
+
+The study's process puts messages for sites into the SuperLink's durable database and takes their
+replies out of it. It needs no port and no token, a SuperLink that restarts loses nothing, and
+neither Flower's Control API nor its Runtime API has to be open to anyone.
+
+A Flower run is only the envelope of the messages: it has no bundle, and a restarted coordinator
+makes a new one. The study's own run identity lives in the checkpoint.
+"""
+
+import contextlib
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Self, TypeVar, cast
+
+from flwr.app import Message, RecordDict
+from flwr.app.message import remove_content_from_message
+from flwr.common.constant import (
+    NOOP_ACCOUNT_NAME,
+    NOOP_FLWR_AID,
+    SUPERLINK_NODE_ID,
+    Status,
+    SubStatus,
+)
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
+from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
+from flwr.serverapp import Grid
+from flwr.supercore import sql_mixin
+from flwr.supercore.constant import (
+    NOOP_FEDERATION_ID,
+    SQLITE_PRAGMAS,
+    NodeStatus,
+    TaskType,
+)
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.run import Run
+
+# Flower's Message reads who is sending from this process-wide record; there is no public setter.
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.federation import NoOpFederationManager
+from sqlalchemy.exc import OperationalError
+
+from consilium.server.flower.stored_replies import is_whole, load_bodies, open_reply
+
+HEARTBEAT_S = 10.0
+LOOK_ANYWAY_S = 1.0  # a node that went away changes nothing in the database
+BUSY_TRIES = 20
+NODE_HEARTBEAT_S = 10.0  # Flower's least; a node counts as gone after twice that
+
+_CACHES = (("cache_size", "-2000"), ("mmap_size", "0"))
+
+R = TypeVar("R")
+
+log = logging.getLogger(__name__)
+
+
+class RunEndedError(RuntimeError):
+    """This process was away for so long that its Flower run was given up."""
+
+
+def open_link(database: Path) -> SqlLinkState:
+    """Open the SuperLink's database, making it if it is not there (mode 0600).
+
+    Flower lets each of a process's many connections keep 64 MiB of the file, and map 256 MiB. They
+    keep little here, those that Flower opens itself afterwards included: what is long in the file
+    is a message, written once and read once.
+    """
+    vars(sql_mixin)["SQLITE_PRAGMAS"] = (*SQLITE_PRAGMAS, *_CACHES)  # the last one holds
+    database.touch(mode=0o600, exist_ok=True)
+    objects = ObjectStoreFactory(str(database))
+    link = LinkStateFactory(str(database), NoOpFederationManager(), objects).state()
+    return cast(SqlLinkState, link)  # what a file path stands for
+
+
+def enrol_node(link: LinkState, name: str, node_key: bytes) -> int:
+    """Register a node's public key (PEM); return its identifier, the same when asked again."""
+    known = link.get_node_id_by_public_key(node_key)
+    if known is not None:
+        return known
+    return link.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, node_key, NODE_HEARTBEAT_S, name=name)
+
+
+def dismiss_node(link: LinkState, node_id: int) -> None:
+    """Unregister a node: Flower refuses its key from now on; a second time changes nothing."""
+    with contextlib.suppress(ValueError):
+        link.delete_node(NOOP_FLWR_AID, node_id)
+
+
+class Watch:
+    """Tells cheaply whether a database was changed by anyone else since the last look."""
+
+    def __init__(self, database: Path) -> None:
+        self._connection = sqlite3.connect(
+            f"file:{database}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+        )
+        self._seen = -1
+
+    def changed(self) -> bool:
+        """Whether another connection committed anything since the last call."""
+        version = int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+        changed, self._seen = version != self._seen, version
+        return changed
+
+    def waiting_nodes(self) -> set[int]:
+        """Nodes for which a message waits, as unsigned identifiers."""
+        rows = self._connection.execute(
+            "SELECT DISTINCT dst_node_id FROM message_ins WHERE delivered_at = ''"
+        )
+        return {node & (2**64 - 1) for (node,) in rows}
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+class LinkGrid(Grid):
+    """A Flower grid that works on the SuperLink's database.
+
+    A message and its body become visible to its node in one transaction. A reply is returned once,
+    when all of its body has arrived, and nothing of it stays in the database when the next is asked
+    for: until then a long body is read from there.
+
+    Args:
+        database: the SuperLink's.
+        runs: file that names the Flower run in use, so that a successor can clear it away.
+    """
+
+    def __init__(self, database: Path, runs: Path) -> None:
+        self._link, self._watch = open_link(database), Watch(database)
+        self._clear_away(runs)
+        number = self._link.create_run(
+            "consilium/study", "1", None, {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID,
+            TaskType.SERVER_APP,
+        )  # fmt: skip
+        runs.write_text(str(number))
+        self.set_run(self._link.get_run_info(run_ids=[number])[0])
+        self._task = int(self._run.primary_task_id or 0)
+        self._link.claim_task(self._task)
+        self._link.activate_task(self._task)
+        TaskIdentity.task_id, TaskIdentity.run_id = self._task, number
+        TaskIdentity.node_id = SUPERLINK_NODE_ID
+        self._claimed: dict[str, Message] = {}
+        self._looked = 0.0
+        self._done = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="run heartbeat", daemon=True)
+        self._heart.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._heart.join()
+        self._link.finish_task(self._task, SubStatus.COMPLETED, "")
+        self._link.cleanup_run(self._run.run_id)
+        self._watch.close()
+
+    def set_run(self, run: Run) -> None:
+        """Set the run that messages belong to."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """Return the run that messages belong to."""
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Create a message from the coordinator to a node."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the identifiers of the nodes that are online."""
+        return list(self._link.get_nodes(self._run.run_id))
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """Return what is known of the nodes that are online."""
+        return list(self._link.get_node_info(node_ids=list(self.get_node_ids())))
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Store messages for their nodes; return the identifiers to pull replies with."""
+        return [
+            self._push(message)
+            for message in messages
+            if self._has_been_online(message.metadata.dst_node_id)
+        ]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
+        """Yield the replies that are whole, each once and each read when it is reached."""
+        asked = set(message_ids)
+        now = time.monotonic()
+        if not self._watch.changed() and now - self._looked < LOOK_ANYWAY_S:
+            return
+        self._looked = now
+        unclaimed = asked - self._claimed.keys()
+        for reply in self._patiently(lambda: self._link.get_message_res(unclaimed, self._number)):
+            self._claimed[reply.metadata.reply_to_message_id] = reply
+        for message_id in sorted(asked & self._claimed.keys()):
+            if is_whole(self._link, self._number, self._claimed[message_id]):
+                reply = self._claimed.pop(message_id)
+                try:
+                    yield open_reply(self._link, self._number, reply)
+                finally:
+                    self._clear(reply)
+
+    def forget(self, message_ids: Collection[str]) -> None:
+        """Take back messages whose replies are not wanted any more; late replies are refused."""
+        for message_id in message_ids:
+            self._claimed.pop(message_id, None)
+            self._delete(message_id)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Push messages and wait for their replies, at most ``timeout`` seconds."""
+        waiting = set(self.push_messages(messages))
+        deadline = None if timeout is None else time.monotonic() + timeout
+        received: list[Message] = []
+        while waiting and (deadline is None or time.monotonic() < deadline):
+            for reply in self.pull_messages(waiting):
+                load_bodies(reply)
+                received.append(reply)
+                waiting.discard(reply.metadata.reply_to_message_id)
+            time.sleep(0.01)
+        return received
+
+    @property
+    def _number(self) -> int:
+        return int(self._run.run_id)
+
+    def _has_been_online(self, node: int) -> bool:
+        """Whether Flower would take a message for the node: it is known and was here before."""
+        known = self._link.get_node_info(node_ids=[node])
+        return bool(known) and known[0].status in (NodeStatus.ONLINE, NodeStatus.OFFLINE)
+
+    def _push(self, message: Message) -> str:
+        with no_object_id_recompute():
+            message.metadata.__dict__["_message_id"] = message.object_id
+            parts = get_all_nested_objects(message)
+            tree = get_object_tree(message)
+            bare = remove_content_from_message(message)
+
+        def store() -> bool:
+            with self._link.session(), no_object_id_recompute():
+                session = self._link.start_session(self._number)
+                stored, missing = self._link.store_message_and_object_tree(bare, tree, session)
+                for key in missing if stored else ():
+                    self._link.store_object(self._number, session, key, parts[key].deflate())
+                return stored
+
+        if not self._patiently(store) and self._has_ended():
+            raise RunEndedError("the Flower run of this study process has ended; start it again")
+        return str(message.metadata.message_id)
+
+    def _has_ended(self) -> bool:
+        status = self._link.get_run_status({self._number}).get(self._number)
+        return status is None or status.status == Status.FINISHED
+
+    def _clear(self, reply: Message) -> None:
+        """Delete a reply, and the message it answers, from the database."""
+        if not reply.has_error():
+            self._patiently(lambda: self._link.object_store.delete(reply.metadata.message_id))
+        self._delete(reply.metadata.reply_to_message_id)
+
+    def _delete(self, message_id: str) -> None:
+        def delete() -> None:
+            with self._link.session():
+                self._link.delete_messages({message_id})
+                self._link.object_store.delete(message_id)
+
+        self._patiently(delete)
+
+    def _clear_away(self, runs: Path) -> None:
+        """End the Flower run of a predecessor that was killed, and delete its messages."""
+        with contextlib.suppress(OSError, ValueError):
+            old = int(runs.read_text())
+            if not self._link.stop_run(old):
+                self._link.cleanup_run(old)
+
+    def _beat(self) -> None:
+        while not self._done.wait(HEARTBEAT_S):
+            try:
+                self._link.acknowledge_task_heartbeat(self._task)
+            except OperationalError as error:
+                log.warning("the SuperLink's database is busy: %s", error)
+
+    def _patiently(self, work: Callable[[], R]) -> R:
+        """Do it, again when the database is busy: SQLite has one writer at a time.
+
+        Raises:
+            OperationalError: still busy after many tries, or the disk is full.
+        """
+        for tried in range(BUSY_TRIES):
+            try:
+                return work()
+            except OperationalError as error:
+                if "locked" not in str(error) or tried == BUSY_TRIES - 1:
+                    raise
+                time.sleep(0.005 * (tried + 1))
+        raise AssertionError("the loop returns or raises")

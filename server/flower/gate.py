@@ -1,0 +1,292 @@
+"""The coordinator's only door: what reaches Flower's Fleet API, and what does not.
+
+Everything the SuperLink serves would otherwise be on this port, its Control API (start any app,
+register any node) included. The gate lets through only the Fleet calls that a site makes, after it
+has checked who makes them, and before a body is read. Bodies are bounded in length and time. A site
+that asks for a message is kept waiting until there is one, so that sites need not ask all the time.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Protocol
+
+from consilium.server.coordinator.enrolment import FrontDesk
+from consilium.server.coordinator.register import Member
+from consilium.server.flower.authentication import KeyRing
+from consilium.server.flower.mailboxes import Mailroom
+from consilium.server.processes.freed_memory import give_back_garbage
+from consilium.shared.audit.events import Refused
+from consilium.shared.audit.log import AuditLog
+from consilium.shared.enrolment.compatibility import disagreement
+from consilium.shared.enrolment.messages import (
+    ENROL_PATH,
+    HELLO_PATH,
+    STUDIES_PATH,
+    STUDY_PATH,
+    VERSION_HEADER,
+)
+from consilium.shared.errors import AuthenticationError, ConsiliumError, MessageError
+from consilium.shared.version import VERSION
+from consilium.shared.wire.bundle import FETCH_PATH, HAND_IN_PATH, LEAVE_PATH
+
+LARGEST_BODY = 8 << 20  # Flower parts arrays into chunks of 5 MiB
+LARGEST_STRANGERS_BODY = 4096
+HANDLED_AT_ONCE = 2  # by Flower, which takes several times the memory of a part for each
+LONG_BYTES = 1 << 20
+BODY_TIMEOUT_S = 60.0
+WAIT_FOR_MESSAGE_S = 10.0  # below what proxies allow a silent connection
+REFUSALS_A_MINUTE = 30  # recorded; the rest is counted
+
+PUSH = "/v1/fleet/push-messages"
+FLEET = frozenset(
+    {
+        PUSH,
+        "/v1/fleet/push-object",
+        "/v1/fleet/pull-object",
+        "/v1/fleet/confirm-message-received",
+        "/v1/fleet/send-node-heartbeat",
+    }
+)
+
+OURS = frozenset({FETCH_PATH, HAND_IN_PATH, LEAVE_PATH, STUDIES_PATH, STUDY_PATH})
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+log = logging.getLogger(__name__)
+
+
+class Parcels(Protocol):
+    """Whole messages to and from nodes; see :mod:`consilium.server.flower.bundles`."""
+
+    def fetch(self, node_id: int) -> bytes:
+        """The next message for a node, or nothing."""
+
+    def hand_in(self, node_id: int, body: bytes) -> bytes:
+        """Take a node's reply."""
+
+    def leave(self, node_id: int) -> bytes:
+        """The node is offline from now on, until its next heartbeat."""
+
+    def senders(self, body: bytes) -> set[int]:
+        """The nodes that a body of Flower's push-messages says its replies are from."""
+
+
+class Denied(Exception):  # noqa: N818 - an answer, not a fault of ours
+    """The HTTP status and the sentence that the caller is told."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status, self.sentence = status, sentence
+
+
+class Gate:
+    """An ASGI application in front of Flower's.
+
+    Args:
+        flower: the SuperLink's application.
+        desk: answers enrolment and offers.
+        keys: tells which enrolled site made a request.
+        mail: tells when a message waits for a node.
+        parcels: moves whole messages.
+        audit: takes refusals.
+    """
+
+    def __init__(
+        self,
+        flower: Application,
+        *,
+        desk: FrontDesk,
+        keys: KeyRing,
+        mail: Mailroom,
+        parcels: Parcels,
+        audit: AuditLog,
+    ) -> None:
+        self._flower, self._desk, self._keys, self._mail = flower, desk, keys, mail
+        self._parcels, self._audit = parcels, audit
+        self._recorded: list[float] = []
+        self._handled = asyncio.Semaphore(HANDLED_AT_ONCE)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the life of the server."""
+        if scope["type"] == "lifespan":
+            await self._flower(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        try:
+            await self._serve(scope, receive, send)
+        except Denied as denied:
+            await self._record(scope, denied)
+            await _respond(send, denied.status, _json(error=denied.sentence), "application/json")
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, headers = scope["path"], _headers(scope)
+        if scope["method"] == "GET" and path == HELLO_PATH:
+            await _respond(send, 200, _json(time=time.time()), "application/json")
+            return
+        if scope["method"] != "POST":
+            raise Denied(404, "there is nothing here")
+        if path == ENROL_PATH:
+            body = await _body(receive, headers, LARGEST_STRANGERS_BODY)
+            await self._answer(send, lambda: self._desk.enrol(body))
+            return
+        if path not in FLEET and path not in OURS:
+            raise Denied(404, "there is nothing here")
+        member = await self._authenticate(headers)
+        if path in FLEET:
+            await self._forward(scope, await _body(receive, headers, LARGEST_BODY), send, member)
+            return
+        body = await _body(receive, headers, LARGEST_BODY)
+        if path == FETCH_PATH:
+            await self._fetch(send, member)
+        elif path == HAND_IN_PATH:
+            await self._answer(send, lambda: self._parcels.hand_in(member.node_id, body))
+        elif path == LEAVE_PATH:
+            await self._answer(send, lambda: self._parcels.leave(member.node_id))
+        elif path == STUDIES_PATH:
+            await self._answer(send, lambda: self._desk.list_studies(member))
+        else:
+            await self._answer(send, lambda: self._desk.show_study(member, body))
+
+    async def _authenticate(self, headers: dict[str, str]) -> Member:
+        version = headers.get(VERSION_HEADER, "unknown")
+        try:
+            member = await asyncio.to_thread(self._keys.authenticate, headers, version)
+        except AuthenticationError as error:
+            raise Denied(401, str(error)) from None
+        told = disagreement(VERSION, version)
+        if told is not None:
+            raise Denied(426, told)
+        return member
+
+    async def _forward(self, scope: Scope, body: bytes, send: Send, member: Member) -> None:
+        """Hand a Fleet call on to Flower, which authenticates it once more."""
+        if scope["path"] == PUSH:
+            try:
+                senders = await asyncio.to_thread(self._parcels.senders, body)
+            except MessageError as error:
+                raise Denied(400, str(error)) from None
+            if not senders <= {member.node_id}:
+                raise Denied(403, f"site {member.name} sent a reply in another site's name")
+        receive, answer, long = _replay(body), list[MutableMapping[str, Any]](), len(body)
+        del body  # long ones are many, and pass through many hands
+
+        async def keep(event: MutableMapping[str, Any]) -> None:
+            answer.append(event)
+
+        async with self._handled:  # but let nobody wait for a slow line
+            await self._flower(scope, receive, keep)
+            if long + sum(len(event.get("body", b"")) for event in answer) > LONG_BYTES:
+                await asyncio.to_thread(give_back_garbage)
+        for event in answer:
+            await send(event)
+
+    async def _fetch(self, send: Send, member: Member) -> None:
+        """Hand out the next message, or nothing after a while."""
+        if await self._mail.wait_for(member.node_id, timeout_s=WAIT_FOR_MESSAGE_S):
+            await self._answer(send, lambda: self._parcels.fetch(member.node_id))
+        else:
+            await _respond(send, 200, b"", "application/octet-stream")
+
+    async def _answer(self, send: Send, work: Callable[[], bytes]) -> None:
+        try:
+            reply = await asyncio.to_thread(work)
+        except MessageError as error:
+            raise Denied(400, str(error)) from None
+        except ConsiliumError as error:
+            raise Denied(403, str(error)) from None
+        await _respond(send, 200, reply, "application/octet-stream")
+
+    async def _record(self, scope: Scope, denied: Denied) -> None:
+        """Log a refusal, and note it in the audit log, a bounded number of times a minute."""
+        now = time.monotonic()
+        self._recorded = [at for at in self._recorded if now - at < 60]
+        if len(self._recorded) >= REFUSALS_A_MINUTE:
+            return
+        self._recorded.append(now)
+        peer = (scope.get("client") or ("unknown",))[0]
+        asked = "".join(c if c.isprintable() else "?" for c in str(scope["path"]))[:100]
+        log.warning("refused %s from %s: %s", asked, peer, denied.sentence)
+        event = Refused(
+            peer=str(peer)[:64],
+            asked=asked,
+            code=str(denied.status),
+            sentence=denied.sentence[:900],
+        )
+        with contextlib.suppress(ConsiliumError):
+            await asyncio.to_thread(self._audit.append, event)
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """Header values by lower-case name; a header given twice is taken as absent."""
+    headers: dict[str, str] = {}
+    twice = set()
+    for name, value in scope["headers"]:
+        key = name.decode("latin-1").lower()
+        if key in headers:
+            twice.add(key)
+        headers[key] = value.decode("latin-1")
+    return {key: value for key, value in headers.items() if key not in twice}
+
+
+async def _body(receive: Receive, headers: dict[str, str], largest: int) -> bytes:
+    """Read a body, bounded in length and time.
+
+    Raises:
+        Denied: it is too long, or does not arrive.
+    """
+    too_long = Denied(413, f"the body is longer than the {largest} bytes that are taken")
+    declared = headers.get("content-length", "0")
+    if not declared.isdigit() or int(declared) > largest:
+        raise too_long
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            more = True
+            while more:
+                event = await receive()
+                if event["type"] == "http.disconnect":
+                    raise Denied(400, "the connection ended before the body")
+                pieces.append(event.get("body", b""))
+                size += len(pieces[-1])
+                if size > largest:
+                    raise too_long
+                more = event.get("more_body", False)
+    except TimeoutError:
+        raise Denied(408, f"the body did not arrive within {BODY_TIMEOUT_S:g} s") from None
+    return b"".join(pieces)
+
+
+def _replay(body: bytes) -> Receive:
+    """A body that was read already, as the application behind expects it."""
+    events = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> MutableMapping[str, Any]:
+        if not events:
+            await asyncio.Event().wait()  # Starlette asks on, to learn of a disconnection
+        return events.pop()
+
+    return receive
+
+
+async def _respond(send: Send, status: int, body: bytes, media_type: str) -> None:
+    headers = [
+        (b"content-type", media_type.encode()),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    if status >= 400:  # whoever is refused may still be sending; do not read it
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _json(**fields: Any) -> bytes:
+    return json.dumps(fields).encode()

@@ -1,0 +1,107 @@
+"""From the revealed shares to the sum: rebuild secrets, check them, take the masks off."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consilium.shared.crypto import transcript
+from consilium.shared.crypto.keys import ExchangeKey, pair_seed
+from consilium.shared.crypto.keystream import add_masks
+from consilium.shared.errors import AuthenticationError, RoundVoidError
+from consilium.shared.secure_sum.parameters import SumParameters
+from consilium.shared.secure_sum.secret_sharing import combine
+
+
+def rebuild(parameters: SumParameters, owner: str, shares: Mapping[str, bytes], what: str) -> bytes:
+    """A site's secret from at least `sharing_threshold` shares, by holder; 32 bytes.
+
+    Raises:
+        RoundVoidError: too few shares, or shares of no common secret.
+    """
+    needed = parameters.sharing_threshold
+    if len(shares) < needed:
+        raise RoundVoidError(
+            f"{len(shares)} sites revealed their share of the {what} of {owner}, and {needed} are "
+            "needed; wait for the sites and go on with the next round"
+        )
+    chosen = sorted(shares, key=parameters.point)[:needed]
+    try:
+        return combine({parameters.point(holder): shares[holder] for holder in chosen})
+    except AuthenticationError as error:
+        raise _misdealt(owner, what, error) from None
+
+
+def rebuild_self_mask(
+    parameters: SumParameters,
+    context: bytes,
+    owner: str,
+    shares: Mapping[str, bytes],
+    commitment: bytes,
+) -> bytes:
+    """A survivor's self-mask seed, checked against its commitment; 32 bytes.
+
+    Raises:
+        RoundVoidError: too few shares, or the survivor dealt shares of something else.
+    """
+    seed = rebuild(parameters, owner, shares, "self mask")
+    if transcript.commit_self_mask(context, owner, seed) != commitment:
+        raise _misdealt(owner, "self mask", "it does not match the site's commitment")
+    return seed
+
+
+def rebuild_round_key(
+    parameters: SumParameters, owner: str, shares: Mapping[str, bytes], public: bytes
+) -> ExchangeKey:
+    """A dropped site's round key, checked against its public key.
+
+    Raises:
+        RoundVoidError: too few shares, or the site dealt shares of something else.
+    """
+    key = ExchangeKey(rebuild(parameters, owner, shares, "round key"))
+    if key.public != public:
+        raise _misdealt(owner, "round key", "it does not match the site's public key")
+    return key
+
+
+def remove_masks(
+    total: NDArray[np.uint32],
+    *,
+    parameters: SumParameters,
+    context: bytes,
+    self_masks: Mapping[str, bytes],
+    dropped_keys: Mapping[str, ExchangeKey],
+    survivor_keys: Mapping[str, bytes],
+    threads: int,
+) -> None:
+    """Take the masks off the sum of the survivors' vectors, in place.
+
+    Costs one keystream for each survivor and one for each pair of a survivor and a dropped site
+    that share a mask.
+
+    Args:
+        total: sum of masked vectors modulo 2^32, with the tail.
+        parameters: of the run.
+        context: of the round.
+        self_masks: seed by survivor.
+        dropped_keys: rebuilt round key by dropped site.
+        survivor_keys: round public key by survivor.
+        threads: cores to use.
+    """
+    place = parameters.roster.position
+    plus: list[bytes] = []
+    minus = list(self_masks.values())
+    for dropped, key in dropped_keys.items():
+        for survivor in survivor_keys.keys() & parameters.circle(dropped):
+            public = survivor_keys[survivor]
+            low, high = sorted((dropped, survivor), key=place)
+            seed = pair_seed(key.shared_secret(public), context=context, low=low, high=high)
+            (minus if low == survivor else plus).append(seed)
+    add_masks(total, plus=plus, minus=minus, threads=threads)
+
+
+def _misdealt(owner: str, what: str, why: object) -> RoundVoidError:
+    return RoundVoidError(
+        f"the shares that site {owner} dealt of its {what} are wrong ({why}); if it happens again, "
+        f"take {owner} out of the study"
+    )

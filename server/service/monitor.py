@@ -1,0 +1,170 @@
+"""Health and measurements of the coordinator, over HTTP on this machine's own address only.
+
+``GET /health`` answers 200 or 503 with a JSON list of what is wrong, ``GET /metrics`` the text
+format of Prometheus, ``GET /`` the operator's page. Nothing else is answered, nothing can be
+changed, and one request is served at a time: a slow client waits for itself.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+from consilium.server.service.operator_page import POLICY
+from consilium.shared.service.local_service import HERE, LocalService
+from consilium.shared.service.prometheus import CONTENT_TYPE, Metric, Sample, gauge, to_text
+
+DEFAULT_PORT = 9093
+TIMEOUT_S = 5.0
+LEAST_DISK_BYTES = 1 << 30
+
+log = logging.getLogger(__name__)
+
+Status = Callable[[], dict[str, Any]]
+Ailments = Callable[[], list[str]]
+Page = Callable[[dict[str, Any], list[str]], str]
+
+
+class Monitor(LocalService):
+    """An HTTP server in a thread of its own.
+
+    Args:
+        port: of 127.0.0.1; 0 takes a free one.
+        status: what :func:`consilium.server.service.overview.status` returns.
+        ailments: one sentence for each thing that is wrong.
+        page: the operator's page, of the two.
+
+    Raises:
+        SettingsError: the port is taken.
+    """
+
+    def __init__(self, port: int, *, status: Status, ailments: Ailments, page: Page) -> None:
+        parts = {"status": status, "ailments": ailments, "page": page}
+        handler = type("Handler", (_Handler,), parts)
+        super().__init__(
+            HTTPServer,
+            handler,
+            port,
+            name="monitor",
+            taken=("monitor: ", "choose another --monitor-port, or 0 for none"),
+        )
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers one request; ``status``, ``ailments`` and ``page`` are set by the monitor."""
+
+    timeout = TIMEOUT_S
+    server_version = "consilium"
+    sys_version = ""
+    status: Status
+    ailments: Ailments
+    page: Page
+
+    def do_GET(self) -> None:
+        """Answer /, /health and /metrics; Host must name this machine (DNS rebinding)."""
+        if self.headers.get("Host", "").rpartition(":")[0] not in HERE:
+            self._answer(HTTPStatus.FORBIDDEN, "text/plain", b"ask 127.0.0.1\n")
+        elif self.path == "/health":
+            wrong = type(self).ailments()
+            code = HTTPStatus.SERVICE_UNAVAILABLE if wrong else HTTPStatus.OK
+            told = {"status": "ailing" if wrong else "ok", "wrong": wrong}
+            self._answer(code, "application/json", json.dumps(told).encode() + b"\n")
+        elif self.path == "/metrics":
+            text = to_text(metrics(type(self).status(), type(self).ailments()))
+            self._answer(HTTPStatus.OK, CONTENT_TYPE, text.encode())
+        elif self.path == "/":
+            text = type(self).page(type(self).status(), type(self).ailments())
+            self._answer(HTTPStatus.OK, "text/html; charset=utf-8", text.encode())
+        else:
+            self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"/, /health or /metrics\n")
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Say nothing: a collector asks all the time."""
+
+    def _answer(self, code: HTTPStatus, kind: str, body: bytes) -> None:
+        self.send_response(code)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Security-Policy", f"{POLICY}; frame-ancestors 'none'")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def disk_ailments(free_bytes: int) -> list[str]:
+    """Say whether the disk is nearly full."""
+    if free_bytes >= LEAST_DISK_BYTES:
+        return []
+    return [
+        f"{free_bytes >> 20} MiB are free on the disk, below {LEAST_DISK_BYTES >> 20}; make room"
+    ]
+
+
+def free_bytes(folder: str) -> int:
+    """Bytes free where this folder lies."""
+    return shutil.disk_usage(folder).free
+
+
+def certificate_ailments(ends: datetime, now: datetime) -> list[str]:
+    """Say whether the server's certificate has expired."""
+    if ends > now:
+        return []
+    return [f"the server certificate ended {ends:%Y-%m-%d}; run 'rotate-keys'"]
+
+
+def metrics(status: Mapping[str, Any], wrong: list[str]) -> list[Metric]:
+    """Return the measurements of a status."""
+    ends = datetime.fromisoformat(status["certificate_ends"])
+    sites = [site for site in status["sites"] if not site["revoked"]]
+    studies = status["studies"]
+    audit = status["audit"] or {}
+    return [
+        gauge("consilium_healthy", "1 if nothing is known to be wrong.", not wrong),
+        gauge(
+            "consilium_certificate_seconds_left",
+            "Seconds until the server's certificate ends.",
+            (ends - datetime.now(UTC)).total_seconds(),
+        ),
+        gauge("consilium_audit_entries", "Entries of the audit log.", audit.get("entries")),
+        _by("consilium_audit_divergences_total", "How often a site's audit log did not continue.",
+            "site", audit.get("divergences", {}), kind="counter"),
+        _by("consilium_audit_events_total", "Entries of the audit log, by kind.", "event",
+            audit.get("counts", {}), kind="counter"),
+        _by("consilium_site_seen_seconds_ago", "Seconds since a site last asked for work.", "site",
+            {site["site"]: site["seen_s_ago"] for site in sites}),
+        Metric(
+            name="consilium_study_state",
+            help="1 for the state that a study is in.",
+            samples=tuple(
+                Sample(value=1, labels={"study": study["study"], "state": study["state"]})
+                for study in studies
+            ),
+        ),
+        *(
+            _by(f"consilium_round_{name}", told, "study",
+                {s["study"]: read(s["last_round"]) for s in studies if s["last_round"]})
+            for name, told, read in (
+                ("number", "Number of a study's last round.", lambda last: last["round"]),
+                ("void", "1 if the last round gave nothing.", lambda last: bool(last["void"])),
+                ("sites", "Sites in the last round's sum.", lambda last: len(last["sites"])),
+                ("seconds", "Seconds that the last round took.", lambda last: last["seconds"]),
+                ("epsilon", "Epsilon that a study has spent.", lambda last: last["epsilon"]),
+            )
+        ),
+    ]  # fmt: skip
+
+
+def _by(
+    name: str, told: str, label: str, values: Mapping[str, float | None], kind: Any = "gauge"
+) -> Metric:
+    samples = tuple(
+        Sample(value=float(value), labels={label: key})
+        for key, value in values.items()
+        if value is not None
+    )
+    return Metric(name=name, help=told, samples=samples, kind=kind)

@@ -1,0 +1,154 @@
+"""How the coordinator stands, from its folder alone: for ``watch``, ``status`` and the monitor.
+
+Nothing in it is of a single site's patients: a site's presence, version and what it says of its
+budget; sums and totals.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from consilium.server.coordinator.folder import CoordinatorFolder
+from consilium.server.coordinator.register import Register, Submitted
+from consilium.shared.audit.entry import Entry
+from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
+from consilium.shared.audit.summary import summarise
+from consilium.shared.enrolment.messages import roster_fingerprint
+from consilium.shared.errors import AuditError, StudyError
+from consilium.shared.study.definition import parse_study
+from consilium.shared.version import VERSION
+
+LARGEST_RECORD = 1 << 20
+RECORDS = "rounds.jsonl"
+SEEN_LATELY_S = 60.0  # a site that asked for work since then is present
+
+
+def overview(folder: CoordinatorFolder, register: Register) -> dict[str, Any]:
+    """Return sites and studies: who is there, how far, what each waits for."""
+    now = time.time()
+    return {
+        "version": VERSION,
+        "certificate_ends": folder.certificates.expires().isoformat(),
+        "sites": [
+            {
+                "site": member.name,
+                "revoked": member.revoked is not None,
+                "version": member.version,
+                "seen_s_ago": None if member.seen is None else round(now - member.seen, 1),
+                "budget_left": member.budget_left,
+                "identity": member.identity.hex(),
+            }
+            for member in register.members()
+        ],
+        "studies": [_study_overview(folder, study) for study in register.studies()],
+    }
+
+
+def status(folder: CoordinatorFolder, register: Register) -> dict[str, Any]:
+    """Return the overview with what the audit log says: what ``status --json`` prints."""
+    return overview(folder, register) | {"audit": _audit(folder.path / AUDIT_FILE)}
+
+
+def _audit(log: Path) -> dict[str, Any] | None:
+    if not log.exists():
+        return None
+    try:
+        told = summarise(log)
+    except AuditError as error:
+        return {"error": str(error)}
+    return {
+        "entries": told.entries,
+        "head": told.head.hex(),
+        "last_at": told.last_at,
+        "counts": told.counts,
+        "site_entries": told.peers,
+        "divergences": told.divergences,
+        "last_refusal": told.refused
+        and {
+            "at": told.refused[0],
+            "peer": told.refused[1].peer,
+            "asked": told.refused[1].asked,
+            "sentence": told.refused[1].sentence,
+        },
+    }
+
+
+def _study_overview(folder: CoordinatorFolder, study: Submitted) -> dict[str, Any]:
+    return {
+        "study": study.name,
+        **_declared(study),
+        "roster_sites": list(study.roster.names),
+        "digest": study.digest.hex(),
+        "state": study.state.value,
+        "wanted": study.wanted.value,
+        "detail": study.detail,
+        "roster": roster_fingerprint(study.roster),
+        "last_round": last_record(rounds_file(folder, study.digest)),
+    }
+
+
+def _declared(study: Submitted) -> dict[str, Any]:
+    """What the study declares; nothing where another version wrote what this one cannot read."""
+    try:
+        declared = parse_study(study.text.decode(), where=study.name)
+    except StudyError:
+        return {"title": study.name, "rounds": None, "epsilon_bound": None}
+    private = declared.privacy.mode != "none"
+    return {
+        "title": declared.title,
+        "rounds": declared.rounds,
+        "epsilon_bound": declared.privacy.epsilon if private else None,
+    }
+
+
+def rounds_file(folder: CoordinatorFolder, digest: bytes) -> Path:
+    """Where the records of a study's rounds are, one JSON line each."""
+    return folder.path / "studies" / digest.hex() / RECORDS
+
+
+def last_record(file: Path) -> dict[str, Any] | None:
+    """Return the last whole record of a file of JSON lines, reading its end only."""
+    return next(iter(recent_records(file, 1)), None)
+
+
+def recent_records(file: Path, count: int) -> list[dict[str, Any]]:
+    """Return the last whole records of a file of JSON lines, the latest first.
+
+    Only the file's end is read (``LARGEST_RECORD`` bytes), so there may be fewer than ``count``.
+    """
+    found: list[dict[str, Any]] = []
+    for line in reversed(_last_lines(file)):
+        try:
+            record = json.loads(line)
+        except ValueError:  # torn by a crash, or by where reading began
+            continue
+        if not isinstance(record, dict):
+            break
+        found.append(record)
+        if len(found) == count:
+            break
+    return found
+
+
+def recent_entries(log: Path, count: int) -> list[Entry]:
+    """Return the last entries of an audit log, the latest first; they are not verified here."""
+    found: list[Entry] = []
+    for line in reversed(_last_lines(log)):
+        try:
+            found.append(Entry.from_line(line + b"\n"))
+        except AuditError:
+            continue
+        if len(found) == count:
+            break
+    return found
+
+
+def _last_lines(file: Path) -> list[bytes]:
+    try:
+        with file.open("rb") as stream:
+            size = stream.seek(0, 2)
+            stream.seek(max(0, size - LARGEST_RECORD))
+            return stream.read().splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,257 @@
+"""The process that runs one study: checkpoint after every round, obedient between rounds.
+
+Whatever kills it, its successor goes on from the checkpoint: the same study, the same run identity,
+the same roster; the round that may have begun is skipped.
+"""
+
+import json
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from consilium.server.coordinator.audit_log import open_audit
+from consilium.server.coordinator.folder import CoordinatorFolder, hold_lock
+from consilium.server.coordinator.register import Register, State, Submitted, Wanted
+from consilium.server.flower.database_link import LinkGrid
+from consilium.server.processes.child_process import exit_with_parent
+from consilium.server.processes.freed_memory import give_back_freed_memory
+from consilium.server.secure_sum.exchange import RoundLog, ask
+from consilium.server.secure_sum.sites import FlowerSites, Sites
+from consilium.server.service.overview import RECORDS
+from consilium.server.study.aggregation import start
+from consilium.server.study.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from consilium.server.study.round_record import round_record
+from consilium.server.study.run import RoundResult, RunState, run_study
+from consilium.shared.audit.anchors import Anchors
+from consilium.shared.audit.events import RoundClosed, StudyChanged
+from consilium.shared.audit.log import AuditLog
+from consilium.shared.crypto.transcript import digest, sha256
+from consilium.shared.errors import RoundVoidError
+from consilium.shared.model.network import build_model
+from consilium.shared.model.weight_vector import to_vector
+from consilium.shared.rounds.contents import group_parameters
+from consilium.shared.secure_sum.messages import Action, ChannelKey, ChannelRequest
+from consilium.shared.secure_sum.parameters import SumParameters
+from consilium.shared.study.definition import Study, parse_study
+from consilium.shared.study.input_names import feature_names
+
+POLL_S = 0.01
+ASK_READY_S = 30.0
+ASK_AGAIN_S = 1.0
+PATIENCE_BEGUN_S = 10.0  # for all sites, once a study has begun; then enough of them do
+
+Groups = Sequence[SumParameters]
+
+log = logging.getLogger(__name__)
+
+
+def run_submitted(
+    folder: CoordinatorFolder, digest: bytes, *, patience_s: float, parent: int | None = None
+) -> None:
+    """Run a submitted study until it is finished, or the operator wants it paused or stopped.
+
+    Args:
+        folder: the coordinator's.
+        digest: of the study.
+        patience_s: how long to wait for all sites before beginning with enough of them.
+        parent: process without which this one ends, too.
+
+    Raises:
+        SettingsError: another process runs this study, or its checkpoint is damaged.
+    """
+    if parent is not None:
+        exit_with_parent(parent)
+    give_back_freed_memory()
+    logging.getLogger("flwr").handlers.clear()  # it would tell everything twice
+    register = folder.register()
+    submitted = register.study(digest.hex())
+    place = folder.study(digest)
+    lock = hold_lock(place / "lock", refused=f"study {submitted.name} is being run already")
+    process = StudyProcess(register, submitted, place, open_audit(folder))
+    with LinkGrid(folder.link_database, place / "flower-run") as grid:
+        nodes = _nodes(register, submitted)
+        process.run(FlowerSites(grid, nodes, poll_s=POLL_S, forget=grid.forget), patience_s)
+    log.info("study %s: %s", submitted.name, register.study(digest.hex()).state)
+    del lock  # held to the end
+
+
+class StudyProcess:
+    """One study in progress."""
+
+    def __init__(
+        self, register: Register, submitted: Submitted, place: Path, audit: AuditLog
+    ) -> None:
+        self._register, self._submitted, self._place = register, submitted, place
+        self._audit, self._anchors = audit, Anchors(audit)
+        self._study = parse_study(submitted.text.decode(), where=submitted.name)
+
+    def run(self, sites: Sites, patience_s: float) -> None:
+        """Run the study on these sites; see :func:`run_submitted`."""
+        self._at = self._checkpoint()
+        groups = group_parameters(self._study, self._submitted.roster, self._at.run_id)
+        while not self._at.state.finished and self._wanted is Wanted.RUN:
+            if self._at.state.next_round > 1:
+                patience_s = min(patience_s, PATIENCE_BEGUN_S)
+            if not self._wait_for_sites(sites, groups, patience_s):
+                break
+            self._change(State.RUNNING)
+            if self._at.resting:
+                self._go_to(resting=False)  # before a round can begin
+            self._rounds(sites, groups)
+        if not self._at.state.finished:
+            self._go_to(resting=True)
+        if self._at.state.finished:
+            self._change(State.FINISHED)
+        elif self._wanted is Wanted.PAUSE:
+            self._change(State.PAUSED)
+        elif self._wanted is Wanted.STOP:
+            self._change(State.STOPPED)
+
+    @property
+    def _wanted(self) -> Wanted:
+        return self._register.wanted(self._submitted.digest)
+
+    def _go_to(self, **changes: Any) -> None:
+        """Change where the run stands, on disk as well; no other place holds the state before."""
+        self._at = replace(self._at, **changes)
+        save_checkpoint(self._place, self._at)
+
+    def _rounds(self, sites: Sites, groups: Groups) -> None:
+        """Run rounds until the study is done, something else is wanted, or no sites are left."""
+        try:
+            for result in run_study(
+                self._study,
+                groups,
+                sites,
+                self._at.state,
+                audit_head=lambda: self._audit.head().to_bytes(),
+            ):
+                self._close_round(groups, result)
+                if result.void is not None or self._wanted is not Wanted.RUN:
+                    return  # an outage shall not use up round after round
+        except RoundVoidError as error:
+            log.warning("study %s: %s", self._study.name, error)
+            self._register.note(self._submitted.digest, State.WAITING, str(error))
+            state = self._at.state
+            self._at = replace(self._at, state=replace(state, next_round=state.next_round + 1))
+            return
+        self._go_to(state=replace(self._at.state, finished=True))
+
+    def _close_round(self, groups: Groups, result: RoundResult) -> None:
+        """Put the round on disk: audit, then checkpoint, then the record for people."""
+        record = round_record(self._study, result)
+        identities = dict(self._submitted.roster.members)
+        found = self._anchors.record(
+            result.audit_heads, identities, study_digest=self._submitted.digest
+        )
+        for wrong in found.values():
+            log.warning("%s", wrong)
+        weights = result.state.server.weights_D.astype("<f4", copy=False).view(np.uint8).data
+        self._audit.append(
+            RoundClosed(
+                study_digest=self._submitted.digest,
+                study_hash=_run_hash(groups),
+                round=result.number,
+                purpose=result.purpose.value,
+                survivors=result.survivors,
+                model_digest=sha256(weights),
+                void=None if result.void is None else result.void[:1000],
+            )
+        )
+        self._go_to(state=result.state, history=(*self._at.history, record))
+        with (self._place / RECORDS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        log.info("%s", _told(self._study, result))
+
+    def _wait_for_sites(self, sites: Sites, groups: Groups, patience_s: float) -> bool:
+        """Wait until all sites are ready, or enough of them and patience is at an end."""
+        began = time.monotonic()
+        while self._wanted is Wanted.RUN:
+            ready, refusals = _ready(sites, groups)
+            waited = time.monotonic() - began
+            missing = sorted(set(self._submitted.roster) - ready)
+            if not missing or (_enough(groups, ready) and waited >= patience_s):
+                return True
+            told = "; ".join(f"{site}: {refusals.get(site, 'not there')}" for site in missing)
+            self._register.note(self._submitted.digest, State.WAITING, f"waiting for {told}")
+            time.sleep(ASK_AGAIN_S)
+        return False
+
+    def _checkpoint(self) -> Checkpoint:
+        """Return where to begin or go on; a new run is saved before its first round."""
+        found = load_checkpoint(self._place)
+        if found is not None:
+            if found.state.finished or found.resting:
+                return found
+            return replace(found, state=found.state.after_crash(self._study))
+        study = self._study
+        model = build_model(study, len(feature_names(study)), seed=study.seed)
+        begun = Checkpoint(
+            study_digest=study.digest,
+            run_id=secrets.token_bytes(16),
+            state=RunState(server=start(to_vector(model))),
+        )
+        save_checkpoint(self._place, begun)
+        return begun
+
+    def _change(self, state: State) -> None:
+        """Note a state that is new, with its audit entry."""
+        if self._register.study(self._submitted.digest.hex()).state is state:
+            return
+        self._audit.append(
+            StudyChanged(
+                study=self._study.name, study_digest=self._submitted.digest, state=state.value
+            )
+        )
+        self._register.note(self._submitted.digest, state)
+
+
+def _run_hash(groups: Groups) -> bytes:
+    """What the audit log names a run by: its study hash, or a digest of its groups' hashes."""
+    if len(groups) == 1:
+        return groups[0].study_hash
+    return digest("groups", *(group.study_hash for group in groups))
+
+
+def _enough(groups: Groups, ready: set[str]) -> bool:
+    """Whether more than half of the groups have the sites that a sum needs."""
+    able = [len(ready & set(group.roster)) >= group.minimum_sites for group in groups]
+    return 2 * sum(able) > len(able)
+
+
+def _ready(sites: Sites, groups: Groups) -> tuple[set[str], dict[str, str]]:
+    """Return the sites that would take part now, and what the others say."""
+    book = RoundLog(clock=time.monotonic)
+    requests = {
+        site: ChannelRequest(
+            study_digest=group.study_digest, run_id=group.run_id, study_hash=group.study_hash
+        )
+        for group in groups
+        for site in group.roster
+    }
+    replies = ask(sites, Action.CHANNEL, requests, ChannelKey, book, timeout_s=ASK_READY_S)
+    return {site for site, _ in replies}, book.refusals
+
+
+def _nodes(register: Register, submitted: Submitted) -> dict[str, int]:
+    """Flower nodes of the study's sites: those still enrolled under the identity of the roster."""
+    return {
+        member.name: member.node_id
+        for member in register.members()
+        if member.revoked is None and (member.name, member.identity) in submitted.roster.members
+    }
+
+
+def _told(study: Study, result: RoundResult) -> str:
+    if result.void is not None:
+        return f"study {study.name} round {result.number} is void: {result.void}"
+    return (
+        f"study {study.name} round {result.number} ({result.purpose.value}): "
+        f"{len(result.survivors)} sites, {result.seconds:.2f} s"
+    )

@@ -1,0 +1,33 @@
+"""What a round leaves for people: sums and totals, no site's own numbers."""
+
+from typing import Any
+
+from consilium.server.study.run import RoundResult
+from consilium.shared.privacy.accounting import plan
+from consilium.shared.rounds.contents import Purpose
+from consilium.shared.study.definition import Study
+
+
+def round_record(study: Study, result: RoundResult) -> dict[str, Any]:
+    """Return a round's record, as ``run.json`` holds it; see docs/run-json.md."""
+    costs = plan(study)
+    spent = None
+    if costs is not None:
+        spent = costs.epsilon_after(result.state.trained) if result.state.normalisation else 0.0
+    return {
+        "round": result.number,
+        "purpose": result.purpose.value,
+        "void": result.void,
+        "sites": list(result.survivors),
+        "refusals": result.refusals,
+        "patients": result.patients,
+        "update_norm": result.update_norm,
+        "epsilon": spent,
+        "seconds": result.seconds,
+        "phases": result.phases,
+        "bytes_up": result.bytes_up,
+        "bytes_down": result.bytes_down,
+        "validation": result.metrics.to_json(final=result.purpose is Purpose.EVALUATION)
+        if result.metrics
+        else None,
+    }

@@ -1,0 +1,304 @@
+"""A whole federation on one screen: :func:`run_study` asks, sums, steps, and yields each round.
+
+The caller saves checkpoints, shows progress and decides when to stop; nothing here logs or writes.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consilium.server.figures.evaluation import FederatedMetrics, federated_metrics, next_edges
+from consilium.server.secure_sum.group_sums import GroupSums, GroupTotals
+from consilium.server.secure_sum.protocol import SumResult
+from consilium.server.secure_sum.sites import Sites
+from consilium.server.study import aggregation
+from consilium.server.study.aggregation import ServerState, Spans
+from consilium.server.study.plausibility import check_plausible, l2_norm
+from consilium.shared.errors import RoundVoidError
+from consilium.shared.model.normalisation import Normalisation
+from consilium.shared.model.own_weights import shared_weights
+from consilium.shared.rounds.contents import (
+    Purpose,
+    RoundConfiguration,
+    edges_from_bytes,
+    edges_to_bytes,
+    statistics_noise,
+    summed_shares,
+    vector_spec,
+)
+from consilium.shared.secure_sum.parameters import SumParameters
+from consilium.shared.study.definition import Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """Where a run stands between two rounds.
+
+    Attributes:
+        server: global weights and the optimiser's memory.
+        normalisation: encoded, empty until the sites' statistics have been summed.
+        next_round: number of the next secure sum; numbers are never used twice.
+        trained: training rounds so far, void ones included.
+        evaluated: evaluations of the finished model so far, void ones included.
+        edges: of the bins in which the next evaluation counts, encoded.
+        finished: nothing is left to do.
+    """
+
+    server: ServerState
+    normalisation: bytes = b""
+    next_round: int = 1
+    trained: int = 0
+    evaluated: int = 0
+    edges: bytes = b""
+    finished: bool = False
+
+    def after_crash(self, study: Study) -> "RunState":
+        """Return the state to go on from: the round that may have begun is skipped.
+
+        With privacy on, sites may have charged it, so it counts as one of the study's rounds.
+        """
+        charged = study.privacy.mode != "none" and self.normalisation != b""
+        evaluating = self.trained >= study.rounds
+        return replace(
+            self,
+            next_round=self.next_round + 1,
+            trained=self.trained + int(charged and not evaluating),
+            evaluated=self.evaluated + int(charged and evaluating),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundResult:
+    """What one round gave.
+
+    Attributes:
+        number: of the secure sum; the statistics round is usually 1.
+        purpose: why vectors were summed.
+        state: the run's state after this round (unchanged when the round was void).
+        void: why the round gave nothing, or None.
+        survivors: sites in the sum; ``refusals`` holds the others' reasons where they gave one.
+        patients: training patients of the survivors.
+        update_norm: L2 norm of the mean update; 0 unless a training round.
+        metrics: on the sites' validation patients, of the weights the round began with.
+        bytes_up: bytes each site sent; ``bytes_down`` each received.
+        seconds: time of the whole round; ``phases`` of each exchange.
+        audit_heads: by survivor, the head of its audit log as it came, not yet verified.
+    """
+
+    number: int
+    purpose: Purpose
+    state: RunState
+    void: str | None = None
+    survivors: tuple[str, ...] = ()
+    refusals: dict[str, str] = field(default_factory=dict)
+    patients: int = 0
+    update_norm: float = 0.0
+    metrics: FederatedMetrics | None = None
+    bytes_up: dict[str, int] = field(default_factory=dict)
+    bytes_down: dict[str, int] = field(default_factory=dict)
+    phases: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    audit_heads: dict[str, bytes] = field(default_factory=dict)
+
+
+_VECTORS = ("update", "control")  # segments of a sum that are as long as the model
+
+
+def _no_log() -> bytes:
+    """Return the audit head of a coordinator that keeps no log."""
+    return b""
+
+
+def run_study(
+    study: Study,
+    parameters: Sequence[SumParameters],
+    sites: Sites,
+    state: RunState,
+    *,
+    audit_head: Callable[[], bytes] = _no_log,
+) -> Iterator[RoundResult]:
+    """Run the study from ``state`` to its end; yield the result of every round.
+
+    ``parameters`` are of the secure sum of each group of sites; ``audit_head`` gives the
+    coordinator's audit head as it is when a round begins, encoded.
+
+    A void round is skipped and counts as one of the study's rounds: sites may have charged it, and
+    asking again for the same update could reveal one site's share of it.
+
+    Raises:
+        RoundVoidError: the channels could not be opened, or the statistics could not be summed.
+    """
+    group_sums = GroupSums(parameters, sites, timeout_s=study.aggregation.round_timeout_s)
+    group_sums.open(round=state.next_round)
+    if not state.normalisation:
+        result = run_round(study, group_sums, state, Purpose.STATISTICS, audit_head())
+        yield result
+        if result.void is not None:
+            raise RoundVoidError(f"the sites' statistics could not be summed: {result.void}")
+        state = result.state
+    while state.trained < study.rounds:
+        result = run_round(study, group_sums, state, Purpose.TRAINING, audit_head())
+        yield result
+        state = result.state
+    while study.evaluation.validation_fraction > 0 and not state.finished:
+        if state.evaluated >= study.passes:
+            return
+        result = run_round(study, group_sums, state, Purpose.EVALUATION, audit_head())
+        yield result
+        state = result.state
+
+
+def run_round(
+    study: Study,
+    group_sums: GroupSums,
+    state: RunState,
+    purpose: Purpose,
+    audit_head: bytes = b"",
+) -> RoundResult:
+    """Run one round and apply it; a void one leaves weights and normalisation unchanged."""
+    began = time.monotonic()
+    asked = RoundConfiguration(
+        purpose=purpose,
+        evaluate=purpose is Purpose.TRAINING and evaluates(study, state.trained),
+        normalisation=state.normalisation,
+        audit_head=audit_head,
+        edges=state.edges,
+    )
+    weights_D = state.server.weights_D
+    shared_D = shared_weights(study, weights_D.size)
+    if purpose is Purpose.EVALUATION:
+        weights_D = state.server.model_weights
+    after = replace(
+        state,
+        next_round=state.next_round + 1,
+        trained=state.trained + int(purpose is Purpose.TRAINING),
+        evaluated=state.evaluated + int(purpose is Purpose.EVALUATION),
+    )
+    try:
+        sums = group_sums.sum(
+            round=state.next_round,
+            spec=vector_spec(study, asked, parameters=int(shared_D.sum())),
+            model=_sent(study, purpose, state.server, weights_D),
+            configuration=asked.to_bytes(),
+            check=lambda total: check_plausible(study, total),
+        )
+    except RoundVoidError as error:
+        return RoundResult(
+            number=state.next_round,
+            purpose=purpose,
+            state=after,
+            void=str(error),
+            seconds=time.monotonic() - began,
+        )
+    sites = len(sums.survivors)
+    edges_KE = edges_from_bytes(state.edges, study)
+    final = purpose is Purpose.EVALUATION
+    counts = {name: sums.part(name) for name in sums.totals[0].parts if name not in _VECTORS}
+    metrics = federated_metrics(counts, study, sites=sites, edges_KE=edges_KE, final=final)
+    if metrics is not None:
+        finer_KE = next_edges(metrics, study)
+        done = final and (metrics.fine or after.evaluated >= study.passes)
+        after = replace(after, edges=edges_to_bytes(finer_KE, study), finished=done)
+    mean_D = MeanUpdate(study=study, totals=sums.totals, weights_D=weights_D, shared_D=shared_D)
+    update_norm = l2_norm(mean_D)  # before the step, which uses the sum up
+    return RoundResult(
+        number=state.next_round,
+        purpose=purpose,
+        state=_apply(study, after, purpose, sums, mean_D),
+        survivors=sums.survivors,
+        refusals=sums.refusals,
+        patients=sums.weight,
+        update_norm=update_norm,
+        metrics=metrics,
+        bytes_up=sums.bytes_up,
+        bytes_down=sums.bytes_down,
+        phases=sums.seconds,
+        seconds=time.monotonic() - began,
+        audit_heads=sums.audit_heads,
+    )
+
+
+def _sent(
+    study: Study, purpose: Purpose, server: ServerState, weights_D: NDArray[np.float32]
+) -> memoryview:
+    """Return what sites get: the weights, with control variates behind them where they use such."""
+    sent_V = weights_D.astype("<f4", copy=False)
+    if purpose is Purpose.TRAINING and study.training.control_variates:
+        control_D = server.control_D if server.control_D.size else np.zeros(weights_D.size)
+        sent_V = np.concatenate([sent_V, control_D.astype("<f4")])
+    return sent_V.view(np.uint8).data.toreadonly()
+
+
+def evaluates(study: Study, trained: int) -> bool:
+    """Tell whether the training round after ``trained`` others also brings validation counts."""
+    return study.evaluation.validation_fraction > 0 and trained % study.evaluation.every == 0
+
+
+def _apply(
+    study: Study, state: RunState, purpose: Purpose, sums: GroupTotals, mean_D: Spans
+) -> RunState:
+    if purpose is Purpose.STATISTICS:
+        statistics_S = sums.part("statistics")
+        noise = statistics_noise(study) * math.sqrt(len(sums.survivors))
+        normalisation = Normalisation.from_sums(statistics_S, noise=noise)
+        return replace(state, normalisation=normalisation.to_bytes())
+    if purpose is Purpose.TRAINING:
+        total = sums.totals[0]
+        ring_S = total.parts["update"].ring_L
+        used_up_D = ring_S.view(np.float32) if ring_S.size == state.server.weights_D.size else None
+        server = aggregation.apply(state.server, mean_D, study.aggregation, into_D=used_up_D)
+        if study.training.control_variates:
+            shares = summed_shares(study, sites=len(total.survivors), weight=total.weight)
+            control_D = total.parts["control"][:] / shares
+            server = replace(server, control_D=control_D)
+        return replace(state, server=server)
+    return state
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MeanUpdate:
+    """The mean update, made span by span: of several groups the median; empty if none came.
+
+    It is zero where weights are each site's own (``shared_D`` false): nobody sent them.
+    """
+
+    study: Study
+    totals: tuple[SumResult, ...]
+    weights_D: NDArray[np.float32]
+    shared_D: NDArray[np.bool_]
+
+    @property
+    def size(self) -> int:
+        """Number of coordinates, D."""
+        return self.weights_D.size if "update" in self.totals[0].parts else 0
+
+    def __getitem__(self, span: slice, /) -> NDArray[np.float64]:
+        """The mean update's coordinates in a span."""
+        if self.totals[0].parts["update"].size == self.size:  # all are shared
+            return self._mean(span, span)
+        shared_S = self.shared_D[span]
+        first = np.count_nonzero(self.shared_D[: span.start])
+        mean_S = np.zeros(shared_S.size)
+        mean_S[shared_S] = self._mean(span, slice(first, first + np.count_nonzero(shared_S)))
+        return mean_S
+
+    def _mean(self, span: slice, sent: slice) -> NDArray[np.float64]:
+        means = [self._of_group(total, span, sent) for total in self.totals]
+        return means[0] if len(means) == 1 else aggregation.across_groups(np.stack(means))
+
+    def _of_group(self, total: SumResult, span: slice, sent: slice) -> NDArray[np.float64]:
+        """The survivors' weighted mean update of the shared weights in a span.
+
+        In mode ``distributed``, where all are shared, it is minus the gradient's mean over the
+        expected number of patients, weight decay included: the step that plain SGD with learning
+        rate 1 would take at a site.
+        """
+        study, sum_T = self.study, total.parts["update"][sent]
+        if study.privacy.mode == "distributed":
+            decay_S = study.training.weight_decay * self.weights_D[span].astype(np.float64)
+            return -sum_T / (study.training.sampling_rate * total.weight) - decay_S
+        return sum_T / summed_shares(study, sites=len(total.survivors), weight=total.weight)

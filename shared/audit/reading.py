@@ -1,0 +1,80 @@
+"""Reading an audit log line by line, so that memory does not grow with it."""
+
+import fcntl
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from consilium.shared.audit.entry import LARGEST_LINE, Entry
+from consilium.shared.audit.events import HeadSeen, KeyRotated, Opened
+from consilium.shared.audit.heads import AuditHead, head_statement, is_signed
+from consilium.shared.errors import AuditError
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines that are complete now, each at most :data:`LARGEST_LINE` bytes and a bit.
+
+    Raises:
+        AuditError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)  # not while a line is half written
+            left = os.fstat(file.fileno()).st_size
+            fcntl.flock(file, fcntl.LOCK_UN)
+            while left > 0 and (line := file.readline(min(left, LARGEST_LINE + 1))):
+                left -= len(line)
+                yield line
+    except OSError as error:
+        raise AuditError(
+            f"audit log {path}: cannot be read ({error.strerror}); check the path and who may read "
+            "it"
+        ) from error
+
+
+def recorded_heads(path: Path, *, owner: str, identities: Collection[bytes]) -> list[AuditHead]:
+    """Return the heads of ``owner``'s log that another side's log has recorded, in order.
+
+    Heads that ``owner`` did not sign with one of its ``identities`` are nobody's evidence and are
+    left out, so the other side cannot accuse with an invented one.
+
+    Raises:
+        AuditError: the file cannot be read.
+    """
+    heads = []
+    for line in read_lines(path):
+        try:
+            event = Entry.from_line(line).event
+        except AuditError:
+            continue  # check_log names it
+        if isinstance(event, HeadSeen) and event.peer == owner:
+            statement = head_statement(owner, event.number, event.digest)
+            if any(is_signed(identity, statement, event.signature) for identity in identities):
+                heads.append(
+                    AuditHead(
+                        owner=owner,
+                        number=event.number,
+                        digest=event.digest,
+                        signature=event.signature,
+                    )
+                )
+    return heads
+
+
+def identities_of(path: Path) -> tuple[bytes, ...]:
+    """Return every identity that a log names as its own: the first and those rotated to.
+
+    Raises:
+        AuditError: the file cannot be read.
+    """
+    found: dict[bytes, None] = {}
+    for line in read_lines(path):
+        try:
+            entry = Entry.from_line(line)
+        except AuditError:
+            continue
+        if isinstance(entry.event, Opened):
+            found[entry.signer] = None
+        if isinstance(entry.event, KeyRotated):
+            found[entry.event.new_identity] = None
+    return tuple(found)

@@ -1,0 +1,177 @@
+"""Restore of a state folder from a backup, unless it would forget what was spent since.
+
+An older ledger does not know what was spent after the backup, an older journal not which rounds
+were masked. So a restore must know how far the log had come; see :func:`restore` and
+docs/decisions/061-restoring-must-not-forget.md.
+"""
+
+import hashlib
+import os
+import shutil
+import sqlite3
+import tarfile
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+from consilium.shared.audit.check import check_log
+from consilium.shared.audit.events import Restored
+from consilium.shared.audit.heads import AuditHead
+from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
+from consilium.shared.audit.log import AuditLog
+from consilium.shared.backup.create import MANIFEST, PRIVATE_FILE, Kind, Manifest, file_digest
+from consilium.shared.crypto.keys import IdentityKey
+from consilium.shared.errors import AuditError, AuthenticationError, SettingsError
+
+IDENTITY = "identity.pem"
+LARGEST_MANIFEST = 16 << 20
+PRIVATE_FOLDER = 0o700
+
+
+def restore(
+    archive: Path, folder: Path, *, kind: Kind, version: str, newest: AuditHead | None
+) -> Manifest:
+    """Put a state folder back, if nothing can have happened since that it would forget.
+
+    Guarantee: afterwards the folder is as it was when the backup was made, with one more entry in
+    its log, and this log continues ``newest``; or nothing was changed.
+
+    Args:
+        archive: the backup.
+        folder: where to; it must not exist, or be empty.
+        kind: what the caller expects.
+        version: of this build.
+        newest: the last head of this log that the other side has recorded. For a site it is
+            required: every masked update carries the head that records its release, so if the
+            coordinator has seen no later head than the backup's, no release is forgotten.
+
+    Raises:
+        SettingsError: the folder is in use, or the archive is damaged or of another kind.
+        AuditError: the log in the archive does not verify, or releases were made after it.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise SettingsError(
+            f"restore {folder}: is not empty; its state may be newer than the backup. Look at it "
+            "with 'audit verify', and move it away if it is damaged"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".restore-") as staging:
+        place = Path(staging) / "state"
+        place.mkdir(mode=PRIVATE_FOLDER)
+        manifest, digest = _extract(archive, place)
+        if manifest.kind != kind:
+            raise SettingsError(
+                f"restore {archive}: holds a {manifest.kind}'s state, not a {kind}'s; use "
+                f"'consilium-{manifest.kind} restore'"
+            )
+        key = IdentityKey.from_pem((place / IDENTITY).read_bytes())
+        _check_databases(place, archive)
+        if (place / AUDIT_FILE).exists():
+            _check_nothing_is_forgotten(place / AUDIT_FILE, manifest, key, newest)
+            log = AuditLog(place / AUDIT_FILE, owner=manifest.owner, key=key, version=version)
+            log.append(Restored(manifest_digest=digest, made_at=manifest.made_at))
+        if folder.exists():
+            folder.rmdir()
+        place.replace(folder)
+    return manifest
+
+
+def read_manifest(archive: Path) -> Manifest:
+    """Return an archive's manifest after checking every file against it.
+
+    Raises:
+        SettingsError: the archive is damaged or cut off.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        return _extract(archive, Path(place))[0]
+
+
+def _extract(archive: Path, place: Path) -> tuple[Manifest, bytes]:
+    """Unpack an archive, checking every file; return its manifest and the manifest's digest."""
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            told = tar.getmember(MANIFEST)
+            stream = tar.extractfile(told)
+            if stream is None or told.size > LARGEST_MANIFEST:
+                raise ValueError("its manifest is not a file")
+            content = stream.read()
+            manifest = Manifest.from_bytes(content)
+            for member in tar:
+                if member.name == MANIFEST:
+                    continue
+                _extract_file(tar, member, manifest, place)
+        missing = [name for name in manifest.files if not (place / name).is_file()]
+        if missing:
+            raise ValueError(f"{missing[0]} is missing")
+    except OSError as error:
+        raise SettingsError(
+            f"backup {archive}: cannot be read ({error.strerror or error}); check the path"
+        ) from error
+    except (tarfile.TarError, ValueError, TypeError, KeyError) as error:
+        raise SettingsError(
+            f"backup {archive}: is damaged, cut off, or not a backup ({error}); use another one"
+        ) from error
+    return manifest, hashlib.sha256(content).digest()
+
+
+def _extract_file(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, manifest: Manifest, place: Path
+) -> None:
+    source = tar.extractfile(member) if member.isreg() else None
+    if source is None or member.name not in manifest.files:
+        raise ValueError(f"{member.name[:64]!r} is not in the manifest")
+    target = place / member.name
+    target.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
+    target.touch(mode=PRIVATE_FILE, exist_ok=False)
+    with target.open("wb") as file:
+        shutil.copyfileobj(source, file)
+        file.flush()
+        os.fsync(file.fileno())
+    if file_digest(target) != manifest.files[member.name]:
+        raise ValueError(f"{member.name} does not have the digest of the manifest")
+
+
+def _check_databases(place: Path, archive: Path) -> None:
+    for path in place.rglob("*.sqlite"):
+        try:
+            with closing(sqlite3.connect(path)) as connection:
+                told = connection.execute("PRAGMA quick_check").fetchone()[0]
+        except sqlite3.Error as error:
+            told = str(error)
+        if told != "ok":
+            raise SettingsError(
+                f"backup {archive}: {path.name} is damaged ({told}); use another one"
+            )
+
+
+def _check_nothing_is_forgotten(
+    log: Path, manifest: Manifest, key: IdentityKey, newest: AuditHead | None
+) -> None:
+    if newest is None and manifest.kind == "site":
+        raise AuditError(
+            "restore: without the last audit head that the coordinator has seen of this site, "
+            "nobody can tell what was spent after the backup; ask the operator for "
+            f"'consilium-coordinator audit head {manifest.owner}', and give it with --head"
+        )
+    if newest is not None:
+        try:
+            newest.verify(manifest.owner, key.public)
+        except AuthenticationError as error:
+            raise AuditError(
+                f"restore: {error}; ask for the head of site {manifest.owner}, or use the backup "
+                "of the site whose head this is"
+            ) from error
+        if newest.number > manifest.entries:
+            raise AuditError(
+                f"restore: the backup of {manifest.made_at} ends at entry {manifest.entries} of "
+                f"the audit log, and the coordinator has seen entry {newest.number}; the ledger in "
+                "it would forget budget that was spent since. Use a newer backup, or enrol this "
+                "hospital anew and set [privacy] lifetime_epsilon to what is left"
+            )
+    anchors = [] if newest is None else [newest]
+    report = check_log(log, trusted=key.public, owner=manifest.owner, anchors=anchors)
+    if report.finding is not None:
+        raise AuditError(
+            f"restore: the audit log in the backup does not verify ({report.finding}); use "
+            "another backup"
+        )

@@ -1,0 +1,243 @@
+"""Identities, key agreement, key derivation and sealing.
+
+Ed25519 identifies a site for years, X25519 keys live for a run or a round, HKDF-SHA256 derives
+every symmetric key, AES-256-GCM seals what one site sends another through the coordinator.
+Secret objects here print nothing, compare by identity and refuse to be pickled or copied.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Never
+
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from consilium.shared.crypto.transcript import Part, encode
+from consilium.shared.errors import AuthenticationError, SettingsError, StudyError
+
+KEY_BYTES = 32
+SIGNATURE_BYTES = 64
+NONCE_BYTES = 12
+SEAL_OVERHEAD = NONCE_BYTES + 16
+"""Bytes that sealing adds: the nonce in front and the authentication tag behind."""
+
+SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+Entropy = Callable[[int], bytes]
+"""A source of that many unpredictable bytes: `os.urandom`, but in test vectors."""
+
+
+class Secret:
+    """Base of objects that hold a secret: no printing, no pickling, no copying."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}, secret>"
+
+    def __reduce_ex__(self, protocol: object) -> Never:
+        raise TypeError(f"{type(self).__name__} holds a secret and is never pickled or copied")
+
+
+class IdentityKey(Secret):
+    """A site's long-lived Ed25519 key; `public` is what the study's roster pins (32 bytes)."""
+
+    __slots__ = ("_private", "public")
+
+    def __init__(self, private: Ed25519PrivateKey) -> None:
+        self._private = private
+        self.public = private.public_key().public_bytes_raw()
+
+    @classmethod
+    def generate(cls) -> "IdentityKey":
+        """A fresh key from the operating system's source."""
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def from_seed(cls, seed: bytes) -> "IdentityKey":
+        """The key of a 32-byte secret seed."""
+        return cls(Ed25519PrivateKey.from_private_bytes(seed))
+
+    @classmethod
+    def from_pem(cls, pem: bytes) -> "IdentityKey":
+        """Read an unencrypted PKCS #8 PEM file's contents.
+
+        Raises:
+            SettingsError: not an Ed25519 private key.
+        """
+        try:
+            private = serialization.load_pem_private_key(pem, password=None)
+        except (ValueError, TypeError):
+            private = None
+        if not isinstance(private, Ed25519PrivateKey):
+            raise SettingsError(
+                "the site's identity file is not an unencrypted Ed25519 key in PEM form; "
+                "restore it from the backup or enrol the site again"
+            )
+        return cls(private)
+
+    def to_pem(self) -> bytes:
+        """PKCS #8 PEM for a file that only the site's own account may read (mode 0600)."""
+        return self._private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+
+    def sign(self, statement: bytes) -> bytes:
+        """Ed25519 signature, 64 bytes."""
+        return self._private.sign(statement)
+
+
+@dataclass(frozen=True)
+class Roster:
+    """The study's sites in order, each with its Ed25519 identity (32 bytes).
+
+    Raises:
+        StudyError: a malformed or repeated name, a malformed or repeated identity.
+    """
+
+    members: tuple[tuple[str, bytes], ...]
+
+    def __post_init__(self) -> None:
+        for site, identity in self.members:
+            if not SITE_NAME.fullmatch(site):
+                raise StudyError(
+                    f"site name {site!r} in the roster is not 1 to 64 letters, digits, dots, "
+                    "dashes or underscores; rename the site"
+                )
+            if len(identity) != KEY_BYTES:
+                raise StudyError(
+                    f"the roster's identity of {site} has {len(identity)} bytes, not {KEY_BYTES}; "
+                    "ask the site for its public identity"
+                )
+        for what, values in (("name", self._positions), ("identity", self._identities)):
+            if len(values) != len(self.members):
+                raise StudyError(f"two sites of the roster have the same {what}; list each once")
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {site: position for position, (site, _) in enumerate(self.members)}
+
+    @cached_property
+    def _identities(self) -> dict[bytes, str]:
+        return {identity: site for site, identity in self.members}
+
+    @cached_property
+    def _verifiers(self) -> dict[str, Ed25519PublicKey]:
+        return {site: Ed25519PublicKey.from_public_bytes(key) for site, key in self.members}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The sites' names in the roster's order."""
+        return tuple(site for site, _ in self.members)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __contains__(self, site: object) -> bool:
+        return site in self._positions
+
+    def position(self, site: str) -> int:
+        """Zero-based place of the site in the roster.
+
+        Raises:
+            AuthenticationError: the site is not in the roster.
+        """
+        if site not in self._positions:
+            raise AuthenticationError(
+                f"site {site!r} is not one of the {len(self)} in the study's roster"
+            )
+        return self._positions[site]
+
+    def restricted_to(self, sites: Iterable[str]) -> "Roster":
+        """The roster of these sites alone, in the same order."""
+        kept = frozenset(sites)
+        return Roster(tuple(member for member in self.members if member[0] in kept))
+
+    def verify(self, site: str, statement: bytes, signature: bytes, what: str) -> None:
+        """Check that the site's identity signed the statement; `what` names it in the error.
+
+        Raises:
+            AuthenticationError: an unknown site or a wrong signature.
+        """
+        self.position(site)
+        try:
+            self._verifiers[site].verify(signature, statement)
+        except InvalidSignature:
+            raise AuthenticationError(
+                f"the signature on {what} of site {site} does not verify against the roster"
+            ) from None
+
+
+class ExchangeKey(Secret):
+    """An X25519 key pair; `public` has 32 bytes."""
+
+    __slots__ = ("_private", "public")
+
+    def __init__(self, seed: bytes) -> None:
+        self._private = X25519PrivateKey.from_private_bytes(seed)
+        self.public = self._private.public_key().public_bytes_raw()
+
+    def shared_secret(self, peer: bytes) -> bytes:
+        """Diffie-Hellman with a peer's 32-byte public key.
+
+        Raises:
+            AuthenticationError: the peer's key is one of the low-order points.
+        """
+        try:
+            return self._private.exchange(X25519PublicKey.from_public_bytes(peer))
+        except ValueError:
+            raise AuthenticationError(
+                "a peer's X25519 key is a low-order point, which no honest site makes"
+            ) from None
+
+
+def derive(secret: bytes, *, salt: bytes, label: str, parts: tuple[Part, ...]) -> bytes:
+    """HKDF-SHA256 (RFC 5869) of a shared secret for one purpose; 32 bytes."""
+    return HKDF(
+        algorithm=hashes.SHA256(), length=KEY_BYTES, salt=salt, info=encode(label, *parts)
+    ).derive(secret)
+
+
+def channel_key(secret: bytes, *, study_hash: bytes, sender: str, receiver: str) -> bytes:
+    """Sealing key for one direction between two sites, for one run; 32 bytes."""
+    return derive(secret, salt=study_hash, label="chan", parts=(sender, receiver))
+
+
+def pair_seed(secret: bytes, *, context: bytes, low: str, high: str) -> bytes:
+    """Seed of the mask two sites share in one round; `low` stands first in the roster; 32 bytes."""
+    return derive(secret, salt=context, label="pair", parts=(low, high))
+
+
+def seal(key: bytes, message: bytes, *, about: bytes, nonce: bytes) -> bytes:
+    """AES-256-GCM under a fresh random 96-bit nonce, which is put in front."""
+    return nonce + AESGCM(key).encrypt(nonce, message, about)
+
+
+def open_sealed(key: bytes, box: bytes, *, about: bytes, what: str) -> bytes:
+    """Open what `seal` made under the same key and associated data.
+
+    Raises:
+        AuthenticationError: other key, other associated data, or altered bytes.
+    """
+    try:
+        return AESGCM(key).decrypt(box[:NONCE_BYTES], box[NONCE_BYTES:], about)
+    except (InvalidTag, ValueError):
+        raise AuthenticationError(f"{what} does not open: altered, or meant for another") from None
+
+
+def seal_context(
+    kind: str, *, study_hash: bytes, round: int, sender: str, receiver: str, context: bytes
+) -> bytes:
+    """Associated data of a sealed share: what it is, of which round, from whom to whom."""
+    return encode("seal", kind, study_hash, round, sender, receiver, context)

@@ -1,0 +1,183 @@
+"""What site and coordinator say to each other outside a round: enrolment, and offered studies.
+
+The exchange runs over TLS whose authority the invitation pins. Both sides sign what was agreed, so
+either can show later who joined whom under which keys.
+
+::
+
+    site                   coordinator
+    EnrolRequest     ->    EnrolReply       once, with an invitation's secret
+    (signed headers) ->    StudyList        digests of the studies that name this site
+    StudyRequest     ->    StudyOffer       the study's text and its roster, signed
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from consilium.shared.crypto.keys import KEY_BYTES, SIGNATURE_BYTES, Roster
+from consilium.shared.crypto.transcript import digest, encode
+from consilium.shared.enrolment.invitation import SECRET_BYTES
+from consilium.shared.errors import AuthenticationError
+from consilium.shared.files.strict_toml import LARGEST_BYTES
+from consilium.shared.study.definition import Study, parse_study
+from consilium.shared.wire.encoding import SITE, Message, Octets, PerSite, Text
+
+NODE_ID_BYTES = 8
+DIGEST_BYTES = 32
+ENROL_PATH = "/consilium/v1/enrol"
+HELLO_PATH = "/consilium/v1/hello"
+STUDIES_PATH = "/consilium/v1/studies"
+STUDY_PATH = "/consilium/v1/study"
+VERSION_HEADER = "consilium-version"
+BUDGET_HEADER = "consilium-budget-left"  # a site that wants it known says its lifetime epsilon left
+
+_Identity = Annotated[bytes, Octets(KEY_BYTES, KEY_BYTES)]
+_Signature = Annotated[bytes, Octets(SIGNATURE_BYTES, SIGNATURE_BYTES)]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class EnrolRequest(Message):
+    """A site's public keys, both proved, and the secret of its invitation.
+
+    Attributes:
+        secret: the invitation's.
+        site: its name.
+        identity: its Ed25519 identity, for rosters and audit logs.
+        node_key: its elliptic-curve key for Flower's node authentication, public, PEM.
+        version: of the site's build.
+        identity_signature: Ed25519 over :meth:`statement`.
+        node_signature: ECDSA over :meth:`statement`, DER.
+    """
+
+    kind: ClassVar[str] = "enrol-request"
+    max_bytes: ClassVar[int] = 4096
+    secret: Annotated[bytes, Octets(SECRET_BYTES, SECRET_BYTES)]
+    site: Annotated[str, SITE]
+    identity: _Identity
+    node_key: Annotated[bytes, Octets(1, 1024)]
+    version: Annotated[str, Text(32)]
+    identity_signature: _Signature
+    node_signature: Annotated[bytes, Octets(8, 256)]
+
+    def check(self) -> None:
+        """Check that whoever sent this holds both private keys.
+
+        Raises:
+            AuthenticationError: a signature does not verify, or the node key is of another kind.
+        """
+        said = enrol_statement(self.secret, self.site, self.identity, self.node_key)
+        try:
+            Ed25519PublicKey.from_public_bytes(self.identity).verify(self.identity_signature, said)
+            key = serialization.load_pem_public_key(self.node_key)
+            if not isinstance(key, ec.EllipticCurvePublicKey):
+                raise ValueError("not an elliptic-curve key")
+            key.verify(self.node_signature, said, ec.ECDSA(hashes.SHA256()))
+        except (InvalidSignature, ValueError):
+            raise AuthenticationError(
+                f"the enrolment of site {self.site} is not signed by the keys it brings"
+            ) from None
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class EnrolReply(Message):
+    """The site is enrolled as this Flower node; signed by the coordinator's identity."""
+
+    kind: ClassVar[str] = "enrol-reply"
+    max_bytes: ClassVar[int] = 4096
+    site: Annotated[str, SITE]
+    node_id: Annotated[bytes, Octets(NODE_ID_BYTES, NODE_ID_BYTES)]
+    signature: _Signature
+
+    def check(self, coordinator: bytes, identity: bytes, node_key: bytes) -> None:
+        """Check that the coordinator of the invitation agreed to exactly these keys.
+
+        Raises:
+            AuthenticationError: the signature does not verify.
+        """
+        said = enrolled_statement(self.site, identity, node_key, self.node_id)
+        _verify(coordinator, said, self.signature, "the coordinator's answer to the enrolment")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class StudyList(Message):
+    """Digests, 32 bytes each in a row, of the studies that are open and name the site."""
+
+    kind: ClassVar[str] = "study-list"
+    digests: Annotated[bytes, Octets(0, 1000 * DIGEST_BYTES)]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class StudyRequest(Message):
+    """Show me this study."""
+
+    kind: ClassVar[str] = "study-request"
+    max_bytes: ClassVar[int] = 256
+    digest: Annotated[bytes, Octets(DIGEST_BYTES, DIGEST_BYTES)]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class StudyOffer(Message):
+    """A study as submitted, and the identities of its sites as enrolled; signed."""
+
+    kind: ClassVar[str] = "study-offer"
+    max_bytes: ClassVar[int] = 2 * LARGEST_BYTES
+    text: Annotated[bytes, Octets(1, LARGEST_BYTES)]
+    roster: Annotated[dict[str, bytes], PerSite(Octets(KEY_BYTES, KEY_BYTES))]
+    signature: _Signature
+
+    def check(self, coordinator: bytes) -> tuple[Study, Roster]:
+        """Return the study and the roster, both validated.
+
+        Raises:
+            AuthenticationError: not signed by this coordinator, or the roster is not of the
+                study's sites.
+            StudyError: the text is not a valid study.
+        """
+        roster = Roster(tuple(sorted(self.roster.items())))
+        said = offer_statement(self.text, roster)
+        _verify(coordinator, said, self.signature, "the offer of the study")
+        study = parse_study(self.text.decode("utf-8", "replace"), where="offered")
+        if set(roster.names) != set(study.sites):
+            raise AuthenticationError(
+                f"the roster offered with study {study.name} is not of the study's sites; "
+                "ask the coordinator to submit it again"
+            )
+        return study, roster
+
+
+def enrol_statement(secret: bytes, site: str, identity: bytes, node_key: bytes) -> bytes:
+    """What a site signs with both keys; the secret binds it to one invitation."""
+    return encode("enrol", secret, site, identity, node_key)
+
+
+def enrolled_statement(site: str, identity: bytes, node_key: bytes, node_id: bytes) -> bytes:
+    """What the coordinator signs."""
+    return encode("enrolled", site, identity, node_key, node_id)
+
+
+def offer_statement(text: bytes, roster: Roster) -> bytes:
+    """What the coordinator signs to offer a study."""
+    members = [part for member in roster.members for part in member]
+    return encode("offer", text, *members)
+
+
+def roster_fingerprint(roster: Roster) -> str:
+    """A short name of a roster that two people can read to each other: 8 groups of 4 digits."""
+    members = [part for member in sorted(roster.members) for part in member]
+    word = digest("roster", *members).hex()[:32]
+    return " ".join(word[at : at + 4] for at in range(0, len(word), 4))
+
+
+def _verify(identity: bytes, statement: bytes, signature: bytes, what: str) -> None:
+    try:
+        Ed25519PublicKey.from_public_bytes(identity).verify(signature, statement)
+    except InvalidSignature:
+        raise AuthenticationError(
+            f"{what} is not signed by the coordinator this site enrolled with; "
+            "enrol again with a new invitation if the coordinator was set up anew"
+        ) from None

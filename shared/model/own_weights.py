@@ -1,0 +1,34 @@
+"""Which of a model's weights are shared, and which are each site's own.
+
+The update that leaves a site holds the shared ones alone: nothing of the others is in the vector
+that is masked, so no sum can hold it. The order is that of
+:func:`consilium.shared.model.weight_vector.to_vector`.
+
+Legend: D parameters, S shared ones, L own ones; S + L = D.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consilium.shared.model.network import build_model
+from consilium.shared.study.definition import Study
+from consilium.shared.study.input_names import feature_names
+
+_NAMES = {"head": ("head.", "skip."), "norm": ("norm.",)}
+
+
+def shared_weights(study: Study, parameters: int) -> NDArray[np.bool_]:
+    """Return which weights (D,) the sites train together; all, unless the study keeps parts.
+
+    ``parameters`` is the size D of the study's model.
+    """
+    prefixes = tuple(name for part in study.personalisation.weights for name in _NAMES[part])
+    if not prefixes:
+        return np.broadcast_to(np.True_, parameters)  # which takes no memory
+    model = build_model(study, len(feature_names(study)), seed=study.seed)
+    return np.concatenate(
+        [
+            np.full(value.numel(), not name.startswith(prefixes), dtype=np.bool_)
+            for name, value in model.state_dict().items()
+        ]
+    )

@@ -1,0 +1,251 @@
+"""RNN, LSTM and GRU: any number of layers and directions, padded sequences, private gradients.
+
+One forward and one backward through time. Without books the backward returns ordinary gradients;
+with :class:`~consilium.shared.model.bookkeeping.Bookkeeping` it files the gate gradients, from
+which per-patient norms and clipped sums follow. Parameters carry the names, shapes and gate order
+of ``torch.nn.RNN``, ``LSTM`` and ``GRU``, so state dicts go both ways.
+
+Padding: ``mask_NT`` is true where a step counts. A padded step leaves the state unchanged and its
+input is never looked at, so the reverse direction starts at each row's last valid step and the
+last output is the state after the last valid step.
+
+Legend: N rows, T steps, D inputs, H hidden units, G gate rows (H, 4H or 3H).
+"""
+
+import math
+from itertools import chain
+from typing import Any, ClassVar
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from consilium.shared.kernels import through_time
+from consilium.shared.model import cells
+from consilium.shared.model.bookkeeping import Bookkeeping, Outer
+from consilium.shared.model.compiled_layer import run_layer
+from consilium.shared.model.layers import initialise_uniform
+
+
+class _ThroughTime(torch.autograd.Function):
+    """One direction of one layer as a single node of the graph, batch-major outside."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        cell: cells.CellName,
+        books: Bookkeeping | None,
+        keep_TN1: Tensor | None,
+        x_NTD: Tensor,
+        *parameters: Tensor,
+    ) -> Tensor:
+        weights = cells.Weights(*(parameter.detach() for parameter in parameters))
+        x_TND = x_NTD.detach().transpose(0, 1).contiguous()
+        trace = cells.forward(cell, x_TND, weights, keep_TN1)
+        ctx.cell, ctx.books, ctx.keep, ctx.parameters = cell, books, keep_TN1, parameters
+        ctx.x, ctx.trace = x_TND, trace
+        return trace.states_SNH[1:].transpose(0, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_NTH: Tensor) -> tuple[Tensor | None, ...]:
+        weights = cells.Weights(*(parameter.detach() for parameter in ctx.parameters))
+        grad_TNH = grad_NTH.transpose(0, 1).contiguous()
+        before_TNH = ctx.trace.states_SNH[:-1]
+        deltas = cells.backward(ctx.cell, ctx.trace, weights, ctx.keep, grad_TNH)
+        ctx.trace = None  # used up: a second backward fails instead of reading deltas as gates
+        gradients: tuple[Tensor | None, ...] = (None,) * 4
+        if ctx.books is None:
+            gradients = weight_gradients(deltas, ctx.x, before_TNH)
+        else:
+            file_deltas(ctx.books, ctx.parameters, deltas, ctx.x, before_TNH)
+        grad_x = None
+        if ctx.needs_input_grad[3]:
+            grad_x = (deltas.input_TNG @ weights.input_GD).transpose(0, 1)
+        return None, None, None, grad_x, *gradients
+
+
+def weight_gradients(deltas: cells.Deltas, x_TND: Tensor, before_TNH: Tensor) -> tuple[Tensor, ...]:
+    """Ordinary gradients of both weights and both biases, summed over rows and steps."""
+    by_input, by_hidden = deltas.input_TNG.flatten(0, 1), deltas.hidden_TNG.flatten(0, 1)
+    return (
+        by_input.t() @ x_TND.flatten(0, 1),
+        by_hidden.t() @ before_TNH.flatten(0, 1),
+        by_input.sum(0),
+        by_hidden.sum(0),
+    )
+
+
+def file_deltas(
+    books: Bookkeeping,
+    parameters: tuple[nn.Parameter, ...],
+    deltas: cells.Deltas,
+    x_TND: Tensor,
+    before_TNH: Tensor,
+) -> None:
+    """File one record, or two where inputs and states saw different deltas (GRU)."""
+    input_weight, hidden_weight, input_bias, hidden_bias = parameters
+    of_input = (input_weight, x_TND.transpose(0, 1))
+    of_hidden = (hidden_weight, before_TNH.transpose(0, 1))
+    by_input, by_hidden = deltas.input_TNG.transpose(0, 1), deltas.hidden_TNG.transpose(0, 1)
+    if deltas.input_TNG is deltas.hidden_TNG:
+        books.file(Outer(by_input, (of_input, of_hidden), (input_bias, hidden_bias)))
+    else:
+        books.file(Outer(by_input, (of_input,), (input_bias,)))
+        books.file(Outer(by_hidden, (of_hidden,), (hidden_bias,)))
+
+
+def _run_layer(
+    cell: cells.CellName,
+    books: Bookkeeping | None,
+    keep_NT: Tensor | None,
+    x_NTD: Tensor,
+    directions: list[tuple[nn.Parameter, ...]],
+) -> Tensor:
+    """``compiled.run_layer`` in plain PyTorch, on any device and in any precision."""
+    keep_TN1 = None if keep_NT is None else keep_NT.t().unsqueeze(2).contiguous()
+    ahead, *back = directions
+    states: Tensor = _ThroughTime.apply(cell, books, keep_TN1, x_NTD, *ahead)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
+    if not back:
+        return states
+    keep_TN1 = None if keep_TN1 is None else keep_TN1.flip(0)
+    reverse = _ThroughTime.apply(cell, books, keep_TN1, x_NTD.flip(1), *back[0])  # type: ignore[no-untyped-call]  # torch leaves apply untyped
+    return torch.cat([states, reverse.flip(1)], dim=2)
+
+
+class Recurrent(nn.Module):
+    """Base of RNN, LSTM and GRU: x (N, T, D) -> states of the last layer (N, T, H or 2H).
+
+    Args:
+        inputs: D.
+        hidden: H, units of each direction.
+        layers: how many layers stand on one another.
+        bidirectional: also run from the last valid step to the first; outputs are concatenated.
+        dropout: share of each layer's outputs dropped before the next layer, in training.
+        generator: source of the initial weights; None means torch's global one.
+    """
+
+    cell: ClassVar[cells.CellName]
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: int,
+        *,
+        layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.inputs, self.hidden, self.layers = inputs, hidden, layers
+        self.bidirectional, self.dropout = bidirectional, dropout
+        gate_rows, directions = cells.GATES[self.cell] * hidden, 2 if bidirectional else 1
+        for layer in range(layers):
+            width = inputs if layer == 0 else directions * hidden
+            for suffix in self._suffixes(layer):
+                for name, shape in (
+                    (f"weight_ih_{suffix}", (gate_rows, width)),
+                    (f"weight_hh_{suffix}", (gate_rows, hidden)),
+                    (f"bias_ih_{suffix}", (gate_rows,)),
+                    (f"bias_hh_{suffix}", (gate_rows,)),
+                ):
+                    self.register_parameter(name, nn.Parameter(torch.empty(shape)))
+        self.reset_parameters(generator)
+
+    def reset_parameters(self, generator: Generator | None = None) -> None:
+        """Draw new weights.
+
+        Input weights are uniform with variance 2 / (D + H) (Glorot & Bengio 2010); each gate's
+        recurrent weights are orthogonal (Saxe et al. 2014); biases are 0, but the LSTM's forget
+        gate starts at 1 (Jozefowicz et al. 2015).
+        """
+        for weights in chain.from_iterable(map(self.directions, range(self.layers))):
+            width = weights[0].shape[1]
+            initialise_uniform(weights[0], math.sqrt(6 / (width + self.hidden)), generator)
+            for gate in weights[1].detach().chunk(cells.GATES[self.cell]):
+                nn.init.orthogonal_(gate, generator=generator)
+            with torch.no_grad():
+                weights[2].zero_()
+                weights[3].zero_()
+                if self.cell == "lstm":
+                    weights[2][self.hidden : 2 * self.hidden] = 1.0
+
+    def forward(
+        self,
+        x_NTD: Tensor,
+        mask_NT: Tensor | None = None,
+        books: Bookkeeping | None = None,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        """Return every step's state (N, T, H), or (N, T, 2H) with both directions side by side.
+
+        Args:
+            x_NTD: inputs.
+            mask_NT: boolean, true where a step counts; None means everywhere.
+            books: given, the backward files records in it and leaves no weight gradient.
+            generator: source of dropout, needed only in training with ``dropout`` above 0.
+        """
+        keep_NT = None
+        if mask_NT is not None and not bool(mask_NT.all()):
+            x_NTD = torch.where(mask_NT.unsqueeze(2), x_NTD, 0.0)
+            keep_NT = mask_NT.to(x_NTD.dtype).contiguous()
+        return self.from_layer(0, x_NTD, keep_NT, books, generator)
+
+    def from_layer(
+        self,
+        first: int,
+        values: Tensor,
+        keep_NT: Tensor | None = None,
+        books: Bookkeeping | None = None,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        """Return the last layer's states, given the inputs of the layer ``first``.
+
+        ``keep_NT`` is 0 at padding, and None if there is none; the rest as for :meth:`forward`.
+        """
+        run = run_layer if through_time.serves(values) else _run_layer
+        for layer in range(first, self.layers):
+            if layer:
+                values = drop(values, self.dropout if self.training else 0.0, generator)
+            values = run(self.cell, books, keep_NT, values, self.directions(layer))
+        return values
+
+    def directions(self, layer: int) -> list[tuple[nn.Parameter, ...]]:
+        """Return weights ih, hh and biases ih, hh of a layer, of each of its directions."""
+        return [
+            tuple(
+                self.get_parameter(f"{kind}_{suffix}")
+                for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
+            for suffix in self._suffixes(layer)
+        ]
+
+    def _suffixes(self, layer: int) -> tuple[str, ...]:
+        return (f"l{layer}", f"l{layer}_reverse") if self.bidirectional else (f"l{layer}",)
+
+
+class RNN(Recurrent):
+    """Elman network with tanh; see :class:`Recurrent`."""
+
+    cell = "rnn"
+
+
+class LSTM(Recurrent):
+    """Long short-term memory; see :class:`Recurrent`."""
+
+    cell = "lstm"
+
+
+class GRU(Recurrent):
+    """Gated recurrent unit in torch's form (reset after the product); see :class:`Recurrent`."""
+
+    cell = "gru"
+
+
+def drop(values: Tensor, share: float, generator: Generator | None) -> Tensor:
+    """Inverted dropout drawn from ``generator`` (None: torch's global one)."""
+    if share == 0.0:
+        return values
+    kept = torch.rand(values.shape, generator=generator, device=values.device) >= share
+    return values * kept.to(values.dtype) / (1 - share)

@@ -1,0 +1,47 @@
+"""Model weights as one flat float32 vector, in the order of the state dict.
+
+Legend: d number of parameters.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from consilium.shared.errors import MessageError
+
+
+def to_vector(model: nn.Module) -> NDArray[np.float32]:
+    """Copy the weights into a vector (d,); :func:`load_vector` restores float32 weights exactly."""
+    parts = [value.detach().cpu().reshape(-1).float() for value in model.state_dict().values()]
+    vector: NDArray[np.float32] = torch.cat(parts).numpy()
+    return vector
+
+
+def load_vector(model: nn.Module, vector: NDArray[np.float32]) -> None:
+    """Write a vector (d,) into the model's weights.
+
+    Raises:
+        MessageError: the vector has another length or holds a value that is not finite.
+    """
+    state = model.state_dict()
+    expected = parameter_count(model)
+    if vector.shape != (expected,):
+        raise MessageError(
+            f"weights: a vector of shape {vector.shape} does not fit a model of {expected} "
+            "parameters; use the study and the feature list the weights were trained with"
+        )
+    if not np.isfinite(vector).all():
+        raise MessageError(
+            "weights: the vector holds a value that is not finite, every weight must be; "
+            "ask for the weights again"
+        )
+    flat, start = torch.from_numpy(np.array(vector, dtype=np.float32)), 0
+    for value in state.values():
+        value.copy_(flat[start : start + value.numel()].view(value.shape))
+        start += value.numel()
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of parameters d, the length of :func:`to_vector`."""
+    return sum(value.numel() for value in model.state_dict().values())

@@ -1,0 +1,248 @@
+"""What a release costs, and how much noise a study needs so that it costs what it promises.
+
+A *privacy event* records what happened: a mechanism, how it sampled, how much noise, how often.
+What events cost together is computed here, for the patient as the unit and "add or remove one
+patient" as the neighbouring relation. Figures are upper bounds (see
+:mod:`consilium.shared.privacy.loss`).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from scipy.optimize import brentq
+
+from consilium.shared.errors import PrivacyError
+from consilium.shared.privacy.loss import (
+    Repeated,
+    epsilon_estimate,
+    epsilon_upper_bound,
+    log_moment,
+    merge,
+)
+from consilium.shared.study.definition import Study
+from consilium.shared.study.training import Privacy, Training
+
+NOISE_TOLERANCE = 1e-4  # relative; calibrated noise errs upwards
+LARGEST_NOISE = 1e7
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class PrivacyEvent:
+    """``steps`` releases of a sum over patients, each patient's part bounded and noise added.
+
+    sampling_rate: probability that a patient takes part in a release (Poisson sampling), 1 for all.
+    noise_multiplier: noise standard deviation / bound on one patient's part (L2).
+    """
+
+    mechanism: Literal["gaussian"] = "gaussian"
+    sampling_rate: float
+    noise_multiplier: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        for name, value, ok, bound in (
+            ("sampling_rate", self.sampling_rate, 0 < self.sampling_rate <= 1, "in (0, 1]"),
+            ("noise_multiplier", self.noise_multiplier, self.noise_multiplier > 0, "above 0"),
+            ("steps", self.steps, self.steps >= 1, "at least 1"),
+        ):
+            if not (ok and math.isfinite(value)):
+                raise PrivacyError(
+                    f"privacy event: {name} {value} must be finite and {bound}; correct the study"
+                )
+
+    def repeated(self, times: int) -> "PrivacyEvent":
+        """The same event ``times`` times over."""
+        return PrivacyEvent(
+            mechanism=self.mechanism,
+            sampling_rate=self.sampling_rate,
+            noise_multiplier=self.noise_multiplier,
+            steps=self.steps * times,
+        )
+
+
+Events = tuple[PrivacyEvent, ...]
+
+
+def epsilon_spent(events: Events, delta: float) -> float:
+    """Return an upper bound on epsilon at ``delta`` of all events together.
+
+    By numerical composition of the privacy loss, within about 0.1 % of the truth up to some ten
+    thousand steps; about 30 ms for each kind of event, and remembered.
+
+    Raises:
+        PrivacyError: delta is not in (0, 1).
+    """
+    if not 0 < delta < 1:
+        raise PrivacyError(f"delta {delta} must be above 0 and below 1; choose 1e-5, say")
+    return _epsilon_spent(merge(_parts(events)), delta)
+
+
+def rdp_epsilon(events: Events, delta: float) -> float:
+    """Return the Rényi bound on epsilon: looser, by quite another computation, for comparison.
+
+    Moments by quadrature (Mironov et al. 2019), conversion of Canonne, Kamath & Steinke 2020
+    (proposition 12): RDP(a) + log((a - 1) / a) - (log delta + log a) / (a - 1).
+    """
+    parts = merge(_parts(events))
+    if not parts:
+        return 0.0
+    best = math.inf
+    order = 1.01
+    while order < 1e5:
+        rdp = sum(part.steps * log_moment(part, order - 1) for part in parts) / (order - 1)
+        rest = math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1)
+        if rdp > 2 * best:
+            break  # RDP grows with the order, and the rest is never below -log(order)
+        best = min(best, max(0.0, rdp + rest))
+        order = 1 + 1.15 * (order - 1)
+    return best
+
+
+@lru_cache(maxsize=4096)
+def calibrate_noise(
+    epsilon: float, delta: float, sampling_rate: float, steps: int, beside: Events = ()
+) -> float:
+    """Return the smallest noise multiplier with which ``steps`` releases keep to the budget.
+
+    Args:
+        epsilon: budget for these releases and the events ``beside`` them, together.
+        delta: the budget's delta.
+        sampling_rate: Poisson sampling rate of the releases.
+        steps: number of releases.
+        beside: events that are paid from the same budget.
+
+    Guarantee: epsilon_spent(beside + these, delta) <= epsilon.
+
+    Raises:
+        PrivacyError: the events beside already use the budget up.
+    """
+    already = epsilon_spent(beside, delta)
+    if already >= epsilon:
+        raise PrivacyError(
+            f"epsilon {already:.4g} is already spent beside, out of {epsilon:.4g}; "
+            "raise [privacy] epsilon or lower statistics_fraction"
+        )
+
+    def excess(log_noise: float, estimate: Callable[[Events, float], float]) -> float:
+        event = PrivacyEvent(
+            sampling_rate=sampling_rate, noise_multiplier=math.exp(log_noise), steps=steps
+        )
+        return math.log(min(estimate((*beside, event), delta), 1e6) / epsilon + 1e-12)
+
+    low = high = math.log(max(0.3, math.sqrt(steps) * sampling_rate / epsilon))
+    while excess(low, _epsilon_roughly) <= 0:
+        low -= 1.0
+    while excess(high, _epsilon_roughly) > 0:
+        high += 1.0
+        if high > math.log(LARGEST_NOISE):
+            raise PrivacyError(
+                f"epsilon {epsilon:.4g} needs a noise multiplier above {LARGEST_NOISE:.0e}; "
+                "raise [privacy] epsilon or lower rounds"
+            )
+    root = float(brentq(excess, low, high, args=(_epsilon_roughly,), xtol=NOISE_TOLERANCE / 2))
+    while excess(root, epsilon_spent) > 0:
+        root += NOISE_TOLERANCE / 2
+    return math.exp(root)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyPlan:
+    """The events of a whole study at one site, and what they cost.
+
+    statistics: the one release of normalisation statistics.
+    training: all rounds of training together.
+    training_round: what one round of training releases.
+    metrics: what one evaluation releases about validation patients.
+    evaluations: how many evaluations there are: every so many rounds, and all passes over the final
+        model.
+    epsilon: spent on a training patient by the whole study, at most the study's.
+    metrics_epsilon: spent on a validation patient by the whole study, at most the study's.
+    """
+
+    statistics: PrivacyEvent
+    training: PrivacyEvent
+    training_round: PrivacyEvent
+    metrics: PrivacyEvent
+    evaluations: int
+    epsilon: float
+    metrics_epsilon: float
+    delta: float
+
+    def training_events(self, rounds: int) -> Events:
+        """Everything a training patient has been in after ``rounds`` rounds."""
+        if rounds == 0:
+            return (self.statistics,)
+        return (self.statistics, self.training_round.repeated(rounds))
+
+    def epsilon_after(self, rounds: int) -> float:
+        """Epsilon spent on a training patient after ``rounds`` rounds, statistics included."""
+        return epsilon_spent(self.training_events(rounds), self.delta)
+
+
+def plan(study: Study) -> PrivacyPlan | None:
+    """Return the noise a study needs so that its whole run keeps to its epsilon and delta.
+
+    Statistics get ``statistics_fraction`` of epsilon on their own; training gets the noise with
+    which both together reach epsilon. Validation patients are never trained on, so their metrics
+    have the whole epsilon to themselves. None in privacy mode ``none``.
+
+    Raises:
+        PrivacyError: the budget cannot be met with any reasonable noise.
+    """
+    return _plan(study.privacy, study.training, study.rounds, study.evaluation.every, study.passes)
+
+
+@lru_cache(maxsize=256)
+def _plan(
+    privacy: Privacy, training: Training, rounds: int, every: int, passes: int
+) -> PrivacyPlan | None:
+    if privacy.mode == "none":
+        return None
+    epsilon, delta, steps = privacy.epsilon, privacy.delta, training.local_steps
+    statistics = PrivacyEvent(
+        sampling_rate=1.0,
+        noise_multiplier=calibrate_noise(epsilon * privacy.statistics_fraction, delta, 1.0, 1),
+        steps=1,
+    )
+    training_round = PrivacyEvent(
+        sampling_rate=training.sampling_rate,
+        noise_multiplier=calibrate_noise(
+            epsilon, delta, training.sampling_rate, steps * rounds, (statistics,)
+        ),
+        steps=steps,
+    )
+    evaluations = math.ceil(rounds / every) + passes
+    metrics = PrivacyEvent(
+        sampling_rate=1.0,
+        noise_multiplier=calibrate_noise(epsilon, delta, 1.0, evaluations),
+        steps=1,
+    )
+    whole = training_round.repeated(rounds)
+    return PrivacyPlan(
+        statistics=statistics,
+        training=whole,
+        training_round=training_round,
+        metrics=metrics,
+        evaluations=evaluations,
+        epsilon=epsilon_spent((statistics, whole), delta),
+        metrics_epsilon=epsilon_spent((metrics.repeated(evaluations),), delta),
+        delta=delta,
+    )
+
+
+def _parts(events: Events) -> tuple[Repeated, ...]:
+    return tuple(
+        Repeated(event.sampling_rate, event.noise_multiplier, event.steps) for event in events
+    )
+
+
+def _epsilon_roughly(events: Events, delta: float) -> float:
+    return epsilon_estimate(_parts(events), delta)
+
+
+@lru_cache(maxsize=16384)
+def _epsilon_spent(parts: tuple[Repeated, ...], delta: float) -> float:
+    return epsilon_upper_bound(parts, delta)

@@ -1,0 +1,146 @@
+"""Whole-number noise drawn exactly: the discrete Gaussian, from a cryptographic stream.
+
+The discrete Gaussian of variance parameter v takes the whole number x with probability
+proportional to exp(-x^2 / (2 v)) (Canonne, Kamath & Steinke 2020). It is drawn by their rejection
+from the discrete Laplace distribution (algorithm 3). Every decision compares a uniform *real*
+number, known so far to 64 bits, with a bound computed in floating point whose error is known. Where
+the two are too close to tell, about once in ten million draws, the decision is made with as many
+more random bits and digits as it takes. So the distribution is exact, not merely close.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal, localcontext
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consilium.shared.crypto.keystream import Keystream
+from consilium.shared.errors import PrivacyError
+
+LARGEST_VARIANCE = 1 << 50
+FLOAT_SLACK = 2.0**-46  # floating-point error of what is compared, generously: 64 units in the last
+MORE_BITS = 64
+DIGITS_PER_BIT = 0.302  # log10(2), rounded up
+GUARD_DIGITS = 20
+
+T = TypeVar("T")
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Exponentials:
+    """-ln of uniform reals: 64 bits of each real, the float value, and how far off that may be."""
+
+    word_N: NDArray[np.uint64]
+    value_N: Floats
+    slack_N: Floats
+
+    @classmethod
+    def draw(cls, count: int, source: Keystream) -> "_Exponentials":
+        word_N = source.uniform_u64(count)
+        uniform_N = (word_N.astype(np.float64) + 0.5) * 2.0**-64
+        value_N = -np.log(uniform_N)
+        slack_N = FLOAT_SLACK * (1 + value_N) + 2.0**-64 / uniform_N
+        return cls(word_N, value_N, slack_N)
+
+
+def discrete_gaussian(variance: int, count: int, source: Keystream) -> Integers:
+    """Draw ``count`` independent whole numbers from the discrete Gaussian.
+
+    Args:
+        variance: the parameter v, a whole number; the true variance is a little below it.
+        count: how many, shape of the result (count,).
+        source: secret and fresh.
+
+    Guarantee: the distribution is exact, given that the stream is uniform.
+
+    Raises:
+        PrivacyError: the variance is below 1 or above 2^50.
+    """
+    if not 1 <= variance <= LARGEST_VARIANCE:
+        raise PrivacyError(
+            f"noise variance {variance} must be from 1 to {LARGEST_VARIANCE}; change the scale"
+        )
+    scale = math.isqrt(variance) + 1
+    parts, missing = [], count
+    while missing > 0:
+        tries = missing + missing // 2 + 16  # about three in four are accepted
+        size_N = _geometric(scale, tries, source)
+        negative_N = np.unpackbits(np.frombuffer(source.bytes(-(-tries // 8)), np.uint8))[:tries]
+        keep_N = _accept(size_N, scale, variance, source) & ~((size_N == 0) & (negative_N == 1))
+        part = np.where(negative_N == 1, -size_N, size_N)[keep_N][:missing]
+        parts.append(part)
+        missing -= len(part)
+    return np.concatenate([np.empty(0, np.int64), *parts])
+
+
+def _geometric(scale: int, count: int, source: Keystream) -> Integers:
+    """floor(scale * E) for exponential E: at least k with probability exp(-k / scale)."""
+    drawn = _Exponentials.draw(count, source)
+    product_N, slack_N = scale * drawn.value_N, scale * drawn.slack_N
+    size_N = np.floor(product_N - slack_N)
+    doubtful_N = np.floor(product_N + slack_N) != size_N
+    size_N = size_N.astype(np.int64)
+    for place in np.flatnonzero(doubtful_N):
+        size_N[place] = _floor_exactly(int(drawn.word_N[place]), scale, source)
+    return size_N
+
+
+def _accept(size_N: Integers, scale: int, variance: int, source: Keystream) -> NDArray[np.bool_]:
+    """True with probability exp(-(size - variance / scale)^2 / (2 variance)), each on its own."""
+    drawn = _Exponentials.draw(len(size_N), source)
+    away_N = size_N - variance / scale
+    cost_N = away_N**2 / (2 * variance)
+    slack_N = drawn.slack_N + FLOAT_SLACK * (1 + size_N.astype(np.float64) ** 2 / variance)
+    accept_N = drawn.value_N > cost_N
+    for place in np.flatnonzero(np.abs(drawn.value_N - cost_N) <= slack_N):
+        accept_N[place] = _exceeds_exactly(
+            int(drawn.word_N[place]), int(size_N[place]), scale, variance, source
+        )
+    return accept_N
+
+
+def _floor_exactly(word: int, scale: int, source: Keystream) -> int:
+    """floor(-scale * ln U) of the uniform real U that begins with these 64 bits."""
+
+    def decide(low: Decimal, high: Decimal) -> int | None:
+        at_least, at_most = math.floor(scale * low), math.floor(scale * high)
+        return at_least if at_least == at_most else None
+
+    return _decide_exactly(word, source, decide)
+
+
+def _exceeds_exactly(word: int, size: int, scale: int, variance: int, source: Keystream) -> bool:
+    """Whether -ln U exceeds the cost, for the uniform real U that begins with these 64 bits."""
+    top, bottom = (size * scale - variance) ** 2, 2 * variance * scale**2
+
+    def decide(low: Decimal, high: Decimal) -> bool | None:
+        if low * bottom > top:
+            return True
+        return False if high * bottom < top else None
+
+    return _decide_exactly(word, source, decide)
+
+
+def _decide_exactly(
+    word: int, source: Keystream, decide: Callable[[Decimal, Decimal], T | None]
+) -> T:
+    """Draw more bits of U until bounds on -ln U settle the matter."""
+    bits = 64
+    while True:
+        if word:
+            with localcontext() as context:
+                context.prec = int(bits * DIGITS_PER_BIT) + 2 * GUARD_DIGITS
+                error = Decimal(10) ** -(int(bits * DIGITS_PER_BIT) + GUARD_DIGITS)
+                unit = Decimal(1 << bits).ln()
+                high = unit - Decimal(word).ln() + error
+                low = unit - Decimal(word + 1).ln() - error
+                decision = decide(max(low, Decimal(0)), high)
+            if decision is not None:
+                return decision
+        word = word << MORE_BITS | int.from_bytes(source.bytes(MORE_BITS // 8), "little")
+        bits += MORE_BITS

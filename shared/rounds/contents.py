@@ -1,0 +1,251 @@
+"""What the vector of each secure sum of a study holds; both sides derive it from the study.
+
+A study's rounds are of three purposes: one sum of normalisation statistics, then training rounds,
+then one evaluation of the finished model. Numbers of patients travel as the sum's weight.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from consilium.shared.crypto.keys import Roster
+from consilium.shared.errors import MessageError, StudyError
+from consilium.shared.figures.score_counts import first_edges
+from consilium.shared.model.normalisation import statistics_clip, statistics_size
+from consilium.shared.privacy.accounting import plan
+from consilium.shared.privacy.shared_noise import noise_share
+from consilium.shared.rounds.attribution_bands import PARTS, attributions_size
+from consilium.shared.rounds.patient_groups import block_size, memberships, patient_groups
+from consilium.shared.secure_sum.fixed_point import Segment, VectorSpec, largest_scale
+from consilium.shared.secure_sum.parameters import SumParameters
+from consilium.shared.study.definition import Study
+from consilium.shared.wire.encoding import LARGEST_HEAD_BYTES
+
+LARGEST_CONFIGURATION_BYTES = 1 << 20
+LARGEST_EDGES_BYTES = 1 << 19  # leaves room for the rest of the configuration
+NOISE_MARGIN = 12.0  # standard deviations of privacy noise that must fit; beyond: probability 1e-32
+LARGEST_ERROR = 5.0  # spreads; a patient's mean absolute error is counted up to this
+LARGEST_LOSS = 5.0  # a patient's loss is counted up to this, so that one patient's share is bounded
+
+
+class Purpose(StrEnum):
+    """Why a round's vectors are summed."""
+
+    STATISTICS = "statistics"
+    TRAINING = "training"
+    EVALUATION = "evaluation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundConfiguration:
+    """What the coordinator asks of a round, beside the global weights.
+
+    ``normalisation`` is the encoded :class:`consilium.shared.model.normalisation.Normalisation`,
+    empty in the statistics round. ``evaluate`` asks a training round to bring validation counts
+    too. ``audit_head`` is the coordinator's :class:`consilium.shared.audit.heads.AuditHead`,
+    encoded; empty if it keeps no log. ``edges`` are those of the bins of risks
+    (:func:`edges_to_bytes`), empty for :func:`consilium.shared.figures.score_counts.first_edges`.
+    """
+
+    purpose: Purpose
+    evaluate: bool = False
+    normalisation: bytes = b""
+    audit_head: bytes = b""
+    edges: bytes = b""
+
+    def to_bytes(self) -> bytes:
+        """Encode as msgpack."""
+        packed: bytes = msgpack.packb(
+            [self.purpose.value, self.evaluate, self.normalisation, self.audit_head, self.edges]
+        )
+        return packed
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "RoundConfiguration":
+        """Decode strictly.
+
+        Raises:
+            MessageError: the bytes are not a round configuration.
+        """
+        if len(data) > LARGEST_CONFIGURATION_BYTES:
+            raise MessageError(
+                f"round configuration: {len(data)} bytes is above the bound of "
+                f"{LARGEST_CONFIGURATION_BYTES}; the coordinator must send a shorter one"
+            )
+        try:
+            purpose, evaluate, normalisation, head, edges = msgpack.unpackb(data, use_list=False)
+            if not isinstance(evaluate, bool) or not isinstance(normalisation, bytes):
+                raise TypeError("a field has the wrong type")
+            if not isinstance(edges, bytes):
+                raise TypeError("a field has the wrong type")
+            if not isinstance(head, bytes) or len(head) > LARGEST_HEAD_BYTES:
+                raise TypeError("the audit head is not one")
+            return cls(
+                purpose=Purpose(purpose),
+                evaluate=evaluate,
+                normalisation=normalisation,
+                audit_head=head,
+                edges=edges,
+            )
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            raise MessageError(
+                "round configuration: not of this version; use the same version at both ends"
+            ) from error
+
+
+def group_parameters(study: Study, roster: Roster, run_id: bytes) -> tuple[SumParameters, ...]:
+    """Return the secure sums' parameters for one run of a study, by group of sites.
+
+    Raises:
+        StudyError: the study's numbers do not give the guarantees of its profile.
+    """
+    return tuple(
+        SumParameters(
+            study_digest=study.digest,
+            run_id=run_id,
+            roster=roster.restricted_to(group),
+            threshold=study.threshold,
+            minimum_sites=study.minimum_sites,
+            collusion=study.aggregation.tolerated_collusion,
+            degree=study.degree,
+            profile=study.aggregation.profile,
+            max_weight=study.aggregation.max_weight,
+        )
+        for group in study.groups
+    )
+
+
+def sum_parameters(study: Study, roster: Roster, run_id: bytes, *, site: str) -> SumParameters:
+    """Return the parameters of the secure sum that a site takes part in.
+
+    Raises:
+        StudyError: as :func:`group_parameters`, or the study does not name the site.
+    """
+    for parameters in group_parameters(study, roster, run_id):
+        if site in parameters.roster:
+            return parameters
+    raise StudyError(f"study {study.name} does not name site {site}; add it to sites")
+
+
+def counts_shape(study: Study) -> tuple[int, int, int]:
+    """Return (K, 2, B): one table of score counts for each output that is a risk.
+
+    Regression has no risks, so K is 0.
+    """
+    outputs = 0 if study.task.kind == "regression" else study.task.outputs
+    return outputs, 2, study.bins
+
+
+def edges_to_bytes(edges_KE: NDArray[np.float32], study: Study) -> bytes:
+    """Encode the edges of each output's bins as float32; as nothing where they are too many."""
+    most = study.task.outputs * (study.bins - 1) * 4
+    return edges_KE.astype("<f4").tobytes() if most <= LARGEST_EDGES_BYTES else b""
+
+
+def edges_from_bytes(data: bytes, study: Study) -> NDArray[np.float32]:
+    """Decode edges (K, E) strictly; those of a first look where there are none.
+
+    Raises:
+        MessageError: not as many ascending risks as the study has bins.
+    """
+    outputs, _, bins = counts_shape(study)
+    if not data:
+        first_E = first_edges(bins, study.evaluation.thresholds)
+        return np.tile(first_E, (outputs, 1))
+    if len(data) != 4 * outputs * (bins - 1) or len(data) > LARGEST_EDGES_BYTES:
+        raise MessageError(
+            f"edges of bins are {len(data)} bytes, not those of this study's {outputs} times "
+            f"{bins} bins; both sides must run the same study and version"
+        )
+    edges_KE = np.frombuffer(data, dtype="<f4").reshape(outputs, bins - 1).astype(np.float32)
+    if not ((edges_KE > 0) & (edges_KE <= 1)).all() or not (np.diff(edges_KE) > 0).all():
+        raise MessageError("edges of bins are not ascending risks; discard the message")
+    return edges_KE
+
+
+def hits_size(study: Study) -> int:
+    """Return how many more sums the task needs: what no table of risks tells.
+
+    Multiclass: the O * O confusion of true and most likely class. Regression: for each target the
+    sums of absolute and of squared errors, and of the patients they were measured on.
+    """
+    outputs = study.task.outputs
+    return {"multiclass": outputs * outputs, "regression": 3 * outputs}.get(study.task.kind, 0)
+
+
+def update_share(study: Study, patients: int) -> float:
+    """Return the factor in (0, 1] by which a site multiplies its clipped update."""
+    if study.aggregation.weighting == "uniform":
+        return 1.0
+    return patients / study.aggregation.max_weight
+
+
+def summed_shares(study: Study, *, sites: int, weight: int) -> float:
+    """Return the sum of the sites' factors: what a sum of updates is divided by for their mean."""
+    return sites if study.aggregation.weighting == "uniform" else update_share(study, weight)
+
+
+def metrics_sensitivity(study: Study, *, final: bool = False) -> float:
+    """Return the largest L2 norm of one patient's share, every part of which has norm 1 at most.
+
+    The parts: K score tables, a loss, a count, and the confusion (multiclass) or three sums for
+    each target (regression). Of the final model also two parts for each way in which patients are
+    grouped, and the parts of attributions.
+    """
+    last = 2 * memberships(study) + PARTS * bool(attributions_size(study)) if final else 0
+    more = {"multiclass": 1, "regression": hits_size(study)}.get(study.task.kind, 0)
+    return math.sqrt(counts_shape(study)[0] + 2 + more + last)
+
+
+def statistics_noise(study: Study) -> float:
+    """Return the standard deviation of a site's noise on each statistic; 0 without privacy."""
+    costs = plan(study)
+    return costs.statistics.noise_multiplier * statistics_clip(study) if costs else 0.0
+
+
+def metrics_noise(study: Study, *, final: bool = False) -> float:
+    """Return the standard deviation of a site's noise on each count; 0 without privacy."""
+    costs = plan(study)
+    return (
+        costs.metrics.noise_multiplier * metrics_sensitivity(study, final=final) if costs else 0.0
+    )
+
+
+def vector_spec(study: Study, asked: RoundConfiguration, *, parameters: int) -> VectorSpec:
+    """Return the segments of a round's vector; ``parameters`` is the model's size D."""
+    how = study.aggregation
+    patients = float(how.max_weight)
+    segments: list[Segment] = []
+    if asked.purpose is Purpose.STATISTICS:
+        bound = patients + NOISE_MARGIN * statistics_noise(study)
+        segments.append(_segment(study, "statistics", statistics_size(study), bound))
+    if asked.purpose is Purpose.TRAINING and study.privacy.mode == "distributed":
+        segments.append(noise_share(study, parameters).segment)
+    elif asked.purpose is Purpose.TRAINING:
+        segments.append(_segment(study, "update", parameters, how.update_norm))
+        if study.training.control_variates:
+            segments.append(_segment(study, "control", parameters, how.update_norm))
+    if asked.evaluate or asked.purpose is Purpose.EVALUATION:
+        outputs, classes, bins = counts_shape(study)
+        final = asked.purpose is Purpose.EVALUATION
+        bound = patients + NOISE_MARGIN * metrics_noise(study, final=final)
+        segments.append(_segment(study, "loss", 2, bound))
+        if outputs:
+            segments.append(_segment(study, "scores", outputs * classes * bins, bound))
+        if size := hits_size(study):
+            segments.append(_segment(study, "hits", size, bound))
+        if final and (groups := len(patient_groups(study))):
+            segments.append(_segment(study, "groups", groups * block_size(study), bound))
+        if final and (size := attributions_size(study)):
+            segments.append(_segment(study, "attributions", size, bound))
+    return VectorSpec(ring_bits=how.ring_bits, segments=tuple(segments))
+
+
+def _segment(study: Study, name: str, length: int, linf: float) -> Segment:
+    """Scale by the largest power of two that fits, so that whole numbers are summed exactly."""
+    fits = largest_scale(linf, sites=len(study.sites), ring_bits=study.aggregation.ring_bits)
+    return Segment(name=name, length=length, linf=linf, scale=2.0 ** math.floor(math.log2(fits)))

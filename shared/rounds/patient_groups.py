@@ -1,0 +1,91 @@
+"""Groups of patients whose figures a study's last evaluation tells apart, and what is summed up.
+
+Both sides derive groups, their order and the layout of their sums from the study alone. A group's
+block holds, where the task has risks, the sum of risks and a table (2, B) of weights by outcome and
+bin, labels of a multi-label task pooled; otherwise the patients, and the sum of those recognised
+(multi-class) or of absolute errors, each in spreads / ``LARGEST_ERROR`` and at most 1.
+
+Legend: B bins of a group's table, E = B - 1 edges.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consilium.shared.figures.score_counts import Edges, first_edges
+from consilium.shared.study.definition import Study
+
+WITH_RISKS = ("binary", "multilabel")
+_COARSER = 8  # a group has fewer patients, and a site's noise is on every bin of every group
+_FEWEST_BINS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatientGroup:
+    """One group: of a subgroup ``variable`` is the study's variable that tells it, from 0 ``part``.
+
+    A site's patients are a group of kind ``site``, and everybody one of kind ``all``.
+    """
+
+    kind: Literal["all", "site", "subgroup"]
+    name: str
+    variable: str | None = None
+    part: int = 0
+
+
+EVERYBODY = PatientGroup(kind="all", name="all")
+
+
+def patient_groups(study: Study) -> tuple[PatientGroup, ...]:
+    """Return all groups that the study's last evaluation sums up, in the order of their blocks.
+
+    None at all if the study asks neither for subgroups nor for figures by site.
+    """
+    sites = study.sites if study.evaluation.per_site else ()
+    parts = (*subgroups(study), *(PatientGroup(kind="site", name=site) for site in sites))
+    return (EVERYBODY, *parts) if parts else ()
+
+
+def subgroups(study: Study) -> tuple[PatientGroup, ...]:
+    """Return the groups that the study tells by a static variable."""
+    return tuple(
+        PatientGroup(kind="subgroup", name=name, variable=variable, part=part)
+        for variable, how in study.evaluation.subgroups.items()
+        for part, name in enumerate(how.names or _ranges(variable, how.cuts))
+    )
+
+
+def memberships(study: Study) -> int:
+    """Return in how many ways patients are grouped: a patient's weight is shared out in each."""
+    ways = len(study.evaluation.subgroups) + int(study.evaluation.per_site)
+    return ways + 1 if ways else 0  # everybody is a group, too
+
+
+def block_size(study: Study) -> int:
+    """Return how many numbers are summed for each group."""
+    return 1 + 2 * group_bins(study) if study.task.kind in WITH_RISKS else 2
+
+
+def group_bins(study: Study) -> int:
+    """Return the number of bins of a group's table."""
+    return min(study.bins, max(_FEWEST_BINS, study.bins // _COARSER))
+
+
+def group_edges(study: Study, edges_KE: NDArray[np.float32]) -> Edges:
+    """Return the edges of a group's bins: every eighth, say, of the edges that all are counted in.
+
+    Where several labels are pooled each has edges of its own, so those of a first look serve.
+    """
+    bins = group_bins(study)
+    if len(edges_KE) != 1:
+        return first_edges(bins)
+    place = np.arange(1, bins) * study.bins // bins - 1
+    return np.asarray(edges_KE[0][place], dtype=np.float32)
+
+
+def _ranges(variable: str, cuts: tuple[float, ...]) -> tuple[str, ...]:
+    between = (f"{variable} {a:g} to {b:g}" for a, b in pairwise(cuts))
+    return (f"{variable} below {cuts[0]:g}", *between, f"{variable} {cuts[-1]:g} and above")

@@ -1,0 +1,147 @@
+"""What the approved study fixes about its secure sum, checked once, on construction."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from consilium.shared.crypto.keys import Roster
+from consilium.shared.crypto.transcript import Part, digest
+from consilium.shared.errors import StudyError
+from consilium.shared.secure_sum import mask_graph
+
+Profile = Literal["semi-honest", "malicious"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumParameters:
+    """Parameters of every secure sum of one run.
+
+    Attributes:
+        study_digest: digest of the approved study, 32 bytes.
+        run_id: random and fresh for every run, 16 bytes: two runs of one study share nothing.
+        roster: the sites, in order, with their identities.
+        threshold: t, sites that must agree to a sum; in the complete graph also the shares that
+            open a secret.
+        minimum_sites: M, fewest sites whose sum may be released.
+        collusion: c, most sites that may work with the coordinator.
+        degree: other sites with which each site shares masks and secrets; all of them, or the
+            degree of a sparse graph.
+        profile: `malicious` adds an agreement on the survivors before anything is revealed.
+        max_weight: largest weight (patients) a site may report.
+
+    Raises:
+        StudyError: the numbers do not give the guarantees of the profile.
+    """
+
+    study_digest: bytes
+    run_id: bytes
+    roster: Roster
+    threshold: int
+    minimum_sites: int
+    collusion: int
+    degree: int
+    profile: Profile
+    max_weight: int
+
+    def __post_init__(self) -> None:
+        sites, t, least, c = len(self.roster), self.threshold, self.minimum_sites, self.collusion
+        rules = (
+            (len(self.study_digest) == 32, "the study digest must have 32 bytes"),
+            (len(self.run_id) == 16, "the run's identifier must have 16 bytes"),
+            (self.profile in ("semi-honest", "malicious"), f"no profile is named {self.profile}"),
+            (least >= 3, f"minimum_sites is {least}, and below 3 a sum shows a site's update"),
+            (least <= sites, f"minimum_sites is {least}, and the roster has {sites} sites"),
+            (t <= least, f"the threshold is {t}, above minimum_sites {least}; lower it"),
+            (c >= 0, f"collusion is {c}, and cannot be negative"),
+            (least - c >= 2, f"minimum_sites {least} less collusion {c} must leave at least 2"),
+            (2 * t > sites, f"the threshold is {t}, not more than half of {sites} sites; raise it"),
+            (t > c, f"the threshold is {t}, and {c} colluding sites would reach it; raise it"),
+            (
+                self.profile == "semi-honest" or 2 * t > sites + c,
+                f"twice the threshold {t} must exceed {sites} sites plus {c} colluding in the "
+                "malicious profile; raise it",
+            ),
+            (
+                1 <= self.max_weight < 2**31,
+                f"max_weight is {self.max_weight}; it must be at least 1 and below 2^31",
+            ),
+        )
+        for holds, sentence in rules:
+            if not holds:
+                raise StudyError(sentence)
+        mask_graph.check_degree(sites, self.degree, c)
+
+    @cached_property
+    def study_hash(self) -> bytes:
+        """SHA-256 over all parameters; salts and binds everything in the run; 32 bytes."""
+        members: list[Part] = [part for member in self.roster.members for part in member]
+        return digest(
+            "study",
+            self.study_digest,
+            self.run_id,
+            self.threshold,
+            self.minimum_sites,
+            self.collusion,
+            self.degree,
+            self.profile,
+            self.max_weight,
+            *members,
+        )
+
+    @property
+    def dropouts_tolerated(self) -> int:
+        """Sites that may fail in a round before it is void: 0 of three, 1 of four at most."""
+        return len(self.roster) - self.minimum_sites
+
+    def point(self, site: str) -> int:
+        """Where the site's Shamir shares are taken: its place in the roster, from 1."""
+        return self.roster.position(site) + 1
+
+    @property
+    def complete(self) -> bool:
+        """Whether each site shares masks with all others."""
+        return self.degree == len(self.roster) - 1
+
+    @property
+    def sharing_threshold(self) -> int:
+        """Shares that open a secret."""
+        if self.complete:
+            return self.threshold
+        return mask_graph.sharing_threshold(self.degree, self.collusion)
+
+    def circle(self, site: str) -> frozenset[str]:
+        """The site itself and those it shares masks and secrets with."""
+        return self._circles[site]
+
+    @cached_property
+    def _circles(self) -> dict[str, frozenset[str]]:
+        names = self.roster.names
+        if self.complete:
+            return dict.fromkeys(names, frozenset(names))
+        return {
+            site: frozenset(
+                names[place]
+                for place in (position, *mask_graph.neighbours(position, len(names), self.degree))
+            )
+            for position, site in enumerate(names)
+        }
+
+    def supported(self, sites: Collection[str]) -> frozenset[str]:
+        """The most of these sites that can all be opened if no other takes part.
+
+        A site stays as long as `sharing_threshold` of its circle, itself included, stay. In the
+        complete graph `minimum_sites` sees to that.
+        """
+        staying = frozenset(sites)
+        if self.complete:
+            return staying
+        while True:
+            kept = {
+                site
+                for site in staying
+                if len(self.circle(site) & staying) >= self.sharing_threshold
+            }
+            if len(kept) == len(staying):
+                return staying
+            staying = frozenset(kept)

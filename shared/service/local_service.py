@@ -1,0 +1,65 @@
+"""An HTTP service for programs on this machine alone, in a thread of its own."""
+
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+from consilium.shared.errors import SettingsError
+
+HOST = "127.0.0.1"
+HERE = ("127.0.0.1", "localhost")
+"""Names of this machine; a request whose Host is another one means DNS rebinding."""
+
+
+class _Unmoved(HTTPServer):
+    """A client that goes away before its answer is no defect, and leaves no traceback."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tell of an error, unless it is of the connection."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
+
+
+class LocalService:
+    """Answers on a port of 127.0.0.1 until it is closed.
+
+    Args:
+        server: the kind of server: one request at a time, or each in a thread.
+        handler: answers a request.
+        port: 0 takes a free one.
+        name: of the thread.
+        taken: what the sentence on a port that is taken begins and ends with.
+
+    Raises:
+        SettingsError: the port is taken.
+    """
+
+    def __init__(
+        self,
+        server: type[HTTPServer],
+        handler: type[BaseHTTPRequestHandler],
+        port: int,
+        *,
+        name: str,
+        taken: tuple[str, str],
+    ) -> None:
+        try:
+            self._server = type("Server", (_Unmoved, server), {})((HOST, port), handler)
+        except OSError as error:
+            raise SettingsError(
+                f"{taken[0]}port {port} of {HOST} cannot be used ({error.strerror}); {taken[1]}"
+            ) from error
+        self.port = int(self._server.server_address[1])
+        self._thread = threading.Thread(target=self._server.serve_forever, name=name, daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Serve until the process is interrupted."""
+        self._thread.join()
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

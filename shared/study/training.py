@@ -1,0 +1,131 @@
+"""What a study says of learning: the task, the model, a site's steps, and the patients' privacy."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from consilium.shared.files.strict_toml import Part
+from consilium.shared.study.dictionary import Finite, Positive
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Task(Part):
+    """What the model predicts; ``outputs`` is the number of classes, labels or targets.
+
+    In regression ``center`` and ``spread`` are public reference values of the target, in its unit:
+    a typical value and a typical deviation. The model learns (target - center) / spread.
+    ``prevalence`` is a public estimate of how often a binary outcome occurs; the model starts there
+    instead of spending noisy steps on it.
+    """
+
+    kind: Literal["binary", "multiclass", "multilabel", "regression"] = "binary"
+    outputs: int = Field(default=1, ge=1, le=4096)
+    per_step: bool = False
+    center: Finite = 0.0
+    spread: Positive = 1.0
+    prevalence: float | None = Field(default=None, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _outputs_fit_kind(self) -> Self:
+        if self.kind != "regression" and (self.center, self.spread) != (0.0, 1.0):
+            raise ValueError(
+                f"center and spread are for a regression task, not {self.kind}; remove them"
+            )
+        if self.prevalence is not None and self.kind != "binary":
+            raise ValueError(f"prevalence is for a binary task, not {self.kind}; remove it")
+        if self.kind == "binary" and self.outputs != 1:
+            raise ValueError(f"outputs {self.outputs} must be 1 for a binary task")
+        if self.kind == "multiclass" and self.outputs < 2:
+            raise ValueError(f"outputs {self.outputs} must be at least 2 for a multiclass task")
+        return self
+
+
+class Model(Part):
+    """The recurrent network; ``projection`` 0 feeds the inputs to the cell directly.
+
+    ``cell`` "gru-d" is a GRU that learns how fast old values and the state fade: one layer,
+    forwards, on the inputs themselves. ``skip`` adds a linear path from the inputs to the outputs,
+    which stands noise well.
+    """
+
+    cell: Literal["rnn", "lstm", "gru", "gru-d"] = "lstm"
+    hidden: int = Field(default=32, ge=1, le=4096)
+    layers: int = Field(default=1, ge=1, le=8)
+    bidirectional: bool = False
+    pooling: Literal["last", "mean", "max", "attention"] = "last"
+    projection: int = Field(default=0, ge=0, le=4096)
+    layer_norm: bool = False
+    dropout: Fraction = 0.0
+    skip: bool = False
+
+    @model_validator(mode="after")
+    def _decay_stands_alone(self) -> Self:
+        plain = self.layers == 1 and not self.bidirectional and self.projection == 0
+        if self.cell == "gru-d" and not plain:
+            raise ValueError(
+                'cell "gru-d" is one layer, forwards, on the inputs themselves; set layers = 1, '
+                'bidirectional = false and projection = 0, or cell = "gru"'
+            )
+        return self
+
+
+class Training(Part):
+    """What a site does with its own patients in one round.
+
+    ``proximal`` is FedProx's mu: the local loss has mu / 2 times the squared distance to the
+    weights that the round began with added to it. ``control_variates`` are SCAFFOLD's: every local
+    step is corrected by how the site's mean gradient differs from all sites'. In privacy mode
+    ``distributed`` a round is one step, whose length is ``[aggregation] server_learning_rate``
+    alone; ``learning_rate`` is that of training at a site.
+    """
+
+    local_steps: int = Field(default=10, ge=1, le=10_000)
+    sampling_rate: float = Field(default=0.1, gt=0, le=1)
+    optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
+    learning_rate: Positive = 0.1
+    momentum: Fraction = 0.0
+    weight_decay: float = Field(default=0.0, ge=0)
+    l1: float = Field(default=0.0, ge=0)
+    gradient_clip: float = Field(default=0.0, ge=0)
+    proximal: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    control_variates: bool = False
+
+    @model_validator(mode="after")
+    def _steps_can_drift(self) -> Self:
+        if self.control_variates and self.local_steps == 1:
+            raise ValueError(
+                "control_variates cancel in the sum over sites where each takes one step; raise "
+                "local_steps above 1 or leave them out"
+            )
+        if self.control_variates and (self.optimizer != "sgd" or self.momentum):
+            raise ValueError(
+                f"control_variates are mean gradients, which steps of optimizer {self.optimizer!r} "
+                f'with momentum {self.momentum:g} do not show; set optimizer = "sgd" and '
+                "momentum = 0, or leave them out"
+            )
+        if self.control_variates and self.proximal:
+            raise ValueError(
+                f"control_variates and proximal {self.proximal:g} both hold back the same drift; "
+                "keep one of the two"
+            )
+        if self.proximal and self.local_steps == 1:
+            raise ValueError(
+                f"proximal {self.proximal:g} holds a site near the weights a round began with, "
+                "which one step never leaves; raise local_steps above 1 or set proximal = 0"
+            )
+        return self
+
+
+class Privacy(Part):
+    """Patient-level differential privacy; ``none`` is for research on public data only.
+
+    ``clip_norm`` bounds a patient's gradient (L2). ``statistics_fraction`` is the part of epsilon
+    spent on the normalisation statistics.
+    """
+
+    mode: Literal["none", "site", "distributed"] = "site"
+    epsilon: Positive = 8.0
+    delta: float = Field(default=1e-5, gt=0, le=0.01)
+    clip_norm: Positive = 1.0
+    statistics_fraction: float = Field(default=0.1, gt=0, lt=1)

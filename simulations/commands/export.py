@@ -1,0 +1,54 @@
+"""A simulated run's model as a coordinator would export it, signed by a key of the run's own."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from consilium.server.study.checkpoints import FILE_NAME, load_checkpoint
+from consilium.server.study.export import export_model
+from consilium.shared.crypto.keys import IdentityKey
+from consilium.shared.errors import SettingsError
+from consilium.shared.export.manifest import Manifest
+from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.study.definition import Study, parse_canonical
+
+KEY_FILE = "export.pem"
+PRIVATE_FILE = 0o600
+
+
+def export_run(run: Path, out: Path, *, onnx: bool = False, recalibrate: bool = False) -> Manifest:
+    """Write the model of a finished run into a new folder.
+
+    Args:
+        run: the folder that ``consilium-simulate run`` or ``demo`` wrote.
+        out: the new folder.
+        onnx: add the model in that form.
+        recalibrate: put its risks right by the last evaluation's counts.
+
+    Raises:
+        SettingsError: the run is not finished or its folder is not one, or ``out`` exists.
+    """
+    checkpoint = load_checkpoint(run)
+    if checkpoint is None:
+        raise SettingsError(
+            f"{run}: holds no {FILE_NAME}; name the folder of 'consilium-simulate run'"
+        )
+    key_file = run / KEY_FILE
+    if not key_file.exists():
+        write_atomically(key_file, IdentityKey.generate().to_pem(), mode=PRIVATE_FILE)
+    key = IdentityKey.from_pem(key_file.read_bytes())
+    return export_model(
+        _study(run), checkpoint, key, out, simulated=True, onnx=onnx, recalibrate=recalibrate
+    )
+
+
+def _study(run: Path) -> Study:
+    """The study a finished run was of, as its model file says."""
+    file = run / "model.safetensors"
+    try:
+        with safe_open(file, framework="np") as opened:
+            return parse_canonical(opened.metadata()["study"].encode())
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise SettingsError(
+            f"{file}: cannot be read; finish the run with 'consilium-simulate run' first"
+        ) from error

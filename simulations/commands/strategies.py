@@ -1,0 +1,233 @@
+"""One table of strategies: how hospitals share a model, and what of it each keeps for itself.
+
+A strategy changes a few keys of the study and nothing else, so that all train alike: local steps,
+learning rate, rounds and model are the study's. Beside them stand training alone at each hospital
+and on all records in one place.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from consilium.client.records.features import Grid, to_grid
+from consilium.client.records.windows import read_windows
+from consilium.shared.errors import StudyError
+from consilium.shared.study.definition import Study, with_changes
+from consilium.simulations.cohorts.cohorts import Cohorts, cohorts_for
+from consilium.simulations.commands.compare import Compared
+from consilium.simulations.commands.simulate import train
+from consilium.simulations.experiments.external import Watch
+from consilium.simulations.federation.out_folder import use_folder
+from consilium.simulations.figures.central import merge, train_centrally
+from consilium.simulations.figures.held_out import HeldOut
+from consilium.simulations.report.files import write_report
+from consilium.simulations.report.records import SCHEMA, run_record, setting_record, write_json
+from consilium.simulations.report.records import STRATEGIES as FILE
+
+Tables = Mapping[str, Mapping[str, Any]]
+
+STRATEGIES: Mapping[str, Tables] = MappingProxyType(
+    {
+        "study": {},
+        # Server steps. Rates of the adaptive ones: the middle of those that Reddi et al. (ICLR
+        # 2021, appendix D) find best over their tasks; tau 1e-3 is theirs, FedAdagrad without
+        # momentum, too.
+        "fedavg": {"aggregation": {"strategy": "fedavg", "server_learning_rate": 1.0}},
+        "fedavgm": {
+            "aggregation": {"strategy": "fedavgm", "server_learning_rate": 0.3, "momentum": 0.9}
+        },
+        "fedadagrad": {
+            "aggregation": {
+                "strategy": "fedadagrad",
+                "server_learning_rate": 0.1,
+                "momentum": 0.0,
+                "adaptivity": 1e-3,
+            }
+        },
+        "fedadam": {
+            "aggregation": {
+                "strategy": "fedadam",
+                "server_learning_rate": 0.03,
+                "momentum": 0.9,
+                "second_moment": 0.99,
+                "adaptivity": 1e-3,
+            }
+        },
+        "fedyogi": {
+            "aggregation": {
+                "strategy": "fedyogi",
+                "server_learning_rate": 0.03,
+                "momentum": 0.9,
+                "second_moment": 0.99,
+                "adaptivity": 1e-3,
+            }
+        },
+        # Local steps.
+        "fedprox": {"training": {"proximal": 0.1}},
+        "scaffold": {"training": {"control_variates": True}},
+        # Parts that stay.
+        "head": {"personalisation": {"parts": ("head",)}},
+        "norm": {"personalisation": {"parts": ("norm",)}},
+        "inputs": {"personalisation": {"parts": ("inputs",)}},
+        # A second model.
+        "ditto": {"personalisation": {"ditto": {"pull": 0.3}}},
+    }
+)
+NUMBERS: Mapping[str, Callable[[float], Tables]] = MappingProxyType(
+    {
+        "fedprox": lambda mu: {"training": {"proximal": mu}},
+        "ditto": lambda pull: {"personalisation": {"ditto": {"pull": pull}}},
+    }
+)
+"""What NAME=NUMBER changes."""
+
+
+def with_strategy(study: Study, name: str) -> Study:
+    """Return the study under a strategy: a name, several joined by ``+``, or ``name=number``.
+
+    A server step that the study has already keeps the study's own rates.
+
+    Raises:
+        StudyError: there is no such strategy, or it makes no sense in this study; one sentence.
+    """
+    changes: dict[str, dict[str, Any]] = {}
+    for part in name.split("+"):
+        known, _, number = part.partition("=")
+        tables: Tables | None = STRATEGIES.get(known)
+        if tables is None:
+            raise StudyError(
+                f"there is no strategy {known!r}; choose among {', '.join(STRATEGIES)}, "
+                "or join some by +"
+            )
+        if tables.get("aggregation", {}).get("strategy") == study.aggregation.strategy:
+            tables = {}
+        if number:
+            if known not in NUMBERS or not _is_number(number):
+                raise StudyError(
+                    f"strategy {part!r}: a number goes with {' and '.join(NUMBERS)} alone, as "
+                    "fedprox=0.1; leave it out"
+                )
+            tables = NUMBERS[known](float(number))
+        for table, keys in tables.items():
+            target = changes.setdefault(table, {})
+            parts = (*target.get("parts", ()), *keys.get("parts", ()))
+            target.update(keys, **({"parts": parts} if parts else {}))
+    return with_changes(study, **changes)
+
+
+def compare_strategies(
+    study: Study,
+    data: Path | None,
+    out: Path,
+    *,
+    strategies: list[str],
+    modes: list[str],
+    workers: int,
+    watch: Watch,
+) -> tuple[Compared, dict[str, str]]:
+    """Run every strategy on the same records and the same test patients.
+
+    Args:
+        study: what to run.
+        data: folder of real records, if the study needs one.
+        out: gets ``strategies.json``, ``report.html`` and a folder a run; finished ones are kept.
+        strategies: as :func:`with_strategy` takes them.
+        modes: privacy modes in which each is run.
+        workers: sites that train at the same time.
+        watch: called as each setting begins; returns what to call with each round's record.
+
+    Returns:
+        For each setting a record like ``run.json``, and for those that make no sense in this
+        study the sentence that says why.
+
+    Raises:
+        StudyError: there is no such strategy.
+        SettingsError: the folder holds something else, or another run uses it.
+    """
+    runs, refused = _runs(study, strategies, modes)
+    cohorts = cohorts_for(study, data)
+    compared: Compared = {}
+    with use_folder(out, marker=FILE):
+        test = HeldOut.read(cohorts.test, study)
+        for name, record in _settings(study, cohorts, test, out, runs, workers, watch):
+            compared[name] = record
+            content = {"settings": compared, "refused": refused}
+            digest = study.digest.hex()
+            write_json(out / FILE, {"schema": SCHEMA, "study_digest": digest} | content)
+        write_report(out)
+    return compared, refused
+
+
+def _runs(
+    study: Study, strategies: list[str], modes: list[str]
+) -> tuple[dict[str, Study], dict[str, str]]:
+    """Return the federated settings by name, and the sentences of those that are refused."""
+    runs: dict[str, Study] = {}
+    refused: dict[str, str] = {}
+    for strategy in strategies:
+        for part in strategy.split("+"):
+            if part.partition("=")[0] not in STRATEGIES:
+                with_strategy(study, strategy)  # raises, before anything is trained
+        for mode in modes:
+            name = strategy if mode == "none" else f"{strategy}, {mode}"
+            try:
+                moded = with_changes(study, privacy={"mode": mode})
+                runs[name] = with_strategy(moded, strategy)
+            except StudyError as error:
+                refused[name] = str(error)
+    return runs, refused
+
+
+def _settings(
+    study: Study,
+    cohorts: Cohorts,
+    test: HeldOut,
+    out: Path,
+    runs: Mapping[str, Study],
+    workers: int,
+    watch: Watch,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each setting's name and record as it is finished."""
+    plain = with_changes(study, privacy={"mode": "none"})
+    sites = cohorts.sites.items()
+    grids = {site: to_grid(read_windows(source, study), study) for site, source in sites}
+    watch("local", plain)
+    alone = {name: merge([grids[s] for s in held]) for name, held in cohorts.alone.items()}
+    yield "local", _central(plain, cohorts, test, alone)
+    watch("pooled", plain)
+    yield "pooled", _central(plain, cohorts, test, {"pooled": merge(list(grids.values()))})
+    for name, changed in runs.items():
+        folder = out / name.replace(", ", "-")
+        show = watch(name, changed)
+        finished, seconds = train(changed, cohorts, test, folder, workers=workers, show=show)
+        yield name, run_record(changed, cohorts, finished, seconds=seconds)
+
+
+def _central(
+    study: Study, cohorts: Cohorts, test: HeldOut, grids: Mapping[str, Grid]
+) -> dict[str, Any]:
+    """Train on each grid alone; each model is judged on its own hospital's test patients.
+
+    Where test patients are not told apart by hospital, figures are the mean over the models.
+    """
+    began = time.monotonic()
+    states = {name: train_centrally(study, grid, who=name) for name, grid in grids.items()}
+    one = next(iter(states.values()))
+    if len(states) > 1 and set(test.groups) <= set(states):
+        models = [test.scores(one, states)]
+    else:
+        models = [test.scores(state) for state in states.values()]
+    seconds = time.monotonic() - began
+    figures, groups = test.metrics(models), test.by_group(models)
+    return setting_record(study, cohorts, figures, groups=groups, seconds=seconds)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False

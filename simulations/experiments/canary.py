@@ -1,0 +1,221 @@
+"""The canary: a patient made to be seen, and the attacker's score of what a site released.
+
+Everything that leaves is attacked together: the normalisation statistics once, and every round of
+training, by the code that sites run. The canary's statistics and gradient are known to the
+attacker, the site's other patients contribute nothing, and who watches sees the weights after every
+round. In mode ``distributed`` the watcher has the sum of the honest sites' vectors, all that the
+coordinator and the colluding sites can get.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from consilium.client.records.statistics import statistics_release
+from consilium.client.round.training import TrainingSet, clipped_gradient_sum, train_locally
+from consilium.shared.crypto.keystream import Keystream
+from consilium.shared.errors import SettingsError
+from consilium.shared.model.bookkeeping import Bookkeeping
+from consilium.shared.model.network import RecurrentModel, build_model
+from consilium.shared.model.normalisation import CLIP, statistics_clip
+from consilium.shared.model.weight_vector import load_vector, to_vector
+from consilium.shared.privacy.accounting import plan
+from consilium.shared.privacy.shared_noise import NoiseShare, noise_share, noisy_sum
+from consilium.shared.study.definition import Study, with_changes
+
+CANARY_FEATURES = 4
+CANARY_STEPS = 6
+STILL = 1e-4  # learning rate at which the canary's gradient keeps its direction
+
+Vector = NDArray[np.float64]
+Statistic = Callable[[bool, Keystream], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A site's releases as they are really made; what they claim stands apart.
+
+    noise_multiplier and sampling_rate: those used in training. rounds: how many are released.
+    statistics_multiplier: noise used on the statistics / their clip norm.
+    patient_of_stay: groups the canary's stays into patients; all 0 is honest.
+    """
+
+    study: Study
+    noise_multiplier: float
+    sampling_rate: float
+    rounds: int
+    statistics_multiplier: float
+    patient_of_stay: tuple[int, ...]
+    patients: int = 20
+
+
+def honest_training(study: Study, *, stays: int = 4) -> tuple[Training, float]:
+    """Return the releases that the study's plan prescribes, and the epsilon they claim.
+
+    Raises:
+        SettingsError: the study has no privacy to audit.
+    """
+    costs = plan(study)
+    if costs is None:
+        raise SettingsError(
+            f"study {study.name}: privacy mode none claims no epsilon to audit; set [privacy] mode"
+        )
+    training = Training(
+        study=study,
+        noise_multiplier=costs.training_round.noise_multiplier,
+        sampling_rate=study.training.sampling_rate,
+        rounds=study.rounds,
+        statistics_multiplier=costs.statistics.noise_multiplier,
+        patient_of_stay=(0,) * stays,
+    )
+    return training, costs.epsilon
+
+
+def canary_statistic(training: Training) -> Statistic:
+    """Return the attacker's score: release with or without the canary, measure along its vectors.
+
+    Without the canary its place is held by a patient without stays, so that both worlds have the
+    same number of patients: their number is public. The two parts are weighed as the log-likelihood
+    ratio of Gaussians would (exactly so without sampling): by their shift over their variance.
+    """
+    of_statistics, of_training = _statistics_score(training), _training_score(training)
+    statistics_weight = training.statistics_multiplier**-2
+    training_weight = training.sampling_rate * training.noise_multiplier**-2
+
+    def statistic(present: bool, source: Keystream) -> float:
+        return statistics_weight * of_statistics(present, source) + training_weight * of_training(
+            present, source
+        )
+
+    return statistic
+
+
+def _statistics_score(training: Training) -> Statistic:
+    """The statistics along the canary's, in clip norms."""
+    study = training.study
+    variables, clip = len(study.variables), statistics_clip(study)
+    row_S = np.repeat([1.0, CLIP, CLIP**2], variables)
+    canary_PS = np.zeros((training.patients, len(row_S)))
+    canary_PS[0] = row_S
+    nobody_PS = np.zeros_like(canary_PS)
+    unit_S = row_S / np.linalg.norm(row_S)
+
+    def score(present: bool, source: Keystream) -> float:
+        release_S = statistics_release(
+            canary_PS if present else nobody_PS,
+            study,
+            deviation=training.statistics_multiplier * clip,
+            source=source,
+        )
+        return float(release_S @ unit_S) / clip
+
+    return score
+
+
+def _training_score(training: Training) -> Statistic:
+    """All rounds' sums of gradients along the canary's first one, in clip norms."""
+    study = with_changes(
+        training.study,
+        training={
+            "sampling_rate": training.sampling_rate,
+            "optimizer": "sgd",
+            "learning_rate": STILL,
+            "momentum": 0.0,
+            "weight_decay": 0.0,
+            "l1": 0.0,
+            "gradient_clip": 0.0,
+        },
+        model={"dropout": 0.0},
+        task={"kind": "binary", "outputs": 1, "per_step": False, "center": 0.0, "spread": 1.0},
+        study={"tokens": None},
+    )
+    model = build_model(study, CANARY_FEATURES, study.seed)
+    start_D = to_vector(model)
+    canary = _canary(training)
+    direction_D = _direction(model, canary)
+    nobody = _empty(canary)
+    clip = study.privacy.clip_norm
+    if study.privacy.mode == "distributed":
+        share = _share(study, len(start_D), training.noise_multiplier)
+
+        def shared(present: bool, source: Keystream) -> float:
+            data = canary if present else nobody
+            return sum(
+                float(_honest_sum(model, data, study, share, source) @ direction_D)
+                for _ in range(training.rounds)
+            ) / (share.scale * clip)
+
+        return shared
+
+    def own(present: bool, source: Keystream) -> float:
+        load_vector(model, start_D)
+        for _ in range(training.rounds):
+            train_locally(
+                model,
+                canary if present else nobody,
+                study,
+                noise_multiplier=training.noise_multiplier,
+                source=source,
+            )
+        moved_D = (start_D - to_vector(model)).astype(np.float64)
+        expected = study.training.sampling_rate * training.patients
+        return float(moved_D @ direction_D) * expected / (STILL * clip)
+
+    return own
+
+
+def _share(study: Study, parameters: int, noise_multiplier: float) -> NoiseShare:
+    """Return a site's share of the noise used, which need not be the one the study prescribes."""
+    share = noise_share(study, parameters)
+    ratio = noise_multiplier / share.noise_multiplier
+    return replace(share, variance=max(1, math.ceil(share.variance * ratio**2)))
+
+
+def _honest_sum(
+    model: RecurrentModel, data: TrainingSet, study: Study, share: NoiseShare, source: Keystream
+) -> Vector:
+    """Return one round's sum (d,) of the honest sites' whole numbers; one of them has the data."""
+    first_D = clipped_gradient_sum(model, data, study, source=source)
+    total_D = noisy_sum(first_D, share, source)
+    for _ in range(share.honest - 1):
+        total_D = total_D + noisy_sum(np.zeros_like(first_D), share, source)
+    return total_D.astype(np.float64)
+
+
+def _canary(training: Training) -> TrainingSet:
+    """A patient of equal, extreme stays, in a study whose other patients have none."""
+    stays = len(training.patient_of_stay)
+    shape = (stays, CANARY_STEPS, CANARY_FEATURES)
+    return TrainingSet(
+        x_NTF=torch.full(shape, 3.0),
+        mask_NT=torch.ones(shape[:2], dtype=torch.bool),
+        y=torch.ones(stays),
+        patient_N=torch.tensor(training.patient_of_stay),
+        patients=training.patients,
+    )
+
+
+def _empty(canary: TrainingSet) -> TrainingSet:
+    return TrainingSet(
+        x_NTF=canary.x_NTF[:0],
+        mask_NT=canary.mask_NT[:0],
+        y=canary.y[:0],
+        patient_N=canary.patient_N[:0],
+        patients=canary.patients,
+    )
+
+
+def _direction(model: RecurrentModel, canary: TrainingSet) -> Vector:
+    """Unit vector along the canary's gradient at the first weights."""
+    books = Bookkeeping()
+    logits = model(canary.x_NTF, canary.mask_NT, books=books)
+    loss = model.loss_per_stay(logits, canary.y, canary.mask_NT).sum()
+    torch.autograd.backward(loss)
+    sums = books.weighted_sums(model.parameters(), torch.ones(len(canary.x_NTF)))
+    gradient = torch.cat([part.flatten() for part in sums]).double().numpy()
+    unit: Vector = gradient / np.linalg.norm(gradient)
+    return unit

@@ -1,0 +1,175 @@
+"""What privacy would cost, before anyone spends anything: noise and signal for several budgets.
+
+The signal of a step is at most the clip norm C: the mean of gradients clipped to C, when all point
+the same way. Its noise is a Gaussian vector of d coordinates, of length about sqrt(d) times its
+standard deviation. Their ratio says how much of a step is signal at best; over all steps of a study
+noise adds up as a random walk, so the ratio grows with the square root of the steps.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+from consilium.shared.model.network import build_model
+from consilium.shared.model.weight_vector import parameter_count
+from consilium.shared.privacy.accounting import epsilon_spent, plan
+from consilium.shared.privacy.shared_noise import noise_share
+from consilium.shared.secure_sum.mask_graph import sharing_threshold, void_probability
+from consilium.shared.study.definition import Study, with_changes
+from consilium.shared.study.input_names import feature_names
+
+EPSILONS = (8.0, 3.0, 1.0)
+ROUND_FACTORS = (0.5, 1.0, 2.0)
+DROPOUT_PARTS = (0.05, 0.1, 0.2, 0.3)
+MEDIAN_DEVIATION = math.sqrt(math.pi / 2)
+"""Standard deviation of the median of many Gaussians over that of their mean."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One way to run a study, and what its noise does.
+
+    Attributes:
+        epsilon: for the whole study, at the study's delta.
+        rounds: training rounds.
+        noise_multiplier: noise standard deviation / clip norm, in one step.
+        step_noise: standard deviation of each coordinate of a step's mean gradient over all sites,
+            in clip norms.
+        step_signal_to_noise: clip norm / length of a step's noise, at best.
+        study_signal_to_noise: the same over all steps of the study.
+    """
+
+    epsilon: float
+    rounds: int
+    noise_multiplier: float
+    step_noise: float
+    step_signal_to_noise: float
+    study_signal_to_noise: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumPlan:
+    """What each secure sum of a study rests on.
+
+    Attributes:
+        groups: sums a round; ``sites`` in each.
+        neighbours: other sites with which each shares masks.
+        threshold: sites that must agree to a sum.
+        sharing_threshold: shares that open a secret.
+        minimum_sites: fewest survivors whose sum is opened.
+        void_probability: by number of sites that fail at random, a bound on the probability that a
+            round is void though ``minimum_sites`` survive; empty when everyone is a neighbour.
+    """
+
+    groups: int
+    sites: int
+    neighbours: int
+    threshold: int
+    sharing_threshold: int
+    minimum_sites: int
+    void_probability: dict[int, float]
+
+
+def sum_plan(study: Study) -> SumPlan:
+    """Return what the study's secure sums rest on."""
+    sites, degree, collusion = study.group_size, study.degree, study.aggregation.tolerated_collusion
+    sparse = degree < sites - 1
+    failing = sorted({math.ceil(part * sites) for part in DROPOUT_PARTS}) if sparse else []
+    return SumPlan(
+        groups=study.aggregation.groups,
+        sites=sites,
+        neighbours=degree,
+        threshold=study.threshold,
+        sharing_threshold=sharing_threshold(degree, collusion) if sparse else study.threshold,
+        minimum_sites=study.minimum_sites,
+        void_probability={
+            failed: void_probability(sites, degree, collusion, failed)
+            for failed in failing
+            if failed <= study.dropouts_tolerated
+        },
+    )
+
+
+def choices(study: Study, *, patients: int, epsilons: tuple[float, ...] = ()) -> list[Choice]:
+    """Return the trade-off table of a study.
+
+    Args:
+        study: gives mode, sampling, steps, rounds and sites; in mode ``none`` that of ``site``.
+        patients: training patients at each site.
+        epsilons: budgets; 8, 3, 1 and the study's own unless given.
+
+    Raises:
+        PrivacyError: a budget cannot be met, or the ring cannot hold its noise.
+    """
+    study = _private(study)
+    parameters = parameter_count(build_model(study, len(feature_names(study)), seed=0))
+    wanted = epsilons or tuple(sorted({*EPSILONS, study.privacy.epsilon}, reverse=True))
+    return [
+        _choice(
+            with_changes(study, study={"rounds": number}, privacy={"epsilon": epsilon}),
+            patients,
+            parameters,
+        )
+        for epsilon in wanted
+        for number in _rounds(study)
+    ]
+
+
+def cost_of_noise(study: Study, noise_multiplier: float) -> dict[int, float]:
+    """Return the epsilon that training with this noise and the study's statistics cost, by rounds.
+
+    Args:
+        study: gives delta, sampling, steps, rounds and the statistics' part of epsilon.
+        noise_multiplier: noise standard deviation / clip norm on the sum of a step.
+
+    Raises:
+        PrivacyError: the noise is not above 0 and finite.
+    """
+    costs = plan(_private(study))
+    if costs is None:
+        raise ValueError("a study without privacy has no privacy costs")
+    step = replace(costs.training_round, noise_multiplier=noise_multiplier)
+    return {
+        rounds: epsilon_spent((costs.statistics, step.repeated(rounds)), costs.delta)
+        for rounds in _rounds(study)
+    }
+
+
+def noise_carried(study: Study) -> float:
+    """Return the variance of all sites' noise over that of the honest sites counted on."""
+    if study.privacy.mode != "distributed":
+        return 1.0
+    return study.group_size / (study.minimum_sites - study.aggregation.tolerated_collusion)
+
+
+def _private(study: Study) -> Study:
+    if study.privacy.mode == "none":
+        return with_changes(study, privacy={"mode": "site"})
+    return study
+
+
+def _rounds(study: Study) -> list[int]:
+    return list(dict.fromkeys(max(1, round(factor * study.rounds)) for factor in ROUND_FACTORS))
+
+
+def _choice(study: Study, patients: int, parameters: int) -> Choice:
+    costs = plan(study)
+    if costs is None:
+        raise ValueError("a study without privacy has no privacy costs")
+    multiplier = costs.training_round.noise_multiplier
+    sites, expected = len(study.sites), study.training.sampling_rate * patients
+    step_noise = multiplier / (expected * math.sqrt(sites))
+    if study.privacy.mode == "distributed":
+        share = noise_share(study, parameters)
+        total = math.sqrt(sites * share.variance) / share.scale / study.privacy.clip_norm
+        if study.aggregation.groups > 1:
+            total *= MEDIAN_DEVIATION
+        step_noise = total / (expected * sites)
+    ratio = 1.0 / (step_noise * math.sqrt(parameters))
+    return Choice(
+        epsilon=study.privacy.epsilon,
+        rounds=study.rounds,
+        noise_multiplier=multiplier,
+        step_noise=step_noise,
+        step_signal_to_noise=ratio,
+        study_signal_to_noise=ratio * math.sqrt(study.rounds * study.training.local_steps),
+    )

@@ -1,0 +1,156 @@
+"""Would recalibration mend it? Fitted on validation patients, judged on the test patients.
+
+*Across* sites it takes the counts of the last evaluation, as the coordinator has them by secure
+sum; for each hospital's *own* it takes that hospital's validation patients, as the hospital could
+by itself (``consilium-site recalibrate``). Neither sees a test patient. Where hospitals keep parts
+of the model, or a second one, each fits the model that it uses, and nothing fits all of them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from consilium.client.bedside.recalibration import fit_at_site
+from consilium.server.figures.groups import GroupFigures
+from consilium.server.figures.verdicts import Verdict, verdicts
+from consilium.server.study.export import recalibrations_of
+from consilium.server.study.run import RunState
+from consilium.shared.errors import SettingsError
+from consilium.shared.export.signed_model import Trained
+from consilium.shared.figures.recalibration import NEUTRAL, Recalibration
+from consilium.shared.model.network import build_model
+from consilium.shared.model.normalisation import Normalisation
+from consilium.shared.model.weight_vector import load_vector
+from consilium.shared.rounds.patient_groups import WITH_RISKS
+from consilium.shared.study.definition import Study
+from consilium.shared.study.input_names import feature_names
+from consilium.simulations.cohorts.cohorts import Cohorts
+from consilium.simulations.federation.run import Finished
+from consilium.simulations.figures.central import merge
+from consilium.simulations.figures.held_out import HeldOut, Scores
+from consilium.simulations.figures.subgroups import with_risks
+
+WAYS = ("across", "own")
+
+
+def recalibrating(
+    study: Study, cohorts: Cohorts, test: HeldOut, finished: Finished
+) -> dict[str, Any] | None:
+    """Return what recalibration mends, as ``run.json`` has it; None where nothing can be fitted."""
+    across: tuple[Recalibration, ...] | None = None
+    if study.personalisation.active:
+        if study.task.kind not in WITH_RISKS or not study.evaluation.validation_fraction:
+            return None
+    else:
+        try:
+            across = recalibrations_of(study, finished.history)
+        except SettingsError:  # no risks, or no validation patients
+            return None
+    own: dict[str, tuple[Recalibration, ...]] = {}
+    sites = []
+    for name, held in cohorts.alone.items():
+        grids = [grid for site in held if (grid := finished.validation[site]) is not None]
+        if not grids or name not in test.groups or len(test.groups) < 2:
+            continue
+        used = finished.own.get(name)
+        if used is None and finished.own:  # several sites, and each has a model of its own
+            continue
+        fits = fit_at_site(trained_of(study, used or finished.state), merge(grids))
+        own[name] = tuple(fit.recalibration for fit in fits)
+        sites.append(
+            {
+                "site": name,
+                "patients": fits[0].patients,
+                "fewer": [fit.fewer for fit in fits],
+                "fitted": [asdict(fit.recalibration) for fit in fits],
+            }
+        )
+    groups = {
+        "before": finished.told.groups,
+        "across": _changed(test, finished, dict.fromkeys(test.groups, across)) if across else (),
+        "own": _changed(test, finished, own) if own else (),
+    }
+    return {
+        "across": None if across is None else [asdict(one) for one in across],
+        "sites": sites,
+        "groups": _ratios(groups),
+        "verdicts": {
+            way: [v.to_json() for v in calibration_verdicts(groups[way])]
+            for way in WAYS
+            if groups[way]
+        },
+    }
+
+
+def calibration_verdicts(groups: tuple[GroupFigures, ...]) -> list[Verdict]:
+    """Return what is seriously wrong with the groups' calibration."""
+    return [v for v in verdicts(groups, None) if v.topic == "calibration" and v.serious]
+
+
+def trained_of(study: Study, state: RunState) -> Trained:
+    """Return the model a run ended with, ready to be used."""
+    model = build_model(study, len(feature_names(study)), seed=study.seed)
+    load_vector(model, state.server.model_weights)
+    normalisation = Normalisation.from_bytes(state.normalisation, study)
+    return Trained(study=study, model=model.eval(), normalisation=normalisation)
+
+
+def _changed(
+    test: HeldOut, finished: Finished, by_group: Mapping[str, tuple[Recalibration, ...]]
+) -> tuple[GroupFigures, ...]:
+    """The groups of test patients, each hospital's risks changed by its own recalibrations."""
+    scores: Scores = finished.scores.copy()
+    for index, name in enumerate(test.groups):
+        stays_N = test.group_N == index
+        for output, one in enumerate(by_group.get(name, ())):
+            if one != NEUTRAL:
+                scores[stays_N, ..., output] = one.apply(scores[stays_N, ..., output])
+    return with_risks(test, finished.told, scores)
+
+
+def _ratios(groups: Mapping[str, tuple[GroupFigures, ...]]) -> list[dict[str, Any]]:
+    """Outcomes observed over expected in each judged group, before and after."""
+    found = []
+    for place, before in enumerate(groups["before"]):
+        if not before.judged:
+            continue
+        told: dict[str, Any] = {"kind": before.group.kind, "name": before.group.name}
+        for way, changed in groups.items():
+            ratio = changed[place].calibration if changed else None
+            told[way] = None if ratio is None else asdict(ratio)
+        found.append(told)
+    return found
+
+
+def recalibration_sentences(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say in a sentence each what recalibrating mends, from ``run.json``."""
+    told = record.get("recalibration")
+    if told is None:
+        return ()
+    said = record.get("verdicts") or ()
+    before = sum(v["serious"] and v["topic"] == "calibration" for v in said)
+    found = []
+    for way, title in (
+        ("across", "Recalibrated across sites by the summed counts of validation patients"),
+        ("own", "Recalibrated at each hospital by its own validation patients"),
+    ):
+        left = told["verdicts"].get(way)
+        if left is None or (way == "across" and neutral(told["across"] or [])):
+            continue
+        names = ", ".join("everybody" if v["kind"] == "all" else v["name"] for v in left)
+        found.append(
+            f"{title}, {len(left)} finding{'' if len(left) == 1 else 's'} on calibration "
+            f"remain{'s' if len(left) == 1 else ''}"
+            + (f" ({names})" if names else "")
+            + f"; before: {before}."
+        )
+    if told["across"] is not None and neutral(told["across"]):
+        found.insert(
+            0, "The summed counts of validation patients justify no recalibration across sites."
+        )
+    return tuple(found)
+
+
+def neutral(fitted: list[dict[str, float]]) -> bool:
+    """Whether nothing is changed."""
+    return all(one == asdict(NEUTRAL) for one in fitted)

@@ -1,0 +1,238 @@
+"""A whole study in one process: the sites, the coordinator, and its checkpoints.
+
+The researcher of a simulation holds all data, so beside what the federation learns from its sums
+every round is also judged on held-out patients directly.
+"""
+
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from consilium.client.hospital.policy import Policy
+from consilium.client.ledger.store import Ledger
+from consilium.client.records.cohort import read_cohort
+from consilium.client.records.features import Grid
+from consilium.client.round.personal import as_used, own_normalisation
+from consilium.client.round.session import Session
+from consilium.client.service.flower_app import make_client_app
+from consilium.client.sources.common.source import Source
+from consilium.server.flower.app import make_server_app
+from consilium.server.secure_sum.sites import Sites
+from consilium.server.study.aggregation import start
+from consilium.server.study.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from consilium.server.study.round_record import round_record
+from consilium.server.study.run import RoundResult, RunState, run_study
+from consilium.shared.crypto.transcript import digest
+from consilium.shared.errors import SettingsError
+from consilium.shared.model.network import build_model
+from consilium.shared.model.weight_vector import to_vector
+from consilium.shared.rounds.contents import Purpose, group_parameters
+from consilium.shared.study.definition import Study
+from consilium.shared.study.input_names import feature_names
+from consilium.simulations.federation.local_grid import Fault, LocalGrid, run_server_app
+from consilium.simulations.federation.site_folders import open_site, roster_of
+from consilium.simulations.figures.answer_tables import final_tables
+from consilium.simulations.figures.held_out import HeldOut, OwnStates, Scores
+from consilium.simulations.figures.metrics import HeldOutMetrics
+from consilium.simulations.figures.subgroups import Told, tell_groups
+
+Show = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A finished run: the model, how it does on the test patients, and a record a round.
+
+    ``by_site`` has the figures of each hospital's test patients, where there are several, and
+    ``told`` those of every group; ``tables`` is as
+    :func:`consilium.simulations.figures.answer_tables.final_tables` has it; ``scores`` are those of
+    every test stay; ``training`` and ``validation`` are the sites' records, and ``own`` the state
+    as each site uses it, empty where they have nothing of their own.
+    """
+
+    state: RunState
+    test: HeldOutMetrics
+    by_site: Mapping[str, HeldOutMetrics]
+    told: Told
+    tables: dict[str, Any]
+    scores: Scores
+    training: Mapping[str, Grid]
+    validation: Mapping[str, Grid | None]
+    own: OwnStates
+    history: tuple[dict[str, Any], ...]
+
+
+class Federation:
+    """All sites of a study in this process, and the folder that holds their state.
+
+    Args:
+        study: what to run.
+        sources: each site's records.
+        folder: where sites keep their state and the coordinator its checkpoint.
+        workers: sites that work at the same time.
+        faults: what shall go wrong, for tests.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        sources: Mapping[str, Source],
+        folder: Path,
+        *,
+        workers: int,
+        faults: Iterable[Fault] = (),
+    ) -> None:
+        self._study, self._folder = study, folder
+        self._workers, self._faults = workers, tuple(faults)
+        self._policy = Policy(
+            largest_study_epsilon=study.privacy.epsilon,
+            lifetime_epsilon=study.privacy.epsilon,
+            delta=study.privacy.delta,
+            allow_without_privacy=True,
+            minimum_patients=1,
+            smallest_group=1,
+            release_own_figures=True,
+        )
+        self._states = {
+            site: open_site(
+                folder / "sites" / site,
+                self._policy,
+                split_key=digest("split", study.seed, site),
+            )
+            for site in study.sites
+        }
+        self._roster = roster_of(self._states.items())
+        self._cohorts = {
+            site: read_cohort(
+                sources[site], study, site=site, split_key=self._states[site].split_key
+            )
+            for site in study.sites
+        }
+
+    def train(self, show: Show, test: HeldOut) -> Finished:
+        """Run the study to its end, from its checkpoint if there is one.
+
+        Args:
+            show: called with each round's record as it is finished.
+            test: the researcher's own patients, for the figures shown beside.
+
+        Raises:
+            RoundVoidError: the sites could not start the study.
+            SettingsError: the folder belongs to another study, or is not a run's folder.
+        """
+        checkpoint = self._checkpoint()
+        for record in checkpoint.history:
+            show(record)
+        progress = [checkpoint]
+
+        def coordinate(sites: Sites) -> None:
+            for result in self._rounds(sites, progress[-1]):
+                record = self._record(result, test)
+                progress.append(
+                    replace(
+                        progress[-1],
+                        state=result.state,
+                        history=(*progress[-1].history, record),
+                    )
+                )
+                save_checkpoint(self._folder, progress[-1])
+                show(record)
+
+        if not checkpoint.state.finished:
+            self._serve(coordinate)
+        state = replace(progress[-1].state, finished=True)
+        save_checkpoint(self._folder, replace(progress[-1], state=state))
+        own = self.own_states(state)
+        scores = test.scores(state, own)
+        metrics, by_site = test.metrics([scores]), test.by_group([scores])
+        return Finished(
+            state=state,
+            test=metrics,
+            by_site=by_site,
+            told=tell_groups(test, scores, metrics, by_site),
+            tables=final_tables(test, scores),
+            scores=scores,
+            training={site: cohort.training for site, cohort in self._cohorts.items()},
+            validation={site: cohort.validation for site, cohort in self._cohorts.items()},
+            own=own,
+            history=progress[-1].history,
+        )
+
+    def ledger(self, site: str) -> Ledger:
+        """Return the privacy ledger of a site."""
+        return self._states[site].ledger
+
+    def own_states(self, state: RunState) -> OwnStates:
+        """Return the state as each site uses it, by site; empty where no site has its own part."""
+        study = self._study
+        if not study.personalisation.active:
+            return {}
+        found: dict[str, RunState] = {}
+        for site, opened in self._states.items():
+            kept = opened.personal.latest(study.digest)
+            weights_D = as_used(study, kept, state.server.model_weights)
+            own = own_normalisation(study, kept)
+            found[site] = replace(
+                state,
+                server=replace(state.server, average_D=weights_D.astype(np.float64)),
+                normalisation=state.normalisation if own is None else own.to_bytes(),
+            )
+        return found
+
+    def _rounds(self, sites: Sites, checkpoint: Checkpoint) -> Iterator[RoundResult]:
+        parameters = group_parameters(self._study, self._roster, checkpoint.run_id)
+        return run_study(self._study, parameters, sites, checkpoint.state)
+
+    def _serve(self, coordinate: Callable[[Sites], None]) -> None:
+        study = self._study
+        timeout_s = study.aggregation.round_timeout_s
+        app = make_server_app(coordinate, study.sites, timeout_s=timeout_s)
+        starts = {
+            site: lambda site=site: make_client_app(self._session(site)) for site in study.sites
+        }
+        with LocalGrid(starts, workers=self._workers, faults=self._faults) as grid:
+            run_server_app(app, grid)
+
+    def _session(self, site: str) -> Session:
+        """Start a site's session; the site's records were read and checked before."""
+        return Session(
+            site=site,
+            study=self._study,
+            roster=self._roster,
+            read=lambda: self._cohorts[site],
+            policy=self._policy,
+            state=self._states[site],
+        )
+
+    def _checkpoint(self) -> Checkpoint:
+        """Return where to begin or go on; a new run is saved before its first round."""
+        found = load_checkpoint(self._folder)
+        if found is None:
+            model = build_model(self._study, len(feature_names(self._study)), seed=self._study.seed)
+            begun = Checkpoint(
+                study_digest=self._study.digest,
+                run_id=secrets.token_bytes(16),
+                state=RunState(server=start(to_vector(model))),
+            )
+            save_checkpoint(self._folder, begun)
+            return begun
+        if found.study_digest != self._study.digest:
+            raise SettingsError(
+                f"{self._folder}: holds a run of another study or of an earlier version of this "
+                f"one (digest {found.study_digest.hex()[:12]}, not "
+                f"{self._study.digest.hex()[:12]}); choose another --out"
+            )
+        if found.state.finished:
+            return found
+        return replace(found, state=found.state.after_crash(self._study))
+
+    def _record(self, result: RoundResult, test: HeldOut) -> dict[str, Any]:
+        """Return a round's record, as ``run.json`` holds it; see docs/run-json.md."""
+        record = round_record(self._study, result)
+        if result.state.normalisation and result.purpose is Purpose.TRAINING:
+            record["test"] = test.quick(result.state, self.own_states(result.state))
+        return record

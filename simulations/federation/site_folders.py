@@ -1,0 +1,78 @@
+"""A folder for each simulated site, with the same files a hospital keeps: key, ledger, journal.
+
+They outlive the process, so that a run that was cut off goes on with the same identities, and
+nothing it has spent or masked is forgotten.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from consilium.client.hospital.personal_store import PersonalStore
+from consilium.client.hospital.policy import Policy
+from consilium.client.hospital.state import SiteState
+from consilium.client.ledger.store import Ledger
+from consilium.client.secure_sum.journal import RoundJournal
+from consilium.shared.crypto.keys import IdentityKey, Roster
+from consilium.shared.files.atomic_file import write_atomically
+
+PRIVATE_FOLDER = 0o700
+PRIVATE_FILE = 0o600
+
+
+MOST_SIGNATURES = 1 << 14  # remembered at once; a round of some hundred sites has fewer
+
+
+@dataclass(frozen=True)
+class OneProcessRoster(Roster):
+    """The roster of sites that share one process: a signature that holds is verified once for all.
+
+    Hospitals verify each for themselves, so a simulated round of many sites takes less than theirs
+    would together. A signature that does not hold is verified, and refused, by each.
+    """
+
+    @cached_property
+    def _once(self) -> Callable[[str, bytes, bytes, str], None]:
+        return lru_cache(maxsize=MOST_SIGNATURES)(super().verify)
+
+    def verify(self, site: str, statement: bytes, signature: bytes, what: str) -> None:
+        """See :meth:`consilium.shared.crypto.keys.Roster.verify`."""
+        self._once(site, statement, signature, what)
+
+    def restricted_to(self, sites: Iterable[str]) -> Roster:
+        """As :meth:`.Roster.restricted_to`; restricted to every site it is this very roster."""
+        kept = frozenset(sites)
+        if kept.issuperset(self.names):
+            return self
+        return OneProcessRoster(super().restricted_to(kept).members)
+
+
+def open_site(folder: Path, policy: Policy, *, split_key: bytes) -> SiteState:
+    """Open a simulated site's folder, making what is not there yet.
+
+    Args:
+        folder: of this site alone.
+        policy: gives the ledger's lifetime budget.
+        split_key: parts patients into shards; from the study's seed, so that a simulation can be
+            repeated. (A hospital draws its own once and keeps it.)
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(PRIVATE_FOLDER)
+    identity = folder / "identity.pem"
+    if not identity.exists():
+        write_atomically(identity, IdentityKey.generate().to_pem(), mode=PRIVATE_FILE)
+    return SiteState(
+        identity=IdentityKey.from_pem(identity.read_bytes()),
+        ledger=Ledger(
+            folder / "ledger.sqlite", lifetime_epsilon=policy.lifetime_epsilon, delta=policy.delta
+        ),
+        journal=RoundJournal(folder / "journal.sqlite"),
+        split_key=split_key,
+        personal=PersonalStore(folder / "personal"),
+    )
+
+
+def roster_of(states: Iterable[tuple[str, SiteState]]) -> Roster:
+    """Return the roster that a person would have collected from the sites and pinned."""
+    return OneProcessRoster(tuple(sorted((site, state.identity.public) for site, state in states)))

@@ -1,0 +1,59 @@
+"""Training with all records in one place: what federation is compared with.
+
+The same model, rounds, steps, optimiser and averaging as the study's federation without privacy,
+as if one site held the records; only the secure sum and the other sites are missing.
+"""
+
+import numpy as np
+
+from consilium.client.records.features import Grid, to_tensors
+from consilium.client.records.statistics import patient_contributions
+from consilium.client.round.training import TrainingSet, train_locally
+from consilium.client.round.update import weight_difference
+from consilium.server.study.aggregation import apply, start
+from consilium.server.study.run import RunState
+from consilium.shared.crypto.keystream import Keystream
+from consilium.shared.crypto.transcript import digest
+from consilium.shared.model.network import build_model
+from consilium.shared.model.normalisation import Normalisation
+from consilium.shared.model.weight_vector import load_vector, to_vector
+from consilium.shared.study.definition import Study, with_changes
+from consilium.shared.study.input_names import feature_names
+
+
+def merge(grids: list[Grid]) -> Grid:
+    """Return one grid with the stays of all, patients renumbered."""
+    first_patient = np.cumsum([0, *(grid.patients for grid in grids)])
+    return Grid(
+        value_NTV=np.concatenate([grid.value_NTV for grid in grids]),
+        mask_NT=np.concatenate([grid.mask_NT for grid in grids]),
+        y_N=np.concatenate([grid.y_N for grid in grids]),
+        patient_N=np.concatenate(
+            [grid.patient_N + first for grid, first in zip(grids, first_patient, strict=False)]
+        ),
+        patient_ids=tuple(patient for grid in grids for patient in grid.patient_ids),
+    )
+
+
+def train_centrally(study: Study, grid: Grid, *, who: str) -> RunState:
+    """Train without privacy on one grid; ``who`` tells the random draws of two such runs apart.
+
+    What only holds several sites together is left out: FedProx's pull, SCAFFOLD's correction.
+    """
+    study = with_changes(study, training={"proximal": 0.0, "control_variates": False})
+    normalisation = Normalisation.from_sums(patient_contributions(grid, study).sum(axis=0))
+    patients = TrainingSet.of(to_tensors(grid, normalisation, study))
+    model = build_model(study, len(feature_names(study)), seed=study.seed)
+    state = start(to_vector(model))
+    for round_number in range(study.rounds):
+        load_vector(model, state.weights_D)
+        source = Keystream(digest("central", study.seed, who, round_number))
+        train_locally(model, patients, study, noise_multiplier=None, source=source)
+        update_D = weight_difference(to_vector(model), state.weights_D)
+        state = apply(state, update_D, study.aggregation)
+    return RunState(
+        server=state,
+        normalisation=normalisation.to_bytes(),
+        trained=study.rounds,
+        finished=True,
+    )

@@ -1,0 +1,188 @@
+"""What a test figure is, for each kind of task: values of scores against the truth, weighted.
+
+A measure is made once from scores and truth, sorted and compared as far as that is possible, and
+then valued under many weightings of its rows: that is what makes a bootstrap of large cohorts fast.
+
+Legend: R rows (stays, or hours of stays in a per-step task), K outputs, F figures.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consilium.shared.study.training import Task
+
+FIGURES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "binary": ("auroc", "auprc", "brier", "accuracy"),
+        "multilabel": ("auroc", "auprc", "brier", "accuracy"),
+        "multiclass": ("accuracy", "mean_sensitivity", "auroc"),
+        "regression": ("mae", "rmse", "r2"),
+    }
+)
+"""Names of the figures of each kind of task; the first is quoted where there is room for one."""
+
+TITLES: Mapping[str, str] = MappingProxyType(
+    {
+        "auroc": "AUROC",
+        "auprc": "AUPRC",
+        "brier": "Brier",
+        "accuracy": "accuracy",
+        "mean_sensitivity": "sensitivity",
+        "mae": "MAE",
+        "rmse": "RMSE",
+        "r2": "R2",
+    }
+)
+
+
+class Measure(Protocol):
+    """Scores and truth of some rows, ready to be valued under any weights of the rows."""
+
+    def values(self, weight_R: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The figures in the order of ``FIGURES``; NaN where the weights leave one undefined."""
+
+
+def measure_of(task: Task, scores_RK: NDArray[np.float64], truth: NDArray[np.float32]) -> Measure:
+    """Return the measure of a kind of task.
+
+    Args:
+        task: its kind decides.
+        scores_RK: risks in [0, 1], or predicted values.
+        truth: (R,), or (R, K) for several labels or targets; NaN where it is not known.
+    """
+    if task.kind == "multiclass":
+        return Classes(scores_RK, truth.astype(np.int64))
+    truth_RK = truth.reshape(scores_RK.shape).astype(np.float64)
+    if task.kind == "regression":
+        return Errors(scores_RK, truth_RK)
+    return SeveralRisks(scores_RK, truth_RK)
+
+
+class SeveralRisks:
+    """The figures of :class:`Risks`: the mean over outputs, each over its known rows."""
+
+    def __init__(self, scores_RK: NDArray[np.float64], truth_RK: NDArray[np.float64]) -> None:
+        known_RK = ~np.isnan(truth_RK)
+        self._known = [np.flatnonzero(known_R) for known_R in known_RK.T]
+        self._risks = [
+            Risks(score_R[rows], truth_R[rows] == 1)
+            for score_R, truth_R, rows in zip(scores_RK.T, truth_RK.T, self._known, strict=True)
+        ]
+
+    def values(self, weight_R: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See :class:`Measure`; an output with one outcome only does not count."""
+        each_KF = np.array(
+            [
+                risks.values(weight_R[rows])
+                for risks, rows in zip(self._risks, self._known, strict=True)
+            ]
+        )
+        defined_KF = ~np.isnan(each_KF)
+        sums_F = np.where(defined_KF, each_KF, 0.0).sum(axis=0)
+        counts_F = defined_KF.sum(axis=0)
+        return np.where(counts_F > 0, sums_F / np.maximum(counts_F, 1), np.nan)
+
+
+class Risks:
+    """AUROC (ties one half), average precision, Brier score and accuracy of one binary outcome.
+
+    Accuracy is that of the more likely outcome, at a risk of one half.
+    """
+
+    def __init__(self, risk_R: NDArray[np.floating], outcome_R: NDArray[np.bool_]) -> None:
+        self._order_R = np.argsort(-risk_R, kind="stable")
+        sorted_R = risk_R[self._order_R]
+        self._last_of_tie_R = np.append(sorted_R[1:] != sorted_R[:-1], True)[: len(sorted_R)]
+        self._outcome_R = outcome_R[self._order_R]
+        self._error_R = (sorted_R - self._outcome_R) ** 2
+        self._right_R = (sorted_R >= 0.5) == self._outcome_R
+
+    def values(self, weight_R: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See :class:`Measure`."""
+        weight_R = weight_R[self._order_R]
+        positive_R = weight_R * self._outcome_R
+        true_U = np.cumsum(positive_R)[self._last_of_tie_R]
+        false_U = np.cumsum(weight_R - positive_R)[self._last_of_tie_R]
+        if not len(true_U) or true_U[-1] <= 0 or false_U[-1] <= 0:
+            return np.full(4, np.nan)
+        gained_U = np.diff(true_U, prepend=0.0)
+        alarms_U = np.diff(false_U, prepend=0.0)
+        pairs = np.sum(alarms_U * (true_U - gained_U / 2))
+        precision_U = true_U / np.maximum(true_U + false_U, 1e-12)
+        return np.array(
+            (
+                pairs / (true_U[-1] * false_U[-1]),
+                np.sum(precision_U * gained_U) / true_U[-1],
+                np.sum(weight_R * self._error_R) / np.sum(weight_R),
+                np.sum(weight_R * self._right_R) / np.sum(weight_R),
+            )
+        )
+
+
+class Classes:
+    """Accuracy, mean sensitivity over the classes that occur, and mean one-against-rest AUROC."""
+
+    def __init__(self, scores_RK: NDArray[np.float64], class_R: NDArray[np.int64]) -> None:
+        self._classes = scores_RK.shape[1]
+        self._class_R = class_R
+        self._cell_R = class_R * self._classes + scores_RK.argmax(axis=1)
+        self._risks = [
+            Risks(scores_RK[:, number], class_R == number) for number in range(self._classes)
+        ]
+
+    def values(self, weight_R: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See :class:`Measure`."""
+        table_KK = self.confusion(weight_R)
+        occurs_K = table_KK.sum(axis=1) > 0
+        if not occurs_K.any():
+            return np.full(3, np.nan)
+        auroc_K = np.array([risks.values(weight_R)[0] for risks in self._risks])
+        return np.array(
+            (
+                np.trace(table_KK) / table_KK.sum(),
+                self.sensitivities(weight_R)[occurs_K].mean(),
+                np.nanmean(auroc_K) if not np.isnan(auroc_K).all() else np.nan,
+            )
+        )
+
+    def confusion(self, weight_R: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Weight of rows by true class (first axis) and most likely class."""
+        size = self._classes**2
+        flat = np.bincount(self._cell_R, weights=weight_R, minlength=size).astype(np.float64)
+        return flat.reshape(self._classes, self._classes)
+
+    def sensitivities(self, weight_R: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Share of each class that is recognised (K,); NaN for a class that does not occur."""
+        table_KK = self.confusion(weight_R)
+        occurring_K = table_KK.sum(axis=1)
+        return np.where(
+            occurring_K > 0, np.diag(table_KK) / np.maximum(occurring_K, 1e-300), np.nan
+        )
+
+
+class Errors:
+    """Mean absolute error, root of the mean squared error, and R squared, over known targets."""
+
+    def __init__(self, scores_RK: NDArray[np.float64], truth_RK: NDArray[np.float64]) -> None:
+        self._known_RK = ~np.isnan(truth_RK)
+        self._truth_RK = np.where(self._known_RK, truth_RK, 0.0)
+        self._error_RK = np.where(self._known_RK, scores_RK - truth_RK, 0.0)
+
+    def values(self, weight_R: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See :class:`Measure`; R squared is the mean over targets of 1 - error / variance."""
+        weight_RK = weight_R[:, None] * self._known_RK
+        total_K = weight_RK.sum(axis=0)
+        if not (total_K > 0).all():
+            return np.full(3, np.nan)
+        squared_K = (weight_RK * self._error_RK**2).sum(axis=0) / total_K
+        mean_K = (weight_RK * self._truth_RK).sum(axis=0) / total_K
+        variance_K = (weight_RK * (self._truth_RK - mean_K) ** 2).sum(axis=0) / total_K
+        explained_K = np.where(
+            variance_K > 0, 1 - squared_K / np.maximum(variance_K, 1e-300), np.nan
+        )
+        absolute = (weight_RK * np.abs(self._error_RK)).sum() / total_K.sum()
+        return np.array((absolute, np.sqrt(squared_K.mean()), explained_K.mean()))

@@ -1,0 +1,165 @@
+"""Test figures on patients the researcher holds, with bootstrap intervals, for every kind of task.
+
+A patient is resampled whole, by counting it 0, 1, 2 ... times; scores are sorted once, so a
+thousand resamples of thousands of patients take a fraction of a second.
+
+Legend: M models whose mean figure is wanted, N stays, T steps, R rows, K outputs, P patients.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consilium.shared.study.training import Task
+from consilium.simulations.figures.measures import FIGURES, Classes, measure_of
+
+RESAMPLES = 1000
+LEVEL = 0.95
+LOWER_IS_BETTER = ("mae",)
+_FEWEST_RESAMPLES = 100
+_ROWS_IN_ALL = 40_000_000  # rows valued in one bootstrap; larger cohorts get fewer resamples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A value with the bounds of its 95 % percentile-bootstrap interval (Efron 1979)."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutMetrics:
+    """Figures of one model, or the mean over several, on one test cohort.
+
+    Attributes:
+        figures: by name, as ``measures.FIGURES`` has them for the kind of task.
+        patients: how many were tested on; ``rows`` counts their known outcomes (stays or hours).
+        positives: rows with the outcome, in a binary or multilabel task; None otherwise.
+        sensitivity: of each class, in a multiclass task; empty otherwise.
+    """
+
+    figures: Mapping[str, Estimate]
+    patients: int
+    rows: int
+    positives: int | None = None
+    sensitivity: tuple[float, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain numbers, as in ``run.json``."""
+        known = {"patients": self.patients, "rows": self.rows}
+        if self.positives is not None:
+            known["positives"] = self.positives
+        classes = {"sensitivity": list(self.sensitivity)} if self.sensitivity else {}
+        return {name: asdict(value) for name, value in self.figures.items()} | known | classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """What happened to some test patients, one row a known outcome.
+
+    Attributes:
+        task: the kind of outcome.
+        known: which stays (N,), or steps of stays (N, T), are rows.
+        truth_R: (R,) or (R, K); NaN where one of several labels is not known.
+        patient_R: index of each row's patient, from 0.
+    """
+
+    task: Task
+    known: NDArray[np.bool_]
+    truth_R: NDArray[np.float32]
+    patient_R: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls,
+        task: Task,
+        y: NDArray[np.float32],
+        mask_NT: NDArray[np.bool_],
+        patient_N: NDArray[np.int64],
+    ) -> "Truth":
+        """Take the known labels of observed steps; labels as ``features`` has them."""
+        several = y.ndim > (2 if task.per_step else 1)
+        unknown = np.isnan(y).all(axis=-1) if several else np.isnan(y)
+        known: NDArray[np.bool_] = np.logical_not(unknown)
+        patient = patient_N
+        if task.per_step:
+            known = known & mask_NT
+            patient = np.broadcast_to(patient_N[:, None], known.shape)
+        _, patient_R = np.unique(patient[known], return_inverse=True)
+        return cls(task=task, known=known, truth_R=y[known], patient_R=patient_R)
+
+    def rows(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The rows (R, K) of scores (N, K) or (N, T, K)."""
+        return scores[self.known]
+
+
+def evaluate(
+    models: Sequence[NDArray[np.float64]], truth: Truth, *, seed: int = 0
+) -> HeldOutMetrics:
+    """Return the figures of the task, averaged over models, with intervals.
+
+    Args:
+        models: for each model its scores (N, K) or (N, T, K); the same resamples serve all models.
+        truth: what happened.
+        seed: of the resampling.
+    """
+    task = truth.task
+    measures = [measure_of(task, truth.rows(scores), truth.truth_R) for scores in models]
+    rows, patients = len(truth.patient_R), int(truth.patient_R.max()) + 1
+    resamples = int(np.clip(_ROWS_IN_ALL // (rows * len(models)), _FEWEST_RESAMPLES, RESAMPLES))
+    stream = np.random.default_rng(seed)
+    everyone = np.ones(rows)
+    values_SF = [np.mean([m.values(everyone) for m in measures], axis=0)]
+    for _ in range(resamples):
+        counts_P = stream.multinomial(patients, np.full(patients, 1 / patients))
+        weight_R = counts_P[truth.patient_R].astype(np.float64)
+        values_SF.append(np.mean([m.values(weight_R) for m in measures], axis=0))
+    estimates = {
+        name: _estimate(values_S)
+        for name, values_S in zip(FIGURES[task.kind], np.array(values_SF).T, strict=True)
+    }
+    classes = [m.sensitivities(everyone) for m in measures if isinstance(m, Classes)]
+    counted = task.kind in ("binary", "multilabel")
+    return HeldOutMetrics(
+        figures=estimates,
+        patients=patients,
+        rows=rows,
+        positives=int((truth.truth_R == 1).sum()) if counted else None,
+        sensitivity=tuple(np.mean(classes, axis=0).tolist()) if classes else (),
+    )
+
+
+def compare_two(
+    one: NDArray[np.float64], other: NDArray[np.float64], truth: Truth, *, seed: int = 0
+) -> tuple[Estimate, Estimate, Estimate]:
+    """Return the first figure of two models, and how much better the other is, with intervals.
+
+    The same resamples of patients serve both models (paired bootstrap), so that the difference is
+    judged on the same patients; it is positive where the other model is better.
+    """
+    task = truth.task
+    measures = [measure_of(task, truth.rows(scores), truth.truth_R) for scores in (one, other)]
+    rows, patients = len(truth.patient_R), int(truth.patient_R.max()) + 1
+    resamples = int(np.clip(_ROWS_IN_ALL // (2 * rows), _FEWEST_RESAMPLES, RESAMPLES))
+    stream = np.random.default_rng(seed)
+    better = -1.0 if FIGURES[task.kind][0] in LOWER_IS_BETTER else 1.0
+    values_S2 = [[m.values(np.ones(rows))[0] for m in measures]]
+    for _ in range(resamples):
+        counts_P = stream.multinomial(patients, np.full(patients, 1 / patients))
+        weight_R = counts_P[truth.patient_R].astype(np.float64)
+        values_S2.append([m.values(weight_R)[0] for m in measures])
+    one_S, other_S = np.array(values_S2).T
+    return _estimate(one_S), _estimate(other_S), _estimate(better * (other_S - one_S))
+
+
+def _estimate(values_S: NDArray[np.float64]) -> Estimate:
+    """Take the first value as the estimate and the rest, where defined, as its resamples."""
+    tail = 100 * (1 - LEVEL) / 2
+    resampled = values_S[1:][~np.isnan(values_S[1:])]
+    low, high = np.percentile(resampled, [tail, 100 - tail]) if resampled.size else (np.nan,) * 2
+    return Estimate(value=float(values_S[0]), low=float(low), high=float(high))

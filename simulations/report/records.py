@@ -1,0 +1,149 @@
+"""The files a run leaves: ``run.json``, ``model.safetensors``, ``compare.json``.
+
+The schema of the JSON files is documented in docs/run-json.md and versioned by ``schema``.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from consilium.server.figures.groups import as_text
+from consilium.server.figures.verdicts import verdicts
+from consilium.server.study.run import RunState
+from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.model.network import build_model
+from consilium.shared.model.weight_vector import load_vector
+from consilium.shared.study.definition import Study
+from consilium.shared.study.input_names import feature_names
+from consilium.shared.version import VERSION
+from consilium.simulations.cohorts.cohorts import Cohorts
+from consilium.simulations.experiments.joining import Joining, joining_verdicts
+from consilium.simulations.federation.run import Finished
+from consilium.simulations.figures.metrics import HeldOutMetrics
+from consilium.simulations.figures.subgroups import Told
+
+RUN, COMPARE, STRATEGIES = "run.json", "compare.json", "strategies.json"
+REPORT = "report.html"
+SCHEMA = 1
+
+
+def run_record(
+    study: Study,
+    cohorts: Cohorts,
+    finished: Finished,
+    *,
+    seconds: float,
+    joined: Joining | None = None,
+) -> dict[str, Any]:
+    """Return the content of ``run.json``; ``joined`` as ``joining.joining`` returns it."""
+    trained = [record for record in finished.history if record["purpose"] == "training"]
+    epsilon = finished.history[-1]["epsilon"] if finished.history else None
+    return setting_record(
+        study, cohorts, finished.test, seconds=seconds, groups=finished.by_site
+    ) | {
+        "rounds": trained,
+        "other_rounds": [r for r in finished.history if r["purpose"] != "training"],
+        "privacy": {
+            "mode": study.privacy.mode,
+            "epsilon": epsilon,
+            "epsilon_budget": study.privacy.epsilon if epsilon is not None else None,
+            "delta": study.privacy.delta if epsilon is not None else None,
+            "unit": "patient",
+        },
+        "bytes_up_per_site_per_round": bytes_up(trained),
+        "final_tables": finished.tables,
+        **told_record(finished.told, joined),
+        "data": {
+            site: {**asdict(source.report), "skipped": len(source.report.skipped)}
+            for site, source in cohorts.sites.items()
+        },
+    }
+
+
+def told_record(told: Told, joined: Joining | None) -> dict[str, Any]:
+    """Return what is told of groups of test patients and of joining, the serious first."""
+    said = verdicts(told.groups, told.edges_E) + (joining_verdicts(joined) if joined else ())
+    return {
+        "groups": [group.to_json() for group in told.groups],
+        "bins": None if told.edges_E is None else as_text(told.edges_E),
+        "joining": joined,
+        "verdicts": [v.to_json() for v in sorted(said, key=lambda v: not v.serious)],
+    }
+
+
+def setting_record(
+    study: Study,
+    cohorts: Cohorts,
+    test: HeldOutMetrics,
+    *,
+    seconds: float,
+    groups: Mapping[str, HeldOutMetrics],
+) -> dict[str, Any]:
+    """Return what every setting of a comparison says, federated or not."""
+    by_group = {name: metrics.to_json() for name, metrics in groups.items()}
+    return {
+        "schema": SCHEMA,
+        "study": study.name,
+        "study_digest": study.digest.hex(),
+        "study_declared": study.to_canonical_json().decode(),
+        "software": VERSION,
+        "synthetic": cohorts.synthetic,
+        "test_cohort": cohorts.described,
+        "rounds": [],
+        "test": test.to_json(),
+        **({"test_groups": by_group} if by_group else {}),
+        "privacy": {"mode": "none", "epsilon": None, "delta": None},
+        "seconds": seconds,
+        "bytes_up_per_site_per_round": 0,
+    }
+
+
+def bytes_up(trained: list[dict[str, Any]]) -> int:
+    """Return the mean number of bytes a site sent in a training round that was not void."""
+    sent = [count for record in trained for count in record["bytes_up"].values()]
+    return round(float(np.mean(sent))) if sent else 0
+
+
+def size(count: float) -> str:
+    """Return a number of bytes as a person reads it."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON that a person can read, atomically."""
+    write_atomically(
+        path, (json.dumps(_finite(content), indent=1, allow_nan=False) + "\n").encode()
+    )
+
+
+def _finite(content: Any) -> Any:
+    """Replace NaN and infinity, which JSON does not have, by null."""
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def write_model(path: Path, study: Study, state: RunState) -> None:
+    """Write the global model's tensors by name, with what is needed to use them."""
+    model = build_model(study, len(feature_names(study)), seed=study.seed)
+    load_vector(model, state.server.model_weights)
+    tensors = {name: value.numpy() for name, value in model.state_dict().items()}
+    metadata = {
+        "study": study.to_canonical_json().decode(),
+        "study_digest": study.digest.hex(),
+        "features": json.dumps(feature_names(study)),
+        "normalisation": state.normalisation.hex(),
+    }
+    write_atomically(path, save(tensors, metadata=metadata))

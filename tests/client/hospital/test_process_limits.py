@@ -1,0 +1,71 @@
+"""Limits hold in a real process: it is bounded, and says so in a sentence without figures."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from consilium.client.hospital.policy import Policy
+from consilium.client.hospital.process_limits import memory_error
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def run_limited(policy: str, program: str) -> str:
+    """Output of a program in a process of its own under this policy."""
+    head = (
+        "import os, torch, numpy as np\n"
+        "from consilium.client.hospital.process_limits import apply_limits, memory_error\n"
+        "from consilium.client.hospital.policy import Policy\n"
+        f"policy = {policy}\n"
+        "apply_limits(policy)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", head + program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return ran.stdout
+
+
+def test_threads_are_those_of_the_policy_here_and_in_child_processes():
+    told = run_limited(
+        "Policy(threads=2)",
+        "print(torch.get_num_threads(), os.environ['OMP_NUM_THREADS'])",
+    )
+    assert told.split() == ["2", "2"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is bounded on Linux only")
+@pytest.mark.parametrize(
+    "demand", ["torch.zeros(400_000_000)", "np.ones(200_000_000)", "b'x' * 1_600_000_000"]
+)
+def test_memory_beyond_the_bound_is_refused_and_the_process_lives(demand):
+    told = run_limited(
+        "Policy(memory_mib=1024)",
+        f"try:\n    {demand}\n"
+        "except BaseException as error:\n    print(memory_error(error, policy))\n"
+        "print(float(torch.ones(1_000_000).sum()))",
+    )
+    refusal, after = told.strip().splitlines()
+    assert refusal.startswith("the study needs more memory than this site's bound of 1024 MiB")
+    assert after == "1000000.0"
+
+
+def test_memory_within_the_bound_is_granted():
+    told = run_limited("Policy(memory_mib=2048)", "print(torch.ones(100_000_000).numel())")
+    assert told.strip() == "100000000"
+
+
+def test_graphics_cards_are_hidden_unless_allowed():
+    program = (
+        "print(os.environ.get('CUDA_VISIBLE_DEVICES', 'untouched'), torch.cuda.is_available())"
+    )
+    assert run_limited("Policy(gpu=False)", program).split() == ["False"]
+    assert "untouched" in run_limited("Policy(gpu=True)", program)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    assert memory_error(RuntimeError("a defect"), Policy()) is None
+    assert memory_error(ValueError("can't allocate memory"), Policy()) is None
+    told = memory_error(MemoryError("shape (4711, 24)"), Policy())
+    assert "4711" not in str(told)

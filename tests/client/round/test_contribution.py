@@ -1,0 +1,190 @@
+"""What leaves a site in a round does not depend on what the study leaves to the site alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from consilium.client.hospital.personal_store import PersonalStore
+from consilium.client.hospital.policy import Policy
+from consilium.client.records.cohort import read_cohort
+from consilium.client.round.contribution import Contributor
+from consilium.shared.crypto.keystream import Keystream
+from consilium.shared.errors import MessageError
+from consilium.shared.model.normalisation import Normalisation
+from consilium.shared.model.weight_vector import to_vector
+from consilium.shared.rounds.contents import Purpose, RoundConfiguration
+from consilium.shared.secure_sum.fixed_point import decode
+from consilium.shared.study.definition import Study, parse_study, with_changes
+from consilium.simulations.cohorts.hospitals import synthetic_hospital
+
+STUDY = parse_study("""
+name = "one"
+title = "One"
+rounds = 2
+sites = ["a", "b", "c"]
+[data]
+source = "synthetic-icu"
+label = "In-hospital_death"
+window_h = 6
+[model]
+hidden = 4
+[training]
+local_steps = 2
+[privacy]
+mode = "none"
+[personalisation.ditto]
+pull = 0.1
+[evaluation]
+validation_fraction = 0.2
+[variables]
+HR = { unit = "/min", low = 10, high = 300, center = 85, spread = 18 }
+""")
+RUN = bytes([7]) * 32
+ONE_STEP = {"training": {"local_steps": 1}, "privacy": {"mode": "distributed"}}
+MODES = {"none": {}, "site": {"privacy": {"mode": "site"}}, "distributed": ONE_STEP}
+
+
+@pytest.fixture(autouse=True)
+def repeatable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise is fresh under privacy; here it must be the same twice, so that vectors compare."""
+
+    def drawn(self: Contributor, use: str, round_number: int) -> Keystream:
+        return Keystream(use.encode().ljust(32, b".")[:31] + bytes([round_number]))
+
+    monkeypatch.setattr(Contributor, "_randomness", drawn)
+
+
+def contributor(study: Study, folder: Path) -> Contributor:
+    cohort = read_cohort(synthetic_hospital(0, study), study, site="a", split_key=bytes(32))
+    return Contributor("a", study, cohort, Policy(), PersonalStore(folder))
+
+
+def asked(purpose: Purpose, study: Study) -> RoundConfiguration:
+    normalisation = Normalisation.reference(study).to_bytes()
+    evaluate = purpose is Purpose.TRAINING
+    return RoundConfiguration(purpose=purpose, evaluate=evaluate, normalisation=normalisation)
+
+
+def weights(one: Contributor) -> np.ndarray:
+    return to_vector(one._model())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_second_model_changes_nothing_that_leaves_unless_its_scores_may_be_counted(
+    tmp_path: Path, mode: str
+) -> None:
+    study = with_changes(STUDY, **MODES[mode])
+    store = PersonalStore(tmp_path)
+    found: dict[Purpose, list[bytes]] = {purpose: [] for purpose in Purpose}
+    for shift in (None, 0.5, -2.0):
+        if shift is not None:
+            own_D = weights(contributor(study, tmp_path)) + np.float32(shift)
+            store.save(study.digest, RUN, {"own_model": own_D})
+        for purpose in Purpose:
+            one = contributor(study, tmp_path)
+            vector = one.vector(asked(purpose, study), weights(one), 3, RUN)
+            found[purpose].append(vector.tobytes())
+    assert len(set(found[Purpose.STATISTICS])) == 1
+    if mode == "none":  # where counts are of the site's own model
+        assert len(set(found[Purpose.EVALUATION])) == 3
+    else:
+        assert len(set(found[Purpose.TRAINING])) == 1
+        assert len(set(found[Purpose.EVALUATION])) == 1
+
+
+def test_training_sends_the_same_update_with_a_second_model_and_without(tmp_path: Path) -> None:
+    plain = with_changes(STUDY, personalisation={"ditto": None})
+    asked_for = RoundConfiguration(
+        purpose=Purpose.TRAINING, normalisation=Normalisation.reference(STUDY).to_bytes()
+    )
+    vectors = []
+    for study in (STUDY, plain):
+        one = contributor(study, tmp_path / str(len(vectors)))
+        vectors.append(one.vector(asked_for, weights(one), 3, RUN))
+        one.keep()
+    assert np.array_equal(*vectors)
+    kept = PersonalStore(tmp_path / "0").load(STUDY.digest, RUN)["own_model"]
+    assert not np.array_equal(kept, weights(one))
+    assert not (tmp_path / "1").exists()
+
+
+def test_without_a_pull_the_second_model_never_hears_of_the_others(tmp_path: Path) -> None:
+    study = with_changes(STUDY, personalisation={"ditto": {"pull": 0.0}})
+    kept = []
+    for shift in (0.0, 1.0):
+        folder = tmp_path / str(shift)
+        for number in (2, 3):
+            one = contributor(study, folder)  # as after a restart
+            moved = shift if number == 3 else 0.0
+            one.vector(asked(Purpose.TRAINING, study), weights(one) + moved, number, RUN)
+            one.keep()
+        kept.append(PersonalStore(folder).load(study.digest, RUN)["own_model"])
+    assert np.array_equal(*kept)
+
+
+def test_a_second_model_that_diverges_is_dropped_and_costs_no_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(model: object, *_: object, **__: object) -> None:
+        next(iter(model.parameters())).data.fill_(np.nan)
+
+    monkeypatch.setattr("consilium.client.round.contribution.train_own", diverge)
+    one = contributor(STUDY, tmp_path)
+    one.vector(asked(Purpose.TRAINING, STUDY), weights(one), 3, RUN)
+    one.keep()
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_kept_of_a_round_before_its_update_was_masked(tmp_path: Path) -> None:
+    one = contributor(STUDY, tmp_path)
+    one.vector(asked(Purpose.TRAINING, STUDY), weights(one), 3, RUN)
+    assert not list(tmp_path.iterdir())
+    one.vector(asked(Purpose.EVALUATION, STUDY), weights(one), 4, RUN)
+    one.keep()  # the round that trained was never masked
+    assert not list(tmp_path.iterdir())
+
+
+VARIATES = {
+    "training": {"control_variates": True},
+    "personalisation": {"ditto": None},
+    "evaluation": {"validation_fraction": 0.0},
+}
+
+
+@pytest.mark.parametrize("mode", ["none", "site"])
+def test_a_control_variate_is_made_of_the_update_and_of_what_was_sent_before(
+    tmp_path: Path, mode: str
+) -> None:
+    """c_i + (x - y) - c, with the x - y that leaves as the update: that is why it costs nothing."""
+    study = with_changes(STUDY, **VARIATES, privacy={"mode": mode})
+    one = contributor(study, tmp_path)
+    asked_for = RoundConfiguration(
+        purpose=Purpose.TRAINING, normalisation=Normalisation.reference(study).to_bytes()
+    )
+    before_D = np.zeros(one.parameters)
+    for number, all_D in enumerate((np.zeros_like(before_D), np.full_like(before_D, 0.01)), 3):
+        received = np.concatenate([weights(one), all_D]).astype(np.float32)
+        ring = one.vector(asked_for, received, number, RUN)
+        one.keep()
+        sums = decode(ring, one.spec(asked_for))
+        share = one.weight / study.aggregation.max_weight
+        update_D, control_D = sums["update"][:] / share, sums["control"][:] / share
+        own_D = before_D if number > 3 else all_D  # one that has none begins with all sites'
+        np.testing.assert_allclose(control_D, own_D - all_D - update_D, atol=1e-4)
+        assert np.linalg.norm(update_D) > 1e-3
+        before_D = control_D
+
+
+def test_weights_without_control_variates_are_refused_where_the_study_has_some(
+    tmp_path: Path,
+) -> None:
+    study = with_changes(STUDY, **VARIATES)
+    one = contributor(study, tmp_path)
+    asked_for = RoundConfiguration(
+        purpose=Purpose.TRAINING, normalisation=Normalisation.reference(study).to_bytes()
+    )
+    bad = np.concatenate([weights(one), np.full(one.parameters, np.nan, dtype=np.float32)])
+    for received in (weights(one), bad, bad[:-1]):
+        with pytest.raises(MessageError, match="ask for the round again"):
+            one.vector(asked_for, received, 3, RUN)

@@ -1,0 +1,242 @@
+"""A session answers the approved study alone, refuses in one sentence, and never quotes data."""
+
+import logging
+from datetime import datetime, time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from consilium.client.hospital.personal_store import PersonalStore
+from consilium.client.hospital.policy import Policy
+from consilium.client.hospital.working_hours import DAYS, WorkingHours
+from consilium.client.ledger.store import Ledger
+from consilium.client.records.cohort import Cohort, read_cohort
+from consilium.client.round.session import Session, SiteState, local_now
+from consilium.client.secure_sum.journal import RoundJournal
+from consilium.shared.crypto.keys import IdentityKey, Roster
+from consilium.shared.errors import DataError, PolicyError
+from consilium.shared.rounds.contents import sum_parameters
+from consilium.shared.secure_sum.messages import (
+    Action,
+    AgreeRequest,
+    ChannelKey,
+    ChannelRequest,
+    KeysRequest,
+    Refusal,
+    UnmaskRequest,
+    UpdateRequest,
+)
+from consilium.shared.study.definition import Study, parse_study, with_changes
+from consilium.simulations.cohorts.hospitals import synthetic_hospital
+
+STUDY = parse_study("""
+name = "one"
+title = "One"
+rounds = 2
+sites = ["a", "b", "c"]
+[data]
+source = "synthetic-icu"
+label = "In-hospital_death"
+window_h = 6
+[variables]
+HR = { unit = "/min", low = 10, high = 300, center = 85, spread = 18 }
+""")
+KEYS = {site: IdentityKey.generate() for site in STUDY.sites}
+ROSTER = Roster(tuple((site, key.public) for site, key in sorted(KEYS.items())))
+RUN = bytes(16)
+
+
+def cohort() -> Cohort:
+    return read_cohort(synthetic_hospital(0, STUDY), STUDY, site="a", split_key=bytes(32))
+
+
+def session(
+    folder: Path,
+    *,
+    study: Study = STUDY,
+    read: object = cohort,
+    policy: Policy | None = None,
+    clock: object = local_now,
+) -> Session:
+    state = SiteState(
+        identity=KEYS["a"],
+        ledger=Ledger(folder / "ledger.sqlite", lifetime_epsilon=16.0, delta=1e-5),
+        journal=RoundJournal(folder / "journal.sqlite"),
+        split_key=bytes(32),
+        personal=PersonalStore(folder / "personal"),
+    )
+    return Session(
+        site="a",
+        study=study,
+        roster=ROSTER,
+        read=read,
+        policy=policy or Policy(),
+        state=state,
+        clock=clock,
+    )
+
+
+def channel_request(study: Study = STUDY, roster: Roster = ROSTER) -> bytes:
+    parameters = sum_parameters(study, roster, RUN, site="a")
+    return ChannelRequest(
+        study_digest=study.digest, run_id=RUN, study_hash=parameters.study_hash
+    ).to_bytes()
+
+
+def refusal(reply: bytes) -> Refusal:
+    return Refusal.from_bytes(reply)
+
+
+def test_the_approved_study_is_answered_with_a_signed_channel_key(tmp_path: Path) -> None:
+    reply = session(tmp_path).handle(Action.CHANNEL, channel_request())
+    assert ChannelKey.from_bytes(reply).site == "a"
+
+
+def test_another_study_is_refused_before_any_record_is_read(tmp_path: Path) -> None:
+    def read() -> Cohort:
+        raise AssertionError("records were read")
+
+    other = with_changes(STUDY, privacy={"epsilon": 7.0})
+    reply = session(tmp_path, read=read).handle(Action.CHANNEL, channel_request(other))
+    assert refusal(reply).code == "PolicyError"
+    assert "site a has not approved study" in refusal(reply).sentence
+
+
+def test_another_roster_is_refused(tmp_path: Path) -> None:
+    strangers = Roster(tuple((site, IdentityKey.generate().public) for site in STUDY.sites))
+    reply = session(tmp_path).handle(Action.CHANNEL, channel_request(roster=strangers))
+    assert "another roster" in refusal(reply).sentence
+
+
+EARLY = {
+    Action.KEYS: KeysRequest(study_hash=bytes(32), round=1, channel_keys=()),
+    Action.UPDATE: UpdateRequest(
+        study_hash=bytes(32), round=1, participants=(), sealed={}, model=b"", configuration=b""
+    ),
+    Action.AGREE: AgreeRequest(study_hash=bytes(32), round=1, context=bytes(32), survivors=("a",)),
+    Action.UNMASK: UnmaskRequest(
+        study_hash=bytes(32),
+        round=1,
+        context=bytes(32),
+        survivors=("a",),
+        signatures={},
+        sealed={},
+    ),
+}
+
+
+@pytest.mark.parametrize("action", EARLY)
+def test_nothing_is_answered_before_the_channel_is_open(tmp_path: Path, action: Action) -> None:
+    reply = refusal(session(tmp_path).handle(action, EARLY[action].to_bytes()))
+    assert "has no open run" in reply.sentence
+
+
+@pytest.mark.parametrize("body", [b"", b"\x00", b"\xff" * 100, bytes(1000)])
+@pytest.mark.parametrize("action", Action)
+def test_rubbish_is_refused_in_one_sentence(tmp_path: Path, action: Action, body: bytes) -> None:
+    reply = refusal(session(tmp_path).handle(action, body))
+    assert reply.site == "a"
+    assert "\n" not in reply.sentence
+
+
+def test_an_oversized_round_is_refused_by_its_size_alone(tmp_path: Path) -> None:
+    one = session(tmp_path)
+    one.handle(Action.CHANNEL, channel_request())
+    reply = refusal(one.handle(Action.UPDATE, bytes(1 << 24)))
+    assert reply.code == "MessageError"
+    assert "16777216 bytes" in reply.sentence
+
+
+def test_a_refusal_whose_reason_has_line_breaks_is_still_one_sentence(tmp_path: Path) -> None:
+    def read() -> Cohort:
+        raise DataError("first line\nsecond\x00line")
+
+    reply = refusal(session(tmp_path, read=read).handle(Action.CHANNEL, channel_request()))
+    assert reply.sentence == "first line second line"
+
+
+def test_a_defect_is_refused_without_its_text_which_may_quote_data(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def read() -> Cohort:
+        raise ValueError("could not convert 'patient 4711, HIV positive' to float")
+
+    with caplog.at_level(logging.ERROR):
+        reply = session(tmp_path, read=read).handle(Action.CHANNEL, channel_request())
+    assert refusal(reply).code == "Defect"
+    assert b"4711" not in reply
+    assert "4711" in caplog.text  # the site's own log tells its own people
+
+
+def test_a_study_beyond_the_policy_never_gets_a_session(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="epsilon"):
+        session(tmp_path, study=with_changes(STUDY, privacy={"epsilon": 9.0}))
+
+
+def test_a_run_opened_again_keeps_its_channel_and_a_restart_makes_a_new_one(
+    tmp_path: Path,
+) -> None:
+    one = session(tmp_path)
+    first = ChannelKey.from_bytes(one.handle(Action.CHANNEL, channel_request()))
+    again = ChannelKey.from_bytes(one.handle(Action.CHANNEL, channel_request()))
+    assert first.public == again.public
+    restarted = session(tmp_path)
+    other = ChannelKey.from_bytes(restarted.handle(Action.CHANNEL, channel_request()))
+    assert other.public != first.public
+
+
+def test_the_cohort_is_read_once(tmp_path: Path) -> None:
+    reads = []
+
+    def read() -> Cohort:
+        reads.append(1)
+        return cohort()
+
+    one = session(tmp_path, read=read)
+    for _ in range(3):
+        one.handle(Action.CHANNEL, channel_request())
+    assert np.sum(reads) == 1
+
+
+NIGHTS = WorkingHours(days=frozenset(DAYS), start=time(20), end=time(6))
+
+
+@pytest.mark.parametrize("action", [Action.KEYS, Action.UPDATE, Action.CHANNEL])
+def test_no_work_begins_outside_the_hospitals_hours(tmp_path: Path, action: Action) -> None:
+    now = [datetime(2030, 1, 7, 22)]
+    site = session(tmp_path, policy=Policy(hours=NIGHTS), clock=lambda: now[0])
+    site.handle(Action.CHANNEL, channel_request())
+    now[0] = datetime(2030, 1, 8, 6)
+    body = channel_request() if action is Action.CHANNEL else EARLY[action].to_bytes()
+    reply = refusal(site.handle(action, body))
+    assert reply.code == "PolicyError"
+    assert "takes part from 20:00 to 06:00" in reply.sentence
+
+
+@pytest.mark.parametrize("action", [Action.AGREE, Action.UNMASK])
+def test_a_round_that_has_begun_is_helped_to_its_end_at_any_hour(
+    tmp_path: Path, action: Action
+) -> None:
+    now = [datetime(2030, 1, 7, 22)]
+    site = session(tmp_path, policy=Policy(hours=NIGHTS), clock=lambda: now[0])
+    site.handle(Action.CHANNEL, channel_request())
+    now[0] = datetime(2030, 1, 8, 6)
+    assert refusal(site.handle(action, EARLY[action].to_bytes())).code == "ProtocolError"
+
+
+def test_too_few_patients_are_refused_before_a_round_and_not_counted_aloud(tmp_path: Path) -> None:
+    site = session(tmp_path, policy=Policy(minimum_patients=1_000_000))
+    reply = refusal(site.handle(Action.CHANNEL, channel_request()))
+    assert "fewer patients for the study than its policy's bound of 1000000" in reply.sentence
+
+
+def test_a_lack_of_memory_is_a_refusal_that_quotes_no_shape(tmp_path: Path, caplog) -> None:
+    def read() -> Cohort:
+        raise MemoryError("Unable to allocate an array with shape (4711, 48)")
+
+    with caplog.at_level(logging.DEBUG):
+        reply = refusal(session(tmp_path, read=read).handle(Action.CHANNEL, channel_request()))
+    assert reply.code == "PolicyError"
+    assert "needs more memory" in reply.sentence
+    assert "4711" not in reply.sentence + caplog.text

@@ -1,0 +1,134 @@
+"""What a round's vector holds, derived alike at both sides."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consilium.shared.errors import MessageError
+from consilium.shared.figures.score_counts import first_edges
+from consilium.shared.rounds.contents import (
+    NOISE_MARGIN,
+    Purpose,
+    RoundConfiguration,
+    edges_from_bytes,
+    edges_to_bytes,
+    metrics_noise,
+    metrics_sensitivity,
+    statistics_noise,
+    update_share,
+    vector_spec,
+)
+from tests.study_text import small_study
+
+PRIVATE = small_study()
+PLAIN = small_study(privacy={"mode": "none"})
+
+
+@given(
+    purpose=st.sampled_from(Purpose),
+    evaluate=st.booleans(),
+    normalisation=st.binary(max_size=100),
+    head=st.binary(max_size=512),
+    edges=st.binary(max_size=100),
+)
+def test_a_configuration_comes_back_from_its_bytes(
+    purpose: Purpose, evaluate: bool, normalisation: bytes, head: bytes, edges: bytes
+) -> None:
+    asked = RoundConfiguration(
+        purpose=purpose,
+        evaluate=evaluate,
+        normalisation=normalisation,
+        audit_head=head,
+        edges=edges,
+    )
+    assert RoundConfiguration.from_bytes(asked.to_bytes()) == asked
+
+
+@given(st.binary(max_size=60))
+def test_bytes_that_are_no_configuration_are_refused(data: bytes) -> None:
+    try:
+        asked = RoundConfiguration.from_bytes(data)
+    except MessageError:
+        return
+    assert RoundConfiguration.from_bytes(asked.to_bytes()) == asked
+
+
+def test_an_audit_head_beyond_its_bound_is_refused() -> None:
+    asked = RoundConfiguration(purpose=Purpose.TRAINING, audit_head=bytes(513))
+    with pytest.raises(MessageError, match="not of this version"):
+        RoundConfiguration.from_bytes(asked.to_bytes())
+
+
+def test_an_oversized_configuration_is_refused_before_it_is_parsed() -> None:
+    with pytest.raises(MessageError, match="above the bound of 1048576"):
+        RoundConfiguration.from_bytes(bytes((1 << 20) + 1))
+
+
+@pytest.mark.parametrize("purpose", Purpose)
+@pytest.mark.parametrize("evaluate", [False, True])
+@pytest.mark.parametrize("study", [PRIVATE, PLAIN], ids=["private", "plain"])
+def test_no_vector_can_wrap_and_counts_are_summed_exactly(study, purpose, evaluate) -> None:
+    spec = vector_spec(study, RoundConfiguration(purpose=purpose, evaluate=evaluate), parameters=9)
+    spec.check_headroom(len(study.sites), study.aggregation.max_weight)
+    for segment in spec.segments:
+        assert np.log2(segment.scale) == round(np.log2(segment.scale))
+        if segment.name in ("loss", "scores", "statistics"):
+            assert segment.linf >= study.aggregation.max_weight
+
+
+def test_each_purpose_has_its_own_segments() -> None:
+    def names(purpose: Purpose, *, evaluate: bool = False) -> list[str]:
+        asked = RoundConfiguration(purpose=purpose, evaluate=evaluate)
+        return [s.name for s in vector_spec(PRIVATE, asked, parameters=9).segments]
+
+    assert names(Purpose.STATISTICS) == ["statistics"]
+    assert names(Purpose.TRAINING) == ["update"]
+    assert names(Purpose.TRAINING, evaluate=True) == ["update", "loss", "scores"]
+    assert names(Purpose.EVALUATION) == ["loss", "scores"]
+    regression = small_study(task={"kind": "regression"})
+    asked = RoundConfiguration(purpose=Purpose.EVALUATION)
+    found = vector_spec(regression, asked, parameters=9).segments
+    assert [(s.name, s.length) for s in found] == [("loss", 2), ("hits", 3)]
+    classes = small_study(task={"kind": "multiclass", "outputs": 3})
+    found = vector_spec(classes, asked, parameters=9).segments
+    assert [(s.name, s.length) for s in found] == [("loss", 2), ("scores", 192), ("hits", 9)]
+
+
+def test_noise_fits_its_segment_and_there_is_none_without_privacy() -> None:
+    assert statistics_noise(PLAIN) == metrics_noise(PLAIN) == 0
+    assert statistics_noise(PRIVATE) > 0
+    asked = RoundConfiguration(purpose=Purpose.EVALUATION)
+    bound = vector_spec(PRIVATE, asked, parameters=9).segments[0].linf
+    patients = PRIVATE.aggregation.max_weight
+    assert bound == pytest.approx(patients + NOISE_MARGIN * metrics_noise(PRIVATE))
+    assert metrics_sensitivity(PRIVATE) == pytest.approx(3**0.5)
+
+
+def test_updates_are_weighted_by_patients_or_alike() -> None:
+    assert update_share(PRIVATE, 50) == 50 / PRIVATE.aggregation.max_weight
+    assert update_share(small_study(aggregation={"weighting": "uniform"}), 50) == 1.0
+
+
+def test_edges_come_back_from_their_bytes_and_none_mean_those_of_a_first_look() -> None:
+    study = small_study(task={"kind": "multilabel", "outputs": 2}, evaluation={"bins": 9})
+    edges_KE = np.sort(np.random.default_rng(0).random((2, 8)).astype(np.float32))
+    assert np.array_equal(edges_from_bytes(edges_to_bytes(edges_KE, study), study), edges_KE)
+    assert np.array_equal(
+        edges_from_bytes(b"", study)[1], first_edges(9, (0.05, 0.1, 0.2, 0.3, 0.5))
+    )
+
+
+def test_edges_that_would_not_fit_a_message_are_not_sent() -> None:
+    study = small_study(task={"kind": "multilabel", "outputs": 4096}, evaluation={"bins": 40})
+    assert edges_to_bytes(np.ones((4096, 39), dtype=np.float32), study) == b""
+
+
+@pytest.mark.parametrize(
+    "edges", [[0.5, 0.4, 0.6], [0.0, 0.1, 0.2], [0.1, 0.2, 1.5], [0.1, np.nan, 0.3], [0.1, 0.2]]
+)
+def test_edges_that_do_not_ascend_between_0_and_1_are_refused(edges: list[float]) -> None:
+    study = small_study(evaluation={"bins": 8, "thresholds": []})
+    data = np.array([*edges, 0.7, 0.8, 0.9, 0.95], dtype="<f4").tobytes()
+    with pytest.raises(MessageError, match="edges of bins are"):
+        edges_from_bytes(data, study)
