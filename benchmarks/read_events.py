@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from consilium.client.records.features import Grid, to_grid, to_tensors
+from consilium.client.records.features import TimeGrid, to_grid, to_tensors
 from consilium.client.sources.common.source import Source
 from consilium.client.sources.registry import open_source, read_data_settings
 from consilium.shared.model.normalisation import Normalisation
@@ -143,11 +143,11 @@ def source(folder: Path, kind: str) -> Source:
     return open_source(read_data_settings(settings, where="here", folder=folder), STUDY)
 
 
-def ours(folder: Path, kind: str) -> Grid:
+def ours(folder: Path, kind: str) -> TimeGrid:
     return to_grid(source(folder, kind).read_patients(STUDY), STUDY)
 
 
-def by_hand(folder: Path, kind: str) -> Grid:
+def by_hand(folder: Path, kind: str) -> TimeGrid:
     """The same grid, for this cohort alone, in polars and one assignment of numpy."""
     units = pl.DataFrame(
         [
@@ -210,7 +210,7 @@ def by_hand(folder: Path, kind: str) -> Grid:
     step = np.minimum(kept["hours"].to_numpy().astype(np.int64), steps - 1)
     value_NTV[kept["n"].to_numpy(), step, kept["variable"].to_numpy()] = kept["value"].to_numpy()
     length = (stays["end"] - stays["start"]).dt.total_microseconds().to_numpy() / US_PER_HOUR
-    return Grid(
+    return TimeGrid(
         value_NTV=value_NTV,
         mask_NT=np.arange(steps)[None] < np.clip(np.ceil(length), 1, steps)[:, None],
         y_N=stays["died"].to_numpy().astype(np.float32),

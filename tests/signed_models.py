@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from consilium.shared.crypto.keys import IdentityKey
-from consilium.shared.export.manifest import Manifest, Validation
+from consilium.shared.export.manifest import ModelManifest, Validation
 from consilium.shared.export.signed_model import (
     SignedModel,
     Trained,
@@ -76,7 +76,7 @@ def written(folder: Path, study: Study, seed: int = 0) -> Trained:
     return trained
 
 
-def some_manifest(trained: Trained) -> Manifest:
+def some_manifest(trained: Trained) -> ModelManifest:
     return manifest_of(trained, KEY, {}, simulated=True, rounds=3, epsilon=None)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.client.records.cohort import shard_of, validation_shards
-from consilium.client.records.features import Grid, select, to_grid, to_tensors
+from consilium.client.records.features import TimeGrid, select, to_grid, to_tensors
 from consilium.client.records.windows import read_windows
 from consilium.client.round.training import predict
 from consilium.client.round.validation_sums import row_weights, stay_weights
@@ -23,7 +23,7 @@ from consilium.client.sources.common.source import Source
 from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.crypto.transcript import sha256
 from consilium.shared.errors import DataError, SettingsError
-from consilium.shared.export.manifest import Manifest, Recalibrated, Validation
+from consilium.shared.export.manifest import ModelManifest, Recalibrated, Validation
 from consilium.shared.export.signed_model import SignedModel, Trained, write_signed_model
 from consilium.shared.figures.operating_range import bands, thresholds
 from consilium.shared.figures.recalibration import (
@@ -86,12 +86,12 @@ class SiteFit:
     after: Share | None
 
 
-def fit_at_site(trained: Trained, grid: Grid) -> tuple[SiteFit, ...]:
+def fit_at_site(trained: Trained, grid: TimeGrid) -> tuple[SiteFit, ...]:
     """Return the fit of each output to patients that did not train the model."""
     return tuple(map(_fit, rows_of(trained, grid)))
 
 
-def rows_of(trained: Trained, grid: Grid) -> Iterator[Rows]:
+def rows_of(trained: Trained, grid: TimeGrid) -> Iterator[Rows]:
     """Yield the rows of each output."""
     study = trained.study
     inputs = to_tensors(grid, trained.normalisation, study)
@@ -116,7 +116,7 @@ def recalibrate_at_site(
     *,
     key: IdentityKey,
     split_key: bytes | None,
-) -> tuple[Manifest, tuple[SiteFit, ...]]:
+) -> tuple[ModelManifest, tuple[SiteFit, ...]]:
     """Write the model, its risks put right for this site, into a new folder; return the fits.
 
     Args:
@@ -170,7 +170,7 @@ def recalibrate_at_site(
     return manifest, fits
 
 
-def _untrained(grid: Grid, study: Study, split_key: bytes | None) -> Grid:
+def _untrained(grid: TimeGrid, study: Study, split_key: bytes | None) -> TimeGrid:
     """The patients of the shards that never train."""
     if split_key is None:
         return grid
@@ -222,7 +222,7 @@ def _cross_fitted(rows: Rows) -> Array:
     return risks
 
 
-def _validation(trained: Trained, grid: Grid, whose: str) -> Validation:
+def _validation(trained: Trained, grid: TimeGrid, whose: str) -> Validation:
     """What the changed model's risks mean for the patients it was fitted to."""
     tables = []
     for rows in rows_of(trained, grid):

@@ -15,7 +15,6 @@ from consilium.shared.crypto.keys import KEY_BYTES
 from consilium.shared.errors import DataError, SettingsError
 
 if TYPE_CHECKING:  # they import PyTorch, which takes seconds
-    from consilium.shared.export.manifest import Manifest
     from consilium.shared.export.signed_model import SignedModel
 
 DEFAULT_FOLDER = Path("site")
@@ -264,7 +263,7 @@ def open_own_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
     return replace(found, trained=own_trained(found.trained, store))
 
 
-def _show(manifest: "Manifest") -> None:
+def _show(manifest: "ModelManifest") -> None:
     def say(name: str, value: object) -> None:
         console.print(f"{name:<10}  {value}", markup=False)
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from consilium.client.ledger.store import Ledger
-from consilium.shared.audit.entry import Entry
+from consilium.shared.audit.entry import AuditEntry
 from consilium.shared.audit.events import Released
 from consilium.shared.audit.reading import read_lines
 from consilium.shared.errors import AuditError
@@ -22,7 +22,7 @@ def disagreements(ledger: Ledger, log: Path) -> list[str]:
     recorded: dict[tuple[bytes, int], int] = {}
     for line in read_lines(log):
         try:
-            entry = Entry.from_line(line)
+            entry = AuditEntry.from_line(line)
         except AuditError:
             continue  # check_log names it
         if isinstance(entry.event, Released) and entry.event.epsilon is not None:

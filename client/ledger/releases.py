@@ -64,7 +64,7 @@ class Summary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class LedgerEntry:
     """A release as the ledger has it; times are ISO 8601."""
 
     release: Release
@@ -75,7 +75,7 @@ class Entry:
     confirmed_at: str | None
 
 
-def account_of(entries: Iterable[Entry], bound: float, delta: float) -> Account:
+def account_of(entries: Iterable[LedgerEntry], bound: float, delta: float) -> Account:
     """Account of these entries against a bound on epsilon at ``delta``."""
     entries = list(entries)
     spent = largest_spent([entry.release for entry in entries if entry.confirmed], delta)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from consilium.client.ledger.releases import (
     SHARDS,
-    Entry,
+    LedgerEntry,
     Release,
     StudyAccount,
     Summary,
@@ -173,7 +173,7 @@ class Ledger:
                 (self._clock().isoformat(), release.study_hash, release.round, release.purpose),
             )
 
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[LedgerEntry, ...]:
         """Every release noted, in the order it was reserved."""
         with self._transaction() as connection:
             return tuple(_entries(connection))
@@ -234,7 +234,7 @@ class Ledger:
         )
 
 
-def _entries(connection: sqlite3.Connection) -> Iterator[Entry]:
+def _entries(connection: sqlite3.Connection) -> Iterator[LedgerEntry]:
     rows = connection.execute(
         "SELECT study_digest, study_hash, study_name, round, purpose, events, low_shard, "
         "high_shard, study_epsilon, study_delta, state, reserved_at, confirmed_at "
@@ -242,7 +242,7 @@ def _entries(connection: sqlite3.Connection) -> Iterator[Entry]:
     )
     for digest, run, name, number, purpose, events, low, high, *rest in rows:
         epsilon, delta, state, reserved_at, confirmed_at = rest
-        yield Entry(
+        yield LedgerEntry(
             release=Release(
                 study_digest=digest,
                 study_hash=run,

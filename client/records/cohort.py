@@ -13,8 +13,8 @@ import numpy as np
 
 from consilium.client.ledger.releases import SHARDS
 from consilium.client.records.features import (
-    Grid,
     PatientTensors,
+    TimeGrid,
     require_usable,
     select,
     to_grid,
@@ -31,8 +31,8 @@ from consilium.shared.study.definition import Study
 class Cohort:
     """A site's patients, on the study's grid of hours, parted into training and validation."""
 
-    training: Grid
-    validation: Grid | None
+    training: TimeGrid
+    validation: TimeGrid | None
     report: ReadReport
 
     def tensors(

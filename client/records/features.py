@@ -30,7 +30,7 @@ _STAYS_AT_ONCE = 512  # bounds the working memory of both phases
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Grid:
+class TimeGrid:
     """Stays on the study's time steps, still in the study's units.
 
     Attributes:
@@ -71,7 +71,7 @@ class PatientTensors:
         return f"PatientTensors({len(self.y_N)} stays of {self.patients} patients)"
 
 
-def to_grid(patients: Iterable[Patient], study: Study) -> Grid:
+def to_grid(patients: Iterable[Patient], study: Study) -> TimeGrid:
     """Put every stay on the study's steps: the last value of each variable in each step.
 
     An event at the very end of the window belongs to the last step.
@@ -99,7 +99,7 @@ def to_grid(patients: Iterable[Patient], study: Study) -> Grid:
         raise DataError(
             f"no patient fits study {study.name}; check the data folder and the cohort's selection"
         )
-    return Grid(
+    return TimeGrid(
         value_NTV=np.concatenate(value_CTV),
         mask_NT=np.concatenate(mask_CT),
         y_N=np.stack(labels),
@@ -143,7 +143,7 @@ def _label(stay: Stay, study: Study) -> NDArray[np.float32]:
     return label
 
 
-def select(grid: Grid, patients: NDArray[np.int64]) -> Grid:
+def select(grid: TimeGrid, patients: NDArray[np.int64]) -> TimeGrid:
     """The stays of some patients, renumbered from 0 in ascending order of their old index.
 
     Args:
@@ -154,7 +154,7 @@ def select(grid: Grid, patients: NDArray[np.int64]) -> Grid:
     new_of = np.full(grid.patients, -1, dtype=np.int64)
     new_of[kept] = np.arange(len(kept))
     stays = np.flatnonzero(new_of[grid.patient_N] >= 0)
-    return Grid(
+    return TimeGrid(
         value_NTV=grid.value_NTV[stays],
         mask_NT=grid.mask_NT[stays],
         y_N=grid.y_N[stays],
@@ -163,7 +163,7 @@ def select(grid: Grid, patients: NDArray[np.int64]) -> Grid:
     )
 
 
-def require_usable(grid: Grid, study: Study) -> None:
+def require_usable(grid: TimeGrid, study: Study) -> None:
     """Refuse a cohort that is too small, or whose labels could teach nothing.
 
     Raises:
@@ -186,7 +186,7 @@ def require_usable(grid: Grid, study: Study) -> None:
                 )
 
 
-def to_tensors(grid: Grid, normalisation: Normalisation, study: Study) -> PatientTensors:
+def to_tensors(grid: TimeGrid, normalisation: Normalisation, study: Study) -> PatientTensors:
     """Make the model's inputs: values carried forward, what was measured, how recently.
 
     Per series variable: the last value known, normalised (0, the federation's mean, before the

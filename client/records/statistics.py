@@ -12,7 +12,7 @@ Legend: P patients, V variables, S = 3 V statistics, as in
 import numpy as np
 from numpy.typing import NDArray
 
-from consilium.client.records.features import Grid
+from consilium.client.records.features import TimeGrid
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.errors import PrivacyError
 from consilium.shared.model.normalisation import reference_scores, statistics_clip
@@ -21,7 +21,7 @@ from consilium.shared.study.definition import Study
 _ROUNDING = 1 - 1e-9  # keeps the norm under the bound after float64 rounding
 
 
-def patient_contributions(grid: Grid, study: Study) -> NDArray[np.float64]:
+def patient_contributions(grid: TimeGrid, study: Study) -> NDArray[np.float64]:
     """Per patient [present_V, mean of z_V, mean of z squared_V], zero where never measured.
 
     Returns:

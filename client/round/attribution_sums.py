@@ -16,9 +16,9 @@ from consilium.client.records.statistics import clip_rows
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.export.signed_model import Trained
 from consilium.shared.rounds.attribution_bands import (
+    attribution_bands,
     attributions_size,
     band_starts,
-    bands,
     effect_unit,
 )
 
@@ -62,7 +62,7 @@ def _of_patient(
     stays = stays[_drawn(len(stays), MOST_STAYS, source)]
     column_CF = (Layout(study).without_each()[1:] == 0).astype(np.float64)
     column_VF = column_CF[: len(study.variables)]
-    total_VB = np.zeros((len(study.variables), bands(study)))
+    total_VB = np.zeros((len(study.variables), attribution_bands(study)))
     for stay in stays:
         steps = int(patients.mask_NT[stay].sum())
         if steps == 0:

@@ -21,10 +21,10 @@ from consilium.shared.study.definition import Study
 OWN_WEIGHTS, OWN_MODEL, STATISTICS = "own_weights", "own_model", "statistics"
 CONTROL = "control"
 
-Weights = NDArray[np.float32]
+FlatWeights = NDArray[np.float32]
 
 
-def with_own(study: Study, kept: Kept, weights_D: Weights) -> Weights:
+def with_own(study: Study, kept: Kept, weights_D: FlatWeights) -> FlatWeights:
     """Return the weights (D,) that this site trains with the others: the shared and its own.
 
     Raises:
@@ -39,7 +39,7 @@ def with_own(study: Study, kept: Kept, weights_D: Weights) -> Weights:
     return joined_D
 
 
-def as_used(study: Study, kept: Kept, weights_D: Weights) -> Weights:
+def as_used(study: Study, kept: Kept, weights_D: FlatWeights) -> FlatWeights:
     """Return the weights (D,) that this site uses on its patients: a second model's, if it has one.
 
     Raises:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from consilium.client.records.features import Grid
+from consilium.client.records.features import TimeGrid
 from consilium.shared.figures.score_counts import Edges, count_scores
 from consilium.shared.rounds.contents import LARGEST_ERROR
 from consilium.shared.rounds.patient_groups import (
@@ -25,7 +25,7 @@ from consilium.shared.study.definition import Study
 Members = NDArray[np.bool_]
 
 
-def members_of(grid: Grid, study: Study, group: PatientGroup) -> Members:
+def members_of(grid: TimeGrid, study: Study, group: PatientGroup) -> Members:
     """Return the stays (N,) of a subgroup by its variable's first value; unknown is in none."""
     variable = group.variable or ""
     value_NT = grid.value_NTV[:, :, list(study.variables).index(variable)]
@@ -38,7 +38,7 @@ def members_of(grid: Grid, study: Study, group: PatientGroup) -> Members:
 
 
 def contributing(
-    grid: Grid, study: Study, *, site: str, own: bool, smallest: int
+    grid: TimeGrid, study: Study, *, site: str, own: bool, smallest: int
 ) -> list[Members | None]:
     """Return the stays of every group of the study at this site; None where it adds nothing.
 
@@ -76,7 +76,7 @@ def group_blocks(
 
     Args:
         scores: (N, K), or (N, T, K) per step; ``y`` labels of their rows.
-        y: as in :class:`consilium.client.records.features.Grid`.
+        y: as in :class:`consilium.client.records.features.TimeGrid`.
         weight: of each row (N,) or (N, T); a patient's add up to one.
         counted: rows (N,) or (N, T) that count.
         members: stays (N,) of each group; None adds nothing.
@@ -115,5 +115,5 @@ def _block(
     return np.array([weight_RK.sum(), (error_RK * weight_RK).sum()])
 
 
-def _patients(grid: Grid, stays_N: Members) -> int:
+def _patients(grid: TimeGrid, stays_N: Members) -> int:
     return len(np.unique(grid.patient_N[stays_N]))

@@ -22,7 +22,7 @@ LARGEST_SKEW_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class PreflightTest:
     """One test: what was found, and what to do if it is not well."""
 
     name: str
@@ -31,7 +31,7 @@ class Finding:
     remedy: str = ""
 
 
-def preflight(folder: SiteFolder) -> list[Finding]:
+def preflight(folder: SiteFolder) -> list[PreflightTest]:
     """Test what a site needs; a test whose ground is missing is told as failed, not skipped."""
     return [
         _permissions(folder),
@@ -42,34 +42,36 @@ def preflight(folder: SiteFolder) -> list[Finding]:
     ]
 
 
-def _permissions(folder: SiteFolder) -> Finding:
+def _permissions(folder: SiteFolder) -> PreflightTest:
     name = "permissions"
     try:
         SiteFolder.open(folder.path)
     except SettingsError as error:
-        return Finding(name=name, ok=False, told=str(error), remedy="see the sentence above")
+        return PreflightTest(name=name, ok=False, told=str(error), remedy="see the sentence above")
     mode = folder.path.stat().st_mode & 0o777
     if mode & 0o077:
-        return Finding(
+        return PreflightTest(
             name=name,
             ok=False,
             told=f"{folder.path} may be entered by other accounts (mode {mode:o})",
             remedy=f"run 'chmod 700 {folder.path}'",
         )
     if not os.access(folder.path, os.W_OK):
-        return Finding(
+        return PreflightTest(
             name=name,
             ok=False,
             told=f"{folder.path} cannot be written by this account",
             remedy="run the site under the account that owns the folder",
         )
-    return Finding(name=name, ok=True, told=f"only this account reads {', '.join(SECRET_FILES)}")
+    return PreflightTest(
+        name=name, ok=True, told=f"only this account reads {', '.join(SECRET_FILES)}"
+    )
 
 
-def _disk(folder: SiteFolder) -> Finding:
+def _disk(folder: SiteFolder) -> PreflightTest:
     place = folder.path if folder.path.exists() else Path.cwd()
     free = shutil.disk_usage(place).free
-    return Finding(
+    return PreflightTest(
         name="disk",
         ok=free >= LEAST_DISK_BYTES,
         told=f"{free / 2**30:.1f} GiB free for {folder.path}",
@@ -77,9 +79,9 @@ def _disk(folder: SiteFolder) -> Finding:
     )
 
 
-def _memory() -> Finding:
+def _memory() -> PreflightTest:
     free = _available_memory()
-    return Finding(
+    return PreflightTest(
         name="memory",
         ok=free >= LEAST_MEMORY_BYTES,
         told=f"{free / 2**30:.1f} GiB available",
@@ -97,15 +99,17 @@ def _available_memory() -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _network(folder: SiteFolder) -> list[Finding]:
+def _network(folder: SiteFolder) -> list[PreflightTest]:
     try:
         enrolment = folder.enrolment()
         connection = connect(folder)
     except ConsiliumError as error:
-        return [Finding(name="enrolment", ok=False, told=str(error), remedy="enrol this site")]
+        return [
+            PreflightTest(name="enrolment", ok=False, told=str(error), remedy="enrol this site")
+        ]
     with connection:
         host = connection.address.rpartition(":")[0].strip("[]")
-        enrolled = Finding(
+        enrolled = PreflightTest(
             name="enrolment",
             ok=True,
             told=f"site {enrolment.site} at {connection.address}",
@@ -113,32 +117,32 @@ def _network(folder: SiteFolder) -> list[Finding]:
         return [enrolled, _name(host), *_line(connection, folder)]
 
 
-def _name(host: str) -> Finding:
+def _name(host: str) -> PreflightTest:
     proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"))
     if proxied:
-        return Finding(name="name", ok=True, told=f"{host} is looked up by the proxy")
+        return PreflightTest(name="name", ok=True, told=f"{host} is looked up by the proxy")
     try:
         addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, None)}
     except OSError as error:
-        return Finding(
+        return PreflightTest(
             name="name",
             ok=False,
             told=f"{host} has no address ({error})",
             remedy="ask the network's administrators, or set HTTPS_PROXY if names are looked up "
             "by a proxy",
         )
-    return Finding(name="name", ok=True, told=f"{host} is {', '.join(sorted(addresses))}")
+    return PreflightTest(name="name", ok=True, told=f"{host} is {', '.join(sorted(addresses))}")
 
 
-def _line(connection: Connection, folder: SiteFolder) -> list[Finding]:
+def _line(connection: Connection, folder: SiteFolder) -> list[PreflightTest]:
     failed = _trying(connection.hello)
     if failed is not None:
         remedy = "let this machine dial out to that one address and port; nothing must come in"
-        return [Finding(name="line", ok=False, told=failed, remedy=remedy)]
+        return [PreflightTest(name="line", ok=False, told=failed, remedy=remedy)]
     skew_s = connection.clock_ahead_s
     found = [
-        Finding(name="line", ok=True, told="the coordinator shows the pinned certificate"),
-        Finding(
+        PreflightTest(name="line", ok=True, told="the coordinator shows the pinned certificate"),
+        PreflightTest(
             name="clock",
             ok=abs(skew_s) <= LARGEST_SKEW_S,
             told=f"{abs(skew_s):.0f} s {'ahead of' if skew_s > 0 else 'behind'} the coordinator",
@@ -148,7 +152,7 @@ def _line(connection: Connection, folder: SiteFolder) -> list[Finding]:
     ]
     failed = _trying(lambda: fetch_offers(folder))
     found.append(
-        Finding(
+        PreflightTest(
             name="account",
             ok=failed is None,
             told=failed or "the coordinator knows this site",
@@ -158,18 +162,20 @@ def _line(connection: Connection, folder: SiteFolder) -> list[Finding]:
     return found
 
 
-def _data(folder: SiteFolder) -> list[Finding]:
+def _data(folder: SiteFolder) -> list[PreflightTest]:
     """Read the records as each approved study would."""
     try:
         approved = list(approvals_of(folder))
         files = named_files(folder.settings().records(folder.path))
     except ConsiliumError as error:
-        return [Finding(name="data", ok=False, told=str(error), remedy="see the sentence above")]
+        return [
+            PreflightTest(name="data", ok=False, told=str(error), remedy="see the sentence above")
+        ]
     if not approved:
         missing = [path for path in files if not path.exists()]
         shown = ", ".join(map(str, missing or files))
         return [
-            Finding(
+            PreflightTest(
                 name="data",
                 ok=not missing,
                 told=f"{shown} {'is not there' if missing else 'is there'}",
@@ -179,7 +185,7 @@ def _data(folder: SiteFolder) -> list[Finding]:
     return [_readable(folder, approval) for approval in approved]
 
 
-def _readable(folder: SiteFolder, approval: Approval) -> Finding:
+def _readable(folder: SiteFolder, approval: Approval) -> PreflightTest:
     study = approval.study
     remedy = f"run 'consilium-site check {study.name}' for the counts behind this"
     try:
@@ -187,9 +193,9 @@ def _readable(folder: SiteFolder, approval: Approval) -> Finding:
         split_key = folder.split_key()
         cohort = read_cohort(source, study, site=folder.enrolment().site, split_key=split_key)
     except ConsiliumError as error:
-        return Finding(name="data", ok=False, told=str(error), remedy=remedy)
+        return PreflightTest(name="data", ok=False, told=str(error), remedy=remedy)
     told = f"study {study.name}: {cohort.report.patients} patients can be read"
-    return Finding(name="data", ok=True, told=told)
+    return PreflightTest(name="data", ok=True, told=told)
 
 
 def _trying(work: Callable[[], object]) -> str | None:

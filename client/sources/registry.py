@@ -31,7 +31,7 @@ S = TypeVar("S", bound=DataSettings)
 
 
 @dataclass(frozen=True)
-class Kind(Generic[S]):
+class SourceKind(Generic[S]):
     """One kind of source: the model of its settings, and how it is opened with them."""
 
     settings: type[S]
@@ -142,21 +142,21 @@ def needs(module: str, source: str) -> None:
         )
 
 
-SOURCES: Mapping[str, Kind[Any]] = MappingProxyType(
+SOURCES: Mapping[str, SourceKind[Any]] = MappingProxyType(
     {
-        "physionet2012": Kind(settings.PhysioNet2012Settings, _physionet2012),
-        "physionet2019": Kind(settings.FileOrFolderSettings, _physionet2019),
-        "tables": Kind(TablesSettings, _tables),
-        "meds": Kind(MedsSettings, _meds),
-        "omop": Kind(OmopSettings, _omop),
-        "fhir": Kind(FhirSettings, _fhir),
-        "waveforms": Kind(settings.WaveformsSettings, _waveforms),
-        "diagnosis-codes": Kind(settings.DiagnosisCodesSettings, _diagnosis_codes),
-        "molecules": Kind(settings.MoleculesSettings, _molecules),
-        "image-slices": Kind(settings.ImageSlicesSettings, _image_slices),
-        "heart-disease": Kind(settings.HeartDiseaseSettings, _heart_disease),
-        "eicu-demo": Kind(settings.RecordsSettings, _eicu_demo),
-        "parkinsons": Kind(settings.FileOrFolderSettings, _parkinsons),
+        "physionet2012": SourceKind(settings.PhysioNet2012Settings, _physionet2012),
+        "physionet2019": SourceKind(settings.FileOrFolderSettings, _physionet2019),
+        "tables": SourceKind(TablesSettings, _tables),
+        "meds": SourceKind(MedsSettings, _meds),
+        "omop": SourceKind(OmopSettings, _omop),
+        "fhir": SourceKind(FhirSettings, _fhir),
+        "waveforms": SourceKind(settings.WaveformsSettings, _waveforms),
+        "diagnosis-codes": SourceKind(settings.DiagnosisCodesSettings, _diagnosis_codes),
+        "molecules": SourceKind(settings.MoleculesSettings, _molecules),
+        "image-slices": SourceKind(settings.ImageSlicesSettings, _image_slices),
+        "heart-disease": SourceKind(settings.HeartDiseaseSettings, _heart_disease),
+        "eicu-demo": SourceKind(settings.RecordsSettings, _eicu_demo),
+        "parkinsons": SourceKind(settings.FileOrFolderSettings, _parkinsons),
     }
 )
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from consilium.shared.rounds.attribution_bands import bands, effect_unit
+from consilium.shared.rounds.attribution_bands import attribution_bands, effect_unit
 from consilium.shared.study.definition import Study
 
 _SURE = 3.0  # standard deviations of privacy noise by which patients must exceed the fewest
@@ -61,6 +61,6 @@ def attributions_from_sums(
     return Attributions(
         patients=patients,
         clipped=clipped,
-        mean_VB=unit * sums[2:].reshape(len(study.variables), bands(study)),
+        mean_VB=unit * sums[2:].reshape(len(study.variables), attribution_bands(study)),
         deviation=noise * unit,
     )

@@ -18,7 +18,7 @@ from consilium.server.service.overview import (
     recent_records,
     rounds_file,
 )
-from consilium.shared.audit.entry import Entry
+from consilium.shared.audit.entry import AuditEntry
 from consilium.shared.audit.events import (
     Diverged,
     Enrolled,
@@ -65,7 +65,7 @@ def operator_page(
     status: Record,
     wrong: Sequence[str],
     rounds: Mapping[str, Sequence[Record]],
-    entries: Iterable[Entry],
+    entries: Iterable[AuditEntry],
 ) -> str:
     """Return the page.
 
@@ -234,7 +234,7 @@ def _rounds(rounds: Sequence[Record]) -> str:
     return _table("The latest rounds", headings, rows) if rows else ""
 
 
-def _events(entries: Iterable[Entry]) -> str:
+def _events(entries: Iterable[AuditEntry]) -> str:
     rows = []
     for entry in entries:
         if isinstance(entry.event, HeadSeen):
@@ -248,7 +248,7 @@ def _events(entries: Iterable[Entry]) -> str:
     return _table("From the audit log, the latest first", ("time (UTC)", "entry", "what"), rows)
 
 
-def _told(entry: Entry) -> tuple[str, bool]:
+def _told(entry: AuditEntry) -> tuple[str, bool]:
     """What an entry says to a person, and whether it is a worry."""
     match entry.event:
         case Opened() as e:

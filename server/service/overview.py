@@ -11,7 +11,7 @@ from typing import Any
 
 from consilium.server.coordinator.folder import CoordinatorFolder
 from consilium.server.coordinator.register import Register, Submitted
-from consilium.shared.audit.entry import Entry
+from consilium.shared.audit.entry import AuditEntry
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
 from consilium.shared.audit.summary import summarise
 from consilium.shared.enrolment.messages import roster_fingerprint
@@ -131,12 +131,12 @@ def recent_records(file: Path, count: int) -> list[dict[str, Any]]:
     return found
 
 
-def recent_entries(log: Path, count: int) -> list[Entry]:
+def recent_entries(log: Path, count: int) -> list[AuditEntry]:
     """Return the last entries of an audit log, the latest first; they are not verified here."""
-    found: list[Entry] = []
+    found: list[AuditEntry] = []
     for line in reversed(_last_lines(log)):
         try:
-            found.append(Entry.from_line(line + b"\n"))
+            found.append(AuditEntry.from_line(line + b"\n"))
         except AuditError:
             continue
         if len(found) == count:

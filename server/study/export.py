@@ -17,7 +17,7 @@ from consilium.server.figures.evaluation import tables_from_json
 from consilium.server.study.checkpoints import Checkpoint
 from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.errors import SettingsError
-from consilium.shared.export.manifest import Manifest, Recalibrated, Validation
+from consilium.shared.export.manifest import ModelManifest, Recalibrated, Validation
 from consilium.shared.export.signed_model import Trained, write_signed_model
 from consilium.shared.figures.operating_range import bands, thresholds
 from consilium.shared.figures.recalibration import (
@@ -46,7 +46,7 @@ def export_model(
     simulated: bool,
     onnx: bool = False,
     recalibrate: bool = False,
-) -> Manifest:
+) -> ModelManifest:
     """Write the model a run ended with into a new folder, signed.
 
     Args:

@@ -6,7 +6,7 @@ The other side's record of a later head, signed by that key, then tells against 
 
 from collections.abc import Mapping
 
-from consilium.shared.audit.entry import Entry
+from consilium.shared.audit.entry import AuditEntry
 from consilium.shared.audit.events import AuditEvent, Diverged, HeadSeen, Refused
 from consilium.shared.audit.heads import AuditHead
 from consilium.shared.audit.log import AuditLog
@@ -32,7 +32,7 @@ class Anchors:
         self._known: dict[tuple[str, bytes], tuple[int, bytes]] = {}
         for line in read_lines(log.path):
             try:
-                event = Entry.from_line(line).event
+                event = AuditEntry.from_line(line).event
             except AuditError:
                 continue  # check_log names it
             if isinstance(event, HeadSeen):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from consilium.shared.audit.entry import (
     LARGEST_LINE,
-    Entry,
+    AuditEntry,
     genesis,
     line_digest,
     rotation_statement,
@@ -38,7 +38,7 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class Mismatch:
     """The first line that does not fit; lines count from 1."""
 
     line: int
@@ -71,7 +71,7 @@ class AuditReport:
     anchors: int
     healed: tuple[int, ...]
     diverged: tuple[int, ...]
-    finding: Finding | None
+    finding: Mismatch | None
 
 
 @dataclass(kw_only=True)
@@ -131,7 +131,7 @@ def check_log(
         if reason is Reason.REMOVED and _occurs_later(path, walk):
             reason = Reason.REORDERED
             detail = f"entry {number} is found further down"
-        finding = Finding(line=number, reason=reason, detail=detail)
+        finding = Mismatch(line=number, reason=reason, detail=detail)
     return AuditReport(
         owner=walk.owner,
         entries=walk.number,
@@ -144,7 +144,7 @@ def check_log(
     )
 
 
-def _read(line: bytes) -> Entry:
+def _read(line: bytes) -> AuditEntry:
     """Return the entry of a line whose form and signature are right, whoever signed it."""
     if not line.endswith(b"\n") and len(line) <= LARGEST_LINE:
         raise _MisfitError(
@@ -153,7 +153,7 @@ def _read(line: bytes) -> Entry:
             "which the next start heals, or the log was cut there",
         )
     try:
-        entry = Entry.from_line(line)
+        entry = AuditEntry.from_line(line)
     except AuditError as error:
         raise _MisfitError(Reason.ALTERED, str(error)) from error
     if not is_signed(entry.signer, entry.statement(), entry.signature):
@@ -199,7 +199,7 @@ def _begin(walk: _Walk, line: bytes, owner: str, path: Path) -> None:
     walk.last = genesis(owner, entry.signer)
 
 
-def _take(walk: _Walk, entry: Entry, line: bytes) -> None:
+def _take(walk: _Walk, entry: AuditEntry, line: bytes) -> None:
     """Move on to a line that fits."""
     if isinstance(entry.event, KeyRotated):
         statement = rotation_statement(
@@ -250,7 +250,7 @@ def _occurs_later(path: Path, walk: _Walk) -> bool:
     """Tell whether the entry that is missing after ``walk`` stands further down, genuine."""
     for line in read_lines(path):
         try:
-            entry = Entry.from_line(line)
+            entry = AuditEntry.from_line(line)
         except AuditError:
             continue
         if entry.number == walk.number + 1 and entry.previous == (walk.last or entry.previous):

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
-from consilium.shared.audit.entry import Entry
+from consilium.shared.audit.entry import AuditEntry
 from consilium.shared.audit.events import ConfigurationChanged
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.audit.reading import read_lines
@@ -22,7 +22,7 @@ def note_configuration(log: AuditLog, folder: Path, files: Collection[str]) -> t
     known = dict.fromkeys(files, NO_FILE)
     for line in read_lines(log.path):
         try:
-            event = Entry.from_line(line).event
+            event = AuditEntry.from_line(line).event
         except AuditError:
             continue  # check_log names it
         if isinstance(event, ConfigurationChanged) and event.file in known:

@@ -17,7 +17,7 @@ LARGEST_LINE = 1 << 17
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class AuditEntry:
     """One line: its number, ISO 8601 time, event, predecessor's digest, signer and signature."""
 
     number: int
@@ -46,7 +46,7 @@ class Entry:
         }
 
     @classmethod
-    def from_line(cls, line: bytes) -> "Entry":
+    def from_line(cls, line: bytes) -> "AuditEntry":
         """Read a line; its signature is the caller's to check.
 
         Raises:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from consilium.shared.audit.entry import (
     LARGEST_LINE,
-    Entry,
+    AuditEntry,
     genesis,
     line_digest,
     rotation_statement,
@@ -166,7 +166,7 @@ class AuditLog:
         return AuditHead.sign(self._key, owner=self.owner, number=number, digest=last)
 
     def _line(self, number: int, previous: bytes, event: AuditEvent) -> bytes:
-        unsigned = Entry(
+        unsigned = AuditEntry(
             number=number,
             at=self._clock().isoformat(),
             event=event,
@@ -175,7 +175,7 @@ class AuditLog:
             signature=b"",
         )
         signature = self._key.sign(unsigned.statement())
-        line = Entry(**{**vars(unsigned), "signature": signature}).to_line()
+        line = AuditEntry(**{**vars(unsigned), "signature": signature}).to_line()
         if len(line) > LARGEST_LINE:
             raise AuditError(
                 f"an audit entry of kind {event.kind} has {len(line)} bytes, above the bound of "
@@ -197,7 +197,7 @@ class AuditLog:
         start = _start_of_line(file, end - 1)
         line = os.pread(file, end - start, start)
         try:
-            entry = Entry.from_line(line)
+            entry = AuditEntry.from_line(line)
         except AuditError as error:
             raise self._foreign("its last line is not an entry") from error
         if not is_signed(entry.signer, entry.statement(), entry.signature):
@@ -209,7 +209,7 @@ class AuditLog:
 
     def _check_owner(self, file: int) -> None:
         line = _first_line(file)
-        event = Entry.from_line(line).event
+        event = AuditEntry.from_line(line).event
         if not isinstance(event, Opened) or event.owner != self.owner:
             raise self._foreign(f"it does not begin as the log of {self.owner}")
 
@@ -240,7 +240,7 @@ class AuditLog:
     def _is_next(self, line: bytes, number: int, last: bytes) -> bool:
         """Tell whether this is a whole entry of ours that follows the line given."""
         try:
-            entry = Entry.from_line(line)
+            entry = AuditEntry.from_line(line)
         except AuditError:
             return False
         whole = is_signed(self._key.public, entry.statement(), entry.signature)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from consilium.shared.audit.entry import LARGEST_LINE, Entry
+from consilium.shared.audit.entry import LARGEST_LINE, AuditEntry
 from consilium.shared.audit.events import HeadSeen, KeyRotated, Opened
 from consilium.shared.audit.heads import AuditHead, head_statement, is_signed
 from consilium.shared.errors import AuditError
@@ -44,7 +44,7 @@ def recorded_heads(path: Path, *, owner: str, identities: Collection[bytes]) -> 
     heads = []
     for line in read_lines(path):
         try:
-            event = Entry.from_line(line).event
+            event = AuditEntry.from_line(line).event
         except AuditError:
             continue  # check_log names it
         if isinstance(event, HeadSeen) and event.peer == owner:
@@ -70,7 +70,7 @@ def identities_of(path: Path) -> tuple[bytes, ...]:
     found: dict[bytes, None] = {}
     for line in read_lines(path):
         try:
-            entry = Entry.from_line(line)
+            entry = AuditEntry.from_line(line)
         except AuditError:
             continue
         if isinstance(entry.event, Opened):

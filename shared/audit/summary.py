@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from consilium.shared.audit.entry import Entry, line_digest
+from consilium.shared.audit.entry import AuditEntry, line_digest
 from consilium.shared.audit.events import Diverged, HeadSeen, Refused, Released, RoundClosed
 from consilium.shared.audit.reading import read_lines
 from consilium.shared.errors import AuditError
@@ -50,7 +50,7 @@ def summarise(path: Path) -> AuditSummary:
     entries, head, last_at = 0, b"", ""
     for line in read_lines(path):
         try:
-            entry = Entry.from_line(line)
+            entry = AuditEntry.from_line(line)
         except AuditError:
             continue
         entries, head, last_at = entries + 1, line_digest(line), entry.at

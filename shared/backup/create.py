@@ -38,7 +38,7 @@ Kind = Literal["site", "coordinator"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest:
+class BackupManifest:
     """What a backup holds.
 
     Attributes:
@@ -63,7 +63,7 @@ class Manifest:
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=True).encode()
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> "Manifest":
+    def from_bytes(cls, content: bytes) -> "BackupManifest":
         """Read a manifest.
 
         Raises:
@@ -88,7 +88,7 @@ def back_up(
     owner: str,
     version: str,
     now: datetime | None = None,
-) -> Manifest:
+) -> BackupManifest:
     """Write a consistent copy of a state folder, also while its processes run.
 
     Raises:
@@ -121,7 +121,7 @@ def _write(
     owner: str,
     version: str,
     now: datetime | None,
-) -> Manifest:
+) -> BackupManifest:
     files: dict[str, str] = {}
     entries, head = 0, bytes(32)
     with tarfile.open(partial, "w") as tar:
@@ -143,7 +143,7 @@ def _write(
             with copy.open("rb") as content:
                 tar.addfile(info, content)
             copy.unlink()
-        manifest = Manifest(
+        manifest = BackupManifest(
             kind=kind,
             owner=owner,
             version=version,

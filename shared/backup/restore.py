@@ -19,7 +19,7 @@ from consilium.shared.audit.events import Restored
 from consilium.shared.audit.heads import AuditHead
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
 from consilium.shared.audit.log import AuditLog
-from consilium.shared.backup.create import MANIFEST, PRIVATE_FILE, Kind, Manifest, file_digest
+from consilium.shared.backup.create import MANIFEST, PRIVATE_FILE, BackupManifest, Kind, file_digest
 from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.errors import AuditError, AuthenticationError, SettingsError
 
@@ -30,7 +30,7 @@ PRIVATE_FOLDER = 0o700
 
 def restore(
     archive: Path, folder: Path, *, kind: Kind, version: str, newest: AuditHead | None
-) -> Manifest:
+) -> BackupManifest:
     """Put a state folder back, if nothing can have happened since that it would forget.
 
     Guarantee: afterwards the folder is as it was when the backup was made, with one more entry in
@@ -76,7 +76,7 @@ def restore(
     return manifest
 
 
-def read_manifest(archive: Path) -> Manifest:
+def read_manifest(archive: Path) -> BackupManifest:
     """Return an archive's manifest after checking every file against it.
 
     Raises:
@@ -86,7 +86,7 @@ def read_manifest(archive: Path) -> Manifest:
         return _extract(archive, Path(place))[0]
 
 
-def _extract(archive: Path, place: Path) -> tuple[Manifest, bytes]:
+def _extract(archive: Path, place: Path) -> tuple[BackupManifest, bytes]:
     """Unpack an archive, checking every file; return its manifest and the manifest's digest."""
     try:
         with tarfile.open(archive, "r:") as tar:
@@ -95,7 +95,7 @@ def _extract(archive: Path, place: Path) -> tuple[Manifest, bytes]:
             if stream is None or told.size > LARGEST_MANIFEST:
                 raise ValueError("its manifest is not a file")
             content = stream.read()
-            manifest = Manifest.from_bytes(content)
+            manifest = BackupManifest.from_bytes(content)
             for member in tar:
                 if member.name == MANIFEST:
                     continue
@@ -115,7 +115,7 @@ def _extract(archive: Path, place: Path) -> tuple[Manifest, bytes]:
 
 
 def _extract_file(
-    tar: tarfile.TarFile, member: tarfile.TarInfo, manifest: Manifest, place: Path
+    tar: tarfile.TarFile, member: tarfile.TarInfo, manifest: BackupManifest, place: Path
 ) -> None:
     source = tar.extractfile(member) if member.isreg() else None
     if source is None or member.name not in manifest.files:
@@ -145,7 +145,7 @@ def _check_databases(place: Path, archive: Path) -> None:
 
 
 def _check_nothing_is_forgotten(
-    log: Path, manifest: Manifest, key: IdentityKey, newest: AuditHead | None
+    log: Path, manifest: BackupManifest, key: IdentityKey, newest: AuditHead | None
 ) -> None:
     if newest is None and manifest.kind == "site":
         raise AuditError(

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from consilium.shared.crypto.transcript import Part, encode
+from consilium.shared.crypto.transcript import Encodable, encode
 from consilium.shared.errors import AuthenticationError, SettingsError, StudyError
 
 KEY_BYTES = 32
@@ -202,7 +202,7 @@ class ExchangeKey(Secret):
             ) from None
 
 
-def derive(secret: bytes, *, salt: bytes, label: str, parts: tuple[Part, ...]) -> bytes:
+def derive(secret: bytes, *, salt: bytes, label: str, parts: tuple[Encodable, ...]) -> bytes:
     """HKDF-SHA256 (RFC 5869) of a shared secret for one purpose; 32 bytes."""
     return HKDF(
         algorithm=hashes.SHA256(), length=KEY_BYTES, salt=salt, info=encode(label, *parts)

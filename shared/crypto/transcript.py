@@ -8,12 +8,12 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
-Part = bytes | str | int
+Encodable = bytes | str | int
 
 _LENGTHS = tuple(length.to_bytes(8, "big") for length in range(128))  # of nearly every part
 
 
-def encode(label: str, *parts: Part) -> bytes:
+def encode(label: str, *parts: Encodable) -> bytes:
     """Injective encoding of a labelled list: every part behind its length as 8 bytes, big-endian.
 
     Text is UTF-8; a whole number (0 <= number < 2^64) takes 8 bytes, big-endian.
@@ -37,7 +37,7 @@ def _opening(label: str, count: int) -> bytes:
     return b"".join([len(name).to_bytes(8, "big"), name, _LENGTHS[8], count.to_bytes(8, "big")])
 
 
-def digest(label: str, *parts: Part) -> bytes:
+def digest(label: str, *parts: Encodable) -> bytes:
     """SHA-256 of `encode`; 32 bytes."""
     return hashlib.sha256(encode(label, *parts)).digest()
 
@@ -111,5 +111,5 @@ def hash_commitments(commitments: Mapping[str, bytes]) -> bytes:
     return digest("commitments", *_flat(sorted(commitments.items())))
 
 
-def _flat(pairs: Iterable[tuple[str, bytes]]) -> list[Part]:
+def _flat(pairs: Iterable[tuple[str, bytes]]) -> list[Encodable]:
     return [part for pair in pairs for part in pair]

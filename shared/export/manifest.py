@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 from consilium.shared.crypto.transcript import encode
 from consilium.shared.errors import MessageError
 from consilium.shared.figures.operating_range import Band, Threshold
-from consilium.shared.files.strict_toml import Part
+from consilium.shared.files.strict_toml import StrictTable
 from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.study.definition import Study
 from consilium.shared.study.dictionary import Finite
@@ -33,7 +33,7 @@ FORMAT = 1
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class ManifestVariable(Part):
+class ManifestVariable(StrictTable):
     """A variable the model reads: the study's declaration, and the federation's normalisation.
 
     A value becomes ``(z - mean) / deviation`` with z as in
@@ -49,7 +49,7 @@ class ManifestVariable(Part):
     deviation: Finite
 
 
-class Validation(Part):
+class Validation(StrictTable):
     """What the model's outputs meant for patients it was not trained on.
 
     Attributes:
@@ -67,7 +67,7 @@ class Validation(Part):
     errors: tuple[float | None, ...] = Field(default=(), strict=False)
 
 
-class Recalibrated(Part):
+class Recalibrated(StrictTable):
     """That the weights are no longer those of training, and how they were changed.
 
     The log-odds of output k are ``slopes[k]`` times those of training, plus ``intercepts[k]``.
@@ -84,7 +84,7 @@ class Recalibrated(Part):
     made_from: Digest | None = None
 
 
-class Manifest(Part):
+class ModelManifest(StrictTable):
     """What ``manifest.json`` holds; ``parts`` has the SHA-256 of every other part by name.
 
     ``simulated`` says that no coordinator signed it, but a simulation with a key of its own.
@@ -115,7 +115,7 @@ class Manifest(Part):
         return self.model_dump_json(indent=1).encode() + b"\n"
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> "Manifest":
+    def from_bytes(cls, content: bytes) -> "ModelManifest":
         """Parse what :meth:`to_bytes` wrote.
 
         Raises:

@@ -25,7 +25,7 @@ from consilium.shared.model.network import RecurrentModel
 OPSET, IR_VERSION = 20, 9
 # Where each of ONNX's gates stands among torch's: i o f c of i f g o, z r h of r z n.
 GATES = {"rnn": (0,), "lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
-Weights = Mapping[str, NDArray[np.float32]]
+NamedWeights = Mapping[str, NDArray[np.float32]]
 LOWEST = float(np.finfo(np.float32).min)
 
 
@@ -105,7 +105,7 @@ def to_onnx(model: RecurrentModel, properties: Mapping[str, str]) -> bytes:
 def _inputs(
     graph: _Graph,
     model: RecurrentModel,
-    w: Weights,
+    w: NamedWeights,
     x: str,
     measured: str,
 ) -> str:
@@ -129,7 +129,7 @@ def _inputs(
 def _recurrent(
     graph: _Graph,
     model: RecurrentModel,
-    w: Weights,
+    w: NamedWeights,
     values: str,
     length_N: str,
 ) -> tuple[str, str]:
@@ -161,7 +161,7 @@ def _recurrent(
     return values, graph.add("Reshape", last, graph.constant([0, -1], np.int64))
 
 
-def _gates(w: Weights, cell: str, kinds: tuple[str, ...], suffix: str) -> NDArray[np.float32]:
+def _gates(w: NamedWeights, cell: str, kinds: tuple[str, ...], suffix: str) -> NDArray[np.float32]:
     """Weights of these kinds, one after the other, each with its gates in ONNX's order."""
     parts = []
     for kind in kinds:
@@ -173,7 +173,7 @@ def _gates(w: Weights, cell: str, kinds: tuple[str, ...], suffix: str) -> NDArra
 def _pool(
     graph: _Graph,
     model: RecurrentModel,
-    w: Weights,
+    w: NamedWeights,
     h_NTH: str,
     last_NH: str,
     mask_NT1: str,

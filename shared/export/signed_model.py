@@ -23,7 +23,7 @@ from consilium.shared.crypto.transcript import sha256
 from consilium.shared.errors import AuthenticationError, ConsiliumError, MessageError, SettingsError
 from consilium.shared.export.manifest import (
     LARGEST_BYTES,
-    Manifest,
+    ModelManifest,
     Recalibrated,
     Validation,
     manifest_statement,
@@ -74,7 +74,7 @@ def write_signed_model(
     epsilon: float | None,
     more: Mapping[str, bytes] | None = None,
     mode: int = 0o755,
-) -> Manifest:
+) -> ModelManifest:
     """Write the model into a new folder, which appears whole or not at all.
 
     Args:
@@ -126,10 +126,10 @@ def manifest_of(
     simulated: bool,
     rounds: int,
     epsilon: float | None,
-) -> Manifest:
+) -> ModelManifest:
     """Return the manifest of a model and its parts; see :func:`write_signed_model`."""
     study = trained.study
-    return Manifest(
+    return ModelManifest(
         study=study.name,
         title=study.title,
         study_digest=study.digest.hex(),
@@ -153,7 +153,7 @@ def manifest_of(
 class SignedModel:
     """A model whose signature and digests were checked, ready to use."""
 
-    manifest: Manifest
+    manifest: ModelManifest
     trained: Trained
 
 
@@ -171,7 +171,7 @@ def load_signed_model(folder: Path, signer: bytes) -> SignedModel:
     """
     content = _read(folder / MANIFEST, LARGEST_BYTES)
     _check_signature(folder, content, signer)
-    manifest = Manifest.from_bytes(content)
+    manifest = ModelManifest.from_bytes(content)
     if lacking := REQUIRED - set(manifest.parts):
         raise MessageError(f"{folder / MANIFEST}: names no {min(lacking)}; export the model again")
     parts = {}
@@ -206,7 +206,7 @@ def signed_by(folder: Path) -> bytes:
         SettingsError: the manifest cannot be read.
     """
     try:
-        manifest = Manifest.from_bytes(_read(folder / MANIFEST, LARGEST_BYTES))
+        manifest = ModelManifest.from_bytes(_read(folder / MANIFEST, LARGEST_BYTES))
     except MessageError:
         return b""
     return bytes.fromhex(manifest.signed_by)
@@ -224,7 +224,7 @@ def _check_signature(folder: Path, manifest: bytes, signer: bytes) -> None:
         ) from None
 
 
-def _trained(manifest: Manifest, parts: Mapping[str, bytes]) -> Trained:
+def _trained(manifest: ModelManifest, parts: Mapping[str, bytes]) -> Trained:
     study = parse_canonical(parts[STUDY])
     if study.digest.hex() != manifest.study_digest:
         raise MessageError(f"{STUDY} is not the study whose digest the manifest names")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from consilium.shared.figures.risk_curves import operating_points, point_at, wilson
 from consilium.shared.figures.score_counts import Edges
-from consilium.shared.files.strict_toml import Part
+from consilium.shared.files.strict_toml import StrictTable
 
 BANDS = 10
 SENSITIVITIES = (0.9, 0.8)
@@ -25,7 +25,7 @@ ALARM_RATES = (0.1, 0.05)
 LARGEST_NOISE = 0.05
 
 
-class Band(Part):
+class Band(StrictTable):
     """Risks from ``low`` to ``high`` (excluded): the share that had the outcome, and its interval.
 
     ``patients`` is their number, not whole where the counts carry privacy noise.
@@ -39,7 +39,7 @@ class Band(Part):
     observed_high: float
 
 
-class Threshold(Part):
+class Threshold(StrictTable):
     """An alarm at risks of at least ``threshold``, and what it did among the patients counted."""
 
     name: str

@@ -14,7 +14,7 @@ LARGEST_BYTES = 1 << 20
 D = TypeVar("D", bound=BaseModel)
 
 
-class Part(BaseModel):
+class StrictTable(BaseModel):
     """A table of such a file: frozen, and strict about keys and types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -29,7 +29,7 @@ PIECE_ELEMENTS = 1 << 20  # work on about 4 MB of float32 at a time, so that it 
 CANCELLATION = 1e-2  # below this share of its bound a Gram sum has lost digits: measure again
 
 
-class Record(Protocol):
+class LayerRecord(Protocol):
     """What a layer files: enough to measure, sum and, when asked, write out its gradients."""
 
     @property
@@ -116,7 +116,7 @@ class Outer:
         return (*(weight for weight, _ in self.inputs), *self.biases)
 
     def add_squared_norms(self, total_P: Tensor, groups: Groups) -> None:
-        """See :class:`Record`."""
+        """See :class:`LayerRecord`."""
         gathered = [groups.gather(values) for _, values in self.inputs]
         for (patients, grad), *inputs in zip(groups.gather(self.grad_NTO), *gathered, strict=True):
             total_P[patients] += outer_squared_norms(
@@ -124,7 +124,7 @@ class Outer:
             )
 
     def weighted_sums(self, weight_N: Tensor) -> list[Tensor]:
-        """See :class:`Record`."""
+        """See :class:`LayerRecord`."""
         grad, inputs = self.grad_NTO, [values for _, values in self.inputs]
         swap = not grad.is_contiguous()  # time-major storage: flatten in storage order, no copy
         weight_NTO = weight_N[:, None, None].expand(-1, grad.shape[1], 1)
@@ -139,7 +139,7 @@ class Outer:
         return sums + [bias.clone() for _ in self.biases]  # callers may change results in place
 
     def per_row(self) -> list[Tensor]:
-        """See :class:`Record`."""
+        """See :class:`LayerRecord`."""
         weights = [self.grad_NTO.transpose(1, 2) @ values for _, values in self.inputs]
         return weights + [self.grad_NTO.sum(1)] * len(self.biases)
 
@@ -158,7 +158,7 @@ class Lookup:
         return (self.table,)
 
     def add_squared_norms(self, total_P: Tensor, groups: Groups) -> None:
-        """See :class:`Record`; a Gram sum over the pairs of steps that read the same line."""
+        """See :class:`LayerRecord`; a Gram sum over the pairs of steps that read the same line."""
         pairs = zip(groups.gather(self.grad_NTO), groups.gather(self.token_NT), strict=True)
         for (patients, grad), (_, token) in pairs:
             size = grad.shape[1] ** 2
@@ -168,12 +168,12 @@ class Lookup:
                 total_P[patients[piece]] += (gram * same).sum((1, 2)).clamp_(min=0)
 
     def weighted_sums(self, weight_N: Tensor) -> list[Tensor]:
-        """See :class:`Record`."""
+        """See :class:`LayerRecord`."""
         grad = (self.grad_NTO * weight_N[:, None, None]).flatten(0, 1)
         return [torch.zeros_like(self.table).index_add_(0, self.token_NT.flatten(), grad)]
 
     def per_row(self) -> list[Tensor]:
-        """See :class:`Record`."""
+        """See :class:`LayerRecord`."""
         every = self.grad_NTO.new_zeros(len(self.grad_NTO), *self.table.shape)
         index = self.token_NT.unsqueeze(2).expand_as(self.grad_NTO)
         return [every.scatter_add_(1, index, self.grad_NTO)]
@@ -192,16 +192,16 @@ class Direct:
         return (self.parameter,)
 
     def add_squared_norms(self, total_P: Tensor, groups: Groups) -> None:
-        """See :class:`Record`."""
+        """See :class:`LayerRecord`."""
         for patients, grad in groups.gather(self.grad_ND.unsqueeze(1)):
             total_P[patients] += grad.sum(1).square().sum(1)
 
     def weighted_sums(self, weight_N: Tensor) -> list[Tensor]:
-        """See :class:`Record`."""
+        """See :class:`LayerRecord`."""
         return [weight_N @ self.grad_ND]
 
     def per_row(self) -> list[Tensor]:
-        """See :class:`Record`."""
+        """See :class:`LayerRecord`."""
         return [self.grad_ND]
 
 
@@ -213,9 +213,9 @@ class Bookkeeping:
     """
 
     def __init__(self) -> None:
-        self._records: list[Record] = []
+        self._records: list[LayerRecord] = []
 
-    def file(self, record: Record) -> None:
+    def file(self, record: LayerRecord) -> None:
         """Add a layer's record; called by layers from their backward."""
         self._records.append(record)
 

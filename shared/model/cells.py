@@ -20,7 +20,7 @@ GATES: dict[CellName, int] = {"rnn": 1, "lstm": 4, "gru": 3}
 
 
 @dataclass(frozen=True)
-class Weights:
+class CellWeights:
     """One direction of one layer, in torch's layout: (G, D), (G, H), (G,), (G,)."""
 
     input_GD: Tensor
@@ -30,7 +30,7 @@ class Weights:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trace:
+class CellTrace:
     """What a forward leaves for the backward.
 
     ``states_SNH`` holds T + 1 states, the zero state first; ``gates_TNG`` are the activated gates.
@@ -54,14 +54,20 @@ class Deltas:
     hidden_TNG: Tensor
 
 
-def forward(cell: CellName, x_TND: Tensor, weights: Weights, keep_TN1: Tensor | None) -> Trace:
+def forward(
+    cell: CellName, x_TND: Tensor, weights: CellWeights, keep_TN1: Tensor | None
+) -> CellTrace:
     """Run one direction over all steps from a zero state."""
     run = {"rnn": _rnn_forward, "lstm": _lstm_forward, "gru": _gru_forward}[cell]
     return run(x_TND, weights, keep_TN1)
 
 
 def backward(
-    cell: CellName, trace: Trace, weights: Weights, keep_TN1: Tensor | None, grad_TNH: Tensor
+    cell: CellName,
+    trace: CellTrace,
+    weights: CellWeights,
+    keep_TN1: Tensor | None,
+    grad_TNH: Tensor,
 ) -> Deltas:
     """Return the deltas of every step, given the loss gradient of every output state.
 
@@ -90,7 +96,7 @@ def _hold(new_NH: Tensor, old_NH: Tensor, keep_N1: Tensor) -> None:
     torch.lerp(old_NH, new_NH, keep_N1, out=new_NH)
 
 
-def _rnn_forward(x_TND: Tensor, weights: Weights, keep_TN1: Tensor | None) -> Trace:
+def _rnn_forward(x_TND: Tensor, weights: CellWeights, keep_TN1: Tensor | None) -> CellTrace:
     bias_G = weights.input_bias_G + weights.hidden_bias_G
     pre_TNG = _project(x_TND, weights.input_GD, bias_G)
     states, recurrent = _zero_first(x_TND, weights.hidden_GH.shape[1]), weights.hidden_GH.t()
@@ -98,11 +104,11 @@ def _rnn_forward(x_TND: Tensor, weights: Weights, keep_TN1: Tensor | None) -> Tr
         new = torch.addmm(pre_TNG[t], states[t], recurrent, out=states[t + 1]).tanh_()
         if keep_TN1 is not None:
             _hold(new, states[t], keep_TN1[t])
-    return Trace(states_SNH=states, gates_TNG=states[1:], beside=states)
+    return CellTrace(states_SNH=states, gates_TNG=states[1:], beside=states)
 
 
 def _rnn_backward(
-    trace: Trace, weights: Weights, keep_TN1: Tensor | None, grad_TNH: Tensor
+    trace: CellTrace, weights: CellWeights, keep_TN1: Tensor | None, grad_TNH: Tensor
 ) -> Deltas:
     deltas = 1 - trace.gates_TNG.square()
     if keep_TN1 is not None:
@@ -124,7 +130,7 @@ def _carry(
     return torch.addmm(total_NH.mul_(1 - keep_TN1[t]), delta_NG, hidden_GH)
 
 
-def _lstm_forward(x_TND: Tensor, weights: Weights, keep_TN1: Tensor | None) -> Trace:
+def _lstm_forward(x_TND: Tensor, weights: CellWeights, keep_TN1: Tensor | None) -> CellTrace:
     size = weights.hidden_GH.shape[1]
     bias_G = weights.input_bias_G + weights.hidden_bias_G
     gates = _project(x_TND, weights.input_GD, bias_G)
@@ -141,11 +147,11 @@ def _lstm_forward(x_TND: Tensor, weights: Weights, keep_TN1: Tensor | None) -> T
         if keep_TN1 is not None:
             _hold(memory[t + 1], memory[t], keep_TN1[t])
             _hold(states[t + 1], states[t], keep_TN1[t])
-    return Trace(states_SNH=states, gates_TNG=gates, beside=memory)
+    return CellTrace(states_SNH=states, gates_TNG=gates, beside=memory)
 
 
 def _lstm_backward(
-    trace: Trace, weights: Weights, keep_TN1: Tensor | None, grad_TNH: Tensor
+    trace: CellTrace, weights: CellWeights, keep_TN1: Tensor | None, grad_TNH: Tensor
 ) -> Deltas:
     steps, rows, size = grad_TNH.shape
     write, forget, candidate, read = trace.gates_TNG.chunk(4, dim=2)
@@ -175,7 +181,7 @@ def _lstm_backward(
     return Deltas(input_TNG=flat, hidden_TNG=flat)
 
 
-def _gru_forward(x_TND: Tensor, weights: Weights, keep_TN1: Tensor | None) -> Trace:
+def _gru_forward(x_TND: Tensor, weights: CellWeights, keep_TN1: Tensor | None) -> CellTrace:
     size = weights.hidden_GH.shape[1]
     gates = _project(x_TND, weights.input_GD, weights.input_bias_G)
     states = _zero_first(x_TND, size)
@@ -190,11 +196,11 @@ def _gru_forward(x_TND: Tensor, weights: Weights, keep_TN1: Tensor | None) -> Tr
         torch.lerp(candidate, states[t], update, out=states[t + 1])
         if keep_TN1 is not None:
             _hold(states[t + 1], states[t], keep_TN1[t])
-    return Trace(states_SNH=states, gates_TNG=gates, beside=hidden_part)
+    return CellTrace(states_SNH=states, gates_TNG=gates, beside=hidden_part)
 
 
 def _gru_backward(
-    trace: Trace, weights: Weights, keep_TN1: Tensor | None, grad_TNH: Tensor
+    trace: CellTrace, weights: CellWeights, keep_TN1: Tensor | None, grad_TNH: Tensor
 ) -> Deltas:
     steps, rows, size = grad_TNH.shape
     reset, update, candidate = trace.gates_TNG.chunk(3, dim=2)

@@ -88,7 +88,7 @@ def run_layer(
 
 
 class Compiled:
-    """One direction of one layer: a :class:`~consilium.shared.model.bookkeeping.Record`."""
+    """One direction of one layer: a :class:`~consilium.shared.model.bookkeeping.LayerRecord`."""
 
     def __init__(self, direction: Direction, parameters: tuple[Parameter, ...]) -> None:
         self.parameters = parameters
@@ -107,7 +107,7 @@ class Compiled:
             total_P[order_P] += squares
 
     def weighted_sums(self, weight_N: Tensor) -> list[Tensor]:
-        """See :class:`~consilium.shared.model.bookkeeping.Record`."""
+        """See :class:`~consilium.shared.model.bookkeeping.LayerRecord`."""
         weight_N = weight_N.to(torch.float32).contiguous()
         if self._stored is not None:
             groups, stored = self._stored
@@ -121,7 +121,7 @@ class Compiled:
         return self._direction.sums(weight_N)
 
     def per_row(self) -> list[Tensor]:
-        """See :class:`~consilium.shared.model.bookkeeping.Record`."""
+        """See :class:`~consilium.shared.model.bookkeeping.LayerRecord`."""
         rows = self._direction.rows
         everyone = torch.arange(rows + 1)
         stored = torch.empty(rows, self._direction.gradient_size)

@@ -78,7 +78,7 @@ class _ThroughTime(torch.autograd.Function):
         left_NTH: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
-        weights = cells.Weights(*(parameter.detach() for parameter in parameters))
+        weights = cells.CellWeights(*(parameter.detach() for parameter in parameters))
         x_TND, left_TNH = (v.detach().transpose(0, 1).contiguous() for v in (x_NTD, left_NTH))
         steps, rows, size = left_TNH.shape
         flat = torch.addmm(weights.input_bias_G, x_TND.flatten(0, 1), weights.input_GD.t())
@@ -103,7 +103,7 @@ class _ThroughTime(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_NTH: Tensor) -> tuple[Tensor | None, ...]:
-        weights = cells.Weights(*(parameter.detach() for parameter in ctx.parameters))
+        weights = cells.CellWeights(*(parameter.detach() for parameter in ctx.parameters))
         grad_TNH = grad_NTH.transpose(0, 1)
         steps, rows, size = grad_TNH.shape
         by_input = grad_TNH.new_empty(steps, rows, 3, size)

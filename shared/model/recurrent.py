@@ -39,7 +39,7 @@ class _ThroughTime(torch.autograd.Function):
         x_NTD: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
-        weights = cells.Weights(*(parameter.detach() for parameter in parameters))
+        weights = cells.CellWeights(*(parameter.detach() for parameter in parameters))
         x_TND = x_NTD.detach().transpose(0, 1).contiguous()
         trace = cells.forward(cell, x_TND, weights, keep_TN1)
         ctx.cell, ctx.books, ctx.keep, ctx.parameters = cell, books, keep_TN1, parameters
@@ -49,7 +49,7 @@ class _ThroughTime(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_NTH: Tensor) -> tuple[Tensor | None, ...]:
-        weights = cells.Weights(*(parameter.detach() for parameter in ctx.parameters))
+        weights = cells.CellWeights(*(parameter.detach() for parameter in ctx.parameters))
         grad_TNH = grad_NTH.transpose(0, 1).contiguous()
         before_TNH = ctx.trace.states_SNH[:-1]
         deltas = cells.backward(ctx.cell, ctx.trace, weights, ctx.keep, grad_TNH)

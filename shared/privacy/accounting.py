@@ -20,7 +20,7 @@ from consilium.shared.privacy.loss import (
     epsilon_estimate,
     epsilon_upper_bound,
     log_moment,
-    merge,
+    merge_repeated,
 )
 from consilium.shared.study.definition import Study
 from consilium.shared.study.training import Privacy, Training
@@ -77,7 +77,7 @@ def epsilon_spent(events: Events, delta: float) -> float:
     """
     if not 0 < delta < 1:
         raise PrivacyError(f"delta {delta} must be above 0 and below 1; choose 1e-5, say")
-    return _epsilon_spent(merge(_parts(events)), delta)
+    return _epsilon_spent(merge_repeated(_parts(events)), delta)
 
 
 def rdp_epsilon(events: Events, delta: float) -> float:
@@ -86,7 +86,7 @@ def rdp_epsilon(events: Events, delta: float) -> float:
     Moments by quadrature (Mironov et al. 2019), conversion of Canonne, Kamath & Steinke 2020
     (proposition 12): RDP(a) + log((a - 1) / a) - (log delta + log a) / (a - 1).
     """
-    parts = merge(_parts(events))
+    parts = merge_repeated(_parts(events))
     if not parts:
         return 0.0
     best = math.inf

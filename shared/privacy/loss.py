@@ -38,7 +38,7 @@ class Repeated:
     steps: int
 
 
-def merge(parts: Sequence[Repeated]) -> tuple[Repeated, ...]:
+def merge_repeated(parts: Sequence[Repeated]) -> tuple[Repeated, ...]:
     """Join equal parts, and all plain Gaussians (q = 1) into one that costs exactly the same."""
     counts: dict[tuple[float, float], int] = {}
     precision = 0.0
@@ -73,13 +73,13 @@ def epsilon_upper_bound(parts: Sequence[Repeated], delta: float) -> float:
 
     Infinity where the loss is too large for the grid.
     """
-    merged = merge(parts)
+    merged = merge_repeated(parts)
     return max(_one_way(merged, delta, GRID_POINTS, removal=removal) for removal in (True, False))
 
 
 def epsilon_estimate(parts: Sequence[Repeated], delta: float) -> float:
     """Return epsilon on a coarse grid and for removal only: about 0.1 %, to search with."""
-    return _one_way(merge(parts), delta, COARSE_POINTS, removal=True)
+    return _one_way(merge_repeated(parts), delta, COARSE_POINTS, removal=True)
 
 
 def _one_way(parts: tuple[Repeated, ...], delta: float, points: int, *, removal: bool) -> float:

@@ -14,21 +14,24 @@ PARTS = 3  # of a patient's share, each with a norm of 1 at most
 _HEAD = 2
 
 
-def bands(study: Study) -> int:
+def attribution_bands(study: Study) -> int:
     """Return the number of bands B of consecutive steps, nearly equally long."""
     return min(MOST_BANDS, study.data.steps)
 
 
 def band_starts(study: Study) -> tuple[int, ...]:
     """Return the first step of each band."""
-    return tuple(study.data.steps * band // bands(study) for band in range(bands(study)))
+    return tuple(
+        study.data.steps * band // attribution_bands(study)
+        for band in range(attribution_bands(study))
+    )
 
 
 def attributions_size(study: Study) -> int:
     """Return how many numbers are summed; 0 unless the study asks for them."""
     if not study.evaluation.explained_patients:
         return 0
-    return _HEAD + len(study.variables) * bands(study)
+    return _HEAD + len(study.variables) * attribution_bands(study)
 
 
 def effect_unit(study: Study) -> float:

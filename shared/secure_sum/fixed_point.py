@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.shared.crypto.keystream import Keystream, over_spans
-from consilium.shared.crypto.transcript import Part, digest
+from consilium.shared.crypto.transcript import Encodable, digest
 from consilium.shared.errors import EncodingError
 
 RingBits = Literal[16, 20, 24, 28, 32]
@@ -90,7 +90,7 @@ class VectorSpec:
     @property
     def digest(self) -> bytes:
         """SHA-256 of the layout, which both sides bind into the round; 32 bytes."""
-        parts: list[Part] = [self.ring_bits]
+        parts: list[Encodable] = [self.ring_bits]
         for segment in self.segments:
             parts += [segment.name, segment.length, float(segment.linf).hex()]
             parts.append(float(segment.scale).hex())

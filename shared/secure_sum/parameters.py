@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Literal
 
 from consilium.shared.crypto.keys import Roster
-from consilium.shared.crypto.transcript import Part, digest
+from consilium.shared.crypto.transcript import Encodable, digest
 from consilium.shared.errors import StudyError
 from consilium.shared.secure_sum import mask_graph
 
@@ -75,7 +75,7 @@ class SumParameters:
     @cached_property
     def study_hash(self) -> bytes:
         """SHA-256 over all parameters; salts and binds everything in the run; 32 bytes."""
-        members: list[Part] = [part for member in self.roster.members for part in member]
+        members: list[Encodable] = [part for member in self.roster.members for part in member]
         return digest(
             "study",
             self.study_digest,

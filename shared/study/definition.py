@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from consilium.shared.errors import StudyError
-from consilium.shared.files.strict_toml import Part, parse_toml, read_text, validate
+from consilium.shared.files.strict_toml import StrictTable, parse_toml, read_text, validate
 from consilium.shared.secure_sum import mask_graph
 from consilium.shared.study.dictionary import Variable, completed
 from consilium.shared.study.personalisation import Personalisation, check_personalisation
@@ -25,7 +25,7 @@ BINS, PASSES = 400, 4  # of an evaluation without privacy noise
 BINS_WITH_NOISE, PASSES_WITH_NOISE = 32, 1  # each bin carries noise, and each pass is paid for
 
 
-class Study(Part):
+class Study(StrictTable):
     """A whole study. ``digest`` identifies it; ``seed`` makes runs without noise repeatable.
 
     ``variables`` that :mod:`consilium.shared.study.dictionary` has may be named without their

@@ -27,13 +27,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from consilium.shared.files.strict_toml import Part
+from consilium.shared.files.strict_toml import StrictTable
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Variable(Part):
+class Variable(StrictTable):
     """A measured quantity, its unit, and the range in which a value is believed.
 
     ``center`` and ``spread`` are public reference values (literature, not patients): the typical

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
-from consilium.shared.files.strict_toml import Part
+from consilium.shared.files.strict_toml import StrictTable
 
 if TYPE_CHECKING:
     from consilium.shared.study.definition import Study
@@ -21,7 +21,7 @@ WORDS: Mapping[OwnPart, str] = MappingProxyType(
 )
 
 
-class Ditto(Part):
+class Ditto(StrictTable):
     """A whole model of its own at every site, held near the global one.
 
     In each training round a site takes ``steps`` plain gradient steps of ``learning_rate`` on its
@@ -43,7 +43,7 @@ class Ditto(Part):
         return self
 
 
-class Personalisation(Part):
+class Personalisation(StrictTable):
     """What every site trains and keeps for itself: parts of the model, or a second one.
 
     ``parts`` names them. "head": the maps to the outputs, the linear path of ``skip`` among them

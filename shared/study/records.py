@@ -4,13 +4,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from consilium.shared.files.strict_toml import Part
+from consilium.shared.files.strict_toml import StrictTable
 from consilium.shared.study.dictionary import Finite, Positive
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 
 
-class Landmarks(Part):
+class Landmarks(StrictTable):
     """Rolling windows for early warning: from every landmark, does the outcome happen soon?
 
     Landmarks stand every ``every_h`` hours of the first ``longest_h`` of a stay, before its end and
@@ -23,7 +23,7 @@ class Landmarks(Part):
     longest_h: int = Field(default=24 * 14, ge=1, le=24 * 365)
 
 
-class BeforeEvent(Part):
+class BeforeEvent(StrictTable):
     """A window of ``window_h`` that ends ``gap_h`` before the outcome, or the end of the stay.
 
     Outcomes more than ``longest_h`` after the start of a stay have no window.
@@ -33,7 +33,7 @@ class BeforeEvent(Part):
     longest_h: int = Field(default=24 * 14, ge=1, le=24 * 365)
 
 
-class AfterEvent(Part):
+class AfterEvent(StrictTable):
     """A window of ``window_h`` that begins when ``variable`` is first at ``least`` or above.
 
     A stay has no window where that does not happen, or where the stay, the outcome or the first
@@ -45,7 +45,7 @@ class AfterEvent(Part):
     longest_h: int = Field(default=24 * 14, ge=1, le=24 * 365)
 
 
-class Data(Part):
+class Data(StrictTable):
     """Which records a site must bring, and how they become steps.
 
     With ``clock`` "hour" time is time. With "position" a record is a sequence without hours
@@ -104,7 +104,7 @@ class Data(Part):
         return -(-self.window_h // self.step_h)
 
 
-class Tokens(Part):
+class Tokens(StrictTable):
     """Codes that become learned vectors: diagnoses, drugs, atoms.
 
     ``names`` are the source's columns of codes; the vectors of several codes in one step are added.

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from consilium.shared.files.strict_toml import Part
+from consilium.shared.files.strict_toml import StrictTable
 from consilium.shared.study.dictionary import Finite, Positive
 from consilium.shared.study.training import Fraction
 
@@ -13,7 +13,7 @@ MINIMUM_SITES = 3  # the sum of two sites tells each of them the other's update
 RingBits = Literal[16, 20, 24, 28, 32]
 
 
-class Aggregation(Part):
+class Aggregation(StrictTable):
     """The secure sum and the server's step on the mean update.
 
     ``strategy`` is how the server steps along the mean update
@@ -43,7 +43,7 @@ class Aggregation(Part):
     round_timeout_s: Positive = 600.0
 
 
-class Subgroup(Part):
+class Subgroup(StrictTable):
     """How patients are told apart by a static variable: below the first cut, between two, above.
 
     ``names`` are words for the parts, from below the first cut upwards.
@@ -66,7 +66,7 @@ class Subgroup(Part):
         return self
 
 
-class Evaluation(Part):
+class Evaluation(StrictTable):
     """Federated evaluation on patients kept out of training, by secure sums of score counts.
 
     ``bins`` and ``passes`` follow from the privacy mode unless given (docs/decisions/090): the

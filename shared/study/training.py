@@ -4,13 +4,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from consilium.shared.files.strict_toml import Part
+from consilium.shared.files.strict_toml import StrictTable
 from consilium.shared.study.dictionary import Finite, Positive
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Task(Part):
+class Task(StrictTable):
     """What the model predicts; ``outputs`` is the number of classes, labels or targets.
 
     In regression ``center`` and ``spread`` are public reference values of the target, in its unit:
@@ -41,7 +41,7 @@ class Task(Part):
         return self
 
 
-class Model(Part):
+class Model(StrictTable):
     """The recurrent network; ``projection`` 0 feeds the inputs to the cell directly.
 
     ``cell`` "gru-d" is a GRU that learns how fast old values and the state fade: one layer,
@@ -70,7 +70,7 @@ class Model(Part):
         return self
 
 
-class Training(Part):
+class Training(StrictTable):
     """What a site does with its own patients in one round.
 
     ``proximal`` is FedProx's mu: the local loss has mu / 2 times the squared distance to the
@@ -117,7 +117,7 @@ class Training(Part):
         return self
 
 
-class Privacy(Part):
+class Privacy(StrictTable):
     """Patient-level differential privacy; ``none`` is for research on public data only.
 
     ``clip_norm`` bounds a patient's gradient (L2). ``statistics_fraction`` is the part of epsilon

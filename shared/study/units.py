@@ -37,7 +37,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearMap:
     """x -> factor * x + offset."""
 
     factor: float
@@ -180,7 +180,7 @@ def parse_unit(code: str) -> Unit:
 
 def conversion(
     given: str, wanted: str, *, variable: str = "", substance: Substance | None = None
-) -> Linear:
+) -> LinearMap:
     """Return the map from values in unit ``given`` to values in unit ``wanted``.
 
     Args:
@@ -195,7 +195,7 @@ def conversion(
         UnitError: a unit is not known, or the two measure different things.
     """
     if given == wanted:
-        return Linear(1.0)
+        return LinearMap(1.0)
     about = f"variable {variable}: " if variable else ""
     try:
         source, target = _parse(given), _parse(wanted)
@@ -218,7 +218,7 @@ def conversion(
     if math.isclose(factor, 1.0, rel_tol=1e-12):
         factor = 1.0
     offset = (source.offset - target.offset) / target.factor
-    return Linear(factor, offset)
+    return LinearMap(factor, offset)
 
 
 def is_unit(code: str) -> bool:

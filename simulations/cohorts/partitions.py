@@ -33,7 +33,7 @@ class Records:
         return self._patients
 
 
-class Part:
+class SubsetSource:
     """The patients of some records whose identifier is kept; a source like any other."""
 
     def __init__(self, records: Records, keep: Keep) -> None:
@@ -93,5 +93,5 @@ def parts(
 
         return keep
 
-    held = {site: Part(records, of_site(number)) for number, site in enumerate(sites)}
-    return held, Part(records, lambda patient: is_test(patient, share))
+    held = {site: SubsetSource(records, of_site(number)) for number, site in enumerate(sites)}
+    return held, SubsetSource(records, lambda patient: is_test(patient, share))

@@ -23,7 +23,7 @@ from consilium.shared.errors import StudyError
 from consilium.shared.study.definition import Study
 from consilium.simulations.cohorts import hospitals
 from consilium.simulations.cohorts.cohorts import Cohorts
-from consilium.simulations.cohorts.partitions import Part, Records, is_test, parts
+from consilium.simulations.cohorts.partitions import Records, SubsetSource, is_test, parts
 
 EICU = "eicu-demo"  # its module needs polars, so it is imported only when asked for
 EICU_REGIONS: Mapping[str, str] = MappingProxyType(
@@ -86,7 +86,7 @@ def _physionet2019(study: Study, data: Path) -> Cohorts:
     _require_sites(study, sites)
     return Cohorts(
         sites={site: sites[site] for site in study.sites},
-        test={system: Part(records, is_test) for system, records in systems.items()},
+        test={system: SubsetSource(records, is_test) for system, records in systems.items()},
         described="a fifth of each hospital system's patients, "
         + ("hour by hour" if study.task.per_step else "all their windows"),
         owners={
@@ -102,10 +102,12 @@ def _heart_disease(study: Study, data: Path) -> Cohorts:
     share = 1 / 3
     return Cohorts(
         sites={
-            site: Part(records[site], lambda patient: not is_test(patient, share))
+            site: SubsetSource(records[site], lambda patient: not is_test(patient, share))
             for site in study.sites
         },
-        test={site: Part(records[site], lambda p: is_test(p, share)) for site in study.sites},
+        test={
+            site: SubsetSource(records[site], lambda p: is_test(p, share)) for site in study.sites
+        },
         described="a third of each hospital's patients",
     )
 
@@ -128,13 +130,14 @@ def _eicu_demo(study: Study, data: Path) -> Cohorts:
     records = {site: Records(EicuDemo(data, where=where(site))) for site in study.sites}
     by_region = all(site in EICU_REGIONS for site in study.sites)
     held = {
-        site: Part(of_site, lambda person: not is_test(person)) for site, of_site in records.items()
+        site: SubsetSource(of_site, lambda person: not is_test(person))
+        for site, of_site in records.items()
     }
     everyone = Records(EicuDemo(data))
     test: dict[str, Source] = (
-        {site: Part(of_site, is_test) for site, of_site in records.items()}
+        {site: SubsetSource(of_site, is_test) for site, of_site in records.items()}
         if by_region
-        else {"all": Part(everyone, is_test)}
+        else {"all": SubsetSource(everyone, is_test)}
     )
     return Cohorts(
         sites=held,
@@ -175,8 +178,10 @@ def _diagnosis_codes(study: Study, data: Path) -> Cohorts:
     }
     _require_sites(study, PAYERS)
     return Cohorts(
-        sites={s: Part(r, lambda patient: not is_test(patient)) for s, r in records.items()},
-        test={s: Part(r, is_test) for s, r in records.items()},
+        sites={
+            s: SubsetSource(r, lambda patient: not is_test(patient)) for s, r in records.items()
+        },
+        test={s: SubsetSource(r, is_test) for s, r in records.items()},
         described="a fifth of each payer's patients, visit by visit",
     )
 
@@ -214,7 +219,7 @@ def _parkinsons(study: Study, data: Path) -> Cohorts:
 
 def _whole(source: Source) -> Source:
     """The source, read once."""
-    return Part(Records(source), lambda _: True)
+    return SubsetSource(Records(source), lambda _: True)
 
 
 def _require_sites(study: Study, known: Mapping[str, object]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from consilium.client.records.features import Grid, to_grid
+from consilium.client.records.features import TimeGrid, to_grid
 from consilium.client.records.windows import read_windows
 from consilium.shared.study.definition import Study, with_changes
 from consilium.simulations.cohorts.cohorts import Cohorts, cohorts_for
@@ -79,7 +79,7 @@ def _settings(
     study: Study,
     cohorts: Cohorts,
     test: HeldOut,
-    grids: dict[str, Grid],
+    grids: dict[str, TimeGrid],
     out: Path,
     private: dict[str, Study],
     workers: int,
@@ -128,7 +128,7 @@ def private_settings(
 
 
 def _central(
-    study: Study, cohorts: Cohorts, test: HeldOut, grids: dict[str, Grid]
+    study: Study, cohorts: Cohorts, test: HeldOut, grids: dict[str, TimeGrid]
 ) -> dict[str, Any]:
     """Train on each grid alone; the test figures are the mean over the models."""
     began = time.monotonic()

@@ -8,7 +8,7 @@ from consilium.server.study.checkpoints import FILE_NAME, load_checkpoint
 from consilium.server.study.export import export_model
 from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.errors import SettingsError
-from consilium.shared.export.manifest import Manifest
+from consilium.shared.export.manifest import ModelManifest
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.study.definition import Study, parse_canonical
 
@@ -16,7 +16,9 @@ KEY_FILE = "export.pem"
 PRIVATE_FILE = 0o600
 
 
-def export_run(run: Path, out: Path, *, onnx: bool = False, recalibrate: bool = False) -> Manifest:
+def export_run(
+    run: Path, out: Path, *, onnx: bool = False, recalibrate: bool = False
+) -> ModelManifest:
     """Write the model of a finished run into a new folder.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from consilium.client.records.features import Grid, to_grid
+from consilium.client.records.features import TimeGrid, to_grid
 from consilium.client.records.windows import read_windows
 from consilium.shared.errors import StudyError
 from consilium.shared.study.definition import Study, with_changes
@@ -208,7 +208,7 @@ def _settings(
 
 
 def _central(
-    study: Study, cohorts: Cohorts, test: HeldOut, grids: Mapping[str, Grid]
+    study: Study, cohorts: Cohorts, test: HeldOut, grids: Mapping[str, TimeGrid]
 ) -> dict[str, Any]:
     """Train on each grid alone; each model is judged on its own hospital's test patients.
 

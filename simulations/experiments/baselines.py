@@ -18,7 +18,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedGroupKFo
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from consilium.client.records.features import Grid, to_tensors
+from consilium.client.records.features import TimeGrid, to_tensors
 from consilium.client.records.statistics import patient_contributions
 from consilium.shared.errors import DataError
 from consilium.shared.model.normalisation import Normalisation, reference_scores
@@ -26,7 +26,7 @@ from consilium.shared.study.definition import Study
 from consilium.shared.study.input_names import UNKNOWN_TOKEN, token_names, token_numbers
 
 Scores = NDArray[np.float64]
-Baseline = Callable[[Grid, Grid], Scores]
+Baseline = Callable[[TimeGrid, TimeGrid], Scores]
 
 INVERSE_PENALTIES = (0.001, 0.01, 0.1)  # of the L2 penalty, as scikit-learn counts it
 RIDGE_PENALTIES = (10.0, 100.0, 1000.0)
@@ -47,7 +47,7 @@ def baselines(study: Study, constant: Mapping[str, float]) -> dict[str, Baseline
     return {**naive, linear: partial(linear_model, study=study)}
 
 
-def linear_model(train: Grid, test: Grid, study: Study) -> Scores:
+def linear_model(train: TimeGrid, test: TimeGrid, study: Study) -> Scores:
     """Scores (N, K), or (N, T, K) per step, of the test stays by a linear model fitted to train.
 
     Values that are missing take the training mean.
@@ -76,7 +76,7 @@ def linear_model(train: Grid, test: Grid, study: Study) -> Scores:
     )
 
 
-def stay_features(grid: Grid, study: Study) -> NDArray[np.float64]:
+def stay_features(grid: TimeGrid, study: Study) -> NDArray[np.float64]:
     """Per stay the summaries of its variables and counts of its codes (N, S).
 
     A short sequence on a clock of positions is read value by value as well: place 30 of a heart
@@ -91,12 +91,12 @@ def stay_features(grid: Grid, study: Study) -> NDArray[np.float64]:
     return np.concatenate(parts, axis=1)
 
 
-def code_counts(grid: Grid, study: Study) -> NDArray[np.float64]:
+def code_counts(grid: TimeGrid, study: Study) -> NDArray[np.float64]:
     """Per stay log(1 + how often) of each code of the vocabulary and of all others (N, codes)."""
     return codes_so_far(grid, study)[:, -1].astype(np.float64)
 
 
-def codes_so_far(grid: Grid, study: Study) -> NDArray[np.float32]:
+def codes_so_far(grid: TimeGrid, study: Study) -> NDArray[np.float32]:
     """At each step log(1 + how often so far) of each code, and of all others (N, T, codes)."""
     lines = len(token_numbers(study)) + UNKNOWN_TOKEN
     number_NTK = grid.value_NTV[:, :, -len(token_names(study)) :]
@@ -107,7 +107,7 @@ def codes_so_far(grid: Grid, study: Study) -> NDArray[np.float32]:
     return np.log1p(np.cumsum(counts_NTL, axis=1, out=counts_NTL))
 
 
-def summary_features(grid: Grid, study: Study) -> NDArray[np.float64]:
+def summary_features(grid: TimeGrid, study: Study) -> NDArray[np.float64]:
     """Per stay and variable the mean, least, greatest and last reference score, and the count.
 
     Returns:
@@ -132,7 +132,7 @@ def summary_features(grid: Grid, study: Study) -> NDArray[np.float64]:
 
 
 def _step_inputs(
-    train: Grid, test: Grid, study: Study
+    train: TimeGrid, test: TimeGrid, study: Study
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the recurrent network's inputs at each step, and counts of the codes so far."""
     normalisation = Normalisation.from_sums(patient_contributions(train, study).sum(axis=0))
@@ -229,7 +229,7 @@ def _log_loss_of_known(
     return float(np.log(np.maximum((chances_RC * found_RC).sum(axis=1), 1e-9)).mean())
 
 
-def _constant(train: Grid, test: Grid, *, value: float, study: Study) -> Scores:
+def _constant(train: TimeGrid, test: TimeGrid, *, value: float, study: Study) -> Scores:
     """The same value for every stay, or step."""
     del train
     places = test.y_N.shape[: 2 if study.task.per_step else 1]

@@ -36,7 +36,7 @@ Statistic = Callable[[bool, Keystream], float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class AttackedTraining:
     """A site's releases as they are really made; what they claim stands apart.
 
     noise_multiplier and sampling_rate: those used in training. rounds: how many are released.
@@ -53,7 +53,7 @@ class Training:
     patients: int = 20
 
 
-def honest_training(study: Study, *, stays: int = 4) -> tuple[Training, float]:
+def honest_training(study: Study, *, stays: int = 4) -> tuple[AttackedTraining, float]:
     """Return the releases that the study's plan prescribes, and the epsilon they claim.
 
     Raises:
@@ -64,7 +64,7 @@ def honest_training(study: Study, *, stays: int = 4) -> tuple[Training, float]:
         raise SettingsError(
             f"study {study.name}: privacy mode none claims no epsilon to audit; set [privacy] mode"
         )
-    training = Training(
+    training = AttackedTraining(
         study=study,
         noise_multiplier=costs.training_round.noise_multiplier,
         sampling_rate=study.training.sampling_rate,
@@ -75,7 +75,7 @@ def honest_training(study: Study, *, stays: int = 4) -> tuple[Training, float]:
     return training, costs.epsilon
 
 
-def canary_statistic(training: Training) -> Statistic:
+def canary_statistic(training: AttackedTraining) -> Statistic:
     """Return the attacker's score: release with or without the canary, measure along its vectors.
 
     Without the canary its place is held by a patient without stays, so that both worlds have the
@@ -94,7 +94,7 @@ def canary_statistic(training: Training) -> Statistic:
     return statistic
 
 
-def _statistics_score(training: Training) -> Statistic:
+def _statistics_score(training: AttackedTraining) -> Statistic:
     """The statistics along the canary's, in clip norms."""
     study = training.study
     variables, clip = len(study.variables), statistics_clip(study)
@@ -116,7 +116,7 @@ def _statistics_score(training: Training) -> Statistic:
     return score
 
 
-def _training_score(training: Training) -> Statistic:
+def _training_score(training: AttackedTraining) -> Statistic:
     """All rounds' sums of gradients along the canary's first one, in clip norms."""
     study = with_changes(
         training.study,
@@ -186,7 +186,7 @@ def _honest_sum(
     return total_D.astype(np.float64)
 
 
-def _canary(training: Training) -> TrainingSet:
+def _canary(training: AttackedTraining) -> TrainingSet:
     """A patient of equal, extreme stays, in a study whose other patients have none."""
     stays = len(training.patient_of_stay)
     shape = (stays, CANARY_STEPS, CANARY_FEATURES)

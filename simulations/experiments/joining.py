@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from consilium.client.records.features import Grid
+from consilium.client.records.features import TimeGrid
 from consilium.server.figures.verdicts import Verdict
 from consilium.shared.study.definition import Study, with_changes
 from consilium.simulations.cohorts.cohorts import Cohorts
@@ -24,7 +24,7 @@ Joining = dict[str, Any]
 
 
 def joining(
-    study: Study, cohorts: Cohorts, test: HeldOut, scores: Scores, training: Mapping[str, Grid]
+    study: Study, cohorts: Cohorts, test: HeldOut, scores: Scores, training: Mapping[str, TimeGrid]
 ) -> Joining:
     """Return what each hospital gained by joining, as ``run.json`` has it.
 

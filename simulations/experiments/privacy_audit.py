@@ -21,8 +21,8 @@ from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.errors import SettingsError
 from consilium.shared.study.definition import Study
 from consilium.simulations.experiments.canary import (
+    AttackedTraining,
     Statistic,
-    Training,
     canary_statistic,
     honest_training,
 )
@@ -62,7 +62,7 @@ def audit_study(study: Study, *, runs: int = 1000, confidence: float = 0.95) -> 
 
 
 def audit_training(
-    training: Training, *, claimed: float, runs: int = 1000, confidence: float = 0.95
+    training: AttackedTraining, *, claimed: float, runs: int = 1000, confidence: float = 0.95
 ) -> Audit:
     """Audit a training as it is done against the epsilon it claims.
 

@@ -15,7 +15,7 @@ import numpy as np
 from consilium.client.hospital.policy import Policy
 from consilium.client.ledger.store import Ledger
 from consilium.client.records.cohort import read_cohort
-from consilium.client.records.features import Grid
+from consilium.client.records.features import TimeGrid
 from consilium.client.round.personal import as_used, own_normalisation
 from consilium.client.round.session import Session
 from consilium.client.service.flower_app import make_client_app
@@ -60,8 +60,8 @@ class Finished:
     told: Told
     tables: dict[str, Any]
     scores: Scores
-    training: Mapping[str, Grid]
-    validation: Mapping[str, Grid | None]
+    training: Mapping[str, TimeGrid]
+    validation: Mapping[str, TimeGrid | None]
     own: OwnStates
     history: tuple[dict[str, Any], ...]
 

@@ -6,7 +6,7 @@ as if one site held the records; only the secure sum and the other sites are mis
 
 import numpy as np
 
-from consilium.client.records.features import Grid, to_tensors
+from consilium.client.records.features import TimeGrid, to_tensors
 from consilium.client.records.statistics import patient_contributions
 from consilium.client.round.training import TrainingSet, train_locally
 from consilium.client.round.update import weight_difference
@@ -21,10 +21,10 @@ from consilium.shared.study.definition import Study, with_changes
 from consilium.shared.study.input_names import feature_names
 
 
-def merge(grids: list[Grid]) -> Grid:
+def merge(grids: list[TimeGrid]) -> TimeGrid:
     """Return one grid with the stays of all, patients renumbered."""
     first_patient = np.cumsum([0, *(grid.patients for grid in grids)])
-    return Grid(
+    return TimeGrid(
         value_NTV=np.concatenate([grid.value_NTV for grid in grids]),
         mask_NT=np.concatenate([grid.mask_NT for grid in grids]),
         y_N=np.concatenate([grid.y_N for grid in grids]),
@@ -35,7 +35,7 @@ def merge(grids: list[Grid]) -> Grid:
     )
 
 
-def train_centrally(study: Study, grid: Grid, *, who: str) -> RunState:
+def train_centrally(study: Study, grid: TimeGrid, *, who: str) -> RunState:
     """Train without privacy on one grid; ``who`` tells the random draws of two such runs apart.
 
     What only holds several sites together is left out: FedProx's pull, SCAFFOLD's correction.

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from consilium.client.records.features import Grid, PatientTensors, to_grid, to_tensors
+from consilium.client.records.features import PatientTensors, TimeGrid, to_grid, to_tensors
 from consilium.client.records.windows import read_windows
 from consilium.client.round.training import predict_with_loss
 from consilium.client.sources.common.source import Source
@@ -35,7 +35,7 @@ class HeldOut:
     """
 
     study: Study
-    grid: Grid
+    grid: TimeGrid
     groups: tuple[str, ...]
     group_N: NDArray[np.int64]
     _inputs: dict[bytes, PatientTensors] = field(default_factory=dict, repr=False)
@@ -47,7 +47,7 @@ class HeldOut:
         Raises:
             DataError: the test patients cannot be read, or only one outcome occurs among them.
         """
-        held: dict[str, Grid] = {}
+        held: dict[str, TimeGrid] = {}
         for name, source in sources.items():
             patients = list(read_windows(source, study))
             if patients:

@@ -5,7 +5,7 @@ from collections import Counter
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.ledger.store import Ledger
 from consilium.shared.audit.check import check_log
-from consilium.shared.audit.entry import Entry
+from consilium.shared.audit.entry import AuditEntry
 from consilium.shared.audit.events import Released, RoundClosed
 from consilium.shared.audit.reading import read_lines, recorded_heads
 from tests.deployment.federation import Federation
@@ -13,7 +13,7 @@ from tests.deployment.federation import Federation
 
 def events(path):
     """The events of an audit log, in order."""
-    return [Entry.from_line(line).event for line in read_lines(path)]
+    return [AuditEntry.from_line(line).event for line in read_lines(path)]
 
 
 def check_books(federation: Federation, *, private: bool = True) -> None:

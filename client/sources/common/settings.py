@@ -22,7 +22,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from consilium.shared.errors import SettingsError
 
 Where = dict[str, float | str]
-Part = TypeVar("Part", bound=BaseModel)
+SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
 
 def _as_path(given: object) -> object:
@@ -138,7 +138,7 @@ def named_files(settings: SettingsPart) -> list[Path]:
     return found
 
 
-def _resolved(part: Part, folder: Path) -> Part:
+def _resolved(part: SettingsT, folder: Path) -> SettingsT:
     """The same settings with every path absolute."""
     changes: dict[str, Any] = {}
     for name in type(part).model_fields:

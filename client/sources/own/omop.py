@@ -34,7 +34,7 @@ from consilium.client.sources.own.event_frames import (
     translation_of,
     without_values,
 )
-from consilium.client.sources.own.omop_database import Kind, Reading, reading
+from consilium.client.sources.own.omop_database import ColumnKind, Reading, reading
 from consilium.client.sources.own.outcomes import with_outcome
 from consilium.client.sources.own.settings import OmopSettings
 from consilium.shared.errors import SettingsError
@@ -43,32 +43,32 @@ from consilium.shared.study.definition import Study
 MALE, FEMALE = 8507, 8532
 BEYOND = (4171756, 4172704, 4171754, 4171755)  # <, >, <=, >= as operator_concept_id
 _PERSON = {
-    "patient": ("person_id", Kind.WHOLE),
-    "sex": ("gender_concept_id", Kind.WHOLE),
-    "birth": ("birth_datetime", Kind.TIME),
-    "year": ("year_of_birth", Kind.WHOLE),
-    "month": ("month_of_birth", Kind.WHOLE),
-    "day": ("day_of_birth", Kind.WHOLE),
+    "patient": ("person_id", ColumnKind.WHOLE),
+    "sex": ("gender_concept_id", ColumnKind.WHOLE),
+    "birth": ("birth_datetime", ColumnKind.TIME),
+    "year": ("year_of_birth", ColumnKind.WHOLE),
+    "month": ("month_of_birth", ColumnKind.WHOLE),
+    "day": ("day_of_birth", ColumnKind.WHOLE),
 }
 _MEASUREMENT = {
-    "patient": ("person_id", Kind.WHOLE),
-    "time": ("measurement_datetime", Kind.TIME),
-    "code": ("measurement_concept_id", Kind.WHOLE),
-    "value": ("value_as_number", Kind.NUMBER),
-    "word": ("value_as_concept_id", Kind.WHOLE),
-    "unit": ("unit_source_value", Kind.TEXT),
-    "unit_id": ("unit_concept_id", Kind.WHOLE),
-    "operator": ("operator_concept_id", Kind.WHOLE),
+    "patient": ("person_id", ColumnKind.WHOLE),
+    "time": ("measurement_datetime", ColumnKind.TIME),
+    "code": ("measurement_concept_id", ColumnKind.WHOLE),
+    "value": ("value_as_number", ColumnKind.NUMBER),
+    "word": ("value_as_concept_id", ColumnKind.WHOLE),
+    "unit": ("unit_source_value", ColumnKind.TEXT),
+    "unit_id": ("unit_concept_id", ColumnKind.WHOLE),
+    "operator": ("operator_concept_id", ColumnKind.WHOLE),
 }
 _OBSERVATION = {
-    "patient": ("person_id", Kind.WHOLE),
-    "time": ("observation_datetime", Kind.TIME),
-    "code": ("observation_concept_id", Kind.WHOLE),
-    "value": ("value_as_number", Kind.NUMBER),
-    "word": ("value_as_concept_id", Kind.WHOLE),
-    "text": ("value_as_string", Kind.TEXT),
-    "unit": ("unit_source_value", Kind.TEXT),
-    "unit_id": ("unit_concept_id", Kind.WHOLE),
+    "patient": ("person_id", ColumnKind.WHOLE),
+    "time": ("observation_datetime", ColumnKind.TIME),
+    "code": ("observation_concept_id", ColumnKind.WHOLE),
+    "value": ("value_as_number", ColumnKind.NUMBER),
+    "word": ("value_as_concept_id", ColumnKind.WHOLE),
+    "text": ("value_as_string", ColumnKind.TEXT),
+    "unit": ("unit_source_value", ColumnKind.TEXT),
+    "unit_id": ("unit_concept_id", ColumnKind.WHOLE),
 }
 _VALUED = {"measurement": _MEASUREMENT, "observation": _OBSERVATION}
 _HAPPENED = {  # when and what, in the tables whose rows bring no number
@@ -78,11 +78,11 @@ _HAPPENED = {  # when and what, in the tables whose rows bring no number
 }
 _MAY_LACK = frozenset({"observation", "procedure_occurrence"})  # as extracts of few tables do
 _BELOW = {
-    "code": ("ancestor_concept_id", Kind.WHOLE),
-    "concept": ("descendant_concept_id", Kind.WHOLE),
+    "code": ("ancestor_concept_id", ColumnKind.WHOLE),
+    "concept": ("descendant_concept_id", ColumnKind.WHOLE),
 }
 _BELOW_SCHEMA = dict.fromkeys(_BELOW, pl.Int64)
-_UNIT = {"unit_id": ("concept_id", Kind.WHOLE), "ucum": ("concept_code", Kind.TEXT)}
+_UNIT = {"unit_id": ("concept_id", ColumnKind.WHOLE), "ucum": ("concept_code", ColumnKind.TEXT)}
 
 
 class Omop(Counted):
@@ -129,10 +129,10 @@ class Omop(Counted):
         said = self._settings
         prefix = "visit" if said.stays == "visit_occurrence" else "visit_detail"
         columns = {
-            "patient": ("person_id", Kind.WHOLE),
-            "stay": (f"{said.stays}_id", Kind.WHOLE),
-            "start": (f"{prefix}_start_datetime", Kind.TIME),
-            "end": (f"{prefix}_end_datetime", Kind.TIME),
+            "patient": ("person_id", ColumnKind.WHOLE),
+            "stay": (f"{said.stays}_id", ColumnKind.WHOLE),
+            "start": (f"{prefix}_start_datetime", ColumnKind.TIME),
+            "end": (f"{prefix}_end_datetime", ColumnKind.TIME),
         }
         only = (f"{prefix}_concept_id", said.stay_concepts)
         stays = _all(database.rows(said.stays, columns, only=only))
@@ -194,9 +194,9 @@ def _happened(database: Reading, table: str, below: pl.DataFrame) -> Iterator[pl
     """Rows that say only that something happened."""
     time, concept = _HAPPENED[table]
     columns = {
-        "patient": ("person_id", Kind.WHOLE),
-        "time": (time, Kind.TIME),
-        "concept": (concept, Kind.WHOLE),
+        "patient": ("person_id", ColumnKind.WHOLE),
+        "time": (time, ColumnKind.TIME),
+        "concept": (concept, ColumnKind.WHOLE),
     }
     order = ("person_id", f"{table}_id")
     only = (concept, below["concept"].unique().to_list())
@@ -226,9 +226,9 @@ def _dated(
             schema={"patient": pl.String, "time": pl.Int64, "whole_day": pl.Boolean}
         )
     columns = {
-        "patient": ("person_id", Kind.WHOLE),
-        "time": (f"{prefix}_datetime", Kind.TIME),
-        "date": (f"{prefix}_date", Kind.TIME),
+        "patient": ("person_id", ColumnKind.WHOLE),
+        "time": (f"{prefix}_datetime", ColumnKind.TIME),
+        "date": (f"{prefix}_date", ColumnKind.TIME),
     }
     return (
         _all(database.rows(table, columns, only=only))

@@ -29,7 +29,7 @@ CONNECT_TIMEOUT_S = 15
 LONGEST_SECRET = 4096
 
 
-class Kind(Enum):
+class ColumnKind(Enum):
     """What a column holds, and the type it is given."""
 
     WHOLE = pl.Int64()
@@ -64,7 +64,7 @@ class Reading:
     def rows(
         self,
         table: str,
-        columns: Mapping[str, tuple[str, Kind]],
+        columns: Mapping[str, tuple[str, ColumnKind]],
         *,
         only: tuple[str, Sequence[int | str]] | None = None,
         order: Sequence[str] = (),
@@ -108,13 +108,13 @@ class Reading:
                 f"{self.name}: reading table {table} failed ({_code(error)}); {remedy}"
             ) from error
 
-    def _shown(self, column: sql.ColumnElement[Any], kind: Kind) -> sql.ColumnElement[Any]:
+    def _shown(self, column: sql.ColumnElement[Any], kind: ColumnKind) -> sql.ColumnElement[Any]:
         """What is asked of the server; SQLite, whose columns hold anything, is not trusted to."""
         if not self._postgresql:
             return column
-        if kind is Kind.NUMBER:
+        if kind is ColumnKind.NUMBER:
             return sql.cast(column, sql.Double)
-        if kind is Kind.TIME:
+        if kind is ColumnKind.TIME:
             seconds = sql.case((sql.func.isfinite(column), sql.extract("epoch", column)))
             return sql.cast(seconds * 1_000_000, sql.BigInteger)
         return column
@@ -221,7 +221,7 @@ def _secret(path: Path) -> str:
     return secret
 
 
-def _frame(rows: Sequence[Any], kinds: Mapping[str, Kind]) -> pl.DataFrame:
+def _frame(rows: Sequence[Any], kinds: Mapping[str, ColumnKind]) -> pl.DataFrame:
     """Rows as columns of their kinds; null where a cell is of another."""
     cells = list(zip(*rows, strict=True)) if rows else [()] * len(kinds)
     return pl.DataFrame(
@@ -229,26 +229,26 @@ def _frame(rows: Sequence[Any], kinds: Mapping[str, Kind]) -> pl.DataFrame:
     )
 
 
-def _series(name: str, values: Sequence[Any], kind: Kind) -> pl.Series:
+def _series(name: str, values: Sequence[Any], kind: ColumnKind) -> pl.Series:
     try:
-        if kind is not Kind.TIME:
+        if kind is not ColumnKind.TIME:
             return pl.Series(name, values, dtype=kind.value)
         if not any(isinstance(value, str) for value in values):
             return pl.Series(name, values, dtype=pl.Int64)
     except (TypeError, OverflowError, pl.exceptions.PolarsError):
         pass  # SQLite alone holds cells of another type than their column's
-    if kind is Kind.TIME:
+    if kind is ColumnKind.TIME:
         text = pl.Series(name, [_fitting(one, kind) for one in values], dtype=pl.String)
         parsed = [text.str.to_datetime(one, time_unit="us", strict=False) for one in TIME_FORMATS]
         return pl.select(pl.coalesce(parsed).cast(pl.Int64).alias(name)).to_series()
     return pl.Series(name, [_fitting(one, kind) for one in values], dtype=kind.value)
 
 
-def _fitting(cell: Any, kind: Kind) -> Any:
+def _fitting(cell: Any, kind: ColumnKind) -> Any:
     """The cell where it is of the kind, else nothing."""
-    if kind is Kind.NUMBER:
+    if kind is ColumnKind.NUMBER:
         return float(cell) if isinstance(cell, int | float) else None
-    if kind is Kind.WHOLE:
+    if kind is ColumnKind.WHOLE:
         return cell if isinstance(cell, int) and abs(cell) < 1 << 63 else None
     return cell if isinstance(cell, str) else None
 

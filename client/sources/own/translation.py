@@ -15,7 +15,7 @@ from consilium.shared.study.input_names import static_names
 from consilium.shared.study.units import (
     SUBSTANCES,
     UNITLESS,
-    Linear,
+    LinearMap,
     UnitError,
     conversion,
     is_unit,
@@ -62,7 +62,7 @@ class Translation:
                         f"{self._names[self.variable_of[code]]}; leave it with one of them"
                     )
                 self.variable_of[code] = index
-        self._pairs: dict[tuple[int, str | None], Linear] = {}
+        self._pairs: dict[tuple[int, str | None], LinearMap] = {}
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -101,7 +101,7 @@ class Translation:
             columns[said.column if said is not None and said.column is not None else name] = index
         return columns
 
-    def linear(self, variable: int, unit: str | None) -> Linear:
+    def linear(self, variable: int, unit: str | None) -> LinearMap:
         """The map from a value in the hospital's unit to the study's.
 
         Raises:
@@ -113,7 +113,7 @@ class Translation:
         given = unit or (said.unit if said is not None else None)
         if given is None:
             if wanted in UNITLESS:
-                return Linear(1.0)
+                return LinearMap(1.0)
             raise UnitError(
                 f"variable {name}: its rows say no unit, and the study wants {wanted!r}; state "
                 f'[data.variables.{name}] unit = "..." in {self._where}'
@@ -149,7 +149,9 @@ class Translation:
             UnitError: no unit is stated, or it cannot be converted.
         """
         said = self._settings.variables.get(self._names[variable])
-        linear = self.linear(variable, None) if number.null_count() < len(number) else Linear(1.0)
+        linear = (
+            self.linear(variable, None) if number.null_count() < len(number) else LinearMap(1.0)
+        )
         rounded = number.cast(pl.Float32).cast(pl.Float64)  # as in translate
         value = (rounded * linear.factor + linear.offset).fill_nan(None)
         value = value.set(value.is_infinite().fill_null(value=False), None)
@@ -225,10 +227,10 @@ class Translation:
             pl.coalesce("value", "meaning").alias("value"),
         ).drop("meaning")
 
-    def _checked(self, variable: int, unit: str | None, rows: int, where: str) -> Linear:
+    def _checked(self, variable: int, unit: str | None, rows: int, where: str) -> LinearMap:
         """The map of one unit; a text that few rows have as a unit is not quoted."""
         if unit == _MEANT:
-            return Linear(1.0)
+            return LinearMap(1.0)
         rare = unit is not None and rows < FEWEST_QUOTED
         if rare and unit is not None and not is_unit(self._settings.units.get(unit, unit)):
             raise DataError(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consilium.client.explain.integrated_gradients import explain, integrated_gradients
-from consilium.client.records.features import Grid, select, to_grid, to_tensors
+from consilium.client.records.features import TimeGrid, select, to_grid, to_tensors
 from consilium.client.records.running_features import Layout
 from consilium.client.round.training import predict
 from consilium.shared.export.signed_model import Trained
@@ -38,7 +38,7 @@ def some_inputs(study: Study, steps: int, seed: int) -> torch.Tensor:
         value_NTV[0, there, column] = stream.uniform(variable.low, variable.high, there.sum())
     if study.tokens:
         value_NTV[0, ::2, len(study.variables) :] = stream.integers(1, 5)
-    grid = Grid(
+    grid = TimeGrid(
         value_NTV=value_NTV, mask_NT=np.ones((1, steps_all), dtype=np.bool_),
         y_N=np.zeros(1, np.float32), patient_N=np.zeros(1, np.int64), patient_ids=("p",),
     )  # fmt: skip
@@ -136,7 +136,7 @@ def test_that_a_variable_was_never_measured_is_a_reason_of_its_own() -> None:
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["", "skip"])
-def trained(request: pytest.FixtureRequest) -> tuple[Trained, Grid]:
+def trained(request: pytest.FixtureRequest) -> tuple[Trained, TimeGrid]:
     """A small model that learned from two synthetic hospitals, and stays it never saw."""
     study = with_changes(
         DEMO,
@@ -152,21 +152,21 @@ def trained(request: pytest.FixtureRequest) -> tuple[Trained, Grid]:
     return Trained(study=study, model=model.eval(), normalisation=normalisation), grids[2]
 
 
-def without(grid: Grid, columns: np.ndarray) -> Grid:
+def without(grid: TimeGrid, columns: np.ndarray) -> TimeGrid:
     """The same stays as if these variables had never been measured."""
     value_NTV = grid.value_NTV.copy()
     value_NTV[:, :, columns] = np.nan
     return replace(grid, value_NTV=value_NTV)
 
 
-def logit_of(trained: Trained, grid: Grid) -> float:
+def logit_of(trained: Trained, grid: TimeGrid) -> float:
     inputs = to_tensors(grid, trained.normalisation, trained.study)
     risk = float(predict(trained.model, inputs.x_NTF, inputs.mask_NT)[0, 0])
     return np.log(risk / (1 - risk))
 
 
 @pytest.mark.slow
-def test_deleting_what_an_explanation_names_changes_most(trained: tuple[Trained, Grid]) -> None:
+def test_deleting_what_an_explanation_names_changes_most(trained: tuple[Trained, TimeGrid]) -> None:
     """Deletion (Petsiuk et al. 2018; Hooker et al. 2019), against the least named and by chance.
 
     The two views also agree: variables rank alike by integrated gradients and by occlusion.

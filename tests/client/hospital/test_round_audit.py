@@ -18,7 +18,7 @@ from consilium.server.study.aggregation import start
 from consilium.server.study.run import RoundResult, RunState, run_study
 from consilium.shared.audit.anchors import Anchors
 from consilium.shared.audit.check import Reason, check_log
-from consilium.shared.audit.entry import Entry
+from consilium.shared.audit.entry import AuditEntry
 from consilium.shared.audit.events import AuditEvent, Released, RoundClosed
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.audit.reading import read_lines, recorded_heads
@@ -139,7 +139,7 @@ def run(sites: SessionSites, log: AuditLog, study: Study = STUDY) -> list[RoundR
 
 
 def events(path: Path, kind: type[AuditEvent]) -> list[AuditEvent]:
-    found = [Entry.from_line(line).event for line in read_lines(path)]
+    found = [AuditEntry.from_line(line).event for line in read_lines(path)]
     return [event for event in found if isinstance(event, kind)]
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consilium.client.records.features import Grid, require_usable, select, to_grid, to_tensors
+from consilium.client.records.features import TimeGrid, require_usable, select, to_grid, to_tensors
 from consilium.client.sources.common.source import Patient, Stay
 from consilium.shared.errors import DataError
 from consilium.shared.model.normalisation import CLIP, Normalisation
@@ -50,7 +50,7 @@ def cohort(*stays: Stay) -> list[Patient]:
     return [Patient(patient_id=f"p{i}", stays=(one,)) for i, one in enumerate(stays)]
 
 
-def channels(grid: Grid, study: Study = STUDY) -> dict[str, np.ndarray]:
+def channels(grid: TimeGrid, study: Study = STUDY) -> dict[str, np.ndarray]:
     tensors = to_tensors(grid, Normalisation.reference(study), study)
     return dict(zip(feature_names(study), tensors.x_NTF.numpy().transpose(2, 0, 1), strict=True))
 
@@ -97,7 +97,7 @@ def test_steps_after_the_end_of_a_stay_are_masked_and_zero() -> None:
 def test_no_input_depends_on_a_later_step() -> None:
     patients = list(synthetic_hospital(0, DEMO).read_patients(DEMO))[:20]
     whole = to_grid(patients, DEMO)
-    cut = Grid(
+    cut = TimeGrid(
         value_NTV=np.where(np.arange(48)[None, :, None] < 20, whole.value_NTV, np.nan),
         mask_NT=whole.mask_NT,
         y_N=whole.y_N,

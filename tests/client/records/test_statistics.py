@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from consilium.client.records.features import Grid, select, to_grid
+from consilium.client.records.features import TimeGrid, select, to_grid
 from consilium.client.records.statistics import clip_rows, clipped_sum, patient_contributions
 from consilium.shared.errors import PrivacyError
 from consilium.shared.model.normalisation import Normalisation, reference_scores, statistics_size
@@ -56,14 +56,14 @@ def test_contributions_hold_presence_mean_and_mean_square() -> None:
 
 
 def test_several_stays_of_a_patient_give_one_vector() -> None:
-    halves = Grid(
+    halves = TimeGrid(
         value_NTV=GRID.value_NTV[:4],
         mask_NT=GRID.mask_NT[:4],
         y_N=GRID.y_N[:4],
         patient_N=np.array([0, 0, 1, 1]),
         patient_ids=("a", "b"),
     )
-    joined = Grid(
+    joined = TimeGrid(
         value_NTV=GRID.value_NTV[:4].reshape(2, 96, -1),
         mask_NT=GRID.mask_NT[:4].reshape(2, 96),
         y_N=GRID.y_N[:2],

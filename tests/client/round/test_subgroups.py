@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from consilium.client.records.features import Grid
+from consilium.client.records.features import TimeGrid
 from consilium.client.round.subgroups import contributing, group_blocks, members_of
 from consilium.shared.rounds.contents import edges_from_bytes
 from consilium.shared.rounds.patient_groups import group_edges, patient_groups, subgroups
@@ -26,12 +26,12 @@ NAMES = [group.name for group in patient_groups(STUDY)]
 PRIVATE = STUDY.model_copy(update={"privacy": STUDY.privacy.model_copy(update={"mode": "site"})})
 
 
-def grid(age_N: list[float], sex_N: list[float]) -> Grid:
+def grid(age_N: list[float], sex_N: list[float]) -> TimeGrid:
     stays = len(age_N)
     value_NTV = np.full((stays, 3, len(STUDY.variables)), np.nan, dtype=np.float32)
     value_NTV[:, 1, -2], value_NTV[:, 2, -1] = age_N, sex_N
     value_NTV[:, 2, -2] = 33  # a later value does not count
-    return Grid(
+    return TimeGrid(
         value_NTV=value_NTV,
         mask_NT=np.ones((stays, 3), dtype=np.bool_),
         y_N=np.zeros(stays, dtype=np.float32),

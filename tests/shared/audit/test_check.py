@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from consilium.shared.audit.anchors import Anchors
 from consilium.shared.audit.check import AuditReport, Reason, check_log
-from consilium.shared.audit.entry import Entry, line_digest
+from consilium.shared.audit.entry import AuditEntry, line_digest
 from consilium.shared.audit.events import Approved, Healed, KeyRotated
 from consilium.shared.audit.heads import AuditHead
 from consilium.shared.audit.log import AuditLog
@@ -165,7 +165,7 @@ def test_an_endorsement_is_good_for_one_place_of_one_log_only():
     with memory_folder() as folder:
         path = folder / "genuine.jsonl"
         write_log(path, THIEF, lines=2).rotate(KEY)
-        event = Entry.from_line(path.read_bytes().splitlines(keepends=True)[-1]).event
+        event = AuditEntry.from_line(path.read_bytes().splitlines(keepends=True)[-1]).event
         path = folder / "forged.jsonl"
         write_log(path, THIEF, lines=2).append(event)
         report = check_log(path, trusted=KEY.public, owner="site-a")
@@ -182,9 +182,11 @@ def test_a_log_that_does_not_begin_with_its_opening_is_named_at_line_1():
         path = folder / "audit.jsonl"
         write_log(path, lines=1)
         lines = path.read_bytes().splitlines(keepends=True)
-    entry = Entry.from_line(lines[0])
-    healed = Entry(**{**vars(entry), "event": Healed(removed_bytes=1, removed_digest=bytes(32))})
-    signed = Entry(**{**vars(healed), "signature": KEY.sign(healed.statement())})
+    entry = AuditEntry.from_line(lines[0])
+    healed = AuditEntry(
+        **{**vars(entry), "event": Healed(removed_bytes=1, removed_digest=bytes(32))}
+    )
+    signed = AuditEntry(**{**vars(healed), "signature": KEY.sign(healed.statement())})
     assert found([signed.to_line()]) == (1, Reason.WRONG_SIGNER)
 
 

@@ -3,7 +3,7 @@
 import hashlib
 
 from consilium.shared.audit.configuration import NO_FILE, note_configuration
-from consilium.shared.audit.entry import Entry
+from consilium.shared.audit.entry import AuditEntry
 from consilium.shared.audit.events import ConfigurationChanged
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.audit.reading import read_lines
@@ -27,7 +27,7 @@ def test_each_change_of_a_file_is_recorded_once_also_over_restarts(tmp_path):
     assert start() == FILES
     (tmp_path / "policy.toml").unlink()
     assert start() == ("policy.toml",)
-    events = [Entry.from_line(line).event for line in read_lines(tmp_path / "audit.jsonl")]
+    events = [AuditEntry.from_line(line).event for line in read_lines(tmp_path / "audit.jsonl")]
     of_policy = [e for e in events if isinstance(e, ConfigurationChanged) and e.file == FILES[1]]
     one, two = (hashlib.sha256(text).digest() for text in (b"one", b"two"))
     assert [(e.before, e.after) for e in of_policy] == [

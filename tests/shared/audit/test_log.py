@@ -18,7 +18,7 @@ import pytest
 
 from consilium.shared.audit import events as audit_events
 from consilium.shared.audit.check import check_log
-from consilium.shared.audit.entry import LARGEST_LINE, Entry
+from consilium.shared.audit.entry import LARGEST_LINE, AuditEntry
 from consilium.shared.audit.events import (
     Approved,
     AuditEvent,
@@ -83,7 +83,7 @@ def test_entries_are_read_back_as_they_were_written(tmp_path):
         void=None,
     )
     head = open_log(path).append(released, refused, closed)
-    events = [Entry.from_line(line).event for line in read_lines(path)]
+    events = [AuditEntry.from_line(line).event for line in read_lines(path)]
     assert events == [Opened(owner="site-a", version="0.1.0"), released, refused, closed]
     report = check(path)
     assert report.finding is None
@@ -208,7 +208,7 @@ def test_a_write_that_is_cut_off_at_any_byte_is_healed_and_the_heal_recorded(tmp
             open_log(path)
             report = check(path)
             assert (report.finding, report.entries, report.healed) == (None, 3, (3,))
-            event = Entry.from_line(path.read_bytes()[len(before) :]).event
+            event = AuditEntry.from_line(path.read_bytes()[len(before) :]).event
             assert event == Healed(
                 removed_bytes=cut, removed_digest=hashlib.sha256(line[:cut]).digest()
             )

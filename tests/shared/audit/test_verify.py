@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from consilium.shared.audit.check import AuditReport, Finding, Reason
+from consilium.shared.audit.check import AuditReport, Mismatch, Reason
 from consilium.shared.audit.verify import head_from_hex, report_lines
 from consilium.shared.errors import SettingsError
 
@@ -32,7 +32,7 @@ def test_a_report_tells_of_anchors_heals_and_divergences():
 
 
 def test_a_report_with_a_finding_does_not_say_that_all_is_well():
-    found = Finding(line=13, reason=Reason.ALTERED, detail="its signature does not verify")
+    found = Mismatch(line=13, reason=Reason.ALTERED, detail="its signature does not verify")
     assert report_lines(report(finding=found), Path("x")) == [
         "x: 12 lines verify, then one does not."
     ]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from consilium.shared.audit.check import check_log
-from consilium.shared.audit.entry import Entry
+from consilium.shared.audit.entry import AuditEntry
 from consilium.shared.audit.events import Approved, Restored
 from consilium.shared.audit.heads import AuditHead
 from consilium.shared.audit.log import AuditLog
@@ -85,7 +85,7 @@ def test_what_was_backed_up_comes_back_and_the_log_says_so(tmp_path):
     )
     assert (report.finding, report.entries) == (None, head.number + 1)
     *_, last = read_lines(tmp_path / "new" / "audit.jsonl")
-    assert isinstance(Entry.from_line(last).event, Restored)
+    assert isinstance(AuditEntry.from_line(last).event, Restored)
 
 
 def test_archive_and_restored_files_are_for_their_owner_only(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from consilium.client.sources.common.source import Patient, ReadReport, Tally
 from consilium.shared.study.definition import Study
-from consilium.simulations.cohorts.partitions import Part, Records, is_test, parts, place_of
+from consilium.simulations.cohorts.partitions import Records, SubsetSource, is_test, parts, place_of
 from tests.study_text import small_study
 
 
@@ -29,7 +29,7 @@ class Counting:
         return (Patient(patient_id=f"p{n}", stays=()) for n in range(self.patients))
 
 
-def ids(part: Part) -> list[str]:
+def ids(part: SubsetSource) -> list[str]:
     return [patient.patient_id for patient in part.read_patients(small_study())]
 
 
@@ -56,15 +56,15 @@ def test_a_patients_place_never_changes() -> None:
 def test_records_are_read_once_for_one_meaning() -> None:
     source = Counting(10)
     records = Records(source)
-    part = Part(records, lambda name: name != "p3")
+    part = SubsetSource(records, lambda name: name != "p3")
     assert len(ids(part)) == 9
-    ids(Part(records, lambda _: True))
+    ids(SubsetSource(records, lambda _: True))
     assert source.read == 1
     list(part.read_patients(small_study(data={"window_h": 7})))
     assert source.read == 2
 
 
 def test_the_report_counts_whom_the_part_left_out() -> None:
-    part = Part(Records(Counting(10)), lambda name: name in ("p1", "p2"))
+    part = SubsetSource(Records(Counting(10)), lambda name: name in ("p1", "p2"))
     ids(part)
     assert (part.report.patients, part.report.filtered) == (2, 10)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from consilium.client.records.features import Grid, to_grid
+from consilium.client.records.features import TimeGrid, to_grid
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import load_study, with_changes
 from consilium.simulations.cohorts.hospitals import synthetic_sites, synthetic_test
@@ -22,16 +22,16 @@ STUDY = load_study(Path(__file__).parents[3] / "studies" / "demo.toml")
 
 
 @pytest.fixture(scope="module")
-def grids() -> tuple[Grid, Grid]:
+def grids() -> tuple[TimeGrid, TimeGrid]:
     largest = synthetic_sites(STUDY)["hospital-8"]
     test = synthetic_test(STUDY, share=0.2)
     return tuple(to_grid(source.read_patients(STUDY), STUDY) for source in (largest, test))
 
 
-def grid_of(values: list[float], label: float = 1.0) -> Grid:
+def grid_of(values: list[float], label: float = 1.0) -> TimeGrid:
     value_NTV = np.full((1, len(values), len(STUDY.variables)), np.nan, dtype=np.float32)
     value_NTV[0, :, 0] = values
-    return Grid(
+    return TimeGrid(
         value_NTV=value_NTV,
         mask_NT=np.ones((1, len(values)), dtype=np.bool_),
         y_N=np.array([label], dtype=np.float32),
@@ -51,7 +51,9 @@ def test_a_variable_never_measured_has_count_zero_and_no_other_summary() -> None
     assert row[9] == 0
 
 
-def test_logistic_regression_ranks_patients_it_has_not_seen(grids: tuple[Grid, Grid]) -> None:
+def test_logistic_regression_ranks_patients_it_has_not_seen(
+    grids: tuple[TimeGrid, TimeGrid],
+) -> None:
     train, test = grids
     scores = linear_model(train, test, STUDY)
     assert scores.shape == (len(test.y_N), 1)
@@ -59,19 +61,19 @@ def test_logistic_regression_ranks_patients_it_has_not_seen(grids: tuple[Grid, G
     assert roc_auc_score(test.y_N, scores[:, 0]) > 0.7
 
 
-def test_labels_that_are_all_alike_are_refused(grids: tuple[Grid, Grid]) -> None:
+def test_labels_that_are_all_alike_are_refused(grids: tuple[TimeGrid, TimeGrid]) -> None:
     with pytest.raises(DataError, match="all alike"):
         linear_model(grid_of([85, 90]), grids[1], STUDY)
 
 
 def test_every_kind_of_task_has_a_baseline_that_beats_chance(
-    grids: tuple[Grid, Grid], monkeypatch: pytest.MonkeyPatch
+    grids: tuple[TimeGrid, TimeGrid], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("consilium.simulations.experiments.baselines.MOST_ROWS", 2000)
     train, test = grids
     age = list(STUDY.variables).index("Age")
 
-    def labelled(grid: Grid, task: dict) -> Grid:
+    def labelled(grid: TimeGrid, task: dict) -> TimeGrid:
         age_N = np.nan_to_num(np.nanmax(grid.value_NTV[:, :, age], axis=1), nan=60)
         old = (age_N > 65).astype(np.float32)
         y = {
@@ -97,7 +99,9 @@ def test_every_kind_of_task_has_a_baseline_that_beats_chance(
         assert value < 8 if task["kind"] == "regression" else value > 0.8
 
 
-def test_a_naive_forecast_predicts_its_value_for_everybody(grids: tuple[Grid, Grid]) -> None:
+def test_a_naive_forecast_predicts_its_value_for_everybody(
+    grids: tuple[TimeGrid, TimeGrid],
+) -> None:
     study = with_changes(STUDY, task={"kind": "regression"})
     forecast = baselines(study, {"no-change": 3.0})["no-change"]
     assert np.array_equal(forecast(*grids), np.full((len(grids[1].y_N), 1), 3.0))

@@ -8,7 +8,11 @@ import pytest
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.errors import SettingsError
 from consilium.shared.privacy.accounting import PrivacyEvent, epsilon_spent
-from consilium.simulations.experiments.canary import Training, canary_statistic, honest_training
+from consilium.simulations.experiments.canary import (
+    AttackedTraining,
+    canary_statistic,
+    honest_training,
+)
 from consilium.simulations.experiments.privacy_audit import (
     audit_study,
     audit_training,
@@ -94,21 +98,21 @@ def test_the_canarys_score_is_as_far_from_nobodys_as_the_noise_allows(mode):
     assert (seen - unseen) * 1e-8 == pytest.approx(1 + steps, rel=0.02)
 
 
-def no_noise(honest: Training) -> Training:
+def no_noise(honest: AttackedTraining) -> AttackedTraining:
     return replace(honest, noise_multiplier=1e-6)
 
 
-def clipped_per_stay(honest: Training) -> Training:
+def clipped_per_stay(honest: AttackedTraining) -> AttackedTraining:
     """Each of the canary's stays counts as a patient of its own."""
     return replace(honest, patient_of_stay=tuple(range(12)), patients=20)
 
 
-def noise_for_the_mean(honest: Training) -> Training:
+def noise_for_the_mean(honest: AttackedTraining) -> AttackedTraining:
     """Noise divided by the number of patients once too often."""
     return replace(honest, noise_multiplier=honest.noise_multiplier / honest.patients)
 
 
-def statistics_uncharged(honest: Training) -> Training:
+def statistics_uncharged(honest: AttackedTraining) -> AttackedTraining:
     """The normalisation statistics leave as they are, since nothing is charged for them."""
     return replace(honest, statistics_multiplier=1e-6)
 

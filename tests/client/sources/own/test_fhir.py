@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from consilium.client.records.features import Grid, to_grid
+from consilium.client.records.features import TimeGrid, to_grid
 from consilium.client.sources.common.reasons import (
     BEYOND_LIMIT,
     INCOMPLETE,
@@ -84,19 +84,21 @@ def export(folder: Path, *more: Resource, packed: bool = False) -> None:
 
 def read(
     folder: Path, *more: Resource, settings: str = "", study: Study = SMALL
-) -> tuple[Grid, ReadReport]:
+) -> tuple[TimeGrid, ReadReport]:
     export(folder, *more)
     return read_again(folder, settings, study)
 
 
-def read_again(folder: Path, settings: str = "", study: Study = SMALL) -> tuple[Grid, ReadReport]:
+def read_again(
+    folder: Path, settings: str = "", study: Study = SMALL
+) -> tuple[TimeGrid, ReadReport]:
     content = tomllib.loads(SETTINGS + settings)
     chosen = read_data_settings(content, where="site.toml", folder=folder)
     source = open_source(chosen, study)
     return to_grid(source.read_patients(study), study), source.report
 
 
-def values(grid: Grid, variable: int = 0) -> list[list[float]]:
+def values(grid: TimeGrid, variable: int = 0) -> list[list[float]]:
     return [value_T[~np.isnan(value_T)].tolist() for value_T in grid.value_NTV[:, :, variable]]
 
 

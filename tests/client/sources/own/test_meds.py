@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from consilium.client.records.features import Grid, to_grid
+from consilium.client.records.features import TimeGrid, to_grid
 from consilium.client.sources.common.source import ReadReport
 from consilium.client.sources.own.meds_schema import OPTIONAL, REQUIRED, check_columns
 from consilium.client.sources.registry import open_source, read_data_settings
@@ -55,14 +55,14 @@ def write(folder: Path, rows: Iterable[tuple], **schema: pl.DataType) -> None:
     frame.sort("subject_id", "time").write_parquet(folder / "data" / "0.parquet")
 
 
-def read(folder: Path, settings: str = "", study: Study = SMALL) -> tuple[Grid, ReadReport]:
+def read(folder: Path, settings: str = "", study: Study = SMALL) -> tuple[TimeGrid, ReadReport]:
     text = SETTINGS + settings
     chosen = read_data_settings(tomllib.loads(text), where="site.toml", folder=folder)
     source = open_source(chosen, study)
     return to_grid(source.read_patients(study), study), source.report
 
 
-def pulse(grid: Grid) -> list[list[float]]:
+def pulse(grid: TimeGrid) -> list[list[float]]:
     value_NT = grid.value_NTV[:, :, 0]
     return [value_T[~np.isnan(value_T)].tolist() for value_T in value_NT]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sql
 
-from consilium.client.records.features import Grid, to_grid
+from consilium.client.records.features import TimeGrid, to_grid
 from consilium.client.sources.common.reasons import (
     BEYOND_LIMIT,
     INCOMPLETE,
@@ -19,7 +19,7 @@ from consilium.client.sources.common.reasons import (
     NOT_A_NUMBER,
 )
 from consilium.client.sources.common.source import ReadReport
-from consilium.client.sources.own.omop_database import Kind, reading
+from consilium.client.sources.own.omop_database import ColumnKind, reading
 from consilium.client.sources.own.settings import OmopSettings
 from consilium.client.sources.registry import open_source, read_data_settings
 from consilium.shared.errors import ConsiliumError, DataError, SettingsError
@@ -76,13 +76,13 @@ def chosen(folder: Path, text: str = "") -> OmopSettings:
 
 def read(
     folder: Path, content: Rows, text: str = "", study: Study = SMALL
-) -> tuple[Grid, ReadReport]:
+) -> tuple[TimeGrid, ReadReport]:
     fill_omop(f"sqlite:///{folder / 'cdm.sqlite'}", content, schema=None)
     source = open_source(chosen(folder, text), study)
     return to_grid(source.read_patients(study), study), source.report
 
 
-def values(grid: Grid, variable: int = 0) -> list[list[float]]:
+def values(grid: TimeGrid, variable: int = 0) -> list[list[float]]:
     return [value_T[~np.isnan(value_T)].tolist() for value_T in grid.value_NTV[:, :, variable]]
 
 
@@ -351,7 +351,10 @@ def test_rows_come_from_a_cursor_at_the_server_and_from_one_state_of_the_data(
     monkeypatch.setenv("OMOP_PASSWORD", postgresql.password)
     extra = [pulse(1 + n % 2, 80.0, measurement_id=1000 - n) for n in range(50)]
     text = fill(postgresql, rows(*extra)) + 'password_env = "OMOP_PASSWORD"\n'
-    columns = {"person": ("person_id", Kind.WHOLE), "id": ("measurement_id", Kind.WHOLE)}
+    columns = {
+        "person": ("person_id", ColumnKind.WHOLE),
+        "id": ("measurement_id", ColumnKind.WHOLE),
+    }
     engine = sql.create_engine(postgresql.url(password=True))
     with reading(chosen(tmp_path, text)) as database, engine.connect() as other:
         pieces = database.rows("measurement", columns, order=("person_id", "measurement_id"))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consilium.client.records.features import Grid, to_grid
+from consilium.client.records.features import TimeGrid, to_grid
 from consilium.client.sources.common.reasons import NO_STAY
 from consilium.client.sources.common.source import Source
 from consilium.client.sources.own import assembly
@@ -31,11 +31,11 @@ def source_of(text: str, folder: Path, study: Study = STUDY) -> Source:
     return open_source(settings, study)
 
 
-def grid_of(text: str, folder: Path, study: Study = STUDY) -> Grid:
+def grid_of(text: str, folder: Path, study: Study = STUDY) -> TimeGrid:
     return to_grid(source_of(text, folder, study).read_patients(study), study)
 
 
-def same(one: Grid, other: Grid) -> bool:
+def same(one: TimeGrid, other: TimeGrid) -> bool:
     return (
         np.array_equal(one.value_NTV, other.value_NTV, equal_nan=True)
         and (one.mask_NT == other.mask_NT).all()
@@ -140,7 +140,7 @@ unit = "u"
 def small(
     folder: Path, *, stays: str | bytes = STAYS, events: str | bytes = EVENTS,
     settings: str = SETTINGS, study: Study = HR,
-) -> tuple[Grid, dict[str, int]]:  # fmt: skip  # one line of arguments for each file
+) -> tuple[TimeGrid, dict[str, int]]:  # fmt: skip  # one line of arguments for each file
     for name, content in (("stays.csv", stays), ("events.csv", events)):
         data = content.encode() if isinstance(content, str) else content
         (folder / name).write_bytes(data)
