@@ -15,6 +15,7 @@ from consilium.shared.crypto.keys import KEY_BYTES
 from consilium.shared.errors import DataError, SettingsError
 
 if TYPE_CHECKING:  # they import PyTorch, which takes seconds
+    from consilium.shared.export.manifest import ModelManifest
     from consilium.shared.export.signed_model import SignedModel
 
 DEFAULT_FOLDER = Path("site")
