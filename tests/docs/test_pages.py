@@ -1,0 +1,99 @@
+"""What the pages name exists: links, files, modules, and each decision in the index by room."""
+
+import importlib.util
+import re
+from importlib import import_module
+from os.path import normpath
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TOP = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
+PAGES = [*TOP, *sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").rglob("*.md"))]
+FOLDERS = "benchmarks|client|consilium|docs|examples|server|shared|simulations|studies|tests"
+
+LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s]*)\)|(?:src|srcset)=\"(?!https?:)([^\"]+)\"")
+FILE = re.compile(rf"(?<![\w./-])(?:\.\./)?((?:{FOLDERS})/[\w./-]*\w)/?")
+MODULE = re.compile(r"(?<![\w.])consilium(?:\.[a-zA-Z_]\w*)+")
+TEST = re.compile(r"`(test_\w+)`")
+NO_FILES = {"studies/NAME.toml", "consilium/1"}  # a stand-in; the label of a statement
+
+
+def prose(page: str) -> str:
+    return (ROOT / page).read_text()
+
+
+def anchors(page: str) -> set[str]:
+    """The names that a page's headings have as link targets."""
+    titles = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    words = [re.sub(r"[^\w\- ]", "", title.lower()) for title in titles]
+    return {word.strip().replace(" ", "-") for word in words}
+
+
+def resolve(page: str, target: str) -> str:
+    return normpath(Path(page).parent / target)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_of_a_page_leads_to_something(page):
+    broken = []
+    for inline, source in LINK.findall(prose(page)):
+        path, _, anchor = (inline or source).partition("#")
+        target = resolve(page, path) if path else page
+        if not (ROOT / target).exists() or (anchor and anchor not in anchors(target)):
+            broken.append(inline or source)
+    assert not broken
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_a_page_names_exists(page):
+    named = set(FILE.findall(prose(page))) - NO_FILES
+    assert not {name for name in named if not _is_there(name)}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_module_that_a_page_names_exists(page):
+    missing = []
+    for name in set(MODULE.findall(prose(page))):
+        parts = name.split(".")
+        module = next(
+            ".".join(parts[:n]) for n in range(len(parts), 0, -1) if _is_module(parts[:n])
+        )
+        value = import_module(module)
+        for part in parts[module.count(".") + 1 :]:
+            value = getattr(value, part, None)
+        if value is None:
+            missing.append(name)
+    assert not missing
+
+
+def test_every_test_that_a_page_names_exists():
+    sources = "".join(file.read_text() for file in (ROOT / "tests").rglob("*.py"))
+    named = {name for page in PAGES for name in TEST.findall(prose(page))}
+    defined = set(re.findall(r"def (test_\w+)", sources))
+    assert named and not named - defined
+
+
+def test_every_decision_is_in_the_index_once_and_under_a_room_that_exists():
+    index = prose("docs/decisions/README.md")
+    links = re.findall(r"\]\(([^)]+)\)", index)
+    files = sorted(file.name for file in (ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+    assert sorted(links) == files
+    for number, name in re.findall(r"\[(\d+)\]\(([^)]+)\)", index):
+        assert name.startswith(f"{number}-")
+    for room in re.findall(r"^- `([^`]+)`", index, re.MULTILINE):
+        assert (ROOT / room / "__init__.py").is_file(), room
+
+
+def _is_there(name: str) -> bool:
+    """Tell whether a file or folder is there, or a module named without its ending."""
+    return (ROOT / name).exists() or (ROOT / f"{name}.py").exists()
+
+
+def _is_module(parts: list[str]) -> bool:
+    """Tell whether these parts name a module, without running more than its packages."""
+    try:
+        return importlib.util.find_spec(".".join(parts)) is not None
+    except ModuleNotFoundError:
+        return False
