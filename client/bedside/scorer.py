@@ -233,16 +233,16 @@ class Scorer:
             )
         return told
 
-    def _outputs(self, logits_RO: Array) -> list[dict[str, Any]]:
-        model, logits = self._signed.trained.model, torch.from_numpy(logits_RO)
-        score_O = model.scores(logits[0]).tolist()
-        effect_RO = effect_scale(model, logits).numpy()
-        effect_CO = effect_RO[0] - effect_RO[1:]
+    def _outputs(self, logits_NK: Array) -> list[dict[str, Any]]:
+        model, logits = self._signed.trained.model, torch.from_numpy(logits_NK)
+        score_K = model.scores(logits[0]).tolist()
+        effect_NK = effect_scale(model, logits).numpy()
+        effect_CK = effect_NK[0] - effect_NK[1:]
         found = []
-        for output, score in enumerate(score_O):
+        for output, score in enumerate(score_K):
             told = answer(self._signed, output, score)
             if self._model.reasons:
-                told["reasons"] = self._reasons(effect_CO[:, output])
+                told["reasons"] = self._reasons(effect_CK[:, output])
             found.append(told)
         return found
 
