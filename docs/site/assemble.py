@@ -9,6 +9,7 @@ commands and of the rooms is made from the code each time, so it cannot be older
 import re
 import shutil
 import sys
+from collections.abc import Sequence
 from os.path import relpath
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from commands import command_pages
 from rooms import room_pages
 
 ROOT = Path(__file__).resolve().parents[2]
-LINK = re.compile(r"(?<!\w)(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|#)([^)\s#]+)(#[^)\s]*)?\)")
+LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|#)([^)\s#]+)(#[^)\s]*)?\)")
 
 TREES = {
     "For hospitals": ("data", "bedside", "audit"),
@@ -51,7 +52,12 @@ def as_in_site(text: str, page: str, paths: dict[str, str]) -> str:
     """
 
     def turned(found: re.Match[str]) -> str:
-        image, words, target, anchor = found[1], as_in_site(found[2], page, paths), found[3], found[4]
+        image, words, target, anchor = (
+            found[1],
+            as_in_site(found[2], page, paths),
+            found[3],
+            found[4],
+        )
         named = (ROOT / page).parent.joinpath(target).resolve().relative_to(ROOT).as_posix()
         if named not in paths:
             return words
@@ -62,10 +68,22 @@ def as_in_site(text: str, page: str, paths: dict[str, str]) -> str:
     return LINK.sub(turned, text).replace("```mermaid", "```text")
 
 
-def toctree(pages: list[str] | tuple[str, ...], caption: str = "") -> str:
+def toctree(pages: Sequence[str], caption: str = "") -> str:
     """Return the lines that put these pages into the site's side bar."""
-    head = f"```{{toctree}}\n:hidden:\n:caption: {caption}\n" if caption else "```{toctree}\n:hidden:\n"
+    head = (
+        f"```{{toctree}}\n:hidden:\n:caption: {caption}\n"
+        if caption
+        else "```{toctree}\n:hidden:\n"
+    )
     return "\n" + head + "\n" + "\n".join(pages) + "\n```\n"
+
+
+def trees(paths: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return the side bar: ``TREES``, and every page that none of them names with the reference."""
+    named = {page for pages in TREES.values() for page in pages}
+    top = sorted(place.removesuffix(".md") for place in paths.values() if "/" not in place)
+    rest = [page for page in top if page not in named and page != "index"]
+    return TREES | {"Reference": (*TREES["Reference"], *rest)}
 
 
 def assemble(out: Path) -> None:
@@ -80,7 +98,7 @@ def assemble(out: Path) -> None:
             continue
         text = as_in_site((ROOT / page).read_text(), page, paths)
         if page == "README.md":
-            text += "".join(toctree(pages, caption) for caption, pages in TREES.items())
+            text += "".join(toctree(pages, caption) for caption, pages in trees(paths).items())
         if page == "docs/decisions/README.md":
             numbers = sorted(file.stem for file in (ROOT / "docs/decisions").glob("[0-9]*.md"))
             text += toctree(numbers)

@@ -1,5 +1,8 @@
 """How Sphinx builds the documentation; ``docs/site/assemble.py`` writes what it reads."""
 
+import re
+from typing import Any
+
 from consilium.shared.version import VERSION
 
 project = "Consilium"
@@ -22,3 +25,15 @@ html_theme = "furo"
 html_title = "Consilium"
 html_copy_source = False
 html_show_sourcelink = False
+
+BARS = re.compile(r"(``[^`]*``|`[^`]*`)|\|")
+
+
+def keep_bars(_: Any, __: str, ___: str, ____: Any, _____: Any, lines: list[str]) -> None:
+    """Let |x| in a docstring stay the amount of x, not a substitution's name."""
+    lines[:] = [BARS.sub(lambda found: found[1] or r"\|", line) for line in lines]
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", keep_bars)
