@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from consilium.shared.model.linear_path import count_columns
 from consilium.shared.model.network import RecurrentModel
+from consilium.shared.model.weight_vector import named_arrays
 
 OPSET, IR_VERSION = 20, 9
 # Where each of ONNX's gates stands among torch's: i o f c of i f g o, z r h of r z n.
@@ -60,7 +61,7 @@ class _Graph:
 
 def to_onnx(model: RecurrentModel, properties: Mapping[str, str]) -> bytes:
     """Return the model, scores included, as a serialised ONNX model; ``properties`` go along."""
-    w = {name: value.detach().numpy() for name, value in model.state_dict().items()}
+    w = named_arrays(model)
     graph = _Graph()
     mask_NT1 = graph.add("Unsqueeze", "mask", graph.axes(2))
     x = graph.add("Where", mask_NT1, "x", graph.constant(0.0))
@@ -99,7 +100,7 @@ def to_onnx(model: RecurrentModel, properties: Mapping[str, str]) -> bytes:
     whole.ir_version = IR_VERSION
     helper.set_model_props(whole, dict(properties))
     onnx.checker.check_model(whole)
-    return bytes(whole.SerializeToString())
+    return bytes(whole.SerializeToString(deterministic=True))
 
 
 def _inputs(

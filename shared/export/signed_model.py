@@ -16,7 +16,7 @@ import torch
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 
 from consilium.shared.crypto.keys import SIGNATURE_BYTES, IdentityKey
 from consilium.shared.crypto.transcript import sha256
@@ -33,8 +33,10 @@ from consilium.shared.export.manifest import (
     window_of,
 )
 from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.files.tensor_file import tensor_file
 from consilium.shared.model.network import RecurrentModel, build_model
 from consilium.shared.model.normalisation import Normalisation
+from consilium.shared.model.weight_vector import named_arrays
 from consilium.shared.study.definition import Study, parse_canonical
 from consilium.shared.study.input_names import feature_names
 
@@ -93,7 +95,7 @@ def write_signed_model(
     if folder.exists():
         raise SettingsError(f"{folder}: exists already; name another folder")
     parts = {
-        WEIGHTS: save(dict(trained.model.state_dict())),
+        WEIGHTS: b"".join(tensor_file(named_arrays(trained.model), {})),
         STUDY: trained.study.to_canonical_json(),
         **(more or {}),
     }

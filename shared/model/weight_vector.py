@@ -1,4 +1,4 @@
-"""Model weights as one flat float32 vector, in the order of the state dict.
+"""Model weights as one flat float32 vector, in the order of the state dict, or by name.
 
 Legend: d number of parameters.
 """
@@ -40,6 +40,11 @@ def load_vector(model: nn.Module, vector: NDArray[np.float32]) -> None:
     for value in state.values():
         value.copy_(flat[start : start + value.numel()].view(value.shape))
         start += value.numel()
+
+
+def named_arrays(model: nn.Module) -> dict[str, NDArray[np.float32]]:
+    """Return the weights by name, in the model's own memory."""
+    return {name: value.detach().numpy() for name, value in model.state_dict().items()}
 
 
 def parameter_count(model: nn.Module) -> int:
