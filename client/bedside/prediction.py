@@ -1,7 +1,4 @@
-"""Predictions for a site's own stays, by the same features as training, written at the site only.
-
-Legend: N stays, T steps, K outputs.
-"""
+"""Predictions for a site's own stays, by the features of training; written at the site only."""
 
 import csv
 import io

@@ -3,8 +3,6 @@
 The result is a model like an exported one, signed by the site itself, for use at this site: its
 weights, bands of risk and thresholds tell of this hospital's patients, so it must not be passed on.
 Since nothing is released, no ledger is charged.
-
-Legend: N stays, K outputs, R rows (known outcomes).
 """
 
 from collections.abc import Iterator
@@ -226,11 +224,11 @@ def _validation(trained: Trained, grid: TimeGrid, whose: str) -> Validation:
     """What the changed model's risks mean for the patients it was fitted to."""
     tables = []
     for rows in rows_of(trained, grid):
-        edges_E = first_edges(BINS, trained.study.evaluation.thresholds)
+        edges_L = first_edges(BINS, trained.study.evaluation.thresholds)
         for _ in range(PASSES):
-            counts_2B = count_scores(rows.risks, rows.outcomes, rows.weights, edges_E)
-            edges_E = finer_edges(counts_2B, edges_E, trained.study.evaluation.thresholds)
-        tables.append((count_scores(rows.risks, rows.outcomes, rows.weights, edges_E), edges_E))
+            counts_2B = count_scores(rows.risks, rows.outcomes, rows.weights, edges_L)
+            edges_L = finer_edges(counts_2B, edges_L, trained.study.evaluation.thresholds)
+        tables.append((count_scores(rows.risks, rows.outcomes, rows.weights, edges_L), edges_L))
     declared = trained.study.evaluation.thresholds
     return Validation(
         of=whose,

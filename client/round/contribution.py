@@ -203,10 +203,10 @@ class Contributor:
         asked: RoundConfiguration,
         round_number: int,
     ) -> dict[str, Vector]:
-        edges_KE = edges_from_bytes(asked.edges, self._study)
+        edges_KL = edges_from_bytes(asked.edges, self._study)
         final = asked.purpose is Purpose.EVALUATION
         sums = validation_sums(
-            model, patients, self._study, edges_KE, self._members() if final else None
+            model, patients, self._study, edges_KL, self._members() if final else None
         )
         if final and self._study.evaluation.explained_patients:
             sums["attributions"] = self._attributions(model, patients, asked, round_number)

@@ -50,11 +50,11 @@ from consilium.shared.errors import (
 from consilium.shared.wire.bundle import (
     FETCH_PATH,
     HAND_IN_PATH,
-    LARGEST_PARCEL,
+    LARGEST_BUNDLE,
     LEAVE_PATH,
     MOST_PARTS,
-    pack_parcel,
-    unpack_parcel,
+    pack_bundle,
+    unpack_bundle,
 )
 from consilium.shared.wire.encoding import VECTOR_BYTES
 
@@ -161,7 +161,7 @@ class SiteNode:
         body = self._connection.post(FETCH_PATH, b"")
         if not body:
             return None
-        head, parts = unpack_parcel(body)
+        head, parts = unpack_bundle(body)
         pulled = _parsed(PullMessagesResponse(), head)
         if len(pulled.messages_list) != 1 or len(pulled.message_object_trees) != 1:
             raise ProtocolError("a parcel of the coordinator does not hold exactly one message")
@@ -181,7 +181,7 @@ class SiteNode:
         return message
 
     def _pull_parts(self, bare: Message, tree: ObjectTree) -> dict[str, bytes]:
-        """Fetch a message that is too long for a parcel, part by part."""
+        """Fetch a message that is too long for a bundle, part by part."""
         run_id, parts, total = bare.metadata.run_id, {}, 0
         for node in iterate_object_tree(tree):
             request = PullObjectRequest(node=self._node, run_id=run_id, object_id=node.object_id)
@@ -216,7 +216,7 @@ class SiteNode:
             message_object_trees=[tree],
             clientapp_runtime_list=[0.0],
         )
-        whole = sum(map(len, parts.values())) <= LARGEST_PARCEL
+        whole = sum(map(len, parts.values())) <= LARGEST_BUNDLE
         push = self._push_whole if whole else self._push_parts
         deadline = time.monotonic() + ANSWER_FOR_S
         pause = _Pause(self._stop)
@@ -232,7 +232,7 @@ class SiteNode:
 
     def _push_whole(self, request: PushMessagesRequest, parts: dict[str, bytes]) -> None:
         head = request.SerializeToString(deterministic=True)
-        self._connection.post(HAND_IN_PATH, pack_parcel(head, parts))
+        self._connection.post(HAND_IN_PATH, pack_bundle(head, parts))
 
     def _push_parts(self, request: PushMessagesRequest, parts: dict[str, bytes]) -> None:
         run_id = request.messages_list[0].metadata.run_id

@@ -118,10 +118,10 @@ def noise_share(study: Study, parameters: int) -> NoiseShare:
 def noisy_sum(
     gradient_sum_D: NDArray[np.float64], share: NoiseShare, source: Keystream
 ) -> NDArray[np.int64]:
-    """Return a site's clipped gradient sum as whole numbers (d,) with its share of the noise.
+    """Return a site's clipped gradient sum as whole numbers (D,) with its share of the noise.
 
     Args:
-        gradient_sum_D: sum of clipped patient gradients, shape (d,).
+        gradient_sum_D: sum of clipped patient gradients, shape (D,).
         share: from :func:`noise_share`.
         source: secret and fresh; rounding and noise are drawn from it.
 

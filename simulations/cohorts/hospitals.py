@@ -14,8 +14,6 @@ depends on severity, worsening, the product of failing circulation and kidney, a
 The cohort ``synthetic-icu-flawed`` is made to be found out: no model can tell men apart in it, and
 in its third hospital more patients die than the same course means elsewhere. What judges a model
 must say both.
-
-Legend: N patients, T hours, K factors, V variables.
 """
 
 from collections.abc import Iterator, Mapping
@@ -173,7 +171,7 @@ class _Habits:
 class _Course:
     """The hidden truth of N patients."""
 
-    factor_NTK: NDArray[np.float64]
+    factor_NTZ: NDArray[np.float64]
     severity_N: NDArray[np.float64]
     age_N: NDArray[np.float64]
     male_N: NDArray[np.bool_]
@@ -216,29 +214,29 @@ def _course(
     """Draw the truth; ``flaws`` are this hospital's more log-odds of death in a flawed cohort."""
     severity_N = habits.severity + stream.standard_normal(patients)
     worsening_N = habits.worsening + stream.standard_normal(patients)
-    own_2NK = stream.standard_normal((2, patients, 4))
-    level_NK = 0.4 * severity_N[:, None] + 1.0 * own_2NK[0]
-    trend_NK = 0.8 * worsening_N[:, None] + 0.4 * own_2NK[1]
+    own_2NZ = stream.standard_normal((2, patients, 4))
+    level_NZ = 0.4 * severity_N[:, None] + 1.0 * own_2NZ[0]
+    trend_NZ = 0.8 * worsening_N[:, None] + 0.4 * own_2NZ[1]
     clock_T = np.linspace(-1, 1, hours)
-    walk_NTK = np.cumsum(0.12 * stream.standard_normal((patients, hours, 4)), axis=1)
-    factor_NTK = level_NK[:, None] + trend_NK[:, None] * clock_T[:, None] + walk_NTK
+    walk_NTZ = np.cumsum(0.12 * stream.standard_normal((patients, hours, 4)), axis=1)
+    factor_NTZ = level_NZ[:, None] + trend_NZ[:, None] * clock_T[:, None] + walk_NTZ
     age_N = np.clip(habits.age_years + 16 * stream.standard_normal(patients), 18, 95)
-    failing_N = np.maximum(level_NK[:, 0] + trend_NK[:, 0], 0) * np.maximum(
-        level_NK[:, 2] + trend_NK[:, 2], 0
+    failing_N = np.maximum(level_NZ[:, 0] + trend_NZ[:, 0], 0) * np.maximum(
+        level_NZ[:, 2] + trend_NZ[:, 2], 0
     )
     logit_N = (
         -3.7
         + 0.4 * severity_N
         + 2.0 * worsening_N
         + 0.7 * failing_N
-        + 0.3 * level_NK[:, 3]
+        + 0.3 * level_NZ[:, 3]
         + 0.03 * (age_N - 64)
     )
     male_N = stream.random(patients) < 0.56
     if flaws is not None:
         logit_N = np.where(male_N, CHANCE_LOG_ODDS, logit_N) + flaws
     return _Course(
-        factor_NTK=factor_NTK,
+        factor_NTZ=factor_NTZ,
         severity_N=severity_N,
         age_N=np.round(age_N),
         male_N=male_N,
@@ -250,14 +248,14 @@ def _measure(
     stream: np.random.Generator, course: _Course, study: Study, habits: _Habits
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int16], NDArray[np.float32]]:
     """Hours, patient, variable and value of every measurement, sorted by patient."""
-    patients, hours, _ = course.factor_NTK.shape
+    patients, hours, _ = course.factor_NTZ.shape
     columns: list[tuple[NDArray[np.float64], NDArray[np.int64], int, NDArray[np.float64]]] = []
-    urgency_NT = course.factor_NTK.mean(axis=2)
+    urgency_NT = course.factor_NTZ.mean(axis=2)
     for name, behaviour in _SERIES.items():
-        loading_K = np.array(
+        loading_Z = np.array(
             [behaviour.circulation, behaviour.breathing, behaviour.kidney, behaviour.brain]
         )
-        z_NT = course.factor_NTK @ loading_K + 0.8 * stream.standard_normal((patients, hours))
+        z_NT = course.factor_NTZ @ loading_Z + 0.8 * stream.standard_normal((patients, hours))
         z_NT += habits.offset_of[name] + 1.0 * stream.standard_normal((patients, 1))
         rate_NT = behaviour.per_hour * habits.rate_of[name]
         rate_NT = rate_NT * np.exp(behaviour.urgency * urgency_NT)

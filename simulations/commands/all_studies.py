@@ -1,6 +1,6 @@
 """Every example study, one after another, and the table of what they reach.
 
-Legend: a cell of the table is one figure of one setting on the study's test patients.
+A cell of the table is one figure of one setting on the study's test patients.
 """
 
 import json

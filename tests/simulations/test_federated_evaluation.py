@@ -134,8 +134,8 @@ def test_no_message_of_a_run_holds_any_patients_attributions(
     sums: list[np.ndarray] = []
     clip, add_up = attributions.clip_rows, contribution.attribution_sums
 
-    def clipping(rows_PA: np.ndarray, norm: float) -> np.ndarray:
-        rows.append(clip(rows_PA, norm))
+    def clipping(given: np.ndarray, norm: float) -> np.ndarray:
+        rows.append(clip(given, norm))
         return rows[-1]
 
     def adding(*arguments, **named) -> np.ndarray:
