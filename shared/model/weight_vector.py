@@ -40,5 +40,5 @@ def load_vector(model: nn.Module, vector: NDArray[np.float32]) -> None:
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Number of parameters d, the length of :func:`to_vector`."""
+    """Number of parameters D, the length of :func:`to_vector`."""
     return sum(value.numel() for value in model.state_dict().values())

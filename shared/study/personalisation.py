@@ -1,4 +1,4 @@
-"""What of a model is each hospital's own and never leaves it: the study's ``[personalisation]``."""
+"""Which parts of a model stay at each hospital: the study's ``[personalisation]``."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -52,8 +52,8 @@ class Personalisation(StrictTable):
     site's own patients, as it gave them to the sum of statistics, normalise its inputs; a site
     that was not in that sum uses the federation's.
 
-    ``ditto`` asks for a model of the site's own beside the global one, whose training it leaves as
-    it is.
+    ``ditto`` asks for a second model of the site's own; the training of the global one is
+    unchanged.
     """
 
     parts: tuple[OwnPart, ...] = Field(default=(), strict=False)
@@ -90,8 +90,8 @@ class Personalisation(StrictTable):
 def evaluates_own(study: "Study") -> bool:
     """Whether evaluation by secure sums judges each site's own model, not the global one.
 
-    A model of Ditto's is trained without noise, so under privacy counts of its scores would tell of
-    the patients it was trained on what nobody was charged for.
+    Ditto's second model is trained without noise, so under privacy counts of its scores would
+    reveal something of its training patients that no ledger was charged for.
     """
     return study.personalisation.ditto is None or study.privacy.mode == "none"
 
