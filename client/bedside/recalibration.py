@@ -32,11 +32,11 @@ from consilium.shared.figures.recalibration import (
 )
 from consilium.shared.figures.risk_curves import Share, observed_over_expected
 from consilium.shared.figures.score_counts import count_scores, finer_edges, first_edges
+from consilium.shared.files.permissions import PRIVATE_FOLDER
 from consilium.shared.rounds.patient_groups import WITH_RISKS
 from consilium.shared.study.definition import Study
 
 FEWEST = 20  # patients with, and without, the outcome; fewer justify no change of their risks
-PRIVATE_FOLDER = 0o700
 BINS, PASSES = 200, 3
 _FOLDS = 5
 

@@ -9,7 +9,6 @@ import logging
 import random
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -72,16 +71,6 @@ P = TypeVar("P", bound=Protobuf)
 log = logging.getLogger(__name__)
 
 
-@dataclass(kw_only=True)
-class Liveness:
-    """What a status command or a health check may show; times by the monotonic clock."""
-
-    started: float = field(default_factory=time.monotonic)
-    last_contact: float | None = None
-    answered: int = 0
-    trouble: str = ""
-
-
 class SiteNode:
     """One site's node.
 
@@ -90,7 +79,6 @@ class SiteNode:
         node_id: as enrolled.
         app: answers every message.
         stop: set from outside to end.
-        liveness: kept up to date.
     """
 
     def __init__(
@@ -100,11 +88,10 @@ class SiteNode:
         app: ClientApp,
         *,
         stop: threading.Event,
-        liveness: Liveness,
     ) -> None:
         self._connection, self._app, self._stop = connection, app, stop
         self._node = Node(node_id=node_id)
-        self.liveness = liveness
+        self._trouble_told = ""
 
     def run(self) -> None:
         """Answer messages until told to stop; trouble with the line is waited out."""
@@ -119,7 +106,6 @@ class SiteNode:
                 pause.reset()
                 if message is not None:
                     self._send(self._answer(message))
-                    self.liveness.answered += 1
             except UnreachableError as error:
                 self._trouble(error)
                 pause.wait()
@@ -291,16 +277,15 @@ class SiteNode:
         return self._connection.post(path, body, media_type=PROTOBUF, timeout_s=timeout_s)
 
     def _well(self) -> None:
-        self.liveness.last_contact = time.monotonic()
-        if self.liveness.trouble:
+        if self._trouble_told:
             log.info("the line to %s is up again", self._connection.address)
-            self.liveness.trouble = ""
+            self._trouble_told = ""
 
     def _trouble(self, error: ConsiliumError) -> None:
         """Log a new kind of trouble once."""
-        if str(error) != self.liveness.trouble:
+        if str(error) != self._trouble_told:
             log.warning("%s", error)
-            self.liveness.trouble = str(error)
+            self._trouble_told = str(error)
 
 
 def _parsed(reply: P, content: bytes) -> P:

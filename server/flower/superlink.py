@@ -14,7 +14,6 @@ from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
 from flwr.superlink.main import create_app
 
-from consilium.server.coordinator.audit_log import open_audit
 from consilium.server.coordinator.enrolment import FrontDesk
 from consilium.server.coordinator.folder import CoordinatorFolder
 from consilium.server.flower.authentication import KeyRing
@@ -25,6 +24,7 @@ from consilium.server.flower.gate import Application, Gate, Receive, Scope, Send
 from consilium.server.flower.mailboxes import Mailboxes
 from consilium.server.processes.child_process import exit_with_parent
 from consilium.server.processes.freed_memory import give_back_freed_memory, remember_start
+from consilium.shared.audit.own_log import open_audit
 
 IDLE_CONNECTION_S = 75
 

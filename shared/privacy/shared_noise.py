@@ -65,11 +65,6 @@ class NoiseShare:
     honest: int
     noise_multiplier: float
 
-    @property
-    def mean_deviation(self) -> float:
-        """Standard deviation, in units of gradient, of all honest noise in the sum."""
-        return math.sqrt(self.honest * self.variance) / self.scale
-
 
 def noise_share(study: Study, parameters: int) -> NoiseShare:
     """Return every site's share of the noise, for a model of ``parameters`` coordinates d.

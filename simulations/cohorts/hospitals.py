@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.client.sources.common.cleaning import Cleaner
-from consilium.client.sources.common.source import Counted, Patient, ReadReport, Source, Stay, Tally
+from consilium.client.sources.common.source import Counted, Patient, Source, Stay, Tally
 from consilium.client.sources.public.physionet2012 import PhysioNet2012
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
@@ -139,15 +139,10 @@ def synthetic_sites(study: Study) -> dict[str, Source]:
     return {site: synthetic_hospital(index, study) for index, site in enumerate(study.sites)}
 
 
-def synthetic_test(study: Study, *, share: float = 0.5) -> Source:
-    """Patients never trained on, from all of the study's hospitals, as one source."""
-    return PooledSource(tuple(synthetic_tests(study, share=share).values()))
-
-
-def synthetic_tests(study: Study, *, share: float = 0.5) -> dict[str, Source]:
-    """Patients never trained on, by hospital."""
+def synthetic_tests(study: Study) -> dict[str, Source]:
+    """Patients never trained on, by hospital: half as many as train."""
     return {
-        site: SyntheticHospital(index, seed=study.seed, cohort="testing", share=share)
+        site: SyntheticHospital(index, seed=study.seed, cohort="testing", share=0.5)
         for index, site in enumerate(study.sites)
     }
 
@@ -158,32 +153,6 @@ def split_physionet2012(path: Path, which: str = "a") -> dict[str, Source]:
         site: PhysioNet2012(path, which=which, where={"ICUType": icu_type})
         for site, icu_type in ICU_SITES.items()
     }
-
-
-class PooledSource:
-    """Several sources read one after the other, as if one hospital held all records."""
-
-    def __init__(self, sources: tuple[Source, ...]) -> None:
-        self._sources = sources
-        self._tally = Tally()
-
-    @property
-    def name(self) -> str:
-        """The kind of data of the first source; all are of one kind."""
-        return self._sources[0].name
-
-    @property
-    def report(self) -> ReadReport:
-        """Counts of the latest reading, added up."""
-        tally = Tally()
-        for source in self._sources:
-            tally.add(source.report)
-        return tally.report()
-
-    def read_patients(self, study: Study) -> Iterator[Patient]:
-        """Yield every patient of every source."""
-        for source in self._sources:
-            yield from source.read_patients(study)
 
 
 @dataclass(frozen=True)

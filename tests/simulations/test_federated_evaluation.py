@@ -24,9 +24,9 @@ from consilium.shared.rounds.attribution_bands import LARGEST_EFFECT
 from consilium.shared.rounds.contents import Purpose, RoundConfiguration, vector_spec
 from consilium.shared.study.definition import Study, load_study, with_changes
 from consilium.shared.study.input_names import feature_names
-from consilium.simulations.cohorts.cohorts import SYNTHETIC, cohorts_for
 from consilium.simulations.cohorts.hospitals import SyntheticHospital
 from consilium.simulations.cohorts.real_cohorts import REAL
+from consilium.simulations.cohorts.study_cohorts import SYNTHETIC, cohorts_for
 from consilium.simulations.federation.run import Federation
 from consilium.simulations.figures.central import merge
 from consilium.simulations.figures.held_out import HeldOut

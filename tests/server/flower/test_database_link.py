@@ -24,11 +24,12 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 
 from consilium.server.flower.bundles import LinkBundles
 from consilium.server.flower.database_link import LinkGrid, enrol_node, open_link
+from consilium.server.flower.sites import FlowerSites
 from consilium.server.flower.stored_replies import ReplyGoneError
-from consilium.server.secure_sum.sites import BODY, FlowerSites
 from consilium.shared.secure_sum.messages import Action
 from consilium.shared.wire.bundle import pack_bundle, unpack_bundle
 from consilium.shared.wire.encoding import LongBytes
+from consilium.shared.wire.flower_body import BODY
 
 
 class EchoNode:
