@@ -123,7 +123,7 @@ class RoundClosed(AuditEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class Refused(AuditEvent):
-    """Something asked was refused: by whom it was asked, what, and the sentence they were told."""
+    """Something asked was refused: who asked, for what, and the sentence they got."""
 
     kind = "refused"
     peer: str

@@ -18,7 +18,7 @@ from consilium.shared.errors import AuditError, MessageError, SettingsError
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """A log, whose it is, and the identity (32 bytes) that is trusted to sign it."""
+    """A log, its owner, and the identity (32 bytes) that is trusted to sign it."""
 
     path: Path
     owner: str

@@ -47,7 +47,7 @@ LARGEST_PART_BYTES = 1 << 32
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A trained model and what it needs to be used.
+    """A trained model and what is needed to use it.
 
     Attributes:
         study: it was trained for.
