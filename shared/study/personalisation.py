@@ -1,4 +1,4 @@
-"""What of a model is each hospital's own and never leaves it: the study's ``[personalisation]``."""
+"""Which parts of a model stay at each hospital: the study's ``[personalisation]``."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -50,8 +50,8 @@ class Personalisation(StrictTable):
     site's own patients, as it gave them to the sum of statistics, normalise its inputs; a site
     that was not in that sum uses the federation's.
 
-    ``ditto`` asks for a model of the site's own beside the global one, whose training it leaves as
-    it is.
+    ``ditto`` asks for a second model of the site's own; the training of the global one is
+    unchanged.
     """
 
     parts: tuple[OwnPart, ...] = Field(default=(), strict=False)
