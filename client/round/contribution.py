@@ -7,8 +7,6 @@ Guarantee: every segment that leaves has the noise that the release charged to t
 (:mod:`consilium.client.round.charges`), drawn from a fresh cryptographic keystream; only in a study
 without privacy from the study's seed (:mod:`consilium.client.round.randomness`). What a study
 leaves to each site (:mod:`consilium.client.round.own_part`) is in no segment.
-
-Legend: D parameters.
 """
 
 import numpy as np

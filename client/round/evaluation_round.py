@@ -1,8 +1,6 @@
 """What a site adds to a round about the model's quality: noisy sums over its validation patients.
 
 Guarantee: every part that leaves has the noise that was charged for it.
-
-Legend: D parameters, K outputs, E edges.
 """
 
 import numpy as np
@@ -29,7 +27,6 @@ from consilium.shared.rounds.contents import (
     metrics_noise,
 )
 from consilium.shared.study.definition import Study
-from consilium.shared.study.personalisation import evaluates_own
 
 Vector = NDArray[np.float64]
 
@@ -75,9 +72,9 @@ class EvaluationRound:
             SettingsError: what is kept here does not fit the study.
         """
         study, final = self._study, asked.purpose is Purpose.EVALUATION
-        model = study_model(study, own.used(global_D) if evaluates_own(study) else global_D)
-        edges_KE = edges_from_bytes(asked.edges, study)
-        sums = validation_sums(model, patients, study, edges_KE, self._members() if final else None)
+        model = study_model(study, own.used(global_D) if study.evaluates_own else global_D)
+        edges_KL = edges_from_bytes(asked.edges, study)
+        sums = validation_sums(model, patients, study, edges_KL, self._members() if final else None)
         if final and study.evaluation.explained_patients:
             sums["attributions"] = self._attributions(model, patients, asked, randomness)
         deviation = metrics_noise(study, final=final)

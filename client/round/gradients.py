@@ -3,8 +3,6 @@
 What is randomised here is what the accountant counts: each patient takes part in each step with
 probability ``sampling_rate``, independently of everything; all of a patient's stays come along and
 form one contribution. An empty sample is a sample.
-
-Legend: N stays, P patients, T steps, B stays of a piece, d parameters.
 """
 
 from collections.abc import Iterator
@@ -26,7 +24,7 @@ PIECE_NUMBERS = 1 << 24  # intermediate numbers held at once in a step: 64 MiB o
 def clipped_gradient_sum(
     model: RecurrentModel, data: TrainingSet, study: Study, *, source: Keystream
 ) -> NDArray[np.float64]:
-    """Return the sum (d,) of the clipped gradients of one Poisson sample of patients, no noise.
+    """Return the sum (D,) of the clipped gradients of one Poisson sample of patients, no noise.
 
     Guarantee: one patient changes the sum by at most ``clip_norm`` in L2 norm, to float32 rounding.
 
@@ -47,7 +45,7 @@ def gradient_sum(
     clip_norm: float | None,
     source: Keystream,
 ) -> tuple[Tensor, NDArray[np.float64]]:
-    """Return the summed gradients (d,) of the chosen patients, clipped or not, and their losses.
+    """Return the summed gradients (D,) of the chosen patients, clipped or not, and their losses.
 
     Args:
         model: in training mode.
@@ -64,18 +62,18 @@ def gradient_sum(
     generator = _dropout_generator(model, source)
     losses = [np.empty(0)]
     for piece in _pieces(model, data, chosen):
-        rows_B, patient_B = data.stays(piece)
-        mask_BT = data.mask_NT[rows_B]
+        rows_N, patient_N = data.stays(piece)
+        mask_NT = data.mask_NT[rows_N]
         books = None if clip_norm is None else Bookkeeping()
-        logits = model(data.x_NTF[rows_B], mask_BT, books=books, generator=generator)
-        loss_B = model.loss_per_stay(logits, data.y[rows_B], mask_BT)
+        logits = model(data.x_NTF[rows_N], mask_NT, books=books, generator=generator)
+        loss_N = model.loss_per_stay(logits, data.y[rows_N], mask_NT)
         if books is None or clip_norm is None:
-            sums = list(torch.autograd.grad(loss_B.sum(), parameters))
+            sums = list(torch.autograd.grad(loss_N.sum(), parameters))
         else:
-            loss_B.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            sums, _ = books.clipped_sums(parameters, patient_B, len(piece), clip_norm)
+            loss_N.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            sums, _ = books.clipped_sums(parameters, patient_N, len(piece), clip_norm)
         total_D += flat(sums)
-        losses.append(loss_B.detach().double().numpy())
+        losses.append(loss_N.detach().double().numpy())
     return total_D, np.concatenate(losses)
 
 
@@ -90,16 +88,15 @@ def _pieces(
     recurrent = model.recurrent
     width = features + 8 * recurrent.hidden * recurrent.layers * (1 + recurrent.bidirectional)
     most_stays = max(1, PIECE_NUMBERS // (steps * width))
-    stays_P = np.diff(data.start_P1)
+    stays_P = np.diff(data.starts)
     chosen = chosen[stays_P[chosen] > 0]
-    stays_C = stays_P[chosen]
-    number_C = np.cumsum(stays_C) // most_stays
-    for number in np.unique(number_C):
-        yield chosen[number_C == number]
+    piece_P = np.cumsum(stays_P[chosen]) // most_stays
+    for number in np.unique(piece_P):
+        yield chosen[piece_P == number]
 
 
 def flat(tensors: list[Tensor]) -> Tensor:
-    """Return the tensors' numbers in one vector (d,)."""
+    """Return the tensors' numbers in one vector (D,)."""
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 

@@ -3,8 +3,6 @@
 Besides the shared weights a site may have its own of some layers, a second model, its own
 normalisation, and a control variate. Each is there from the round that first makes it; before, the
 site uses what the coordinator sent.
-
-Legend: D parameters, L of them the site's own, S statistics.
 """
 
 import copy
@@ -40,12 +38,12 @@ class OwnPart:
 
     def joined(self, weights_D: FlatWeights) -> FlatWeights:
         """Return the weights (D,) that this site trains with the others: the shared and its own."""
-        own_L = self.kept.get(OWN_WEIGHTS)
-        if own_L is None:
+        own = self.kept.get(OWN_WEIGHTS)
+        if own is None:
             return weights_D
         shared_D = shared_weights(self.study, weights_D.size)
         joined_D = weights_D.copy()
-        joined_D[~shared_D] = self._fitting(own_L, weights_D.size - int(shared_D.sum()))
+        joined_D[~shared_D] = self._fitting(own, weights_D.size - int(shared_D.sum()))
         return joined_D
 
     def used(self, weights_D: FlatWeights) -> FlatWeights:

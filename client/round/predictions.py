@@ -1,7 +1,4 @@
-"""What a model predicts for patients, a bounded number of stays at a time.
-
-Legend: N stays, T steps, F features, K outputs.
-"""
+"""What a model predicts for patients, a bounded number of stays at a time."""
 
 import numpy as np
 import torch

@@ -8,8 +8,6 @@ sampled patients.
 
 Nothing here touches a global random state or torch's settings, so sites may train in parallel
 threads.
-
-Legend: d parameters.
 """
 
 import math
@@ -90,7 +88,7 @@ def train_own(
         model: the site's own, from the rounds before.
         data: this site's training patients.
         study: says how near the model is held to the global one.
-        global_D: the global weights (d,) of this round.
+        global_D: the global weights (D,) of this round.
         source: sampling and dropout are drawn from it.
     """
     ditto = study.personalisation.ditto
@@ -132,13 +130,13 @@ def _descend(
     for _ in range(training.local_steps):
         chosen = sample_patients(data.patients, training.sampling_rate, source)
         clip_norm = None if noise is None else noise.clip_norm
-        gradient_D, loss_B = gradient_sum(model, data, chosen, clip_norm, source)
+        gradient_D, loss_N = gradient_sum(model, data, chosen, clip_norm, source)
         if noise is not None:
             gradient_D = _noised(gradient_D, noise.multiplier * noise.clip_norm, source)
         optimizer.step(gradient_D / expected)
         _write(model, weights_D)
         sampled.append(len(chosen))
-        losses.append(loss_B)
+        losses.append(loss_N)
     every = np.concatenate(losses)
     mean_loss = float(every.mean()) if every.size else math.nan
     return LocalTraining(steps=len(sampled), sampled=tuple(sampled), mean_loss=mean_loss)

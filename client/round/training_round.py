@@ -2,8 +2,6 @@
 
 Guarantee: every part that leaves depends on patients through clipped gradients with noise alone,
 where the study has privacy. What a study leaves to each site is in no part.
-
-Legend: D parameters.
 """
 
 import logging

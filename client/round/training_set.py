@@ -1,7 +1,4 @@
-"""A site's training patients, arranged so that whole patients can be sampled.
-
-Legend: N stays, P patients, T steps, F features, B stays of a piece.
-"""
+"""A site's training patients, arranged so that whole patients can be sampled."""
 
 from dataclasses import dataclass, field
 from typing import Self
@@ -19,8 +16,8 @@ from consilium.shared.crypto.keystream import Keystream
 class TrainingSet:
     """Stays arranged for sampling patients; ``y`` has first axis N.
 
-    ``rows_N`` lists stays patient by patient; patient p's are those from ``start_P1[p]`` up to
-    ``start_P1[p + 1]``.
+    ``rows_N`` lists stays patient by patient; patient p's are those from ``starts[p]`` up to
+    ``starts[p + 1]``.
     """
 
     x_NTF: Tensor
@@ -29,13 +26,13 @@ class TrainingSet:
     patient_N: Tensor
     patients: int
     rows_N: NDArray[np.int64] = field(init=False, repr=False)
-    start_P1: NDArray[np.int64] = field(init=False, repr=False)
+    starts: NDArray[np.int64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         patient_N = self.patient_N.numpy()
         stays_P = np.bincount(patient_N, minlength=self.patients)
         object.__setattr__(self, "rows_N", np.argsort(patient_N, kind="stable"))
-        object.__setattr__(self, "start_P1", np.concatenate([[0], np.cumsum(stays_P)]))
+        object.__setattr__(self, "starts", np.concatenate([[0], np.cumsum(stays_P)]))
 
     @classmethod
     def of(cls, patients: PatientTensors) -> Self:
@@ -49,12 +46,12 @@ class TrainingSet:
         )
 
     def stays(self, piece: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Return the rows (B,) of these patients' stays, and each row's place (B,) in ``piece``."""
-        starts, stays = self.start_P1[piece], self.start_P1[piece + 1] - self.start_P1[piece]
-        patient_B = np.repeat(np.arange(len(piece)), stays)
-        within_B = np.arange(len(patient_B)) - np.repeat(np.cumsum(stays) - stays, stays)
-        rows_B = self.rows_N[np.repeat(starts, stays) + within_B]
-        return torch.from_numpy(rows_B), torch.from_numpy(patient_B)
+        """Return the rows (N,) of these patients' stays, and each row's place (N,) in ``piece``."""
+        starts, stays = self.starts[piece], self.starts[piece + 1] - self.starts[piece]
+        patient_N = np.repeat(np.arange(len(piece)), stays)
+        within_N = np.arange(len(patient_N)) - np.repeat(np.cumsum(stays) - stays, stays)
+        rows_N = self.rows_N[np.repeat(starts, stays) + within_N]
+        return torch.from_numpy(rows_N), torch.from_numpy(patient_N)
 
     def __repr__(self) -> str:
         return f"TrainingSet({len(self.x_NTF)} stays of {self.patients} patients)"

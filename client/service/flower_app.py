@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 
-from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
+from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from consilium.client.round.answer import Answers
 from consilium.shared.secure_sum.messages import Action
-
-BODY = "consilium"
+from consilium.shared.wire.flower_body import from_content, to_content
 
 
 def make_client_app(answers: Answers) -> ClientApp:
@@ -17,7 +16,7 @@ def make_client_app(answers: Answers) -> ClientApp:
 
     @app.query("name")
     def name(message: Message, _: Context) -> Message:
-        return Message(_pack(answers.site.encode()), reply_to=message)
+        return Message(to_content(answers.site.encode()), reply_to=message)
 
     for action in Action:
         app.query(action.value)(_answer(answers, action))
@@ -26,20 +25,7 @@ def make_client_app(answers: Answers) -> ClientApp:
 
 def _answer(answers: Answers, action: Action) -> Callable[[Message, Context], Message]:
     def answer(message: Message, _: Context) -> Message:
-        answered = answers.handle(action, _unpack(message.content))
-        return Message(_pack(answered.body), reply_to=message)
+        answered = answers.handle(action, from_content(message.content))
+        return Message(to_content(answered.body), reply_to=message)
 
     return answer
-
-
-def _pack(body: bytes) -> RecordDict:
-    array = Array(dtype="uint8", shape=(len(body),), stype=BODY, data=body)
-    return RecordDict({BODY: ArrayRecord({BODY: array})})
-
-
-def _unpack(content: RecordDict) -> bytes:
-    """Return the body, or nothing (which no parser accepts) when there is more than a body."""
-    if list(content) != [BODY] or list(content.array_records) != [BODY]:
-        return b""
-    record = content.array_records[BODY]
-    return record[BODY].data if list(record) == [BODY] and record[BODY].stype == BODY else b""

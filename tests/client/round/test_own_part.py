@@ -18,7 +18,7 @@ RUN, OTHER_RUN = bytes([1]) * 32, bytes([2]) * 32
 HEAD = small_study(personalisation={"parts": ["head"]}, privacy={"mode": "none"})
 SENT_D = to_vector(study_model(HEAD))
 SHARED_D = shared_weights(HEAD, SENT_D.size)
-OWN_L = np.arange(SENT_D.size - SHARED_D.sum(), dtype=np.float32)
+OWN = np.arange(SENT_D.size - SHARED_D.sum(), dtype=np.float32)
 
 
 def test_without_anything_kept_a_site_uses_what_was_sent() -> None:
@@ -30,8 +30,8 @@ def test_without_anything_kept_a_site_uses_what_was_sent() -> None:
 
 
 def test_own_weights_take_their_places_and_leave_the_shared_ones() -> None:
-    joined_D = OwnPart(HEAD, {OWN_WEIGHTS: OWN_L}).joined(SENT_D)
-    assert np.array_equal(joined_D[~SHARED_D], OWN_L)
+    joined_D = OwnPart(HEAD, {OWN_WEIGHTS: OWN}).joined(SENT_D)
+    assert np.array_equal(joined_D[~SHARED_D], OWN)
     assert np.array_equal(joined_D[SHARED_D], SENT_D[SHARED_D])
     assert not np.array_equal(SENT_D, joined_D)
 
@@ -42,7 +42,7 @@ def test_a_second_model_is_used_on_patients_and_not_trained_with_the_others() ->
     assert own.joined(SENT_D) is SENT_D
 
 
-@pytest.mark.parametrize("bad", [OWN_L[:-1], OWN_L * np.nan])
+@pytest.mark.parametrize("bad", [OWN[:-1], OWN * np.nan])
 def test_what_does_not_fit_the_model_is_refused(bad: np.ndarray) -> None:
     with pytest.raises(SettingsError, match="restore the folder 'personal'"):
         OwnPart(HEAD, {OWN_WEIGHTS: bad}).joined(SENT_D)
@@ -58,16 +58,16 @@ def begun(study: Study, folder: Path, run: bytes = RUN) -> OwnPartOfRun:
 
 def test_a_change_counts_once_it_is_saved(tmp_path: Path) -> None:
     own = begun(HEAD, tmp_path)
-    own.change(OWN_WEIGHTS, OWN_L)
+    own.change(OWN_WEIGHTS, OWN)
     assert own.part.kept == {}
     own.save()
-    assert np.array_equal(own.part.kept[OWN_WEIGHTS], OWN_L)
-    assert np.array_equal(begun(HEAD, tmp_path).part.kept[OWN_WEIGHTS], OWN_L)
+    assert np.array_equal(own.part.kept[OWN_WEIGHTS], OWN)
+    assert np.array_equal(begun(HEAD, tmp_path).part.kept[OWN_WEIGHTS], OWN)
 
 
 def test_a_round_that_came_to_nothing_leaves_no_change(tmp_path: Path) -> None:
     own = begun(HEAD, tmp_path)
-    own.change(OWN_WEIGHTS, OWN_L)
+    own.change(OWN_WEIGHTS, OWN)
     own.begin_round(RUN)
     own.save()
     assert begun(HEAD, tmp_path).part.kept == {}
@@ -75,7 +75,7 @@ def test_a_round_that_came_to_nothing_leaves_no_change(tmp_path: Path) -> None:
 
 def test_each_run_has_its_own_part(tmp_path: Path) -> None:
     own = begun(HEAD, tmp_path)
-    own.change(OWN_WEIGHTS, OWN_L)
+    own.change(OWN_WEIGHTS, OWN)
     own.save()
     own.begin_round(OTHER_RUN)
     assert own.part.kept == {}
@@ -86,5 +86,5 @@ def test_each_run_has_its_own_part(tmp_path: Path) -> None:
 def test_a_study_that_leaves_nothing_to_a_site_reads_nothing(tmp_path: Path) -> None:
     study = small_study(privacy={"mode": "none"})
     store = PersonalStore(tmp_path)
-    store.save(study.digest, RUN, {OWN_WEIGHTS: OWN_L})
+    store.save(study.digest, RUN, {OWN_WEIGHTS: OWN})
     assert begun(study, tmp_path).part.kept == {}

@@ -29,7 +29,7 @@ def test_the_stays_of_sampled_patients_come_patient_by_patient_each_with_its_pla
         patient_N=torch.tensor([2, 0, 2, 3, 0]),
         patients=5,
     )
-    rows_B, patient_B = data.stays(np.array([0, 1, 2]))
-    assert rows_B.tolist() == [1, 4, 0, 2]
-    assert patient_B.tolist() == [0, 0, 2, 2]
+    rows_N, patient_N = data.stays(np.array([0, 1, 2]))
+    assert rows_N.tolist() == [1, 4, 0, 2]
+    assert patient_N.tolist() == [0, 0, 2, 2]
     assert repr(data) == "TrainingSet(5 stays of 5 patients)"
