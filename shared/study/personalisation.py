@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 from consilium.shared.files.strict_toml import StrictTable
 from consilium.shared.study.training import Model, Privacy, Training
 
-OwnPart = Literal["head", "norm", "inputs"]
-WORDS: Mapping[OwnPart, str] = MappingProxyType(
+ModelPart = Literal["head", "norm", "inputs"]
+WORDS: Mapping[ModelPart, str] = MappingProxyType(
     {
         "head": "the model's head (its maps to the outputs)",
         "norm": "the normalisation of the model's state",
@@ -54,7 +54,7 @@ class Personalisation(StrictTable):
     unchanged.
     """
 
-    parts: tuple[OwnPart, ...] = Field(default=(), strict=False)
+    parts: tuple[ModelPart, ...] = Field(default=(), strict=False)
     ditto: Ditto | None = None
 
     @model_validator(mode="after")
@@ -69,7 +69,7 @@ class Personalisation(StrictTable):
         return self
 
     @property
-    def weights(self) -> tuple[OwnPart, ...]:
+    def weights(self) -> tuple[ModelPart, ...]:
         """Those of ``parts`` that are weights of the model."""
         return tuple(part for part in self.parts if part != "inputs")
 
