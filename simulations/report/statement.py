@@ -4,9 +4,8 @@ It says what docs/threat-model.md and docs/privacy.md say, with the study's and 
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
+from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.study.definition import Study
 from consilium.shared.study.personalisation import evaluates_own
 from consilium.simulations.report.drawing import told_delta
@@ -24,7 +23,7 @@ HIDDEN_BY_NOTHING = (
 )
 
 
-def statement(study: Study, record: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
+def statement(study: Study, record: JsonRecord) -> list[tuple[str, tuple[str, ...]]]:
     """Return headings with their sentences."""
     return [
         ("One patient", (*_patient(study, record), *_meaning(record))),
@@ -49,7 +48,7 @@ def most_found(epsilon: float, delta: float, false_alarm: float) -> float:
     return min(direct, mirrored, 1.0)
 
 
-def _patient(study: Study, record: Mapping[str, Any]) -> tuple[str, ...]:
+def _patient(study: Study, record: JsonRecord) -> tuple[str, ...]:
     privacy = record["privacy"]
     if privacy["epsilon"] is None:
         return (
@@ -78,7 +77,7 @@ def _patient(study: Study, record: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _meaning(record: Mapping[str, Any]) -> tuple[str, ...]:
+def _meaning(record: JsonRecord) -> tuple[str, ...]:
     privacy = record["privacy"]
     if privacy["epsilon"] is None:
         return ()
@@ -130,7 +129,7 @@ def _own(study: Study) -> tuple[str, ...]:
     )
 
 
-def _assumptions(study: Study, record: Mapping[str, Any]) -> tuple[str, ...]:
+def _assumptions(study: Study, record: JsonRecord) -> tuple[str, ...]:
     agg = study.aggregation
     keeps = (
         "The coordinator may lie, replay, drop and show each hospital something else (profile "
