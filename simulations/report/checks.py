@@ -11,7 +11,7 @@ from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.study.definition import Study
 from consilium.simulations.experiments.external import external_sentences, failures
 from consilium.simulations.figures.measures import FIGURES, TITLES
-from consilium.simulations.report.forests import told_share
+from consilium.simulations.report.forest_plots import told_share
 from consilium.simulations.report.groups import Group, everyone, share_of
 
 State = Literal["shown", "failed", "open"]

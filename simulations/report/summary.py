@@ -19,9 +19,9 @@ from consilium.simulations.report.checks import (
     findings,
     worse_by,
 )
-from consilium.simulations.report.decisions import at_sensitivity
+from consilium.simulations.report.decision_curves import at_sensitivity
 from consilium.simulations.report.drawing import number, percent, told_delta
-from consilium.simulations.report.forests import told_share
+from consilium.simulations.report.forest_plots import told_share
 from consilium.simulations.report.groups import Group, everyone, points_of, share_of
 from consilium.simulations.report.records import size
 
@@ -52,7 +52,7 @@ def answers(
         groups: of its test patients.
         settings: of ``compare.json``, if there is one.
         whose: what has a risk of its own, as in
-            :func:`consilium.simulations.report.risks.risk_charts`.
+            :func:`consilium.simulations.report.risk_charts.risk_charts`.
     """
     return [
         _good(study, record, groups, settings, whose),

@@ -12,7 +12,7 @@ from consilium.shared.figures.risk_curves import Share
 from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.study.definition import Study
 from consilium.simulations.report.drawing import Chart, Table, picture
-from consilium.simulations.report.forests import Row, draw_rows, told_share
+from consilium.simulations.report.forest_plots import Row, draw_rows, told_share
 from consilium.simulations.report.groups import share_of
 
 _USEFUL = 0.1  # a larger bound on the effect of bins is told to be none

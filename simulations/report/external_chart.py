@@ -6,9 +6,9 @@ from consilium.shared.files.json_record import JsonRecord
 from consilium.simulations.experiments.external import external_sentences
 from consilium.simulations.figures.measures import TITLES
 from consilium.simulations.report.drawing import BLUE, GREEN, ORANGE, Chart, Table, picture
-from consilium.simulations.report.forests import mark, ratio_axis, told_share
+from consilium.simulations.report.forest_plots import mark, ratio_axis, told_share
 from consilium.simulations.report.groups import share_of
-from consilium.simulations.report.learning import name_rows
+from consilium.simulations.report.round_charts import name_rows
 
 _MODELS = (
     ("local", "its own model", ORANGE),

@@ -24,7 +24,7 @@ from consilium.simulations.report.drawing import (
     plain_ticks,
 )
 from consilium.simulations.report.groups import Group, share_of
-from consilium.simulations.report.learning import name_rows
+from consilium.simulations.report.round_charts import name_rows
 
 SETTINGS = {
     "logistic-regression": "logistic regression on summaries",

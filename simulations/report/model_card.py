@@ -13,7 +13,7 @@ from consilium.shared.study.definition import Study
 from consilium.simulations.experiments.external import external_sentences
 from consilium.simulations.experiments.recalibrating import recalibration_sentences
 from consilium.simulations.figures.measures import FIGURES, TITLES
-from consilium.simulations.report.forests import told_share
+from consilium.simulations.report.forest_plots import told_share
 from consilium.simulations.report.groups import Group, share_of
 
 

@@ -5,20 +5,20 @@ The same record gives the same bytes.
 
 from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.study.definition import Study
-from consilium.simulations.report.answers import answer_charts
-from consilium.simulations.report.attributions import attributions_chart
-from consilium.simulations.report.card import model_card
+from consilium.simulations.report.answer_charts import answer_charts
+from consilium.simulations.report.attribution_chart import attributions_chart
 from consilium.simulations.report.checks import checks
 from consilium.simulations.report.document import Section, Tables, document
 from consilium.simulations.report.drawing import Table
-from consilium.simulations.report.external import external_chart
-from consilium.simulations.report.federated import federated_chart
-from consilium.simulations.report.forests import group_charts, joining_chart, settings_chart
+from consilium.simulations.report.external_chart import external_chart
+from consilium.simulations.report.federated_chart import federated_chart
+from consilium.simulations.report.forest_plots import group_charts, joining_chart, settings_chart
 from consilium.simulations.report.groups import everyone, read_groups
-from consilium.simulations.report.learning import learning_charts
-from consilium.simulations.report.recalibration import recalibration_chart
-from consilium.simulations.report.risks import risk_charts
-from consilium.simulations.report.statement import statement
+from consilium.simulations.report.model_card import model_card
+from consilium.simulations.report.privacy_statement import statement
+from consilium.simulations.report.recalibration_chart import recalibration_chart
+from consilium.simulations.report.risk_charts import risk_charts
+from consilium.simulations.report.round_charts import learning_charts
 from consilium.simulations.report.summary import answers
 
 COUNTS = ("patients", "stays", "events", "unlabelled", "filtered", "outside_window", "duplicates",

@@ -17,10 +17,10 @@ from consilium.simulations.figures.measures import FIGURES, TITLES
 from consilium.simulations.report.checks import worse_by
 from consilium.simulations.report.document import Section, Tables, document
 from consilium.simulations.report.drawing import BLUE, GREY, Chart, Table, number, picture
-from consilium.simulations.report.forests import mark, told_share
+from consilium.simulations.report.forest_plots import mark, told_share
 from consilium.simulations.report.groups import share_of
-from consilium.simulations.report.learning import name_rows
 from consilium.simulations.report.records import size
+from consilium.simulations.report.round_charts import name_rows
 
 WORDS: Mapping[str, str] = MappingProxyType(
     {

@@ -5,9 +5,9 @@ from matplotlib.figure import Figure
 from consilium.shared.files.json_record import JsonRecord
 from consilium.simulations.experiments.recalibrating import neutral, recalibration_sentences
 from consilium.simulations.report.drawing import BLUE, GREEN, GREY, Chart, Table, picture
-from consilium.simulations.report.forests import mark, ratio_axis, told_share
+from consilium.simulations.report.forest_plots import mark, ratio_axis, told_share
 from consilium.simulations.report.groups import share_of
-from consilium.simulations.report.learning import name_rows
+from consilium.simulations.report.round_charts import name_rows
 
 _WAYS = (
     ("before", "as it is", GREY),
