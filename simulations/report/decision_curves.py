@@ -85,7 +85,7 @@ def decision_chart(points: tuple[OperatingPoint, ...]) -> list[Chart]:
             caption="Net benefit: true alarms a patient, less false ones at the exchange rate that "
             "the threshold implies (Vickers & Elkin 2006). The model's estimate is the highest "
             f"{span}. Only a clinician can say which threshold fits the action.",
-            svg=picture("decision", draw, width=6.4, height=3.3),
+            drawing=picture("decision", draw, width=6.4, height=3.3),
             table=Table(
                 headings=("act from risk", "this model", "95 % interval", "for everybody"),
                 rows=thinned(
@@ -160,7 +160,7 @@ def alarms_chart(points: tuple[OperatingPoint, ...], whose: str) -> Chart:
         f"{percent(middle.precision.value if middle.precision else None)} of alarms are true.",
         caption=f"Of 100 {whose}, if the threshold is set to find this share of those with the "
         "outcome. Thresholds were found on the same patients, so a new hospital will differ.",
-        svg=picture("alarms", draw, width=6.8, height=2.9),
+        drawing=picture("alarms", draw, width=6.8, height=2.9),
         table=Table(
             headings=(
                 "at least",

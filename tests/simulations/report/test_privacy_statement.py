@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consilium.simulations.report.statement import most_found, most_right, statement
+from consilium.simulations.report.privacy_statement import most_found, most_right, statement
 from tests.simulations.report.made_up import demo_study, record_of
 
 

@@ -4,21 +4,21 @@ In a federation of real hospitals nothing else is known; in a simulation it stan
 researcher's own test patients.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from consilium.shared.figures.risk_curves import Share
+from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.study.definition import Study
 from consilium.simulations.report.drawing import Chart, Table, picture
-from consilium.simulations.report.forests import Row, draw_rows, told_share
+from consilium.simulations.report.forest_plots import Row, draw_rows, told_share
 from consilium.simulations.report.groups import share_of
 
 _USEFUL = 0.1  # a larger bound on the effect of bins is told to be none
 
 
-def federated_chart(study: Study, record: Mapping[str, Any]) -> list[Chart]:
+def federated_chart(study: Study, record: JsonRecord) -> list[Chart]:
     """Return the AUROC of each output, and of released groups; none without an evaluation."""
     validated = [r["validation"] for r in record["other_rounds"] if r.get("validation")]
     if not validated or not validated[-1]["outputs"]:
@@ -46,7 +46,7 @@ def federated_chart(study: Study, record: Mapping[str, Any]) -> list[Chart]:
             caption=f"Blue: about {last['patients']:.0f} validation patients of the sites, from "
             f"secure sums of counts; intervals hold the privacy noise. {binning} Grey: the test "
             "patients above, who are others.",
-            svg=picture("federated", draw, height=1.2 + 0.34 * len(rows)),
+            drawing=picture("federated", draw, height=1.2 + 0.34 * len(rows)),
             table=Table(
                 headings=("whose", "AUROC", "effect of bins, at most"),
                 rows=tuple(
@@ -73,7 +73,7 @@ def _outputs(study: Study, outputs: list[Any]) -> list[Row]:
     ]
 
 
-def _groups(validation: Mapping[str, Any]) -> list[Row]:
+def _groups(validation: JsonRecord) -> list[Row]:
     """Groups of validation patients that the sites' policies release."""
     return [
         Row(name=group["name"], share=share_of((group["figures"] or {}).get("auroc")), strong=True)
@@ -82,7 +82,7 @@ def _groups(validation: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-def _share(output: Mapping[str, Any] | None) -> Share | None:
+def _share(output: JsonRecord | None) -> Share | None:
     if output is None or output["auroc"] is None:
         return None
     return Share(value=output["auroc"], low=output["auroc_low"], high=output["auroc_high"])

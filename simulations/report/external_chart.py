@@ -1,16 +1,14 @@
 """How the model does at hospitals it never saw: each left out in turn, and tested on."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from matplotlib.figure import Figure
 
+from consilium.shared.files.json_record import JsonRecord
 from consilium.simulations.experiments.external import external_sentences
 from consilium.simulations.figures.measures import TITLES
 from consilium.simulations.report.drawing import BLUE, GREEN, ORANGE, Chart, Table, picture
-from consilium.simulations.report.forests import mark, ratio_axis, told_share
+from consilium.simulations.report.forest_plots import mark, ratio_axis, told_share
 from consilium.simulations.report.groups import share_of
-from consilium.simulations.report.learning import name_rows
+from consilium.simulations.report.round_charts import name_rows
 
 _MODELS = (
     ("local", "its own model", ORANGE),
@@ -20,7 +18,7 @@ _MODELS = (
 _MOST_ROWS = 30
 
 
-def external_chart(record: Mapping[str, Any]) -> list[Chart]:
+def external_chart(record: JsonRecord) -> list[Chart]:
     """Return the forest plot of three models a hospital; none where hospitals were not left out."""
     found = record.get("external")
     if not found:
@@ -59,7 +57,7 @@ def external_chart(record: Mapping[str, Any]) -> list[Chart]:
             "tested on that hospital's patients; bars are 95 % intervals. The hospitals are still "
             "those of this study: a new one may differ more. A federation of one hospital fewer "
             f"also has fewer patients and more noise for each. {' '.join(sentences)}",
-            svg=picture("external", draw, height=2.3 + 0.5 * len(sites)),
+            drawing=picture("external", draw, height=2.3 + 0.5 * len(sites)),
             table=Table(
                 headings=(
                     "hospital",

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from consilium.shared.figures.risk_curves import Share
+from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.study.definition import Study
 from consilium.simulations.figures.measures import FIGURES, TITLES
 from consilium.simulations.report.drawing import (
@@ -23,7 +24,7 @@ from consilium.simulations.report.drawing import (
     plain_ticks,
 )
 from consilium.simulations.report.groups import Group, share_of
-from consilium.simulations.report.learning import name_rows
+from consilium.simulations.report.round_charts import name_rows
 
 SETTINGS = {
     "logistic-regression": "logistic regression on summaries",
@@ -73,7 +74,7 @@ def group_charts(
     return charts
 
 
-def joining_chart(joining: Mapping[str, Any]) -> list[Chart]:
+def joining_chart(joining: JsonRecord) -> list[Chart]:
     """Return what hospitals gained by joining, from ``joining``; none where none can be judged."""
     figure_name = TITLES[joining["figure"]]
     sites = [
@@ -116,7 +117,7 @@ def joining_chart(joining: Mapping[str, Any]) -> list[Chart]:
         alt=told,
         caption="On each hospital's own test patients, beside a model that the hospital trained "
         f"alone without privacy. {told}" + (f" Too few patients to judge: {few}." if few else ""),
-        svg=picture("joining", draw, height=1.7 + 0.42 * len(sites)),
+        drawing=picture("joining", draw, height=1.7 + 0.42 * len(sites)),
         table=Table(
             headings=("hospital", "patients", "alone", "federated", "gain"),
             rows=tuple(
@@ -156,7 +157,7 @@ def settings_chart(study: Study, settings: Mapping[str, Mapping[str, Any]]) -> C
         caption=f"{TITLES[name]} of each setting on the same test patients, from compare.json. "
         "Intervals may overlap where one setting is surely better, because all are judged on the "
         "same patients. Privacy noise was drawn anew for it.",
-        svg=picture("settings", draw, height=1.2 + 0.34 * len(rows)),
+        drawing=picture("settings", draw, height=1.2 + 0.34 * len(rows)),
         table=Table(
             headings=("setting", *(TITLES[n] for n in FIGURES[study.task.kind])),
             rows=tuple(
@@ -170,7 +171,7 @@ def settings_chart(study: Study, settings: Mapping[str, Mapping[str, Any]]) -> C
     )
 
 
-def setting_title(key: str, record: Mapping[str, Any]) -> str:
+def setting_title(key: str, record: JsonRecord) -> str:
     """Return what a person calls a setting of a comparison."""
     base, _, _ = key.partition("-epsilon-")
     title = SETTINGS.get(base, base.replace("-", " "))
@@ -239,7 +240,7 @@ def _of_groups(
             else ""
         )
         + (f"Too few patients to judge: {', '.join(unjudged)}." if unjudged else ""),
-        svg=picture(name, draw, height=1.2 + 0.34 * len(groups)),
+        drawing=picture(name, draw, height=1.2 + 0.34 * len(groups)),
         table=Table(
             headings=("group", "patients", "with outcome", TITLES[key], "observed / expected"),
             rows=tuple(

@@ -5,19 +5,16 @@ Numbers and subjects are those of the published checklist (its table 2, 27 items
 few words for each are ours, the checklist's own are sentences.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.privacy.accounting import plan
 from consilium.shared.study.definition import Study
 from consilium.simulations.experiments.external import external_sentences
 from consilium.simulations.experiments.recalibrating import recalibration_sentences
 from consilium.simulations.figures.measures import FIGURES, TITLES
-from consilium.simulations.report.forests import told_share
+from consilium.simulations.report.forest_plots import told_share
 from consilium.simulations.report.groups import Group, share_of
-
-NOT_REPORTED = "Not reported."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +27,7 @@ class Item:
 
 
 def model_card(
-    study: Study, record: Mapping[str, Any], groups: tuple[Group, ...], settings: Any
+    study: Study, record: JsonRecord, groups: tuple[Group, ...], settings: JsonRecord | None
 ) -> list[Item]:
     """Return all items in the checklist's order.
 
@@ -100,7 +97,7 @@ ITEMS = {
 }
 
 
-def _methods(study: Study, record: Mapping[str, Any]) -> dict[str, str]:
+def _methods(study: Study, record: JsonRecord) -> dict[str, str]:
     data, task, model, training = study.data, study.task, study.model, study.training
     names = list(study.variables)
     statics = [n for n, v in study.variables.items() if v.role == "static"]
@@ -160,7 +157,7 @@ def _methods(study: Study, record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _results(
-    study: Study, record: Mapping[str, Any], groups: tuple[Group, ...], settings: Any
+    study: Study, record: JsonRecord, groups: tuple[Group, ...], settings: JsonRecord | None
 ) -> dict[str, str]:
     test = record["test"]
     trained = max((r["patients"] or 0 for r in record["rounds"]), default=0)
@@ -194,7 +191,7 @@ def _results(
     return texts
 
 
-def _updating(record: Mapping[str, Any]) -> dict[str, str]:
+def _updating(record: JsonRecord) -> dict[str, str]:
     sentences = recalibration_sentences(record)
     if not sentences:
         return {}

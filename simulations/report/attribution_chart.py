@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from consilium.shared.figures.score_counts import NORMAL_95
+from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.rounds.attribution_bands import LARGEST_EFFECT, band_starts
 from consilium.shared.study.definition import Study
 from consilium.simulations.report.drawing import BLUE, INK, PALE, Chart, Table, number, picture
@@ -15,7 +16,7 @@ _SHADES = (PALE, "#9dbfdd", "#5a93c4", BLUE)  # later is darker
 _MOST_ROWS = 15
 
 
-def attributions_chart(study: Study, record: Mapping[str, Any]) -> list[Chart]:
+def attributions_chart(study: Study, record: JsonRecord) -> list[Chart]:
     """Return one bar a variable, in bands of time; none where the study did not ask for it."""
     told = attributions_of(record)
     if told is None:
@@ -64,7 +65,7 @@ def attributions_chart(study: Study, record: Mapping[str, Any]) -> list[Chart]:
             f"patient's effects are counted up to {LARGEST_EFFECT:g} "
             f"{'spreads' if study.task.kind == 'regression' else 'log-odds'} together, beyond "
             f"which {clipped:.0f} % were.{noise}",
-            svg=picture("attributions", draw, height=1.2 + 0.3 * len(order)),
+            drawing=picture("attributions", draw, height=1.2 + 0.3 * len(order)),
             table=Table(
                 headings=("variable", *(bands if len(bands) > 1 else ()), "together"),
                 rows=tuple(
@@ -80,7 +81,7 @@ def attributions_chart(study: Study, record: Mapping[str, Any]) -> list[Chart]:
     ]
 
 
-def attributions_of(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def attributions_of(record: JsonRecord) -> Mapping[str, Any] | None:
     """Return what the last evaluation says of attributions, if it does."""
     validated = [r["validation"] for r in record["other_rounds"] if r.get("validation")]
     return validated[-1].get("attributions") if validated else None

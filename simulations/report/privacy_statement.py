@@ -4,9 +4,8 @@ It says what docs/threat-model.md and docs/privacy.md say, with the study's and 
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
+from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.study.definition import Study
 from consilium.simulations.report.drawing import told_delta
 
@@ -23,7 +22,7 @@ HIDDEN_BY_NOTHING = (
 )
 
 
-def statement(study: Study, record: Mapping[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
+def statement(study: Study, record: JsonRecord) -> list[tuple[str, tuple[str, ...]]]:
     """Return headings with their sentences."""
     return [
         ("One patient", (*_patient(study, record), *_meaning(record))),
@@ -48,7 +47,7 @@ def most_found(epsilon: float, delta: float, false_alarm: float) -> float:
     return min(direct, mirrored, 1.0)
 
 
-def _patient(study: Study, record: Mapping[str, Any]) -> tuple[str, ...]:
+def _patient(study: Study, record: JsonRecord) -> tuple[str, ...]:
     privacy = record["privacy"]
     if privacy["epsilon"] is None:
         return (
@@ -77,7 +76,7 @@ def _patient(study: Study, record: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _meaning(record: Mapping[str, Any]) -> tuple[str, ...]:
+def _meaning(record: JsonRecord) -> tuple[str, ...]:
     privacy = record["privacy"]
     if privacy["epsilon"] is None:
         return ()
@@ -129,7 +128,7 @@ def _own(study: Study) -> tuple[str, ...]:
     )
 
 
-def _assumptions(study: Study, record: Mapping[str, Any]) -> tuple[str, ...]:
+def _assumptions(study: Study, record: JsonRecord) -> tuple[str, ...]:
     agg = study.aggregation
     keeps = (
         "The coordinator may lie, replay, drop and show each hospital something else (profile "

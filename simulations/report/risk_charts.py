@@ -14,7 +14,7 @@ from consilium.shared.figures.risk_curves import (
     calibration_groups,
 )
 from consilium.shared.figures.score_counts import Edges, bin_centers
-from consilium.simulations.report.decisions import alarms_chart, decision_chart, prevalence_of
+from consilium.simulations.report.decision_curves import alarms_chart, decision_chart, prevalence_of
 from consilium.simulations.report.drawing import (
     BLUE,
     GREY,
@@ -102,7 +102,7 @@ def _discrimination(group: Group, points: tuple[OperatingPoint, ...], whose: str
         caption=f"Over {whose}; bands are pointwise 95 % intervals. The dashed lines are a model "
         "that knows nothing."
         + (" Labels are pooled here; the AUROC of the summary is their mean." if pooled else ""),
-        svg=picture("discrimination", draw, height=3.9),
+        drawing=picture("discrimination", draw, height=3.9),
         table=Table(
             headings=("alarm from risk", "sensitivity", "specificity", "precision"),
             rows=thinned(rows),
@@ -169,7 +169,7 @@ def _calibration(
             + told,
             caption="Points above the dashed line: the model says too little; below: too much. "
             f"Bars: 95 % intervals. Beneath: how many have which risk.{told}{slope}",
-            svg=picture("calibration", draw, height=4.3),
+            drawing=picture("calibration", draw, height=4.3),
             table=Table(
                 headings=("mean predicted", "observed", "95 % interval", "patients"),
                 rows=tuple(

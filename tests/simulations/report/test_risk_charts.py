@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from consilium.shared.figures.score_counts import count_scores, first_edges
 from consilium.simulations.report.groups import Group
-from consilium.simulations.report.risks import risk_charts
+from consilium.simulations.report.risk_charts import risk_charts
 
 EDGES = first_edges(20)
 

@@ -77,7 +77,7 @@ def _confusion(table: list[list[int]]) -> Chart:
         caption="Left: of each true class, the share taken for each class. Right: the share of "
         f"each class that is recognised. The worst is class {worst}, of which "
         f"{percent(found[worst].value)} is recognised.",
-        svg=picture("confusion", draw, height=max(3.2, 0.28 * len(table_KK) + 1.2)),
+        drawing=picture("confusion", draw, height=max(3.2, 0.28 * len(table_KK) + 1.2)),
         table=Table(
             headings=("true class", *(f"taken for {k}" for k in classes)),
             rows=tuple((f"class {k}", *map(str, table[k])) for k in classes),
@@ -115,7 +115,7 @@ def _values(value: dict[str, Any], name: str, index: int) -> Chart:
         f"(darkest {counts_BB.max()}); the edge cells hold all beyond. Right: a slope flatter "
         "than the line means that predictions differ more than the truth, a steeper one that they "
         "differ less.",
-        svg=picture(f"values-{index}", draw, height=3.3),
+        drawing=picture(f"values-{index}", draw, height=3.3),
         table=Table(
             headings=("mean predicted", "mean true", "middle 80 % of true", "rows"),
             rows=tuple(

@@ -3,7 +3,6 @@
 It is made from ``strategies.json`` alone; the same record gives the same bytes.
 """
 
-import html
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -12,17 +11,17 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from consilium.shared.figures.risk_curves import Share
+from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.study.definition import Study
 from consilium.simulations.figures.measures import FIGURES, TITLES
 from consilium.simulations.report.checks import worse_by
+from consilium.simulations.report.document import Section, Tables, document
 from consilium.simulations.report.drawing import BLUE, GREY, Chart, Table, number, picture
-from consilium.simulations.report.forests import mark, told_share
+from consilium.simulations.report.forest_plots import mark, told_share
 from consilium.simulations.report.groups import share_of
-from consilium.simulations.report.learning import name_rows
-from consilium.simulations.report.page import bullets, document, opening
 from consilium.simulations.report.records import size
+from consilium.simulations.report.round_charts import name_rows
 
-Record = Mapping[str, Any]
 WORDS: Mapping[str, str] = MappingProxyType(
     {
         "local": "each hospital trains alone",
@@ -50,12 +49,12 @@ class Way:
     """A way of sharing: its record without privacy and that with it, whichever were run."""
 
     name: str
-    plain: Record | None
-    private: Record | None
+    plain: JsonRecord | None
+    private: JsonRecord | None
 
 
 def strategies_page(
-    study: Study, settings: Mapping[str, Record], refused: Mapping[str, str]
+    study: Study, settings: Mapping[str, JsonRecord], refused: Mapping[str, str]
 ) -> str:
     """Return the whole page.
 
@@ -66,22 +65,20 @@ def strategies_page(
     """
     ways, first = _ways(settings), next(iter(settings.values()))
     charts = [_overall(study, ways), *_by_group(study, ways)]
-    head = (
-        f"{opening('Comparison of strategies', study, first)}"
-        f"<p class='small'>Study {html.escape(study.name)}; {len(study.sites)} sites; "
-        f"{study.rounds} rounds; Consilium {html.escape(first['software'])}. Tested on "
-        f"{html.escape(first['test_cohort'])}: {first['test']['patients']} patients. A simulation "
-        "on one machine. Made from strategies.json alone.</p>"
-    )
-    parts = [
-        ("summary", "Summary", bullets(summary(study, ways))),
-        ("strategies", "Ways of sharing a model", "".join(c.to_html() for c in charts)),
-        ("words", "What they do", _words(ways)),
-        ("figures", "All figures", _table(study, settings).to_html("Judged on the same patients")),
-        ("refused", "Not run", bullets(f"{name}: {why}" for name, why in refused.items())),
-        ("numbers", "The numbers of the figures", "".join(chart.numbers() for chart in charts)),
+    figures = Tables(tables=(("Judged on the same patients", _table(study, settings)),))
+    not_run = [f"{name}: {why}" for name, why in refused.items()]
+    sections = [
+        Section(name=name, heading=heading, kind=kind, content=content)
+        for name, heading, kind, content in (
+            ("summary", "Summary", "sentences", summary(study, ways)),
+            ("strategies", "Ways of sharing a model", "figures", charts),
+            ("words", "What they do", "sentences", _words(ways)),
+            ("figures", "All figures", "tables", figures),
+            ("refused", "Not run", "sentences", not_run),
+            ("numbers", "The numbers of the figures", "numbers", charts),
+        )
     ]
-    return document(f"Strategies: {study.title}", head, parts)
+    return document("strategies.html", study, first, sections)
 
 
 def summary(study: Study, ways: list[Way]) -> list[str]:
@@ -127,8 +124,8 @@ def _unsure(near: int, others: int) -> str:
     return f" It lies within {of}{'' if others == 1 else ' others'}, so their order is not sure."
 
 
-def _ways(settings: Mapping[str, Record]) -> list[Way]:
-    found: dict[str, dict[str, Record]] = {}
+def _ways(settings: Mapping[str, JsonRecord]) -> list[Way]:
+    found: dict[str, dict[str, JsonRecord]] = {}
     for name, record in settings.items():
         base, _, mode = name.partition(", ")
         label = base if mode in ("", record["privacy"]["mode"]) else name
@@ -249,12 +246,12 @@ def _chart(
         title=title,
         alt="; ".join(f"{row[0]}: {', '.join(row[1:])}" for row in cells) + ".",
         caption=caption,
-        svg=picture(anchor, draw, height=(1.2 + 0.36 * len(ways)) * rows),
+        drawing=picture(anchor, draw, height=(1.2 + 0.36 * len(ways)) * rows),
         table=Table(headings=("strategy", *headings), rows=cells),
     )
 
 
-def _table(study: Study, settings: Mapping[str, Record]) -> Table:
+def _table(study: Study, settings: Mapping[str, JsonRecord]) -> Table:
     first, *others = FIGURES[study.task.kind]
     rows = []
     for setting, record in settings.items():
@@ -274,8 +271,8 @@ def _table(study: Study, settings: Mapping[str, Record]) -> Table:
     return Table(headings=headings, rows=tuple(rows))
 
 
-def _words(ways: list[Way]) -> str:
+def _words(ways: list[Way]) -> list[str]:
     used = dict.fromkeys(
         part.partition("=")[0] for way in ways for part in way.name.partition(", ")[0].split("+")
     )
-    return bullets(f"{name}: {WORDS[name]}." for name in used if name in WORDS)
+    return [f"{name}: {WORDS[name]}." for name in used if name in WORDS]

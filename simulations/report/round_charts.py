@@ -1,12 +1,10 @@
 """How a run went: what it learned by round, what it spent, sent, and how long it took."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.study.definition import Study
 from consilium.simulations.figures.measures import FIGURES, TITLES
 from consilium.simulations.report.drawing import (
@@ -24,7 +22,6 @@ from consilium.simulations.report.drawing import (
 )
 from consilium.simulations.report.records import size
 
-Record = Mapping[str, Any]
 PHASES = {
     "keys": "exchanging keys",
     "update": "training and masking at the sites",
@@ -34,7 +31,7 @@ PHASES = {
 }
 
 
-def learning_charts(study: Study, record: Record) -> list[Chart]:
+def learning_charts(study: Study, record: JsonRecord) -> list[Chart]:
     """Return the figures of a run's rounds; none for a record without training rounds."""
     if not record["rounds"]:
         return []
@@ -44,7 +41,7 @@ def learning_charts(study: Study, record: Record) -> list[Chart]:
     return [*charts, _seconds(record), _traffic(record)]
 
 
-def _learning(study: Study, record: Record) -> Chart:
+def _learning(study: Study, record: JsonRecord) -> Chart:
     name = FIGURES[study.task.kind][0]
     done = [(n, r) for n, r in enumerate(record["rounds"], start=1) if r["void"] is None]
     judged = [(n, r["test"]) for n, r in done if r.get("test")]
@@ -91,7 +88,7 @@ def _learning(study: Study, record: Record) -> Chart:
         f"{number(final['value'])} ({number(final['low'])} to {number(final['high'])}) after the "
         f"last of {len(record['rounds'])} rounds.",
         caption=caption,
-        svg=picture("learning", draw),
+        drawing=picture("learning", draw),
         table=Table(
             headings=("round", f"{TITLES[name]}, test", "loss, test"),
             rows=thinned((str(n), number(t[name]), number(t["loss"])) for n, t in judged),
@@ -99,7 +96,7 @@ def _learning(study: Study, record: Record) -> Chart:
     )
 
 
-def _validated(validation: Record, name: str) -> float | None:
+def _validated(validation: JsonRecord, name: str) -> float | None:
     """The same figure from the sites' secure sums; the mean over outputs that have one."""
     if name == "auroc":
         values = [output[name] for output in validation["outputs"] if output]
@@ -114,7 +111,7 @@ def _loss_name(study: Study) -> str:
     return "Cross entropy (nats, a patient)"
 
 
-def _epsilon(record: Record) -> Chart:
+def _epsilon(record: JsonRecord) -> Chart:
     statistics = [r["epsilon"] for r in record["other_rounds"] if r["purpose"] == "statistics"]
     spent = [*statistics[-1:], *(r["epsilon"] for r in record["rounds"])]
     first = 1 - len(statistics[-1:])
@@ -138,7 +135,7 @@ def _epsilon(record: Record) -> Chart:
         caption="Cumulative epsilon of all that left the sites, at delta "
         f"{told_delta(record['privacy'])}; round 0 is the normalisation statistics. Patients held "
         "out for validation pay for evaluations only.",
-        svg=picture("epsilon", draw, height=2.8),
+        drawing=picture("epsilon", draw, height=2.8),
         table=Table(
             headings=("round", "epsilon spent"),
             rows=thinned((str(n), number(e, 3)) for n, e in zip(rounds, spent, strict=True)),
@@ -146,7 +143,7 @@ def _epsilon(record: Record) -> Chart:
     )
 
 
-def _seconds(record: Record) -> Chart:
+def _seconds(record: JsonRecord) -> Chart:
     rounds = record["rounds"]
     phases = [p for p in PHASES if any(p in r["phases"] for r in rounds)]
     phases += sorted({p for r in rounds for p in r["phases"]} - set(phases))
@@ -179,7 +176,7 @@ def _seconds(record: Record) -> Chart:
         + ".",
         caption="All sites of this run shared one machine, so a federation of real machines "
         f"trains faster and waits longer for the network.{cut}",
-        svg=picture("seconds", draw, height=3.2),
+        drawing=picture("seconds", draw, height=3.2),
         table=Table(
             headings=("phase", "median s", "largest s", "sum s"),
             rows=tuple(
@@ -190,7 +187,7 @@ def _seconds(record: Record) -> Chart:
     )
 
 
-def _traffic(record: Record) -> Chart:
+def _traffic(record: JsonRecord) -> Chart:
     done = [r for r in record["rounds"] if r["void"] is None] or record["rounds"]
     sites = sorted({site for r in done for site in r["bytes_up"]})
 
@@ -216,7 +213,7 @@ def _traffic(record: Record) -> Chart:
         f"a round on average; {size(total)} in the whole run.",
         caption="Everything of a training round: keys, the masked update, shares. Before transport "
         f"encryption. The whole run moved {size(total)}.",
-        svg=picture("traffic", draw, height=1.5 + 0.32 * len(sites)),
+        drawing=picture("traffic", draw, height=1.5 + 0.32 * len(sites)),
         table=Table(
             headings=("site", "sent a round", "received a round"),
             rows=tuple((s, size(u), size(d)) for s, u, d in zip(sites, up, down, strict=True)),

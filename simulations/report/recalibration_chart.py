@@ -1,15 +1,13 @@
 """What recalibration mends: outcomes observed over expected, before and after, by group."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from matplotlib.figure import Figure
 
+from consilium.shared.files.json_record import JsonRecord
 from consilium.simulations.experiments.recalibrating import neutral, recalibration_sentences
 from consilium.simulations.report.drawing import BLUE, GREEN, GREY, Chart, Table, picture
-from consilium.simulations.report.forests import mark, ratio_axis, told_share
+from consilium.simulations.report.forest_plots import mark, ratio_axis, told_share
 from consilium.simulations.report.groups import share_of
-from consilium.simulations.report.learning import name_rows
+from consilium.simulations.report.round_charts import name_rows
 
 _WAYS = (
     ("before", "as it is", GREY),
@@ -19,7 +17,7 @@ _WAYS = (
 _MOST_ROWS = 30
 
 
-def recalibration_chart(record: Mapping[str, Any]) -> list[Chart]:
+def recalibration_chart(record: JsonRecord) -> list[Chart]:
     """Return the forest plot of ratios; none where nothing could be fitted."""
     told = record.get("recalibration")
     if not told:
@@ -58,7 +56,7 @@ def recalibration_chart(record: Mapping[str, Any]) -> list[Chart]:
             caption="On test patients: outcomes observed over expected, 1 is perfect. Fitted on "
             f"validation patients, who neither trained nor are tested here.{fitted} "
             f"{' '.join(sentences)}",
-            svg=picture("recalibration", draw, height=1.6 + 0.46 * len(groups)),
+            drawing=picture("recalibration", draw, height=1.6 + 0.46 * len(groups)),
             table=Table(
                 headings=("group", *(title for _, title, _ in ways)),
                 rows=tuple(
