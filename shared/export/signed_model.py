@@ -1,8 +1,8 @@
 """An exported model, signed: written once, refused at loading when anything in it was changed.
 
 Guarantee: :func:`load_signed_model` returns only if the signature of ``manifest.json`` verifies
-under the given identity, every part has the SHA-256 that the manifest says, and no other model lies
-beside them.
+under the given identity, every part has the SHA-256 that the manifest says, and the folder holds no
+other model.
 """
 
 import shutil
@@ -49,7 +49,7 @@ LARGEST_PART_BYTES = 1 << 32
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A trained model and what it needs to be used.
+    """A trained model and what is needed to use it.
 
     Attributes:
         study: it was trained for.
@@ -83,7 +83,7 @@ def write_signed_model(
         folder: must not exist.
         trained: what is written.
         key: signs.
-        simulated: whether this is of a simulation.
+        simulated: whether a simulation made it.
         rounds: training rounds behind the weights.
         epsilon: spent on each patient; None without privacy.
         more: further parts by file name.
@@ -200,9 +200,9 @@ def load_signed_model(folder: Path, signer: bytes) -> SignedModel:
 
 
 def signed_by(folder: Path) -> bytes:
-    """Return the identity that the manifest names as its signer; nothing where it is none.
+    """Return the identity that the manifest names as its signer; empty if it is no manifest.
 
-    It is a claim, of use only to choose the identity under which the model is then loaded.
+    It is only a claim: use it to choose the identity with which to load the model.
 
     Raises:
         SettingsError: the manifest cannot be read.

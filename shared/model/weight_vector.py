@@ -45,5 +45,5 @@ def named_arrays(model: nn.Module) -> dict[str, NDArray[np.float32]]:
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Number of parameters d, the length of :func:`to_vector`."""
+    """Number of parameters D, the length of :func:`to_vector`."""
     return sum(value.numel() for value in model.state_dict().values())

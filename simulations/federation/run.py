@@ -15,7 +15,7 @@ from consilium.client.hospital.policy import Policy
 from consilium.client.ledger.store import Ledger
 from consilium.client.records.cohort import read_cohort
 from consilium.client.records.features import TimeGrid
-from consilium.client.round.personal import as_used, own_normalisation
+from consilium.client.round.own_part import OwnPart
 from consilium.client.round.session import Session
 from consilium.client.service.flower_app import make_client_app
 from consilium.client.sources.common.source import Source
@@ -168,13 +168,15 @@ class Federation:
             return {}
         found: dict[str, RunState] = {}
         for site, opened in self._states.items():
-            kept = opened.personal.latest(study.digest)
-            weights_D = as_used(study, kept, state.server.model_weights)
-            own = own_normalisation(study, kept)
+            own = OwnPart(study, opened.personal.latest(study.digest))
+            weights_D = own.used(state.server.model_weights)
+            normalisation = own.normalisation()
             found[site] = replace(
                 state,
                 server=replace(state.server, average_D=weights_D.astype(np.float64)),
-                normalisation=state.normalisation if own is None else own.to_bytes(),
+                normalisation=(
+                    state.normalisation if normalisation is None else normalisation.to_bytes()
+                ),
             )
         return found
 
