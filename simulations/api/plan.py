@@ -1,7 +1,7 @@
 """What privacy would cost, and who shares masks, before anyone spends anything."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ class Plan:
         epsilon_of_noise: what the noise multiplier asked about costs, by rounds; empty if none was.
     """
 
-    study: Study
+    study: Study = field(repr=False)
     patients: int
     secure_sum: SumPlan
     choices: tuple[Choice, ...]
