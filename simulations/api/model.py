@@ -1,7 +1,4 @@
-"""A trained model and its predictions.
-
-Legend: N stays, T steps, K outputs.
-"""
+"""A trained model and its predictions."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field

@@ -9,8 +9,9 @@ from types import MappingProxyType
 from consilium.client.sources.common.source import Source
 from consilium.shared.errors import SettingsError
 from consilium.shared.study.definition import Study
-from consilium.simulations.cohorts.cohorts import SYNTHETIC, Cohorts, cohorts_for
+from consilium.simulations.cohorts.cohorts import Cohorts
 from consilium.simulations.cohorts.real_cohorts import REAL
+from consilium.simulations.cohorts.study_cohorts import SYNTHETIC, cohorts_for
 
 TEST = "test"  # the one group of test patients who are not told apart by hospital
 

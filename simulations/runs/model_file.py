@@ -1,7 +1,4 @@
-"""The file ``model.safetensors`` of a finished run, read back.
-
-Legend: D parameters.
-"""
+"""The file ``model.safetensors`` of a finished run, read back."""
 
 from pathlib import Path
 from typing import Any

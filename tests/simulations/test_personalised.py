@@ -195,13 +195,13 @@ def test_own_weights_are_in_no_message_and_no_vector_has_room_for_them(
     study = with_parts("head", "norm", **shorter)
     finished, federation = train(study, test_cohort, tmp_path / "own")
     weights_D = finished.state.server.weights_D
-    begun_L = weights_D[~shared_weights(study, weights_D.size)]
-    assert vector_bytes(sent) == {whole - 4 * len(begun_L)}
+    begun = weights_D[~shared_weights(study, weights_D.size)]
+    assert vector_bytes(sent) == {whole - 4 * len(begun)}
     everything = b"\0".join(sent)
-    assert begun_L.tobytes() in everything or begun_L[:6].tobytes() in everything  # we would see
+    assert begun.tobytes() in everything or begun[:6].tobytes() in everything  # we would see
     for site in study.sites:
         kept = federation._states[site].personal.latest(study.digest)["own_weights"]
-        trained = kept[kept != begun_L]
+        trained = kept[kept != begun]
         assert len(trained) > len(kept) / 2
         for value in trained:
             for kind in ("<f4", "<f8", ">f4", ">f8"):

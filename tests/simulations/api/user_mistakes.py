@@ -5,8 +5,8 @@ import consilium
 study = consilium.load_study("study.toml")
 result = consilium.simulate(study)
 result.epsilon = 1.0  # misc
-print(result.test.auroc.vaule)  # attr-defined
-print(result.test.aurocc)  # attr-defined
+misspelt = result.test.auroc.vaule  # attr-defined
+misspelt = result.test.aurocc  # attr-defined
 result.test.auroc.value = 1.0  # misc
 consilium.simulate("study.toml")  # arg-type
 consilium.compare(study, modes=["none"])  # list-item

@@ -40,7 +40,7 @@ def main(path: Path) -> None:
     except consilium.StudyError as error:
         assert_type(error, consilium.StudyError)
     except consilium.ConsiliumError as error:
-        print(error)
+        assert_type(error, consilium.ConsiliumError)
     assert_type(consilium.__version__, str)
 
 
