@@ -92,7 +92,8 @@ def test_its_table_is_a_data_frame_with_a_row_a_setting(one: consilium.Compariso
 def test_it_reports_and_cannot_be_changed(
     seeds: consilium.Comparison, one: consilium.Comparison, tmp_path: Path
 ) -> None:
-    assert "federated-private" in one.report(tmp_path / "one.html").read_text()
+    written = one.report(tmp_path / "one.html")
+    assert "run.json and compare.json" in written.read_text()  # what it was made from
     assert seeds.report() == seeds.folder / "seed-5" / "report.html"
     for target, name in ((one, "settings"), (one.settings[0], "kept")):
         with pytest.raises(AttributeError):
