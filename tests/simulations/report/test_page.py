@@ -273,3 +273,19 @@ class TestInABrowser:
         pages = re.search(rb"/Type /Pages[^>]*?/Count (\d+)", paper.read_bytes(), flags=re.S)
         assert pages
         assert 6 < int(pages[1]) < 30
+
+
+def test_a_run_that_nothing_can_be_fitted_to_across_sites_still_has_its_page() -> None:
+    study = demo_study()
+    alone = {
+        "across": None,
+        "sites": [{"patients": 40.0}],
+        "groups": [
+            {"kind": "all", "name": "all", "before": estimate(1.2, 0.3), "across": None,
+             "own": estimate(1.1, 0.3)}
+        ],
+        "verdicts": {"own": []},
+    }  # fmt: skip
+    page = report_page(study, record_of(study, recalibration=alone), {})
+    assert "Recalibrated at each hospital by its own validation patients" in page
+    assert "Across sites: log-odds" not in page
