@@ -158,7 +158,7 @@ def installed(made, tmp_path_factory):
     python = folder / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--quiet"]
     subprocess.run([*pip, str(made[1])], check=True, timeout=SLOW_S)
-    # A path in a .pth file is searched, and the .pth files in it (an editable install) are not read.
+    # A path in a .pth file is searched; the .pth files in it (an editable install) are not read.
     site = next((folder / "lib").glob("python*")) / "site-packages"
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
     return folder
