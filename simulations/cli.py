@@ -7,7 +7,6 @@ import json
 import os
 from dataclasses import asdict
 from enum import StrEnum
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,11 +15,45 @@ from typer.core import TyperCommand
 
 from consilium.shared.errors import PrivacyError, SettingsError
 from consilium.shared.service.command_line import run_command
+<<<<<<< HEAD
 
 if TYPE_CHECKING:
     from consilium.shared.study.definition import Study
     from consilium.simulations.commands.compare import Compared
     from consilium.simulations.federation.run import Show
+=======
+from consilium.shared.study.definition import Study, load_study, with_changes
+from consilium.simulations.commands.all_studies import compare_all
+from consilium.simulations.commands.console import (
+    Progress,
+    announce,
+    console,
+    show_comparison,
+    show_plan,
+    show_result,
+    show_seeds,
+    show_strategies,
+    show_studies,
+    show_sum_plan,
+)
+from consilium.simulations.commands.doctor import checkup
+from consilium.simulations.commands.strategies import STRATEGIES, compare_strategies
+from consilium.simulations.experiments.planning import (
+    choices,
+    cost_of_noise,
+    noise_carried,
+    sum_plan,
+)
+from consilium.simulations.experiments.privacy_audit import audit_study
+from consilium.simulations.federation.run import Show
+from consilium.simulations.report.files import write_report
+from consilium.simulations.report.rounds_export import read_rounds, to_csv, write_tensorboard
+from consilium.simulations.runs.compare import Compared, compare_settings
+from consilium.simulations.runs.examples import example_study
+from consilium.simulations.runs.export import export_run
+from consilium.simulations.runs.seeds import compare_over_seeds
+from consilium.simulations.runs.simulate import simulate
+>>>>>>> main
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,10 +95,14 @@ def demo(
     workers: Workers = CORES,
 ) -> None:
     """Eight synthetic hospitals, an LSTM, privacy and secure sum on; about a minute, offline."""
+<<<<<<< HEAD
     from consilium.shared.study.definition import parse_study
 
     text = files("consilium.studies").joinpath("demo.toml").read_text(encoding="utf-8")
     _run(parse_study(text, where="demo"), None, out or _unused(Path("runs"), "demo"), workers)
+=======
+    _run(example_study("demo"), None, out or _unused(Path("runs"), "demo"), workers)
+>>>>>>> main
 
 
 @app.command()

@@ -77,3 +77,13 @@ import torch
 assert torch.get_num_threads() == 1, torch.get_num_threads()
 """
     assert "torch" in loaded_after(code, OMP_NUM_THREADS="2")
+
+
+def test_the_modules_of_a_running_site_do_not_import_opacus():
+    code = """
+import consilium.client.service.flower_app
+import consilium.client.service.process
+import consilium.client.service.supernode
+import consilium.simulations.federation.run
+"""
+    assert loaded_after(code, ("torch", "flwr", "opacus")) == ["torch", "flwr"]

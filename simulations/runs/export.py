@@ -1,0 +1,42 @@
+"""A simulated run's model as a coordinator would export it, signed by a key of the run's own."""
+
+from pathlib import Path
+
+from consilium.server.study.checkpoints import FILE_NAME, load_checkpoint
+from consilium.server.study.export import export_model
+from consilium.shared.crypto.keys import IdentityKey
+from consilium.shared.errors import SettingsError
+from consilium.shared.export.manifest import ModelManifest
+from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.files.permissions import PRIVATE_FILE
+from consilium.simulations.runs.model_file import read_study
+
+KEY_FILE = "export.pem"
+
+
+def export_run(
+    run: Path, out: Path, *, onnx: bool = False, recalibrate: bool = False
+) -> ModelManifest:
+    """Write the model of a finished run into a new folder.
+
+    Args:
+        run: the folder that ``consilium-simulate run`` or ``demo`` wrote.
+        out: the new folder.
+        onnx: add the model in that form.
+        recalibrate: put its risks right by the last evaluation's counts.
+
+    Raises:
+        SettingsError: the run is not finished or its folder is not one, or ``out`` exists.
+    """
+    checkpoint = load_checkpoint(run)
+    if checkpoint is None:
+        raise SettingsError(
+            f"{run}: holds no {FILE_NAME}; name the folder of 'consilium-simulate run'"
+        )
+    key_file = run / KEY_FILE
+    if not key_file.exists():
+        write_atomically(key_file, IdentityKey.generate().to_pem(), mode=PRIVATE_FILE)
+    key = IdentityKey.from_pem(key_file.read_bytes())
+    return export_model(
+        read_study(run), checkpoint, key, out, simulated=True, onnx=onnx, recalibrate=recalibrate
+    )
