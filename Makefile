@@ -10,11 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-<<<<<<< HEAD
-.PHONY: demo studies test check slow bench wheel lock clean help
-=======
-.PHONY: demo studies test check slow bench docs lock clean help
->>>>>>> main
+.PHONY: demo studies test check slow bench docs wheel lock clean help
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 10
@@ -41,19 +37,17 @@ bench: $(VENV)/.dev ## measured ratios against named competitors, on all cores
 	@for script in benchmarks/*.py; do \
 	  echo "== $$script"; env -u OMP_NUM_THREADS $(BIN)/python $$script || exit 1; done
 
-<<<<<<< HEAD
 wheel: $(VENV)/.run ## the source archive and the wheel made from it, into dist/
 	rm -rf dist
 	$(BIN)/python -c "from setuptools.build_meta import build_sdist; build_sdist('dist')"
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
 	  --wheel-dir dist dist/*.tar.gz
-=======
+
 docs: $(VENV)/.docs ## all pages, the commands and the rooms as one site: build/docs/index.html
 	rm -rf build/docs
 	PYTHONPATH=$(CURDIR) $(BIN)/python docs/site/assemble.py build/docs-source
 	PYTHONPATH=$(CURDIR) $(BIN)/sphinx-build --quiet --fail-on-warning --keep-going \
 	  -d build/docs-cache build/docs-source build/docs
->>>>>>> main
 
 lock: ## pin the newest versions that pyproject.toml allows, from a fresh environment
 	rm -rf $(VENV)/lock && $(PYTHON) -m venv $(VENV)/lock

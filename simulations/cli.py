@@ -15,45 +15,11 @@ from typer.core import TyperCommand
 
 from consilium.shared.errors import PrivacyError, SettingsError
 from consilium.shared.service.command_line import run_command
-<<<<<<< HEAD
 
 if TYPE_CHECKING:
     from consilium.shared.study.definition import Study
-    from consilium.simulations.commands.compare import Compared
     from consilium.simulations.federation.run import Show
-=======
-from consilium.shared.study.definition import Study, load_study, with_changes
-from consilium.simulations.commands.all_studies import compare_all
-from consilium.simulations.commands.console import (
-    Progress,
-    announce,
-    console,
-    show_comparison,
-    show_plan,
-    show_result,
-    show_seeds,
-    show_strategies,
-    show_studies,
-    show_sum_plan,
-)
-from consilium.simulations.commands.doctor import checkup
-from consilium.simulations.commands.strategies import STRATEGIES, compare_strategies
-from consilium.simulations.experiments.planning import (
-    choices,
-    cost_of_noise,
-    noise_carried,
-    sum_plan,
-)
-from consilium.simulations.experiments.privacy_audit import audit_study
-from consilium.simulations.federation.run import Show
-from consilium.simulations.report.files import write_report
-from consilium.simulations.report.rounds_export import read_rounds, to_csv, write_tensorboard
-from consilium.simulations.runs.compare import Compared, compare_settings
-from consilium.simulations.runs.examples import example_study
-from consilium.simulations.runs.export import export_run
-from consilium.simulations.runs.seeds import compare_over_seeds
-from consilium.simulations.runs.simulate import simulate
->>>>>>> main
+    from consilium.simulations.runs.compare import Compared
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -95,14 +61,9 @@ def demo(
     workers: Workers = CORES,
 ) -> None:
     """Eight synthetic hospitals, an LSTM, privacy and secure sum on; about a minute, offline."""
-<<<<<<< HEAD
-    from consilium.shared.study.definition import parse_study
+    from consilium.simulations.runs.examples import example_study
 
-    text = files("consilium.studies").joinpath("demo.toml").read_text(encoding="utf-8")
-    _run(parse_study(text, where="demo"), None, out or _unused(Path("runs"), "demo"), workers)
-=======
     _run(example_study("demo"), None, out or _unused(Path("runs"), "demo"), workers)
->>>>>>> main
 
 
 @app.command()
@@ -148,15 +109,15 @@ def compare(
     seed: Seed = None,
 ) -> None:
     """Compare local, pooled, federated, and federated private training in one table."""
-    from consilium.simulations.commands.compare import compare_settings
     from consilium.simulations.commands.console import (
         announce,
         show_comparison,
         show_seeds,
         show_strategies,
     )
-    from consilium.simulations.commands.seeds import compare_over_seeds
     from consilium.simulations.commands.strategies import STRATEGIES, compare_strategies
+    from consilium.simulations.runs.compare import compare_settings
+    from consilium.simulations.runs.seeds import compare_over_seeds
 
     loaded = _load(study, seed)
     modes = [one.value for one in mode or ()]
@@ -321,7 +282,7 @@ def export(
 ) -> None:
     """Write a run's model with its manifest, signed by a key made in the run's folder."""
     from consilium.simulations.commands.console import console
-    from consilium.simulations.commands.export import export_run
+    from consilium.simulations.runs.export import export_run
 
     manifest = export_run(run, out, onnx=onnx, recalibrate=recalibrate)
     console.print(f"{out}: the model of study {manifest.study}, simulated.", markup=False)
@@ -358,7 +319,7 @@ def _run(
     external: bool = False,
 ) -> None:
     from consilium.simulations.commands.console import Progress, announce, show_result
-    from consilium.simulations.commands.simulate import simulate
+    from consilium.simulations.runs.simulate import simulate
 
     announce(study)
     record = simulate(
