@@ -95,6 +95,8 @@ class WheelWithKernel(bdist_wheel):
         """Decide by whether the kernel can be compiled: the tag is needed before the build."""
         super().finalize_options()
         self.root_is_pure = isinstance(kernel(), str)
+        if not self.root_is_pure:  # then all of it lies at the wheel's top level, as for extensions
+            self.distribution.has_ext_modules = lambda: True
 
     def get_tag(self) -> tuple[str, str, str]:
         """The kernel is called through ctypes, so no Python's binary interface matters."""
