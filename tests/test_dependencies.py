@@ -20,6 +20,7 @@ GROUPS = tomllib.loads(TEXT)["dependency-groups"]
 EXTRAS = PROJECT["optional-dependencies"]
 # Which files may import what only an extra installs.
 FILES_OF_EXTRAS = {
+    "frames": ("simulations/api/",),
     "hospital": ("client/sources/own/", "client/sources/public/eicu_demo.py"),
     "onnx": ("shared/export/onnx_graph.py", "shared/export/onnx_check.py"),
     "tensorboard": ("simulations/report/rounds_export.py",),
