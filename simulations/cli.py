@@ -4,7 +4,6 @@ import json
 import os
 from dataclasses import asdict
 from enum import StrEnum
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +12,8 @@ import typer
 
 from consilium.shared.errors import PrivacyError, SettingsError
 from consilium.shared.service.command_line import run_command
-from consilium.shared.study.definition import Study, load_study, parse_study, with_changes
+from consilium.shared.study.definition import Study, load_study, with_changes
 from consilium.simulations.commands.all_studies import compare_all
-from consilium.simulations.commands.compare import Compared, compare_settings
 from consilium.simulations.commands.console import (
     Progress,
     announce,
@@ -29,9 +27,6 @@ from consilium.simulations.commands.console import (
     show_sum_plan,
 )
 from consilium.simulations.commands.doctor import checkup
-from consilium.simulations.commands.export import export_run
-from consilium.simulations.commands.seeds import compare_over_seeds
-from consilium.simulations.commands.simulate import simulate
 from consilium.simulations.commands.strategies import STRATEGIES, compare_strategies
 from consilium.simulations.experiments.planning import (
     choices,
@@ -43,6 +38,11 @@ from consilium.simulations.experiments.privacy_audit import audit_study
 from consilium.simulations.federation.run import Show
 from consilium.simulations.report.files import write_report
 from consilium.simulations.report.rounds_export import read_rounds, to_csv, write_tensorboard
+from consilium.simulations.runs.compare import Compared, compare_settings
+from consilium.simulations.runs.examples import example_study
+from consilium.simulations.runs.export import export_run
+from consilium.simulations.runs.seeds import compare_over_seeds
+from consilium.simulations.runs.simulate import simulate
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -70,8 +70,7 @@ def demo(
     workers: Workers = CORES,
 ) -> None:
     """Eight synthetic hospitals, an LSTM, privacy and secure sum on; about a minute, offline."""
-    text = files("consilium.studies").joinpath("demo.toml").read_text(encoding="utf-8")
-    _run(parse_study(text, where="demo"), None, out or _unused(Path("runs"), "demo"), workers)
+    _run(example_study("demo"), None, out or _unused(Path("runs"), "demo"), workers)
 
 
 @app.command()

@@ -13,9 +13,9 @@ from consilium.simulations.cli import app
 from consilium.simulations.cohorts.cohorts import Cohorts
 from consilium.simulations.cohorts.hospitals import PooledSource
 from consilium.simulations.cohorts.study_cohorts import cohorts_for
-from consilium.simulations.commands.simulate import simulate
 from consilium.simulations.experiments.external import external_sentences, failures, leave_one_out
 from consilium.simulations.figures.held_out import HeldOut
+from consilium.simulations.runs.simulate import simulate
 
 ROOT = Path(__file__).parents[3]
 DATA = ROOT.parent / "shared" / "data" / "heart_disease"
