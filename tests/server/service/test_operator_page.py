@@ -1,5 +1,6 @@
 """The operator's page: what it shows of a real folder, and that strangers' words stay text."""
 
+import html
 import http.client
 import json
 import re
@@ -85,7 +86,8 @@ def page(folder: CoordinatorFolder) -> str:
 
 
 def text_of(page: str) -> str:
-    return " ".join(re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.S).split())
+    words = re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.S)
+    return html.unescape(" ".join(words.split()))
 
 
 def test_it_tells_who_is_there_how_far_a_study_is_and_what_happened(page: str) -> None:
