@@ -13,10 +13,17 @@ from rich.console import Console
 from consilium.client.commands.check import records_named, run_check
 from consilium.client.commands.model import add_model_commands
 from consilium.client.commands.operations import add_commands
+from consilium.client.commands.options import (
+    DEFAULT_FOLDER,
+    Folder,
+    Json,
+    Settings,
+    StudyName,
+    Where,
+)
 from consilium.client.commands.review import review_lines
 from consilium.client.commands.variables import variables
 from consilium.client.hospital.approvals import Approval
-from consilium.client.hospital.audit_log import open_audit
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.hospital.policy import Policy
 from consilium.client.hospital.policy_file import read_policy
@@ -26,6 +33,7 @@ from consilium.client.service.offers import fetch_offers, find_offer
 from consilium.client.service.pinned_connection import approvals_of
 from consilium.client.service.systemd_unit import write_unit
 from consilium.shared.audit.events import Approved, Enrolled
+from consilium.shared.audit.own_log import open_audit
 from consilium.shared.enrolment.invitation import Invitation
 from consilium.shared.enrolment.messages import roster_fingerprint
 from consilium.shared.errors import SettingsError
@@ -42,16 +50,6 @@ console = Console(highlight=False, soft_wrap=True)
 add_commands(app)
 app.command()(variables)
 add_model_commands(app)
-
-StudyName = Annotated[
-    str,
-    typer.Argument(help="Name or digest of an offered study, or a study file.", show_default=False),
-]
-Folder = Annotated[
-    Path, typer.Option("--folder", "-f", envvar="CONSILIUM_SITE", help="The site's folder.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-DEFAULT_FOLDER = Path("site")
 
 
 @app.command()
@@ -221,16 +219,11 @@ def start(folder: Folder = DEFAULT_FOLDER) -> None:
 def check(
     study: StudyName,
     folder: Folder = DEFAULT_FOLDER,
-    settings: Annotated[
-        Path | None,
-        typer.Option(help=r"Another file than the site's site.toml, whose \[data] counts."),
-    ] = None,
+    settings: Settings = None,
     data: Annotated[
         Path | None, typer.Option(help="Instead: folder or file of the study's kind of records.")
     ] = None,
-    where: Annotated[
-        list[str] | None, typer.Option(help="With --data: only such stays, e.g. ICUType=1.")
-    ] = None,
+    where: Where = None,
     page: Annotated[
         Path | None, typer.Option(help="Also write the report with figures to this HTML file.")
     ] = None,

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from consilium.server.commands.operations import add_commands
-from consilium.server.coordinator.audit_log import open_audit
+from consilium.server.commands.options import DEFAULT_FOLDER, Folder, Json, StudyFile, StudyName
 from consilium.server.coordinator.enrolment import DEFAULT_HOURS, invite, revoke, submit
 from consilium.server.coordinator.folder import DEFAULT_PORT, CoordinatorFolder, Settings
 from consilium.server.coordinator.register import Register, State, Wanted
@@ -20,6 +20,7 @@ from consilium.server.coordinator.service_files import write_service_files
 from consilium.server.service.monitor import DEFAULT_PORT as MONITOR_PORT
 from consilium.server.service.overview import SEEN_LATELY_S, overview
 from consilium.shared.audit.events import StudyChanged
+from consilium.shared.audit.own_log import open_audit
 from consilium.shared.enrolment.messages import roster_fingerprint
 from consilium.shared.errors import SettingsError
 from consilium.shared.privacy.accounting import plan
@@ -34,19 +35,6 @@ app = typer.Typer(
 )
 console = Console(highlight=False, soft_wrap=True)
 add_commands(app)
-
-Folder = Annotated[
-    Path,
-    typer.Option(
-        "--folder", "-f", envvar="CONSILIUM_COORDINATOR", help="The coordinator's folder."
-    ),
-]
-StudyFile = Annotated[Path, typer.Argument(help="The study, a TOML file.", show_default=False)]
-StudyName = Annotated[
-    str, typer.Argument(help="Name or digest of a submitted study.", show_default=False)
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-DEFAULT_FOLDER = Path("coordinator")
 
 
 @app.command()

@@ -14,7 +14,7 @@ LARGEST_SHIFT = 0.5  # in deviations of the training patients
 CERTAINTY = 4.0  # standard errors, for none of a hundred variables should warn by chance
 
 
-class Vigilance:
+class MeanDrift:
     """Mean of each column over stays, each stay counted once by its own mean.
 
     Args:

@@ -1,7 +1,4 @@
-"""Predictions for a site's own stays, by the same features as training, written at the site only.
-
-Legend: N stays, T steps, K outputs.
-"""
+"""Predictions for a site's own stays, by the features of training; written at the site only."""
 
 import csv
 import io
@@ -23,10 +20,10 @@ from consilium.client.sources.common.source import Patient
 from consilium.shared.errors import SettingsError
 from consilium.shared.export.signed_model import SignedModel, Trained
 from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.files.permissions import PRIVATE_FILE
 from consilium.shared.study.definition import Study
 
 PATIENTS_AT_ONCE = 512
-PRIVATE_FILE = 0o600
 Format = Literal["csv", "jsonl"]
 FIELDS = ("value", "observed", "low", "high")
 

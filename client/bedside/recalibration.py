@@ -3,8 +3,6 @@
 The result is a model like an exported one, signed by the site itself, for use at this site: its
 weights, bands of risk and thresholds tell of this hospital's patients, so it must not be passed on.
 Since nothing is released, no ledger is charged.
-
-Legend: N stays, K outputs, R rows (known outcomes).
 """
 
 from collections.abc import Iterator
@@ -34,11 +32,11 @@ from consilium.shared.figures.recalibration import (
 )
 from consilium.shared.figures.risk_curves import Share, observed_over_expected
 from consilium.shared.figures.score_counts import count_scores, finer_edges, first_edges
+from consilium.shared.files.permissions import PRIVATE_FOLDER
 from consilium.shared.rounds.patient_groups import WITH_RISKS
 from consilium.shared.study.definition import Study
 
 FEWEST = 20  # patients with, and without, the outcome; fewer justify no change of their risks
-PRIVATE_FOLDER = 0o700
 BINS, PASSES = 200, 3
 _FOLDS = 5
 
@@ -226,11 +224,11 @@ def _validation(trained: Trained, grid: TimeGrid, whose: str) -> Validation:
     """What the changed model's risks mean for the patients it was fitted to."""
     tables = []
     for rows in rows_of(trained, grid):
-        edges_E = first_edges(BINS, trained.study.evaluation.thresholds)
+        edges_L = first_edges(BINS, trained.study.evaluation.thresholds)
         for _ in range(PASSES):
-            counts_2B = count_scores(rows.risks, rows.outcomes, rows.weights, edges_E)
-            edges_E = finer_edges(counts_2B, edges_E, trained.study.evaluation.thresholds)
-        tables.append((count_scores(rows.risks, rows.outcomes, rows.weights, edges_E), edges_E))
+            counts_2B = count_scores(rows.risks, rows.outcomes, rows.weights, edges_L)
+            edges_L = finer_edges(counts_2B, edges_L, trained.study.evaluation.thresholds)
+        tables.append((count_scores(rows.risks, rows.outcomes, rows.weights, edges_L), edges_L))
     declared = trained.study.evaluation.thresholds
     return Validation(
         of=whose,

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from consilium.client.bedside.drift import Vigilance
+from consilium.client.bedside.drift import MeanDrift
 from consilium.client.explain.answers import answer, effect_scale
 from consilium.client.explain.stay_stream import StayStream, StreamedModel
 from consilium.client.records.running_features import Layout
@@ -57,7 +57,7 @@ class Scorer:
         self._numbers = token_numbers(self._study)
         self._tally = Tally()
         self._cleaner = Cleaner(self._study, self._tally)
-        self._vigilance = Vigilance(len(self._study.variables))
+        self._drift = MeanDrift(len(self._study.variables))
         self._maps: dict[tuple[str, str], Callable[[float], float]] = {}
         self._stays: dict[str, StayStream] = {}
         self._means: dict[tuple[str, int], float] = {}
@@ -223,9 +223,9 @@ class Scorer:
                 "model sees it as just so far"
             )
         now = stay.mean_of(column)
-        self._vigilance.note(column, self._means.get((name, column)), now)
+        self._drift.note(column, self._means.get((name, column)), now)
         self._means[name, column] = now
-        shift = self._vigilance.shift(column)
+        shift = self._drift.shift(column)
         if shift is not None:
             told.append(
                 f"{variable}: drift, its mean over the stays here is {shift:+.2f} deviations from "
@@ -233,16 +233,16 @@ class Scorer:
             )
         return told
 
-    def _outputs(self, logits_RO: Array) -> list[dict[str, Any]]:
-        model, logits = self._signed.trained.model, torch.from_numpy(logits_RO)
-        score_O = model.scores(logits[0]).tolist()
-        effect_RO = effect_scale(model, logits).numpy()
-        effect_CO = effect_RO[0] - effect_RO[1:]
+    def _outputs(self, logits_NK: Array) -> list[dict[str, Any]]:
+        model, logits = self._signed.trained.model, torch.from_numpy(logits_NK)
+        score_K = model.scores(logits[0]).tolist()
+        effect_NK = effect_scale(model, logits).numpy()
+        effect_CK = effect_NK[0] - effect_NK[1:]
         found = []
-        for output, score in enumerate(score_O):
+        for output, score in enumerate(score_K):
             told = answer(self._signed, output, score)
             if self._model.reasons:
-                told["reasons"] = self._reasons(effect_CO[:, output])
+                told["reasons"] = self._reasons(effect_CK[:, output])
             found.append(told)
         return found
 

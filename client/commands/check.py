@@ -165,7 +165,7 @@ def report_json(
         "stays": quality.stays,
         "stays_without_window": quality.windowless,
         "label_mean": _number(quality.label_mean),
-        "outcome_patients": [int(number) for number in quality.outcome_patients_G],
+        "outcome_patients": [int(number) for number in quality.outcome_patients],
         "codes": quality.codes,
         "unknown_codes": quality.unknown_codes,
         "stays_by_step": [int(number) for number in quality.observed_T],
@@ -230,13 +230,13 @@ def _stays(quality: Quality, study: Study) -> str:
 def _outcome(quality: Quality, study: Study) -> str:
     label = study.data.label
     if study.task.kind == "multiclass":
-        return f"patients with {label}: {', '.join(map(str, quality.outcome_patients_G))}"
+        return f"patients with {label}: {', '.join(map(str, quality.outcome_patients))}"
     if study.task.kind == "regression":
         return f"mean {label} {quality.label_mean:.3g}"
     rows = "of the hours" if study.task.per_step and study.data.clock == "hour" else ""
     rows = "of the places" if study.task.per_step and not rows else rows
     if study.task.kind == "multilabel":
-        patients = zip(output_names(study), quality.outcome_patients_G, strict=True)
+        patients = zip(output_names(study), quality.outcome_patients, strict=True)
         return "patients with " + ", ".join(f"{name} {number}" for name, number in patients)
     return " ".join(filter(None, (f"{100 * quality.label_mean:.1f} %", rows, f"with {label}")))
 

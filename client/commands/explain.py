@@ -19,8 +19,8 @@ from consilium.client.sources.common.source import Patient, Stay
 from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.export.signed_model import SignedModel
 from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.files.permissions import PRIVATE_FILE
 
-PRIVATE_FILE = 0o600
 PICTURES = (".png", ".svg")
 SHOWN = 12
 

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from consilium.client.commands.options import DEFAULT_FOLDER, Folder, Json, Settings, Where
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.sources.common.source import Source, WithoutLabels
 from consilium.shared.crypto.keys import KEY_BYTES
@@ -18,11 +19,7 @@ if TYPE_CHECKING:  # they import PyTorch, which takes seconds
     from consilium.shared.export.manifest import ModelManifest
     from consilium.shared.export.signed_model import SignedModel
 
-DEFAULT_FOLDER = Path("site")
 SIMULATED = "of a SIMULATION, by a key of its own: not for use on patients"
-Folder = Annotated[
-    Path, typer.Option("--folder", "-f", envvar="CONSILIUM_SITE", help="The site's folder.")
-]
 Exported = Annotated[Path, typer.Argument(help="Folder of an exported model.", show_default=False)]
 Signer = Annotated[
     str,
@@ -31,15 +28,8 @@ Signer = Annotated[
         "the coordinator this site is enrolled with, or this site itself."
     ),
 ]
-Settings = Annotated[
-    Path | None,
-    typer.Option(help=r"Another file than the site's site.toml, whose \[data] counts."),
-]
 Data = Annotated[
     Path | None, typer.Option(help="Instead: folder or file of the model's kind of records.")
-]
-Where = Annotated[
-    list[str] | None, typer.Option(help="With --data: only such stays, e.g. ICUType=1.")
 ]
 console = Console(highlight=False, soft_wrap=True)
 
@@ -151,7 +141,7 @@ def explain(
     plot: Annotated[
         Path | None, typer.Option(help="Draw variables and hours: FILE.png or FILE.svg.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say why the model says what it says of one stay: by variable and hour; shown here only."""
     from consilium.client.commands.explain import run_explain

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from consilium.client.commands.options import DEFAULT_FOLDER, Folder, Json
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.hospital.round_audit import COORDINATOR
 from consilium.client.ledger.audit_check import disagreements
@@ -18,12 +19,6 @@ from consilium.shared.backup.create import back_up
 from consilium.shared.backup.restore import restore as restore_state
 from consilium.shared.errors import AuditError, SettingsError
 from consilium.shared.version import VERSION
-
-DEFAULT_FOLDER = Path("site")
-Folder = Annotated[
-    Path, typer.Option("--folder", "-f", envvar="CONSILIUM_SITE", help="The site's folder.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 console = Console(highlight=False, soft_wrap=True)
 audit = typer.Typer(

@@ -2,7 +2,6 @@
 
 from consilium.shared.privacy.accounting import plan
 from consilium.shared.study.definition import Study
-from consilium.shared.study.personalisation import evaluates_own
 
 
 def review_lines(study: Study) -> list[str]:
@@ -72,7 +71,7 @@ def _personal_lines(study: Study) -> list[str]:
     if not own.active:
         return []
     judged = "and evaluation judges the model as you use it, with it."
-    if not evaluates_own(study):
+    if not study.evaluates_own:
         judged = (
             "and it is trained without noise, so it may remember your patients: keep it as you "
             "keep their records. Evaluation judges the global model."

@@ -14,9 +14,6 @@ Three views that can be held against each other:
 - **Attention**: the weight of each step, where the model pools by attention.
 
 Effects are in log-odds, in regression in the target's unit.
-
-Legend: T steps, C columns (variables, then codes), F features, J = F + what the linear path reads,
-Q points of the path.
 """
 
 from dataclasses import dataclass
@@ -76,7 +73,7 @@ def explain(trained: Trained, x_TF: Tensor, *, output: int) -> Explanation:
         [bool((x_TF[:, columns] != 0).any()) for columns in layout.without_each()[1:] == 0]
     )
     logits = StreamedModel(model, layout, reasons=True).read_window(x_TF.numpy(), measured_C)
-    scale_R = effect_scale(model, torch.from_numpy(logits))[:, output].numpy()
+    scale_N = effect_scale(model, torch.from_numpy(logits))[:, output].numpy()
     effect_TJ, gap = integrated_gradients(trained, x_TF, output=output)
     of_CF = layout.without_each()[1:] == 0
     never_CV = np.arange(len(layout.names))[:, None] == layout.series
@@ -91,7 +88,7 @@ def explain(trained: Trained, x_TF: Tensor, *, output: int) -> Explanation:
         measured_C=measured_C,
         effect_TC=effect_TJ @ of_CJ.T.astype(np.float64),
         gap=gap,
-        occlusion_C=scale_R[0] - scale_R[1:],
+        occlusion_C=scale_N[0] - scale_N[1:],
         attention_T=attention_T,
     )
 

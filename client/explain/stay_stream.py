@@ -8,7 +8,7 @@ Row 0 is the stay. Row i + 1 is the same stay as if column i (a variable, or a c
 never been measured: all its inputs are 0 at every step, which is what the features say then. So
 the difference of the two is an exact occlusion, carried along.
 
-Legend: T steps, C columns (variables, then codes), R = 1 + C rows, F features, O outputs.
+The rows of a batch are the stay, then the stay without each column.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class StreamedModel:
 
     def __init__(self, model: RecurrentModel, layout: Layout, *, reasons: bool) -> None:
         self.layout, self.reasons = layout, reasons
-        self.keep_RF = layout.without_each() if reasons else np.ones((1, layout.features))
+        self.keep_NF = layout.without_each() if reasons else np.ones((1, layout.features))
         self.whole = model
         self.stepwise = StepwiseModel(model) if can_step(model) else None
         self._window = None
@@ -41,25 +41,25 @@ class StreamedModel:
             self._window = WindowPass(model, layout)
 
     def read_window(self, x_TF: NDArray[np.float32], measured_C: NDArray[np.bool_]) -> Array:
-        """Return the logits (R, O) of all steps read at once, as of the last one.
+        """Return the logits (N, K) of all steps read at once, as of the last one.
 
         A column that was never measured changes nothing, so its row is that of the stay.
         """
-        rows = np.flatnonzero(np.append(True, measured_C))[: len(self.keep_RF)]
+        rows = np.flatnonzero(np.append(True, measured_C))[: len(self.keep_NF)]
         if self._window is not None and len(rows) > 1:
             found = self._window.logits(x_TF, rows).double().numpy()
         else:
             found = self._each(x_TF, rows)
-        all_RO = np.repeat(found[:1], len(self.keep_RF), axis=0)
-        all_RO[rows] = found
-        return np.asarray(all_RO)
+        all_NK = np.repeat(found[:1], len(self.keep_NF), axis=0)
+        all_NK[rows] = found
+        return np.asarray(all_NK)
 
     def _each(self, x_TF: NDArray[np.float32], rows: NDArray[np.intp]) -> Array:
         """The logits of these rows, each run by itself."""
-        keep_RF = self.keep_RF[rows].astype(np.float32)
-        x_RTF = torch.from_numpy(x_TF[None] * keep_RF[:, None])
+        keep_NF = self.keep_NF[rows].astype(np.float32)
+        x_NTF = torch.from_numpy(x_TF[None] * keep_NF[:, None])
         with torch.inference_mode():
-            logits = self.whole(x_RTF, torch.ones(x_RTF.shape[:2], dtype=torch.bool))
+            logits = self.whole(x_NTF, torch.ones(x_NTF.shape[:2], dtype=torch.bool))
         return np.asarray((logits[:, -1] if self.whole.task.per_step else logits).double())
 
 
@@ -87,7 +87,7 @@ class StayStream:
         self._z_TC = np.full((steps, columns), np.nan, dtype=np.float32)
         self._hour_TC = np.full((steps, columns), -np.inf, dtype=np.float32)
         self._x_TF = np.zeros((0 if model.stepwise else steps, model.layout.features), np.float32)
-        start = None if model.stepwise is None else model.stepwise.start(len(model.keep_RF))
+        start = None if model.stepwise is None else model.stepwise.start(len(model.keep_NF))
         first = Closed(steps=0, running=RunningFeatures.start(model.layout), state=start)
         self._first, self._older, self._newer, self._now = first, first, first, first
 
@@ -118,13 +118,13 @@ class StayStream:
         return float(np.nanmean(self._z_TC[: self.step + 1, column]))
 
     def logits(self) -> Array:
-        """Return (R, O) as of the step that is going on."""
+        """Return (N, K) as of the step that is going on."""
         while self._now.steps < self.step:
             self._close()
         x_F = self._now.running.inputs(self._z_TC[self.step])
         stepwise, state = self._model.stepwise, self._now.state
         if stepwise is not None and state is not None:
-            return stepwise.step(state, self._model.keep_RF * x_F)[1]
+            return stepwise.step(state, self._model.keep_NF * x_F)[1]
         self._x_TF[self.step] = x_F
         so_far = slice(0, self.step + 1)
         measured_C = np.any(~np.isnan(self._z_TC[so_far]), axis=0)
@@ -135,7 +135,7 @@ class StayStream:
         now, z_C = self._now, self._z_TC[self._now.steps]
         x_F, state = now.running.inputs(z_C), now.state
         if self._model.stepwise is not None and state is not None:
-            state = self._model.stepwise.step(state, self._model.keep_RF * x_F)[0]
+            state = self._model.stepwise.step(state, self._model.keep_NF * x_F)[0]
         else:
             self._x_TF[now.steps] = x_F
         self._now = Closed(steps=now.steps + 1, running=now.running.closed(z_C), state=state)

@@ -7,7 +7,7 @@ for anything larger. The cells' equations and gate orders are those of
 too: its softmax over the steps so far is kept as a running maximum, weight and weighted sum
 (Milakov and Gimelshein, "Online normalizer calculation for softmax", arXiv:1805.02867).
 
-Legend: R rows, F features, D inputs of a layer, H hidden units, G gate rows, O outputs.
+The rows of a batch are the stay, then the stay without each column.
 """
 
 from dataclasses import dataclass
@@ -29,18 +29,18 @@ class Carried:
     """What is kept between two steps of R rows.
 
     Attributes:
-        states: of each layer, h (R, H) and for an LSTM c (R, H).
+        states: of each layer, h (N, H) and for an LSTM c (N, H).
         steps: how many there were.
         pooled: for mean the sum of the states, for max their maximum, for attention their weighted
-            sum (R, H); None for the others.
-        top_R1: largest attention score so far; ``weight_R1`` the sum of weights relative to it.
+            sum (N, H); None for the others.
+        top_N1: largest attention score so far; ``weight_N1`` the sum of weights relative to it.
     """
 
     states: tuple[tuple[Array, ...], ...]
     steps: int = 0
     pooled: Array | None = None
-    top_R1: Array | None = None
-    weight_R1: Array | None = None
+    top_N1: Array | None = None
+    weight_N1: Array | None = None
 
 
 def can_step(model: RecurrentModel) -> bool:
@@ -79,107 +79,107 @@ class StepwiseModel:
         parts = 2 if model.cell == "lstm" else 1
         return Carried(states=((np.zeros((rows, model.hidden)),) * parts,) * model.layers)
 
-    def step(self, before: Carried, x_RF: Array) -> tuple[Carried, Array]:
-        """Return the state after a step with these inputs, and the logits (R, O) as of it."""
-        values_RD, old, states = self._inputs(x_RF), before.states, []
+    def step(self, before: Carried, x_NF: Array) -> tuple[Carried, Array]:
+        """Return the state after a step with these inputs, and the logits (N, K) as of it."""
+        values_NI, old, states = self._inputs(x_NF), before.states, []
         if isinstance(self._model.recurrent, GRUD):
-            values_RD, old = self._faded(values_RD, old, self._model.recurrent.series)
+            values_NI, old = self._faded(values_NI, old, self._model.recurrent.series)
         run = {"rnn": _rnn, "lstm": _lstm, "gru": _gru}[self._model.recurrent.cell]
         for state, weights in zip(old, self._layers, strict=True):
-            state = run(values_RD, state, weights)
+            state = run(values_NI, state, weights)
             states.append(state)
-            values_RD = state[0]
-        after, pooled_RH = self._pool(before, values_RD)
+            values_NI = state[0]
+        after, pooled_NH = self._pool(before, values_NI)
         carried = Carried(
             states=tuple(states),
             steps=before.steps + 1,
             pooled=after[0],
-            top_R1=after[1],
-            weight_R1=after[2],
+            top_N1=after[1],
+            weight_N1=after[2],
         )
-        return carried, self._outputs(pooled_RH, x_RF)
+        return carried, self._outputs(pooled_NH, x_NF)
 
-    def _inputs(self, x_RF: Array) -> Array:
+    def _inputs(self, x_NF: Array) -> Array:
         """The first layer's inputs: projected measurements, and the vectors of codes."""
         model = self._model
-        measured = x_RF[:, : model.measured]
+        measured = x_NF[:, : model.measured]
         if model.projection is not None:
             measured = measured @ self._w["projection.weight"].T + self._w["projection.bias"]
         if model.embedding is None:
             return measured
-        code_RK = x_RF[:, model.measured :].astype(np.int64)
-        vector_RKE = self._w["embedding.weight"][np.maximum(code_RK - 1, 0)]
-        summed = (vector_RKE * (code_RK > 0)[:, :, None]).sum(axis=1)
+        code_NM = x_NF[:, model.measured :].astype(np.int64)
+        vector_NMW = self._w["embedding.weight"][np.maximum(code_NM - 1, 0)]
+        summed = (vector_NMW * (code_NM > 0)[:, :, None]).sum(axis=1)
         return np.concatenate([measured, summed], axis=1)
 
     def _faded(
-        self, x_RD: Array, states: tuple[tuple[Array, ...], ...], series: int
+        self, x_NI: Array, states: tuple[tuple[Array, ...], ...], series: int
     ) -> tuple[Array, tuple[tuple[Array, ...], ...]]:
         """What is left of a GRU-D's old values and of its state (``shared/model/gru_d.py``)."""
-        value, measured, recency = np.split(x_RD[:, : 3 * series], 3, axis=1)
-        age_RV = -np.log(np.clip(recency, np.exp(-LONGEST), 1.0))
-        rate_RV = self._w["recurrent.input_decay.weight"] * age_RV
-        left_RV = np.exp(-np.maximum(rate_RV + self._w["recurrent.input_decay.bias"], 0.0))
-        faded = value * np.where(measured > 0, 1.0, left_RV)
-        rate_RH = age_RV @ self._w["recurrent.hidden_decay.weight"].T
-        left_RH = np.exp(-np.maximum(rate_RH + self._w["recurrent.hidden_decay.bias"], 0.0))
-        ((h_RH,),) = states
-        return np.concatenate([faded, x_RD[:, series:]], axis=1), ((left_RH * h_RH,),)
+        value, measured, recency = np.split(x_NI[:, : 3 * series], 3, axis=1)
+        age_NV = -np.log(np.clip(recency, np.exp(-LONGEST), 1.0))
+        rate_NV = self._w["recurrent.input_decay.weight"] * age_NV
+        left_NV = np.exp(-np.maximum(rate_NV + self._w["recurrent.input_decay.bias"], 0.0))
+        faded = value * np.where(measured > 0, 1.0, left_NV)
+        rate_NH = age_NV @ self._w["recurrent.hidden_decay.weight"].T
+        left_NH = np.exp(-np.maximum(rate_NH + self._w["recurrent.hidden_decay.bias"], 0.0))
+        ((h_NH,),) = states
+        return np.concatenate([faded, x_NI[:, series:]], axis=1), ((left_NH * h_NH,),)
 
     def _pool(
-        self, before: Carried, h_RH: Array
+        self, before: Carried, h_NH: Array
     ) -> tuple[tuple[Array | None, Array | None, Array | None], Array]:
         """What the pooling carries on, and its value as of this step."""
         kind, old = self._model.pooling, before.pooled
         if kind == "mean":
-            total = h_RH if old is None else old + h_RH
+            total = h_NH if old is None else old + h_NH
             return (total, None, None), total / (before.steps + 1)
         if kind == "max":
-            most = h_RH if old is None else np.maximum(old, h_RH)
+            most = h_NH if old is None else np.maximum(old, h_NH)
             return (most, None, None), most
         if kind != "attention":
-            return (None, None, None), h_RH
-        key_RH = h_RH @ self._w["attention.key.weight"].T + self._w["attention.key.bias"]
-        score_R1 = np.tanh(key_RH) @ self._w["attention.query.weight"].T
-        if old is None or before.top_R1 is None or before.weight_R1 is None:
-            return (h_RH, score_R1, np.ones_like(score_R1)), h_RH
-        top_R1 = np.maximum(before.top_R1, score_R1)
-        fade_R1, own_R1 = np.exp(before.top_R1 - top_R1), np.exp(score_R1 - top_R1)
-        weight_R1 = fade_R1 * before.weight_R1 + own_R1
-        total = fade_R1 * old + own_R1 * h_RH
-        return (total, top_R1, weight_R1), total / weight_R1
+            return (None, None, None), h_NH
+        key_NH = h_NH @ self._w["attention.key.weight"].T + self._w["attention.key.bias"]
+        score_N1 = np.tanh(key_NH) @ self._w["attention.query.weight"].T
+        if old is None or before.top_N1 is None or before.weight_N1 is None:
+            return (h_NH, score_N1, np.ones_like(score_N1)), h_NH
+        top_N1 = np.maximum(before.top_N1, score_N1)
+        fade_N1, own_N1 = np.exp(before.top_N1 - top_N1), np.exp(score_N1 - top_N1)
+        weight_N1 = fade_N1 * before.weight_N1 + own_N1
+        total = fade_N1 * old + own_N1 * h_NH
+        return (total, top_N1, weight_N1), total / weight_N1
 
-    def _outputs(self, pooled_RH: Array, x_RF: Array) -> Array:
+    def _outputs(self, pooled_NH: Array, x_NF: Array) -> Array:
         model = self._model
         if model.norm is not None:
-            away = pooled_RH - pooled_RH.mean(axis=1, keepdims=True)
+            away = pooled_NH - pooled_NH.mean(axis=1, keepdims=True)
             spread = np.sqrt((away**2).mean(axis=1, keepdims=True) + model.norm.epsilon)
-            pooled_RH = away / spread * self._w["norm.weight"] + self._w["norm.bias"]
-        logits_RO = pooled_RH @ self._w["head.weight"].T + self._w["head.bias"]
+            pooled_NH = away / spread * self._w["norm.weight"] + self._w["norm.bias"]
+        logits_NK = pooled_NH @ self._w["head.weight"].T + self._w["head.bias"]
         if model.skip is not None:
-            measured = torch.from_numpy(x_RF[:, : model.measured])
-            read_RI = skip_inputs(measured, model.series).numpy()
-            logits_RO = logits_RO + read_RI @ self._w["skip.weight"].T
-        return cast(Array, logits_RO)
+            measured = torch.from_numpy(x_NF[:, : model.measured])
+            read_NI = skip_inputs(measured, model.series).numpy()
+            logits_NK = logits_NK + read_NI @ self._w["skip.weight"].T
+        return cast(Array, logits_NK)
 
 
-def _rnn(x_RD: Array, state: tuple[Array, ...], weights: tuple[Array, ...]) -> tuple[Array, ...]:
+def _rnn(x_NI: Array, state: tuple[Array, ...], weights: tuple[Array, ...]) -> tuple[Array, ...]:
     ih, hh, bias_ih, bias_hh = weights
-    return (np.tanh(x_RD @ ih + state[0] @ hh + (bias_ih + bias_hh)),)
+    return (np.tanh(x_NI @ ih + state[0] @ hh + (bias_ih + bias_hh)),)
 
 
-def _lstm(x_RD: Array, state: tuple[Array, ...], weights: tuple[Array, ...]) -> tuple[Array, ...]:
+def _lstm(x_NI: Array, state: tuple[Array, ...], weights: tuple[Array, ...]) -> tuple[Array, ...]:
     ih, hh, bias_ih, bias_hh = weights
     h, c = state
-    i, f, g, o = np.split(x_RD @ ih + h @ hh + (bias_ih + bias_hh), 4, axis=1)
+    i, f, g, o = np.split(x_NI @ ih + h @ hh + (bias_ih + bias_hh), 4, axis=1)
     c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
     return _sigmoid(o) * np.tanh(c), c
 
 
-def _gru(x_RD: Array, state: tuple[Array, ...], weights: tuple[Array, ...]) -> tuple[Array, ...]:
+def _gru(x_NI: Array, state: tuple[Array, ...], weights: tuple[Array, ...]) -> tuple[Array, ...]:
     ih, hh, bias_ih, bias_hh = weights
     (h,) = state
-    by_input = np.split(x_RD @ ih + bias_ih, 3, axis=1)
+    by_input = np.split(x_NI @ ih + bias_ih, 3, axis=1)
     by_state = np.split(h @ hh + bias_hh, 3, axis=1)
     reset, update = (_sigmoid(by_input[k] + by_state[k]) for k in (0, 1))
     new = np.tanh(by_input[2] + reset * by_state[2])

@@ -12,9 +12,9 @@ from consilium.shared.crypto.keys import Roster
 from consilium.shared.enrolment.messages import StudyOffer
 from consilium.shared.errors import ConsiliumError, PolicyError, SettingsError
 from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.files.permissions import PRIVATE_FILE
 from consilium.shared.study.definition import Study
 
-PRIVATE_FILE = 0o600
 SUFFIX = ".offer"
 
 

@@ -41,10 +41,9 @@ from consilium.shared.crypto.keys import KEY_BYTES, IdentityKey
 from consilium.shared.enrolment.messages import NODE_ID_BYTES
 from consilium.shared.errors import MessageError, SettingsError
 from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.files.permissions import PRIVATE_FILE, PRIVATE_FOLDER
 from consilium.shared.wire.encoding import SITE, Message, Octets, Text, Whole
 
-PRIVATE_FOLDER = 0o700
-PRIVATE_FILE = 0o600
 SECRET_FILES = ("identity.pem", "node.pem", "split.key")
 
 
@@ -123,6 +122,14 @@ class SiteFolder:
     def policy(self) -> Policy:
         """What this hospital allows."""
         return read_policy(self.path)
+
+    def owner(self) -> str:
+        """This site's name, as enrolled.
+
+        Raises:
+            SettingsError: it is not enrolled.
+        """
+        return self.enrolment().site
 
     def identity(self) -> IdentityKey:
         """This site's identity."""

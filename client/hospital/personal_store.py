@@ -15,8 +15,7 @@ from safetensors.numpy import save
 
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.atomic_file import write_atomically
-
-PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
+from consilium.shared.files.permissions import PRIVATE_FILE, PRIVATE_FOLDER
 
 Array = NDArray[np.float64] | NDArray[np.float32]
 Kept = Mapping[str, Array]

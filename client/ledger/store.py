@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from consilium.client.ledger.releases import (
@@ -24,7 +24,9 @@ from consilium.client.ledger.releases import (
     account_of,
     largest_spent,
 )
+from consilium.shared.clock import utc_now
 from consilium.shared.errors import BudgetError, PrivacyError
+from consilium.shared.files.permissions import PRIVATE_FILE
 from consilium.shared.files.sqlite_transaction import transaction
 from consilium.shared.privacy.accounting import Events, PrivacyEvent
 
@@ -55,11 +57,6 @@ CREATE TABLE IF NOT EXISTS releases (
 """
 
 
-def utc_now() -> datetime:
-    """The time, in UTC."""
-    return datetime.now(UTC)
-
-
 class Ledger:
     """A hospital's releases in one SQLite file, readable by its owner only.
 
@@ -83,8 +80,8 @@ class Ledger:
         self._path, self._lifetime_epsilon, self._delta = path, lifetime_epsilon, delta
         self._clock = clock
         try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            path.chmod(0o600)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE))
+            path.chmod(PRIVATE_FILE)
         except OSError as error:
             raise PrivacyError(
                 f"ledger {path}: cannot be opened ({error.strerror}), and nothing may leave "

@@ -2,8 +2,6 @@
 
 One pass over the source in bounded memory: what is kept is a histogram a variable and a count a
 variable and step. :func:`check_quality` measures, :mod:`consilium.client.quality.findings` judges.
-
-Legend: V variables, T steps, B bins of reference scores, G groups of the outcome.
 """
 
 from collections.abc import Iterable
@@ -29,7 +27,7 @@ class Quality:
 
     Attributes:
         read: the source's own counts.
-        outcome_patients_G: patients with each outcome (negative, positive; or each class; or each
+        outcome_patients: patients with each outcome (negative, positive; or each class; or each
             label of several).
         label_mean: mean of the known labels; prevalence for a binary task.
         present_V: share of stays in which the variable was ever measured.
@@ -48,7 +46,7 @@ class Quality:
     read: ReadReport
     patients: int
     stays: int
-    outcome_patients_G: NDArray[np.int64]
+    outcome_patients: NDArray[np.int64]
     label_mean: float
     present_V: NDArray[np.float64]
     measured_VT: NDArray[np.float64]
@@ -125,9 +123,9 @@ class _Measuring:
         variables = len(study.variables)
         known_NTV = ~np.isnan(grid.value_NTV)
         measured_NTV = known_NTV[:, :, :variables]
-        numbers_NTK = grid.value_NTV[:, :, variables:]
+        numbers_NTM = grid.value_NTV[:, :, variables:]
         sums.codes += int(np.count_nonzero(known_NTV[:, :, variables:]))
-        sums.unknown_codes += int(np.count_nonzero(numbers_NTK == UNKNOWN_TOKEN))
+        sums.unknown_codes += int(np.count_nonzero(numbers_NTM == UNKNOWN_TOKEN))
         sums.present_V += measured_NTV.any(axis=1).sum(axis=0)
         sums.measured_VT += measured_NTV.sum(axis=0).T
         sums.observed_T += grid.mask_NT.sum(axis=0)
@@ -187,7 +185,7 @@ class _Measuring:
             read=read,
             patients=self.patients,
             stays=self._stays,
-            outcome_patients_G=np.array([n for _, n in sorted(sums.outcome_patients.items())]),
+            outcome_patients=np.array([n for _, n in sorted(sums.outcome_patients.items())]),
             label_mean=self._label_sum / max(1, self._label_count),
             present_V=sums.present_V / max(1, self._stays),
             measured_VT=measured_VT,

@@ -82,13 +82,13 @@ def _label_facts(quality: Quality, study: Study) -> list[tuple[str, str]]:
     if study.task.kind == "binary":
         return [
             (f"share with {label}", f"{100 * quality.label_mean:.1f} %"),
-            (f"patients with {label}", f"{quality.outcome_patients_G[1]}"),
+            (f"patients with {label}", f"{quality.outcome_patients[1]}"),
         ]
     if study.task.kind == "multiclass":
-        shown = ", ".join(map(str, quality.outcome_patients_G))
+        shown = ", ".join(map(str, quality.outcome_patients))
         return [(f"patients by class of {label}", shown)]
     if study.task.kind == "multilabel":
-        patients = zip(output_names(study), quality.outcome_patients_G, strict=True)
+        patients = zip(output_names(study), quality.outcome_patients, strict=True)
         return [(f"patients with {name}", f"{number}") for name, number in patients]
     return [(f"mean of {label}", f"{quality.label_mean:.3g}")]
 

@@ -4,8 +4,8 @@ Two phases, so that records are read once. :func:`to_grid` puts every stay on th
 steps; the federation's normalisation is learned from grids; :func:`to_tensors` then makes the
 model's inputs, whose names :func:`consilium.shared.study.input_names.feature_names` gives.
 
-Legend: N stays, T steps, V variables and then columns of codes of the study, F features, P
-patients; y_N is (N,), (N, K) for multilabel, (N, T) or (N, T, K) per step.
+In a grid the columns of codes follow the variables. ``y_N`` is (N,), (N, K) for several labels,
+(N, T) or (N, T, K) per step.
 """
 
 from collections.abc import Iterable
@@ -80,8 +80,8 @@ def to_grid(patients: Iterable[Patient], study: Study) -> TimeGrid:
         DataError: there is no patient, or a label does not have the task's shape.
     """
     steps, variables = study.data.steps, len(study.variables) + len(token_names(study))
-    value_CTV: list[NDArray[np.float32]] = []
-    mask_CT: list[NDArray[np.bool_]] = []
+    values: list[NDArray[np.float32]] = []
+    masks: list[NDArray[np.bool_]] = []
     labels: list[NDArray[np.float32]] = []
     patient_of: list[int] = []
     patient_ids: list[str] = []
@@ -92,16 +92,16 @@ def to_grid(patients: Iterable[Patient], study: Study) -> TimeGrid:
             stays.extend(patient.stays)
             patient_of.extend([len(patient_ids)] * len(patient.stays))
             patient_ids.append(patient.patient_id)
-        value_CTV.append(_place(stays, study, steps, variables))
-        mask_CT.append(_observed_steps(stays, study, steps))
+        values.append(_place(stays, study, steps, variables))
+        masks.append(_observed_steps(stays, study, steps))
         labels.extend(_label(stay, study) for stay in stays)
     if not patient_of:
         raise DataError(
             f"no patient fits study {study.name}; check the data folder and the cohort's selection"
         )
     return TimeGrid(
-        value_NTV=np.concatenate(value_CTV),
-        mask_NT=np.concatenate(mask_CT),
+        value_NTV=np.concatenate(values),
+        mask_NT=np.concatenate(masks),
         y_N=np.stack(labels),
         patient_N=np.array(patient_of, dtype=np.int64),
         patient_ids=tuple(patient_ids),

@@ -2,8 +2,6 @@
 
 Guarantee: after the same events, the inputs of a step are those of ``to_tensors`` on the window up
 to it, to rounding of float32.
-
-Legend: V series variables, S static ones, K columns of codes, F features.
 """
 
 from dataclasses import dataclass
@@ -49,7 +47,7 @@ class RunningFeatures:
         step: how many steps are over.
         value_V: the last value of each series variable; ``last_V`` its step, -1 if there is none.
         sum_V: sum of its values; ``count_V`` their number.
-        first_S: the first value of each static variable; ``known_S`` whether there is one.
+        first_static: the first value of each static variable; ``known_static`` if there is one.
     """
 
     layout: Layout
@@ -58,8 +56,8 @@ class RunningFeatures:
     last_V: Array
     sum_V: Array
     count_V: Array
-    first_S: Array
-    known_S: NDArray[np.bool_]
+    first_static: Array
+    known_static: NDArray[np.bool_]
 
     @classmethod
     def start(cls, layout: Layout) -> "RunningFeatures":
@@ -72,15 +70,15 @@ class RunningFeatures:
             last_V=np.full(series, -1.0),
             sum_V=np.zeros(series),
             count_V=np.zeros(series),
-            first_S=np.zeros(static),
-            known_S=np.zeros(static, dtype=np.bool_),
+            first_static=np.zeros(static),
+            known_static=np.zeros(static, dtype=np.bool_),
         )
 
     def closed(self, z_C: NDArray[np.float32]) -> "RunningFeatures":
         """The step with these measurements is over; see :meth:`inputs`."""
         z_V = z_C[self.layout.series].astype(np.float64)
-        z_S = z_C[self.layout.static].astype(np.float64)
-        measured_V, new_S = ~np.isnan(z_V), ~np.isnan(z_S) & ~self.known_S
+        z_static = z_C[self.layout.static].astype(np.float64)
+        measured_V, new_static = ~np.isnan(z_V), ~np.isnan(z_static) & ~self.known_static
         return RunningFeatures(
             layout=self.layout,
             step=self.step + 1,
@@ -88,8 +86,8 @@ class RunningFeatures:
             last_V=np.where(measured_V, self.step, self.last_V),
             sum_V=self.sum_V + np.where(measured_V, z_V, 0.0),
             count_V=self.count_V + measured_V,
-            first_S=np.where(new_S, z_S, self.first_S),
-            known_S=self.known_S | new_S,
+            first_static=np.where(new_static, z_static, self.first_static),
+            known_static=self.known_static | new_static,
         )
 
     def inputs(self, z_C: NDArray[np.float32]) -> Array:
@@ -111,6 +109,6 @@ class RunningFeatures:
             np.log1p(after.count_V) / COUNT_SCALE,
         ][: 2 if layout.short else None]
         return np.concatenate(
-            [*parts, after.first_S, after.known_S, np.nan_to_num(z_C[layout.codes])],
+            [*parts, after.first_static, after.known_static, np.nan_to_num(z_C[layout.codes])],
             dtype=np.float64,
         )

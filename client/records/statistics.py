@@ -4,9 +4,6 @@ A patient contributes, per variable, whether it was ever measured, the mean of i
 z, and the mean of z squared, over all of the patient's stays together. Scaled so that its L2 norm
 stays under a bound, the vector is added up over patients; the sum travels as coordinates of the
 secure sum, with Gaussian noise of deviation ``clip_norm`` * noise multiplier.
-
-Legend: P patients, V variables, S = 3 V statistics, as in
-    :mod:`consilium.shared.model.normalisation`.
 """
 
 import numpy as np

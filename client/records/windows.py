@@ -7,8 +7,6 @@ the unit of privacy.
 
 Guarantee: nothing later than a window's end is in it, and no window ends at or after an outcome
 that it is to foretell.
-
-Legend: E events of one stay.
 """
 
 import math

@@ -2,8 +2,6 @@
 
 Guarantee: one patient changes each of the three parts of :func:`attribution_sums` by at most 1 in
 L2 norm: the patient's count, whether it was clipped, and its clipped attributions.
-
-Legend: N stays, P patients, T steps, C columns, V variables, B bands, F features.
 """
 
 import numpy as np
@@ -43,14 +41,14 @@ def attribution_sums(
     if patients is None or len(chosen) < smallest:
         return sums
     patient_N = patients.patient_N.numpy()
-    rows_PA = np.stack([
+    rows = np.stack([
         _of_patient(trained, patients, np.flatnonzero(patient_N == patient), source)
         for patient in chosen
     ])  # fmt: skip
-    clipped_PA = clip_rows(rows_PA, 1.0)
+    clipped = clip_rows(rows, 1.0)
     sums[0] = len(chosen)
-    sums[1] = (np.linalg.norm(rows_PA, axis=1) > 1.0).sum()
-    sums[2:] = clipped_PA.sum(axis=0)
+    sums[1] = (np.linalg.norm(rows, axis=1) > 1.0).sum()
+    sums[2:] = clipped.sum(axis=0)
     return sums
 
 
@@ -62,7 +60,7 @@ def _of_patient(
     stays = stays[_drawn(len(stays), MOST_STAYS, source)]
     column_CF = (Layout(study).without_each()[1:] == 0).astype(np.float64)
     column_VF = column_CF[: len(study.variables)]
-    total_VB = np.zeros((len(study.variables), attribution_bands(study)))
+    total_VA = np.zeros((len(study.variables), attribution_bands(study)))
     for stay in stays:
         steps = int(patients.mask_NT[stay].sum())
         if steps == 0:
@@ -70,8 +68,8 @@ def _of_patient(
         effect_TF, _ = integrated_gradients(trained, patients.x_NTF[stay, :steps], output=0)
         effect_TV = np.zeros((study.data.steps, len(study.variables)))
         effect_TV[:steps] = effect_TF @ column_VF.T
-        total_VB += np.abs(np.add.reduceat(effect_TV, band_starts(study), axis=0)).T
-    mean: NDArray[np.float64] = total_VB.ravel() / (len(stays) * effect_unit(study))
+        total_VA += np.abs(np.add.reduceat(effect_TV, band_starts(study), axis=0)).T
+    mean: NDArray[np.float64] = total_VA.ravel() / (len(stays) * effect_unit(study))
     return mean
 
 

@@ -62,7 +62,6 @@ from consilium.shared.rounds.contents import (
 from consilium.shared.secure_sum.fixed_point import VectorSpec, encode
 from consilium.shared.study.definition import Study
 from consilium.shared.study.input_names import feature_names
-from consilium.shared.study.personalisation import evaluates_own
 
 Vector = NDArray[np.float64]
 
@@ -165,7 +164,7 @@ class Contributor:
             self._model(weights_D)  # refuses weights that are not this study's
             if self._validates(asked):
                 used_D = weights_D
-                if evaluates_own(self._study):
+                if self._study.evaluates_own:
                     used_D = as_used(self._study, self._own.kept, weights_D)
                 parts |= self._validation(self._model(used_D), validation, asked, round_number)
             if asked.purpose is Purpose.TRAINING:
@@ -204,10 +203,10 @@ class Contributor:
         asked: RoundConfiguration,
         round_number: int,
     ) -> dict[str, Vector]:
-        edges_KE = edges_from_bytes(asked.edges, self._study)
+        edges_KL = edges_from_bytes(asked.edges, self._study)
         final = asked.purpose is Purpose.EVALUATION
         sums = validation_sums(
-            model, patients, self._study, edges_KE, self._members() if final else None
+            model, patients, self._study, edges_KL, self._members() if final else None
         )
         if final and self._study.evaluation.explained_patients:
             sums["attributions"] = self._attributions(model, patients, asked, round_number)

@@ -11,8 +11,6 @@ again the mean of what the sites hold, where sums of changes would stay wrong fo
 
 Under privacy a control variate costs nothing more: c_i is x - y plus what was known before, and
 x - y is made of clipped gradients with noise alone (post-processing).
-
-Legend: D parameters.
 """
 
 import numpy as np

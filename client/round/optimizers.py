@@ -2,8 +2,6 @@
 
 The whole model is one vector here because noise is drawn for one vector; ``torch.optim`` would
 also load PyTorch's compiler (about two seconds) in every new process of a site.
-
-Legend: d number of parameters.
 """
 
 import torch
@@ -20,11 +18,11 @@ class Optimizer:
     Args:
         training: optimizer, learning_rate, momentum (sgd, rmsprop), weight_decay (decoupled in
             adamw), l1, gradient_clip (L2 norm of the whole gradient, 0 for none).
-        weights_D: the vector to be changed in place, shape (d,).
+        weights_D: the vector to be changed in place, shape (D,).
         pull: gradient of pull / 2 times the squared distance to ``anchor_D``; the study's
             ``proximal`` unless given (FedProx, Li et al., MLSys 2020).
         anchor_D: what the weights are pulled towards; where they are now unless given.
-        correction_D: added to every gradient, shape (d,).
+        correction_D: added to every gradient, shape (D,).
     """
 
     def __init__(
@@ -44,7 +42,7 @@ class Optimizer:
         self._anchor_D = weights_D.clone() if anchor_D is None else anchor_D
 
     def step(self, gradient_D: Tensor) -> None:
-        """Change the weights by one step along ``gradient_D`` (d,), which is overwritten.
+        """Change the weights by one step along ``gradient_D`` (D,), which is overwritten.
 
         Clipping comes first, so it acts on the gradient of the loss alone.
         """

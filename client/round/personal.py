@@ -1,7 +1,4 @@
-"""A model as one site uses it: the shared weights, with what the study leaves to the site in place.
-
-Legend: D parameters, L of them the site's own, S statistics.
-"""
+"""A model as one site uses it: the shared weights, and in their place the site's own."""
 
 import copy
 from dataclasses import replace
@@ -30,12 +27,12 @@ def with_own(study: Study, kept: Kept, weights_D: FlatWeights) -> FlatWeights:
     Raises:
         SettingsError: what is kept does not fit the study's model.
     """
-    own_L = kept.get(OWN_WEIGHTS)
-    if own_L is None:
+    own = kept.get(OWN_WEIGHTS)
+    if own is None:
         return weights_D
     shared_D = shared_weights(study, weights_D.size)
     joined_D = weights_D.copy()
-    joined_D[~shared_D] = _fitting(study, own_L, weights_D.size - int(shared_D.sum()))
+    joined_D[~shared_D] = _fitting(study, own, weights_D.size - int(shared_D.sum()))
     return joined_D
 
 

@@ -2,8 +2,6 @@
 
 Guarantee: over all groups told by one variable, over the sites' own groups, and in the group of
 everybody, one patient adds at most 1 to the sums of risks, and at most 1 in L2 norm to the tables.
-
-Legend: N stays, G groups, B bins; (N,) or (N, T) per step where rows are meant.
 """
 
 from collections.abc import Sequence
@@ -70,7 +68,7 @@ def group_blocks(
     counted: NDArray[np.bool_],
     members: Sequence[Members | None],
     study: Study,
-    edges_E: Edges,
+    edges_L: Edges,
 ) -> NDArray[np.float64]:
     """Return the blocks (G, block) of all groups (:mod:`consilium.shared.rounds.patient_groups`).
 
@@ -81,13 +79,13 @@ def group_blocks(
         counted: rows (N,) or (N, T) that count.
         members: stays (N,) of each group; None adds nothing.
         study: its task decides what a block holds.
-        edges_E: of the bins of a group's table.
+        edges_L: of the bins of a group's table.
     """
     blocks = np.zeros((len(members), block_size(study)))
     for block, stays_N in zip(blocks, members, strict=True):
         if stays_N is not None:
             inside = counted & stays_N.reshape(-1, *[1] * (counted.ndim - 1))
-            block[:] = _block(scores[inside], y[inside], weight[inside], study, edges_E)
+            block[:] = _block(scores[inside], y[inside], weight[inside], study, edges_L)
     return blocks
 
 
@@ -96,7 +94,7 @@ def _block(
     y: NDArray[np.float32],
     weight_R: NDArray[np.float64],
     study: Study,
-    edges_E: Edges,
+    edges_L: Edges,
 ) -> NDArray[np.float64]:
     if study.task.kind == "multiclass":
         known_R = ~np.isnan(y)
@@ -108,7 +106,7 @@ def _block(
     weight_RK = np.where(known_RK, (weight_R / labels_R)[:, None], 0.0)
     if study.task.kind in WITH_RISKS:
         risks, shares = scores_RK[known_RK], weight_RK[known_RK]
-        table_2B = count_scores(risks, y_RK[known_RK] == 1, shares, edges_E)
+        table_2B = count_scores(risks, y_RK[known_RK] == 1, shares, edges_L)
         return np.concatenate(([float((risks * shares).sum())], table_2B.ravel()))
     largest = LARGEST_ERROR * study.task.spread
     error_RK = np.minimum(np.abs(np.where(known_RK, scores_RK - y_RK, 0.0)) / largest, 1.0)

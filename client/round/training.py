@@ -11,8 +11,6 @@ form one contribution. An empty sample is a sample.
 
 Nothing here touches a global random state or torch's settings, so sites may train in parallel
 threads.
-
-Legend: N stays, P patients, T steps, F features, K outputs, d parameters.
 """
 
 import math
@@ -40,8 +38,8 @@ PIECE_NUMBERS = 1 << 24  # intermediate numbers held at once in a step: 64 MiB o
 class TrainingSet:
     """Stays arranged for sampling patients; ``y`` has first axis N.
 
-    ``rows_N`` lists stays patient by patient; patient p's are those from ``start_P1[p]`` up to
-    ``start_P1[p + 1]``.
+    ``rows_N`` lists stays patient by patient; patient p's are those from ``starts[p]`` up to
+    ``starts[p + 1]``.
     """
 
     x_NTF: Tensor
@@ -50,13 +48,13 @@ class TrainingSet:
     patient_N: Tensor
     patients: int
     rows_N: NDArray[np.int64] = field(init=False, repr=False)
-    start_P1: NDArray[np.int64] = field(init=False, repr=False)
+    starts: NDArray[np.int64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         patient_N = self.patient_N.numpy()
         stays_P = np.bincount(patient_N, minlength=self.patients)
         object.__setattr__(self, "rows_N", np.argsort(patient_N, kind="stable"))
-        object.__setattr__(self, "start_P1", np.concatenate([[0], np.cumsum(stays_P)]))
+        object.__setattr__(self, "starts", np.concatenate([[0], np.cumsum(stays_P)]))
 
     @classmethod
     def of(cls, patients: PatientTensors) -> Self:
@@ -134,7 +132,7 @@ def train_own(
         model: the site's own, from the rounds before.
         data: this site's training patients.
         study: says how near the model is held to the global one.
-        global_D: the global weights (d,) of this round.
+        global_D: the global weights (D,) of this round.
         source: sampling and dropout are drawn from it.
     """
     ditto = study.personalisation.ditto
@@ -176,13 +174,13 @@ def _descend(
     for _ in range(training.local_steps):
         chosen = sample_patients(data.patients, training.sampling_rate, source)
         clip_norm = None if noise is None else noise.clip_norm
-        gradient_D, loss_B = _gradient_sum(model, data, chosen, clip_norm, source)
+        gradient_D, loss_N = _gradient_sum(model, data, chosen, clip_norm, source)
         if noise is not None:
             gradient_D = _noised(gradient_D, noise.multiplier * noise.clip_norm, source)
         optimizer.step(gradient_D / expected)
         _write(model, weights_D)
         sampled.append(len(chosen))
-        losses.append(loss_B)
+        losses.append(loss_N)
     every = np.concatenate(losses)
     mean_loss = float(every.mean()) if every.size else math.nan
     return LocalTraining(steps=len(sampled), sampled=tuple(sampled), mean_loss=mean_loss)
@@ -191,7 +189,7 @@ def _descend(
 def clipped_gradient_sum(
     model: RecurrentModel, data: TrainingSet, study: Study, *, source: Keystream
 ) -> NDArray[np.float64]:
-    """Return the sum (d,) of the clipped gradients of one Poisson sample of patients, no noise.
+    """Return the sum (D,) of the clipped gradients of one Poisson sample of patients, no noise.
 
     Guarantee: one patient changes the sum by at most ``clip_norm`` in L2 norm, to float32 rounding.
 
@@ -247,24 +245,24 @@ def _gradient_sum(
     clip_norm: float | None,
     source: Keystream,
 ) -> tuple[Tensor, NDArray[np.float64]]:
-    """Return the summed gradients (d,) of the chosen patients, clipped or not, and their losses."""
+    """Return the summed gradients (D,) of the chosen patients, clipped or not, and their losses."""
     parameters = list(model.parameters())
     total_D = torch.zeros(sum(p.numel() for p in parameters), dtype=parameters[0].dtype)
     generator = _dropout_generator(model, source)
     losses = [np.empty(0)]
     for piece in _pieces(model, data, chosen):
-        rows_B, patient_B = _stays(data, piece)
-        mask_BT = data.mask_NT[rows_B]
+        rows_N, patient_N = _stays(data, piece)
+        mask_NT = data.mask_NT[rows_N]
         books = None if clip_norm is None else Bookkeeping()
-        logits = model(data.x_NTF[rows_B], mask_BT, books=books, generator=generator)
-        loss_B = model.loss_per_stay(logits, data.y[rows_B], mask_BT)
+        logits = model(data.x_NTF[rows_N], mask_NT, books=books, generator=generator)
+        loss_N = model.loss_per_stay(logits, data.y[rows_N], mask_NT)
         if books is None or clip_norm is None:
-            sums = list(torch.autograd.grad(loss_B.sum(), parameters))
+            sums = list(torch.autograd.grad(loss_N.sum(), parameters))
         else:
-            loss_B.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            sums, _ = books.clipped_sums(parameters, patient_B, len(piece), clip_norm)
+            loss_N.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            sums, _ = books.clipped_sums(parameters, patient_N, len(piece), clip_norm)
         total_D += _flat(sums)
-        losses.append(loss_B.detach().double().numpy())
+        losses.append(loss_N.detach().double().numpy())
     return total_D, np.concatenate(losses)
 
 
@@ -279,21 +277,20 @@ def _pieces(
     recurrent = model.recurrent
     width = features + 8 * recurrent.hidden * recurrent.layers * (1 + recurrent.bidirectional)
     most_stays = max(1, PIECE_NUMBERS // (steps * width))
-    stays_P = np.diff(data.start_P1)
+    stays_P = np.diff(data.starts)
     chosen = chosen[stays_P[chosen] > 0]
-    stays_C = stays_P[chosen]
-    number_C = np.cumsum(stays_C) // most_stays
-    for number in np.unique(number_C):
-        yield chosen[number_C == number]
+    piece_P = np.cumsum(stays_P[chosen]) // most_stays
+    for number in np.unique(piece_P):
+        yield chosen[piece_P == number]
 
 
 def _stays(data: TrainingSet, piece: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Return the rows (B,) of these patients' stays, and each row's place (B,) in ``piece``."""
-    starts, stays = data.start_P1[piece], data.start_P1[piece + 1] - data.start_P1[piece]
-    patient_B = np.repeat(np.arange(len(piece)), stays)
-    within_B = np.arange(len(patient_B)) - np.repeat(np.cumsum(stays) - stays, stays)
-    rows_B = data.rows_N[np.repeat(starts, stays) + within_B]
-    return torch.from_numpy(rows_B), torch.from_numpy(patient_B)
+    """Return the rows (N,) of these patients' stays, and each row's place (N,) in ``piece``."""
+    starts, stays = data.starts[piece], data.starts[piece + 1] - data.starts[piece]
+    patient_N = np.repeat(np.arange(len(piece)), stays)
+    within_N = np.arange(len(patient_N)) - np.repeat(np.cumsum(stays) - stays, stays)
+    rows_N = data.rows_N[np.repeat(starts, stays) + within_N]
+    return torch.from_numpy(rows_N), torch.from_numpy(patient_N)
 
 
 def _noised(sum_D: Tensor, deviation: float, source: Keystream) -> Tensor:

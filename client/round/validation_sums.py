@@ -24,7 +24,7 @@ def validation_sums(
     model: RecurrentModel,
     patients: PatientTensors | None,
     study: Study,
-    edges_KE: NDArray[np.float32],
+    edges_KL: NDArray[np.float32],
     members: Sequence[Members | None] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """Return the segments of a round's validation, all zero without patients.
@@ -33,7 +33,7 @@ def validation_sums(
     ``hits``: see :func:`consilium.shared.rounds.contents.hits_size`. ``groups``: blocks of the
         study's groups,
     if ``members``, the stays of each, are given: see :mod:`consilium.shared.rounds.patient_groups`.
-    ``edges_KE`` are those of each output's bins. A patient's stays and hours share the patient's
+    ``edges_KL`` are those of each output's bins. A patient's stays and hours share the patient's
     weight of one; its mean loss counts up to ``LARGEST_LOSS``.
     """
     outputs, _, bins = counts_shape(study)
@@ -53,16 +53,16 @@ def validation_sums(
     sums["loss"][:] = np.minimum(loss_P, LARGEST_LOSS).sum() / LARGEST_LOSS, loss_P.size
     weight_N = stay_weights(patients)
     if outputs:
-        sums["scores"][:] = _tables(scores, patients, weight_N, study, edges_KE).ravel()
+        sums["scores"][:] = _tables(scores, patients, weight_N, study, edges_KL).ravel()
     if study.task.kind == "multiclass":
         sums["hits"][:] = _confusion(scores, patients, weight_N, study).ravel()
     if study.task.kind == "regression":
         sums["hits"][:] = _errors(scores, patients, study).ravel()
     if members:
         counted, weight = row_weights(patients, weight_N, study)
-        edges_E = group_edges(study, edges_KE)
+        edges_L = group_edges(study, edges_KL)
         y = patients.y_N.numpy()
-        blocks = group_blocks(scores, y, weight, counted, members, study, edges_E)
+        blocks = group_blocks(scores, y, weight, counted, members, study, edges_L)
         sums["groups"][:] = blocks.ravel()
     return sums
 
@@ -90,7 +90,7 @@ def _tables(
     patients: PatientTensors,
     weight_N: NDArray[np.float64],
     study: Study,
-    edges_KE: NDArray[np.float32],
+    edges_KL: NDArray[np.float32],
 ) -> NDArray[np.float64]:
     """Return (K, 2, B) weights of scores by outcome; unknown labels have none."""
     outputs, _, bins = counts_shape(study)
@@ -102,7 +102,7 @@ def _tables(
         outcome = label == (output if study.task.kind == "multiclass" else 1)
         used = counted & ~np.isnan(label)
         risks = scores[..., output][used]
-        tables_K2B[output] = count_scores(risks, outcome[used], weight[used], edges_KE[output])
+        tables_K2B[output] = count_scores(risks, outcome[used], weight[used], edges_KL[output])
     return tables_K2B
 
 
@@ -112,7 +112,7 @@ def _confusion(
     weight_N: NDArray[np.float64],
     study: Study,
 ) -> NDArray[np.float64]:
-    """Return (O, O) weights by true class (first axis) and most likely class."""
+    """Return (K, K) weights by true class (first axis) and most likely class."""
     classes = study.task.outputs
     y = patients.y_N.numpy()
     counted, weight = row_weights(patients, weight_N, study)
@@ -125,7 +125,7 @@ def _confusion(
 def _errors(
     scores: NDArray[np.float64], patients: PatientTensors, study: Study
 ) -> NDArray[np.float64]:
-    """Return (O, 3): sums of patients' mean absolute and mean squared errors, and the patients.
+    """Return (K, 3): sums of patients' mean absolute and mean squared errors, and the patients.
 
     An error is in spreads / LARGEST_ERROR, and a patient's mean at most 1.
     """
@@ -135,12 +135,12 @@ def _errors(
     error = np.abs(np.where(known, scores - y, 0.0)) / (study.task.spread * LARGEST_ERROR)
     patient_N = patients.patient_N.numpy()
     steps = tuple(range(1, known.ndim - 1))
-    sums_O3 = np.zeros((study.task.outputs, 3))
+    sums_K3 = np.zeros((study.task.outputs, 3))
     for output in range(study.task.outputs):
         known_P = np.bincount(patient_N, weights=known[..., output].sum(axis=steps))
         for place, power in enumerate((1, 2)):
             powers_N = (error[..., output] ** power).sum(axis=steps)
             mean_P = np.bincount(patient_N, weights=powers_N) / np.maximum(known_P, 1)
-            sums_O3[output, place] = np.minimum(mean_P, 1.0).sum()
-        sums_O3[output, 2] = (known_P > 0).sum()
-    return sums_O3
+            sums_K3[output, place] = np.minimum(mean_P, 1.0).sum()
+        sums_K3[output, 2] = (known_P > 0).sum()
+    return sums_K3

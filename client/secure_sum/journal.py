@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Lock
 
 from consilium.shared.errors import ProtocolError, SettingsError
+from consilium.shared.files.permissions import PRIVATE_FILE
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS claims (study_hash BLOB PRIMARY KEY, round INTEGER NOT NULL)"
 
@@ -27,7 +28,7 @@ class RoundJournal:
         self._path = path
         self._lock = Lock()
         try:
-            path.touch(mode=0o600, exist_ok=True)
+            path.touch(mode=PRIVATE_FILE, exist_ok=True)
             self._connection = sqlite3.connect(
                 path, timeout=30.0, isolation_level=None, check_same_thread=False
             )

@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
+from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from consilium.shared.secure_sum.messages import Action
-
-BODY = "consilium"
+from consilium.shared.wire.flower_body import from_content, to_content
 
 
 class Answers(Protocol):
@@ -28,7 +27,7 @@ def make_client_app(session: Answers) -> ClientApp:
 
     @app.query("name")
     def name(message: Message, _: Context) -> Message:
-        return Message(_pack(session.site.encode()), reply_to=message)
+        return Message(to_content(session.site.encode()), reply_to=message)
 
     for action in Action:
         app.query(action.value)(_answer(session, action))
@@ -37,19 +36,7 @@ def make_client_app(session: Answers) -> ClientApp:
 
 def _answer(session: Answers, action: Action) -> Callable[[Message, Context], Message]:
     def answer(message: Message, _: Context) -> Message:
-        return Message(_pack(session.handle(action, _unpack(message.content))), reply_to=message)
+        body = session.handle(action, from_content(message.content))
+        return Message(to_content(body), reply_to=message)
 
     return answer
-
-
-def _pack(body: bytes) -> RecordDict:
-    array = Array(dtype="uint8", shape=(len(body),), stype=BODY, data=body)
-    return RecordDict({BODY: ArrayRecord({BODY: array})})
-
-
-def _unpack(content: RecordDict) -> bytes:
-    """Return the body, or nothing (which no parser accepts) when there is more than a body."""
-    if list(content) != [BODY] or list(content.array_records) != [BODY]:
-        return b""
-    record = content.array_records[BODY]
-    return record[BODY].data if list(record) == [BODY] and record[BODY].stype == BODY else b""

@@ -6,7 +6,6 @@ import threading
 from types import FrameType
 
 from consilium.client.hospital.approvals import Approval
-from consilium.client.hospital.audit_log import open_audit
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.hospital.policy_file import FILE_NAME as POLICY_FILE
 from consilium.client.hospital.process_limits import apply_limits
@@ -18,8 +17,9 @@ from consilium.client.service.flower_app import make_client_app
 from consilium.client.service.measurements import Meter
 from consilium.client.service.pinned_connection import approvals_of, connect
 from consilium.client.service.study_sessions import Desk
-from consilium.client.service.supernode import Liveness, SiteNode
+from consilium.client.service.supernode import SiteNode
 from consilium.shared.audit.configuration import note_configuration
+from consilium.shared.audit.own_log import open_audit
 
 CONFIGURATION = (SETTINGS_FILE, POLICY_FILE)
 
@@ -67,7 +67,6 @@ def run_site(folder: SiteFolder) -> None:
             int.from_bytes(enrolment.node_id, "big"),
             make_client_app(meter),
             stop=stop,
-            liveness=Liveness(),
         )
         log.info("site %s is ready", enrolment.site)
         node.run()

@@ -9,7 +9,6 @@ import logging
 import random
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -51,11 +50,11 @@ from consilium.shared.errors import (
 from consilium.shared.wire.bundle import (
     FETCH_PATH,
     HAND_IN_PATH,
-    LARGEST_PARCEL,
+    LARGEST_BUNDLE,
     LEAVE_PATH,
     MOST_PARTS,
-    pack_parcel,
-    unpack_parcel,
+    pack_bundle,
+    unpack_bundle,
 )
 from consilium.shared.wire.encoding import VECTOR_BYTES
 
@@ -72,16 +71,6 @@ P = TypeVar("P", bound=Protobuf)
 log = logging.getLogger(__name__)
 
 
-@dataclass(kw_only=True)
-class Liveness:
-    """What a status command or a health check may show; times by the monotonic clock."""
-
-    started: float = field(default_factory=time.monotonic)
-    last_contact: float | None = None
-    answered: int = 0
-    trouble: str = ""
-
-
 class SiteNode:
     """One site's node.
 
@@ -90,7 +79,6 @@ class SiteNode:
         node_id: as enrolled.
         app: answers every message.
         stop: set from outside to end.
-        liveness: kept up to date.
     """
 
     def __init__(
@@ -100,11 +88,10 @@ class SiteNode:
         app: ClientApp,
         *,
         stop: threading.Event,
-        liveness: Liveness,
     ) -> None:
         self._connection, self._app, self._stop = connection, app, stop
         self._node = Node(node_id=node_id)
-        self.liveness = liveness
+        self._trouble_told = ""
 
     def run(self) -> None:
         """Answer messages until told to stop; trouble with the line is waited out."""
@@ -119,7 +106,6 @@ class SiteNode:
                 pause.reset()
                 if message is not None:
                     self._send(self._answer(message))
-                    self.liveness.answered += 1
             except UnreachableError as error:
                 self._trouble(error)
                 pause.wait()
@@ -175,7 +161,7 @@ class SiteNode:
         body = self._connection.post(FETCH_PATH, b"")
         if not body:
             return None
-        head, parts = unpack_parcel(body)
+        head, parts = unpack_bundle(body)
         pulled = _parsed(PullMessagesResponse(), head)
         if len(pulled.messages_list) != 1 or len(pulled.message_object_trees) != 1:
             raise ProtocolError("a parcel of the coordinator does not hold exactly one message")
@@ -195,7 +181,7 @@ class SiteNode:
         return message
 
     def _pull_parts(self, bare: Message, tree: ObjectTree) -> dict[str, bytes]:
-        """Fetch a message that is too long for a parcel, part by part."""
+        """Fetch a message that is too long for a bundle, part by part."""
         run_id, parts, total = bare.metadata.run_id, {}, 0
         for node in iterate_object_tree(tree):
             request = PullObjectRequest(node=self._node, run_id=run_id, object_id=node.object_id)
@@ -230,7 +216,7 @@ class SiteNode:
             message_object_trees=[tree],
             clientapp_runtime_list=[0.0],
         )
-        whole = sum(map(len, parts.values())) <= LARGEST_PARCEL
+        whole = sum(map(len, parts.values())) <= LARGEST_BUNDLE
         push = self._push_whole if whole else self._push_parts
         deadline = time.monotonic() + ANSWER_FOR_S
         pause = _Pause(self._stop)
@@ -246,7 +232,7 @@ class SiteNode:
 
     def _push_whole(self, request: PushMessagesRequest, parts: dict[str, bytes]) -> None:
         head = request.SerializeToString(deterministic=True)
-        self._connection.post(HAND_IN_PATH, pack_parcel(head, parts))
+        self._connection.post(HAND_IN_PATH, pack_bundle(head, parts))
 
     def _push_parts(self, request: PushMessagesRequest, parts: dict[str, bytes]) -> None:
         run_id = request.messages_list[0].metadata.run_id
@@ -291,16 +277,15 @@ class SiteNode:
         return self._connection.post(path, body, media_type=PROTOBUF, timeout_s=timeout_s)
 
     def _well(self) -> None:
-        self.liveness.last_contact = time.monotonic()
-        if self.liveness.trouble:
+        if self._trouble_told:
             log.info("the line to %s is up again", self._connection.address)
-            self.liveness.trouble = ""
+            self._trouble_told = ""
 
     def _trouble(self, error: ConsiliumError) -> None:
         """Log a new kind of trouble once."""
-        if str(error) != self.liveness.trouble:
+        if str(error) != self._trouble_told:
             log.warning("%s", error)
-            self.liveness.trouble = str(error)
+            self._trouble_told = str(error)
 
 
 def _parsed(reply: P, content: bytes) -> P:

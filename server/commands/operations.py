@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from consilium.server.coordinator.audit_log import OWNER, open_audit
-from consilium.server.coordinator.folder import CoordinatorFolder
+from consilium.server.commands.options import DEFAULT_FOLDER, Folder, Json
+from consilium.server.coordinator.folder import OWNER, CoordinatorFolder
 from consilium.server.coordinator.register import Member
 from consilium.server.service.overview import status as status_of
 from consilium.shared.audit.events import StudyChanged
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
+from consilium.shared.audit.own_log import open_audit
 from consilium.shared.audit.reading import recorded_heads
 from consilium.shared.audit.verify import Side, show_reports
 from consilium.shared.backup.create import back_up
@@ -21,15 +22,6 @@ from consilium.shared.crypto.transcript import sha256
 from consilium.shared.errors import SettingsError
 from consilium.shared.study.definition import parse_study
 from consilium.shared.version import VERSION
-
-DEFAULT_FOLDER = Path("coordinator")
-Folder = Annotated[
-    Path,
-    typer.Option(
-        "--folder", "-f", envvar="CONSILIUM_COORDINATOR", help="The coordinator's folder."
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 console = Console(highlight=False, soft_wrap=True)
 audit = typer.Typer(

@@ -17,11 +17,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.files.permissions import PRIVATE_FILE
 
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 397
 CLOCK_SLACK = timedelta(days=1)
-PRIVATE = 0o600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def make_authority(files: CertificateFiles, *, name: str, now: datetime | None =
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    write_atomically(files.authority_key, _private_pem(key), mode=PRIVATE)
+    write_atomically(files.authority_key, _private_pem(key), mode=PRIVATE_FILE)
     write_atomically(files.authority, certificate.public_bytes(serialization.Encoding.PEM))
 
 
@@ -122,7 +122,7 @@ def issue_server_certificate(
         )
         .sign(authority_key, hashes.SHA256())
     )
-    write_atomically(files.server_key, _private_pem(key), mode=PRIVATE)
+    write_atomically(files.server_key, _private_pem(key), mode=PRIVATE_FILE)
     write_atomically(files.server, certificate.public_bytes(serialization.Encoding.PEM))
 
 

@@ -27,10 +27,10 @@ from consilium.server.coordinator.register import Register
 from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.files.permissions import PRIVATE_FILE, PRIVATE_FOLDER
 
-PRIVATE_FOLDER = 0o700
-PRIVATE_FILE = 0o600
 DEFAULT_PORT = 9092
+OWNER = "coordinator"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +127,10 @@ class CoordinatorFolder:
     def link_database(self) -> Path:
         """Flower's database of nodes and messages."""
         return self.path / "link.sqlite"
+
+    def owner(self) -> str:
+        """The coordinator's name in its audit log."""
+        return OWNER
 
     def identity(self) -> IdentityKey:
         """The coordinator's identity.

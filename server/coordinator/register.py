@@ -15,6 +15,7 @@ from pathlib import Path
 
 from consilium.shared.crypto.keys import Roster
 from consilium.shared.errors import SettingsError
+from consilium.shared.files.permissions import PRIVATE_FILE
 from consilium.shared.files.sqlite_transaction import transaction
 
 LOCK_TIMEOUT_S = 30.0
@@ -110,7 +111,7 @@ class Register:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            path.touch(mode=0o600, exist_ok=True)
+            path.touch(mode=PRIVATE_FILE, exist_ok=True)
         except OSError as error:
             raise self._unusable(error) from None
         with self._transaction() as connection:

@@ -1,8 +1,6 @@
 """What the model looks at: from the sums of the sites' last evaluation.
 
 Guarantee: of too few patients nothing is told.
-
-Legend: V variables, B bands.
 """
 
 from dataclasses import dataclass
@@ -24,18 +22,18 @@ class Attributions:
     Attributes:
         patients: explained; not whole with privacy noise, like ``clipped``, of whose effects only
             the part within the bound counts.
-        mean_VB: log-odds, or the target's unit; below 0 where privacy noise is larger.
+        mean_VA: log-odds, or the target's unit; below 0 where privacy noise is larger.
         deviation: of the privacy noise on each mean.
     """
 
     patients: float
     clipped: float
-    mean_VB: NDArray[np.float64]
+    mean_VA: NDArray[np.float64]
     deviation: float
 
     def to_json(self, study: Study) -> dict[str, Any]:
         """Return plain numbers, as in ``run.json``."""
-        by_variable = dict(zip(study.variables, self.mean_VB.tolist(), strict=True))
+        by_variable = dict(zip(study.variables, self.mean_VA.tolist(), strict=True))
         return {
             "patients": self.patients,
             "clipped": self.clipped,
@@ -61,6 +59,6 @@ def attributions_from_sums(
     return Attributions(
         patients=patients,
         clipped=clipped,
-        mean_VB=unit * sums[2:].reshape(len(study.variables), attribution_bands(study)),
+        mean_VA=unit * sums[2:].reshape(len(study.variables), attribution_bands(study)),
         deviation=noise * unit,
     )

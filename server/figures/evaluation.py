@@ -91,7 +91,7 @@ class FederatedMetrics:
             "outputs": outputs,
         }
         if final and self.counts:
-            plain["edges"] = [as_text(edges_E) for edges_E in self.edges]
+            plain["edges"] = [as_text(edges_L) for edges_L in self.edges]
             plain["counts"] = [
                 {"negatives": as_text(negative_B), "positives": as_text(positive_B)}
                 for negative_B, positive_B in self.counts
@@ -121,7 +121,7 @@ def federated_metrics(
     study: Study,
     *,
     sites: int,
-    edges_KE: NDArray[np.float32],
+    edges_KL: NDArray[np.float32],
     final: bool = False,
 ) -> FederatedMetrics | None:
     """Return the metrics in a round's sums, or None when the round brought no counts.
@@ -130,29 +130,29 @@ def federated_metrics(
         parts: the segments of the sums.
         study: says what they hold.
         sites: how many sites are in the sums, each with its own privacy noise.
-        edges_KE: of the bins that the sites counted in.
+        edges_KL: of the bins that the sites counted in.
         final: whether the finished model was evaluated.
     """
     if "loss" not in parts:
         return None
     loss, patients = parts["loss"]
     tables_K2B = parts.get("scores", np.zeros(0)).reshape(counts_shape(study))
-    both = list(zip(tables_K2B, edges_KE, strict=True))
+    both = list(zip(tables_K2B, edges_KL, strict=True))
     blocks = parts.get("groups")
     noise = metrics_noise(study, final=final) * math.sqrt(sites)
     groups = (
-        () if blocks is None else groups_from_sums(blocks, study, edges_KE=edges_KE, noise=noise)
+        () if blocks is None else groups_from_sums(blocks, study, edges_KL=edges_KL, noise=noise)
     )
     return FederatedMetrics(
         patients=float(patients),
         loss=float(LARGEST_LOSS * max(loss, 0.0) / patients) if patients > 0 else float("nan"),
         outputs=tuple(metrics_from_counts(table, edges, noise=noise) for table, edges in both),
         counts=tuple(tables_K2B),
-        edges=tuple(edges_KE),
+        edges=tuple(edges_KL),
         points=tuple(_points(table, edges, study) for table, edges in both),
         recalibrations=tuple(fit_recalibration(table, edges) for table, edges in both),
         groups=groups,
-        group_edges=group_edges(study, edges_KE) if groups else None,
+        group_edges=group_edges(study, edges_KL) if groups else None,
         noise=noise,
         attributions=_attributions(parts, study, noise),
         **_from_hits(parts.get("hits", np.zeros(0)), study),
@@ -160,10 +160,10 @@ def federated_metrics(
 
 
 def next_edges(metrics: FederatedMetrics, study: Study) -> NDArray[np.float32]:
-    """Return edges (K, E) of bins for the next evaluation, placed where this one found risks."""
+    """Return edges (K, L) of bins for the next evaluation, placed where this one found risks."""
     finer = [
-        finer_edges(table_2B, edges_E, study.evaluation.thresholds, noise=metrics.noise)
-        for table_2B, edges_E in zip(metrics.counts, metrics.edges, strict=True)
+        finer_edges(table_2B, edges_L, study.evaluation.thresholds, noise=metrics.noise)
+        for table_2B, edges_L in zip(metrics.counts, metrics.edges, strict=True)
     ]
     return np.array(finer, dtype=np.float32).reshape(len(finer), study.bins - 1)
 
@@ -171,7 +171,7 @@ def next_edges(metrics: FederatedMetrics, study: Study) -> NDArray[np.float32]:
 def tables_from_json(
     told: Mapping[str, Any],
 ) -> list[tuple[NDArray[np.float64], Edges]]:
-    """Return counts (2, B) and edges (E,) of each output from what :meth:`to_json` wrote."""
+    """Return counts (2, B) and edges (L,) of each output from what :meth:`to_json` wrote."""
     return [
         (
             np.array([table[side].split() for side in ("negatives", "positives")], np.float64),
@@ -191,9 +191,9 @@ def _attributions(
 
 
 def _points(
-    table_2B: NDArray[np.float64], edges_E: Edges, study: Study
+    table_2B: NDArray[np.float64], edges_L: Edges, study: Study
 ) -> tuple[OperatingPoint, ...]:
-    points = operating_points(table_2B, edges_E)
+    points = operating_points(table_2B, edges_L)
     return tuple(point_at(points, t) for t in study.evaluation.thresholds) if points else ()
 
 
@@ -201,19 +201,19 @@ def _from_hits(hits: NDArray[np.float64], study: Study) -> dict[str, Any]:
     """Return what the sums beside the tables say; noise may have made them negative."""
     hits = np.maximum(hits, 0.0)
     if study.task.kind == "multiclass":
-        table_OO = hits.reshape(study.task.outputs, study.task.outputs)
-        occurring_O = table_OO.sum(axis=1)
-        right_O = np.diag(table_OO)
+        table_KK = hits.reshape(study.task.outputs, study.task.outputs)
+        occurring_K = table_KK.sum(axis=1)
+        right_K = np.diag(table_KK)
         return {
-            "accuracy": _ratio(float(right_O.sum()), float(occurring_O.sum())),
-            "sensitivity": tuple(map(_ratio, right_O.tolist(), occurring_O.tolist())),
-            "confusion": tuple(map(tuple, table_OO.tolist())),
+            "accuracy": _ratio(float(right_K.sum()), float(occurring_K.sum())),
+            "sensitivity": tuple(map(_ratio, right_K.tolist(), occurring_K.tolist())),
+            "confusion": tuple(map(tuple, table_KK.tolist())),
         }
     if study.task.kind == "regression":
         scale = LARGEST_ERROR * study.task.spread
-        absolute_O, squared_O, patients_O = hits.reshape(study.task.outputs, 3).T.tolist()
-        means = [_ratio(*pair) for pair in zip(absolute_O, patients_O, strict=True)]
-        squares = [_ratio(*pair) for pair in zip(squared_O, patients_O, strict=True)]
+        absolute_K, squared_K, patients_K = hits.reshape(study.task.outputs, 3).T.tolist()
+        means = [_ratio(*pair) for pair in zip(absolute_K, patients_K, strict=True)]
+        squares = [_ratio(*pair) for pair in zip(squared_K, patients_K, strict=True)]
         return {
             "errors": tuple(None if m is None else scale * m for m in means),
             "root_errors": tuple(None if m is None else scale * math.sqrt(m) for m in squares),

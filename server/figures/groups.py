@@ -1,8 +1,6 @@
 """Figures of groups of patients: from the sums of a study's last evaluation, or from test patients.
 
 Guarantee: of a group with too few patients, or one that no hospital released, nothing is told.
-
-Legend: G groups, B bins of a group's table.
 """
 
 import math
@@ -83,7 +81,7 @@ def groups_from_sums(
     blocks: NDArray[np.float64],
     study: Study,
     *,
-    edges_KE: NDArray[np.float32],
+    edges_KL: NDArray[np.float32],
     noise: float,
 ) -> tuple[GroupFigures, ...]:
     """Return the figures of all groups of the study's last evaluation.
@@ -91,13 +89,13 @@ def groups_from_sums(
     Args:
         blocks: the sums of all groups' blocks, one after another.
         study: names the groups.
-        edges_KE: of the bins of each output.
+        edges_KL: of the bins of each output.
         noise: standard deviation of the privacy noise on each sum.
     """
     groups = patient_groups(study)
-    edges_E = group_edges(study, edges_KE)
+    edges_L = group_edges(study, edges_KL)
     return tuple(
-        _of_risks(group, block, study, edges_E, noise)
+        _of_risks(group, block, study, edges_L, noise)
         if study.task.kind in WITH_RISKS
         else _of_mean(group, block, study, noise)
         for group, block in zip(groups, blocks.reshape(-1, block_size(study)), strict=True)
@@ -115,13 +113,13 @@ def as_text(numbers: NDArray[np.floating[Any]]) -> str:
 
 
 def _of_risks(
-    group: PatientGroup, block: NDArray[np.float64], study: Study, edges_E: Edges, noise: float
+    group: PatientGroup, block: NDArray[np.float64], study: Study, edges_L: Edges, noise: float
 ) -> GroupFigures:
     bins = group_bins(study)
     expected, counts_2B = float(block[0]), block[1:].reshape(2, bins)
     negatives, positives = (float(total) for total in counts_2B.sum(axis=1))
     deviation = noise * math.sqrt(bins)
-    metrics = metrics_from_counts(counts_2B, edges_E, noise=noise)
+    metrics = metrics_from_counts(counts_2B, edges_L, noise=noise)
     least = study.evaluation.smallest_group + _SURE * deviation
     if metrics is None or min(negatives, positives) < least:
         return _withheld(group)

@@ -7,8 +7,6 @@ mean absolute error ``RATIO`` times as large), and at *calibration* when the out
 that is as far from everybody is named beside); in both cases only if chance is an unlikely cause at
 5 %, shared out among all comparisons (Bonferroni). Groups with too few patients are not
 judged, and said not to be.
-
-Legend: B bins.
 """
 
 import math
@@ -44,12 +42,12 @@ class Verdict:
         return asdict(self)
 
 
-def verdicts(groups: Sequence[GroupFigures], edges_E: Edges | None) -> tuple[Verdict, ...]:
+def verdicts(groups: Sequence[GroupFigures], edges_L: Edges | None) -> tuple[Verdict, ...]:
     """Return what the figures of groups say, the serious first.
 
     Args:
         groups: everybody, then parts of everybody.
-        edges_E: of the bins of their counts; None in tasks without risks.
+        edges_L: of the bins of their counts; None in tasks without risks.
     """
     if not groups:
         return ()
@@ -59,7 +57,7 @@ def verdicts(groups: Sequence[GroupFigures], edges_E: Edges | None) -> tuple[Ver
     found = [
         _serious("discrimination", group, said)
         for group in judged
-        if (said := _tells_apart(group, everybody, edges_E, z))
+        if (said := _tells_apart(group, everybody, edges_L, z))
     ]
     usual = 1.0
     if everybody.judged and (said := _calibrated(everybody, z)):
@@ -79,10 +77,10 @@ def _serious(topic: Topic, group: GroupFigures, sentence: str) -> Verdict:
 
 
 def _tells_apart(
-    group: GroupFigures, everybody: GroupFigures, edges_E: Edges | None, z: float
+    group: GroupFigures, everybody: GroupFigures, edges_L: Edges | None, z: float
 ) -> str | None:
-    if group.counts_2B is not None and edges_E is not None:
-        return _ranks(group, everybody, edges_E, z)
+    if group.counts_2B is not None and edges_L is not None:
+        return _ranks(group, everybody, edges_L, z)
     if group.figures is None or everybody.figures is None:
         return None
     name, own = next(iter(group.figures.items()))
@@ -97,13 +95,13 @@ def _tells_apart(
     )
 
 
-def _ranks(group: GroupFigures, everybody: GroupFigures, edges_E: Edges, z: float) -> str | None:
+def _ranks(group: GroupFigures, everybody: GroupFigures, edges_L: Edges, z: float) -> str | None:
     """Compare AUROCs from counts, rows of one patient counting as one."""
     if group.counts_2B is None or everybody.counts_2B is None:
         return None
     rest_2B = (everybody.counts_2B - group.counts_2B) * everybody.scale
-    own = metrics_from_counts(group.counts_2B * group.scale, edges_E)
-    rest = metrics_from_counts(rest_2B, edges_E)
+    own = metrics_from_counts(group.counts_2B * group.scale, edges_L)
+    rest = metrics_from_counts(rest_2B, edges_L)
     if own is None or rest is None:
         return None
     gap = rest.auroc - own.auroc

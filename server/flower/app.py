@@ -5,7 +5,8 @@ from collections.abc import Callable, Collection
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from consilium.server.secure_sum.sites import FlowerSites, Sites
+from consilium.server.flower.sites import FlowerSites
+from consilium.server.secure_sum.sites import Sites
 
 
 def make_server_app(

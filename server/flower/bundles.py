@@ -9,11 +9,11 @@ from flwr.superlink.servicer.fleet import fleet_handlers
 from google.protobuf.message import DecodeError
 
 from consilium.shared.errors import AuthenticationError, MessageError, ProtocolError
-from consilium.shared.wire.bundle import LARGEST_PARCEL, MOST_PARTS, pack_parcel, unpack_parcel
+from consilium.shared.wire.bundle import LARGEST_BUNDLE, MOST_PARTS, pack_bundle, unpack_bundle
 
 
-class LinkParcels:
-    """Parcels over the SuperLink's database.
+class LinkBundles:
+    """Bundles over the SuperLink's database.
 
     Args:
         link: the database's state.
@@ -23,9 +23,9 @@ class LinkParcels:
         self._link = link
 
     def fetch(self, node_id: int) -> bytes:
-        """Return the next message for a node as a parcel; nothing if none waits.
+        """Return the next message for a node as a bundle; nothing if none waits.
 
-        A message too long for a parcel comes without its parts, and stays until the node has
+        A message too long for a bundle comes without its parts, and stays until the node has
         fetched them one by one through the Fleet API.
         """
         link = self._link
@@ -40,20 +40,20 @@ class LinkParcels:
             for part in iterate_object_tree(response.message_object_trees[0]):
                 parts[part.object_id] = link.get_object(metadata.run_id, part.object_id) or b""
                 total += len(parts[part.object_id])
-                if total > LARGEST_PARCEL or len(parts) > MOST_PARTS:
-                    return pack_parcel(response.SerializeToString(), {})
+                if total > LARGEST_BUNDLE or len(parts) > MOST_PARTS:
+                    return pack_bundle(response.SerializeToString(), {})
             link.object_store.delete(metadata.message_id)
-            return pack_parcel(response.SerializeToString(), parts)
+            return pack_bundle(response.SerializeToString(), parts)
 
     def hand_in(self, node_id: int, body: bytes) -> bytes:
         """Take a node's reply with all its parts; the same one again changes nothing.
 
         Raises:
-            MessageError: a malformed parcel.
+            MessageError: a malformed bundle.
             AuthenticationError: a reply in another node's name.
             ProtocolError: the run has ended, or parts are missing.
         """
-        head, parts = unpack_parcel(body)
+        head, parts = unpack_bundle(body)
         request = _parse(head)
         if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
             raise MessageError("a parcel does not hold exactly one message")

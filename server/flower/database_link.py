@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Self, TypeVar, cast
 
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 from flwr.app.message import remove_content_from_message
 from flwr.common.constant import (
     NOOP_ACCOUNT_NAME,
@@ -29,7 +29,6 @@ from flwr.common.constant import (
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
-from flwr.serverapp import Grid
 from flwr.supercore import sql_mixin
 from flwr.supercore.constant import (
     NOOP_FEDERATION_ID,
@@ -43,14 +42,15 @@ from flwr.supercore.inflatable.inflatable_object import (
     no_object_id_recompute,
 )
 from flwr.supercore.object_store import ObjectStoreFactory
-from flwr.supercore.run import Run
 
 # Flower's Message reads who is sending from this process-wide record; there is no public setter.
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.federation import NoOpFederationManager
 from sqlalchemy.exc import OperationalError
 
+from consilium.server.flower.run_grid import RunGrid
 from consilium.server.flower.stored_replies import is_whole, load_bodies, open_reply
+from consilium.shared.files.permissions import PRIVATE_FILE
 
 HEARTBEAT_S = 10.0
 LOOK_ANYWAY_S = 1.0  # a node that went away changes nothing in the database
@@ -76,7 +76,7 @@ def open_link(database: Path) -> SqlLinkState:
     is a message, written once and read once.
     """
     vars(sql_mixin)["SQLITE_PRAGMAS"] = (*SQLITE_PRAGMAS, *_CACHES)  # the last one holds
-    database.touch(mode=0o600, exist_ok=True)
+    database.touch(mode=PRIVATE_FILE, exist_ok=True)
     objects = ObjectStoreFactory(str(database))
     link = LinkStateFactory(str(database), NoOpFederationManager(), objects).state()
     return cast(SqlLinkState, link)  # what a file path stands for
@@ -123,7 +123,7 @@ class Watch:
         self._connection.close()
 
 
-class LinkGrid(Grid):
+class LinkGrid(RunGrid):
     """A Flower grid that works on the SuperLink's database.
 
     A message and its body become visible to its node in one transaction. A reply is returned once,
@@ -164,26 +164,6 @@ class LinkGrid(Grid):
         self._link.finish_task(self._task, SubStatus.COMPLETED, "")
         self._link.cleanup_run(self._run.run_id)
         self._watch.close()
-
-    def set_run(self, run: Run) -> None:
-        """Set the run that messages belong to."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """Return the run that messages belong to."""
-        return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message from the coordinator to a node."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the identifiers of the nodes that are online."""

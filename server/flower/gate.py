@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from consilium.server.coordinator.enrolment import FrontDesk
 from consilium.server.coordinator.register import Member
 from consilium.server.flower.authentication import KeyRing
-from consilium.server.flower.mailboxes import Mailroom
+from consilium.server.flower.mailboxes import Mailboxes
 from consilium.server.processes.freed_memory import give_back_garbage
 from consilium.shared.audit.events import Refused
 from consilium.shared.audit.log import AuditLog
@@ -62,7 +62,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 log = logging.getLogger(__name__)
 
 
-class Parcels(Protocol):
+class Bundles(Protocol):
     """Whole messages to and from nodes; see :mod:`consilium.server.flower.bundles`."""
 
     def fetch(self, node_id: int) -> bytes:
@@ -94,7 +94,7 @@ class Gate:
         desk: answers enrolment and offers.
         keys: tells which enrolled site made a request.
         mail: tells when a message waits for a node.
-        parcels: moves whole messages.
+        bundles: moves whole messages.
         audit: takes refusals.
     """
 
@@ -104,12 +104,12 @@ class Gate:
         *,
         desk: FrontDesk,
         keys: KeyRing,
-        mail: Mailroom,
-        parcels: Parcels,
+        mail: Mailboxes,
+        bundles: Bundles,
         audit: AuditLog,
     ) -> None:
         self._flower, self._desk, self._keys, self._mail = flower, desk, keys, mail
-        self._parcels, self._audit = parcels, audit
+        self._bundles, self._audit = bundles, audit
         self._recorded: list[float] = []
         self._handled = asyncio.Semaphore(HANDLED_AT_ONCE)
 
@@ -147,9 +147,9 @@ class Gate:
         if path == FETCH_PATH:
             await self._fetch(send, member)
         elif path == HAND_IN_PATH:
-            await self._answer(send, lambda: self._parcels.hand_in(member.node_id, body))
+            await self._answer(send, lambda: self._bundles.hand_in(member.node_id, body))
         elif path == LEAVE_PATH:
-            await self._answer(send, lambda: self._parcels.leave(member.node_id))
+            await self._answer(send, lambda: self._bundles.leave(member.node_id))
         elif path == STUDIES_PATH:
             await self._answer(send, lambda: self._desk.list_studies(member))
         else:
@@ -170,7 +170,7 @@ class Gate:
         """Hand a Fleet call on to Flower, which authenticates it once more."""
         if scope["path"] == PUSH:
             try:
-                senders = await asyncio.to_thread(self._parcels.senders, body)
+                senders = await asyncio.to_thread(self._bundles.senders, body)
             except MessageError as error:
                 raise Denied(400, str(error)) from None
             if not senders <= {member.node_id}:
@@ -191,7 +191,7 @@ class Gate:
     async def _fetch(self, send: Send, member: Member) -> None:
         """Hand out the next message, or nothing after a while."""
         if await self._mail.wait_for(member.node_id, timeout_s=WAIT_FOR_MESSAGE_S):
-            await self._answer(send, lambda: self._parcels.fetch(member.node_id))
+            await self._answer(send, lambda: self._bundles.fetch(member.node_id))
         else:
             await _respond(send, 200, b"", "application/octet-stream")
 

@@ -11,7 +11,7 @@ LOOK_EVERY_S = 0.01
 log = logging.getLogger(__name__)
 
 
-class Mailboxes(Protocol):
+class WaitingMail(Protocol):
     """Who has mail, and whether anything changed since the last look."""
 
     def changed(self) -> bool:
@@ -21,14 +21,14 @@ class Mailboxes(Protocol):
         """Nodes for which a message waits."""
 
 
-class Mailroom:
+class Mailboxes:
     """Lets many requests wait for messages with one look at the database for all of them.
 
     Args:
         boxes: the database's view.
     """
 
-    def __init__(self, boxes: Mailboxes) -> None:
+    def __init__(self, boxes: WaitingMail) -> None:
         self._boxes = boxes
         self._with_mail: set[int] = set()
         self._arrived = asyncio.Event()

@@ -14,17 +14,17 @@ from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
 from flwr.superlink.main import create_app
 
-from consilium.server.coordinator.audit_log import open_audit
 from consilium.server.coordinator.enrolment import FrontDesk
 from consilium.server.coordinator.folder import CoordinatorFolder
 from consilium.server.flower.authentication import KeyRing
-from consilium.server.flower.bundles import LinkParcels
+from consilium.server.flower.bundles import LinkBundles
 from consilium.server.flower.connections import BoundedConnection
 from consilium.server.flower.database_link import Watch, enrol_node, open_link
 from consilium.server.flower.gate import Application, Gate, Receive, Scope, Send
-from consilium.server.flower.mailboxes import Mailroom
+from consilium.server.flower.mailboxes import Mailboxes
 from consilium.server.processes.child_process import exit_with_parent
 from consilium.server.processes.freed_memory import give_back_freed_memory, remember_start
+from consilium.shared.audit.own_log import open_audit
 
 IDLE_CONNECTION_S = 75
 
@@ -44,7 +44,7 @@ def serve(folder: CoordinatorFolder, *, parent: int | None = None) -> None:
     logging.getLogger("flwr").handlers.clear()  # it would tell everything twice
     settings, certificates = folder.settings, folder.certificates
     link = open_link(folder.link_database)
-    mail = Mailroom(Watch(folder.link_database))
+    mail = Mailboxes(Watch(folder.link_database))
     config = uvicorn.Config(
         _application(folder, link, mail),
         host=settings.listen,
@@ -72,7 +72,7 @@ def serve(folder: CoordinatorFolder, *, parent: int | None = None) -> None:
 class _Server(uvicorn.Server):
     """A server that lets nobody wait for messages when it is to end."""
 
-    def __init__(self, config: uvicorn.Config, mail: Mailroom) -> None:
+    def __init__(self, config: uvicorn.Config, mail: Mailboxes) -> None:
         super().__init__(config)
         self._mail = mail
 
@@ -82,7 +82,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _application(folder: CoordinatorFolder, link: SqlLinkState, mail: Mailroom) -> Application:
+def _application(folder: CoordinatorFolder, link: SqlLinkState, mail: Mailboxes) -> Application:
     """Flower's application behind the gate."""
     register, identity = folder.register(), folder.identity()
     audit = open_audit(folder)
@@ -96,7 +96,7 @@ def _application(folder: CoordinatorFolder, link: SqlLinkState, mail: Mailroom) 
         ),
         keys=KeyRing(register),
         mail=mail,
-        parcels=LinkParcels(link),
+        bundles=LinkBundles(link),
         audit=audit,
     )
     return _with_mail(gate, mail)
@@ -134,7 +134,7 @@ def _flower(folder: CoordinatorFolder) -> Application:
     return application
 
 
-def _with_mail(gate: Gate, mail: Mailroom) -> Application:
+def _with_mail(gate: Gate, mail: Mailboxes) -> Application:
     """Look for mail while the server lives."""
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from consilium.server.coordinator.audit_log import open_audit
 from consilium.server.coordinator.folder import CoordinatorFolder, hold_lock
 from consilium.server.coordinator.register import Register, State, Submitted, Wanted
 from consilium.server.flower.database_link import LinkGrid
+from consilium.server.flower.sites import FlowerSites
 from consilium.server.processes.child_process import exit_with_parent
 from consilium.server.processes.freed_memory import give_back_freed_memory
 from consilium.server.secure_sum.exchange import RoundLog, ask
-from consilium.server.secure_sum.sites import FlowerSites, Sites
+from consilium.server.secure_sum.sites import Sites
 from consilium.server.service.overview import RECORDS
 from consilium.server.study.aggregation import start
 from consilium.server.study.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
@@ -31,6 +31,7 @@ from consilium.server.study.run import RoundResult, RunState, run_study
 from consilium.shared.audit.anchors import Anchors
 from consilium.shared.audit.events import RoundClosed, StudyChanged
 from consilium.shared.audit.log import AuditLog
+from consilium.shared.audit.own_log import open_audit
 from consilium.shared.crypto.transcript import digest, sha256
 from consilium.shared.errors import RoundVoidError
 from consilium.shared.model.network import build_model

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import FrameType
 
-from consilium.server.coordinator.audit_log import open_audit
 from consilium.server.coordinator.folder import CoordinatorFolder, hold_lock
 from consilium.server.coordinator.register import Register, State, Wanted
 from consilium.server.service.monitor import (
@@ -27,6 +26,7 @@ from consilium.server.service.monitor import (
 from consilium.server.service.operator_page import read_page
 from consilium.server.service.overview import status
 from consilium.shared.audit.configuration import note_configuration
+from consilium.shared.audit.own_log import open_audit
 from consilium.shared.errors import SettingsError
 
 LOOK_EVERY_S = 0.25

@@ -147,13 +147,13 @@ def _step(state: ServerState, mean_update_D: NDArray[Any], how: Aggregation) -> 
     )
 
 
-def across_groups(mean_update_GD: NDArray[np.float64]) -> NDArray[np.float64]:
+def across_groups(mean_updates: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the coordinate-wise median of the groups' mean updates, shape (D,).
 
     Fewer than half of the groups, whatever they send, cannot move a coordinate beyond what the
     others sent (Yin et al., ICML 2018, algorithm 1, option I).
     """
-    return np.asarray(np.median(mean_update_GD, axis=0))
+    return np.asarray(np.median(mean_updates, axis=0))
 
 
 def _second_moment(

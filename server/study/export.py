@@ -177,8 +177,8 @@ def validation_of(
     told, noise = last["validation"], _noise(study, last)
     declared = study.evaluation.thresholds
     tables = [
-        (counts_2B, one.apply(edges_E).astype("float32"))
-        for one, (counts_2B, edges_E) in zip(
+        (counts_2B, one.apply(edges_L).astype("float32"))
+        for one, (counts_2B, edges_L) in zip(
             recalibrations or repeat(NEUTRAL), tables_from_json(told), strict=False
         )
     ]

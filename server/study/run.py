@@ -195,14 +195,14 @@ def run_round(
             seconds=time.monotonic() - began,
         )
     sites = len(sums.survivors)
-    edges_KE = edges_from_bytes(state.edges, study)
+    edges_KL = edges_from_bytes(state.edges, study)
     final = purpose is Purpose.EVALUATION
     counts = {name: sums.part(name) for name in sums.totals[0].parts if name not in _VECTORS}
-    metrics = federated_metrics(counts, study, sites=sites, edges_KE=edges_KE, final=final)
+    metrics = federated_metrics(counts, study, sites=sites, edges_KL=edges_KL, final=final)
     if metrics is not None:
-        finer_KE = next_edges(metrics, study)
+        finer_KL = next_edges(metrics, study)
         done = final and (metrics.fine or after.evaluated >= study.passes)
-        after = replace(after, edges=edges_to_bytes(finer_KE, study), finished=done)
+        after = replace(after, edges=edges_to_bytes(finer_KL, study), finished=done)
     mean_D = MeanUpdate(study=study, totals=sums.totals, weights_D=weights_D, shared_D=shared_D)
     update_norm = l2_norm(mean_D)  # before the step, which uses the sum up
     return RoundResult(
@@ -226,11 +226,11 @@ def _sent(
     study: Study, purpose: Purpose, server: ServerState, weights_D: NDArray[np.float32]
 ) -> memoryview:
     """Return what sites get: the weights, with control variates behind them where they use such."""
-    sent_V = weights_D.astype("<f4", copy=False)
+    sent = weights_D.astype("<f4", copy=False)
     if purpose is Purpose.TRAINING and study.training.control_variates:
         control_D = server.control_D if server.control_D.size else np.zeros(weights_D.size)
-        sent_V = np.concatenate([sent_V, control_D.astype("<f4")])
-    return sent_V.view(np.uint8).data.toreadonly()
+        sent = np.concatenate([sent, control_D.astype("<f4")])
+    return sent.view(np.uint8).data.toreadonly()
 
 
 def evaluates(study: Study, trained: int) -> bool:
@@ -248,8 +248,8 @@ def _apply(
         return replace(state, normalisation=normalisation.to_bytes())
     if purpose is Purpose.TRAINING:
         total = sums.totals[0]
-        ring_S = total.parts["update"].ring_L
-        used_up_D = ring_S.view(np.float32) if ring_S.size == state.server.weights_D.size else None
+        ring_D = total.parts["update"].ring_D
+        used_up_D = ring_D.view(np.float32) if ring_D.size == state.server.weights_D.size else None
         server = aggregation.apply(state.server, mean_D, study.aggregation, into_D=used_up_D)
         if study.training.control_variates:
             shares = summed_shares(study, sites=len(total.survivors), weight=total.weight)
@@ -280,11 +280,11 @@ class MeanUpdate:
         """The mean update's coordinates in a span."""
         if self.totals[0].parts["update"].size == self.size:  # all are shared
             return self._mean(span, span)
-        shared_S = self.shared_D[span]
+        shared_D = self.shared_D[span]
         first = np.count_nonzero(self.shared_D[: span.start])
-        mean_S = np.zeros(shared_S.size)
-        mean_S[shared_S] = self._mean(span, slice(first, first + np.count_nonzero(shared_S)))
-        return mean_S
+        mean_D = np.zeros(shared_D.size)
+        mean_D[shared_D] = self._mean(span, slice(first, first + np.count_nonzero(shared_D)))
+        return mean_D
 
     def _mean(self, span: slice, sent: slice) -> NDArray[np.float64]:
         means = [self._of_group(total, span, sent) for total in self.totals]
@@ -297,8 +297,8 @@ class MeanUpdate:
         expected number of patients, weight decay included: the step that plain SGD with learning
         rate 1 would take at a site.
         """
-        study, sum_T = self.study, total.parts["update"][sent]
+        study, sum_D = self.study, total.parts["update"][sent]
         if study.privacy.mode == "distributed":
-            decay_S = study.training.weight_decay * self.weights_D[span].astype(np.float64)
-            return -sum_T / (study.training.sampling_rate * total.weight) - decay_S
-        return sum_T / summed_shares(study, sites=len(total.survivors), weight=total.weight)
+            decay_D = study.training.weight_decay * self.weights_D[span].astype(np.float64)
+            return -sum_D / (study.training.sampling_rate * total.weight) - decay_D
+        return sum_D / summed_shares(study, sites=len(total.survivors), weight=total.weight)

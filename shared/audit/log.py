@@ -15,7 +15,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from consilium.shared.audit.entry import (
@@ -23,20 +23,16 @@ from consilium.shared.audit.entry import (
     AuditEntry,
     genesis,
     line_digest,
-    rotation_statement,
 )
 from consilium.shared.audit.events import AuditEvent, Healed, KeyRotated, Opened
 from consilium.shared.audit.heads import AuditHead, is_signed
+from consilium.shared.clock import utc_now
 from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.errors import AuditError
+from consilium.shared.files.permissions import PRIVATE_FILE
 
 FILE_NAME = "audit.jsonl"
 _CHUNK = 1 << 12
-
-
-def utc_now() -> datetime:
-    """The time, in UTC."""
-    return datetime.now(UTC)
 
 
 class AuditLog:
@@ -98,24 +94,10 @@ class AuditLog:
         with self._writing() as file:
             return self._signed(*self._last(file))
 
-    def rotate(self, new: IdentityKey) -> AuditHead:
-        """Sign with another key from the next line on; the old key records it, the new vouches.
-
-        Raises:
-            AuditError: as :meth:`append`.
-        """
-        with self._writing() as file:
-            number, previous = self._last(file)
-            statement = rotation_statement(self.owner, previous, self._key.public, new.public)
-            event = KeyRotated(new_identity=new.public, endorsement=new.sign(statement))
-            self._write(file, (number, previous), [event])
-            self._key = new
-            return self._signed(*self._last(file))
-
     def _make_file(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE))
             folder = os.open(self.path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)

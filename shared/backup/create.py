@@ -26,10 +26,10 @@ from consilium.shared.audit.entry import line_digest
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
 from consilium.shared.audit.reading import read_lines
 from consilium.shared.errors import SettingsError
+from consilium.shared.files.permissions import PRIVATE_FILE
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-PRIVATE_FILE = 0o600
 LEFT_OUT = ("lock", "metrics.prom")  # made anew by the processes
 LEFT_OUT_ENDINGS = ("-wal", "-shm", "-journal")  # SQLite's own, whose content the copies hold
 LEFT_OUT_FOLDERS = ("logs", "flower-run")

@@ -19,13 +19,13 @@ from consilium.shared.audit.events import Restored
 from consilium.shared.audit.heads import AuditHead
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
 from consilium.shared.audit.log import AuditLog
-from consilium.shared.backup.create import MANIFEST, PRIVATE_FILE, BackupManifest, Kind, file_digest
+from consilium.shared.backup.create import MANIFEST, BackupManifest, Kind, file_digest
 from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.errors import AuditError, AuthenticationError, SettingsError
+from consilium.shared.files.permissions import PRIVATE_FILE, PRIVATE_FOLDER
 
 IDENTITY = "identity.pem"
 LARGEST_MANIFEST = 16 << 20
-PRIVATE_FOLDER = 0o700
 
 
 def restore(
@@ -74,16 +74,6 @@ def restore(
             folder.rmdir()
         place.replace(folder)
     return manifest
-
-
-def read_manifest(archive: Path) -> BackupManifest:
-    """Return an archive's manifest after checking every file against it.
-
-    Raises:
-        SettingsError: the archive is damaged or cut off.
-    """
-    with tempfile.TemporaryDirectory() as place:
-        return _extract(archive, Path(place))[0]
 
 
 def _extract(archive: Path, place: Path) -> tuple[BackupManifest, bytes]:

@@ -1,13 +1,11 @@
 """A study's model as an ONNX graph, built node by node from its weights.
 
 Inputs ``x`` (N, T, F) float32 and ``mask`` (N, T) bool, any N and T; the true steps of each row
-come first, at least one. Output ``scores`` (N, O), or (N, T, O) in a per-step study, where it means
+come first, at least one. Output ``scores`` (N, K), or (N, T, K) in a per-step study, where it means
 something at true steps only. ONNX's recurrent operators know the length of each row, so padding is
 never read; their gates stand in another order than torch's (ONNX operators LSTM, GRU, RNN).
 
 The graph is written here instead of traced: tracing would unroll the steps of a fixed window.
-
-Legend: N rows, T steps, F features, K columns of codes, H hidden units, C directions, O outputs.
 """
 
 import math
@@ -109,16 +107,16 @@ def _inputs(
     x: str,
     measured: str,
 ) -> str:
-    """The first layer's inputs (N, T, D)."""
+    """The first layer's inputs (N, T, I)."""
     values = measured
     if model.projection is not None:
         values = graph.linear(values, w["projection.weight"], w["projection.bias"])
     if model.embedding is None:
         return values
     ends = graph.axes(model.measured), graph.axes(model.features), graph.axes(2)
-    code_NTK = graph.add("Cast", graph.add("Slice", x, *ends), to=TensorProto.INT64)
-    there = graph.add("Greater", code_NTK, graph.constant(0, np.int64))
-    line = graph.add("Sub", code_NTK, graph.constant(1, np.int64))
+    code_NTM = graph.add("Cast", graph.add("Slice", x, *ends), to=TensorProto.INT64)
+    there = graph.add("Greater", code_NTM, graph.constant(0, np.int64))
+    line = graph.add("Sub", code_NTM, graph.constant(1, np.int64))
     line = graph.add("Max", line, graph.constant(0, np.int64))
     vector = graph.add("Gather", graph.constant(w["embedding.weight"]), line)
     there = graph.add("Unsqueeze", graph.add("Cast", there, to=TensorProto.FLOAT), graph.axes(3))
@@ -133,7 +131,7 @@ def _recurrent(
     values: str,
     length_N: str,
 ) -> tuple[str, str]:
-    """States (N, T, C H) of the last layer, 0 at padding, and the last of each direction (N, C H).
+    """The last layer's states (N, T, directions * H), 0 at padding, and each direction's last.
 
     The last state of the reverse direction is that of the first step.
     """

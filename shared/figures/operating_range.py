@@ -4,9 +4,6 @@ A risk alone does not say how far to trust it. The bands say, for risks near it,
 outcome happened among the patients counted, with Wilson's 95 % interval (1927; recommended by
 Brown, Cai and DasGupta, Stat Sci 2001;16:101-133). That covers the sampling of those patients and
 the privacy noise in their counts; it does not cover that tomorrow's patients may be different ones.
-
-Legend: B bins of risk and their E = B - 1 edges, as in
-    :mod:`consilium.shared.figures.score_counts`.
 """
 
 import math
@@ -50,13 +47,13 @@ class Threshold(StrictTable):
 
 
 def bands(
-    counts_2B: NDArray[np.float64], edges_E: Edges, *, noise: float = 0.0
+    counts_2B: NDArray[np.float64], edges_L: Edges, *, noise: float = 0.0
 ) -> tuple[Band, ...]:
     """Return about ``BANDS`` bands of nearly equal numbers of patients that cover 0 to 1.
 
     Args:
         counts_2B: patients by outcome and bin.
-        edges_E: of the bins.
+        edges_L: of the bins.
         noise: standard deviation of the privacy noise on each count; it widens the intervals, by
             its variance propagated into the share and taken off the number of patients.
     """
@@ -66,7 +63,7 @@ def bands(
     middle_B = 0.5 * (below_B + np.append(0.0, below_B[:-1])) / below_B[-1]
     group_B = np.clip((middle_B * BANDS).astype(np.int64), 0, BANDS - 1)
     first = np.flatnonzero(np.diff(group_B, prepend=-1))
-    edges = np.concatenate([[0.0], edges_E[first[1:] - 1], [1.0]]).tolist()
+    edges = np.concatenate([[0.0], edges_L[first[1:] - 1], [1.0]]).tolist()
     found = []
     for place, start in enumerate(first):
         part = counts_2B[:, start : first[place + 1] if place + 1 < len(first) else None]
@@ -87,7 +84,7 @@ def bands(
 
 def thresholds(
     counts_2B: NDArray[np.float64],
-    edges_E: Edges,
+    edges_L: Edges,
     declared: Sequence[float] = (),
     *,
     noise: float = 0.0,
@@ -102,7 +99,7 @@ def thresholds(
     positives = float(counts_2B[1].sum())
     if noise * math.sqrt(counts_2B.shape[1]) > LARGEST_NOISE * positives:
         return ()
-    points = operating_points(counts_2B, edges_E)
+    points = operating_points(counts_2B, edges_L)
     chosen = [(f"risk {risk:g}", point_at(points, risk)) for risk in declared if points]
     for wanted in SENSITIVITIES:
         fitting = [point for point in points if point.sensitivity.value >= wanted]

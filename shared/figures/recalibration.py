@@ -7,8 +7,6 @@ tries its luck, and a hospital that is unlucky makes a good model worse (docs/de
 
 Counts may carry privacy noise and be negative. The equations of the fit are linear in the counts,
 so they are taken as they are: cutting them at zero would shift every empty bin upwards.
-
-Legend: B bins (or single risks), K outputs of a model.
 """
 
 import copy
@@ -58,32 +56,32 @@ def logits_of(risks: NDArray[np.floating[Any]]) -> Array:
 
 
 def fit_recalibration(
-    counts_2B: Array, edges_E: Edges, *, with_intercept: bool = True
+    counts_2B: Array, edges_L: Edges, *, with_intercept: bool = True
 ) -> Recalibration | None:
     """Fit Platt's slope and intercept (1999) to the bins by maximum likelihood.
 
     Args:
         counts_2B: scores by outcome, of patients that the model was not trained on.
-        edges_E: of the bins.
+        edges_L: of the bins.
         with_intercept: without one this is temperature scaling (Guo et al. 2017).
 
     Returns:
         None where an outcome does not occur or the likelihood has no maximum, as when the
         outcomes are separated.
     """
-    return _fit(logits_of(bin_centers(edges_E)), counts_2B, free=(True, with_intercept))
+    return _fit(logits_of(bin_centers(edges_L)), counts_2B, free=(True, with_intercept))
 
 
-def recalibrate_counts(counts_2B: Array, edges_E: Edges, *, noise: float = 0.0) -> Recalibration:
+def recalibrate_counts(counts_2B: Array, edges_L: Edges, *, noise: float = 0.0) -> Recalibration:
     """Return what these counts justify, ``NEUTRAL`` where they justify nothing.
 
     Args:
         counts_2B: as in :func:`fit_recalibration`.
-        edges_E: of the bins.
+        edges_L: of the bins.
         noise: standard deviation of the privacy noise on each count; a better fit must be beyond
             what it explains, too.
     """
-    return _chosen(logits_of(bin_centers(edges_E)), counts_2B, noise)
+    return _chosen(logits_of(bin_centers(edges_L)), counts_2B, noise)
 
 
 def recalibrate_risks(

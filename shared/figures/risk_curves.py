@@ -3,8 +3,6 @@
 Thresholds are bin edges, where counts are exact. Counts that privacy noise made negative are taken
 as zero. Intervals are of 95 %: Wilson (1927) for shares, normal for the rest. They take every unit
 of weight as one patient; scale the counts down where rows of a patient were counted as several.
-
-Legend: B bins, E = B - 1 edges, G groups of bins.
 """
 
 import math
@@ -54,16 +52,16 @@ class CalibrationGroup:
     patients: float
 
 
-def operating_points(counts_2B: NDArray[np.float64], edges_E: Edges) -> tuple[OperatingPoint, ...]:
+def operating_points(counts_2B: NDArray[np.float64], edges_L: Edges) -> tuple[OperatingPoint, ...]:
     """Return the point of every edge below 1, ascending; none when an outcome does not occur."""
     counts_2B = np.maximum(counts_2B, 0.0)
     if not (counts_2B.sum(axis=1) > 0).all():
         return ()
-    alarms_2E = counts_2B[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
+    alarms_2L = counts_2B[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
     negatives, positives = (float(total) for total in counts_2B.sum(axis=1))
     return tuple(
         _point(float(edge), float(true), float(false), positives, negatives)
-        for edge, false, true in zip(edges_E, *alarms_2E, strict=True)
+        for edge, false, true in zip(edges_L, *alarms_2L, strict=True)
         if edge < 1
     )
 
@@ -75,7 +73,7 @@ def point_at(points: tuple[OperatingPoint, ...], threshold: float) -> OperatingP
 
 
 def calibration_groups(
-    counts_2B: NDArray[np.float64], edges_E: Edges, groups: int = 10
+    counts_2B: NDArray[np.float64], edges_L: Edges, groups: int = 10
 ) -> tuple[CalibrationGroup, ...]:
     """Return about as many groups of neighbouring bins, of nearly equal size, risks ascending."""
     negative_B, positive_B = np.maximum(counts_2B, 0.0)
@@ -84,7 +82,7 @@ def calibration_groups(
         return ()
     middle_B = (np.cumsum(total_B) - 0.5 * total_B) / total_B.sum()
     group_B = np.minimum((middle_B * groups).astype(np.int64), groups - 1)
-    centers_B = bin_centers(edges_E)
+    centers_B = bin_centers(edges_L)
     found: list[CalibrationGroup] = []
     for group in np.unique(group_B[total_B > 0]):
         mine = group_B == group

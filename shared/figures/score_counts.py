@@ -11,7 +11,7 @@ counts found risks (:func:`finer_edges`): a model of few rounds gives everybody 
 risk, and no fixed bins tell such risks apart. With every bin holding the same share of positives
 and negatives taken together, that bound is ``0.5 / B`` at most.
 
-Legend: B bins, E = B - 1 edges, ascending float32 risks; a risk on an edge is above it.
+Edges are ascending float32 risks; a risk on an edge is above it.
 """
 
 import math
@@ -63,7 +63,7 @@ def first_edges(bins: int, thresholds: Sequence[float] = ()) -> Edges:
 
 def finer_edges(
     counts_2B: NDArray[np.float64],
-    edges_E: Edges,
+    edges_L: Edges,
     thresholds: Sequence[float] = (),
     *,
     noise: float = 0.0,
@@ -76,17 +76,17 @@ def finer_edges(
 
     Args:
         counts_2B: as :func:`count_scores` returns them, by these edges.
-        edges_E: the old edges.
+        edges_L: the old edges.
         thresholds: risks that stay edges.
         noise: standard deviation of the privacy noise on each count.
     """
-    bins = len(edges_E) + 1
+    bins = len(edges_L) + 1
     counts_2B = np.where(counts_2B > _SPURIOUS * noise, counts_2B, 0.0)
     totals_2 = counts_2B.sum(axis=1)
     if not (totals_2 > 0).all():
-        return edges_E
+        return edges_L
     share_B = (counts_2B / totals_2[:, None]).sum(axis=0) / 2
-    bounds = np.concatenate(([_REACH[0]], np.clip(_logits(edges_E), *_REACH), [_REACH[1]]))
+    bounds = np.concatenate(([_REACH[0]], np.clip(_logits(edges_L), *_REACH), [_REACH[1]]))
     below = np.concatenate(([0.0], np.cumsum(share_B)))
     wanted = np.arange(1, bins - len(thresholds)) / (bins - len(thresholds))
     place = np.searchsorted(below[1:], wanted, side="left").clip(0, bins - 1)
@@ -95,44 +95,44 @@ def finer_edges(
     return _complete(_sigmoid(logits), thresholds, bins)
 
 
-def bin_centers(edges_E: Edges) -> NDArray[np.float64]:
+def bin_centers(edges_L: Edges) -> NDArray[np.float64]:
     """Return one representative risk for each bin: its middle in log-odds; (B,).
 
     Of the open bins, half the risk below the first edge and half of what is above the last.
     """
-    logit_E = np.clip(_logits(edges_E), *_REACH)
-    inner = _sigmoid((logit_E[1:] + logit_E[:-1]) / 2)
-    low, high = float(edges_E[0]) / 2, 1 - (1 - float(edges_E[-1])) / 2
+    logit_L = np.clip(_logits(edges_L), *_REACH)
+    inner = _sigmoid((logit_L[1:] + logit_L[:-1]) / 2)
+    low, high = float(edges_L[0]) / 2, 1 - (1 - float(edges_L[-1])) / 2
     return np.concatenate(([low], inner, [min(high, float(_sigmoid(np.array(_REACH[1]))))]))
 
 
 def count_scores(
-    scores_N: NDArray[np.float64],
-    outcomes_N: NDArray[np.bool_],
-    weights_N: NDArray[np.float64],
-    edges_E: Edges,
+    scores_R: NDArray[np.float64],
+    outcomes_R: NDArray[np.bool_],
+    weights_R: NDArray[np.float64],
+    edges_L: Edges,
 ) -> NDArray[np.float64]:
     """Return the weight of scores in each bin: row 0 for outcome 0, row 1 for outcome 1.
 
     Args:
-        scores_N: predicted risks in [0, 1].
-        outcomes_N: what happened.
-        weights_N: weight of each score; a patient's weights sum to one, however many stays.
-        edges_E: of the bins.
+        scores_R: predicted risks in [0, 1].
+        outcomes_R: what happened.
+        weights_R: weight of each score; a patient's weights sum to one, however many stays.
+        edges_L: of the bins.
 
     Returns:
         Array of shape (2, B).
     """
-    bins = len(edges_E) + 1
-    index_N = np.searchsorted(edges_E.astype(np.float64), scores_N, side="right")
+    bins = len(edges_L) + 1
+    index_R = np.searchsorted(edges_L.astype(np.float64), scores_R, side="right")
     flat = np.bincount(
-        index_N + bins * outcomes_N.astype(np.int64), weights=weights_N, minlength=2 * bins
+        index_R + bins * outcomes_R.astype(np.int64), weights=weights_R, minlength=2 * bins
     )
     return flat.astype(np.float64).reshape(2, bins)
 
 
 def metrics_from_counts(
-    counts_2B: NDArray[np.float64], edges_E: Edges, *, noise: float = 0.0
+    counts_2B: NDArray[np.float64], edges_L: Edges, *, noise: float = 0.0
 ) -> BinaryMetrics | None:
     """Return the metrics of the pooled scores, or None when an outcome does not occur.
 
@@ -143,7 +143,7 @@ def metrics_from_counts(
 
     Args:
         counts_2B: as :func:`count_scores` returns them, summed over patients.
-        edges_E: of the bins.
+        edges_L: of the bins.
         noise: standard deviation of the privacy noise on each count.
     """
     negative_B, positive_B = counts_2B
@@ -156,11 +156,11 @@ def metrics_from_counts(
     auroc = float(np.clip(np.sum(share_p_B * below_B), 0.0, 1.0))
     variance = _auroc_variance(counts_2B, below_B, above_B, auroc, noise)
     low, high = _logit_interval(auroc, math.sqrt(variance))
-    centers_B = bin_centers(edges_E)
+    centers_B = bin_centers(edges_L)
     total = negatives + positives
     squares = positive_B * (1 - centers_B) ** 2 + negative_B * centers_B**2
     logs = positive_B * np.log(centers_B) + negative_B * np.log1p(-centers_B)
-    tied_B = np.maximum(share_p_B, 0) * np.maximum(share_n_B, 0) * _holds_several(edges_E)
+    tied_B = np.maximum(share_p_B, 0) * np.maximum(share_n_B, 0) * _holds_several(edges_L)
     return BinaryMetrics(
         auroc=auroc,
         auroc_low=low,
@@ -184,21 +184,21 @@ def _complete(
 ) -> NDArray[np.float32]:
     """Return ``bins - 1`` different float32 edges: the thresholds, the risks, others if need be."""
     fixed = np.array(thresholds, dtype=np.float32)
-    edges_E = np.union1d(np.clip(risks, _LEAST, 1.0).astype(np.float32), fixed)
+    edges_L = np.union1d(np.clip(risks, _LEAST, 1.0).astype(np.float32), fixed)
     spare = 2 * bins
-    while len(edges_E) < bins - 1:
-        others = np.setdiff1d(_spread(spare).astype(np.float32), edges_E)
-        missing = bins - 1 - len(edges_E)
+    while len(edges_L) < bins - 1:
+        others = np.setdiff1d(_spread(spare).astype(np.float32), edges_L)
+        missing = bins - 1 - len(edges_L)
         chosen = others[np.linspace(0, len(others) - 1, min(missing, len(others))).astype(int)]
-        edges_E = np.union1d(edges_E, chosen)
+        edges_L = np.union1d(edges_L, chosen)
         spare *= 2
-    return np.asarray(edges_E[: bins - 1], dtype=np.float32)
+    return np.asarray(edges_L[: bins - 1], dtype=np.float32)
 
 
-def _holds_several(edges_E: Edges) -> NDArray[np.bool_]:
+def _holds_several(edges_L: Edges) -> NDArray[np.bool_]:
     """Whether two different risks fit into each bin; (B,)."""
-    inner = np.nextafter(edges_E[:-1], np.float32(np.inf)) < edges_E[1:]
-    return np.concatenate(([bool(edges_E[0] > _LEAST)], inner, [bool(edges_E[-1] < 1)]))
+    inner = np.nextafter(edges_L[:-1], np.float32(np.inf)) < edges_L[1:]
+    return np.concatenate(([bool(edges_L[0] > _LEAST)], inner, [bool(edges_L[-1] < 1)]))
 
 
 def _auroc_variance(

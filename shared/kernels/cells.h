@@ -16,15 +16,15 @@ static long NAME(packed_forward_size)(const struct sequence *s) {
 
 /* Panel by panel, padded hidden + inputs rows of PANEL: transposed weights of PANEL units of a kind. */
 static void NAME(pack_forward)(const struct sequence *s, float *packed, float *bias) {
-    const long D = s->inputs, H = s->hidden, W = padded(s), kinds = kinds_of(s->cell);
+    const long I = s->inputs, H = s->hidden, W = padded(s), kinds = kinds_of(s->cell);
     for (long column = 0; column < gate_width(s); column++) {
         const long kind = column / UNITS % kinds;
         const long unit = column / (UNITS * kinds) * UNITS + column % UNITS;
         if (unit >= H) continue;
         const long gate = gate_of(s->cell, kind) * H + unit;
-        float *to = packed + column / PANEL * PANEL * (W + D) + column % PANEL;
+        float *to = packed + column / PANEL * PANEL * (W + I) + column % PANEL;
         if (uses_inputs(s->cell, kind)) {
-            for (long k = 0; k < D; k++) to[(W + k) * PANEL] = s->input_weights[gate * D + k];
+            for (long k = 0; k < I; k++) to[(W + k) * PANEL] = s->input_weights[gate * I + k];
             bias[column] += s->input_bias[gate];
         }
         if (uses_states(s->cell, kind)) {
@@ -98,31 +98,31 @@ INLINE void NAME(activate)(const int cell, const float *z, long kind_row, VEC h,
 INLINE void NAME(forward_block)(const int cell, const struct NAME(pass) *pass, long first, int count,
                                 float *scratch) {
     const struct sequence *s = pass->s;
-    const long D = s->inputs, H = s->hidden, W = padded(s), T = s->steps, kinds = kinds_of(cell);
-    const long kind_row = count * UNITS, operand = up(W + D, CHUNK) * CHUNK * count;
+    const long I = s->inputs, H = s->hidden, W = padded(s), T = s->steps, kinds = kinds_of(cell);
+    const long kind_row = count * UNITS, operand = up(W + I, CHUNK) * CHUNK * count;
     float *old = scratch, *new = old + operand, *memory = new + operand, *z = memory + W * count;
     memset(old, 0, (z - old) * sizeof(float));
     for (long step = 0; step < T; step++) {
         const long t = s->reverse ? T - 1 - step : step;
         for (int r = 0; r < count; r++) /* beside the state, so that one product takes both */
-            for (long k = W, next; k < W + D; k = next) {
-                next = least(W + D, (k / CHUNK + 1) * CHUNK);
+            for (long k = W, next; k < W + I; k = next) {
+                next = least(W + I, (k / CHUNK + 1) * CHUNK);
                 memcpy(old + k / CHUNK * CHUNK * count + r * CHUNK + k % CHUNK,
-                       s->x + ((first + r) * T + t) * D + k - W, (next - k) * sizeof(float));
+                       s->x + ((first + r) * T + t) * I + k - W, (next - k) * sizeof(float));
             }
         for (long unit = 0; unit < W; unit += UNITS) {
-            const float *panel = pass->packed + unit * kinds * (W + D);
+            const float *panel = pass->packed + unit * kinds * (W + I);
             for (long kind = 0; kind < kinds; kind++) {
                 float *out = z + kind * kind_row;
                 for (int r = 0; r < count; r++) {
                     const float *begun = pass->bias;
-                    if (!D) begun = s->gates + ((first + r) * T + t) * W * kinds;
+                    if (!I) begun = s->gates + ((first + r) * T + t) * W * kinds;
                     memcpy(out + r * UNITS, begun + unit * kinds + kind * UNITS,
                            UNITS * sizeof(float));
                 }
                 const long from = uses_states(cell, kind) && step ? 0 : W;
-                const long to = uses_inputs(cell, kind) ? W + D : W;
-                for (long q = 0; q < PANELS; q++, out += PANEL, panel += (W + D) * PANEL)
+                const long to = uses_inputs(cell, kind) ? W + I : W;
+                for (long q = 0; q < PANELS; q++, out += PANEL, panel += (W + I) * PANEL)
                     NAME(chunked)(count, old, from, to, panel, out);
             }
             const long place = unit / CHUNK * CHUNK * count + unit % CHUNK;
@@ -247,8 +247,8 @@ INLINE void NAME(through_weights)(const int cell, int from_states, int count, co
 INLINE void NAME(backward_block)(const int cell, const struct NAME(pass) *pass, long first, int count,
                                  float *scratch) {
     const struct sequence *s = pass->s;
-    const long D = s->inputs, H = s->hidden, W = padded(s), T = s->steps, kinds = kinds_of(cell);
-    const long input_row = up(D, PANEL) * PANEL;
+    const long I = s->inputs, H = s->hidden, W = padded(s), T = s->steps, kinds = kinds_of(cell);
+    const long input_row = up(I, PANEL) * PANEL;
     float *total = scratch, *before = total + W * count, *memory_grad = before + W * count,
           *d = memory_grad + W * count, *dx = d + CHUNK * count;
     memset(total, 0, (d - total) * sizeof(float));
@@ -273,8 +273,8 @@ INLINE void NAME(backward_block)(const int cell, const struct NAME(pass) *pass, 
                                       input_row);
         }
         for (int r = 0; s->input_grad && r < count; r++) {
-            float *to = s->input_grad + ((first + r) * T + t) * D;
-            for (long k = 0; k < D; k++)
+            float *to = s->input_grad + ((first + r) * T + t) * I;
+            for (long k = 0; k < I; k++)
                 to[k] = dx[r * input_row + k] + (s->add_to_input_grad ? to[k] : 0.0f);
         }
         float *swapped = total;

@@ -13,7 +13,7 @@ TO_UNIT = 2.0**-53
 SHIFT = np.uint64(11)  # the 53 upper bits of a word are kept
 
 
-def box_muller(radius_N: NDArray[np.uint64], angle_N: NDArray[np.uint64]) -> NDArray[np.float64]:
+def box_muller(radius_X: NDArray[np.uint64], angle_X: NDArray[np.uint64]) -> NDArray[np.float64]:
     """Return 2 N independent standard normal numbers from 2 N independent uniform words.
 
     Box and Muller (1958): sqrt(-2 ln(1 - u)) times the cosine (the first N) and the sine (the last
@@ -21,17 +21,17 @@ def box_muller(radius_N: NDArray[np.uint64], angle_N: NDArray[np.uint64]) -> NDA
     """
     function = _compiled()
     if function is None:
-        return _in_numpy(radius_N, angle_N)
-    count = len(radius_N)
+        return _in_numpy(radius_X, angle_X)
+    count = len(radius_X)
     both = np.empty(2 * count)
-    words = np.ascontiguousarray(radius_N), np.ascontiguousarray(angle_N)
+    words = np.ascontiguousarray(radius_X), np.ascontiguousarray(angle_X)
     function(*(part.ctypes.data for part in words), count, both.ctypes.data)
     return both
 
 
-def _in_numpy(radius_N: NDArray[np.uint64], angle_N: NDArray[np.uint64]) -> NDArray[np.float64]:
-    radius = np.sqrt(-2.0 * np.log1p(-(radius_N >> SHIFT).astype(np.float64) * TO_UNIT))
-    angle = (2.0 * np.pi * TO_UNIT) * (angle_N >> SHIFT).astype(np.float64)
+def _in_numpy(radius_X: NDArray[np.uint64], angle_X: NDArray[np.uint64]) -> NDArray[np.float64]:
+    radius = np.sqrt(-2.0 * np.log1p(-(radius_X >> SHIFT).astype(np.float64) * TO_UNIT))
+    angle = (2.0 * np.pi * TO_UNIT) * (angle_X >> SHIFT).astype(np.float64)
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
 
 

@@ -40,13 +40,13 @@ static int uses_states(int cell, long kind) { return cell != GRU || kind != 2; }
 struct sequence {
     int32_t cell, reverse, threads, add_to_input_grad;
     int64_t rows, steps, inputs, hidden, state_step, grad_step;
-    const float *input_weights, *hidden_weights, *input_bias, *hidden_bias; /* (G, D) (G, H) (G) (G) */
-    const float *x;          /* (N, T, D); D = 0: forward finds pre-activations in the gates */
+    const float *input_weights, *hidden_weights, *input_bias, *hidden_bias; /* (G, I) (G, H) (G) (G) */
+    const float *x;          /* (N, T, I); I = 0: forward finds pre-activations in the gates */
     const float *keep;       /* (N, T), 0 at padding; null: all count */
     float *states;           /* (N, T, H), steps state_step floats apart */
     float *gates, *memory;   /* gates, then deltas; the LSTM's memory (N, T, padded H) */
     const float *grad;       /* of the states, (N, T, H), steps grad_step floats apart */
-    float *input_grad;       /* (N, T, D) or null */
+    float *input_grad;       /* (N, T, I) or null */
 };
 
 /* Patients' rows: those of patient p are rows[start[p]] to rows[start[p + 1] - 1]. */

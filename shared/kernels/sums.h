@@ -294,10 +294,10 @@ static TARGET int NAME(stored_work)(struct job *job) {
     return 0;
 }
 
-/* Gradient into torch's layout: (G, D), (G, H), (G), (G). */
+/* Gradient into torch's layout: (G, I), (G, H), (G), (G). */
 int NAME(unpack)(const struct sequence *s, const float *gradient, float *input_weights,
                  float *hidden_weights, float *input_bias, float *hidden_bias) {
-    const long D = s->inputs, H = s->hidden, kinds = kinds_of(s->cell);
+    const long I = s->inputs, H = s->hidden, kinds = kinds_of(s->cell);
     for (long column = 0; column < gate_width(s); column++) {
         const long kind = column / UNITS % kinds;
         const long unit = column / (UNITS * kinds) * UNITS + column % UNITS;
@@ -305,10 +305,10 @@ int NAME(unpack)(const struct sequence *s, const float *gradient, float *input_w
         const long gate = gate_of(s->cell, kind) * H + unit;
         const float *from = gradient + column / PANEL * PANEL * value_width(s) + column % PANEL;
         if (uses_inputs(s->cell, kind)) {
-            for (long k = 0; k < D; k++) input_weights[gate * D + k] = from[k * PANEL];
-            input_bias[gate] = from[D * PANEL];
+            for (long k = 0; k < I; k++) input_weights[gate * I + k] = from[k * PANEL];
+            input_bias[gate] = from[I * PANEL];
         }
-        from += (D + 1) * PANEL;
+        from += (I + 1) * PANEL;
         if (uses_states(s->cell, kind)) {
             for (long k = 0; k < H; k++) hidden_weights[gate * H + k] = from[k * PANEL];
             hidden_bias[gate] = from[H * PANEL];

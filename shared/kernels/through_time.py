@@ -1,6 +1,6 @@
 """Call the compiled kernel on PyTorch's tensors; the library holds no state and the GIL is free.
 
-Legend: N rows, T steps, D inputs, H hidden units, G gate rows, P patients. All is batch-major.
+Everything here is batch-major.
 """
 
 import ctypes
@@ -51,13 +51,13 @@ class _Patients(ctypes.Structure):
 
 @dataclass(frozen=True)
 class PatientRows:
-    """Rows arranged by patient: patient p's are ``rows_N[start_P1[p]:start_P1[p + 1]]``; int64."""
+    """Rows arranged by patient: patient p's are ``rows_N[starts[p]:starts[p + 1]]``; int64."""
 
-    start_P1: Tensor
+    starts: Tensor
     rows_N: Tensor
 
     def __len__(self) -> int:
-        return len(self.start_P1) - 1
+        return len(self.starts) - 1
 
 
 def serves(tensor: Tensor) -> bool:
@@ -74,8 +74,8 @@ class Direction:
 
     Args:
         cell: "rnn", "lstm" or "gru".
-        weights: detached and contiguous, in torch's layout: (G, D), (G, H), (G,), (G,).
-        x_NTD: contiguous inputs.
+        weights: detached and contiguous, in torch's layout: (G, I), (G, H), (G,), (G,).
+        x_NTI: contiguous inputs.
         keep_NT: 0 at padding, contiguous; None means that every step counts.
         states_NTH: filled by :meth:`forward`; its last axis is contiguous, rows follow rows.
         reverse: run from the last step to the first.
@@ -85,13 +85,13 @@ class Direction:
         self,
         cell: str,
         weights: tuple[Tensor, ...],
-        x_NTD: Tensor,
+        x_NTI: Tensor,
         keep_NT: Tensor | None,
         states_NTH: Tensor,
         *,
         reverse: bool,
     ) -> None:
-        rows, steps, inputs = x_NTD.shape
+        rows, steps, inputs = x_NTI.shape
         hidden = states_NTH.shape[2]
         padded = -(-hidden // UNITS) * UNITS
         gates = buffers.borrow(rows * steps * padded * KINDS[cell])
@@ -99,7 +99,7 @@ class Direction:
         for array in (gates, memory):
             if array is not None:
                 weakref.finalize(self, buffers.give_back, array).atexit = False
-        self._arrays = (weights, x_NTD, keep_NT, states_NTH, gates, memory)  # kept alive
+        self._arrays = (weights, x_NTI, keep_NT, states_NTH, gates, memory)  # kept alive
         products = rows * steps * len(weights[0]) * (inputs + hidden)
         threads = min(torch.get_num_threads(), products // THREAD_PRODUCTS)
         self._cell = cell
@@ -116,7 +116,7 @@ class Direction:
             hidden_weights=weights[1].data_ptr(),
             input_bias=weights[2].data_ptr(),
             hidden_bias=weights[3].data_ptr(),
-            x=x_NTD.data_ptr(),
+            x=x_NTI.data_ptr(),
             keep=None if keep_NT is None else keep_NT.data_ptr(),
             states=states_NTH.data_ptr(),
             gates=gates.data_ptr(),
@@ -138,19 +138,19 @@ class Direction:
         width = -(-self._struct.hidden // UNITS) * UNITS * KINDS[self._cell]
         return self._arrays[4][: rows * steps * width].view(rows, steps, width)
 
-    def backward(self, grad_NTH: Tensor, input_grad_NTD: Tensor | None, *, add: bool) -> None:
+    def backward(self, grad_NTH: Tensor, input_grad_NTI: Tensor | None, *, add: bool) -> None:
         """Find the gate gradients; write the inputs' gradient, or add to it, where it is given.
 
         Args:
             grad_NTH: loss gradient of every state, strided as the states are.
-            input_grad_NTD: contiguous.
+            input_grad_NTI: contiguous.
             add: add to what is there.
         """
         self._struct.grad = grad_NTH.data_ptr()
         self._struct.grad_step = grad_NTH.stride(1)
         self._struct.add_to_input_grad = add
-        if input_grad_NTD is not None:
-            self._struct.input_grad = input_grad_NTD.data_ptr()
+        if input_grad_NTI is not None:
+            self._struct.input_grad = input_grad_NTI.data_ptr()
         self._call("backward")
         self._struct.grad = self._struct.input_grad = None
 
@@ -207,17 +207,17 @@ class Direction:
             raise KernelMemoryError("the recurrent kernel found no memory; use smaller batches")
 
 
-def in_kernel_order(cell: str, hidden: int, weight_GX: Tensor, *, states: bool) -> Tensor:
+def in_kernel_order(cell: str, hidden: int, weight_GI: Tensor, *, states: bool) -> Tensor:
     """Arrange what pre-activations depend on as the kernel does; zero where a gate does not.
 
     Args:
         cell: "rnn", "lstm" or "gru".
         hidden: H.
-        weight_GX: (G, X) in torch's order of gates.
+        weight_GI: (G, I) in torch's order of gates.
         states: whether X comes from the states, not the inputs; the GRU's candidate keeps the two
             apart.
     """
-    gates = weight_GX.view(-1, hidden, weight_GX.shape[1])
+    gates = weight_GI.view(-1, hidden, weight_GI.shape[1])
     if cell == "gru":
         reset, update, candidate = gates
         nothing = torch.zeros_like(candidate)
@@ -229,7 +229,7 @@ def in_kernel_order(cell: str, hidden: int, weight_GX: Tensor, *, states: bool) 
 
 
 def _pointers(patients: PatientRows) -> _Patients:
-    return _Patients(len(patients), patients.start_P1.data_ptr(), patients.rows_N.data_ptr())
+    return _Patients(len(patients), patients.starts.data_ptr(), patients.rows_N.data_ptr())
 
 
 _POINTER, _SEQUENCE = ctypes.c_void_p, ctypes.POINTER(_Sequence)

@@ -8,8 +8,6 @@ patient's clip factor scales the filed output gradients linearly, so nothing run
 Sources: book-keeping, Bu et al. 2022, "Differentially Private Optimization on Large Model at Small
 Cost" (section 3); norms through time without gradients per sample (Gram identity), Lee & Kifer
 2021, "Scaling up Differentially Private Deep Learning with Fast Per-Example Gradient Clipping".
-
-Legend: N rows (stays), P patients, K stays of one patient, T steps, I inputs, O outputs of a layer.
 """
 
 import math
@@ -146,7 +144,7 @@ class Outer:
 
 @dataclass(frozen=True)
 class Lookup:
-    """An embedding table (V, O): the row gradient is sum_t of grad_t at line token_t."""
+    """An embedding table (vocabulary, O): the row gradient is sum_t of grad_t at line token_t."""
 
     grad_NTO: Tensor
     token_NT: Tensor

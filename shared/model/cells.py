@@ -4,7 +4,6 @@ Each forward takes the whole sequence, each backward returns the gate gradients 
 step and forms no weight gradient: what to do with the deltas is the caller's business. The
 equations are those of ``torch.nn.RNN``, ``LSTM`` and ``GRU`` (same gate order, two bias vectors).
 
-Legend: T time, N rows of the batch, D inputs, H hidden units, G gate rows (H, 4H or 3H).
 Everything here is time-major. ``keep_TN1`` is 1 where a step counts and 0 where it is padding; a
 padded step leaves the state unchanged. ``None`` means that every step counts.
 """
@@ -21,9 +20,9 @@ GATES: dict[CellName, int] = {"rnn": 1, "lstm": 4, "gru": 3}
 
 @dataclass(frozen=True)
 class CellWeights:
-    """One direction of one layer, in torch's layout: (G, D), (G, H), (G,), (G,)."""
+    """One direction of one layer, in torch's layout: (G, I), (G, H), (G,), (G,)."""
 
-    input_GD: Tensor
+    input_GI: Tensor
     hidden_GH: Tensor
     input_bias_G: Tensor
     hidden_bias_G: Tensor
@@ -33,12 +32,12 @@ class CellWeights:
 class CellTrace:
     """What a forward leaves for the backward.
 
-    ``states_SNH`` holds T + 1 states, the zero state first; ``gates_TNG`` are the activated gates.
+    ``states`` holds T + 1 states, the zero state first; ``gates_TNG`` are the activated gates.
     ``beside`` is the LSTM's memory (T + 1, N, H), zero first, or the GRU's candidate's hidden part
     (T, N, H) before the reset gate; the RNN needs neither and repeats its states.
     """
 
-    states_SNH: Tensor
+    states: Tensor
     gates_TNG: Tensor
     beside: Tensor
 
@@ -55,11 +54,11 @@ class Deltas:
 
 
 def forward(
-    cell: CellName, x_TND: Tensor, weights: CellWeights, keep_TN1: Tensor | None
+    cell: CellName, x_TNI: Tensor, weights: CellWeights, keep_TN1: Tensor | None
 ) -> CellTrace:
     """Run one direction over all steps from a zero state."""
     run = {"rnn": _rnn_forward, "lstm": _lstm_forward, "gru": _gru_forward}[cell]
-    return run(x_TND, weights, keep_TN1)
+    return run(x_TNI, weights, keep_TN1)
 
 
 def backward(
@@ -77,16 +76,16 @@ def backward(
     return run(trace, weights, keep_TN1, grad_TNH)
 
 
-def _project(x_TND: Tensor, weight_GD: Tensor, bias_G: Tensor) -> Tensor:
+def _project(x_TNI: Tensor, weight_GI: Tensor, bias_G: Tensor) -> Tensor:
     """All steps' input projections (T, N, G) in one product."""
-    steps, rows, inputs = x_TND.shape
-    flat = torch.addmm(bias_G, x_TND.reshape(steps * rows, inputs), weight_GD.t())
-    return flat.view(steps, rows, len(weight_GD))
+    steps, rows, inputs = x_TNI.shape
+    flat = torch.addmm(bias_G, x_TNI.reshape(steps * rows, inputs), weight_GI.t())
+    return flat.view(steps, rows, len(weight_GI))
 
 
-def _zero_first(x_TND: Tensor, hidden: int) -> Tensor:
+def _zero_first(x_TNI: Tensor, hidden: int) -> Tensor:
     """Space for T + 1 states with the zero state in front."""
-    states = x_TND.new_empty(x_TND.shape[0] + 1, x_TND.shape[1], hidden)
+    states = x_TNI.new_empty(x_TNI.shape[0] + 1, x_TNI.shape[1], hidden)
     states[0].zero_()
     return states
 
@@ -96,15 +95,15 @@ def _hold(new_NH: Tensor, old_NH: Tensor, keep_N1: Tensor) -> None:
     torch.lerp(old_NH, new_NH, keep_N1, out=new_NH)
 
 
-def _rnn_forward(x_TND: Tensor, weights: CellWeights, keep_TN1: Tensor | None) -> CellTrace:
+def _rnn_forward(x_TNI: Tensor, weights: CellWeights, keep_TN1: Tensor | None) -> CellTrace:
     bias_G = weights.input_bias_G + weights.hidden_bias_G
-    pre_TNG = _project(x_TND, weights.input_GD, bias_G)
-    states, recurrent = _zero_first(x_TND, weights.hidden_GH.shape[1]), weights.hidden_GH.t()
+    pre_TNG = _project(x_TNI, weights.input_GI, bias_G)
+    states, recurrent = _zero_first(x_TNI, weights.hidden_GH.shape[1]), weights.hidden_GH.t()
     for t in range(len(pre_TNG)):
         new = torch.addmm(pre_TNG[t], states[t], recurrent, out=states[t + 1]).tanh_()
         if keep_TN1 is not None:
             _hold(new, states[t], keep_TN1[t])
-    return CellTrace(states_SNH=states, gates_TNG=states[1:], beside=states)
+    return CellTrace(states=states, gates_TNG=states[1:], beside=states)
 
 
 def _rnn_backward(
@@ -130,11 +129,11 @@ def _carry(
     return torch.addmm(total_NH.mul_(1 - keep_TN1[t]), delta_NG, hidden_GH)
 
 
-def _lstm_forward(x_TND: Tensor, weights: CellWeights, keep_TN1: Tensor | None) -> CellTrace:
+def _lstm_forward(x_TNI: Tensor, weights: CellWeights, keep_TN1: Tensor | None) -> CellTrace:
     size = weights.hidden_GH.shape[1]
     bias_G = weights.input_bias_G + weights.hidden_bias_G
-    gates = _project(x_TND, weights.input_GD, bias_G)
-    states, memory = _zero_first(x_TND, size), _zero_first(x_TND, size)
+    gates = _project(x_TNI, weights.input_GI, bias_G)
+    states, memory = _zero_first(x_TNI, size), _zero_first(x_TNI, size)
     recurrent = weights.hidden_GH.t()
     for t in range(len(gates)):
         gates_NG = gates[t].addmm_(states[t], recurrent)
@@ -147,7 +146,7 @@ def _lstm_forward(x_TND: Tensor, weights: CellWeights, keep_TN1: Tensor | None) 
         if keep_TN1 is not None:
             _hold(memory[t + 1], memory[t], keep_TN1[t])
             _hold(states[t + 1], states[t], keep_TN1[t])
-    return CellTrace(states_SNH=states, gates_TNG=gates, beside=memory)
+    return CellTrace(states=states, gates_TNG=gates, beside=memory)
 
 
 def _lstm_backward(
@@ -181,11 +180,11 @@ def _lstm_backward(
     return Deltas(input_TNG=flat, hidden_TNG=flat)
 
 
-def _gru_forward(x_TND: Tensor, weights: CellWeights, keep_TN1: Tensor | None) -> CellTrace:
+def _gru_forward(x_TNI: Tensor, weights: CellWeights, keep_TN1: Tensor | None) -> CellTrace:
     size = weights.hidden_GH.shape[1]
-    gates = _project(x_TND, weights.input_GD, weights.input_bias_G)
-    states = _zero_first(x_TND, size)
-    hidden_part = x_TND.new_empty(len(gates), x_TND.shape[1], size)
+    gates = _project(x_TNI, weights.input_GI, weights.input_bias_G)
+    states = _zero_first(x_TNI, size)
+    hidden_part = x_TNI.new_empty(len(gates), x_TNI.shape[1], size)
     recurrent, bias_G = weights.hidden_GH.t(), weights.hidden_bias_G
     for t in range(len(gates)):
         hidden_NG = torch.addmm(bias_G, states[t], recurrent)
@@ -196,7 +195,7 @@ def _gru_forward(x_TND: Tensor, weights: CellWeights, keep_TN1: Tensor | None) -
         torch.lerp(candidate, states[t], update, out=states[t + 1])
         if keep_TN1 is not None:
             _hold(states[t + 1], states[t], keep_TN1[t])
-    return CellTrace(states_SNH=states, gates_TNG=gates, beside=hidden_part)
+    return CellTrace(states=states, gates_TNG=gates, beside=hidden_part)
 
 
 def _gru_backward(
@@ -209,7 +208,7 @@ def _gru_backward(
     into_candidate = (1 - update) * (1 - candidate.square())
     input_deltas[:, :, 2] = into_candidate
     torch.mul(into_candidate * trace.beside, _sigmoid_slope(reset), out=input_deltas[:, :, 0])
-    torch.mul(trace.states_SNH[:-1] - candidate, _sigmoid_slope(update), out=input_deltas[:, :, 1])
+    torch.mul(trace.states[:-1] - candidate, _sigmoid_slope(update), out=input_deltas[:, :, 1])
     through = update
     if keep_TN1 is not None:
         input_deltas.mul_(keep_TN1.unsqueeze(-1))

@@ -2,8 +2,6 @@
 
 The same numbers as :mod:`consilium.shared.model.cells` with
 :class:`~consilium.shared.model.bookkeeping.Outer`, to rounding.
-
-Legend: N rows, T steps, D inputs, H hidden units, P patients, C directions.
 """
 
 from typing import Any
@@ -29,31 +27,31 @@ class _CompiledLayer(torch.autograd.Function):
         cell: str,
         books: Bookkeeping | None,
         keep_NT: Tensor | None,
-        x_NTD: Tensor,
+        x_NTI: Tensor,
         *parameters: Parameter,
     ) -> Tensor:
-        x_NTD = x_NTD.detach().contiguous()
+        x_NTI = x_NTI.detach().contiguous()
         hidden = parameters[1].shape[1]
-        states = x_NTD.new_empty(*x_NTD.shape[:2], hidden * len(parameters) // 4)
+        states = x_NTI.new_empty(*x_NTI.shape[:2], hidden * len(parameters) // 4)
         shared = states.detach()  # or the graph would hold itself, until the collector comes
         ctx.directions = []
         for place in range(0, len(parameters), 4):
             weights = tuple(part.detach().contiguous() for part in parameters[place : place + 4])
             own = shared.narrow(2, hidden * (place // 4), hidden)
-            direction = Direction(cell, weights, x_NTD, keep_NT, own, reverse=place > 0)
+            direction = Direction(cell, weights, x_NTI, keep_NT, own, reverse=place > 0)
             direction.forward()
             ctx.directions.append(direction)
-        ctx.save_for_backward(x_NTD, states)  # so that a change of either is noticed
+        ctx.save_for_backward(x_NTI, states)  # so that a change of either is noticed
         ctx.books, ctx.parameters = books, parameters
         return states
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_NTH: Tensor) -> tuple[Tensor | None, ...]:
-        (x_NTD, _), directions, parameters = ctx.saved_tensors, ctx.directions, ctx.parameters
+        (x_NTI, _), directions, parameters = ctx.saved_tensors, ctx.directions, ctx.parameters
         ctx.directions = None  # used up: a second backward fails instead of reading deltas as gates
         grad_NTH = grad_NTH.contiguous()
-        grad_x = torch.empty_like(x_NTD) if ctx.needs_input_grad[3] else None
+        grad_x = torch.empty_like(x_NTI) if ctx.needs_input_grad[3] else None
         hidden, gradients = parameters[1].shape[1], []
         for place, direction in enumerate(directions):
             own = grad_NTH.narrow(2, hidden * place, hidden)
@@ -70,20 +68,20 @@ def run_layer(
     cell: str,
     books: Bookkeeping | None,
     keep_NT: Tensor | None,
-    x_NTD: Tensor,
+    x_NTI: Tensor,
     directions: list[tuple[Parameter, ...]],
 ) -> Tensor:
-    """Run one layer: x (N, T, D) to the states (N, T, C * H), float32 on the CPU.
+    """Run one layer: x (N, T, I) to the states (N, T, directions * H), float32 on the CPU.
 
     Args:
         cell: "rnn", "lstm" or "gru".
         books: given, the backward files a record for each direction and forms no weight gradient.
         keep_NT: 0 at padding, contiguous; None means that every step counts.
-        x_NTD: inputs, finite at padding.
-        directions: each direction's weights (G, D), (G, H), (G,), (G,); the second runs backwards.
+        x_NTI: inputs, finite at padding.
+        directions: each direction's weights (G, I), (G, H), (G,), (G,); the second runs backwards.
     """
     parameters = [parameter for weights in directions for parameter in weights]
-    states: Tensor = _CompiledLayer.apply(cell, books, keep_NT, x_NTD, *parameters)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
+    states: Tensor = _CompiledLayer.apply(cell, books, keep_NT, x_NTI, *parameters)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
     return states
 
 
@@ -114,8 +112,8 @@ class Compiled:
             patients = groups.by_patient[1]
             if groups.alone:
                 return self._direction.stored_sums(patients, weight_N, stored)
-            weight_P = weight_N[patients.rows_N[patients.start_P1[:-1]]]
-            stays_P = patients.start_P1.diff()
+            weight_P = weight_N[patients.rows_N[patients.starts[:-1]]]
+            stays_P = patients.starts.diff()
             if torch.equal(weight_N[patients.rows_N], weight_P.repeat_interleave(stays_P)):
                 return self._direction.stored_sums(patients, weight_P, stored)
         return self._direction.sums(weight_N)

@@ -12,8 +12,6 @@ never measured has the age ``LONGEST``, beyond which ages are not told apart. Th
 measured channel, as the paper's do, and the study's other channels beside it.
 
 Plain PyTorch on any device; the compiled kernel does not serve it.
-
-Legend: N rows, T steps, D inputs, V time-series variables, H hidden units, G = 3 H.
 """
 
 import math
@@ -74,16 +72,16 @@ class _ThroughTime(torch.autograd.Function):
         ctx: Any,
         books: Bookkeeping | None,
         keep_TN1: Tensor | None,
-        x_NTD: Tensor,
+        x_NTI: Tensor,
         left_NTH: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
         weights = cells.CellWeights(*(parameter.detach() for parameter in parameters))
-        x_TND, left_TNH = (v.detach().transpose(0, 1).contiguous() for v in (x_NTD, left_NTH))
+        x_TNI, left_TNH = (v.detach().transpose(0, 1).contiguous() for v in (x_NTI, left_NTH))
         steps, rows, size = left_TNH.shape
-        flat = torch.addmm(weights.input_bias_G, x_TND.flatten(0, 1), weights.input_GD.t())
+        flat = torch.addmm(weights.input_bias_G, x_TNI.flatten(0, 1), weights.input_GI.t())
         gates = flat.view(steps, rows, 3 * size)
-        states = x_TND.new_zeros(steps + 1, rows, size)
+        states = x_TNI.new_zeros(steps + 1, rows, size)
         decayed, hidden_part = torch.empty_like(left_TNH), torch.empty_like(left_TNH)
         for t in range(steps):
             torch.mul(states[t], left_TNH[t], out=decayed[t])
@@ -96,7 +94,7 @@ class _ThroughTime(torch.autograd.Function):
             if keep_TN1 is not None:
                 states[t + 1] = torch.lerp(states[t], states[t + 1], keep_TN1[t])
         ctx.books, ctx.keep, ctx.parameters = books, keep_TN1, parameters
-        ctx.x, ctx.left, ctx.states = x_TND, left_TNH, states
+        ctx.x, ctx.left, ctx.states = x_TNI, left_TNH, states
         ctx.gates, ctx.decayed, ctx.hidden_part = gates, decayed, hidden_part
         return states[1:].transpose(0, 1)
 
@@ -128,7 +126,7 @@ class _ThroughTime(torch.autograd.Function):
             gradients = weight_gradients(deltas, ctx.x, ctx.decayed)
         else:
             file_deltas(ctx.books, ctx.parameters, deltas, ctx.x, ctx.decayed)
-        grad_x = (deltas.input_TNG @ weights.input_GD).transpose(0, 1)
+        grad_x = (deltas.input_TNG @ weights.input_GI).transpose(0, 1)
         return None, None, grad_x, by_left.transpose(0, 1), *gradients
 
 
@@ -156,7 +154,7 @@ class GRUD(Recurrent):
 
     def forward(
         self,
-        x_NTD: Tensor,
+        x_NTI: Tensor,
         mask_NT: Tensor | None = None,
         books: Bookkeeping | None = None,
         generator: Generator | None = None,  # noqa: ARG002  # one layer drops nothing between layers
@@ -164,13 +162,13 @@ class GRUD(Recurrent):
         """Return every step's state (N, T, H); see :class:`.Recurrent`."""
         keep_TN1 = None
         if mask_NT is not None and not bool(mask_NT.all()):
-            x_NTD = torch.where(mask_NT.unsqueeze(2), x_NTD, 0.0)
-            keep_TN1 = mask_NT.to(x_NTD.dtype).t().unsqueeze(2).contiguous()
-        value, measured, recency = (x_NTD[..., : 3 * self.series]).chunk(3, dim=2)
+            x_NTI = torch.where(mask_NT.unsqueeze(2), x_NTI, 0.0)
+            keep_TN1 = mask_NT.to(x_NTI.dtype).t().unsqueeze(2).contiguous()
+        value, measured, recency = (x_NTI[..., : 3 * self.series]).chunk(3, dim=2)
         age_NTV = -torch.log(recency.clamp(min=math.exp(-LONGEST), max=1.0))
         left_NTV = self.input_decay(age_NTV, books=books)
         faded = value * torch.where(measured > 0, 1.0, left_NTV)
-        inputs = torch.cat([faded, x_NTD[..., self.series :]], dim=2)
+        inputs = torch.cat([faded, x_NTI[..., self.series :]], dim=2)
         left_NTH = torch.exp(-functional.relu(self.hidden_decay(age_NTV, books=books)))
         (weights,) = self.directions(0)
         states: Tensor = _ThroughTime.apply(books, keep_TN1, inputs, left_NTH, *weights)  # type: ignore[no-untyped-call]  # torch leaves apply untyped

@@ -2,8 +2,6 @@
 
 Names and shapes of the parameters are those of ``torch.nn.Linear``, ``LayerNorm`` and
 ``Embedding``. Nothing here draws from torch's global random state unless ``generator`` is None.
-
-Legend: N rows, T steps, I inputs, O outputs, H hidden units, A attention units, V vocabulary.
 """
 
 import math
@@ -127,7 +125,7 @@ class _EmbeddingWithBooks(torch.autograd.Function):
 
 
 class Embedding(nn.Module):
-    """token_NT (whole numbers below V) -> (N, T, O); weight (V, O)."""
+    """token_NT (whole numbers below the vocabulary) -> (N, T, O); weight (vocabulary, O)."""
 
     def __init__(self, tokens: int, outputs: int, *, generator: Generator | None = None) -> None:
         super().__init__()

@@ -3,7 +3,8 @@
 Training, prediction, streaming and explanation call this function;
 :mod:`consilium.shared.export.onnx_graph` builds the same of ONNX operators.
 
-Legend: F measured inputs of a step (without codes), V time-series variables, I = F + V.
+It reads the F measured features of a step (no codes), and for each of V time-series variables
+whether it was never measured: I = F + V inputs.
 """
 
 import math

@@ -1,7 +1,6 @@
 """The recurrent model a study asks for: inputs, cell, pooling, head, loss and scores.
 
-Legend: N stays (rows), T steps, F features (the last K of them numbers of codes), E width of a
-code's vector, H width of the recurrent output, O outputs.
+The last M of a step's features are numbers of codes.
 """
 
 import math
@@ -101,7 +100,7 @@ class RecurrentModel(nn.Module):
         generator: Generator | None = None,
         skipped: Tensor | None = None,
     ) -> Tensor:
-        """Return logits: (N, O), or (N, T, O) in a per-step task.
+        """Return logits: (N, K), or (N, T, K) in a per-step task.
 
         Layers get books and generator by name, since Opacus's hooks detach what has a position.
 
@@ -214,8 +213,8 @@ class RecurrentModel(nn.Module):
                 torch.where(mask_NT.unsqueeze(2), measured, 0.0), books=books
             )
         if self.embedding is not None:
-            codes_NTK = torch.where(mask_NT.unsqueeze(2), x_NTF[..., -self.codes :], 0.0).long()
-            measured = torch.cat([measured, code_vectors(self.embedding, codes_NTK, books)], dim=2)
+            codes_NTM = torch.where(mask_NT.unsqueeze(2), x_NTF[..., -self.codes :], 0.0).long()
+            measured = torch.cat([measured, code_vectors(self.embedding, codes_NTM, books)], dim=2)
         states: Tensor = self.recurrent(measured, mask_NT, books=books, generator=generator)
         return states
 
@@ -236,15 +235,15 @@ class RecurrentModel(nn.Module):
         return h_NTH
 
 
-def code_vectors(table: Embedding, codes_NTK: Tensor, books: Bookkeeping | None) -> Tensor:
-    """Return the sum (N, T, E) of the vectors of each step's codes, zero in a step without any.
+def code_vectors(table: Embedding, codes_NTM: Tensor, books: Bookkeeping | None) -> Tensor:
+    """Return the sum (N, T, W) of the vectors of each step's codes, zero in a step without any.
 
     All lookups are one, so that a patient's gradient of the table is filed once.
     """
-    line_NL = (codes_NTK - 1).clamp(min=0).flatten(1)
-    vector_NLE: Tensor = table(line_NL, books=books)
-    vector_NTKE = vector_NLE.view(*codes_NTK.shape, -1)
-    summed: Tensor = (vector_NTKE * (codes_NTK > 0).unsqueeze(3)).sum(2)
+    lines = (codes_NTM - 1).clamp(min=0).flatten(1)
+    vectors: Tensor = table(lines, books=books)
+    vector_NTMW = vectors.view(*codes_NTM.shape, -1)
+    summed: Tensor = (vector_NTMW * (codes_NTM > 0).unsqueeze(3)).sum(2)
     return summed
 
 

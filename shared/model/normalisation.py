@@ -4,8 +4,6 @@ Two steps. First a value is expressed against its variable's public reference, z
 s(center)) / spread with s the identity or the natural logarithm, clipped to +-CLIP. Then the mean
 and deviation of z over all sites' patients, learned by one noisy secure sum, correct the
 reference. Where the sum says little (few patients, much noise) the reference stands.
-
-Legend: V variables in the study's order; S = 3 V statistics.
 """
 
 import math

@@ -3,8 +3,6 @@
 The update that leaves a site holds the shared ones alone: nothing of the others is in the vector
 that is masked, so no sum can hold it. The order is that of
 :func:`consilium.shared.model.weight_vector.to_vector`.
-
-Legend: D parameters, S shared ones, L own ones; S + L = D.
 """
 
 import numpy as np

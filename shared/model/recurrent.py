@@ -8,8 +8,6 @@ of ``torch.nn.RNN``, ``LSTM`` and ``GRU``, so state dicts go both ways.
 Padding: ``mask_NT`` is true where a step counts. A padded step leaves the state unchanged and its
 input is never looked at, so the reverse direction starts at each row's last valid step and the
 last output is the state after the last valid step.
-
-Legend: N rows, T steps, D inputs, H hidden units, G gate rows (H, 4H or 3H).
 """
 
 import math
@@ -36,22 +34,22 @@ class _ThroughTime(torch.autograd.Function):
         cell: cells.CellName,
         books: Bookkeeping | None,
         keep_TN1: Tensor | None,
-        x_NTD: Tensor,
+        x_NTI: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
         weights = cells.CellWeights(*(parameter.detach() for parameter in parameters))
-        x_TND = x_NTD.detach().transpose(0, 1).contiguous()
-        trace = cells.forward(cell, x_TND, weights, keep_TN1)
+        x_TNI = x_NTI.detach().transpose(0, 1).contiguous()
+        trace = cells.forward(cell, x_TNI, weights, keep_TN1)
         ctx.cell, ctx.books, ctx.keep, ctx.parameters = cell, books, keep_TN1, parameters
-        ctx.x, ctx.trace = x_TND, trace
-        return trace.states_SNH[1:].transpose(0, 1)
+        ctx.x, ctx.trace = x_TNI, trace
+        return trace.states[1:].transpose(0, 1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_NTH: Tensor) -> tuple[Tensor | None, ...]:
         weights = cells.CellWeights(*(parameter.detach() for parameter in ctx.parameters))
         grad_TNH = grad_NTH.transpose(0, 1).contiguous()
-        before_TNH = ctx.trace.states_SNH[:-1]
+        before_TNH = ctx.trace.states[:-1]
         deltas = cells.backward(ctx.cell, ctx.trace, weights, ctx.keep, grad_TNH)
         ctx.trace = None  # used up: a second backward fails instead of reading deltas as gates
         gradients: tuple[Tensor | None, ...] = (None,) * 4
@@ -61,15 +59,15 @@ class _ThroughTime(torch.autograd.Function):
             file_deltas(ctx.books, ctx.parameters, deltas, ctx.x, before_TNH)
         grad_x = None
         if ctx.needs_input_grad[3]:
-            grad_x = (deltas.input_TNG @ weights.input_GD).transpose(0, 1)
+            grad_x = (deltas.input_TNG @ weights.input_GI).transpose(0, 1)
         return None, None, None, grad_x, *gradients
 
 
-def weight_gradients(deltas: cells.Deltas, x_TND: Tensor, before_TNH: Tensor) -> tuple[Tensor, ...]:
+def weight_gradients(deltas: cells.Deltas, x_TNI: Tensor, before_TNH: Tensor) -> tuple[Tensor, ...]:
     """Ordinary gradients of both weights and both biases, summed over rows and steps."""
     by_input, by_hidden = deltas.input_TNG.flatten(0, 1), deltas.hidden_TNG.flatten(0, 1)
     return (
-        by_input.t() @ x_TND.flatten(0, 1),
+        by_input.t() @ x_TNI.flatten(0, 1),
         by_hidden.t() @ before_TNH.flatten(0, 1),
         by_input.sum(0),
         by_hidden.sum(0),
@@ -80,12 +78,12 @@ def file_deltas(
     books: Bookkeeping,
     parameters: tuple[nn.Parameter, ...],
     deltas: cells.Deltas,
-    x_TND: Tensor,
+    x_TNI: Tensor,
     before_TNH: Tensor,
 ) -> None:
     """File one record, or two where inputs and states saw different deltas (GRU)."""
     input_weight, hidden_weight, input_bias, hidden_bias = parameters
-    of_input = (input_weight, x_TND.transpose(0, 1))
+    of_input = (input_weight, x_TNI.transpose(0, 1))
     of_hidden = (hidden_weight, before_TNH.transpose(0, 1))
     by_input, by_hidden = deltas.input_TNG.transpose(0, 1), deltas.hidden_TNG.transpose(0, 1)
     if deltas.input_TNG is deltas.hidden_TNG:
@@ -99,22 +97,22 @@ def _run_layer(
     cell: cells.CellName,
     books: Bookkeeping | None,
     keep_NT: Tensor | None,
-    x_NTD: Tensor,
+    x_NTI: Tensor,
     directions: list[tuple[nn.Parameter, ...]],
 ) -> Tensor:
     """``compiled.run_layer`` in plain PyTorch, on any device and in any precision."""
     keep_TN1 = None if keep_NT is None else keep_NT.t().unsqueeze(2).contiguous()
     ahead, *back = directions
-    states: Tensor = _ThroughTime.apply(cell, books, keep_TN1, x_NTD, *ahead)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
+    states: Tensor = _ThroughTime.apply(cell, books, keep_TN1, x_NTI, *ahead)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
     if not back:
         return states
     keep_TN1 = None if keep_TN1 is None else keep_TN1.flip(0)
-    reverse = _ThroughTime.apply(cell, books, keep_TN1, x_NTD.flip(1), *back[0])  # type: ignore[no-untyped-call]  # torch leaves apply untyped
+    reverse = _ThroughTime.apply(cell, books, keep_TN1, x_NTI.flip(1), *back[0])  # type: ignore[no-untyped-call]  # torch leaves apply untyped
     return torch.cat([states, reverse.flip(1)], dim=2)
 
 
 class Recurrent(nn.Module):
-    """Base of RNN, LSTM and GRU: x (N, T, D) -> states of the last layer (N, T, H or 2H).
+    """Base of RNN, LSTM and GRU: x (N, T, I) -> states of the last layer (N, T, H or 2H).
 
     Args:
         inputs: D.
@@ -173,7 +171,7 @@ class Recurrent(nn.Module):
 
     def forward(
         self,
-        x_NTD: Tensor,
+        x_NTI: Tensor,
         mask_NT: Tensor | None = None,
         books: Bookkeeping | None = None,
         generator: Generator | None = None,
@@ -181,16 +179,16 @@ class Recurrent(nn.Module):
         """Return every step's state (N, T, H), or (N, T, 2H) with both directions side by side.
 
         Args:
-            x_NTD: inputs.
+            x_NTI: inputs.
             mask_NT: boolean, true where a step counts; None means everywhere.
             books: given, the backward files records in it and leaves no weight gradient.
             generator: source of dropout, needed only in training with ``dropout`` above 0.
         """
         keep_NT = None
         if mask_NT is not None and not bool(mask_NT.all()):
-            x_NTD = torch.where(mask_NT.unsqueeze(2), x_NTD, 0.0)
-            keep_NT = mask_NT.to(x_NTD.dtype).contiguous()
-        return self.from_layer(0, x_NTD, keep_NT, books, generator)
+            x_NTI = torch.where(mask_NT.unsqueeze(2), x_NTI, 0.0)
+            keep_NT = mask_NT.to(x_NTI.dtype).contiguous()
+        return self.from_layer(0, x_NTI, keep_NT, books, generator)
 
     def from_layer(
         self,

@@ -1,7 +1,4 @@
-"""Model weights as one flat float32 vector, in the order of the state dict.
-
-Legend: d number of parameters.
-"""
+"""Model weights as one flat float32 vector, in the order of the state dict."""
 
 import numpy as np
 import torch
@@ -12,14 +9,14 @@ from consilium.shared.errors import MessageError
 
 
 def to_vector(model: nn.Module) -> NDArray[np.float32]:
-    """Copy the weights into a vector (d,); :func:`load_vector` restores float32 weights exactly."""
+    """Copy the weights into a vector (D,); :func:`load_vector` restores float32 weights exactly."""
     parts = [value.detach().cpu().reshape(-1).float() for value in model.state_dict().values()]
     vector: NDArray[np.float32] = torch.cat(parts).numpy()
     return vector
 
 
 def load_vector(model: nn.Module, vector: NDArray[np.float32]) -> None:
-    """Write a vector (d,) into the model's weights.
+    """Write a vector (D,) into the model's weights.
 
     Raises:
         MessageError: the vector has another length or holds a value that is not finite.

@@ -19,7 +19,6 @@ from consilium.shared.privacy.loss import (
     Repeated,
     epsilon_estimate,
     epsilon_upper_bound,
-    log_moment,
     merge_repeated,
 )
 from consilium.shared.study.definition import Study
@@ -80,27 +79,6 @@ def epsilon_spent(events: Events, delta: float) -> float:
     return _epsilon_spent(merge_repeated(_parts(events)), delta)
 
 
-def rdp_epsilon(events: Events, delta: float) -> float:
-    """Return the Rényi bound on epsilon: looser, by quite another computation, for comparison.
-
-    Moments by quadrature (Mironov et al. 2019), conversion of Canonne, Kamath & Steinke 2020
-    (proposition 12): RDP(a) + log((a - 1) / a) - (log delta + log a) / (a - 1).
-    """
-    parts = merge_repeated(_parts(events))
-    if not parts:
-        return 0.0
-    best = math.inf
-    order = 1.01
-    while order < 1e5:
-        rdp = sum(part.steps * log_moment(part, order - 1) for part in parts) / (order - 1)
-        rest = math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1)
-        if rdp > 2 * best:
-            break  # RDP grows with the order, and the rest is never below -log(order)
-        best = min(best, max(0.0, rdp + rest))
-        order = 1 + 1.15 * (order - 1)
-    return best
-
-
 @lru_cache(maxsize=4096)
 def calibrate_noise(
     epsilon: float, delta: float, sampling_rate: float, steps: int, beside: Events = ()
@@ -159,7 +137,6 @@ class PrivacyPlan:
     evaluations: how many evaluations there are: every so many rounds, and all passes over the final
         model.
     epsilon: spent on a training patient by the whole study, at most the study's.
-    metrics_epsilon: spent on a validation patient by the whole study, at most the study's.
     """
 
     statistics: PrivacyEvent
@@ -168,7 +145,6 @@ class PrivacyPlan:
     metrics: PrivacyEvent
     evaluations: int
     epsilon: float
-    metrics_epsilon: float
     delta: float
 
     def training_events(self, rounds: int) -> Events:
@@ -228,7 +204,6 @@ def _plan(
         metrics=metrics,
         evaluations=evaluations,
         epsilon=epsilon_spent((statistics, whole), delta),
-        metrics_epsilon=epsilon_spent((metrics.repeated(evaluations),), delta),
         delta=delta,
     )
 

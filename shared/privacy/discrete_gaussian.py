@@ -35,17 +35,17 @@ Integers = NDArray[np.int64]
 class _Exponentials:
     """-ln of uniform reals: 64 bits of each real, the float value, and how far off that may be."""
 
-    word_N: NDArray[np.uint64]
-    value_N: Floats
-    slack_N: Floats
+    word_X: NDArray[np.uint64]
+    value_X: Floats
+    slack_X: Floats
 
     @classmethod
     def draw(cls, count: int, source: Keystream) -> "_Exponentials":
-        word_N = source.uniform_u64(count)
-        uniform_N = (word_N.astype(np.float64) + 0.5) * 2.0**-64
-        value_N = -np.log(uniform_N)
-        slack_N = FLOAT_SLACK * (1 + value_N) + 2.0**-64 / uniform_N
-        return cls(word_N, value_N, slack_N)
+        word_X = source.uniform_u64(count)
+        uniform_X = (word_X.astype(np.float64) + 0.5) * 2.0**-64
+        value_X = -np.log(uniform_X)
+        slack_X = FLOAT_SLACK * (1 + value_X) + 2.0**-64 / uniform_X
+        return cls(word_X, value_X, slack_X)
 
 
 def discrete_gaussian(variance: int, count: int, source: Keystream) -> Integers:
@@ -69,10 +69,10 @@ def discrete_gaussian(variance: int, count: int, source: Keystream) -> Integers:
     parts, missing = [], count
     while missing > 0:
         tries = missing + missing // 2 + 16  # about three in four are accepted
-        size_N = _geometric(scale, tries, source)
-        negative_N = np.unpackbits(np.frombuffer(source.bytes(-(-tries // 8)), np.uint8))[:tries]
-        keep_N = _accept(size_N, scale, variance, source) & ~((size_N == 0) & (negative_N == 1))
-        part = np.where(negative_N == 1, -size_N, size_N)[keep_N][:missing]
+        size_X = _geometric(scale, tries, source)
+        negative_X = np.unpackbits(np.frombuffer(source.bytes(-(-tries // 8)), np.uint8))[:tries]
+        keep_X = _accept(size_X, scale, variance, source) & ~((size_X == 0) & (negative_X == 1))
+        part = np.where(negative_X == 1, -size_X, size_X)[keep_X][:missing]
         parts.append(part)
         missing -= len(part)
     return np.concatenate([np.empty(0, np.int64), *parts])
@@ -81,27 +81,27 @@ def discrete_gaussian(variance: int, count: int, source: Keystream) -> Integers:
 def _geometric(scale: int, count: int, source: Keystream) -> Integers:
     """floor(scale * E) for exponential E: at least k with probability exp(-k / scale)."""
     drawn = _Exponentials.draw(count, source)
-    product_N, slack_N = scale * drawn.value_N, scale * drawn.slack_N
-    size_N = np.floor(product_N - slack_N)
-    doubtful_N = np.floor(product_N + slack_N) != size_N
-    size_N = size_N.astype(np.int64)
-    for place in np.flatnonzero(doubtful_N):
-        size_N[place] = _floor_exactly(int(drawn.word_N[place]), scale, source)
-    return size_N
+    product_X, slack_X = scale * drawn.value_X, scale * drawn.slack_X
+    size_X = np.floor(product_X - slack_X)
+    doubtful_X = np.floor(product_X + slack_X) != size_X
+    size_X = size_X.astype(np.int64)
+    for place in np.flatnonzero(doubtful_X):
+        size_X[place] = _floor_exactly(int(drawn.word_X[place]), scale, source)
+    return size_X
 
 
-def _accept(size_N: Integers, scale: int, variance: int, source: Keystream) -> NDArray[np.bool_]:
+def _accept(size_X: Integers, scale: int, variance: int, source: Keystream) -> NDArray[np.bool_]:
     """True with probability exp(-(size - variance / scale)^2 / (2 variance)), each on its own."""
-    drawn = _Exponentials.draw(len(size_N), source)
-    away_N = size_N - variance / scale
-    cost_N = away_N**2 / (2 * variance)
-    slack_N = drawn.slack_N + FLOAT_SLACK * (1 + size_N.astype(np.float64) ** 2 / variance)
-    accept_N = drawn.value_N > cost_N
-    for place in np.flatnonzero(np.abs(drawn.value_N - cost_N) <= slack_N):
-        accept_N[place] = _exceeds_exactly(
-            int(drawn.word_N[place]), int(size_N[place]), scale, variance, source
+    drawn = _Exponentials.draw(len(size_X), source)
+    away_X = size_X - variance / scale
+    cost_X = away_X**2 / (2 * variance)
+    slack_X = drawn.slack_X + FLOAT_SLACK * (1 + size_X.astype(np.float64) ** 2 / variance)
+    accept_X = drawn.value_X > cost_X
+    for place in np.flatnonzero(np.abs(drawn.value_X - cost_X) <= slack_X):
+        accept_X[place] = _exceeds_exactly(
+            int(drawn.word_X[place]), int(size_X[place]), scale, variance, source
         )
-    return accept_N
+    return accept_X
 
 
 def _floor_exactly(word: int, scale: int, source: Keystream) -> int:

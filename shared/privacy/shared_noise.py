@@ -65,11 +65,6 @@ class NoiseShare:
     honest: int
     noise_multiplier: float
 
-    @property
-    def mean_deviation(self) -> float:
-        """Standard deviation, in units of gradient, of all honest noise in the sum."""
-        return math.sqrt(self.honest * self.variance) / self.scale
-
 
 def noise_share(study: Study, parameters: int) -> NoiseShare:
     """Return every site's share of the noise, for a model of ``parameters`` coordinates d.
@@ -123,10 +118,10 @@ def noise_share(study: Study, parameters: int) -> NoiseShare:
 def noisy_sum(
     gradient_sum_D: NDArray[np.float64], share: NoiseShare, source: Keystream
 ) -> NDArray[np.int64]:
-    """Return a site's clipped gradient sum as whole numbers (d,) with its share of the noise.
+    """Return a site's clipped gradient sum as whole numbers (D,) with its share of the noise.
 
     Args:
-        gradient_sum_D: sum of clipped patient gradients, shape (d,).
+        gradient_sum_D: sum of clipped patient gradients, shape (D,).
         share: from :func:`noise_share`.
         source: secret and fresh; rounding and noise are drawn from it.
 

@@ -2,8 +2,6 @@
 
 A patient's share: 1 for the patient, 1 if the attributions were clipped, and their absolute values
 by variable and band of steps in units of ``LARGEST_EFFECT``, together at most 1 in L2 norm.
-
-Legend: V variables, B bands.
 """
 
 from consilium.shared.study.definition import Study

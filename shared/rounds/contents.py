@@ -140,31 +140,31 @@ def counts_shape(study: Study) -> tuple[int, int, int]:
     return outputs, 2, study.bins
 
 
-def edges_to_bytes(edges_KE: NDArray[np.float32], study: Study) -> bytes:
+def edges_to_bytes(edges_KL: NDArray[np.float32], study: Study) -> bytes:
     """Encode the edges of each output's bins as float32; as nothing where they are too many."""
     most = study.task.outputs * (study.bins - 1) * 4
-    return edges_KE.astype("<f4").tobytes() if most <= LARGEST_EDGES_BYTES else b""
+    return edges_KL.astype("<f4").tobytes() if most <= LARGEST_EDGES_BYTES else b""
 
 
 def edges_from_bytes(data: bytes, study: Study) -> NDArray[np.float32]:
-    """Decode edges (K, E) strictly; those of a first look where there are none.
+    """Decode edges (K, L) strictly; those of a first look where there are none.
 
     Raises:
         MessageError: not as many ascending risks as the study has bins.
     """
     outputs, _, bins = counts_shape(study)
     if not data:
-        first_E = first_edges(bins, study.evaluation.thresholds)
-        return np.tile(first_E, (outputs, 1))
+        first_L = first_edges(bins, study.evaluation.thresholds)
+        return np.tile(first_L, (outputs, 1))
     if len(data) != 4 * outputs * (bins - 1) or len(data) > LARGEST_EDGES_BYTES:
         raise MessageError(
             f"edges of bins are {len(data)} bytes, not those of this study's {outputs} times "
             f"{bins} bins; both sides must run the same study and version"
         )
-    edges_KE = np.frombuffer(data, dtype="<f4").reshape(outputs, bins - 1).astype(np.float32)
-    if not ((edges_KE > 0) & (edges_KE <= 1)).all() or not (np.diff(edges_KE) > 0).all():
+    edges_KL = np.frombuffer(data, dtype="<f4").reshape(outputs, bins - 1).astype(np.float32)
+    if not ((edges_KL > 0) & (edges_KL <= 1)).all() or not (np.diff(edges_KL) > 0).all():
         raise MessageError("edges of bins are not ascending risks; discard the message")
-    return edges_KE
+    return edges_KL
 
 
 def hits_size(study: Study) -> int:

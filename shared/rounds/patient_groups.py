@@ -4,8 +4,6 @@ Both sides derive groups, their order and the layout of their sums from the stud
 block holds, where the task has risks, the sum of risks and a table (2, B) of weights by outcome and
 bin, labels of a multi-label task pooled; otherwise the patients, and the sum of those recognised
 (multi-class) or of absolute errors, each in spreads / ``LARGEST_ERROR`` and at most 1.
-
-Legend: B bins of a group's table, E = B - 1 edges.
 """
 
 from dataclasses import dataclass
@@ -74,16 +72,16 @@ def group_bins(study: Study) -> int:
     return min(study.bins, max(_FEWEST_BINS, study.bins // _COARSER))
 
 
-def group_edges(study: Study, edges_KE: NDArray[np.float32]) -> Edges:
+def group_edges(study: Study, edges_KL: NDArray[np.float32]) -> Edges:
     """Return the edges of a group's bins: every eighth, say, of the edges that all are counted in.
 
     Where several labels are pooled each has edges of its own, so those of a first look serve.
     """
     bins = group_bins(study)
-    if len(edges_KE) != 1:
+    if len(edges_KL) != 1:
         return first_edges(bins)
     place = np.arange(1, bins) * study.bins // bins - 1
-    return np.asarray(edges_KE[0][place], dtype=np.float32)
+    return np.asarray(edges_KL[0][place], dtype=np.float32)
 
 
 def _ranges(variable: str, cuts: tuple[float, ...]) -> tuple[str, ...]:

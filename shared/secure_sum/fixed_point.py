@@ -240,26 +240,26 @@ class Decoded:
     """One segment of a sum, decoded span by span where it is read.
 
     Attributes:
-        ring_L: the segment of the sum of encodings modulo 2^ring_bits; not copied.
+        ring_D: the segment of the sum of encodings modulo 2^ring_bits; not copied.
         ring_bits: of the ring.
         scale: ring units per unit.
     """
 
-    ring_L: NDArray[np.uint32]
+    ring_D: NDArray[np.uint32]
     ring_bits: RingBits
     scale: float
 
     @property
     def size(self) -> int:
         """Number of coordinates."""
-        return self.ring_L.size
+        return self.ring_D.size
 
     def __getitem__(self, span: slice, /) -> NDArray[np.float64]:
         """The sum of the sites' values in a span; whole numbers exactly where the scale is 1."""
-        signed = self.ring_L[span].view(np.int32)
+        signed = self.ring_D[span].view(np.int32)
         if self.ring_bits < 32:  # the ring's top bit is the sign: move it up and back
             shift = 32 - self.ring_bits
-            signed = (self.ring_L[span] << np.uint32(shift)).view(np.int32) >> np.int32(shift)
+            signed = (self.ring_D[span] << np.uint32(shift)).view(np.int32) >> np.int32(shift)
         return np.divide(signed, self.scale, dtype=np.float64)
 
 
@@ -277,7 +277,7 @@ def decode(total: NDArray[np.uint32], spec: VectorSpec) -> dict[str, Decoded]:
     start = 0
     for segment in spec.segments:
         parts[segment.name] = Decoded(
-            ring_L=total[start : start + segment.length],
+            ring_D=total[start : start + segment.length],
             ring_bits=spec.ring_bits,
             scale=segment.scale,
         )

@@ -66,9 +66,9 @@ def second_eigenvalue(sites: int, degree: int) -> float:
 
     Gray, "Toeplitz and Circulant Matrices" (2006), theorem 7.
     """
-    frequency_F = np.arange(1, sites // 2 + 1)
-    angle_FD = 2 * np.pi / sites * (frequency_F[:, None] * np.array(distances(sites, degree)))
-    return float((2 * np.cos(angle_FD).sum(axis=1)).max())
+    frequencies = np.arange(1, sites // 2 + 1)
+    angles = 2 * np.pi / sites * (frequencies[:, None] * np.array(distances(sites, degree)))
+    return float((2 * np.cos(angles).sum(axis=1)).max())
 
 
 def sharing_threshold(degree: int, collusion: int) -> int:

@@ -140,7 +140,7 @@ class Study(StrictTable):
                 "[training] control_variates need the mean over all sites, and [aggregation] "
                 f"groups {self.aggregation.groups} take a median; set groups = 1 or leave them out"
             )
-        check_personalisation(self)
+        check_personalisation(self.personalisation, self.model, self.training, self.privacy)
         return self
 
     @property
@@ -202,6 +202,15 @@ class Study(StrictTable):
         if self.evaluation.passes is not None:
             return self.evaluation.passes
         return PASSES if self.privacy.mode == "none" else PASSES_WITH_NOISE
+
+    @property
+    def evaluates_own(self) -> bool:
+        """Whether evaluation by secure sums judges each site's own model, not the global one.
+
+        A model of Ditto's is trained without noise, so under privacy counts of its scores would
+        tell of the patients it was trained on what nobody was charged for.
+        """
+        return self.personalisation.ditto is None or self.privacy.mode == "none"
 
     @property
     def digest(self) -> bytes:

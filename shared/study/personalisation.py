@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from consilium.shared.files.strict_toml import StrictTable
-
-if TYPE_CHECKING:
-    from consilium.shared.study.definition import Study
+from consilium.shared.study.training import Model, Privacy, Training
 
 OwnPart = Literal["head", "norm", "inputs"]
 WORDS: Mapping[OwnPart, str] = MappingProxyType(
@@ -87,34 +85,26 @@ class Personalisation(StrictTable):
         return " and ".join((*(WORDS[part] for part in self.parts), *second))
 
 
-def evaluates_own(study: "Study") -> bool:
-    """Whether evaluation by secure sums judges each site's own model, not the global one.
-
-    A model of Ditto's is trained without noise, so under privacy counts of its scores would tell of
-    the patients it was trained on what nobody was charged for.
-    """
-    return study.personalisation.ditto is None or study.privacy.mode == "none"
-
-
-def check_personalisation(study: "Study") -> None:
-    """Refuse a personalisation that makes no sense in this study.
+def check_personalisation(
+    own: Personalisation, model: Model, training: Training, privacy: Privacy
+) -> None:
+    """Refuse a personalisation that makes no sense beside the study's other tables.
 
     Raises:
         ValueError: one sentence: what does not fit, and the remedy.
     """
-    own = study.personalisation
-    if "norm" in own.parts and not study.model.layer_norm:
+    if "norm" in own.parts and not model.layer_norm:
         raise ValueError(
             '[personalisation] parts names "norm", and the model has no normalisation; set [model] '
             "layer_norm = true or leave it out"
         )
-    if own.weights and study.training.control_variates:
+    if own.weights and training.control_variates:
         raise ValueError(
             f'[personalisation] parts names "{own.weights[0]}", whose gradients no other site '
             "knows, and [training] control_variates are differences to the others' gradients; keep "
             "one of the two"
         )
-    if own.weights and study.privacy.mode == "distributed":
+    if own.weights and privacy.mode == "distributed":
         raise ValueError(
             f'[personalisation] parts names "{own.weights[0]}", which a site trains from its own '
             "gradients, and in privacy mode distributed only the sum over sites carries enough "

@@ -5,12 +5,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from consilium.shared.files.strict_toml import StrictTable
+from consilium.shared.secure_sum.fixed_point import RingBits
 from consilium.shared.study.dictionary import Finite, Positive
 from consilium.shared.study.training import Fraction
 
 MINIMUM_SITES = 3  # the sum of two sites tells each of them the other's update
-
-RingBits = Literal[16, 20, 24, 28, 32]
 
 
 class Aggregation(StrictTable):

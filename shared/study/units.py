@@ -169,15 +169,6 @@ _ATOM = re.compile(r"(?P<code>.*?[^\d+-])(?P<exponent>[+-]?\d+)?")
 LONGEST_UNIT = 64
 
 
-def parse_unit(code: str) -> Unit:
-    """Return what a UCUM code (or a common synonym of one) means.
-
-    Raises:
-        UnitError: the code is not one that is known here.
-    """
-    return _parse(code)
-
-
 def conversion(
     given: str, wanted: str, *, variable: str = "", substance: Substance | None = None
 ) -> LinearMap:
@@ -198,7 +189,7 @@ def conversion(
         return LinearMap(1.0)
     about = f"variable {variable}: " if variable else ""
     try:
-        source, target = _parse(given), _parse(wanted)
+        source, target = parse_unit(given), parse_unit(wanted)
     except UnitError as error:
         raise UnitError(f"{about}{error}") from error
     source, target = _same_arbitrary(source, target)
@@ -224,14 +215,19 @@ def conversion(
 def is_unit(code: str) -> bool:
     """Whether this code is known."""
     try:
-        _parse(code)
+        parse_unit(code)
     except UnitError:
         return False
     return True
 
 
 @cache
-def _parse(code: str) -> Unit:
+def parse_unit(code: str) -> Unit:
+    """Return what a UCUM code (or a common synonym of one) means.
+
+    Raises:
+        UnitError: the code is not one that is known here.
+    """
     text = _SYNONYMS.get(code.strip(), code.strip()).replace("µ", "u").replace("μ", "u")
     if not text or len(text) > LONGEST_UNIT:
         raise UnitError(

@@ -1,7 +1,7 @@
 """A Flower message and all its parts in one body, so that it takes one request and not a dozen.
 
 Flower's Fleet API moves a message in parts, one request each: right for a model of gigabytes, slow
-for a small one. A message of up to :data:`LARGEST_PARCEL` bytes travels as a parcel; a longer one
+for a small one. A message of up to :data:`LARGEST_BUNDLE` bytes travels as a bundle; a longer one
 goes in parts, and no request has to be longer.
 """
 
@@ -12,24 +12,24 @@ import msgpack
 
 from consilium.shared.errors import MessageError
 
-LARGEST_PARCEL = 7 << 20
+LARGEST_BUNDLE = 7 << 20
 MOST_PARTS = 1024
 FETCH_PATH = "/consilium/v1/fetch"
 HAND_IN_PATH = "/consilium/v1/hand-in"
 LEAVE_PATH = "/consilium/v1/leave"
 
 
-def pack_parcel(head: bytes, parts: Mapping[str, bytes]) -> bytes:
+def pack_bundle(head: bytes, parts: Mapping[str, bytes]) -> bytes:
     """Return head and parts as msgpack; parts are named by Flower's object identifiers."""
     packed: bytes = msgpack.packb([head, [[name, part] for name, part in parts.items()]])
     return packed
 
 
-def unpack_parcel(body: bytes) -> tuple[bytes, dict[str, bytes]]:
+def unpack_bundle(body: bytes) -> tuple[bytes, dict[str, bytes]]:
     """Return head and parts.
 
     Raises:
-        MessageError: not a parcel, or one with too many parts.
+        MessageError: not a bundle, or one with too many parts.
     """
     try:
         plain: Any = msgpack.unpackb(

@@ -14,8 +14,6 @@ depends on severity, worsening, the product of failing circulation and kidney, a
 The cohort ``synthetic-icu-flawed`` is made to be found out: no model can tell men apart in it, and
 in its third hospital more patients die than the same course means elsewhere. What judges a model
 must say both.
-
-Legend: N patients, T hours, K factors, V variables.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.client.sources.common.cleaning import Cleaner
-from consilium.client.sources.common.source import Counted, Patient, ReadReport, Source, Stay, Tally
+from consilium.client.sources.common.source import Counted, Patient, Source, Stay, Tally
 from consilium.client.sources.public.physionet2012 import PhysioNet2012
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
@@ -141,15 +139,10 @@ def synthetic_sites(study: Study) -> dict[str, Source]:
     return {site: synthetic_hospital(index, study) for index, site in enumerate(study.sites)}
 
 
-def synthetic_test(study: Study, *, share: float = 0.5) -> Source:
-    """Patients never trained on, from all of the study's hospitals, as one source."""
-    return PooledSource(tuple(synthetic_tests(study, share=share).values()))
-
-
-def synthetic_tests(study: Study, *, share: float = 0.5) -> dict[str, Source]:
-    """Patients never trained on, by hospital."""
+def synthetic_tests(study: Study) -> dict[str, Source]:
+    """Patients never trained on, by hospital: half as many as train."""
     return {
-        site: SyntheticHospital(index, seed=study.seed, cohort="testing", share=share)
+        site: SyntheticHospital(index, seed=study.seed, cohort="testing", share=0.5)
         for index, site in enumerate(study.sites)
     }
 
@@ -160,32 +153,6 @@ def split_physionet2012(path: Path, which: str = "a") -> dict[str, Source]:
         site: PhysioNet2012(path, which=which, where={"ICUType": icu_type})
         for site, icu_type in ICU_SITES.items()
     }
-
-
-class PooledSource:
-    """Several sources read one after the other, as if one hospital held all records."""
-
-    def __init__(self, sources: tuple[Source, ...]) -> None:
-        self._sources = sources
-        self._tally = Tally()
-
-    @property
-    def name(self) -> str:
-        """The kind of data of the first source; all are of one kind."""
-        return self._sources[0].name
-
-    @property
-    def report(self) -> ReadReport:
-        """Counts of the latest reading, added up."""
-        tally = Tally()
-        for source in self._sources:
-            tally.add(source.report)
-        return tally.report()
-
-    def read_patients(self, study: Study) -> Iterator[Patient]:
-        """Yield every patient of every source."""
-        for source in self._sources:
-            yield from source.read_patients(study)
 
 
 @dataclass(frozen=True)
@@ -204,7 +171,7 @@ class _Habits:
 class _Course:
     """The hidden truth of N patients."""
 
-    factor_NTK: NDArray[np.float64]
+    factor_NTZ: NDArray[np.float64]
     severity_N: NDArray[np.float64]
     age_N: NDArray[np.float64]
     male_N: NDArray[np.bool_]
@@ -247,29 +214,29 @@ def _course(
     """Draw the truth; ``flaws`` are this hospital's more log-odds of death in a flawed cohort."""
     severity_N = habits.severity + stream.standard_normal(patients)
     worsening_N = habits.worsening + stream.standard_normal(patients)
-    own_2NK = stream.standard_normal((2, patients, 4))
-    level_NK = 0.4 * severity_N[:, None] + 1.0 * own_2NK[0]
-    trend_NK = 0.8 * worsening_N[:, None] + 0.4 * own_2NK[1]
+    own_2NZ = stream.standard_normal((2, patients, 4))
+    level_NZ = 0.4 * severity_N[:, None] + 1.0 * own_2NZ[0]
+    trend_NZ = 0.8 * worsening_N[:, None] + 0.4 * own_2NZ[1]
     clock_T = np.linspace(-1, 1, hours)
-    walk_NTK = np.cumsum(0.12 * stream.standard_normal((patients, hours, 4)), axis=1)
-    factor_NTK = level_NK[:, None] + trend_NK[:, None] * clock_T[:, None] + walk_NTK
+    walk_NTZ = np.cumsum(0.12 * stream.standard_normal((patients, hours, 4)), axis=1)
+    factor_NTZ = level_NZ[:, None] + trend_NZ[:, None] * clock_T[:, None] + walk_NTZ
     age_N = np.clip(habits.age_years + 16 * stream.standard_normal(patients), 18, 95)
-    failing_N = np.maximum(level_NK[:, 0] + trend_NK[:, 0], 0) * np.maximum(
-        level_NK[:, 2] + trend_NK[:, 2], 0
+    failing_N = np.maximum(level_NZ[:, 0] + trend_NZ[:, 0], 0) * np.maximum(
+        level_NZ[:, 2] + trend_NZ[:, 2], 0
     )
     logit_N = (
         -3.7
         + 0.4 * severity_N
         + 2.0 * worsening_N
         + 0.7 * failing_N
-        + 0.3 * level_NK[:, 3]
+        + 0.3 * level_NZ[:, 3]
         + 0.03 * (age_N - 64)
     )
     male_N = stream.random(patients) < 0.56
     if flaws is not None:
         logit_N = np.where(male_N, CHANCE_LOG_ODDS, logit_N) + flaws
     return _Course(
-        factor_NTK=factor_NTK,
+        factor_NTZ=factor_NTZ,
         severity_N=severity_N,
         age_N=np.round(age_N),
         male_N=male_N,
@@ -281,14 +248,14 @@ def _measure(
     stream: np.random.Generator, course: _Course, study: Study, habits: _Habits
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int16], NDArray[np.float32]]:
     """Hours, patient, variable and value of every measurement, sorted by patient."""
-    patients, hours, _ = course.factor_NTK.shape
+    patients, hours, _ = course.factor_NTZ.shape
     columns: list[tuple[NDArray[np.float64], NDArray[np.int64], int, NDArray[np.float64]]] = []
-    urgency_NT = course.factor_NTK.mean(axis=2)
+    urgency_NT = course.factor_NTZ.mean(axis=2)
     for name, behaviour in _SERIES.items():
-        loading_K = np.array(
+        loading_Z = np.array(
             [behaviour.circulation, behaviour.breathing, behaviour.kidney, behaviour.brain]
         )
-        z_NT = course.factor_NTK @ loading_K + 0.8 * stream.standard_normal((patients, hours))
+        z_NT = course.factor_NTZ @ loading_Z + 0.8 * stream.standard_normal((patients, hours))
         z_NT += habits.offset_of[name] + 1.0 * stream.standard_normal((patients, 1))
         rate_NT = behaviour.per_hour * habits.rate_of[name]
         rate_NT = rate_NT * np.exp(behaviour.urgency * urgency_NT)

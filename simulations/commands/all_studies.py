@@ -1,6 +1,6 @@
 """Every example study, one after another, and the table of what they reach.
 
-Legend: a cell of the table is one figure of one setting on the study's test patients.
+A cell of the table is one figure of one setting on the study's test patients.
 """
 
 import json
@@ -11,8 +11,8 @@ from typing import Any
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.study.definition import Study, load_study
-from consilium.simulations.cohorts.cohorts import SYNTHETIC
 from consilium.simulations.cohorts.real_cohorts import REAL
+from consilium.simulations.cohorts.study_cohorts import SYNTHETIC
 from consilium.simulations.commands.compare import PRIVATE, Compared, compare_settings
 from consilium.simulations.experiments.external import Watch
 from consilium.simulations.figures.measures import FIGURES, TITLES

@@ -8,7 +8,8 @@ from typing import Any
 from consilium.client.records.features import TimeGrid, to_grid
 from consilium.client.records.windows import read_windows
 from consilium.shared.study.definition import Study, with_changes
-from consilium.simulations.cohorts.cohorts import Cohorts, cohorts_for
+from consilium.simulations.cohorts.cohorts import Cohorts
+from consilium.simulations.cohorts.study_cohorts import cohorts_for
 from consilium.simulations.commands.simulate import train
 from consilium.simulations.experiments.baselines import baselines
 from consilium.simulations.experiments.external import Watch

@@ -10,10 +10,10 @@ from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.errors import SettingsError
 from consilium.shared.export.manifest import ModelManifest
 from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.files.permissions import PRIVATE_FILE
 from consilium.shared.study.definition import Study, parse_canonical
 
 KEY_FILE = "export.pem"
-PRIVATE_FILE = 0o600
 
 
 def export_run(

@@ -6,7 +6,8 @@ from typing import Any
 
 from consilium.server.study.checkpoints import FILE_NAME
 from consilium.shared.study.definition import Study
-from consilium.simulations.cohorts.cohorts import Cohorts, cohorts_for
+from consilium.simulations.cohorts.cohorts import Cohorts
+from consilium.simulations.cohorts.study_cohorts import cohorts_for
 from consilium.simulations.experiments.external import Watch, external, leave_one_out
 from consilium.simulations.experiments.joining import joining
 from consilium.simulations.experiments.recalibrating import recalibrating

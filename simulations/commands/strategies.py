@@ -17,7 +17,8 @@ from consilium.client.records.features import TimeGrid, to_grid
 from consilium.client.records.windows import read_windows
 from consilium.shared.errors import StudyError
 from consilium.shared.study.definition import Study, with_changes
-from consilium.simulations.cohorts.cohorts import Cohorts, cohorts_for
+from consilium.simulations.cohorts.cohorts import Cohorts
+from consilium.simulations.cohorts.study_cohorts import cohorts_for
 from consilium.simulations.commands.compare import Compared
 from consilium.simulations.commands.simulate import train
 from consilium.simulations.experiments.external import Watch

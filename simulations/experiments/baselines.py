@@ -4,8 +4,6 @@ A linear model on hand-made summaries is a strong rival on clinical data; no tab
 without it. For whole stays it reads summaries of each variable and counts of codes; for steps the
 very inputs the recurrent network reads at that step. Its penalty is chosen by cross-validation over
 patients within the training records.
-
-Legend: N stays, T steps, V variables, S summaries, F inputs, R rows, K outputs.
 """
 
 from collections.abc import Callable, Mapping
@@ -70,14 +68,14 @@ def linear_model(train: TimeGrid, test: TimeGrid, study: Study) -> Scores:
         )
         return scores.reshape(*test.mask_NT.shape, -1)
     rows = np.flatnonzero(_known(train.y_N, study))
-    features_NS = stay_features(train, study)[rows]
+    features_NF = stay_features(train, study)[rows]
     return _fit_predict(
-        features_NS, train.y_N[rows], train.patient_N[rows], stay_features(test, study), study
+        features_NF, train.y_N[rows], train.patient_N[rows], stay_features(test, study), study
     )
 
 
 def stay_features(grid: TimeGrid, study: Study) -> NDArray[np.float64]:
-    """Per stay the summaries of its variables and counts of its codes (N, S).
+    """Per stay the summaries of its variables and counts of its codes (N, F).
 
     A short sequence on a clock of positions is read value by value as well: place 30 of a heart
     beat always means the same.
@@ -99,19 +97,19 @@ def code_counts(grid: TimeGrid, study: Study) -> NDArray[np.float64]:
 def codes_so_far(grid: TimeGrid, study: Study) -> NDArray[np.float32]:
     """At each step log(1 + how often so far) of each code, and of all others (N, T, codes)."""
     lines = len(token_numbers(study)) + UNKNOWN_TOKEN
-    number_NTK = grid.value_NTV[:, :, -len(token_names(study)) :]
-    counts_NTL = np.zeros((*number_NTK.shape[:2], lines), dtype=np.float32)
-    stay_E, step_E, column_E = np.nonzero(~np.isnan(number_NTK))
-    line_E = number_NTK[stay_E, step_E, column_E].astype(np.int64) - UNKNOWN_TOKEN
-    np.add.at(counts_NTL, (stay_E, step_E, line_E), 1)
-    return np.log1p(np.cumsum(counts_NTL, axis=1, out=counts_NTL))
+    number_NTM = grid.value_NTV[:, :, -len(token_names(study)) :]
+    counts = np.zeros((*number_NTM.shape[:2], lines), dtype=np.float32)
+    stay_E, step_E, column_E = np.nonzero(~np.isnan(number_NTM))
+    line_E = number_NTM[stay_E, step_E, column_E].astype(np.int64) - UNKNOWN_TOKEN
+    np.add.at(counts, (stay_E, step_E, line_E), 1)
+    return np.log1p(np.cumsum(counts, axis=1, out=counts))
 
 
 def summary_features(grid: TimeGrid, study: Study) -> NDArray[np.float64]:
     """Per stay and variable the mean, least, greatest and last reference score, and the count.
 
     Returns:
-        (N, S) float64, NaN where a variable was never measured (its count is 0).
+        (N, F) float64, NaN where a variable was never measured (its count is 0).
     """
     columns: list[NDArray[np.float64]] = []
     for index, variable in enumerate(study.variables.values()):
@@ -154,19 +152,19 @@ def _known(y: NDArray[np.float32], study: Study) -> NDArray[np.bool_]:
 
 
 def _fit_predict(
-    train_RS: NDArray[np.floating],
+    train_RF: NDArray[np.floating],
     truth: NDArray[np.float32],
     patient_R: NDArray[np.int64],
-    test_RS: NDArray[np.floating],
+    test_RF: NDArray[np.floating],
     study: Study,
 ) -> Scores:
     """Scores (R, K) of the test rows; one model an output, or one for all classes."""
-    known_RS = ~np.isnan(train_RS)
-    mean_S = np.where(known_RS, train_RS, 0).sum(axis=0) / np.maximum(known_RS.sum(axis=0), 1)
-    train_RS = np.where(known_RS, train_RS, mean_S)
-    test_RS = np.where(np.isnan(test_RS), mean_S, test_RS)
+    known_RF = ~np.isnan(train_RF)
+    mean_F = np.where(known_RF, train_RF, 0).sum(axis=0) / np.maximum(known_RF.sum(axis=0), 1)
+    train_RF = np.where(known_RF, train_RF, mean_F)
+    test_RF = np.where(np.isnan(test_RF), mean_F, test_RF)
     if study.task.kind == "multiclass":
-        return _classes(train_RS, truth, patient_R, test_RS, study.task.outputs)
+        return _classes(train_RF, truth, patient_R, test_RF, study.task.outputs)
     columns = []
     for truth_R in truth.reshape(len(truth), -1).T:
         rows = np.flatnonzero(~np.isnan(truth_R))
@@ -178,27 +176,27 @@ def _fit_predict(
             model = _searched(Ridge(), "ridge__alpha", RIDGE_PENALTIES)
         else:
             model = _searched(_logistic(), "logisticregression__C", INVERSE_PENALTIES)
-        model.fit(train_RS[rows], truth_R[rows], groups=patient_R[rows])
+        model.fit(train_RF[rows], truth_R[rows], groups=patient_R[rows])
         columns.append(
-            model.predict(test_RS)
+            model.predict(test_RF)
             if study.task.kind == "regression"
-            else model.predict_proba(test_RS)[:, 1]
+            else model.predict_proba(test_RF)[:, 1]
         )
     return np.stack(columns, axis=1).astype(np.float64)
 
 
 def _classes(
-    train_RS: NDArray[np.floating],
+    train_RF: NDArray[np.floating],
     class_R: NDArray[np.float32],
     patient_R: NDArray[np.int64],
-    test_RS: NDArray[np.floating],
+    test_RF: NDArray[np.floating],
     classes: int,
 ) -> Scores:
     """Probabilities (R, K) by multinomial regression; a class never seen in training has none."""
     model = _searched(_logistic(), "logisticregression__C", INVERSE_PENALTIES)
-    model.fit(train_RS, class_R.astype(np.int64), groups=patient_R)
-    scores_RK = np.zeros((len(test_RS), classes))
-    scores_RK[:, model.classes_] = model.predict_proba(test_RS)
+    model.fit(train_RF, class_R.astype(np.int64), groups=patient_R)
+    scores_RK = np.zeros((len(test_RF), classes))
+    scores_RK[:, model.classes_] = model.predict_proba(test_RF)
     return scores_RK
 
 
@@ -221,12 +219,12 @@ def _logistic() -> LogisticRegression:
 
 
 def _log_loss_of_known(
-    model: Pipeline, test_RS: NDArray[np.floating], class_R: NDArray[np.floating]
+    model: Pipeline, test_RF: NDArray[np.floating], class_R: NDArray[np.floating]
 ) -> float:
     """Minus the mean log loss; a class that the fold did not train on counts as probability 0."""
-    chances_RC = model.predict_proba(test_RS)
-    found_RC = class_R[:, None] == model.classes_
-    return float(np.log(np.maximum((chances_RC * found_RC).sum(axis=1), 1e-9)).mean())
+    chances_RK = model.predict_proba(test_RF)
+    found_RK = class_R[:, None] == model.classes_
+    return float(np.log(np.maximum((chances_RK * found_RK).sum(axis=1), 1e-9)).mean())
 
 
 def _constant(train: TimeGrid, test: TimeGrid, *, value: float, study: Study) -> Scores:

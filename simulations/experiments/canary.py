@@ -178,7 +178,7 @@ def _share(study: Study, parameters: int, noise_multiplier: float) -> NoiseShare
 def _honest_sum(
     model: RecurrentModel, data: TrainingSet, study: Study, share: NoiseShare, source: Keystream
 ) -> Vector:
-    """Return one round's sum (d,) of the honest sites' whole numbers; one of them has the data."""
+    """Return one round's sum (D,) of the honest sites' whole numbers; one of them has the data."""
     first_D = clipped_gradient_sum(model, data, study, source=source)
     total_D = noisy_sum(first_D, share, source)
     for _ in range(share.honest - 1):

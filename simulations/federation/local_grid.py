@@ -25,6 +25,8 @@ from flwr.supercore.run import Run
 # Flower's Message reads who is sending from this process-wide record; there is no public setter.
 from flwr.supercore.task_identity import TaskIdentity
 
+from consilium.server.flower.run_grid import RunGrid
+
 RUN_ID = 1
 COORDINATOR_NODE = 1
 FIRST_SITE_NODE = 100
@@ -63,7 +65,7 @@ class _Site:
     asked: dict[str, int] = field(default_factory=dict)
 
 
-class LocalGrid(Grid):
+class LocalGrid(RunGrid):
     """A Flower grid whose nodes are ClientApps in this process.
 
     Args:
@@ -94,26 +96,6 @@ class LocalGrid(Grid):
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def set_run(self, run: Run) -> None:
-        """Set the run that messages belong to."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """Return the run that messages belong to."""
-        return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message from the coordinator to a node."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the sites' node identifiers."""

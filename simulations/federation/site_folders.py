@@ -16,10 +16,7 @@ from consilium.client.ledger.store import Ledger
 from consilium.client.secure_sum.journal import RoundJournal
 from consilium.shared.crypto.keys import IdentityKey, Roster
 from consilium.shared.files.atomic_file import write_atomically
-
-PRIVATE_FOLDER = 0o700
-PRIVATE_FILE = 0o600
-
+from consilium.shared.files.permissions import PRIVATE_FILE, PRIVATE_FOLDER
 
 MOST_SIGNATURES = 1 << 14  # remembered at once; a round of some hundred sites has fewer
 

@@ -2,8 +2,6 @@
 
 A class is a cell of a confusion matrix; a predicted value falls into a coarse grid of predicted and
 true values. No patient is in them, only counts of known outcomes.
-
-Legend: R rows (known outcomes of stays or steps), K outputs, G groups of rows, B cells a side.
 """
 
 from typing import Any
@@ -52,9 +50,9 @@ def _values(predicted_R: NDArray[np.float64], truth_R: NDArray[np.float64]) -> d
     known_R = ~np.isnan(truth_R)
     predicted_R, truth_R = predicted_R[known_R], truth_R[known_R]
     ends = np.percentile(np.concatenate([predicted_R, truth_R]), (1, 99))
-    edges_B = np.linspace(ends[0], max(ends[1], ends[0] + 1e-9), CELLS + 1)
+    edges_L = np.linspace(ends[0], max(ends[1], ends[0] + 1e-9), CELLS + 1)
     cell_R = [
-        np.clip(np.searchsorted(edges_B, values, side="right") - 1, 0, CELLS - 1)
+        np.clip(np.searchsorted(edges_L, values, side="right") - 1, 0, CELLS - 1)
         for values in (truth_R, predicted_R)
     ]
     counts_BB = np.zeros((CELLS, CELLS), dtype=np.int64)
@@ -63,8 +61,8 @@ def _values(predicted_R: NDArray[np.float64], truth_R: NDArray[np.float64]) -> d
     groups = [rows for rows in np.array_split(order, GROUPS) if len(rows)]
     return {
         "rows": len(truth_R),
-        "low": float(edges_B[0]),
-        "high": float(edges_B[-1]),
+        "low": float(edges_L[0]),
+        "high": float(edges_L[-1]),
         "counts": [" ".join(map(str, row)) for row in counts_BB.tolist()],
         "groups": [
             {

@@ -2,8 +2,6 @@
 
 A measure is made once from scores and truth, sorted and compared as far as that is possible, and
 then valued under many weightings of its rows: that is what makes a bootstrap of large cohorts fast.
-
-Legend: R rows (stays, or hours of stays in a per-step task), K outputs, F figures.
 """
 
 from collections.abc import Mapping
@@ -75,16 +73,16 @@ class SeveralRisks:
 
     def values(self, weight_R: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :class:`Measure`; an output with one outcome only does not count."""
-        each_KF = np.array(
+        each = np.array(
             [
                 risks.values(weight_R[rows])
                 for risks, rows in zip(self._risks, self._known, strict=True)
             ]
         )
-        defined_KF = ~np.isnan(each_KF)
-        sums_F = np.where(defined_KF, each_KF, 0.0).sum(axis=0)
-        counts_F = defined_KF.sum(axis=0)
-        return np.where(counts_F > 0, sums_F / np.maximum(counts_F, 1), np.nan)
+        defined = ~np.isnan(each)
+        sums = np.where(defined, each, 0.0).sum(axis=0)
+        counts = defined.sum(axis=0)
+        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 class Risks:
@@ -105,18 +103,18 @@ class Risks:
         """See :class:`Measure`."""
         weight_R = weight_R[self._order_R]
         positive_R = weight_R * self._outcome_R
-        true_U = np.cumsum(positive_R)[self._last_of_tie_R]
-        false_U = np.cumsum(weight_R - positive_R)[self._last_of_tie_R]
-        if not len(true_U) or true_U[-1] <= 0 or false_U[-1] <= 0:
+        true_L = np.cumsum(positive_R)[self._last_of_tie_R]
+        false_L = np.cumsum(weight_R - positive_R)[self._last_of_tie_R]
+        if not len(true_L) or true_L[-1] <= 0 or false_L[-1] <= 0:
             return np.full(4, np.nan)
-        gained_U = np.diff(true_U, prepend=0.0)
-        alarms_U = np.diff(false_U, prepend=0.0)
-        pairs = np.sum(alarms_U * (true_U - gained_U / 2))
-        precision_U = true_U / np.maximum(true_U + false_U, 1e-12)
+        gained_L = np.diff(true_L, prepend=0.0)
+        alarms_L = np.diff(false_L, prepend=0.0)
+        pairs = np.sum(alarms_L * (true_L - gained_L / 2))
+        precision_L = true_L / np.maximum(true_L + false_L, 1e-12)
         return np.array(
             (
-                pairs / (true_U[-1] * false_U[-1]),
-                np.sum(precision_U * gained_U) / true_U[-1],
+                pairs / (true_L[-1] * false_L[-1]),
+                np.sum(precision_L * gained_L) / true_L[-1],
                 np.sum(weight_R * self._error_R) / np.sum(weight_R),
                 np.sum(weight_R * self._right_R) / np.sum(weight_R),
             )

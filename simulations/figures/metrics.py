@@ -2,8 +2,6 @@
 
 A patient is resampled whole, by counting it 0, 1, 2 ... times; scores are sorted once, so a
 thousand resamples of thousands of patients take a fraction of a second.
-
-Legend: M models whose mean figure is wanted, N stays, T steps, R rows, K outputs, P patients.
 """
 
 from collections.abc import Mapping, Sequence
@@ -114,14 +112,14 @@ def evaluate(
     resamples = int(np.clip(_ROWS_IN_ALL // (rows * len(models)), _FEWEST_RESAMPLES, RESAMPLES))
     stream = np.random.default_rng(seed)
     everyone = np.ones(rows)
-    values_SF = [np.mean([m.values(everyone) for m in measures], axis=0)]
+    values = [np.mean([m.values(everyone) for m in measures], axis=0)]
     for _ in range(resamples):
         counts_P = stream.multinomial(patients, np.full(patients, 1 / patients))
         weight_R = counts_P[truth.patient_R].astype(np.float64)
-        values_SF.append(np.mean([m.values(weight_R) for m in measures], axis=0))
+        values.append(np.mean([m.values(weight_R) for m in measures], axis=0))
     estimates = {
-        name: _estimate(values_S)
-        for name, values_S in zip(FIGURES[task.kind], np.array(values_SF).T, strict=True)
+        name: _estimate(resampled)
+        for name, resampled in zip(FIGURES[task.kind], np.array(values).T, strict=True)
     }
     classes = [m.sensitivities(everyone) for m in measures if isinstance(m, Classes)]
     counted = task.kind in ("binary", "multilabel")
@@ -148,18 +146,18 @@ def compare_two(
     resamples = int(np.clip(_ROWS_IN_ALL // (2 * rows), _FEWEST_RESAMPLES, RESAMPLES))
     stream = np.random.default_rng(seed)
     better = -1.0 if FIGURES[task.kind][0] in LOWER_IS_BETTER else 1.0
-    values_S2 = [[m.values(np.ones(rows))[0] for m in measures]]
+    pairs = [[m.values(np.ones(rows))[0] for m in measures]]
     for _ in range(resamples):
         counts_P = stream.multinomial(patients, np.full(patients, 1 / patients))
         weight_R = counts_P[truth.patient_R].astype(np.float64)
-        values_S2.append([m.values(weight_R)[0] for m in measures])
-    one_S, other_S = np.array(values_S2).T
-    return _estimate(one_S), _estimate(other_S), _estimate(better * (other_S - one_S))
+        pairs.append([m.values(weight_R)[0] for m in measures])
+    of_one, of_other = np.array(pairs).T
+    return _estimate(of_one), _estimate(of_other), _estimate(better * (of_other - of_one))
 
 
-def _estimate(values_S: NDArray[np.float64]) -> Estimate:
+def _estimate(values: NDArray[np.float64]) -> Estimate:
     """Take the first value as the estimate and the rest, where defined, as its resamples."""
     tail = 100 * (1 - LEVEL) / 2
-    resampled = values_S[1:][~np.isnan(values_S[1:])]
+    resampled = values[1:][~np.isnan(values[1:])]
     low, high = np.percentile(resampled, [tail, 100 - tail]) if resampled.size else (np.nan,) * 2
-    return Estimate(value=float(values_S[0]), low=float(low), high=float(high))
+    return Estimate(value=float(values[0]), low=float(low), high=float(high))

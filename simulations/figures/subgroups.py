@@ -2,8 +2,6 @@
 
 The researcher of a simulation holds these patients, so nothing here passes through a secure sum or
 a policy.
-
-Legend: N stays, R rows (known outcomes), K outputs, B bins, E = B - 1 edges.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,10 +24,10 @@ _PASSES = 3  # which narrow the bins in on any crowd of risks
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """Everybody, then each hospital and each subgroup; ``edges_E`` of their bins, if any."""
+    """Everybody, then each hospital and each subgroup; ``edges_L`` of their bins, if any."""
 
     groups: tuple[GroupFigures, ...]
-    edges_E: Edges | None
+    edges_L: Edges | None
 
 
 def tell_groups(
@@ -43,20 +41,20 @@ def tell_groups(
         everybody: their figures.
         sites: the same by hospital, where there are several.
     """
-    edges_E = None
+    edges_L = None
     if test.study.task.kind in WITH_RISKS:
-        edges_E = first_edges(BINS)
+        edges_L = first_edges(BINS)
         for _ in range(_PASSES):
-            edges_E = finer_edges(_count(test.truth, scores, edges_E)[0], edges_E)
+            edges_L = finer_edges(_count(test.truth, scores, edges_L)[0], edges_L)
     whole = np.ones(len(test.grid.y_N), dtype=np.bool_)
-    found = [_figures(test, EVERYBODY, whole, scores, everybody, edges_E)]
+    found = [_figures(test, EVERYBODY, whole, scores, everybody, edges_L)]
     for group, stays_N in parts_of(test):
         if (known := sites.get(group.name) if group.kind == "site" else None) is None:
             if not len(test.truth_of(stays_N).patient_R):
                 continue
             known = test.metrics_of(stays_N, [scores])
-        found.append(_figures(test, group, stays_N, scores, known, edges_E))
-    return Told(groups=tuple(found), edges_E=edges_E)
+        found.append(_figures(test, group, stays_N, scores, known, edges_L))
+    return Told(groups=tuple(found), edges_L=edges_L)
 
 
 def parts_of(test: HeldOut) -> Iterator[tuple[PatientGroup, NDArray[np.bool_]]]:
@@ -128,11 +126,11 @@ def _figures(
     stays_N: NDArray[np.bool_],
     scores: Scores,
     metrics: HeldOutMetrics,
-    edges_E: Edges | None,
+    edges_L: Edges | None,
 ) -> GroupFigures:
     figures = {name: Share(e.value, e.low, e.high) for name, e in metrics.figures.items()}
     least = test.study.evaluation.smallest_group
-    if edges_E is None:
+    if edges_L is None:
         judged = metrics.patients >= least
         return GroupFigures(
             group=group,
@@ -141,7 +139,7 @@ def _figures(
             judged=judged,
             figures=figures if judged else None,
         )
-    counts_2B, expected = _count(test.truth_of(stays_N), scores[stays_N], edges_E)
+    counts_2B, expected = _count(test.truth_of(stays_N), scores[stays_N], edges_L)
     negatives, positives = (float(total) for total in counts_2B.sum(axis=1))
     share = min(metrics.patients / (negatives + positives), 1.0)
     judged = min(negatives, positives) * share >= least
@@ -160,10 +158,10 @@ def _figures(
     )
 
 
-def _count(truth: Truth, scores: Scores, edges_E: Edges) -> tuple[NDArray[np.float64], float]:
+def _count(truth: Truth, scores: Scores, edges_L: Edges) -> tuple[NDArray[np.float64], float]:
     """Return rows by outcome and bin (2, B), labels pooled, and the sum of their risks."""
     risk_RK = truth.rows(scores)
     truth_RK = truth.truth_R.reshape(risk_RK.shape)
     known = ~np.isnan(truth_RK)
     risks = risk_RK[known]
-    return count_scores(risks, truth_RK[known] == 1, np.ones(len(risks)), edges_E), risks.sum()
+    return count_scores(risks, truth_RK[known] == 1, np.ones(len(risks)), edges_L), risks.sum()

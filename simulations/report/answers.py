@@ -91,8 +91,8 @@ def _values(value: dict[str, Any], name: str, index: int) -> Chart:
 
     def draw(figure: Figure) -> None:
         left, right = figure.subplots(1, 2)
-        edges_B = np.linspace(low, high, len(counts_BB) + 1)
-        left.pcolormesh(edges_B, edges_B, np.ma.masked_equal(counts_BB, 0), cmap=_BLUES, vmin=0)
+        edges_L = np.linspace(low, high, len(counts_BB) + 1)
+        left.pcolormesh(edges_L, edges_L, np.ma.masked_equal(counts_BB, 0), cmap=_BLUES, vmin=0)
         left.set(title="how often", xlabel="predicted", ylabel="true", aspect="equal")
         predicted = [g["predicted"] for g in groups]
         right.vlines(predicted, [g["low"] for g in groups], [g["high"] for g in groups],

@@ -20,11 +20,11 @@ def attributions_chart(study: Study, record: Mapping[str, Any]) -> list[Chart]:
     told = attributions_of(record)
     if told is None:
         return []
-    mean_VB, bands = np.array(list(told["effects"].values())), _band_names(study)
-    reach = NORMAL_95 * told["deviation"] * np.sqrt(mean_VB.shape[1])
+    mean_VA, bands = np.array(list(told["effects"].values())), _band_names(study)
+    reach = NORMAL_95 * told["deviation"] * np.sqrt(mean_VA.shape[1])
     if reach:  # a part of a bar would be mostly noise
-        mean_VB, bands = mean_VB.sum(axis=1, keepdims=True), ["together"]
-    total_V = np.maximum(mean_VB, 0.0).sum(axis=1)
+        mean_VA, bands = mean_VA.sum(axis=1, keepdims=True), ["together"]
+    total_V = np.maximum(mean_VA, 0.0).sum(axis=1)
     order = np.argsort(-total_V, kind="stable")[:_MOST_ROWS]
     names = [list(told["effects"])[v] for v in order]
     unit = "target's unit" if study.task.kind == "regression" else "log-odds"
@@ -33,7 +33,7 @@ def attributions_chart(study: Study, record: Mapping[str, Any]) -> list[Chart]:
         axes = figure.subplots()
         left = np.zeros(len(order))
         for band, name in enumerate(bands):
-            width = np.maximum(mean_VB[order, band], 0.0)
+            width = np.maximum(mean_VA[order, band], 0.0)
             colour = _SHADES[len(_SHADES) - len(bands) + band] if len(bands) > 1 else BLUE
             axes.barh(range(len(order)), width, left=left, color=colour, height=0.7, label=name)
             left += width
@@ -70,8 +70,8 @@ def attributions_chart(study: Study, record: Mapping[str, Any]) -> list[Chart]:
                 rows=tuple(
                     (
                         name,
-                        *(number(m) for m in (mean_VB[v] if len(bands) > 1 else ())),
-                        number(float(mean_VB[v].sum())),
+                        *(number(m) for m in (mean_VA[v] if len(bands) > 1 else ())),
+                        number(float(mean_VA[v].sum())),
                     )
                     for name, v in zip(names, order, strict=True)
                 ),

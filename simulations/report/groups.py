@@ -1,7 +1,4 @@
-"""Groups of test patients as ``run.json`` has them: all, by hospital, by subgroup.
-
-Legend: B bins, E = B - 1 edges.
-"""
+"""Groups of test patients as ``run.json`` has them: all, by hospital, by subgroup."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +18,7 @@ class Group:
     """Some test patients, and how the model does on them; fields as in docs/run-json.md.
 
     ``figures`` is empty where the group is too small to be judged. ``counts_2B`` counts risks by
-    outcome and bin, scaled so that a patient weighs one, however many rows; ``edges_E`` are
+    outcome and bin, scaled so that a patient weighs one, however many rows; ``edges_L`` are
     those of the bins; None without risks.
     """
 
@@ -34,14 +31,14 @@ class Group:
     figures: Mapping[str, Share]
     calibration: Share | None
     counts_2B: NDArray[np.float64] | None
-    edges_E: Edges | None
+    edges_L: Edges | None
 
 
 def read_groups(record: Mapping[str, Any]) -> tuple[Group, ...]:
     """Return the groups of a run's record, in its order; none where it has none."""
     text = record.get("bins")
-    edges_E = None if text is None else np.array(text.split(), dtype=np.float32)
-    return tuple(_group(entry, edges_E) for entry in record.get("groups") or ())
+    edges_L = None if text is None else np.array(text.split(), dtype=np.float32)
+    return tuple(_group(entry, edges_L) for entry in record.get("groups") or ())
 
 
 def everyone(groups: tuple[Group, ...]) -> Group | None:
@@ -51,9 +48,9 @@ def everyone(groups: tuple[Group, ...]) -> Group | None:
 
 def points_of(group: Group | None) -> tuple[OperatingPoint, ...]:
     """Return what an alarm from each edge on would do; nothing without both outcomes."""
-    if group is None or group.counts_2B is None or group.edges_E is None:
+    if group is None or group.counts_2B is None or group.edges_L is None:
         return ()
-    return operating_points(group.counts_2B, group.edges_E)
+    return operating_points(group.counts_2B, group.edges_L)
 
 
 def share_of(estimate: Mapping[str, Any] | None) -> Share | None:
@@ -63,7 +60,7 @@ def share_of(estimate: Mapping[str, Any] | None) -> Share | None:
     return Share(value=estimate["value"], low=estimate["low"], high=estimate["high"])
 
 
-def _group(entry: Mapping[str, Any], edges_E: Edges | None) -> Group:
+def _group(entry: Mapping[str, Any], edges_L: Edges | None) -> Group:
     figures = {name: share_of(e) for name, e in (entry["figures"] or {}).items()}
     return Group(
         kind=entry["kind"],
@@ -75,7 +72,7 @@ def _group(entry: Mapping[str, Any], edges_E: Edges | None) -> Group:
         figures={name: share for name, share in figures.items() if share is not None},
         calibration=share_of(entry["calibration"]),
         counts_2B=_counts(entry),
-        edges_E=edges_E,
+        edges_L=edges_L,
     )
 
 

@@ -68,10 +68,10 @@ def run_record(
 
 def told_record(told: Told, joined: Joining | None) -> dict[str, Any]:
     """Return what is told of groups of test patients and of joining, the serious first."""
-    said = verdicts(told.groups, told.edges_E) + (joining_verdicts(joined) if joined else ())
+    said = verdicts(told.groups, told.edges_L) + (joining_verdicts(joined) if joined else ())
     return {
         "groups": [group.to_json() for group in told.groups],
-        "bins": None if told.edges_E is None else as_text(told.edges_E),
+        "bins": None if told.edges_L is None else as_text(told.edges_L),
         "joining": joined,
         "verdicts": [v.to_json() for v in sorted(said, key=lambda v: not v.serious)],
     }

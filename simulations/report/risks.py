@@ -38,11 +38,11 @@ def risk_charts(group: Group, *, whose: str) -> list[Chart]:
         group: counts of all test patients.
         whose: what has a risk of its own, such as ``patients`` or ``hours``.
     """
-    if group.counts_2B is None or group.edges_E is None or not (points := points_of(group)):
+    if group.counts_2B is None or group.edges_L is None or not (points := points_of(group)):
         return []
     return [
         _discrimination(group, points, whose),
-        *_calibration(group, group.counts_2B, group.edges_E, whose),
+        *_calibration(group, group.counts_2B, group.edges_L, whose),
         *decision_chart(points),
         alarms_chart(points, whose),
     ]
@@ -111,12 +111,12 @@ def _discrimination(group: Group, points: tuple[OperatingPoint, ...], whose: str
 
 
 def _calibration(
-    group: Group, counts_2B: NDArray[np.float64], edges_E: Edges, whose: str
+    group: Group, counts_2B: NDArray[np.float64], edges_L: Edges, whose: str
 ) -> list[Chart]:
-    groups = [g for g in calibration_groups(counts_2B, edges_E) if g.patients >= SMALLEST]
+    groups = [g for g in calibration_groups(counts_2B, edges_L) if g.patients >= SMALLEST]
     if not groups:
         return []
-    fitted = fit_recalibration(counts_2B, edges_E)
+    fitted = fit_recalibration(counts_2B, edges_L)
     total_B = counts_2B.sum(axis=0)
     top = min(1.0, 1.1 * max(max(g.predicted, g.observed.high) for g in groups))
 
@@ -136,7 +136,7 @@ def _calibration(
             upper.set(xscale=scale, yscale=scale, xlim=(low, top), ylim=(low, top))
             upper.set_title("the whole range" if scale == "linear" else "low risks: logarithmic")
             edges = np.linspace(low, top, 31) if low == 0 else np.geomspace(low, top, 31)
-            risks_B = np.clip(bin_centers(edges_E), low, top)
+            risks_B = np.clip(bin_centers(edges_L), low, top)
             lower.hist(risks_B, bins=edges, weights=total_B, color=GREY)
             lower.set(xlabel="predicted risk")
             if scale == "log":

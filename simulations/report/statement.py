@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from consilium.shared.study.definition import Study
-from consilium.shared.study.personalisation import evaluates_own
 from consilium.simulations.report.drawing import told_delta
 
 FALSE_ALARM = 0.001
@@ -118,7 +117,7 @@ def _own(study: Study) -> tuple[str, ...]:
     if not own.active:
         return ()
     counted = "evaluation by sums counts the same."
-    if not evaluates_own(study):
+    if not study.evaluates_own:
         counted = (
             "evaluation by sums counts the global model's risks, because each second model is "
             "trained without noise and remembers its hospital's patients: it is no more to be "

@@ -15,16 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from consilium.client.hospital.audit_log import open_audit as open_site_audit
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.service.connection import Connection
 from consilium.client.service.enroll import enrol_request, pin_reply
 from consilium.client.service.pinned_connection import approvals_of, connect
-from consilium.server.coordinator.audit_log import open_audit
 from consilium.server.coordinator.enrolment import FrontDesk, invite, submit
 from consilium.server.coordinator.folder import CoordinatorFolder, Settings
 from consilium.server.coordinator.register import Register
 from consilium.server.flower.database_link import enrol_node, open_link
+from consilium.shared.audit.own_log import open_audit
 from consilium.shared.enrolment.invitation import Invitation
 from consilium.shared.enrolment.messages import EnrolReply, StudyOffer
 from consilium.shared.study.definition import parse_study
@@ -262,7 +261,7 @@ class Federation:
         (site.path / "policy.toml").write_text(self.policy)
         request = enrol_request(site, invitation)
         pin_reply(site, invitation, EnrolReply.from_bytes(desk.enrol(request.to_bytes())))
-        open_site_audit(site)
+        open_audit(site)
 
     def _data_settings(self, unit: int) -> str:
         return (

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from consilium.server.coordinator.audit_log import open_audit
 from consilium.server.coordinator.certificates import CertificateFiles, issue_server_certificate
 from consilium.server.coordinator.folder import CoordinatorFolder
 from consilium.server.coordinator.register import Register
 from consilium.server.flower.database_link import LinkGrid
-from consilium.server.secure_sum.sites import FlowerSites
+from consilium.server.flower.sites import FlowerSites
 from consilium.server.service.study_process import StudyProcess
+from consilium.shared.audit.own_log import open_audit
 from consilium.shared.secure_sum.messages import Action
 from tests.deployment.cable import Cable
 from tests.deployment.federation import PATIENCE, SITES, Federation, tiny_study, write_records

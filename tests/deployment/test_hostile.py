@@ -36,7 +36,7 @@ from consilium.shared.enrolment.messages import (
 from consilium.shared.errors import AuthenticationError, MessageError, ProtocolError
 from consilium.shared.study.definition import parse_study
 from consilium.shared.version import VERSION
-from consilium.shared.wire.bundle import FETCH_PATH, HAND_IN_PATH, pack_parcel
+from consilium.shared.wire.bundle import FETCH_PATH, HAND_IN_PATH, pack_bundle
 from tests.deployment.federation import Federation, tiny_study, write_records
 from tests.deployment.ledgers import events
 
@@ -214,7 +214,7 @@ def test_a_site_cannot_answer_in_anothers_name(federation: Federation) -> None:
     push = PushMessagesRequest(messages_list=[reply], message_object_trees=[ObjectTree()])
     with federation.line("east") as line:
         with pytest.raises(ProtocolError, match="another site's name"):
-            line.post(HAND_IN_PATH, pack_parcel(push.SerializeToString(), {}))
+            line.post(HAND_IN_PATH, pack_bundle(push.SerializeToString(), {}))
         with pytest.raises(ProtocolError, match="another site's name"):
             line.post("/v1/fleet/push-messages", push.SerializeToString())
 

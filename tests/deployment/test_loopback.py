@@ -14,7 +14,7 @@ from consilium.server.study.checkpoints import load_checkpoint
 from consilium.shared.export.signed_model import load_signed_model
 from consilium.shared.model.weight_vector import to_vector
 from consilium.shared.study.definition import parse_study
-from consilium.simulations.cohorts.cohorts import cohorts_for
+from consilium.simulations.cohorts.study_cohorts import cohorts_for
 from consilium.simulations.federation.run import Federation as Simulation
 from consilium.simulations.figures.held_out import HeldOut
 from tests.deployment.federation import free_port

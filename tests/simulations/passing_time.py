@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import pytest
 from flwr.app import Message
 
-from consilium.server.secure_sum import sites
+from consilium.server.flower import sites
 from consilium.simulations.federation import local_grid
 from consilium.simulations.federation.local_grid import LocalGrid
 

@@ -24,9 +24,9 @@ from consilium.shared.rounds.attribution_bands import LARGEST_EFFECT
 from consilium.shared.rounds.contents import Purpose, RoundConfiguration, vector_spec
 from consilium.shared.study.definition import Study, load_study, with_changes
 from consilium.shared.study.input_names import feature_names
-from consilium.simulations.cohorts.cohorts import SYNTHETIC, cohorts_for
 from consilium.simulations.cohorts.hospitals import SyntheticHospital
 from consilium.simulations.cohorts.real_cohorts import REAL
+from consilium.simulations.cohorts.study_cohorts import SYNTHETIC, cohorts_for
 from consilium.simulations.federation.run import Federation
 from consilium.simulations.figures.central import merge
 from consilium.simulations.figures.held_out import HeldOut
@@ -134,8 +134,8 @@ def test_no_message_of_a_run_holds_any_patients_attributions(
     sums: list[np.ndarray] = []
     clip, add_up = attributions.clip_rows, contribution.attribution_sums
 
-    def clipping(rows_PA: np.ndarray, norm: float) -> np.ndarray:
-        rows.append(clip(rows_PA, norm))
+    def clipping(given: np.ndarray, norm: float) -> np.ndarray:
+        rows.append(clip(given, norm))
         return rows[-1]
 
     def adding(*arguments, **named) -> np.ndarray:

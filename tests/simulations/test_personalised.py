@@ -197,13 +197,13 @@ def test_own_weights_are_in_no_message_and_no_vector_has_room_for_them(
     def run(number: int) -> dict[Hashable, bytes]:
         finished, federation = train(study, test_cohort, tmp_path / f"own-{number}")
         weights_D = finished.state.server.weights_D
-        begun_L = weights_D[~shared_weights(study, weights_D.size)]
-        assert vector_bytes(sent) == {whole - 4 * len(begun_L)}
-        assert begun_L[:6].tobytes() in b"\0".join(sent)  # we would see
+        begun = weights_D[~shared_weights(study, weights_D.size)]
+        assert vector_bytes(sent) == {whole - 4 * len(begun)}
+        assert begun[:6].tobytes() in b"\0".join(sent)  # we would see
         sought: dict[Hashable, bytes] = {}
         for site in study.sites:
             kept = federation._states[site].personal.latest(study.digest)["own_weights"]
-            trained = kept != begun_L
+            trained = kept != begun
             assert trained.sum() > len(kept) / 2
             for place in np.flatnonzero(trained):
                 sought |= as_numbers((site, place), kept[place])

@@ -7,8 +7,6 @@ the last. Everything set aside is counted.
 A slip is repaired only when the value as given is impossible, the repaired value is possible, and
 no other reading is: a temperature of 98.6 in a Celsius column, a pH of 735, a height of 1.8 or
 70 in a centimetre column, 431.8 where inches were converted twice, an inspired oxygen of 40.
-
-Legend: V variables and columns of codes of the study, E events of one stay.
 """
 
 from collections.abc import Mapping

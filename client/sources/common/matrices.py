@@ -1,7 +1,4 @@
-"""What sources of whole sequences share: a table of values a stay, and whether a study fits.
-
-Legend: T steps, V variables, E events of one stay.
-"""
+"""What sources of whole sequences share: a table of values a stay, and whether a study fits."""
 
 import difflib
 from collections.abc import Collection, Mapping

@@ -5,8 +5,6 @@ a patient and not by the file. Times are hours since the start of the stay; valu
 study's units, inside the study's ranges, sorted by time, and without duplicates.
 
 Nothing here ever shows a patient's values: not in an error, a log line or a ``repr``.
-
-Legend: E events of one stay.
 """
 
 from collections.abc import Iterator, Mapping

@@ -5,8 +5,6 @@ they go to files without a name, one for each span of patients, which the operat
 when the process ends, however it ends. Patients are then made span by span. So memory holds one
 span's events and one row a stay, whatever the size of the hospital's files. The nameless files lie
 in the folder that the environment variable TMPDIR names.
-
-Legend: S stays, E events, P patients.
 """
 
 import tempfile
@@ -38,22 +36,22 @@ class StayTable:
 
     Attributes:
         patient_ids: P identifiers, in order.
-        patient_S: int32, each stay's patient, ascending.
+        patient_N: int32, each stay's patient, ascending.
         stay_ids: S identifiers.
-        start_S: int64, microseconds since 1970; all 0 where events carry hours already.
-        end_h_S: float64, hours from start to end; NaN where not known.
-        label_S: float32, (S,) or (S, K) or (S, T); NaN where not known.
-        outcome_h_S: float64, hours from start to the outcome; NaN where it did not happen.
-        static: by index of the study's variable, float32 (S,), NaN where missing.
+        start_N: int64, microseconds since 1970; all 0 where events carry hours already.
+        end_h_N: float64, hours from start to end; NaN where not known.
+        label_N: float32, (N,) or (N, K) or (N, T); NaN where not known.
+        outcome_h_N: float64, hours from start to the outcome; NaN where it did not happen.
+        static: by index of the study's variable, float32 (N,), NaN where missing.
     """
 
     patient_ids: tuple[str, ...]
-    patient_S: NDArray[np.int32]
+    patient_N: NDArray[np.int32]
     stay_ids: tuple[str, ...]
-    start_S: NDArray[np.int64]
-    end_h_S: NDArray[np.float64]
-    label_S: NDArray[np.float32]
-    outcome_h_S: NDArray[np.float64]
+    start_N: NDArray[np.int64]
+    end_h_N: NDArray[np.float64]
+    label_N: NDArray[np.float32]
+    outcome_h_N: NDArray[np.float64]
     static: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -67,13 +65,13 @@ class StayTable:
         Returns:
             stay_E, -1 where none had begun; hours_E since its start.
         """
-        starts, rank_S = np.unique(self.start_S, return_inverse=True)
+        starts, rank_N = np.unique(self.start_N, return_inverse=True)
         places = len(starts) + 1
-        key_S = self.patient_S.astype(np.int64) * places + rank_S + 1
+        key_N = self.patient_N.astype(np.int64) * places + rank_N + 1
         rank_E = np.searchsorted(starts, time_E, side="right")
         key_E = patient_E.astype(np.int64) * places + rank_E
-        stay_E = np.searchsorted(key_S, key_E, side="right") - 1
-        found_E = (stay_E >= 0) & (self.patient_S[np.maximum(stay_E, 0)] == patient_E)
+        stay_E = np.searchsorted(key_N, key_E, side="right") - 1
+        found_E = (stay_E >= 0) & (self.patient_N[np.maximum(stay_E, 0)] == patient_E)
         placed_E: NDArray[np.int32] = np.where(found_E, stay_E, -1).astype(np.int32)
         return placed_E, self.hours(placed_E, time_E)
 
@@ -94,7 +92,7 @@ class StayTable:
         stay_E, hours_E = self.place(patient_E, time_E)
         while len(event_E):
             held = (stay_E >= 0) & (hours_E <= reach_h)
-            held &= self.patient_S[np.maximum(stay_E, 0)] == patient_E[event_E]
+            held &= self.patient_N[np.maximum(stay_E, 0)] == patient_E[event_E]
             event_E, stay_E, hours_E = event_E[held], stay_E[held], hours_E[held]
             yield event_E, stay_E, hours_E
             stay_E = stay_E - 1
@@ -102,7 +100,7 @@ class StayTable:
 
     def hours(self, stay_E: NDArray[np.int32], time_E: NDArray[np.int64]) -> NDArray[np.float32]:
         """Hours from the start of each event's stay."""
-        hours_E: NDArray[np.float32] = ((time_E - self.start_S[stay_E]) / US_PER_HOUR).astype(
+        hours_E: NDArray[np.float32] = ((time_E - self.start_N[stay_E]) / US_PER_HOUR).astype(
             np.float32
         )
         return hours_E
@@ -128,7 +126,7 @@ class Assembler:
         self._study, self._stays, self._tally = study, stays, tally
         self._cleaner = Cleaner(study, tally)
         patients = len(stays.patient_ids)
-        self._bound_P = np.searchsorted(stays.patient_S, np.arange(patients + 1))
+        self._bound_P = np.searchsorted(stays.patient_N, np.arange(patients + 1))
         # A span is a range of patients, so that no patient is in two.
         spans = np.linspace(0, patients, min(SPANS, max(1, patients)) + 1).astype(np.int64)
         self._spans = np.unique(spans)
@@ -152,7 +150,7 @@ class Assembler:
         self.count(NO_STAY, int(np.count_nonzero(~inside_E)))
         if not inside_E.any():
             return
-        late_E = inside_E & (hours_E > self._stays.end_h_S[stay_E].astype(np.float32))
+        late_E = inside_E & (hours_E > self._stays.end_h_N[stay_E].astype(np.float32))
         early_E = inside_E & (hours_E < 0)
         self.count(AFTER_END, int(np.count_nonzero(late_E)))
         self.count(BEFORE_START, int(np.count_nonzero(early_E)))
@@ -190,7 +188,7 @@ class Assembler:
             ]
         event_E = _joined(self._held)
         self._held, self._events = [], 0
-        patient_E = self._stays.patient_S[event_E["stay"]]
+        patient_E = self._stays.patient_N[event_E["stay"]]
         span_E = np.searchsorted(self._spans, patient_E, side="right") - 1
         order_E = np.argsort(span_E, kind="stable")
         bounds = np.searchsorted(span_E[order_E], np.arange(len(self._files) + 1))
@@ -225,7 +223,7 @@ class Assembler:
     def _stay(self, stay: int, part: slice, events: Events) -> Stay:
         hours_E, variable_E, value_E = events
         table = self._stays
-        label, end_h, outcome_h = table.label_S[stay], table.end_h_S[stay], table.outcome_h_S[stay]
+        label, end_h, outcome_h = table.label_N[stay], table.end_h_N[stay], table.outcome_h_N[stay]
         return Stay(
             stay_id=table.stay_ids[stay],
             hours_E=hours_E[part],

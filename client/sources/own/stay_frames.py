@@ -3,8 +3,6 @@
 A source brings one row a stay: ``patient`` and ``stay`` (text), ``start``, ``end``, ``birth`` and
 ``outcome`` (microseconds since 1970, null where not known), ``label`` (a number, or a list), and a
 column of numbers for each static variable, named by its index in the study.
-
-Legend: S stays.
 """
 
 import time
@@ -67,19 +65,19 @@ def stay_table(
     tally.unlabelled += int(unknown.sum())
     frame = frame.filter(~unknown).sort("patient", "start", "stay")
     patients = frame["patient"].unique(maintain_order=True)
-    label_S = frame["label"].to_numpy().astype(np.float32)
+    label_N = frame["label"].to_numpy().astype(np.float32)
     if frame["label"].dtype in (pl.List, pl.Array):
-        label_S = np.array(frame["label"].to_list(), dtype=np.float32)
+        label_N = np.array(frame["label"].to_list(), dtype=np.float32)
     start = frame["start"]
     hours = {name: ((frame[name] - start) / US_PER_HOUR) for name in ("end", "outcome")}
     return StayTable(
         patient_ids=tuple(patients),
-        patient_S=frame["patient"].rle_id().to_numpy().astype(np.int32),
+        patient_N=frame["patient"].rle_id().to_numpy().astype(np.int32),
         stay_ids=tuple(frame["stay"]),
-        start_S=start.to_numpy(),
-        end_h_S=hours["end"].cast(pl.Float64).fill_null(np.nan).to_numpy(),
-        outcome_h_S=hours["outcome"].cast(pl.Float64).fill_null(np.nan).to_numpy(),
-        label_S=label_S,
+        start_N=start.to_numpy(),
+        end_h_N=hours["end"].cast(pl.Float64).fill_null(np.nan).to_numpy(),
+        outcome_h_N=hours["outcome"].cast(pl.Float64).fill_null(np.nan).to_numpy(),
+        label_N=label_N,
         static=_static(frame, study),
     )
 

@@ -27,8 +27,6 @@
     [data.variables.Gender]
     column = "sex"                    # of the table of stays
     values = { m = 1, f = 0 }
-
-Legend: S stays, T steps.
 """
 
 import copy
@@ -170,7 +168,7 @@ class Tables(Counted):
                 "[data.labels] of site.toml"
             )
         steps, step_h = -(-study.data.window_h // study.data.step_h), study.data.step_h
-        label_ST = np.full((len(stays), steps), np.nan, dtype=np.float32)
+        label_NT = np.full((len(stays), steps), np.nan, dtype=np.float32)
         when = said.hours or said.time or ""
         keys = _Keys(stays)
         for piece in read_pieces(said, [said.stay, when, said.label]):
@@ -186,8 +184,8 @@ class Tables(Counted):
                 hours_E[time.is_null().to_numpy()] = np.nan
             inside = (stay_E >= 0) & (hours_E >= 0) & (hours_E < steps * step_h)
             step_E = (hours_E[inside] / step_h).astype(np.int64)
-            label_ST[stay_E[inside], step_E] = value.fill_null(np.nan).to_numpy()[inside]
-        return replace(stays, label_S=label_ST)
+            label_NT[stay_E[inside], step_E] = value.fill_null(np.nan).to_numpy()[inside]
+        return replace(stays, label_N=label_NT)
 
     def _read_events(
         self, events: EventsFile, translation: Translation, keys: "_Keys", assembler: Assembler

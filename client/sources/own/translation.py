@@ -1,7 +1,4 @@
-"""From a hospital's codes, units and words to the study's variables, in the study's units.
-
-Legend: E events.
-"""
+"""From a hospital's codes, units and words to the study's variables, in the study's units."""
 
 from collections.abc import Callable
 

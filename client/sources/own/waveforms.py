@@ -65,9 +65,9 @@ Window = tuple[NDArray[np.float64], float | NDArray[np.float32]]
 class _Recording:
     """One record at the study's rate: signals by column of the study, and its beats."""
 
-    signal_TS: NDArray[np.float64]
-    beat_B: NDArray[np.int64]
-    class_B: NDArray[np.int64]
+    signals: NDArray[np.float64]
+    beats: NDArray[np.int64]
+    classes: NDArray[np.int64]
 
 
 class Waveforms(Counted):
@@ -147,21 +147,21 @@ def _beats(recording: _Recording, study: Study, thin_normal: int) -> Iterator[Wi
     steps, rate = study.data.steps, float(study.data.rate_hz or 1.0)
     before = round(BEFORE * steps)
     names, series = list(study.variables), series_names(study)
-    gap_B = np.diff(recording.beat_B) / rate
+    gaps = np.diff(recording.beats) / rate
     normal = 0
-    for number in range(1, len(recording.beat_B) - 1):
-        start, label = recording.beat_B[number] - before, recording.class_B[number]
-        if start < 0 or start + steps > len(recording.signal_TS):
+    for number in range(1, len(recording.beats) - 1):
+        start, label = recording.beats[number] - before, recording.classes[number]
+        if start < 0 or start + steps > len(recording.signals):
             continue
         normal += int(label == 0)
         if label == 0 and normal % thin_normal:
             continue
         value_TV = np.full((steps, len(names)), np.nan)
-        value_TV[:, [names.index(name) for name in series]] = recording.signal_TS[
+        value_TV[:, [names.index(name) for name in series]] = recording.signals[
             start : start + steps
         ]
-        recent = gap_B[max(0, number - _BEATS_OF_MEAN) : number].mean()
-        before_s, after_s = gap_B[number - 1], gap_B[number]
+        recent = gaps[max(0, number - _BEATS_OF_MEAN) : number].mean()
+        before_s, after_s = gaps[number - 1], gaps[number]
         intervals = (before_s, after_s, recent, before_s / recent, after_s / recent)
         for name, value in zip(INTERVALS, intervals, strict=True):
             if name in names:
@@ -173,10 +173,10 @@ def _stretches(recording: _Recording, study: Study, thin_normal: int) -> Iterato
     """Stretches (T, V), end to end, and which classes but N occur in each."""
     del thin_normal
     steps = study.data.steps
-    for start in range(0, len(recording.signal_TS) - steps + 1, steps):
-        inside_B = (recording.beat_B >= start) & (recording.beat_B < start + steps)
-        present = np.isin(np.arange(1, len(CLASSES)), recording.class_B[inside_B])
-        yield recording.signal_TS[start : start + steps], present.astype(np.float32)
+    for start in range(0, len(recording.signals) - steps + 1, steps):
+        inside = (recording.beats >= start) & (recording.beats < start + steps)
+        present = np.isin(np.arange(1, len(CLASSES)), recording.classes[inside])
+        yield recording.signals[start : start + steps], present.astype(np.float32)
 
 
 def _load(folder: Path, name: str, study: Study) -> _Recording:
@@ -207,13 +207,13 @@ def _load(folder: Path, name: str, study: Study) -> _Recording:
         raise DataError(
             f"record {name}: its .hea, .dat and .atr cannot be read as WFDB; replace the files"
         ) from error
-    signal_TS = signals[:, [_column(name, names, units, signal, study) for signal in series]]
-    if not len(signal_TS) or not np.isfinite(signal_TS).all():
+    signals = signals[:, [_column(name, names, units, signal, study) for signal in series]]
+    if not len(signals) or not np.isfinite(signals).all():
         raise DataError(f"record {name}: a sample is missing or not finite; repair the record")
     beat = np.array([symbol in CLASS_OF for symbol in symbols], dtype=np.bool_)
-    beat_B = samples[beat]
-    if len(beat_B) and not (
-        (np.diff(beat_B) > 0).all() and 0 <= beat_B[0] <= beat_B[-1] < len(signal_TS)
+    beats = samples[beat]
+    if len(beats) and not (
+        (np.diff(beats) > 0).all() and 0 <= beats[0] <= beats[-1] < len(signals)
     ):
         raise DataError(
             f"record {name}: its beats are not in the order of time, or lie outside the signal; "
@@ -221,11 +221,11 @@ def _load(folder: Path, name: str, study: Study) -> _Recording:
         )
     ratio = Fraction(float(study.data.rate_hz or rate) / rate).limit_denominator(1000)
     return _Recording(
-        signal_TS=resample_poly(
-            signal_TS - np.median(signal_TS, axis=0), ratio.numerator, ratio.denominator
+        signals=resample_poly(
+            signals - np.median(signals, axis=0), ratio.numerator, ratio.denominator
         ),
-        beat_B=np.round(beat_B * float(ratio)).astype(np.int64),
-        class_B=np.array([CLASS_OF[s] for s in symbols if s in CLASS_OF], dtype=np.int64),
+        beats=np.round(beats * float(ratio)).astype(np.int64),
+        classes=np.array([CLASS_OF[s] for s in symbols if s in CLASS_OF], dtype=np.int64),
     )
 
 

@@ -87,9 +87,9 @@ class Parkinsons(Counted):
         for row in _rows(self._path):
             recordings.setdefault(row[0], []).append(row)
         for person, rows in recordings.items():
-            weeks_TC, outside = _weeks(np.stack(rows), study.data.steps)
+            weeks, outside = _weeks(np.stack(rows), study.data.steps)
             self._tally.outside_window += outside
-            score_T = weeks_TC[:, _COLUMNS.index(LABELS[study.data.label])]
+            score_T = weeks[:, _COLUMNS.index(LABELS[study.data.label])]
             known = np.flatnonzero(~np.isnan(score_T[:KNOWN_WEEKS]))
             label_T = np.full(study.data.steps, np.nan, dtype=np.float32)
             if known.size:
@@ -98,8 +98,8 @@ class Parkinsons(Counted):
                 self._tally.unlabelled += 1
                 continue
             for score in LABELS.values():
-                weeks_TC[KNOWN_WEEKS:, _COLUMNS.index(score)] = np.nan
-            value_TV = weeks_TC[:, [_COLUMNS.index(name) for name in study.variables]]
+                weeks[KNOWN_WEEKS:, _COLUMNS.index(score)] = np.nan
+            value_TV = weeks[:, [_COLUMNS.index(name) for name in study.variables]]
             self._tally.patients += 1
             self._tally.stays += 1
             name = f"person-{person:.0f}"
@@ -107,14 +107,14 @@ class Parkinsons(Counted):
             yield Patient(patient_id=name, stays=(stay,))
 
 
-def _weeks(row_RC: NDArray[np.float64], steps: int) -> tuple[NDArray[np.float64], int]:
-    """Mean of the recordings of each week (T, C), NaN in a week without; how many lie outside."""
-    week_R = np.floor(row_RC[:, _COLUMNS.index("test_time")] / 7)
-    weeks_TC = np.full((steps, row_RC.shape[1]), np.nan)
-    inside_R = (week_R >= 0) & (week_R < steps)
-    for week in np.unique(week_R[inside_R]).astype(np.int64):
-        weeks_TC[week] = row_RC[week_R == week].mean(axis=0)
-    return weeks_TC, int(np.count_nonzero(~inside_R))
+def _weeks(rows: NDArray[np.float64], steps: int) -> tuple[NDArray[np.float64], int]:
+    """Each week's mean recording (NaN where there is none), and how many lie outside the weeks."""
+    week_of = np.floor(rows[:, _COLUMNS.index("test_time")] / 7)
+    weeks = np.full((steps, rows.shape[1]), np.nan)
+    inside = (week_of >= 0) & (week_of < steps)
+    for week in np.unique(week_of[inside]).astype(np.int64):
+        weeks[week] = rows[week_of == week].mean(axis=0)
+    return weeks, int(np.count_nonzero(~inside))
 
 
 def _rows(path: Path) -> Iterator[NDArray[np.float64]]:

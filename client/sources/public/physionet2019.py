@@ -123,12 +123,12 @@ class PhysioNet2019(Counted):
             try:
                 if isinstance(content, BadFileError):
                     raise content
-                table_TC = _table(content)
-                hours_T = table_TC[:, -2] - 1
-                label_T = table_TC[:, -1]
+                table = _table(content)
+                hours_T = table[:, -2] - 1
+                label_T = table[:, -1]
                 septic = bool(label_T.any())
                 stay = stay_of(
-                    table_TC[:, columns],
+                    table[:, columns],
                     study,
                     cleaner,
                     stay_id=Path(file).stem,
@@ -164,15 +164,15 @@ def _table(content: bytes) -> NDArray[np.float64]:
     try:
         if "_" in body:
             raise ValueError
-        table_TC = np.array([list(map(float, row)) for row in rows])
+        table = np.array([list(map(float, row)) for row in rows])
     except ValueError as error:
         raise BadFileError("a value is not a number") from error
-    hour_T, label_T = table_TC[:, -2], table_TC[:, -1]
+    hour_T, label_T = table[:, -2], table[:, -1]
     if not (hour_T >= 1).all() or not (np.diff(hour_T) > 0).all() or (hour_T % 1).any():
         raise BadFileError("ICULOS does not count up in whole hours from 1")
     if not np.isin(label_T, (0, 1)).all():
         raise BadFileError(f"{LABEL} is not 0 or 1 in every hour")
-    return table_TC
+    return table
 
 
 def _labels(

@@ -94,16 +94,16 @@ def test_a_site_uses_the_model_with_its_own_part_and_refuses_one_without(
     with pytest.raises(SettingsError, match=r"leaves the model's head .* has none: it did not"):
         open_own_model(exported, site, "")
     shared_D = shared_weights(study, to_vector(trained.model).size)
-    own_L = np.arange((~shared_D).sum(), dtype=np.float32)
-    kept = {"own_weights": own_L, "statistics": np.array([9.0, 3.0, 4.0])}
+    own = np.arange((~shared_D).sum(), dtype=np.float32)
+    kept = {"own_weights": own, "statistics": np.array([9.0, 3.0, 4.0])}
     store = PersonalStore(site / "personal")
     store.save(study.digest, bytes(32), kept)
     found = open_own_model(exported, site, "").trained
-    assert np.array_equal(to_vector(found.model)[~shared_D], own_L)
+    assert np.array_equal(to_vector(found.model)[~shared_D], own)
     assert np.array_equal(to_vector(found.model)[shared_D], to_vector(trained.model)[shared_D])
     assert found.normalisation != trained.normalisation
     assert 0 < found.normalisation.mean_V[0] < 3.0 / 9.0
-    store.save(study.digest, bytes(32), {"own_weights": own_L[1:]})
+    store.save(study.digest, bytes(32), {"own_weights": own[1:]})
     with pytest.raises(SettingsError, match="finite ones are needed"):
         open_own_model(exported, site, "")
     store.save(study.digest, bytes(32), kept)

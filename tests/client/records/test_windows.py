@@ -299,7 +299,7 @@ def test_a_study_of_the_first_hours_reads_stays_as_they_are() -> None:
 def test_the_check_counts_windows_and_stays_that_have_none() -> None:
     quality = check_quality(Given(DYING, stay(label=1.0), stay(end_h=7.0)), ROLLING)
     assert (quality.stays, quality.windowless, quality.outcome_inside) == (6, 1, 0)
-    assert quality.outcome_patients_G.tolist() == [2, 1]
+    assert quality.outcome_patients.tolist() == [2, 1]
     told = {finding.about: finding for finding in judge(quality, ROLLING)}
     assert told["windows"].told == "1 of 3 stays have no window"
     assert told["windows"].level == "warns"

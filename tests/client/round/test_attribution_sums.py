@@ -75,16 +75,16 @@ def test_one_patient_changes_the_sums_by_at_most_what_is_charged(seed: int, loud
 def test_the_means_are_those_of_the_patients_explained_one_by_one() -> None:
     trained = some_trained(STUDY, 3)
     patients = patients_of([1, 2, 1], 3)
-    expected_PVB = np.zeros((3, 2, 4))
+    expected_PVA = np.zeros((3, 2, 4))
     for stay, patient in enumerate(patients.patient_N.tolist()):
         steps = int(patients.mask_NT[stay].sum())
         told = explain(trained, patients.x_NTF[stay, :steps], output=0)
         effect = np.zeros((10, 2))
         effect[:steps] = told.effect_TC[:, :2]
         for band, part in enumerate(np.split(effect, band_starts(STUDY)[1:])):
-            expected_PVB[patient, :, band] += np.abs(part.sum(axis=0)) / (2 if patient == 1 else 1)
+            expected_PVA[patient, :, band] += np.abs(part.sum(axis=0)) / (2 if patient == 1 else 1)
     assert (
-        np.linalg.norm(expected_PVB.reshape(3, -1), axis=1).max() < LARGEST_EFFECT
+        np.linalg.norm(expected_PVA.reshape(3, -1), axis=1).max() < LARGEST_EFFECT
     )  # none clipped
     sums = sums_of(trained, patients)
     least = STUDY.model_copy(
@@ -93,7 +93,7 @@ def test_the_means_are_those_of_the_patients_explained_one_by_one() -> None:
     found = attributions_from_sums(sums, least, noise=0.0)
     assert found is not None
     assert (found.patients, found.clipped, found.deviation) == (3, 0, 0)
-    assert found.mean_VB == pytest.approx(expected_PVB.mean(axis=0), abs=1e-9)
+    assert found.mean_VA == pytest.approx(expected_PVA.mean(axis=0), abs=1e-9)
 
 
 def test_too_few_patients_say_nothing_at_the_site_or_in_the_sum() -> None:

@@ -81,7 +81,7 @@ def test_a_group_of_too_few_patients_is_left_out_unless_noise_hides_it() -> None
 
 
 def test_blocks_hold_the_sum_of_risks_and_the_weights_by_outcome_and_bin() -> None:
-    edges_E = group_edges(STUDY, edges_from_bytes(b"", STUDY))
+    edges_L = group_edges(STUDY, edges_from_bytes(b"", STUDY))
     risks = np.array([[0.1], [0.2], [0.9]])
     blocks = group_blocks(
         risks,
@@ -90,9 +90,9 @@ def test_blocks_hold_the_sum_of_risks_and_the_weights_by_outcome_and_bin() -> No
         np.ones(3, dtype=np.bool_),
         [np.ones(3, dtype=np.bool_), None, np.array([False, False, True])],
         STUDY,
-        edges_E,
+        edges_L,
     )
-    bins = len(edges_E) + 1
+    bins = len(edges_L) + 1
     assert blocks[:, 0] == pytest.approx([0.1 + 0.45, 0, 0.45])
     assert blocks[:, 1 : 1 + bins].sum(axis=1) == pytest.approx([1, 0, 0])
     assert blocks[:, 1 + bins :].sum(axis=1) == pytest.approx([0.5, 0, 0.5])

@@ -61,7 +61,7 @@ def validation_sums(model, patients, study, members=None) -> dict:
 
 def evaluated(model, patients, study):
     sums = validation_sums(model, patients, study)
-    return federated_metrics(sums, study, sites=1, edges_KE=edges_from_bytes(b"", study))
+    return federated_metrics(sums, study, sites=1, edges_KL=edges_from_bytes(b"", study))
 
 
 def without(tensors: PatientTensors, patient: int) -> PatientTensors:

@@ -7,13 +7,13 @@ import pytest
 from typer.testing import CliRunner
 
 from consilium.server.cli import app
-from consilium.server.coordinator.audit_log import open_audit
 from consilium.server.coordinator.folder import CoordinatorFolder, Settings
 from consilium.server.service.overview import last_record
 from consilium.shared.audit.anchors import Anchors
 from consilium.shared.audit.events import Refused
 from consilium.shared.audit.heads import AuditHead
 from consilium.shared.audit.log import AuditLog
+from consilium.shared.audit.own_log import open_audit
 from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.errors import AuditError, SettingsError
 

@@ -49,24 +49,24 @@ def figures(
         *(part == number for number in range(3)),
         *(site == i if name in released else None for i, name in enumerate(SITES)),
     ]
-    edges_KE = edges_from_bytes(b"", STUDY)
+    edges_KL = edges_from_bytes(b"", STUDY)
     blocks = group_blocks(
-        risk[:, None], y, np.ones(size), everyone, members, STUDY, group_edges(STUDY, edges_KE)
+        risk[:, None], y, np.ones(size), everyone, members, STUDY, group_edges(STUDY, edges_KL)
     )
     blocks += stream.normal(0, noise, blocks.shape)
-    return groups_from_sums(blocks.ravel(), STUDY, edges_KE=edges_KE, noise=noise)
+    return groups_from_sums(blocks.ravel(), STUDY, edges_KL=edges_KL, noise=noise)
 
 
 def said(groups: tuple[GroupFigures, ...]) -> dict[tuple[str, str], str]:
-    edges_E = group_edges(STUDY, edges_from_bytes(b"", STUDY))
-    return {(v.topic, v.name): v.sentence for v in verdicts(groups, edges_E) if v.serious}
+    edges_L = group_edges(STUDY, edges_from_bytes(b"", STUDY))
+    return {(v.topic, v.name): v.sentence for v in verdicts(groups, edges_L) if v.serious}
 
 
 def test_of_a_good_model_nothing_serious_is_said() -> None:
     alarms = [len(said(figures(seed=seed))) for seed in range(40)]
     assert sum(alarms) <= 4
-    edges_E = group_edges(STUDY, edges_from_bytes(b"", STUDY))
-    sentences = [v.sentence for v in verdicts(figures(), edges_E)]
+    edges_L = group_edges(STUDY, edges_from_bytes(b"", STUDY))
+    sentences = [v.sentence for v in verdicts(figures(), edges_L)]
     assert "the model's AUROC is 0." in sentences[0]
     assert f"None of the {3 + len(SITES)} groups judged stands out" in sentences[1]
 
@@ -133,7 +133,7 @@ def test_groups_of_other_tasks_are_judged_by_accuracy_or_error() -> None:
         blocks = np.tile(block, (len(patient_groups(study)), 1))
         blocks[1, 1] = 500.0
         groups = groups_from_sums(
-            blocks.ravel(), study, edges_KE=edges_from_bytes(b"", study), noise=0.0
+            blocks.ravel(), study, edges_KL=edges_from_bytes(b"", study), noise=0.0
         )
         serious = [v for v in verdicts(groups, None) if v.serious]
         assert [v.name for v in serious] == ["age below 50"]

@@ -1,4 +1,4 @@
-"""Messages through the SuperLink's real database, with a node that uses the gate's own parcels."""
+"""Messages through the SuperLink's real database, with a node that uses the gate's own bundles."""
 
 import contextlib
 import sqlite3
@@ -22,13 +22,14 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
-from consilium.server.flower.bundles import LinkParcels
+from consilium.server.flower.bundles import LinkBundles
 from consilium.server.flower.database_link import LinkGrid, enrol_node, open_link
+from consilium.server.flower.sites import FlowerSites
 from consilium.server.flower.stored_replies import ReplyGoneError
-from consilium.server.secure_sum.sites import BODY, FlowerSites
 from consilium.shared.secure_sum.messages import Action
-from consilium.shared.wire.bundle import pack_parcel, unpack_parcel
+from consilium.shared.wire.bundle import pack_bundle, unpack_bundle
 from consilium.shared.wire.encoding import LongBytes
+from consilium.shared.wire.flower_body import BODY
 from tests.needs import PATIENCE_S
 
 
@@ -41,15 +42,15 @@ class EchoNode:
         pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         self.node = enrol_node(link, name, pem)
         link.acknowledge_node_heartbeat(self.node, 30.0)
-        self._parcels = LinkParcels(link)
+        self._bundles = LinkBundles(link)
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self._serve, daemon=True)
         self.thread.start()
 
     def _serve(self) -> None:
         while not self.stop.wait(0.01):
-            if parcel := self._parcels.fetch(self.node):
-                self._parcels.hand_in(self.node, self._answer(*unpack_parcel(parcel)))
+            if parcel := self._bundles.fetch(self.node):
+                self._bundles.hand_in(self.node, self._answer(*unpack_bundle(parcel)))
 
     def _answer(self, head: bytes, parts: dict[str, bytes]) -> bytes:
         pulled = PullMessagesResponse()
@@ -68,7 +69,7 @@ class EchoNode:
                 clientapp_runtime_list=[0.0],
             )
             parts = {key: part.deflate() for key, part in objects.items()}
-        return pack_parcel(request.SerializeToString(), parts)
+        return pack_bundle(request.SerializeToString(), parts)
 
 
 @pytest.fixture

@@ -103,10 +103,10 @@ def test_when_half_of_the_groups_give_nothing_the_round_is_void_with_every_reaso
 
 def test_the_median_of_groups_ignores_fewer_than_half_of_them():
     rng = np.random.default_rng(3)
-    honest_GD = rng.normal(size=(3, 50))
+    honest = rng.normal(size=(3, 50))
     for wild in (1e9, -1e9):
-        bad_GD = np.full((2, 50), wild)
-        median_D = across_groups(np.vstack([honest_GD, bad_GD]))
-        assert (median_D >= honest_GD.min(axis=0)).all()
-        assert (median_D <= honest_GD.max(axis=0)).all()
-    assert (across_groups(honest_GD) == np.sort(honest_GD, axis=0)[1]).all()
+        bad = np.full((2, 50), wild)
+        median_D = across_groups(np.vstack([honest, bad]))
+        assert (median_D >= honest.min(axis=0)).all()
+        assert (median_D <= honest.max(axis=0)).all()
+    assert (across_groups(honest) == np.sort(honest, axis=0)[1]).all()

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from consilium.server.coordinator.audit_log import open_audit
 from consilium.server.coordinator.enrolment import submit
 from consilium.server.coordinator.folder import CoordinatorFolder, Settings
 from consilium.server.coordinator.register import State
@@ -18,6 +17,7 @@ from consilium.server.service.monitor import Monitor
 from consilium.server.service.operator_page import read_page
 from consilium.server.service.overview import rounds_file, status
 from consilium.shared.audit.events import Refused, Revoked, RoundClosed
+from consilium.shared.audit.own_log import open_audit
 from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.study.definition import parse_study
 from tests.needs import browse

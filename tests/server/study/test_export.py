@@ -9,7 +9,6 @@ import torch
 from typer.testing import CliRunner
 
 from consilium.server.cli import app
-from consilium.server.coordinator.audit_log import open_audit
 from consilium.server.coordinator.folder import CoordinatorFolder, Settings
 from consilium.server.figures.groups import as_text
 from consilium.server.study.aggregation import start
@@ -17,6 +16,7 @@ from consilium.server.study.checkpoints import Checkpoint, save_checkpoint
 from consilium.server.study.export import export_model, onnx_part, recalibrations_of, validation_of
 from consilium.server.study.run import RunState
 from consilium.shared.audit.log import FILE_NAME
+from consilium.shared.audit.own_log import open_audit
 from consilium.shared.crypto.keys import IdentityKey, Roster
 from consilium.shared.crypto.transcript import sha256
 from consilium.shared.errors import SettingsError

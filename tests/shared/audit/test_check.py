@@ -16,6 +16,7 @@ from consilium.shared.audit.reading import identities_of, recorded_heads
 from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.errors import AuditError
 from tests.in_process import memory_folder
+from tests.shared.audit.rotated_logs import rotate
 
 KEY = IdentityKey.from_seed(b"a" * 32)
 PEER = IdentityKey.from_seed(b"p" * 32)
@@ -164,7 +165,7 @@ def test_a_rotation_that_the_new_key_did_not_vouch_for_is_named():
 def test_an_endorsement_is_good_for_one_place_of_one_log_only():
     with memory_folder() as folder:
         path = folder / "genuine.jsonl"
-        write_log(path, THIEF, lines=2).rotate(KEY)
+        rotate(write_log(path, THIEF, lines=2), THIEF, KEY)
         event = AuditEntry.from_line(path.read_bytes().splitlines(keepends=True)[-1]).event
         path = folder / "forged.jsonl"
         write_log(path, THIEF, lines=2).append(event)

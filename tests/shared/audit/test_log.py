@@ -36,6 +36,7 @@ from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.errors import AuditError, AuthenticationError
 from tests.in_process import memory_folder
 from tests.needs import PATIENCE_S
+from tests.shared.audit.rotated_logs import rotate
 
 ROOT = Path(__file__).resolve().parents[3]
 KEY = IdentityKey.from_seed(b"a" * 32)
@@ -333,8 +334,9 @@ def test_a_rotated_key_continues_the_log_and_the_old_one_no_longer_does(tmp_path
     path = tmp_path / "audit.jsonl"
     log = open_log(path)
     log.append(approved())
-    head = log.rotate(OTHER)
-    head.verify("site-a", OTHER.public)
+    rotate(log, KEY, OTHER)
+    log = open_log(path, key=OTHER)
+    log.head().verify("site-a", OTHER.public)
     log.append(approved())
     assert open_log(path, key=OTHER).append(approved()).number == 5
     with pytest.raises(AuditError, match="another key"):
@@ -345,7 +347,7 @@ def test_a_rotated_key_continues_the_log_and_the_old_one_no_longer_does(tmp_path
 
 def test_a_crash_between_a_rotation_and_the_next_line_leaves_both_keys_able_to_tell(tmp_path):
     path = tmp_path / "audit.jsonl"
-    open_log(path).rotate(OTHER)
+    rotate(open_log(path), KEY, OTHER)
     assert open_log(path, key=OTHER).head().number == 2
     assert check(path, key=OTHER).finding is None
 

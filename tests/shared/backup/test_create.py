@@ -18,7 +18,7 @@ from consilium.shared.audit.heads import AuditHead
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.audit.reading import read_lines
 from consilium.shared.backup.create import MANIFEST, back_up
-from consilium.shared.backup.restore import read_manifest, restore
+from consilium.shared.backup.restore import restore
 from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.errors import AuditError, SettingsError
 
@@ -167,9 +167,9 @@ def test_any_damage_to_the_archive_is_seen_before_anything_is_put_back(tmp_path)
     for size in (0, 100, len(whole) // 2):
         damaged.write_bytes(whole[:size])
         with pytest.raises(SettingsError):
-            read_manifest(damaged)
+            put_back(damaged, tmp_path / "new", log.head())
     with pytest.raises(SettingsError, match="cannot be read"):
-        read_manifest(tmp_path / "missing.tar")
+        put_back(tmp_path / "missing.tar", tmp_path / "new", log.head())
     assert not (tmp_path / "new").exists()
     assert [p for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 

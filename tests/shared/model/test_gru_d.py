@@ -35,12 +35,12 @@ def channels(rows: int, steps: int, series: int, seed: int, width: int) -> torch
     return torch.cat([value, measured.float(), recency, others], dim=2).double()
 
 
-def by_the_paper(layer: GRUD, x_NTD: torch.Tensor, mask_NT: torch.Tensor) -> torch.Tensor:
+def by_the_paper(layer: GRUD, x_NTI: torch.Tensor, mask_NT: torch.Tensor) -> torch.Tensor:
     """Equations 8 to 13, one step and one row at a time, for ordinary gradients."""
     outputs, size, series = [], layer.hidden, layer.series
-    for x_TD, mask_T in zip(x_NTD, mask_NT, strict=True):
-        state, states = torch.zeros(size, dtype=x_NTD.dtype), []
-        for x_D, counts in zip(x_TD, mask_T, strict=True):
+    for x_TI, mask_T in zip(x_NTI, mask_NT, strict=True):
+        state, states = torch.zeros(size, dtype=x_NTI.dtype), []
+        for x_D, counts in zip(x_TI, mask_T, strict=True):
             if counts:
                 value, measured, recency = x_D[: 3 * series].chunk(3)
                 age = torch.where(recency > 0, -torch.log(recency), LONGEST).clamp(max=LONGEST)

@@ -33,13 +33,13 @@ def ragged(rows: int, steps: int, lengths: list[int]) -> Tensor:
     return torch.arange(steps)[None, :] < torch.tensor(lengths[:rows])[:, None]
 
 
-def packed(reference: nn.Module, x_NTD: Tensor, mask_NT: Tensor) -> Tensor:
+def packed(reference: nn.Module, x_NTI: Tensor, mask_NT: Tensor) -> Tensor:
     lengths = mask_NT.sum(1)
     packing = nn.utils.rnn.pack_padded_sequence(
-        x_NTD, lengths, batch_first=True, enforce_sorted=False
+        x_NTI, lengths, batch_first=True, enforce_sorted=False
     )
     out, _ = nn.utils.rnn.pad_packed_sequence(
-        reference(packing)[0], batch_first=True, total_length=x_NTD.shape[1]
+        reference(packing)[0], batch_first=True, total_length=x_NTI.shape[1]
     )
     return out
 

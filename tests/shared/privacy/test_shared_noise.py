@@ -43,7 +43,8 @@ def test_honest_survivors_bring_the_noise_that_is_charged(sites, parameters):
     if share.variance > 1000:
         assert brought <= 1.001 * share.noise_multiplier
         ideal = share.noise_multiplier * 0.5  # what one trusted curator would add
-        assert share.mean_deviation <= 1.04 * ideal
+        summed = math.sqrt(share.honest * share.variance) / share.scale  # in units of gradient
+        assert summed <= 1.04 * ideal
     VectorSpec(ring_bits=32, segments=(share.segment,)).check_headroom(sites, 1)
 
 

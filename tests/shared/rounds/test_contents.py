@@ -112,8 +112,8 @@ def test_updates_are_weighted_by_patients_or_alike() -> None:
 
 def test_edges_come_back_from_their_bytes_and_none_mean_those_of_a_first_look() -> None:
     study = small_study(task={"kind": "multilabel", "outputs": 2}, evaluation={"bins": 9})
-    edges_KE = np.sort(np.random.default_rng(0).random((2, 8)).astype(np.float32))
-    assert np.array_equal(edges_from_bytes(edges_to_bytes(edges_KE, study), study), edges_KE)
+    edges_KL = np.sort(np.random.default_rng(0).random((2, 8)).astype(np.float32))
+    assert np.array_equal(edges_from_bytes(edges_to_bytes(edges_KL, study), study), edges_KL)
     assert np.array_equal(
         edges_from_bytes(b"", study)[1], first_edges(9, (0.05, 0.1, 0.2, 0.3, 0.5))
     )

@@ -12,7 +12,7 @@ from consilium.simulations.cohorts.hospitals import (
     split_physionet2012,
     synthetic_hospital,
     synthetic_sites,
-    synthetic_test,
+    synthetic_tests,
 )
 
 STUDY = load_study(Path(__file__).parents[3] / "studies" / "demo.toml")
@@ -32,7 +32,8 @@ def test_hospitals_differ_in_size_rate_of_death_and_habit() -> None:
 
 
 def test_those_who_die_are_measured_more() -> None:
-    grid = to_grid(synthetic_test(STUDY).read_patients(STUDY), STUDY)
+    sources = synthetic_tests(STUDY).values()
+    grid = to_grid((p for source in sources for p in source.read_patients(STUDY)), STUDY)
     lactate = list(STUDY.variables).index("Lactate")
     measured_N = np.isfinite(grid.value_NTV[:, :, lactate]).sum(axis=1)
     assert measured_N[grid.y_N == 1].mean() > 1.2 * measured_N[grid.y_N == 0].mean()
@@ -47,7 +48,7 @@ def test_a_hospital_is_the_same_every_time_and_another_seed_gives_another() -> N
 
 
 def test_test_patients_are_not_training_patients() -> None:
-    test = {p.patient_id for p in synthetic_test(STUDY).read_patients(STUDY)}
+    test = {p.patient_id for s in synthetic_tests(STUDY).values() for p in s.read_patients(STUDY)}
     train = {p.patient_id for s in synthetic_sites(STUDY).values() for p in s.read_patients(STUDY)}
     assert test
     assert test.isdisjoint(train)
@@ -58,13 +59,6 @@ def test_synthetic_patients_are_labelled_so() -> None:
     assert hospital.name == SOURCE_NAME == STUDY.data.source
     assert all(p.patient_id.startswith("synthetic-") for p in hospital.read_patients(STUDY))
     assert "ynthetic" in STUDY.title
-
-
-def test_reports_of_pooled_sources_add_up() -> None:
-    test = synthetic_test(STUDY)
-    patients = list(test.read_patients(STUDY))
-    assert test.report.patients == len(patients)
-    assert test.report.events == sum(len(s.hours_E) for p in patients for s in p.stays)
 
 
 def test_a_variable_or_label_or_source_that_is_not_made_is_refused() -> None:

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 from consilium.client.records.features import TimeGrid, to_grid
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import load_study, with_changes
-from consilium.simulations.cohorts.hospitals import synthetic_sites, synthetic_test
+from consilium.simulations.cohorts.hospitals import SyntheticHospital, synthetic_sites
 from consilium.simulations.experiments.baselines import (
     baselines,
     code_counts,
@@ -24,8 +24,14 @@ STUDY = load_study(Path(__file__).parents[3] / "studies" / "demo.toml")
 @pytest.fixture(scope="module")
 def grids() -> tuple[TimeGrid, TimeGrid]:
     largest = synthetic_sites(STUDY)["hospital-8"]
-    test = synthetic_test(STUDY, share=0.2)
-    return tuple(to_grid(source.read_patients(STUDY), STUDY) for source in (largest, test))
+    test = (
+        patient
+        for index in range(len(STUDY.sites))
+        for patient in SyntheticHospital(
+            index, seed=STUDY.seed, cohort="testing", share=0.2
+        ).read_patients(STUDY)
+    )
+    return to_grid(largest.read_patients(STUDY), STUDY), to_grid(test, STUDY)
 
 
 def grid_of(values: list[float], label: float = 1.0) -> TimeGrid:

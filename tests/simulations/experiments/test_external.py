@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 from consilium.shared.errors import SettingsError, StudyError
 from consilium.shared.study.definition import Study, load_study, with_changes
 from consilium.simulations.cli import app
-from consilium.simulations.cohorts.cohorts import Cohorts, cohorts_for
+from consilium.simulations.cohorts.cohorts import Cohorts
 from consilium.simulations.cohorts.hospitals import PooledSource
+from consilium.simulations.cohorts.study_cohorts import cohorts_for
 from consilium.simulations.commands.simulate import simulate
 from consilium.simulations.experiments.external import external_sentences, failures, leave_one_out
 from consilium.simulations.figures.held_out import HeldOut

@@ -9,16 +9,14 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from flwr.clientapp import ClientApp
 
 from consilium.server.flower.app import make_server_app
-from consilium.server.secure_sum.sites import BODY, FlowerSites, Sites
+from consilium.server.flower.sites import FlowerSites
+from consilium.server.secure_sum.sites import Sites
 from consilium.shared.secure_sum.messages import Action
+from consilium.shared.wire.flower_body import BODY, to_content
 from consilium.simulations.federation.local_grid import Fault, FaultKind, LocalGrid, run_server_app
 from tests.simulations.passing_time import PATIENCE_S, let_time_pass
 
 NAMES = ("a", "b", "c")
-
-
-def packed(body: bytes) -> RecordDict:
-    return RecordDict({BODY: ArrayRecord({BODY: Array("uint8", (len(body),), BODY, body)})})
 
 
 def site(name: str, answer: Callable[[bytes], RecordDict]) -> Callable[[], ClientApp]:
@@ -27,7 +25,7 @@ def site(name: str, answer: Callable[[bytes], RecordDict]) -> Callable[[], Clien
 
         @app.query("name")
         def tell(message: Message, _: Context) -> Message:
-            return Message(packed(name.encode()), reply_to=message)
+            return Message(to_content(name.encode()), reply_to=message)
 
         @app.query("update")
         def update(message: Message, _: Context) -> Message:
@@ -40,7 +38,7 @@ def site(name: str, answer: Callable[[bytes], RecordDict]) -> Callable[[], Clien
 
 
 def echo(body: bytes) -> RecordDict:
-    return packed(body[::-1])
+    return to_content(body[::-1])
 
 
 def ask(
@@ -86,7 +84,7 @@ def test_a_site_that_raises_is_missing_and_the_others_are_not() -> None:
         RecordDict({BODY: ConfigRecord({"x": 1})}),
         RecordDict({BODY: ArrayRecord({"x": Array("uint8", (1,), BODY, b"1")})}),
         RecordDict({BODY: ArrayRecord({BODY: Array("uint8", (1,), "numpy.ndarray", b"1")})}),
-        RecordDict({**packed(b"x"), "more": ConfigRecord({"x": 1})}),
+        RecordDict({**to_content(b"x"), "more": ConfigRecord({"x": 1})}),
     ],
 )
 def test_a_reply_that_is_more_or_less_than_a_body_counts_as_empty(reply: RecordDict) -> None:

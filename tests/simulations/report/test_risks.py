@@ -24,7 +24,7 @@ def group_of(risks: list[float], outcomes: list[bool]) -> Group:
         figures={},
         calibration=None,
         counts_2B=counts,
-        edges_E=EDGES,
+        edges_L=EDGES,
     )
 
 

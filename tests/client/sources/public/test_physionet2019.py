@@ -127,11 +127,11 @@ def test_landmarks_an_hour_apart_give_the_hourly_labels_of_the_challenge() -> No
     for patient in islice(source.read_patients(hourly), 300):
         label_T = patient.stays[0].label[1:]  # the first landmark lies at hour 1
         landmarks = cut[patient.patient_id].stays if patient.patient_id in cut else ()
-        labels_W = np.array([window.label for window in landmarks])
-        known_W = ~np.isnan(label_T[: len(labels_W)])
-        assert np.array_equal(labels_W[known_W], label_T[: len(labels_W)][known_W])
+        labels = np.array([window.label for window in landmarks])
+        known = ~np.isnan(label_T[: len(labels)])
+        assert np.array_equal(labels[known], label_T[: len(labels)][known])
         assert all(len(w.hours_E) == 0 or w.hours_E.max() <= w.end_h <= 24 for w in landmarks)
-        compared += int(labels_W[known_W].sum())
+        compared += int(labels[known].sum())
     assert compared > 50
 
 

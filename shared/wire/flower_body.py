@@ -1,0 +1,23 @@
+"""A body of ours as Flower carries it: the raw bytes of the one array of a message's content."""
+
+from flwr.app import Array, ArrayRecord, RecordDict
+
+BODY = "consilium"
+
+
+def to_content(body: bytes) -> RecordDict:
+    """Return the content of a message that is this body and nothing else."""
+    array = Array(dtype="uint8", shape=(len(body),), stype=BODY, data=body)
+    return RecordDict({BODY: ArrayRecord({BODY: array})})
+
+
+def from_content(content: RecordDict) -> bytes:
+    """Return the body, or nothing (which no parser accepts) when there is more than a body.
+
+    Where the coordinator reads a stored reply, the array's data are the ``LongBytes`` that stand
+    for it; they are handed on unread.
+    """
+    if list(content) != [BODY] or list(content.array_records) != [BODY]:
+        return b""
+    record = content.array_records[BODY]
+    return record[BODY].data if list(record) == [BODY] and record[BODY].stype == BODY else b""
