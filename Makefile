@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: demo studies test again check slow bench lock clean help
+.PHONY: demo studies test again check slow bench docs lock clean help
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 10
@@ -43,6 +43,12 @@ bench: $(VENV)/.dev ## measured ratios against named competitors, on all cores
 	@for script in benchmarks/*.py; do \
 	  echo "== $$script"; env -u OMP_NUM_THREADS $(BIN)/python $$script || exit 1; done
 
+docs: $(VENV)/.docs ## all pages, the commands and the rooms as one site: build/docs/index.html
+	rm -rf build/docs
+	PYTHONPATH=$(CURDIR) $(BIN)/python docs/site/assemble.py build/docs-source
+	PYTHONPATH=$(CURDIR) $(BIN)/sphinx-build --quiet --fail-on-warning --keep-going \
+	  -d build/docs-cache build/docs-source build/docs
+
 lock: ## pin the newest versions that pyproject.toml allows, from a fresh environment
 	rm -rf $(VENV)/lock && $(PYTHON) -m venv $(VENV)/lock
 	$(VENV)/lock/bin/pip install --quiet $(TORCH) && $(VENV)/lock/bin/pip install --quiet .
@@ -63,4 +69,8 @@ $(VENV)/.run: requirements.lock pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.run requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.dev requirements-docs.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.lock
 	touch $@

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from consilium.client.explain.answers import answer
 from consilium.client.records.features import label_shape, to_grid, to_tensors
 from consilium.client.records.windows import cut_for_scoring
-from consilium.client.round.training import predict
+from consilium.client.round.predictions import predict
 from consilium.client.sources.common.source import Patient
 from consilium.shared.errors import SettingsError
 from consilium.shared.export.signed_model import SignedModel, Trained

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from consilium.client.records.cohort import shard_of, validation_shards
 from consilium.client.records.features import TimeGrid, select, to_grid, to_tensors
 from consilium.client.records.windows import read_windows
-from consilium.client.round.training import predict
+from consilium.client.round.predictions import predict
 from consilium.client.round.validation_sums import row_weights, stay_weights
 from consilium.client.sources.common.source import Source
 from consilium.shared.crypto.keys import IdentityKey

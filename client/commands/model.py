@@ -240,7 +240,7 @@ def open_own_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
     Raises:
         SettingsError: as there, or the study leaves weights to each site and this one has none.
     """
-    from consilium.client.round.personal import own_trained
+    from consilium.client.round.own_part import own_trained
 
     found = open_model(exported, folder, signer)
     if found.manifest.simulated:

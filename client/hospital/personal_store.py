@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.files.permissions import PRIVATE_FILE, PRIVATE_FOLDER
+from consilium.shared.files.tensor_file import tensor_file
 
 Array = NDArray[np.float64] | NDArray[np.float32]
 Kept = Mapping[str, Array]
@@ -62,7 +62,7 @@ class PersonalStore:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._folder.chmod(PRIVATE_FOLDER)
-            write_atomically(path, save(dict(kept), metadata=whose), mode=PRIVATE_FILE)
+            write_atomically(path, tensor_file(kept, whose), mode=PRIVATE_FILE)
         except OSError as error:
             raise SettingsError(
                 f"this site's own part of the model cannot be written to {self._folder} "

@@ -5,9 +5,9 @@ distributions of this hospital's data, and stays in the hospital.
 """
 
 import base64
-import html
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,22 +17,21 @@ from consilium.client.quality.findings import Finding, Verdict
 from consilium.client.quality.measure import Quality, quantiles
 from consilium.shared.export.manifest import output_names
 from consilium.shared.model.normalisation import CLIP
+from consilium.shared.service.pages import render_page
 from consilium.shared.study.definition import Study
 
 _BLUE, _GREY, _INK = "#2f6690", "#c9ced6", "#222831"
 _COLOURS = {"ready": "#2e7d4f", "ready with warnings": "#a86a00", "not ready": "#b3261e"}
 _WORDS = {"stops": "stops training", "warns": "warning", "tells": "note"}
-_STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;color:#222831;max-width:60rem;margin:2rem auto;
-padding:0 1rem}
-h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.15rem;margin-top:2rem}
-.verdict{display:inline-block;padding:.2rem .8rem;border-radius:.3rem;color:#fff;font-weight:600}
-table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.35rem .6rem;
-border-bottom:1px solid #dde1e7;vertical-align:top}th{font-weight:600}
-td.number{text-align:right;font-variant-numeric:tabular-nums}
-figure{margin:1rem 0}img{max-width:100%}figcaption{color:#556070;font-size:.9rem}
-.stops{color:#b3261e;font-weight:600}.warns{color:#8a5600;font-weight:600}.tells{color:#556070}
-"""
+_PACKAGE = "consilium.client.quality"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A figure of the page: how to read it, and its SVG as the text of a ``data:`` address."""
+
+    caption: str
+    svg_base64: str
 
 
 def quality_page(
@@ -65,15 +64,16 @@ def quality_page(
             height=0.24 * len(names) + 0.9,
         ),
     )
-    return (
-        "<!doctype html><html lang='en'><meta charset='utf-8'>"
-        f"<title>Data quality: {html.escape(study.title)}</title><style>{_STYLE}</style>"
-        f"<h1>{html.escape(study.title)}</h1>"
-        f"<p>Study {html.escape(study.name)}, {study.digest.hex()[:12]}. "
-        "This page shows counts and distributions, no patient; it stays in this hospital.</p>"
-        f"<p class='verdict' style='background:{_COLOURS[verdict]}'>{verdict}</p>"
-        f"<h2>The cohort</h2>{_facts(facts)}<h2>Findings</h2>{_findings(findings)}"
-        f"<h2>Figures</h2>{''.join(figures)}</html>\n"
+    return render_page(
+        _PACKAGE,
+        "quality.html",
+        study=study,
+        verdict=verdict,
+        colour=_COLOURS[verdict],
+        facts=facts,
+        findings=findings,
+        words=_WORDS,
+        figures=figures,
     )
 
 
@@ -93,40 +93,12 @@ def _label_facts(quality: Quality, study: Study) -> list[tuple[str, str]]:
     return [(f"mean of {label}", f"{quality.label_mean:.3g}")]
 
 
-def _facts(facts: list[tuple[str, str]]) -> str:
-    rows = (
-        f"<tr><td>{html.escape(name)}</td><td class='number'>{html.escape(value)}</td></tr>"
-        for name, value in facts
-    )
-    return f"<table style='width:auto'>{''.join(rows)}</table>"
-
-
-def _findings(findings: tuple[Finding, ...]) -> str:
-    if not findings:
-        return "<p>Nothing to report.</p>"
-    rows = (
-        f"<tr><td class='{finding.level}'>{_WORDS[finding.level]}</td>"
-        f"<td>{html.escape(finding.about)}</td><td>{html.escape(finding.told)}</td>"
-        f"<td>{html.escape(finding.remedy)}</td></tr>"
-        for finding in findings
-    )
-    return (
-        "<table><tr><th></th><th>about</th><th>found</th><th>remedy</th></tr>"
-        f"{''.join(rows)}</table>"
-    )
-
-
-def _figure(caption: str, draw: Callable[[Axes], None], *, height: float) -> str:
+def _figure(caption: str, draw: Callable[[Axes], None], *, height: float) -> Drawn:
     figure = Figure(figsize=(8.5, height), layout="constrained")
     draw(figure.subplots())
     content = io.BytesIO()
     figure.savefig(content, format="svg", metadata={"Date": None})
-    data = base64.b64encode(content.getvalue()).decode()
-    alt = html.escape(caption, quote=True)
-    return (
-        f"<figure><img alt='{alt}' src='data:image/svg+xml;base64,{data}'>"
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-    )
+    return Drawn(caption=caption, svg_base64=base64.b64encode(content.getvalue()).decode())
 
 
 def _rows(axes: Axes, names: list[str]) -> None:

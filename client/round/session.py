@@ -1,15 +1,14 @@
-"""One site's part in one study: every message comes in through :meth:`Session.handle`.
+"""One site's part in one study: every message comes in through :meth:`Session.answer`.
 
 The datum's way: records -> grid -> tensors -> (ledger: reserve) -> train -> clip -> encode -> mask.
 Nothing that has not passed the ledger and the mask is ever returned.
 """
 
 import hmac
-import logging
 import threading
 from collections.abc import Callable
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -17,10 +16,12 @@ from consilium.client.hospital.policy import Policy
 from consilium.client.hospital.process_limits import memory_error
 from consilium.client.hospital.state import SiteState
 from consilium.client.records.cohort import Cohort
+from consilium.client.round.answer import Answer, answer_or_refuse
+from consilium.client.round.charges import round_charges
 from consilium.client.round.contribution import Contributor
 from consilium.client.secure_sum.masking import SiteMasking
 from consilium.shared.crypto.keys import Roster
-from consilium.shared.errors import ConsiliumError, PolicyError, ProtocolError
+from consilium.shared.errors import PolicyError, ProtocolError
 from consilium.shared.rounds.contents import (
     LARGEST_CONFIGURATION_BYTES,
     RoundConfiguration,
@@ -31,7 +32,6 @@ from consilium.shared.secure_sum.messages import (
     AgreeRequest,
     ChannelRequest,
     KeysRequest,
-    Refusal,
     UnmaskRequest,
     UpdateRequest,
 )
@@ -40,8 +40,6 @@ from consilium.shared.study.definition import Study
 __all__ = ["Session", "SiteState"]
 
 BYTES_A_SITE = 1024  # of a round's request: a signed key, a sealed share, their names
-
-log = logging.getLogger(__name__)
 
 
 def local_now() -> datetime:
@@ -87,26 +85,25 @@ class Session:
             Action.UNMASK: self._unmask,
         }
 
-    def handle(self, action: Action, body: bytes) -> bytes:
-        """Answer one message; a refusal is an answer too, and says why in one sentence.
+    def handle(self, action: Action, body: bytes) -> Answer:
+        """Answer one message where this is the site's only study; a refusal is an answer too."""
+        return answer_or_refuse(self.site, action, partial(self.answer, action, body))
 
-        A defect in this code is logged here and refused without any detail, because an unforeseen
-        error's text may quote a patient's data.
+    def answer(self, action: Action, body: bytes) -> bytes:
+        """Return the answer to one message.
+
+        Raises:
+            ConsiliumError: the site declines; the sentence may leave.
+            Exception: a defect; its text must not leave.
         """
         with self._busy:
             try:
                 return self._answers[action](body)
-            except ConsiliumError as error:
-                log.warning("%s refused %s: %s", self.site, action.value, error)
-                return Refusal.of(self.site, error).to_bytes()
-            except Exception as error:
-                refusal = memory_error(error, self._policy)
-                if refusal is not None:
-                    log.warning("%s refused %s: %s", self.site, action.value, refusal)
-                    return Refusal.of(self.site, refusal).to_bytes()
-                log.exception("%s failed on %s", self.site, action.value)
-                sentence = "the site met an unforeseen error; see the site's log"
-                return Refusal(site=self.site, code="Defect", sentence=sentence).to_bytes()
+            except (MemoryError, RuntimeError) as error:
+                refused = memory_error(error, self._policy)
+                if refused is None:
+                    raise
+                raise refused from None
 
     @cached_property
     def cohort(self) -> Cohort:
@@ -163,7 +160,7 @@ class Session:
         audit = self._state.audit
         if audit is not None:
             audit.begin(self._study, asked)
-        releases = self._contributor.releases(asked, request.round, request.study_hash)
+        releases = round_charges(self._study, asked, request.round, request.study_hash)
         spent = [
             self._state.ledger.reserve(
                 release,

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.client.records.features import PatientTensors
+from consilium.client.round.predictions import predict_with_loss
 from consilium.client.round.subgroups import Members, group_blocks
-from consilium.client.round.training import predict_with_loss
 from consilium.shared.figures.score_counts import count_scores
 from consilium.shared.model.network import RecurrentModel
 from consilium.shared.rounds.contents import LARGEST_ERROR, LARGEST_LOSS, counts_shape, hits_size

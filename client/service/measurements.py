@@ -10,14 +10,13 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from consilium.client.ledger.releases import Account
 from consilium.client.ledger.store import Ledger
+from consilium.client.round.answer import Answer, Answers
 from consilium.shared.files.atomic_file import write_atomically
-from consilium.shared.secure_sum.messages import Action, Refusal
+from consilium.shared.secure_sum.messages import Action
 from consilium.shared.service.prometheus import Metric, Sample, gauge, to_text
-from consilium.shared.wire.encoding import open_envelope
 
 FILE_NAME = "metrics.prom"
 EVERY_S = 10.0
@@ -25,18 +24,7 @@ EVERY_S = 10.0
 log = logging.getLogger(__name__)
 
 
-class Answers(Protocol):
-    """Whoever answers for a site."""
-
-    @property
-    def site(self) -> str:
-        """The site's name."""
-
-    def handle(self, action: Action, body: bytes) -> bytes:
-        """Answer one message."""
-
-
-class Meter:
+class Measurements:
     """Counts what a site answers, and writes it down at most every ten seconds.
 
     Args:
@@ -70,16 +58,17 @@ class Meter:
         """The site's name."""
         return self._answers.site
 
-    def handle(self, action: Action, body: bytes) -> bytes:
+    def handle(self, action: Action, body: bytes) -> Answer:
         """Answer one message, and count it; a file that cannot be written stops nothing."""
         began = self._clock()
-        reply = self._answers.handle(action, body)
+        answer = self._answers.handle(action, body)
         self._last_message = self._clock()
-        self._messages[action.value, _outcome(reply)] += 1
+        outcome = answer.refusal.code if answer.refusal else "ok"
+        self._messages[action.value, outcome] += 1
         self._seconds[action.value] += self._last_message - began
         if self._last_message - self._written >= EVERY_S:
             self.write()
-        return reply
+        return answer
 
     def write(self) -> None:
         """Write the file now."""
@@ -133,11 +122,3 @@ class Meter:
                 site=site,
             ),
         ]
-
-
-def _outcome(reply: bytes) -> str:
-    """Return ``ok``, or the code of a refusal; other replies are not parsed, they may be large."""
-    if len(reply) > Refusal.max_bytes:
-        return "ok"
-    kind, _ = open_envelope(reply, Refusal.max_bytes)
-    return Refusal.from_bytes(reply).code if kind == Refusal.kind else "ok"

@@ -14,9 +14,9 @@ from consilium.client.hospital.settings import FILE_NAME as SETTINGS_FILE
 from consilium.client.records.cohort import Cohort, read_cohort
 from consilium.client.round.session import Session
 from consilium.client.service.flower_app import make_client_app
-from consilium.client.service.measurements import Meter
+from consilium.client.service.measurements import Measurements
 from consilium.client.service.pinned_connection import approvals_of, connect
-from consilium.client.service.study_sessions import Desk
+from consilium.client.service.study_sessions import StudySessions
 from consilium.client.service.supernode import SiteNode
 from consilium.shared.audit.configuration import note_configuration
 from consilium.shared.audit.own_log import open_audit
@@ -59,13 +59,13 @@ def run_site(folder: SiteFolder) -> None:
                 state=state,
             )
 
-        desk = Desk(enrolment.site, approvals_of(folder), open_session, audit)
+        sessions = StudySessions(enrolment.site, approvals_of(folder), open_session, audit)
         tell = connection.tell_budget_left if policy.tell_budget_left else None
-        meter = Meter(desk, folder.path, state.ledger, tell=tell)
+        measurements = Measurements(sessions, folder.path, state.ledger, tell=tell)
         node = SiteNode(
             connection,
             int.from_bytes(enrolment.node_id, "big"),
-            make_client_app(meter),
+            make_client_app(measurements),
             stop=stop,
         )
         log.info("site %s is ready", enrolment.site)

@@ -7,8 +7,10 @@ the site runs counts from the next message on.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from consilium.client.hospital.approvals import Approval, Approvals
+from consilium.client.round.answer import Answer, answer_or_refuse
 from consilium.client.round.session import Session
 from consilium.shared.audit.events import Refused
 from consilium.shared.audit.log import AuditLog
@@ -29,7 +31,7 @@ class _Open:
     stamp: tuple[int, int]
 
 
-class Desk:
+class StudySessions:
     """Answers every action of every approved study, and refuses all others.
 
     Args:
@@ -52,19 +54,14 @@ class Desk:
         self._runs: dict[bytes, bytes] = {}  # study hash of a run -> digest of its study
         self._last_refusal: tuple[str, str] | None = None
 
-    def handle(self, action: Action, body: bytes) -> bytes:
-        """Answer one message; a refusal is an answer too, is logged, and says why."""
-        try:
-            reply = self._session(action, body).handle(action, body)
-        except ConsiliumError as error:
-            log.warning("%s refused %s: %s", self.site, action.value, error)
-            reply = Refusal.of(self.site, error).to_bytes()
-        except Exception:
-            log.exception("%s failed on %s", self.site, action.value)
-            sentence = "the site met an unforeseen error; see the site's log"
-            reply = Refusal(site=self.site, code="Defect", sentence=sentence).to_bytes()
-        self._note_refusal(action, reply)
-        return reply
+    def handle(self, action: Action, body: bytes) -> Answer:
+        """Answer one message; a refusal is an answer too, is recorded, and says why."""
+        answer = answer_or_refuse(self.site, action, partial(self._answer, action, body))
+        self._note_refusal(action, answer.refusal)
+        return answer
+
+    def _answer(self, action: Action, body: bytes) -> bytes:
+        return self._session(action, body).answer(action, body)
 
     def _session(self, action: Action, body: bytes) -> Session:
         if action is Action.CHANNEL:
@@ -95,9 +92,8 @@ class Desk:
         self._sessions[digest] = _Open(session=session, stamp=stamp)
         return session
 
-    def _note_refusal(self, action: Action, reply: bytes) -> None:
+    def _note_refusal(self, action: Action, refusal: Refusal | None) -> None:
         """Record a refusal; the same one many times in a row is recorded once."""
-        refusal = _refusal(reply)
         if refusal is None:
             self._last_refusal = None
             return
@@ -118,10 +114,3 @@ def _run_of(body: bytes) -> bytes:
     if not isinstance(plain, list) or not plain or not isinstance(plain[0], bytes):
         raise MessageError("a message that names no run of a study")
     return plain[0]
-
-
-def _refusal(reply: bytes) -> Refusal | None:
-    if len(reply) > Refusal.max_bytes:
-        return None
-    kind, _ = open_envelope(reply, Refusal.max_bytes)
-    return Refusal.from_bytes(reply) if kind == Refusal.kind else None

@@ -6,7 +6,6 @@ the same roster; the round that may have begun is skipped.
 
 import json
 import logging
-import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,23 +23,19 @@ from consilium.server.processes.freed_memory import give_back_freed_memory
 from consilium.server.secure_sum.exchange import RoundLog, ask
 from consilium.server.secure_sum.sites import Sites
 from consilium.server.service.overview import RECORDS
-from consilium.server.study.aggregation import start
-from consilium.server.study.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from consilium.server.study.checkpoints import begin, load_checkpoint, save_checkpoint
 from consilium.server.study.round_record import round_record
-from consilium.server.study.run import RoundResult, RunState, run_study
+from consilium.server.study.run import RoundResult, run_study
 from consilium.shared.audit.anchors import Anchors
 from consilium.shared.audit.events import RoundClosed, StudyChanged
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.audit.own_log import open_audit
 from consilium.shared.crypto.transcript import digest, sha256
 from consilium.shared.errors import RoundVoidError
-from consilium.shared.model.network import build_model
-from consilium.shared.model.weight_vector import to_vector
 from consilium.shared.rounds.contents import group_parameters
 from consilium.shared.secure_sum.messages import Action, ChannelKey, ChannelRequest
 from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.study.definition import Study, parse_study
-from consilium.shared.study.input_names import feature_names
 
 POLL_S = 0.01
 ASK_READY_S = 30.0
@@ -94,7 +89,8 @@ class StudyProcess:
 
     def run(self, sites: Sites, patience_s: float) -> None:
         """Run the study on these sites; see :func:`run_submitted`."""
-        self._at = self._checkpoint()
+        found = load_checkpoint(self._place)
+        self._at = begin(self._place, self._study) if found is None else found.resumed(self._study)
         groups = group_parameters(self._study, self._submitted.roster, self._at.run_id)
         while not self._at.state.finished and self._wanted is Wanted.RUN:
             if self._at.state.next_round > 1:
@@ -183,23 +179,6 @@ class StudyProcess:
             self._register.note(self._submitted.digest, State.WAITING, f"waiting for {told}")
             time.sleep(ASK_AGAIN_S)
         return False
-
-    def _checkpoint(self) -> Checkpoint:
-        """Return where to begin or go on; a new run is saved before its first round."""
-        found = load_checkpoint(self._place)
-        if found is not None:
-            if found.state.finished or found.resting:
-                return found
-            return replace(found, state=found.state.after_crash(self._study))
-        study = self._study
-        model = build_model(study, len(feature_names(study)), seed=study.seed)
-        begun = Checkpoint(
-            study_digest=study.digest,
-            run_id=secrets.token_bytes(16),
-            state=RunState(server=start(to_vector(model))),
-        )
-        save_checkpoint(self._place, begun)
-        return begun
 
     def _change(self, state: State) -> None:
         """Note a state that is new, with its audit entry."""

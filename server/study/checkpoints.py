@@ -5,8 +5,8 @@ A run that goes on from a checkpoint skips the round that may have begun after i
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from consilium.server.study.aggregation import ServerState
+from consilium.server.study.aggregation import ServerState, start
 from consilium.server.study.run import RunState
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.files.tensor_file import tensor_file
+from consilium.shared.model.network import build_model
+from consilium.shared.model.weight_vector import to_vector
+from consilium.shared.study.definition import Study
+from consilium.shared.study.input_names import feature_names
 
 FILE_NAME = "checkpoint.safetensors"
 FORMAT = 4
 READABLE = (3, FORMAT)  # 3 held vectors that the strategy did not need
-
-_DTYPES = {"<f8": "F64", "<f4": "F32", "|u1": "U8"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,24 @@ class Checkpoint:
     state: RunState
     history: tuple[dict[str, Any], ...] = ()
     resting: bool = False
+
+    def resumed(self, study: Study) -> "Checkpoint":
+        """Return it as the run goes on from it: past the round that may have begun since."""
+        if self.state.finished or self.resting:
+            return self
+        return replace(self, state=self.state.after_crash(study))
+
+
+def begin(folder: Path, study: Study) -> Checkpoint:
+    """Return a new run of the study, saved before its first round."""
+    model = build_model(study, len(feature_names(study)), seed=study.seed)
+    begun = Checkpoint(
+        study_digest=study.digest,
+        run_id=secrets.token_bytes(16),
+        state=RunState(server=start(to_vector(model))),
+    )
+    save_checkpoint(folder, begun)
+    return begun
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -69,7 +90,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "normalisation": np.frombuffer(run.normalisation, dtype=np.uint8),
         "edges": np.frombuffer(run.edges, dtype=np.uint8),
     }
-    write_atomically(folder / FILE_NAME, _safetensors(tensors, {"consilium": json.dumps(facts)}))
+    write_atomically(folder / FILE_NAME, tensor_file(tensors, {"consilium": json.dumps(facts)}))
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
@@ -118,28 +139,3 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
             f"{path}: is not a readable checkpoint; restore it from a backup, "
             "or choose another folder to begin anew"
         ) from error
-
-
-def _safetensors(
-    tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]
-) -> Iterator[bytes | memoryview]:
-    """Yield a file as safetensors' own ``save`` would make it, without copying the tensors.
-
-    The format: the header's length in 8 bytes, the header as JSON, then the tensors one after the
-    other (https://github.com/huggingface/safetensors#format).
-    """
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
-    end = 0
-    for name, tensor in tensors.items():
-        begin, end = end, end + tensor.nbytes
-        header[name] = {
-            "dtype": _DTYPES[tensor.dtype.newbyteorder("<").str],
-            "shape": list(tensor.shape),
-            "data_offsets": [begin, end],
-        }
-    encoded = json.dumps(header).encode()
-    encoded += b" " * (-len(encoded) % 8)  # so that the tensors lie where a processor reads well
-    yield len(encoded).to_bytes(8, "little") + encoded
-    for tensor in tensors.values():
-        little = np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("<"))
-        yield little.view(np.uint8).data

@@ -9,7 +9,10 @@ from consilium.shared.study.definition import Study
 
 
 def round_record(study: Study, result: RoundResult) -> dict[str, Any]:
-    """Return a round's record, as ``run.json`` holds it; see docs/run-json.md."""
+    """Return a round's record, as ``run.json`` holds it; see docs/run-json.md.
+
+    Sites stand in the order of their names, not of their replies: equal rounds, equal records.
+    """
     costs = plan(study)
     spent = None
     if costs is not None:
@@ -19,14 +22,14 @@ def round_record(study: Study, result: RoundResult) -> dict[str, Any]:
         "purpose": result.purpose.value,
         "void": result.void,
         "sites": list(result.survivors),
-        "refusals": result.refusals,
+        "refusals": dict(sorted(result.refusals.items())),
         "patients": result.patients,
         "update_norm": result.update_norm,
         "epsilon": spent,
         "seconds": result.seconds,
         "phases": result.phases,
-        "bytes_up": result.bytes_up,
-        "bytes_down": result.bytes_down,
+        "bytes_up": dict(sorted(result.bytes_up.items())),
+        "bytes_down": dict(sorted(result.bytes_down.items())),
         "validation": result.metrics.to_json(final=result.purpose is Purpose.EVALUATION)
         if result.metrics
         else None,

@@ -1,7 +1,7 @@
 """Each side's record of the other side's audit heads: what makes cutting off a log visible.
 
 Whoever owns a disk can cut off the end of the log on it, or write all of it anew with its own key.
-The other side's record of a later head, signed by that key, then tells against it.
+A later head, signed by the old key and recorded by the other side, then proves it.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from consilium.shared.errors import AuditError, ProtocolError
 
 
 class Anchors:
-    """Heads that other sides have shown, the last of each in memory, all of them in our log.
+    """Heads that other sides have shown: all of them in our log, the last of each in memory.
 
     A peer shows rising heads in the rounds of one study. Studies that run at the same time overtake
     each other, so heads are compared within a study.
@@ -46,8 +46,8 @@ class Anchors:
     ) -> dict[str, str]:
         """Note the heads shown in our log, on disk, and say what is wrong with them.
 
-        A head that goes back behind the one shown before, or is another one of the same number,
-        says that this peer's log was cut, restored from a backup or written anew. That is evidence
+        A head with a lower number than the one shown before, or with its number and another digest,
+        means that this peer's log was cut, restored from a backup or written anew. That is evidence
         for people, not a reason to stop a study: it is recorded as a divergence, and the next head
         is compared with the new one.
 
@@ -57,7 +57,7 @@ class Anchors:
             study_digest: of the study in whose round the heads were shown.
 
         Returns:
-            One sentence for each peer whose head is missing, not its own, or no continuation.
+            One sentence for each peer whose head is missing, not its own, or does not follow on.
 
         Raises:
             AuditError: the heads could not be recorded.

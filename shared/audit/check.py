@@ -1,9 +1,8 @@
 """Checking an audit log: the first line that does not fit, and why.
 
-A log is checked against itself (numbers,
-chain, signatures) and, where the other side's log is at hand, against the heads that side has
-recorded (*anchors*): only they tell of lines missing at the end, or of a log that its owner wrote
-anew.
+A log is checked against itself (numbers, chain, signatures) and, where the other side's log is at
+hand, against the heads that side has recorded (*anchors*). Only they reveal lines missing at the
+end, or a log that its owner has rewritten.
 """
 
 from collections import Counter
@@ -76,7 +75,7 @@ class AuditReport:
 
 @dataclass(kw_only=True)
 class _Walk:
-    """Where a reading stands: what the next line must chain to and be signed by."""
+    """State of the reading: what the next line must chain to, and who must sign it."""
 
     trusted: bytes
     owner: str = ""
@@ -106,7 +105,7 @@ def check_log(
 
     Args:
         path: the log.
-        trusted: the owner's Ed25519 identity (32 bytes), known otherwise than from the log: the
+        trusted: the owner's Ed25519 identity (32 bytes), known from elsewhere than the log: the
             one the log was begun with or, after rotations, the present one.
         owner: whose log it must be.
         anchors: heads of this log that the other side has recorded, as :func:`recorded_heads`
@@ -247,7 +246,7 @@ def _check_end(walk: _Walk, shown: dict[int, bytes]) -> None:
 
 
 def _occurs_later(path: Path, walk: _Walk) -> bool:
-    """Tell whether the entry that is missing after ``walk`` stands further down, genuine."""
+    """Tell whether the entry missing after ``walk`` comes later in the file, validly signed."""
     for line in read_lines(path):
         try:
             entry = AuditEntry.from_line(line)

@@ -1,4 +1,4 @@
-"""Changes of settings and policy files, noted in the audit log when a process starts on them."""
+"""Notes in the audit log, when a process starts, which settings and policy files have changed."""
 
 import hashlib
 from collections.abc import Collection
@@ -14,7 +14,7 @@ NO_FILE = bytes(32)
 
 
 def note_configuration(log: AuditLog, folder: Path, files: Collection[str]) -> tuple[str, ...]:
-    """Record which of a folder's files are others than the log last recorded; return their names.
+    """Record which of a folder's files differ from what the log last recorded; return their names.
 
     Raises:
         AuditError: the log cannot be read or written.

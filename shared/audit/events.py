@@ -35,7 +35,7 @@ class AuditEvent:
         for name, hint in get_type_hints(type(self)).items():
             if name != "kind" and not _fits(getattr(self, name), hint):
                 raise AuditError(
-                    f"audit event {self.kind}: {name} is not a {_told(hint)} within its bound; "
+                    f"audit event {self.kind}: {name} is not a {_in_words(hint)} within its bound; "
                     "record something shorter or of that type"
                 )
 
@@ -123,7 +123,7 @@ class RoundClosed(AuditEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class Refused(AuditEvent):
-    """Something asked was refused: by whom it was asked, what, and the sentence they were told."""
+    """Something asked was refused: who asked, for what, and the sentence they got."""
 
     kind = "refused"
     peer: str
@@ -242,7 +242,7 @@ def _fits(value: Any, hint: Any) -> bool:
     return within and all(_fits(item, str) and len(item) <= 64 for item in value)
 
 
-def _told(hint: Any) -> str:
+def _in_words(hint: Any) -> str:
     return getattr(hint, "__name__", str(hint))
 
 

@@ -1,4 +1,4 @@
-"""The audit log: append-only, hash-chained, signed, one JSON line an event.
+"""The audit log: append-only, hash-chained, signed, one JSON line per event.
 
 A line holds its number, the time, the event, the digest of the line before it, the signer's
 identity, and an Ed25519 signature over all of that. Numbers rise by one from 1. Line 1 chains to a
@@ -108,7 +108,7 @@ class AuditLog:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[int]:
-        """Hold the only writer's lock on the file, its last line whole.
+        """Hold the file's exclusive lock, having healed its last line if a crash left it torn.
 
         The file is opened anew each time: a lock of its own for each writer, also after a fork.
         """
@@ -138,7 +138,7 @@ class AuditLog:
         try:
             _write_at(file, b"".join(lines), end)
         except OSError:
-            with contextlib.suppress(OSError):  # a torn line that stays is healed by the next
+            with contextlib.suppress(OSError):  # the next writer heals a torn line
                 os.ftruncate(file, end)
             raise
         self._reached = number

@@ -1,4 +1,4 @@
-"""What an audit log says at a glance, for status pages; it checks nothing (see audit_check)."""
+"""What an audit log says at a glance, for status pages; nothing is verified here."""
 
 from collections import Counter
 from dataclasses import dataclass

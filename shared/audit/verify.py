@@ -18,7 +18,7 @@ from consilium.shared.errors import AuditError, MessageError, SettingsError
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """A log, whose it is, and the identity (32 bytes) that is trusted to sign it."""
+    """A log, its owner, and the identity (32 bytes) that is trusted to sign it."""
 
     path: Path
     owner: str
@@ -93,19 +93,19 @@ def _to_json(report: AuditReport, path: Path) -> dict[str, Any]:
 
 def report_lines(report: AuditReport, path: Path) -> list[str]:
     """Say in plain words what was found."""
-    told = [
+    lines = [
         f"{path}: {report.entries} lines verify"
         + (f", {report.anchors} of them confirmed by the other side" if report.anchors else "")
         + ("." if report.finding is None else ", then one does not.")
     ]
     if report.healed:
-        told.append(f"After a crash an unfinished line was replaced at {_lines(report.healed)}.")
+        lines.append(f"After a crash an unfinished line was replaced at {_lines(report.healed)}.")
     if report.diverged:
-        told.append(
+        lines.append(
             f"At {_lines(report.diverged)} the other side's log did not continue what it had "
             "shown; ask for it, and verify with --peer."
         )
-    return told
+    return lines
 
 
 def _lines(numbers: tuple[int, ...]) -> str:

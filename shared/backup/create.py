@@ -4,7 +4,7 @@ A backup is a tar file, mode 0600, whose last member is a manifest of all others
 the folder's secret keys: keep it as you keep them.
 
 Order matters while the processes run: the audit log is copied first and the databases after it, so
-that whatever the copied log says has left, the copied ledger and journal know of.
+that the copied ledger and journal know of every release in the copied log.
 """
 
 import hashlib
@@ -73,9 +73,9 @@ class BackupManifest:
         if plain.pop("format") != FORMAT:
             raise ValueError("of another format")
         found = cls(**plain)
-        for path, told in found.files.items():
+        for path, digest in found.files.items():
             parts = PurePosixPath(path).parts
-            if not parts or path.startswith("/") or ".." in parts or len(told) != 64:
+            if not parts or path.startswith("/") or ".." in parts or len(digest) != 64:
                 raise ValueError("a path leads out of the folder")
         return found
 

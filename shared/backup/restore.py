@@ -1,7 +1,7 @@
 """Restore of a state folder from a backup, unless it would forget what was spent since.
 
-An older ledger does not know what was spent after the backup, an older journal not which rounds
-were masked. So a restore must know how far the log had come; see :func:`restore` and
+An older ledger does not know what was spent after the backup, and an older journal does not know
+which rounds were masked. So a restore must know how far the log had come; see :func:`restore` and
 docs/decisions/061-restoring-must-not-forget.md.
 """
 
@@ -31,7 +31,7 @@ LARGEST_MANIFEST = 16 << 20
 def restore(
     archive: Path, folder: Path, *, kind: Kind, version: str, newest: AuditHead | None
 ) -> BackupManifest:
-    """Put a state folder back, if nothing can have happened since that it would forget.
+    """Put a state folder back, if it cannot forget anything that happened since the backup.
 
     Guarantee: afterwards the folder is as it was when the backup was made, with one more entry in
     its log, and this log continues ``newest``; or nothing was changed.
@@ -80,9 +80,9 @@ def _extract(archive: Path, place: Path) -> tuple[BackupManifest, bytes]:
     """Unpack an archive, checking every file; return its manifest and the manifest's digest."""
     try:
         with tarfile.open(archive, "r:") as tar:
-            told = tar.getmember(MANIFEST)
-            stream = tar.extractfile(told)
-            if stream is None or told.size > LARGEST_MANIFEST:
+            member = tar.getmember(MANIFEST)
+            stream = tar.extractfile(member)
+            if stream is None or member.size > LARGEST_MANIFEST:
                 raise ValueError("its manifest is not a file")
             content = stream.read()
             manifest = BackupManifest.from_bytes(content)
@@ -125,12 +125,12 @@ def _check_databases(place: Path, archive: Path) -> None:
     for path in place.rglob("*.sqlite"):
         try:
             with closing(sqlite3.connect(path)) as connection:
-                told = connection.execute("PRAGMA quick_check").fetchone()[0]
+                verdict = connection.execute("PRAGMA quick_check").fetchone()[0]
         except sqlite3.Error as error:
-            told = str(error)
-        if told != "ok":
+            verdict = str(error)
+        if verdict != "ok":
             raise SettingsError(
-                f"backup {archive}: {path.name} is damaged ({told}); use another one"
+                f"backup {archive}: {path.name} is damaged ({verdict}); use another one"
             )
 
 

@@ -51,13 +51,15 @@ def add_masks(
 
 
 def over_spans(step: Callable[[int, int], None], length: int, piece: int, *, threads: int) -> None:
-    """Call ``step(first, last)`` for spans that cover ``length``, one a thread, this one included.
+    """Call ``step(first, last)`` for spans that cover ``length``, one in each thread.
+
+    The calling thread takes one too.
 
     Args:
         step: must release the interpreter's lock for the threads to be of use.
-        length: of what is covered.
+        length: of what the spans cover.
         piece: spans begin at multiples of it.
-        threads: at most so many.
+        threads: the most to use.
     """
     pieces = -(-length // piece)
     useful = min(threads, pieces)
@@ -172,5 +174,5 @@ class Keystream(Secret):
 
 
 def _zeros(count: int) -> memoryview:
-    """That many zero bytes, which the stream is laid over."""
+    """That many zero bytes; encrypted, they are the stream."""
     return memoryview(bytes(count))

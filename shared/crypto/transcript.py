@@ -32,7 +32,7 @@ def encode(label: str, *parts: Encodable) -> bytes:
 
 @lru_cache(maxsize=256)
 def _opening(label: str, count: int) -> bytes:
-    """What an encoding begins with; labels and counts are few, and statements many."""
+    """The first bytes of an encoding; cached, since many statements share a label and a count."""
     name = f"consilium/1/{label}".encode()
     return b"".join([len(name).to_bytes(8, "big"), name, _LENGTHS[8], count.to_bytes(8, "big")])
 

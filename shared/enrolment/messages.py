@@ -34,7 +34,7 @@ HELLO_PATH = "/consilium/v1/hello"
 STUDIES_PATH = "/consilium/v1/studies"
 STUDY_PATH = "/consilium/v1/study"
 VERSION_HEADER = "consilium-version"
-BUDGET_HEADER = "consilium-budget-left"  # a site that wants it known says its lifetime epsilon left
+BUDGET_HEADER = "consilium-budget-left"  # lifetime epsilon left, if the site chooses to say
 
 _Identity = Annotated[bytes, Octets(KEY_BYTES, KEY_BYTES)]
 _Signature = Annotated[bytes, Octets(SIGNATURE_BYTES, SIGNATURE_BYTES)]
@@ -42,7 +42,7 @@ _Signature = Annotated[bytes, Octets(SIGNATURE_BYTES, SIGNATURE_BYTES)]
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class EnrolRequest(Message):
-    """A site's public keys, both proved, and the secret of its invitation.
+    """A site's two public keys, with proof that it holds both, and its invitation's secret.
 
     Attributes:
         secret: the invitation's.
@@ -50,8 +50,8 @@ class EnrolRequest(Message):
         identity: its Ed25519 identity, for rosters and audit logs.
         node_key: its elliptic-curve key for Flower's node authentication, public, PEM.
         version: of the site's build.
-        identity_signature: Ed25519 over :meth:`statement`.
-        node_signature: ECDSA over :meth:`statement`, DER.
+        identity_signature: Ed25519 over :func:`enrol_statement`.
+        node_signature: ECDSA over :func:`enrol_statement`, DER.
     """
 
     kind: ClassVar[str] = "enrol-request"
@@ -70,13 +70,14 @@ class EnrolRequest(Message):
         Raises:
             AuthenticationError: a signature does not verify, or the node key is of another kind.
         """
-        said = enrol_statement(self.secret, self.site, self.identity, self.node_key)
+        statement = enrol_statement(self.secret, self.site, self.identity, self.node_key)
         try:
-            Ed25519PublicKey.from_public_bytes(self.identity).verify(self.identity_signature, said)
+            identity = Ed25519PublicKey.from_public_bytes(self.identity)
+            identity.verify(self.identity_signature, statement)
             key = serialization.load_pem_public_key(self.node_key)
             if not isinstance(key, ec.EllipticCurvePublicKey):
                 raise ValueError("not an elliptic-curve key")
-            key.verify(self.node_signature, said, ec.ECDSA(hashes.SHA256()))
+            key.verify(self.node_signature, statement, ec.ECDSA(hashes.SHA256()))
         except (InvalidSignature, ValueError):
             raise AuthenticationError(
                 f"the enrolment of site {self.site} is not signed by the keys it brings"
@@ -99,13 +100,13 @@ class EnrolReply(Message):
         Raises:
             AuthenticationError: the signature does not verify.
         """
-        said = enrolled_statement(self.site, identity, node_key, self.node_id)
-        _verify(coordinator, said, self.signature, "the coordinator's answer to the enrolment")
+        statement = enrolled_statement(self.site, identity, node_key, self.node_id)
+        _verify(coordinator, statement, self.signature, "the coordinator's answer to the enrolment")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class StudyList(Message):
-    """Digests, 32 bytes each in a row, of the studies that are open and name the site."""
+    """Digests, 32 bytes each, one after another, of the open studies that name the site."""
 
     kind: ClassVar[str] = "study-list"
     digests: Annotated[bytes, Octets(0, 1000 * DIGEST_BYTES)]
@@ -113,7 +114,7 @@ class StudyList(Message):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class StudyRequest(Message):
-    """Show me this study."""
+    """Asks for one study by its digest."""
 
     kind: ClassVar[str] = "study-request"
     max_bytes: ClassVar[int] = 256
@@ -139,8 +140,8 @@ class StudyOffer(Message):
             StudyError: the text is not a valid study.
         """
         roster = Roster(tuple(sorted(self.roster.items())))
-        said = offer_statement(self.text, roster)
-        _verify(coordinator, said, self.signature, "the offer of the study")
+        statement = offer_statement(self.text, roster)
+        _verify(coordinator, statement, self.signature, "the offer of the study")
         study = parse_study(self.text.decode("utf-8", "replace"), where="offered")
         if set(roster.names) != set(study.sites):
             raise AuthenticationError(

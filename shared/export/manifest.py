@@ -68,14 +68,14 @@ class Validation(StrictTable):
 
 
 class Recalibrated(StrictTable):
-    """That the weights are no longer those of training, and how they were changed.
+    """Says that the weights were changed after training, and how.
 
     The log-odds of output k are ``slopes[k]`` times those of training, plus ``intercepts[k]``.
 
     Attributes:
         on: whose patients it was fitted to.
-        made_from: SHA-256 of the manifest of the model it was made from; None where a run ended
-            with that model.
+        made_from: SHA-256 of the manifest of the model it was made from; None where the
+            training run itself recalibrated it.
     """
 
     on: str
@@ -87,7 +87,7 @@ class Recalibrated(StrictTable):
 class ModelManifest(StrictTable):
     """What ``manifest.json`` holds; ``parts`` has the SHA-256 of every other part by name.
 
-    ``simulated`` says that no coordinator signed it, but a simulation with a key of its own.
+    ``simulated`` says that a simulation signed it with a key of its own, not a coordinator.
     ``epsilon`` is what training spent on each patient at ``delta``; None without privacy.
     ``validation`` is of the model as it is, recalibrated or not.
     """
@@ -133,7 +133,7 @@ class ModelManifest(StrictTable):
 
     @property
     def recalibrated(self) -> str:
-        """Say in a sentence whether, by whom and how the model's risks were put right."""
+        """Say in a sentence whether the model was recalibrated, on whom and how."""
         known = self.recalibration
         if known is None:
             return "Not recalibrated: the weights are those that training ended with."
@@ -188,15 +188,15 @@ def window_of(study: Study) -> str:
     data = study.data
     unit = "hours" if data.clock == "hour" else "places"
     which = "first" if data.fixed or data.after_event else "last"
-    told = f"the {which} {data.window_h} {unit}, in {data.steps} steps"
+    window = f"the {which} {data.window_h} {unit}, in {data.steps} steps"
     if data.after_event is not None:
         after = data.after_event
-        told += f", from when {after.variable} is first {after.least:g} or more"
-    return told
+        window += f", from when {after.variable} is first {after.least:g} or more"
+    return window
 
 
 def versions() -> Mapping[str, str]:
-    """Return the versions that made an export."""
+    """Return the versions of the software that makes an export."""
     return {
         "consilium": VERSION,
         "torch": str(torch.__version__),

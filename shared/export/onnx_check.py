@@ -13,8 +13,8 @@ def largest_difference(content: bytes, model: RecurrentModel, steps: int) -> flo
     """Return the largest difference of a score; in regression in the target's spreads.
 
     Args:
-        content: of :func:`consilium.shared.export.onnx_graph.to_onnx`.
-        model: what it was made from.
+        content: what :func:`consilium.shared.export.onnx_graph.to_onnx` returned.
+        model: the model it was made from.
         steps: T of the rows; the first row has all, the others fewer, and NaN at padding.
     """
     generator = torch.Generator().manual_seed(0)

@@ -19,9 +19,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from consilium.shared.model.linear_path import count_columns
 from consilium.shared.model.network import RecurrentModel
+from consilium.shared.model.weight_vector import named_arrays
 
 OPSET, IR_VERSION = 20, 9
-# Where each of ONNX's gates stands among torch's: i o f c of i f g o, z r h of r z n.
+# Each ONNX gate's place in torch's order.
+# LSTM: i o f c here, i f g o in torch. GRU: z r h here, r z n in torch.
 GATES = {"rnn": (0,), "lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
 NamedWeights = Mapping[str, NDArray[np.float32]]
 LOWEST = float(np.finfo(np.float32).min)
@@ -57,8 +59,8 @@ class _Graph:
 
 
 def to_onnx(model: RecurrentModel, properties: Mapping[str, str]) -> bytes:
-    """Return the model, scores included, as a serialised ONNX model; ``properties`` go along."""
-    w = {name: value.detach().numpy() for name, value in model.state_dict().items()}
+    """Return the model, scores included, as a serialised ONNX model with these properties."""
+    w = named_arrays(model)
     graph = _Graph()
     mask_NT1 = graph.add("Unsqueeze", "mask", graph.axes(2))
     x = graph.add("Where", mask_NT1, "x", graph.constant(0.0))
@@ -97,7 +99,7 @@ def to_onnx(model: RecurrentModel, properties: Mapping[str, str]) -> bytes:
     whole.ir_version = IR_VERSION
     helper.set_model_props(whole, dict(properties))
     onnx.checker.check_model(whole)
-    return bytes(whole.SerializeToString())
+    return bytes(whole.SerializeToString(deterministic=True))
 
 
 def _inputs(

@@ -1,8 +1,8 @@
 """An exported model, signed: written once, refused at loading when anything in it was changed.
 
 Guarantee: :func:`load_signed_model` returns only if the signature of ``manifest.json`` verifies
-under the given identity, every part has the SHA-256 that the manifest says, and no other model lies
-beside them.
+under the given identity, every part has the SHA-256 that the manifest says, and the folder holds no
+other model.
 """
 
 import shutil
@@ -16,7 +16,7 @@ import torch
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 
 from consilium.shared.crypto.keys import SIGNATURE_BYTES, IdentityKey
 from consilium.shared.crypto.transcript import sha256
@@ -33,8 +33,10 @@ from consilium.shared.export.manifest import (
     window_of,
 )
 from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.files.tensor_file import tensor_file
 from consilium.shared.model.network import RecurrentModel, build_model
 from consilium.shared.model.normalisation import Normalisation
+from consilium.shared.model.weight_vector import named_arrays
 from consilium.shared.study.definition import Study, parse_canonical
 from consilium.shared.study.input_names import feature_names
 
@@ -47,7 +49,7 @@ LARGEST_PART_BYTES = 1 << 32
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A trained model and what it needs to be used.
+    """A trained model and what is needed to use it.
 
     Attributes:
         study: it was trained for.
@@ -81,7 +83,7 @@ def write_signed_model(
         folder: must not exist.
         trained: what is written.
         key: signs.
-        simulated: whether this is of a simulation.
+        simulated: whether a simulation made it.
         rounds: training rounds behind the weights.
         epsilon: spent on each patient; None without privacy.
         more: further parts by file name.
@@ -93,7 +95,7 @@ def write_signed_model(
     if folder.exists():
         raise SettingsError(f"{folder}: exists already; name another folder")
     parts = {
-        WEIGHTS: save(dict(trained.model.state_dict())),
+        WEIGHTS: b"".join(tensor_file(named_arrays(trained.model), {})),
         STUDY: trained.study.to_canonical_json(),
         **(more or {}),
     }
@@ -198,9 +200,9 @@ def load_signed_model(folder: Path, signer: bytes) -> SignedModel:
 
 
 def signed_by(folder: Path) -> bytes:
-    """Return the identity that the manifest names as its signer; nothing where it is none.
+    """Return the identity that the manifest names as its signer; empty if it is no manifest.
 
-    It is a claim, of use only to choose the identity under which the model is then loaded.
+    It is only a claim: use it to choose the identity with which to load the model.
 
     Raises:
         SettingsError: the manifest cannot be read.

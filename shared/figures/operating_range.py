@@ -54,8 +54,7 @@ def bands(
     Args:
         counts_2B: patients by outcome and bin.
         edges_L: of the bins.
-        noise: standard deviation of the privacy noise on each count; it widens the intervals, by
-            its variance propagated into the share and taken off the number of patients.
+        noise: standard deviation of the privacy noise on each count; it widens the intervals.
     """
     below_B = np.maximum.accumulate(np.cumsum(counts_2B.sum(axis=0)))
     if not below_B[-1] > 0:
@@ -89,9 +88,10 @@ def thresholds(
     *,
     noise: float = 0.0,
 ) -> tuple[Threshold, ...]:
-    """Return the highest threshold that finds so many, and the lowest that alarms so seldom.
+    """Return ``declared`` thresholds, and one for each of ``SENSITIVITIES`` and ``ALARM_RATES``.
 
-    Before them stand those that are ``declared``, such as a study's own.
+    For a sensitivity it is the highest threshold that reaches it; for a rate of alarms, the lowest
+    that keeps to it.
 
     Empty where an outcome does not occur, and where privacy noise of standard deviation ``noise``
     on each count hides more than ``LARGEST_NOISE`` of those with the outcome.

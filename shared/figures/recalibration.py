@@ -1,9 +1,9 @@
-"""Recalibration: log-odds put right by patients whom the model was not trained on.
+"""Recalibration: log-odds corrected by patients whom the model was not trained on.
 
-How much is put right is chosen by the closed test of Vergouwe et al. (Stat Med 2017;36:4529-4539):
+How much is corrected is chosen by the closed test of Vergouwe et al. (Stat Med 2017;36:4529-4539):
 nothing, unless slope and intercept together fit better than chance explains; then the intercept
-alone, unless the slope does so beside it. The level is 1 %, since every hospital of a federation
-tries its luck, and a hospital that is unlucky makes a good model worse (docs/decisions/115).
+alone, unless the slope improves the fit further. The level is 1 %, since every hospital of a
+federation runs this test, and each chance finding makes a good model worse (docs/decisions/115).
 
 Counts may carry privacy noise and be negative. The equations of the fit are linear in the counts,
 so they are taken as they are: cutting them at zero would shift every empty bin upwards.
@@ -22,7 +22,7 @@ from consilium.shared.figures.score_counts import NORMAL_95, Edges, bin_centers
 from consilium.shared.model.network import RecurrentModel
 
 _STEPS = 50  # of Newton's method; it converges in fewer than ten where it converges
-_LARGEST_STEP = 2.0  # in log-odds, so that separated outcomes do not run away at once
+_LARGEST_STEP = 2.0  # in log-odds, so that a fit to separated outcomes does not run away at once
 _LEAST_RISK = 1e-12
 _CHI2_99 = (6.635, 9.210)  # 99 % quantiles of chi squared with one and with two degrees of freedom
 
@@ -49,7 +49,7 @@ NEUTRAL = Recalibration(slope=1.0, intercept=0.0)
 
 
 def logits_of(risks: NDArray[np.floating[Any]]) -> Array:
-    """Return log-odds, those of 0 and 1 as of risks next to them."""
+    """Return log-odds; risks of 0 and 1 count as their nearest neighbours."""
     inside = np.clip(risks.astype(np.float64), _LEAST_RISK, 1 - _LEAST_RISK)
     logits: Array = np.log(inside) - np.log1p(-inside)
     return logits
@@ -78,8 +78,8 @@ def recalibrate_counts(counts_2B: Array, edges_L: Edges, *, noise: float = 0.0) 
     Args:
         counts_2B: as in :func:`fit_recalibration`.
         edges_L: of the bins.
-        noise: standard deviation of the privacy noise on each count; a better fit must be beyond
-            what it explains, too.
+        noise: standard deviation of the privacy noise on each count; a better fit must
+            exceed what it explains, too.
     """
     return _chosen(logits_of(bin_centers(edges_L)), counts_2B, noise)
 
@@ -95,7 +95,7 @@ def recalibrate_risks(
 def with_recalibration(
     model: RecurrentModel, recalibrations: Sequence[Recalibration]
 ) -> RecurrentModel:
-    """Return a copy whose log-odds are the recalibrated ones of ``model``, for good.
+    """Return a copy of ``model`` whose weights give the recalibrated log-odds.
 
     The last layers are scaled, so whatever runs the weights (batch, stream, ONNX) says the same.
 
@@ -151,7 +151,7 @@ def _logs(known: Recalibration, logit_B: Array) -> Array:
 
 
 def _fit(logit_B: Array, counts_2B: Array, *, free: tuple[bool, bool]) -> Recalibration | None:
-    """Maximum likelihood of slope and intercept, as far as ``free``, from 1 and 0."""
+    """Maximum-likelihood slope and intercept; what is not ``free`` stays at 1 and 0."""
     negative_B, positive_B = counts_2B
     total_B = negative_B + positive_B
     if not (positive_B.sum() > 0 and negative_B.sum() > 0):

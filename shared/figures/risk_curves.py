@@ -1,4 +1,4 @@
-"""What counts of risks tell beyond one figure: alarms at a threshold, net benefit, calibration.
+"""What counts of risks give beside single figures: alarms at a threshold, net benefit, calibration.
 
 Thresholds are bin edges, where counts are exact. Counts that privacy noise made negative are taken
 as zero. Intervals are of 95 %: Wilson (1927) for shares, normal for the rest. They take every unit
@@ -27,7 +27,7 @@ class Share:
 class OperatingPoint:
     """What an alarm at risks of at least ``threshold`` would do, among the patients counted.
 
-    ``precision`` is None where nobody is alarmed about; ``net_benefit`` is that of Vickers and
+    ``precision`` is None where there is no alarm; ``net_benefit`` is that of Vickers and
     Elkin (2006), per patient, with the threshold as the exchange rate.
     """
 

@@ -1,4 +1,4 @@
-"""Permission bits of what only this account may use: keys, state, and what tells of patients."""
+"""Permission bits of what only this account may use: keys, state, and patient-derived files."""
 
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700

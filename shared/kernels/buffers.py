@@ -1,7 +1,7 @@
-"""Large working arrays that are used again, since faulting in new pages costs more than arithmetic.
+"""Reuses large working arrays: the page faults of new ones cost more than the arithmetic.
 
 A training step needs the same few arrays again and again. What is given back is kept, up to
-``MOST_FREE`` numbers in a process, and handed out to whoever asks for about as much next.
+``MOST_FREE`` numbers in a process, and handed out to the next who asks for about as much.
 """
 
 import threading

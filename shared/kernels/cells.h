@@ -1,5 +1,5 @@
 /* Through time, forward and backward: a block of rows runs through all steps, so that its state stays
- * in the first cache and the packed weights in the second. Legend: recurrent.c.
+ * in the first cache and the packed weights in the second. PH: H, padded to whole groups.
  *
  * Operands of products lie in chunks of CHUNK columns, [chunk][row][CHUNK], a constant distance apart.
  */
@@ -16,15 +16,15 @@ static long NAME(packed_forward_size)(const struct sequence *s) {
 
 /* Panel by panel, padded hidden + inputs rows of PANEL: transposed weights of PANEL units of a kind. */
 static void NAME(pack_forward)(const struct sequence *s, float *packed, float *bias) {
-    const long I = s->inputs, H = s->hidden, W = padded(s), kinds = kinds_of(s->cell);
+    const long I = s->inputs, H = s->hidden, PH = padded(s), kinds = kinds_of(s->cell);
     for (long column = 0; column < gate_width(s); column++) {
         const long kind = column / UNITS % kinds;
         const long unit = column / (UNITS * kinds) * UNITS + column % UNITS;
         if (unit >= H) continue;
         const long gate = gate_of(s->cell, kind) * H + unit;
-        float *to = packed + column / PANEL * PANEL * (W + I) + column % PANEL;
+        float *to = packed + column / PANEL * PANEL * (PH + I) + column % PANEL;
         if (uses_inputs(s->cell, kind)) {
-            for (long k = 0; k < I; k++) to[(W + k) * PANEL] = s->input_weights[gate * I + k];
+            for (long k = 0; k < I; k++) to[(PH + k) * PANEL] = s->input_weights[gate * I + k];
             bias[column] += s->input_bias[gate];
         }
         if (uses_states(s->cell, kind)) {
@@ -98,37 +98,37 @@ INLINE void NAME(activate)(const int cell, const float *z, long kind_row, VEC h,
 INLINE void NAME(forward_block)(const int cell, const struct NAME(pass) *pass, long first, int count,
                                 float *scratch) {
     const struct sequence *s = pass->s;
-    const long I = s->inputs, H = s->hidden, W = padded(s), T = s->steps, kinds = kinds_of(cell);
-    const long kind_row = count * UNITS, operand = up(W + I, CHUNK) * CHUNK * count;
-    float *old = scratch, *new = old + operand, *memory = new + operand, *z = memory + W * count;
+    const long I = s->inputs, H = s->hidden, PH = padded(s), T = s->steps, kinds = kinds_of(cell);
+    const long kind_row = count * UNITS, operand = up(PH + I, CHUNK) * CHUNK * count;
+    float *old = scratch, *new = old + operand, *memory = new + operand, *z = memory + PH * count;
     memset(old, 0, (z - old) * sizeof(float));
     for (long step = 0; step < T; step++) {
         const long t = s->reverse ? T - 1 - step : step;
         for (int r = 0; r < count; r++) /* beside the state, so that one product takes both */
-            for (long k = W, next; k < W + I; k = next) {
-                next = least(W + I, (k / CHUNK + 1) * CHUNK);
+            for (long k = PH, next; k < PH + I; k = next) {
+                next = least(PH + I, (k / CHUNK + 1) * CHUNK);
                 memcpy(old + k / CHUNK * CHUNK * count + r * CHUNK + k % CHUNK,
-                       s->x + ((first + r) * T + t) * I + k - W, (next - k) * sizeof(float));
+                       s->x + ((first + r) * T + t) * I + k - PH, (next - k) * sizeof(float));
             }
-        for (long unit = 0; unit < W; unit += UNITS) {
-            const float *panel = pass->packed + unit * kinds * (W + I);
+        for (long unit = 0; unit < PH; unit += UNITS) {
+            const float *panel = pass->packed + unit * kinds * (PH + I);
             for (long kind = 0; kind < kinds; kind++) {
                 float *out = z + kind * kind_row;
                 for (int r = 0; r < count; r++) {
                     const float *begun = pass->bias;
-                    if (!I) begun = s->gates + ((first + r) * T + t) * W * kinds;
+                    if (!I) begun = s->gates + ((first + r) * T + t) * PH * kinds;
                     memcpy(out + r * UNITS, begun + unit * kinds + kind * UNITS,
                            UNITS * sizeof(float));
                 }
-                const long from = uses_states(cell, kind) && step ? 0 : W;
-                const long to = uses_inputs(cell, kind) ? W + I : W;
-                for (long q = 0; q < PANELS; q++, out += PANEL, panel += (W + I) * PANEL)
+                const long from = uses_states(cell, kind) && step ? 0 : PH;
+                const long to = uses_inputs(cell, kind) ? PH + I : PH;
+                for (long q = 0; q < PANELS; q++, out += PANEL, panel += (PH + I) * PANEL)
                     NAME(chunked)(count, old, from, to, panel, out);
             }
             const long place = unit / CHUNK * CHUNK * count + unit % CHUNK;
             for (int r = 0; r < count; r++) {
                 const long n = first + r, at = n * T + t;
-                float *gates = s->gates + (at * W + unit) * kinds;
+                float *gates = s->gates + (at * PH + unit) * kinds;
                 float *h_old = old + place + r * CHUNK, *h_new = new + place + r * CHUNK;
                 float *c = memory + unit * count + r * UNITS;
                 const int counts = kept(s, n, t);
@@ -139,7 +139,7 @@ INLINE void NAME(forward_block)(const int cell, const struct NAME(pass) *pass, l
                     NAME(store)(h_new + j, counts ? new_h : V(h_old + j));
                     if (cell == LSTM) {
                         if (counts) NAME(store)(c + j, new_c);
-                        NAME(store)(s->memory + at * W + unit + j, V(c + j));
+                        NAME(store)(s->memory + at * PH + unit + j, V(c + j));
                     }
                 }
                 memcpy(s->states + at * s->state_step + unit, h_new,
@@ -151,18 +151,18 @@ INLINE void NAME(forward_block)(const int cell, const struct NAME(pass) *pass, l
     }
 }
 
-/* Ask for what a row needs a step from now: rows lie far apart, so the processor does not guess it. */
+/* Prefetch what a row needs a step from now: rows lie far apart, so the processor does not do it. */
 INLINE void NAME(expect)(const int cell, const struct sequence *s, long n, long t, long unit) {
-    const long W = padded(s), T = s->steps, back = s->reverse ? 1 : -1;
+    const long PH = padded(s), T = s->steps, back = s->reverse ? 1 : -1;
     const long earlier = t + back, twice = t + 2 * back, at = n * T + earlier;
     if (earlier < 0 || earlier >= T) return;
     const float *grad = s->grad + at * s->grad_step + unit;
-    const float *gates = s->gates + (at * W + unit) * kinds_of(cell);
+    const float *gates = s->gates + (at * PH + unit) * kinds_of(cell);
     for (long j = 0; j < UNITS; j += 16) __builtin_prefetch(grad + j, 0);
     for (long j = 0; j < UNITS * kinds_of(cell); j += 16) __builtin_prefetch(gates + j, 1);
     if (cell == LSTM && twice >= 0 && twice < T)
         for (long j = 0; j < UNITS; j += 16)
-            __builtin_prefetch(s->memory + (n * T + twice) * W + unit + j, 0);
+            __builtin_prefetch(s->memory + (n * T + twice) * PH + unit + j, 0);
 }
 
 static long NAME(backward_scratch)(const struct sequence *s) {
@@ -200,11 +200,11 @@ INLINE void NAME(differentiate)(const int cell, float *gates, float *d, VEC tota
         NAME(store)(gates + kind * UNITS, V(d + kind * UNITS));
 }
 
-/* One row of one group: its deltas into gates and d; what passes by is added to before. */
+/* One row of one group: its deltas into gates and d; gradients that bypass the gates go to before. */
 INLINE void NAME(row_deltas)(const int cell, const struct sequence *s, long n, long t, long unit,
                              const float *total, float *memory_grad, float *d, float *before) {
-    const long W = padded(s), T = s->steps, at = n * T + t, kinds = cell == RNN ? 1 : 4;
-    float *gates = s->gates + (at * W + unit) * kinds;
+    const long PH = padded(s), T = s->steps, at = n * T + t, kinds = cell == RNN ? 1 : 4;
+    float *gates = s->gates + (at * PH + unit) * kinds;
     NAME(expect)(cell, s, n, t, unit);
     if (!kept(s, n, t)) {
         memset(gates, 0, kinds * UNITS * sizeof(float));
@@ -217,8 +217,8 @@ INLINE void NAME(row_deltas)(const int cell, const struct sequence *s, long n, l
     const float *p = held, *q = held;
     const long earlier = t + (s->reverse ? 1 : -1);
     if (cell == LSTM) {
-        q = s->memory + at * W + unit;
-        if (earlier >= 0 && earlier < T) p = s->memory + (n * T + earlier) * W + unit;
+        q = s->memory + at * PH + unit;
+        if (earlier >= 0 && earlier < T) p = s->memory + (n * T + earlier) * PH + unit;
     } else if (cell == GRU) {
         const float *h = state_before(s, n, t);
         if (h) memcpy(held, h + unit, least(UNITS, s->hidden - unit) * sizeof(float));
@@ -247,26 +247,26 @@ INLINE void NAME(through_weights)(const int cell, int from_states, int count, co
 INLINE void NAME(backward_block)(const int cell, const struct NAME(pass) *pass, long first, int count,
                                  float *scratch) {
     const struct sequence *s = pass->s;
-    const long I = s->inputs, H = s->hidden, W = padded(s), T = s->steps, kinds = kinds_of(cell);
+    const long I = s->inputs, H = s->hidden, PH = padded(s), T = s->steps, kinds = kinds_of(cell);
     const long input_row = up(I, PANEL) * PANEL;
-    float *total = scratch, *before = total + W * count, *memory_grad = before + W * count,
-          *d = memory_grad + W * count, *dx = d + CHUNK * count;
+    float *total = scratch, *before = total + PH * count, *memory_grad = before + PH * count,
+          *d = memory_grad + PH * count, *dx = d + CHUNK * count;
     memset(total, 0, (d - total) * sizeof(float));
     for (long step = T - 1; step >= 0; step--) {
         const long t = s->reverse ? T - 1 - step : step;
         for (int r = 0; r < count; r++) {
             const float *grad = s->grad + ((first + r) * T + t) * s->grad_step;
-            for (long j = 0; j < H; j++) total[r * W + j] += grad[j];
+            for (long j = 0; j < H; j++) total[r * PH + j] += grad[j];
         }
-        memset(before, 0, W * count * sizeof(float));
+        memset(before, 0, PH * count * sizeof(float));
         memset(dx, 0, input_row * count * sizeof(float));
-        for (long unit = 0; unit < W; unit += UNITS) {
+        for (long unit = 0; unit < PH; unit += UNITS) {
             for (int r = 0; r < count; r++)
-                NAME(row_deltas)(cell, s, first + r, t, unit, total + r * W + unit,
-                                 memory_grad + r * W + unit, d + r * CHUNK, before + r * W + unit);
+                NAME(row_deltas)(cell, s, first + r, t, unit, total + r * PH + unit,
+                                 memory_grad + r * PH + unit, d + r * CHUNK, before + r * PH + unit);
             if (step)
-                NAME(through_weights)(cell, 1, count, d, pass->packed + unit * kinds * W, W, before,
-                                      W);
+                NAME(through_weights)(cell, 1, count, d, pass->packed + unit * kinds * PH, PH, before,
+                                      PH);
             if (s->input_grad)
                 NAME(through_weights)(cell, 0, count, d,
                                       pass->packed_inputs + unit * kinds * input_row, input_row, dx,

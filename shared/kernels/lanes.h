@@ -16,7 +16,7 @@ typedef int NAME(ivec) __attribute__((vector_size(LANES * 4)));
 INLINE VEC NAME(load)(const float *p) { VEC v; __builtin_memcpy(&v, p, sizeof v); return v; }
 INLINE void NAME(store)(float *p, VEC v) { __builtin_memcpy(p, &v, sizeof v); }
 
-/* x within [-bound, bound]; what is not a number stays so. */
+/* x within [-bound, bound]; NaN stays NaN. */
 INLINE VEC NAME(clamp)(VEC x, float bound) {
 #if LANES == 16
     return _mm512_max_ps(_mm512_set1_ps(-bound), _mm512_min_ps(_mm512_set1_ps(bound), x));

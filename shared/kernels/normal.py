@@ -14,10 +14,10 @@ SHIFT = np.uint64(11)  # the 53 upper bits of a word are kept
 
 
 def box_muller(radius_X: NDArray[np.uint64], angle_X: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """Return 2 N independent standard normal numbers from 2 N independent uniform words.
+    """Return 2 n independent standard normal numbers from 2 n independent uniform words.
 
-    Box and Muller (1958): sqrt(-2 ln(1 - u)) times the cosine (the first N) and the sine (the last
-    N) of 2 pi v, where u and v are the words' upper 53 bits as multiples of 2^-53 in [0, 1).
+    Box and Muller (1958): sqrt(-2 ln(1 - u)) times the cosine (the first n) and the sine (the last
+    n) of 2 pi v, where u and v are the words' upper 53 bits as multiples of 2^-53 in [0, 1).
     """
     function = _compiled()
     if function is None:

@@ -11,7 +11,7 @@
  * depends on the inputs, on the states, or on both: uses_inputs(), uses_states().
  *
  * Threads take blocks of rows (or patients, or columns) from a counter. No number depends on how many
- * threads there are, nor on which takes what.
+ * threads there are, nor on which takes what. Letters of shapes: docs/shapes.md.
  */
 #include <math.h>
 #include <pthread.h>

@@ -1,4 +1,4 @@
-/* Patients' gradient norms, and weighted sums of gradients, from the deltas. Legend: recurrent.c.
+/* Patients' gradient norms, and weighted sums of gradients, from the deltas. Layout: recurrent.c.
  *
  * A gradient is sum_t delta_t (outer) [x_t, 1 | h_before_t, 1]; here it lies as [panel of deltas][value]
  * [PANEL], gradient_size() floats. The ones make the two bias gradients. Padded steps are skipped.
@@ -164,7 +164,7 @@ struct NAME(gram) {
 static TARGET void NAME(gram_tile)(const struct sequence *s, const struct NAME(gram) *g, long first,
                                    long second, float terms[16]) {
     const float *rows[6][4]; /* deltas, inputs, states of the first steps, then of the second */
-    const long width = gate_width(s), W = padded(s);
+    const long width = gate_width(s), PH = padded(s);
     for (int i = 0; i < 4; i++)
         for (int side = 0; side < 2; side++) {
             const long k = (side ? second : first) + i, known = k < g->count;
@@ -177,7 +177,7 @@ static TARGET void NAME(gram_tile)(const struct sequence *s, const struct NAME(g
     NAME(inner)(rows[1], rows[4], 0, g->input_row, of_inputs);
     NAME(inner)(rows[2], rows[5], 0, g->state_row, of_states);
     if (s->cell == GRU)
-        for (long unit = 0; unit < W; unit += UNITS) {
+        for (long unit = 0; unit < PH; unit += UNITS) {
             NAME(inner)(rows[0], rows[3], 4 * unit, 2 * UNITS, both);
             NAME(inner)(rows[0], rows[3], 4 * unit + 2 * UNITS, UNITS, one);
             NAME(inner)(rows[0], rows[3], 4 * unit + 3 * UNITS, UNITS, two);
@@ -208,7 +208,7 @@ int NAME(gram_pays)(const struct sequence *s, long count) {
     return (count + 4) / 2 * (gate_width(s) + value_width(s)) < GRADIENT_SIZE;
 }
 
-/* A negative result: not measured, for want of memory or because it would lose digits. */
+/* A negative result: not measured, since memory is lacking or digits would be lost. */
 static TARGET double NAME(try_gram)(const struct sequence *s, const int64_t *rows, long count,
                                     long steps) {
     struct NAME(gram) g = {0, up(s->inputs, LANES) * LANES, padded(s), 0, 0, 0, 0};

@@ -1,4 +1,4 @@
-"""Call the compiled kernel on PyTorch's tensors; the library holds no state and the GIL is free.
+"""Calls the compiled kernel on PyTorch's tensors; it holds no state and runs without the GIL.
 
 Everything here is batch-major.
 """
@@ -129,7 +129,7 @@ class Direction:
 
     @property
     def begun_NTG(self) -> Tensor:
-        """Where :meth:`forward` finds the pre-activations of a direction without inputs (D = 0).
+        """Where :meth:`forward` finds the pre-activations of a direction without inputs (I = 0).
 
         What inputs and biases give, in the kernel's order; see :func:`in_kernel_order`. G counts
         padding.
@@ -162,7 +162,7 @@ class Direction:
 
     @property
     def gram_pays(self) -> bool:
-        """Whether patients of one row are measured without writing their gradients."""
+        """Whether norms of patients with one row are found without writing out gradients."""
         return bool(_function("gram_pays")(self._struct, self._struct.steps))
 
     @property
@@ -175,7 +175,7 @@ class Direction:
         """Return every patient's squared gradient norm (P,) in double precision.
 
         Args:
-            patients: whose rows are whose.
+            patients: which rows are each patient's.
             stored: float32 (P, gradient_size) to keep the patients' gradients in, or None.
         """
         square_P = torch.zeros(len(patients), dtype=torch.float64)
@@ -208,13 +208,13 @@ class Direction:
 
 
 def in_kernel_order(cell: str, hidden: int, weight_GI: Tensor, *, states: bool) -> Tensor:
-    """Arrange what pre-activations depend on as the kernel does; zero where a gate does not.
+    """Arrange a weight's gates as the kernel does; zero for a gate that does not use it.
 
     Args:
         cell: "rnn", "lstm" or "gru".
         hidden: H.
         weight_GI: (G, I) in torch's order of gates.
-        states: whether X comes from the states, not the inputs; the GRU's candidate keeps the two
+        states: whether the weight is for states, not inputs; the GRU's candidate keeps the two
             apart.
     """
     gates = weight_GI.view(-1, hidden, weight_GI.shape[1])

@@ -46,7 +46,7 @@ class LayerRecord(Protocol):
 
 @dataclass(frozen=True)
 class Groups:
-    """Rows arranged by patient: for each number of stays K, (patients (P',), rows (P', K)).
+    """Rows arranged by patient: for each number of stays n, (patients (P',), rows (P', n)).
 
     ``alone`` says that row n is patient n, the common case, in which nothing is rearranged.
     """
@@ -56,7 +56,7 @@ class Groups:
 
     @cached_property
     def by_patient(self) -> tuple[Tensor, PatientRows]:
-        """The patients (P',), and whose rows are whose, in that order."""
+        """The patients (P',), and the rows of each, in that order."""
         first = torch.zeros(1, dtype=torch.int64)
         if not self.by_stays:
             return first[:0], PatientRows(first, first[:0])
@@ -71,7 +71,7 @@ class Groups:
         )
 
     def gather(self, values_N: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (patients (P',), values (P', K * T, ...)) with a patient's stays end to end."""
+        """Yield (patients (P',), values (P', n * T, ...)) with a patient's stays end to end."""
         for patients, rows in self.by_stays:
             if self.alone:
                 yield patients, values_N

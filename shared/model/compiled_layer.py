@@ -1,4 +1,4 @@
-"""One recurrent layer in the compiled kernel: a node of the graph, and what its books hold.
+"""One recurrent layer in the compiled kernel: its node of the graph, and its record in the books.
 
 The same numbers as :mod:`consilium.shared.model.cells` with
 :class:`~consilium.shared.model.bookkeeping.Outer`, to rounding.
@@ -33,7 +33,7 @@ class _CompiledLayer(torch.autograd.Function):
         x_NTI = x_NTI.detach().contiguous()
         hidden = parameters[1].shape[1]
         states = x_NTI.new_empty(*x_NTI.shape[:2], hidden * len(parameters) // 4)
-        shared = states.detach()  # or the graph would hold itself, until the collector comes
+        shared = states.detach()  # else the graph refers to itself, and stays until collected
         ctx.directions = []
         for place in range(0, len(parameters), 4):
             weights = tuple(part.detach().contiguous() for part in parameters[place : place + 4])
@@ -94,7 +94,7 @@ class Compiled:
         self._stored: tuple[Groups, Tensor] | None = None
 
     def add_squared_norms(self, total_P: Tensor, groups: Groups) -> None:
-        """As the class says; keeps the gradients where that saves work."""
+        """See ``LayerRecord``; keeps the gradients where that saves work."""
         order_P, patients = groups.by_patient
         stored = self._room(len(patients))
         squares = self._direction.squared_norms(patients, stored).to(total_P.dtype)

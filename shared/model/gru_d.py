@@ -134,7 +134,7 @@ class GRUD(Recurrent):
     """One layer, forwards; the first 3 V inputs are the values, measured and recency channels.
 
     Args:
-        inputs: D, at least 3 V.
+        inputs: I, at least 3 V.
         hidden: H.
         series: V.
         generator: source of the initial weights; None means torch's global one.
@@ -149,7 +149,7 @@ class GRUD(Recurrent):
         self.series = series
         self.input_decay = InputDecay(series)
         self.hidden_decay = Linear(series, hidden, generator=generator)
-        with torch.no_grad():  # rates begin small and positive: max(0, .) teaches nothing below 0
+        with torch.no_grad():  # rates begin small and positive: below 0, max(0, .) has no gradient
             self.hidden_decay.weight.abs_().mul_(_FIRST_RATE)
 
     def forward(

@@ -21,7 +21,9 @@ def count_columns(series: int) -> slice:
 
 
 def skip_inputs(x_F: Tensor, series: int) -> Tensor:
-    """Return (..., I): a step's inputs, and 1 for each series never measured so far, at one length.
+    """Return a step's inputs, and 1 for each series never measured so far, scaled to one length.
+
+    The result has the shape (..., I).
 
     Guarantee: the length is sqrt(I); inputs shorter than 1 keep their length over sqrt(I).
 

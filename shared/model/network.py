@@ -28,7 +28,7 @@ class RecurrentModel(nn.Module):
     In a per-step task there is no pooling: the head reads every step's state. With ``skip`` the
     inputs of the last valid step (of every step, in a per-step task), scaled to one length, also
     reach the outputs by a linear map that starts at zero. What a linear model can learn is then
-    learned by few weights and stands the noise of privacy; and a stay's part of their gradient is
+    learned by few weights, which withstand privacy noise; and a stay's part of their gradient is
     equally long whether much was measured or little, so clipping favours nobody. Which of the
     ``series`` variables were never measured so far is a further input of this path: zeros of the
     other channels say it too, but not linearly (see :mod:`consilium.shared.model.linear_path`).
@@ -102,15 +102,15 @@ class RecurrentModel(nn.Module):
     ) -> Tensor:
         """Return logits: (N, K), or (N, T, K) in a per-step task.
 
-        Layers get books and generator by name, since Opacus's hooks detach what has a position.
+        Layers get books and generator by name, since Opacus's hooks detach positional arguments.
 
         Args:
             x_NTF: features; never looked at where ``mask_NT`` is false.
             mask_NT: boolean, true where a step counts.
             books: given, the backward files per-patient records in it instead of gradients.
             generator: source of dropout in training mode.
-            skipped: what the linear path shall read in place of :meth:`skipped`, so that an
-                explanation can go there by degrees.
+            skipped: what the linear path reads instead of what :meth:`skipped` returns; integrated
+                gradients vary it.
         """
         h_NTH = self._states(x_NTF, mask_NT, books, generator)
         if self.skip is not None and skipped is None:
@@ -137,9 +137,9 @@ class RecurrentModel(nn.Module):
         return logits
 
     def skipped(self, x_NTF: Tensor, mask_NT: Tensor) -> Tensor:
-        """Return what the linear path reads of each stay's last valid step (N, I), or (N, T, I).
+        """Return what the linear path reads of each stay's last valid step (N, I).
 
-        The second in a per-step task, of every step; zero at padding.
+        In a per-step task, of every step (N, T, I), zero at padding.
         """
         x_NTF = x_NTF[..., : self.measured]
         if not self.task.per_step:
@@ -164,7 +164,7 @@ class RecurrentModel(nn.Module):
         """Return each stay's loss (N,): cross entropy, or squared error in spreads for regression.
 
         The mean over known outputs is taken, and over valid steps in a per-step task. ``y`` is
-        whole numbers below O for multiclass, otherwise numbers: (N,) or (N, O), with a T axis after
+        whole numbers below K for multiclass, otherwise numbers: (N,) or (N, K), with a T axis after
         N in a per-step task. NaN marks a label that is not known and does not count.
         """
         if self.task.kind == "multiclass":
@@ -238,7 +238,7 @@ class RecurrentModel(nn.Module):
 def code_vectors(table: Embedding, codes_NTM: Tensor, books: Bookkeeping | None) -> Tensor:
     """Return the sum (N, T, W) of the vectors of each step's codes, zero in a step without any.
 
-    All lookups are one, so that a patient's gradient of the table is filed once.
+    All lookups are one call, so that a patient's gradient of the table is filed once.
     """
     lines = (codes_NTM - 1).clamp(min=0).flatten(1)
     vectors: Tensor = table(lines, books=books)

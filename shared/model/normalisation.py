@@ -3,7 +3,7 @@
 Two steps. First a value is expressed against its variable's public reference, z = (s(x) -
 s(center)) / spread with s the identity or the natural logarithm, clipped to +-CLIP. Then the mean
 and deviation of z over all sites' patients, learned by one noisy secure sum, correct the
-reference. Where the sum says little (few patients, much noise) the reference stands.
+reference. Where the sum says little (few patients, much noise) the reference is kept.
 """
 
 import math

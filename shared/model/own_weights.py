@@ -1,7 +1,7 @@
 """Which of a model's weights are shared, and which are each site's own.
 
-The update that leaves a site holds the shared ones alone: nothing of the others is in the vector
-that is masked, so no sum can hold it. The order is that of
+The update that leaves a site holds the shared weights alone: the others are not in the vector that
+is masked, so no sum can hold them. The order is that of
 :func:`consilium.shared.model.weight_vector.to_vector`.
 """
 

@@ -115,7 +115,7 @@ class Recurrent(nn.Module):
     """Base of RNN, LSTM and GRU: x (N, T, I) -> states of the last layer (N, T, H or 2H).
 
     Args:
-        inputs: D.
+        inputs: I.
         hidden: H, units of each direction.
         layers: how many layers stand on one another.
         bidirectional: also run from the last valid step to the first; outputs are concatenated.
@@ -154,7 +154,7 @@ class Recurrent(nn.Module):
     def reset_parameters(self, generator: Generator | None = None) -> None:
         """Draw new weights.
 
-        Input weights are uniform with variance 2 / (D + H) (Glorot & Bengio 2010); each gate's
+        Input weights are uniform with variance 2 / (I + H) (Glorot & Bengio 2010); each gate's
         recurrent weights are orthogonal (Saxe et al. 2014); biases are 0, but the LSTM's forget
         gate starts at 1 (Jozefowicz et al. 2015).
         """
@@ -210,7 +210,7 @@ class Recurrent(nn.Module):
         return values
 
     def directions(self, layer: int) -> list[tuple[nn.Parameter, ...]]:
-        """Return weights ih, hh and biases ih, hh of a layer, of each of its directions."""
+        """Return each direction's weights ih and hh and biases ih and hh, of one layer."""
         return [
             tuple(
                 self.get_parameter(f"{kind}_{suffix}")

@@ -1,4 +1,4 @@
-"""Model weights as one flat float32 vector, in the order of the state dict."""
+"""Model weights as one flat float32 vector, in the order of the state dict, or by name."""
 
 import numpy as np
 import torch
@@ -39,6 +39,11 @@ def load_vector(model: nn.Module, vector: NDArray[np.float32]) -> None:
         start += value.numel()
 
 
+def named_arrays(model: nn.Module) -> dict[str, NDArray[np.float32]]:
+    """Return the weights by name, in the model's own memory."""
+    return {name: value.detach().numpy() for name, value in model.state_dict().items()}
+
+
 def parameter_count(model: nn.Module) -> int:
-    """Number of parameters d, the length of :func:`to_vector`."""
+    """Number of parameters D, the length of :func:`to_vector`."""
     return sum(value.numel() for value in model.state_dict().values())

@@ -1,4 +1,4 @@
-"""What a release costs, and how much noise a study needs so that it costs what it promises.
+"""What a release costs, and how much noise a study needs to keep to its epsilon.
 
 A *privacy event* records what happened: a mechanism, how it sampled, how much noise, how often.
 What events cost together is computed here, for the patient as the unit and "add or remove one
@@ -69,7 +69,7 @@ def epsilon_spent(events: Events, delta: float) -> float:
     """Return an upper bound on epsilon at ``delta`` of all events together.
 
     By numerical composition of the privacy loss, within about 0.1 % of the truth up to some ten
-    thousand steps; about 30 ms for each kind of event, and remembered.
+    thousand steps; about 30 ms for each kind of event, then cached.
 
     Raises:
         PrivacyError: delta is not in (0, 1).
@@ -134,8 +134,7 @@ class PrivacyPlan:
     training: all rounds of training together.
     training_round: what one round of training releases.
     metrics: what one evaluation releases about validation patients.
-    evaluations: how many evaluations there are: every so many rounds, and all passes over the final
-        model.
+    evaluations: how many there are: one every so many rounds, and all passes over the final model.
     epsilon: spent on a training patient by the whole study, at most the study's.
     """
 
@@ -148,7 +147,7 @@ class PrivacyPlan:
     delta: float
 
     def training_events(self, rounds: int) -> Events:
-        """Everything a training patient has been in after ``rounds`` rounds."""
+        """All events that include a training patient, after ``rounds`` rounds."""
         if rounds == 0:
             return (self.statistics,)
         return (self.statistics, self.training_round.repeated(rounds))

@@ -11,7 +11,7 @@ Why the total counts as one Gaussian of the event's noise multiplier z (each ste
 1. One patient moves a site's scaled sum by at most scale * clip_norm (L2); clamping moves nothing
    apart; rounding each coordinate at random to a neighbour adds less than 1 to its difference,
    whatever the randomness. So the whole-number sums differ by at most
-   D = scale * clip_norm + sqrt(d).
+   s = scale * clip_norm + sqrt(d).
 2. The sum of h discrete Gaussians of variance v is within exp(10 h d exp(-pi^2 v)) of the discrete
    Gaussian of variance h v (Kairouz, Liu & Steinke 2021, "The Distributed Discrete Gaussian
    Mechanism", on sums of discrete Gaussians). With v >= 1000 that factor is 1 to 4000 digits.
@@ -20,9 +20,9 @@ Why the total counts as one Gaussian of the event's noise multiplier z (each ste
    discrete Gaussian of variance 4 centred on it (convolution, Peikert 2010, theorem 3.1): the
    product of the two densities is the density of h v, but for the sum over the shifted lattice,
    which is constant to exp(4 exp(-8 pi^2)), 1 + 10^-33. So it is post-processing of a Gaussian
-   mechanism of sensitivity D, and sampling, composition and all follow.
+   mechanism of sensitivity s, and sampling, composition and all follow.
 
-Hence v = ceil((z^2 D^2 + 4) / (M - c)) suffices, for d up to some 10^9 and as many rounds.
+Hence v = ceil((z^2 s^2 + 4) / (M - c)) suffices, for d up to some 10^9 and as many rounds.
 """
 
 import math
@@ -53,7 +53,7 @@ class NoiseShare:
     scale: whole numbers per unit of gradient.
     clamp: largest absolute coordinate, in units of gradient, of a site's sum before noise.
     variance: of each site's own discrete Gaussian noise, in squared whole numbers.
-    segment: the secure sum's coordinates.
+    segment: of the secure sum's vector that carries them.
     honest: sites whose noise is counted.
     noise_multiplier: of the honest sites' noise together, as charged to the ledger.
     """

@@ -1,4 +1,4 @@
-"""What is summed to tell what a model looks at: bounded attributions by variable and time of stay.
+"""The sums that show what a model looks at: bounded attributions by variable and time of stay.
 
 A patient's share: 1 for the patient, 1 if the attributions were clipped, and their absolute values
 by variable and band of steps in units of ``LARGEST_EFFECT``, together at most 1 in L2 norm.
@@ -13,7 +13,7 @@ _HEAD = 2
 
 
 def attribution_bands(study: Study) -> int:
-    """Return the number of bands B of consecutive steps, nearly equally long."""
+    """Return the number of bands A of consecutive steps, nearly equally long."""
     return min(MOST_BANDS, study.data.steps)
 
 

@@ -147,7 +147,7 @@ def edges_to_bytes(edges_KL: NDArray[np.float32], study: Study) -> bytes:
 
 
 def edges_from_bytes(data: bytes, study: Study) -> NDArray[np.float32]:
-    """Decode edges (K, L) strictly; those of a first look where there are none.
+    """Decode edges (K, L) strictly; ``first_edges`` where there are none.
 
     Raises:
         MessageError: not as many ascending risks as the study has bins.
@@ -168,9 +168,9 @@ def edges_from_bytes(data: bytes, study: Study) -> NDArray[np.float32]:
 
 
 def hits_size(study: Study) -> int:
-    """Return how many more sums the task needs: what no table of risks tells.
+    """Return how many sums the task needs beyond its risk tables.
 
-    Multiclass: the O * O confusion of true and most likely class. Regression: for each target the
+    Multiclass: the K * K confusion of true and most likely class. Regression: for each target the
     sums of absolute and of squared errors, and of the patients they were measured on.
     """
     outputs = study.task.outputs
@@ -246,6 +246,6 @@ def vector_spec(study: Study, asked: RoundConfiguration, *, parameters: int) -> 
 
 
 def _segment(study: Study, name: str, length: int, linf: float) -> Segment:
-    """Scale by the largest power of two that fits, so that whole numbers are summed exactly."""
+    """A segment scaled by the largest power of two that fits: whole numbers are summed exactly."""
     fits = largest_scale(linf, sites=len(study.sites), ring_bits=study.aggregation.ring_bits)
     return Segment(name=name, length=length, linf=linf, scale=2.0 ** math.floor(math.log2(fits)))

@@ -1,9 +1,10 @@
-"""Groups of patients whose figures a study's last evaluation tells apart, and what is summed up.
+"""Groups of patients that a study's last evaluation reports separately, and what it sums for each.
 
 Both sides derive groups, their order and the layout of their sums from the study alone. A group's
 block holds, where the task has risks, the sum of risks and a table (2, B) of weights by outcome and
-bin, labels of a multi-label task pooled; otherwise the patients, and the sum of those recognised
-(multi-class) or of absolute errors, each in spreads / ``LARGEST_ERROR`` and at most 1.
+bin, with the labels of a multi-label task pooled. Otherwise it holds the number of patients, and
+that of patients recognised (multi-class) or the sum of their absolute errors, each error in
+spreads / ``LARGEST_ERROR`` and at most 1.
 """
 
 from dataclasses import dataclass
@@ -23,9 +24,9 @@ _FEWEST_BINS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class PatientGroup:
-    """One group: of a subgroup ``variable`` is the study's variable that tells it, from 0 ``part``.
+    """One group. For a subgroup: ``variable`` defines it; ``part`` is its index, from 0.
 
-    A site's patients are a group of kind ``site``, and everybody one of kind ``all``.
+    Each site's patients are a group of kind ``site``, all patients together one of kind ``all``.
     """
 
     kind: Literal["all", "site", "subgroup"]
@@ -38,9 +39,9 @@ EVERYBODY = PatientGroup(kind="all", name="all")
 
 
 def patient_groups(study: Study) -> tuple[PatientGroup, ...]:
-    """Return all groups that the study's last evaluation sums up, in the order of their blocks.
+    """Return all groups of the study's last evaluation, in the order of their blocks.
 
-    None at all if the study asks neither for subgroups nor for figures by site.
+    Empty if the study asks neither for subgroups nor for figures by site.
     """
     sites = study.sites if study.evaluation.per_site else ()
     parts = (*subgroups(study), *(PatientGroup(kind="site", name=site) for site in sites))
@@ -48,7 +49,7 @@ def patient_groups(study: Study) -> tuple[PatientGroup, ...]:
 
 
 def subgroups(study: Study) -> tuple[PatientGroup, ...]:
-    """Return the groups that the study tells by a static variable."""
+    """Return the groups that the study defines by a static variable."""
     return tuple(
         PatientGroup(kind="subgroup", name=name, variable=variable, part=part)
         for variable, how in study.evaluation.subgroups.items()
@@ -57,9 +58,9 @@ def subgroups(study: Study) -> tuple[PatientGroup, ...]:
 
 
 def memberships(study: Study) -> int:
-    """Return in how many ways patients are grouped: a patient's weight is shared out in each."""
+    """Return in how many ways patients are grouped; each way divides a patient's weight of 1."""
     ways = len(study.evaluation.subgroups) + int(study.evaluation.per_site)
-    return ways + 1 if ways else 0  # everybody is a group, too
+    return ways + 1 if ways else 0  # all patients together are a group, too
 
 
 def block_size(study: Study) -> int:
@@ -73,9 +74,9 @@ def group_bins(study: Study) -> int:
 
 
 def group_edges(study: Study, edges_KL: NDArray[np.float32]) -> Edges:
-    """Return the edges of a group's bins: every eighth, say, of the edges that all are counted in.
+    """Return the edges of a group's bins: evenly chosen from the edges used for all patients.
 
-    Where several labels are pooled each has edges of its own, so those of a first look serve.
+    Pooled labels each have edges of their own, so their groups use ``first_edges``.
     """
     bins = group_bins(study)
     if len(edges_KL) != 1:

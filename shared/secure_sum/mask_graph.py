@@ -14,7 +14,7 @@ them has at least t - 1 neighbours in S, t the sharing threshold. Inside S
 1. the second largest adjacency eigenvalue is at most mu (Cauchy's interlacing);
 2. the second smallest Laplacian eigenvalue is therefore at least t - 1 - mu (Weyl's inequality on
    degrees minus adjacency);
-3. so t - 1 - mu > c sites would have to go before S falls apart (Fiedler 1973, theorem 4.1).
+3. so t - 1 - mu > c sites would have to leave before S falls apart (Fiedler 1973, theorem 4.1).
 
 Parameters without t - 1 - mu > c are refused. Dropouts can only void a round; how often is what
 the degree is chosen for.

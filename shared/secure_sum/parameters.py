@@ -95,7 +95,7 @@ class SumParameters:
         return len(self.roster) - self.minimum_sites
 
     def point(self, site: str) -> int:
-        """Where the site's Shamir shares are taken: its place in the roster, from 1."""
+        """The point of the site's Shamir shares: its place in the roster, from 1."""
         return self.roster.position(site) + 1
 
     @property
@@ -128,10 +128,10 @@ class SumParameters:
         }
 
     def supported(self, sites: Collection[str]) -> frozenset[str]:
-        """The most of these sites that can all be opened if no other takes part.
+        """The largest part of these sites that can open all of its own secrets.
 
         A site stays as long as `sharing_threshold` of its circle, itself included, stay. In the
-        complete graph `minimum_sites` sees to that.
+        complete graph all stay: `minimum_sites` is checked elsewhere.
         """
         staying = frozenset(sites)
         if self.complete:

@@ -1,6 +1,6 @@
-"""The six coordinates behind every vector: [1, weight, 0, 0, 0, 0].
+"""The six coordinates at the end of every vector: [1, weight, 0, 0, 0, 0].
 
-Their sum tells the coordinator that the masks came off: the count equals the number of survivors
+Their sum shows the coordinator that all masks cancelled: the count equals the number of survivors
 and the zeros are zero. With a wrong mask that happens with probability 2^-(5 k) at most for a
 ring of k bits, whatever the weight.
 """
@@ -28,7 +28,7 @@ def check_tail(tail: NDArray[np.uint32], *, survivors: int, max_weight: int) -> 
         max_weight: largest weight of one.
 
     Raises:
-        RoundVoidError: the masks did not come off.
+        RoundVoidError: the masks did not cancel.
     """
     weight = int(tail[1])
     if int(tail[0]) != survivors or tail[2:].any() or weight > survivors * max_weight:

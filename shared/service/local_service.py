@@ -12,11 +12,11 @@ HERE = ("127.0.0.1", "localhost")
 """Names of this machine; a request whose Host is another one means DNS rebinding."""
 
 
-class _Unmoved(HTTPServer):
-    """A client that goes away before its answer is no defect, and leaves no traceback."""
+class _QuietOnDisconnect(HTTPServer):
+    """A server that prints no traceback when a client goes away before its answer."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Tell of an error, unless it is of the connection."""
+        """Print the error, unless the connection failed."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
@@ -29,7 +29,7 @@ class LocalService:
         handler: answers a request.
         port: 0 takes a free one.
         name: of the thread.
-        taken: what the sentence on a port that is taken begins and ends with.
+        taken: beginning and end of the error's sentence if the port is taken.
 
     Raises:
         SettingsError: the port is taken.
@@ -45,7 +45,7 @@ class LocalService:
         taken: tuple[str, str],
     ) -> None:
         try:
-            self._server = type("Server", (_Unmoved, server), {})((HOST, port), handler)
+            self._server = type("Server", (_QuietOnDisconnect, server), {})((HOST, port), handler)
         except OSError as error:
             raise SettingsError(
                 f"{taken[0]}port {port} of {HOST} cannot be used ({error.strerror}); {taken[1]}"

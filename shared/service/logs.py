@@ -44,15 +44,15 @@ class PlainFormatter(logging.Formatter):
         at = datetime.fromtimestamp(record.created).astimezone()
         line = f"{at:%H:%M:%S} {record.levelname.lower():<8}{record.getMessage()[:LARGEST_MESSAGE]}"
         if record.exc_info and record.exc_info[1] is not None:
-            told = _where(record.exc_info[1])
-            line += f" ({told['kind']} at {told['at']})"
+            place = _where(record.exc_info[1])
+            line += f" ({place['kind']} at {place['at']})"
         return line
 
 
 def configure_logs(*, level: int = logging.INFO, stream: TextIO | None = None) -> None:
     """Send this process's logs to ``stream`` (standard error), replacing what was set up before.
 
-    A terminal gets plain lines, anything else JSON. Libraries speak from warnings on.
+    A terminal gets plain lines, anything else JSON. Libraries log warnings and above.
     """
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)

@@ -1,4 +1,4 @@
-"""Measurements in Prometheus' text format (version 0.0.4), written to be read by any collector.
+"""Measurements in Prometheus' text format (version 0.0.4), which any collector reads.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/
 """
@@ -13,7 +13,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One value, with the labels that tell it from others of its metric."""
+    """One value, with the labels that distinguish it within its metric."""
 
     value: float
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -43,7 +43,7 @@ def to_text(metrics: Iterable[Metric]) -> str:
 
 
 def gauge(name: str, help: str, value: float | None, **labels: str) -> Metric:  # noqa: A002 - the format's own word
-    """Return a metric of one value; without a value, of none."""
+    """Return a metric with one sample, or with none if ``value`` is None."""
     samples = () if value is None else (Sample(value=float(value), labels=labels),)
     return Metric(name=name, help=help, samples=samples)
 

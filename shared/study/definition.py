@@ -207,8 +207,8 @@ class Study(StrictTable):
     def evaluates_own(self) -> bool:
         """Whether evaluation by secure sums judges each site's own model, not the global one.
 
-        A model of Ditto's is trained without noise, so under privacy counts of its scores would
-        tell of the patients it was trained on what nobody was charged for.
+        Ditto's second model is trained without noise, so under privacy counts of its scores would
+        reveal something of its training patients that no ledger was charged for.
         """
         return self.personalisation.ditto is None or self.privacy.mode == "none"
 

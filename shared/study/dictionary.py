@@ -13,9 +13,9 @@ et al., Crit Care Med 1985;13:818-829). Being public they cost no privacy; the f
 
 LOINC codes and OMOP concept identifiers follow the human-curated concept maps of MIMIC-IV
 (MIT-LCP/mimic-code) and of OHDSI/MIMIC, for the coma score the data dictionary of INDICATE
-(indicate-eu); None where none settles the matter. OMOP keeps age and sex in its table of persons,
-so they have no concept of a measurement; ventilation has no LOINC code that a number goes with, and
-its OMOP concept is of a procedure.
+(indicate-eu); None where they give no certain code. OMOP keeps age and sex in its table of persons,
+so they have no measurement concept; ventilation has no LOINC code for a number, and its OMOP
+concept is a procedure.
 """
 
 import difflib
@@ -172,13 +172,13 @@ def completed(variables: object) -> object:
         return {name: _filled(name, {}) for name in variables}
     if not isinstance(variables, dict):
         return variables
-    return {name: _filled(name, said) for name, said in variables.items()}
+    return {name: _filled(name, given) for name, given in variables.items()}
 
 
-def _filled(name: str, said: Any) -> Any:
-    if not isinstance(said, dict) or name not in KNOWN:
-        return said
+def _filled(name: str, given: Any) -> Any:
+    if not isinstance(given, dict) or name not in KNOWN:
+        return given
     known = KNOWN[name].declaration.model_dump()
-    if any(said.get(key, known[key]) != known[key] for key in ("unit", "scale")):
-        return said
-    return {**known, **said}
+    if any(given.get(key, known[key]) != known[key] for key in ("unit", "scale")):
+        return given
+    return {**known, **given}

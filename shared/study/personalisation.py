@@ -1,4 +1,4 @@
-"""What of a model is each hospital's own and never leaves it: the study's ``[personalisation]``."""
+"""Which parts of a model stay at each hospital: the study's ``[personalisation]``."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 from consilium.shared.files.strict_toml import StrictTable
 from consilium.shared.study.training import Model, Privacy, Training
 
-OwnPart = Literal["head", "norm", "inputs"]
-WORDS: Mapping[OwnPart, str] = MappingProxyType(
+ModelPart = Literal["head", "norm", "inputs"]
+WORDS: Mapping[ModelPart, str] = MappingProxyType(
     {
         "head": "the model's head (its maps to the outputs)",
         "norm": "the normalisation of the model's state",
@@ -50,11 +50,11 @@ class Personalisation(StrictTable):
     site's own patients, as it gave them to the sum of statistics, normalise its inputs; a site
     that was not in that sum uses the federation's.
 
-    ``ditto`` asks for a model of the site's own beside the global one, whose training it leaves as
-    it is.
+    ``ditto`` asks for a second model of the site's own; the training of the global one is
+    unchanged.
     """
 
-    parts: tuple[OwnPart, ...] = Field(default=(), strict=False)
+    parts: tuple[ModelPart, ...] = Field(default=(), strict=False)
     ditto: Ditto | None = None
 
     @model_validator(mode="after")
@@ -69,7 +69,7 @@ class Personalisation(StrictTable):
         return self
 
     @property
-    def weights(self) -> tuple[OwnPart, ...]:
+    def weights(self) -> tuple[ModelPart, ...]:
         """Those of ``parts`` that are weights of the model."""
         return tuple(part for part in self.parts if part != "inputs")
 

@@ -48,7 +48,7 @@ class AfterEvent(StrictTable):
 class Data(StrictTable):
     """Which records a site must bring, and how they become steps.
 
-    With ``clock`` "hour" time is time. With "position" a record is a sequence without hours
+    With ``clock`` "hour" times are hours. With "position" a record is a sequence without hours
     (samples of a heart beat, slices, tokens, visits), and ``window_h`` and ``step_h`` count places
     in it: place 0 lies at hour 0, place 1 at hour 1. ``rate_hz`` is the samples a second to which
     sources of waveforms resample.

@@ -43,7 +43,7 @@ class Aggregation(StrictTable):
 
 
 class Subgroup(StrictTable):
-    """How patients are told apart by a static variable: below the first cut, between two, above.
+    """Groups by a static variable: below the first cut, between two cuts, above the last.
 
     ``names`` are words for the parts, from below the first cut upwards.
     """
@@ -70,11 +70,11 @@ class Evaluation(StrictTable):
 
     ``bins`` and ``passes`` follow from the privacy mode unless given (docs/decisions/090): the
     finished model is evaluated up to ``passes`` times, each with bins placed where the one before
-    found risks. Counts are exact at risks of ``thresholds``. Beside all patients, it sums up each
-    of ``subgroups``, told by a static variable, and with ``per_site`` those hospitals whose own
-    policy releases their figures; none with fewer than ``smallest_group`` patients with, or
-    without, the outcome is told. At most ``explained_patients`` of each site are explained, and
-    what the model looks at is summed over them.
+    found risks. Counts are exact at risks of ``thresholds``. Beside all patients, each of
+    ``subgroups`` is evaluated, and with ``per_site`` each hospital whose own policy releases its
+    figures; a group with fewer than ``smallest_group`` patients with, or without, the outcome is
+    not reported. Of each site at most ``explained_patients`` patients are explained; their summed
+    attributions show what the model looks at.
     """
 
     validation_fraction: Fraction = 0.0

@@ -46,7 +46,7 @@ class Model(StrictTable):
 
     ``cell`` "gru-d" is a GRU that learns how fast old values and the state fade: one layer,
     forwards, on the inputs themselves. ``skip`` adds a linear path from the inputs to the outputs,
-    which stands noise well.
+    which withstands noise well.
     """
 
     cell: Literal["rnn", "lstm", "gru", "gru-d"] = "lstm"

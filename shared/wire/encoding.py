@@ -34,7 +34,7 @@ _BULK_BYTES = 1 << 16
 
 
 class LongBytes(ABC):
-    """Bytes that are read where they are needed, as they may be too long to hold."""
+    """Bytes read where they are needed, since they may be too long for memory."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -42,11 +42,11 @@ class LongBytes(ABC):
 
     @abstractmethod
     def read(self, first: int, last: int) -> bytes:
-        """Those from `first` to before `last`."""
+        """The bytes from `first` up to, not including, `last`."""
 
 
 class Excerpt(LongBytes):
-    """A part of others, from `first` to before `last`."""
+    """A part of other long bytes, from `first` up to, not including, `last`."""
 
     def __init__(self, whole: LongBytes, first: int, last: int) -> None:
         self._whole, self._first, self._last = whole, first, last
@@ -55,7 +55,7 @@ class Excerpt(LongBytes):
         return self._last - self._first
 
     def read(self, first: int, last: int) -> bytes:
-        """Those from `first` to before `last`, counted from where the part begins."""
+        """The bytes from `first` up to, not including, `last`, counted within the part."""
         return self._whole.read(self._first + first, self._first + last)
 
 
@@ -90,7 +90,7 @@ class Octets(Rule):
 
 @dataclass(frozen=True)
 class Bulk(Rule):
-    """Up to `high` bytes of a model or vector, or what stands for them and need not be copied."""
+    """Up to `high` bytes of a model or vector: bytes, or a view or long bytes (no copy)."""
 
     high: int
 
@@ -255,8 +255,8 @@ class Message:
             rule.check(getattr(self, name), f"{self.kind}.{name}")
 
     def __repr__(self) -> str:
-        told = [f"{n} {getattr(self, n)}" for n in ("site", "round") if hasattr(self, n)]
-        return f"<{' '.join([self.kind, *told])}>"
+        known = [f"{n} {getattr(self, n)}" for n in ("site", "round") if hasattr(self, n)]
+        return f"<{' '.join([self.kind, *known])}>"
 
     def to_bytes(self) -> bytes:
         """The message on the wire."""

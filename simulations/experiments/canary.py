@@ -16,7 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from consilium.client.records.statistics import statistics_release
-from consilium.client.round.training import TrainingSet, clipped_gradient_sum, train_locally
+from consilium.client.round.gradients import clipped_gradient_sum
+from consilium.client.round.training import train_locally
+from consilium.client.round.training_set import TrainingSet
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.errors import SettingsError
 from consilium.shared.model.bookkeeping import Bookkeeping

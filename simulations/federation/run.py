@@ -4,7 +4,6 @@ The researcher of a simulation holds all data, so beside what the federation lea
 every round is also judged on held-out patients directly.
 """
 
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,23 +15,19 @@ from consilium.client.hospital.policy import Policy
 from consilium.client.ledger.store import Ledger
 from consilium.client.records.cohort import read_cohort
 from consilium.client.records.features import TimeGrid
-from consilium.client.round.personal import as_used, own_normalisation
+from consilium.client.round.own_part import OwnPart
 from consilium.client.round.session import Session
 from consilium.client.service.flower_app import make_client_app
 from consilium.client.sources.common.source import Source
 from consilium.server.flower.app import make_server_app
 from consilium.server.secure_sum.sites import Sites
-from consilium.server.study.aggregation import start
-from consilium.server.study.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from consilium.server.study.checkpoints import Checkpoint, begin, load_checkpoint, save_checkpoint
 from consilium.server.study.round_record import round_record
 from consilium.server.study.run import RoundResult, RunState, run_study
 from consilium.shared.crypto.transcript import digest
 from consilium.shared.errors import SettingsError
-from consilium.shared.model.network import build_model
-from consilium.shared.model.weight_vector import to_vector
 from consilium.shared.rounds.contents import Purpose, group_parameters
 from consilium.shared.study.definition import Study
-from consilium.shared.study.input_names import feature_names
 from consilium.simulations.federation.local_grid import Fault, LocalGrid, run_server_app
 from consilium.simulations.federation.site_folders import open_site, roster_of
 from consilium.simulations.figures.answer_tables import final_tables
@@ -173,13 +168,15 @@ class Federation:
             return {}
         found: dict[str, RunState] = {}
         for site, opened in self._states.items():
-            kept = opened.personal.latest(study.digest)
-            weights_D = as_used(study, kept, state.server.model_weights)
-            own = own_normalisation(study, kept)
+            own = OwnPart(study, opened.personal.latest(study.digest))
+            weights_D = own.used(state.server.model_weights)
+            normalisation = own.normalisation()
             found[site] = replace(
                 state,
                 server=replace(state.server, average_D=weights_D.astype(np.float64)),
-                normalisation=state.normalisation if own is None else own.to_bytes(),
+                normalisation=(
+                    state.normalisation if normalisation is None else normalisation.to_bytes()
+                ),
             )
         return found
 
@@ -209,26 +206,17 @@ class Federation:
         )
 
     def _checkpoint(self) -> Checkpoint:
-        """Return where to begin or go on; a new run is saved before its first round."""
+        """Return where to begin or go on."""
         found = load_checkpoint(self._folder)
         if found is None:
-            model = build_model(self._study, len(feature_names(self._study)), seed=self._study.seed)
-            begun = Checkpoint(
-                study_digest=self._study.digest,
-                run_id=secrets.token_bytes(16),
-                state=RunState(server=start(to_vector(model))),
-            )
-            save_checkpoint(self._folder, begun)
-            return begun
+            return begin(self._folder, self._study)
         if found.study_digest != self._study.digest:
             raise SettingsError(
                 f"{self._folder}: holds a run of another study or of an earlier version of this "
                 f"one (digest {found.study_digest.hex()[:12]}, not "
                 f"{self._study.digest.hex()[:12]}); choose another --out"
             )
-        if found.state.finished:
-            return found
-        return replace(found, state=found.state.after_crash(self._study))
+        return found.resumed(self._study)
 
     def _record(self, result: RoundResult, test: HeldOut) -> dict[str, Any]:
         """Return a round's record, as ``run.json`` holds it; see docs/run-json.md."""

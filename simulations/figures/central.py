@@ -8,7 +8,8 @@ import numpy as np
 
 from consilium.client.records.features import TimeGrid, to_tensors
 from consilium.client.records.statistics import patient_contributions
-from consilium.client.round.training import TrainingSet, train_locally
+from consilium.client.round.training import train_locally
+from consilium.client.round.training_set import TrainingSet
 from consilium.client.round.update import weight_difference
 from consilium.server.study.aggregation import apply, start
 from consilium.server.study.run import RunState

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from consilium.client.records.features import PatientTensors, TimeGrid, to_grid, to_tensors
 from consilium.client.records.windows import read_windows
-from consilium.client.round.training import predict_with_loss
+from consilium.client.round.predictions import predict_with_loss
 from consilium.client.sources.common.source import Source
 from consilium.server.study.run import RunState
 from consilium.shared.errors import DataError

@@ -3,18 +3,17 @@
 Each condition follows from the record by a rule that stands here; nothing is judged by taste.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from consilium.shared.figures.risk_curves import Share
+from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.study.definition import Study
 from consilium.simulations.experiments.external import external_sentences, failures
 from consilium.simulations.figures.measures import FIGURES, TITLES
-from consilium.simulations.report.forests import told_share
+from consilium.simulations.report.forest_plots import told_share
 from consilium.simulations.report.groups import Group, everyone, share_of
 
-Record = Mapping[str, Any]
 State = Literal["shown", "failed", "open"]
 HIGHER_IS_WORSE = ("mae", "rmse", "brier")
 BASELINES = ("logistic-regression", "linear-regression", "last-value")
@@ -30,7 +29,7 @@ class Check:
 
 
 def checks(
-    study: Study, record: Record, groups: tuple[Group, ...], settings: Record | None
+    study: Study, record: JsonRecord, groups: tuple[Group, ...], settings: JsonRecord | None
 ) -> list[Check]:
     """Return what must be shown before anyone uses the model, and what this run shows of it."""
     found = [_real(record), beats_simple(study, record, settings)]
@@ -58,7 +57,9 @@ def checks(
     ]
 
 
-def findings(record: Record, groups: tuple[Group, ...]) -> tuple[list[Record], list[Record]]:
+def findings(
+    record: JsonRecord, groups: tuple[Group, ...]
+) -> tuple[list[JsonRecord], list[JsonRecord]]:
     """Return the serious verdicts on groups, and those that only repeat what is wrong for all.
 
     A group's calibration repeats that of all patients where its interval holds their ratio. The
@@ -83,7 +84,7 @@ def findings(record: Record, groups: tuple[Group, ...]) -> tuple[list[Record], l
     return own, [whole, *alike] if whole else []
 
 
-def beats_simple(study: Study, record: Record, settings: Record | None) -> Check:
+def beats_simple(study: Study, record: JsonRecord, settings: JsonRecord | None) -> Check:
     """Say whether the best simple model of the comparison is worse."""
     what, name = "Better than a simple model", FIGURES[study.task.kind][0]
     simple = {key: settings[key] for key in BASELINES if key in settings} if settings else {}
@@ -121,7 +122,7 @@ def calibrated(group: Group | None) -> Check:
     return Check(what=what, state="failed", why=f"on average risks are too {side}: {told}")
 
 
-def _real(record: Record) -> Check:
+def _real(record: JsonRecord) -> Check:
     synthetic = record["synthetic"]
     return Check(
         what="Judged on real patients",
@@ -130,7 +131,7 @@ def _real(record: Record) -> Check:
     )
 
 
-def _holds_elsewhere(record: Record) -> Check:
+def _holds_elsewhere(record: JsonRecord) -> Check:
     what, found = "Works at hospitals that did not train it", record.get("external")
     if not found:
         why = "the test patients come from the hospitals and the data collection of the study"
@@ -144,7 +145,7 @@ def _holds_elsewhere(record: Record) -> Check:
     )
 
 
-def _groups_fine(record: Record, groups: tuple[Group, ...]) -> Check:
+def _groups_fine(record: JsonRecord, groups: tuple[Group, ...]) -> Check:
     what = "Works for every hospital and group of patients"
     own, alike = findings(record, groups)
     if own:

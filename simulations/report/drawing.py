@@ -4,20 +4,21 @@ The same content gives the same bytes: identifiers are derived from the figure's
 is written. Text stays text, so that it can be searched, scaled and read aloud.
 """
 
-import html
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
 from consilium.shared.figures.risk_curves import Share
+from consilium.shared.files.json_record import JsonRecord
 
 # Told apart by people who do not see all colours (Okabe & Ito 2008), darkened to stand on white.
 BLUE, ORANGE, GREEN, GREY, INK = "#0a5c9e", "#b84a00", "#00735c", "#616b78", "#1b2430"
@@ -51,19 +52,14 @@ class Table:
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
-    def to_html(self, caption: str) -> str:
-        """Return the table with a caption and header cells that say what they head."""
-        head = "".join(f"<th scope='col'>{html.escape(name)}</th>" for name in self.headings)
-        body = "".join(
-            f"<tr><th scope='row'>{html.escape(name)}</th>"
-            + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-            + "</tr>"
-            for name, *cells in self.rows
-        )
-        return (
-            f"<div class='scroll'><table><caption>{html.escape(caption)}</caption>"
-            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        )
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """What stands inside an SVG element, and that element's width in pixels and its view box."""
+
+    width: int
+    view_box: str
+    content: Markup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +71,7 @@ class Chart:
         title: what is shown, in a few words.
         alt: what the figure says, for who cannot see it.
         caption: how to read it.
-        svg: the drawing.
+        drawing: the figure itself.
         table: the same numbers.
     """
 
@@ -83,28 +79,8 @@ class Chart:
     title: str
     alt: str
     caption: str
-    svg: str
+    drawing: Drawing
     table: Table
-
-    def to_html(self) -> str:
-        """Return the figure with its caption and a link to its numbers."""
-        label = f"<title id='{self.name}-title'>{html.escape(self.title)}</title>"
-        described = f"<desc id='{self.name}-desc'>{html.escape(self.alt)}</desc>"
-        opening = (
-            f"<svg role='img' aria-labelledby='{self.name}-title' "
-            f"aria-describedby='{self.name}-desc' "
-        )
-        svg = self.svg.replace("<svg ", opening, 1).replace(">", f">{label}{described}", 1)
-        return (
-            f"<figure id='{self.name}'>{svg}"
-            f"<figcaption><b>{html.escape(_sentence(self.title))}</b> "
-            f"{html.escape(self.caption)} <a href='#{self.name}-numbers'>Numbers</a>"
-            "</figcaption></figure>"
-        )
-
-    def numbers(self) -> str:
-        """Return the table of the figure's numbers, for the report's appendix."""
-        return f"<div id='{self.name}-numbers'>{self.table.to_html(self.title)}</div>"
 
 
 def picture(
@@ -113,8 +89,8 @@ def picture(
     *,
     width: float = 7.6,
     height: float = 3.4,
-) -> str:
-    """Return what ``draw`` makes of an empty figure, as an SVG element.
+) -> Drawing:
+    """Return what ``draw`` makes of an empty figure.
 
     Args:
         name: makes the identifiers inside the drawing unique in the page.
@@ -129,14 +105,18 @@ def picture(
         metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(written, format="svg", metadata=metadata, transparent=True)
     svg = written.getvalue()
-    svg = svg[svg.index("<svg ") :].strip()
+    opening = re.search(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', svg)
+    if opening is None:
+        raise ValueError("Matplotlib wrote an SVG element without a view box")
+    svg = svg[opening.end() : svg.rindex("</svg>")].strip()
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.S)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(
-        r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg width="{_SCALE * width:.0f}" \1>', svg
-    )
-    return svg.replace("xlink:href", "href")
+    svg = svg.replace("xlink:href", "href")
+    # The one place where a page takes markup as it is: Matplotlib wrote all of it, and escapes the
+    # text that it puts into it, so a name with a tag in it is shown and not obeyed.
+    content = Markup(svg)  # noqa: S704
+    return Drawing(width=round(_SCALE * width), view_box=opening[1], content=content)
 
 
 def plain_ticks(axis: Axis, ticks: Sequence[float] | None = None) -> None:
@@ -173,7 +153,7 @@ def number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def told_delta(privacy: Mapping[str, Any]) -> str:
+def told_delta(privacy: JsonRecord) -> str:
     """Return delta, never broken at its hyphen."""
     return f"{privacy['delta']:g}".replace("-", "\u2011")
 
@@ -181,10 +161,6 @@ def told_delta(privacy: Mapping[str, Any]) -> str:
 def between(low: float | None, high: float | None, digits: int = 3) -> str:
     """Return the bounds of an interval."""
     return f"{number(low, digits)} to {number(high, digits)}"
-
-
-def _sentence(title: str) -> str:
-    return title if title.endswith("?") else f"{title}."
 
 
 def percent(share: float | None, digits: int = 0) -> str:

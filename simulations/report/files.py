@@ -9,9 +9,9 @@ from typing import Any
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.study.definition import Study, parse_canonical
-from consilium.simulations.report.page import report_page
 from consilium.simulations.report.records import COMPARE, REPORT, RUN, SCHEMA, STRATEGIES
-from consilium.simulations.report.strategies import strategies_page
+from consilium.simulations.report.run_page import report_page
+from consilium.simulations.report.strategies_page import strategies_page
 
 _OF_RUN = (
     "schema", "study", "study_digest", "study_declared", "test", "rounds", "other_rounds",

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from consilium.shared.figures.risk_curves import OperatingPoint, Share, operating_points
 from consilium.shared.figures.score_counts import Edges
+from consilium.shared.files.json_record import JsonRecord
 
 KINDS = {"all": "all", "site": "hospitals", "subgroup": "subgroups"}
 
@@ -34,7 +34,7 @@ class Group:
     edges_L: Edges | None
 
 
-def read_groups(record: Mapping[str, Any]) -> tuple[Group, ...]:
+def read_groups(record: JsonRecord) -> tuple[Group, ...]:
     """Return the groups of a run's record, in its order; none where it has none."""
     text = record.get("bins")
     edges_L = None if text is None else np.array(text.split(), dtype=np.float32)
@@ -53,14 +53,14 @@ def points_of(group: Group | None) -> tuple[OperatingPoint, ...]:
     return operating_points(group.counts_2B, group.edges_L)
 
 
-def share_of(estimate: Mapping[str, Any] | None) -> Share | None:
+def share_of(estimate: JsonRecord | None) -> Share | None:
     """Return an estimate of ``run.json``, if it is one and has a value and both bounds."""
     if estimate is None or any(estimate[key] is None for key in ("value", "low", "high")):
         return None
     return Share(value=estimate["value"], low=estimate["low"], high=estimate["high"])
 
 
-def _group(entry: Mapping[str, Any], edges_L: Edges | None) -> Group:
+def _group(entry: JsonRecord, edges_L: Edges | None) -> Group:
     figures = {name: share_of(e) for name, e in (entry["figures"] or {}).items()}
     return Group(
         kind=entry["kind"],
@@ -76,7 +76,7 @@ def _group(entry: Mapping[str, Any], edges_L: Edges | None) -> Group:
     )
 
 
-def _counts(entry: Mapping[str, Any]) -> NDArray[np.float64] | None:
+def _counts(entry: JsonRecord) -> NDArray[np.float64] | None:
     if entry["negatives"] is None or not entry["rows"]:
         return None
     texts = entry["negatives"], entry["positives_by_bin"]

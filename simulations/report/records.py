@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save
 
 from consilium.server.figures.groups import as_text
 from consilium.server.figures.verdicts import verdicts
 from consilium.server.study.run import RunState
 from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.files.tensor_file import tensor_file
 from consilium.shared.model.network import build_model
-from consilium.shared.model.weight_vector import load_vector
+from consilium.shared.model.weight_vector import load_vector, named_arrays
 from consilium.shared.study.definition import Study
 from consilium.shared.study.input_names import feature_names
 from consilium.shared.version import VERSION
@@ -139,11 +139,10 @@ def write_model(path: Path, study: Study, state: RunState) -> None:
     """Write the global model's tensors by name, with what is needed to use them."""
     model = build_model(study, len(feature_names(study)), seed=study.seed)
     load_vector(model, state.server.model_weights)
-    tensors = {name: value.numpy() for name, value in model.state_dict().items()}
     metadata = {
         "study": study.to_canonical_json().decode(),
         "study_digest": study.digest.hex(),
         "features": json.dumps(feature_names(study)),
         "normalisation": state.normalisation.hex(),
     }
-    write_atomically(path, save(tensors, metadata=metadata))
+    write_atomically(path, tensor_file(named_arrays(model), metadata))

@@ -3,11 +3,10 @@
 Every sentence follows from the record by a rule that stands here; nothing is judged by taste.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from consilium.server.figures.verdicts import AUROC_GAP
+from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.study.definition import Study
 from consilium.simulations.experiments.recalibrating import recalibration_sentences
 from consilium.simulations.figures.measures import FIGURES, TITLES
@@ -20,13 +19,12 @@ from consilium.simulations.report.checks import (
     findings,
     worse_by,
 )
-from consilium.simulations.report.decisions import at_sensitivity
+from consilium.simulations.report.decision_curves import at_sensitivity
 from consilium.simulations.report.drawing import number, percent, told_delta
-from consilium.simulations.report.forests import told_share
+from consilium.simulations.report.forest_plots import told_share
 from consilium.simulations.report.groups import Group, everyone, points_of, share_of
 from consilium.simulations.report.records import size
 
-Record = Mapping[str, Any]
 _MOST_SENTENCES = 6
 
 
@@ -40,7 +38,11 @@ class Answer:
 
 
 def answers(
-    study: Study, record: Record, groups: tuple[Group, ...], settings: Record | None, whose: str
+    study: Study,
+    record: JsonRecord,
+    groups: tuple[Group, ...],
+    settings: JsonRecord | None,
+    whose: str,
 ) -> list[Answer]:
     """Return the four answers.
 
@@ -50,7 +52,7 @@ def answers(
         groups: of its test patients.
         settings: of ``compare.json``, if there is one.
         whose: what has a risk of its own, as in
-            :func:`consilium.simulations.report.risks.risk_charts`.
+            :func:`consilium.simulations.report.risk_charts.risk_charts`.
     """
     return [
         _good(study, record, groups, settings, whose),
@@ -61,7 +63,11 @@ def answers(
 
 
 def _good(
-    study: Study, record: Record, groups: tuple[Group, ...], settings: Record | None, whose: str
+    study: Study,
+    record: JsonRecord,
+    groups: tuple[Group, ...],
+    settings: JsonRecord | None,
+    whose: str,
 ) -> Answer:
     test, name = record["test"], FIGURES[study.task.kind][0]
     size_told = f"{test['patients']} patients"
@@ -106,7 +112,7 @@ def _good(
     )
 
 
-def _fails(study: Study, record: Record, groups: tuple[Group, ...]) -> Answer:
+def _fails(study: Study, record: JsonRecord, groups: tuple[Group, ...]) -> Answer:
     own, alike = findings(record, groups)
     shown = [v["sentence"] for v in own[:_MOST_SENTENCES]]
     if len(own) > len(shown):
@@ -165,7 +171,7 @@ def _lower(study: Study, groups: tuple[Group, ...]) -> list[str]:
     ]
 
 
-def _without_model(test: Record) -> str:
+def _without_model(test: JsonRecord) -> str:
     """Say what the same answer to everybody would reach, so that figures are not overrated."""
     if not {"brier", "accuracy", "positives"} <= set(test) or not test["rows"]:
         return ""
@@ -176,7 +182,7 @@ def _without_model(test: Record) -> str:
     )
 
 
-def _price(study: Study, record: Record, settings: Record | None) -> Answer:
+def _price(study: Study, record: JsonRecord, settings: JsonRecord | None) -> Answer:
     privacy, name = record["privacy"], FIGURES[study.task.kind][0]
     support = [
         f"{record['seconds']:.0f} s for {len(record['rounds'])} rounds in this simulation; a site "

@@ -13,7 +13,7 @@ from consilium.client.records.cohort import read_cohort
 from consilium.client.records.features import to_tensors
 from consilium.client.round import attribution_sums as attributions
 from consilium.client.round import contribution
-from consilium.client.round.training import predict
+from consilium.client.round.predictions import predict
 from consilium.client.sources.common.source import Source
 from consilium.shared.crypto.transcript import digest
 from consilium.shared.errors import DataError

@@ -12,7 +12,7 @@ import torch
 from consilium.client.bedside.recalibration import fit_at_site
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.records.features import PatientTensors, to_tensors
-from consilium.client.round.personal import own_trained
+from consilium.client.round.own_part import own_trained
 from consilium.client.sources.common.source import Counted, Patient, Stay, Tally
 from consilium.server.study.checkpoints import load_checkpoint
 from consilium.shared.errors import MessageError

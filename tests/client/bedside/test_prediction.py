@@ -12,7 +12,7 @@ from consilium.client.bedside.prediction import Prediction, predict_patients
 from consilium.client.cli import app
 from consilium.client.hospital.settings import SiteSettings
 from consilium.client.records.features import to_grid, to_tensors
-from consilium.client.round.training import predict
+from consilium.client.round.predictions import predict
 from consilium.shared.study.definition import with_changes
 from tests.client.commands.test_site_records import site
 from tests.client.sources.test_damaged_files import FORMATS

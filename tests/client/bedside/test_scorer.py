@@ -12,7 +12,7 @@ from consilium.client.bedside.prediction import predict_patients
 from consilium.client.bedside.scorer import Scorer
 from consilium.client.explain.window_pass import WindowPass
 from consilium.client.records.features import label_shape, to_grid, to_tensors
-from consilium.client.round.training import predict
+from consilium.client.round.predictions import predict
 from consilium.client.sources.common.cleaning import Cleaner
 from consilium.client.sources.common.source import Patient, Stay, Tally
 from consilium.client.sources.public.physionet2012 import PhysioNet2012

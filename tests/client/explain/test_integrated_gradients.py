@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from consilium.client.explain.integrated_gradients import explain, integrated_gradients
 from consilium.client.records.features import TimeGrid, select, to_grid, to_tensors
 from consilium.client.records.running_features import Layout
-from consilium.client.round.training import predict
+from consilium.client.round.predictions import predict
 from consilium.shared.export.signed_model import Trained
 from consilium.shared.model.linear_path import skip_inputs
 from consilium.shared.model.network import build_model

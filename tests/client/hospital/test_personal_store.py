@@ -51,6 +51,14 @@ def test_files_are_the_sites_alone_and_nothing_else_is_left(tmp_path: Path) -> N
     assert (tmp_path / "personal").stat().st_mode & 0o777 == 0o700
 
 
+def test_the_same_part_of_the_same_run_is_the_same_file(tmp_path: Path) -> None:
+    kept = {"own_weights": np.arange(5, dtype=np.float32), "mean_V": np.arange(3.0)}
+    PersonalStore(tmp_path / "one").save(STUDY, RUN, kept)
+    PersonalStore(tmp_path / "other").save(STUDY, RUN, dict(reversed(kept.items())))
+    (one,), (other,) = (tmp_path / "one").iterdir(), (tmp_path / "other").iterdir()
+    assert one.read_bytes() == other.read_bytes()
+
+
 def test_another_studys_file_under_this_name_and_damage_are_refused(tmp_path: Path) -> None:
     store = PersonalStore(tmp_path)
     store.save(OTHER, RUN, OWN)

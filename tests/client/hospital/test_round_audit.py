@@ -102,10 +102,10 @@ class SessionSites:
         self, action: Action, bodies: Mapping[str, bytes], *, timeout_s: float
     ) -> Iterator[tuple[str, bytes]]:
         for site, body in bodies.items():
-            reply = self.sessions[site].handle(action, body)
-            if b"refusal" in reply[:40]:
-                self.refusals.append(Refusal.from_bytes(reply))
-            yield site, reply
+            answer = self.sessions[site].handle(action, body)
+            if answer.refusal is not None:
+                self.refusals.append(answer.refusal)
+            yield site, answer.body
 
 
 def coordinator_log(folder: Path) -> AuditLog:

@@ -9,6 +9,8 @@ from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.hospital.policy import Policy
 from consilium.client.records.cohort import read_cohort
 from consilium.client.round.contribution import Contributor
+from consilium.client.round.randomness import RoundRandomness
+from consilium.client.round.study_model import study_model
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.errors import MessageError
 from consilium.shared.model.normalisation import Normalisation
@@ -49,10 +51,10 @@ MODES = {"none": {}, "site": {"privacy": {"mode": "site"}}, "distributed": ONE_S
 def repeatable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Noise is fresh under privacy; here it must be the same twice, so that vectors compare."""
 
-    def drawn(self: Contributor, use: str, round_number: int) -> Keystream:
-        return Keystream(use.encode().ljust(32, b".")[:31] + bytes([round_number]))
+    def drawn(self: RoundRandomness, use: str) -> Keystream:
+        return Keystream(use.encode().ljust(32, b".")[:31] + bytes([self.round_number]))
 
-    monkeypatch.setattr(Contributor, "_randomness", drawn)
+    monkeypatch.setattr(RoundRandomness, "stream", drawn)
 
 
 def contributor(study: Study, folder: Path) -> Contributor:
@@ -66,8 +68,8 @@ def asked(purpose: Purpose, study: Study) -> RoundConfiguration:
     return RoundConfiguration(purpose=purpose, evaluate=evaluate, normalisation=normalisation)
 
 
-def weights(one: Contributor) -> np.ndarray:
-    return to_vector(one._model())
+def weights(study: Study) -> np.ndarray:
+    return to_vector(study_model(study))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -79,11 +81,11 @@ def test_a_second_model_changes_nothing_that_leaves_unless_its_scores_may_be_cou
     found: dict[Purpose, list[bytes]] = {purpose: [] for purpose in Purpose}
     for shift in (None, 0.5, -2.0):
         if shift is not None:
-            own_D = weights(contributor(study, tmp_path)) + np.float32(shift)
+            own_D = weights(study) + np.float32(shift)
             store.save(study.digest, RUN, {"own_model": own_D})
         for purpose in Purpose:
             one = contributor(study, tmp_path)
-            vector = one.vector(asked(purpose, study), weights(one), 3, RUN)
+            vector = one.vector(asked(purpose, study), weights(study), 3, RUN)
             found[purpose].append(vector.tobytes())
     assert len(set(found[Purpose.STATISTICS])) == 1
     if mode == "none":  # where counts are of the site's own model
@@ -101,11 +103,11 @@ def test_training_sends_the_same_update_with_a_second_model_and_without(tmp_path
     vectors = []
     for study in (STUDY, plain):
         one = contributor(study, tmp_path / str(len(vectors)))
-        vectors.append(one.vector(asked_for, weights(one), 3, RUN))
+        vectors.append(one.vector(asked_for, weights(study), 3, RUN))
         one.keep()
     assert np.array_equal(*vectors)
     kept = PersonalStore(tmp_path / "0").load(STUDY.digest, RUN)["own_model"]
-    assert not np.array_equal(kept, weights(one))
+    assert not np.array_equal(kept, weights(study))
     assert not (tmp_path / "1").exists()
 
 
@@ -117,7 +119,7 @@ def test_without_a_pull_the_second_model_never_hears_of_the_others(tmp_path: Pat
         for number in (2, 3):
             one = contributor(study, folder)  # as after a restart
             moved = shift if number == 3 else 0.0
-            one.vector(asked(Purpose.TRAINING, study), weights(one) + moved, number, RUN)
+            one.vector(asked(Purpose.TRAINING, study), weights(study) + moved, number, RUN)
             one.keep()
         kept.append(PersonalStore(folder).load(study.digest, RUN)["own_model"])
     assert np.array_equal(*kept)
@@ -129,18 +131,18 @@ def test_a_second_model_that_diverges_is_dropped_and_costs_no_round(
     def diverge(model: object, *_: object, **__: object) -> None:
         next(iter(model.parameters())).data.fill_(np.nan)
 
-    monkeypatch.setattr("consilium.client.round.contribution.train_own", diverge)
+    monkeypatch.setattr("consilium.client.round.training_round.train_own", diverge)
     one = contributor(STUDY, tmp_path)
-    one.vector(asked(Purpose.TRAINING, STUDY), weights(one), 3, RUN)
+    one.vector(asked(Purpose.TRAINING, STUDY), weights(STUDY), 3, RUN)
     one.keep()
     assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_kept_of_a_round_before_its_update_was_masked(tmp_path: Path) -> None:
     one = contributor(STUDY, tmp_path)
-    one.vector(asked(Purpose.TRAINING, STUDY), weights(one), 3, RUN)
+    one.vector(asked(Purpose.TRAINING, STUDY), weights(STUDY), 3, RUN)
     assert not list(tmp_path.iterdir())
-    one.vector(asked(Purpose.EVALUATION, STUDY), weights(one), 4, RUN)
+    one.vector(asked(Purpose.EVALUATION, STUDY), weights(STUDY), 4, RUN)
     one.keep()  # the round that trained was never masked
     assert not list(tmp_path.iterdir())
 
@@ -164,7 +166,7 @@ def test_a_control_variate_is_made_of_the_update_and_of_what_was_sent_before(
     )
     before_D = np.zeros(one.parameters)
     for number, all_D in enumerate((np.zeros_like(before_D), np.full_like(before_D, 0.01)), 3):
-        received = np.concatenate([weights(one), all_D]).astype(np.float32)
+        received = np.concatenate([weights(study), all_D]).astype(np.float32)
         ring = one.vector(asked_for, received, number, RUN)
         one.keep()
         sums = decode(ring, one.spec(asked_for))
@@ -184,7 +186,7 @@ def test_weights_without_control_variates_are_refused_where_the_study_has_some(
     asked_for = RoundConfiguration(
         purpose=Purpose.TRAINING, normalisation=Normalisation.reference(study).to_bytes()
     )
-    bad = np.concatenate([weights(one), np.full(one.parameters, np.nan, dtype=np.float32)])
-    for received in (weights(one), bad, bad[:-1]):
+    bad = np.concatenate([weights(study), np.full(one.parameters, np.nan, dtype=np.float32)])
+    for received in (weights(study), bad, bad[:-1]):
         with pytest.raises(MessageError, match="ask for the round again"):
             one.vector(asked_for, received, 3, RUN)

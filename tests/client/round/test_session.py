@@ -12,6 +12,7 @@ from consilium.client.hospital.policy import Policy
 from consilium.client.hospital.working_hours import DAYS, WorkingHours
 from consilium.client.ledger.store import Ledger
 from consilium.client.records.cohort import Cohort, read_cohort
+from consilium.client.round.answer import Answer
 from consilium.client.round.session import Session, SiteState, local_now
 from consilium.client.secure_sum.journal import RoundJournal
 from consilium.shared.crypto.keys import IdentityKey, Roster
@@ -84,13 +85,15 @@ def channel_request(study: Study = STUDY, roster: Roster = ROSTER) -> bytes:
     ).to_bytes()
 
 
-def refusal(reply: bytes) -> Refusal:
-    return Refusal.from_bytes(reply)
+def refusal(answer: Answer) -> Refusal:
+    assert answer.refusal == Refusal.from_bytes(answer.body)
+    return answer.refusal
 
 
 def test_the_approved_study_is_answered_with_a_signed_channel_key(tmp_path: Path) -> None:
     reply = session(tmp_path).handle(Action.CHANNEL, channel_request())
-    assert ChannelKey.from_bytes(reply).site == "a"
+    assert reply.refusal is None
+    assert ChannelKey.from_bytes(reply.body).site == "a"
 
 
 def test_another_study_is_refused_before_any_record_is_read(tmp_path: Path) -> None:
@@ -165,7 +168,7 @@ def test_a_defect_is_refused_without_its_text_which_may_quote_data(
     with caplog.at_level(logging.ERROR):
         reply = session(tmp_path, read=read).handle(Action.CHANNEL, channel_request())
     assert refusal(reply).code == "Defect"
-    assert b"4711" not in reply
+    assert b"4711" not in reply.body
     assert "4711" in caplog.text  # the site's own log tells its own people
 
 
@@ -178,11 +181,11 @@ def test_a_run_opened_again_keeps_its_channel_and_a_restart_makes_a_new_one(
     tmp_path: Path,
 ) -> None:
     one = session(tmp_path)
-    first = ChannelKey.from_bytes(one.handle(Action.CHANNEL, channel_request()))
-    again = ChannelKey.from_bytes(one.handle(Action.CHANNEL, channel_request()))
+    first = ChannelKey.from_bytes(one.answer(Action.CHANNEL, channel_request()))
+    again = ChannelKey.from_bytes(one.answer(Action.CHANNEL, channel_request()))
     assert first.public == again.public
     restarted = session(tmp_path)
-    other = ChannelKey.from_bytes(restarted.handle(Action.CHANNEL, channel_request()))
+    other = ChannelKey.from_bytes(restarted.answer(Action.CHANNEL, channel_request()))
     assert other.public != first.public
 
 

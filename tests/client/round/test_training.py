@@ -1,65 +1,21 @@
-"""Local training: sampling, clipping, noise, and what it equals in Opacus."""
+"""Local training: its noise, what it leaves alone, what it equals in Opacus and as published."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
-from scipy import stats
 
-import consilium.client.round.training
-from consilium.client.round.training import (
-    TrainingSet,
-    clipped_gradient_sum,
-    predict,
-    predict_with_loss,
-    sample_patients,
-    train_locally,
-    train_own,
-)
-from consilium.shared.crypto.keystream import Keystream
+from consilium.client.round.predictions import predict
+from consilium.client.round.training import train_locally, train_own
+from consilium.client.round.training_set import TrainingSet
 from consilium.shared.errors import PrivacyError
 from consilium.shared.model.network import RecurrentModel, build_model
 from consilium.shared.model.weight_vector import load_vector, to_vector
+from tests.client.round.made_up_patients import FEATURES, patients, stream
 from tests.study_text import small_study
-
-FEATURES = 4
-
-
-def stream(number: int) -> Keystream:
-    return Keystream(number.to_bytes(32, "little"))
-
-
-def patients(count: int, *, stays: int = 1, steps: int = 6, seed: int = 0) -> TrainingSet:
-    generator = torch.Generator().manual_seed(seed)
-    rows = count * stays
-    x = torch.randn(rows, steps, FEATURES, generator=generator)
-    lengths = torch.randint(1, steps + 1, (rows, 1), generator=generator)
-    order = torch.randperm(rows, generator=generator)
-    return TrainingSet(
-        x_NTF=x,
-        mask_NT=torch.arange(steps)[None, :] < lengths,
-        y=(x[:, 0, 0] > 0).float(),
-        patient_N=torch.arange(rows)[order] % count,
-        patients=count,
-    )
-
-
-def one_patient_less(data: TrainingSet) -> TrainingSet:
-    """The same patients without the last one."""
-    keep = data.patient_N < data.patients - 1
-    return TrainingSet(
-        x_NTF=data.x_NTF[keep],
-        mask_NT=data.mask_NT[keep],
-        y=data.y[keep],
-        patient_N=data.patient_N[keep],
-        patients=data.patients - 1,
-    )
 
 
 def trained(data: TrainingSet, noise: float | None, number: int, **tables: object) -> np.ndarray:
@@ -122,93 +78,6 @@ def test_training_without_privacy_learns():
     assert np.mean((scores > 0.5) == (data.y.numpy() > 0.5)) > 0.85
 
 
-def test_sampling_takes_each_patient_independently_at_the_rate():
-    rate, rounds, count = 0.2, 400, 500
-    source = stream(3)
-    taken = np.zeros((rounds, count), dtype=bool)
-    for r in range(rounds):
-        taken[r, sample_patients(count, rate, source)] = True
-    sizes = taken.sum(axis=1)
-    assert stats.binomtest(int(sizes.sum()), rounds * count, rate).pvalue > 1e-4
-    # Poisson sampling makes the size binomial: its variance is that of independent patients.
-    ratio = sizes.var() / (count * rate * (1 - rate))
-    assert 0.75 < ratio < 1.3
-
-
-@settings(max_examples=20, deadline=None)
-@given(
-    count=st.integers(2, 8),
-    stays=st.integers(1, 4),
-    clip=st.floats(0.01, 2.0),
-    scale=st.floats(0.1, 30.0),
-    cell=st.sampled_from(["rnn", "lstm", "gru"]),
-)
-def test_one_patient_moves_the_clipped_sum_by_at_most_the_clip_norm(
-    count, stays, clip, scale, cell
-):
-    study = small_study(
-        privacy={"clip_norm": clip}, training={"sampling_rate": 1.0}, model={"cell": cell}
-    )
-    data = patients(count, stays=stays)
-    data.x_NTF.mul_(scale)
-    model = build_model(study, FEATURES, seed=1)
-    whole = clipped_gradient_sum(model, data, study, source=stream(1))
-    less = clipped_gradient_sum(model, one_patient_less(data), study, source=stream(1))
-    assert np.linalg.norm(whole - less) <= clip * (1 + 1e-4)
-
-
-@settings(max_examples=12, deadline=None)
-@given(
-    count=st.integers(1, 5),
-    stays=st.integers(1, 3),
-    clip=st.floats(0.05, 1.0),
-    projection=st.sampled_from([0, 3]),
-    seed=st.integers(0, 99),
-)
-def test_with_codes_the_clipped_sum_is_that_of_one_patient_at_a_time(
-    count, stays, clip, projection, seed
-):
-    study = small_study(
-        tokens={"names": ["first", "second"], "vocabulary": ["a", "b", "c"], "width": 3},
-        privacy={"clip_norm": clip},
-        training={"sampling_rate": 1.0},
-        model={"projection": projection},
-    )
-    data = patients(count, stays=stays, seed=seed)
-    codes = torch.randint(
-        0, 5, (*data.x_NTF.shape[:2], 2), generator=torch.Generator().manual_seed(seed)
-    )
-    data = replace(data, x_NTF=torch.cat([data.x_NTF, codes.float()], dim=2))
-    model = build_model(study, FEATURES + 2, seed=1)
-    expected = np.zeros(to_vector(model).size)
-    for patient in range(count):
-        rows = data.patient_N == patient
-        logits = model(data.x_NTF[rows], data.mask_NT[rows])
-        loss = model.loss_per_stay(logits, data.y[rows], data.mask_NT[rows]).sum()
-        gradients = torch.autograd.grad(loss, list(model.parameters()))
-        gradient = torch.cat([g.flatten() for g in gradients]).double().numpy()
-        expected += gradient * min(1.0, clip / np.linalg.norm(gradient))
-    found = clipped_gradient_sum(model, data, study, source=stream(1))
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-6)
-
-
-def test_a_patient_with_several_stays_is_one_contribution():
-    study = small_study(privacy={"clip_norm": 1e-3}, training={"sampling_rate": 1.0})
-    model = build_model(study, FEATURES, seed=1)
-    total = clipped_gradient_sum(model, patients(1, stays=7), study, source=stream(1))
-    assert np.linalg.norm(total) == pytest.approx(1e-3, rel=1e-4)
-
-
-def test_parting_a_large_sample_changes_nothing(monkeypatch):
-    data = patients(20, stays=2)
-    study = small_study(training={"sampling_rate": 1.0})
-    model = build_model(study, FEATURES, seed=1)
-    whole = clipped_gradient_sum(model, data, study, source=stream(1))
-    monkeypatch.setattr(consilium.client.round.training, "PIECE_NUMBERS", 8_000)
-    parted = clipped_gradient_sum(model, data, study, source=stream(1))
-    np.testing.assert_allclose(parted, whole, rtol=1e-4, atol=1e-6)
-
-
 def test_noise_has_the_deviation_it_claims():
     noise, clip, steps = 2.0, 0.5, 40
     training = {"sampling_rate": 0.5, "local_steps": steps, "learning_rate": 1.0}
@@ -237,26 +106,6 @@ def test_an_empty_sample_is_legal_and_still_noised():
     )
     assert result.sampled == (0, 0)
     assert np.isnan(result.mean_loss)
-
-
-def test_patients_without_stays_are_sampled_and_add_nothing():
-    data = patients(6)
-    alone = TrainingSet(
-        x_NTF=data.x_NTF, mask_NT=data.mask_NT, y=data.y, patient_N=data.patient_N, patients=9
-    )
-    study = small_study(training={"sampling_rate": 1.0})
-    model = build_model(study, FEATURES, seed=1)
-    with_empty = clipped_gradient_sum(model, alone, study, source=stream(1))
-    without = clipped_gradient_sum(model, data, study, source=stream(1))
-    assert np.array_equal(with_empty, without)
-    nobody = TrainingSet(
-        x_NTF=data.x_NTF[:0],
-        mask_NT=data.mask_NT[:0],
-        y=data.y[:0],
-        patient_N=data.patient_N[:0],
-        patients=9,
-    )
-    assert not clipped_gradient_sum(model, nobody, study, source=stream(1)).any()
 
 
 def test_non_finite_features_stop_the_training():
@@ -311,28 +160,6 @@ class OpacusModel(torch.nn.Module):
 
     def forward(self, x_NTF: torch.Tensor) -> torch.Tensor:
         return self.head(self.recurrent(x_NTF)[0][:, -1])
-
-
-def test_prediction_does_not_depend_on_the_batch():
-    data = patients(11)
-    model = build_model(small_study(model={"dropout": 0.5}), FEATURES, seed=1)
-    whole = predict(model, data.x_NTF, data.mask_NT)
-    assert whole.shape == (11, 1)
-    np.testing.assert_allclose(predict(model, data.x_NTF, data.mask_NT, rows=3), whole, rtol=1e-5)
-
-
-def test_prediction_with_loss_gives_the_same_scores():
-    data = patients(11)
-
-    class Cohort:
-        x_NTF, mask_NT, y_N = data.x_NTF, data.mask_NT, data.y
-
-    model = build_model(small_study(), FEATURES, seed=1)
-    scores, losses = predict_with_loss(model, Cohort(), rows=4)
-    np.testing.assert_allclose(scores, predict(model, data.x_NTF, data.mask_NT), rtol=1e-5)
-    truth = data.y.numpy()
-    expected = -np.log(np.where(truth == 1, scores[:, 0], 1 - scores[:, 0]))
-    np.testing.assert_allclose(losses, expected, rtol=1e-4)
 
 
 def test_dittos_steps_are_its_published_ones():

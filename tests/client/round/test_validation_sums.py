@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, recall_score, roc_
 
 from consilium.client.records.features import PatientTensors
 from consilium.client.round import validation_sums as scoring
-from consilium.client.round.training import predict
+from consilium.client.round.predictions import predict
 from consilium.server.figures.evaluation import federated_metrics
 from consilium.shared.figures.score_counts import metrics_from_counts
 from consilium.shared.model.network import build_model

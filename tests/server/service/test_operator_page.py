@@ -112,7 +112,7 @@ def test_it_tells_who_is_there_how_far_a_study_is_and_what_happened(page: str) -
 def test_words_of_strangers_stay_text(page: str) -> None:
     assert "<script" not in page
     # version of four sites, title, detail, ailment, refusal, void twice, peer, sentence, reason
-    assert page.count("&lt;script&gt;document.title=&#x27;broken&#x27;&lt;/script&gt;") == 13
+    assert page.count("&lt;script&gt;document.title=&#39;broken&#39;&lt;/script&gt;") == 13
     assert not re.search(r"\son\w+=|src=|href=", page)
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from consilium.simulations.report.card import ITEMS
-from consilium.simulations.report.page import report_page
-from consilium.simulations.report.strategies import strategies_page
+from consilium.simulations.report.model_card import ITEMS
+from consilium.simulations.report.run_page import report_page
+from consilium.simulations.report.strategies_page import strategies_page
 from tests.needs import browse
 from tests.simulations.report.made_up import demo_study, estimate, group, one_round, record_of
 

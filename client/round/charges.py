@@ -1,0 +1,44 @@
+"""What a round will cost this site's privacy budget."""
+
+from consilium.client.ledger.store import Release
+from consilium.client.records.cohort import training_shards, validation_shards
+from consilium.client.round.evaluation_round import evaluates
+from consilium.shared.privacy.accounting import PrivacyEvent, plan
+from consilium.shared.rounds.contents import Purpose, RoundConfiguration
+from consilium.shared.study.definition import Study
+
+
+def round_charges(
+    study: Study, asked: RoundConfiguration, round_number: int, study_hash: bytes
+) -> tuple[Release, ...]:
+    """Return the releases to be reserved before anything is computed; none without privacy.
+
+    Args:
+        study: the approved study.
+        asked: what the round is for.
+        round_number: number of the secure sum.
+        study_hash: of the run.
+    """
+    planned = plan(study)
+    if planned is None:
+        return ()
+    training, held_out = training_shards(study), validation_shards(study)
+    costs: list[tuple[str, PrivacyEvent, tuple[int, int]]] = []
+    if asked.purpose is Purpose.STATISTICS:
+        costs.append(("statistics", planned.statistics, training))
+    if asked.purpose is Purpose.TRAINING:
+        costs.append(("training", planned.training_round, training))
+    if evaluates(asked):
+        costs.append(("metrics", planned.metrics, held_out))
+    return tuple(
+        Release(
+            study_digest=study.digest,
+            study_hash=study_hash,
+            study_name=study.name,
+            round=round_number,
+            purpose=purpose,
+            events=(event,),
+            shards=shards,
+        )
+        for purpose, event, shards in costs
+    )

@@ -1,0 +1,119 @@
+"""What a site adds to a round about the model's quality: noisy sums over its validation patients.
+
+Guarantee: every part that leaves has the noise that was charged for it.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consilium.client.hospital.policy import Policy
+from consilium.client.records.cohort import Cohort
+from consilium.client.records.features import PatientTensors
+from consilium.client.round.attribution_sums import attribution_sums
+from consilium.client.round.own_part import OwnPart
+from consilium.client.round.randomness import RoundRandomness
+from consilium.client.round.study_model import study_model
+from consilium.client.round.subgroups import Members, contributing
+from consilium.client.round.validation_sums import validation_sums
+from consilium.shared.crypto.keystream import Keystream
+from consilium.shared.export.signed_model import Trained
+from consilium.shared.model.network import RecurrentModel
+from consilium.shared.model.normalisation import Normalisation
+from consilium.shared.model.weight_vector import to_vector
+from consilium.shared.rounds.contents import (
+    Purpose,
+    RoundConfiguration,
+    edges_from_bytes,
+    metrics_noise,
+)
+from consilium.shared.study.definition import Study
+
+Vector = NDArray[np.float64]
+
+
+def evaluates(asked: RoundConfiguration) -> bool:
+    """Whether the round asks for sums over validation patients."""
+    return asked.evaluate or asked.purpose is Purpose.EVALUATION
+
+
+class EvaluationRound:
+    """Judges the model on this site's validation patients.
+
+    Args:
+        site: this site's name in the study.
+        study: the approved study.
+        cohort: the site's patients.
+        policy: says what may be told about groups of them.
+    """
+
+    def __init__(self, site: str, study: Study, cohort: Cohort, policy: Policy) -> None:
+        self._site, self._study, self._cohort, self._policy = site, study, cohort, policy
+        self._explained: tuple[bytes, Vector] | None = None
+
+    def parts(
+        self,
+        asked: RoundConfiguration,
+        global_D: NDArray[np.float32],
+        patients: PatientTensors | None,
+        own: OwnPart,
+        randomness: RoundRandomness,
+    ) -> dict[str, Vector]:
+        """Return the parts of :func:`validation_sums`, and ``attributions``, with their noise.
+
+        Args:
+            asked: the edges, and whether the model is the final one.
+            global_D: the global weights.
+            patients: the validation patients.
+            own: this site's own part; its model is judged where the study says so.
+            randomness: of the round.
+
+        Raises:
+            MessageError: weights, normalisation or edges do not belong to this study's model.
+            SettingsError: what is kept here does not fit the study.
+        """
+        study, final = self._study, asked.purpose is Purpose.EVALUATION
+        model = study_model(study, own.used(global_D) if study.evaluates_own else global_D)
+        edges_KL = edges_from_bytes(asked.edges, study)
+        sums = validation_sums(model, patients, study, edges_KL, self._members() if final else None)
+        if final and study.evaluation.explained_patients:
+            sums["attributions"] = self._attributions(model, patients, asked, randomness)
+        deviation = metrics_noise(study, final=final)
+        return sums if deviation == 0 else noised(sums, deviation, randomness.stream("noise"))
+
+    def _members(self) -> list[Members | None]:
+        """Return the validation stays of each of the study's groups, as far as they may be told."""
+        if self._cohort.validation is None:
+            return []
+        return contributing(
+            self._cohort.validation,
+            self._study,
+            site=self._site,
+            own=self._policy.release_own_figures,
+            smallest=self._policy.smallest_group,
+        )
+
+    def _attributions(
+        self,
+        model: RecurrentModel,
+        patients: PatientTensors | None,
+        asked: RoundConfiguration,
+        randomness: RoundRandomness,
+    ) -> Vector:
+        """Return what the model looks at; without noise the same model's sums are kept."""
+        private = self._study.privacy.mode != "none"
+        key = asked.normalisation + to_vector(model).tobytes()
+        if private or self._explained is None or self._explained[0] != key:
+            normalisation = Normalisation.from_bytes(asked.normalisation, self._study)
+            trained = Trained(study=self._study, model=model, normalisation=normalisation)
+            source = randomness.stream("explained")
+            # leaving out what is small would tell what noise hides
+            smallest = 0 if private else self._policy.smallest_group
+            self._explained = key, attribution_sums(trained, patients, source, smallest=smallest)
+        return self._explained[1].copy()
+
+
+def noised(parts: dict[str, Vector], deviation: float, source: Keystream) -> dict[str, Vector]:
+    """Add independent Gaussian noise of this standard deviation to every number of every part."""
+    return {
+        name: part + deviation * source.standard_normal(part.size) for name, part in parts.items()
+    }

@@ -1,0 +1,106 @@
+"""The gradient of a sample of patients: each patient's clipped by itself, all summed.
+
+What is randomised here is what the accountant counts: each patient takes part in each step with
+probability ``sampling_rate``, independently of everything; all of a patient's stays come along and
+form one contribution. An empty sample is a sample.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from consilium.client.round.training_set import TrainingSet, sample_patients
+from consilium.shared.crypto.keystream import Keystream
+from consilium.shared.model.bookkeeping import Bookkeeping
+from consilium.shared.model.network import RecurrentModel
+from consilium.shared.study.definition import Study
+
+PIECE_NUMBERS = 1 << 24  # intermediate numbers held at once in a step: 64 MiB of float32
+
+
+def clipped_gradient_sum(
+    model: RecurrentModel, data: TrainingSet, study: Study, *, source: Keystream
+) -> NDArray[np.float64]:
+    """Return the sum (D,) of the clipped gradients of one Poisson sample of patients, no noise.
+
+    Guarantee: one patient changes the sum by at most ``clip_norm`` in L2 norm, to float32 rounding.
+
+    Raises:
+        PrivacyError: a gradient is not finite.
+    """
+    model.train()
+    chosen = sample_patients(data.patients, study.training.sampling_rate, source)
+    gradient_D, _ = gradient_sum(model, data, chosen, study.privacy.clip_norm, source)
+    result: NDArray[np.float64] = gradient_D.double().numpy()
+    return result
+
+
+def gradient_sum(
+    model: RecurrentModel,
+    data: TrainingSet,
+    chosen: NDArray[np.int64],
+    clip_norm: float | None,
+    source: Keystream,
+) -> tuple[Tensor, NDArray[np.float64]]:
+    """Return the summed gradients (D,) of the chosen patients, clipped or not, and their losses.
+
+    Args:
+        model: in training mode.
+        data: this site's training patients.
+        chosen: the patients sampled.
+        clip_norm: bound of each patient's gradient in L2 norm; None leaves them as they are.
+        source: dropout is drawn from it.
+
+    Raises:
+        PrivacyError: a gradient that is to be clipped is not finite.
+    """
+    parameters = list(model.parameters())
+    total_D = torch.zeros(sum(p.numel() for p in parameters), dtype=parameters[0].dtype)
+    generator = _dropout_generator(model, source)
+    losses = [np.empty(0)]
+    for piece in _pieces(model, data, chosen):
+        rows_N, patient_N = data.stays(piece)
+        mask_NT = data.mask_NT[rows_N]
+        books = None if clip_norm is None else Bookkeeping()
+        logits = model(data.x_NTF[rows_N], mask_NT, books=books, generator=generator)
+        loss_N = model.loss_per_stay(logits, data.y[rows_N], mask_NT)
+        if books is None or clip_norm is None:
+            sums = list(torch.autograd.grad(loss_N.sum(), parameters))
+        else:
+            loss_N.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            sums, _ = books.clipped_sums(parameters, patient_N, len(piece), clip_norm)
+        total_D += flat(sums)
+        losses.append(loss_N.detach().double().numpy())
+    return total_D, np.concatenate(losses)
+
+
+def _pieces(
+    model: RecurrentModel, data: TrainingSet, chosen: NDArray[np.int64]
+) -> Iterator[NDArray[np.int64]]:
+    """Part the chosen patients so that a piece's intermediate values fit ``PIECE_NUMBERS``.
+
+    A patient without stays has the gradient zero and is left out here, not in the sampling.
+    """
+    steps, features = data.x_NTF.shape[1:]
+    recurrent = model.recurrent
+    width = features + 8 * recurrent.hidden * recurrent.layers * (1 + recurrent.bidirectional)
+    most_stays = max(1, PIECE_NUMBERS // (steps * width))
+    stays_P = np.diff(data.starts)
+    chosen = chosen[stays_P[chosen] > 0]
+    piece_P = np.cumsum(stays_P[chosen]) // most_stays
+    for number in np.unique(piece_P):
+        yield chosen[piece_P == number]
+
+
+def flat(tensors: list[Tensor]) -> Tensor:
+    """Return the tensors' numbers in one vector (D,)."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def _dropout_generator(model: RecurrentModel, source: Keystream) -> Generator | None:
+    if model.dropout == 0:
+        return None
+    return Generator().manual_seed(int.from_bytes(source.bytes(7), "little"))

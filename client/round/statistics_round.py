@@ -1,0 +1,33 @@
+"""A site's part of the statistics round: bounded, noisy sums that inputs are normalised by."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consilium.client.records.features import TimeGrid
+from consilium.client.records.statistics import patient_contributions, statistics_release
+from consilium.client.round.own_part import STATISTICS, OwnPartOfRun
+from consilium.client.round.randomness import RoundRandomness
+from consilium.shared.rounds.contents import statistics_noise
+from consilium.shared.study.definition import Study
+
+
+def statistics_parts(
+    study: Study, training: TimeGrid, own: OwnPartOfRun, randomness: RoundRandomness
+) -> dict[str, NDArray[np.float64]]:
+    """Return the round's one part, ``statistics`` (S,), with its noise.
+
+    Args:
+        study: says how far a patient counts, and the noise.
+        training: the site's training patients.
+        own: keeps the same numbers where the study leaves the normalisation to each site.
+        randomness: of the round.
+    """
+    release_S = statistics_release(
+        patient_contributions(training, study),
+        study,
+        deviation=statistics_noise(study),
+        source=randomness.stream("noise"),
+    )
+    if "inputs" in study.personalisation.parts:
+        own.change(STATISTICS, release_S)
+    return {"statistics": release_S}

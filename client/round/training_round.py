@@ -1,0 +1,149 @@
+"""A site's part of a training round: train, bound, weigh; keep what stays apart from what leaves.
+
+Guarantee: every part that leaves depends on patients through clipped gradients with noise alone,
+where the study has privacy. What a study leaves to each site is in no part.
+"""
+
+import logging
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consilium.client.round.control_variates import correction, renewed
+from consilium.client.round.gradients import clipped_gradient_sum
+from consilium.client.round.own_part import CONTROL, OWN_MODEL, OWN_WEIGHTS, OwnPartOfRun
+from consilium.client.round.randomness import RoundRandomness
+from consilium.client.round.study_model import study_model
+from consilium.client.round.training import train_locally, train_own
+from consilium.client.round.training_set import TrainingSet
+from consilium.client.round.update import clip_update, weight_difference
+from consilium.shared.model.weight_vector import to_vector
+from consilium.shared.privacy.accounting import plan
+from consilium.shared.privacy.shared_noise import noise_share, noisy_sum
+from consilium.shared.rounds.contents import update_share
+from consilium.shared.study.definition import Study
+
+FlatWeights = NDArray[np.float32]
+Vector = NDArray[np.float64]
+Parts = dict[str, Vector | NDArray[np.int64]]
+
+log = logging.getLogger(__name__)
+
+
+class TrainingRound:
+    """Trains this site's model, and its second one if the study asks for one.
+
+    Args:
+        study: the approved study.
+        own: what the study leaves to this site; changed by what is trained.
+        shared_D: which of the model's weights the sites train together.
+        weight: of this site in the sum over sites.
+    """
+
+    def __init__(
+        self, study: Study, own: OwnPartOfRun, *, shared_D: NDArray[np.bool_], weight: int
+    ) -> None:
+        self._study, self._own, self._shared_D = study, own, shared_D
+        private = plan(study)
+        self._noise = private.training_round.noise_multiplier if private else None
+        self._share_of_sum = update_share(study, weight)
+
+    def parts(
+        self,
+        global_D: FlatWeights,
+        control_D: Vector | None,
+        data: TrainingSet,
+        randomness: RoundRandomness,
+    ) -> Parts:
+        """Train; return the parts that leave: ``update``, and ``control`` with control variates.
+
+        Args:
+            global_D: the global weights.
+            control_D: all sites' control variate, in a study that has them.
+            data: this site's training patients.
+            randomness: of the round.
+
+        Raises:
+            EncodingError, PrivacyError: the result is not finite.
+            SettingsError: what is kept here does not fit the study.
+        """
+        parts = self._update(global_D, control_D, data, randomness)
+        if self._study.personalisation.ditto is not None:
+            self._train_second(global_D, data, randomness)
+        return parts
+
+    def _update(
+        self,
+        global_D: FlatWeights,
+        control_D: Vector | None,
+        data: TrainingSet,
+        randomness: RoundRandomness,
+    ) -> Parts:
+        """Return what the study's mode sums, of the shared weights.
+
+        Own weights take the same clipped and noised steps as shared ones: what the site sends later
+        depends on them, so without noise they would give away what noise hides now.
+        """
+        begun_D = self._own.part.joined(global_D)
+        if self._study.privacy.mode == "distributed":
+            return {"update": self._noisy_gradient_sum(begun_D, data, randomness)}
+        added_D, own_control_D = None, None
+        if control_D is not None:
+            own_control_D = self._own.part.control(control_D)
+            added_D = correction(own_control_D, control_D, self._study.training)
+        trained_D = self._trained(begun_D, added_D, data, randomness)
+        moved_D = weight_difference(trained_D, begun_D)
+        norm, shared_D = self._study.aggregation.update_norm, self._shared_D
+        parts: Parts = {"update": clip_update(moved_D[shared_D], norm) * self._share_of_sum}
+        if not shared_D.all():
+            self._own.change(OWN_WEIGHTS, trained_D[~shared_D])
+        if control_D is not None and own_control_D is not None:
+            renewed_D = renewed(own_control_D, control_D, moved_D, norm)
+            self._own.change(CONTROL, renewed_D)
+            parts["control"] = renewed_D * self._share_of_sum  # weighted as the update is
+        return parts
+
+    def _noisy_gradient_sum(
+        self, weights_D: FlatWeights, data: TrainingSet, randomness: RoundRandomness
+    ) -> NDArray[np.int64]:
+        """Return one step's clipped gradient sum in whole numbers, with this site's noise share."""
+        model, source = study_model(self._study, weights_D), randomness.stream("training")
+        sum_D = clipped_gradient_sum(model, data, self._study, source=source)
+        share = noise_share(self._study, weights_D.size)
+        return noisy_sum(sum_D, share, randomness.stream("noise"))
+
+    def _trained(
+        self,
+        weights_D: FlatWeights,
+        added_D: FlatWeights | None,
+        data: TrainingSet,
+        randomness: RoundRandomness,
+    ) -> FlatWeights:
+        """Return the weights (D,) after the round's steps."""
+        model, source = study_model(self._study, weights_D), randomness.stream("training")
+        train_locally(
+            model,
+            data,
+            self._study,
+            noise_multiplier=self._noise,
+            source=source,
+            correction_D=added_D,
+        )
+        return to_vector(model)
+
+    def _train_second(
+        self, global_D: FlatWeights, data: TrainingSet, randomness: RoundRandomness
+    ) -> None:
+        """Train this site's second model, which nothing that leaves depends on under privacy.
+
+        One that has diverged is dropped for the one before it, and no round fails by it: that,
+        too, would tell.
+        """
+        model = study_model(self._study, self._own.part.used(global_D))
+        source = randomness.stream("own model")
+        train_own(model, data, self._study, global_D=global_D, source=source)
+        own_D = to_vector(model)
+        if np.isfinite(own_D).all():
+            self._own.change(OWN_MODEL, own_D)
+        else:
+            log.warning("this site's own model of study %s diverged", self._study.name)

@@ -1,0 +1,174 @@
+"""What is protected, from whom, under which assumptions, in a clinician's words.
+
+It says what docs/threat-model.md and docs/privacy.md say, with the study's and the run's numbers.
+"""
+
+import math
+
+from consilium.shared.files.json_record import JsonRecord
+from consilium.shared.study.definition import Study
+from consilium.simulations.report.drawing import told_delta
+
+FALSE_ALARM = 0.001
+HIDDEN_BY_NOTHING = (
+    "The sum itself: it can still tell something about one hospital to whoever knows all others. "
+    "Only differential privacy bounds that.",
+    "Who takes part, when, how large the model is, and the hospitals' number of patients together.",
+    "Poisoning: a hospital may send any update within the bound on its length, and one can bend "
+    "the model a little without notice.",
+    "Availability: whoever carries the messages can stop a round.",
+    "What a hospital's own computer holds: its records are guarded by the hospital, not by this.",
+    "A person who looks at results and chooses another study by them: the choice is not charged.",
+)
+
+
+def statement(study: Study, record: JsonRecord) -> list[tuple[str, tuple[str, ...]]]:
+    """Return headings with their sentences."""
+    return [
+        ("One patient", (*_patient(study, record), *_meaning(record))),
+        ("One hospital", _hospital(study)),
+        ("Assumptions", _assumptions(study, record)),
+        ("Not protected", (*_simulated(), *HIDDEN_BY_NOTHING)),
+    ]
+
+
+def most_right(epsilon: float, delta: float) -> float:
+    """Share of right guesses about one patient, in or out with even odds, that DP allows at most.
+
+    (e^epsilon + delta) / (e^epsilon + 1), from the total variation of Kairouz et al. (2015).
+    """
+    return (1 + delta * math.exp(-epsilon)) / (1 + math.exp(-epsilon))
+
+
+def most_found(epsilon: float, delta: float, false_alarm: float) -> float:
+    """Largest true-positive rate at this false-positive rate (Kairouz et al. 2015, theorem 2.1)."""
+    direct = math.exp(min(epsilon, 500.0)) * false_alarm + delta
+    mirrored = 1 - math.exp(-epsilon) * (1 - delta - false_alarm)
+    return min(direct, mirrored, 1.0)
+
+
+def _patient(study: Study, record: JsonRecord) -> tuple[str, ...]:
+    privacy = record["privacy"]
+    if privacy["epsilon"] is None:
+        return (
+            "There is no differential privacy: the model may remember single patients, and whoever "
+            "has it may find out who was in training. Right only for data that is public already.",
+        )
+    bound = (
+        f"Whether a patient was in training, and anything about that patient, is protected with "
+        f"epsilon {privacy['epsilon']:.2f} at delta {told_delta(privacy)}, over all rounds and "
+        f"statistics together and however many stays the patient had. The study allows at most "
+        f"epsilon {privacy['epsilon_budget']:g}; a ledger at each hospital refuses more."
+    )
+    if study.evaluation.validation_fraction:
+        bound += " Patients who validate pay for the evaluations instead, within the same bound."
+    if study.privacy.mode == "site":
+        return (
+            bound,
+            "It holds against everybody: the coordinator, all other hospitals together, and "
+            "whoever gets the model, because each hospital adds all of its noise itself.",
+        )
+    return (
+        bound,
+        f"It holds against whoever gets the model, and against the coordinator together with up to "
+        f"{_sites(study.aggregation.tolerated_collusion)}. Hospitals share the noise: each adds a "
+        "part, and only the total carries enough.",
+    )
+
+
+def _meaning(record: JsonRecord) -> tuple[str, ...]:
+    privacy = record["privacy"]
+    if privacy["epsilon"] is None:
+        return ()
+    epsilon, delta = privacy["epsilon"], privacy["delta"]
+    right, found = most_right(epsilon, delta), most_found(epsilon, delta, FALSE_ALARM)
+    weak = (
+        " At this epsilon the worst case that theory allows is weak; attacks that are known do far "
+        "worse, but that is experience and no guarantee."
+        if right > 0.9
+        else ""
+    )
+    return (
+        "In plain words: somebody who knows everything but whether this one patient was in "
+        f"training, and guesses from all that left, is right in at most {100 * right:.2f} % of "
+        f"even chances; accusing one of {1 / FALSE_ALARM:.0f} outsiders wrongly, they find at most "
+        f"{100 * found:.2f} % of the insiders.{weak}",
+    )
+
+
+def _hospital(study: Study) -> tuple[str, ...]:
+    agg = study.aggregation
+    among = f"{study.minimum_sites} hospitals or more" + (
+        f" of its group of {study.group_size}" if agg.groups > 1 else ""
+    )
+    return (
+        "A hospital's update, metrics, statistics and number of patients leave only masked. A sum "
+        f"opens only over {among}, and at most one sum a round.",
+        "That hides them from the coordinator, from the network, and from up to "
+        f"{_sites(agg.tolerated_collusion)} that the coordinator has on its side.",
+        "No record, no key and no patient's score leaves a hospital in training or evaluation.",
+        *_own(study),
+    )
+
+
+def _own(study: Study) -> tuple[str, ...]:
+    own = study.personalisation
+    if not own.active:
+        return ()
+    counted = "evaluation by sums counts the same."
+    if not study.evaluates_own:
+        counted = (
+            "evaluation by sums counts the global model's risks, because each second model is "
+            "trained without noise and remembers its hospital's patients: it is no more to be "
+            "passed on than their records."
+        )
+    return (
+        f"Each hospital keeps {own.described} for itself: it is in no message. Figures are of "
+        f"every hospital's patients under its own model; {counted}",
+    )
+
+
+def _assumptions(study: Study, record: JsonRecord) -> tuple[str, ...]:
+    agg = study.aggregation
+    keeps = (
+        "The coordinator may lie, replay, drop and show each hospital something else (profile "
+        "malicious)."
+        if agg.profile == "malicious"
+        else "The coordinator reads all it is sent but keeps to the protocol (profile semi-honest)."
+        " One that lies could open sums over fewer hospitals; profile malicious ends that."
+    )
+    sums = (
+        keeps,
+        f"No more than {_sites(agg.tolerated_collusion)} help the coordinator; with more there is "
+        "no claim.",
+        f"Fewer than {study.threshold} hospitals pool their shares of secrets, and X25519, Ed25519,"
+        " AES-256 and SHA-256 hold.",
+        "Each hospital runs its own installed programs, approved this study and its roster by "
+        "digest, and draws its noise from the operating system.",
+    )
+    if record["privacy"]["epsilon"] is None:
+        return sums
+    if study.privacy.mode == "site":
+        return (
+            "For one patient: nothing about anybody else. The four below are about one hospital.",
+            *sums,
+        )
+    honest = study.minimum_sites - agg.tolerated_collusion
+    return (
+        f"For one patient: the four below, because the noise counted on is that of {honest} honest "
+        f"hospitals among the {study.minimum_sites} of a sum; a round with fewer is void.",
+        *sums,
+    )
+
+
+def _simulated() -> tuple[str, ...]:
+    return (
+        "This run was a simulation: one process held all records. What is said here is what the "
+        "same study protects among hospitals, and what the files of this run would give away.",
+        "The figures on test patients in this report, and fits at single hospitals: the researcher "
+        "holds these patients, and they are counted without noise.",
+    )
+
+
+def _sites(count: int) -> str:
+    return f"{count} hospital{'' if count == 1 else 's'}"
