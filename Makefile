@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 DATA ?= ../shared/data
+TIMES ?= 20
 # One thread a process: parallelism comes from sites and test workers.
 export OMP_NUM_THREADS ?= 1
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: demo studies test check slow bench docs wheel lock clean help
+.PHONY: demo studies test again check slow bench docs wheel lock clean help
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 10
@@ -21,8 +22,13 @@ demo: $(VENV)/.run ## eight synthetic hospitals train one model, privately; abou
 studies: $(VENV)/.dev ## every example study in all settings, one table; DATA=folder of the records
 	$(BIN)/consilium-simulate studies --data $(DATA) --out runs/studies
 
-test: $(VENV)/.dev ## the tests, but for the slow ones
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+# The order is drawn anew each time; its seed stands in the first lines of what is printed, and
+# ORDER=--random-order-seed=SEED repeats it. Plain pytest runs in the order of the files.
+test: $(VENV)/.dev ## the tests, but for the slow ones, in random order
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --random-order $(ORDER)
+
+again: $(VENV)/.dev ## the same TIMES=20 times, each in another order; says what failed
+	$(BIN)/python tests/campaign.py --times $(TIMES)
 
 slow: $(VENV)/.dev ## the slow tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
