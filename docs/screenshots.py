@@ -17,7 +17,7 @@ from PIL import Image
 
 from consilium.simulations.report.files import write_report
 
-WIDTH, HEIGHT = 1100, 1500  # pixels
+WIDTH, HEIGHT = 1100, 1900  # pixels: down to the first figure
 COLOURS = 128  # enough for text and flat curves, and a third of the bytes
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 IMAGE = Path(__file__).parent / "images" / "report.png"
@@ -57,7 +57,9 @@ def take(browser: str, page: Path, shot: Path, height: int) -> None:
 def save_small(shot: Path, out: Path) -> None:
     """Save a picture with a palette of few colours, without dithering."""
     with Image.open(shot) as image:
-        few = image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+        few = image.convert("RGB").quantize(
+            COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+        )
         few.save(out, optimize=True)
 
 

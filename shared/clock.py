@@ -1,4 +1,4 @@
-"""The time of day, for whoever is not told another."""
+"""The current time, for callers that are given no clock of their own."""
 
 from datetime import UTC, datetime
 

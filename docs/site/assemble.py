@@ -21,7 +21,7 @@ LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|#)([^)\s#]+)(#
 
 TREES = {
     "For hospitals": ("data", "bedside", "audit"),
-    "For researchers": ("studies", "strategies", "run-json"),
+    "For researchers": ("python", "studies", "strategies", "run-json"),
     "For operators": ("operations",),
     "What is protected": ("threat-model", "privacy", "protocol"),
     "Reference": ("commands/index", "rooms/index"),

@@ -2,6 +2,7 @@
 
 import difflib
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -84,7 +85,7 @@ def _sentence(error: Any, model: type[BaseModel], what: str) -> str:
     place = f"[{'.'.join(tables)}] {key}" if tables else key
     kind, bounds, value = error["type"], error.get("ctx", {}), error["input"]
     if kind == "extra_forbidden":
-        known = _keys_at(model, tables)
+        known = keys_at(model, tables)
         nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
         return f"{place} is not a known key; did you mean {nearest[0]!r}?"
     if kind == "missing":
@@ -108,12 +109,17 @@ def _sentence(error: Any, model: type[BaseModel], what: str) -> str:
     return f"{shown} is not acceptable: {str(error['msg']).lower()}; correct it"
 
 
-def _keys_at(part: type[BaseModel], tables: list[str]) -> list[str]:
-    """The valid keys of the table at this path (dictionary keys are skipped over)."""
-    for table in tables:
-        field = part.model_fields.get(table)
-        if field is None:
-            continue
-        candidates = (field.annotation, *get_args(field.annotation))
-        part = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return [field.alias or name for name, field in part.model_fields.items()]
+def keys_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+    """The valid keys of the table at this place (keys that a file chooses are skipped over)."""
+    for name in location:
+        field = model.model_fields.get(name)
+        if field is not None:
+            model = next(iter(_models(field.annotation)), model)
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models inside an annotation such as ``dict[str, Model]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]

@@ -13,10 +13,10 @@ from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.study.definition import Study, load_study
 from consilium.simulations.cohorts.real_cohorts import REAL
 from consilium.simulations.cohorts.study_cohorts import SYNTHETIC
-from consilium.simulations.commands.compare import PRIVATE, Compared, compare_settings
 from consilium.simulations.experiments.external import Watch
 from consilium.simulations.figures.measures import FIGURES, TITLES
 from consilium.simulations.report.records import COMPARE
+from consilium.simulations.runs.compare import PRIVATE, Compared, compare_settings
 
 TABLE = "table.md"
 Row = tuple[str, ...]
@@ -53,7 +53,7 @@ def compare_all(
         data: holds a folder for each collection of records, by its usual name.
         out: gets a folder a study, as of ``compare``, and ``table.md``; finished studies are kept.
         workers: sites that train at the same time.
-        watch: see :func:`consilium.simulations.commands.compare.compare_settings`.
+        watch: see :func:`consilium.simulations.runs.compare.compare_settings`.
         begin: called as each study begins.
         end: called with each study's comparison and the folder that holds it.
 

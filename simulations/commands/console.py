@@ -10,12 +10,12 @@ from rich.table import Table
 from consilium.shared.privacy.accounting import plan
 from consilium.shared.study.definition import Study
 from consilium.simulations.commands.all_studies import TABLE, Row, as_markdown
-from consilium.simulations.commands.compare import PRIVATE
 from consilium.simulations.experiments.external import external_sentences
 from consilium.simulations.experiments.planning import Choice, SumPlan
 from consilium.simulations.experiments.recalibrating import recalibration_sentences
 from consilium.simulations.figures.measures import FIGURES, TITLES
 from consilium.simulations.report.records import COMPARE, REPORT, RUN, STRATEGIES, bytes_up, size
+from consilium.simulations.runs.compare import PRIVATE
 
 console = Console(highlight=False)
 

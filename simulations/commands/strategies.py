@@ -19,8 +19,6 @@ from consilium.shared.errors import StudyError
 from consilium.shared.study.definition import Study, with_changes
 from consilium.simulations.cohorts.cohorts import Cohorts
 from consilium.simulations.cohorts.study_cohorts import cohorts_for
-from consilium.simulations.commands.compare import Compared
-from consilium.simulations.commands.simulate import train
 from consilium.simulations.experiments.external import Watch
 from consilium.simulations.federation.out_folder import use_folder
 from consilium.simulations.figures.central import merge, train_centrally
@@ -28,6 +26,8 @@ from consilium.simulations.figures.held_out import HeldOut
 from consilium.simulations.report.files import write_report
 from consilium.simulations.report.records import SCHEMA, run_record, setting_record, write_json
 from consilium.simulations.report.records import STRATEGIES as FILE
+from consilium.simulations.runs.compare import Compared
+from consilium.simulations.runs.simulate import train
 
 Tables = Mapping[str, Mapping[str, Any]]
 

@@ -7,6 +7,7 @@ noise adds up as a random walk, so the ratio grows with the square root of the s
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from consilium.shared.model.network import build_model
@@ -66,7 +67,7 @@ class SumPlan:
     threshold: int
     sharing_threshold: int
     minimum_sites: int
-    void_probability: dict[int, float]
+    void_probability: Mapping[int, float]
 
 
 def sum_plan(study: Study) -> SumPlan:

@@ -59,6 +59,34 @@ def write_report(folder: Path, out: Path | None = None, compare: Path | None = N
     return _write(out or folder / REPORT, page)
 
 
+def read_run(folder: Path) -> tuple[Study, dict[str, Any]]:
+    """Return the study of a finished run and the content of its ``run.json``.
+
+    Raises:
+        SettingsError: the folder holds no finished run, or a damaged one, or one that is too old.
+    """
+    record = _read(folder / RUN, _OF_RUN)
+    return _study(record, folder), record
+
+
+def read_comparison(folder: Path) -> tuple[Study, dict[str, dict[str, Any]]]:
+    """Return the study of a comparison and its settings, a record each, in the table's order.
+
+    The study is the compared one, where a setting is of it as it stands; else that of the first
+    setting, which differs in privacy alone.
+
+    Raises:
+        SettingsError: the folder holds no comparison, or a damaged one, or one that is too old.
+    """
+    told = _read(folder / COMPARE, _OF_COMPARISON)
+    if not told["settings"]:
+        raise SettingsError(f"{folder / COMPARE}: has no setting yet; let the comparison end")
+    settings: dict[str, dict[str, Any]] = told["settings"]
+    records = list(settings.values())
+    own = [one for one in records if one.get("study_digest") == told["study_digest"]]
+    return _study((own or records)[0], folder), settings
+
+
 def _write(target: Path, page: str) -> Path:
     try:
         write_atomically(target, page.encode())

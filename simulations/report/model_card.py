@@ -197,13 +197,14 @@ def _updating(record: JsonRecord) -> dict[str, str]:
         return {}
     fits = "; ".join(
         f"log-odds times {one['slope']:.2f}, {one['intercept']:+.2f}"
-        for one in record["recalibration"]["across"]
+        for one in record["recalibration"]["across"] or ()
     )
+    across = f" Across sites: {fits}." if fits else ""
     return {
         "12f": "Slope and intercept of the log-odds on validation patients, as far as a closed "
         "test justifies them: across sites from summed counts, and at each hospital by itself. The "
         "model's figures elsewhere are of the model as trained.",
-        "24": f"{' '.join(sentences)} Across sites: {fits}.",
+        "24": " ".join(sentences) + across,
     }
 
 

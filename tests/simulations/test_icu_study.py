@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from consilium.shared.study.definition import load_study
-from consilium.simulations.commands.compare import compare_settings
+from consilium.simulations.runs.compare import compare_settings
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "physionet2012"

@@ -12,7 +12,7 @@ from consilium.client.records.features import require_usable, to_grid
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import load_study, with_changes
 from consilium.simulations.cohorts.partitions import is_test
-from consilium.simulations.commands.compare import compare_settings
+from consilium.simulations.runs.compare import compare_settings
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"

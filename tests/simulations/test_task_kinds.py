@@ -11,8 +11,8 @@ import pytest
 
 from consilium.shared.study.definition import Study, load_study, with_changes
 from consilium.simulations.commands.all_studies import HEADINGS, compare_all
-from consilium.simulations.commands.simulate import simulate
 from consilium.simulations.figures.measures import FIGURES
+from consilium.simulations.runs.simulate import simulate
 from tests.client.sources.tiny_records import (
     parkinsons_csv,
     write_molecules,

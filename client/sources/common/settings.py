@@ -15,11 +15,12 @@ source's model: those of public records are here, those of a hospital's own syst
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from consilium.shared.errors import SettingsError
+from consilium.shared.files.strict_toml import keys_at
 
 Where = dict[str, float | str]
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
@@ -159,7 +160,7 @@ def _sentence(error: Any, model: type[BaseModel]) -> str:
     place = f"[{'.'.join(tables)}] {key}" if tables else f"[{key}]"
     kind, bounds = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
-        known = _keys_at(model, location[:-1])
+        known = keys_at(model, location[:-1])
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
         hint = f"; did you mean {near[0]!r}?" if near else "; remove it"
         return f"{place} is not a known key{hint}"
@@ -170,19 +171,3 @@ def _sentence(error: Any, model: type[BaseModel]) -> str:
     if kind == "value_error":
         return f"{place}: {str(error['msg']).removeprefix('Value error, ')}"
     return f"{place} is not acceptable: {str(error['msg']).lower()}; correct it"
-
-
-def _keys_at(model: type[BaseModel], location: list[str]) -> list[str]:
-    """The valid keys of the table at this place (names and numbers of entries are skipped over)."""
-    for name in location:
-        field = model.model_fields.get(name)
-        if field is not None:
-            model = next(iter(_models(field.annotation)), model)
-    return list(model.model_fields)
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The settings models inside an annotation such as ``dict[str, Model]``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _models(part)]

@@ -7,9 +7,10 @@ study's units, inside the study's ranges, sorted by time, and without duplicates
 Nothing here ever shows a patient's values: not in an error, a log line or a ``repr``.
 """
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,22 +103,6 @@ class Tally:
         if number:
             self.set_aside[reason] = self.set_aside.get(reason, 0) + number
 
-    def add(self, report: ReadReport) -> None:
-        """Add the counts of another reading."""
-        for count in ("patients", "stays", "events", "duplicates", "outside_window"):
-            setattr(self, count, getattr(self, count) + getattr(report, count))
-        self.unlabelled += report.unlabelled
-        self.filtered += report.filtered
-        self.skipped.extend(report.skipped)
-        for mine, theirs in (
-            (self.out_of_range, report.out_of_range),
-            (self.repaired, report.repaired),
-            (self.missing_static, report.missing_static),
-            (self.set_aside, report.set_aside),
-        ):
-            for name, number in theirs.items():
-                mine[name] = mine.get(name, 0) + number
-
     def report(self) -> ReadReport:
         """The counts so far, frozen."""
         return ReadReport(
@@ -172,3 +157,15 @@ class WithoutLabels(Protocol):
 
     def without_labels(self) -> Source:
         """The same records; outcomes are neither needed nor read, and labels mean nothing."""
+
+
+class CountedWithoutLabels(Counted):
+    """A :class:`WithoutLabels` with a tally; it reads outcomes where ``_labelled`` is true."""
+
+    _labelled = True
+
+    def without_labels(self) -> Self:
+        """See :class:`WithoutLabels`."""
+        unlabelled = copy.copy(self)
+        unlabelled._labelled = False
+        return unlabelled

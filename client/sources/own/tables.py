@@ -29,7 +29,6 @@
     values = { m = 1, f = 0 }
 """
 
-import copy
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -37,7 +36,7 @@ import numpy as np
 import polars as pl
 
 from consilium.client.sources.common.reasons import BEYOND_LIMIT, NO_TIME
-from consilium.client.sources.common.source import Counted, Patient, Source, Tally
+from consilium.client.sources.common.source import CountedWithoutLabels, Patient, Tally
 from consilium.client.sources.own.assembly import Assembler, StayTable
 from consilium.client.sources.own.settings import EventsFile, StaysFile, TablesSettings
 from consilium.client.sources.own.stay_frames import check_labels, stay_table
@@ -56,7 +55,7 @@ from consilium.shared.study.definition import Study
 _TRUE_FALSE = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 
 
-class Tables(Counted):
+class Tables(CountedWithoutLabels):
     """A hospital's tables.
 
     Args:
@@ -67,15 +66,8 @@ class Tables(Counted):
 
     def __init__(self, settings: TablesSettings) -> None:
         self._settings = settings
-        self._labelled = True
         self._tally = Tally()
         self._zoned = False
-
-    def without_labels(self) -> Source:
-        """See :class:`consilium.client.sources.common.source.WithoutLabels`."""
-        unlabelled = copy.copy(self)
-        unlabelled._labelled = False
-        return unlabelled
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
         """Yield every patient of the table of stays, in the order of their identifiers.

@@ -8,7 +8,6 @@ it. Silva et al., Comput Cardiol 2012;39:245-248. The challenge has one stay per
 variables ``ICUType1`` to ``ICUType4`` of value 0 or 1, because its number is only a name.
 """
 
-import copy
 import difflib
 import re
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from consilium.client.sources.common.archives import BadFileError, leave_out, members
 from consilium.client.sources.common.cleaning import Cleaner
-from consilium.client.sources.common.source import Counted, Patient, Source, Stay, Tally
+from consilium.client.sources.common.source import CountedWithoutLabels, Patient, Stay, Tally
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 from consilium.shared.study.dictionary import KNOWN
@@ -44,7 +43,7 @@ class _Layout:
     statics: Mapping[int, str]
 
 
-class PhysioNet2012(Counted):
+class PhysioNet2012(CountedWithoutLabels):
     """One set of the challenge.
 
     Args:
@@ -63,7 +62,6 @@ class PhysioNet2012(Counted):
         named = re.search(r"set-([abc])(?:\.zip)?$", self._path.name)
         self._which = named.group(1) if named else which
         self._where = dict(where or {})
-        self._labelled = True
         self._tally = Tally()
         unknown = set(self._where) - DESCRIPTORS
         if unknown:
@@ -71,12 +69,6 @@ class PhysioNet2012(Counted):
                 f"physionet2012: cannot select stays by {sorted(unknown)[0]!r}; "
                 f"use one of {', '.join(sorted(DESCRIPTORS))}"
             )
-
-    def without_labels(self) -> Source:
-        """See :class:`consilium.client.sources.common.source.WithoutLabels`."""
-        unlabelled = copy.copy(self)
-        unlabelled._labelled = False
-        return unlabelled
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
         """Yield one patient per record, in the order of the files' names.

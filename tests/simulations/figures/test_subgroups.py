@@ -8,7 +8,7 @@ import pytest
 
 from consilium.shared.study.definition import Study, load_study, with_changes
 from consilium.simulations.cohorts.hospitals import FLAWED_HOSPITAL, FLAWED_NAME, SOURCE_NAME
-from consilium.simulations.commands.simulate import simulate
+from consilium.simulations.runs.simulate import simulate
 
 ROOT = Path(__file__).parents[3]
 

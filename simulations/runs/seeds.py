@@ -14,8 +14,8 @@ import numpy as np
 from scipy.stats import t as student
 
 from consilium.shared.study.definition import Study, with_changes
-from consilium.simulations.commands.compare import Compared
 from consilium.simulations.report.records import SCHEMA, write_json
+from consilium.simulations.runs.compare import Compared
 
 FILE = "seeds.json"
 REFERENCE = "pooled"

@@ -10,7 +10,6 @@ from consilium.client.records.windows import read_windows
 from consilium.shared.study.definition import Study, with_changes
 from consilium.simulations.cohorts.cohorts import Cohorts
 from consilium.simulations.cohorts.study_cohorts import cohorts_for
-from consilium.simulations.commands.simulate import train
 from consilium.simulations.experiments.baselines import baselines
 from consilium.simulations.experiments.external import Watch
 from consilium.simulations.federation.out_folder import use_folder
@@ -24,6 +23,7 @@ from consilium.simulations.report.records import (
     setting_record,
     write_json,
 )
+from consilium.simulations.runs.simulate import train
 
 LESSER_EPSILONS = (3.0, 1.0)
 PRIVATE = "federated-private"
@@ -33,7 +33,7 @@ Compared = dict[str, dict[str, Any]]
 
 def compare_settings(
     study: Study,
-    data: Path | None,
+    data: Path | Cohorts | None,
     out: Path,
     *,
     epsilons: list[float] | None,
@@ -45,7 +45,7 @@ def compare_settings(
 
     Args:
         study: what to run; its own epsilon comes first in the comparison.
-        data: folder of real records, if the study needs one.
+        data: folder of real records, if the study needs one; or the cohorts themselves.
         out: gets ``compare.json``, ``report.html`` and a folder a federated setting; finished
             ones are kept.
         epsilons: budgets to compare; the study's own, 3 and 1 unless given.
@@ -59,7 +59,7 @@ def compare_settings(
     Raises:
         SettingsError: the folder holds something else, or another run uses it.
     """
-    cohorts = cohorts_for(study, data)
+    cohorts = data if isinstance(data, Cohorts) else cohorts_for(study, data)
     sites = cohorts.sites.items()
     compared: Compared = {}
     with use_folder(out, marker=COMPARE):

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from consilium.server.study.checkpoints import FILE_NAME, load_checkpoint
 from consilium.server.study.export import export_model
 from consilium.shared.crypto.keys import IdentityKey
@@ -11,7 +9,7 @@ from consilium.shared.errors import SettingsError
 from consilium.shared.export.manifest import ModelManifest
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.files.permissions import PRIVATE_FILE
-from consilium.shared.study.definition import Study, parse_canonical
+from consilium.simulations.runs.model_file import read_study
 
 KEY_FILE = "export.pem"
 
@@ -40,17 +38,5 @@ def export_run(
         write_atomically(key_file, IdentityKey.generate().to_pem(), mode=PRIVATE_FILE)
     key = IdentityKey.from_pem(key_file.read_bytes())
     return export_model(
-        _study(run), checkpoint, key, out, simulated=True, onnx=onnx, recalibrate=recalibrate
+        read_study(run), checkpoint, key, out, simulated=True, onnx=onnx, recalibrate=recalibrate
     )
-
-
-def _study(run: Path) -> Study:
-    """The study a finished run was of, as its model file says."""
-    file = run / "model.safetensors"
-    try:
-        with safe_open(file, framework="np") as opened:
-            return parse_canonical(opened.metadata()["study"].encode())
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
-        raise SettingsError(
-            f"{file}: cannot be read; finish the run with 'consilium-simulate run' first"
-        ) from error

@@ -9,8 +9,8 @@ from scipy.stats import t as student
 
 from consilium.shared.errors import StudyError
 from consilium.shared.study.definition import with_changes
-from consilium.simulations.commands.compare import private_settings
-from consilium.simulations.commands.seeds import compare_over_seeds, summarise
+from consilium.simulations.runs.compare import private_settings
+from consilium.simulations.runs.seeds import compare_over_seeds, summarise
 from tests.study_text import small_study
 
 

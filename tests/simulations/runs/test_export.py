@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from consilium.shared.export.signed_model import load_signed_model
 from consilium.shared.study.definition import load_study, with_changes
 from consilium.simulations.cli import app
-from consilium.simulations.commands.simulate import simulate
+from consilium.simulations.runs.simulate import simulate
 
 ROOT = Path(__file__).parents[3]
 

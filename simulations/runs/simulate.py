@@ -20,7 +20,7 @@ from consilium.simulations.report.records import RUN, run_record, write_json, wr
 
 def simulate(
     study: Study,
-    data: Path | None,
+    data: Path | Cohorts | None,
     out: Path,
     *,
     workers: int,
@@ -32,7 +32,7 @@ def simulate(
 
     Args:
         study: what to run.
-        data: folder of real records, if the study needs one.
+        data: folder of real records, if the study needs one; or the cohorts themselves.
         out: gets run.json, model.safetensors, report.html, the checkpoint and the sites' folders.
         workers: sites that train at the same time.
         show: called with each round's record.
@@ -46,7 +46,7 @@ def simulate(
     Raises:
         ConsiliumError: one sentence on what is wrong; nothing that was saved before is lost.
     """
-    cohorts = cohorts_for(study, data)
+    cohorts = data if isinstance(data, Cohorts) else cohorts_for(study, data)
     with use_folder(out, marker=FILE_NAME):
         test = HeldOut.read(cohorts.test, study)
         if outside is not None:

@@ -1,0 +1,314 @@
+"""Each hospital alone, all records in one place, federated, and federated with privacy."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from consilium.shared.errors import SettingsError
+from consilium.shared.study.definition import Study
+from consilium.simulations.api.figures import (
+    Figures,
+    estimate_of,
+    figures_by_site,
+    figures_of,
+)
+from consilium.simulations.api.folders import Folder
+from consilium.simulations.api.frames import data_frame
+from consilium.simulations.api.records import RecordsGiven, cohorts_of
+from consilium.simulations.api.rounds import RoundFigures
+from consilium.simulations.api.simulate import one_thread_each, shown_to, workers_of
+from consilium.simulations.api.study import a_study
+from consilium.simulations.experiments.external import Watch
+from consilium.simulations.federation.run import Show
+from consilium.simulations.figures.metrics import Estimate
+from consilium.simulations.report.files import read_comparison, write_report
+from consilium.simulations.runs.compare import Compared, compare_settings
+from consilium.simulations.runs.seeds import FILE as SEEDS
+from consilium.simulations.runs.seeds import REFERENCE, compare_over_seeds
+
+if TYPE_CHECKING:
+    import polars as pl
+
+PrivateMode = Literal["site", "distributed"]
+MODES = ("site", "distributed")
+Progress = Callable[[str, RoundFigures], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One way of training on the same records, judged on the same test patients.
+
+    Attributes:
+        name: ``logistic-regression`` or ``ridge-regression`` (without recurrence), ``local`` (each
+            hospital alone, the mean over their models), ``pooled`` (all records in one place),
+            ``federated`` (without privacy), or one that begins with ``federated-private``.
+        mode: of privacy: ``none``, ``site`` or ``distributed``.
+        epsilon: spent on each training patient; None without privacy.
+        seconds: how long it took, over several seeds the mean.
+        test: figures on all test patients; of several seeds their means, with intervals that cover
+            both patients and seeds, and the patients of the first.
+        by_site: figures of each hospital's test patients, where they are told apart; of several
+            seeds the first figure alone.
+        models: of ``local``, figures of each hospital's own model; empty otherwise, and of several
+            seeds.
+        kept: the first figure over that of ``pooled``; None while that is not there.
+        by_seed: each figure's values by name, one a seed.
+    """
+
+    name: str
+    mode: str
+    epsilon: float | None
+    seconds: float
+    test: Figures
+    by_site: Mapping[str, Figures]
+    models: Mapping[str, Figures]
+    kept: float | None
+    by_seed: Mapping[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Comparison:
+    """Settings of one study side by side.
+
+    It cannot be changed. A temporary folder is removed with it, as of
+    :class:`consilium.SimulationResult`.
+
+    Attributes:
+        study: what was compared.
+        seeds: each was run with.
+        settings: in the table's order.
+    """
+
+    study: Study
+    seeds: tuple[int, ...]
+    settings: tuple[Setting, ...]
+    _folder: Folder = field(repr=False)
+
+    @property
+    def folder(self) -> Path:
+        """The comparison's folder; docs/run-json.md lists its files.
+
+        Raises:
+            SettingsError: it was temporary and was closed.
+        """
+        return self._folder.path
+
+    def setting(self, name: str) -> Setting:
+        """Return the setting of this name.
+
+        Raises:
+            SettingsError: there is none; the sentence lists those there are.
+        """
+        for one in self.settings:
+            if one.name == name:
+                return one
+        names = ", ".join(one.name for one in self.settings)
+        raise SettingsError(f"there is no setting {name!r}; choose one of {names}")
+
+    def table(self) -> "pl.DataFrame":
+        """Return a row a setting: mode, epsilon, each figure with its bounds, seconds.
+
+        Raises:
+            SettingsError: polars is not installed (extra ``frames``).
+        """
+        return data_frame([_row(one) for one in self.settings], instead="settings")
+
+    def report(self, path: str | PathLike[str] | None = None) -> Path:
+        """Write the report of the private federated setting among the others; return its path.
+
+        Args:
+            path: the file; ``report.html`` in the folder unless given. Of several seeds it is of
+                the first.
+
+        Raises:
+            SettingsError: the file cannot be written.
+        """
+        folder = _first(self.folder, self.seeds) if len(self.seeds) > 1 else self.folder
+        return write_report(folder, None if path is None else Path(path))
+
+    def close(self) -> None:
+        """Remove a temporary folder now; a folder that was named stays."""
+        self._folder.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        names = ", ".join(one.name for one in self.settings)
+        return f"Comparison(study {self.study.name!r}: {names})"
+
+
+def compare(
+    study: Study,
+    records: RecordsGiven = None,
+    *,
+    epsilons: Sequence[float] = (),
+    modes: Sequence[PrivateMode] = (),
+    seeds: int = 1,
+    out: str | PathLike[str] | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Run every setting on the same records and judge it on the same test patients.
+
+    Args:
+        study: what to run.
+        records: as :func:`consilium.simulate` takes them.
+        epsilons: budgets to compare; the study's own, 3 and 1 unless given.
+        modes: of privacy, to compare at each budget; the study's own unless given.
+        seeds: repeat with so many seeds, from the study's on, and compare the means.
+        out: folder for the files; finished settings are kept there. None takes a temporary folder,
+            which is removed when the comparison is garbage-collected or closed.
+        workers: sites that train at the same time; all processor cores unless given.
+        progress: called with the setting's name and each of its rounds as it is finished; nothing
+            is printed otherwise.
+
+    Raises:
+        ConsiliumError: as :func:`consilium.simulate`.
+    """
+    study = a_study(study)
+    if unknown := [mode for mode in modes if mode not in MODES]:
+        raise SettingsError(
+            f"modes: {unknown[0]!r} is no mode that keeps anything private; choose among "
+            f"{', '.join(MODES)}"
+        )
+    if seeds < 1:
+        raise SettingsError(f"seeds {seeds}: must be at least 1")
+    number = workers_of(workers)
+    cohorts_of(study, records)  # refuse before a folder is made
+    folder = Folder(out)
+
+    def settings(one: Study, where: Path) -> Compared:
+        return compare_settings(
+            one,
+            cohorts_of(one, records),
+            where,
+            epsilons=list(epsilons),
+            workers=number,
+            watch=_watch(progress),
+            modes=list(modes),
+        )
+
+    with one_thread_each():
+        if seeds > 1:
+            compare_over_seeds(study, folder.path, seeds=seeds, compare=settings)
+        else:
+            settings(study, folder.path)
+    return _comparison(folder)
+
+
+def open_comparison(folder: str | PathLike[str]) -> Comparison:
+    """Open a comparison: the folder that ``compare`` or ``consilium-simulate compare`` wrote.
+
+    Raises:
+        SettingsError: the folder holds no comparison, or a damaged one.
+    """
+    return _comparison(Folder(folder))
+
+
+def _comparison(folder: Folder) -> Comparison:
+    path = folder.path
+    try:
+        if (path / SEEDS).exists():
+            return _over_seeds(folder, json.loads((path / SEEDS).read_text(encoding="utf-8")))
+        study, told = read_comparison(path)
+        settings = tuple(_setting(name, one, told.get(REFERENCE)) for name, one in told.items())
+        return Comparison(study=study, seeds=(study.seed,), settings=settings, _folder=folder)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SettingsError(
+            f"{path}: its record is damaged; make the comparison again, in the same folder"
+        ) from error
+
+
+def _setting(name: str, told: Mapping[str, Any], pooled: Mapping[str, Any] | None) -> Setting:
+    test = figures_of(told["test"])
+    first = next(iter(test.estimates))
+    kept = None
+    if pooled is not None:
+        kept = test.estimates[first].value / estimate_of(pooled["test"][first]).value
+    return Setting(
+        name=name,
+        mode=told["privacy"]["mode"],
+        epsilon=told["privacy"]["epsilon"],
+        seconds=told["seconds"],
+        test=test,
+        by_site=figures_by_site(told.get("test_groups")),
+        models=figures_by_site(told.get("sites")),
+        kept=kept,
+        by_seed=MappingProxyType({figure: (one.value,) for figure, one in test.estimates.items()}),
+    )
+
+
+def _over_seeds(folder: Folder, summary: Mapping[str, Any]) -> Comparison:
+    """Return the means over seeds; sizes of test cohorts are those of the first seed."""
+    seeds = tuple(summary["seeds"])
+    study, first = read_comparison(_first(folder.path, seeds))
+    settings = []
+    for name, told in summary["settings"].items():
+        sizes = first[name]["test"]
+        by_site = {
+            site: first[name]["test_groups"][site] | figures
+            for site, figures in told["test_groups"].items()
+        }
+        settings.append(
+            Setting(
+                name=name,
+                mode=told["mode"],
+                epsilon=told["epsilon"],
+                seconds=told["seconds"],
+                test=figures_of(sizes | told["test"]),
+                by_site=_only(figures_by_site(by_site), told["test_groups"]),
+                models=MappingProxyType({}),
+                kept=told["kept"],
+                by_seed=MappingProxyType(
+                    {figure: tuple(one["by_seed"]) for figure, one in told["test"].items()}
+                ),
+            )
+        )
+    return Comparison(study=study, seeds=seeds, settings=tuple(settings), _folder=folder)
+
+
+def _only(
+    by_site: Mapping[str, Figures], told: Mapping[str, Mapping[str, Any]]
+) -> Mapping[str, Figures]:
+    """Keep of each hospital's figures those that were told."""
+    kept: dict[str, Figures] = {}
+    for site, figures in by_site.items():
+        estimates: dict[str, Estimate] = {name: figures.estimates[name] for name in told[site]}
+        kept[site] = Figures(
+            estimates=MappingProxyType(estimates),
+            patients=figures.patients,
+            rows=figures.rows,
+            positives=figures.positives,
+        )
+    return MappingProxyType(kept)
+
+
+def _first(folder: Path, seeds: tuple[int, ...]) -> Path:
+    return folder / f"seed-{seeds[0]}"
+
+
+def _row(setting: Setting) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "setting": setting.name,
+        "mode": setting.mode,
+        "epsilon": setting.epsilon,
+    }
+    for name, estimate in setting.test.estimates.items():
+        row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    return row | {"kept": setting.kept, "seconds": setting.seconds}
+
+
+def _watch(progress: Progress | None) -> Watch:
+    def watch(setting: str, study: Study) -> Show:
+        del study
+        return shown_to(None if progress is None else lambda told: progress(setting, told))
+
+    return watch

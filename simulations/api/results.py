@@ -1,0 +1,274 @@
+"""The result of a run, read from the folder that the run wrote."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from consilium.client.hospital.personal_store import PersonalStore
+from consilium.client.round.own_part import own_trained
+from consilium.server.figures.verdicts import Verdict
+from consilium.shared.errors import SettingsError
+from consilium.shared.study.definition import Study
+from consilium.simulations.api.figures import (
+    Figures,
+    estimate_of,
+    figures_by_site,
+    figures_of,
+)
+from consilium.simulations.api.folders import Folder
+from consilium.simulations.api.frames import data_frame
+from consilium.simulations.api.model import TrainedModel
+from consilium.simulations.api.rounds import RoundFigures, as_rows, round_figures
+from consilium.simulations.federation.out_folder import SITES
+from consilium.simulations.figures.metrics import Estimate
+from consilium.simulations.report.files import read_run, write_report
+from consilium.simulations.report.rounds_export import read_rounds
+from consilium.simulations.runs.model_file import read_trained
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joined:
+    """What one hospital gained by joining, in the task's first figure, on test patients.
+
+    Attributes:
+        site: the hospital.
+        tested_on: its name, or ``all`` where test patients are not told apart by hospital.
+        patients: tested.
+        judged: whether they are enough for a judgement.
+        local: of a model of its own, trained without privacy on its records alone.
+        federated: of the federation's model.
+        gain: how much better the federation's is; positive is better.
+    """
+
+    site: str
+    tested_on: str
+    patients: int
+    judged: bool
+    local: Estimate
+    federated: Estimate
+    gain: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """How a model does at the one hospital that had no part in its training.
+
+    Attributes:
+        site: the hospital.
+        patients: of it, tested.
+        judged: whether they are enough for a judgement.
+        external: the task's first figure of the model that never saw it.
+        federated: of the model that did.
+        gain: how much better the latter is; positive is better.
+        local: of the hospital's own model; None where it was not asked for.
+        calibration: outcomes observed over expected by the model that never saw it; None without
+            risks.
+    """
+
+    site: str
+    patients: int
+    judged: bool
+    external: Estimate
+    federated: Estimate
+    gain: Estimate
+    local: Estimate | None
+    calibration: Estimate | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class SimulationResult:
+    """A finished run.
+
+    It cannot be changed. If its folder is temporary, that is removed when neither the result nor
+    its model is used any more, or by :meth:`close`, or at the end of a ``with`` block.
+
+    Attributes:
+        study: what was run.
+        test: figures of the final model on all test patients.
+        by_site: the same for each hospital's test patients; empty where they are not told apart.
+        epsilon: spent on each training patient by all that left a site; None without privacy.
+        delta: at which epsilon holds; None without privacy.
+        seconds: duration of all rounds.
+        synthetic: whether the patients are generated.
+        verdicts: what the figures say, in sentences, the serious first.
+        joined: what each hospital gained by joining; empty unless the run had ``alone=True``.
+        left_out: each hospital as a stranger's; empty unless the run had ``external=True``.
+    """
+
+    study: Study
+    test: Figures
+    by_site: Mapping[str, Figures]
+    epsilon: float | None
+    delta: float | None
+    seconds: float
+    synthetic: bool
+    verdicts: tuple[Verdict, ...]
+    joined: tuple[Joined, ...]
+    left_out: tuple[LeftOut, ...]
+    _rounds: tuple[RoundFigures, ...]
+    _folder: Folder = field(repr=False)
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder; docs/run-json.md lists its files.
+
+        Raises:
+            SettingsError: it was temporary and was closed.
+        """
+        return self._folder.path
+
+    @property
+    def rounds(self) -> "pl.DataFrame":
+        """A row a round: number, purpose, figures by their names in :class:`RoundFigures`.
+
+        Raises:
+            SettingsError: polars is not installed (extra ``frames``).
+        """
+        return data_frame(as_rows(self._rounds), instead="rounds_table()")
+
+    def rounds_table(self) -> tuple[RoundFigures, ...]:
+        """Return the rounds, by number; needs no extra."""
+        return self._rounds
+
+    @cached_property
+    def model(self) -> TrainedModel:
+        """The model that all sites share.
+
+        Raises:
+            SettingsError: the run's folder lacks it.
+        """
+        return TrainedModel(
+            study=self.study, _trained=read_trained(self.folder), _folder=self._folder
+        )
+
+    def model_at(self, site: str) -> TrainedModel:
+        """Return the model as one site uses it: with the parts of it that are the site's own.
+
+        Without ``[personalisation]`` in the study it predicts as the shared one.
+
+        Raises:
+            SettingsError: the study has no such site, or the site's own part is not there.
+        """
+        if site not in self.study.sites:
+            raise SettingsError(
+                f"study {self.study.name} has no site {site!r}; choose one of "
+                f"{', '.join(self.study.sites)}"
+            )
+        store = PersonalStore(self.folder / SITES / site / "personal")
+        shared = self.model
+        return replace(shared, site=site, _trained=own_trained(shared._trained, store))
+
+    def report(
+        self, path: str | PathLike[str] | None = None, *, compare: str | PathLike[str] | None = None
+    ) -> Path:
+        """Write the report, one HTML file that needs nothing outside itself; return its path.
+
+        Args:
+            path: the file; ``report.html`` in the run's folder unless given.
+            compare: folder of a comparison of the same study, whose settings it then shows too.
+
+        Raises:
+            SettingsError: the file cannot be written, or the comparison is of another study.
+        """
+        return write_report(
+            self.folder,
+            None if path is None else Path(path),
+            None if compare is None else Path(compare),
+        )
+
+    def close(self) -> None:
+        """Remove a temporary folder now; a folder that was named stays."""
+        self._folder.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        name, first = next(iter(self.test.estimates.items()))
+        spent = "without privacy" if self.epsilon is None else f"epsilon {self.epsilon:.2f}"
+        return (
+            f"SimulationResult(study {self.study.name!r}, {name} {first.value:.3f} "
+            f"({first.low:.3f} to {first.high:.3f}), {spent})"
+        )
+
+
+def open_run(folder: str | PathLike[str]) -> SimulationResult:
+    """Open a finished run: the folder that ``simulate`` or ``consilium-simulate run`` wrote.
+
+    Runs of older versions open too, as long as their ``run.json`` has schema 1; what they did not
+    tell is empty.
+
+    Raises:
+        SettingsError: the folder holds no finished run, or a damaged one.
+    """
+    return result_in(Folder(folder))
+
+
+def result_in(folder: Folder) -> SimulationResult:
+    """Read the result that a folder holds; as :func:`open_run`."""
+    study, record = read_run(folder.path)
+    try:
+        return _result(study, record, folder)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SettingsError(
+            f"{folder.path}: its run.json is damaged; give the command that made it again, which "
+            "writes it anew from its checkpoint"
+        ) from error
+
+
+def _result(study: Study, record: Mapping[str, Any], folder: Folder) -> SimulationResult:
+    privacy = record["privacy"]
+    return SimulationResult(
+        study=study,
+        test=figures_of(record["test"]),
+        by_site=figures_by_site(record.get("test_groups")),
+        epsilon=privacy["epsilon"],
+        delta=privacy["delta"],
+        seconds=record["seconds"],
+        synthetic=record["synthetic"],
+        verdicts=tuple(Verdict(**told) for told in record.get("verdicts") or ()),
+        joined=tuple(_joined(told) for told in _sites(record, "joining")),
+        left_out=tuple(_left_out(told) for told in _sites(record, "external")),
+        _rounds=tuple(round_figures(told) for told in read_rounds(folder.path)),
+        _folder=folder,
+    )
+
+
+def _sites(record: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    sites: list[dict[str, Any]] = (record.get(key) or {}).get("sites", [])
+    return sites
+
+
+def _joined(told: Mapping[str, Any]) -> Joined:
+    return Joined(
+        site=told["site"],
+        tested_on=told["tested_on"],
+        patients=told["patients"],
+        judged=told.get("judged", True),
+        local=estimate_of(told["local"]),
+        federated=estimate_of(told["federated"]),
+        gain=estimate_of(told["gain"]),
+    )
+
+
+def _left_out(told: Mapping[str, Any]) -> LeftOut:
+    local, calibration = told.get("local"), told.get("calibration")
+    return LeftOut(
+        site=told["site"],
+        patients=told["patients"],
+        judged=told["judged"],
+        external=estimate_of(told["external"]),
+        federated=estimate_of(told["federated"]),
+        gain=estimate_of(told["gain"]),
+        local=None if local is None else estimate_of(local),
+        calibration=None if calibration is None else estimate_of(calibration),
+    )

@@ -1,0 +1,124 @@
+"""Many hospitals in this process: one study, one result."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from os import PathLike
+from typing import Any
+
+import torch
+
+from consilium.shared.errors import SettingsError
+from consilium.shared.study.definition import Study, with_changes
+from consilium.simulations.api.folders import Folder
+from consilium.simulations.api.records import RecordsGiven, cohorts_of
+from consilium.simulations.api.results import SimulationResult, result_in
+from consilium.simulations.api.rounds import RoundFigures, round_figures
+from consilium.simulations.api.study import a_study
+from consilium.simulations.federation.run import Show
+from consilium.simulations.runs.simulate import simulate as run
+
+Progress = Callable[[RoundFigures], object]
+
+
+def simulate(
+    study: Study,
+    records: RecordsGiven = None,
+    *,
+    out: str | PathLike[str] | None = None,
+    workers: int | None = None,
+    seed: int | None = None,
+    alone: bool = False,
+    external: bool = False,
+    progress: Progress | None = None,
+) -> SimulationResult:
+    """Run a study across its sites and judge the model on test patients.
+
+    It does what ``consilium-simulate run`` does: the same study, records and seed give, without
+    privacy, the same weights bit for bit, however many sites train at the same time. Under privacy
+    the noise is fresh in every run.
+
+    Args:
+        study: what to run.
+        records: None for a study that makes its own patients; the folder of its public collection;
+            or :class:`consilium.Records`.
+        out: folder for the files of the run. A run that was cut off there goes on; a finished one
+            is not trained again. None takes a temporary folder, which is removed when the result is
+            garbage-collected or closed.
+        workers: sites that train at the same time; all processor cores unless given.
+        seed: another seed than the study's.
+        alone: also train each hospital's own model, to say what it gained by joining.
+        external: also run the study without each hospital in turn, and test there.
+        progress: called with each round as it is finished (not with those of ``external``);
+            nothing is printed otherwise.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        StudyError: what was given is no study, or the study cannot be simulated.
+        SettingsError: records or folder are missing or wrong. Where the sentence names an option of
+            the command, such as ``--out``, the argument of that name is meant.
+        DataError: the records cannot be read, or do not fit the study.
+        PrivacyError: the privacy that the study promises cannot be kept.
+        ProtocolError: the sites could not sum what the study needs.
+    """
+    study = a_study(study)
+    if seed is not None:
+        study = with_changes(study, study={"seed": seed})
+    number = workers_of(workers)
+    cohorts = cohorts_of(study, records)
+    folder = Folder(out)
+    with one_thread_each():
+        run(
+            study,
+            cohorts,
+            folder.path,
+            workers=number,
+            show=shown_to(progress),
+            alone=alone,
+            outside=_quiet if external else None,
+        )
+    return result_in(folder)
+
+
+def workers_of(given: int | None) -> int:
+    """Return how many sites train at the same time.
+
+    Raises:
+        SettingsError: a number below 1.
+    """
+    if given is None:
+        return len(os.sched_getaffinity(0))
+    if given < 1:
+        raise SettingsError(f"workers {given}: must be at least 1; leave it out to use all cores")
+    return given
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Let PyTorch use one thread in each site, and as many as before afterwards.
+
+    Sites are what runs in parallel, and results must not depend on how a product was split.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def shown_to(progress: Progress | None) -> Show:
+    """Return what hands each round's record on as an object; to nobody without ``progress``."""
+
+    def show(record: dict[str, Any]) -> None:
+        if progress is not None:
+            progress(round_figures(record))
+
+    return show
+
+
+def _quiet(setting: str, study: Study) -> Show:
+    del setting, study
+    return shown_to(None)

@@ -1,0 +1,57 @@
+"""The file ``model.safetensors`` of a finished run, read back."""
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from consilium.shared.errors import ConsiliumError, SettingsError
+from consilium.shared.export.signed_model import Trained
+from consilium.shared.model.network import build_model
+from consilium.shared.model.normalisation import Normalisation
+from consilium.shared.study.definition import Study, parse_canonical
+from consilium.shared.study.input_names import feature_names
+
+MODEL = "model.safetensors"
+
+
+def read_study(folder: Path) -> Study:
+    """Return the study that a finished run was of, as its model file says.
+
+    Raises:
+        SettingsError: the file is not there, or cannot be read.
+    """
+    return _read(folder)[0]
+
+
+def read_trained(folder: Path) -> Trained:
+    """Return the global model of a finished run, ready to be used.
+
+    Raises:
+        SettingsError: the file is not there, or cannot be read.
+    """
+    study, normalisation, tensors = _read(folder, weights=True)
+    model = build_model(study, len(feature_names(study)), seed=study.seed)
+    try:
+        model.load_state_dict(tensors)
+        decoded = Normalisation.from_bytes(bytes.fromhex(normalisation), study)
+    except (RuntimeError, ValueError, ConsiliumError) as error:
+        raise SettingsError(
+            f"{folder / MODEL}: does not hold a model of its study; run the study again"
+        ) from error
+    return Trained(study=study, model=model.eval(), normalisation=decoded)
+
+
+def _read(folder: Path, *, weights: bool = False) -> tuple[Study, str, dict[str, Any]]:
+    """Return the study, the normalisation in hexadecimal, and the weights if asked for."""
+    file = folder / MODEL
+    try:
+        with safe_open(file, framework="pt" if weights else "np") as opened:
+            told = opened.metadata()
+            study = parse_canonical(told["study"].encode())
+            names = opened.keys() if weights else ()
+            return study, told["normalisation"], {name: opened.get_tensor(name) for name in names}
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise SettingsError(
+            f"{file}: cannot be read; finish the run with 'consilium-simulate run' first"
+        ) from error
