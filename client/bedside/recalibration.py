@@ -1,8 +1,8 @@
 """Recalibrates a model's risks for one site, on its own patients who did not train the model.
 
 The result is a model like an exported one, signed by the site itself and for use at this site only:
-its weights, risk bands and thresholds reveal facts about this hospital's patients, so it must not be
-passed on. Nothing leaves the site, so the privacy ledger is not charged.
+its weights, risk bands and thresholds reveal facts about this hospital's patients, so it must not
+be passed on. Nothing leaves the site, so the privacy ledger is not charged.
 """
 
 from collections.abc import Iterator

@@ -1,10 +1,11 @@
 """The streaming scorer: takes events of stays as they come, answers each with the current risk.
 
 An event is one measurement. Its answer is the model's output for the stay so far: the same as batch
-prediction gives for these events, with the stay observed to the end of the current step. ``outputs``
-are described in :mod:`consilium.client.explain.answers`; each has ``reasons``, the variables whose
-absence would change it most. ``effect`` is how much lower (or, if negative, higher) the log-odds or
-the predicted quantity would be if the variable had never been measured in this stay.
+prediction gives for these events, with the stay observed to the end of the current step.
+``outputs`` are described in :mod:`consilium.client.explain.answers`; each has ``reasons``, the
+variables whose absence would change it most. ``effect`` is how much lower (or, if negative, higher)
+the log-odds or the predicted quantity would be if the variable had never been measured in this
+stay.
 """
 
 import difflib
