@@ -202,7 +202,7 @@ def to_tensors(grid: TimeGrid, normalisation: Normalisation, study: Study) -> Pa
     the code's number, 0 in a step without a code. Padded steps are all zero.
 
     Guarantee: every input is finite; all but codes lie within +-CLIP; no step depends on later
-        ones.
+    ones.
     """
     features = len(feature_names(study))
     stays, steps, _ = grid.value_NTV.shape
