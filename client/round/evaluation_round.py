@@ -81,7 +81,7 @@ class EvaluationRound:
         return sums if deviation == 0 else noised(sums, deviation, randomness.stream("noise"))
 
     def _members(self) -> list[Members | None]:
-        """Return the validation stays of each of the study's groups; None: it adds none."""
+        """Return each group's validation stays (N,), or None if this site adds nothing to it."""
         if self._cohort.validation is None:
             return []
         return contributing(
