@@ -279,7 +279,7 @@ def _show(folder: CoordinatorFolder, register: Register) -> None:
 
 
 def _facts(study: Study) -> dict[str, Any]:
-    """Return what the study fixes, by name."""
+    """Return what ``check`` prints about a study, by name."""
     facts: dict[str, Any] = {
         "study": study.name,
         "digest": study.digest.hex(),
