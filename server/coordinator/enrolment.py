@@ -135,9 +135,9 @@ class EnrolmentService:
         """
         request = EnrolRequest.from_bytes(body)
         request.check()
-        told = disagreement(VERSION, request.version)
-        if told is not None:
-            raise ProtocolError(told)
+        mismatch = disagreement(VERSION, request.version)
+        if mismatch is not None:
+            raise ProtocolError(mismatch)
         now = self.clock()
         if not self.register.invited(request.site, request.secret, request.node_key, now=now):
             raise AuthenticationError(
@@ -168,9 +168,9 @@ class EnrolmentService:
         else:
             raise SettingsError("another site enrolled with one of these keys")
         node = node_id.to_bytes(NODE_ID_BYTES, "big")
-        said = enrolled_statement(request.site, request.identity, request.node_key, node)
+        statement = enrolled_statement(request.site, request.identity, request.node_key, node)
         return EnrolReply(
-            site=request.site, node_id=node, signature=self.identity.sign(said)
+            site=request.site, node_id=node, signature=self.identity.sign(statement)
         ).to_bytes()
 
     def list_studies(self, member: Member) -> bytes:

@@ -105,8 +105,8 @@ class FederatedMetrics:
         if self.groups and self.group_edges is not None:
             plain["groups"] = [group.to_json() for group in self.groups]
             plain["group_bins"] = as_text(self.group_edges)
-            told = verdicts(self.groups, self.group_edges if self.counts else None)
-            plain["verdicts"] = [verdict.to_json() for verdict in told]
+            found = verdicts(self.groups, self.group_edges if self.counts else None)
+            plain["verdicts"] = [verdict.to_json() for verdict in found]
         if self.attributions is not None:
             plain["attributions"] = self.attributions
         if self.accuracy is not None:
@@ -173,7 +173,7 @@ def next_edges(metrics: FederatedMetrics, study: Study) -> NDArray[np.float32]:
 
 
 def tables_from_json(
-    told: Mapping[str, Any],
+    record: Mapping[str, Any],
 ) -> list[tuple[NDArray[np.float64], Edges]]:
     """Return counts (2, B) and edges (L,) of each output from what :meth:`to_json` wrote."""
     return [
@@ -181,7 +181,7 @@ def tables_from_json(
             np.array([table[side].split() for side in ("negatives", "positives")], np.float64),
             np.array(edges.split(), np.float32),
         )
-        for table, edges in zip(told.get("counts", ()), told.get("edges", ()), strict=True)
+        for table, edges in zip(record.get("counts", ()), record.get("edges", ()), strict=True)
     ]
 
 

@@ -59,18 +59,18 @@ def verdicts(groups: Sequence[GroupFigures], edges_L: Edges | None) -> tuple[Ver
     judged = [group for group in parts if group.judged]
     z = NormalDist().inv_cdf(1 - _LEVEL / 2 / (2 * len(judged) + 1))
     found = [
-        _serious("discrimination", group, said)
+        _serious("discrimination", group, sentence)
         for group in judged
-        if (said := _tells_apart(group, everybody, edges_L, z))
+        if (sentence := _tells_apart(group, everybody, edges_L, z))
     ]
     usual = 1.0
-    if everybody.judged and (said := _calibrated(everybody, z)):
-        found.append(_serious("calibration", everybody, said))
+    if everybody.judged and (sentence := _calibrated(everybody, z)):
+        found.append(_serious("calibration", everybody, sentence))
         usual = everybody.calibration.value if everybody.calibration else 1.0
     found += [
-        _serious("calibration", group, said)
+        _serious("calibration", group, sentence)
         for group in judged
-        if (said := _calibrated(group, z, usual))
+        if (sentence := _calibrated(group, z, usual))
     ]
     return (*found, *_overall(everybody), *_quiet(judged, found), *_unjudged(parts))
 
@@ -112,9 +112,9 @@ def _ranks(group: GroupFigures, everybody: GroupFigures, edges_L: Edges, z: floa
     deviations = ((m.auroc_high - m.auroc_low) / 2 / NORMAL_95 for m in (own, rest))
     if gap <= max(AUROC_GAP, z * math.hypot(*deviations)):
         return None
-    told = Share(own.auroc, own.auroc_low, own.auroc_high)
+    figure = Share(own.auroc, own.auroc_low, own.auroc_high)
     return (
-        f"The model tells patients apart worse {_where(group)}: AUROC {_interval(told)} against "
+        f"The model tells patients apart worse {_where(group)}: AUROC {_interval(figure)} against "
         f"{_number(rest.auroc)} of all others."
     )
 

@@ -108,8 +108,8 @@ class KeyRing:
                 return
             self._noted[member.name] = now
         printable = "".join(c for c in version if c.isprintable())[:32]
-        told = float(budget) if budget and _BUDGET.fullmatch(budget) else None
-        self._register.saw(member.name, printable, budget_left=told, now=now)
+        left = float(budget) if budget and _BUDGET.fullmatch(budget) else None
+        self._register.saw(member.name, printable, budget_left=left, now=now)
 
 
 def _verify(pem: bytes, signed: str, signature: bytes, site: str) -> None:

@@ -161,9 +161,9 @@ class Gate:
             member = await asyncio.to_thread(self._keys.authenticate, headers, version)
         except AuthenticationError as error:
             raise Denied(401, str(error)) from None
-        told = disagreement(VERSION, version)
-        if told is not None:
-            raise Denied(426, told)
+        mismatch = disagreement(VERSION, version)
+        if mismatch is not None:
+            raise Denied(426, mismatch)
         return member
 
     async def _forward(self, scope: Scope, body: bytes, send: Send, member: Member) -> None:

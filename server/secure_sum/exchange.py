@@ -142,8 +142,8 @@ def require_sites(
         RoundVoidError: fewer than `least` did; the sentence has every site's refusal.
     """
     if count < least:
-        told = "; ".join(f"{site}: {why}" for site, why in sorted(log.refusals.items()))
+        reasons = "; ".join(f"{site}: {why}" for site, why in sorted(log.refusals.items()))
         raise RoundVoidError(
             f"round {round} is void and the model unchanged: {count} of {len(roster)} sites {did}, "
-            f"and {least} are needed" + (f" ({told})" if told else "")
+            f"and {least} are needed" + (f" ({reasons})" if reasons else "")
         )

@@ -71,8 +71,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/health":
             wrong = type(self).ailments()
             code = HTTPStatus.SERVICE_UNAVAILABLE if wrong else HTTPStatus.OK
-            told = {"status": "ailing" if wrong else "ok", "wrong": wrong}
-            self._answer(code, "application/json", json.dumps(told).encode() + b"\n")
+            health = {"status": "ailing" if wrong else "ok", "wrong": wrong}
+            self._answer(code, "application/json", json.dumps(health).encode() + b"\n")
         elif self.path == "/metrics":
             text = to_text(metrics(type(self).status(), type(self).ailments()))
             self._answer(HTTPStatus.OK, CONTENT_TYPE, text.encode())
@@ -146,9 +146,9 @@ def metrics(status: Mapping[str, Any], wrong: list[str]) -> list[Metric]:
             ),
         ),
         *(
-            _by(f"consilium_round_{name}", told, "study",
+            _by(f"consilium_round_{name}", description, "study",
                 {s["study"]: read(s["last_round"]) for s in studies if s["last_round"]})
-            for name, told, read in (
+            for name, description, read in (
                 ("number", "Number of a study's last round.", lambda last: last["round"]),
                 ("void", "1 if the last round gave nothing.", lambda last: bool(last["void"])),
                 ("sites", "Sites in the last round's sum.", lambda last: len(last["sites"])),
@@ -160,11 +160,11 @@ def metrics(status: Mapping[str, Any], wrong: list[str]) -> list[Metric]:
 
 
 def _by(
-    name: str, told: str, label: str, values: Mapping[str, float | None], kind: Any = "gauge"
+    name: str, description: str, label: str, values: Mapping[str, float | None], kind: Any = "gauge"
 ) -> Metric:
     samples = tuple(
         Sample(value=float(value), labels={label: key})
         for key, value in values.items()
         if value is not None
     )
-    return Metric(name=name, help=told, samples=samples, kind=kind)
+    return Metric(name=name, help=description, samples=samples, kind=kind)

@@ -76,8 +76,8 @@ def last_round_table(
         else:
             state = Cell(text="revoked" if name in revoked else "not in the sum", kind="bad")
         sent, received = (_bytes(last[key].get(name)) for key in ("bytes_up", "bytes_down"))
-        said = last["refusals"].get(name, "")
-        rows.append((Cell(text=name), state, *_cells(sent, received, said)))
+        reason = last["refusals"].get(name, "")
+        rows.append((Cell(text=name), state, *_cells(sent, received, reason)))
     return Table(
         caption=f"Sites in round {last['round']}",
         headings=("site", "state", "sent", "received", "what it said"),
@@ -115,9 +115,11 @@ def events_table(entries: Iterable[AuditEntry]) -> Table:
     for entry in entries:
         if isinstance(entry.event, HeadSeen):
             continue  # there is one for each site and round
-        told, bad = _told(entry)
+        sentence, bad = _sentence_of(entry)
         when = entry.at[:19].replace("T", " ")
-        rows.append((*_cells(when, str(entry.number)), Cell(text=told, kind="bad" if bad else "")))
+        rows.append(
+            (*_cells(when, str(entry.number)), Cell(text=sentence, kind="bad" if bad else ""))
+        )
         if len(rows) == EVENTS:
             break
     return Table(
@@ -127,7 +129,7 @@ def events_table(entries: Iterable[AuditEntry]) -> Table:
     )
 
 
-def _told(entry: AuditEntry) -> tuple[str, bool]:
+def _sentence_of(entry: AuditEntry) -> tuple[str, bool]:
     """Return an entry's sentence, and whether it reports something bad."""
     match entry.event:
         case Opened() as e:

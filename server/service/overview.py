@@ -54,22 +54,22 @@ def _audit(log: Path) -> dict[str, Any] | None:
     if not log.exists():
         return None
     try:
-        told = summarise(log)
+        summary = summarise(log)
     except AuditError as error:
         return {"error": str(error)}
     return {
-        "entries": told.entries,
-        "head": told.head.hex(),
-        "last_at": told.last_at,
-        "counts": told.counts,
-        "site_entries": told.peers,
-        "divergences": told.divergences,
-        "last_refusal": told.refused
+        "entries": summary.entries,
+        "head": summary.head.hex(),
+        "last_at": summary.last_at,
+        "counts": summary.counts,
+        "site_entries": summary.peers,
+        "divergences": summary.divergences,
+        "last_refusal": summary.refused
         and {
-            "at": told.refused[0],
-            "peer": told.refused[1].peer,
-            "asked": told.refused[1].asked,
-            "sentence": told.refused[1].sentence,
+            "at": summary.refused[0],
+            "peer": summary.refused[1].peer,
+            "asked": summary.refused[1].asked,
+            "sentence": summary.refused[1].sentence,
         },
     }
 

@@ -164,7 +164,7 @@ class StudyProcess:
         self._go_to(state=result.state, history=(*self._at.history, record))
         with (self._place / RECORDS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        log.info("%s", _told(self._study, result))
+        log.info("%s", _sentence(self._study, result))
 
     def _wait_for_sites(self, sites: Sites, groups: Groups, patience_s: float) -> bool:
         """Wait until all sites are ready, or after ``patience_s`` enough; False if unwanted."""
@@ -175,8 +175,8 @@ class StudyProcess:
             missing = sorted(set(self._submitted.roster) - ready)
             if not missing or (_enough(groups, ready) and waited >= patience_s):
                 return True
-            told = "; ".join(f"{site}: {refusals.get(site, 'not there')}" for site in missing)
-            self._register.note(self._submitted.digest, State.WAITING, f"waiting for {told}")
+            reasons = "; ".join(f"{site}: {refusals.get(site, 'not there')}" for site in missing)
+            self._register.note(self._submitted.digest, State.WAITING, f"waiting for {reasons}")
             time.sleep(ASK_AGAIN_S)
         return False
 
@@ -228,7 +228,7 @@ def _nodes(register: Register, submitted: Submitted) -> dict[str, int]:
     }
 
 
-def _told(study: Study, result: RoundResult) -> str:
+def _sentence(study: Study, result: RoundResult) -> str:
     if result.void is not None:
         return f"study {study.name} round {result.number} is void: {result.void}"
     return (

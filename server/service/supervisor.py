@@ -145,7 +145,7 @@ class Supervisor:
                 self._monitor_port,
                 status=lambda: status(self._folder, self._register),
                 ailments=self._ailments,
-                page=lambda told, wrong: read_page(self._folder, told, wrong),
+                page=lambda found, wrong: read_page(self._folder, found, wrong),
             )
         except SettingsError as error:
             log.warning("%s", error)

@@ -77,7 +77,7 @@ def export_model(
         model=(with_recalibration(model, found) if changed else model).eval(),
         normalisation=Normalisation.from_bytes(run.normalisation, study),
         validation=validation_of(study, checkpoint.history, found),
-        recalibration=_told(checkpoint.history, found) if changed else None,
+        recalibration=_recalibrated(checkpoint.history, found) if changed else None,
     )
     epsilon = checkpoint.history[-1]["epsilon"] if checkpoint.history else None
     return write_signed_model(
@@ -175,24 +175,24 @@ def validation_of(
     last = _last_evaluation(history)
     if last is None:
         return None
-    told, noise = last["validation"], _noise(study, last)
+    figures, noise = last["validation"], _noise(study, last)
     declared = study.evaluation.thresholds
     tables = [
         (counts_2B, one.apply(edges_L).astype("float32"))
         for one, (counts_2B, edges_L) in zip(
-            recalibrations or repeat(NEUTRAL), tables_from_json(told), strict=False
+            recalibrations or repeat(NEUTRAL), tables_from_json(figures), strict=False
         )
     ]
     return Validation(
         of=_whose(last),
-        patients=told["patients"],
+        patients=figures["patients"],
         bands=tuple(bands(*table, noise=noise) for table in tables),
         thresholds=tuple(thresholds(*table, declared, noise=noise) for table in tables),
-        errors=tuple(told.get("rmse", ())),
+        errors=tuple(figures.get("rmse", ())),
     )
 
 
-def _told(
+def _recalibrated(
     history: tuple[Mapping[str, Any], ...],
     recalibrations: tuple[Recalibration, ...],
 ) -> Recalibrated:
