@@ -316,8 +316,8 @@ def _unused(folder: Path, name: str) -> Path:
 def main() -> None:
     """Entry point of ``consilium-simulate``.
 
-    Each site computes on one thread: sites are what runs in parallel, and results must not depend
-    on how a matrix product was split.
+    Each site computes on one thread: the sites run in parallel, and results must not depend on how
+    a matrix product is split.
     """
     torch.set_num_threads(1)
     run_command(app, name="consilium-simulate")
