@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 DATA ?= ../shared/data
+TIMES ?= 20
 # One thread a process: parallelism comes from sites and test workers.
 export OMP_NUM_THREADS ?= 1
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: demo studies test check slow bench docs lock clean help
+.PHONY: demo studies test again check slow bench docs wheel lock clean help
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 10
@@ -21,8 +22,13 @@ demo: $(VENV)/.run ## eight synthetic hospitals train one model, privately; abou
 studies: $(VENV)/.dev ## every example study in all settings, one table; DATA=folder of the records
 	$(BIN)/consilium-simulate studies --data $(DATA) --out runs/studies
 
-test: $(VENV)/.dev ## the tests, but for the slow ones
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+# The order is drawn anew each time; its seed stands in the first lines of what is printed, and
+# ORDER=--random-order-seed=SEED repeats it. Plain pytest runs in the order of the files.
+test: $(VENV)/.dev ## the tests, but for the slow ones, in random order
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --random-order $(ORDER)
+
+again: $(VENV)/.dev ## the same TIMES=20 times, each in another order; says what failed
+	$(BIN)/python tests/campaign.py --times $(TIMES)
 
 slow: $(VENV)/.dev ## the slow tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
@@ -37,6 +43,12 @@ bench: $(VENV)/.dev ## measured ratios against named competitors, on all cores
 	@for script in benchmarks/*.py; do \
 	  echo "== $$script"; env -u OMP_NUM_THREADS $(BIN)/python $$script || exit 1; done
 
+wheel: $(VENV)/.run ## the source archive and the wheel made from it, into dist/
+	rm -rf dist
+	$(BIN)/python -c "from setuptools.build_meta import build_sdist; build_sdist('dist')"
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	  --wheel-dir dist dist/*.tar.gz
+
 docs: $(VENV)/.docs ## all pages, the commands and the rooms as one site: build/docs/index.html
 	rm -rf build/docs
 	PYTHONPATH=$(CURDIR) $(BIN)/python docs/site/assemble.py build/docs-source
@@ -46,11 +58,11 @@ docs: $(VENV)/.docs ## all pages, the commands and the rooms as one site: build/
 lock: ## pin the newest versions that pyproject.toml allows, from a fresh environment
 	rm -rf $(VENV)/lock && $(PYTHON) -m venv $(VENV)/lock
 	$(VENV)/lock/bin/pip install --quiet $(TORCH) && $(VENV)/lock/bin/pip install --quiet .
-	{ sed -n 1p requirements.lock; $(VENV)/lock/bin/pip freeze --exclude consilium-fl | sed 's/+cpu//'; } > requirements.lock.new
+	{ sed -n 1p requirements.lock; $(VENV)/lock/bin/pip freeze --all --exclude consilium-fl --exclude pip | sed 's/+cpu//'; } > requirements.lock.new
 	mv requirements.lock.new requirements.lock && rm -rf $(VENV)/lock
 
-clean: ## remove the environment, caches and runs
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build runs
+clean: ## remove the environment, caches, builds and runs
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist runs
 
 # torch goes first, by its exact version: the lock then asks for nothing more of it.
 $(VENV)/.run: requirements.lock pyproject.toml

@@ -1,16 +1,18 @@
-"""``consilium-site``: what a hospital sees and decides."""
+"""``consilium-site``: what a hospital sees and decides.
+
+Each command imports what it needs when it is called: ``--help`` must not wait for PyTorch.
+"""
 
 import getpass
 import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from consilium.client.commands.check import records_named, run_check
 from consilium.client.commands.model import add_model_commands
 from consilium.client.commands.operations import add_commands
 from consilium.client.commands.options import (
@@ -21,25 +23,15 @@ from consilium.client.commands.options import (
     StudyName,
     Where,
 )
-from consilium.client.commands.review import review_lines
 from consilium.client.commands.variables import variables
-from consilium.client.hospital.approvals import Approval
-from consilium.client.hospital.folder import SiteFolder
-from consilium.client.hospital.policy import Policy
-from consilium.client.hospital.policy_file import read_policy
-from consilium.client.ledger import view as ledger_view
-from consilium.client.ledger.store import Ledger
-from consilium.client.service.offers import fetch_offers, find_offer
-from consilium.client.service.pinned_connection import approvals_of
-from consilium.client.service.systemd_unit import write_unit
-from consilium.shared.audit.events import Approved, Enrolled
-from consilium.shared.audit.own_log import open_audit
-from consilium.shared.enrolment.invitation import Invitation
-from consilium.shared.enrolment.messages import roster_fingerprint
+from consilium.client.hospital.defaults import LIFETIME_DELTA, LIFETIME_EPSILON
 from consilium.shared.errors import SettingsError
 from consilium.shared.service.command_line import run_command
-from consilium.shared.service.logs import configure_logs
-from consilium.shared.study.definition import load_study
+
+if TYPE_CHECKING:
+    from consilium.client.hospital.approvals import Approval
+    from consilium.client.hospital.folder import SiteFolder
+    from consilium.client.hospital.policy import Policy
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -58,6 +50,9 @@ def init(
     site: Annotated[str | None, typer.Option(help="This site's name in studies.")] = None,
 ) -> None:
     """Make this site's folder and its keys, which never leave it."""
+    from consilium.client.hospital.folder import SiteFolder
+    from consilium.client.service.systemd_unit import write_unit
+
     made = SiteFolder.make(folder, site=site)
     unit = write_unit(made.path, user=getpass.getuser())
     _say(f"The site's folder is {folder}; only this account can read it.")
@@ -77,7 +72,11 @@ def enroll_site(
     folder: Folder = DEFAULT_FOLDER,
 ) -> None:
     """Enrol with the coordinator that made the invitation; it works once."""
+    from consilium.client.hospital.folder import SiteFolder
     from consilium.client.service.enroll import enroll
+    from consilium.shared.audit.events import Enrolled
+    from consilium.shared.audit.own_log import open_audit
+    from consilium.shared.enrolment.invitation import Invitation
 
     opened = SiteFolder.open(folder)
     invitation = Invitation.from_token(sys.stdin.read(20_000) if token == "-" else token)  # noqa: S105
@@ -97,9 +96,8 @@ def enroll_site(
 @app.command()
 def preflight(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
     """Test network, clock, disk, memory, permissions and data; say how to mend what fails."""
-    from consilium.client.service.preflight import (
-        preflight as run_preflight,  # needs PyTorch, as few commands do
-    )
+    from consilium.client.hospital.folder import SiteFolder
+    from consilium.client.service.preflight import preflight as run_preflight
 
     found = run_preflight(SiteFolder(path=folder))
     if as_json:
@@ -117,6 +115,10 @@ def preflight(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
 @app.command()
 def studies(folder: Folder = DEFAULT_FOLDER) -> None:
     """List the studies that the coordinator offers to this site, and which are approved."""
+    from consilium.client.hospital.folder import SiteFolder
+    from consilium.client.service.offers import fetch_offers
+    from consilium.client.service.pinned_connection import approvals_of
+
     opened = SiteFolder.open(folder)
     approvals = approvals_of(opened)
     for offer in fetch_offers(opened):
@@ -130,6 +132,11 @@ def studies(folder: Folder = DEFAULT_FOLDER) -> None:
 @app.command()
 def review(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
     """Say in plain words what a study uses, what leaves, what it costs, and who takes part."""
+    from consilium.client.commands.review import review_lines
+    from consilium.client.hospital.folder import SiteFolder
+    from consilium.shared.enrolment.messages import roster_fingerprint
+    from consilium.shared.study.definition import load_study
+
     file = Path(study)
     if file.is_file():
         loaded = load_study(file)
@@ -157,6 +164,14 @@ def approve(
     ] = "",
 ) -> None:
     """Approve a study that the coordinator offers: this study with this roster, nothing else."""
+    from consilium.client.commands.review import review_lines
+    from consilium.client.hospital.folder import SiteFolder
+    from consilium.client.service.offers import find_offer
+    from consilium.client.service.pinned_connection import approvals_of
+    from consilium.shared.audit.events import Approved
+    from consilium.shared.audit.own_log import open_audit
+    from consilium.shared.enrolment.messages import roster_fingerprint
+
     opened = SiteFolder.open(folder)
     offer = find_offer(opened, study)
     approval = approvals_of(opened).check(offer)
@@ -185,6 +200,11 @@ def withdraw(
     folder: Folder = DEFAULT_FOLDER,
 ) -> None:
     """Take an approval back; a running site refuses the study from its next message on."""
+    from consilium.client.hospital.folder import SiteFolder
+    from consilium.client.service.pinned_connection import approvals_of
+    from consilium.shared.audit.events import Approved
+    from consilium.shared.audit.own_log import open_audit
+
     opened = SiteFolder.open(folder)
     approvals = approvals_of(opened)
     found = [
@@ -209,7 +229,9 @@ def withdraw(
 @app.command()
 def start(folder: Folder = DEFAULT_FOLDER) -> None:
     """Answer the coordinator until stopped; only outgoing connections, to its one port."""
+    from consilium.client.hospital.folder import SiteFolder
     from consilium.client.service.process import run_site
+    from consilium.shared.service.logs import configure_logs
 
     configure_logs()
     run_site(SiteFolder.open(folder))
@@ -230,6 +252,10 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Say whether this site's data are ready for the study, and what to mend; no row is shown."""
+    from consilium.client.commands.check import records_named, run_check
+    from consilium.client.hospital.folder import SiteFolder
+    from consilium.shared.study.definition import load_study
+
     file = Path(study)
     if file.is_file() or file.suffix == ".toml":  # no study's name has a dot
         loaded = load_study(file)
@@ -244,12 +270,15 @@ def ledger(
     file: Annotated[Path, typer.Argument(help="The ledger, ledger.sqlite.", show_default=False)],
     lifetime_epsilon: Annotated[
         float, typer.Option(help="The site's lifetime budget.")
-    ] = Policy.lifetime_epsilon,
-    delta: Annotated[float, typer.Option(help="The lifetime guarantee's delta.")] = Policy.delta,
+    ] = LIFETIME_EPSILON,
+    delta: Annotated[float, typer.Option(help="The lifetime guarantee's delta.")] = LIFETIME_DELTA,
     plot: Annotated[Path | None, typer.Option(help="Draw it: FILE.png or FILE.svg.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show what each study has spent of the privacy budget, what is reserved, what is left."""
+    from consilium.client.ledger import view as ledger_view
+    from consilium.client.ledger.store import Ledger
+
     if not file.is_file():
         raise SettingsError(f"ledger {file}: is not a file; name a site's ledger.sqlite")
     summary = Ledger(file, lifetime_epsilon=lifetime_epsilon, delta=delta).summary()
@@ -265,11 +294,16 @@ def ledger(
         console.print(f"figure  {plot}", markup=False)
 
 
-def _offered(folder: SiteFolder, named: str) -> Approval:
+def _offered(folder: "SiteFolder", named: str) -> "Approval":
+    from consilium.client.service.offers import find_offer
+    from consilium.client.service.pinned_connection import approvals_of
+
     return approvals_of(folder).check(find_offer(folder, named))
 
 
-def _policy(folder: Path) -> Policy:
+def _policy(folder: Path) -> "Policy":
+    from consilium.client.hospital.policy_file import read_policy
+
     return read_policy(folder)
 
 

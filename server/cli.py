@@ -1,11 +1,14 @@
-"""``consilium-coordinator``: set up, invite hospitals, run studies, look after them."""
+"""``consilium-coordinator``: set up, invite hospitals, run studies, look after them.
+
+Each command imports what it needs when it is called: ``--help`` must not wait for SciPy.
+"""
 
 import getpass
 import json
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,20 +16,14 @@ from rich.table import Table
 
 from consilium.server.commands.operations import add_commands
 from consilium.server.commands.options import DEFAULT_FOLDER, Folder, Json, StudyFile, StudyName
-from consilium.server.coordinator.enrolment import DEFAULT_HOURS, invite, revoke, submit
-from consilium.server.coordinator.folder import DEFAULT_PORT, CoordinatorFolder, Settings
-from consilium.server.coordinator.register import Register, State, Wanted
-from consilium.server.coordinator.service_files import write_service_files
-from consilium.server.service.monitor import DEFAULT_PORT as MONITOR_PORT
-from consilium.server.service.overview import SEEN_LATELY_S, overview
-from consilium.shared.audit.events import StudyChanged
-from consilium.shared.audit.own_log import open_audit
-from consilium.shared.enrolment.messages import roster_fingerprint
+from consilium.server.coordinator.defaults import DEFAULT_HOURS, DEFAULT_PORT, MONITOR_PORT
 from consilium.shared.errors import SettingsError
-from consilium.shared.privacy.accounting import plan
 from consilium.shared.service.command_line import run_command
-from consilium.shared.service.logs import configure_logs
-from consilium.shared.study.definition import Study, load_study
+
+if TYPE_CHECKING:
+    from consilium.server.coordinator.folder import CoordinatorFolder
+    from consilium.server.coordinator.register import Register, Wanted
+    from consilium.shared.study.definition import Study
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,6 +37,8 @@ add_commands(app)
 @app.command()
 def check(study: StudyFile, as_json: Json = False) -> None:
     """Validate a study; print its digest, its secure sum's bounds and its privacy costs."""
+    from consilium.shared.study.definition import load_study
+
     facts = _facts(load_study(study))
     if as_json:
         console.print_json(json.dumps(facts))
@@ -63,6 +62,10 @@ def init(
     listen: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104
 ) -> None:
     """Make keys, a certificate authority, the server's certificate and the folder for them."""
+    from consilium.server.coordinator.folder import CoordinatorFolder, Settings
+    from consilium.server.coordinator.service_files import write_service_files
+    from consilium.shared.audit.own_log import open_audit
+
     settings = Settings(name=name, host=host[0], port=port, listen=listen)
     made = CoordinatorFolder.make(folder, settings, tuple(host))
     open_audit(made)
@@ -83,6 +86,9 @@ def invite_site(
     hours: Annotated[float, typer.Option(min=0.01, help="How long it is worth.")] = DEFAULT_HOURS,
 ) -> None:
     """Make a one-time token with which a hospital's site can enrol; send it by a safe way."""
+    from consilium.server.coordinator.enrolment import invite
+    from consilium.server.coordinator.folder import CoordinatorFolder
+
     opened = CoordinatorFolder.open(folder)
     invitation = invite(opened, site, hours=hours)
     token = invitation.to_token()
@@ -115,7 +121,9 @@ def start(
     ] = MONITOR_PORT,
 ) -> None:
     """Run the service and the studies until stopped; what was going on goes on."""
+    from consilium.server.coordinator.folder import CoordinatorFolder
     from consilium.server.service.supervisor import Supervisor
+    from consilium.shared.service.logs import configure_logs
 
     configure_logs()
     Supervisor(
@@ -126,6 +134,12 @@ def start(
 @app.command(name="submit")
 def submit_study(study: StudyFile, folder: Folder = DEFAULT_FOLDER) -> None:
     """Offer a study to its sites; it begins when enough of their hospitals have approved it."""
+    from consilium.server.coordinator.enrolment import submit
+    from consilium.server.coordinator.folder import CoordinatorFolder
+    from consilium.shared.audit.own_log import open_audit
+    from consilium.shared.enrolment.messages import roster_fingerprint
+    from consilium.shared.study.definition import load_study
+
     opened = CoordinatorFolder.open(folder)
     loaded = load_study(study)
     roster = submit(
@@ -144,6 +158,9 @@ def watch(
     follow: Annotated[bool, typer.Option(help="Show again each two seconds.")] = False,
 ) -> None:
     """Show sites and studies: who is there, how far, what each waits for."""
+    from consilium.server.coordinator.folder import CoordinatorFolder
+    from consilium.server.service.overview import overview
+
     opened = CoordinatorFolder.open(folder)
     register = opened.register()
     while True:
@@ -159,18 +176,24 @@ def watch(
 @app.command()
 def pause(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
     """Let a study stand still after the round it is in; 'resume' goes on."""
+    from consilium.server.coordinator.register import Wanted
+
     _want(folder, study, Wanted.PAUSE, "will pause after the round it is in")
 
 
 @app.command()
 def resume(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
     """Go on with a paused study at its next round, under the same identities."""
+    from consilium.server.coordinator.register import Wanted
+
     _want(folder, study, Wanted.RUN, "goes on at its next round")
 
 
 @app.command()
 def stop(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
     """End a study for good after the round it is in; what was learned stays in its folder."""
+    from consilium.server.coordinator.register import Wanted
+
     _want(folder, study, Wanted.STOP, "will end after the round it is in")
 
 
@@ -181,7 +204,10 @@ def revoke_site(
     reason: Annotated[str, typer.Option(help="For the audit log.")] = "",
 ) -> None:
     """Shut a site out at once; it can come back only with a new invitation and a new study."""
+    from consilium.server.coordinator.enrolment import revoke
+    from consilium.server.coordinator.folder import CoordinatorFolder
     from consilium.server.flower.database_link import dismiss_node, open_link
+    from consilium.shared.audit.own_log import open_audit
 
     opened = CoordinatorFolder.open(folder)
     member = revoke(opened.register(), open_audit(opened), site, reason)
@@ -196,6 +222,7 @@ def rotate_keys(folder: Folder = DEFAULT_FOLDER) -> None:
     Sites trust the authority, so nothing changes for them.
     """
     from consilium.server.coordinator.certificates import issue_server_certificate
+    from consilium.server.coordinator.folder import CoordinatorFolder
 
     opened = CoordinatorFolder.open(folder)
     issue_server_certificate(opened.certificates, opened.certificates.names())
@@ -209,7 +236,9 @@ def serve(
     folder: Folder = DEFAULT_FOLDER, parent: Annotated[int | None, typer.Option()] = None
 ) -> None:
     """Run the service alone; 'start' does."""
+    from consilium.server.coordinator.folder import CoordinatorFolder
     from consilium.server.flower.superlink import serve as serve_folder
+    from consilium.shared.service.logs import configure_logs
 
     configure_logs()
     serve_folder(CoordinatorFolder.open(folder), parent=parent)
@@ -223,7 +252,9 @@ def run_study(
     parent: Annotated[int | None, typer.Option()] = None,
 ) -> None:
     """Run one study alone; 'start' does."""
+    from consilium.server.coordinator.folder import CoordinatorFolder
     from consilium.server.service.study_process import run_submitted
+    from consilium.shared.service.logs import configure_logs
 
     configure_logs()
     run_submitted(
@@ -231,7 +262,11 @@ def run_study(
     )
 
 
-def _want(folder: Path, named: str, wanted: Wanted, outcome: str) -> None:
+def _want(folder: Path, named: str, wanted: "Wanted", outcome: str) -> None:
+    from consilium.server.coordinator.folder import CoordinatorFolder
+    from consilium.shared.audit.events import StudyChanged
+    from consilium.shared.audit.own_log import open_audit
+
     opened = CoordinatorFolder.open(folder)
     register = opened.register()
     study = register.study(named)
@@ -244,7 +279,10 @@ def _want(folder: Path, named: str, wanted: Wanted, outcome: str) -> None:
     _say(f"Study {study.name} {outcome}.")
 
 
-def _show(folder: CoordinatorFolder, register: Register) -> None:
+def _show(folder: "CoordinatorFolder", register: "Register") -> None:
+    from consilium.server.coordinator.register import State
+    from consilium.server.service.overview import SEEN_LATELY_S, overview
+
     found = overview(folder, register)
     sites = Table("site", "version", "last seen", "lifetime epsilon left", title="Sites",
                   title_justify="left")  # fmt: skip
@@ -278,8 +316,10 @@ def _show(folder: CoordinatorFolder, register: Register) -> None:
             console.print(f"{study['study']}: {study['detail']}", markup=False)
 
 
-def _facts(study: Study) -> dict[str, Any]:
+def _facts(study: "Study") -> dict[str, Any]:
     """Return what ``check`` prints about a study, by name."""
+    from consilium.shared.privacy.accounting import plan
+
     facts: dict[str, Any] = {
         "study": study.name,
         "digest": study.digest.hex(),

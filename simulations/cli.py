@@ -1,48 +1,25 @@
-"""``consilium-simulate``: many hospitals in one process, for researchers and newcomers."""
+"""``consilium-simulate``: many hospitals in one process, for researchers and newcomers.
+
+Each command imports what it needs when it is called: ``--help`` must not wait for PyTorch.
+"""
 
 import json
 import os
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
+from typer.core import TyperCommand
 
 from consilium.shared.errors import PrivacyError, SettingsError
 from consilium.shared.service.command_line import run_command
-from consilium.shared.study.definition import Study, load_study, with_changes
-from consilium.simulations.commands.all_studies import compare_all
-from consilium.simulations.commands.console import (
-    Progress,
-    announce,
-    console,
-    show_comparison,
-    show_plan,
-    show_result,
-    show_seeds,
-    show_strategies,
-    show_studies,
-    show_sum_plan,
-)
-from consilium.simulations.commands.doctor import checkup
-from consilium.simulations.commands.strategies import STRATEGIES, compare_strategies
-from consilium.simulations.experiments.planning import (
-    choices,
-    cost_of_noise,
-    noise_carried,
-    sum_plan,
-)
-from consilium.simulations.experiments.privacy_audit import audit_study
-from consilium.simulations.federation.run import Show
-from consilium.simulations.report.files import write_report
-from consilium.simulations.report.rounds_export import read_rounds, to_csv, write_tensorboard
-from consilium.simulations.runs.compare import Compared, compare_settings
-from consilium.simulations.runs.examples import example_study
-from consilium.simulations.runs.export import export_run
-from consilium.simulations.runs.seeds import compare_over_seeds
-from consilium.simulations.runs.simulate import simulate
+
+if TYPE_CHECKING:
+    from consilium.shared.study.definition import Study
+    from consilium.simulations.federation.run import Show
+    from consilium.simulations.runs.compare import Compared
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,6 +32,20 @@ Data = Annotated[Path | None, typer.Option(help="Folder of real records the stud
 Workers = Annotated[int, typer.Option(min=1, help="Sites that train at the same time.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Use another seed than the study's.")]
 CORES = len(os.sched_getaffinity(0))
+
+
+class OneThread(TyperCommand):
+    """A command in which each site computes on one thread.
+
+    Sites are what runs in parallel, and results must not depend on how a matrix product was split.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Set PyTorch to one thread, then run the command."""
+        import torch
+
+        torch.set_num_threads(1)
+        return super().invoke(ctx)
 
 
 class PrivateMode(StrEnum):
@@ -70,6 +61,8 @@ def demo(
     workers: Workers = CORES,
 ) -> None:
     """Eight synthetic hospitals, an LSTM, privacy and secure sum on; about a minute, offline."""
+    from consilium.simulations.runs.examples import example_study
+
     _run(example_study("demo"), None, out or _unused(Path("runs"), "demo"), workers)
 
 
@@ -116,16 +109,26 @@ def compare(
     seed: Seed = None,
 ) -> None:
     """Compare local, pooled, federated, and federated private training in one table."""
+    from consilium.simulations.commands.console import (
+        announce,
+        show_comparison,
+        show_seeds,
+        show_strategies,
+    )
+    from consilium.simulations.commands.strategies import STRATEGIES, compare_strategies
+    from consilium.simulations.runs.compare import compare_settings
+    from consilium.simulations.runs.seeds import compare_over_seeds
+
     loaded = _load(study, seed)
     modes = [one.value for one in mode or ()]
     announce(loaded)
 
-    def settings(one: Study, folder: Path) -> Compared:
+    def settings(one: "Study", folder: Path) -> "Compared":
         return compare_settings(
             one, data, folder, epsilons=epsilon, workers=workers, watch=_watch, modes=modes
         )
 
-    def chosen(one: Study, folder: Path) -> Compared:
+    def chosen(one: "Study", folder: Path) -> "Compared":
         own = [one.privacy.mode] if one.privacy.mode != "none" else []
         compared, refused = compare_strategies(
             one,
@@ -161,6 +164,9 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of a run as one HTML file: figures, what is protected, a model card."""
+    from consilium.simulations.commands.console import console
+    from consilium.simulations.report.files import write_report
+
     told = write_report(folder, out, compare)
     console.print(f" report  {told}", markup=False, soft_wrap=True)
 
@@ -173,6 +179,9 @@ def rounds(
     ] = None,
 ) -> None:
     """Print a run's rounds as CSV, a line a round, or write them for TensorBoard."""
+    from consilium.simulations.commands.console import console
+    from consilium.simulations.report.rounds_export import read_rounds, to_csv, write_tensorboard
+
     found = read_rounds(run)
     if tensorboard is None:
         print(to_csv(found), end="")  # noqa: T201 - nothing else on standard output, to be piped
@@ -190,6 +199,9 @@ def studies(
     workers: Workers = CORES,
 ) -> None:
     """Compare the settings of every study in a folder, and print one table of all."""
+    from consilium.simulations.commands.all_studies import compare_all
+    from consilium.simulations.commands.console import announce, show_comparison, show_studies
+
     rows = compare_all(
         folder, data, out, workers=workers, watch=_watch, begin=announce, end=show_comparison
     )
@@ -207,6 +219,15 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Show who shares masks and what privacy would cost, before anyone spends anything."""
+    from consilium.shared.study.definition import load_study
+    from consilium.simulations.commands.console import console, show_plan, show_sum_plan
+    from consilium.simulations.experiments.planning import (
+        choices,
+        cost_of_noise,
+        noise_carried,
+        sum_plan,
+    )
+
     loaded = load_study(study)
     found = choices(loaded, patients=patients, epsilons=tuple(epsilon or ()))
     costs = {} if noise is None else cost_of_noise(loaded, noise)
@@ -233,6 +254,10 @@ def audit_privacy(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Attack the training a study prescribes; its privacy must not be below its claim."""
+    from consilium.shared.study.definition import load_study
+    from consilium.simulations.commands.console import console
+    from consilium.simulations.experiments.privacy_audit import audit_study
+
     with console.status(f"training {runs} times, with and without a canary patient"):
         audit = audit_study(load_study(study), runs=runs, confidence=confidence)
     if as_json:
@@ -256,6 +281,9 @@ def export(
     ] = False,
 ) -> None:
     """Write a run's model with its manifest, signed by a key made in the run's folder."""
+    from consilium.simulations.commands.console import console
+    from consilium.simulations.runs.export import export_run
+
     manifest = export_run(run, out, onnx=onnx, recalibrate=recalibrate)
     console.print(f"{out}: the model of study {manifest.study}, simulated.", markup=False)
     console.print(f"signer  {manifest.signed_by}", markup=False, soft_wrap=True)
@@ -267,17 +295,22 @@ def export(
 @app.command()
 def doctor() -> None:
     """Say what this machine uses, and why: recurrent kernel, versions, cores."""
+    from consilium.simulations.commands.console import console
+    from consilium.simulations.commands.doctor import checkup
+
     for name, value in checkup().items():
         console.print(f"{name:>12}  {value}", markup=False, soft_wrap=True)
 
 
-def _load(path: Path, seed: int | None) -> Study:
+def _load(path: Path, seed: int | None) -> "Study":
+    from consilium.shared.study.definition import load_study, with_changes
+
     study = load_study(path)
     return study if seed is None else with_changes(study, study={"seed": seed})
 
 
 def _run(
-    study: Study,
+    study: "Study",
     data: Path | None,
     out: Path,
     workers: int,
@@ -285,6 +318,9 @@ def _run(
     alone: bool = True,
     external: bool = False,
 ) -> None:
+    from consilium.simulations.commands.console import Progress, announce, show_result
+    from consilium.simulations.runs.simulate import simulate
+
     announce(study)
     record = simulate(
         study,
@@ -298,7 +334,9 @@ def _run(
     show_result(study, record, out)
 
 
-def _watch(setting: str, study: Study) -> Show:
+def _watch(setting: str, study: "Study") -> "Show":
+    from consilium.simulations.commands.console import Progress, console
+
     console.rule(setting, align="left")
     return Progress(study).round
 
@@ -314,10 +352,7 @@ def _unused(folder: Path, name: str) -> Path:
 
 
 def main() -> None:
-    """Entry point of ``consilium-simulate``.
-
-    Each site computes on one thread: the sites run in parallel, and results must not depend on how
-    a matrix product is split.
-    """
-    torch.set_num_threads(1)
+    """Entry point of ``consilium-simulate``."""
+    for command in app.registered_commands:
+        command.cls = OneThread
     run_command(app, name="consilium-simulate")

@@ -10,12 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from consilium.client.commands.options import DEFAULT_FOLDER, Folder, Json, Settings, Where
-from consilium.client.hospital.folder import SiteFolder
-from consilium.client.sources.common.source import Source, WithoutLabels
-from consilium.shared.crypto.keys import KEY_BYTES
 from consilium.shared.errors import DataError, SettingsError
 
-if TYPE_CHECKING:  # they import PyTorch, which takes seconds
+if TYPE_CHECKING:
+    from consilium.client.sources.common.source import Source
     from consilium.shared.export.manifest import ModelManifest
     from consilium.shared.export.signed_model import SignedModel
 
@@ -72,6 +70,7 @@ def recalibrate(
     """Put a model's risks right for this site, by its own patients who did not train it."""
     from consilium.client.bedside.recalibration import recalibrate_at_site
     from consilium.client.commands.check import records_named
+    from consilium.client.hospital.folder import SiteFolder
     from consilium.client.sources.registry import open_source
 
     found = open_own_model(exported, folder, signer)
@@ -194,9 +193,10 @@ def _with_records(
     settings: Path | None,
     data: Path | None,
     where: list[str] | None,
-) -> tuple["SignedModel", Source]:
+) -> "tuple[SignedModel, Source]":
     """The model, and the records, without their outcomes where the source can do without."""
     from consilium.client.commands.check import records_named
+    from consilium.client.sources.common.source import WithoutLabels
     from consilium.client.sources.registry import open_source
 
     found = open_own_model(exported, folder, signer)
@@ -212,6 +212,8 @@ def open_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
         SettingsError: no identity is known, or it is not one.
         ProtocolError: the model is not whole, or another identity signed it.
     """
+    from consilium.client.hospital.folder import SiteFolder
+    from consilium.shared.crypto.keys import KEY_BYTES
     from consilium.shared.export.signed_model import load_signed_model, signed_by
 
     if not signer:
@@ -240,6 +242,7 @@ def open_own_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
     Raises:
         SettingsError: as there, or the study leaves weights to each site and this one has none.
     """
+    from consilium.client.hospital.folder import SiteFolder
     from consilium.client.round.own_part import own_trained
 
     found = open_model(exported, folder, signer)

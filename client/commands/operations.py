@@ -8,17 +8,7 @@ import typer
 from rich.console import Console
 
 from consilium.client.commands.options import DEFAULT_FOLDER, Folder, Json
-from consilium.client.hospital.folder import SiteFolder
-from consilium.client.hospital.round_audit import COORDINATOR
-from consilium.client.ledger.audit_check import disagreements
-from consilium.client.ledger.store import Ledger
-from consilium.client.service.status import is_held, site_status
-from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
-from consilium.shared.audit.verify import Side, head_from_hex, show_reports
-from consilium.shared.backup.create import back_up
-from consilium.shared.backup.restore import restore as restore_state
 from consilium.shared.errors import AuditError, SettingsError
-from consilium.shared.version import VERSION
 
 console = Console(highlight=False, soft_wrap=True)
 audit = typer.Typer(
@@ -38,6 +28,9 @@ def add_commands(app: typer.Typer) -> None:
 
 def status(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
     """Show how this site stands, from its folder: what is approved, spent, released, refused."""
+    from consilium.client.hospital.folder import SiteFolder
+    from consilium.client.service.status import site_status
+
     told = site_status(SiteFolder.open(folder))
     if as_json:
         console.print_json(json.dumps(told))
@@ -61,6 +54,13 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check every line of the audit log and the ledger; name the first that does not fit."""
+    from consilium.client.hospital.folder import SiteFolder
+    from consilium.client.hospital.round_audit import COORDINATOR
+    from consilium.client.ledger.audit_check import disagreements
+    from consilium.client.ledger.store import Ledger
+    from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
+    from consilium.shared.audit.verify import Side, show_reports
+
     opened = SiteFolder.open(folder)
     enrolment = opened.enrolment()
     log = opened.path / AUDIT_FILE
@@ -84,6 +84,10 @@ def backup(
     folder: Folder = DEFAULT_FOLDER,
 ) -> None:
     """Copy this site's folder into one file, also while it runs; it holds the secret keys."""
+    from consilium.client.hospital.folder import SiteFolder
+    from consilium.shared.backup.create import back_up
+    from consilium.shared.version import VERSION
+
     opened = SiteFolder.open(folder)
     owner = opened.enrolment().site
     made = back_up(opened.path, archive, kind="site", owner=owner, version=VERSION)
@@ -106,6 +110,11 @@ def restore(
     ] = "",
 ) -> None:
     """Put this site's folder back, unless the ledger in it would forget budget spent since."""
+    from consilium.client.service.status import is_held
+    from consilium.shared.audit.verify import head_from_hex
+    from consilium.shared.backup.restore import restore as restore_state
+    from consilium.shared.version import VERSION
+
     if is_held(folder / "lock"):
         raise SettingsError(f"{folder}: a process answers for this site; stop it first")
     newest = head_from_hex(head) if head else None

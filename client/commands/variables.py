@@ -7,8 +7,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from consilium.shared.study.dictionary import KNOWN
-
 console = Console(highlight=False)
 
 
@@ -34,6 +32,8 @@ def variables(
 
 def listing() -> dict[str, dict[str, object]]:
     """Each variable's title, declaration (unit, low, high, center, spread, scale, role), codes."""
+    from consilium.shared.study.dictionary import KNOWN
+
     return {
         name: {
             "title": known.title,

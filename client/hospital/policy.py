@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from consilium.client.hospital.defaults import LIFETIME_DELTA, LIFETIME_EPSILON
 from consilium.client.hospital.working_hours import WorkingHours
 from consilium.shared.errors import PolicyError
 from consilium.shared.study.definition import Study
@@ -48,8 +49,8 @@ class Policy:
     """
 
     largest_study_epsilon: float = 8.0
-    lifetime_epsilon: float = 16.0
-    delta: float = 1e-5
+    lifetime_epsilon: float = LIFETIME_EPSILON
+    delta: float = LIFETIME_DELTA
     minimum_sites: int = MINIMUM_SITES
     minimum_patients: int = 20
     smallest_group: int = 5

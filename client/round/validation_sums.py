@@ -31,8 +31,8 @@ def validation_sums(
 
     ``loss``: loss sum / LARGEST_LOSS, patients. ``scores``: K * 2 * B weights of risks by outcome.
     ``hits``: see :func:`consilium.shared.rounds.contents.hits_size`. ``groups``: blocks of the
-        study's groups,
-    if ``members``, the stays of each, are given: see :mod:`consilium.shared.rounds.patient_groups`.
+    study's groups, if ``members``, the stays of each, are given: see
+    :mod:`consilium.shared.rounds.patient_groups`.
     ``edges_KL`` are those of each output's bins. A patient's stays and hours share the patient's
     weight of one; its mean loss counts up to ``LARGEST_LOSS``.
     """

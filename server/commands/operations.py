@@ -2,26 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from consilium.server.commands.options import DEFAULT_FOLDER, Folder, Json
-from consilium.server.coordinator.folder import OWNER, CoordinatorFolder
-from consilium.server.coordinator.register import Member
-from consilium.server.service.overview import status as status_of
-from consilium.shared.audit.events import StudyChanged
-from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
-from consilium.shared.audit.own_log import open_audit
-from consilium.shared.audit.reading import recorded_heads
-from consilium.shared.audit.verify import Side, show_reports
-from consilium.shared.backup.create import back_up
-from consilium.shared.backup.restore import restore as restore_state
-from consilium.shared.crypto.transcript import sha256
 from consilium.shared.errors import SettingsError
-from consilium.shared.study.definition import parse_study
-from consilium.shared.version import VERSION
+
+if TYPE_CHECKING:
+    from consilium.server.coordinator.folder import CoordinatorFolder
+    from consilium.server.coordinator.register import Member
 
 console = Console(highlight=False, soft_wrap=True)
 audit = typer.Typer(
@@ -42,6 +33,9 @@ def add_commands(app: typer.Typer) -> None:
 
 def status(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
     """Show how the coordinator stands, from its folder: sites, studies, audit log."""
+    from consilium.server.coordinator.folder import CoordinatorFolder
+    from consilium.server.service.overview import status as status_of
+
     opened = CoordinatorFolder.open(folder)
     found = status_of(opened, opened.register())
     if as_json:
@@ -73,6 +67,10 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check every line of the audit log; name the first that does not fit."""
+    from consilium.server.coordinator.folder import OWNER, CoordinatorFolder
+    from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
+    from consilium.shared.audit.verify import Side, show_reports
+
     opened = CoordinatorFolder.open(folder)
     own = Side(path=opened.path / AUDIT_FILE, owner=OWNER, identity=opened.identity().public)
     other = None
@@ -87,6 +85,10 @@ def head(
     folder: Folder = DEFAULT_FOLDER,
 ) -> None:
     """Print the last audit head seen of a site, which it needs to restore a backup."""
+    from consilium.server.coordinator.folder import CoordinatorFolder
+    from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
+    from consilium.shared.audit.reading import recorded_heads
+
     opened = CoordinatorFolder.open(folder)
     member = _member(opened, site)
     heads = recorded_heads(opened.path / AUDIT_FILE, owner=site, identities=[member.identity])
@@ -109,10 +111,13 @@ def export(
     ] = False,
 ) -> None:
     """Write a finished study's model with its manifest, signed; hospitals check the signature."""
-    from consilium.server.study.checkpoints import (
-        load_checkpoint,  # they need PyTorch, as few commands do
-    )
+    from consilium.server.coordinator.folder import CoordinatorFolder
+    from consilium.server.study.checkpoints import load_checkpoint
     from consilium.server.study.export import export_model
+    from consilium.shared.audit.events import StudyChanged
+    from consilium.shared.audit.own_log import open_audit
+    from consilium.shared.crypto.transcript import sha256
+    from consilium.shared.study.definition import parse_study
 
     opened = CoordinatorFolder.open(folder)
     submitted = opened.register().study(study)
@@ -147,6 +152,10 @@ def backup(
     folder: Folder = DEFAULT_FOLDER,
 ) -> None:
     """Copy the coordinator's folder into one file, also while it runs; it holds the secret keys."""
+    from consilium.server.coordinator.folder import OWNER, CoordinatorFolder
+    from consilium.shared.backup.create import back_up
+    from consilium.shared.version import VERSION
+
     opened = CoordinatorFolder.open(folder)
     made = back_up(opened.path, archive, kind="coordinator", owner=OWNER, version=VERSION)
     _say(f"{archive}: {len(made.files)} files, audit log up to entry {made.entries}; only this "
@@ -158,6 +167,9 @@ def restore(
     folder: Folder = DEFAULT_FOLDER,
 ) -> None:
     """Put the coordinator's folder back from a backup, into an empty place."""
+    from consilium.shared.backup.restore import restore as restore_state
+    from consilium.shared.version import VERSION
+
     made = restore_state(archive, folder, kind="coordinator", version=VERSION, newest=None)
     _say(f"{folder}: as it was at {made.made_at}.")
     _say("Revocations, invitations and studies since then are forgotten: revoke again whom you had "
@@ -165,7 +177,7 @@ def restore(
          "audit log went back.")  # fmt: skip
 
 
-def _member(folder: CoordinatorFolder, site: str) -> Member:
+def _member(folder: "CoordinatorFolder", site: str) -> "Member":
     found = {member.name: member for member in folder.register().members()}.get(site)
     if found is None:
         known = ", ".join(member.name for member in folder.register().members()) or "none"

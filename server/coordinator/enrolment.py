@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from consilium.server.coordinator.defaults import DEFAULT_HOURS
 from consilium.server.coordinator.folder import CoordinatorFolder
 from consilium.server.coordinator.register import Member, Register, Submitted
 from consilium.shared.audit.events import Enrolled, Revoked, StudyChanged
@@ -30,8 +31,6 @@ from consilium.shared.enrolment.messages import (
 from consilium.shared.errors import AuthenticationError, ProtocolError, SettingsError, StudyError
 from consilium.shared.study.definition import Study
 from consilium.shared.version import VERSION
-
-DEFAULT_HOURS = 72.0
 
 log = logging.getLogger(__name__)
 

@@ -29,7 +29,6 @@ from consilium.shared.errors import SettingsError
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.files.permissions import PRIVATE_FILE, PRIVATE_FOLDER
 
-DEFAULT_PORT = 9092
 OWNER = "coordinator"
 
 

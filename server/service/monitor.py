@@ -18,7 +18,6 @@ from consilium.server.service.operator_page import POLICY
 from consilium.shared.service.local_service import HERE, LocalService
 from consilium.shared.service.prometheus import CONTENT_TYPE, Metric, Sample, gauge, to_text
 
-DEFAULT_PORT = 9093
 TIMEOUT_S = 5.0
 LEAST_DISK_BYTES = 1 << 30
 

@@ -96,16 +96,6 @@ def compile_into(folder: Path) -> Path:
     return _compile(HERE / SOURCES[0], folder / _file_name())
 
 
-def can_compile() -> bool:
-    """Whether the kernel can be compiled here, found out by doing so."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            compile_into(Path(folder))
-        except (OSError, subprocess.SubprocessError):
-            return False
-        return True
-
-
 def _file_name() -> str:
     sources = [(HERE / name).read_bytes() for name in SOURCES]
     parts = [*sources, " ".join(FLAGS).encode(), platform.machine().encode()]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from consilium.client.hospital.personal_store import PersonalStore
-from consilium.client.round.personal import own_trained
+from consilium.client.round.own_part import own_trained
 from consilium.server.figures.verdicts import Verdict
 from consilium.shared.errors import SettingsError
 from consilium.shared.study.definition import Study

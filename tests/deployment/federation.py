@@ -62,6 +62,10 @@ allow_without_privacy = true
 [federation]
 minimum_patients = 5
 """
+PATIENCE = 4.0  # how much slower than expected a busy machine may be
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+# Systems hand out ports from 32768 on.
+_OWN_PORTS = iter(range(20_000 + 500 * (WORKER % 24), 20_000 + 500 * (WORKER % 24 + 1)))
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -105,10 +109,16 @@ def write_records(folder: Path, *, patients: int, seed: int) -> None:
 
 
 def free_port() -> int:
-    """A port of this machine that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of this machine that nothing listens on, and that nobody else will be given.
+
+    Not one that the system hands out: it could go to any connection before it is used. Each
+    process of the tests has ports of its own and takes one after the other.
+    """
+    for port in _OWN_PORTS:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("there are no ports left")
 
 
 @dataclass
@@ -170,7 +180,7 @@ class Federation:
         command = [*within, sys.executable, "-m", package, *words, "--folder", str(folder)]
         done = subprocess.run(
             command, capture_output=True, text=True, input=said, env=self._environment(name),
-            timeout=120, check=False,
+            timeout=120 * PATIENCE, check=False,
         )  # fmt: skip
         told = f"{' '.join(words)}: {done.stdout}{done.stderr}"
         assert (done.returncode != 0) is fails, told
@@ -305,7 +315,7 @@ class Federation:
         """Kill a process of ours, as a crash would."""
         process = self.processes.pop(name)
         process.send_signal(number)
-        process.wait(30)
+        process.wait(30 * PATIENCE)
 
     def children(self) -> dict[str, int]:
         """Process identifiers of the coordinator's service and studies."""
@@ -327,7 +337,7 @@ class Federation:
             process.terminate()
         for process in self.processes.values():
             with suppress(subprocess.TimeoutExpired):
-                process.wait(15)
+                process.wait(15 * PATIENCE)
             process.kill()
             process.wait()
         self.processes.clear()
@@ -358,7 +368,8 @@ class Federation:
         return str(Register(self.coordinator / "register.sqlite").study(study).state)
 
     def wait_for(self, condition: Callable[[], bool], what: str, seconds: float) -> None:
-        """Wait until something is so."""
+        """Wait until something is so, on a busy machine some times as long."""
+        seconds *= PATIENCE
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:

@@ -16,11 +16,11 @@ from consilium.server.service.study_process import StudyProcess
 from consilium.shared.audit.own_log import open_audit
 from consilium.shared.secure_sum.messages import Action
 from tests.deployment.cable import Cable
-from tests.deployment.federation import SITES, Federation, tiny_study, write_records
+from tests.deployment.federation import PATIENCE, SITES, Federation, tiny_study, write_records
 from tests.deployment.ledgers import check_books
 from tests.deployment.moments import TAKEN, Moment, Watcher
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 SKEWED = """
 import datetime, time
 _real, _ahead = time.time, {seconds}
@@ -83,7 +83,7 @@ def test_absent_cut_off_and_full_sites_miss_rounds_and_come_back(federation: Fed
 
     # A partition in the middle of unmask.
     watcher = Watcher(federation.coordinator / "link.sqlite")
-    assert watcher.wait_for(Moment("unmask", TAKEN), 30)
+    assert watcher.wait_for(Moment("unmask", TAKEN), 30 * PATIENCE)
     cable.pull()
     before = len(federation.records_of())
     reach(before + 2)
@@ -172,7 +172,7 @@ def test_doubled_and_reordered_messages_change_nothing(federation: Federation) -
     with LinkGrid(folder.link_database, place / "flower-run") as grid:
         sites = FlowerSites(grid, nodes, poll_s=0.01, forget=grid.forget)
         process = StudyProcess(register, submitted, place, open_audit(folder))
-        process.run(Confusing(sites), 60.0)
+        process.run(Confusing(sites), 60.0 * PATIENCE)
     records = federation.records_of()
     assert [len(record["sites"]) for record in records] == [4] * 5
     assert all(record["void"] is None for record in records)

@@ -23,6 +23,7 @@ from consilium.client.service.enroll import enrol_request
 from consilium.client.service.pinned_connection import approvals_of
 from consilium.server.coordinator.enrolment import invite
 from consilium.server.coordinator.folder import CoordinatorFolder
+from consilium.server.flower.connections import HEAD_TIMEOUT_S
 from consilium.shared.audit.events import Refused
 from consilium.shared.enrolment.messages import (
     ENROL_PATH,
@@ -41,6 +42,8 @@ from tests.deployment.ledgers import events
 
 pytestmark = pytest.mark.slow
 STUDY = tiny_study()
+AT_ONCE_S = 0.8 * HEAD_TIMEOUT_S  # whoever waits behind a silent connection waits longer
+CLOSED_WITHIN_S = 5 * HEAD_TIMEOUT_S
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +65,7 @@ def _still_serving(federation: Federation) -> Iterator[None]:
     began = time.monotonic()
     with federation.line("south") as line:
         assert line.post(STUDIES_PATH, b"")
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < AT_ONCE_S
 
 
 def authority(federation: Federation) -> bytes:
@@ -86,7 +89,7 @@ def signed(key: ec.EllipticCurvePrivateKey, shown: bytes, at: datetime) -> dict[
 
 
 def raw(federation: Federation) -> ssl.SSLSocket:
-    plain = socket.create_connection(("127.0.0.1", federation.port), timeout=10)
+    plain = socket.create_connection(("127.0.0.1", federation.port), timeout=30)
     return pinned_context(authority(federation)).wrap_socket(plain, server_hostname="127.0.0.1")
 
 
@@ -131,22 +134,33 @@ def now() -> datetime:
 
 def test_an_unknown_site_is_refused_before_its_body_is_read(federation: Federation) -> None:
     stranger = ec.generate_private_key(ec.SECP256R1())
-    with (
-        Connection("127.0.0.1", federation.port, authority(federation), stranger) as line,
-        pytest.raises(AuthenticationError, match="not enrolled, or was revoked"),
-    ):
-        line.post(FETCH_PATH, b"")
     assert ask(federation, FETCH_PATH, {}, b"x" * 100)[0] == 401
-    assert any("not enrolled" in sentence for sentence in refusals(federation))
+
+    def recorded() -> bool:
+        with (
+            Connection("127.0.0.1", federation.port, authority(federation), stranger) as line,
+            pytest.raises(AuthenticationError, match="not enrolled, or was revoked"),
+        ):
+            line.post(FETCH_PATH, b"")
+        return any("not enrolled" in sentence for sentence in refusals(federation))
+
+    # Other attacks may have used up what is recorded in a minute.
+    federation.wait_for(recorded, "the refusal to be recorded", 60)
 
 
 def test_a_revoked_site_is_refused_within_a_second(federation: Federation) -> None:
     with federation.line("west") as line:
         assert line.post(STUDIES_PATH, b"")
         federation.operator("revoke", "west", "--reason", "a test")
-        time.sleep(1.0)
-        with pytest.raises(AuthenticationError, match="was revoked"):
-            line.post(STUDIES_PATH, b"")
+
+        def refused() -> bool:
+            try:
+                line.post(STUDIES_PATH, b"")
+            except AuthenticationError as error:
+                return "was revoked" in str(error)
+            return False
+
+        federation.wait_for(refused, "the refusal", 1)
 
 
 def test_a_site_that_shows_anothers_key_without_holding_it_is_refused(
@@ -257,10 +271,10 @@ def test_a_hundred_slow_connections_are_closed_and_hinder_nobody(federation: Fed
     began = time.monotonic()
     with federation.line("south") as honest:
         honest.post(STUDIES_PATH, b"")
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < AT_ONCE_S
     closed = 0
     for line in slow:
-        line.settimeout(max(0.1, 14 - (time.monotonic() - began)))
+        line.settimeout(max(0.1, CLOSED_WITHIN_S - (time.monotonic() - began)))
         with suppress(TimeoutError, ConnectionError, ssl.SSLError):
             line.sendall(b"x")
             closed += line.recv(1) == b""
@@ -268,7 +282,7 @@ def test_a_hundred_slow_connections_are_closed_and_hinder_nobody(federation: Fed
         closed += 1
         line.close()
     assert closed == 100
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < CLOSED_WITHIN_S + 10
 
 
 @pytest.mark.parametrize("name", ["../../etc/cron.d/x", "a/b", "..", "a\x00b", "", "A" * 65])
@@ -303,9 +317,10 @@ def test_an_offer_changed_on_its_way_is_not_approved(federation: Federation) -> 
 def test_refusals_are_logged_without_end_but_recorded_within_bounds(
     federation: Federation,
 ) -> None:
-    before = len(refusals(federation))
+    before, began = len(refusals(federation)), time.monotonic()
     for _ in range(60):
         assert ask(federation, "/nothing", {})[0] == 404
-    assert len(refusals(federation)) - before <= 30
+    minutes = 1 + int((time.monotonic() - began) // 60)
+    assert len(refusals(federation)) - before <= 30 * minutes
     json.loads(federation.operator("watch", "--json"))
     assert (federation.coordinator / "audit.jsonl").stat().st_mode & 0o077 == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deployment.federation import SITES, Federation, tiny_study, write_records
+from tests.deployment.federation import PATIENCE, SITES, Federation, tiny_study, write_records
 from tests.deployment.ledgers import check_books
 from tests.deployment.moments import STAGES, Moment, Watcher
 
@@ -51,7 +51,7 @@ class Campaign:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_a_study_survives_every_process_killed_at_every_stage_of_every_exchange(
     tmp_path: Path,
 ) -> None:
@@ -69,7 +69,11 @@ def test_a_study_survives_every_process_killed_at_every_stage_of_every_exchange(
         campaign = Campaign(federation)
         left = [(Moment(action, stage), victim) for action, stage, victim in POINTS]
         began, missed = time.monotonic(), 0
-        while left and time.monotonic() - began < 600 and federation.state_of() != "finished":
+        while (
+            left
+            and time.monotonic() - began < 600 * PATIENCE
+            and federation.state_of() != "finished"
+        ):
             point = left.pop(rng.randrange(len(left)))
             if not campaign.strike(*point):
                 missed += 1

@@ -34,7 +34,7 @@ def shortened(name: str, mode: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not DATA.exists(), reason="the challenge's files are not beside the repository")
 def test_processes_on_loopback_learn_bit_for_bit_what_the_simulation_learns(tmp_path: Path) -> None:
     texts = {name: shortened(name, mode) for name, mode in
@@ -46,7 +46,7 @@ def test_processes_on_loopback_learn_bit_for_bit_what_the_simulation_learns(tmp_
     done = subprocess.run(
         [ROOT / "examples" / "loopback.sh", DATA, folder, *sorted(tmp_path.glob("*.toml"))],
         env=os.environ | {"PATH": path, "PORT": str(free_port()), "WITHOUT_PRIVACY": "1"},
-        capture_output=True, text=True, timeout=550, check=False,
+        capture_output=True, text=True, timeout=1700, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert done.stdout.count("every release in it stands in the log") == 4

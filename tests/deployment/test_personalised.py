@@ -70,7 +70,7 @@ def lines(file: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_what_sites_keep_is_as_simulated_though_one_was_killed_and_each_predicts_with_its_own(
     tmp_path: Path,
 ) -> None:

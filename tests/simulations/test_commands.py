@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from consilium.simulations.federation.out_folder import use_folder
+from tests.needs import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 STUDY = """
@@ -32,7 +33,7 @@ sampling_rate = 0.5
 [privacy]
 epsilon = 8.0
 [aggregation]
-round_timeout_s = 20.0
+round_timeout_s = 600.0
 [variables]
 HR = { unit = "/min", low = 10, high = 300, center = 85, spread = 18 }
 Age = { unit = "a", low = 15, high = 120, center = 64, spread = 17, role = "static" }
@@ -80,7 +81,7 @@ def test_each_package_runs_as_a_module_and_explains_itself(package: str) -> None
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=True,
     )
     assert "Usage" in result.stdout

@@ -1,6 +1,6 @@
 """Evaluation by secure sums: near the exact figures on real studies, and no patient's risk sent."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from consilium.simulations.cohorts.study_cohorts import SYNTHETIC, cohorts_for
 from consilium.simulations.federation.run import Federation
 from consilium.simulations.figures.central import merge
 from consilium.simulations.figures.held_out import HeldOut
-from tests.simulations.watching import watch_messages
+from tests.simulations.watching import as_numbers, sent_in_every_run, watch_messages
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -90,39 +90,39 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 def test_no_message_of_a_run_holds_any_patients_risk(tmp_path: Path, watched: list[bytes]) -> None:
-    """Looked for in two runs alike but for their masks, in whose noise four bytes occur by chance.
-
-    A risk that is sent is sent in both.
-    """
-    study, runs = _small(), []
+    study = _small()
     sources = cohorts_for(study, None).sites
     test = HeldOut.read(cohorts_for(study, None).test, study)
-    for name in ("one", "two"):
-        watched.clear()
-        federation = Federation(study, sources, tmp_path / name, workers=2)
+
+    def run(number: int) -> dict[Hashable, bytes]:
+        federation = Federation(study, sources, tmp_path / str(number), workers=2)
         finished = federation.train(lambda _: None, test)
-        runs.append(b"\0".join(watched))
-        weights = finished.state.server.model_weights.astype("<f4").tobytes()
-        assert all(weights in sent for sent in runs)  # alike, and we would see it
-    model = build_model(study, len(feature_names(study)), seed=study.seed)
-    load_vector(model, finished.state.server.model_weights)
-    normalisation = Normalisation.from_bytes(finished.state.normalisation, study)
-    validated = 0
-    for cohort in federation._cohorts.values():
-        assert cohort.validation is not None
-        tensors = to_tensors(cohort.validation, normalisation, study)
-        risks = predict(model, tensors.x_NTF, tensors.mask_NT).ravel()
-        validated += len(risks)
-        for risk in risks:
-            for kind in ("<f4", "<f8", ">f4", ">f8"):
-                pattern = np.asarray(risk, dtype=kind).tobytes()
-                assert not all(pattern in sent for sent in runs)
-            assert not any(f"{risk:.6f}".encode() in sent for sent in runs)
-    counted = finished.history[-1]["validation"]
-    assert counted["patients"] == pytest.approx(validated)
-    table_2B = [np.fromstring(counted["counts"][0][k], sep=" ") for k in ("negatives", "positives")]
-    assert np.sum(table_2B) == pytest.approx(validated, rel=1e-6)
-    assert len(table_2B[0]) == study.bins
+        weights_D = finished.state.server.model_weights.astype("<f4")
+        assert weights_D.tobytes() in b"\0".join(watched)  # we would see it
+        model = build_model(study, len(feature_names(study)), seed=study.seed)
+        load_vector(model, weights_D)
+        normalisation = Normalisation.from_bytes(finished.state.normalisation, study)
+        sought: dict[Hashable, bytes] = {}
+        validated = 0
+        for site, cohort in federation._cohorts.items():
+            assert cohort.validation is not None
+            tensors = to_tensors(cohort.validation, normalisation, study)
+            risks = predict(model, tensors.x_NTF, tensors.mask_NT).ravel()
+            validated += len(risks)
+            for place, risk in enumerate(risks):
+                sought |= as_numbers((site, place), risk)
+                sought[site, place, "text"] = f"{risk:.6f}".encode()
+        counted = finished.history[-1]["validation"]
+        assert counted["patients"] == pytest.approx(validated)
+        table_2B = [
+            np.fromstring(counted["counts"][0][kind], sep=" ")
+            for kind in ("negatives", "positives")
+        ]
+        assert np.sum(table_2B) == pytest.approx(validated, rel=1e-6)
+        assert len(table_2B[0]) == study.bins
+        return sought
+
+    assert not sent_in_every_run(run, watched)
 
 
 def test_no_message_of_a_run_holds_any_patients_attributions(
@@ -158,10 +158,11 @@ def test_no_message_of_a_run_holds_any_patients_attributions(
     )  # fmt: skip
     for values in (*(row[row != 0] for part in rows for row in part), *(one[2:] for one in sums)):
         assert len(values) > 8
+        # Sixteen bytes and more are in no mask by chance: 2^22 bytes, 2^12 patterns, 2^-94.
         for kind in ("<f4", "<f8", ">f4", ">f8"):
-            assert np.asarray(values[:2], dtype=kind).tobytes() not in sent
+            assert np.asarray(values[:4], dtype=kind).tobytes() not in sent
         whole = np.round(values * segment.scale).astype("<u4")
-        assert whole[:2].tobytes() not in sent  # as the sum encodes it, before its mask
+        assert whole[:4].tobytes() not in sent  # as the sum encodes it, before its mask
 
 
 def test_a_hospitals_own_figures_are_told_only_where_its_policy_releases_them(

@@ -18,6 +18,7 @@ from consilium.simulations.cohorts.study_cohorts import cohorts_for
 from consilium.simulations.federation.local_grid import Fault, FaultKind
 from consilium.simulations.federation.run import Federation, Finished
 from consilium.simulations.figures.held_out import HeldOut
+from tests.simulations.passing_time import let_time_pass
 
 TEXT = """
 name = "tiny"
@@ -38,7 +39,7 @@ sampling_rate = 0.2
 [privacy]
 mode = "none"
 [aggregation]
-round_timeout_s = 60.0
+round_timeout_s = 600.0
 [evaluation]
 validation_fraction = 0.3
 passes = 1
@@ -48,7 +49,11 @@ HR = { unit = "/min", low = 10, high = 300, center = 85, spread = 18 }
 GCS = { unit = "{score}", low = 3, high = 15, center = 12, spread = 4 }
 Age = { unit = "a", low = 15, high = 120, center = 64, spread = 17, role = "static" }
 """
-LOST_S = 3.0  # a lost message costs a round's whole timeout; where none is, a busy machine has time
+
+
+@pytest.fixture(autouse=True)
+def _nobody_waits_for_what_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_time_pass(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +180,6 @@ def test_a_site_lost_in_one_exchange_costs_neither_the_round_nor_the_run(
     study: Study, test_cohort: HeldOut, tmp_path: Path, kind: FaultKind, action: str
 ) -> None:
     fault = Fault(site="south", message_type=f"query.{action}", occurrence=1, kind=kind)
-    study = with_changes(study, aggregation={"round_timeout_s": LOST_S})
     finished, records = train(study, test_cohort, tmp_path, faults=(fault,))
     assert [record["void"] for record in records] == [None] * 5
     missing = [set(study.sites) - set(record["sites"]) for record in records]
@@ -298,7 +302,7 @@ def test_groups_of_sites_train_by_their_median_and_one_group_may_fail(
         'sites = ["north", "east", "south", "west"]',
         "sites = [" + ", ".join(f'"hospital-{i}"' for i in range(1, 10)) + "]",
     ).replace("[aggregation]", "[aggregation]\ngroups = 3\ntolerated_collusion = 0")
-    grouped = with_changes(parse_study(text), aggregation={"round_timeout_s": LOST_S})
+    grouped = parse_study(text)
     lost = Fault(
         site="hospital-5", message_type="query.update", occurrence=2, kind=FaultKind.LOSE_REPLY
     )

@@ -26,6 +26,7 @@ from consilium.client.bedside.stream_service import (
 )
 from consilium.shared.errors import SettingsError
 from tests.client.bedside.test_scorer import STUDY
+from tests.needs import PATIENCE_S
 from tests.signed_models import KEY, some_signed, written
 
 ROOT = Path(__file__).parents[3]
@@ -46,7 +47,7 @@ def service() -> Iterator[StreamService]:
 def ask(
     service: StreamService, body: bytes, *, path: str = "/events", method: str = "POST", **head: str
 ) -> tuple[int, list[dict[str, object]]]:
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE_S)
     connection.request(method, path, body=body, headers=head)
     response = connection.getresponse()
     answers = [json.loads(line) for line in response.read().splitlines()]
@@ -80,7 +81,7 @@ def test_other_paths_and_too_much_at_once_are_refused(service: StreamService) ->
     assert ask(service, lines(EVENT), path="/other")[0] == 404
     assert ask(service, b"", path="/other", method="GET")[0] == 404
     for length in (str(LARGEST_BODY_BYTES + 1), "9" * 5000, "-1", ""):
-        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE_S)
         connection.putrequest("POST", "/events")
         connection.putheader("Content-Length", length)
         connection.endheaders()
@@ -113,12 +114,12 @@ def test_a_client_that_goes_away_leaves_no_traceback(
     before = threading.active_count()
     reset = struct.pack("ii", 1, 0)  # close with a reset, so that sending the answer fails
     for _ in range(5):
-        with socket.create_connection(("127.0.0.1", service.port), timeout=10) as gone:
+        with socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE_S) as gone:
             gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
             head = b"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n"
             gone.sendall(head + lines(EVENT))
     assert ask(service, lines(EVENT))[0] == 200
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert capfd.readouterr().err == ""
@@ -170,7 +171,7 @@ def test_the_command_answers_standard_input_line_by_line_and_fails_if_any_line_d
     process.stdin.flush()
     first = json.loads(process.stdout.readline())
     assert first["outputs"][0]["reasons"][0]["variable"] == "HR"
-    out, told = process.communicate(lines(EVENT | {"variable": "XX"}), timeout=60)
+    out, told = process.communicate(lines(EVENT | {"variable": "XX"}), timeout=PATIENCE_S)
     assert "none of this model's" in json.loads(out)["error"]
     assert process.returncode == 1
     assert b"1 of 2 events could not be used" in told
@@ -197,9 +198,9 @@ def test_the_command_serves_http_until_it_is_interrupted(tmp_path: Path) -> None
     assert "not for use on patients" in process.stderr.readline()
     assert "observed: share of validation patients" in process.stderr.readline()
     address = process.stderr.readline().split("://")[1].split("/")[0]
-    connection = http.client.HTTPConnection(address, timeout=20)
+    connection = http.client.HTTPConnection(address, timeout=PATIENCE_S)
     connection.request("POST", "/events", body=lines(EVENT))
     assert json.loads(connection.getresponse().read())["steps"] == 1
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=20)
+    _, told = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, told) == (0, "")

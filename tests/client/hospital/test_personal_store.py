@@ -30,6 +30,16 @@ def test_the_latest_run_of_a_study_is_the_one_saved_last(tmp_path: Path) -> None
         kept = {"own_weights": np.full(2, run[0], dtype=np.float32)}
         store.save(STUDY, run, kept)
         assert store.latest(STUDY)["own_weights"][0] == run[0]
+        _let_the_clock_tick(tmp_path)
+
+
+def _let_the_clock_tick(folder: Path) -> None:
+    """Wait until a file written now is later than all before: file systems count milliseconds."""
+    newest = max(file.stat().st_mtime_ns for file in folder.iterdir())
+    probe = folder / "probe"
+    while not probe.exists() or probe.stat().st_mtime_ns <= newest:
+        probe.touch()
+    probe.unlink()
 
 
 def test_files_are_the_sites_alone_and_nothing_else_is_left(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from consilium.client.ledger.releases import largest_spent
 from consilium.client.ledger.store import Ledger, Release
 from consilium.shared.errors import BudgetError, PrivacyError
 from consilium.shared.privacy.accounting import PrivacyEvent, epsilon_spent
+from tests.needs import PATIENCE_S
 
 DELTA = 1e-5
 TRAINING = PrivacyEvent(sampling_rate=0.1, noise_multiplier=2.0, steps=10)
@@ -214,7 +215,7 @@ def test_of_processes_racing_for_the_last_of_the_budget_exactly_one_wins(tmp_pat
     for racer in racers:
         racer.stdin.write("go\n")
         racer.stdin.flush()
-    outcomes = sorted(racer.communicate(timeout=60)[0].strip() for racer in racers)
+    outcomes = sorted(racer.communicate(timeout=PATIENCE_S)[0].strip() for racer in racers)
     assert outcomes == ["refused", "refused", "won"]
     assert len(ledger(tmp_path, room_for_one).entries()) == 1
 

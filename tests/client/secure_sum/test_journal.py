@@ -1,9 +1,9 @@
-import multiprocessing
 import sqlite3
 import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from consilium.client.secure_sum.journal import RoundJournal
 from consilium.shared.errors import ProtocolError, SettingsError
+from tests.needs import PATIENCE_S
 
+ROOT = Path(__file__).resolve().parents[3]
 STUDY, OTHER = bytes(32), bytes([1]) * 32
 
 
@@ -57,11 +59,37 @@ def test_of_many_threads_one_claims_a_round(tmp_path):
     assert sum(outcomes) == 1
 
 
+CLAIMANT = """
+import sys
+from pathlib import Path
+from consilium.client.secure_sum.journal import RoundJournal
+from consilium.shared.errors import ProtocolError
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    RoundJournal(Path(sys.argv[1])).claim(bytes(32), 1)
+    print("claimed")
+except ProtocolError:
+    print("refused")
+"""
+
+
 def test_of_several_processes_one_claims_a_round(tmp_path):
     path = tmp_path / "journal.sqlite"
-    with multiprocessing.get_context("fork").Pool(4) as pool:
-        outcomes = pool.starmap(try_to_claim, [(path, round) for round in (1, 1, 1, 1)])
-    assert sum(outcomes) == 1
+    claimants = [
+        subprocess.Popen(
+            [sys.executable, "-c", CLAIMANT, path],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        )
+        for _ in range(4)
+    ]  # fmt: skip
+    for claimant in claimants:
+        assert claimant.stdout.readline() == "ready\n"
+    for claimant in claimants:
+        claimant.stdin.write("go\n")
+        claimant.stdin.flush()
+    outcomes = [claimant.communicate(timeout=PATIENCE_S)[0].strip() for claimant in claimants]
+    assert sorted(outcomes) == ["claimed", "refused", "refused", "refused"]
 
 
 def test_the_file_is_for_the_site_alone_and_holds_no_secret(tmp_path):

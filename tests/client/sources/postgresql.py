@@ -11,12 +11,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-import pytest
+from tests.needs import PATIENCE_S, missing
 
 USER = "consilium"
-STARTS_WITHIN_S = 60.0
+STARTS_WITHIN_S = PATIENCE_S
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,11 +34,10 @@ class Server:
 
 def programs() -> Path:
     """The folder of initdb and postgres; skips the test where there is none."""
-    pytest.importorskip("psycopg")
     found = [path for path in (shutil.which("initdb"),) if path]
     found += map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True))
-    if not found:
-        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    if not found or find_spec("psycopg") is None:
+        missing("postgresql", "postgresql; Python: psycopg")
     return Path(found[0]).resolve().parent
 
 
@@ -75,7 +75,7 @@ def running() -> Iterator[Server]:
         yield Server(folder, password)
     finally:
         server.send_signal(signal.SIGINT)
-        server.wait(timeout=30)
+        server.wait(timeout=PATIENCE_S)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -25,11 +25,11 @@ def made(tmp_path_factory) -> CoordinatorFolder:
     path = tmp_path_factory.mktemp("operator") / "coordinator"
     settings = Settings(name="c", host="localhost", port=9092, listen="127.0.0.1")
     folder = CoordinatorFolder.make(path, settings, ("localhost",))
-    folder.register().invite("north", b"secret", expires=time.time() + 60)
+    folder.register().invite("north", b"secret", expires=time.time() + 3600)
     folder.register().enrol(
         "north", identity=SITE.public, node_key=b"k", node_id=1, version="0.1.0", now=time.time()
     )
-    folder.register().invite("east", b"secret", expires=time.time() + 60)
+    folder.register().invite("east", b"secret", expires=time.time() + 3600)
     folder.register().enrol(
         "east", identity=bytes(32), node_key=b"l", node_id=2, version="0.1.0", now=time.time()
     )

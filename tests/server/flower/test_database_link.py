@@ -30,6 +30,7 @@ from consilium.shared.secure_sum.messages import Action
 from consilium.shared.wire.bundle import pack_bundle, unpack_bundle
 from consilium.shared.wire.encoding import LongBytes
 from consilium.shared.wire.flower_body import BODY
+from tests.needs import PATIENCE_S
 
 
 class EchoNode:
@@ -94,7 +95,9 @@ def test_a_short_reply_comes_as_bytes_and_nothing_of_it_stays(
     tmp_path: Path, grid: LinkGrid, node: EchoNode
 ) -> None:
     sites = FlowerSites(grid, {"north": node.node}, forget=grid.forget)
-    assert list(sites.ask(Action.KEYS, {"north": b"asked"}, timeout_s=20)) == [("north", b"asked")]
+    assert list(sites.ask(Action.KEYS, {"north": b"asked"}, timeout_s=PATIENCE_S)) == [
+        ("north", b"asked")
+    ]
     assert objects_in(tmp_path / "link.sqlite") == 0
 
 
@@ -103,7 +106,7 @@ def test_a_long_reply_is_read_where_it_lies_until_the_next_is_asked_for(
 ) -> None:
     body = np.arange(1_500_000, dtype="<u4").tobytes()  # two of Flower's chunks
     sites = FlowerSites(grid, {"north": node.node}, forget=grid.forget)
-    for _, reply in sites.ask(Action.KEYS, {"north": body}, timeout_s=20):
+    for _, reply in sites.ask(Action.KEYS, {"north": body}, timeout_s=PATIENCE_S):
         assert isinstance(reply, LongBytes)
         assert len(reply) == len(body)
         for first, last in ((0, 9), (5_242_870, 5_242_890), (len(body) - 3, len(body)), (7, 7)):
@@ -117,7 +120,7 @@ def test_a_long_reply_is_read_where_it_lies_until_the_next_is_asked_for(
 def test_a_body_of_equal_chunks_is_put_together_in_order(grid: LinkGrid, node: EchoNode) -> None:
     body = bytes(11 << 20) + b"end"  # Flower keeps equal chunks once
     sites = FlowerSites(grid, {"north": node.node}, forget=grid.forget)
-    for _, reply in sites.ask(Action.KEYS, {"north": body}, timeout_s=20):
+    for _, reply in sites.ask(Action.KEYS, {"north": body}, timeout_s=PATIENCE_S):
         assert isinstance(reply, LongBytes)
         assert reply.read(0, len(reply)) == body
 
@@ -126,5 +129,5 @@ def test_replies_that_are_kept_are_read(grid: LinkGrid, node: EchoNode) -> None:
     body = bytes(range(256)) * 8192
     array = Array(dtype="uint8", shape=(len(body),), stype=BODY, data=body)
     message = Message(RecordDict({BODY: ArrayRecord({BODY: array})}), node.node, "query.keys")
-    (reply,) = grid.send_and_receive([message], timeout=20)
+    (reply,) = grid.send_and_receive([message], timeout=PATIENCE_S)
     assert reply.content.array_records[BODY][BODY].data == body

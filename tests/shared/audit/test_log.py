@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import multiprocessing
 import os
 import signal
 import stat
@@ -36,6 +35,7 @@ from consilium.shared.audit.reading import read_lines
 from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.errors import AuditError, AuthenticationError
 from tests.in_process import memory_folder
+from tests.needs import PATIENCE_S
 from tests.shared.audit.rotated_logs import rotate
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -54,12 +54,6 @@ def approved(name: str = "study") -> Approved:
 
 def check(path: Path, key: IdentityKey = KEY, owner: str = "site-a", **how: object):
     return check_log(path, trusted=key.public, owner=owner, **how)
-
-
-def append_many(path: Path, count: int, name: str) -> None:
-    log = open_log(path)
-    for number in range(count):
-        log.append(approved(f"{name}-{number}"))
 
 
 def test_entries_are_read_back_as_they_were_written(tmp_path):
@@ -127,13 +121,21 @@ def test_threads_and_processes_write_one_chain(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         heads = list(pool.map(lambda n: log.append(approved(f"thread-{n}")), range(20)))
     assert sorted(head.number for head in heads) == list(range(2, 22))
-    context = multiprocessing.get_context("fork")
-    writers = [context.Process(target=append_many, args=(path, 10, name)) for name in "xyz"]
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", TEN, path],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
     for writer in writers:
-        writer.start()
+        assert writer.stdout.readline() == "ready\n"
     for writer in writers:
-        writer.join()
-    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    for writer in writers:
+        writer.communicate(timeout=PATIENCE_S)
+    assert [writer.returncode for writer in writers] == [0, 0, 0]
     report = check(path)
     assert (report.entries, report.finding) == (51, None)
 
@@ -141,17 +143,23 @@ def test_threads_and_processes_write_one_chain(tmp_path):
 def test_a_log_is_checked_while_it_is_written(tmp_path):
     path = tmp_path / "audit.jsonl"
     open_log(path)
-    writer = multiprocessing.get_context("fork").Process(target=append_many, args=(path, 60, "x"))
-    writer.start()
-    findings = []
-    while writer.is_alive():
-        findings.append(check(path).finding)
-    writer.join()
-    assert findings
-    assert set(findings) == {None}
+    writer = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, path], stdout=subprocess.DEVNULL, cwd=ROOT
+    )
+    deadline, lengths, findings = time.monotonic() + PATIENCE_S, set(), set()
+    try:
+        while len(lengths) < 5 and time.monotonic() < deadline:
+            report = check(path)
+            lengths.add(report.entries)
+            findings.add(report.finding)
+    finally:
+        writer.kill()
+        writer.wait()
+    assert findings == {None}
+    assert len(lengths) == 5  # it was written while it was checked
 
 
-PROGRAM = """
+OPENED = """
 import sys
 from pathlib import Path
 from consilium.shared.audit.log import AuditLog
@@ -159,12 +167,26 @@ from consilium.shared.audit.events import Approved
 from consilium.shared.crypto.keys import IdentityKey
 key = IdentityKey.from_seed(b"a" * 32)
 log = AuditLog(Path(sys.argv[1]), owner="site-a", key=key, version="0.1.0")
+"""
+TEN = (
+    OPENED
+    + """
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(10):
+    log.append(Approved(study="s", study_digest=bytes(32), approved=True, by="dr"))
+"""
+)
+PROGRAM = (
+    OPENED
+    + """
 while True:
     event = Approved(study="s" * 900, study_digest=bytes(32), approved=True, by="dr")
     head = log.append(event, event)
     sys.stdout.write(f"{head.number} {head.digest.hex()}\\n")
     sys.stdout.flush()
 """
+)
 
 
 def test_what_was_acknowledged_survives_kill_9_at_any_moment():
@@ -175,7 +197,8 @@ def test_what_was_acknowledged_survives_kill_9_at_any_moment():
                 [sys.executable, "-c", PROGRAM, path], stdout=subprocess.PIPE, cwd=ROOT
             )
             first = writer.stdout.readline()
-            time.sleep(0.003 + 0.0071 * turn)
+            for _ in range(4 * turn):
+                writer.stdout.readline()
             writer.send_signal(signal.SIGKILL)
             lines = [first, *writer.stdout.read().split(b"\n")]
             writer.wait()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from consilium.shared.kernels import build
+from tests.needs import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[3]
 needs_kernel = pytest.mark.skipif(
@@ -32,7 +33,7 @@ def status_with(**environment: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=PATIENCE_S,
     ).stdout
 
 

@@ -16,16 +16,6 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture(autouse=True)
-def _put_back():
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(capture=False)
-
-
 def test_a_record_is_one_line_of_json_whatever_the_message_holds():
     stream = io.StringIO()
     configure_logs(stream=stream)

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 import consilium
-from consilium.client.round.training import predict
+from consilium.client.round.predictions import predict
 from consilium.simulations.cli import app
 from tests.simulations.api.small_hospitals import TEXT, Ward, records, study
 from tests.simulations.test_federation import TEXT as TINY

@@ -11,7 +11,6 @@ from consilium.shared.errors import SettingsError, StudyError
 from consilium.shared.study.definition import Study, load_study, with_changes
 from consilium.simulations.cli import app
 from consilium.simulations.cohorts.cohorts import Cohorts
-from consilium.simulations.cohorts.hospitals import PooledSource
 from consilium.simulations.cohorts.study_cohorts import cohorts_for
 from consilium.simulations.experiments.external import external_sentences, failures, leave_one_out
 from consilium.simulations.figures.held_out import HeldOut
@@ -79,7 +78,7 @@ def test_too_few_sites_or_patients_of_one_crowd_are_refused_before_training(tmp_
     with pytest.raises(StudyError, match="without hospital-1 it has 2 sites, and a secure sum"):
         simulate(three, None, tmp_path / "a", workers=1, show=lambda _: None, outside=quiet)
     cohorts = cohorts_for(STUDY, None)
-    crowd = {"all": PooledSource(tuple(cohorts.test.values()))}
+    crowd = {"all": cohorts.test[STUDY.sites[0]]}
     together = Cohorts(sites=cohorts.sites, test=crowd, described="all")
     with pytest.raises(SettingsError, match="not told apart by hospital"):
         leave_one_out(STUDY, together, HeldOut.read(crowd, STUDY))

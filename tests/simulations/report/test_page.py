@@ -1,8 +1,6 @@
 """The report's page: complete, self-contained, accessible, and safe to open."""
 
 import re
-import shutil
-import subprocess
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,9 +13,9 @@ from PIL import Image
 from consilium.simulations.report.model_card import ITEMS
 from consilium.simulations.report.run_page import report_page
 from consilium.simulations.report.strategies_page import strategies_page
+from tests.needs import browse
 from tests.simulations.report.made_up import demo_study, estimate, group, one_round, record_of
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 CURVES = {"discrimination", "calibration", "decision", "alarms"}
 
 
@@ -246,18 +244,13 @@ def test_what_the_model_looks_at_is_drawn_from_the_last_evaluation() -> None:
         assert (">hours 36 to 48<" in figure) == (not noise)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 class TestInABrowser:
     """The page in a real browser, without a network."""
 
     def browse(self, page: str, tmp_path: Path, *arguments: str) -> Any:
         (tmp_path / "report.html").write_text(page)
-        return subprocess.run(
-            [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-             f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", *arguments,
-             (tmp_path / "report.html").as_uri()],
-            capture_output=True, timeout=60, check=True, text=True,
-        )  # fmt: skip
+        address = (tmp_path / "report.html").as_uri()
+        return browse(address, tmp_path, "--enable-logging=stderr", *arguments)
 
     def test_it_is_drawn_without_a_complaint(self, page: str, tmp_path: Path) -> None:
         picture = tmp_path / "report.png"
@@ -273,3 +266,19 @@ class TestInABrowser:
         pages = re.search(rb"/Type /Pages[^>]*?/Count (\d+)", paper.read_bytes(), flags=re.S)
         assert pages
         assert 6 < int(pages[1]) < 30
+
+
+def test_a_run_that_nothing_can_be_fitted_to_across_sites_still_has_its_page() -> None:
+    study = demo_study()
+    alone = {
+        "across": None,
+        "sites": [{"patients": 40.0}],
+        "groups": [
+            {"kind": "all", "name": "all", "before": estimate(1.2, 0.3), "across": None,
+             "own": estimate(1.1, 0.3)}
+        ],
+        "verdicts": {"own": []},
+    }  # fmt: skip
+    page = report_page(study, record_of(study, recalibration=alone), {})
+    assert "Recalibrated at each hospital by its own validation patients" in page
+    assert "Across sites: log-odds" not in page

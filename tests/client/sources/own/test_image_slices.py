@@ -45,7 +45,7 @@ def write_series(folder: Path, *, pixels: bool = True, slices: int = 3) -> Path:
         meta = FileMetaDataset()
         meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = (
             CTImageStorage,
-            generate_uid(),
+            generate_uid(entropy_srcs=[str(z)]),  # the same file each time, as damages are
         )
         meta.TransferSyntaxUID = ExplicitVRLittleEndian
         image = FileDataset("x", {}, file_meta=meta, preamble=b"\0" * 128)

@@ -1,0 +1,89 @@
+"""What starts fast stays so: no heavy library is imported before something needs it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "sklearn", "scipy", "flwr", "matplotlib", "polars", "opacus", "numpy", "pydantic")
+LOADED = "import json, sys; print(json.dumps([name for name in {names!r} if name in sys.modules]))"
+HELP = """
+import contextlib, io, sys
+from {module} import {name}
+with contextlib.redirect_stdout(io.StringIO()) as said:
+    try:
+        {call}
+    except SystemExit as ended:
+        assert ended.code == 0, ended.code
+assert "Usage" in said.getvalue()
+"""
+EVERY = """
+import typer
+def walk(path, command):
+    with contextlib.suppress(SystemExit):
+        app([*path, "--help"], prog_name="x")
+    for name, one in getattr(command, "commands", {}).items():
+        walk([*path, name], one)
+with contextlib.redirect_stdout(io.StringIO()) as said:
+    walk([], typer.main.get_command(app))
+assert said.getvalue().count("Usage") > 9
+"""
+COMMANDS = ("consilium.client.cli", "consilium.server.cli", "consilium.simulations.cli")
+
+
+def loaded_after(code, names=HEAVY, **environment):
+    """Which of these modules a fresh process has imported after this code."""
+    run = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{LOADED.format(names=names)}"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def test_the_probe_sees_a_heavy_import():
+    assert "numpy" in loaded_after("import consilium, numpy")
+
+
+def test_importing_consilium_imports_no_other_library():
+    assert loaded_after("import consilium", (*HEAVY, "typer", "cryptography", "httpx")) == []
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_help_imports_no_heavy_library(module):
+    call = "sys.argv = ['x', '--help']; main()"
+    assert loaded_after(HELP.format(module=module, name="main", call=call)) == []
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_the_help_of_every_subcommand_imports_no_heavy_library(module):
+    code = HELP.format(module=module, name="app", call="app(['--help'], prog_name='x')") + EVERY
+    assert loaded_after(code) == []
+
+
+def test_a_simulation_computes_on_one_thread_whatever_the_environment_says():
+    code = """
+import contextlib, io, sys
+from consilium.simulations.cli import main
+sys.argv = ["consilium-simulate", "doctor"]
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    main()
+import torch
+assert torch.get_num_threads() == 1, torch.get_num_threads()
+"""
+    assert "torch" in loaded_after(code, OMP_NUM_THREADS="2")
+
+
+def test_the_modules_of_a_running_site_do_not_import_opacus():
+    code = """
+import consilium.client.service.flower_app
+import consilium.client.service.process
+import consilium.client.service.supernode
+import consilium.simulations.federation.run
+"""
+    assert loaded_after(code, ("torch", "flwr", "opacus")) == ["torch", "flwr"]
