@@ -1,4 +1,4 @@
-"""What the model looks at, as the federation itself saw it, and what that does not mean."""
+"""The chart of the variables a model relies on, from the federation's own sums."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,13 +17,13 @@ _MOST_ROWS = 15
 
 
 def attributions_chart(study: Study, record: JsonRecord) -> list[Chart]:
-    """Return one bar a variable, in bands of time; none where the study did not ask for it."""
+    """Return a chart with a bar for each variable, by time; none if the study did not ask."""
     told = attributions_of(record)
     if told is None:
         return []
     mean_VA, bands = np.array(list(told["effects"].values())), _band_names(study)
     reach = NORMAL_95 * told["deviation"] * np.sqrt(mean_VA.shape[1])
-    if reach:  # a part of a bar would be mostly noise
+    if reach:  # with privacy noise, a bar's parts would be mostly noise
         mean_VA, bands = mean_VA.sum(axis=1, keepdims=True), ["together"]
     total_V = np.maximum(mean_VA, 0.0).sum(axis=1)
     order = np.argsort(-total_V, kind="stable")[:_MOST_ROWS]
@@ -82,7 +82,7 @@ def attributions_chart(study: Study, record: JsonRecord) -> list[Chart]:
 
 
 def attributions_of(record: JsonRecord) -> Mapping[str, Any] | None:
-    """Return what the last evaluation says of attributions, if it does."""
+    """Return the attributions of the last evaluation, if it has any."""
     validated = [r["validation"] for r in record["other_rounds"] if r.get("validation")]
     return validated[-1].get("attributions") if validated else None
 

@@ -1,4 +1,4 @@
-"""How the model does at hospitals it never saw: each left out in turn, and tested on."""
+"""The chart of models at hospitals they never saw: each left out in turn, and tested on."""
 
 from matplotlib.figure import Figure
 
@@ -19,7 +19,7 @@ _MOST_ROWS = 30
 
 
 def external_chart(record: JsonRecord) -> list[Chart]:
-    """Return the forest plot of three models a hospital; none where hospitals were not left out."""
+    """Return the forest plot of three models at each hospital; none if none was left out."""
     found = record.get("external")
     if not found:
         return []

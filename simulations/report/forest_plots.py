@@ -1,4 +1,4 @@
-"""Rows with intervals: hospitals and subgroups, what joining gave, and rival ways of training."""
+"""Forest plots: hospitals and subgroups, what joining gained, and settings of a comparison."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ _FAR_RATIOS = (0.0625, 0.125, 0.25, 0.5, 1, 2, 4, 8, 16)
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A named estimate; ``strong`` rows are drawn in colour, ``serious`` ones in another."""
+    """A named estimate; ``strong`` and ``serious`` rows each have a colour of their own."""
 
     name: str
     share: Share | None
@@ -50,16 +50,16 @@ class Row:
 
     @property
     def colour(self) -> str:
-        """What it is drawn in."""
+        """The colour it is drawn in."""
         return ORANGE if self.serious else BLUE if self.strong else GREY
 
 
 def group_charts(
     study: Study, groups: tuple[Group, ...], verdicts: Sequence[Mapping[str, Any]] = ()
 ) -> list[Chart]:
-    """Return one forest plot of hospitals and one of subgroups, where there are such.
+    """Return a forest plot of hospitals and one of subgroups, if there are any.
 
-    Figures that serious ``verdicts`` of ``run.json`` are about stand out.
+    The figures that serious ``verdicts`` of ``run.json`` name are drawn in another colour.
     """
     serious = {(v["topic"], v["kind"], v["name"]) for v in verdicts if v["serious"]}
     charts = []
@@ -75,7 +75,7 @@ def group_charts(
 
 
 def joining_chart(joining: JsonRecord) -> list[Chart]:
-    """Return what hospitals gained by joining, from ``joining``; none where none can be judged."""
+    """Return the chart of what hospitals gained by joining; none if none can be judged."""
     figure_name = TITLES[joining["figure"]]
     sites = [
         site for site in joining["sites"] if share_of(site["gain"]) and site.get("judged", True)
@@ -172,7 +172,7 @@ def settings_chart(study: Study, settings: Mapping[str, Mapping[str, Any]]) -> C
 
 
 def setting_title(key: str, record: JsonRecord) -> str:
-    """Return what a person calls a setting of a comparison."""
+    """Return the title of a comparison's setting, for people to read."""
     base, _, _ = key.partition("-epsilon-")
     title = SETTINGS.get(base, base.replace("-", " "))
     epsilon = record["privacy"]["epsilon"]
@@ -180,7 +180,7 @@ def setting_title(key: str, record: JsonRecord) -> str:
 
 
 def told_share(share: Share | None) -> str:
-    """Return a value with its interval."""
+    """Return a value with its interval, as text."""
     return "–" if share is None else f"{number(share.value)} ({between(share.low, share.high)})"
 
 
@@ -258,14 +258,14 @@ def _of_groups(
 
 
 def draw_rows(axes: Axes, rows: Sequence[Row]) -> None:
-    """Draw one row an estimate, the first on top."""
+    """Draw a row for each estimate, the first on top."""
     for index, row in enumerate(rows):
         mark(axes, index, row.share, row.colour)
     name_rows(axes, [row.name for row in rows])
 
 
 def ratio_axis(axes: Axes, shares: Sequence[Share]) -> None:
-    """Let the horizontal axis tell outcomes observed over expected, wide enough for these."""
+    """Make the horizontal axis one of observed / expected outcomes, wide enough for these."""
     drawn = list(shares) or [Share(value=1, low=1, high=1)]
     axes.set_xscale("log")
     axes.axvline(1, color=GREY, ls="--", lw=1)

@@ -1,6 +1,7 @@
-"""What is protected, from whom, under which assumptions, in a clinician's words.
+"""What is protected, from whom, and under which assumptions, in words for clinicians.
 
-It says what docs/threat-model.md and docs/privacy.md say, with the study's and the run's numbers.
+The content is that of docs/threat-model.md and docs/privacy.md, with the study's and the run's
+numbers.
 """
 
 import math
@@ -33,15 +34,19 @@ def statement(study: Study, record: JsonRecord) -> list[tuple[str, tuple[str, ..
 
 
 def most_right(epsilon: float, delta: float) -> float:
-    """Share of right guesses about one patient, in or out with even odds, that DP allows at most.
+    """Return the largest share of right guesses about one patient that privacy allows.
 
+    Guessed is whether the patient is in the training data, in or out with even odds. The share is
     (e^epsilon + delta) / (e^epsilon + 1), from the total variation of Kairouz et al. (2015).
     """
     return (1 + delta * math.exp(-epsilon)) / (1 + math.exp(-epsilon))
 
 
 def most_found(epsilon: float, delta: float, false_alarm: float) -> float:
-    """Largest true-positive rate at this false-positive rate (Kairouz et al. 2015, theorem 2.1)."""
+    """Return the largest true-positive rate at a false-positive rate of ``false_alarm``.
+
+    Source: Kairouz et al. (2015), theorem 2.1.
+    """
     direct = math.exp(min(epsilon, 500.0)) * false_alarm + delta
     mirrored = 1 - math.exp(-epsilon) * (1 - delta - false_alarm)
     return min(direct, mirrored, 1.0)

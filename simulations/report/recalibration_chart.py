@@ -1,4 +1,4 @@
-"""What recalibration mends: outcomes observed over expected, before and after, by group."""
+"""The chart of recalibration: observed / expected outcomes before and after it, by group."""
 
 from matplotlib.figure import Figure
 
@@ -18,7 +18,7 @@ _MOST_ROWS = 30
 
 
 def recalibration_chart(record: JsonRecord) -> list[Chart]:
-    """Return the forest plot of ratios; none where nothing could be fitted."""
+    """Return the forest plot of ratios; none if no recalibration could be fitted."""
     told = record.get("recalibration")
     if not told:
         return []

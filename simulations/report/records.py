@@ -1,4 +1,4 @@
-"""The files a run leaves: ``run.json``, ``model.safetensors``, ``compare.json``.
+"""The files that a run writes: ``run.json``, ``model.safetensors``, ``compare.json``.
 
 The schema of the JSON files is documented in docs/run-json.md and versioned by ``schema``.
 """
@@ -41,7 +41,7 @@ def run_record(
     seconds: float,
     joined: Joining | None = None,
 ) -> dict[str, Any]:
-    """Return the content of ``run.json``; ``joined`` as ``joining.joining`` returns it."""
+    """Return the content of ``run.json``; ``joined`` is what ``joining.joining`` returned."""
     trained = [record for record in finished.history if record["purpose"] == "training"]
     epsilon = finished.history[-1]["epsilon"] if finished.history else None
     return setting_record(
@@ -67,7 +67,7 @@ def run_record(
 
 
 def told_record(told: Told, joined: Joining | None) -> dict[str, Any]:
-    """Return what is told of groups of test patients and of joining, the serious first."""
+    """Return the record's part about groups of test patients and joining, with all verdicts."""
     said = verdicts(told.groups, told.edges_L) + (joining_verdicts(joined) if joined else ())
     return {
         "groups": [group.to_json() for group in told.groups],
@@ -85,7 +85,7 @@ def setting_record(
     seconds: float,
     groups: Mapping[str, HeldOutMetrics],
 ) -> dict[str, Any]:
-    """Return what every setting of a comparison says, federated or not."""
+    """Return the part of a record that every setting of a comparison has, federated or not."""
     by_group = {name: metrics.to_json() for name, metrics in groups.items()}
     return {
         "schema": SCHEMA,
@@ -111,7 +111,7 @@ def bytes_up(trained: list[dict[str, Any]]) -> int:
 
 
 def size(count: float) -> str:
-    """Return a number of bytes as a person reads it."""
+    """Return a number of bytes as text with a unit."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

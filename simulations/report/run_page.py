@@ -1,4 +1,4 @@
-"""The report of a run: which sections it has, and what is in them.
+"""The page of a run's report: its sections and their content.
 
 The same record gives the same bytes.
 """
@@ -70,7 +70,7 @@ def report_page(study: Study, record: JsonRecord, settings: JsonRecord | None) -
 
 
 def whose_risks(study: Study) -> str:
-    """Return what has a risk of its own: patients, or steps or labels of theirs."""
+    """Return the word for what has a risk of its own: patients, or their steps or labels."""
     if study.task.kind == "multilabel":
         return "labels of patients"
     if not study.task.per_step:

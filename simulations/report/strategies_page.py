@@ -1,4 +1,4 @@
-"""The page of ``compare --strategies``: ways of sharing a model beside each other.
+"""The page of ``compare --strategies``: ways of sharing a model side by side.
 
 It is made from ``strategies.json`` alone; the same record gives the same bytes.
 """
@@ -46,7 +46,7 @@ _UNSHARED = ("local", "pooled")
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """A way of sharing: its record without privacy and that with it, whichever were run."""
+    """A way of sharing: its records without and with privacy; None for one that was not run."""
 
     name: str
     plain: JsonRecord | None
@@ -59,9 +59,9 @@ def strategies_page(
     """Return the whole page.
 
     Args:
-        study: what was run, without its strategies.
-        settings: of ``strategies.json``: a record for each, by name.
-        refused: why others make no sense in the study.
+        study: what was run, before a strategy changed it.
+        settings: the records in ``strategies.json``, by name.
+        refused: for each strategy that makes no sense in the study, the reason.
     """
     ways, first = _ways(settings), next(iter(settings.values()))
     charts = [_overall(study, ways), *_by_group(study, ways)]
@@ -82,7 +82,7 @@ def strategies_page(
 
 
 def summary(study: Study, ways: list[Way]) -> list[str]:
-    """Say what stands out, by rules that stand here."""
+    """Return sentences on what stands out, by the rules in this function."""
     name = FIGURES[study.task.kind][0]
     told = []
     for private in (False, True):
@@ -147,7 +147,7 @@ def _share(way: Way, name: str, *, private: bool, group: str = "") -> Share | No
 
 
 def _draw(axes: Any, ways: list[Way], name: str, group: str = "") -> None:
-    """Two marks a row; the first of each kind is named in the legend."""
+    """Draw two marks in each row, without and with privacy; the legend names the first of each."""
     labels = {False: "without privacy", True: "with privacy"}
     for row, way in enumerate(ways):
         for private, colour, offset in ((False, GREY, -0.16), (True, BLUE, 0.16)):
@@ -181,7 +181,7 @@ def _overall(study: Study, ways: list[Way]) -> Chart:
 
 
 def _by_group(study: Study, ways: list[Way]) -> list[Chart]:
-    """Return a panel a hospital; none where they are not told apart, or too many."""
+    """Return a chart with a panel for each hospital; none if hospitals are unknown or too many."""
     name = FIGURES[study.task.kind][0]
     groups = list(dict.fromkeys(g for w in ways for r in (w.plain, w.private) if r
                                 for g in r.get("test_groups", ())))  # fmt: skip
@@ -221,7 +221,7 @@ def _chart(
     caption: str,
     rows: int = 1,
 ) -> Chart:
-    """A chart of all ways, with the shares of its columns as its table."""
+    """Return a chart of all ways, with a table of its columns' shares."""
     kinds = [
         private
         for private in (False, True)

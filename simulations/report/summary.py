@@ -1,6 +1,6 @@
-"""The four questions at the top: good here, for whom not, at what price, and may it be used.
+"""The four questions at the report's top: is it good here, for whom not, at what price, usable?
 
-Every sentence follows from the record by a rule that stands here; nothing is judged by taste.
+Every sentence follows from the record by a rule in this module, never by opinion.
 """
 
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ def answers(
         record: content of ``run.json``.
         groups: of its test patients.
         settings: of ``compare.json``, if there is one.
-        whose: what has a risk of its own, as in
+        whose: the word for what has a risk of its own, as in
             :func:`consilium.simulations.report.risk_charts.risk_charts`.
     """
     return [
@@ -152,7 +152,10 @@ def _fails(study: Study, record: JsonRecord, groups: tuple[Group, ...]) -> Answe
 
 
 def _lower(study: Study, groups: tuple[Group, ...]) -> list[str]:
-    """Name the groups below all together by their whole interval, which are no findings yet."""
+    """Return a sentence on groups whose whole interval is below all patients' figure.
+
+    That alone is not a finding.
+    """
     name, whole = FIGURES[study.task.kind][0], everyone(groups)
     everybody = whole.figures.get(name) if whole else None
     if name in HIGHER_IS_WORSE or everybody is None:
@@ -172,7 +175,7 @@ def _lower(study: Study, groups: tuple[Group, ...]) -> list[str]:
 
 
 def _without_model(test: JsonRecord) -> str:
-    """Say what the same answer to everybody would reach, so that figures are not overrated."""
+    """Return a sentence on what the same risk for everybody would reach, for comparison."""
     if not {"brier", "accuracy", "positives"} <= set(test) or not test["rows"]:
         return ""
     share = test["positives"] / test["rows"]
