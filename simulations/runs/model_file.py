@@ -1,4 +1,4 @@
-"""The file ``model.safetensors`` of a finished run, read back."""
+"""Reading the file ``model.safetensors`` of a finished run."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ MODEL = "model.safetensors"
 
 
 def read_study(folder: Path) -> Study:
-    """Return the study that a finished run was of, as its model file says.
+    """Return the study of a finished run, from its model file.
 
     Raises:
         SettingsError: the file is not there, or cannot be read.
