@@ -9,7 +9,7 @@ A model fails for a group
   predicted. If that is so for all patients together, a group is named beside them only if its
   ratio is as far from theirs.
 
-Both only if chance is an unlikely cause: at a level of 5 %, divided by the number of comparisons
+Both count only if chance is an unlikely cause: at a level of 5 %, divided by the number of tests
 (Bonferroni). Groups with too few patients are not judged, and a sentence names them.
 """
 

@@ -218,8 +218,8 @@ def _comparison(folder: Folder) -> Comparison:
     try:
         if (path / SEEDS).exists():
             return _over_seeds(folder, json.loads((path / SEEDS).read_text(encoding="utf-8")))
-        study, told = read_comparison(path)
-        settings = tuple(_setting(name, one, told.get(REFERENCE)) for name, one in told.items())
+        study, found = read_comparison(path)
+        settings = tuple(_setting(name, one, found.get(REFERENCE)) for name, one in found.items())
         return Comparison(study=study, seeds=(study.seed,), settings=settings, _folder=folder)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SettingsError(
@@ -227,20 +227,20 @@ def _comparison(folder: Folder) -> Comparison:
         ) from error
 
 
-def _setting(name: str, told: Mapping[str, Any], pooled: Mapping[str, Any] | None) -> Setting:
-    test = figures_of(told["test"])
+def _setting(name: str, record: Mapping[str, Any], pooled: Mapping[str, Any] | None) -> Setting:
+    test = figures_of(record["test"])
     first = next(iter(test.estimates))
     kept = None
     if pooled is not None:
         kept = test.estimates[first].value / estimate_of(pooled["test"][first]).value
     return Setting(
         name=name,
-        mode=told["privacy"]["mode"],
-        epsilon=told["privacy"]["epsilon"],
-        seconds=told["seconds"],
+        mode=record["privacy"]["mode"],
+        epsilon=record["privacy"]["epsilon"],
+        seconds=record["seconds"],
         test=test,
-        by_site=figures_by_site(told.get("test_groups")),
-        models=figures_by_site(told.get("sites")),
+        by_site=figures_by_site(record.get("test_groups")),
+        models=figures_by_site(record.get("sites")),
         kept=kept,
         by_seed=MappingProxyType({figure: (one.value,) for figure, one in test.estimates.items()}),
     )
@@ -251,24 +251,24 @@ def _over_seeds(folder: Folder, summary: Mapping[str, Any]) -> Comparison:
     seeds = tuple(summary["seeds"])
     study, first = read_comparison(_first(folder.path, seeds))
     settings = []
-    for name, told in summary["settings"].items():
+    for name, record in summary["settings"].items():
         sizes = first[name]["test"]
         by_site = {
             site: first[name]["test_groups"][site] | figures
-            for site, figures in told["test_groups"].items()
+            for site, figures in record["test_groups"].items()
         }
         settings.append(
             Setting(
                 name=name,
-                mode=told["mode"],
-                epsilon=told["epsilon"],
-                seconds=told["seconds"],
-                test=figures_of(sizes | told["test"]),
-                by_site=_only(figures_by_site(by_site), told["test_groups"]),
+                mode=record["mode"],
+                epsilon=record["epsilon"],
+                seconds=record["seconds"],
+                test=figures_of(sizes | record["test"]),
+                by_site=_only(figures_by_site(by_site), record["test_groups"]),
                 models=MappingProxyType({}),
-                kept=told["kept"],
+                kept=record["kept"],
                 by_seed=MappingProxyType(
-                    {figure: tuple(one["by_seed"]) for figure, one in told["test"].items()}
+                    {figure: tuple(one["by_seed"]) for figure, one in record["test"].items()}
                 ),
             )
         )
@@ -276,12 +276,12 @@ def _over_seeds(folder: Folder, summary: Mapping[str, Any]) -> Comparison:
 
 
 def _only(
-    by_site: Mapping[str, Figures], told: Mapping[str, Mapping[str, Any]]
+    by_site: Mapping[str, Figures], record: Mapping[str, Mapping[str, Any]]
 ) -> Mapping[str, Figures]:
     """Keep only those of each hospital's figures that the record has."""
     kept: dict[str, Figures] = {}
     for site, figures in by_site.items():
-        estimates: dict[str, Estimate] = {name: figures.estimates[name] for name in told[site]}
+        estimates: dict[str, Estimate] = {name: figures.estimates[name] for name in record[site]}
         kept[site] = Figures(
             estimates=MappingProxyType(estimates),
             patients=figures.patients,
@@ -309,6 +309,6 @@ def _row(setting: Setting) -> dict[str, Any]:
 def _watch(progress: Progress | None) -> Watch:
     def watch(setting: str, study: Study) -> Show:
         del study
-        return shown_to(None if progress is None else lambda told: progress(setting, told))
+        return shown_to(None if progress is None else lambda found: progress(setting, found))
 
     return watch

@@ -92,34 +92,34 @@ class Figures:
         return found[name]
 
 
-def figures_of(told: Mapping[str, Any]) -> Figures:
+def figures_of(record: Mapping[str, Any]) -> Figures:
     """Return the figures in a record; see ``test`` in docs/run-json.md."""
-    estimates = {name: estimate_of(one) for name, one in told.items() if _is_estimate(one)}
+    estimates = {name: estimate_of(one) for name, one in record.items() if _is_estimate(one)}
     return Figures(
         estimates=MappingProxyType(estimates),
-        patients=told["patients"],
-        rows=told["rows"],
-        positives=told.get("positives"),
-        sensitivity=tuple(_number(share) for share in told.get("sensitivity", ())),
+        patients=record["patients"],
+        rows=record["rows"],
+        positives=record.get("positives"),
+        sensitivity=tuple(_number(share) for share in record.get("sensitivity", ())),
     )
 
 
-def figures_by_site(told: Mapping[str, Any] | None) -> Mapping[str, Figures]:
+def figures_by_site(record: Mapping[str, Any] | None) -> Mapping[str, Figures]:
     """Return figures by hospital; empty if it is not known whose the test patients are."""
-    return MappingProxyType({site: figures_of(one) for site, one in (told or {}).items()})
+    return MappingProxyType({site: figures_of(one) for site, one in (record or {}).items()})
 
 
-def estimate_of(told: Mapping[str, Any]) -> Estimate:
+def estimate_of(record: Mapping[str, Any]) -> Estimate:
     """Return an estimate from a record, in which null stands for a number that is not finite."""
-    return Estimate(**{bound: _number(told[bound]) for bound in ("value", "low", "high")})
+    return Estimate(**{bound: _number(record[bound]) for bound in ("value", "low", "high")})
 
 
-def _is_estimate(told: object) -> bool:
-    return isinstance(told, Mapping) and set(told) >= _BOUNDS
+def _is_estimate(value: object) -> bool:
+    return isinstance(value, Mapping) and set(value) >= _BOUNDS
 
 
-def _number(told: float | None) -> float:
-    return math.nan if told is None else float(told)
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _listed(names: Mapping[str, Estimate]) -> str:

@@ -238,10 +238,10 @@ def _result(study: Study, record: Mapping[str, Any], folder: Folder) -> Simulati
         delta=privacy["delta"],
         seconds=record["seconds"],
         synthetic=record["synthetic"],
-        verdicts=tuple(Verdict(**told) for told in record.get("verdicts") or ()),
-        joined=tuple(_joined(told) for told in _sites(record, "joining")),
-        left_out=tuple(_left_out(told) for told in _sites(record, "external")),
-        _rounds=tuple(round_figures(told) for told in read_rounds(folder.path)),
+        verdicts=tuple(Verdict(**entry) for entry in record.get("verdicts") or ()),
+        joined=tuple(_joined(entry) for entry in _sites(record, "joining")),
+        left_out=tuple(_left_out(entry) for entry in _sites(record, "external")),
+        _rounds=tuple(round_figures(entry) for entry in read_rounds(folder.path)),
         _folder=folder,
     )
 
@@ -251,27 +251,27 @@ def _sites(record: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     return sites
 
 
-def _joined(told: Mapping[str, Any]) -> Joined:
+def _joined(entry: Mapping[str, Any]) -> Joined:
     return Joined(
-        site=told["site"],
-        tested_on=told["tested_on"],
-        patients=told["patients"],
-        judged=told.get("judged", True),
-        local=estimate_of(told["local"]),
-        federated=estimate_of(told["federated"]),
-        gain=estimate_of(told["gain"]),
+        site=entry["site"],
+        tested_on=entry["tested_on"],
+        patients=entry["patients"],
+        judged=entry.get("judged", True),
+        local=estimate_of(entry["local"]),
+        federated=estimate_of(entry["federated"]),
+        gain=estimate_of(entry["gain"]),
     )
 
 
-def _left_out(told: Mapping[str, Any]) -> LeftOut:
-    local, calibration = told.get("local"), told.get("calibration")
+def _left_out(entry: Mapping[str, Any]) -> LeftOut:
+    local, calibration = entry.get("local"), entry.get("calibration")
     return LeftOut(
-        site=told["site"],
-        patients=told["patients"],
-        judged=told["judged"],
-        external=estimate_of(told["external"]),
-        federated=estimate_of(told["federated"]),
-        gain=estimate_of(told["gain"]),
+        site=entry["site"],
+        patients=entry["patients"],
+        judged=entry["judged"],
+        external=estimate_of(entry["external"]),
+        federated=estimate_of(entry["federated"]),
+        gain=estimate_of(entry["gain"]),
         local=None if local is None else estimate_of(local),
         calibration=None if calibration is None else estimate_of(calibration),
     )

@@ -41,15 +41,15 @@ class RoundFigures:
         return self.figures["seconds"]
 
 
-def round_figures(told: Round) -> RoundFigures:
+def round_figures(record: Round) -> RoundFigures:
     """Return a round from its record; see docs/run-json.md."""
     return RoundFigures(
-        round=told["round"],
-        purpose=told["purpose"],
-        void=told["void"],
-        sites=tuple(told["sites"]),
-        refusals=MappingProxyType(dict(told["refusals"])),
-        figures=MappingProxyType(figures(told)),
+        round=record["round"],
+        purpose=record["purpose"],
+        void=record["void"],
+        sites=tuple(record["sites"]),
+        refusals=MappingProxyType(dict(record["refusals"])),
+        figures=MappingProxyType(figures(record)),
     )
 
 

@@ -34,13 +34,13 @@ def leave_one_out(study: Study, cohorts: Cohorts, test: HeldOut) -> dict[str, St
         SettingsError: it is not known to which hospital test patients belong.
         StudyError: too few sites are left for a secure sum.
     """
-    told = [name for name in cohorts.alone if name in test.groups and len(test.groups) > 1]
-    if not told:
+    testable = [name for name in cohorts.alone if name in test.groups and len(test.groups) > 1]
+    if not testable:
         raise SettingsError(
             f"study {study.name}: its test patients are not told apart by hospital, so none can be "
             "left out and tested on; run it without --external"
         )
-    return {name: _without(study, cohorts.alone[name]) for name in told}
+    return {name: _without(study, cohorts.alone[name]) for name in testable}
 
 
 def external(

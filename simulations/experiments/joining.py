@@ -86,7 +86,7 @@ def joining_verdicts(found: Joining) -> tuple[Verdict, ...]:
         if site["gain"]["high"] < 0
     )
     sure = sum(site["gain"]["low"] > 0 for site in sites)
-    told = sum(site["gain"]["value"] > 0 for site in sites)
+    better = sum(site["gain"]["value"] > 0 for site in sites)
     return (
         *lost,
         Verdict(
@@ -94,7 +94,7 @@ def joining_verdicts(found: Joining) -> tuple[Verdict, ...]:
             kind="all",
             name="all",
             serious=False,
-            sentence=f"The federation's model has the better {title} at {told} of {len(sites)} "
+            sentence=f"The federation's model has the better {title} at {better} of {len(sites)} "
             f"hospitals, at {sure} of them beyond what chance explains.",
         ),
     )

@@ -66,7 +66,7 @@ def recalibrating(
             }
         )
     groups = {
-        "before": finished.told.groups,
+        "before": finished.by_group.groups,
         "across": _changed(test, finished, dict.fromkeys(test.groups, across)) if across else (),
         "own": _changed(test, finished, own) if own else (),
     }
@@ -105,7 +105,7 @@ def _changed(
         for output, one in enumerate(by_group.get(name, ())):
             if one != NEUTRAL:
                 scores[stays_N, ..., output] = one.apply(scores[stays_N, ..., output])
-    return with_risks(test, finished.told, scores)
+    return with_risks(test, finished.by_group, scores)
 
 
 def _ratios(groups: Mapping[str, tuple[GroupFigures, ...]]) -> list[dict[str, Any]]:
@@ -114,28 +114,28 @@ def _ratios(groups: Mapping[str, tuple[GroupFigures, ...]]) -> list[dict[str, An
     for place, before in enumerate(groups["before"]):
         if not before.judged:
             continue
-        told: dict[str, Any] = {"kind": before.group.kind, "name": before.group.name}
+        row: dict[str, Any] = {"kind": before.group.kind, "name": before.group.name}
         for way, changed in groups.items():
             ratio = changed[place].calibration if changed else None
-            told[way] = None if ratio is None else asdict(ratio)
-        found.append(told)
+            row[way] = None if ratio is None else asdict(ratio)
+        found.append(row)
     return found
 
 
 def recalibration_sentences(record: Mapping[str, Any]) -> tuple[str, ...]:
     """Return a sentence for each kind of recalibration on what it improves, from ``run.json``."""
-    told = record.get("recalibration")
-    if told is None:
+    recalibration = record.get("recalibration")
+    if recalibration is None:
         return ()
-    said = record.get("verdicts") or ()
-    before = sum(v["serious"] and v["topic"] == "calibration" for v in said)
+    original = record.get("verdicts") or ()
+    before = sum(v["serious"] and v["topic"] == "calibration" for v in original)
     found = []
     for way, title in (
         ("across", "Recalibrated across sites by the summed counts of validation patients"),
         ("own", "Recalibrated at each hospital by its own validation patients"),
     ):
-        left = told["verdicts"].get(way)
-        if left is None or (way == "across" and neutral(told["across"] or [])):
+        left = recalibration["verdicts"].get(way)
+        if left is None or (way == "across" and neutral(recalibration["across"] or [])):
             continue
         names = ", ".join("everybody" if v["kind"] == "all" else v["name"] for v in left)
         found.append(
@@ -144,7 +144,7 @@ def recalibration_sentences(record: Mapping[str, Any]) -> tuple[str, ...]:
             + (f" ({names})" if names else "")
             + f"; before: {before}."
         )
-    if told["across"] is not None and neutral(told["across"]):
+    if recalibration["across"] is not None and neutral(recalibration["across"]):
         found.insert(
             0, "The summed counts of validation patients justify no recalibration across sites."
         )

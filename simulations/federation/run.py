@@ -33,7 +33,7 @@ from consilium.simulations.federation.site_folders import open_site, roster_of
 from consilium.simulations.figures.answer_tables import final_tables
 from consilium.simulations.figures.held_out import HeldOut, OwnStates, Scores
 from consilium.simulations.figures.metrics import HeldOutMetrics
-from consilium.simulations.figures.subgroups import Told, tell_groups
+from consilium.simulations.figures.subgroups import FiguresByGroup, figures_by_group
 
 Show = Callable[[dict[str, Any]], None]
 
@@ -46,7 +46,7 @@ class Finished:
         state: the final global model.
         test: figures on all test patients.
         by_site: figures on each hospital's test patients, if there are several hospitals.
-        told: figures of every group of test patients.
+        by_group: figures of every group of test patients.
         tables: from :func:`consilium.simulations.figures.answer_tables.final_tables`.
         scores: the final model's, of each test stay, (N, K) or (N, T, K).
         training: each site's training records.
@@ -58,7 +58,7 @@ class Finished:
     state: RunState
     test: HeldOutMetrics
     by_site: Mapping[str, HeldOutMetrics]
-    told: Told
+    by_group: FiguresByGroup
     tables: dict[str, Any]
     scores: Scores
     training: Mapping[str, TimeGrid]
@@ -154,7 +154,7 @@ class Federation:
             state=state,
             test=metrics,
             by_site=by_site,
-            told=tell_groups(test, scores, metrics, by_site),
+            by_group=figures_by_group(test, scores, metrics, by_site),
             tables=final_tables(test, scores),
             scores=scores,
             training={site: cohort.training for site, cohort in self._cohorts.items()},

@@ -23,7 +23,7 @@ _PASSES = 3  # so often bins are refined, which makes them narrow wherever risks
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class FiguresByGroup:
     """Figures of all test patients, then of each hospital and each subgroup.
 
     ``edges_L`` are those of the bins in which risks are counted; None in tasks without risks.
@@ -33,9 +33,9 @@ class Told:
     edges_L: Edges | None
 
 
-def tell_groups(
+def figures_by_group(
     test: HeldOut, scores: Scores, everybody: HeldOutMetrics, sites: Mapping[str, HeldOutMetrics]
-) -> Told:
+) -> FiguresByGroup:
     """Return the figures of all groups of test patients with a known outcome.
 
     Args:
@@ -57,7 +57,7 @@ def tell_groups(
                 continue
             known = test.metrics_of(stays_N, [scores])
         found.append(_figures(test, group, stays_N, scores, known, edges_L))
-    return Told(groups=tuple(found), edges_L=edges_L)
+    return FiguresByGroup(groups=tuple(found), edges_L=edges_L)
 
 
 def parts_of(test: HeldOut) -> Iterator[tuple[PatientGroup, NDArray[np.bool_]]]:
@@ -68,14 +68,14 @@ def parts_of(test: HeldOut) -> Iterator[tuple[PatientGroup, NDArray[np.bool_]]]:
         yield group, members_of(test.grid, test.study, group)
 
 
-def with_risks(test: HeldOut, told: Told, scores: Scores) -> tuple[GroupFigures, ...]:
-    """Return the groups of ``told`` under other risks of the same stays.
+def with_risks(test: HeldOut, by_group: FiguresByGroup, scores: Scores) -> tuple[GroupFigures, ...]:
+    """Return the groups of ``by_group`` under other risks of the same stays.
 
     Only ``expected`` and ``calibration`` are of the new risks, the rest of the old ones.
     """
     stays_of = {EVERYBODY: np.ones(len(test.grid.y_N), dtype=np.bool_), **dict(parts_of(test))}
     changed = []
-    for group in told.groups:
+    for group in by_group.groups:
         stays_N = stays_of[group.group]
         expected = float(np.nansum(_known_risks(test, stays_N, scores)))
         ratio = calibration_of(test, stays_N, scores)

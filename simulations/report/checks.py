@@ -11,7 +11,7 @@ from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.study.definition import Study
 from consilium.simulations.experiments.external import external_sentences, failures
 from consilium.simulations.figures.measures import FIGURES, TITLES
-from consilium.simulations.report.forest_plots import told_share
+from consilium.simulations.report.forest_plots import share_text
 from consilium.simulations.report.groups import Group, everyone, share_of
 
 State = Literal["shown", "failed", "open"]
@@ -93,7 +93,7 @@ def beats_simple(study: Study, record: JsonRecord, settings: JsonRecord | None) 
     mine = record["test"][name]["value"]
     losses = {k: worse_by(name, mine, r["test"][name]["value"]) for k, r in simple.items()}
     key = max(losses, key=lambda k: losses[k])
-    theirs = told_share(share_of(simple[key]["test"][name]))
+    theirs = share_text(share_of(simple[key]["test"][name]))
     title = key.replace("-", " ")
     if losses[key] >= 0:
         return Check(
@@ -113,13 +113,15 @@ def calibrated(group: Group | None) -> Check:
     ratio: Share | None = group.calibration if group else None
     if ratio is None:
         return Check(what=what, state="open", why="calibration was not judged")
-    told = (
+    ratio_text = (
         f"{ratio.value:.2f} outcomes for each one predicted ({ratio.low:.2f} to {ratio.high:.2f})"
     )
     if ratio.low <= 1 <= ratio.high:
-        return Check(what=what, state="shown", why=f"on average risks agree with outcomes, {told}")
+        return Check(
+            what=what, state="shown", why=f"on average risks agree with outcomes, {ratio_text}"
+        )
     side = "low" if ratio.value > 1 else "high"
-    return Check(what=what, state="failed", why=f"on average risks are too {side}: {told}")
+    return Check(what=what, state="failed", why=f"on average risks are too {side}: {ratio_text}")
 
 
 def _real(record: JsonRecord) -> Check:

@@ -153,7 +153,7 @@ def number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def told_delta(privacy: JsonRecord) -> str:
+def delta_text(privacy: JsonRecord) -> str:
     """Return delta as text without a line break at its minus sign."""
     return f"{privacy['delta']:g}".replace("-", "\u2011")
 

@@ -12,7 +12,7 @@ from consilium.shared.figures.risk_curves import Share
 from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.study.definition import Study
 from consilium.simulations.report.drawing import Chart, Table, picture
-from consilium.simulations.report.forest_plots import Row, draw_rows, told_share
+from consilium.simulations.report.forest_plots import Row, draw_rows, share_text
 from consilium.simulations.report.groups import share_of
 
 _USEFUL = 0.1  # a larger bound on the effect of bins is useless, and the caption says so
@@ -42,7 +42,7 @@ def federated_chart(study: Study, record: JsonRecord) -> list[Chart]:
         Chart(
             name="federated",
             title="What the federation itself saw",
-            alt="; ".join(f"{row.name}: {told_share(row.share)}" for row in rows) + ".",
+            alt="; ".join(f"{row.name}: {share_text(row.share)}" for row in rows) + ".",
             caption=f"Blue: about {last['patients']:.0f} validation patients of the sites, from "
             f"secure sums of counts; intervals hold the privacy noise. {binning} Grey: the test "
             "patients above, who are others.",
@@ -50,7 +50,7 @@ def federated_chart(study: Study, record: JsonRecord) -> list[Chart]:
             table=Table(
                 headings=("whose", "AUROC", "effect of bins, at most"),
                 rows=tuple(
-                    (row.name, told_share(row.share), error)
+                    (row.name, share_text(row.share), error)
                     for row, error in zip(
                         rows, errors + ["–"] * (len(rows) - len(errors)), strict=True
                     )

@@ -37,9 +37,9 @@ def write_report(folder: Path, out: Path | None = None, compare: Path | None = N
         SettingsError: there is no record, or one is damaged, too old, or of another study.
     """
     if not (folder / RUN).exists() and (folder / STRATEGIES).exists():
-        told = _read(folder / STRATEGIES, (*_OF_COMPARISON, "refused"))
-        study = _study(next(iter(told["settings"].values())), folder)
-        page = strategies_page(study, told["settings"], told["refused"])
+        strategies = _read(folder / STRATEGIES, (*_OF_COMPARISON, "refused"))
+        study = _study(next(iter(strategies["settings"].values())), folder)
+        page = strategies_page(study, strategies["settings"], strategies["refused"])
         return _write(out or folder / REPORT, page)
     compared = compare / COMPARE if compare and compare.is_dir() else compare or folder / COMPARE
     settings = _read(compared, _OF_COMPARISON) if compare or compared.exists() else None
@@ -78,12 +78,12 @@ def read_comparison(folder: Path) -> tuple[Study, dict[str, dict[str, Any]]]:
     Raises:
         SettingsError: the folder holds no comparison, or a damaged one, or one that is too old.
     """
-    told = _read(folder / COMPARE, _OF_COMPARISON)
-    if not told["settings"]:
+    content = _read(folder / COMPARE, _OF_COMPARISON)
+    if not content["settings"]:
         raise SettingsError(f"{folder / COMPARE}: has no setting yet; let the comparison end")
-    settings: dict[str, dict[str, Any]] = told["settings"]
+    settings: dict[str, dict[str, Any]] = content["settings"]
     records = list(settings.values())
-    own = [one for one in records if one.get("study_digest") == told["study_digest"]]
+    own = [one for one in records if one.get("study_digest") == content["study_digest"]]
     return _study((own or records)[0], folder), settings
 
 

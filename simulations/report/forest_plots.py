@@ -106,7 +106,7 @@ def joining_chart(joining: JsonRecord) -> list[Chart]:
     gains = [(site["site"], share_of(site["gain"])) for site in sites]
     sure = [name for name, gain in gains if gain and gain.low > 0]
     lost = [name for name, gain in gains if gain and gain.high < 0]
-    told = (
+    summary = (
         f"{len(sure)} of {len(sites)} hospitals surely gained"
         + (f"; {', '.join(lost)} surely lost" if lost else "; none surely lost")
         + " (95 % interval beyond 0)."
@@ -114,9 +114,10 @@ def joining_chart(joining: JsonRecord) -> list[Chart]:
     chart = Chart(
         name="joining",
         title="Did hospitals gain by joining?",
-        alt=told,
+        alt=summary,
         caption="On each hospital's own test patients, beside a model that the hospital trained "
-        f"alone without privacy. {told}" + (f" Too few patients to judge: {few}." if few else ""),
+        f"alone without privacy. {summary}"
+        + (f" Too few patients to judge: {few}." if few else ""),
         drawing=picture("joining", draw, height=1.7 + 0.42 * len(sites)),
         table=Table(
             headings=("hospital", "patients", "alone", "federated", "gain"),
@@ -124,7 +125,7 @@ def joining_chart(joining: JsonRecord) -> list[Chart]:
                 (
                     site["site"],
                     str(site["patients"]),
-                    *(told_share(share_of(site[key])) for key in ("local", "federated", "gain")),
+                    *(share_text(share_of(site[key])) for key in ("local", "federated", "gain")),
                 )
                 for site in sites
             ),
@@ -153,7 +154,7 @@ def settings_chart(study: Study, settings: Mapping[str, Mapping[str, Any]]) -> C
     return Chart(
         name="settings",
         title="Beside simpler and rival ways",
-        alt="; ".join(f"{row.name}: {told_share(row.share)}" for row in rows) + ".",
+        alt="; ".join(f"{row.name}: {share_text(row.share)}" for row in rows) + ".",
         caption=f"{TITLES[name]} of each setting on the same test patients, from compare.json. "
         "Intervals may overlap where one setting is surely better, because all are judged on the "
         "same patients. Privacy noise was drawn anew for it.",
@@ -163,7 +164,7 @@ def settings_chart(study: Study, settings: Mapping[str, Mapping[str, Any]]) -> C
             rows=tuple(
                 (
                     setting_title(key, record),
-                    *(told_share(share_of(record["test"][n])) for n in FIGURES[study.task.kind]),
+                    *(share_text(share_of(record["test"][n])) for n in FIGURES[study.task.kind]),
                 )
                 for key, record in settings.items()
             ),
@@ -179,7 +180,7 @@ def setting_title(key: str, record: JsonRecord) -> str:
     return title if epsilon is None else f"{title}, epsilon {epsilon:.2g}"
 
 
-def told_share(share: Share | None) -> str:
+def share_text(share: Share | None) -> str:
     """Return a value with its interval, as text."""
     return "–" if share is None else f"{number(share.value)} ({between(share.low, share.high)})"
 
@@ -227,7 +228,7 @@ def _of_groups(
     return Chart(
         name=name,
         title=title,
-        alt="; ".join(f"{row.name}: {told_share(row.share)}" for row in rows) + ".",
+        alt="; ".join(f"{row.name}: {share_text(row.share)}" for row in rows) + ".",
         caption=f"{'Left: ' if calibrated else ''}{TITLES[key]}; dashed: all test patients. "
         + (
             "Right: outcomes observed over expected; above 1 the model says too little. "
@@ -248,8 +249,8 @@ def _of_groups(
                     g.name,
                     str(g.patients),
                     "–" if g.positives is None else f"{g.positives:.0f}",
-                    told_share(g.figures.get(key)),
-                    told_share(g.calibration),
+                    share_text(g.figures.get(key)),
+                    share_text(g.calibration),
                 )
                 for g in groups
             ),

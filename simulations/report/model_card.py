@@ -13,7 +13,7 @@ from consilium.shared.study.definition import Study
 from consilium.simulations.experiments.external import external_sentences
 from consilium.simulations.experiments.recalibrating import recalibration_sentences
 from consilium.simulations.figures.measures import FIGURES, TITLES
-from consilium.simulations.report.forest_plots import told_share
+from consilium.simulations.report.forest_plots import share_text
 from consilium.simulations.report.groups import Group, share_of
 
 
@@ -171,7 +171,7 @@ def _results(
         "21": f"Training: {trained or 'unknown number of'} patients at all sites (number with the "
         f"outcome: not reported). Evaluation: {test['patients']} patients{events}.",
         "23a": "; ".join(
-            f"{TITLES[n]} {told_share(share_of(test[n]))}" for n in FIGURES[study.task.kind]
+            f"{TITLES[n]} {share_text(share_of(test[n]))}" for n in FIGURES[study.task.kind]
         )
         + (f". {len(split)} groups: see the figures." if split else "."),
         **_updating(record),

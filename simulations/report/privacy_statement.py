@@ -8,7 +8,7 @@ import math
 
 from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.study.definition import Study
-from consilium.simulations.report.drawing import told_delta
+from consilium.simulations.report.drawing import delta_text
 
 FALSE_ALARM = 0.001
 HIDDEN_BY_NOTHING = (
@@ -61,7 +61,7 @@ def _patient(study: Study, record: JsonRecord) -> tuple[str, ...]:
         )
     bound = (
         f"Whether a patient was in training, and anything about that patient, is protected with "
-        f"epsilon {privacy['epsilon']:.2f} at delta {told_delta(privacy)}, over all rounds and "
+        f"epsilon {privacy['epsilon']:.2f} at delta {delta_text(privacy)}, over all rounds and "
         f"statistics together and however many stays the patient had. The study allows at most "
         f"epsilon {privacy['epsilon_budget']:g}; a ledger at each hospital refuses more."
     )

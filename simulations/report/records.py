@@ -26,7 +26,7 @@ from consilium.simulations.cohorts.cohorts import Cohorts
 from consilium.simulations.experiments.joining import Joining, joining_verdicts
 from consilium.simulations.federation.run import Finished
 from consilium.simulations.figures.metrics import HeldOutMetrics
-from consilium.simulations.figures.subgroups import Told
+from consilium.simulations.figures.subgroups import FiguresByGroup
 
 RUN, COMPARE, STRATEGIES = "run.json", "compare.json", "strategies.json"
 REPORT = "report.html"
@@ -58,7 +58,7 @@ def run_record(
         },
         "bytes_up_per_site_per_round": bytes_up(trained),
         "final_tables": finished.tables,
-        **told_record(finished.told, joined),
+        **groups_record(finished.by_group, joined),
         "data": {
             site: {**asdict(source.report), "skipped": len(source.report.skipped)}
             for site, source in cohorts.sites.items()
@@ -66,14 +66,16 @@ def run_record(
     }
 
 
-def told_record(told: Told, joined: Joining | None) -> dict[str, Any]:
+def groups_record(by_group: FiguresByGroup, joined: Joining | None) -> dict[str, Any]:
     """Return the record's part about groups of test patients and joining, with all verdicts."""
-    said = verdicts(told.groups, told.edges_L) + (joining_verdicts(joined) if joined else ())
+    found = verdicts(by_group.groups, by_group.edges_L) + (
+        joining_verdicts(joined) if joined else ()
+    )
     return {
-        "groups": [group.to_json() for group in told.groups],
-        "bins": None if told.edges_L is None else as_text(told.edges_L),
+        "groups": [group.to_json() for group in by_group.groups],
+        "bins": None if by_group.edges_L is None else as_text(by_group.edges_L),
         "joining": joined,
-        "verdicts": [v.to_json() for v in sorted(said, key=lambda v: not v.serious)],
+        "verdicts": [v.to_json() for v in sorted(found, key=lambda v: not v.serious)],
     }
 
 

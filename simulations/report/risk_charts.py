@@ -153,7 +153,7 @@ def _calibration(
         else ""
     )
     ratio = group.calibration
-    told = (
+    sentence = (
         f" In all, {group.positives:.0f} had the outcome and {group.expected:.0f} were predicted: "
         f"ratio {ratio.value:.2f} ({between(ratio.low, ratio.high, 2)})."
         if ratio and group.expected is not None
@@ -166,9 +166,9 @@ def _calibration(
             alt="Predicted and observed risk in groups, from "
             f"{groups[0].predicted:.3f} predicted and {groups[0].observed.value:.3f} observed to "
             f"{groups[-1].predicted:.3f} predicted and {groups[-1].observed.value:.3f} observed."
-            + told,
+            + sentence,
             caption="Points above the dashed line: the model says too little; below: too much. "
-            f"Bars: 95 % intervals. Beneath: how many have which risk.{told}{slope}",
+            f"Bars: 95 % intervals. Beneath: how many have which risk.{sentence}{slope}",
             drawing=picture("calibration", draw, height=4.3),
             table=Table(
                 headings=("mean predicted", "observed", "95 % interval", "patients"),

@@ -14,11 +14,11 @@ from consilium.simulations.report.drawing import (
     ORANGE,
     Chart,
     Table,
+    delta_text,
     number,
     picture,
     round_axis,
     thinned,
-    told_delta,
 )
 from consilium.simulations.report.records import size
 
@@ -133,7 +133,7 @@ def _epsilon(record: JsonRecord) -> Chart:
         title="Privacy budget spent on one training patient",
         alt=f"Epsilon {share}{number(spent[-1], 2)} after the last, of at most {budget:g}.",
         caption="Cumulative epsilon of all that left the sites, at delta "
-        f"{told_delta(record['privacy'])}; round 0 is the normalisation statistics. Patients held "
+        f"{delta_text(record['privacy'])}; round 0 is the normalisation statistics. Patients held "
         "out for validation pay for evaluations only.",
         drawing=picture("epsilon", draw, height=2.8),
         table=Table(

@@ -71,12 +71,12 @@ def figures(of: Round) -> dict[str, float]:
 
 def to_csv(rounds: list[Round]) -> str:
     """Return a line for each round: number, purpose and figures; a missing figure is empty."""
-    told = [figures(r) for r in rounds]
-    names = list(dict.fromkeys(name for found in told for name in found))
+    rows = [figures(r) for r in rounds]
+    names = list(dict.fromkeys(name for found in rows for name in found))
     written = io.StringIO()
     table = csv.writer(written, lineterminator="\n")
     table.writerow(["round", "purpose", *names])
-    for r, found in zip(rounds, told, strict=True):
+    for r, found in zip(rounds, rows, strict=True):
         table.writerow([r["round"], r["purpose"], *(_cell(found.get(name)) for name in names)])
     return written.getvalue()
 

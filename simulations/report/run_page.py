@@ -84,11 +84,13 @@ def _data(study: Study, record: JsonRecord) -> Tables:
     if read:
         table = Table(
             headings=("site", *(name.replace("_", " ") for name in COUNTS)),
-            rows=tuple((site, *(f"{told[n]:,}" for n in COUNTS)) for site, told in read.items()),
+            rows=tuple(
+                (site, *(f"{report[n]:,}" for n in COUNTS)) for site, report in read.items()
+            ),
         )
         tables.append(("What each site read, and what it set aside", table))
     outside = {
-        name: sum(told["out_of_range"].get(name, 0) for told in read.values())
+        name: sum(report["out_of_range"].get(name, 0) for report in read.values())
         for name in study.variables
     }
     with_range = [

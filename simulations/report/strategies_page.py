@@ -17,7 +17,7 @@ from consilium.simulations.figures.measures import FIGURES, TITLES
 from consilium.simulations.report.checks import worse_by
 from consilium.simulations.report.document import Section, Tables, document
 from consilium.simulations.report.drawing import BLUE, GREY, Chart, Table, number, picture
-from consilium.simulations.report.forest_plots import mark, told_share
+from consilium.simulations.report.forest_plots import mark, share_text
 from consilium.simulations.report.groups import share_of
 from consilium.simulations.report.records import size
 from consilium.simulations.report.round_charts import name_rows
@@ -84,7 +84,7 @@ def strategies_page(
 def summary(study: Study, ways: list[Way]) -> list[str]:
     """Return sentences on what stands out, by the rules in this function."""
     name = FIGURES[study.task.kind][0]
-    told = []
+    sentences = []
     for private in (False, True):
         found = {
             way.name: share
@@ -100,18 +100,18 @@ def summary(study: Study, ways: list[Way]) -> list[str]:
             if key != best and share.low <= found[best].value <= share.high
         ]
         how = "With privacy" if private else "Without privacy"
-        told.append(
-            f"{how} the best {TITLES[name]} has {best}, {told_share(found[best])}."
+        sentences.append(
+            f"{how} the best {TITLES[name]} has {best}, {share_text(found[best])}."
             + _unsure(len(near), len(found) - 1)
         )
     beside = [
-        f"{WORDS[way.name]}: {told_share(share)}"
+        f"{WORDS[way.name]}: {share_text(share)}"
         for way in ways
         if way.name in _UNSHARED and (share := _share(way, name, private=False))
     ]
-    told.append(f"Beside them, without privacy, {'; '.join(beside)}.")
+    sentences.append(f"Beside them, without privacy, {'; '.join(beside)}.")
     return [
-        *told,
+        *sentences,
         "One run each: another seed, and other privacy noise, would move every row. Where "
         "hospitals have models of their own, each is judged on its own patients.",
     ]
@@ -231,7 +231,7 @@ def _chart(
         (
             way.name,
             *(
-                told_share(_share(way, name, private=private, group=group))
+                share_text(_share(way, name, private=private, group=group))
                 for name, group in columns.values()
                 for private in kinds
             ),
@@ -260,7 +260,7 @@ def _table(study: Study, settings: Mapping[str, JsonRecord]) -> Table:
             (
                 setting,
                 number(record["privacy"]["epsilon"], 2),
-                told_share(share_of(record["test"][first])),
+                share_text(share_of(record["test"][first])),
                 *(number(record["test"][name]["value"]) for name in others),
                 size(sent) if sent else "–",
                 f"{record['seconds']:.0f}",

@@ -47,10 +47,10 @@ def _read(folder: Path, *, weights: bool = False) -> tuple[Study, str, dict[str,
     file = folder / MODEL
     try:
         with safe_open(file, framework="pt" if weights else "np") as opened:
-            told = opened.metadata()
-            study = parse_canonical(told["study"].encode())
+            stored = opened.metadata()
+            study = parse_canonical(stored["study"].encode())
             names = opened.keys() if weights else ()
-            return study, told["normalisation"], {name: opened.get_tensor(name) for name in names}
+            return study, stored["normalisation"], {name: opened.get_tensor(name) for name in names}
     except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise SettingsError(
             f"{file}: cannot be read; finish the run with 'consilium-simulate run' first"
