@@ -62,7 +62,7 @@ class StudyShown:
 
 
 def read_page(folder: CoordinatorFolder, status: JsonRecord, wrong: Sequence[str]) -> str:
-    """Return the page as the folder stands now.
+    """Return the page for the folder's present state.
 
     Args:
         folder: of the coordinator.

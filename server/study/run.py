@@ -79,7 +79,7 @@ class RoundResult:
         number: of the secure sum; the statistics round is usually 1.
         purpose: what was summed: statistics, updates, or counts for evaluation.
         state: the run's state after this round (unchanged when the round was void).
-        void: why the round gave nothing, or None.
+        void: why the round gave no sum; None if it gave one.
         survivors: sites in the sum; ``refusals`` holds the others' reasons where they gave one.
         patients: training patients of the survivors.
         update_norm: L2 norm of the mean update; 0 unless a training round.
