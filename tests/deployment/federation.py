@@ -177,7 +177,15 @@ class Federation:
         name: str = "",
     ) -> str:
         within = self.wrappers.get(name, [])
-        command = [*within, sys.executable, "-m", package, *words, "--folder", str(folder)]
+        command = [
+            *within,
+            sys.executable,
+            "-m",
+            f"consilium.{package}",
+            *words,
+            "--folder",
+            str(folder),
+        ]
         done = subprocess.run(
             command, capture_output=True, text=True, input=said, env=self._environment(name),
             timeout=120 * PATIENCE, check=False,
@@ -279,7 +287,7 @@ class Federation:
         if name == "coordinator" and "--monitor-port" not in words:
             patience += ["--monitor-port", "0"]
         command = [
-            *self.wrappers.get(name, []), sys.executable, "-m", package, "start",
+            *self.wrappers.get(name, []), sys.executable, "-m", f"consilium.{package}", "start",
             "--folder", str(folder), *patience, *words,
         ]  # fmt: skip
         with self.log(name).open("ab") as log:
