@@ -37,7 +37,7 @@ CORES = len(os.sched_getaffinity(0))
 class OneThread(TyperCommand):
     """A command in which each site computes on one thread.
 
-    Sites are what runs in parallel, and results must not depend on how a matrix product was split.
+    The sites run in parallel, and results must not depend on how a matrix product is split.
     """
 
     def invoke(self, ctx: Any) -> Any:
