@@ -5,12 +5,14 @@ never mask a second one for that round, not even after a crash or in a second pr
 """
 
 import sqlite3
+import time
 from pathlib import Path
 from threading import Lock
 
 from consilium.shared.errors import ProtocolError, SettingsError
 from consilium.shared.files.permissions import PRIVATE_FILE
 
+PATIENCE_S = 30.0  # for whoever else has the file open
 _SCHEMA = "CREATE TABLE IF NOT EXISTS claims (study_hash BLOB PRIMARY KEY, round INTEGER NOT NULL)"
 
 
@@ -30,11 +32,12 @@ class RoundJournal:
         try:
             path.touch(mode=PRIVATE_FILE, exist_ok=True)
             self._connection = sqlite3.connect(
-                path, timeout=30.0, isolation_level=None, check_same_thread=False
+                path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False
             )
         except (OSError, sqlite3.Error) as error:
             raise self._unusable(error) from None
-        for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", _SCHEMA):
+        self._write_ahead()
+        for statement in ("PRAGMA synchronous=FULL", _SCHEMA):
             self._execute(statement)
 
     def highest(self, study_hash: bytes) -> int:
@@ -69,6 +72,20 @@ class RoundJournal:
     def close(self) -> None:
         """Close the file; otherwise it closes when the journal is garbage collected."""
         self._connection.close()
+
+    def _write_ahead(self) -> None:
+        """Keep a write-ahead log; here SQLite itself does not wait for whoever opens it, too."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.Error as error:
+                busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() > deadline:
+                    raise self._unusable(error) from None
+                time.sleep(0.005)
+            else:
+                return
 
     def _highest(self, study_hash: bytes) -> int:
         query = "SELECT round FROM claims WHERE study_hash = ?"
