@@ -136,6 +136,8 @@ class StayStream:
             state = self._model.stepwise.step(state, self._model.keep_NF * x_F)[0]
         else:
             self._x_TF[now.steps] = x_F
-        self._now = FinishedSteps(steps=now.steps + 1, running=now.running.after_step(z_C), state=state)
+        self._now = FinishedSteps(
+            steps=now.steps + 1, running=now.running.after_step(z_C), state=state
+        )
         if self._now.steps % SNAPSHOT_STEPS == 0:
             self._older, self._newer = self._newer, self._now
