@@ -2,15 +2,17 @@
 
     python benchmarks/many_sites.py [--sites 50] [--rounds 20] [--large 1600]
 
-One coordinator and its sites as processes on loopback, with TLS, node authentication, audit logs,
-ledgers and the secure sum; a small model and few invented patients. Memory is the proportional set
-size (PSS) of Linux: pages that processes share count once. The coordinator's is that of its
-processes together, after every round. Then three studies of four sites: with a small model, with
-``--large`` hidden units, and with half as large a model. The most memory that each of the
-coordinator's processes has at any time (looked at twenty times a second) is a constant and so many
-copies of the model: copies from the two larger models, the constant beside them. Exits with 1 if a
-site missed a round, the coordinator grew by more than `GROWTH_MIB` from the fifth round to the
-last, or its processes together take `COPIES` copies or more.
+One coordinator and its sites run as processes on loopback, with TLS, node authentication, audit
+logs, ledgers and the secure sum; the model is small, the few patients are invented. Memory is the
+proportional set size (PSS) of Linux: pages that processes share count once. The coordinator's
+processes are added up after every round.
+
+Then three studies of four sites run: with a small model, with ``--large`` hidden units, and with a
+model half as large. Each coordinator process's peak memory (sampled twenty times a second) is taken
+as a constant plus a number of copies of the model, both computed from the two larger models.
+
+Exits with 1 if a site missed a round, the coordinator grew by more than `GROWTH_MIB` from the fifth
+round to the last, or its processes together take `COPIES` copies or more.
 """
 
 import argparse
@@ -38,7 +40,7 @@ SETTLED = 5  # rounds after which caches are warm
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Of one study: its training rounds, and memory in MiB."""
+    """The training rounds of one study, and memory in MiB."""
 
     seconds: list[float]
     present: list[int]
@@ -117,10 +119,11 @@ def run(sites: int, rounds: int, *, hidden: int) -> Measured:
 def watch(
     federation: Federation, text: str
 ) -> tuple[list[float], float, dict[str, float], list[float]]:
-    """Run the study and return MiB.
+    """Run the study and return memory in MiB.
 
-    The coordinator's after each round, the most of its processes together and of each, and each
-    site's.
+    Returns:
+        The coordinator's after each round, the peak of its processes together, the peak of each by
+        name, and each site's.
     """
     federation.prepare(text)
     federation.start("coordinator", "--patience", "600")
@@ -149,7 +152,7 @@ def watch(
 
 
 def mebibytes(pid: int) -> float:
-    """Return a process's proportional set size in MiB; 0 of one that ended."""
+    """Return a process's proportional set size in MiB; 0 if it has ended."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):

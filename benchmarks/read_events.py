@@ -3,12 +3,13 @@
     python benchmarks/read_events.py [--events 1000000] [--repeat 3]
 
 The rival is what an engineer would write for this one cohort: lazy scan, joins, a filter, one sort.
-It knows the units, trusts the types, and counts nothing; ours finds units, words, duplicates and
-what lies outside ranges, windows and stays, and counts them. Both make the same grid, which is
-checked, and then the same features from it. Ratio: our time by the rival's; target at most 2.
+It knows the units, trusts the types, and counts nothing. Our code recognises units and words; it
+finds and counts duplicates and what lies outside ranges, windows and stays. Both make the same
+grid, which is checked, and the same features from it. The ratio is our time / the rival's; the
+target is at most 2.
 
 Then the peak memory of a process that reads the patients one by one, for more and more events:
-beyond a million they wait in files without a name, and only the table of stays goes on growing.
+beyond a million they are kept in unnamed temporary files, and only the table of stays grows.
 """
 
 import argparse
@@ -54,7 +55,7 @@ SETTINGS["parquet"] = SETTINGS["csv"].replace(".csv", ".parquet")
 
 
 def cohort(events: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Synthetic stays and events, nobody's: shapes and sizes as in an intensive care unit."""
+    """Return synthetic stays and events, in shape and size as of an intensive care unit."""
     stream = np.random.default_rng(1)
     count = max(1, events // EVENTS_A_STAY)
     first = np.datetime64("2019-01-01T00:00", "us").astype(np.int64)
@@ -70,7 +71,7 @@ def cohort(events: int) -> tuple[pl.DataFrame, pl.DataFrame]:
             "died": (stream.random(count) < 0.12).astype(np.int64),
         }
     ).with_columns(pl.col("start", "end", "birth").cast(pl.Datetime("us")))
-    wanted, events = events, events + events // 100  # some are alike, and left out below
+    wanted, events = events, events + events // 100  # duplicates are removed below
     stay = stream.integers(0, count, events)
     variable = stream.integers(0, len(SERIES), events)
     known = [KNOWN[name].declaration for name in SERIES]
@@ -95,13 +96,13 @@ def cohort(events: int) -> tuple[pl.DataFrame, pl.DataFrame]:
             "unit": unit,
         }
     ).with_columns(pl.col("time").cast(pl.Datetime("us")))
-    # The rival keeps no order of files, so no two values may be of one variable at one time.
+    # The rival does not keep the order of files, so a variable may have only one value at a time.
     frame = frame.unique(["stay", "time", "name"], keep="first", maintain_order=True)
     return stays, frame.head(wanted)
 
 
 def write(folder: Path, events: int, kinds: tuple[str, ...]) -> None:
-    """The cohort in each format, all in one folder."""
+    """Write the cohort in each format into one folder."""
     stays, frame = cohort(events)
     if "csv" in kinds:
         stays.write_csv(folder / "stays.csv")
@@ -148,7 +149,7 @@ def ours(folder: Path, kind: str) -> TimeGrid:
 
 
 def by_hand(folder: Path, kind: str) -> TimeGrid:
-    """The same grid, for this cohort alone, in polars and one assignment of numpy."""
+    """Make the same grid, for this cohort only, with polars and one assignment of numpy."""
     units = pl.DataFrame(
         [
             (f"LOINC//{KNOWN[name].loinc}" if kind == "meds" else name, unit, index,
@@ -220,7 +221,7 @@ def by_hand(folder: Path, kind: str) -> TimeGrid:
 
 
 def best(job: Callable[[], object], repeat: int) -> float:
-    """Seconds of the fastest of some runs."""
+    """Return the seconds of the fastest of ``repeat`` runs."""
     times = []
     for _ in range(repeat):
         began = time.perf_counter()
@@ -230,7 +231,7 @@ def best(job: Callable[[], object], repeat: int) -> float:
 
 
 def peak_mib(folder: Path, kind: str) -> float:
-    """Peak memory of a process that reads patient by patient and keeps nothing."""
+    """Return the peak memory, in MiB, of a process that reads patient by patient."""
     done = subprocess.run(  # noqa: S603  # this file itself
         [sys.executable, __file__, "--only-read", str(folder), kind],
         check=True, capture_output=True, text=True,

@@ -39,7 +39,7 @@ HOOKS = "Opacus, hooks, private"
 
 
 def peak_speed(threads: int) -> float:
-    """Operations a second of the multiply-add units; of a large product if there is no compiler."""
+    """Return operations per second: of multiply-add units, or without compiler of a product."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         a = torch.randn(1024, 1024)
@@ -62,7 +62,7 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def milliseconds(shape: Shape, ways: list[str], turns: int) -> dict[str, float | str]:
-    """Median time of each way, and the floor; what a competitor raises is a result too."""
+    """Return each way's median milliseconds, and the floor; a competitor's error is a result."""
     steps, took = {}, {}
     found: dict[str, float | str] = {}
     for way in ways:
@@ -82,7 +82,7 @@ def milliseconds(shape: Shape, ways: list[str], turns: int) -> dict[str, float |
 
 
 def megabytes(shape: Shape, way: str) -> float:
-    """Growth of the peak resident size by one step."""
+    """Return the growth of the peak resident size in one step, in megabytes."""
     step = WAYS[way](shape)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     step()
@@ -90,7 +90,7 @@ def megabytes(shape: Shape, way: str) -> float:
 
 
 def apart(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Run in a fresh process, forked while this one has done no arithmetic; None if it fails."""
+    """Run in a new process, forked before this one computes anything; None if it fails."""
     receiver, sender = multiprocessing.Pipe(duplex=False)
 
     def child() -> None:

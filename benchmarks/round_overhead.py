@@ -3,9 +3,9 @@
     python benchmarks/round_overhead.py [--rounds 20] [--flower-rounds 4]
 
 Ours: one coordinator and four sites as processes on loopback, with TLS, node authentication, audit
-logs, ledgers, and the secure sum; the time of a round as the coordinator records it. A round holds
-one local step on few invented patients, so the whole round is given and nothing subtracted: what a
-round adds is at most this. Flower's: `rivals/flower_default.py`, nothing trained or protected.
+logs, ledgers, and the secure sum; the time of a round is the one that the coordinator records. A
+round trains one local step on few invented patients, which is not subtracted: so what a round adds
+is at most this. Flower's: `rivals/flower_default.py`, with nothing trained or protected.
 """
 
 import argparse

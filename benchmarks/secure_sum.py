@@ -2,12 +2,13 @@
 
     python benchmarks/secure_sum.py [--sites 5 10 30 100] [--sizes 100000 1000000] [--repeat 3]
 
-Ours is the real protocol at both ends in one process, bytes in between, malicious profile: a
-site's time is all it computes in a steady round except training (checking the request, encoding,
-masking, packing, agreement, shares, the next round's keys); the coordinator's is all the rest.
-The sites' journals are in memory; what the durable claim adds on this disk is printed at the end.
-With ``--cpu`` processor time is taken, one thread each, which is steadier on a busy machine.
-`rivals/` says how SecAgg+ and CKKS are timed; figures with ~ are extrapolated from fewer steps.
+Ours is the real protocol at both ends in one process, with serialised messages and the malicious
+profile. A site's time is all that it computes in a round in which no site comes or goes, except
+training: checking the request, encoding, masking, packing, agreement, shares, the next round's
+keys. The coordinator's is all the rest. The sites' journals are in memory; the time to write a
+journal's entry durably on this disk is printed at the end. With ``--cpu`` processor time is
+measured, with one thread each, which varies less on a busy machine. `rivals/` says how SecAgg+ and
+CKKS are timed; figures with ~ are extrapolated from fewer steps.
 """
 
 import argparse
@@ -58,7 +59,7 @@ Clock = Callable[[], float]
 
 @dataclass
 class Watch:
-    """How time is taken, and with how many threads."""
+    """How time is measured, and with how many threads."""
 
     clock: Clock
     threads: int
@@ -82,7 +83,7 @@ class Row:
 
 
 class TimedSites:
-    """Sites in this process; their time is kept apart from the coordinator's."""
+    """Sites in this process; their time is measured apart from the coordinator's."""
 
     def __init__(
         self,
@@ -187,9 +188,9 @@ def step(
     best: dict[str, float],
     lost: frozenset[str] = frozenset(),
 ) -> None:
-    """One round's times; the least of each kind is kept."""
+    """Run one round; keep in ``best`` the least time of each kind so far."""
     timed.down = frozenset()
-    if lost:  # all have keys of the round, and then a fifth of the sites fails before its update
+    if lost:  # these sites fail after all have the round's keys, and before their update
         coordinator.open(round=number)
         timed.down = lost
     prefix, survivors = "dropped " if lost else "", len(timed.maskings) - len(lost)
@@ -211,9 +212,9 @@ def step(
 
 
 def ten_sites(size: int, repeat: int, folder: Path, watch: Watch) -> dict[Profile, float]:
-    """Milliseconds of a site among ten in a round, by profile.
+    """Return milliseconds of a site among ten in a round, by profile.
 
-    CKKS is against an honest-but-curious coordinator, as the semi-honest profile is.
+    CKKS protects from an honest-but-curious coordinator, as the semi-honest profile does.
     """
     times: dict[Profile, float] = {}
     for profile in get_args(Profile):
@@ -225,7 +226,7 @@ def ten_sites(size: int, repeat: int, folder: Path, watch: Watch) -> dict[Profil
 
 
 def claim_ms() -> float:
-    """Median wall time of a journal's claim in the current folder."""
+    """Return the median milliseconds to write a journal's claim in the current folder."""
     with tempfile.TemporaryDirectory(dir=".") as name:
         journal = RoundJournal(Path(name) / "journal")
         times = []
@@ -237,9 +238,9 @@ def claim_ms() -> float:
 
 
 def floor_ms(row: Row, repeat: int, watch: Watch) -> float:
-    """AES-256-CTR keystream alone: as many streams as a site has masks, nothing added.
+    """Return the milliseconds of AES-256-CTR alone: a keystream for each of a site's masks.
 
-    With several threads each expands its part of every stream, as masking does.
+    Several threads each expand a part of every stream, as in masking.
     """
     zeros = memoryview(bytes(1 << 18))
 
@@ -261,7 +262,7 @@ def floor_ms(row: Row, repeat: int, watch: Watch) -> float:
 
 
 def rivals(row: Row, repeat: int, clock: Clock) -> None:
-    """Flower's SecAgg+ for the same size."""
+    """Measure Flower's SecAgg+ at the same size, into the row."""
     measured = secagg_plus.measure(row.sites, row.size, repeat, clock)
     row.secagg_site_ms = measured.site_ms
     row.secagg_coordinator_s = measured.coordinator_s

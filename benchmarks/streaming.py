@@ -2,11 +2,11 @@
 
     python benchmarks/streaming.py [--events 3000] [--study studies/icu-mortality-2012.toml]
 
-Each kind of model has the study's inputs and window. Stays are invented; their events come in the
-order of time, six an hour, but one in a hundred, which comes up to six hours late and so costs the
-steps since the beginning anew. Timed is what a caller waits for: a line of JSON parsed, taken,
-scored with its reasons, and the answer made a line of JSON. Of the HTTP service, the time from the
-request to the whole answer, over one kept connection on loopback.
+Each kind of model has the study's inputs and window. Stays are invented, with six events an hour in
+the order of time; but one event in a hundred comes up to six hours late, and all steps of the stay
+are computed anew. The time is what a caller waits for: a line of JSON is parsed and scored with
+reasons, and the answer is written as JSON. For the HTTP service it is the time from the request to
+the whole answer, over one open connection on loopback.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def served(study: Study, lines: list[bytes]) -> None:
 
 
 def timed(answer: Callable[[bytes], object], lines: list[bytes]) -> np.ndarray:
-    """Milliseconds of each line, the first few not counted."""
+    """Return the milliseconds of each line, without the first few."""
     found = []
     for line in lines:
         began = time.perf_counter()
@@ -108,7 +108,7 @@ def show(name: str, found_ms: np.ndarray) -> None:
 
 
 def events(study: Study, number: int) -> Iterator[bytes]:
-    """Lines of events, stay after stay."""
+    """Yield lines of events, stay after stay."""
     stream = np.random.default_rng(0)
     names, stay, now = list(study.variables), 0, 0.0
     for _ in range(number):

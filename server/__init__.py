@@ -1,5 +1,5 @@
-"""The coordinator: orchestrates rounds and learns sums, never one site's update.
+"""The coordinator: it runs the rounds of a study and learns sums, never one site's update.
 
-Rooms below import each other only downwards (see the contracts in pyproject.toml); of the other
-packages only ``shared`` may enter.
+Its rooms import each other only downwards (the contracts in pyproject.toml give the order); of the
+other packages only ``shared`` may be imported.
 """

@@ -262,7 +262,7 @@ def run_study(
     )
 
 
-def _want(folder: Path, named: str, wanted: "Wanted", told: str) -> None:
+def _want(folder: Path, named: str, wanted: "Wanted", outcome: str) -> None:
     from consilium.server.coordinator.folder import CoordinatorFolder
     from consilium.shared.audit.events import StudyChanged
     from consilium.shared.audit.own_log import open_audit
@@ -276,17 +276,17 @@ def _want(folder: Path, named: str, wanted: "Wanted", told: str) -> None:
         StudyChanged(study=study.name, study_digest=study.digest, state=f"wanted: {wanted}")
     )
     register.want(study.digest, wanted)
-    _say(f"Study {study.name} {told}.")
+    _say(f"Study {study.name} {outcome}.")
 
 
 def _show(folder: "CoordinatorFolder", register: "Register") -> None:
     from consilium.server.coordinator.register import State
     from consilium.server.service.overview import SEEN_LATELY_S, overview
 
-    told = overview(folder, register)
+    found = overview(folder, register)
     sites = Table("site", "version", "last seen", "lifetime epsilon left", title="Sites",
                   title_justify="left")  # fmt: skip
-    for site in told["sites"]:
+    for site in found["sites"]:
         ago = site["seen_s_ago"]
         seen = (
             "never" if ago is None else "now" if ago < SEEN_LATELY_S else f"{ago / 60:.0f} min ago"
@@ -301,7 +301,7 @@ def _show(folder: "CoordinatorFolder", register: "Register") -> None:
     console.print(sites)
     studies = Table("study", "state", "round", "sites", "epsilon", "seconds", title="Studies",
                     title_justify="left")  # fmt: skip
-    for study in told["studies"]:
+    for study in found["studies"]:
         last = study["last_round"]
         shown = ("-", "-", "-", "-") if last is None else (
             str(last["round"]),
@@ -311,13 +311,13 @@ def _show(folder: "CoordinatorFolder", register: "Register") -> None:
         )  # fmt: skip
         studies.add_row(study["study"], study["state"], *shown)
     console.print(studies)
-    for study in told["studies"]:
+    for study in found["studies"]:
         if study["detail"] and study["state"] == State.WAITING:
             console.print(f"{study['study']}: {study['detail']}", markup=False)
 
 
 def _facts(study: "Study") -> dict[str, Any]:
-    """Return what the study fixes, by name."""
+    """Return what ``check`` prints about a study, by name."""
     from consilium.shared.privacy.accounting import plan
 
     facts: dict[str, Any] = {

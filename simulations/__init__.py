@@ -1,4 +1,4 @@
-"""Many sites in one process, for research and for ``make demo``.
+"""Many simulated sites in one process, for research and for ``make demo``, and the Python API.
 
-May use ``client``, ``server`` and ``shared``; nothing imports it.
+It may import ``client``, ``server`` and ``shared``; none of these imports it.
 """

@@ -37,7 +37,7 @@ CORES = len(os.sched_getaffinity(0))
 class OneThread(TyperCommand):
     """A command in which each site computes on one thread.
 
-    Sites are what runs in parallel, and results must not depend on how a matrix product was split.
+    The sites run in parallel, and results must not depend on how a matrix product is split.
     """
 
     def invoke(self, ctx: Any) -> Any:
@@ -167,8 +167,8 @@ def report(
     from consilium.simulations.commands.console import console
     from consilium.simulations.report.files import write_report
 
-    told = write_report(folder, out, compare)
-    console.print(f" report  {told}", markup=False, soft_wrap=True)
+    written = write_report(folder, out, compare)
+    console.print(f" report  {written}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -187,8 +187,8 @@ def rounds(
         print(to_csv(found), end="")  # noqa: T201 - nothing else on standard output, to be piped
         return
     count = write_tensorboard(found, tensorboard)
-    told = f"{count} figures of {len(found)} rounds; see them with: tensorboard --logdir"
-    console.print(f"{told} {tensorboard}", markup=False, soft_wrap=True)
+    sentence = f"{count} figures of {len(found)} rounds; see them with: tensorboard --logdir"
+    console.print(f"{sentence} {tensorboard}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -232,13 +232,13 @@ def plan(
     found = choices(loaded, patients=patients, epsilons=tuple(epsilon or ()))
     costs = {} if noise is None else cost_of_noise(loaded, noise)
     if as_json:
-        told = {
+        record = {
             "secure_sum": asdict(sum_plan(loaded)),
             "choices": [asdict(choice) for choice in found],
             "noise_carried": noise_carried(loaded),
             "epsilon_of_noise": {str(rounds): epsilon for rounds, epsilon in costs.items()},
         }
-        console.print_json(json.dumps(told))
+        console.print_json(json.dumps(record))
         return
     show_sum_plan(sum_plan(loaded))
     show_plan(loaded, found, patients, noise_carried(loaded))

@@ -1,7 +1,8 @@
-"""One training step in every way that the benchmark compares: forward, backward, SGD update.
+"""One training step in each way that the benchmark compares: forward, backward, SGD update.
 
-A private step also clips every patient's gradient and adds noise: ours as sites do, from a
-cryptographic keystream and of four draws each; Opacus's from torch's generator, its default.
+A private step also clips every patient's gradient and adds noise. Ours is a site's: from a
+cryptographic keystream, with four draws for each value. Opacus's is from torch's generator, its
+default.
 """
 
 import os
@@ -50,9 +51,9 @@ class Shape:
 
     @property
     def operations(self) -> float:
-        """Multiplications and additions of our private step's products through the layers.
+        """Multiplications and additions of the matrix products in our private step.
 
-        Norms cost nothing of their own where the patients' gradients are kept and summed.
+        A patient's norm is counted only where the patient's gradient is not stored.
         """
         gates = (4 if self.cell == "lstm" else 3) * self.hidden
         directions, total = 2 if self.both else 1, 0.0
@@ -156,7 +157,7 @@ def ordinary(shape: Shape) -> Step:
 
 
 def opacus(shape: Shape, mode: str) -> Step:
-    """Opacus's layers; mode is one of its grad_sample_mode, or functorch."""
+    """Return a step with Opacus's layers; mode is one of its grad_sample_mode, or functorch."""
     x, y = data(shape)
     network = Network(shape, shape.layer(layers.DPLSTM, layers.DPGRU))
     if mode == "ghost":

@@ -1,1 +1,1 @@
-"""Other systems, measured beside ours and never part of the product."""
+"""Other systems, measured beside ours. They enter benchmarks only, never the product."""

@@ -1,4 +1,4 @@
-"""TenSEAL's CKKS at its usual setting: one key for all sites, which any site could betray."""
+"""TenSEAL's CKKS at its usual setting: all sites share one key, so any site could leak it."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def encrypt_ms(size: int, clock: Callable[[], float]) -> tuple[float, float]:
-    """Milliseconds to encrypt and serialise one update, and its bytes over float32's."""
+    """Return milliseconds to encrypt and serialise one update, and its bytes / float32's."""
     import tenseal
 
     context = tenseal.context(

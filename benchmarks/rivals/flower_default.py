@@ -1,7 +1,7 @@
 """Flower's default path: a ServerApp with FedAvg, and ClientApps, over a SuperLink and SuperNodes.
 
-Nothing is trained and nothing protected: no TLS, no node authentication, no masks. A round is what
-``FedAvg`` does by default, a train message and an evaluate message to every node.
+Nothing is trained or protected: no TLS, no node authentication, no masks. A round is what
+``FedAvg`` does by default: a train message and an evaluate message to every node.
 """
 
 import os

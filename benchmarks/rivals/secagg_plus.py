@@ -1,10 +1,10 @@
-"""Flower's SecAgg+: its own client functions, and its workflow's work at the coordinator.
+"""Flower's SecAgg+: its own client functions, and what its workflow computes at the coordinator.
 
-A site's time is what `secaggplus_mod` computes in its four stages for one client; the functions are
-Flower's own, called as the mod calls them, without what it spends on keeping state in records. The
-coordinator's is what `SecAggPlusWorkflow` computes on the replies in its last two stages, its calls
-repeated here in their order, without messages. Shares go to all sites, as in our complete graph.
-Where more than `LIMIT` equal steps are due, that many are timed and the rest is extrapolated.
+A site's time is what `secaggplus_mod` computes in its four stages for one client: Flower's own
+functions are called as the mod calls them, but without its storing of state in records. The
+coordinator's time is what `SecAggPlusWorkflow` computes on the replies in its last two stages: the
+same calls in the same order, without messages. Shares go to all sites, as in our complete graph. If
+a step is to be repeated more than `LIMIT` times, so many are timed and the rest is extrapolated.
 """
 
 import os
@@ -68,7 +68,7 @@ class Measured:
 
 
 def measure(sites: int, size: int, repeat: int, clock: Clock) -> Measured:
-    """Time one site and the coordinator, none and a fifth of the sites dropped."""
+    """Time one site, and the coordinator with none and with a fifth of the sites dropped."""
     runs = [_site(sites, size, clock) for _ in range(repeat)]
     masked = runs[-1][1]
     own_secret = os.urandom(32)
@@ -87,7 +87,7 @@ def measure(sites: int, size: int, repeat: int, clock: Clock) -> Measured:
 
 
 def _site(sites: int, size: int, clock: Clock) -> tuple[float, list[bytes]]:
-    """Seconds of one client's four stages, and its masked vector; peers are prepared untimed."""
+    """Return seconds of one client's four stages, and its masked vector; peers are not timed."""
     peers = range(ME + 1, sites + 1)
     keys = {peer: (generate_key_pairs(), generate_key_pairs()) for peer in peers}
     threshold = 2 * sites // 3 + 1
@@ -135,7 +135,7 @@ def _one_share(secret: bytes) -> bytes:
 def _coordinator(
     masked: list[bytes], seed: bytes, key: bytes, sites: int, dropped: int, clock: Clock
 ) -> float:
-    """Seconds of the coordinator with that many sites dropped before their upload."""
+    """Return the coordinator's seconds with so many sites dropped before their upload."""
     alive, threshold = sites - dropped, 2 * sites // 3 + 1
     total, spent = _added(masked, alive, clock)
     seed_shares = create_shares(seed, threshold, sites)[:alive]
@@ -175,7 +175,7 @@ def _unpaired(total: Vectors, key: bytes, public: bytes, shape: list[tuple[int, 
 
 
 def _each(count: int, clock: Clock, step: Callable[[], object]) -> float:
-    """Mean seconds of a step that is due `count` times, from at most `LIMIT` of them."""
+    """Return mean seconds of a step to be repeated `count` times, from at most `LIMIT` of them."""
     timed = min(count, LIMIT)
     start = clock()
     for _ in range(timed):

@@ -37,20 +37,20 @@ def status(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
     from consilium.server.service.overview import status as status_of
 
     opened = CoordinatorFolder.open(folder)
-    told = status_of(opened, opened.register())
+    found = status_of(opened, opened.register())
     if as_json:
-        console.print_json(json.dumps(told))
+        console.print_json(json.dumps(found))
         return
-    enrolled = [site for site in told["sites"] if not site["revoked"]]
-    _say(f"version     {told['version']}")
-    _say(f"certificate ends {told['certificate_ends'][:10]}")
-    _say(f"sites       {len(enrolled)} enrolled, {len(told['sites']) - len(enrolled)} revoked")
-    for study in told["studies"]:
+    enrolled = [site for site in found["sites"] if not site["revoked"]]
+    _say(f"version     {found['version']}")
+    _say(f"certificate ends {found['certificate_ends'][:10]}")
+    _say(f"sites       {len(enrolled)} enrolled, {len(found['sites']) - len(enrolled)} revoked")
+    for study in found["studies"]:
         last = study["last_round"]
         _say(f"study       {study['study']}: {study['state']}"
              + (f", round {last['round']}" if last else "")
              + (f"; {study['detail']}" if study["detail"] else ""))  # fmt: skip
-    log = told["audit"]
+    log = found["audit"]
     if log and "entries" in log:
         _say(f"audit log   {log['entries']} entries, the last at {log['last_at']}")
         for site, times in log["divergences"].items():

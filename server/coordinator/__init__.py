@@ -1,4 +1,4 @@
-"""The coordinator's own belongings: folder, certificates, register of sites and studies, audit log.
+"""The coordinator's folder, its certificates, its register of sites and studies, and enrolment.
 
 Enrolment requests and submitted studies enter; no update ever does.
 """

@@ -90,7 +90,7 @@ def issue_server_certificate(
 ) -> None:
     """Issue a new key and certificate for these host names and addresses.
 
-    The key is written before the certificate; whoever serves them starts again after both.
+    The key is written before the certificate; a server that uses them restarts after both.
 
     Raises:
         SettingsError: no names, or one that is neither an address nor a host name.

@@ -1,8 +1,5 @@
-"""What a coordinator is set to unless told otherwise; alone here, so that ``--help`` reads it fast.
+"""The default settings of a coordinator; it imports nothing, so that ``--help`` is fast."""
 
-Units: hours, ports.
-"""
-
-DEFAULT_HOURS = 72.0  # how long an invitation is worth
-DEFAULT_PORT = 9092  # the one port that sites reach
-MONITOR_PORT = 9093  # of 127.0.0.1: the operator's page, health and metrics
+DEFAULT_HOURS = 72.0  # hours for which an invitation is valid
+DEFAULT_PORT = 9092  # the only port that sites connect to
+MONITOR_PORT = 9093  # on 127.0.0.1: the operator's page, health and metrics

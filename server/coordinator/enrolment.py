@@ -1,7 +1,7 @@
-"""What the coordinator answers to a site outside a round: enrolment, and the studies offered to it.
+"""Enrolment of sites, and the studies offered to them: what a site may ask outside a round.
 
-An invitation is worth one enrolment. The site's private keys never leave it; it proves that it
-holds them. A site that lost the answer may ask again with the same keys.
+An invitation allows one enrolment. The site's private keys never leave it; it proves that it
+holds them. A site that did not receive the answer may ask again with the same keys.
 """
 
 import logging
@@ -44,7 +44,7 @@ def invite(
     """Make an invitation for a site; an earlier one of the same site is void from now on.
 
     Raises:
-        SettingsError: not a possible name of a site, or the site is enrolled already.
+        SettingsError: a site cannot have this name, or the site is enrolled already.
     """
     if not SITE_NAME.fullmatch(site) or site != site.lower() or "_" in site or "." in site:
         raise SettingsError(
@@ -72,7 +72,7 @@ def submit(
 
     Raises:
         StudyError: one of its sites is not enrolled.
-        SettingsError: this very study was submitted before.
+        SettingsError: this same study was submitted before.
     """
     members = {m.name: m.identity for m in register.members() if m.revoked is None}
     missing = sorted(set(study.sites) - members.keys())
@@ -95,7 +95,7 @@ def submit(
 
 
 def revoke(register: Register, audit: AuditLog, site: str, reason: str) -> Member:
-    """Shut a site out for good; return what it was.
+    """Shut a site out for good; return its last entry in the register.
 
     Raises:
         SettingsError: no site of this name is enrolled.
@@ -106,12 +106,12 @@ def revoke(register: Register, audit: AuditLog, site: str, reason: str) -> Membe
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrontDesk:
-    """Answers the site-facing requests that are not Flower's.
+class EnrolmentService:
+    """Answers the requests of sites that do not go to Flower: to enrol, and to see studies.
 
     Attributes:
-        register: the coordinator's book.
-        identity: signs what is agreed.
+        register: invitations, sites and studies.
+        identity: signs enrolments.
         audit: the coordinator's log.
         nodes: registers a node key with the SuperLink.
         clock: seconds since 1970.
@@ -130,13 +130,13 @@ class FrontDesk:
             MessageError: a malformed request.
             AuthenticationError: no valid invitation, or keys that the sender does not hold.
             SettingsError: the site or one of its keys is enrolled already.
-            ProtocolError: the site's build is too far from ours.
+            ProtocolError: the site's version does not fit the coordinator's.
         """
         request = EnrolRequest.from_bytes(body)
         request.check()
-        told = disagreement(VERSION, request.version)
-        if told is not None:
-            raise ProtocolError(told)
+        mismatch = disagreement(VERSION, request.version)
+        if mismatch is not None:
+            raise ProtocolError(mismatch)
         now = self.clock()
         if not self.register.invited(request.site, request.secret, request.node_key, now=now):
             raise AuthenticationError(
@@ -167,9 +167,9 @@ class FrontDesk:
         else:
             raise SettingsError("another site enrolled with one of these keys")
         node = node_id.to_bytes(NODE_ID_BYTES, "big")
-        said = enrolled_statement(request.site, request.identity, request.node_key, node)
+        statement = enrolled_statement(request.site, request.identity, request.node_key, node)
         return EnrolReply(
-            site=request.site, node_id=node, signature=self.identity.sign(said)
+            site=request.site, node_id=node, signature=self.identity.sign(statement)
         ).to_bytes()
 
     def list_studies(self, member: Member) -> bytes:

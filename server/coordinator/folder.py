@@ -1,4 +1,4 @@
-"""The coordinator's folder: its keys, its book, and what each study has reached.
+"""The coordinator's folder: its keys, its register, and the progress of each study.
 
 ::
 
@@ -38,7 +38,7 @@ class Settings:
 
     Attributes:
         name: shown to hospitals.
-        host: under which sites reach the coordinator; invitations carry it.
+        host: name or address at which sites reach the coordinator; invitations carry it.
         port: the only port it listens on for sites.
         listen: address to listen on.
     """
@@ -51,16 +51,16 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class CoordinatorFolder:
-    """An initialised folder."""
+    """A folder that ``init`` has made."""
 
     path: Path
     settings: Settings
 
     @classmethod
     def make(cls, path: Path, settings: Settings, names: tuple[str, ...]) -> "CoordinatorFolder":
-        """Initialise a new folder: keys, certificates, book.
+        """Initialise a new folder: keys, certificates, register.
 
-        The settings are written last: a folder that has them is whole.
+        The settings are written last: a folder that has them is complete.
 
         Raises:
             SettingsError: the folder is initialised already, or cannot be written.
@@ -91,7 +91,7 @@ class CoordinatorFolder:
         """Open an initialised folder.
 
         Raises:
-            SettingsError: it is not one.
+            SettingsError: the folder was not initialised.
         """
         file = path / "coordinator.toml"
         try:
@@ -146,7 +146,7 @@ class CoordinatorFolder:
             ) from error
 
     def register(self) -> Register:
-        """The book."""
+        """The register of invitations, sites and studies."""
         return Register(self.path / "register.sqlite")
 
     def study(self, digest: bytes) -> Path:
@@ -161,7 +161,7 @@ def hold_lock(path: Path, *, refused: str) -> int:
     """Hold this file's lock until the process ends, however it ends; return the open file.
 
     Raises:
-        SettingsError: another process holds it; ``refused`` is the sentence.
+        SettingsError: another process holds it; ``refused`` is the error's sentence.
     """
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
     try:

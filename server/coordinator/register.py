@@ -1,8 +1,8 @@
-"""The coordinator's durable book: invitations, enrolled sites, and studies with what is wanted.
+"""The coordinator's register: invitations, enrolled sites, and studies.
 
-One SQLite file that the commands, the service and the study processes share. Commands write what an
-operator wants; the processes read it between rounds and write how far they are. Every change is on
-disk before it is answered (:mod:`consilium.shared.files.sqlite_transaction`).
+One SQLite file that the commands, the service and the study processes share. Commands write what
+the operator wants of a study; its process reads that between rounds and writes how far it has come.
+A change is on disk before its caller goes on (:mod:`consilium.shared.files.sqlite_transaction`).
 """
 
 import hashlib
@@ -54,7 +54,7 @@ class Wanted(StrEnum):
 
 
 class State(StrEnum):
-    """How far a study is."""
+    """How far a study has come."""
 
     SUBMITTED = "submitted"
     WAITING = "waiting"  # for sites to approve and connect
@@ -68,7 +68,7 @@ class State(StrEnum):
 class Member:
     """An enrolled site; times are seconds since 1970, ``seen`` is when it last asked for work.
 
-    ``budget_left`` is the lifetime epsilon left to it as it says, if it says so.
+    ``budget_left`` is the lifetime epsilon that the site says it has left, if it says so.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class Submitted:
-    """A study as submitted, with the roster that was pinned then, and how far it is."""
+    """A study as submitted, with the roster that was pinned then, and how far it has come."""
 
     digest: bytes
     name: str
@@ -97,12 +97,12 @@ class Submitted:
 
     @property
     def open(self) -> bool:
-        """Whether sites may still be asked anything about it."""
+        """Whether the study may still ask its sites for anything."""
         return self.state not in (State.FINISHED, State.STOPPED)
 
 
 class Register:
-    """The book, opened; safe across threads and processes.
+    """The open register; several threads and processes may use it at once.
 
     Raises:
         SettingsError: the file cannot be used, or is of another version.
@@ -128,7 +128,7 @@ class Register:
     # Invitations and sites.
 
     def invite(self, site: str, secret: bytes, *, expires: float) -> None:
-        """Remember an invitation; an earlier one of this site is worth nothing from now on.
+        """Remember an invitation; an earlier one of this site is void from now on.
 
         Raises:
             SettingsError: the site is enrolled already.
@@ -142,9 +142,9 @@ class Register:
             )
 
     def invited(self, site: str, secret: bytes, node_key: bytes, *, now: float) -> bool:
-        """Tell whether this invitation may enrol this node key: unused, or used by this very key.
+        """Return whether this invitation may enrol this node key: unused, or used by the same key.
 
-        The second lets a site ask again when the answer was lost on its way.
+        The second case lets a site ask again when the answer to its first request was lost.
         """
         with self._transaction() as connection:
             row = connection.execute(
@@ -179,7 +179,7 @@ class Register:
             )
 
     def revoke(self, site: str, *, now: float) -> Member:
-        """Shut a site out and void its invitation; return what it was.
+        """Shut a site out and void its invitation; return its last entry.
 
         Raises:
             SettingsError: no site of this name is enrolled.
@@ -210,7 +210,7 @@ class Register:
         return None
 
     def saw(self, site: str, version: str, *, budget_left: float | None, now: float) -> None:
-        """Note that the site asked for work, its build, and the budget left if it says that."""
+        """Note that the site asked for work, its version, and the budget it says it has left."""
         with self._transaction() as connection:
             connection.execute(
                 "UPDATE sites SET seen = ?, version = ? WHERE name = ?", (now, version, site)
@@ -227,7 +227,7 @@ class Register:
         """Note a study with the roster it is submitted with.
 
         Raises:
-            SettingsError: this very study was submitted before.
+            SettingsError: this same study was submitted before.
         """
         row = (digest, name, text, signature, now, Wanted.RUN, State.SUBMITTED, "")
         with self._transaction() as connection:
@@ -275,7 +275,7 @@ class Register:
         """The study of this name or digest (its first hexadecimal digits suffice).
 
         Raises:
-            SettingsError: none, or several.
+            SettingsError: no study fits, or several do.
         """
         studies = self.studies()
         found = [s for s in studies if s.name == named] or [
@@ -301,7 +301,7 @@ class Register:
             return Wanted(row.fetchone()[0])
 
     def note(self, digest: bytes, state: State, detail: str = "") -> None:
-        """Note how far a study is; ``detail`` is one sentence for the operator."""
+        """Note how far a study has come; ``detail`` is one sentence for the operator."""
         with self._transaction() as connection:
             connection.execute(
                 "UPDATE studies SET state = ?, detail = ? WHERE digest = ?",

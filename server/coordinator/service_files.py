@@ -1,4 +1,4 @@
-"""Files with which an operating system runs the coordinator: systemd, and a container.
+"""Files that run the coordinator: a systemd unit, and a recipe for a container.
 
 They are written by ``init`` for the operator to read, copy and change.
 """
@@ -27,7 +27,7 @@ ENTRYPOINT ["consilium-coordinator", "start", "--folder", "/state"]
 
 
 def write_service_files(folder: Path, *, port: int, user: str) -> tuple[Path, Path]:
-    """Write both into ``folder/service``; return where they are."""
+    """Write unit and Containerfile into ``folder/service``; return their paths."""
     place = folder / "service"
     place.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
     unit = write_systemd_unit(

@@ -1,4 +1,4 @@
-"""From summed counts to figures: AUROC, calibration, groups, verdicts.
+"""Turns summed counts into figures: AUROC, calibration, groups of patients, verdicts.
 
-Only sums over sites, or a researcher's test patients, enter.
+Only sums over sites, or a researcher's own test patients, enter.
 """

@@ -1,6 +1,6 @@
-"""What the model looks at: from the sums of the sites' last evaluation.
+"""Which variables the model relies on, from the sums of the sites' last evaluation.
 
-Guarantee: of too few patients nothing is told.
+Guarantee: nothing is returned where too few patients were explained.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from consilium.shared.rounds.attribution_bands import attribution_bands, effect_unit
 from consilium.shared.study.definition import Study
 
-_SURE = 3.0  # standard deviations of privacy noise by which patients must exceed the fewest
+_SURE = 3.0  # deviations of the noise by which the noisy count must exceed ``smallest_group``
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,10 +20,10 @@ class Attributions:
     """Mean absolute effect of variables on the output, by time in the stay.
 
     Attributes:
-        patients: explained; not whole with privacy noise, like ``clipped``, of whose effects only
-            the part within the bound counts.
-        mean_VA: log-odds, or the target's unit; below 0 where privacy noise is larger.
-        deviation: of the privacy noise on each mean.
+        patients: how many were explained; with privacy noise not a whole number.
+        clipped: patients whose effects were cut to their bound; with noise not a whole number.
+        mean_VA: in log-odds or the target's unit; noise may make a small mean negative.
+        deviation: standard deviation of the privacy noise on each mean.
     """
 
     patients: float

@@ -28,30 +28,34 @@ from consilium.shared.rounds.contents import (
 from consilium.shared.rounds.patient_groups import group_edges
 from consilium.shared.study.definition import Study
 
-AUROC_ERROR = 0.002  # with a larger bound on the effect of binning, another pass is worth a round
+AUROC_ERROR = 0.002  # where bins may move an AUROC by more, evaluating again in finer ones pays
 
 
 @dataclass(frozen=True, kw_only=True)
 class FederatedMetrics:
-    """What the sites' validation patients say about a model.
+    """How a model does on the validation patients of all sites together.
 
     Attributes:
-        patients: how many; not whole when the counts carry privacy noise.
-        loss: mean over patients of the loss, each counted up to ``LARGEST_LOSS``.
-        outputs: metrics of each output that is a risk; None where an outcome did not occur.
-        counts: (2, B) sums of each output that is a risk, as the sites' secure sum gave them;
-            ``edges`` those of its bins, ``points`` what alarms at the study's thresholds would do.
+        patients: how many; with privacy noise not a whole number.
+        loss: mean loss of a patient; a larger loss counts as ``LARGEST_LOSS``.
+        outputs: metrics of each output that is a risk; None where its outcome always or never
+            occurred.
+        counts: for each output that is a risk, sums (2, B) without and with the outcome, by bin.
+        edges: of the bins of each output.
+        points: for each output, what alarms at the study's thresholds would do.
         recalibrations: Platt's, fitted to each output's counts; None where there is no fit.
-        accuracy: in a multiclass task; None otherwise. ``confusion`` has a row for each true class,
-            in it the patients by most likely class.
+        accuracy: in a multiclass task; None otherwise.
         sensitivity: of each class, in a multiclass task; None for a class that did not occur.
+        confusion: in a multiclass task, patients by true class (rows) and most likely class.
+        errors: in regression, each target's mean absolute error in its unit; a patient's mean
+            counts as ``LARGEST_ERROR`` spreads at most.
+        root_errors: in regression, each target's root mean squared error, bounded likewise.
         groups: figures of the study's groups of patients, of the finished model; see
-            :mod:`consilium.server.figures.groups`, and ``group_edges`` those of their bins.
+            :mod:`consilium.server.figures.groups`.
+        group_edges: of the bins in which the groups are counted.
         noise: standard deviation of the privacy noise on each sum.
-        attributions: what the finished model looks at, if the study asks and enough are explained.
-        errors: mean absolute error of each target, in its unit, in regression, and ``root_errors``
-            the root of the mean squared one; a patient's mean is counted up to ``LARGEST_ERROR``
-            spreads, or its square.
+        attributions: which variables the finished model relies on; None unless the study asks and
+            enough patients were explained.
     """
 
     patients: float
@@ -79,11 +83,11 @@ class FederatedMetrics:
 
     @property
     def fine(self) -> bool:
-        """Whether bins were fine enough that the bound on their effect is ``AUROC_ERROR``."""
+        """Whether the bins were so fine that they move no AUROC by ``AUROC_ERROR`` or more."""
         return all(o is None or o.auroc_error < AUROC_ERROR for o in self.outputs)
 
     def to_json(self, *, final: bool = False) -> dict[str, object]:
-        """Return plain numbers, as in ``run.json``; of the final model with counts."""
+        """Return plain numbers, as in ``run.json``; with the counts if ``final``."""
         outputs = [None if output is None else asdict(output) for output in self.outputs]
         plain: dict[str, object] = {
             "patients": self.patients,
@@ -101,8 +105,8 @@ class FederatedMetrics:
         if self.groups and self.group_edges is not None:
             plain["groups"] = [group.to_json() for group in self.groups]
             plain["group_bins"] = as_text(self.group_edges)
-            told = verdicts(self.groups, self.group_edges if self.counts else None)
-            plain["verdicts"] = [verdict.to_json() for verdict in told]
+            found = verdicts(self.groups, self.group_edges if self.counts else None)
+            plain["verdicts"] = [verdict.to_json() for verdict in found]
         if self.attributions is not None:
             plain["attributions"] = self.attributions
         if self.accuracy is not None:
@@ -127,10 +131,10 @@ def federated_metrics(
     """Return the metrics in a round's sums, or None when the round brought no counts.
 
     Args:
-        parts: the segments of the sums.
-        study: says what they hold.
+        parts: the round's sums, by name of the segment.
+        study: gives the layout of each segment.
         sites: how many sites are in the sums, each with its own privacy noise.
-        edges_KL: of the bins that the sites counted in.
+        edges_KL: of the bins in which the sites counted.
         final: whether the finished model was evaluated.
     """
     if "loss" not in parts:
@@ -160,7 +164,7 @@ def federated_metrics(
 
 
 def next_edges(metrics: FederatedMetrics, study: Study) -> NDArray[np.float32]:
-    """Return edges (K, L) of bins for the next evaluation, placed where this one found risks."""
+    """Return bin edges (K, L) for the next evaluation, dense where this one found risks."""
     finer = [
         finer_edges(table_2B, edges_L, study.evaluation.thresholds, noise=metrics.noise)
         for table_2B, edges_L in zip(metrics.counts, metrics.edges, strict=True)
@@ -169,7 +173,7 @@ def next_edges(metrics: FederatedMetrics, study: Study) -> NDArray[np.float32]:
 
 
 def tables_from_json(
-    told: Mapping[str, Any],
+    record: Mapping[str, Any],
 ) -> list[tuple[NDArray[np.float64], Edges]]:
     """Return counts (2, B) and edges (L,) of each output from what :meth:`to_json` wrote."""
     return [
@@ -177,7 +181,7 @@ def tables_from_json(
             np.array([table[side].split() for side in ("negatives", "positives")], np.float64),
             np.array(edges.split(), np.float32),
         )
-        for table, edges in zip(told.get("counts", ()), told.get("edges", ()), strict=True)
+        for table, edges in zip(record.get("counts", ()), record.get("edges", ()), strict=True)
     ]
 
 
@@ -198,7 +202,7 @@ def _points(
 
 
 def _from_hits(hits: NDArray[np.float64], study: Study) -> dict[str, Any]:
-    """Return what the sums beside the tables say; noise may have made them negative."""
+    """Return the figures of classes or of errors; privacy noise may have made sums negative."""
     hits = np.maximum(hits, 0.0)
     if study.task.kind == "multiclass":
         table_KK = hits.reshape(study.task.outputs, study.task.outputs)

@@ -1,6 +1,6 @@
 """Figures of groups of patients: from the sums of a study's last evaluation, or from test patients.
 
-Guarantee: of a group with too few patients, or one that no hospital released, nothing is told.
+Guarantee: no figure of a group with too few patients, or of one that no hospital released.
 """
 
 import math
@@ -29,15 +29,16 @@ from consilium.shared.rounds.patient_groups import (
 )
 from consilium.shared.study.definition import Study
 
-_SURE = 3.0  # standard deviations of privacy noise by which a group must exceed the smallest
+_SURE = 3.0  # deviations of the noise by which a noisy count must exceed ``smallest_group``
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroupFigures:
-    """What is told of one group; see "A group" in docs/run-json.md.
+    """The figures of one group; see "A group" in docs/run-json.md.
 
-    ``counts_2B`` has the rows without and with the outcome by bin; ``released`` is None where
-    nobody had to release anything. ``figures`` are in the order of importance.
+    ``figures`` begin with the most important one. ``counts_2B`` has the rows without and with the
+    outcome, by bin. ``released`` is None for test patients, of whom no hospital has to release
+    anything.
     """
 
     group: PatientGroup
@@ -53,7 +54,7 @@ class GroupFigures:
 
     @property
     def scale(self) -> float:
-        """Patients a row: rows of one patient are not independent, so they count as one."""
+        """Weight of a row, patients / rows: rows of one patient are not independent."""
         return min(self.patients / self.rows, 1.0) if self.rows else 1.0
 
     def to_json(self) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def groups_from_sums(
 
 
 def figures_of(metrics: BinaryMetrics) -> dict[str, Share]:
-    """Return what counts say of a group, with intervals."""
+    """Return a group's figures from its metrics, with intervals."""
     return {"auroc": Share(metrics.auroc, metrics.auroc_low, metrics.auroc_high)}
 
 
@@ -141,7 +142,10 @@ def _of_risks(
 def _of_mean(
     group: PatientGroup, block: NDArray[np.float64], study: Study, noise: float
 ) -> GroupFigures:
-    """Accuracy or mean absolute error; no mean of numbers from 0 to 1 varies more than a share."""
+    """Return accuracy or mean absolute error, with Wilson's interval.
+
+    The interval is that of a share: no mean of numbers from 0 to 1 varies more than a share does.
+    """
     patients, part = (float(number) for number in block)
     if patients < study.evaluation.smallest_group + _SURE * noise:
         return _withheld(group)

@@ -1,12 +1,16 @@
-"""For whom does a model fail? One plain sentence each, by rules stated here.
+"""For which patients does a model fail? One plain sentence each, by the rules below.
 
-A group fails at *telling patients apart* when its AUROC is more than ``AUROC_GAP`` below that of
-everybody else (in tasks without risks: when its accuracy is as much lower than everybody's, or its
-mean absolute error ``RATIO`` times as large), and at *calibration* when the outcome is more than
-``RATIO`` times more or less frequent than predicted (where that holds for everybody, only a group
-that is as far from everybody is named beside); in both cases only if chance is an unlikely cause at
-5 %, shared out among all comparisons (Bonferroni). Groups with too few patients are not
-judged, and said not to be.
+A model fails for a group
+
+- at *telling patients apart*, when its AUROC there is more than ``AUROC_GAP`` below that of all
+  others (without risks: when its accuracy is that much below everybody's, or its mean absolute
+  error more than ``RATIO`` times as large);
+- at *calibration*, when the outcome is more than ``RATIO`` times more or less frequent than
+  predicted. If that is so for all patients together, a group is named beside them only if its
+  ratio is as far from theirs.
+
+Both count only if chance is an unlikely cause: at a level of 5 %, divided by the number of tests
+(Bonferroni). Groups with too few patients are not judged, and a sentence names them.
 """
 
 import math
@@ -29,7 +33,7 @@ Topic = Literal["discrimination", "calibration", "joining", "size"]
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What figures say about a group of patients, or a hospital; see docs/run-json.md."""
+    """A finding about a group of patients or a hospital; see docs/run-json.md."""
 
     topic: Topic
     kind: str
@@ -43,10 +47,10 @@ class Verdict:
 
 
 def verdicts(groups: Sequence[GroupFigures], edges_L: Edges | None) -> tuple[Verdict, ...]:
-    """Return what the figures of groups say, the serious first.
+    """Return the verdicts on groups, serious ones first.
 
     Args:
-        groups: everybody, then parts of everybody.
+        groups: the group of all patients, then the others.
         edges_L: of the bins of their counts; None in tasks without risks.
     """
     if not groups:
@@ -55,18 +59,18 @@ def verdicts(groups: Sequence[GroupFigures], edges_L: Edges | None) -> tuple[Ver
     judged = [group for group in parts if group.judged]
     z = NormalDist().inv_cdf(1 - _LEVEL / 2 / (2 * len(judged) + 1))
     found = [
-        _serious("discrimination", group, said)
+        _serious("discrimination", group, sentence)
         for group in judged
-        if (said := _tells_apart(group, everybody, edges_L, z))
+        if (sentence := _tells_apart(group, everybody, edges_L, z))
     ]
     usual = 1.0
-    if everybody.judged and (said := _calibrated(everybody, z)):
-        found.append(_serious("calibration", everybody, said))
+    if everybody.judged and (sentence := _calibrated(everybody, z)):
+        found.append(_serious("calibration", everybody, sentence))
         usual = everybody.calibration.value if everybody.calibration else 1.0
     found += [
-        _serious("calibration", group, said)
+        _serious("calibration", group, sentence)
         for group in judged
-        if (said := _calibrated(group, z, usual))
+        if (sentence := _calibrated(group, z, usual))
     ]
     return (*found, *_overall(everybody), *_quiet(judged, found), *_unjudged(parts))
 
@@ -96,7 +100,7 @@ def _tells_apart(
 
 
 def _ranks(group: GroupFigures, everybody: GroupFigures, edges_L: Edges, z: float) -> str | None:
-    """Compare AUROCs from counts, rows of one patient counting as one."""
+    """Compare the group's AUROC with that of all others; a patient's rows count as one."""
     if group.counts_2B is None or everybody.counts_2B is None:
         return None
     rest_2B = (everybody.counts_2B - group.counts_2B) * everybody.scale
@@ -108,15 +112,15 @@ def _ranks(group: GroupFigures, everybody: GroupFigures, edges_L: Edges, z: floa
     deviations = ((m.auroc_high - m.auroc_low) / 2 / NORMAL_95 for m in (own, rest))
     if gap <= max(AUROC_GAP, z * math.hypot(*deviations)):
         return None
-    told = Share(own.auroc, own.auroc_low, own.auroc_high)
+    figure = Share(own.auroc, own.auroc_low, own.auroc_high)
     return (
-        f"The model tells patients apart worse {_where(group)}: AUROC {_interval(told)} against "
+        f"The model tells patients apart worse {_where(group)}: AUROC {_interval(figure)} against "
         f"{_number(rest.auroc)} of all others."
     )
 
 
 def _calibrated(group: GroupFigures, z: float, usual: float = 1.0) -> str | None:
-    """Say that the ratio is far from 1, and from that of everybody where this is ``usual``."""
+    """Return a sentence if the group's ratio is far from 1, and from ``usual``, everybody's."""
     ratio = group.calibration
     if ratio is None or group.expected is None or group.positives is None:
         return None

@@ -1,4 +1,4 @@
-"""The coordinator's Flower edge: it connects the sites and hands them on; no logic here."""
+"""A Flower ServerApp that connects the sites and passes them to our own code; no logic here."""
 
 from collections.abc import Callable, Collection
 

@@ -1,8 +1,8 @@
 """Which enrolled site made a request: Flower's node authentication, checked before a body is read.
 
 A site signs a timestamp with its node key and sends key, time and signature as headers, inside TLS.
-Flower checks the same headers again behind the gate. One signature serves for many requests of its
-site; it is worth nothing after five minutes, or when the site is revoked.
+Flower checks the same headers again behind the gate. A site may use one signature for many
+requests; it becomes invalid after five minutes, or when the site is revoked.
 """
 
 import base64
@@ -36,7 +36,7 @@ class KeyRing:
     """Keys of the enrolled sites, as the register has them now.
 
     Args:
-        register: the coordinator's book.
+        register: the coordinator's register.
         clock: seconds since 1970.
     """
 
@@ -49,11 +49,11 @@ class KeyRing:
         self._noted: dict[str, float] = {}
 
     def authenticate(self, headers: Mapping[str, str], version: str) -> Member:
-        """Return the site whose key signed these headers, lately.
+        """Return the site whose key signed these headers a short time ago.
 
         Args:
             headers: by lower-case name.
-            version: of the site's build, as it says.
+            version: the version that the site says it runs.
 
         Raises:
             AuthenticationError: headers missing or malformed, an unknown or revoked key, a wrong
@@ -101,15 +101,15 @@ class KeyRing:
                 self._verified.pop(next(iter(self._verified)))
 
     def _note(self, member: Member, version: str, budget: str | None) -> None:
-        """Note now and then that the site was here, and what it says of its budget."""
+        """Note from time to time that the site asked for work, and the budget it says it has."""
         now = self._clock()
         with self._lock:
             if now - self._noted.get(member.name, float("-inf")) < NOTE_SEEN_S:
                 return
             self._noted[member.name] = now
         printable = "".join(c for c in version if c.isprintable())[:32]
-        told = float(budget) if budget and _BUDGET.fullmatch(budget) else None
-        self._register.saw(member.name, printable, budget_left=told, now=now)
+        left = float(budget) if budget and _BUDGET.fullmatch(budget) else None
+        self._register.saw(member.name, printable, budget_left=left, now=now)
 
 
 def _verify(pem: bytes, signed: str, signature: bytes, site: str) -> None:

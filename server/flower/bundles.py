@@ -1,4 +1,4 @@
-"""Whole messages to and from sites, over Flower's own handlers and in one transaction each."""
+"""Whole messages to and from sites, each moved by Flower's own handlers in one transaction."""
 
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
 from flwr.proto.node_pb2 import Node
@@ -46,7 +46,7 @@ class LinkBundles:
             return pack_bundle(response.SerializeToString(), parts)
 
     def hand_in(self, node_id: int, body: bytes) -> bytes:
-        """Take a node's reply with all its parts; the same one again changes nothing.
+        """Store a node's reply with all its parts; storing the same reply again changes nothing.
 
         Raises:
             MessageError: a malformed bundle.
@@ -74,7 +74,7 @@ class LinkBundles:
         return b""
 
     def leave(self, node_id: int) -> bytes:
-        """Set the node offline, so that nobody waits for it; one that is so already stays so."""
+        """Set the node offline, so that nobody waits for it; an offline node stays offline."""
         self._link.deactivate_node(node_id)
         return b""
 

@@ -1,4 +1,4 @@
-"""HTTP connections that cannot be held open by saying nothing, or by saying it slowly.
+"""HTTP connections that a silent or slow client cannot hold open.
 
 uvicorn limits how long an idle connection is kept, but not how long a request's head may take.
 """
@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_TIMEOUT_S = 10.0
-REFUSED_STAYS_S = 0.2  # so that the answer can be read
+REFUSED_STAYS_S = 0.2  # a refused client's connection stays this long, so it can read the answer
 LARGEST_HEAD = 32 << 10
 MOST_CONNECTIONS = 2048
 MOST_FROM_ONE_ADDRESS = 256  # many sites may sit behind one proxy
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """A connection with request heads bounded in time and size; their number is bounded, too."""
+    """A connection whose request heads are bounded in time and size; open ones are counted."""
 
     open_by_address: ClassVar[Counter[str]] = Counter()
 
@@ -28,7 +28,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._address = "unknown"
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Refuse a connection too many; else wait for a request, not for ever."""
+        """Refuse the connection if too many are open; else wait a bounded time for a request."""
         super().connection_made(transport)
         self._address = self.client[0] if self.client else "unknown"
         self.open_by_address[self._address] += 1
@@ -39,7 +39,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Count the connection no longer."""
         super().connection_lost(exc)
         self._head_arrived()
         self.open_by_address[self._address] -= 1
@@ -50,7 +50,7 @@ class BoundedConnection(HttpToolsProtocol):
         """Parse, but give up on a head that is too long."""
         if self._head_deadline is not None:
             self._head_bytes += len(data)
-            if self._head_bytes > LARGEST_HEAD + (64 << 10):  # a body may begin in the same piece
+            if self._head_bytes > LARGEST_HEAD + (64 << 10):  # a piece may hold head and body
                 self.transport.abort()
                 return
         super().data_received(data)
@@ -67,7 +67,7 @@ class BoundedConnection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
-        """An answer before the body has arrived is a refusal: take no more of it."""
+        """Stop reading if the answer came before the whole body: then it was a refusal."""
         super().on_response_complete()
         if self.cycle.more_body:
             self.transport.pause_reading()

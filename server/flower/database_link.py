@@ -1,10 +1,10 @@
-"""Flower's SuperLink database as the coordinator's own end of the line.
+"""Messages between a study's process and the sites, through the SuperLink's database.
 
 The study's process puts messages for sites into the SuperLink's durable database and takes their
 replies out of it. It needs no port and no token, a SuperLink that restarts loses nothing, and
 neither Flower's Control API nor its Runtime API has to be open to anyone.
 
-A Flower run is only the envelope of the messages: it has no bundle, and a restarted coordinator
+A Flower run is only the envelope of the messages: it holds no app, and a restarted study process
 makes a new one. The study's own run identity lives in the checkpoint.
 """
 
@@ -43,7 +43,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.object_store import ObjectStoreFactory
 
-# Flower's Message reads who is sending from this process-wide record; there is no public setter.
+# Flower's Message takes its sender from this process-wide record, which has no public setter.
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.federation import NoOpFederationManager
 from sqlalchemy.exc import OperationalError
@@ -53,9 +53,9 @@ from consilium.server.flower.stored_replies import is_whole, load_bodies, open_r
 from consilium.shared.files.permissions import PRIVATE_FILE
 
 HEARTBEAT_S = 10.0
-LOOK_ANYWAY_S = 1.0  # a node that went away changes nothing in the database
+LOOK_ANYWAY_S = 1.0  # even if the database did not change: a node that went away writes nothing
 BUSY_TRIES = 20
-NODE_HEARTBEAT_S = 10.0  # Flower's least; a node counts as gone after twice that
+NODE_HEARTBEAT_S = 10.0  # the least that Flower allows; a node counts as gone after twice that
 
 _CACHES = (("cache_size", "-2000"), ("mmap_size", "0"))
 
@@ -65,25 +65,25 @@ log = logging.getLogger(__name__)
 
 
 class RunEndedError(RuntimeError):
-    """This process was away for so long that its Flower run was given up."""
+    """Flower ended this process's run, because it sent no heartbeat for too long."""
 
 
 def open_link(database: Path) -> SqlLinkState:
     """Open the SuperLink's database, making it if it is not there (mode 0600).
 
-    Flower lets each of a process's many connections keep 64 MiB of the file, and map 256 MiB. They
-    keep little here, those that Flower opens itself afterwards included: what is long in the file
-    is a message, written once and read once.
+    Flower lets each of a process's many connections cache 64 MiB of the file and map 256 MiB. Here
+    they cache little, also those that Flower opens later: nearly all of the file is messages,
+    written once and read once.
     """
-    vars(sql_mixin)["SQLITE_PRAGMAS"] = (*SQLITE_PRAGMAS, *_CACHES)  # the last one holds
+    vars(sql_mixin)["SQLITE_PRAGMAS"] = (*SQLITE_PRAGMAS, *_CACHES)  # of a pragma the last counts
     database.touch(mode=PRIVATE_FILE, exist_ok=True)
     objects = ObjectStoreFactory(str(database))
     link = LinkStateFactory(str(database), NoOpFederationManager(), objects).state()
-    return cast(SqlLinkState, link)  # what a file path stands for
+    return cast(SqlLinkState, link)  # the factory returns this class for a file's path
 
 
 def enrol_node(link: LinkState, name: str, node_key: bytes) -> int:
-    """Register a node's public key (PEM); return its identifier, the same when asked again."""
+    """Register a node's public key (PEM), if it is new; return the node's identifier."""
     known = link.get_node_id_by_public_key(node_key)
     if known is not None:
         return known
@@ -91,13 +91,13 @@ def enrol_node(link: LinkState, name: str, node_key: bytes) -> int:
 
 
 def dismiss_node(link: LinkState, node_id: int) -> None:
-    """Unregister a node: Flower refuses its key from now on; a second time changes nothing."""
+    """Unregister a node, if it is registered: Flower refuses its key from now on."""
     with contextlib.suppress(ValueError):
         link.delete_node(NOOP_FLWR_AID, node_id)
 
 
 class Watch:
-    """Tells cheaply whether a database was changed by anyone else since the last look."""
+    """Tells cheaply whether another connection changed a database since the last look."""
 
     def __init__(self, database: Path) -> None:
         self._connection = sqlite3.connect(
@@ -127,12 +127,12 @@ class LinkGrid(RunGrid):
     """A Flower grid that works on the SuperLink's database.
 
     A message and its body become visible to its node in one transaction. A reply is returned once,
-    when all of its body has arrived, and nothing of it stays in the database when the next is asked
-    for: until then a long body is read from there.
+    when all of its body has arrived. Its long arrays are read from the database, where they stay
+    until the next reply is asked for.
 
     Args:
         database: the SuperLink's.
-        runs: file that names the Flower run in use, so that a successor can clear it away.
+        runs: file that names the Flower run in use, so that the next process can delete it.
     """
 
     def __init__(self, database: Path, runs: Path) -> None:
@@ -182,7 +182,7 @@ class LinkGrid(RunGrid):
         ]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
-        """Yield the replies that are whole, each once and each read when it is reached."""
+        """Yield each reply once, when it has wholly arrived; it is read only when yielded."""
         asked = set(message_ids)
         now = time.monotonic()
         if not self._watch.changed() and now - self._looked < LOOK_ANYWAY_S:
@@ -200,7 +200,7 @@ class LinkGrid(RunGrid):
                     self._clear(reply)
 
     def forget(self, message_ids: Collection[str]) -> None:
-        """Take back messages whose replies are not wanted any more; late replies are refused."""
+        """Delete messages whose replies are no longer wanted; late replies are refused."""
         for message_id in message_ids:
             self._claimed.pop(message_id, None)
             self._delete(message_id)
@@ -225,7 +225,7 @@ class LinkGrid(RunGrid):
         return int(self._run.run_id)
 
     def _has_been_online(self, node: int) -> bool:
-        """Whether Flower would take a message for the node: it is known and was here before."""
+        """Whether Flower would take a message for the node: it must have been online once."""
         known = self._link.get_node_info(node_ids=[node])
         return bool(known) and known[0].status in (NodeStatus.ONLINE, NodeStatus.OFFLINE)
 
@@ -267,7 +267,7 @@ class LinkGrid(RunGrid):
         self._patiently(delete)
 
     def _clear_away(self, runs: Path) -> None:
-        """End the Flower run of a predecessor that was killed, and delete its messages."""
+        """End the Flower run of an earlier process that was killed, and delete its messages."""
         with contextlib.suppress(OSError, ValueError):
             old = int(runs.read_text())
             if not self._link.stop_run(old):
@@ -281,7 +281,7 @@ class LinkGrid(RunGrid):
                 log.warning("the SuperLink's database is busy: %s", error)
 
     def _patiently(self, work: Callable[[], R]) -> R:
-        """Do it, again when the database is busy: SQLite has one writer at a time.
+        """Do the work, and try again while the database is busy: SQLite has one writer at a time.
 
         Raises:
             OperationalError: still busy after many tries, or the disk is full.

@@ -1,9 +1,9 @@
-"""The coordinator's only door: what reaches Flower's Fleet API, and what does not.
+"""Guards the coordinator's only port for sites: what reaches Flower's Fleet API, and what does not.
 
-Everything the SuperLink serves would otherwise be on this port, its Control API (start any app,
-register any node) included. The gate lets through only the Fleet calls that a site makes, after it
-has checked who makes them, and before a body is read. Bodies are bounded in length and time. A site
-that asks for a message is kept waiting until there is one, so that sites need not ask all the time.
+Without the gate this port would serve everything that the SuperLink serves, its Control API (start
+any app, register any node) included. The gate passes on only the Fleet calls that a site makes, and
+checks who makes them before it reads a body. Bodies are bounded in length and time. A site that
+asks for a message is answered when there is one, or after a while: it need not ask all the time.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
-from consilium.server.coordinator.enrolment import FrontDesk
+from consilium.server.coordinator.enrolment import EnrolmentService
 from consilium.server.coordinator.register import Member
 from consilium.server.flower.authentication import KeyRing
 from consilium.server.flower.mailboxes import Mailboxes
@@ -33,13 +33,13 @@ from consilium.shared.errors import AuthenticationError, ConsiliumError, Message
 from consilium.shared.version import VERSION
 from consilium.shared.wire.bundle import FETCH_PATH, HAND_IN_PATH, LEAVE_PATH
 
-LARGEST_BODY = 8 << 20  # Flower parts arrays into chunks of 5 MiB
+LARGEST_BODY = 8 << 20  # Flower cuts arrays into chunks of 5 MiB
 LARGEST_STRANGERS_BODY = 4096
-HANDLED_AT_ONCE = 2  # by Flower, which takes several times the memory of a part for each
+HANDLED_AT_ONCE = 2  # requests in Flower, which takes several times a body's memory for each
 LONG_BYTES = 1 << 20
 BODY_TIMEOUT_S = 60.0
-WAIT_FOR_MESSAGE_S = 10.0  # below what proxies allow a silent connection
-REFUSALS_A_MINUTE = 30  # recorded; the rest is counted
+WAIT_FOR_MESSAGE_S = 10.0  # proxies let a connection be silent for longer than this
+REFUSALS_A_MINUTE = 30  # more are not recorded
 
 PUSH = "/v1/fleet/push-messages"
 FLEET = frozenset(
@@ -72,14 +72,14 @@ class Bundles(Protocol):
         """Take a node's reply."""
 
     def leave(self, node_id: int) -> bytes:
-        """The node is offline from now on, until its next heartbeat."""
+        """Set the node offline until its next heartbeat."""
 
     def senders(self, body: bytes) -> set[int]:
         """The nodes that a body of Flower's push-messages says its replies are from."""
 
 
 class Denied(Exception):  # noqa: N818 - an answer, not a fault of ours
-    """The HTTP status and the sentence that the caller is told."""
+    """A refusal: the HTTP status and the sentence of the answer."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -91,30 +91,30 @@ class Gate:
 
     Args:
         flower: the SuperLink's application.
-        desk: answers enrolment and offers.
-        keys: tells which enrolled site made a request.
-        mail: tells when a message waits for a node.
+        enrolment: answers requests to enrol and to see studies.
+        keys: finds out which enrolled site made a request.
+        mail: wakes a request when a message waits for its node.
         bundles: moves whole messages.
-        audit: takes refusals.
+        audit: records refusals.
     """
 
     def __init__(
         self,
         flower: Application,
         *,
-        desk: FrontDesk,
+        enrolment: EnrolmentService,
         keys: KeyRing,
         mail: Mailboxes,
         bundles: Bundles,
         audit: AuditLog,
     ) -> None:
-        self._flower, self._desk, self._keys, self._mail = flower, desk, keys, mail
+        self._flower, self._enrolment, self._keys, self._mail = flower, enrolment, keys, mail
         self._bundles, self._audit = bundles, audit
         self._recorded: list[float] = []
         self._handled = asyncio.Semaphore(HANDLED_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or the life of the server."""
+        """Serve one request; Flower's application handles the server's start and end."""
         if scope["type"] == "lifespan":
             await self._flower(scope, receive, send)
             return
@@ -135,7 +135,7 @@ class Gate:
             raise Denied(404, "there is nothing here")
         if path == ENROL_PATH:
             body = await _body(receive, headers, LARGEST_STRANGERS_BODY)
-            await self._answer(send, lambda: self._desk.enrol(body))
+            await self._answer(send, lambda: self._enrolment.enrol(body))
             return
         if path not in FLEET and path not in OURS:
             raise Denied(404, "there is nothing here")
@@ -151,9 +151,9 @@ class Gate:
         elif path == LEAVE_PATH:
             await self._answer(send, lambda: self._bundles.leave(member.node_id))
         elif path == STUDIES_PATH:
-            await self._answer(send, lambda: self._desk.list_studies(member))
+            await self._answer(send, lambda: self._enrolment.list_studies(member))
         else:
-            await self._answer(send, lambda: self._desk.show_study(member, body))
+            await self._answer(send, lambda: self._enrolment.show_study(member, body))
 
     async def _authenticate(self, headers: dict[str, str]) -> Member:
         version = headers.get(VERSION_HEADER, "unknown")
@@ -161,13 +161,13 @@ class Gate:
             member = await asyncio.to_thread(self._keys.authenticate, headers, version)
         except AuthenticationError as error:
             raise Denied(401, str(error)) from None
-        told = disagreement(VERSION, version)
-        if told is not None:
-            raise Denied(426, told)
+        mismatch = disagreement(VERSION, version)
+        if mismatch is not None:
+            raise Denied(426, mismatch)
         return member
 
     async def _forward(self, scope: Scope, body: bytes, send: Send, member: Member) -> None:
-        """Hand a Fleet call on to Flower, which authenticates it once more."""
+        """Pass a Fleet call on to Flower, which authenticates it once more."""
         if scope["path"] == PUSH:
             try:
                 senders = await asyncio.to_thread(self._bundles.senders, body)
@@ -176,12 +176,12 @@ class Gate:
             if not senders <= {member.node_id}:
                 raise Denied(403, f"site {member.name} sent a reply in another site's name")
         receive, answer, long = _replay(body), list[MutableMapping[str, Any]](), len(body)
-        del body  # long ones are many, and pass through many hands
+        del body  # free long bodies early: many are in memory at the same time
 
         async def keep(event: MutableMapping[str, Any]) -> None:
             answer.append(event)
 
-        async with self._handled:  # but let nobody wait for a slow line
+        async with self._handled:  # left before the answer is sent, which may be slow
             await self._flower(scope, receive, keep)
             if long + sum(len(event.get("body", b"")) for event in answer) > LONG_BYTES:
                 await asyncio.to_thread(give_back_garbage)
@@ -189,7 +189,7 @@ class Gate:
             await send(event)
 
     async def _fetch(self, send: Send, member: Member) -> None:
-        """Hand out the next message, or nothing after a while."""
+        """Answer with the next message, or with nothing after ``WAIT_FOR_MESSAGE_S``."""
         if await self._mail.wait_for(member.node_id, timeout_s=WAIT_FOR_MESSAGE_S):
             await self._answer(send, lambda: self._bundles.fetch(member.node_id))
         else:
@@ -205,7 +205,7 @@ class Gate:
         await _respond(send, 200, reply, "application/octet-stream")
 
     async def _record(self, scope: Scope, denied: Denied) -> None:
-        """Log a refusal, and note it in the audit log, a bounded number of times a minute."""
+        """Write a refusal to the log and the audit log, ``REFUSALS_A_MINUTE`` times at most."""
         now = time.monotonic()
         self._recorded = [at for at in self._recorded if now - at < 60]
         if len(self._recorded) >= REFUSALS_A_MINUTE:
@@ -225,7 +225,7 @@ class Gate:
 
 
 def _headers(scope: Scope) -> dict[str, str]:
-    """Header values by lower-case name; a header given twice is taken as absent."""
+    """Header values by lower-case name; a header that occurs twice counts as absent."""
     headers: dict[str, str] = {}
     twice = set()
     for name, value in scope["headers"]:
@@ -266,12 +266,12 @@ async def _body(receive: Receive, headers: dict[str, str], largest: int) -> byte
 
 
 def _replay(body: bytes) -> Receive:
-    """A body that was read already, as the application behind expects it."""
+    """Return an ASGI ``receive`` that brings a body already read."""
     events = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> MutableMapping[str, Any]:
         if not events:
-            await asyncio.Event().wait()  # Starlette asks on, to learn of a disconnection
+            await asyncio.Event().wait()  # Starlette asks again, to learn of a disconnection
         return events.pop()
 
     return receive
@@ -282,7 +282,7 @@ async def _respond(send: Send, status: int, body: bytes, media_type: str) -> Non
         (b"content-type", media_type.encode()),
         (b"content-length", str(len(body)).encode()),
     ]
-    if status >= 400:  # whoever is refused may still be sending; do not read it
+    if status >= 400:  # a refused client may still be sending: close instead of reading on
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

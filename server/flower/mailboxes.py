@@ -1,4 +1,4 @@
-"""Wakes a site that waits for a message, without asking Flower's database more than needed."""
+"""Wakes a site's request when a message waits for it, with few looks at Flower's database."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class WaitingMail(Protocol):
-    """Who has mail, and whether anything changed since the last look."""
+    """Which nodes have messages waiting, and whether anything changed since the last look."""
 
     def changed(self) -> bool:
         """Whether anything may have changed."""
@@ -55,7 +55,7 @@ class Mailboxes:
         return False
 
     def close(self) -> None:
-        """Let nobody wait any more."""
+        """End all waiting, now and later."""
         self._closed = True
         self._arrived.set()
 

@@ -1,4 +1,4 @@
-"""What every Flower grid of ours has alike: the one run that its messages belong to."""
+"""What our Flower grids have in common: the one run that their messages belong to."""
 
 from abc import ABC
 
@@ -8,7 +8,7 @@ from flwr.supercore.run import Run
 
 
 class RunGrid(Grid, ABC):
-    """A grid that knows its run; how messages travel is the subclass's."""
+    """A grid with its run; subclasses say how messages travel."""
 
     _run: Run
 

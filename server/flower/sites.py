@@ -1,4 +1,4 @@
-"""The sites behind a Flower grid, as the secure sum asks them."""
+"""The sites as the secure sum asks them, reached through a Flower grid."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ class FlowerSites:
         grid: Flower's connection to the nodes.
         nodes: site name to node identifier.
         poll_s: pause between looks for new replies.
-        forget: takes the identifiers of messages whose time is up.
+        forget: called with the identifiers of messages whose replies did not come in time.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class FlowerSites:
     ) -> Self:
         """Ask every node for its site's name until all expected sites answered or time is up.
 
-        A name is only a claim here: each site proves who it is with its first signature.
+        Here a name is only claimed: each site proves who it is with its first signature.
         """
         sites = cls(grid, {}, poll_s=poll_s)
         deadline = time.monotonic() + timeout_s
@@ -89,13 +89,13 @@ class FlowerSites:
     def _send(
         self, node: int, action: str, bodies: Mapping[str, bytes], name: str
     ) -> Iterable[str]:
-        """Send one body, which may be as long as the model; nothing of it is held afterwards."""
+        """Send one body, which may be as long as the model; keep no part of it afterwards."""
         message = Message(to_content(bodies[name]), node, f"query.{action}")
         with self._one_call:
             return self._grid.push_messages([message])
 
     def _replies(self, waiting: list[str]) -> Iterator[Message]:
-        """Yield the replies that have come, and let the others have the line between two."""
+        """Yield the replies that have come; between two, other groups may use the grid."""
         with self._one_call:
             replies = iter(self._grid.pull_messages(waiting))
         while True:

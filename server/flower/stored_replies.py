@@ -1,7 +1,7 @@
-"""Replies in the SuperLink's database: whether one is whole, and reading it where it lies.
+"""Replies in the SuperLink's database: whether one has wholly arrived, and reading it there.
 
-Replies are as long as the model: held whole, they would be most of what the coordinator needs
-memory for. A long body stays in the database and is read span by span.
+Replies are as long as the model: read whole, they would take most of the coordinator's memory. A
+long body stays in the database and is read span by span.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from consilium.shared.wire.encoding import LongBytes
 _NAME = 64  # characters of an object's name, a SHA-256
 LONG_BYTES = 1 << 20  # a longer body stays in the database
 
-# The length of a content stands before it, so the content is not read.
+# SQLite stores a content's length before it, so this query does not read the content.
 _PARTS = """
     WITH RECURSIVE tree(id) AS (
         VALUES (:root) UNION SELECT child_id FROM object_children JOIN tree ON parent_id = id
@@ -33,14 +33,14 @@ _PARTS = """
 
 
 class ReplyGoneError(RuntimeError):
-    """A reply was deleted while it was read, so what was made of its first parts is of no use."""
+    """A reply was deleted while it was read, so what was computed from its start is void."""
 
 
 class StoredBody(LongBytes):
     """The data of one of Flower's arrays, which the database holds in chunks.
 
     Args:
-        chunks: names in order; one may occur several times.
+        chunks: their names, in order; a name may occur several times.
         lengths: bytes of data in each.
         load: reads a chunk's data.
     """
@@ -65,20 +65,20 @@ class StoredBody(LongBytes):
         return b"".join(pieces)
 
     def _chunk(self, name: str) -> memoryview:
-        """Return a chunk's data; one is held, for the next span is likely in it, too."""
+        """Return a chunk's data; the last one is kept, since the next span likely lies in it."""
         if self._held is None or self._held[0] != name:
-            self._held = None  # before another is read
+            self._held = None  # free it before another is read
             self._held = (name, self._load(name))
         return self._held[1]
 
 
 def is_whole(link: SqlLinkState, run: int, reply: Message) -> bool:
-    """Tell whether all parts of a reply have arrived, without reading them."""
+    """Return whether all parts of a reply have arrived, without reading them."""
     if reply.has_error():
         return True
     parts = link.query(_PARTS, {"root": reply.metadata.message_id})
     absent = [part["id"] for part in parts if not part["length"]]
-    if absent:  # asked for, it lets Flower give up a reply that stopped on its way
+    if absent:  # asking for a part lets Flower give up a reply that stopped half-way
         link.get_object(run, absent[0])
     return not absent
 
@@ -87,7 +87,7 @@ def open_reply(link: SqlLinkState, run: int, reply: Message) -> Message:
     """Return a whole reply with its content; the data of a long array are a :class:`StoredBody`.
 
     Raises:
-        ReplyGoneError: it is gone.
+        ReplyGoneError: the reply was deleted.
     """
     if reply.has_error():
         return reply
@@ -107,8 +107,8 @@ def open_reply(link: SqlLinkState, run: int, reply: Message) -> Message:
             lengths[name] = len(_data(content))
         else:
             contents[name] = content
-        del content  # before another is read
-    # In the place of each chunk stands its name, so that an array tells which chunks it is made of.
+        del content  # free it before another is read
+    # Put each chunk's name in its place, so that an array says of which chunks it is made.
     names: dict[str, InflatableObject] = {
         name: ArrayChunk(memoryview(name.encode())) for name in lengths
     }
@@ -122,13 +122,13 @@ def open_reply(link: SqlLinkState, run: int, reply: Message) -> Message:
         )
         array.__dict__["data"] = body if len(body) > LONG_BYTES else body.read(0, len(body))
     whole.metadata.__dict__["_message_id"] = key
-    # what the database knows of the sender, not what the sender wrote into the body
+    # the database's record of who sent it, not what the sender wrote into the body
     whole.__dict__["_metadata"] = reply.metadata
     return whole
 
 
 def load_bodies(reply: Message) -> None:
-    """Read a reply's long bodies, so that it can be kept."""
+    """Read a reply's long bodies into memory, so that it can be kept."""
     for array in _arrays(reply):
         if isinstance(array.data, LongBytes):
             array.data = array.data.read(0, len(array.data))

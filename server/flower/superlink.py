@@ -14,7 +14,7 @@ from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
 from flwr.superlink.main import create_app
 
-from consilium.server.coordinator.enrolment import FrontDesk
+from consilium.server.coordinator.enrolment import EnrolmentService
 from consilium.server.coordinator.folder import CoordinatorFolder
 from consilium.server.flower.authentication import KeyRing
 from consilium.server.flower.bundles import LinkBundles
@@ -36,12 +36,12 @@ def serve(folder: CoordinatorFolder, *, parent: int | None = None) -> None:
 
     Args:
         folder: the coordinator's.
-        parent: process without which this one ends, too.
+        parent: identifier of a process; this one ends when that one does.
     """
     if parent is not None:
         exit_with_parent(parent)
     give_back_freed_memory()
-    logging.getLogger("flwr").handlers.clear()  # it would tell everything twice
+    logging.getLogger("flwr").handlers.clear()  # or every line would be logged twice
     settings, certificates = folder.settings, folder.certificates
     link = open_link(folder.link_database)
     mail = Mailboxes(Watch(folder.link_database))
@@ -70,14 +70,14 @@ def serve(folder: CoordinatorFolder, *, parent: int | None = None) -> None:
 
 
 class _Server(uvicorn.Server):
-    """A server that lets nobody wait for messages when it is to end."""
+    """A server that ends all waiting for messages when it shuts down."""
 
     def __init__(self, config: uvicorn.Config, mail: Mailboxes) -> None:
         super().__init__(config)
         self._mail = mail
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End in good order."""
+        """Release the waiting requests, then shut down."""
         self._mail.close()
         await super().shutdown(sockets)
 
@@ -88,7 +88,7 @@ def _application(folder: CoordinatorFolder, link: SqlLinkState, mail: Mailboxes)
     audit = open_audit(folder)
     gate = Gate(
         _flower(folder),
-        desk=FrontDesk(
+        enrolment=EnrolmentService(
             register=register,
             identity=identity,
             audit=audit,
@@ -135,7 +135,7 @@ def _flower(folder: CoordinatorFolder) -> Application:
 
 
 def _with_mail(gate: Gate, mail: Mailboxes) -> Application:
-    """Look for mail while the server lives."""
+    """Look for waiting messages while the server runs."""
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":

@@ -1,4 +1,4 @@
-"""What a coordinator's process does to itself: end with its parent, give freed memory back.
+"""Housekeeping of a coordinator's process: ending with its parent, giving freed memory back.
 
 Nothing of a study enters.
 """

@@ -14,6 +14,6 @@ def exit_with_parent(parent: int) -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(LOOK_EVERY_S)
-        os.kill(os.getpid(), signal.SIGKILL)  # as the parent: whatever runs must bear it
+        os.kill(os.getpid(), signal.SIGKILL)  # as the parent was: every step must survive that
 
     threading.Thread(target=watch, name="parent watch", daemon=True).start()

@@ -1,7 +1,7 @@
-"""Large blocks of memory go back to the system as soon as they are freed.
+"""Makes the C library return large freed blocks of memory to the system at once.
 
-The C library would keep much of what was freed for later, once in every thread's own arena. The
-coordinator's long blocks live shortly: a model on its way to a site, a part of a reply.
+It would keep much of what was freed for later use, in every thread's own arena. The coordinator's
+large blocks are short-lived: a model on its way to a site, a part of a reply.
 """
 
 import contextlib
@@ -13,19 +13,19 @@ _SETTINGS = {_M_MMAP_THRESHOLD: 1 << 20, _M_TRIM_THRESHOLD: 1 << 20, _M_ARENA_MA
 
 
 def give_back_freed_memory() -> None:
-    """Tell this process's C library so; one other than glibc stays as it is."""
+    """Make glibc return freed memory at once; with another C library, do nothing."""
     for setting, value in _SETTINGS.items():
         _call("mallopt", setting, value)
 
 
 def remember_start() -> None:
-    """Let collections pass over everything made so far, as it will stay; they are then fast."""
+    """Exclude all objects made so far from garbage collection, which makes it fast."""
     gc.collect()
     gc.freeze()
 
 
 def give_back_garbage() -> None:
-    """Give back what only cycles of references hold, and what lies between blocks in use."""
+    """Free objects that only reference cycles keep, and return the memory between used blocks."""
     gc.collect()
     _call("malloc_trim", 0)
 

@@ -1,4 +1,4 @@
-"""The coordinator's half of the secure sum: asks the sites, adds masked vectors, takes masks off.
+"""The coordinator's half of the secure sum: asks the sites, adds masked vectors, removes the masks.
 
-Masked vectors and shares enter; only sums over at least ``minimum_sites`` come out.
+Masked vectors and shares of secrets enter; only sums over at least ``minimum_sites`` come out.
 """

@@ -1,4 +1,4 @@
-"""One question to several sites, and the book of what happened in a round."""
+"""Asking several sites the same thing, and the record of what happened in a round."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ R = TypeVar("R", MaskedUpdate, RoundKeys, ChannelKey, Agreement, Unmasked)
 
 
 class Clock(Protocol):
-    """Seconds that only grow, such as `time.monotonic`."""
+    """A clock in seconds that never goes back, such as `time.monotonic`."""
 
     def __call__(self) -> float:
         """Now, in seconds from an arbitrary start."""
@@ -51,11 +51,11 @@ class Outgoing(Mapping[str, bytes]):
 
 @dataclass(kw_only=True)
 class RoundLog:
-    """Book-keeping of one round; holds nothing that a site sent in confidence.
+    """What happened in one round; holds nothing that a site sent in confidence.
 
     Attributes:
         refusals: by site, the last sentence that says what went wrong with it.
-        seconds: by phase.
+        seconds: by phase, how long it took.
         bytes_down: by site, bytes of the messages sent to it.
         bytes_up: by site, bytes of its replies.
     """
@@ -103,16 +103,16 @@ def ask(
     timeout_s: float,
     max_bytes: int | None = None,
 ) -> Iterator[tuple[str, R]]:
-    """Ask several sites and yield their well-formed replies as they arrive, one a site.
+    """Ask several sites and yield their well-formed replies as they arrive, one from each site.
 
     Args:
         sites: how to reach them.
         action: what is asked.
         requests: message by site.
         expected: the kind of reply.
-        log: takes refusals, malformed replies, silences and byte counts.
+        log: records refusals, malformed and missing replies, and byte counts.
         timeout_s: longest wait, in seconds.
-        max_bytes: longest reply, where it is known more closely than its kind's bound.
+        max_bytes: longest reply allowed, where the caller knows a closer bound than its kind has.
     """
     outgoing = Outgoing(requests)
     waiting = set(requests)
@@ -139,11 +139,11 @@ def require_sites(
     """Void the round unless enough sites did what was asked.
 
     Raises:
-        RoundVoidError: fewer than `least`; the sentence has every site's refusal.
+        RoundVoidError: fewer than `least` did; the sentence has every site's refusal.
     """
     if count < least:
-        told = "; ".join(f"{site}: {why}" for site, why in sorted(log.refusals.items()))
+        reasons = "; ".join(f"{site}: {why}" for site, why in sorted(log.refusals.items()))
         raise RoundVoidError(
             f"round {round} is void and the model unchanged: {count} of {len(roster)} sites {did}, "
-            f"and {least} are needed" + (f" ({told})" if told else "")
+            f"and {least} are needed" + (f" ({reasons})" if reasons else "")
         )

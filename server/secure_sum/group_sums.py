@@ -1,7 +1,7 @@
 """One secure sum for each group of sites, at the same time; a group may fail without the others.
 
-A study has one group of all sites unless it trades privacy for robustness: then no more than the
-sum of every group is learned, and the model takes the median of the groups.
+A study has one group of all sites unless it trades privacy for robustness: then the coordinator
+learns the sum of each group, and no more, and updates the model by the median of the groups.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ class GroupTotals:
     """The sums of the groups that gave one, and why the others did not.
 
     Attributes:
-        totals: by group, at least one.
+        totals: the sums, at least one.
         refusals: by site, one sentence on what went wrong with it or its group.
     """
 
@@ -101,13 +101,13 @@ class GroupSums:
         configuration: bytes,
         check: Check,
     ) -> GroupTotals:
-        """One round in every group.
+        """Run one round in every group.
 
         Args:
             round: as in :meth:`SecureSum.sum`, like the next three.
             spec: layout of the vector.
-            model: of every site.
-            configuration: of every site.
+            model: the same for every site.
+            configuration: the same for every site.
             check: raises RoundVoidError for a sum that must not be used.
 
         Raises:
@@ -128,7 +128,7 @@ class GroupSums:
         return GroupTotals(totals=totals, refusals=refusals)
 
     def _each(self, step: Callable[[SecureSum], T]) -> list[T | RoundVoidError]:
-        """The step's outcome in every group, in order; other errors pass through."""
+        """Return the step's result or RoundVoidError for each group, in order."""
 
         def outcome(group: SecureSum) -> T | RoundVoidError:
             try:
@@ -143,10 +143,10 @@ class GroupSums:
 
 
 def _most(outcomes: Sequence[T | RoundVoidError]) -> tuple[T, ...]:
-    """What the groups gave, if more than half of them gave something.
+    """Return what the groups gave, if more than half of them gave something.
 
     Raises:
-        RoundVoidError: they did not; the sentence has every reason.
+        RoundVoidError: no more than half did; the sentence has every reason.
     """
     given = tuple(outcome for outcome in outcomes if not isinstance(outcome, RoundVoidError))
     if len(given) * 2 > len(outcomes):

@@ -1,7 +1,7 @@
 """Phase 1 of a round: channel keys of the run, and every participant's keys of the round.
 
-In a steady round the keys came with the last round's shares and nothing is asked. A site that was
-absent is asked for its channel key; if it has a new one, all sites deal new shares.
+While no site comes or goes, the keys came with the last round's shares and nothing is asked. A site
+that was absent is asked for its channel key; if it has a new one, all sites deal new shares.
 """
 
 from consilium.server.secure_sum.exchange import RoundLog, ask, require_sites
@@ -40,7 +40,7 @@ class KeyExchange:
     ) -> dict[str, RoundKeys]:
         """Every participant's keys for the round, asking the sites that have none yet.
 
-        Sites too few of whose circle are present sit the round out.
+        A site whose circle has too few sites present does not take part in the round.
 
         Args:
             round: the round's number.
@@ -70,7 +70,7 @@ class KeyExchange:
     def _collect_channel_keys(
         self, missing: list[str], log: RoundLog, timeout_s: float
     ) -> tuple[list[str], bool]:
-        """The missing sites that answer, and whether any has a new channel key."""
+        """Return the missing sites that answer, and whether any has a new channel key."""
         request = ChannelRequest(
             study_digest=self.parameters.study_digest,
             run_id=self.parameters.run_id,

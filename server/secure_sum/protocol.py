@@ -1,4 +1,4 @@
-"""The coordinator's half of the secure sum: one function a phase.
+"""The coordinator's half of the secure sum: one function for each phase.
 
 The coordinator adds masked vectors as they arrive and keeps none. A round either gives the exact
 sum over its survivors or is void; a void round is never retried, the next one has fresh keys.
@@ -68,7 +68,7 @@ class SumResult:
 
 @dataclass(kw_only=True)
 class _Uploads:
-    """Sum of what arrived, and each upload's commitments and sealed shares without its vector."""
+    """The sum of the vectors that arrived, and the rest of each upload."""
 
     total: NDArray[np.uint32]
     context: bytes
@@ -86,9 +86,10 @@ class SecureSum:
         parameters: of the study and this run.
         sites: how to reach them.
         timeout_s: longest wait for the masked updates, training included, in seconds.
-        exchange_timeout_s: longest wait in the phases without training; 60 s at most unless given.
-        rejoin_timeout_s: longest wait for a site that was absent in the last round; 15 s at most
-            unless given.
+        exchange_timeout_s: longest wait in the phases without training; unless given `timeout_s`,
+            but 60 s at most.
+        rejoin_timeout_s: longest wait for a site that was absent in the last round; unless given
+            `timeout_s`, but 15 s at most.
         clock: for the times reported.
         threads: cores for expanding masks; all that this process may use if None.
     """
@@ -120,7 +121,7 @@ class SecureSum:
             round: number of the first round; above all rounds of this run so far.
 
         Returns:
-            What happened, with the sites that could not be reached among the refusals.
+            What happened; the refusals include the sites that could not be reached.
 
         Raises:
             RoundVoidError: fewer than `minimum_sites` answered.
@@ -136,14 +137,14 @@ class SecureSum:
         """One round: ask for masked vectors, open their sum.
 
         Args:
-            round: its number, above every earlier one of the run.
+            round: the round's number, above every earlier one of the run.
             spec: layout of the vector; the sites derive the same from the approved study.
             model: little-endian float32 of the global model, handed to every site.
             configuration: of the round, handed to every site.
 
         Raises:
             RoundVoidError: no sum; the sentence says why. Go on with the next round's number.
-            EncodingError: the layout could wrap for this many sites.
+            EncodingError: with this many sites the sum could exceed the ring and wrap.
         """
         spec.check_headroom(len(self.parameters.roster), self.parameters.max_weight)
         log = RoundLog(clock=self._clock)
@@ -238,7 +239,7 @@ class SecureSum:
     # Phase 3: agreement on the survivors (malicious profile).
 
     def _collect_agreements(self, round: int, uploads: _Uploads, log: RoundLog) -> dict[str, bytes]:
-        """Survivors' signatures on the survivors, as many as the sites ask for."""
+        """Return survivors' signatures on the list of survivors, as many as the sites ask for."""
         survivors = uploads.survivors
         request = AgreeRequest(
             study_hash=self.parameters.study_hash,
@@ -273,7 +274,7 @@ class SecureSum:
         signatures: Mapping[str, bytes],
         log: RoundLog,
     ) -> dict[str, Unmasked]:
-        """Each answering survivor's shares, the wrong ones left out and their senders named."""
+        """Return each answering survivor's shares; wrong ones are left out, their senders noted."""
         survivors = uploads.survivors
         requests = {
             site: UnmaskRequest(
@@ -307,7 +308,7 @@ class SecureSum:
         uploads: _Uploads,
         log: RoundLog,
     ) -> Unmasked:
-        """The reply without shares that do not match what their dealer committed to."""
+        """Return the reply without the shares that do not match their dealer's commitments."""
         masks, seeds = {}, {}
         for owner, share in reply.self_mask_shares.items():
             with log.blaming(site):
@@ -332,7 +333,7 @@ class SecureSum:
         uploads: _Uploads,
         shares: Mapping[str, Unmasked],
     ) -> tuple[NDArray[np.uint32], int]:
-        """Sum of the survivors' encodings, and of their weights."""
+        """Return the sum of the survivors' encodings (spec.length,), and of their weights."""
         survivors, context = uploads.survivors, uploads.context
         self_masks = {
             owner: rebuild_self_mask(
@@ -386,8 +387,8 @@ def _add_masked(
     """Add one masked vector to the sum and keep the rest of its message.
 
     Args:
-        uploads: takes both.
-        reply: one site's.
+        uploads: gets the sum and the rest.
+        reply: from one site.
         round: the round's number.
         spec: layout of the vector.
         holders: participants in the site's circle, itself included.

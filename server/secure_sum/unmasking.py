@@ -1,4 +1,4 @@
-"""From the revealed shares to the sum: rebuild secrets, check them, take the masks off."""
+"""From the revealed shares to the sum: rebuild the secrets, check them, remove the masks."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ from consilium.shared.secure_sum.secret_sharing import combine
 
 
 def rebuild(parameters: SumParameters, owner: str, shares: Mapping[str, bytes], what: str) -> bytes:
-    """A site's secret from at least `sharing_threshold` shares, by holder; 32 bytes.
+    """Return a site's secret, 32 bytes, from at least `sharing_threshold` shares by holder.
 
     Raises:
         RoundVoidError: too few shares, or shares of no common secret.
@@ -39,7 +39,7 @@ def rebuild_self_mask(
     shares: Mapping[str, bytes],
     commitment: bytes,
 ) -> bytes:
-    """A survivor's self-mask seed, checked against its commitment; 32 bytes.
+    """Return a survivor's self-mask seed, 32 bytes, checked against its commitment.
 
     Raises:
         RoundVoidError: too few shares, or the survivor dealt shares of something else.
@@ -53,7 +53,7 @@ def rebuild_self_mask(
 def rebuild_round_key(
     parameters: SumParameters, owner: str, shares: Mapping[str, bytes], public: bytes
 ) -> ExchangeKey:
-    """A dropped site's round key, checked against its public key.
+    """Return a dropped site's round key, checked against its public key.
 
     Raises:
         RoundVoidError: too few shares, or the site dealt shares of something else.
@@ -74,9 +74,9 @@ def remove_masks(
     survivor_keys: Mapping[str, bytes],
     threads: int,
 ) -> None:
-    """Take the masks off the sum of the survivors' vectors, in place.
+    """Remove the masks from the sum of the survivors' vectors, in place.
 
-    Costs one keystream for each survivor and one for each pair of a survivor and a dropped site
+    Takes one keystream for each survivor, and one for each pair of a survivor and a dropped site
     that share a mask.
 
     Args:

@@ -1,4 +1,4 @@
-"""The coordinator's processes: one a study, their supervisor, the monitor, the operator's page.
+"""The running coordinator: a process for each study, the supervisor, the monitor, its web page.
 
-The folder's state and study results enter; people read what comes out.
+The coordinator's folder and the results of rounds enter; what comes out is for people to read.
 """

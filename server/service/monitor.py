@@ -1,8 +1,8 @@
-"""Health and measurements of the coordinator, over HTTP on this machine's own address only.
+"""Health and measurements of the coordinator, over HTTP on 127.0.0.1 only.
 
 ``GET /health`` answers 200 or 503 with a JSON list of what is wrong, ``GET /metrics`` the text
-format of Prometheus, ``GET /`` the operator's page. Nothing else is answered, nothing can be
-changed, and one request is served at a time: a slow client waits for itself.
+format of Prometheus, ``GET /`` the operator's page. Nothing else is answered, and nothing can be
+changed. One request is served at a time, and a silent client is cut off.
 """
 
 import json
@@ -35,7 +35,7 @@ class Monitor(LocalService):
         port: of 127.0.0.1; 0 takes a free one.
         status: what :func:`consilium.server.service.overview.status` returns.
         ailments: one sentence for each thing that is wrong.
-        page: the operator's page, of the two.
+        page: builds the operator's page from the status and the ailments.
 
     Raises:
         SettingsError: the port is taken.
@@ -64,14 +64,14 @@ class _Handler(BaseHTTPRequestHandler):
     page: Page
 
     def do_GET(self) -> None:
-        """Answer /, /health and /metrics; Host must name this machine (DNS rebinding)."""
+        """Answer /, /health and /metrics, if Host names this machine (against DNS rebinding)."""
         if self.headers.get("Host", "").rpartition(":")[0] not in HERE:
             self._answer(HTTPStatus.FORBIDDEN, "text/plain", b"ask 127.0.0.1\n")
         elif self.path == "/health":
             wrong = type(self).ailments()
             code = HTTPStatus.SERVICE_UNAVAILABLE if wrong else HTTPStatus.OK
-            told = {"status": "ailing" if wrong else "ok", "wrong": wrong}
-            self._answer(code, "application/json", json.dumps(told).encode() + b"\n")
+            health = {"status": "ailing" if wrong else "ok", "wrong": wrong}
+            self._answer(code, "application/json", json.dumps(health).encode() + b"\n")
         elif self.path == "/metrics":
             text = to_text(metrics(type(self).status(), type(self).ailments()))
             self._answer(HTTPStatus.OK, CONTENT_TYPE, text.encode())
@@ -82,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"/, /health or /metrics\n")
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Say nothing: a collector asks all the time."""
+        """Log nothing: a collector of metrics asks every few seconds."""
 
     def _answer(self, code: HTTPStatus, kind: str, body: bytes) -> None:
         self.send_response(code)
@@ -96,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def disk_ailments(free_bytes: int) -> list[str]:
-    """Say whether the disk is nearly full."""
+    """Return one sentence if the disk is nearly full, else none."""
     if free_bytes >= LEAST_DISK_BYTES:
         return []
     return [
@@ -105,19 +105,19 @@ def disk_ailments(free_bytes: int) -> list[str]:
 
 
 def free_bytes(folder: str) -> int:
-    """Bytes free where this folder lies."""
+    """Return the free bytes of the disk that holds this folder."""
     return shutil.disk_usage(folder).free
 
 
 def certificate_ailments(ends: datetime, now: datetime) -> list[str]:
-    """Say whether the server's certificate has expired."""
+    """Return one sentence if the server's certificate has expired, else none."""
     if ends > now:
         return []
     return [f"the server certificate ended {ends:%Y-%m-%d}; run 'rotate-keys'"]
 
 
 def metrics(status: Mapping[str, Any], wrong: list[str]) -> list[Metric]:
-    """Return the measurements of a status."""
+    """Return a status as metrics for Prometheus."""
     ends = datetime.fromisoformat(status["certificate_ends"])
     sites = [site for site in status["sites"] if not site["revoked"]]
     studies = status["studies"]
@@ -145,9 +145,9 @@ def metrics(status: Mapping[str, Any], wrong: list[str]) -> list[Metric]:
             ),
         ),
         *(
-            _by(f"consilium_round_{name}", told, "study",
+            _by(f"consilium_round_{name}", description, "study",
                 {s["study"]: read(s["last_round"]) for s in studies if s["last_round"]})
-            for name, told, read in (
+            for name, description, read in (
                 ("number", "Number of a study's last round.", lambda last: last["round"]),
                 ("void", "1 if the last round gave nothing.", lambda last: bool(last["void"])),
                 ("sites", "Sites in the last round's sum.", lambda last: len(last["sites"])),
@@ -159,11 +159,11 @@ def metrics(status: Mapping[str, Any], wrong: list[str]) -> list[Metric]:
 
 
 def _by(
-    name: str, told: str, label: str, values: Mapping[str, float | None], kind: Any = "gauge"
+    name: str, description: str, label: str, values: Mapping[str, float | None], kind: Any = "gauge"
 ) -> Metric:
     samples = tuple(
         Sample(value=float(value), labels={label: key})
         for key, value in values.items()
         if value is not None
     )
-    return Metric(name=name, help=told, samples=samples, kind=kind)
+    return Metric(name=name, help=description, samples=samples, kind=kind)

@@ -1,9 +1,9 @@
 """The operator's page: who is there, how far each study is, what happened; read-only.
 
-Made anew for each request, without scripts: the browser asks again every few seconds. Whatever a
-site, a study or a log says is text in it, because ``templates/operator.html`` escapes every
-value. It shows sums and totals, no site's own figures; of a hospital's lifetime budget what the
-hospital says, if its policy lets it.
+Made anew for each request, without scripts: the browser asks again every few seconds. What a site,
+a study or a log says is shown as text, because ``templates/operator.html`` escapes every value.
+The page shows sums and totals, no site's own figures, except the lifetime budget that a hospital
+says it has left, if its policy lets it say so.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,13 +29,13 @@ from consilium.shared.service.pages import render_page
 
 AGAIN_S = 5
 MOST_ROUNDS = 300
-_LOOKED_AT = 400  # entries; most of a log's are heads seen, which say nothing to a person
+_LOOKED_AT = 400  # audit entries; most only note another log's head and are not shown
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A small curve: its points in a box of 200 by 44, and what is said of it."""
+    """A small curve: its points in a box of 200 by 44, and the texts beside it."""
 
     name: str
     told: str
@@ -47,7 +47,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyShown:
-    """What the page shows of a study; ``planned`` training rounds are None where unknown."""
+    """What the page shows of a study; ``planned`` is None where the study cannot be read."""
 
     title: str
     name: str
@@ -62,7 +62,7 @@ class StudyShown:
 
 
 def read_page(folder: CoordinatorFolder, status: JsonRecord, wrong: Sequence[str]) -> str:
-    """Return the page as the folder stands now.
+    """Return the page for the folder's present state.
 
     Args:
         folder: of the coordinator.
@@ -92,7 +92,7 @@ def operator_page(
         status: what :func:`consilium.server.service.overview.status` returns.
         wrong: one sentence for each thing that is wrong.
         rounds: the latest rounds of each study by its digest, oldest first.
-        entries: of the audit log, the latest first.
+        entries: of the audit log, latest first.
     """
     return render_page(
         "consilium.server.service",
@@ -129,9 +129,9 @@ def _study(
 
 
 def _trained_in_all(study: JsonRecord, trained: Sequence[JsonRecord]) -> int:
-    """Training rounds so far: those read, and those before them, told from the last number.
+    """Return the number of training rounds so far, also of those before the ones read.
 
-    The number of a round counts all rounds; the first is for statistics.
+    It follows from the last round's number, which counts all rounds; round 1 is for statistics.
     """
     if not trained:
         return 0
@@ -153,7 +153,7 @@ def _budget(study: JsonRecord) -> str:
 
 
 def _curves(trained: Sequence[JsonRecord]) -> tuple[Curve, ...]:
-    """Small curves of what the sums say, round by round; a curve needs two values."""
+    """Return small curves of the sums' figures by round, each with two values at least."""
     judged = [r["validation"] for r in trained if r.get("validation")]
     risks = [[o["auroc"] for o in v["outputs"] if o] for v in judged]
     series = (

@@ -41,7 +41,7 @@ class Table:
 
 
 def sites_table(sites: Sequence[JsonRecord]) -> Table:
-    """Who is enrolled, and when each was last seen."""
+    """Return who is enrolled, and when each site was last seen."""
     rows = []
     for site in sites:
         ago = site["seen_s_ago"]
@@ -66,7 +66,7 @@ def sites_table(sites: Sequence[JsonRecord]) -> Table:
 def last_round_table(
     study: JsonRecord, rounds: Sequence[JsonRecord], sites: Sequence[JsonRecord]
 ) -> Table:
-    """Who was in the last round, and what is known of those who were not."""
+    """Return which sites were in the last round, and what is known of the others."""
     last = rounds[-1]
     revoked = {site["site"] for site in sites if site["revoked"]}
     rows = []
@@ -76,8 +76,8 @@ def last_round_table(
         else:
             state = Cell(text="revoked" if name in revoked else "not in the sum", kind="bad")
         sent, received = (_bytes(last[key].get(name)) for key in ("bytes_up", "bytes_down"))
-        said = last["refusals"].get(name, "")
-        rows.append((Cell(text=name), state, *_cells(sent, received, said)))
+        reason = last["refusals"].get(name, "")
+        rows.append((Cell(text=name), state, *_cells(sent, received, reason)))
     return Table(
         caption=f"Sites in round {last['round']}",
         headings=("site", "state", "sent", "received", "what it said"),
@@ -86,7 +86,7 @@ def last_round_table(
 
 
 def rounds_table(rounds: Sequence[JsonRecord]) -> Table:
-    """What the sums of the latest rounds say, the latest first."""
+    """Return the figures of the latest rounds, latest first."""
     rows = []
     for r in reversed(rounds[-SHOWN_ROUNDS:]):
         validation = r.get("validation") or {}
@@ -110,14 +110,16 @@ def rounds_table(rounds: Sequence[JsonRecord]) -> Table:
 
 
 def events_table(entries: Iterable[AuditEntry]) -> Table:
-    """What happened, the latest first; heads seen say nothing to a person."""
+    """Return what the audit log's entries say, latest first, without noted heads of site logs."""
     rows: list[tuple[Cell, ...]] = []
     for entry in entries:
         if isinstance(entry.event, HeadSeen):
-            continue  # one a site and round
-        told, bad = _told(entry)
+            continue  # there is one for each site and round
+        sentence, bad = _sentence_of(entry)
         when = entry.at[:19].replace("T", " ")
-        rows.append((*_cells(when, str(entry.number)), Cell(text=told, kind="bad" if bad else "")))
+        rows.append(
+            (*_cells(when, str(entry.number)), Cell(text=sentence, kind="bad" if bad else ""))
+        )
         if len(rows) == EVENTS:
             break
     return Table(
@@ -127,8 +129,8 @@ def events_table(entries: Iterable[AuditEntry]) -> Table:
     )
 
 
-def _told(entry: AuditEntry) -> tuple[str, bool]:
-    """What an entry says to a person, and whether it is a worry."""
+def _sentence_of(entry: AuditEntry) -> tuple[str, bool]:
+    """Return an entry's sentence, and whether it reports something bad."""
     match entry.event:
         case Opened() as e:
             return f"log opened by version {e.version}", False

@@ -1,7 +1,7 @@
-"""How the coordinator stands, from its folder alone: for ``watch``, ``status`` and the monitor.
+"""The coordinator's state, read from its folder: for ``watch``, ``status`` and the monitor.
 
-Nothing in it is of a single site's patients: a site's presence, version and what it says of its
-budget; sums and totals.
+It holds nothing about a single site's patients: of a site only whether it is there, its version and
+the budget it says it has; of patients only sums and totals.
 """
 
 import json
@@ -21,11 +21,11 @@ from consilium.shared.version import VERSION
 
 LARGEST_RECORD = 1 << 20
 RECORDS = "rounds.jsonl"
-SEEN_LATELY_S = 60.0  # a site that asked for work since then is present
+SEEN_LATELY_S = 60.0  # a site that asked for work within this time counts as present
 
 
 def overview(folder: CoordinatorFolder, register: Register) -> dict[str, Any]:
-    """Return sites and studies: who is there, how far, what each waits for."""
+    """Return the sites, whether each is present, and the studies, how far each is."""
     now = time.time()
     return {
         "version": VERSION,
@@ -46,7 +46,7 @@ def overview(folder: CoordinatorFolder, register: Register) -> dict[str, Any]:
 
 
 def status(folder: CoordinatorFolder, register: Register) -> dict[str, Any]:
-    """Return the overview with what the audit log says: what ``status --json`` prints."""
+    """Return the overview and a summary of the audit log, as ``status --json`` prints them."""
     return overview(folder, register) | {"audit": _audit(folder.path / AUDIT_FILE)}
 
 
@@ -54,22 +54,22 @@ def _audit(log: Path) -> dict[str, Any] | None:
     if not log.exists():
         return None
     try:
-        told = summarise(log)
+        summary = summarise(log)
     except AuditError as error:
         return {"error": str(error)}
     return {
-        "entries": told.entries,
-        "head": told.head.hex(),
-        "last_at": told.last_at,
-        "counts": told.counts,
-        "site_entries": told.peers,
-        "divergences": told.divergences,
-        "last_refusal": told.refused
+        "entries": summary.entries,
+        "head": summary.head.hex(),
+        "last_at": summary.last_at,
+        "counts": summary.counts,
+        "site_entries": summary.peers,
+        "divergences": summary.divergences,
+        "last_refusal": summary.refused
         and {
-            "at": told.refused[0],
-            "peer": told.refused[1].peer,
-            "asked": told.refused[1].asked,
-            "sentence": told.refused[1].sentence,
+            "at": summary.refused[0],
+            "peer": summary.refused[1].peer,
+            "asked": summary.refused[1].asked,
+            "sentence": summary.refused[1].sentence,
         },
     }
 
@@ -89,7 +89,7 @@ def _study_overview(folder: CoordinatorFolder, study: Submitted) -> dict[str, An
 
 
 def _declared(study: Submitted) -> dict[str, Any]:
-    """What the study declares; nothing where another version wrote what this one cannot read."""
+    """Return what the study declares; nothing if another version wrote it and it is unreadable."""
     try:
         declared = parse_study(study.text.decode(), where=study.name)
     except StudyError:
@@ -103,17 +103,17 @@ def _declared(study: Submitted) -> dict[str, Any]:
 
 
 def rounds_file(folder: CoordinatorFolder, digest: bytes) -> Path:
-    """Where the records of a study's rounds are, one JSON line each."""
+    """Return the file with the records of a study's rounds, a JSON line for each."""
     return folder.path / "studies" / digest.hex() / RECORDS
 
 
 def last_record(file: Path) -> dict[str, Any] | None:
-    """Return the last whole record of a file of JSON lines, reading its end only."""
+    """Return the last complete record of a file of JSON lines, reading only the file's end."""
     return next(iter(recent_records(file, 1)), None)
 
 
 def recent_records(file: Path, count: int) -> list[dict[str, Any]]:
-    """Return the last whole records of a file of JSON lines, the latest first.
+    """Return the last complete records of a file of JSON lines, latest first.
 
     Only the file's end is read (``LARGEST_RECORD`` bytes), so there may be fewer than ``count``.
     """
@@ -121,7 +121,7 @@ def recent_records(file: Path, count: int) -> list[dict[str, Any]]:
     for line in reversed(_last_lines(file)):
         try:
             record = json.loads(line)
-        except ValueError:  # torn by a crash, or by where reading began
+        except ValueError:  # half a line: a crash cut it off, or reading began inside it
             continue
         if not isinstance(record, dict):
             break
@@ -132,7 +132,7 @@ def recent_records(file: Path, count: int) -> list[dict[str, Any]]:
 
 
 def recent_entries(log: Path, count: int) -> list[AuditEntry]:
-    """Return the last entries of an audit log, the latest first; they are not verified here."""
+    """Return the last entries of an audit log, latest first; they are not verified here."""
     found: list[AuditEntry] = []
     for line in reversed(_last_lines(log)):
         try:

@@ -1,7 +1,7 @@
-"""The process that runs one study: checkpoint after every round, obedient between rounds.
+"""The process that runs one study; between rounds it saves a checkpoint and obeys the operator.
 
-Whatever kills it, its successor goes on from the checkpoint: the same study, the same run identity,
-the same roster; the round that may have begun is skipped.
+If it is killed, the next process goes on from the checkpoint, with the same study, run identity and
+roster; the round that may have begun is skipped.
 """
 
 import json
@@ -40,7 +40,7 @@ from consilium.shared.study.definition import Study, parse_study
 POLL_S = 0.01
 ASK_READY_S = 30.0
 ASK_AGAIN_S = 1.0
-PATIENCE_BEGUN_S = 10.0  # for all sites, once a study has begun; then enough of them do
+PATIENCE_BEGUN_S = 10.0  # wait this long for all sites once a study has begun; then enough do
 
 Groups = Sequence[SumParameters]
 
@@ -56,7 +56,7 @@ def run_submitted(
         folder: the coordinator's.
         digest: of the study.
         patience_s: how long to wait for all sites before beginning with enough of them.
-        parent: process without which this one ends, too.
+        parent: identifier of a process; this one ends when that one does.
 
     Raises:
         SettingsError: another process runs this study, or its checkpoint is damaged.
@@ -64,7 +64,7 @@ def run_submitted(
     if parent is not None:
         exit_with_parent(parent)
     give_back_freed_memory()
-    logging.getLogger("flwr").handlers.clear()  # it would tell everything twice
+    logging.getLogger("flwr").handlers.clear()  # or every line would be logged twice
     register = folder.register()
     submitted = register.study(digest.hex())
     place = folder.study(digest)
@@ -115,7 +115,7 @@ class StudyProcess:
         return self._register.wanted(self._submitted.digest)
 
     def _go_to(self, **changes: Any) -> None:
-        """Change where the run stands, on disk as well; no other place holds the state before."""
+        """Change the checkpoint, here and on disk, so that the old state's memory is free."""
         self._at = replace(self._at, **changes)
         save_checkpoint(self._place, self._at)
 
@@ -131,7 +131,7 @@ class StudyProcess:
             ):
                 self._close_round(groups, result)
                 if result.void is not None or self._wanted is not Wanted.RUN:
-                    return  # an outage shall not use up round after round
+                    return  # or an outage would use up one round after another
         except RoundVoidError as error:
             log.warning("study %s: %s", self._study.name, error)
             self._register.note(self._submitted.digest, State.WAITING, str(error))
@@ -141,7 +141,7 @@ class StudyProcess:
         self._go_to(state=replace(self._at.state, finished=True))
 
     def _close_round(self, groups: Groups, result: RoundResult) -> None:
-        """Put the round on disk: audit, then checkpoint, then the record for people."""
+        """Write the round to disk: audit log, then checkpoint, then the record for people."""
         record = round_record(self._study, result)
         identities = dict(self._submitted.roster.members)
         found = self._anchors.record(
@@ -164,10 +164,10 @@ class StudyProcess:
         self._go_to(state=result.state, history=(*self._at.history, record))
         with (self._place / RECORDS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        log.info("%s", _told(self._study, result))
+        log.info("%s", _sentence(self._study, result))
 
     def _wait_for_sites(self, sites: Sites, groups: Groups, patience_s: float) -> bool:
-        """Wait until all sites are ready, or enough of them and patience is at an end."""
+        """Wait until all sites are ready, or after ``patience_s`` enough; False if unwanted."""
         began = time.monotonic()
         while self._wanted is Wanted.RUN:
             ready, refusals = _ready(sites, groups)
@@ -175,13 +175,13 @@ class StudyProcess:
             missing = sorted(set(self._submitted.roster) - ready)
             if not missing or (_enough(groups, ready) and waited >= patience_s):
                 return True
-            told = "; ".join(f"{site}: {refusals.get(site, 'not there')}" for site in missing)
-            self._register.note(self._submitted.digest, State.WAITING, f"waiting for {told}")
+            reasons = "; ".join(f"{site}: {refusals.get(site, 'not there')}" for site in missing)
+            self._register.note(self._submitted.digest, State.WAITING, f"waiting for {reasons}")
             time.sleep(ASK_AGAIN_S)
         return False
 
     def _change(self, state: State) -> None:
-        """Note a state that is new, with its audit entry."""
+        """Note the study's state in register and audit log, if it is new."""
         if self._register.study(self._submitted.digest.hex()).state is state:
             return
         self._audit.append(
@@ -193,7 +193,7 @@ class StudyProcess:
 
 
 def _run_hash(groups: Groups) -> bytes:
-    """What the audit log names a run by: its study hash, or a digest of its groups' hashes."""
+    """Return what identifies the run in the audit log: its study hash, or a digest of several."""
     if len(groups) == 1:
         return groups[0].study_hash
     return digest("groups", *(group.study_hash for group in groups))
@@ -206,7 +206,7 @@ def _enough(groups: Groups, ready: set[str]) -> bool:
 
 
 def _ready(sites: Sites, groups: Groups) -> tuple[set[str], dict[str, str]]:
-    """Return the sites that would take part now, and what the others say."""
+    """Return the sites that would take part now, and the reasons of the others."""
     book = RoundLog(clock=time.monotonic)
     requests = {
         site: ChannelRequest(
@@ -228,7 +228,7 @@ def _nodes(register: Register, submitted: Submitted) -> dict[str, int]:
     }
 
 
-def _told(study: Study, result: RoundResult) -> str:
+def _sentence(study: Study, result: RoundResult) -> str:
     if result.void is not None:
         return f"study {study.name} round {result.number} is void: {result.void}"
     return (

@@ -1,7 +1,7 @@
-"""The coordinator's process tree: one service, and one process for each study that is to run.
+"""Keeps the coordinator's processes alive: the service, and one for each study that is to run.
 
-A child that ends though it should not is started again, after a pause that grows. Children notice
-within a fraction of a second when the supervisor is killed, and end.
+A process that ends too early is started again, after a pause that grows each time. When the
+supervisor is killed, its children notice within a fraction of a second, and end.
 """
 
 import logging
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class _Child:
-    """A child process, and when it may be started again."""
+    """A child process, and the earliest time to start it again."""
 
     command: list[str]
     process: subprocess.Popen[bytes] | None = None
@@ -76,7 +76,7 @@ class _Child:
             self.process = subprocess.Popen(self.command)  # noqa: S603 - our own interpreter
 
     def end(self) -> None:
-        """Ask the child to end, and insist."""
+        """Ask the child to end; kill it if it does not."""
         if self.process is None:
             return
         self.process.terminate()
@@ -137,7 +137,7 @@ class Supervisor:
             os.close(lock)
 
     def _monitor(self) -> Monitor | None:
-        """Start the monitor; studies run without it, too."""
+        """Start the monitor; if that fails, studies run without it."""
         if self._monitor_port is None:
             return None
         try:
@@ -145,7 +145,7 @@ class Supervisor:
                 self._monitor_port,
                 status=lambda: status(self._folder, self._register),
                 ailments=self._ailments,
-                page=lambda told, wrong: read_page(self._folder, told, wrong),
+                page=lambda found, wrong: read_page(self._folder, found, wrong),
             )
         except SettingsError as error:
             log.warning("%s", error)
@@ -193,7 +193,7 @@ class Supervisor:
                 del self._studies[study.digest]
         for study in self._register.studies():
             asked = _ASKED_FOR.get(study.wanted)
-            silent = study.digest not in self._studies  # no process that could say so itself
+            silent = study.digest not in self._studies  # no process of its own to note its state
             if asked and study.open and study.state is not asked and silent:
                 self._register.note(study.digest, asked)
 

@@ -2,10 +2,10 @@
 
 The mean update is treated as a negative gradient (Reddi et al., "Adaptive Federated Optimization",
 ICLR 2021, algorithm 2), so FedAvg, FedAvgM, FedAdagrad, FedAdam and FedYogi differ only in the step
-they take. Moments begin at zero and, where they decay, are corrected for it as Adam's are.
+they take. Moments begin at zero; those that decay are corrected for that, as in Adam.
 
-Vectors are as long as the model, so a strategy keeps those it needs alone, and a step is taken over
-one span of coordinates after another: it needs no more than the new vectors themselves.
+Vectors are as long as the model, so only those that the strategy needs are kept, and a step works
+on one span of coordinates after another: beyond the new vectors it needs almost no memory.
 """
 
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ _VECTORS = ("weights_D", "average_D", "momentum_D", "second_moment_D")
 
 
 class Spans(Protocol):
-    """A vector that is read span by span: an array, or something that makes each span when asked.
+    """A vector that is read span by span: an array, or an object that computes each span.
 
     Attributes:
         size: number of coordinates.
@@ -48,9 +48,8 @@ class ServerState:
 
     ``weights_D`` are the weights that sites train from; ``average_D`` is their exponential moving
     average. ``control_D`` is the mean of the sites' control variates
-    (:mod:`consilium.client.round.control_variates`), empty before the first. A vector that the
-    strategy does not need, or not yet, is empty: that average equals the weights, and those moments
-    are zero.
+    (:mod:`consilium.client.round.control_variates`), empty before the first. A vector that is not
+    needed, or not yet, is empty; an empty average equals the weights, an empty moment is zero.
     """
 
     weights_D: NDArray[np.float32]
@@ -84,8 +83,8 @@ def apply(
         state: before the step.
         mean_update_D: weighted mean of the sites' weight differences.
         how: the study's ``[aggregation]`` table.
-        into_D: takes the new weights; may be the memory that the mean update is made from, since a
-            span is read before it is written.
+        into_D: gets the new weights; may be the memory that the mean update is computed from, as
+            each span is read before it is written.
     """
     state = _filled(state, how)
     after: dict[str, NDArray[Any]] = {
@@ -102,7 +101,7 @@ def apply(
 
 
 def _filled(state: ServerState, how: Aggregation) -> ServerState:
-    """Return the state with the vectors that the strategy needs, and no others."""
+    """Return the state with the vectors that the strategy needs, and without the others."""
     size = state.weights_D.size
 
     def moment(known_D: NDArray[np.float64], *, needed: bool) -> NDArray[np.float64]:
@@ -133,7 +132,7 @@ def _step(state: ServerState, mean_update_D: NDArray[Any], how: Aggregation) -> 
         step = state.steps + 1
         corrected_D = momentum_D / (1 - how.momentum**step)
         variance_D = second_D
-        if how.strategy != "fedadagrad":  # whose sum of squares does not decay
+        if how.strategy != "fedadagrad":  # FedAdagrad's sum of squares does not decay
             variance_D = second_D / (1 - how.second_moment**step)
         step_D = corrected_D / (np.sqrt(variance_D) + how.adaptivity)
     weights_D = (state.weights_D + how.server_learning_rate * step_D).astype(np.float32)
@@ -150,8 +149,8 @@ def _step(state: ServerState, mean_update_D: NDArray[Any], how: Aggregation) -> 
 def across_groups(mean_updates: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the coordinate-wise median of the groups' mean updates, shape (D,).
 
-    Fewer than half of the groups, whatever they send, cannot move a coordinate beyond what the
-    others sent (Yin et al., ICML 2018, algorithm 1, option I).
+    Guarantee: fewer than half of the groups, whatever they send, cannot move a coordinate beyond
+    the range of what the others sent (Yin et al., ICML 2018, algorithm 1, option I).
     """
     return np.asarray(np.median(mean_updates, axis=0))
 
@@ -170,7 +169,7 @@ def _second_moment(
 def _moving_average(
     state: ServerState, weights_D: NDArray[np.float32], decay: float
 ) -> NDArray[np.float64]:
-    """Moving average whose decay warms up, so that early weights do not linger."""
+    """Return the moving average; its decay grows from a low value, to forget early weights soon."""
     if not state.average_D.size:
         return state.average_D
     step = state.steps + 1

@@ -1,4 +1,4 @@
-"""What a coordinator needs to go on after a crash, saved in one atomic step.
+"""Checkpoints: what a coordinator needs to go on after a crash, saved in one atomic step.
 
 A run that goes on from a checkpoint skips the round that may have begun after it was saved (see
 :meth:`consilium.server.study.run.RunState.after_crash`): a failed round is skipped, never retried.
@@ -26,7 +26,7 @@ from consilium.shared.study.input_names import feature_names
 
 FILE_NAME = "checkpoint.safetensors"
 FORMAT = 4
-READABLE = (3, FORMAT)  # 3 held vectors that the strategy did not need
+READABLE = (3, FORMAT)  # format 3 also held vectors that the strategy did not need
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +35,10 @@ class Checkpoint:
 
     Attributes:
         study_digest: of the study.
-        run_id: the run's own, kept for good.
+        run_id: the run's identity, which never changes.
         state: weights and counters.
         history: one JSON record for each finished round.
-        resting: no round has begun since it was saved, so that none need be skipped.
+        resting: whether the run was put to rest: no round has begun since, so none is skipped.
     """
 
     study_digest: bytes
@@ -48,7 +48,7 @@ class Checkpoint:
     resting: bool = False
 
     def resumed(self, study: Study) -> "Checkpoint":
-        """Return it as the run goes on from it: past the round that may have begun since."""
+        """Return the checkpoint to go on from: past the round that may have begun since."""
         if self.state.finished or self.resting:
             return self
         return replace(self, state=self.state.after_crash(study))

@@ -1,8 +1,8 @@
-"""Make a finished study's model ready to leave: weights, manifest, signature.
+"""Export of a finished study's model: weights, manifest, signature.
 
 The figures in the manifest are those of the last evaluation round, from secure sums over the sites'
-validation patients; a study without such patients exports a model that says nothing of itself. The
-same counts can recalibrate the model; nothing more is asked of the sites for it.
+validation patients; a study without such patients exports a model without figures. The same counts
+can recalibrate the model; nothing more is asked of the sites for it.
 """
 
 import importlib.util
@@ -34,7 +34,7 @@ from consilium.shared.rounds.patient_groups import WITH_RISKS
 from consilium.shared.study.definition import Study
 from consilium.shared.study.input_names import feature_names
 
-LARGEST_DIFFERENCE = 1e-5  # of a risk; of a quantity in its spreads
+LARGEST_DIFFERENCE = 1e-5  # between two risks; between two quantities, in units of their spread
 
 
 def export_model(
@@ -50,13 +50,13 @@ def export_model(
     """Write the model a run ended with into a new folder, signed.
 
     Args:
-        study: that was run.
-        checkpoint: the run's last.
-        key: signs.
+        study: what was run.
+        checkpoint: the run's last one.
+        key: signs the model.
         folder: must not exist.
-        simulated: whether this is of a simulation.
-        onnx: add the model in that form.
-        recalibrate: put its risks right as far as the last evaluation's counts justify it.
+        simulated: whether the run was a simulation.
+        onnx: also write the model in ONNX form.
+        recalibrate: correct the risks as far as the last evaluation's counts justify it.
 
     Raises:
         SettingsError: the run has no model yet, it cannot be recalibrated, or the folder cannot be
@@ -77,7 +77,7 @@ def export_model(
         model=(with_recalibration(model, found) if changed else model).eval(),
         normalisation=Normalisation.from_bytes(run.normalisation, study),
         validation=validation_of(study, checkpoint.history, found),
-        recalibration=_told(checkpoint.history, found) if changed else None,
+        recalibration=_recalibrated(checkpoint.history, found) if changed else None,
     )
     epsilon = checkpoint.history[-1]["epsilon"] if checkpoint.history else None
     return write_signed_model(
@@ -92,7 +92,7 @@ def export_model(
 
 
 def onnx_part(trained: Trained) -> dict[str, bytes]:
-    """Return the model as ``model.onnx``, after it has scored as PyTorch does.
+    """Return ``model.onnx`` by name, after checking that it scores as PyTorch does.
 
     Raises:
         SettingsError: the libraries are not installed, or the scores differ.
@@ -132,10 +132,10 @@ def onnx_part(trained: Trained) -> dict[str, bytes]:
 def recalibrations_of(
     study: Study, history: tuple[Mapping[str, Any], ...]
 ) -> tuple[Recalibration, ...]:
-    """Return what the last evaluation of the finished model justifies, for each output.
+    """Return the recalibration of each output that the last evaluation justifies.
 
     Raises:
-        SettingsError: there was none, or the task has no risks that can be recalibrated.
+        SettingsError: there was no evaluation, or the task has no risks to recalibrate.
     """
     if study.task.kind not in WITH_RISKS:
         raise SettingsError(
@@ -164,39 +164,40 @@ def validation_of(
     history: tuple[Mapping[str, Any], ...],
     recalibrations: tuple[Recalibration, ...] = (),
 ) -> Validation | None:
-    """Return what the last evaluation of the finished model says; None if there was none.
+    """Return the manifest's figures, from the finished model's last evaluation; None without one.
 
     Args:
-        study: that was run.
-        history: its rounds.
-        recalibrations: of each output, if the model is recalibrated: its risks are told as changed.
+        study: what was run.
+        history: the records of its rounds.
+        recalibrations: of each output, if the model is recalibrated; figures are then those of the
+            changed risks.
     """
     last = _last_evaluation(history)
     if last is None:
         return None
-    told, noise = last["validation"], _noise(study, last)
+    figures, noise = last["validation"], _noise(study, last)
     declared = study.evaluation.thresholds
     tables = [
         (counts_2B, one.apply(edges_L).astype("float32"))
         for one, (counts_2B, edges_L) in zip(
-            recalibrations or repeat(NEUTRAL), tables_from_json(told), strict=False
+            recalibrations or repeat(NEUTRAL), tables_from_json(figures), strict=False
         )
     ]
     return Validation(
         of=_whose(last),
-        patients=told["patients"],
+        patients=figures["patients"],
         bands=tuple(bands(*table, noise=noise) for table in tables),
         thresholds=tuple(thresholds(*table, declared, noise=noise) for table in tables),
-        errors=tuple(told.get("rmse", ())),
+        errors=tuple(figures.get("rmse", ())),
     )
 
 
-def _told(
+def _recalibrated(
     history: tuple[Mapping[str, Any], ...],
     recalibrations: tuple[Recalibration, ...],
 ) -> Recalibrated:
     last = _last_evaluation(history)
-    assert last is not None  # noqa: S101 - recalibrations_of has refused that; this tells mypy
+    assert last is not None  # noqa: S101 - recalibrations_of refused that; this is for mypy
     return Recalibrated(
         on=_whose(last),
         slopes=tuple(one.slope for one in recalibrations),

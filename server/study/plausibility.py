@@ -1,8 +1,9 @@
 """Could honest sites have made this sum? A norm bound on the aggregate.
 
-Under a secure sum no single update can be looked at. Every site clips its own in trusted code;
-here the sum is held against what clipped updates can add up to. A single site can still move the
-sum by as much as all clips together before this notices: it stops blunders and crude attacks.
+With a secure sum no single update can be looked at. Every honest site clips its own; here the norm
+of the sum is compared with the largest that clipped updates can add up to. One dishonest site can
+still move the sum by as much as all clips together unnoticed: this stops only blunders and crude
+attacks.
 """
 
 import math
@@ -23,11 +24,11 @@ NOISE_TAIL = 40.0
 def norm_bound(
     *, length: int, sites: int, clip: float, scale: float, noise_std: float = 0.0
 ) -> float:
-    """Largest L2 norm that a sum of clipped, noised and rounded updates has.
+    """Return the largest L2 norm that a sum of clipped, noised and rounded updates can have.
 
-    sites * clip by the triangle inequality; sites * sqrt(length) / scale for rounding; and for
-    noise noise_std * sqrt(length + 2 sqrt(length x) + 2 x) with x = 40, exceeded with probability
-    e^-40 at most (Laurent and Massart 2000, Lemma 1).
+    It is a sum of three: sites * clip, by the triangle inequality; sites * sqrt(length) / scale for
+    rounding; and for noise noise_std * sqrt(length + 2 sqrt(length x) + 2 x) with x = 40, which is
+    exceeded with probability e^-40 at most (Laurent and Massart 2000, Lemma 1).
 
     Args:
         length: number of coordinates.
@@ -47,7 +48,7 @@ def l2_norm(values: Spans) -> float:
 
 
 def check_norm(values: Spans, bound: float, *, name: str) -> float:
-    """The L2 norm of a summed segment, if it is plausible.
+    """Return the L2 norm of a summed segment, if it is plausible.
 
     Args:
         values: the segment of `SumResult.parts`, shape (length,).

@@ -1,4 +1,4 @@
-"""What a round leaves for people: sums and totals, no site's own numbers."""
+"""The record of a round for people to read: sums and totals, no site's own numbers."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from consilium.shared.study.definition import Study
 def round_record(study: Study, result: RoundResult) -> dict[str, Any]:
     """Return a round's record, as ``run.json`` holds it; see docs/run-json.md.
 
-    Sites stand in the order of their names, not of their replies: equal rounds, equal records.
+    Sites are in the order of their names, not of their replies, so equal rounds give equal records.
     """
     costs = plan(study)
     spent = None

@@ -44,7 +44,7 @@ class RunState:
         next_round: number of the next secure sum; numbers are never used twice.
         trained: training rounds so far, void ones included.
         evaluated: evaluations of the finished model so far, void ones included.
-        edges: of the bins in which the next evaluation counts, encoded.
+        edges: edges of the bins in which the next evaluation counts, encoded.
         finished: nothing is left to do.
     """
 
@@ -57,9 +57,9 @@ class RunState:
     finished: bool = False
 
     def after_crash(self, study: Study) -> "RunState":
-        """Return the state to go on from: the round that may have begun is skipped.
+        """Return the state to go on from after a crash: the round that may have begun is skipped.
 
-        With privacy on, sites may have charged it, so it counts as one of the study's rounds.
+        With privacy, sites may have charged that round, so it counts as one of the study's rounds.
         """
         charged = study.privacy.mode != "none" and self.normalisation != b""
         evaluating = self.trained >= study.rounds
@@ -73,17 +73,17 @@ class RunState:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundResult:
-    """What one round gave.
+    """The result of one round.
 
     Attributes:
         number: of the secure sum; the statistics round is usually 1.
-        purpose: why vectors were summed.
+        purpose: what was summed: statistics, updates, or counts for evaluation.
         state: the run's state after this round (unchanged when the round was void).
-        void: why the round gave nothing, or None.
+        void: why the round gave no sum; None if it gave one.
         survivors: sites in the sum; ``refusals`` holds the others' reasons where they gave one.
         patients: training patients of the survivors.
         update_norm: L2 norm of the mean update; 0 unless a training round.
-        metrics: on the sites' validation patients, of the weights the round began with.
+        metrics: of the weights the round began with, on the sites' validation patients.
         bytes_up: bytes each site sent; ``bytes_down`` each received.
         seconds: time of the whole round; ``phases`` of each exchange.
         audit_heads: by survivor, the head of its audit log as it came, not yet verified.
@@ -123,8 +123,8 @@ def run_study(
 ) -> Iterator[RoundResult]:
     """Run the study from ``state`` to its end; yield the result of every round.
 
-    ``parameters`` are of the secure sum of each group of sites; ``audit_head`` gives the
-    coordinator's audit head as it is when a round begins, encoded.
+    ``parameters`` has the secure sum's parameters for each group of sites; ``audit_head`` returns
+    the coordinator's audit head, encoded; it is called as each round begins.
 
     A void round is skipped and counts as one of the study's rounds: sites may have charged it, and
     asking again for the same update could reveal one site's share of it.
@@ -159,7 +159,7 @@ def run_round(
     purpose: Purpose,
     audit_head: bytes = b"",
 ) -> RoundResult:
-    """Run one round and apply it; a void one leaves weights and normalisation unchanged."""
+    """Run one round and apply its sum; a void one leaves weights and normalisation unchanged."""
     began = time.monotonic()
     asked = RoundConfiguration(
         purpose=purpose,
@@ -225,7 +225,7 @@ def run_round(
 def _sent(
     study: Study, purpose: Purpose, server: ServerState, weights_D: NDArray[np.float32]
 ) -> memoryview:
-    """Return what sites get: the weights, with control variates behind them where they use such."""
+    """Return what sites get: the weights, then the control variates if training uses them."""
     sent = weights_D.astype("<f4", copy=False)
     if purpose is Purpose.TRAINING and study.training.control_variates:
         control_D = server.control_D if server.control_D.size else np.zeros(weights_D.size)
@@ -234,7 +234,7 @@ def _sent(
 
 
 def evaluates(study: Study, trained: int) -> bool:
-    """Tell whether the training round after ``trained`` others also brings validation counts."""
+    """Return whether the training round after ``trained`` others also brings validation counts."""
     return study.evaluation.validation_fraction > 0 and trained % study.evaluation.every == 0
 
 
@@ -261,9 +261,10 @@ def _apply(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MeanUpdate:
-    """The mean update, made span by span: of several groups the median; empty if none came.
+    """The mean update, computed span by span; with several groups, the median of their means.
 
-    It is zero where weights are each site's own (``shared_D`` false): nobody sent them.
+    It is empty if the round had no updates, and zero for weights that each site keeps to itself
+    (``shared_D`` false), as nobody sends them.
     """
 
     study: Study
@@ -293,9 +294,9 @@ class MeanUpdate:
     def _of_group(self, total: SumResult, span: slice, sent: slice) -> NDArray[np.float64]:
         """The survivors' weighted mean update of the shared weights in a span.
 
-        In mode ``distributed``, where all are shared, it is minus the gradient's mean over the
-        expected number of patients, weight decay included: the step that plain SGD with learning
-        rate 1 would take at a site.
+        In mode ``distributed`` all weights are shared, and the update is minus the mean gradient
+        over the expected number of patients, with weight decay: the step that plain SGD with
+        learning rate 1 would take at a site.
         """
         study, sum_D = self.study, total.parts["update"][sent]
         if study.privacy.mode == "distributed":

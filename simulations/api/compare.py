@@ -46,17 +46,17 @@ class Setting:
         name: ``logistic-regression`` or ``ridge-regression`` (without recurrence), ``local`` (each
             hospital alone, the mean over their models), ``pooled`` (all records in one place),
             ``federated`` (without privacy), or one that begins with ``federated-private``.
-        mode: of privacy: ``none``, ``site`` or ``distributed``.
+        mode: privacy mode: ``none``, ``site`` or ``distributed``.
         epsilon: spent on each training patient; None without privacy.
-        seconds: how long it took, over several seeds the mean.
-        test: figures on all test patients; of several seeds their means, with intervals that cover
-            both patients and seeds, and the patients of the first.
-        by_site: figures of each hospital's test patients, where they are told apart; of several
-            seeds the first figure alone.
-        models: of ``local``, figures of each hospital's own model; empty otherwise, and of several
-            seeds.
-        kept: the first figure over that of ``pooled``; None while that is not there.
-        by_seed: each figure's values by name, one a seed.
+        seconds: how long it took; with several seeds, the mean.
+        test: figures on all test patients. With several seeds these are means, their intervals
+            cover both patients and seeds, and the counts of patients are those of the first seed.
+        by_site: figures of each hospital's test patients, if it is known whose they are; with
+            several seeds only the task's first figure.
+        models: in setting ``local`` with one seed, figures of each hospital's own model; else
+            empty.
+        kept: the task's first figure divided by that of ``pooled``; None if that was not run.
+        by_seed: the values of each figure by name, one for each seed.
     """
 
     name: str
@@ -74,12 +74,12 @@ class Setting:
 class Comparison:
     """Settings of one study side by side.
 
-    It cannot be changed. A temporary folder is removed with it, as of
+    It cannot be changed. A temporary folder is removed with it, as with
     :class:`consilium.SimulationResult`.
 
     Attributes:
         study: what was compared.
-        seeds: each was run with.
+        seeds: the seeds with which each setting was run.
         settings: in the table's order.
     """
 
@@ -110,7 +110,7 @@ class Comparison:
         raise SettingsError(f"there is no setting {name!r}; choose one of {names}")
 
     def table(self) -> "pl.DataFrame":
-        """Return a row a setting: mode, epsilon, each figure with its bounds, seconds.
+        """Return a row for each setting: mode, epsilon, each figure with its bounds, seconds.
 
         Raises:
             SettingsError: polars is not installed (extra ``frames``).
@@ -118,11 +118,11 @@ class Comparison:
         return data_frame([_row(one) for one in self.settings], instead="settings")
 
     def report(self, path: str | PathLike[str] | None = None) -> Path:
-        """Write the report of the private federated setting among the others; return its path.
+        """Write the report of the private federated setting, beside the others; return its path.
 
         Args:
-            path: the file; ``report.html`` in the folder unless given. Of several seeds it is of
-                the first.
+            path: the file; ``report.html`` in the folder unless given. With several seeds the
+                report is of the first.
 
         Raises:
             SettingsError: the file cannot be written.
@@ -162,13 +162,13 @@ def compare(
         study: what to run.
         records: as :func:`consilium.simulate` takes them.
         epsilons: budgets to compare; the study's own, 3 and 1 unless given.
-        modes: of privacy, to compare at each budget; the study's own unless given.
-        seeds: repeat with so many seeds, from the study's on, and compare the means.
+        modes: privacy modes to compare at each budget; the study's own unless given.
+        seeds: how many seeds to run, the study's and the next ones; the means are compared.
         out: folder for the files; finished settings are kept there. None takes a temporary folder,
             which is removed when the comparison is garbage-collected or closed.
         workers: sites that train at the same time; all processor cores unless given.
-        progress: called with the setting's name and each of its rounds as it is finished; nothing
-            is printed otherwise.
+        progress: called with the setting's name and each of its rounds when it is finished;
+            nothing is printed in any case.
 
     Raises:
         ConsiliumError: as :func:`consilium.simulate`.
@@ -218,8 +218,8 @@ def _comparison(folder: Folder) -> Comparison:
     try:
         if (path / SEEDS).exists():
             return _over_seeds(folder, json.loads((path / SEEDS).read_text(encoding="utf-8")))
-        study, told = read_comparison(path)
-        settings = tuple(_setting(name, one, told.get(REFERENCE)) for name, one in told.items())
+        study, found = read_comparison(path)
+        settings = tuple(_setting(name, one, found.get(REFERENCE)) for name, one in found.items())
         return Comparison(study=study, seeds=(study.seed,), settings=settings, _folder=folder)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SettingsError(
@@ -227,48 +227,48 @@ def _comparison(folder: Folder) -> Comparison:
         ) from error
 
 
-def _setting(name: str, told: Mapping[str, Any], pooled: Mapping[str, Any] | None) -> Setting:
-    test = figures_of(told["test"])
+def _setting(name: str, record: Mapping[str, Any], pooled: Mapping[str, Any] | None) -> Setting:
+    test = figures_of(record["test"])
     first = next(iter(test.estimates))
     kept = None
     if pooled is not None:
         kept = test.estimates[first].value / estimate_of(pooled["test"][first]).value
     return Setting(
         name=name,
-        mode=told["privacy"]["mode"],
-        epsilon=told["privacy"]["epsilon"],
-        seconds=told["seconds"],
+        mode=record["privacy"]["mode"],
+        epsilon=record["privacy"]["epsilon"],
+        seconds=record["seconds"],
         test=test,
-        by_site=figures_by_site(told.get("test_groups")),
-        models=figures_by_site(told.get("sites")),
+        by_site=figures_by_site(record.get("test_groups")),
+        models=figures_by_site(record.get("sites")),
         kept=kept,
         by_seed=MappingProxyType({figure: (one.value,) for figure, one in test.estimates.items()}),
     )
 
 
 def _over_seeds(folder: Folder, summary: Mapping[str, Any]) -> Comparison:
-    """Return the means over seeds; sizes of test cohorts are those of the first seed."""
+    """Return the comparison of means over seeds; counts of patients are the first seed's."""
     seeds = tuple(summary["seeds"])
     study, first = read_comparison(_first(folder.path, seeds))
     settings = []
-    for name, told in summary["settings"].items():
+    for name, record in summary["settings"].items():
         sizes = first[name]["test"]
         by_site = {
             site: first[name]["test_groups"][site] | figures
-            for site, figures in told["test_groups"].items()
+            for site, figures in record["test_groups"].items()
         }
         settings.append(
             Setting(
                 name=name,
-                mode=told["mode"],
-                epsilon=told["epsilon"],
-                seconds=told["seconds"],
-                test=figures_of(sizes | told["test"]),
-                by_site=_only(figures_by_site(by_site), told["test_groups"]),
+                mode=record["mode"],
+                epsilon=record["epsilon"],
+                seconds=record["seconds"],
+                test=figures_of(sizes | record["test"]),
+                by_site=_only(figures_by_site(by_site), record["test_groups"]),
                 models=MappingProxyType({}),
-                kept=told["kept"],
+                kept=record["kept"],
                 by_seed=MappingProxyType(
-                    {figure: tuple(one["by_seed"]) for figure, one in told["test"].items()}
+                    {figure: tuple(one["by_seed"]) for figure, one in record["test"].items()}
                 ),
             )
         )
@@ -276,12 +276,12 @@ def _over_seeds(folder: Folder, summary: Mapping[str, Any]) -> Comparison:
 
 
 def _only(
-    by_site: Mapping[str, Figures], told: Mapping[str, Mapping[str, Any]]
+    by_site: Mapping[str, Figures], record: Mapping[str, Mapping[str, Any]]
 ) -> Mapping[str, Figures]:
-    """Keep of each hospital's figures those that were told."""
+    """Keep only those of each hospital's figures that the record has."""
     kept: dict[str, Figures] = {}
     for site, figures in by_site.items():
-        estimates: dict[str, Estimate] = {name: figures.estimates[name] for name in told[site]}
+        estimates: dict[str, Estimate] = {name: figures.estimates[name] for name in record[site]}
         kept[site] = Figures(
             estimates=MappingProxyType(estimates),
             patients=figures.patients,
@@ -309,6 +309,6 @@ def _row(setting: Setting) -> dict[str, Any]:
 def _watch(progress: Progress | None) -> Watch:
     def watch(setting: str, study: Study) -> Show:
         del study
-        return shown_to(None if progress is None else lambda told: progress(setting, told))
+        return shown_to(None if progress is None else lambda found: progress(setting, found))
 
     return watch

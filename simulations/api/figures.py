@@ -1,4 +1,4 @@
-"""Figures of test patients as frozen objects, read from a run's record."""
+"""Figures on test patients as frozen objects, read from a run's record."""
 
 import math
 from collections.abc import Mapping
@@ -23,9 +23,9 @@ class Figures:
     are.
 
     Attributes:
-        estimates: the same by name, the task's first figure first.
+        estimates: the same figures by name, the most important first.
         patients: how many were tested on.
-        rows: their known outcomes: stays, or steps of stays.
+        rows: number of their known outcomes: of stays, or of steps of stays.
         positives: rows with the outcome; None where no outcome is counted.
         sensitivity: of each class, 0 to 1; empty where there are no classes.
     """
@@ -53,12 +53,12 @@ class Figures:
 
     @property
     def accuracy(self) -> Estimate:
-        """Share of outcomes told right."""
+        """Share of outcomes predicted correctly."""
         return self._estimate("accuracy")
 
     @property
     def mean_sensitivity(self) -> Estimate:
-        """Mean over classes of the share told right."""
+        """Mean over classes of the share that is recognised."""
         return self._estimate("mean_sensitivity")
 
     @property
@@ -92,34 +92,34 @@ class Figures:
         return found[name]
 
 
-def figures_of(told: Mapping[str, Any]) -> Figures:
-    """Return the figures that a record tells; see ``test`` in docs/run-json.md."""
-    estimates = {name: estimate_of(one) for name, one in told.items() if _is_estimate(one)}
+def figures_of(record: Mapping[str, Any]) -> Figures:
+    """Return the figures in a record; see ``test`` in docs/run-json.md."""
+    estimates = {name: estimate_of(one) for name, one in record.items() if _is_estimate(one)}
     return Figures(
         estimates=MappingProxyType(estimates),
-        patients=told["patients"],
-        rows=told["rows"],
-        positives=told.get("positives"),
-        sensitivity=tuple(_number(share) for share in told.get("sensitivity", ())),
+        patients=record["patients"],
+        rows=record["rows"],
+        positives=record.get("positives"),
+        sensitivity=tuple(_number(share) for share in record.get("sensitivity", ())),
     )
 
 
-def figures_by_site(told: Mapping[str, Any] | None) -> Mapping[str, Figures]:
-    """Return the figures of each hospital's test patients; empty where they are not told apart."""
-    return MappingProxyType({site: figures_of(one) for site, one in (told or {}).items()})
+def figures_by_site(record: Mapping[str, Any] | None) -> Mapping[str, Figures]:
+    """Return figures by hospital; empty if it is not known whose the test patients are."""
+    return MappingProxyType({site: figures_of(one) for site, one in (record or {}).items()})
 
 
-def estimate_of(told: Mapping[str, Any]) -> Estimate:
-    """Return an estimate that a record tells; what was not finite there is NaN."""
-    return Estimate(**{bound: _number(told[bound]) for bound in ("value", "low", "high")})
+def estimate_of(record: Mapping[str, Any]) -> Estimate:
+    """Return an estimate from a record, in which null stands for a number that is not finite."""
+    return Estimate(**{bound: _number(record[bound]) for bound in ("value", "low", "high")})
 
 
-def _is_estimate(told: object) -> bool:
-    return isinstance(told, Mapping) and set(told) >= _BOUNDS
+def _is_estimate(value: object) -> bool:
+    return isinstance(value, Mapping) and set(value) >= _BOUNDS
 
 
-def _number(told: float | None) -> float:
-    return math.nan if told is None else float(told)
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _listed(names: Mapping[str, Estimate]) -> str:

@@ -10,7 +10,7 @@ from consilium.shared.errors import SettingsError
 
 
 class Folder:
-    """A folder that is removed with the last object that holds it, if nobody named it.
+    """A folder; a temporary one is removed with the last object that uses it.
 
     Args:
         path: the folder; a new temporary one unless given.
@@ -26,10 +26,10 @@ class Folder:
 
     @property
     def path(self) -> Path:
-        """Where it is.
+        """The folder's path.
 
         Raises:
-            SettingsError: it was temporary and was closed.
+            SettingsError: the folder was temporary and was closed.
         """
         if self._end is not None and not self._end.alive:
             raise SettingsError(
@@ -38,6 +38,6 @@ class Folder:
         return self._path
 
     def close(self) -> None:
-        """Remove a temporary folder now; one that was named stays."""
+        """Remove the folder now if it is temporary."""
         if self._end is not None:
             self._end()

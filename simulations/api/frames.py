@@ -1,7 +1,7 @@
-"""Data frames of results, for whoever wants them: polars, an extra of the package.
+"""Results as data frames of polars, which is an extra of the package.
 
-Polars and not pandas: it is typed, so that a strict type checker sees a frame and not Any; it needs
-nothing beside itself; and hospitals' tables are read with it already. Who prefers pandas has
+Polars and not pandas: it is typed, so a strict type checker sees a frame and not Any; it needs no
+other package; and hospitals' tables are read with it already. For pandas:
 ``pandas.DataFrame(frame.to_dict(as_series=False))``.
 """
 
@@ -20,11 +20,11 @@ def data_frame(rows: Sequence[Mapping[str, Any]], *, instead: str) -> "pl.DataFr
     """Return rows as a frame with a column for each name; what a row lacks is null.
 
     Args:
-        rows: each a value by the name of its column.
-        instead: what to use where polars is not there.
+        rows: for each row its values by column name.
+        instead: what to use without polars, for the error's sentence.
 
     Raises:
-        SettingsError: polars is not installed; the sentence has the remedy.
+        SettingsError: polars is not installed; the sentence says what to do.
     """
     try:
         import polars as pl

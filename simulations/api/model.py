@@ -19,13 +19,14 @@ from consilium.simulations.runs.export import export_run
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Prediction:
-    """What a model says of one stay.
+    """What a model predicts for one stay.
 
     Attributes:
         patient_id: as the records name the patient.
         stay_id: as the records name the stay.
-        values: float64, read-only: (K,), or (T, K) of the steps observed in a per-step study. A
-            risk from 0 to 1 for each label or class; in regression a value in the target's unit.
+        values: float64, read-only, of shape (K,), or (T, K) for the T observed steps in a per-step
+            study. A risk from 0 to 1 for each label or class; in regression a value in the
+            target's unit.
     """
 
     patient_id: str
@@ -34,7 +35,7 @@ class Prediction:
 
     @property
     def value(self) -> float:
-        """The one number of a study with one output; per step, that of the last step.
+        """The number predicted in a study with one output; in a per-step study, at the last step.
 
         Raises:
             AttributeError: the study has several outputs.
@@ -54,8 +55,8 @@ class TrainedModel:
     """The model of a finished run, ready to be used.
 
     Attributes:
-        study: it was trained for.
-        site: whose own model it is; None for the one that all sites share.
+        study: the study it was trained in.
+        site: the site whose own model it is; None for the model that all sites share.
     """
 
     study: Study
@@ -66,16 +67,16 @@ class TrainedModel:
     def predict(self, records: Source | Iterable[Patient]) -> tuple[Prediction, ...]:
         """Return a prediction for every stay that has a window, in the records' order.
 
-        Outcomes are not looked at. Where the study cuts windows, each stay is scored as of now: by
-        its last hours known.
+        Outcomes are not used. If the study cuts windows, each stay is scored by its last known
+        hours.
 
         Args:
             records: a source, or patients.
 
         Raises:
             DataError: the records cannot be read, or do not fit the study.
-            SettingsError: what was given is neither, or the study leaves weights to each site and
-                this model lacks them.
+            SettingsError: what was given is neither, or each site keeps weights of its own in
+                this study and this model is without them.
         """
         own = self.study.personalisation
         if own.weights and self.site is None:
@@ -98,8 +99,8 @@ class TrainedModel:
 
         Args:
             path: the folder; must not exist.
-            onnx: add the model in ONNX form; needs the extra ``onnx``.
-            recalibrate: put its risks right by the validation patients' counts.
+            onnx: also write the model in ONNX form; needs the extra ``onnx``.
+            recalibrate: correct its risks by the validation patients' counts.
 
         Returns:
             The folder.

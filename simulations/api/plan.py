@@ -1,4 +1,4 @@
-"""What privacy would cost, and who shares masks, before anyone spends anything."""
+"""What privacy would cost, and who shares masks, before anything is run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -18,15 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a study's privacy costs and its secure sums rest on, as ``consilium-simulate plan``.
+    """What a study's privacy would cost, and how its secure sums are set up.
+
+    It has the content of ``consilium-simulate plan``.
 
     Attributes:
         study: the study; in privacy mode ``none`` the choices are those of mode ``site``.
         patients: training patients assumed at each site.
         secure_sum: who shares masks with how many, and how many sites may fail.
         choices: ways to run the study, one for each budget and number of rounds.
-        noise_carried: variance of all sites' noise over that of the honest sites counted on.
-        epsilon_of_noise: what the noise multiplier asked about costs, by rounds; empty if none was.
+        noise_carried: variance of all sites' noise divided by the variance of the noise of those
+            sites that the guarantee assumes honest.
+        epsilon_of_noise: epsilon at the given noise multiplier, by number of rounds; empty if no
+            multiplier was given.
     """
 
     study: Study = field(repr=False)
@@ -37,7 +41,7 @@ class Plan:
     epsilon_of_noise: Mapping[int, float]
 
     def table(self) -> "pl.DataFrame":
-        """Return a row a choice, with the columns of :class:`consilium.Choice`.
+        """Return a row for each choice, with the columns of :class:`consilium.Choice`.
 
         Raises:
             SettingsError: polars is not installed (extra ``frames``).
@@ -58,7 +62,7 @@ def plan(
         study: gives mode, sampling, steps, rounds and sites.
         epsilons: budgets; 8, 3, 1 and the study's own unless given.
         patients: training patients at each site.
-        noise: also tell what this noise multiplier (noise standard deviation / clip norm) costs.
+        noise: also return what this noise multiplier (noise standard deviation / clip norm) costs.
 
     Raises:
         StudyError: what was given is no study, or a budget is not acceptable.

@@ -1,4 +1,4 @@
-"""Whose records a study is run on: synthetic ones, a public collection, or sources given."""
+"""The records a study is run on: synthetic ones, a public collection, or the caller's sources."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,26 +13,26 @@ from consilium.simulations.cohorts.cohorts import Cohorts
 from consilium.simulations.cohorts.real_cohorts import REAL
 from consilium.simulations.cohorts.study_cohorts import SYNTHETIC, cohorts_for
 
-TEST = "test"  # the one group of test patients who are not told apart by hospital
+TEST = "test"  # name of the only group, if it is not known whose the test patients are
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Records:
     """A source of records for every site, and the patients to test on.
 
-    A source is any object with ``name``, ``report`` and ``read_patients(study)``, as
-    :class:`consilium.Source` says; it is read several times and must bring the same patients in the
+    A source is any object with ``name``, ``report`` and ``read_patients(study)``, as in
+    :class:`consilium.Source`. It is read several times and must yield the same patients in the
     same order each time.
 
     Attributes:
-        sites: a source by the name of each of the study's sites.
-        test: patients no site trains on: one source, or one by hospital, which are then also
-            judged apart.
-        described: who is tested on, for tables and the report.
-        synthetic: whether the patients are generated; said wherever figures are shown.
+        sites: for each of the study's sites, by name, a source.
+        test: patients on whom no site trains: one source, or one by hospital; with the latter
+            there are also figures by hospital.
+        described: who the test patients are, for tables and the report.
+        synthetic: whether the patients are generated; tables and the report say so.
 
     Raises:
-        SettingsError: something in place of a source is none, or there is no site.
+        SettingsError: one of these is not a source, or there is no site.
     """
 
     sites: Mapping[str, Source]
@@ -67,13 +67,13 @@ def cohorts_of(study: Study, records: RecordsGiven) -> Cohorts:
 
     Args:
         study: names the sites and the kind of records.
-        records: None for a study that makes its own; the folder of its public collection; or
-            sources of one's own.
+        records: None for a study with synthetic patients; the folder of its public collection; or
+            the caller's own sources.
 
     Raises:
-        SettingsError: records are missing, not there, given though the study makes its own, or of
-            other sites than the study's.
-        StudyError: no simulation knows the study's source of records or one of its sites.
+        SettingsError: records were not given, do not exist, were given though the study's patients
+            are synthetic, or are of other sites than the study's.
+        StudyError: no simulation supports the study's source of records, or one of its sites.
     """
     if isinstance(records, Records):
         return _given(study, records)
@@ -102,7 +102,7 @@ def cohorts_of(study: Study, records: RecordsGiven) -> Cohorts:
 
 
 def _given(study: Study, records: Records) -> Cohorts:
-    """The sources given, in the study's order of sites."""
+    """Return the cohorts of the caller's sources, sites in the study's order."""
     asked, given = set(study.sites), set(records.sites)
     if lacking := sorted(asked - given):
         raise SettingsError(

@@ -1,4 +1,4 @@
-"""The result of a run, read from the folder that the run wrote."""
+"""The result of a run, read from the folder in which the run wrote it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -38,12 +38,13 @@ class Joined:
 
     Attributes:
         site: the hospital.
-        tested_on: its name, or ``all`` where test patients are not told apart by hospital.
-        patients: tested.
-        judged: whether they are enough for a judgement.
-        local: of a model of its own, trained without privacy on its records alone.
-        federated: of the federation's model.
-        gain: how much better the federation's is; positive is better.
+        tested_on: whose test patients: the hospital's name, or ``all`` if it is not known whose
+            they are.
+        patients: number of test patients.
+        judged: whether they are enough to judge.
+        local: the figure of the hospital's own model, trained on its records without privacy.
+        federated: the figure of the federation's model.
+        gain: how much better the federation's model is; negative if it is worse.
     """
 
     site: str
@@ -57,18 +58,18 @@ class Joined:
 
 @dataclass(frozen=True, kw_only=True)
 class LeftOut:
-    """How a model does at the one hospital that had no part in its training.
+    """How a model does at a hospital that was left out of its training.
 
     Attributes:
         site: the hospital.
-        patients: of it, tested.
-        judged: whether they are enough for a judgement.
-        external: the task's first figure of the model that never saw it.
-        federated: of the model that did.
-        gain: how much better the latter is; positive is better.
-        local: of the hospital's own model; None where it was not asked for.
-        calibration: outcomes observed over expected by the model that never saw it; None without
-            risks.
+        patients: number of its test patients.
+        judged: whether they are enough to judge.
+        external: the task's first figure, of the model trained without the hospital.
+        federated: the same figure, of the model trained with it.
+        gain: how much better the model trained with it is; negative if it is worse.
+        local: the same figure, of the hospital's own model; None if none was trained.
+        calibration: outcomes observed / expected by the model trained without the hospital; None
+            in tasks without risks.
     """
 
     site: str
@@ -91,14 +92,17 @@ class SimulationResult:
     Attributes:
         study: what was run.
         test: figures of the final model on all test patients.
-        by_site: the same for each hospital's test patients; empty where they are not told apart.
-        epsilon: spent on each training patient by all that left a site; None without privacy.
-        delta: at which epsilon holds; None without privacy.
+        by_site: the same for each hospital's test patients; empty if it is not known whose they
+            are.
+        epsilon: spent on each training patient by everything that left a site; None without
+            privacy.
+        delta: the delta at which epsilon holds; None without privacy.
         seconds: duration of all rounds.
         synthetic: whether the patients are generated.
-        verdicts: what the figures say, in sentences, the serious first.
+        verdicts: findings in sentences, serious ones first.
         joined: what each hospital gained by joining; empty unless the run had ``alone=True``.
-        left_out: each hospital as a stranger's; empty unless the run had ``external=True``.
+        left_out: how models do at a hospital they were trained without; empty unless the run had
+            ``external=True``.
     """
 
     study: Study
@@ -125,7 +129,7 @@ class SimulationResult:
 
     @property
     def rounds(self) -> "pl.DataFrame":
-        """A row a round: number, purpose, figures by their names in :class:`RoundFigures`.
+        """A row for each round: number, purpose, figures by their names in :class:`RoundFigures`.
 
         Raises:
             SettingsError: polars is not installed (extra ``frames``).
@@ -141,19 +145,19 @@ class SimulationResult:
         """The model that all sites share.
 
         Raises:
-            SettingsError: the run's folder lacks it.
+            SettingsError: the run's folder does not have it.
         """
         return TrainedModel(
             study=self.study, _trained=read_trained(self.folder), _folder=self._folder
         )
 
     def model_at(self, site: str) -> TrainedModel:
-        """Return the model as one site uses it: with the parts of it that are the site's own.
+        """Return the model as one site uses it, with the weights that the site keeps to itself.
 
-        Without ``[personalisation]`` in the study it predicts as the shared one.
+        Without ``[personalisation]`` in the study it is the shared model.
 
         Raises:
-            SettingsError: the study has no such site, or the site's own part is not there.
+            SettingsError: the study has no such site, or the site's own weights are missing.
         """
         if site not in self.study.sites:
             raise SettingsError(
@@ -167,11 +171,11 @@ class SimulationResult:
     def report(
         self, path: str | PathLike[str] | None = None, *, compare: str | PathLike[str] | None = None
     ) -> Path:
-        """Write the report, one HTML file that needs nothing outside itself; return its path.
+        """Write the report, one self-contained HTML file; return its path.
 
         Args:
             path: the file; ``report.html`` in the run's folder unless given.
-            compare: folder of a comparison of the same study, whose settings it then shows too.
+            compare: folder of a comparison of the same study; the report then shows its settings.
 
         Raises:
             SettingsError: the file cannot be written, or the comparison is of another study.
@@ -204,8 +208,7 @@ class SimulationResult:
 def open_run(folder: str | PathLike[str]) -> SimulationResult:
     """Open a finished run: the folder that ``simulate`` or ``consilium-simulate run`` wrote.
 
-    Runs of older versions open too, as long as their ``run.json`` has schema 1; what they did not
-    tell is empty.
+    Runs of older versions open too, if their ``run.json`` has schema 1; what it lacks is empty.
 
     Raises:
         SettingsError: the folder holds no finished run, or a damaged one.
@@ -214,7 +217,7 @@ def open_run(folder: str | PathLike[str]) -> SimulationResult:
 
 
 def result_in(folder: Folder) -> SimulationResult:
-    """Read the result that a folder holds; as :func:`open_run`."""
+    """Read the result in a folder, as :func:`open_run` does."""
     study, record = read_run(folder.path)
     try:
         return _result(study, record, folder)
@@ -235,10 +238,10 @@ def _result(study: Study, record: Mapping[str, Any], folder: Folder) -> Simulati
         delta=privacy["delta"],
         seconds=record["seconds"],
         synthetic=record["synthetic"],
-        verdicts=tuple(Verdict(**told) for told in record.get("verdicts") or ()),
-        joined=tuple(_joined(told) for told in _sites(record, "joining")),
-        left_out=tuple(_left_out(told) for told in _sites(record, "external")),
-        _rounds=tuple(round_figures(told) for told in read_rounds(folder.path)),
+        verdicts=tuple(Verdict(**entry) for entry in record.get("verdicts") or ()),
+        joined=tuple(_joined(entry) for entry in _sites(record, "joining")),
+        left_out=tuple(_left_out(entry) for entry in _sites(record, "external")),
+        _rounds=tuple(round_figures(entry) for entry in read_rounds(folder.path)),
         _folder=folder,
     )
 
@@ -248,27 +251,27 @@ def _sites(record: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     return sites
 
 
-def _joined(told: Mapping[str, Any]) -> Joined:
+def _joined(entry: Mapping[str, Any]) -> Joined:
     return Joined(
-        site=told["site"],
-        tested_on=told["tested_on"],
-        patients=told["patients"],
-        judged=told.get("judged", True),
-        local=estimate_of(told["local"]),
-        federated=estimate_of(told["federated"]),
-        gain=estimate_of(told["gain"]),
+        site=entry["site"],
+        tested_on=entry["tested_on"],
+        patients=entry["patients"],
+        judged=entry.get("judged", True),
+        local=estimate_of(entry["local"]),
+        federated=estimate_of(entry["federated"]),
+        gain=estimate_of(entry["gain"]),
     )
 
 
-def _left_out(told: Mapping[str, Any]) -> LeftOut:
-    local, calibration = told.get("local"), told.get("calibration")
+def _left_out(entry: Mapping[str, Any]) -> LeftOut:
+    local, calibration = entry.get("local"), entry.get("calibration")
     return LeftOut(
-        site=told["site"],
-        patients=told["patients"],
-        judged=told["judged"],
-        external=estimate_of(told["external"]),
-        federated=estimate_of(told["federated"]),
-        gain=estimate_of(told["gain"]),
+        site=entry["site"],
+        patients=entry["patients"],
+        judged=entry["judged"],
+        external=estimate_of(entry["external"]),
+        federated=estimate_of(entry["federated"]),
+        gain=estimate_of(entry["gain"]),
         local=None if local is None else estimate_of(local),
         calibration=None if calibration is None else estimate_of(calibration),
     )

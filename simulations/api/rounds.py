@@ -10,17 +10,17 @@ from consilium.simulations.report.rounds_export import Round, figures
 
 @dataclass(frozen=True, kw_only=True)
 class RoundFigures:
-    """One round: who took part, what it cost, and what is known of the model then.
+    """One round: who took part, what it cost, and how the model did.
 
     Attributes:
         round: number of its secure sum, from 1; never used twice in a run.
         purpose: what was summed.
-        void: why the round gave nothing; None where it gave something.
+        void: why the round gave no sum; None if it gave one.
         sites: the sites in the sum.
         refusals: by site, one sentence on what went wrong with it.
         figures: numbers by name, as ``consilium-simulate rounds`` prints them: ``seconds``,
             ``epsilon``, ``update_norm``, ``bytes_up_per_site``, ``test/auroc``, ``test/loss``,
-            ``validation/loss`` and so on; a name that the round has no number for is not there.
+            ``validation/loss`` and so on; figures that the round lacks are left out.
     """
 
     round: int
@@ -41,20 +41,20 @@ class RoundFigures:
         return self.figures["seconds"]
 
 
-def round_figures(told: Round) -> RoundFigures:
-    """Return a round as a record tells it; see docs/run-json.md."""
+def round_figures(record: Round) -> RoundFigures:
+    """Return a round from its record; see docs/run-json.md."""
     return RoundFigures(
-        round=told["round"],
-        purpose=told["purpose"],
-        void=told["void"],
-        sites=tuple(told["sites"]),
-        refusals=MappingProxyType(dict(told["refusals"])),
-        figures=MappingProxyType(figures(told)),
+        round=record["round"],
+        purpose=record["purpose"],
+        void=record["void"],
+        sites=tuple(record["sites"]),
+        refusals=MappingProxyType(dict(record["refusals"])),
+        figures=MappingProxyType(figures(record)),
     )
 
 
 def as_rows(rounds: Sequence[RoundFigures]) -> list[dict[str, Any]]:
-    """Return a row a round: number, purpose, whether it was void, and every figure."""
+    """Return a row for each round: number, purpose, whether it was void, and every figure."""
     return [
         {"round": one.round, "purpose": one.purpose, **one.figures, "void": one.void is not None}
         for one in rounds

@@ -1,4 +1,4 @@
-"""Many hospitals in this process: one study, one result."""
+"""Running a study across many simulated hospitals in this process."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -34,31 +34,31 @@ def simulate(
 ) -> SimulationResult:
     """Run a study across its sites and judge the model on test patients.
 
-    It does what ``consilium-simulate run`` does: the same study, records and seed give, without
-    privacy, the same weights bit for bit, however many sites train at the same time. Under privacy
-    the noise is fresh in every run.
+    It does what ``consilium-simulate run`` does. Without privacy, the same study, records and seed
+    give the same weights bit for bit, however many sites train at the same time. With privacy, the
+    noise is new in every run.
 
     Args:
         study: what to run.
-        records: None for a study that makes its own patients; the folder of its public collection;
-            or :class:`consilium.Records`.
-        out: folder for the files of the run. A run that was cut off there goes on; a finished one
-            is not trained again. None takes a temporary folder, which is removed when the result is
-            garbage-collected or closed.
+        records: None for a study with synthetic patients; the folder of its public collection; or
+            :class:`consilium.Records`.
+        out: folder for the files of the run. A run that was interrupted there goes on; a finished
+            one is not trained again. None takes a temporary folder, which is removed when the
+            result is garbage-collected or closed.
         workers: sites that train at the same time; all processor cores unless given.
         seed: another seed than the study's.
         alone: also train each hospital's own model, to say what it gained by joining.
-        external: also run the study without each hospital in turn, and test there.
-        progress: called with each round as it is finished (not with those of ``external``);
-            nothing is printed otherwise.
+        external: also run the study without each hospital in turn, and test on its patients.
+        progress: called with each round when it is finished (not with those of ``external``);
+            nothing is printed in any case.
 
     Returns:
         The finished run.
 
     Raises:
         StudyError: what was given is no study, or the study cannot be simulated.
-        SettingsError: records or folder are missing or wrong. Where the sentence names an option of
-            the command, such as ``--out``, the argument of that name is meant.
+        SettingsError: records or folder are missing or wrong. If the sentence names an option of
+            the command, such as ``--out``, it means the argument of that name.
         DataError: the records cannot be read, or do not fit the study.
         PrivacyError: the privacy that the study promises cannot be kept.
         ProtocolError: the sites could not sum what the study needs.
@@ -97,9 +97,9 @@ def workers_of(given: int | None) -> int:
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Let PyTorch use one thread in each site, and as many as before afterwards.
+    """Let PyTorch use one thread for each site inside the block, and as many as before after it.
 
-    Sites are what runs in parallel, and results must not depend on how a product was split.
+    The sites run in parallel, and results must not depend on how a matrix product is split.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -110,7 +110,7 @@ def one_thread_each() -> Iterator[None]:
 
 
 def shown_to(progress: Progress | None) -> Show:
-    """Return what hands each round's record on as an object; to nobody without ``progress``."""
+    """Return a function that passes each round's record to ``progress``, if given, as an object."""
 
     def show(record: dict[str, Any]) -> None:
         if progress is not None:

@@ -1,4 +1,4 @@
-"""A study, from a file, from text, or from those that come with the package."""
+"""Reading a study's file."""
 
 from os import PathLike
 from pathlib import Path
@@ -29,7 +29,7 @@ def a_study(given: object) -> Study:
     """Return what was given, if it is a study.
 
     Raises:
-        StudyError: it is something else, such as the path of a study.
+        StudyError: it is something else, such as a study's path.
     """
     if not isinstance(given, Study):
         raise StudyError(

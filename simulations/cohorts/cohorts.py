@@ -1,4 +1,4 @@
-"""Which records each simulated site holds, and which patients the researcher tests on."""
+"""The records of a simulation: each site's, and those of the test patients."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,12 +11,13 @@ class Cohorts:
     """Records of every site, and of the test patients.
 
     Attributes:
-        sites: by name.
-        test: the test patients by group, such as their hospital; one group where there is none.
-        described: who is tested on.
-        synthetic: whether patients are generated; said wherever figures are shown.
-        owners: who would train alone, and on which sites' records; each site unless given.
-        constant: naive forecasts by name: the value each predicts for everybody.
+        sites: each site's source of records, by name.
+        test: sources of test patients by group, such as their hospital; at least one group.
+        described: who the test patients are.
+        synthetic: whether patients are generated; tables and the report say so.
+        owners: for each owner that could train alone, the sites with its records; unless given,
+            each site is an owner.
+        constant: naive forecasts by name: the value that each predicts for everybody.
     """
 
     sites: Mapping[str, Source]
@@ -28,5 +29,5 @@ class Cohorts:
 
     @property
     def alone(self) -> Mapping[str, tuple[str, ...]]:
-        """Who trains alone, and on which sites' records."""
+        """For each owner that trains alone, the sites with its records."""
         return self.owners or {site: (site,) for site in self.sites}

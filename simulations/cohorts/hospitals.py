@@ -5,15 +5,15 @@ patients must call them synthetic, and its source name ``synthetic-icu`` says so
 makes federated intensive-care data hard: hospitals of unequal size, with their own case mix and
 habits of measuring; irregular times; values missing because nobody was worried enough to measure.
 
-How a synthetic patient comes about: general severity and a tendency to worsen drive four organ
-factors (circulation, breathing, kidney, brain), each a level, a trend and a slow random walk. A
-variable is a patient's own baseline plus its loadings on the factors plus noise, so that one value
-says little and the course over hours says more. Sicker patients are measured more often. Death
-depends on severity, worsening, the product of failing circulation and kidney, and age.
+How a synthetic patient is made: general severity and a tendency to worsen drive four organ factors
+(circulation, breathing, kidney, brain), each a level, a trend and a slow random walk. A variable is
+the patient's own baseline plus a weighted sum of the factors plus noise, so one value says little
+and the course over hours says more. Sicker patients are measured more often. Death depends on
+severity, worsening, the product of failing circulation and kidney, and age.
 
-The cohort ``synthetic-icu-flawed`` is made to be found out: no model can tell men apart in it, and
-in its third hospital more patients die than the same course means elsewhere. What judges a model
-must say both.
+The cohort ``synthetic-icu-flawed`` has two faults built in: no model can predict which men die, and
+in its third hospital more patients die than with the same course elsewhere. Code that judges a
+model must find both.
 """
 
 from collections.abc import Iterator, Mapping
@@ -32,7 +32,7 @@ from consilium.shared.study.dictionary import KNOWN
 
 SOURCE_NAME = "synthetic-icu"
 FLAWED_NAME = "synthetic-icu-flawed"
-FLAWED_HOSPITAL = 2  # the third; there FLAWED_LOG_ODDS more patients die than elsewhere, all alike
+FLAWED_HOSPITAL = 2  # the third; there every patient's log-odds of death are FLAWED_LOG_ODDS higher
 FLAWED_LOG_ODDS = 1.5
 CHANCE_LOG_ODDS = -1.8  # of every man's death in the flawed cohort, whatever his course
 LABEL = "In-hospital_death"
@@ -47,7 +47,7 @@ ICU_SITES: Mapping[str, int] = {
 
 @dataclass(frozen=True)
 class _Behaviour:
-    """How a variable answers the factors, and how often it is measured."""
+    """How a variable depends on the organ factors, and how often it is measured."""
 
     circulation: float
     breathing: float
@@ -82,11 +82,11 @@ class SyntheticHospital(Counted):
     Args:
         index: which hospital; its size, case mix and habits follow from it and the seed.
         seed: of the whole simulated federation.
-        cohort: patients of different cohorts of one hospital are alike but not the same.
-        share: scales the number of patients.
+        cohort: a hospital's cohorts have different patients from the same distribution.
+        share: multiplies the number of patients.
     """
 
-    name = SOURCE_NAME  # of the flawed cohort, too: the records are of one kind
+    name = SOURCE_NAME  # also for the flawed cohort: its records are of the same kind
 
     def __init__(self, index: int, *, seed: int, cohort: str = "train", share: float = 1.0) -> None:
         self._index, self._seed, self._cohort, self._share = index, seed, cohort, share
@@ -96,7 +96,7 @@ class SyntheticHospital(Counted):
         """Yield this hospital's patients, always the same.
 
         Raises:
-            DataError: the study wants another source or label, or a variable that is not made.
+            DataError: the study wants another source or label, or a variable not generated here.
         """
         _check(study)
         self._tally = Tally()
@@ -140,7 +140,7 @@ def synthetic_sites(study: Study) -> dict[str, Source]:
 
 
 def synthetic_tests(study: Study) -> dict[str, Source]:
-    """Patients never trained on, by hospital: half as many as train."""
+    """Test patients by hospital, half as many as train; no site trains on them."""
     return {
         site: SyntheticHospital(index, seed=study.seed, cohort="testing", share=0.5)
         for index, site in enumerate(study.sites)
@@ -157,19 +157,19 @@ def split_physionet2012(path: Path, which: str = "a") -> dict[str, Source]:
 
 @dataclass(frozen=True)
 class _Habits:
-    """What sets one hospital apart."""
+    """How one hospital differs from the others."""
 
     patients: int
     severity: float
     worsening: float
     age_years: float
     rate_of: Mapping[str, float]  # multiplies a variable's measurements per hour
-    offset_of: Mapping[str, float]  # instruments and population, in reference spreads
+    offset_of: Mapping[str, float]  # shifts a variable's values, in reference spreads
 
 
 @dataclass(frozen=True, eq=False)
 class _Course:
-    """The hidden truth of N patients."""
+    """The true course of N patients, before any measurement: Z factors at T hours."""
 
     factor_NTZ: NDArray[np.float64]
     severity_N: NDArray[np.float64]
@@ -211,7 +211,7 @@ def _habits(index: int, seed: int) -> _Habits:
 def _course(
     stream: np.random.Generator, patients: int, hours: int, habits: _Habits, flaws: float | None
 ) -> _Course:
-    """Draw the truth; ``flaws`` are this hospital's more log-odds of death in a flawed cohort."""
+    """Draw true courses; in a flawed cohort, ``flaws`` is added to the log-odds of death."""
     severity_N = habits.severity + stream.standard_normal(patients)
     worsening_N = habits.worsening + stream.standard_normal(patients)
     own_2NZ = stream.standard_normal((2, patients, 4))
@@ -247,7 +247,7 @@ def _course(
 def _measure(
     stream: np.random.Generator, course: _Course, study: Study, habits: _Habits
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int16], NDArray[np.float32]]:
-    """Hours, patient, variable and value of every measurement, sorted by patient."""
+    """Return hours, patient, variable and value (E,) of every measurement, sorted by patient."""
     patients, hours, _ = course.factor_NTZ.shape
     columns: list[tuple[NDArray[np.float64], NDArray[np.int64], int, NDArray[np.float64]]] = []
     urgency_NT = course.factor_NTZ.mean(axis=2)
@@ -286,7 +286,7 @@ def _measure(
 
 
 def _value(name: str, z_E: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Reference deviations back to the variable's unit, within its range, as charts round it."""
+    """Convert reference scores to the variable's unit, within its range, rounded as in charts."""
     known = KNOWN[name].declaration
     if known.scale == "log":
         value_E = known.center * np.exp(known.spread * z_E)

@@ -1,8 +1,8 @@
-"""Parts of real records: which patients a simulated site holds, and which are kept for the test.
+"""Splits real records: which patients a simulated site holds, and which are kept for the test.
 
-Where records name their hospital, that is the site. Elsewhere patients are parted by a hash of
-their identifier: the same part in every run, whatever else is read, and all of a person's stays
-together.
+Where records name their hospital, that is the site. Elsewhere a hash of the patient's identifier
+decides: it gives the same split in every run, whatever else is read, and keeps all of a person's
+stays together.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ Keep = Callable[[str], bool]
 
 
 class Records:
-    """A source read once for one meaning of its records, so that parts can share the reading."""
+    """A source whose patients are read once and kept, so that several parts can use them."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -42,12 +42,12 @@ class SubsetSource:
 
     @property
     def name(self) -> str:
-        """The kind of data."""
+        """The name of the source, which is the same for all parts."""
         return self._records.source.name
 
     @property
     def report(self) -> ReadReport:
-        """Counts of all records that were read; patients are those of this part."""
+        """Counts of all records that were read; ``patients`` counts only this part's."""
         report = self._records.source.report
         return replace(report, patients=self._kept, filtered=report.filtered + self._filtered)
 
@@ -67,20 +67,20 @@ class SubsetSource:
 
 
 def place_of(identifier: str, purpose: str) -> float:
-    """Return a number in [0, 1) that depends on identifier and purpose alone, evenly spread."""
+    """Return a hash of identifier and purpose as a number in [0, 1), evenly spread."""
     digest = hashlib.sha256(f"consilium {purpose}\0{identifier}".encode()).digest()
     return int.from_bytes(digest[:6], "big") / (1 << 48)
 
 
 def is_test(identifier: str, share: float = TEST_SHARE) -> bool:
-    """Tell whether a patient is kept for the test and trains nowhere."""
+    """Return whether a patient is kept for the test, so that no site trains on it."""
     return place_of(identifier, "test") < share
 
 
 def parts(
     records: Records, sites: tuple[str, ...], *, share: float = TEST_SHARE
 ) -> tuple[Mapping[str, Source], Source]:
-    """Part records into evenly sized sites, and the test's patients.
+    """Split records into sites of about equal size, and the test's patients.
 
     Returns:
         The sites' sources by name, and the test's.

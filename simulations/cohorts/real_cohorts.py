@@ -1,7 +1,7 @@
 """Real records as sites of a simulation: one function for each collection.
 
-Where a collection names its hospitals, these are the sites. Where it does not, sites are made up by
-a hash of the patient, and the description says so.
+Where a collection names its hospitals, these are the sites. Where it does not, a hash of the
+patient's identifier makes up sites, and the description says so.
 """
 
 from collections.abc import Callable, Mapping
@@ -56,7 +56,7 @@ PAYERS: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Real:
-    """A collection: its folder's usual name, what that must hold, and how it becomes sites."""
+    """A collection: its folder's usual name, the files expected there, and how to make cohorts."""
 
     folder: str
     files: str
@@ -74,7 +74,7 @@ def _physionet2012(study: Study, data: Path) -> Cohorts:
 
 
 def _physionet2019(study: Study, data: Path) -> Cohorts:
-    """Each hospital system is two sites: a sum of two would tell each the other's part."""
+    """Split each hospital system into two sites: a sum of two would reveal each to the other."""
     systems = {
         system: Records(PhysioNet2019(data / f"training_set{system}-first5000.zip"))
         for system in ("A", "B")
@@ -113,7 +113,7 @@ def _heart_disease(study: Study, data: Path) -> Cohorts:
 
 
 def _eicu_demo(study: Study, data: Path) -> Cohorts:
-    """Sites are regions (``midwest``) or hospitals (``hospital-73``), as the study names them."""
+    """Make a site of each region (``midwest``) or hospital (``hospital-73``) the study names."""
     needs("polars", EICU)
     from consilium.client.sources.public.eicu_demo import EicuDemo
 
@@ -150,8 +150,8 @@ def _eicu_demo(study: Study, data: Path) -> Cohorts:
 def _waveforms(study: Study, data: Path) -> Cohorts:
     """Sixteen records of the MIT-BIH set DS1 on four made-up sites, the other six for the test.
 
-    Training keeps every fourth normal beat (there are ten times as many as of all others), the test
-    keeps all. Records are dealt out in the order of their names, and so are those of the test.
+    Training keeps every fourth normal beat, as there are ten times as many as of all other kinds;
+    the test keeps all. The sites' records, and the test's, are dealt out in the order of names.
     """
     archive = data / "mitdb-ds1.zip" if data.is_dir() else data
     sites = tuple(f"laboratory-{number}" for number in range(1, 5))
@@ -170,7 +170,7 @@ def _waveforms(study: Study, data: Path) -> Cohorts:
 
 
 def _diagnosis_codes(study: Study, data: Path) -> Cohorts:
-    """Patients with two visits or more; sites by who pays, as the first visit says."""
+    """Patients with two visits or more; a site for each kind of payer of the first visit."""
     records = {
         site: Records(DiagnosisCodes(data, where={"payer_code": code}, fewest_visits=2))
         for site, code in PAYERS.items()
@@ -187,7 +187,7 @@ def _diagnosis_codes(study: Study, data: Path) -> Cohorts:
 
 
 def _molecules(study: Study, data: Path) -> Cohorts:
-    """Molecules dealt out at random: laboratories that share no compound, made up."""
+    """Molecules dealt out at random to made-up laboratories that share no compound."""
     file = "BBBP.csv" if study.data.label == "p_np" else "tox21.csv"
     sites, test = parts(Records(Molecules(data / file)), study.sites)
     return Cohorts(

@@ -20,7 +20,7 @@ def cohorts_for(study: Study, data: Path | None) -> Cohorts:
 
     Raises:
         SettingsError: the folder is missing, or given though the study's patients are synthetic.
-        StudyError: no simulation knows the study's source or one of its sites.
+        StudyError: no simulation supports the study's source, or one of its sites.
     """
     kind = study.data.source
     if kind in SYNTHETIC:

@@ -1,4 +1,4 @@
-"""Every example study, one after another, and the table of what they reach.
+"""Comparing the settings of every example study, and the table of their figures.
 
 A cell of the table is one figure of one setting on the study's test patients.
 """
@@ -31,8 +31,8 @@ HEADINGS: Row = (
     "minutes",
 )
 QUOTED = {kind: figures[: 2 if kind == "multiclass" else 1] for kind, figures in FIGURES.items()}
-"""Which figures of each kind of task stand in the table; accuracy alone would flatter a class."""
-PAIR = 2  # hospital systems that get a row each; of more, compare.json and the console tell
+"""Figures shown for each kind of task; with classes two, as accuracy may hide a missed class."""
+PAIR = 2  # two hospital systems get a row each; for more, see compare.json and the console
 _SETTINGS = ("local", "pooled", "federated", PRIVATE)
 
 
@@ -51,10 +51,11 @@ def compare_all(
     Args:
         folder: holds the studies, ``*.toml``.
         data: holds a folder for each collection of records, by its usual name.
-        out: gets a folder a study, as of ``compare``, and ``table.md``; finished studies are kept.
+        out: gets a folder for each study, as ``compare`` writes it, and ``table.md``; finished
+            studies are kept.
         workers: sites that train at the same time.
         watch: see :func:`consilium.simulations.runs.compare.compare_settings`.
-        begin: called as each study begins.
+        begin: called when a study begins.
         end: called with each study's comparison and the folder that holds it.
 
     Returns:
@@ -97,7 +98,7 @@ def as_markdown(rows: list[Row]) -> str:
 
 
 def _finished(target: Path, study: Study) -> Compared | None:
-    """The study's comparison, if it was finished before."""
+    """Return the study's comparison, if it was finished before."""
     file = target / COMPARE
     if not file.is_file():
         return None
@@ -110,7 +111,7 @@ def _finished(target: Path, study: Study) -> Compared | None:
 
 
 def _rows(study: Study, settings: Compared) -> list[Row]:
-    """A row a figure; of two hospital systems a row each, too, with what the other's model does."""
+    """Return a row for each figure, and for each of two hospital systems if there are two."""
     figures = QUOTED[study.task.kind]
     rows = [_row(study, settings, figure) for figure in figures]
     alone = settings["local"].get("sites", {})
@@ -120,7 +121,7 @@ def _rows(study: Study, settings: Compared) -> list[Row]:
 
 
 def _row(study: Study, settings: Compared, figure: str, *, at: str | None = None) -> Row:
-    """The figure of every setting on all test patients, or on those ``at`` one hospital system."""
+    """Return a figure of every setting on all test patients, or on those ``at`` one system."""
     private = settings[PRIVATE]["privacy"]
     baselines = [name for name in settings if name not in _SETTINGS and PRIVATE not in name]
     tested = {name: record["test"] if at is None else record["test_groups"][at]

@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: what is about to run, a line a round, and the result."""
+"""What is printed to the terminal: the study before it runs, a line for each round, the result."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ console = Console(highlight=False)
 
 
 def announce(study: Study) -> None:
-    """Say what the study is, what protects it, and from whom."""
+    """Print what the study is, what protects it, and from whom."""
     lines = [f"[bold]{study.title}[/bold]"]
     if study.data.source.startswith("synthetic"):
         lines.append("[yellow]Synthetic patients: nobody's data.[/yellow]")
@@ -83,7 +83,7 @@ class Progress:
 
 
 def show_result(study: Study, record: dict[str, Any], out: Path) -> None:
-    """Print the final table and where everything lies."""
+    """Print the final table and the paths of the files."""
     table = Table(title=_title(record), title_justify="left")
     table.add_column("figure")
     table.add_column("value", justify="right")
@@ -125,7 +125,7 @@ def show_result(study: Study, record: dict[str, Any], out: Path) -> None:
 
 
 def _show_external(found: dict[str, Any]) -> None:
-    """Print three models a hospital: its own, one that never saw it, one that did."""
+    """Print three models for each hospital: its own, one trained without it, one with it."""
     console.print()
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column(f"{TITLES[found['figure']]} at", no_wrap=True)
@@ -227,7 +227,7 @@ def show_sum_plan(found: SumPlan) -> None:
 
 
 def _show_classes(compared: dict[str, dict[str, Any]]) -> None:
-    """Print how much of each class every setting recognises, in a multi-class task."""
+    """Print the share of each class that every setting recognises, in a multi-class task."""
     classes = [(name, record["test"].get("sensitivity", ())) for name, record in compared.items()]
     if not classes[0][1]:
         return
@@ -241,14 +241,14 @@ def _show_classes(compared: dict[str, dict[str, Any]]) -> None:
 
 
 def _show_groups(compared: dict[str, dict[str, Any]], figure: str) -> None:
-    """Print the figure of every setting, and of each lone site, in every group of the test."""
+    """Print the figure in every group of test patients, by setting and by each site's own model."""
     groups = list(next(iter(compared.values())).get("test_groups", ()))
     if not groups:
         return
     table = Table(box=None, padding=(0, 1, 0, 0))
     kinds = {name.rpartition("-")[0] + "-" for name in groups if "-" in name}
     every = len(kinds) == 1 and all("-" in name for name in groups)
-    alike = kinds.pop() if every else ""  # "hospital-" of hospital-1, hospital-2 ...
+    alike = kinds.pop() if every else ""  # common beginning: "hospital-" of hospital-1, ...
     table.add_column(f"{TITLES[figure]} at {alike}".rstrip(), no_wrap=True)
     for group in groups:
         table.add_column(group.removeprefix(alike), justify="right")
@@ -262,7 +262,7 @@ def _show_groups(compared: dict[str, dict[str, Any]], figure: str) -> None:
 
 
 def show_studies(rows: list[Row], out: Path) -> None:
-    """Print the table of all studies, in Markdown so that it can be pasted."""
+    """Print the table of all studies as Markdown, to be pasted elsewhere."""
     console.print(as_markdown(rows), markup=False, soft_wrap=True)
     console.print(f"table  {out / TABLE}", markup=False, soft_wrap=True)
 
@@ -299,7 +299,7 @@ def show_seeds(study: Study, summary: dict[str, Any], out: Path) -> None:
 
 
 def show_plan(study: Study, found: list[Choice], patients: int, carried: float) -> None:
-    """Print the trade-off table of a study; ``carried`` as :func:`planning.noise_carried`."""
+    """Print the trade-off table of a study; ``carried`` is from :func:`planning.noise_carried`."""
     console.print(
         f"{study.name}, mode {study.privacy.mode}, {len(study.sites)} sites of {patients} "
         f"patients, clip norm {study.privacy.clip_norm:g}, delta {study.privacy.delta:g}"

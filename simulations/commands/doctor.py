@@ -1,4 +1,4 @@
-"""What this machine uses and why, for bug reports and for the curious."""
+"""Which kernel, versions and cores this machine uses, and why; for bug reports."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ from consilium.shared.kernels.build import kernel_status
 
 
 def checkup() -> dict[str, str]:
-    """Return what is in use by name, each a short sentence; the kernel is built if need be."""
+    """Return what is in use, a short sentence for each name; builds the kernel if necessary."""
     cuda = torch.cuda.is_available()
     return {
         "consilium": version("consilium-fl"),

@@ -1,8 +1,8 @@
-"""One table of strategies: how hospitals share a model, and what of it each keeps for itself.
+"""Compares strategies: how hospitals share a model, and which parts each keeps for itself.
 
-A strategy changes a few keys of the study and nothing else, so that all train alike: local steps,
-learning rate, rounds and model are the study's. Beside them stand training alone at each hospital
-and on all records in one place.
+A strategy changes a few keys of the study; all else, such as local steps, learning rate, rounds and
+model, is the study's. Beside the strategies the table shows training alone at each hospital, and on
+all records in one place.
 """
 
 import time
@@ -35,8 +35,8 @@ STRATEGIES: Mapping[str, Tables] = MappingProxyType(
     {
         "study": {},
         # Server steps. Rates of the adaptive ones: the middle of those that Reddi et al. (ICLR
-        # 2021, appendix D) find best over their tasks; tau 1e-3 is theirs, FedAdagrad without
-        # momentum, too.
+        # 2021, appendix D) find best over their tasks. From there, too: tau 1e-3, and FedAdagrad
+        # without momentum.
         "fedavg": {"aggregation": {"strategy": "fedavg", "server_learning_rate": 1.0}},
         "fedavgm": {
             "aggregation": {"strategy": "fedavgm", "server_learning_rate": 0.3, "momentum": 0.9}
@@ -70,7 +70,7 @@ STRATEGIES: Mapping[str, Tables] = MappingProxyType(
         # Local steps.
         "fedprox": {"training": {"proximal": 0.1}},
         "scaffold": {"training": {"control_variates": True}},
-        # Parts that stay.
+        # Parts that each site keeps.
         "head": {"personalisation": {"parts": ("head",)}},
         "norm": {"personalisation": {"parts": ("norm",)}},
         "inputs": {"personalisation": {"parts": ("inputs",)}},
@@ -90,10 +90,10 @@ NUMBERS: Mapping[str, Callable[[float], Tables]] = MappingProxyType(
 def with_strategy(study: Study, name: str) -> Study:
     """Return the study under a strategy: a name, several joined by ``+``, or ``name=number``.
 
-    A server step that the study has already keeps the study's own rates.
+    If the study already has the strategy's server step, its own rates stay.
 
     Raises:
-        StudyError: there is no such strategy, or it makes no sense in this study; one sentence.
+        StudyError: there is no such strategy, or it makes no sense in this study.
     """
     changes: dict[str, dict[str, Any]] = {}
     for part in name.split("+"):
@@ -135,15 +135,16 @@ def compare_strategies(
     Args:
         study: what to run.
         data: folder of real records, if the study needs one.
-        out: gets ``strategies.json``, ``report.html`` and a folder a run; finished ones are kept.
+        out: gets ``strategies.json``, ``report.html`` and a folder for each run; finished runs are
+            kept.
         strategies: as :func:`with_strategy` takes them.
         modes: privacy modes in which each is run.
         workers: sites that train at the same time.
-        watch: called as each setting begins; returns what to call with each round's record.
+        watch: called when a setting begins; returns a function to call with each round's record.
 
     Returns:
-        For each setting a record like ``run.json``, and for those that make no sense in this
-        study the sentence that says why.
+        For each setting a record like ``run.json``; and for each that makes no sense in this study
+        the sentence that says why.
 
     Raises:
         StudyError: there is no such strategy.
@@ -166,13 +167,13 @@ def compare_strategies(
 def _runs(
     study: Study, strategies: list[str], modes: list[str]
 ) -> tuple[dict[str, Study], dict[str, str]]:
-    """Return the federated settings by name, and the sentences of those that are refused."""
+    """Return the federated settings by name, and for each refused one the reason."""
     runs: dict[str, Study] = {}
     refused: dict[str, str] = {}
     for strategy in strategies:
         for part in strategy.split("+"):
             if part.partition("=")[0] not in STRATEGIES:
-                with_strategy(study, strategy)  # raises, before anything is trained
+                with_strategy(study, strategy)  # so that it raises before anything is trained
         for mode in modes:
             name = strategy if mode == "none" else f"{strategy}, {mode}"
             try:
@@ -192,7 +193,7 @@ def _settings(
     workers: int,
     watch: Watch,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each setting's name and record as it is finished."""
+    """Yield each setting's name and record when it is finished."""
     plain = with_changes(study, privacy={"mode": "none"})
     sites = cohorts.sites.items()
     grids = {site: to_grid(read_windows(source, study), study) for site, source in sites}
@@ -211,9 +212,9 @@ def _settings(
 def _central(
     study: Study, cohorts: Cohorts, test: HeldOut, grids: Mapping[str, TimeGrid]
 ) -> dict[str, Any]:
-    """Train on each grid alone; each model is judged on its own hospital's test patients.
+    """Train a model on each grid; judge it on its own hospital's test patients.
 
-    Where test patients are not told apart by hospital, figures are the mean over the models.
+    If it is not known whose the test patients are, figures are means over the models.
     """
     began = time.monotonic()
     states = {name: train_centrally(study, grid, who=name) for name, grid in grids.items()}

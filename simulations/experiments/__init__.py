@@ -1,4 +1,4 @@
-"""Questions asked of a simulated study: baselines, left-out hospitals, joining, planning, attacks.
+"""Experiments on a simulated study: baselines, left-out hospitals, joining, planning, attacks.
 
 A study and its cohorts enter; frozen results come out.
 """

@@ -1,8 +1,8 @@
-"""Baselines: what a model without recurrence reaches on the same patients.
+"""Baselines: how well models without recurrence do on the same patients.
 
-A linear model on hand-made summaries is a strong rival on clinical data; no table of ours stands
-without it. For whole stays it reads summaries of each variable and counts of codes; for steps the
-very inputs the recurrent network reads at that step. Its penalty is chosen by cross-validation over
+A linear model on hand-made summaries is a strong rival on clinical data, so every comparison has
+one. For whole stays it reads summaries of each variable and counts of codes; for steps, the same
+inputs that the recurrent network reads at that step. Its penalty is chosen by cross-validation over
 patients within the training records.
 """
 
@@ -28,13 +28,13 @@ Baseline = Callable[[TimeGrid, TimeGrid], Scores]
 
 INVERSE_PENALTIES = (0.001, 0.01, 0.1)  # of the L2 penalty, as scikit-learn counts it
 RIDGE_PENALTIES = (10.0, 100.0, 1000.0)
-MOST_ROWS = 20_000  # to which steps are thinned before fitting, drawn at random
-MOST_FLAT = 256  # places times variables up to which a whole sequence is read value by value
+MOST_ROWS = 20_000  # of more steps than this, so many are drawn at random before fitting
+MOST_FLAT = 256  # values of a sequence (positions times variables), up to which it is read whole
 _FOLDS = 3
 
 
 def baselines(study: Study, constant: Mapping[str, float]) -> dict[str, Baseline]:
-    """Return the baselines of a study by name: each takes training and test grid, gives scores.
+    """Return the baselines of a study by name: functions from training and test grid to scores.
 
     Args:
         study: its task decides.
@@ -46,12 +46,12 @@ def baselines(study: Study, constant: Mapping[str, float]) -> dict[str, Baseline
 
 
 def linear_model(train: TimeGrid, test: TimeGrid, study: Study) -> Scores:
-    """Scores (N, K), or (N, T, K) per step, of the test stays by a linear model fitted to train.
+    """Return scores (N, K), or (N, T, K) per step, of the test stays, by a linear model.
 
-    Values that are missing take the training mean.
+    It is fitted to ``train``; a missing value counts as the training mean.
 
     Raises:
-        DataError: the training labels are all alike.
+        DataError: the training labels are all the same.
     """
     if study.task.per_step:
         inputs, test_inputs = _step_inputs(train, test, study)
@@ -75,9 +75,9 @@ def linear_model(train: TimeGrid, test: TimeGrid, study: Study) -> Scores:
 
 
 def stay_features(grid: TimeGrid, study: Study) -> NDArray[np.float64]:
-    """Per stay the summaries of its variables and counts of its codes (N, F).
+    """Return each stay's summaries of its variables and counts of its codes (N, F).
 
-    A short sequence on a clock of positions is read value by value as well: place 30 of a heart
+    A short sequence whose steps are positions is also read value by value: position 30 of a heart
     beat always means the same.
     """
     parts = [summary_features(grid, study)]
@@ -90,12 +90,12 @@ def stay_features(grid: TimeGrid, study: Study) -> NDArray[np.float64]:
 
 
 def code_counts(grid: TimeGrid, study: Study) -> NDArray[np.float64]:
-    """Per stay log(1 + how often) of each code of the vocabulary and of all others (N, codes)."""
+    """Return log(1 + count) of each code in each stay, and of all unknown codes (N, codes)."""
     return codes_so_far(grid, study)[:, -1].astype(np.float64)
 
 
 def codes_so_far(grid: TimeGrid, study: Study) -> NDArray[np.float32]:
-    """At each step log(1 + how often so far) of each code, and of all others (N, T, codes)."""
+    """Return log(1 + count so far) of each code at each step, unknown ones too (N, T, codes)."""
     lines = len(token_numbers(study)) + UNKNOWN_TOKEN
     number_NTM = grid.value_NTV[:, :, -len(token_names(study)) :]
     counts = np.zeros((*number_NTM.shape[:2], lines), dtype=np.float32)
@@ -106,7 +106,7 @@ def codes_so_far(grid: TimeGrid, study: Study) -> NDArray[np.float32]:
 
 
 def summary_features(grid: TimeGrid, study: Study) -> NDArray[np.float64]:
-    """Per stay and variable the mean, least, greatest and last reference score, and the count.
+    """Return mean, least, greatest and last reference score, and count, by stay and variable.
 
     Returns:
         (N, F) float64, NaN where a variable was never measured (its count is 0).
@@ -158,7 +158,7 @@ def _fit_predict(
     test_RF: NDArray[np.floating],
     study: Study,
 ) -> Scores:
-    """Scores (R, K) of the test rows; one model an output, or one for all classes."""
+    """Return scores (R, K) of the test rows, by a model for each output or one for all classes."""
     known_RF = ~np.isnan(train_RF)
     mean_F = np.where(known_RF, train_RF, 0).sum(axis=0) / np.maximum(known_RF.sum(axis=0), 1)
     train_RF = np.where(known_RF, train_RF, mean_F)
@@ -192,7 +192,7 @@ def _classes(
     test_RF: NDArray[np.floating],
     classes: int,
 ) -> Scores:
-    """Probabilities (R, K) by multinomial regression; a class never seen in training has none."""
+    """Return probabilities (R, K) by multinomial regression; 0 for a class not in training."""
     model = _searched(_logistic(), "logisticregression__C", INVERSE_PENALTIES)
     model.fit(train_RF, class_R.astype(np.int64), groups=patient_R)
     scores_RK = np.zeros((len(test_RF), classes))
@@ -203,7 +203,7 @@ def _classes(
 def _searched(
     model: LogisticRegression | Ridge, name: str, values: tuple[float, ...]
 ) -> GridSearchCV:
-    """The model on standardised inputs, its penalty chosen by folds of patients."""
+    """Return the model on standardised inputs; cross-validation over patients picks its penalty."""
     pipeline = make_pipeline(StandardScaler(), model)
     linear = isinstance(model, Ridge)
     return GridSearchCV(
@@ -221,14 +221,14 @@ def _logistic() -> LogisticRegression:
 def _log_loss_of_known(
     model: Pipeline, test_RF: NDArray[np.floating], class_R: NDArray[np.floating]
 ) -> float:
-    """Minus the mean log loss; a class that the fold did not train on counts as probability 0."""
+    """Return minus the mean log loss; a class missing in the fold's training has probability 0."""
     chances_RK = model.predict_proba(test_RF)
     found_RK = class_R[:, None] == model.classes_
     return float(np.log(np.maximum((chances_RK * found_RK).sum(axis=1), 1e-9)).mean())
 
 
 def _constant(train: TimeGrid, test: TimeGrid, *, value: float, study: Study) -> Scores:
-    """The same value for every stay, or step."""
+    """Predict the same value for every stay or step: scores (N, K) or (N, T, K)."""
     del train
     places = test.y_N.shape[: 2 if study.task.per_step else 1]
     return np.full((*places, study.task.outputs), value)

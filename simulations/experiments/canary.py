@@ -1,10 +1,10 @@
-"""The canary: a patient made to be seen, and the attacker's score of what a site released.
+"""The canary: an artificial patient who is easy to detect, and the attacker's score of a release.
 
-Everything that leaves is attacked together: the normalisation statistics once, and every round of
-training, by the code that sites run. The canary's statistics and gradient are known to the
-attacker, the site's other patients contribute nothing, and who watches sees the weights after every
-round. In mode ``distributed`` the watcher has the sum of the honest sites' vectors, all that the
-coordinator and the colluding sites can get.
+Everything that leaves a site is attacked together: the normalisation statistics once, and every
+round of training, made by the code that sites run. The attacker knows the canary's statistics and
+gradient, the site's other patients contribute nothing, and the attacker sees the weights after
+every round. In mode ``distributed`` the attacker has the sum of the honest sites' vectors, which is
+all that the coordinator and colluding sites can get.
 """
 
 import math
@@ -31,7 +31,7 @@ from consilium.shared.study.definition import Study, with_changes
 
 CANARY_FEATURES = 4
 CANARY_STEPS = 6
-STILL = 1e-4  # learning rate at which the canary's gradient keeps its direction
+STILL = 1e-4  # a learning rate so low that the canary's gradient keeps its direction
 
 Vector = NDArray[np.float64]
 Statistic = Callable[[bool, Keystream], float]
@@ -39,11 +39,17 @@ Statistic = Callable[[bool, Keystream], float]
 
 @dataclass(frozen=True, kw_only=True)
 class AttackedTraining:
-    """A site's releases as they are really made; what they claim stands apart.
+    """How a site's releases are really made, which may differ from what the study claims.
 
-    noise_multiplier and sampling_rate: those used in training. rounds: how many are released.
-    statistics_multiplier: noise used on the statistics / their clip norm.
-    patient_of_stay: groups the canary's stays into patients; all 0 is honest.
+    Attributes:
+        noise_multiplier: used in training; noise standard deviation / clip norm.
+        sampling_rate: used in training.
+        rounds: how many are released.
+        statistics_multiplier: standard deviation of the noise used on the statistics / their clip
+            norm.
+        patient_of_stay: the patient, from 0, that each of the canary's stays counts as: all 0 if
+            honest; else the site takes one patient for several.
+        patients: patients at the site, with the canary.
     """
 
     study: Study
@@ -78,11 +84,12 @@ def honest_training(study: Study, *, stays: int = 4) -> tuple[AttackedTraining, 
 
 
 def canary_statistic(training: AttackedTraining) -> Statistic:
-    """Return the attacker's score: release with or without the canary, measure along its vectors.
+    """Return the attacker's score of a release made with or without the canary.
 
-    Without the canary its place is held by a patient without stays, so that both worlds have the
-    same number of patients: their number is public. The two parts are weighed as the log-likelihood
-    ratio of Gaussians would (exactly so without sampling): by their shift over their variance.
+    The score is the release projected on the canary's own vectors. Without the canary, a patient
+    without stays takes its place, so that the number of patients, which is public, is the same. The
+    statistics and the training are weighted by shift / variance, as in the log-likelihood ratio of
+    Gaussians (exact without sampling).
     """
     of_statistics, of_training = _statistics_score(training), _training_score(training)
     statistics_weight = training.statistics_multiplier**-2
@@ -97,7 +104,7 @@ def canary_statistic(training: AttackedTraining) -> Statistic:
 
 
 def _statistics_score(training: AttackedTraining) -> Statistic:
-    """The statistics along the canary's, in clip norms."""
+    """Return the score of the statistics: projected on the canary's, in clip norms."""
     study = training.study
     variables, clip = len(study.variables), statistics_clip(study)
     row_S = np.repeat([1.0, CLIP, CLIP**2], variables)
@@ -119,7 +126,7 @@ def _statistics_score(training: AttackedTraining) -> Statistic:
 
 
 def _training_score(training: AttackedTraining) -> Statistic:
-    """All rounds' sums of gradients along the canary's first one, in clip norms."""
+    """Return the score of all rounds: gradient sums projected on the canary's, in clip norms."""
     study = with_changes(
         training.study,
         training={
@@ -171,7 +178,7 @@ def _training_score(training: AttackedTraining) -> Statistic:
 
 
 def _share(study: Study, parameters: int, noise_multiplier: float) -> NoiseShare:
-    """Return a site's share of the noise used, which need not be the one the study prescribes."""
+    """Return a site's share of the noise really used, which may differ from the study's."""
     share = noise_share(study, parameters)
     ratio = noise_multiplier / share.noise_multiplier
     return replace(share, variance=max(1, math.ceil(share.variance * ratio**2)))
@@ -180,7 +187,7 @@ def _share(study: Study, parameters: int, noise_multiplier: float) -> NoiseShare
 def _honest_sum(
     model: RecurrentModel, data: TrainingSet, study: Study, share: NoiseShare, source: Keystream
 ) -> Vector:
-    """Return one round's sum (D,) of the honest sites' whole numbers; one of them has the data."""
+    """Return one round's sum (D,) of the honest sites' integer vectors; one site has the data."""
     first_D = clipped_gradient_sum(model, data, study, source=source)
     total_D = noisy_sum(first_D, share, source)
     for _ in range(share.honest - 1):
@@ -189,7 +196,7 @@ def _honest_sum(
 
 
 def _canary(training: AttackedTraining) -> TrainingSet:
-    """A patient of equal, extreme stays, in a study whose other patients have none."""
+    """Return the canary, with equal, extreme stays, among patients without any."""
     stays = len(training.patient_of_stay)
     shape = (stays, CANARY_STEPS, CANARY_FEATURES)
     return TrainingSet(
@@ -212,7 +219,7 @@ def _empty(canary: TrainingSet) -> TrainingSet:
 
 
 def _direction(model: RecurrentModel, canary: TrainingSet) -> Vector:
-    """Unit vector along the canary's gradient at the first weights."""
+    """Return the unit vector along the canary's gradient at the initial weights."""
     books = Bookkeeping()
     logits = model(canary.x_NTF, canary.mask_NT, books=books)
     loss = model.loss_per_stay(logits, canary.y, canary.mask_NT).sum()

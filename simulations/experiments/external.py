@@ -1,7 +1,8 @@
-"""Does it hold at a hospital it never saw? Each is left out in turn, and tested on.
+"""How a model does at a hospital it never saw: each hospital is left out in turn, and tested on.
 
-The study is run again without the hospital, privacy and secure sum as before; what is learned that
-way stands beside the model that includes the hospital and the hospital's own, on the same patients.
+The study is run again without the hospital, with privacy and secure sum as before. On the
+hospital's test patients that model is compared with the one that includes the hospital, and with
+the hospital's own.
 """
 
 import math
@@ -27,19 +28,19 @@ Watch = Callable[[str, Study], Show]
 
 
 def leave_one_out(study: Study, cohorts: Cohorts, test: HeldOut) -> dict[str, Study]:
-    """Return, by hospital, the study as it is run without it.
+    """Return, for each hospital, the study without it.
 
     Raises:
-        SettingsError: the test patients are not told apart by hospital.
+        SettingsError: it is not known to which hospital test patients belong.
         StudyError: too few sites are left for a secure sum.
     """
-    told = [name for name in cohorts.alone if name in test.groups and len(test.groups) > 1]
-    if not told:
+    testable = [name for name in cohorts.alone if name in test.groups and len(test.groups) > 1]
+    if not testable:
         raise SettingsError(
             f"study {study.name}: its test patients are not told apart by hospital, so none can be "
             "left out and tested on; run it without --external"
         )
-    return {name: _without(study, cohorts.alone[name]) for name in told}
+    return {name: _without(study, cohorts.alone[name]) for name in testable}
 
 
 def external(
@@ -58,13 +59,13 @@ def external(
     Args:
         study: what the federation ran.
         cohorts: every site's records.
-        test: the test patients, told apart by hospital.
-        scores: of the federation's model, of each test stay.
+        test: the test patients, by hospital.
+        scores: the federation's model's, of each test stay.
         joined: as :func:`consilium.simulations.experiments.joining.joining` returned it, if it was
             asked for.
         out: gets a folder for each hospital left out; a finished one is kept.
         workers: sites that train at the same time.
-        watch: called as each training begins; returns what to call with each round's record.
+        watch: called when a training begins; returns a function to call with each round's record.
 
     Raises:
         ConsiliumError: as :func:`leave_one_out`, or a study without one hospital cannot be run.
@@ -99,9 +100,9 @@ def external(
 
 
 def external_sentences(found: Mapping[str, Any]) -> tuple[str, ...]:
-    """Say how far the figure of unseen hospitals is from that of seen ones, and where it fails.
+    """Return sentences: the mean figure with hospitals left out and included, and the failures.
 
-    Hospitals with too few patients to be judged are named and left out.
+    Hospitals with too few patients are named, and not judged.
     """
     title, sites = TITLES[found["figure"]], [s for s in found["sites"] if s["judged"]]
     few = ", ".join(site["site"] for site in found["sites"] if not site["judged"])
@@ -122,10 +123,11 @@ def external_sentences(found: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def failures(found: Mapping[str, Any]) -> Iterator[str]:
-    """Yield where a model fails at a hospital it never saw, beyond what chance explains.
+    """Yield a sentence for each hospital at which a model that never saw it fails.
 
-    It fails where including the hospital is better by an interval above 0, or where outcomes are
-    more than ``RATIO`` times as frequent as predicted, or its inverse, by an interval beyond 1.
+    It fails if the model that includes the hospital is better, the interval of the difference lying
+    above 0; or if observed / expected outcomes are above ``RATIO`` or below 1 / ``RATIO``, and
+    their interval does not hold 1.
     """
     title = TITLES[found["figure"]]
     for site in found["sites"]:
@@ -150,7 +152,7 @@ def failures(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _without(study: Study, left_out: tuple[str, ...]) -> Study:
-    """The study of the other sites; where its groups or bounds do not fit them, the usual ones."""
+    """Return the study of the other sites; bounds or groups that no longer fit take defaults."""
     rest = tuple(site for site in study.sites if site not in left_out)
     if len(rest) < MINIMUM_SITES:
         raise StudyError(

@@ -1,7 +1,7 @@
-"""Did each hospital gain by joining? Its own model beside the federation's, on its own patients.
+"""What each hospital gained by joining: its own model against the federation's, on its patients.
 
-The hospital's own model is trained without privacy and without anybody's help on the same records
-that it brought to the federation: what it gives up by joining is counted, too.
+The hospital's own model is trained without privacy, on just the records that it brought to the
+federation: so what privacy costs it is counted, too.
 """
 
 from collections.abc import Mapping
@@ -31,8 +31,8 @@ def joining(
     Args:
         study: what the federation ran.
         cohorts: says who would train alone, and on which sites' records.
-        test: the test patients; where they are not told apart by hospital, all serve each.
-        scores: of the federation's model, of each test stay.
+        test: the test patients; if it is not known whose they are, all are used for each hospital.
+        scores: the federation's model's, of each test stay.
         training: each site's training records.
     """
     plain = with_changes(study, privacy={"mode": "none"})
@@ -68,7 +68,7 @@ def joining(
 
 
 def joining_verdicts(found: Joining) -> tuple[Verdict, ...]:
-    """Return who lost, beyond chance, and how many gained, of those with patients enough."""
+    """Return verdicts on who lost beyond chance, and on how many gained, of the judged sites."""
     title = TITLES[found["figure"]]
     sites = [site for site in found["sites"] if site.get("judged", True)]
     lost = tuple(
@@ -86,7 +86,7 @@ def joining_verdicts(found: Joining) -> tuple[Verdict, ...]:
         if site["gain"]["high"] < 0
     )
     sure = sum(site["gain"]["low"] > 0 for site in sites)
-    told = sum(site["gain"]["value"] > 0 for site in sites)
+    better = sum(site["gain"]["value"] > 0 for site in sites)
     return (
         *lost,
         Verdict(
@@ -94,7 +94,7 @@ def joining_verdicts(found: Joining) -> tuple[Verdict, ...]:
             kind="all",
             name="all",
             serious=False,
-            sentence=f"The federation's model has the better {title} at {told} of {len(sites)} "
+            sentence=f"The federation's model has the better {title} at {better} of {len(sites)} "
             f"hospitals, at {sure} of them beyond what chance explains.",
         ),
     )

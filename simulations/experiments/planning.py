@@ -1,9 +1,9 @@
-"""What privacy would cost, before anyone spends anything: noise and signal for several budgets.
+"""What privacy would cost, before anything is run: noise and signal for several budgets.
 
-The signal of a step is at most the clip norm C: the mean of gradients clipped to C, when all point
-the same way. Its noise is a Gaussian vector of d coordinates, of length about sqrt(d) times its
-standard deviation. Their ratio says how much of a step is signal at best; over all steps of a study
-noise adds up as a random walk, so the ratio grows with the square root of the steps.
+The signal of a step is at most the clip norm C: the mean of gradients clipped to C, if all point in
+the same direction. Its noise is a Gaussian vector of d coordinates, of length about sqrt(d) times
+its standard deviation. Their ratio bounds how much of a step is signal. Over all steps of a study
+noise adds up as a random walk, so the ratio grows with the square root of the number of steps.
 """
 
 import math
@@ -30,7 +30,7 @@ class Choice:
     """One way to run a study, and what its noise does.
 
     Attributes:
-        epsilon: for the whole study, at the study's delta.
+        epsilon: of the whole study, at the study's delta.
         rounds: training rounds.
         noise_multiplier: noise standard deviation / clip norm, in one step.
         step_noise: standard deviation of each coordinate of a step's mean gradient over all sites,
@@ -49,16 +49,17 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class SumPlan:
-    """What each secure sum of a study rests on.
+    """How a study's secure sums are set up.
 
     Attributes:
-        groups: sums a round; ``sites`` in each.
-        neighbours: other sites with which each shares masks.
-        threshold: sites that must agree to a sum.
-        sharing_threshold: shares that open a secret.
+        groups: number of groups, each with a sum of its own in every round.
+        sites: number of sites in a group.
+        neighbours: number of other sites with which each site shares masks.
+        threshold: number of sites that must agree to a sum.
+        sharing_threshold: number of shares that rebuild a secret.
         minimum_sites: fewest survivors whose sum is opened.
         void_probability: by number of sites that fail at random, a bound on the probability that a
-            round is void though ``minimum_sites`` survive; empty when everyone is a neighbour.
+            round is void though ``minimum_sites`` survive; empty if all sites are neighbours.
     """
 
     groups: int
@@ -71,7 +72,7 @@ class SumPlan:
 
 
 def sum_plan(study: Study) -> SumPlan:
-    """Return what the study's secure sums rest on."""
+    """Return how the study's secure sums are set up."""
     sites, degree, collusion = study.group_size, study.degree, study.aggregation.tolerated_collusion
     sparse = degree < sites - 1
     failing = sorted({math.ceil(part * sites) for part in DROPOUT_PARTS}) if sparse else []
@@ -94,7 +95,7 @@ def choices(study: Study, *, patients: int, epsilons: tuple[float, ...] = ()) ->
     """Return the trade-off table of a study.
 
     Args:
-        study: gives mode, sampling, steps, rounds and sites; in mode ``none`` that of ``site``.
+        study: gives mode (``site`` if it has none), sampling, steps, rounds and sites.
         patients: training patients at each site.
         epsilons: budgets; 8, 3, 1 and the study's own unless given.
 
@@ -116,7 +117,7 @@ def choices(study: Study, *, patients: int, epsilons: tuple[float, ...] = ()) ->
 
 
 def cost_of_noise(study: Study, noise_multiplier: float) -> dict[int, float]:
-    """Return the epsilon that training with this noise and the study's statistics cost, by rounds.
+    """Return epsilon by number of rounds, for this noise in training and the study's statistics.
 
     Args:
         study: gives delta, sampling, steps, rounds and the statistics' part of epsilon.
@@ -136,7 +137,7 @@ def cost_of_noise(study: Study, noise_multiplier: float) -> dict[int, float]:
 
 
 def noise_carried(study: Study) -> float:
-    """Return the variance of all sites' noise over that of the honest sites counted on."""
+    """Return variance of all sites' noise / variance of noise from the sites assumed honest."""
     if study.privacy.mode != "distributed":
         return 1.0
     return study.group_size / (study.minimum_sites - study.aggregation.tolerated_collusion)

@@ -1,13 +1,13 @@
 """An empirical lower bound on epsilon: attack the training that sites really run, and count.
 
 The attack is the strongest that fits the threat (:mod:`consilium.simulations.experiments.canary`):
-a canary patient whose statistics and gradient are known, among patients who contribute nothing,
-watched by someone who sees everything that leaves. The training runs many times with the canary's
-records and many times without; a threshold on the score along the canary's vectors tells the two
-apart. By the definition of differential privacy, true positives <= exp(epsilon) * false positives +
-delta, so the counts bound epsilon from below (Jagielski, Ullman & Oprea 2020, "Auditing
-Differentially Private Machine Learning", section 4). A bound above the claimed epsilon proves the
-claim wrong; one below it proves nothing.
+a canary patient whose statistics and gradient are known, among patients who contribute nothing, and
+an attacker who sees everything that leaves. The training runs many times with the canary's records
+and many times without; a threshold on the attacker's score tells the two apart. By the definition
+of differential privacy, true-positive rate <= exp(epsilon) * false-positive rate + delta, so the
+counts bound epsilon from below (Jagielski, Ullman & Oprea 2020, "Auditing Differentially Private
+Machine Learning", section 4). A bound above the claimed epsilon proves the claim wrong; one below
+it proves nothing.
 """
 
 import secrets
@@ -32,11 +32,14 @@ THRESHOLDS = 201
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """What an audit found.
+    """The result of an audit.
 
-    epsilon_low: with probability ``confidence``, the mechanism's epsilon is at least this.
-    claimed: the epsilon it is sold for, at ``delta``.
-    runs: trainings, half with the canary and half without.
+    Attributes:
+        epsilon_low: with probability ``confidence``, the mechanism's epsilon is at least this.
+        claimed: the epsilon that the study claims, at ``delta``.
+        delta: the study's.
+        confidence: of the lower bound, between 0 and 1.
+        runs: number of trainings, half with the canary and half without.
     """
 
     epsilon_low: float
@@ -47,7 +50,7 @@ class Audit:
 
     @property
     def refuted(self) -> bool:
-        """Whether the claim is proved wrong, at this confidence."""
+        """Whether the claim is proved wrong, with probability ``confidence``."""
         return self.epsilon_low > self.claimed
 
 
@@ -64,7 +67,7 @@ def audit_study(study: Study, *, runs: int = 1000, confidence: float = 0.95) -> 
 def audit_training(
     training: AttackedTraining, *, claimed: float, runs: int = 1000, confidence: float = 0.95
 ) -> Audit:
-    """Audit a training as it is done against the epsilon it claims.
+    """Audit a training as it is really done against the epsilon claimed for it.
 
     Raises:
         SettingsError: there are fewer than 40 runs.
@@ -91,11 +94,11 @@ def epsilon_lower_bound(
     delta: float,
     confidence: float,
 ) -> float:
-    """Return a lower bound on epsilon from statistics of both worlds, larger ones being suspect.
+    """Return a lower bound on epsilon from scores with and without the canary.
 
-    The first half chooses a threshold, the second half is counted at it; both error rates get a
-    Clopper-Pearson bound at half of 1 - ``confidence``, and both directions of the definition are
-    used. Zero if nothing is proved.
+    A high score suggests the canary. The first half of the scores chooses a threshold, the second
+    half is counted at it. Both error rates get a Clopper-Pearson bound at half of 1 -
+    ``confidence``, and both directions of the definition are used. 0 if nothing is proved.
     """
     half_in, half_out = len(with_canary) // 2, len(without) // 2
     first_half = np.concatenate([with_canary[:half_in], without[:half_out]])
@@ -112,7 +115,7 @@ def _bounds(
     delta: float,
     confidence: float,
 ) -> NDArray[np.float64]:
-    """Lower bound on epsilon at each threshold, the better of the definition's two directions."""
+    """Return a lower bound on epsilon at each threshold: the better of the two directions."""
     missed = _upper_rate(
         np.searchsorted(np.sort(part_in), thresholds, "right"), part_in, confidence
     )
@@ -124,7 +127,7 @@ def _bounds(
 def _epsilon(
     true_rate: NDArray[np.float64], false_rate: NDArray[np.float64], delta: float
 ) -> NDArray[np.float64]:
-    """The epsilon at which true_rate = exp(epsilon) * false_rate + delta, at least 0."""
+    """Return the epsilon with true_rate = exp(epsilon) * false_rate + delta, at least 0."""
     ratio = np.maximum(true_rate - delta, 0.0) / false_rate
     return np.log(np.maximum(ratio, 1.0))
 
@@ -132,7 +135,7 @@ def _epsilon(
 def _upper_rate(
     events: NDArray[np.int64], trials: NDArray[np.float64], confidence: float
 ) -> NDArray[np.float64]:
-    """Clopper-Pearson upper bound on a rate; two rates are bounded, so half the error each."""
+    """Return Clopper-Pearson's upper bound on a rate, at half the error, as two are bounded."""
     rest = len(trials) - events
     level = 1 - (1 - confidence) / 2
     rate = np.where(rest > 0, beta.ppf(level, events + 1, np.maximum(rest, 1)), 1.0)

@@ -1,9 +1,9 @@
-"""Would recalibration mend it? Fitted on validation patients, judged on the test patients.
+"""What recalibration would improve: fitted on validation patients, judged on the test patients.
 
-*Across* sites it takes the counts of the last evaluation, as the coordinator has them by secure
-sum; for each hospital's *own* it takes that hospital's validation patients, as the hospital could
-by itself (``consilium-site recalibrate``). Neither sees a test patient. Where hospitals keep parts
-of the model, or a second one, each fits the model that it uses, and nothing fits all of them.
+*Across* sites it is fitted to the counts of the last evaluation, which the coordinator has by
+secure sum. A hospital's *own* is fitted to that hospital's validation patients, as it could do by
+itself (``consilium-site recalibrate``). Neither uses a test patient. If hospitals keep parts of the
+model, or a second model, each fits the model that it uses, and there is none across sites.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ WAYS = ("across", "own")
 def recalibrating(
     study: Study, cohorts: Cohorts, test: HeldOut, finished: Finished
 ) -> dict[str, Any] | None:
-    """Return what recalibration mends, as ``run.json`` has it; None where nothing can be fitted."""
+    """Return what recalibration improves, as in ``run.json``; None if nothing can be fitted."""
     across: tuple[Recalibration, ...] | None = None
     if study.personalisation.active:
         if study.task.kind not in WITH_RISKS or not study.evaluation.validation_fraction:
@@ -44,7 +44,7 @@ def recalibrating(
     else:
         try:
             across = recalibrations_of(study, finished.history)
-        except SettingsError:  # no risks, or no validation patients
+        except SettingsError:  # the task has no risks, or there are no validation patients
             return None
     own: dict[str, tuple[Recalibration, ...]] = {}
     sites = []
@@ -66,7 +66,7 @@ def recalibrating(
             }
         )
     groups = {
-        "before": finished.told.groups,
+        "before": finished.by_group.groups,
         "across": _changed(test, finished, dict.fromkeys(test.groups, across)) if across else (),
         "own": _changed(test, finished, own) if own else (),
     }
@@ -83,7 +83,7 @@ def recalibrating(
 
 
 def calibration_verdicts(groups: tuple[GroupFigures, ...]) -> list[Verdict]:
-    """Return what is seriously wrong with the groups' calibration."""
+    """Return the serious verdicts on the groups' calibration."""
     return [v for v in verdicts(groups, None) if v.topic == "calibration" and v.serious]
 
 
@@ -98,44 +98,44 @@ def trained_of(study: Study, state: RunState) -> Trained:
 def _changed(
     test: HeldOut, finished: Finished, by_group: Mapping[str, tuple[Recalibration, ...]]
 ) -> tuple[GroupFigures, ...]:
-    """The groups of test patients, each hospital's risks changed by its own recalibrations."""
+    """Return the groups of test patients after each hospital's recalibrations."""
     scores: Scores = finished.scores.copy()
     for index, name in enumerate(test.groups):
         stays_N = test.group_N == index
         for output, one in enumerate(by_group.get(name, ())):
             if one != NEUTRAL:
                 scores[stays_N, ..., output] = one.apply(scores[stays_N, ..., output])
-    return with_risks(test, finished.told, scores)
+    return with_risks(test, finished.by_group, scores)
 
 
 def _ratios(groups: Mapping[str, tuple[GroupFigures, ...]]) -> list[dict[str, Any]]:
-    """Outcomes observed over expected in each judged group, before and after."""
+    """Return outcomes observed / expected in each judged group, before and after."""
     found = []
     for place, before in enumerate(groups["before"]):
         if not before.judged:
             continue
-        told: dict[str, Any] = {"kind": before.group.kind, "name": before.group.name}
+        row: dict[str, Any] = {"kind": before.group.kind, "name": before.group.name}
         for way, changed in groups.items():
             ratio = changed[place].calibration if changed else None
-            told[way] = None if ratio is None else asdict(ratio)
-        found.append(told)
+            row[way] = None if ratio is None else asdict(ratio)
+        found.append(row)
     return found
 
 
 def recalibration_sentences(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """Say in a sentence each what recalibrating mends, from ``run.json``."""
-    told = record.get("recalibration")
-    if told is None:
+    """Return a sentence for each kind of recalibration on what it improves, from ``run.json``."""
+    recalibration = record.get("recalibration")
+    if recalibration is None:
         return ()
-    said = record.get("verdicts") or ()
-    before = sum(v["serious"] and v["topic"] == "calibration" for v in said)
+    original = record.get("verdicts") or ()
+    before = sum(v["serious"] and v["topic"] == "calibration" for v in original)
     found = []
     for way, title in (
         ("across", "Recalibrated across sites by the summed counts of validation patients"),
         ("own", "Recalibrated at each hospital by its own validation patients"),
     ):
-        left = told["verdicts"].get(way)
-        if left is None or (way == "across" and neutral(told["across"] or [])):
+        left = recalibration["verdicts"].get(way)
+        if left is None or (way == "across" and neutral(recalibration["across"] or [])):
             continue
         names = ", ".join("everybody" if v["kind"] == "all" else v["name"] for v in left)
         found.append(
@@ -144,7 +144,7 @@ def recalibration_sentences(record: Mapping[str, Any]) -> tuple[str, ...]:
             + (f" ({names})" if names else "")
             + f"; before: {before}."
         )
-    if told["across"] is not None and neutral(told["across"]):
+    if recalibration["across"] is not None and neutral(recalibration["across"]):
         found.insert(
             0, "The summed counts of validation patients justify no recalibration across sites."
         )
@@ -152,5 +152,5 @@ def recalibration_sentences(record: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def neutral(fitted: list[dict[str, float]]) -> bool:
-    """Whether nothing is changed."""
+    """Return whether the recalibrations change no risk."""
     return all(one == asdict(NEUTRAL) for one in fitted)

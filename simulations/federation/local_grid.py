@@ -1,8 +1,8 @@
 """Flower in one process: the same ServerApp and ClientApps, no network, no Ray, faults on demand.
 
-Every message is taken apart and put together again exactly as it is for the wire, so what works
-here has been serialised and parsed. Sites answer in parallel on a pool of threads. A crashed site
-loses everything it held in memory and starts again from its folder.
+Every message is serialised and parsed exactly as for the network. Sites answer in parallel on a
+pool of threads. A site that crashes loses everything it held in memory and starts again from its
+folder.
 """
 
 import itertools
@@ -22,7 +22,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.run import Run
 
-# Flower's Message reads who is sending from this process-wide record; there is no public setter.
+# Flower's Message takes its sender from this process-wide record, which has no public setter.
 from flwr.supercore.task_identity import TaskIdentity
 
 from consilium.server.flower.run_grid import RunGrid
@@ -55,7 +55,7 @@ class Fault:
 
 @dataclass(slots=True)
 class _Site:
-    """A running ClientApp, how to start it again, and what it has been asked so far."""
+    """A running ClientApp, how to start it again, and how often it was asked, by message type."""
 
     name: str
     start: Callable[[], ClientApp]
@@ -69,9 +69,9 @@ class LocalGrid(RunGrid):
     """A Flower grid whose nodes are ClientApps in this process.
 
     Args:
-        sites: for each site, a function that starts its ClientApp (again, after a crash).
+        sites: for each site, a function that starts its ClientApp, also after a crash.
         workers: sites that work at the same time; results do not depend on it.
-        faults: what shall go wrong, for tests.
+        faults: faults to inject, for tests.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ def _answer(site: _Site, message: Message) -> Message:
 
 
 def _over_the_wire(message: Message) -> Message:
-    """Take a message apart into the objects that Flower sends, and put it together from bytes."""
+    """Serialise a message into the objects that Flower sends, and parse it from their bytes."""
     contents = {key: part.deflate() for key, part in get_all_nested_objects(message).items()}
     return cast(Message, inflate_object_from_contents(message.object_id, contents))
 

@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, and that one process at a time uses it.
+"""The folder of a run: checks that it is one, and that one process at a time uses it.
 
 Two processes that shared a checkpoint would spoil each other's rounds: the sites' journals refuse
 to mask a round twice, so nothing would leak, but every such round would be void and charged.
@@ -17,11 +17,11 @@ SITES = "sites"
 
 @contextmanager
 def use_folder(out: Path, *, marker: str) -> Iterator[None]:
-    """Hold a folder for this process; the lock goes with the process, however it ends.
+    """Lock a folder for this process; the lock ends with the process, however that ends.
 
     Args:
-        out: made if it is not there.
-        marker: the file by which a folder that a run was cut off in is known.
+        out: the folder; made if it does not exist.
+        marker: a file whose presence shows that a run was begun in the folder.
 
     Raises:
         SettingsError: the folder is a file, holds something else than a run, or is in use.

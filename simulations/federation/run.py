@@ -1,7 +1,7 @@
 """A whole study in one process: the sites, the coordinator, and its checkpoints.
 
-The researcher of a simulation holds all data, so beside what the federation learns from its sums
-every round is also judged on held-out patients directly.
+The researcher of a simulation holds all data, so beside what the federation learns from its sums,
+the model is also judged directly on held-out patients in every round.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -33,26 +33,32 @@ from consilium.simulations.federation.site_folders import open_site, roster_of
 from consilium.simulations.figures.answer_tables import final_tables
 from consilium.simulations.figures.held_out import HeldOut, OwnStates, Scores
 from consilium.simulations.figures.metrics import HeldOutMetrics
-from consilium.simulations.figures.subgroups import Told, tell_groups
+from consilium.simulations.figures.subgroups import FiguresByGroup, figures_by_group
 
 Show = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A finished run: the model, how it does on the test patients, and a record a round.
+    """A finished run: the model, its figures on the test patients, and a record for each round.
 
-    ``by_site`` has the figures of each hospital's test patients, where there are several, and
-    ``told`` those of every group; ``tables`` is as
-    :func:`consilium.simulations.figures.answer_tables.final_tables` has it; ``scores`` are those of
-    every test stay; ``training`` and ``validation`` are the sites' records, and ``own`` the state
-    as each site uses it, empty where they have nothing of their own.
+    Attributes:
+        state: the final global model.
+        test: figures on all test patients.
+        by_site: figures on each hospital's test patients, if there are several hospitals.
+        by_group: figures of every group of test patients.
+        tables: from :func:`consilium.simulations.figures.answer_tables.final_tables`.
+        scores: the final model's, of each test stay, (N, K) or (N, T, K).
+        training: each site's training records.
+        validation: each site's validation records, if it has any.
+        own: the final state as each site uses it; empty if sites keep no weights of their own.
+        history: the rounds' records.
     """
 
     state: RunState
     test: HeldOutMetrics
     by_site: Mapping[str, HeldOutMetrics]
-    told: Told
+    by_group: FiguresByGroup
     tables: dict[str, Any]
     scores: Scores
     training: Mapping[str, TimeGrid]
@@ -67,9 +73,9 @@ class Federation:
     Args:
         study: what to run.
         sources: each site's records.
-        folder: where sites keep their state and the coordinator its checkpoint.
+        folder: holds the sites' state and the coordinator's checkpoint.
         workers: sites that work at the same time.
-        faults: what shall go wrong, for tests.
+        faults: faults to inject, for tests.
     """
 
     def __init__(
@@ -112,8 +118,8 @@ class Federation:
         """Run the study to its end, from its checkpoint if there is one.
 
         Args:
-            show: called with each round's record as it is finished.
-            test: the researcher's own patients, for the figures shown beside.
+            show: called with each round's record when it is finished.
+            test: the researcher's own test patients.
 
         Raises:
             RoundVoidError: the sites could not start the study.
@@ -148,7 +154,7 @@ class Federation:
             state=state,
             test=metrics,
             by_site=by_site,
-            told=tell_groups(test, scores, metrics, by_site),
+            by_group=figures_by_group(test, scores, metrics, by_site),
             tables=final_tables(test, scores),
             scores=scores,
             training={site: cohort.training for site, cohort in self._cohorts.items()},
@@ -162,7 +168,7 @@ class Federation:
         return self._states[site].ledger
 
     def own_states(self, state: RunState) -> OwnStates:
-        """Return the state as each site uses it, by site; empty where no site has its own part."""
+        """Return the state as each site uses it; empty if sites keep no weights of their own."""
         study = self._study
         if not study.personalisation.active:
             return {}
@@ -195,7 +201,7 @@ class Federation:
             run_server_app(app, grid)
 
     def _session(self, site: str) -> Session:
-        """Start a site's session; the site's records were read and checked before."""
+        """Start a site's session on records that were read and checked before."""
         return Session(
             site=site,
             study=self._study,
@@ -206,7 +212,7 @@ class Federation:
         )
 
     def _checkpoint(self) -> Checkpoint:
-        """Return where to begin or go on."""
+        """Return the checkpoint to go on from, or a new one."""
         found = load_checkpoint(self._folder)
         if found is None:
             return begin(self._folder, self._study)

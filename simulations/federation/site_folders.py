@@ -1,7 +1,7 @@
 """A folder for each simulated site, with the same files a hospital keeps: key, ledger, journal.
 
-They outlive the process, so that a run that was cut off goes on with the same identities, and
-nothing it has spent or masked is forgotten.
+They outlive the process, so an interrupted run goes on with the same identities, and remembers all
+the privacy that it has spent and every round that it has masked.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,15 +18,15 @@ from consilium.shared.crypto.keys import IdentityKey, Roster
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.files.permissions import PRIVATE_FILE, PRIVATE_FOLDER
 
-MOST_SIGNATURES = 1 << 14  # remembered at once; a round of some hundred sites has fewer
+MOST_SIGNATURES = 1 << 14  # kept in memory; a round of a few hundred sites has fewer
 
 
 @dataclass(frozen=True)
 class OneProcessRoster(Roster):
-    """The roster of sites that share one process: a signature that holds is verified once for all.
+    """The roster of sites that share one process: a valid signature is verified once for all.
 
-    Hospitals verify each for themselves, so a simulated round of many sites takes less than theirs
-    would together. A signature that does not hold is verified, and refused, by each.
+    Real hospitals each verify every signature, so a simulated round takes less time than all of
+    theirs together. An invalid signature is verified, and refused, by each site.
     """
 
     @cached_property
@@ -38,7 +38,7 @@ class OneProcessRoster(Roster):
         self._once(site, statement, signature, what)
 
     def restricted_to(self, sites: Iterable[str]) -> Roster:
-        """As :meth:`.Roster.restricted_to`; restricted to every site it is this very roster."""
+        """As :meth:`.Roster.restricted_to`; if all sites are kept, return this same roster."""
         kept = frozenset(sites)
         if kept.issuperset(self.names):
             return self
@@ -46,13 +46,13 @@ class OneProcessRoster(Roster):
 
 
 def open_site(folder: Path, policy: Policy, *, split_key: bytes) -> SiteState:
-    """Open a simulated site's folder, making what is not there yet.
+    """Open a simulated site's folder, and make what is missing.
 
     Args:
-        folder: of this site alone.
+        folder: this site's own.
         policy: gives the ledger's lifetime budget.
-        split_key: parts patients into shards; from the study's seed, so that a simulation can be
-            repeated. (A hospital draws its own once and keeps it.)
+        split_key: key of the hash that splits patients into shards; derived from the study's seed,
+            so that a simulation can be repeated. (A hospital draws its own once and keeps it.)
     """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(PRIVATE_FOLDER)
@@ -71,5 +71,5 @@ def open_site(folder: Path, policy: Policy, *, split_key: bytes) -> SiteState:
 
 
 def roster_of(states: Iterable[tuple[str, SiteState]]) -> Roster:
-    """Return the roster that a person would have collected from the sites and pinned."""
+    """Return the roster of these sites, as a person would collect it from them and pin it."""
     return OneProcessRoster(tuple(sorted((site, state.identity.public) for site, state in states)))

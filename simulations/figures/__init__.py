@@ -1,4 +1,4 @@
-"""Figures of test patients whom the researcher holds, with intervals.
+"""Figures on the test patients that the researcher holds, with intervals, and central training.
 
-Scores and truths enter; estimates come out.
+Scores and true outcomes enter; estimates come out.
 """

@@ -1,7 +1,7 @@
-"""How the final model's answers lie to the truth, where they are not risks: as small tables.
+"""Tables of predictions against the truth, for tasks without risks.
 
-A class is a cell of a confusion matrix; a predicted value falls into a coarse grid of predicted and
-true values. No patient is in them, only counts of known outcomes.
+Classes give a confusion matrix; predicted values are counted in a coarse grid of predicted and true
+values. The tables hold no patient's data, only counts of known outcomes.
 """
 
 from typing import Any
@@ -12,22 +12,22 @@ from numpy.typing import NDArray
 from consilium.simulations.figures.held_out import HeldOut, Scores
 from consilium.simulations.figures.measures import Classes
 
-MOST_CLASSES = 50  # a larger confusion matrix could not be read
+MOST_CLASSES = 50  # a larger confusion matrix would be illegible
 MOST_TARGETS = 12
-CELLS = 30  # of the grid of predicted and true values, a side
-GROUPS = 10  # of predicted values, equally large
+CELLS = 30  # on each side of the grid of predicted and true values
+GROUPS = 10  # of equal size, by predicted value
 
 
 def final_tables(test: HeldOut, scores: Scores) -> dict[str, Any]:
-    """Return what ``run.json`` keeps for the figures of classes and of values.
+    """Return the tables that ``run.json`` keeps.
 
     Args:
         test: the researcher's patients.
         scores: the final model's, of each test stay, (N, K) or (N, T, K).
 
     Returns:
-        ``confusion`` (true class by most likely class) in a multiclass task, ``values`` (a table a
-        target) in regression, nothing otherwise; docs/run-json.md has the fields.
+        In a multiclass task ``confusion`` (true class by most likely class), in regression
+        ``values`` (a table for each target), else nothing; docs/run-json.md has the fields.
     """
     truth, kind = test.truth, test.study.task.kind
     scores_RK = truth.rows(scores)
@@ -44,7 +44,8 @@ def final_tables(test: HeldOut, scores: Scores) -> dict[str, Any]:
 def _values(predicted_R: NDArray[np.float64], truth_R: NDArray[np.float64]) -> dict[str, Any]:
     """Count one target's rows in a grid, and average them in groups of predicted values.
 
-    The grid reaches from the 1st to the 99th percentile of both; rows beyond lie in its edge cells.
+    The grid reaches from the 1st to the 99th percentile of both; rows beyond it count in its edge
+    cells.
     A group's ``low`` and ``high`` are the 10th and 90th percentile of the true values.
     """
     known_R = ~np.isnan(truth_R)

@@ -1,7 +1,7 @@
-"""Training with all records in one place: what federation is compared with.
+"""Training with all records in one place, to compare federation with.
 
-The same model, rounds, steps, optimiser and averaging as the study's federation without privacy,
-as if one site held the records; only the secure sum and the other sites are missing.
+The same model, rounds, steps, optimiser and averaging as in the study's federation without privacy,
+as if one site held all records; there is no secure sum, and there are no other sites.
 """
 
 import numpy as np
@@ -37,9 +37,10 @@ def merge(grids: list[TimeGrid]) -> TimeGrid:
 
 
 def train_centrally(study: Study, grid: TimeGrid, *, who: str) -> RunState:
-    """Train without privacy on one grid; ``who`` tells the random draws of two such runs apart.
+    """Train without privacy on one grid; each ``who`` has random draws of its own.
 
-    What only holds several sites together is left out: FedProx's pull, SCAFFOLD's correction.
+    FedProx's pull and SCAFFOLD's correction, which only make sense with several sites, are left
+    out.
     """
     study = with_changes(study, training={"proximal": 0.0, "control_variates": False})
     normalisation = Normalisation.from_sums(patient_contributions(grid, study).sum(axis=0))

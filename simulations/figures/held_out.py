@@ -29,7 +29,7 @@ OwnStates = Mapping[str, RunState]
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """The researcher's test patients, on the study's grid of hours, by group (e.g. hospital).
+    """The researcher's test patients, on the study's time grid, by group (such as hospital).
 
     ``group_N`` is the index of each stay's group in ``groups``.
     """
@@ -45,7 +45,7 @@ class HeldOut:
         """Read the test patients of every group.
 
         Raises:
-            DataError: the test patients cannot be read, or only one outcome occurs among them.
+            DataError: the test patients cannot be read, or all have the same outcome.
         """
         held: dict[str, TimeGrid] = {}
         for name, source in sources.items():
@@ -71,23 +71,23 @@ class HeldOut:
 
     @property
     def truth(self) -> Truth:
-        """What happened to all test patients."""
+        """The true outcomes of all test patients."""
         return self.truth_of(np.ones(len(self.grid.y_N), dtype=np.bool_))
 
     def scores(self, state: RunState, own: OwnStates | None = None) -> Scores:
         """Return the model's scores of each test stay, (N, K), or (N, T, K) per step.
 
-        Where hospitals have models of their ``own``, each scores its own test patients; patients of
-        no such hospital get the mean of all hospitals' scores.
+        If hospitals have models of their ``own``, each model scores its hospital's test patients;
+        patients of no such hospital get the mean of all models' scores.
         """
         return self._scores_and_loss(state, own or {})[0]
 
     def metrics(self, models: Sequence[Scores]) -> HeldOutMetrics:
-        """Return figures with intervals over all test patients, averaged over models."""
+        """Return figures on all test patients, averaged over models, with intervals."""
         return evaluate(models, self.truth, seed=self.study.seed)
 
     def by_group(self, models: Sequence[Scores]) -> dict[str, HeldOutMetrics]:
-        """Return the figures of each group with known outcomes; nothing for a single group."""
+        """Return figures on each group that has known outcomes; nothing for a single group."""
         found: dict[str, HeldOutMetrics] = {}
         for index, name in enumerate(self.groups if len(self.groups) > 1 else ()):
             stays_N = self.group_N == index
@@ -96,12 +96,12 @@ class HeldOut:
         return found
 
     def metrics_of(self, stays_N: NDArray[np.bool_], models: Sequence[Scores]) -> HeldOutMetrics:
-        """Return figures with intervals over some of the stays (N,), averaged over models."""
+        """Return figures on the chosen stays (N,), averaged over models, with intervals."""
         chosen = [scores[stays_N] for scores in models]
         return evaluate(chosen, self.truth_of(stays_N), seed=self.study.seed)
 
     def quick(self, state: RunState, own: OwnStates | None = None) -> dict[str, float]:
-        """Return the task's first figure and the loss, without intervals, for progress."""
+        """Return the task's first figure and the loss, without intervals, to show progress."""
         scores, loss_N = self._scores_and_loss(state, own or {})
         truth = self.truth
         measure = measure_of(self.study.task, truth.rows(scores), truth.truth_R)
@@ -112,7 +112,7 @@ class HeldOut:
         }
 
     def tensors(self, normalisation: bytes) -> PatientTensors:
-        """Return the model's inputs under this normalisation; those of one round are kept."""
+        """Return the model's inputs under this normalisation; the last round's are kept."""
         if normalisation not in self._inputs:
             if len(self._inputs) > len(self.study.sites):
                 self._inputs.clear()
@@ -121,7 +121,7 @@ class HeldOut:
         return self._inputs[normalisation]
 
     def truth_of(self, stays_N: NDArray[np.bool_]) -> Truth:
-        """What happened to some of the test stays (N,)."""
+        """Return the true outcomes of the chosen test stays (N,)."""
         grid = self.grid
         return Truth.of(
             self.study.task, grid.y_N[stays_N], grid.mask_NT[stays_N], grid.patient_N[stays_N]
@@ -143,7 +143,7 @@ class HeldOut:
     def _scored(
         self, state: RunState, stays_N: NDArray[np.bool_]
     ) -> tuple[Scores, NDArray[np.float64]]:
-        """Return scores and losses of some of the stays (N,)."""
+        """Return scores and losses of the chosen stays (N,)."""
         study = self.study
         model = build_model(study, len(feature_names(study)), seed=study.seed)
         load_vector(model, state.server.model_weights)

@@ -1,7 +1,7 @@
-"""What a test figure is, for each kind of task: values of scores against the truth, weighted.
+"""Test figures for each kind of task: scores against the truth, with weighted rows.
 
-A measure is made once from scores and truth, sorted and compared as far as that is possible, and
-then valued under many weightings of its rows: that is what makes a bootstrap of large cohorts fast.
+A measure is made once from scores and truth: it sorts and compares them. Then its figures are
+computed under many weightings of the rows, which makes a bootstrap of large cohorts fast.
 """
 
 from collections.abc import Mapping
@@ -38,17 +38,17 @@ TITLES: Mapping[str, str] = MappingProxyType(
 
 
 class Measure(Protocol):
-    """Scores and truth of some rows, ready to be valued under any weights of the rows."""
+    """Scores and truth of R rows; gives figures under any weights of the rows."""
 
     def values(self, weight_R: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The figures in the order of ``FIGURES``; NaN where the weights leave one undefined."""
+        """Return the figures in the order of ``FIGURES``; NaN where one is undefined."""
 
 
 def measure_of(task: Task, scores_RK: NDArray[np.float64], truth: NDArray[np.float32]) -> Measure:
     """Return the measure of a kind of task.
 
     Args:
-        task: its kind decides.
+        task: its kind decides which measure.
         scores_RK: risks in [0, 1], or predicted values.
         truth: (R,), or (R, K) for several labels or targets; NaN where it is not known.
     """
@@ -72,7 +72,7 @@ class SeveralRisks:
         ]
 
     def values(self, weight_R: NDArray[np.float64]) -> NDArray[np.float64]:
-        """See :class:`Measure`; an output with one outcome only does not count."""
+        """See :class:`Measure`; an output whose rows all have the same outcome does not count."""
         each = np.array(
             [
                 risks.values(weight_R[rows])
@@ -86,9 +86,9 @@ class SeveralRisks:
 
 
 class Risks:
-    """AUROC (ties one half), average precision, Brier score and accuracy of one binary outcome.
+    """AUROC, average precision, Brier score and accuracy of one binary outcome.
 
-    Accuracy is that of the more likely outcome, at a risk of one half.
+    In the AUROC a tie counts one half; accuracy is that of the more likely outcome.
     """
 
     def __init__(self, risk_R: NDArray[np.floating], outcome_R: NDArray[np.bool_]) -> None:
@@ -148,13 +148,13 @@ class Classes:
         )
 
     def confusion(self, weight_R: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Weight of rows by true class (first axis) and most likely class."""
+        """Return the weight of rows (K, K) by true class (first axis) and most likely class."""
         size = self._classes**2
         flat = np.bincount(self._cell_R, weights=weight_R, minlength=size).astype(np.float64)
         return flat.reshape(self._classes, self._classes)
 
     def sensitivities(self, weight_R: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Share of each class that is recognised (K,); NaN for a class that does not occur."""
+        """Return the share of each class recognised (K,); NaN for a class that does not occur."""
         table_KK = self.confusion(weight_R)
         occurring_K = table_KK.sum(axis=1)
         return np.where(

@@ -1,7 +1,7 @@
 """Test figures on patients the researcher holds, with bootstrap intervals, for every kind of task.
 
-A patient is resampled whole, by counting it 0, 1, 2 ... times; scores are sorted once, so a
-thousand resamples of thousands of patients take a fraction of a second.
+A patient is resampled with all rows, which then count 0, 1, 2 ... times; scores are sorted once, so
+a thousand resamples of thousands of patients take a fraction of a second.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ RESAMPLES = 1000
 LEVEL = 0.95
 LOWER_IS_BETTER = ("mae",)
 _FEWEST_RESAMPLES = 100
-_ROWS_IN_ALL = 40_000_000  # rows valued in one bootstrap; larger cohorts get fewer resamples
+_ROWS_IN_ALL = 40_000_000  # rows times resamples; larger cohorts get fewer resamples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,9 @@ class HeldOutMetrics:
     """Figures of one model, or the mean over several, on one test cohort.
 
     Attributes:
-        figures: by name, as ``measures.FIGURES`` has them for the kind of task.
-        patients: how many were tested on; ``rows`` counts their known outcomes (stays or hours).
+        figures: by name, those in ``measures.FIGURES`` for the kind of task.
+        patients: how many were tested on.
+        rows: number of their known outcomes, of stays or of steps.
         positives: rows with the outcome, in a binary or multilabel task; None otherwise.
         sensitivity: of each class, in a multiclass task; empty otherwise.
     """
@@ -58,12 +59,12 @@ class HeldOutMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """What happened to some test patients, one row a known outcome.
+    """The true outcomes of some test patients, a row for each known outcome.
 
     Attributes:
         task: the kind of outcome.
         known: which stays (N,), or steps of stays (N, T), are rows.
-        truth_R: (R,) or (R, K); NaN where one of several labels is not known.
+        truth_R: (R,), or (R, K) with NaN where one of several labels is not known.
         patient_R: index of each row's patient, from 0.
     """
 
@@ -80,7 +81,7 @@ class Truth:
         mask_NT: NDArray[np.bool_],
         patient_N: NDArray[np.int64],
     ) -> "Truth":
-        """Take the known labels of observed steps; labels as ``features`` has them."""
+        """Return the known labels of observed steps; ``y`` is laid out as in ``TimeGrid``."""
         several = y.ndim > (2 if task.per_step else 1)
         unknown = np.isnan(y).all(axis=-1) if several else np.isnan(y)
         known: NDArray[np.bool_] = np.logical_not(unknown)
@@ -92,7 +93,7 @@ class Truth:
         return cls(task=task, known=known, truth_R=y[known], patient_R=patient_R)
 
     def rows(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The rows (R, K) of scores (N, K) or (N, T, K)."""
+        """Return the rows (R, K) of scores (N, K) or (N, T, K)."""
         return scores[self.known]
 
 
@@ -137,8 +138,8 @@ def compare_two(
 ) -> tuple[Estimate, Estimate, Estimate]:
     """Return the first figure of two models, and how much better the other is, with intervals.
 
-    The same resamples of patients serve both models (paired bootstrap), so that the difference is
-    judged on the same patients; it is positive where the other model is better.
+    The same resamples of patients are used for both models (paired bootstrap); the difference is
+    positive where ``other`` is better.
     """
     task = truth.task
     measures = [measure_of(task, truth.rows(scores), truth.truth_R) for scores in (one, other)]
@@ -156,7 +157,7 @@ def compare_two(
 
 
 def _estimate(values: NDArray[np.float64]) -> Estimate:
-    """Take the first value as the estimate and the rest, where defined, as its resamples."""
+    """Return an estimate: the first value, its interval from the others, its resamples."""
     tail = 100 * (1 - LEVEL) / 2
     resampled = values[1:][~np.isnan(values[1:])]
     low, high = np.percentile(resampled, [tail, 100 - tail]) if resampled.size else (np.nan,) * 2

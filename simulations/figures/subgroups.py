@@ -19,27 +19,30 @@ from consilium.simulations.figures.held_out import HeldOut, Scores
 from consilium.simulations.figures.metrics import HeldOutMetrics, Truth
 
 BINS = 200
-_PASSES = 3  # which narrow the bins in on any crowd of risks
+_PASSES = 3  # so often bins are refined, which makes them narrow wherever risks are dense
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """Everybody, then each hospital and each subgroup; ``edges_L`` of their bins, if any."""
+class FiguresByGroup:
+    """Figures of all test patients, then of each hospital and each subgroup.
+
+    ``edges_L`` are those of the bins in which risks are counted; None in tasks without risks.
+    """
 
     groups: tuple[GroupFigures, ...]
     edges_L: Edges | None
 
 
-def tell_groups(
+def figures_by_group(
     test: HeldOut, scores: Scores, everybody: HeldOutMetrics, sites: Mapping[str, HeldOutMetrics]
-) -> Told:
+) -> FiguresByGroup:
     """Return the figures of all groups of test patients with a known outcome.
 
     Args:
         test: the test patients.
-        scores: of each of their stays.
-        everybody: their figures.
-        sites: the same by hospital, where there are several.
+        scores: the model's, of each of their stays.
+        everybody: figures on all of them.
+        sites: figures by hospital, if there are several.
     """
     edges_L = None
     if test.study.task.kind in WITH_RISKS:
@@ -54,7 +57,7 @@ def tell_groups(
                 continue
             known = test.metrics_of(stays_N, [scores])
         found.append(_figures(test, group, stays_N, scores, known, edges_L))
-    return Told(groups=tuple(found), edges_L=edges_L)
+    return FiguresByGroup(groups=tuple(found), edges_L=edges_L)
 
 
 def parts_of(test: HeldOut) -> Iterator[tuple[PatientGroup, NDArray[np.bool_]]]:
@@ -65,14 +68,14 @@ def parts_of(test: HeldOut) -> Iterator[tuple[PatientGroup, NDArray[np.bool_]]]:
         yield group, members_of(test.grid, test.study, group)
 
 
-def with_risks(test: HeldOut, told: Told, scores: Scores) -> tuple[GroupFigures, ...]:
-    """Return the groups of ``told`` with what other risks of the same stays expected.
+def with_risks(test: HeldOut, by_group: FiguresByGroup, scores: Scores) -> tuple[GroupFigures, ...]:
+    """Return the groups of ``by_group`` under other risks of the same stays.
 
-    Only ``expected`` and ``calibration`` follow; the rest is that of the risks before.
+    Only ``expected`` and ``calibration`` are of the new risks, the rest of the old ones.
     """
     stays_of = {EVERYBODY: np.ones(len(test.grid.y_N), dtype=np.bool_), **dict(parts_of(test))}
     changed = []
-    for group in told.groups:
+    for group in by_group.groups:
         stays_N = stays_of[group.group]
         expected = float(np.nansum(_known_risks(test, stays_N, scores)))
         ratio = calibration_of(test, stays_N, scores)
@@ -81,9 +84,9 @@ def with_risks(test: HeldOut, told: Told, scores: Scores) -> tuple[GroupFigures,
 
 
 def calibration_of(test: HeldOut, stays_N: NDArray[np.bool_], scores: Scores) -> Share | None:
-    """Return outcomes observed over expected among some stays (N,), each patient counting as one.
+    """Return outcomes observed / expected in the chosen stays (N,); each patient counts as one.
 
-    None in tasks without risks, and where it is not defined.
+    None in tasks without risks, and where the ratio is undefined.
     """
     if test.study.task.kind not in WITH_RISKS:
         return None
@@ -99,10 +102,10 @@ def calibration_of(test: HeldOut, stays_N: NDArray[np.bool_], scores: Scores) ->
 
 
 def judged(test: HeldOut, stays_N: NDArray[np.bool_]) -> bool:
-    """Whether enough patients are among these stays (N,) for figures to mean anything.
+    """Return whether the chosen stays (N,) have enough patients to judge.
 
-    As many as the study's ``smallest_group`` must have, and must lack, the outcome; without risks,
-    there must be as many patients.
+    The study's ``smallest_group`` patients must have the outcome, and as many must not; in tasks
+    without risks there must be that many patients.
     """
     truth, least = test.truth_of(stays_N), test.study.evaluation.smallest_group
     patients = len(np.unique(truth.patient_R))
@@ -114,7 +117,7 @@ def judged(test: HeldOut, stays_N: NDArray[np.bool_]) -> bool:
 
 
 def _known_risks(test: HeldOut, stays_N: NDArray[np.bool_], scores: Scores) -> Scores:
-    """Risks (R, K) of known outcomes; NaN where one of several labels is not known."""
+    """Return the risks (R, K) of known outcomes; NaN where one of several labels is not known."""
     truth = test.truth_of(stays_N)
     risk_RK = truth.rows(scores[stays_N])
     return np.where(np.isnan(truth.truth_R.reshape(risk_RK.shape)), np.nan, risk_RK)
@@ -159,7 +162,7 @@ def _figures(
 
 
 def _count(truth: Truth, scores: Scores, edges_L: Edges) -> tuple[NDArray[np.float64], float]:
-    """Return rows by outcome and bin (2, B), labels pooled, and the sum of their risks."""
+    """Return rows by outcome and bin (2, B), all labels together, and the sum of their risks."""
     risk_RK = truth.rows(scores)
     truth_RK = truth.truth_R.reshape(risk_RK.shape)
     known = ~np.isnan(truth_RK)

@@ -1,4 +1,4 @@
-"""The HTML report of a run, and the files a run leaves.
+"""The HTML report of a run, and the files that a run writes.
 
-Frozen results or ``run.json`` enter; one page without scripts comes out.
+Results or ``run.json`` enter; JSON files and a page without scripts come out.
 """

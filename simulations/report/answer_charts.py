@@ -1,4 +1,4 @@
-"""Answers that are no risks of one outcome: classes, and predicted values."""
+"""Charts of predictions that are not risks: of classes, and of predicted values."""
 
 from typing import Any
 
@@ -23,12 +23,12 @@ from consilium.simulations.report.drawing import (
 )
 
 _BLUES = LinearSegmentedColormap.from_list("blues", ("#ffffff", BLUE))
-_LEGIBLE = 10  # classes up to which a cell's share is written into it
+_LEGIBLE = 10  # up to so many classes, each cell shows its share as text
 _TARGETS = 4
 
 
 def answer_charts(study: Study, tables: dict[str, Any]) -> list[Chart]:
-    """Return the figures of ``final_tables`` in ``run.json``; none where there are none."""
+    """Return the charts of ``final_tables`` in ``run.json``, if it has any."""
     charts = [_confusion(tables["confusion"])] if "confusion" in tables else []
     values = tables.get("values", [])[:_TARGETS]
     names = [f"target {number + 1}" for number in range(len(values))]

@@ -1,4 +1,4 @@
-"""What the model looks at, as the federation itself saw it, and what that does not mean."""
+"""The chart of the variables a model relies on, from the federation's own sums."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,17 +17,17 @@ _MOST_ROWS = 15
 
 
 def attributions_chart(study: Study, record: JsonRecord) -> list[Chart]:
-    """Return one bar a variable, in bands of time; none where the study did not ask for it."""
-    told = attributions_of(record)
-    if told is None:
+    """Return a chart with a bar for each variable, by time; none if the study did not ask."""
+    found = attributions_of(record)
+    if found is None:
         return []
-    mean_VA, bands = np.array(list(told["effects"].values())), _band_names(study)
-    reach = NORMAL_95 * told["deviation"] * np.sqrt(mean_VA.shape[1])
-    if reach:  # a part of a bar would be mostly noise
+    mean_VA, bands = np.array(list(found["effects"].values())), _band_names(study)
+    reach = NORMAL_95 * found["deviation"] * np.sqrt(mean_VA.shape[1])
+    if reach:  # with privacy noise, a bar's parts would be mostly noise
         mean_VA, bands = mean_VA.sum(axis=1, keepdims=True), ["together"]
     total_V = np.maximum(mean_VA, 0.0).sum(axis=1)
     order = np.argsort(-total_V, kind="stable")[:_MOST_ROWS]
-    names = [list(told["effects"])[v] for v in order]
+    names = [list(found["effects"])[v] for v in order]
     unit = "target's unit" if study.task.kind == "regression" else "log-odds"
 
     def draw(figure: Figure) -> None:
@@ -48,7 +48,7 @@ def attributions_chart(study: Study, record: JsonRecord) -> list[Chart]:
             axes.legend(loc="lower right")
 
     noise = " Lines: 95 % of the privacy noise; what is within it may be nothing." if reach else ""
-    clipped = 100 * min(max(told["clipped"], 0.0) / told["patients"], 1.0)
+    clipped = 100 * min(max(found["clipped"], 0.0) / found["patients"], 1.0)
     return [
         Chart(
             name="attributions",
@@ -57,7 +57,7 @@ def attributions_chart(study: Study, record: JsonRecord) -> list[Chart]:
             + f" ({unit}).",
             caption="Integrated gradients from a stay in which nothing was measured, absolute, by "
             + ("variable" if reach else "variable and time")
-            + f", averaged over about {told['patients']:.0f} validation patients "
+            + f", averaged over about {found['patients']:.0f} validation patients "
             "by secure sum; no patient's attributions left a hospital. Long bars are what "
             "this model uses, not what causes the outcome, and not what to treat: of variables "
             "that move together it may use either, and a value counts in every step that it is "
@@ -82,7 +82,7 @@ def attributions_chart(study: Study, record: JsonRecord) -> list[Chart]:
 
 
 def attributions_of(record: JsonRecord) -> Mapping[str, Any] | None:
-    """Return what the last evaluation says of attributions, if it does."""
+    """Return the attributions of the last evaluation, if it has any."""
     validated = [r["validation"] for r in record["other_rounds"] if r.get("validation")]
     return validated[-1].get("attributions") if validated else None
 

@@ -1,6 +1,6 @@
-"""What must be shown before a model is used, and what of it a run shows.
+"""The conditions for using a model, and which of them a run meets.
 
-Each condition follows from the record by a rule that stands here; nothing is judged by taste.
+Whether a condition is met follows from the record by a rule in this module, never by opinion.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.study.definition import Study
 from consilium.simulations.experiments.external import external_sentences, failures
 from consilium.simulations.figures.measures import FIGURES, TITLES
-from consilium.simulations.report.forest_plots import told_share
+from consilium.simulations.report.forest_plots import share_text
 from consilium.simulations.report.groups import Group, everyone, share_of
 
 State = Literal["shown", "failed", "open"]
@@ -21,7 +21,7 @@ BASELINES = ("logistic-regression", "linear-regression", "last-value")
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """Something that must be shown before a model is used, and whether this run shows it."""
+    """A condition for using the model, whether this run meets it, and why."""
 
     what: str
     state: State
@@ -31,7 +31,7 @@ class Check:
 def checks(
     study: Study, record: JsonRecord, groups: tuple[Group, ...], settings: JsonRecord | None
 ) -> list[Check]:
-    """Return what must be shown before anyone uses the model, and what this run shows of it."""
+    """Return all conditions for using the model, each with its state after this run."""
     found = [_real(record), beats_simple(study, record, settings)]
     if study.task.kind in ("binary", "multilabel"):
         found.append(calibrated(everyone(groups)))
@@ -60,10 +60,10 @@ def checks(
 def findings(
     record: JsonRecord, groups: tuple[Group, ...]
 ) -> tuple[list[JsonRecord], list[JsonRecord]]:
-    """Return the serious verdicts on groups, and those that only repeat what is wrong for all.
+    """Return the serious verdicts in two lists: findings about groups, and about all patients.
 
-    A group's calibration repeats that of all patients where its interval holds their ratio. The
-    verdict on all leads the second list, which is empty without it.
+    The second begins with the verdict on all patients' calibration, and is empty without it; then
+    come groups whose calibration only repeats it: their interval holds the ratio of all patients.
     """
     serious = [v for v in record.get("verdicts") or () if v["serious"]]
     whole = next((v for v in serious if (v["kind"], v["topic"]) == ("all", "calibration")), None)
@@ -85,7 +85,7 @@ def findings(
 
 
 def beats_simple(study: Study, record: JsonRecord, settings: JsonRecord | None) -> Check:
-    """Say whether the best simple model of the comparison is worse."""
+    """Check whether the best simple model of the comparison is worse."""
     what, name = "Better than a simple model", FIGURES[study.task.kind][0]
     simple = {key: settings[key] for key in BASELINES if key in settings} if settings else {}
     if not simple:
@@ -93,7 +93,7 @@ def beats_simple(study: Study, record: JsonRecord, settings: JsonRecord | None) 
     mine = record["test"][name]["value"]
     losses = {k: worse_by(name, mine, r["test"][name]["value"]) for k, r in simple.items()}
     key = max(losses, key=lambda k: losses[k])
-    theirs = told_share(share_of(simple[key]["test"][name]))
+    theirs = share_text(share_of(simple[key]["test"][name]))
     title = key.replace("-", " ")
     if losses[key] >= 0:
         return Check(
@@ -103,23 +103,25 @@ def beats_simple(study: Study, record: JsonRecord, settings: JsonRecord | None) 
 
 
 def worse_by(name: str, mine: float, theirs: float) -> float:
-    """How much worse mine is than theirs, positive where it is worse."""
+    """Return by how much ``mine`` is the worse value of a figure; negative if it is better."""
     return mine - theirs if name in HIGHER_IS_WORSE else theirs - mine
 
 
 def calibrated(group: Group | None) -> Check:
-    """Say whether outcomes are as frequent as the risks of this group promise."""
+    """Check whether outcomes in this group are as frequent as predicted."""
     what = "Risks that can be taken at their word"
     ratio: Share | None = group.calibration if group else None
     if ratio is None:
         return Check(what=what, state="open", why="calibration was not judged")
-    told = (
+    ratio_text = (
         f"{ratio.value:.2f} outcomes for each one predicted ({ratio.low:.2f} to {ratio.high:.2f})"
     )
     if ratio.low <= 1 <= ratio.high:
-        return Check(what=what, state="shown", why=f"on average risks agree with outcomes, {told}")
+        return Check(
+            what=what, state="shown", why=f"on average risks agree with outcomes, {ratio_text}"
+        )
     side = "low" if ratio.value > 1 else "high"
-    return Check(what=what, state="failed", why=f"on average risks are too {side}: {told}")
+    return Check(what=what, state="failed", why=f"on average risks are too {side}: {ratio_text}")
 
 
 def _real(record: JsonRecord) -> Check:

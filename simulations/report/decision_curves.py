@@ -1,4 +1,4 @@
-"""What acting on risks would bring: decision curves, and alarms true, false and missed.
+"""Charts of acting on risks: decision curves, and alarms: true, false and missed.
 
 Both follow from counts at thresholds; intervals of net benefit are normal, pointwise, of 95 %.
 """
@@ -25,13 +25,13 @@ from consilium.simulations.report.drawing import (
     thinned,
 )
 
-LEAST_ALARMS = 0.005  # decision curves end where fewer alarms than this share are left,
+LEAST_ALARMS = 0.005  # a decision curve ends where a smaller share of patients gets an alarm,
 FEWEST_ALARMS = 10  # or fewer patients
 SENSITIVITIES = (0.95, 0.9, 0.8, 0.6, 0.4)
 
 
 def at_sensitivity(points: tuple[OperatingPoint, ...], wanted: float) -> OperatingPoint:
-    """Return the point of the highest threshold that still finds this share."""
+    """Return the point with the highest threshold whose sensitivity is at least ``wanted``."""
     return max(
         (p for p in points if p.sensitivity.value >= wanted),
         key=lambda p: p.threshold,
@@ -40,13 +40,13 @@ def at_sensitivity(points: tuple[OperatingPoint, ...], wanted: float) -> Operati
 
 
 def prevalence_of(point: OperatingPoint) -> float:
-    """Return the share that has the outcome."""
+    """Return the share of patients with the outcome."""
     positives = point.true_positives + point.false_negatives
     return positives / (positives + point.false_positives + point.true_negatives)
 
 
 def decision_chart(points: tuple[OperatingPoint, ...]) -> list[Chart]:
-    """Return the decision curve; none where nearly nobody would be alarmed about."""
+    """Return the decision curve; none if nearly no patient would get an alarm."""
     shown = [
         p
         for p in points
@@ -105,7 +105,7 @@ def decision_chart(points: tuple[OperatingPoint, ...]) -> list[Chart]:
 def _widest(
     shown: Sequence[OperatingPoint], everybody: Sequence[float]
 ) -> tuple[float, float] | None:
-    """Return the ends of the widest stretch of thresholds at which the model is best throughout."""
+    """Return the ends of the widest range of thresholds at which the model is best everywhere."""
     widest: tuple[float, float] | None = None
     start: float | None = None
     for point, alone in zip(shown, everybody, strict=True):
@@ -119,7 +119,7 @@ def _widest(
 
 
 def alarms_chart(points: tuple[OperatingPoint, ...], whose: str) -> Chart:
-    """Return what alarms at thresholds of given sensitivity would be worth."""
+    """Return the chart of true, false and missed alarms at thresholds of given sensitivity."""
     chosen = [at_sensitivity(points, wanted) for wanted in SENSITIVITIES]
     labels = [f"find {percent(wanted)}" for wanted in SENSITIVITIES]
     total = 100 / (chosen[0].true_positives + chosen[0].false_positives

@@ -1,7 +1,7 @@
-"""A page of this room: one HTML file without script, font, picture or address outside itself.
+"""A report's page: one HTML file that loads nothing from elsewhere and has no scripts.
 
-A page begins with the study and ends with its sections; how each kind of section looks stands in
-``templates/sections/``. The templates escape every value but one: a figure's drawing.
+A page begins with the study and ends with its sections; ``templates/sections/`` has a file for each
+kind of section. The templates escape every value but one: a figure's drawing.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ class Section:
         name: of its anchor, lower case.
         heading: what stands above it.
         kind: file of ``templates/sections/`` that shows it, without its ending.
-        content: what that file shows; a section without content is left out.
+        content: the values that the file shows; a section without content is left out.
     """
 
     name: str
@@ -47,14 +47,14 @@ class Tables:
 def document(
     template: str, study: Study, record: JsonRecord, sections: Iterable[Section], **more: Any
 ) -> str:
-    """Return a page that needs nothing outside itself and runs nothing.
+    """Return a page that needs no other file and runs no scripts.
 
     Args:
         template: file of ``templates/`` that extends ``document.html``.
         study: what was run.
         record: of the run, or of one of the runs, that the page is about.
         sections: in their order.
-        more: what else the template names.
+        more: other values that the template uses.
     """
     return render_page(
         "consilium.simulations.report",

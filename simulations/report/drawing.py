@@ -1,7 +1,7 @@
 """Figures of a report: inline SVG by Matplotlib, its text alternative, and its numbers as a table.
 
 The same content gives the same bytes: identifiers are derived from the figure's name, and no date
-is written. Text stays text, so that it can be searched, scaled and read aloud.
+is written. Text is not drawn as shapes, so that it can be searched, scaled and read aloud.
 """
 
 import io
@@ -20,7 +20,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 from consilium.shared.figures.risk_curves import Share
 from consilium.shared.files.json_record import JsonRecord
 
-# Told apart by people who do not see all colours (Okabe & Ito 2008), darkened to stand on white.
+# Colours that colour-blind people can tell apart (Okabe & Ito 2008), darkened for a white page.
 BLUE, ORANGE, GREEN, GREY, INK = "#0a5c9e", "#b84a00", "#00735c", "#616b78", "#1b2430"
 PALE = "#cfd6df"
 COLOURS = (BLUE, ORANGE, GREEN, "#8a4f86", GREY)
@@ -42,7 +42,7 @@ _SETTINGS: Any = {  # Any: Matplotlib's stubs name every key
     "ytick.color": INK,
 }
 _MOST_ROWS = 24
-_SCALE = 122  # pixels an inch on a screen: the widest figure fills the page
+_SCALE = 122  # pixels per inch; with this the widest figure fills the page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """What stands inside an SVG element, and that element's width in pixels and its view box."""
+    """The content of an SVG element, and the element's width in pixels and view box."""
 
     width: int
     view_box: str
@@ -69,7 +69,7 @@ class Chart:
     Attributes:
         name: of its anchor, lower case.
         title: what is shown, in a few words.
-        alt: what the figure says, for who cannot see it.
+        alt: what the figure shows, for those who cannot see it.
         caption: how to read it.
         drawing: the figure itself.
         table: the same numbers.
@@ -90,7 +90,7 @@ def picture(
     width: float = 7.6,
     height: float = 3.4,
 ) -> Drawing:
-    """Return what ``draw`` makes of an empty figure.
+    """Return the drawing that ``draw`` makes on an empty figure.
 
     Args:
         name: makes the identifiers inside the drawing unique in the page.
@@ -113,8 +113,8 @@ def picture(
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = svg.replace("xlink:href", "href")
-    # The one place where a page takes markup as it is: Matplotlib wrote all of it, and escapes the
-    # text that it puts into it, so a name with a tag in it is shown and not obeyed.
+    # The one place where a page takes markup unescaped: Matplotlib wrote all of it, and escapes the
+    # text in it, so a tag in a name is shown as text.
     content = Markup(svg)  # noqa: S704
     return Drawing(width=round(_SCALE * width), view_box=opening[1], content=content)
 
@@ -128,19 +128,19 @@ def plain_ticks(axis: Axis, ticks: Sequence[float] | None = None) -> None:
 
 
 def interval(axes: Axes, share: Share, row: float, colour: str, label: str | None = None) -> None:
-    """Draw an estimate and its interval in a row; rounding may put the estimate beside it."""
+    """Draw an estimate and its interval in a row; rounding may put it just outside of that."""
     reach = [[max(share.value - share.low, 0)], [max(share.high - share.value, 0)]]
     axes.errorbar(share.value, row, xerr=reach, fmt="s", ms=5, color=colour, label=label)
 
 
 def round_axis(axes: Axes) -> None:
-    """Let the horizontal axis count training rounds."""
+    """Make the horizontal axis count training rounds."""
     axes.set_xlabel("training round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def thinned(rows: Iterable[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
-    """Return at most about two dozen rows, evenly chosen, the first and the last among them."""
+    """Return about two dozen rows at most, evenly chosen, with the first and the last."""
     every = tuple(rows)
     if len(every) <= _MOST_ROWS:
         return every
@@ -149,17 +149,17 @@ def thinned(rows: Iterable[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Return a number, or a dash where there is none."""
+    """Return a number as text; a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def told_delta(privacy: JsonRecord) -> str:
-    """Return delta, never broken at its hyphen."""
+def delta_text(privacy: JsonRecord) -> str:
+    """Return delta as text without a line break at its minus sign."""
     return f"{privacy['delta']:g}".replace("-", "\u2011")
 
 
 def between(low: float | None, high: float | None, digits: int = 3) -> str:
-    """Return the bounds of an interval."""
+    """Return the bounds of an interval as text."""
     return f"{number(low, digits)} to {number(high, digits)}"
 
 

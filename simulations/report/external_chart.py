@@ -1,4 +1,4 @@
-"""How the model does at hospitals it never saw: each left out in turn, and tested on."""
+"""The chart of models at hospitals they never saw: each left out in turn, and tested on."""
 
 from matplotlib.figure import Figure
 
@@ -6,7 +6,7 @@ from consilium.shared.files.json_record import JsonRecord
 from consilium.simulations.experiments.external import external_sentences
 from consilium.simulations.figures.measures import TITLES
 from consilium.simulations.report.drawing import BLUE, GREEN, ORANGE, Chart, Table, picture
-from consilium.simulations.report.forest_plots import mark, ratio_axis, told_share
+from consilium.simulations.report.forest_plots import mark, ratio_axis, share_text
 from consilium.simulations.report.groups import share_of
 from consilium.simulations.report.round_charts import name_rows
 
@@ -19,7 +19,7 @@ _MOST_ROWS = 30
 
 
 def external_chart(record: JsonRecord) -> list[Chart]:
-    """Return the forest plot of three models a hospital; none where hospitals were not left out."""
+    """Return the forest plot of three models at each hospital; none if none was left out."""
     found = record.get("external")
     if not found:
         return []
@@ -70,9 +70,9 @@ def external_chart(record: JsonRecord) -> list[Chart]:
                     (
                         site["site"],
                         str(site["patients"]),
-                        *(told_share(share_of(site[model])) for model, *_ in models),
-                        told_share(share_of(site["gain"])),
-                        told_share(share_of(site["calibration"])),
+                        *(share_text(share_of(site[model])) for model, *_ in models),
+                        share_text(share_of(site["gain"])),
+                        share_text(share_of(site["calibration"])),
                     )
                     for site in sites
                 ),

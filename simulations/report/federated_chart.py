@@ -1,6 +1,6 @@
-"""What the federation itself saw: its last evaluation, from secure sums over validation patients.
+"""The chart of the federation's last evaluation, from secure sums over validation patients.
 
-In a federation of real hospitals nothing else is known; in a simulation it stands beside the
+In a federation of real hospitals nothing else is known; in a simulation the chart also shows the
 researcher's own test patients.
 """
 
@@ -12,14 +12,14 @@ from consilium.shared.figures.risk_curves import Share
 from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.study.definition import Study
 from consilium.simulations.report.drawing import Chart, Table, picture
-from consilium.simulations.report.forest_plots import Row, draw_rows, told_share
+from consilium.simulations.report.forest_plots import Row, draw_rows, share_text
 from consilium.simulations.report.groups import share_of
 
-_USEFUL = 0.1  # a larger bound on the effect of bins is told to be none
+_USEFUL = 0.1  # a larger bound on the effect of bins is useless, and the caption says so
 
 
 def federated_chart(study: Study, record: JsonRecord) -> list[Chart]:
-    """Return the AUROC of each output, and of released groups; none without an evaluation."""
+    """Return the chart of AUROCs, of each output and released group; none without an evaluation."""
     validated = [r["validation"] for r in record["other_rounds"] if r.get("validation")]
     if not validated or not validated[-1]["outputs"]:
         return []
@@ -42,7 +42,7 @@ def federated_chart(study: Study, record: JsonRecord) -> list[Chart]:
         Chart(
             name="federated",
             title="What the federation itself saw",
-            alt="; ".join(f"{row.name}: {told_share(row.share)}" for row in rows) + ".",
+            alt="; ".join(f"{row.name}: {share_text(row.share)}" for row in rows) + ".",
             caption=f"Blue: about {last['patients']:.0f} validation patients of the sites, from "
             f"secure sums of counts; intervals hold the privacy noise. {binning} Grey: the test "
             "patients above, who are others.",
@@ -50,7 +50,7 @@ def federated_chart(study: Study, record: JsonRecord) -> list[Chart]:
             table=Table(
                 headings=("whose", "AUROC", "effect of bins, at most"),
                 rows=tuple(
-                    (row.name, told_share(row.share), error)
+                    (row.name, share_text(row.share), error)
                     for row, error in zip(
                         rows, errors + ["–"] * (len(rows) - len(errors)), strict=True
                     )
@@ -74,7 +74,7 @@ def _outputs(study: Study, outputs: list[Any]) -> list[Row]:
 
 
 def _groups(validation: JsonRecord) -> list[Row]:
-    """Groups of validation patients that the sites' policies release."""
+    """Return rows of the groups of validation patients that the sites' policies release."""
     return [
         Row(name=group["name"], share=share_of((group["figures"] or {}).get("auroc")), strong=True)
         for group in validation.get("groups") or ()

@@ -1,4 +1,4 @@
-"""A report's files: which record it is of, and the page it becomes."""
+"""Reads the record in a folder and writes its report."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ _OF_RUN = (
     "software", "synthetic", "test_cohort", "privacy", "seconds", "bytes_up_per_site_per_round",
 )  # fmt: skip
 _OF_COMPARISON = ("schema", "study_digest", "settings")
-_REPORTED = ("federated-private", "federated")  # of a comparison, the first that is there
+_REPORTED = ("federated-private", "federated")  # a comparison's report is of the first it has
 
 
 def write_report(folder: Path, out: Path | None = None, compare: Path | None = None) -> Path:
@@ -27,19 +27,19 @@ def write_report(folder: Path, out: Path | None = None, compare: Path | None = N
     Args:
         folder: holds ``run.json``, ``compare.json`` or ``strategies.json``.
         out: the file to write; ``report.html`` in the folder unless given.
-        compare: a ``compare.json`` of the same study, or its folder; that of ``folder`` is taken
-            unless given, where there is one.
+        compare: a ``compare.json`` of the same study, or its folder; unless given, the one in
+            ``folder``, if any.
 
     Returns:
         The file written.
 
     Raises:
-        SettingsError: no record is there, or one is damaged, too old, or of another study.
+        SettingsError: there is no record, or one is damaged, too old, or of another study.
     """
     if not (folder / RUN).exists() and (folder / STRATEGIES).exists():
-        told = _read(folder / STRATEGIES, (*_OF_COMPARISON, "refused"))
-        study = _study(next(iter(told["settings"].values())), folder)
-        page = strategies_page(study, told["settings"], told["refused"])
+        strategies = _read(folder / STRATEGIES, (*_OF_COMPARISON, "refused"))
+        study = _study(next(iter(strategies["settings"].values())), folder)
+        page = strategies_page(study, strategies["settings"], strategies["refused"])
         return _write(out or folder / REPORT, page)
     compared = compare / COMPARE if compare and compare.is_dir() else compare or folder / COMPARE
     settings = _read(compared, _OF_COMPARISON) if compare or compared.exists() else None
@@ -70,20 +70,20 @@ def read_run(folder: Path) -> tuple[Study, dict[str, Any]]:
 
 
 def read_comparison(folder: Path) -> tuple[Study, dict[str, dict[str, Any]]]:
-    """Return the study of a comparison and its settings, a record each, in the table's order.
+    """Return the study of a comparison, and a record for each setting, in the table's order.
 
-    The study is the compared one, where a setting is of it as it stands; else that of the first
-    setting, which differs in privacy alone.
+    If no setting has exactly the compared study, the study is the first setting's, which differs
+    from it only in privacy.
 
     Raises:
         SettingsError: the folder holds no comparison, or a damaged one, or one that is too old.
     """
-    told = _read(folder / COMPARE, _OF_COMPARISON)
-    if not told["settings"]:
+    content = _read(folder / COMPARE, _OF_COMPARISON)
+    if not content["settings"]:
         raise SettingsError(f"{folder / COMPARE}: has no setting yet; let the comparison end")
-    settings: dict[str, dict[str, Any]] = told["settings"]
+    settings: dict[str, dict[str, Any]] = content["settings"]
     records = list(settings.values())
-    own = [one for one in records if one.get("study_digest") == told["study_digest"]]
+    own = [one for one in records if one.get("study_digest") == content["study_digest"]]
     return _study((own or records)[0], folder), settings
 
 
@@ -98,7 +98,7 @@ def _write(target: Path, page: str) -> Path:
 
 
 def _read(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
-    """Return a JSON file of this schema that has these keys."""
+    """Return the content of a JSON file, which must have this schema and these keys."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -122,7 +122,7 @@ def _read(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _study(record: Mapping[str, Any], folder: Path) -> Study:
-    """Return the study that the record declares; the digest guards against a mix-up."""
+    """Return the study that the record declares, checked against the record's digest."""
     declared = record["study_declared"]
     if hashlib.sha256(declared.encode()).hexdigest() != record["study_digest"]:
         raise SettingsError(

@@ -1,4 +1,4 @@
-"""Rows with intervals: hospitals and subgroups, what joining gave, and rival ways of training."""
+"""Forest plots: hospitals and subgroups, what joining gained, and settings of a comparison."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ _FAR_RATIOS = (0.0625, 0.125, 0.25, 0.5, 1, 2, 4, 8, 16)
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A named estimate; ``strong`` rows are drawn in colour, ``serious`` ones in another."""
+    """A named estimate; ``strong`` and ``serious`` rows each have a colour of their own."""
 
     name: str
     share: Share | None
@@ -50,16 +50,16 @@ class Row:
 
     @property
     def colour(self) -> str:
-        """What it is drawn in."""
+        """The colour it is drawn in."""
         return ORANGE if self.serious else BLUE if self.strong else GREY
 
 
 def group_charts(
     study: Study, groups: tuple[Group, ...], verdicts: Sequence[Mapping[str, Any]] = ()
 ) -> list[Chart]:
-    """Return one forest plot of hospitals and one of subgroups, where there are such.
+    """Return a forest plot of hospitals and one of subgroups, if there are any.
 
-    Figures that serious ``verdicts`` of ``run.json`` are about stand out.
+    The figures that serious ``verdicts`` of ``run.json`` name are drawn in another colour.
     """
     serious = {(v["topic"], v["kind"], v["name"]) for v in verdicts if v["serious"]}
     charts = []
@@ -75,7 +75,7 @@ def group_charts(
 
 
 def joining_chart(joining: JsonRecord) -> list[Chart]:
-    """Return what hospitals gained by joining, from ``joining``; none where none can be judged."""
+    """Return the chart of what hospitals gained by joining; none if none can be judged."""
     figure_name = TITLES[joining["figure"]]
     sites = [
         site for site in joining["sites"] if share_of(site["gain"]) and site.get("judged", True)
@@ -106,7 +106,7 @@ def joining_chart(joining: JsonRecord) -> list[Chart]:
     gains = [(site["site"], share_of(site["gain"])) for site in sites]
     sure = [name for name, gain in gains if gain and gain.low > 0]
     lost = [name for name, gain in gains if gain and gain.high < 0]
-    told = (
+    summary = (
         f"{len(sure)} of {len(sites)} hospitals surely gained"
         + (f"; {', '.join(lost)} surely lost" if lost else "; none surely lost")
         + " (95 % interval beyond 0)."
@@ -114,9 +114,10 @@ def joining_chart(joining: JsonRecord) -> list[Chart]:
     chart = Chart(
         name="joining",
         title="Did hospitals gain by joining?",
-        alt=told,
+        alt=summary,
         caption="On each hospital's own test patients, beside a model that the hospital trained "
-        f"alone without privacy. {told}" + (f" Too few patients to judge: {few}." if few else ""),
+        f"alone without privacy. {summary}"
+        + (f" Too few patients to judge: {few}." if few else ""),
         drawing=picture("joining", draw, height=1.7 + 0.42 * len(sites)),
         table=Table(
             headings=("hospital", "patients", "alone", "federated", "gain"),
@@ -124,7 +125,7 @@ def joining_chart(joining: JsonRecord) -> list[Chart]:
                 (
                     site["site"],
                     str(site["patients"]),
-                    *(told_share(share_of(site[key])) for key in ("local", "federated", "gain")),
+                    *(share_text(share_of(site[key])) for key in ("local", "federated", "gain")),
                 )
                 for site in sites
             ),
@@ -153,7 +154,7 @@ def settings_chart(study: Study, settings: Mapping[str, Mapping[str, Any]]) -> C
     return Chart(
         name="settings",
         title="Beside simpler and rival ways",
-        alt="; ".join(f"{row.name}: {told_share(row.share)}" for row in rows) + ".",
+        alt="; ".join(f"{row.name}: {share_text(row.share)}" for row in rows) + ".",
         caption=f"{TITLES[name]} of each setting on the same test patients, from compare.json. "
         "Intervals may overlap where one setting is surely better, because all are judged on the "
         "same patients. Privacy noise was drawn anew for it.",
@@ -163,7 +164,7 @@ def settings_chart(study: Study, settings: Mapping[str, Mapping[str, Any]]) -> C
             rows=tuple(
                 (
                     setting_title(key, record),
-                    *(told_share(share_of(record["test"][n])) for n in FIGURES[study.task.kind]),
+                    *(share_text(share_of(record["test"][n])) for n in FIGURES[study.task.kind]),
                 )
                 for key, record in settings.items()
             ),
@@ -172,15 +173,15 @@ def settings_chart(study: Study, settings: Mapping[str, Mapping[str, Any]]) -> C
 
 
 def setting_title(key: str, record: JsonRecord) -> str:
-    """Return what a person calls a setting of a comparison."""
+    """Return the title of a comparison's setting, for people to read."""
     base, _, _ = key.partition("-epsilon-")
     title = SETTINGS.get(base, base.replace("-", " "))
     epsilon = record["privacy"]["epsilon"]
     return title if epsilon is None else f"{title}, epsilon {epsilon:.2g}"
 
 
-def told_share(share: Share | None) -> str:
-    """Return a value with its interval."""
+def share_text(share: Share | None) -> str:
+    """Return a value with its interval, as text."""
     return "–" if share is None else f"{number(share.value)} ({between(share.low, share.high)})"
 
 
@@ -227,7 +228,7 @@ def _of_groups(
     return Chart(
         name=name,
         title=title,
-        alt="; ".join(f"{row.name}: {told_share(row.share)}" for row in rows) + ".",
+        alt="; ".join(f"{row.name}: {share_text(row.share)}" for row in rows) + ".",
         caption=f"{'Left: ' if calibrated else ''}{TITLES[key]}; dashed: all test patients. "
         + (
             "Right: outcomes observed over expected; above 1 the model says too little. "
@@ -248,8 +249,8 @@ def _of_groups(
                     g.name,
                     str(g.patients),
                     "–" if g.positives is None else f"{g.positives:.0f}",
-                    told_share(g.figures.get(key)),
-                    told_share(g.calibration),
+                    share_text(g.figures.get(key)),
+                    share_text(g.calibration),
                 )
                 for g in groups
             ),
@@ -258,14 +259,14 @@ def _of_groups(
 
 
 def draw_rows(axes: Axes, rows: Sequence[Row]) -> None:
-    """Draw one row an estimate, the first on top."""
+    """Draw a row for each estimate, the first on top."""
     for index, row in enumerate(rows):
         mark(axes, index, row.share, row.colour)
     name_rows(axes, [row.name for row in rows])
 
 
 def ratio_axis(axes: Axes, shares: Sequence[Share]) -> None:
-    """Let the horizontal axis tell outcomes observed over expected, wide enough for these."""
+    """Make the horizontal axis one of observed / expected outcomes, wide enough for these."""
     drawn = list(shares) or [Share(value=1, low=1, high=1)]
     axes.set_xscale("log")
     axes.axvline(1, color=GREY, ls="--", lw=1)

@@ -1,4 +1,4 @@
-"""Groups of test patients as ``run.json`` has them: all, by hospital, by subgroup."""
+"""Groups of test patients, read from ``run.json``: all, by hospital, by subgroup."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ KINDS = {"all": "all", "site": "hospitals", "subgroup": "subgroups"}
 class Group:
     """Some test patients, and how the model does on them; fields as in docs/run-json.md.
 
-    ``figures`` is empty where the group is too small to be judged. ``counts_2B`` counts risks by
-    outcome and bin, scaled so that a patient weighs one, however many rows; ``edges_L`` are
-    those of the bins; None without risks.
+    ``figures`` is empty if the group is too small to judge. ``counts_2B`` counts risks by outcome
+    and bin, scaled so that each patient weighs one, with however many rows; ``edges_L`` are the
+    bins' edges. Both are None in tasks without risks.
     """
 
     kind: str
@@ -35,7 +35,7 @@ class Group:
 
 
 def read_groups(record: JsonRecord) -> tuple[Group, ...]:
-    """Return the groups of a run's record, in its order; none where it has none."""
+    """Return the groups in a run's record, in its order."""
     text = record.get("bins")
     edges_L = None if text is None else np.array(text.split(), dtype=np.float32)
     return tuple(_group(entry, edges_L) for entry in record.get("groups") or ())
@@ -47,14 +47,14 @@ def everyone(groups: tuple[Group, ...]) -> Group | None:
 
 
 def points_of(group: Group | None) -> tuple[OperatingPoint, ...]:
-    """Return what an alarm from each edge on would do; nothing without both outcomes."""
+    """Return what alarms would do with each edge as threshold; nothing without both outcomes."""
     if group is None or group.counts_2B is None or group.edges_L is None:
         return ()
     return operating_points(group.counts_2B, group.edges_L)
 
 
 def share_of(estimate: JsonRecord | None) -> Share | None:
-    """Return an estimate of ``run.json``, if it is one and has a value and both bounds."""
+    """Return an estimate from ``run.json``; None unless it has a value and both bounds."""
     if estimate is None or any(estimate[key] is None for key in ("value", "low", "high")):
         return None
     return Share(value=estimate["value"], low=estimate["low"], high=estimate["high"])

@@ -1,8 +1,8 @@
 """A model card along the items of TRIPOD+AI (Collins et al., BMJ 2024;385:e078378).
 
-What a run cannot know is said to be not reported, so that the authors see what is theirs to add.
-Numbers and subjects are those of the published checklist (its table 2, 27 items with 52 parts); the
-few words for each are ours, the checklist's own are sentences.
+Items that a run cannot know are marked as not reported, so that authors see what they have to add.
+Numbers and subjects are those of the published checklist (its table 2, 27 items with 52 parts); we
+shortened its sentences to a few words each.
 """
 
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from consilium.shared.study.definition import Study
 from consilium.simulations.experiments.external import external_sentences
 from consilium.simulations.experiments.recalibrating import recalibration_sentences
 from consilium.simulations.figures.measures import FIGURES, TITLES
-from consilium.simulations.report.forest_plots import told_share
+from consilium.simulations.report.forest_plots import share_text
 from consilium.simulations.report.groups import Group, share_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """An item of the checklist; ``text`` is None where the run does not know."""
+    """An item of the checklist; ``text`` is None if the run cannot know it."""
 
     number: str
     name: str
@@ -171,7 +171,7 @@ def _results(
         "21": f"Training: {trained or 'unknown number of'} patients at all sites (number with the "
         f"outcome: not reported). Evaluation: {test['patients']} patients{events}.",
         "23a": "; ".join(
-            f"{TITLES[n]} {told_share(share_of(test[n]))}" for n in FIGURES[study.task.kind]
+            f"{TITLES[n]} {share_text(share_of(test[n]))}" for n in FIGURES[study.task.kind]
         )
         + (f". {len(split)} groups: see the figures." if split else "."),
         **_updating(record),

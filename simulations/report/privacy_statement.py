@@ -1,13 +1,14 @@
-"""What is protected, from whom, under which assumptions, in a clinician's words.
+"""What is protected, from whom, and under which assumptions, in words for clinicians.
 
-It says what docs/threat-model.md and docs/privacy.md say, with the study's and the run's numbers.
+The content is that of docs/threat-model.md and docs/privacy.md, with the study's and the run's
+numbers.
 """
 
 import math
 
 from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.study.definition import Study
-from consilium.simulations.report.drawing import told_delta
+from consilium.simulations.report.drawing import delta_text
 
 FALSE_ALARM = 0.001
 HIDDEN_BY_NOTHING = (
@@ -33,15 +34,19 @@ def statement(study: Study, record: JsonRecord) -> list[tuple[str, tuple[str, ..
 
 
 def most_right(epsilon: float, delta: float) -> float:
-    """Share of right guesses about one patient, in or out with even odds, that DP allows at most.
+    """Return the largest share of right guesses about one patient that privacy allows.
 
+    Guessed is whether the patient is in the training data, in or out with even odds. The share is
     (e^epsilon + delta) / (e^epsilon + 1), from the total variation of Kairouz et al. (2015).
     """
     return (1 + delta * math.exp(-epsilon)) / (1 + math.exp(-epsilon))
 
 
 def most_found(epsilon: float, delta: float, false_alarm: float) -> float:
-    """Largest true-positive rate at this false-positive rate (Kairouz et al. 2015, theorem 2.1)."""
+    """Return the largest true-positive rate at a false-positive rate of ``false_alarm``.
+
+    Source: Kairouz et al. (2015), theorem 2.1.
+    """
     direct = math.exp(min(epsilon, 500.0)) * false_alarm + delta
     mirrored = 1 - math.exp(-epsilon) * (1 - delta - false_alarm)
     return min(direct, mirrored, 1.0)
@@ -56,7 +61,7 @@ def _patient(study: Study, record: JsonRecord) -> tuple[str, ...]:
         )
     bound = (
         f"Whether a patient was in training, and anything about that patient, is protected with "
-        f"epsilon {privacy['epsilon']:.2f} at delta {told_delta(privacy)}, over all rounds and "
+        f"epsilon {privacy['epsilon']:.2f} at delta {delta_text(privacy)}, over all rounds and "
         f"statistics together and however many stays the patient had. The study allows at most "
         f"epsilon {privacy['epsilon_budget']:g}; a ledger at each hospital refuses more."
     )

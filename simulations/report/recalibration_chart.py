@@ -1,11 +1,11 @@
-"""What recalibration mends: outcomes observed over expected, before and after, by group."""
+"""The chart of recalibration: observed / expected outcomes before and after it, by group."""
 
 from matplotlib.figure import Figure
 
 from consilium.shared.files.json_record import JsonRecord
 from consilium.simulations.experiments.recalibrating import neutral, recalibration_sentences
 from consilium.simulations.report.drawing import BLUE, GREEN, GREY, Chart, Table, picture
-from consilium.simulations.report.forest_plots import mark, ratio_axis, told_share
+from consilium.simulations.report.forest_plots import mark, ratio_axis, share_text
 from consilium.simulations.report.groups import share_of
 from consilium.simulations.report.round_charts import name_rows
 
@@ -18,16 +18,16 @@ _MOST_ROWS = 30
 
 
 def recalibration_chart(record: JsonRecord) -> list[Chart]:
-    """Return the forest plot of ratios; none where nothing could be fitted."""
-    told = record.get("recalibration")
-    if not told:
+    """Return the forest plot of ratios; none if no recalibration could be fitted."""
+    found = record.get("recalibration")
+    if not found:
         return []
-    groups = [g for g in told["groups"] if g["kind"] != "subgroup"][:_MOST_ROWS]
+    groups = [g for g in found["groups"] if g["kind"] != "subgroup"][:_MOST_ROWS]
     ways = [
         way
         for way in _WAYS
         if any(g[way[0]] for g in groups)
-        and not (way[0] == "across" and neutral(told["across"] or []))
+        and not (way[0] == "across" and neutral(found["across"] or []))
     ]
     if not groups or len(ways) < 2:
         return []
@@ -46,8 +46,8 @@ def recalibration_chart(record: JsonRecord) -> list[Chart]:
         name_rows(axes, [g["name"] for g in groups])
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
 
-    own = sum(site["patients"] for site in told["sites"])
-    fitted = f" Each hospital fitted on its own: {own:.0f} in all." if told["sites"] else ""
+    own = sum(site["patients"] for site in found["sites"])
+    fitted = f" Each hospital fitted on its own: {own:.0f} in all." if found["sites"] else ""
     return [
         Chart(
             name="recalibration",
@@ -60,7 +60,7 @@ def recalibration_chart(record: JsonRecord) -> list[Chart]:
             table=Table(
                 headings=("group", *(title for _, title, _ in ways)),
                 rows=tuple(
-                    (g["name"], *(told_share(share_of(g[way])) for way, *_ in ways)) for g in groups
+                    (g["name"], *(share_text(share_of(g[way])) for way, *_ in ways)) for g in groups
                 ),
             ),
         )

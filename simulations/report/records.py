@@ -1,4 +1,4 @@
-"""The files a run leaves: ``run.json``, ``model.safetensors``, ``compare.json``.
+"""The files that a run writes: ``run.json``, ``model.safetensors``, ``compare.json``.
 
 The schema of the JSON files is documented in docs/run-json.md and versioned by ``schema``.
 """
@@ -26,7 +26,7 @@ from consilium.simulations.cohorts.cohorts import Cohorts
 from consilium.simulations.experiments.joining import Joining, joining_verdicts
 from consilium.simulations.federation.run import Finished
 from consilium.simulations.figures.metrics import HeldOutMetrics
-from consilium.simulations.figures.subgroups import Told
+from consilium.simulations.figures.subgroups import FiguresByGroup
 
 RUN, COMPARE, STRATEGIES = "run.json", "compare.json", "strategies.json"
 REPORT = "report.html"
@@ -41,7 +41,7 @@ def run_record(
     seconds: float,
     joined: Joining | None = None,
 ) -> dict[str, Any]:
-    """Return the content of ``run.json``; ``joined`` as ``joining.joining`` returns it."""
+    """Return the content of ``run.json``; ``joined`` is what ``joining.joining`` returned."""
     trained = [record for record in finished.history if record["purpose"] == "training"]
     epsilon = finished.history[-1]["epsilon"] if finished.history else None
     return setting_record(
@@ -58,7 +58,7 @@ def run_record(
         },
         "bytes_up_per_site_per_round": bytes_up(trained),
         "final_tables": finished.tables,
-        **told_record(finished.told, joined),
+        **groups_record(finished.by_group, joined),
         "data": {
             site: {**asdict(source.report), "skipped": len(source.report.skipped)}
             for site, source in cohorts.sites.items()
@@ -66,14 +66,16 @@ def run_record(
     }
 
 
-def told_record(told: Told, joined: Joining | None) -> dict[str, Any]:
-    """Return what is told of groups of test patients and of joining, the serious first."""
-    said = verdicts(told.groups, told.edges_L) + (joining_verdicts(joined) if joined else ())
+def groups_record(by_group: FiguresByGroup, joined: Joining | None) -> dict[str, Any]:
+    """Return the record's part about groups of test patients and joining, with all verdicts."""
+    found = verdicts(by_group.groups, by_group.edges_L) + (
+        joining_verdicts(joined) if joined else ()
+    )
     return {
-        "groups": [group.to_json() for group in told.groups],
-        "bins": None if told.edges_L is None else as_text(told.edges_L),
+        "groups": [group.to_json() for group in by_group.groups],
+        "bins": None if by_group.edges_L is None else as_text(by_group.edges_L),
         "joining": joined,
-        "verdicts": [v.to_json() for v in sorted(said, key=lambda v: not v.serious)],
+        "verdicts": [v.to_json() for v in sorted(found, key=lambda v: not v.serious)],
     }
 
 
@@ -85,7 +87,7 @@ def setting_record(
     seconds: float,
     groups: Mapping[str, HeldOutMetrics],
 ) -> dict[str, Any]:
-    """Return what every setting of a comparison says, federated or not."""
+    """Return the part of a record that every setting of a comparison has, federated or not."""
     by_group = {name: metrics.to_json() for name, metrics in groups.items()}
     return {
         "schema": SCHEMA,
@@ -111,7 +113,7 @@ def bytes_up(trained: list[dict[str, Any]]) -> int:
 
 
 def size(count: float) -> str:
-    """Return a number of bytes as a person reads it."""
+    """Return a number of bytes as text with a unit."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -1,7 +1,7 @@
-"""Whether risks can be used: ROC, precision, calibration and decision curves from counts in bins.
+"""Charts of risks, from counts in bins: ROC, precision, calibration and decision curves.
 
 Intervals are pointwise, of 95 %: Wilson's for shares, normal for net benefit. A patient with
-several stays or steps weighs as one.
+several stays or steps counts as one.
 """
 
 import numpy as np
@@ -28,11 +28,11 @@ from consilium.simulations.report.drawing import (
 )
 from consilium.simulations.report.groups import Group, points_of
 
-SMALLEST = 5  # patients of a group whose calibration is drawn
+SMALLEST = 5  # fewest patients of a group whose calibration is drawn
 
 
 def risk_charts(group: Group, *, whose: str) -> list[Chart]:
-    """Return the figures of all test patients' risks; none when an outcome does not occur.
+    """Return the charts of all test patients' risks; none if all have the same outcome.
 
     Args:
         group: counts of all test patients.
@@ -74,7 +74,7 @@ def _discrimination(group: Group, points: tuple[OperatingPoint, ...], whose: str
         right.plot(found, [s.value for s in shares], color=BLUE)
         everybody = f"alarm for everybody: {prevalence:.2f}"
         right.axhline(prevalence, color=GREY, ls="--", lw=1)
-        below = prevalence > 0.15  # where the curve of a useful model is not
+        below = prevalence > 0.15  # the label goes where a useful model's curve is not
         right.text(0.02, prevalence + (-0.02 if below else 0.02), everybody, color=GREY,
                    va="top" if below else "bottom")  # fmt: skip
         right.set(title="Precision and recall", xlabel="sensitivity (recall)",
@@ -153,7 +153,7 @@ def _calibration(
         else ""
     )
     ratio = group.calibration
-    told = (
+    sentence = (
         f" In all, {group.positives:.0f} had the outcome and {group.expected:.0f} were predicted: "
         f"ratio {ratio.value:.2f} ({between(ratio.low, ratio.high, 2)})."
         if ratio and group.expected is not None
@@ -166,9 +166,9 @@ def _calibration(
             alt="Predicted and observed risk in groups, from "
             f"{groups[0].predicted:.3f} predicted and {groups[0].observed.value:.3f} observed to "
             f"{groups[-1].predicted:.3f} predicted and {groups[-1].observed.value:.3f} observed."
-            + told,
+            + sentence,
             caption="Points above the dashed line: the model says too little; below: too much. "
-            f"Bars: 95 % intervals. Beneath: how many have which risk.{told}{slope}",
+            f"Bars: 95 % intervals. Beneath: how many have which risk.{sentence}{slope}",
             drawing=picture("calibration", draw, height=4.3),
             table=Table(
                 headings=("mean predicted", "observed", "95 % interval", "patients"),

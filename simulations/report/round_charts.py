@@ -1,4 +1,4 @@
-"""How a run went: what it learned by round, what it spent, sent, and how long it took."""
+"""Charts of a run by round: what it learned, the privacy it spent, the bytes it sent, its time."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,11 +14,11 @@ from consilium.simulations.report.drawing import (
     ORANGE,
     Chart,
     Table,
+    delta_text,
     number,
     picture,
     round_axis,
     thinned,
-    told_delta,
 )
 from consilium.simulations.report.records import size
 
@@ -32,7 +32,7 @@ PHASES = {
 
 
 def learning_charts(study: Study, record: JsonRecord) -> list[Chart]:
-    """Return the figures of a run's rounds; none for a record without training rounds."""
+    """Return the charts of a run's rounds; none for a record without training rounds."""
     if not record["rounds"]:
         return []
     charts = [_learning(study, record)]
@@ -97,7 +97,7 @@ def _learning(study: Study, record: JsonRecord) -> Chart:
 
 
 def _validated(validation: JsonRecord, name: str) -> float | None:
-    """The same figure from the sites' secure sums; the mean over outputs that have one."""
+    """Return the figure from the sites' secure sums: the mean over outputs that have it."""
     if name == "auroc":
         values = [output[name] for output in validation["outputs"] if output]
     else:
@@ -133,7 +133,7 @@ def _epsilon(record: JsonRecord) -> Chart:
         title="Privacy budget spent on one training patient",
         alt=f"Epsilon {share}{number(spent[-1], 2)} after the last, of at most {budget:g}.",
         caption="Cumulative epsilon of all that left the sites, at delta "
-        f"{told_delta(record['privacy'])}; round 0 is the normalisation statistics. Patients held "
+        f"{delta_text(record['privacy'])}; round 0 is the normalisation statistics. Patients held "
         "out for validation pay for evaluations only.",
         drawing=picture("epsilon", draw, height=2.8),
         table=Table(
@@ -222,7 +222,7 @@ def _traffic(record: JsonRecord) -> Chart:
 
 
 def name_rows(axes: Axes, names: list[str]) -> None:
-    """One row a name, the first on top."""
+    """Label the vertical axis with a row for each name, the first on top."""
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)

@@ -1,4 +1,4 @@
-"""A run's rounds as a table, and as TensorBoard's event files: one column, or curve, a figure."""
+"""A run's rounds as CSV and as TensorBoard's event files: a column or curve for each figure."""
 
 import csv
 import io
@@ -36,7 +36,7 @@ def read_rounds(path: Path) -> list[Round]:
             record = json.loads(text)
             rounds = [*record["rounds"], *record["other_rounds"]]
         found = sorted(rounds, key=lambda r: r["round"])
-        for one in found:  # so that a line that lacks something is refused here
+        for one in found:  # computing the figures now refuses a line that lacks something
             _ = one["purpose"], figures(one)
         return found
     except OSError as error:
@@ -52,7 +52,7 @@ def read_rounds(path: Path) -> list[Round]:
 
 
 def figures(of: Round) -> dict[str, float]:
-    """Return the numbers of a round by name; what it does not have is left out."""
+    """Return a round's numbers by name; those that it does not have are left out."""
     found = {
         "void": float(of["void"] is not None),
         "sites": len(of["sites"]),
@@ -70,13 +70,13 @@ def figures(of: Round) -> dict[str, float]:
 
 
 def to_csv(rounds: list[Round]) -> str:
-    """Return a line a round with its number, purpose and figures; a missing figure is empty."""
-    told = [figures(r) for r in rounds]
-    names = list(dict.fromkeys(name for found in told for name in found))
+    """Return a line for each round: number, purpose and figures; a missing figure is empty."""
+    rows = [figures(r) for r in rounds]
+    names = list(dict.fromkeys(name for found in rows for name in found))
     written = io.StringIO()
     table = csv.writer(written, lineterminator="\n")
     table.writerow(["round", "purpose", *names])
-    for r, found in zip(rounds, told, strict=True):
+    for r, found in zip(rounds, rows, strict=True):
         table.writerow([r["round"], r["purpose"], *(_cell(found.get(name)) for name in names)])
     return written.getvalue()
 
@@ -84,7 +84,7 @@ def to_csv(rounds: list[Round]) -> str:
 def write_tensorboard(rounds: list[Round], folder: Path) -> int:
     """Write the rounds as scalars of TensorBoard; return how many.
 
-    The step is the round's number and the time the seconds of all rounds so far, so that the axis
+    A scalar's step is the round's number, its time the seconds of all rounds so far; so the axis
     *relative* shows the duration of the run.
 
     Raises:
@@ -122,7 +122,7 @@ def _scalars(rounds: list[Round]) -> Iterator[tuple[str, float, int, float]]:
 
 
 def _validation(validation: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures of the sites' validation patients; means over outputs that have them."""
+    """Return figures of the sites' validation patients: means over the outputs that have them."""
     found = {
         f"validation/{name}": validation.get(name) for name in ("patients", "loss", "accuracy")
     }

@@ -1,4 +1,4 @@
-"""The report of a run: which sections it has, and what is in them.
+"""The page of a run's report: its sections and their content.
 
 The same record gives the same bytes.
 """
@@ -70,7 +70,7 @@ def report_page(study: Study, record: JsonRecord, settings: JsonRecord | None) -
 
 
 def whose_risks(study: Study) -> str:
-    """Return what has a risk of its own: patients, or steps or labels of theirs."""
+    """Return the word for what has a risk of its own: patients, or their steps or labels."""
     if study.task.kind == "multilabel":
         return "labels of patients"
     if not study.task.per_step:
@@ -84,11 +84,13 @@ def _data(study: Study, record: JsonRecord) -> Tables:
     if read:
         table = Table(
             headings=("site", *(name.replace("_", " ") for name in COUNTS)),
-            rows=tuple((site, *(f"{told[n]:,}" for n in COUNTS)) for site, told in read.items()),
+            rows=tuple(
+                (site, *(f"{report[n]:,}" for n in COUNTS)) for site, report in read.items()
+            ),
         )
         tables.append(("What each site read, and what it set aside", table))
     outside = {
-        name: sum(told["out_of_range"].get(name, 0) for told in read.values())
+        name: sum(report["out_of_range"].get(name, 0) for report in read.values())
         for name in study.variables
     }
     with_range = [

@@ -1,4 +1,4 @@
-"""The page of ``compare --strategies``: ways of sharing a model beside each other.
+"""The page of ``compare --strategies``: ways of sharing a model side by side.
 
 It is made from ``strategies.json`` alone; the same record gives the same bytes.
 """
@@ -17,7 +17,7 @@ from consilium.simulations.figures.measures import FIGURES, TITLES
 from consilium.simulations.report.checks import worse_by
 from consilium.simulations.report.document import Section, Tables, document
 from consilium.simulations.report.drawing import BLUE, GREY, Chart, Table, number, picture
-from consilium.simulations.report.forest_plots import mark, told_share
+from consilium.simulations.report.forest_plots import mark, share_text
 from consilium.simulations.report.groups import share_of
 from consilium.simulations.report.records import size
 from consilium.simulations.report.round_charts import name_rows
@@ -46,7 +46,7 @@ _UNSHARED = ("local", "pooled")
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """A way of sharing: its record without privacy and that with it, whichever were run."""
+    """A way of sharing: its records without and with privacy; None for one that was not run."""
 
     name: str
     plain: JsonRecord | None
@@ -59,9 +59,9 @@ def strategies_page(
     """Return the whole page.
 
     Args:
-        study: what was run, without its strategies.
-        settings: of ``strategies.json``: a record for each, by name.
-        refused: why others make no sense in the study.
+        study: what was run, before a strategy changed it.
+        settings: the records in ``strategies.json``, by name.
+        refused: for each strategy that makes no sense in the study, the reason.
     """
     ways, first = _ways(settings), next(iter(settings.values()))
     charts = [_overall(study, ways), *_by_group(study, ways)]
@@ -82,9 +82,9 @@ def strategies_page(
 
 
 def summary(study: Study, ways: list[Way]) -> list[str]:
-    """Say what stands out, by rules that stand here."""
+    """Return sentences on what stands out, by the rules in this function."""
     name = FIGURES[study.task.kind][0]
-    told = []
+    sentences = []
     for private in (False, True):
         found = {
             way.name: share
@@ -100,18 +100,18 @@ def summary(study: Study, ways: list[Way]) -> list[str]:
             if key != best and share.low <= found[best].value <= share.high
         ]
         how = "With privacy" if private else "Without privacy"
-        told.append(
-            f"{how} the best {TITLES[name]} has {best}, {told_share(found[best])}."
+        sentences.append(
+            f"{how} the best {TITLES[name]} has {best}, {share_text(found[best])}."
             + _unsure(len(near), len(found) - 1)
         )
     beside = [
-        f"{WORDS[way.name]}: {told_share(share)}"
+        f"{WORDS[way.name]}: {share_text(share)}"
         for way in ways
         if way.name in _UNSHARED and (share := _share(way, name, private=False))
     ]
-    told.append(f"Beside them, without privacy, {'; '.join(beside)}.")
+    sentences.append(f"Beside them, without privacy, {'; '.join(beside)}.")
     return [
-        *told,
+        *sentences,
         "One run each: another seed, and other privacy noise, would move every row. Where "
         "hospitals have models of their own, each is judged on its own patients.",
     ]
@@ -147,7 +147,7 @@ def _share(way: Way, name: str, *, private: bool, group: str = "") -> Share | No
 
 
 def _draw(axes: Any, ways: list[Way], name: str, group: str = "") -> None:
-    """Two marks a row; the first of each kind is named in the legend."""
+    """Draw two marks in each row, without and with privacy; the legend names the first of each."""
     labels = {False: "without privacy", True: "with privacy"}
     for row, way in enumerate(ways):
         for private, colour, offset in ((False, GREY, -0.16), (True, BLUE, 0.16)):
@@ -181,7 +181,7 @@ def _overall(study: Study, ways: list[Way]) -> Chart:
 
 
 def _by_group(study: Study, ways: list[Way]) -> list[Chart]:
-    """Return a panel a hospital; none where they are not told apart, or too many."""
+    """Return a chart with a panel for each hospital; none if hospitals are unknown or too many."""
     name = FIGURES[study.task.kind][0]
     groups = list(dict.fromkeys(g for w in ways for r in (w.plain, w.private) if r
                                 for g in r.get("test_groups", ())))  # fmt: skip
@@ -221,7 +221,7 @@ def _chart(
     caption: str,
     rows: int = 1,
 ) -> Chart:
-    """A chart of all ways, with the shares of its columns as its table."""
+    """Return a chart of all ways, with a table of its columns' shares."""
     kinds = [
         private
         for private in (False, True)
@@ -231,7 +231,7 @@ def _chart(
         (
             way.name,
             *(
-                told_share(_share(way, name, private=private, group=group))
+                share_text(_share(way, name, private=private, group=group))
                 for name, group in columns.values()
                 for private in kinds
             ),
@@ -260,7 +260,7 @@ def _table(study: Study, settings: Mapping[str, JsonRecord]) -> Table:
             (
                 setting,
                 number(record["privacy"]["epsilon"], 2),
-                told_share(share_of(record["test"][first])),
+                share_text(share_of(record["test"][first])),
                 *(number(record["test"][name]["value"]) for name in others),
                 size(sent) if sent else "–",
                 f"{record['seconds']:.0f}",

@@ -1,6 +1,6 @@
-"""The four questions at the top: good here, for whom not, at what price, and may it be used.
+"""The four questions at the report's top: is it good here, for whom not, at what price, usable?
 
-Every sentence follows from the record by a rule that stands here; nothing is judged by taste.
+Every sentence follows from the record by a rule in this module, never by opinion.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ from consilium.simulations.report.checks import (
     worse_by,
 )
 from consilium.simulations.report.decision_curves import at_sensitivity
-from consilium.simulations.report.drawing import number, percent, told_delta
-from consilium.simulations.report.forest_plots import told_share
+from consilium.simulations.report.drawing import delta_text, number, percent
+from consilium.simulations.report.forest_plots import share_text
 from consilium.simulations.report.groups import Group, everyone, points_of, share_of
 from consilium.simulations.report.records import size
 
@@ -51,7 +51,7 @@ def answers(
         record: content of ``run.json``.
         groups: of its test patients.
         settings: of ``compare.json``, if there is one.
-        whose: what has a risk of its own, as in
+        whose: the word for what has a risk of its own, as in
             :func:`consilium.simulations.report.risk_charts.risk_charts`.
     """
     return [
@@ -70,12 +70,12 @@ def _good(
     whose: str,
 ) -> Answer:
     test, name = record["test"], FIGURES[study.task.kind][0]
-    size_told = f"{test['patients']} patients"
+    size_text = f"{test['patients']} patients"
     if study.task.kind == "multilabel":
-        size_told += f", {test['positives']} positive labels"
+        size_text += f", {test['positives']} positive labels"
     elif "positives" in test:
         of = f" of {test['rows']} {whose}" if whose != "patients" else ""
-        size_told += f", {test['positives']}{of} with the outcome"
+        size_text += f", {test['positives']}{of} with the outcome"
     support = []
     if record["synthetic"]:
         support.append("The patients are SYNTHETIC: this says nothing about real ones.")
@@ -98,7 +98,7 @@ def _good(
         support.append(_sentence(calibrated(group).why))
     if (test.get("r2") or {"value": 0.0})["value"] < 0:
         support.append("To say the mean to everybody would be better: R2 is negative.")
-    others = [TITLES[n] + " " + told_share(share_of(test[n])) for n in FIGURES[study.task.kind][1:]]
+    others = [TITLES[n] + " " + share_text(share_of(test[n])) for n in FIGURES[study.task.kind][1:]]
     support += [
         "; ".join(others) + "." + _without_model(test),
         _sentence(beats_simple(study, record, settings).why),
@@ -106,7 +106,7 @@ def _good(
     return Answer(
         question="Is it good here?",
         headline=_sentence(
-            f"{TITLES[name]} {told_share(mine)} on {record['test_cohort']}: {size_told}"
+            f"{TITLES[name]} {share_text(mine)} on {record['test_cohort']}: {size_text}"
         ),
         support=tuple(support),
     )
@@ -152,13 +152,16 @@ def _fails(study: Study, record: JsonRecord, groups: tuple[Group, ...]) -> Answe
 
 
 def _lower(study: Study, groups: tuple[Group, ...]) -> list[str]:
-    """Name the groups below all together by their whole interval, which are no findings yet."""
+    """Return a sentence on groups whose whole interval is below all patients' figure.
+
+    That alone is not a finding.
+    """
     name, whole = FIGURES[study.task.kind][0], everyone(groups)
     everybody = whole.figures.get(name) if whole else None
     if name in HIGHER_IS_WORSE or everybody is None:
         return []
     lower = [
-        f"{g.name} {told_share(share)}"
+        f"{g.name} {share_text(share)}"
         for g in groups
         if g.kind != "all" and (share := g.figures.get(name)) and share.high < everybody.value
     ]
@@ -172,7 +175,7 @@ def _lower(study: Study, groups: tuple[Group, ...]) -> list[str]:
 
 
 def _without_model(test: JsonRecord) -> str:
-    """Say what the same answer to everybody would reach, so that figures are not overrated."""
+    """Return a sentence on what the same risk for everybody would reach, for comparison."""
     if not {"brier", "accuracy", "positives"} <= set(test) or not test["rows"]:
         return ""
     share = test["positives"] / test["rows"]
@@ -193,7 +196,7 @@ def _price(study: Study, record: JsonRecord, settings: JsonRecord | None) -> Ans
         support.insert(
             0,
             f"Epsilon {privacy['epsilon']:.2f} of at most {privacy['epsilon_budget']:g} a patient "
-            f"at delta {told_delta(privacy)}, and the hospitals' ledgers are charged for ever.",
+            f"at delta {delta_text(privacy)}, and the hospitals' ledgers are charged for ever.",
         )
     if settings and {"federated", "pooled"} <= set(settings):
         plain, pooled = (settings[s]["test"][name]["value"] for s in ("federated", "pooled"))

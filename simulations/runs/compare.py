@@ -1,4 +1,4 @@
-"""One table: baselines, local-only, pooled, federated, and federated with privacy."""
+"""Comparing settings: baselines, each hospital alone, pooled, federated, federated with privacy."""
 
 import time
 from collections.abc import Iterator
@@ -46,11 +46,11 @@ def compare_settings(
     Args:
         study: what to run; its own epsilon comes first in the comparison.
         data: folder of real records, if the study needs one; or the cohorts themselves.
-        out: gets ``compare.json``, ``report.html`` and a folder a federated setting; finished
-            ones are kept.
+        out: gets ``compare.json``, ``report.html`` and a folder for each federated setting;
+            finished ones are kept.
         epsilons: budgets to compare; the study's own, 3 and 1 unless given.
         workers: sites that train at the same time.
-        watch: called as each setting begins; returns what to call with each round's record.
+        watch: called when a setting begins; returns a function to call with each round's record.
         modes: privacy modes to compare at each budget; the study's own unless given.
 
     Returns:
@@ -86,7 +86,7 @@ def _settings(
     workers: int,
     watch: Watch,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each setting's name and record as it is finished."""
+    """Yield each setting's name and record when it is finished."""
     plain = with_changes(study, privacy={"mode": "none"})
     pooled = merge(list(grids.values()))
     for name, baseline in baselines(plain, cohorts.constant).items():
@@ -108,12 +108,13 @@ def _settings(
 def private_settings(
     study: Study, epsilons: list[float] | None, modes: list[str] | None
 ) -> dict[str, Study]:
-    """Return the private settings by name; the first, plainly named, has the study's epsilon.
+    """Return the studies of the private settings, by name; the first has the study's own epsilon.
 
-    The study's own mode is not named; another one is, and stands beside it at each epsilon.
+    A setting's name has the privacy mode only if it is not the study's own; each mode is run at
+    each epsilon.
 
     Raises:
-        StudyError: a mode that there is not, or that the study's training does not fit.
+        StudyError: there is no such mode, or the study's training does not fit it.
     """
     if study.privacy.mode == "none":
         study = with_changes(study, privacy={"mode": "site"})
@@ -131,7 +132,7 @@ def private_settings(
 def _central(
     study: Study, cohorts: Cohorts, test: HeldOut, grids: dict[str, TimeGrid]
 ) -> dict[str, Any]:
-    """Train on each grid alone; the test figures are the mean over the models."""
+    """Train a model on each grid; the test figures are means over the models."""
     began = time.monotonic()
     scores = {
         name: test.scores(train_centrally(study, grid, who=name)) for name, grid in grids.items()

@@ -12,10 +12,10 @@ def example_study(name: str) -> Study:
     """Return a study that comes with the package.
 
     Args:
-        name: as the study's file is called, without ``.toml``; ``demo`` needs no records.
+        name: of the study's file, without ``.toml``; ``demo`` needs no records.
 
     Raises:
-        StudyError: there is none of that name; the sentence lists those there are.
+        StudyError: there is none of that name; the sentence lists all names.
     """
     folder = files("consilium.studies")
     held = {file.name.removesuffix(SUFFIX): file for file in folder.iterdir()

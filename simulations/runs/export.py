@@ -1,4 +1,4 @@
-"""A simulated run's model as a coordinator would export it, signed by a key of the run's own."""
+"""Export of a simulated run's model, as by a coordinator, signed by the run's own key."""
 
 from pathlib import Path
 
@@ -22,11 +22,11 @@ def export_run(
     Args:
         run: the folder that ``consilium-simulate run`` or ``demo`` wrote.
         out: the new folder.
-        onnx: add the model in that form.
-        recalibrate: put its risks right by the last evaluation's counts.
+        onnx: also write the model in ONNX form.
+        recalibrate: correct its risks by the last evaluation's counts.
 
     Raises:
-        SettingsError: the run is not finished or its folder is not one, or ``out`` exists.
+        SettingsError: the folder is not a run's, the run is not finished, or ``out`` exists.
     """
     checkpoint = load_checkpoint(run)
     if checkpoint is None:

@@ -1,4 +1,4 @@
-"""The file ``model.safetensors`` of a finished run, read back."""
+"""Reading the file ``model.safetensors`` of a finished run."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ MODEL = "model.safetensors"
 
 
 def read_study(folder: Path) -> Study:
-    """Return the study that a finished run was of, as its model file says.
+    """Return the study of a finished run, from its model file.
 
     Raises:
         SettingsError: the file is not there, or cannot be read.
@@ -47,10 +47,10 @@ def _read(folder: Path, *, weights: bool = False) -> tuple[Study, str, dict[str,
     file = folder / MODEL
     try:
         with safe_open(file, framework="pt" if weights else "np") as opened:
-            told = opened.metadata()
-            study = parse_canonical(told["study"].encode())
+            stored = opened.metadata()
+            study = parse_canonical(stored["study"].encode())
             names = opened.keys() if weights else ()
-            return study, told["normalisation"], {name: opened.get_tensor(name) for name in names}
+            return study, stored["normalisation"], {name: opened.get_tensor(name) for name in names}
     except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise SettingsError(
             f"{file}: cannot be read; finish the run with 'consilium-simulate run' first"

@@ -1,8 +1,8 @@
-"""A comparison repeated with several seeds, and what its settings reach on average.
+"""A comparison repeated with several seeds, and the mean figures of its settings.
 
-One run's noise, sampling and first weights move its figures; a mean over seeds says what a setting
-is worth. The interval of a mean covers both what is random: which patients the test happens to
-have, and the seeds.
+A run's figures depend on its noise, sampling and initial weights; a mean over seeds says what a
+setting is worth. The interval of a mean covers both sources of chance: the choice of test patients,
+and the seeds.
 """
 
 import math
@@ -30,7 +30,7 @@ def compare_over_seeds(
     Args:
         study: what to run; its seed is the first.
         out: gets a folder for each seed, with a whole comparison, and ``seeds.json``; finished
-            settings are kept, so that the same command goes on where it was cut off.
+            settings are kept, so that the same command goes on where it was interrupted.
         seeds: how many.
         compare: runs all settings of a study in a folder.
 
@@ -52,9 +52,9 @@ def compare_over_seeds(
 
 
 def summarise(runs: list[Compared]) -> dict[str, dict[str, Any]]:
-    """Return each setting's mode, epsilon and mean figures over the runs, and by group the first.
+    """Return each setting's mode, epsilon and mean figures, by group only the first figure.
 
-    ``kept`` is the mean of the first figure over that of pooled training without privacy.
+    ``kept`` is the mean of the first figure divided by that of pooled training without privacy.
     """
     summary: dict[str, dict[str, Any]] = {}
     for name, first in runs[0].items():
@@ -82,9 +82,9 @@ def summarise(runs: list[Compared]) -> dict[str, dict[str, Any]]:
 def _mean(estimates: list[dict[str, float]]) -> dict[str, Any]:
     """Return the mean of estimates with a 95 % interval over test patients and seeds.
 
-    Its half width is the root of two squares added: the mean half width of the bootstrap intervals
-    (all runs share the test patients, so these do not average out), and Student's t times the
-    standard error over seeds.
+    Its half width is sqrt(a^2 + b^2): a is the mean half width of the bootstrap intervals (all runs
+    share the test patients, so these do not average out), b is Student's t times the standard error
+    over seeds.
     """
     values = np.array([estimate["value"] for estimate in estimates])
     patients = float(np.mean([estimate["high"] - estimate["low"] for estimate in estimates])) / 2

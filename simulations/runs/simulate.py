@@ -1,4 +1,4 @@
-"""One study from its records to the files of its result."""
+"""Running one study, from its records to the files of its result."""
 
 import time
 from pathlib import Path
@@ -37,7 +37,7 @@ def simulate(
         workers: sites that train at the same time.
         show: called with each round's record.
         alone: whether to train each hospital's own model too, to say what it gained by joining.
-        outside: given, each hospital is left out in turn and tested on; as ``watch`` of
+        outside: if given, each hospital is left out in turn and tested on; see ``watch`` of
             :func:`consilium.simulations.experiments.external.external`.
 
     Returns:
@@ -50,7 +50,7 @@ def simulate(
     with use_folder(out, marker=FILE_NAME):
         test = HeldOut.read(cohorts.test, study)
         if outside is not None:
-            leave_one_out(study, cohorts, test)  # refuse before anything is spent
+            leave_one_out(study, cohorts, test)  # raises before any privacy is spent
         finished, seconds = train(study, cohorts, test, out, workers=workers, show=show)
         joined = None
         if alone:
@@ -78,7 +78,7 @@ def simulate(
 def train(
     study: Study, cohorts: Cohorts, test: HeldOut, folder: Path, *, workers: int, show: Show
 ) -> tuple[Finished, float]:
-    """Run a federation in ``folder``; return what came out and the seconds of its rounds."""
+    """Run a federation in ``folder``; return its result and the seconds of its rounds."""
     federation = Federation(study, cohorts.sites, folder, workers=workers)
     began = time.monotonic()
     finished = federation.train(show, test)

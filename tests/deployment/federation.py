@@ -19,7 +19,7 @@ from consilium.client.hospital.folder import SiteFolder
 from consilium.client.service.connection import Connection
 from consilium.client.service.enroll import enrol_request, pin_reply
 from consilium.client.service.pinned_connection import approvals_of, connect
-from consilium.server.coordinator.enrolment import FrontDesk, invite, submit
+from consilium.server.coordinator.enrolment import EnrolmentService, invite, submit
 from consilium.server.coordinator.folder import CoordinatorFolder, Settings
 from consilium.server.coordinator.register import Register
 from consilium.server.flower.database_link import enrol_node, open_link
@@ -177,7 +177,15 @@ class Federation:
         name: str = "",
     ) -> str:
         within = self.wrappers.get(name, [])
-        command = [*within, sys.executable, "-m", package, *words, "--folder", str(folder)]
+        command = [
+            *within,
+            sys.executable,
+            "-m",
+            f"consilium.{package}",
+            *words,
+            "--folder",
+            str(folder),
+        ]
         done = subprocess.run(
             command, capture_output=True, text=True, input=said, env=self._environment(name),
             timeout=120 * PATIENCE, check=False,
@@ -231,14 +239,14 @@ class Federation:
             folder.register(),
             open_audit(folder),
         )
-        desk = FrontDesk(
+        enrolment = EnrolmentService(
             register=register,
             identity=folder.identity(),
             audit=audit,
             nodes=lambda site, key: enrol_node(link, site, key),
         )
         for site, unit in self.sites.items():
-            self._enrol_directly(desk, invite(folder, site), unit)
+            self._enrol_directly(enrolment, invite(folder, site), unit)
         for text in texts:
             self.offer(text)
 
@@ -254,13 +262,13 @@ class Federation:
         for site in study.sites:
             approvals_of(SiteFolder.open(self.site(site))).approve(offer)
 
-    def _enrol_directly(self, desk: FrontDesk, invitation: Invitation, unit: int) -> None:
+    def _enrol_directly(self, service: EnrolmentService, invitation: Invitation, unit: int) -> None:
         site = SiteFolder.make(self.site(invitation.site), site=invitation.site)
         with (site.path / "site.toml").open("a") as settings:
             settings.write(self._data_settings(unit))
         (site.path / "policy.toml").write_text(self.policy)
         request = enrol_request(site, invitation)
-        pin_reply(site, invitation, EnrolReply.from_bytes(desk.enrol(request.to_bytes())))
+        pin_reply(site, invitation, EnrolReply.from_bytes(service.enrol(request.to_bytes())))
         open_audit(site)
 
     def _data_settings(self, unit: int) -> str:
@@ -279,7 +287,7 @@ class Federation:
         if name == "coordinator" and "--monitor-port" not in words:
             patience += ["--monitor-port", "0"]
         command = [
-            *self.wrappers.get(name, []), sys.executable, "-m", package, "start",
+            *self.wrappers.get(name, []), sys.executable, "-m", f"consilium.{package}", "start",
             "--folder", str(folder), *patience, *words,
         ]  # fmt: skip
         with self.log(name).open("ab") as log:

@@ -57,7 +57,7 @@ def run(
         monkeypatch.setattr(sys, "argv", [package, *map(str, arguments)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            importlib.import_module(f"{package}.cli").main()
+            importlib.import_module(f"consilium.{package}.cli").main()
         printed = capsys.readouterr()
         return Result(int(ended.value.code or 0), printed.out, printed.err)
 
@@ -76,7 +76,7 @@ def refused(result: Result) -> str:
 @pytest.mark.parametrize("package", ["client", "server", "simulations"])
 def test_each_package_runs_as_a_module_and_explains_itself(package: str) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", package, "--help"],
+        [sys.executable, "-m", f"consilium.{package}", "--help"],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -95,7 +95,7 @@ def test_groups_and_bounds_that_fit_no_more_are_the_usual_ones() -> None:
     fewer = leave_one_out(
         nine,
         Cohorts(sites=sources, test=sources, described=""),
-        type("Told", (), {"groups": nine.sites})(),
+        type("Test", (), {"groups": nine.sites})(),
     )
     assert [len(study.sites) for study in fewer.values()] == [8] * 9
     assert fewer["s0"].aggregation.groups == 1
