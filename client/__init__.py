@@ -1,5 +1,5 @@
 """One hospital: its data, its privacy budget, its half of every protocol.
 
-Rooms below import each other only downwards (see the contracts in pyproject.toml); of the other
-packages only ``shared`` may enter.
+The rooms below import each other only downwards (see the contracts in pyproject.toml); of
+Consilium's other packages, only ``shared`` may be imported.
 """

@@ -1,4 +1,4 @@
-"""Predictions for a site's own stays, by the features of training; written at the site only."""
+"""Predictions for a site's own stays, from the same features as training; kept at the site."""
 
 import csv
 import io
@@ -41,7 +41,7 @@ class Prediction:
 
 
 def predict_patients(trained: Trained, patients: Iterable[Patient]) -> Iterator[Prediction]:
-    """Yield a prediction for every stay that has a window, in order; labels are not looked at.
+    """Yield a prediction for every stay that has a window, in order; labels are ignored.
 
     Raises:
         DataError: the records cannot be read.
@@ -64,10 +64,10 @@ def predict_patients(trained: Trained, patients: Iterable[Patient]) -> Iterator[
 def write_predictions(
     file: Path, signed: SignedModel, predictions: Iterable[Prediction], *, form: Format
 ) -> int:
-    """Write one row a stay (per-step: a step) for this site's own account; return their number.
+    """Write one row per stay (per-step tasks: per step), mode 0600; return the number of rows.
 
     Raises:
-        SettingsError: the file cannot be written; what was there is untouched.
+        SettingsError: the file cannot be written; an older file stays as it was.
     """
     rows = [row for prediction in predictions for row in _rows(signed, prediction)]
     text = _csv(rows, signed) if form == "csv" else "".join(json.dumps(r) + "\n" for r in rows)
@@ -85,8 +85,8 @@ def _rows(signed: SignedModel, prediction: Prediction) -> Iterator[dict[str, Any
     whose = {"patient": prediction.patient_id, "stay": prediction.stay_id}
     for step, score_K in enumerate(np.atleast_2d(prediction.scores), start=1):
         when = {"until": step * study.data.step_h} if study.task.per_step else {}
-        told = [answer(signed, output, float(score)) for output, score in enumerate(score_K)]
-        yield whose | when | {"outputs": told}
+        outputs = [answer(signed, output, float(score)) for output, score in enumerate(score_K)]
+        yield whose | when | {"outputs": outputs}
 
 
 def _csv(rows: list[dict[str, Any]], signed: SignedModel) -> str:
@@ -107,6 +107,6 @@ def _csv(rows: list[dict[str, Any]], signed: SignedModel) -> str:
 
 
 def unlabelled(patient: Patient, study: Study) -> Patient:
-    """The patient with labels of the right shape that say nothing."""
+    """Return the patient with labels of the task's shape, all NaN."""
     label = np.full(label_shape(study), np.nan, dtype=np.float32)
     return replace(patient, stays=tuple(replace(stay, label=label) for stay in patient.stays))

@@ -1,8 +1,8 @@
-"""A model's risks put right for one site, by its own patients who did not train; nothing leaves.
+"""Recalibrates a model's risks for one site, on its own patients who did not train the model.
 
-The result is a model like an exported one, signed by the site itself, for use at this site: its
-weights, bands of risk and thresholds tell of this hospital's patients, so it must not be passed on.
-Since nothing is released, no ledger is charged.
+The result is a model like an exported one, signed by the site itself and for use at this site only:
+its weights, risk bands and thresholds reveal facts about this hospital's patients, so it must not
+be passed on. Nothing leaves the site, so the privacy ledger is not charged.
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ from consilium.shared.files.permissions import PRIVATE_FOLDER
 from consilium.shared.rounds.patient_groups import WITH_RISKS
 from consilium.shared.study.definition import Study
 
-FEWEST = 20  # patients with, and without, the outcome; fewer justify no change of their risks
+FEWEST = 20  # patients with, and without, the outcome; with fewer, risks are left unchanged
 BINS, PASSES = 200, 3
 _FOLDS = 5
 
@@ -45,7 +45,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """The known outcomes (R,) of one output; a patient's weights add up to one at most."""
+    """Known outcomes (R,) of one output; the weights of a patient's rows sum to at most 1."""
 
     risks: Array
     outcomes: NDArray[np.bool_]
@@ -54,11 +54,11 @@ class Rows:
 
     @property
     def fewer(self) -> float:
-        """Patients with or without the outcome, whichever are fewer."""
+        """Patients with or without the outcome, whichever is smaller."""
         return float(min(self.weights[self.outcomes == one].sum() for one in (True, False)))
 
     def ratio(self, risks: Array) -> Share | None:
-        """Outcomes observed over those that ``risks`` expect."""
+        """Return observed outcomes / outcomes expected by ``risks``."""
         return observed_over_expected(
             float(self.weights[self.outcomes].sum()),
             float(self.weights.sum()),
@@ -68,13 +68,13 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class SiteFit:
-    """What a site's own patients say of one output's risks.
+    """How well one output's risks fit a site's own patients, and the correction.
 
     Attributes:
-        recalibration: what they justify.
-        patients: how many; ``fewer`` have the outcome, or do not.
-        before: outcomes observed over expected.
-        after: the same, each patient's risk recalibrated by the others in five folds.
+        recalibration: the correction that these patients support.
+        patients: number of patients; ``fewer`` is the rarer of with and without the outcome.
+        before: observed / expected outcomes.
+        after: the same after recalibration, cross-validated in five folds.
     """
 
     recalibration: Recalibration
@@ -115,18 +115,18 @@ def recalibrate_at_site(
     key: IdentityKey,
     split_key: bytes | None,
 ) -> tuple[ModelManifest, tuple[SiteFit, ...]]:
-    """Write the model, its risks put right for this site, into a new folder; return the fits.
+    """Write the model, recalibrated for this site, into a new folder; return manifest and fits.
 
     Args:
-        signed: the model as it came.
+        signed: the model as received.
         source: this site's records, with their outcomes.
-        folder: must not exist; only this account will be able to look into it.
-        key: the site's identity; signs.
-        split_key: tells which patients did not train; None if the records hold none who did.
+        folder: must not exist; it is made readable by this account only.
+        key: the site's identity, which signs the result.
+        split_key: identifies the patients who did not train; None if none of them did.
 
     Raises:
-        DataError: too few patients with or without the outcome, or none that did not train.
-        SettingsError: the task has no such risks, or the folder cannot be written.
+        DataError: too few patients with or without the outcome, or all of them trained.
+        SettingsError: the task has no risks to recalibrate, or the folder cannot be written.
     """
     trained, study = signed.trained, signed.trained.study
     if study.task.kind not in WITH_RISKS:
@@ -169,7 +169,7 @@ def recalibrate_at_site(
 
 
 def _untrained(grid: TimeGrid, study: Study, split_key: bytes | None) -> TimeGrid:
-    """The patients of the shards that never train."""
+    """Return the patients of the shards that never train."""
     if split_key is None:
         return grid
     if not study.evaluation.validation_fraction:
@@ -202,7 +202,7 @@ def _chosen(rows: Rows) -> Recalibration:
 
 
 def _cross_fitted(rows: Rows) -> Array:
-    """Each row's risk as recalibrated by the patients of the other folds."""
+    """Return each row's risk, recalibrated on the patients of the other folds."""
     risks = rows.risks.copy()
     if rows.fewer < FEWEST:
         return risks
@@ -221,7 +221,7 @@ def _cross_fitted(rows: Rows) -> Array:
 
 
 def _validation(trained: Trained, grid: TimeGrid, whose: str) -> Validation:
-    """What the changed model's risks mean for the patients it was fitted to."""
+    """Return the recalibrated model's figures on the patients it was fitted to."""
     tables = []
     for rows in rows_of(trained, grid):
         edges_L = first_edges(BINS, trained.study.evaluation.thresholds)

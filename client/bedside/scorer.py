@@ -1,10 +1,11 @@
-"""The streaming scorer: takes events of stays as they come, answers each with the risk as of now.
+"""The streaming scorer: takes events of stays as they come, answers each with the current risk.
 
-An event is one measurement, and its answer the model's output for that stay, as the batch gives it
-for the stay with the same events, observed to the end of the step that is going on. An answer holds
-``outputs`` as :mod:`consilium.client.explain.answers` has them, each with ``reasons``: the
-variables whose absence would change it most. ``effect`` is how much lower (or, negative, higher)
-the log-odds, or the predicted quantity, would be had the variable never been measured in this stay.
+An event is one measurement. Its answer is the model's output for the stay so far: the same as batch
+prediction gives for these events, with the stay observed to the end of the current step.
+``outputs`` are described in :mod:`consilium.client.explain.answers`; each has ``reasons``, the
+variables whose absence would change it most. ``effect`` is how much lower (or, if negative, higher)
+the log-odds or the predicted quantity would be if the variable had never been measured in this
+stay.
 """
 
 import difflib
@@ -30,7 +31,7 @@ from consilium.shared.study.units import SUBSTANCES, UNITLESS, conversion
 TOP = 3
 MOST_STAYS = 2000
 LONGEST_NAME = 128
-LEAST_EFFECT = 1e-9  # below it is rounding
+LEAST_EFFECT = 1e-9  # smaller effects are rounding errors
 LARGEST_VALUE = float(np.finfo(np.float32).max)
 KEYS = ("stay", "hours", "variable", "value", "unit", "code", "end")
 
@@ -42,8 +43,8 @@ class Scorer:
 
     Args:
         signed: the model.
-        reasons: whether to say them; without, an answer takes less time.
-        most_stays: how many are kept at once; each takes some 50 kB.
+        reasons: whether answers hold reasons; they take less time without.
+        most_stays: how many stays are kept at once; each takes about 50 kB.
     """
 
     def __init__(
@@ -65,20 +66,20 @@ class Scorer:
 
     @property
     def stays(self) -> int:
-        """How many stays are kept now."""
+        """Number of stays in memory."""
         return len(self._stays)
 
     def take(self, event: Mapping[str, Any]) -> dict[str, Any]:
         """Take one event and answer it.
 
         Args:
-            event: ``stay`` (text) and ``hours`` since its start (for a study without hours, the
-                place in the sequence); ``variable``, ``value`` and ``unit`` of a measurement, or
-                ``variable`` and ``code``, or neither to ask again at a later time. ``end`` true
-                forgets the stay.
+            event: ``stay`` (text) and ``hours`` since its start (in a study without hours, the
+                place in the sequence); then either ``variable``, ``value`` and ``unit``, or
+                ``variable`` and ``code``, or none of these, to ask for the risk at a later time.
+                ``end: true`` forgets the stay.
 
         Raises:
-            DataError: one sentence on what cannot be used; nothing of the event is kept.
+            DataError: the event cannot be used; nothing of it is kept.
         """
         if unknown := set(event) - set(KEYS):
             key = min(unknown)
@@ -128,7 +129,7 @@ class Scorer:
         return self._stays[name]
 
     def _when(self, hours: object) -> tuple[float, int]:
-        """The time, and its step."""
+        """Return the hour and its step."""
         data = self._study.data
         unit = "hours" if data.clock == "hour" else "places"
         if isinstance(hours, bool) or not isinstance(hours, int | float):
@@ -144,7 +145,7 @@ class Scorer:
     def _measured(
         self, event: Mapping[str, Any], hours: float, warnings: list[str]
     ) -> tuple[int, float] | None:
-        """Column and normalised value of a measurement; None where it is out of range."""
+        """Return column and normalised value; None if the value is dropped as out of range."""
         name = event["variable"]
         if not isinstance(name, str) or name not in self._column:
             near = difflib.get_close_matches(str(name), self._column, n=1, cutoff=0.0)[0]
@@ -171,7 +172,7 @@ class Scorer:
         return float(self._numbers.get(code, UNKNOWN_TOKEN))
 
     def _converted(self, name: str, value: object, unit: object) -> float:
-        """The value in the study's unit."""
+        """Return the value in the study's unit."""
         wanted = self._study.variables[name].unit
         if (
             isinstance(value, bool)
@@ -193,7 +194,7 @@ class Scorer:
     def _cleaned(
         self, hours: float, column: int, value: float, warnings: list[str]
     ) -> float | None:
-        """The value as cleaning leaves it, as in training; None where it drops it."""
+        """Clean the value as training data are cleaned; None if cleaning drops it."""
         name = self._layout.names[column]
         variable = self._study.variables[name]
         known = dict(self._tally.repaired), dict(self._tally.out_of_range)
@@ -213,12 +214,12 @@ class Scorer:
         return float(kept[0]) if len(kept) else None
 
     def _watch(self, name: str, stay: StayStream, column: int, value: float) -> list[str]:
-        """What is unusual about a measurement, and about those of the stays before it."""
+        """Return warnings: this value is unusual, or the variable's mean over stays has moved."""
         if column >= len(self._study.variables):
             return []
-        variable, told = self._layout.names[column], []
+        variable, warnings = self._layout.names[column], []
         if abs(value) >= CLIP:
-            told.append(
+            warnings.append(
                 f"{variable}: {CLIP:g} deviations or more from the training patients' mean; the "
                 "model sees it as just so far"
             )
@@ -227,11 +228,11 @@ class Scorer:
         self._means[name, column] = now
         shift = self._drift.shift(column)
         if shift is not None:
-            told.append(
+            warnings.append(
                 f"{variable}: drift, its mean over the stays here is {shift:+.2f} deviations from "
                 "that of the training patients"
             )
-        return told
+        return warnings
 
     def _outputs(self, logits_NK: Array) -> list[dict[str, Any]]:
         model, logits = self._signed.trained.model, torch.from_numpy(logits_NK)
@@ -240,10 +241,10 @@ class Scorer:
         effect_CK = effect_NK[0] - effect_NK[1:]
         found = []
         for output, score in enumerate(score_K):
-            told = answer(self._signed, output, score)
+            shown = answer(self._signed, output, score)
             if self._model.reasons:
-                told["reasons"] = self._reasons(effect_CK[:, output])
-            found.append(told)
+                shown["reasons"] = self._reasons(effect_CK[:, output])
+            found.append(shown)
         return found
 
     def _reasons(self, effect_C: Array) -> list[dict[str, Any]]:

@@ -1,12 +1,12 @@
-"""The streaming scorer over lines: NDJSON on standard input, or HTTP on this machine's own address.
+"""The streaming scorer as a service: NDJSON on standard input, or HTTP on 127.0.0.1.
 
 ::
 
-    POST /events    a JSON event a line (one or many); answers with a JSON line for each, in order
+    POST /events    one JSON event per line; answers with one JSON line for each, in order
     GET  /health    {"status": "ok", "stays": ...}
 
-An event that cannot be used is answered ``{"error": sentence}`` and changes nothing. Only programs
-on this machine are answered, and nothing about a patient is logged.
+An event that cannot be used is answered with ``{"error": sentence}`` and changes nothing. Only
+programs on this machine are answered, and nothing about a patient is logged.
 """
 
 import json
@@ -26,7 +26,7 @@ LARGEST_LINE_BYTES = 1 << 14
 
 
 def lines_of(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines as they come; of one that is too long, no more than shows that it is."""
+    """Yield the lines as they come; of an overlong line only enough to recognise it as such."""
     while line := stream.readline(LARGEST_LINE_BYTES + 1):
         rest = line
         while rest and not rest.endswith(b"\n"):
@@ -35,7 +35,7 @@ def lines_of(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def answer_line(scorer: Scorer, line: bytes) -> tuple[bytes, bool]:
-    """Answer one line; return the answer's line, and whether the event was taken."""
+    """Answer one line; return the answer as a line, and whether the event was accepted."""
     try:
         answer, taken = scorer.take(_event(line)), True
     except ConsiliumError as error:
@@ -44,7 +44,7 @@ def answer_line(scorer: Scorer, line: bytes) -> tuple[bytes, bool]:
 
 
 def answer_stream(scorer: Scorer, lines: Iterable[bytes], out: TextIO) -> tuple[int, int]:
-    """Answer every line as it comes, empty ones excepted; return how many, and how many failed."""
+    """Answer every non-empty line as it comes; return the number of lines and of failures."""
     number, failed = 0, 0
     for line in lines:
         if not line.strip():
@@ -57,11 +57,11 @@ def answer_stream(scorer: Scorer, lines: Iterable[bytes], out: TextIO) -> tuple[
 
 
 class StreamService(LocalService):
-    """The HTTP service, in threads of its own; events are taken one at a time.
+    """The HTTP service, in threads of its own; events are processed one at a time.
 
     Args:
-        scorer: answers.
-        port: of 127.0.0.1; 0 takes a free one.
+        scorer: answers the events.
+        port: port on 127.0.0.1; 0 takes a free one.
 
     Raises:
         SettingsError: the port is taken.
@@ -95,25 +95,25 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._from_here():
             return
         if self.path != "/health":
-            self._answer(HTTPStatus.NOT_FOUND, _sentence("POST /events or GET /health"))
+            self._answer(HTTPStatus.NOT_FOUND, _error_line("POST /events or GET /health"))
             return
-        told = {"status": "ok", "stays": self.scorer.stays}
-        self._answer(HTTPStatus.OK, json.dumps(told).encode() + b"\n")
+        health = {"status": "ok", "stays": self.scorer.stays}
+        self._answer(HTTPStatus.OK, json.dumps(health).encode() + b"\n")
 
     def do_POST(self) -> None:
-        """Answer /events, a line for a line."""
+        """Answer /events, one line for each line."""
         if not self._from_here():
             return
         length = self.headers.get("Content-Length", "")
         digits = len(str(LARGEST_BODY_BYTES))
         if not length.isdecimal() or int(length[: digits + 1]) > LARGEST_BODY_BYTES:
             self.close_connection = True
-            told = f"a request must say its length, at most {LARGEST_BODY_BYTES} bytes"
-            self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _sentence(told))
+            sentence = f"a request must say its length, at most {LARGEST_BODY_BYTES} bytes"
+            self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _error_line(sentence))
             return
         body = self.rfile.read(int(length))
         if self.path != "/events":
-            self._answer(HTTPStatus.NOT_FOUND, _sentence("POST /events or GET /health"))
+            self._answer(HTTPStatus.NOT_FOUND, _error_line("POST /events or GET /health"))
             return
         lines = [line for line in body.splitlines() if line.strip()]
         with self.lock:
@@ -123,15 +123,17 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(code, b"".join(line for line, _ in answers))
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Say nothing: requests are about patients."""
+        """Log nothing: requests are about patients."""
 
     def _from_here(self) -> bool:
-        """Refuse a page in a browser that had its name point here (DNS rebinding)."""
+        """Refuse web pages whose host name was pointed at this machine (DNS rebinding)."""
         host = self.headers.get("Host", "").partition(":")[0]
         if host in HERE and "Origin" not in self.headers:
             return True
         self.close_connection = True
-        self._answer(HTTPStatus.FORBIDDEN, _sentence("only programs on this machine are answered"))
+        self._answer(
+            HTTPStatus.FORBIDDEN, _error_line("only programs on this machine are answered")
+        )
         return False
 
     def _answer(self, code: HTTPStatus, body: bytes) -> None:
@@ -142,8 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def _sentence(told: str) -> bytes:
-    return json.dumps({"error": told}).encode() + b"\n"
+def _error_line(sentence: str) -> bytes:
+    return json.dumps({"error": sentence}).encode() + b"\n"
 
 
 def _event(line: bytes) -> dict[str, Any]:

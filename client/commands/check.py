@@ -1,4 +1,4 @@
-"""``consilium-site check``: say whether this hospital's data are ready for a study, and why not."""
+"""``consilium-site check``: reports whether this hospital's data are ready for a study."""
 
 import json
 import tomllib
@@ -33,7 +33,7 @@ def run_check(
     as_json: bool = False,
     page: Path | None = None,
 ) -> None:
-    """Read, measure and judge; print the report, and write the page if asked.
+    """Read, measure and judge the data; print the report, and write the page if asked.
 
     Raises:
         DataError: the records cannot be read, or the verdict is *not ready*.
@@ -69,14 +69,14 @@ def records_named(
     """Return the records named on the command line, or else those of the site's own settings.
 
     Args:
-        study: what they are read for.
-        folder: the site's.
+        study: the study for which they are read.
+        folder: the site's folder.
         settings: another ``site.toml``.
         data: folder or file of the study's kind of records.
-        where: selects stays of those, NAME=VALUE each.
+        where: selects stays in ``data``, NAME=VALUE each.
 
     Raises:
-        SettingsError: both are given, or what is given is not right.
+        SettingsError: both ``settings`` and ``data`` are given, or one of them is wrong.
     """
     if settings is not None and data is not None:
         raise SettingsError("--settings and --data both name the records; give one of them")
@@ -96,7 +96,7 @@ def settings_from(file: Path) -> DataSettings:
     """Read the ``[data]`` table of a ``site.toml``.
 
     Raises:
-        SettingsError: the file cannot be read, or its table is not right.
+        SettingsError: the file cannot be read, or its table is wrong.
     """
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -111,7 +111,7 @@ def settings_from(file: Path) -> DataSettings:
 
 
 def settings_for(study: Study, data: Path, where: dict[str, float | str]) -> DataSettings:
-    """Settings of a source that a folder says all about, as the study names it.
+    """Return settings for the study's source, for a source that needs no more than a folder.
 
     Raises:
         SettingsError: the study's source needs more than a folder.
@@ -128,7 +128,7 @@ def settings_for(study: Study, data: Path, where: dict[str, float | str]) -> Dat
 
 
 def _selection(pairs: list[str]) -> dict[str, float | str]:
-    """Parse NAME=VALUE options; a value is a number if it can be one."""
+    """Parse NAME=VALUE options; a value that looks like a number becomes one."""
     selection: dict[str, float | str] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -144,7 +144,7 @@ def _selection(pairs: list[str]) -> dict[str, float | str]:
 def report_json(
     quality: Quality, findings: tuple[Finding, ...], ruling: Verdict, study: Study
 ) -> dict[str, Any]:
-    """Return the report for programs: counts, shares and findings."""
+    """Return the report as plain data for JSON: counts, shares and findings."""
     variables = {}
     for index, name in enumerate(study.variables):
         found = quantiles(quality.histogram_VB[index], (0.05, 0.5, 0.95))

@@ -172,12 +172,12 @@ def stream(
     torch.set_num_threads(1)  # an event is too little work to share
     found = open_own_model(exported, folder, signer)
     scorer = Scorer(found, reasons=reasons)
-    said = Console(stderr=True, highlight=False, soft_wrap=True)
-    said.print(f"{found.manifest.study}: {meaning(found)}.", markup=False)
+    stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+    stderr.print(f"{found.manifest.study}: {meaning(found)}.", markup=False)
     try:
         if http is not None:
             service = StreamService(scorer, port=http)
-            said.print(f"POST http://127.0.0.1:{service.port}/events", markup=False)
+            stderr.print(f"POST http://127.0.0.1:{service.port}/events", markup=False)
             service.wait()
         number, failed = answer_stream(scorer, lines_of(sys.stdin.buffer), sys.stdout)
     except KeyboardInterrupt:  # the usual end of a service; the stays are forgotten
@@ -194,7 +194,7 @@ def _with_records(
     data: Path | None,
     where: list[str] | None,
 ) -> "tuple[SignedModel, Source]":
-    """The model, and the records, without their outcomes where the source can do without."""
+    """Return the model, and the records, read without outcomes if the source allows it."""
     from consilium.client.commands.check import records_named
     from consilium.client.sources.common.source import WithoutLabels
     from consilium.client.sources.registry import open_source
@@ -206,11 +206,13 @@ def _with_records(
 
 
 def open_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
-    """Load an exported model under the identity that this site trusts: its coordinator's, its own.
+    """Load an exported model signed by an identity that this site trusts.
+
+    This is the one given, or else the coordinator's or the site's own.
 
     Raises:
-        SettingsError: no identity is known, or it is not one.
-        ProtocolError: the model is not whole, or another identity signed it.
+        SettingsError: no identity is known, or the one given is not an identity.
+        ProtocolError: the model is incomplete or changed, or another identity signed it.
     """
     from consilium.client.hospital.folder import SiteFolder
     from consilium.shared.crypto.keys import KEY_BYTES
@@ -235,22 +237,23 @@ def open_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
 
 
 def open_own_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
-    """Load an exported model as :func:`open_model`, with this site's own part of it in its place.
+    """Load an exported model as :func:`open_model` does, and put in this site's own part of it.
 
-    A model that was simulated is said to be one, on standard error.
+    For a simulated model, say so on standard error.
 
     Raises:
-        SettingsError: as there, or the study leaves weights to each site and this one has none.
+        SettingsError: as there, or some weights stay at each site and this site has kept none.
     """
     from consilium.client.hospital.folder import SiteFolder
     from consilium.client.round.own_part import own_trained
 
     found = open_model(exported, folder, signer)
     if found.manifest.simulated:
-        said = Console(stderr=True, highlight=False, soft_wrap=True)
-        said.print(f"{exported}: {SIMULATED}", markup=False)
-    told = found.manifest.recalibration
-    made_here = told is not None and told.made_from is not None  # its own part is in it already
+        stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+        stderr.print(f"{exported}: {SIMULATED}", markup=False)
+    recalibration = found.manifest.recalibration
+    # A model recalibrated here already contains this site's own part.
+    made_here = recalibration is not None and recalibration.made_from is not None
     if made_here or not found.trained.study.personalisation.active:
         return found
     store = SiteFolder(path=folder).personal()
@@ -281,9 +284,9 @@ def _show(manifest: "ModelManifest") -> None:
     if manifest.validation is None:
         console.print("Nothing is known of its risks: the study kept no validation patients.")
         return
-    told = manifest.validation
-    console.print(f"On {told.patients:.0f} {told.of}:", markup=False)
-    for name, points in zip(manifest.outputs, told.thresholds, strict=False):
+    validation = manifest.validation
+    console.print(f"On {validation.patients:.0f} {validation.of}:", markup=False)
+    for name, points in zip(manifest.outputs, validation.thresholds, strict=False):
         if not points:
             console.print(f"  {name}: no thresholds, privacy noise hides them", markup=False)
         for point in points:
@@ -293,7 +296,7 @@ def _show(manifest: "ModelManifest") -> None:
                 f"{point.alarm_rate:.3f}",
                 markup=False,
             )
-    for name, error in zip(manifest.outputs, told.errors, strict=False):
+    for name, error in zip(manifest.outputs, validation.errors, strict=False):
         if error is not None:
             console.print(f"  {name}: root of the mean squared error {error:.3g}", markup=False)
     console.print("The signature and every part fit.", style="green")

@@ -31,11 +31,11 @@ def status(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
     from consilium.client.hospital.folder import SiteFolder
     from consilium.client.service.status import site_status
 
-    told = site_status(SiteFolder.open(folder))
+    state = site_status(SiteFolder.open(folder))
     if as_json:
-        console.print_json(json.dumps(told))
+        console.print_json(json.dumps(state))
         return
-    for line in _status_lines(told):
+    for line in _status_lines(state):
         console.print(line, markup=False)
 
 
@@ -126,30 +126,30 @@ def restore(
     )
 
 
-def _status_lines(told: dict[str, Any]) -> list[str]:
+def _status_lines(state: dict[str, Any]) -> list[str]:
     lines = [
-        f"site         {told['site'] or 'not named yet'}, version {told['version']}",
-        f"coordinator  {told['coordinator'] or 'not enrolled'}",
-        f"running      {'yes' if told['running'] else 'no'}",
-        f"policy       {told['policy']}",
+        f"site         {state['site'] or 'not named yet'}, version {state['version']}",
+        f"coordinator  {state['coordinator'] or 'not enrolled'}",
+        f"running      {'yes' if state['running'] else 'no'}",
+        f"policy       {state['policy']}",
     ]
     lines += [
         f"approved     {study['study']} ({study['digest'][:16]})"
-        for study in told.get("approved", [])
+        for study in state.get("approved", [])
     ]
-    if "budget" in told:
-        total = told["budget"]["lifetime"]
+    if "budget" in state:
+        total = state["budget"]["lifetime"]
         lines.append(
             f"budget       epsilon {total['spent'] + total['reserved']:.3f} of {total['bound']:g} "
             f"at delta {total['delta']:g}"
         )
     for name in ("last_release", "last_refusal"):
-        if told.get(name):
-            what = told[name].get("sentence") or (
-                f"round {told[name]['round']} ({told[name]['purpose']})"
+        if state.get(name):
+            what = state[name].get("sentence") or (
+                f"round {state[name]['round']} ({state[name]['purpose']})"
             )
-            lines.append(f"{name.replace('_', ' '):<13}{told[name]['at']}: {what}")
-    log = told.get("audit")
+            lines.append(f"{name.replace('_', ' '):<13}{state[name]['at']}: {what}")
+    log = state.get("audit")
     if log:
         lines.append(
             f"audit log    {log['error']}"

@@ -1,11 +1,11 @@
-"""What a study would mean for this hospital, in plain words, before anyone approves it."""
+"""Describes a study in plain words, to a hospital that has to decide on it."""
 
 from consilium.shared.privacy.accounting import plan
 from consilium.shared.study.definition import Study
 
 
 def review_lines(study: Study) -> list[str]:
-    """Return one sentence a line: the data used, what leaves, what it costs, who takes part."""
+    """Return one sentence per line: data used, what leaves, what it costs, who takes part."""
     variables = list(study.variables)
     shown = ", ".join(variables[:8]) + (f" and {len(variables) - 8} more" if variables[8:] else "")
     return [
@@ -36,11 +36,11 @@ def _evaluation_lines(study: Study) -> list[str]:
     how = study.evaluation
     if how.validation_fraction == 0:
         return []
-    told = f" and for groups by {', '.join(how.subgroups)}" if how.subgroups else ""
+    by_group = f" and for groups by {', '.join(how.subgroups)}" if how.subgroups else ""
     lines = [
         f"Evaluation: {how.validation_fraction:.0%} of your patients never train; how often the "
         "model gave them which risk, by outcome, is added to the other sites' counts, for all"
-        f"{told}. No patient's risk leaves."
+        f"{by_group}. No patient's risk leaves."
     ]
     if how.explained_patients:
         lines.append(

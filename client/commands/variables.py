@@ -1,4 +1,4 @@
-"""``consilium-site variables``: the dictionary that a study may name variables from."""
+"""``consilium-site variables``: lists the dictionary of variables that studies can use."""
 
 import json
 from typing import Annotated
@@ -31,7 +31,7 @@ def variables(
 
 
 def listing() -> dict[str, dict[str, object]]:
-    """Each variable's title, declaration (unit, low, high, center, spread, scale, role), codes."""
+    """Return each variable's title, declaration (unit, low, high, ... role) and codes."""
     from consilium.shared.study.dictionary import KNOWN
 
     return {

@@ -1,10 +1,11 @@
-"""What a model's outputs mean, told with each of them: value, and how such values turned out.
+"""What is reported with each output: its value, and how such values turned out in validation.
 
 For a risk: the share of validation patients in the same band of risk who had the outcome, with its
-95 % interval (:mod:`consilium.shared.figures.operating_range`). Where it does not hold the risk
-itself, the model is not calibrated there, and the share is the better number. For a predicted
-quantity: an interval that holds 95 % of errors, were they normal with the validation patients' mean
-square.
+95 % interval (:mod:`consilium.shared.figures.operating_range`). If the interval does not contain
+the risk itself, the model is not calibrated there, and the share is the better number. For a
+predicted
+quantity: the interval that would hold 95 % of errors if these were normal with the validation
+patients' mean square error.
 """
 
 from typing import Any
@@ -27,36 +28,36 @@ MEANING = {
 
 
 def meaning(signed: SignedModel) -> str:
-    """Say in one line what the intervals of this model's answers are."""
-    told = signed.trained.validation
-    if told is None:
+    """Return one line that explains the intervals in this model's answers."""
+    validation = signed.trained.validation
+    if validation is None:
         return MEANING["none"]
     return MEANING["errors" if signed.trained.study.task.kind == "regression" else "share"]
 
 
 def answer(signed: SignedModel, output: int, value: float) -> dict[str, Any]:
-    """Return one output's answer as plain data: ``name``, ``value``, and what is known of it.
+    """Return one output as plain data: ``name``, ``value``, and what validation says of it.
 
-    A risk has ``observed``, ``low``, ``high`` and ``alarms``, the names of the thresholds that it
-    reaches; a predicted quantity has ``low`` and ``high``. What is not known is left out.
+    A risk has ``observed``, ``low``, ``high``, and ``alarms``, the names of the thresholds that it
+    reaches; a predicted quantity has ``low`` and ``high``. Unknown fields are left out.
     """
-    told = signed.trained.validation
+    validation = signed.trained.validation
     found: dict[str, Any] = {"name": signed.manifest.outputs[output], "value": value}
-    if told is None:
+    if validation is None:
         return found
     if signed.trained.study.task.kind == "regression":
-        error = told.errors[output] if told.errors else None
+        error = validation.errors[output] if validation.errors else None
         if error is not None:
             found |= {"low": value - NORMAL_95 * error, "high": value + NORMAL_95 * error}
         return found
-    band = band_of(told.bands[output], value) if told.bands else None
+    band = band_of(validation.bands[output], value) if validation.bands else None
     if band is not None:
         found |= {
             "observed": band.observed,
             "low": band.observed_low,
             "high": band.observed_high,
         }
-    points = told.thresholds[output] if told.thresholds else ()
+    points = validation.thresholds[output] if validation.thresholds else ()
     return found | {"alarms": [point.name for point in points if value >= point.threshold]}
 
 
@@ -64,8 +65,8 @@ def effect_scale(model: RecurrentModel, logits: Tensor) -> Tensor:
     """Return outputs on the scale on which effects add up: log-odds, or the predicted quantity.
 
     Args:
-        model: says what its logits (..., O) are.
-        logits: a class's log-odds are those against all other classes.
+        model: its task says what the logits (..., O) are.
+        logits: for classes, each output's log-odds are those against all other classes.
     """
     if model.task.kind == "regression":
         return model.scores(logits)

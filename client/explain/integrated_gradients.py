@@ -1,19 +1,21 @@
-"""Why the model says what it says of one stay: by variable and step, at this site only.
+"""Explains a model's output for one stay, by variable and step; the result stays at this site.
 
-Three views that can be held against each other:
+Three views that can be compared:
 
-- **Integrated gradients** (Sundararajan, Taly and Yan, ICML 2017), the path from all inputs at 0 to
-  this stay's, by Gauss-Legendre quadrature. Attributions of a variable's inputs are added up. They
-  stand at the step in which the model reads the inputs: a value carried forward counts in every
-  step that it is carried to. What the linear path (``skip``) reads goes from 0 beside them, so its
-  part is exact, weight times input; and that a variable was never measured is an input of it, so
-  that it can be a reason of its own. Guarantee: attributions sum to the change along the path, up
-  to ``gap``, which is measured and kept small by shorter pieces. Codes cannot be interpolated: they
-  stay, and the start of the path has them too.
-- **Occlusion**: what would change had the variable never been measured; as the streaming scorer's.
-- **Attention**: the weight of each step, where the model pools by attention.
+- **Integrated gradients** (Sundararajan, Taly and Yan, ICML 2017), along the path from all inputs
+at
+  0 to this stay's inputs, by Gauss-Legendre quadrature. The attributions of a variable's inputs are
+  added up. They belong to the step in which the model reads the inputs, so a value carried forward
+  counts in every step to which it is carried. The inputs of the model's linear path (``skip``) also
+  start from 0, so their part is exact: weight times input. "Never measured" is one of these inputs,
+  so absence can be a reason of its own. Guarantee: attributions sum to the change along the path,
+  up to ``gap``, which is measured, and kept small by splitting the path. Codes cannot be
+  interpolated; they are the same all along the path.
+- **Occlusion**: what would change if the variable had never been measured, as in the streaming
+  scorer.
+- **Attention**: the weight of each step, if the model pools by attention.
 
-Effects are in log-odds, in regression in the target's unit.
+Effects are in log-odds; in regression, in the target's unit.
 """
 
 from dataclasses import dataclass
@@ -30,21 +32,21 @@ from consilium.shared.export.signed_model import Trained
 
 POINTS, FIRST_PIECES, MOST_HALVINGS = 16, 4, 8
 CLOSE = 0.002
-ROUNDING = 1e-5  # of float32, in a piece's change
+ROUNDING = 1e-5  # float32 rounding error of the change over a piece
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Explanation:
-    """Why one output of one stay is what it is, as of the stay's last step.
+    """Explanation of one output of one stay, as of the stay's last step.
 
     Attributes:
         value: the output, a risk or a quantity.
         columns: names of the variables, then of the columns of codes.
-        measured_C: whether each was ever measured.
+        measured_C: whether each column was ever measured.
         effect_TC: integrated gradients; 0 for codes.
-        gap: by how much they miss the change that they explain.
-        occlusion_C: effect of each column's absence.
+        gap: difference between their sum and the change that they explain.
+        occlusion_C: what each column adds: the output minus the output without the column.
         attention_T: weight of each step; None without attention.
     """
 
@@ -94,11 +96,12 @@ def explain(trained: Trained, x_TF: Tensor, *, output: int) -> Explanation:
 
 
 def integrated_gradients(trained: Trained, x_TF: Tensor, *, output: int) -> tuple[Array, float]:
-    """Return attributions (T, J) of all that is read, and by how much their sum is wrong.
+    """Return attributions (T, J) of all inputs, and the error of their sum.
 
-    What a piece of the path must sum to is known, the change over it; so pieces that miss it by
-    more than their share of ``CLOSE`` of the whole change (or of one, in regression one spread) are
-    halved, up to ``MOST_HALVINGS`` times. Where a recurrent network's path is steep, it needs that.
+    The attributions of a piece of the path should sum to the output's change over the piece, which
+    is known. A piece that misses it by more than its share of the allowed error is halved, up to
+    ``MOST_HALVINGS`` times; steep parts of a recurrent network's path need that. The allowed error
+    is ``CLOSE`` times the whole change, or times one (in regression one spread) if that is more.
 
     Args:
         trained: the model.
@@ -127,7 +130,7 @@ def integrated_gradients(trained: Trained, x_TF: Tensor, *, output: int) -> tupl
 def _piece(
     trained: Trained, x_TJ: Tensor, output: int, start: float, width: float
 ) -> tuple[Array, float]:
-    """Attributions (T, J) of a piece of the path, and what they miss of the change over it."""
+    """Return attributions (T, J) of a piece of the path, and the error of their sum."""
     codes = slice(trained.model.measured, trained.model.features)
     place_Q, weight_Q = np.polynomial.legendre.leggauss(POINTS)
     along = np.concatenate([start + width * (place_Q + 1) / 2, [start, start + width]])
@@ -143,7 +146,7 @@ def _piece(
 
 
 def _between(trained: Trained, x_TJ: Tensor, along_Q: Array) -> Tensor:
-    """All that is read (Q, T, J) at these shares of the path; codes are whole everywhere."""
+    """Return all inputs (Q, T, J) at these fractions of the path; codes are never scaled."""
     codes = slice(trained.model.measured, trained.model.features)
     points_QTJ = torch.from_numpy(along_Q).float()[:, None, None] * x_TJ
     points_QTJ[:, :, codes] = x_TJ[:, codes]
@@ -151,7 +154,7 @@ def _between(trained: Trained, x_TJ: Tensor, along_Q: Array) -> Tensor:
 
 
 def _read_by_skip(trained: Trained, x_TF: Tensor) -> Tensor:
-    """What the linear path reads at each step; without such a path of no width."""
+    """Return the inputs of the linear path at each step; (T, 0) if the model has none."""
     model = trained.model
     if model.skip is None:
         return x_TF[:, :0]
@@ -162,7 +165,7 @@ def _read_by_skip(trained: Trained, x_TF: Tensor) -> Tensor:
 
 
 def _reached(trained: Trained, x_NTJ: Tensor, output: int) -> Tensor:
-    """The output (N,) as of the last step, on the scale of effects."""
+    """Return the output (N,) as of the last step, on the scale of effects."""
     model = trained.model
     x_NTF, read = x_NTJ[..., : model.features], x_NTJ[..., model.features :]
     logits = model(x_NTF, _all_true(x_NTF), skipped=read if model.task.per_step else read[:, -1])

@@ -1,14 +1,12 @@
-"""One stay as it happens: events go in, the model's logits as of now come out.
+"""One stay as it happens: events go in, the model's current logits come out.
 
-A unidirectional model carries its state over the steps that are over, so an event costs one step
-whatever went before; an event that comes late, for a step that is over, costs the steps since a
-state that was kept before it. A bidirectional model reads the whole window each time.
+A unidirectional model keeps its state after the finished steps, so an event costs one step, however
+long the stay. A late event, for a finished step, costs the steps since the last state saved before
+it. A bidirectional model reads the whole window each time.
 
-Row 0 is the stay. Row i + 1 is the same stay as if column i (a variable, or a column of codes) had
-never been measured: all its inputs are 0 at every step, which is what the features say then. So
-the difference of the two is an exact occlusion, carried along.
-
-The rows of a batch are the stay, then the stay without each column.
+The rows of a batch are the stay (row 0), then the stay without each column: in row i + 1 column i
+(a variable, or a column of codes) was never measured, so all its inputs are 0 at every step. The
+difference between the two rows is therefore the exact occlusion effect.
 """
 
 from dataclasses import dataclass
@@ -25,11 +23,11 @@ from consilium.shared.model.network import RecurrentModel
 Array = NDArray[np.float64]
 
 
-SNAPSHOT_STEPS = 8  # a late event costs at most twice so many steps, or all if it is later
+SNAPSHOT_STEPS = 8  # a late event costs at most twice as many steps; a very late one, all
 
 
 class StreamedModel:
-    """A model and the layout of its inputs, shared by all stays."""
+    """A model and the layout of its inputs; one serves all stays."""
 
     def __init__(self, model: RecurrentModel, layout: Layout, *, reasons: bool) -> None:
         self.layout, self.reasons = layout, reasons
@@ -41,9 +39,9 @@ class StreamedModel:
             self._window = WindowPass(model, layout)
 
     def read_window(self, x_TF: NDArray[np.float32], measured_C: NDArray[np.bool_]) -> Array:
-        """Return the logits (N, K) of all steps read at once, as of the last one.
+        """Read all steps at once; return the logits (N, K) as of the last one.
 
-        A column that was never measured changes nothing, so its row is that of the stay.
+        Leaving out a column that was never measured changes nothing: its row copies the stay's.
         """
         rows = np.flatnonzero(np.append(True, measured_C))[: len(self.keep_NF)]
         if self._window is not None and len(rows) > 1:
@@ -55,7 +53,7 @@ class StreamedModel:
         return np.asarray(all_NK)
 
     def _each(self, x_TF: NDArray[np.float32], rows: NDArray[np.intp]) -> Array:
-        """The logits of these rows, each run by itself."""
+        """Return the logits of these rows, each run in full."""
         keep_NF = self.keep_NF[rows].astype(np.float32)
         x_NTF = torch.from_numpy(x_TF[None] * keep_NF[:, None])
         with torch.inference_mode():
@@ -65,7 +63,7 @@ class StreamedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Closed:
-    """The steps that are over: how many, and what is carried on from them."""
+    """The finished steps: their number, and the state carried on from them."""
 
     steps: int
     running: RunningFeatures
@@ -73,11 +71,11 @@ class Closed:
 
 
 class StayStream:
-    """A stay's measurements so far, and the state after the steps that are over.
+    """A stay's measurements so far, and the state after the finished steps.
 
     Args:
-        model: what scores it.
-        steps: T of the study's window.
+        model: scores the stay.
+        steps: number of steps T of the study's window.
     """
 
     def __init__(self, model: StreamedModel, steps: int) -> None:
@@ -92,13 +90,13 @@ class StayStream:
         self._first, self._older, self._newer, self._now = first, first, first, first
 
     def put(self, step: int, column: int, hours: float, value: float) -> None:
-        """Note a measurement; the latest of its step counts, of the same time the last put.
+        """Add a measurement; a step keeps its latest one, of equal times the last one added.
 
         Args:
-            step: in which it was made.
-            column: what was measured.
-            hours: when.
-            value: normalised, or the number of a code.
+            step: the step in which it was made.
+            column: the variable, or column of codes.
+            hours: when it was made.
+            value: normalised value, or number of a code.
         """
         if hours < self._hour_TC[step, column]:
             return
@@ -110,15 +108,15 @@ class StayStream:
         self.advance(step)
 
     def advance(self, step: int) -> None:
-        """The stay has reached this step, if it had not."""
+        """Move the stay on to this step, unless it is there or beyond."""
         self.step = max(self.step, step)
 
     def mean_of(self, column: int) -> float:
-        """Mean of what was measured in a column, by step."""
+        """Return the mean of a column's values, one per step with a measurement."""
         return float(np.nanmean(self._z_TC[: self.step + 1, column]))
 
     def logits(self) -> Array:
-        """Return (N, K) as of the step that is going on."""
+        """Return the logits (N, K) as of the current step."""
         while self._now.steps < self.step:
             self._close()
         x_F = self._now.running.inputs(self._z_TC[self.step])
@@ -131,7 +129,7 @@ class StayStream:
         return self._model.read_window(self._x_TF[so_far], measured_C)
 
     def _close(self) -> None:
-        """The oldest step that is going on is over."""
+        """Finish the oldest unfinished step."""
         now, z_C = self._now, self._z_TC[self._now.steps]
         x_F, state = now.running.inputs(z_C), now.state
         if self._model.stepwise is not None and state is not None:

@@ -1,11 +1,11 @@
-"""A model that runs in one direction, a step at a time: the state is carried, the past is not kept.
+"""Runs a unidirectional model one step at a time: the state is carried on, the past is not kept.
 
-The same numbers as :class:`consilium.shared.model.network.RecurrentModel` on all steps so far, to
-rounding: here in double precision and plain NumPy, since one step of a few rows is too little work
-for anything larger. The cells' equations and gate orders are those of
-:mod:`consilium.shared.model.cells`. Attention is carried
-too: its softmax over the steps so far is kept as a running maximum, weight and weighted sum
-(Milakov and Gimelshein, "Online normalizer calculation for softmax", arXiv:1805.02867).
+The results equal those of :class:`consilium.shared.model.network.RecurrentModel` on all steps so
+far, to rounding; they are computed in double precision and plain NumPy, which is fastest for one
+step of a few rows. The cells' equations and gate orders are those of
+:mod:`consilium.shared.model.cells`. Attention is carried on too: its softmax over the steps so far
+is kept as a running maximum, weight and weighted sum (Milakov and Gimelshein, "Online normalizer
+calculation for softmax", arXiv:1805.02867).
 
 The rows of a batch are the stay, then the stay without each column.
 """
@@ -26,14 +26,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Carried:
-    """What is kept between two steps of R rows.
+    """State of N rows between two steps.
 
     Attributes:
-        states: of each layer, h (N, H) and for an LSTM c (N, H).
-        steps: how many there were.
-        pooled: for mean the sum of the states, for max their maximum, for attention their weighted
-            sum (N, H); None for the others.
-        top_N1: largest attention score so far; ``weight_N1`` the sum of weights relative to it.
+        states: for each layer h (N, H), and for an LSTM also c (N, H).
+        steps: number of steps so far.
+        pooled: (N, H) for pooling by mean the sum of the states, by max their maximum, by attention
+            their weighted sum; None otherwise.
+        top_N1: largest attention score so far; ``weight_N1`` is the sum of weights relative to it.
     """
 
     states: tuple[tuple[Array, ...], ...]
@@ -44,15 +44,15 @@ class Carried:
 
 
 def can_step(model: RecurrentModel) -> bool:
-    """Whether the model can go on from a kept state: it runs forwards only."""
+    """Return whether the model can continue from a kept state, that is, runs forwards only."""
     return not model.recurrent.bidirectional
 
 
 class StepwiseModel:
-    """A unidirectional model's weights, ready to be stepped.
+    """A unidirectional model's weights, prepared for single steps.
 
     Raises:
-        ValueError: the model also runs from the last step to the first.
+        ValueError: the model also runs backwards.
     """
 
     def __init__(self, model: RecurrentModel) -> None:
@@ -80,10 +80,10 @@ class StepwiseModel:
         return Carried(states=((np.zeros((rows, model.hidden)),) * parts,) * model.layers)
 
     def step(self, before: Carried, x_NF: Array) -> tuple[Carried, Array]:
-        """Return the state after a step with these inputs, and the logits (N, K) as of it."""
+        """Return the state after a step with these inputs, and the logits (N, K) after it."""
         values_NI, old, states = self._inputs(x_NF), before.states, []
         if isinstance(self._model.recurrent, GRUD):
-            values_NI, old = self._faded(values_NI, old, self._model.recurrent.series)
+            values_NI, old = self._decayed(values_NI, old, self._model.recurrent.series)
         run = {"rnn": _rnn, "lstm": _lstm, "gru": _gru}[self._model.recurrent.cell]
         for state, weights in zip(old, self._layers, strict=True):
             state = run(values_NI, state, weights)
@@ -100,7 +100,7 @@ class StepwiseModel:
         return carried, self._outputs(pooled_NH, x_NF)
 
     def _inputs(self, x_NF: Array) -> Array:
-        """The first layer's inputs: projected measurements, and the vectors of codes."""
+        """Return the first layer's inputs: projected measurements, and the vectors of codes."""
         model = self._model
         measured = x_NF[:, : model.measured]
         if model.projection is not None:
@@ -112,10 +112,10 @@ class StepwiseModel:
         summed = (vector_NMW * (code_NM > 0)[:, :, None]).sum(axis=1)
         return np.concatenate([measured, summed], axis=1)
 
-    def _faded(
+    def _decayed(
         self, x_NI: Array, states: tuple[tuple[Array, ...], ...], series: int
     ) -> tuple[Array, tuple[tuple[Array, ...], ...]]:
-        """What is left of a GRU-D's old values and of its state (``shared/model/gru_d.py``)."""
+        """Return a GRU-D's decayed inputs and states (``shared/model/gru_d.py``)."""
         value, measured, recency = np.split(x_NI[:, : 3 * series], 3, axis=1)
         age_NV = -np.log(np.clip(recency, np.exp(-LONGEST), 1.0))
         rate_NV = self._w["recurrent.input_decay.weight"] * age_NV
@@ -129,7 +129,7 @@ class StepwiseModel:
     def _pool(
         self, before: Carried, h_NH: Array
     ) -> tuple[tuple[Array | None, Array | None, Array | None], Array]:
-        """What the pooling carries on, and its value as of this step."""
+        """Return what the pooling carries on, and the pooled value after this step."""
         kind, old = self._model.pooling, before.pooled
         if kind == "mean":
             total = h_NH if old is None else old + h_NH

@@ -1,11 +1,12 @@
-"""A bidirectional model read over a whole window, with every column left out in turn.
+"""Runs a model over a whole window, once for the stay and once without each column.
 
-A column is a few features of each step, and features enter the first layer by a product alone. So
-the product is formed once, for the stay, and for each column what its features gave is taken away;
-that is a small part of the work of one product a row. The rest is run as the model runs it.
+A column (a variable, or a column of codes) is a few features of each step, and features enter the
+first layer through a matrix product only. So the product is computed once for the stay, and for
+each column the contribution of its features is subtracted; that is far less work than one product
+per row. The later layers run as in the model.
 
-The rows of a batch are the stay, then the stay without each column. The linear map's results stand
-in the kernel's order of gates.
+The rows of a batch are the stay, then the stay without each column. The results of the linear map
+are in the kernel's order of gates.
 """
 
 import numpy as np
@@ -19,11 +20,11 @@ from consilium.shared.model.network import RecurrentModel
 
 
 class WindowPass:
-    """A model's weights, ready to be read so.
+    """A model's weights, prepared for such passes.
 
     Args:
-        model: any but a GRU-D.
-        layout: of its inputs.
+        model: any model but a GRU-D.
+        layout: layout of its inputs.
     """
 
     def __init__(self, model: RecurrentModel, layout: Layout) -> None:
@@ -32,7 +33,7 @@ class WindowPass:
         codes = layout.codes.tolist()
         places = [np.flatnonzero(~kept).tolist() for kept in layout.without_each()[1:] > 0]
         width = 0 if model.embedding is None else model.embedding.weight.shape[1]
-        for number, column in enumerate(codes):  # a code is as many inputs as its vector is long
+        for number, column in enumerate(codes):  # a code takes as many inputs as its vector is long
             start = model.measured + number * width
             places[column] = list(range(start, start + width))
         most = max(map(len, places))
@@ -47,7 +48,7 @@ class WindowPass:
 
     @staticmethod
     def serves() -> bool:
-        """Whether the kernel is there, without which nothing is gained."""
+        """Return whether the compiled kernel is available; without it this is no faster."""
         return serves(torch.zeros(0))
 
     def logits(self, x_TF: NDArray[np.float32], rows: NDArray[np.intp]) -> Tensor:
@@ -82,7 +83,7 @@ class WindowPass:
         return self._model.recurrent.from_layer(1, h_NTH)
 
     def _linear(self, weights: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """What one direction's pre-activations are of what enters: weights (U, G), bias (G,)."""
+        """Return one direction's linear map to the gates: weights (U, G), bias (G,)."""
         model, cell = self._model, self._model.recurrent.cell
         input_GI, _, input_bias_G, hidden_bias_G = weights
         measured = len(input_GI[0]) - (
@@ -105,7 +106,7 @@ class WindowPass:
         return ordered[0].t().contiguous(), (ordered[1] + ordered[2]).squeeze(1)
 
     def _entering(self, x_TF: Tensor) -> Tensor:
-        """What enters the first layer linearly (T, U): measured features, the vectors of codes."""
+        """Return the first layer's linear inputs (T, U): measured features, vectors of codes."""
         model = self._model
         if model.embedding is None:
             return x_TF

@@ -1,7 +1,7 @@
 """The studies this hospital has approved, each with the roster that was pinned with it.
 
-An approval is the coordinator's signed offer, kept as it was when a person approved it. What the
-coordinator offers later changes nothing in it.
+An approval is the coordinator's signed offer, kept exactly as a person approved it. Later offers
+do not change it.
 """
 
 from collections.abc import Iterator
@@ -27,19 +27,19 @@ class Approval:
 
 
 class Approvals:
-    """A folder of approvals, one file a study, named by the study's digest.
+    """A folder of approvals, one file per study, named by the study's digest.
 
     Args:
         folder: where they lie.
         coordinator: the pinned coordinator's identity, which signed every offer.
-        site: this site's name and identity; an offer that lists it otherwise is refused.
+        site: this site's name and identity; an offer whose roster does not list both is refused.
     """
 
     def __init__(self, folder: Path, coordinator: bytes, site: tuple[str, bytes]) -> None:
         self._folder, self._coordinator, self._site = folder, coordinator, site
 
     def check(self, offer: StudyOffer) -> Approval:
-        """Return what an offer would mean, validated.
+        """Validate an offer; return the approval that it would become.
 
         Raises:
             AuthenticationError: not signed by the pinned coordinator.
@@ -55,7 +55,7 @@ class Approvals:
         return Approval(study=study, roster=roster)
 
     def approve(self, offer: StudyOffer) -> Approval:
-        """Keep an offer as approved; it is on disk when this returns."""
+        """Store an offer as approved; it is on disk when this returns."""
         approval = self.check(offer)
         write_atomically(self._file(approval.study.digest), offer.to_bytes(), mode=PRIVATE_FILE)
         return approval
@@ -75,7 +75,7 @@ class Approvals:
         """Return the approval of the study with this digest, or None.
 
         Raises:
-            SettingsError: the file is damaged or of another coordinator.
+            SettingsError: the file is damaged or from another coordinator.
         """
         file = self._file(digest)
         try:
@@ -91,7 +91,7 @@ class Approvals:
         return approval if approval.study.digest == digest else None
 
     def stamp(self, digest: bytes) -> tuple[int, int] | None:
-        """Something that changes when the approval is given or withdrawn; None without one."""
+        """Return a value that changes with each approval of the study; None if not approved."""
         try:
             found = self._file(digest).stat()
         except FileNotFoundError:

@@ -2,16 +2,16 @@
 
 ::
 
-    site.toml            who, where; the hospital edits it
+    site.toml            the site's name, coordinator and records; the hospital edits it
     policy.toml          what this hospital allows; the hospital edits it
     identity.pem         Ed25519 identity, mode 0600
     node.pem             key for Flower's node authentication, mode 0600
-    split.key            parts patients into shards for good, mode 0600
+    split.key            assigns patients to shards for good, mode 0600
     coordinator.msgpack  the coordinator as pinned at enrolment
-    approvals/           studies as approved, each with its roster
+    approvals/           approved studies, each with its roster
     ledger.sqlite        the privacy budget
-    journal.sqlite       rounds that were masked
-    personal/            this site's own parts of studies' models, mode 0600
+    journal.sqlite       rounds for which an update was masked
+    personal/            the parts of studies' models that stay here, mode 0600
     audit.jsonl          the audit log
 """
 
@@ -49,7 +49,7 @@ SECRET_FILES = ("identity.pem", "node.pem", "split.key")
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Enrolment(Message):
-    """What enrolment pinned: this site's name and node, and the coordinator as invited."""
+    """What enrolment pinned: this site's name and node, and the inviting coordinator."""
 
     kind: ClassVar[str] = "enrolment"
     max_bytes: ClassVar[int] = 8192
@@ -69,7 +69,7 @@ class SiteFolder:
 
     @classmethod
     def make(cls, path: Path, *, site: str | None = None) -> "SiteFolder":
-        """Make the folder and its keys; what is there already is kept.
+        """Make the folder and its keys; existing files are kept.
 
         Raises:
             SettingsError: it cannot be written.
@@ -96,7 +96,7 @@ class SiteFolder:
         """Open a folder that ``init`` made.
 
         Raises:
-            SettingsError: a key is missing, or others than the owner may read it.
+            SettingsError: a key is missing, or readable by others than its owner.
         """
         folder = cls(path=path)
         for name in SECRET_FILES:
@@ -116,15 +116,15 @@ class SiteFolder:
         return folder
 
     def settings(self) -> SiteSettings:
-        """What ``site.toml`` holds."""
+        """Return this site's settings, from ``site.toml``."""
         return SiteSettings.read(self.path)
 
     def policy(self) -> Policy:
-        """What this hospital allows."""
+        """Return what this hospital allows, from ``policy.toml``."""
         return read_policy(self.path)
 
     def owner(self) -> str:
-        """This site's name, as enrolled.
+        """Return this site's name, as enrolled.
 
         Raises:
             SettingsError: it is not enrolled.
@@ -132,15 +132,15 @@ class SiteFolder:
         return self.enrolment().site
 
     def identity(self) -> IdentityKey:
-        """This site's identity."""
+        """Return this site's identity."""
         return IdentityKey.from_pem((self.path / "identity.pem").read_bytes())
 
     def split_key(self) -> bytes:
-        """What parts this site's patients into shards."""
+        """Return the key that assigns this site's patients to shards."""
         return (self.path / "split.key").read_bytes()
 
     def node_key(self) -> ec.EllipticCurvePrivateKey:
-        """This site's key for node authentication.
+        """Return this site's key for node authentication.
 
         Raises:
             SettingsError: the file is malformed.
@@ -156,7 +156,7 @@ class SiteFolder:
         return key
 
     def enrolment(self) -> Enrolment:
-        """What enrolment pinned.
+        """Return what enrolment pinned.
 
         Raises:
             SettingsError: the site is not enrolled.
@@ -173,7 +173,7 @@ class SiteFolder:
             raise SettingsError(f"{file}: is damaged ({error}); restore a backup") from error
 
     def pin(self, enrolment: Enrolment) -> None:
-        """Keep what enrolment pinned."""
+        """Store what enrolment pinned."""
         write_atomically(self.path / "coordinator.msgpack", enrolment.to_bytes(), mode=PRIVATE_FILE)
 
     def state(self, policy: Policy, audit: RoundAudit) -> SiteState:
@@ -192,15 +192,15 @@ class SiteFolder:
         )
 
     def personal(self) -> PersonalStore:
-        """This site's own parts of studies' models."""
+        """Return the store of the parts of studies' models that stay at this site."""
         return PersonalStore(self.path / "personal")
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Be the only process that answers for this site.
+        """Make this the only process that answers for this site, while the context is open.
 
         Raises:
-            SettingsError: another one does.
+            SettingsError: another process already does.
         """
         file = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
         try:
@@ -228,7 +228,7 @@ def _new_node_key() -> bytes:
 
 
 def public_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """The public half as Flower registers it."""
+    """Return the public key in the form in which Flower registers it."""
     return key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )

@@ -1,8 +1,8 @@
-"""What a site keeps of a study for itself: its own part of the model, on disk, never in a message.
+"""The part of a study's model that stays at the site: on disk, never in a message.
 
-One file for each run, bound to the study's digest and the run, written in one step and readable by
-the site's account only. A site without one (its first round, or a new run) begins with what the
-coordinator sent.
+One file per run, bound to the study's digest and the run, written atomically and readable by the
+site's account only. A site without a file (in its first round, or in a new run) begins with what
+the coordinator sent.
 """
 
 from collections.abc import Mapping
@@ -25,23 +25,23 @@ class PersonalStore:
     """The files of one site.
 
     Args:
-        folder: made when first needed.
+        folder: where they lie; created when first needed.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def load(self, study_digest: bytes, study_hash: bytes) -> Kept:
-        """Return what is kept of a run; nothing if nothing is.
+        """Return what is kept for a run, empty if nothing is.
 
         Raises:
-            SettingsError: the file is damaged, or is that of another study or run.
+            SettingsError: the file is damaged, or belongs to another study or run.
         """
         path = self._path(study_digest, study_hash)
         return _read(path, study_digest, study_hash) if path.exists() else {}
 
     def latest(self, study_digest: bytes) -> Kept:
-        """Return what was kept last of any run of a study; nothing if nothing is.
+        """Return what the latest run of a study kept, empty if nothing is kept.
 
         Raises:
             SettingsError: as :meth:`load`.
@@ -52,10 +52,10 @@ class PersonalStore:
         return _read(max(found, key=lambda path: path.stat().st_mtime_ns), study_digest)
 
     def save(self, study_digest: bytes, study_hash: bytes, kept: Kept) -> None:
-        """Replace what is kept of a run.
+        """Replace what is kept for a run.
 
         Raises:
-            SettingsError: it cannot be written; what was there is untouched.
+            SettingsError: it cannot be written; the old file stays as it was.
         """
         path = self._path(study_digest, study_hash)
         whose = {"study_digest": study_digest.hex(), "study_hash": study_hash.hex()}

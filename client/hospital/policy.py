@@ -1,11 +1,11 @@
 """What this hospital allows, whatever a study asks for; checked before a patient's record is read.
 
-A policy is the hospital's own. Nothing a coordinator sends can widen it. What the process itself
-may use (threads, memory, GPU) is enforced by :mod:`consilium.client.hospital.process_limits`; the
-lifetime budget by the ledger.
+The policy is the hospital's own; nothing that a coordinator sends can widen it. Limits on threads,
+memory and GPU are enforced by :mod:`consilium.client.hospital.process_limits`, the lifetime budget
+by the ledger.
 
-A hospital's own figures leave only if it says so here, and in the secure sum as everything does: it
-writes them at its place among the sites' figures, where others write zeros.
+A hospital's own figures leave only if the policy allows it, and only within the secure sum: the
+site writes them into its own positions of the vector, where all other sites write zeros.
 """
 
 from dataclasses import dataclass
@@ -28,23 +28,23 @@ class Policy:
 
     Attributes:
         largest_study_epsilon: most privacy budget one study may use.
-        lifetime_epsilon: most privacy budget all studies together may use; the ledger holds it.
+        lifetime_epsilon: most privacy budget all studies together may use.
         delta: probability with which the lifetime guarantee may fail.
         minimum_sites: fewest sites whose sum may be released.
         minimum_patients: fewest patients of this site that may train a study's model.
-        smallest_group: fewest of this site's patients that are told apart as a subgroup; where
-            counts carry privacy noise, noise hides them instead.
-        release_own_figures: whether a study that asks for figures by site gets this one's.
+        smallest_group: fewest of this site's patients that may be counted as a subgroup, in
+            studies without privacy noise; with noise, the noise hides small groups.
+        release_own_figures: whether a study that asks for figures per site gets this site's.
         tell_budget_left: whether the coordinator is told how much lifetime epsilon is left.
-        allow_without_privacy: whether studies without differential privacy are allowed; right only
-            for data that is public already.
-        studies: digests that may be approved; None allows any that a person here approves.
+        allow_without_privacy: whether studies without differential privacy are allowed; suited only
+            to data that are public already.
+        studies: digests of the studies that may be approved; None allows any study.
         tasks: kinds of prediction that are allowed.
         sources: kinds of records that may be used; None allows all that site.toml sets up.
         variables: measurements that may be used; None allows all.
-        hours: when this site works for studies; None is always.
-        threads: of each computation.
-        memory_mib: most memory that the site's process may hold, in MiB; None is no bound.
+        hours: when this site works for studies; None means always.
+        threads: most threads of one computation.
+        memory_mib: most memory that the site's process may hold, in MiB; None means no bound.
         gpu: whether computations may use a graphics card.
     """
 
@@ -70,7 +70,7 @@ class Policy:
         """Refuse a study that asks for more than this hospital allows.
 
         Raises:
-            PolicyError: names the value, the bound, and who can change it.
+            PolicyError: the sentence names the value, the bound, and who can change it.
         """
         if self.studies is not None and study.digest not in self.studies:
             raise PolicyError(
@@ -89,10 +89,8 @@ class Policy:
     def check_cohort(self, patients: int) -> None:
         """Refuse to train on fewer patients than this hospital allows.
 
-        The number is compared here and told to nobody: it is one site's own figure.
-
         Raises:
-            PolicyError: names the bound only.
+            PolicyError: the sentence names the bound but not the number, which is this site's own.
         """
         if patients < self.minimum_patients:
             raise PolicyError(
@@ -103,10 +101,10 @@ class Policy:
     def check_time(self, now: datetime) -> None:
         """Refuse to begin work outside this hospital's hours; ``now`` is local time.
 
-        A round that has begun is still helped to its end, so that no other site's work is lost.
+        A round that has begun is still finished, so that no other site's work is lost.
 
         Raises:
-            PolicyError: names the hours.
+            PolicyError: outside the hours, which the sentence names.
         """
         if self.hours is not None and not self.hours.allow(now):
             raise PolicyError(

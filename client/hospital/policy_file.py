@@ -1,7 +1,7 @@
 """``policy.toml``: the hospital's policy as its people write it, read strictly.
 
-A key that is missing has the value that the commented default file shows. A key that is not known
-is an error, so that a slip of the pen never leaves a bound unset.
+A missing key has the value shown in the commented default file. An unknown key is an error, so that
+a typing mistake never leaves a bound unset.
 """
 
 import re
@@ -18,7 +18,7 @@ from consilium.shared.files.strict_toml import parse_toml, read_text, validate
 from consilium.shared.study.rounds import MINIMUM_SITES
 
 FILE_NAME = "policy.toml"
-LEAST_MEMORY_MIB = 1024  # PyTorch, imported and at rest, holds about half of that
+LEAST_MEMORY_MIB = 1024  # PyTorch alone, imported and idle, takes about half of it
 
 TEMPLATE = """\
 # What this hospital allows, whatever a study asks for. Nothing a coordinator sends can widen it.
@@ -156,10 +156,11 @@ class _PolicyFile(_Part):
 
 
 def read_policy(folder: Path) -> Policy:
-    """Return the policy in a site's folder; the default one where no folder was made yet.
+    """Return the policy in a site's folder, or the default policy if there is no folder yet.
 
     Raises:
-        SettingsError: the file is missing, malformed or out of bounds; names key and remedy.
+        SettingsError: the file is missing or malformed, or a value is out of bounds; the sentence
+            names the key and the remedy.
     """
     path = folder / FILE_NAME
     if not folder.exists():

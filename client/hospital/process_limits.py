@@ -1,7 +1,7 @@
-"""What the site's process may use of its machine, enforced on the process itself.
+"""Limits on what the site's process may use of its machine, enforced on the process itself.
 
-Called once, first thing, by the command that starts the site: a graphics card that was already
-touched cannot be hidden any more, and threads that exist do not go away.
+The command that starts the site calls this once, before anything else: a graphics card already in
+use cannot be hidden any more, and existing threads stay.
 """
 
 import os
@@ -19,16 +19,16 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 
 def apply_limits(policy: Policy) -> None:
-    """Bound this process, and every process it starts, by the policy.
+    """Apply the policy's limits to this process and to every process that it starts.
 
     - Threads: of each PyTorch operation in this process, and of every numerical library in
-      processes that it starts. (Masks take ``policy.threads`` as an argument.)
-    - Memory: what the process can write to (heap, arrays, stacks; Linux' ``RLIMIT_DATA``). Program
-      files mapped into memory, some 500 MiB shared among processes, do not count.
+      processes that it starts. (Masking takes ``policy.threads`` as an argument.)
+    - Memory: what the process can write to (heap, arrays, stacks; Linux's ``RLIMIT_DATA``). Mapped
+      program files (some 500 MiB, shared among processes) do not count.
     - Graphics card: hidden from the CUDA and ROCm runtimes unless allowed.
 
     Raises:
-        SettingsError: a bound cannot be enforced on this machine.
+        SettingsError: a limit cannot be enforced on this machine.
     """
     for name in THREAD_VARIABLES:
         os.environ[name] = str(policy.threads)
@@ -40,9 +40,10 @@ def apply_limits(policy: Policy) -> None:
 
 
 def memory_error(error: BaseException, policy: Policy) -> PolicyError | None:
-    """Return the refusal for an error that says the memory allowed did not suffice, else None.
+    """Return a refusal if the error means that the allowed memory did not suffice, else None.
 
-    Its text is ours: an allocator's own may tell an array's shape, and so a number of patients.
+    The refusal has a text of its own: an allocator's message may reveal an array's shape, and so a
+    number of patients.
     """
     failed = isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -1,4 +1,4 @@
-"""A site's part of the audit in a round: the coordinator's head noted, the own release recorded."""
+"""A site's audit entries of a round: the coordinator's audit head, and what the site released."""
 
 import logging
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class RoundAudit:
-    """The site's log, and its anchors for the coordinator's log.
+    """Writes a round's entries to the site's log, the heads of the coordinator's log among them.
 
     Args:
         audit: this site's log.
@@ -33,7 +33,7 @@ class RoundAudit:
         self._identities = {COORDINATOR: coordinator}
 
     def begin(self, study: Study, asked: RoundConfiguration) -> None:
-        """Note the coordinator's head, as every site of the round was shown it.
+        """Record the head of the coordinator's log, which every site of the round was shown.
 
         Raises:
             AuditError: it could not be recorded.
@@ -52,14 +52,14 @@ class RoundAudit:
         spent: Sequence[float],
         study_hash: bytes,
     ) -> MaskedUpdate:
-        """Record a masked update that is about to leave; return it with the head that proves so.
+        """Record a masked update about to leave; return it with this log's new head attached.
 
         Args:
-            study: as approved.
+            study: the approved study.
             asked: what the round is for.
-            masked: what will leave; the entry holds SHA-256 of its packed vector.
-            spent: epsilon of the study after each release charged for it; empty without privacy.
-            study_hash: of the run.
+            masked: what will leave; the entry holds the SHA-256 of its packed vector.
+            spent: the study's epsilon after each release charged for it; empty without privacy.
+            study_hash: identifies the run.
 
         Raises:
             AuditError: it could not be recorded, so it must not leave.

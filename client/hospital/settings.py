@@ -13,7 +13,8 @@
     path = "/data/icu"
     where = { ICUType = 3 }    # optional: only such stays
 
-What ``[data]`` may say depends on its source: see :mod:`consilium.client.sources.common.settings`.
+Which keys ``[data]`` may have depends on its source: see
+:mod:`consilium.client.sources.common.settings`.
 """
 
 import tomllib
@@ -53,7 +54,7 @@ class CoordinatorAddress(_Part):
 
 
 class SiteSettings(_Part):
-    """What ``site.toml`` holds; ``data`` as written, for its source's own model to check."""
+    """Contents of ``site.toml``; ``data`` is left as written, its source's own model checks it."""
 
     site: str | None = None
     coordinator: CoordinatorAddress | None = None
@@ -64,7 +65,7 @@ class SiteSettings(_Part):
         """Read the settings in a site's folder.
 
         Raises:
-            SettingsError: the file is missing or malformed; names the key.
+            SettingsError: the file is missing or malformed; the sentence names the key.
         """
         file = folder / FILE_NAME
         try:
@@ -88,7 +89,7 @@ class SiteSettings(_Part):
         """Return where this site's records lie, checked.
 
         Raises:
-            SettingsError: ``[data]`` is missing, or a key of it is not right.
+            SettingsError: ``[data]`` is missing, or one of its keys is wrong.
         """
         if self.data is None:
             raise SettingsError(
@@ -97,10 +98,10 @@ class SiteSettings(_Part):
         return read_data_settings(self.data, where=str(folder / FILE_NAME), folder=folder)
 
     def open_source(self, folder: Path, study: Study) -> Source:
-        """Return the records, for a study.
+        """Open this site's records for a study.
 
         Raises:
-            SettingsError: no records are set, or not rightly.
-            DataError: they are not there, or the study wants another kind.
+            SettingsError: ``[data]`` is missing or wrong.
+            DataError: the records are not there, or the study wants another kind.
         """
         return open_source(self.records(folder), study)

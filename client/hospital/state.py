@@ -1,4 +1,4 @@
-"""What a site keeps on disk and in its vault, opened."""
+"""A site's keys, ledger, journal and audit log, opened."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ from consilium.shared.crypto.keys import IdentityKey
 
 @dataclass(frozen=True, kw_only=True)
 class SiteState:
-    """What a site keeps on disk and in its vault, opened.
+    """A site's keys, ledger, journal and audit log, opened.
 
-    ``split_key`` parts patients into shards, the same way in every study; see
-    :mod:`consilium.client.records.cohort`. ``personal`` holds this site's own parts of models. A
-    simulated site keeps no ``audit``.
+    ``split_key`` assigns patients to shards, in the same way for every study; see
+    :mod:`consilium.client.records.cohort`. ``personal`` holds the parts of models that stay at this
+    site. A simulated site has no ``audit``.
     """
 
     identity: IdentityKey

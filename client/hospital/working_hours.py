@@ -10,11 +10,11 @@ DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 @dataclass(frozen=True, kw_only=True)
 class WorkingHours:
-    """A span of each of some weekdays; one that ends before it starts goes over midnight.
+    """The same span of hours on some weekdays; if ``end`` is before ``start``, past midnight.
 
     Attributes:
         days: weekdays on which the span starts.
-        start: first moment; ``end`` is the first moment after it. Equal means 24 hours.
+        start: when it starts; it ends just before ``end``. If both are equal it lasts 24 hours.
     """
 
     days: frozenset[str]
@@ -22,7 +22,7 @@ class WorkingHours:
     end: time
 
     def allow(self, now: datetime) -> bool:
-        """Tell whether ``now``, in local time, lies in the span of a day or of the day before."""
+        """Return whether ``now``, in local time, lies in today's span or in yesterday's."""
         moment, today = now.time(), DAYS[now.weekday()]
         yesterday = DAYS[(now - timedelta(days=1)).weekday()]
         if self.start < self.end:

@@ -1,4 +1,5 @@
-"""The privacy budget: releases reserved on disk before they leave, and refused beyond the budget.
+"""The privacy budget: releases are reserved on disk before they leave, refused beyond the budget.
 
-Costs of releases enter, never records; nothing leaves a site that did not pass here.
+Costs of releases may enter, records never; results of a private study leave only after being
+charged here.
 """

@@ -1,8 +1,8 @@
-"""Releases, and what they cost together: the arithmetic of the ledger, without its file.
+"""Releases and their combined cost: the ledger's arithmetic, without its file.
 
-Each patient belongs for ever to one of 100 shards. A release touches a range of shards, and what
-is spent is the most that any one shard has spent (parallel composition, McSherry 2009, theorem 4):
-patients who train and patients who validate do not pay for each other.
+Each patient belongs for good to one of 100 shards, and a release touches a range of shards. What is
+spent is the most that any one shard has spent (parallel composition, McSherry 2009, theorem 4), so
+training does not use up the budget of patients who only validate, nor the reverse.
 """
 
 from collections.abc import Iterable
@@ -15,11 +15,11 @@ SHARDS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """Something about to leave: which study, round and purpose, what happened, to which shards.
+    """Something about to leave: its study, round and purpose, privacy events, and shards.
 
-    ``study_digest`` is the study as approved, whose budget is charged however often it is run;
-    ``study_hash`` is one run of it. ``shards`` is (low, high), high excluded, out of 0 to 100;
-    equal numbers mean nobody.
+    ``study_digest`` is the approved study, whose budget is charged for all of its runs together;
+    ``study_hash`` identifies one run. ``shards`` is (low, high), high excluded, between 0 and 100;
+    equal numbers mean no patient.
     """
 
     study_digest: bytes
@@ -33,9 +33,10 @@ class Release:
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """Epsilon at ``delta``: what confirmed releases cost, all with reserved ones, and the bound.
+    """An account of epsilon at ``delta``, against a bound.
 
-    spent: confirmed releases. reserved: what reserved ones add. left: bound - spent - reserved.
+    spent: cost of confirmed releases. reserved: what reserved releases add to it. left: bound -
+    spent - reserved.
     """
 
     spent: float
@@ -47,7 +48,7 @@ class Account:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyAccount:
-    """One study's account, by the study's own budget."""
+    """One study's account, against the study's own budget."""
 
     study_digest: bytes
     study_name: str
@@ -57,7 +58,7 @@ class StudyAccount:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Every study's account and the hospital's own over all studies."""
+    """The account of every study, and the hospital's lifetime account over all studies."""
 
     studies: tuple[StudyAccount, ...]
     total: Account
@@ -65,7 +66,7 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerEntry:
-    """A release as the ledger has it; times are ISO 8601."""
+    """An entry of the ledger; times are ISO 8601."""
 
     release: Release
     study_epsilon: float
@@ -76,7 +77,7 @@ class LedgerEntry:
 
 
 def account_of(entries: Iterable[LedgerEntry], bound: float, delta: float) -> Account:
-    """Account of these entries against a bound on epsilon at ``delta``."""
+    """Return the account of these entries against a bound on epsilon at ``delta``."""
     entries = list(entries)
     spent = largest_spent([entry.release for entry in entries if entry.confirmed], delta)
     charged = largest_spent([entry.release for entry in entries], delta)
@@ -90,7 +91,7 @@ def account_of(entries: Iterable[LedgerEntry], bound: float, delta: float) -> Ac
 
 
 def largest_spent(releases: Iterable[Release], delta: float) -> float:
-    """The most that any shard has spent: epsilon at ``delta`` of the releases touching it."""
+    """Return the most that any shard has spent: epsilon at ``delta`` of its releases."""
     releases = list(releases)
     edges = sorted({edge for release in releases for edge in release.shards})
     spent = 0.0

@@ -1,9 +1,9 @@
-"""The hospital's privacy ledger: what has left, what may leave, on disk before it leaves.
+"""The hospital's privacy ledger: every release is entered on disk before it leaves.
 
 A release is *reserved* before anything is sent and *confirmed* afterwards. Reserved counts as
-spent: a crash in between loses budget, never a record. SQLite puts each entry on disk (the power
-may fail) before :meth:`Ledger.reserve` returns, and one writer at a time decides, so processes that
-race cannot overspend together.
+spent: after a crash in between, budget may be lost, but no release goes uncounted. SQLite has each
+entry on disk (safe against power failure) before :meth:`Ledger.reserve` returns. Only one process
+at a time can reserve, so several cannot overspend together.
 """
 
 import json
@@ -34,7 +34,7 @@ __all__ = ["Ledger", "Release", "Summary"]
 
 SCHEMA_VERSION = 1
 LOCK_TIMEOUT_S = 60.0
-TOLERANCE = 1e-9  # relative: calibration ends exactly at the budget
+TOLERANCE = 1e-9  # relative; noise is calibrated to end exactly at the budget
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS releases (
@@ -63,10 +63,10 @@ class Ledger:
     Safe to share among threads and processes. Each call opens its own connection.
 
     Args:
-        path: the file; it is made, with mode 0600, if it is not there.
-        lifetime_epsilon: the most all studies together may spend on one patient, at ``delta``.
+        path: the file; created with mode 0600 if it does not exist.
+        lifetime_epsilon: most that all studies together may spend on one patient, at ``delta``.
         delta: the lifetime guarantee's delta.
-        clock: returns the time to be noted.
+        clock: returns the time for new entries.
     """
 
     def __init__(
@@ -98,20 +98,20 @@ class Ledger:
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def reserve(self, release: Release, *, study_epsilon: float, study_delta: float) -> float:
-        """Charge a release before it happens; afterwards it may happen once.
+        """Charge a release before it leaves; after this it may leave once.
 
-        Reserving the same (study_hash, round, purpose) again charges nothing, and is refused if the
-        release is not the same.
+        Reserving the same (study_hash, round, purpose) again charges nothing; it is refused if the
+        release differs.
 
         Returns:
-            Epsilon that the study has then spent at ``study_delta``, this release included.
+            The study's epsilon at ``study_delta``, this release included.
 
-        Guarantee: after return, the entry is on disk, and neither the study's epsilon at its delta
-        nor the lifetime's is exceeded on any shard by all entries together.
+        Guarantee: on return the entry is on disk, and on no shard do all entries together exceed
+        the study's epsilon at its delta or the lifetime epsilon at its delta.
 
         Raises:
             BudgetError: the study's or the lifetime budget would be exceeded; nothing is charged.
-            PrivacyError: another release is noted under this study, round and purpose.
+            PrivacyError: another release is entered under this run, round and purpose.
         """
         low, high = release.shards
         if not 0 <= low <= high <= SHARDS:
@@ -153,7 +153,7 @@ class Ledger:
         return spent
 
     def confirm(self, release: Release) -> None:
-        """Note that a reserved release has happened; repeating it changes nothing.
+        """Record that a reserved release has left; repeating it changes nothing.
 
         Raises:
             PrivacyError: the release was never reserved.
@@ -171,12 +171,12 @@ class Ledger:
             )
 
     def entries(self) -> tuple[LedgerEntry, ...]:
-        """Every release noted, in the order it was reserved."""
+        """Return all entries in the order in which they were reserved."""
         with self._transaction() as connection:
             return tuple(_entries(connection))
 
     def summary(self) -> Summary:
-        """Spent, reserved and left: for each study at its delta, and in total at the lifetime's."""
+        """Return spent, reserved and left: per study at its delta, and over the lifetime at its."""
         entries = self.entries()
         digests = dict.fromkeys(entry.release.study_digest for entry in entries)
         studies = []

@@ -1,8 +1,8 @@
 """What ``consilium-site ledger`` shows of a ledger's summary: JSON, a table, bars, a figure.
 
-Spent, reserved and left are epsilon at the delta beside them. Reserved counts as spent until the
-release is confirmed. Studies do not add up to the lifetime account: the lifetime account composes
-all releases together, at the hospital's own delta.
+Spent, reserved and left are values of epsilon at the delta shown beside them. Reserved counts as
+spent until the release is confirmed. The studies' accounts do not add up to the lifetime account,
+which composes all releases together at the hospital's own delta.
 """
 
 import io
@@ -44,7 +44,7 @@ def to_table(summary: Summary) -> Table:
 
 
 def to_bars(summary: Summary) -> list[str]:
-    """Return the same as one line of text each: name, bar, what is charged of the bound."""
+    """Return one line of text per account: name, bar, charged epsilon of the bound."""
     rows = [(study.study_name, study.account) for study in summary.studies]
     return [
         f"{name[:NAME_CELLS]:>{NAME_CELLS}} {bar(account)} "
@@ -54,10 +54,10 @@ def to_bars(summary: Summary) -> list[str]:
 
 
 def bar(account: Account, cells: int = BAR_CELLS) -> str:
-    """Return a bar of ``cells`` characters; what is more than nothing takes one at least."""
+    """Return a bar of ``cells`` characters; every amount above 0 takes at least one."""
     used = [_share(account.spent, account, cells), _share(account.reserved, account, cells)]
     free = _share(account.left, account, cells)
-    while sum(used) + (free > 0) > cells:  # room for what is left, taken from the longer part
+    while sum(used) + (free > 0) > cells:  # make room for what is left, from the longer part
         used[used.index(max(used))] -= 1
     return "█" * used[0] + "▒" * used[1] + "·" * (cells - sum(used))
 
@@ -66,7 +66,7 @@ def draw(summary: Summary, path: Path) -> None:
     """Write the figure: a bar for each study and one for the lifetime, with the bounds.
 
     Raises:
-        SettingsError: the name ends neither in .png nor in .svg.
+        SettingsError: the name does not end in .png or .svg.
     """
     if path.suffix not in PICTURES:
         raise SettingsError(f"--plot {path}: must end in {' or '.join(PICTURES)}; rename it")
@@ -112,7 +112,7 @@ def _cells(account: Account) -> list[str]:
 
 
 def _share(amount: float, account: Account, cells: int) -> int:
-    """How many cells an amount takes of those for the bound, or for what exceeds it."""
+    """Return how many cells an amount takes; ``cells`` stand for the bound, or for all charges."""
     whole = max(account.bound, account.spent + account.reserved)
     if amount <= 0 or whole <= 0:
         return 0

@@ -1,6 +1,6 @@
-"""What the measured quality means: findings, each with its remedy, and one verdict.
+"""Judges the measured quality: findings, each with its remedy, and one verdict.
 
-Not one of them quotes a patient: they speak of variables, counts and shares.
+Findings speak of variables, counts and shares; none quotes a patient's value.
 """
 
 from collections.abc import Iterator
@@ -21,11 +21,11 @@ Verdict = Literal["ready", "ready with warnings", "not ready"]
 
 RARELY = 0.05  # share of stays below which a variable hardly helps
 DRIFTED = 1.0  # reference deviations between this hospital's mean and the study's center
-WRONG_UNIT = 3.0  # so far off that a unit or a column is the likelier reason
-NARROW, WIDE = 0.1, 3.0  # this hospital's spread in reference deviations
+WRONG_UNIT = 3.0  # as DRIFTED; so far off that a wrong unit or column is the likelier reason
+NARROW, WIDE = 0.1, 3.0  # bounds of this hospital's spread, in reference deviations
 MANY_OUT_OF_RANGE = 0.01
 MANY_SET_ASIDE = 0.01
-TELLS_ALONE = 0.98  # AUROC of one variable alone: too good to be known beforehand
+TELLS_ALONE = 0.98  # AUROC of one variable alone: so good that it may contain the outcome
 MOSTLY_UNKNOWN = 0.5  # share of codes outside the vocabulary
 MANY_WINDOWLESS = 0.1
 SMALL_GROUP = 10  # patients with the rarer outcome
@@ -36,9 +36,9 @@ class Finding:
     """One thing to know about the data.
 
     Attributes:
-        level: ``stops`` training, ``warns``, or only ``tells``.
+        level: ``stops`` (no training), ``warns``, or ``tells`` (for information).
         about: the variable, or the part of the data.
-        told: what was found, one sentence.
+        told: what was found, in one sentence.
         remedy: what to do.
     """
 
@@ -49,7 +49,7 @@ class Finding:
 
 
 def judge(quality: Quality, study: Study) -> tuple[Finding, ...]:
-    """All findings, the gravest first."""
+    """Return all findings, the most serious first."""
     found = [
         *_cohort(quality, study),
         *_labels(quality, study),
@@ -64,7 +64,7 @@ def judge(quality: Quality, study: Study) -> tuple[Finding, ...]:
 
 
 def verdict(findings: tuple[Finding, ...]) -> Verdict:
-    """*not ready* if a finding stops, *ready with warnings* if one warns, else *ready*."""
+    """Return *not ready* if a finding stops, *ready with warnings* if one warns, else *ready*."""
     levels = {finding.level for finding in findings}
     if "stops" in levels:
         return "not ready"
@@ -278,7 +278,7 @@ def _range(quality: Quality, index: int, name: str) -> Iterator[Finding]:
 
 
 def _ranges(quality: Quality) -> Iterator[Finding]:
-    """The few values out of range or mended, all variables together."""
+    """Yield what was out of range or repaired in few values, over all variables together."""
     for counts, told, remedy in (
         (quality.read.out_of_range, "lie outside the study's range", "nothing, if they are few"),
         (quality.read.repaired, "were slips of unit and were mended", "nothing, if they are few"),

@@ -1,7 +1,8 @@
-"""Is this hospital's data good enough for this study? Counts and distributions, never a row.
+"""Measures whether this hospital's data are good enough for a study: counts and distributions.
 
-One pass over the source in bounded memory: what is kept is a histogram a variable and a count a
-variable and step. :func:`check_quality` measures, :mod:`consilium.client.quality.findings` judges.
+One pass over the source: besides sums and histograms per variable and step, only labels and each
+variable's last score are kept per stay, for a binary outcome. :func:`check_quality` measures,
+:mod:`consilium.client.quality.findings` judges.
 """
 
 from collections.abc import Iterable
@@ -17,30 +18,32 @@ from consilium.shared.model.normalisation import CLIP, reference_scores
 from consilium.shared.study.definition import Study
 from consilium.shared.study.input_names import UNKNOWN_TOKEN
 
-BINS = 100  # of the reference scores from -CLIP to +CLIP
+BINS = 100  # of the histogram of reference scores, from -CLIP to +CLIP
 STAYS_AT_ONCE = 512
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Quality:
-    """What a reading found; numbers of patients and stays, no patient's values.
+    """Measured quality of a site's data: counts, shares and histograms, no patient's values.
 
     Attributes:
         read: the source's own counts.
+        patients, stays: how many were read.
         outcome_patients: patients with each outcome (negative, positive; or each class; or each
             label of several).
         label_mean: mean of the known labels; prevalence for a binary task.
         present_V: share of stays in which the variable was ever measured.
-        measured_VT: share of the stays observed at a step in which it was measured then.
+        measured_VT: share of the stays observed at a step in which the variable was measured then.
         observed_T: stays observed at each step.
-        histogram_VB: values by reference score.
-        score_mean_V, score_deviation_V: over patients, of a patient's mean score; NaN if never.
-        alone_V: how well presence or last value alone tells a binary outcome, as an AUROC of at
-            least 0.5; NaN where that cannot be said.
-        codes, unknown_codes: diagnosis and other codes, and those outside the study's vocabulary.
-        outcome_inside: stays whose outcome had happened when the window ended.
+        histogram_VB: number of values in each bin of the reference score.
+        score_mean_V, score_deviation_V: mean and standard deviation over patients of a patient's
+            mean score; NaN if never measured.
+        alone_V: AUROC (at least 0.5) with which the variable's presence or last value alone
+            predicts a binary outcome, the better of the two; NaN if it cannot be computed.
+        codes, unknown_codes: number of codes, and of those outside the study's vocabulary.
+        outcome_inside: stays whose outcome had happened by the end of the window.
         empty: stays without a single measurement.
-        windowless: stays from which the study's windows were not cut, where it has such windows.
+        windowless: stays that gave no window, in a study whose windows do not start with the stay.
     """
 
     read: ReadReport
@@ -95,7 +98,7 @@ class _Sums:
 
 
 class _Measuring:
-    """Adds up a reading, some patients at a time."""
+    """Accumulates the measurements, some patients at a time."""
 
     def __init__(self, study: Study) -> None:
         self._study = study
@@ -109,11 +112,11 @@ class _Measuring:
         )
         self.patients = self._stays = self._inside = self._empty = self._whole = 0
         self._label_sum, self._label_count = 0.0, 0
-        self._last: list[NDArray[np.float32]] = []  # last score of each variable, stay by stay
+        self._last: list[NDArray[np.float32]] = []  # (N, V) last score of each variable
         self._labels: list[NDArray[np.float32]] = []
 
     def add(self, patients: Iterable[Patient]) -> None:
-        """Measure some more patients."""
+        """Measure some patients."""
         study, sums = self._study, self._sums
         patients = list(patients)
         grid = to_grid(patients, study)
@@ -174,7 +177,7 @@ class _Measuring:
             )
 
     def result(self, read: ReadReport) -> Quality:
-        """What was measured."""
+        """Return what was measured."""
         sums = self._sums
         patients_V, first_V, second_V = sums.moments_3V
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -202,7 +205,7 @@ class _Measuring:
         )
 
     def _alone(self) -> NDArray[np.float64]:
-        """The better of two AUROCs a variable: of its last value, and of being measured at all."""
+        """Return each variable's better AUROC (V,): of its last value, or of being measured."""
         variables = len(self._study.variables)
         result_V = np.full(variables, np.nan)
         if not self._labels:
@@ -214,13 +217,13 @@ class _Measuring:
                 _area(y_N[known_N], last_NV[known_N, index]),
                 _area(y_N, known_N.astype(np.float32)),
             ]
-            told = [max(area, 1 - area) for area in areas if not np.isnan(area)]
-            result_V[index] = max(told, default=np.nan)
+            known_areas = [max(area, 1 - area) for area in areas if not np.isnan(area)]
+            result_V[index] = max(known_areas, default=np.nan)
         return result_V
 
 
 def _area(y_N: NDArray[np.float32], score_N: NDArray[np.float32]) -> float:
-    """AUROC by ranks, ties counting half; NaN with fewer than 10 stays of an outcome."""
+    """Return the AUROC by ranks, ties counting half; NaN with under 10 stays of an outcome."""
     positive_N, negative_N = y_N == 1, y_N == 0
     positives, negatives = int(positive_N.sum()), int(negative_N.sum())
     if min(positives, negatives) < 10:
@@ -232,7 +235,7 @@ def _area(y_N: NDArray[np.float32], score_N: NDArray[np.float32]) -> float:
 
 
 def quantiles(histogram_B: NDArray[np.int64], shares: tuple[float, ...]) -> list[float]:
-    """Reference scores below which these shares of the values lie, to the width of a bin."""
+    """Return the reference scores below which these shares of the values lie, to a bin's width."""
     total = int(histogram_B.sum())
     if not total:
         return [float("nan")] * len(shares)

@@ -1,7 +1,7 @@
 """The quality report as one HTML file with figures, for a person at the hospital.
 
-Everything is in the file: no script, no font, no address outside. It shows counts, shares and
-distributions of this hospital's data, and stays in the hospital.
+The file is self-contained: no script, no font, no external address. It shows counts, shares and
+distributions of this hospital's data, and is meant to stay in the hospital.
 """
 
 import base64
@@ -28,7 +28,7 @@ _PACKAGE = "consilium.client.quality"
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """A figure of the page: how to read it, and its SVG as the text of a ``data:`` address."""
+    """A figure of the page: its caption, and its SVG as a ``data:`` URL."""
 
     caption: str
     svg_base64: str
@@ -102,7 +102,7 @@ def _figure(caption: str, draw: Callable[[Axes], None], *, height: float) -> Dra
 
 
 def _rows(axes: Axes, names: list[str]) -> None:
-    """One row a variable, the first on top, a light frame."""
+    """Set up axes with one row per variable, the first on top, and a light frame."""
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     for side in ("top", "right", "left"):

@@ -1,4 +1,4 @@
 """From the events of stays to the tensors a network reads: windows, features, cohort, statistics.
 
-Patients as a source yields them enter; tensors and clipped sums come out.
+Patients as a source yields them may enter; tensors and clipped sums come out.
 """

@@ -1,8 +1,8 @@
-"""This site's patients for one study: read once, checked, and parted for good.
+"""This site's patients for one study: read once, checked, and split into training and validation.
 
-Every patient belongs forever to one of 100 shards, by a keyed hash of the patient's identifier that
-only this site can compute. Patients of the highest shards are kept out of training and serve to
-validate; what they spend of the privacy budget is counted apart from the others.
+Every patient belongs for good to one of 100 shards, by a keyed hash of the patient's identifier
+that only this site can compute. Patients in the highest shards never train, they validate; their
+privacy budget is counted separately from that of the others.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from consilium.shared.study.definition import Study
 
 @dataclass(frozen=True, kw_only=True)
 class Cohort:
-    """A site's patients, on the study's grid of hours, parted into training and validation."""
+    """A site's patients on the study's time steps, split into training and validation."""
 
     training: TimeGrid
     validation: TimeGrid | None
@@ -38,7 +38,7 @@ class Cohort:
     def tensors(
         self, normalisation: Normalisation, study: Study
     ) -> tuple[PatientTensors, PatientTensors | None]:
-        """Return the model's inputs of the training and of the validation patients."""
+        """Return the model's inputs for the training and for the validation patients."""
         held_out = self.validation
         return to_tensors(self.training, normalisation, study), (
             to_tensors(held_out, normalisation, study) if held_out is not None else None
@@ -54,7 +54,7 @@ def training_shards(study: Study) -> tuple[int, int]:
 
 
 def validation_shards(study: Study) -> tuple[int, int]:
-    """Return the shards (low, high), high excluded, whose patients only ever validate."""
+    """Return the shards (low, high), high excluded, whose patients only validate."""
     return training_shards(study)[1], SHARDS
 
 
@@ -68,8 +68,8 @@ def read_cohort(source: Source, study: Study, *, site: str, split_key: bytes) ->
     """Read the site's patients and check that they can serve this study.
 
     Raises:
-        DataError: too few patients, a classification task with one outcome only, or anything the
-            source finds wrong; the sentence names the site.
+        DataError: too few patients, a classification task where only one outcome occurs, or an
+            error in the source; the sentence names the site.
     """
     _, first_held_out = training_shards(study)
     try:

@@ -1,8 +1,8 @@
 """Features: from the events of stays to the tensors a recurrent network reads.
 
-Two phases, so that records are read once. :func:`to_grid` puts every stay on the study's hourly
-steps; the federation's normalisation is learned from grids; :func:`to_tensors` then makes the
-model's inputs, whose names :func:`consilium.shared.study.input_names.feature_names` gives.
+There are two phases, so that records are read only once. :func:`to_grid` puts every stay on the
+study's time steps; the federation's normalisation is computed from grids; :func:`to_tensors` then
+makes the model's inputs (:func:`consilium.shared.study.input_names.feature_names` names them).
 
 In a grid the columns of codes follow the variables. ``y_N`` is (N,), (N, K) for several labels,
 (N, T) or (N, T, K) per step.
@@ -23,9 +23,9 @@ from consilium.shared.model.normalisation import CLIP, Normalisation, reference_
 from consilium.shared.study.definition import Study
 from consilium.shared.study.input_names import feature_names, token_names
 
-RECENCY_H = 12.0  # hours after which a measurement counts 1/e as recent as a fresh one
-COUNT_SCALE = 6.0  # makes a count as small as the information in it: it costs clipped gradient
-USUAL_DISTANCE = 0.8  # mean of |z| of a standard normal z, sqrt(2 / pi), rounded
+RECENCY_H = 12.0  # hours in which the recency of a measurement falls from 1 to 1/e
+COUNT_SCALE = 6.0  # divides log counts: large inputs use up the clipped gradient for little gain
+USUAL_DISTANCE = 0.8  # mean of |z| for a standard normal z: sqrt(2 / pi), rounded
 _STAYS_AT_ONCE = 512  # bounds the working memory of both phases
 
 
@@ -34,12 +34,11 @@ class TimeGrid:
     """Stays on the study's time steps, still in the study's units.
 
     Attributes:
-        value_NTV: float32, last value measured in each step, or number of a code; NaN where none
-            was.
+        value_NTV: float32, last value measured in each step, or number of a code; NaN if none.
         mask_NT: bool, steps during which the stay was observed.
         y_N: float32 labels.
         patient_N: int64, index of each stay's patient, ascending from 0.
-        patient_ids: the site's own identifiers, in index order; they never leave the site.
+        patient_ids: the site's own identifiers by patient index; they never leave the site.
     """
 
     value_NTV: NDArray[np.float32]
@@ -59,7 +58,7 @@ class TimeGrid:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PatientTensors:
-    """What training and prediction need of a cohort; shapes and types as in the legend."""
+    """A cohort as the model reads it; the suffixes of the names give the shapes."""
 
     x_NTF: torch.Tensor
     mask_NT: torch.Tensor
@@ -109,7 +108,7 @@ def to_grid(patients: Iterable[Patient], study: Study) -> TimeGrid:
 
 
 def _place(stays: list[Stay], study: Study, steps: int, variables: int) -> NDArray[np.float32]:
-    """(stays, T, V): events written in time order, so that the last of a step remains."""
+    """Return (stays, T, V); events are written in time order, so the last of a step remains."""
     value_NTV = np.full((len(stays), steps, variables), np.nan, dtype=np.float32)
     if stays:
         stay_E = np.repeat(np.arange(len(stays)), [len(stay.hours_E) for stay in stays])
@@ -127,7 +126,7 @@ def _observed_steps(stays: list[Stay], study: Study, steps: int) -> NDArray[np.b
 
 
 def label_shape(study: Study) -> tuple[int, ...]:
-    """Shape of a stay's label: (), (K,), (T,) or (T, K)."""
+    """Return the shape of a stay's label: (), (K,), (T,) or (T, K)."""
     task = study.task
     several = task.kind == "multilabel" or (task.kind == "regression" and task.outputs > 1)
     return ((study.data.steps,) if task.per_step else ()) + ((task.outputs,) if several else ())
@@ -144,7 +143,7 @@ def _label(stay: Stay, study: Study) -> NDArray[np.float32]:
 
 
 def select(grid: TimeGrid, patients: NDArray[np.int64]) -> TimeGrid:
-    """The stays of some patients, renumbered from 0 in ascending order of their old index.
+    """Return the stays of some patients, renumbered from 0 in ascending order of old index.
 
     Args:
         grid: any grid.
@@ -164,7 +163,7 @@ def select(grid: TimeGrid, patients: NDArray[np.int64]) -> TimeGrid:
 
 
 def require_usable(grid: TimeGrid, study: Study) -> None:
-    """Refuse a cohort that is too small, or whose labels could teach nothing.
+    """Refuse a cohort that is too small, or from whose labels nothing can be learned.
 
     Raises:
         DataError: fewer patients than ``[data] minimum_patients``, or a binary task with labels
@@ -187,18 +186,23 @@ def require_usable(grid: TimeGrid, study: Study) -> None:
 
 
 def to_tensors(grid: TimeGrid, normalisation: Normalisation, study: Study) -> PatientTensors:
-    """Make the model's inputs: values carried forward, what was measured, how recently.
+    """Make the model's inputs: values carried forward, whether and how recently measured.
 
-    Per series variable: the last value known, normalised (0, the federation's mean, before the
-    first); 1 in a step with a measurement; exp(-h / RECENCY_H) for a measurement h hours old; how
-    far the last value is from the mean on either side, less what is usual; the mean of the values
-    so far; and log(1 + steps measured so far) / COUNT_SCALE. All are 0 before the first
-    measurement. Per static variable: its first value, from the step it was known; 1 from that step
-    on. Per column of codes: the code's number, 0 in a step without. Padded steps are all zero. On a
-    clock of positions, where sequences are whole, a series variable has but the first two channels.
+    Per series variable, all 0 before the first measurement:
 
-    Guarantee: every input is finite, all but codes within +-CLIP, and nothing at a step depends on
-    later ones.
+    1. the last known value, normalised (0 is the federation's mean);
+    2. 1 in a step with a measurement, else 0;
+    3. exp(-h / RECENCY_H), h hours after the last measurement;
+    4. the last value's distance |z| from the mean, less USUAL_DISTANCE;
+    5. the mean of the values so far;
+    6. log(1 + number of steps with a measurement so far) / COUNT_SCALE.
+
+    Where time is counted in positions, not hours, only the first two exist. Per static variable:
+    its first value, from the step in which it is known; 1 from that step on. Per column of codes:
+    the code's number, 0 in a step without a code. Padded steps are all zero.
+
+    Guarantee: every input is finite; all but codes lie within +-CLIP; no step depends on later
+    ones.
     """
     features = len(feature_names(study))
     stays, steps, _ = grid.value_NTV.shape
@@ -219,7 +223,7 @@ def to_tensors(grid: TimeGrid, normalisation: Normalisation, study: Study) -> Pa
 def normalised(
     value_NTV: NDArray[np.float32], normalisation: Normalisation, study: Study
 ) -> NDArray[np.float32]:
-    """Variables to scores of about mean 0 and deviation 1, within +-CLIP; NaN stays NaN."""
+    """Return normalised values of about mean 0 and deviation 1, within +-CLIP; NaN stays NaN."""
     z_NTV = np.empty((*value_NTV.shape[:2], len(study.variables)), dtype=np.float32)
     for index, variable in enumerate(study.variables.values()):
         z_NTV[..., index] = reference_scores(value_NTV[..., index], variable)
@@ -244,7 +248,7 @@ def _inputs(
 
 
 def _channels(z_NTV: NDArray[np.float32], step_h: int) -> tuple[NDArray[Any], ...]:
-    """The six channels of the series variables, each (N, T, V), in the order of their names."""
+    """Return the six channels of the series variables, each (N, T, V), in the order of names."""
     measured = ~np.isnan(z_NTV)
     z_NTV = np.where(measured, z_NTV, np.float32(0))
     step_T = np.arange(z_NTV.shape[1], dtype=np.int32)[None, :, None]
@@ -261,7 +265,7 @@ def _channels(z_NTV: NDArray[np.float32], step_h: int) -> tuple[NDArray[Any], ..
 
 
 def _first_known(z_NTV: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Per static variable its first value from the step it is known, 0 before; and whether."""
+    """Return each static variable's first value from the step it is known, 0 before; if known."""
     measured = ~np.isnan(z_NTV)
     known = np.logical_or.accumulate(measured, axis=1)
     at = np.argmax(measured, axis=1)[:, None, :]

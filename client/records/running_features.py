@@ -1,7 +1,7 @@
-"""The model's inputs as events come: what ``features.to_tensors`` makes, step by step.
+"""The model's inputs step by step, as events come; ``features.to_tensors`` makes them at once.
 
-Guarantee: after the same events, the inputs of a step are those of ``to_tensors`` on the window up
-to it, to rounding of float32.
+Guarantee: after the same events, the inputs of a step equal those that ``to_tensors`` makes of the
+window up to that step, to float32 rounding.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 
 class Layout:
-    """Where a study's variables and codes stand among the events' columns and the inputs."""
+    """Where a study's variables and codes lie among the events' columns and the model's inputs."""
 
     def __init__(self, study: Study) -> None:
         roles = np.array([variable.role for variable in study.variables.values()])
@@ -30,7 +30,7 @@ class Layout:
         self.features = len(feature_names(study))
 
     def without_each(self) -> Array:
-        """Return (1 + columns, F) of ones, and zero in row i + 1 at the inputs of column i."""
+        """Return ones (1 + columns, F), with zeros in row i + 1 at the inputs of column i."""
         blocks = [self.series] * (2 if self.short else 6) + [self.static] * 2 + [self.codes]
         column_F = np.concatenate(blocks)
         keep = np.ones((1 + len(self.names), self.features))
@@ -40,14 +40,14 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class RunningFeatures:
-    """What the inputs need to remember of the steps that are over.
+    """Summary of the finished steps, enough to make the next step's inputs.
 
     Attributes:
-        layout: of the study.
-        step: how many steps are over.
-        value_V: the last value of each series variable; ``last_V`` its step, -1 if there is none.
-        sum_V: sum of its values; ``count_V`` their number.
-        first_static: the first value of each static variable; ``known_static`` if there is one.
+        layout: the study's layout.
+        step: number of finished steps.
+        value_V: last value of each series variable; ``last_V`` is its step, -1 if there is none.
+        sum_V: sum of each variable's values; ``count_V`` is their number.
+        first_static: first value of each static variable; ``known_static`` tells if there is one.
     """
 
     layout: Layout
@@ -61,7 +61,7 @@ class RunningFeatures:
 
     @classmethod
     def start(cls, layout: Layout) -> "RunningFeatures":
-        """Before the first step."""
+        """Return the summary before the first step."""
         series, static = len(layout.series), len(layout.static)
         return cls(
             layout=layout,
@@ -75,7 +75,7 @@ class RunningFeatures:
         )
 
     def closed(self, z_C: NDArray[np.float32]) -> "RunningFeatures":
-        """The step with these measurements is over; see :meth:`inputs`."""
+        """Return the summary after a step with these measurements; ``z_C`` as in :meth:`inputs`."""
         z_V = z_C[self.layout.series].astype(np.float64)
         z_static = z_C[self.layout.static].astype(np.float64)
         measured_V, new_static = ~np.isnan(z_V), ~np.isnan(z_static) & ~self.known_static
@@ -91,11 +91,11 @@ class RunningFeatures:
         )
 
     def inputs(self, z_C: NDArray[np.float32]) -> Array:
-        """Return the inputs (F,) of the step that is going on.
+        """Return the inputs (F,) of the current step.
 
         Args:
-            z_C: what was measured in it, normalised, in the columns of the study's variables, then
-                the numbers of codes; NaN where nothing was.
+            z_C: the step's normalised values in the order of the study's variables, then the
+                numbers of codes; NaN where nothing was measured.
         """
         layout, after = self.layout, self.closed(z_C)
         never = after.last_V < 0

@@ -1,9 +1,10 @@
 """Statistics: each patient's bounded contribution to the federation's normalisation.
 
-A patient contributes, per variable, whether it was ever measured, the mean of its reference score
-z, and the mean of z squared, over all of the patient's stays together. Scaled so that its L2 norm
-stays under a bound, the vector is added up over patients; the sum travels as coordinates of the
-secure sum, with Gaussian noise of deviation ``clip_norm`` * noise multiplier.
+A patient contributes three numbers per variable, over all of the patient's stays: whether the
+variable was ever measured, the mean of its reference score z, and the mean of z squared. Each
+patient's vector is scaled to an L2 norm of at most ``clip_norm``; the vectors are added up,
+Gaussian noise of standard deviation ``clip_norm`` * noise multiplier is added, and the sum leaves
+as part of the secure sum.
 """
 
 import numpy as np
@@ -19,10 +20,11 @@ _ROUNDING = 1 - 1e-9  # keeps the norm under the bound after float64 rounding
 
 
 def patient_contributions(grid: TimeGrid, study: Study) -> NDArray[np.float64]:
-    """Per patient [present_V, mean of z_V, mean of z squared_V], zero where never measured.
+    """Return each patient's contribution, zero where a variable was never measured.
 
     Returns:
-        (P, S) float64; several stays of a patient give one row.
+        (P, S) float64, S = 3 V: present_V, mean of z_V, mean of z squared_V; one row per patient,
+        whatever the number of stays.
     """
     variables = len(study.variables)
     sums_P3V = np.zeros((grid.patients, 3, variables))
@@ -41,7 +43,7 @@ def patient_contributions(grid: TimeGrid, study: Study) -> NDArray[np.float64]:
 
 
 def clipped_sum(contribution_PS: NDArray[np.float64], clip_norm: float) -> NDArray[np.float64]:
-    """Sum over patients of their contributions, each scaled to L2 norm at most ``clip_norm``.
+    """Return the sum (S,) of contributions, each scaled to an L2 norm of at most ``clip_norm``.
 
     Guarantee: adding or removing one patient changes the sum by at most ``clip_norm`` in L2 norm.
 
@@ -61,11 +63,11 @@ def clipped_sum(contribution_PS: NDArray[np.float64], clip_norm: float) -> NDArr
 def statistics_release(
     contribution_PS: NDArray[np.float64], study: Study, *, deviation: float, source: Keystream
 ) -> NDArray[np.float64]:
-    """Return the site's statistics as they leave: each patient clipped, summed, noise added.
+    """Return the site's statistics (S,) as they leave: clipped per patient, summed, with noise.
 
     Args:
         contribution_PS: from :func:`patient_contributions`.
-        study: its variables set the clip norm.
+        study: its number of variables sets the clip norm.
         deviation: standard deviation of the Gaussian noise on each coordinate; 0 without privacy.
         source: secret and fresh; the noise is drawn from it.
 
@@ -77,7 +79,7 @@ def statistics_release(
 
 
 def clip_rows(rows_PS: NDArray[np.float64], norm: float) -> NDArray[np.float64]:
-    """Scale rows longer than ``norm`` down to it.
+    """Scale rows whose L2 norm is above ``norm`` down to it.
 
     Guarantee: every row's L2 norm is at most ``norm``.
     """

@@ -1,12 +1,12 @@
-"""Windows: which hours of a stay a study looks at, and what it foretells from there.
+"""Windows: which hours of a stay a study uses, and the label to be predicted from them.
 
-The window is the first ``window_h`` hours of the stay, but in a study with ``[data.landmarks]``,
-``[data.before_event]`` or ``[data.after_event]``: there a stay becomes windows that lie elsewhere,
-each a stay of its own with its own start and label; all windows of a patient remain one patient,
+By default the window is the first ``window_h`` hours of the stay. With ``[data.landmarks]``,
+``[data.before_event]`` or ``[data.after_event]`` a stay gives windows elsewhere; each becomes a
+stay of its own with its own start and label. All windows of a patient still count as one patient,
 the unit of privacy.
 
-Guarantee: nothing later than a window's end is in it, and no window ends at or after an outcome
-that it is to foretell.
+Guarantee: nothing later than a window's end is in it, and no window ends at or after the outcome
+that it is to predict.
 """
 
 import math
@@ -25,7 +25,7 @@ Label = float | NDArray[np.float32]
 
 
 def read_windows(source: Source, study: Study) -> Iterator[Patient]:
-    """Yield the source's patients with the windows of the study as their stays.
+    """Yield the source's patients, their stays replaced by the study's windows.
 
     A patient without a window is left out.
 
@@ -37,10 +37,10 @@ def read_windows(source: Source, study: Study) -> Iterator[Patient]:
 
 
 def cut_windows(patients: Iterable[Patient], study: Study) -> Iterator[Patient]:
-    """Cut every stay into the windows of a study that does not look at the first hours.
+    """Cut every stay into windows, for a study whose windows are not simply the first hours.
 
     Raises:
-        DataError: there are stays, and not one has a window.
+        DataError: there are stays, but none has a window.
     """
     static, read, made = _static(study), 0, 0
     for patient in patients:
@@ -67,10 +67,10 @@ def cut_windows(patients: Iterable[Patient], study: Study) -> Iterator[Patient]:
 
 
 def cut_for_scoring(patients: Iterable[Patient], study: Study) -> Iterator[Patient]:
-    """Yield patients with what a finished model reads of each stay: one window, as of now.
+    """Yield patients with one window per stay, the one from which a finished model predicts now.
 
-    After an event it begins with the event, and a stay without it has none. Else it is the last
-    hours that are known, as if now were a landmark, or the event near.
+    With ``after_event`` it begins at the event; a stay without the event has none. Otherwise it is
+    the last known hours, as if the present were a landmark or the event were near.
     """
     if study.data.fixed:
         yield from patients
@@ -91,12 +91,13 @@ def cut_for_scoring(patients: Iterable[Patient], study: Study) -> Iterator[Patie
 
 
 def _ends(stay: Stay, study: Study) -> Iterator[tuple[float, Label]]:
-    """Hours at which the stay's windows end, and their labels.
+    """Yield the hour at which each of the stay's windows ends, and its label.
 
-    Landmarks lie before the end of the stay and before the outcome. Before an event, a stay without
-    the outcome ends its window before its own end, as a control. A window after an event is whole
-    and lies before the outcome, if it is known when that happened. A stay whose outcome happened at
-    an unknown time has no landmark, for nobody knows what lay ahead.
+    - Landmarks: before the end of the stay and before the outcome. A stay whose outcome happened at
+      an unknown time has none, since the label would be unknown.
+    - Before an event: the gap before the outcome; in a stay without it, the gap before the stay's
+      own end, as a control.
+    - After an event: the whole window, ending before the outcome if its time is known.
     """
     data = study.data
     without = study.task.kind == "binary" and stay.label == 0
@@ -124,19 +125,19 @@ def _ends(stay: Stay, study: Study) -> Iterator[tuple[float, Label]]:
 
 
 def _event_h(stay: Stay, study: Study, event: AfterEvent) -> float | None:
-    """The hour at which the event first happens, if it does."""
+    """Return the hour of the first event, None if there is none."""
     index = list(study.variables).index(event.variable)
     happens_E = (stay.variable_E == index) & (stay.value_E >= event.least)
     return float(stay.hours_E[happens_E].min()) if happens_E.any() else None
 
 
 def _static(study: Study) -> list[int]:
-    """Places of the variables that do not change with time."""
+    """Return the indices of the variables that do not change with time."""
     return [i for i, v in enumerate(study.variables.values()) if v.role == "static"]
 
 
 def _cut(stay: Stay, span: tuple[float, float], label: Label, static: Sequence[int]) -> Stay:
-    """The hours from the start to the end of ``span``; what is static is known from then on."""
+    """Cut the stay to the hours of ``span``; static values known by its end keep their first."""
     start_h, end_h = max(0.0, span[0]), span[1]
     static_E = np.isin(stay.variable_E, static)
     first_E = np.zeros(len(static_E), dtype=np.bool_)

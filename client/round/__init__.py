@@ -1,4 +1,4 @@
 """What a site computes and answers in a round: statistics, training, evaluation, bounded sums.
 
-Messages of the approved study enter through the session, tensors through the cohort.
+Messages about the approved study enter through the session, patients through the cohort.
 """

@@ -1,4 +1,4 @@
-"""What leaves a site for a message, and the one place where an error becomes a refusal."""
+"""A site's answer to a message, and the one place where an error becomes a refusal."""
 
 import logging
 from collections.abc import Callable
@@ -13,28 +13,27 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Answer:
-    """The bytes that leave; ``refusal`` is what they say where the site declined, else None."""
+    """The bytes that leave; ``refusal`` is their content if the site declined, else None."""
 
     body: bytes
     refusal: Refusal | None = None
 
 
 class Answers(Protocol):
-    """Whoever answers for one site: a session of one study, or the sessions of all."""
+    """Answers for one site: the session of one study, or the sessions of all studies."""
 
     @property
     def site(self) -> str:
         """The site's name."""
 
     def handle(self, action: Action, body: bytes) -> Answer:
-        """Answer one message; a refusal is an answer too."""
+        """Answer one message, with a refusal if the site declines."""
 
 
 def answer_or_refuse(site: str, action: Action, work: Callable[[], bytes]) -> Answer:
-    """Return the answer that ``work`` computes, or the refusal that its error stands for; log it.
+    """Return the answer that ``work`` computes; turn an error into a refusal, and log it.
 
-    A defect in this code is logged here and refused without any detail, because an unforeseen
-    error's text may quote a patient's data.
+    An unforeseen error is refused without any detail, because its text may quote a patient's data.
     """
     try:
         return Answer(body=work())

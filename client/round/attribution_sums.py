@@ -1,7 +1,7 @@
-"""What the model looks at, over a site's patients: bounded sums, no patient's attributions.
+"""Which inputs drive the model, over a site's patients: bounded sums, no patient's attributions.
 
-Guarantee: one patient changes each of the three parts of :func:`attribution_sums` by at most 1 in
-L2 norm: the patient's count, whether it was clipped, and its clipped attributions.
+Guarantee: one patient changes each of the three parts of :func:`attribution_sums` (number of
+patients, number clipped, clipped attributions) by at most 1 in L2 norm.
 """
 
 import numpy as np
@@ -20,19 +20,19 @@ from consilium.shared.rounds.attribution_bands import (
     effect_unit,
 )
 
-MOST_STAYS = 8  # of a patient, drawn at random; the rest add time and little else
+MOST_STAYS = 8  # explained per patient, drawn at random; more cost time and change little
 
 
 def attribution_sums(
     trained: Trained, patients: PatientTensors | None, source: Keystream, *, smallest: int
 ) -> NDArray[np.float64]:
-    """Return patients, clipped patients, then V * B sums of absolute attributions, as floats.
+    """Return [patients, clipped patients, V * B sums of absolute attributions], as floats.
 
     Args:
-        trained: the model, and the study, which says how many patients are explained at most.
-        patients: those who may be; none gives zeros.
-        source: draws them.
-        smallest: patients below which a site says nothing.
+        trained: the model, and the study, which sets how many patients are explained at most.
+        patients: the patients to choose from; None gives zeros.
+        source: draws the patients.
+        smallest: with fewer chosen patients than this, all sums are zero.
     """
     study = trained.study
     sums = np.zeros(attributions_size(study))
@@ -55,7 +55,7 @@ def attribution_sums(
 def _of_patient(
     trained: Trained, patients: PatientTensors, stays: NDArray[np.int64], source: Keystream
 ) -> NDArray[np.float64]:
-    """Mean over the patient's stays of absolute attributions (V * B), in the sums' unit."""
+    """Return mean absolute attributions (V * B,) over the patient's stays, in the sums' unit."""
     study = trained.study
     stays = stays[_drawn(len(stays), MOST_STAYS, source)]
     column_CF = (Layout(study).without_each()[1:] == 0).astype(np.float64)
@@ -74,7 +74,7 @@ def _of_patient(
 
 
 def _drawn(size: int, most: int, source: Keystream) -> NDArray[np.int64]:
-    """Indices of ``most`` of ``size``, all equally likely; all of them where they are fewer."""
+    """Return ``most`` indices below ``size``, drawn at random; all if there are no more."""
     if size <= most:
         return np.arange(size)
     return np.sort(np.argsort(source.standard_normal(size))[:most])

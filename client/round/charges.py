@@ -11,13 +11,13 @@ from consilium.shared.study.definition import Study
 def round_charges(
     study: Study, asked: RoundConfiguration, round_number: int, study_hash: bytes
 ) -> tuple[Release, ...]:
-    """Return the releases to be reserved before anything is computed; none without privacy.
+    """Return the releases to reserve before anything is computed; empty without privacy.
 
     Args:
         study: the approved study.
         asked: what the round is for.
         round_number: number of the secure sum.
-        study_hash: of the run.
+        study_hash: identifies the run.
     """
     planned = plan(study)
     if planned is None:

@@ -1,4 +1,4 @@
-"""The model's inputs of this site's patients, made once for each normalisation."""
+"""The model's inputs for this site's patients, made once for each normalisation."""
 
 from consilium.client.records.cohort import Cohort
 from consilium.client.records.features import PatientTensors
@@ -7,10 +7,10 @@ from consilium.shared.study.definition import Study
 
 
 class CohortInputs:
-    """Tensors of the training and of the validation patients; the last ones are remembered.
+    """Makes the inputs of the training and the validation patients, and keeps the latest.
 
     Args:
-        study: says what the inputs are.
+        study: defines the inputs.
         cohort: the site's patients.
     """
 

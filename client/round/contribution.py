@@ -1,12 +1,12 @@
-"""What a site computes for one round: a bounded vector with its privacy noise already in it.
+"""What a site computes for one round: a bounded vector that already contains its privacy noise.
 
-A record's way: cohort -> inputs under a normalisation -> the round's purpose (statistics, training,
-evaluation), one module each -> whole numbers.
+A record's path: cohort -> normalised inputs -> statistics, training or evaluation (one module for
+each purpose of a round) -> whole numbers.
 
-Guarantee: every segment that leaves has the noise that the release charged to the ledger claims
-(:mod:`consilium.client.round.charges`), drawn from a fresh cryptographic keystream; only in a study
-without privacy from the study's seed (:mod:`consilium.client.round.randomness`). What a study
-leaves to each site (:mod:`consilium.client.round.own_part`) is in no segment.
+Guarantee: in a study with privacy, every segment that leaves has the noise that was charged to the
+ledger (:mod:`consilium.client.round.charges`), drawn from a fresh cryptographic keystream
+(:mod:`consilium.client.round.randomness`). No segment contains the part of the model that stays at
+the site (:mod:`consilium.client.round.own_part`).
 """
 
 import numpy as np
@@ -39,12 +39,12 @@ class Contributor:
         site: the site's name in the study.
         study: the approved study.
         cohort: the site's patients.
-        policy: says what may be told about groups of them.
-        store: holds what the study leaves to this site.
+        policy: decides for which groups of them figures may leave.
+        store: keeps the part of the model that stays at this site.
 
     Attributes:
-        parameters: number of the study's model parameters D.
-        weight: the site's patients in training, at most the study's ``max_weight``.
+        parameters: number of model parameters D.
+        weight: number of training patients, at most the study's ``max_weight``.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class Contributor:
 
         Args:
             asked: what the round is for.
-            received: global weights (D,), ignored by the statistics round; a training round with
-                control variates has those of all sites behind them (2 D,).
+            received: global weights (D,), ignored by the statistics round; in a training round with
+                control variates, followed by that of all sites (2 D,).
             round_number: number of the secure sum.
-            study_hash: of the run.
+            study_hash: identifies the run.
 
         Raises:
             MessageError: weights, normalisation or edges do not belong to this study's model.
@@ -95,10 +95,10 @@ class Contributor:
         return encode(parts, self.spec(asked), randomness.stream("rounding"))
 
     def keep(self) -> None:
-        """Save what the last vector changed in this site's own part; call it before that leaves.
+        """Save what the last vector changed in this site's own part; call before the vector leaves.
 
         Raises:
-            SettingsError: it cannot be saved.
+            SettingsError: the changes cannot be saved.
         """
         self._own.save()
 
@@ -108,7 +108,7 @@ class Contributor:
         received: NDArray[np.float32],
         randomness: RoundRandomness,
     ) -> Parts:
-        """Return what a round about the model asks for: its evaluation, its training, or both."""
+        """Return the parts of the model's evaluation, its training, or both, as asked for."""
         study, own = self._study, self._own.part
         normalisation = Normalisation.from_bytes(asked.normalisation, study)
         training, validation = self._inputs.under(own.normalisation() or normalisation)

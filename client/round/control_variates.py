@@ -1,16 +1,16 @@
-"""SCAFFOLD at a site: how its mean gradient differs from all sites', kept and corrected for.
+"""SCAFFOLD at a site: corrects for how the site's mean gradient differs from all sites' mean.
 
-Karimireddy et al., ICML 2020, algorithm 1 with option II, in the unit of weights: a control variate
-is held as ``local_steps`` * ``learning_rate`` times the paper's, which is how far the round's steps
-would go along it. Option II is then c_i + (x - y) - c, with x the weights before and y after the
-steps, and nothing is divided.
+Karimireddy et al., ICML 2020, algorithm 1 with option II. Control variates are kept in the unit of
+weights: ``local_steps`` * ``learning_rate`` times the paper's, which is how far a round's steps
+would move along it. Option II is then c_i + (x - y) - c without a division, where x are the weights
+before the steps and y those after.
 
-It differs from the paper in what is sent: the new c_i and not its change. While all sites take part
-both give the server the same mean; and after a round that was void, or that a site missed, its c is
-again the mean of what the sites hold, where sums of changes would stay wrong for good.
+Unlike in the paper, a site sends the new c_i, not its change. If all sites take part, the server
+gets the same mean either way. But after a void round, or one that a site missed, the server's c is
+again the mean of the sites' c_i, whereas a sum of changes would stay wrong.
 
-Under privacy a control variate costs nothing more: c_i is x - y plus what was known before, and
-x - y is made of clipped gradients with noise alone (post-processing).
+In a study with privacy a control variate costs nothing more: c_i is x - y plus what was known
+before, and x - y consists of clipped gradients with noise (post-processing).
 """
 
 import numpy as np
@@ -24,10 +24,10 @@ Control = NDArray[np.float64]
 
 
 def parted(received: NDArray[np.float32], parameters: int) -> tuple[NDArray[np.float32], Control]:
-    """Return weights (D,) and all sites' control variate (D,), of what a training round brings.
+    """Split what a training round receives into weights (D,) and all sites' control variate (D,).
 
     Raises:
-        MessageError: these are not two vectors of this size, or a control variate is not finite.
+        MessageError: not two vectors of this size, or a control variate that is not finite.
     """
     control_D = received[parameters:].astype(np.float64)
     if control_D.size != parameters or not np.isfinite(control_D).all():
@@ -39,7 +39,7 @@ def parted(received: NDArray[np.float32], parameters: int) -> tuple[NDArray[np.f
 
 
 def correction(own_D: Control, all_D: Control, training: Training) -> NDArray[np.float32]:
-    """Return what is added to each step's gradient, (c - c_i) in the paper's unit, shape (D,)."""
+    """Return the correction (D,) of each step's gradient: c - c_i in the paper's unit."""
     scale = training.local_steps * training.learning_rate
     added_D: NDArray[np.float32] = ((all_D - own_D) / scale).astype(np.float32)
     return added_D
@@ -48,9 +48,9 @@ def correction(own_D: Control, all_D: Control, training: Training) -> NDArray[np
 def renewed(own_D: Control, all_D: Control, moved_D: Control, norm: float) -> Control:
     """Return the site's control variate after a round (D,), of L2 norm at most ``norm``.
 
-    ``moved_D`` is y - x, how far the round's steps went.
+    ``moved_D`` is y - x, how far the round's steps moved the weights.
 
     Raises:
-        EncodingError: it is not finite.
+        EncodingError: the result is not finite.
     """
     return clip_update(own_D - all_D - moved_D, norm)

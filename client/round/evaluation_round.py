@@ -1,4 +1,4 @@
-"""What a site adds to a round about the model's quality: noisy sums over its validation patients.
+"""A site's part in evaluating the model: noisy sums over its validation patients.
 
 Guarantee: every part that leaves has the noise that was charged for it.
 """
@@ -32,18 +32,18 @@ Vector = NDArray[np.float64]
 
 
 def evaluates(asked: RoundConfiguration) -> bool:
-    """Whether the round asks for sums over validation patients."""
+    """Return whether the round asks for sums over validation patients."""
     return asked.evaluate or asked.purpose is Purpose.EVALUATION
 
 
 class EvaluationRound:
-    """Judges the model on this site's validation patients.
+    """Evaluates the model on this site's validation patients.
 
     Args:
         site: this site's name in the study.
         study: the approved study.
         cohort: the site's patients.
-        policy: says what may be told about groups of them.
+        policy: decides for which groups of them figures may leave.
     """
 
     def __init__(self, site: str, study: Study, cohort: Cohort, policy: Policy) -> None:
@@ -61,15 +61,15 @@ class EvaluationRound:
         """Return the parts of :func:`validation_sums`, and ``attributions``, with their noise.
 
         Args:
-            asked: the edges, and whether the model is the final one.
+            asked: gives the edges, and whether the model is the final one.
             global_D: the global weights.
             patients: the validation patients.
-            own: this site's own part; its model is judged where the study says so.
-            randomness: of the round.
+            own: this site's own part; its model is evaluated if the study is personalised.
+            randomness: the round's random numbers.
 
         Raises:
             MessageError: weights, normalisation or edges do not belong to this study's model.
-            SettingsError: what is kept here does not fit the study.
+            SettingsError: what this site has kept does not fit the study.
         """
         study, final = self._study, asked.purpose is Purpose.EVALUATION
         model = study_model(study, own.used(global_D) if study.evaluates_own else global_D)
@@ -81,7 +81,7 @@ class EvaluationRound:
         return sums if deviation == 0 else noised(sums, deviation, randomness.stream("noise"))
 
     def _members(self) -> list[Members | None]:
-        """Return the validation stays of each of the study's groups, as far as they may be told."""
+        """Return each group's validation stays (N,), or None if this site adds nothing to it."""
         if self._cohort.validation is None:
             return []
         return contributing(
@@ -99,14 +99,14 @@ class EvaluationRound:
         asked: RoundConfiguration,
         randomness: RoundRandomness,
     ) -> Vector:
-        """Return what the model looks at; without noise the same model's sums are kept."""
+        """Return the sums of attributions; without noise, they are kept for the same model."""
         private = self._study.privacy.mode != "none"
         key = asked.normalisation + to_vector(model).tobytes()
         if private or self._explained is None or self._explained[0] != key:
             normalisation = Normalisation.from_bytes(asked.normalisation, self._study)
             trained = Trained(study=self._study, model=model, normalisation=normalisation)
             source = randomness.stream("explained")
-            # leaving out what is small would tell what noise hides
+            # with noise, leaving out small numbers would reveal what the noise hides
             smallest = 0 if private else self._policy.smallest_group
             self._explained = key, attribution_sums(trained, patients, source, smallest=smallest)
         return self._explained[1].copy()

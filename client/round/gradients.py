@@ -1,8 +1,8 @@
-"""The gradient of a sample of patients: each patient's clipped by itself, all summed.
+"""The gradient of a sample of patients: each patient's gradient is clipped, then all are summed.
 
-What is randomised here is what the accountant counts: each patient takes part in each step with
-probability ``sampling_rate``, independently of everything; all of a patient's stays come along and
-form one contribution. An empty sample is a sample.
+Sampling is as the privacy accountant assumes: each patient takes part in each step with probability
+``sampling_rate``, independently of everything else, with all of the patient's stays as one
+contribution. A sample may be empty.
 """
 
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ from consilium.shared.model.bookkeeping import Bookkeeping
 from consilium.shared.model.network import RecurrentModel
 from consilium.shared.study.definition import Study
 
-PIECE_NUMBERS = 1 << 24  # intermediate numbers held at once in a step: 64 MiB of float32
+PIECE_NUMBERS = 1 << 24  # most intermediate numbers in memory at once: 64 MiB of float32
 
 
 def clipped_gradient_sum(
     model: RecurrentModel, data: TrainingSet, study: Study, *, source: Keystream
 ) -> NDArray[np.float64]:
-    """Return the sum (D,) of the clipped gradients of one Poisson sample of patients, no noise.
+    """Return the sum (D,) of the clipped gradients of one Poisson sample of patients, unnoised.
 
     Guarantee: one patient changes the sum by at most ``clip_norm`` in L2 norm, to float32 rounding.
 
@@ -50,12 +50,12 @@ def gradient_sum(
     Args:
         model: in training mode.
         data: this site's training patients.
-        chosen: the patients sampled.
-        clip_norm: bound of each patient's gradient in L2 norm; None leaves them as they are.
+        chosen: the sampled patients.
+        clip_norm: bound on the L2 norm of each patient's gradient; None does not clip.
         source: dropout is drawn from it.
 
     Raises:
-        PrivacyError: a gradient that is to be clipped is not finite.
+        PrivacyError: a gradient to be clipped is not finite.
     """
     parameters = list(model.parameters())
     total_D = torch.zeros(sum(p.numel() for p in parameters), dtype=parameters[0].dtype)
@@ -80,9 +80,9 @@ def gradient_sum(
 def _pieces(
     model: RecurrentModel, data: TrainingSet, chosen: NDArray[np.int64]
 ) -> Iterator[NDArray[np.int64]]:
-    """Part the chosen patients so that a piece's intermediate values fit ``PIECE_NUMBERS``.
+    """Split the chosen patients into pieces whose intermediate values fit ``PIECE_NUMBERS``.
 
-    A patient without stays has the gradient zero and is left out here, not in the sampling.
+    Patients without stays have gradient zero; they are left out here, not when sampling.
     """
     steps, features = data.x_NTF.shape[1:]
     recurrent = model.recurrent
@@ -96,7 +96,7 @@ def _pieces(
 
 
 def flat(tensors: list[Tensor]) -> Tensor:
-    """Return the tensors' numbers in one vector (D,)."""
+    """Return all numbers of the tensors as one vector (D,)."""
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 

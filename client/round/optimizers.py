@@ -1,7 +1,7 @@
 """SGD, Adam, AdamW and RMSprop on one flat vector, with the rules and defaults of ``torch.optim``.
 
-The whole model is one vector here because noise is drawn for one vector; ``torch.optim`` would
-also load PyTorch's compiler (about two seconds) in every new process of a site.
+The model is one vector here, because noise is drawn for one vector. Besides, ``torch.optim`` would
+load PyTorch's compiler (about two seconds) in every new process of a site.
 """
 
 import torch
@@ -13,15 +13,15 @@ FIRST_DECAY, SECOND_DECAY, RMS_DECAY, TINY = 0.9, 0.999, 0.99, 1e-8  # torch.opt
 
 
 class Optimizer:
-    """State and rule of the study's local optimiser.
+    """The study's local optimiser: its rule and its state.
 
     Args:
         training: optimizer, learning_rate, momentum (sgd, rmsprop), weight_decay (decoupled in
             adamw), l1, gradient_clip (L2 norm of the whole gradient, 0 for none).
-        weights_D: the vector to be changed in place, shape (D,).
-        pull: gradient of pull / 2 times the squared distance to ``anchor_D``; the study's
-            ``proximal`` unless given (FedProx, Li et al., MLSys 2020).
-        anchor_D: what the weights are pulled towards; where they are now unless given.
+        weights_D: the vector (D,) to be changed in place.
+        pull: strength of the pull towards ``anchor_D``: the loss gets pull / 2 times the squared
+            distance; by default the study's ``proximal`` (FedProx, Li et al., MLSys 2020).
+        anchor_D: what the weights are pulled towards; by default their present values.
         correction_D: added to every gradient, shape (D,).
     """
 

@@ -1,8 +1,8 @@
-"""What a study leaves to this site, and the model as this site uses it.
+"""The part of a study's model that stays at this site, and the model as this site uses it.
 
-Besides the shared weights a site may have its own of some layers, a second model, its own
-normalisation, and a control variate. Each is there from the round that first makes it; before, the
-site uses what the coordinator sent.
+Besides the shared weights a site may have its own weights of some layers, a second model, its own
+normalisation, and a control variate. Each exists from the first round that computes it; before
+that, the site uses what the coordinator sent.
 """
 
 import copy
@@ -28,16 +28,16 @@ FlatWeights = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class OwnPart:
-    """This site's own part of a study's model, as kept at one time.
+    """This site's own part of a study's model, as it was last saved.
 
-    Its methods raise SettingsError where what is kept does not fit the study's model.
+    The methods raise SettingsError if it does not fit the study's model.
     """
 
     study: Study
     kept: Kept
 
     def joined(self, weights_D: FlatWeights) -> FlatWeights:
-        """Return the weights (D,) that this site trains with the others: the shared and its own."""
+        """Return the weights (D,) that this site trains: the shared ones, joined with its own."""
         own = self.kept.get(OWN_WEIGHTS)
         if own is None:
             return weights_D
@@ -47,22 +47,22 @@ class OwnPart:
         return joined_D
 
     def used(self, weights_D: FlatWeights) -> FlatWeights:
-        """Return the weights (D,) that this site uses on its patients: a second model's, if any."""
+        """Return the weights (D,) that this site uses on patients: its second model's, if any."""
         second_D = self.kept.get(OWN_MODEL)
         if second_D is None:
             return self.joined(weights_D)
         return self._fitting(second_D, weights_D.size).astype(np.float32)
 
     def control(self, all_D: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return this site's control variate (D,); one that has none begins with all sites'."""
+        """Return this site's control variate (D,), or all sites' mean if it has none yet."""
         found_D = self.kept.get(CONTROL)
         return all_D if found_D is None else self._fitting(found_D, all_D.size).astype(np.float64)
 
     def normalisation(self) -> Normalisation | None:
-        """Return what this site's inputs are normalised by, or None for the federation's.
+        """Return this site's own normalisation, or None if it uses the federation's.
 
-        Under privacy it comes from the very numbers, with their noise, that the site gave to the
-        sum of statistics and was charged for, so that it costs nothing more (post-processing).
+        In a study with privacy it is computed from the same noisy numbers that the site added to
+        the sum of statistics and was charged for, so it costs nothing more (post-processing).
         """
         statistics_S = self.kept.get(STATISTICS)
         if statistics_S is None:
@@ -81,14 +81,14 @@ class OwnPart:
 
 
 class OwnPartOfRun:
-    """The own part in the run that this site is in; a change counts once it is saved.
+    """This site's own part in the current run; changes take effect when they are saved.
 
     Args:
-        study: the approved study; most leave nothing to a site.
+        study: the approved study; in most studies nothing stays at a site.
         store: the site's files.
 
     Attributes:
-        part: as saved last.
+        part: the part as last saved.
     """
 
     def __init__(self, study: Study, store: PersonalStore) -> None:
@@ -98,10 +98,10 @@ class OwnPartOfRun:
         self.part = OwnPart(study, {})
 
     def begin_round(self, study_hash: bytes) -> None:
-        """Take up what is kept of this run, and drop changes of a round that came to nothing.
+        """Load what is kept for this run, and drop unsaved changes of an abandoned round.
 
         Raises:
-            SettingsError: it cannot be read.
+            SettingsError: the file cannot be read.
         """
         self._unsaved = {}
         if self._any and self._run != study_hash:
@@ -109,14 +109,14 @@ class OwnPartOfRun:
             self._run = study_hash
 
     def change(self, name: str, value: Array) -> None:
-        """Note what the round that is being computed makes of a part."""
+        """Record a new value that the current round computed; :meth:`save` makes it count."""
         self._unsaved[name] = value
 
     def save(self) -> None:
-        """Save what changed.
+        """Save the recorded changes.
 
         Raises:
-            SettingsError: it cannot be saved; what was kept before still is.
+            SettingsError: they cannot be saved; what was kept before is unchanged.
         """
         if self._unsaved:
             changed = {**self.part.kept, **self._unsaved}
@@ -128,7 +128,7 @@ def own_trained(trained: Trained, store: PersonalStore) -> Trained:
     """Return a finished model as this site uses it.
 
     Raises:
-        SettingsError: the study leaves weights to each site and none are kept here, or they do not
+        SettingsError: some weights stay at each site, and this site has kept none, or they do not
             fit.
     """
     study = trained.study

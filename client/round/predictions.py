@@ -1,4 +1,4 @@
-"""What a model predicts for patients, a bounded number of stays at a time."""
+"""Predictions for patients, computed for a bounded number of stays at a time."""
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ def predict(
 def predict_with_loss(
     model: RecurrentModel, patients: PatientTensors, *, rows: int = 512
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return scores as :func:`predict`, and every stay's loss (N,)."""
+    """Return scores as :func:`predict` does, and every stay's loss (N,)."""
     model.eval()
     scores, losses = [], []
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """Where a round's random numbers come from.
 
-Guarantee: in a study with privacy every keystream is fresh, secret and cryptographic. Only in a
-study without are they drawn from the study's seed, so that such a run can be repeated bit for bit.
+Guarantee: in a study with privacy every keystream is fresh, secret and cryptographic. Only a study
+without privacy derives them from its seed, so that its runs can be repeated bit for bit.
 """
 
 import secrets
@@ -21,7 +21,7 @@ class RoundRandomness:
     round_number: int
 
     def stream(self, use: str) -> Keystream:
-        """Return a keystream; without privacy it is the same each time for the same use."""
+        """Return a keystream; without privacy, the same use gives the same keystream."""
         if self.study.privacy.mode != "none":
             return Keystream(secrets.token_bytes(32))
         return Keystream(digest("repeatable", self.study.seed, self.site, self.round_number, use))

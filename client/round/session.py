@@ -1,7 +1,7 @@
 """One site's part in one study: every message comes in through :meth:`Session.answer`.
 
-The datum's way: records -> grid -> tensors -> (ledger: reserve) -> train -> clip -> encode -> mask.
-Nothing that has not passed the ledger and the mask is ever returned.
+The data's path: records -> grid -> tensors -> (ledger: reserve) -> train -> clip -> encode -> mask.
+Every result computed from patients passes the ledger and the mask before it is returned.
 """
 
 import hmac
@@ -39,11 +39,11 @@ from consilium.shared.study.definition import Study
 
 __all__ = ["Session", "SiteState"]
 
-BYTES_A_SITE = 1024  # of a round's request: a signed key, a sealed share, their names
+BYTES_A_SITE = 1024  # per site in a round's request: a signed key, a sealed share, names
 
 
 def local_now() -> datetime:
-    """The time of this machine's time zone."""
+    """Return the time in this machine's time zone."""
     return datetime.now().astimezone()
 
 
@@ -54,10 +54,10 @@ class Session:
         site: this site's name in the study.
         study: the study as approved here; a message about any other study is refused.
         roster: the sites and their identity keys, as pinned here.
-        read: reads and checks this site's patients; called once, at first use.
+        read: reads and checks this site's patients; called once, on first use.
         policy: what this hospital allows.
         state: keys, ledger, journal and audit log.
-        clock: local time, for the hospital's working hours.
+        clock: returns local time, for the hospital's working hours.
     """
 
     def __init__(
@@ -86,15 +86,15 @@ class Session:
         }
 
     def handle(self, action: Action, body: bytes) -> Answer:
-        """Answer one message where this is the site's only study; a refusal is an answer too."""
+        """Answer one message, if need be with a refusal; for a site that has only this study."""
         return answer_or_refuse(self.site, action, partial(self.answer, action, body))
 
     def answer(self, action: Action, body: bytes) -> bytes:
         """Return the answer to one message.
 
         Raises:
-            ConsiliumError: the site declines; the sentence may leave.
-            Exception: a defect; its text must not leave.
+            ConsiliumError: the site declines; its sentence may leave.
+            Exception: a defect in this code; its text must not leave.
         """
         with self._busy:
             try:
@@ -107,10 +107,10 @@ class Session:
 
     @cached_property
     def cohort(self) -> Cohort:
-        """The site's patients, read at first use.
+        """The site's patients, read on first use.
 
         Raises:
-            DataError: the data cannot serve this study.
+            DataError: the data do not suit this study.
             PolicyError: fewer patients than this hospital allows.
         """
         cohort = self._read()
@@ -135,7 +135,7 @@ class Session:
                 f"site {self.site} has pinned another roster or other parameters than the "
                 "coordinator; compare the roster's fingerprints at both ends"
             )
-        _ = self.cohort  # refuse now, not in the middle of a round, if the data cannot serve
+        _ = self.cohort  # unsuitable data are refused now, not in the middle of a round
         if self._masking is None or self._masking.parameters != parameters:
             self._masking = SiteMasking(
                 self.site,
@@ -151,7 +151,7 @@ class Session:
         return self._opened().round_keys(KeysRequest.from_bytes(body)).to_bytes()
 
     def _contribute(self, body: bytes) -> bytes:
-        """Take part in one round: verify, charge, compute, mask, record."""
+        """Take part in one round: verify, charge the ledger, compute, mask, record in the log."""
         masking = self._opened()
         self._policy.check_time(self._clock())
         request = UpdateRequest.from_bytes(body, max_bytes=self._largest_request())
@@ -180,7 +180,7 @@ class Session:
         return masked.to_bytes()
 
     def _largest_request(self) -> int:
-        """Return a bound on a round's request: the model, a configuration, and a word a site."""
+        """Return a bound in bytes on a round's request: model, configuration, bytes per site."""
         vectors = 2 if self._study.training.control_variates else 1
         model = 4 * self._contributor.parameters * vectors
         return model + LARGEST_CONFIGURATION_BYTES + BYTES_A_SITE * len(self._roster)

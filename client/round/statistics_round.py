@@ -1,4 +1,4 @@
-"""A site's part of the statistics round: bounded, noisy sums that inputs are normalised by."""
+"""A site's part of the statistics round: bounded, noisy sums for normalising the inputs."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,10 @@ def statistics_parts(
     """Return the round's one part, ``statistics`` (S,), with its noise.
 
     Args:
-        study: says how far a patient counts, and the noise.
+        study: sets the clip norm and the noise.
         training: the site's training patients.
-        own: keeps the same numbers where the study leaves the normalisation to each site.
-        randomness: of the round.
+        own: keeps the same numbers if the study leaves the normalisation to each site.
+        randomness: the round's random numbers.
     """
     release_S = statistics_release(
         patient_contributions(training, study),

@@ -1,4 +1,4 @@
-"""The network of a study, with the weights of a round in it."""
+"""The network of a study, with a round's weights loaded."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from consilium.shared.study.input_names import feature_names
 
 
 def study_model(study: Study, weights_D: NDArray[np.float32] | None = None) -> RecurrentModel:
-    """Return the study's model with these weights (D,), or with those that it begins with.
+    """Return the study's model with these weights (D,), or with its initial ones.
 
     Raises:
         MessageError: the weights are not this model's, or not finite.

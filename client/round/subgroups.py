@@ -1,7 +1,8 @@
-"""Who belongs to which group of patients, and what a site sums up for each group.
+"""Which stays belong to which group of patients, and what a site adds up for each group.
 
-Guarantee: over all groups told by one variable, over the sites' own groups, and in the group of
-everybody, one patient adds at most 1 to the sums of risks, and at most 1 in L2 norm to the tables.
+Guarantee: one patient adds at most 1 to the sums of risks, and at most 1 in L2 norm to the tables,
+of each of these: all subgroups of one variable together, all sites' own groups together, and the
+group of all patients.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ Members = NDArray[np.bool_]
 
 
 def members_of(grid: TimeGrid, study: Study, group: PatientGroup) -> Members:
-    """Return the stays (N,) of a subgroup by its variable's first value; unknown is in none."""
+    """Return which stays (N,) are in a subgroup, by its variable's first value; unknown: none."""
     variable = group.variable or ""
     value_NT = grid.value_NTV[:, :, list(study.variables).index(variable)]
     known_NT = ~np.isnan(value_NT)
@@ -38,15 +39,15 @@ def members_of(grid: TimeGrid, study: Study, group: PatientGroup) -> Members:
 def contributing(
     grid: TimeGrid, study: Study, *, site: str, own: bool, smallest: int
 ) -> list[Members | None]:
-    """Return the stays of every group of the study at this site; None where it adds nothing.
+    """Return each group's stays (N,) at this site, or None if the site adds nothing to a group.
 
     Args:
         grid: the validation patients.
-        study: names the groups.
+        study: defines the groups.
         site: this site's name in the study.
         own: whether the hospital releases figures of its own patients as a whole.
-        smallest: patients below which a subgroup of this site is left out. Where counts carry
-            privacy noise nobody is left out: that would tell what noise hides.
+        smallest: a subgroup with fewer patients than this is left out. With privacy noise none is
+            left out, because that would reveal what the noise hides.
     """
     everyone = np.ones(len(grid.y_N), dtype=np.bool_)
     found: list[Members | None] = []
@@ -56,8 +57,8 @@ def contributing(
             few = study.privacy.mode == "none" and _patients(grid, stays_N) < smallest
             found.append(None if few else stays_N)
         else:
-            told = group.kind == "all" or (own and group.name == site)
-            found.append(everyone if told else None)
+            included = group.kind == "all" or (own and group.name == site)
+            found.append(everyone if included else None)
     return found
 
 
@@ -73,13 +74,13 @@ def group_blocks(
     """Return the blocks (G, block) of all groups (:mod:`consilium.shared.rounds.patient_groups`).
 
     Args:
-        scores: (N, K), or (N, T, K) per step; ``y`` labels of their rows.
-        y: as in :class:`consilium.client.records.features.TimeGrid`.
-        weight: of each row (N,) or (N, T); a patient's add up to one.
-        counted: rows (N,) or (N, T) that count.
-        members: stays (N,) of each group; None adds nothing.
-        study: its task decides what a block holds.
-        edges_L: of the bins of a group's table.
+        scores: (N, K), or (N, T, K) per step.
+        y: their labels, as in :class:`consilium.client.records.features.TimeGrid`.
+        weight: (N,) or (N, T), of each row; the weights of a patient's rows sum to 1.
+        counted: (N,) or (N, T), True for the rows that count.
+        members: the stays (N,) of each group; a group with None gets zeros.
+        study: its task decides what a block contains.
+        edges_L: edges of the bins of a group's table.
     """
     blocks = np.zeros((len(members), block_size(study)))
     for block, stays_N in zip(blocks, members, strict=True):

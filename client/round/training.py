@@ -1,12 +1,12 @@
 """Local training at a hospital, with patient-level differential privacy or without.
 
-The main path: sample patients -> :mod:`consilium.client.round.gradients`: one forward and backward,
-every patient's gradient clipped, all summed -> noise from a cryptographic keystream -> optimiser.
-The steps mean what they mean in Opacus's ``DPOptimizer`` (Abadi et al. 2016, algorithm 1): noise of
-standard deviation noise_multiplier * clip_norm on the sum, divided by the *expected* number of
+The main path: sample patients -> one forward and backward pass, every patient's gradient clipped,
+all summed (:mod:`consilium.client.round.gradients`) -> add noise from a cryptographic keystream ->
+optimiser step. A step is that of Opacus's ``DPOptimizer`` (Abadi et al. 2016, algorithm 1): noise
+of standard deviation noise_multiplier * clip_norm on the sum, divided by the *expected* number of
 sampled patients.
 
-Nothing here touches a global random state or torch's settings, so sites may train in parallel
+Nothing here changes a global random state or torch's settings, so sites may train in parallel
 threads.
 """
 
@@ -29,9 +29,10 @@ from consilium.shared.study.training import Training
 
 @dataclass(frozen=True, kw_only=True)
 class LocalTraining:
-    """What happened; for this site's own eyes, since nothing in it has noise.
+    """What happened in training; without noise, so it must not leave the site.
 
-    sampled: patients in each step. mean_loss: of the sampled stays before their step; NaN if none.
+    sampled: number of patients in each step. mean_loss: mean loss of the sampled stays before their
+    step; NaN if none.
     """
 
     steps: int
@@ -54,11 +55,11 @@ def train_locally(
         model: the global model as received.
         data: this site's training patients.
         study: training and privacy settings.
-        noise_multiplier: noise standard deviation / clip norm; None trains without privacy, and
-            then the result depends on model, data, study and source alone (on one torch thread).
-        source: sampling, dropout and noise are drawn from it; secret and fresh under privacy.
-        correction_D: added to every step's gradient, after clipping and noise; nothing unless
-            given. It must not depend on patients but by what has noise.
+        noise_multiplier: noise standard deviation / clip norm. None trains without privacy; then,
+            on one torch thread, the result depends only on model, data, study and source.
+        source: sampling, dropout and noise are drawn from it; with privacy, secret and fresh.
+        correction_D: added to every step's gradient after clipping and noise. It may depend on
+            patients only through noisy results.
 
     Raises:
         PrivacyError: a gradient is not finite.
@@ -80,14 +81,14 @@ def train_own(
     global_D: NDArray[np.float32],
     source: Keystream,
 ) -> LocalTraining:
-    """Train a site's second model in place by Ditto's steps, without clipping and noise.
+    """Train a site's second model in place by Ditto's steps, without clipping or noise.
 
-    Nothing that depends on the result may leave the site where the study has privacy.
+    In a study with privacy, nothing that depends on the result may leave the site.
 
     Args:
-        model: the site's own, from the rounds before.
+        model: the site's second model, as the rounds before left it.
         data: this site's training patients.
-        study: says how near the model is held to the global one.
+        study: sets how strongly the model is pulled towards the global one.
         global_D: the global weights (D,) of this round.
         source: sampling and dropout are drawn from it.
     """
@@ -108,7 +109,7 @@ def train_own(
 
 @dataclass(frozen=True, kw_only=True)
 class ClipAndNoise:
-    """What hides one patient in a step: each gradient's bound, and noise / that bound."""
+    """A step's privacy: the clip norm of a patient's gradient, and noise deviation / clip norm."""
 
     clip_norm: float
     multiplier: float
@@ -123,7 +124,7 @@ def _descend(
     noise: ClipAndNoise | None,
     source: Keystream,
 ) -> LocalTraining:
-    """Take ``local_steps`` steps; ``weights_D`` are the model's, which ``optimizer`` changes."""
+    """Take ``local_steps`` steps; ``optimizer`` changes ``weights_D``, the model's weights."""
     expected = training.sampling_rate * data.patients
     model.train()
     sampled, losses = [], []
@@ -145,8 +146,8 @@ def _descend(
 def _noised(sum_D: Tensor, deviation: float, source: Keystream) -> Tensor:
     """Add Gaussian noise made of four draws, as Opacus's secure mode does.
 
-    One floating-point draw betrays its exact inputs; guessing four of them from their sum is out of
-    reach (Holohan & Braghin 2021, section 5.1).
+    A single floating-point draw can reveal the random numbers that it was made from; recovering
+    those of four draws from their sum is infeasible (Holohan & Braghin 2021, section 5.1).
     """
     noise_D = source.standard_normal(4 * len(sum_D)).reshape(4, -1).sum(axis=0)
     return (sum_D.double() + torch.from_numpy(noise_D).mul_(deviation / 2)).to(sum_D.dtype)

@@ -1,7 +1,7 @@
-"""A site's part of a training round: train, bound, weigh; keep what stays apart from what leaves.
+"""A site's part of a training round: train, clip, weight; keep what stays apart from what leaves.
 
-Guarantee: every part that leaves depends on patients through clipped gradients with noise alone,
-where the study has privacy. What a study leaves to each site is in no part.
+Guarantee: in a study with privacy, every part that leaves depends on patients only through clipped
+gradients with noise. No part contains what the study leaves to each site.
 """
 
 import logging
@@ -31,13 +31,13 @@ log = logging.getLogger(__name__)
 
 
 class TrainingRound:
-    """Trains this site's model, and its second one if the study asks for one.
+    """Trains this site's model, and a second, personal one if the study asks for it.
 
     Args:
         study: the approved study.
-        own: what the study leaves to this site; changed by what is trained.
-        shared_D: which of the model's weights the sites train together.
-        weight: of this site in the sum over sites.
+        own: the part of the model that stays at this site; training changes it.
+        shared_D: True for the weights that the sites train together.
+        weight: this site's weight in the sum over sites.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class TrainingRound:
 
         Args:
             global_D: the global weights.
-            control_D: all sites' control variate, in a study that has them.
+            control_D: mean control variate of all sites, in a study that has them.
             data: this site's training patients.
-            randomness: of the round.
+            randomness: the round's random numbers.
 
         Raises:
             EncodingError, PrivacyError: the result is not finite.
-            SettingsError: what is kept here does not fit the study.
+            SettingsError: what this site has kept does not fit the study.
         """
         parts = self._update(global_D, control_D, data, randomness)
         if self._study.personalisation.ditto is not None:
@@ -79,10 +79,10 @@ class TrainingRound:
         data: TrainingSet,
         randomness: RoundRandomness,
     ) -> Parts:
-        """Return what the study's mode sums, of the shared weights.
+        """Return the parts for the sum: gradients or weight differences, by the study's mode.
 
-        Own weights take the same clipped and noised steps as shared ones: what the site sends later
-        depends on them, so without noise they would give away what noise hides now.
+        This site's own weights take the same clipped and noised steps as the shared weights: later
+        updates depend on them, so without noise they would reveal what the noise hides now.
         """
         begun_D = self._own.part.joined(global_D)
         if self._study.privacy.mode == "distributed":
@@ -100,13 +100,13 @@ class TrainingRound:
         if control_D is not None and own_control_D is not None:
             renewed_D = renewed(own_control_D, control_D, moved_D, norm)
             self._own.change(CONTROL, renewed_D)
-            parts["control"] = renewed_D * self._share_of_sum  # weighted as the update is
+            parts["control"] = renewed_D * self._share_of_sum  # weighted like the update
         return parts
 
     def _noisy_gradient_sum(
         self, weights_D: FlatWeights, data: TrainingSet, randomness: RoundRandomness
     ) -> NDArray[np.int64]:
-        """Return one step's clipped gradient sum in whole numbers, with this site's noise share."""
+        """Return one step's clipped gradient sum as whole numbers, plus this site's noise share."""
         model, source = study_model(self._study, weights_D), randomness.stream("training")
         sum_D = clipped_gradient_sum(model, data, self._study, source=source)
         share = noise_share(self._study, weights_D.size)
@@ -134,10 +134,10 @@ class TrainingRound:
     def _train_second(
         self, global_D: FlatWeights, data: TrainingSet, randomness: RoundRandomness
     ) -> None:
-        """Train this site's second model, which nothing that leaves depends on under privacy.
+        """Train this site's second model; with privacy, nothing that leaves depends on it.
 
-        One that has diverged is dropped for the one before it, and no round fails by it: that,
-        too, would tell.
+        If it diverges, the model of the round before is kept. The round does not fail: a failure
+        would reveal something about the patients.
         """
         model = study_model(self._study, self._own.part.used(global_D))
         source = randomness.stream("own model")

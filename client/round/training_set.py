@@ -14,10 +14,10 @@ from consilium.shared.crypto.keystream import Keystream
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSet:
-    """Stays arranged for sampling patients; ``y`` has first axis N.
+    """Stays arranged for sampling patients; the first axis of ``y`` is N.
 
-    ``rows_N`` lists stays patient by patient; patient p's are those from ``starts[p]`` up to
-    ``starts[p + 1]``.
+    ``rows_N`` lists the stays patient by patient: those of patient p are ``rows_N[starts[p] :
+    starts[p + 1]]``.
     """
 
     x_NTF: Tensor
@@ -36,7 +36,7 @@ class TrainingSet:
 
     @classmethod
     def of(cls, patients: PatientTensors) -> Self:
-        """Arrange a cohort's tensors."""
+        """Return a cohort's tensors in this arrangement."""
         return cls(
             x_NTF=patients.x_NTF,
             mask_NT=patients.mask_NT.bool(),
@@ -46,7 +46,7 @@ class TrainingSet:
         )
 
     def stays(self, piece: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Return the rows (N,) of these patients' stays, and each row's place (N,) in ``piece``."""
+        """Return the rows (N,) of these patients' stays, and each row's index (N,) in ``piece``."""
         starts, stays = self.starts[piece], self.starts[piece + 1] - self.starts[piece]
         patient_N = np.repeat(np.arange(len(piece)), stays)
         within_N = np.arange(len(patient_N)) - np.repeat(np.cumsum(stays) - stays, stays)

@@ -1,4 +1,4 @@
-"""What a site says about a model: bounded sums over its validation patients, no patient's score.
+"""A site's figures on a model: bounded sums over its validation patients, no patient's score.
 
 Guarantee: one patient changes the vector of :func:`validation_sums` by at most
 :func:`consilium.shared.rounds.contents.metrics_sensitivity` in L2 norm, however many stays and
@@ -27,14 +27,22 @@ def validation_sums(
     edges_KL: NDArray[np.float32],
     members: Sequence[Members | None] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the segments of a round's validation, all zero without patients.
+    """Return the segments of a round's validation, all zero if there are no patients.
 
-    ``loss``: loss sum / LARGEST_LOSS, patients. ``scores``: K * 2 * B weights of risks by outcome.
-    ``hits``: see :func:`consilium.shared.rounds.contents.hits_size`. ``groups``: blocks of the
-    study's groups, if ``members``, the stays of each, are given: see
-    :mod:`consilium.shared.rounds.patient_groups`.
-    ``edges_KL`` are those of each output's bins. A patient's stays and hours share the patient's
-    weight of one; its mean loss counts up to ``LARGEST_LOSS``.
+    A patient has weight 1, which the patient's stays and hours share.
+
+    Args:
+        model: the model to be judged.
+        patients: the validation patients, if there are any.
+        study: the approved study.
+        edges_KL: edges of each output's bins.
+        members: the stays of each of the study's groups; None leaves the groups out.
+
+    Returns:
+        ``loss``: sum of patients' mean losses (each at most LARGEST_LOSS) / LARGEST_LOSS, patients.
+        ``scores``: K * 2 * B weights of risks, by outcome.
+        ``hits``: see :func:`consilium.shared.rounds.contents.hits_size`.
+        ``groups``: one block per group, see :mod:`consilium.shared.rounds.patient_groups`.
     """
     outputs, _, bins = counts_shape(study)
     sums = {"loss": np.zeros(2)}
@@ -68,7 +76,7 @@ def validation_sums(
 
 
 def stay_weights(patients: PatientTensors) -> NDArray[np.float64]:
-    """Return the weight (N,) of each stay: those of a patient add up to one."""
+    """Return the weight (N,) of each stay; the weights of a patient's stays sum to 1."""
     patient_N = patients.patient_N.numpy()
     weight_N: NDArray[np.float64] = 1.0 / np.bincount(patient_N)[patient_N]
     return weight_N
@@ -77,7 +85,7 @@ def stay_weights(patients: PatientTensors) -> NDArray[np.float64]:
 def row_weights(
     patients: PatientTensors, weight_N: NDArray[np.float64], study: Study
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Return which stays, or steps, count, and their weights: steps share their stay's weight."""
+    """Return which rows (N,) or (N, T) count, and their weights; steps share the stay's weight."""
     if not study.task.per_step:
         return np.ones(weight_N.shape, dtype=np.bool_), weight_N
     counted_NT = patients.mask_NT.numpy()
@@ -92,7 +100,7 @@ def _tables(
     study: Study,
     edges_KL: NDArray[np.float32],
 ) -> NDArray[np.float64]:
-    """Return (K, 2, B) weights of scores by outcome; unknown labels have none."""
+    """Return the summed weights (K, 2, B) of scores by outcome, without unknown labels."""
     outputs, _, bins = counts_shape(study)
     y = patients.y_N.numpy()
     counted, weight = row_weights(patients, weight_N, study)
@@ -112,7 +120,7 @@ def _confusion(
     weight_N: NDArray[np.float64],
     study: Study,
 ) -> NDArray[np.float64]:
-    """Return (K, K) weights by true class (first axis) and most likely class."""
+    """Return summed weights (K, K) by true class (first axis) and most likely class."""
     classes = study.task.outputs
     y = patients.y_N.numpy()
     counted, weight = row_weights(patients, weight_N, study)
@@ -125,9 +133,9 @@ def _confusion(
 def _errors(
     scores: NDArray[np.float64], patients: PatientTensors, study: Study
 ) -> NDArray[np.float64]:
-    """Return (K, 3): sums of patients' mean absolute and mean squared errors, and the patients.
+    """Return (K, 3): sums of patients' mean absolute and mean squared errors; number of patients.
 
-    An error is in spreads / LARGEST_ERROR, and a patient's mean at most 1.
+    Errors are divided by the task's spread times LARGEST_ERROR; a patient's mean counts at most 1.
     """
     y = patients.y_N.numpy().reshape(scores.shape)
     counted, _ = row_weights(patients, np.ones(len(y)), study)

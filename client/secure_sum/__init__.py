@@ -1,4 +1,5 @@
 """The site's half of the secure sum: channels, masks, the journal of masked rounds.
 
-Whole numbers and messages enter, never records; only masked vectors and shares leave.
+Whole numbers and messages may enter, records never; only public keys, masked vectors, signatures
+and shares leave.
 """

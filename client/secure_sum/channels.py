@@ -1,7 +1,8 @@
-"""Sealed channels from one site to its peers, which the coordinator carries and cannot open.
+"""Sealed channels from one site to its peers: the coordinator carries them and cannot open them.
 
-For a run a site has one X25519 key, signed by its identity. Each pair of sites has two AES-256-GCM
-keys, one a direction; what is sealed names its kind, round, sender, receiver and round context.
+In a run a site has one X25519 key, signed by its identity. Each pair of sites has two AES-256-GCM
+keys, one per direction. Each sealed box is bound to its kind, round, sender, receiver and round
+context.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,7 +30,7 @@ class Channels(Secret):
 
     Args:
         site: this site's name.
-        parameters: of the approved study and this run.
+        parameters: the parameters of the approved study and this run.
         entropy: source of keys, share polynomials and nonces.
     """
 
@@ -42,20 +43,20 @@ class Channels(Secret):
 
     @property
     def public(self) -> bytes:
-        """Public key that this site announces to its peers, 32 bytes."""
+        """Public key that this site announces to its peers (32 bytes)."""
         return self._exchange.public
 
     @property
     def holders(self) -> tuple[str, ...]:
-        """This site and the peers in its circle that it can seal for."""
+        """This site, and the peers in its circle for which it can seal."""
         return (self._site, *self._keys)
 
     def open(self, announced: Iterable[ChannelKey]) -> None:
-        """Take the peers' keys that the coordinator passes on, in place of all earlier ones.
+        """Take the peers' keys that the coordinator passes on; they replace all earlier ones.
 
         Raises:
-            ProtocolError: too few sites, or this site's own key missing or changed.
-            AuthenticationError: an unknown site, a wrong signature, or one key twice.
+            ProtocolError: too few sites, or this site's own key is missing or changed.
+            AuthenticationError: an unknown site, a wrong signature, or two sites with one key.
         """
         study_hash = self._parameters.study_hash
         publics = {key.site: key.public for key in announced}
@@ -75,7 +76,7 @@ class Channels(Secret):
         self._keys = keys
 
     def split(self, secret: bytes, holders: Iterable[str]) -> dict[str, bytes]:
-        """Shamir shares of a 32-byte secret at the sharing threshold, by holder."""
+        """Return Shamir shares of a 32-byte secret by holder, at the sharing threshold."""
         points = {self._parameters.point(holder): holder for holder in holders}
         dealt = split(
             secret,
@@ -88,7 +89,7 @@ class Channels(Secret):
     def seal(
         self, kind: str, round: int, context: bytes, shares: Mapping[str, bytes]
     ) -> dict[str, bytes]:
-        """Seal each peer's share for it; the site's own is left out."""
+        """Return each peer's share, sealed for that peer; this site's own is left out."""
         return {
             holder: seal(
                 self._keys[holder][0],
@@ -103,11 +104,11 @@ class Channels(Secret):
     def open_share(
         self, kind: str, dealer: str, round: int, context: bytes, boxes: Mapping[str, bytes]
     ) -> bytes:
-        """The share that a dealer sealed for this site.
+        """Return the share that a dealer sealed for this site.
 
         Raises:
-            ProtocolError: it is missing.
-            AuthenticationError: it does not open, or is no share.
+            ProtocolError: the share is missing.
+            AuthenticationError: it does not open, or is not a share.
         """
         what = f"the {kind} share from {dealer} for round {round}"
         if dealer not in boxes or dealer not in self._keys:
@@ -129,7 +130,7 @@ class Channels(Secret):
 
 
 def bound_to(statement: bytes) -> bytes:
-    """Context of seed shares that open only beside what their dealer said of its keys."""
+    """Return the context that binds seed shares to their dealer's statement of its keys."""
     return transcript.sha256(statement)
 
 
@@ -138,17 +139,17 @@ def check_members(
 ) -> None:
     """Check a list of sites with their public keys that the coordinator passed on.
 
-    Signatures, and with them membership in the roster, are the caller's to check.
+    The caller checks the signatures, and thereby membership in the roster.
 
     Args:
-        parameters: of the run.
+        parameters: the parameters of the run.
         keys: 32-byte public key by site.
         site: the checking site.
         own: its true public key.
         what: the list's name in errors.
 
     Raises:
-        ProtocolError: fewer than `minimum_sites`, or the checking site's key missing or changed.
+        ProtocolError: fewer than `minimum_sites`, or this site's key is missing or changed.
         AuthenticationError: one key for two sites.
     """
     if len(keys) < parameters.minimum_sites:

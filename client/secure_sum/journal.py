@@ -1,7 +1,7 @@
-"""The site's durable memory of the rounds it has masked an update for.
+"""The site's durable memory of the rounds for which it has masked an update.
 
-A masked update of a round leaves a site once. The claim is on disk before the mask is made, so
-neither a crash nor a second process of the same site can make another one.
+A site masks one update per round. It claims the round on disk before it makes the mask, so it can
+never mask a second one for that round, not even after a crash or in a second process.
 """
 
 import sqlite3
@@ -15,10 +15,10 @@ _SCHEMA = "CREATE TABLE IF NOT EXISTS claims (study_hash BLOB PRIMARY KEY, round
 
 
 class RoundJournal:
-    """Claims of rounds in an SQLite file, readable by the site's account only.
+    """Claimed rounds in an SQLite file, readable by the site's account only.
 
-    Write-ahead logging with `synchronous=FULL` flushes the log once before a claim returns, so it
-    survives power loss. Safe across threads and processes; the file must be on a local disk.
+    Write-ahead logging with `synchronous=FULL` flushes the log to disk before a claim returns, so
+    the claim survives power loss. Safe for threads and processes; the file must be on a local disk.
 
     Raises:
         SettingsError: the file cannot be created, opened or written.
@@ -38,14 +38,14 @@ class RoundJournal:
             self._execute(statement)
 
     def highest(self, study_hash: bytes) -> int:
-        """The highest round claimed under this study hash; 0 if none."""
+        """Return the highest round claimed in the run of this study hash; 0 if none."""
         with self._lock:
             return self._highest(study_hash)
 
     def claim(self, study_hash: bytes, round: int) -> None:
-        """Claim a round for ever.
+        """Claim a round for good.
 
-        Guarantee: of all calls with the same arguments, in all processes, one returns.
+        Guarantee: of all calls with the same arguments, in all processes, only one returns.
 
         Raises:
             ProtocolError: this round or a later one was claimed before.
@@ -67,7 +67,7 @@ class RoundJournal:
                     self._connection.rollback()
 
     def close(self) -> None:
-        """Close the file; it closes by itself when the journal is no longer used."""
+        """Close the file; otherwise it closes when the journal is garbage collected."""
         self._connection.close()
 
     def _highest(self, study_hash: bytes) -> int:

@@ -1,8 +1,8 @@
-"""The site's half of the secure sum: one method a step, and no step out of turn.
+"""The site's half of the secure sum: one method per step; a step out of order is refused.
 
-Order: `channel_key`, `round_keys`, then each round `begin`, `mask`, `agree` (malicious profile),
-`unmask`. Whatever the coordinator sends is checked against the approved parameters, the roster's
-signatures and this site's own memory of the round before anything secret is used.
+Order: `channel_key`, `round_keys`, then in each round `begin`, `mask`, `agree` (malicious profile
+only), `unmask`. Before anything secret is used, whatever the coordinator sends is checked against
+the approved parameters, the roster's signatures and this site's own memory of the round.
 """
 
 import os
@@ -47,19 +47,19 @@ from consilium.shared.wire.encoding import MAX_ROUND
 
 
 class SiteMasking(Secret):
-    """State of one site in one run; one call at a time.
+    """State of one site in one run; not safe for concurrent calls.
 
-    A refusal (`ProtocolError` and its kinds) reveals nothing and leaves the state as it was.
+    A refusal (`ProtocolError` and its subclasses) reveals nothing and leaves the state unchanged.
     Secrets of a round are dropped after `unmask`, or when keys for a later round are made;
     Python cannot overwrite memory, so they may linger in freed pages of the process.
 
     Args:
         site: this site's name in the roster.
         identity: its long-lived key.
-        parameters: of the approved study and this run.
+        parameters: the parameters of the approved study and this run.
         journal: durable memory of masked rounds.
-        threads: cores for expanding masks; all that this process may use if None.
-        entropy: source of secrets; the operating system's, but in test vectors.
+        threads: threads for expanding masks; None means all cores that this process may use.
+        entropy: source of secrets; the operating system's, except for test vectors.
 
     Raises:
         StudyError: the site is not in the roster under this identity.
@@ -93,7 +93,7 @@ class SiteMasking(Secret):
         self._finished: FinishedRound | None = None
 
     def channel_key(self, request: ChannelRequest) -> ChannelKey:
-        """This site's channel key for the run, the same each time until it restarts.
+        """Return this site's channel key for the run; it stays the same until the site restarts.
 
         Raises:
             ProtocolError: the request is for another study, run or parameters.
@@ -109,15 +109,15 @@ class SiteMasking(Secret):
         return ChannelKey(site=self.site, public=public, signature=self._identity.sign(statement))
 
     def round_keys(self, request: KeysRequest) -> RoundKeys:
-        """Fresh keys for a round, dealt to this site's circle among those with channel keys.
+        """Make keys for a round; deal their seed's shares to the circle's sites with channel keys.
 
-        An unfinished earlier round is given up and its secrets are dropped. While the keys are
-        unused a repeated request gets the same answer: a doubled message must not void a round.
+        An unfinished earlier round is abandoned and its secrets are dropped. Until the keys are
+        used, a repeated request gets the same answer: a duplicated message must not void a round.
 
         Raises:
-            ProtocolError: another study, a round already begun or masked, too few sites, no
-                channel key of this site, or another one than it announced.
-            AuthenticationError: an unknown site, a wrong signature, or one key twice.
+            ProtocolError: another study, a round already begun or masked, too few sites, or this
+                site's channel key is missing or not the one that it announced.
+            AuthenticationError: an unknown site, a wrong signature, or two sites with one key.
         """
         self._check_study(request.study_hash)
         self._check_unmasked(request.round)
@@ -138,16 +138,17 @@ class SiteMasking(Secret):
         return reply
 
     def begin(self, request: UpdateRequest) -> bytes:
-        """Check all that a round's opening must satisfy, and enter the round.
+        """Check the request that opens a round, and enter the round.
 
         Returns:
-            Hash of everything shown to this site, 32 bytes; sites shown anything else differ.
+            Hash (32 bytes) of everything that this site was shown; it differs from that of a site
+            that was shown anything else.
 
         Raises:
             ProtocolError: another study, a round without fresh keys, too few participants, this
-                site's key missing or changed, a share missing.
-            AuthenticationError: an unknown site, one key twice, a low-order key, a sealed share
-                that does not open with the key shown for its dealer, or a wrong signature.
+                site's key missing or changed, or a share missing.
+            AuthenticationError: an unknown site, two sites with one key, a low-order key, a sealed
+                share that does not open with the key shown for its dealer, or a wrong signature.
         """
         self._check_study(request.study_hash)
         self._check_unmasked(request.round)
@@ -174,7 +175,7 @@ class SiteMasking(Secret):
         return begun
 
     def mask(self, vector: NDArray[np.uint32], weight: int, spec: VectorSpec) -> MaskedUpdate:
-        """Mask the encoded update of the round that has begun; once, ever.
+        """Mask the encoded update of the current round; possible once per round, for good.
 
         Args:
             vector: ring elements from `fixed_point.encode`, shape (spec.length,).
@@ -182,8 +183,9 @@ class SiteMasking(Secret):
             spec: the approved layout.
 
         Raises:
-            EncodingError: a vector or weight that does not fit the layout, or could wrap.
-            ProtocolError: no round has begun, or it was masked before.
+            EncodingError: a vector or weight that does not fit the layout, or a sum that could
+                wrap.
+            ProtocolError: no round has begun, or an update was masked for it before.
         """
         state = self._round
         if state is None or state.context is not None:
@@ -211,11 +213,11 @@ class SiteMasking(Secret):
         )
 
     def agree(self, request: AgreeRequest) -> Agreement:
-        """Sign the survivors, once a round.
+        """Sign the list of survivors; one list per round.
 
         Raises:
-            ProtocolError: the study has no such step, another round, or survivors that this site
-                must not help to open.
+            ProtocolError: the study's profile has no such step, another round, or survivors whose
+                sum this site must not help to open.
         """
         self._check_study(request.study_hash)
         if self.parameters.profile != "malicious":
@@ -229,15 +231,15 @@ class SiteMasking(Secret):
         )
 
     def unmask(self, request: UnmaskRequest) -> Unmasked:
-        """Reveal what opens the sum over the survivors, and nothing that opens another one.
+        """Reveal the shares that open the sum over the survivors, and none that opens another sum.
 
-        Guarantee: for each site either the share of its self mask or that of its round seed is
+        Guarantee: for each site, either the share of its self mask or that of its round seed is
         revealed, never both. A repeated request gets the same answer.
 
         Raises:
-            ProtocolError: another round, survivors that this site must not help to open, or too
-                few signatures on them.
-            AuthenticationError: a signature that does not verify.
+            ProtocolError: another round, survivors whose sum this site must not help to open, or
+                too few signatures on their list.
+            AuthenticationError: a signature does not verify.
         """
         self._check_study(request.study_hash)
         done = self._finished
@@ -256,7 +258,7 @@ class SiteMasking(Secret):
         self._round = None
         return reply
 
-    # Steps of the methods above, in the same order.
+    # Parts of the methods above, in the same order.
 
     def _check_study(self, study_hash: bytes) -> None:
         if study_hash != self.parameters.study_hash:
@@ -265,10 +267,10 @@ class SiteMasking(Secret):
             )
 
     def _circle(self, sites: Iterable[str], do: str) -> list[str]:
-        """Those of the sites that share masks and secrets with this one, itself included.
+        """Return those of the sites that share masks and secrets with this one, itself included.
 
         Raises:
-            ProtocolError: too few to open a secret; `do` says what they do.
+            ProtocolError: too few to open a secret; `do` is the sentence's verb.
         """
         circle = [site for site in sites if site in self.parameters.circle(self.site)]
         if len(circle) < self.parameters.sharing_threshold:
@@ -279,17 +281,17 @@ class SiteMasking(Secret):
         return circle
 
     def _authentic_shares(self, request: UpdateRequest) -> dict[str, bytes]:
-        """The seed share of every peer, and with it the proof that the peer's key is its own.
+        """Return the seed share of every peer, and check every participant's keys.
 
-        A peer seals its share together with what it says of its keys, so a share that opens
-        authenticates them as its signature would, at a twentieth of the time. Only the keys of
-        sites outside the circle, which deal this site nothing, need the signature.
+        A peer's share is sealed together with the peer's statement of its keys, so a share that
+        opens authenticates the keys as a signature would, in a twentieth of the time. Only sites
+        outside the circle, which deal this site no share, need their signature verified.
         """
         channels, circle = self._open_channels(), self.parameters.circle(self.site)
         shares = {}
         for member in request.participants:
             if member.site == self.site:
-                continue  # this site knows its own key, and the list has it
+                continue  # this site's own key, already found in the list
             statement = transcript.keys_statement(
                 request.study_hash,
                 request.round,
@@ -318,7 +320,7 @@ class SiteMasking(Secret):
         return self._channels
 
     def _deal_keys(self, round: int) -> RoundKeys:
-        """A fresh round key from a seed whose shares are sealed to the holders."""
+        """Make a round key from a fresh seed, whose shares are sealed for the holders."""
         seed = self._entropy(SECRET_BYTES)
         exchange = ExchangeKey(seed)
         channels = self._open_channels()
@@ -358,7 +360,7 @@ class SiteMasking(Secret):
                         "mask", survivor, state.round, request.context, request.sealed
                     )
                 except ProtocolError:
-                    continue  # the others' shares suffice, or the round is void
+                    continue  # the other sites' shares suffice, or the round is void
         dropped = sorted(circle & state.keys.keys() - set(request.survivors))
         following = state.round + 1
         return Unmasked(

@@ -1,4 +1,4 @@
-"""What a site knows of the round it is in, and what it checks before it masks or reveals."""
+"""A site's state of a round, and the checks it makes before it masks or reveals anything."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from consilium.shared.secure_sum.tail import append_tail
 
 @dataclass(repr=False, eq=False, kw_only=True)
 class PendingKeys(Secret):
-    """Keys made for a round that has not begun."""
+    """Keys made for a round that has not begun yet."""
 
     round: int
     exchange: ExchangeKey
@@ -28,13 +28,13 @@ class MaskedRound(Secret):
 
     Attributes:
         round: its number.
-        pair_secrets: by peer of this site's circle, the secret their round keys give them.
+        pair_secrets: for each peer in this site's circle, the secret agreed with that peer.
         keys: all participants' public keys.
-        begun: hash of what the site was shown.
-        seed_shares: by dealer of this site's circle, its share of the dealer's round seed.
-        context: of the round, once masked.
-        mask_share: this site's share of its own self-mask seed, once masked.
-        agreed: the survivors signed, once signed.
+        begun: hash of everything that this site was shown when the round began.
+        seed_shares: for each dealer in this site's circle, the share of that dealer's round seed.
+        context: the round's context; set by masking.
+        mask_share: this site's share of its own self-mask seed; set by masking.
+        agreed: the survivors that this site signed; set by signing.
     """
 
     round: int
@@ -49,7 +49,7 @@ class MaskedRound(Secret):
 
 @dataclass(repr=False, eq=False, kw_only=True)
 class FinishedRound:
-    """What was revealed, for a coordinator that asks for the same again."""
+    """What was revealed, kept for a coordinator that repeats the same request."""
 
     context: bytes
     survivors: tuple[str, ...]
@@ -59,11 +59,11 @@ class FinishedRound:
 def check_vector(
     parameters: SumParameters, vector: NDArray[np.uint32], weight: int, spec: VectorSpec
 ) -> NDArray[np.uint32]:
-    """Check what is to be masked and put the tail behind it; shape (spec.length + 6,).
+    """Check what is to be masked and append the tail; return shape (spec.length + 6,).
 
     Raises:
-        EncodingError: another type or length than the layout's, a weight beyond its bound, or a
-            layout whose sum could wrap.
+        EncodingError: a type or length that differs from the layout's, a weight above its bound, or
+            a layout whose sum could wrap.
     """
     if vector.dtype != np.uint32 or vector.shape != (spec.length,):
         raise EncodingError(
@@ -80,7 +80,10 @@ def check_vector(
 def pair_seeds(
     parameters: SumParameters, site: str, state: MaskedRound, context: bytes
 ) -> tuple[list[bytes], list[bytes]]:
-    """Seeds of the masks that a site adds and takes off; of two sites the roster's first adds."""
+    """Return the seeds of the masks that a site adds, and of those that it subtracts.
+
+    Of two sites, the one that is first in the roster adds.
+    """
     plus: list[bytes] = []
     minus: list[bytes] = []
     for peer, secret in state.pair_secrets.items():
@@ -96,8 +99,8 @@ def check_survivors(
     """Check that a site may help to open the sum over these survivors.
 
     Raises:
-        ProtocolError: a survivor that did not take part, the site itself missing, too few,
-            one with too few neighbours among them, or others than the site agreed to before.
+        ProtocolError: a survivor did not take part, this site is missing, there are too few
+            survivors, one has too few neighbours among them, or this site agreed to others before.
     """
     least = max(parameters.threshold, parameters.minimum_sites)
     if not set(survivors) <= state.keys.keys():
@@ -119,13 +122,13 @@ def check_survivors(
 def check_agreement(
     parameters: SumParameters, site: str, state: MaskedRound, request: UnmaskRequest
 ) -> None:
-    """Check that at least `threshold` survivors signed the survivors.
+    """Check that at least `threshold` survivors signed the list of survivors.
 
-    A site that has signed these survivors itself need not verify its own signature.
+    If this site signed this list itself, its own signature is not verified again.
 
     Raises:
         ProtocolError: too few signatures, or one by a site that is no survivor.
-        AuthenticationError: a signature that does not verify.
+        AuthenticationError: a signature does not verify.
     """
     statement = transcript.survivors_statement(request.context, request.survivors)
     for signer, signature in request.signatures.items():

@@ -1,4 +1,4 @@
 """The running site: its process, its one outgoing connection, Flower's node, its status.
 
-Messages from the coordinator enter here as bytes, and go to the session of their study.
+Messages from the coordinator enter here, as bytes, and are passed to their study's session.
 """

@@ -1,11 +1,11 @@
 """The site's only way out: HTTPS to one host and port, under one pinned authority.
 
-Nothing listens. The address and the authority come from the invitation; no other authority, no
-redirection and no other host is followed. A proxy named by ``HTTPS_PROXY`` is used through CONNECT,
-so TLS still ends at the coordinator. Replies are bounded in length.
+Nothing listens. The address and the certificate authority come from the invitation; no other
+authority is trusted, and redirections are not followed. A proxy named by ``HTTPS_PROXY`` is used
+through CONNECT, so TLS still ends at the coordinator. The length of replies is bounded.
 
-The site's clock may be wrong: the coordinator's time is taken from its replies, and requests are
-signed by that time.
+The site's clock may be wrong, so requests are signed with the coordinator's time, which its replies
+give.
 """
 
 import base64
@@ -36,13 +36,13 @@ from consilium.shared.version import VERSION
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0  # the coordinator answers a waiting site after 10 s
 LARGEST_REPLY = 16 << 20
-RESIGN_AFTER_S = 60.0  # Flower takes a signature for five minutes
+RESIGN_AFTER_S = 60.0  # Flower accepts a signature for five minutes
 
 log = logging.getLogger(__name__)
 
 
 def pinned_context(authority: bytes) -> ssl.SSLContext:
-    """Return a TLS context that trusts this authority (DER) and nothing else.
+    """Return a TLS context that trusts only this authority (DER).
 
     Raises:
         AuthenticationError: the bytes are not a certificate.
@@ -62,10 +62,10 @@ class Connection:
     """Requests to the coordinator, signed with the site's node key if there is one.
 
     Args:
-        host, port: of the coordinator.
+        host, port: the coordinator's address.
         authority: the pinned authority's certificate, DER.
-        key: the node key, once the site is enrolled.
-        clock: seconds since 1970 by this machine.
+        key: the node key; None before enrolment.
+        clock: returns seconds since 1970 by this machine's clock.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Connection:
         self._signed: dict[str, str] = {}
         self._signed_at = float("-inf")
         self.clock_ahead_s = 0.0
-        self._told: dict[str, str] = {}
+        self._budget_header: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -105,7 +105,7 @@ class Connection:
         self._http.close()
 
     def hello(self) -> None:
-        """Ask for the coordinator's time, without saying who asks.
+        """Ask for the coordinator's time, without naming this site.
 
         Raises:
             UnreachableError: no answer.
@@ -114,8 +114,8 @@ class Connection:
         self._exchange("GET", HELLO_PATH, b"", {}, "application/octet-stream", None)
 
     def tell_budget_left(self, epsilon: float) -> None:
-        """Say this with every signed request from now on."""
-        self._told = {BUDGET_HEADER: f"{max(0.0, epsilon):.2f}"}
+        """Send this lifetime epsilon, as a header, with every signed request from now on."""
+        self._budget_header = {BUDGET_HEADER: f"{max(0.0, epsilon):.2f}"}
 
     def post(
         self,
@@ -129,10 +129,10 @@ class Connection:
 
         Raises:
             UnreachableError: no answer; the request may or may not have arrived.
-            AuthenticationError: the other end is not the pinned coordinator, or does not know us.
-            ProtocolError: the coordinator refused; the sentence is its own.
+            AuthenticationError: the other end is not the pinned coordinator, or rejects this site.
+            ProtocolError: the coordinator refused; the sentence is the coordinator's.
         """
-        headers = self._signature() | self._told if self._key is not None else {}
+        headers = self._signature() | self._budget_header if self._key is not None else {}
         return self._exchange("POST", path, body, headers, media_type, timeout_s)
 
     def _exchange(
@@ -158,14 +158,14 @@ class Connection:
         except httpx.ConnectError as error:
             raise self._unreachable(error) from None
         except httpx.HTTPError as error:
-            told = str(error) or type(error).__name__
-            raise UnreachableError(f"no answer from {self.address}: {told}") from None
+            reason = str(error) or type(error).__name__
+            raise UnreachableError(f"no answer from {self.address}: {reason}") from None
         if reply.status_code == 200:
             return content
         raise self._refusal(reply.status_code, content)
 
     def _signature(self) -> dict[str, str]:
-        """Flower's node authentication: a signed time, made anew each minute."""
+        """Return the headers of Flower's node authentication: a time, signed anew each minute."""
         key = self._key
         with self._lock:
             now = time.monotonic()
@@ -182,7 +182,7 @@ class Connection:
             return dict(self._signed)
 
     def _learn_time(self, reply: httpx.Response) -> None:
-        """Note how far this machine's clock is ahead of the coordinator's; sign anew if it is."""
+        """Measure how far this clock is ahead of the coordinator's; if that changed, sign anew."""
         try:
             theirs = parsedate_to_datetime(reply.headers.get("date", "")).timestamp()
         except ValueError:
@@ -197,7 +197,7 @@ class Connection:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, ssl.SSLError):
             cause = cause.__cause__ or cause.__context__
-        told = str(error)
+        reason = str(error)
         if isinstance(cause, ssl.SSLCertVerificationError):
             return AuthenticationError(
                 f"{self.address} does not show the certificate that was pinned at enrolment "
@@ -205,7 +205,7 @@ class Connection:
                 "'rotate-keys', if a proxy opens TLS this address must be exempted from it"
             )
         return UnreachableError(
-            f"{self.address} cannot be reached ({told}); check the name, the firewall's rule for "
+            f"{self.address} cannot be reached ({reason}); check the name, the firewall's rule for "
             "outgoing connections, the proxy, and that the coordinator is running"
         )
 
@@ -221,7 +221,7 @@ class Connection:
 
 
 def _bounded(reply: httpx.Response) -> bytes:
-    """Read a reply, but not more of it than a site has use for."""
+    """Read a reply, up to the largest length that a site accepts."""
     content = bytearray()
     for piece in reply.iter_raw():
         content += piece

@@ -1,4 +1,4 @@
-"""Enrolment: the site's keys meet the coordinator of an invitation, once."""
+"""Enrolment: site and coordinator exchange and pin each other's keys, once, by an invitation."""
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -17,13 +17,13 @@ from consilium.shared.version import VERSION
 
 
 def enroll(folder: SiteFolder, invitation: Invitation) -> Enrolment:
-    """Enrol this site with the coordinator of the invitation and pin what was agreed.
+    """Enrol this site with the inviting coordinator and pin what was agreed.
 
     The private keys stay in the folder. If the answer is lost, the same token works again.
 
     Raises:
         SettingsError: the settings name another site than the invitation.
-        AuthenticationError: the other end is not the inviting coordinator, or refuses.
+        AuthenticationError: the other end is not the inviting coordinator, or it refuses.
         UnreachableError: no answer.
     """
     request = enrol_request(folder, invitation)
@@ -33,7 +33,7 @@ def enroll(folder: SiteFolder, invitation: Invitation) -> Enrolment:
 
 
 def enrol_request(folder: SiteFolder, invitation: Invitation) -> EnrolRequest:
-    """Return what the site sends: its public keys, proved, and the invitation's secret.
+    """Return what the site sends: its public keys, signed with them, and the invitation's secret.
 
     Raises:
         SettingsError: the settings name another site than the invitation.
@@ -46,23 +46,23 @@ def enrol_request(folder: SiteFolder, invitation: Invitation) -> EnrolRequest:
         )
     identity, node_key = folder.identity(), folder.node_key()
     public = public_pem(node_key)
-    said = enrol_statement(invitation.secret, invitation.site, identity.public, public)
+    statement = enrol_statement(invitation.secret, invitation.site, identity.public, public)
     return EnrolRequest(
         secret=invitation.secret,
         site=invitation.site,
         identity=identity.public,
         node_key=public,
         version=VERSION,
-        identity_signature=identity.sign(said),
-        node_signature=node_key.sign(said, ec.ECDSA(hashes.SHA256())),
+        identity_signature=identity.sign(statement),
+        node_signature=node_key.sign(statement, ec.ECDSA(hashes.SHA256())),
     )
 
 
 def pin_reply(folder: SiteFolder, invitation: Invitation, reply: EnrolReply) -> Enrolment:
-    """Check the coordinator's answer and keep what was agreed.
+    """Check the coordinator's answer and store what was agreed.
 
     Raises:
-        AuthenticationError: not signed by the inviting coordinator for these keys.
+        AuthenticationError: the answer is not signed by the inviting coordinator for these keys.
     """
     reply.check(invitation.coordinator, folder.identity().public, public_pem(folder.node_key()))
     enrolment = Enrolment(

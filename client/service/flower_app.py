@@ -1,4 +1,4 @@
-"""The site's Flower edge: bytes in, bytes out; who answers is passed in."""
+"""The site's Flower ClientApp: passes each message's bytes to an answerer, returns its bytes."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from consilium.shared.wire.flower_body import from_content, to_content
 
 
 def make_client_app(answers: Answers) -> ClientApp:
-    """Return a ClientApp that answers the protocol's actions for one site, and nothing else."""
+    """Return a ClientApp that answers only the protocol's actions, for one site."""
     app = ClientApp()
 
     @app.query("name")

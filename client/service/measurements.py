@@ -1,8 +1,8 @@
-"""The site's own measurements, in a file: a site must not listen, so nobody can ask it.
+"""The site's metrics, in a file: since a site never listens, Prometheus cannot query it.
 
-``metrics.prom`` in the site's folder is in Prometheus' text format, for the textfile collector of
-its node exporter (https://github.com/prometheus/node_exporter#textfile-collector). It stays in the
-house, readable by the site's account only unless the hospital decides otherwise.
+``metrics.prom`` in the site's folder is in Prometheus's text format, for the textfile collector of
+its node exporter (https://github.com/prometheus/node_exporter#textfile-collector). The file is
+never sent, and only the site's account may read it.
 """
 
 import logging
@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 
 
 class Measurements:
-    """Counts what a site answers, and writes it down at most every ten seconds.
+    """Passes messages on, counts the answers, and writes the counts at most every ten seconds.
 
     Args:
-        answers: who answers.
-        folder: the site's, where the file lies.
-        ledger: for the budget that is left.
-        tell: is told the lifetime epsilon left, as often as it is written; None: nobody is.
-        clock: seconds since 1970.
+        answers: answers the messages.
+        folder: the site's folder, which gets the file.
+        ledger: gives the budget that is left.
+        tell: called with the lifetime epsilon left at each writing, unless None.
+        clock: returns seconds since 1970.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Measurements:
         return self._answers.site
 
     def handle(self, action: Action, body: bytes) -> Answer:
-        """Answer one message, and count it; a file that cannot be written stops nothing."""
+        """Answer one message and count it, even if the file cannot be written."""
         began = self._clock()
         answer = self._answers.handle(action, body)
         self._last_message = self._clock()
@@ -71,7 +71,7 @@ class Measurements:
         return answer
 
     def write(self) -> None:
-        """Write the file now."""
+        """Write the file now; a failure is only logged."""
         self._written = self._clock()
         total = self._ledger.summary().total
         if self._tell is not None:

@@ -1,4 +1,4 @@
-"""The studies that the coordinator offers to this site, fetched over its line."""
+"""Fetches the studies that the coordinator offers to this site."""
 
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.service.connection import Connection
@@ -19,7 +19,7 @@ def fetch_offers(folder: SiteFolder) -> list[StudyOffer]:
 
     Raises:
         UnreachableError: no answer.
-        AuthenticationError: not the pinned coordinator, or it does not know this site.
+        AuthenticationError: the other end is not the pinned coordinator, or rejects this site.
         MessageError: the answer is malformed.
     """
     with connect(folder) as connection:
@@ -32,7 +32,7 @@ def find_offer(folder: SiteFolder, named: str) -> StudyOffer:
     """Return the offered study of this name or digest (its first hexadecimal digits suffice).
 
     Raises:
-        SettingsError: none, or several. Others as :func:`fetch_offers`.
+        SettingsError: there is none, or several; otherwise as :func:`fetch_offers`.
     """
     coordinator = folder.enrolment().coordinator
     found, names = [], []

@@ -1,4 +1,4 @@
-"""What an enrolled site has pinned: its line to the coordinator, and its approvals."""
+"""An enrolled site's connection to its coordinator, and its approvals, by the pinned identity."""
 
 from consilium.client.hospital.approvals import Approvals
 from consilium.client.hospital.folder import SiteFolder
@@ -6,17 +6,17 @@ from consilium.client.service.connection import Connection
 
 
 def approvals_of(folder: SiteFolder) -> Approvals:
-    """The studies approved at an enrolled site."""
+    """Return the studies approved at an enrolled site."""
     enrolment = folder.enrolment()
     site = (enrolment.site, folder.identity().public)
     return Approvals(folder.path / "approvals", enrolment.coordinator, site)
 
 
 def connect(folder: SiteFolder) -> Connection:
-    """The enrolled site's line to its coordinator.
+    """Return the enrolled site's connection to its coordinator.
 
-    The address is the one in ``site.toml`` if it is there: a coordinator may move, its
-    certificate's authority may not.
+    The address in ``site.toml``, if given, is used: a coordinator may move, but the authority of
+    its certificate may not change.
     """
     enrolment = folder.enrolment()
     moved = folder.settings().coordinator

@@ -1,4 +1,4 @@
-"""Whether this machine can take part, asked before a study does; each finding with its remedy."""
+"""Tests whether this machine is ready to take part in studies; each failure with its remedy."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ LARGEST_SKEW_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class PreflightTest:
-    """One test: what was found, and what to do if it is not well."""
+    """The result of one test: what was found, and what to do if the test failed."""
 
     name: str
     ok: bool
@@ -32,7 +32,7 @@ class PreflightTest:
 
 
 def preflight(folder: SiteFolder) -> list[PreflightTest]:
-    """Test what a site needs; a test whose ground is missing is told as failed, not skipped."""
+    """Test what a site needs; a test that cannot be made counts as failed."""
     return [
         _permissions(folder),
         _disk(folder),

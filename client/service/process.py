@@ -1,4 +1,4 @@
-"""The long-lived process of a site: everything is imported once, then messages are answered."""
+"""The long-running process of a site: it imports everything once, then answers messages."""
 
 import logging
 import signal
@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 
 
 def run_site(folder: SiteFolder) -> None:
-    """Answer for this site until the process is told to end.
+    """Answer the coordinator for this site until the process is told to stop.
 
     Raises:
-        SettingsError: not enrolled, or another process answers for this site.
-        AuditError: the audit log cannot be written or does not verify.
+        SettingsError: the site is not enrolled, or another process answers for it.
+        AuditError: the audit log cannot be written, or does not verify.
     """
     policy = folder.policy()
     apply_limits(policy)

@@ -1,4 +1,4 @@
-"""How a site stands, from its folder alone: works beside a running site and without one."""
+"""A site's status, from its folder alone, whether or not the site runs."""
 
 import fcntl
 import os
@@ -16,7 +16,7 @@ from consilium.shared.version import VERSION
 
 
 def site_status(folder: SiteFolder) -> dict[str, Any]:
-    """Return what ``consilium-site status --json`` prints; the hospital's own, never sent.
+    """Return what ``consilium-site status --json`` prints; it is never sent anywhere.
 
     Keys: ``site``, ``version``, ``coordinator``, ``running``, ``policy`` (``"ok"`` or what is wrong
     with it), ``approved`` (studies), ``budget`` (lifetime and by study), ``audit``,
@@ -55,22 +55,22 @@ def site_status(folder: SiteFolder) -> dict[str, Any]:
 
 
 def audit_status(log: Path) -> dict[str, Any]:
-    """Return ``audit``, ``last_release`` and ``last_refusal`` of a site's log."""
+    """Return ``audit``, ``last_release`` and ``last_refusal`` from a site's log."""
     if not log.exists():
         return {"audit": None}
     try:
-        told = summarise(log)
+        summary = summarise(log)
     except ConsiliumError as error:
         return {"audit": {"error": str(error)}}
-    release, refusal = told.released, told.refused
+    release, refusal = summary.released, summary.refused
     return {
         "audit": {
-            "entries": told.entries,
-            "head": told.head.hex(),
-            "last_at": told.last_at,
-            "coordinator_entry": told.peers.get("coordinator"),
-            "divergences": sum(told.divergences.values()),
-            "counts": told.counts,
+            "entries": summary.entries,
+            "head": summary.head.hex(),
+            "last_at": summary.last_at,
+            "coordinator_entry": summary.peers.get("coordinator"),
+            "divergences": sum(summary.divergences.values()),
+            "counts": summary.counts,
         },
         "last_release": release
         and {
@@ -86,7 +86,7 @@ def audit_status(log: Path) -> dict[str, Any]:
 
 
 def is_held(lock: Path) -> bool:
-    """Tell whether a process holds this lock, that is, whether the site runs."""
+    """Return whether a process holds this lock, that is, whether the site runs."""
     try:
         file = os.open(lock, os.O_RDONLY)
     except OSError:

@@ -1,7 +1,7 @@
-"""Which session a message is for: one for each study that a person here has approved.
+"""Passes each message to the session of its study; there is one for each approved study.
 
-The approval is looked up on disk for every message, so that an approval given or withdrawn while
-the site runs counts from the next message on.
+The approval is looked up on disk for every message, so an approval given or withdrawn while the
+site runs takes effect with the next message.
 """
 
 import logging
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class _Open:
-    """A session, and the state of the approval it was opened under."""
+    """A session, and the stamp of the approval under which it was opened."""
 
     session: Session
     stamp: tuple[int, int]
@@ -36,9 +36,9 @@ class StudySessions:
 
     Args:
         site: this site's name.
-        approvals: what was approved here.
+        approvals: the studies approved at this site.
         open_session: opens a session for an approval; may refuse.
-        audit: takes refusals.
+        audit: the log in which refusals are recorded.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class StudySessions:
         self._last_refusal: tuple[str, str] | None = None
 
     def handle(self, action: Action, body: bytes) -> Answer:
-        """Answer one message; a refusal is an answer too, is recorded, and says why."""
+        """Answer one message; a refusal states its reason and is recorded in the log."""
         answer = answer_or_refuse(self.site, action, partial(self._answer, action, body))
         self._note_refusal(action, answer.refusal)
         return answer
@@ -93,13 +93,13 @@ class StudySessions:
         return session
 
     def _note_refusal(self, action: Action, refusal: Refusal | None) -> None:
-        """Record a refusal; the same one many times in a row is recorded once."""
+        """Record a refusal; identical refusals in a row are recorded once."""
         if refusal is None:
             self._last_refusal = None
             return
-        if (told := (action.value, refusal.sentence)) == self._last_refusal:
+        if (refused := (action.value, refusal.sentence)) == self._last_refusal:
             return
-        self._last_refusal = told
+        self._last_refusal = refused
         try:
             self._audit.append(
                 Refused(peer=PEER, asked=action.value, code=refusal.code, sentence=refusal.sentence)
@@ -109,7 +109,7 @@ class StudySessions:
 
 
 def _run_of(body: bytes) -> bytes:
-    """Return the study hash that a message is bound to: the first field of each of them."""
+    """Return the study hash that a message is bound to, the first field of every such message."""
     _, plain = open_envelope(body, VECTOR_BYTES)
     if not isinstance(plain, list) or not plain or not isinstance(plain[0], bytes):
         raise MessageError("a message that names no run of a study")

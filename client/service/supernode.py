@@ -1,8 +1,8 @@
 """The site's node on Flower's Fleet API: asks for messages, answers them, and never listens.
 
-It takes the place of Flower's SuperNode. That program fetches the app bundle of every run, installs
-it and starts a process for each message. This one never asks for a bundle: the only code that
-answers is the ClientApp given to it, in this process, for years if need be.
+It replaces Flower's SuperNode, which fetches the app bundle of every run, installs it and starts a
+process for each message. This node never asks for a bundle: the only code that answers is the
+ClientApp given to it, in this one process, for as long as it runs.
 """
 
 import logging
@@ -60,11 +60,11 @@ from consilium.shared.wire.encoding import VECTOR_BYTES
 
 PROTOBUF = "application/protobuf"
 HEARTBEAT_S = 4.0
-TOLD_HEARTBEAT_S = 10.0  # Flower's least; the node counts as gone after twice that
-AWAY_S = 0.3  # long enough for the coordinator to see that this process began anew
+ANNOUNCED_HEARTBEAT_S = 10.0  # Flower's minimum; a node counts as offline after twice that
+AWAY_S = 0.3  # offline for so long that the coordinator notices the restart
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 REFUSED_PAUSE_S = 10.0
-ANSWER_FOR_S = 120.0  # how long an answer is offered when the line is down
+ANSWER_FOR_S = 120.0  # how long an answer is retried while the coordinator is unreachable
 
 P = TypeVar("P", bound=Protobuf)
 
@@ -75,10 +75,10 @@ class SiteNode:
     """One site's node.
 
     Args:
-        connection: the only way out.
-        node_id: as enrolled.
+        connection: the connection to the coordinator.
+        node_id: the node's number from enrolment.
         app: answers every message.
-        stop: set from outside to end.
+        stop: the event that ends :meth:`run` when set.
     """
 
     def __init__(
@@ -91,10 +91,10 @@ class SiteNode:
     ) -> None:
         self._connection, self._app, self._stop = connection, app, stop
         self._node = Node(node_id=node_id)
-        self._trouble_told = ""
+        self._logged_error = ""
 
     def run(self) -> None:
-        """Answer messages until told to stop; trouble with the line is waited out."""
+        """Answer messages until told to stop; retry while the coordinator is unreachable."""
         self._begin()
         heart = threading.Thread(target=self._beat, name="node heartbeat", daemon=True)
         heart.start()
@@ -102,15 +102,15 @@ class SiteNode:
         while not self._stop.is_set():
             try:
                 message = self._receive()
-                self._well()
+                self._log_recovery()
                 pause.reset()
                 if message is not None:
                     self._send(self._answer(message))
             except UnreachableError as error:
-                self._trouble(error)
+                self._log_error(error)
                 pause.wait()
             except AuthenticationError as error:
-                self._trouble(error)
+                self._log_error(error)
                 self._stop.wait(REFUSED_PAUSE_S * random.uniform(0.5, 1.0))  # noqa: S311 - a pause
             except ConsiliumError as error:
                 log.warning("a message was dropped: %s", error)
@@ -119,7 +119,7 @@ class SiteNode:
         self._say_goodbye()
 
     def _begin(self) -> None:
-        """Let the coordinator stop waiting for answers of a process that died, then be there."""
+        """Go offline, so that no answer of an earlier process is waited for; then come online."""
         pause = _Pause(self._stop)
         while not self._stop.is_set():
             try:
@@ -127,15 +127,15 @@ class SiteNode:
                 self._say_goodbye()
                 self._stop.wait(AWAY_S)
                 self._heartbeat()
-                self._well()
+                self._log_recovery()
                 log.info("connected to %s", self._connection.address)
                 return
             except ConsiliumError as error:
-                self._trouble(error)
+                self._log_error(error)
                 pause.wait()
 
     def _answer(self, message: Message) -> Message:
-        """Call the installed app; an error in it becomes an error reply without detail."""
+        """Call the installed app; turn an error in it into an error reply without detail."""
         context = Context(
             run_id=message.metadata.run_id,
             node_id=self._node.node_id,
@@ -154,10 +154,10 @@ class SiteNode:
             refusal = Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason="refused")
             return Message(refusal, reply_to=message)
 
-    # Flower's Fleet API, one method a call.
+    # Flower's Fleet API, one method per call.
 
     def _receive(self) -> Message | None:
-        """Wait for a message, some seconds at most."""
+        """Wait for a message; return None after some seconds without one."""
         body = self._connection.post(FETCH_PATH, b"")
         if not body:
             return None
@@ -181,7 +181,7 @@ class SiteNode:
         return message
 
     def _pull_parts(self, bare: Message, tree: ObjectTree) -> dict[str, bytes]:
-        """Fetch a message that is too long for a bundle, part by part."""
+        """Fetch, part by part, a message that is too long for one bundle."""
         run_id, parts, total = bare.metadata.run_id, {}, 0
         for node in iterate_object_tree(tree):
             request = PullObjectRequest(node=self._node, run_id=run_id, object_id=node.object_id)
@@ -204,7 +204,7 @@ class SiteNode:
         return parts
 
     def _send(self, reply: Message) -> None:
-        """Hand in a reply; while the line is down it is offered again, for a while."""
+        """Send a reply; retry for up to ANSWER_FOR_S while the coordinator is unreachable."""
         with no_object_id_recompute():
             reply.metadata.__dict__["_message_id"] = reply.object_id
             parts = {key: part.deflate() for key, part in get_all_nested_objects(reply).items()}
@@ -225,7 +225,7 @@ class SiteNode:
                 push(request, parts)
                 return
             except UnreachableError as error:
-                self._trouble(error)
+                self._log_error(error)
                 if time.monotonic() > deadline or self._stop.is_set():
                     raise
                 pause.wait()
@@ -253,12 +253,12 @@ class SiteNode:
     def _heartbeat(self) -> None:
         self._fleet(
             "send-node-heartbeat",
-            SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=TOLD_HEARTBEAT_S),
+            SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=ANNOUNCED_HEARTBEAT_S),
             timeout_s=HEARTBEAT_S,
         )
 
     def _say_goodbye(self) -> None:
-        """Be offline at once, so that the coordinator does not wait for answers."""
+        """Report this node as offline, so that the coordinator does not wait for answers."""
         try:
             self._connection.post(LEAVE_PATH, b"", timeout_s=HEARTBEAT_S)
         except UnreachableError as error:
@@ -276,16 +276,16 @@ class SiteNode:
         path = f"/v1/fleet/{call}"
         return self._connection.post(path, body, media_type=PROTOBUF, timeout_s=timeout_s)
 
-    def _well(self) -> None:
-        if self._trouble_told:
+    def _log_recovery(self) -> None:
+        if self._logged_error:
             log.info("the line to %s is up again", self._connection.address)
-            self._trouble_told = ""
+            self._logged_error = ""
 
-    def _trouble(self, error: ConsiliumError) -> None:
-        """Log a new kind of trouble once."""
-        if str(error) != self._trouble_told:
+    def _log_error(self, error: ConsiliumError) -> None:
+        """Log an error, unless it was the last one logged."""
+        if str(error) != self._logged_error:
             log.warning("%s", error)
-            self._trouble_told = str(error)
+            self._logged_error = str(error)
 
 
 def _parsed(reply: P, content: bytes) -> P:
@@ -297,17 +297,17 @@ def _parsed(reply: P, content: bytes) -> P:
 
 
 class _Pause:
-    """Pauses that grow, with jitter so that many sites do not come back at the same moment."""
+    """Pauses that grow, with jitter, so that sites do not all reconnect at the same moment."""
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew with short pauses."""
+        """Start again with short pauses."""
         self._next_s = FIRST_PAUSE_S
 
     def wait(self) -> None:
-        """Pause, or until told to stop."""
+        """Pause, but no longer than until told to stop."""
         self._stop.wait(self._next_s * random.uniform(0.5, 1.0))  # noqa: S311 - a pause
         self._next_s = min(2 * self._next_s, LONGEST_PAUSE_S)

@@ -1,4 +1,4 @@
-"""The systemd unit with which a hospital runs its site."""
+"""The systemd unit that runs a hospital's site."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ _NOTES = """\
 
 
 def write_unit(folder: Path, *, user: str) -> Path:
-    """Write the unit into the site's folder; return where it is."""
+    """Write the unit into the site's folder; return its path."""
     return write_systemd_unit(
         folder,
         folder,

@@ -1,5 +1,5 @@
-"""Sources of patient records, found by the name that ``[data] source`` gives (``registry``).
+"""Sources of patient records; ``registry`` opens the one that ``[data] source`` names.
 
-``own`` reads a hospital's systems, ``public`` public collections, ``common`` is what both share.
-Settings enter; patients come out, in the study's units and inside its ranges.
+``own`` reads a hospital's systems, ``public`` reads public collections, ``common`` is shared by
+both. Settings may enter; patients come out, with values in the study's units and inside its ranges.
 """

@@ -1,8 +1,8 @@
-"""The sources by name: what ``[data] source`` in ``site.toml`` may say, and how each is opened.
+"""The sources by name: the values of ``[data] source`` in ``site.toml``, and how each is opened.
 
-To add a source: a settings model in :mod:`consilium.client.sources.common.settings` or
-:mod:`consilium.client.sources.own.settings`, a function here that imports the source's module only
-when called (some need large libraries) and opens it, and a line in SOURCES.
+To add a source, write a settings model in :mod:`consilium.client.sources.common.settings` or
+:mod:`consilium.client.sources.own.settings`, a function here that opens the source and imports its
+module only when called (some need large libraries), and a line in SOURCES.
 """
 
 import difflib
@@ -25,14 +25,14 @@ from consilium.client.sources.own.settings import (
 from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.study.definition import Study
 
-HOSPITAL = "hospital"  # a study that takes records in whatever form the hospital has them
+HOSPITAL = "hospital"  # source of a study that accepts any of a hospital's own systems
 OWN_SYSTEMS = frozenset({"tables", "meds", "omop", "fhir"})
 S = TypeVar("S", bound=DataSettings)
 
 
 @dataclass(frozen=True)
 class SourceKind(Generic[S]):
-    """One kind of source: the model of its settings, and how it is opened with them."""
+    """One kind of source: the model of its settings, and the function that opens it."""
 
     settings: type[S]
     open: Callable[[S, Study], Source]
@@ -130,10 +130,10 @@ def _parkinsons(chosen: settings.FileOrFolderSettings, _: Study) -> Source:
 
 
 def needs(module: str, source: str) -> None:
-    """Refuse with the remedy where an optional library is not installed.
+    """Refuse a source whose optional library is not installed.
 
     Raises:
-        SettingsError: it is not.
+        SettingsError: the library is missing; the sentence says how to install it.
     """
     if importlib.util.find_spec(module) is None:
         raise SettingsError(
@@ -165,18 +165,18 @@ def read_data_settings(table: Mapping[str, Any], *, where: str, folder: Path) ->
     """Check the ``[data]`` table of a ``site.toml``.
 
     Args:
-        table: as read from TOML.
+        table: the table as read from TOML.
         where: the file's name, for errors.
-        folder: of that file; relative paths start there.
+        folder: the file's folder, where relative paths start.
 
     Raises:
-        SettingsError: an unknown source, or a key that the source does not have or cannot use.
+        SettingsError: an unknown source, an unknown key, or a key with a wrong value.
     """
     source = table.get("source")
     if not isinstance(source, str) or source not in SOURCES:
         near = difflib.get_close_matches(str(source), SOURCES, n=1, cutoff=0.0)[0]
-        told = "is missing" if source is None else f"= {source!r} is not a known source"
-        raise SettingsError(f"{where}: [data] source {told}; did you mean {near!r}?")
+        problem = "is missing" if source is None else f"= {source!r} is not a known source"
+        raise SettingsError(f"{where}: [data] source {problem}; did you mean {near!r}?")
     return parse_settings(SOURCES[source].settings, table, where=where, folder=folder)
 
 
@@ -185,7 +185,7 @@ def open_source(chosen: DataSettings, study: Study) -> Source:
 
     Raises:
         DataError: the records are not there, or the study wants another source.
-        SettingsError: the settings name something that cannot be used.
+        SettingsError: something that the settings name cannot be used.
     """
     wanted = study.data.source
     if wanted != chosen.source and not (wanted == HOSPITAL and chosen.source in OWN_SYSTEMS):

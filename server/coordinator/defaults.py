@@ -1,4 +1,4 @@
-"""The default settings of a coordinator; nothing is imported here, so that ``--help`` is fast."""
+"""The default settings of a coordinator; it imports nothing, so that ``--help`` is fast."""
 
 DEFAULT_HOURS = 72.0  # hours for which an invitation is valid
 DEFAULT_PORT = 9092  # the only port that sites connect to

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from consilium.client.records.cohort import read_cohort
 from consilium.client.records.features import to_tensors
 from consilium.client.round import attribution_sums as attributions
-from consilium.client.round import contribution
+from consilium.client.round import evaluation_round
 from consilium.client.round.predictions import predict
 from consilium.client.sources.common.source import Source
 from consilium.shared.crypto.transcript import digest
@@ -132,7 +132,7 @@ def test_no_message_of_a_run_holds_any_patients_attributions(
     study = with_changes(_small(), evaluation={"explained_patients": 30})
     rows: list[np.ndarray] = []
     sums: list[np.ndarray] = []
-    clip, add_up = attributions.clip_rows, contribution.attribution_sums
+    clip, add_up = attributions.clip_rows, evaluation_round.attribution_sums
 
     def clipping(given: np.ndarray, norm: float) -> np.ndarray:
         rows.append(clip(given, norm))
@@ -143,7 +143,7 @@ def test_no_message_of_a_run_holds_any_patients_attributions(
         return sums[-1]
 
     monkeypatch.setattr(attributions, "clip_rows", clipping)
-    monkeypatch.setattr(contribution, "attribution_sums", adding)
+    monkeypatch.setattr(evaluation_round, "attribution_sums", adding)
     federation = Federation(study, cohorts_for(study, None).sites, tmp_path, workers=2)
     last = federation.train(lambda _: None, _validation_patients(federation, study)).history[-1]
     told = last["validation"]["attributions"]

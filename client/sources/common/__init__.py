@@ -1,4 +1,4 @@
-"""What every source shares: stays and patients, cleaning, archives, settings.
+"""Shared by all sources: the types of stays and patients, cleaning, archives, settings.
 
-Raw values enter and are checked; nothing here knows a hospital system or a collection.
+Raw values may enter and are checked; nothing here knows a hospital system or a collection.
 """

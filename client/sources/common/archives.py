@@ -1,4 +1,4 @@
-"""Many small files in a folder or a zip, read one at a time, bounded in size, left out if bad."""
+"""Reads many small files of a folder or zip, one at a time, with a bound on their size."""
 
 import zipfile
 import zlib
@@ -13,22 +13,22 @@ BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImpleme
 
 
 class BadFileError(Exception):
-    """Why one file cannot be used; told as part of a DataError, or counted."""
+    """Why one file cannot be used; reported within a DataError, or counted."""
 
 
 def contents(
     path: Path, *, suffix: str, largest_bytes: int
 ) -> Iterator[tuple[str, bytes | BadFileError]]:
-    """Yield name and bytes of every file of that suffix, in the order of names.
+    """Yield name and bytes of every file with that suffix, in the order of names.
 
     Args:
-        path: a folder (looked through to any depth), or a zip.
-        suffix: of the files' names, such as ".psv".
-        largest_bytes: bound on one file's size, before anything is unpacked: a zip bomb is a
-            ``BadFileError`` in its place.
+        path: a folder (searched to any depth), or a zip.
+        suffix: ending of the files' names, such as ".psv".
+        largest_bytes: bound on one file's size, checked before unpacking; in place of a larger
+            file, such as a zip bomb, a ``BadFileError`` is yielded.
 
     Raises:
-        DataError: the path does not exist, is no zip, or holds no such file.
+        DataError: the path does not exist, is no zip, or has no such file.
     """
     too_large = _too_large(largest_bytes)
     found = False
@@ -50,7 +50,7 @@ def contents(
 def members(
     path: Path, *, suffix: str, largest_bytes: int
 ) -> Iterator[tuple[str, bytes | BadFileError]]:
-    """Yield name and bytes of every member of a zip, as :func:`contents` does.
+    """Yield name and bytes of every file in a zip, as :func:`contents` does.
 
     Raises:
         DataError: the path is no readable zip.
@@ -73,7 +73,7 @@ def members(
 
 
 def leave_out(file: str, error: Exception, study: Study, tally: Tally) -> None:
-    """Count a record that cannot be used as left out, where the study allows that.
+    """Count an unusable record as left out, if the study allows that.
 
     Raises:
         DataError: the study says ``on_bad_file = "refuse"``.

@@ -1,12 +1,12 @@
-"""Cleaning: what every source does to the events of a stay before anyone else sees them.
+"""Cleaning: what every source does to the events of a stay before it yields them.
 
-In this order: drop what lies outside the window; repair obvious slips of unit; drop or clip what
-is out of the variable's range; sort by time; of several values of one variable at one time keep
-the last. Everything set aside is counted.
+In this order: drop what lies outside the window; repair obvious mistakes of unit; drop or clip what
+is outside the variable's range; sort by time; of several values of a variable at the same time,
+keep the last. Everything set aside is counted.
 
-A slip is repaired only when the value as given is impossible, the repaired value is possible, and
-no other reading is: a temperature of 98.6 in a Celsius column, a pH of 735, a height of 1.8 or
-70 in a centimetre column, 431.8 where inches were converted twice, an inspired oxygen of 40.
+A unit is repaired only if the value as given is impossible, the repaired value is possible, and no
+other repair is: a temperature of 98.6 in a Celsius column, a pH of 735, a height of 1.8 or 70 in a
+centimetre column, 431.8 where inches were converted twice, an inspired oxygen of 40.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ Events = tuple[NDArray[np.float32], NDArray[np.int16], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Slip:
-    """Values in ``low`` to ``high`` of a variable in ``unit`` mean ``factor * (x - offset)``."""
+    """A repair: x from ``low`` to ``high``, given in ``unit``, means ``factor * (x - offset)``."""
 
     unit: str
     low: float
@@ -50,8 +50,8 @@ class Cleaner:
     """Cleans one study's events; built once per reading.
 
     Args:
-        study: gives variables, ranges, window and what to do out of range.
-        tally: where everything set aside is counted.
+        study: gives variables, ranges, window, and what to do with values out of range.
+        tally: counts everything set aside.
     """
 
     def __init__(self, study: Study, tally: Tally) -> None:
@@ -77,9 +77,9 @@ class Cleaner:
         variable_E: NDArray[np.int16],
         value_E: NDArray[np.float32],
     ) -> Events:
-        """Return hours, variable and value of one stay's events kept, by time then variable.
+        """Return hours, variable and value of one stay's kept events, by time, then variable.
 
-        Values must be finite. An event at the very end of the window belongs to it.
+        Values must be finite. An event at the very end of the window is inside it.
 
         Guarantee: every value returned lies in its variable's range, every time in the window,
         and no (time, variable) occurs twice.
@@ -133,7 +133,7 @@ class Cleaner:
     def _repair(
         self, variable_E: NDArray[np.int16], value_E: NDArray[np.float32], out_E: NDArray[np.bool_]
     ) -> NDArray[np.float32]:
-        """Mend the slips among the values out of range."""
+        """Repair mistakes of unit among the values out of range."""
         value_E = value_E.copy()
         for variable, slips in self._slips.items():
             at = np.flatnonzero(out_E & (variable_E == variable)) if slips else ()
@@ -163,7 +163,7 @@ def _kept(
     variable_E: NDArray[np.int16],
     value_E: NDArray[np.float32],
 ) -> tuple[NDArray[np.int32] | None, *Events]:
-    """The events that a boolean or integer index picks."""
+    """Return the events that a boolean or integer index selects."""
     if which.dtype == np.bool_ and which.all():
         return stay_E, hours_E, variable_E, value_E
     stays = None if stay_E is None else stay_E[which]
@@ -173,10 +173,10 @@ def _kept(
 def _order(
     stay_E: NDArray[np.int32] | None, hours_E: NDArray[np.float32], variable_E: NDArray[np.int16]
 ) -> NDArray[np.int64]:
-    """By stay, hour and variable; stable, so the order of the file breaks ties.
+    """Return the order by stay, hour and variable; ties stay in the order of the file.
 
-    Many events are sorted by one whole number each, which is several times faster than three keys;
-    a float32 of 0 or more sorts as its own bits do.
+    Many events are sorted by one integer key, several times faster than by three keys: the bits of
+    a float32 that is not negative, read as an integer, sort in the order of the numbers.
     """
     if stay_E is None:
         return np.lexsort((variable_E, hours_E))

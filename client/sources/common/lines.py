@@ -1,4 +1,4 @@
-"""Lines and numbers of a text file: what is no table ends in a sentence and not in memory."""
+"""Lines and numbers of a text file; a file that is no table is refused before it fills memory."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +12,10 @@ MOST_CHARACTERS = 1 << 30
 
 
 def bounded_lines(file: TextIO, path: Path) -> Iterator[str]:
-    """Yield a text file's lines, as long as they are lines: a bomb in a gzip ends here.
+    """Yield a text file's lines; a gzip bomb is stopped here.
 
     Raises:
-        DataError: a line is too long, or there are too many.
+        DataError: a line is too long, or there are too many lines.
     """
     number = total = 0
     while line := file.readline(LARGEST_LINE + 1):
@@ -30,10 +30,10 @@ def bounded_lines(file: TextIO, path: Path) -> Iterator[str]:
 
 
 def number(cell: str) -> float:
-    """Return the number that a cell holds, as every other program would read it.
+    """Return the number in a cell, as other programs would read it.
 
     Raises:
-        ValueError: it holds none; 1_000, which Python takes for a thousand, is none.
+        ValueError: the cell is no number; neither is 1_000, which Python reads as a thousand.
     """
     if "_" in cell:
         raise ValueError

@@ -1,4 +1,4 @@
-"""What sources of whole sequences share: a table of values a stay, and whether a study fits."""
+"""Shared by sources with one table of values per stay: table to events, and fit to the study."""
 
 import difflib
 from collections.abc import Collection, Mapping
@@ -15,12 +15,11 @@ from consilium.shared.study.definition import Study
 def events_of(
     value_TV: NDArray[np.floating], hours_T: NDArray[np.floating] | None, study: Study
 ) -> Events:
-    """Turn a table of values, NaN where there is none, into events.
+    """Turn a table of values (NaN where missing) into events.
 
-    A static variable gives one event, its first known value. Columns are the study's variables,
-    then its columns of codes. Rows at the end of the window or later are left out: a step begins
-    at its hour, so that there is none at the very end. Without hours, row t lies
-    at hour t.
+    Columns are the study's variables, then its columns of codes. A static variable gives one event,
+    its first known value. Row t lies at ``hours_T[t]``, without hours at hour t. Rows at the end of
+    the window or later are left out: a step begins at its hour, so none begins at the end.
 
     Raises:
         DataError: a value is infinite.
@@ -52,7 +51,7 @@ def stay_of(
     end_h: float | None = None,
     outcome_h: float | None = None,
 ) -> Stay:
-    """Make a stay of a table of values, as :func:`events_of` reads it, with its events cleaned.
+    """Make a stay of a table of values, its events as of :func:`events_of` and cleaned.
 
     Raises:
         DataError: a value is infinite.
@@ -70,7 +69,7 @@ def stay_of(
 
 
 def require_source(study: Study, name: str, *, clock: str = "hour") -> None:
-    """Refuse a study that wants other data, or another clock, than a source has.
+    """Refuse a study that wants another source, or another clock (hours or positions).
 
     Raises:
         DataError: source or clock differ.
@@ -123,10 +122,10 @@ def require_variables(study: Study, name: str, offered: Mapping[str, str]) -> No
     Args:
         study: asks for variables.
         name: of the source, for errors.
-        offered: unit of each variable the source has.
+        offered: unit of each variable that the source has.
 
     Raises:
-        DataError: names the variable and the nearest one there is, or the unit.
+        DataError: the sentence names the variable and the most similar one, or the unit.
     """
     for variable, spec in study.variables.items():
         if variable not in offered:
@@ -146,7 +145,7 @@ def require_tokens(study: Study, name: str, columns: Collection[str]) -> None:
     """Refuse columns of codes that a source does not have.
 
     Raises:
-        DataError: the study names codes and the source has none, or not these.
+        DataError: the study names columns of codes that the source does not have.
     """
     for column in () if study.tokens is None else study.tokens.names:
         if column not in columns:

@@ -1,4 +1,4 @@
-"""Why something in a hospital's tables was set aside or is doubtful, in the words reports use."""
+"""Why rows of a hospital's tables were set aside or are doubtful, as worded in reports."""
 
 AFTER_END = "events after the end of their stay"
 BEFORE_START = "events before the start of their stay"

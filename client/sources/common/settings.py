@@ -1,8 +1,9 @@
 """The ``[data]`` table of ``site.toml``: where this hospital's records lie, and how to read them.
 
-Every source has its own keys, so ``source`` is looked at first and the rest is checked against that
-source's model: those of public records are here, those of a hospital's own systems in
-:mod:`consilium.client.sources.own.settings`. Relative paths start at the folder of ``site.toml``.
+Every source has its own keys, so ``source`` is read first, and the rest is checked against that
+source's model. The models for files in a fixed format are here, those for a hospital's own systems
+in :mod:`consilium.client.sources.own.settings`. Relative paths start at the folder of
+``site.toml``.
 
 ::
 
@@ -27,12 +28,12 @@ SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
 
 def _as_path(given: object) -> object:
-    """A path from text, with ``~`` for the home folder."""
+    """Return text as a path; ``~`` stands for the home folder."""
     return Path(given).expanduser() if isinstance(given, str) and given else given
 
 
 def _as_tuple(given: object) -> object:
-    """TOML's lists as the tuples that frozen settings hold."""
+    """Return TOML's lists as tuples, which frozen settings hold."""
     return tuple(given) if isinstance(given, list) else given
 
 
@@ -48,15 +49,15 @@ class SettingsPart(BaseModel):
 
 
 class DataSettings(SettingsPart):
-    """What every source's settings have in common."""
+    """Settings common to all sources."""
 
     source: str = Field(min_length=1, max_length=64)
 
 
 class RecordsSettings(DataSettings):
-    """Records in a folder or file, whose format says all the rest.
+    """Records in a folder or file whose format needs no further settings.
 
-    ``where`` keeps only the stays that have these values.
+    ``where`` keeps only the stays with these values.
     """
 
     path: FilePath
@@ -64,7 +65,7 @@ class RecordsSettings(DataSettings):
 
 
 class PhysioNet2012Settings(RecordsSettings):
-    """One set of the PhysioNet/CinC Challenge 2012; ``set`` where the path does not name it."""
+    """One set of the PhysioNet/CinC Challenge 2012; ``set`` names it if the path does not."""
 
     set: Literal["a", "b", "c"] = "a"
 
@@ -76,31 +77,31 @@ class FileOrFolderSettings(DataSettings):
 
 
 class WaveformsSettings(FileOrFolderSettings):
-    """WFDB records; ``records`` names those to read, all unless given."""
+    """WFDB records; ``records`` names those to read, by default all."""
 
     records: tuple[str, ...] = Field(default=(), strict=False)
 
 
 class DiagnosisCodesSettings(RecordsSettings):
-    """Visits with codes; patients with fewer than ``fewest_visits`` are left out."""
+    """Visits with diagnosis codes; patients with fewer than ``fewest_visits`` are left out."""
 
     fewest_visits: int = Field(default=1, ge=1)
 
 
 class MoleculesSettings(FileOrFolderSettings):
-    """A CSV of molecules; ``column`` of the SMILES, where it is not called ``smiles``."""
+    """A CSV of molecules; ``column`` holds the SMILES, by default the one called ``smiles``."""
 
     column: str | None = None
 
 
 class ImageSlicesSettings(FileOrFolderSettings):
-    """Volumes; ``split`` of an ``.npz``."""
+    """Image volumes; ``split`` names the split of an ``.npz``."""
 
     split: str = "train"
 
 
 class HeartDiseaseSettings(FileOrFolderSettings):
-    """A hospital's file, or the folder of all four and the ``hospital``."""
+    """One hospital's file, or the folder of all four files and the name of a ``hospital``."""
 
     hospital: Literal["cleveland", "hungarian", "switzerland", "va"] | None = None
 
@@ -112,12 +113,12 @@ def parse_settings(
 
     Args:
         model: the source's settings.
-        table: as read from TOML.
+        table: the table as read from TOML.
         where: names the file in errors.
         folder: relative paths start here.
 
     Raises:
-        SettingsError: names the key, its value's kind or bound, and the remedy.
+        SettingsError: a key is wrong; the sentence names it, its type or bound, and the remedy.
     """
     try:
         settings = model.model_validate(dict(table))
@@ -127,7 +128,7 @@ def parse_settings(
 
 
 def named_files(settings: SettingsPart) -> list[Path]:
-    """Return the files and folders that settings name, patterns left out."""
+    """Return the files and folders that the settings name, but not patterns."""
     found: list[Path] = []
     for name in type(settings).model_fields:
         value = getattr(settings, name)
@@ -140,7 +141,7 @@ def named_files(settings: SettingsPart) -> list[Path]:
 
 
 def _resolved(part: SettingsT, folder: Path) -> SettingsT:
-    """The same settings with every path absolute."""
+    """Return the same settings with every path absolute."""
     changes: dict[str, Any] = {}
     for name in type(part).model_fields:
         value = getattr(part, name)
@@ -154,7 +155,7 @@ def _resolved(part: SettingsT, folder: Path) -> SettingsT:
 
 
 def _sentence(error: Any, model: type[BaseModel]) -> str:
-    """One plain sentence for one pydantic error; never shows a value that could be a secret."""
+    """Return one pydantic error as one sentence; never quotes a value that could be a secret."""
     location = [str(part) for part in error["loc"]]
     *tables, key = ["data", *location]
     place = f"[{'.'.join(tables)}] {key}" if tables else f"[{key}]"

@@ -1,10 +1,10 @@
 """Sources of patient records: one file per kind of data, one interface.
 
-A source yields patients one at a time, each with all of their stays, so that memory is bounded by
-a patient and not by the file. Times are hours since the start of the stay; values are in the
-study's units, inside the study's ranges, sorted by time, and without duplicates.
+A source yields patients one at a time, each with all of their stays, so memory need only hold one
+patient and not the file. Times are hours since the start of the stay; values are in the study's
+units, inside the study's ranges, sorted by time, and without duplicates.
 
-Nothing here ever shows a patient's values: not in an error, a log line or a ``repr``.
+No patient's value is ever shown: not in an error, a log line or a ``repr``.
 """
 
 import copy
@@ -25,13 +25,13 @@ class Stay:
     Attributes:
         stay_id: identifies the stay within the site; never leaves it.
         hours_E: float32, hours since the start of the stay, ascending, within the window.
-        variable_E: int16, index into the study's variables, then into its columns of codes.
+        variable_E: int16, index into the study's variables, followed by its columns of codes.
         value_E: float32, in the study's units, finite and in range; a code's number
             (:func:`consilium.shared.study.input_names.token_numbers`).
         label: a number, or an array of K labels (multilabel), or of T steps (per step, NaN where
             nothing is to be predicted).
         end_h: hours the stay was observed; None when that is the whole window.
-        outcome_h: hours until the outcome happened, where a source knows it; None otherwise.
+        outcome_h: hours until the outcome happened; None if the source does not know.
     """
 
     stay_id: str
@@ -59,12 +59,12 @@ class Patient:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadReport:
-    """What was read and what was set aside, in counts only.
+    """Counts of what was read and what was set aside.
 
-    ``events`` counts those kept. The mappings count by variable; ``skipped`` holds (file, reason)
-    for files left out because the study says ``on_bad_file = "skip"``. ``filtered`` counts stays
-    outside the cohort asked for, ``unlabelled`` stays whose outcome is not known. ``set_aside``
-    counts, by reason, what was not usable in the hospital's own tables.
+    ``events`` counts the events kept. The mappings count by variable. ``skipped`` holds (file,
+    reason) for files left out because the study says ``on_bad_file = "skip"``. ``filtered`` counts
+    stays outside the cohort selected, ``unlabelled`` stays whose outcome is unknown. ``set_aside``
+    counts, by reason, the unusable rows of the hospital's own tables.
     """
 
     patients: int
@@ -99,12 +99,12 @@ class Tally:
     set_aside: dict[str, int] = field(default_factory=dict)
 
     def count(self, reason: str, number: int) -> None:
-        """Count what was set aside, by reason."""
+        """Add to the number of things set aside for a reason."""
         if number:
             self.set_aside[reason] = self.set_aside.get(reason, 0) + number
 
     def report(self) -> ReadReport:
-        """The counts so far, frozen."""
+        """Return the counts so far."""
         return ReadReport(
             patients=self.patients,
             stays=self.stays,
@@ -122,7 +122,7 @@ class Tally:
 
 
 class Counted:
-    """What a source that keeps a tally has in common: ``_tally``, renewed by each reading."""
+    """Base of sources that keep counts: ``_tally``, replaced at the start of each reading."""
 
     _tally: Tally
 
@@ -133,7 +133,7 @@ class Counted:
 
 
 class Source(Protocol):
-    """Anything that can bring patients to a study."""
+    """Anything that can supply a study with patients."""
 
     @property
     def name(self) -> str:
@@ -153,14 +153,14 @@ class Source(Protocol):
 
 @runtime_checkable
 class WithoutLabels(Protocol):
-    """A source that can also bring stays whose outcome nobody knows yet, to predict it."""
+    """A source that can also supply stays whose outcome is not known yet, for prediction."""
 
     def without_labels(self) -> Source:
-        """The same records; outcomes are neither needed nor read, and labels mean nothing."""
+        """Return a source of the same records that reads no outcomes; its labels mean nothing."""
 
 
 class CountedWithoutLabels(Counted):
-    """A :class:`WithoutLabels` with a tally; it reads outcomes where ``_labelled`` is true."""
+    """A :class:`WithoutLabels` that keeps counts; it reads outcomes only if ``_labelled``."""
 
     _labelled = True
 

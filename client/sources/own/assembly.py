@@ -1,10 +1,10 @@
-"""From a table of stays and a stream of events to patients, in bounded memory.
+"""Makes patients of a table of stays and a stream of events, in bounded memory.
 
-Events may come in any order. Up to ``EVENTS_IN_MEMORY`` of them are kept as they are; beyond that
-they go to files without a name, one for each span of patients, which the operating system frees
-when the process ends, however it ends. Patients are then made span by span. So memory holds one
-span's events and one row a stay, whatever the size of the hospital's files. The nameless files lie
-in the folder that the environment variable TMPDIR names.
+Events may come in any order. Up to ``EVENTS_IN_MEMORY`` of them are kept in memory; beyond that
+they go to unnamed temporary files, one for each range ("span") of patients. The operating system
+frees these files when the process ends, even by a crash; they lie in the folder that the
+environment variable TMPDIR names. Patients are then made span by span, so memory holds only one
+span's events and one row per stay, whatever the size of the hospital's files.
 """
 
 import tempfile
@@ -24,7 +24,7 @@ from consilium.client.sources.common.source import Patient, Stay, Tally
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 
-EVENTS_IN_MEMORY = 1_000_000  # 14 bytes each, and as much again while they are sorted
+EVENTS_IN_MEMORY = 1_000_000  # 14 bytes each, and the same again while they are sorted
 SPANS = 128
 US_PER_HOUR = 3_600_000_000
 _EVENT = np.dtype([("stay", "<i4"), ("hours", "<f4"), ("variable", "<i2"), ("value", "<f4")])
@@ -35,14 +35,14 @@ class StayTable:
     """All stays of the cohort, sorted by patient and start.
 
     Attributes:
-        patient_ids: P identifiers, in order.
-        patient_N: int32, each stay's patient, ascending.
-        stay_ids: S identifiers.
-        start_N: int64, microseconds since 1970; all 0 where events carry hours already.
-        end_h_N: float64, hours from start to end; NaN where not known.
-        label_N: float32, (N,) or (N, K) or (N, T); NaN where not known.
-        outcome_h_N: float64, hours from start to the outcome; NaN where it did not happen.
-        static: by index of the study's variable, float32 (N,), NaN where missing.
+        patient_ids: P identifiers, sorted.
+        patient_N: int32, index of each stay's patient, ascending.
+        stay_ids: N identifiers.
+        start_N: int64, microseconds since 1970; all 0 if events give hours, not times.
+        end_h_N: float64, hours from start to end; NaN if unknown.
+        label_N: float32, (N,) or (N, K) or (N, T); NaN if unknown.
+        outcome_h_N: float64, hours from start to the outcome; NaN if it did not happen.
+        static: float32 (N,) for the index of each static variable in the study; NaN if missing.
     """
 
     patient_ids: tuple[str, ...]
@@ -60,10 +60,10 @@ class StayTable:
     def place(
         self, patient_E: NDArray[np.int32], time_E: NDArray[np.int64]
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Find each event's stay by its time: the patient's latest stay that began by then.
+        """Find each event's stay by time: the patient's latest stay that had begun.
 
         Returns:
-            stay_E, -1 where none had begun; hours_E since its start.
+            stay_E (-1 if no stay had begun), and hours_E since the stay's start.
         """
         starts, rank_N = np.unique(self.start_N, return_inverse=True)
         places = len(starts) + 1
@@ -78,15 +78,15 @@ class StayTable:
     def place_all(
         self, patient_E: NDArray[np.int32], time_E: NDArray[np.int64], reach_h: float
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]]:
-        """Like :meth:`place` where stays overlap: an event belongs to all that it lies in.
+        """Like :meth:`place`, for stays that overlap: an event belongs to all stays around it.
 
         Args:
             patient_E: each event's patient.
-            time_E: its time.
-            reach_h: stays that began longer before an event do not hold it.
+            time_E: each event's time.
+            reach_h: a stay contains events up to this many hours after its start.
 
         Yields:
-            Index of the events, their stay, and hours since its start.
+            Indices of events, their stays, and the hours since the stays' starts.
         """
         event_E = np.arange(len(patient_E))
         stay_E, hours_E = self.place(patient_E, time_E)
@@ -99,7 +99,7 @@ class StayTable:
             hours_E = self.hours(stay_E, time_E[event_E])
 
     def hours(self, stay_E: NDArray[np.int32], time_E: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Hours from the start of each event's stay."""
+        """Return the hours from the start of each event's stay."""
         hours_E: NDArray[np.float32] = ((time_E - self.start_N[stay_E]) / US_PER_HOUR).astype(
             np.float32
         )
@@ -110,9 +110,9 @@ class Assembler:
     """Collects the events of one reading and makes patients of them.
 
     Args:
-        study: what is read for.
+        study: the study for which records are read.
         stays: the cohort.
-        tally: where everything set aside is counted.
+        tally: counts everything set aside.
 
     Raises:
         DataError: the cohort is empty.
@@ -127,7 +127,7 @@ class Assembler:
         self._cleaner = Cleaner(study, tally)
         patients = len(stays.patient_ids)
         self._bound_P = np.searchsorted(stays.patient_N, np.arange(patients + 1))
-        # A span is a range of patients, so that no patient is in two.
+        # A span is a range of patients, so no patient is in two spans.
         spans = np.linspace(0, patients, min(SPANS, max(1, patients)) + 1).astype(np.int64)
         self._spans = np.unique(spans)
         self._held: list[NDArray[Any]] = []
@@ -142,9 +142,9 @@ class Assembler:
         variable_E: NDArray[np.int16],
         value_E: NDArray[np.float32],
     ) -> None:
-        """Take some events; ``stay_E`` below 0 belongs to no stay of the cohort.
+        """Add some events; those with ``stay_E`` below 0 belong to no stay of the cohort.
 
-        Events after the end of their stay are set aside: they were not known during it.
+        Events after the end of their stay are set aside, as they were not known during it.
         """
         inside_E = stay_E >= 0
         self.count(NO_STAY, int(np.count_nonzero(~inside_E)))
@@ -164,7 +164,7 @@ class Assembler:
             self._spill()
 
     def count(self, reason: str, number: int) -> None:
-        """Count what was set aside, by reason."""
+        """Add to the number of things set aside for a reason."""
         self._tally.count(reason, number)
 
     def patients(self) -> Iterator[Patient]:
@@ -180,10 +180,10 @@ class Assembler:
                 yield from self._made(int(low), int(high), np.frombuffer(file.read(), _EVENT))
 
     def _spill(self) -> None:
-        """Move the events held to the file of their span of patients."""
+        """Move the events from memory to the files of their spans."""
         if not self._files:
             self._files = [
-                self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # it is one
+                self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # the stack closes it
                 for _ in self._spans[1:]
             ]
         event_E = _joined(self._held)
@@ -196,7 +196,7 @@ class Assembler:
             file.write(event_E[order_E[bounds[span] : bounds[span + 1]]].tobytes())
 
     def _made(self, low: int, high: int, event_E: NDArray[Any]) -> Iterator[Patient]:
-        """The patients ``low`` to ``high``, high excluded, from their events in any order."""
+        """Yield patients ``low`` to ``high``, high excluded; their events may be in any order."""
         first, last = int(self._bound_P[low]), int(self._bound_P[high])
         stay_E, hours_E, variable_E, value_E = self._cleaner.clean_stays(
             *self._with_static(event_E, first, last)
@@ -237,7 +237,7 @@ class Assembler:
     def _with_static(
         self, event_E: NDArray[Any], first: int, last: int
     ) -> tuple[NDArray[np.int32], *Events]:
-        """The columns of the events, behind the static values as events of hour 0."""
+        """Return the events' columns, preceded by the static values as events at hour 0."""
         columns: list[list[NDArray[Any]]] = [[event_E[name]] for name in _EVENT.names or ()]
         for index, values in self._stays.static.items():
             known = first + np.flatnonzero(~np.isnan(values[first:last]))

@@ -1,4 +1,4 @@
-"""What MEDS, OMOP and FHIR share: their codes, their stays, and rows of events to the assembler.
+"""Shared by MEDS, OMOP and FHIR: codes, stays, and passing rows of events to the assembler.
 
 Rows have ``patient`` (text), ``time`` (microseconds since 1970), ``code`` (text), ``value``
 (number or null), ``unit`` and ``word`` (text or null).
@@ -30,16 +30,17 @@ SCHEMA = {
 
 
 class EventRows:
-    """Places rows of events in the stays of a cohort, and makes them into patients.
+    """Assigns rows of events to the stays of a cohort, and makes patients of them.
 
     Args:
-        translation: of codes and units.
-        stays: one row a stay, as :func:`consilium.client.sources.own.stay_frames.stay_table` takes
-            them.
+        translation: translates codes and units.
+        stays: one row per stay, as :func:`consilium.client.sources.own.stay_frames.stay_table`
+            takes them.
         study: gives task and variables.
-        tally: where what is left out is counted.
-        where: the table of stays, for errors.
-        reach_h: given, stays may overlap and an event counts in each that began so recently.
+        tally: counts what is left out.
+        where: the name of the table of stays, for errors.
+        reach_h: if given, stays may overlap, and an event counts in every stay that began at most
+            this many hours before it.
 
     Raises:
         DataError: a stay occurs twice, or a label is not one of the task's.
@@ -67,7 +68,7 @@ class EventRows:
         )
 
     def add(self, rows: pl.DataFrame, *, where: str) -> None:
-        """Translate and place some rows; those of patients outside the cohort are passed over.
+        """Translate and assign some rows; those of patients outside the cohort are ignored.
 
         Raises:
             DataError: a unit that cannot be converted.
@@ -93,11 +94,11 @@ class EventRows:
 
 
 def static_frame(stays: pl.DataFrame, people: pl.DataFrame, study: Study) -> pl.DataFrame:
-    """Add birth, and sex as the dictionary's ``Gender``, from one row a patient.
+    """Add birth, and sex as the dictionary's ``Gender``.
 
     Args:
-        stays: one row a stay.
-        people: ``patient``, ``birth``, ``male`` (1, 0 or null).
+        stays: one row per stay.
+        people: one row per patient: ``patient``, ``birth``, ``male`` (1, 0 or null).
         study: gives the variables.
     """
     names = list(study.variables)
@@ -106,12 +107,12 @@ def static_frame(stays: pl.DataFrame, people: pl.DataFrame, study: Study) -> pl.
 
 
 def with_static_codes(stays: pl.DataFrame, values: pl.DataFrame) -> pl.DataFrame:
-    """Add values that hold for all of a patient's stays, the first of each variable.
+    """Add values that hold for all of a patient's stays, of each variable the first value.
 
-    They come before what is there of a variable already.
+    They take precedence over a static variable that is already there.
 
     Args:
-        stays: one row a stay.
+        stays: one row per stay.
         values: ``patient``, ``variable`` (index in the study), ``value`` in the study's unit.
     """
     first = values.unique(["patient", "variable"], keep="first", maintain_order=True)
@@ -125,7 +126,7 @@ def with_static_codes(stays: pl.DataFrame, values: pl.DataFrame) -> pl.DataFrame
 
 
 def without_values(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows of events of rows that say only that something happened."""
+    """Turn rows that only say that something happened into rows of events, without values."""
     empty = ("value", "unit", "word")
     return rows.select(
         "patient", "time", "code", *(pl.lit(None, SCHEMA[name]).alias(name) for name in empty)
@@ -133,23 +134,23 @@ def without_values(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def translation_of(
-    study: Study, said: HospitalSettings, write: Callable[[KnownVariable], str | None]
+    study: Study, settings: HospitalSettings, write: Callable[[KnownVariable], str | None]
 ) -> Translation:
-    """The translation of a system that brings numbers by the hour.
+    """Return the translation for a system whose records are numbers with times.
 
     Args:
-        study: the variables wanted.
-        said: the hospital's codes.
-        write: the dictionary's code as this system writes it, None where there is none.
+        study: gives the variables.
+        settings: the hospital's codes.
+        write: returns a variable's code in the dictionary as this system writes it, or None.
 
     Raises:
-        DataError: the study wants places in a sequence, or codes.
+        DataError: the study counts time in positions, or wants columns of codes.
         SettingsError: the settings contradict themselves.
     """
     if study.data.clock != "hour" or study.tokens is not None:
         raise DataError(
-            f"study {study.name} wants a sequence of places or codes, and source {said.source!r} "
-            "brings numbers by the hour; choose the matching data or study"
+            f"study {study.name} wants a sequence of places or codes, and source "
+            f"{settings.source!r} brings numbers by the hour; choose the matching data or study"
         )
 
     def default_codes(name: str) -> tuple[str, ...]:
@@ -157,9 +158,9 @@ def translation_of(
         code = None if known is None else write(known)
         return () if code is None else (code,)
 
-    return Translation(study, said, default_codes=default_codes)
+    return Translation(study, settings, default_codes=default_codes)
 
 
 def microseconds(column: str) -> pl.Expr:
-    """A column of dates or date-times as int64 microseconds since 1970."""
+    """Return a column of dates or date-times as int64 microseconds since 1970."""
     return pl.col(column).cast(pl.Datetime("us")).cast(pl.Int64)

@@ -8,19 +8,19 @@
     encounter_classes = ["IMP", "ACUTE"]
 
     [data.variables.HR]
-    codes = ["http://loinc.org|8867-4"]         # the default; without a system, any counts
+    codes = ["http://loinc.org|8867-4"]         # the default; a code alone fits any system
 
     [data.outcome]
     kind = "condition"
     codes = ["http://snomed.info/sct|91302008"]
 
-Codes are looked for in an Observation and in each of its components. Times are instants; a date
-without a time has no hour, and an Observation that has only that is set aside. A Condition or a
-MedicationAdministration brings no number, so its variable says what it means (``present``); a
-MedicationRequest is an order, of which nobody knows whether it was followed, and is not read. A
-death during the stay is one that Patient.deceased dates there, or a discharge with disposition
-``exp``. A Condition counts from its onset, else in its encounter, else from when it was recorded.
-HL7, "FHIR R4 (v4.0.1)", https://hl7.org/fhir/R4/, and "Bulk Data Access",
+Codes are looked up in an Observation and in each of its components. An Observation that has only a
+date, not a time, is set aside, since the hour is not known. A Condition or a
+MedicationAdministration has no number, so its variable's settings give one (``present``). A
+MedicationRequest is not read: it is an order, which may not have been followed. A stay ends in
+death if Patient.deceased lies within it, or if its discharge disposition is ``exp``. A Condition
+counts from its onset; if that is missing, in its encounter; or else from when it was recorded. HL7,
+"FHIR R4 (v4.0.1)", https://hl7.org/fhir/R4/, and "Bulk Data Access",
 https://hl7.org/fhir/uv/bulkdata/
 """
 
@@ -57,7 +57,7 @@ class Fhir(Counted):
         self._tally = Tally()
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
-        """Yield every Patient that has a stay, in the order of their identifiers.
+        """Yield every Patient who has a stay, in the order of their identifiers.
 
         Raises:
             DataError: the export cannot be read, or does not fit the study.
@@ -81,7 +81,7 @@ class Fhir(Counted):
         return rows.patients()
 
     def _stays(self, people: pl.DataFrame, study: Study) -> pl.DataFrame:
-        """One row a stay, with its label."""
+        """Return one row per stay, with its label."""
         folder, outcome = self._settings.path, self._settings.outcome
         stays = frames.encounters(folder, self._settings, self._tally)
         codes = set(map(str, outcome.codes))

@@ -1,7 +1,7 @@
-"""FHIR resources as tables: one function a type, only what stays, labels and events are made of.
+"""FHIR resources as tables: one function per type, only what stays, labels and events need.
 
-Whatever is not where FHIR R4 says it should be counts as absent; nothing is guessed. Texts of times
-become microseconds since 1970: FHIR's dateTime has a zone where it has an hour.
+Whatever is not where FHIR R4 puts it counts as absent; nothing is guessed. Times are converted from
+text to microseconds since 1970; a FHIR dateTime with an hour always has a zone.
 """
 
 from collections.abc import Iterator, Set
@@ -17,7 +17,7 @@ from consilium.client.sources.own.ndjson import at, codings, identity, number, r
 from consilium.client.sources.own.settings import FhirSettings
 
 UCUM = "http://unitsofmeasure.org"
-EXPIRED = "exp"  # discharge-disposition
+EXPIRED = "exp"  # code of discharge-disposition: the patient died
 SEX = {"male": 1.0, "female": 0.0}
 PIECE_ROWS = 50_000
 _BEGUN = frozenset({"arrived", "triaged", "in-progress", "onleave", "finished"})
@@ -27,7 +27,7 @@ _RAW: dict[str, type[pl.DataType]] = {**SCHEMA, "time": pl.String}
 
 
 def people(folder: Path) -> pl.DataFrame:
-    """One row a patient: ``patient``, ``birth``, ``male``, ``death``, ``death_day``, ``dead``."""
+    """Return one row each: ``patient``, ``birth``, ``male``, ``death``, ``death_day``, ``dead``."""
     rows = [
         (
             text(one, "id"),
@@ -48,7 +48,7 @@ def people(folder: Path) -> pl.DataFrame:
 
 
 def encounters(folder: Path, settings: FhirSettings, tally: Tally) -> pl.DataFrame:
-    """One row a stay: ``patient``, ``stay``, ``start``, ``end``, ``expired``."""
+    """Return one row per stay: ``patient``, ``stay``, ``start``, ``end``, ``expired``."""
     rows = []
     for one, _ in resources(folder, "Encounter"):
         inner = at(one, "partOf") is not None
@@ -75,7 +75,7 @@ def encounters(folder: Path, settings: FhirSettings, tally: Tally) -> pl.DataFra
 
 
 def deaths(persons: pl.DataFrame, stays: pl.DataFrame) -> pl.DataFrame:
-    """When patients died, for ``outcomes.with_outcome``."""
+    """Return when patients died, for ``outcomes.with_outcome``."""
     dated = persons.filter("dead").select(
         "patient",
         pl.coalesce("death", "death_day").alias("time"),
@@ -90,9 +90,10 @@ def deaths(persons: pl.DataFrame, stays: pl.DataFrame) -> pl.DataFrame:
 
 
 def conditions(folder: Path, codes: Set[str], tally: Tally, *, required: bool) -> pl.DataFrame:
-    """One row a diagnosis: ``patient``, ``encounter``, ``code``, and when it began or was noted.
+    """Return one row per diagnosis: ``patient``, ``encounter``, ``code``, and times.
 
-    ``time`` is the hour of onset, ``day`` its day, ``recorded`` the hour or day of the record.
+    ``time`` is the time of onset, ``day`` the day if the hour is unknown, ``recorded`` the time or
+    day of the record.
     """
     rows = []
     for one, _ in resources(folder, "Condition", required=required) if codes else ():
@@ -116,9 +117,10 @@ def conditions(folder: Path, codes: Set[str], tally: Tally, *, required: bool) -
 
 
 def administrations(folder: Path, codes: Set[str], tally: Tally) -> pl.DataFrame:
-    """One row a drug given: ``patient``, ``code``, ``time`` when it was, or began to be.
+    """Return one row per drug given: ``patient``, ``code``, ``time`` (of a period, its start).
 
-    The drug is a code, or a Medication that is referred to, contained or elsewhere in the export.
+    The drug is given as a code, or as a reference to a Medication, contained in the resource or
+    elsewhere in the export.
     """
     known = {}
     for one, _ in resources(folder, "Medication", required=False) if codes else ():
@@ -140,7 +142,7 @@ def administrations(folder: Path, codes: Set[str], tally: Tally) -> pl.DataFrame
 
 
 def _contained(one: dict[str, Any], codes: Set[str]) -> str | None:
-    """The code of the Medication that a resource brings along and refers to."""
+    """Return the code of the contained Medication to which a resource refers."""
     reference = text(one, "medicationReference", "reference") or ""
     parts = one.get("contained")
     for part in parts if reference.startswith("#") and isinstance(parts, list) else ():
@@ -150,7 +152,7 @@ def _contained(one: dict[str, Any], codes: Set[str]) -> str | None:
 
 
 def onsets(diagnoses: pl.DataFrame, stays: pl.DataFrame) -> pl.DataFrame:
-    """When diagnoses began: their onset, else the stay they were made in, else their record."""
+    """Return when diagnoses began: at onset, or with their encounter, or when recorded."""
     ends = stays.select(pl.col("stay").alias("encounter"), pl.coalesce("end", "start").alias("in"))
     return (
         diagnoses.join(ends.unique("encounter"), on="encounter", how="left")
@@ -166,7 +168,7 @@ def onsets(diagnoses: pl.DataFrame, stays: pl.DataFrame) -> pl.DataFrame:
 def observations(
     folder: Path, codes: Set[str], tally: Tally
 ) -> Iterator[tuple[pl.DataFrame, Path]]:
-    """Rows of these codes, each for :mod:`.event_frames`, and the file they stand in."""
+    """Yield rows with these codes, as :mod:`.event_frames` needs them, and their file."""
     rows: list[tuple[Any, ...]] = []
     last: Path | None = None
     for one, path in resources(folder, "Observation"):
@@ -179,7 +181,7 @@ def observations(
             tally.count(RETRACTED, len(found))
             continue
         if found:
-            # A value of a period is known at its end.
+            # The value of a period is known only at its end.
             ends = ("effectivePeriod", "end"), ("effectivePeriod", "start")
             times = (text(one, "effectiveDateTime"), text(one, "effectiveInstant"))
             time = next(filter(None, (*times, *(text(one, *path) for path in ends))), None)
@@ -192,7 +194,7 @@ def observations(
 
 
 def _measured(observation: dict[str, Any], codes: Set[str]) -> Iterator[tuple[Any, str]]:
-    """The parts of an observation that have one of the codes: itself, and its components."""
+    """Yield the parts of an observation with one of the codes: itself, and its components."""
     components = observation.get("component")
     for part in (observation, *(components if isinstance(components, list) else ())):
         code = _first(codings(at(part, "code")), codes)
@@ -201,7 +203,7 @@ def _measured(observation: dict[str, Any], codes: Set[str]) -> Iterator[tuple[An
 
 
 def _first(listed: Iterator[tuple[str, str]], codes: Set[str]) -> str | None:
-    """The first coding that is among the codes, as it is written there."""
+    """Return the first coding that is among the codes, as written there."""
     for system, code in listed:
         for written in (f"{system}|{code}", code):
             if written in codes:
@@ -210,7 +212,7 @@ def _first(listed: Iterator[tuple[str, str]], codes: Set[str]) -> str | None:
 
 
 def _value(part: Any) -> tuple[float | None, str | None, str | None]:
-    """Number, unit and word of an observation's value."""
+    """Return number, unit and word of an observation's value."""
     quantity = at(part, "valueQuantity")
     if quantity is not None:
         code, unit = text(quantity, "code"), text(quantity, "unit")
@@ -231,7 +233,7 @@ def _events(rows: list[tuple[Any, ...]]) -> pl.DataFrame:
 
 
 def _instant(column: str) -> pl.Expr:
-    """Times with an hour and a zone, in microseconds since 1970; null for all else."""
+    """Return times with an hour and a zone in microseconds since 1970, null for all others."""
     parsed = pl.col(column).str.to_datetime(
         "%Y-%m-%dT%H:%M:%S%.f%#z", time_unit="us", time_zone="UTC", strict=False
     )
@@ -239,7 +241,7 @@ def _instant(column: str) -> pl.Expr:
 
 
 def _day(column: str) -> pl.Expr:
-    """The start of days without an hour; the middle stands for a missing month or day."""
+    """Return the start of days without an hour; a missing month or day is set to the middle."""
     date = pl.col(column)
     length = date.str.len_chars()
     whole = (

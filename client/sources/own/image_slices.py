@@ -1,14 +1,14 @@
-"""Volumes as sequences of slices: DICOM series, NIfTI files, or arrays as MedMNIST has them.
+"""Volumes as sequences of slices: DICOM series, NIfTI files, or arrays in MedMNIST's format.
 
 Each slice is pooled to a short vector: variable ``cell-R-C-of-G`` is the mean over the cell in row
-R and column C of a grid of G by G. Slices are taken evenly along the series, as many as the study
-has places. One volume is one patient.
+R and column C of a G by G grid. Slices are taken at even distances along the series, as many as the
+study has steps. One volume is one patient.
 
-``path`` may be a folder of DICOM series (one folder a patient), a folder of NIfTI files (one
-``.nii`` or ``.nii.gz`` a patient), either with ``labels.csv`` (columns ``patient`` and the study's
+``path`` is a folder of DICOM series (one folder per patient) or of NIfTI files (one ``.nii`` or
+``.nii.gz`` per patient), in both cases with ``labels.csv`` (columns ``patient`` and the study's
 label); or an ``.npz`` with ``{split}_images`` (N, slices, rows, columns) and ``{split}_labels``,
-whose label is ``label``. Values are in Hounsfield units (``[hnsf'U]``) for computed tomography in
-DICOM, parts of 255 (``1``) in an ``.npz`` of bytes, otherwise as stored (``1``).
+for which the study's label is ``label``. Values are in Hounsfield units (``[hnsf'U]``) for computed
+tomography in DICOM, divided by 255 (``1``) in an ``.npz`` of bytes, otherwise as stored (``1``).
 """
 
 import csv
@@ -53,8 +53,8 @@ class ImageSlices(Counted):
     """The volumes of a folder or file.
 
     Args:
-        path: see above.
-        split: of an ``.npz``.
+        path: see the module.
+        split: the split to read from an ``.npz``.
     """
 
     name = "image-slices"
@@ -64,11 +64,11 @@ class ImageSlices(Counted):
         self._tally = Tally()
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
-        """Yield one patient a volume, in the order of names.
+        """Yield one patient per volume, in the order of names.
 
         Raises:
-            DataError: a volume or label is missing or damaged, or the study asks for what these
-                data have not.
+            DataError: a volume or label is missing or damaged, or the study asks for something that
+                these data do not have.
         """
         require_source(study, self.name, clock="position")
         require_task(
@@ -122,10 +122,10 @@ class ImageSlices(Counted):
 
 
 def pooled(volume: Volume, cells: list[tuple[int, int, int]], study: Study) -> NDArray[np.float64]:
-    """Return the means over grid cells (T, V) of slices taken evenly along the volume.
+    """Return the means over grid cells (T, V) of slices at even distances along the volume.
 
     Raises:
-        BadFileError: the volume is too large or empty, or in another unit than the study's.
+        BadFileError: the volume is too large or empty, or its unit is not the study's.
     """
     slices, rows, columns = volume.shape
     largest = max(size for _, _, size in cells)
@@ -175,7 +175,7 @@ def _checked(label: float, study: Study) -> float:
 
 
 def _labels(path: Path, study: Study) -> Mapping[str, float]:
-    """Label of each patient in ``labels.csv``."""
+    """Return the label of each patient in ``labels.csv``."""
     labels: dict[str, float] = {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -200,7 +200,7 @@ def _labels(path: Path, study: Study) -> Mapping[str, float]:
 def _of_npz(
     path: Path, split: str, study: Study
 ) -> Iterator[tuple[str, Volume | BadFileError, float]]:
-    """The volumes of one split, read one at a time."""
+    """Yield the volumes of one split, read one at a time."""
     if study.data.label != "label":
         raise DataError(
             f"{path} has one label, called 'label', not {study.data.label!r}; set [data] label"
@@ -232,7 +232,7 @@ def _of_bytes(voxels: NDArray[np.uint8]) -> Volume:
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of an array of numbers in C order."""
+    """Read shape and type of an array of numbers in C order."""
     version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, fortran, dtype = read(file)
@@ -242,7 +242,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def _read(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], most: int) -> NDArray[Any]:
-    """The next numbers of an array, if they take at most so many bytes and are all there."""
+    """Read an array's next numbers; refused if longer than ``most`` bytes or not all there."""
     size = math.prod(shape) * dtype.itemsize
     if not 0 < size <= most:
         raise ValueError

@@ -4,7 +4,7 @@
 
     [data]
     source = "meds"
-    path = "mimic-iv-meds"                      # the folder that holds 'data'
+    path = "mimic-iv-meds"                      # the folder that contains 'data'
     stay_start = ["ICU_ADMISSION"]              # also stands for ICU_ADMISSION//anything
     stay_end = ["ICU_DISCHARGE"]
     unit = "unit"                               # if the dataset has such a column
@@ -13,7 +13,7 @@
     codes = ["LAB//220045//bpm"]                # default: LOINC//8867-4
     unit = "/min"
 
-A row is a subject, time, code, number and text; one without a time holds for all of the subject's
+A row has a subject, time, code, number and text; a row without a time holds for the subject's whole
 life. A stay runs from one code to another; or each row of a MEDS label table is a sample that ends
 at its prediction time. Arnrich et al., "Medical Event Data Standard (MEDS): Facilitating Machine
 Learning for Health", ICLR 2024 workshop on learning from time series for health.
@@ -70,29 +70,29 @@ class Meds(Counted):
         self._tally = Tally()
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
-        """Yield every subject that has a stay (or a label), in the order of their identifiers.
+        """Yield every subject who has a stay (or a label), in the order of their identifiers.
 
         Raises:
             DataError: the folder is no MEDS dataset, or does not fit the study.
             SettingsError: the settings contradict themselves.
         """
         self._tally = Tally()
-        said = self._settings
+        settings = self._settings
         translation = translation_of(
-            study, said, lambda known: known.loinc and f"LOINC//{known.loinc}"
+            study, settings, lambda known: known.loinc and f"LOINC//{known.loinc}"
         )
         shards = self._shards()
         dated = self._dated(shards)
         people = _people(dated)
-        if said.labels is not None:
-            frame = _labelled(said.labels, study)
+        if settings.labels is not None:
+            frame = _labelled(settings.labels, study)
         else:
             frame = self._stays(dated, people, study)
         frame = static_frame(self._in_split(frame), people, study)
         stays = with_static_codes(frame, self._timeless(shards, translation))
-        reach_h = float(study.data.window_h) if said.labels is not None else None
+        reach_h = float(study.data.window_h) if settings.labels is not None else None
         rows = EventRows(
-            translation, stays, study, self._tally, where=str(said.path), reach_h=reach_h
+            translation, stays, study, self._tally, where=str(settings.path), reach_h=reach_h
         )
         for shard in shards:
             for piece in self._events(shard, translation, pl.col("time").is_not_null()):
@@ -100,7 +100,7 @@ class Meds(Counted):
         return rows.patients()
 
     def _shards(self) -> list[Path]:
-        """The data files, each checked against the schema."""
+        """Return the data files, each checked against the schema."""
         folder = self._settings.path / DATA
         shards = sorted(folder.rglob("*.parquet"))
         if not shards:
@@ -117,10 +117,10 @@ class Meds(Counted):
         return shards
 
     def _dated(self, shards: list[Path]) -> pl.DataFrame:
-        """The rows that make stays and people: admissions, discharges, births, deaths, sex."""
-        said = self._settings
-        codes = (BIRTH, DEATH, MALE, FEMALE, *said.stay_start, *said.stay_end)
-        wanted = _any((*codes, *map(str, said.outcome.codes)))
+        """Return the rows that make stays and people: starts, ends, birth, death, sex, outcomes."""
+        settings = self._settings
+        codes = (BIRTH, DEATH, MALE, FEMALE, *settings.stay_start, *settings.stay_end)
+        wanted = _any((*codes, *map(str, settings.outcome.codes)))
         columns = [
             pl.col("subject_id").cast(pl.String).alias("patient"),
             microseconds("time"),
@@ -129,7 +129,7 @@ class Meds(Counted):
         return pl.concat(piece for shard in shards for piece in _pieces(shard, wanted, columns))
 
     def _in_split(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Only the subjects of the split that is asked for."""
+        """Return only the subjects of the split asked for."""
         if self._settings.split is None:
             return frame
         path = self._settings.path / SPLITS_FILE
@@ -150,13 +150,13 @@ class Meds(Counted):
         return kept
 
     def _stays(self, dated: pl.DataFrame, people: pl.DataFrame, study: Study) -> pl.DataFrame:
-        """One row a stay: from a code that begins one to the next that ends one."""
-        said = self._settings
-        starts = dated.filter(_any(said.stay_start)).select(
+        """Return one row per stay: from a code that begins one to the next that ends one."""
+        settings = self._settings
+        starts = dated.filter(_any(settings.stay_start)).select(
             "patient", pl.col("time").alias("start")
         )
         starts = starts.drop_nulls().unique().sort("patient", "start")
-        ends = dated.filter(_any(said.stay_end)).select("patient", pl.col("time").alias("end"))
+        ends = dated.filter(_any(settings.stay_end)).select("patient", pl.col("time").alias("end"))
         ends = ends.drop_nulls().sort("end")
         number = pl.int_range(pl.len()).over("patient").cast(pl.String)
         stays = starts.with_columns(
@@ -174,17 +174,17 @@ class Meds(Counted):
         )
         end = pl.when(pl.col("next").is_null() | (pl.col("end") <= pl.col("next")))
         stays = stays.with_columns(end.then(pl.col("end")).alias("end")).drop("next")
-        conditions = dated.filter(_any(tuple(map(str, said.outcome.codes))))
+        conditions = dated.filter(_any(tuple(map(str, settings.outcome.codes))))
         return with_outcome(
             stays,
-            said.outcome,
+            settings.outcome,
             study,
             deaths=people.select("patient", pl.col("death").alias("time")).drop_nulls(),
             conditions=conditions.select("patient", "time").drop_nulls(),
         )
 
     def _timeless(self, shards: list[Path], translation: Translation) -> pl.DataFrame:
-        """Values of codes without a time, in the study's units."""
+        """Return the values of rows without a time, in the study's units."""
         parts = []
         for shard in shards:
             for piece in self._events(shard, translation, pl.col("time").is_null()):
@@ -195,7 +195,7 @@ class Meds(Counted):
     def _events(
         self, shard: Path, translation: Translation, keep: pl.Expr
     ) -> Iterator[pl.DataFrame]:
-        """A shard's rows of the study's codes, for ``event_frames``."""
+        """Yield a shard's rows of the study's codes, for ``event_frames``."""
         there = check_columns(shard, "data")
         brought = {"value": "numeric_value", "unit": self._settings.unit, "word": "text_value"}
         columns = [
@@ -212,7 +212,7 @@ class Meds(Counted):
 
 
 def _pieces(path: Path, keep: pl.Expr, columns: list[pl.Expr]) -> Iterator[pl.DataFrame]:
-    """Some rows and columns of a Parquet file, in pieces, an empty one at the least.
+    """Yield some rows and columns of a Parquet file in pieces, at least one, maybe empty.
 
     Raises:
         DataError: the file cannot be read to its end.
@@ -226,7 +226,7 @@ def _pieces(path: Path, keep: pl.Expr, columns: list[pl.Expr]) -> Iterator[pl.Da
 
 
 def _any(codes: tuple[str, ...]) -> pl.Expr:
-    """One of these codes, or one below it in MEDS's habit of ``CODE//detail``."""
+    """Match these codes and, as MEDS appends details, ``CODE//detail``."""
     text = pl.col("code").cast(pl.String)
     return reduce(
         or_,
@@ -236,7 +236,7 @@ def _any(codes: tuple[str, ...]) -> pl.Expr:
 
 
 def _people(dated: pl.DataFrame) -> pl.DataFrame:
-    """Birth, death and sex of every subject."""
+    """Return birth, death and sex of every subject."""
     code, time = pl.col("code"), pl.col("time")
     male, female = (code == MALE).any(), (code == FEMALE).any()
     return dated.group_by("patient").agg(
@@ -247,7 +247,7 @@ def _people(dated: pl.DataFrame) -> pl.DataFrame:
 
 
 def _labelled(path: Path, study: Study) -> pl.DataFrame:
-    """One sample for each label: the window's hours up to its prediction time."""
+    """Return one sample per label: the window's hours up to its prediction time."""
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise DataError(f"{path} holds no .parquet file; correct [data] labels in site.toml")

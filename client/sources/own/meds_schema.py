@@ -1,7 +1,7 @@
-"""What a MEDS dataset looks like: its folders, codes and columns, version 0.4.
+"""The form of a MEDS dataset, version 0.4: its folders, codes and columns.
 
-The reference package ``meds`` checks the same with pyarrow, which is as large as polars; so the
-tables are written out here, and a test holds them against the package.
+The reference package ``meds`` checks the same with pyarrow, which is as large as polars; therefore
+the tables are written out here, and a test compares them with the package.
 """
 
 import json
@@ -79,14 +79,14 @@ def check_columns(path: Path, kind: str) -> dict[str, pl.DataType]:
 
 
 def check_version(folder: Path) -> None:
-    """Refuse a dataset whose metadata name a version that is not known.
+    """Refuse a dataset whose metadata name an unknown version.
 
     Raises:
-        DataError: so it is, or the metadata are no JSON object.
+        DataError: the version is unknown, or the metadata are no JSON object.
     """
     path = folder / METADATA_FILE
     if not path.is_file():
-        return  # the standard lets every field be absent, and so do some tools the file
+        return  # the standard requires no field, and some tools omit the file
     try:
         if path.stat().st_size > LARGEST_METADATA_BYTES:
             raise ValueError

@@ -1,12 +1,12 @@
-"""Molecules as SMILES in a CSV, one line a molecule; no chemistry package is needed.
+"""Molecules as SMILES in a CSV, one line per molecule; no chemistry package is needed.
 
 A SMILES text is cut into atoms, bonds, rings and branches by the regular expression of Schwaller
-et al. (ACS Cent Sci 2019;5:1572-1583); each token is one place of a sequence, in the column of
-codes ``token``. Two series variables say where a token stands: ``branch``, how many branches are
-open, and ``ring``, how many rings. Molecules with the same SMILES are one unit, whatever the lines.
+et al. (ACS Cent Sci 2019;5:1572-1583); each token is one step of a sequence, in the column of codes
+``token``. Two series variables describe the token's position: ``branch`` is the number of open
+branches, ``ring`` the number of open rings. Lines with the same SMILES are one unit ("patient").
 
-The label is a column of the CSV, or several joined by ``+``, which a multilabel task asks for
-(``NR-AR+NR-AhR``); an empty cell is an outcome that is not known.
+The label is a column of the CSV; for a multilabel task, several joined by ``+`` (``NR-AR+NR-AhR``).
+An empty cell is an unknown outcome.
 """
 
 import csv
@@ -45,7 +45,7 @@ class Molecules(Counted):
 
     Args:
         path: the CSV, with a header.
-        column: of the SMILES; the one named ``smiles``, in any case, unless given.
+        column: the column of the SMILES; by default ``smiles``, in upper or lower case.
     """
 
     name = "molecules"
@@ -55,12 +55,12 @@ class Molecules(Counted):
         self._tally = Tally()
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
-        """Yield one patient a distinct SMILES, its lines as stays, in the order of the file.
+        """Yield one patient per distinct SMILES, its lines as stays, in the order of the file.
 
-        Places beyond the study's window are counted as outside it.
+        Tokens beyond the study's window are left out and counted.
 
         Raises:
-            DataError: the file is missing or malformed, or the study asks for what it has not.
+            DataError: the file is missing or malformed, or the study asks for something not in it.
         """
         require_source(study, self.name, clock="position")
         labels = study.data.label.split("+")
@@ -112,7 +112,7 @@ class Molecules(Counted):
     def _lines(
         self, labels: list[str], study: Study
     ) -> Iterator[tuple[int, str, NDArray[np.float32]]]:
-        """Number, SMILES and labels of each line, checked."""
+        """Yield number, SMILES and labels of each line, checked."""
         try:
             with self._path.open(encoding="utf-8", newline="") as file:
                 rows = csv.reader(bounded_lines(file, self._path), strict=True)
@@ -151,7 +151,7 @@ def tokenise(smiles: str) -> list[str] | None:
 
 
 def _values(tokens: list[str], study: Study, numbers: dict[str, int]) -> NDArray[np.float64]:
-    """Variables and codes of the tokens (T, V)."""
+    """Return variables and codes of the tokens (T, V)."""
     branch, open_rings, columns = 0, set[str](), {"branch": [0.0] * 0, "ring": [0.0] * 0}
     for token in tokens:
         branch += (token == "(") - (token == ")")  # noqa: S105 - no secret

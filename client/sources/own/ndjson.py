@@ -1,4 +1,4 @@
-"""Resources of a FHIR bulk export: one JSON object a line, and one line in memory."""
+"""Reads the resources of a FHIR bulk export: one JSON object per line, one line in memory."""
 
 import gzip
 import json
@@ -14,9 +14,9 @@ ENDINGS = (".ndjson", ".ndjson.gz", ".jsonl", ".jsonl.gz")
 TYPES = (
     "Patient", "Encounter", "Observation", "Condition",
     "MedicationAdministration", "MedicationRequest", "Medication",
-)  # fmt: skip  # the first that a file's name contains is what it holds
+)  # fmt: skip  # a file holds the first of these that its name contains
 _HALVES = re.compile("[\ud800-\udfff]")
-LONGEST_LINE = 8 << 20  # bytes; waveforms as text within an Observation stay below it
+LONGEST_LINE = 8 << 20  # bytes; longer than an Observation with a waveform as text
 
 
 def resources(
@@ -24,11 +24,11 @@ def resources(
 ) -> Iterator[tuple[dict[str, Any], Path]]:
     """Yield every resource of a type, and its file.
 
-    Files that have the type in their names are read (``Patient.000.ndjson``); where no file has,
-    those that have none of the types.
+    The files with the type in their names are read (``Patient.000.ndjson``); if there are none,
+    those with no type in their names.
 
     Raises:
-        DataError: there is no such file though it is required, or a line is no JSON object.
+        DataError: a required file is missing, or a line is no JSON object.
     """
     there = [path for path in sorted(folder.rglob("*")) if path.name.endswith(ENDINGS)]
     held = {path: next((one for one in TYPES if one in path.name), None) for path in there}
@@ -74,7 +74,7 @@ def _lines(file: IO[bytes], path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _no_constant(_: str) -> None:
-    """NaN and Infinity, which Python reads and JSON does not have.
+    """Refuse NaN and Infinity, which Python accepts though JSON does not have them.
 
     Raises:
         ValueError: always.
@@ -86,14 +86,14 @@ _DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def at(node: Any, *path: str) -> Any:
-    """What lies at a path of keys; nothing where the path ends early."""
+    """Return what lies at a path of keys, None if the path ends early."""
     for key in path:
         node = node.get(key) if isinstance(node, dict) else None
     return node
 
 
 def text(node: Any, *path: str) -> str | None:
-    """The text at a path; nothing where there is none, or where it holds half a character."""
+    """Return the text at a path; None if there is none, or if it is not valid Unicode."""
     found = at(node, *path)
     if not isinstance(found, str):
         return None
@@ -101,7 +101,7 @@ def text(node: Any, *path: str) -> str | None:
 
 
 def number(node: Any, *path: str) -> float | None:
-    """The number at a path; nothing where there is none."""
+    """Return the number at a path, None if there is none."""
     found = at(node, *path)
     if isinstance(found, bool) or not isinstance(found, int | float):
         return None
@@ -112,7 +112,7 @@ def number(node: Any, *path: str) -> float | None:
 
 
 def codings(concept: Any) -> Iterator[tuple[str, str]]:
-    """System and code of a CodeableConcept's codings."""
+    """Yield system and code of a CodeableConcept's codings."""
     listed = at(concept, "coding")
     for coding in listed if isinstance(listed, list) else ():
         code = text(coding, "code")
@@ -121,7 +121,7 @@ def codings(concept: Any) -> Iterator[tuple[str, str]]:
 
 
 def identity(reference: Any) -> str | None:
-    """The identifier in a reference such as ``Patient/17``, absolute or not."""
+    """Return the identifier in a reference such as ``Patient/17``, absolute or relative."""
     whole = text(reference, "reference")
     if whole is None:
         return None

@@ -1,4 +1,4 @@
-"""OMOP Common Data Model 5.4: visits, and what happened in them by concept id.
+"""OMOP Common Data Model 5.4: visits, and the events in them by concept id.
 
 ::
 
@@ -11,14 +11,14 @@
     stay_concepts = [32037]                     # intensive care
 
     [data.variables.HR]
-    codes = [3027018]                           # the default
+    codes = [3027018]                           # this is the default
     [data.variables.Vasopressor]
-    codes = [1321341, 1343916]                  # drugs, conditions and procedures, with all below
-    present = 1                                 # them, bring no number: what do rows mean?
+    codes = [1321341, 1343916]                  # drugs, with their descendants; drugs, conditions
+    present = 1                                 # and procedures have no number: a row means 1
 
-Numbers and answers come from the tables measurement and observation. Units are those of the concept
-table's UCUM vocabulary, else of ``unit_source_value``. Rows that have a day and no time are set
-aside, since the hour is not known; a death or a diagnosis as the outcome needs no hour. OHDSI,
+Numbers and coded values come from the tables measurement and observation. Units are taken from the
+concept table's UCUM vocabulary, or else from ``unit_source_value``. Rows with a day but no time are
+set aside, since the hour is not known; a death or a diagnosis as the outcome needs no hour. OHDSI,
 "OMOP Common Data Model v5.4", https://ohdsi.github.io/CommonDataModel/cdm54.html
 """
 
@@ -71,12 +71,12 @@ _OBSERVATION = {
     "unit_id": ("unit_concept_id", ColumnKind.WHOLE),
 }
 _VALUED = {"measurement": _MEASUREMENT, "observation": _OBSERVATION}
-_HAPPENED = {  # when and what, in the tables whose rows bring no number
+_HAPPENED = {  # columns of time and concept, in the tables whose rows have no number
     "condition_occurrence": ("condition_start_datetime", "condition_concept_id"),
     "drug_exposure": ("drug_exposure_start_datetime", "drug_concept_id"),
     "procedure_occurrence": ("procedure_datetime", "procedure_concept_id"),
 }
-_MAY_LACK = frozenset({"observation", "procedure_occurrence"})  # as extracts of few tables do
+_MAY_LACK = frozenset({"observation", "procedure_occurrence"})  # often missing in extracts
 _BELOW = {
     "code": ("ancestor_concept_id", ColumnKind.WHOLE),
     "concept": ("descendant_concept_id", ColumnKind.WHOLE),
@@ -99,7 +99,7 @@ class Omop(Counted):
         self._tally = Tally()
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
-        """Yield every person that has a stay, in the order of their identifiers.
+        """Yield every person who has a stay, in the order of their identifiers.
 
         Raises:
             DataError: the database cannot be read, or does not fit the study.
@@ -125,23 +125,23 @@ class Omop(Counted):
         return rows.patients()
 
     def _stays(self, database: Reading, study: Study) -> pl.DataFrame:
-        """One row a stay, with its label."""
-        said = self._settings
-        prefix = "visit" if said.stays == "visit_occurrence" else "visit_detail"
+        """Return one row per stay, with its label."""
+        settings = self._settings
+        prefix = "visit" if settings.stays == "visit_occurrence" else "visit_detail"
         columns = {
             "patient": ("person_id", ColumnKind.WHOLE),
-            "stay": (f"{said.stays}_id", ColumnKind.WHOLE),
+            "stay": (f"{settings.stays}_id", ColumnKind.WHOLE),
             "start": (f"{prefix}_start_datetime", ColumnKind.TIME),
             "end": (f"{prefix}_end_datetime", ColumnKind.TIME),
         }
-        only = (f"{prefix}_concept_id", said.stay_concepts)
-        stays = _all(database.rows(said.stays, columns, only=only))
-        dies = said.outcome.kind == "death"
-        codes = _concepts(said.outcome.codes, "[data.outcome] codes")
+        only = (f"{prefix}_concept_id", settings.stay_concepts)
+        stays = _all(database.rows(settings.stays, columns, only=only))
+        dies = settings.outcome.kind == "death"
+        codes = _concepts(settings.outcome.codes, "[data.outcome] codes")
         diagnoses = self._below(database, codes)["concept"].unique().to_list()
         return with_outcome(
             stays.with_columns(pl.col("stay").cast(pl.String)),
-            said.outcome,
+            settings.outcome,
             study,
             deaths=_dated(database, "death", "death", None if dies else ("person_id", [])),
             conditions=_dated(
@@ -153,7 +153,7 @@ class Omop(Counted):
         )
 
     def _below(self, database: Reading, concepts: list[int]) -> pl.DataFrame:
-        """Each ``code`` asked for, with every ``concept`` that it stands for."""
+        """Return each ``code`` asked for, with every ``concept`` for which it stands."""
         asked = pl.DataFrame({"code": concepts, "concept": concepts}, schema=_BELOW_SCHEMA)
         if not concepts or not self._settings.descendants:
             return asked
@@ -163,7 +163,7 @@ class Omop(Counted):
     def _valued(
         self, database: Reading, table: str, concepts: list[int], ucum: pl.DataFrame
     ) -> Iterator[pl.DataFrame]:
-        """Numbers and answers of the study's concepts, person by person."""
+        """Yield numbers and coded values of the study's concepts, person by person."""
         columns = _VALUED[table]
         ucum = ucum.unique("unit_id", keep="first", maintain_order=True).drop_nulls()
         order = ("person_id", f"{table}_id")
@@ -186,12 +186,12 @@ class Omop(Counted):
 
 
 def _there(database: Reading, tables: Iterable[str]) -> list[str]:
-    """The tables to read: those that the database has, and those that it must have."""
+    """Return the tables to read: those that the database has, and those that it must have."""
     return [table for table in tables if table not in _MAY_LACK or database.columns(table)]
 
 
 def _happened(database: Reading, table: str, below: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Rows that say only that something happened."""
+    """Yield the rows of a table that say only that something happened."""
     time, concept = _HAPPENED[table]
     columns = {
         "patient": ("person_id", ColumnKind.WHOLE),
@@ -206,7 +206,7 @@ def _happened(database: Reading, table: str, below: pl.DataFrame) -> Iterator[pl
 
 
 def _people(database: Reading) -> pl.DataFrame:
-    """Birth and sex of every person; the middle of the year or month stands for a missing part."""
+    """Return every person's sex and birth; a missing month or day is set to the middle."""
     people = _all(database.rows("person", _PERSON))
     year, month = pl.col("year").clip(1800, 2200), pl.col("month").fill_null(7).clip(1, 12)
     day = pl.duration(days=pl.col("day").fill_null(15).clip(1, 31) - 1)
@@ -220,7 +220,7 @@ def _people(database: Reading) -> pl.DataFrame:
 def _dated(
     database: Reading, table: str, prefix: str, only: tuple[str, list[int]] | None
 ) -> pl.DataFrame:
-    """When something happened to patients: the time, or the whole day where the hour is missing."""
+    """Return when something happened to patients: the time, or the whole day if it has no hour."""
     if only is not None and not only[1]:
         return pl.DataFrame(
             schema={"patient": pl.String, "time": pl.Int64, "whole_day": pl.Boolean}
@@ -242,13 +242,13 @@ def _dated(
 
 
 def _all(pieces: Iterator[pl.DataFrame]) -> pl.DataFrame:
-    """All rows at once: only of tables with some rows a person, their identifiers as text."""
+    """Join all pieces, identifiers as text; only for tables with a few rows per person."""
     frame = pl.concat(pieces)
     return frame.with_columns(pl.col(n).cast(pl.String) for n in ("patient",) if n in frame.columns)
 
 
 def _concepts(codes: tuple[str | int, ...], key: str) -> list[int]:
-    """Codes as the whole numbers that they are in OMOP."""
+    """Return codes as whole numbers, which OMOP's concept ids are."""
     found = []
     for code in map(str, codes):
         if not (code.isascii() and code.isdigit() and len(code) < 10):

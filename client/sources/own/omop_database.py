@@ -1,9 +1,8 @@
-"""One read-only transaction on a hospital's OMOP database, its rows in pieces.
+"""Reads a hospital's OMOP database in one read-only transaction, rows in pieces.
 
-PostgreSQL streams from a cursor at the server, in a transaction that the server itself keeps from
-writing and that sees one state of the data from first to last; an SQLite file is opened read-only.
-What a database says when it fails can quote rows, so nothing of it is shown beyond its code, except
-where the connection could not be made.
+PostgreSQL streams from a server-side cursor, in a transaction that the server keeps read-only and
+that sees the same state of the data throughout. An SQLite file is opened read-only. A database's
+error message can quote rows, so only its code is shown, except if the connection failed.
 """
 
 import os
@@ -30,21 +29,21 @@ LONGEST_SECRET = 4096
 
 
 class ColumnKind(Enum):
-    """What a column holds, and the type it is given."""
+    """What a column holds; the value is its polars type."""
 
     WHOLE = pl.Int64()
     NUMBER = pl.Float64()
-    TIME = pl.Datetime("us")  # handed on as int64 microseconds since 1970
+    TIME = pl.Datetime("us")  # passed on as int64 microseconds since 1970
     TEXT = pl.String()
 
 
 class Reading:
-    """Rows of the tables, within the one transaction.
+    """The database's tables, within one transaction.
 
     Args:
-        connection: within it.
-        schema: of the tables.
-        name: of the database, for errors.
+        connection: a connection in that transaction.
+        schema: the schema of the tables.
+        name: the database's name, for errors.
     """
 
     def __init__(self, connection: sql.Connection, schema: str | None, name: str) -> None:
@@ -53,7 +52,7 @@ class Reading:
         self._columns: dict[str, set[str]] = {}
 
     def columns(self, table: str) -> set[str]:
-        """Names of a table's columns; none where there is no such table."""
+        """Return the names of a table's columns, empty if there is no such table."""
         if table not in self._columns:
             inspector = sql.inspect(self._connection)
             there = inspector.has_table(table, schema=self._schema)
@@ -69,12 +68,12 @@ class Reading:
         only: tuple[str, Sequence[int | str]] | None = None,
         order: Sequence[str] = (),
     ) -> Iterator[pl.DataFrame]:
-        """Yield rows in pieces, an empty one at the least.
+        """Yield rows in pieces, at least one, which may be empty.
 
         Args:
             table: its name.
-            columns: by the name they get.
-            only: a column and the values that it may have.
+            columns: the column and its kind, by the name that the result gets.
+            only: a column and its allowed values; other rows are left out.
             order: columns to sort by.
 
         Raises:
@@ -84,9 +83,9 @@ class Reading:
         there = self.columns(table)
         missing = [name for name in named if name not in there]
         if missing:
-            told = f"no column {missing[0]!r}" if there else "no such table"
+            problem = f"no column {missing[0]!r}" if there else "no such table"
             raise DataError(
-                f"{self.name}: table {table}: {told}, which OMOP CDM 5.4 has; correct [data] "
+                f"{self.name}: table {table}: {problem}, which OMOP CDM 5.4 has; correct [data] "
                 "database_schema in site.toml, or give this account the right to read it"
             )
         source = sql.table(table, *map(sql.column, dict.fromkeys(named)), schema=self._schema)
@@ -109,7 +108,7 @@ class Reading:
             ) from error
 
     def _shown(self, column: sql.ColumnElement[Any], kind: ColumnKind) -> sql.ColumnElement[Any]:
-        """What is asked of the server; SQLite, whose columns hold anything, is not trusted to."""
+        """Return the expression to select; not cast in SQLite, whose cells may have any type."""
         if not self._postgresql:
             return column
         if kind is ColumnKind.NUMBER:
@@ -121,14 +120,14 @@ class Reading:
 
 
 def _listed(values: Sequence[int | str]) -> sql.BindParameter[Any]:
-    """Values as part of the statement, for there can be more than a server takes beside it."""
+    """Write the values into the statement: there may be more than the limit for parameters."""
     kind = sql.Integer() if all(isinstance(value, int) for value in values) else sql.String()
     return sql.bindparam(None, values, type_=kind, expanding=True, literal_execute=True)
 
 
 @contextmanager
 def reading(settings: OmopSettings) -> Iterator[Reading]:
-    """Connect, for one transaction that cannot write.
+    """Connect, for one read-only transaction.
 
     Raises:
         SettingsError: the settings cannot be used.
@@ -184,10 +183,10 @@ def _engine(settings: OmopSettings) -> sql.Engine:
 
 
 def _password(settings: OmopSettings) -> str | None:
-    """The password, from where the settings say it is; never shown.
+    """Return the password from where the settings say; it is never shown.
 
     Raises:
-        SettingsError: it is not there, or others may read it.
+        SettingsError: the password is not there, or readable by other accounts.
     """
     if settings.password_env is not None:
         if not os.environ.get(settings.password_env):
@@ -222,7 +221,7 @@ def _secret(path: Path) -> str:
 
 
 def _frame(rows: Sequence[Any], kinds: Mapping[str, ColumnKind]) -> pl.DataFrame:
-    """Rows as columns of their kinds; null where a cell is of another."""
+    """Return rows as columns of the given kinds; cells of another type become null."""
     cells = list(zip(*rows, strict=True)) if rows else [()] * len(kinds)
     return pl.DataFrame(
         [_series(name, values, kinds[name]) for name, values in zip(kinds, cells, strict=True)]
@@ -236,7 +235,7 @@ def _series(name: str, values: Sequence[Any], kind: ColumnKind) -> pl.Series:
         if not any(isinstance(value, str) for value in values):
             return pl.Series(name, values, dtype=pl.Int64)
     except (TypeError, OverflowError, pl.exceptions.PolarsError):
-        pass  # SQLite alone holds cells of another type than their column's
+        pass  # only SQLite has cells of another type than their column's
     if kind is ColumnKind.TIME:
         text = pl.Series(name, [_fitting(one, kind) for one in values], dtype=pl.String)
         parsed = [text.str.to_datetime(one, time_unit="us", strict=False) for one in TIME_FORMATS]
@@ -245,7 +244,7 @@ def _series(name: str, values: Sequence[Any], kind: ColumnKind) -> pl.Series:
 
 
 def _fitting(cell: Any, kind: ColumnKind) -> Any:
-    """The cell where it is of the kind, else nothing."""
+    """Return the cell if it is of the kind, else None."""
     if kind is ColumnKind.NUMBER:
         return float(cell) if isinstance(cell, int | float) else None
     if kind is ColumnKind.WHOLE:
@@ -254,12 +253,12 @@ def _fitting(cell: Any, kind: ColumnKind) -> Any:
 
 
 def _code(error: SQLAlchemyError) -> str:
-    """What kind of failure it was; the text could quote a row."""
+    """Return the kind of failure; the message itself could quote a row."""
     state = getattr(getattr(error, "orig", None), "sqlstate", None)
     return type(error).__name__ + (f", SQLSTATE {state}" if state else "")
 
 
 def _first_line(error: SQLAlchemyError) -> str:
-    """Why a connection could not be made, in the words of the driver."""
+    """Return the driver's reason why the connection failed."""
     lines = str(getattr(error, "orig", error)).strip().splitlines()
     return lines[0] if lines else type(error).__name__

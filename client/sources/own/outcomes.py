@@ -1,7 +1,7 @@
-"""Labels that follow from stays, deaths and diagnoses, the same for every hospital system.
+"""Derives labels from stays, deaths and diagnoses, in the same way for every hospital system.
 
-Works on a table of stays as :mod:`consilium.client.sources.own.stay_frames` describes it, with
-times in microseconds since 1970; adds ``label`` and, for an outcome with a time, ``outcome``.
+Takes a table of stays as :mod:`consilium.client.sources.own.stay_frames` describes it, with times
+in microseconds since 1970; adds ``label`` and ``outcome``, the time of the outcome.
 """
 
 import polars as pl
@@ -16,7 +16,7 @@ US_PER_DAY = 24 * US_PER_HOUR
 
 def with_outcome(
     stays: pl.DataFrame,
-    said: OutcomeSettings,
+    settings: OutcomeSettings,
     study: Study,
     *,
     deaths: pl.DataFrame,
@@ -26,37 +26,37 @@ def with_outcome(
 
     Args:
         stays: ``patient``, ``stay``, ``start``, ``end``.
-        said: how the label comes about.
+        settings: how the label is derived.
         study: gives the task.
-        deaths: ``patient``, ``time`` (null: not known, so neither is the label of a stay without
-            another), and ``whole_day``: the hour is not known, so a death on a day of the stay is
-            one during the stay.
+        deaths: ``patient``, ``time``, and ``whole_day``: true if the hour is not known; such a
+            death on any day of the stay counts as during the stay. If the time is null, the label
+            of the patient's stays is unknown.
         conditions: ``patient``, ``time`` of every diagnosis that counts.
 
     Returns:
-        The stays with ``label``, null where it is not known (a stay without an end), and
-        ``outcome``.
+        The stays with ``label`` (null if unknown, as for lack of an end) and ``outcome`` (null if
+        it did not happen or has no time).
 
     Raises:
         DataError: the task does not fit this kind of outcome.
     """
-    wanted = "regression" if said.kind == "length-of-stay" else "binary"
+    wanted = "regression" if settings.kind == "length-of-stay" else "binary"
     if study.task.kind != wanted or study.task.per_step:
         raise DataError(
-            f"study {study.name}: outcome {said.kind!r} gives a {wanted} label a stay, and its "
+            f"study {study.name}: outcome {settings.kind!r} gives a {wanted} label a stay, and its "
             f"task is {study.task.kind}{' at every step' if study.task.per_step else ''}; change "
             "[data.outcome] in site.toml or the study"
         )
-    if said.kind == "length-of-stay":
+    if settings.kind == "length-of-stay":
         days = (pl.col("end") - pl.col("start")) / US_PER_DAY
         return stays.with_columns(days.alias("label"), _never())
-    if said.kind == "readmission":
+    if settings.kind == "readmission":
         ordered = stays.sort("patient", "start", "stay")
         gap = pl.col("start").shift(-1).over("patient") - pl.col("end")
-        soon = (gap <= said.within_days * US_PER_DAY).fill_null(value=False)
+        soon = (gap <= settings.within_days * US_PER_DAY).fill_null(value=False)
         label = pl.when(pl.col("end").is_not_null()).then(soon.cast(pl.Float64))
         return ordered.with_columns(label.alias("label"), _never())
-    return _dated(stays, conditions if said.kind == "condition" else deaths)
+    return _dated(stays, conditions if settings.kind == "condition" else deaths)
 
 
 def _never() -> pl.Expr:
@@ -64,7 +64,7 @@ def _never() -> pl.Expr:
 
 
 def _dated(stays: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
-    """Label 1 and the time of the first such event during the stay."""
+    """Add label 1 and the time of the first such event during the stay, else label 0 or null."""
     if "whole_day" not in events.columns:
         events = events.with_columns(pl.lit(value=False).alias("whole_day"))
     pairs = stays.select("patient", "stay", "start", "end").join(events, on="patient", how="inner")

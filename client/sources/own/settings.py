@@ -1,7 +1,7 @@
 """The ``[data]`` tables of a hospital's own systems: its files, MEDS, OMOP and FHIR.
 
 A study says which variables it wants; these settings say where the hospital keeps them, how it
-writes them, and how the label comes about.
+writes them, and how the label is derived.
 """
 
 import re
@@ -23,11 +23,11 @@ class VariableSettings(SettingsPart):
     """Where the hospital keeps one of the study's variables.
 
     Attributes:
-        codes: how the records name it: item numbers, LOINC codes, OMOP concept ids.
-        column: its column, in a wide table or, for a static variable, in the table of stays.
-        unit: UCUM unit of values whose row does not say one.
-        values: what words and codes mean as numbers, such as ``{ M = 1, F = 0 }``.
-        present: value of a row that only says that something happened, such as a drug given.
+        codes: its codes in the records: item numbers, LOINC codes, OMOP concept ids.
+        column: its column in a wide table or, for a static variable, in the table of stays.
+        unit: UCUM unit of values in rows without a unit.
+        values: numbers for words and codes, such as ``{ M = 1, F = 0 }``.
+        present: number for rows that only say that something happened, such as a drug given.
     """
 
     codes: Annotated[tuple[str | int, ...], Listed] = ()
@@ -38,11 +38,11 @@ class VariableSettings(SettingsPart):
 
 
 class HospitalSettings(DataSettings):
-    """What the sources that read a hospital's own system have in common.
+    """Settings common to the sources that read a hospital's own system.
 
     Attributes:
-        variables: by the study's name for them; what is not said has the source's defaults.
-        units: what the hospital's spellings of units mean in UCUM.
+        variables: settings by the variable's name in the study; others have the source's defaults.
+        units: the UCUM unit for each of the hospital's own spellings.
     """
 
     variables: dict[str, VariableSettings] = Field(default_factory=dict)
@@ -52,7 +52,7 @@ class HospitalSettings(DataSettings):
 class FileSettings(SettingsPart):
     """A CSV or Parquet file, or several by a pattern such as ``vitals/*.parquet``.
 
-    ``separator``, ``decimal_comma`` and ``time_format`` (as of strptime) matter in CSV only.
+    ``separator``, ``decimal_comma`` and ``time_format`` (as for strptime) apply to CSV only.
     """
 
     file: FilePath
@@ -62,10 +62,11 @@ class FileSettings(SettingsPart):
 
 
 class StaysFile(FileSettings):
-    """One row a stay. Without ``stay`` a patient has one; without ``start`` events carry hours.
+    """A table of stays, one row per stay.
 
-    ``label`` names the outcome's column, or several for a multilabel study; without it, the study's
-    label is the column's name. ``outcome_time`` is when the outcome happened, empty if it did not.
+    Without ``stay``, every patient has one stay; without ``start``, events must give hours, not
+    times. ``label`` names the outcome's column (several for a multilabel study); by default it is
+    the study's label. ``outcome_time`` is the time of the outcome, empty if it did not happen.
     """
 
     patient: str
@@ -78,10 +79,10 @@ class StaysFile(FileSettings):
 
 
 class EventsFile(FileSettings):
-    """Measurements: long, one a row, or wide, one column a variable.
+    """A table of measurements: long (one per row) or wide (one column per variable).
 
-    Either ``stay`` or ``patient`` says whose they are; with ``patient`` alone they belong to the
-    latest stay that had begun. ``time`` is a date and time, ``hours`` a number since the start.
+    ``stay`` or ``patient`` assigns the rows; with ``patient`` alone, a row belongs to the latest
+    stay that had begun. ``time`` is a date and time, ``hours`` a number since the stay's start.
     """
 
     layout: Literal["long", "wide"] = "long"
@@ -107,7 +108,7 @@ class EventsFile(FileSettings):
 
 
 class StepLabelsFile(FileSettings):
-    """The label of a per-step study: one row a stay and hour (or time)."""
+    """A table of a per-step study's label: one row per stay and hour (or time)."""
 
     stay: str
     label: str
@@ -122,7 +123,7 @@ class StepLabelsFile(FileSettings):
 
 
 class TablesSettings(HospitalSettings):
-    """CSV and Parquet; ``where`` keeps only stays whose columns have these values."""
+    """CSV and Parquet tables; ``where`` keeps only stays whose columns have these values."""
 
     stays: StaysFile
     events: Annotated[tuple[EventsFile, ...], Listed] = Field(min_length=1)
@@ -141,11 +142,11 @@ class TablesSettings(HospitalSettings):
 
 
 class OutcomeSettings(SettingsPart):
-    """How the study's label comes about where no column holds it.
+    """How the study's label is derived if no column holds it.
 
-    ``death``: during the stay. ``condition``: one of ``codes`` begins during the stay.
-    ``length-of-stay``: days, for regression. ``readmission``: the patient's next stay begins within
-    ``within_days`` of the end of this one.
+    ``death``: death during the stay. ``condition``: one of ``codes`` begins during the stay.
+    ``length-of-stay``: in days, for regression. ``readmission``: the patient's next stay begins at
+    most ``within_days`` after the end of this one.
     """
 
     kind: Literal["death", "condition", "length-of-stay", "readmission"] = "death"
@@ -160,16 +161,16 @@ class OutcomeSettings(SettingsPart):
 
 
 class MedsSettings(HospitalSettings):
-    """A MEDS dataset (Medical Event Data Standard): the folder that holds ``data``.
+    """A MEDS dataset (Medical Event Data Standard).
 
     Attributes:
-        path: the dataset.
+        path: the dataset's folder, which contains ``data``.
         stay_start, stay_end: codes that begin and end a stay; ``A`` also stands for ``A//...``.
         labels: Parquet file or folder of MEDS labels; each row is then one sample that ends at its
-            prediction time, in place of stays and outcome.
-        outcome: how the label comes about without ``labels``.
-        unit: the column that holds units, if there is one.
-        split: keep only subjects of this split, such as ``train``.
+            prediction time, and stays and outcome are not used.
+        outcome: how the label is derived without ``labels``.
+        unit: the column of units, if there is one.
+        split: keeps only subjects of this split, such as ``train``.
     """
 
     path: FilePath
@@ -186,14 +187,14 @@ class OmopSettings(HospitalSettings):
 
     Attributes:
         url: ``postgresql://user@host/database?sslmode=verify-full``, without a password.
-        file: SQLite file.
-        password_env: environment variable that holds the password.
-        password_file: file that holds it, readable by its owner alone (mode 0600).
+        file: the SQLite file.
+        password_env: environment variable with the password.
+        password_file: file with the password, readable by its owner only (mode 0600).
         database_schema: schema of the CDM's tables.
-        stays: which table has the stays, visits or their details (such as intensive care).
-        stay_concepts: concept ids of visits (or details) that count; default inpatient visits.
-        descendants: a concept of a condition or drug stands for those below it, too.
-        outcome: how the label comes about.
+        stays: the table of stays: visits, or their details (such as intensive care).
+        stay_concepts: concept ids of visits (or details) that count; by default inpatient visits.
+        descendants: whether a concept of a condition or drug includes its descendants.
+        outcome: how the label is derived.
     """
 
     url: str | None = None
@@ -225,9 +226,9 @@ class FhirSettings(HospitalSettings):
     Attributes:
         path: the folder.
         encounter_classes: codes of Encounter.class that count as stays.
-        inner_encounters: stays are the encounters that are part of another, such as intensive care
-            within a stay in hospital, in place of those that are not.
-        outcome: how the label comes about.
+        inner_encounters: if true, stays are the encounters within another one, such as intensive
+            care within a hospital stay; otherwise those that are not part of another.
+        outcome: how the label is derived.
     """
 
     path: FilePath

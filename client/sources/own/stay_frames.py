@@ -1,7 +1,7 @@
-"""The table of stays, checked and sorted, from whatever a source found.
+"""Checks and sorts the table of stays that a source has found.
 
-A source brings one row a stay: ``patient`` and ``stay`` (text), ``start``, ``end``, ``birth`` and
-``outcome`` (microseconds since 1970, null where not known), ``label`` (a number, or a list), and a
+A source supplies one row per stay: ``patient`` and ``stay`` (text), ``start``, ``end``, ``birth``
+and ``outcome`` (microseconds since 1970, null if unknown), ``label`` (a number, or a list), and a
 column of numbers for each static variable, named by its index in the study.
 """
 
@@ -34,13 +34,13 @@ def stay_table(
 ) -> StayTable:
     """Check and sort the stays of the cohort.
 
-    Stays whose label is not known are counted and left out; so are stays that cannot be.
+    Stays with an unknown label, and impossible stays, are counted and left out.
 
     Args:
-        frame: as the module says; ``end``, ``birth`` and ``outcome`` may be absent.
+        frame: as described above for the module; ``end``, ``birth`` and ``outcome`` are optional.
         study: gives task and variables.
-        tally: where what is left out is counted.
-        where: the table, for errors.
+        tally: counts what is left out.
+        where: the table's name, for errors.
         now_us: the time now, microseconds since 1970; None asks the system.
 
     Raises:
@@ -89,7 +89,7 @@ def _without(frame: pl.DataFrame, tally: Tally, reason: str, bad: pl.Expr) -> pl
 
 
 def _unknown_label(frame: pl.DataFrame, study: Study, where: str) -> pl.Series:
-    """Which stays have no label; a label that the task does not have is refused."""
+    """Return which stays have no label; refuse labels that the task does not have."""
     label = frame["label"]
     if label.dtype in (pl.List, pl.Array):
         flat = label.explode()
@@ -101,10 +101,10 @@ def _unknown_label(frame: pl.DataFrame, study: Study, where: str) -> pl.Series:
 
 
 def check_labels(labels: pl.Series, study: Study, where: str) -> None:
-    """Refuse labels that the task does not have; null and NaN are labels that are not known.
+    """Refuse labels that the task does not have; null and NaN stand for unknown labels.
 
     Raises:
-        DataError: there is one.
+        DataError: there is such a label.
     """
     flat = labels.drop_nulls().drop_nans()
     kind, classes = study.task.kind, max(2, study.task.outputs)
@@ -121,7 +121,7 @@ def check_labels(labels: pl.Series, study: Study, where: str) -> None:
 
 
 def _static(frame: pl.DataFrame, study: Study) -> Mapping[int, NDArray[np.float32]]:
-    """Static variables by index: the columns brought, and the age at the start of the stay."""
+    """Return static variables by index: the source's columns, and the age at the stay's start."""
     names = list(study.variables)
     columns = {
         index: frame[str(index)].cast(pl.Float32).fill_null(np.nan).to_numpy()

@@ -1,8 +1,8 @@
-"""CSV and Parquet files in pieces: only the columns asked for, in bounded memory.
+"""Reads CSV and Parquet files in pieces: only the columns asked for, in bounded memory.
 
-Everything that a damaged or malicious file can do ends in one sentence: a line longer than a piece,
-too many columns, quotes that never close, text in another encoding, a file that stops early, a
-compressed file that never stops.
+A damaged or malicious file is refused with one sentence: a line longer than a piece, too many
+columns, quotes that never close, text in another encoding, a truncated file, a compressed file that
+unpacks without end.
 """
 
 import csv
@@ -38,21 +38,21 @@ _OFFSET_ENDING = r"(Z|[+-][0-9]{2}:?[0-9]{2})$"
 
 
 class Piece:
-    """Some rows of a file: the columns asked for, and where they stood."""
+    """Some rows of a file: the columns asked for, and the rows' numbers in the file."""
 
     def __init__(self, frame: pl.DataFrame, path: Path, first_row: int) -> None:
         self.frame, self.path, self.first_row = frame, path, first_row
 
     def where(self, row: int) -> str:
-        """Name one of the rows that are left; the first row below the names is row 1."""
+        """Name a row in the file, for errors; the first row below the header is row 1."""
         return f"{self.path} row {self.first_row + int(self.frame[ROW][row])}"
 
 
 def files_of(settings: FileSettings) -> list[Path]:
-    """The files that the settings name, in order.
+    """Return the files that the settings name, in order.
 
     Raises:
-        DataError: there is none.
+        DataError: there are none.
     """
     path = settings.file
     if any(letter in path.name for letter in "*?["):
@@ -70,7 +70,7 @@ def files_of(settings: FileSettings) -> list[Path]:
 
 
 def read_pieces(settings: FileSettings, columns: Sequence[str]) -> Iterator[Piece]:
-    """Yield the rows of the files, these columns only, texts and numbers as they stand.
+    """Yield the rows of the files, only these columns, texts and numbers as written.
 
     Raises:
         DataError: a column is missing, or a file cannot be read to its end.
@@ -87,7 +87,7 @@ def read_pieces(settings: FileSettings, columns: Sequence[str]) -> Iterator[Piec
 
 
 def _fault(error: BaseException) -> str:
-    """What is wrong with a file, without quoting any of it."""
+    """Return what is wrong with a file, without quoting its content."""
     text = str(error).lower()
     if "utf-8" in text or "utf8" in text:
         return "is not UTF-8 text; save it as UTF-8"
@@ -127,7 +127,7 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _header(file: IO[bytes], path: Path, separator: str) -> list[str]:
-    """The names in the first line; the file then stands at the second."""
+    """Read the names in the first line; the next read begins at the second."""
     try:
         line = file.readline(LONGEST_HEADER + 1)
         if len(line) > LONGEST_HEADER:
@@ -153,15 +153,15 @@ def _check_columns(names: Sequence[str], wanted: list[str], path: Path) -> None:
         raise DataError(f"{path} has {len(names)} columns, more than {MOST_COLUMNS}; write fewer")
     for name in wanted:
         if names.count(name) != 1:
-            told = "has no column" if name not in names else "has more than one column"
+            problem = "has no column" if name not in names else "has more than one column"
             raise DataError(
-                f"{path} {told} {name!r}; its {len(names)} columns are named in its first line, "
+                f"{path} {problem} {name!r}; its {len(names)} columns are named in its first line, "
                 "correct the name in site.toml"
             )
 
 
 def _whole_lines(file: IO[bytes], path: Path, *, columns: int, separator: str) -> Iterator[bytes]:
-    """Pieces of about ``PIECE_BYTES`` that end at the end of a row, quoted line ends included."""
+    """Yield pieces of about ``PIECE_BYTES`` that end with a row, not at a line end in quotes."""
     rest = b""
     while True:
         try:
@@ -225,9 +225,9 @@ def _parquet_schema(path: Path) -> dict[str, pl.DataType]:
 
 
 def numbers(piece: Piece, column: str, *, decimal_comma: bool = False) -> tuple[pl.Series, int]:
-    """A column's numbers, null where a cell is empty or no number; and how many are at a limit.
+    """Return a column's numbers (null if empty or no number), and how many are limits.
 
-    ``>300`` and ``<0.01`` count as 300 and 0.01.
+    Limits such as ``>300`` and ``<0.01`` count as 300 and 0.01.
     """
     series = piece.frame[column]
     if series.dtype == pl.Duration:
@@ -245,7 +245,7 @@ def numbers(piece: Piece, column: str, *, decimal_comma: bool = False) -> tuple[
 
 
 def identifiers(piece: Piece, column: str) -> pl.Series:
-    """A column that says whose a row is: texts, or whole numbers, also those written 17.0."""
+    """Return a column of identifiers: texts, or whole numbers, even if written 17.0."""
     series = piece.frame[column]
     if series.dtype.is_float() and (series.is_null() | (series % 1 == 0)).all():
         return series.cast(pl.Int64)
@@ -253,7 +253,7 @@ def identifiers(piece: Piece, column: str) -> pl.Series:
 
 
 def words(piece: Piece, column: str) -> pl.Series:
-    """The cells of a column that are text and no number, null for all others."""
+    """Return a column's cells that are text and not a number, null for all others."""
     series = piece.frame[column]
     if series.dtype not in (pl.String, pl.Categorical):
         return pl.Series([None], dtype=pl.String).new_from_index(0, len(series))
@@ -264,12 +264,12 @@ def words(piece: Piece, column: str) -> pl.Series:
 
 
 def times(piece: Piece, column: str, time_format: str | None) -> tuple[pl.Series, bool]:
-    """A column's dates and times in microseconds since 1970 (int64), and whether they had a zone.
+    """Return a column's times in microseconds since 1970 (int64), and whether they had a zone.
 
-    Times with a zone are turned into UTC. Empty cells are null.
+    Times with a zone are converted to UTC. Empty cells are null.
 
     Raises:
-        DataError: a cell is no date and time.
+        DataError: a cell is not a date and time.
     """
     series = piece.frame[column]
     if isinstance(series.dtype, pl.Datetime | pl.Date):

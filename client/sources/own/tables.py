@@ -1,11 +1,11 @@
-"""A hospital's own tables, CSV or Parquet, long or wide; ``site.toml`` says what is where.
+"""A hospital's own tables, CSV or Parquet, long or wide, as described in ``site.toml``.
 
 ::
 
     [data]
     source = "tables"
 
-    [data.stays]                      # one row a stay
+    [data.stays]                      # one row per stay
     file = "stays.parquet"
     patient = "person"
     stay = "admission"
@@ -70,7 +70,7 @@ class Tables(CountedWithoutLabels):
         self._zoned = False
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
-        """Yield every patient of the table of stays, in the order of their identifiers.
+        """Yield every patient in the table of stays, in the order of their identifiers.
 
         Raises:
             DataError: a file, column or unit is missing or unusable.
@@ -90,28 +90,39 @@ class Tables(CountedWithoutLabels):
         return assembler.patients()
 
     def _stay_frame(self, study: Study, translation: Translation) -> pl.DataFrame:
-        """One row a stay, as :mod:`consilium.client.sources.own.stay_frames` wants it."""
-        said = self._settings.stays
-        labels = _label_columns(said, study) if self._labelled else ()
+        """Return one row per stay, as :mod:`consilium.client.sources.own.stay_frames` needs it."""
+        settings = self._settings.stays
+        labels = _label_columns(settings, study) if self._labelled else ()
         static = translation.static_columns()
-        optional = (said.stay, said.start, said.end, said.birth, said.outcome_time)
-        columns = [said.patient, *labels, *(name for name in optional if name), *static.values()]
+        optional = (
+            settings.stay,
+            settings.start,
+            settings.end,
+            settings.birth,
+            settings.outcome_time,
+        )
+        columns = [
+            settings.patient,
+            *labels,
+            *(name for name in optional if name),
+            *static.values(),
+        ]
         pieces = []
-        for piece in read_pieces(said, [*columns, *self._settings.where]):
+        for piece in read_pieces(settings, [*columns, *self._settings.where]):
             piece = self._selected(piece)
             frame = piece.frame.select(
-                identifiers(piece, said.patient).cast(pl.String).alias("patient"),
-                identifiers(piece, said.stay or said.patient).cast(pl.String).alias("stay"),
+                identifiers(piece, settings.patient).cast(pl.String).alias("patient"),
+                identifiers(piece, settings.stay or settings.patient).cast(pl.String).alias("stay"),
             )
             frame = frame.with_columns(
-                *self._stay_times(piece, said),
+                *self._stay_times(piece, settings),
                 _labels(piece, labels, study).alias("label"),
             )
             pieces.append(
                 frame.with_columns(
                     translation.column(
                         index,
-                        numbers(piece, column, decimal_comma=said.decimal_comma)[0],
+                        numbers(piece, column, decimal_comma=settings.decimal_comma)[0],
                         words(piece, column),
                         self._tally.count,
                     ).alias(str(index))
@@ -120,26 +131,26 @@ class Tables(CountedWithoutLabels):
             )
         return pl.concat(pieces)
 
-    def _stay_times(self, piece: Piece, said: StaysFile) -> list[pl.Series]:
+    def _stay_times(self, piece: Piece, settings: StaysFile) -> list[pl.Series]:
         found = []
         for name, column in (
-            ("start", said.start),
-            ("end", said.end),
-            ("birth", said.birth),
-            ("outcome", said.outcome_time),
+            ("start", settings.start),
+            ("end", settings.end),
+            ("birth", settings.birth),
+            ("outcome", settings.outcome_time),
         ):
             if column is None:
                 empty = pl.Series([0 if name == "start" else None], dtype=pl.Int64)
                 found.append(empty.new_from_index(0, len(piece.frame)).alias(name))
                 continue
-            series, zoned = times(piece, column, said.time_format)
+            series, zoned = times(piece, column, settings.time_format)
             if name == "start":
                 self._zoned = zoned
             found.append(series.alias(name))
         return found
 
     def _selected(self, piece: Piece) -> Piece:
-        """Only the rows that ``where`` asks for."""
+        """Return only the rows that ``where`` selects."""
         frame = piece.frame
         for column, value in self._settings.where.items():
             if frame[column].dtype.is_numeric() or isinstance(value, float | int):
@@ -152,26 +163,26 @@ class Tables(CountedWithoutLabels):
         return piece
 
     def _with_step_labels(self, stays: StayTable, study: Study) -> StayTable:
-        """Give every stay its label at each step, NaN where the table says nothing."""
-        said = self._settings.labels
-        if said is None:
+        """Give every stay its label at each step, NaN where the table has none."""
+        settings = self._settings.labels
+        if settings is None:
             raise DataError(
                 f"study {study.name} wants a label at every step; name the table that has it in "
                 "[data.labels] of site.toml"
             )
         steps, step_h = -(-study.data.window_h // study.data.step_h), study.data.step_h
         label_NT = np.full((len(stays), steps), np.nan, dtype=np.float32)
-        when = said.hours or said.time or ""
+        when = settings.hours or settings.time or ""
         keys = _Keys(stays)
-        for piece in read_pieces(said, [said.stay, when, said.label]):
-            stay_E = keys.index_of(identifiers(piece, said.stay), "stay")
-            value = _label(piece, said.label)
+        for piece in read_pieces(settings, [settings.stay, when, settings.label]):
+            stay_E = keys.index_of(identifiers(piece, settings.stay), "stay")
+            value = _label(piece, settings.label)
             check_labels(value, study, str(piece.path))
-            if said.hours is not None:
-                hours = numbers(piece, said.hours, decimal_comma=said.decimal_comma)[0]
+            if settings.hours is not None:
+                hours = numbers(piece, settings.hours, decimal_comma=settings.decimal_comma)[0]
                 hours_E = hours.fill_null(np.nan).to_numpy()
             else:
-                time = times(piece, when, said.time_format)[0]
+                time = times(piece, when, settings.time_format)[0]
                 hours_E = stays.hours(stay_E, time.fill_null(0).to_numpy()).astype(np.float64)
                 hours_E[time.is_null().to_numpy()] = np.nan
             inside = (stay_E >= 0) & (hours_E >= 0) & (hours_E < steps * step_h)
@@ -224,7 +235,7 @@ class Tables(CountedWithoutLabels):
         translation: Translation,
         assembler: Assembler,
     ) -> None:
-        """One variable's column of a wide table."""
+        """Pass one variable's column of a wide table to the assembler."""
         number, at_limit = numbers(piece, column)
         self._tally.count(BEYOND_LIMIT, at_limit)
         value = translation.column(variable, number, words(piece, column), self._tally.count)
@@ -239,7 +250,7 @@ class Tables(CountedWithoutLabels):
         )
 
     def _placed(self, piece: Piece, events: EventsFile, keys: "_Keys") -> pl.DataFrame:
-        """Each row's stay (-1: of none) and hours since its start (null: no time)."""
+        """Return each row's stay (-1: none) and hours since its start (null: no time)."""
         stays = keys.stays
         if events.hours is not None:
             stay_E = keys.index_of(identifiers(piece, events.stay or ""), "stay")
@@ -266,7 +277,7 @@ class Tables(CountedWithoutLabels):
 
 
 def _as_number(column: str, value: float | str) -> float:
-    """What ``where`` asks of a column of numbers."""
+    """Return the value that ``where`` gives for a column of numbers, as a number."""
     try:
         return float(value)
     except ValueError:
@@ -276,7 +287,7 @@ def _as_number(column: str, value: float | str) -> float:
 
 
 class _Keys:
-    """Finds stays and patients by the identifiers in other tables."""
+    """Finds stays and patients by their identifiers in other tables."""
 
     def __init__(self, stays: StayTable) -> None:
         self.stays = stays
@@ -286,9 +297,9 @@ class _Keys:
     def index_of(
         self, series: pl.Series, kind: str
     ) -> "np.ndarray[tuple[int], np.dtype[np.int32]]":
-        """Index of each identifier, -1 where it is none of the cohort's.
+        """Return the index of each identifier, -1 if it is not in the cohort.
 
-        Whole numbers are compared as numbers, so that the hospital's files need not agree on type.
+        Whole numbers are compared as numbers, so the types need not agree between files.
         """
         dtype = series.dtype if series.dtype.is_integer() else pl.String()
         if (kind, dtype) not in self._tables:
@@ -301,11 +312,11 @@ class _Keys:
         return joined["index"].fill_null(-1).to_numpy()
 
 
-def _label_columns(said: StaysFile, study: Study) -> tuple[str, ...]:
-    """The columns of the study's label; none in a per-step study."""
+def _label_columns(settings: StaysFile, study: Study) -> tuple[str, ...]:
+    """Return the columns of the study's label, none in a per-step study."""
     if study.task.per_step:
         return ()
-    columns = said.label if said.label is not None else study.data.label
+    columns = settings.label if settings.label is not None else study.data.label
     columns = (columns,) if isinstance(columns, str) else columns
     wanted = study.task.outputs if study.task.kind in ("multilabel", "regression") else 1
     if len(columns) != wanted:
@@ -317,7 +328,7 @@ def _label_columns(said: StaysFile, study: Study) -> tuple[str, ...]:
 
 
 def _labels(piece: Piece, columns: tuple[str, ...], study: Study) -> pl.Series:
-    """Numbers of the label, a list where the study has several; all 0 without columns."""
+    """Return the labels as numbers, as a list if the study has several; all 0 without columns."""
     if not columns:
         return pl.Series([0.0]).new_from_index(0, len(piece.frame))
     found = [_label(piece, column).alias(column) for column in columns]
@@ -327,7 +338,7 @@ def _labels(piece: Piece, columns: tuple[str, ...], study: Study) -> pl.Series:
 
 
 def _label(piece: Piece, column: str) -> pl.Series:
-    """A column's labels as numbers, null where a cell is empty."""
+    """Return a column's labels as numbers, null if a cell is empty."""
     number, at_limit = numbers(piece, column)
     text = words(piece, column)
     if at_limit:

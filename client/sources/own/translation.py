@@ -1,4 +1,4 @@
-"""From a hospital's codes, units and words to the study's variables, in the study's units."""
+"""Translates a hospital's codes, units and words to the study's variables and units."""
 
 from collections.abc import Callable
 
@@ -18,17 +18,17 @@ from consilium.shared.study.units import (
     is_unit,
 )
 
-FEWEST_QUOTED = 10  # rows that must agree on a text before an error quotes it
-_MEANT = "\x00meant"  # marks values that the hospital stated in the study's unit
+FEWEST_QUOTED = 10  # an error quotes a text only if at least so many rows have it
+_MEANT = "\x00meant"  # "unit" of values that settings give in the study's unit
 
 
 class Translation:
     """One hospital's codes for one study.
 
     Args:
-        study: the variables wanted, with their units.
-        settings: what the hospital says about its codes.
-        default_codes: the codes of a variable for which the hospital says none.
+        study: gives the variables and their units.
+        settings: the hospital's codes, units and words.
+        default_codes: returns a variable's codes where the settings give none.
         where: names the settings in errors.
 
     Raises:
@@ -48,9 +48,11 @@ class Translation:
         self._names = tuple(study.variables)
         self.variable_of: dict[str, int] = {}
         for index, name in enumerate(self._names):
-            said = settings.variables.get(name)
-            codes = tuple(map(str, said.codes)) if said and said.codes else default_codes(name)
-            if said is not None and said.column is not None and not said.codes:
+            chosen = settings.variables.get(name)
+            codes = (
+                tuple(map(str, chosen.codes)) if chosen and chosen.codes else default_codes(name)
+            )
+            if chosen is not None and chosen.column is not None and not chosen.codes:
                 codes = ()
             for code in codes:
                 if code in self.variable_of:
@@ -63,51 +65,53 @@ class Translation:
 
     @property
     def codes(self) -> tuple[str, ...]:
-        """Every code that means a variable of the study."""
+        """Every code that stands for a variable of the study."""
         return tuple(self.variable_of)
 
     @property
     def wordless_codes(self) -> tuple[str, ...]:
-        """Codes whose rows mean a number without bringing one: by ``present`` or ``values``."""
-        said = self._settings.variables
+        """Codes whose rows need no number, as ``present`` or ``values`` gives it."""
+        chosen = self._settings.variables
         speaking = {
             index
             for index, name in enumerate(self._names)
-            if (one := said.get(name)) is not None and (one.values or one.present is not None)
+            if (one := chosen.get(name)) is not None and (one.values or one.present is not None)
         }
         return tuple(code for code, index in self.variable_of.items() if index in speaking)
 
     def static_columns(self) -> dict[int, str]:
-        """Columns of the table of stays that hold static variables, by the variable's index."""
+        """Return the columns of the table of stays with static variables, by variable index."""
         static = static_names(self._study)
         return {
-            index: said.column
+            index: chosen.column
             for index, name in enumerate(self._names)
             if name in static
-            and (said := self._settings.variables.get(name)) is not None
-            and said.column is not None
+            and (chosen := self._settings.variables.get(name)) is not None
+            and chosen.column is not None
         }
 
     def wide_columns(self) -> dict[str, int]:
-        """Columns of a wide table by name: those stated, else the variable's own name."""
+        """Return each variable's index by its column in a wide table (by default its name)."""
         columns: dict[str, int] = {}
         for index, name in enumerate(self._names):
-            said = self._settings.variables.get(name)
+            chosen = self._settings.variables.get(name)
             if index in self.static_columns():
                 continue
-            columns[said.column if said is not None and said.column is not None else name] = index
+            columns[chosen.column if chosen is not None and chosen.column is not None else name] = (
+                index
+            )
         return columns
 
     def linear(self, variable: int, unit: str | None) -> LinearMap:
-        """The map from a value in the hospital's unit to the study's.
+        """Return the map from values in the hospital's unit to the study's.
 
         Raises:
             UnitError: no unit is stated, or it cannot be converted.
         """
         name = self._names[variable]
         wanted = self._study.variables[name].unit
-        said = self._settings.variables.get(name)
-        given = unit or (said.unit if said is not None else None)
+        chosen = self._settings.variables.get(name)
+        given = unit or (chosen.unit if chosen is not None else None)
         if given is None:
             if wanted in UNITLESS:
                 return LinearMap(1.0)
@@ -119,13 +123,13 @@ class Translation:
         return conversion(given, wanted, variable=name, substance=SUBSTANCES.get(name))
 
     def number(self, variable: int, word: str | None, code: str) -> float | None:
-        """What a word, a code, or the mere presence of a row means as a number."""
-        said = self._settings.variables.get(self._names[variable])
-        if said is None:
+        """Return the number that a word, a code, or the presence of a row stands for."""
+        chosen = self._settings.variables.get(self._names[variable])
+        if chosen is None:
             return None
-        if word is not None and word in said.values:
-            return said.values[word]
-        return said.values.get(code, said.present)
+        if word is not None and word in chosen.values:
+            return chosen.values[word]
+        return chosen.values.get(code, chosen.present)
 
     def column(
         self,
@@ -134,26 +138,26 @@ class Translation:
         word: pl.Series,
         count: Callable[[str, int], None],
     ) -> pl.Series:
-        """A variable's own column in the study's unit; null where there is no number.
+        """Convert a variable's own column to the study's unit; null if there is no number.
 
         Args:
             variable: its index in the study.
-            number: the cells' numbers, null where a cell is none.
-            word: the cells that are no number, null where they are or are empty.
-            count: told how many cells were set aside, and why.
+            number: the cells that are numbers, else null.
+            word: the cells that are neither empty nor numbers, else null.
+            count: called with the reason and the number of cells set aside.
 
         Raises:
             UnitError: no unit is stated, or it cannot be converted.
         """
-        said = self._settings.variables.get(self._names[variable])
+        chosen = self._settings.variables.get(self._names[variable])
         linear = (
             self.linear(variable, None) if number.null_count() < len(number) else LinearMap(1.0)
         )
         rounded = number.cast(pl.Float32).cast(pl.Float64)  # as in translate
         value = (rounded * linear.factor + linear.offset).fill_nan(None)
         value = value.set(value.is_infinite().fill_null(value=False), None)
-        if said is not None and said.values:
-            meaning = word.replace_strict(said.values, default=None, return_dtype=pl.Float64)
+        if chosen is not None and chosen.values:
+            meaning = word.replace_strict(chosen.values, default=None, return_dtype=pl.Float64)
             value, word = value.fill_null(meaning), word.set(meaning.is_not_null(), None)
         finite = number.is_not_null() & value.is_null()
         count(NOT_A_NUMBER, len(word) - word.null_count() + int(finite.sum()))
@@ -165,15 +169,15 @@ class Translation:
         """Turn rows of (code, unit, value) into (variable, value) in the study's units.
 
         Args:
-            frame: columns ``code`` (text, one of :attr:`codes`), ``value`` (a number, NaN or null
-                where there is none), ``unit`` and ``word`` (text or null), and any others, which
-                are kept.
-            count: told how many rows were set aside, and why.
+            frame: columns ``code`` (text, one of :attr:`codes`), ``value`` (a number; NaN or null
+                if there is none), ``unit`` and ``word`` (text or null), and any others, which are
+                kept.
+            count: called with the reason and the number of rows set aside.
             where: the file or table, for errors.
 
         Returns:
-            Rows with a finite value, in their old order, with int16 ``variable`` and
-            float64 ``value`` in place of code, unit and word.
+            The rows with a finite value, in their old order, with int16 ``variable`` and float64
+            ``value`` in place of code, unit and word.
 
         Raises:
             DataError: a unit that cannot be converted.
@@ -190,16 +194,16 @@ class Translation:
         joined = kept.join(
             table, on=["code", "unit"], how="inner", nulls_equal=True, maintain_order="left"
         )
-        # MEDS holds float32; rounding to it first gives every format of a cohort the same tensors.
+        # MEDS holds float32: with all values rounded to it, every format gives the same tensors.
         value = pl.col("value").cast(pl.Float32) * pl.col("factor") + pl.col("offset")
         return joined.with_columns(value.alias("value")).drop(
             "code", "unit", "word", "factor", "offset"
         )
 
     def _with_words(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Give rows without a number what their word or code means."""
-        said = self._settings.variables.values()
-        wordy = any(one.values or one.present is not None for one in said)
+        """Give rows without a number the number that their word or code stands for."""
+        chosen = self._settings.variables.values()
+        wordy = any(one.values or one.present is not None for one in chosen)
         if not wordy or not frame["value"].is_null().any():
             return frame
         meanings = [
@@ -217,7 +221,7 @@ class Translation:
         joined = frame.join(
             table, on=["word", "code"], how="left", nulls_equal=True, maintain_order="left"
         )
-        # What a word means is in the study's unit already, so the row's own unit is left out.
+        # The number of a word is in the study's unit already, so the row's own unit is dropped.
         meant = pl.col("value").is_null() & pl.col("meaning").is_not_null()
         return joined.with_columns(
             pl.when(meant).then(pl.lit(_MEANT)).otherwise(pl.col("unit")).alias("unit"),
@@ -225,7 +229,7 @@ class Translation:
         ).drop("meaning")
 
     def _checked(self, variable: int, unit: str | None, rows: int, where: str) -> LinearMap:
-        """The map of one unit; a text that few rows have as a unit is not quoted."""
+        """Return the map of one unit; an error does not quote a unit that only few rows have."""
         if unit == _MEANT:
             return LinearMap(1.0)
         rare = unit is not None and rows < FEWEST_QUOTED
@@ -241,7 +245,7 @@ class Translation:
             raise DataError(f"{where}: {error}") from error
 
     def _table(self, pairs: pl.DataFrame, where: str) -> pl.DataFrame:
-        """Variable, factor and offset for each (code, unit, number of rows) that occurs."""
+        """Return variable, factor and offset for each (code, unit, number of rows)."""
         rows = []
         for code, unit, number in pairs.iter_rows():
             variable = self.variable_of[code]
@@ -263,6 +267,6 @@ class Translation:
 
 
 def limits(text: pl.Series) -> pl.Series:
-    """Numbers of texts such as ``>300`` and ``<= 0.01``, null for others."""
+    """Return the numbers in texts such as ``>300`` and ``<= 0.01``, null for others."""
     pattern = r"^\s*[<>]=?\s*([+-]?[0-9]*\.?[0-9]+)\s*$"
     return text.str.extract(pattern, 1).cast(pl.Float64, strict=False)

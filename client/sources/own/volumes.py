@@ -1,4 +1,4 @@
-"""Volumes in DICOM and NIfTI files, one slice in memory at a time where the format allows."""
+"""Reads volumes of DICOM and NIfTI files, one slice in memory at a time if the format allows."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 @dataclass(frozen=True)
 class Volume:
-    """Slices of one volume: (slices, rows, columns), its unit, and how to get one slice."""
+    """One volume: its shape (slices, rows, columns), its unit, and a function for one slice."""
 
     shape: tuple[int, ...]
     unit: str
@@ -52,7 +52,7 @@ def dicom_series(folder: Path) -> Iterator[tuple[str, Volume | BadFileError]]:
 
 
 def _dicom(path: Path, pydicom: Any) -> Volume:
-    """The volume of one series, checked by its headers; pixels are read slice by slice."""
+    """Return the volume of one series, its headers checked; pixels are read slice by slice."""
     files: list[tuple[float, Path]] = []
     shapes, units = set(), set()
     for file in sorted(p for p in path.iterdir() if p.is_file()):
@@ -65,11 +65,11 @@ def _dicom(path: Path, pydicom: Any) -> Volume:
             order = 0.0 if header is None else _place(header)
             shape = () if header is None else (int(header.Rows), int(header.Columns))
             frames = 1 if header is None else int(header.get("NumberOfFrames") or 1)
-        except Exception as error:  # pydicom raises whatever its parsing meets
+        except Exception as error:  # pydicom's parsing may raise anything
             raise BadFileError(
                 f"{file.name} is no DICOM image, or lacks rows, columns or a position"
             ) from error
-        if header is None:  # a small file may unpack to more than there is memory
+        if header is None:  # a small file may unpack to more than fits into memory
             raise BadFileError(f"{file.name} is deflated; export the series uncompressed")
         if frames != 1:
             raise BadFileError(f"{file.name} has {frames} frames; export one slice a file")
@@ -87,7 +87,7 @@ def _dicom(path: Path, pydicom: Any) -> Volume:
             raw = np.asarray(image.pixel_array, dtype=np.float64)
             slope = float(image.get("RescaleSlope", 1))
             offset = float(image.get("RescaleIntercept", 0))
-        except Exception as error:  # no pixels, or compressed in a way that is not installed
+        except Exception as error:  # no pixels, or no decoder installed for their compression
             raise BadFileError(
                 f"{file.name} has no pixels that can be read; export the series uncompressed"
             ) from error
@@ -99,7 +99,7 @@ def _dicom(path: Path, pydicom: Any) -> Volume:
 
 
 def _place(header: Any) -> float:
-    """Where a slice lies along the series' axis."""
+    """Return the position of a slice along the series' axis."""
     position, orientation = (
         header.get("ImagePositionPatient"),
         header.get("ImageOrientationPatient"),
@@ -151,7 +151,7 @@ def _nifti(path: Path, nibabel: Any) -> Volume:
         voxels = np.asarray(image.dataobj, dtype=np.float64)
     except BadFileError:
         raise
-    except Exception as error:  # nibabel raises whatever its parsing meets
+    except Exception as error:  # nibabel's parsing may raise anything
         raise BadFileError("cannot be read as NIfTI; replace the file") from error
     rows, columns, slices = shape
     return Volume((slices, rows, columns), PLAIN, lambda number: voxels[:, :, number])

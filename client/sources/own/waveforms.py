@@ -1,18 +1,19 @@
 """Waveforms with beat annotations in WFDB format, read by the ``wfdb`` package.
 
-A record (``.hea``, ``.dat``, ``.atr``) is one person; its beats, or its stretches of fixed length,
-are that person's stays. Signals are resampled to the study's ``rate_hz``, and a study's series
-variables name signals (``MLII``, in mV). Each has its record's median subtracted, for the baseline
-of an electrocardiogram means nothing.
+A record (``.hea``, ``.dat``, ``.atr``) is one person; its beats, or its segments of fixed length,
+are that person's stays. Signals are resampled to the study's ``rate_hz``; the study's series
+variables are named like signals (``MLII``, in mV). The median over the record is subtracted from
+each signal, because the baseline of an electrocardiogram has no meaning.
 
 Labels:
-    ``aami``: one window a beat, the beat's class among N, S, V, F, Q (numbers 0 to 4) by ANSI/AAMI
-        EC57, as de Chazal et al. (IEEE Trans Biomed Eng 2004;51:1196-1206) table 1 has it. Two
-        fifths of the window lie before the beat. Static variables ``rr_before``, ``rr_after`` and
-        ``rr_mean`` (s) are the intervals around the beat and the mean of the last ten;
-        ``rr_before_ratio`` and ``rr_after_ratio`` are the two over that mean.
-    ``aami_present``: stretches of fixed length, end to end; which of S, V, F, Q occur in them
-        (multilabel).
+    ``aami``: one window per beat; the label is the beat's class N, S, V, F or Q (0 to 4) of
+        ANSI/AAMI EC57, as in table 1 of de Chazal et al. (IEEE Trans Biomed Eng
+        2004;51:1196-1206). Two fifths of the window lie before the beat. Static variables
+        ``rr_before``, ``rr_after`` and ``rr_mean`` (s) are the intervals before and after the beat
+        and the mean of the last ten; ``rr_before_ratio`` and ``rr_after_ratio`` are the first two
+        divided by that mean.
+    ``aami_present``: consecutive segments of fixed length; the labels say which of S, V, F, Q occur
+        in a segment (multilabel).
 """
 
 import tempfile
@@ -47,11 +48,11 @@ _SYMBOLS = {"N": "NLRejn", "S": "AaJS", "V": "VE", "F": "F", "Q": "/fQ"}
 CLASS_OF: Mapping[str, int] = MappingProxyType(
     {symbol: CLASSES.index(name) for name, symbols in _SYMBOLS.items() for symbol in symbols}
 )
-"""AAMI class of each beat annotation; other annotations are no beats."""
+"""AAMI class of each beat annotation; other annotations are not beats."""
 INTERVALS = ("rr_before", "rr_after", "rr_mean", "rr_before_ratio", "rr_after_ratio")
 BEFORE = 0.4  # share of a beat's window that lies before the beat
 LARGEST_FILE_BYTES, LARGEST_ARCHIVE_BYTES = 1 << 28, 1 << 32
-MOST_SAMPLES = 1 << 27  # of all signals of a record, before and after resampling
+MOST_SAMPLES = 1 << 27  # of all signals of a record together, before and after resampling
 SLOWEST_HZ, FASTEST_HZ = 1.0, 1e5
 NO_BEAT = "records without a whole window"
 _SUFFIXES = (".hea", ".dat", ".atr")
@@ -63,7 +64,7 @@ Window = tuple[NDArray[np.float64], float | NDArray[np.float32]]
 
 @dataclass(frozen=True, kw_only=True)
 class _Recording:
-    """One record at the study's rate: signals by column of the study, and its beats."""
+    """One record at the study's rate: its signals in the study's columns, and its beats."""
 
     signals: NDArray[np.float64]
     beats: NDArray[np.int64]
@@ -71,12 +72,12 @@ class _Recording:
 
 
 class Waveforms(Counted):
-    """Records of a folder or zip.
+    """The records of a folder or zip.
 
     Args:
-        path: holds ``NAME.hea``, ``NAME.dat`` and ``NAME.atr`` of each record.
-        records: names of the records to read; all unless given.
-        thin_normal: keep every n-th normal beat and all others; 1 keeps all.
+        path: the folder or zip, with ``NAME.hea``, ``NAME.dat`` and ``NAME.atr`` of each record.
+        records: names of the records to read, by default all.
+        thin_normal: of normal beats, keep only every n-th; 1 keeps all.
     """
 
     name = "waveforms"
@@ -87,11 +88,11 @@ class Waveforms(Counted):
         self._tally = Tally()
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
-        """Yield one patient a record, in the order given, or of names.
+        """Yield one patient per record, in the order given or else of names.
 
         Raises:
-            DataError: a record is missing or damaged, lacks a signal or annotations; or the study
-                asks for what these data have not.
+            DataError: a record is missing or damaged, or lacks a signal or annotations; or the
+                study asks for something that these data do not have.
         """
         require_source(study, self.name, clock="position")
         require_label(study, self.name, ("aami", "aami_present"))
@@ -143,7 +144,7 @@ class Waveforms(Counted):
 
 
 def _beats(recording: _Recording, study: Study, thin_normal: int) -> Iterator[Window]:
-    """Window (T, V) and class of every beat whose window lies inside the record."""
+    """Yield window (T, V) and class of every beat whose window lies inside the record."""
     steps, rate = study.data.steps, float(study.data.rate_hz or 1.0)
     before = round(BEFORE * steps)
     names, series = list(study.variables), series_names(study)
@@ -170,7 +171,7 @@ def _beats(recording: _Recording, study: Study, thin_normal: int) -> Iterator[Wi
 
 
 def _stretches(recording: _Recording, study: Study, thin_normal: int) -> Iterator[Window]:
-    """Stretches (T, V), end to end, and which classes but N occur in each."""
+    """Yield consecutive segments (T, V), and which classes other than N occur in each."""
     del thin_normal
     steps = study.data.steps
     for start in range(0, len(recording.signals) - steps + 1, steps):
@@ -182,7 +183,7 @@ def _stretches(recording: _Recording, study: Study, thin_normal: int) -> Iterato
 def _load(folder: Path, name: str, study: Study) -> _Recording:
     """Read and resample one record."""
     try:
-        import wfdb  # large, and needed for waveforms only
+        import wfdb  # a large package, only needed here
     except ImportError as error:
         raise DataError(
             "waveforms need the package wfdb, which is not installed; "
@@ -203,7 +204,7 @@ def _load(folder: Path, name: str, study: Study) -> _Recording:
         samples, symbols = np.asarray(notes.sample, dtype=np.int64), list(notes.symbol)
     except DataError:
         raise
-    except Exception as error:  # wfdb raises whatever its parsing meets
+    except Exception as error:  # wfdb's parsing may raise anything
         raise DataError(
             f"record {name}: its .hea, .dat and .atr cannot be read as WFDB; replace the files"
         ) from error
@@ -230,7 +231,7 @@ def _load(folder: Path, name: str, study: Study) -> _Recording:
 
 
 def _require_size(name: str, rate: float, length: int, study: Study) -> None:
-    """Refuse what a header claims before any room is made for it."""
+    """Refuse a header that claims too large a size, before memory is allocated."""
     if not SLOWEST_HZ <= rate <= FASTEST_HZ:
         raise DataError(
             f"record {name}: {name}.hea says a sampling rate outside {SLOWEST_HZ:g} to "
@@ -245,7 +246,7 @@ def _require_size(name: str, rate: float, length: int, study: Study) -> None:
 
 
 def _column(name: str, names: list[str], units: list[str], signal: str, study: Study) -> int:
-    """Which column of the record a signal is, in the study's unit."""
+    """Return which column of the record has the signal, in the study's unit."""
     if names.count(signal) != 1:
         raise DataError(
             f"record {name}: has {names.count(signal) or 'no'} signal {signal!r} but "
@@ -262,7 +263,7 @@ def _column(name: str, names: list[str], units: list[str], signal: str, study: S
 
 @contextmanager
 def _folder(path: Path) -> Iterator[Path]:
-    """A folder that holds the records: the path itself, or a zip's records unpacked for a while."""
+    """Yield the folder of the records: the path, or a temporary one with a zip's records."""
     if path.is_dir():
         yield path
         return
@@ -281,7 +282,7 @@ def _folder(path: Path) -> Iterator[Path]:
                         f"above {LARGEST_ARCHIVE_BYTES} or {LARGEST_FILE_BYTES}; unpack it into a "
                         "folder yourself"
                     )
-                for member in members:  # a zip's own folders are not followed
+                for member in members:  # folders inside the zip are ignored
                     (folder / Path(member.filename).name).write_bytes(archive.read(member))
         except BROKEN_ZIP as error:
             raise DataError(f"data {path} is not a readable zip; download it again") from error

@@ -1,4 +1,4 @@
-"""Public collections, read as they are distributed, one file each.
+"""Public collections, read as they are distributed; one module for each collection.
 
-Their files enter; patients come out.
+Their files may enter, read-only; patients come out.
 """

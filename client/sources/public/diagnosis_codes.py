@@ -1,12 +1,12 @@
 """Visits with diagnosis codes: the UCI Diabetes 130-US hospitals file, as distributed.
 
-One line an encounter (Strack et al., BioMed Res Int 2014:781670), CSV, plain or gzipped, ``?``
-where a value is missing. A patient's visits in the order of ``encounter_id`` are the places of one
-sequence; the file has no dates. Columns of codes are ``diag_1`` to ``diag_3`` (ICD-9-CM); numbers
-of the visit are series variables; ``age`` (middle of its decade) and ``male`` are static.
+One line per encounter (Strack et al., BioMed Res Int 2014:781670); CSV, plain or gzipped; ``?`` is
+a missing value. A patient's visits, in the order of ``encounter_id``, are the steps of one
+sequence; the file has no dates. Columns of codes are ``diag_1`` to ``diag_3`` (ICD-9-CM); a visit's
+numbers are series variables; ``age`` (middle of its decade) and ``male`` are static.
 
-The label ``readmitted-30`` (within 30 days) or ``readmitted`` (at all) is one a visit, for a
-per-step task.
+The label ``readmitted-30`` (within 30 days) or ``readmitted`` (at all) has one value per visit, for
+a per-step task.
 """
 
 import csv
@@ -53,7 +53,7 @@ LABELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"readmitted-30": ("<30",), "readmitted": ("<30", ">30")}
 )
 _ANSWERS = ("NO", "<30", ">30")
-_LONGEST_NUMBER = 18  # digits of an encounter's number
+_LONGEST_NUMBER = 18  # digits of an encounter's id
 _MISSING = ("", "?")
 _NEEDED = ("encounter_id", "patient_nbr", "readmitted", "age", "gender", *CODES, *SERIES)
 
@@ -62,10 +62,10 @@ class DiagnosisCodes(Counted):
     """The encounters of one file, or of part of it.
 
     Args:
-        path: the CSV, or the folder that holds ``diabetic_data.csv.gz``.
-        where: keep only patients whose first visit has these values, such as
+        path: the CSV, or the folder of ``diabetic_data.csv.gz``.
+        where: keeps only patients whose first visit has these values, such as
             ``{"payer_code": "MC"}``.
-        fewest_visits: leave out patients with fewer.
+        fewest_visits: patients with fewer visits are left out.
     """
 
     name = "diagnosis-codes"
@@ -80,12 +80,12 @@ class DiagnosisCodes(Counted):
         self._tally = Tally()
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
-        """Yield one patient with one sequence of visits, in the order of their first line.
+        """Yield each patient with one sequence of visits, in the order of their first line.
 
-        Visits beyond the study's window are counted as outside it; the first ones are kept.
+        Of more visits than the study's window holds, the first are kept, the others counted.
 
         Raises:
-            DataError: the file is missing or malformed, or the study asks for what it has not.
+            DataError: the file is missing or malformed, or the study asks for something not in it.
         """
         require_source(study, self.name, clock="position")
         require_label(study, self.name, LABELS)
@@ -127,7 +127,7 @@ class DiagnosisCodes(Counted):
 
 
 def _values(visit: dict[str, str], study: Study, icd9: Icd9, tally: Tally) -> NDArray[np.float64]:
-    """The study's variables and codes of one visit, NaN where missing."""
+    """Return the study's variables and codes of one visit, NaN where missing."""
     values = []
     for name in study.variables:
         if name == "male":
@@ -142,7 +142,7 @@ def _values(visit: dict[str, str], study: Study, icd9: Icd9, tally: Tally) -> ND
 
 
 def _number(cell: str, tally: Tally) -> float:
-    """The cell's number, NaN where it is missing, and counted where it is none."""
+    """Return the cell's number; NaN if missing, and if it is no number, which is counted."""
     if cell in _MISSING:
         return np.nan
     try:
@@ -156,7 +156,7 @@ def _number(cell: str, tally: Tally) -> float:
 
 
 def _visits(path: Path, where: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """The lines of the file as dictionaries of the needed columns, checked."""
+    """Yield the lines of the file as dictionaries of the needed columns, checked."""
     try:
         with (
             gzip.open(path, "rt", encoding="utf-8", newline="")

@@ -1,14 +1,14 @@
 """The hourly task cohorts of the eICU-CRD demo: five tasks over 186 hospitals, as Parquet.
 
 A task is a folder of three files: ``dyn.parquet`` (stay_id, time, hourly values), ``outc.parquet``
-(stay_id, label, and time where there is one an hour), ``sta.parquet`` (stay_id, age, sex, height,
-weight), as YAIB makes them (van de Water et al., ICLR 2024) from the open demo (Pollard et al., Sci
-Data 2018;5:180178). ``patient.csv`` beside the folders names person, hospital and region of each
-stay. A person is the unit, whatever the number of stays.
+(stay_id, label; time, if labels are hourly), ``sta.parquet`` (stay_id, age, sex, height, weight),
+as YAIB makes them (van de Water et al., ICLR 2024) from the open demo (Pollard et al., Sci Data
+2018;5:180178). ``patient.csv`` beside the folders gives person, hospital and region of each stay.
+The unit is the person, whatever the number of stays.
 
-The study's label is the task's folder: ``mortality24`` (one outcome a stay), ``aki`` and ``sepsis``
-(one an hour), ``los`` (hours that remain, one an hour), ``kidney_function`` (creatinine on the
-second day, mg/dL).
+The study's label is the name of a task's folder: ``mortality24`` (one label per stay), ``aki`` and
+``sepsis`` (one per hour), ``los`` (remaining hours, one per hour), ``kidney_function`` (creatinine
+on the second day, mg/dL).
 """
 
 from collections.abc import Iterator, Mapping
@@ -43,7 +43,7 @@ TASKS: Mapping[str, tuple[str, bool]] = MappingProxyType(
         "kidney_function": ("regression", False),
     }
 )
-"""Kind of each task, and whether it has a label an hour."""
+"""Kind of each task, and whether its labels are hourly."""
 SERIES = MappingProxyType(
     {
         "alb": "g/dL",
@@ -85,12 +85,12 @@ STATIC = MappingProxyType({"age": "a", "male": "1", "height": "cm", "weight": "k
 
 
 class EicuDemo(Counted):
-    """One task's cohort, or the part of it that one hospital or region has.
+    """One task's cohort, or one hospital's or region's part of it.
 
     Args:
-        path: the folder that holds the tasks' folders and ``patient.csv``.
-        where: keep only stays with these values of the patient table, ``{"hospitalid": 73}`` or
-            ``{"region": "South"}``; an empty text stands for a missing value.
+        path: the folder with the tasks' folders and ``patient.csv``.
+        where: keeps only stays with these values in the patient table, such as ``{"hospitalid":
+            73}`` or ``{"region": "South"}``; an empty text stands for a missing value.
     """
 
     name = "eicu-demo"
@@ -104,7 +104,7 @@ class EicuDemo(Counted):
         """Yield every person with all stays of the cohort, in the order of their first stay.
 
         Raises:
-            DataError: a file is missing or damaged, or the study asks for what it has not.
+            DataError: a file is missing or damaged, or the study asks for something not in it.
         """
         require_source(study, self.name)
         require_label(study, self.name, TASKS)
@@ -185,7 +185,7 @@ def _joined(
     keys: list[str],
     names: list[str],
 ) -> pl.DataFrame:
-    """The three tables as one, a row an hour of a stay, sorted; all but the keys are numbers."""
+    """Join the three tables to one row per stay and hour, sorted; all but the keys are numbers."""
     if "time" in keys:
         labels = labels.with_columns(_hours("time"))
     return (
@@ -198,7 +198,7 @@ def _joined(
 
 
 def _require_whole(tables: pl.DataFrame, study: Study, folder: Path) -> None:
-    """Refuse rows without an hour, infinite values, and outcomes that are neither 0 nor 1."""
+    """Refuse rows without an hour, infinite values, and outcomes other than 0 or 1."""
     if tables["time"].has_nulls():
         raise DataError(f"file {folder / 'dyn.parquet'}: a row has no time; make the file again")
     numbers = [*study.variables, "label"]
@@ -240,12 +240,12 @@ def _hourly(
 
 
 def _hours(column: str) -> pl.Expr:
-    """Whole hours of a duration."""
+    """Return a duration in whole hours."""
     return pl.col(column).dt.total_hours().alias(column)
 
 
 def _static(table: pl.DataFrame) -> pl.DataFrame:
-    """The static table with sex as a number, null where it is not known."""
+    """Return the static table with sex as a number, null if unknown."""
     male = (
         pl.when(pl.col("sex") == "Male").then(1.0).when(pl.col("sex") == "Female").then(0.0)
     ).alias("male")
@@ -253,7 +253,7 @@ def _static(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _load(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
-    """Read a Parquet or CSV file whole."""
+    """Read a whole Parquet or CSV file."""
     try:
         if path.stat().st_size > LARGEST_FILE_BYTES:
             raise DataError(f"file {path} is larger than {LARGEST_FILE_BYTES} bytes; check it")

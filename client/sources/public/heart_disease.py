@@ -1,12 +1,12 @@
 """The UCI heart disease files of four hospitals, as distributed.
 
-One line a patient, 14 columns without a header, ``?`` where a value is missing (Janosi et al., UCI
+One line per patient, 14 columns without a header, ``?`` is a missing value (Janosi et al., UCI
 Machine Learning Repository 1988; Detrano et al., Am J Cardiol 1989;64:304-310). A record is one
-step; every variable is static. Cholesterol 0, in all Swiss records and some others, means missing,
-and so does a resting pressure of 0. Columns that only name a category are offered as one variable
-of 0 or 1 for each category: ``cp4`` is asymptomatic chest pain.
+step; every variable is static. A cholesterol of 0 (all Swiss records and some others) means
+missing, and so does a resting pressure of 0. A column that only names a category is offered as one
+variable of 0 or 1 for each category: ``cp4`` is asymptomatic chest pain.
 
-The label ``disease`` is 1 for any narrowing above one half (column 14 above 0).
+The label ``disease`` is 1 for any narrowing of more than one half (column 14 above 0).
 """
 
 from collections.abc import Iterator, Mapping
@@ -72,7 +72,7 @@ class HeartDisease(Counted):
     """One hospital's file, or the file of ``hospital`` in a folder of them.
 
     Args:
-        path: a file such as ``processed.va.data``, or the folder that holds it.
+        path: a file such as ``processed.va.data``, or its folder.
         hospital: one of ``HOSPITALS``, needed for a folder.
     """
 
@@ -89,10 +89,10 @@ class HeartDisease(Counted):
         self._tally = Tally()
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
-        """Yield one patient a line, in the file's order.
+        """Yield one patient per line, in the file's order.
 
         Raises:
-            DataError: the file is missing or malformed, or the study asks for what it has not.
+            DataError: the file is missing or malformed, or the study asks for something not in it.
         """
         require_source(study, self.name, clock="position")
         require_label(study, self.name, ("disease",))
@@ -138,7 +138,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _row(line: str) -> NDArray[np.float64]:
-    """The line's 14 numbers, NaN where missing."""
+    """Return the line's 14 numbers, NaN where missing."""
     cells = line.split(",")
     if len(cells) != len(COLUMNS):
         raise DataError(f"{len(cells)} columns, not {len(COLUMNS)}; mend the line")
@@ -159,7 +159,7 @@ def _row(line: str) -> NDArray[np.float64]:
 
 
 def _values(row: NDArray[np.float64], study: Study) -> NDArray[np.float64]:
-    """The values of the study's variables."""
+    """Return the values of the study's variables."""
     values = []
     for name in study.variables:
         column, category = _FLAGS.get(name, (name, None))

@@ -1,4 +1,4 @@
-"""ICD-9-CM diagnosis codes and a study's vocabulary of them."""
+"""ICD-9-CM diagnosis codes, and their numbers in a study's vocabulary."""
 
 import re
 
@@ -16,11 +16,11 @@ class Icd9:
     """Finds the number of a code in a study's vocabulary.
 
     An entry of the vocabulary is a code (``250.02``), a category (``250``) or a range of categories
-    as ICD-9-CM's chapters are divided (``390-459``, ``V01-V91``). The first of these that fits a
-    code counts, in this order; ranges in the order of the vocabulary.
+    like ICD-9-CM's chapters (``390-459``, ``V01-V91``). A matching code goes before a category, and
+    that before a range; of several ranges, the first in the vocabulary counts.
 
     Raises:
-        DataError: an entry is none of these.
+        DataError: an entry of another form.
     """
 
     def __init__(self, study: Study) -> None:
@@ -45,7 +45,7 @@ class Icd9:
                 )
 
     def number(self, code: str) -> float:
-        """Return the code's number, ``UNKNOWN_TOKEN`` if none fits, NaN for no code (``?``)."""
+        """Return the code's number, ``UNKNOWN_TOKEN`` if no entry fits, NaN for ``?`` (missing)."""
         if code not in self._known:
             self._known[code] = self._find(code)
         return self._known[code]

@@ -1,11 +1,12 @@
 """Voice recordings of people with Parkinson's disease over six months: the UCI telemonitoring file.
 
-CSV with a header, one line a recording (Tsanas et al., IEEE Trans Biomed Eng 2010;57:884-893). A
-person's recordings become one sequence with a place a week: the week's mean of each measure. A
+CSV with a header, one line per recording (Tsanas et al., IEEE Trans Biomed Eng 2010;57:884-893). A
+person's recordings become one sequence with one step per week: the week's mean of each measure. A
 clinician scored the UPDRS at the start, after about three months and after about six; the file
-interpolates between. So ``motor_UPDRS`` and ``total_UPDRS`` are offered as variables up to week
-``KNOWN_WEEKS`` only, which lies before the second visit's kink in everybody, and the label of a
-later week, from ``LABEL_WEEK`` on, is how far the score has moved from the last one that was
+interpolates linearly between these scores. So ``motor_UPDRS`` and ``total_UPDRS`` are offered as
+variables for the first ``KNOWN_WEEKS`` weeks only, which end before the second scoring in
+everybody. The label of a later week, from ``LABEL_WEEK`` on, is the change of the score since the
+last one
 offered: ``motor-change`` or ``total-change``. Carrying the last value forward predicts 0.
 """
 
@@ -32,7 +33,7 @@ from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 
 FILE = "parkinsons_updrs.data"
-KNOWN_WEEKS = 12  # scores of weeks 0 to 11 are offered
+KNOWN_WEEKS = 12  # the scores of weeks 0 to 11 are offered
 LABEL_WEEK = 14
 LABELS: Mapping[str, str] = MappingProxyType(
     {"motor-change": "motor_UPDRS", "total-change": "total_UPDRS"}
@@ -58,7 +59,7 @@ class Parkinsons(Counted):
     """The people of one file.
 
     Args:
-        path: the file, or the folder that holds ``parkinsons_updrs.data``.
+        path: the file, or the folder of ``parkinsons_updrs.data``.
     """
 
     name = "parkinsons"
@@ -68,10 +69,10 @@ class Parkinsons(Counted):
         self._tally = Tally()
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
-        """Yield one person with one sequence of weeks, in the order of the file.
+        """Yield each person with one sequence of weeks, in the order of the file.
 
         Raises:
-            DataError: the file is missing or malformed, or the study asks for what it has not.
+            DataError: the file is missing or malformed, or the study asks for something not in it.
         """
         require_source(study, self.name, clock="position")
         require_label(study, self.name, LABELS)
@@ -108,7 +109,7 @@ class Parkinsons(Counted):
 
 
 def _weeks(rows: NDArray[np.float64], steps: int) -> tuple[NDArray[np.float64], int]:
-    """Each week's mean recording (NaN where there is none), and how many lie outside the weeks."""
+    """Return each week's mean recording (NaN if none), and how many lie outside the weeks."""
     week_of = np.floor(rows[:, _COLUMNS.index("test_time")] / 7)
     weeks = np.full((steps, rows.shape[1]), np.nan)
     inside = (week_of >= 0) & (week_of < steps)
@@ -118,7 +119,7 @@ def _weeks(rows: NDArray[np.float64], steps: int) -> tuple[NDArray[np.float64], 
 
 
 def _rows(path: Path) -> Iterator[NDArray[np.float64]]:
-    """The file's lines as numbers, in the order of ``_COLUMNS``."""
+    """Yield the file's lines as numbers, in the order of ``_COLUMNS``."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.reader(bounded_lines(file, path), strict=True)

@@ -34,7 +34,7 @@ _IGNORED, _RECORD_ID, _ICU_TYPE = -1, -2, -3  # parameters that are not variable
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """What the study means in terms of the challenge's files; built once per reading."""
+    """The study in terms of the challenge's files; built once per reading."""
 
     code_of: Mapping[str, int]  # parameter -> index in the study's variables, or _IGNORED ...
     hour_of: Mapping[str, float]  # "hh:mm" -> hours
@@ -47,10 +47,10 @@ class PhysioNet2012(CountedWithoutLabels):
     """One set of the challenge.
 
     Args:
-        path: a folder of records, a zip of them, or a folder that holds ``set-a.zip`` (or a
-            folder ``set-a``) and ``Outcomes-a.txt``.
-        which: the set, "a", "b" or "c", where ``path`` does not name it by itself.
-        where: keep only stays whose descriptors have these values, e.g. ``{"ICUType": 1}``.
+        path: a folder of records, a zip of them, or a folder with ``set-a.zip`` (or a folder
+            ``set-a``) and ``Outcomes-a.txt``.
+        which: the set, "a", "b" or "c", if ``path`` does not determine it.
+        where: keeps only stays whose descriptors have these values, e.g. ``{"ICUType": 1}``.
     """
 
     name = "physionet2012"
@@ -74,8 +74,8 @@ class PhysioNet2012(CountedWithoutLabels):
         """Yield one patient per record, in the order of the files' names.
 
         Raises:
-            DataError: folder, zip, outcomes or label column missing; a variable or unit the
-                challenge does not have; a bad file while the study says
+            DataError: folder, zip, outcomes or label column is missing; the study has a variable
+                or unit that the challenge does not have; or a file is bad and the study says
                 ``on_bad_file = "refuse"``.
         """
         layout = _lay_out(study)
@@ -134,7 +134,7 @@ class PhysioNet2012(CountedWithoutLabels):
 
 
 def _lay_out(study: Study) -> _Layout:
-    """Check that the study asks for what the challenge has, in the units it has."""
+    """Check that the challenge has what the study asks for, in the same units."""
     if study.data.source != PhysioNet2012.name:
         raise DataError(
             f"study {study.name} wants source {study.data.source!r}, but these data are "
@@ -174,7 +174,7 @@ def _lay_out(study: Study) -> _Layout:
 
 
 def _find_records(path: Path, which: str) -> Path:
-    """The zip or folder that holds the records themselves."""
+    """Return the zip or folder of the records themselves."""
     if not path.exists():
         raise DataError(f"data {path} does not exist; check the path")
     if path.is_file():
@@ -204,7 +204,7 @@ def _find_outcomes(path: Path, which: str) -> Path:
 
 
 def _read_outcomes(path: Path, study: Study) -> dict[str, float]:
-    """RecordID -> label, NaN where the outcome is not known (-1)."""
+    """Return the label of each RecordID, NaN if the outcome is not known (-1)."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -247,7 +247,7 @@ def _label(cell: str, study: Study, where: str) -> float:
 
 
 def _contents(records: Path) -> Iterator[tuple[str, bytes | BadFileError]]:
-    """File name and bytes of every record, in the order of names."""
+    """Yield file name and bytes of every record, in the order of names."""
     if records.is_dir():
         too_large = BadFileError(f"is larger than {LARGEST_RECORD_BYTES} bytes")
         for path in _record_files(records):
@@ -261,11 +261,11 @@ def _contents(records: Path) -> Iterator[tuple[str, bytes | BadFileError]]:
 def _parse_record(
     content: bytes, outcomes: Mapping[str, float] | None, layout: _Layout, cleaner: Cleaner
 ) -> Stay:
-    """One record's bytes to a stay.
+    """Turn one record's bytes into a stay.
 
-    The whole file is split at once: with the line ends made cells of their own, a row is right
-    exactly when every fourth cell is a line end. Only when that fails is the file read line by
-    line, to name the line.
+    The whole file is split at once, line ends being cells of their own: all rows are well formed if
+    exactly every fourth cell is a line end. Only if that fails is the file read line by line, to
+    name the line.
     """
     try:
         text = content.decode("utf-8")
@@ -325,7 +325,7 @@ def _first_fault(body: str, layout: _Layout) -> str:
 
 
 def _descriptor(code_E: NDArray[np.int16], values: NDArray[np.float64], code: int) -> float | None:
-    """The value of a parameter that occurs exactly once."""
+    """Return the value of a parameter if it occurs exactly once, else None."""
     found = values[code_E == code]
     return float(found[0]) if len(found) == 1 else None
 
@@ -336,7 +336,7 @@ def _events(
     value_E: NDArray[np.float64],
     layout: _Layout,
 ) -> tuple[NDArray[np.float32], NDArray[np.int16], NDArray[np.float32]]:
-    """The events of the study's variables, without the -1 of a missing descriptor."""
+    """Return the events of the study's variables, without the -1 of missing descriptors."""
     wanted_E = code_E >= 0
     missing_E = wanted_E & (value_E == -1) & (hours_E == 0)
     if missing_E.any():

@@ -1,11 +1,11 @@
 """The PhysioNet/Computing in Cardiology Challenge 2019: early warning of sepsis, as distributed.
 
-One pipe-separated table a patient, a row an hour in intensive care, ``NaN`` where nothing was
+One pipe-separated table per patient, one row per hour in intensive care, ``NaN`` where nothing was
 measured (Reyna et al., Crit Care Med 2020;48:210-217), in a folder or a zip. ``ICULOS`` counts the
-hours from 1. The label ``SepsisLabel`` is already 1 from six hours before sepsis; it is one label
-an hour, for a per-step task. The label ``sepsis`` is one a stay, with the hour at which sepsis
-began, for windows at landmarks or before the event. Variables and units are the challenge's;
-``ICULOS`` is one of them.
+hours from 1. The label ``SepsisLabel`` is hourly, for a per-step task; it is 1 from six hours
+before sepsis on. The label ``sepsis`` has one value per stay, with the hour at which sepsis began,
+for windows at landmarks or before the event. Variables and units are the challenge's; ``ICULOS`` is
+one of them.
 """
 
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ from consilium.shared.study.definition import Study
 
 LABEL = "SepsisLabel"
 STAY_LABEL = "sepsis"
-SHIFT_H = 6  # by which the challenge's hourly label runs ahead of sepsis
+SHIFT_H = 6  # hours by which the challenge's hourly label precedes sepsis
 LARGEST_RECORD_BYTES = 1 << 20  # the challenge's largest is 60 KiB
 UNITS = MappingProxyType(
     {
@@ -94,11 +94,11 @@ class PhysioNet2019(Counted):
         self._tally = Tally()
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
-        """Yield one patient a file, in the order of the files' names.
+        """Yield one patient per file, in the order of the files' names.
 
         Raises:
-            DataError: the records are missing or malformed, or the study asks for what they have
-                not.
+            DataError: the records are missing or malformed, or the study asks for something not in
+                them.
         """
         require_source(study, self.name)
         require_label(study, self.name, (LABEL, STAY_LABEL))
@@ -148,7 +148,7 @@ class PhysioNet2019(Counted):
 
 
 def _table(content: bytes) -> NDArray[np.float64]:
-    """A file's rows (hours, columns), checked."""
+    """Return a file's rows (hours, columns), checked."""
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -178,7 +178,7 @@ def _table(content: bytes) -> NDArray[np.float64]:
 def _labels(
     label_T: NDArray[np.float64], hours_T: NDArray[np.float64], steps: int
 ) -> NDArray[np.float32]:
-    """One label for each of the study's steps, NaN where there is no row."""
+    """Return one label for each of the study's steps, NaN where there is no row."""
     labels = np.full(steps, np.nan, dtype=np.float32)
     inside_T = hours_T < steps
     labels[hours_T[inside_T].astype(np.int64)] = label_T[inside_T]

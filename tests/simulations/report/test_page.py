@@ -181,7 +181,7 @@ def test_hospitals_that_are_all_too_small_get_no_empty_figure_of_joining() -> No
     joined = {"figure": "auroc", "higher_is_better": True, "sites": [few]}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        page = report_page(study, record_of(study, joining=joined), None)
+        page = report_page(study, record_of(study, groups=[], joining=joined), None)
     assert "joining" not in figures_of(page)
 
 
@@ -221,8 +221,9 @@ def test_what_the_summary_accuses_stands_out_in_the_forest_plot() -> None:
     told = {"topic": "calibration", "kind": "site", "name": "hospital-2", "serious": True,
             "sentence": "Risks are too low at hospital-2."}  # fmt: skip
     orange = "#b84a00"
+    groups = [g for g in record_of(study)["groups"] if g["kind"] == "site"]
     for verdicts in ([told], [{**told, "serious": False}]):
-        page = report_page(study, record_of(study, verdicts=verdicts), None)
+        page = report_page(study, record_of(study, groups=groups, verdicts=verdicts), None)
         figure = page[page.index("<figure id='sites'") :].split("</figure>")[0]
         assert (orange in figure) == verdicts[0]["serious"]
         assert ("Orange: a finding of the summary." in figure) == verdicts[0]["serious"]
@@ -235,7 +236,7 @@ def test_what_the_model_looks_at_is_drawn_from_the_last_evaluation() -> None:
         told = {"patients": 60.0, "clipped": 6.0, "deviation": noise, "effects": effects}
         last = {"patients": 90.0, "outputs": [None], "attributions": told}
         evaluated = [one_round(9, study) | {"purpose": "evaluation", "validation": last}]
-        page = report_page(study, record_of(study, other_rounds=evaluated), None)
+        page = report_page(study, record_of(study, groups=[], other_rounds=evaluated), None)
         figure = page[page.index("<figure id='attributions'") :].split("</figure>")[0]
         assert f"<desc id='attributions-desc'>{list(effects)[-1]}: 2.500" in figure
         for said in ("not what causes the outcome", "10 % were"):
