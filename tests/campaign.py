@@ -27,7 +27,10 @@ def run(seed: int, log: Path, more: list[str]) -> tuple[int, list[str], str]:
         status = subprocess.run(command, stdout=out, stderr=out, check=False).returncode
     told = log.read_text(errors="replace")
     failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", told, flags=re.M)
-    return status, failed, (told.splitlines() or ["nothing was printed"])[-1]
+    last = (told.splitlines() or [""])[-1]
+    if " passed" not in last and " failed" not in last:
+        last = f"it was ended before its end, with status {status}"
+    return status, failed, last
 
 
 def main() -> int:
