@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from consilium.client.explain.stepwise import Carried, StepwiseModel, can_step
+from consilium.client.explain.stepwise import StepState, StepwiseModel, can_step
 from consilium.client.explain.window_pass import WindowPass
 from consilium.client.records.running_features import Layout, RunningFeatures
 from consilium.shared.model.network import RecurrentModel
@@ -62,12 +62,12 @@ class StreamedModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Closed:
+class FinishedSteps:
     """The finished steps: their number, and the state carried on from them."""
 
     steps: int
     running: RunningFeatures
-    state: Carried | None
+    state: StepState | None
 
 
 class StayStream:
@@ -86,7 +86,7 @@ class StayStream:
         self._hour_TC = np.full((steps, columns), -np.inf, dtype=np.float32)
         self._x_TF = np.zeros((0 if model.stepwise else steps, model.layout.features), np.float32)
         start = None if model.stepwise is None else model.stepwise.start(len(model.keep_NF))
-        first = Closed(steps=0, running=RunningFeatures.start(model.layout), state=start)
+        first = FinishedSteps(steps=0, running=RunningFeatures.start(model.layout), state=start)
         self._first, self._older, self._newer, self._now = first, first, first, first
 
     def put(self, step: int, column: int, hours: float, value: float) -> None:
@@ -136,6 +136,8 @@ class StayStream:
             state = self._model.stepwise.step(state, self._model.keep_NF * x_F)[0]
         else:
             self._x_TF[now.steps] = x_F
-        self._now = Closed(steps=now.steps + 1, running=now.running.closed(z_C), state=state)
+        self._now = FinishedSteps(
+            steps=now.steps + 1, running=now.running.after_step(z_C), state=state
+        )
         if self._now.steps % SNAPSHOT_STEPS == 0:
             self._older, self._newer = self._newer, self._now

@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Carried:
+class StepState:
     """State of N rows between two steps.
 
     Attributes:
@@ -73,13 +73,13 @@ class StepwiseModel:
             for layer in range(model.recurrent.layers)
         ]
 
-    def start(self, rows: int) -> Carried:
+    def start(self, rows: int) -> StepState:
         """Return the state before the first step."""
         model = self._model.recurrent
         parts = 2 if model.cell == "lstm" else 1
-        return Carried(states=((np.zeros((rows, model.hidden)),) * parts,) * model.layers)
+        return StepState(states=((np.zeros((rows, model.hidden)),) * parts,) * model.layers)
 
-    def step(self, before: Carried, x_NF: Array) -> tuple[Carried, Array]:
+    def step(self, before: StepState, x_NF: Array) -> tuple[StepState, Array]:
         """Return the state after a step with these inputs, and the logits (N, K) after it."""
         values_NI, old, states = self._inputs(x_NF), before.states, []
         if isinstance(self._model.recurrent, GRUD):
@@ -90,7 +90,7 @@ class StepwiseModel:
             states.append(state)
             values_NI = state[0]
         after, pooled_NH = self._pool(before, values_NI)
-        carried = Carried(
+        carried = StepState(
             states=tuple(states),
             steps=before.steps + 1,
             pooled=after[0],
@@ -127,7 +127,7 @@ class StepwiseModel:
         return np.concatenate([faded, x_NI[:, series:]], axis=1), ((left_NH * h_NH,),)
 
     def _pool(
-        self, before: Carried, h_NH: Array
+        self, before: StepState, h_NH: Array
     ) -> tuple[tuple[Array | None, Array | None, Array | None], Array]:
         """Return what the pooling carries on, and the pooled value after this step."""
         kind, old = self._model.pooling, before.pooled

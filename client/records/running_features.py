@@ -74,7 +74,7 @@ class RunningFeatures:
             known_static=np.zeros(static, dtype=np.bool_),
         )
 
-    def closed(self, z_C: NDArray[np.float32]) -> "RunningFeatures":
+    def after_step(self, z_C: NDArray[np.float32]) -> "RunningFeatures":
         """Return the summary after a step with these measurements; ``z_C`` as in :meth:`inputs`."""
         z_V = z_C[self.layout.series].astype(np.float64)
         z_static = z_C[self.layout.static].astype(np.float64)
@@ -97,7 +97,7 @@ class RunningFeatures:
             z_C: the step's normalised values in the order of the study's variables, then the
                 numbers of codes; NaN where nothing was measured.
         """
-        layout, after = self.layout, self.closed(z_C)
+        layout, after = self.layout, self.after_step(z_C)
         never = after.last_V < 0
         recency = np.exp((after.last_V - self.step) * (layout.step_h / RECENCY_H))
         parts = [

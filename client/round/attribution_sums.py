@@ -36,13 +36,13 @@ def attribution_sums(
     """
     study = trained.study
     sums = np.zeros(attributions_size(study))
-    chosen = _drawn(0 if patients is None else patients.patients,
+    chosen = _draw(0 if patients is None else patients.patients,
                     study.evaluation.explained_patients, source)  # fmt: skip
     if patients is None or len(chosen) < smallest:
         return sums
     patient_N = patients.patient_N.numpy()
     rows = np.stack([
-        _of_patient(trained, patients, np.flatnonzero(patient_N == patient), source)
+        _mean_of_patient(trained, patients, np.flatnonzero(patient_N == patient), source)
         for patient in chosen
     ])  # fmt: skip
     clipped = clip_rows(rows, 1.0)
@@ -52,12 +52,12 @@ def attribution_sums(
     return sums
 
 
-def _of_patient(
+def _mean_of_patient(
     trained: Trained, patients: PatientTensors, stays: NDArray[np.int64], source: Keystream
 ) -> NDArray[np.float64]:
     """Return mean absolute attributions (V * B,) over the patient's stays, in the sums' unit."""
     study = trained.study
-    stays = stays[_drawn(len(stays), MOST_STAYS, source)]
+    stays = stays[_draw(len(stays), MOST_STAYS, source)]
     column_CF = (Layout(study).without_each()[1:] == 0).astype(np.float64)
     column_VF = column_CF[: len(study.variables)]
     total_VA = np.zeros((len(study.variables), attribution_bands(study)))
@@ -73,7 +73,7 @@ def _of_patient(
     return mean
 
 
-def _drawn(size: int, most: int, source: Keystream) -> NDArray[np.int64]:
+def _draw(size: int, most: int, source: Keystream) -> NDArray[np.int64]:
     """Return ``most`` indices below ``size``, drawn at random; all if there are no more."""
     if size <= most:
         return np.arange(size)

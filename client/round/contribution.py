@@ -16,7 +16,7 @@ from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.hospital.policy import Policy
 from consilium.client.records.cohort import Cohort
 from consilium.client.round.cohort_inputs import CohortInputs
-from consilium.client.round.control_variates import parted
+from consilium.client.round.control_variates import split_received
 from consilium.client.round.evaluation_round import EvaluationRound, evaluates
 from consilium.client.round.own_part import OwnPartOfRun
 from consilium.client.round.randomness import RoundRandomness
@@ -91,7 +91,7 @@ class Contributor:
             grid = self._cohort.training
             parts: Parts = {**statistics_parts(self._study, grid, self._own, randomness)}
         else:
-            parts = self._of_model(asked, received, randomness)
+            parts = self._model_parts(asked, received, randomness)
         return encode(parts, self.spec(asked), randomness.stream("rounding"))
 
     def keep(self) -> None:
@@ -102,7 +102,7 @@ class Contributor:
         """
         self._own.save()
 
-    def _of_model(
+    def _model_parts(
         self,
         asked: RoundConfiguration,
         received: NDArray[np.float32],
@@ -114,7 +114,7 @@ class Contributor:
         training, validation = self._inputs.under(own.normalisation() or normalisation)
         global_D, control_D = received, None
         if study.training.control_variates and asked.purpose is Purpose.TRAINING:
-            global_D, control_D = parted(received, self.parameters)
+            global_D, control_D = split_received(received, self.parameters)
         study_model(study, global_D)  # refuses weights that are not this study's
         parts: Parts = {}
         if evaluates(asked):

@@ -23,7 +23,9 @@ from consilium.shared.study.training import Training
 Control = NDArray[np.float64]
 
 
-def parted(received: NDArray[np.float32], parameters: int) -> tuple[NDArray[np.float32], Control]:
+def split_received(
+    received: NDArray[np.float32], parameters: int
+) -> tuple[NDArray[np.float32], Control]:
     """Split what a training round receives into weights (D,) and all sites' control variate (D,).
 
     Raises:
@@ -45,7 +47,7 @@ def correction(own_D: Control, all_D: Control, training: Training) -> NDArray[np
     return added_D
 
 
-def renewed(own_D: Control, all_D: Control, moved_D: Control, norm: float) -> Control:
+def new_control_variate(own_D: Control, all_D: Control, moved_D: Control, norm: float) -> Control:
     """Return the site's control variate after a round (D,), of L2 norm at most ``norm``.
 
     ``moved_D`` is y - x, how far the round's steps moved the weights.

@@ -13,7 +13,7 @@ from consilium.client.round.attribution_sums import attribution_sums
 from consilium.client.round.own_part import OwnPart
 from consilium.client.round.randomness import RoundRandomness
 from consilium.client.round.study_model import study_model
-from consilium.client.round.subgroups import Members, contributing
+from consilium.client.round.subgroups import Members, stays_by_group
 from consilium.client.round.validation_sums import validation_sums
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.export.signed_model import Trained
@@ -84,7 +84,7 @@ class EvaluationRound:
         """Return each group's validation stays (N,), or None if this site adds nothing to it."""
         if self._cohort.validation is None:
             return []
-        return contributing(
+        return stays_by_group(
             self._cohort.validation,
             self._study,
             site=self._site,

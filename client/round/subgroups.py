@@ -36,7 +36,7 @@ def members_of(grid: TimeGrid, study: Study, group: PatientGroup) -> Members:
     return inside_N
 
 
-def contributing(
+def stays_by_group(
     grid: TimeGrid, study: Study, *, site: str, own: bool, smallest: int
 ) -> list[Members | None]:
     """Return each group's stays (N,) at this site, or None if the site adds nothing to a group.

@@ -9,7 +9,7 @@ import logging
 import numpy as np
 from numpy.typing import NDArray
 
-from consilium.client.round.control_variates import correction, renewed
+from consilium.client.round.control_variates import correction, new_control_variate
 from consilium.client.round.gradients import clipped_gradient_sum
 from consilium.client.round.own_part import CONTROL, OWN_MODEL, OWN_WEIGHTS, OwnPartOfRun
 from consilium.client.round.randomness import RoundRandomness
@@ -98,7 +98,7 @@ class TrainingRound:
         if not shared_D.all():
             self._own.change(OWN_WEIGHTS, trained_D[~shared_D])
         if control_D is not None and own_control_D is not None:
-            renewed_D = renewed(own_control_D, control_D, moved_D, norm)
+            renewed_D = new_control_variate(own_control_D, control_D, moved_D, norm)
             self._own.change(CONTROL, renewed_D)
             parts["control"] = renewed_D * self._share_of_sum  # weighted like the update
         return parts

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
-class _Open:
+class _OpenSession:
     """A session, and the stamp of the approval under which it was opened."""
 
     session: Session
@@ -50,7 +50,7 @@ class StudySessions:
     ) -> None:
         self.site = site
         self._approvals, self._open_session, self._audit = approvals, open_session, audit
-        self._sessions: dict[bytes, _Open] = {}
+        self._sessions: dict[bytes, _OpenSession] = {}
         self._runs: dict[bytes, bytes] = {}  # study hash of a run -> digest of its study
         self._last_refusal: tuple[str, str] | None = None
 
@@ -89,7 +89,7 @@ class StudySessions:
                 "its hospital must review and approve it"
             )
         session = self._open_session(approval)
-        self._sessions[digest] = _Open(session=session, stamp=stamp)
+        self._sessions[digest] = _OpenSession(session=session, stamp=stamp)
         return session
 
     def _note_refusal(self, action: Action, refusal: Refusal | None) -> None:

@@ -34,7 +34,7 @@ from consilium.client.sources.own.event_frames import (
     translation_of,
     without_values,
 )
-from consilium.client.sources.own.omop_database import ColumnKind, Reading, reading
+from consilium.client.sources.own.omop_database import ColumnKind, ReadOnlyDatabase, open_database
 from consilium.client.sources.own.outcomes import with_outcome
 from consilium.client.sources.own.settings import OmopSettings
 from consilium.shared.errors import SettingsError
@@ -111,7 +111,7 @@ class Omop(Counted):
         )
         concepts = _concepts(translation.codes, "[data.variables] codes")
         wordless = _concepts(translation.wordless_codes, "[data.variables] codes")
-        with reading(self._settings) as database:
+        with open_database(self._settings) as database:
             stays = static_frame(self._stays(database, study), _people(database), study)
             rows = EventRows(translation, stays, study, self._tally, where=database.name)
             ucum = _all(database.rows("concept", _UNIT, only=("vocabulary_id", ["UCUM"])))
@@ -124,7 +124,7 @@ class Omop(Counted):
                     rows.add(piece, where=f"{database.name}: table {table}")
         return rows.patients()
 
-    def _stays(self, database: Reading, study: Study) -> pl.DataFrame:
+    def _stays(self, database: ReadOnlyDatabase, study: Study) -> pl.DataFrame:
         """Return one row per stay, with its label."""
         settings = self._settings
         prefix = "visit" if settings.stays == "visit_occurrence" else "visit_detail"
@@ -152,7 +152,7 @@ class Omop(Counted):
             ),
         )
 
-    def _below(self, database: Reading, concepts: list[int]) -> pl.DataFrame:
+    def _below(self, database: ReadOnlyDatabase, concepts: list[int]) -> pl.DataFrame:
         """Return each ``code`` asked for, with every ``concept`` for which it stands."""
         asked = pl.DataFrame({"code": concepts, "concept": concepts}, schema=_BELOW_SCHEMA)
         if not concepts or not self._settings.descendants:
@@ -161,7 +161,7 @@ class Omop(Counted):
         return pl.concat([asked, *rows]).unique(maintain_order=True)
 
     def _valued(
-        self, database: Reading, table: str, concepts: list[int], ucum: pl.DataFrame
+        self, database: ReadOnlyDatabase, table: str, concepts: list[int], ucum: pl.DataFrame
     ) -> Iterator[pl.DataFrame]:
         """Yield numbers and coded values of the study's concepts, person by person."""
         columns = _VALUED[table]
@@ -185,12 +185,14 @@ class Omop(Counted):
             )
 
 
-def _there(database: Reading, tables: Iterable[str]) -> list[str]:
+def _there(database: ReadOnlyDatabase, tables: Iterable[str]) -> list[str]:
     """Return the tables to read: those that the database has, and those that it must have."""
     return [table for table in tables if table not in _MAY_LACK or database.columns(table)]
 
 
-def _happened(database: Reading, table: str, below: pl.DataFrame) -> Iterator[pl.DataFrame]:
+def _happened(
+    database: ReadOnlyDatabase, table: str, below: pl.DataFrame
+) -> Iterator[pl.DataFrame]:
     """Yield the rows of a table that say only that something happened."""
     time, concept = _HAPPENED[table]
     columns = {
@@ -205,7 +207,7 @@ def _happened(database: Reading, table: str, below: pl.DataFrame) -> Iterator[pl
         yield without_values(found.with_columns(pl.col("patient", "code").cast(pl.String)))
 
 
-def _people(database: Reading) -> pl.DataFrame:
+def _people(database: ReadOnlyDatabase) -> pl.DataFrame:
     """Return every person's sex and birth; a missing month or day is set to the middle."""
     people = _all(database.rows("person", _PERSON))
     year, month = pl.col("year").clip(1800, 2200), pl.col("month").fill_null(7).clip(1, 12)
@@ -218,7 +220,7 @@ def _people(database: Reading) -> pl.DataFrame:
 
 
 def _dated(
-    database: Reading, table: str, prefix: str, only: tuple[str, list[int]] | None
+    database: ReadOnlyDatabase, table: str, prefix: str, only: tuple[str, list[int]] | None
 ) -> pl.DataFrame:
     """Return when something happened to patients: the time, or the whole day if it has no hour."""
     if only is not None and not only[1]:

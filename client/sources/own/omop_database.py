@@ -37,7 +37,7 @@ class ColumnKind(Enum):
     TEXT = pl.String()
 
 
-class Reading:
+class ReadOnlyDatabase:
     """The database's tables, within one transaction.
 
     Args:
@@ -126,7 +126,7 @@ def _listed(values: Sequence[int | str]) -> sql.BindParameter[Any]:
 
 
 @contextmanager
-def reading(settings: OmopSettings) -> Iterator[Reading]:
+def open_database(settings: OmopSettings) -> Iterator[ReadOnlyDatabase]:
     """Connect, for one read-only transaction.
 
     Raises:
@@ -149,7 +149,7 @@ def reading(settings: OmopSettings) -> Iterator[Reading]:
                 )
             else:
                 connection.exec_driver_sql("PRAGMA query_only = ON")
-            yield Reading(connection, settings.database_schema, name)
+            yield ReadOnlyDatabase(connection, settings.database_schema, name)
     except SQLAlchemyError as error:
         raise DataError(
             f"{name} cannot be read ({_code(error)}); check it, and [data] in site.toml"

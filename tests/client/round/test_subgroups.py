@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from consilium.client.records.features import TimeGrid
-from consilium.client.round.subgroups import contributing, group_blocks, members_of
+from consilium.client.round.subgroups import group_blocks, members_of, stays_by_group
 from consilium.shared.rounds.contents import edges_from_bytes
 from consilium.shared.rounds.patient_groups import group_edges, patient_groups, subgroups
 from tests.study_text import small_study
@@ -67,16 +67,16 @@ def test_a_hospital_writes_its_figures_at_its_own_place_and_only_if_it_releases_
 ) -> None:
     people = grid([60.0] * 9, [1.0] * 9)
     site = STUDY.sites[1]
-    told = contributing(people, STUDY, site=site, own=own, smallest=5)
+    told = stays_by_group(people, STUDY, site=site, own=own, smallest=5)
     released = {name for name, stays_N in zip(NAMES, told, strict=True) if stays_N is not None}
     assert released == {"all", "age 50 to 70", "male"} | ({site} if own else set())
 
 
 def test_a_group_of_too_few_patients_is_left_out_unless_noise_hides_it() -> None:
     people = grid([60.0] * 6 + [80.0] * 4, [0.0, 1.0] * 5)
-    told = contributing(people, STUDY, site="none", own=False, smallest=5)
+    told = stays_by_group(people, STUDY, site="none", own=False, smallest=5)
     assert [stays_N is not None for stays_N in told[:6]] == [True, False, True, False, True, True]
-    noisy = contributing(people, PRIVATE, site="none", own=False, smallest=5)
+    noisy = stays_by_group(people, PRIVATE, site="none", own=False, smallest=5)
     assert all(stays_N is not None for stays_N in noisy[:6])
 
 

@@ -19,7 +19,7 @@ from consilium.client.sources.common.reasons import (
     NOT_A_NUMBER,
 )
 from consilium.client.sources.common.source import ReadReport
-from consilium.client.sources.own.omop_database import ColumnKind, reading
+from consilium.client.sources.own.omop_database import ColumnKind, open_database
 from consilium.client.sources.own.settings import OmopSettings
 from consilium.client.sources.registry import open_source, read_data_settings
 from consilium.shared.errors import ConsiliumError, DataError, SettingsError
@@ -336,9 +336,9 @@ def test_nothing_can_be_written_through_the_connection(
     server = fill(postgresql, rows()) + 'password_env = "OMOP_PASSWORD"\n'
     for text, table in (("", "death"), (server, "cdm.death")):
         refused = pytest.raises(DataError, match=r"be read \((OperationalError|InternalError)")
-        with refused, reading(chosen(tmp_path, text)) as database:
+        with refused, open_database(chosen(tmp_path, text)) as database:
             database._connection.execute(sql.text(f"DELETE FROM {table}"))  # noqa: S608  # ours
-    with reading(chosen(tmp_path)) as database:  # not even where the check is switched off
+    with open_database(chosen(tmp_path)) as database:  # not even where the check is switched off
         database._connection.exec_driver_sql("PRAGMA query_only = OFF")
         with pytest.raises(sql.exc.OperationalError, match="readonly"):
             database._connection.exec_driver_sql("DELETE FROM death")
@@ -356,7 +356,7 @@ def test_rows_come_from_a_cursor_at_the_server_and_from_one_state_of_the_data(
         "id": ("measurement_id", ColumnKind.WHOLE),
     }
     engine = sql.create_engine(postgresql.url(password=True))
-    with reading(chosen(tmp_path, text)) as database, engine.connect() as other:
+    with open_database(chosen(tmp_path, text)) as database, engine.connect() as other:
         pieces = database.rows("measurement", columns, order=("person_id", "measurement_id"))
         assert next(pieces).is_empty()
         found = [*next(pieces).iter_rows()]
