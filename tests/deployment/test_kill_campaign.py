@@ -18,6 +18,8 @@ VICTIMS = ("supervisor", "service", "study", "site")
 ACTIONS = ("channel", "keys", "update", "unmask")
 POINTS = tuple(itertools.product(ACTIONS, STAGES, VICTIMS))
 MOMENT_S = 25.0
+MOMENT_ROUNDS = 20  # whole rounds in which a moment has not come: it will not, so go on
+MISSES = 24
 
 
 class Campaign:
@@ -31,7 +33,7 @@ class Campaign:
 
     def strike(self, moment: Moment, victim: str) -> bool:
         """Wait for the moment, kill, and start again; False if the moment never came."""
-        if not self.watcher.wait_for(moment, MOMENT_S):
+        if not self._comes(moment):
             return False
         federation = self.federation
         if victim == "site":
@@ -48,6 +50,16 @@ class Campaign:
             os.kill(pid, signal.SIGKILL)  # its supervisor starts it again
         self.done.append((moment, victim))
         return True
+
+    def _comes(self, moment: Moment) -> bool:
+        """Wait for the moment, on a busy machine longer, but not while round after round ends."""
+        began, deadline = len(self.federation.records_of()), time.monotonic() + MOMENT_S * PATIENCE
+        while time.monotonic() < deadline:
+            if self.watcher.wait_for(moment, 2.0):
+                return True
+            if len(self.federation.records_of()) - began >= MOMENT_ROUNDS:
+                return False
+        return False
 
 
 @pytest.mark.slow
@@ -77,7 +89,7 @@ def test_a_study_survives_every_process_killed_at_every_stage_of_every_exchange(
             point = left.pop(rng.randrange(len(left)))
             if not campaign.strike(*point):
                 missed += 1
-                if missed < 12:
+                if missed < MISSES:
                     left.append(point)
         assert len(set(campaign.done)) >= 40, (campaign.done, left)
         federation.finish(360)
