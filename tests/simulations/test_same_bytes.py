@@ -33,8 +33,8 @@ RUN = """
 import json, sys
 from pathlib import Path
 from consilium.shared.study.definition import parse_study
-from consilium.simulations.commands.export import export_run
-from consilium.simulations.commands.simulate import simulate
+from consilium.simulations.runs.export import export_run
+from consilium.simulations.runs.simulate import simulate
 from consilium.simulations.report.files import write_report
 from consilium.simulations.report.records import RUN, write_json
 
