@@ -21,11 +21,11 @@ from consilium.client.round.evaluation_round import EvaluationRound, evaluates
 from consilium.client.round.own_part import OwnPartOfRun
 from consilium.client.round.randomness import RoundRandomness
 from consilium.client.round.statistics_round import statistics_parts
-from consilium.client.round.study_model import study_model
 from consilium.client.round.training_round import Parts, TrainingRound
 from consilium.client.round.training_set import TrainingSet
 from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.model.own_weights import shared_weights
+from consilium.shared.model.study_model import study_model
 from consilium.shared.model.weight_vector import parameter_count
 from consilium.shared.rounds.contents import Purpose, RoundConfiguration, vector_spec
 from consilium.shared.secure_sum.fixed_point import VectorSpec, encode

@@ -12,13 +12,13 @@ from consilium.client.records.features import PatientTensors
 from consilium.client.round.attribution_sums import attribution_sums
 from consilium.client.round.own_part import OwnPart
 from consilium.client.round.randomness import RoundRandomness
-from consilium.client.round.study_model import study_model
 from consilium.client.round.subgroups import Members, stays_by_group
 from consilium.client.round.validation_sums import validation_sums
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.export.signed_model import Trained
 from consilium.shared.model.network import RecurrentModel
 from consilium.shared.model.normalisation import Normalisation
+from consilium.shared.model.study_model import study_model
 from consilium.shared.model.weight_vector import to_vector
 from consilium.shared.rounds.contents import (
     Purpose,

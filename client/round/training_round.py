@@ -13,10 +13,10 @@ from consilium.client.round.control_variates import correction, new_control_vari
 from consilium.client.round.gradients import clipped_gradient_sum
 from consilium.client.round.own_part import CONTROL, OWN_MODEL, OWN_WEIGHTS, OwnPartOfRun
 from consilium.client.round.randomness import RoundRandomness
-from consilium.client.round.study_model import study_model
 from consilium.client.round.training import train_locally, train_own
 from consilium.client.round.training_set import TrainingSet
 from consilium.client.round.update import clip_update, weight_difference
+from consilium.shared.model.study_model import study_model
 from consilium.shared.model.weight_vector import to_vector
 from consilium.shared.privacy.accounting import plan
 from consilium.shared.privacy.shared_noise import noise_share, noisy_sum

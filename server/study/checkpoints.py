@@ -19,10 +19,9 @@ from consilium.server.study.run import RunState
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.files.tensor_file import tensor_file
-from consilium.shared.model.network import build_model
+from consilium.shared.model.study_model import study_model
 from consilium.shared.model.weight_vector import to_vector
 from consilium.shared.study.definition import Study
-from consilium.shared.study.input_names import feature_names
 
 FILE_NAME = "checkpoint.safetensors"
 FORMAT = 4
@@ -56,7 +55,7 @@ class Checkpoint:
 
 def begin(folder: Path, study: Study) -> Checkpoint:
     """Return a new run of the study, saved before its first round."""
-    model = build_model(study, len(feature_names(study)), seed=study.seed)
+    model = study_model(study)
     begun = Checkpoint(
         study_digest=study.digest,
         run_id=secrets.token_bytes(16),

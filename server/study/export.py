@@ -26,9 +26,8 @@ from consilium.shared.figures.recalibration import (
     recalibrate_counts,
     with_recalibration,
 )
-from consilium.shared.model.network import build_model
 from consilium.shared.model.normalisation import Normalisation
-from consilium.shared.model.weight_vector import load_vector
+from consilium.shared.model.study_model import study_model
 from consilium.shared.rounds.contents import Purpose, metrics_noise
 from consilium.shared.rounds.patient_groups import WITH_RISKS
 from consilium.shared.study.definition import Study
@@ -68,8 +67,7 @@ def export_model(
             f"study {study.name}: {run.trained} of {study.rounds} rounds are done; "
             "export it when it is finished"
         )
-    model = build_model(study, len(feature_names(study)), seed=study.seed)
-    load_vector(model, run.server.model_weights)
+    model = study_model(study, run.server.model_weights)
     found = recalibrations_of(study, checkpoint.history) if recalibrate else ()
     changed = any(one != NEUTRAL for one in found)
     trained = Trained(

@@ -34,11 +34,11 @@ from consilium.shared.export.manifest import (
 )
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.files.tensor_file import tensor_file
-from consilium.shared.model.network import RecurrentModel, build_model
+from consilium.shared.model.network import RecurrentModel
 from consilium.shared.model.normalisation import Normalisation
+from consilium.shared.model.study_model import study_model
 from consilium.shared.model.weight_vector import named_arrays
 from consilium.shared.study.definition import Study, parse_canonical
-from consilium.shared.study.input_names import feature_names
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 WEIGHTS, STUDY = "model.safetensors", "study.json"
@@ -233,7 +233,7 @@ def _trained(manifest: ModelManifest, parts: Mapping[str, bytes]) -> Trained:
     normalisation = Normalisation.from_bytes(manifest.normalisation.to_bytes(), study)
     if manifest.variables != manifest_variables(study, normalisation):
         raise MessageError("the manifest's variables are not those of the study")
-    model = build_model(study, len(feature_names(study)), seed=study.seed)
+    model = study_model(study)
     expected = model.state_dict()
     try:
         tensors = load(parts[WEIGHTS])

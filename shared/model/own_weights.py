@@ -8,9 +8,8 @@ is masked, so no sum can hold them. The order is that of
 import numpy as np
 from numpy.typing import NDArray
 
-from consilium.shared.model.network import build_model
+from consilium.shared.model.study_model import study_model
 from consilium.shared.study.definition import Study
-from consilium.shared.study.input_names import feature_names
 
 _NAMES = {"head": ("head.", "skip."), "norm": ("norm.",)}
 
@@ -23,7 +22,7 @@ def shared_weights(study: Study, parameters: int) -> NDArray[np.bool_]:
     prefixes = tuple(name for part in study.personalisation.weights for name in _NAMES[part])
     if not prefixes:
         return np.broadcast_to(np.True_, parameters)  # which takes no memory
-    model = build_model(study, len(feature_names(study)), seed=study.seed)
+    model = study_model(study)
     return np.concatenate(
         [
             np.full(value.numel(), not name.startswith(prefixes), dtype=np.bool_)

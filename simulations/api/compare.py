@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from consilium.shared.errors import SettingsError
 from consilium.shared.study.definition import Study
@@ -16,7 +16,7 @@ from consilium.simulations.api.figures import (
     figures_by_site,
     figures_of,
 )
-from consilium.simulations.api.folders import Folder
+from consilium.simulations.api.folders import Folder, InFolder
 from consilium.simulations.api.frames import data_frame
 from consilium.simulations.api.records import RecordsGiven, cohorts_of
 from consilium.simulations.api.rounds import RoundFigures
@@ -71,7 +71,7 @@ class Setting:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Comparison:
+class Comparison(InFolder):
     """Settings of one study side by side.
 
     It cannot be changed. A temporary folder is removed with it, as with
@@ -87,15 +87,6 @@ class Comparison:
     seeds: tuple[int, ...]
     settings: tuple[Setting, ...]
     _folder: Folder = field(repr=False)
-
-    @property
-    def folder(self) -> Path:
-        """The comparison's folder; docs/run-json.md lists its files.
-
-        Raises:
-            SettingsError: it was temporary and was closed.
-        """
-        return self._folder.path
 
     def setting(self, name: str) -> Setting:
         """Return the setting of this name.
@@ -129,16 +120,6 @@ class Comparison:
         """
         folder = _first(self.folder, self.seeds) if len(self.seeds) > 1 else self.folder
         return write_report(folder, None if path is None else Path(path))
-
-    def close(self) -> None:
-        """Remove a temporary folder now; a folder that was named stays."""
-        self._folder.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         names = ", ".join(one.name for one in self.settings)

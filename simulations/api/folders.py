@@ -5,6 +5,7 @@ import tempfile
 import weakref
 from os import PathLike
 from pathlib import Path
+from typing import Self
 
 from consilium.shared.errors import SettingsError
 
@@ -41,3 +42,28 @@ class Folder:
         """Remove the folder now if it is temporary."""
         if self._end is not None:
             self._end()
+
+
+class InFolder:
+    """What a result and a comparison have in common: files in a folder, which may be temporary."""
+
+    _folder: Folder
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the files; docs/run-json.md lists them.
+
+        Raises:
+            SettingsError: it was temporary and was closed.
+        """
+        return self._folder.path
+
+    def close(self) -> None:
+        """Remove a temporary folder now; a folder that was named stays."""
+        self._folder.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

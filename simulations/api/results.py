@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.round.own_part import own_trained
@@ -18,7 +18,7 @@ from consilium.simulations.api.figures import (
     figures_by_site,
     figures_of,
 )
-from consilium.simulations.api.folders import Folder
+from consilium.simulations.api.folders import Folder, InFolder
 from consilium.simulations.api.frames import data_frame
 from consilium.simulations.api.model import TrainedModel
 from consilium.simulations.api.rounds import RoundFigures, as_rows, round_figures
@@ -83,7 +83,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class SimulationResult:
+class SimulationResult(InFolder):
     """A finished run.
 
     It cannot be changed. If its folder is temporary, that is removed when neither the result nor
@@ -117,15 +117,6 @@ class SimulationResult:
     left_out: tuple[LeftOut, ...]
     _rounds: tuple[RoundFigures, ...]
     _folder: Folder = field(repr=False)
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder; docs/run-json.md lists its files.
-
-        Raises:
-            SettingsError: it was temporary and was closed.
-        """
-        return self._folder.path
 
     @property
     def rounds(self) -> "pl.DataFrame":
@@ -185,16 +176,6 @@ class SimulationResult:
             None if path is None else Path(path),
             None if compare is None else Path(compare),
         )
-
-    def close(self) -> None:
-        """Remove a temporary folder now; a folder that was named stays."""
-        self._folder.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         name, first = next(iter(self.test.estimates.items()))

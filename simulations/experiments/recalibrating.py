@@ -18,12 +18,10 @@ from consilium.server.study.run import RunState
 from consilium.shared.errors import SettingsError
 from consilium.shared.export.signed_model import Trained
 from consilium.shared.figures.recalibration import NEUTRAL, Recalibration
-from consilium.shared.model.network import build_model
 from consilium.shared.model.normalisation import Normalisation
-from consilium.shared.model.weight_vector import load_vector
+from consilium.shared.model.study_model import study_model
 from consilium.shared.rounds.patient_groups import WITH_RISKS
 from consilium.shared.study.definition import Study
-from consilium.shared.study.input_names import feature_names
 from consilium.simulations.cohorts.cohorts import Cohorts
 from consilium.simulations.federation.run import Finished
 from consilium.simulations.figures.central import merge
@@ -89,8 +87,7 @@ def calibration_verdicts(groups: tuple[GroupFigures, ...]) -> list[Verdict]:
 
 def trained_of(study: Study, state: RunState) -> Trained:
     """Return the model a run ended with, ready to be used."""
-    model = build_model(study, len(feature_names(study)), seed=study.seed)
-    load_vector(model, state.server.model_weights)
+    model = study_model(study, state.server.model_weights)
     normalisation = Normalisation.from_bytes(state.normalisation, study)
     return Trained(study=study, model=model.eval(), normalisation=normalisation)
 

@@ -15,11 +15,10 @@ from consilium.server.study.aggregation import apply, start
 from consilium.server.study.run import RunState
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.crypto.transcript import digest
-from consilium.shared.model.network import build_model
 from consilium.shared.model.normalisation import Normalisation
+from consilium.shared.model.study_model import study_model
 from consilium.shared.model.weight_vector import load_vector, to_vector
 from consilium.shared.study.definition import Study, with_changes
-from consilium.shared.study.input_names import feature_names
 
 
 def merge(grids: list[TimeGrid]) -> TimeGrid:
@@ -45,7 +44,7 @@ def train_centrally(study: Study, grid: TimeGrid, *, who: str) -> RunState:
     study = with_changes(study, training={"proximal": 0.0, "control_variates": False})
     normalisation = Normalisation.from_sums(patient_contributions(grid, study).sum(axis=0))
     patients = TrainingSet.of(to_tensors(grid, normalisation, study))
-    model = build_model(study, len(feature_names(study)), seed=study.seed)
+    model = study_model(study)
     state = start(to_vector(model))
     for round_number in range(study.rounds):
         load_vector(model, state.weights_D)

@@ -13,11 +13,9 @@ from consilium.client.round.predictions import predict_with_loss
 from consilium.client.sources.common.source import Source
 from consilium.server.study.run import RunState
 from consilium.shared.errors import DataError
-from consilium.shared.model.network import build_model
 from consilium.shared.model.normalisation import Normalisation
-from consilium.shared.model.weight_vector import load_vector
+from consilium.shared.model.study_model import study_model
 from consilium.shared.study.definition import Study
-from consilium.shared.study.input_names import feature_names
 from consilium.simulations.figures.central import merge
 from consilium.simulations.figures.measures import FIGURES, measure_of
 from consilium.simulations.figures.metrics import HeldOutMetrics, Truth, evaluate
@@ -145,8 +143,7 @@ class HeldOut:
     ) -> tuple[Scores, NDArray[np.float64]]:
         """Return scores and losses of the chosen stays (N,)."""
         study = self.study
-        model = build_model(study, len(feature_names(study)), seed=study.seed)
-        load_vector(model, state.server.model_weights)
+        model = study_model(study, state.server.model_weights)
         inputs = self.tensors(state.normalisation)
         if stays_N.all():
             return predict_with_loss(model, inputs)

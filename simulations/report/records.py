@@ -17,8 +17,8 @@ from consilium.server.figures.verdicts import verdicts
 from consilium.server.study.run import RunState
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.files.tensor_file import tensor_file
-from consilium.shared.model.network import build_model
-from consilium.shared.model.weight_vector import load_vector, named_arrays
+from consilium.shared.model.study_model import study_model
+from consilium.shared.model.weight_vector import named_arrays
 from consilium.shared.study.definition import Study
 from consilium.shared.study.input_names import feature_names
 from consilium.shared.version import VERSION
@@ -139,8 +139,7 @@ def _finite(content: Any) -> Any:
 
 def write_model(path: Path, study: Study, state: RunState) -> None:
     """Write the global model's tensors by name, with what is needed to use them."""
-    model = build_model(study, len(feature_names(study)), seed=study.seed)
-    load_vector(model, state.server.model_weights)
+    model = study_model(study, state.server.model_weights)
     metadata = {
         "study": study.to_canonical_json().decode(),
         "study_digest": study.digest.hex(),

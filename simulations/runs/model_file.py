@@ -7,10 +7,9 @@ from safetensors import SafetensorError, safe_open
 
 from consilium.shared.errors import ConsiliumError, SettingsError
 from consilium.shared.export.signed_model import Trained
-from consilium.shared.model.network import build_model
 from consilium.shared.model.normalisation import Normalisation
+from consilium.shared.model.study_model import study_model
 from consilium.shared.study.definition import Study, parse_canonical
-from consilium.shared.study.input_names import feature_names
 
 MODEL = "model.safetensors"
 
@@ -31,7 +30,7 @@ def read_trained(folder: Path) -> Trained:
         SettingsError: the file is not there, or cannot be read.
     """
     study, normalisation, tensors = _read(folder, weights=True)
-    model = build_model(study, len(feature_names(study)), seed=study.seed)
+    model = study_model(study)
     try:
         model.load_state_dict(tensors)
         decoded = Normalisation.from_bytes(bytes.fromhex(normalisation), study)

@@ -10,10 +10,10 @@ from consilium.client.hospital.policy import Policy
 from consilium.client.records.cohort import read_cohort
 from consilium.client.round.contribution import Contributor
 from consilium.client.round.randomness import RoundRandomness
-from consilium.client.round.study_model import study_model
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.errors import MessageError
 from consilium.shared.model.normalisation import Normalisation
+from consilium.shared.model.study_model import study_model
 from consilium.shared.model.weight_vector import to_vector
 from consilium.shared.rounds.contents import Purpose, RoundConfiguration
 from consilium.shared.secure_sum.fixed_point import decode

@@ -7,9 +7,9 @@ import pytest
 
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.round.own_part import CONTROL, OWN_MODEL, OWN_WEIGHTS, OwnPart, OwnPartOfRun
-from consilium.client.round.study_model import study_model
 from consilium.shared.errors import SettingsError
 from consilium.shared.model.own_weights import shared_weights
+from consilium.shared.model.study_model import study_model
 from consilium.shared.model.weight_vector import to_vector
 from consilium.shared.study.definition import Study
 from tests.study_text import small_study
