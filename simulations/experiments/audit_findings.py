@@ -41,8 +41,8 @@ class Finding:
 class Audit:
     """All findings of an audit of one study.
 
-    ``confidence``: an honest build is acquitted with at least this probability. ``epsilon_low`` is a
-    lower bound, ``epsilon_claimed`` the claim, on the epsilon of the whole study for a training
+    ``confidence``: an honest build is acquitted with at least this probability. ``epsilon_low`` is
+    a lower bound, ``epsilon_claimed`` the claim, on the epsilon of the whole study for a training
     patient, at ``delta``.
     """
 

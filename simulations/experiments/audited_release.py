@@ -22,7 +22,12 @@ from consilium.shared.errors import SettingsError
 from consilium.shared.model.normalisation import Normalisation, statistics_clip
 from consilium.shared.privacy.accounting import PrivacyPlan, plan
 from consilium.shared.rounds.attribution_bands import PARTS
-from consilium.shared.rounds.contents import Purpose, RoundConfiguration, metrics_sensitivity, vector_spec
+from consilium.shared.rounds.contents import (
+    Purpose,
+    RoundConfiguration,
+    metrics_sensitivity,
+    vector_spec,
+)
 from consilium.shared.secure_sum.fixed_point import decode
 from consilium.shared.study.definition import Study, with_changes
 
@@ -58,7 +63,9 @@ class Release:
     noise: float
     reach: float = 1.0
 
-    def draws(self, cohort: Cohort, folder: Path, *, site: int = 0) -> Iterator[NDArray[np.float64]]:
+    def draws(
+        self, cohort: Cohort, folder: Path, *, site: int = 0
+    ) -> Iterator[NDArray[np.float64]]:
         """Yield what the site would release, again and again, in the unit of ``noise``."""
         name = self.study.sites[site]
         contributor = Contributor(name, self.study, cohort, Policy(), PersonalStore(folder))
@@ -191,7 +198,7 @@ def with_control(release: Release) -> Release:
 
 
 def evaluations(study: Study, weights_D: NDArray[np.float32]) -> tuple[Release, ...]:
-    """Return evaluation during training and at the end, and the attributions; none if none leave."""
+    """Return evaluation during training and at the end, and attributions, as far as they leave."""
     if not study.evaluation.validation_fraction:
         return ()
     noise = costs_of(study).metrics.noise_multiplier
@@ -238,7 +245,11 @@ def _figures(study: Study, *, final: bool = False) -> tuple[str, ...]:
         "loss",
         *(("scores",) if study.task.kind != "regression" else ()),
         *(("hits",) if study.task.kind in ("regression", "multiclass") else ()),
-        *(("groups",) if final and (study.evaluation.subgroups or study.evaluation.per_site) else ()),
+        *(
+            ("groups",)
+            if final and (study.evaluation.subgroups or study.evaluation.per_site)
+            else ()
+        ),
     )
 
 

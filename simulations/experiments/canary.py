@@ -185,9 +185,7 @@ def _score(variable: Variable, value: float) -> float:
     return float(reference_scores(np.array([value], dtype=np.float32), variable)[0])
 
 
-def _with_head(
-    study: Study, start_D: NDArray[np.float32], factor: float
-) -> NDArray[np.float32]:
+def _with_head(study: Study, start_D: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
     """Return the weights with those of the head times ``factor``."""
     model = study_model(study, start_D)
     with torch.no_grad():

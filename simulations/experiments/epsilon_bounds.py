@@ -53,9 +53,7 @@ def attack_epsilon(
     log_missed = logsumexp(log_chance + log_ndtr((threshold - mean) / deviation), axis=1)
     log_false = log_ndtr(-threshold[:, 0] / deviation)
     log_cleared = log_ndtr(threshold[:, 0] / deviation)
-    return max(
-        0.0, _largest(log_true, log_false, delta), _largest(log_cleared, log_missed, delta)
-    )
+    return max(0.0, _largest(log_true, log_false, delta), _largest(log_cleared, log_missed, delta))
 
 
 def renyi_epsilon(

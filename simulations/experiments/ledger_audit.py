@@ -6,7 +6,7 @@ was opened again. An accountant that forgets earlier releases stays at the cost 
 
 from pathlib import Path
 
-from consilium.client.ledger.store import Ledger, Release
+from consilium.client.ledger.store import Ledger
 from consilium.client.round.charges import round_charges
 from consilium.shared.errors import BudgetError
 from consilium.shared.privacy.accounting import PrivacyPlan, epsilon_spent
@@ -40,9 +40,7 @@ def ledger_findings(study: Study, folder: Path) -> tuple[Finding, ...]:
     found = [_finding("statistics and rounds", study, costs, spent, statistics=1, rounds=rounds)]
     two_runs = renyi_epsilon(*_releases(costs, statistics=2, rounds=rounds), study.privacy.delta)
     if two_runs < budget:
-        again = _charge(
-            _open(folder, study), study, Purpose.STATISTICS, 0, SECOND_RUN, UNBOUNDED
-        )
+        again = _charge(_open(folder, study), study, Purpose.STATISTICS, 0, SECOND_RUN, UNBOUNDED)
         found.append(_finding("a second run", study, costs, again, statistics=2, rounds=rounds))
     found.append(_refusal(study, costs, folder, rounds))
     return tuple(found)
@@ -50,9 +48,7 @@ def ledger_findings(study: Study, folder: Path) -> tuple[Finding, ...]:
 
 def _open(folder: Path, study: Study) -> Ledger:
     """Open the ledger as a site does when it starts."""
-    return Ledger(
-        folder / "ledger.sqlite", lifetime_epsilon=UNBOUNDED, delta=study.privacy.delta
-    )
+    return Ledger(folder / "ledger.sqlite", lifetime_epsilon=UNBOUNDED, delta=study.privacy.delta)
 
 
 def _charge(
@@ -111,7 +107,9 @@ def _refusal(study: Study, costs: PrivacyPlan, folder: Path, rounds: int) -> Fin
 def _rounds(costs: PrivacyPlan, study: Study) -> int:
     """Return how many rounds tell the cost of all releases from that of any one of them."""
     delta = study.privacy.delta
-    dearest = max(epsilon_spent((event,), delta) for event in (costs.statistics, costs.training_round))
+    dearest = max(
+        epsilon_spent((event,), delta) for event in (costs.statistics, costs.training_round)
+    )
     most = min(MOST_ROUNDS, study.rounds)
     for rounds in range(1, most):
         if attack_epsilon(*_releases(costs, statistics=1, rounds=rounds), delta) > CLEAR * dearest:

@@ -69,7 +69,9 @@ def largest_correlation(pairs: list[tuple[Draws, Draws]], level: float) -> Inter
     Each pair has a third, say, of ``level``. Numbers that do not vary correlate by 1.
     """
     found = [_correlation(*pair) for pair in pairs]
-    strength = [abs(each) * math.sqrt(pair[0].size) for each, pair in zip(found, pairs, strict=True)]
+    strength = [
+        abs(each) * math.sqrt(pair[0].size) for each, pair in zip(found, pairs, strict=True)
+    ]
     worst = int(np.argmax(strength))
     wide = float(norm.isf(level / len(pairs) / 2)) / math.sqrt(pairs[worst][0].size)
     return Interval(low=found[worst] - wide, estimate=found[worst], high=found[worst] + wide)

@@ -24,7 +24,7 @@ import numpy as np
 
 from consilium.client.records.features import TimeGrid
 from consilium.shared.errors import SettingsError
-from consilium.shared.model.normalisation import statistics_clip
+from consilium.shared.model.normalisation import statistics_clip, statistics_size
 from consilium.shared.privacy.accounting import epsilon_spent
 from consilium.shared.study.definition import Study
 from consilium.simulations.experiments import audited_release as released
@@ -57,7 +57,8 @@ MOST_TESTS = 80
 OTHERS = 6  # patients beside the canary
 HELD_OUT_OTHERS, HELD_OUT_STAYS = 2, 8  # in evaluation; explaining a stay takes its time
 EXPLAINED_PAIRS = 6
-MARKERS = 60  # equal patients of whom a training round samples some
+FEW_STATISTICS = 500  # numbers in half the draws; a study of one variable has three a draw
+MARKERS = 100  # equal patients of whom a training round samples some
 
 
 def audit_study(study: Study, *, confidence: float = CONFIDENCE) -> Audit:
@@ -140,10 +141,11 @@ def _statistics(bench: _Bench) -> _Audited:
     quiet = released.statistics(bench.still, weights_D)
     others = usual_grid(bench.still, patients=OTHERS)
     having = joined(others, bench.canary(MANY_STAYS))
+    pairs = max(PAIRS, 2 * (FEW_STATISTICS // statistics_size(bench.still)))
     shift = measure_shift(
         quiet,
-        quiet.matrix(cohort_of(having), bench.folder, PAIRS),
-        quiet.matrix(cohort_of(others), bench.folder, PAIRS),
+        quiet.matrix(cohort_of(having), bench.folder, pairs),
+        quiet.matrix(cohort_of(others), bench.folder, pairs),
         bench.level,
         what=f"a patient, {MANY_STAYS} stays",
         exceeds=statistics_reach(bench.still) / statistics_clip(bench.still),

@@ -14,7 +14,7 @@ from consilium.simulations.experiments.audit_findings import Finding, Verdict, v
 from consilium.simulations.experiments.audited_release import Release
 from consilium.simulations.experiments.noise_tests import Draws, Interval
 
-NUMBERS = 12_000  # of noise, at least
+NUMBERS = 20_000  # of noise, at least
 FEWEST_DRAWS, MOST_DRAWS = 4, 4000
 PAIRS = 24  # of draws with and without the canary; even
 SAMPLED_DRAWS = 100
@@ -166,9 +166,7 @@ def measure_shift(
         verdict=verdict(refuted=beside.high < release.noise, powerful=least > release.noise / 2),
         convicts=f"below {least:.3g}",
     )
-    share = Interval(
-        low=found.low / release.reach, estimate=seen, high=found.high / release.reach
-    )
+    share = Interval(low=found.low / release.reach, estimate=seen, high=found.high / release.reach)
     return Measured(findings=(shift, noise), share=share)
 
 
