@@ -4,33 +4,35 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from consilium.simulations.commands.console import console
 from consilium.simulations.experiments.audit_findings import Audit, Finding, Verdict
 
+WIDE = 120  # columns of a terminal that also show what would have been convicted
 STYLES = {Verdict.CONSISTENT: None, Verdict.CONVICTED: "bold red", Verdict.NO_POWER: "yellow"}
 
 
 def show_audit(audit: Audit) -> None:
     """Print the findings, release by release, and what they come to."""
-    table = Table()
-    for heading in ("release", "figure"):
-        table.add_column(heading)
+    wide = console.width >= WIDE
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("release, figure")
     for heading in ("claimed", "measured", "interval"):
         table.add_column(heading, justify="right")
-    for heading in ("verdict", "convicts"):
-        table.add_column(heading)
+    table.add_column("verdict")
+    if wide:
+        table.add_column("would convict")
+    release = ""
     for found in audit.findings:
+        if found.release != release:
+            release = found.release
+            table.add_row(release, style="bold")
+        cells = (f"  {found.what}", f"{found.claimed:.4g}", f"{found.measured:.4g}")
+        last = (found.convicts,) if wide else ()
         table.add_row(
-            found.release,
-            found.what,
-            f"{found.claimed:.4g}",
-            f"{found.measured:.4g}",
-            _interval(found),
-            found.verdict.value,
-            found.convicts,
-            style=STYLES[found.verdict],
+            *cells, _interval(found), found.verdict.value, *last, style=STYLES[found.verdict]
         )
     console.print(table)
     console.print(
@@ -58,5 +60,5 @@ def audit_record(audit: Audit) -> dict[str, Any]:
 
 def _interval(found: Finding) -> str:
     if math.isinf(found.high):
-        return f"at least {found.low:.4g}"
-    return f"{found.low:.4g} to {found.high:.4g}"
+        return f">= {found.low:.4g}"
+    return f"{found.low:.3g} to {found.high:.3g}"

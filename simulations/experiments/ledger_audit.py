@@ -37,11 +37,17 @@ def ledger_findings(study: Study, folder: Path) -> tuple[Finding, ...]:
     for number in range(rounds + 1):
         purpose = Purpose.TRAINING if number else Purpose.STATISTICS
         spent = _charge(_open(folder, study), study, purpose, number, FIRST_RUN, budget)
-    found = [_finding("statistics and rounds", study, costs, spent, statistics=1, rounds=rounds)]
+    found = [
+        _finding(
+            f"spent, statistics, {rounds} rounds", study, costs, spent, statistics=1, rounds=rounds
+        )
+    ]
     two_runs = renyi_epsilon(*_releases(costs, statistics=2, rounds=rounds), study.privacy.delta)
     if two_runs < budget:
         again = _charge(_open(folder, study), study, Purpose.STATISTICS, 0, SECOND_RUN, UNBOUNDED)
-        found.append(_finding("a second run", study, costs, again, statistics=2, rounds=rounds))
+        found.append(
+            _finding("spent, and a second run", study, costs, again, statistics=2, rounds=rounds)
+        )
     found.append(_refusal(study, costs, folder, rounds))
     return tuple(found)
 
@@ -70,7 +76,7 @@ def _finding(
     of_last = epsilon_spent((costs.statistics if statistics > 1 else costs.training_round,), delta)
     return Finding(
         release="ledger",
-        what=f"epsilon spent, {what} ({rounds})",
+        what=what,
         claimed=spent,
         measured=least,
         low=least,
@@ -94,7 +100,7 @@ def _refusal(study: Study, costs: PrivacyPlan, folder: Path, rounds: int) -> Fin
         spent = 0.0
     return Finding(
         release="ledger",
-        what="epsilon spent beyond its budget",
+        what="spent beyond its budget",
         claimed=0.0,
         measured=max(0.0, spent - budget),
         low=max(0.0, spent - budget),

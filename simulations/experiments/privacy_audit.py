@@ -147,7 +147,7 @@ def _statistics(bench: _Bench) -> _Audited:
         quiet.matrix(cohort_of(having), bench.folder, pairs),
         quiet.matrix(cohort_of(others), bench.folder, pairs),
         bench.level,
-        what=f"a patient, {MANY_STAYS} stays",
+        what=f"{MANY_STAYS} stays",
         exceeds=statistics_reach(bench.still) / statistics_clip(bench.still),
     )
     costs = released.costs_of(bench.own)
@@ -195,7 +195,7 @@ def _training_shift(bench: _Bench, stays: int) -> Measured:
         quiet.matrix(cohort_of(having), bench.folder, PAIRS),
         quiet.matrix(cohort_of(lacking), bench.folder, PAIRS),
         bench.level,
-        what=f"a patient, {stays} stay{'s' if stays > 1 else ''}",
+        what=f"{stays} stay{'s' if stays > 1 else ''}",
         exceeds=stays * bench.exposed.length / bench.still.privacy.clip_norm,
     )
 
@@ -218,7 +218,7 @@ def _evaluations(bench: _Bench) -> list[Finding]:
             quiet.matrix(having, bench.folder, pairs),
             quiet.matrix(lacking, bench.folder, pairs),
             bench.level,
-            what=f"a patient, {HELD_OUT_STAYS} stays",
+            what=f"{HELD_OUT_STAYS} stays",
             exceeds=float("inf"),
         )
         multiplier = _largest_multiplier(costs.metrics.noise_multiplier, noise, shift) / own.reach

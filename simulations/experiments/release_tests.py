@@ -132,7 +132,7 @@ def measure_shift(
         having: draws of it with the canary among the patients.
         lacking: draws without.
         level: as :func:`measure_noise`.
-        what: describes the canary.
+        what: how many stays the canary has, in words.
         exceeds: the canary's part before it is bounded, over the bound; below 2 a bound that is
             twice too wide would not be seen.
     """
@@ -142,7 +142,7 @@ def measure_shift(
     factor = (1 + 2 * wide / release.reach) / max(seen, 1e-9)
     shift = Finding(
         release=release.name,
-        what=f"shift by {what}",
+        what=f"shift, {what}",
         claimed=release.reach,
         measured=found.estimate,
         low=found.low,
@@ -219,7 +219,7 @@ def measure_sampling(
     most = chi2.isf(level / 2, freedom) / freedom
     spread = Finding(
         release=release.name,
-        what="sampling, variance over binomial",
+        what="sampling, variance ratio",
         claimed=1.0,
         measured=(variance - noise) / binomial,
         low=low,
@@ -242,7 +242,7 @@ def measure_control(release: Release, blank: Cohort, folder: Path) -> Finding:
     apart = float(np.abs(update_D + control_D).max()) / release.noise
     return Finding(
         release=release.name,
-        what="control variate plus update, over noise",
+        what="control variate + update",
         claimed=0.0,
         measured=apart,
         low=apart,

@@ -369,20 +369,15 @@ def test_the_audit_of_an_honest_study_stays_below_its_claim(
     assert 4 < audit["epsilon_low"] < audit["epsilon_claimed"] == 8
     assert audit["convicted"] is False
     assert result.returncode == 0
-    told = " ".join(run("simulations", "audit-privacy", study).stdout.split())
-    assert "epsilon is at least" in told
-    assert "whole study" in told
 
 
 def test_an_audit_that_convicts_ends_with_an_error_and_what_was_measured(
     run, study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(statistics_round, "statistics_noise", lambda _: 0.0)
-    result = run("simulations", "audit-privacy", study, "--json")
+    result = run("simulations", "audit-privacy", study)
     assert "statistics, noise, standard deviation: 0 was measured" in refused(result)
-    audit = json.loads(result.stdout)
-    assert audit["convicted"] is True
-    assert audit["epsilon_low"] is None  # without noise there is no bound
+    assert "whole study" in " ".join(result.stdout.split())
 
 
 def test_a_study_without_privacy_has_nothing_to_audit(run, study: Path) -> None:
