@@ -26,7 +26,6 @@ from consilium.shared.rounds.contents import (
     Purpose,
     RoundConfiguration,
     metrics_sensitivity,
-    vector_spec,
 )
 from consilium.shared.secure_sum.fixed_point import decode
 from consilium.shared.study.definition import Study, with_changes
@@ -85,10 +84,10 @@ class Release:
         return np.stack([next(draws) for _ in range(count)])
 
     @property
-    def drawn(self) -> tuple[str, ...]:
-        """All segments that a site computes for this release."""
-        spec = vector_spec(self.study, self.asked, parameters=self.received.size)
-        return tuple(segment.name for segment in spec.segments)
+    def explains(self) -> bool:
+        """Whether a site explains patients for it, which takes time."""
+        final = self.asked.purpose is Purpose.EVALUATION
+        return final and self.study.evaluation.explained_patients > 0
 
     def _unit(self, cohort: Cohort) -> float:
         """Return the claimed largest shift by one patient, as the decoded vector shows it."""

@@ -212,7 +212,7 @@ def _evaluations(bench: _Bench) -> list[Finding]:
     costs = released.costs_of(bench.own)
     for own, quiet in zip(owns, quiets, strict=True):
         noise = measure_noise(own, cohort_of(blank), bench.folder, bench.level)
-        pairs = EXPLAINED_PAIRS if "attributions" in quiet.drawn else PAIRS
+        pairs = EXPLAINED_PAIRS if quiet.explains else PAIRS
         shift = measure_shift(
             quiet,
             quiet.matrix(having, bench.folder, pairs),
