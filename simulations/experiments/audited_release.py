@@ -7,6 +7,7 @@ In privacy mode ``site`` the optimiser is plain gradient descent with small step
 weights count alike: all that follows clipping and noise is post-processing, and it would hide them.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -82,12 +83,6 @@ class Release:
         """Return ``count`` draws, shape (count, coordinates)."""
         draws = self.draws(cohort, folder, site=site)
         return np.stack([next(draws) for _ in range(count)])
-
-    @property
-    def explains(self) -> bool:
-        """Whether a site explains patients for it, which takes time."""
-        final = self.asked.purpose is Purpose.EVALUATION
-        return final and self.study.evaluation.explained_patients > 0
 
     def _unit(self, cohort: Cohort) -> float:
         """Return the claimed largest shift by one patient, as the decoded vector shows it."""
@@ -196,46 +191,49 @@ def with_control(release: Release) -> Release:
     return replace(release, segments=("update", "control"))
 
 
-def evaluations(study: Study, weights_D: NDArray[np.float32]) -> tuple[Release, ...]:
-    """Return evaluation during training and at the end, and attributions, as far as they leave."""
-    if not study.evaluation.validation_fraction:
-        return ()
-    noise = costs_of(study).metrics.noise_multiplier
-    in_training, final = _figures(study), _figures(study, final=True)
-    whole = metrics_sensitivity(study, final=True)
-    explained = PARTS if study.evaluation.explained_patients else 0
-    found = [
-        Release(
-            name="evaluation in training",
-            study=study,
-            asked=_asked(study, Purpose.TRAINING, evaluate=True),
-            received=_with_control(study, weights_D),
-            segments=in_training,
-            noise=noise,
-        ),
-        Release(
-            name="final evaluation",
-            study=study,
-            asked=_asked(study, Purpose.EVALUATION),
-            received=weights_D,
-            segments=final,
-            noise=noise,
-            reach=(whole**2 - explained) ** 0.5 / whole,
-        ),
-    ]
-    if explained:
-        found.append(
-            Release(
-                name="attributions",
-                study=study,
-                asked=_asked(study, Purpose.EVALUATION),
-                received=weights_D,
-                segments=("attributions",),
-                noise=noise,
-                reach=explained**0.5 / whole,
-            )
-        )
-    return tuple(found)
+def evaluation_in_training(study: Study, weights_D: NDArray[np.float32]) -> Release:
+    """Return the figures on held-out patients that a training round brings."""
+    return Release(
+        name="evaluation in training",
+        study=study,
+        asked=_asked(study, Purpose.TRAINING, evaluate=True),
+        received=_with_control(study, weights_D),
+        segments=_figures(study),
+        noise=costs_of(study).metrics.noise_multiplier,
+    )
+
+
+def final_evaluation(study: Study, weights_D: NDArray[np.float32]) -> Release:
+    """Return the figures of the finished model, without attributions."""
+    return Release(
+        name="final evaluation",
+        study=study,
+        asked=_asked(study, Purpose.EVALUATION),
+        received=weights_D,
+        segments=_figures(study, final=True),
+        noise=costs_of(study).metrics.noise_multiplier,
+        reach=math.sqrt(1 - _explained_share(study)),
+    )
+
+
+def attributions(study: Study, weights_D: NDArray[np.float32]) -> Release:
+    """Return what leaves with the final evaluation about what the model looks at."""
+    return Release(
+        name="attributions",
+        study=study,
+        asked=_asked(study, Purpose.EVALUATION),
+        received=weights_D,
+        segments=("attributions",),
+        noise=costs_of(study).metrics.noise_multiplier,
+        reach=math.sqrt(_explained_share(study)),
+    )
+
+
+def _explained_share(study: Study) -> float:
+    """Return which part of the squared sensitivity of a final evaluation is attributions'."""
+    if not study.evaluation.explained_patients:
+        return 0.0
+    return PARTS / metrics_sensitivity(study, final=True) ** 2
 
 
 def _figures(study: Study, *, final: bool = False) -> tuple[str, ...]:

@@ -26,9 +26,10 @@ from consilium.client.records.features import TimeGrid
 from consilium.shared.errors import SettingsError
 from consilium.shared.model.normalisation import statistics_clip, statistics_size
 from consilium.shared.privacy.accounting import epsilon_spent
-from consilium.shared.study.definition import Study
+from consilium.shared.study.definition import Study, with_changes
 from consilium.simulations.experiments import audited_release as released
 from consilium.simulations.experiments.audit_findings import Audit, Finding, verdict
+from consilium.simulations.experiments.audited_release import Release
 from consilium.simulations.experiments.canary import (
     MANY_STAYS,
     Exposed,
@@ -55,8 +56,8 @@ from consilium.simulations.experiments.release_tests import (
 CONFIDENCE = 0.999
 MOST_TESTS = 80
 OTHERS = 6  # patients beside the canary
-HELD_OUT_OTHERS, HELD_OUT_STAYS = 2, 8  # in evaluation; explaining a stay takes its time
-EXPLAINED_PAIRS = 6
+HELD_OUT_OTHERS, HELD_OUT_STAYS = 1, 4  # in evaluation; explaining a stay takes its time
+EXPLAINED_PAIRS = 12
 FEW_STATISTICS = 500  # numbers in half the draws; a study of one variable has three a draw
 MARKERS = 100  # equal patients of whom a training round samples some
 
@@ -201,32 +202,60 @@ def _training_shift(bench: _Bench, stays: int) -> Measured:
 
 
 def _evaluations(bench: _Bench) -> list[Finding]:
-    """Audit evaluation in training and at the end, and attributions, if the study has them."""
-    weights_D, findings = bench.exposed.weights_D, list[Finding]()
-    owns = released.evaluations(bench.own, weights_D)
-    quiets = released.evaluations(bench.still, weights_D)
+    """Audit evaluation in training and at the end, and attributions, as far as they leave.
+
+    Each is measured with little noise in a study that releases no more than it must beside it.
+    """
+    study, still, weights_D = bench.own, bench.still, bench.exposed.weights_D
+    if not study.evaluation.validation_fraction:
+        return []
+    bare = with_changes(still, evaluation={"explained_patients": 0})
+    alone = with_changes(still, evaluation={"subgroups": {}, "per_site": False})
+    in_training = _evaluation(
+        bench,
+        released.evaluation_in_training(study, weights_D),
+        released.evaluation_in_training(still, weights_D),
+    )
+    final = [
+        _evaluation(
+            bench,
+            released.final_evaluation(study, weights_D),
+            released.final_evaluation(bare, weights_D),
+        )
+    ]
+    if study.evaluation.explained_patients:
+        own, quiet = (released.attributions(each, weights_D) for each in (study, alone))
+        final.append(_evaluation(bench, own, quiet, pairs=EXPLAINED_PAIRS))
+    costs = released.costs_of(study)
+    together = sum(part.multiplier**-2 for part in final) ** -0.5
+    multipliers = (in_training.multiplier,) * (costs.evaluations - study.passes)
+    low = attack_epsilon((*multipliers, *(together,) * study.passes), None, costs.delta)
+    what = f"epsilon, {costs.evaluations} evaluations"
+    return [
+        *(each for part in (in_training, *final) for each in part.findings),
+        _epsilon("all evaluations", what, study.privacy.epsilon, low),
+    ]
+
+
+def _evaluation(bench: _Bench, own: Release, quiet: Release, *, pairs: int = PAIRS) -> _Audited:
+    """Audit one kind of evaluation; the multiplier is of the whole release's sensitivity."""
     blank = blank_grid(bench.own)
     others = usual_grid(bench.still, patients=HELD_OUT_OTHERS)
-    lacking = cohort_of(blank, others)
+    noise = measure_noise(own, cohort_of(blank), bench.folder, bench.level)
     having = cohort_of(blank, joined(others, bench.canary(HELD_OUT_STAYS)))
-    costs = released.costs_of(bench.own)
-    for own, quiet in zip(owns, quiets, strict=True):
-        noise = measure_noise(own, cohort_of(blank), bench.folder, bench.level)
-        pairs = EXPLAINED_PAIRS if quiet.explains else PAIRS
-        shift = measure_shift(
-            quiet,
-            quiet.matrix(having, bench.folder, pairs),
-            quiet.matrix(lacking, bench.folder, pairs),
-            bench.level,
-            what=f"{HELD_OUT_STAYS} stays",
-            exceeds=float("inf"),
-        )
-        multiplier = _largest_multiplier(costs.metrics.noise_multiplier, noise, shift) / own.reach
-        low = attack_epsilon((multiplier,) * costs.evaluations, None, costs.delta)
-        what = f"epsilon, {costs.evaluations} evaluations"
-        findings += [*noise.findings, *shift.findings]
-        findings.append(_epsilon(own.name, what, bench.own.privacy.epsilon, low))
-    return findings
+    shift = measure_shift(
+        quiet,
+        quiet.matrix(having, bench.folder, pairs),
+        quiet.matrix(cohort_of(blank, others), bench.folder, pairs),
+        bench.level,
+        what=f"{HELD_OUT_STAYS} stays",
+        exceeds=float("inf"),
+    )
+    claimed = released.costs_of(bench.own).metrics.noise_multiplier
+    return _Audited(
+        findings=(*noise.findings, *shift.findings),
+        multiplier=_largest_multiplier(claimed, noise, shift) / own.reach,
+    )
 
 
 def _largest_multiplier(claimed: float, noise: Measured, shift: Measured) -> float:

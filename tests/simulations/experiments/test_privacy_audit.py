@@ -251,7 +251,7 @@ def test_clipping_per_stay_is_convicted(mode: str, monkeypatch: pytest.MonkeyPat
 def test_counting_every_stay_as_a_patient_is_convicted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(validation_sums, "stay_weights", lambda p: np.ones(len(p.y_N)))
     found = convicted(audit_study(study(evaluation=EVALUATED)))
-    assert ("final evaluation", "shift, 8 stays") in found
+    assert ("final evaluation", "shift, 4 stays") in found
 
 
 def test_a_fresh_accountant_every_round_is_convicted(monkeypatch: pytest.MonkeyPatch) -> None:
