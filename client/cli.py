@@ -163,11 +163,16 @@ def approve(
         str, typer.Option(help="Approve only if the study has this digest (first digits).")
     ] = "",
 ) -> None:
-    """Approve a study that the coordinator offers: this study with this roster, nothing else."""
+    """Approve a study that the coordinator offers: this study with this roster, nothing else.
+
+    Reads this hospital's records first: a study that they cannot serve is not approved, and the
+    reason is told here alone.
+    """
     from consilium.client.commands.review import review_lines
     from consilium.client.hospital.folder import SiteFolder
     from consilium.client.service.offers import find_offer
     from consilium.client.service.pinned_connection import approvals_of
+    from consilium.client.service.site_cohort import suitable_cohort
     from consilium.shared.audit.events import Approved
     from consilium.shared.audit.own_log import open_audit
     from consilium.shared.enrolment.messages import roster_fingerprint
@@ -182,6 +187,7 @@ def approve(
             "review it again"
         )
     _policy(folder).check_study(loaded)
+    suitable_cohort(opened, loaded)
     if not yes:
         for line in review_lines(loaded):
             _say(line)

@@ -11,6 +11,7 @@
     ├── PrivacyError          a release would not have the privacy it claims
     │   └── BudgetError       a release would exceed the site's privacy budget
     ├── UnreachableError      the other side did not answer; trying again may help
+    ├── UnableError           a site cannot answer, and does not tell why
     └── ProtocolError         the other side broke the secure-sum protocol, or a round failed
         ├── MessageError      bytes that are not a well-formed message of this version
         ├── AuthenticationError  a signature, key, seal or commitment does not verify
@@ -56,6 +57,13 @@ class BudgetError(PrivacyError):
 
 class UnreachableError(ConsiliumError):
     """The other side could not be reached or did not answer; trying again may help."""
+
+
+class UnableError(ConsiliumError):
+    """A site cannot answer; the reason is the error's cause, and stays in the site's own log."""
+
+    def __init__(self) -> None:
+        super().__init__("this site cannot answer; the reason is in its own log")
 
 
 class ProtocolError(ConsiliumError):

@@ -46,6 +46,8 @@ class Policy:
         threads: most threads of one computation.
         memory_mib: most memory that the site's process may hold, in MiB; None means no bound.
         gpu: whether computations may use a graphics card.
+        answer_after_s: seconds after a round's request at which its answer leaves, whatever the
+            computation took; None answers at once.
     """
 
     largest_study_epsilon: float = 8.0
@@ -65,6 +67,7 @@ class Policy:
     threads: int = 1
     memory_mib: int | None = None
     gpu: bool = False
+    answer_after_s: float | None = None
 
     def check_study(self, study: Study) -> None:
         """Refuse a study that asks for more than this hospital allows.
@@ -84,18 +87,6 @@ class Policy:
             raise PolicyError(
                 f"the study releases sums of {study.minimum_sites} sites, below this site's bound "
                 f"of {self.minimum_sites}; raise [aggregation] minimum_sites or ask the site"
-            )
-
-    def check_cohort(self, patients: int) -> None:
-        """Refuse to train on fewer patients than this hospital allows.
-
-        Raises:
-            PolicyError: the sentence names the bound but not the number, which is this site's own.
-        """
-        if patients < self.minimum_patients:
-            raise PolicyError(
-                "this site has fewer patients for the study than its policy's bound of "
-                f"{self.minimum_patients}; widen the study's cohort or ask the site"
             )
 
     def check_time(self, now: datetime) -> None:

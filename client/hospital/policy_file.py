@@ -22,7 +22,8 @@ LEAST_MEMORY_MIB = 1024  # PyTorch alone, imported and idle, takes about half of
 
 TEMPLATE = """\
 # What this hospital allows, whatever a study asks for. Nothing a coordinator sends can widen it.
-# A refusal is told to the coordinator in one sentence, and noted in audit.jsonl.
+# A refusal is told to the coordinator in one sentence, which never depends on a record, and is noted
+# in audit.jsonl.
 # The site reads this file when it starts; every change is noted in audit.jsonl then.
 
 [studies]
@@ -76,6 +77,10 @@ threads = 1
 # memory_mib = 4096
 # Whether computations may see a graphics card.
 gpu = false
+# How long a round's computation takes depends a little on your records. With this, every answer to
+# a round leaves so many seconds after its request; take twice what a round of yours takes, and
+# less than the study's round_timeout_s.
+# answer_after_s = 60
 """
 
 
@@ -143,6 +148,7 @@ class _Machine(_Part):
     threads: int = Field(default=Policy.threads, ge=1, le=1024)
     memory_mib: int | None = Field(default=None, ge=LEAST_MEMORY_MIB)
     gpu: bool = Policy.gpu
+    answer_after_s: Positive | None = None
 
 
 class _PolicyFile(_Part):
@@ -201,6 +207,7 @@ def parse_policy(text: str, *, where: str = "policy") -> Policy:
         threads=file.machine.threads,
         memory_mib=file.machine.memory_mib,
         gpu=file.machine.gpu,
+        answer_after_s=file.machine.answer_after_s,
     )
 
 

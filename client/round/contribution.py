@@ -26,8 +26,13 @@ from consilium.client.round.training_set import TrainingSet
 from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.model.own_weights import shared_weights
 from consilium.shared.model.study_model import study_model
-from consilium.shared.model.weight_vector import parameter_count
-from consilium.shared.rounds.contents import Purpose, RoundConfiguration, vector_spec
+from consilium.shared.model.weight_vector import parameter_count, require_weights
+from consilium.shared.rounds.contents import (
+    Purpose,
+    RoundConfiguration,
+    edges_from_bytes,
+    vector_spec,
+)
 from consilium.shared.secure_sum.fixed_point import VectorSpec, encode
 from consilium.shared.study.definition import Study
 
@@ -64,6 +69,20 @@ class Contributor:
         """Return the layout of the round's vector."""
         return vector_spec(self._study, asked, parameters=self._sent)
 
+    def check(self, asked: RoundConfiguration, received: NDArray[np.float32]) -> None:
+        """Refuse what does not belong to this study's model, before a record is used.
+
+        Raises:
+            MessageError: weights, normalisation or edges do not, or a weight is not finite.
+        """
+        if asked.purpose is Purpose.STATISTICS:
+            return
+        Normalisation.from_bytes(asked.normalisation, self._study)
+        global_D, _ = self._received(asked, received)
+        if evaluates(asked):
+            edges_from_bytes(asked.edges, self._study)
+        require_weights(global_D, self.parameters)
+
     def vector(
         self,
         asked: RoundConfiguration,
@@ -71,7 +90,10 @@ class Contributor:
         round_number: int,
         study_hash: bytes,
     ) -> NDArray[np.uint32]:
-        """Compute and encode the round's vector.
+        """Compute and encode the round's vector, of what :meth:`check` has accepted.
+
+        Guarantee: its length does not depend on the records, and in a study with privacy no record
+        makes it fail: what leaves is bounded to what its segment can hold.
 
         Args:
             asked: what the round is for.
@@ -82,7 +104,7 @@ class Contributor:
 
         Raises:
             MessageError: weights, normalisation or edges do not belong to this study's model.
-            EncodingError: the result is not finite or out of range, so nothing may be sent.
+            EncodingError: in a study without privacy, the result is not finite or out of range.
             SettingsError: this site's own part of the model cannot be read.
         """
         self._own.begin_round(study_hash)
@@ -92,7 +114,10 @@ class Contributor:
             parts: Parts = {**statistics_parts(self._study, grid, self._own, randomness)}
         else:
             parts = self._model_parts(asked, received, randomness)
-        return encode(parts, self.spec(asked), randomness.stream("rounding"))
+        spec = self.spec(asked)
+        if self._study.privacy.mode != "none":
+            parts = bounded(parts, spec)
+        return encode(parts, spec, randomness.stream("rounding"))
 
     def keep(self) -> None:
         """Save what the last vector changed in this site's own part; call before the vector leaves.
@@ -112,10 +137,7 @@ class Contributor:
         study, own = self._study, self._own.part
         normalisation = Normalisation.from_bytes(asked.normalisation, study)
         training, validation = self._inputs.under(own.normalisation() or normalisation)
-        global_D, control_D = received, None
-        if study.training.control_variates and asked.purpose is Purpose.TRAINING:
-            global_D, control_D = split_received(received, self.parameters)
-        study_model(study, global_D)  # refuses weights that are not this study's
+        global_D, control_D = self._received(asked, received)
         parts: Parts = {}
         if evaluates(asked):
             parts |= self._evaluation.parts(asked, global_D, validation, own, randomness)
@@ -123,3 +145,26 @@ class Contributor:
             data = TrainingSet.of(training)
             parts |= self._training.parts(global_D, control_D, data, randomness)
         return parts
+
+    def _received(
+        self, asked: RoundConfiguration, received: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
+        """Return the global weights (D,), and with control variates the mean of all sites'."""
+        if self._study.training.control_variates and asked.purpose is Purpose.TRAINING:
+            return split_received(received, self.parameters)
+        return received, None
+
+
+def bounded(parts: Parts, spec: VectorSpec) -> Parts:
+    """Bound every number to what its segment can hold; NaN counts as 0.
+
+    This is done to numbers that have their noise, so it costs no privacy; and it is never needed
+    but beyond ``NOISE_MARGIN`` deviations of the noise.
+    """
+    most = {segment.name: segment for segment in spec.segments}
+    return {
+        name: np.clip(part, -most[name].qmax, most[name].qmax)
+        if np.issubdtype(part.dtype, np.integer)
+        else np.clip(np.nan_to_num(part, nan=0.0), -most[name].linf, most[name].linf)
+        for name, part in parts.items()
+    }

@@ -2,10 +2,16 @@
 
 The data's path: records -> grid -> tensors -> (ledger: reserve) -> train -> clip -> encode -> mask.
 Every result computed from patients passes the ledger and the mask before it is returned.
+
+Guarantee: nothing that depends on a record changes whether, why or in how many bytes the site
+answers. What is wrong with a message is refused before a record is used; what goes wrong afterwards
+is refused in one fixed sentence (:func:`consilium.client.round.answer.silently`).
 """
 
 import hmac
+import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime
 from functools import cached_property, partial
@@ -13,10 +19,9 @@ from functools import cached_property, partial
 import numpy as np
 
 from consilium.client.hospital.policy import Policy
-from consilium.client.hospital.process_limits import memory_error
 from consilium.client.hospital.state import SiteState
 from consilium.client.records.cohort import Cohort
-from consilium.client.round.answer import Answer, answer_or_refuse
+from consilium.client.round.answer import Answer, answer_or_refuse, silently
 from consilium.client.round.charges import round_charges
 from consilium.client.round.contribution import Contributor
 from consilium.client.secure_sum.masking import SiteMasking
@@ -40,6 +45,9 @@ from consilium.shared.study.definition import Study
 __all__ = ["Session", "SiteState"]
 
 BYTES_A_SITE = 1024  # per site in a round's request: a signed key, a sealed share, names
+
+
+log = logging.getLogger(__name__)
 
 
 def local_now() -> datetime:
@@ -92,30 +100,44 @@ class Session:
     def answer(self, action: Action, body: bytes) -> bytes:
         """Return the answer to one message.
 
+        With ``answer_after_s`` in the policy, the answer to a round leaves so many seconds after
+        its request, so that the time it takes tells nothing of the records.
+
         Raises:
-            ConsiliumError: the site declines; its sentence may leave.
+            ConsiliumError: the site declines; :mod:`consilium.client.round.answer` says what of it
+                may leave.
             Exception: a defect in this code; its text must not leave.
         """
-        with self._busy:
-            try:
+        began = time.monotonic()
+        try:
+            with self._busy:
                 return self._answers[action](body)
-            except (MemoryError, RuntimeError) as error:
-                refused = memory_error(error, self._policy)
-                if refused is None:
-                    raise
-                raise refused from None
+        finally:
+            if action is Action.UPDATE and self._policy.answer_after_s is not None:
+                self._wait(began + self._policy.answer_after_s - time.monotonic())
+
+    def _wait(self, left_s: float) -> None:
+        """Wait until the fixed answering time; say in this site's own log if it is over."""
+        if left_s < 0:
+            log.warning(
+                "the answer took %.1f s more than [machine] answer_after_s, so its time tells of "
+                "this site's work; raise the bound",
+                -left_s,
+            )
+        time.sleep(max(0.0, left_s))
 
     @cached_property
     def cohort(self) -> Cohort:
         """The site's patients, read on first use.
 
+        Whether they suit the study was decided when the hospital approved it; to decide it here
+        would tell the coordinator something of them.
+
         Raises:
-            DataError: the data do not suit this study.
-            PolicyError: fewer patients than this hospital allows.
+            UnableError: they cannot be read.
         """
-        cohort = self._read()
-        self._policy.check_cohort(cohort.training.patients)
-        return cohort
+        with silently():
+            return self._read()
 
     @cached_property
     def _contributor(self) -> Contributor:
@@ -135,7 +157,7 @@ class Session:
                 f"site {self.site} has pinned another roster or other parameters than the "
                 "coordinator; compare the roster's fingerprints at both ends"
             )
-        _ = self.cohort  # unsuitable data are refused now, not in the middle of a round
+        _ = self.cohort  # what cannot be read is refused now, not in the middle of a round
         if self._masking is None or self._masking.parameters != parameters:
             self._masking = SiteMasking(
                 self.site,
@@ -157,6 +179,8 @@ class Session:
         request = UpdateRequest.from_bytes(body, max_bytes=self._largest_request())
         masking.begin(request)
         asked = RoundConfiguration.from_bytes(request.configuration)
+        received = np.frombuffer(request.model, dtype="<f4").astype(np.float32)
+        self._contributor.check(asked, received)
         audit = self._state.audit
         if audit is not None:
             audit.begin(self._study, asked)
@@ -169,14 +193,14 @@ class Session:
             )
             for release in releases
         ]
-        received = np.frombuffer(request.model, dtype="<f4").astype(np.float32)
-        vector = self._contributor.vector(asked, received, request.round, request.study_hash)
-        masked = masking.mask(vector, self._contributor.weight, self._contributor.spec(asked))
-        self._contributor.keep()
-        if audit is not None:
-            masked = audit.release(self._study, asked, masked, spent, request.study_hash)
-        for release in releases:
-            self._state.ledger.confirm(release)
+        with silently():
+            vector = self._contributor.vector(asked, received, request.round, request.study_hash)
+            masked = masking.mask(vector, self._contributor.weight, self._contributor.spec(asked))
+            self._contributor.keep()
+            if audit is not None:
+                masked = audit.release(self._study, asked, masked, spent, request.study_hash)
+            for release in releases:
+                self._state.ledger.confirm(release)
         return masked.to_bytes()
 
     def _largest_request(self) -> int:

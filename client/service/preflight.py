@@ -9,10 +9,10 @@ from pathlib import Path
 
 from consilium.client.hospital.approvals import Approval
 from consilium.client.hospital.folder import SECRET_FILES, SiteFolder
-from consilium.client.records.cohort import read_cohort
 from consilium.client.service.connection import Connection
 from consilium.client.service.offers import fetch_offers
 from consilium.client.service.pinned_connection import approvals_of, connect
+from consilium.client.service.site_cohort import suitable_cohort
 from consilium.client.sources.common.settings import named_files
 from consilium.shared.errors import ConsiliumError, SettingsError
 
@@ -189,9 +189,7 @@ def _readable(folder: SiteFolder, approval: Approval) -> PreflightTest:
     study = approval.study
     remedy = f"run 'consilium-site check {study.name}' for the counts behind this"
     try:
-        source = folder.settings().open_source(folder.path, study)
-        split_key = folder.split_key()
-        cohort = read_cohort(source, study, site=folder.enrolment().site, split_key=split_key)
+        cohort = suitable_cohort(folder, study)
     except ConsiliumError as error:
         return PreflightTest(name="data", ok=False, told=str(error), remedy=remedy)
     told = f"study {study.name}: {cohort.report.patients} patients can be read"

@@ -3,6 +3,7 @@
 import logging
 import signal
 import threading
+from functools import partial
 from types import FrameType
 
 from consilium.client.hospital.approvals import Approval
@@ -11,11 +12,11 @@ from consilium.client.hospital.policy_file import FILE_NAME as POLICY_FILE
 from consilium.client.hospital.process_limits import apply_limits
 from consilium.client.hospital.round_audit import RoundAudit
 from consilium.client.hospital.settings import FILE_NAME as SETTINGS_FILE
-from consilium.client.records.cohort import Cohort, read_cohort
 from consilium.client.round.session import Session
 from consilium.client.service.flower_app import make_client_app
 from consilium.client.service.measurements import Measurements
 from consilium.client.service.pinned_connection import approvals_of, connect
+from consilium.client.service.site_cohort import site_cohort
 from consilium.client.service.study_sessions import StudySessions
 from consilium.client.service.supernode import SiteNode
 from consilium.shared.audit.configuration import note_configuration
@@ -43,18 +44,12 @@ def run_site(folder: SiteFolder) -> None:
         note_configuration(audit, folder.path, CONFIGURATION)
         state = folder.state(policy, RoundAudit(audit, enrolment.coordinator))
 
-        def read(approval: Approval) -> Cohort:
-            source = folder.settings().open_source(folder.path, approval.study)
-            return read_cohort(
-                source, approval.study, site=enrolment.site, split_key=state.split_key
-            )
-
         def open_session(approval: Approval) -> Session:
             return Session(
                 site=enrolment.site,
                 study=approval.study,
                 roster=approval.roster,
-                read=lambda: read(approval),
+                read=partial(site_cohort, folder, approval.study),
                 policy=policy,
                 state=state,
             )

@@ -13,7 +13,7 @@ import numpy as np
 
 from consilium.client.hospital.policy import Policy
 from consilium.client.ledger.store import Ledger
-from consilium.client.records.cohort import read_cohort
+from consilium.client.records.cohort import read_cohort, require_suitable
 from consilium.client.records.features import TimeGrid
 from consilium.client.round.own_part import OwnPart
 from consilium.client.round.session import Session
@@ -113,6 +113,9 @@ class Federation:
             )
             for site in study.sites
         }
+        for site, cohort in self._cohorts.items():
+            least = self._policy.minimum_patients
+            require_suitable(cohort, study, site=site, minimum_patients=least)
 
     def train(self, show: Show, test: HeldOut) -> Finished:
         """Run the study to its end, from its checkpoint if there is one.

@@ -23,7 +23,7 @@ from consilium.shared.audit.events import AuditEvent, Released, RoundClosed
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.audit.reading import read_lines, recorded_heads
 from consilium.shared.crypto.keys import IdentityKey, Roster
-from consilium.shared.errors import AuditError
+from consilium.shared.errors import AuditError, UnableError
 from consilium.shared.model.network import build_model
 from consilium.shared.model.weight_vector import to_vector
 from consilium.shared.rounds.contents import group_parameters
@@ -203,7 +203,7 @@ def test_what_cannot_be_recorded_does_not_leave(tmp_path, monkeypatch) -> None:
     )
     assert "update" in next(rounds).void
     assert {(refusal.code, refusal.sentence) for refusal in sites.refusals} == {
-        ("AuditError", "the disk is full")
+        ("UnableError", str(UnableError()))
     }
     assert not any(entry.confirmed for entry in sites.ledger("a").entries())
 

@@ -24,7 +24,7 @@ from consilium.shared.audit.log import AuditLog
 from consilium.shared.audit.reading import read_lines
 from consilium.shared.crypto.keys import IdentityKey, Roster
 from consilium.shared.enrolment.messages import StudyOffer, offer_statement
-from consilium.shared.errors import AuditError, DataError
+from consilium.shared.errors import AuditError, DataError, UnableError
 from consilium.shared.rounds.contents import sum_parameters
 from consilium.shared.secure_sum.messages import Action, ChannelKey, ChannelRequest, KeysRequest
 from consilium.shared.study.definition import parse_study
@@ -46,7 +46,7 @@ STUDY = parse_study(TEXT)
 COORDINATOR = IdentityKey.from_seed(b"c" * 32)
 KEYS = {site: IdentityKey.from_seed(site.encode() * 32) for site in STUDY.sites}
 ROSTER = Roster(tuple((site, key.public) for site, key in sorted(KEYS.items())))
-DEFECT = "the site met an unforeseen error; see the site's log"
+UNABLE = str(UnableError())
 
 
 def channel_request() -> bytes:
@@ -140,13 +140,13 @@ def test_a_defect_in_a_session_is_refused_without_detail_logged_once_and_counted
     site.approve()
     with caplog.at_level(logging.DEBUG):
         answer = site.ask(Action.CHANNEL, channel_request())
-    assert (answer.refusal.code, answer.refusal.sentence) == ("Defect", DEFECT)
+    assert (answer.refusal.code, answer.refusal.sentence) == ("UnableError", UNABLE)
     assert b"4711" not in answer.body
     told = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert [record.getMessage() for record in told] == ["a failed on channel"]
     assert told[0].exc_info[1] is site.failing[0]
-    assert site.counted() == {("channel", "Defect"): 1}
-    assert site.recorded() == [("channel", "Defect", DEFECT)]
+    assert site.counted() == {("channel", "UnableError"): 1}
+    assert site.recorded() == [("channel", "UnableError", UNABLE)]
 
 
 def test_a_sessions_refusal_is_logged_once_and_recorded_once_while_it_stays_the_same(
