@@ -142,10 +142,12 @@ def _withdraw(folder: "SiteFolder", hospital: str) -> None:
 
     audit, by = open_audit(folder), getpass.getuser()
 
-    def record(known: bytes) -> None:
-        audit.append(Vouched(hospital=hospital, fingerprint=known, vouched=False, by=by))
-
-    folder.vouchers().withdraw(hospital, recorded=record)
+    folder.vouchers().withdraw(
+        hospital,
+        recorded=lambda known: audit.append(
+            Vouched(hospital=hospital, fingerprint=known, vouched=False, by=by)
+        ),
+    )
     _say(f"This site vouches for {hospital} no longer; give others the new list with --export.")
 
 

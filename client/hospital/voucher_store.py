@@ -25,7 +25,7 @@ from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.files.permissions import PRIVATE_FILE, PRIVATE_FOLDER
 
 SUFFIX = ".vouchers"
-Recorded = Callable[[], None]
+Recorded = Callable[[], object]
 """Writes the audit entry of a change; called before the change is on disk."""
 
 
@@ -91,7 +91,7 @@ class VoucherStore:
             fingerprints[hospital] = print_
         return True
 
-    def withdraw(self, hospital: str, *, recorded: Callable[[bytes], None]) -> None:
+    def withdraw(self, hospital: str, *, recorded: Callable[[bytes], object]) -> None:
         """Vouch for a hospital no longer; ``recorded`` is called with its fingerprint.
 
         Raises:
@@ -103,7 +103,7 @@ class VoucherStore:
             recorded(fingerprints[hospital])
             del fingerprints[hospital]
 
-    def take(self, content: bytes, *, recorded: Callable[[Vouchers], None]) -> Vouchers:
+    def take(self, content: bytes, *, recorded: Callable[[Vouchers], object]) -> Vouchers:
         """Store the list that another hospital gave us, in place of its older one.
 
         Raises:
