@@ -150,7 +150,7 @@ def review(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
         opened = SiteFolder.open(folder)
         approval = _offered(opened, study)
         _show(opened, approval)
-        _check(opened, approval)
+        _check(opened, approval, asked="review")
     console.print("This site's policy allows this study.", style="green")
 
 
@@ -179,7 +179,7 @@ def approve(
             f"study {loaded.name}: its digest is {loaded.digest.hex()[:16]}, not {digest[:16]}; "
             "review it again"
         )
-    _check(opened, approval)
+    _check(opened, approval, asked="approve")
     if not yes:
         _show(opened, approval)
         typer.confirm("Approve this study for this hospital?", abort=True)
@@ -305,7 +305,7 @@ def _show(folder: "SiteFolder", approval: "Approval") -> None:
         _say(line)
 
 
-def _check(folder: "SiteFolder", approval: "Approval") -> None:
+def _check(folder: "SiteFolder", approval: "Approval", *, asked: str) -> None:
     """Refuse what this site's policy does not allow; a roster that is refused is noted in the log.
 
     Raises:
@@ -320,7 +320,7 @@ def _check(folder: "SiteFolder", approval: "Approval") -> None:
         policy.check_roster(study, approval.roster, folder.vouchers().trust())
     except PolicyError as error:
         event = Refused(
-            peer="coordinator", asked="approve", code="PolicyError", sentence=str(error)[:1000]
+            peer="coordinator", asked=asked, code="PolicyError", sentence=str(error)[:1000]
         )
         open_audit(folder).append(event)
         raise

@@ -40,7 +40,7 @@ def test_a_hospital_approves_no_study_with_invented_ones_and_no_stand_in(
     federation.hospital("north", "approve", "tiny", "--yes", fails=True)
     site = SiteFolder.open(federation.site("north"))
     refused = [event for event in events(site.path / "audit.jsonl") if isinstance(event, Refused)]
-    assert [event.asked for event in refused] == ["approve"]
+    assert [event.asked for event in refused] == ["review", "approve"]
     assert not list((site.path / "approvals").iterdir())
 
     for known in ("east", "south"):
