@@ -24,8 +24,9 @@ from consilium.client.commands.options import (
     Where,
 )
 from consilium.client.commands.variables import variables
+from consilium.client.commands.vouch import add_vouch_commands
 from consilium.client.hospital.defaults import LIFETIME_DELTA, LIFETIME_EPSILON
-from consilium.shared.errors import SettingsError
+from consilium.shared.errors import PolicyError, SettingsError
 from consilium.shared.service.command_line import run_command
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ console = Console(highlight=False, soft_wrap=True)
 add_commands(app)
 app.command()(variables)
 add_model_commands(app)
+add_vouch_commands(app)
 
 
 @app.command()
@@ -90,7 +92,8 @@ def enroll_site(
     )
     _say(f"Site {pinned.site} is enrolled with the coordinator at {pinned.host}:{pinned.port}.")
     _say(f"The coordinator's identity is {pinned.coordinator.hex()}; compare it by telephone.")
-    _say("Next: 'consilium-site preflight', then 'consilium-site start'.")
+    _say("Next: 'consilium-site preflight', then 'consilium-site start'. Other hospitals need your")
+    _say("fingerprint ('consilium-site identity'), and you theirs ('consilium-site vouch').")
 
 
 @app.command()
@@ -134,7 +137,6 @@ def review(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
     """Say in plain words what a study uses, what leaves, what it costs, and who takes part."""
     from consilium.client.commands.review import review_lines
     from consilium.client.hospital.folder import SiteFolder
-    from consilium.shared.enrolment.messages import roster_fingerprint
     from consilium.shared.study.definition import load_study
 
     file = Path(study)
@@ -142,15 +144,13 @@ def review(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
         loaded = load_study(file)
         for line in review_lines(loaded):
             _say(line)
-        policy = _policy(folder)
+        _say("Who of them is vouched for is told once the coordinator offers the study.")
+        _policy(folder).check_study(loaded)
     else:
         opened = SiteFolder.open(folder)
         approval = _offered(opened, study)
-        loaded, policy = approval.study, _policy(folder)
-        for line in review_lines(loaded):
-            _say(line)
-        _say(f"Roster: {roster_fingerprint(approval.roster)}; the coordinator must read the same.")
-    policy.check_study(loaded)
+        _show(opened, approval)
+        _check(opened, approval, asked="review")
     console.print("This site's policy allows this study.", style="green")
 
 
@@ -168,14 +168,12 @@ def approve(
     Reads this hospital's records first: a study that they cannot serve is not approved, and the
     reason is told here alone.
     """
-    from consilium.client.commands.review import review_lines
     from consilium.client.hospital.folder import SiteFolder
     from consilium.client.service.offers import find_offer
     from consilium.client.service.pinned_connection import approvals_of
     from consilium.client.service.site_cohort import suitable_cohort
     from consilium.shared.audit.events import Approved
     from consilium.shared.audit.own_log import open_audit
-    from consilium.shared.enrolment.messages import roster_fingerprint
 
     opened = SiteFolder.open(folder)
     offer = find_offer(opened, study)
@@ -186,12 +184,10 @@ def approve(
             f"study {loaded.name}: its digest is {loaded.digest.hex()[:16]}, not {digest[:16]}; "
             "review it again"
         )
-    _policy(folder).check_study(loaded)
+    _check(opened, approval, asked="approve")
     suitable_cohort(opened, loaded)
     if not yes:
-        for line in review_lines(loaded):
-            _say(line)
-        _say(f"Roster: {roster_fingerprint(approval.roster)}; the coordinator must read the same.")
+        _show(opened, approval)
         typer.confirm("Approve this study for this hospital?", abort=True)
     open_audit(opened).append(
         Approved(study=loaded.name, study_digest=loaded.digest, approved=True, by=getpass.getuser())
@@ -305,6 +301,35 @@ def _offered(folder: "SiteFolder", named: str) -> "Approval":
     from consilium.client.service.pinned_connection import approvals_of
 
     return approvals_of(folder).check(find_offer(folder, named))
+
+
+def _show(folder: "SiteFolder", approval: "Approval") -> None:
+    from consilium.client.commands.review import review_lines, roster_lines
+
+    study, roster, trust = approval.study, approval.roster, folder.vouchers().trust()
+    for line in review_lines(study) + roster_lines(study, roster, trust, folder.policy()):
+        _say(line)
+
+
+def _check(folder: "SiteFolder", approval: "Approval", *, asked: str) -> None:
+    """Refuse what this site's policy does not allow; a roster that is refused is noted in the log.
+
+    Raises:
+        PolicyError: the study or its roster is not allowed.
+    """
+    from consilium.shared.audit.events import Refused
+    from consilium.shared.audit.own_log import open_audit
+
+    policy, study = folder.policy(), approval.study
+    policy.check_study(study)
+    try:
+        policy.check_roster(study, approval.roster, folder.vouchers().trust())
+    except PolicyError as error:
+        event = Refused(
+            peer="coordinator", asked=asked, code="PolicyError", sentence=str(error)[:1000]
+        )
+        open_audit(folder).append(event)
+        raise
 
 
 def _policy(folder: Path) -> "Policy":

@@ -53,9 +53,10 @@ def verify(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check every line of the audit log and the ledger; name the first that does not fit."""
+    """Check every line of the audit log, the vouchers and the ledger; name what does not fit."""
     from consilium.client.hospital.folder import SiteFolder
     from consilium.client.hospital.round_audit import COORDINATOR
+    from consilium.client.hospital.voucher_check import voucher_disagreements
     from consilium.client.ledger.audit_check import disagreements
     from consilium.client.ledger.store import Ledger
     from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
@@ -67,6 +68,8 @@ def verify(
     own = Side(path=log, owner=enrolment.site, identity=opened.identity().public)
     other = Side(path=peer, owner=COORDINATOR, identity=enrolment.coordinator) if peer else None
     show_reports(own, other, console, as_json=as_json)
+    for difference in voucher_disagreements(opened.vouchers(), log):
+        raise AuditError(difference)
     file = opened.path / "ledger.sqlite"
     if file.exists():
         policy = opened.policy()

@@ -1,5 +1,14 @@
 """Describes a study in plain words, to a hospital that has to decide on it."""
 
+from consilium.client.hospital.policy import Policy
+from consilium.client.hospital.roster_trust import (
+    RosterTrust,
+    Standing,
+    summed_with,
+    witnesses_needed,
+)
+from consilium.shared.crypto.keys import Roster
+from consilium.shared.enrolment.messages import roster_fingerprint
 from consilium.shared.privacy.accounting import plan
 from consilium.shared.study.definition import Study
 
@@ -24,12 +33,56 @@ def review_lines(study: Study) -> list[str]:
         f"Who takes part: {', '.join(study.sites)}.",
         *_group_lines(study),
         f"A sum is opened only over {study.minimum_sites} sites or more; "
-        f"{study.dropouts_tolerated} of {study.group_size} may fail in a round. It stays secret "
-        "from the coordinator and up to "
-        f"{study.aggregation.tolerated_collusion} colluding site(s), {study.aggregation.profile} "
-        "profile.",
+        f"{study.dropouts_tolerated} of {study.group_size} may fail in a round.",
+        _secrecy_line(study),
         f"How long: {study.rounds} rounds of {study.training.local_steps} training steps.",
     ]
+
+
+def roster_lines(study: Study, roster: Roster, trust: RosterTrust, policy: Policy) -> list[str]:
+    """Return how each site of an offered roster is known here, and what that is worth."""
+    standings = trust.standings(study, roster)
+    others = summed_with(study, trust.site)
+    unknown = sum(one.site in others and not one.vouched for one in standings)
+    spare = study.aggregation.tolerated_collusion - unknown
+    worth = (
+        f"the guarantees above hold while at most {spare} of those vouched for collude with it."
+        if spare >= 0
+        else "that is more than the study tolerates colluding sites, so if the coordinator lies, "
+        "NOTHING above that rests on other sites holds."
+    )
+    return [
+        f"Roster: {roster_fingerprint(roster)}; another hospital in it must read the same.",
+        f"  {trust.site}: this site",
+        *(f"  {one.site}: {_known_as(one, trust.site, study)}" for one in standings),
+        f"{len(others) - unknown} of the {len(others)} sites summed with yours are vouched for; "
+        f"this site's policy asks for {policy.vouched_needed(study)}. Of the {unknown} others each "
+        f"may be the coordinator's own: {worth}",
+    ]
+
+
+def _known_as(standing: Standing, us: str, study: Study) -> str:
+    if us in standing.against:
+        return "NOT THE KEY THAT THIS SITE CHECKED; telephone it before anything else"
+    if standing.against:
+        return f"NOT THE KEY THAT {', '.join(standing.against)} CHECKED; telephone it"
+    whom = ", ".join("this site" if who == us else who for who in standing.by)
+    if standing.vouched:
+        return f"vouched for by {whom}"
+    if standing.by:
+        return f"unknown: vouched for by {whom} only, and it takes {witnesses_needed(study)}"
+    return "unknown"
+
+
+def _secrecy_line(study: Study) -> str:
+    collusion, others = study.aggregation.tolerated_collusion, study.group_size - 1
+    return (
+        f"Your part of a sum stays secret from the coordinator together with up to {collusion} "
+        f"other site(s): at least {others - collusion} of the {others} sites summed with yours "
+        "must be the hospitals they are named after, and honest. A site that nobody vouched for "
+        f"may be the coordinator's own and counts among the {collusion}. Profile: "
+        f"{study.aggregation.profile}."
+    )
 
 
 def _evaluation_lines(study: Study) -> list[str]:
@@ -136,7 +189,7 @@ def _privacy_lines(study: Study) -> list[str]:
     if study.privacy.mode == "distributed":
         against = (
             f"the coordinator and up to {study.aggregation.tolerated_collusion} other site(s) "
-            "together; the noise is shared among the sites"
+            "together, any that nobody vouched for among them; the noise is shared among the sites"
         )
     return [
         f"Privacy: each of your patients is protected with epsilon {costs.epsilon:.3g} at delta "

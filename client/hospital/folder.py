@@ -9,6 +9,7 @@
     split.key            assigns patients to shards for good, mode 0600
     coordinator.msgpack  the coordinator as pinned at enrolment
     approvals/           approved studies, each with its roster
+    vouchers/            who vouches for which hospital: this one, and others that it knows
     ledger.sqlite        the privacy budget
     journal.sqlite       rounds for which an update was masked
     personal/            the parts of studies' models that stay here, mode 0600
@@ -35,6 +36,7 @@ from consilium.client.hospital.policy_file import read_policy
 from consilium.client.hospital.round_audit import RoundAudit
 from consilium.client.hospital.settings import FILE_NAME, TEMPLATE, SiteSettings
 from consilium.client.hospital.state import SiteState
+from consilium.client.hospital.voucher_store import VoucherStore
 from consilium.client.ledger.store import Ledger
 from consilium.client.secure_sum.journal import RoundJournal
 from consilium.shared.crypto.keys import KEY_BYTES, IdentityKey
@@ -175,6 +177,14 @@ class SiteFolder:
     def pin(self, enrolment: Enrolment) -> None:
         """Store what enrolment pinned."""
         write_atomically(self.path / "coordinator.msgpack", enrolment.to_bytes(), mode=PRIVATE_FILE)
+
+    def vouchers(self) -> VoucherStore:
+        """Return this site's vouchers and those it was given.
+
+        Raises:
+            SettingsError: the site is not enrolled.
+        """
+        return VoucherStore(self.path / "vouchers", self.owner(), self.identity())
 
     def state(self, policy: Policy, audit: RoundAudit) -> SiteState:
         """Open keys, ledger and journal."""

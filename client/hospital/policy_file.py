@@ -16,6 +16,7 @@ from consilium.client.hospital.working_hours import DAYS, Day, WorkingHours
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.strict_toml import parse_toml, read_text, validate
 from consilium.shared.study.rounds import MINIMUM_SITES
+from consilium.shared.wire.encoding import MAX_SITES
 
 FILE_NAME = "policy.toml"
 LEAST_MEMORY_MIB = 1024  # PyTorch alone, imported and idle, takes about half of it
@@ -46,6 +47,13 @@ allow_without_privacy = false
 minimum_sites = 3
 # Fewest patients of yours that may train a study's model.
 minimum_patients = 20
+
+[roster]
+# Fewest other sites, of those summed with yours, that must be vouched for: by you, who checked
+# their fingerprints by telephone, or by enough hospitals that you checked ('consilium-site vouch').
+# A site that nobody checked may be the coordinator's invention. Without it, as many as the study's
+# guarantee needs: all but the colluding sites it tolerates, and more than those. 0 asks none.
+# vouched_at_least = 3
 
 [release]
 # Fewest of your patients that are told apart as a subgroup, such as an age band, in a study without
@@ -119,6 +127,10 @@ class _Federation(_Part):
     minimum_patients: int = Field(default=Policy.minimum_patients, ge=1)
 
 
+class _Roster(_Part):
+    vouched_at_least: int | None = Field(default=None, ge=0, le=MAX_SITES)
+
+
 class _Release(_Part):
     smallest_group: int = Field(default=Policy.smallest_group, ge=1)
     own_figures: bool = Policy.release_own_figures
@@ -155,6 +167,7 @@ class _PolicyFile(_Part):
     studies: _Studies = _Studies()
     privacy: _Privacy = _Privacy()
     federation: _Federation = _Federation()
+    roster: _Roster = _Roster()
     release: _Release = _Release()
     data: _Data = _Data()
     hours: _Hours | None = None
@@ -195,6 +208,7 @@ def parse_policy(text: str, *, where: str = "policy") -> Policy:
         delta=file.privacy.delta,
         allow_without_privacy=file.privacy.allow_without_privacy,
         minimum_sites=file.federation.minimum_sites,
+        vouched_at_least=file.roster.vouched_at_least,
         minimum_patients=file.federation.minimum_patients,
         smallest_group=file.release.smallest_group,
         release_own_figures=file.release.own_figures,

@@ -128,11 +128,8 @@ class Ledger:
             noted = [entry.release for entry in of_study]
             if noted_before:
                 return largest_spent(noted, study_delta)
-            spent = self._check(
-                f"study {release.study_name}", [*noted, release], study_epsilon, study_delta
-            )
-            everything = [*(entry.release for entry in entries), release]
-            self._check("this site's lifetime", everything, self._lifetime_epsilon, self._delta)
+            spent = self._check_study([*noted, release], study_epsilon, study_delta)
+            self._check_lifetime([*(entry.release for entry in entries), release])
             connection.execute(
                 "INSERT INTO releases VALUES "
                 "(NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'reserved', ?, NULL)",
@@ -193,16 +190,25 @@ class Ledger:
         total = account_of(entries, self._lifetime_epsilon, self._delta)
         return Summary(studies=tuple(studies), total=total)
 
-    def _check(self, whose: str, releases: list[Release], bound: float, delta: float) -> float:
-        epsilon = largest_spent(releases, delta)
+    @staticmethod
+    def _check_study(releases: list[Release], bound: float, delta: float) -> float:
+        epsilon, last = largest_spent(releases, delta), releases[-1]
         if epsilon > bound * (1 + TOLERANCE):
-            last = releases[-1]
             raise BudgetError(
-                f"{last.purpose} of round {last.round} of study {last.study_name} would bring "
-                f"epsilon to {epsilon:.4g}, above the budget of {bound:.4g} of {whose} at delta "
-                f"{delta:g}; lower [study] rounds or ask the site to raise the budget"
+                f"{_named(last)} would bring epsilon to {epsilon:.4g}, above the budget of "
+                f"{bound:.4g} of study {last.study_name} at delta {delta:g}; lower [study] rounds "
+                "or ask the site to raise the budget"
             )
         return epsilon
+
+    def _check_lifetime(self, releases: list[Release]) -> None:
+        """Refuse without a figure: what other studies spent is this site's own affair."""
+        epsilon = largest_spent(releases, self._delta)
+        if epsilon > self._lifetime_epsilon * (1 + TOLERANCE):
+            raise BudgetError(
+                f"{_named(releases[-1])} would exceed this site's lifetime budget, which "
+                "'consilium-site ledger' shows there; ask the site to raise it"
+            )
 
     @staticmethod
     def _is_noted(connection: sqlite3.Connection, release: Release) -> bool:
@@ -229,6 +235,10 @@ class Ledger:
             f"ledger {self._path}: cannot be used ({error}), and nothing may leave without it; "
             "check the file, the disk's space and other processes that hold it"
         )
+
+
+def _named(release: Release) -> str:
+    return f"{release.purpose} of round {release.round} of study {release.study_name}"
 
 
 def _entries(connection: sqlite3.Connection) -> Iterator[LedgerEntry]:

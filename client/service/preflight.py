@@ -182,7 +182,16 @@ def _data(folder: SiteFolder) -> list[PreflightTest]:
                 remedy="name the records in [data] of site.toml",
             )
         ]
-    return [_readable(folder, approval) for approval in approved]
+    return [test(folder, approval) for approval in approved for test in (_known_sites, _readable)]
+
+
+def _known_sites(folder: SiteFolder, approval: Approval) -> PreflightTest:
+    """Hold the approved roster against the vouchers, as every message of its study will be."""
+    study, roster = approval.study, approval.roster
+    failed = _trying(lambda: folder.policy().check_roster(study, roster, folder.vouchers().trust()))
+    told = failed or f"study {study.name}: enough of its sites are vouched for"
+    remedy = f"run 'consilium-site review {study.name}' to see who is known and who is not"
+    return PreflightTest(name="roster", ok=failed is None, told=told, remedy=remedy)
 
 
 def _readable(folder: SiteFolder, approval: Approval) -> PreflightTest:

@@ -12,6 +12,7 @@ from consilium.client.hospital.policy_file import FILE_NAME as POLICY_FILE
 from consilium.client.hospital.process_limits import apply_limits
 from consilium.client.hospital.round_audit import RoundAudit
 from consilium.client.hospital.settings import FILE_NAME as SETTINGS_FILE
+from consilium.client.hospital.voucher_check import voucher_disagreements
 from consilium.client.round.session import Session
 from consilium.client.service.flower_app import make_client_app
 from consilium.client.service.measurements import Measurements
@@ -21,6 +22,7 @@ from consilium.client.service.study_sessions import StudySessions
 from consilium.client.service.supernode import SiteNode
 from consilium.shared.audit.configuration import note_configuration
 from consilium.shared.audit.own_log import open_audit
+from consilium.shared.errors import SettingsError
 
 CONFIGURATION = (SETTINGS_FILE, POLICY_FILE)
 
@@ -31,7 +33,8 @@ def run_site(folder: SiteFolder) -> None:
     """Answer the coordinator for this site until the process is told to stop.
 
     Raises:
-        SettingsError: the site is not enrolled, or another process answers for it.
+        SettingsError: the site is not enrolled, another process answers for it, or its vouchers are
+            not those that its audit log names.
         AuditError: the audit log cannot be written, or does not verify.
     """
     policy = folder.policy()
@@ -42,7 +45,13 @@ def run_site(folder: SiteFolder) -> None:
     with folder.hold(), connect(folder) as connection:
         audit = open_audit(folder)
         note_configuration(audit, folder.path, CONFIGURATION)
+        vouchers = folder.vouchers()
+        for wrong in voucher_disagreements(vouchers, audit.path):
+            raise SettingsError(wrong)
         state = folder.state(policy, RoundAudit(audit, enrolment.coordinator))
+
+        def check_roster(approval: Approval) -> None:
+            policy.check_roster(approval.study, approval.roster, vouchers.trust())
 
         def open_session(approval: Approval) -> Session:
             return Session(
@@ -54,7 +63,9 @@ def run_site(folder: SiteFolder) -> None:
                 state=state,
             )
 
-        sessions = StudySessions(enrolment.site, approvals_of(folder), open_session, audit)
+        sessions = StudySessions(
+            enrolment.site, approvals_of(folder), check_roster, open_session, audit
+        )
         tell = connection.tell_budget_left if policy.tell_budget_left else None
         measurements = Measurements(sessions, folder.path, state.ledger, tell=tell)
         node = SiteNode(

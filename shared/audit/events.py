@@ -80,6 +80,32 @@ class Approved(AuditEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Vouched(AuditEvent):
+    """A person here vouched for a hospital with this fingerprint, or took it back."""
+
+    kind = "vouched"
+    hospital: str
+    fingerprint: bytes
+    vouched: bool
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class VouchersTaken(AuditEvent):
+    """The signed list of whom another hospital vouches for was taken over; ``issued`` is its time.
+
+    ``list_digest`` is SHA-256 of the file.
+    """
+
+    kind = "vouchers-taken"
+    signer: str
+    signer_identity: bytes
+    issued: int
+    list_digest: bytes
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyChanged(AuditEvent):
     """A study was submitted, begun, paused, resumed, stopped or finished."""
 

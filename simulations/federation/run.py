@@ -89,6 +89,7 @@ class Federation:
     ) -> None:
         self._study, self._folder = study, folder
         self._workers, self._faults = workers, tuple(faults)
+        # Nobody vouches for anybody: all sites are made here, on one machine, from one roster.
         self._policy = Policy(
             largest_study_epsilon=study.privacy.epsilon,
             lifetime_epsilon=study.privacy.epsilon,

@@ -8,13 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.hostile.neighbours import (
-    PATIENTS,
-    STUDIES,
-    hostile_normalisation,
-    hostile_weights,
-    pair,
-)
 
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.hospital.policy import Policy
@@ -32,6 +25,13 @@ from consilium.shared.rounds.contents import (
 )
 from consilium.shared.secure_sum.fixed_point import decode
 from consilium.shared.study.definition import Study
+from tests.hostile.neighbours import (
+    PATIENTS,
+    STUDIES,
+    hostile_normalisation,
+    hostile_weights,
+    pair,
+)
 
 RUN = bytes(32)
 WEIGHTS = range(5)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.hostile.neighbours import PATIENTS, STUDIES, hostile_normalisation, hostile_weights, pair
 
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.hospital.policy import Policy
@@ -33,6 +32,7 @@ from consilium.shared.rounds.contents import (
 from consilium.shared.secure_sum.messages import Action, Refusal
 from consilium.shared.study.definition import Study
 from consilium.shared.wire.encoding import VECTOR_BYTES, open_envelope
+from tests.hostile.neighbours import PATIENTS, STUDIES, hostile_normalisation, hostile_weights, pair
 
 KEYS = {site: IdentityKey.from_seed(site.encode() * 32) for site in ("a", "b", "c")}
 COORDINATOR = IdentityKey.from_seed(b"k" * 32)
@@ -134,7 +134,9 @@ def test_every_message_has_the_same_kind_code_and_size_with_a_patient_and_withou
     assert [action for action, *_ in present].count(Action.UPDATE) == len(ROUNDS)
 
 
-@pytest.mark.parametrize("error", [MemoryError("4711"), FloatingPointError("4711"), OSError("4711")])
+@pytest.mark.parametrize(
+    "error", [MemoryError("4711"), FloatingPointError("4711"), OSError("4711")]
+)
 def test_a_failure_with_the_records_is_one_refusal_whatever_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

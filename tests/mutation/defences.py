@@ -26,6 +26,8 @@ JOURNAL = "tests/client/secure_sum/test_journal.py::"
 KEYS = "tests/shared/crypto/test_keys.py::"
 SPARSE = "tests/server/secure_sum/test_sparse_sums.py::"
 GRAPH = "tests/shared/secure_sum/test_mask_graph.py::"
+TRUST = "tests/client/hospital/test_roster_trust.py::"
+STORE = "tests/client/hospital/test_voucher_store.py::"
 NEVER = "if False:"
 
 
@@ -467,6 +469,71 @@ DEFENCES = (
         "if not norm <= bound:",
         NEVER,
         "tests/server/study/test_plausibility.py::test_a_sum_beyond_its_bound_voids_the_round",
+    ),
+    _d(
+        "invented hospitals bounded",
+        "client/hospital/policy.py",
+        "if vouched < needed:",
+        NEVER,
+        TRUST + "test_a_coordinator_that_invents_all_other_hospitals_is_refused",
+    ),
+    _d(
+        "unknown sites count as colluding",
+        "client/hospital/roster_trust.py",
+        "return max(collusion + 1, study.group_size - 1 - collusion)",
+        "return collusion + 1",
+        TRUST + "test_two_known_hospitals_are_not_enough_against_five_inventions",
+    ),
+    _d(
+        "stand-ins named",
+        "client/hospital/policy.py",
+        "if standing.against:",
+        NEVER,
+        TRUST + "test_a_stand_in_for_a_hospital_that_we_checked_is_named_whatever_the_bound",
+    ),
+    _d(
+        "more vouchers than colluding sites",
+        "client/hospital/roster_trust.py",
+        "len(by) >= needed",
+        "len(by) >= 1",
+        TRUST + "test_one_liar_among_those_we_checked_adds_nobody",
+    ),
+    _d(
+        "only checked hospitals vouch",
+        "client/hospital/roster_trust.py",
+        "if self.own.get(signer) == given.signer",
+        "if True",
+        TRUST + "test_the_word_of_a_hospital_that_we_have_not_checked_counts_for_nothing",
+    ),
+    _d(
+        "vouchers signed",
+        "shared/enrolment/vouchers.py",
+        ".verify(self.signature, statement)",
+        "",
+        "tests/shared/enrolment/test_vouchers.py::"
+        "test_a_list_that_was_altered_or_forged_is_refused",
+    ),
+    _d(
+        "withdrawn vouchers stay withdrawn",
+        "client/hospital/voucher_store.py",
+        "if known is not None and known.issued >= given.issued:",
+        NEVER,
+        STORE + "test_a_withdrawn_voucher_is_not_brought_back_by_an_older_list",
+    ),
+    _d(
+        "vouchers as the log has them",
+        "client/hospital/voucher_check.py",
+        "if recorded.get(name) != held.get(name)",
+        NEVER.rstrip(":"),
+        STORE + "test_an_older_copy_put_back_is_noticed_and_the_named_command_mends_it",
+    ),
+    _d(
+        "roster checked with every message",
+        "client/service/study_sessions.py",
+        "self._check_roster(known.approval)",
+        "pass",
+        "tests/client/service/test_study_sessions.py::"
+        "test_a_roster_that_is_trusted_no_longer_is_refused_from_the_next_message_on",
     ),
     _d(
         "exported model signed",

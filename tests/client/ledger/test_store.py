@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import signal
 import sqlite3
 import stat
@@ -119,8 +120,11 @@ def test_studies_share_the_lifetime_budget(tmp_path):
     book = ledger(tmp_path, lifetime=1.5)
     reserve(book, release(1))
     other = {"study_digest": b"b" * 32, "study_name": "study-b"}
-    with pytest.raises(BudgetError, match="this site's lifetime"):
+    with pytest.raises(BudgetError, match="this site's lifetime") as refused:
         reserve_many(book, **other)
+    # What other studies spent, and this site's bound, are told in no sentence that may leave.
+    said = str(refused.value)
+    assert re.findall(r"\d+", said.replace("study-b", "")) == re.findall(r"(?<=round )\d+", said)
     assert book.summary().total.left >= 0
     assert len(book.summary().studies) == 2
 

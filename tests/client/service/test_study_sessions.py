@@ -24,7 +24,7 @@ from consilium.shared.audit.log import AuditLog
 from consilium.shared.audit.reading import read_lines
 from consilium.shared.crypto.keys import IdentityKey, Roster
 from consilium.shared.enrolment.messages import StudyOffer, offer_statement
-from consilium.shared.errors import AuditError, DataError, UnableError
+from consilium.shared.errors import AuditError, DataError, PolicyError, UnableError
 from consilium.shared.rounds.contents import sum_parameters
 from consilium.shared.secure_sum.messages import Action, ChannelKey, ChannelRequest, KeysRequest
 from consilium.shared.study.definition import parse_study
@@ -62,6 +62,7 @@ class Site:
 
     folder: Path
     failing: list[Exception] = field(default_factory=list)
+    strangers: list[PolicyError] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.approvals = Approvals(self.folder, COORDINATOR.public, ("a", KEYS["a"].public))
@@ -75,7 +76,7 @@ class Site:
             personal=PersonalStore(self.folder / "personal"),
         )
         self.opened = 0
-        sessions = StudySessions("a", self.approvals, self._open_session, audit)
+        sessions = StudySessions("a", self.approvals, self._check, self._open_session, audit)
         self.measurements = Measurements(sessions, self.folder, ledger)
 
     def approve(self) -> None:
@@ -104,6 +105,11 @@ class Site:
     @property
     def _log(self) -> Path:
         return self.folder / "audit.jsonl"
+
+    def _check(self, approval: Approval) -> None:
+        assert approval.roster == ROSTER
+        if self.strangers:
+            raise self.strangers[0]
 
     def _open_session(self, approval: Approval) -> Session:
         self.opened += 1
@@ -196,6 +202,24 @@ def test_a_study_that_nobody_approved_or_that_was_withdrawn_opens_no_session(
     site.approvals.withdraw(STUDY.digest)
     assert site.ask(Action.CHANNEL, channel_request()).refusal.code == "PolicyError"
     assert [code for _, code, _ in site.recorded()] == ["PolicyError", "PolicyError"]
+
+
+def test_a_roster_that_is_trusted_no_longer_is_refused_from_the_next_message_on(
+    tmp_path: Path,
+) -> None:
+    site = Site(tmp_path, strangers=[PolicyError("b is unknown")])
+    site.approve()
+    assert site.ask(Action.CHANNEL, channel_request()).refusal.sentence == "b is unknown"
+    assert site.opened == 0
+    stranger = site.strangers.pop()
+    assert site.ask(Action.CHANNEL, channel_request()).refusal is None
+    site.strangers.append(stranger)
+    run = sum_parameters(STUDY, ROSTER, bytes(16), site="a").study_hash
+    asked = KeysRequest(study_hash=run, round=1, channel_keys=()).to_bytes()
+    assert site.ask(Action.KEYS, asked).refusal.sentence == "b is unknown"
+    site.strangers.clear()
+    assert site.ask(Action.CHANNEL, channel_request()).refusal is None
+    assert site.opened == 1  # no round in progress is lost by a voucher that comes
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff" * 100, bytes(1000)])
