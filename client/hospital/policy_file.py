@@ -23,8 +23,8 @@ LEAST_MEMORY_MIB = 1024  # PyTorch alone, imported and idle, takes about half of
 
 TEMPLATE = """\
 # What this hospital allows, whatever a study asks for. Nothing a coordinator sends can widen it.
-# A refusal is told to the coordinator in one sentence, which never depends on a record, and is noted
-# in audit.jsonl.
+# A refusal is told to the coordinator in one sentence, which never depends on a record, and it is
+# noted in audit.jsonl.
 # The site reads this file when it starts; every change is noted in audit.jsonl then.
 
 [studies]

@@ -32,6 +32,7 @@ def test_every_commented_setting_of_the_default_file_works_when_uncommented():
             end=time(6),
         ),
         memory_mib=4096,
+        answer_after_s=60.0,
     )
 
 

@@ -1,5 +1,7 @@
 """A site's patients are parted once and for all, and unusable data are told by site."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 

@@ -252,12 +252,15 @@ def test_with_a_fixed_answering_time_a_round_is_answered_then_and_a_late_one_not
     site.handle(Action.CHANNEL, channel_request())
     assert waited == []
 
+    took_s: list[float] = []
+
     def slowly(*_: object, **__: object) -> None:
-        now[0] += took_s
+        now[0] += took_s[-1]
         raise MessageError("refused, and yet not at once")
 
     monkeypatch.setattr("consilium.client.round.session.UpdateRequest.from_bytes", slowly)
-    for took_s in (0.5, 20.0, 61.5):
+    for seconds in (0.5, 20.0, 61.5):
+        took_s.append(seconds)
         caplog.clear()
         site.handle(Action.UPDATE, b"")
     assert waited == [59.5, 40.0, 0.0]

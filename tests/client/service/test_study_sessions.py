@@ -164,7 +164,7 @@ def test_a_sessions_refusal_is_logged_once_and_recorded_once_while_it_stays_the_
         site.ask(Action.CHANNEL, channel_request())
     assert caplog.messages == ["a refused channel: the file is damaged"]
     site.ask(Action.CHANNEL, channel_request())
-    refused = ("channel", "DataError", "the file is damaged")
+    refused = ("channel", "UnableError", UNABLE)
     assert site.recorded() == [refused]
     site.failing.clear()
     assert site.ask(Action.CHANNEL, channel_request()).refusal is None
@@ -172,7 +172,7 @@ def test_a_sessions_refusal_is_logged_once_and_recorded_once_while_it_stays_the_
     again = Site(tmp_path, site.failing)
     again.ask(Action.CHANNEL, channel_request())
     assert again.recorded() == [refused, refused]  # another process begins anew
-    assert site.counted() == {("channel", "DataError"): 2, ("channel", "ok"): 1}
+    assert site.counted() == {("channel", "UnableError"): 2, ("channel", "ok"): 1}
 
 
 def test_the_same_refusal_after_an_answer_is_recorded_again(tmp_path: Path) -> None:
