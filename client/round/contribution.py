@@ -27,7 +27,12 @@ from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.model.own_weights import shared_weights
 from consilium.shared.model.study_model import study_model
 from consilium.shared.model.weight_vector import parameter_count
-from consilium.shared.rounds.contents import Purpose, RoundConfiguration, vector_spec
+from consilium.shared.rounds.contents import (
+    Purpose,
+    RoundConfiguration,
+    edges_from_bytes,
+    vector_spec,
+)
 from consilium.shared.secure_sum.fixed_point import VectorSpec, encode
 from consilium.shared.study.definition import Study
 
@@ -81,8 +86,8 @@ class Contributor:
             study_hash: identifies the run.
 
         Raises:
-            MessageError: weights, normalisation or edges do not belong to this study's model.
-            EncodingError: the result is not finite or out of range, so nothing may be sent.
+            MessageError: weights, normalisation or edges do not belong to this study's model; raised
+                before a record is looked at.
             SettingsError: this site's own part of the model cannot be read.
         """
         self._own.begin_round(study_hash)
@@ -110,12 +115,15 @@ class Contributor:
     ) -> Parts:
         """Return the parts of the model's evaluation, its training, or both, as asked for."""
         study, own = self._study, self._own.part
+        # what was received is checked before any record is looked at: its refusal is the same for all
         normalisation = Normalisation.from_bytes(asked.normalisation, study)
-        training, validation = self._inputs.under(own.normalisation() or normalisation)
         global_D, control_D = received, None
         if study.training.control_variates and asked.purpose is Purpose.TRAINING:
             global_D, control_D = split_received(received, self.parameters)
-        study_model(study, global_D)  # refuses weights that are not this study's
+        study_model(study, global_D)  # refuses weights that are not this study's, or not finite
+        if evaluates(asked):
+            edges_from_bytes(asked.edges, study)
+        training, validation = self._inputs.under(own.normalisation() or normalisation)
         parts: Parts = {}
         if evaluates(asked):
             parts |= self._evaluation.parts(asked, global_D, validation, own, randomness)
