@@ -58,7 +58,10 @@ def attribution_sums(
 def _mean_of_patient(
     trained: Trained, patients: PatientTensors, stays: NDArray[np.int64], source: Keystream
 ) -> NDArray[np.float64]:
-    """Return mean absolute attributions (V * B,) over the patient's stays, in the sums' unit."""
+    """Return mean absolute attributions (V * B,) over the patient's stays, in the sums' unit.
+
+    All zero if one is not finite, as with weights made to overflow: a failure would be seen.
+    """
     study = trained.study
     stays = stays[_draw(len(stays), MOST_STAYS, source)]
     column_CF = (Layout(study).without_each()[1:] == 0).astype(np.float64)
@@ -74,7 +77,7 @@ def _mean_of_patient(
         effect_TV[:steps] = effect_TF @ column_VF.T
         total_VA += np.abs(np.add.reduceat(effect_TV, band_starts(study), axis=0)).T
     mean: NDArray[np.float64] = total_VA.ravel() / (len(stays) * effect_unit(study))
-    return mean
+    return mean if np.isfinite(mean).all() else np.zeros_like(mean)
 
 
 def _draw(size: int, most: int, source: Keystream) -> NDArray[np.int64]:

@@ -61,8 +61,8 @@ def train_locally(
         correction_D: added to every step's gradient after clipping and noise. It may depend on
             patients only through noisy results.
 
-    Raises:
-        PrivacyError: a gradient is not finite.
+    Guarantee: with privacy, whatever the (finite) weights and the records, nothing here fails, and
+    the steps depend on patients only through finite clipped sums with noise.
     """
     weights_D = flat([parameter.detach() for parameter in model.parameters()])
     correction = None if correction_D is None else torch.from_numpy(correction_D)
@@ -150,7 +150,7 @@ def _noised(sum_D: Tensor, deviation: float, source: Keystream) -> Tensor:
     those of four draws from their sum is infeasible (Holohan & Braghin 2021, section 5.1).
     """
     noise_D = source.standard_normal(4 * len(sum_D)).reshape(4, -1).sum(axis=0)
-    return (sum_D.double() + torch.from_numpy(noise_D).mul_(deviation / 2)).to(sum_D.dtype)
+    return (sum_D.double() + torch.from_numpy(noise_D).mul_(deviation / 2)).float()
 
 
 def _write(model: RecurrentModel, weights_D: Tensor) -> None:

@@ -64,7 +64,6 @@ class TrainingRound:
             randomness: the round's random numbers.
 
         Raises:
-            EncodingError, PrivacyError: the result is not finite.
             SettingsError: what this site has kept does not fit the study.
         """
         parts = self._update(global_D, control_D, data, randomness)
@@ -119,7 +118,11 @@ class TrainingRound:
         data: TrainingSet,
         randomness: RoundRandomness,
     ) -> FlatWeights:
-        """Return the weights (D,) after the round's steps."""
+        """Return the weights (D,) after the round's steps; all finite.
+
+        If steps lead beyond float32, as from weights made for that, the site's weights stay as they
+        were: a failure would be seen. With privacy the steps are noised, so this tells no more.
+        """
         model, source = study_model(self._study, weights_D), randomness.stream("training")
         train_locally(
             model,
@@ -129,7 +132,13 @@ class TrainingRound:
             source=source,
             correction_D=added_D,
         )
-        return to_vector(model)
+        trained_D = to_vector(model)
+        if np.isfinite(trained_D).all():
+            return trained_D
+        log.warning(
+            "training in study %s left the range of numbers; nothing moved", self._study.name
+        )
+        return weights_D
 
     def _train_second(
         self, global_D: FlatWeights, data: TrainingSet, randomness: RoundRandomness
