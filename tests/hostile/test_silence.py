@@ -119,7 +119,14 @@ def _own_weights(study: Study, size: int) -> int:
     return size - int(shared_weights(study, size).sum())
 
 
-@pytest.mark.parametrize("kind", PATIENTS)
+FIRST = ("ordinary", "sixty stays", "huge")
+KINDS = [
+    pytest.param(kind, marks=() if kind in FIRST else pytest.mark.slow, id=kind)
+    for kind in PATIENTS
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_message_has_the_same_kind_code_and_size_with_a_patient_and_without(
     tmp_path: Path, name: str, kind: str

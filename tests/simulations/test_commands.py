@@ -173,6 +173,7 @@ def test_compare_puts_every_setting_in_one_table(
             assert f"{record['test']['auroc'][bound]:.3f}" in result.stdout
 
 
+@pytest.mark.slow
 def test_compare_with_seeds_prints_means_of_both_modes_at_80_columns(
     run, study: Path, data: Path, tmp_path: Path
 ) -> None:
