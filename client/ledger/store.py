@@ -16,11 +16,13 @@ from datetime import datetime
 from pathlib import Path
 
 from consilium.client.ledger.releases import (
+    NOTHING_WRITTEN_OFF,
     SHARDS,
     LedgerEntry,
     Release,
     StudyAccount,
     Summary,
+    WriteOff,
     account_of,
     largest_spent,
 )
@@ -32,11 +34,12 @@ from consilium.shared.privacy.accounting import Events, PrivacyEvent
 
 __all__ = ["Ledger", "Release", "Summary"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LOCK_TIMEOUT_S = 60.0
 TOLERANCE = 1e-9  # relative; noise is calibrated to end exactly at the budget
 
-_SCHEMA = """
+_SCHEMA = (
+    """
 CREATE TABLE IF NOT EXISTS releases (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     study_digest BLOB NOT NULL,
@@ -54,7 +57,16 @@ CREATE TABLE IF NOT EXISTS releases (
     confirmed_at TEXT,
     UNIQUE (study_hash, round, purpose)
 )
-"""
+""",
+    """
+CREATE TABLE IF NOT EXISTS written_off (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    upto INTEGER NOT NULL,
+    epsilon REAL NOT NULL,
+    at TEXT NOT NULL
+)
+""",
+)
 
 
 class Ledger:
@@ -79,6 +91,7 @@ class Ledger:
     ) -> None:
         self._path, self._lifetime_epsilon, self._delta = path, lifetime_epsilon, delta
         self._clock = clock
+        self._reached = 0
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE))
             path.chmod(PRIVATE_FILE)
@@ -89,12 +102,13 @@ class Ledger:
             ) from error
         with self._transaction() as connection:
             version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-            if version not in (0, SCHEMA_VERSION):
+            if not 0 <= version <= SCHEMA_VERSION:
                 raise PrivacyError(
                     f"ledger {path}: has version {version}, this build reads {SCHEMA_VERSION}; "
                     "use the build that wrote it"
                 )
-            connection.execute(_SCHEMA)
+            for table in _SCHEMA:
+                connection.execute(table)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def reserve(self, release: Release, *, study_epsilon: float, study_delta: float) -> float:
@@ -111,7 +125,8 @@ class Ledger:
 
         Raises:
             BudgetError: the study's or the lifetime budget would be exceeded; nothing is charged.
-            PrivacyError: another release is entered under this run, round and purpose.
+            PrivacyError: another release is entered under this run, round and purpose, or the file
+                was put back to an older state since this object used it last.
         """
         low, high = release.shards
         if not 0 <= low <= high <= SHARDS:
@@ -122,33 +137,33 @@ class Ledger:
         with self._transaction() as connection:
             noted_before = self._is_noted(connection, release)
             entries = list(_entries(connection))
+            self._check_grown(entries)
+            written_off = _written_off(connection)
             of_study = [
                 entry for entry in entries if entry.release.study_digest == release.study_digest
             ]
             noted = [entry.release for entry in of_study]
             if noted_before:
                 return largest_spent(noted, study_delta)
+            if of_study and of_study[0].number <= written_off.upto:
+                raise BudgetError(
+                    f"study {release.study_name} spent from this site's budget before a ledger "
+                    "was lost and written off, so all of its budget counts as spent; ask for a new "
+                    "study"
+                )
             spent = self._check(
                 f"study {release.study_name}", [*noted, release], study_epsilon, study_delta
             )
-            everything = [*(entry.release for entry in entries), release]
-            self._check("this site's lifetime", everything, self._lifetime_epsilon, self._delta)
-            connection.execute(
-                "INSERT INTO releases VALUES "
-                "(NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'reserved', ?, NULL)",
-                (
-                    release.study_digest,
-                    release.study_hash,
-                    release.round,
-                    release.purpose,
-                    release.study_name,
-                    study_epsilon,
-                    study_delta,
-                    _events_to_json(release.events),
-                    low,
-                    high,
-                    self._clock().isoformat(),
-                ),
+            since = [entry.release for entry in entries if entry.number > written_off.upto]
+            self._check(
+                "this site's lifetime",
+                [*since, release],
+                self._lifetime_epsilon,
+                self._delta,
+                already=written_off.epsilon,
+            )
+            self._reached = _insert(
+                connection, release, study_epsilon, study_delta, self._clock(), confirmed=False
             )
         return spent
 
@@ -170,6 +185,41 @@ class Ledger:
                 (self._clock().isoformat(), release.study_hash, release.round, release.purpose),
             )
 
+    def charge_again(self, release: Release, *, study_epsilon: float, study_delta: float) -> bool:
+        """Enter a release that has left, as the audit log tells; return whether it was missing.
+
+        No bound is checked: what has left is spent.
+
+        Raises:
+            PrivacyError: another release is entered under this run, round and purpose.
+        """
+        with self._transaction() as connection:
+            if self._is_noted(connection, release):
+                return False
+            _insert(connection, release, study_epsilon, study_delta, self._clock(), confirmed=True)
+            return True
+
+    def write_off(self) -> WriteOff:
+        """Count the whole lifetime budget as spent, in place of all entries so far.
+
+        For a ledger that may not know everything that was spent. Every study in it is closed; the
+        lifetime budget must be raised before anything else is released.
+        """
+        with self._transaction() as connection:
+            before = _written_off(connection)
+            epsilon = max(self._lifetime_epsilon, before.epsilon)
+            upto = max((entry.number for entry in _entries(connection)), default=0)
+            connection.execute(
+                "INSERT INTO written_off VALUES (NULL, ?, ?, ?)",
+                (upto, epsilon, self._clock().isoformat()),
+            )
+        return WriteOff(upto=upto, epsilon=epsilon)
+
+    def written_off(self) -> WriteOff:
+        """Return the last write-off; one of nothing if there was none."""
+        with self._transaction() as connection:
+            return _written_off(connection)
+
     def entries(self) -> tuple[LedgerEntry, ...]:
         """Return all entries in the order in which they were reserved."""
         with self._transaction() as connection:
@@ -177,7 +227,8 @@ class Ledger:
 
     def summary(self) -> Summary:
         """Return spent, reserved and left: per study at its delta, and over the lifetime at its."""
-        entries = self.entries()
+        with self._transaction() as connection:
+            entries, written_off = tuple(_entries(connection)), _written_off(connection)
         digests = dict.fromkeys(entry.release.study_digest for entry in entries)
         studies = []
         for study_digest in digests:
@@ -190,11 +241,30 @@ class Ledger:
                     account=account_of(own, own[-1].study_epsilon, own[-1].study_delta),
                 )
             )
-        total = account_of(entries, self._lifetime_epsilon, self._delta)
+        total = account_of(entries, self._lifetime_epsilon, self._delta, written_off)
         return Summary(studies=tuple(studies), total=total)
 
-    def _check(self, whose: str, releases: list[Release], bound: float, delta: float) -> float:
-        epsilon = largest_spent(releases, delta)
+    def _check_grown(self, entries: list[LedgerEntry]) -> None:
+        """Refuse a file that has lost an entry since this object wrote it."""
+        last = entries[-1].number if entries else 0
+        if last < self._reached:
+            raise PrivacyError(
+                f"ledger {self._path}: ends at entry {last}, and entry {self._reached} was written "
+                "to it: it was put back to an older state while the site ran; stop the site and "
+                "run 'consilium-site recover'"
+            )
+        self._reached = last
+
+    def _check(
+        self,
+        whose: str,
+        releases: list[Release],
+        bound: float,
+        delta: float,
+        *,
+        already: float = 0.0,
+    ) -> float:
+        epsilon = already + largest_spent(releases, delta)
         if epsilon > bound * (1 + TOLERANCE):
             last = releases[-1]
             raise BudgetError(
@@ -234,17 +304,18 @@ class Ledger:
 def _entries(connection: sqlite3.Connection) -> Iterator[LedgerEntry]:
     rows = connection.execute(
         "SELECT study_digest, study_hash, study_name, round, purpose, events, low_shard, "
-        "high_shard, study_epsilon, study_delta, state, reserved_at, confirmed_at "
+        "high_shard, study_epsilon, study_delta, state, reserved_at, confirmed_at, number "
         "FROM releases ORDER BY number"
     )
-    for digest, run, name, number, purpose, events, low, high, *rest in rows:
-        epsilon, delta, state, reserved_at, confirmed_at = rest
+    for digest, run, name, round, purpose, events, low, high, *rest in rows:
+        epsilon, delta, state, reserved_at, confirmed_at, number = rest
         yield LedgerEntry(
+            number=number,
             release=Release(
                 study_digest=digest,
                 study_hash=run,
                 study_name=name,
-                round=number,
+                round=round,
                 purpose=purpose,
                 events=_events_from_json(events),
                 shards=(low, high),
@@ -255,6 +326,44 @@ def _entries(connection: sqlite3.Connection) -> Iterator[LedgerEntry]:
             reserved_at=reserved_at,
             confirmed_at=confirmed_at,
         )
+
+
+def _written_off(connection: sqlite3.Connection) -> WriteOff:
+    row = connection.execute(
+        "SELECT upto, epsilon FROM written_off ORDER BY number DESC LIMIT 1"
+    ).fetchone()
+    return WriteOff(upto=row[0], epsilon=row[1]) if row else NOTHING_WRITTEN_OFF
+
+
+def _insert(
+    connection: sqlite3.Connection,
+    release: Release,
+    study_epsilon: float,
+    study_delta: float,
+    now: datetime,
+    *,
+    confirmed: bool,
+) -> int:
+    """Insert an entry; return its number."""
+    at = now.isoformat()
+    cursor = connection.execute(
+        "INSERT INTO releases VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            release.study_digest,
+            release.study_hash,
+            release.round,
+            release.purpose,
+            release.study_name,
+            study_epsilon,
+            study_delta,
+            _events_to_json(release.events),
+            *release.shards,
+            "confirmed" if confirmed else "reserved",
+            at,
+            at if confirmed else None,
+        ),
+    )
+    return int(cursor.lastrowid or 0)
 
 
 def _events_to_json(events: Events) -> str:

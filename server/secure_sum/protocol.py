@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from consilium.server.secure_sum.exchange import Clock, RoundLog, ask, require_sites
 from consilium.server.secure_sum.key_exchange import KeyExchange
+from consilium.server.secure_sum.site_heads import SiteHeads
 from consilium.server.secure_sum.sites import Sites
 from consilium.server.secure_sum.unmasking import rebuild_round_key, rebuild_self_mask, remove_masks
 from consilium.shared.crypto import transcript
@@ -90,6 +91,7 @@ class SecureSum:
             but 60 s at most.
         rejoin_timeout_s: longest wait for a site that was absent in the last round; unless given
             `timeout_s`, but 15 s at most.
+        heads: the sites' newest audit heads; none are known unless given.
         clock: for the times reported.
         threads: cores for expanding masks; all that this process may use if None.
     """
@@ -102,6 +104,7 @@ class SecureSum:
         timeout_s: float,
         exchange_timeout_s: float | None = None,
         rejoin_timeout_s: float | None = None,
+        heads: SiteHeads | None = None,
         clock: Clock = time.monotonic,
         threads: int | None = None,
     ) -> None:
@@ -112,7 +115,10 @@ class SecureSum:
         self._rejoin_timeout_s = rejoin_timeout_s or min(timeout_s, 15.0)
         self._clock = clock
         self._threads = threads or len(os.sched_getaffinity(0))
-        self._keys = KeyExchange(parameters, sites, timeout_s=self._exchange_timeout_s)
+        self._heads = heads or SiteHeads(dict(parameters.roster.members))
+        self._keys = KeyExchange(
+            parameters, sites, timeout_s=self._exchange_timeout_s, heads=self._heads
+        )
 
     def open(self, *, round: int = 1) -> RoundLog:
         """Set up channels with all sites and collect their keys for the first round.
@@ -225,6 +231,7 @@ class SecureSum:
         )
         for site, reply in replies:
             with log.blaming(site):
+                self._heads.take(site, reply.audit_head)
                 _add_masked(uploads, reply, round, spec, self.parameters.circle(site) & keys.keys())
         self._require(
             uploads.headers, self.parameters.minimum_sites, "sent a masked update", round, log
