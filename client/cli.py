@@ -166,6 +166,7 @@ def approve(
     """Approve a study that the coordinator offers: this study with this roster, nothing else."""
     from consilium.client.commands.review import review_lines
     from consilium.client.hospital.folder import SiteFolder
+    from consilium.client.hospital.stores import check_log_is_there
     from consilium.client.service.offers import find_offer
     from consilium.client.service.pinned_connection import approvals_of
     from consilium.shared.audit.events import Approved
@@ -173,6 +174,7 @@ def approve(
     from consilium.shared.enrolment.messages import roster_fingerprint
 
     opened = SiteFolder.open(folder)
+    check_log_is_there(opened)
     offer = find_offer(opened, study)
     approval = approvals_of(opened).check(offer)
     loaded = approval.study
@@ -201,11 +203,13 @@ def withdraw(
 ) -> None:
     """Take an approval back; a running site refuses the study from its next message on."""
     from consilium.client.hospital.folder import SiteFolder
+    from consilium.client.hospital.stores import check_log_is_there
     from consilium.client.service.pinned_connection import approvals_of
     from consilium.shared.audit.events import Approved
     from consilium.shared.audit.own_log import open_audit
 
     opened = SiteFolder.open(folder)
+    check_log_is_there(opened)
     approvals = approvals_of(opened)
     found = [
         a.study

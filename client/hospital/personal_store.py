@@ -106,6 +106,10 @@ class PersonalStore:
             ) from error
         return digest.digest()
 
+    def remove(self, study_digest: bytes, study_hash: bytes) -> None:
+        """Remove what is kept for a run, if anything is."""
+        self._path(study_digest, study_hash).unlink(missing_ok=True)
+
     def _path(self, study_digest: bytes, study_hash: bytes) -> Path:
         return self._folder / f"{study_digest.hex()}-{study_hash.hex()}.safetensors"
 

@@ -156,15 +156,14 @@ class RoundAudit:
         """
         events: list[AuditEvent] = []
         if charges or own_part:
-            private = study.privacy if charges else None
             events.append(
                 Charged(
                     study=study.name,
                     study_digest=study.digest,
                     study_hash=study_hash,
                     round=masked.round,
-                    study_epsilon=private and private.epsilon,
-                    study_delta=private and private.delta,
+                    study_epsilon=study.privacy.epsilon if charges else None,
+                    study_delta=study.privacy.delta if charges else None,
                     charges=charges_to_json(charges),
                     own_part=own_part,
                 )
@@ -207,7 +206,7 @@ def check_not_older(audit: AuditLog, head: AuditHead | None) -> None:
             f"ends at entry {ends}" if ends < head.number else f"has another entry {head.number}"
         )
         raise AuditError(
-            f"audit log {audit.path}: {state}, and others were shown entry {head.number}, signed "
+            f"this site's audit log {state}, and others were shown entry {head.number}, signed "
             "by this site: its folder was put back to an older state, whose ledger does not know "
             "what was spent since; restore a newer backup, or run 'consilium-site write-off'"
         )

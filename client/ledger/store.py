@@ -6,17 +6,14 @@ entry on disk (safe against power failure) before :meth:`Ledger.reserve` returns
 at a time can reserve, so several cannot overspend together.
 """
 
-import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
 from consilium.client.ledger.releases import (
-    NOTHING_WRITTEN_OFF,
     SHARDS,
     LedgerEntry,
     Release,
@@ -26,47 +23,23 @@ from consilium.client.ledger.releases import (
     account_of,
     largest_spent,
 )
+from consilium.client.ledger.rows import (
+    SCHEMA,
+    events_from_json,
+    insert,
+    read_entries,
+    read_written_off,
+)
 from consilium.shared.clock import utc_now
 from consilium.shared.errors import BudgetError, PrivacyError
 from consilium.shared.files.permissions import PRIVATE_FILE
 from consilium.shared.files.sqlite_transaction import transaction
-from consilium.shared.privacy.accounting import Events, PrivacyEvent
 
 __all__ = ["Ledger", "Release", "Summary"]
 
 SCHEMA_VERSION = 2
 LOCK_TIMEOUT_S = 60.0
 TOLERANCE = 1e-9  # relative; noise is calibrated to end exactly at the budget
-
-_SCHEMA = (
-    """
-CREATE TABLE IF NOT EXISTS releases (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    study_digest BLOB NOT NULL,
-    study_hash BLOB NOT NULL,
-    round INTEGER NOT NULL,
-    purpose TEXT NOT NULL,
-    study_name TEXT NOT NULL,
-    study_epsilon REAL NOT NULL,
-    study_delta REAL NOT NULL,
-    events TEXT NOT NULL,
-    low_shard INTEGER NOT NULL,
-    high_shard INTEGER NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('reserved', 'confirmed')),
-    reserved_at TEXT NOT NULL,
-    confirmed_at TEXT,
-    UNIQUE (study_hash, round, purpose)
-)
-""",
-    """
-CREATE TABLE IF NOT EXISTS written_off (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    upto INTEGER NOT NULL,
-    epsilon REAL NOT NULL,
-    at TEXT NOT NULL
-)
-""",
-)
 
 
 class Ledger:
@@ -107,7 +80,7 @@ class Ledger:
                     f"ledger {path}: has version {version}, this build reads {SCHEMA_VERSION}; "
                     "use the build that wrote it"
                 )
-            for table in _SCHEMA:
+            for table in SCHEMA:
                 connection.execute(table)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
@@ -136,9 +109,9 @@ class Ledger:
             )
         with self._transaction() as connection:
             noted_before = self._is_noted(connection, release)
-            entries = list(_entries(connection))
+            entries = list(read_entries(connection))
             self._check_grown(entries)
-            written_off = _written_off(connection)
+            written_off = read_written_off(connection)
             of_study = [
                 entry for entry in entries if entry.release.study_digest == release.study_digest
             ]
@@ -162,7 +135,7 @@ class Ledger:
                 self._delta,
                 already=written_off.epsilon,
             )
-            self._reached = _insert(
+            self._reached = insert(
                 connection, release, study_epsilon, study_delta, self._clock(), confirmed=False
             )
         return spent
@@ -196,7 +169,7 @@ class Ledger:
         with self._transaction() as connection:
             if self._is_noted(connection, release):
                 return False
-            _insert(connection, release, study_epsilon, study_delta, self._clock(), confirmed=True)
+            insert(connection, release, study_epsilon, study_delta, self._clock(), confirmed=True)
             return True
 
     def write_off(self) -> WriteOff:
@@ -206,9 +179,9 @@ class Ledger:
         lifetime budget must be raised before anything else is released.
         """
         with self._transaction() as connection:
-            before = _written_off(connection)
+            before = read_written_off(connection)
             epsilon = max(self._lifetime_epsilon, before.epsilon)
-            upto = max((entry.number for entry in _entries(connection)), default=0)
+            upto = max((entry.number for entry in read_entries(connection)), default=0)
             connection.execute(
                 "INSERT INTO written_off VALUES (NULL, ?, ?, ?)",
                 (upto, epsilon, self._clock().isoformat()),
@@ -218,17 +191,17 @@ class Ledger:
     def written_off(self) -> WriteOff:
         """Return the last write-off; one of nothing if there was none."""
         with self._transaction() as connection:
-            return _written_off(connection)
+            return read_written_off(connection)
 
     def entries(self) -> tuple[LedgerEntry, ...]:
         """Return all entries in the order in which they were reserved."""
         with self._transaction() as connection:
-            return tuple(_entries(connection))
+            return tuple(read_entries(connection))
 
     def summary(self) -> Summary:
         """Return spent, reserved and left: per study at its delta, and over the lifetime at its."""
         with self._transaction() as connection:
-            entries, written_off = tuple(_entries(connection)), _written_off(connection)
+            entries, written_off = tuple(read_entries(connection)), read_written_off(connection)
         digests = dict.fromkeys(entry.release.study_digest for entry in entries)
         studies = []
         for study_digest in digests:
@@ -283,7 +256,7 @@ class Ledger:
         ).fetchone()
         if found is None:
             return False
-        if (_events_from_json(found[0]), (found[1], found[2])) != (release.events, release.shards):
+        if (events_from_json(found[0]), (found[1], found[2])) != (release.events, release.shards):
             raise PrivacyError(
                 f"ledger: {release.purpose} of round {release.round} of study "
                 f"{release.study_name} is already noted with other events; a round is released "
@@ -299,76 +272,3 @@ class Ledger:
             f"ledger {self._path}: cannot be used ({error}), and nothing may leave without it; "
             "check the file, the disk's space and other processes that hold it"
         )
-
-
-def _entries(connection: sqlite3.Connection) -> Iterator[LedgerEntry]:
-    rows = connection.execute(
-        "SELECT study_digest, study_hash, study_name, round, purpose, events, low_shard, "
-        "high_shard, study_epsilon, study_delta, state, reserved_at, confirmed_at, number "
-        "FROM releases ORDER BY number"
-    )
-    for digest, run, name, round, purpose, events, low, high, *rest in rows:
-        epsilon, delta, state, reserved_at, confirmed_at, number = rest
-        yield LedgerEntry(
-            number=number,
-            release=Release(
-                study_digest=digest,
-                study_hash=run,
-                study_name=name,
-                round=round,
-                purpose=purpose,
-                events=_events_from_json(events),
-                shards=(low, high),
-            ),
-            study_epsilon=epsilon,
-            study_delta=delta,
-            confirmed=state == "confirmed",
-            reserved_at=reserved_at,
-            confirmed_at=confirmed_at,
-        )
-
-
-def _written_off(connection: sqlite3.Connection) -> WriteOff:
-    row = connection.execute(
-        "SELECT upto, epsilon FROM written_off ORDER BY number DESC LIMIT 1"
-    ).fetchone()
-    return WriteOff(upto=row[0], epsilon=row[1]) if row else NOTHING_WRITTEN_OFF
-
-
-def _insert(
-    connection: sqlite3.Connection,
-    release: Release,
-    study_epsilon: float,
-    study_delta: float,
-    now: datetime,
-    *,
-    confirmed: bool,
-) -> int:
-    """Insert an entry; return its number."""
-    at = now.isoformat()
-    cursor = connection.execute(
-        "INSERT INTO releases VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            release.study_digest,
-            release.study_hash,
-            release.round,
-            release.purpose,
-            release.study_name,
-            study_epsilon,
-            study_delta,
-            _events_to_json(release.events),
-            *release.shards,
-            "confirmed" if confirmed else "reserved",
-            at,
-            at if confirmed else None,
-        ),
-    )
-    return int(cursor.lastrowid or 0)
-
-
-def _events_to_json(events: Events) -> str:
-    return json.dumps([asdict(event) for event in events], sort_keys=True)
-
-
-def _events_from_json(text: str) -> Events:
-    return tuple(PrivacyEvent(**fields) for fields in json.loads(text))

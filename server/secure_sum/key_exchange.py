@@ -84,16 +84,14 @@ class KeyExchange:
             study_hash=self.parameters.study_hash,
         )
         present, changed = [], False
-        requests = {
-            site: replace(request, audit_head=self._heads.of(site)) for site in missing
-        }
+        requests = {site: replace(request, audit_head=self._heads.of(site)) for site in missing}
         replies = ask(self._sites, Action.CHANNEL, requests, ChannelKey, log, timeout_s=timeout_s)
         for site, key in replies:
             statement = transcript.channel_statement(request.study_hash, site, key.public)
             with log.blaming(site):
                 self.parameters.roster.verify(site, statement, key.signature, "the channel key")
                 self._heads.note(site, key.audit_head)
-                key = replace(key, audit_head=b"")  # noqa: PLW2901 - as it is handed on
+                key = replace(key, audit_head=b"")
                 present.append(site)
                 changed = changed or self._channel_keys.get(site) != key
                 self._channel_keys[site] = key

@@ -210,12 +210,11 @@ def _enough(groups: Groups, ready: set[str]) -> bool:
     return 2 * sum(able) > len(able)
 
 
-def _ready(
-    sites: Sites, groups: Groups, heads: SiteHeads
-) -> tuple[set[str], dict[str, str]]:
+def _ready(sites: Sites, groups: Groups, heads: SiteHeads) -> tuple[set[str], dict[str, str]]:
     """Return the sites that would take part now, and the reasons of the others.
 
-    Each is shown the newest head of its own log, so one that was put back to an older state says so.
+    Each is shown the newest head of its own log, so one that was put back to an older state says
+    so.
     """
     book = RoundLog(clock=time.monotonic)
     requests = {

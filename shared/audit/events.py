@@ -130,7 +130,7 @@ class Charged(AuditEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class Mended(AuditEvent):
-    """Ledger and journal were brought up to this log: releases charged again, runs claimed again."""
+    """Ledger and journal were brought up to this log: so many releases charged, runs claimed."""
 
     kind = "mended"
     releases: int

@@ -66,9 +66,7 @@ def read_site_record(path: Path, entries: Collection[int] = ()) -> SiteRecord:
     return record
 
 
-def _take(
-    record: SiteRecord, number: int, released: Released, before: AuditEvent | None
-) -> None:
+def _take(record: SiteRecord, number: int, released: Released, before: AuditEvent | None) -> None:
     run = released.study_hash
     place = (run, released.round)
     charged = before if isinstance(before, Charged) else None

@@ -4,9 +4,11 @@ A backup is a tar file, mode 0600, whose last member is a manifest of all others
 the folder's secret keys: keep it as you keep them.
 
 Order matters while the processes run: the audit log is copied first and the databases after it, so
-that the copied ledger and journal know of every release in the copied log.
+that the copied ledger and journal know of every release in the copied log. A site's log is held
+meanwhile: nothing is released that the copies could know of and the copied log could not.
 """
 
+import fcntl
 import hashlib
 import io
 import json
@@ -16,7 +18,7 @@ import sqlite3
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -124,7 +126,7 @@ def _write(
 ) -> BackupManifest:
     files: dict[str, str] = {}
     entries, head = 0, bytes(32)
-    with tarfile.open(partial, "w") as tar:
+    with tarfile.open(partial, "w") as tar, _held(folder / AUDIT_FILE, kind):
         for path in _files(folder):
             name = path.relative_to(folder).as_posix()
             copy = staging / "copy"
@@ -159,6 +161,17 @@ def _write(
     with partial.open("rb") as written:
         os.fsync(written.fileno())
     return manifest
+
+
+@contextmanager
+def _held(log: Path, kind: Kind) -> Iterator[None]:
+    """Let nothing be recorded in a site's log meanwhile; a coordinator's rounds go on."""
+    if kind != "site" or not log.exists():
+        yield
+        return
+    with log.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
 
 
 def _files(folder: Path) -> Iterator[Path]:

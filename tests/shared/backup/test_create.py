@@ -56,7 +56,8 @@ def save(folder: Path, archive: Path) -> object:
 
 
 def put_back(archive: Path, folder: Path, newest: AuditHead | None) -> object:
-    return restore(archive, folder, kind="site", version="0.1.0", newest=newest)
+    heads = [] if newest is None else [newest]
+    return restore(archive, folder, kind="site", version="0.1.0", newest=heads)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -149,7 +150,7 @@ def test_a_coordinators_state_needs_no_head_and_is_not_taken_for_a_sites(tmp_pat
     back_up(tmp_path / "c", archive, kind="coordinator", owner="a", version="0.1.0")
     with pytest.raises(SettingsError, match="holds a coordinator's state, not a site's"):
         put_back(archive, tmp_path / "new", None)
-    restore(archive, tmp_path / "new", kind="coordinator", version="0.1.0", newest=None)
+    restore(archive, tmp_path / "new", kind="coordinator", version="0.1.0", newest=())
     assert (tmp_path / "new" / "identity.pem").exists()
 
 
