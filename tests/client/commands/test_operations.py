@@ -158,3 +158,53 @@ def test_a_site_comes_back_from_a_backup_if_the_coordinator_saw_nothing_later(tm
     assert "nobody has shown a later one" in told
     run("audit", "verify", folder=back)
     assert SiteFolder.open(back).identity().public == folder.identity().public
+
+
+def test_a_lost_journal_is_recovered_and_a_state_written_off_by_command(tmp_path):
+    folder = enrolled(tmp_path / "site")
+    exchange(log_of(folder), coordinator_log(tmp_path / "copy.jsonl"))
+    (folder.path / "journal.sqlite").unlink()
+    with pytest.raises(AuditError, match="run 'consilium-site recover'"):
+        run("audit", "verify", folder=folder.path)
+    assert "0 releases charged again, 1 runs claimed again" in run("recover", folder=folder.path)
+    run("audit", "verify", folder=folder.path)
+    assert CliRunner().invoke(app, ["write-off", "--folder", str(folder.path)]).exit_code == 1
+    identity = folder.identity().public
+    told = run("write-off", "--yes", folder=folder.path)
+    assert "epsilon 16 counts as spent" in told
+    assert "revoke and invite this site" in told
+    assert SiteFolder.open(folder.path).identity().public != identity
+    assert folder.ledger(folder.policy()).summary().total.left == 0.0
+
+
+def test_an_older_backup_is_restored_closed(tmp_path):
+    folder = enrolled(tmp_path / "site")
+    log = log_of(folder)
+    run("backup", str(tmp_path / "site.tar"), folder=folder.path)
+    later = log.append(released(1)).to_bytes().hex()
+    back = tmp_path / "back"
+    archive = str(tmp_path / "site.tar")
+    with pytest.raises(AuditError, match="give --write-off"):
+        run("restore", archive, "--head", later, "--head", later, folder=back)
+    assert "closed. Next: raise" in run("restore", archive, "--write-off", folder=back)
+    closed = SiteFolder.open(back)
+    assert closed.ledger(closed.policy()).summary().total.left == 0.0
+
+
+def test_another_hospital_tells_how_far_a_log_had_come(tmp_path):
+    folder, other = enrolled(tmp_path / "site"), enrolled(tmp_path / "other", site="south")
+    with pytest.raises(SettingsError, match="no audit head of site south was shown"):
+        run("audit", "head", "south", folder=folder.path)
+    head = log_of(other).append(released(1))
+    folder.heads().note(RUN, {other.identity().public: head})
+    out = CliRunner().invoke(app, ["audit", "head", "south", "--folder", str(folder.path)])
+    assert out.output.strip() == head.to_bytes().hex()
+
+
+def test_an_approval_is_not_withdrawn_where_the_log_is_missing(tmp_path):
+    folder = enrolled(tmp_path / "site")
+    ledger_of(folder)
+    (folder.path / "audit.jsonl").unlink()
+    with pytest.raises(AuditError, match="is missing, and this site was used"):
+        run("withdraw", "study", folder=folder.path)
+    assert not (folder.path / "audit.jsonl").exists()
