@@ -177,8 +177,10 @@ class RoundAudit:
             epsilon=max(spent) if spent else None,
             delta=study.privacy.delta if spent else None,
         )
-        self._last_release = self._audit.append(*events, released)
-        return replace(masked, audit_head=self._last_release.to_bytes())
+        head = self._audit.append(*events, released)
+        if self._last_release is None or head.number > self._last_release.number:
+            self._last_release = head  # another study's release may have overtaken this one
+        return replace(masked, audit_head=head.to_bytes())
 
     def opened(self, study: Study, roster: Roster, survivors: Collection[str]) -> None:
         """Note whose releases the sum holds that this site is about to help open.

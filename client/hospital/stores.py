@@ -67,7 +67,7 @@ def check_log_is_there(folder: SiteFolder) -> None:
     """
     log = folder.path / AUDIT_FILE
     stores = (LEDGER_FILE, JOURNAL_FILE, HEADS_FILE)
-    used = [folder.path / name for name in stores] + [*(folder.path / "approvals").iterdir()]
+    used = [folder.path / name for name in stores] + [*(folder.path / "approvals").glob("*")]
     if not log.exists() and any(path.exists() for path in used):
         raise AuditError(
             f"{log}: is missing, and this site was used, so there was one; nobody can tell what "
