@@ -70,7 +70,11 @@ class RoundAudit:
         if shown:
             head = AuditHead.from_bytes(shown)
             head.verify(self._audit.owner, self._identity)
-            self._heads.note(study_digest, {self._identity: head})
+            try:
+                check_not_older(self._audit, head)
+            except AuditError:
+                self._heads.note(study_digest, {self._identity: head})  # so that no start forgets
+                raise
         check_not_older(self._audit, self._heads.newest(self._identity))
 
     def begin(
@@ -98,7 +102,10 @@ class RoundAudit:
         shown = {head.owner: head for head in map(AuditHead.from_bytes, asked.site_heads)}
         own = shown.pop(self._audit.owner, None)
         self.check_own(study.digest, b"" if own is None else own.to_bytes())
-        self._check_peers(study.digest, shown, dict(roster.members), participants)
+        verified = self._check_peers(study.digest, shown, dict(roster.members), participants)
+        if own is not None:
+            verified[self._identity] = own
+        self._heads.note(study.digest, verified)
         wrong = self._anchors.record(
             {COORDINATOR: asked.audit_head}, self._identities, study_digest=study.digest
         )
@@ -111,7 +118,8 @@ class RoundAudit:
         shown: dict[str, AuditHead],
         identities: dict[str, bytes],
         participants: Collection[str],
-    ) -> None:
+    ) -> dict[bytes, AuditHead]:
+        """Return the participants' heads by identity, each checked against what is known."""
         least = self._heads.least(study_digest)
         verified = {}
         for site in sorted(set(participants) - {self._audit.owner}):
@@ -127,7 +135,7 @@ class RoundAudit:
             if head is not None:
                 head.verify(site, identity)
                 verified[identity] = head
-        self._heads.note(study_digest, verified)
+        return verified
 
     def release(
         self,

@@ -112,7 +112,7 @@ class GroupSums:
         round: int,
         spec: VectorSpec,
         model: bytes | memoryview,
-        configuration: bytes,
+        configuration: bytes | Callable[[], bytes],
         check: Check,
     ) -> GroupTotals:
         """Run one round in every group.
@@ -121,7 +121,7 @@ class GroupSums:
             round: as in :meth:`SecureSum.sum`, like the next three.
             spec: layout of the vector.
             model: the same for every site.
-            configuration: the same for every site.
+            configuration: the same for every site of a group.
             check: raises RoundVoidError for a sum that must not be used.
 
         Raises:

@@ -6,7 +6,7 @@ sum over its survivors or is void; a void round is never retried, the next one h
 
 import os
 import time
-from collections.abc import Mapping, Sized
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -138,7 +138,12 @@ class SecureSum:
         return log
 
     def sum(
-        self, *, round: int, spec: VectorSpec, model: bytes | memoryview, configuration: bytes
+        self,
+        *,
+        round: int,
+        spec: VectorSpec,
+        model: bytes | memoryview,
+        configuration: bytes | Callable[[], bytes],
     ) -> SumResult:
         """One round: ask for masked vectors, open their sum.
 
@@ -146,7 +151,8 @@ class SecureSum:
             round: the round's number, above every earlier one of the run.
             spec: layout of the vector; the sites derive the same from the approved study.
             model: little-endian float32 of the global model, handed to every site.
-            configuration: of the round, handed to every site.
+            configuration: of the round, handed to every site; or what returns it, which is asked
+                once all sites have joined.
 
         Raises:
             RoundVoidError: no sum; the sentence says why. Go on with the next round's number.
@@ -156,6 +162,8 @@ class SecureSum:
         log = RoundLog(clock=self._clock)
         with log.timing("keys"):
             keys = self._keys.collect(round, log, rejoin_timeout_s=self._rejoin_timeout_s)
+        if callable(configuration):
+            configuration = configuration()
         with log.timing("update"):
             uploads = self._collect_updates(round, spec, model, configuration, keys, log)
         signatures: dict[str, bytes] = {}

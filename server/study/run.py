@@ -172,7 +172,6 @@ def run_round(
         normalisation=state.normalisation,
         audit_head=audit_head,
         edges=state.edges,
-        site_heads=group_sums.heads.shown(),
     )
     weights_D = state.server.weights_D
     shared_D = shared_weights(study, weights_D.size)
@@ -189,7 +188,7 @@ def run_round(
             round=state.next_round,
             spec=vector_spec(study, asked, parameters=int(shared_D.sum())),
             model=_sent(study, purpose, state.server, weights_D),
-            configuration=asked.to_bytes(),
+            configuration=lambda: replace(asked, site_heads=group_sums.heads.shown()).to_bytes(),
             check=lambda total: check_plausible(study, total),
         )
     except RoundVoidError as error:

@@ -17,7 +17,7 @@ from consilium.client.hospital.stores import older_stores, open_compared
 from consilium.client.ledger.store import Ledger
 from consilium.client.secure_sum.journal import RoundJournal
 from consilium.server.secure_sum.site_heads import SiteHeads
-from consilium.server.study.run import RoundResult
+from consilium.server.study.run import RoundResult, run_study
 from consilium.shared.audit.events import Mended, OwnPartGivenUp
 from consilium.shared.audit.heads import AuditHead
 from consilium.shared.audit.site_record import read_site_record
@@ -202,6 +202,18 @@ def test_a_site_that_answers_goes_on_in_the_next_round_and_after_a_restart(past,
     second = Hospitals(root).rounds(first.state, 1)[0]  # a coordinator that forgot all heads
     assert second.survivors == STUDY.sites
     assert max(masked(root / VICTIM).values()) == 1
+
+
+def test_a_site_that_joins_after_the_coordinator_forgot_its_head_voids_no_round(
+    past, tmp_path
+) -> None:
+    hospitals = Hospitals(copy(past.now, tmp_path / "sites"))
+    heads = SiteHeads(dict(past.roster.members))  # of a coordinator killed before it noted any
+    absent = hospitals.sessions.pop(VICTIM)
+    rounds = run_study(STUDY, past.parameters, hospitals, past.state, site_heads=heads)
+    assert next(rounds).survivors == ("b", "c", "d")
+    hospitals.sessions[VICTIM] = absent
+    assert next(rounds).survivors == STUDY.sites
 
 
 def test_a_coordinator_that_was_put_back_has_no_round_masked_twice(past, tmp_path) -> None:
