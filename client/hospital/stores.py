@@ -27,6 +27,7 @@ from consilium.shared.audit.events import Charged
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.audit.own_log import open_audit
+from consilium.shared.audit.reading import held_still
 from consilium.shared.audit.site_record import SiteRecord, read_site_record
 from consilium.shared.errors import AuditError, SettingsError
 
@@ -78,8 +79,21 @@ def check_log_is_there(folder: SiteFolder) -> None:
 def older_stores(folder: SiteFolder, approved: frozenset[bytes]) -> list[str]:
     """Return a sentence for whatever of the folder is older than another part of it, or missing.
 
-    The site must not be answering meanwhile.
+    A site that answers meanwhile waits before it next records anything.
+
+    Raises:
+        AuditError: the log cannot be read; PrivacyError, SettingsError: another store.
     """
+    try:
+        with held_still(folder.path / AUDIT_FILE):
+            return _older_than_each_other(folder, approved)
+    except OSError as error:
+        raise AuditError(
+            f"{folder.path}: cannot be read ({error.strerror}); check who may"
+        ) from error
+
+
+def _older_than_each_other(folder: SiteFolder, approved: frozenset[bytes]) -> list[str]:
     journal = None
     if (folder.path / JOURNAL_FILE).exists():
         journal = RoundJournal(folder.path / JOURNAL_FILE)

@@ -3,6 +3,7 @@
 import fcntl
 import os
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from consilium.shared.audit.entry import LARGEST_LINE, AuditEntry
@@ -30,6 +31,18 @@ def read_lines(path: Path) -> Iterator[bytes]:
             f"audit log {path}: cannot be read ({error.strerror}); check the path and who may read "
             "it"
         ) from error
+
+
+@contextmanager
+def held_still(path: Path) -> Iterator[None]:
+    """Let no process add to a log meanwhile; whoever wants to waits.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
 
 
 def recorded_heads(path: Path, *, owner: str, identities: Collection[bytes]) -> list[AuditHead]:

@@ -8,7 +8,6 @@ that the copied ledger and journal know of every release in the copied log. A si
 meanwhile: nothing is released that the copies could know of and the copied log could not.
 """
 
-import fcntl
 import hashlib
 import io
 import json
@@ -18,7 +17,7 @@ import sqlite3
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -26,7 +25,7 @@ from typing import Any, Literal
 
 from consilium.shared.audit.entry import line_digest
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
-from consilium.shared.audit.reading import read_lines
+from consilium.shared.audit.reading import held_still, read_lines
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.permissions import PRIVATE_FILE
 
@@ -126,7 +125,9 @@ def _write(
 ) -> BackupManifest:
     files: dict[str, str] = {}
     entries, head = 0, bytes(32)
-    with tarfile.open(partial, "w") as tar, _held(folder / AUDIT_FILE, kind):
+    log = folder / AUDIT_FILE
+    held = held_still(log) if kind == "site" and log.exists() else nullcontext()
+    with tarfile.open(partial, "w") as tar, held:
         for path in _files(folder):
             name = path.relative_to(folder).as_posix()
             copy = staging / "copy"
@@ -161,17 +162,6 @@ def _write(
     with partial.open("rb") as written:
         os.fsync(written.fileno())
     return manifest
-
-
-@contextmanager
-def _held(log: Path, kind: Kind) -> Iterator[None]:
-    """Let nothing be recorded in a site's log meanwhile; a coordinator's rounds go on."""
-    if kind != "site" or not log.exists():
-        yield
-        return
-    with log.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        yield
 
 
 def _files(folder: Path) -> Iterator[Path]:
