@@ -169,6 +169,7 @@ def approve(
     reason is told here alone.
     """
     from consilium.client.hospital.folder import SiteFolder
+    from consilium.client.hospital.stores import check_log_is_there
     from consilium.client.service.offers import find_offer
     from consilium.client.service.pinned_connection import approvals_of
     from consilium.client.service.site_cohort import suitable_cohort
@@ -176,6 +177,7 @@ def approve(
     from consilium.shared.audit.own_log import open_audit
 
     opened = SiteFolder.open(folder)
+    check_log_is_there(opened)
     offer = find_offer(opened, study)
     approval = approvals_of(opened).check(offer)
     loaded = approval.study
@@ -203,11 +205,13 @@ def withdraw(
 ) -> None:
     """Take an approval back; a running site refuses the study from its next message on."""
     from consilium.client.hospital.folder import SiteFolder
+    from consilium.client.hospital.stores import check_log_is_there
     from consilium.client.service.pinned_connection import approvals_of
     from consilium.shared.audit.events import Approved
     from consilium.shared.audit.own_log import open_audit
 
     opened = SiteFolder.open(folder)
+    check_log_is_there(opened)
     approvals = approvals_of(opened)
     found = [
         a.study

@@ -107,7 +107,7 @@ class Contributor:
             EncodingError: in a study without privacy, the result is not finite or out of range.
             SettingsError: this site's own part of the model cannot be read.
         """
-        self._own.begin_round(study_hash)
+        self._own.begin_round(study_hash, round_number)
         randomness = RoundRandomness(study=self._study, site=self._site, round_number=round_number)
         if asked.purpose is Purpose.STATISTICS:
             grid = self._cohort.training
@@ -119,13 +119,17 @@ class Contributor:
             parts = bounded(parts, spec)
         return encode(parts, spec, randomness.stream("rounding"))
 
-    def keep(self) -> None:
+    def keep(self) -> bytes:
         """Save what the last vector changed in this site's own part; call before the vector leaves.
+
+        Returns:
+            SHA-256 of the file that holds this site's own part; empty if there is none.
 
         Raises:
             SettingsError: the changes cannot be saved.
         """
         self._own.save()
+        return self._own.digest
 
     def _model_parts(
         self,

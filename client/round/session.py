@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property, partial
 
@@ -146,6 +147,9 @@ class Session:
     def _open_channel(self, body: bytes) -> bytes:
         request = ChannelRequest.from_bytes(body)
         self._policy.check_time(self._clock())
+        audit = self._state.audit
+        if audit is not None:
+            audit.check_own(self._study.digest, request.audit_head)
         if not hmac.compare_digest(request.study_digest, self._study.digest):
             raise PolicyError(
                 f"site {self.site} has not approved study {request.study_digest.hex()[:16]}; "
@@ -166,14 +170,22 @@ class Session:
                 self._state.journal,
                 threads=self._policy.threads,
             )
-        return self._masking.channel_key(request).to_bytes()
+        key = self._masking.channel_key(request)
+        if audit is not None:
+            key = replace(key, audit_head=audit.last_release)
+        return key.to_bytes()
 
     def _make_keys(self, body: bytes) -> bytes:
         self._policy.check_time(self._clock())
         return self._opened().round_keys(KeysRequest.from_bytes(body)).to_bytes()
 
     def _contribute(self, body: bytes) -> bytes:
-        """Take part in one round: verify, charge the ledger, compute, mask, record in the log."""
+        """Take part in one round: verify, charge, compute, claim and mask, keep, record, confirm.
+
+        Each step is on disk before the next begins. A crash between any two leaves a state from
+        which the site goes on: ledger and journal may know of a round that the log does not, whose
+        vector never left; the log never knows of one that they do not.
+        """
         masking = self._opened()
         self._policy.check_time(self._clock())
         request = UpdateRequest.from_bytes(body, max_bytes=self._largest_request())
@@ -183,7 +195,8 @@ class Session:
         self._contributor.check(asked, received)
         audit = self._state.audit
         if audit is not None:
-            audit.begin(self._study, asked)
+            participants = [member.site for member in request.participants]
+            audit.begin(self._study, asked, self._roster, participants)
         releases = round_charges(self._study, asked, request.round, request.study_hash)
         spent = [
             self._state.ledger.reserve(
@@ -196,9 +209,17 @@ class Session:
         with silently():
             vector = self._contributor.vector(asked, received, request.round, request.study_hash)
             masked = masking.mask(vector, self._contributor.weight, self._contributor.spec(asked))
-            self._contributor.keep()
+            own_part = self._contributor.keep()
             if audit is not None:
-                masked = audit.release(self._study, asked, masked, spent, request.study_hash)
+                masked = audit.release(
+                    self._study,
+                    asked,
+                    masked,
+                    spent,
+                    request.study_hash,
+                    charges=releases,
+                    own_part=own_part,
+                )
             for release in releases:
                 self._state.ledger.confirm(release)
         return masked.to_bytes()
@@ -213,7 +234,11 @@ class Session:
         return self._opened().agree(AgreeRequest.from_bytes(body)).to_bytes()
 
     def _unmask(self, body: bytes) -> bytes:
-        return self._opened().unmask(UnmaskRequest.from_bytes(body)).to_bytes()
+        request = UnmaskRequest.from_bytes(body)
+        reply = self._opened().unmask(request)
+        if self._state.audit is not None:
+            self._state.audit.opened(self._study, self._roster, request.survivors)
+        return reply.to_bytes()
 
     def _opened(self) -> SiteMasking:
         if self._masking is None:

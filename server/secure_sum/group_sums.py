@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.server.secure_sum.protocol import SecureSum, SumResult
+from consilium.server.secure_sum.site_heads import SiteHeads
 from consilium.server.secure_sum.sites import Sites
 from consilium.shared.errors import RoundVoidError
 from consilium.shared.secure_sum.fixed_point import VectorSpec
@@ -77,12 +78,25 @@ class GroupSums:
         parameters: by group.
         sites: how to reach them.
         timeout_s: longest wait for the masked updates, in seconds.
+        heads: the sites' newest audit heads; none are known unless given.
+
+    Attributes:
+        heads: as they are now.
     """
 
     def __init__(
-        self, parameters: Sequence[SumParameters], sites: Sites, *, timeout_s: float
+        self,
+        parameters: Sequence[SumParameters],
+        sites: Sites,
+        *,
+        timeout_s: float,
+        heads: SiteHeads | None = None,
     ) -> None:
-        self._sums = tuple(SecureSum(group, sites, timeout_s=timeout_s) for group in parameters)
+        identities = {site: key for group in parameters for site, key in group.roster.members}
+        self.heads = heads or SiteHeads(identities)
+        self._sums = tuple(
+            SecureSum(group, sites, timeout_s=timeout_s, heads=self.heads) for group in parameters
+        )
 
     def open(self, *, round: int) -> None:
         """Set up channels in every group and collect keys for the first round.
@@ -98,7 +112,7 @@ class GroupSums:
         round: int,
         spec: VectorSpec,
         model: bytes | memoryview,
-        configuration: bytes,
+        configuration: bytes | Callable[[], bytes],
         check: Check,
     ) -> GroupTotals:
         """Run one round in every group.
@@ -107,7 +121,7 @@ class GroupSums:
             round: as in :meth:`SecureSum.sum`, like the next three.
             spec: layout of the vector.
             model: the same for every site.
-            configuration: the same for every site.
+            configuration: the same for every site of a group.
             check: raises RoundVoidError for a sum that must not be used.
 
         Raises:

@@ -4,7 +4,10 @@ While no site comes or goes, the keys came with the last round's shares and noth
 that was absent is asked for its channel key; if it has a new one, all sites deal new shares.
 """
 
+from dataclasses import replace
+
 from consilium.server.secure_sum.exchange import RoundLog, ask, require_sites
+from consilium.server.secure_sum.site_heads import SiteHeads
 from consilium.server.secure_sum.sites import Sites
 from consilium.shared.crypto import transcript
 from consilium.shared.errors import AuthenticationError, ProtocolError, RoundVoidError
@@ -26,11 +29,15 @@ class KeyExchange:
         parameters: of the run.
         sites: how to reach the sites.
         timeout_s: longest wait for round keys, in seconds.
+        heads: the sites' newest audit heads; shown to each site, and brought up to date by it.
     """
 
-    def __init__(self, parameters: SumParameters, sites: Sites, *, timeout_s: float) -> None:
+    def __init__(
+        self, parameters: SumParameters, sites: Sites, *, timeout_s: float, heads: SiteHeads
+    ) -> None:
         self.parameters = parameters
         self._sites = sites
+        self._heads = heads
         self._timeout_s = timeout_s
         self._channel_keys: dict[str, ChannelKey] = {}
         self._round_keys: dict[str, RoundKeys] = {}
@@ -77,12 +84,14 @@ class KeyExchange:
             study_hash=self.parameters.study_hash,
         )
         present, changed = [], False
-        requests = dict.fromkeys(missing, request)
+        requests = {site: replace(request, audit_head=self._heads.of(site)) for site in missing}
         replies = ask(self._sites, Action.CHANNEL, requests, ChannelKey, log, timeout_s=timeout_s)
         for site, key in replies:
             statement = transcript.channel_statement(request.study_hash, site, key.public)
             with log.blaming(site):
                 self.parameters.roster.verify(site, statement, key.signature, "the channel key")
+                self._heads.note(site, key.audit_head)
+                key = replace(key, audit_head=b"")
                 present.append(site)
                 changed = changed or self._channel_keys.get(site) != key
                 self._channel_keys[site] = key

@@ -6,7 +6,7 @@ sum over its survivors or is void; a void round is never retried, the next one h
 
 import os
 import time
-from collections.abc import Mapping, Sized
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from consilium.server.secure_sum.exchange import Clock, RoundLog, ask, require_sites
 from consilium.server.secure_sum.key_exchange import KeyExchange
+from consilium.server.secure_sum.site_heads import SiteHeads
 from consilium.server.secure_sum.sites import Sites
 from consilium.server.secure_sum.unmasking import rebuild_round_key, rebuild_self_mask, remove_masks
 from consilium.shared.crypto import transcript
@@ -90,6 +91,7 @@ class SecureSum:
             but 60 s at most.
         rejoin_timeout_s: longest wait for a site that was absent in the last round; unless given
             `timeout_s`, but 15 s at most.
+        heads: the sites' newest audit heads; none are known unless given.
         clock: for the times reported.
         threads: cores for expanding masks; all that this process may use if None.
     """
@@ -102,6 +104,7 @@ class SecureSum:
         timeout_s: float,
         exchange_timeout_s: float | None = None,
         rejoin_timeout_s: float | None = None,
+        heads: SiteHeads | None = None,
         clock: Clock = time.monotonic,
         threads: int | None = None,
     ) -> None:
@@ -112,7 +115,10 @@ class SecureSum:
         self._rejoin_timeout_s = rejoin_timeout_s or min(timeout_s, 15.0)
         self._clock = clock
         self._threads = threads or len(os.sched_getaffinity(0))
-        self._keys = KeyExchange(parameters, sites, timeout_s=self._exchange_timeout_s)
+        self._heads = heads or SiteHeads(dict(parameters.roster.members))
+        self._keys = KeyExchange(
+            parameters, sites, timeout_s=self._exchange_timeout_s, heads=self._heads
+        )
 
     def open(self, *, round: int = 1) -> RoundLog:
         """Set up channels with all sites and collect their keys for the first round.
@@ -132,7 +138,12 @@ class SecureSum:
         return log
 
     def sum(
-        self, *, round: int, spec: VectorSpec, model: bytes | memoryview, configuration: bytes
+        self,
+        *,
+        round: int,
+        spec: VectorSpec,
+        model: bytes | memoryview,
+        configuration: bytes | Callable[[], bytes],
     ) -> SumResult:
         """One round: ask for masked vectors, open their sum.
 
@@ -140,7 +151,8 @@ class SecureSum:
             round: the round's number, above every earlier one of the run.
             spec: layout of the vector; the sites derive the same from the approved study.
             model: little-endian float32 of the global model, handed to every site.
-            configuration: of the round, handed to every site.
+            configuration: of the round, handed to every site; or what returns it, which is asked
+                once all sites have joined.
 
         Raises:
             RoundVoidError: no sum; the sentence says why. Go on with the next round's number.
@@ -150,6 +162,8 @@ class SecureSum:
         log = RoundLog(clock=self._clock)
         with log.timing("keys"):
             keys = self._keys.collect(round, log, rejoin_timeout_s=self._rejoin_timeout_s)
+        if callable(configuration):
+            configuration = configuration()
         with log.timing("update"):
             uploads = self._collect_updates(round, spec, model, configuration, keys, log)
         signatures: dict[str, bytes] = {}
@@ -225,6 +239,7 @@ class SecureSum:
         )
         for site, reply in replies:
             with log.blaming(site):
+                self._heads.take(site, reply.audit_head)
                 _add_masked(uploads, reply, round, spec, self.parameters.circle(site) & keys.keys())
         self._require(
             uploads.headers, self.parameters.minimum_sites, "sent a masked update", round, log

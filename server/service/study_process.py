@@ -21,6 +21,7 @@ from consilium.server.flower.sites import FlowerSites
 from consilium.server.processes.child_process import exit_with_parent
 from consilium.server.processes.freed_memory import give_back_freed_memory
 from consilium.server.secure_sum.exchange import RoundLog, ask
+from consilium.server.secure_sum.site_heads import SiteHeads
 from consilium.server.secure_sum.sites import Sites
 from consilium.server.service.overview import RECORDS
 from consilium.server.study.checkpoints import begin, load_checkpoint, save_checkpoint
@@ -30,6 +31,7 @@ from consilium.shared.audit.anchors import Anchors
 from consilium.shared.audit.events import RoundClosed, StudyChanged
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.audit.own_log import open_audit
+from consilium.shared.audit.reading import newest_heads
 from consilium.shared.crypto.transcript import digest, sha256
 from consilium.shared.errors import RoundVoidError
 from consilium.shared.rounds.contents import group_parameters
@@ -86,6 +88,8 @@ class StudyProcess:
         self._register, self._submitted, self._place = register, submitted, place
         self._audit, self._anchors = audit, Anchors(audit)
         self._study = parse_study(submitted.text.decode(), where=submitted.name)
+        identities = dict(submitted.roster.members)
+        self._heads = SiteHeads(identities, newest_heads(audit.path, identities))
 
     def run(self, sites: Sites, patience_s: float) -> None:
         """Run the study on these sites; see :func:`run_submitted`."""
@@ -128,6 +132,7 @@ class StudyProcess:
                 sites,
                 self._at.state,
                 audit_head=lambda: self._audit.head().to_bytes(),
+                site_heads=self._heads,
             ):
                 self._close_round(groups, result)
                 if result.void is not None or self._wanted is not Wanted.RUN:
@@ -170,7 +175,7 @@ class StudyProcess:
         """Wait until all sites are ready, or after ``patience_s`` enough; False if unwanted."""
         began = time.monotonic()
         while self._wanted is Wanted.RUN:
-            ready, refusals = _ready(sites, groups)
+            ready, refusals = _ready(sites, groups, self._heads)
             waited = time.monotonic() - began
             missing = sorted(set(self._submitted.roster) - ready)
             if not missing or (_enough(groups, ready) and waited >= patience_s):
@@ -205,12 +210,19 @@ def _enough(groups: Groups, ready: set[str]) -> bool:
     return 2 * sum(able) > len(able)
 
 
-def _ready(sites: Sites, groups: Groups) -> tuple[set[str], dict[str, str]]:
-    """Return the sites that would take part now, and the reasons of the others."""
+def _ready(sites: Sites, groups: Groups, heads: SiteHeads) -> tuple[set[str], dict[str, str]]:
+    """Return the sites that would take part now, and the reasons of the others.
+
+    Each is shown the newest head of its own log, so one that was put back to an older state says
+    so.
+    """
     book = RoundLog(clock=time.monotonic)
     requests = {
         site: ChannelRequest(
-            study_digest=group.study_digest, run_id=group.run_id, study_hash=group.study_hash
+            study_digest=group.study_digest,
+            run_id=group.run_id,
+            study_hash=group.study_hash,
+            audit_head=heads.of(site),
         )
         for group in groups
         for site in group.roster

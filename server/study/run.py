@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from consilium.server.figures.evaluation import FederatedMetrics, federated_metrics, next_edges
 from consilium.server.secure_sum.group_sums import GroupSums, GroupTotals
 from consilium.server.secure_sum.protocol import SumResult
+from consilium.server.secure_sum.site_heads import SiteHeads
 from consilium.server.secure_sum.sites import Sites
 from consilium.server.study import aggregation
 from consilium.server.study.aggregation import ServerState, Spans
@@ -120,11 +121,13 @@ def run_study(
     state: RunState,
     *,
     audit_head: Callable[[], bytes] = _no_log,
+    site_heads: SiteHeads | None = None,
 ) -> Iterator[RoundResult]:
     """Run the study from ``state`` to its end; yield the result of every round.
 
     ``parameters`` has the secure sum's parameters for each group of sites; ``audit_head`` returns
-    the coordinator's audit head, encoded; it is called as each round begins.
+    the coordinator's audit head, encoded; it is called as each round begins. ``site_heads`` are the
+    newest heads known of the sites' logs; they are kept up to date.
 
     A void round is skipped and counts as one of the study's rounds: sites may have charged it, and
     asking again for the same update could reveal one site's share of it.
@@ -132,7 +135,9 @@ def run_study(
     Raises:
         RoundVoidError: the channels could not be opened, or the statistics could not be summed.
     """
-    group_sums = GroupSums(parameters, sites, timeout_s=study.aggregation.round_timeout_s)
+    group_sums = GroupSums(
+        parameters, sites, timeout_s=study.aggregation.round_timeout_s, heads=site_heads
+    )
     group_sums.open(round=state.next_round)
     if not state.normalisation:
         result = run_round(study, group_sums, state, Purpose.STATISTICS, audit_head())
@@ -183,7 +188,7 @@ def run_round(
             round=state.next_round,
             spec=vector_spec(study, asked, parameters=int(shared_D.sum())),
             model=_sent(study, purpose, state.server, weights_D),
-            configuration=asked.to_bytes(),
+            configuration=lambda: replace(asked, site_heads=group_sums.heads.shown()).to_bytes(),
             check=lambda total: check_plausible(study, total),
         )
     except RoundVoidError as error:

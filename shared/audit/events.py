@@ -134,6 +134,46 @@ class Released(AuditEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Charged(AuditEvent):
+    """What the release on the next line costs, and what it left behind at the site.
+
+    ``charges`` is JSON: a list of [purpose, low shard, high shard, privacy events], from which a
+    lost ledger is written anew; ``study_epsilon`` and ``study_delta`` are the study's budget, None
+    without privacy. ``own_part`` is SHA-256 of the file with the part of the model that stays at
+    the site, empty if there is none. Nothing of it depends on a record but that digest.
+    """
+
+    kind = "charged"
+    study: str
+    study_digest: bytes
+    study_hash: bytes
+    round: int
+    study_epsilon: float | None
+    study_delta: float | None
+    charges: str
+    own_part: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mended(AuditEvent):
+    """Ledger and journal were brought up to this log: so many releases charged, runs claimed."""
+
+    kind = "mended"
+    releases: int
+    runs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnPartGivenUp(AuditEvent):
+    """A person at the hospital gave up a lost or older part of a model; the run begins it anew."""
+
+    kind = "own-part-given-up"
+    study_digest: bytes
+    study_hash: bytes
+    own_part: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
 class RoundClosed(AuditEvent):
     """What the coordinator learned in a round: a sum over these sites, or nothing and why."""
 

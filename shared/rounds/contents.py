@@ -23,7 +23,7 @@ from consilium.shared.rounds.patient_groups import block_size, memberships, pati
 from consilium.shared.secure_sum.fixed_point import Segment, VectorSpec, largest_scale
 from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.study.definition import Study
-from consilium.shared.wire.encoding import LARGEST_HEAD_BYTES
+from consilium.shared.wire.encoding import LARGEST_HEAD_BYTES, MAX_SITES
 
 LARGEST_CONFIGURATION_BYTES = 1 << 20
 LARGEST_EDGES_BYTES = 1 << 19  # leaves room for the rest of the configuration
@@ -47,7 +47,8 @@ class RoundConfiguration:
     ``normalisation`` is the encoded :class:`consilium.shared.model.normalisation.Normalisation`,
     empty in the statistics round. ``evaluate`` asks a training round to bring validation counts
     too. ``audit_head`` is the coordinator's :class:`consilium.shared.audit.heads.AuditHead`,
-    encoded; empty if it keeps no log. ``edges`` are those of the bins of risks
+    encoded; empty if it keeps no log. ``site_heads`` are the newest of the sites' own, one a site,
+    so that all take part under the same ones. ``edges`` are those of the bins of risks
     (:func:`edges_to_bytes`), empty for :func:`consilium.shared.figures.score_counts.first_edges`.
     """
 
@@ -56,11 +57,19 @@ class RoundConfiguration:
     normalisation: bytes = b""
     audit_head: bytes = b""
     edges: bytes = b""
+    site_heads: tuple[bytes, ...] = ()
 
     def to_bytes(self) -> bytes:
         """Encode as msgpack."""
         packed: bytes = msgpack.packb(
-            [self.purpose.value, self.evaluate, self.normalisation, self.audit_head, self.edges]
+            [
+                self.purpose.value,
+                self.evaluate,
+                self.normalisation,
+                self.audit_head,
+                self.edges,
+                self.site_heads,
+            ]
         )
         return packed
 
@@ -77,19 +86,24 @@ class RoundConfiguration:
                 f"{LARGEST_CONFIGURATION_BYTES}; the coordinator must send a shorter one"
             )
         try:
-            purpose, evaluate, normalisation, head, edges = msgpack.unpackb(data, use_list=False)
+            fields = msgpack.unpackb(data, use_list=False)
+            purpose, evaluate, normalisation, head, edges, site_heads = fields
             if not isinstance(evaluate, bool) or not isinstance(normalisation, bytes):
                 raise TypeError("a field has the wrong type")
             if not isinstance(edges, bytes):
                 raise TypeError("a field has the wrong type")
-            if not isinstance(head, bytes) or len(head) > LARGEST_HEAD_BYTES:
-                raise TypeError("the audit head is not one")
+            if not isinstance(site_heads, tuple) or len(site_heads) > MAX_SITES:
+                raise TypeError("a field has the wrong type")
+            for shown in (head, *site_heads):
+                if not isinstance(shown, bytes) or len(shown) > LARGEST_HEAD_BYTES:
+                    raise TypeError("the audit head is not one")
             return cls(
                 purpose=Purpose(purpose),
                 evaluate=evaluate,
                 normalisation=normalisation,
                 audit_head=head,
                 edges=edges,
+                site_heads=site_heads,
             )
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise MessageError(

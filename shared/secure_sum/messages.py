@@ -69,22 +69,32 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ChannelRequest(Message):
-    """Begin a run of an approved study, or join it again."""
+    """Begin a run of an approved study, or join it again.
+
+    `audit_head` is the newest :class:`consilium.shared.audit.heads.AuditHead` of the receiver's own
+    log that the coordinator holds, encoded; empty if it holds none. It is opaque to the secure sum.
+    """
 
     kind: ClassVar[str] = "channel-request"
     study_digest: Digest
     run_id: Annotated[bytes, Octets(16, 16)]
     study_hash: Digest
+    audit_head: Annotated[bytes, Octets(0, LARGEST_HEAD_BYTES)] = b""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ChannelKey(Message):
-    """A site's X25519 key for sealing shares in this run, signed by its identity."""
+    """A site's X25519 key for sealing shares in this run, signed by its identity.
+
+    `audit_head` is the site's :class:`consilium.shared.audit.heads.AuditHead` at its last release,
+    encoded; empty if there was none, and where the key is handed on to other sites.
+    """
 
     kind: ClassVar[str] = "channel-key"
     site: Site
     public: PublicKey
     signature: Signature
+    audit_head: Annotated[bytes, Octets(0, LARGEST_HEAD_BYTES)] = b""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

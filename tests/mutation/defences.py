@@ -28,6 +28,7 @@ SPARSE = "tests/server/secure_sum/test_sparse_sums.py::"
 GRAPH = "tests/shared/secure_sum/test_mask_graph.py::"
 TRUST = "tests/client/hospital/test_roster_trust.py::"
 STORE = "tests/client/hospital/test_voucher_store.py::"
+STORES = "tests/client/hospital/test_stores.py::"
 NEVER = "if False:"
 
 
@@ -550,5 +551,62 @@ DEFENCES = (
         NEVER,
         "tests/shared/export/test_signed_model.py::"
         "test_one_flipped_bit_anywhere_is_refused_with_what_does_not_match",
+    ),
+    _d(
+        "stores compared at the start",
+        "client/hospital/stores.py",
+        "for sentence in older_stores(folder, approved):",
+        "for sentence in ():",
+        STORES + "test_every_combination_of_older_and_missing_stores_is_refused_or_harmless",
+    ),
+    _d(
+        "log not older than the journal",
+        "client/hospital/stores.py",
+        "if end is not None and record.digests.get(end.entry) != end.digest:",
+        NEVER,
+        STORES + "test_every_combination_of_older_and_missing_stores_is_refused_or_harmless",
+    ),
+    _d(
+        "log not older than a head of its own",
+        "client/hospital/round_audit.py",
+        "if found is None or found.digest != head.digest:",
+        NEVER,
+        STORES + "test_a_folder_that_was_put_back_as_a_whole_takes_part_in_no_round",
+    ),
+    _d(
+        "other sites' heads never fall",
+        "client/hospital/round_audit.py",
+        "if number < least.get(identity, 0):",
+        NEVER,
+        STORES + "test_a_coordinator_that_hides_the_newest_head_finds_the_other_sites_refusing",
+    ),
+    _d(
+        "a head rises with each release",
+        "client/hospital/peer_heads.py",
+        "SELECT identity, number + released_since FROM",
+        "SELECT identity, number FROM",
+        STORES + "test_a_state_put_back_by_one_round_is_noticed_by_those_who_opened_that_round",
+    ),
+    _d(
+        "an update brings a newer head",
+        "server/secure_sum/site_heads.py",
+        "if known is not None and head.number <= known.number:",
+        NEVER,
+        "tests/server/secure_sum/test_site_heads.py::"
+        "test_an_update_must_come_with_a_newer_head_than_any_before",
+    ),
+    _d(
+        "a ledger in use never shrinks",
+        "client/ledger/store.py",
+        "if last < self._reached:",
+        NEVER,
+        STORES + "test_a_ledger_that_is_put_back_while_the_site_runs_is_refused",
+    ),
+    _d(
+        "what is written off stays spent",
+        "client/ledger/store.py",
+        "already=written_off.epsilon,",
+        "already=0.0,",
+        STORES + "test_a_state_that_is_written_off_can_spend_nothing_until_the_lifetime_is_raised",
     ),
 )

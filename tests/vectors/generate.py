@@ -319,7 +319,7 @@ class Site:
         self.channel_seed = self.entropy(32)
         public = x25519(self.channel_seed)
         signature = ed25519_sign(self.identity, encode("channel", study_hash, self.name, public))
-        return [self.name, public, signature]
+        return [self.name, public, signature, b""]  # no audit head
 
     def seal(self, kind, study_hash, round, context, shares, publics):
         boxes = {}
@@ -362,7 +362,7 @@ def whole_round():
     study_hash = digest("study", STUDY_DIGEST, RUN_ID, *numbers, *members)
     out = {"study_hash": study_hash, "messages": {}}
     sent = out["messages"]
-    sent["channel-request"] = message("channel-request", STUDY_DIGEST, RUN_ID, study_hash)
+    sent["channel-request"] = message("channel-request", STUDY_DIGEST, RUN_ID, study_hash, b"")
     channels = {name: site.channel(study_hash) for name, site in sites.items()}
     publics = {name: channel[1] for name, channel in channels.items()}
     for name, channel in channels.items():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from consilium.client.hospital.peer_heads import PeerHeads
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.hospital.policy import Policy
 from consilium.client.hospital.round_audit import RoundAudit
@@ -84,7 +85,7 @@ class SessionSites:
             journal=RoundJournal(self.folder / site / "journal.sqlite"),
             split_key=bytes(32),
             personal=PersonalStore(self.folder / site / "personal"),
-            audit=RoundAudit(log, COORDINATOR.public) if audited else None,
+            audit=self._audit(site, log) if audited else None,
         )
         return Session(
             site=site,
@@ -94,6 +95,11 @@ class SessionSites:
             policy=Policy(allow_without_privacy=True),
             state=state,
         )
+
+    def _audit(self, site: str, log: AuditLog) -> RoundAudit:
+        heads = PeerHeads(self.folder / site / "heads.sqlite")
+        identity = KEYS[site].public
+        return RoundAudit(log, identity=identity, coordinator=COORDINATOR.public, heads=heads)
 
     def names(self) -> tuple[str, ...]:
         return tuple(self.sessions)

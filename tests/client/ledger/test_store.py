@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import consilium.client.ledger.rows
 import consilium.client.ledger.store
 from consilium.client.ledger.releases import largest_spent
 from consilium.client.ledger.store import Ledger, Release
@@ -224,6 +225,9 @@ def test_of_processes_racing_for_the_last_of_the_budget_exactly_one_wins(tmp_pat
     assert len(ledger(tmp_path, room_for_one).entries()) == 1
 
 
+TRACED = (consilium.client.ledger.store.__file__, consilium.client.ledger.rows.__file__, __file__)
+
+
 def release_in_child(folder: Path, kill_at: int) -> bool:
     """Reserve, release (a file, as a site sends its update) and confirm in a forked process.
 
@@ -236,7 +240,7 @@ def release_in_child(folder: Path, kill_at: int) -> bool:
 
         def trace(frame, event, argument):
             nonlocal left
-            if frame.f_code.co_filename in (consilium.client.ledger.store.__file__, __file__):
+            if frame.f_code.co_filename in TRACED:
                 left -= 1
                 if left == 0:
                     os.kill(os.getpid(), signal.SIGKILL)

@@ -31,9 +31,15 @@ PLAIN = small_study(privacy={"mode": "none"})
     normalisation=st.binary(max_size=100),
     head=st.binary(max_size=512),
     edges=st.binary(max_size=100),
+    site_heads=st.lists(st.binary(max_size=512), max_size=3).map(tuple),
 )
 def test_a_configuration_comes_back_from_its_bytes(
-    purpose: Purpose, evaluate: bool, normalisation: bytes, head: bytes, edges: bytes
+    purpose: Purpose,
+    evaluate: bool,
+    normalisation: bytes,
+    head: bytes,
+    edges: bytes,
+    site_heads: tuple[bytes, ...],
 ) -> None:
     asked = RoundConfiguration(
         purpose=purpose,
@@ -41,6 +47,7 @@ def test_a_configuration_comes_back_from_its_bytes(
         normalisation=normalisation,
         audit_head=head,
         edges=edges,
+        site_heads=site_heads,
     )
     assert RoundConfiguration.from_bytes(asked.to_bytes()) == asked
 
@@ -55,9 +62,15 @@ def test_bytes_that_are_no_configuration_are_refused(data: bytes) -> None:
 
 
 def test_an_audit_head_beyond_its_bound_is_refused() -> None:
-    asked = RoundConfiguration(purpose=Purpose.TRAINING, audit_head=bytes(513))
-    with pytest.raises(MessageError, match="not of this version"):
-        RoundConfiguration.from_bytes(asked.to_bytes())
+    for heads in (
+        {"audit_head": bytes(513)},
+        {"site_heads": (bytes(9), bytes(513))},
+        {"site_heads": (b"",) * 1001},
+        {"site_heads": b"no list"},
+    ):
+        asked = RoundConfiguration(purpose=Purpose.TRAINING, **heads)
+        with pytest.raises(MessageError, match="not of this version"):
+            RoundConfiguration.from_bytes(asked.to_bytes())
 
 
 def test_an_oversized_configuration_is_refused_before_it_is_parsed() -> None:
