@@ -132,9 +132,8 @@ def studies(folder: Folder = DEFAULT_FOLDER) -> None:
 @app.command()
 def review(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
     """Say in plain words what a study uses, what leaves, what it costs, and who takes part."""
-    from consilium.client.commands.review import review_lines
+    from consilium.client.commands.review import review_lines, roster_lines
     from consilium.client.hospital.folder import SiteFolder
-    from consilium.shared.enrolment.messages import roster_fingerprint
     from consilium.shared.study.definition import load_study
 
     file = Path(study)
@@ -147,9 +146,8 @@ def review(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
         opened = SiteFolder.open(folder)
         approval = _offered(opened, study)
         loaded, policy = approval.study, _policy(folder)
-        for line in review_lines(loaded):
+        for line in [*review_lines(loaded), *roster_lines(approval)]:
             _say(line)
-        _say(f"Roster: {roster_fingerprint(approval.roster)}; the coordinator must read the same.")
     policy.check_study(loaded)
     console.print("This site's policy allows this study.", style="green")
 
@@ -158,19 +156,33 @@ def review(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
 def approve(
     study: StudyName,
     folder: Folder = DEFAULT_FOLDER,
+    patients: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="The size to declare: about how many patients of yours will train. Default: their "
+            "number, rounded to one digit.",
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     digest: Annotated[
         str, typer.Option(help="Approve only if the study has this digest (first digits).")
     ] = "",
 ) -> None:
-    """Approve a study that the coordinator offers: this study with this roster, nothing else."""
-    from consilium.client.commands.review import review_lines
+    """Approve a study that the coordinator offers, and declare this hospital's size for it.
+
+    The approval holds for this study with this roster and nothing else. The declared size goes to
+    the coordinator and to all sites of the study, as public as this hospital's name; it is this
+    hospital's weight, and cannot be changed afterwards.
+    """
+    from consilium.client.commands.declared_size import chosen_size
+    from consilium.client.commands.review import review_lines, roster_lines
     from consilium.client.hospital.folder import SiteFolder
-    from consilium.client.service.offers import find_offer
+    from consilium.client.service.offers import declare_size, find_offer
     from consilium.client.service.pinned_connection import approvals_of
-    from consilium.shared.audit.events import Approved
+    from consilium.shared.audit.events import Approved, SizeDeclared
     from consilium.shared.audit.own_log import open_audit
-    from consilium.shared.enrolment.messages import roster_fingerprint
+    from consilium.shared.crypto.declaration import Declaration
 
     opened = SiteFolder.open(folder)
     offer = find_offer(opened, study)
@@ -182,16 +194,27 @@ def approve(
             "review it again"
         )
     _policy(folder).check_study(loaded)
+    site = opened.owner()
+    size = chosen_size(opened, approval, patients)
     if not yes:
-        for line in review_lines(loaded):
+        for line in [*review_lines(loaded), *roster_lines(approval)]:
             _say(line)
-        _say(f"Roster: {roster_fingerprint(approval.roster)}; the coordinator must read the same.")
+        _say(f"This hospital's size, for all to see and for good: {size} patients (--patients).")
         typer.confirm("Approve this study for this hospital?", abort=True)
-    open_audit(opened).append(
+    declared = Declaration.signed(
+        size, study_digest=loaded.digest, site=site, sign=opened.identity().sign
+    )
+    audit = open_audit(opened)
+    audit.append(SizeDeclared(study_digest=loaded.digest, patients=size))
+    declare_size(opened, loaded.digest, declared)
+    audit.append(
         Approved(study=loaded.name, study_digest=loaded.digest, approved=True, by=getpass.getuser())
     )
-    approvals_of(opened).approve(offer)
-    _say(f"Study {loaded.name} ({loaded.digest.hex()[:16]}) is approved.")
+    approvals_of(opened).approve(offer, declared)
+    _say(
+        f"Study {loaded.name} ({loaded.digest.hex()[:16]}) is approved, with a declared size of "
+        f"{size} patients."
+    )
 
 
 @app.command()

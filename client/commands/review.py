@@ -1,5 +1,7 @@
 """Describes a study in plain words, to a hospital that has to decide on it."""
 
+from consilium.client.hospital.approvals import Approval
+from consilium.shared.enrolment.messages import roster_fingerprint
 from consilium.shared.privacy.accounting import plan
 from consilium.shared.study.definition import Study
 
@@ -16,7 +18,8 @@ def review_lines(study: Study) -> list[str]:
         f"{len(variables)} variables ({shown}){_codes(study)}, label {study.data.label}.",
         f"It takes at least {study.data.minimum_patients} patients of yours to take part.",
         "What leaves: in each round one masked vector that only the sum over sites opens; your "
-        "number of patients and your statistics are inside it. No record, no key, no plain update.",
+        "statistics are inside it. No record, no key, no plain update, no number of patients but "
+        "the rounded one that you declare.",
         *_control_lines(study),
         *_personal_lines(study),
         *_evaluation_lines(study),
@@ -30,6 +33,30 @@ def review_lines(study: Study) -> list[str]:
         "profile.",
         f"How long: {study.rounds} rounds of {study.training.local_steps} training steps.",
     ]
+
+
+def roster_lines(approval: Approval) -> list[str]:
+    """Return the roster's sizes and fingerprint, or what is missing for it to be final."""
+    roster, sizes = approval.roster, approval.sizes
+    missing = sorted(set(roster) - sizes.keys())
+    lines = []
+    if sizes:
+        total = sum(sizes.values())
+        shown = ", ".join(
+            f"{site} {size} ({size / total:.0%})" for site, size in sorted(sizes.items())
+        )
+        lines.append(
+            f"Declared sizes, in patients: {shown}. A site's size is its weight in the model, so "
+            "ask about one that is larger than the hospital you know; nothing else checks it."
+        )
+    fingerprint = roster_fingerprint(roster)
+    if missing:
+        return [
+            *lines,
+            f"Not declared yet: {', '.join(missing)}. The study begins when all are.",
+            f"Roster without sizes: {fingerprint}; the coordinator must read the same.",
+        ]
+    return [*lines, f"Roster: {fingerprint}; the coordinator must read the same."]
 
 
 def _evaluation_lines(study: Study) -> list[str]:

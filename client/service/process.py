@@ -42,6 +42,7 @@ def run_site(folder: SiteFolder) -> None:
         audit = open_audit(folder)
         note_configuration(audit, folder.path, CONFIGURATION)
         state = folder.state(policy, RoundAudit(audit, enrolment.coordinator))
+        approvals = approvals_of(folder)
 
         def read(approval: Approval) -> Cohort:
             source = folder.settings().open_source(folder.path, approval.study)
@@ -54,12 +55,13 @@ def run_site(folder: SiteFolder) -> None:
                 site=enrolment.site,
                 study=approval.study,
                 roster=approval.roster,
+                sizes=approvals.known_sizes(approval),
                 read=lambda: read(approval),
                 policy=policy,
                 state=state,
             )
 
-        sessions = StudySessions(enrolment.site, approvals_of(folder), open_session, audit)
+        sessions = StudySessions(enrolment.site, approvals, open_session, audit)
         tell = connection.tell_budget_left if policy.tell_budget_left else None
         measurements = Measurements(sessions, folder.path, state.ledger, tell=tell)
         node = SiteNode(

@@ -19,6 +19,7 @@ from consilium.shared.secure_sum.fixed_point import VectorSpec
 from consilium.shared.secure_sum.parameters import SumParameters
 
 Check = Callable[[SumResult], None]
+Layout = Callable[[SumParameters], VectorSpec]
 T = TypeVar("T")
 
 
@@ -40,7 +41,7 @@ class GroupTotals:
 
     @property
     def weight(self) -> int:
-        """Sum of all survivors' weights."""
+        """Sum of all survivors' declared sizes, in patients."""
         return sum(total.weight for total in self.totals)
 
     @property
@@ -96,7 +97,7 @@ class GroupSums:
         self,
         *,
         round: int,
-        spec: VectorSpec,
+        layout: Layout,
         model: bytes | memoryview,
         configuration: bytes,
         check: Check,
@@ -104,8 +105,8 @@ class GroupSums:
         """Run one round in every group.
 
         Args:
-            round: as in :meth:`SecureSum.sum`, like the next three.
-            spec: layout of the vector.
+            round: as in :meth:`SecureSum.sum`.
+            layout: gives each group's layout of the vector.
             model: the same for every site.
             configuration: the same for every site.
             check: raises RoundVoidError for a sum that must not be used.
@@ -115,6 +116,7 @@ class GroupSums:
         """
 
         def checked(group: SecureSum) -> SumResult:
+            spec = layout(group.parameters)
             total = group.sum(round=round, spec=spec, model=model, configuration=configuration)
             check(total)
             return total

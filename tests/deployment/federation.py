@@ -257,10 +257,18 @@ class Federation:
         submit(register, folder.identity(), open_audit(folder), study, text.encode())
         offered = register.study(study.name)
         offer = StudyOffer(
-            text=offered.text, roster=dict(offered.roster.members), signature=offered.signature
+            text=offered.text,
+            roster=dict(offered.roster.members),
+            declared={},
+            signature=offered.signature,
         )
         for site in study.sites:
-            approvals_of(SiteFolder.open(self.site(site))).approve(offer)
+            opened = SiteFolder.open(self.site(site))
+            declared = Declaration.signed(
+                DECLARED, study_digest=study.digest, site=site, sign=opened.identity().sign
+            )
+            register.declare(study.digest, site, declared)
+            approvals_of(opened).approve(offer, declared)
 
     def _enrol_directly(self, service: EnrolmentService, invitation: Invitation, unit: int) -> None:
         site = SiteFolder.make(self.site(invitation.site), site=invitation.site)

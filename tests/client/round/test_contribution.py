@@ -10,15 +10,18 @@ from consilium.client.hospital.policy import Policy
 from consilium.client.records.cohort import read_cohort
 from consilium.client.round.contribution import Contributor
 from consilium.client.round.randomness import RoundRandomness
+from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.errors import MessageError
 from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.model.study_model import study_model
 from consilium.shared.model.weight_vector import to_vector
-from consilium.shared.rounds.contents import Purpose, RoundConfiguration
+from consilium.shared.rounds.contents import Purpose, RoundConfiguration, sum_parameters
 from consilium.shared.secure_sum.fixed_point import decode
+from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.study.definition import Study, parse_study, with_changes
 from consilium.simulations.cohorts.hospitals import synthetic_hospital
+from tests.rosters import sized_roster
 
 STUDY = parse_study("""
 name = "one"
@@ -42,7 +45,7 @@ validation_fraction = 0.2
 [variables]
 HR = { unit = "/min", low = 10, high = 300, center = 85, spread = 18 }
 """)
-RUN = bytes([7]) * 32
+KEYS = {site: IdentityKey.from_seed(site.encode() * 32) for site in STUDY.sites}
 ONE_STEP = {"training": {"local_steps": 1}, "privacy": {"mode": "distributed"}}
 MODES = {"none": {}, "site": {"privacy": {"mode": "site"}}, "distributed": ONE_STEP}
 
@@ -60,6 +63,12 @@ def repeatable(monkeypatch: pytest.MonkeyPatch) -> None:
 def contributor(study: Study, folder: Path) -> Contributor:
     cohort = read_cohort(synthetic_hospital(0, study), study, site="a", split_key=bytes(32))
     return Contributor("a", study, cohort, Policy(), PersonalStore(folder))
+
+
+def run_of(study: Study, **sizes: int) -> SumParameters:
+    """The same run for the same study; site a declares 40 patients and the others 80."""
+    roster = sized_roster(KEYS, study.digest, **{"a": 40, "b": 80, "c": 80, **sizes})
+    return sum_parameters(study, roster, bytes(16), site="a")
 
 
 def asked(purpose: Purpose, study: Study) -> RoundConfiguration:
@@ -82,10 +91,10 @@ def test_a_second_model_changes_nothing_that_leaves_unless_its_scores_may_be_cou
     for shift in (None, 0.5, -2.0):
         if shift is not None:
             own_D = weights(study) + np.float32(shift)
-            store.save(study.digest, RUN, {"own_model": own_D})
+            store.save(study.digest, run_of(study).study_hash, {"own_model": own_D})
         for purpose in Purpose:
             one = contributor(study, tmp_path)
-            vector = one.vector(asked(purpose, study), weights(study), 3, RUN)
+            vector = one.vector(asked(purpose, study), weights(study), 3, run_of(study))
             found[purpose].append(vector.tobytes())
     assert len(set(found[Purpose.STATISTICS])) == 1
     if mode == "none":  # where counts are of the site's own model
@@ -103,10 +112,10 @@ def test_training_sends_the_same_update_with_a_second_model_and_without(tmp_path
     vectors = []
     for study in (STUDY, plain):
         one = contributor(study, tmp_path / str(len(vectors)))
-        vectors.append(one.vector(asked_for, weights(study), 3, RUN))
+        vectors.append(one.vector(asked_for, weights(study), 3, run_of(study)))
         one.keep()
     assert np.array_equal(*vectors)
-    kept = PersonalStore(tmp_path / "0").load(STUDY.digest, RUN)["own_model"]
+    kept = PersonalStore(tmp_path / "0").load(STUDY.digest, run_of(STUDY).study_hash)["own_model"]
     assert not np.array_equal(kept, weights(study))
     assert not (tmp_path / "1").exists()
 
@@ -119,9 +128,11 @@ def test_without_a_pull_the_second_model_never_hears_of_the_others(tmp_path: Pat
         for number in (2, 3):
             one = contributor(study, folder)  # as after a restart
             moved = shift if number == 3 else 0.0
-            one.vector(asked(Purpose.TRAINING, study), weights(study) + moved, number, RUN)
+            one.vector(
+                asked(Purpose.TRAINING, study), weights(study) + moved, number, run_of(study)
+            )
             one.keep()
-        kept.append(PersonalStore(folder).load(study.digest, RUN)["own_model"])
+        kept.append(PersonalStore(folder).load(study.digest, run_of(study).study_hash)["own_model"])
     assert np.array_equal(*kept)
 
 
@@ -133,16 +144,16 @@ def test_a_second_model_that_diverges_is_dropped_and_costs_no_round(
 
     monkeypatch.setattr("consilium.client.round.training_round.train_own", diverge)
     one = contributor(STUDY, tmp_path)
-    one.vector(asked(Purpose.TRAINING, STUDY), weights(STUDY), 3, RUN)
+    one.vector(asked(Purpose.TRAINING, STUDY), weights(STUDY), 3, run_of(STUDY))
     one.keep()
     assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_kept_of_a_round_before_its_update_was_masked(tmp_path: Path) -> None:
     one = contributor(STUDY, tmp_path)
-    one.vector(asked(Purpose.TRAINING, STUDY), weights(STUDY), 3, RUN)
+    one.vector(asked(Purpose.TRAINING, STUDY), weights(STUDY), 3, run_of(STUDY))
     assert not list(tmp_path.iterdir())
-    one.vector(asked(Purpose.EVALUATION, STUDY), weights(STUDY), 4, RUN)
+    one.vector(asked(Purpose.EVALUATION, STUDY), weights(STUDY), 4, run_of(STUDY))
     one.keep()  # the round that trained was never masked
     assert not list(tmp_path.iterdir())
 
@@ -167,10 +178,10 @@ def test_a_control_variate_is_made_of_the_update_and_of_what_was_sent_before(
     before_D = np.zeros(one.parameters)
     for number, all_D in enumerate((np.zeros_like(before_D), np.full_like(before_D, 0.01)), 3):
         received = np.concatenate([weights(study), all_D]).astype(np.float32)
-        ring = one.vector(asked_for, received, number, RUN)
+        ring = one.vector(asked_for, received, number, run_of(study))
         one.keep()
-        sums = decode(ring, one.spec(asked_for))
-        share = one.weight / study.aggregation.max_weight
+        sums = decode(ring, one.spec(asked_for, run_of(study).roster))
+        share = 40 / 80
         update_D, control_D = sums["update"][:] / share, sums["control"][:] / share
         own_D = before_D if number > 3 else all_D  # one that has none begins with all sites'
         np.testing.assert_allclose(control_D, own_D - all_D - update_D, atol=1e-4)
@@ -189,4 +200,4 @@ def test_weights_without_control_variates_are_refused_where_the_study_has_some(
     bad = np.concatenate([weights(study), np.full(one.parameters, np.nan, dtype=np.float32)])
     for received in (weights(study), bad, bad[:-1]):
         with pytest.raises(MessageError, match="ask for the round again"):
-            one.vector(asked_for, received, 3, RUN)
+            one.vector(asked_for, received, 3, run_of(study))

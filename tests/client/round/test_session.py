@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from consilium.client.hospital.known_sizes import KnownSizes
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.hospital.policy import Policy
 from consilium.client.hospital.working_hours import DAYS, WorkingHours
@@ -27,9 +28,11 @@ from consilium.shared.secure_sum.messages import (
     Refusal,
     UnmaskRequest,
     UpdateRequest,
+    declared_sizes,
 )
 from consilium.shared.study.definition import Study, parse_study, with_changes
 from consilium.simulations.cohorts.hospitals import synthetic_hospital
+from tests.rosters import SIZE, sized_roster
 
 STUDY = parse_study("""
 name = "one"
@@ -44,7 +47,7 @@ window_h = 6
 HR = { unit = "/min", low = 10, high = 300, center = 85, spread = 18 }
 """)
 KEYS = {site: IdentityKey.generate() for site in STUDY.sites}
-ROSTER = Roster(tuple((site, key.public) for site, key in sorted(KEYS.items())))
+ROSTER = sized_roster(dict(sorted(KEYS.items())), STUDY.digest)
 RUN = bytes(16)
 
 
@@ -70,7 +73,8 @@ def session(
     return Session(
         site="a",
         study=study,
-        roster=ROSTER,
+        roster=Roster(ROSTER.members),
+        sizes=KnownSizes({"a": SIZE}),
         read=read,
         policy=policy or Policy(),
         state=state,
@@ -81,7 +85,10 @@ def session(
 def channel_request(study: Study = STUDY, roster: Roster = ROSTER) -> bytes:
     parameters = sum_parameters(study, roster, RUN, site="a")
     return ChannelRequest(
-        study_digest=study.digest, run_id=RUN, study_hash=parameters.study_hash
+        study_digest=study.digest,
+        run_id=RUN,
+        study_hash=parameters.study_hash,
+        declared=declared_sizes(roster),
     ).to_bytes()
 
 
@@ -107,7 +114,8 @@ def test_another_study_is_refused_before_any_record_is_read(tmp_path: Path) -> N
 
 
 def test_another_roster_is_refused(tmp_path: Path) -> None:
-    strangers = Roster(tuple((site, IdentityKey.generate().public) for site in STUDY.sites))
+    keys = {site: IdentityKey.generate() for site in STUDY.sites}
+    strangers = sized_roster(keys, STUDY.digest)
     reply = session(tmp_path).handle(Action.CHANNEL, channel_request(roster=strangers))
     assert "another roster" in refusal(reply).sentence
 
