@@ -24,10 +24,12 @@ from consilium.server.coordinator.folder import CoordinatorFolder, Settings
 from consilium.server.coordinator.register import Register
 from consilium.server.flower.database_link import enrol_node, open_link
 from consilium.shared.audit.own_log import open_audit
+from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.enrolment.invitation import Invitation
 from consilium.shared.enrolment.messages import EnrolReply, StudyOffer
 from consilium.shared.study.definition import parse_study
 
+DECLARED = 300  # patients
 SITES = ("north", "east", "south", "west")
 STUDY = """
 schema = 1

@@ -1,22 +1,35 @@
 """What leaves a site in a round does not depend on what the study leaves to the site alone."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.hospital.policy import Policy
 from consilium.client.records.cohort import read_cohort
 from consilium.client.round.contribution import Contributor
+from consilium.client.round.own_part import OwnPartOfRun
 from consilium.client.round.randomness import RoundRandomness
+from consilium.client.round.training_round import SiteShare, TrainingRound
+from consilium.client.round.training_set import TrainingSet
 from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.errors import MessageError
-from consilium.shared.model.normalisation import Normalisation
+from consilium.shared.model.normalisation import Normalisation, statistics_clip
 from consilium.shared.model.study_model import study_model
-from consilium.shared.model.weight_vector import to_vector
-from consilium.shared.rounds.contents import Purpose, RoundConfiguration, sum_parameters
+from consilium.shared.model.weight_vector import parameter_count, to_vector
+from consilium.shared.rounds.contents import (
+    Purpose,
+    RoundConfiguration,
+    metrics_sensitivity,
+    sum_parameters,
+)
 from consilium.shared.secure_sum.fixed_point import decode
 from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.study.definition import Study, parse_study, with_changes
@@ -47,6 +60,13 @@ HR = { unit = "/min", low = 10, high = 300, center = 85, spread = 18 }
 """)
 KEYS = {site: IdentityKey.from_seed(site.encode() * 32) for site in STUDY.sites}
 ONE_STEP = {"training": {"local_steps": 1}, "privacy": {"mode": "distributed"}}
+NO_PATIENTS = TrainingSet(
+    x_NTF=torch.zeros((0, 6, 1)),
+    mask_NT=torch.zeros((0, 6), dtype=torch.bool),
+    y=torch.zeros(0),
+    patient_N=torch.zeros(0, dtype=torch.int64),
+    patients=0,
+)
 MODES = {"none": {}, "site": {"privacy": {"mode": "site"}}, "distributed": ONE_STEP}
 
 
@@ -201,3 +221,77 @@ def test_weights_without_control_variates_are_refused_where_the_study_has_some(
     for received in (weights(study), bad, bad[:-1]):
         with pytest.raises(MessageError, match="ask for the round again"):
             one.vector(asked_for, received, 3, run_of(study))
+
+
+@pytest.mark.parametrize("size", [10, 40, 80])
+@pytest.mark.parametrize("rate", [1e-3, 50.0])
+def test_an_update_is_no_longer_than_the_sites_declared_share_of_the_clip_bound(
+    tmp_path: Path, size: int, rate: float
+) -> None:
+    study = with_changes(STUDY, training={"learning_rate": rate})
+    asked_for = RoundConfiguration(
+        purpose=Purpose.TRAINING, normalisation=Normalisation.reference(study).to_bytes()
+    )
+    agreed = run_of(study, a=size)
+    one = contributor(study, tmp_path)
+    ring = one.vector(asked_for, weights(study), 3, agreed)
+    sent_D = decode(ring, one.spec(asked_for, agreed.roster))["update"][:]
+    most = study.aggregation.update_norm * size / 80
+    assert np.linalg.norm(sent_D) == pytest.approx(most, rel=1e-3) or rate < 1
+    assert np.linalg.norm(sent_D) <= most * (1 + 1e-3)  # rounding moves it a little
+
+
+@given(length=st.floats(0, 1e6), size=st.integers(1, 10**6), rate=st.floats(0.01, 1.0))
+def test_a_gradient_sum_is_no_longer_than_the_declared_size_allows(
+    length: float, size: int, rate: float
+) -> None:
+    """Whatever the records: in mode ``distributed`` the bound comes from the study and the size."""
+    study = with_changes(STUDY, **ONE_STEP, personalisation={"ditto": None})
+    study = with_changes(study, training={"sampling_rate": rate})
+    left_D: list[np.ndarray] = []
+
+    def gradients(model: object, *_: object, **__: object) -> np.ndarray:
+        return np.full(parameter_count(model), length)
+
+    def noisy(sum_D: np.ndarray, *_: object) -> np.ndarray:
+        left_D.append(sum_D)
+        return np.zeros(sum_D.size, np.int64)
+
+    shared_D = np.ones(weights(study).size, bool)
+    with (
+        patch("consilium.client.round.training_round.clipped_gradient_sum", gradients),
+        patch("consilium.client.round.training_round.noisy_sum", noisy),
+        TemporaryDirectory() as folder,
+    ):
+        own = OwnPartOfRun(study, PersonalStore(Path(folder)))
+        own.begin_round(bytes(32))
+        TrainingRound(study, own, shared_D=shared_D).parts(
+            weights(study),
+            None,
+            NO_PATIENTS,
+            SiteShare(patients=size, of_update=1.0),
+            RoundRandomness(study=study, site="a", round_number=1),
+        )
+    clip, expected = study.privacy.clip_norm, rate * size
+    assert np.linalg.norm(left_D[0]) <= clip * min(size, expected + 5 * expected**0.5)
+    assert np.linalg.norm(left_D[0]) <= size * clip
+
+
+def test_a_site_with_more_patients_than_it_declared_counts_as_the_size_it_declared(
+    tmp_path: Path,
+) -> None:
+    """Its statistics and its validation counts keep their proportions, and are scaled down."""
+    found = {}
+    for size in (1, 80):
+        one, agreed = contributor(STUDY, tmp_path), run_of(STUDY, a=size)
+        for purpose in (Purpose.STATISTICS, Purpose.EVALUATION):
+            ring = one.vector(asked(purpose, STUDY), weights(STUDY), 3, agreed)
+            parts = decode(ring, one.spec(asked(purpose, STUDY), agreed.roster))
+            found[size, purpose] = np.concatenate([part[:] for part in parts.values()])
+    for purpose, longest in (
+        (Purpose.STATISTICS, statistics_clip(STUDY)),
+        (Purpose.EVALUATION, metrics_sensitivity(STUDY, final=True)),
+    ):
+        few, many = found[1, purpose], found[80, purpose]
+        assert np.linalg.norm(few) == pytest.approx(longest, rel=1e-3)
+        assert few / np.linalg.norm(few) == pytest.approx(many / np.linalg.norm(many), abs=1e-4)
