@@ -2,7 +2,11 @@
 
 import pytest
 
-from consilium.client.commands.review import review_lines
+from consilium.client.commands.review import review_lines, roster_lines
+from consilium.client.hospital.approvals import Approval
+from consilium.shared.crypto.keys import IdentityKey, Roster
+from consilium.shared.enrolment.messages import roster_fingerprint
+from tests.rosters import sized_roster
 from tests.study_text import small_study
 
 
@@ -31,3 +35,24 @@ def test_a_second_model_is_called_what_it_is_where_privacy_does_not_cover_it(mod
 def test_control_variates_are_said_to_be_sent() -> None:
     said = told(training={"control_variates": True})
     assert "Your mean gradient (a control variate) is in the same sum" in said
+
+
+def test_no_number_of_patients_is_said_to_leave_but_the_declared_one() -> None:
+    assert "no number of patients but the rounded one that you declare" in told()
+
+
+def test_every_declared_size_is_shown_with_its_share_and_what_is_missing_is_named() -> None:
+    study = small_study()
+    keys = {site: IdentityKey.from_seed(site.encode() * 32) for site in study.sites}
+    whole = sized_roster(keys, study.digest, a=300, b=100, c=3600)
+    bare = Roster(whole.members)
+    lines = roster_lines(Approval(study=study, roster=whole, sizes=whole.sizes))
+    assert "a 300 (8%), b 100 (2%), c 3600 (90%)" in lines[0]
+    assert "ask about one that is larger than the hospital you know" in lines[0]
+    assert lines[1].startswith(f"Roster: {roster_fingerprint(whole)};")
+    lines = roster_lines(Approval(study=study, roster=bare, sizes={"b": 100}))
+    assert "b 100 (100%)" in lines[0]
+    assert lines[1] == "Not declared yet: a, c. The study begins when all are."
+    assert roster_fingerprint(bare) in lines[2]
+    lines = roster_lines(Approval(study=study, roster=bare, sizes={}))
+    assert lines[0].startswith("Not declared yet: a, b, c")
