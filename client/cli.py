@@ -158,23 +158,35 @@ def review(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
 def approve(
     study: StudyName,
     folder: Folder = DEFAULT_FOLDER,
+    patients: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="The size to declare: about how many patients of yours will train. Default: their "
+            "number, rounded to one digit.",
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     digest: Annotated[
         str, typer.Option(help="Approve only if the study has this digest (first digits).")
     ] = "",
 ) -> None:
-    """Approve a study that the coordinator offers: this study with this roster, nothing else.
+    """Approve a study that the coordinator offers, and declare this hospital's size for it.
 
     Reads this hospital's records first: a study that they cannot serve is not approved, and the
-    reason is told here alone.
+    reason is told here alone. The approval holds for this study with this roster and nothing else.
+    The declared size goes to the coordinator and to all sites of the study, as public as this
+    hospital's name; it is this hospital's weight, and cannot be changed afterwards.
     """
+    from consilium.client.commands.declared_size import chosen_size
     from consilium.client.hospital.folder import SiteFolder
     from consilium.client.hospital.stores import check_log_is_there
-    from consilium.client.service.offers import find_offer
+    from consilium.client.service.offers import declare_size, find_offer
     from consilium.client.service.pinned_connection import approvals_of
     from consilium.client.service.site_cohort import suitable_cohort
-    from consilium.shared.audit.events import Approved
+    from consilium.shared.audit.events import Approved, SizeDeclared
     from consilium.shared.audit.own_log import open_audit
+    from consilium.shared.crypto.declaration import Declaration
 
     opened = SiteFolder.open(folder)
     check_log_is_there(opened)
@@ -187,15 +199,26 @@ def approve(
             "review it again"
         )
     _check(opened, approval, asked="approve")
-    suitable_cohort(opened, loaded)
+    site, cohort = opened.owner(), suitable_cohort(opened, loaded)
+    size = chosen_size(approval, site, cohort, patients)
     if not yes:
         _show(opened, approval)
+        _say(f"This hospital's size, for all to see and for good: {size} patients (--patients).")
         typer.confirm("Approve this study for this hospital?", abort=True)
-    open_audit(opened).append(
+    declared = Declaration.signed(
+        size, study_digest=loaded.digest, site=site, sign=opened.identity().sign
+    )
+    audit = open_audit(opened)
+    audit.append(SizeDeclared(study_digest=loaded.digest, patients=size))
+    declare_size(opened, loaded.digest, declared)
+    audit.append(
         Approved(study=loaded.name, study_digest=loaded.digest, approved=True, by=getpass.getuser())
     )
-    approvals_of(opened).approve(offer)
-    _say(f"Study {loaded.name} ({loaded.digest.hex()[:16]}) is approved.")
+    approvals_of(opened).approve(offer, declared)
+    _say(
+        f"Study {loaded.name} ({loaded.digest.hex()[:16]}) is approved, with a declared size of "
+        f"{size} patients."
+    )
 
 
 @app.command()
@@ -308,10 +331,14 @@ def _offered(folder: "SiteFolder", named: str) -> "Approval":
 
 
 def _show(folder: "SiteFolder", approval: "Approval") -> None:
-    from consilium.client.commands.review import review_lines, roster_lines
+    from consilium.client.commands.review import review_lines, roster_lines, trust_lines
 
-    study, roster, trust = approval.study, approval.roster, folder.vouchers().trust()
-    for line in review_lines(study) + roster_lines(study, roster, trust, folder.policy()):
+    trust = folder.vouchers().trust()
+    for line in [
+        *review_lines(approval.study),
+        *roster_lines(approval),
+        *trust_lines(approval, trust, folder.policy()),
+    ]:
         _say(line)
 
 

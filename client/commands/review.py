@@ -1,5 +1,6 @@
 """Describes a study in plain words, to a hospital that has to decide on it."""
 
+from consilium.client.hospital.approvals import Approval
 from consilium.client.hospital.policy import Policy
 from consilium.client.hospital.roster_trust import (
     RosterTrust,
@@ -7,7 +8,6 @@ from consilium.client.hospital.roster_trust import (
     summed_with,
     witnesses_needed,
 )
-from consilium.shared.crypto.keys import Roster
 from consilium.shared.enrolment.messages import roster_fingerprint
 from consilium.shared.privacy.accounting import plan
 from consilium.shared.study.definition import Study
@@ -25,7 +25,8 @@ def review_lines(study: Study) -> list[str]:
         f"{len(variables)} variables ({shown}){_codes(study)}, label {study.data.label}.",
         f"It takes at least {study.data.minimum_patients} patients of yours to take part.",
         "What leaves: in each round one masked vector that only the sum over sites opens; your "
-        "number of patients and your statistics are inside it. No record, no key, no plain update.",
+        "statistics are inside it. No record, no key, no plain update, no number of patients but "
+        "the rounded one that you declare.",
         *_control_lines(study),
         *_personal_lines(study),
         *_evaluation_lines(study),
@@ -39,9 +40,34 @@ def review_lines(study: Study) -> list[str]:
     ]
 
 
-def roster_lines(study: Study, roster: Roster, trust: RosterTrust, policy: Policy) -> list[str]:
+def roster_lines(approval: Approval) -> list[str]:
+    """Return the roster's sizes and fingerprint, or what is missing for it to be final."""
+    roster, sizes = approval.roster, approval.sizes
+    missing = sorted(set(roster) - sizes.keys())
+    lines = []
+    if sizes:
+        total = sum(sizes.values())
+        shown = ", ".join(
+            f"{site} {size} ({size / total:.0%})" for site, size in sorted(sizes.items())
+        )
+        lines.append(
+            f"Declared sizes, in patients: {shown}. A site's size is its weight in the model, so "
+            "ask about one that is larger than the hospital you know; nothing else checks it."
+        )
+    fingerprint = roster_fingerprint(roster)
+    if missing:
+        return [
+            *lines,
+            f"Not declared yet: {', '.join(missing)}. The study begins when all are.",
+            f"Roster without sizes: {fingerprint}; another hospital in it must read the same.",
+        ]
+    return [*lines, f"Roster: {fingerprint}; another hospital in it must read the same."]
+
+
+def trust_lines(approval: Approval, trust: RosterTrust, policy: Policy) -> list[str]:
     """Return how each site of an offered roster is known here, and what that is worth."""
-    standings = trust.standings(study, roster)
+    study = approval.study
+    standings = trust.standings(study, approval.roster)
     others = summed_with(study, trust.site)
     unknown = sum(one.site in others and not one.vouched for one in standings)
     spare = study.aggregation.tolerated_collusion - unknown
@@ -52,7 +78,6 @@ def roster_lines(study: Study, roster: Roster, trust: RosterTrust, policy: Polic
         "NOTHING above that rests on other sites holds."
     )
     return [
-        f"Roster: {roster_fingerprint(roster)}; another hospital in it must read the same.",
         f"  {trust.site}: this site",
         *(f"  {one.site}: {_known_as(one, trust.site, study)}" for one in standings),
         f"{len(others) - unknown} of the {len(others)} sites summed with yours are vouched for; "

@@ -10,6 +10,7 @@ as part of the secure sum.
 import numpy as np
 from numpy.typing import NDArray
 
+from consilium.client.records.declared_size import shortened
 from consilium.client.records.features import TimeGrid
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.errors import PrivacyError
@@ -56,20 +57,29 @@ def clipped_sum(contribution_PS: NDArray[np.float64], clip_norm: float) -> NDArr
 
 
 def statistics_release(
-    contribution_PS: NDArray[np.float64], study: Study, *, deviation: float, source: Keystream
+    contribution_PS: NDArray[np.float64],
+    study: Study,
+    *,
+    size: int,
+    deviation: float,
+    source: Keystream,
 ) -> NDArray[np.float64]:
     """Return the site's statistics (S,) as they leave: clipped per patient, summed, with noise.
+
+    Guarantee: noise aside, their L2 norm is at most that of ``size`` patients.
 
     Args:
         contribution_PS: from :func:`patient_contributions`.
         study: its number of variables sets the clip norm.
+        size: the site's declared size, in patients.
         deviation: standard deviation of the Gaussian noise on each coordinate; 0 without privacy.
         source: secret and fresh; the noise is drawn from it.
 
     Raises:
         PrivacyError: as :func:`clipped_sum`.
     """
-    sum_S = clipped_sum(contribution_PS, statistics_clip(study))
+    clip = statistics_clip(study)
+    sum_S = shortened(clipped_sum(contribution_PS, clip), size * clip)
     return sum_S if deviation == 0 else sum_S + deviation * source.standard_normal(sum_S.size)
 
 

@@ -19,6 +19,7 @@ from functools import cached_property, partial
 
 import numpy as np
 
+from consilium.client.hospital.known_sizes import KnownSizes
 from consilium.client.hospital.policy import Policy
 from consilium.client.hospital.state import SiteState
 from consilium.client.records.cohort import Cohort
@@ -26,11 +27,13 @@ from consilium.client.round.answer import Answer, answer_or_refuse, silently
 from consilium.client.round.charges import round_charges
 from consilium.client.round.contribution import Contributor
 from consilium.client.secure_sum.masking import SiteMasking
+from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.crypto.keys import Roster
 from consilium.shared.errors import PolicyError, ProtocolError
 from consilium.shared.rounds.contents import (
     LARGEST_CONFIGURATION_BYTES,
     RoundConfiguration,
+    group_of,
     sum_parameters,
 )
 from consilium.shared.secure_sum.messages import (
@@ -63,6 +66,7 @@ class Session:
         site: this site's name in the study.
         study: the study as approved here; a message about any other study is refused.
         roster: the sites and their identity keys, as pinned here.
+        sizes: this site's declared size, and what it knows of the others'.
         read: reads and checks this site's patients; called once, on first use.
         policy: what this hospital allows.
         state: keys, ledger, journal and audit log.
@@ -75,6 +79,7 @@ class Session:
         site: str,
         study: Study,
         roster: Roster,
+        sizes: KnownSizes,
         read: Callable[[], Cohort],
         policy: Policy,
         state: SiteState,
@@ -82,7 +87,7 @@ class Session:
     ) -> None:
         policy.check_study(study)
         self.site, self._study, self._roster = site, study, roster
-        self._read, self._state = read, state
+        self._sizes, self._read, self._state = sizes, read, state
         self._policy, self._clock = policy, clock
         self._masking: SiteMasking | None = None
         self._busy = threading.Lock()
@@ -155,12 +160,16 @@ class Session:
                 f"site {self.site} has not approved study {request.study_digest.hex()[:16]}; "
                 f"it approved {self._study.digest.hex()[:16]} ({self._study.name})"
             )
-        parameters = sum_parameters(self._study, self._roster, request.run_id, site=self.site)
+        sites = self._roster.restricted_to(group_of(self._study, self.site))
+        declared = {s: Declaration.from_bytes(body) for s, body in request.declared.items()}
+        roster = sites.with_declared(declared, self._study.digest)
+        parameters = sum_parameters(self._study, roster, request.run_id, site=self.site)
         if request.study_hash != parameters.study_hash:
             raise PolicyError(
                 f"site {self.site} has pinned another roster or other parameters than the "
                 "coordinator; compare the roster's fingerprints at both ends"
             )
+        self._sizes.keep(self._study, roster)
         _ = self.cohort  # what cannot be read is refused now, not in the middle of a round
         if self._masking is None or self._masking.parameters != parameters:
             self._masking = SiteMasking(
@@ -206,9 +215,10 @@ class Session:
             )
             for release in releases
         ]
+        parameters = masking.parameters
         with silently():
-            vector = self._contributor.vector(asked, received, request.round, request.study_hash)
-            masked = masking.mask(vector, self._contributor.weight, self._contributor.spec(asked))
+            vector = self._contributor.vector(asked, received, request.round, parameters)
+            masked = masking.mask(vector, self._contributor.spec(asked, parameters.roster))
             own_part = self._contributor.keep()
             if audit is not None:
                 masked = audit.release(

@@ -49,6 +49,7 @@ def run_site(folder: SiteFolder) -> None:
         for wrong in voucher_disagreements(vouchers, audit.path):
             raise SettingsError(wrong)
         state = folder.state(policy, audit)
+        approvals = approvals_of(folder)
 
         def check_roster(approval: Approval) -> None:
             policy.check_roster(approval.study, approval.roster, vouchers.trust())
@@ -58,14 +59,13 @@ def run_site(folder: SiteFolder) -> None:
                 site=enrolment.site,
                 study=approval.study,
                 roster=approval.roster,
+                sizes=approvals.known_sizes(approval),
                 read=partial(site_cohort, folder, approval.study),
                 policy=policy,
                 state=state,
             )
 
-        sessions = StudySessions(
-            enrolment.site, approvals_of(folder), check_roster, open_session, audit
-        )
+        sessions = StudySessions(enrolment.site, approvals, check_roster, open_session, audit)
         tell = connection.tell_budget_left if policy.tell_budget_left else None
         measurements = Measurements(sessions, folder.path, state.ledger, tell=tell)
         node = SiteNode(

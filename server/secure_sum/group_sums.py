@@ -20,6 +20,7 @@ from consilium.shared.secure_sum.fixed_point import VectorSpec
 from consilium.shared.secure_sum.parameters import SumParameters
 
 Check = Callable[[SumResult], None]
+Layout = Callable[[SumParameters], VectorSpec]
 T = TypeVar("T")
 
 
@@ -41,7 +42,7 @@ class GroupTotals:
 
     @property
     def weight(self) -> int:
-        """Sum of all survivors' weights."""
+        """Sum of all survivors' declared sizes, in patients."""
         return sum(total.weight for total in self.totals)
 
     @property
@@ -110,7 +111,7 @@ class GroupSums:
         self,
         *,
         round: int,
-        spec: VectorSpec,
+        layout: Layout,
         model: bytes | memoryview,
         configuration: bytes | Callable[[], bytes],
         check: Check,
@@ -118,8 +119,8 @@ class GroupSums:
         """Run one round in every group.
 
         Args:
-            round: as in :meth:`SecureSum.sum`, like the next three.
-            spec: layout of the vector.
+            round: as in :meth:`SecureSum.sum`.
+            layout: gives each group's layout of the vector.
             model: the same for every site.
             configuration: the same for every site of a group.
             check: raises RoundVoidError for a sum that must not be used.
@@ -129,6 +130,7 @@ class GroupSums:
         """
 
         def checked(group: SecureSum) -> SumResult:
+            spec = layout(group.parameters)
             total = group.sum(round=round, spec=spec, model=model, configuration=configuration)
             check(total)
             return total

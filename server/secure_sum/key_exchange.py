@@ -17,6 +17,7 @@ from consilium.shared.secure_sum.messages import (
     ChannelRequest,
     KeysRequest,
     RoundKeys,
+    declared_sizes,
 )
 from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.wire.encoding import MAX_ROUND
@@ -82,6 +83,7 @@ class KeyExchange:
             study_digest=self.parameters.study_digest,
             run_id=self.parameters.run_id,
             study_hash=self.parameters.study_hash,
+            declared=declared_sizes(self.parameters.roster),
         )
         present, changed = [], False
         requests = {site: replace(request, audit_head=self._heads.of(site)) for site in missing}

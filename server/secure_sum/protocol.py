@@ -6,7 +6,7 @@ sum over its survivors or is void; a void round is never retried, the next one h
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from consilium.server.secure_sum.site_heads import SiteHeads
 from consilium.server.secure_sum.sites import Sites
 from consilium.server.secure_sum.unmasking import rebuild_round_key, rebuild_self_mask, remove_masks
 from consilium.shared.crypto import transcript
+from consilium.shared.crypto.keys import Roster
 from consilium.shared.errors import AuthenticationError, ProtocolError, RoundVoidError
 from consilium.shared.secure_sum.fixed_point import Decoded, VectorSpec, decode
 from consilium.shared.secure_sum.messages import (
@@ -44,7 +45,7 @@ class SumResult:
     Attributes:
         parts: by segment, the sum of the survivors' values, decoded from `ring_total` when read.
         ring_total: sum of the survivors' encodings modulo 2^ring_bits, shape (spec.length,).
-        weight: sum of the survivors' weights.
+        roster: the sites asked, with their declared sizes.
         survivors: sites in the sum, sorted.
         dropped: the other sites of the roster, sorted.
         refusals: by site, one sentence on what went wrong with it in this round; a survivor may
@@ -57,7 +58,7 @@ class SumResult:
 
     parts: dict[str, Decoded]
     ring_total: NDArray[np.uint32]
-    weight: int
+    roster: Roster
     survivors: tuple[str, ...]
     dropped: tuple[str, ...]
     refusals: dict[str, str]
@@ -65,6 +66,11 @@ class SumResult:
     bytes_up: dict[str, int]
     bytes_down: dict[str, int]
     audit_heads: dict[str, bytes]
+
+    @property
+    def weight(self) -> int:
+        """Sum of the survivors' declared sizes, in patients."""
+        return declared_weight(self.roster, self.survivors)
 
 
 @dataclass(kw_only=True)
@@ -158,7 +164,7 @@ class SecureSum:
             RoundVoidError: no sum; the sentence says why. Go on with the next round's number.
             EncodingError: with this many sites the sum could exceed the ring and wrap.
         """
-        spec.check_headroom(len(self.parameters.roster), self.parameters.max_weight)
+        spec.check_headroom(len(self.parameters.roster), self.parameters.roster.largest_size)
         log = RoundLog(clock=self._clock)
         with log.timing("keys"):
             keys = self._keys.collect(round, log, rejoin_timeout_s=self._rejoin_timeout_s)
@@ -173,11 +179,11 @@ class SecureSum:
         with log.timing("unmask"):
             shares = self._collect_shares(round, keys, uploads, signatures, log)
         with log.timing("remove"):
-            ring_total, weight = self._remove_masks(spec, keys, uploads, shares)
+            ring_total = self._remove_masks(spec, keys, uploads, shares)
         return SumResult(
             parts=decode(ring_total, spec),
             ring_total=ring_total,
-            weight=weight,
+            roster=self.parameters.roster,
             survivors=uploads.survivors,
             dropped=tuple(sorted(set(self.parameters.roster) - set(uploads.survivors))),
             refusals=log.refusals,
@@ -347,8 +353,8 @@ class SecureSum:
         keys: Mapping[str, RoundKeys],
         uploads: _Uploads,
         shares: Mapping[str, Unmasked],
-    ) -> tuple[NDArray[np.uint32], int]:
-        """Return the sum of the survivors' encodings (spec.length,), and of their weights."""
+    ) -> NDArray[np.uint32]:
+        """Return the sum of the survivors' encodings (spec.length,)."""
         survivors, context = uploads.survivors, uploads.context
         self_masks = {
             owner: rebuild_self_mask(
@@ -386,14 +392,21 @@ class SecureSum:
         total = uploads.total
         if spec.ring_bits < 32:
             total &= np.uint32((1 << spec.ring_bits) - 1)
-        weight = check_tail(
-            total[-TAIL:], survivors=len(survivors), max_weight=self.parameters.max_weight
+        check_tail(
+            total[-TAIL:],
+            survivors=len(survivors),
+            weight=declared_weight(self.parameters.roster, survivors),
         )
-        return total[:-TAIL], weight
+        return total[:-TAIL]
 
     def _require(self, done: Sized, least: int, did: str, round: int, log: RoundLog) -> None:
         roster = self.parameters.roster
         require_sites(len(done), least, did, round=round, roster=roster, log=log)
+
+
+def declared_weight(roster: Roster, survivors: Iterable[str]) -> int:
+    """Return the sum of these sites' declared sizes, in patients."""
+    return sum(roster.sizes[site] for site in survivors)
 
 
 def _add_masked(

@@ -77,10 +77,11 @@ def last_round_table(
             state = Cell(text="revoked" if name in revoked else "not in the sum", kind="bad")
         sent, received = (_bytes(last[key].get(name)) for key in ("bytes_up", "bytes_down"))
         reason = last["refusals"].get(name, "")
-        rows.append((Cell(text=name), state, *_cells(sent, received, reason)))
+        size = str(study["declared_sizes"].get(name, "–"))
+        rows.append((Cell(text=name), state, *_cells(size, sent, received, reason)))
     return Table(
         caption=f"Sites in round {last['round']}",
-        headings=("site", "state", "sent", "received", "what it said"),
+        headings=("site", "state", "declared size", "sent", "received", "what it said"),
         rows=tuple(rows),
     )
 

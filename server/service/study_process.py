@@ -35,7 +35,7 @@ from consilium.shared.audit.reading import newest_heads
 from consilium.shared.crypto.transcript import digest, sha256
 from consilium.shared.errors import RoundVoidError
 from consilium.shared.rounds.contents import group_parameters
-from consilium.shared.secure_sum.messages import Action, ChannelKey, ChannelRequest
+from consilium.shared.secure_sum.messages import Action, ChannelKey, ChannelRequest, declared_sizes
 from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.study.definition import Study, parse_study
 
@@ -95,8 +95,10 @@ class StudyProcess:
         """Run the study on these sites; see :func:`run_submitted`."""
         found = load_checkpoint(self._place)
         self._at = begin(self._place, self._study) if found is None else found.resumed(self._study)
-        groups = group_parameters(self._study, self._submitted.roster, self._at.run_id)
-        while not self._at.state.finished and self._wanted is Wanted.RUN:
+        groups: Groups = ()
+        if self._wait_for_sizes():
+            groups = group_parameters(self._study, self._submitted.roster, self._at.run_id)
+        while groups and not self._at.state.finished and self._wanted is Wanted.RUN:
             if self._at.state.next_round > 1:
                 patience_s = min(patience_s, PATIENCE_BEGUN_S)
             if not self._wait_for_sites(sites, groups, patience_s):
@@ -171,6 +173,24 @@ class StudyProcess:
             file.write(json.dumps(record) + "\n")
         log.info("%s", _sentence(self._study, result))
 
+    def _wait_for_sizes(self) -> bool:
+        """Wait until every site has declared its size: then the roster is final; False if unwanted.
+
+        Without the size of a site nobody could tell the sites' weights.
+        """
+        while self._wanted is Wanted.RUN:
+            self._submitted = self._register.study(self._submitted.digest.hex())
+            if not self._submitted.undeclared:
+                return True
+            missing = ", ".join(self._submitted.undeclared)
+            self._register.note(
+                self._submitted.digest,
+                State.WAITING,
+                f"waiting for the declared size of {missing}: its hospital has not approved yet",
+            )
+            time.sleep(ASK_AGAIN_S)
+        return False
+
     def _wait_for_sites(self, sites: Sites, groups: Groups, patience_s: float) -> bool:
         """Wait until all sites are ready, or after ``patience_s`` enough; False if unwanted."""
         began = time.monotonic()
@@ -222,6 +242,7 @@ def _ready(sites: Sites, groups: Groups, heads: SiteHeads) -> tuple[set[str], di
             study_digest=group.study_digest,
             run_id=group.run_id,
             study_hash=group.study_hash,
+            declared=declared_sizes(group.roster),
             audit_head=heads.of(site),
         )
         for group in groups

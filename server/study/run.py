@@ -28,7 +28,7 @@ from consilium.shared.rounds.contents import (
     edges_from_bytes,
     edges_to_bytes,
     statistics_noise,
-    summed_shares,
+    update_share,
     vector_spec,
 )
 from consilium.shared.secure_sum.parameters import SumParameters
@@ -82,7 +82,7 @@ class RoundResult:
         state: the run's state after this round (unchanged when the round was void).
         void: why the round gave no sum; None if it gave one.
         survivors: sites in the sum; ``refusals`` holds the others' reasons where they gave one.
-        patients: training patients of the survivors.
+        patients: the survivors' declared sizes together.
         update_norm: L2 norm of the mean update; 0 unless a training round.
         metrics: of the weights the round began with, on the sites' validation patients.
         bytes_up: bytes each site sent; ``bytes_down`` each received.
@@ -186,7 +186,12 @@ def run_round(
     try:
         sums = group_sums.sum(
             round=state.next_round,
-            spec=vector_spec(study, asked, parameters=int(shared_D.sum())),
+            layout=lambda group: vector_spec(
+                study,
+                asked,
+                parameters=int(shared_D.sum()),
+                largest_size=group.roster.largest_size,
+            ),
             model=_sent(study, purpose, state.server, weights_D),
             configuration=lambda: replace(asked, site_heads=group_sums.heads.shown()).to_bytes(),
             check=lambda total: check_plausible(study, total),
@@ -257,7 +262,7 @@ def _apply(
         used_up_D = ring_D.view(np.float32) if ring_D.size == state.server.weights_D.size else None
         server = aggregation.apply(state.server, mean_D, study.aggregation, into_D=used_up_D)
         if study.training.control_variates:
-            shares = summed_shares(study, sites=len(total.survivors), weight=total.weight)
+            shares = update_share(study, total.roster, total.survivors)
             control_D = total.parts["control"][:] / shares
             server = replace(server, control_D=control_D)
         return replace(state, server=server)
@@ -300,11 +305,11 @@ class MeanUpdate:
         """The survivors' weighted mean update of the shared weights in a span.
 
         In mode ``distributed`` all weights are shared, and the update is minus the mean gradient
-        over the expected number of patients, with weight decay: the step that plain SGD with
-        learning rate 1 would take at a site.
+        over the number of patients that the declared sizes let expect, with weight decay: the step
+        that plain SGD with learning rate 1 would take at a site.
         """
         study, sum_D = self.study, total.parts["update"][sent]
         if study.privacy.mode == "distributed":
             decay_D = study.training.weight_decay * self.weights_D[span].astype(np.float64)
             return -sum_D / (study.training.sampling_rate * total.weight) - decay_D
-        return sum_D / summed_shares(study, sites=len(total.survivors), weight=total.weight)
+        return sum_D / update_share(study, total.roster, total.survivors)

@@ -106,6 +106,15 @@ class VouchersTaken(AuditEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SizeDeclared(AuditEvent):
+    """The hospital declared its size for a study, in patients; written before it leaves."""
+
+    kind = "size-declared"
+    study_digest: bytes
+    patients: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyChanged(AuditEvent):
     """A study was submitted, begun, paused, resumed, stopped or finished."""
 

@@ -117,6 +117,7 @@ def _statistics_score(training: AttackedTraining) -> Statistic:
         release_S = statistics_release(
             canary_PS if present else nobody_PS,
             study,
+            size=training.patients,
             deviation=training.statistics_multiplier * clip,
             source=source,
         )

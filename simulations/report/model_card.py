@@ -168,8 +168,9 @@ def _results(
     verdicts = [v["sentence"] for v in record.get("verdicts") or () if v["serious"]]
     void = sum(r["void"] is not None for r in record["rounds"])
     texts = {
-        "21": f"Training: {trained or 'unknown number of'} patients at all sites (number with the "
-        f"outcome: not reported). Evaluation: {test['patients']} patients{events}.",
+        "21": f"Training: {trained or 'unknown number of'} patients at all sites, as declared and "
+        "rounded by each (number with the outcome: not reported). "
+        f"Evaluation: {test['patients']} patients{events}.",
         "23a": "; ".join(
             f"{TITLES[n]} {share_text(share_of(test[n]))}" for n in FIGURES[study.task.kind]
         )

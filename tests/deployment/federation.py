@@ -26,11 +26,13 @@ from consilium.server.coordinator.register import Register
 from consilium.server.flower.database_link import enrol_node, open_link
 from consilium.shared.audit.events import Vouched
 from consilium.shared.audit.own_log import open_audit
+from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.enrolment.fingerprint import fingerprint
 from consilium.shared.enrolment.invitation import Invitation
 from consilium.shared.enrolment.messages import EnrolReply, StudyOffer
 from consilium.shared.study.definition import parse_study
 
+DECLARED = 300  # patients
 SITES = ("north", "east", "south", "west")
 STUDY = """
 schema = 1
@@ -263,10 +265,18 @@ class Federation:
         submit(register, folder.identity(), open_audit(folder), study, text.encode())
         offered = register.study(study.name)
         offer = StudyOffer(
-            text=offered.text, roster=dict(offered.roster.members), signature=offered.signature
+            text=offered.text,
+            roster=dict(offered.roster.members),
+            declared={},
+            signature=offered.signature,
         )
         for site in study.sites:
-            approvals_of(SiteFolder.open(self.site(site))).approve(offer)
+            opened = SiteFolder.open(self.site(site))
+            declared = Declaration.signed(
+                DECLARED, study_digest=study.digest, site=site, sign=opened.identity().sign
+            )
+            register.declare(study.digest, site, declared)
+            approvals_of(opened).approve(offer, declared)
 
     def vouch(self) -> None:
         """Let each site vouch for all others, as after a round of telephone calls."""

@@ -292,7 +292,7 @@ def test_names_that_would_leave_the_folder_are_refused(federation: Federation, n
         told = federation.hospital("south", "approve", name, "--yes", fails=True)
         assert "no study" in told
     with pytest.raises(MessageError):
-        StudyOffer(text=STUDY.encode(), roster={name: bytes(32)}, signature=bytes(64))
+        StudyOffer(text=STUDY.encode(), roster={name: bytes(32)}, declared={}, signature=bytes(64))
     with pytest.raises(MessageError):
         StudyRequest(digest=b"../../../../../../etc/passwd")
 

@@ -29,6 +29,8 @@ GRAPH = "tests/shared/secure_sum/test_mask_graph.py::"
 TRUST = "tests/client/hospital/test_roster_trust.py::"
 STORE = "tests/client/hospital/test_voucher_store.py::"
 STORES = "tests/client/hospital/test_stores.py::"
+WEIGHTS = "tests/server/secure_sum/test_declared_weights.py::"
+SESSION = "tests/client/round/test_session.py::"
 NEVER = "if False:"
 
 
@@ -192,16 +194,53 @@ DEFENCES = (
         KEYS + "test_derived_keys_differ_in_every_input",
     ),
     _d(
-        "weights bounded",
-        "client/secure_sum/round_state.py",
-        "if not 0 <= weight <= largest:",
+        "weights as declared",
+        "shared/secure_sum/tail.py",
+        "if int(tail[1]) != weight:",
         NEVER,
-        MASKING + "test_what_does_not_fit_the_ring_is_refused_and_the_round_stays_open",
+        WEIGHTS + "test_a_site_that_claims_another_size_than_it_declared_voids_the_round",
+    ),
+    _d(
+        "declared sizes in the study's hash",
+        "shared/secure_sum/parameters.py",
+        "for part in (site, key, sizes[site])",
+        "for part in (site, key)",
+        WEIGHTS + "test_a_coordinator_with_another_size_in_its_roster_gets_no_channel",
+    ),
+    _d(
+        "declared sizes signed",
+        "shared/crypto/keys.py",
+        'self.verify(site, statement, size.signature, "the declared size")',
+        "pass",
+        SESSION + "test_a_roster_with_another_size_is_refused",
+    ),
+    _d(
+        "declared sizes never change",
+        "client/hospital/known_sizes.py",
+        "if self._known.get(site, patients) != patients:",
+        NEVER,
+        SESSION + "test_a_roster_with_another_size_is_refused",
+    ),
+    _d(
+        "no more patients than declared",
+        "client/records/declared_size.py",
+        "return sum_D if length <= longest else sum_D * (longest * _ROUNDING / length)",
+        "return sum_D",
+        "tests/client/round/test_contribution.py::"
+        "test_a_gradient_sum_is_no_longer_than_the_declared_size_allows",
+    ),
+    _d(
+        "updates by declared shares",
+        "client/round/training_round.py",
+        "clip_update(moved_D[shared_D], norm) * share.of_update}",
+        "clip_update(moved_D[shared_D], norm)}",
+        "tests/client/round/test_contribution.py::"
+        "test_an_update_is_no_longer_than_the_sites_declared_share_of_the_clip_bound",
     ),
     _d(
         "headroom checked at the site",
         "client/secure_sum/round_state.py",
-        "    spec.check_headroom(len(parameters.roster), largest)\n",
+        "    spec.check_headroom(len(parameters.roster), parameters.roster.largest_size)\n",
         "",
         MASKING + "test_what_does_not_fit_the_ring_is_refused_and_the_round_stays_open",
     ),

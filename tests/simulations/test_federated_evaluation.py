@@ -154,7 +154,7 @@ def test_no_message_of_a_run_holds_any_patients_attributions(
     sent = b"\0".join(watched)
     segment = next(
         s for s in vector_spec(study, RoundConfiguration(purpose=Purpose.EVALUATION),
-                               parameters=9).segments if s.name == "attributions"
+                               parameters=9, largest_size=20).segments if s.name == "attributions"
     )  # fmt: skip
     for values in (*(row[row != 0] for part in rows for row in part), *(one[2:] for one in sums)):
         assert len(values) > 8

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from consilium.client.hospital.known_sizes import KnownSizes
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.hospital.policy import Policy
 from consilium.client.hospital.working_hours import DAYS, WorkingHours
@@ -16,6 +17,7 @@ from consilium.client.records.features import select
 from consilium.client.round.answer import Answer
 from consilium.client.round.session import Session, SiteState, local_now
 from consilium.client.secure_sum.journal import RoundJournal
+from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.crypto.keys import IdentityKey, Roster
 from consilium.shared.errors import DataError, MessageError, PolicyError, UnableError
 from consilium.shared.rounds.contents import sum_parameters
@@ -28,9 +30,11 @@ from consilium.shared.secure_sum.messages import (
     Refusal,
     UnmaskRequest,
     UpdateRequest,
+    declared_sizes,
 )
 from consilium.shared.study.definition import Study, parse_study, with_changes
 from consilium.simulations.cohorts.hospitals import synthetic_hospital
+from tests.rosters import SIZE, sized_roster
 
 STUDY = parse_study("""
 name = "one"
@@ -45,7 +49,8 @@ window_h = 6
 HR = { unit = "/min", low = 10, high = 300, center = 85, spread = 18 }
 """)
 KEYS = {site: IdentityKey.generate() for site in STUDY.sites}
-ROSTER = Roster(tuple((site, key.public) for site, key in sorted(KEYS.items())))
+KEYS_IN_ORDER = dict(sorted(KEYS.items()))
+ROSTER = sized_roster(KEYS_IN_ORDER, STUDY.digest)
 RUN = bytes(16)
 
 
@@ -60,6 +65,7 @@ def session(
     read: object = cohort,
     policy: Policy | None = None,
     clock: object = local_now,
+    sizes: KnownSizes | None = None,
 ) -> Session:
     state = SiteState(
         identity=KEYS["a"],
@@ -71,7 +77,8 @@ def session(
     return Session(
         site="a",
         study=study,
-        roster=ROSTER,
+        roster=Roster(ROSTER.members),
+        sizes=sizes or KnownSizes({"a": SIZE}),
         read=read,
         policy=policy or Policy(),
         state=state,
@@ -82,7 +89,10 @@ def session(
 def channel_request(study: Study = STUDY, roster: Roster = ROSTER) -> bytes:
     parameters = sum_parameters(study, roster, RUN, site="a")
     return ChannelRequest(
-        study_digest=study.digest, run_id=RUN, study_hash=parameters.study_hash
+        study_digest=study.digest,
+        run_id=RUN,
+        study_hash=parameters.study_hash,
+        declared=declared_sizes(roster),
     ).to_bytes()
 
 
@@ -108,9 +118,46 @@ def test_another_study_is_refused_before_any_record_is_read(tmp_path: Path) -> N
 
 
 def test_another_roster_is_refused(tmp_path: Path) -> None:
-    strangers = Roster(tuple((site, IdentityKey.generate().public) for site in STUDY.sites))
-    reply = session(tmp_path).handle(Action.CHANNEL, channel_request(roster=strangers))
+    keys = {site: IdentityKey.generate() for site in STUDY.sites}
+    strangers = sized_roster(keys, STUDY.digest)
+    asked = ChannelRequest.from_bytes(channel_request(roster=strangers))
+    reply = session(tmp_path).handle(Action.CHANNEL, asked.to_bytes())
+    assert "the declared size of site a does not verify" in refusal(reply).sentence
+    asked = replace(asked, declared=declared_sizes(ROSTER))
+    reply = session(tmp_path).handle(Action.CHANNEL, asked.to_bytes())
     assert "another roster" in refusal(reply).sentence
+
+
+def test_a_roster_with_another_size_is_refused(tmp_path: Path) -> None:
+    """Whoever changed it: the coordinator, which cannot sign it, or a site that signs two sizes."""
+    seen = KnownSizes({"a": SIZE, "b": SIZE})
+    for site, sentence in {
+        "a": "site a declared 7 patients, and the coordinator now shows 70",
+        "b": "site b declared 7 patients, and the coordinator now shows 70",
+    }.items():
+        lied = sized_roster(KEYS_IN_ORDER, STUDY.digest, **{site: 70})
+        reply = session(tmp_path, sizes=seen).handle(Action.CHANNEL, channel_request(roster=lied))
+        assert refusal(reply).code == "PolicyError"
+        assert sentence in refusal(reply).sentence
+        forged = Roster(
+            lied.members,
+            tuple(
+                Declaration(new.patients, old.signature)
+                for new, old in zip(lied.declared, ROSTER.declared, strict=True)
+            ),
+        )
+        reply = session(tmp_path).handle(Action.CHANNEL, channel_request(roster=forged))
+        assert f"the declared size of site {site} does not verify" in refusal(reply).sentence
+
+
+def test_sizes_that_are_missing_or_above_the_studys_bound_are_refused(tmp_path: Path) -> None:
+    asked = ChannelRequest.from_bytes(channel_request())
+    fewer = {site: asked.declared[site] for site in ("a", "b")}
+    reply = session(tmp_path).handle(Action.CHANNEL, replace(asked, declared=fewer).to_bytes())
+    assert "2 sizes are declared for 3 sites" in refusal(reply).sentence
+    huge = declared_sizes(sized_roster(KEYS_IN_ORDER, STUDY.digest, c=100_001))
+    reply = session(tmp_path).handle(Action.CHANNEL, replace(asked, declared=huge).to_bytes())
+    assert "site c declares 100001 patients, above" in refusal(reply).sentence
 
 
 EARLY = {

@@ -22,13 +22,20 @@ from consilium.shared.audit.entry import AuditEntry
 from consilium.shared.audit.events import Refused
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.audit.reading import read_lines
-from consilium.shared.crypto.keys import IdentityKey, Roster
+from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.enrolment.messages import StudyOffer, offer_statement
 from consilium.shared.errors import AuditError, DataError, PolicyError, UnableError
 from consilium.shared.rounds.contents import sum_parameters
-from consilium.shared.secure_sum.messages import Action, ChannelKey, ChannelRequest, KeysRequest
+from consilium.shared.secure_sum.messages import (
+    Action,
+    ChannelKey,
+    ChannelRequest,
+    KeysRequest,
+    declared_sizes,
+)
 from consilium.shared.study.definition import parse_study
 from consilium.simulations.cohorts.hospitals import synthetic_hospital
+from tests.rosters import sized_roster
 
 TEXT = """
 name = "one"
@@ -45,14 +52,17 @@ HR = { unit = "/min", low = 10, high = 300, center = 85, spread = 18 }
 STUDY = parse_study(TEXT)
 COORDINATOR = IdentityKey.from_seed(b"c" * 32)
 KEYS = {site: IdentityKey.from_seed(site.encode() * 32) for site in STUDY.sites}
-ROSTER = Roster(tuple((site, key.public) for site, key in sorted(KEYS.items())))
+ROSTER = sized_roster(dict(sorted(KEYS.items())), STUDY.digest)
 UNABLE = str(UnableError())
 
 
 def channel_request() -> bytes:
     parameters = sum_parameters(STUDY, ROSTER, bytes(16), site="a")
     return ChannelRequest(
-        study_digest=STUDY.digest, run_id=bytes(16), study_hash=parameters.study_hash
+        study_digest=STUDY.digest,
+        run_id=bytes(16),
+        study_hash=parameters.study_hash,
+        declared=declared_sizes(ROSTER),
     ).to_bytes()
 
 
@@ -82,8 +92,8 @@ class Site:
     def approve(self) -> None:
         text = TEXT.encode()
         signature = COORDINATOR.sign(offer_statement(text, ROSTER))
-        offer = StudyOffer(text=text, roster=dict(ROSTER.members), signature=signature)
-        self.approvals.approve(offer)
+        offer = StudyOffer(text=text, roster=dict(ROSTER.members), declared={}, signature=signature)
+        self.approvals.approve(offer, ROSTER.declared[0])
 
     def ask(self, action: Action, body: bytes) -> Answer:
         return self.measurements.handle(action, body)
@@ -117,6 +127,7 @@ class Site:
             site="a",
             study=approval.study,
             roster=approval.roster,
+            sizes=self.approvals.known_sizes(approval),
             read=self._read,
             policy=Policy(),
             state=self.state,

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.errors import MessageError
 from consilium.shared.figures.score_counts import first_edges
 from consilium.shared.rounds.contents import (
@@ -19,6 +20,7 @@ from consilium.shared.rounds.contents import (
     update_share,
     vector_spec,
 )
+from tests.rosters import sized_roster
 from tests.study_text import small_study
 
 PRIVATE = small_study()
@@ -82,18 +84,22 @@ def test_an_oversized_configuration_is_refused_before_it_is_parsed() -> None:
 @pytest.mark.parametrize("evaluate", [False, True])
 @pytest.mark.parametrize("study", [PRIVATE, PLAIN], ids=["private", "plain"])
 def test_no_vector_can_wrap_and_counts_are_summed_exactly(study, purpose, evaluate) -> None:
-    spec = vector_spec(study, RoundConfiguration(purpose=purpose, evaluate=evaluate), parameters=9)
-    spec.check_headroom(len(study.sites), study.aggregation.max_weight)
+    largest = study.aggregation.max_weight
+    asked = RoundConfiguration(purpose=purpose, evaluate=evaluate)
+    spec = vector_spec(study, asked, parameters=9, largest_size=largest)
+    spec.check_headroom(len(study.sites), largest)
     for segment in spec.segments:
         assert np.log2(segment.scale) == round(np.log2(segment.scale))
         if segment.name in ("loss", "scores", "statistics"):
-            assert segment.linf >= study.aggregation.max_weight
+            assert segment.linf >= largest
 
 
 def test_each_purpose_has_its_own_segments() -> None:
     def names(purpose: Purpose, *, evaluate: bool = False) -> list[str]:
         asked = RoundConfiguration(purpose=purpose, evaluate=evaluate)
-        return [s.name for s in vector_spec(PRIVATE, asked, parameters=9).segments]
+        return [
+            s.name for s in vector_spec(PRIVATE, asked, parameters=9, largest_size=500).segments
+        ]
 
     assert names(Purpose.STATISTICS) == ["statistics"]
     assert names(Purpose.TRAINING) == ["update"]
@@ -101,10 +107,10 @@ def test_each_purpose_has_its_own_segments() -> None:
     assert names(Purpose.EVALUATION) == ["loss", "scores"]
     regression = small_study(task={"kind": "regression"})
     asked = RoundConfiguration(purpose=Purpose.EVALUATION)
-    found = vector_spec(regression, asked, parameters=9).segments
+    found = vector_spec(regression, asked, parameters=9, largest_size=500).segments
     assert [(s.name, s.length) for s in found] == [("loss", 2), ("hits", 3)]
     classes = small_study(task={"kind": "multiclass", "outputs": 3})
-    found = vector_spec(classes, asked, parameters=9).segments
+    found = vector_spec(classes, asked, parameters=9, largest_size=500).segments
     assert [(s.name, s.length) for s in found] == [("loss", 2), ("scores", 192), ("hits", 9)]
 
 
@@ -112,15 +118,19 @@ def test_noise_fits_its_segment_and_there_is_none_without_privacy() -> None:
     assert statistics_noise(PLAIN) == metrics_noise(PLAIN) == 0
     assert statistics_noise(PRIVATE) > 0
     asked = RoundConfiguration(purpose=Purpose.EVALUATION)
-    bound = vector_spec(PRIVATE, asked, parameters=9).segments[0].linf
-    patients = PRIVATE.aggregation.max_weight
-    assert bound == pytest.approx(patients + NOISE_MARGIN * metrics_noise(PRIVATE))
+    bound = vector_spec(PRIVATE, asked, parameters=9, largest_size=500).segments[0].linf
     assert metrics_sensitivity(PRIVATE) == pytest.approx(3**0.5)
+    assert bound == pytest.approx(500 * 3**0.5 + NOISE_MARGIN * metrics_noise(PRIVATE))
 
 
-def test_updates_are_weighted_by_patients_or_alike() -> None:
-    assert update_share(PRIVATE, 50) == 50 / PRIVATE.aggregation.max_weight
-    assert update_share(small_study(aggregation={"weighting": "uniform"}), 50) == 1.0
+def test_updates_are_weighted_by_declared_sizes_or_alike() -> None:
+    keys = {site: IdentityKey.from_seed(site.encode() * 32) for site in PRIVATE.sites}
+    roster = sized_roster(keys, PRIVATE.digest, a=50, b=200, c=100)
+    assert update_share(PRIVATE, roster, ["a"]) == 0.25
+    assert update_share(PRIVATE, roster, ["a", "b", "c"]) == 1.75
+    alike = small_study(aggregation={"weighting": "uniform"})
+    assert update_share(alike, roster, ["a"]) == 1.0
+    assert update_share(alike, roster, ["a", "c"]) == 2.0
 
 
 def test_edges_come_back_from_their_bytes_and_none_mean_those_of_a_first_look() -> None:
