@@ -72,17 +72,18 @@ def trust_lines(approval: Approval, trust: RosterTrust, policy: Policy) -> list[
     unknown = sum(one.site in others and not one.vouched for one in standings)
     spare = study.aggregation.tolerated_collusion - unknown
     worth = (
-        f"the guarantees above hold while at most {spare} of those vouched for collude with it."
+        f"The guarantees above hold while at most {spare} of those vouched for collude with the "
+        "coordinator."
         if spare >= 0
-        else "that is more than the study tolerates colluding sites, so if the coordinator lies, "
+        else "That is more than the study tolerates colluding sites: if the coordinator lies, "
         "NOTHING above that rests on other sites holds."
     )
     return [
         f"  {trust.site}: this site",
         *(f"  {one.site}: {_known_as(one, trust.site, study)}" for one in standings),
         f"{len(others) - unknown} of the {len(others)} sites summed with yours are vouched for; "
-        f"this site's policy asks for {policy.vouched_needed(study)}. Of the {unknown} others each "
-        f"may be the coordinator's own: {worth}",
+        f"this site's policy asks for {policy.vouched_needed(study)}. Unknown, and perhaps the "
+        f"coordinator's own: {unknown}. {worth}",
     ]
 
 

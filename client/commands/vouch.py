@@ -73,7 +73,7 @@ def vouch(
         str | None, typer.Option(metavar="HOSPITAL", help="Vouch for a hospital no longer.")
     ] = None,
 ) -> None:
-    """Vouch for a hospital whose fingerprint was checked by telephone, before or after enrolment.
+    """Vouch for a hospital whose fingerprint was checked by telephone, before any study or after.
 
     A study is refused if its roster shows a hospital under another key than the one checked, or if
     too few hospitals of it are vouched for.

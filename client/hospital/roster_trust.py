@@ -76,7 +76,7 @@ class RosterTrust:
     ) -> Standing:
         said = {who: told[site] for who, told in words if site in told}
         by = tuple(who for who, told in said.items() if told == shown)
-        against = tuple(who for who in said if who not in by)
+        against = tuple(who for who, told in said.items() if told != shown)
         if self.site in by:
             return Standing(site=site, by=by, against=(), vouched=True)
         vouched = not against and len(by) >= needed

@@ -85,8 +85,8 @@ def test_each_site_of_a_roster_is_said_to_be_known_by_whom_or_not() -> None:
 
 def test_what_unknown_sites_leave_of_the_claim_is_said() -> None:
     lines = trust_lines(approval(study(4), roster(4)), trust("east", "south"), Policy())
-    assert "Of the 1 others each may be the coordinator's own" in lines[-1]
-    assert "hold while at most 0 of those vouched for collude with it" in lines[-1]
+    assert "Unknown, and perhaps the coordinator's own: 1." in lines[-1]
+    assert "hold while at most 0 of those vouched for collude with the coordinator" in lines[-1]
 
 
 def test_another_key_than_the_one_that_was_checked_is_shouted() -> None:

@@ -68,6 +68,12 @@ def test_a_fingerprint_is_of_the_name_and_the_key() -> None:
     assert own not in (fingerprint("south", b"k" * 32), fingerprint("north", b"l" * 32))
 
 
+def test_a_fingerprint_is_made_of_the_bytes_that_the_page_names() -> None:
+    parts = [b"consilium/1/fingerprint", (2).to_bytes(8, "big"), b"north", b"k" * 32]
+    statement = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+    assert fingerprint("north", b"k" * 32) == hashlib.sha256(statement).digest()[:16]
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
+import msgpack
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from consilium.shared.crypto.keys import IdentityKey, Roster
 from consilium.shared.crypto.transcript import channel_statement
@@ -40,6 +42,17 @@ def test_a_list_that_was_altered_or_forged_is_refused(change: dict[str, object])
     made = replace(signed("north", "south", "east", issued=7), **change)
     with pytest.raises(AuthenticationError, match="not signed by its key"):
         made.check()
+
+
+def test_a_list_is_made_of_the_bytes_that_the_page_names() -> None:
+    made = signed("north", "south", "east", issued=7)
+    east, south = prints("east", "south").values()
+    parts = [b"consilium/1/vouchers", (7).to_bytes(8, "big"), b"north", NORTH.public]
+    parts += [(7).to_bytes(8, "big"), b"east", east, b"south", south]
+    statement = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+    Ed25519PublicKey.from_public_bytes(NORTH.public).verify(made.signature, statement)
+    fields = ["north", NORTH.public, 7, [["east", east], ["south", south]], made.signature]
+    assert msgpack.unpackb(made.to_bytes()) == ["consilium", 1, "vouchers", fields]
 
 
 def test_a_signature_made_for_a_study_or_a_run_is_none_under_a_list() -> None:
