@@ -113,7 +113,7 @@ class TrainingRound:
         if control_D is not None:
             own_control_D = self._own.part.control(control_D)
             added_D = correction(own_control_D, control_D, self._study.training)
-        trained_D = self._trained(begun_D, added_D, data, randomness)
+        trained_D = self._trained(begun_D, added_D, data, share, randomness)
         moved_D = weight_difference(trained_D, begun_D)
         norm, shared_D = self._study.aggregation.update_norm, self._shared_D
         parts: Parts = {"update": clip_update(moved_D[shared_D], norm) * share.of_update}
@@ -144,6 +144,7 @@ class TrainingRound:
         weights_D: FlatWeights,
         added_D: FlatWeights | None,
         data: TrainingSet,
+        share: SiteShare,
         randomness: RoundRandomness,
     ) -> FlatWeights:
         """Return the weights (D,) after the round's steps; all finite.
@@ -158,6 +159,7 @@ class TrainingRound:
             self._study,
             noise_multiplier=self._noise,
             source=source,
+            patients=None if self._noise is None else share.patients,
             correction_D=added_D,
         )
         trained_D = to_vector(model)

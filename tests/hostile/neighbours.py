@@ -45,7 +45,7 @@ age = { unit = "a", low = 15, high = 120, center = 65, spread = 15, role = "stat
 SITE = {"privacy": {"mode": "site"}}
 STUDIES: dict[str, Study] = {
     "distributed": with_changes(BASE, evaluation={"explained_patients": 100}),
-    "site": with_changes(BASE, **SITE),
+    "site": with_changes(BASE, **SITE, training={"optimizer": "sgd"}),
     "own head": with_changes(BASE, **SITE, personalisation={"parts": ["head"]}),
     "own inputs": with_changes(BASE, personalisation={"parts": ["inputs"]}),
     "ditto": with_changes(BASE, personalisation={"ditto": {"pull": 0.1}}),

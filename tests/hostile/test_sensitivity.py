@@ -14,6 +14,7 @@ from consilium.client.hospital.policy import Policy
 from consilium.client.records.cohort import Cohort
 from consilium.client.round.contribution import Contributor
 from consilium.client.round.randomness import RoundRandomness
+from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.figures.score_counts import first_edges
 from consilium.shared.model.normalisation import statistics_clip
@@ -22,6 +23,7 @@ from consilium.shared.rounds.contents import (
     RoundConfiguration,
     edges_to_bytes,
     metrics_sensitivity,
+    sum_parameters,
 )
 from consilium.shared.secure_sum.fixed_point import decode
 from consilium.shared.study.definition import Study
@@ -32,8 +34,10 @@ from tests.hostile.neighbours import (
     hostile_weights,
     pair,
 )
+from tests.rosters import sized_roster
 
-RUN = bytes(32)
+KEYS = {site: IdentityKey.from_seed(site.encode() * 32) for site in ("a", "b", "c")}
+DECLARED = 20
 WEIGHTS = range(5)
 
 
@@ -70,9 +74,11 @@ def parts(
     if study.training.control_variates and purpose is Purpose.TRAINING:
         received = np.concatenate([received, np.zeros_like(received)])
     one.check(asked_for, received)
-    ring = one.vector(asked_for, received, 3, RUN)
+    roster = sized_roster(KEYS, study.digest, a=DECLARED)
+    run = sum_parameters(study, roster, bytes(16), site="a")
+    ring = one.vector(asked_for, received, 3, run)
     one.keep()
-    return {name: part[:] for name, part in decode(ring, one.spec(asked_for)).items()}
+    return {name: part[:] for name, part in decode(ring, one.spec(asked_for, run.roster)).items()}
 
 
 def bound(study: Study, purpose: Purpose, name: str) -> float:
@@ -80,8 +86,11 @@ def bound(study: Study, purpose: Purpose, name: str) -> float:
     if name == "statistics":
         return statistics_clip(study)
     if name in ("update", "control"):
+        how = study.training
         if study.privacy.mode == "distributed":
             return study.privacy.clip_norm
+        if how.optimizer == "sgd" and how.local_steps == 1:  # noise is charged step by step
+            return how.learning_rate * study.privacy.clip_norm / (how.sampling_rate * DECLARED)
         return 2 * study.aggregation.update_norm
     return metrics_sensitivity(study, final=purpose is Purpose.EVALUATION)
 

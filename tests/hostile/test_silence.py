@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from consilium.client.hospital.known_sizes import KnownSizes
+from consilium.client.hospital.peer_heads import PeerHeads
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.hospital.policy import Policy
 from consilium.client.hospital.round_audit import RoundAudit
@@ -34,6 +36,7 @@ from consilium.shared.secure_sum.messages import Action, Refusal
 from consilium.shared.study.definition import Study
 from consilium.shared.wire.encoding import VECTOR_BYTES, open_envelope
 from tests.hostile.neighbours import PATIENTS, STUDIES, hostile_normalisation, hostile_weights, pair
+from tests.rosters import SIZE, sized_roster
 
 KEYS = {site: IdentityKey.from_seed(site.encode() * 32) for site in ("a", "b", "c")}
 COORDINATOR = IdentityKey.from_seed(b"k" * 32)
@@ -46,7 +49,7 @@ class Federation:
 
     def __init__(self, folder: Path, study: Study, cohort: Cohort, others: Cohort) -> None:
         self.said: list[tuple[Action, str, str, int]] = []
-        self.roster = Roster(tuple((site, key.public) for site, key in KEYS.items()))
+        self.roster = sized_roster(KEYS, study.digest)
         self.sessions = {
             site: self._session(folder / site, site, study, cohort if site == "a" else others)
             for site in study.sites
@@ -61,12 +64,18 @@ class Federation:
             journal=RoundJournal(folder / "journal.sqlite"),
             split_key=bytes(32),
             personal=PersonalStore(folder / "personal"),
-            audit=RoundAudit(log, COORDINATOR.public),
+            audit=RoundAudit(
+                log,
+                identity=KEYS[site].public,
+                coordinator=COORDINATOR.public,
+                heads=PeerHeads(folder / "heads.sqlite"),
+            ),
         )
         return Session(
             site=site,
             study=study,
-            roster=self.roster,
+            roster=Roster(self.roster.members),
+            sizes=KnownSizes({}),
             read=lambda: cohort,
             policy=Policy(),
             state=state,
@@ -108,7 +117,7 @@ def play(folder: Path, study: Study, cohort: Cohort, others: Cohort) -> list[tup
             model = np.concatenate([model, np.zeros_like(model)])
         secure.sum(
             round=number,
-            spec=vector_spec(study, asked, parameters=sent),
+            spec=vector_spec(study, asked, parameters=sent, largest_size=SIZE),
             model=model.astype("<f4").tobytes(),
             configuration=asked.to_bytes(),
         )
@@ -161,7 +170,7 @@ def test_a_failure_with_the_records_is_one_refusal_whatever_it_is(
     with pytest.raises(RoundVoidError):
         secure.sum(
             round=1,
-            spec=vector_spec(study, asked, parameters=1),
+            spec=vector_spec(study, asked, parameters=1, largest_size=SIZE),
             model=b"",
             configuration=asked.to_bytes(),
         )
