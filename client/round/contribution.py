@@ -86,8 +86,8 @@ class Contributor:
             study_hash: identifies the run.
 
         Raises:
-            MessageError: weights, normalisation or edges do not belong to this study's model; raised
-                before a record is looked at.
+            MessageError: weights, normalisation or edges do not belong to this study's model;
+                raised before a record is looked at.
             SettingsError: this site's own part of the model cannot be read.
         """
         self._own.begin_round(study_hash)
@@ -115,7 +115,7 @@ class Contributor:
     ) -> Parts:
         """Return the parts of the model's evaluation, its training, or both, as asked for."""
         study, own = self._study, self._own.part
-        # what was received is checked before any record is looked at: its refusal is the same for all
+        # before any record is looked at, so that a refusal is the same for all
         normalisation = Normalisation.from_bytes(asked.normalisation, study)
         global_D, control_D = received, None
         if study.training.control_variates and asked.purpose is Purpose.TRAINING:

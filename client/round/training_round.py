@@ -135,7 +135,9 @@ class TrainingRound:
         trained_D = to_vector(model)
         if np.isfinite(trained_D).all():
             return trained_D
-        log.warning("training in study %s left the range of numbers; nothing moved", self._study.name)
+        log.warning(
+            "training in study %s left the range of numbers; nothing moved", self._study.name
+        )
         return weights_D
 
     def _train_second(

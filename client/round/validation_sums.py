@@ -140,7 +140,9 @@ def _errors(
     y = patients.y_N.numpy().reshape(scores.shape)
     counted, _ = row_weights(patients, np.ones(len(y)), study)
     known = np.isfinite(y) & counted[..., None]
-    error = np.abs(np.where(known, scores - np.where(known, y, 0.0), 0.0)) / (study.task.spread * LARGEST_ERROR)
+    error = np.abs(np.where(known, scores - np.where(known, y, 0.0), 0.0)) / (
+        study.task.spread * LARGEST_ERROR
+    )
     patient_N = patients.patient_N.numpy()
     steps = tuple(range(1, known.ndim - 1))
     sums_K3 = np.zeros((study.task.outputs, 3))

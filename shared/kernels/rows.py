@@ -1,8 +1,8 @@
 """Products of rows with a matrix in which no row's numbers depend on the other rows.
 
 A BLAS may add up a row's terms in another order when the number of rows or their place in memory
-changes. With ordinary weights that moves a last digit. With weights made for it, whose terms cancel,
-it changes what is left, for rows that have nothing to do with the change.
+changes. With ordinary weights that moves a last digit. With weights made for it, whose terms
+cancel, it changes what is left, for rows that have nothing to do with the change.
 """
 
 import ctypes
@@ -35,7 +35,9 @@ def multiply_rows(x: Tensor, weight_IO: Tensor, bias_O: Tensor | None = None) ->
     sizes = len(rows_NI), inputs, weight_IO.data_ptr(), *weight_IO.stride()
     bias = None if bias_O is None else bias_O.data_ptr()
     if _compiled()(rows_NI.data_ptr(), *sizes, bias, outputs, found.data_ptr()):
-        raise through_time.KernelMemoryError("the kernel found no memory for a product; use smaller batches")
+        raise through_time.KernelMemoryError(
+            "the kernel found no memory for a product; use smaller batches"
+        )
     return found.view(*x.shape[:-1], outputs)
 
 

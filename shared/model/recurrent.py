@@ -41,7 +41,13 @@ class _ThroughTime(torch.autograd.Function):
         weights = cells.CellWeights(*(parameter.detach() for parameter in parameters))
         x_TNI = x_NTI.detach().transpose(0, 1).contiguous()
         trace = cells.forward(cell, x_TNI, weights, keep_TN1, alone=alone)
-        ctx.alone, ctx.cell, ctx.books, ctx.keep, ctx.parameters = alone, cell, books, keep_TN1, parameters
+        ctx.alone, ctx.cell, ctx.books, ctx.keep, ctx.parameters = (
+            alone,
+            cell,
+            books,
+            keep_TN1,
+            parameters,
+        )
         ctx.x, ctx.trace = x_TNI, trace
         return trace.states[1:].transpose(0, 1)
 
