@@ -1,8 +1,8 @@
 """Products of rows with a matrix in which no row's numbers depend on the other rows.
 
 A BLAS may add up a row's terms in another order when the number of rows or their place in memory
-changes. With ordinary weights that moves a last digit. With weights made for it, whose terms cancel,
-it changes what is left, for rows that have nothing to do with the change.
+changes. With ordinary weights that moves a last digit. With weights made for it, whose terms
+cancel, it changes what is left, for rows that have nothing to do with the change.
 """
 
 import ctypes

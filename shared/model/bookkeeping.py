@@ -24,7 +24,7 @@ to A, decides what is left.
 5. A patient whose gradient is not finite counts as zero: the rows of weight 0 are left out of every
    sum, not multiplied by 0. Whether there is such a patient changes nothing else.
 
-In ordinary training A is some ten times |G| at most, and the factor is that of Abadi et al. 2016.
+Where A stays below 1000 |G|, the factor is that of Abadi et al. 2016.
 
 Sources: book-keeping, Bu et al. 2022, "Differentially Private Optimization on Large Model at Small
 Cost" (section 3); norms through time without gradients per sample (Gram identity), Lee & Kifer
@@ -189,7 +189,7 @@ class Lookup:
         return (self.table,)
 
     def add_norms(self, squares_P: Tensor, terms_P: Tensor, groups: Groups) -> None:
-        """See :class:`LayerRecord`; a sum for each line that a patient reads, however many steps."""
+        """See :class:`LayerRecord`; sums up each line that a patient reads, however often."""
         grad_LO = self.grad_NTO.double().flatten(0, 1)
         place_NT = groups.patient_N.unsqueeze(1) * len(self.table) + self.token_NT
         lines, line_of = torch.unique(place_NT, return_inverse=True)

@@ -7,7 +7,8 @@ equations are those of ``torch.nn.RNN``, ``LSTM`` and ``GRU`` (same gate order, 
 Everything here is time-major. ``keep_TN1`` is 1 where a step counts and 0 where it is padding; a
 padded step leaves the state unchanged. ``None`` means that every step counts.
 
-``alone`` asks that no row's numbers depend on the other rows (:mod:`consilium.shared.kernels.rows`).
+``alone`` asks that no row's numbers depend on the other rows
+(:mod:`consilium.shared.kernels.rows`).
 """
 
 from dataclasses import dataclass

@@ -4,8 +4,8 @@ Names and shapes of the parameters are those of ``torch.nn.Linear``, ``LayerNorm
 ``Embedding``. Nothing here draws from torch's global random state unless ``generator`` is None.
 
 With books, and where no gradient is taken, no row's numbers depend on which other rows are in the
-batch, to the last bit (:mod:`consilium.shared.kernels.rows`). Else, with weights made for it, adding
-a patient could change what the others contribute.
+batch, to the last bit (:mod:`consilium.shared.kernels.rows`). Else, with weights made for it,
+adding a patient could change what the others contribute.
 """
 
 import math

@@ -175,13 +175,17 @@ class RecurrentModel(nn.Module):
 
         The mean over known outputs is taken, and over valid steps in a per-step task. ``y`` is
         whole numbers below K for multiclass, otherwise numbers: (N,) or (N, K), with a T axis after
-        N in a per-step task. NaN marks a label that is not known and does not count.
+        N in a per-step task. NaN marks a label that is not known and does not count; nor does one
+        that the task does not have (class K, infinity), nor any label of a padded step.
+        ``books`` as in the forward.
         """
+        if self.task.per_step:
+            y = torch.where(mask_NT.reshape(*mask_NT.shape, *[1] * (y.dim() - 2)), y, torch.nan)
         if self.task.kind == "multiclass":
-            known = ~torch.isnan(y)
+            known = (y >= 0) & (y < logits.shape[-1])
             flat = functional.cross_entropy(
                 logits.reshape(-1, logits.shape[-1]),
-                torch.nan_to_num(y).reshape(-1).long(),
+                torch.where(known, y, 0).reshape(-1).long(),
                 reduction="none",
             )
             loss = flat.view(known.shape) * known
@@ -189,12 +193,14 @@ class RecurrentModel(nn.Module):
             target = (
                 y.to(logits.dtype).reshape(logits.shape) - self.task.center
             ) / self.task.spread
-            known = ~torch.isnan(target)
-            elementwise = (
-                functional.mse_loss
-                if self.task.kind == "regression"
-                else functional.binary_cross_entropy_with_logits
-            )(logits, torch.nan_to_num(target), reduction="none")
+            known = torch.isfinite(target)
+            target = torch.where(known, target, 0.0)
+            if self.task.kind == "regression":
+                elementwise = functional.mse_loss(logits, target, reduction="none")
+            elif row_by_row(books):
+                elementwise = in_whole_vectors(_cross_entropy, logits, target)
+            else:
+                elementwise = _cross_entropy(logits, target)
             loss = (elementwise * known).sum(-1) / known.sum(-1).clamp(min=1)
             known = known.any(-1)
         if not self.task.per_step:

@@ -31,6 +31,7 @@ STORE = "tests/client/hospital/test_voucher_store.py::"
 STORES = "tests/client/hospital/test_stores.py::"
 WEIGHTS = "tests/server/secure_sum/test_declared_weights.py::"
 SESSION = "tests/client/round/test_session.py::"
+HOSTILE = "tests/client/round/test_hostile_weights.py::"
 NEVER = "if False:"
 
 
@@ -574,6 +575,66 @@ DEFENCES = (
         "pass",
         "tests/client/service/test_study_sessions.py::"
         "test_a_roster_that_is_trusted_no_longer_is_refused_from_the_next_message_on",
+    ),
+    _d(
+        "cancelling terms bounded",
+        "shared/model/bookkeeping.py",
+        "torch.maximum(norms_P, terms_P / MOST_CANCELLATION)",
+        "norms_P",
+        HOSTILE + "test_a_search_for_the_worst_change_finds_none_above_the_clip_norm",
+    ),
+    _d(
+        "a gradient that is not finite counts as zero",
+        "shared/model/bookkeeping.py",
+        "torch.where(weight == 0, 0.0, values * weight)",
+        "values * weight",
+        HOSTILE + "test_a_search_for_the_worst_change_finds_none_above_the_clip_norm",
+    ),
+    _d(
+        "each row by itself",
+        "shared/model/layers.py",
+        "return multiply_rows(x, weight.t(), bias)",
+        "return functional.linear(x, weight, bias)",
+        HOSTILE + "test_a_stays_numbers_are_the_same_bits_whoever_is_beside_it",
+    ),
+    _d(
+        "labels of padded steps never read",
+        "shared/model/network.py",
+        "        if self.task.per_step:\n            y = torch.where(",
+        "        if False:\n            y = torch.where(",
+        HOSTILE + "test_a_label_at_a_padded_step_is_never_looked_at",
+    ),
+    _d(
+        "scores are numbers",
+        "client/round/predictions.py",
+        "scores.nan_to_num(nan=model.task.center if regression else 0.0).double()",
+        "scores.double()",
+        "tests/client/round/test_validation_sums.py::"
+        "test_weights_and_records_made_to_overflow_give_finite_bounded_sums",
+    ),
+    _d(
+        "losses are numbers",
+        "client/round/predictions.py",
+        ".nan_to_num(nan=LARGEST_LOSS).clamp(min=0)",
+        "",
+        "tests/client/round/test_validation_sums.py::"
+        "test_weights_and_records_made_to_overflow_give_finite_bounded_sums",
+    ),
+    _d(
+        "training that leaves all numbers moves nothing",
+        "client/round/training_round.py",
+        "if np.isfinite(trained_D).all():",
+        "if True:",
+        "tests/client/round/test_contribution.py::"
+        "test_weights_that_training_leads_beyond_all_numbers_stay_where_they_were",
+    ),
+    _d(
+        "weights checked before records",
+        "client/round/contribution.py",
+        "require_weights(global_D, self.parameters)",
+        "pass",
+        "tests/client/round/test_contribution.py::"
+        "test_weights_that_are_not_finite_are_refused_before_a_record_is_looked_at",
     ),
     _d(
         "exported model signed",

@@ -169,6 +169,44 @@ def test_a_second_model_that_diverges_is_dropped_and_costs_no_round(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("size", [1e14, 3e38])
+def test_weights_made_to_overflow_are_answered_as_any_others(
+    tmp_path: Path, mode: str, size: float
+) -> None:
+    ditto = {} if mode == "none" else {"personalisation": {"ditto": None}}
+    study = with_changes(STUDY, **MODES[mode], **ditto)
+    one = contributor(study, tmp_path)
+    hostile = (np.sign(weights(study)) * size).astype(np.float32)
+    for purpose in (Purpose.TRAINING, Purpose.EVALUATION):
+        vector = one.vector(asked(purpose, study), hostile, 3, run_of(study))
+        assert vector.shape == (one.spec(asked(purpose, study), run_of(study).roster).length,)
+
+
+def test_weights_that_training_leads_beyond_all_numbers_stay_where_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(model: object, *_: object, **__: object) -> None:
+        next(iter(model.parameters())).data.fill_(np.nan)
+
+    monkeypatch.setattr("consilium.client.round.training_round.train_locally", diverge)
+    one, asked_for = contributor(STUDY, tmp_path), asked(Purpose.TRAINING, STUDY)
+    vector = one.vector(asked_for, weights(STUDY), 3, run_of(STUDY))
+    update = decode(vector, one.spec(asked_for, run_of(STUDY).roster))["update"]
+    assert not update[0 : update.size].any()
+
+
+def test_weights_that_are_not_finite_are_refused_before_a_record_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = contributor(STUDY, tmp_path)
+    monkeypatch.setattr(one, "_inputs", None)
+    bad = weights(STUDY)
+    bad[0] = np.inf
+    with pytest.raises(MessageError, match="not finite"):
+        one.check(asked(Purpose.TRAINING, STUDY), bad)
+
+
 def test_nothing_is_kept_of_a_round_before_its_update_was_masked(tmp_path: Path) -> None:
     one = contributor(STUDY, tmp_path)
     one.vector(asked(Purpose.TRAINING, STUDY), weights(STUDY), 3, run_of(STUDY))

@@ -102,8 +102,8 @@ def test_the_kernel_equals_plain_pytorch_in_double_precision(
     assert_as_in_double(layer, *batch(rows, steps, inputs, seed, holes), patient_N)
 
 
-# 300 steps are more than the kernel packs at a time, 256 just as many; by inputs and units: more than
-# one chunk of 128.
+# 300 steps are more than the kernel packs at a time, 256 just as many; by inputs and units: more
+# than one chunk of 128.
 SHAPES = [(3, 2, 140, 21), (7, 9, 5, 150), (2, 300, 3, 20), (2, 256, 3, 20), (40, 3, 2, 70)]
 
 
