@@ -208,3 +208,14 @@ def test_an_approval_is_not_withdrawn_where_the_log_is_missing(tmp_path):
     with pytest.raises(AuditError, match="is missing, and this site was used"):
         run("withdraw", "study", folder=folder.path)
     assert not (folder.path / "audit.jsonl").exists()
+
+
+def test_a_release_whose_cost_an_older_version_did_not_record_is_not_charged_again(tmp_path):
+    folder = enrolled(tmp_path / "site")
+    log_of(folder).append(released(1))
+    with pytest.raises(AuditError, match="does not say what its release cost"):
+        run("recover", folder=folder.path)
+    book = ledger_of(folder)
+    book.reserve(RELEASE, study_epsilon=8.0, study_delta=1e-5)
+    book.confirm(RELEASE)
+    assert "0 releases charged again, 1 runs claimed again" in run("recover", folder=folder.path)

@@ -421,4 +421,4 @@ def test_a_site_that_is_killed_while_it_writes_starts_and_goes_on(past, tmp_path
 
 @pytest.mark.slow
 def test_a_site_that_is_killed_at_any_line_that_writes_starts_and_goes_on(past, tmp_path) -> None:
-    assert kill_and_go_on(past, tmp_path, 90) == STEPS
+    assert kill_and_go_on(past, tmp_path, 60) == STEPS
