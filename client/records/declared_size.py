@@ -23,7 +23,7 @@ def rounded_size(patients: int) -> int:
     Of the numbers from 10^k to 10^(k + 1), k >= 1, one in 10^k is where one patient more changes
     the result.
     """
-    step = 10 ** max(1, len(str(patients)) - 1)
+    step = int(10 ** max(1, len(str(patients)) - 1))
     return max(LEAST_SIZE, (patients + step // 2) // step * step)
 
 
