@@ -17,6 +17,7 @@ from consilium.shared.model.layers import (
     Embedding,
     LayerNorm,
     Linear,
+    row_by_row,
 )
 from consilium.shared.model.linear_path import skip_inputs
 from consilium.shared.model.recurrent import GRU, LSTM, RNN, Recurrent, drop
