@@ -77,10 +77,6 @@ def explain(trained: Trained, x_TF: Tensor, *, output: int) -> Explanation:
     logits = StreamedModel(model, layout, reasons=True).read_window(x_TF.numpy(), measured_C)
     scale_N = effect_scale(model, torch.from_numpy(logits))[:, output].numpy()
     effect_TJ, gap = integrated_gradients(trained, x_TF, output=output)
-    of_CF = layout.without_each()[1:] == 0
-    never_CV = np.arange(len(layout.names))[:, None] == layout.series
-    of_CJ = np.concatenate([of_CF, of_CF[:, : model.measured], never_CV], axis=1)
-    of_CJ = of_CJ[:, : effect_TJ.shape[1]]
     attention_T = None
     if model.attention is not None:
         attention_T = model.attention_weights(x_TF[None], _all_true(x_TF[None]))[0].double().numpy()
@@ -88,11 +84,23 @@ def explain(trained: Trained, x_TF: Tensor, *, output: int) -> Explanation:
         value=float(model.scores(torch.from_numpy(logits[0]))[output]),
         columns=layout.names,
         measured_C=measured_C,
-        effect_TC=effect_TJ @ of_CJ.T.astype(np.float64),
+        effect_TC=effect_TJ @ inputs_of_columns(trained).T,
         gap=gap,
         occlusion_C=scale_N[0] - scale_N[1:],
         attention_T=attention_T,
     )
+
+
+def inputs_of_columns(trained: Trained) -> Array:
+    """Return (C, J): 1 where an attribution of :func:`integrated_gradients` is the column's."""
+    model, layout = trained.model, Layout(trained.study)
+    of_CF = layout.without_each()[1:] == 0
+    if model.skip is None:
+        return of_CF.astype(np.float64)
+    never_CV = np.arange(len(layout.names))[:, None] == layout.series
+    read_CI = np.concatenate([of_CF[:, : model.measured], never_CV], axis=1)
+    read_CI = read_CI[:, : model.skip.weight.shape[1]]
+    return np.concatenate([of_CF, read_CI], axis=1).astype(np.float64)
 
 
 def integrated_gradients(

@@ -9,9 +9,8 @@ patient than for another, so that hostile weights cannot make a patient take lon
 import numpy as np
 from numpy.typing import NDArray
 
-from consilium.client.explain.integrated_gradients import integrated_gradients
+from consilium.client.explain.integrated_gradients import inputs_of_columns, integrated_gradients
 from consilium.client.records.features import PatientTensors
-from consilium.client.records.running_features import Layout
 from consilium.client.records.statistics import clip_rows
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.export.signed_model import Trained
@@ -64,17 +63,16 @@ def _mean_of_patient(
     """
     study = trained.study
     stays = stays[_draw(len(stays), MOST_STAYS, source)]
-    column_CF = (Layout(study).without_each()[1:] == 0).astype(np.float64)
-    column_VF = column_CF[: len(study.variables)]
+    column_VJ = inputs_of_columns(trained)[: len(study.variables)]
     total_VA = np.zeros((len(study.variables), attribution_bands(study)))
     for stay in stays:
         steps = int(patients.mask_NT[stay].sum())
         if steps == 0:
             continue
         x_TF = patients.x_NTF[stay, :steps]
-        effect_TF, _ = integrated_gradients(trained, x_TF, output=0, halvings=0)
+        effect_TJ, _ = integrated_gradients(trained, x_TF, output=0, halvings=0)
         effect_TV = np.zeros((study.data.steps, len(study.variables)))
-        effect_TV[:steps] = effect_TF @ column_VF.T
+        effect_TV[:steps] = effect_TJ @ column_VJ.T
         total_VA += np.abs(np.add.reduceat(effect_TV, band_starts(study), axis=0)).T
     mean: NDArray[np.float64] = total_VA.ravel() / (len(stays) * effect_unit(study))
     return mean if np.isfinite(mean).all() else np.zeros_like(mean)
