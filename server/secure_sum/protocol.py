@@ -6,7 +6,8 @@ sum over its survivors or is void; a void round is never retried, the next one h
 
 import os
 import time
-from collections.abc import Mapping, Sized
+from collections.abc import Collection, Iterator, Mapping, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -114,11 +115,12 @@ class SecureSum:
         self._threads = threads or len(os.sched_getaffinity(0))
         self._keys = KeyExchange(parameters, sites, timeout_s=self._exchange_timeout_s)
 
-    def open(self, *, round: int = 1) -> RoundLog:
+    def open(self, *, round: int = 1, asked: Collection[str] | None = None) -> RoundLog:
         """Set up channels with all sites and collect their keys for the first round.
 
         Args:
             round: number of the first round; above all rounds of this run so far.
+            asked: the sites that take part in it; all if None.
 
         Returns:
             What happened; the refusals include the sites that could not be reached.
@@ -128,11 +130,19 @@ class SecureSum:
         """
         log = RoundLog(clock=self._clock)
         with log.timing("keys"):
-            self._keys.collect(round, log, rejoin_timeout_s=self._exchange_timeout_s)
+            self._keys.collect(
+                round, log, rejoin_timeout_s=self._exchange_timeout_s, asked=asked
+            )
         return log
 
     def sum(
-        self, *, round: int, spec: VectorSpec, model: bytes | memoryview, configuration: bytes
+        self,
+        *,
+        round: int,
+        spec: VectorSpec,
+        model: bytes | memoryview,
+        configuration: bytes,
+        asked: Collection[str] | None = None,
     ) -> SumResult:
         """One round: ask for masked vectors, open their sum.
 
@@ -141,6 +151,7 @@ class SecureSum:
             spec: layout of the vector; the sites derive the same from the approved study.
             model: little-endian float32 of the global model, handed to every site.
             configuration: of the round, handed to every site.
+            asked: the sites that take part; all if None.
 
         Raises:
             RoundVoidError: no sum; the sentence says why. Go on with the next round's number.
@@ -149,7 +160,9 @@ class SecureSum:
         spec.check_headroom(len(self.parameters.roster), self.parameters.max_weight)
         log = RoundLog(clock=self._clock)
         with log.timing("keys"):
-            keys = self._keys.collect(round, log, rejoin_timeout_s=self._rejoin_timeout_s)
+            keys = self._keys.collect(
+                round, log, rejoin_timeout_s=self._rejoin_timeout_s, asked=asked
+            )
         with log.timing("update"):
             uploads = self._collect_updates(round, spec, model, configuration, keys, log)
         signatures: dict[str, bytes] = {}
@@ -346,6 +359,7 @@ class SecureSum:
                     if owner in s.self_mask_shares
                 },
                 uploads.headers[owner].commitment,
+                answered=shares.keys(),
             )
             for owner in survivors
         }
@@ -355,6 +369,7 @@ class SecureSum:
                 owner,
                 {h: s.seed_shares[owner] for h, s in shares.items() if owner in s.seed_shares},
                 keys[owner].public,
+                answered=shares.keys(),
             )
             for owner in keys.keys() - set(survivors)
             if not self.parameters.circle(owner).isdisjoint(survivors)
@@ -371,14 +386,24 @@ class SecureSum:
         total = uploads.total
         if spec.ring_bits < 32:
             total &= np.uint32((1 << spec.ring_bits) - 1)
-        weight = check_tail(
-            total[-TAIL:], survivors=len(survivors), max_weight=self.parameters.max_weight
-        )
+        with blamed_on(survivors):
+            weight = check_tail(
+                total[-TAIL:], survivors=len(survivors), max_weight=self.parameters.max_weight
+            )
         return total[:-TAIL], weight
 
     def _require(self, done: Sized, least: int, did: str, round: int, log: RoundLog) -> None:
         roster = self.parameters.roster
         require_sites(len(done), least, did, round=round, roster=roster, log=log)
+
+
+@contextmanager
+def blamed_on(sites: Collection[str]) -> Iterator[None]:
+    """Say of a round that the block declares void that one of these sites broke the protocol."""
+    try:
+        yield
+    except RoundVoidError as error:
+        raise RoundVoidError(str(error), garbage=[sites]) from error
 
 
 def _add_masked(
