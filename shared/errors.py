@@ -22,7 +22,6 @@ Command-line entry points print ``str(error)`` and exit with a non-zero status; 
 not a ``ConsiliumError`` is a defect and keeps its traceback.
 """
 
-
 from collections.abc import Collection, Sequence
 
 

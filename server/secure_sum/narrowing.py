@@ -2,16 +2,16 @@
 
 A round whose sum is garbage says that at least one of its sites broke the protocol, not which. So
 the next rounds are asked of fewer sites: those left out behave as if they had dropped, and each
-round is an ordinary one with fresh keys, noise and charges, over at least ``minimum`` sites. A round
-that gives a sum speaks for its sites, one that is void against them; neither for good, as a site may
-lie in one round and not in the next. What is believed is a probability for every small set of
-culprits and for how often they lie (Bayes' rule); whom to leave out next is chosen among the most
-suspected so that the outcome tells most (mutual information: of equal suspects about one half, as
-in binary search). At most ``n - minimum`` sites can be left out of a round, so for ``minimum`` near
-two thirds of n the first rounds clear thirds, and the rest halves.
+round is an ordinary one with fresh keys, noise and charges, over at least ``minimum`` sites. A
+round that gives a sum speaks for its sites, one that is void against them; neither for good, as a
+site may lie in one round and not in the next. What is believed is a probability for every small
+set of culprits and for how often they lie (Bayes' rule); whom to leave out next is chosen among the
+most suspected so that the outcome tells most (mutual information: of equal suspects about one half,
+as in binary search). At most ``n - minimum`` sites can be left out of a round, so for ``minimum``
+near two thirds of n the first rounds clear thirds, and the rest halves.
 
-A culprit sees who takes part, and may lie only when a chosen other does. Then the two cannot be told
-apart, and it may be the other that is left out; if the culprit does it again, it is found.
+A culprit sees who takes part, and may lie only when a chosen other does. Then the two cannot be
+told apart, and it may be the other that is left out; if the culprit does it again, it is found.
 
 Guarantee: the sites to ask are never fewer than ``minimum``, and after ``most_rounds`` fresh rounds
 an incident ends: without the most suspected, or with the statement that the study cannot go on.
@@ -38,10 +38,10 @@ CALM = 0.9
 HABITS = (0.99, 0.5, 0.15)
 """How often a culprit lies, as probability a round; equally likely beforehand."""
 
-GLITCH = 1e-3
+GLITCH = 1e-4
 """Probability that a round of honest sites is garbage."""
 
-RARITY = 0.1
+RARITY = 0.05
 """Each further culprit makes a set of culprits this much less likely beforehand."""
 
 LIKELY = 0.5
@@ -49,7 +49,8 @@ LIKELY = 0.5
 of a sum."""
 
 TELLING = 0.5
-"""Of the choices that tell at least this part of the most, the one likeliest to give a sum is taken."""
+"""Of the choices that tell at least this part of the most, the one likeliest to give a
+sum is made."""
 
 WORTHWHILE = 0.05
 """A round that is expected to tell fewer bits about the culprits is not asked for its own sake."""
@@ -223,7 +224,7 @@ def _with_outcomes(
 
 @lru_cache(maxsize=4)
 def _family(sites: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Every set of culprits weighed: members (H, 3) padded with ``sites``, prior probability (H,)."""
+    """Return all sets of culprits weighed: members (H, 3), padded; prior probability (H,)."""
     rows: list[tuple[int, ...]] = [()]
     sizes = [1]
     for size in (1, 2, 3):
@@ -231,13 +232,13 @@ def _family(sites: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
             break
         rows += itertools.combinations(range(sites), size)
         sizes.append(math.comb(sites, size))
-    members_HC = np.full((len(rows), 3), sites)
+    members_Y3 = np.full((len(rows), 3), sites)
     for index, row in enumerate(rows):
-        members_HC[index, : len(row)] = row
-    prior_H = np.concatenate(
+        members_Y3[index, : len(row)] = row
+    prior_Y = np.concatenate(
         [np.full(count, RARITY**size / count) for size, count in enumerate(sizes)]
     )
-    return members_HC, prior_H / prior_H.sum()
+    return members_Y3, prior_Y / prior_Y.sum()
 
 
 class _Belief:
@@ -245,29 +246,29 @@ class _Belief:
 
     def __init__(self, sites: tuple[str, ...], seen: tuple[Seen, ...]) -> None:
         self._sites = sites
-        self._members_HC, prior_H = _family(len(sites))
-        log_HQ = np.repeat(np.log(prior_H)[:, None], len(HABITS), axis=1)
+        self._members_Y3, prior_Y = _family(len(sites))
+        log_Y3 = np.repeat(np.log(prior_Y)[:, None], len(HABITS), axis=1)
         for one in seen:
-            clean_HQ = self._clean_HQ(one.sites)
-            log_HQ += one.times * np.log(1 - clean_HQ if one.void else clean_HQ)
-        weight_HQ = np.exp(log_HQ - log_HQ.max())
-        self._weight_HQ = weight_HQ / weight_HQ.sum()
+            clean_Y3 = self._clean_Y3(one.sites)
+            log_Y3 += one.times * np.log(1 - clean_Y3 if one.void else clean_Y3)
+        weight_Y3 = np.exp(log_Y3 - log_Y3.max())
+        self._weight_Y3 = weight_Y3 / weight_Y3.sum()
 
-    def _clean_HQ(self, asked: Collection[str]) -> NDArray[np.float64]:
+    def _clean_Y3(self, asked: Collection[str]) -> NDArray[np.float64]:
         """Probability that a round of these sites gives a sum, by set of culprits and habit."""
-        there_N = np.array([site in asked for site in (*self._sites, None)])
-        liars_H = there_N[self._members_HC].sum(axis=1)
-        return (1 - GLITCH) * (1 - np.array(HABITS)) ** liars_H[:, None]
+        there = np.array([site in asked for site in (*self._sites, None)])
+        liars_Y = there[self._members_Y3].sum(axis=1)
+        return (1 - GLITCH) * (1 - np.array(HABITS)) ** liars_Y[:, None]
 
     @cached_property
     def probability(self) -> dict[str, float]:
         """By site, the probability that it is a culprit."""
-        weight_H = self._weight_HQ.sum(axis=1)
-        total_N = sum(
-            np.bincount(members_H, weight_H, minlength=len(self._sites) + 1)
-            for members_H in self._members_HC.T
+        weight_Y = self._weight_Y3.sum(axis=1)
+        total = sum(
+            np.bincount(member_Y, weight_Y, minlength=len(self._sites) + 1)
+            for member_Y in self._members_Y3.T
         )
-        return {site: float(total_N[place]) for place, site in enumerate(self._sites)}
+        return {site: float(total[place]) for place, site in enumerate(self._sites)}
 
     @cached_property
     def by_suspicion(self) -> list[str]:
@@ -280,22 +281,22 @@ class _Belief:
 
     def clean(self, left_out: Collection[str]) -> float:
         """Probability that a round without these sites gives a sum."""
-        clean_HQ = self._clean_HQ(set(self._sites) - set(left_out))
-        return float((self._weight_HQ * clean_HQ).sum())
+        clean_Y3 = self._clean_Y3(set(self._sites) - set(left_out))
+        return float((self._weight_Y3 * clean_Y3).sum())
 
     def information(self, left_out: Collection[str]) -> float:
         """What a round without these sites is expected to tell about the culprits, in bits."""
-        clean_HQ = self._clean_HQ(set(self._sites) - set(left_out))
-        noise = float((self._weight_HQ * _entropy(clean_HQ)).sum())
-        return float(_entropy(np.array((self._weight_HQ * clean_HQ).sum()))) - noise
+        clean_Y3 = self._clean_Y3(set(self._sites) - set(left_out))
+        noise = float((self._weight_Y3 * _entropy(clean_Y3)).sum())
+        return float(_entropy(np.array((self._weight_Y3 * clean_Y3).sum()))) - noise
 
     def narrowed(self) -> list[str]:
         """The most suspected sites that hold all culprits with probability ``CALM``."""
-        weight_H = self._weight_HQ.sum(axis=1)
+        weight_Y = self._weight_Y3.sum(axis=1)
         order = self.by_suspicion
         for count in range(1, len(order)):
             named = np.array([site in order[:count] for site in self._sites] + [True])
-            if weight_H[named[self._members_HC].all(axis=1)].sum() >= CALM:
+            if weight_Y[named[self._members_Y3].all(axis=1)].sum() >= CALM:
                 return order[:count]
         return order
 

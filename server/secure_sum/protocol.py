@@ -130,9 +130,7 @@ class SecureSum:
         """
         log = RoundLog(clock=self._clock)
         with log.timing("keys"):
-            self._keys.collect(
-                round, log, rejoin_timeout_s=self._exchange_timeout_s, asked=asked
-            )
+            self._keys.collect(round, log, rejoin_timeout_s=self._exchange_timeout_s, asked=asked)
         return log
 
     def sum(
