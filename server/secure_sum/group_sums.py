@@ -113,14 +113,15 @@ class GroupSums:
             given: the sites in the sums of all groups.
             garbage: sets of sites, each of one group.
         """
-        return tuple(
-            before.after(
+
+        def of_group(group: SecureSum, before: Narrowing) -> Narrowing:
+            return before.after(
                 given=set(given) & set(before.sites),
                 garbage=[sites for sites in garbage if set(sites) <= set(before.sites)],
-                possible=lambda sites, group=group: group.parameters.supported(sites) == sites,
+                possible=lambda sites: group.parameters.supported(sites) == sites,
             )
-            for group, before in zip(self._sums, known, strict=True)
-        )
+
+        return tuple(map(of_group, self._sums, known))
 
     def open(self, *, round: int, known: Sequence[Narrowing] = ()) -> None:
         """Set up channels in every group and collect keys for the first round.

@@ -165,7 +165,9 @@ class Narrowing:
             telling = [
                 out for out, bits in zip(present, told, strict=True) if bits >= TELLING * max(told)
             ]
-            return replace(self, left_out=tuple(sorted(max(telling, key=belief.clean))))
+            return replace(
+                self, left_out=tuple(sorted(max(telling, key=lambda out: belief.clean(out))))
+            )
         if enough:
             return self._over(enough[0])
         return self._over(belief.narrowed(), hopeless=True)
@@ -258,16 +260,15 @@ class _Belief:
         """Probability that a round of these sites gives a sum, by set of culprits and habit."""
         there = np.array([site in asked for site in (*self._sites, None)])
         liars_Y = there[self._members_Y3].sum(axis=1)
-        return (1 - GLITCH) * (1 - np.array(HABITS)) ** liars_Y[:, None]
+        clean_Y3: NDArray[np.float64] = (1 - np.array(HABITS)) ** liars_Y[:, None]
+        return (1 - GLITCH) * clean_Y3
 
     @cached_property
     def probability(self) -> dict[str, float]:
         """By site, the probability that it is a culprit."""
         weight_Y = self._weight_Y3.sum(axis=1)
-        total = sum(
-            np.bincount(member_Y, weight_Y, minlength=len(self._sites) + 1)
-            for member_Y in self._members_Y3.T
-        )
+        members_3Y = self._members_Y3.T
+        total = np.bincount(members_3Y.ravel(), np.tile(weight_Y, len(members_3Y)))
         return {site: float(total[place]) for place, site in enumerate(self._sites)}
 
     @cached_property
