@@ -4,6 +4,7 @@ While no site comes or goes, the keys came with the last round's shares and noth
 that was absent is asked for its channel key; if it has a new one, all sites deal new shares.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from consilium.server.secure_sum.exchange import RoundLog, ask, require_sites
@@ -44,7 +45,12 @@ class KeyExchange:
         self._round_keys: dict[str, RoundKeys] = {}
 
     def collect(
-        self, round: int, log: RoundLog, *, rejoin_timeout_s: float
+        self,
+        round: int,
+        log: RoundLog,
+        *,
+        rejoin_timeout_s: float,
+        asked: Collection[str] | None = None,
     ) -> dict[str, RoundKeys]:
         """Every participant's keys for the round, asking the sites that have none yet.
 
@@ -54,20 +60,23 @@ class KeyExchange:
             round: the round's number.
             log: takes what goes wrong.
             rejoin_timeout_s: longest wait for a channel key, in seconds.
+            asked: the sites to ask; all of the roster if None.
 
         Raises:
             RoundVoidError: fewer than `minimum_sites` have keys.
         """
         if not 1 <= round <= MAX_ROUND:
             raise RoundVoidError(f"the round number {round} is not between 1 and {MAX_ROUND}")
-        missing = [site for site in self.parameters.roster if not self._has_keys(site, round)]
+        asked = self.parameters.roster.names if asked is None else asked
+        missing = [site for site in asked if not self._has_keys(site, round)]
         if missing:
             present, changed = self._collect_channel_keys(missing, log, rejoin_timeout_s)
             self._require(len(self._channel_keys), "announced a channel key", round, log)
             if changed:  # shares are dealt to the holders of channel keys: everyone deals again
                 self._round_keys.clear()
-            self._collect_round_keys(list(self._channel_keys) if changed else present, round, log)
-        having = {site for site, keys in self._round_keys.items() if keys.round == round}
+            dealing = [site for site in self._channel_keys if site in asked]
+            self._collect_round_keys(dealing if changed else present, round, log)
+        having = {site for site in asked if self._has_keys(site, round)}
         supported = self.parameters.supported(having)
         self._require(len(supported), "have keys", round, log)
         return {site: self._round_keys[site] for site in sorted(supported)}

@@ -6,7 +6,8 @@ sum over its survivors or is void; a void round is never retried, the next one h
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -126,11 +127,12 @@ class SecureSum:
             parameters, sites, timeout_s=self._exchange_timeout_s, heads=self._heads
         )
 
-    def open(self, *, round: int = 1) -> RoundLog:
+    def open(self, *, round: int = 1, asked: Collection[str] | None = None) -> RoundLog:
         """Set up channels with all sites and collect their keys for the first round.
 
         Args:
             round: number of the first round; above all rounds of this run so far.
+            asked: the sites that take part in it; all if None.
 
         Returns:
             What happened; the refusals include the sites that could not be reached.
@@ -140,7 +142,7 @@ class SecureSum:
         """
         log = RoundLog(clock=self._clock)
         with log.timing("keys"):
-            self._keys.collect(round, log, rejoin_timeout_s=self._exchange_timeout_s)
+            self._keys.collect(round, log, rejoin_timeout_s=self._exchange_timeout_s, asked=asked)
         return log
 
     def sum(
@@ -150,6 +152,7 @@ class SecureSum:
         spec: VectorSpec,
         model: bytes | memoryview,
         configuration: bytes | Callable[[], bytes],
+        asked: Collection[str] | None = None,
     ) -> SumResult:
         """One round: ask for masked vectors, open their sum.
 
@@ -159,6 +162,7 @@ class SecureSum:
             model: little-endian float32 of the global model, handed to every site.
             configuration: of the round, handed to every site; or what returns it, which is asked
                 once all sites have joined.
+            asked: the sites that take part; all if None.
 
         Raises:
             RoundVoidError: no sum; the sentence says why. Go on with the next round's number.
@@ -167,7 +171,9 @@ class SecureSum:
         spec.check_headroom(len(self.parameters.roster), self.parameters.roster.largest_size)
         log = RoundLog(clock=self._clock)
         with log.timing("keys"):
-            keys = self._keys.collect(round, log, rejoin_timeout_s=self._rejoin_timeout_s)
+            keys = self._keys.collect(
+                round, log, rejoin_timeout_s=self._rejoin_timeout_s, asked=asked
+            )
         if callable(configuration):
             configuration = configuration()
         with log.timing("update"):
@@ -367,6 +373,7 @@ class SecureSum:
                     if owner in s.self_mask_shares
                 },
                 uploads.headers[owner].commitment,
+                answered=shares.keys(),
             )
             for owner in survivors
         }
@@ -376,6 +383,7 @@ class SecureSum:
                 owner,
                 {h: s.seed_shares[owner] for h, s in shares.items() if owner in s.seed_shares},
                 keys[owner].public,
+                answered=shares.keys(),
             )
             for owner in keys.keys() - set(survivors)
             if not self.parameters.circle(owner).isdisjoint(survivors)
@@ -392,11 +400,12 @@ class SecureSum:
         total = uploads.total
         if spec.ring_bits < 32:
             total &= np.uint32((1 << spec.ring_bits) - 1)
-        check_tail(
-            total[-TAIL:],
-            survivors=len(survivors),
-            weight=declared_weight(self.parameters.roster, survivors),
-        )
+        with blamed_on(survivors):
+            check_tail(
+                total[-TAIL:],
+                survivors=len(survivors),
+                weight=declared_weight(self.parameters.roster, survivors),
+            )
         return total[:-TAIL]
 
     def _require(self, done: Sized, least: int, did: str, round: int, log: RoundLog) -> None:
@@ -407,6 +416,15 @@ class SecureSum:
 def declared_weight(roster: Roster, survivors: Iterable[str]) -> int:
     """Return the sum of these sites' declared sizes, in patients."""
     return sum(roster.sizes[site] for site in survivors)
+
+
+@contextmanager
+def blamed_on(sites: Collection[str]) -> Iterator[None]:
+    """Say of a round that the block declares void that one of these sites broke the protocol."""
+    try:
+        yield
+    except RoundVoidError as error:
+        raise RoundVoidError(str(error), garbage=[sites]) from error
 
 
 def _add_masked(

@@ -197,6 +197,22 @@ class RoundClosed(AuditEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LeftOut(AuditEvent):
+    """From the next round on the coordinator does without these sites, as suspects of garbage.
+
+    No sites: all take part again. ``narrowing`` says that whose garbage it is, is still being found
+    out, by leaving out different sites in turn.
+    """
+
+    kind = "left-out"
+    study_digest: bytes
+    study_hash: bytes
+    round: int
+    sites: tuple[str, ...]
+    narrowing: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Refused(AuditEvent):
     """Something asked was refused: who asked, for what, and the sentence they got."""
 

@@ -15,6 +15,7 @@ from consilium.simulations.experiments.recalibrating import recalibration_senten
 from consilium.simulations.figures.measures import FIGURES, TITLES
 from consilium.simulations.report.forest_plots import share_text
 from consilium.simulations.report.groups import Group, share_of
+from consilium.simulations.report.records import left_out_sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +180,7 @@ def _results(
         "25": "See the summary; the authors' own interpretation: not reported.",
         "26": f"Retrospective, on {record['test_cohort']}. {void} of {len(record['rounds'])} "
         "rounds were void. Test patients are of the sources that trained. "
+        + (f"{out} " if (out := left_out_sentence(record)) else "")
         + ("Synthetic patients. " if record["synthetic"] else "")
         + ("" if settings else "Not compared with a simple model. "),
         "27c": "What the summary lists as open.",

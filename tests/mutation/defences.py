@@ -18,6 +18,8 @@ class Defence:
 
 
 MASKING = "tests/client/secure_sum/test_masking.py::"
+NARROWED = "tests/server/secure_sum/test_narrowed_rounds.py::"
+NARROWING = "tests/server/secure_sum/test_narrowing.py::"
 BREAKS = "tests/server/secure_sum/test_published_breaks.py::"
 SITES = "tests/server/secure_sum/test_misbehaving_sites.py::"
 MESSAGES = "tests/shared/secure_sum/test_messages.py::"
@@ -475,6 +477,27 @@ DEFENCES = (
         "if key.public != public:",
         NEVER,
         SITES + "test_a_round_key_shared_wrongly_voids_the_round_in_which_its_dealer_drops",
+    ),
+    _d(
+        "sites left out are not asked",
+        "server/secure_sum/key_exchange.py",
+        "asked = self.parameters.roster.names if asked is None else asked",
+        "asked = self.parameters.roster.names",
+        NARROWED + "test_garbage_in_a_check_coordinate_is_traced_by_real_rounds_of_enough_sites",
+    ),
+    _d(
+        "garbage blamed on the sum's sites",
+        "server/secure_sum/protocol.py",
+        "garbage=[sites]) from error",
+        "garbage=[]) from error",
+        NARROWED + "test_garbage_in_a_check_coordinate_is_traced_by_real_rounds_of_enough_sites",
+    ),
+    _d(
+        "no round of fewer than the minimum",
+        "server/secure_sum/narrowing.py",
+        "spare = _Belief(self.sites, self.seen), len(self.sites) - self.minimum",
+        "spare = _Belief(self.sites, self.seen), len(self.sites) - 1",
+        NARROWING + "test_never_fewer_than_the_minimum_and_never_more_rounds_than_the_bound",
     ),
     _d(
         "check coordinates",

@@ -354,6 +354,13 @@ def test_plan_shows_the_cost_before_anything_is_spent(run, study: Path) -> None:
     assert "Nothing was spent" in " ".join(shown.stdout.split())
 
 
+def test_the_worst_case_is_shown_as_a_table_and_within_the_claim(run, study: Path) -> None:
+    shown = run("simulations", "worst-case", study)
+    assert shown.returncode == 0
+    assert shown.stdout.splitlines()[2].startswith("| small | ")
+    assert "lacks the lines" in refused(run("simulations", "worst-case", study, "--into", study))
+
+
 def test_doctor_says_which_kernel_is_in_use_and_why(run) -> None:
     shown = run("simulations", "doctor").stdout
     assert "recurrent cells run in" in shown
