@@ -96,7 +96,7 @@ def inputs_of_columns(trained: Trained) -> Array:
     model, layout = trained.model, Layout(trained.study)
     of_CF = layout.without_each()[1:] == 0
     if model.skip is None:
-        return of_CF.astype(np.float64)
+        return np.asarray(of_CF, dtype=np.float64)
     never_CV = np.arange(len(layout.names))[:, None] == layout.series
     read_CI = np.concatenate([of_CF[:, : model.measured], never_CV], axis=1)
     read_CI = read_CI[:, : model.skip.weight.shape[1]]

@@ -179,7 +179,8 @@ def bounded(parts: Parts, spec: VectorSpec) -> Parts:
     for segment in spec.segments:
         part = parts[segment.name]
         if part.dtype == np.int64:
-            found[segment.name] = np.clip(part, -segment.qmax, segment.qmax)
+            whole: NDArray[np.int64] = np.clip(part, -segment.qmax, segment.qmax).astype(np.int64)
+            found[segment.name] = whole
         else:
             finite = np.nan_to_num(part.astype(np.float64), nan=0.0)
             found[segment.name] = np.clip(finite, -segment.linf, segment.linf)

@@ -165,9 +165,8 @@ class Narrowing:
             telling = [
                 out for out, bits in zip(present, told, strict=True) if bits >= TELLING * max(told)
             ]
-            return replace(
-                self, left_out=tuple(sorted(max(telling, key=lambda out: belief.clean(out))))
-            )
+            chosen: list[str] = max(telling, key=belief.clean)
+            return replace(self, left_out=tuple(sorted(chosen)))
         if enough:
             return self._over(enough[0])
         return self._over(belief.narrowed(), hopeless=True)

@@ -116,8 +116,8 @@ def group_rows(patient_N: Tensor, patients: int) -> Groups:
     if len(patient_N) == patients:
         everyone = torch.arange(patients, device=patient_N.device)
         if torch.equal(patient_N, everyone):
-            by_stays = ((everyone, everyone.unsqueeze(1)),)
-            return Groups(by_stays, alone=True, patient_N=patient_N, patients=patients)
+            single = ((everyone, everyone.unsqueeze(1)),)
+            return Groups(single, alone=True, patient_N=patient_N, patients=patients)
     ids, counts = torch.unique(patient_N, return_counts=True)
     order = torch.argsort(patient_N, stable=True)
     starts = counts.cumsum(0) - counts
