@@ -7,7 +7,6 @@ import pytest
 from consilium.server.secure_sum.group_sums import GroupSums
 from consilium.server.study.checkpoints import load_checkpoint, save_checkpoint
 from consilium.server.study.run import check_hope
-from consilium.shared.crypto.keys import Roster
 from consilium.shared.errors import RoundVoidError, StudyEndedError
 from consilium.shared.secure_sum.messages import Action, MaskedUpdate
 from consilium.shared.secure_sum.packing import pack, unpack
@@ -16,6 +15,7 @@ from tests.in_process import (
     CONFIGURATION,
     MODEL,
     SPEC,
+    STUDY_DIGEST,
     InProcessSites,
     LocalSite,
     identities,
@@ -23,6 +23,7 @@ from tests.in_process import (
     parameters,
     plain_sum,
 )
+from tests.rosters import sized_roster
 from tests.server.study.test_checkpoints import checkpoint
 from tests.study_text import small_study
 
@@ -39,7 +40,7 @@ def of_groups(folder, *sizes: int) -> tuple[GroupSums, InProcessSites]:
     every, keys, agreed = names(sum(sizes)), identities(sum(sizes)), []
     for size in sizes:
         group, every = every[:size], every[size:]
-        roster = Roster(tuple((site, keys[site].public) for site in group))
+        roster = sized_roster({site: keys[site] for site in group}, STUDY_DIGEST)
         agreed.append(parameters(size, roster=roster))
     sites = InProcessSites(
         [
@@ -69,7 +70,7 @@ def rounds_of(sums: GroupSums, sites: InProcessSites, known, first: int, count: 
         survivors, given, garbage = (), (), ()
         try:
             totals = sums.sum(
-                round=number, spec=SPEC, model=MODEL, configuration=CONFIGURATION,
+                round=number, layout=lambda _: SPEC, model=MODEL, configuration=CONFIGURATION,
                 check=lambda _: None, known=known,
             )  # fmt: skip
             survivors = given = totals.survivors

@@ -21,7 +21,8 @@ from consilium.shared.audit.own_log import open_audit
 from consilium.shared.audit.reading import read_lines
 from consilium.shared.secure_sum.messages import Action, MaskedUpdate
 from consilium.shared.study.definition import parse_study
-from tests.client.hospital.test_round_audit import KEYS, SessionSites
+from tests.client.hospital.test_round_audit import KEYS, SORTED, SessionSites
+from tests.rosters import sized_roster
 
 TEXT = """
 name = "voided"
@@ -73,6 +74,9 @@ def run(path: Path, minimum: int) -> tuple[CoordinatorFolder, Register, bytes]:
         register.enrol(site, identity=KEYS[site].public, node_key=site.encode(), node_id=node,
                        version="0.1.0", now=0.0)  # fmt: skip
     submit(register, folder.identity(), log, study, text.encode())
+    roster = sized_roster(SORTED, study.digest)
+    for site, declared in zip(roster.names, roster.declared, strict=True):
+        register.declare(study.digest, site, declared)
     [submitted] = register.studies()
     place = folder.study(submitted.digest)
     place.mkdir(parents=True, exist_ok=True)
