@@ -247,6 +247,33 @@ def plan(
 
 
 @app.command()
+def worst_case(
+    studies: Annotated[list[Path], typer.Argument(help="The studies' files.")],
+    into: Annotated[
+        Path | None, typer.Option(help="Also write the table between the marks of this page.")
+    ] = None,
+) -> None:
+    """Show what studies' releases cost if the coordinator lies and sites help it.
+
+    Ends with status 1 if a study then costs more than it claims.
+    """
+    from consilium.shared.study.definition import load_study
+    from consilium.simulations.experiments import worst_case as worst
+
+    loaded = [load_study(study) for study in studies]
+    cases = [worst.worst_case(one) for one in loaded if one.privacy.mode != "none"]
+    table = worst.worst_cases_table(cases)
+    print(table)  # noqa: T201 - a table in Markdown, to be copied as it is
+    if into is not None:
+        worst.write_table(into, table)
+    if broken := [case.study for case in cases if not case.holds]:
+        raise PrivacyError(
+            f"{', '.join(broken)}: costs more in the worst case than it claims; raise "
+            "[aggregation] minimum_sites or lower tolerated_collusion"
+        )
+
+
+@app.command()
 def audit_privacy(
     study: StudyFile,
     confidence: Annotated[

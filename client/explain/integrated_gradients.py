@@ -105,18 +105,21 @@ def inputs_of_columns(trained: Trained) -> Array:
     return every_CJ
 
 
-def integrated_gradients(trained: Trained, x_TF: Tensor, *, output: int) -> tuple[Array, float]:
+def integrated_gradients(
+    trained: Trained, x_TF: Tensor, *, output: int, halvings: int = MOST_HALVINGS
+) -> tuple[Array, float]:
     """Return attributions (T, J) of all inputs, and the error of their sum.
 
     The attributions of a piece of the path should sum to the output's change over the piece, which
     is known. A piece that misses it by more than its share of the allowed error is halved, up to
-    ``MOST_HALVINGS`` times; steep parts of a recurrent network's path need that. The allowed error
+    ``halvings`` times; steep parts of a recurrent network's path need that. The allowed error
     is ``CLOSE`` times the whole change, or times one (in regression one spread) if that is more.
 
     Args:
         trained: the model.
         x_TF: one stay's inputs.
         output: which of the model's outputs.
+        halvings: how often a piece may be halved; with 0 the work does not depend on the inputs.
     """
     x_TJ = torch.cat([x_TF, _read_by_skip(trained, x_TF)], dim=1)
     with torch.no_grad():
@@ -125,11 +128,11 @@ def integrated_gradients(trained: Trained, x_TF: Tensor, *, output: int) -> tupl
     allowed = CLOSE * max(trained.study.task.spread, abs(change))
     effect_TJ = np.zeros(x_TJ.shape)
     pieces = [(n / FIRST_PIECES, 1 / FIRST_PIECES) for n in range(FIRST_PIECES)]
-    for halvings in range(MOST_HALVINGS + 1):
+    for halved in range(halvings + 1):
         missing = []
         for start, width in pieces:
             piece_TJ, gap = _piece(trained, x_TJ, output, start, width)
-            if gap > max(allowed * width, ROUNDING) and halvings < MOST_HALVINGS:
+            if gap > max(allowed * width, ROUNDING) and halved < halvings:
                 missing += [(start, width / 2), (start + width / 2, width / 2)]
             else:
                 effect_TJ += piece_TJ

@@ -4,7 +4,11 @@ While no site comes or goes, the keys came with the last round's shares and noth
 that was absent is asked for its channel key; if it has a new one, all sites deal new shares.
 """
 
+from collections.abc import Collection
+from dataclasses import replace
+
 from consilium.server.secure_sum.exchange import RoundLog, ask, require_sites
+from consilium.server.secure_sum.site_heads import SiteHeads
 from consilium.server.secure_sum.sites import Sites
 from consilium.shared.crypto import transcript
 from consilium.shared.errors import AuthenticationError, ProtocolError, RoundVoidError
@@ -14,6 +18,7 @@ from consilium.shared.secure_sum.messages import (
     ChannelRequest,
     KeysRequest,
     RoundKeys,
+    declared_sizes,
 )
 from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.wire.encoding import MAX_ROUND
@@ -26,17 +31,26 @@ class KeyExchange:
         parameters: of the run.
         sites: how to reach the sites.
         timeout_s: longest wait for round keys, in seconds.
+        heads: the sites' newest audit heads; shown to each site, and brought up to date by it.
     """
 
-    def __init__(self, parameters: SumParameters, sites: Sites, *, timeout_s: float) -> None:
+    def __init__(
+        self, parameters: SumParameters, sites: Sites, *, timeout_s: float, heads: SiteHeads
+    ) -> None:
         self.parameters = parameters
         self._sites = sites
+        self._heads = heads
         self._timeout_s = timeout_s
         self._channel_keys: dict[str, ChannelKey] = {}
         self._round_keys: dict[str, RoundKeys] = {}
 
     def collect(
-        self, round: int, log: RoundLog, *, rejoin_timeout_s: float
+        self,
+        round: int,
+        log: RoundLog,
+        *,
+        rejoin_timeout_s: float,
+        asked: Collection[str] | None = None,
     ) -> dict[str, RoundKeys]:
         """Every participant's keys for the round, asking the sites that have none yet.
 
@@ -46,20 +60,23 @@ class KeyExchange:
             round: the round's number.
             log: takes what goes wrong.
             rejoin_timeout_s: longest wait for a channel key, in seconds.
+            asked: the sites to ask; all of the roster if None.
 
         Raises:
             RoundVoidError: fewer than `minimum_sites` have keys.
         """
         if not 1 <= round <= MAX_ROUND:
             raise RoundVoidError(f"the round number {round} is not between 1 and {MAX_ROUND}")
-        missing = [site for site in self.parameters.roster if not self._has_keys(site, round)]
+        asked = self.parameters.roster.names if asked is None else asked
+        missing = [site for site in asked if not self._has_keys(site, round)]
         if missing:
             present, changed = self._collect_channel_keys(missing, log, rejoin_timeout_s)
             self._require(len(self._channel_keys), "announced a channel key", round, log)
             if changed:  # shares are dealt to the holders of channel keys: everyone deals again
                 self._round_keys.clear()
-            self._collect_round_keys(list(self._channel_keys) if changed else present, round, log)
-        having = {site for site, keys in self._round_keys.items() if keys.round == round}
+            dealing = [site for site in self._channel_keys if site in asked]
+            self._collect_round_keys(dealing if changed else present, round, log)
+        having = {site for site in asked if self._has_keys(site, round)}
         supported = self.parameters.supported(having)
         self._require(len(supported), "have keys", round, log)
         return {site: self._round_keys[site] for site in sorted(supported)}
@@ -75,14 +92,17 @@ class KeyExchange:
             study_digest=self.parameters.study_digest,
             run_id=self.parameters.run_id,
             study_hash=self.parameters.study_hash,
+            declared=declared_sizes(self.parameters.roster),
         )
         present, changed = [], False
-        requests = dict.fromkeys(missing, request)
+        requests = {site: replace(request, audit_head=self._heads.of(site)) for site in missing}
         replies = ask(self._sites, Action.CHANNEL, requests, ChannelKey, log, timeout_s=timeout_s)
         for site, key in replies:
             statement = transcript.channel_statement(request.study_hash, site, key.public)
             with log.blaming(site):
                 self.parameters.roster.verify(site, statement, key.signature, "the channel key")
+                self._heads.note(site, key.audit_head)
+                key = replace(key, audit_head=b"")
                 present.append(site)
                 changed = changed or self._channel_keys.get(site) != key
                 self._channel_keys[site] = key

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, ClassVar, TypeVar
 
-from consilium.shared.crypto.keys import KEY_BYTES, SEAL_OVERHEAD, SIGNATURE_BYTES
+from consilium.shared.crypto.declaration import DECLARATION_BYTES
+from consilium.shared.crypto.keys import KEY_BYTES, SEAL_OVERHEAD, SIGNATURE_BYTES, Roster
 from consilium.shared.errors import ConsiliumError, MessageError
 from consilium.shared.secure_sum.secret_sharing import SHARE_BYTES
 from consilium.shared.wire.encoding import (
@@ -54,6 +55,7 @@ Digests = Annotated[Mapping[str, bytes], PerSite(_DIGEST)]
 Signatures = Annotated[Mapping[str, bytes], PerSite(_SIGNATURE)]
 Shares = Annotated[Mapping[str, bytes], PerSite(_SHARE)]
 Boxes = Annotated[Mapping[str, bytes], PerSite(_BOX)]
+Declarations = Annotated[Mapping[str, bytes], PerSite(Octets(DECLARATION_BYTES, DECLARATION_BYTES))]
 Body = Annotated[bytes | memoryview, Bulk(VECTOR_BYTES)]
 
 
@@ -69,22 +71,43 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ChannelRequest(Message):
-    """Begin a run of an approved study, or join it again."""
+    """Begin a run of an approved study, or join it again.
+
+    `declared` has every site's declared size and its signature
+    (:class:`consilium.shared.crypto.declaration.Declaration`).
+    `audit_head` is the newest :class:`consilium.shared.audit.heads.AuditHead` of the receiver's own
+    log that the coordinator holds, encoded; empty if it holds none. It is opaque to the secure sum.
+    """
 
     kind: ClassVar[str] = "channel-request"
     study_digest: Digest
     run_id: Annotated[bytes, Octets(16, 16)]
     study_hash: Digest
+    declared: Declarations
+    audit_head: Annotated[bytes, Octets(0, LARGEST_HEAD_BYTES)] = b""
+
+
+def declared_sizes(roster: Roster) -> dict[str, bytes]:
+    """The declared sizes of a roster, as messages carry them."""
+    return {
+        site: declaration.to_bytes()
+        for site, declaration in zip(roster.names, roster.declared, strict=True)
+    }
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ChannelKey(Message):
-    """A site's X25519 key for sealing shares in this run, signed by its identity."""
+    """A site's X25519 key for sealing shares in this run, signed by its identity.
+
+    `audit_head` is the site's :class:`consilium.shared.audit.heads.AuditHead` at its last release,
+    encoded; empty if there was none, and where the key is handed on to other sites.
+    """
 
     kind: ClassVar[str] = "channel-key"
     site: Site
     public: PublicKey
     signature: Signature
+    audit_head: Annotated[bytes, Octets(0, LARGEST_HEAD_BYTES)] = b""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -20,7 +20,7 @@ class SumParameters:
     Attributes:
         study_digest: digest of the approved study, 32 bytes.
         run_id: random and fresh for every run, 16 bytes: two runs of one study share nothing.
-        roster: the sites, in order, with their identities.
+        roster: the sites, in order, with their identities and declared sizes.
         threshold: t, sites that must agree to a sum; in the complete graph also the shares that
             open a secret.
         minimum_sites: M, fewest sites whose sum may be released.
@@ -28,7 +28,6 @@ class SumParameters:
         degree: other sites with which each site shares masks and secrets; all of them, or the
             degree of a sparse graph.
         profile: `malicious` adds an agreement on the survivors before anything is revealed.
-        max_weight: largest weight (patients) a site may report.
 
     Raises:
         StudyError: the numbers do not give the guarantees of the profile.
@@ -42,7 +41,6 @@ class SumParameters:
     collusion: int
     degree: int
     profile: Profile
-    max_weight: int
 
     def __post_init__(self) -> None:
         sites, t, least, c = len(self.roster), self.threshold, self.minimum_sites, self.collusion
@@ -62,10 +60,7 @@ class SumParameters:
                 f"twice the threshold {t} must exceed {sites} sites plus {c} colluding in the "
                 "malicious profile; raise it",
             ),
-            (
-                1 <= self.max_weight < 2**31,
-                f"max_weight is {self.max_weight}; it must be at least 1 and below 2^31",
-            ),
+            (len(self.roster.sizes) == sites, "the roster lacks the sites' declared sizes"),
         )
         for holds, sentence in rules:
             if not holds:
@@ -75,7 +70,10 @@ class SumParameters:
     @cached_property
     def study_hash(self) -> bytes:
         """SHA-256 over all parameters; salts and binds everything in the run; 32 bytes."""
-        members: list[Encodable] = [part for member in self.roster.members for part in member]
+        sizes = self.roster.sizes
+        members: list[Encodable] = [
+            part for site, key in self.roster.members for part in (site, key, sizes[site])
+        ]
         return digest(
             "study",
             self.study_digest,
@@ -85,7 +83,6 @@ class SumParameters:
             self.collusion,
             self.degree,
             self.profile,
-            self.max_weight,
             *members,
         )
 

@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.hospital.policy import Policy
 from consilium.client.records.cohort import Cohort
+from consilium.client.records.declared_size import rounded_size
 from consilium.client.round.contribution import Contributor
+from consilium.shared.crypto.declaration import Declaration
+from consilium.shared.crypto.keys import IdentityKey, Roster
 from consilium.shared.errors import SettingsError
 from consilium.shared.model.normalisation import Normalisation, statistics_clip
 from consilium.shared.privacy.accounting import PrivacyPlan, plan
@@ -27,8 +30,10 @@ from consilium.shared.rounds.contents import (
     Purpose,
     RoundConfiguration,
     metrics_sensitivity,
+    sum_parameters,
 )
 from consilium.shared.secure_sum.fixed_point import decode
+from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.study.definition import Study, with_changes
 
 QUIET_EPSILON = 300.0
@@ -37,7 +42,7 @@ USUAL_COHORT = 20.0  # patients; steps of training are made for about so many
 STEP = 1e-3  # how far a clip norm moves the weights, in mode site: their gradient then stays
 UPDATE_NORM = 10.0
 EXPLAINED = 100  # patients; nobody is left out at random then
-RUN = bytes(32)
+RUN = bytes(16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +74,12 @@ class Release:
         """Yield what the site would release, again and again, in the unit of ``noise``."""
         name = self.study.sites[site]
         contributor = Contributor(name, self.study, cohort, Policy(), PersonalStore(folder))
-        spec, unit = contributor.spec(self.asked), self._unit(cohort)
+        run, unit = self._run(cohort, name), self._unit(cohort)
+        spec = contributor.spec(self.asked, run.roster)
         number = 0
         while True:
             number += 1
-            ring = contributor.vector(self.asked, self.received, number, RUN)
+            ring = contributor.vector(self.asked, self.received, number, run)
             parts = decode(ring, spec)
             yield np.concatenate([parts[name][:] for name in self.segments]) / unit
 
@@ -84,6 +90,19 @@ class Release:
         draws = self.draws(cohort, folder, site=site)
         return np.stack([next(draws) for _ in range(count)])
 
+    def _run(self, cohort: Cohort, site: str) -> SumParameters:
+        """Return a run in which every site declares this cohort's size."""
+        keys = {name: IdentityKey.generate() for name in self.study.sites}
+        size, digest = declared_size(self.study, cohort), self.study.digest
+        roster = Roster(
+            tuple((name, key.public) for name, key in keys.items()),
+            tuple(
+                Declaration.signed(size, study_digest=digest, site=name, sign=key.sign)
+                for name, key in keys.items()
+            ),
+        )
+        return sum_parameters(self.study, roster, RUN, site=site)
+
     def _unit(self, cohort: Cohort) -> float:
         """Return the claimed largest shift by one patient, as the decoded vector shows it."""
         study = self.study
@@ -93,8 +112,13 @@ class Release:
             return metrics_sensitivity(study, final=self.asked.purpose is Purpose.EVALUATION)
         if study.privacy.mode == "distributed":
             return study.privacy.clip_norm
-        expected = study.training.sampling_rate * cohort.training.patients
+        expected = study.training.sampling_rate * declared_size(study, cohort)
         return -study.training.learning_rate * study.privacy.clip_norm / expected
+
+
+def declared_size(study: Study, cohort: Cohort) -> int:
+    """Return the size that a hospital with these patients declares."""
+    return min(rounded_size(cohort.training.patients), study.aggregation.max_weight)
 
 
 def as_released(study: Study) -> Study:

@@ -176,6 +176,7 @@ def test_compare_puts_every_setting_in_one_table(
             assert f"{record['test']['auroc'][bound]:.3f}" in result.stdout
 
 
+@pytest.mark.slow
 def test_compare_with_seeds_prints_means_of_both_modes_at_80_columns(
     run, study: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -351,6 +352,13 @@ def test_plan_shows_the_cost_before_anything_is_spent(run, study: Path) -> None:
     )
     shown = run("simulations", "plan", study, "--epsilon", "2")
     assert "Nothing was spent" in " ".join(shown.stdout.split())
+
+
+def test_the_worst_case_is_shown_as_a_table_and_within_the_claim(run, study: Path) -> None:
+    shown = run("simulations", "worst-case", study)
+    assert shown.returncode == 0
+    assert shown.stdout.splitlines()[2].startswith("| small | ")
+    assert "lacks the lines" in refused(run("simulations", "worst-case", study, "--into", study))
 
 
 def test_doctor_says_which_kernel_is_in_use_and_why(run) -> None:

@@ -298,7 +298,7 @@ class Entropy:
 SITES = ["north", "south", "east", "west"]
 SURVIVORS = sorted(SITES[:3])
 THRESHOLD = MINIMUM = 3
-COLLUSION, MAX_WEIGHT, BITS, ROUND = 1, 1000, 24, 1
+COLLUSION, BITS, ROUND = 1, 24, 1
 STUDY_DIGEST, RUN_ID = bytes(range(32)), bytes(range(16))
 MODEL, CONFIGURATION = bytes.fromhex("0000803f000000c0"), b"configuration"
 SPEC = [("update", 3, 1.0, 1000.0), ("counts", 2, 500.0, 1.0)]
@@ -307,7 +307,7 @@ VECTORS = {
     "south": [-3, 250, -999, 1, 2],
     "east": [0, 0, 1, 499, -500],
 }
-WEIGHTS = {"north": 1000, "south": 1, "east": 0}
+SIZES = {"north": 1000, "south": 20, "east": 1, "west": 300}
 
 
 class Site:
@@ -315,11 +315,16 @@ class Site:
         self.name, self.entropy = name, Entropy(name)
         self.identity = hashlib.sha256(f"identity of {name}".encode()).digest()
 
+    def declared(self):
+        size = SIZES[self.name]
+        said = ed25519_sign(self.identity, encode("size", STUDY_DIGEST, self.name, size))
+        return size.to_bytes(4, "big") + said
+
     def channel(self, study_hash):
         self.channel_seed = self.entropy(32)
         public = x25519(self.channel_seed)
         signature = ed25519_sign(self.identity, encode("channel", study_hash, self.name, public))
-        return [self.name, public, signature]
+        return [self.name, public, signature, b""]  # no audit head
 
     def seal(self, kind, study_hash, round, context, shares, publics):
         boxes = {}
@@ -357,12 +362,19 @@ class Site:
 
 def whole_round():
     sites = {name: Site(name) for name in SITES}
-    members = flat([[name, ed25519_public(sites[name].identity)] for name in SITES])
-    numbers = (THRESHOLD, MINIMUM, COLLUSION, len(SITES) - 1, "malicious", MAX_WEIGHT)
+    members = flat([[s, ed25519_public(sites[s].identity), SIZES[s]] for s in SITES])
+    numbers = (THRESHOLD, MINIMUM, COLLUSION, len(SITES) - 1, "malicious")
     study_hash = digest("study", STUDY_DIGEST, RUN_ID, *numbers, *members)
     out = {"study_hash": study_hash, "messages": {}}
     sent = out["messages"]
-    sent["channel-request"] = message("channel-request", STUDY_DIGEST, RUN_ID, study_hash)
+    sent["channel-request"] = message(
+        "channel-request",
+        STUDY_DIGEST,
+        RUN_ID,
+        study_hash,
+        pairs({name: site.declared() for name, site in sites.items()}),
+        b"",
+    )
     channels = {name: site.channel(study_hash) for name, site in sites.items()}
     publics = {name: channel[1] for name, channel in channels.items()}
     for name, channel in channels.items():
@@ -389,7 +401,7 @@ def whole_round():
             "update-request", study_hash, ROUND, participants, pairs(sealed), MODEL, CONFIGURATION
         )
     for name in SURVIVORS:
-        plain = [*VECTORS[name], 1, WEIGHTS[name], 0, 0, 0, 0]
+        plain = [*VECTORS[name], 1, SIZES[name], 0, 0, 0, 0]
         total = [a + b for a, b in zip(total, plain, strict=True)]
         updates[name] = mask(sites[name], plain, keys, context, study_hash, publics)
         sent[f"masked-update {name}"] = message("masked-update", *updates[name]["fields"])

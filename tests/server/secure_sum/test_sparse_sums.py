@@ -68,7 +68,7 @@ def test_a_site_exchanges_shares_and_boxes_with_its_circle_only(tmp_path):
     circle = site.masking.parameters.circle(site.site)
     assert set(request.sealed) == circle - {site.site}
     site.masking.begin(request)
-    reply = site.masking.mask(np.zeros(SPEC.length, np.uint32), 1, SPEC)
+    reply = site.masking.mask(np.zeros(SPEC.length, np.uint32), SPEC)
     assert set(reply.share_commitments) == circle
     assert set(reply.sealed) == circle - {site.site}
 
