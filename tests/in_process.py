@@ -46,7 +46,7 @@ def identities(count: int) -> dict[str, IdentityKey]:
 
 
 def parameters(count: int, **changes: object) -> SumParameters:
-    """Sensible parameters for that many sites; the malicious profile if it allows a dropout."""
+    """Sensible parameters for that many sites: the defaults of a study."""
     threshold = 2 * count // 3 + 1
     members = tuple((site, key.public) for site, key in identities(count).items())
     given = {
@@ -57,7 +57,6 @@ def parameters(count: int, **changes: object) -> SumParameters:
         "minimum_sites": max(threshold, 3),
         "collusion": 1 if count > 3 else 0,
         "degree": count - 1,
-        "profile": "malicious",
         "max_weight": 10_000,
     }
     return SumParameters(**{**given, **changes})

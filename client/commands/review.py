@@ -26,8 +26,8 @@ def review_lines(study: Study) -> list[str]:
         f"A sum is opened only over {study.minimum_sites} sites or more; "
         f"{study.dropouts_tolerated} of {study.group_size} may fail in a round. It stays secret "
         "from the coordinator and up to "
-        f"{study.aggregation.tolerated_collusion} colluding site(s), {study.aggregation.profile} "
-        "profile.",
+        f"{study.aggregation.tolerated_collusion} colluding site(s), "
+        "also when the coordinator lies.",
         f"How long: {study.rounds} rounds of {study.training.local_steps} training steps.",
     ]
 

@@ -1,8 +1,8 @@
 """The site's half of the secure sum: one method per step; a step out of order is refused.
 
-Order: `channel_key`, `round_keys`, then in each round `begin`, `mask`, `agree` (malicious profile
-only), `unmask`. Before anything secret is used, whatever the coordinator sends is checked against
-the approved parameters, the roster's signatures and this site's own memory of the round.
+Order: `channel_key`, `round_keys`, then in each round `begin`, `mask`, `agree`, `unmask`. Before
+anything secret is used, whatever the coordinator sends is checked against the approved parameters,
+the roster's signatures and this site's own memory of the round.
 """
 
 import os
@@ -216,12 +216,10 @@ class SiteMasking(Secret):
         """Sign the list of survivors; one list per round.
 
         Raises:
-            ProtocolError: the study's profile has no such step, another round, or survivors whose
-                sum this site must not help to open.
+            ProtocolError: another study or round, or survivors whose sum this site must not help to
+                open.
         """
         self._check_study(request.study_hash)
-        if self.parameters.profile != "malicious":
-            raise ProtocolError("the study's profile is semi-honest, which has no agreement step")
         state = self._masked_round(request.context)
         check_survivors(self.parameters, self.site, state, request.survivors)
         state.agreed = request.survivors
@@ -249,8 +247,7 @@ class SiteMasking(Secret):
             return done.reply
         state = self._masked_round(request.context)
         check_survivors(self.parameters, self.site, state, request.survivors)
-        if self.parameters.profile == "malicious":
-            check_agreement(self.parameters, self.site, state, request)
+        check_agreement(self.parameters, self.site, state, request)
         reply = self._reveal(state, request)
         self._finished = FinishedRound(
             context=request.context, survivors=request.survivors, reply=reply

@@ -48,7 +48,7 @@ class SumResult:
         dropped: the other sites of the roster, sorted.
         refusals: by site, one sentence on what went wrong with it in this round; a survivor may
             have one too, when it failed after its update arrived.
-        seconds: by phase: keys, update, agree (malicious profile), unmask, remove.
+        seconds: by phase: keys, update, agree, unmask, remove.
         bytes_up: by site, bytes it sent in this round.
         bytes_down: by site, bytes it was sent.
         audit_heads: by survivor, the audit head that came with its update, as it came.
@@ -152,10 +152,8 @@ class SecureSum:
             keys = self._keys.collect(round, log, rejoin_timeout_s=self._rejoin_timeout_s)
         with log.timing("update"):
             uploads = self._collect_updates(round, spec, model, configuration, keys, log)
-        signatures: dict[str, bytes] = {}
-        if self.parameters.profile == "malicious":
-            with log.timing("agree"):
-                signatures = self._collect_agreements(round, uploads, log)
+        with log.timing("agree"):
+            signatures = self._collect_agreements(round, uploads, log)
         with log.timing("unmask"):
             shares = self._collect_shares(round, keys, uploads, signatures, log)
         with log.timing("remove"):
@@ -236,7 +234,7 @@ class SecureSum:
             )
         return uploads
 
-    # Phase 3: agreement on the survivors (malicious profile).
+    # Phase 3: agreement on the survivors.
 
     def _collect_agreements(self, round: int, uploads: _Uploads, log: RoundLog) -> dict[str, bytes]:
         """Return survivors' signatures on the list of survivors, as many as the sites ask for."""

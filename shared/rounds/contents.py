@@ -101,7 +101,7 @@ def group_parameters(study: Study, roster: Roster, run_id: bytes) -> tuple[SumPa
     """Return the secure sums' parameters for one run of a study, by group of sites.
 
     Raises:
-        StudyError: the study's numbers do not give the guarantees of its profile.
+        StudyError: the study's numbers do not give the secure sum's guarantees.
     """
     return tuple(
         SumParameters(
@@ -112,7 +112,6 @@ def group_parameters(study: Study, roster: Roster, run_id: bytes) -> tuple[SumPa
             minimum_sites=study.minimum_sites,
             collusion=study.aggregation.tolerated_collusion,
             degree=study.degree,
-            profile=study.aggregation.profile,
             max_weight=study.aggregation.max_weight,
         )
         for group in study.groups

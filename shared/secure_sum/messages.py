@@ -6,7 +6,7 @@
     ChannelRequest   ->    ChannelKey                          once per run
     KeysRequest      ->    RoundKeys                           first round, or after a failure
     UpdateRequest    ->    MaskedUpdate
-    AgreeRequest     ->    Agreement                           malicious profile only
+    AgreeRequest     ->    Agreement
     UnmaskRequest    ->    Unmasked (with the next RoundKeys)
     anything         ->    Refusal                             and the site counts as dropped
 """
@@ -190,7 +190,7 @@ class Agreement(Message):
 class UnmaskRequest(Message):
     """Reveal shares: of survivors' self masks, of dropped sites' round seeds.
 
-    `signatures` is empty in the semi-honest profile; `sealed` holds, by survivor, the share of
+    `signatures` are the survivors', on their own list; `sealed` holds, by survivor, the share of
     its self-mask seed meant for the receiver.
     """
 

@@ -235,14 +235,14 @@ DEFENCES = (
         "client/secure_sum/round_state.py",
         "if site not in survivors:",
         NEVER,
-        MASKING + "test_the_semi_honest_profile_checks_the_survivors_just_the_same",
+        MASKING + "test_survivors_that_must_not_be_opened_are_neither_signed_nor_unmasked",
     ),
     _d(
         "minimum survivors",
         "client/secure_sum/round_state.py",
         "if len(survivors) < least:",
         NEVER,
-        MASKING + "test_the_semi_honest_profile_checks_the_survivors_just_the_same",
+        MASKING + "test_survivors_that_must_not_be_opened_are_neither_signed_nor_unmasked",
     ),
     _d(
         "survivors' neighbours survive",
@@ -289,8 +289,8 @@ DEFENCES = (
     _d(
         "agreement required",
         "client/secure_sum/masking.py",
-        "            check_agreement(self.parameters, self.site, state, request)\n",
-        "            pass\n",
+        "        check_agreement(self.parameters, self.site, state, request)\n",
+        "        pass\n",
         MASKING + "test_nothing_is_revealed_without_enough_true_signatures",
     ),
     _d(
@@ -350,13 +350,6 @@ DEFENCES = (
         BREAKS + "test_invented_peers_are_refused",
     ),
     _d(
-        "threshold above one half",
-        "shared/secure_sum/parameters.py",
-        "(2 * t > sites,",
-        "(True,",
-        BREAKS + "test_a_threshold_of_one_is_refused",
-    ),
-    _d(
         "never fewer than three sites",
         "shared/secure_sum/parameters.py",
         "(least >= 3,",
@@ -364,10 +357,10 @@ DEFENCES = (
         "tests/shared/secure_sum/test_parameters.py::test_parameters_without_their_guarantee_are_refused",
     ),
     _d(
-        "malicious threshold",
-        "shared/secure_sum/parameters.py",
-        'self.profile == "semi-honest" or 2 * t > sites + c',
-        "True",
+        "no two lists with enough signatures",
+        "shared/secure_sum/thresholds.py",
+        "return (sites + collusion) // 2 + 1",
+        "return sites // 2 + 1",
         "tests/shared/secure_sum/test_parameters.py::test_parameters_without_their_guarantee_are_refused",
     ),
     _d(

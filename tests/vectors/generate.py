@@ -358,7 +358,7 @@ class Site:
 def whole_round():
     sites = {name: Site(name) for name in SITES}
     members = flat([[name, ed25519_public(sites[name].identity)] for name in SITES])
-    numbers = (THRESHOLD, MINIMUM, COLLUSION, len(SITES) - 1, "malicious", MAX_WEIGHT)
+    numbers = (THRESHOLD, MINIMUM, COLLUSION, len(SITES) - 1, MAX_WEIGHT)
     study_hash = digest("study", STUDY_DIGEST, RUN_ID, *numbers, *members)
     out = {"study_hash": study_hash, "messages": {}}
     sent = out["messages"]

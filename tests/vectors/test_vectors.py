@@ -95,7 +95,6 @@ def federation(tmp_path):
         minimum_sites=GENERATOR["MINIMUM"],
         collusion=GENERATOR["COLLUSION"],
         degree=len(SITES) - 1,
-        profile="malicious",
         max_weight=GENERATOR["MAX_WEIGHT"],
     )
     sites = InProcessSites([VectorSite(site, agreed, tmp_path) for site in SITES])

@@ -351,15 +351,6 @@ def test_the_vector_given_is_not_changed_by_masking(tmp_path):
 # Agreeing and unmasking
 
 
-def test_there_is_no_agreement_in_the_semi_honest_profile(tmp_path):
-    _site, request, _ = halted(5, tmp_path, Action.AGREE)
-    (tmp_path / "other").mkdir()
-    honest, _, _ = halted(5, tmp_path / "other", Action.UNMASK, profile="semi-honest")
-    other = replace(request, study_hash=honest.masking.parameters.study_hash)
-    with pytest.raises(ProtocolError, match="semi-honest, which has no agreement"):
-        honest.masking.agree(other)
-
-
 BAD_SURVIVORS = [
     (tuple(names(5)[1:]), "do not include this site"),
     (tuple(names(5)[:3]), "3 sites survive, and a sum over fewer than 4 is never opened"),
@@ -381,13 +372,6 @@ def test_survivors_that_must_not_be_opened_are_neither_signed_nor_unmasked(
     signatures = sign_survivors(request.context, survivors, [s for s in survivors if s != "zz"])
     with pytest.raises(ProtocolError, match=sentence):
         site.masking.unmask(replace(request, survivors=survivors, signatures=signatures))
-
-
-@pytest.mark.parametrize(("survivors", "sentence"), BAD_SURVIVORS)
-def test_the_semi_honest_profile_checks_the_survivors_just_the_same(tmp_path, survivors, sentence):
-    site, request, _ = masked(tmp_path, profile="semi-honest")
-    with pytest.raises(ProtocolError, match=sentence):
-        site.masking.unmask(replace(request, survivors=survivors))
 
 
 def test_the_threshold_counts_where_it_is_above_what_is_left(tmp_path):

@@ -160,7 +160,7 @@ def test_invented_peers_are_refused(tmp_path):
 
 @pytest.mark.parametrize("threshold", [-1, 0, 1, 2])
 def test_a_threshold_of_one_is_refused(threshold):
-    with pytest.raises(StudyError, match="not more than half of 5 sites"):
+    with pytest.raises(StudyError, match="must exceed 5 sites plus 1 colluding"):
         parameters(5, threshold=threshold)
 
 
