@@ -63,11 +63,10 @@ def test_two_hundred_and_one_sites_sum_exactly_with_a_tenth_lost():
 def test_a_site_exchanges_shares_and_boxes_with_its_circle_only(tmp_path):
     site, request, _ = halted(9, tmp_path, Action.UPDATE, **NINE)
     circle = site.masking.parameters.circle(site.site)
-    assert set(request.sealed) == circle - {site.site}
+    assert set(request.letters) == circle - {site.site}
     site.masking.begin(request)
     reply = site.masking.mask(np.zeros(SPEC.length, np.uint32), 1, SPEC)
-    assert set(reply.share_commitments) == circle
-    assert set(reply.sealed) == circle - {site.site}
+    assert set(reply.boxes) == circle - {site.site}
 
 
 def test_a_site_most_of_whose_circle_is_absent_does_not_mask(tmp_path):
