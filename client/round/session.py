@@ -39,7 +39,7 @@ from consilium.shared.study.definition import Study
 
 __all__ = ["Session", "SiteState"]
 
-BYTES_A_SITE = 1024  # per site in a round's request: a signed key, a sealed share, names
+BYTES_A_SITE = 1024  # per site in a round's request: a signed key, a letter, its path, names
 
 
 def local_now() -> datetime:

@@ -45,7 +45,12 @@ def open_dealt(own: ExchangeKey, box: bytes, commitment: bytes, use: BoxUse) -> 
             committed to. If the box is the dealer's, the dealer is to blame.
     """
     share = open_box(own, box, use=use)
-    read_share(share)
+    try:
+        read_share(share)
+    except AuthenticationError:
+        raise AuthenticationError(
+            f"the {use.kind} box from {use.dealer} for round {use.round} holds no share"
+        ) from None
     if commit_share(use, share) != commitment:
         raise AuthenticationError(
             f"the {use.kind} share that {use.dealer} dealt to {use.holder} for round {use.round} "

@@ -482,8 +482,8 @@ DEFENCES = (
     _d(
         "shares are field elements",
         "shared/secure_sum/dealt_shares.py",
-        "    read_share(share)\n",
-        "",
+        "        read_share(share)\n",
+        "        pass\n",
         DEALT + "test_a_wrong_share_is_refused_and_the_key_proves_it",
     ),
     _d(
