@@ -210,8 +210,7 @@ def _read_letter(
     delivered = request.letters.get(dealer)
     if delivered is None:
         raise ProtocolError(f"{what} is missing")
-    letter, secret = delivered.letter, opens.secret(dealer)
-    own = ExchangeKey(secret)
+    letter, own = delivered.letter, opens.key(dealer)
     if hash_tree.root_from(leaf_of(letter, me.site, own.public), delivered.path) != sender.root:
         raise AuthenticationError(f"{what} is not the one that {dealer} wrote to this site")
     for key in (letter.mask_key, letter.seed_key):
@@ -221,7 +220,7 @@ def _read_letter(
     try:
         share = open_dealt(own, letter.box, letter.commitment, use)
     except AuthenticationError:
-        received.complaints[dealer] = secret
+        received.complaints[dealer] = opens.secret(dealer)
     else:
         received.seed_shares[dealer] = share
 
@@ -280,12 +279,12 @@ def read_mask_boxes(
     """
     shares, complaints = {}, {}
     for dealer in sorted(request.boxes.keys() & set(request.survivors) & set(me.peers)):
-        secret, dealt = opens.secret(dealer), request.boxes[dealer]
+        dealt = request.boxes[dealer]
         use = mask_use(request.study_hash, round, dealer, me.site, request.context)
         try:
-            shares[dealer] = open_dealt(ExchangeKey(secret), dealt.box, dealt.commitment, use)
+            shares[dealer] = open_dealt(opens.key(dealer), dealt.box, dealt.commitment, use)
         except AuthenticationError:
-            complaints[dealer] = secret
+            complaints[dealer] = opens.secret(dealer)
     return shares, complaints
 
 

@@ -52,10 +52,11 @@ class BoxUse:
 class BoxKeys(Secret):
     """A holder's keys for one dealing, one for each dealer, from a 32-byte seed."""
 
-    __slots__ = ("_seed",)
+    __slots__ = ("_keys", "_seed")
 
     def __init__(self, seed: bytes) -> None:
         self._seed = seed
+        self._keys: dict[str, ExchangeKey] = {}
 
     def secret(self, dealer: str) -> bytes:
         """The private key, 32 bytes, that opens this dealer's box and no other."""
@@ -63,7 +64,9 @@ class BoxKeys(Secret):
 
     def key(self, dealer: str) -> ExchangeKey:
         """The key pair that opens this dealer's box."""
-        return ExchangeKey(self.secret(dealer))
+        if dealer not in self._keys:
+            self._keys[dealer] = ExchangeKey(self.secret(dealer))
+        return self._keys[dealer]
 
     def public(self, dealer: str) -> bytes:
         """What the holder announces to this dealer, 32 bytes."""
