@@ -2,13 +2,13 @@
 
     python benchmarks/secure_sum.py [--sites 5 10 30 100] [--sizes 100000 1000000] [--repeat 3]
 
-Ours is the real protocol at both ends in one process, with serialised messages and the malicious
-profile. A site's time is all that it computes in a round in which no site comes or goes, except
-training: checking the request, encoding, masking, packing, agreement, shares, the next round's
-keys. The coordinator's is all the rest. The sites' journals are in memory; the time to write a
-journal's entry durably on this disk is printed at the end. With ``--cpu`` processor time is
-measured, with one thread each, which varies less on a busy machine. `rivals/` says how SecAgg+ and
-CKKS are timed; figures with ~ are extrapolated from fewer steps.
+Ours is the real protocol at both ends in one process, with serialised messages. A site's time is
+all that it computes in a round in which no site comes or goes, except training: checking the
+request, encoding, masking, packing, agreement, shares, the next round's keys. The coordinator's is
+all the rest. The sites' journals are in memory; the time to write a journal's entry durably on this
+disk is printed at the end. With ``--cpu`` processor time is measured, with one thread each, which
+varies less on a busy machine. `rivals/` says how SecAgg+ and CKKS are timed; figures with ~ are
+extrapolated from fewer steps.
 """
 
 import argparse
@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -43,7 +42,7 @@ from consilium.shared.secure_sum.messages import (
     UnmaskRequest,
     UpdateRequest,
 )
-from consilium.shared.secure_sum.parameters import Profile, SumParameters
+from consilium.shared.secure_sum.parameters import SumParameters
 
 Floats = NDArray[np.floating]
 
@@ -144,7 +143,6 @@ def ours(
     folder: Path,
     watch: Watch,
     bits: int = 32,
-    profile: Profile = "malicious",
 ) -> None:
     sites, size = row.sites, row.size
     identities = {f"site-{i:03d}": IdentityKey.generate() for i in range(sites)}
@@ -164,7 +162,6 @@ def ours(
         minimum_sites=max(threshold, 3),
         collusion=1 if sites > 3 else 0,
         degree=sites - 1,
-        profile=profile,
     )
     scale = largest_scale(1.0, sites=sites, ring_bits=bits)
     segment = Segment(name="update", length=size, linf=1.0, scale=scale)
@@ -218,18 +215,15 @@ def step(
         best[key] = min(best.get(key, seconds), seconds)
 
 
-def ten_sites(size: int, repeat: int, folder: Path, watch: Watch) -> dict[Profile, float]:
-    """Return milliseconds of a site among ten in a round, by profile.
+def ten_sites(size: int, repeat: int, folder: Path, watch: Watch) -> float:
+    """Return milliseconds of a site among ten in a round.
 
-    CKKS protects from an honest-but-curious coordinator, as the semi-honest profile does.
+    CKKS, beside which it stands, protects from an honest-but-curious coordinator only.
     """
-    times: dict[Profile, float] = {}
-    for profile in get_args(Profile):
-        row = Row(10, size)
-        (place := folder / f"{profile}-{size}").mkdir()
-        ours(row, repeat, place, watch, profile=profile)
-        times[profile] = row.site_ms
-    return times
+    row = Row(10, size)
+    (place := folder / f"ten-{size}").mkdir()
+    ours(row, repeat, place, watch)
+    return row.site_ms
 
 
 def claim_ms() -> float:
@@ -325,7 +319,7 @@ def main() -> None:
     watch = Watch(time.perf_counter, len(os.sched_getaffinity(0)))
     if options.cpu:
         watch = Watch(time.process_time, 1)
-    ten_ms: dict[int, dict[Profile, float]] = {}
+    ten_ms: dict[int, float] = {}
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a private folder
     with tempfile.TemporaryDirectory(dir=memory) as name:
         for size in options.sizes:
@@ -357,12 +351,11 @@ def main() -> None:
         spent, ratio = min(ckks.encrypt_ms(size, watch.clock) for _ in range(options.repeat))
         line = f"CKKS (N = 8192), d = {size:,}: encrypt {spent:.0f} ms, {ratio:.1f}x the bytes"
         print(line)
-        for profile, site_ms in ten_ms[size].items():
-            times = spent / site_ms
-            print(
-                f"  our site at n = 10, {profile} profile: {site_ms:.1f} ms, "
-                f"{times:.0f}x faster{verdict(-times, -50)}"
-            )
+        times = spent / ten_ms[size]
+        print(
+            f"  our site at n = 10: {ten_ms[size]:.1f} ms, {times:.0f}x faster"
+            f"{verdict(-times, -50)}"
+        )
 
 
 if __name__ == "__main__":

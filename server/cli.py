@@ -146,6 +146,7 @@ def submit_study(study: StudyFile, folder: Folder = DEFAULT_FOLDER) -> None:
         opened.register(), opened.identity(), open_audit(opened), loaded, study.read_bytes()
     )
     _say(f"Study {loaded.name} is submitted to {', '.join(roster.names)}.")
+    _say(f"A sum opens over {loaded.minimum_sites} sites or more: {loaded.affords}.")
     _say(f"Digest {loaded.digest.hex()}")
     _say(f"Roster {roster_fingerprint(roster)}")
     _say("Hospitals see the same digest and roster in 'consilium-site review'; let them compare.")
@@ -325,10 +326,11 @@ def _facts(study: "Study") -> dict[str, Any]:
         "digest": study.digest.hex(),
         "sites": len(study.sites),
         "rounds": study.rounds,
-        "profile": study.aggregation.profile,
         "threshold": study.threshold,
         "minimum_sites": study.minimum_sites,
         "dropouts_tolerated": study.dropouts_tolerated,
+        "tolerated_collusion": study.aggregation.tolerated_collusion,
+        "affords": study.affords,
         "groups": study.aggregation.groups,
         "neighbours": study.degree,
         "privacy_mode": study.privacy.mode,

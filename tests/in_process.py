@@ -50,7 +50,7 @@ def identities(count: int) -> dict[str, IdentityKey]:
 
 
 def parameters(count: int, **changes: object) -> SumParameters:
-    """Sensible parameters for that many sites; the malicious profile if it allows a dropout."""
+    """Sensible parameters for that many sites: the defaults of a study."""
     threshold = 2 * count // 3 + 1
     given = {
         "study_digest": STUDY_DIGEST,
@@ -60,7 +60,6 @@ def parameters(count: int, **changes: object) -> SumParameters:
         "minimum_sites": max(threshold, 3),
         "collusion": 1 if count > 3 else 0,
         "degree": count - 1,
-        "profile": "malicious",
     }
     return SumParameters(**{**given, **changes})
 

@@ -106,8 +106,8 @@ def _secrecy_line(study: Study) -> str:
         f"Your part of a sum stays secret from the coordinator together with up to {collusion} "
         f"other site(s): at least {others - collusion} of the {others} sites summed with yours "
         "must be the hospitals they are named after, and honest. A site that nobody vouched for "
-        f"may be the coordinator's own and counts among the {collusion}. Profile: "
-        f"{study.aggregation.profile}."
+        f"may be the coordinator's own and counts among the {collusion}. It stays so when the "
+        "coordinator lies."
     )
 
 

@@ -48,7 +48,7 @@ from consilium.shared.study.definition import Study
 
 __all__ = ["Session", "SiteState"]
 
-BYTES_A_SITE = 1024  # per site in a round's request: a signed key, a sealed share, names
+BYTES_A_SITE = 1024  # per site in a round's request: a signed key, a letter, its path, names
 
 
 log = logging.getLogger(__name__)

@@ -1,30 +1,40 @@
 """The site's half of the secure sum: one method per step; a step out of order is refused.
 
-Order: `channel_key`, `round_keys`, then in each round `begin`, `mask`, `agree` (malicious profile
-only), `unmask`. Before anything secret is used, whatever the coordinator sends is checked against
-the approved parameters, the roster's signatures and this site's own memory of the round.
+Order: `channel_key`, `round_keys`, then in each round `begin`, `mask`, `agree`, `unmask`. Before
+anything secret is used, whatever the coordinator sends is checked against the approved parameters,
+the roster's signatures and this site's own memory of the round.
 """
 
 import os
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from consilium.client.secure_sum.channels import Channels, bound_to, check_members
 from consilium.client.secure_sum.journal import RoundJournal
+from consilium.client.secure_sum.letters import (
+    Member,
+    announce,
+    deal_keys,
+    deal_mask,
+    peers_keys,
+    read_letters,
+    read_mask_boxes,
+)
 from consilium.client.secure_sum.round_state import (
     FinishedRound,
     MaskedRound,
     PendingKeys,
     check_agreement,
+    check_members,
     check_survivors,
     check_vector,
     pair_seeds,
 )
 from consilium.shared.crypto import transcript
-from consilium.shared.crypto.keys import Entropy, ExchangeKey, IdentityKey, Secret
+from consilium.shared.crypto.boxes import BoxKeys
+from consilium.shared.crypto.keys import Entropy, IdentityKey, Secret
 from consilium.shared.crypto.keystream import add_masks
 from consilium.shared.errors import ProtocolError, StudyError
 from consilium.shared.secure_sum.fixed_point import VectorSpec
@@ -50,8 +60,10 @@ class SiteMasking(Secret):
     """State of one site in one run; not safe for concurrent calls.
 
     A refusal (`ProtocolError` and its subclasses) reveals nothing and leaves the state unchanged.
-    Secrets of a round are dropped after `unmask`, or when keys for a later round are made;
-    Python cannot overwrite memory, so they may linger in freed pages of the process.
+    Secrets of a round are dropped as soon as no step needs them: keys that open boxes when the
+    boxes are opened, pair secrets when the update is masked, the rest after `unmask` or when keys
+    for a later round are made. Python cannot overwrite memory, so they may linger in freed pages of
+    the process.
 
     Args:
         site: this site's name in the roster.
@@ -82,18 +94,20 @@ class SiteMasking(Secret):
             )
         self.site = site
         self.parameters = parameters
-        self._identity = identity
+        self._me = Member(site, identity, parameters, entropy)
         self._journal = journal
         self._threads = threads or len(os.sched_getaffinity(0))
-        self._entropy = entropy
-        self._channels: Channels | None = None
+        self._channel: tuple[BoxKeys, ChannelKey] | None = None
         self._next: PendingKeys | None = None
         self._dealt: tuple[KeysRequest, RoundKeys] | None = None
         self._round: MaskedRound | None = None
         self._finished: FinishedRound | None = None
 
     def channel_key(self, request: ChannelRequest) -> ChannelKey:
-        """Return this site's channel key for the run; it stays the same until the site restarts.
+        """Announce keys to which the peers shall seal their next shares for this site.
+
+        They stay the same until a round has begun with them: a duplicated request must not void a
+        round. They are then forgotten, and the next request gets fresh ones.
 
         Raises:
             ProtocolError: the request is for another study, run or parameters.
@@ -102,22 +116,21 @@ class SiteMasking(Secret):
         if asked != (self.parameters.study_digest, self.parameters.run_id):
             raise ProtocolError("the channel request is for another study or run than this one")
         self._check_study(request.study_hash)
-        if self._channels is None:
-            self._channels = Channels(self.site, self.parameters, self._entropy)
-        public = self._channels.public
-        statement = transcript.channel_statement(request.study_hash, self.site, public)
-        return ChannelKey(site=self.site, public=public, signature=self._identity.sign(statement))
+        if self._channel is None:
+            keys = BoxKeys(self._me.entropy(SECRET_BYTES))
+            self._channel = keys, announce(self._me, keys)
+        return self._channel[1]
 
     def round_keys(self, request: KeysRequest) -> RoundKeys:
-        """Make keys for a round; deal their seed's shares to the circle's sites with channel keys.
+        """Make keys for a round; deal their seed's shares to peers with a channel key.
 
         An unfinished earlier round is abandoned and its secrets are dropped. Until the keys are
         used, a repeated request gets the same answer: a duplicated message must not void a round.
 
         Raises:
-            ProtocolError: another study, a round already begun or masked, too few sites, or this
-                site's channel key is missing or not the one that it announced.
-            AuthenticationError: an unknown site, a wrong signature, or two sites with one key.
+            ProtocolError: another study, a round already begun or masked, too few sites, one
+                outside the circle, or this site has announced no channel key.
+            AuthenticationError: an unknown site, a wrong signature, or a key of low order.
         """
         self._check_study(request.study_hash)
         self._check_unmasked(request.round)
@@ -129,11 +142,12 @@ class SiteMasking(Secret):
             asked, reply = self._dealt
             if asked == request:
                 return reply
-        channels = self._open_channels()
-        channels.open(request.channel_keys)
-        self._circle(channels.holders, "announced a channel key")
+        if self._channel is None:
+            raise ProtocolError("this site has announced no channel key for this round; ask for it")
+        keys = peers_keys(self._me, request)
+        self._circle([self.site, *keys], "announced a channel key")
         self._round = self._finished = self._dealt = None
-        reply = self._deal_keys(request.round)
+        reply = self._deal_keys(request.round, keys, opens=self._channel[0])
         self._dealt = request, reply
         return reply
 
@@ -146,18 +160,18 @@ class SiteMasking(Secret):
 
         Raises:
             ProtocolError: another study, a round without fresh keys, too few participants, this
-                site's key missing or changed, or a share missing.
-            AuthenticationError: an unknown site, two sites with one key, a low-order key, a sealed
-                share that does not open with the key shown for its dealer, or a wrong signature.
+                site's key missing or changed, or a letter missing.
+            AuthenticationError: an unknown site, two sites with one key, a low-order key, a wrong
+                signature, or a letter that its sender did not write.
         """
         self._check_study(request.study_hash)
         self._check_unmasked(request.round)
         if self._next is None or self._next.round != request.round:
             raise ProtocolError(f"this site has no unused keys for round {request.round}")
         keys = {member.site: member.public for member in request.participants}
-        exchange = self._next.exchange
+        pending, exchange = self._next, self._next.dealt.exchange
         check_members(self.parameters, keys, self.site, exchange.public, f"round {request.round}")
-        shares = self._authentic_shares(request)
+        received = read_letters(self._me, request, pending.opens)
         circle = self._circle(keys, f"take part in round {request.round}")
         begun = transcript.begun_context(
             request.study_hash, request.round, request.model, request.configuration, keys
@@ -169,9 +183,11 @@ class SiteMasking(Secret):
             },
             keys=keys,
             begun=begun,
-            seed_shares=shares,
+            received=received,
+            masks=pending.dealt.masks,
+            following=pending.dealt.following,
         )
-        self._next = self._finished = self._dealt = None
+        self._next = self._finished = self._dealt = self._channel = None
         return begun
 
     def mask(self, vector: NDArray[np.uint32], spec: VectorSpec) -> MaskedUpdate:
@@ -191,41 +207,32 @@ class SiteMasking(Secret):
         tailed = check_vector(self.parameters, self.site, vector, spec)
         self._journal.claim(self.parameters.study_hash, state.round)
         context = transcript.round_context(state.begun, spec.digest)
-        seed = self._entropy(SECRET_BYTES)
+        seed = self._me.entropy(SECRET_BYTES)
         plus, minus = pair_seeds(self.parameters, self.site, state, context)
         add_masks(tailed, plus=[seed, *plus], minus=minus, threads=self._threads)
-        channels = self._open_channels()
-        holders = sorted([self.site, *state.seed_shares])
-        shares = channels.split(seed, holders)
-        state.context, state.mask_share = context, shares[self.site]
-        commit = partial(transcript.commit_mask_share, context, self.site)
-        return MaskedUpdate(
-            site=self.site,
-            round=state.round,
-            context=context,
-            packed=pack(tailed, spec.ring_bits),
-            commitment=transcript.commit_self_mask(context, self.site, seed),
-            share_commitments={holder: commit(holder, share) for holder, share in shares.items()},
-            sealed=channels.seal("mask", state.round, context, shares),
-            audit_head=b"",
+        state.pair_secrets = {}
+        state.mask_share, update = deal_mask(
+            self._me, state.round, context, seed, state.received.mask_keys
+        )
+        state.context = context
+        return replace(
+            update, packed=pack(tailed, spec.ring_bits), complaints=state.received.complaints
         )
 
     def agree(self, request: AgreeRequest) -> Agreement:
         """Sign the list of survivors; one list per round.
 
         Raises:
-            ProtocolError: the study's profile has no such step, another round, or survivors whose
-                sum this site must not help to open.
+            ProtocolError: another study or round, or survivors whose sum this site must not help to
+                open.
         """
         self._check_study(request.study_hash)
-        if self.parameters.profile != "malicious":
-            raise ProtocolError("the study's profile is semi-honest, which has no agreement step")
         state = self._masked_round(request.context)
         check_survivors(self.parameters, self.site, state, request.survivors)
         state.agreed = request.survivors
         statement = transcript.survivors_statement(request.context, request.survivors)
         return Agreement(
-            site=self.site, round=state.round, signature=self._identity.sign(statement)
+            site=self.site, round=state.round, signature=self._me.identity.sign(statement)
         )
 
     def unmask(self, request: UnmaskRequest) -> Unmasked:
@@ -247,8 +254,7 @@ class SiteMasking(Secret):
             return done.reply
         state = self._masked_round(request.context)
         check_survivors(self.parameters, self.site, state, request.survivors)
-        if self.parameters.profile == "malicious":
-            check_agreement(self.parameters, self.site, state, request)
+        check_agreement(self.parameters, self.site, state, request)
         reply = self._reveal(state, request)
         self._finished = FinishedRound(
             context=request.context, survivors=request.survivors, reply=reply
@@ -278,68 +284,16 @@ class SiteMasking(Secret):
             )
         return circle
 
-    def _authentic_shares(self, request: UpdateRequest) -> dict[str, bytes]:
-        """Return the seed share of every peer, and check every participant's keys.
-
-        A peer's share is sealed together with the peer's statement of its keys, so a share that
-        opens authenticates the keys as a signature would, in a twentieth of the time. Only sites
-        outside the circle, which deal this site no share, need their signature verified.
-        """
-        channels, circle = self._open_channels(), self.parameters.circle(self.site)
-        shares = {}
-        for member in request.participants:
-            if member.site == self.site:
-                continue  # this site's own key, already found in the list
-            statement = transcript.keys_statement(
-                request.study_hash,
-                request.round,
-                member.site,
-                member.public,
-                member.commitments_hash,
-            )
-            if member.site in circle:
-                shares[member.site] = channels.open_share(
-                    "seed", member.site, request.round, bound_to(statement), request.sealed
-                )
-            else:
-                self.parameters.roster.verify(
-                    member.site, statement, member.signature, f"the keys of round {request.round}"
-                )
-        return shares
-
     def _check_unmasked(self, round: int) -> None:
         highest = self._journal.highest(self.parameters.study_hash)
         if round <= highest:
             raise ProtocolError(f"round {round} is not above round {highest}, masked before")
 
-    def _open_channels(self) -> Channels:
-        if self._channels is None:
-            raise ProtocolError("this site has announced no channel key in this run; ask for it")
-        return self._channels
-
-    def _deal_keys(self, round: int) -> RoundKeys:
-        """Make a round key from a fresh seed, whose shares are sealed for the holders."""
-        seed = self._entropy(SECRET_BYTES)
-        exchange = ExchangeKey(seed)
-        channels = self._open_channels()
-        shares = channels.split(seed, channels.holders)
-        study_hash = self.parameters.study_hash
-        commitments = {
-            holder: transcript.commit_seed_share(study_hash, round, self.site, holder, share)
-            for holder, share in shares.items()
-        }
-        self._next = PendingKeys(round=round, exchange=exchange)
-        statement = transcript.keys_statement(
-            study_hash, round, self.site, exchange.public, transcript.hash_commitments(commitments)
-        )
-        return RoundKeys(
-            site=self.site,
-            round=round,
-            public=exchange.public,
-            commitments=commitments,
-            sealed=channels.seal("seed", round, bound_to(statement), shares),
-            signature=self._identity.sign(statement),
-        )
+    def _deal_keys(self, round: int, to: Mapping[str, bytes], *, opens: BoxKeys) -> RoundKeys:
+        """Make and deal keys; `opens` are the keys for the boxes that the others deal meanwhile."""
+        dealt = deal_keys(self._me, round, to)
+        self._next = PendingKeys(round=round, dealt=dealt, opens=opens)
+        return dealt.message
 
     def _masked_round(self, context: bytes) -> MaskedRound:
         state = self._round
@@ -348,23 +302,17 @@ class SiteMasking(Secret):
         return state
 
     def _reveal(self, state: MaskedRound, request: UnmaskRequest) -> Unmasked:
-        channels = self._open_channels()
-        circle = self.parameters.circle(self.site)
-        masks = {self.site: state.mask_share}
-        for survivor in circle & set(request.survivors):
-            if survivor != self.site:
-                try:
-                    masks[survivor] = channels.open_share(
-                        "mask", survivor, state.round, request.context, request.sealed
-                    )
-                except ProtocolError:
-                    continue  # the other sites' shares suffice, or the round is void
+        masks, complaints = read_mask_boxes(self._me, state.round, request, state.masks)
+        circle, seeds = self.parameters.circle(self.site), state.received.seed_shares
         dropped = sorted(circle & state.keys.keys() - set(request.survivors))
-        following = state.round + 1
+        following, keys = state.round + 1, None
+        if following <= MAX_ROUND:
+            keys = self._deal_keys(following, state.received.seed_keys, opens=state.following)
         return Unmasked(
             site=self.site,
             round=state.round,
-            self_mask_shares=masks,
-            seed_shares={site: state.seed_shares[site] for site in dropped},
-            next_keys=self._deal_keys(following) if following <= MAX_ROUND else None,
+            self_mask_shares={self.site: state.mask_share, **masks},
+            seed_shares={site: seeds[site] for site in dropped if site in seeds},
+            complaints=complaints,
+            next_keys=keys,
         )

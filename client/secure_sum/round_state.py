@@ -1,13 +1,16 @@
 """A site's state of a round, and the checks it makes before it masks or reveals anything."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from consilium.client.secure_sum.letters import DealtKeys, Received
 from consilium.shared.crypto import transcript
-from consilium.shared.crypto.keys import ExchangeKey, Secret, pair_seed
-from consilium.shared.errors import EncodingError, ProtocolError
+from consilium.shared.crypto.boxes import BoxKeys
+from consilium.shared.crypto.keys import Secret, pair_seed
+from consilium.shared.errors import AuthenticationError, EncodingError, ProtocolError
 from consilium.shared.secure_sum.fixed_point import VectorSpec
 from consilium.shared.secure_sum.messages import Unmasked, UnmaskRequest
 from consilium.shared.secure_sum.parameters import SumParameters
@@ -16,10 +19,17 @@ from consilium.shared.secure_sum.tail import append_tail
 
 @dataclass(repr=False, eq=False, kw_only=True)
 class PendingKeys(Secret):
-    """Keys made for a round that has not begun yet."""
+    """Keys made for a round that has not begun yet.
+
+    Attributes:
+        round: its number.
+        dealt: this site's round key, and its keys for the boxes that will come.
+        opens: its keys for the boxes with shares of the others' seeds of the round.
+    """
 
     round: int
-    exchange: ExchangeKey
+    dealt: DealtKeys
+    opens: BoxKeys
 
 
 @dataclass(repr=False, eq=False, kw_only=True)
@@ -28,10 +38,13 @@ class MaskedRound(Secret):
 
     Attributes:
         round: its number.
-        pair_secrets: for each peer in this site's circle, the secret agreed with that peer.
+        pair_secrets: for each peer in this site's circle, the secret agreed with that peer; dropped
+            by masking.
         keys: all participants' public keys.
         begun: hash of everything that this site was shown when the round began.
-        seed_shares: for each dealer in this site's circle, the share of that dealer's round seed.
+        received: what the circle said to this site.
+        masks: this site's keys for the boxes of self-mask shares.
+        following: its keys for the boxes of the next round's seed shares.
         context: the round's context; set by masking.
         mask_share: this site's share of its own self-mask seed; set by masking.
         agreed: the survivors that this site signed; set by signing.
@@ -41,7 +54,9 @@ class MaskedRound(Secret):
     pair_secrets: dict[str, bytes]
     keys: dict[str, bytes]
     begun: bytes
-    seed_shares: dict[str, bytes]
+    received: Received
+    masks: BoxKeys
+    following: BoxKeys
     context: bytes | None = None
     mask_share: bytes = b""
     agreed: tuple[str, ...] | None = None
@@ -54,6 +69,35 @@ class FinishedRound:
     context: bytes
     survivors: tuple[str, ...]
     reply: Unmasked
+
+
+def check_members(
+    parameters: SumParameters, keys: Mapping[str, bytes], site: str, own: bytes, what: str
+) -> None:
+    """Check a list of participants with their public keys that the coordinator passed on.
+
+    The caller checks the signatures, and thereby membership in the roster.
+
+    Args:
+        parameters: the parameters of the run.
+        keys: 32-byte public key by site.
+        site: the checking site.
+        own: its true public key.
+        what: the list's name in errors.
+
+    Raises:
+        ProtocolError: fewer than `minimum_sites`, or this site's key is missing or changed.
+        AuthenticationError: one key for two sites.
+    """
+    if len(keys) < parameters.minimum_sites:
+        raise ProtocolError(
+            f"{what} has {len(keys)} sites, and this study needs at least "
+            f"{parameters.minimum_sites}"
+        )
+    if keys.get(site) != own:
+        raise ProtocolError(f"{what} does not have this site's own key")
+    if len(set(keys.values())) != len(keys):
+        raise AuthenticationError(f"{what} has the same key for two sites")
 
 
 def check_vector(

@@ -142,8 +142,13 @@ def require_sites(
         RoundVoidError: fewer than `least` did; the sentence has every site's refusal.
     """
     if count < least:
-        reasons = "; ".join(f"{site}: {why}" for site, why in sorted(log.refusals.items()))
         raise RoundVoidError(
             f"round {round} is void and the model unchanged: {count} of {len(roster)} sites {did}, "
-            f"and {least} are needed" + (f" ({reasons})" if reasons else "")
+            f"and {least} are needed{reasons(log)}"
         )
+
+
+def reasons(log: RoundLog) -> str:
+    """What went wrong with which site, in brackets; nothing if nothing did."""
+    told = "; ".join(f"{site}: {why}" for site, why in sorted(log.refusals.items()))
+    return f" ({told})" if told else ""

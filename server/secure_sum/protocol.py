@@ -13,22 +13,26 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from consilium.server.secure_sum.exchange import Clock, RoundLog, ask, require_sites
-from consilium.server.secure_sum.key_exchange import KeyExchange
+from consilium.server.secure_sum.exchange import Clock, RoundLog, ask, reasons, require_sites
+from consilium.server.secure_sum.key_exchange import Dealt, KeyExchange
 from consilium.server.secure_sum.site_heads import SiteHeads
 from consilium.server.secure_sum.sites import Sites
-from consilium.server.secure_sum.unmasking import rebuild_round_key, rebuild_self_mask, remove_masks
+from consilium.server.secure_sum.unmasking import (
+    MisdealtError,
+    rebuild_round_key,
+    rebuild_self_mask,
+    remove_masks,
+)
 from consilium.shared.crypto import transcript
 from consilium.shared.crypto.keys import Roster
 from consilium.shared.errors import AuthenticationError, ProtocolError, RoundVoidError
+from consilium.shared.secure_sum.dealt_shares import commit_share, judge, mask_use, seed_use
 from consilium.shared.secure_sum.fixed_point import Decoded, VectorSpec, decode
 from consilium.shared.secure_sum.messages import (
     Action,
     Agreement,
     AgreeRequest,
     MaskedUpdate,
-    RoundKeys,
-    SignedKey,
     Unmasked,
     UnmaskRequest,
     UpdateRequest,
@@ -36,7 +40,7 @@ from consilium.shared.secure_sum.messages import (
 from consilium.shared.secure_sum.packing import add_packed, packed_bytes
 from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.secure_sum.tail import TAIL, check_tail
-from consilium.shared.wire.encoding import CONTROL_BYTES, Message
+from consilium.shared.wire.encoding import CONTROL_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +55,7 @@ class SumResult:
         dropped: the other sites of the roster, sorted.
         refusals: by site, one sentence on what went wrong with it in this round; a survivor may
             have one too, when it failed after its update arrived.
-        seconds: by phase: keys, update, agree (malicious profile), unmask, remove.
+        seconds: by phase: keys, update, agree, unmask, remove.
         bytes_up: by site, bytes it sent in this round.
         bytes_down: by site, bytes it was sent.
         audit_heads: by survivor, the audit head that came with its update, as it came.
@@ -178,14 +182,12 @@ class SecureSum:
             configuration = configuration()
         with log.timing("update"):
             uploads = self._collect_updates(round, spec, model, configuration, keys, log)
-        signatures: dict[str, bytes] = {}
-        if self.parameters.profile == "malicious":
-            with log.timing("agree"):
-                signatures = self._collect_agreements(round, uploads, log)
+        with log.timing("agree"):
+            signatures = self._collect_agreements(round, uploads, log)
         with log.timing("unmask"):
             shares = self._collect_shares(round, keys, uploads, signatures, log)
         with log.timing("remove"):
-            ring_total = self._remove_masks(spec, keys, uploads, shares)
+            ring_total = self._opened(spec, keys, uploads, shares, log)
         return SumResult(
             parts=decode(ring_total, spec),
             ring_total=ring_total,
@@ -207,30 +209,23 @@ class SecureSum:
         spec: VectorSpec,
         model: bytes | memoryview,
         configuration: bytes,
-        keys: Mapping[str, RoundKeys],
+        keys: Mapping[str, Dealt],
         log: RoundLog,
     ) -> _Uploads:
-        participants = tuple(
-            SignedKey(
-                site=site,
-                public=k.public,
-                commitments_hash=transcript.hash_commitments(k.commitments),
-                signature=k.signature,
-            )
-            for site, k in keys.items()
-        )
+        participants = tuple(dealt.signed for dealt in keys.values())
+        delivered = {dealer: dealt.deliveries() for dealer, dealt in keys.items()}
         requests = {
             site: UpdateRequest(
                 study_hash=self.parameters.study_hash,
                 round=round,
                 participants=participants,
-                sealed={dealer: k.sealed[site] for dealer, k in keys.items() if site in k.sealed},
+                letters={d: letters[site] for d, letters in delivered.items() if site in letters},
                 model=model,
                 configuration=configuration,
             )
             for site in keys
         }
-        publics = {site: k.public for site, k in keys.items()}
+        publics = {site: dealt.keys.public for site, dealt in keys.items()}
         begun = transcript.begun_context(
             self.parameters.study_hash, round, model, configuration, publics
         )
@@ -252,7 +247,10 @@ class SecureSum:
         for site, reply in replies:
             with log.blaming(site):
                 self._heads.take(site, reply.audit_head)
-                _add_masked(uploads, reply, round, spec, self.parameters.circle(site) & keys.keys())
+                self._check_masked(reply, round, uploads.context, keys)
+                add_packed(uploads.total, reply.packed, spec.ring_bits)
+                uploads.headers[site] = replace(reply, packed=b"")
+            self._hear_of_seeds(site, reply, keys, log)
         self._require(
             uploads.headers, self.parameters.minimum_sites, "sent a masked update", round, log
         )
@@ -263,7 +261,35 @@ class SecureSum:
             )
         return uploads
 
-    # Phase 3: agreement on the survivors (malicious profile).
+    def _check_masked(
+        self, reply: MaskedUpdate, round: int, context: bytes, keys: Mapping[str, Dealt]
+    ) -> None:
+        """Check that an update is of this round and that its mask is dealt to its circle.
+
+        Raises:
+            ProtocolError: another round or context, or other holders.
+            AuthenticationError: the site did not sign what it dealt.
+        """
+        if reply.round != round or reply.context != context:
+            raise ProtocolError(
+                "the update is for another round, model, configuration or layout than round "
+                f"{round}'s"
+            )
+        site = reply.site
+        if reply.boxes.keys() != (self.parameters.circle(site) & keys.keys()) - {site}:
+            raise ProtocolError(
+                "the self mask is not shared with exactly the participants in its circle"
+            )
+        boxes = {
+            holder: (keys[holder].keys.letters[site].mask_key, dealt.commitment, dealt.box)
+            for holder, dealt in reply.boxes.items()
+        }
+        statement = transcript.masked_statement(
+            context, site, reply.commitment, reply.own_commitment, boxes
+        )
+        self.parameters.roster.verify(site, statement, reply.signature, "the self mask's shares")
+
+    # Phase 3: agreement on the survivors.
 
     def _collect_agreements(self, round: int, uploads: _Uploads, log: RoundLog) -> dict[str, bytes]:
         """Return survivors' signatures on the list of survivors, as many as the sites ask for."""
@@ -296,7 +322,7 @@ class SecureSum:
     def _collect_shares(
         self,
         round: int,
-        keys: Mapping[str, RoundKeys],
+        keys: Mapping[str, Dealt],
         uploads: _Uploads,
         signatures: Mapping[str, bytes],
         log: RoundLog,
@@ -310,7 +336,7 @@ class SecureSum:
                 context=uploads.context,
                 survivors=survivors,
                 signatures=signatures,
-                sealed={s: h.sealed[site] for s, h in uploads.headers.items() if site in h.sealed},
+                boxes={s: h.boxes[site] for s, h in uploads.headers.items() if site in h.boxes},
             )
             for site in survivors
         }
@@ -322,7 +348,9 @@ class SecureSum:
             with log.blaming(site):
                 shares[site] = self._true_shares(site, reply, round, keys, uploads, log)
                 if reply.next_keys is not None:
-                    self._keys.keep(site, reply.next_keys, round + 1)
+                    to = self._next_holders(site, keys)
+                    self._keys.keep(site, reply.next_keys, round + 1, to)
+            self._hear_of_masks(site, reply, keys, uploads, log)
         self._require(shares, self.parameters.threshold, "revealed their shares", round, log)
         return shares
 
@@ -331,32 +359,96 @@ class SecureSum:
         site: str,
         reply: Unmasked,
         round: int,
-        keys: Mapping[str, RoundKeys],
+        keys: Mapping[str, Dealt],
         uploads: _Uploads,
         log: RoundLog,
     ) -> Unmasked:
         """Return the reply without the shares that do not match their dealer's commitments."""
         masks, seeds = {}, {}
+        study_hash, context = self.parameters.study_hash, uploads.context
         for owner, share in reply.self_mask_shares.items():
             with log.blaming(site):
-                commitment = transcript.commit_mask_share(uploads.context, owner, site, share)
-                _check_share(owner, commitment, uploads.headers, "share_commitments", site)
+                use = mask_use(study_hash, round, owner, site, context)
+                header = uploads.headers.get(owner)
+                committed = None if header is None else _mask_commitment(header, site)
+                _check_share(owner, site, commit_share(use, share), committed)
                 masks[owner] = share
         for owner, share in reply.seed_shares.items():
             with log.blaming(site):
-                commitment = transcript.commit_seed_share(
-                    self.parameters.study_hash, round, owner, site, share
-                )
-                _check_share(owner, commitment, keys, "commitments", site)
+                dealt = keys.get(owner)
+                public = b"" if dealt is None else dealt.keys.public
+                use = seed_use(study_hash, round, owner, site, public)
+                committed = None if dealt is None else dealt.commitment(site)
+                _check_share(owner, site, commit_share(use, share), committed)
                 seeds[owner] = share
         return replace(reply, self_mask_shares=masks, seed_shares=seeds)
 
+    def _next_holders(self, site: str, keys: Mapping[str, Dealt]) -> dict[str, bytes]:
+        """By participant in the site's circle, the key it announced for the site's next share."""
+        holders = (self.parameters.circle(site) & keys.keys()) - {site}
+        return {holder: keys[holder].keys.letters[site].seed_key for holder in holders}
+
+    # Complaints: the dealer of a wrong share is taken out of the run, and so named.
+
+    def _hear_of_seeds(
+        self, holder: str, reply: MaskedUpdate, keys: Mapping[str, Dealt], log: RoundLog
+    ) -> None:
+        for dealer, witness in reply.complaints.items():
+            with log.blaming(holder):
+                dealt = keys.get(dealer)
+                if dealt is None or holder not in dealt.to:
+                    raise ProtocolError(f"{holder} complained of {dealer}, which dealt it nothing")
+                study_hash, letter = self.parameters.study_hash, dealt.keys.letters[holder]
+                use = seed_use(study_hash, dealt.keys.round, dealer, holder, dealt.keys.public)
+                why = judge(witness, dealt.to[holder], letter.box, letter.commitment, use)
+                self._expel(dealer, why, log)
+
+    def _hear_of_masks(
+        self,
+        holder: str,
+        reply: Unmasked,
+        keys: Mapping[str, Dealt],
+        uploads: _Uploads,
+        log: RoundLog,
+    ) -> None:
+        for dealer, witness in reply.complaints.items():
+            with log.blaming(holder):
+                header = uploads.headers.get(dealer)
+                if header is None or holder not in header.boxes:
+                    raise ProtocolError(f"{holder} complained of {dealer}, which dealt it nothing")
+                dealt, announced = header.boxes[holder], keys[holder].keys.letters[dealer].mask_key
+                study_hash, context = self.parameters.study_hash, uploads.context
+                use = mask_use(study_hash, header.round, dealer, holder, context)
+                why = judge(witness, announced, dealt.box, dealt.commitment, use)
+                self._expel(dealer, why, log)
+
+    def _expel(self, dealer: str, why: str, log: RoundLog) -> None:
+        log.refusals[dealer] = why
+        self._keys.expel(dealer, why)
+
     # Phase 5: rebuild the secrets, take the masks off, check the tail.
+
+    def _opened(
+        self,
+        spec: VectorSpec,
+        keys: Mapping[str, Dealt],
+        uploads: _Uploads,
+        shares: Mapping[str, Unmasked],
+        log: RoundLog,
+    ) -> NDArray[np.uint32]:
+        """The sum, or a void round that says who is to blame as far as is known."""
+        try:
+            return self._remove_masks(spec, keys, uploads, shares)
+        except MisdealtError as error:
+            self._expel(error.owner, str(error), log)
+            raise
+        except RoundVoidError as error:
+            raise RoundVoidError(f"{error}{reasons(log)}", garbage=error.garbage) from None
 
     def _remove_masks(
         self,
         spec: VectorSpec,
-        keys: Mapping[str, RoundKeys],
+        keys: Mapping[str, Dealt],
         uploads: _Uploads,
         shares: Mapping[str, Unmasked],
     ) -> NDArray[np.uint32]:
@@ -382,7 +474,7 @@ class SecureSum:
                 self.parameters,
                 owner,
                 {h: s.seed_shares[owner] for h, s in shares.items() if owner in s.seed_shares},
-                keys[owner].public,
+                keys[owner].keys.public,
                 answered=shares.keys(),
             )
             for owner in keys.keys() - set(survivors)
@@ -394,7 +486,7 @@ class SecureSum:
             context=context,
             self_masks=self_masks,
             dropped_keys=dropped_keys,
-            survivor_keys={site: keys[site].public for site in survivors},
+            survivor_keys={site: keys[site].keys.public for site in survivors},
             threads=self._threads,
         )
         total = uploads.total
@@ -427,38 +519,20 @@ def blamed_on(sites: Collection[str]) -> Iterator[None]:
         raise RoundVoidError(str(error), garbage=[sites]) from error
 
 
-def _add_masked(
-    uploads: _Uploads, reply: MaskedUpdate, round: int, spec: VectorSpec, holders: frozenset[str]
-) -> None:
-    """Add one masked vector to the sum and keep the rest of its message.
+def _mask_commitment(header: MaskedUpdate, holder: str) -> bytes | None:
+    """The commitment to a holder's share of a survivor's self mask; None if it was dealt none."""
+    if holder == header.site:
+        return header.own_commitment
+    dealt = header.boxes.get(holder)
+    return None if dealt is None else dealt.commitment
 
-    Args:
-        uploads: gets the sum and the rest.
-        reply: from one site.
-        round: the round's number.
-        spec: layout of the vector.
-        holders: participants in the site's circle, itself included.
+
+def _check_share(owner: str, holder: str, found: bytes, committed: bytes | None) -> None:
+    """A share must be one that was asked for and match its dealer's commitment.
+
+    Its holder compared it when it came, so it is the holder that reveals another one.
     """
-    if reply.round != round or reply.context != uploads.context:
-        raise ProtocolError(
-            f"the update is for another round, model, configuration or layout than round {round}'s"
-        )
-    if set(reply.share_commitments) != holders:
-        raise ProtocolError(
-            "the self mask is not shared with exactly the participants in its circle"
-        )
-    if set(reply.sealed) != holders - {reply.site}:
-        raise ProtocolError("the self mask's shares are not sealed for exactly those participants")
-    add_packed(uploads.total, reply.packed, spec.ring_bits)
-    uploads.headers[reply.site] = replace(reply, packed=b"")
-
-
-def _check_share(
-    owner: str, commitment: bytes, dealers: Mapping[str, Message], field: str, holder: str
-) -> None:
-    """A share must be one that was asked for and match its dealer's commitment."""
-    dealer = dealers.get(owner)
-    if dealer is None or getattr(dealer, field).get(holder) != commitment:
+    if committed is None or found != committed:
         raise AuthenticationError(
             f"the share {holder} revealed of {owner} does not match the commitment of {owner}"
         )

@@ -13,6 +13,14 @@ from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.secure_sum.secret_sharing import combine
 
 
+class MisdealtError(RoundVoidError):
+    """The shares that a site dealt are as it committed to, and are of no common secret."""
+
+    def __init__(self, owner: str, sentence: str) -> None:
+        super().__init__(sentence, garbage=[{owner}])
+        self.owner = owner
+
+
 def rebuild(
     parameters: SumParameters,
     owner: str,
@@ -119,9 +127,9 @@ def remove_masks(
     add_masks(total, plus=plus, minus=minus, threads=threads)
 
 
-def _misdealt(owner: str, what: str, why: object) -> RoundVoidError:
-    return RoundVoidError(
-        f"the shares that site {owner} dealt of its {what} are wrong ({why}); if it happens again, "
-        f"take {owner} out of the study",
-        garbage=[{owner}],
+def _misdealt(owner: str, what: str, why: object) -> MisdealtError:
+    return MisdealtError(
+        owner,
+        f"the shares that site {owner} dealt of its {what} are wrong ({why}), so it does not take "
+        "part in the next rounds",
     )

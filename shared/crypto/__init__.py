@@ -1,4 +1,4 @@
-"""Identities, key agreement, sealing, AES-CTR keystreams, and the exact bytes that are signed.
+"""Identities, key agreement, boxes, keystreams, hash trees, and the exact bytes that are signed.
 
-Keys and bytes enter; everything else cryptographic is built on these three files.
+Keys and bytes enter; everything else cryptographic is built on these five files.
 """

@@ -1,7 +1,7 @@
 """Identities, key agreement, key derivation and sealing.
 
-Ed25519 identifies a site for years, X25519 keys live for a run or a round, HKDF-SHA256 derives
-every symmetric key, AES-256-GCM seals what one site sends another through the coordinator.
+Ed25519 identifies a site for years, X25519 keys live for a round at most, HKDF-SHA256 derives
+every symmetric key, and :mod:`consilium.shared.crypto.boxes` seals with AES-256-GCM.
 Secret objects here print nothing, compare by identity and refuse to be pickled or copied.
 """
 
@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Never, Self
 
-from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from consilium.shared.crypto.declaration import Declaration, size_statement
@@ -25,8 +24,25 @@ from consilium.shared.errors import AuthenticationError, SettingsError, StudyErr
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 NONCE_BYTES = 12
-SEAL_OVERHEAD = NONCE_BYTES + 16
-"""Bytes that sealing adds: the nonce in front and the authentication tag behind."""
+
+_P = 2**255 - 19
+_LOW_ORDER_X25519 = frozenset(
+    value.to_bytes(KEY_BYTES, "little")
+    for value in (
+        0,
+        1,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,
+        _P - 1,
+        _P,  # zero again
+        _P + 1,  # one again
+    )
+)
+"""Every encoding of a point of order 1, 2, 4 or 8, with the top bit, which is ignored, cleared."""
+
+_ORDER_8 = 2707385501144840649318225287225658788936804267575313519463743609750303402022
+_SMALL_ORDER_Y = frozenset({0, 1, _P - 1, _ORDER_8, _P - _ORDER_8})
+"""The y coordinate of all eight Ed25519 points of order 1, 2, 4 or 8."""
 
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -103,8 +119,8 @@ class Roster:
     ``declared`` is in the order of ``members``, and empty until every site has declared its size.
 
     Raises:
-        StudyError: a malformed or repeated name, a malformed or repeated identity, or sizes that
-            are not one for each site.
+        StudyError: a malformed or repeated name; an identity that is malformed, repeated, or of low
+            order; or sizes that are not one for each site.
     """
 
     members: tuple[tuple[str, bytes], ...]
@@ -127,6 +143,7 @@ class Roster:
                     f"the roster's identity of {site} has {len(identity)} bytes, not {KEY_BYTES}; "
                     "ask the site for its public identity"
                 )
+            check_identity(identity, f"the roster's identity of {site}")
         for what, values in (("name", self._positions), ("identity", self._identities)):
             if len(values) != len(self.members):
                 raise StudyError(f"two sites of the roster have the same {what}; list each once")
@@ -253,6 +270,32 @@ class ExchangeKey(Secret):
             ) from None
 
 
+def is_low_order(public: bytes) -> bool:
+    """Whether 32 bytes encode an X25519 point of low order, also in a way no library writes.
+
+    With such a key every shared secret is zero (RFC 7748, section 6.1).
+    """
+    return public[:-1] + bytes([public[-1] & 0x7F]) in _LOW_ORDER_X25519
+
+
+def check_identity(public: bytes, what: str) -> None:
+    """Refuse an Ed25519 public key (32 bytes) that no site makes by the rules of RFC 8032.
+
+    Under a point of low order anybody can make signatures that verify; a second encoding of a key
+    would let one identity stand in a roster twice.
+
+    Raises:
+        StudyError: a point of low order, or an encoding that is not the canonical one; `what` names
+            it in the sentence.
+    """
+    y = int.from_bytes(public, "little") & ((1 << 255) - 1)
+    if y >= _P or y in _SMALL_ORDER_Y:
+        raise StudyError(
+            f"{what} is a point of low order, for which anybody can sign, or not in the one form "
+            "that a key has; ask the site for its public identity"
+        )
+
+
 def derive(secret: bytes, *, salt: bytes, label: str, parts: tuple[Encodable, ...]) -> bytes:
     """HKDF-SHA256 (RFC 5869) of a shared secret for one purpose; 32 bytes."""
     return HKDF(
@@ -260,35 +303,6 @@ def derive(secret: bytes, *, salt: bytes, label: str, parts: tuple[Encodable, ..
     ).derive(secret)
 
 
-def channel_key(secret: bytes, *, study_hash: bytes, sender: str, receiver: str) -> bytes:
-    """Sealing key for one direction between two sites, for one run; 32 bytes."""
-    return derive(secret, salt=study_hash, label="chan", parts=(sender, receiver))
-
-
 def pair_seed(secret: bytes, *, context: bytes, low: str, high: str) -> bytes:
     """Seed of the mask two sites share in one round; `low` stands first in the roster; 32 bytes."""
     return derive(secret, salt=context, label="pair", parts=(low, high))
-
-
-def seal(key: bytes, message: bytes, *, about: bytes, nonce: bytes) -> bytes:
-    """AES-256-GCM under a fresh random 96-bit nonce, which is put in front."""
-    return nonce + AESGCM(key).encrypt(nonce, message, about)
-
-
-def open_sealed(key: bytes, box: bytes, *, about: bytes, what: str) -> bytes:
-    """Open what `seal` made under the same key and associated data.
-
-    Raises:
-        AuthenticationError: other key, other associated data, or altered bytes.
-    """
-    try:
-        return AESGCM(key).decrypt(box[:NONCE_BYTES], box[NONCE_BYTES:], about)
-    except (InvalidTag, ValueError):
-        raise AuthenticationError(f"{what} does not open: altered, or meant for another") from None
-
-
-def seal_context(
-    kind: str, *, study_hash: bytes, round: int, sender: str, receiver: str, context: bytes
-) -> bytes:
-    """Associated data of a sealed share: what it is, of which round, from whom to whom."""
-    return encode("seal", kind, study_hash, round, sender, receiver, context)

@@ -5,7 +5,7 @@ share an encoding, and a signature made for one purpose never verifies for anoth
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 Encodable = bytes | str | int
@@ -47,16 +47,75 @@ def sha256(data: bytes | memoryview) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def channel_statement(study_hash: bytes, site: str, public: bytes) -> bytes:
-    """What a site signs to announce its channel key for a run."""
-    return encode("channel", study_hash, site, public)
+def channel_leaf(dealer: str, public: bytes) -> bytes:
+    """The part of a site's channel keys that is for one dealer; 32 bytes."""
+    return digest("channel-key", dealer, public)
 
 
-def keys_statement(
-    study_hash: bytes, round: int, site: str, public: bytes, commitments_hash: bytes
+def channel_statement(study_hash: bytes, site: str, root: bytes) -> bytes:
+    """What a site signs to announce the keys to which its peers shall seal their next shares.
+
+    Args:
+        study_hash: of the run.
+        site: the signer.
+        root: of the hash tree over `channel_leaf` for each peer in the sorted order of names.
+    """
+    return encode("channel", study_hash, site, root)
+
+
+def own_leaf(site: str, commitment: bytes) -> bytes:
+    """The part of a site's round keys about the share that it keeps itself; 32 bytes."""
+    return digest("own-share", site, commitment)
+
+
+def letter_leaf(
+    holder: str, to: bytes, commitment: bytes, box: bytes, mask_key: bytes, seed_key: bytes
 ) -> bytes:
-    """What a site signs to announce its key of one round and the shares it dealt of the seed."""
-    return encode("keys", study_hash, round, site, public, commitments_hash)
+    """The part of a site's round keys that is for one holder; 32 bytes.
+
+    Args:
+        holder: the peer.
+        to: the holder's key to which the share is sealed.
+        commitment: to the share.
+        box: with the share.
+        mask_key: to which the holder shall seal its share of this round's self mask.
+        seed_key: to which the holder shall seal its share of the next round's seed.
+    """
+    return digest("letter", holder, to, commitment, box, mask_key, seed_key)
+
+
+def keys_statement(study_hash: bytes, round: int, site: str, public: bytes, root: bytes) -> bytes:
+    """What a site signs to announce its key of one round, and what it says to each holder.
+
+    Args:
+        study_hash: of the run.
+        round: the round's number.
+        site: the signer.
+        public: its X25519 key of the round.
+        root: of the hash tree over `own_leaf` and each holder's `letter_leaf`, in the sorted order
+            of names.
+    """
+    return encode("keys", study_hash, round, site, public, root)
+
+
+def masked_statement(
+    context: bytes,
+    site: str,
+    commitment: bytes,
+    own_commitment: bytes,
+    boxes: Mapping[str, tuple[bytes, bytes, bytes]],
+) -> bytes:
+    """What a site signs of the shares of its self mask.
+
+    Args:
+        context: of the round.
+        site: the signer.
+        commitment: to the self mask's seed.
+        own_commitment: to the share that the site keeps itself.
+        boxes: by holder, the key sealed to, the commitment to the share, the box.
+    """
+    dealt = [part for holder in sorted(boxes) for part in (holder, *boxes[holder])]
+    return encode("masked", context, site, commitment, own_commitment, *dealt)
 
 
 def survivors_statement(context: bytes, survivors: Sequence[str]) -> bytes:
@@ -104,12 +163,3 @@ def commit_mask_share(context: bytes, owner: str, holder: str, share: bytes) -> 
 def commit_self_mask(context: bytes, owner: str, seed: bytes) -> bytes:
     """Commitment to `owner`'s self-mask seed, bound to the round."""
     return digest("self-mask", context, owner, seed)
-
-
-def hash_commitments(commitments: Mapping[str, bytes]) -> bytes:
-    """One digest over all share commitments, by holder in sorted order."""
-    return digest("commitments", *_flat(sorted(commitments.items())))
-
-
-def _flat(pairs: Iterable[tuple[str, bytes]]) -> list[Encodable]:
-    return [part for pair in pairs for part in pair]

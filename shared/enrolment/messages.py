@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from consilium.shared.crypto.declaration import DECLARATION_BYTES, Declaration
-from consilium.shared.crypto.keys import KEY_BYTES, SIGNATURE_BYTES, Roster
+from consilium.shared.crypto.keys import KEY_BYTES, SIGNATURE_BYTES, Roster, check_identity
 from consilium.shared.crypto.transcript import Encodable, digest, encode
 from consilium.shared.enrolment.invitation import SECRET_BYTES
-from consilium.shared.errors import AuthenticationError
+from consilium.shared.errors import AuthenticationError, StudyError
 from consilium.shared.files.strict_toml import LARGEST_BYTES
 from consilium.shared.secure_sum.messages import Declarations
 from consilium.shared.study.definition import Study, parse_study
@@ -72,8 +72,13 @@ class EnrolRequest(Message):
         """Check that whoever sent this holds both private keys.
 
         Raises:
-            AuthenticationError: a signature does not verify, or the node key is of another kind.
+            AuthenticationError: an identity for which anybody can sign, a signature that does not
+                verify, or a node key of another kind.
         """
+        try:
+            check_identity(self.identity, f"the identity of site {self.site}")
+        except StudyError as error:
+            raise AuthenticationError(str(error)) from None
         statement = enrol_statement(self.secret, self.site, self.identity, self.node_key)
         try:
             identity = Ed25519PublicKey.from_public_bytes(self.identity)

@@ -70,19 +70,13 @@ def noise_share(study: Study, parameters: int) -> NoiseShare:
     """Return every site's share of the noise, for a model of ``parameters`` coordinates d.
 
     Raises:
-        PrivacyError: the study is of another mode, counts on no honest site, or its ring is too
-            small to hold the sum and the noise.
+        PrivacyError: the study is of another mode, or its ring is too small to hold the sum and
+            the noise.
     """
     how, privacy, costs = study.aggregation, study.privacy, plan(study)
     honest = study.minimum_sites - how.tolerated_collusion
     if privacy.mode != "distributed" or costs is None:
         raise PrivacyError(f"privacy mode {privacy.mode} shares no noise; set mode = 'distributed'")
-    if honest < 1:
-        raise PrivacyError(
-            f"minimum_sites {study.minimum_sites} less tolerated_collusion "
-            f"{how.tolerated_collusion} leaves {honest} honest sites, at least 1 must add noise; "
-            "raise [aggregation] minimum_sites or lower tolerated_collusion"
-        )
     unit = max(SMALLEST_UNIT, ROUNDING_SHARE * math.sqrt(parameters))
     noise = costs.training_round.noise_multiplier
     distance = unit + math.sqrt(parameters)

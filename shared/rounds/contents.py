@@ -119,7 +119,7 @@ def group_parameters(study: Study, roster: Roster, run_id: bytes) -> tuple[SumPa
     ``roster`` has the sites' declared sizes.
 
     Raises:
-        StudyError: the study's numbers do not give the guarantees of its profile, or a declared
+        StudyError: the study's numbers do not give the secure sum's guarantees, or a declared
             size is above the study's ``max_weight``.
     """
     return tuple(_parameters(study, roster.restricted_to(group), run_id) for group in study.groups)
@@ -159,7 +159,6 @@ def _parameters(study: Study, roster: Roster, run_id: bytes) -> SumParameters:
         minimum_sites=study.minimum_sites,
         collusion=study.aggregation.tolerated_collusion,
         degree=study.degree,
-        profile=study.aggregation.profile,
     )
 
 

@@ -1,4 +1,4 @@
-"""The secure sum's common ground: messages, whole-number encoding, Shamir shares, mask graph.
+"""The secure sum's common ground: messages, whole-number encoding, shares, mask graph.
 
 Bounded real vectors enter the encoding; every message is parsed strictly.
 """

@@ -3,10 +3,10 @@
 ::
 
     coordinator            site
-    ChannelRequest   ->    ChannelKey                          once per run
-    KeysRequest      ->    RoundKeys                           first round, or after a failure
+    ChannelRequest   ->    ChannelKey                          first round, or after a failure
+    KeysRequest      ->    RoundKeys                           likewise
     UpdateRequest    ->    MaskedUpdate
-    AgreeRequest     ->    Agreement                           malicious profile only
+    AgreeRequest     ->    Agreement
     UnmaskRequest    ->    Unmasked (with the next RoundKeys)
     anything         ->    Refusal                             and the site counts as dropped
 """
@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, ClassVar, TypeVar
 
+from consilium.shared.crypto.boxes import BOX_OVERHEAD
 from consilium.shared.crypto.declaration import DECLARATION_BYTES
-from consilium.shared.crypto.keys import KEY_BYTES, SEAL_OVERHEAD, SIGNATURE_BYTES, Roster
+from consilium.shared.crypto.hash_tree import LONGEST_PATH_BYTES
+from consilium.shared.crypto.keys import KEY_BYTES, SIGNATURE_BYTES, Roster
 from consilium.shared.errors import ConsiliumError, MessageError
 from consilium.shared.secure_sum.secret_sharing import SHARE_BYTES
 from consilium.shared.wire.encoding import (
@@ -33,6 +35,7 @@ from consilium.shared.wire.encoding import (
     Message,
     Names,
     Octets,
+    Part,
     PerSite,
     Text,
     Whole,
@@ -42,19 +45,21 @@ from consilium.shared.wire.encoding import (
 
 _DIGEST = Octets(32, 32)
 _SHARE = Octets(SHARE_BYTES, SHARE_BYTES)
-_BOX = Octets(SHARE_BYTES + SEAL_OVERHEAD, SHARE_BYTES + SEAL_OVERHEAD)
+_BOX = Octets(SHARE_BYTES + BOX_OVERHEAD, SHARE_BYTES + BOX_OVERHEAD)
+_KEY = Octets(KEY_BYTES, KEY_BYTES)
 _SIGNATURE = Octets(SIGNATURE_BYTES, SIGNATURE_BYTES)
 
 Digest = Annotated[bytes, _DIGEST]
-PublicKey = Annotated[bytes, Octets(KEY_BYTES, KEY_BYTES)]
+PublicKey = Annotated[bytes, _KEY]
+Keys = Annotated[Mapping[str, bytes], PerSite(_KEY)]
 Signature = Annotated[bytes, _SIGNATURE]
 Site = Annotated[str, SITE]
 Round = Annotated[int, Whole(1, MAX_ROUND)]
 Sites = Annotated[tuple[str, ...], Names()]
-Digests = Annotated[Mapping[str, bytes], PerSite(_DIGEST)]
+Path = Annotated[bytes, Octets(0, LONGEST_PATH_BYTES)]
+Box = Annotated[bytes, _BOX]
 Signatures = Annotated[Mapping[str, bytes], PerSite(_SIGNATURE)]
 Shares = Annotated[Mapping[str, bytes], PerSite(_SHARE)]
-Boxes = Annotated[Mapping[str, bytes], PerSite(_BOX)]
 Declarations = Annotated[Mapping[str, bytes], PerSite(Octets(DECLARATION_BYTES, DECLARATION_BYTES))]
 Body = Annotated[bytes | memoryview, Bulk(VECTOR_BYTES)]
 
@@ -97,54 +102,100 @@ def declared_sizes(roster: Roster) -> dict[str, bytes]:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ChannelKey(Message):
-    """A site's X25519 key for sealing shares in this run, signed by its identity.
+    """Keys to which each peer shall seal its share of its next round seed, signed together.
 
-    `audit_head` is the site's :class:`consilium.shared.audit.heads.AuditHead` at its last release,
-    encoded; empty if there was none, and where the key is handed on to other sites.
+    Attributes:
+        site: the holder that announces them.
+        keys: by peer, an X25519 key of which that peer alone is to make use.
+        signature: by the site's identity, over `transcript.channel_statement`.
+        audit_head: the site's :class:`consilium.shared.audit.heads.AuditHead` at its last release,
+            encoded; empty if there was none.
     """
 
     kind: ClassVar[str] = "channel-key"
     site: Site
-    public: PublicKey
+    keys: Keys
     signature: Signature
     audit_head: Annotated[bytes, Octets(0, LARGEST_HEAD_BYTES)] = b""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
+class PeerKey(Message):
+    """What one dealer sees of a holder's `ChannelKey`: its own part and the path to the root."""
+
+    kind: ClassVar[str] = "peer-key"
+    site: Site
+    public: PublicKey
+    path: Path
+    signature: Signature
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class KeysRequest(Message):
-    """Make keys for a round and deal shares to all sites whose channel keys are given."""
+    """Make keys for a round and deal shares of their seed to the peers whose keys are given."""
 
     kind: ClassVar[str] = "keys-request"
     study_hash: Digest
     round: Round
-    channel_keys: Annotated[tuple[ChannelKey, ...], Many(ChannelKey)]
+    channel_keys: Annotated[tuple[PeerKey, ...], Many(PeerKey)]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Letter(Message):
+    """What a site says to one peer with its keys of a round.
+
+    Attributes:
+        commitment: to the peer's share of the site's round seed.
+        box: that share, sealed to the key that the peer announced for it.
+        mask_key: to which the peer shall seal its share of its self mask in this round.
+        seed_key: to which the peer shall seal its share of its round seed for the next round.
+    """
+
+    kind: ClassVar[str] = "letter"
+    commitment: Digest
+    box: Box
+    mask_key: PublicKey
+    seed_key: PublicKey
+
+
+Letters = Annotated[Mapping[str, Letter], PerSite(Part(Letter))]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RoundKeys(Message):
-    """A site's X25519 key for one round and its seed's shares, sealed to the holders.
+    """A site's X25519 key for one round, and a letter to each peer that shall hold a share of it.
 
-    `commitments` has an entry for every holder, the site itself included; `sealed` for all others.
+    `own_commitment` is to the share that the site keeps; `signature` is over
+    `transcript.keys_statement`, and so over all letters.
     """
 
     kind: ClassVar[str] = "round-keys"
     site: Site
     round: Round
     public: PublicKey
-    commitments: Digests
-    sealed: Boxes
+    own_commitment: Digest
+    letters: Letters
     signature: Signature
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class SignedKey(Message):
-    """What the others see of a site's `RoundKeys`."""
+    """What the others see of a site's `RoundKeys`; `root` stands for its letters."""
 
     kind: ClassVar[str] = "signed-key"
     site: Site
     public: PublicKey
-    commitments_hash: Digest
+    root: Digest
     signature: Signature
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Delivered(Message):
+    """A letter as its receiver gets it: with the path to the root that its sender signed."""
+
+    kind: ClassVar[str] = "delivered-letter"
+    letter: Annotated[Letter, Part(Letter)]
+    path: Path
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -153,7 +204,7 @@ class UpdateRequest(Message):
 
     Attributes:
         participants: signed keys of all participants, the receiver included.
-        sealed: by dealer, the share of the dealer's round seed meant for the receiver.
+        letters: to the receiver, by sender: all participants of its circle.
         model: little-endian float32 of the global model.
         configuration: of this round; opaque to the secure sum, bound into the round context.
     """
@@ -163,17 +214,36 @@ class UpdateRequest(Message):
     study_hash: Digest
     round: Round
     participants: Annotated[tuple[SignedKey, ...], Many(SignedKey)]
-    sealed: Boxes
+    letters: Annotated[Mapping[str, Delivered], PerSite(Part(Delivered))]
     model: Body
     configuration: Annotated[bytes, Octets(0, CONTROL_BYTES)]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class MaskBox(Message):
+    """A share of a self-mask seed, sealed to one holder, and the commitment to it."""
+
+    kind: ClassVar[str] = "mask-box"
+    commitment: Digest
+    box: Box
+
+
+MaskBoxes = Annotated[Mapping[str, MaskBox], PerSite(Part(MaskBox))]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class MaskedUpdate(Message):
     """One site's masked vector, and shares of its self-mask seed sealed to the participants.
 
-    `audit_head` is the site's :class:`consilium.shared.audit.heads.AuditHead` with this release
-    recorded, encoded; empty if the site keeps no log. It is opaque to the secure sum.
+    Attributes:
+        commitment: to the self-mask seed.
+        own_commitment: to the share of it that the site keeps.
+        boxes: by holder, every other participant of the site's circle.
+        complaints: by dealer whose seed share does not fit its commitment, the private key that
+            opens that dealer's box and no other.
+        signature: over `transcript.masked_statement`.
+        audit_head: the site's :class:`consilium.shared.audit.heads.AuditHead` with this release
+            recorded, encoded; empty if the site keeps no log. Opaque to the secure sum.
     """
 
     kind: ClassVar[str] = "masked-update"
@@ -183,8 +253,10 @@ class MaskedUpdate(Message):
     context: Digest
     packed: Body
     commitment: Digest
-    share_commitments: Digests
-    sealed: Boxes
+    own_commitment: Digest
+    boxes: MaskBoxes
+    complaints: Keys
+    signature: Signature
     audit_head: Annotated[bytes, Octets(0, LARGEST_HEAD_BYTES)]
 
 
@@ -213,8 +285,8 @@ class Agreement(Message):
 class UnmaskRequest(Message):
     """Reveal shares: of survivors' self masks, of dropped sites' round seeds.
 
-    `signatures` is empty in the semi-honest profile; `sealed` holds, by survivor, the share of
-    its self-mask seed meant for the receiver.
+    `signatures` are the survivors', on their own list; `boxes` holds, by survivor of the
+    receiver's circle, the share of its self-mask seed meant for the receiver.
     """
 
     kind: ClassVar[str] = "unmask-request"
@@ -223,18 +295,23 @@ class UnmaskRequest(Message):
     context: Digest
     survivors: Sites
     signatures: Signatures
-    sealed: Boxes
+    boxes: MaskBoxes
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Unmasked(Message):
-    """The shares asked for, by the site they are of, and the site's keys for the next round."""
+    """The shares asked for, by the site they are of, and the site's keys for the next round.
+
+    `complaints` has, by survivor whose mask share does not fit its commitment, the private key that
+    opens that survivor's box and no other.
+    """
 
     kind: ClassVar[str] = "unmasked"
     site: Site
     round: Round
     self_mask_shares: Shares
     seed_shares: Shares
+    complaints: Keys
     next_keys: Annotated[RoundKeys | None, Maybe(RoundKeys)]
 
 

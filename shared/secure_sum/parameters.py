@@ -3,14 +3,12 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 from consilium.shared.crypto.keys import Roster
 from consilium.shared.crypto.transcript import Encodable, digest
 from consilium.shared.errors import StudyError
 from consilium.shared.secure_sum import mask_graph
-
-Profile = Literal["semi-honest", "malicious"]
+from consilium.shared.secure_sum.thresholds import least_threshold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +25,9 @@ class SumParameters:
         collusion: c, most sites that may work with the coordinator.
         degree: other sites with which each site shares masks and secrets; all of them, or the
             degree of a sparse graph.
-        profile: `malicious` adds an agreement on the survivors before anything is revealed.
 
     Raises:
-        StudyError: the numbers do not give the guarantees of the profile.
+        StudyError: the numbers do not give the protocol's guarantees.
     """
 
     study_digest: bytes
@@ -40,25 +37,21 @@ class SumParameters:
     minimum_sites: int
     collusion: int
     degree: int
-    profile: Profile
 
     def __post_init__(self) -> None:
         sites, t, least, c = len(self.roster), self.threshold, self.minimum_sites, self.collusion
         rules = (
             (len(self.study_digest) == 32, "the study digest must have 32 bytes"),
             (len(self.run_id) == 16, "the run's identifier must have 16 bytes"),
-            (self.profile in ("semi-honest", "malicious"), f"no profile is named {self.profile}"),
             (least >= 3, f"minimum_sites is {least}, and below 3 a sum shows a site's update"),
             (least <= sites, f"minimum_sites is {least}, and the roster has {sites} sites"),
             (t <= least, f"the threshold is {t}, above minimum_sites {least}; lower it"),
             (c >= 0, f"collusion is {c}, and cannot be negative"),
             (least - c >= 2, f"minimum_sites {least} less collusion {c} must leave at least 2"),
-            (2 * t > sites, f"the threshold is {t}, not more than half of {sites} sites; raise it"),
-            (t > c, f"the threshold is {t}, and {c} colluding sites would reach it; raise it"),
             (
-                self.profile == "semi-honest" or 2 * t > sites + c,
-                f"twice the threshold {t} must exceed {sites} sites plus {c} colluding in the "
-                "malicious profile; raise it",
+                t >= least_threshold(sites, c),
+                f"twice the threshold {t} must exceed {sites} sites plus {c} colluding; "
+                f"raise it to {least_threshold(sites, c)}",
             ),
             (len(self.roster.sizes) == sites, "the roster lacks the sites' declared sizes"),
         )
@@ -82,7 +75,6 @@ class SumParameters:
             self.minimum_sites,
             self.collusion,
             self.degree,
-            self.profile,
             *members,
         )
 

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from consilium.shared.errors import StudyError
 from consilium.shared.files.strict_toml import StrictTable, parse_toml, read_text, validate
 from consilium.shared.secure_sum import mask_graph
+from consilium.shared.secure_sum.thresholds import default_threshold, least_threshold
 from consilium.shared.study.dictionary import Variable, completed
 from consilium.shared.study.personalisation import Personalisation, check_personalisation
 from consilium.shared.study.records import Data, Name, Tokens
@@ -76,6 +77,17 @@ class Study(StrictTable):
             )
         except StudyError as error:
             raise ValueError(f"[aggregation] neighbours: {error}") from None
+        collusion = self.aggregation.tolerated_collusion
+        if self.threshold < (needed := least_threshold(self.group_size, collusion)):
+            raise ValueError(
+                f"[aggregation] threshold {self.threshold} must be at least {needed} for "
+                f"{self.group_size} sites of which {collusion} may collude; raise it"
+            )
+        if least - collusion < 2:
+            raise ValueError(
+                f"[aggregation] minimum_sites {least} less tolerated_collusion {collusion} must "
+                "leave at least 2 honest sites; raise minimum_sites or lower tolerated_collusion"
+            )
         if self.threshold > least:
             raise ValueError(
                 f"[aggregation] threshold {self.threshold} must not exceed minimum_sites "
@@ -160,6 +172,21 @@ class Study(StrictTable):
         return self.group_size - self.minimum_sites
 
     @property
+    def affords(self) -> str:
+        """What the number of sites affords, as one sentence."""
+        size, lost = self.group_size, self.dropouts_tolerated
+        among = f"of {size} sites" if self.aggregation.groups == 1 else f"of a group's {size} sites"
+        lose = (
+            "none may fail in a round, so one that does voids it"
+            if lost == 0
+            else f"{lost} may fail in a round"
+        )
+        return (
+            f"{among} {lose}, and {self.aggregation.tolerated_collusion} may work with the "
+            "coordinator"
+        )
+
+    @property
     def degree(self) -> int:
         """Other sites with which each site shares masks."""
         if self.aggregation.neighbours is not None:
@@ -181,13 +208,10 @@ class Study(StrictTable):
 
     @property
     def threshold(self) -> int:
-        """Shares needed to unmask: the study's, or the smallest its profile allows."""
+        """Sites that must agree to a sum: the study's number, or more than two thirds."""
         if self.aggregation.threshold is not None:
             return self.aggregation.threshold
-        sites, collusion = self.group_size, self.aggregation.tolerated_collusion
-        if self.aggregation.profile == "malicious":
-            return max((sites + collusion) // 2 + 1, collusion + 1)
-        return max(sites // 2 + 1, collusion + 1)
+        return default_threshold(self.group_size, self.aggregation.tolerated_collusion)
 
     @property
     def bins(self) -> int:

@@ -39,7 +39,6 @@ class Aggregation(StrictTable):
     tolerated_collusion: int = Field(default=1, ge=0)
     neighbours: int | None = Field(default=None, ge=2)
     groups: int = Field(default=1, ge=1)
-    profile: Literal["semi-honest", "malicious"] = "semi-honest"
     max_weight: int = Field(default=100_000, ge=1)
     round_timeout_s: Positive = 600.0
 

@@ -212,6 +212,26 @@ class Many(Rule):
 
 
 @dataclass(frozen=True)
+class Part(Rule):
+    """A message of one kind inside another."""
+
+    kind: type["Message"]
+
+    def check(self, value: Any, where: str) -> None:
+        """That kind of message."""
+        if not isinstance(value, self.kind):
+            raise MessageError(f"{where} is not a {self.kind.kind} message")
+
+    def to_plain(self, value: Any) -> Any:
+        """A field list."""
+        return to_plain(value)
+
+    def from_plain(self, plain: Any, where: str) -> Any:
+        """A message."""
+        return from_plain(self.kind, plain, where)
+
+
+@dataclass(frozen=True)
 class Maybe(Rule):
     """A message of one kind, or nothing."""
 

@@ -222,7 +222,7 @@ def show_sum_plan(found: SumPlan) -> None:
         (f"{found.groups} secure sums, each of" if found.groups > 1 else "One secure sum of")
         + f" {found.sites} sites; opened with {found.minimum_sites} or more. Each site shares "
         f"masks with {'all others' if everyone else f'{found.neighbours} neighbours'}; "
-        f"{found.sharing_threshold} shares open a secret."
+        f"{found.sharing_threshold} shares open a secret. Of these sites: {found.affords}."
     )
     for failed, probability in found.void_probability.items():
         console.print(

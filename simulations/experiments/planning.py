@@ -58,6 +58,7 @@ class SumPlan:
         threshold: number of sites that must agree to a sum.
         sharing_threshold: number of shares that rebuild a secret.
         minimum_sites: fewest survivors whose sum is opened.
+        affords: how many sites may fail and how many may collude, as one sentence.
         void_probability: by number of sites that fail at random, a bound on the probability that a
             round is void though ``minimum_sites`` survive; empty if all sites are neighbours.
     """
@@ -68,6 +69,7 @@ class SumPlan:
     threshold: int
     sharing_threshold: int
     minimum_sites: int
+    affords: str
     void_probability: Mapping[int, float]
 
 
@@ -83,6 +85,7 @@ def sum_plan(study: Study) -> SumPlan:
         threshold=study.threshold,
         sharing_threshold=sharing_threshold(degree, collusion) if sparse else study.threshold,
         minimum_sites=study.minimum_sites,
+        affords=study.affords,
         void_probability={
             failed: void_probability(sites, degree, collusion, failed)
             for failed in failing

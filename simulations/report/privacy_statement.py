@@ -136,15 +136,8 @@ def _own(study: Study) -> tuple[str, ...]:
 
 def _assumptions(study: Study, record: JsonRecord) -> tuple[str, ...]:
     agg = study.aggregation
-    keeps = (
-        "The coordinator may lie, replay, drop and show each hospital something else (profile "
-        "malicious)."
-        if agg.profile == "malicious"
-        else "The coordinator reads all it is sent but keeps to the protocol (profile semi-honest)."
-        " One that lies could open sums over fewer hospitals; profile malicious ends that."
-    )
     sums = (
-        keeps,
+        "The coordinator may lie, replay, drop and show each hospital something else.",
         f"No more than {_sites(agg.tolerated_collusion)} help the coordinator; with more there is "
         "no claim.",
         f"Fewer than {study.threshold} hospitals pool their shares of secrets, and X25519, Ed25519,"

@@ -27,7 +27,7 @@ TEST = re.compile(r"`(test_\w+)`")
 FROM_THE_COORDINATOR = {
     "ChannelRequest", "KeysRequest", "UpdateRequest", "AgreeRequest", "UnmaskRequest",
     "EnrolReply", "StudyList", "StudyOffer",
-    "SignedKey",  # what the coordinator shows of a site's RoundKeys
+    "SignedKey", "Delivered", "PeerKey",  # what the coordinator shows of RoundKeys and ChannelKey
 }  # fmt: skip
 NO_FILES = {"studies/NAME.toml", "consilium/1"}  # a stand-in; the label of a statement
 

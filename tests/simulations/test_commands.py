@@ -327,7 +327,11 @@ def test_a_study_above_the_default_policy_is_refused_with_the_bound(run, study: 
 
 def test_an_operator_sees_what_a_study_fixes(run, study: Path) -> None:
     facts = json.loads(run("server", "check", study, "--json").stdout)
-    assert (facts["threshold"], facts["minimum_sites"], facts["dropouts_tolerated"]) == (2, 3, 0)
+    assert (facts["threshold"], facts["minimum_sites"], facts["dropouts_tolerated"]) == (3, 3, 0)
+    assert facts["affords"] == (
+        "of 3 sites none may fail in a round, so one that does voids it, and 1 may work with the "
+        "coordinator"
+    )
     assert facts["epsilon"] <= 8
 
 

@@ -190,14 +190,12 @@ def test_a_site_lost_in_one_exchange_costs_neither_the_round_nor_the_run(
     assert finished.state.trained == 3
 
 
-def test_corrupted_keys_cost_one_site_one_round_and_are_told(
+def test_corrupted_keys_are_noticed_when_they_arrive_and_dealt_again_before_the_round(
     study: Study, test_cohort: HeldOut, tmp_path: Path
 ) -> None:
     fault = Fault(site="east", message_type="query.keys", occurrence=0, kind=FaultKind.CORRUPT)
     finished, records = train(study, test_cohort, tmp_path, faults=(fault,))
-    assert len(records[0]["sites"]) == 3
-    assert records[0]["refusals"]
-    assert all(record["sites"] == sorted(study.sites) for record in records[1:])
+    assert all(record["sites"] == sorted(study.sites) for record in records)
     assert finished.state.trained == 3
 
 

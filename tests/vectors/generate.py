@@ -220,6 +220,35 @@ def digest(label, *parts):
     return hashlib.sha256(encode(label, *parts)).digest()
 
 
+def node(one, other):
+    return digest("node", *sorted((one, other)))
+
+
+def levels(leaves):
+    """From the leaves up to the root; an odd one at the end moves up unchanged."""
+    made = [leaves]
+    while len(made[-1]) > 1:
+        level = made[-1]
+        made.append(
+            [node(*level[i : i + 2]) for i in range(0, len(level) - 1, 2)]
+            + (level[-1:] if len(level) % 2 else [])
+        )
+    return made
+
+
+def tree_root(leaves):
+    return levels(leaves)[-1][0]
+
+
+def tree_path(leaves, place):
+    path = b""
+    for level in levels(leaves)[:-1]:
+        if place ^ 1 < len(level):
+            path += level[place ^ 1]
+        place //= 2
+    return path
+
+
 def distances(sites, degree):
     """Between neighbours on the ring of a sparse graph, either way."""
     nearer_half = [distance for distance in range(1, sites) if 2 * distance < sites]
@@ -310,10 +339,24 @@ VECTORS = {
 SIZES = {"north": 1000, "south": 20, "east": 1, "west": 300}
 
 
+class BoxKeys:
+    """A site's keys for the boxes of one dealing, one for each dealer."""
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def secret(self, dealer):
+        return hkdf(self.seed, bytes(32), encode("box-key", dealer))
+
+    def public(self, dealer):
+        return x25519(self.secret(dealer))
+
+
 class Site:
     def __init__(self, name):
         self.name, self.entropy = name, Entropy(name)
         self.identity = hashlib.sha256(f"identity of {name}".encode()).digest()
+        self.peers = [s for s in sorted(SITES) if s != name]
 
     def declared(self):
         size = SIZES[self.name]
@@ -321,51 +364,71 @@ class Site:
         return size.to_bytes(4, "big") + said
 
     def channel(self, study_hash):
-        self.channel_seed = self.entropy(32)
-        public = x25519(self.channel_seed)
-        signature = ed25519_sign(self.identity, encode("channel", study_hash, self.name, public))
-        return [self.name, public, signature, b""]  # no audit head
+        self.opens = BoxKeys(self.entropy(32))
+        self.channel_keys = {peer: self.opens.public(peer) for peer in self.peers}
+        self.channel_leaves = [digest("channel-key", p, self.channel_keys[p]) for p in self.peers]
+        statement = encode("channel", study_hash, self.name, tree_root(self.channel_leaves))
+        self.channel_signature = ed25519_sign(self.identity, statement)
+        return [self.name, pairs(self.channel_keys), self.channel_signature, b""]  # no audit head
 
-    def seal(self, kind, study_hash, round, context, shares, publics):
-        boxes = {}
-        for peer in shares:  # in the order in which the shares were dealt
-            if peer != self.name:
-                secret = x25519(self.channel_seed, publics[peer])
-                key = hkdf(secret, study_hash, encode("chan", self.name, peer))
-                about = encode("seal", kind, study_hash, round, self.name, peer, context)
-                boxes[peer] = gcm_seal(key, self.entropy(12), shares[peer], about)
-        return boxes
+    def channel_part(self, dealer):
+        """What the coordinator shows a dealer of this site's channel keys."""
+        path = tree_path(self.channel_leaves, self.peers.index(dealer))
+        return [self.name, self.channel_keys[dealer], path, self.channel_signature]
+
+    def box(self, kind, study_hash, round, context, holder, to, share):
+        ephemeral = self.entropy(32)
+        public = x25519(ephemeral)
+        info = encode("box", kind, round, self.name, holder, context, public, to)
+        key = hkdf(x25519(ephemeral, to), study_hash, info)
+        return public + gcm_seal(key, bytes(12), share, b"")[12:]
 
     def deal(self, secret, holders):
         dealt = shamir(secret, THRESHOLD, [SITES.index(h) + 1 for h in holders], self.entropy)
         return {holder: dealt[SITES.index(holder) + 1] for holder in holders}
 
-    def keys(self, study_hash, round, publics):
+    def keys(self, study_hash, round, to):
+        """Keys of a round, dealt to the holders' keys `to`."""
         seed = self.entropy(32)
         public = x25519(seed)
-        holders = [self.name, *(s for s in sorted(SITES) if s != self.name)]
-        shares = self.deal(seed, holders)
+        masks, following = BoxKeys(self.entropy(32)), BoxKeys(self.entropy(32))
+        shares = self.deal(seed, sorted(SITES))
         commitments = {
             h: digest("seed-share", study_hash, round, self.name, h, share)
             for h, share in shares.items()
         }
-        commitments_hash = digest("commitments", *flat(pairs(commitments)))
-        statement = encode("keys", study_hash, round, self.name, public, commitments_hash)
-        said = hashlib.sha256(statement).digest()
-        sealed = self.seal("seed", study_hash, round, said, shares, publics)
+        letters, leaves = {}, []
+        for holder in sorted(SITES):
+            if holder == self.name:
+                leaves.append(digest("own-share", holder, commitments[holder]))
+                continue
+            letters[holder] = [
+                commitments[holder],
+                self.box("seed", study_hash, round, public, holder, to[holder], shares[holder]),
+                masks.public(holder),
+                following.public(holder),
+            ]
+            leaves.append(digest("letter", holder, to[holder], *letters[holder]))
+        root = tree_root(leaves)
+        statement = encode("keys", study_hash, round, self.name, public, root)
         signature = ed25519_sign(self.identity, statement)
-        self.seed, self.seed_shares = seed, shares
-        self.signed = [self.name, public, commitments_hash, signature]
-        self.sealed = sealed
-        return [self.name, round, public, pairs(commitments), pairs(sealed), signature]
+        if round == ROUND:
+            self.seed, self.seed_shares, self.letters = seed, shares, letters
+            self.signed = [self.name, public, root, signature]
+            self.leaves = leaves
+        return [self.name, round, public, commitments[self.name], pairs(letters), signature]
+
+    def delivered(self, holder):
+        return [self.letters[holder], tree_path(self.leaves, sorted(SITES).index(holder))]
 
 
 def whole_round():
     sites = {name: Site(name) for name in SITES}
     members = flat([[s, ed25519_public(sites[s].identity), SIZES[s]] for s in SITES])
-    numbers = (THRESHOLD, MINIMUM, COLLUSION, len(SITES) - 1, "malicious")
+    numbers = (THRESHOLD, MINIMUM, COLLUSION, len(SITES) - 1)
     study_hash = digest("study", STUDY_DIGEST, RUN_ID, *numbers, *members)
-    out = {"study_hash": study_hash, "messages": {}}
+    out = {"roster": {n: ed25519_public(sites[n].identity) for n in SITES}, "messages": {}}
+    out |= {"identity_seeds": {n: sites[n].identity for n in SITES}, "study_hash": study_hash}
     sent = out["messages"]
     sent["channel-request"] = message(
         "channel-request",
@@ -376,12 +439,14 @@ def whole_round():
         b"",
     )
     channels = {name: site.channel(study_hash) for name, site in sites.items()}
-    publics = {name: channel[1] for name, channel in channels.items()}
     for name, channel in channels.items():
         sent[f"channel-key {name}"] = message("channel-key", *channel)
-    announced = [channels[name] for name in sorted(SITES)]
-    sent["keys-request"] = message("keys-request", study_hash, ROUND, announced)
-    keys = {name: site.keys(study_hash, ROUND, publics) for name, site in sites.items()}
+    keys = {}
+    for name, site in sites.items():
+        shown = [sites[peer].channel_part(name) for peer in site.peers]
+        sent[f"keys-request {name}"] = message("keys-request", study_hash, ROUND, shown)
+        to = {peer: sites[peer].channel_keys[name] for peer in site.peers}
+        keys[name] = site.keys(study_hash, ROUND, to)
     for name, fields in keys.items():
         sent[f"round-keys {name}"] = message("round-keys", *fields)
 
@@ -395,24 +460,24 @@ def whole_round():
 
     updates, total = {}, [0] * (len(VECTORS["north"]) + 6)
     for name in SITES:
-        sealed = {d: sites[d].sealed[name] for d in SITES if d != name}
+        letters = {dealer: sites[dealer].delivered(name) for dealer in sites[name].peers}
         participants = [sites[member].signed for member in sorted(SITES)]
         sent[f"update-request {name}"] = message(
-            "update-request", study_hash, ROUND, participants, pairs(sealed), MODEL, CONFIGURATION
+            "update-request", study_hash, ROUND, participants, pairs(letters), MODEL, CONFIGURATION
         )
     for name in SURVIVORS:
         plain = [*VECTORS[name], 1, SIZES[name], 0, 0, 0, 0]
         total = [a + b for a, b in zip(total, plain, strict=True)]
-        updates[name] = mask(sites[name], plain, keys, context, study_hash, publics)
+        updates[name] = mask(sites[name], plain, keys, context, study_hash, sites)
         sent[f"masked-update {name}"] = message("masked-update", *updates[name]["fields"])
     out["ring_total"] = [value % 2**BITS for value in total[:-6]]
     out["sum"] = total[:-6]
     out["weight"] = total[-5]
-    finish(sites, updates, study_hash, context, publics, sent)
+    finish(sites, updates, study_hash, context, sent)
     return out
 
 
-def mask(site, plain, keys, context, study_hash, publics):
+def mask(site, plain, keys, context, study_hash, sites):
     own = site.entropy(32)
     masked = list(plain)
     seeds = [(own, 1)]
@@ -432,16 +497,21 @@ def mask(site, plain, keys, context, study_hash, publics):
         h: digest("mask-share", context, site.name, h, share) for h, share in shares.items()
     }
     commitment = digest("self-mask", context, site.name, own)
-    sealed = site.seal("mask", study_hash, ROUND, context, shares, publics)
-    head = [site.name, ROUND, context, pack(masked, BITS), commitment]
-    return {
-        "fields": [*head, pairs(commitments), pairs(sealed), b""],
-        "shares": shares,
-        "sealed": sealed,
-    }
+    boxes, told = {}, []
+    for holder in site.peers:
+        to = sites[holder].letters[site.name][2]
+        box = site.box("mask", study_hash, ROUND, context, holder, to, shares[holder])
+        boxes[holder] = [commitments[holder], box]
+        told += [holder, to, commitments[holder], box]
+    own = commitments[site.name]
+    signature = ed25519_sign(
+        site.identity, encode("masked", context, site.name, commitment, own, *told)
+    )
+    head = [site.name, ROUND, context, pack(masked, BITS), commitment, own]
+    return {"fields": [*head, pairs(boxes), [], signature, b""], "shares": shares, "boxes": boxes}
 
 
-def finish(sites, updates, study_hash, context, publics, sent):
+def finish(sites, updates, study_hash, context, sent):
     asked = (study_hash, ROUND, context, SURVIVORS)
     sent["agree-request"] = message("agree-request", *asked)
     statement = encode("survivors", context, *SURVIVORS)
@@ -450,15 +520,16 @@ def finish(sites, updates, study_hash, context, publics, sent):
     dropped = {s: sites[s].seed_shares for s in SITES if s not in SURVIVORS}
     for name in SURVIVORS:
         sent[f"agreement {name}"] = message("agreement", name, ROUND, signatures[name])
-        sealed = {s: updates[s]["sealed"][name] for s in SURVIVORS if s != name}
+        boxes = {s: updates[s]["boxes"][name] for s in SURVIVORS if s != name}
         sent[f"unmask-request {name}"] = message(
-            "unmask-request", *asked, pairs(shown), pairs(sealed)
+            "unmask-request", *asked, pairs(shown), pairs(boxes)
         )
         masks = {s: updates[s]["shares"][name] for s in SURVIVORS}
         seeds = {s: shares[name] for s, shares in dropped.items()}
-        following = sites[name].keys(study_hash, ROUND + 1, publics)
+        to = {peer: sites[peer].letters[name][3] for peer in sites[name].peers}
+        following = sites[name].keys(study_hash, ROUND + 1, to)
         sent[f"unmasked {name}"] = message(
-            "unmasked", name, ROUND, pairs(masks), pairs(seeds), following
+            "unmasked", name, ROUND, pairs(masks), pairs(seeds), [], following
         )
 
 
@@ -475,6 +546,11 @@ def pieces():
             "threshold": 3,
             "shares": {str(x): s for x, s in shamir(seed, 3, [1, 2, 5, 200], entropy).items()},
         },
+        "hash_tree": [
+            {"leaves": n, "root": tree_root(leaves), "path_of_last": tree_path(leaves, n - 1)}
+            for n in (1, 2, 3, 5, 8)
+            for leaves in [[digest("leaf", i) for i in range(n)]]
+        ],
         "distances": [
             {"sites": n, "degree": k, "distances": distances(n, k)}
             for n, k in ((9, 6), (12, 6), (201, 58))
@@ -488,6 +564,8 @@ def as_json(thing):
         return thing.hex()
     if isinstance(thing, dict):
         return {key: as_json(value) for key, value in thing.items()}
+    if isinstance(thing, list):
+        return [as_json(item) for item in thing]
     return thing
 
 

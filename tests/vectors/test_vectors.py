@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from consilium.server.secure_sum.protocol import SecureSum
-from consilium.shared.crypto import transcript
+from consilium.shared.crypto import hash_tree, transcript
 from consilium.shared.crypto.keys import IdentityKey, pair_seed
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.secure_sum.fixed_point import Segment, VectorSpec
@@ -63,6 +63,13 @@ def test_the_sparse_graph_matches():
         assert list(distances(told["sites"], told["degree"])) == told["distances"]
 
 
+def test_the_hash_tree_matches():
+    for told in PIECES["hash_tree"]:
+        leaves = [transcript.digest("leaf", i) for i in range(told["leaves"])]
+        assert hash_tree.root(leaves).hex() == told["root"]
+        assert hash_tree.paths(leaves)[-1].hex() == told["path_of_last"]
+
+
 def test_secret_sharing_matches():
     told = PIECES["shamir"]
     secret = bytes.fromhex(told["secret"])
@@ -95,7 +102,6 @@ def federation(tmp_path):
         minimum_sites=GENERATOR["MINIMUM"],
         collusion=GENERATOR["COLLUSION"],
         degree=len(SITES) - 1,
-        profile="malicious",
     )
     sites = InProcessSites([VectorSite(site, agreed, tmp_path) for site in SITES])
     sites.faults = {("west", Action.UPDATE): UNHEARD}
@@ -114,10 +120,11 @@ def test_a_whole_round_matches_byte_for_byte(federation):
         Action.UNMASK: ("unmask-request", "unmasked"),
     }
     seen = {}
+    each = ("keys-request", "update-request", "unmask-request")
 
     def told(site, action, body):
         kind = kinds[action][0]
-        seen[f"{kind} {site}" if kind in ("update-request", "unmask-request") else kind] = body
+        seen[f"{kind} {site}" if kind in each else kind] = body
         return body
 
     def answered(site, action, reply):

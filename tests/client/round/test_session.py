@@ -15,7 +15,7 @@ from consilium.client.ledger.store import Ledger
 from consilium.client.records.cohort import Cohort, read_cohort
 from consilium.client.records.features import select
 from consilium.client.round.answer import Answer
-from consilium.client.round.session import Session, SiteState, local_now
+from consilium.client.round.session import BYTES_A_SITE, Session, SiteState, local_now
 from consilium.client.secure_sum.journal import RoundJournal
 from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.crypto.keys import IdentityKey, Roster
@@ -26,8 +26,11 @@ from consilium.shared.secure_sum.messages import (
     AgreeRequest,
     ChannelKey,
     ChannelRequest,
+    Delivered,
     KeysRequest,
+    Letter,
     Refusal,
+    SignedKey,
     UnmaskRequest,
     UpdateRequest,
     declared_sizes,
@@ -163,7 +166,7 @@ def test_sizes_that_are_missing_or_above_the_studys_bound_are_refused(tmp_path: 
 EARLY = {
     Action.KEYS: KeysRequest(study_hash=bytes(32), round=1, channel_keys=()),
     Action.UPDATE: UpdateRequest(
-        study_hash=bytes(32), round=1, participants=(), sealed={}, model=b"", configuration=b""
+        study_hash=bytes(32), round=1, participants=(), letters={}, model=b"", configuration=b""
     ),
     Action.AGREE: AgreeRequest(study_hash=bytes(32), round=1, context=bytes(32), survivors=("a",)),
     Action.UNMASK: UnmaskRequest(
@@ -172,7 +175,7 @@ EARLY = {
         context=bytes(32),
         survivors=("a",),
         signatures={},
-        sealed={},
+        boxes={},
     ),
 }
 
@@ -232,10 +235,26 @@ def test_a_run_opened_again_keeps_its_channel_and_a_restart_makes_a_new_one(
     one = session(tmp_path)
     first = ChannelKey.from_bytes(one.answer(Action.CHANNEL, channel_request()))
     again = ChannelKey.from_bytes(one.answer(Action.CHANNEL, channel_request()))
-    assert first.public == again.public
+    assert first.keys == again.keys
     restarted = session(tmp_path)
     other = ChannelKey.from_bytes(restarted.answer(Action.CHANNEL, channel_request()))
-    assert other.public != first.public
+    assert not set(other.keys.values()) & set(first.keys.values())
+
+
+def test_the_bound_of_a_request_has_room_for_every_site_of_the_largest_study() -> None:
+    """A thousand sites with the longest names, each sharing masks with all others."""
+    sites = [f"{number:064d}" for number in range(1000)]
+    letter = Letter(commitment=bytes(32), box=bytes(81), mask_key=bytes(32), seed_key=bytes(32))
+    signed = {"public": bytes(32), "root": bytes(32), "signature": bytes(64)}
+    request = UpdateRequest(
+        study_hash=bytes(32),
+        round=1,
+        participants=tuple(SignedKey(site=site, **signed) for site in sites),
+        letters=dict.fromkeys(sites, Delivered(letter=letter, path=bytes(320))),
+        model=b"",
+        configuration=b"",
+    )
+    assert len(request.to_bytes()) < BYTES_A_SITE * len(sites)
 
 
 def test_the_cohort_is_read_once(tmp_path: Path) -> None:

@@ -1,28 +1,35 @@
 import copy
-import gc
 import logging
 import os
 import pickle
 import re
 from dataclasses import replace
-from types import FunctionType
 
 import numpy as np
 import pytest
 
+from consilium.client.secure_sum.letters import leaf_of
 from consilium.client.secure_sum.masking import SiteMasking
-from consilium.shared.crypto import transcript
+from consilium.shared.crypto import hash_tree, transcript
+from consilium.shared.crypto.boxes import seal_box
 from consilium.shared.crypto.keys import ExchangeKey, IdentityKey
 from consilium.shared.errors import AuthenticationError, EncodingError, ProtocolError, StudyError
+from consilium.shared.secure_sum.dealt_shares import judge, seed_use
 from consilium.shared.secure_sum.fixed_point import Segment, VectorSpec
 from consilium.shared.secure_sum.messages import (
     Action,
-    ChannelKey,
     ChannelRequest,
+    Delivered,
+    KeysRequest,
+    MaskBox,
+    MaskedUpdate,
+    PeerKey,
     SignedKey,
+    UnmaskRequest,
     declared_sizes,
 )
 from consilium.shared.wire.encoding import MAX_ROUND
+from tests.adversary import part_of, reachable
 from tests.in_process import (
     CONFIGURATION,
     MODEL,
@@ -37,6 +44,7 @@ from tests.in_process import (
 
 ME, PEER, LAST = names(5)[0], names(5)[1], names(5)[-1]
 ZEROS = np.zeros(SPEC.length, np.uint32)
+ANOTHER = ExchangeKey(bytes(range(32))).public
 
 
 def masked(tmp_path, **changes):
@@ -68,59 +76,63 @@ def test_a_channel_for_another_study_or_run_is_refused(tmp_path, field):
         site.masking.channel_key(other)
 
 
-def test_the_channel_key_stays_until_the_site_restarts(tmp_path):
-    site, request, _ = halted(3, tmp_path, Action.CHANNEL)
+def test_channel_keys_stay_until_a_round_has_begun_with_them_or_the_site_restarts(tmp_path):
+    site, update, _ = halted(5, tmp_path, Action.UPDATE)
+    request = channel_request(site)
     first = site.masking.channel_key(request)
     assert site.masking.channel_key(request) == first
+    site.masking.begin(update)
+    second = site.masking.channel_key(request)
+    assert not set(first.keys.values()) & set(second.keys.values())
     site.restart()
-    assert site.masking.channel_key(request).public != first.public
+    assert not set(second.keys.values()) & set(site.masking.channel_key(request).keys.values())
 
 
-def forged(site, key, study_hash, public):
-    statement = transcript.channel_statement(study_hash, site, public)
-    return ChannelKey(site=site, public=public, signature=key.sign(statement))
+def test_every_peer_gets_a_channel_key_of_its_own(tmp_path):
+    site, request, _ = halted(5, tmp_path, Action.CHANNEL)
+    keys = site.masking.channel_key(request).keys
+    assert set(keys) == set(names(5)) - {ME}
+    assert len(set(keys.values())) == 4
+
+
+def forged(site, key, study_hash, public, path=b""):
+    """A channel key for this test's site, signed by that identity."""
+    root = hash_tree.root_from(transcript.channel_leaf(ME, public), path)
+    statement = transcript.channel_statement(study_hash, site, root)
+    return PeerKey(site=site, public=public, path=path, signature=key.sign(statement))
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda keys, h: keys[1:], "does not have this site's own key"),
-        (lambda keys, h: keys[:2], "has 2 sites, and this study needs at least 4"),
-        (
-            lambda keys, h: (forged(ME, identities(5)[ME], h, bytes(range(32))), *keys[1:]),
-            "does not have this site's own key",
-        ),
+        (lambda keys, h: keys[2:], "3 sites of this site's circle announced a channel key, and 4"),
         (
             lambda keys, h: (*keys, forged("zz", IdentityKey.generate(), h, b"9" * 32)),
             "'zz' is not one of the 5",
         ),
         (
-            lambda keys, h: (
-                keys[0],
-                forged(PEER, IdentityKey.generate(), h, b"9" * 32),
-                *keys[2:],
-            ),
+            lambda keys, h: (forged(ME, identities(5)[ME], h, b"9" * 32), *keys),
+            "shares no masks with this site",
+        ),
+        (
+            lambda keys, h: (forged(PEER, IdentityKey.generate(), h, b"9" * 32), *keys[1:]),
             f"channel key of site {PEER} does not verify",
         ),
         (
-            lambda keys, h: (
-                keys[0],
-                forged(PEER, identities(5)[PEER], bytes(32), keys[1].public),
-                *keys[2:],
-            ),
+            lambda keys, h: (forged(PEER, identities(5)[PEER], bytes(32), b"9" * 32), *keys[1:]),
             f"channel key of site {PEER} does not verify",
         ),
         (
-            lambda keys, h: (
-                keys[0],
-                forged(PEER, identities(5)[PEER], h, keys[2].public),
-                *keys[2:],
-            ),
-            "the same key for two sites",
+            lambda keys, h: (replace(keys[0], public=keys[1].public), *keys[1:]),
+            f"channel key of site {PEER} does not verify",
         ),
         (
-            lambda keys, h: (keys[0], forged(PEER, identities(5)[PEER], h, bytes(32)), *keys[2:]),
-            "low-order",
+            lambda keys, h: (replace(keys[0], path=keys[0].path[:32]), *keys[1:]),
+            f"channel key of site {PEER} does not verify",
+        ),
+        (
+            lambda keys, h: (forged(PEER, identities(5)[PEER], h, bytes(32)), *keys[1:]),
+            f"a key of {PEER} is a low-order point",
         ),
     ],
 )
@@ -130,6 +142,15 @@ def test_a_doctored_list_of_channel_keys_is_refused(tmp_path, change, sentence):
     with pytest.raises(ProtocolError, match=sentence):
         site.masking.round_keys(doctored)
     assert site.masking.round_keys(request).round == 1
+
+
+def test_a_channel_key_made_for_another_peer_is_refused(tmp_path):
+    """What a holder announced to one dealer is not shown to another as if it were for it."""
+    site, request, sites = halted(5, tmp_path, Action.KEYS)
+    theirs = sites.sites[PEER].masking.channel_key(channel_request(site))
+    swapped = replace(part_of(theirs, LAST), site=PEER)
+    with pytest.raises(AuthenticationError, match=f"channel key of site {PEER} does not verify"):
+        site.masking.round_keys(replace(request, channel_keys=(swapped, *request.channel_keys[1:])))
 
 
 def test_keys_are_refused_before_a_channel_for_another_study_and_for_a_masked_round(tmp_path):
@@ -180,11 +201,9 @@ def test_a_round_for_another_study_is_refused(tmp_path):
         site.masking.begin(replace(request, study_hash=bytes(32)))
 
 
-def member(site, key, study_hash, round, public, commitments=bytes(32)):
-    statement = transcript.keys_statement(study_hash, round, site, public, commitments)
-    return SignedKey(
-        site=site, public=public, commitments_hash=commitments, signature=key.sign(statement)
-    )
+def member(site, key, study_hash, round, public, root=bytes(32)):
+    statement = transcript.keys_statement(study_hash, round, site, public, root)
+    return SignedKey(site=site, public=public, root=root, signature=key.sign(statement))
 
 
 @pytest.mark.parametrize(
@@ -202,15 +221,23 @@ def member(site, key, study_hash, round, public, commitments=bytes(32)):
         ),
         (
             lambda p, h: (p[0], member(PEER, IdentityKey.generate(), h, 1, b"9" * 32), *p[2:]),
-            f"seed share from {PEER} for round 1 does not open",
-        ),
-        (  # what the true site signed, but did not deal shares of
-            lambda p, h: (p[0], member(PEER, identities(5)[PEER], h, 1, b"9" * 32), *p[2:]),
-            f"seed share from {PEER} for round 1 does not open",
+            f"keys of round 1 of site {PEER} does not verify",
         ),
         (
-            lambda p, h: (p[0], replace(p[1], commitments_hash=bytes(32)), *p[2:]),
-            f"seed share from {PEER} for round 1 does not open",
+            lambda p, h: (p[0], member(PEER, identities(5)[PEER], h, 2, p[1].public), *p[2:]),
+            f"keys of round 1 of site {PEER} does not verify",
+        ),
+        (  # what the true site signed, but did not write this letter for
+            lambda p, h: (p[0], member(PEER, identities(5)[PEER], h, 1, b"9" * 32), *p[2:]),
+            f"letter from {PEER} for round 1 is not the one that {PEER} wrote",
+        ),
+        (
+            lambda p, h: (p[0], replace(p[1], root=bytes(32)), *p[2:]),
+            f"keys of round 1 of site {PEER} does not verify",
+        ),
+        (
+            lambda p, h: (p[0], member(PEER, identities(5)[PEER], h, 1, bytes(32)), *p[2:]),
+            f"a key of {PEER} is a low-order point",
         ),
         (
             lambda p, h: (p[0], replace(p[1], public=p[2].public), *p[2:]),
@@ -237,7 +264,7 @@ def test_a_doctored_key_of_a_site_outside_the_circle_is_refused(tmp_path):
     true, key = request.participants[position], identities(9)[stranger]
     for doctored in (
         replace(true, public=b"9" * 32),
-        replace(true, commitments_hash=bytes(32)),
+        replace(true, root=bytes(32)),
         member(stranger, IdentityKey.generate(), request.study_hash, 1, true.public),
         member(stranger, key, request.study_hash, 2, true.public),
         member(stranger, key, bytes(32), 1, true.public),
@@ -250,36 +277,116 @@ def test_a_doctored_key_of_a_site_outside_the_circle_is_refused(tmp_path):
     assert len(site.masking.begin(request)) == 32
 
 
-def test_every_sealed_share_must_be_there_and_open(tmp_path):
+def with_letter(request, **changes):
+    """The request with other contents of the peer's letter."""
+    true = request.letters[PEER]
+    letter = replace(true.letter, **changes)
+    return replace(request, letters={**request.letters, PEER: replace(true, letter=letter)})
+
+
+def test_every_letter_must_be_there_and_be_the_one_that_was_written(tmp_path):
     site, request, _ = halted(5, tmp_path, Action.UPDATE)
-    peer = request.sealed[PEER]
-    without = {s: box for s, box in request.sealed.items() if s != PEER}
-    with pytest.raises(ProtocolError, match=f"seed share from {PEER} for round 1 is missing"):
-        site.masking.begin(replace(request, sealed=without))
-    for box in (request.sealed[LAST], bytes(61), peer[:-1] + bytes([peer[-1] ^ 1])):
-        with pytest.raises(AuthenticationError, match=f"seed share from {PEER} for round 1 does"):
-            site.masking.begin(replace(request, sealed={**request.sealed, PEER: box}))
+    without = {s: letter for s, letter in request.letters.items() if s != PEER}
+    with pytest.raises(ProtocolError, match=f"the letter from {PEER} for round 1 is missing"):
+        site.masking.begin(replace(request, letters=without))
+    true = request.letters[PEER]
+    for letters in (
+        {**request.letters, PEER: request.letters[LAST]},
+        {**request.letters, PEER: replace(true, path=b"")},
+        {**request.letters, PEER: replace(true, path=true.path[32:])},
+    ):
+        with pytest.raises(AuthenticationError, match=f"not the one that {PEER} wrote"):
+            site.masking.begin(replace(request, letters=letters))
+    for changes in (
+        {"box": bytes(81)},
+        {"commitment": bytes(32)},
+        {"mask_key": ANOTHER},
+        {"seed_key": ANOTHER},
+    ):
+        with pytest.raises(AuthenticationError, match=f"not the one that {PEER} wrote"):
+            site.masking.begin(with_letter(request, **changes))
+    assert len(site.masking.begin(request)) == 32
 
 
-def test_a_sealed_share_of_another_round_or_receiver_does_not_open(tmp_path):
+def test_a_letter_of_another_round_or_receiver_is_refused(tmp_path):
     _, first, _ = halted(5, tmp_path, Action.UPDATE)
     (tmp_path / "second").mkdir()
-    site, second, _ = halted(5, tmp_path / "second", Action.UPDATE, round=2)
-    for box in (first.sealed[PEER], second.sealed[LAST]):
-        with pytest.raises(AuthenticationError, match="does not open"):
-            site.masking.begin(replace(second, sealed={**second.sealed, PEER: box}))
+    site, second, sites = halted(5, tmp_path / "second", Action.UPDATE, round=2)
+    theirs = sites.sites[PEER].masking._next.dealt.message.letters[LAST]
+    for letter in (first.letters[PEER].letter, theirs):
+        told = replace(second.letters[PEER], letter=letter)
+        with pytest.raises(AuthenticationError, match="is not the one"):
+            site.masking.begin(replace(second, letters={**second.letters, PEER: told}))
 
 
-def test_a_box_that_opens_to_no_share_is_refused(tmp_path):
-    site, request, sites = halted(5, tmp_path, Action.UPDATE)
-    channels = sites.sites[PEER].masking._channels
-    shown = next(member for member in request.participants if member.site == PEER)
-    statement = transcript.keys_statement(
-        request.study_hash, 1, PEER, shown.public, shown.commitments_hash
+def written(request, site, **changes):
+    """The request with a letter that the peer itself wrote otherwise, signed over that alone."""
+    true = request.letters[PEER].letter
+    letter = replace(true, **changes)
+    to = site.masking._next.opens.public(PEER)
+    root = leaf_of(letter, ME, to)
+    (place,) = (i for i, p in enumerate(request.participants) if p.site == PEER)
+    public = request.participants[place].public
+    signed = member(PEER, identities(5)[PEER], request.study_hash, 1, public, root)
+    return replace(
+        request,
+        participants=(
+            *request.participants[:place],
+            signed,
+            *request.participants[place + 1 :],
+        ),
+        letters={**request.letters, PEER: Delivered(letter=letter, path=b"")},
     )
-    box = channels.seal("seed", 1, transcript.sha256(statement), {ME: b"\xff" * 33})[ME]
-    with pytest.raises(AuthenticationError, match="not 33 bytes below the prime"):
-        site.masking.begin(replace(request, sealed={**request.sealed, PEER: box}))
+
+
+def sealed_by_peer(request, site, share):
+    """A box from the peer to this site as an honest one, with another content."""
+    public = next(p.public for p in request.participants if p.site == PEER)
+    use = seed_use(request.study_hash, 1, PEER, ME, public)
+    to = site.masking._next.opens.public(PEER)
+    return seal_box(share, to=to, use=use, entropy=os.urandom)
+
+
+@pytest.mark.parametrize("field", ["mask_key", "seed_key"])
+def test_a_letter_with_a_low_order_key_is_refused(tmp_path, field):
+    site, request, _ = halted(5, tmp_path, Action.UPDATE)
+    with pytest.raises(AuthenticationError, match=f"a key of {PEER} is a low-order point"):
+        site.masking.begin(written(request, site, **{field: bytes(31) + b"\x80"}))
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        lambda request, site: bytes(81),
+        lambda request, site: sealed_by_peer(request, site, (7).to_bytes(33, "big")),
+        lambda request, site: sealed_by_peer(request, site, b"\xff" * 33),
+    ],
+    ids=["does not open", "another share", "no field element"],
+)
+def test_a_site_that_was_dealt_a_wrong_seed_share_takes_part_and_shows_the_key(tmp_path, box):
+    site, request, _ = halted(5, tmp_path, Action.UPDATE)
+    pending = site.masking._next
+    told = written(request, site, box=box(request, site))
+    site.masking.begin(told)
+    reply = site.masking.mask(ZEROS, 1, SPEC)
+    assert reply.complaints == {PEER: pending.opens.secret(PEER)}
+    assert set(site.masking._round.received.seed_shares) == set(names(5)[2:])
+    public = next(p.public for p in told.participants if p.site == PEER)
+    letter = told.letters[PEER].letter
+    why = judge(
+        reply.complaints[PEER],
+        pending.opens.public(PEER),
+        letter.box,
+        letter.commitment,
+        seed_use(told.study_hash, 1, PEER, ME, public),
+    )
+    assert f"({ME} shows the key that opens the box)" in why
+
+
+def test_a_site_that_was_dealt_true_shares_complains_of_nobody(tmp_path):
+    site, request, _ = halted(5, tmp_path, Action.UPDATE)
+    site.masking.begin(request)
+    assert site.masking.mask(ZEROS, 1, SPEC).complaints == {}
 
 
 def test_sites_shown_different_things_begin_different_rounds(tmp_path):
@@ -354,15 +461,6 @@ def test_the_vector_given_is_not_changed_by_masking(tmp_path):
 # Agreeing and unmasking
 
 
-def test_there_is_no_agreement_in_the_semi_honest_profile(tmp_path):
-    _site, request, _ = halted(5, tmp_path, Action.AGREE)
-    (tmp_path / "other").mkdir()
-    honest, _, _ = halted(5, tmp_path / "other", Action.UNMASK, profile="semi-honest")
-    other = replace(request, study_hash=honest.masking.parameters.study_hash)
-    with pytest.raises(ProtocolError, match="semi-honest, which has no agreement"):
-        honest.masking.agree(other)
-
-
 BAD_SURVIVORS = [
     (tuple(names(5)[1:]), "do not include this site"),
     (tuple(names(5)[:3]), "3 sites survive, and a sum over fewer than 4 is never opened"),
@@ -384,13 +482,6 @@ def test_survivors_that_must_not_be_opened_are_neither_signed_nor_unmasked(
     signatures = sign_survivors(request.context, survivors, [s for s in survivors if s != "zz"])
     with pytest.raises(ProtocolError, match=sentence):
         site.masking.unmask(replace(request, survivors=survivors, signatures=signatures))
-
-
-@pytest.mark.parametrize(("survivors", "sentence"), BAD_SURVIVORS)
-def test_the_semi_honest_profile_checks_the_survivors_just_the_same(tmp_path, survivors, sentence):
-    site, request, _ = masked(tmp_path, profile="semi-honest")
-    with pytest.raises(ProtocolError, match=sentence):
-        site.masking.unmask(replace(request, survivors=survivors))
 
 
 def test_the_threshold_counts_where_it_is_above_what_is_left(tmp_path):
@@ -491,12 +582,43 @@ def test_a_repeated_request_gets_the_same_answer_and_another_one_none(tmp_path):
         site.masking.unmask(replace(request, survivors=fewer, signatures=signatures))
 
 
-def test_a_share_that_does_not_open_is_left_out(tmp_path):
+def test_a_wrong_mask_share_is_left_out_and_the_key_to_its_box_is_shown(tmp_path):
     site, request, _ = masked(tmp_path)
-    sealed = {**request.sealed, PEER: bytes(61)}
-    del sealed[LAST]
-    reply = site.masking.unmask(replace(request, sealed=sealed))
+    opens = site.masking._round.masks
+    boxes = {**request.boxes, PEER: replace(request.boxes[PEER], commitment=bytes(32))}
+    del boxes[LAST]
+    reply = site.masking.unmask(replace(request, boxes=boxes))
     assert set(reply.self_mask_shares) == set(names(5)) - {PEER, LAST}
+    assert reply.complaints == {PEER: opens.secret(PEER)}
+
+
+def test_no_box_of_a_site_outside_the_survivors_is_opened_or_complained_of(tmp_path):
+    """A dropped site's seed share is revealed, so its mask share must not be, in no way."""
+    coordinator, sites = federation(5, tmp_path, threshold=3, collusion=0)
+    uploads = {}
+
+    def keep(site, action, reply):
+        if action is Action.UPDATE:
+            uploads[site] = MaskedUpdate.from_bytes(reply)
+            return b"lost" if site == LAST else reply
+        return reply
+
+    def slip_in(site, action, body):
+        if action is not Action.UNMASK:
+            return body
+        request = UnmaskRequest.from_bytes(body)
+        rubbish = MaskBox(commitment=bytes(32), box=bytes(81))
+        late = uploads[LAST].boxes[site] if site != ME else rubbish
+        return replace(request, boxes={**request.boxes, LAST: late}).to_bytes()
+
+    sites.alter, sites.alter_request = keep, slip_in
+    coordinator.open()
+    run_round(coordinator, 1)
+    for name in names(5)[:4]:
+        reply = sites.sites[name].masking._finished.reply
+        assert LAST not in reply.self_mask_shares
+        assert reply.complaints == {}
+        assert set(reply.seed_shares) == {LAST}
 
 
 def test_keys_for_the_next_round_come_with_the_shares_until_the_last_round(tmp_path):
@@ -511,17 +633,15 @@ def test_keys_for_the_next_round_come_with_the_shares_until_the_last_round(tmp_p
 
 def test_keys_for_a_later_round_give_up_the_round_in_progress(tmp_path):
     site, request, sites = masked(tmp_path)
-    (tmp_path / "other").mkdir()
-    channel_keys = tuple(s.masking.channel_key(_channel_request(s)) for s in sites.sites.values())
-    keys = halted(5, tmp_path / "other", Action.KEYS)[1]
+    keys = keys_request(site, sites)
     with pytest.raises(ProtocolError, match="round 1 is not above round 1"):
-        site.masking.round_keys(replace(keys, channel_keys=channel_keys))
-    site.masking.round_keys(replace(keys, channel_keys=channel_keys, round=2))
+        site.masking.round_keys(replace(keys, round=1))
+    site.masking.round_keys(keys)
     with pytest.raises(ProtocolError, match="masked last"):
         site.masking.unmask(request)
 
 
-def _channel_request(site):
+def channel_request(site):
     agreed = site.masking.parameters
     return ChannelRequest(
         study_digest=agreed.study_digest,
@@ -531,31 +651,27 @@ def _channel_request(site):
     )
 
 
+def keys_request(site, sites):
+    """A request for the keys of round 2, with fresh channel keys of all sites."""
+    announced = {
+        name: other.masking.channel_key(channel_request(site))
+        for name, other in sites.sites.items()
+    }
+    shown = [part_of(key, site.site) for name, key in announced.items() if name != site.site]
+    return KeysRequest(
+        study_hash=site.masking.parameters.study_hash, round=2, channel_keys=tuple(shown)
+    )
+
+
 def test_a_round_that_has_begun_keeps_its_keys(tmp_path):
     site, update, sites = halted(5, tmp_path, Action.UPDATE)
     site.masking.begin(update)
-    channel_keys = tuple(s.masking.channel_key(_channel_request(s)) for s in sites.sites.values())
-    (tmp_path / "other").mkdir()
-    keys = halted(5, tmp_path / "other", Action.KEYS)[1]
+    keys = keys_request(site, sites)
     with pytest.raises(ProtocolError, match="round 1 has begun, so its keys cannot be replaced"):
-        site.masking.round_keys(replace(keys, channel_keys=channel_keys))
+        site.masking.round_keys(replace(keys, round=1))
 
 
 # Secrets
-
-
-def reachable(root):
-    """All bytes and keys that an object still holds, functions left out."""
-    seen, waiting, found = set(), [root], []
-    while waiting:
-        item = waiting.pop()
-        if id(item) in seen or isinstance(item, type | FunctionType):
-            continue
-        seen.add(id(item))
-        if isinstance(item, (bytes, ExchangeKey)):
-            found.append(item)
-        waiting += gc.get_referents(item)
-    return found
 
 
 def test_no_secret_of_a_round_is_alive_after_unmask(tmp_path):
@@ -570,25 +686,33 @@ def test_no_secret_of_a_round_is_alive_after_unmask(tmp_path):
     site._options["entropy"] = entropy
     site.restart()
     coordinator.open()
-    round_key = site.masking._next.exchange
+    round_key = site.masking._next.dealt.exchange
     opened = len(drawn)
     run_round(coordinator, 1)
-    secrets = [secret for secret in drawn if len(secret) == 32]
-    channel_seed, round_seed, mask_seed, next_seed = secrets
+    of_round_1 = [secret for secret in drawn[:opened] if len(secret) == 32]
+    later = [secret for secret in drawn[opened:] if len(secret) == 32]
+    # channel keys, round seed, keys for mask boxes, keys for seed boxes of round 2, ephemeral keys
+    assert len(of_round_1) == 4 + 4
+    # self mask and ephemeral keys; round seed 2, its keys for boxes, ephemeral keys
+    assert len(later) == (1 + 4) + (3 + 4)
     alive = reachable(site.masking.__dict__)
     assert round_key not in alive
-    for secret in (round_seed, mask_seed, next_seed, channel_seed):
-        assert secret not in alive
-    assert opened < len(drawn)
+    for_round_2 = {of_round_1[3], *later[6:8]}
+    assert for_round_2 <= {secret for secret in alive if isinstance(secret, bytes)}
+    for secret in [*of_round_1, *later]:
+        assert (secret in alive) == (secret in for_round_2)
 
 
 def test_no_secret_shared_with_others_is_alive_after_unmask(tmp_path):
     site, request, _ = masked(tmp_path)
     state = site.masking._round
-    secrets = [*state.pair_secrets.values(), *state.seed_shares.values()]
+    assert state.pair_secrets == {}
+    secrets = [*state.received.seed_shares.values(), state.mask_share, state.masks._seed]
     alive = reachable(site.masking.__dict__)
     assert all(secret in alive for secret in secrets)
-    site.masking.unmask(request)
+    reply = site.masking.unmask(request)
+    del secrets[-2]  # revealed in the reply, which is kept for a coordinator that asks again
+    assert reply.self_mask_shares[ME] == state.mask_share
     alive = reachable(site.masking.__dict__)
     assert not any(secret in alive for secret in secrets)
 
@@ -596,7 +720,7 @@ def test_no_secret_shared_with_others_is_alive_after_unmask(tmp_path):
 def test_no_secret_is_printed_pickled_copied_or_logged(tmp_path, caplog, capsys):
     caplog.set_level(logging.DEBUG)
     site, request, _ = masked(tmp_path)
-    for secret in (site.masking, site.masking._round, site.masking._channels):
+    for secret in (site.masking, site.masking._round, site.masking._round.masks, site.masking._me):
         assert re.fullmatch(r"<\w+, secret>", repr(secret))
         for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
             with pytest.raises(TypeError, match="never pickled or copied"):

@@ -17,13 +17,10 @@ from tests.in_process import (
     run_round,
 )
 
-PHASES = {
-    "semi-honest": (Action.CHANNEL, Action.KEYS, Action.UPDATE, Action.UNMASK),
-    "malicious": tuple(Action),
-}
+PHASES = tuple(Action)
 
 
-def expect(agreed, phases, fates):
+def expect(agreed, fates):
     """What the protocol promises: the survivors, or the words of the reason.
 
     `fates` gives by site the phase from which it is gone, or None.
@@ -31,8 +28,8 @@ def expect(agreed, phases, fates):
 
     def left(action):
         """Sites that still answer in that phase."""
-        stage = phases.index(action)
-        return [s for s, fate in fates.items() if fate is None or phases.index(fate) > stage]
+        stage = PHASES.index(action)
+        return [s for s, fate in fates.items() if fate is None or PHASES.index(fate) > stage]
 
     for action, least, words in (
         (Action.CHANNEL, agreed.minimum_sites, "announced a channel key"),
@@ -41,21 +38,21 @@ def expect(agreed, phases, fates):
         (Action.AGREE, agreed.threshold, "signed the survivors"),
         (Action.UNMASK, agreed.threshold, "revealed their shares"),
     ):
-        if action in phases and len(left(action)) < least:
+        if len(left(action)) < least:
             return None, f"{len(left(action))} of {len(fates)} sites {words}, and {least} are"
     return left(Action.UPDATE), ""
 
 
-def check_pattern(coordinator, sites, round, phases, fates, fault):
+def check_pattern(coordinator, sites, round, fates, fault):
     """Run one round in which the sites go away as told; every round exchanges keys anew."""
     gone = {
         (site, action): fault
         for site, fate in fates.items()
         if fate is not None
-        for action in phases[phases.index(fate) :]
+        for action in PHASES[PHASES.index(fate) :]
     }
     sites.faults = gone
-    survivors, reason = expect(coordinator.parameters, phases, fates)
+    survivors, reason = expect(coordinator.parameters, fates)
     if survivors is None:
         with pytest.raises(RoundVoidError, match=reason):
             run_round(coordinator, round)
@@ -68,67 +65,59 @@ def check_pattern(coordinator, sites, round, phases, fates, fault):
     assert {site for site, fate in fates.items() if fate is not None} == set(result.refusals)
 
 
-def run_patterns(count, profile, patterns, fault, **changes):
+def run_patterns(count, patterns, fault, **changes):
     with memory_folder() as folder:
-        coordinator, sites = federation(count, folder, profile=profile, **changes)
-        phases = PHASES[profile]
+        coordinator, sites = federation(count, folder, **changes)
         for place, pattern in enumerate(patterns):
             fates = dict(zip(sites.names(), pattern, strict=True))
             if Action.CHANNEL in pattern:  # a channel once open stays: begin the run again
                 (folder / str(place)).mkdir()
-                coordinator, sites = federation(
-                    count, folder / str(place), profile=profile, **changes
-                )
-            check_pattern(coordinator, sites, 2 * place + 1, phases, fates, fault)
+                coordinator, sites = federation(count, folder / str(place), **changes)
+            check_pattern(coordinator, sites, 2 * place + 1, fates, fault)
 
 
-def all_patterns(count, profile):
-    return list(product((None, *PHASES[profile]), repeat=count))
+def all_patterns(count):
+    return list(product((None, *PHASES), repeat=count))
 
 
-def one_phase_patterns(count, profile):
+def one_phase_patterns(count):
     """Every subset of the sites lost together, at every phase."""
     return [
         tuple(phase if lost else None for lost in subset)
-        for phase in PHASES[profile]
+        for phase in PHASES
         for subset in product((False, True), repeat=count)
     ]
 
 
 @pytest.mark.parametrize("fault", [LOST, UNHEARD])
-@pytest.mark.parametrize("profile", PHASES)
-def test_three_sites_losing_any_at_any_phases(profile, fault):
-    run_patterns(3, profile, all_patterns(3, profile), fault)
+def test_three_sites_losing_any_at_any_phases(fault):
+    run_patterns(3, all_patterns(3), fault)
 
 
 @pytest.mark.parametrize("fault", [LOST, UNHEARD])
-@pytest.mark.parametrize("profile", PHASES)
 @pytest.mark.parametrize("count", [4, pytest.param(5, marks=pytest.mark.slow)])
-def test_four_and_five_sites_losing_every_subset_at_every_phase(count, profile, fault):
-    run_patterns(count, profile, one_phase_patterns(count, profile), fault)
+def test_four_and_five_sites_losing_every_subset_at_every_phase(count, fault):
+    run_patterns(count, one_phase_patterns(count), fault)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [LOST, UNHEARD])
-@pytest.mark.parametrize("profile", PHASES)
 @pytest.mark.parametrize("count", [4, 5])
-def test_four_and_five_sites_losing_any_at_any_phases(count, profile, fault):
-    patterns = [p for p in all_patterns(count, profile) if p.count(None) >= 1]
-    run_patterns(count, profile, patterns, fault)
+def test_four_and_five_sites_losing_any_at_any_phases(count, fault):
+    patterns = [p for p in all_patterns(count) if p.count(None) >= 1]
+    run_patterns(count, patterns, fault)
 
 
-@pytest.mark.parametrize("profile", PHASES)
 @pytest.mark.parametrize(
     "count", [6, *(pytest.param(n, marks=pytest.mark.slow) for n in (7, 8, 9))]
 )
-def test_six_to_nine_sites_losing_some_at_some_phases(count, profile):
+def test_six_to_nine_sites_losing_some_at_some_phases(count):
     rng = random.Random(count)
-    likely = [None] * 9 + list(PHASES[profile])
+    likely = [None] * 9 + list(PHASES)
     patterns = [tuple(rng.choice(likely) for _ in range(count)) for _ in range(30)]
     threshold = 2 * count // 3 + 1
     run_patterns(
         count,
-        profile,
         patterns,
         LOST,
         collusion=0,
@@ -139,14 +128,9 @@ def test_six_to_nine_sites_losing_some_at_some_phases(count, profile):
 
 def test_the_parameters_of_these_tests_do_lose_rounds_and_do_keep_some():
     """A control: the expectations above are neither always a sum nor never."""
-    for profile in PHASES:
-        outcomes = [
-            expect(
-                parameters(5, profile=profile),
-                PHASES[profile],
-                dict(zip("abcde", pattern, strict=True)),
-            )[0]
-            for pattern in one_phase_patterns(5, profile)
-        ]
-        assert any(outcome is None for outcome in outcomes)
-        assert any(outcome is not None and len(outcome) == 4 for outcome in outcomes)
+    outcomes = [
+        expect(parameters(5), dict(zip("abcde", pattern, strict=True)))[0]
+        for pattern in one_phase_patterns(5)
+    ]
+    assert any(outcome is None for outcome in outcomes)
+    assert any(outcome is not None and len(outcome) == 4 for outcome in outcomes)

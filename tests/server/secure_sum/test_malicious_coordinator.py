@@ -18,6 +18,7 @@ EVERYONE = (*HONEST, COLLUDER)
 SPARSE = {"degree": 6, "threshold": 6, "minimum_sites": 6}
 ROUND = st.integers(1, 3)
 PICK = st.sampled_from([-1, -1, 0, 1])
+RUBBISH = st.sampled_from([False, False, True])
 MODEL = st.sampled_from([b"one model", b"one model", b"another model"])
 
 
@@ -63,10 +64,10 @@ def machine(count, **changes):  # noqa: C901 - it counts the rules of the class 
                 self.adversary.keys(site, round)
 
         @precondition(lambda self: self.adversary.keys_pool)
-        @rule(sites=some, members=some, round=ROUND, model=MODEL, pick=PICK)
-        def ask_for_updates(self, sites, members, round, model, pick):
+        @rule(sites=some, members=some, round=ROUND, model=MODEL, pick=PICK, rubbish=RUBBISH)
+        def ask_for_updates(self, sites, members, round, model, pick, rubbish):
             for site in sorted(sites):
-                self.adversary.update(site, round, members, model, pick)
+                self.adversary.update(site, round, members, model, pick, rubbish=rubbish)
 
         @precondition(lambda self: self.adversary.keys_pool)
         @rule(round=ROUND)
@@ -82,11 +83,13 @@ def machine(count, **changes):  # noqa: C901 - it counts the rules of the class 
                 self.adversary.agree(site, context, survivors)
 
         @precondition(lambda self: self.adversary.uploads)
-        @rule(sites=some, survivors=survivor_lists, own=st.booleans(), data=st.data())
-        def ask_to_unmask(self, sites, survivors, own, data):
+        @rule(
+            sites=some, survivors=survivor_lists, own=st.booleans(), rubbish=RUBBISH, data=st.data()
+        )
+        def ask_to_unmask(self, sites, survivors, own, rubbish, data):
             context = self.context(data)
             for site in sorted(sites):
-                self.adversary.unmask(site, context, survivors, own=own)
+                self.adversary.unmask(site, context, survivors, own=own, rubbish=rubbish)
 
         @precondition(lambda self: self.adversary.uploads)
         @rule(survivors=survivor_lists, data=st.data())

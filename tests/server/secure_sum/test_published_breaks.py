@@ -145,7 +145,7 @@ def test_invented_peers_are_refused(tmp_path):
     invented = SignedKey(
         site="zz-invented",
         public=bytes([9]) * 32,
-        commitments_hash=bytes(32),
+        root=bytes(32),
         signature=stranger.sign(b""),
     )
     strangers = [replace(invented, site=f"zz-{i}", public=bytes([i + 1]) * 32) for i in range(4)]
@@ -160,7 +160,7 @@ def test_invented_peers_are_refused(tmp_path):
 
 @pytest.mark.parametrize("threshold", [-1, 0, 1, 2])
 def test_a_threshold_of_one_is_refused(threshold):
-    with pytest.raises(StudyError, match="not more than half of 5 sites"):
+    with pytest.raises(StudyError, match="must exceed 5 sites plus 1 colluding"):
         parameters(5, threshold=threshold)
 
 
@@ -257,11 +257,11 @@ def test_keys_shares_and_boxes_of_one_run_are_worthless_in_another(tmp_path):
     with pytest.raises(ProtocolError, match="other study parameters"):
         site.masking.begin(there)
     mixed = (here.participants[0], *there.participants[1:])
-    for sealed in (here.sealed, there.sealed):
-        with pytest.raises(ProtocolError, match="does not open"):
-            site.masking.begin(replace(here, participants=mixed, sealed=sealed))
-    with pytest.raises(ProtocolError, match="does not open"):
-        site.masking.begin(replace(here, sealed=there.sealed))
+    for letters in (here.letters, there.letters):
+        with pytest.raises(ProtocolError, match=r"keys of round 1 of site .* does not verify"):
+            site.masking.begin(replace(here, participants=mixed, letters=letters))
+    with pytest.raises(ProtocolError, match=r"not the one that .* wrote to this site"):
+        site.masking.begin(replace(here, letters=there.letters))
 
 
 def test_a_coordinator_never_holds_a_private_key_or_an_unsealed_secret(tmp_path):
@@ -280,7 +280,9 @@ def test_a_coordinator_never_holds_a_private_key_or_an_unsealed_secret(tmp_path)
     coordinator.open()
     run_round(coordinator, 1)
     secrets = [secret for secret in drawn if len(secret) == 32]
-    assert len(secrets) == 4 * 4
+    # channel keys; twice a round seed, its two sets of keys for boxes, an ephemeral key for each
+    # peer; once a self mask with an ephemeral key for each peer
+    assert len(secrets) == 4 * (1 + 2 * (3 + 3) + (1 + 3))
     for _, reply in replies:
         assert not any(secret in reply for secret in secrets)
     unmasked = [Unmasked.from_bytes(r) for a, r in replies if a is Action.UNMASK]

@@ -11,11 +11,16 @@ from consilium.shared.secure_sum import messages
 from consilium.shared.secure_sum.messages import (
     ChannelKey,
     ChannelRequest,
+    Delivered,
     KeysRequest,
+    Letter,
+    MaskBox,
     MaskedUpdate,
+    PeerKey,
     Refusal,
     RoundKeys,
     Unmasked,
+    UnmaskRequest,
     UpdateRequest,
     read_reply,
 )
@@ -49,6 +54,8 @@ def values_of(rule):
             return st.lists(messages_of(kind), max_size=3, unique_by=lambda m: m.site).map(
                 lambda found: tuple(sorted(found, key=lambda m: m.site))
             )
+        case wire.Part(kind):
+            return messages_of(kind)
         case wire.Maybe(kind):
             return st.none() | messages_of(kind)
     raise AssertionError(rule)
@@ -197,7 +204,9 @@ def test_sites_out_of_order_or_double_are_refused():
     ],
 )
 def test_a_message_against_its_rules_cannot_be_made(field, value):
-    good = Unmasked(site="a", round=1, self_mask_shares={}, seed_shares={}, next_keys=None)
+    good = Unmasked(
+        site="a", round=1, self_mask_shares={}, seed_shares={}, complaints={}, next_keys=None
+    )
     with pytest.raises(MessageError, match=rf"unmasked\.{field}"):
         dataclasses.replace(good, **{field: value})
 
@@ -213,8 +222,10 @@ def test_a_body_is_bytes_or_a_flat_view_of_bytes_that_nobody_can_write_to(body):
             context=bytes(32),
             packed=packed,
             commitment=bytes(32),
-            share_commitments={},
-            sealed={},
+            own_commitment=bytes(32),
+            boxes={},
+            complaints={},
+            signature=bytes(64),
             audit_head=b"",
         )
 
@@ -224,12 +235,59 @@ def test_a_body_is_bytes_or_a_flat_view_of_bytes_that_nobody_can_write_to(body):
 
 
 def test_lists_of_messages_hold_the_right_kind_one_a_site():
-    key = ChannelKey(site="a", public=bytes(32), signature=bytes(64))
+    key = PeerKey(site="a", public=bytes(32), path=b"", signature=bytes(64))
     good = KeysRequest(study_hash=bytes(32), round=1, channel_keys=(key,))
     refusal = Refusal(site="b", code="c", sentence="d")
     for channel_keys in ((key, key), (refusal,), [key], (key,) * 1001):
         with pytest.raises(MessageError, match=r"keys-request\.channel_keys"):
             dataclasses.replace(good, channel_keys=channel_keys)
+
+
+def test_a_message_inside_another_is_of_its_kind():
+    letter = Letter(commitment=bytes(32), box=bytes(81), mask_key=bytes(32), seed_key=bytes(32))
+    good = Delivered(letter=letter, path=b"")
+    with pytest.raises(MessageError, match=r"delivered-letter\.letter is not a letter message"):
+        dataclasses.replace(good, letter=MaskBox(commitment=bytes(32), box=bytes(81)))
+
+
+def test_the_largest_study_fits_the_bound_of_messages_without_a_vector():
+    """A thousand sites with the longest names, each sharing masks with all others."""
+    sites = [f"{number:064d}" for number in range(1000)]
+    letter = Letter(commitment=bytes(32), box=bytes(81), mask_key=bytes(32), seed_key=bytes(32))
+    keys = RoundKeys(
+        site=sites[0],
+        round=2**32 - 1,
+        public=bytes(32),
+        own_commitment=bytes(32),
+        letters=dict.fromkeys(sites, letter),
+        signature=bytes(64),
+    )
+    shares = dict.fromkeys(sites, bytes(33))
+    fixed = {"study_hash": bytes(32), "round": 2**32 - 1}
+    peers = [
+        PeerKey(site=site, public=bytes(32), path=bytes(320), signature=bytes(64)) for site in sites
+    ]
+    largest = [
+        ChannelKey(site=sites[0], keys=dict.fromkeys(sites, bytes(32)), signature=bytes(64)),
+        KeysRequest(**fixed, channel_keys=tuple(peers)),
+        Unmasked(
+            site=sites[0],
+            round=2**32 - 1,
+            self_mask_shares=shares,
+            seed_shares=shares,
+            complaints=dict.fromkeys(sites, bytes(32)),
+            next_keys=keys,
+        ),
+        UnmaskRequest(
+            **fixed,
+            context=bytes(32),
+            survivors=tuple(sites),
+            signatures=dict.fromkeys(sites, bytes(64)),
+            boxes=dict.fromkeys(sites, MaskBox(commitment=bytes(32), box=bytes(81))),
+        ),
+    ]
+    for message in largest:
+        assert type(message).from_bytes(message.to_bytes()) == message
 
 
 def test_survivor_lists_are_bounded_tuples():
@@ -279,12 +337,14 @@ def test_a_vector_message_takes_a_small_multiple_of_its_size():
         context=bytes(32),
         packed=bytes(4_000_000),
         commitment=bytes(32),
-        share_commitments={},
-        sealed={},
+        own_commitment=bytes(32),
+        boxes={},
+        complaints={},
+        signature=bytes(64),
         audit_head=b"",
     )
     data = update.to_bytes()
-    assert len(data) < 4_000_200
+    assert len(data) < 4_000_300
     tracemalloc.start()
     try:
         assert MaskedUpdate.from_bytes(data) == update
@@ -299,7 +359,7 @@ def test_a_large_body_is_encoded_as_msgpack_itself_would(size):
         study_hash=bytes(32),
         round=1,
         participants=(),
-        sealed={},
+        letters={},
         model=bytes(size),
         configuration=b"c",
     )
@@ -313,6 +373,7 @@ def test_printing_a_message_shows_its_kind_site_and_round_and_nothing_secret():
         round=8,
         self_mask_shares={"x": b"\x07" * 33},
         seed_shares={},
+        complaints={},
         next_keys=None,
     )
     assert repr(message) == str(message) == "<unmasked site ward round 8>"
@@ -332,7 +393,7 @@ def test_a_refusal_carries_one_printable_line():
 
 def test_a_reply_is_the_expected_message_or_a_refusal():
     refusal = Refusal(site="a", code="c", sentence="no")
-    key = ChannelKey(site="a", public=bytes(32), signature=bytes(64))
+    key = ChannelKey(site="a", keys={"b": bytes(32)}, signature=bytes(64))
     assert read_reply(ChannelKey, refusal.to_bytes()) == refusal
     assert read_reply(ChannelKey, key.to_bytes()) == key
     with pytest.raises(MessageError, match="expected a round-keys message and got one named"):
@@ -342,7 +403,7 @@ def test_a_reply_is_the_expected_message_or_a_refusal():
 
 
 def test_messages_cannot_be_changed():
-    key = ChannelKey(site="a", public=bytes(32), signature=bytes(64))
+    key = ChannelKey(site="a", keys={"b": bytes(32)}, signature=bytes(64))
     with pytest.raises(dataclasses.FrozenInstanceError):
         key.site = "b"
 
@@ -382,8 +443,10 @@ def long_update(size):
         context=bytes(32),
         packed=bytes(range(256)) * (size // 256),
         commitment=bytes(32),
-        share_commitments={"north": bytes(32)},
-        sealed={},
+        own_commitment=bytes(32),
+        boxes={},
+        complaints={"north": bytes(32)},
+        signature=bytes(64),
         audit_head=b"head",
     )
 

@@ -13,20 +13,19 @@ from tests.rosters import sized_roster
     [
         (5, {"study_digest": bytes(31)}, "study digest must have 32 bytes"),
         (5, {"run_id": bytes(15)}, "identifier must have 16 bytes"),
-        (5, {"profile": "trusting"}, "no profile is named trusting"),
         (5, {"minimum_sites": 2, "threshold": 2, "collusion": 0}, "below 3 a sum shows"),
         (5, {"minimum_sites": 6}, "the roster has 5 sites"),
         (5, {"threshold": 5, "minimum_sites": 4}, "the threshold is 5, above minimum_sites 4"),
         (5, {"collusion": -1}, "cannot be negative"),
         (5, {"minimum_sites": 4, "collusion": 3}, "must leave at least 2"),
-        (8, {"threshold": 4, "profile": "semi-honest"}, "not more than half of 8 sites"),
         (
-            9,
-            {"threshold": 5, "minimum_sites": 8, "collusion": 5, "profile": "semi-honest"},
-            "5 colluding sites would reach it",
+            8,
+            {"threshold": 4, "collusion": 0},
+            "must exceed 8 sites plus 0 colluding; raise it to 5",
         ),
+        (9, {"threshold": 7, "minimum_sites": 8, "collusion": 5}, "raise it to 8"),
         (9, {"threshold": 5, "collusion": 1}, "must exceed 9 sites plus 1 colluding"),
-        (9, {"threshold": 1}, "not more than half of 9 sites"),
+        (9, {"threshold": 1}, "must exceed 9 sites plus 1 colluding"),
         (5, {"roster": Roster(parameters(5).roster.members)}, "lacks the sites' declared sizes"),
     ],
 )
@@ -64,12 +63,11 @@ def test_the_hash_depends_on_every_parameter():
                 {"minimum_sites": 8},
                 {"collusion": 0},
                 {"degree": 4},
-                {"profile": "semi-honest"},
                 {"roster": other_size},
             )
         ),
     }
-    assert len(hashes) == 11
+    assert len(hashes) == 10
     assert parameters(9).study_hash == base.study_hash
 
 

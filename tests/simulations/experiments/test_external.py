@@ -100,7 +100,7 @@ def test_groups_and_bounds_that_fit_no_more_are_the_usual_ones() -> None:
     )
     assert [len(study.sites) for study in fewer.values()] == [8] * 9
     assert fewer["s0"].aggregation.groups == 1
-    assert fewer["s0"].minimum_sites == 5
+    assert fewer["s0"].minimum_sites == 6
 
 
 def found(**site: object) -> dict:

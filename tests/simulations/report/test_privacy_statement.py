@@ -51,11 +51,9 @@ def test_without_privacy_nothing_is_claimed_for_a_patient() -> None:
     assert "with epsilon" not in nothing
 
 
-def test_the_profile_decides_what_the_coordinator_is_trusted_with() -> None:
-    assert "keeps to the protocol (profile semi-honest)" in told()
-    malicious = told(aggregation={"profile": "malicious"})
-    assert "The coordinator may lie" in malicious
-    assert "keeps to the protocol" not in malicious
+def test_the_coordinator_is_not_trusted_to_keep_to_the_protocol() -> None:
+    assert "The coordinator may lie" in told()
+    assert "keeps to the protocol" not in told()
 
 
 def test_what_hospitals_keep_is_said_and_whose_risks_evaluation_counted() -> None:
