@@ -96,11 +96,13 @@ def inputs_of_columns(trained: Trained) -> Array:
     model, layout = trained.model, Layout(trained.study)
     of_CF = layout.without_each()[1:] == 0
     if model.skip is None:
-        return np.asarray(of_CF, dtype=np.float64)
+        only_CF: Array = of_CF.astype(np.float64)
+        return only_CF
     never_CV = np.arange(len(layout.names))[:, None] == layout.series
     read_CI = np.concatenate([of_CF[:, : model.measured], never_CV], axis=1)
     read_CI = read_CI[:, : model.skip.weight.shape[1]]
-    return np.concatenate([of_CF, read_CI], axis=1).astype(np.float64)
+    every_CJ: Array = np.concatenate([of_CF, read_CI], axis=1).astype(np.float64)
+    return every_CJ
 
 
 def integrated_gradients(

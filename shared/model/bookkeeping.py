@@ -190,13 +190,13 @@ class Lookup:
 
     def add_norms(self, squares_P: Tensor, terms_P: Tensor, groups: Groups) -> None:
         """See :class:`LayerRecord`; sums up each line that a patient reads, however often."""
-        grad_LO = self.grad_NTO.double().flatten(0, 1)
+        flat = self.grad_NTO.double().flatten(0, 1)
         place_NT = groups.patient_N.unsqueeze(1) * len(self.table) + self.token_NT
         lines, line_of = torch.unique(place_NT, return_inverse=True)
-        written = grad_LO.new_zeros(len(lines), grad_LO.shape[1])
-        written.index_add_(0, line_of.flatten(), grad_LO)
+        written = flat.new_zeros(len(lines), flat.shape[1])
+        written.index_add_(0, line_of.flatten(), flat)
         squares_P.index_add_(0, lines // len(self.table), written.square_().sum(1))
-        terms_P.index_add_(0, groups.patient_N, grad_LO.norm(dim=1).view(place_NT.shape).sum(1))
+        terms_P.index_add_(0, groups.patient_N, flat.norm(dim=1).view(place_NT.shape).sum(1))
 
     def weighted_sums(self, weight_N: Tensor) -> list[Tensor]:
         """See :class:`LayerRecord`."""

@@ -72,6 +72,11 @@ def expose(study: Study) -> Exposed:
     return max(found, key=lambda each: each.length)
 
 
+def loud_weights(study: Study) -> NDArray[np.float32]:
+    """Return weights under which inputs move the output by more than attributions may count."""
+    return _with_head(study, to_vector(study_model(study)), HEAD_FACTORS[-1])
+
+
 def blank_grid(study: Study, patients: int = 4) -> TimeGrid:
     """Return patients of whom nothing was measured, and whose outcomes nobody knows.
 

@@ -38,6 +38,7 @@ from consilium.simulations.experiments.canary import (
     cohort_of,
     expose,
     joined,
+    loud_weights,
     statistics_reach,
     usual_grid,
     without_stays,
@@ -224,7 +225,8 @@ def _evaluations(bench: _Bench) -> list[Finding]:
         )
     ]
     if study.evaluation.explained_patients:
-        own, quiet = (released.attributions(each, weights_D) for each in (study, alone))
+        loud_D = loud_weights(still)
+        own, quiet = (released.attributions(each, loud_D) for each in (study, alone))
         final.append(_evaluation(bench, own, quiet, pairs=EXPLAINED_PAIRS))
     costs = released.costs_of(study)
     together = sum(part.multiplier**-2 for part in final) ** -0.5

@@ -1,12 +1,14 @@
 """What a round's vector holds, derived alike at both sides."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from consilium.shared.crypto.keys import IdentityKey
-from consilium.shared.errors import MessageError
+from consilium.shared.errors import MessageError, StudyError
 from consilium.shared.figures.score_counts import first_edges
 from consilium.shared.rounds.contents import (
     NOISE_MARGIN,
@@ -14,10 +16,14 @@ from consilium.shared.rounds.contents import (
     RoundConfiguration,
     edges_from_bytes,
     edges_to_bytes,
+    gradient_sum_bound,
+    group_parameters,
     metrics_noise,
     metrics_sensitivity,
     statistics_noise,
+    sum_parameters,
     update_share,
+    validation_patients,
     vector_spec,
 )
 from tests.rosters import sized_roster
@@ -25,6 +31,7 @@ from tests.study_text import small_study
 
 PRIVATE = small_study()
 PLAIN = small_study(privacy={"mode": "none"})
+KEYS = {site: IdentityKey.from_seed(site.encode() * 32) for site in PRIVATE.sites}
 
 
 @given(
@@ -124,13 +131,44 @@ def test_noise_fits_its_segment_and_there_is_none_without_privacy() -> None:
 
 
 def test_updates_are_weighted_by_declared_sizes_or_alike() -> None:
-    keys = {site: IdentityKey.from_seed(site.encode() * 32) for site in PRIVATE.sites}
-    roster = sized_roster(keys, PRIVATE.digest, a=50, b=200, c=100)
+    roster = sized_roster(KEYS, PRIVATE.digest, a=50, b=200, c=100)
     assert update_share(PRIVATE, roster, ["a"]) == 0.25
     assert update_share(PRIVATE, roster, ["a", "b", "c"]) == 1.75
     alike = small_study(aggregation={"weighting": "uniform"})
     assert update_share(alike, roster, ["a"]) == 1.0
     assert update_share(alike, roster, ["a", "c"]) == 2.0
+
+
+def test_a_run_has_no_size_above_the_studys_bound_and_no_site_that_it_does_not_name() -> None:
+    small = small_study(aggregation={"max_weight": 90})
+    within, above = (sized_roster(KEYS, small.digest, b=size) for size in (90, 91))
+    assert sum_parameters(small, within, bytes(16), site="a").roster.sizes["b"] == 90
+    for refused in (group_parameters, partial(sum_parameters, site="a")):
+        with pytest.raises(StudyError, match=r"site b declares 91 patients, above .* 90"):
+            refused(small, above, bytes(16))
+    with pytest.raises(StudyError, match="does not name site d"):
+        sum_parameters(small, within, bytes(16), site="d")
+
+
+@given(size=st.integers(1, 10**6), rate=st.floats(0.01, 1.0))
+def test_a_gradient_sums_bound_is_that_of_a_likely_sample_of_the_declared_patients(
+    size: int, rate: float
+) -> None:
+    study = small_study(
+        privacy={"mode": "distributed"}, training={"local_steps": 1, "sampling_rate": rate}
+    )
+    found = gradient_sum_bound(study, size) / study.privacy.clip_norm
+    assert found <= size * (1 + 1e-9)
+    assert found >= min(size, rate * size) * (1 - 1e-9)
+    assert found == pytest.approx(min(size, rate * size + 5 * (rate * size) ** 0.5))
+
+
+@pytest.mark.parametrize(("held_out", "times"), [(0.0, 1), (0.2, 1), (0.5, 1), (0.75, 3)])
+def test_more_validation_patients_than_declared_ones_count_where_more_validate_than_train(
+    held_out: float, times: float
+) -> None:
+    study = small_study(evaluation={"validation_fraction": held_out})
+    assert validation_patients(study, 40) == pytest.approx(40 * times)
 
 
 def test_edges_come_back_from_their_bytes_and_none_mean_those_of_a_first_look() -> None:

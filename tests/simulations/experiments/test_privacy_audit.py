@@ -31,14 +31,7 @@ from consilium.simulations.experiments.privacy_audit import audit_study
 from tests.study_text import small_study
 
 STUDIES = sorted((Path(__file__).parents[3] / "studies").glob("*.toml"))
-OF_EACH_TASK = (
-    "demo",
-    "arrhythmia-mitdb",
-    "tox21",
-    "eicu-length-of-stay",
-    "sepsis-2019",
-    "readmission-fusion",
-)
+OF_SOME_TASKS = ("demo", "arrhythmia-mitdb", "tox21")  # binary, several classes, several labels
 CELLS = ("rnn", "lstm", "gru", "gru-d")
 RATE = 0.3
 BOTH = [pytest.param("site", marks=pytest.mark.slow), "distributed"]
@@ -96,8 +89,8 @@ def test_every_shipped_study_is_audited_with_power_and_acquitted(path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OF_EACH_TASK)
-def test_evaluation_and_attributions_of_every_kind_of_task_are_acquitted(name: str) -> None:
+@pytest.mark.parametrize("name", OF_SOME_TASKS)
+def test_evaluation_and_attributions_of_classification_are_acquitted(name: str) -> None:
     """With patients held out, and explained where the task can be."""
     shipped = load_study(STUDIES[0].parent / f"{name}.toml")
     few = {"name": "few", "sites": shipped.sites[:4]}
