@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from consilium.shared.errors import SettingsError as SettingsError
     from consilium.shared.errors import StudyEndedError as StudyEndedError
     from consilium.shared.errors import StudyError as StudyError
+    from consilium.shared.errors import UnableError as UnableError
     from consilium.shared.errors import UnreachableError as UnreachableError
     from consilium.shared.study.definition import Study as Study
     from consilium.shared.study.definition import parse_study as parse_study
@@ -111,6 +112,7 @@ __all__ = [
     "StudyError",
     "SumPlan",
     "TrainedModel",
+    "UnableError",
     "UnreachableError",
     "Verdict",
     "__version__",
@@ -130,7 +132,7 @@ if not TYPE_CHECKING:
     _ERRORS = (
         "AuditError AuthenticationError BudgetError ConsiliumError DataError EncodingError "
         "MessageError PolicyError PrivacyError ProtocolError RoundVoidError SettingsError "
-        "StudyEndedError StudyError UnreachableError"
+        "StudyEndedError StudyError UnableError UnreachableError"
     )
     _NAMES = {
         "client.sources.common.source": "Patient ReadReport Source Stay",

@@ -52,8 +52,8 @@ SEVEN = with_changes(
 def garbage_from_round_three(monkeypatch: pytest.MonkeyPatch) -> str:
     liar, mask = "house-4", SiteMasking.mask
 
-    def altered(self, vector, weight, spec):
-        masked = mask(self, vector, weight, spec)
+    def altered(self, vector, spec):
+        masked = mask(self, vector, spec)
         if self.site == liar and masked.round >= 3:
             return off_by_one(masked, spec.length + TAIL, spec.ring_bits)
         return masked
