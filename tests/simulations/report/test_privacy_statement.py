@@ -33,9 +33,9 @@ def test_bounds_are_shares_that_grow_with_epsilon(
 
 
 def test_shared_noise_is_claimed_against_the_coordinator_and_some_sites_only() -> None:
-    shared = told(aggregation={"tolerated_collusion": 2, "minimum_sites": 5})
+    shared = told(aggregation={"tolerated_collusion": 2, "minimum_sites": 6})
     assert "against the coordinator together with up to 2 hospitals" in shared
-    assert "the noise counted on is that of 3 honest hospitals among the 5 of a sum" in shared
+    assert "the noise counted on is that of 4 honest hospitals among the 6 of a sum" in shared
     assert "against everybody" not in shared
 
 
