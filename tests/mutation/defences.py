@@ -532,6 +532,14 @@ DEFENCES = (
         KEYS + "test_an_identity_of_low_order_is_no_identity",
     ),
     _d(
+        "low-order identities do not enrol",
+        "shared/enrolment/messages.py",
+        'check_identity(self.identity, f"the identity of site {self.site}")',
+        "pass",
+        "tests/shared/enrolment/test_messages.py::"
+        "test_an_identity_of_low_order_does_not_enrol_though_its_signature_verifies",
+    ),
+    _d(
         "one encoding of an identity",
         "shared/crypto/keys.py",
         "if y >= _P or y in",
