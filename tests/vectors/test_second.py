@@ -6,7 +6,7 @@ from runpy import run_path
 import pytest
 
 from consilium.server.secure_sum.protocol import SecureSum
-from consilium.shared.secure_sum.messages import Action
+from consilium.shared.secure_sum.messages import Action, declared_sizes
 from tests.in_process import (
     CONFIGURATION,
     LOST,
@@ -36,12 +36,12 @@ def told(agreed, spec=SPEC):
     return SECOND["Parameters"](
         agreed.study_digest,
         agreed.run_id,
-        list(agreed.roster.members),
+        [(*member, agreed.roster.sizes[member[0]]) for member in agreed.roster.members],
+        declared_sizes(agreed.roster),
         agreed.threshold,
         agreed.minimum_sites,
         agreed.collusion,
         agreed.degree,
-        agreed.max_weight,
         spec.ring_bits,
         [(s.name, s.length, s.linf, s.scale) for s in spec.segments],
     )
@@ -55,7 +55,7 @@ class SecondSite:
         self.ours = LocalSite.__new__(LocalSite)  # for its vectors alone
         self.ours.site, self.ours.spec, self.ours.vectors = site, SPEC, {}
         self.second = SECOND["Site"](
-            site, seed_of(site), told(agreed), lambda round: self.vector(round).tolist(), 7
+            site, seed_of(site), told(agreed), lambda round: self.vector(round).tolist()
         )
 
     def vector(self, round):

@@ -368,7 +368,7 @@ def test_a_site_that_was_dealt_a_wrong_seed_share_takes_part_and_shows_the_key(t
     pending = site.masking._next
     told = written(request, site, box=box(request, site))
     site.masking.begin(told)
-    reply = site.masking.mask(ZEROS, 1, SPEC)
+    reply = site.masking.mask(ZEROS, SPEC)
     assert reply.complaints == {PEER: pending.opens.secret(PEER)}
     assert set(site.masking._round.received.seed_shares) == set(names(5)[2:])
     public = next(p.public for p in told.participants if p.site == PEER)
@@ -386,7 +386,7 @@ def test_a_site_that_was_dealt_a_wrong_seed_share_takes_part_and_shows_the_key(t
 def test_a_site_that_was_dealt_true_shares_complains_of_nobody(tmp_path):
     site, request, _ = halted(5, tmp_path, Action.UPDATE)
     site.masking.begin(request)
-    assert site.masking.mask(ZEROS, 1, SPEC).complaints == {}
+    assert site.masking.mask(ZEROS, SPEC).complaints == {}
 
 
 def test_sites_shown_different_things_begin_different_rounds(tmp_path):

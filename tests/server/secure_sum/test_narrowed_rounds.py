@@ -24,6 +24,7 @@ from tests.in_process import (
     plain_sum,
 )
 from tests.rosters import sized_roster
+from tests.server.secure_sum.test_misbehaving_sites import LIAR, another_secret, misdealing
 from tests.server.study.test_checkpoints import checkpoint
 from tests.study_text import small_study
 
@@ -101,13 +102,13 @@ def test_garbage_in_a_check_coordinate_is_traced_by_real_rounds_of_enough_sites(
 
 def test_a_dealer_of_wrong_shares_is_named_and_left_out_at_once(tmp_path) -> None:
     sums, sites = of_groups(tmp_path, 7)
-    liar = sites.sites["site-002"]
-    mask = liar.masking.mask
-    liar.masking.mask = lambda *given: replace(mask(*given), commitment=bytes(32))
     sums.open(round=1)
-    known, done = rounds_of(sums, sites, sums.nothing_known(), 1, 3)
-    assert known[0].left_out == ("site-002",)
-    assert [len(survivors) for _, survivors in done] == [0, 6, 6]
+    with misdealing(another_secret):
+        known, done = rounds_of(sums, sites, sums.nothing_known(), 1, 1)
+    assert known[0].left_out == (LIAR,)
+    assert [len(survivors) for _, survivors in done] == [0]
+    _, done = rounds_of(sums, sites, known, 2, 2)
+    assert [len(survivors) for _, survivors in done] == [6, 6]
 
 
 def test_each_group_finds_its_own_and_the_others_go_on(tmp_path) -> None:
