@@ -30,6 +30,7 @@ from rivals import ckks, secagg_plus
 from consilium.client.secure_sum.journal import RoundJournal
 from consilium.client.secure_sum.masking import SiteMasking
 from consilium.server.secure_sum.protocol import SecureSum
+from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.crypto.keys import IdentityKey, Roster
 from consilium.shared.crypto.keystream import Keystream, over_spans
 from consilium.shared.secure_sum.fixed_point import Segment, VectorSpec, encode, largest_scale
@@ -130,7 +131,7 @@ class TimedSites:
         source = Keystream(os.urandom(32))
         vector = encode({"update": self.update}, self.spec, source, threads=self.threads)
         start = self.clock()
-        reply = masking.mask(vector, 100, self.spec).to_bytes()
+        reply = masking.mask(vector, self.spec).to_bytes()
         self.mask_s += self.clock() - start
         self.uploaded = len(reply)
         return reply
@@ -146,15 +147,21 @@ def ours(
     sites, size = row.sites, row.size
     identities = {f"site-{i:03d}": IdentityKey.generate() for i in range(sites)}
     threshold = 2 * sites // 3 + 1
+    study_digest = os.urandom(32)
     agreed = SumParameters(
-        study_digest=os.urandom(32),
+        study_digest=study_digest,
         run_id=os.urandom(16),
-        roster=Roster(tuple((site, key.public) for site, key in identities.items())),
+        roster=Roster(
+            tuple((site, key.public) for site, key in identities.items()),
+            tuple(
+                Declaration.signed(100, study_digest=study_digest, site=site, sign=key.sign)
+                for site, key in identities.items()
+            ),
+        ),
         threshold=threshold,
         minimum_sites=max(threshold, 3),
         collusion=1 if sites > 3 else 0,
         degree=sites - 1,
-        max_weight=10_000,
     )
     scale = largest_scale(1.0, sites=sites, ring_bits=bits)
     segment = Segment(name="update", length=size, linf=1.0, scale=scale)

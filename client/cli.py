@@ -24,8 +24,9 @@ from consilium.client.commands.options import (
     Where,
 )
 from consilium.client.commands.variables import variables
+from consilium.client.commands.vouch import add_vouch_commands
 from consilium.client.hospital.defaults import LIFETIME_DELTA, LIFETIME_EPSILON
-from consilium.shared.errors import SettingsError
+from consilium.shared.errors import PolicyError, SettingsError
 from consilium.shared.service.command_line import run_command
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ console = Console(highlight=False, soft_wrap=True)
 add_commands(app)
 app.command()(variables)
 add_model_commands(app)
+add_vouch_commands(app)
 
 
 @app.command()
@@ -90,7 +92,8 @@ def enroll_site(
     )
     _say(f"Site {pinned.site} is enrolled with the coordinator at {pinned.host}:{pinned.port}.")
     _say(f"The coordinator's identity is {pinned.coordinator.hex()}; compare it by telephone.")
-    _say("Next: 'consilium-site preflight', then 'consilium-site start'.")
+    _say("Next: 'consilium-site preflight', then 'consilium-site start'. Other hospitals need your")
+    _say("fingerprint ('consilium-site identity'), and you theirs ('consilium-site vouch').")
 
 
 @app.command()
@@ -134,7 +137,6 @@ def review(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
     """Say in plain words what a study uses, what leaves, what it costs, and who takes part."""
     from consilium.client.commands.review import review_lines
     from consilium.client.hospital.folder import SiteFolder
-    from consilium.shared.enrolment.messages import roster_fingerprint
     from consilium.shared.study.definition import load_study
 
     file = Path(study)
@@ -142,15 +144,13 @@ def review(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
         loaded = load_study(file)
         for line in review_lines(loaded):
             _say(line)
-        policy = _policy(folder)
+        _say("Who of them is vouched for is told once the coordinator offers the study.")
+        _policy(folder).check_study(loaded)
     else:
         opened = SiteFolder.open(folder)
         approval = _offered(opened, study)
-        loaded, policy = approval.study, _policy(folder)
-        for line in review_lines(loaded):
-            _say(line)
-        _say(f"Roster: {roster_fingerprint(approval.roster)}; the coordinator must read the same.")
-    policy.check_study(loaded)
+        _show(opened, approval)
+        _check(opened, approval, asked="review")
     console.print("This site's policy allows this study.", style="green")
 
 
@@ -158,21 +158,38 @@ def review(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
 def approve(
     study: StudyName,
     folder: Folder = DEFAULT_FOLDER,
+    patients: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="The size to declare: about how many patients of yours will train. Default: their "
+            "number, rounded to one digit.",
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     digest: Annotated[
         str, typer.Option(help="Approve only if the study has this digest (first digits).")
     ] = "",
 ) -> None:
-    """Approve a study that the coordinator offers: this study with this roster, nothing else."""
-    from consilium.client.commands.review import review_lines
+    """Approve a study that the coordinator offers, and declare this hospital's size for it.
+
+    Reads this hospital's records first: a study that they cannot serve is not approved, and the
+    reason is told here alone. The approval holds for this study with this roster and nothing else.
+    The declared size goes to the coordinator and to all sites of the study, as public as this
+    hospital's name; it is this hospital's weight, and cannot be changed afterwards.
+    """
+    from consilium.client.commands.declared_size import chosen_size
     from consilium.client.hospital.folder import SiteFolder
-    from consilium.client.service.offers import find_offer
+    from consilium.client.hospital.stores import check_log_is_there
+    from consilium.client.service.offers import declare_size, find_offer
     from consilium.client.service.pinned_connection import approvals_of
-    from consilium.shared.audit.events import Approved
+    from consilium.client.service.site_cohort import suitable_cohort
+    from consilium.shared.audit.events import Approved, SizeDeclared
     from consilium.shared.audit.own_log import open_audit
-    from consilium.shared.enrolment.messages import roster_fingerprint
+    from consilium.shared.crypto.declaration import Declaration
 
     opened = SiteFolder.open(folder)
+    check_log_is_there(opened)
     offer = find_offer(opened, study)
     approval = approvals_of(opened).check(offer)
     loaded = approval.study
@@ -181,17 +198,27 @@ def approve(
             f"study {loaded.name}: its digest is {loaded.digest.hex()[:16]}, not {digest[:16]}; "
             "review it again"
         )
-    _policy(folder).check_study(loaded)
+    _check(opened, approval, asked="approve")
+    site, cohort = opened.owner(), suitable_cohort(opened, loaded)
+    size = chosen_size(approval, site, cohort, patients)
     if not yes:
-        for line in review_lines(loaded):
-            _say(line)
-        _say(f"Roster: {roster_fingerprint(approval.roster)}; the coordinator must read the same.")
+        _show(opened, approval)
+        _say(f"This hospital's size, for all to see and for good: {size} patients (--patients).")
         typer.confirm("Approve this study for this hospital?", abort=True)
-    open_audit(opened).append(
+    declared = Declaration.signed(
+        size, study_digest=loaded.digest, site=site, sign=opened.identity().sign
+    )
+    audit = open_audit(opened)
+    audit.append(SizeDeclared(study_digest=loaded.digest, patients=size))
+    declare_size(opened, loaded.digest, declared)
+    audit.append(
         Approved(study=loaded.name, study_digest=loaded.digest, approved=True, by=getpass.getuser())
     )
-    approvals_of(opened).approve(offer)
-    _say(f"Study {loaded.name} ({loaded.digest.hex()[:16]}) is approved.")
+    approvals_of(opened).approve(offer, declared)
+    _say(
+        f"Study {loaded.name} ({loaded.digest.hex()[:16]}) is approved, with a declared size of "
+        f"{size} patients."
+    )
 
 
 @app.command()
@@ -201,11 +228,13 @@ def withdraw(
 ) -> None:
     """Take an approval back; a running site refuses the study from its next message on."""
     from consilium.client.hospital.folder import SiteFolder
+    from consilium.client.hospital.stores import check_log_is_there
     from consilium.client.service.pinned_connection import approvals_of
     from consilium.shared.audit.events import Approved
     from consilium.shared.audit.own_log import open_audit
 
     opened = SiteFolder.open(folder)
+    check_log_is_there(opened)
     approvals = approvals_of(opened)
     found = [
         a.study
@@ -299,6 +328,39 @@ def _offered(folder: "SiteFolder", named: str) -> "Approval":
     from consilium.client.service.pinned_connection import approvals_of
 
     return approvals_of(folder).check(find_offer(folder, named))
+
+
+def _show(folder: "SiteFolder", approval: "Approval") -> None:
+    from consilium.client.commands.review import review_lines, roster_lines, trust_lines
+
+    trust = folder.vouchers().trust()
+    for line in [
+        *review_lines(approval.study),
+        *roster_lines(approval),
+        *trust_lines(approval, trust, folder.policy()),
+    ]:
+        _say(line)
+
+
+def _check(folder: "SiteFolder", approval: "Approval", *, asked: str) -> None:
+    """Refuse what this site's policy does not allow; a roster that is refused is noted in the log.
+
+    Raises:
+        PolicyError: the study or its roster is not allowed.
+    """
+    from consilium.shared.audit.events import Refused
+    from consilium.shared.audit.own_log import open_audit
+
+    policy, study = folder.policy(), approval.study
+    policy.check_study(study)
+    try:
+        policy.check_roster(study, approval.roster, folder.vouchers().trust())
+    except PolicyError as error:
+        event = Refused(
+            peer="coordinator", asked=asked, code="PolicyError", sentence=str(error)[:1000]
+        )
+        open_audit(folder).append(event)
+        raise
 
 
 def _policy(folder: Path) -> "Policy":

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from consilium.shared.errors import ProtocolError as ProtocolError
     from consilium.shared.errors import RoundVoidError as RoundVoidError
     from consilium.shared.errors import SettingsError as SettingsError
+    from consilium.shared.errors import StudyEndedError as StudyEndedError
     from consilium.shared.errors import StudyError as StudyError
     from consilium.shared.errors import UnreachableError as UnreachableError
     from consilium.shared.study.definition import Study as Study
@@ -106,6 +107,7 @@ __all__ = [
     "Source",
     "Stay",
     "Study",
+    "StudyEndedError",
     "StudyError",
     "SumPlan",
     "TrainedModel",
@@ -128,7 +130,7 @@ if not TYPE_CHECKING:
     _ERRORS = (
         "AuditError AuthenticationError BudgetError ConsiliumError DataError EncodingError "
         "MessageError PolicyError PrivacyError ProtocolError RoundVoidError SettingsError "
-        "StudyError UnreachableError"
+        "StudyEndedError StudyError UnreachableError"
     )
     _NAMES = {
         "client.sources.common.source": "Patient ReadReport Source Stay",

@@ -33,6 +33,15 @@ for site in coronary-unit cardiac-surgery medical-icu surgical-icu; do
   consilium-site start 2>"$folder/$site.log" &
 done
 
+# Each hospital checks the others' fingerprints, which people do by telephone.
+for site in coronary-unit cardiac-surgery medical-icu surgical-icu; do
+  for other in coronary-unit cardiac-surgery medical-icu surgical-icu; do
+    [ "$site" = "$other" ] && continue
+    words=$(CONSILIUM_SITE=$folder/$other consilium-site identity --json | sed -n 's/.*"words": "\(.*\)".*/\1/p')
+    CONSILIUM_SITE=$folder/$site consilium-site vouch "$other" "$words"
+  done
+done
+
 # A study is offered, read and approved by each hospital, and then runs by itself.
 for study in "$@"; do
   consilium-coordinator submit "$study"

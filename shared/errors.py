@@ -10,7 +10,9 @@
     ├── AuditError            the audit log cannot be written, or does not verify
     ├── PrivacyError          a release would not have the privacy it claims
     │   └── BudgetError       a release would exceed the site's privacy budget
+    ├── StudyEndedError       a study cannot go on, whatever is tried again
     ├── UnreachableError      the other side did not answer; trying again may help
+    ├── UnableError           a site cannot answer, and does not tell why
     └── ProtocolError         the other side broke the secure-sum protocol, or a round failed
         ├── MessageError      bytes that are not a well-formed message of this version
         ├── AuthenticationError  a signature, key, seal or commitment does not verify
@@ -20,6 +22,8 @@
 Command-line entry points print ``str(error)`` and exit with a non-zero status; anything that is
 not a ``ConsiliumError`` is a defect and keeps its traceback.
 """
+
+from collections.abc import Collection, Sequence
 
 
 class ConsiliumError(Exception):
@@ -54,8 +58,19 @@ class BudgetError(PrivacyError):
     """The release would exceed a privacy budget."""
 
 
+class StudyEndedError(ConsiliumError):
+    """A study cannot go on as it was approved; it needs another list of sites."""
+
+
 class UnreachableError(ConsiliumError):
     """The other side could not be reached or did not answer; trying again may help."""
+
+
+class UnableError(ConsiliumError):
+    """A site cannot answer; the reason is the error's cause, and stays in the site's own log."""
+
+    def __init__(self) -> None:
+        super().__init__("this site cannot answer; the reason is in its own log")
 
 
 class ProtocolError(ConsiliumError):
@@ -75,4 +90,13 @@ class EncodingError(ProtocolError):
 
 
 class RoundVoidError(ProtocolError):
-    """The round ended without a sum; the global model is unchanged."""
+    """The round ended without a sum; the global model is unchanged.
+
+    Attributes:
+        garbage: sets of sites, in each of which at least one broke the protocol; empty where no
+            site need have, as when too few answered.
+    """
+
+    def __init__(self, sentence: str, *, garbage: Sequence[Collection[str]] = ()) -> None:
+        super().__init__(sentence)
+        self.garbage = tuple(frozenset(sites) for sites in garbage)

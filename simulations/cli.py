@@ -247,28 +247,63 @@ def plan(
 
 
 @app.command()
+def worst_case(
+    studies: Annotated[list[Path], typer.Argument(help="The studies' files.")],
+    into: Annotated[
+        Path | None, typer.Option(help="Also write the table between the marks of this page.")
+    ] = None,
+) -> None:
+    """Show what studies' releases cost if the coordinator lies and sites help it.
+
+    Ends with status 1 if a study then costs more than it claims.
+    """
+    from consilium.shared.study.definition import load_study
+    from consilium.simulations.experiments import worst_case as worst
+
+    loaded = [load_study(study) for study in studies]
+    cases = [worst.worst_case(one) for one in loaded if one.privacy.mode != "none"]
+    table = worst.worst_cases_table(cases)
+    print(table)  # noqa: T201 - a table in Markdown, to be copied as it is
+    if into is not None:
+        worst.write_table(into, table)
+    if broken := [case.study for case in cases if not case.holds]:
+        raise PrivacyError(
+            f"{', '.join(broken)}: costs more in the worst case than it claims; raise "
+            "[aggregation] minimum_sites or lower tolerated_collusion"
+        )
+
+
+@app.command()
 def audit_privacy(
     study: StudyFile,
-    runs: Annotated[int, typer.Option(min=40, help="Trainings, half with the canary.")] = 1000,
-    confidence: Annotated[float, typer.Option(help="Of the lower bound, below 1.")] = 0.95,
+    confidence: Annotated[
+        float, typer.Option(help="Probability with which an honest build passes; below 1.")
+    ] = 0.999,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Attack the training a study prescribes; its privacy must not be below its claim."""
+    """Measure the noise, clipping, sampling and ledger of each of a study's releases.
+
+    The code that hospitals run is called on made-up patients; no records are needed, any study with
+    privacy will do. A measurement that refutes a claim ends the command with an error.
+    """
     from consilium.shared.study.definition import load_study
+    from consilium.simulations.commands.audit_table import audit_record, show_audit
     from consilium.simulations.commands.console import console
     from consilium.simulations.experiments.privacy_audit import audit_study
 
-    with console.status(f"training {runs} times, with and without a canary patient"):
-        audit = audit_study(load_study(study), runs=runs, confidence=confidence)
+    with console.status("measuring what a site would release, with and without a canary patient"):
+        audit = audit_study(load_study(study), confidence=confidence)
     if as_json:
-        console.print_json(json.dumps(asdict(audit)))
+        console.print_json(json.dumps(audit_record(audit)))
     else:
-        console.print(
-            f"With confidence {audit.confidence:g}, epsilon is at least {audit.epsilon_low:.2f} at "
-            f"delta {audit.delta:g}; the study claims at most {audit.claimed:.2f}."
+        show_audit(audit)
+    if audit.convicted:
+        found = audit.convicted[0]
+        raise PrivacyError(
+            f"{found.release}, {found.what}: {found.measured:.4g} was measured where "
+            f"{found.claimed:.4g} is claimed, and {len(audit.convicted)} of "
+            f"{len(audit.findings)} findings refute a claim; do not release anything"
         )
-    if audit.refuted:
-        raise PrivacyError("the audit's lower bound is above the claim; do not release anything")
 
 
 @app.command()

@@ -36,6 +36,7 @@ from consilium.shared.secure_sum.messages import (
     SignedKey,
     UnmaskRequest,
     UpdateRequest,
+    declared_sizes,
 )
 from consilium.shared.secure_sum.secret_sharing import combine
 from tests.in_process import SPEC, LocalSite, identities, names, parameters
@@ -89,6 +90,7 @@ class Adversary:
             study_digest=self.agreed.study_digest,
             run_id=self.agreed.run_id,
             study_hash=self.agreed.study_hash,
+            declared=declared_sizes(self.agreed.roster),
         )
         key = self.sites[site].masking.channel_key(request)
         if key not in self.channel_pool[site]:
@@ -208,7 +210,7 @@ class Adversary:
         masking = self.sites[site].masking
         try:
             masking.begin(request)
-            reply = masking.mask(self.sites[site].vector(round), 1, SPEC)
+            reply = masking.mask(self.sites[site].vector(round), SPEC)
         except ProtocolError:
             return False
         keys = tuple((member, key.public) for member, key in shown.items())

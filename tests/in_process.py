@@ -5,13 +5,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import numpy as np
 
 from consilium.client.secure_sum.journal import RoundJournal
 from consilium.client.secure_sum.masking import SiteMasking
 from consilium.server.secure_sum.protocol import SecureSum
-from consilium.shared.crypto.keys import IdentityKey, Roster
+from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.errors import ConsiliumError
 from consilium.shared.secure_sum.fixed_point import Segment, VectorSpec
 from consilium.shared.secure_sum.messages import (
@@ -24,6 +25,8 @@ from consilium.shared.secure_sum.messages import (
     UpdateRequest,
 )
 from consilium.shared.secure_sum.parameters import SumParameters
+from consilium.shared.secure_sum.tail import append_tail
+from tests.rosters import sized_roster
 
 SPEC = VectorSpec(
     ring_bits=32,
@@ -32,6 +35,7 @@ SPEC = VectorSpec(
         Segment(name="counts", length=4, linf=1000, scale=1),
     ),
 )
+STUDY_DIGEST = bytes(range(32))
 MODEL = np.arange(5, dtype="<f4").tobytes()
 CONFIGURATION = b"round configuration"
 LOST, UNHEARD = "reply lost", "request lost"
@@ -48,16 +52,14 @@ def identities(count: int) -> dict[str, IdentityKey]:
 def parameters(count: int, **changes: object) -> SumParameters:
     """Sensible parameters for that many sites: the defaults of a study."""
     threshold = 2 * count // 3 + 1
-    members = tuple((site, key.public) for site, key in identities(count).items())
     given = {
-        "study_digest": bytes(range(32)),
+        "study_digest": STUDY_DIGEST,
         "run_id": b"run-number-0001!",
-        "roster": Roster(members),
+        "roster": sized_roster(identities(count), STUDY_DIGEST),
         "threshold": threshold,
         "minimum_sites": max(threshold, 3),
         "collusion": 1 if count > 3 else 0,
         "degree": count - 1,
-        "max_weight": 10_000,
     }
     return SumParameters(**{**given, **changes})
 
@@ -81,7 +83,7 @@ class LocalSite:
         self._options = options
         self.restart()
         self.vectors: dict[int, np.ndarray] = {}
-        self.weight = 7
+        self.claims: int | None = None  # another weight than declared
 
     def restart(self) -> None:
         self.masking = SiteMasking(*self._made, **self._options)
@@ -94,6 +96,18 @@ class LocalSite:
             self.vectors[round] = drawn.astype(np.int32).view(np.uint32) & mask
         return self.vectors[round]
 
+    @contextmanager
+    def _claiming(self) -> Iterator[None]:
+        if self.claims is None:
+            yield
+            return
+
+        def lie(vector: np.ndarray, _: int) -> np.ndarray:
+            return append_tail(vector, self.claims)
+
+        with patch("consilium.client.secure_sum.round_state.append_tail", lie):
+            yield
+
     def answer(self, action: Action, body: bytes) -> bytes:
         try:
             match action:
@@ -105,7 +119,8 @@ class LocalSite:
                     request = UpdateRequest.from_bytes(body)
                     self.masking.begin(request)
                     vector = self.vector(request.round)
-                    reply = self.masking.mask(vector, self.weight, self.spec)
+                    with self._claiming():
+                        reply = self.masking.mask(vector, self.spec)
                 case Action.AGREE:
                     reply = self.masking.agree(AgreeRequest.from_bytes(body))
                 case Action.UNMASK:

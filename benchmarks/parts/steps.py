@@ -23,7 +23,6 @@ from torch import nn
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.kernels import through_time
 from consilium.shared.model.bookkeeping import Bookkeeping
-from consilium.shared.model.compiled_layer import STORED_ALWAYS, STORED_AT_MOST
 from consilium.shared.model.layers import Linear
 from consilium.shared.model.recurrent import GRU, LSTM
 
@@ -51,20 +50,14 @@ class Shape:
 
     @property
     def operations(self) -> float:
-        """Multiplications and additions of the matrix products in our private step.
-
-        A patient's norm is counted only where the patient's gradient is not stored.
-        """
+        """Multiplications and additions of the matrix products in our private step."""
         gates = (4 if self.cell == "lstm" else 3) * self.hidden
         directions, total = 2 if self.both else 1, 0.0
         for layer in range(self.layers):
             width = self.inputs if layer == 0 else directions * self.hidden
             forward = gates * (width + self.hidden)
             back = gates * self.hidden + (gates * width if layer else 0)
-            gram, kept = self.steps / 2 * (gates + width + self.hidden), self.batch * forward
-            stored = kept <= STORED_ALWAYS or (kept <= STORED_AT_MOST and gram > forward)
-            norms = 0 if stored else min(gram, forward)
-            total += directions * (forward + back + forward + norms)
+            total += directions * (forward + back + forward)
         return 2.0 * self.batch * self.steps * total
 
     def layer(self, lstm: type[nn.Module], gru: type[nn.Module]) -> nn.Module:
@@ -120,7 +113,7 @@ def ours(shape: Shape, *, private: bool, kernel: bool) -> Step:
         else:
             loss.backward()
             gradients, _ = books.clipped_sums(parameters, patients, shape.batch, CLIP)
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        flat = torch.cat([gradient.flatten() for gradient in gradients]).float()
         if private:
             noise = source.standard_normal(4 * len(flat)).reshape(4, -1).sum(axis=0)
             flat += torch.from_numpy(noise).mul_(NOISE * CLIP / 2).float()

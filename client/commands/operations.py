@@ -1,4 +1,4 @@
-"""Commands for operating a site: ``status``, ``audit``, ``backup``, ``restore``."""
+"""Commands for operating a site: status, audit, backup, restore, recover, write-off."""
 
 import json
 from pathlib import Path
@@ -18,11 +18,19 @@ audit = typer.Typer(
 )
 
 
+NEXT = (
+    "Next: raise lifetime_epsilon in policy.toml by what this hospital still wants to allow, ask "
+    "the operator to revoke and invite this site, and enrol."
+)
+
+
 def add_commands(app: typer.Typer) -> None:
     """Add these commands to the site's."""
     app.command()(status)
     app.command()(backup)
     app.command()(restore)
+    app.command()(recover)
+    app.command(name="write-off")(write_off)
     app.add_typer(audit, name="audit")
 
 
@@ -39,11 +47,6 @@ def status(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
         console.print(line, markup=False)
 
 
-@audit.callback()
-def _audit() -> None:
-    """Keep ``verify`` a command of its own, though it is the only one."""
-
-
 @audit.command(name="verify")
 def verify(
     folder: Folder = DEFAULT_FOLDER,
@@ -53,11 +56,12 @@ def verify(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check every line of the audit log and the ledger; name the first that does not fit."""
+    """Check every line of the audit log, the vouchers and the ledger; name what does not fit."""
     from consilium.client.hospital.folder import SiteFolder
     from consilium.client.hospital.round_audit import COORDINATOR
-    from consilium.client.ledger.audit_check import disagreements
-    from consilium.client.ledger.store import Ledger
+    from consilium.client.hospital.stores import older_stores
+    from consilium.client.hospital.voucher_check import voucher_disagreements
+    from consilium.client.service.pinned_connection import approved_digests
     from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
     from consilium.shared.audit.verify import Side, show_reports
 
@@ -67,16 +71,36 @@ def verify(
     own = Side(path=log, owner=enrolment.site, identity=opened.identity().public)
     other = Side(path=peer, owner=COORDINATOR, identity=enrolment.coordinator) if peer else None
     show_reports(own, other, console, as_json=as_json)
-    file = opened.path / "ledger.sqlite"
-    if file.exists():
-        policy = opened.policy()
-        ledger = Ledger(file, lifetime_epsilon=policy.lifetime_epsilon, delta=policy.delta)
-        wrong = disagreements(ledger, log)
-        if wrong:
-            more = f" ({len(wrong) - 1} more)" if wrong[1:] else ""
-            raise AuditError(f"{file}: {wrong[0]}{more}")
-        if not as_json:
-            console.print(f"{file}: every release in it stands in the log, and no other.")
+    for difference in voucher_disagreements(opened.vouchers(), log):
+        raise AuditError(difference)
+    wrong = older_stores(opened, approved_digests(opened))
+    if wrong:
+        more = f" ({len(wrong) - 1} more)" if wrong[1:] else ""
+        raise AuditError(f"{opened.path}: {wrong[0]}{more}")
+    if not as_json:
+        console.print(
+            f"{opened.path}: every release in the ledger stands in the log, and no other; journal "
+            "and own parts of models are as new as the log.",
+            markup=False,
+        )
+
+
+@audit.command(name="head")
+def head(
+    site: Annotated[str, typer.Argument(help="Another hospital.", show_default=False)],
+    folder: Folder = DEFAULT_FOLDER,
+) -> None:
+    """Print how far another hospital's audit log has come, which it needs to restore a backup."""
+    from consilium.client.hospital.folder import SiteFolder
+
+    heads = SiteFolder.open(folder).heads().newest_of(site)
+    if not heads:
+        raise SettingsError(
+            f"no audit head of site {site} was shown to this one; it takes part in no round with "
+            "it, or has released nothing: ask another hospital"
+        )
+    for known in heads:
+        print(known.to_bytes().hex())  # noqa: T201 - alone on standard output, so that it can be piped
 
 
 def backup(
@@ -102,14 +126,25 @@ def restore(
     archive: Annotated[Path, typer.Argument(help="A backup.", show_default=False)],
     folder: Folder = DEFAULT_FOLDER,
     head: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            help="What 'consilium-coordinator audit head SITE' prints: the last audit head that "
-            "was seen of this site."
+            help="What 'consilium-coordinator audit head SITE' prints, and 'consilium-site audit "
+            "head SITE' at another hospital: the last audit heads that were seen of this site. "
+            "May be given several times."
         ),
-    ] = "",
+    ] = None,
+    write_off: Annotated[
+        bool,
+        typer.Option(
+            "--write-off",
+            help="Restore also what may forget: the whole lifetime budget then counts as spent, "
+            "and the site must enrol anew.",
+        ),
+    ] = False,
 ) -> None:
     """Put this site's folder back, unless the ledger in it would forget budget spent since."""
+    from consilium.client.hospital.folder import SiteFolder
+    from consilium.client.hospital.recovery import write_off as close
     from consilium.client.service.status import is_held
     from consilium.shared.audit.verify import head_from_hex
     from consilium.shared.backup.restore import restore as restore_state
@@ -117,11 +152,68 @@ def restore(
 
     if is_held(folder / "lock"):
         raise SettingsError(f"{folder}: a process answers for this site; stop it first")
-    newest = head_from_hex(head) if head else None
-    made = restore_state(archive, folder, kind="site", version=VERSION, newest=newest)
+    made = restore_state(
+        archive,
+        folder,
+        kind="site",
+        version=VERSION,
+        newest=[head_from_hex(line) for line in head or []],
+        close=(lambda place: close(SiteFolder.open(place))) if write_off else None,
+    )
     console.print(
         f"{folder}: as it was at {made.made_at}, up to entry {made.entries} of the audit log, and "
-        "the coordinator has seen no later one.",
+        + ("closed. " + NEXT if write_off else "nobody has shown a later one."),
+        markup=False,
+    )
+
+
+def recover(
+    folder: Folder = DEFAULT_FOLDER,
+    begin_own_parts_anew: Annotated[
+        bool,
+        typer.Option(
+            "--begin-own-parts-anew",
+            help="Give up own parts of models that are lost or older than the log says.",
+        ),
+    ] = False,
+) -> None:
+    """Write a lost or older ledger and journal anew, from what the audit log records."""
+    from consilium.client.hospital.folder import SiteFolder
+    from consilium.client.hospital.recovery import recover as recover_state
+    from consilium.client.service.pinned_connection import approved_digests
+
+    opened = SiteFolder.open(folder)
+    with opened.hold():
+        done = recover_state(
+            opened, approved_digests(opened), begin_own_parts_anew=begin_own_parts_anew
+        )
+    console.print(
+        f"{folder}: {done.releases} releases charged again, {done.runs} runs claimed again, "
+        f"{done.own_parts} own parts of models given up; ledger, journal and log agree.",
+        markup=False,
+    )
+
+
+def write_off(
+    folder: Folder = DEFAULT_FOLDER,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Count the whole lifetime budget as spent and begin as a new site, after a loss."""
+    from consilium.client.hospital.folder import SiteFolder
+    from consilium.client.hospital.recovery import write_off as close
+
+    opened = SiteFolder.open(folder)
+    if not yes:
+        typer.confirm(
+            "All of this hospital's lifetime budget will count as spent, its identity will be "
+            "destroyed, and its running studies will go on without it. Write the state off?",
+            abort=True,
+        )
+    with opened.hold():
+        written, aside = close(opened)
+    console.print(
+        f"{folder}: epsilon {written.epsilon:g} counts as spent; what belonged to the old site "
+        f"lies in {aside}. {NEXT}",
         markup=False,
     )
 

@@ -1,5 +1,14 @@
 """Describes a study in plain words, to a hospital that has to decide on it."""
 
+from consilium.client.hospital.approvals import Approval
+from consilium.client.hospital.policy import Policy
+from consilium.client.hospital.roster_trust import (
+    RosterTrust,
+    Standing,
+    summed_with,
+    witnesses_needed,
+)
+from consilium.shared.enrolment.messages import roster_fingerprint
 from consilium.shared.privacy.accounting import plan
 from consilium.shared.study.definition import Study
 
@@ -16,7 +25,8 @@ def review_lines(study: Study) -> list[str]:
         f"{len(variables)} variables ({shown}){_codes(study)}, label {study.data.label}.",
         f"It takes at least {study.data.minimum_patients} patients of yours to take part.",
         "What leaves: in each round one masked vector that only the sum over sites opens; your "
-        "number of patients and your statistics are inside it. No record, no key, no plain update.",
+        "statistics are inside it. No record, no key, no plain update, no number of patients but "
+        "the rounded one that you declare.",
         *_control_lines(study),
         *_personal_lines(study),
         *_evaluation_lines(study),
@@ -24,12 +34,81 @@ def review_lines(study: Study) -> list[str]:
         f"Who takes part: {', '.join(study.sites)}.",
         *_group_lines(study),
         f"A sum is opened only over {study.minimum_sites} sites or more; "
-        f"{study.dropouts_tolerated} of {study.group_size} may fail in a round. It stays secret "
-        "from the coordinator and up to "
-        f"{study.aggregation.tolerated_collusion} colluding site(s), "
-        "also when the coordinator lies.",
+        f"{study.dropouts_tolerated} of {study.group_size} may fail in a round.",
+        _secrecy_line(study),
         f"How long: {study.rounds} rounds of {study.training.local_steps} training steps.",
     ]
+
+
+def roster_lines(approval: Approval) -> list[str]:
+    """Return the roster's sizes and fingerprint, or what is missing for it to be final."""
+    roster, sizes = approval.roster, approval.sizes
+    missing = sorted(set(roster) - sizes.keys())
+    lines = []
+    if sizes:
+        total = sum(sizes.values())
+        shown = ", ".join(
+            f"{site} {size} ({size / total:.0%})" for site, size in sorted(sizes.items())
+        )
+        lines.append(
+            f"Declared sizes, in patients: {shown}. A site's size is its weight in the model, so "
+            "ask about one that is larger than the hospital you know; nothing else checks it."
+        )
+    fingerprint = roster_fingerprint(roster)
+    if missing:
+        return [
+            *lines,
+            f"Not declared yet: {', '.join(missing)}. The study begins when all are.",
+            f"Roster without sizes: {fingerprint}; another hospital in it must read the same.",
+        ]
+    return [*lines, f"Roster: {fingerprint}; another hospital in it must read the same."]
+
+
+def trust_lines(approval: Approval, trust: RosterTrust, policy: Policy) -> list[str]:
+    """Return how each site of an offered roster is known here, and what that is worth."""
+    study = approval.study
+    standings = trust.standings(study, approval.roster)
+    others = summed_with(study, trust.site)
+    unknown = sum(one.site in others and not one.vouched for one in standings)
+    spare = study.aggregation.tolerated_collusion - unknown
+    worth = (
+        f"The guarantees above hold while at most {spare} of those vouched for collude with the "
+        "coordinator."
+        if spare >= 0
+        else "That is more than the study tolerates colluding sites: if the coordinator lies, "
+        "NOTHING above that rests on other sites holds."
+    )
+    return [
+        f"  {trust.site}: this site",
+        *(f"  {one.site}: {_known_as(one, trust.site, study)}" for one in standings),
+        f"{len(others) - unknown} of the {len(others)} sites summed with yours are vouched for; "
+        f"this site's policy asks for {policy.vouched_needed(study)}. Unknown, and perhaps the "
+        f"coordinator's own: {unknown}. {worth}",
+    ]
+
+
+def _known_as(standing: Standing, us: str, study: Study) -> str:
+    if us in standing.against:
+        return "NOT THE KEY THAT THIS SITE CHECKED; telephone it before anything else"
+    if standing.against:
+        return f"NOT THE KEY THAT {', '.join(standing.against)} CHECKED; telephone it"
+    whom = ", ".join("this site" if who == us else who for who in standing.by)
+    if standing.vouched:
+        return f"vouched for by {whom}"
+    if standing.by:
+        return f"unknown: vouched for by {whom} only, and it takes {witnesses_needed(study)}"
+    return "unknown"
+
+
+def _secrecy_line(study: Study) -> str:
+    collusion, others = study.aggregation.tolerated_collusion, study.group_size - 1
+    return (
+        f"Your part of a sum stays secret from the coordinator together with up to {collusion} "
+        f"other site(s): at least {others - collusion} of the {others} sites summed with yours "
+        "must be the hospitals they are named after, and honest. A site that nobody vouched for "
+        f"may be the coordinator's own and counts among the {collusion}. That holds also when the "
+        "coordinator lies."
+    )
 
 
 def _evaluation_lines(study: Study) -> list[str]:
@@ -136,7 +215,7 @@ def _privacy_lines(study: Study) -> list[str]:
     if study.privacy.mode == "distributed":
         against = (
             f"the coordinator and up to {study.aggregation.tolerated_collusion} other site(s) "
-            "together; the noise is shared among the sites"
+            "together, any that nobody vouched for among them; the noise is shared among the sites"
         )
     return [
         f"Privacy: each of your patients is protected with epsilon {costs.epsilon:.3g} at delta "

@@ -77,10 +77,6 @@ def explain(trained: Trained, x_TF: Tensor, *, output: int) -> Explanation:
     logits = StreamedModel(model, layout, reasons=True).read_window(x_TF.numpy(), measured_C)
     scale_N = effect_scale(model, torch.from_numpy(logits))[:, output].numpy()
     effect_TJ, gap = integrated_gradients(trained, x_TF, output=output)
-    of_CF = layout.without_each()[1:] == 0
-    never_CV = np.arange(len(layout.names))[:, None] == layout.series
-    of_CJ = np.concatenate([of_CF, of_CF[:, : model.measured], never_CV], axis=1)
-    of_CJ = of_CJ[:, : effect_TJ.shape[1]]
     attention_T = None
     if model.attention is not None:
         attention_T = model.attention_weights(x_TF[None], _all_true(x_TF[None]))[0].double().numpy()
@@ -88,25 +84,42 @@ def explain(trained: Trained, x_TF: Tensor, *, output: int) -> Explanation:
         value=float(model.scores(torch.from_numpy(logits[0]))[output]),
         columns=layout.names,
         measured_C=measured_C,
-        effect_TC=effect_TJ @ of_CJ.T.astype(np.float64),
+        effect_TC=effect_TJ @ inputs_of_columns(trained).T,
         gap=gap,
         occlusion_C=scale_N[0] - scale_N[1:],
         attention_T=attention_T,
     )
 
 
-def integrated_gradients(trained: Trained, x_TF: Tensor, *, output: int) -> tuple[Array, float]:
+def inputs_of_columns(trained: Trained) -> Array:
+    """Return (C, J): 1 where an attribution of :func:`integrated_gradients` is the column's."""
+    model, layout = trained.model, Layout(trained.study)
+    of_CF = layout.without_each()[1:] == 0
+    if model.skip is None:
+        only_CF: Array = of_CF.astype(np.float64)
+        return only_CF
+    never_CV = np.arange(len(layout.names))[:, None] == layout.series
+    read_CI = np.concatenate([of_CF[:, : model.measured], never_CV], axis=1)
+    read_CI = read_CI[:, : model.skip.weight.shape[1]]
+    every_CJ: Array = np.concatenate([of_CF, read_CI], axis=1).astype(np.float64)
+    return every_CJ
+
+
+def integrated_gradients(
+    trained: Trained, x_TF: Tensor, *, output: int, halvings: int = MOST_HALVINGS
+) -> tuple[Array, float]:
     """Return attributions (T, J) of all inputs, and the error of their sum.
 
     The attributions of a piece of the path should sum to the output's change over the piece, which
     is known. A piece that misses it by more than its share of the allowed error is halved, up to
-    ``MOST_HALVINGS`` times; steep parts of a recurrent network's path need that. The allowed error
+    ``halvings`` times; steep parts of a recurrent network's path need that. The allowed error
     is ``CLOSE`` times the whole change, or times one (in regression one spread) if that is more.
 
     Args:
         trained: the model.
         x_TF: one stay's inputs.
         output: which of the model's outputs.
+        halvings: how often a piece may be halved; with 0 the work does not depend on the inputs.
     """
     x_TJ = torch.cat([x_TF, _read_by_skip(trained, x_TF)], dim=1)
     with torch.no_grad():
@@ -115,11 +128,11 @@ def integrated_gradients(trained: Trained, x_TF: Tensor, *, output: int) -> tupl
     allowed = CLOSE * max(trained.study.task.spread, abs(change))
     effect_TJ = np.zeros(x_TJ.shape)
     pieces = [(n / FIRST_PIECES, 1 / FIRST_PIECES) for n in range(FIRST_PIECES)]
-    for halvings in range(MOST_HALVINGS + 1):
+    for halved in range(halvings + 1):
         missing = []
         for start, width in pieces:
             piece_TJ, gap = _piece(trained, x_TJ, output, start, width)
-            if gap > max(allowed * width, ROUNDING) and halvings < MOST_HALVINGS:
+            if gap > max(allowed * width, ROUNDING) and halved < halvings:
                 missing += [(start, width / 2), (start + width / 2, width / 2)]
             else:
                 effect_TJ += piece_TJ

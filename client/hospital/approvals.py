@@ -1,29 +1,53 @@
 """The studies this hospital has approved, each with the roster that was pinned with it.
 
-An approval is the coordinator's signed offer, kept exactly as a person approved it. Later offers
-do not change it.
+An approval is the coordinator's signed offer, kept exactly as a person approved it, with this
+site's declared size. Later offers do not change it. Beside it lie the declared sizes with which the
+study's first run opened.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, ClassVar
 
+from consilium.client.hospital.known_sizes import KnownSizes
+from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.crypto.keys import Roster
-from consilium.shared.enrolment.messages import StudyOffer
+from consilium.shared.enrolment.messages import DIGEST_BYTES, StudyOffer
 from consilium.shared.errors import ConsiliumError, PolicyError, SettingsError
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.files.permissions import PRIVATE_FILE
+from consilium.shared.rounds.contents import check_size
+from consilium.shared.secure_sum.messages import Declarations, declared_sizes
 from consilium.shared.study.definition import Study
+from consilium.shared.wire.encoding import Message, Octets
 
 SUFFIX = ".offer"
+SIZES_SUFFIX = ".sizes"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Approval:
-    """A study and the identities of its sites, as approved here."""
+    """A study and its sites, as approved here.
+
+    Attributes:
+        study: the study.
+        roster: the sites' identities, and their declared sizes if all were declared by then.
+        sizes: the declared sizes known by now, in patients; in an approval this site's own is.
+    """
 
     study: Study
     roster: Roster
+    sizes: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SizesOfRun(Message):
+    """The declared sizes with which a study's first run opened."""
+
+    kind: ClassVar[str] = "sizes-of-run"
+    digest: Annotated[bytes, Octets(DIGEST_BYTES, DIGEST_BYTES)]
+    declared: Declarations
 
 
 class Approvals:
@@ -42,8 +66,8 @@ class Approvals:
         """Validate an offer; return the approval that it would become.
 
         Raises:
-            AuthenticationError: not signed by the pinned coordinator.
-            StudyError: not a valid study.
+            AuthenticationError: not signed by the pinned coordinator, or a size not by its site.
+            StudyError: not a valid study, or a declared size that it does not allow.
             PolicyError: the roster does not list this site under its own identity.
         """
         study, roster = offer.check(self._coordinator)
@@ -52,13 +76,32 @@ class Approvals:
                 f"study {study.name}: its roster does not list site {self._site[0]} with this "
                 "site's identity; ask the coordinator to submit the study again"
             )
-        return Approval(study=study, roster=roster)
+        sizes = offer.sizes
+        for site, patients in sizes.items():
+            check_size(study, site, patients)
+        return Approval(study=study, roster=roster, sizes=sizes)
 
-    def approve(self, offer: StudyOffer) -> Approval:
-        """Store an offer as approved; it is on disk when this returns."""
+    def approve(self, offer: StudyOffer, declared: Declaration) -> Approval:
+        """Store an offer as approved, with this site's size; it is on disk when this returns.
+
+        Raises:
+            ConsiliumError: as :meth:`check`.
+        """
+        mine = {self._site[0]: declared.to_bytes()}
+        offer = replace(offer, declared={**offer.declared, **mine})
         approval = self.check(offer)
         write_atomically(self._file(approval.study.digest), offer.to_bytes(), mode=PRIVATE_FILE)
         return approval
+
+    def known_sizes(self, approval: Approval) -> KnownSizes:
+        """Return the memory of the approved study's declared sizes."""
+        digest = approval.study.digest
+
+        def write(roster: Roster) -> None:
+            known = SizesOfRun(digest=digest, declared=declared_sizes(roster))
+            write_atomically(self._file(digest, SIZES_SUFFIX), known.to_bytes(), mode=PRIVATE_FILE)
+
+        return KnownSizes(approval.sizes, write)
 
     def withdraw(self, digest: bytes) -> None:
         """Take an approval back; the running site refuses the study from its next message on.
@@ -88,7 +131,9 @@ class Approvals:
             raise SettingsError(
                 f"{file}: is no approval of this site ({error}); approve the study again"
             ) from error
-        return approval if approval.study.digest == digest else None
+        if approval.study.digest != digest:
+            return None
+        return replace(approval, sizes={**self._sizes_of_run(digest), **approval.sizes})
 
     def stamp(self, digest: bytes) -> tuple[int, int] | None:
         """Return a value that changes with each approval of the study; None if not approved."""
@@ -104,5 +149,15 @@ class Approvals:
             if found is not None:
                 yield found
 
-    def _file(self, digest: bytes) -> Path:
-        return self._folder / f"{digest.hex()}{SUFFIX}"
+    def _sizes_of_run(self, digest: bytes) -> dict[str, int]:
+        file = self._file(digest, SIZES_SUFFIX)
+        try:
+            known = SizesOfRun.from_bytes(file.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except ConsiliumError as error:
+            raise SettingsError(f"{file}: is damaged ({error}); restore a backup") from error
+        return {s: Declaration.from_bytes(data).patients for s, data in known.declared.items()}
+
+    def _file(self, digest: bytes, suffix: str = SUFFIX) -> Path:
+        return self._folder / f"{digest.hex()}{suffix}"

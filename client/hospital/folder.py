@@ -9,8 +9,10 @@
     split.key            assigns patients to shards for good, mode 0600
     coordinator.msgpack  the coordinator as pinned at enrolment
     approvals/           approved studies, each with its roster
+    vouchers/            who vouches for which hospital: this one, and others that it knows
     ledger.sqlite        the privacy budget
     journal.sqlite       rounds for which an update was masked
+    heads.sqlite         how far the other sites' audit logs are known to have come
     personal/            the parts of studies' models that stay here, mode 0600
     audit.jsonl          the audit log
 """
@@ -27,6 +29,8 @@ from typing import Annotated, ClassVar
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from consilium.client.hospital.peer_heads import FILE_NAME as HEADS_FILE
+from consilium.client.hospital.peer_heads import PeerHeads
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.hospital.policy import Policy
 from consilium.client.hospital.policy_file import FILE_NAME as POLICY_FILE
@@ -35,8 +39,10 @@ from consilium.client.hospital.policy_file import read_policy
 from consilium.client.hospital.round_audit import RoundAudit
 from consilium.client.hospital.settings import FILE_NAME, TEMPLATE, SiteSettings
 from consilium.client.hospital.state import SiteState
+from consilium.client.hospital.voucher_store import VoucherStore
 from consilium.client.ledger.store import Ledger
-from consilium.client.secure_sum.journal import RoundJournal
+from consilium.client.secure_sum.journal import LogEnd, RoundJournal
+from consilium.shared.audit.log import AuditLog
 from consilium.shared.crypto.keys import KEY_BYTES, IdentityKey
 from consilium.shared.enrolment.messages import NODE_ID_BYTES
 from consilium.shared.errors import MessageError, SettingsError
@@ -44,6 +50,7 @@ from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.files.permissions import PRIVATE_FILE, PRIVATE_FOLDER
 from consilium.shared.wire.encoding import SITE, Message, Octets, Text, Whole
 
+LEDGER_FILE, JOURNAL_FILE = "ledger.sqlite", "journal.sqlite"
 SECRET_FILES = ("identity.pem", "node.pem", "split.key")
 
 
@@ -176,20 +183,45 @@ class SiteFolder:
         """Store what enrolment pinned."""
         write_atomically(self.path / "coordinator.msgpack", enrolment.to_bytes(), mode=PRIVATE_FILE)
 
-    def state(self, policy: Policy, audit: RoundAudit) -> SiteState:
-        """Open keys, ledger and journal."""
+    def vouchers(self) -> VoucherStore:
+        """Return this site's vouchers and those it was given.
+
+        Raises:
+            SettingsError: the site is not enrolled.
+        """
+        return VoucherStore(self.path / "vouchers", self.owner(), self.identity())
+
+    def state(self, policy: Policy, audit: AuditLog) -> SiteState:
+        """Open keys, ledger and journal, beside this site's audit log; nothing is compared here."""
+
+        def log_end() -> LogEnd:
+            head = audit.head()
+            return LogEnd(entry=head.number, digest=head.digest)
+
+        identity = self.identity()
         return SiteState(
-            identity=self.identity(),
-            ledger=Ledger(
-                self.path / "ledger.sqlite",
-                lifetime_epsilon=policy.lifetime_epsilon,
-                delta=policy.delta,
-            ),
-            journal=RoundJournal(self.path / "journal.sqlite"),
+            identity=identity,
+            ledger=self.ledger(policy),
+            journal=RoundJournal(self.path / JOURNAL_FILE, log_end),
             split_key=self.split_key(),
             personal=self.personal(),
-            audit=audit,
+            audit=RoundAudit(
+                audit,
+                identity=identity.public,
+                coordinator=self.enrolment().coordinator,
+                heads=self.heads(),
+            ),
         )
+
+    def ledger(self, policy: Policy) -> Ledger:
+        """Return the privacy ledger."""
+        return Ledger(
+            self.path / LEDGER_FILE, lifetime_epsilon=policy.lifetime_epsilon, delta=policy.delta
+        )
+
+    def heads(self) -> PeerHeads:
+        """Return what this site knows of the other sites' audit logs."""
+        return PeerHeads(self.path / HEADS_FILE)
 
     def personal(self) -> PersonalStore:
         """Return the store of the parts of studies' models that stay at this site."""

@@ -5,7 +5,9 @@ site's account only. A site without a file (in its first round, or in a new run)
 the coordinator sent.
 """
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,14 @@ from consilium.shared.files.tensor_file import tensor_file
 
 Array = NDArray[np.float64] | NDArray[np.float32]
 Kept = Mapping[str, Array]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldFile:
+    """A run's file: SHA-256 of its content, and the round that wrote it."""
+
+    digest: bytes
+    round: int
 
 
 class PersonalStore:
@@ -51,44 +61,81 @@ class PersonalStore:
             return {}
         return _read(max(found, key=lambda path: path.stat().st_mtime_ns), study_digest)
 
-    def save(self, study_digest: bytes, study_hash: bytes, kept: Kept) -> None:
-        """Replace what is kept for a run.
+    def held(self, study_digest: bytes, study_hash: bytes) -> HeldFile | None:
+        """Return which file is kept for a run, None if there is none.
+
+        Raises:
+            SettingsError: the file is damaged.
+        """
+        path = self._path(study_digest, study_hash)
+        if not path.exists():
+            return None
+        whose, _ = _open(path, tensors=False)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+        written = whose.get("round", "0")
+        return HeldFile(digest=digest, round=int(written) if written.isdecimal() else 0)
+
+    def save(self, study_digest: bytes, study_hash: bytes, kept: Kept, *, round: int = 0) -> bytes:
+        """Replace what is kept for a run; return SHA-256 of the file, which names the round.
 
         Raises:
             SettingsError: it cannot be written; the old file stays as it was.
         """
         path = self._path(study_digest, study_hash)
-        whose = {"study_digest": study_digest.hex(), "study_hash": study_hash.hex()}
+        whose = {
+            "study_digest": study_digest.hex(),
+            "study_hash": study_hash.hex(),
+            "round": str(round),
+        }
+        digest = hashlib.sha256()
+
+        def hashed(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+            for piece in pieces:
+                digest.update(piece)
+                yield piece
+
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._folder.chmod(PRIVATE_FOLDER)
-            write_atomically(path, tensor_file(kept, whose), mode=PRIVATE_FILE)
+            write_atomically(path, hashed(tensor_file(kept, whose)), mode=PRIVATE_FILE)
         except OSError as error:
             raise SettingsError(
                 f"this site's own part of the model cannot be written to {self._folder} "
                 f"({error.strerror}); make room there, or make it writable for the site's account"
             ) from error
+        return digest.digest()
+
+    def remove(self, study_digest: bytes, study_hash: bytes) -> None:
+        """Remove what is kept for a run, if anything is."""
+        self._path(study_digest, study_hash).unlink(missing_ok=True)
 
     def _path(self, study_digest: bytes, study_hash: bytes) -> Path:
         return self._folder / f"{study_digest.hex()}-{study_hash.hex()}.safetensors"
 
 
-def _read(path: Path, study_digest: bytes, study_hash: bytes | None = None) -> Kept:
+def _open(path: Path, *, tensors: bool) -> tuple[dict[str, str], Kept]:
+    """Return a file's metadata, and its arrays if they are wanted."""
     try:
         with safe_open(path, framework="np") as opened:
-            whose = opened.metadata() or {}
-            kept = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a mapping
+            names = opened.keys() if tensors else ()
+            return opened.metadata() or {}, {name: opened.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise SettingsError(
             f"{path}: cannot be read as this site's own part of a model; restore it from a backup, "
-            "or remove it to begin anew"
+            "or give it up with 'consilium-site recover --begin-own-parts-anew'"
         ) from error
+
+
+def _read(path: Path, study_digest: bytes, study_hash: bytes | None = None) -> Kept:
+    whose, kept = _open(path, tensors=True)
     expected = {"study_digest": study_digest.hex()}
     if study_hash is not None:
         expected["study_hash"] = study_hash.hex()
     if any(whose.get(name) != value for name, value in expected.items()):
         raise SettingsError(
             f"{path}: holds this site's own part of another study or run than its name says; "
-            "restore it from a backup, or remove it to begin anew"
+            "restore it from a backup, or give it up with 'consilium-site recover "
+            "--begin-own-parts-anew'"
         )
     return kept

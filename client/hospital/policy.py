@@ -13,7 +13,14 @@ from datetime import datetime
 from typing import Literal
 
 from consilium.client.hospital.defaults import LIFETIME_DELTA, LIFETIME_EPSILON
+from consilium.client.hospital.roster_trust import (
+    RosterTrust,
+    Standing,
+    summed_with,
+    vouched_by_default,
+)
 from consilium.client.hospital.working_hours import WorkingHours
+from consilium.shared.crypto.keys import Roster
 from consilium.shared.errors import PolicyError
 from consilium.shared.study.definition import Study
 from consilium.shared.study.rounds import MINIMUM_SITES
@@ -31,6 +38,8 @@ class Policy:
         lifetime_epsilon: most privacy budget all studies together may use.
         delta: probability with which the lifetime guarantee may fail.
         minimum_sites: fewest sites whose sum may be released.
+        vouched_at_least: fewest other sites, of those summed with this one, that must be vouched
+            for; None asks as many as the study's guarantee needs, 0 asks none.
         minimum_patients: fewest patients of this site that may train a study's model.
         smallest_group: fewest of this site's patients that may be counted as a subgroup, in
             studies without privacy noise; with noise, the noise hides small groups.
@@ -46,12 +55,15 @@ class Policy:
         threads: most threads of one computation.
         memory_mib: most memory that the site's process may hold, in MiB; None means no bound.
         gpu: whether computations may use a graphics card.
+        answer_after_s: seconds after a round's request at which its answer leaves, whatever the
+            computation took; None answers at once.
     """
 
     largest_study_epsilon: float = 8.0
     lifetime_epsilon: float = LIFETIME_EPSILON
     delta: float = LIFETIME_DELTA
     minimum_sites: int = MINIMUM_SITES
+    vouched_at_least: int | None = None
     minimum_patients: int = 20
     smallest_group: int = 5
     release_own_figures: bool = False
@@ -65,6 +77,7 @@ class Policy:
     threads: int = 1
     memory_mib: int | None = None
     gpu: bool = False
+    answer_after_s: float | None = None
 
     def check_study(self, study: Study) -> None:
         """Refuse a study that asks for more than this hospital allows.
@@ -86,17 +99,36 @@ class Policy:
                 f"of {self.minimum_sites}; raise [aggregation] minimum_sites or ask the site"
             )
 
-    def check_cohort(self, patients: int) -> None:
-        """Refuse to train on fewer patients than this hospital allows.
+    def check_roster(self, study: Study, roster: Roster, trust: RosterTrust) -> None:
+        """Refuse a roster in which a site is not who it says, or too many may be invented.
+
+        Guarantee: with the default bound, at most as many sites of this one's group are unknown as
+        the study tolerates colluding sites; with any bound, no site that this hospital, or one it
+        has checked, vouches for stands there under another key.
 
         Raises:
-            PolicyError: the sentence names the bound but not the number, which is this site's own.
+            PolicyError: the sentence names the sites, the bound and the remedy.
         """
-        if patients < self.minimum_patients:
+        standings = trust.standings(study, roster)
+        for standing in standings:
+            if standing.against:
+                raise PolicyError(_other_key(study, standing, trust.site))
+        others = summed_with(study, trust.site)
+        unknown = [one.site for one in standings if one.site in others and not one.vouched]
+        vouched, needed = len(others) - len(unknown), self.vouched_needed(study)
+        if vouched < needed:
             raise PolicyError(
-                "this site has fewer patients for the study than its policy's bound of "
-                f"{self.minimum_patients}; widen the study's cohort or ask the site"
+                f"study {study.name}: {vouched} of the {len(others)} sites summed with this one "
+                f"are vouched for, below this site's bound of {needed}, and the others could be "
+                f"the coordinator's inventions ({_shortened(unknown)}); telephone them and run "
+                "'consilium-site vouch HOSPITAL FINGERPRINT', or change [roster] vouched_at_least"
             )
+
+    def vouched_needed(self, study: Study) -> int:
+        """Return how many of the sites summed with this one must be vouched for."""
+        if self.vouched_at_least is None:
+            return vouched_by_default(study)
+        return self.vouched_at_least
 
     def check_time(self, now: datetime) -> None:
         """Refuse to begin work outside this hospital's hours; ``now`` is local time.
@@ -144,12 +176,31 @@ class Policy:
         if self.variables is not None:
             beyond = sorted(study.variables.keys() - self.variables)
             if beyond:
-                more = f" and {len(beyond) - 5} more" if beyond[5:] else ""
                 raise PolicyError(
-                    f"the study uses {', '.join(beyond[:5])}{more}, which this site's policy does "
+                    f"the study uses {_shortened(beyond)}, which this site's policy does "
                     "not allow; leave them out or ask the site to add them to [data] variables"
                 )
 
 
 def _listed(names: frozenset[str]) -> str:
     return ", ".join(sorted(names)) or "none"
+
+
+def _shortened(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
+
+
+def _other_key(study: Study, standing: Standing, us: str) -> str:
+    site = standing.site
+    whose = "this site" if us in standing.against else " and ".join(standing.against)
+    remedy = (
+        f"if its key has truly changed, run 'consilium-site vouch --withdraw {site}' and vouch "
+        "for the new one"
+        if us in standing.against
+        else f"if the roster is right, run 'consilium-site vouch {site} FINGERPRINT'"
+    )
+    return (
+        f"study {study.name}: its roster shows {site} under ANOTHER KEY than the one {whose} "
+        f"checked, so somebody may stand in for {site}; telephone {site} before anything else, and "
+        f"{remedy}"
+    )

@@ -16,13 +16,15 @@ from consilium.client.hospital.working_hours import DAYS, Day, WorkingHours
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.strict_toml import parse_toml, read_text, validate
 from consilium.shared.study.rounds import MINIMUM_SITES
+from consilium.shared.wire.encoding import MAX_SITES
 
 FILE_NAME = "policy.toml"
 LEAST_MEMORY_MIB = 1024  # PyTorch alone, imported and idle, takes about half of it
 
 TEMPLATE = """\
 # What this hospital allows, whatever a study asks for. Nothing a coordinator sends can widen it.
-# A refusal is told to the coordinator in one sentence, and noted in audit.jsonl.
+# A refusal is told to the coordinator in one sentence, which never depends on a record, and it is
+# noted in audit.jsonl.
 # The site reads this file when it starts; every change is noted in audit.jsonl then.
 
 [studies]
@@ -45,6 +47,13 @@ allow_without_privacy = false
 minimum_sites = 3
 # Fewest patients of yours that may train a study's model.
 minimum_patients = 20
+
+[roster]
+# Fewest other sites, of those summed with yours, that must be vouched for: by you, who checked
+# their fingerprints by telephone, or by enough hospitals that you checked ('consilium-site vouch').
+# A site that nobody checked may be the coordinator's invention. Without it, as many as the study's
+# guarantee needs: all but the colluding sites it tolerates, and more than those. 0 asks none.
+# vouched_at_least = 3
 
 [release]
 # Fewest of your patients that are told apart as a subgroup, such as an age band, in a study without
@@ -76,6 +85,10 @@ threads = 1
 # memory_mib = 4096
 # Whether computations may see a graphics card.
 gpu = false
+# How long a round's computation takes depends a little on your records. With this, every answer to
+# a round leaves so many seconds after its request; take twice what a round of yours takes, and
+# less than the study's round_timeout_s.
+# answer_after_s = 60
 """
 
 
@@ -114,6 +127,10 @@ class _Federation(_Part):
     minimum_patients: int = Field(default=Policy.minimum_patients, ge=1)
 
 
+class _Roster(_Part):
+    vouched_at_least: int | None = Field(default=None, ge=0, le=MAX_SITES)
+
+
 class _Release(_Part):
     smallest_group: int = Field(default=Policy.smallest_group, ge=1)
     own_figures: bool = Policy.release_own_figures
@@ -143,12 +160,14 @@ class _Machine(_Part):
     threads: int = Field(default=Policy.threads, ge=1, le=1024)
     memory_mib: int | None = Field(default=None, ge=LEAST_MEMORY_MIB)
     gpu: bool = Policy.gpu
+    answer_after_s: Positive | None = None
 
 
 class _PolicyFile(_Part):
     studies: _Studies = _Studies()
     privacy: _Privacy = _Privacy()
     federation: _Federation = _Federation()
+    roster: _Roster = _Roster()
     release: _Release = _Release()
     data: _Data = _Data()
     hours: _Hours | None = None
@@ -189,6 +208,7 @@ def parse_policy(text: str, *, where: str = "policy") -> Policy:
         delta=file.privacy.delta,
         allow_without_privacy=file.privacy.allow_without_privacy,
         minimum_sites=file.federation.minimum_sites,
+        vouched_at_least=file.roster.vouched_at_least,
         minimum_patients=file.federation.minimum_patients,
         smallest_group=file.release.smallest_group,
         release_own_figures=file.release.own_figures,
@@ -201,6 +221,7 @@ def parse_policy(text: str, *, where: str = "policy") -> Policy:
         threads=file.machine.threads,
         memory_mib=file.machine.memory_mib,
         gpu=file.machine.gpu,
+        answer_after_s=file.machine.answer_after_s,
     )
 
 

@@ -11,7 +11,7 @@ import sys
 import torch
 
 from consilium.client.hospital.policy import Policy
-from consilium.shared.errors import PolicyError, SettingsError
+from consilium.shared.errors import SettingsError
 
 MIB = 1 << 20
 GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
@@ -39,21 +39,10 @@ def apply_limits(policy: Policy) -> None:
         _bound_memory(policy.memory_mib)
 
 
-def memory_error(error: BaseException, policy: Policy) -> PolicyError | None:
-    """Return a refusal if the error means that the allowed memory did not suffice, else None.
-
-    The refusal has a text of its own: an allocator's message may reveal an array's shape, and so a
-    number of patients.
-    """
-    failed = isinstance(error, MemoryError) or (
+def lacks_memory(error: BaseException) -> bool:
+    """Return whether the error means that the allowed memory did not suffice."""
+    return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
-    if not failed:
-        return None
-    bound = f" of {policy.memory_mib} MiB" if policy.memory_mib is not None else ""
-    return PolicyError(
-        f"the study needs more memory than this site's bound{bound}; make the model or the "
-        "sampling rate smaller, or ask the site to raise [machine] memory_mib"
     )
 
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from consilium.client.ledger.releases import Release, releases_charged
 from consilium.client.ledger.store import Ledger
-from consilium.shared.audit.entry import AuditEntry
-from consilium.shared.audit.events import Released
-from consilium.shared.audit.reading import read_lines
-from consilium.shared.errors import AuditError
+from consilium.shared.audit.site_record import SiteRecord, read_site_record
+
+Place = tuple[bytes, int]
 
 
 def disagreements(ledger: Ledger, log: Path) -> list[str]:
@@ -19,30 +19,37 @@ def disagreements(ledger: Ledger, log: Path) -> list[str]:
         AuditError: the log cannot be read.
         PrivacyError: the ledger cannot be read.
     """
-    recorded: dict[tuple[bytes, int], int] = {}
-    for line in read_lines(log):
-        try:
-            entry = AuditEntry.from_line(line)
-        except AuditError:
-            continue  # check_log reports it
-        if isinstance(entry.event, Released) and entry.event.epsilon is not None:
-            recorded[entry.event.study_hash, entry.event.round] = entry.number
-    charged: dict[tuple[bytes, int], bool] = {}
+    return disagreements_with(ledger, read_site_record(log))
+
+
+def disagreements_with(ledger: Ledger, record: SiteRecord) -> list[str]:
+    """As :func:`disagreements`, for a log that was read before."""
+    recorded = {
+        (release.released.study_hash, release.released.round): release
+        for release in record.releases
+        if release.released.epsilon is not None
+    }
+    written_off = ledger.written_off()
+    charged: dict[Place, list[Release]] = {}
+    left: dict[Place, None] = {}
     for noted in ledger.entries():
-        release = noted.release
-        place = (release.study_hash, release.round)
-        charged[place] = charged.get(place, False) or noted.confirmed
+        place = (noted.release.study_hash, noted.release.round)
+        charged.setdefault(place, []).append(noted.release)
+        if noted.confirmed and noted.number > written_off.upto:
+            left[place] = None
     sentences = [
         f"the ledger has round {number} of run {study_hash.hex()[:16]} as released, and the audit "
         "log has no entry of it: the log is not the one of this ledger, or was cut"
-        for (study_hash, number), confirmed in charged.items()
-        if confirmed and (study_hash, number) not in recorded
+        for study_hash, number in left
+        if (study_hash, number) not in recorded
     ]
-    sentences += [
-        f"entry {line} of the audit log records a release in round {number} of run "
-        f"{study_hash.hex()[:16]} that the ledger was never charged for: the ledger is older than "
-        "the log"
-        for (study_hash, number), line in recorded.items()
-        if (study_hash, number) not in charged
-    ]
+    for (study_hash, number), release in recorded.items():
+        known = charged.get((study_hash, number), [])
+        expected = releases_charged(release.charged) if release.charged is not None else known[:1]
+        if not known or any(one not in known for one in expected):
+            sentences.append(
+                f"entry {release.number} of the audit log records a release in round {number} of "
+                f"run {study_hash.hex()[:16]} that the ledger was never charged for: the ledger is "
+                "older than the log"
+            )
     return sentences

@@ -5,10 +5,13 @@ spent is the most that any one shard has spent (parallel composition, McSherry 2
 training does not use up the budget of patients who only validate, nor the reverse.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 
-from consilium.shared.privacy.accounting import Events, epsilon_spent
+from consilium.shared.audit.events import Charged
+from consilium.shared.errors import AuditError
+from consilium.shared.privacy.accounting import Events, PrivacyEvent, epsilon_spent
 
 SHARDS = 100
 
@@ -66,8 +69,9 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerEntry:
-    """An entry of the ledger; times are ISO 8601."""
+    """An entry of the ledger, by rising number; times are ISO 8601."""
 
+    number: int
     release: Release
     study_epsilon: float
     study_delta: float
@@ -76,11 +80,33 @@ class LedgerEntry:
     confirmed_at: str | None
 
 
-def account_of(entries: Iterable[LedgerEntry], bound: float, delta: float) -> Account:
+@dataclass(frozen=True, kw_only=True)
+class WriteOff:
+    """Epsilon of the lifetime that counts as spent in place of all entries up to number ``upto``.
+
+    A ledger that cannot know everything that was spent is closed with the whole lifetime budget:
+    the lost ledger kept all releases together within it. What is released afterwards adds to it
+    (basic composition: Dwork and Roth 2014, theorem 3.16), epsilons and deltas alike.
+    """
+
+    upto: int
+    epsilon: float
+
+
+NOTHING_WRITTEN_OFF = WriteOff(upto=0, epsilon=0.0)
+
+
+def account_of(
+    entries: Iterable[LedgerEntry],
+    bound: float,
+    delta: float,
+    written_off: WriteOff = NOTHING_WRITTEN_OFF,
+) -> Account:
     """Return the account of these entries against a bound on epsilon at ``delta``."""
-    entries = list(entries)
-    spent = largest_spent([entry.release for entry in entries if entry.confirmed], delta)
-    charged = largest_spent([entry.release for entry in entries], delta)
+    entries = [entry for entry in entries if entry.number > written_off.upto]
+    confirmed = [entry.release for entry in entries if entry.confirmed]
+    spent = written_off.epsilon + largest_spent(confirmed, delta)
+    charged = written_off.epsilon + largest_spent([entry.release for entry in entries], delta)
     return Account(
         spent=spent,
         reserved=charged - spent,
@@ -100,3 +126,38 @@ def largest_spent(releases: Iterable[Release], delta: float) -> float:
         events = tuple(event for release in touching for event in release.events)
         spent = max(spent, epsilon_spent(events, delta))
     return spent
+
+
+def charges_to_json(releases: Sequence[Release]) -> str:
+    """Return what the audit log says of releases of one round, to charge them again from it."""
+    plain = [
+        [release.purpose, *release.shards, [asdict(event) for event in release.events]]
+        for release in releases
+    ]
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+
+
+def releases_charged(charged: Charged) -> tuple[Release, ...]:
+    """Return the releases that an entry of the audit log says were charged.
+
+    Raises:
+        AuditError: it is not written as :func:`charges_to_json` writes it.
+    """
+    try:
+        return tuple(
+            Release(
+                study_digest=charged.study_digest,
+                study_hash=charged.study_hash,
+                study_name=charged.study,
+                round=charged.round,
+                purpose=purpose,
+                events=tuple(PrivacyEvent(**fields) for fields in events),
+                shards=(low, high),
+            )
+            for purpose, low, high, events in json.loads(charged.charges)
+        )
+    except (ValueError, TypeError) as error:
+        raise AuditError(
+            f"the charges of round {charged.round} of study {charged.study} in the audit log are "
+            "malformed; run 'audit verify'"
+        ) from error

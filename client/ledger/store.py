@@ -6,12 +6,10 @@ entry on disk (safe against power failure) before :meth:`Ledger.reserve` returns
 at a time can reserve, so several cannot overspend together.
 """
 
-import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
@@ -21,40 +19,27 @@ from consilium.client.ledger.releases import (
     Release,
     StudyAccount,
     Summary,
+    WriteOff,
     account_of,
     largest_spent,
+)
+from consilium.client.ledger.rows import (
+    SCHEMA,
+    events_from_json,
+    insert,
+    read_entries,
+    read_written_off,
 )
 from consilium.shared.clock import utc_now
 from consilium.shared.errors import BudgetError, PrivacyError
 from consilium.shared.files.permissions import PRIVATE_FILE
 from consilium.shared.files.sqlite_transaction import transaction
-from consilium.shared.privacy.accounting import Events, PrivacyEvent
 
 __all__ = ["Ledger", "Release", "Summary"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LOCK_TIMEOUT_S = 60.0
 TOLERANCE = 1e-9  # relative; noise is calibrated to end exactly at the budget
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS releases (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    study_digest BLOB NOT NULL,
-    study_hash BLOB NOT NULL,
-    round INTEGER NOT NULL,
-    purpose TEXT NOT NULL,
-    study_name TEXT NOT NULL,
-    study_epsilon REAL NOT NULL,
-    study_delta REAL NOT NULL,
-    events TEXT NOT NULL,
-    low_shard INTEGER NOT NULL,
-    high_shard INTEGER NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('reserved', 'confirmed')),
-    reserved_at TEXT NOT NULL,
-    confirmed_at TEXT,
-    UNIQUE (study_hash, round, purpose)
-)
-"""
 
 
 class Ledger:
@@ -79,6 +64,7 @@ class Ledger:
     ) -> None:
         self._path, self._lifetime_epsilon, self._delta = path, lifetime_epsilon, delta
         self._clock = clock
+        self._reached = 0
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE))
             path.chmod(PRIVATE_FILE)
@@ -89,12 +75,13 @@ class Ledger:
             ) from error
         with self._transaction() as connection:
             version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-            if version not in (0, SCHEMA_VERSION):
+            if not 0 <= version <= SCHEMA_VERSION:
                 raise PrivacyError(
                     f"ledger {path}: has version {version}, this build reads {SCHEMA_VERSION}; "
                     "use the build that wrote it"
                 )
-            connection.execute(_SCHEMA)
+            for table in SCHEMA:
+                connection.execute(table)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def reserve(self, release: Release, *, study_epsilon: float, study_delta: float) -> float:
@@ -111,7 +98,8 @@ class Ledger:
 
         Raises:
             BudgetError: the study's or the lifetime budget would be exceeded; nothing is charged.
-            PrivacyError: another release is entered under this run, round and purpose.
+            PrivacyError: another release is entered under this run, round and purpose, or the file
+                was put back to an older state since this object used it last.
         """
         low, high = release.shards
         if not 0 <= low <= high <= SHARDS:
@@ -121,34 +109,26 @@ class Ledger:
             )
         with self._transaction() as connection:
             noted_before = self._is_noted(connection, release)
-            entries = list(_entries(connection))
+            entries = list(read_entries(connection))
+            self._check_grown(entries)
+            written_off = read_written_off(connection)
             of_study = [
                 entry for entry in entries if entry.release.study_digest == release.study_digest
             ]
             noted = [entry.release for entry in of_study]
             if noted_before:
                 return largest_spent(noted, study_delta)
-            spent = self._check(
-                f"study {release.study_name}", [*noted, release], study_epsilon, study_delta
-            )
-            everything = [*(entry.release for entry in entries), release]
-            self._check("this site's lifetime", everything, self._lifetime_epsilon, self._delta)
-            connection.execute(
-                "INSERT INTO releases VALUES "
-                "(NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'reserved', ?, NULL)",
-                (
-                    release.study_digest,
-                    release.study_hash,
-                    release.round,
-                    release.purpose,
-                    release.study_name,
-                    study_epsilon,
-                    study_delta,
-                    _events_to_json(release.events),
-                    low,
-                    high,
-                    self._clock().isoformat(),
-                ),
+            if of_study and of_study[0].number <= written_off.upto:
+                raise BudgetError(
+                    f"study {release.study_name} spent from this site's budget before a ledger "
+                    "was lost and written off, so all of its budget counts as spent; ask for a new "
+                    "study"
+                )
+            spent = self._check_study([*noted, release], study_epsilon, study_delta)
+            since = [entry.release for entry in entries if entry.number > written_off.upto]
+            self._check_lifetime([*since, release], already=written_off.epsilon)
+            self._reached = insert(
+                connection, release, study_epsilon, study_delta, self._clock(), confirmed=False
             )
         return spent
 
@@ -170,14 +150,50 @@ class Ledger:
                 (self._clock().isoformat(), release.study_hash, release.round, release.purpose),
             )
 
+    def charge_again(self, release: Release, *, study_epsilon: float, study_delta: float) -> bool:
+        """Enter a release that has left, as the audit log tells; return whether it was missing.
+
+        No bound is checked: what has left is spent.
+
+        Raises:
+            PrivacyError: another release is entered under this run, round and purpose.
+        """
+        with self._transaction() as connection:
+            if self._is_noted(connection, release):
+                return False
+            insert(connection, release, study_epsilon, study_delta, self._clock(), confirmed=True)
+            return True
+
+    def write_off(self) -> WriteOff:
+        """Count the whole lifetime budget as spent, in place of all entries so far.
+
+        For a ledger that may not know everything that was spent. Every study in it is closed; the
+        lifetime budget must be raised before anything else is released.
+        """
+        with self._transaction() as connection:
+            before = read_written_off(connection)
+            epsilon = max(self._lifetime_epsilon, before.epsilon)
+            upto = max((entry.number for entry in read_entries(connection)), default=0)
+            connection.execute(
+                "INSERT INTO written_off VALUES (NULL, ?, ?, ?)",
+                (upto, epsilon, self._clock().isoformat()),
+            )
+        return WriteOff(upto=upto, epsilon=epsilon)
+
+    def written_off(self) -> WriteOff:
+        """Return the last write-off; one of nothing if there was none."""
+        with self._transaction() as connection:
+            return read_written_off(connection)
+
     def entries(self) -> tuple[LedgerEntry, ...]:
         """Return all entries in the order in which they were reserved."""
         with self._transaction() as connection:
-            return tuple(_entries(connection))
+            return tuple(read_entries(connection))
 
     def summary(self) -> Summary:
         """Return spent, reserved and left: per study at its delta, and over the lifetime at its."""
-        entries = self.entries()
+        with self._transaction() as connection:
+            entries, written_off = tuple(read_entries(connection)), read_written_off(connection)
         digests = dict.fromkeys(entry.release.study_digest for entry in entries)
         studies = []
         for study_digest in digests:
@@ -190,19 +206,39 @@ class Ledger:
                     account=account_of(own, own[-1].study_epsilon, own[-1].study_delta),
                 )
             )
-        total = account_of(entries, self._lifetime_epsilon, self._delta)
+        total = account_of(entries, self._lifetime_epsilon, self._delta, written_off)
         return Summary(studies=tuple(studies), total=total)
 
-    def _check(self, whose: str, releases: list[Release], bound: float, delta: float) -> float:
-        epsilon = largest_spent(releases, delta)
+    def _check_grown(self, entries: list[LedgerEntry]) -> None:
+        """Refuse a file that has lost an entry since this object wrote it."""
+        last = entries[-1].number if entries else 0
+        if last < self._reached:
+            raise PrivacyError(
+                f"ledger {self._path}: ends at entry {last}, and entry {self._reached} was written "
+                "to it: it was put back to an older state while the site ran; stop the site and "
+                "run 'consilium-site recover'"
+            )
+        self._reached = last
+
+    @staticmethod
+    def _check_study(releases: list[Release], bound: float, delta: float) -> float:
+        epsilon, last = largest_spent(releases, delta), releases[-1]
         if epsilon > bound * (1 + TOLERANCE):
-            last = releases[-1]
             raise BudgetError(
-                f"{last.purpose} of round {last.round} of study {last.study_name} would bring "
-                f"epsilon to {epsilon:.4g}, above the budget of {bound:.4g} of {whose} at delta "
-                f"{delta:g}; lower [study] rounds or ask the site to raise the budget"
+                f"{_named(last)} would bring epsilon to {epsilon:.4g}, above the budget of "
+                f"{bound:.4g} of study {last.study_name} at delta {delta:g}; lower [study] rounds "
+                "or ask the site to raise the budget"
             )
         return epsilon
+
+    def _check_lifetime(self, releases: list[Release], *, already: float) -> None:
+        """Refuse without a figure: what other studies spent is this site's own affair."""
+        epsilon = already + largest_spent(releases, self._delta)
+        if epsilon > self._lifetime_epsilon * (1 + TOLERANCE):
+            raise BudgetError(
+                f"{_named(releases[-1])} would exceed this site's lifetime budget, which "
+                "'consilium-site ledger' shows there; ask the site to raise it"
+            )
 
     @staticmethod
     def _is_noted(connection: sqlite3.Connection, release: Release) -> bool:
@@ -213,7 +249,7 @@ class Ledger:
         ).fetchone()
         if found is None:
             return False
-        if (_events_from_json(found[0]), (found[1], found[2])) != (release.events, release.shards):
+        if (events_from_json(found[0]), (found[1], found[2])) != (release.events, release.shards):
             raise PrivacyError(
                 f"ledger: {release.purpose} of round {release.round} of study "
                 f"{release.study_name} is already noted with other events; a round is released "
@@ -231,35 +267,5 @@ class Ledger:
         )
 
 
-def _entries(connection: sqlite3.Connection) -> Iterator[LedgerEntry]:
-    rows = connection.execute(
-        "SELECT study_digest, study_hash, study_name, round, purpose, events, low_shard, "
-        "high_shard, study_epsilon, study_delta, state, reserved_at, confirmed_at "
-        "FROM releases ORDER BY number"
-    )
-    for digest, run, name, number, purpose, events, low, high, *rest in rows:
-        epsilon, delta, state, reserved_at, confirmed_at = rest
-        yield LedgerEntry(
-            release=Release(
-                study_digest=digest,
-                study_hash=run,
-                study_name=name,
-                round=number,
-                purpose=purpose,
-                events=_events_from_json(events),
-                shards=(low, high),
-            ),
-            study_epsilon=epsilon,
-            study_delta=delta,
-            confirmed=state == "confirmed",
-            reserved_at=reserved_at,
-            confirmed_at=confirmed_at,
-        )
-
-
-def _events_to_json(events: Events) -> str:
-    return json.dumps([asdict(event) for event in events], sort_keys=True)
-
-
-def _events_from_json(text: str) -> Events:
-    return tuple(PrivacyEvent(**fields) for fields in json.loads(text))
+def _named(release: Release) -> str:
+    return f"{release.purpose} of round {release.round} of study {release.study_name}"

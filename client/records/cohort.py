@@ -65,20 +65,46 @@ def shard_of(patient_id: str, split_key: bytes) -> int:
 
 
 def read_cohort(source: Source, study: Study, *, site: str, split_key: bytes) -> Cohort:
-    """Read the site's patients and check that they can serve this study.
+    """Read the site's patients; :func:`require_suitable` says if they can serve the study.
 
     Raises:
-        DataError: too few patients, a classification task where only one outcome occurs, or an
-            error in the source; the sentence names the site.
+        DataError: an error in the source; the sentence names the site.
     """
     _, first_held_out = training_shards(study)
     try:
         grid = to_grid(read_windows(source, study), study)
         shard_P = np.array([shard_of(patient, split_key) for patient in grid.patient_ids])
         training = select(grid, np.flatnonzero(shard_P < first_held_out))
-        require_usable(training, study)
     except DataError as error:
         raise DataError(f"site {site}: {error}") from error
     held_out_P = np.flatnonzero(shard_P >= first_held_out)
     validation = select(grid, held_out_P) if held_out_P.size else None
     return Cohort(training=training, validation=validation, report=source.report)
+
+
+def require_suitable(cohort: Cohort, study: Study, *, site: str, minimum_patients: int) -> None:
+    """Refuse patients that are too few for the hospital, or from whom nothing can be learned.
+
+    The hospital asks this once, before it approves the study, and the sentence is for its own
+    people: in a run, whether a site takes part must not depend on its records.
+
+    Args:
+        cohort: the site's patients.
+        study: the study that they are to serve.
+        site: this site's name, for the sentence.
+        minimum_patients: the hospital's own bound.
+
+    Raises:
+        DataError: too few patients for the study or the hospital, or a binary task where only one
+            outcome occurs.
+    """
+    try:
+        require_usable(cohort.training, study)
+    except DataError as error:
+        raise DataError(f"site {site}: {error}") from error
+    if cohort.training.patients < minimum_patients:
+        raise DataError(
+            f"site {site}: {cohort.training.patients} patients of the study are below this site's "
+            f"own bound of {minimum_patients}; widen the cohort or lower [federation] "
+            "minimum_patients in policy.toml"
+        )

@@ -10,6 +10,7 @@ as part of the secure sum.
 import numpy as np
 from numpy.typing import NDArray
 
+from consilium.client.records.declared_size import shortened
 from consilium.client.records.features import TimeGrid
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.errors import PrivacyError
@@ -48,42 +49,48 @@ def clipped_sum(contribution_PS: NDArray[np.float64], clip_norm: float) -> NDArr
     Guarantee: adding or removing one patient changes the sum by at most ``clip_norm`` in L2 norm.
 
     Raises:
-        PrivacyError: a contribution is not finite, or the bound is not above 0.
+        PrivacyError: the bound is not above 0.
     """
     if not (np.isfinite(clip_norm) and clip_norm > 0):
         raise PrivacyError(f"clip_norm {clip_norm} must be finite and above 0; correct it")
-    if not np.isfinite(contribution_PS).all():
-        raise PrivacyError(
-            "a patient's statistics are not finite, so no bound holds for them; check the "
-            "variables' ranges"
-        )
     return np.asarray(clip_rows(contribution_PS, clip_norm).sum(axis=0))
 
 
 def statistics_release(
-    contribution_PS: NDArray[np.float64], study: Study, *, deviation: float, source: Keystream
+    contribution_PS: NDArray[np.float64],
+    study: Study,
+    *,
+    size: int,
+    deviation: float,
+    source: Keystream,
 ) -> NDArray[np.float64]:
     """Return the site's statistics (S,) as they leave: clipped per patient, summed, with noise.
+
+    Guarantee: noise aside, their L2 norm is at most that of ``size`` patients.
 
     Args:
         contribution_PS: from :func:`patient_contributions`.
         study: its number of variables sets the clip norm.
+        size: the site's declared size, in patients.
         deviation: standard deviation of the Gaussian noise on each coordinate; 0 without privacy.
         source: secret and fresh; the noise is drawn from it.
 
     Raises:
         PrivacyError: as :func:`clipped_sum`.
     """
-    sum_S = clipped_sum(contribution_PS, statistics_clip(study))
+    clip = statistics_clip(study)
+    sum_S = shortened(clipped_sum(contribution_PS, clip), size * clip)
     return sum_S if deviation == 0 else sum_S + deviation * source.standard_normal(sum_S.size)
 
 
 def clip_rows(rows_PS: NDArray[np.float64], norm: float) -> NDArray[np.float64]:
-    """Scale rows whose L2 norm is above ``norm`` down to it.
+    """Scale rows whose L2 norm is above ``norm`` down to it; a row that is not finite counts as 0.
 
-    Guarantee: every row's L2 norm is at most ``norm``.
+    Guarantee: every row's L2 norm is at most ``norm``, and no row changes another.
     """
-    length_P = np.linalg.norm(rows_PS, axis=1)
+    rows_PS = np.where(np.isfinite(rows_PS).all(axis=1, keepdims=True), rows_PS, 0.0)
+    with np.errstate(over="ignore"):  # a row too long for float64 is scaled by 0
+        length_P = np.linalg.norm(rows_PS, axis=1)
     longer_P = np.maximum(length_P, norm)
     scale_P = np.where(length_P > norm * _ROUNDING, norm * _ROUNDING / longer_P, 1.0)
     return np.asarray(rows_PS * scale_P[:, None])

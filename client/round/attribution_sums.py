@@ -1,15 +1,16 @@
 """Which inputs drive the model, over a site's patients: bounded sums, no patient's attributions.
 
 Guarantee: one patient changes each of the three parts of :func:`attribution_sums` (number of
-patients, number clipped, clipped attributions) by at most 1 in L2 norm.
+patients, number clipped, clipped attributions) by at most 1 in L2 norm, whatever the weights; a
+patient whose attributions are not finite counts as zero. The path is never split further for one
+patient than for another, so that hostile weights cannot make a patient take long.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from consilium.client.explain.integrated_gradients import integrated_gradients
+from consilium.client.explain.integrated_gradients import inputs_of_columns, integrated_gradients
 from consilium.client.records.features import PatientTensors
-from consilium.client.records.running_features import Layout
 from consilium.client.records.statistics import clip_rows
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.export.signed_model import Trained
@@ -47,7 +48,8 @@ def attribution_sums(
     ])  # fmt: skip
     clipped = clip_rows(rows, 1.0)
     sums[0] = len(chosen)
-    sums[1] = (np.linalg.norm(rows, axis=1) > 1.0).sum()
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums[1] = (np.linalg.norm(rows, axis=1) > 1.0).sum()
     sums[2:] = clipped.sum(axis=0)
     return sums
 
@@ -55,22 +57,25 @@ def attribution_sums(
 def _mean_of_patient(
     trained: Trained, patients: PatientTensors, stays: NDArray[np.int64], source: Keystream
 ) -> NDArray[np.float64]:
-    """Return mean absolute attributions (V * B,) over the patient's stays, in the sums' unit."""
+    """Return mean absolute attributions (V * B,) over the patient's stays, in the sums' unit.
+
+    All zero if one is not finite, as with weights made to overflow: a failure would be seen.
+    """
     study = trained.study
     stays = stays[_draw(len(stays), MOST_STAYS, source)]
-    column_CF = (Layout(study).without_each()[1:] == 0).astype(np.float64)
-    column_VF = column_CF[: len(study.variables)]
+    column_VJ = inputs_of_columns(trained)[: len(study.variables)]
     total_VA = np.zeros((len(study.variables), attribution_bands(study)))
     for stay in stays:
         steps = int(patients.mask_NT[stay].sum())
         if steps == 0:
             continue
-        effect_TF, _ = integrated_gradients(trained, patients.x_NTF[stay, :steps], output=0)
+        x_TF = patients.x_NTF[stay, :steps]
+        effect_TJ, _ = integrated_gradients(trained, x_TF, output=0, halvings=0)
         effect_TV = np.zeros((study.data.steps, len(study.variables)))
-        effect_TV[:steps] = effect_TF @ column_VF.T
+        effect_TV[:steps] = effect_TJ @ column_VJ.T
         total_VA += np.abs(np.add.reduceat(effect_TV, band_starts(study), axis=0)).T
     mean: NDArray[np.float64] = total_VA.ravel() / (len(stays) * effect_unit(study))
-    return mean
+    return mean if np.isfinite(mean).all() else np.zeros_like(mean)
 
 
 def _draw(size: int, most: int, source: Keystream) -> NDArray[np.int64]:

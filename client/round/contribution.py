@@ -3,6 +3,9 @@
 A record's path: cohort -> normalised inputs -> statistics, training or evaluation (one module for
 each purpose of a round) -> whole numbers.
 
+Guarantee: whatever the records, a site counts for no more patients than it declared
+(:mod:`consilium.client.records.declared_size`).
+
 Guarantee: in a study with privacy, every segment that leaves has the noise that was charged to the
 ledger (:mod:`consilium.client.round.charges`), drawn from a fresh cryptographic keystream
 (:mod:`consilium.client.round.randomness`). No segment contains the part of the model that stays at
@@ -21,14 +24,21 @@ from consilium.client.round.evaluation_round import EvaluationRound, evaluates
 from consilium.client.round.own_part import OwnPartOfRun
 from consilium.client.round.randomness import RoundRandomness
 from consilium.client.round.statistics_round import statistics_parts
-from consilium.client.round.training_round import Parts, TrainingRound
+from consilium.client.round.training_round import Parts, SiteShare, TrainingRound
 from consilium.client.round.training_set import TrainingSet
+from consilium.shared.crypto.keys import Roster
 from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.model.own_weights import shared_weights
 from consilium.shared.model.study_model import study_model
-from consilium.shared.model.weight_vector import parameter_count
-from consilium.shared.rounds.contents import Purpose, RoundConfiguration, vector_spec
+from consilium.shared.model.weight_vector import parameter_count, require_weights
+from consilium.shared.rounds.contents import (
+    Purpose,
+    RoundConfiguration,
+    edges_from_bytes,
+    vector_spec,
+)
 from consilium.shared.secure_sum.fixed_point import VectorSpec, encode
+from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.study.definition import Study
 
 
@@ -44,7 +54,6 @@ class Contributor:
 
     Attributes:
         parameters: number of model parameters D.
-        weight: number of training patients, at most the study's ``max_weight``.
     """
 
     def __init__(
@@ -52,74 +61,127 @@ class Contributor:
     ) -> None:
         self._site, self._study, self._cohort = site, study, cohort
         self.parameters = parameter_count(study_model(study))
-        self.weight = min(cohort.training.patients, study.aggregation.max_weight)
         shared_D = shared_weights(study, self.parameters)
         self._sent = int(shared_D.sum())
         self._own = OwnPartOfRun(study, store)
         self._inputs = CohortInputs(study, cohort)
-        self._training = TrainingRound(study, self._own, shared_D=shared_D, weight=self.weight)
+        self._training = TrainingRound(study, self._own, shared_D=shared_D)
         self._evaluation = EvaluationRound(site, study, cohort, policy)
 
-    def spec(self, asked: RoundConfiguration) -> VectorSpec:
-        """Return the layout of the round's vector."""
-        return vector_spec(self._study, asked, parameters=self._sent)
+    def spec(self, asked: RoundConfiguration, roster: Roster) -> VectorSpec:
+        """Return the layout of the round's vector, for the sites summed together."""
+        return vector_spec(
+            self._study, asked, parameters=self._sent, largest_size=roster.largest_size
+        )
+
+    def check(self, asked: RoundConfiguration, received: NDArray[np.float32]) -> None:
+        """Refuse what does not belong to this study's model, before a record is used.
+
+        Raises:
+            MessageError: weights, normalisation or edges do not, or a weight is not finite.
+        """
+        if asked.purpose is Purpose.STATISTICS:
+            return
+        Normalisation.from_bytes(asked.normalisation, self._study)
+        global_D, _ = self._received(asked, received)
+        if evaluates(asked):
+            edges_from_bytes(asked.edges, self._study)
+        require_weights(global_D, self.parameters)
 
     def vector(
         self,
         asked: RoundConfiguration,
         received: NDArray[np.float32],
         round_number: int,
-        study_hash: bytes,
+        parameters: SumParameters,
     ) -> NDArray[np.uint32]:
-        """Compute and encode the round's vector.
+        """Compute and encode the round's vector, of what :meth:`check` has accepted.
+
+        Guarantee: its length does not depend on the records, and in a study with privacy no record
+        makes it fail: what leaves is bounded to what its segment can hold.
 
         Args:
             asked: what the round is for.
             received: global weights (D,), ignored by the statistics round; in a training round with
                 control variates, followed by that of all sites (2 D,).
             round_number: number of the secure sum.
-            study_hash: identifies the run.
+            parameters: of the run's secure sum, with this site's declared size.
 
         Raises:
             MessageError: weights, normalisation or edges do not belong to this study's model.
-            EncodingError: the result is not finite or out of range, so nothing may be sent.
+            EncodingError: in a study without privacy, the result is not finite or out of range.
             SettingsError: this site's own part of the model cannot be read.
         """
-        self._own.begin_round(study_hash)
+        self._own.begin_round(parameters.study_hash, round_number)
+        roster = parameters.roster
         randomness = RoundRandomness(study=self._study, site=self._site, round_number=round_number)
         if asked.purpose is Purpose.STATISTICS:
             grid = self._cohort.training
-            parts: Parts = {**statistics_parts(self._study, grid, self._own, randomness)}
+            size = roster.sizes[self._site]
+            parts: Parts = {**statistics_parts(self._study, grid, size, self._own, randomness)}
         else:
-            parts = self._model_parts(asked, received, randomness)
-        return encode(parts, self.spec(asked), randomness.stream("rounding"))
+            parts = self._model_parts(asked, received, roster, randomness)
+        spec = self.spec(asked, roster)
+        if self._study.privacy.mode != "none":
+            parts = bounded(parts, spec)
+        return encode(parts, spec, randomness.stream("rounding"))
 
-    def keep(self) -> None:
+    def keep(self) -> bytes:
         """Save what the last vector changed in this site's own part; call before the vector leaves.
+
+        Returns:
+            SHA-256 of the file that holds this site's own part; empty if there is none.
 
         Raises:
             SettingsError: the changes cannot be saved.
         """
         self._own.save()
+        return self._own.digest
 
     def _model_parts(
         self,
         asked: RoundConfiguration,
         received: NDArray[np.float32],
+        roster: Roster,
         randomness: RoundRandomness,
     ) -> Parts:
         """Return the parts of the model's evaluation, its training, or both, as asked for."""
         study, own = self._study, self._own.part
         normalisation = Normalisation.from_bytes(asked.normalisation, study)
         training, validation = self._inputs.under(own.normalisation() or normalisation)
-        global_D, control_D = received, None
-        if study.training.control_variates and asked.purpose is Purpose.TRAINING:
-            global_D, control_D = split_received(received, self.parameters)
-        study_model(study, global_D)  # refuses weights that are not this study's
+        global_D, control_D = self._received(asked, received)
         parts: Parts = {}
         if evaluates(asked):
-            parts |= self._evaluation.parts(asked, global_D, validation, own, randomness)
+            size = roster.sizes[self._site]
+            parts |= self._evaluation.parts(asked, global_D, validation, size, own, randomness)
         if asked.purpose is Purpose.TRAINING:
             data = TrainingSet.of(training)
-            parts |= self._training.parts(global_D, control_D, data, randomness)
+            share = SiteShare.of(study, roster, self._site)
+            parts |= self._training.parts(global_D, control_D, data, share, randomness)
         return parts
+
+    def _received(
+        self, asked: RoundConfiguration, received: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
+        """Return the global weights (D,), and with control variates the mean of all sites'."""
+        if self._study.training.control_variates and asked.purpose is Purpose.TRAINING:
+            return split_received(received, self.parameters)
+        return received, None
+
+
+def bounded(parts: Parts, spec: VectorSpec) -> Parts:
+    """Bound every number to what its segment can hold; NaN counts as 0.
+
+    This is done to numbers that have their noise, so it costs no privacy; and it is never needed
+    but beyond ``NOISE_MARGIN`` deviations of the noise.
+    """
+    found: Parts = {}
+    for segment in spec.segments:
+        part = parts[segment.name]
+        if part.dtype == np.int64:
+            whole: NDArray[np.int64] = np.clip(part, -segment.qmax, segment.qmax).astype(np.int64)
+            found[segment.name] = whole
+        else:
+            finite = np.nan_to_num(part.astype(np.float64), nan=0.0)
+            found[segment.name] = np.clip(finite, -segment.linf, segment.linf)
+    return found

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from consilium.client.hospital.policy import Policy
 from consilium.client.records.cohort import Cohort
+from consilium.client.records.declared_size import shortened_parts
 from consilium.client.records.features import PatientTensors
 from consilium.client.round.attribution_sums import attribution_sums
 from consilium.client.round.own_part import OwnPart
@@ -25,6 +26,8 @@ from consilium.shared.rounds.contents import (
     RoundConfiguration,
     edges_from_bytes,
     metrics_noise,
+    metrics_sensitivity,
+    validation_patients,
 )
 from consilium.shared.study.definition import Study
 
@@ -55,6 +58,7 @@ class EvaluationRound:
         asked: RoundConfiguration,
         global_D: NDArray[np.float32],
         patients: PatientTensors | None,
+        size: int,
         own: OwnPart,
         randomness: RoundRandomness,
     ) -> dict[str, Vector]:
@@ -64,6 +68,7 @@ class EvaluationRound:
             asked: gives the edges, and whether the model is the final one.
             global_D: the global weights.
             patients: the validation patients.
+            size: this site's declared size, which bounds for how many of them it counts.
             own: this site's own part; its model is evaluated if the study is personalised.
             randomness: the round's random numbers.
 
@@ -77,6 +82,8 @@ class EvaluationRound:
         sums = validation_sums(model, patients, study, edges_KL, self._members() if final else None)
         if final and study.evaluation.explained_patients:
             sums["attributions"] = self._attributions(model, patients, asked, randomness)
+        most = validation_patients(study, size) * metrics_sensitivity(study, final=final)
+        sums = shortened_parts(sums, most)
         deviation = metrics_noise(study, final=final)
         return sums if deviation == 0 else noised(sums, deviation, randomness.stream("noise"))
 

@@ -19,6 +19,7 @@ from consilium.shared.model.network import RecurrentModel
 from consilium.shared.study.definition import Study
 
 PIECE_NUMBERS = 1 << 24  # most intermediate numbers in memory at once: 64 MiB of float32
+WRITTEN_NUMBERS = 1 << 23  # most numbers of patients' gradients in memory at once: 32 MiB
 
 
 def clipped_gradient_sum(
@@ -26,15 +27,14 @@ def clipped_gradient_sum(
 ) -> NDArray[np.float64]:
     """Return the sum (D,) of the clipped gradients of one Poisson sample of patients, unnoised.
 
-    Guarantee: one patient changes the sum by at most ``clip_norm`` in L2 norm, to float32 rounding.
-
-    Raises:
-        PrivacyError: a gradient is not finite.
+    Guarantee: the sum is finite, and one patient changes it by at most ``clip_norm`` * (1 + 1e-5)
+    in L2 norm, whatever the (finite) weights and the records; see
+    :mod:`consilium.shared.model.bookkeeping`.
     """
     model.train()
     chosen = sample_patients(data.patients, study.training.sampling_rate, source)
     gradient_D, _ = gradient_sum(model, data, chosen, study.privacy.clip_norm, source)
-    result: NDArray[np.float64] = gradient_D.double().numpy()
+    result: NDArray[np.float64] = gradient_D.numpy()
     return result
 
 
@@ -47,26 +47,27 @@ def gradient_sum(
 ) -> tuple[Tensor, NDArray[np.float64]]:
     """Return the summed gradients (D,) of the chosen patients, clipped or not, and their losses.
 
+    Clipped they are float64 and finite; otherwise float32.
+
     Args:
         model: in training mode.
         data: this site's training patients.
         chosen: the sampled patients.
         clip_norm: bound on the L2 norm of each patient's gradient; None does not clip.
         source: dropout is drawn from it.
-
-    Raises:
-        PrivacyError: a gradient to be clipped is not finite.
     """
     parameters = list(model.parameters())
-    total_D = torch.zeros(sum(p.numel() for p in parameters), dtype=parameters[0].dtype)
+    size = sum(p.numel() for p in parameters)
+    total_D = torch.zeros(size, dtype=torch.float32 if clip_norm is None else torch.float64)
     generator = _dropout_generator(model, source)
     losses = [np.empty(0)]
-    for piece in _pieces(model, data, chosen):
+    most_patients = max(1, len(chosen) if clip_norm is None else WRITTEN_NUMBERS // size)
+    for piece in _pieces(model, data, chosen, most_patients):
         rows_N, patient_N = data.stays(piece)
         mask_NT = data.mask_NT[rows_N]
         books = None if clip_norm is None else Bookkeeping()
         logits = model(data.x_NTF[rows_N], mask_NT, books=books, generator=generator)
-        loss_N = model.loss_per_stay(logits, data.y[rows_N], mask_NT)
+        loss_N = model.loss_per_stay(logits, data.y[rows_N], mask_NT, books)
         if books is None or clip_norm is None:
             sums = list(torch.autograd.grad(loss_N.sum(), parameters))
         else:
@@ -78,9 +79,11 @@ def gradient_sum(
 
 
 def _pieces(
-    model: RecurrentModel, data: TrainingSet, chosen: NDArray[np.int64]
+    model: RecurrentModel, data: TrainingSet, chosen: NDArray[np.int64], most_patients: int
 ) -> Iterator[NDArray[np.int64]]:
     """Split the chosen patients into pieces whose intermediate values fit ``PIECE_NUMBERS``.
+
+    No piece has more than ``most_patients``.
 
     Patients without stays have gradient zero; they are left out here, not when sampling.
     """
@@ -90,7 +93,7 @@ def _pieces(
     most_stays = max(1, PIECE_NUMBERS // (steps * width))
     stays_P = np.diff(data.starts)
     chosen = chosen[stays_P[chosen] > 0]
-    piece_P = np.cumsum(stays_P[chosen]) // most_stays
+    piece_P = np.cumsum(stays_P[chosen]) // most_stays + np.arange(len(chosen)) // most_patients
     for number in np.unique(piece_P):
         yield chosen[piece_P == number]
 

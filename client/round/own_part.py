@@ -75,7 +75,7 @@ class OwnPart:
             raise SettingsError(
                 f"this site's own part of study {self.study.name} has {found.size} numbers, and "
                 f"{size} finite ones are needed; restore the folder 'personal' from a backup, or "
-                "remove the study's file in it to begin anew"
+                "give it up with 'consilium-site recover --begin-own-parts-anew'"
             )
         return found
 
@@ -89,23 +89,27 @@ class OwnPartOfRun:
 
     Attributes:
         part: the part as last saved.
+        digest: SHA-256 of the file that holds it; empty if there is none.
     """
 
     def __init__(self, study: Study, store: PersonalStore) -> None:
         self._study, self._store, self._run = study, store, b""
         self._any = study.personalisation.active or study.training.control_variates
         self._unsaved: dict[str, Array] = {}
-        self.part = OwnPart(study, {})
+        self._round = 0
+        self.part, self.digest = OwnPart(study, {}), b""
 
-    def begin_round(self, study_hash: bytes) -> None:
+    def begin_round(self, study_hash: bytes, round_number: int = 0) -> None:
         """Load what is kept for this run, and drop unsaved changes of an abandoned round.
 
         Raises:
             SettingsError: the file cannot be read.
         """
-        self._unsaved = {}
+        self._unsaved, self._round = {}, round_number
         if self._any and self._run != study_hash:
+            held = self._store.held(self._study.digest, study_hash)
             self.part = OwnPart(self._study, self._store.load(self._study.digest, study_hash))
+            self.digest = b"" if held is None else held.digest
             self._run = study_hash
 
     def change(self, name: str, value: Array) -> None:
@@ -120,7 +124,9 @@ class OwnPartOfRun:
         """
         if self._unsaved:
             changed = {**self.part.kept, **self._unsaved}
-            self._store.save(self._study.digest, self._run, changed)
+            self.digest = self._store.save(
+                self._study.digest, self._run, changed, round=self._round
+            )
             self.part, self._unsaved = OwnPart(self._study, changed), {}
 
 

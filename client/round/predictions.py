@@ -1,4 +1,9 @@
-"""Predictions for patients, computed for a bounded number of stays at a time."""
+"""Predictions for patients, computed for a bounded number of stays at a time.
+
+Guarantee: every score and loss is finite, also where the model's are not, as with weights made to
+overflow; a probability lies within [0, 1], and a loss is at least 0. So nothing that is computed
+from them can fail for one patient and not for another.
+"""
 
 import numpy as np
 import torch
@@ -7,6 +12,7 @@ from torch import Tensor
 
 from consilium.client.records.features import PatientTensors
 from consilium.shared.model.network import RecurrentModel
+from consilium.shared.rounds.contents import LARGEST_LOSS
 
 
 def predict(
@@ -19,14 +25,16 @@ def predict(
             model.scores(model(x_NTF[start : start + rows], mask_NT[start : start + rows]))
             for start in range(0, len(x_NTF), rows)
         ]
-    scores: NDArray[np.float64] = torch.cat(parts).double().numpy()
-    return scores
+    return _finite_scores(model, torch.cat(parts))
 
 
 def predict_with_loss(
     model: RecurrentModel, patients: PatientTensors, *, rows: int = 512
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return scores as :func:`predict` does, and every stay's loss (N,)."""
+    """Return scores as :func:`predict` does, and every stay's loss (N,).
+
+    A loss that is not a number counts ``LARGEST_LOSS``.
+    """
     model.eval()
     scores, losses = [], []
     with torch.no_grad():
@@ -36,4 +44,13 @@ def predict_with_loss(
             logits = model(patients.x_NTF[piece], mask_NT)
             scores.append(model.scores(logits))
             losses.append(model.loss_per_stay(logits, patients.y_N[piece], mask_NT))
-    return torch.cat(scores).double().numpy(), torch.cat(losses).double().numpy()
+    loss_N = torch.cat(losses).double().nan_to_num(nan=LARGEST_LOSS).clamp(min=0)
+    return _finite_scores(model, torch.cat(scores)), loss_N.numpy()
+
+
+def _finite_scores(model: RecurrentModel, scores: Tensor) -> NDArray[np.float64]:
+    """Return scores that are numbers: else probability 0, or in regression the task's center."""
+    regression = model.task.kind == "regression"
+    finite = scores.nan_to_num(nan=model.task.center if regression else 0.0).double()
+    result: NDArray[np.float64] = finite.numpy()
+    return result

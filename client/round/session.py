@@ -2,29 +2,38 @@
 
 The data's path: records -> grid -> tensors -> (ledger: reserve) -> train -> clip -> encode -> mask.
 Every result computed from patients passes the ledger and the mask before it is returned.
+
+Guarantee: nothing that depends on a record changes whether, why or in how many bytes the site
+answers. What is wrong with a message is refused before a record is used; what goes wrong afterwards
+is refused in one fixed sentence (:func:`consilium.client.round.answer.silently`).
 """
 
 import hmac
+import logging
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property, partial
 
 import numpy as np
 
+from consilium.client.hospital.known_sizes import KnownSizes
 from consilium.client.hospital.policy import Policy
-from consilium.client.hospital.process_limits import memory_error
 from consilium.client.hospital.state import SiteState
 from consilium.client.records.cohort import Cohort
-from consilium.client.round.answer import Answer, answer_or_refuse
+from consilium.client.round.answer import Answer, answer_or_refuse, silently
 from consilium.client.round.charges import round_charges
 from consilium.client.round.contribution import Contributor
 from consilium.client.secure_sum.masking import SiteMasking
+from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.crypto.keys import Roster
 from consilium.shared.errors import PolicyError, ProtocolError
 from consilium.shared.rounds.contents import (
     LARGEST_CONFIGURATION_BYTES,
     RoundConfiguration,
+    group_of,
     sum_parameters,
 )
 from consilium.shared.secure_sum.messages import (
@@ -42,6 +51,9 @@ __all__ = ["Session", "SiteState"]
 BYTES_A_SITE = 1024  # per site in a round's request: a signed key, a letter, its path, names
 
 
+log = logging.getLogger(__name__)
+
+
 def local_now() -> datetime:
     """Return the time in this machine's time zone."""
     return datetime.now().astimezone()
@@ -54,6 +66,7 @@ class Session:
         site: this site's name in the study.
         study: the study as approved here; a message about any other study is refused.
         roster: the sites and their identity keys, as pinned here.
+        sizes: this site's declared size, and what it knows of the others'.
         read: reads and checks this site's patients; called once, on first use.
         policy: what this hospital allows.
         state: keys, ledger, journal and audit log.
@@ -66,6 +79,7 @@ class Session:
         site: str,
         study: Study,
         roster: Roster,
+        sizes: KnownSizes,
         read: Callable[[], Cohort],
         policy: Policy,
         state: SiteState,
@@ -73,7 +87,7 @@ class Session:
     ) -> None:
         policy.check_study(study)
         self.site, self._study, self._roster = site, study, roster
-        self._read, self._state = read, state
+        self._sizes, self._read, self._state = sizes, read, state
         self._policy, self._clock = policy, clock
         self._masking: SiteMasking | None = None
         self._busy = threading.Lock()
@@ -92,30 +106,44 @@ class Session:
     def answer(self, action: Action, body: bytes) -> bytes:
         """Return the answer to one message.
 
+        With ``answer_after_s`` in the policy, the answer to a round leaves so many seconds after
+        its request, so that the time it takes tells nothing of the records.
+
         Raises:
-            ConsiliumError: the site declines; its sentence may leave.
+            ConsiliumError: the site declines; :mod:`consilium.client.round.answer` says what of it
+                may leave.
             Exception: a defect in this code; its text must not leave.
         """
-        with self._busy:
-            try:
+        began = time.monotonic()
+        try:
+            with self._busy:
                 return self._answers[action](body)
-            except (MemoryError, RuntimeError) as error:
-                refused = memory_error(error, self._policy)
-                if refused is None:
-                    raise
-                raise refused from None
+        finally:
+            if action is Action.UPDATE and self._policy.answer_after_s is not None:
+                self._wait(began + self._policy.answer_after_s - time.monotonic())
+
+    def _wait(self, left_s: float) -> None:
+        """Wait until the fixed answering time; say in this site's own log if it is over."""
+        if left_s < 0:
+            log.warning(
+                "the answer took %.1f s more than [machine] answer_after_s, so its time tells of "
+                "this site's work; raise the bound",
+                -left_s,
+            )
+        time.sleep(max(0.0, left_s))
 
     @cached_property
     def cohort(self) -> Cohort:
         """The site's patients, read on first use.
 
+        Whether they suit the study was decided when the hospital approved it; to decide it here
+        would tell the coordinator something of them.
+
         Raises:
-            DataError: the data do not suit this study.
-            PolicyError: fewer patients than this hospital allows.
+            UnableError: they cannot be read.
         """
-        cohort = self._read()
-        self._policy.check_cohort(cohort.training.patients)
-        return cohort
+        with silently():
+            return self._read()
 
     @cached_property
     def _contributor(self) -> Contributor:
@@ -124,18 +152,25 @@ class Session:
     def _open_channel(self, body: bytes) -> bytes:
         request = ChannelRequest.from_bytes(body)
         self._policy.check_time(self._clock())
+        audit = self._state.audit
+        if audit is not None:
+            audit.check_own(self._study.digest, request.audit_head)
         if not hmac.compare_digest(request.study_digest, self._study.digest):
             raise PolicyError(
                 f"site {self.site} has not approved study {request.study_digest.hex()[:16]}; "
                 f"it approved {self._study.digest.hex()[:16]} ({self._study.name})"
             )
-        parameters = sum_parameters(self._study, self._roster, request.run_id, site=self.site)
+        sites = self._roster.restricted_to(group_of(self._study, self.site))
+        declared = {s: Declaration.from_bytes(body) for s, body in request.declared.items()}
+        roster = sites.with_declared(declared, self._study.digest)
+        parameters = sum_parameters(self._study, roster, request.run_id, site=self.site)
         if request.study_hash != parameters.study_hash:
             raise PolicyError(
                 f"site {self.site} has pinned another roster or other parameters than the "
                 "coordinator; compare the roster's fingerprints at both ends"
             )
-        _ = self.cohort  # unsuitable data are refused now, not in the middle of a round
+        self._sizes.keep(self._study, roster)
+        _ = self.cohort  # what cannot be read is refused now, not in the middle of a round
         if self._masking is None or self._masking.parameters != parameters:
             self._masking = SiteMasking(
                 self.site,
@@ -144,22 +179,33 @@ class Session:
                 self._state.journal,
                 threads=self._policy.threads,
             )
-        return self._masking.channel_key(request).to_bytes()
+        key = self._masking.channel_key(request)
+        if audit is not None:
+            key = replace(key, audit_head=audit.last_release)
+        return key.to_bytes()
 
     def _make_keys(self, body: bytes) -> bytes:
         self._policy.check_time(self._clock())
         return self._opened().round_keys(KeysRequest.from_bytes(body)).to_bytes()
 
     def _contribute(self, body: bytes) -> bytes:
-        """Take part in one round: verify, charge the ledger, compute, mask, record in the log."""
+        """Take part in one round: verify, charge, compute, claim and mask, keep, record, confirm.
+
+        Each step is on disk before the next begins. A crash between any two leaves a state from
+        which the site goes on: ledger and journal may know of a round that the log does not, whose
+        vector never left; the log never knows of one that they do not.
+        """
         masking = self._opened()
         self._policy.check_time(self._clock())
         request = UpdateRequest.from_bytes(body, max_bytes=self._largest_request())
         masking.begin(request)
         asked = RoundConfiguration.from_bytes(request.configuration)
+        received = np.frombuffer(request.model, dtype="<f4").astype(np.float32)
+        self._contributor.check(asked, received)
         audit = self._state.audit
         if audit is not None:
-            audit.begin(self._study, asked)
+            participants = [member.site for member in request.participants]
+            audit.begin(self._study, asked, self._roster, participants)
         releases = round_charges(self._study, asked, request.round, request.study_hash)
         spent = [
             self._state.ledger.reserve(
@@ -169,14 +215,23 @@ class Session:
             )
             for release in releases
         ]
-        received = np.frombuffer(request.model, dtype="<f4").astype(np.float32)
-        vector = self._contributor.vector(asked, received, request.round, request.study_hash)
-        masked = masking.mask(vector, self._contributor.weight, self._contributor.spec(asked))
-        self._contributor.keep()
-        if audit is not None:
-            masked = audit.release(self._study, asked, masked, spent, request.study_hash)
-        for release in releases:
-            self._state.ledger.confirm(release)
+        parameters = masking.parameters
+        with silently():
+            vector = self._contributor.vector(asked, received, request.round, parameters)
+            masked = masking.mask(vector, self._contributor.spec(asked, parameters.roster))
+            own_part = self._contributor.keep()
+            if audit is not None:
+                masked = audit.release(
+                    self._study,
+                    asked,
+                    masked,
+                    spent,
+                    request.study_hash,
+                    charges=releases,
+                    own_part=own_part,
+                )
+            for release in releases:
+                self._state.ledger.confirm(release)
         return masked.to_bytes()
 
     def _largest_request(self) -> int:
@@ -189,7 +244,11 @@ class Session:
         return self._opened().agree(AgreeRequest.from_bytes(body)).to_bytes()
 
     def _unmask(self, body: bytes) -> bytes:
-        return self._opened().unmask(UnmaskRequest.from_bytes(body)).to_bytes()
+        request = UnmaskRequest.from_bytes(body)
+        reply = self._opened().unmask(request)
+        if self._state.audit is not None:
+            self._state.audit.opened(self._study, self._roster, request.survivors)
+        return reply.to_bytes()
 
     def _opened(self) -> SiteMasking:
         if self._masking is None:

@@ -4,7 +4,7 @@ The main path: sample patients -> one forward and backward pass, every patient's
 all summed (:mod:`consilium.client.round.gradients`) -> add noise from a cryptographic keystream ->
 optimiser step. A step is that of Opacus's ``DPOptimizer`` (Abadi et al. 2016, algorithm 1): noise
 of standard deviation noise_multiplier * clip_norm on the sum, divided by the *expected* number of
-sampled patients.
+sampled patients, which with privacy is counted from the declared size.
 
 Nothing here changes a global random state or torch's settings, so sites may train in parallel
 threads.
@@ -47,6 +47,7 @@ def train_locally(
     *,
     noise_multiplier: float | None,
     source: Keystream,
+    patients: int | None = None,
     correction_D: NDArray[np.float32] | None = None,
 ) -> LocalTraining:
     """Train ``model`` in place for the study's ``local_steps``.
@@ -58,11 +59,14 @@ def train_locally(
         noise_multiplier: noise standard deviation / clip norm. None trains without privacy; then,
             on one torch thread, the result depends only on model, data, study and source.
         source: sampling, dropout and noise are drawn from it; with privacy, secret and fresh.
+        patients: what a step's sum is divided by, times the sampling rate; None takes the true
+            number. A release must take the declared one: the true one would scale the noise, and so
+            be told by it.
         correction_D: added to every step's gradient after clipping and noise. It may depend on
             patients only through noisy results.
 
-    Raises:
-        PrivacyError: a gradient is not finite.
+    Guarantee: with privacy, whatever the (finite) weights and the records, nothing here fails, and
+    the steps depend on patients only through finite clipped sums with noise.
     """
     weights_D = flat([parameter.detach() for parameter in model.parameters()])
     correction = None if correction_D is None else torch.from_numpy(correction_D)
@@ -70,7 +74,8 @@ def train_locally(
     noise = None
     if noise_multiplier is not None:
         noise = ClipAndNoise(clip_norm=study.privacy.clip_norm, multiplier=noise_multiplier)
-    return _descend(model, data, study.training, weights_D, optimizer, noise, source)
+    expected = study.training.sampling_rate * (data.patients if patients is None else patients)
+    return _descend(model, data, study.training, weights_D, optimizer, noise, expected, source)
 
 
 def train_own(
@@ -104,7 +109,8 @@ def train_own(
     weights_D = flat([parameter.detach() for parameter in model.parameters()])
     anchor_D = torch.from_numpy(global_D.copy())
     optimizer = Optimizer(training, weights_D, pull=ditto.pull, anchor_D=anchor_D)
-    return _descend(model, data, training, weights_D, optimizer, None, source)
+    expected = training.sampling_rate * data.patients
+    return _descend(model, data, training, weights_D, optimizer, None, expected, source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +128,14 @@ def _descend(
     weights_D: Tensor,
     optimizer: Optimizer,
     noise: ClipAndNoise | None,
+    expected: float,
     source: Keystream,
 ) -> LocalTraining:
-    """Take ``local_steps`` steps; ``optimizer`` changes ``weights_D``, the model's weights."""
-    expected = training.sampling_rate * data.patients
+    """Take ``local_steps`` steps; ``optimizer`` changes ``weights_D``, the model's weights.
+
+    ``expected`` is the number of patients in a step's sample on average; its mean gradient is the
+    sum divided by it.
+    """
     model.train()
     sampled, losses = [], []
     for _ in range(training.local_steps):
@@ -150,7 +160,7 @@ def _noised(sum_D: Tensor, deviation: float, source: Keystream) -> Tensor:
     those of four draws from their sum is infeasible (Holohan & Braghin 2021, section 5.1).
     """
     noise_D = source.standard_normal(4 * len(sum_D)).reshape(4, -1).sum(axis=0)
-    return (sum_D.double() + torch.from_numpy(noise_D).mul_(deviation / 2)).to(sum_D.dtype)
+    return (sum_D.double() + torch.from_numpy(noise_D).mul_(deviation / 2)).float()
 
 
 def _write(model: RecurrentModel, weights_D: Tensor) -> None:

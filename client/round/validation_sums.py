@@ -58,7 +58,7 @@ def validation_sums(
     patient_N = patients.patient_N.numpy()
     stays_P = np.bincount(patient_N)
     loss_P = np.bincount(patient_N, weights=loss_N) / stays_P
-    sums["loss"][:] = np.minimum(loss_P, LARGEST_LOSS).sum() / LARGEST_LOSS, loss_P.size
+    sums["loss"][:] = np.clip(loss_P, 0, LARGEST_LOSS).sum() / LARGEST_LOSS, loss_P.size
     weight_N = stay_weights(patients)
     if outputs:
         sums["scores"][:] = _tables(scores, patients, weight_N, study, edges_KL).ravel()
@@ -124,7 +124,7 @@ def _confusion(
     classes = study.task.outputs
     y = patients.y_N.numpy()
     counted, weight = row_weights(patients, weight_N, study)
-    used = counted & ~np.isnan(y)
+    used = counted & (y >= 0) & (y < classes)
     cell = y[used].astype(np.int64) * classes + scores.argmax(axis=-1)[used]
     flat = np.bincount(cell, weights=weight[used], minlength=classes**2).astype(np.float64)
     return flat.reshape(classes, classes)
@@ -139,8 +139,10 @@ def _errors(
     """
     y = patients.y_N.numpy().reshape(scores.shape)
     counted, _ = row_weights(patients, np.ones(len(y)), study)
-    known = ~np.isnan(y) & counted[..., None]
-    error = np.abs(np.where(known, scores - y, 0.0)) / (study.task.spread * LARGEST_ERROR)
+    known = np.isfinite(y) & counted[..., None]
+    error = np.abs(np.where(known, scores - np.where(known, y, 0.0), 0.0)) / (
+        study.task.spread * LARGEST_ERROR
+    )
     patient_N = patients.patient_N.numpy()
     steps = tuple(range(1, known.ndim - 1))
     sums_K3 = np.zeros((study.task.outputs, 3))

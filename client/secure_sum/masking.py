@@ -190,23 +190,21 @@ class SiteMasking(Secret):
         self._next = self._finished = self._dealt = self._channel = None
         return begun
 
-    def mask(self, vector: NDArray[np.uint32], weight: int, spec: VectorSpec) -> MaskedUpdate:
+    def mask(self, vector: NDArray[np.uint32], spec: VectorSpec) -> MaskedUpdate:
         """Mask the encoded update of the current round; possible once per round, for good.
 
         Args:
             vector: ring elements from `fixed_point.encode`, shape (spec.length,).
-            weight: this site's weight, 0 <= weight <= max_weight.
             spec: the approved layout.
 
         Raises:
-            EncodingError: a vector or weight that does not fit the layout, or a sum that could
-                wrap.
+            EncodingError: a vector that does not fit the layout, or a sum that could wrap.
             ProtocolError: no round has begun, or an update was masked for it before.
         """
         state = self._round
         if state is None or state.context is not None:
             raise ProtocolError("no round has begun that is still to be masked")
-        tailed = check_vector(self.parameters, vector, weight, spec)
+        tailed = check_vector(self.parameters, self.site, vector, spec)
         self._journal.claim(self.parameters.study_hash, state.round)
         context = transcript.round_context(state.begun, spec.digest)
         seed = self._me.entropy(SECRET_BYTES)

@@ -101,24 +101,21 @@ def check_members(
 
 
 def check_vector(
-    parameters: SumParameters, vector: NDArray[np.uint32], weight: int, spec: VectorSpec
+    parameters: SumParameters, site: str, vector: NDArray[np.uint32], spec: VectorSpec
 ) -> NDArray[np.uint32]:
     """Check what is to be masked and append the tail; return shape (spec.length + 6,).
 
     Raises:
-        EncodingError: a type or length that differs from the layout's, a weight above its bound, or
-            a layout whose sum could wrap.
+        EncodingError: a type or length that differs from the layout's, or a layout whose sum could
+            wrap.
     """
     if vector.dtype != np.uint32 or vector.shape != (spec.length,):
         raise EncodingError(
             f"the vector to mask is {vector.dtype} of shape {vector.shape}, and the study's "
             f"layout is uint32 of shape ({spec.length},)"
         )
-    largest = parameters.max_weight
-    if not 0 <= weight <= largest:
-        raise EncodingError(f"the weight {weight} is not between 0 and max_weight {largest}")
-    spec.check_headroom(len(parameters.roster), largest)
-    return append_tail(vector, weight)
+    spec.check_headroom(len(parameters.roster), parameters.roster.largest_size)
+    return append_tail(vector, parameters.roster.sizes[site])
 
 
 def pair_seeds(

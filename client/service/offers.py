@@ -1,12 +1,15 @@
-"""Fetches the studies that the coordinator offers to this site."""
+"""Fetches the studies that the coordinator offers to this site, and declares its size for one."""
 
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.service.connection import Connection
 from consilium.client.service.pinned_connection import connect
+from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.enrolment.messages import (
+    DECLARE_PATH,
     DIGEST_BYTES,
     STUDIES_PATH,
     STUDY_PATH,
+    SizeDeclaration,
     StudyList,
     StudyOffer,
     StudyRequest,
@@ -49,6 +52,18 @@ def find_offer(folder: SiteFolder, named: str) -> StudyOffer:
     raise SettingsError(
         f"no study {named!r} is offered to this site; offered: {', '.join(names) or 'none'}"
     )
+
+
+def declare_size(folder: SiteFolder, digest: bytes, declared: Declaration) -> None:
+    """Tell the coordinator this site's declared size for the study with this digest.
+
+    Raises:
+        UnreachableError: no answer; it may or may not have arrived, and may be sent again.
+        ProtocolError: the coordinator refused: another size was declared before, say.
+    """
+    message = SizeDeclaration(digest=digest, declared=declared.to_bytes())
+    with connect(folder) as connection:
+        connection.post(DECLARE_PATH, message.to_bytes())
 
 
 def _fetch(connection: Connection, digest: bytes) -> StudyOffer:

@@ -12,6 +12,11 @@ def approvals_of(folder: SiteFolder) -> Approvals:
     return Approvals(folder.path / "approvals", enrolment.coordinator, site)
 
 
+def approved_digests(folder: SiteFolder) -> frozenset[bytes]:
+    """Return the digests of the studies approved at an enrolled site."""
+    return frozenset(approval.study.digest for approval in approvals_of(folder))
+
+
 def connect(folder: SiteFolder) -> Connection:
     """Return the enrolled site's connection to its coordinator.
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from consilium.client.hospital.approvals import Approval
 from consilium.client.hospital.folder import SECRET_FILES, SiteFolder
-from consilium.client.records.cohort import read_cohort
 from consilium.client.service.connection import Connection
 from consilium.client.service.offers import fetch_offers
 from consilium.client.service.pinned_connection import approvals_of, connect
+from consilium.client.service.site_cohort import suitable_cohort
 from consilium.client.sources.common.settings import named_files
 from consilium.shared.errors import ConsiliumError, SettingsError
 
@@ -182,16 +182,23 @@ def _data(folder: SiteFolder) -> list[PreflightTest]:
                 remedy="name the records in [data] of site.toml",
             )
         ]
-    return [_readable(folder, approval) for approval in approved]
+    return [test(folder, approval) for approval in approved for test in (_known_sites, _readable)]
+
+
+def _known_sites(folder: SiteFolder, approval: Approval) -> PreflightTest:
+    """Hold the approved roster against the vouchers, as every message of its study will be."""
+    study, roster = approval.study, approval.roster
+    failed = _trying(lambda: folder.policy().check_roster(study, roster, folder.vouchers().trust()))
+    told = failed or f"study {study.name}: enough of its sites are vouched for"
+    remedy = f"run 'consilium-site review {study.name}' to see who is known and who is not"
+    return PreflightTest(name="roster", ok=failed is None, told=told, remedy=remedy)
 
 
 def _readable(folder: SiteFolder, approval: Approval) -> PreflightTest:
     study = approval.study
     remedy = f"run 'consilium-site check {study.name}' for the counts behind this"
     try:
-        source = folder.settings().open_source(folder.path, study)
-        split_key = folder.split_key()
-        cohort = read_cohort(source, study, site=folder.enrolment().site, split_key=split_key)
+        cohort = suitable_cohort(folder, study)
     except ConsiliumError as error:
         return PreflightTest(name="data", ok=False, told=str(error), remedy=remedy)
     told = f"study {study.name}: {cohort.report.patients} patients can be read"

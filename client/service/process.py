@@ -3,23 +3,25 @@
 import logging
 import signal
 import threading
+from functools import partial
 from types import FrameType
 
 from consilium.client.hospital.approvals import Approval
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.hospital.policy_file import FILE_NAME as POLICY_FILE
 from consilium.client.hospital.process_limits import apply_limits
-from consilium.client.hospital.round_audit import RoundAudit
 from consilium.client.hospital.settings import FILE_NAME as SETTINGS_FILE
-from consilium.client.records.cohort import Cohort, read_cohort
+from consilium.client.hospital.stores import open_compared
+from consilium.client.hospital.voucher_check import voucher_disagreements
 from consilium.client.round.session import Session
 from consilium.client.service.flower_app import make_client_app
 from consilium.client.service.measurements import Measurements
-from consilium.client.service.pinned_connection import approvals_of, connect
+from consilium.client.service.pinned_connection import approvals_of, approved_digests, connect
+from consilium.client.service.site_cohort import site_cohort
 from consilium.client.service.study_sessions import StudySessions
 from consilium.client.service.supernode import SiteNode
 from consilium.shared.audit.configuration import note_configuration
-from consilium.shared.audit.own_log import open_audit
+from consilium.shared.errors import SettingsError
 
 CONFIGURATION = (SETTINGS_FILE, POLICY_FILE)
 
@@ -30,8 +32,10 @@ def run_site(folder: SiteFolder) -> None:
     """Answer the coordinator for this site until the process is told to stop.
 
     Raises:
-        SettingsError: the site is not enrolled, or another process answers for it.
-        AuditError: the audit log cannot be written, or does not verify.
+        SettingsError: the site is not enrolled, another process answers for it, or its vouchers are
+            not those that its audit log names.
+        AuditError: the audit log cannot be written, or does not verify; or ledger, journal, own
+            parts of models or audit log are missing, or older than one another.
     """
     policy = folder.policy()
     apply_limits(policy)
@@ -39,27 +43,29 @@ def run_site(folder: SiteFolder) -> None:
     stop = threading.Event()
     _stop_on_signals(stop)
     with folder.hold(), connect(folder) as connection:
-        audit = open_audit(folder)
+        audit = open_compared(folder, approved_digests(folder))
         note_configuration(audit, folder.path, CONFIGURATION)
-        state = folder.state(policy, RoundAudit(audit, enrolment.coordinator))
+        vouchers = folder.vouchers()
+        for wrong in voucher_disagreements(vouchers, audit.path):
+            raise SettingsError(wrong)
+        state = folder.state(policy, audit)
+        approvals = approvals_of(folder)
 
-        def read(approval: Approval) -> Cohort:
-            source = folder.settings().open_source(folder.path, approval.study)
-            return read_cohort(
-                source, approval.study, site=enrolment.site, split_key=state.split_key
-            )
+        def check_roster(approval: Approval) -> None:
+            policy.check_roster(approval.study, approval.roster, vouchers.trust())
 
         def open_session(approval: Approval) -> Session:
             return Session(
                 site=enrolment.site,
                 study=approval.study,
                 roster=approval.roster,
-                read=lambda: read(approval),
+                sizes=approvals.known_sizes(approval),
+                read=partial(site_cohort, folder, approval.study),
                 policy=policy,
                 state=state,
             )
 
-        sessions = StudySessions(enrolment.site, approvals_of(folder), open_session, audit)
+        sessions = StudySessions(enrolment.site, approvals, check_roster, open_session, audit)
         tell = connection.tell_budget_left if policy.tell_budget_left else None
         measurements = Measurements(sessions, folder.path, state.ledger, tell=tell)
         node = SiteNode(

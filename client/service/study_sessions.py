@@ -1,7 +1,8 @@
 """Passes each message to the session of its study; there is one for each approved study.
 
-The approval is looked up on disk for every message, so an approval given or withdrawn while the
-site runs takes effect with the next message.
+The approval is looked up on disk for every message, and its roster is held against the vouchers
+there, so an approval or a voucher given or withdrawn while the site runs takes effect with the next
+message.
 """
 
 import logging
@@ -25,9 +26,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class _OpenSession:
-    """A session, and the stamp of the approval under which it was opened."""
+    """A session, and the approval under which it was opened, with its stamp."""
 
     session: Session
+    approval: Approval
     stamp: tuple[int, int]
 
 
@@ -37,6 +39,7 @@ class StudySessions:
     Args:
         site: this site's name.
         approvals: the studies approved at this site.
+        check_roster: refuses an approval whose roster this site does not trust, as things stand.
         open_session: opens a session for an approval; may refuse.
         audit: the log in which refusals are recorded.
     """
@@ -45,11 +48,13 @@ class StudySessions:
         self,
         site: str,
         approvals: Approvals,
+        check_roster: Callable[[Approval], None],
         open_session: Callable[[Approval], Session],
         audit: AuditLog,
     ) -> None:
         self.site = site
-        self._approvals, self._open_session, self._audit = approvals, open_session, audit
+        self._approvals, self._check_roster = approvals, check_roster
+        self._open_session, self._audit = open_session, audit
         self._sessions: dict[bytes, _OpenSession] = {}
         self._runs: dict[bytes, bytes] = {}  # study hash of a run -> digest of its study
         self._last_refusal: tuple[str, str] | None = None
@@ -80,6 +85,7 @@ class StudySessions:
         stamp = self._approvals.stamp(digest)
         known = self._sessions.get(digest)
         if stamp is not None and known is not None and known.stamp == stamp:
+            self._check_roster(known.approval)
             return known.session
         self._sessions.pop(digest, None)
         approval = self._approvals.find(digest) if stamp is not None else None
@@ -88,8 +94,9 @@ class StudySessions:
                 f"site {self.site} has not approved study {digest.hex()[:16]}; "
                 "its hospital must review and approve it"
             )
+        self._check_roster(approval)
         session = self._open_session(approval)
-        self._sessions[digest] = _OpenSession(session=session, stamp=stamp)
+        self._sessions[digest] = _OpenSession(session=session, approval=approval, stamp=stamp)
         return session
 
     def _note_refusal(self, action: Action, refusal: Refusal | None) -> None:

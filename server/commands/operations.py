@@ -87,17 +87,16 @@ def head(
     """Print the last audit head seen of a site, which it needs to restore a backup."""
     from consilium.server.coordinator.folder import CoordinatorFolder
     from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
-    from consilium.shared.audit.reading import recorded_heads
+    from consilium.shared.audit.reading import newest_heads
 
     opened = CoordinatorFolder.open(folder)
     member = _member(opened, site)
-    heads = recorded_heads(opened.path / AUDIT_FILE, owner=site, identities=[member.identity])
-    if not heads:
+    latest = newest_heads(opened.path / AUDIT_FILE, {site: member.identity}).get(site)
+    if latest is None:
         raise SettingsError(
             f"no audit head of site {site} was ever seen: it has sent no update, so it has spent "
             "nothing and can be enrolled anew"
         )
-    latest = max(heads, key=lambda seen: seen.number)
     print(latest.to_bytes().hex())  # noqa: T201 - alone on standard output, so that it can be piped
 
 
@@ -170,7 +169,7 @@ def restore(
     from consilium.shared.backup.restore import restore as restore_state
     from consilium.shared.version import VERSION
 
-    made = restore_state(archive, folder, kind="coordinator", version=VERSION, newest=None)
+    made = restore_state(archive, folder, kind="coordinator", version=VERSION, newest=())
     _say(f"{folder}: as it was at {made.made_at}.")
     _say("Revocations, invitations and studies since then are forgotten: revoke again whom you had "
          "revoked. Rounds since then are void for this coordinator; sites will note that its "

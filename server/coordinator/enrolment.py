@@ -15,6 +15,7 @@ from consilium.server.coordinator.folder import CoordinatorFolder
 from consilium.server.coordinator.register import Member, Register, Submitted
 from consilium.shared.audit.events import Enrolled, Revoked, StudyChanged
 from consilium.shared.audit.log import AuditLog
+from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.crypto.keys import SITE_NAME, IdentityKey, Roster
 from consilium.shared.enrolment.compatibility import disagreement
 from consilium.shared.enrolment.invitation import SECRET_BYTES, Invitation
@@ -22,6 +23,7 @@ from consilium.shared.enrolment.messages import (
     NODE_ID_BYTES,
     EnrolReply,
     EnrolRequest,
+    SizeDeclaration,
     StudyList,
     StudyOffer,
     StudyRequest,
@@ -29,7 +31,8 @@ from consilium.shared.enrolment.messages import (
     offer_statement,
 )
 from consilium.shared.errors import AuthenticationError, ProtocolError, SettingsError, StudyError
-from consilium.shared.study.definition import Study
+from consilium.shared.rounds.contents import check_size
+from consilium.shared.study.definition import Study, parse_study
 from consilium.shared.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -187,11 +190,38 @@ class EnrolmentService:
         asked = StudyRequest.from_bytes(body).digest
         for study in self._offered(member):
             if study.digest == asked:
-                roster = dict(study.roster.members)
                 return StudyOffer(
-                    text=study.text, roster=roster, signature=study.signature
+                    text=study.text,
+                    roster=dict(study.roster.members),
+                    declared={site: d.to_bytes() for site, d in study.declared.items()},
+                    signature=study.signature,
                 ).to_bytes()
         raise SettingsError(f"no study {asked.hex()[:16]} is open to site {member.name}")
+
+    def declare(self, member: Member, body: bytes) -> bytes:
+        """Note the size that a site declares for a study; it cannot be changed afterwards.
+
+        Raises:
+            MessageError: a malformed request.
+            SettingsError: no such study is open to this site, or it declared another size before.
+            StudyError: the study does not allow this size.
+            AuthenticationError: the site's identity did not sign it for this study.
+        """
+        message = SizeDeclaration.from_bytes(body)
+        declared = Declaration.from_bytes(message.declared)
+        for study in self._offered(member):
+            if study.digest == message.digest:
+                check_size(
+                    parse_study(study.text.decode(), where=study.name),
+                    member.name,
+                    declared.patients,
+                )
+                site = study.roster.restricted_to([member.name])
+                site.with_declared({member.name: declared}, study.digest)
+                self.register.declare(study.digest, member.name, declared)
+                log.info("site %s declared its size for study %s", member.name, study.name)
+                return b""
+        raise SettingsError(f"no study {message.digest.hex()[:16]} is open to site {member.name}")
 
     def _offered(self, member: Member) -> list[Submitted]:
         return [

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.crypto.keys import Roster
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.permissions import PRIVATE_FILE
@@ -40,6 +41,10 @@ CREATE TABLE IF NOT EXISTS studies (
 );
 CREATE TABLE IF NOT EXISTS members (
     digest BLOB NOT NULL REFERENCES studies(digest), site TEXT NOT NULL, identity BLOB NOT NULL,
+    PRIMARY KEY (digest, site)
+);
+CREATE TABLE IF NOT EXISTS declarations (
+    digest BLOB NOT NULL REFERENCES studies(digest), site TEXT NOT NULL, declared BLOB NOT NULL,
     PRIMARY KEY (digest, site)
 );
 """
@@ -84,16 +89,25 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class Submitted:
-    """A study as submitted, with the roster that was pinned then, and how far it has come."""
+    """A study as submitted, with the roster that was pinned then, and how far it has come.
+
+    ``declared`` has the sizes that sites have declared so far; ``roster`` has them once all have.
+    """
 
     digest: bytes
     name: str
     text: bytes
     roster: Roster
+    declared: dict[str, Declaration]
     signature: bytes
     wanted: Wanted
     state: State
     detail: str
+
+    @property
+    def undeclared(self) -> tuple[str, ...]:
+        """Sites that have not declared their size yet, by name."""
+        return tuple(sorted(set(self.roster) - self.declared.keys()))
 
     @property
     def open(self) -> bool:
@@ -257,19 +271,35 @@ class Register:
                 ).fetchall()
                 for row in rows
             }
-        return tuple(
-            Submitted(
-                digest=row[0],
-                name=row[1],
-                text=row[2],
-                roster=Roster(tuple((site, identity) for site, identity in members[row[0]])),
-                signature=row[3],
-                wanted=Wanted(row[4]),
-                state=State(row[5]),
-                detail=row[6],
+            declared = {
+                row[0]: connection.execute(
+                    "SELECT site, declared FROM declarations WHERE digest = ?", (row[0],)
+                ).fetchall()
+                for row in rows
+            }
+        return tuple(_submitted(row, members[row[0]], dict(declared[row[0]])) for row in rows)
+
+    def declare(self, digest: bytes, site: str, declared: Declaration) -> None:
+        """Note the size that a site declares for a study; the same again changes nothing.
+
+        Raises:
+            SettingsError: it declared another size before.
+        """
+        with self._transaction() as connection:
+            row = connection.execute(
+                "SELECT declared FROM declarations WHERE digest = ? AND site = ?", (digest, site)
+            ).fetchone()
+            known = None if row is None else Declaration.from_bytes(row[0]).patients
+            if known not in (None, declared.patients):
+                raise SettingsError(
+                    f"site {site} declared {known} patients for this study before, and a declared "
+                    f"size does not change; approve with --patients {known}, or ask for the study "
+                    "to be submitted again"
+                )
+            connection.execute(
+                "INSERT OR REPLACE INTO declarations VALUES (?, ?, ?)",
+                (digest, site, declared.to_bytes()),
             )
-            for row in rows
-        )
 
     def study(self, named: str) -> Submitted:
         """The study of this name or digest (its first hexadecimal digits suffice).
@@ -336,6 +366,27 @@ def _member(
         version=row[6],
         seen=row[7],
         budget_left=row[8],
+    )
+
+
+def _submitted(
+    row: tuple[bytes, str, bytes, bytes, str, str, str],
+    members: list[tuple[str, bytes]],
+    declarations: dict[str, bytes],
+) -> Submitted:
+    declared = {site: Declaration.from_bytes(data) for site, data in declarations.items()}
+    final = len(declared) == len(members)
+    sizes = tuple(declared[site] for site, _ in members) if final else ()
+    return Submitted(
+        digest=row[0],
+        name=row[1],
+        text=row[2],
+        roster=Roster(tuple((site, identity) for site, identity in members), sizes),
+        declared=declared,
+        signature=row[3],
+        wanted=Wanted(row[4]),
+        state=State(row[5]),
+        detail=row[6],
     )
 
 

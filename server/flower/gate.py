@@ -23,6 +23,7 @@ from consilium.shared.audit.events import Refused
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.enrolment.compatibility import disagreement
 from consilium.shared.enrolment.messages import (
+    DECLARE_PATH,
     ENROL_PATH,
     HELLO_PATH,
     STUDIES_PATH,
@@ -52,7 +53,7 @@ FLEET = frozenset(
     }
 )
 
-OURS = frozenset({FETCH_PATH, HAND_IN_PATH, LEAVE_PATH, STUDIES_PATH, STUDY_PATH})
+OURS = frozenset({FETCH_PATH, HAND_IN_PATH, LEAVE_PATH, STUDIES_PATH, STUDY_PATH, DECLARE_PATH})
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -152,8 +153,10 @@ class Gate:
             await self._answer(send, lambda: self._bundles.leave(member.node_id))
         elif path == STUDIES_PATH:
             await self._answer(send, lambda: self._enrolment.list_studies(member))
-        else:
+        elif path == STUDY_PATH:
             await self._answer(send, lambda: self._enrolment.show_study(member, body))
+        else:
+            await self._answer(send, lambda: self._enrolment.declare(member, body))
 
     async def _authenticate(self, headers: dict[str, str]) -> Member:
         version = headers.get(VERSION_HEADER, "unknown")

@@ -4,7 +4,7 @@ A study has one group of all sites unless it trades privacy for robustness: then
 learns the sum of each group, and no more, and updates the model by the median of the groups.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,13 +12,16 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from consilium.server.secure_sum.protocol import SecureSum, SumResult
+from consilium.server.secure_sum.narrowing import Narrowing
+from consilium.server.secure_sum.protocol import SecureSum, SumResult, blamed_on
+from consilium.server.secure_sum.site_heads import SiteHeads
 from consilium.server.secure_sum.sites import Sites
 from consilium.shared.errors import RoundVoidError
 from consilium.shared.secure_sum.fixed_point import VectorSpec
 from consilium.shared.secure_sum.parameters import SumParameters
 
 Check = Callable[[SumResult], None]
+Layout = Callable[[SumParameters], VectorSpec]
 T = TypeVar("T")
 
 
@@ -29,10 +32,13 @@ class GroupTotals:
     Attributes:
         totals: the sums, at least one.
         refusals: by site, one sentence on what went wrong with it or its group.
+        garbage: of the groups without a sum, sets of sites in each of which at least one broke the
+            protocol.
     """
 
     totals: tuple[SumResult, ...]
     refusals: dict[str, str]
+    garbage: tuple[frozenset[str], ...] = ()
 
     def part(self, name: str) -> NDArray[np.float64]:
         """Return one segment's sum over all groups."""
@@ -40,7 +46,7 @@ class GroupTotals:
 
     @property
     def weight(self) -> int:
-        """Sum of all survivors' weights."""
+        """Sum of all survivors' declared sizes, in patients."""
         return sum(total.weight for total in self.totals)
 
     @property
@@ -77,69 +83,147 @@ class GroupSums:
         parameters: by group.
         sites: how to reach them.
         timeout_s: longest wait for the masked updates, in seconds.
+        heads: the sites' newest audit heads; none are known unless given.
+
+    Attributes:
+        heads: as they are now.
     """
 
     def __init__(
-        self, parameters: Sequence[SumParameters], sites: Sites, *, timeout_s: float
+        self,
+        parameters: Sequence[SumParameters],
+        sites: Sites,
+        *,
+        timeout_s: float,
+        heads: SiteHeads | None = None,
     ) -> None:
-        self._sums = tuple(SecureSum(group, sites, timeout_s=timeout_s) for group in parameters)
+        identities = {site: key for group in parameters for site, key in group.roster.members}
+        self.heads = heads or SiteHeads(identities)
+        self._sums = tuple(
+            SecureSum(group, sites, timeout_s=timeout_s, heads=self.heads) for group in parameters
+        )
 
-    def open(self, *, round: int) -> None:
+    def nothing_known(self) -> tuple[Narrowing, ...]:
+        """Return for each group that nothing speaks against any of its sites."""
+        return tuple(
+            Narrowing(
+                sites=group.parameters.roster.names,
+                minimum=group.parameters.minimum_sites,
+                culprits=max(1, group.parameters.collusion),
+            )
+            for group in self._sums
+        )
+
+    def learned(
+        self,
+        known: Sequence[Narrowing],
+        *,
+        given: Collection[str] = (),
+        garbage: Sequence[Collection[str]] = (),
+    ) -> tuple[Narrowing, ...]:
+        """Return what is known of each group after a round; see :meth:`.Narrowing.after`.
+
+        Args:
+            known: what was known of each before.
+            given: the sites in the sums of all groups.
+            garbage: sets of sites, each of one group.
+        """
+
+        def of_group(group: SecureSum, before: Narrowing) -> Narrowing:
+            return before.after(
+                given=set(given) & set(before.sites),
+                garbage=[sites for sites in garbage if set(sites) <= set(before.sites)],
+                possible=lambda sites: group.parameters.supported(sites) == sites,
+            )
+
+        return tuple(map(of_group, self._sums, known))
+
+    def open(self, *, round: int, known: Sequence[Narrowing] = ()) -> None:
         """Set up channels in every group and collect keys for the first round.
+
+        Args:
+            round: as in :meth:`SecureSum.open`.
+            known: as in :meth:`sum`.
 
         Raises:
             RoundVoidError: half of the groups or more could not begin.
         """
-        _most(self._each(lambda group: group.open(round=round)))
+        _most(self._each(known, lambda group, asked: group.open(round=round, asked=asked)))
 
     def sum(
         self,
         *,
         round: int,
-        spec: VectorSpec,
+        layout: Layout,
         model: bytes | memoryview,
-        configuration: bytes,
+        configuration: bytes | Callable[[], bytes],
         check: Check,
+        known: Sequence[Narrowing] = (),
     ) -> GroupTotals:
         """Run one round in every group.
 
         Args:
-            round: as in :meth:`SecureSum.sum`, like the next three.
-            spec: layout of the vector.
+            round: as in :meth:`SecureSum.sum`.
+            layout: gives each group's layout of the vector.
             model: the same for every site.
-            configuration: the same for every site.
+            configuration: the same for every site of a group.
             check: raises RoundVoidError for a sum that must not be used.
+            known: of each group, says which of its sites are asked; all unless given.
 
         Raises:
             RoundVoidError: half of the groups or more gave no sum.
         """
 
-        def checked(group: SecureSum) -> SumResult:
-            total = group.sum(round=round, spec=spec, model=model, configuration=configuration)
-            check(total)
+        def checked(group: SecureSum, asked: Collection[str]) -> SumResult:
+            total = group.sum(
+                round=round,
+                spec=layout(group.parameters),
+                model=model,
+                configuration=configuration,
+                asked=asked,
+            )
+            with blamed_on(total.survivors):
+                check(total)
             return total
 
-        outcomes = self._each(checked)
+        outcomes = self._each(known, checked)
         totals = _most(outcomes)
         refusals = {site: why for total in totals for site, why in total.refusals.items()}
         for group, outcome in zip(self._sums, outcomes, strict=True):
             if isinstance(outcome, RoundVoidError):
                 refusals |= dict.fromkeys(group.parameters.roster, f"its group: {outcome}")
-        return GroupTotals(totals=totals, refusals=refusals)
+        voids = [outcome for outcome in outcomes if isinstance(outcome, RoundVoidError)]
+        garbage = tuple(sites for void in voids for sites in void.garbage)
+        return GroupTotals(totals=totals, refusals=refusals, garbage=garbage)
 
-    def _each(self, step: Callable[[SecureSum], T]) -> list[T | RoundVoidError]:
+    def _each(
+        self, known: Sequence[Narrowing], step: Callable[[SecureSum, Collection[str]], T]
+    ) -> list[T | RoundVoidError]:
         """Return the step's result or RoundVoidError for each group, in order."""
 
-        def outcome(group: SecureSum) -> T | RoundVoidError:
+        def outcome(group: SecureSum, of_group: Narrowing) -> T | RoundVoidError:
+            if of_group.hopeless:
+                return RoundVoidError(no_sum_without(of_group))
             try:
-                return step(group)
+                return step(group, of_group.asked)
             except RoundVoidError as error:
                 return error
 
+        known = known or self.nothing_known()
         if len(self._sums) == 1:
-            return [outcome(self._sums[0])]
+            return [outcome(self._sums[0], known[0])]
         with ThreadPoolExecutor(len(self._sums)) as pool:
-            return list(pool.map(outcome, self._sums))
+            return list(pool.map(outcome, self._sums, known))
+
+
+def no_sum_without(known: Narrowing) -> str:
+    """Return the sentence for a group that has too few sites left beside the suspects."""
+    suspects, sites = ", ".join(known.left_out), len(known.sites)
+    return (
+        f"somebody among {suspects} sends garbage into the sums, and without them "
+        f"{sites - len(known.left_out)} of {sites} sites remain where a sum needs {known.minimum}; "
+        "settle it with these sites, and submit a study of the others"
+    )
 
 
 def _most(outcomes: Sequence[T | RoundVoidError]) -> tuple[T, ...]:
@@ -156,5 +240,6 @@ def _most(outcomes: Sequence[T | RoundVoidError]) -> tuple[T, ...]:
         raise reasons[0]
     raise RoundVoidError(
         f"{len(given)} of {len(outcomes)} groups of sites gave a sum, and more than half are "
-        f"needed ({'; '.join(map(str, reasons))})"
+        f"needed ({'; '.join(map(str, reasons))})",
+        garbage=[sites for reason in reasons for sites in reason.garbage],
     )

@@ -5,9 +5,10 @@ site that was absent answers again, all sites announce fresh channel keys and de
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from consilium.server.secure_sum.exchange import RoundLog, ask, require_sites
+from consilium.server.secure_sum.site_heads import SiteHeads
 from consilium.server.secure_sum.sites import Sites
 from consilium.shared.crypto import hash_tree, transcript
 from consilium.shared.crypto.keys import is_low_order
@@ -21,6 +22,7 @@ from consilium.shared.secure_sum.messages import (
     PeerKey,
     RoundKeys,
     SignedKey,
+    declared_sizes,
 )
 from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.wire.encoding import MAX_ROUND
@@ -70,11 +72,15 @@ class KeyExchange:
         parameters: of the run.
         sites: how to reach the sites.
         timeout_s: longest wait for round keys, in seconds.
+        heads: the sites' newest audit heads; shown to each site, and brought up to date by it.
     """
 
-    def __init__(self, parameters: SumParameters, sites: Sites, *, timeout_s: float) -> None:
+    def __init__(
+        self, parameters: SumParameters, sites: Sites, *, timeout_s: float, heads: SiteHeads
+    ) -> None:
         self.parameters = parameters
         self._sites = sites
+        self._heads = heads
         self._timeout_s = timeout_s
         self._dealt: dict[str, Dealt] = {}
         self._owners: dict[int, dict[bytes, str]] = {}  # who announced a key, by round
@@ -84,7 +90,14 @@ class KeyExchange:
         """Take a site out of the run: it is proved to have dealt what it did not commit to."""
         self._expelled.setdefault(site, f"taken out of this run: {why}")
 
-    def collect(self, round: int, log: RoundLog, *, rejoin_timeout_s: float) -> dict[str, Dealt]:
+    def collect(
+        self,
+        round: int,
+        log: RoundLog,
+        *,
+        rejoin_timeout_s: float,
+        asked: Collection[str] | None = None,
+    ) -> dict[str, Dealt]:
         """Every participant's keys for the round, asking the sites that have none yet.
 
         A site whose circle has too few sites present does not take part in the round.
@@ -93,6 +106,7 @@ class KeyExchange:
             round: the round's number.
             log: takes what goes wrong.
             rejoin_timeout_s: longest wait for a channel key, in seconds.
+            asked: the sites to ask; all of the roster if None.
 
         Raises:
             RoundVoidError: fewer than `minimum_sites` have keys.
@@ -100,7 +114,8 @@ class KeyExchange:
         if not 1 <= round <= MAX_ROUND:
             raise RoundVoidError(f"the round number {round} is not between 1 and {MAX_ROUND}")
         log.refusals |= self._expelled
-        welcome = [site for site in self.parameters.roster if site not in self._expelled]
+        asked = self.parameters.roster.names if asked is None else asked
+        welcome = [site for site in asked if site not in self._expelled]
         missing = [site for site in welcome if not self._has_keys(site, round)]
         if missing:
             announced = self._announced(missing, round, log, rejoin_timeout_s)
@@ -156,8 +171,10 @@ class KeyExchange:
             study_digest=self.parameters.study_digest,
             run_id=self.parameters.run_id,
             study_hash=study_hash,
+            declared=declared_sizes(self.parameters.roster),
         )
-        requests, present = dict.fromkeys(asked, request), {}
+        requests = {site: replace(request, audit_head=self._heads.of(site)) for site in asked}
+        present = {}
         replies = ask(self._sites, Action.CHANNEL, requests, ChannelKey, log, timeout_s=timeout_s)
         for site, key in replies:
             with log.blaming(site):
@@ -166,6 +183,7 @@ class KeyExchange:
                 root = hash_tree.root(list(_channel_leaves(key).values()))
                 statement = transcript.channel_statement(study_hash, site, root)
                 self.parameters.roster.verify(site, statement, key.signature, "the channel key")
+                self._heads.note(site, key.audit_head)
                 self._claim(site, key.keys.values(), round)
                 present[site] = key
         return present

@@ -6,7 +6,8 @@ sum over its survivors or is void; a void round is never retried, the next one h
 
 import os
 import time
-from collections.abc import Mapping, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from consilium.server.secure_sum.exchange import Clock, RoundLog, ask, reasons, require_sites
 from consilium.server.secure_sum.key_exchange import Dealt, KeyExchange
+from consilium.server.secure_sum.site_heads import SiteHeads
 from consilium.server.secure_sum.sites import Sites
 from consilium.server.secure_sum.unmasking import (
     MisdealtError,
@@ -22,6 +24,7 @@ from consilium.server.secure_sum.unmasking import (
     remove_masks,
 )
 from consilium.shared.crypto import transcript
+from consilium.shared.crypto.keys import Roster
 from consilium.shared.errors import AuthenticationError, ProtocolError, RoundVoidError
 from consilium.shared.secure_sum.dealt_shares import commit_share, judge, mask_use, seed_use
 from consilium.shared.secure_sum.fixed_point import Decoded, VectorSpec, decode
@@ -47,7 +50,7 @@ class SumResult:
     Attributes:
         parts: by segment, the sum of the survivors' values, decoded from `ring_total` when read.
         ring_total: sum of the survivors' encodings modulo 2^ring_bits, shape (spec.length,).
-        weight: sum of the survivors' weights.
+        roster: the sites asked, with their declared sizes.
         survivors: sites in the sum, sorted.
         dropped: the other sites of the roster, sorted.
         refusals: by site, one sentence on what went wrong with it in this round; a survivor may
@@ -60,7 +63,7 @@ class SumResult:
 
     parts: dict[str, Decoded]
     ring_total: NDArray[np.uint32]
-    weight: int
+    roster: Roster
     survivors: tuple[str, ...]
     dropped: tuple[str, ...]
     refusals: dict[str, str]
@@ -68,6 +71,11 @@ class SumResult:
     bytes_up: dict[str, int]
     bytes_down: dict[str, int]
     audit_heads: dict[str, bytes]
+
+    @property
+    def weight(self) -> int:
+        """Sum of the survivors' declared sizes, in patients."""
+        return declared_weight(self.roster, self.survivors)
 
 
 @dataclass(kw_only=True)
@@ -94,6 +102,7 @@ class SecureSum:
             but 60 s at most.
         rejoin_timeout_s: longest wait for a site that was absent in the last round; unless given
             `timeout_s`, but 15 s at most.
+        heads: the sites' newest audit heads; none are known unless given.
         clock: for the times reported.
         threads: cores for expanding masks; all that this process may use if None.
     """
@@ -106,6 +115,7 @@ class SecureSum:
         timeout_s: float,
         exchange_timeout_s: float | None = None,
         rejoin_timeout_s: float | None = None,
+        heads: SiteHeads | None = None,
         clock: Clock = time.monotonic,
         threads: int | None = None,
     ) -> None:
@@ -116,13 +126,17 @@ class SecureSum:
         self._rejoin_timeout_s = rejoin_timeout_s or min(timeout_s, 15.0)
         self._clock = clock
         self._threads = threads or len(os.sched_getaffinity(0))
-        self._keys = KeyExchange(parameters, sites, timeout_s=self._exchange_timeout_s)
+        self._heads = heads or SiteHeads(dict(parameters.roster.members))
+        self._keys = KeyExchange(
+            parameters, sites, timeout_s=self._exchange_timeout_s, heads=self._heads
+        )
 
-    def open(self, *, round: int = 1) -> RoundLog:
+    def open(self, *, round: int = 1, asked: Collection[str] | None = None) -> RoundLog:
         """Set up channels with all sites and collect their keys for the first round.
 
         Args:
             round: number of the first round; above all rounds of this run so far.
+            asked: the sites that take part in it; all if None.
 
         Returns:
             What happened; the refusals include the sites that could not be reached.
@@ -132,11 +146,17 @@ class SecureSum:
         """
         log = RoundLog(clock=self._clock)
         with log.timing("keys"):
-            self._keys.collect(round, log, rejoin_timeout_s=self._exchange_timeout_s)
+            self._keys.collect(round, log, rejoin_timeout_s=self._exchange_timeout_s, asked=asked)
         return log
 
     def sum(
-        self, *, round: int, spec: VectorSpec, model: bytes | memoryview, configuration: bytes
+        self,
+        *,
+        round: int,
+        spec: VectorSpec,
+        model: bytes | memoryview,
+        configuration: bytes | Callable[[], bytes],
+        asked: Collection[str] | None = None,
     ) -> SumResult:
         """One round: ask for masked vectors, open their sum.
 
@@ -144,16 +164,22 @@ class SecureSum:
             round: the round's number, above every earlier one of the run.
             spec: layout of the vector; the sites derive the same from the approved study.
             model: little-endian float32 of the global model, handed to every site.
-            configuration: of the round, handed to every site.
+            configuration: of the round, handed to every site; or what returns it, which is asked
+                once all sites have joined.
+            asked: the sites that take part; all if None.
 
         Raises:
             RoundVoidError: no sum; the sentence says why. Go on with the next round's number.
             EncodingError: with this many sites the sum could exceed the ring and wrap.
         """
-        spec.check_headroom(len(self.parameters.roster), self.parameters.max_weight)
+        spec.check_headroom(len(self.parameters.roster), self.parameters.roster.largest_size)
         log = RoundLog(clock=self._clock)
         with log.timing("keys"):
-            keys = self._keys.collect(round, log, rejoin_timeout_s=self._rejoin_timeout_s)
+            keys = self._keys.collect(
+                round, log, rejoin_timeout_s=self._rejoin_timeout_s, asked=asked
+            )
+        if callable(configuration):
+            configuration = configuration()
         with log.timing("update"):
             uploads = self._collect_updates(round, spec, model, configuration, keys, log)
         with log.timing("agree"):
@@ -161,11 +187,11 @@ class SecureSum:
         with log.timing("unmask"):
             shares = self._collect_shares(round, keys, uploads, signatures, log)
         with log.timing("remove"):
-            ring_total, weight = self._opened(spec, keys, uploads, shares, log)
+            ring_total = self._opened(spec, keys, uploads, shares, log)
         return SumResult(
             parts=decode(ring_total, spec),
             ring_total=ring_total,
-            weight=weight,
+            roster=self.parameters.roster,
             survivors=uploads.survivors,
             dropped=tuple(sorted(set(self.parameters.roster) - set(uploads.survivors))),
             refusals=log.refusals,
@@ -220,6 +246,7 @@ class SecureSum:
         )
         for site, reply in replies:
             with log.blaming(site):
+                self._heads.take(site, reply.audit_head)
                 self._check_masked(reply, round, uploads.context, keys)
                 add_packed(uploads.total, reply.packed, spec.ring_bits)
                 uploads.headers[site] = replace(reply, packed=b"")
@@ -408,15 +435,15 @@ class SecureSum:
         uploads: _Uploads,
         shares: Mapping[str, Unmasked],
         log: RoundLog,
-    ) -> tuple[NDArray[np.uint32], int]:
-        """The sum and the weight, or a void round that says who is to blame as far as is known."""
+    ) -> NDArray[np.uint32]:
+        """The sum, or a void round that says who is to blame as far as is known."""
         try:
             return self._remove_masks(spec, keys, uploads, shares)
         except MisdealtError as error:
             self._expel(error.owner, str(error), log)
             raise
         except RoundVoidError as error:
-            raise RoundVoidError(f"{error}{reasons(log)}") from None
+            raise RoundVoidError(f"{error}{reasons(log)}", garbage=error.garbage) from None
 
     def _remove_masks(
         self,
@@ -424,8 +451,8 @@ class SecureSum:
         keys: Mapping[str, Dealt],
         uploads: _Uploads,
         shares: Mapping[str, Unmasked],
-    ) -> tuple[NDArray[np.uint32], int]:
-        """Return the sum of the survivors' encodings (spec.length,), and of their weights."""
+    ) -> NDArray[np.uint32]:
+        """Return the sum of the survivors' encodings (spec.length,)."""
         survivors, context = uploads.survivors, uploads.context
         self_masks = {
             owner: rebuild_self_mask(
@@ -438,6 +465,7 @@ class SecureSum:
                     if owner in s.self_mask_shares
                 },
                 uploads.headers[owner].commitment,
+                answered=shares.keys(),
             )
             for owner in survivors
         }
@@ -447,6 +475,7 @@ class SecureSum:
                 owner,
                 {h: s.seed_shares[owner] for h, s in shares.items() if owner in s.seed_shares},
                 keys[owner].keys.public,
+                answered=shares.keys(),
             )
             for owner in keys.keys() - set(survivors)
             if not self.parameters.circle(owner).isdisjoint(survivors)
@@ -463,14 +492,31 @@ class SecureSum:
         total = uploads.total
         if spec.ring_bits < 32:
             total &= np.uint32((1 << spec.ring_bits) - 1)
-        weight = check_tail(
-            total[-TAIL:], survivors=len(survivors), max_weight=self.parameters.max_weight
-        )
-        return total[:-TAIL], weight
+        with blamed_on(survivors):
+            check_tail(
+                total[-TAIL:],
+                survivors=len(survivors),
+                weight=declared_weight(self.parameters.roster, survivors),
+            )
+        return total[:-TAIL]
 
     def _require(self, done: Sized, least: int, did: str, round: int, log: RoundLog) -> None:
         roster = self.parameters.roster
         require_sites(len(done), least, did, round=round, roster=roster, log=log)
+
+
+def declared_weight(roster: Roster, survivors: Iterable[str]) -> int:
+    """Return the sum of these sites' declared sizes, in patients."""
+    return sum(roster.sizes[site] for site in survivors)
+
+
+@contextmanager
+def blamed_on(sites: Collection[str]) -> Iterator[None]:
+    """Say of a round that the block declares void that one of these sites broke the protocol."""
+    try:
+        yield
+    except RoundVoidError as error:
+        raise RoundVoidError(str(error), garbage=[sites]) from error
 
 
 def _mask_commitment(header: MaskedUpdate, holder: str) -> bytes | None:

@@ -1,6 +1,6 @@
 """From the revealed shares to the sum: rebuild the secrets, check them, remove the masks."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,21 +17,33 @@ class MisdealtError(RoundVoidError):
     """The shares that a site dealt are as it committed to, and are of no common secret."""
 
     def __init__(self, owner: str, sentence: str) -> None:
-        super().__init__(sentence)
+        super().__init__(sentence, garbage=[{owner}])
         self.owner = owner
 
 
-def rebuild(parameters: SumParameters, owner: str, shares: Mapping[str, bytes], what: str) -> bytes:
+def rebuild(
+    parameters: SumParameters,
+    owner: str,
+    shares: Mapping[str, bytes],
+    what: str,
+    *,
+    answered: Collection[str] = (),
+) -> bytes:
     """Return a site's secret, 32 bytes, from at least `sharing_threshold` shares by holder.
+
+    Of ``answered``, the sites that revealed shares, those that lack this one did not open what the
+    owner dealt them, or hold it back: the owner or one of them broke the protocol.
 
     Raises:
         RoundVoidError: too few shares, or shares of no common secret.
     """
     needed = parameters.sharing_threshold
     if len(shares) < needed:
+        without = (parameters.circle(owner) & set(answered)) - shares.keys()
         raise RoundVoidError(
             f"{len(shares)} sites revealed their share of the {what} of {owner}, and {needed} are "
-            "needed; wait for the sites and go on with the next round"
+            "needed; wait for the sites and go on with the next round",
+            garbage=[{owner, *without}] if without else (),
         )
     chosen = sorted(shares, key=parameters.point)[:needed]
     try:
@@ -46,27 +58,34 @@ def rebuild_self_mask(
     owner: str,
     shares: Mapping[str, bytes],
     commitment: bytes,
+    *,
+    answered: Collection[str] = (),
 ) -> bytes:
     """Return a survivor's self-mask seed, 32 bytes, checked against its commitment.
 
     Raises:
         RoundVoidError: too few shares, or the survivor dealt shares of something else.
     """
-    seed = rebuild(parameters, owner, shares, "self mask")
+    seed = rebuild(parameters, owner, shares, "self mask", answered=answered)
     if transcript.commit_self_mask(context, owner, seed) != commitment:
         raise _misdealt(owner, "self mask", "it does not match the site's commitment")
     return seed
 
 
 def rebuild_round_key(
-    parameters: SumParameters, owner: str, shares: Mapping[str, bytes], public: bytes
+    parameters: SumParameters,
+    owner: str,
+    shares: Mapping[str, bytes],
+    public: bytes,
+    *,
+    answered: Collection[str] = (),
 ) -> ExchangeKey:
     """Return a dropped site's round key, checked against its public key.
 
     Raises:
         RoundVoidError: too few shares, or the site dealt shares of something else.
     """
-    key = ExchangeKey(rebuild(parameters, owner, shares, "round key"))
+    key = ExchangeKey(rebuild(parameters, owner, shares, "round key", answered=answered))
     if key.public != public:
         raise _misdealt(owner, "round key", "it does not match the site's public key")
     return key

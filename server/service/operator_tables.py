@@ -10,6 +10,7 @@ from consilium.shared.audit.events import (
     Diverged,
     Enrolled,
     HeadSeen,
+    LeftOut,
     Opened,
     Refused,
     Restored,
@@ -73,14 +74,17 @@ def last_round_table(
     for name in study["roster_sites"]:
         if name in last["sites"]:
             state = Cell(text="in the sum", kind="good")
+        elif name in last.get("left_out", ()):
+            state = Cell(text="left out: may send garbage", kind="bad")
         else:
             state = Cell(text="revoked" if name in revoked else "not in the sum", kind="bad")
         sent, received = (_bytes(last[key].get(name)) for key in ("bytes_up", "bytes_down"))
         reason = last["refusals"].get(name, "")
-        rows.append((Cell(text=name), state, *_cells(sent, received, reason)))
+        size = str(study["declared_sizes"].get(name, "–"))
+        rows.append((Cell(text=name), state, *_cells(size, sent, received, reason)))
     return Table(
         caption=f"Sites in round {last['round']}",
-        headings=("site", "state", "sent", "received", "what it said"),
+        headings=("site", "state", "declared size", "sent", "received", "what it said"),
         rows=tuple(rows),
     )
 
@@ -144,6 +148,11 @@ def _sentence_of(entry: AuditEntry) -> tuple[str, bool]:
             return f"round {e.round} ({e.purpose}): {len(e.survivors)} sites", False
         case RoundClosed() as e:
             return f"round {e.round} ({e.purpose}) is void: {e.void}", True
+        case LeftOut(sites=()):
+            return "all sites take part again", False
+        case LeftOut() as e:
+            why = "to find out who sends garbage" if e.narrowing else "they send garbage"
+            return f"after round {e.round} without {', '.join(e.sites)}: {why}", True
         case Refused() as e:
             return f"{e.peer} was refused {e.asked}: {e.sentence}", True
         case Diverged() as e:

@@ -21,19 +21,21 @@ from consilium.server.flower.sites import FlowerSites
 from consilium.server.processes.child_process import exit_with_parent
 from consilium.server.processes.freed_memory import give_back_freed_memory
 from consilium.server.secure_sum.exchange import RoundLog, ask
+from consilium.server.secure_sum.site_heads import SiteHeads
 from consilium.server.secure_sum.sites import Sites
 from consilium.server.service.overview import RECORDS
 from consilium.server.study.checkpoints import begin, load_checkpoint, save_checkpoint
 from consilium.server.study.round_record import round_record
-from consilium.server.study.run import RoundResult, run_study
+from consilium.server.study.run import RoundResult, check_hope, run_study
 from consilium.shared.audit.anchors import Anchors
-from consilium.shared.audit.events import RoundClosed, StudyChanged
+from consilium.shared.audit.events import LeftOut, RoundClosed, StudyChanged
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.audit.own_log import open_audit
+from consilium.shared.audit.reading import newest_heads
 from consilium.shared.crypto.transcript import digest, sha256
-from consilium.shared.errors import RoundVoidError
+from consilium.shared.errors import RoundVoidError, StudyEndedError
 from consilium.shared.rounds.contents import group_parameters
-from consilium.shared.secure_sum.messages import Action, ChannelKey, ChannelRequest
+from consilium.shared.secure_sum.messages import Action, ChannelKey, ChannelRequest, declared_sizes
 from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.study.definition import Study, parse_study
 
@@ -86,13 +88,22 @@ class StudyProcess:
         self._register, self._submitted, self._place = register, submitted, place
         self._audit, self._anchors = audit, Anchors(audit)
         self._study = parse_study(submitted.text.decode(), where=submitted.name)
+        identities = dict(submitted.roster.members)
+        self._heads = SiteHeads(identities, newest_heads(audit.path, identities))
+        self._ended = ""  # why the study cannot go on
 
     def run(self, sites: Sites, patience_s: float) -> None:
         """Run the study on these sites; see :func:`run_submitted`."""
         found = load_checkpoint(self._place)
         self._at = begin(self._place, self._study) if found is None else found.resumed(self._study)
-        groups = group_parameters(self._study, self._submitted.roster, self._at.run_id)
-        while not self._at.state.finished and self._wanted is Wanted.RUN:
+        if found is None:
+            self._go_to(resting=True)  # until the first round begins
+        groups: Groups = ()
+        if self._wait_for_sizes():
+            groups = group_parameters(self._study, self._submitted.roster, self._at.run_id)
+        while (
+            groups and not (self._at.state.finished or self._ended) and self._wanted is Wanted.RUN
+        ):
             if self._at.state.next_round > 1:
                 patience_s = min(patience_s, PATIENCE_BEGUN_S)
             if not self._wait_for_sites(sites, groups, patience_s):
@@ -103,7 +114,10 @@ class StudyProcess:
             self._rounds(sites, groups)
         if not self._at.state.finished:
             self._go_to(resting=True)
-        if self._at.state.finished:
+        if self._ended:
+            self._register.want(self._submitted.digest, Wanted.STOP)
+            self._change(State.STOPPED, self._ended)
+        elif self._at.state.finished:
             self._change(State.FINISHED)
         elif self._wanted is Wanted.PAUSE:
             self._change(State.PAUSED)
@@ -128,8 +142,12 @@ class StudyProcess:
                 sites,
                 self._at.state,
                 audit_head=lambda: self._audit.head().to_bytes(),
+                site_heads=self._heads,
             ):
+                before = self._at.state.left_out
                 self._close_round(groups, result)
+                self._note_left_out(groups, before, result)
+                check_hope(result.state)
                 if result.void is not None or self._wanted is not Wanted.RUN:
                     return  # or an outage would use up one round after another
         except RoundVoidError as error:
@@ -137,6 +155,10 @@ class StudyProcess:
             self._register.note(self._submitted.digest, State.WAITING, str(error))
             state = self._at.state
             self._at = replace(self._at, state=replace(state, next_round=state.next_round + 1))
+            return
+        except StudyEndedError as error:
+            log.error("study %s ends: %s", self._study.name, error)
+            self._ended = str(error)
             return
         self._go_to(state=replace(self._at.state, finished=True))
 
@@ -166,21 +188,61 @@ class StudyProcess:
             file.write(json.dumps(record) + "\n")
         log.info("%s", _sentence(self._study, result))
 
+    def _wait_for_sizes(self) -> bool:
+        """Wait until every site has declared its size: then the roster is final; False if unwanted.
+
+        Without the size of a site nobody could tell the sites' weights.
+        """
+        while self._wanted is Wanted.RUN:
+            self._submitted = self._register.study(self._submitted.digest.hex())
+            if not self._submitted.undeclared:
+                return True
+            missing = ", ".join(self._submitted.undeclared)
+            self._register.note(
+                self._submitted.digest,
+                State.WAITING,
+                f"waiting for the declared size of {missing}: its hospital has not approved yet",
+            )
+            time.sleep(ASK_AGAIN_S)
+        return False
+
+    def _note_left_out(self, groups: Groups, before: tuple[str, ...], result: RoundResult) -> None:
+        """Log, also for auditors, whom the next rounds do without, where that changed."""
+        after, narrowing = result.state.left_out, result.state.narrowing
+        if after == before and narrowing == result.narrowing:
+            return
+        self._audit.append(
+            LeftOut(
+                study_digest=self._submitted.digest,
+                study_hash=_run_hash(groups),
+                round=result.number,
+                sites=after,
+                narrowing=narrowing,
+            )
+        )
+        log.warning(
+            "study %s goes on %s%s",
+            self._study.name,
+            f"without {', '.join(after)}" if after else "with all sites",
+            ": somebody sends garbage, and the next rounds narrow down who" if narrowing else "",
+        )
+
     def _wait_for_sites(self, sites: Sites, groups: Groups, patience_s: float) -> bool:
         """Wait until all sites are ready, or after ``patience_s`` enough; False if unwanted."""
         began = time.monotonic()
         while self._wanted is Wanted.RUN:
-            ready, refusals = _ready(sites, groups)
+            ready, refusals = _ready(sites, groups, self._heads)
             waited = time.monotonic() - began
-            missing = sorted(set(self._submitted.roster) - ready)
-            if not missing or (_enough(groups, ready) and waited >= patience_s):
+            wanted = set(self._submitted.roster) - set(self._at.state.left_out)
+            missing = sorted(wanted - ready)
+            if not missing or (_enough(groups, ready & wanted) and waited >= patience_s):
                 return True
             reasons = "; ".join(f"{site}: {refusals.get(site, 'not there')}" for site in missing)
             self._register.note(self._submitted.digest, State.WAITING, f"waiting for {reasons}")
             time.sleep(ASK_AGAIN_S)
         return False
 
-    def _change(self, state: State) -> None:
+    def _change(self, state: State, detail: str = "") -> None:
         """Note the study's state in register and audit log, if it is new."""
         if self._register.study(self._submitted.digest.hex()).state is state:
             return
@@ -189,7 +251,7 @@ class StudyProcess:
                 study=self._study.name, study_digest=self._submitted.digest, state=state.value
             )
         )
-        self._register.note(self._submitted.digest, state)
+        self._register.note(self._submitted.digest, state, detail)
 
 
 def _run_hash(groups: Groups) -> bytes:
@@ -205,12 +267,20 @@ def _enough(groups: Groups, ready: set[str]) -> bool:
     return 2 * sum(able) > len(able)
 
 
-def _ready(sites: Sites, groups: Groups) -> tuple[set[str], dict[str, str]]:
-    """Return the sites that would take part now, and the reasons of the others."""
+def _ready(sites: Sites, groups: Groups, heads: SiteHeads) -> tuple[set[str], dict[str, str]]:
+    """Return the sites that would take part now, and the reasons of the others.
+
+    Each is shown the newest head of its own log, so one that was put back to an older state says
+    so.
+    """
     book = RoundLog(clock=time.monotonic)
     requests = {
         site: ChannelRequest(
-            study_digest=group.study_digest, run_id=group.run_id, study_hash=group.study_hash
+            study_digest=group.study_digest,
+            run_id=group.run_id,
+            study_hash=group.study_hash,
+            declared=declared_sizes(group.roster),
+            audit_head=heads.of(site),
         )
         for group in groups
         for site in group.roster

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from consilium.server.secure_sum.narrowing import Narrowing
 from consilium.server.study.aggregation import ServerState, start
 from consilium.server.study.run import RunState
 from consilium.shared.errors import SettingsError
@@ -24,8 +25,8 @@ from consilium.shared.model.weight_vector import to_vector
 from consilium.shared.study.definition import Study
 
 FILE_NAME = "checkpoint.safetensors"
-FORMAT = 4
-READABLE = (3, FORMAT)  # format 3 also held vectors that the strategy did not need
+FORMAT = 5
+READABLE = (3, 4, FORMAT)  # 3 also held vectors nobody needs; 4 knew nothing of garbage's senders
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +74,11 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "study_digest": checkpoint.study_digest.hex(),
         "run_id": checkpoint.run_id.hex(),
         "next_round": run.next_round,
+        "statistics": run.statistics,
         "trained": run.trained,
         "evaluated": run.evaluated,
         "finished": run.finished,
+        "groups": [group.to_json() for group in run.groups],
         "steps": run.server.steps,
         "history": checkpoint.history,
         "resting": checkpoint.resting,
@@ -125,10 +128,12 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
                 server=server,
                 normalisation=tensors["normalisation"].tobytes(),
                 next_round=facts["next_round"],
+                statistics=facts.get("statistics", 0),
                 trained=facts["trained"],
                 evaluated=facts["evaluated"],
                 edges=tensors["edges"].tobytes(),
                 finished=facts["finished"],
+                groups=tuple(Narrowing.from_json(group) for group in facts.get("groups", ())),
             ),
             history=tuple(facts["history"]),
             resting=facts.get("resting", False),

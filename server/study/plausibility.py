@@ -14,7 +14,13 @@ from consilium.server.secure_sum.protocol import SumResult
 from consilium.server.study.aggregation import SPAN, Spans
 from consilium.shared.errors import RoundVoidError
 from consilium.shared.privacy.shared_noise import noise_share
-from consilium.shared.rounds.contents import Purpose, RoundConfiguration, summed_shares, vector_spec
+from consilium.shared.rounds.contents import (
+    Purpose,
+    RoundConfiguration,
+    gradient_sum_bound,
+    update_share,
+    vector_spec,
+)
 from consilium.shared.study.definition import Study
 
 NOISE_TAIL = 40.0
@@ -26,19 +32,19 @@ def norm_bound(
 ) -> float:
     """Return the largest L2 norm that a sum of clipped, noised and rounded updates can have.
 
-    It is a sum of three: sites * clip, by the triangle inequality; sites * sqrt(length) / scale for
+    It is a sum of three: clip, by the triangle inequality; sites * sqrt(length) / scale for
     rounding; and for noise noise_std * sqrt(length + 2 sqrt(length x) + 2 x) with x = 40, which is
     exceeded with probability e^-40 at most (Laurent and Massart 2000, Lemma 1).
 
     Args:
         length: number of coordinates.
         sites: survivors summed.
-        clip: L2 norm to which each site clips.
+        clip: sum of the L2 norms to which the survivors clip, each by its declared size.
         scale: ring units per unit of the encoding.
         noise_std: standard deviation of each coordinate of the sum's noise.
     """
     tail = length + 2.0 * math.sqrt(length * NOISE_TAIL) + 2.0 * NOISE_TAIL
-    return sites * (clip + math.sqrt(length) / scale) + noise_std * math.sqrt(tail)
+    return clip + sites * math.sqrt(length) / scale + noise_std * math.sqrt(tail)
 
 
 def l2_norm(values: Spans) -> float:
@@ -83,12 +89,15 @@ def _check_segment(study: Study, total: SumResult, name: str) -> None:
     sites, how = len(total.survivors), study.aggregation
     if study.privacy.mode == "distributed":
         share = noise_share(study, sum_D.size)
-        clip, scale = study.privacy.clip_norm * total.weight / sites, share.scale
-        deviation = math.sqrt(sites * share.variance) / scale
+        sizes = total.roster.sizes
+        clip = sum(gradient_sum_bound(study, sizes[site]) for site in total.survivors)
+        scale, deviation = share.scale, math.sqrt(sites * share.variance) / share.scale
     else:
-        shares = summed_shares(study, sites=sites, weight=total.weight)
         asked = RoundConfiguration(purpose=Purpose.TRAINING)
-        scale = vector_spec(study, asked, parameters=sum_D.size).segments[0].scale
-        clip, deviation = how.update_norm * shares / sites, 0.0
+        spec = vector_spec(
+            study, asked, parameters=sum_D.size, largest_size=total.roster.largest_size
+        )
+        scale, deviation = spec.segments[0].scale, 0.0
+        clip = how.update_norm * update_share(study, total.roster, total.survivors)
     bound = norm_bound(length=sum_D.size, sites=sites, clip=clip, scale=scale, noise_std=deviation)
     check_norm(sum_D, bound, name="updates" if name == "update" else "control variates")

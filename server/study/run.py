@@ -12,22 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.server.figures.evaluation import FederatedMetrics, federated_metrics, next_edges
-from consilium.server.secure_sum.group_sums import GroupSums, GroupTotals
+from consilium.server.secure_sum.group_sums import GroupSums, GroupTotals, no_sum_without
+from consilium.server.secure_sum.narrowing import Narrowing
 from consilium.server.secure_sum.protocol import SumResult
+from consilium.server.secure_sum.site_heads import SiteHeads
 from consilium.server.secure_sum.sites import Sites
 from consilium.server.study import aggregation
 from consilium.server.study.aggregation import ServerState, Spans
 from consilium.server.study.plausibility import check_plausible, l2_norm
-from consilium.shared.errors import RoundVoidError
+from consilium.shared.errors import RoundVoidError, StudyEndedError
 from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.model.own_weights import shared_weights
+from consilium.shared.privacy.accounting import affordable_rounds
 from consilium.shared.rounds.contents import (
     Purpose,
     RoundConfiguration,
     edges_from_bytes,
     edges_to_bytes,
     statistics_noise,
-    summed_shares,
+    update_share,
     vector_spec,
 )
 from consilium.shared.secure_sum.parameters import SumParameters
@@ -42,31 +45,58 @@ class RunState:
         server: global weights and the optimiser's memory.
         normalisation: encoded, empty until the sites' statistics have been summed.
         next_round: number of the next secure sum; numbers are never used twice.
-        trained: training rounds so far, void ones included.
+        statistics: rounds of statistics so far, void ones included.
+        trained: training rounds so far, void ones included, and those that void rounds of
+            statistics cost: their epsilon is taken from training.
         evaluated: evaluations of the finished model so far, void ones included.
         edges: edges of the bins in which the next evaluation counts, encoded.
         finished: nothing is left to do.
+        groups: by group of sites, what is known of those that send garbage; empty before the first
+            round.
     """
 
     server: ServerState
     normalisation: bytes = b""
     next_round: int = 1
+    statistics: int = 0
     trained: int = 0
     evaluated: int = 0
     edges: bytes = b""
     finished: bool = False
+    groups: tuple[Narrowing, ...] = ()
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The sites that the next round does without, as suspects of garbage; sorted."""
+        return tuple(sorted(site for group in self.groups for site in group.left_out))
+
+    @property
+    def narrowing(self) -> bool:
+        """Whether the next round is one to find out who sends garbage."""
+        return any(group.narrowing for group in self.groups)
+
+    def after_statistics(self, study: Study, *, void: bool) -> "RunState":
+        """Return the state after a round of statistics; a void one is paid for by training."""
+        tried = self.statistics + 1
+        after = replace(self, statistics=tried)
+        if not void:
+            return after
+        lost = affordable_rounds(study, tried) - affordable_rounds(study, tried + 1)
+        return replace(after, trained=min(study.rounds, self.trained + lost))
 
     def after_crash(self, study: Study) -> "RunState":
         """Return the state to go on from after a crash: the round that may have begun is skipped.
 
         With privacy, sites may have charged that round, so it counts as one of the study's rounds.
+        What is known of sites that send garbage is kept: that round adds nothing to it.
         """
         charged = study.privacy.mode != "none" and self.normalisation != b""
         evaluating = self.trained >= study.rounds
+        begun = self if self.normalisation else self.after_statistics(study, void=True)
         return replace(
-            self,
+            begun,
             next_round=self.next_round + 1,
-            trained=self.trained + int(charged and not evaluating),
+            trained=begun.trained + int(charged and not evaluating),
             evaluated=self.evaluated + int(charged and evaluating),
         )
 
@@ -81,12 +111,14 @@ class RoundResult:
         state: the run's state after this round (unchanged when the round was void).
         void: why the round gave no sum; None if it gave one.
         survivors: sites in the sum; ``refusals`` holds the others' reasons where they gave one.
-        patients: training patients of the survivors.
+        patients: the survivors' declared sizes together.
         update_norm: L2 norm of the mean update; 0 unless a training round.
         metrics: of the weights the round began with, on the sites' validation patients.
         bytes_up: bytes each site sent; ``bytes_down`` each received.
         seconds: time of the whole round; ``phases`` of each exchange.
         audit_heads: by survivor, the head of its audit log as it came, not yet verified.
+        left_out: sites that were not asked, as suspects of garbage.
+        narrowing: whether the round was one to find out who sends garbage.
     """
 
     number: int
@@ -103,6 +135,8 @@ class RoundResult:
     phases: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     audit_heads: dict[str, bytes] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    narrowing: bool = False
 
 
 _VECTORS = ("update", "control")  # segments of a sum that are as long as the model
@@ -120,36 +154,59 @@ def run_study(
     state: RunState,
     *,
     audit_head: Callable[[], bytes] = _no_log,
+    site_heads: SiteHeads | None = None,
 ) -> Iterator[RoundResult]:
     """Run the study from ``state`` to its end; yield the result of every round.
 
     ``parameters`` has the secure sum's parameters for each group of sites; ``audit_head`` returns
-    the coordinator's audit head, encoded; it is called as each round begins.
+    the coordinator's audit head, encoded; it is called as each round begins. ``site_heads`` are the
+    newest heads known of the sites' logs; they are kept up to date.
 
     A void round is skipped and counts as one of the study's rounds: sites may have charged it, and
-    asking again for the same update could reveal one site's share of it.
+    asking again for the same update could reveal one site's share of it. After a round voided by
+    garbage the next ones are asked of fewer sites, to find out whose it is
+    (:mod:`consilium.server.secure_sum.narrowing`).
 
     Raises:
         RoundVoidError: the channels could not be opened, or the statistics could not be summed.
+        StudyEndedError: without the sites suspected of garbage too few are left.
     """
-    group_sums = GroupSums(parameters, sites, timeout_s=study.aggregation.round_timeout_s)
-    group_sums.open(round=state.next_round)
-    if not state.normalisation:
+    group_sums = GroupSums(
+        parameters, sites, timeout_s=study.aggregation.round_timeout_s, heads=site_heads
+    )
+    state = replace(state, groups=state.groups or group_sums.nothing_known())
+    check_hope(state)
+    group_sums.open(round=state.next_round, known=state.groups)
+    while not state.normalisation:
         result = run_round(study, group_sums, state, Purpose.STATISTICS, audit_head())
         yield result
-        if result.void is not None:
-            raise RoundVoidError(f"the sites' statistics could not be summed: {result.void}")
         state = result.state
+        check_hope(state)
+        if result.void is not None and not state.narrowing:
+            raise RoundVoidError(f"the sites' statistics could not be summed: {result.void}")
     while state.trained < study.rounds:
         result = run_round(study, group_sums, state, Purpose.TRAINING, audit_head())
         yield result
         state = result.state
+        check_hope(state)
     while study.evaluation.validation_fraction > 0 and not state.finished:
         if state.evaluated >= study.passes:
             return
         result = run_round(study, group_sums, state, Purpose.EVALUATION, audit_head())
         yield result
         state = result.state
+        check_hope(state)
+
+
+def check_hope(state: RunState) -> None:
+    """Check that more than half of the groups can still give a sum.
+
+    Raises:
+        StudyEndedError: they cannot, without the sites suspected of garbage.
+    """
+    hopeless = [group for group in state.groups if group.hopeless]
+    if hopeless and 2 * (len(state.groups) - len(hopeless)) <= len(state.groups):
+        raise StudyEndedError("; ".join(no_sum_without(group) for group in hopeless))
 
 
 def run_round(
@@ -181,19 +238,34 @@ def run_round(
     try:
         sums = group_sums.sum(
             round=state.next_round,
-            spec=vector_spec(study, asked, parameters=int(shared_D.sum())),
+            layout=lambda group: vector_spec(
+                study,
+                asked,
+                parameters=int(shared_D.sum()),
+                largest_size=group.roster.largest_size,
+            ),
             model=_sent(study, purpose, state.server, weights_D),
-            configuration=asked.to_bytes(),
+            configuration=lambda: replace(asked, site_heads=group_sums.heads.shown()).to_bytes(),
             check=lambda total: check_plausible(study, total),
+            known=state.groups,
         )
     except RoundVoidError as error:
+        if purpose is Purpose.STATISTICS:
+            after = after.after_statistics(study, void=True)
+        known = group_sums.learned(state.groups, garbage=error.garbage)
         return RoundResult(
             number=state.next_round,
             purpose=purpose,
-            state=after,
+            state=replace(after, groups=known),
             void=str(error),
             seconds=time.monotonic() - began,
+            left_out=state.left_out,
+            narrowing=state.narrowing,
         )
+    if purpose is Purpose.STATISTICS:
+        after = after.after_statistics(study, void=False)
+    known = group_sums.learned(state.groups, given=sums.survivors, garbage=sums.garbage)
+    after = replace(after, groups=known)
     sites = len(sums.survivors)
     edges_KL = edges_from_bytes(state.edges, study)
     final = purpose is Purpose.EVALUATION
@@ -219,6 +291,8 @@ def run_round(
         phases=sums.seconds,
         seconds=time.monotonic() - began,
         audit_heads=sums.audit_heads,
+        left_out=state.left_out,
+        narrowing=state.narrowing,
     )
 
 
@@ -252,7 +326,7 @@ def _apply(
         used_up_D = ring_D.view(np.float32) if ring_D.size == state.server.weights_D.size else None
         server = aggregation.apply(state.server, mean_D, study.aggregation, into_D=used_up_D)
         if study.training.control_variates:
-            shares = summed_shares(study, sites=len(total.survivors), weight=total.weight)
+            shares = update_share(study, total.roster, total.survivors)
             control_D = total.parts["control"][:] / shares
             server = replace(server, control_D=control_D)
         return replace(state, server=server)
@@ -295,11 +369,11 @@ class MeanUpdate:
         """The survivors' weighted mean update of the shared weights in a span.
 
         In mode ``distributed`` all weights are shared, and the update is minus the mean gradient
-        over the expected number of patients, with weight decay: the step that plain SGD with
-        learning rate 1 would take at a site.
+        over the number of patients that the declared sizes let expect, with weight decay: the step
+        that plain SGD with learning rate 1 would take at a site.
         """
         study, sum_D = self.study, total.parts["update"][sent]
         if study.privacy.mode == "distributed":
             decay_D = study.training.weight_decay * self.weights_D[span].astype(np.float64)
             return -sum_D / (study.training.sampling_rate * total.weight) - decay_D
-        return sum_D / summed_shares(study, sites=len(total.survivors), weight=total.weight)
+        return sum_D / update_share(study, total.roster, total.survivors)

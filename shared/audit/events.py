@@ -80,6 +80,41 @@ class Approved(AuditEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Vouched(AuditEvent):
+    """A person here vouched for a hospital with this fingerprint, or took it back."""
+
+    kind = "vouched"
+    hospital: str
+    fingerprint: bytes
+    vouched: bool
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class VouchersTaken(AuditEvent):
+    """The signed list of whom another hospital vouches for was taken over; ``issued`` is its time.
+
+    ``list_digest`` is SHA-256 of the file.
+    """
+
+    kind = "vouchers-taken"
+    signer: str
+    signer_identity: bytes
+    issued: int
+    list_digest: bytes
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeDeclared(AuditEvent):
+    """The hospital declared its size for a study, in patients; written before it leaves."""
+
+    kind = "size-declared"
+    study_digest: bytes
+    patients: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyChanged(AuditEvent):
     """A study was submitted, begun, paused, resumed, stopped or finished."""
 
@@ -108,6 +143,46 @@ class Released(AuditEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Charged(AuditEvent):
+    """What the release on the next line costs, and what it left behind at the site.
+
+    ``charges`` is JSON: a list of [purpose, low shard, high shard, privacy events], from which a
+    lost ledger is written anew; ``study_epsilon`` and ``study_delta`` are the study's budget, None
+    without privacy. ``own_part`` is SHA-256 of the file with the part of the model that stays at
+    the site, empty if there is none. Nothing of it depends on a record but that digest.
+    """
+
+    kind = "charged"
+    study: str
+    study_digest: bytes
+    study_hash: bytes
+    round: int
+    study_epsilon: float | None
+    study_delta: float | None
+    charges: str
+    own_part: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mended(AuditEvent):
+    """Ledger and journal were brought up to this log: so many releases charged, runs claimed."""
+
+    kind = "mended"
+    releases: int
+    runs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnPartGivenUp(AuditEvent):
+    """A person at the hospital gave up a lost or older part of a model; the run begins it anew."""
+
+    kind = "own-part-given-up"
+    study_digest: bytes
+    study_hash: bytes
+    own_part: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
 class RoundClosed(AuditEvent):
     """What the coordinator learned in a round: a sum over these sites, or nothing and why."""
 
@@ -119,6 +194,22 @@ class RoundClosed(AuditEvent):
     survivors: tuple[str, ...]
     model_digest: bytes
     void: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut(AuditEvent):
+    """From the next round on the coordinator does without these sites, as suspects of garbage.
+
+    No sites: all take part again. ``narrowing`` says that whose garbage it is, is still being found
+    out, by leaving out different sites in turn.
+    """
+
+    kind = "left-out"
+    study_digest: bytes
+    study_hash: bytes
+    round: int
+    sites: tuple[str, ...]
+    narrowing: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,6 +94,26 @@ class AuditLog:
         with self._writing() as file:
             return self._signed(*self._last(file))
 
+    def head_at(self, number: int) -> AuditHead | None:
+        """The head that this log had at an entry, signed; None if there is no such entry.
+
+        The log is read backwards from its end.
+
+        Raises:
+            AuditError: the file cannot be used.
+        """
+        with self._writing() as file:
+            end = os.fstat(file).st_size
+            while end > 0:
+                start = _start_of_line(file, end - 1)
+                line = os.pread(file, end - start, start)
+                entry = AuditEntry.from_line(line)
+                if entry.number <= number:
+                    same = entry.number == number
+                    return self._signed(number, line_digest(line)) if same else None
+                end = start
+        return None
+
     def _make_file(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

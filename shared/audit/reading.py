@@ -2,7 +2,8 @@
 
 import fcntl
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from consilium.shared.audit.entry import LARGEST_LINE, AuditEntry
@@ -32,6 +33,18 @@ def read_lines(path: Path) -> Iterator[bytes]:
         ) from error
 
 
+@contextmanager
+def held_still(path: Path) -> Iterator[None]:
+    """Let no process add to a log meanwhile; whoever wants to waits.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
 def recorded_heads(path: Path, *, owner: str, identities: Collection[bytes]) -> list[AuditHead]:
     """Return the heads of ``owner``'s log that another side's log has recorded, in order.
 
@@ -59,6 +72,37 @@ def recorded_heads(path: Path, *, owner: str, identities: Collection[bytes]) -> 
                     )
                 )
     return heads
+
+
+def newest_heads(path: Path, identities: Mapping[str, bytes]) -> dict[str, AuditHead]:
+    """Return the newest head of each owner's log that another side's log has recorded.
+
+    Args:
+        path: the log that recorded them.
+        identities: Ed25519 identity (32 bytes) by owner; heads signed by none of them are left out.
+
+    Raises:
+        AuditError: the file cannot be read.
+    """
+    shown: dict[str, dict[int, HeadSeen]] = {}
+    for line in read_lines(path):
+        try:
+            event = AuditEntry.from_line(line).event
+        except AuditError:
+            continue  # check_log names it
+        if isinstance(event, HeadSeen) and event.peer in identities:
+            shown.setdefault(event.peer, {})[event.number] = event
+    newest = {}
+    for owner, by_number in shown.items():
+        for number in sorted(by_number, reverse=True):
+            seen = by_number[number]
+            statement = head_statement(owner, number, seen.digest)
+            if is_signed(identities[owner], statement, seen.signature):
+                newest[owner] = AuditHead(
+                    owner=owner, number=number, digest=seen.digest, signature=seen.signature
+                )
+                break
+    return newest
 
 
 def identities_of(path: Path) -> tuple[bytes, ...]:

@@ -4,7 +4,8 @@ A backup is a tar file, mode 0600, whose last member is a manifest of all others
 the folder's secret keys: keep it as you keep them.
 
 Order matters while the processes run: the audit log is copied first and the databases after it, so
-that the copied ledger and journal know of every release in the copied log.
+that the copied ledger and journal know of every release in the copied log. A site's log is held
+meanwhile: nothing is released that the copies could know of and the copied log could not.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ import sqlite3
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -24,7 +25,7 @@ from typing import Any, Literal
 
 from consilium.shared.audit.entry import line_digest
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
-from consilium.shared.audit.reading import read_lines
+from consilium.shared.audit.reading import held_still, read_lines
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.permissions import PRIVATE_FILE
 
@@ -124,7 +125,9 @@ def _write(
 ) -> BackupManifest:
     files: dict[str, str] = {}
     entries, head = 0, bytes(32)
-    with tarfile.open(partial, "w") as tar:
+    log = folder / AUDIT_FILE
+    held = held_still(log) if kind == "site" and log.exists() else nullcontext()
+    with tarfile.open(partial, "w") as tar, held:
         for path in _files(folder):
             name = path.relative_to(folder).as_posix()
             copy = staging / "copy"

@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import tarfile
 import tempfile
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -29,21 +30,30 @@ LARGEST_MANIFEST = 16 << 20
 
 
 def restore(
-    archive: Path, folder: Path, *, kind: Kind, version: str, newest: AuditHead | None
+    archive: Path,
+    folder: Path,
+    *,
+    kind: Kind,
+    version: str,
+    newest: Sequence[AuditHead],
+    close: Callable[[Path], object] | None = None,
 ) -> BackupManifest:
     """Put a state folder back, if it cannot forget anything that happened since the backup.
 
     Guarantee: afterwards the folder is as it was when the backup was made, with one more entry in
-    its log, and this log continues ``newest``; or nothing was changed.
+    its log, and this log continues all of ``newest``, or ``close`` has closed it; or nothing was
+    changed.
 
     Args:
         archive: the backup.
         folder: where to; it must not exist, or be empty.
         kind: what the caller expects.
         version: of this build.
-        newest: the last head of this log that the other side has recorded. For a site it is
-            required: every masked update carries the head that records its release, so if the
-            coordinator has seen no later head than the backup's, no release is forgotten.
+        newest: the last heads of this log that others have recorded. For a site one is required:
+            every masked update carries the head that records its release, so if nobody has seen a
+            later head than the backup's, no release is forgotten.
+        close: called with the folder before it is in its place, if it may forget what was spent:
+            makes sure that it cannot be spent again. Then ``newest`` is not asked for.
 
     Raises:
         SettingsError: the folder is in use, or the archive is damaged or of another kind.
@@ -67,9 +77,13 @@ def restore(
         key = IdentityKey.from_pem((place / IDENTITY).read_bytes())
         _check_databases(place, archive)
         if (place / AUDIT_FILE).exists():
-            _check_nothing_is_forgotten(place / AUDIT_FILE, manifest, key, newest)
+            if close is None:
+                _check_nothing_is_forgotten(manifest, key, newest)
+            _check_log(place / AUDIT_FILE, manifest, key, [] if close is not None else newest)
             log = AuditLog(place / AUDIT_FILE, owner=manifest.owner, key=key, version=version)
             log.append(Restored(manifest_digest=digest, made_at=manifest.made_at))
+        if close is not None:
+            close(place)
         if folder.exists():
             folder.rmdir()
         place.replace(folder)
@@ -135,30 +149,35 @@ def _check_databases(place: Path, archive: Path) -> None:
 
 
 def _check_nothing_is_forgotten(
-    log: Path, manifest: BackupManifest, key: IdentityKey, newest: AuditHead | None
+    manifest: BackupManifest, key: IdentityKey, newest: Sequence[AuditHead]
 ) -> None:
-    if newest is None and manifest.kind == "site":
+    if not newest and manifest.kind == "site":
         raise AuditError(
-            "restore: without the last audit head that the coordinator has seen of this site, "
-            "nobody can tell what was spent after the backup; ask the operator for "
-            f"'consilium-coordinator audit head {manifest.owner}', and give it with --head"
+            "restore: without the last audit head that others have seen of this site, nobody can "
+            "tell what was spent after the backup; ask the operator for 'consilium-coordinator "
+            f"audit head {manifest.owner}' and another hospital for 'consilium-site audit head "
+            f"{manifest.owner}', and give them with --head"
         )
-    if newest is not None:
+    for head in newest:
         try:
-            newest.verify(manifest.owner, key.public)
+            head.verify(manifest.owner, key.public)
         except AuthenticationError as error:
             raise AuditError(
                 f"restore: {error}; ask for the head of site {manifest.owner}, or use the backup "
                 "of the site whose head this is"
             ) from error
-        if newest.number > manifest.entries:
+        if head.number > manifest.entries:
             raise AuditError(
                 f"restore: the backup of {manifest.made_at} ends at entry {manifest.entries} of "
-                f"the audit log, and the coordinator has seen entry {newest.number}; the ledger in "
-                "it would forget budget that was spent since. Use a newer backup, or enrol this "
-                "hospital anew and set [privacy] lifetime_epsilon to what is left"
+                f"the audit log, and others have seen entry {head.number}; the ledger in it would "
+                "forget budget that was spent since. Use a newer backup, or give --write-off: then "
+                "this hospital's whole lifetime budget counts as spent and it enrols anew"
             )
-    anchors = [] if newest is None else [newest]
+
+
+def _check_log(
+    log: Path, manifest: BackupManifest, key: IdentityKey, anchors: Sequence[AuditHead]
+) -> None:
     report = check_log(log, trusted=key.public, owner=manifest.owner, anchors=anchors)
     if report.finding is not None:
         raise AuditError(

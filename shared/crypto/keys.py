@@ -6,10 +6,10 @@ Secret objects here print nothing, compare by identity and refuse to be pickled 
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Never
+from typing import Never, Self
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from consilium.shared.crypto.declaration import Declaration, size_statement
 from consilium.shared.crypto.transcript import Encodable, encode
 from consilium.shared.errors import AuthenticationError, SettingsError, StudyError
 
@@ -113,16 +114,24 @@ class IdentityKey(Secret):
 
 @dataclass(frozen=True)
 class Roster:
-    """The study's sites in order, each with its Ed25519 identity (32 bytes).
+    """The study's sites in order, each with its Ed25519 identity (32 bytes) and declared size.
+
+    ``declared`` is in the order of ``members``, and empty until every site has declared its size.
 
     Raises:
         StudyError: a malformed or repeated name; an identity that is malformed, repeated, or of low
-            order.
+            order; or sizes that are not one for each site.
     """
 
     members: tuple[tuple[str, bytes], ...]
+    declared: tuple[Declaration, ...] = ()
 
     def __post_init__(self) -> None:
+        if len(self.declared) not in (0, len(self.members)):
+            raise StudyError(
+                f"{len(self.declared)} sizes are declared for {len(self.members)} sites; the "
+                "roster needs one for each"
+            )
         for site, identity in self.members:
             if not SITE_NAME.fullmatch(site):
                 raise StudyError(
@@ -156,6 +165,23 @@ class Roster:
         """The sites' names in the roster's order."""
         return tuple(site for site, _ in self.members)
 
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Each site's declared size in patients, in the roster's order; empty before they are."""
+        declared = zip(self.names, self.declared, strict=bool(self.declared))
+        return {site: declaration.patients for site, declaration in declared}
+
+    @property
+    def largest_size(self) -> int:
+        """The largest declared size, in patients.
+
+        Raises:
+            StudyError: the sizes are not declared yet.
+        """
+        if not self.declared:
+            raise StudyError("the roster's sites have not all declared their sizes yet")
+        return max(self.sizes.values())
+
     def __len__(self) -> int:
         return len(self.members)
 
@@ -180,7 +206,31 @@ class Roster:
     def restricted_to(self, sites: Iterable[str]) -> "Roster":
         """The roster of these sites alone, in the same order."""
         kept = frozenset(sites)
-        return Roster(tuple(member for member in self.members if member[0] in kept))
+        return Roster(
+            tuple(member for member in self.members if member[0] in kept),
+            tuple(
+                size for site, size in zip(self.names, self.declared, strict=False) if site in kept
+            ),
+        )
+
+    def with_declared(self, declared: Mapping[str, Declaration], study_digest: bytes) -> Self:
+        """Return this roster with these declared sizes, each verified.
+
+        Raises:
+            StudyError: not one for each site of the roster.
+            AuthenticationError: a size is not signed by its site for this study.
+        """
+        given = tuple(declared[site] for site in self.names if site in declared)
+        if len(given) != len(self) or len(declared) != len(self):
+            raise StudyError(
+                f"{len(declared)} sizes are declared for {len(self)} sites; the roster is final "
+                "when every site has declared its size"
+            )
+        if given != self.declared:
+            for site, size in zip(self.names, given, strict=True):
+                statement = size_statement(study_digest, site, size.patients)
+                self.verify(site, statement, size.signature, "the declared size")
+        return replace(self, declared=given)
 
     def verify(self, site: str, statement: bytes, signature: bytes, what: str) -> None:
         """Check that the site's identity signed the statement; `what` names it in the error.

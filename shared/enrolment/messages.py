@@ -9,6 +9,7 @@ either can show later who joined whom under which keys.
     EnrolRequest     ->    EnrolReply       once, with an invitation's secret
     (signed headers) ->    StudyList        digests of the studies that name this site
     StudyRequest     ->    StudyOffer       the study's text and its roster, signed
+    SizeDeclaration  ->    (nothing)        once for each study, with its approval
 """
 
 from dataclasses import dataclass
@@ -19,11 +20,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from consilium.shared.crypto.declaration import DECLARATION_BYTES, Declaration
 from consilium.shared.crypto.keys import KEY_BYTES, SIGNATURE_BYTES, Roster, check_identity
-from consilium.shared.crypto.transcript import digest, encode
+from consilium.shared.crypto.transcript import Encodable, digest, encode
 from consilium.shared.enrolment.invitation import SECRET_BYTES
 from consilium.shared.errors import AuthenticationError, StudyError
 from consilium.shared.files.strict_toml import LARGEST_BYTES
+from consilium.shared.secure_sum.messages import Declarations
 from consilium.shared.study.definition import Study, parse_study
 from consilium.shared.wire.encoding import SITE, Message, Octets, PerSite, Text
 
@@ -33,6 +36,7 @@ ENROL_PATH = "/consilium/v1/enrol"
 HELLO_PATH = "/consilium/v1/hello"
 STUDIES_PATH = "/consilium/v1/studies"
 STUDY_PATH = "/consilium/v1/study"
+DECLARE_PATH = "/consilium/v1/declare"
 VERSION_HEADER = "consilium-version"
 BUDGET_HEADER = "consilium-budget-left"  # lifetime epsilon left, if the site chooses to say
 
@@ -128,21 +132,33 @@ class StudyRequest(Message):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class StudyOffer(Message):
-    """A study as submitted, and the identities of its sites as enrolled; signed."""
+    """A study as submitted, and the identities of its sites as enrolled; signed.
+
+    ``declared`` has the sizes that sites have declared so far, each signed by its site
+    (:class:`consilium.shared.crypto.declaration.Declaration`).
+    """
 
     kind: ClassVar[str] = "study-offer"
     max_bytes: ClassVar[int] = 2 * LARGEST_BYTES
     text: Annotated[bytes, Octets(1, LARGEST_BYTES)]
     roster: Annotated[dict[str, bytes], PerSite(Octets(KEY_BYTES, KEY_BYTES))]
+    declared: Declarations
     signature: _Signature
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Declared sizes so far, in patients; verified by :meth:`check`."""
+        return {site: Declaration.from_bytes(data).patients for site, data in self.declared.items()}
 
     def check(self, coordinator: bytes) -> tuple[Study, Roster]:
         """Return the study and the roster, both validated.
 
+        The roster has declared sizes if every site has declared its own.
+
         Raises:
-            AuthenticationError: not signed by this coordinator, or the roster is not of the
-                study's sites.
-            StudyError: the text is not a valid study.
+            AuthenticationError: not signed by this coordinator, the roster is not of the study's
+                sites, or a declared size is not signed by its site for this study.
+            StudyError: the text is not a valid study, or a size is not allowed in it.
         """
         roster = Roster(tuple(sorted(self.roster.items())))
         statement = offer_statement(self.text, roster)
@@ -153,7 +169,19 @@ class StudyOffer(Message):
                 f"the roster offered with study {study.name} is not of the study's sites; "
                 "ask the coordinator to submit it again"
             )
-        return study, roster
+        declared = {s: Declaration.from_bytes(data) for s, data in self.declared.items()}
+        sized = roster.restricted_to(declared).with_declared(declared, study.digest)
+        return study, sized if len(sized) == len(roster) else roster
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SizeDeclaration(Message):
+    """A site's declared size for the study with this digest, and its signature."""
+
+    kind: ClassVar[str] = "size-declaration"
+    max_bytes: ClassVar[int] = 256
+    digest: Annotated[bytes, Octets(DIGEST_BYTES, DIGEST_BYTES)]
+    declared: Annotated[bytes, Octets(DECLARATION_BYTES, DECLARATION_BYTES)]
 
 
 def enrol_statement(secret: bytes, site: str, identity: bytes, node_key: bytes) -> bytes:
@@ -173,8 +201,14 @@ def offer_statement(text: bytes, roster: Roster) -> bytes:
 
 
 def roster_fingerprint(roster: Roster) -> str:
-    """A short name of a roster that two people can read to each other: 8 groups of 4 digits."""
-    members = [part for member in sorted(roster.members) for part in member]
+    """A short name of a roster that two people can read to each other: 8 groups of 4 digits.
+
+    It covers names, identities and, once all sites have declared them, sizes.
+    """
+    sizes = roster.sizes
+    members: list[Encodable] = []
+    for site, identity in sorted(roster.members):
+        members += [site, identity, *([sizes[site]] if sizes else [])]
     word = digest("roster", *members).hex()[:32]
     return " ".join(word[at : at + 4] for at in range(0, len(word), 4))
 

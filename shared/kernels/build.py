@@ -18,7 +18,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-SOURCES = ("recurrent.c", "lanes.h", "cells.h", "sums.h", "normal.h", "done.h")
+SOURCES = ("recurrent.c", "lanes.h", "cells.h", "sums.h", "rows.h", "normal.h", "done.h")
 FLAGS = (
     *("-O3", "-std=gnu11", "-fPIC", "-shared", "-pthread"),
     *("-ffp-contract=fast", "-fno-math-errno", "-Wno-psabi"),

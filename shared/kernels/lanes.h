@@ -40,16 +40,6 @@ INLINE VEC NAME(divide)(VEC a, VEC b) {
 #endif
 }
 
-INLINE float NAME(total)(VEC v) {
-#if LANES == 16
-    return _mm512_reduce_add_ps(v);
-#else
-    float sum = 0.0f;
-    for (int i = 0; i < LANES; i++) sum += v[i];
-    return sum;
-#endif
-}
-
 /* e^x within 2 units in the last place for |x| < 87, saturating beyond (Cephes' expf). */
 INLINE VEC NAME(exponential)(VEC x) {
     x = NAME(clamp)(x, 87.0f);

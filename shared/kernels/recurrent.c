@@ -27,7 +27,6 @@
 
 enum { RNN = 0, LSTM = 1, GRU = 2 };
 enum { UNITS = 32, CHUNK = 256, BLOCK = 24, STEPS = 256, MOST_THREADS = 64 };
-#define CANCELLATION 1e-2 /* below this share of its bound a Gram sum has lost digits: measure again */
 
 static long least(long a, long b) { return a < b ? a : b; }
 static long up(long size, long unit) { return (size + unit - 1) / unit; }
@@ -130,6 +129,7 @@ static int run(int (*work)(struct job *), const void *context, long count, long 
 #include "lanes.h"
 #include "cells.h"
 #include "sums.h"
+#include "rows.h"
 #include "normal.h"
 #include "done.h"
 
@@ -141,6 +141,7 @@ static int run(int (*work)(struct job *), const void *context, long count, long 
 #include "lanes.h"
 #include "cells.h"
 #include "sums.h"
+#include "rows.h"
 #include "normal.h"
 #include "done.h"
 
@@ -151,6 +152,7 @@ static int run(int (*work)(struct job *), const void *context, long count, long 
 #include "lanes.h"
 #include "cells.h"
 #include "sums.h"
+#include "rows.h"
 #include "normal.h"
 #include "done.h"
 #endif

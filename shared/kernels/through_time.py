@@ -161,44 +161,42 @@ class Direction:
         return size
 
     @property
-    def gram_pays(self) -> bool:
-        """Whether norms of patients with one row are found without writing out gradients."""
-        return bool(_function("gram_pays")(self._struct, self._struct.steps))
-
-    @property
     def rows(self) -> int:
         """N."""
         rows: int = self._struct.rows
         return rows
 
-    def squared_norms(self, patients: PatientRows, stored: Tensor | None) -> Tensor:
-        """Return every patient's squared gradient norm (P,) in double precision.
+    def squared_norms(self, patients: PatientRows, stored: Tensor) -> Tensor:
+        """Write every patient's gradient, and return its squared norm (P,) in double precision.
+
+        A patient's numbers depend on the patient's rows alone, not on who else is in the batch.
 
         Args:
             patients: which rows are each patient's.
-            stored: float32 (P, gradient_size) to keep the patients' gradients in, or None.
+            stored: float32, P * gradient_size numbers, filled with the patients' gradients.
         """
         square_P = torch.zeros(len(patients), dtype=torch.float64)
-        pointer = None if stored is None else stored.data_ptr()
-        self._call("measure", _pointers(patients), square_P.data_ptr(), pointer)
+        self._call("measure", _pointers(patients), square_P.data_ptr(), stored.data_ptr())
         return square_P
 
-    def sums(self, weight_N: Tensor | None) -> list[Tensor]:
-        """Return the sums of the rows' gradients, each times its weight; None means 1."""
-        weight = None if weight_N is None else weight_N.data_ptr()
-        return self._into_torch("sum_gradients", None, weight, None)
+    def sums(self) -> list[Tensor]:
+        """Return the sums of the rows' gradients."""
+        return self._into_torch("sum_gradients", torch.float32)
 
     def stored_sums(self, patients: PatientRows, weight_P: Tensor, stored: Tensor) -> list[Tensor]:
-        """Return the same from gradients that :meth:`squared_norms` stored."""
+        """Return the sums, in double, of what :meth:`squared_norms` stored, times the weights.
+
+        A patient of weight 0 adds nothing, whatever is stored. ``weight_P`` is float64.
+        """
         found = _pointers(patients), weight_P.data_ptr(), stored.data_ptr()
-        return self._into_torch("sum_gradients", *found)
+        return self._into_torch("sum_stored", torch.float64, *found)
 
     def unpacked(self, gradient: Tensor) -> list[Tensor]:
         """Return one stored gradient in torch's layout."""
-        return self._into_torch("unpack", gradient.data_ptr())
+        return self._into_torch("unpack", torch.float32, gradient.data_ptr())
 
-    def _into_torch(self, name: str, *arguments: Any) -> list[Tensor]:
-        results = [torch.empty_like(weight) for weight in self._arrays[0]]
+    def _into_torch(self, name: str, dtype: torch.dtype, *arguments: Any) -> list[Tensor]:
+        results = [torch.empty_like(weight, dtype=dtype) for weight in self._arrays[0]]
         self._call(name, *arguments, *(result.data_ptr() for result in results))
         return results
 
@@ -238,9 +236,9 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "forward": (ctypes.c_int, _SEQUENCE),
     "backward": (ctypes.c_int, _SEQUENCE),
     "gradient_size": (ctypes.c_long, _SEQUENCE),
-    "gram_pays": (ctypes.c_int, _SEQUENCE, ctypes.c_long),
     "measure": (ctypes.c_int, _SEQUENCE, _PATIENTS, _POINTER, _POINTER),
-    "sum_gradients": (ctypes.c_int, _SEQUENCE, _PATIENTS, *[_POINTER] * 6),
+    "sum_stored": (ctypes.c_int, _SEQUENCE, _PATIENTS, *[_POINTER] * 6),
+    "sum_gradients": (ctypes.c_int, _SEQUENCE, *[_POINTER] * 4),
     "unpack": (ctypes.c_int, _SEQUENCE, *[_POINTER] * 5),
 }
 

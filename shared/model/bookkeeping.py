@@ -2,8 +2,29 @@
 
 A layer that is given a :class:`Bookkeeping` forms no weight gradient in its backward. It files what
 each weight's gradient is made of, and once the backward is over the books give every patient's
-gradient norm and the sum of the clipped gradients, without keeping a gradient per patient. A
-patient's clip factor scales the filed output gradients linearly, so nothing runs twice.
+gradient norm and the sum of the clipped gradients. A patient's clip factor scales the filed output
+gradients linearly, so nothing runs twice.
+
+Why the bound holds for any finite weights, however crafted. Let a patient's gradient be G = sum_t
+g_t (outer) z_t over all of the patient's stays and steps, A = sum_t |g_t| |z_t| >= |G|, and n the
+computed |G|. With hostile weights the terms may cancel, A >> |G|, and rounding, which is relative
+to A, decides what is left.
+
+1. A layer in the compiled kernel writes G once, in single precision, from the patient's rows alone;
+   what is written is measured, and what is written is summed. Its rounding cannot matter.
+2. Elsewhere norms and sums are in double precision, in which products of two single-precision
+   numbers are exact. Sums of S of them are off by at most S u A, u = 2^-53, and squared norms by at
+   most (2 S + O + I + 2) u A^2 (Higham 2002, "Accuracy and Stability", section 3.1).
+3. The clip factor is clip_norm / max(clip_norm, n, A / MOST_CANCELLATION). So with 2 S + O + I at
+   10^4, either A <= 1000 n, and the true norm exceeds n by less than 10^4 u 1000^2 / 2 < 10^-6 of
+   it; or A / 1000 rules and the patient's part is shorter than the clip norm by far. A sum of S
+   terms over all patients P is off by S u 1000 P clip norms at most: 10^-6 at S = 3000, P = 3000.
+4. The sums are in double precision to the end, so that a patient changes the others' rounding by no
+   more than that.
+5. A patient whose gradient is not finite counts as zero: the rows of weight 0 are left out of every
+   sum, not multiplied by 0. Whether there is such a patient changes nothing else.
+
+Where A stays below 1000 |G|, the factor is that of Abadi et al. 2016.
 
 Sources: book-keeping, Bu et al. 2022, "Differentially Private Optimization on Large Model at Small
 Cost" (section 3); norms through time without gradients per sample (Gram identity), Lee & Kifer
@@ -14,7 +35,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -23,8 +44,8 @@ from torch.nn import Parameter
 from consilium.shared.errors import PrivacyError
 from consilium.shared.kernels.through_time import PatientRows
 
-PIECE_ELEMENTS = 1 << 20  # work on about 4 MB of float32 at a time, so that it stays in cache
-CANCELLATION = 1e-2  # below this share of its bound a Gram sum has lost digits: measure again
+PIECE_ELEMENTS = 1 << 19  # work on about 4 MB of float64 at a time, so that it stays in cache
+MOST_CANCELLATION = 1e3  # terms' lengths over their sum's, up to which a norm is exact to 1e-6
 
 
 class LayerRecord(Protocol):
@@ -34,11 +55,18 @@ class LayerRecord(Protocol):
     def parameters(self) -> tuple[Parameter, ...]:
         """The parameters whose gradients this record describes, each once."""
 
-    def add_squared_norms(self, total_P: Tensor, groups: "Groups") -> None:
-        """Add every patient's squared gradient norm over these parameters."""
+    def add_norms(self, squares_P: Tensor, terms_P: Tensor, groups: "Groups") -> None:
+        """Add every patient's squared gradient norm over these parameters (float64).
+
+        To ``terms_P`` go the summed norms of the terms that the gradient is a sum of, where they
+        could cancel.
+        """
 
     def weighted_sums(self, weight_N: Tensor) -> list[Tensor]:
-        """Sum the rows' gradients, each times its weight; one tensor per parameter."""
+        """Sum the rows' gradients times their weights, in float64; one tensor per parameter.
+
+        A row of weight 0 adds nothing, whatever it holds.
+        """
 
     def per_row(self) -> list[Tensor]:
         """Every row's gradient (N, ...), one tensor per parameter; large, for checks and Opacus."""
@@ -49,10 +77,13 @@ class Groups:
     """Rows arranged by patient: for each number of stays n, (patients (P',), rows (P', n)).
 
     ``alone`` says that row n is patient n, the common case, in which nothing is rearranged.
+    ``patient_N`` is each row's patient, below ``patients``.
     """
 
     by_stays: tuple[tuple[Tensor, Tensor], ...]
     alone: bool
+    patient_N: Tensor
+    patients: int
 
     @cached_property
     def by_patient(self) -> tuple[Tensor, PatientRows]:
@@ -85,7 +116,8 @@ def group_rows(patient_N: Tensor, patients: int) -> Groups:
     if len(patient_N) == patients:
         everyone = torch.arange(patients, device=patient_N.device)
         if torch.equal(patient_N, everyone):
-            return Groups(((everyone, everyone.unsqueeze(1)),), alone=True)
+            single = ((everyone, everyone.unsqueeze(1)),)
+            return Groups(single, alone=True, patient_N=patient_N, patients=patients)
     ids, counts = torch.unique(patient_N, return_counts=True)
     order = torch.argsort(patient_N, stable=True)
     starts = counts.cumsum(0) - counts
@@ -94,7 +126,7 @@ def group_rows(patient_N: Tensor, patients: int) -> Groups:
         chosen = counts == stays
         places = starts[chosen].unsqueeze(1) + torch.arange(stays, device=patient_N.device)
         by_stays.append((ids[chosen], order[places]))
-    return Groups(tuple(by_stays), alone=False)
+    return Groups(tuple(by_stays), alone=False, patient_N=patient_N, patients=patients)
 
 
 @dataclass(frozen=True)
@@ -113,27 +145,28 @@ class Outer:
         """Weights first, then biases."""
         return (*(weight for weight, _ in self.inputs), *self.biases)
 
-    def add_squared_norms(self, total_P: Tensor, groups: Groups) -> None:
+    def add_norms(self, squares_P: Tensor, terms_P: Tensor, groups: Groups) -> None:
         """See :class:`LayerRecord`."""
         gathered = [groups.gather(values) for _, values in self.inputs]
         for (patients, grad), *inputs in zip(groups.gather(self.grad_NTO), *gathered, strict=True):
-            total_P[patients] += outer_squared_norms(
+            squares, terms = outer_norms(
                 grad, [values for _, values in inputs], biases=len(self.biases)
             )
+            squares_P[patients] += squares
+            terms_P[patients] += terms
 
     def weighted_sums(self, weight_N: Tensor) -> list[Tensor]:
         """See :class:`LayerRecord`."""
-        grad, inputs = self.grad_NTO, [values for _, values in self.inputs]
-        swap = not grad.is_contiguous()  # time-major storage: flatten in storage order, no copy
-        weight_NTO = weight_N[:, None, None].expand(-1, grad.shape[1], 1)
-        weight = _flatten(weight_NTO, swap=swap)
-        flat = _flatten(grad, swap=swap)
-        if sum(values.shape[2] for values in inputs) < grad.shape[2]:  # weigh the smaller side
-            sums = [flat.t() @ (_flatten(values, swap=swap) * weight) for values in inputs]
-        else:
-            flat, weight = flat * weight, torch.ones_like(weight)
-            sums = [flat.t() @ _flatten(values, swap=swap) for values in inputs]
-        bias = (weight.t() @ flat).squeeze(0)
+        weight_N11 = weight_N.double()[:, None, None]
+        sums = [torch.zeros(weight.shape, **_like(weight)) for weight, _ in self.inputs]
+        bias = torch.zeros(self.grad_NTO.shape[2], **_like(self.grad_NTO))
+        size = self.grad_NTO.shape[1] * sum(self.inputs[0][0].shape)
+        for piece in _pieces(len(self.grad_NTO), size):
+            weight = weight_N11[piece]
+            flat = _weighed(self.grad_NTO[piece], weight).flatten(0, 1)
+            bias += flat.sum(0)
+            for total, (_, values) in zip(sums, self.inputs, strict=True):
+                total.addmm_(flat.t(), _where_counted(values[piece], weight).flatten(0, 1))
         return sums + [bias.clone() for _ in self.biases]  # callers may change results in place
 
     def per_row(self) -> list[Tensor]:
@@ -155,20 +188,21 @@ class Lookup:
         """The table."""
         return (self.table,)
 
-    def add_squared_norms(self, total_P: Tensor, groups: Groups) -> None:
-        """See :class:`LayerRecord`; a Gram sum over the pairs of steps that read the same line."""
-        pairs = zip(groups.gather(self.grad_NTO), groups.gather(self.token_NT), strict=True)
-        for (patients, grad), (_, token) in pairs:
-            size = grad.shape[1] ** 2
-            for piece in _pieces(len(grad), size):
-                same = token[piece].unsqueeze(2) == token[piece].unsqueeze(1)
-                gram = grad[piece] @ grad[piece].transpose(1, 2)
-                total_P[patients[piece]] += (gram * same).sum((1, 2)).clamp_(min=0)
+    def add_norms(self, squares_P: Tensor, terms_P: Tensor, groups: Groups) -> None:
+        """See :class:`LayerRecord`; sums up each line that a patient reads, however often."""
+        flat = self.grad_NTO.double().flatten(0, 1)
+        place_NT = groups.patient_N.unsqueeze(1) * len(self.table) + self.token_NT
+        lines, line_of = torch.unique(place_NT, return_inverse=True)
+        written = flat.new_zeros(len(lines), flat.shape[1])
+        written.index_add_(0, line_of.flatten(), flat)
+        squares_P.index_add_(0, lines // len(self.table), written.square_().sum(1))
+        terms_P.index_add_(0, groups.patient_N, flat.norm(dim=1).view(place_NT.shape).sum(1))
 
     def weighted_sums(self, weight_N: Tensor) -> list[Tensor]:
         """See :class:`LayerRecord`."""
-        grad = (self.grad_NTO * weight_N[:, None, None]).flatten(0, 1)
-        return [torch.zeros_like(self.table).index_add_(0, self.token_NT.flatten(), grad)]
+        grad = _weighed(self.grad_NTO, weight_N.double()[:, None, None]).flatten(0, 1)
+        total = torch.zeros(self.table.shape, **_like(self.table))
+        return [total.index_add_(0, self.token_NT.flatten(), grad)]
 
     def per_row(self) -> list[Tensor]:
         """See :class:`LayerRecord`."""
@@ -189,14 +223,17 @@ class Direct:
         """The one parameter."""
         return (self.parameter,)
 
-    def add_squared_norms(self, total_P: Tensor, groups: Groups) -> None:
+    def add_norms(self, squares_P: Tensor, terms_P: Tensor, groups: Groups) -> None:
         """See :class:`LayerRecord`."""
-        for patients, grad in groups.gather(self.grad_ND.unsqueeze(1)):
-            total_P[patients] += grad.sum(1).square().sum(1)
+        grad_ND = self.grad_ND.double()
+        summed = grad_ND.new_zeros(groups.patients, grad_ND.shape[1])
+        summed.index_add_(0, groups.patient_N, grad_ND)
+        squares_P += summed.square_().sum(1)
+        terms_P.index_add_(0, groups.patient_N, grad_ND.norm(dim=1))
 
     def weighted_sums(self, weight_N: Tensor) -> list[Tensor]:
         """See :class:`LayerRecord`."""
-        return [weight_N @ self.grad_ND]
+        return [_weighed(self.grad_ND, weight_N.double()[:, None]).sum(0)]
 
     def per_row(self) -> list[Tensor]:
         """See :class:`LayerRecord`."""
@@ -224,36 +261,33 @@ class Bookkeeping:
             patient_N: which patient, 0 to ``patients`` - 1, each row of the batch belongs to.
             patients: number of patients P in the batch.
 
-        Relative error at most about 1e-5 in float32.
+        In float64; not finite where the gradient is not.
         """
-        groups = group_rows(patient_N, patients)
-        total_P = self._like().new_zeros(patients)
-        for record in self._records:
-            record.add_squared_norms(total_P, groups)
-        return total_P.sqrt_()
+        return self._measured(patient_N, patients)[0]
 
     def clipped_sums(
         self, parameters: Iterable[Parameter], patient_N: Tensor, patients: int, clip_norm: float
     ) -> tuple[list[Tensor], Tensor]:
         """Return the sum of the clipped patient gradients per parameter, and the norms (P,).
 
-        Guarantee: each patient's part of the sum has L2 norm at most ``clip_norm``, to rounding.
+        Both are float64. The gradients' norms are those before clipping, infinite or NaN where a
+        gradient is not finite.
+
+        Guarantee: the sums are finite, and each patient's part of them has L2 norm at most
+        ``clip_norm`` * (1 + 1e-5), for any filed numbers; zero if one of them is not finite.
 
         Raises:
-            PrivacyError: a parameter is not in the books, or is there more than once; or a norm is
-                not finite.
+            PrivacyError: a parameter is not in the books, or is there more than once.
         """
-        norms_P = self.norms(patient_N, patients)
-        if not bool(torch.isfinite(norms_P).all()):
-            raise PrivacyError(
-                "books: a gradient norm is not finite, a finite one is needed to clip it; lower "
-                "[training] learning_rate or check the features for non-finite values"
-            )
-        factor_P = clip_norm / norms_P.clamp(min=clip_norm)
+        norms_P, terms_P = self._measured(patient_N, patients)
+        longest_P = torch.maximum(norms_P, terms_P / MOST_CANCELLATION)
+        factor_P = torch.where(torch.isfinite(longest_P), clip_norm / longest_P.clamp(clip_norm), 0)
         return self.weighted_sums(parameters, factor_P[patient_N]), norms_P
 
     def weighted_sums(self, parameters: Iterable[Parameter], weight_N: Tensor) -> list[Tensor]:
         """Return sum over rows of weight times gradient, one tensor per parameter, in their order.
+
+        In float64; a row of weight 0 adds nothing, also where it is not finite.
 
         Raises:
             PrivacyError: a parameter is not in the books, or is there more than once.
@@ -270,13 +304,19 @@ class Bookkeeping:
         found = self._found(record.per_row() for record in self._records)
         return [self._pick(found, parameter) for parameter in parameters]
 
-    def _like(self) -> Tensor:
+    def _measured(self, patient_N: Tensor, patients: int) -> tuple[Tensor, Tensor]:
+        """Norms (P,), and the lengths (P,) of the terms that they are norms of the sums of."""
         if not self._records:
             raise PrivacyError(
                 "books: 0 records were filed, at least 1 is needed; run the backward of a loss "
                 "whose forward was given these books"
             )
-        return self._records[0].parameters[0].detach()
+        groups = group_rows(patient_N, patients)
+        squares_P = torch.zeros(patients, **_like(self._records[0].parameters[0]))
+        terms_P = torch.zeros_like(squares_P)
+        for record in self._records:
+            record.add_norms(squares_P, terms_P, groups)
+        return squares_P.sqrt_(), terms_P
 
     def _found(self, tensors: Iterable[list[Tensor]]) -> dict[Parameter, Tensor]:
         found: dict[Parameter, Tensor] = {}
@@ -300,57 +340,48 @@ class Bookkeeping:
         return found[parameter]
 
 
-def outer_squared_norms(grad_PTO: Tensor, inputs: list[Tensor], *, biases: int) -> Tensor:
-    """Squared norms (P,) of sum_t grad_t (outer) [input_t, 1 for each bias].
+def outer_norms(grad_PTO: Tensor, inputs: list[Tensor], *, biases: int) -> tuple[Tensor, Tensor]:
+    """Squared norms (P,) of sum_t grad_t (outer) [input_t, 1 for each bias], and of its terms.
+
+    The second result (P,) is sum_t |grad_t| |[input_t, 1 for each bias]|. Both are float64.
 
     Takes the cheaper of two ways: write each patient's gradient and square it (T*O*I products), or
     the Gram identity sum_ts <grad_t, grad_s> (<input_t, input_s> + biases) (T*T*(O+I) products).
     """
     patients, steps, outputs = grad_PTO.shape
     width = sum(values.shape[2] for values in inputs)
-    if steps == 1:
-        size = sum((values.square().sum((1, 2)) for values in inputs), grad_PTO.new_tensor(biases))
-        return grad_PTO.square().sum((1, 2)) * size
-    if steps * (outputs + width) >= outputs * width:
-        return _written_squared_norms(grad_PTO, inputs, biases)
-    norms_P = grad_PTO.new_empty(patients)
-    for piece in _pieces(patients, 2 * steps * steps):
-        norms_P[piece] = _gram_squared_norms(
-            grad_PTO[piece], [values[piece] for values in inputs], biases
-        )
-    return norms_P
+    squares_P = torch.empty(patients, **_like(grad_PTO))
+    terms_P = torch.empty_like(squares_P)
+    written = steps * (outputs + width) >= outputs * width
+    size = outputs * width if written else 2 * steps * steps
+    for piece in _pieces(patients, size + steps * (outputs + width)):
+        grad = grad_PTO[piece].double()
+        ones = grad.new_full((1, 1, 1), math.sqrt(biases)).expand(len(grad), steps, 1)
+        every = torch.cat([*(values[piece].double() for values in inputs), ones], dim=2)
+        terms_P[piece] = (grad.norm(dim=2) * every.norm(dim=2)).sum(1)
+        if steps == 1:
+            squares_P[piece] = terms_P[piece].square()
+        elif written:
+            squares_P[piece] = (grad.transpose(1, 2) @ every).square_().sum(2).sum(1)
+        else:
+            gram = (grad @ grad.transpose(1, 2)).mul_(every @ every.transpose(1, 2))
+            squares_P[piece] = gram.sum(2).sum(1).clamp_(min=0)
+    return squares_P, terms_P
 
 
-def _written_squared_norms(grad_PTO: Tensor, inputs: list[Tensor], biases: int) -> Tensor:
-    """Write the patients' gradients, a few at a time, and square them.
-
-    All inputs and the biases go into one product: narrow ones of their own are slow.
-    """
-    patients, steps, outputs = grad_PTO.shape
-    norms_P = grad_PTO.new_empty(patients)
-    ones_PT1 = grad_PTO.new_full((1, 1, 1), math.sqrt(biases)).expand(patients, steps, 1)
-    every_PTI = torch.cat([*inputs, ones_PT1] if biases else inputs, dim=2)
-    for piece in _pieces(patients, outputs * every_PTI.shape[2]):
-        written = grad_PTO[piece].transpose(1, 2) @ every_PTI[piece]
-        norms_P[piece] = written.square_().sum((1, 2))
-    return norms_P
+def _like(tensor: Tensor) -> dict[str, Any]:
+    """Where and how to keep sums of such a tensor."""
+    return {"dtype": torch.float64, "device": tensor.device}
 
 
-def _gram_squared_norms(grad_PTO: Tensor, inputs: list[Tensor], biases: int) -> Tensor:
-    """The Gram identity; patients whose steps nearly cancel are measured again, written out."""
-    of_grads = grad_PTO @ grad_PTO.transpose(1, 2)
-    of_inputs = sum(
-        (values @ values.transpose(1, 2) for values in inputs), grad_PTO.new_tensor(biases)
-    )
-    products = of_grads.mul_(of_inputs)
-    norms_P = products.sum((1, 2))
-    bound_P = products.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt().sum(1).square()
-    weak = (norms_P < CANCELLATION * bound_P).nonzero().flatten()
-    if len(weak):
-        norms_P[weak] = _written_squared_norms(
-            grad_PTO[weak], [values[weak] for values in inputs], biases
-        )
-    return norms_P
+def _weighed(values: Tensor, weight: Tensor) -> Tensor:
+    """Values times weight in float64; 0 where the weight is 0, whatever the value."""
+    return torch.where(weight == 0, 0.0, values * weight)
+
+
+def _where_counted(values: Tensor, weight: Tensor) -> Tensor:
+    """Values in float64; 0 where the weight is 0, whatever the value."""
+    return torch.where(weight == 0, 0.0, values.double())
 
 
 def _pieces(count: int, elements_each: int) -> Iterator[slice]:
@@ -358,9 +389,3 @@ def _pieces(count: int, elements_each: int) -> Iterator[slice]:
     size = max(1, PIECE_ELEMENTS // max(1, elements_each))
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
-
-
-def _flatten(values_NTI: Tensor, *, swap: bool) -> Tensor:
-    """All steps of all rows, (N*T, I), batch-major or time-major."""
-    ordered = values_NTI.transpose(0, 1) if swap else values_NTI
-    return ordered.reshape(-1, values_NTI.shape[2])

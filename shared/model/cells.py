@@ -6,6 +6,9 @@ equations are those of ``torch.nn.RNN``, ``LSTM`` and ``GRU`` (same gate order, 
 
 Everything here is time-major. ``keep_TN1`` is 1 where a step counts and 0 where it is padding; a
 padded step leaves the state unchanged. ``None`` means that every step counts.
+
+``alone`` asks that no row's numbers depend on the other rows
+(:mod:`consilium.shared.kernels.rows`).
 """
 
 from dataclasses import dataclass
@@ -13,6 +16,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+
+from consilium.shared.kernels.rows import multiply_rows
 
 CellName = Literal["rnn", "lstm", "gru"]
 GATES: dict[CellName, int] = {"rnn": 1, "lstm": 4, "gru": 3}
@@ -54,11 +59,16 @@ class Deltas:
 
 
 def forward(
-    cell: CellName, x_TNI: Tensor, weights: CellWeights, keep_TN1: Tensor | None
+    cell: CellName,
+    x_TNI: Tensor,
+    weights: CellWeights,
+    keep_TN1: Tensor | None,
+    *,
+    alone: bool = False,
 ) -> CellTrace:
     """Run one direction over all steps from a zero state."""
     run = {"rnn": _rnn_forward, "lstm": _lstm_forward, "gru": _gru_forward}[cell]
-    return run(x_TNI, weights, keep_TN1)
+    return run(x_TNI, weights, keep_TN1, alone)
 
 
 def backward(
@@ -67,19 +77,33 @@ def backward(
     weights: CellWeights,
     keep_TN1: Tensor | None,
     grad_TNH: Tensor,
+    *,
+    alone: bool = False,
 ) -> Deltas:
     """Return the deltas of every step, given the loss gradient of every output state.
 
     The trace is used up: its gates may become the deltas.
     """
     run = {"rnn": _rnn_backward, "lstm": _lstm_backward, "gru": _gru_backward}[cell]
-    return run(trace, weights, keep_TN1, grad_TNH)
+    return run(trace, weights, keep_TN1, grad_TNH, alone)
 
 
-def _project(x_TNI: Tensor, weight_GI: Tensor, bias_G: Tensor) -> Tensor:
+def times(x_NI: Tensor, weight_IO: Tensor, alone: bool) -> Tensor:
+    """The product (N, O)."""
+    return multiply_rows(x_NI, weight_IO) if alone else x_NI @ weight_IO
+
+
+def add_times(begun_NO: Tensor, x_NI: Tensor, weight_IO: Tensor, alone: bool) -> Tensor:
+    """``begun_NO``, which may be one row for all, plus the product."""
+    if alone:
+        return multiply_rows(x_NI, weight_IO) + begun_NO
+    return torch.addmm(begun_NO, x_NI, weight_IO)
+
+
+def project(x_TNI: Tensor, weight_GI: Tensor, bias_G: Tensor, alone: bool) -> Tensor:
     """All steps' input projections (T, N, G) in one product."""
     steps, rows, inputs = x_TNI.shape
-    flat = torch.addmm(bias_G, x_TNI.reshape(steps * rows, inputs), weight_GI.t())
+    flat = add_times(bias_G, x_TNI.reshape(steps * rows, inputs), weight_GI.t(), alone)
     return flat.view(steps, rows, len(weight_GI))
 
 
@@ -95,19 +119,26 @@ def _hold(new_NH: Tensor, old_NH: Tensor, keep_N1: Tensor) -> None:
     torch.lerp(old_NH, new_NH, keep_N1, out=new_NH)
 
 
-def _rnn_forward(x_TNI: Tensor, weights: CellWeights, keep_TN1: Tensor | None) -> CellTrace:
+def _rnn_forward(
+    x_TNI: Tensor, weights: CellWeights, keep_TN1: Tensor | None, alone: bool
+) -> CellTrace:
     bias_G = weights.input_bias_G + weights.hidden_bias_G
-    pre_TNG = _project(x_TNI, weights.input_GI, bias_G)
+    pre_TNG = project(x_TNI, weights.input_GI, bias_G, alone)
     states, recurrent = _zero_first(x_TNI, weights.hidden_GH.shape[1]), weights.hidden_GH.t()
     for t in range(len(pre_TNG)):
-        new = torch.addmm(pre_TNG[t], states[t], recurrent, out=states[t + 1]).tanh_()
+        states[t + 1] = add_times(pre_TNG[t], states[t], recurrent, alone)
+        new = states[t + 1].tanh_()
         if keep_TN1 is not None:
             _hold(new, states[t], keep_TN1[t])
     return CellTrace(states=states, gates_TNG=states[1:], beside=states)
 
 
 def _rnn_backward(
-    trace: CellTrace, weights: CellWeights, keep_TN1: Tensor | None, grad_TNH: Tensor
+    trace: CellTrace,
+    weights: CellWeights,
+    keep_TN1: Tensor | None,
+    grad_TNH: Tensor,
+    alone: bool,
 ) -> Deltas:
     deltas = 1 - trace.gates_TNG.square()
     if keep_TN1 is not None:
@@ -116,27 +147,31 @@ def _rnn_backward(
     for t in reversed(range(len(grad_TNH))):
         total = carried.add_(grad_TNH[t])
         deltas[t].mul_(total)
-        carried = _carry(total, deltas[t], weights.hidden_GH, keep_TN1, t)
+        keep_N1 = None if keep_TN1 is None else keep_TN1[t]
+        carried = _carry(total, deltas[t], weights.hidden_GH, keep_N1, alone)
     return Deltas(input_TNG=deltas, hidden_TNG=deltas)
 
 
 def _carry(
-    total_NH: Tensor, delta_NG: Tensor, hidden_GH: Tensor, keep_TN1: Tensor | None, t: int
+    total_NH: Tensor, delta_NG: Tensor, hidden_GH: Tensor, keep_N1: Tensor | None, alone: bool
 ) -> Tensor:
-    """Gradient of the state before step ``t``: through the gates, or past a padded step."""
-    if keep_TN1 is None:
-        return delta_NG @ hidden_GH
-    return torch.addmm(total_NH.mul_(1 - keep_TN1[t]), delta_NG, hidden_GH)
+    """Gradient of the state before a step: through the gates, or past a padded step."""
+    if keep_N1 is None:
+        return times(delta_NG, hidden_GH, alone)
+    return add_times(total_NH.mul_(1 - keep_N1), delta_NG, hidden_GH, alone)
 
 
-def _lstm_forward(x_TNI: Tensor, weights: CellWeights, keep_TN1: Tensor | None) -> CellTrace:
+def _lstm_forward(
+    x_TNI: Tensor, weights: CellWeights, keep_TN1: Tensor | None, alone: bool
+) -> CellTrace:
     size = weights.hidden_GH.shape[1]
     bias_G = weights.input_bias_G + weights.hidden_bias_G
-    gates = _project(x_TNI, weights.input_GI, bias_G)
+    gates = project(x_TNI, weights.input_GI, bias_G, alone)
     states, memory = _zero_first(x_TNI, size), _zero_first(x_TNI, size)
     recurrent = weights.hidden_GH.t()
     for t in range(len(gates)):
-        gates_NG = gates[t].addmm_(states[t], recurrent)
+        gates[t] = add_times(gates[t], states[t], recurrent, alone)
+        gates_NG = gates[t]
         gates_NG[:, : 2 * size].sigmoid_()
         gates_NG[:, 2 * size : 3 * size].tanh_()
         gates_NG[:, 3 * size :].sigmoid_()
@@ -150,7 +185,11 @@ def _lstm_forward(x_TNI: Tensor, weights: CellWeights, keep_TN1: Tensor | None) 
 
 
 def _lstm_backward(
-    trace: CellTrace, weights: CellWeights, keep_TN1: Tensor | None, grad_TNH: Tensor
+    trace: CellTrace,
+    weights: CellWeights,
+    keep_TN1: Tensor | None,
+    grad_TNH: Tensor,
+    alone: bool,
 ) -> Deltas:
     steps, rows, size = grad_TNH.shape
     write, forget, candidate, read = trace.gates_TNG.chunk(4, dim=2)
@@ -175,19 +214,22 @@ def _lstm_backward(
         deltas[t, :, 3].mul_(total)
         memory_grad.mul_(through[t])
         delta_NG = deltas[t].view(rows, 4 * size)
-        carried = _carry(total, delta_NG, weights.hidden_GH, keep_TN1, t)
+        keep_N1 = None if keep_TN1 is None else keep_TN1[t]
+        carried = _carry(total, delta_NG, weights.hidden_GH, keep_N1, alone)
     flat = deltas.view(steps, rows, 4 * size)
     return Deltas(input_TNG=flat, hidden_TNG=flat)
 
 
-def _gru_forward(x_TNI: Tensor, weights: CellWeights, keep_TN1: Tensor | None) -> CellTrace:
+def _gru_forward(
+    x_TNI: Tensor, weights: CellWeights, keep_TN1: Tensor | None, alone: bool
+) -> CellTrace:
     size = weights.hidden_GH.shape[1]
-    gates = _project(x_TNI, weights.input_GI, weights.input_bias_G)
+    gates = project(x_TNI, weights.input_GI, weights.input_bias_G, alone)
     states = _zero_first(x_TNI, size)
     hidden_part = x_TNI.new_empty(len(gates), x_TNI.shape[1], size)
     recurrent, bias_G = weights.hidden_GH.t(), weights.hidden_bias_G
     for t in range(len(gates)):
-        hidden_NG = torch.addmm(bias_G, states[t], recurrent)
+        hidden_NG = add_times(bias_G, states[t], recurrent, alone)
         hidden_part[t] = hidden_NG[:, 2 * size :]
         gates[t, :, : 2 * size].add_(hidden_NG[:, : 2 * size]).sigmoid_()
         reset, update, candidate = gates[t].chunk(3, dim=1)
@@ -199,7 +241,11 @@ def _gru_forward(x_TNI: Tensor, weights: CellWeights, keep_TN1: Tensor | None) -
 
 
 def _gru_backward(
-    trace: CellTrace, weights: CellWeights, keep_TN1: Tensor | None, grad_TNH: Tensor
+    trace: CellTrace,
+    weights: CellWeights,
+    keep_TN1: Tensor | None,
+    grad_TNH: Tensor,
+    alone: bool,
 ) -> Deltas:
     steps, rows, size = grad_TNH.shape
     reset, update, candidate = trace.gates_TNG.chunk(3, dim=2)
@@ -221,7 +267,7 @@ def _gru_backward(
         total = torch.add(carried, grad_TNH[t], out=totals[t])
         hidden_deltas[t].mul_(total.unsqueeze(1))
         delta_NG = hidden_deltas[t].view(rows, 3 * size)
-        carried = torch.addmm(total * through[t], delta_NG, weights.hidden_GH)
+        carried = add_times(total * through[t], delta_NG, weights.hidden_GH, alone)
     input_deltas.mul_(totals.unsqueeze(2))
     return Deltas(
         input_TNG=input_deltas.view(steps, rows, 3 * size),

@@ -4,6 +4,7 @@ The same numbers as :mod:`consilium.shared.model.cells` with
 :class:`~consilium.shared.model.bookkeeping.Outer`, to rounding.
 """
 
+import weakref
 from typing import Any
 
 import torch
@@ -11,11 +12,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import Parameter
 
+from consilium.shared.kernels import buffers
 from consilium.shared.kernels.through_time import Direction, PatientRows
 from consilium.shared.model.bookkeeping import Bookkeeping, Groups
-
-STORED_ALWAYS = 1 << 20  # numbers (4 MiB) of patients' gradients that are kept whatever it saves
-STORED_AT_MOST = 1 << 23  # numbers (32 MiB) kept where they have to be written anyway
 
 
 class _CompiledLayer(torch.autograd.Function):
@@ -57,7 +56,7 @@ class _CompiledLayer(torch.autograd.Function):
             own = grad_NTH.narrow(2, hidden * place, hidden)
             direction.backward(own, grad_x, add=place > 0)
             if ctx.books is None:
-                gradients += direction.sums(None)
+                gradients += direction.sums()
             else:
                 ctx.books.file(Compiled(direction, parameters[4 * place : 4 * place + 4]))
                 gradients += [None] * 4
@@ -86,56 +85,63 @@ def run_layer(
 
 
 class Compiled:
-    """One direction of one layer: a :class:`~consilium.shared.model.bookkeeping.LayerRecord`."""
+    """One direction of one layer: a :class:`~consilium.shared.model.bookkeeping.LayerRecord`.
+
+    Every patient's gradient is written once, in single precision; these numbers are measured, and
+    these are summed. So a patient's part is as long as its measured norm says, whatever the numbers
+    lost to rounding when they were written.
+    """
 
     def __init__(self, direction: Direction, parameters: tuple[Parameter, ...]) -> None:
         self.parameters = parameters
         self._direction = direction
         self._stored: tuple[Groups, Tensor] | None = None
 
-    def add_squared_norms(self, total_P: Tensor, groups: Groups) -> None:
-        """See ``LayerRecord``; keeps the gradients where that saves work."""
+    def add_norms(self, squares_P: Tensor, terms_P: Tensor, groups: Groups) -> None:  # noqa: ARG002  # a sum that is measured as written has no terms that could cancel
+        """See ``LayerRecord``; keeps the gradients for the sums."""
         order_P, patients = groups.by_patient
         stored = self._room(len(patients))
-        squares = self._direction.squared_norms(patients, stored).to(total_P.dtype)
-        self._stored = None if stored is None else (groups, stored)
-        if groups.alone:
-            total_P += squares
-        else:
-            total_P[order_P] += squares
+        squares = self._direction.squared_norms(patients, stored)
+        self._stored = groups, stored
+        squares_P[order_P] += squares
 
     def weighted_sums(self, weight_N: Tensor) -> list[Tensor]:
         """See :class:`~consilium.shared.model.bookkeeping.LayerRecord`."""
-        weight_N = weight_N.to(torch.float32).contiguous()
+        weight_N = weight_N.double()
         if self._stored is not None:
             groups, stored = self._stored
             patients = groups.by_patient[1]
-            if groups.alone:
-                return self._direction.stored_sums(patients, weight_N, stored)
             weight_P = weight_N[patients.rows_N[patients.starts[:-1]]]
             stays_P = patients.starts.diff()
             if torch.equal(weight_N[patients.rows_N], weight_P.repeat_interleave(stays_P)):
-                return self._direction.stored_sums(patients, weight_P, stored)
-        return self._direction.sums(weight_N)
+                return self._direction.stored_sums(patients, weight_P.contiguous(), stored)
+        rows, stored = self._written_rows()
+        return self._direction.stored_sums(rows, weight_N.contiguous(), stored)
 
     def per_row(self) -> list[Tensor]:
         """See :class:`~consilium.shared.model.bookkeeping.LayerRecord`."""
-        rows = self._direction.rows
-        everyone = torch.arange(rows + 1)
-        stored = torch.empty(rows, self._direction.gradient_size)
-        self._direction.squared_norms(PatientRows(everyone, everyone[:-1]), stored)
-        found = [part.new_empty(rows, *part.shape) for part in self.parameters]
-        for row, gradient in enumerate(stored):
+        rows, stored = self._written_rows()
+        found = [part.new_empty(len(rows), *part.shape) for part in self.parameters]
+        for row in range(len(rows)):
+            gradient = stored[row * self._size : (row + 1) * self._size]
             for part, each in zip(self._direction.unpacked(gradient), found, strict=True):
                 each[row] = part
         return [each.detach() for each in found]
 
-    def _room(self, patients: int) -> Tensor | None:
-        """Where to keep the patients' gradients, or None: recomputing them is cheaper."""
-        size = self._direction.gradient_size
-        numbers = patients * size
-        if numbers <= STORED_ALWAYS or (
-            numbers <= STORED_AT_MOST and not self._direction.gram_pays
-        ):
-            return torch.empty(patients, size)
-        return None
+    @property
+    def _size(self) -> int:
+        return self._direction.gradient_size
+
+    def _written_rows(self) -> tuple[PatientRows, Tensor]:
+        """Every row's own gradient, as if each were a patient."""
+        everyone = torch.arange(self._direction.rows + 1)
+        rows = PatientRows(everyone, everyone[:-1])
+        stored = self._room(len(rows))
+        self._direction.squared_norms(rows, stored)
+        return rows, stored
+
+    def _room(self, patients: int) -> Tensor:
+        """Where to write so many gradients; given back with this record."""
+        room = buffers.borrow(patients * self._size)
+        weakref.finalize(self, buffers.give_back, room).atexit = False
+        return room

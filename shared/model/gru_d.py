@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from consilium.shared.model import cells
 from consilium.shared.model.bookkeeping import Bookkeeping, Direct
-from consilium.shared.model.layers import Linear
+from consilium.shared.model.layers import Linear, row_by_row
 from consilium.shared.model.recurrent import Recurrent, file_deltas, weight_gradients
 
 LONGEST = 5.0  # in units of 12 hours, as ages are
@@ -71,6 +71,7 @@ class _ThroughTime(torch.autograd.Function):
     def forward(
         ctx: Any,
         books: Bookkeeping | None,
+        alone: bool,
         keep_TN1: Tensor | None,
         x_NTI: Tensor,
         left_NTH: Tensor,
@@ -79,13 +80,14 @@ class _ThroughTime(torch.autograd.Function):
         weights = cells.CellWeights(*(parameter.detach() for parameter in parameters))
         x_TNI, left_TNH = (v.detach().transpose(0, 1).contiguous() for v in (x_NTI, left_NTH))
         steps, rows, size = left_TNH.shape
-        flat = torch.addmm(weights.input_bias_G, x_TNI.flatten(0, 1), weights.input_GI.t())
-        gates = flat.view(steps, rows, 3 * size)
+        gates = cells.project(x_TNI, weights.input_GI, weights.input_bias_G, alone)
         states = x_TNI.new_zeros(steps + 1, rows, size)
         decayed, hidden_part = torch.empty_like(left_TNH), torch.empty_like(left_TNH)
         for t in range(steps):
             torch.mul(states[t], left_TNH[t], out=decayed[t])
-            hidden_NG = torch.addmm(weights.hidden_bias_G, decayed[t], weights.hidden_GH.t())
+            hidden_NG = cells.add_times(
+                weights.hidden_bias_G, decayed[t], weights.hidden_GH.t(), alone
+            )
             hidden_part[t] = hidden_NG[:, 2 * size :]
             gates[t, :, : 2 * size].add_(hidden_NG[:, : 2 * size]).sigmoid_()
             reset, update, candidate = gates[t].chunk(3, dim=1)
@@ -93,7 +95,7 @@ class _ThroughTime(torch.autograd.Function):
             torch.lerp(candidate, decayed[t], update, out=states[t + 1])
             if keep_TN1 is not None:
                 states[t + 1] = torch.lerp(states[t], states[t + 1], keep_TN1[t])
-        ctx.books, ctx.keep, ctx.parameters = books, keep_TN1, parameters
+        ctx.books, ctx.alone, ctx.keep, ctx.parameters = books, alone, keep_TN1, parameters
         ctx.x, ctx.left, ctx.states = x_TNI, left_TNH, states
         ctx.gates, ctx.decayed, ctx.hidden_part = gates, decayed, hidden_part
         return states[1:].transpose(0, 1)
@@ -117,7 +119,9 @@ class _ThroughTime(torch.autograd.Function):
             by_input[t, :, 2] = by_candidate
             by_hidden[t] = by_input[t]
             by_hidden[t, :, 2].mul_(reset)
-            by_decayed = torch.addmm(kept * update, by_hidden[t].flatten(1), weights.hidden_GH)
+            by_decayed = cells.add_times(
+                kept * update, by_hidden[t].flatten(1), weights.hidden_GH, ctx.alone
+            )
             by_left[t] = by_decayed * ctx.states[t]
             carried = by_decayed * ctx.left[t] + (total - kept)
         deltas = cells.Deltas(input_TNG=by_input.flatten(2), hidden_TNG=by_hidden.flatten(2))
@@ -126,8 +130,8 @@ class _ThroughTime(torch.autograd.Function):
             gradients = weight_gradients(deltas, ctx.x, ctx.decayed)
         else:
             file_deltas(ctx.books, ctx.parameters, deltas, ctx.x, ctx.decayed)
-        grad_x = (deltas.input_TNG @ weights.input_GI).transpose(0, 1)
-        return None, None, grad_x, by_left.transpose(0, 1), *gradients
+        grad_x = cells.times(deltas.input_TNG, weights.input_GI, ctx.alone).transpose(0, 1)
+        return None, None, None, grad_x, by_left.transpose(0, 1), *gradients
 
 
 class GRUD(Recurrent):
@@ -171,5 +175,6 @@ class GRUD(Recurrent):
         inputs = torch.cat([faded, x_NTI[..., self.series :]], dim=2)
         left_NTH = torch.exp(-functional.relu(self.hidden_decay(age_NTV, books=books)))
         (weights,) = self.directions(0)
-        states: Tensor = _ThroughTime.apply(books, keep_TN1, inputs, left_NTH, *weights)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
+        alone = row_by_row(books)
+        states: Tensor = _ThroughTime.apply(books, alone, keep_TN1, inputs, left_NTH, *weights)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
         return states

@@ -2,6 +2,10 @@
 
 Names and shapes of the parameters are those of ``torch.nn.Linear``, ``LayerNorm`` and
 ``Embedding``. Nothing here draws from torch's global random state unless ``generator`` is None.
+
+With books, and where no gradient is taken, no row's numbers depend on which other rows are in the
+batch, to the last bit (:mod:`consilium.shared.kernels.rows`). Else, with weights made for it,
+adding a patient could change what the others contribute.
 """
 
 import math
@@ -12,7 +16,13 @@ from torch import Generator, Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from consilium.shared.kernels.rows import multiply_rows
 from consilium.shared.model.bookkeeping import Bookkeeping, Direct, Lookup, Outer
+
+
+def row_by_row(books: Bookkeeping | None) -> bool:
+    """Whether no row's numbers may depend on the other rows: one patient's effect is bounded."""
+    return books is not None or not torch.is_grad_enabled()
 
 
 def by_step(values: Tensor) -> Tensor:
@@ -33,7 +43,7 @@ class _LinearWithBooks(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, books: Any) -> Tensor:
         ctx.save_for_backward(x)
         ctx.weight, ctx.bias, ctx.books = weight, bias, books
-        return functional.linear(x, weight, bias)
+        return multiply_rows(x, weight.t(), bias)
 
     @staticmethod
     @once_differentiable
@@ -41,7 +51,8 @@ class _LinearWithBooks(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         biases = () if ctx.bias is None else (ctx.bias,)
         ctx.books.file(Outer(by_step(grad), ((ctx.weight, by_step(x.detach())),), biases))
-        return (grad @ ctx.weight.detach() if ctx.needs_input_grad[0] else None), None, None, None
+        grad_x = multiply_rows(grad, ctx.weight) if ctx.needs_input_grad[0] else None
+        return grad_x, None, None, None
 
 
 class Linear(nn.Module):
@@ -57,8 +68,10 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor, books: Bookkeeping | None = None) -> Tensor:
         """Apply the layer; with ``books``, its backward files a record."""
-        if books is None:
+        if not row_by_row(books):
             return functional.linear(x, self.weight, self.bias)
+        if books is None:
+            return multiply_rows(x, self.weight.t(), self.bias)
         result: Tensor = _LinearWithBooks.apply(x, self.weight, self.bias, books)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
         return result
 
@@ -160,4 +173,6 @@ class AttentionPooling(nn.Module):
     def forward(self, h_NTH: Tensor, mask_NT: Tensor, books: Bookkeeping | None = None) -> Tensor:
         """Pool (N, T, H) to (N, H); with ``books``, the backward files records."""
         weight_NT = self.weights(h_NTH, mask_NT, books)
+        if row_by_row(books):
+            return (weight_NT.unsqueeze(2) * h_NTH).sum(1)
         return (weight_NT.unsqueeze(1) @ h_NTH).squeeze(1)

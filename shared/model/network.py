@@ -4,6 +4,7 @@ The last M of a step's features are numbers of codes.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor, nn
@@ -11,13 +12,21 @@ from torch.nn import functional
 
 from consilium.shared.model.bookkeeping import Bookkeeping
 from consilium.shared.model.gru_d import GRUD
-from consilium.shared.model.layers import AttentionPooling, Embedding, LayerNorm, Linear
+from consilium.shared.model.layers import (
+    AttentionPooling,
+    Embedding,
+    LayerNorm,
+    Linear,
+    row_by_row,
+)
 from consilium.shared.model.linear_path import skip_inputs
 from consilium.shared.model.recurrent import GRU, LSTM, RNN, Recurrent, drop
 from consilium.shared.study.definition import Study
 from consilium.shared.study.input_names import UNKNOWN_TOKEN, series_names
 from consilium.shared.study.records import Tokens
 from consilium.shared.study.training import Model, Task
+
+_VECTOR = 64  # numbers; the longest vectors of any processor, a few together
 
 CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 
@@ -160,18 +169,24 @@ class RecurrentModel(nn.Module):
         with torch.no_grad():
             return self.attention.weights(self._states(x_NTF, mask_NT, None, None), mask_NT)
 
-    def loss_per_stay(self, logits: Tensor, y: Tensor, mask_NT: Tensor) -> Tensor:
+    def loss_per_stay(
+        self, logits: Tensor, y: Tensor, mask_NT: Tensor, books: Bookkeeping | None = None
+    ) -> Tensor:
         """Return each stay's loss (N,): cross entropy, or squared error in spreads for regression.
 
         The mean over known outputs is taken, and over valid steps in a per-step task. ``y`` is
         whole numbers below K for multiclass, otherwise numbers: (N,) or (N, K), with a T axis after
-        N in a per-step task. NaN marks a label that is not known and does not count.
+        N in a per-step task. NaN marks a label that is not known and does not count; nor does one
+        that the task does not have (class K, infinity), nor any label of a padded step.
+        ``books`` as in the forward.
         """
+        if self.task.per_step:
+            y = torch.where(mask_NT.reshape(*mask_NT.shape, *[1] * (y.dim() - 2)), y, torch.nan)
         if self.task.kind == "multiclass":
-            known = ~torch.isnan(y)
+            known = (y >= 0) & (y < logits.shape[-1])
             flat = functional.cross_entropy(
                 logits.reshape(-1, logits.shape[-1]),
-                torch.nan_to_num(y).reshape(-1).long(),
+                torch.where(known, y, 0).reshape(-1).long(),
                 reduction="none",
             )
             loss = flat.view(known.shape) * known
@@ -179,12 +194,14 @@ class RecurrentModel(nn.Module):
             target = (
                 y.to(logits.dtype).reshape(logits.shape) - self.task.center
             ) / self.task.spread
-            known = ~torch.isnan(target)
-            elementwise = (
-                functional.mse_loss
-                if self.task.kind == "regression"
-                else functional.binary_cross_entropy_with_logits
-            )(logits, torch.nan_to_num(target), reduction="none")
+            known = torch.isfinite(target)
+            target = torch.where(known, target, 0.0)
+            if self.task.kind == "regression":
+                elementwise = functional.mse_loss(logits, target, reduction="none")
+            elif row_by_row(books):
+                elementwise = in_whole_vectors(_cross_entropy, logits, target)
+            else:
+                elementwise = _cross_entropy(logits, target)
             loss = (elementwise * known).sum(-1) / known.sum(-1).clamp(min=1)
             known = known.any(-1)
         if not self.task.per_step:
@@ -198,7 +215,7 @@ class RecurrentModel(nn.Module):
             return logits * self.task.spread + self.task.center
         if self.task.kind == "multiclass":
             return torch.softmax(logits, dim=-1)
-        return torch.sigmoid(logits)
+        return in_whole_vectors(torch.sigmoid, logits)
 
     def _states(
         self,
@@ -235,12 +252,27 @@ class RecurrentModel(nn.Module):
         return h_NTH
 
 
+def in_whole_vectors(function: Callable[..., Tensor], *values: Tensor) -> Tensor:
+    """Apply an elementwise function; a number's result does not depend on where it stands.
+
+    torch computes the last few numbers, which fill no vector register, by another rule than the
+    rest, and differs in the last bit; so zeros are appended.
+    """
+    size = values[0].numel()
+    padded = [functional.pad(value.reshape(-1), (0, -size % _VECTOR)) for value in values]
+    return function(*padded)[:size].view(values[0].shape)
+
+
+def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    return functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+
+
 def code_vectors(table: Embedding, codes_NTM: Tensor, books: Bookkeeping | None) -> Tensor:
     """Return the sum (N, T, W) of the vectors of each step's codes, zero in a step without any.
 
     All lookups are one call, so that a patient's gradient of the table is filed once.
     """
-    lines = (codes_NTM - 1).clamp(min=0).flatten(1)
+    lines = (codes_NTM - 1).clamp(min=0, max=len(table.weight) - 1).flatten(1)
     vectors: Tensor = table(lines, books=books)
     vector_NTMW = vectors.view(*codes_NTM.shape, -1)
     summed: Tensor = (vector_NTMW * (codes_NTM > 0).unsqueeze(3)).sum(2)

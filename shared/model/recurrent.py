@@ -22,7 +22,7 @@ from consilium.shared.kernels import through_time
 from consilium.shared.model import cells
 from consilium.shared.model.bookkeeping import Bookkeeping, Outer
 from consilium.shared.model.compiled_layer import run_layer
-from consilium.shared.model.layers import initialise_uniform
+from consilium.shared.model.layers import initialise_uniform, row_by_row
 
 
 class _ThroughTime(torch.autograd.Function):
@@ -33,14 +33,21 @@ class _ThroughTime(torch.autograd.Function):
         ctx: Any,
         cell: cells.CellName,
         books: Bookkeeping | None,
+        alone: bool,
         keep_TN1: Tensor | None,
         x_NTI: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
         weights = cells.CellWeights(*(parameter.detach() for parameter in parameters))
         x_TNI = x_NTI.detach().transpose(0, 1).contiguous()
-        trace = cells.forward(cell, x_TNI, weights, keep_TN1)
-        ctx.cell, ctx.books, ctx.keep, ctx.parameters = cell, books, keep_TN1, parameters
+        trace = cells.forward(cell, x_TNI, weights, keep_TN1, alone=alone)
+        ctx.alone, ctx.cell, ctx.books, ctx.keep, ctx.parameters = (
+            alone,
+            cell,
+            books,
+            keep_TN1,
+            parameters,
+        )
         ctx.x, ctx.trace = x_TNI, trace
         return trace.states[1:].transpose(0, 1)
 
@@ -50,7 +57,7 @@ class _ThroughTime(torch.autograd.Function):
         weights = cells.CellWeights(*(parameter.detach() for parameter in ctx.parameters))
         grad_TNH = grad_NTH.transpose(0, 1).contiguous()
         before_TNH = ctx.trace.states[:-1]
-        deltas = cells.backward(ctx.cell, ctx.trace, weights, ctx.keep, grad_TNH)
+        deltas = cells.backward(ctx.cell, ctx.trace, weights, ctx.keep, grad_TNH, alone=ctx.alone)
         ctx.trace = None  # used up: a second backward fails instead of reading deltas as gates
         gradients: tuple[Tensor | None, ...] = (None,) * 4
         if ctx.books is None:
@@ -58,9 +65,9 @@ class _ThroughTime(torch.autograd.Function):
         else:
             file_deltas(ctx.books, ctx.parameters, deltas, ctx.x, before_TNH)
         grad_x = None
-        if ctx.needs_input_grad[3]:
-            grad_x = (deltas.input_TNG @ weights.input_GI).transpose(0, 1)
-        return None, None, None, grad_x, *gradients
+        if ctx.needs_input_grad[4]:
+            grad_x = cells.times(deltas.input_TNG, weights.input_GI, ctx.alone).transpose(0, 1)
+        return None, None, None, None, grad_x, *gradients
 
 
 def weight_gradients(deltas: cells.Deltas, x_TNI: Tensor, before_TNH: Tensor) -> tuple[Tensor, ...]:
@@ -103,11 +110,12 @@ def _run_layer(
     """``compiled.run_layer`` in plain PyTorch, on any device and in any precision."""
     keep_TN1 = None if keep_NT is None else keep_NT.t().unsqueeze(2).contiguous()
     ahead, *back = directions
-    states: Tensor = _ThroughTime.apply(cell, books, keep_TN1, x_NTI, *ahead)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
+    alone = row_by_row(books)
+    states: Tensor = _ThroughTime.apply(cell, books, alone, keep_TN1, x_NTI, *ahead)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
     if not back:
         return states
     keep_TN1 = None if keep_TN1 is None else keep_TN1.flip(0)
-    reverse = _ThroughTime.apply(cell, books, keep_TN1, x_NTI.flip(1), *back[0])  # type: ignore[no-untyped-call]  # torch leaves apply untyped
+    reverse = _ThroughTime.apply(cell, books, alone, keep_TN1, x_NTI.flip(1), *back[0])  # type: ignore[no-untyped-call]  # torch leaves apply untyped
     return torch.cat([states, reverse.flip(1)], dim=2)
 
 

@@ -22,7 +22,19 @@ def load_vector(model: nn.Module, vector: NDArray[np.float32]) -> None:
         MessageError: the vector has another length or holds a value that is not finite.
     """
     state = model.state_dict()
-    expected = parameter_count(model)
+    require_weights(vector, parameter_count(model))
+    flat, start = torch.from_numpy(np.array(vector, dtype=np.float32)), 0
+    for value in state.values():
+        value.copy_(flat[start : start + value.numel()].view(value.shape))
+        start += value.numel()
+
+
+def require_weights(vector: NDArray[np.float32], expected: int) -> None:
+    """Refuse a vector that is not ``expected`` finite weights.
+
+    Raises:
+        MessageError: it is not.
+    """
     if vector.shape != (expected,):
         raise MessageError(
             f"weights: a vector of shape {vector.shape} does not fit a model of {expected} "
@@ -33,10 +45,6 @@ def load_vector(model: nn.Module, vector: NDArray[np.float32]) -> None:
             "weights: the vector holds a value that is not finite, every weight must be; "
             "ask for the weights again"
         )
-    flat, start = torch.from_numpy(np.array(vector, dtype=np.float32)), 0
-    for value in state.values():
-        value.copy_(flat[start : start + value.numel()].view(value.shape))
-        start += value.numel()
 
 
 def named_arrays(model: nn.Module) -> dict[str, NDArray[np.float32]]:

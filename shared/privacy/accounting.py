@@ -6,6 +6,7 @@ patient" as the neighbouring relation. Figures are upper bounds (see
 :mod:`consilium.shared.privacy.loss`).
 """
 
+import bisect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -168,6 +169,24 @@ def plan(study: Study) -> PrivacyPlan | None:
         PrivacyError: the budget cannot be met with any reasonable noise.
     """
     return _plan(study.privacy, study.training, study.rounds, study.evaluation.every, study.passes)
+
+
+def affordable_rounds(study: Study, statistics: int) -> int:
+    """Return how many training rounds a study's epsilon pays for beside releases of statistics.
+
+    Args:
+        study: its rounds are the most.
+        statistics: releases of normalisation statistics, at least 1; void rounds are charged too.
+    """
+    costs = plan(study)
+    if costs is None:
+        return study.rounds
+
+    def beyond(rounds: int) -> bool:
+        events = (costs.statistics.repeated(statistics), costs.training_round.repeated(rounds))
+        return epsilon_spent(events, costs.delta) > study.privacy.epsilon
+
+    return bisect.bisect_left(range(1, study.rounds + 1), True, key=beyond)
 
 
 @lru_cache(maxsize=256)

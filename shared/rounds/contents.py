@@ -1,10 +1,12 @@
 """What the vector of each secure sum of a study holds; both sides derive it from the study.
 
 A study's rounds are of three purposes: one sum of normalisation statistics, then training rounds,
-then one evaluation of the finished model. Numbers of patients travel as the sum's weight.
+then one evaluation of the finished model. A site counts as the number of patients that it declared,
+which the roster holds: no number of patients travels.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -23,7 +25,7 @@ from consilium.shared.rounds.patient_groups import block_size, memberships, pati
 from consilium.shared.secure_sum.fixed_point import Segment, VectorSpec, largest_scale
 from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.study.definition import Study
-from consilium.shared.wire.encoding import LARGEST_HEAD_BYTES
+from consilium.shared.wire.encoding import LARGEST_HEAD_BYTES, MAX_SITES
 
 LARGEST_CONFIGURATION_BYTES = 1 << 20
 LARGEST_EDGES_BYTES = 1 << 19  # leaves room for the rest of the configuration
@@ -47,7 +49,8 @@ class RoundConfiguration:
     ``normalisation`` is the encoded :class:`consilium.shared.model.normalisation.Normalisation`,
     empty in the statistics round. ``evaluate`` asks a training round to bring validation counts
     too. ``audit_head`` is the coordinator's :class:`consilium.shared.audit.heads.AuditHead`,
-    encoded; empty if it keeps no log. ``edges`` are those of the bins of risks
+    encoded; empty if it keeps no log. ``site_heads`` are the newest of the sites' own, one a site,
+    so that all take part under the same ones. ``edges`` are those of the bins of risks
     (:func:`edges_to_bytes`), empty for :func:`consilium.shared.figures.score_counts.first_edges`.
     """
 
@@ -56,11 +59,19 @@ class RoundConfiguration:
     normalisation: bytes = b""
     audit_head: bytes = b""
     edges: bytes = b""
+    site_heads: tuple[bytes, ...] = ()
 
     def to_bytes(self) -> bytes:
         """Encode as msgpack."""
         packed: bytes = msgpack.packb(
-            [self.purpose.value, self.evaluate, self.normalisation, self.audit_head, self.edges]
+            [
+                self.purpose.value,
+                self.evaluate,
+                self.normalisation,
+                self.audit_head,
+                self.edges,
+                self.site_heads,
+            ]
         )
         return packed
 
@@ -77,19 +88,24 @@ class RoundConfiguration:
                 f"{LARGEST_CONFIGURATION_BYTES}; the coordinator must send a shorter one"
             )
         try:
-            purpose, evaluate, normalisation, head, edges = msgpack.unpackb(data, use_list=False)
+            fields = msgpack.unpackb(data, use_list=False)
+            purpose, evaluate, normalisation, head, edges, site_heads = fields
             if not isinstance(evaluate, bool) or not isinstance(normalisation, bytes):
                 raise TypeError("a field has the wrong type")
             if not isinstance(edges, bytes):
                 raise TypeError("a field has the wrong type")
-            if not isinstance(head, bytes) or len(head) > LARGEST_HEAD_BYTES:
-                raise TypeError("the audit head is not one")
+            if not isinstance(site_heads, tuple) or len(site_heads) > MAX_SITES:
+                raise TypeError("a field has the wrong type")
+            for shown in (head, *site_heads):
+                if not isinstance(shown, bytes) or len(shown) > LARGEST_HEAD_BYTES:
+                    raise TypeError("the audit head is not one")
             return cls(
                 purpose=Purpose(purpose),
                 evaluate=evaluate,
                 normalisation=normalisation,
                 audit_head=head,
                 edges=edges,
+                site_heads=site_heads,
             )
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise MessageError(
@@ -100,34 +116,64 @@ class RoundConfiguration:
 def group_parameters(study: Study, roster: Roster, run_id: bytes) -> tuple[SumParameters, ...]:
     """Return the secure sums' parameters for one run of a study, by group of sites.
 
+    ``roster`` has the sites' declared sizes.
+
     Raises:
-        StudyError: the study's numbers do not give the secure sum's guarantees.
+        StudyError: the study's numbers do not give the secure sum's guarantees, or a declared
+            size is above the study's ``max_weight``.
     """
-    return tuple(
-        SumParameters(
-            study_digest=study.digest,
-            run_id=run_id,
-            roster=roster.restricted_to(group),
-            threshold=study.threshold,
-            minimum_sites=study.minimum_sites,
-            collusion=study.aggregation.tolerated_collusion,
-            degree=study.degree,
-            max_weight=study.aggregation.max_weight,
-        )
-        for group in study.groups
-    )
+    return tuple(_parameters(study, roster.restricted_to(group), run_id) for group in study.groups)
 
 
 def sum_parameters(study: Study, roster: Roster, run_id: bytes, *, site: str) -> SumParameters:
     """Return the parameters of the secure sum that a site takes part in.
 
+    ``roster`` has the declared sizes of that sum's sites at least.
+
     Raises:
         StudyError: as :func:`group_parameters`, or the study does not name the site.
     """
-    for parameters in group_parameters(study, roster, run_id):
-        if site in parameters.roster:
-            return parameters
+    return _parameters(study, roster.restricted_to(group_of(study, site)), run_id)
+
+
+def group_of(study: Study, site: str) -> tuple[str, ...]:
+    """Return the sites that are summed together with this one, itself included.
+
+    Raises:
+        StudyError: the study does not name the site.
+    """
+    for group in study.groups:
+        if site in group:
+            return group
     raise StudyError(f"study {study.name} does not name site {site}; add it to sites")
+
+
+def _parameters(study: Study, roster: Roster, run_id: bytes) -> SumParameters:
+    for site, size in roster.sizes.items():
+        check_size(study, site, size)
+    return SumParameters(
+        study_digest=study.digest,
+        run_id=run_id,
+        roster=roster,
+        threshold=study.threshold,
+        minimum_sites=study.minimum_sites,
+        collusion=study.aggregation.tolerated_collusion,
+        degree=study.degree,
+    )
+
+
+def check_size(study: Study, site: str, patients: int) -> None:
+    """Check that a site may declare this size in the study.
+
+    Raises:
+        StudyError: it is above ``[aggregation] max_weight``.
+    """
+    most = study.aggregation.max_weight
+    if patients > most:
+        raise StudyError(
+            f"site {site} declares {patients} patients, above the study's [aggregation] max_weight "
+            f"{most}; declare fewer, or ask for a study that allows more"
+        )
 
 
 def counts_shape(study: Study) -> tuple[int, int, int]:
@@ -176,16 +222,33 @@ def hits_size(study: Study) -> int:
     return {"multiclass": outputs * outputs, "regression": 3 * outputs}.get(study.task.kind, 0)
 
 
-def update_share(study: Study, patients: int) -> float:
-    """Return the factor in (0, 1] by which a site multiplies its clipped update."""
+def update_share(study: Study, roster: Roster, sites: Iterable[str]) -> float:
+    """Return the factor by which a site multiplies its clipped update, added up over these sites.
+
+    It is the site's declared size over the roster's largest, hence in (0, 1]; 1 in a study that
+    weights its sites alike. Added up over the survivors it is what the sum of updates is divided by
+    for their mean.
+    """
     if study.aggregation.weighting == "uniform":
-        return 1.0
-    return patients / study.aggregation.max_weight
+        return float(sum(1 for _ in sites))
+    return sum(roster.sizes[site] for site in sites) / roster.largest_size
 
 
-def summed_shares(study: Study, *, sites: int, weight: int) -> float:
-    """Return the sum of the sites' factors: what a sum of updates is divided by for their mean."""
-    return sites if study.aggregation.weighting == "uniform" else update_share(study, weight)
+def gradient_sum_bound(study: Study, patients: int) -> float:
+    """Return the largest L2 norm of a site's sum of clipped gradients in mode ``distributed``.
+
+    It is that of as many patients as a Poisson sample of the declared ``patients`` is expected to
+    hold, and five standard deviations more, but not more than all of them. A site whose sum is
+    longer scales it down; the bound knows nothing of its records.
+    """
+    expected = study.training.sampling_rate * patients
+    return study.privacy.clip_norm * min(float(patients), expected + 5 * math.sqrt(expected))
+
+
+def validation_patients(study: Study, patients: int) -> float:
+    """Return as how many validation patients a site of this declared size may count."""
+    held_out = study.evaluation.validation_fraction
+    return patients * max(1.0, held_out / (1 - held_out))
 
 
 def metrics_sensitivity(study: Study, *, final: bool = False) -> float:
@@ -214,13 +277,17 @@ def metrics_noise(study: Study, *, final: bool = False) -> float:
     )
 
 
-def vector_spec(study: Study, asked: RoundConfiguration, *, parameters: int) -> VectorSpec:
-    """Return the segments of a round's vector; ``parameters`` is the model's size D."""
+def vector_spec(
+    study: Study, asked: RoundConfiguration, *, parameters: int, largest_size: int
+) -> VectorSpec:
+    """Return the segments of a round's vector.
+
+    ``parameters`` is the model's size D, ``largest_size`` the roster's largest declared size.
+    """
     how = study.aggregation
-    patients = float(how.max_weight)
     segments: list[Segment] = []
     if asked.purpose is Purpose.STATISTICS:
-        bound = patients + NOISE_MARGIN * statistics_noise(study)
+        bound = largest_size * statistics_clip(study) + NOISE_MARGIN * statistics_noise(study)
         segments.append(_segment(study, "statistics", statistics_size(study), bound))
     if asked.purpose is Purpose.TRAINING and study.privacy.mode == "distributed":
         segments.append(noise_share(study, parameters).segment)
@@ -231,7 +298,8 @@ def vector_spec(study: Study, asked: RoundConfiguration, *, parameters: int) -> 
     if asked.evaluate or asked.purpose is Purpose.EVALUATION:
         outputs, classes, bins = counts_shape(study)
         final = asked.purpose is Purpose.EVALUATION
-        bound = patients + NOISE_MARGIN * metrics_noise(study, final=final)
+        most = validation_patients(study, largest_size) * metrics_sensitivity(study, final=final)
+        bound = most + NOISE_MARGIN * metrics_noise(study, final=final)
         segments.append(_segment(study, "loss", 2, bound))
         if outputs:
             segments.append(_segment(study, "scores", outputs * classes * bins, bound))

@@ -17,8 +17,9 @@ from enum import StrEnum
 from typing import Annotated, ClassVar, TypeVar
 
 from consilium.shared.crypto.boxes import BOX_OVERHEAD
+from consilium.shared.crypto.declaration import DECLARATION_BYTES
 from consilium.shared.crypto.hash_tree import LONGEST_PATH_BYTES
-from consilium.shared.crypto.keys import KEY_BYTES, SIGNATURE_BYTES
+from consilium.shared.crypto.keys import KEY_BYTES, SIGNATURE_BYTES, Roster
 from consilium.shared.errors import ConsiliumError, MessageError
 from consilium.shared.secure_sum.secret_sharing import SHARE_BYTES
 from consilium.shared.wire.encoding import (
@@ -59,6 +60,7 @@ Path = Annotated[bytes, Octets(0, LONGEST_PATH_BYTES)]
 Box = Annotated[bytes, _BOX]
 Signatures = Annotated[Mapping[str, bytes], PerSite(_SIGNATURE)]
 Shares = Annotated[Mapping[str, bytes], PerSite(_SHARE)]
+Declarations = Annotated[Mapping[str, bytes], PerSite(Octets(DECLARATION_BYTES, DECLARATION_BYTES))]
 Body = Annotated[bytes | memoryview, Bulk(VECTOR_BYTES)]
 
 
@@ -74,12 +76,28 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ChannelRequest(Message):
-    """Begin a run of an approved study, or join it again."""
+    """Begin a run of an approved study, or join it again.
+
+    `declared` has every site's declared size and its signature
+    (:class:`consilium.shared.crypto.declaration.Declaration`).
+    `audit_head` is the newest :class:`consilium.shared.audit.heads.AuditHead` of the receiver's own
+    log that the coordinator holds, encoded; empty if it holds none. It is opaque to the secure sum.
+    """
 
     kind: ClassVar[str] = "channel-request"
     study_digest: Digest
     run_id: Annotated[bytes, Octets(16, 16)]
     study_hash: Digest
+    declared: Declarations
+    audit_head: Annotated[bytes, Octets(0, LARGEST_HEAD_BYTES)] = b""
+
+
+def declared_sizes(roster: Roster) -> dict[str, bytes]:
+    """The declared sizes of a roster, as messages carry them."""
+    return {
+        site: declaration.to_bytes()
+        for site, declaration in zip(roster.names, roster.declared, strict=True)
+    }
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -90,12 +108,15 @@ class ChannelKey(Message):
         site: the holder that announces them.
         keys: by peer, an X25519 key of which that peer alone is to make use.
         signature: by the site's identity, over `transcript.channel_statement`.
+        audit_head: the site's :class:`consilium.shared.audit.heads.AuditHead` at its last release,
+            encoded; empty if there was none.
     """
 
     kind: ClassVar[str] = "channel-key"
     site: Site
     keys: Keys
     signature: Signature
+    audit_head: Annotated[bytes, Octets(0, LARGEST_HEAD_BYTES)] = b""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -18,14 +18,13 @@ class SumParameters:
     Attributes:
         study_digest: digest of the approved study, 32 bytes.
         run_id: random and fresh for every run, 16 bytes: two runs of one study share nothing.
-        roster: the sites, in order, with their identities.
+        roster: the sites, in order, with their identities and declared sizes.
         threshold: t, sites that must agree to a sum; in the complete graph also the shares that
             open a secret.
         minimum_sites: M, fewest sites whose sum may be released.
         collusion: c, most sites that may work with the coordinator.
         degree: other sites with which each site shares masks and secrets; all of them, or the
             degree of a sparse graph.
-        max_weight: largest weight (patients) a site may report.
 
     Raises:
         StudyError: the numbers do not give the protocol's guarantees.
@@ -38,7 +37,6 @@ class SumParameters:
     minimum_sites: int
     collusion: int
     degree: int
-    max_weight: int
 
     def __post_init__(self) -> None:
         sites, t, least, c = len(self.roster), self.threshold, self.minimum_sites, self.collusion
@@ -55,10 +53,7 @@ class SumParameters:
                 f"twice the threshold {t} must exceed {sites} sites plus {c} colluding; "
                 f"raise it to {least_threshold(sites, c)}",
             ),
-            (
-                1 <= self.max_weight < 2**31,
-                f"max_weight is {self.max_weight}; it must be at least 1 and below 2^31",
-            ),
+            (len(self.roster.sizes) == sites, "the roster lacks the sites' declared sizes"),
         )
         for holds, sentence in rules:
             if not holds:
@@ -68,7 +63,10 @@ class SumParameters:
     @cached_property
     def study_hash(self) -> bytes:
         """SHA-256 over all parameters; salts and binds everything in the run; 32 bytes."""
-        members: list[Encodable] = [part for member in self.roster.members for part in member]
+        sizes = self.roster.sizes
+        members: list[Encodable] = [
+            part for site, key in self.roster.members for part in (site, key, sizes[site])
+        ]
         return digest(
             "study",
             self.study_digest,
@@ -77,7 +75,6 @@ class SumParameters:
             self.minimum_sites,
             self.collusion,
             self.degree,
-            self.max_weight,
             *members,
         )
 

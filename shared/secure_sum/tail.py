@@ -1,8 +1,9 @@
 """The six coordinates at the end of every vector: [1, weight, 0, 0, 0, 0].
 
-Their sum shows the coordinator that all masks cancelled: the count equals the number of survivors
-and the zeros are zero. With a wrong mask that happens with probability 2^-(5 k) at most for a
-ring of k bits, whatever the weight.
+A site's weight is its declared size. The sum shows the coordinator that all masks cancelled and
+that nobody claimed another weight: the count equals the number of survivors, the weight the sum of
+their declared sizes, and the zeros are zero. With a wrong mask that happens with probability
+2^-(6 k) for a ring of k bits.
 """
 
 import numpy as np
@@ -19,21 +20,25 @@ def append_tail(vector: NDArray[np.uint32], weight: int) -> NDArray[np.uint32]:
     return np.concatenate([vector, tail])
 
 
-def check_tail(tail: NDArray[np.uint32], *, survivors: int, max_weight: int) -> int:
-    """The weight of all survivors together.
+def check_tail(tail: NDArray[np.uint32], *, survivors: int, weight: int) -> None:
+    """Check the sum's last coordinates.
 
     Args:
         tail: the last six coordinates of the sum, modulo the ring, shape (6,).
         survivors: number of sites summed.
-        max_weight: largest weight of one.
+        weight: sum of their declared sizes.
 
     Raises:
-        RoundVoidError: the masks did not cancel.
+        RoundVoidError: the masks did not cancel, or a site claimed another weight than it declared.
     """
-    weight = int(tail[1])
-    if int(tail[0]) != survivors or tail[2:].any() or weight > survivors * max_weight:
+    if int(tail[0]) != survivors or tail[2:].any():
         raise RoundVoidError(
             "the sum's check coordinates are wrong, so some site was shown another model or "
             "masked otherwise than the protocol says; nothing of the sum is used"
         )
-    return weight
+    if int(tail[1]) != weight:
+        raise RoundVoidError(
+            f"the sum's weight is {int(tail[1])} and the survivors declared {weight} patients "
+            "together, so some site claims another size than it declared; nothing of the sum is "
+            "used"
+        )

@@ -76,6 +76,10 @@ class Progress:
             f"{'-' if epsilon is None else format(epsilon, '.2f'):>7}  "
             f"{size(bytes_up([record])):>9}  {record['seconds']:>7.2f}"
         )
+        if record.get("left_out"):
+            doing = "looking for who sends garbage, " if record["narrowing"] else ""
+            sentence = f"  {doing}without {', '.join(record['left_out'])}"
+            console.print(sentence, style="yellow", markup=False)
         if record["void"]:
             console.print(f"  void: {record['void']}", style="yellow", markup=False)
         for site, sentence in record["refusals"].items():

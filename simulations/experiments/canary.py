@@ -1,230 +1,228 @@
-"""The canary: an artificial patient who is easy to detect, and the attacker's score of a release.
+"""Made-up patients in the shape of any study, and the canary: a patient who is easy to detect.
 
-Everything that leaves a site is attacked together: the normalisation statistics once, and every
-round of training, made by the code that sites run. The attacker knows the canary's statistics and
-gradient, the site's other patients contribute nothing, and the attacker sees the weights after
-every round. In mode ``distributed`` the attacker has the sum of the honest sites' vectors, which is
-all that the coordinator and colluding sites can get.
+No records are needed: a study fixes the shape of what a site computes on, and the guarantee must
+hold for any patient. The canary's values are as far from usual as the study allows, its label is
+the one that the model thinks least likely, and all of its stays are equal, so that they add up.
 """
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from consilium.client.records.statistics import statistics_release
-from consilium.client.round.gradients import clipped_gradient_sum
-from consilium.client.round.training import train_locally
-from consilium.client.round.training_set import TrainingSet
-from consilium.shared.crypto.keystream import Keystream
-from consilium.shared.errors import SettingsError
-from consilium.shared.model.bookkeeping import Bookkeeping
-from consilium.shared.model.network import RecurrentModel, build_model
-from consilium.shared.model.normalisation import CLIP, statistics_clip
-from consilium.shared.model.weight_vector import load_vector, to_vector
-from consilium.shared.privacy.accounting import plan
-from consilium.shared.privacy.shared_noise import NoiseShare, noise_share, noisy_sum
-from consilium.shared.study.definition import Study, with_changes
+from consilium.client.records.cohort import Cohort
+from consilium.client.records.features import TimeGrid, label_shape, to_tensors
+from consilium.client.sources.common.source import ReadReport
+from consilium.shared.model.network import RecurrentModel
+from consilium.shared.model.normalisation import Normalisation, reference_scores
+from consilium.shared.model.own_weights import shared_weights
+from consilium.shared.model.study_model import study_model
+from consilium.shared.model.weight_vector import to_vector
+from consilium.shared.study.definition import Study
+from consilium.shared.study.dictionary import Variable
+from consilium.shared.study.input_names import UNKNOWN_TOKEN, token_names
 
-CANARY_FEATURES = 4
-CANARY_STEPS = 6
-STILL = 1e-4  # a learning rate so low that the canary's gradient keeps its direction
-
-Vector = NDArray[np.float64]
-Statistic = Callable[[bool, Keystream], float]
+MANY_STAYS = 64  # a gradient that is clipped per stay is then 64 clip norms long
+HEAD_FACTORS = (1.0, 4.0, 16.0, 64.0, 256.0)  # weights of the head times this lengthen a gradient
+FAR = 4.0  # clip norms that the gradient of one of the canary's stays should have
+MISSING = 0.4  # share of the other patients' values
+FAR_LABEL = 25.0  # spreads between a regression's prediction and the canary's label
 
 
-@dataclass(frozen=True, kw_only=True)
-class AttackedTraining:
-    """How a site's releases are really made, which may differ from what the study claims.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Exposed:
+    """A canary, and weights under which it stands out.
 
     Attributes:
-        noise_multiplier: used in training; noise standard deviation / clip norm.
-        sampling_rate: used in training.
-        rounds: how many are released.
-        statistics_multiplier: standard deviation of the noise used on the statistics / their clip
-            norm.
-        patient_of_stay: the patient, from 0, that each of the canary's stays counts as: all 0 if
-            honest; else the site takes one patient for several.
-        patients: patients at the site, with the canary.
+        weights_D: what the coordinator sends.
+        y: the label of each of the canary's stays.
+        gradient_D: gradient of one stay over the weights that are shared, by automatic
+            differentiation alone.
+        length: L2 norm of the gradient over all weights.
     """
 
-    study: Study
-    noise_multiplier: float
-    sampling_rate: float
-    rounds: int
-    statistics_multiplier: float
-    patient_of_stay: tuple[int, ...]
-    patients: int = 20
+    weights_D: NDArray[np.float32]
+    y: NDArray[np.float32]
+    gradient_D: NDArray[np.float64]
+    length: float
 
 
-def honest_training(study: Study, *, stays: int = 4) -> tuple[AttackedTraining, float]:
-    """Return the releases that the study's plan prescribes, and the epsilon they claim.
+def expose(study: Study) -> Exposed:
+    """Return the canary's label, and the weights with the least factor on the head that suffices.
 
-    Raises:
-        SettingsError: the study has no privacy to audit.
+    ``study`` must be without dropout, so that the gradient is the one that a site computes.
     """
-    costs = plan(study)
-    if costs is None:
-        raise SettingsError(
-            f"study {study.name}: privacy mode none claims no epsilon to audit; set [privacy] mode"
+    start_D = to_vector(study_model(study))
+    shared_D = shared_weights(study, start_D.size)
+    y = np.zeros(label_shape(study), dtype=np.float32)
+    found: list[Exposed] = []
+    for factor in HEAD_FACTORS:
+        weights_D = _with_head(study, start_D, factor)
+        model = study_model(study, weights_D).train()
+        x_NTF, mask_NT = _canary_inputs(study, y)
+        y = _least_likely(model, x_NTF, mask_NT, study)
+        gradient_D = _gradient(model, x_NTF, mask_NT, y)
+        length = float(np.linalg.norm(gradient_D))
+        found.append(
+            Exposed(weights_D=weights_D, y=y, gradient_D=gradient_D[shared_D], length=length)
         )
-    training = AttackedTraining(
-        study=study,
-        noise_multiplier=costs.training_round.noise_multiplier,
-        sampling_rate=study.training.sampling_rate,
-        rounds=study.rounds,
-        statistics_multiplier=costs.statistics.noise_multiplier,
-        patient_of_stay=(0,) * stays,
+        if length >= FAR * study.privacy.clip_norm:
+            break
+    return max(found, key=lambda each: each.length)
+
+
+def loud_weights(study: Study) -> NDArray[np.float32]:
+    """Return weights under which inputs move the output by more than attributions may count."""
+    return _with_head(study, to_vector(study_model(study)), HEAD_FACTORS[-1])
+
+
+def blank_grid(study: Study, patients: int = 4) -> TimeGrid:
+    """Return patients of whom nothing was measured, and whose outcomes nobody knows.
+
+    Their statistics and gradients are zero, so that what a site releases is its noise.
+    """
+    value_NTV = np.full((patients, *_steps_and_columns(study)), np.nan, dtype=np.float32)
+    y_N = np.full((patients, *label_shape(study)), np.nan, dtype=np.float32)
+    return _grid(value_NTV, y_N, np.arange(patients))
+
+
+def usual_grid(study: Study, *, patients: int, seed: int = 0) -> TimeGrid:
+    """Return patients with a stay each, of values about the study's references."""
+    rng = np.random.default_rng(seed)
+    shape = (patients, *_steps_and_columns(study))
+    value_NTV = np.full(shape, np.nan)
+    for column, variable in enumerate(study.variables.values()):
+        z_NT = rng.standard_normal(shape[:2]) * variable.spread
+        value_NT = variable.center + z_NT
+        if variable.scale == "log":
+            value_NT = variable.center * np.exp(z_NT)
+        value_NTV[..., column] = np.clip(value_NT, variable.low, variable.high)
+    numbers = UNKNOWN_TOKEN + 1 + (0 if study.tokens is None else len(study.tokens.vocabulary))
+    columns = slice(len(study.variables), None)
+    value_NTV[..., columns] = rng.integers(1, numbers, value_NTV[..., columns].shape)
+    value_NTV[rng.random(shape) < MISSING] = np.nan
+    labels = (patients, *label_shape(study))
+    classes = study.task.outputs if study.task.kind == "multiclass" else 2
+    y_N = rng.integers(0, classes, labels).astype(np.float64)
+    if study.task.kind == "regression":
+        y_N = study.task.center + study.task.spread * rng.standard_normal(labels)
+    return _grid(value_NTV, y_N, np.arange(patients))
+
+
+def canary_grid(study: Study, y: NDArray[np.float32], *, stays: int, patients: int = 1) -> TimeGrid:
+    """Return ``patients`` canaries with ``stays`` equal stays each, all labelled ``y``."""
+    steps, columns = _steps_and_columns(study)
+    value_V = np.full(columns, float(UNKNOWN_TOKEN))
+    for column, variable in enumerate(study.variables.values()):
+        value_V[column] = _farthest(variable)
+    rows = stays * patients
+    value_NTV = np.broadcast_to(value_V, (rows, steps, columns))
+    y_N = np.broadcast_to(y, (rows, *y.shape))
+    return _grid(value_NTV, y_N, np.repeat(np.arange(patients), stays))
+
+
+def joined(first: TimeGrid, second: TimeGrid) -> TimeGrid:
+    """Return the patients of both; the second's come last."""
+    patient_N = np.concatenate([first.patient_N, first.patients + second.patient_N])
+    value_NTV = np.concatenate([first.value_NTV, second.value_NTV])
+    return _grid(value_NTV, np.concatenate([first.y_N, second.y_N]), patient_N)
+
+
+def without_stays(grid: TimeGrid, patient: int) -> TimeGrid:
+    """Return the same patients, of whom one has no stays; how many there are stays the same."""
+    kept_N = grid.patient_N != patient
+    return TimeGrid(
+        value_NTV=grid.value_NTV[kept_N],
+        mask_NT=grid.mask_NT[kept_N],
+        y_N=grid.y_N[kept_N],
+        patient_N=grid.patient_N[kept_N],
+        patient_ids=grid.patient_ids,
     )
-    return training, costs.epsilon
 
 
-def canary_statistic(training: AttackedTraining) -> Statistic:
-    """Return the attacker's score of a release made with or without the canary.
-
-    The score is the release projected on the canary's own vectors. Without the canary, a patient
-    without stays takes its place, so that the number of patients, which is public, is the same. The
-    statistics and the training are weighted by shift / variance, as in the log-likelihood ratio of
-    Gaussians (exact without sampling).
-    """
-    of_statistics, of_training = _statistics_score(training), _training_score(training)
-    statistics_weight = training.statistics_multiplier**-2
-    training_weight = training.sampling_rate * training.noise_multiplier**-2
-
-    def statistic(present: bool, source: Keystream) -> float:
-        return statistics_weight * of_statistics(present, source) + training_weight * of_training(
-            present, source
-        )
-
-    return statistic
-
-
-def _statistics_score(training: AttackedTraining) -> Statistic:
-    """Return the score of the statistics: projected on the canary's, in clip norms."""
-    study = training.study
-    variables, clip = len(study.variables), statistics_clip(study)
-    row_S = np.repeat([1.0, CLIP, CLIP**2], variables)
-    canary_PS = np.zeros((training.patients, len(row_S)))
-    canary_PS[0] = row_S
-    nobody_PS = np.zeros_like(canary_PS)
-    unit_S = row_S / np.linalg.norm(row_S)
-
-    def score(present: bool, source: Keystream) -> float:
-        release_S = statistics_release(
-            canary_PS if present else nobody_PS,
-            study,
-            deviation=training.statistics_multiplier * clip,
-            source=source,
-        )
-        return float(release_S @ unit_S) / clip
-
-    return score
-
-
-def _training_score(training: AttackedTraining) -> Statistic:
-    """Return the score of all rounds: gradient sums projected on the canary's, in clip norms."""
-    study = with_changes(
-        training.study,
-        training={
-            "sampling_rate": training.sampling_rate,
-            "optimizer": "sgd",
-            "learning_rate": STILL,
-            "momentum": 0.0,
-            "weight_decay": 0.0,
-            "l1": 0.0,
-            "gradient_clip": 0.0,
-        },
-        model={"dropout": 0.0},
-        task={"kind": "binary", "outputs": 1, "per_step": False, "center": 0.0, "spread": 1.0},
-        study={"tokens": None},
-    )
-    model = build_model(study, CANARY_FEATURES, study.seed)
-    start_D = to_vector(model)
-    canary = _canary(training)
-    direction_D = _direction(model, canary)
-    nobody = _empty(canary)
-    clip = study.privacy.clip_norm
-    if study.privacy.mode == "distributed":
-        share = _share(study, len(start_D), training.noise_multiplier)
-
-        def shared(present: bool, source: Keystream) -> float:
-            data = canary if present else nobody
-            return sum(
-                float(_honest_sum(model, data, study, share, source) @ direction_D)
-                for _ in range(training.rounds)
-            ) / (share.scale * clip)
-
-        return shared
-
-    def own(present: bool, source: Keystream) -> float:
-        load_vector(model, start_D)
-        for _ in range(training.rounds):
-            train_locally(
-                model,
-                canary if present else nobody,
-                study,
-                noise_multiplier=training.noise_multiplier,
-                source=source,
-            )
-        moved_D = (start_D - to_vector(model)).astype(np.float64)
-        expected = study.training.sampling_rate * training.patients
-        return float(moved_D @ direction_D) * expected / (STILL * clip)
-
-    return own
-
-
-def _share(study: Study, parameters: int, noise_multiplier: float) -> NoiseShare:
-    """Return a site's share of the noise really used, which may differ from the study's."""
-    share = noise_share(study, parameters)
-    ratio = noise_multiplier / share.noise_multiplier
-    return replace(share, variance=max(1, math.ceil(share.variance * ratio**2)))
-
-
-def _honest_sum(
-    model: RecurrentModel, data: TrainingSet, study: Study, share: NoiseShare, source: Keystream
-) -> Vector:
-    """Return one round's sum (D,) of the honest sites' integer vectors; one site has the data."""
-    first_D = clipped_gradient_sum(model, data, study, source=source)
-    total_D = noisy_sum(first_D, share, source)
-    for _ in range(share.honest - 1):
-        total_D = total_D + noisy_sum(np.zeros_like(first_D), share, source)
-    return total_D.astype(np.float64)
-
-
-def _canary(training: AttackedTraining) -> TrainingSet:
-    """Return the canary, with equal, extreme stays, among patients without any."""
-    stays = len(training.patient_of_stay)
-    shape = (stays, CANARY_STEPS, CANARY_FEATURES)
-    return TrainingSet(
-        x_NTF=torch.full(shape, 3.0),
-        mask_NT=torch.ones(shape[:2], dtype=torch.bool),
-        y=torch.ones(stays),
-        patient_N=torch.tensor(training.patient_of_stay),
+def cohort_of(training: TimeGrid, validation: TimeGrid | None = None) -> Cohort:
+    """Return these patients as a site's cohort."""
+    report = ReadReport(
         patients=training.patients,
+        stays=len(training.y_N),
+        events=0,
+        duplicates=0,
+        outside_window=0,
+        unlabelled=0,
+        filtered=0,
+        out_of_range={},
+        repaired={},
+        missing_static={},
+        skipped=(),
+    )
+    return Cohort(training=training, validation=validation, report=report)
+
+
+def statistics_reach(study: Study) -> float:
+    """Return the L2 norm of the canary's statistics before they are clipped."""
+    z_V = np.array([_score(variable, _farthest(variable)) for variable in study.variables.values()])
+    return float(np.sqrt((1 + z_V**2 + z_V**4).sum()))
+
+
+def _grid(
+    value_NTV: NDArray[np.generic], y_N: NDArray[np.generic], patient_N: NDArray[np.int64]
+) -> TimeGrid:
+    return TimeGrid(
+        value_NTV=value_NTV.astype(np.float32),
+        mask_NT=np.ones(value_NTV.shape[:2], dtype=np.bool_),
+        y_N=y_N.astype(np.float32),
+        patient_N=patient_N.astype(np.int64),
+        patient_ids=tuple(f"made-up-{number}" for number in range(int(patient_N.max()) + 1)),
     )
 
 
-def _empty(canary: TrainingSet) -> TrainingSet:
-    return TrainingSet(
-        x_NTF=canary.x_NTF[:0],
-        mask_NT=canary.mask_NT[:0],
-        y=canary.y[:0],
-        patient_N=canary.patient_N[:0],
-        patients=canary.patients,
-    )
+def _steps_and_columns(study: Study) -> tuple[int, int]:
+    return study.data.steps, len(study.variables) + len(token_names(study))
 
 
-def _direction(model: RecurrentModel, canary: TrainingSet) -> Vector:
-    """Return the unit vector along the canary's gradient at the initial weights."""
-    books = Bookkeeping()
-    logits = model(canary.x_NTF, canary.mask_NT, books=books)
-    loss = model.loss_per_stay(logits, canary.y, canary.mask_NT).sum()
-    torch.autograd.backward(loss)
-    sums = books.weighted_sums(model.parameters(), torch.ones(len(canary.x_NTF)))
-    gradient = torch.cat([part.flatten() for part in sums]).double().numpy()
-    unit: Vector = gradient / np.linalg.norm(gradient)
-    return unit
+def _farthest(variable: Variable) -> float:
+    """Return the end of the variable's range that lies farther from its center."""
+    return max(variable.low, variable.high, key=lambda value: abs(_score(variable, value)))
+
+
+def _score(variable: Variable, value: float) -> float:
+    return float(reference_scores(np.array([value], dtype=np.float32), variable)[0])
+
+
+def _with_head(study: Study, start_D: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+    """Return the weights with those of the head times ``factor``."""
+    model = study_model(study, start_D)
+    with torch.no_grad():
+        model.head.weight.mul_(factor)
+    return to_vector(model)
+
+
+def _canary_inputs(study: Study, y: NDArray[np.float32]) -> tuple[torch.Tensor, torch.Tensor]:
+    grid = canary_grid(study, y, stays=1)
+    tensors = to_tensors(grid, Normalisation.reference(study), study)
+    return tensors.x_NTF, tensors.mask_NT
+
+
+def _least_likely(
+    model: RecurrentModel, x_NTF: torch.Tensor, mask_NT: torch.Tensor, study: Study
+) -> NDArray[np.float32]:
+    """Return the label of one stay that the model finds least likely."""
+    with torch.no_grad():
+        scores = model.scores(model(x_NTF, mask_NT))[0].numpy()
+    if study.task.kind == "multiclass":
+        label = scores.argmin(axis=-1)
+    elif study.task.kind == "regression":
+        label = scores + FAR_LABEL * study.task.spread
+    else:
+        label = scores < 0.5
+    return np.asarray(label, dtype=np.float32).reshape(label_shape(study))
+
+
+def _gradient(
+    model: RecurrentModel, x_NTF: torch.Tensor, mask_NT: torch.Tensor, y: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    loss = model.loss_per_stay(model(x_NTF, mask_NT), torch.from_numpy(y)[None], mask_NT).sum()
+    parts = torch.autograd.grad(loss, list(model.parameters()))
+    gradient_D: NDArray[np.float64] = torch.cat([p.flatten() for p in parts]).double().numpy()
+    return gradient_D

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from consilium.client.hospital.known_sizes import KnownSizes
 from consilium.client.hospital.policy import Policy
 from consilium.client.ledger.store import Ledger
-from consilium.client.records.cohort import read_cohort
+from consilium.client.records.cohort import read_cohort, require_suitable
+from consilium.client.records.declared_size import rounded_size
 from consilium.client.records.features import TimeGrid
 from consilium.client.round.own_part import OwnPart
 from consilium.client.round.session import Session
@@ -89,6 +91,7 @@ class Federation:
     ) -> None:
         self._study, self._folder = study, folder
         self._workers, self._faults = workers, tuple(faults)
+        # Nobody vouches for anybody: all sites are made here, on one machine, from one roster.
         self._policy = Policy(
             largest_study_epsilon=study.privacy.epsilon,
             lifetime_epsilon=study.privacy.epsilon,
@@ -106,13 +109,20 @@ class Federation:
             )
             for site in study.sites
         }
-        self._roster = roster_of(self._states.items())
         self._cohorts = {
             site: read_cohort(
                 sources[site], study, site=site, split_key=self._states[site].split_key
             )
             for site in study.sites
         }
+        for site, cohort in self._cohorts.items():
+            least = self._policy.minimum_patients
+            require_suitable(cohort, study, site=site, minimum_patients=least)
+        sizes = {
+            site: min(rounded_size(cohort.training.patients), study.aggregation.max_weight)
+            for site, cohort in self._cohorts.items()
+        }
+        self._roster = roster_of(self._states, sizes, study.digest)
 
     def train(self, show: Show, test: HeldOut) -> Finished:
         """Run the study to its end, from its checkpoint if there is one.
@@ -206,6 +216,7 @@ class Federation:
             site=site,
             study=self._study,
             roster=self._roster,
+            sizes=KnownSizes(self._roster.sizes),
             read=lambda: self._cohorts[site],
             policy=self._policy,
             state=self._states[site],

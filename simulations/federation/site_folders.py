@@ -4,16 +4,18 @@ They outlive the process, so an interrupted run goes on with the same identities
 the privacy that it has spent and every round that it has masked.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Self
 
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.hospital.policy import Policy
 from consilium.client.hospital.state import SiteState
 from consilium.client.ledger.store import Ledger
 from consilium.client.secure_sum.journal import RoundJournal
+from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.crypto.keys import IdentityKey, Roster
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.files.permissions import PRIVATE_FILE, PRIVATE_FOLDER
@@ -42,7 +44,14 @@ class OneProcessRoster(Roster):
         kept = frozenset(sites)
         if kept.issuperset(self.names):
             return self
-        return OneProcessRoster(super().restricted_to(kept).members)
+        fewer = super().restricted_to(kept)
+        return OneProcessRoster(fewer.members, fewer.declared)
+
+    def with_declared(self, declared: Mapping[str, Declaration], study_digest: bytes) -> Self:
+        """As :meth:`.Roster.with_declared`; with the sizes that it has, this same roster."""
+        if dict(zip(self.names, self.declared, strict=False)) == declared:
+            return self
+        return super().with_declared(declared, study_digest)
 
 
 def open_site(folder: Path, policy: Policy, *, split_key: bytes) -> SiteState:
@@ -70,6 +79,20 @@ def open_site(folder: Path, policy: Policy, *, split_key: bytes) -> SiteState:
     )
 
 
-def roster_of(states: Iterable[tuple[str, SiteState]]) -> Roster:
-    """Return the roster of these sites, as a person would collect it from them and pin it."""
-    return OneProcessRoster(tuple(sorted((site, state.identity.public) for site, state in states)))
+def roster_of(
+    states: Mapping[str, SiteState], sizes: Mapping[str, int], study_digest: bytes
+) -> Roster:
+    """Return the roster of these sites, each with the size (patients) that it declares."""
+    sites = sorted(states)
+    return OneProcessRoster(
+        tuple((site, states[site].identity.public) for site in sites),
+        tuple(
+            Declaration.signed(
+                sizes[site],
+                study_digest=study_digest,
+                site=site,
+                sign=states[site].identity.sign,
+            )
+            for site in sites
+        ),
+    )

@@ -15,6 +15,7 @@ from consilium.simulations.experiments.recalibrating import recalibration_senten
 from consilium.simulations.figures.measures import FIGURES, TITLES
 from consilium.simulations.report.forest_plots import share_text
 from consilium.simulations.report.groups import Group, share_of
+from consilium.simulations.report.records import left_out_sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +169,9 @@ def _results(
     verdicts = [v["sentence"] for v in record.get("verdicts") or () if v["serious"]]
     void = sum(r["void"] is not None for r in record["rounds"])
     texts = {
-        "21": f"Training: {trained or 'unknown number of'} patients at all sites (number with the "
-        f"outcome: not reported). Evaluation: {test['patients']} patients{events}.",
+        "21": f"Training: {trained or 'unknown number of'} patients at all sites, as declared and "
+        "rounded by each (number with the outcome: not reported). "
+        f"Evaluation: {test['patients']} patients{events}.",
         "23a": "; ".join(
             f"{TITLES[n]} {share_text(share_of(test[n]))}" for n in FIGURES[study.task.kind]
         )
@@ -178,6 +180,7 @@ def _results(
         "25": "See the summary; the authors' own interpretation: not reported.",
         "26": f"Retrospective, on {record['test_cohort']}. {void} of {len(record['rounds'])} "
         "rounds were void. Test patients are of the sources that trained. "
+        + (f"{out} " if (out := left_out_sentence(record)) else "")
         + ("Synthetic patients. " if record["synthetic"] else "")
         + ("" if settings else "Not compared with a simple model. "),
         "27c": "What the summary lists as open.",

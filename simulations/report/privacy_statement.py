@@ -14,7 +14,7 @@ FALSE_ALARM = 0.001
 HIDDEN_BY_NOTHING = (
     "The sum itself: it can still tell something about one hospital to whoever knows all others. "
     "Only differential privacy bounds that.",
-    "Who takes part, when, how large the model is, and the hospitals' number of patients together.",
+    "Who takes part, when, how large the model is, and the rounded size each hospital declared.",
     "Poisoning: a hospital may send any update within the bound on its length, and one can bend "
     "the model a little without notice.",
     "Availability: whoever carries the messages can stop a round.",
@@ -107,7 +107,8 @@ def _hospital(study: Study) -> tuple[str, ...]:
         f" of its group of {study.group_size}" if agg.groups > 1 else ""
     )
     return (
-        "A hospital's update, metrics, statistics and number of patients leave only masked. A sum "
+        "A hospital's update, metrics and statistics leave only masked, its exact number of "
+        "patients not at all. A sum "
         f"opens only over {among}, and at most one sum a round.",
         "That hides them from the coordinator, from the network, and from up to "
         f"{_sites(agg.tolerated_collusion)} that the coordinator has on its side.",

@@ -16,6 +16,7 @@ from consilium.server.figures.groups import as_text
 from consilium.server.figures.verdicts import verdicts
 from consilium.server.study.run import RunState
 from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.files.tensor_file import tensor_file
 from consilium.shared.model.study_model import study_model
 from consilium.shared.model.weight_vector import named_arrays
@@ -57,6 +58,7 @@ def run_record(
             "unit": "patient",
         },
         "bytes_up_per_site_per_round": bytes_up(trained),
+        "left_out": list(finished.state.left_out),
         "final_tables": finished.tables,
         **groups_record(finished.by_group, joined),
         "data": {
@@ -110,6 +112,20 @@ def bytes_up(trained: list[dict[str, Any]]) -> int:
     """Return the mean number of bytes a site sent in a training round that was not void."""
     sent = [count for record in trained for count in record["bytes_up"].values()]
     return round(float(np.mean(sent))) if sent else 0
+
+
+def left_out_sentence(record: JsonRecord) -> str:
+    """Return who was left out as a sender of garbage, in a sentence; empty if nobody ever was."""
+    rounds = [*record["rounds"], *record.get("other_rounds", ())]
+    without = sum(bool(r.get("left_out")) for r in rounds)
+    if not (without or record.get("left_out")):
+        return ""
+    out = record.get("left_out") or ()
+    whom = f"{', '.join(out)} {'is' if len(out) == 1 else 'are'} left out" if out else "nobody is"
+    return (
+        f"Somebody sent garbage into the sums; {without} rounds were asked of fewer hospitals to "
+        f"find out who, and at the end {whom}."
+    )
 
 
 def size(count: float) -> str:

@@ -20,7 +20,7 @@ from consilium.simulations.report.drawing import (
     round_axis,
     thinned,
 )
-from consilium.simulations.report.records import size
+from consilium.simulations.report.records import left_out_sentence, size
 
 PHASES = {
     "keys": "exchanging keys",
@@ -79,6 +79,7 @@ def _learning(study: Study, record: JsonRecord) -> Chart:
             if void
             else ""
         )
+        + (f" {out}" if (out := left_out_sentence(record)) else "")
         + " No round was chosen by this curve: the final model is that of the last round."
     )
     return Chart(

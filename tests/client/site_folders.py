@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from consilium.client.hospital.folder import Enrolment, SiteFolder
+from consilium.client.secure_sum.journal import RoundJournal
 from consilium.shared.audit.anchors import Anchors
 from consilium.shared.audit.events import Released
 from consilium.shared.audit.log import AuditLog
@@ -55,7 +56,8 @@ def released(round: int, epsilon: float | None = 1.0) -> Released:
 
 
 def exchange(site: AuditLog, coordinator: AuditLog) -> None:
-    """One round: both show their heads, both record the other's."""
+    """One round: both show their heads, both record the other's; the round is claimed."""
+    RoundJournal(site.path.parent / "journal.sqlite").raise_to(RUN, 1)
     keys = {"coordinator": COORDINATOR.public, site.owner: site._key.public}
     assert (
         Anchors(site).record({"coordinator": coordinator.head().to_bytes()}, keys, study_digest=RUN)

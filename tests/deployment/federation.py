@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,15 @@ from consilium.server.coordinator.enrolment import EnrolmentService, invite, sub
 from consilium.server.coordinator.folder import CoordinatorFolder, Settings
 from consilium.server.coordinator.register import Register
 from consilium.server.flower.database_link import enrol_node, open_link
+from consilium.shared.audit.events import Vouched
 from consilium.shared.audit.own_log import open_audit
+from consilium.shared.crypto.declaration import Declaration
+from consilium.shared.enrolment.fingerprint import fingerprint
 from consilium.shared.enrolment.invitation import Invitation
 from consilium.shared.enrolment.messages import EnrolReply, StudyOffer
 from consilium.shared.study.definition import parse_study
 
+DECLARED = 300  # patients
 SITES = ("north", "east", "south", "west")
 STUDY = """
 schema = 1
@@ -133,6 +138,7 @@ class Federation:
     )
     policy: str = POLICY
     host: str = "127.0.0.1"
+    vouching: bool = True
     wrappers: Mapping[str, list[str]] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     environments: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -227,6 +233,7 @@ class Federation:
         file = self.root / f"{name}.toml"
         file.write_text(text)
         self.operator("submit", str(file))
+        self.vouch()
         for site in self.sites if approve else ():
             self.hospital(site, "approve", name, "--yes")
 
@@ -247,6 +254,7 @@ class Federation:
         )
         for site, unit in self.sites.items():
             self._enrol_directly(enrolment, invite(folder, site), unit)
+        self.vouch()
         for text in texts:
             self.offer(text)
 
@@ -257,10 +265,29 @@ class Federation:
         submit(register, folder.identity(), open_audit(folder), study, text.encode())
         offered = register.study(study.name)
         offer = StudyOffer(
-            text=offered.text, roster=dict(offered.roster.members), signature=offered.signature
+            text=offered.text,
+            roster=dict(offered.roster.members),
+            declared={},
+            signature=offered.signature,
         )
         for site in study.sites:
-            approvals_of(SiteFolder.open(self.site(site))).approve(offer)
+            opened = SiteFolder.open(self.site(site))
+            declared = Declaration.signed(
+                DECLARED, study_digest=study.digest, site=site, sign=opened.identity().sign
+            )
+            register.declare(study.digest, site, declared)
+            approvals_of(opened).approve(offer, declared)
+
+    def vouch(self) -> None:
+        """Let each site vouch for all others, as after a round of telephone calls."""
+        folders = [SiteFolder.open(self.site(name)) for name in self.sites if self.vouching]
+        prints = {f.owner(): fingerprint(f.owner(), f.identity().public) for f in folders}
+        for folder in folders:
+            audit = open_audit(folder)
+            for name, known in prints.items():
+                if name != folder.owner():
+                    event = Vouched(hospital=name, fingerprint=known, vouched=True, by="test")
+                    folder.vouchers().vouch(name, known, recorded=partial(audit.append, event))
 
     def _enrol_directly(self, service: EnrolmentService, invitation: Invitation, unit: int) -> None:
         site = SiteFolder.make(self.site(invitation.site), site=invitation.site)

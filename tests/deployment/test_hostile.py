@@ -292,9 +292,23 @@ def test_names_that_would_leave_the_folder_are_refused(federation: Federation, n
         told = federation.hospital("south", "approve", name, "--yes", fails=True)
         assert "no study" in told
     with pytest.raises(MessageError):
-        StudyOffer(text=STUDY.encode(), roster={name: bytes(32)}, signature=bytes(64))
+        StudyOffer(text=STUDY.encode(), roster={name: bytes(32)}, declared={}, signature=bytes(64))
     with pytest.raises(MessageError):
         StudyRequest(digest=b"../../../../../../etc/passwd")
+
+
+def test_a_study_that_the_records_cannot_serve_is_not_approved_and_only_the_hospital_hears_why(
+    federation: Federation,
+) -> None:
+    policy = federation.site("south") / "policy.toml"
+    before, heard = policy.read_text(), len(refusals(federation))
+    policy.write_text(before.replace("minimum_patients = 5", "minimum_patients = 10000"))
+    try:
+        told = federation.hospital("south", "approve", "tiny", "--yes", fails=True)
+    finally:
+        policy.write_text(before)
+    assert "patients of the study are below this site's own bound of 10000" in told
+    assert len(refusals(federation)) == heard
 
 
 def test_an_offer_changed_on_its_way_is_not_approved(federation: Federation) -> None:

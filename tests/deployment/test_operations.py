@@ -56,7 +56,7 @@ def test_a_finished_study_leaves_own_heads_logs_that_agree_and_a_backup_that_res
     log = str(federation.coordinator / "audit.jsonl")
     for site in SITES:
         told = federation.hospital(site, "audit", "verify", "--peer", log)
-        assert "every release in it stands in the log" in " ".join(told.split())
+        assert "every release in the ledger stands in the log" in " ".join(told.split())
         assert told.count("confirmed by the other side") == 2
         own = str(federation.site(site) / "audit.jsonl")
         federation.operator("audit", "verify", "--peer", own, "--site", site)

@@ -18,6 +18,8 @@ class Defence:
 
 
 MASKING = "tests/client/secure_sum/test_masking.py::"
+NARROWED = "tests/server/secure_sum/test_narrowed_rounds.py::"
+NARROWING = "tests/server/secure_sum/test_narrowing.py::"
 BREAKS = "tests/server/secure_sum/test_published_breaks.py::"
 SITES = "tests/server/secure_sum/test_misbehaving_sites.py::"
 MESSAGES = "tests/shared/secure_sum/test_messages.py::"
@@ -29,6 +31,12 @@ THIEF = "tests/server/secure_sum/test_forward_secrecy.py::"
 DEALT = "tests/shared/secure_sum/test_dealt_shares.py::"
 SPARSE = "tests/server/secure_sum/test_sparse_sums.py::"
 GRAPH = "tests/shared/secure_sum/test_mask_graph.py::"
+TRUST = "tests/client/hospital/test_roster_trust.py::"
+STORE = "tests/client/hospital/test_voucher_store.py::"
+STORES = "tests/client/hospital/test_stores.py::"
+WEIGHTS = "tests/server/secure_sum/test_declared_weights.py::"
+SESSION = "tests/client/round/test_session.py::"
+HOSTILE = "tests/client/round/test_hostile_weights.py::"
 NEVER = "if False:"
 
 
@@ -150,16 +158,53 @@ DEFENCES = (
         KEYS + "test_derived_keys_differ_in_every_input",
     ),
     _d(
-        "weights bounded",
-        "client/secure_sum/round_state.py",
-        "if not 0 <= weight <= largest:",
+        "weights as declared",
+        "shared/secure_sum/tail.py",
+        "if int(tail[1]) != weight:",
         NEVER,
-        MASKING + "test_what_does_not_fit_the_ring_is_refused_and_the_round_stays_open",
+        WEIGHTS + "test_a_site_that_claims_another_size_than_it_declared_voids_the_round",
+    ),
+    _d(
+        "declared sizes in the study's hash",
+        "shared/secure_sum/parameters.py",
+        "for part in (site, key, sizes[site])",
+        "for part in (site, key)",
+        WEIGHTS + "test_a_coordinator_with_another_size_in_its_roster_gets_no_channel",
+    ),
+    _d(
+        "declared sizes signed",
+        "shared/crypto/keys.py",
+        'self.verify(site, statement, size.signature, "the declared size")',
+        "pass",
+        SESSION + "test_a_roster_with_another_size_is_refused",
+    ),
+    _d(
+        "declared sizes never change",
+        "client/hospital/known_sizes.py",
+        "if self._known.get(site, patients) != patients:",
+        NEVER,
+        SESSION + "test_a_roster_with_another_size_is_refused",
+    ),
+    _d(
+        "no more patients than declared",
+        "client/records/declared_size.py",
+        "return sum_D if length <= longest else sum_D * (longest * _ROUNDING / length)",
+        "return sum_D",
+        "tests/client/round/test_contribution.py::"
+        "test_a_gradient_sum_is_no_longer_than_the_declared_size_allows",
+    ),
+    _d(
+        "updates by declared shares",
+        "client/round/training_round.py",
+        "clip_update(moved_D[shared_D], norm) * share.of_update}",
+        "clip_update(moved_D[shared_D], norm)}",
+        "tests/client/round/test_contribution.py::"
+        "test_an_update_is_no_longer_than_the_sites_declared_share_of_the_clip_bound",
     ),
     _d(
         "headroom checked at the site",
         "client/secure_sum/round_state.py",
-        "    spec.check_headroom(len(parameters.roster), largest)\n",
+        "    spec.check_headroom(len(parameters.roster), parameters.roster.largest_size)\n",
         "",
         MASKING + "test_what_does_not_fit_the_ring_is_refused_and_the_round_stays_open",
     ),
@@ -367,6 +412,27 @@ DEFENCES = (
         SITES + "test_a_round_key_shared_wrongly_voids_the_round_in_which_its_dealer_drops",
     ),
     _d(
+        "sites left out are not asked",
+        "server/secure_sum/key_exchange.py",
+        "asked = self.parameters.roster.names if asked is None else asked",
+        "asked = self.parameters.roster.names",
+        NARROWED + "test_garbage_in_a_check_coordinate_is_traced_by_real_rounds_of_enough_sites",
+    ),
+    _d(
+        "garbage blamed on the sum's sites",
+        "server/secure_sum/protocol.py",
+        "garbage=[sites]) from error",
+        "garbage=[]) from error",
+        NARROWED + "test_garbage_in_a_check_coordinate_is_traced_by_real_rounds_of_enough_sites",
+    ),
+    _d(
+        "no round of fewer than the minimum",
+        "server/secure_sum/narrowing.py",
+        "spare = _Belief(self.sites, self.seen), len(self.sites) - self.minimum",
+        "spare = _Belief(self.sites, self.seen), len(self.sites) - 1",
+        NARROWING + "test_never_fewer_than_the_minimum_and_never_more_rounds_than_the_bound",
+    ),
+    _d(
         "agreement required",
         "client/secure_sum/masking.py",
         "        check_agreement(self.parameters, self.site, state, request)\n",
@@ -566,6 +632,131 @@ DEFENCES = (
         "tests/server/study/test_plausibility.py::test_a_sum_beyond_its_bound_voids_the_round",
     ),
     _d(
+        "invented hospitals bounded",
+        "client/hospital/policy.py",
+        "if vouched < needed:",
+        NEVER,
+        TRUST + "test_a_coordinator_that_invents_all_other_hospitals_is_refused",
+    ),
+    _d(
+        "unknown sites count as colluding",
+        "client/hospital/roster_trust.py",
+        "return max(collusion + 1, study.group_size - 1 - collusion)",
+        "return collusion + 1",
+        TRUST + "test_two_known_hospitals_are_not_enough_against_five_inventions",
+    ),
+    _d(
+        "stand-ins named",
+        "client/hospital/policy.py",
+        "if standing.against:",
+        NEVER,
+        TRUST + "test_a_stand_in_for_a_hospital_that_we_checked_is_named_whatever_the_bound",
+    ),
+    _d(
+        "more vouchers than colluding sites",
+        "client/hospital/roster_trust.py",
+        "len(by) >= needed",
+        "len(by) >= 1",
+        TRUST + "test_one_liar_among_those_we_checked_adds_nobody",
+    ),
+    _d(
+        "only checked hospitals vouch",
+        "client/hospital/roster_trust.py",
+        "if self.own.get(signer) == given.signer",
+        "if True",
+        TRUST + "test_the_word_of_a_hospital_that_we_have_not_checked_counts_for_nothing",
+    ),
+    _d(
+        "vouchers signed",
+        "shared/enrolment/vouchers.py",
+        ".verify(self.signature, statement)",
+        "",
+        "tests/shared/enrolment/test_vouchers.py::"
+        "test_a_list_that_was_altered_or_forged_is_refused",
+    ),
+    _d(
+        "withdrawn vouchers stay withdrawn",
+        "client/hospital/voucher_store.py",
+        "if known is not None and known.issued >= given.issued:",
+        NEVER,
+        STORE + "test_a_withdrawn_voucher_is_not_brought_back_by_an_older_list",
+    ),
+    _d(
+        "vouchers as the log has them",
+        "client/hospital/voucher_check.py",
+        "if recorded.get(name) != held.get(name)",
+        NEVER.rstrip(":"),
+        STORE + "test_an_older_copy_put_back_is_noticed_and_the_named_command_mends_it",
+    ),
+    _d(
+        "roster checked with every message",
+        "client/service/study_sessions.py",
+        "self._check_roster(known.approval)",
+        "pass",
+        "tests/client/service/test_study_sessions.py::"
+        "test_a_roster_that_is_trusted_no_longer_is_refused_from_the_next_message_on",
+    ),
+    _d(
+        "cancelling terms bounded",
+        "shared/model/bookkeeping.py",
+        "torch.maximum(norms_P, terms_P / MOST_CANCELLATION)",
+        "norms_P",
+        HOSTILE + "test_a_search_for_the_worst_change_finds_none_above_the_clip_norm",
+    ),
+    _d(
+        "a gradient that is not finite counts as zero",
+        "shared/model/bookkeeping.py",
+        "torch.where(weight == 0, 0.0, values * weight)",
+        "values * weight",
+        HOSTILE + "test_a_search_for_the_worst_change_finds_none_above_the_clip_norm",
+    ),
+    _d(
+        "each row by itself",
+        "shared/model/layers.py",
+        "return multiply_rows(x, weight.t(), bias)",
+        "return functional.linear(x, weight, bias)",
+        HOSTILE + "test_a_stays_numbers_are_the_same_bits_whoever_is_beside_it",
+    ),
+    _d(
+        "labels of padded steps never read",
+        "shared/model/network.py",
+        "        if self.task.per_step:\n            y = torch.where(",
+        "        if False:\n            y = torch.where(",
+        HOSTILE + "test_a_label_at_a_padded_step_is_never_looked_at",
+    ),
+    _d(
+        "scores are numbers",
+        "client/round/predictions.py",
+        "scores.nan_to_num(nan=model.task.center if regression else 0.0).double()",
+        "scores.double()",
+        "tests/client/round/test_validation_sums.py::"
+        "test_weights_and_records_made_to_overflow_give_finite_bounded_sums",
+    ),
+    _d(
+        "losses are numbers",
+        "client/round/predictions.py",
+        ".nan_to_num(nan=LARGEST_LOSS).clamp(min=0)",
+        "",
+        "tests/client/round/test_validation_sums.py::"
+        "test_weights_and_records_made_to_overflow_give_finite_bounded_sums",
+    ),
+    _d(
+        "training that leaves all numbers moves nothing",
+        "client/round/training_round.py",
+        "if np.isfinite(trained_D).all():",
+        "if True:",
+        "tests/client/round/test_contribution.py::"
+        "test_weights_that_training_leads_beyond_all_numbers_stay_where_they_were",
+    ),
+    _d(
+        "weights checked before records",
+        "client/round/contribution.py",
+        "require_weights(global_D, self.parameters)",
+        "pass",
+        "tests/client/round/test_contribution.py::"
+        "test_weights_that_are_not_finite_are_refused_before_a_record_is_looked_at",
+    ),
+    _d(
         "exported model signed",
         "shared/export/signed_model.py",
         ".verify(signature, manifest_statement(manifest))",
@@ -580,5 +771,62 @@ DEFENCES = (
         NEVER,
         "tests/shared/export/test_signed_model.py::"
         "test_one_flipped_bit_anywhere_is_refused_with_what_does_not_match",
+    ),
+    _d(
+        "stores compared at the start",
+        "client/hospital/stores.py",
+        "for sentence in older_stores(folder, approved):",
+        "for sentence in ():",
+        STORES + "test_every_combination_of_older_and_missing_stores_is_refused_or_harmless",
+    ),
+    _d(
+        "log not older than the journal",
+        "client/hospital/stores.py",
+        "if end is not None and record.digests.get(end.entry) != end.digest:",
+        NEVER,
+        STORES + "test_every_combination_of_older_and_missing_stores_is_refused_or_harmless",
+    ),
+    _d(
+        "log not older than a head of its own",
+        "client/hospital/round_audit.py",
+        "if found is None or found.digest != head.digest:",
+        NEVER,
+        STORES + "test_a_folder_that_was_put_back_as_a_whole_takes_part_in_no_round",
+    ),
+    _d(
+        "other sites' heads never fall",
+        "client/hospital/round_audit.py",
+        "if number < least.get(identity, 0):",
+        NEVER,
+        STORES + "test_a_coordinator_that_hides_the_newest_head_finds_the_other_sites_refusing",
+    ),
+    _d(
+        "a head rises with each release",
+        "client/hospital/peer_heads.py",
+        "SELECT identity, number + released_since FROM",
+        "SELECT identity, number FROM",
+        STORES + "test_a_state_put_back_by_one_round_is_noticed_by_those_who_opened_that_round",
+    ),
+    _d(
+        "an update brings a newer head",
+        "server/secure_sum/site_heads.py",
+        "if known is not None and head.number <= known.number:",
+        NEVER,
+        "tests/server/secure_sum/test_site_heads.py::"
+        "test_an_update_must_come_with_a_newer_head_than_any_before",
+    ),
+    _d(
+        "a ledger in use never shrinks",
+        "client/ledger/store.py",
+        "if last < self._reached:",
+        NEVER,
+        STORES + "test_a_ledger_that_is_put_back_while_the_site_runs_is_refused",
+    ),
+    _d(
+        "what is written off stays spent",
+        "client/ledger/store.py",
+        "already=written_off.epsilon)",
+        "already=0.0)",
+        STORES + "test_a_state_that_is_written_off_can_spend_nothing_until_the_lifetime_is_raised",
     ),
 )

@@ -11,7 +11,7 @@ import pytest
 from tests.mutation.defences import DEFENCES
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("consilium", "client", "server", "shared", "tests", "pyproject.toml")
+COPIED = ("consilium", "client", "server", "shared", "simulations", "tests", "pyproject.toml")
 
 
 def run_tests(folder, *tests):

@@ -8,10 +8,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors.numpy import load_file
 
+from consilium.client.round import randomness, statistics_round
+from consilium.shared.crypto.keystream import Keystream
 from consilium.simulations.federation.out_folder import use_folder
 from tests.needs import PATIENCE_S
 
@@ -173,6 +176,7 @@ def test_compare_puts_every_setting_in_one_table(
             assert f"{record['test']['auroc'][bound]:.3f}" in result.stdout
 
 
+@pytest.mark.slow
 def test_compare_with_seeds_prints_means_of_both_modes_at_80_columns(
     run, study: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -354,17 +358,38 @@ def test_plan_shows_the_cost_before_anything_is_spent(run, study: Path) -> None:
     assert "Nothing was spent" in " ".join(shown.stdout.split())
 
 
+def test_the_worst_case_is_shown_as_a_table_and_within_the_claim(run, study: Path) -> None:
+    shown = run("simulations", "worst-case", study)
+    assert shown.returncode == 0
+    assert shown.stdout.splitlines()[2].startswith("| small | ")
+    assert "lacks the lines" in refused(run("simulations", "worst-case", study, "--into", study))
+
+
 def test_doctor_says_which_kernel_is_in_use_and_why(run) -> None:
     shown = run("simulations", "doctor").stdout
     assert "recurrent cells run in" in shown
     assert "flwr  1.41.0" in shown
 
 
-def test_the_audit_of_an_honest_study_stays_below_its_claim(run, study: Path) -> None:
-    result = run("simulations", "audit-privacy", study, "--runs", "40", "--json")
+def test_the_audit_of_an_honest_study_stays_below_its_claim(
+    run, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Keystream(bytes(32))  # the same draws each time: nothing fails by chance
+    monkeypatch.setattr(randomness, "secrets", SimpleNamespace(token_bytes=source.bytes))
+    result = run("simulations", "audit-privacy", study, "--json")
     audit = json.loads(result.stdout)
-    assert audit["epsilon_low"] <= audit["claimed"]
+    assert 4 < audit["epsilon_low"] < audit["epsilon_claimed"] == 8
+    assert audit["convicted"] is False
     assert result.returncode == 0
+
+
+def test_an_audit_that_convicts_ends_with_an_error_and_what_was_measured(
+    run, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics_round, "statistics_noise", lambda _: 0.0)
+    result = run("simulations", "audit-privacy", study)
+    assert "statistics, noise, standard deviation: 0 was measured" in refused(result)
+    assert "whole study" in " ".join(result.stdout.split())
 
 
 def test_a_study_without_privacy_has_nothing_to_audit(run, study: Path) -> None:

@@ -327,7 +327,7 @@ class Entropy:
 SITES = ["north", "south", "east", "west"]
 SURVIVORS = sorted(SITES[:3])
 THRESHOLD = MINIMUM = 3
-COLLUSION, MAX_WEIGHT, BITS, ROUND = 1, 1000, 24, 1
+COLLUSION, BITS, ROUND = 1, 24, 1
 STUDY_DIGEST, RUN_ID = bytes(range(32)), bytes(range(16))
 MODEL, CONFIGURATION = bytes.fromhex("0000803f000000c0"), b"configuration"
 SPEC = [("update", 3, 1.0, 1000.0), ("counts", 2, 500.0, 1.0)]
@@ -336,7 +336,7 @@ VECTORS = {
     "south": [-3, 250, -999, 1, 2],
     "east": [0, 0, 1, 499, -500],
 }
-WEIGHTS = {"north": 1000, "south": 1, "east": 0}
+SIZES = {"north": 1000, "south": 20, "east": 1, "west": 300}
 
 
 class BoxKeys:
@@ -358,13 +358,18 @@ class Site:
         self.identity = hashlib.sha256(f"identity of {name}".encode()).digest()
         self.peers = [s for s in sorted(SITES) if s != name]
 
+    def declared(self):
+        size = SIZES[self.name]
+        said = ed25519_sign(self.identity, encode("size", STUDY_DIGEST, self.name, size))
+        return size.to_bytes(4, "big") + said
+
     def channel(self, study_hash):
         self.opens = BoxKeys(self.entropy(32))
         self.channel_keys = {peer: self.opens.public(peer) for peer in self.peers}
         self.channel_leaves = [digest("channel-key", p, self.channel_keys[p]) for p in self.peers]
         statement = encode("channel", study_hash, self.name, tree_root(self.channel_leaves))
         self.channel_signature = ed25519_sign(self.identity, statement)
-        return [self.name, pairs(self.channel_keys), self.channel_signature]
+        return [self.name, pairs(self.channel_keys), self.channel_signature, b""]  # no audit head
 
     def channel_part(self, dealer):
         """What the coordinator shows a dealer of this site's channel keys."""
@@ -419,13 +424,20 @@ class Site:
 
 def whole_round():
     sites = {name: Site(name) for name in SITES}
-    members = flat([[name, ed25519_public(sites[name].identity)] for name in SITES])
-    numbers = (THRESHOLD, MINIMUM, COLLUSION, len(SITES) - 1, MAX_WEIGHT)
+    members = flat([[s, ed25519_public(sites[s].identity), SIZES[s]] for s in SITES])
+    numbers = (THRESHOLD, MINIMUM, COLLUSION, len(SITES) - 1)
     study_hash = digest("study", STUDY_DIGEST, RUN_ID, *numbers, *members)
     out = {"roster": {n: ed25519_public(sites[n].identity) for n in SITES}, "messages": {}}
     out |= {"identity_seeds": {n: sites[n].identity for n in SITES}, "study_hash": study_hash}
     sent = out["messages"]
-    sent["channel-request"] = message("channel-request", STUDY_DIGEST, RUN_ID, study_hash)
+    sent["channel-request"] = message(
+        "channel-request",
+        STUDY_DIGEST,
+        RUN_ID,
+        study_hash,
+        pairs({name: site.declared() for name, site in sites.items()}),
+        b"",
+    )
     channels = {name: site.channel(study_hash) for name, site in sites.items()}
     for name, channel in channels.items():
         sent[f"channel-key {name}"] = message("channel-key", *channel)
@@ -454,7 +466,7 @@ def whole_round():
             "update-request", study_hash, ROUND, participants, pairs(letters), MODEL, CONFIGURATION
         )
     for name in SURVIVORS:
-        plain = [*VECTORS[name], 1, WEIGHTS[name], 0, 0, 0, 0]
+        plain = [*VECTORS[name], 1, SIZES[name], 0, 0, 0, 0]
         total = [a + b for a, b in zip(total, plain, strict=True)]
         updates[name] = mask(sites[name], plain, keys, context, study_hash, sites)
         sent[f"masked-update {name}"] = message("masked-update", *updates[name]["fields"])

@@ -250,19 +250,22 @@ def unpack_ring(packed, length, bits):
 
 
 class Parameters:
-    """`roster` is a list of (name, identity); `layout` a list of (name, length, linf, scale)."""
+    """`roster` is a list of (name, identity, declared size); `declared` maps names to declarations.
+
+    `layout` is a list of (name, length, linf, scale).
+    """
 
     def __init__(
-        self, study_digest, run_id, roster, t, minimum, c, k, max_weight, bits, layout
+        self, study_digest, run_id, roster, declared, t, minimum, c, k, bits, layout
     ):  # fmt: skip
-        self.study_digest, self.run_id, self.roster = study_digest, run_id, roster
+        self.study_digest, self.run_id, self.declared = study_digest, run_id, declared
+        self.identities = {name: identity for name, identity, _ in roster}
+        self.sizes = {name: size for name, _, size in roster}
         self.t, self.minimum, self.bits = t, minimum, bits
-        self.names = [name for name, _ in roster]
+        self.names = [name for name, _, _ in roster]
         n = len(roster)
         members = [part for member in roster for part in member]
-        self.study_hash = digest(
-            "study", study_digest, run_id, t, minimum, c, k, max_weight, *members
-        )
+        self.study_hash = digest("study", study_digest, run_id, t, minimum, c, k, *members)
         spec = [
             part for name, size, linf, scale in layout for part in (name, size, *hexes(linf, scale))
         ]
@@ -284,7 +287,7 @@ class Parameters:
 
     def verify(self, name, statement, signature):
         need(name in self.names, f"{name} is not in the roster")
-        identity = Ed25519PublicKey.from_public_bytes(dict(self.roster)[name])
+        identity = Ed25519PublicKey.from_public_bytes(self.identities[name])
         try:
             identity.verify(signature, statement)
         except InvalidSignature:
@@ -327,8 +330,8 @@ def contexts(p, round, model, configuration, publics):
 class Site:
     """Answers one message with one message; `vector` gives the whole numbers of a round."""
 
-    def __init__(self, name, identity_seed, parameters, vector, weight):
-        self.name, self.p, self.vector, self.weight = name, parameters, vector, weight
+    def __init__(self, name, identity_seed, parameters, vector):
+        self.name, self.p, self.vector = name, parameters, vector
         self.identity = Ed25519PrivateKey.from_private_bytes(identity_seed)
         self.peers = sorted(parameters.circles[name] - {name})
         self.channel = self.pending = self.round = self.done = None
@@ -352,15 +355,19 @@ class Site:
     def box_keys(self):
         return {peer: os.urandom(32) for peer in self.peers}
 
-    def announce(self, study_digest, run_id, study_hash):
+    def announce(self, study_digest, run_id, study_hash, declared, _audit_head):
         p = self.p
         asked = (study_digest, run_id, study_hash)
         need(asked == (p.study_digest, p.run_id, p.study_hash), "another study or run")
+        for name, declaration in mapped(declared).items():
+            size, signature = int.from_bytes(declaration[:4], "big"), declaration[4:]
+            p.verify(name, encode("size", p.study_digest, name, size), signature)
+            need(size == p.sizes[name], f"another size of {name}")
         self.channel = self.channel or self.box_keys()
         keys = {peer: public_of(private) for peer, private in self.channel.items()}
         root, _ = tree([digest("channel-key", peer, keys[peer]) for peer in self.peers])
         signature = self.identity.sign(encode("channel", p.study_hash, self.name, root))
-        return message("channel-key", self.name, pairs(keys), signature)
+        return message("channel-key", self.name, pairs(keys), signature, b"")
 
     def make_keys(self, study_hash, round, channel_keys):
         p = self.p
@@ -433,7 +440,7 @@ class Site:
         context = contexts(p, round, model, configuration, publics)
         self.highest = round
         self.channel = self.pending = self.done = None
-        masked = [*self.vector(round), 1, self.weight, 0, 0, 0, 0]
+        masked = [*self.vector(round), 1, p.sizes[self.name], 0, 0, 0, 0]
         b = os.urandom(32)
         streams = [(keystream(b, len(masked)), 1)]
         streams += [
@@ -546,8 +553,10 @@ class Coordinator:
     def open(self, round):
         """Collect fresh keys for a round from all sites."""
         p, announced = self.p, {}
-        body = message("channel-request", p.study_digest, p.run_id, p.study_hash)
-        for name, (_, keys, signature) in self.replies(
+        body = message(
+            "channel-request", p.study_digest, p.run_id, p.study_hash, pairs(p.declared), b""
+        )
+        for name, (_, keys, signature, _) in self.replies(
             "channel", dict.fromkeys(p.names, body), "channel-key"
         ):
             keys = mapped(keys)
@@ -602,7 +611,8 @@ class Coordinator:
         total = self.unmasked(keys, context, uploads, revealed, total)
         total = [value % 2**p.bits for value in total]
         tail = total[-TAIL:]
-        need(tail[0] == len(survivors) and not any(tail[2:]), "the tail is wrong")
+        size = sum(p.sizes[name] for name in survivors)
+        need(tail == [len(survivors), size, 0, 0, 0, 0], "the tail is wrong")
         return total[:-TAIL], tail[1], survivors
 
     def updates(self, round, keys, context, model, configuration):

@@ -6,7 +6,7 @@ from runpy import run_path
 import pytest
 
 from consilium.server.secure_sum.protocol import SecureSum
-from consilium.shared.secure_sum.messages import Action
+from consilium.shared.secure_sum.messages import Action, declared_sizes
 from tests.in_process import (
     CONFIGURATION,
     LOST,
@@ -36,12 +36,12 @@ def told(agreed, spec=SPEC):
     return SECOND["Parameters"](
         agreed.study_digest,
         agreed.run_id,
-        list(agreed.roster.members),
+        [(site, key, agreed.roster.sizes[site]) for site, key in agreed.roster.members],
+        declared_sizes(agreed.roster),
         agreed.threshold,
         agreed.minimum_sites,
         agreed.collusion,
         agreed.degree,
-        agreed.max_weight,
         spec.ring_bits,
         [(s.name, s.length, s.linf, s.scale) for s in spec.segments],
     )
@@ -55,7 +55,7 @@ class SecondSite:
         self.ours = LocalSite.__new__(LocalSite)  # for its vectors alone
         self.ours.site, self.ours.spec, self.ours.vectors = site, SPEC, {}
         self.second = SECOND["Site"](
-            site, seed_of(site), told(agreed), lambda round: self.vector(round).tolist(), 7
+            site, seed_of(site), told(agreed), lambda round: self.vector(round).tolist()
         )
 
     def vector(self, round):
@@ -116,7 +116,7 @@ def test_its_coordinator_sums_over_our_sites(tmp_path, count, changes):
             coordinator.keys = {}  # the site that was away is back: all deal anew
         total, weight, survivors = coordinator.sum(round, MODEL, CONFIGURATION)
         assert tuple(survivors) == tuple(s for s in sites.names() if s != lost)
-        assert weight == 7 * len(survivors)
+        assert weight == sum(agreed.roster.sizes[site] for site in survivors)
         assert total == plain_sum(sites, tuple(survivors), round).tolist()
         assert set(coordinator.named) <= {lost}
 

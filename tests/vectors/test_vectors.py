@@ -9,7 +9,7 @@ import pytest
 
 from consilium.server.secure_sum.protocol import SecureSum
 from consilium.shared.crypto import hash_tree, transcript
-from consilium.shared.crypto.keys import IdentityKey, Roster, pair_seed
+from consilium.shared.crypto.keys import IdentityKey, pair_seed
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.secure_sum.fixed_point import Segment, VectorSpec
 from consilium.shared.secure_sum.mask_graph import distances
@@ -18,6 +18,7 @@ from consilium.shared.secure_sum.packing import pack, unpack
 from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.secure_sum.secret_sharing import combine, split
 from tests.in_process import UNHEARD, InProcessSites, LocalSite
+from tests.rosters import sized_roster
 
 FOLDER = Path(__file__).parent
 VECTORS = json.loads((FOLDER / "secure_sum.json").read_text())
@@ -88,7 +89,6 @@ class VectorSite(LocalSite):
         if name in GENERATOR["VECTORS"]:
             numbers = np.array(GENERATOR["VECTORS"][name], np.int32).view(np.uint32)
             self.vectors[1] = numbers & np.uint32(2**SPEC.ring_bits - 1)
-            self.weight = GENERATOR["WEIGHTS"][name]
 
 
 @pytest.fixture
@@ -97,12 +97,11 @@ def federation(tmp_path):
     agreed = SumParameters(
         study_digest=GENERATOR["STUDY_DIGEST"],
         run_id=GENERATOR["RUN_ID"],
-        roster=Roster(tuple((site, identities[site].public) for site in SITES)),
+        roster=sized_roster(identities, GENERATOR["STUDY_DIGEST"], **GENERATOR["SIZES"]),
         threshold=GENERATOR["THRESHOLD"],
         minimum_sites=GENERATOR["MINIMUM"],
         collusion=GENERATOR["COLLUSION"],
         degree=len(SITES) - 1,
-        max_weight=GENERATOR["MAX_WEIGHT"],
     )
     sites = InProcessSites([VectorSite(site, agreed, tmp_path) for site in SITES])
     sites.faults = {("west", Action.UPDATE): UNHEARD}

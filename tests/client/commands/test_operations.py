@@ -10,6 +10,7 @@ from consilium.client.cli import app
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.ledger.audit_check import disagreements
 from consilium.client.ledger.store import Ledger, Release
+from consilium.client.secure_sum.journal import RoundJournal
 from consilium.client.service.status import is_held, site_status
 from consilium.shared.audit.events import Approved, Refused
 from consilium.shared.errors import AuditError, SettingsError
@@ -121,13 +122,16 @@ def test_verify_names_the_line_that_was_cut_or_altered(tmp_path):
 def test_verify_finds_a_ledger_that_does_not_belong_to_the_log(tmp_path):
     folder = enrolled(tmp_path / "site")
     book, log = ledger_of(folder), log_of(folder)
+    RoundJournal(folder.path / "journal.sqlite").raise_to(RUN, 4)
     book.reserve(RELEASE, study_epsilon=8.0, study_delta=1e-5)
     assert disagreements(book, log.path) == []  # a crash before the release: nothing left
     book.confirm(RELEASE)
     with pytest.raises(AuditError, match=r"has round 1 of run .* as released, and the audit log"):
         run("audit", "verify", folder=folder.path)
     log.append(released(1))
-    assert "every release in it stands in the log" in run("audit", "verify", folder=folder.path)
+    assert "every release in the ledger stands in the log" in run(
+        "audit", "verify", folder=folder.path
+    )
     log.append(released(2), released(3), released(4, None))
     with pytest.raises(AuditError, match=r"was never charged for.* \(1 more\)"):
         run("audit", "verify", folder=folder.path)
@@ -148,9 +152,70 @@ def test_a_site_comes_back_from_a_backup_if_the_coordinator_saw_nothing_later(tm
     with pytest.raises(SettingsError, match="is not an audit head"):
         run("restore", str(archive), "--head", "ab", folder=back)
     later = log.append(released(1)).to_bytes().hex()
-    with pytest.raises(AuditError, match="would forget budget that was spent since"):
+    with pytest.raises(AuditError, match="forget budget that was spent since"):
         run("restore", str(archive), "--head", later, folder=back)
     told = run("restore", str(archive), "--head", head.to_bytes().hex(), folder=back)
-    assert "the coordinator has seen no later one" in told
+    assert "nobody has shown a later one" in told
     run("audit", "verify", folder=back)
     assert SiteFolder.open(back).identity().public == folder.identity().public
+
+
+def test_a_lost_journal_is_recovered_and_a_state_written_off_by_command(tmp_path):
+    folder = enrolled(tmp_path / "site")
+    exchange(log_of(folder), coordinator_log(tmp_path / "copy.jsonl"))
+    (folder.path / "journal.sqlite").unlink()
+    with pytest.raises(AuditError, match="run 'consilium-site recover'"):
+        run("audit", "verify", folder=folder.path)
+    assert "0 releases charged again, 1 runs claimed again" in run("recover", folder=folder.path)
+    run("audit", "verify", folder=folder.path)
+    assert CliRunner().invoke(app, ["write-off", "--folder", str(folder.path)]).exit_code == 1
+    identity = folder.identity().public
+    told = run("write-off", "--yes", folder=folder.path)
+    assert "epsilon 16 counts as spent" in told
+    assert "revoke and invite this site" in told
+    assert SiteFolder.open(folder.path).identity().public != identity
+    assert folder.ledger(folder.policy()).summary().total.left == 0.0
+
+
+def test_an_older_backup_is_restored_closed(tmp_path):
+    folder = enrolled(tmp_path / "site")
+    log = log_of(folder)
+    run("backup", str(tmp_path / "site.tar"), folder=folder.path)
+    later = log.append(released(1)).to_bytes().hex()
+    back = tmp_path / "back"
+    archive = str(tmp_path / "site.tar")
+    with pytest.raises(AuditError, match="give --write-off"):
+        run("restore", archive, "--head", later, "--head", later, folder=back)
+    assert "closed. Next: raise" in run("restore", archive, "--write-off", folder=back)
+    closed = SiteFolder.open(back)
+    assert closed.ledger(closed.policy()).summary().total.left == 0.0
+
+
+def test_another_hospital_tells_how_far_a_log_had_come(tmp_path):
+    folder, other = enrolled(tmp_path / "site"), enrolled(tmp_path / "other", site="south")
+    with pytest.raises(SettingsError, match="no audit head of site south was shown"):
+        run("audit", "head", "south", folder=folder.path)
+    head = log_of(other).append(released(1))
+    folder.heads().note(RUN, {other.identity().public: head})
+    out = CliRunner().invoke(app, ["audit", "head", "south", "--folder", str(folder.path)])
+    assert out.output.strip() == head.to_bytes().hex()
+
+
+def test_an_approval_is_not_withdrawn_where_the_log_is_missing(tmp_path):
+    folder = enrolled(tmp_path / "site")
+    ledger_of(folder)
+    (folder.path / "audit.jsonl").unlink()
+    with pytest.raises(AuditError, match="is missing, and this site was used"):
+        run("withdraw", "study", folder=folder.path)
+    assert not (folder.path / "audit.jsonl").exists()
+
+
+def test_a_release_whose_cost_an_older_version_did_not_record_is_not_charged_again(tmp_path):
+    folder = enrolled(tmp_path / "site")
+    log_of(folder).append(released(1))
+    with pytest.raises(AuditError, match="does not say what its release cost"):
+        run("recover", folder=folder.path)
+    book = ledger_of(folder)
+    book.reserve(RELEASE, study_epsilon=8.0, study_delta=1e-5)
+    book.confirm(RELEASE)
+    assert "0 releases charged again, 1 runs claimed again" in run("recover", folder=folder.path)

@@ -23,6 +23,7 @@ def test_the_default_file_is_the_default_policy_and_so_is_an_empty_one(tmp_path)
 def test_every_commented_setting_of_the_default_file_works_when_uncommented():
     assert parse_policy(FULL) == Policy(
         studies=frozenset({bytes.fromhex("9f" * 32)}),
+        vouched_at_least=3,
         sources=frozenset({"physionet2012"}),
         variables=frozenset({"HR", "Temp", "Lactate"}),
         hours=WorkingHours(
@@ -31,6 +32,7 @@ def test_every_commented_setting_of_the_default_file_works_when_uncommented():
             end=time(6),
         ),
         memory_mib=4096,
+        answer_after_s=60.0,
     )
 
 
@@ -44,6 +46,8 @@ def test_every_value_of_the_file_reaches_the_policy():
     [federation]
     minimum_sites = 5
     minimum_patients = 100
+    [roster]
+    vouched_at_least = 0
     [release]
     smallest_group = 7
     own_figures = true
@@ -65,6 +69,7 @@ def test_every_value_of_the_file_reaches_the_policy():
         delta=1e-6,
         allow_without_privacy=True,
         minimum_sites=5,
+        vouched_at_least=0,
         minimum_patients=100,
         smallest_group=7,
         release_own_figures=True,

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from consilium.client.hospital.known_sizes import KnownSizes
+from consilium.client.hospital.peer_heads import PeerHeads
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.hospital.policy import Policy
 from consilium.client.hospital.round_audit import RoundAudit
@@ -22,8 +24,8 @@ from consilium.shared.audit.entry import AuditEntry
 from consilium.shared.audit.events import AuditEvent, Released, RoundClosed
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.audit.reading import read_lines, recorded_heads
-from consilium.shared.crypto.keys import IdentityKey, Roster
-from consilium.shared.errors import AuditError
+from consilium.shared.crypto.keys import IdentityKey
+from consilium.shared.errors import AuditError, UnableError
 from consilium.shared.model.network import build_model
 from consilium.shared.model.weight_vector import to_vector
 from consilium.shared.rounds.contents import group_parameters
@@ -31,6 +33,7 @@ from consilium.shared.secure_sum.messages import Action, Refusal
 from consilium.shared.study.definition import Study, parse_study, with_changes
 from consilium.shared.study.input_names import feature_names
 from consilium.simulations.cohorts.hospitals import synthetic_hospital
+from tests.rosters import sized_roster
 
 STUDY = parse_study("""
 name = "audited"
@@ -52,7 +55,7 @@ HR = { unit = "/min", low = 10, high = 300, center = 85, spread = 18 }
 """)
 COORDINATOR = IdentityKey.from_seed(b"c" * 32)
 KEYS = {site: IdentityKey.from_seed(site.encode() * 32) for site in STUDY.sites}
-ROSTER = Roster(tuple((site, key.public) for site, key in sorted(KEYS.items())))
+SORTED = dict(sorted(KEYS.items()))
 IDENTITIES = {site: key.public for site, key in KEYS.items()}
 RUN = bytes(16)
 
@@ -84,16 +87,22 @@ class SessionSites:
             journal=RoundJournal(self.folder / site / "journal.sqlite"),
             split_key=bytes(32),
             personal=PersonalStore(self.folder / site / "personal"),
-            audit=RoundAudit(log, COORDINATOR.public) if audited else None,
+            audit=self._audit(site, log) if audited else None,
         )
         return Session(
             site=site,
             study=study,
-            roster=ROSTER,
+            roster=sized_roster(SORTED, study.digest),
+            sizes=KnownSizes({}),
             read=lambda: cohort,
             policy=Policy(allow_without_privacy=True),
             state=state,
         )
+
+    def _audit(self, site: str, log: AuditLog) -> RoundAudit:
+        heads = PeerHeads(self.folder / site / "heads.sqlite")
+        identity = KEYS[site].public
+        return RoundAudit(log, identity=identity, coordinator=COORDINATOR.public, heads=heads)
 
     def names(self) -> tuple[str, ...]:
         return tuple(self.sessions)
@@ -114,7 +123,7 @@ def coordinator_log(folder: Path) -> AuditLog:
 
 def run(sites: SessionSites, log: AuditLog, study: Study = STUDY) -> list[RoundResult]:
     """What the coordinator does: show its head, close each round in its log, anchor the sites."""
-    parameters = group_parameters(study, ROSTER, RUN)
+    parameters = group_parameters(study, sized_roster(SORTED, study.digest), RUN)
     model = build_model(study, len(feature_names(study)), seed=study.seed)
     state = RunState(server=start(to_vector(model)))
     anchors, results = Anchors(log), []
@@ -192,7 +201,7 @@ def test_what_cannot_be_recorded_does_not_leave(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(
         AuditLog, "append", lambda *_: (_ for _ in ()).throw(AuditError("the disk is full"))
     )
-    parameters = group_parameters(STUDY, ROSTER, RUN)
+    parameters = group_parameters(STUDY, sized_roster(SORTED, STUDY.digest), RUN)
     model = build_model(STUDY, len(feature_names(STUDY)), seed=0)
     rounds = run_study(
         STUDY,
@@ -203,7 +212,7 @@ def test_what_cannot_be_recorded_does_not_leave(tmp_path, monkeypatch) -> None:
     )
     assert "update" in next(rounds).void
     assert {(refusal.code, refusal.sentence) for refusal in sites.refusals} == {
-        ("AuditError", "the disk is full")
+        ("UnableError", str(UnableError()))
     }
     assert not any(entry.confirmed for entry in sites.ledger("a").entries())
 
@@ -216,7 +225,7 @@ def test_a_forged_coordinator_head_is_noted_and_logged_and_the_round_goes_on(
     forged = replace(head, number=7).to_bytes()
     study_rounds = run_study(
         STUDY,
-        group_parameters(STUDY, ROSTER, RUN),
+        group_parameters(STUDY, sized_roster(SORTED, STUDY.digest), RUN),
         sites,
         RunState(server=start(to_vector(build_model(STUDY, len(feature_names(STUDY)), seed=0)))),
         audit_head=lambda: forged,

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import signal
 import sqlite3
 import stat
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import consilium.client.ledger.rows
 import consilium.client.ledger.store
 from consilium.client.ledger.releases import largest_spent
 from consilium.client.ledger.store import Ledger, Release
@@ -119,8 +121,11 @@ def test_studies_share_the_lifetime_budget(tmp_path):
     book = ledger(tmp_path, lifetime=1.5)
     reserve(book, release(1))
     other = {"study_digest": b"b" * 32, "study_name": "study-b"}
-    with pytest.raises(BudgetError, match="this site's lifetime"):
+    with pytest.raises(BudgetError, match="this site's lifetime") as refused:
         reserve_many(book, **other)
+    # What other studies spent, and this site's bound, are told in no sentence that may leave.
+    said = str(refused.value)
+    assert re.findall(r"\d+", said.replace("study-b", "")) == re.findall(r"(?<=round )\d+", said)
     assert book.summary().total.left >= 0
     assert len(book.summary().studies) == 2
 
@@ -220,6 +225,9 @@ def test_of_processes_racing_for_the_last_of_the_budget_exactly_one_wins(tmp_pat
     assert len(ledger(tmp_path, room_for_one).entries()) == 1
 
 
+TRACED = (consilium.client.ledger.store.__file__, consilium.client.ledger.rows.__file__, __file__)
+
+
 def release_in_child(folder: Path, kill_at: int) -> bool:
     """Reserve, release (a file, as a site sends its update) and confirm in a forked process.
 
@@ -232,7 +240,7 @@ def release_in_child(folder: Path, kill_at: int) -> bool:
 
         def trace(frame, event, argument):
             nonlocal left
-            if frame.f_code.co_filename in (consilium.client.ledger.store.__file__, __file__):
+            if frame.f_code.co_filename in TRACED:
                 left -= 1
                 if left == 0:
                     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,11 +1,14 @@
 """A site's patients are parted once and for all, and unusable data are told by site."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from consilium.client.ledger.releases import SHARDS
 from consilium.client.records.cohort import (
     read_cohort,
+    require_suitable,
     shard_of,
     training_shards,
     validation_shards,
@@ -63,7 +66,19 @@ def test_shards_depend_on_the_sites_key_and_are_even() -> None:
     assert abs(np.corrcoef(shards, other)[0, 1]) < 0.05
 
 
-def test_too_few_patients_are_told_with_the_site_and_the_bound() -> None:
+def test_reading_decides_nothing_and_too_few_are_told_with_the_site_and_the_bound() -> None:
     study = with_changes(STUDY, data={"minimum_patients": 100_000})
+    found = read_cohort(synthetic_hospital(0, study), study, site="a", split_key=KEY)
     with pytest.raises(DataError, match=r"site a: .* 100000"):
-        read_cohort(synthetic_hospital(0, study), study, site="a", split_key=KEY)
+        require_suitable(found, study, site="a", minimum_patients=1)
+
+
+def test_the_hospitals_own_bound_and_a_single_outcome_are_told_to_its_people() -> None:
+    found = read_cohort(synthetic_hospital(0, STUDY), STUDY, site="a", split_key=KEY)
+    patients = found.training.patients
+    require_suitable(found, STUDY, site="a", minimum_patients=patients)
+    with pytest.raises(DataError, match=f"{patients} patients .* own bound of {patients + 1}"):
+        require_suitable(found, STUDY, site="a", minimum_patients=patients + 1)
+    alive = replace(found.training, y_N=np.zeros_like(found.training.y_N))
+    with pytest.raises(DataError, match="site a: no patient has a positive label"):
+        require_suitable(replace(found, training=alive), STUDY, site="a", minimum_patients=1)

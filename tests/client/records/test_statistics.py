@@ -94,6 +94,11 @@ def test_a_bound_that_bounds_nothing_is_refused(norm: float) -> None:
         clipped_sum(np.ones((2, 3)), norm)
 
 
-def test_contributions_that_are_not_finite_are_refused() -> None:
-    with pytest.raises(PrivacyError, match="not finite"):
-        clipped_sum(np.array([[1.0, np.nan]]), 1.0)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
+def test_a_patient_whose_contribution_is_not_finite_counts_as_zero_and_changes_no_other(
+    bad: float,
+) -> None:
+    others = np.array([[3.0, -4.0], [0.1, 0.2]])
+    with_it = np.vstack([others, [bad, 1.0]])
+    change = clipped_sum(with_it, 1.0) - clipped_sum(others, 1.0)
+    assert np.linalg.norm(change) <= (0.0 if not np.isfinite(bad) else 1.0)

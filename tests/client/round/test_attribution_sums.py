@@ -72,8 +72,9 @@ def test_one_patient_changes_the_sums_by_at_most_what_is_charged(seed: int, loud
     assert charged == pytest.approx(PARTS)
 
 
-def test_the_means_are_those_of_the_patients_explained_one_by_one() -> None:
-    trained = some_trained(STUDY, 3)
+@pytest.mark.parametrize("skip", [False, True], ids=["", "with a linear path"])
+def test_the_means_are_those_of_the_patients_explained_one_by_one(skip: bool) -> None:
+    trained = some_trained(with_changes(STUDY, model={"skip": skip}), 3)
     patients = patients_of([1, 2, 1], 3)
     expected_PVA = np.zeros((3, 2, 4))
     for stay, patient in enumerate(patients.patient_N.tolist()):

@@ -1,22 +1,25 @@
 """A session answers the approved study alone, refuses in one sentence, and never quotes data."""
 
-import logging
+from dataclasses import replace
 from datetime import datetime, time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from consilium.client.hospital.known_sizes import KnownSizes
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.hospital.policy import Policy
 from consilium.client.hospital.working_hours import DAYS, WorkingHours
 from consilium.client.ledger.store import Ledger
 from consilium.client.records.cohort import Cohort, read_cohort
+from consilium.client.records.features import select
 from consilium.client.round.answer import Answer
 from consilium.client.round.session import BYTES_A_SITE, Session, SiteState, local_now
 from consilium.client.secure_sum.journal import RoundJournal
+from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.crypto.keys import IdentityKey, Roster
-from consilium.shared.errors import DataError, PolicyError
+from consilium.shared.errors import DataError, MessageError, PolicyError, UnableError
 from consilium.shared.rounds.contents import sum_parameters
 from consilium.shared.secure_sum.messages import (
     Action,
@@ -30,9 +33,11 @@ from consilium.shared.secure_sum.messages import (
     SignedKey,
     UnmaskRequest,
     UpdateRequest,
+    declared_sizes,
 )
 from consilium.shared.study.definition import Study, parse_study, with_changes
 from consilium.simulations.cohorts.hospitals import synthetic_hospital
+from tests.rosters import SIZE, sized_roster
 
 STUDY = parse_study("""
 name = "one"
@@ -47,7 +52,8 @@ window_h = 6
 HR = { unit = "/min", low = 10, high = 300, center = 85, spread = 18 }
 """)
 KEYS = {site: IdentityKey.generate() for site in STUDY.sites}
-ROSTER = Roster(tuple((site, key.public) for site, key in sorted(KEYS.items())))
+KEYS_IN_ORDER = dict(sorted(KEYS.items()))
+ROSTER = sized_roster(KEYS_IN_ORDER, STUDY.digest)
 RUN = bytes(16)
 
 
@@ -62,6 +68,7 @@ def session(
     read: object = cohort,
     policy: Policy | None = None,
     clock: object = local_now,
+    sizes: KnownSizes | None = None,
 ) -> Session:
     state = SiteState(
         identity=KEYS["a"],
@@ -73,7 +80,8 @@ def session(
     return Session(
         site="a",
         study=study,
-        roster=ROSTER,
+        roster=Roster(ROSTER.members),
+        sizes=sizes or KnownSizes({"a": SIZE}),
         read=read,
         policy=policy or Policy(),
         state=state,
@@ -84,7 +92,10 @@ def session(
 def channel_request(study: Study = STUDY, roster: Roster = ROSTER) -> bytes:
     parameters = sum_parameters(study, roster, RUN, site="a")
     return ChannelRequest(
-        study_digest=study.digest, run_id=RUN, study_hash=parameters.study_hash
+        study_digest=study.digest,
+        run_id=RUN,
+        study_hash=parameters.study_hash,
+        declared=declared_sizes(roster),
     ).to_bytes()
 
 
@@ -110,9 +121,46 @@ def test_another_study_is_refused_before_any_record_is_read(tmp_path: Path) -> N
 
 
 def test_another_roster_is_refused(tmp_path: Path) -> None:
-    strangers = Roster(tuple((site, IdentityKey.generate().public) for site in STUDY.sites))
-    reply = session(tmp_path).handle(Action.CHANNEL, channel_request(roster=strangers))
+    keys = {site: IdentityKey.generate() for site in STUDY.sites}
+    strangers = sized_roster(keys, STUDY.digest)
+    asked = ChannelRequest.from_bytes(channel_request(roster=strangers))
+    reply = session(tmp_path).handle(Action.CHANNEL, asked.to_bytes())
+    assert "the declared size of site a does not verify" in refusal(reply).sentence
+    asked = replace(asked, declared=declared_sizes(ROSTER))
+    reply = session(tmp_path).handle(Action.CHANNEL, asked.to_bytes())
     assert "another roster" in refusal(reply).sentence
+
+
+def test_a_roster_with_another_size_is_refused(tmp_path: Path) -> None:
+    """Whoever changed it: the coordinator, which cannot sign it, or a site that signs two sizes."""
+    seen = KnownSizes({"a": SIZE, "b": SIZE})
+    for site, sentence in {
+        "a": "site a declared 7 patients, and the coordinator now shows 70",
+        "b": "site b declared 7 patients, and the coordinator now shows 70",
+    }.items():
+        lied = sized_roster(KEYS_IN_ORDER, STUDY.digest, **{site: 70})
+        reply = session(tmp_path, sizes=seen).handle(Action.CHANNEL, channel_request(roster=lied))
+        assert refusal(reply).code == "PolicyError"
+        assert sentence in refusal(reply).sentence
+        forged = Roster(
+            lied.members,
+            tuple(
+                Declaration(new.patients, old.signature)
+                for new, old in zip(lied.declared, ROSTER.declared, strict=True)
+            ),
+        )
+        reply = session(tmp_path).handle(Action.CHANNEL, channel_request(roster=forged))
+        assert f"the declared size of site {site} does not verify" in refusal(reply).sentence
+
+
+def test_sizes_that_are_missing_or_above_the_studys_bound_are_refused(tmp_path: Path) -> None:
+    asked = ChannelRequest.from_bytes(channel_request())
+    fewer = {site: asked.declared[site] for site in ("a", "b")}
+    reply = session(tmp_path).handle(Action.CHANNEL, replace(asked, declared=fewer).to_bytes())
+    assert "2 sizes are declared for 3 sites" in refusal(reply).sentence
+    huge = declared_sizes(sized_roster(KEYS_IN_ORDER, STUDY.digest, c=100_001))
+    reply = session(tmp_path).handle(Action.CHANNEL, replace(asked, declared=huge).to_bytes())
+    assert "site c declares 100001 patients, above" in refusal(reply).sentence
 
 
 EARLY = {
@@ -154,25 +202,26 @@ def test_an_oversized_round_is_refused_by_its_size_alone(tmp_path: Path) -> None
     assert "16777216 bytes" in reply.sentence
 
 
-def test_a_refusal_whose_reason_has_line_breaks_is_still_one_sentence(tmp_path: Path) -> None:
-    def read() -> Cohort:
-        raise DataError("first line\nsecond\x00line")
-
-    reply = refusal(session(tmp_path, read=read).handle(Action.CHANNEL, channel_request()))
-    assert reply.sentence == "first line second line"
-
-
-def test_a_defect_is_refused_without_its_text_which_may_quote_data(
+def test_whatever_is_wrong_with_the_records_the_refusal_is_the_same(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def read() -> Cohort:
-        raise ValueError("could not convert 'patient 4711, HIV positive' to float")
+    errors = [
+        DataError("no patient has a positive label"),
+        ValueError("could not convert 'patient 4711, HIV positive' to float"),
+        MemoryError("Unable to allocate an array with shape (4711, 48)"),
+    ]
+    replies = []
+    for number, error in enumerate(errors):
 
-    with caplog.at_level(logging.ERROR):
-        reply = session(tmp_path, read=read).handle(Action.CHANNEL, channel_request())
-    assert refusal(reply).code == "Defect"
-    assert b"4711" not in reply.body
-    assert "4711" in caplog.text  # the site's own log tells its own people
+        def read(error: Exception = error) -> Cohort:
+            raise error
+
+        (tmp_path / str(number)).mkdir()
+        site = session(tmp_path / str(number), read=read)
+        replies.append(site.handle(Action.CHANNEL, channel_request()))
+    assert {reply.body for reply in replies} == {Refusal.of("a", UnableError()).to_bytes()}
+    assert "no patient has a positive label" in caplog.text  # the site's log tells its own people
+    assert "needs more memory" in caplog.text
 
 
 def test_a_study_beyond_the_policy_never_gets_a_session(tmp_path: Path) -> None:
@@ -247,18 +296,38 @@ def test_a_round_that_has_begun_is_helped_to_its_end_at_any_hour(
     assert refusal(site.handle(action, EARLY[action].to_bytes())).code == "ProtocolError"
 
 
-def test_too_few_patients_are_refused_before_a_round_and_not_counted_aloud(tmp_path: Path) -> None:
-    site = session(tmp_path, policy=Policy(minimum_patients=1_000_000))
-    reply = refusal(site.handle(Action.CHANNEL, channel_request()))
-    assert "fewer patients for the study than its policy's bound of 1000000" in reply.sentence
+def test_a_site_that_approved_takes_part_however_few_patients_it_has(tmp_path: Path) -> None:
+    """Whether it has enough was decided before the approval; here it would tell their number."""
+    one_outcome = cohort().training
+    few = select(one_outcome, np.flatnonzero(one_outcome.y_N == 0)[:3])
+    read = lambda: replace(cohort(), training=few)  # noqa: E731
+    study = with_changes(STUDY, data={"minimum_patients": 20})
+    site = session(tmp_path, study=study, read=read, policy=Policy(minimum_patients=100))
+    reply = site.handle(Action.CHANNEL, channel_request(study))
+    assert ChannelKey.from_bytes(reply.body).site == "a"
 
 
-def test_a_lack_of_memory_is_a_refusal_that_quotes_no_shape(tmp_path: Path, caplog) -> None:
-    def read() -> Cohort:
-        raise MemoryError("Unable to allocate an array with shape (4711, 48)")
+def test_with_a_fixed_answering_time_a_round_is_answered_then_and_a_late_one_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    waited: list[float] = []
+    now = [0.0]
+    monkeypatch.setattr("consilium.client.round.session.time.sleep", waited.append)
+    monkeypatch.setattr("consilium.client.round.session.time.monotonic", lambda: now[0])
+    site = session(tmp_path, policy=Policy(answer_after_s=60.0))
+    site.handle(Action.CHANNEL, channel_request())
+    assert waited == []
 
-    with caplog.at_level(logging.DEBUG):
-        reply = refusal(session(tmp_path, read=read).handle(Action.CHANNEL, channel_request()))
-    assert reply.code == "PolicyError"
-    assert "needs more memory" in reply.sentence
-    assert "4711" not in reply.sentence + caplog.text
+    took_s: list[float] = []
+
+    def slowly(*_: object, **__: object) -> None:
+        now[0] += took_s[-1]
+        raise MessageError("refused, and yet not at once")
+
+    monkeypatch.setattr("consilium.client.round.session.UpdateRequest.from_bytes", slowly)
+    for seconds in (0.5, 20.0, 61.5):
+        took_s.append(seconds)
+        caplog.clear()
+        site.handle(Action.UPDATE, b"")
+    assert waited == [59.5, 40.0, 0.0]
+    assert "1.5 s more than [machine] answer_after_s" in caplog.text

@@ -182,6 +182,35 @@ def test_the_sums_give_mean_absolute_and_root_mean_squared_error_in_the_targets_
     assert metrics.root_errors == pytest.approx((np.sqrt(np.mean(squares)),), rel=1e-5)
 
 
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+@pytest.mark.parametrize("size", [1e14, 3e38])
+def test_weights_and_records_made_to_overflow_give_finite_bounded_sums(task: dict, size: float):
+    study = small_study(task=task)
+    everyone = cohort(task, 9, 3)
+    everyone.x_NTF[0] = np.nan
+    everyone.x_NTF[1] = 1e30
+    everyone.y_N[2] = 1e20
+    everyone.y_N[3] = np.inf
+    rows = everyone.patient_N < 8
+    without = replace(
+        everyone,
+        x_NTF=everyone.x_NTF[rows],
+        mask_NT=everyone.mask_NT[rows],
+        y_N=everyone.y_N[rows],
+        patient_N=everyone.patient_N[rows],
+        patients=8,
+    )
+    for seed in range(5):
+        model = build_model(study, 3, seed=seed)
+        for parameter in model.parameters():
+            parameter.data = torch.sign(parameter.data) * size
+        both = [validation_sums(model, patients, study) for patients in (everyone, without)]
+        for part in both[0]:
+            assert np.isfinite(both[0][part]).all()
+        moved = np.concatenate([both[0][part] - both[1][part] for part in both[0]])
+        assert np.linalg.norm(moved) <= metrics_sensitivity(study, final=False) + 1e-9
+
+
 def test_no_patient_gives_zeros_of_the_right_length() -> None:
     study = small_study()
     sums = validation_sums(build_model(study, 3, seed=1), None, study)

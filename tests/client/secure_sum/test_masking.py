@@ -26,6 +26,7 @@ from consilium.shared.secure_sum.messages import (
     PeerKey,
     SignedKey,
     UnmaskRequest,
+    declared_sizes,
 )
 from consilium.shared.wire.encoding import MAX_ROUND
 from tests.adversary import part_of, reachable
@@ -367,7 +368,7 @@ def test_a_site_that_was_dealt_a_wrong_seed_share_takes_part_and_shows_the_key(t
     pending = site.masking._next
     told = written(request, site, box=box(request, site))
     site.masking.begin(told)
-    reply = site.masking.mask(ZEROS, 1, SPEC)
+    reply = site.masking.mask(ZEROS, SPEC)
     assert reply.complaints == {PEER: pending.opens.secret(PEER)}
     assert set(site.masking._round.received.seed_shares) == set(names(5)[2:])
     public = next(p.public for p in told.participants if p.site == PEER)
@@ -385,7 +386,7 @@ def test_a_site_that_was_dealt_a_wrong_seed_share_takes_part_and_shows_the_key(t
 def test_a_site_that_was_dealt_true_shares_complains_of_nobody(tmp_path):
     site, request, _ = halted(5, tmp_path, Action.UPDATE)
     site.masking.begin(request)
-    assert site.masking.mask(ZEROS, 1, SPEC).complaints == {}
+    assert site.masking.mask(ZEROS, SPEC).complaints == {}
 
 
 def test_sites_shown_different_things_begin_different_rounds(tmp_path):
@@ -409,11 +410,11 @@ def test_sites_shown_different_things_begin_different_rounds(tmp_path):
 def test_an_update_is_masked_once(tmp_path):
     site, request, _ = halted(5, tmp_path, Action.UPDATE)
     with pytest.raises(ProtocolError, match="no round has begun"):
-        site.masking.mask(ZEROS, 1, SPEC)
+        site.masking.mask(ZEROS, SPEC)
     site.masking.begin(request)
-    site.masking.mask(ZEROS, 1, SPEC)
+    site.masking.mask(ZEROS, SPEC)
     with pytest.raises(ProtocolError, match="no round has begun that is still to be masked"):
-        site.masking.mask(ZEROS, 1, SPEC)
+        site.masking.mask(ZEROS, SPEC)
 
 
 def test_a_round_that_another_process_of_the_site_masked_is_not_masked_again(tmp_path):
@@ -421,42 +422,39 @@ def test_a_round_that_another_process_of_the_site_masked_is_not_masked_again(tmp
     site.masking.begin(request)
     site.journal.claim(parameters(5).study_hash, 1)
     with pytest.raises(ProtocolError, match="masked once"):
-        site.masking.mask(ZEROS, 1, SPEC)
+        site.masking.mask(ZEROS, SPEC)
     with pytest.raises(ProtocolError, match="round 1 is not above round 1, masked before"):
         site.masking.begin(request)
 
 
 @pytest.mark.parametrize(
-    ("vector", "weight", "spec", "sentence"),
+    ("vector", "spec", "sentence"),
     [
-        (ZEROS[1:], 1, SPEC, "layout is uint32"),
-        (ZEROS.astype(np.int32), 1, SPEC, "layout is uint32"),
-        (ZEROS.astype(np.float32), 1, SPEC, "layout is uint32"),
-        (ZEROS, -1, SPEC, "weight -1 is not between 0 and max_weight 10000"),
-        (ZEROS, 10_001, SPEC, "weight 10001 is not between"),
+        (ZEROS[1:], SPEC, "layout is uint32"),
+        (ZEROS.astype(np.int32), SPEC, "layout is uint32"),
+        (ZEROS.astype(np.float32), SPEC, "layout is uint32"),
         (
             ZEROS,
-            1,
             VectorSpec(ring_bits=16, segments=(Segment(name="a", length=SPEC.length, linf=9000),)),
             "wraps",
         ),
     ],
 )
 def test_what_does_not_fit_the_ring_is_refused_and_the_round_stays_open(
-    tmp_path, vector, weight, spec, sentence
+    tmp_path, vector, spec, sentence
 ):
     site, request, _ = halted(5, tmp_path, Action.UPDATE)
     site.masking.begin(request)
     with pytest.raises(EncodingError, match=sentence):
-        site.masking.mask(vector, weight, spec)
-    assert site.masking.mask(ZEROS, 1, SPEC).round == 1
+        site.masking.mask(vector, spec)
+    assert site.masking.mask(ZEROS, SPEC).round == 1
 
 
 def test_the_vector_given_is_not_changed_by_masking(tmp_path):
     site, request, _ = halted(5, tmp_path, Action.UPDATE)
     site.masking.begin(request)
     vector = np.arange(SPEC.length, dtype=np.uint32)
-    site.masking.mask(vector, 1, SPEC)
+    site.masking.mask(vector, SPEC)
     assert (vector == np.arange(SPEC.length)).all()
 
 
@@ -646,7 +644,10 @@ def test_keys_for_a_later_round_give_up_the_round_in_progress(tmp_path):
 def channel_request(site):
     agreed = site.masking.parameters
     return ChannelRequest(
-        study_digest=agreed.study_digest, run_id=agreed.run_id, study_hash=agreed.study_hash
+        study_digest=agreed.study_digest,
+        run_id=agreed.run_id,
+        study_hash=agreed.study_hash,
+        declared=declared_sizes(agreed.roster),
     )
 
 

@@ -22,13 +22,20 @@ from consilium.shared.audit.entry import AuditEntry
 from consilium.shared.audit.events import Refused
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.audit.reading import read_lines
-from consilium.shared.crypto.keys import IdentityKey, Roster
+from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.enrolment.messages import StudyOffer, offer_statement
-from consilium.shared.errors import AuditError, DataError
+from consilium.shared.errors import AuditError, DataError, PolicyError, UnableError
 from consilium.shared.rounds.contents import sum_parameters
-from consilium.shared.secure_sum.messages import Action, ChannelKey, ChannelRequest, KeysRequest
+from consilium.shared.secure_sum.messages import (
+    Action,
+    ChannelKey,
+    ChannelRequest,
+    KeysRequest,
+    declared_sizes,
+)
 from consilium.shared.study.definition import parse_study
 from consilium.simulations.cohorts.hospitals import synthetic_hospital
+from tests.rosters import sized_roster
 
 TEXT = """
 name = "one"
@@ -45,14 +52,17 @@ HR = { unit = "/min", low = 10, high = 300, center = 85, spread = 18 }
 STUDY = parse_study(TEXT)
 COORDINATOR = IdentityKey.from_seed(b"c" * 32)
 KEYS = {site: IdentityKey.from_seed(site.encode() * 32) for site in STUDY.sites}
-ROSTER = Roster(tuple((site, key.public) for site, key in sorted(KEYS.items())))
-DEFECT = "the site met an unforeseen error; see the site's log"
+ROSTER = sized_roster(dict(sorted(KEYS.items())), STUDY.digest)
+UNABLE = str(UnableError())
 
 
 def channel_request() -> bytes:
     parameters = sum_parameters(STUDY, ROSTER, bytes(16), site="a")
     return ChannelRequest(
-        study_digest=STUDY.digest, run_id=bytes(16), study_hash=parameters.study_hash
+        study_digest=STUDY.digest,
+        run_id=bytes(16),
+        study_hash=parameters.study_hash,
+        declared=declared_sizes(ROSTER),
     ).to_bytes()
 
 
@@ -62,6 +72,7 @@ class Site:
 
     folder: Path
     failing: list[Exception] = field(default_factory=list)
+    strangers: list[PolicyError] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.approvals = Approvals(self.folder, COORDINATOR.public, ("a", KEYS["a"].public))
@@ -75,14 +86,14 @@ class Site:
             personal=PersonalStore(self.folder / "personal"),
         )
         self.opened = 0
-        sessions = StudySessions("a", self.approvals, self._open_session, audit)
+        sessions = StudySessions("a", self.approvals, self._check, self._open_session, audit)
         self.measurements = Measurements(sessions, self.folder, ledger)
 
     def approve(self) -> None:
         text = TEXT.encode()
         signature = COORDINATOR.sign(offer_statement(text, ROSTER))
-        offer = StudyOffer(text=text, roster=dict(ROSTER.members), signature=signature)
-        self.approvals.approve(offer)
+        offer = StudyOffer(text=text, roster=dict(ROSTER.members), declared={}, signature=signature)
+        self.approvals.approve(offer, ROSTER.declared[0])
 
     def ask(self, action: Action, body: bytes) -> Answer:
         return self.measurements.handle(action, body)
@@ -105,12 +116,18 @@ class Site:
     def _log(self) -> Path:
         return self.folder / "audit.jsonl"
 
+    def _check(self, approval: Approval) -> None:
+        assert approval.roster == ROSTER
+        if self.strangers:
+            raise self.strangers[0]
+
     def _open_session(self, approval: Approval) -> Session:
         self.opened += 1
         return Session(
             site="a",
             study=approval.study,
             roster=approval.roster,
+            sizes=self.approvals.known_sizes(approval),
             read=self._read,
             policy=Policy(),
             state=self.state,
@@ -140,13 +157,13 @@ def test_a_defect_in_a_session_is_refused_without_detail_logged_once_and_counted
     site.approve()
     with caplog.at_level(logging.DEBUG):
         answer = site.ask(Action.CHANNEL, channel_request())
-    assert (answer.refusal.code, answer.refusal.sentence) == ("Defect", DEFECT)
+    assert (answer.refusal.code, answer.refusal.sentence) == ("UnableError", UNABLE)
     assert b"4711" not in answer.body
     told = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert [record.getMessage() for record in told] == ["a failed on channel"]
     assert told[0].exc_info[1] is site.failing[0]
-    assert site.counted() == {("channel", "Defect"): 1}
-    assert site.recorded() == [("channel", "Defect", DEFECT)]
+    assert site.counted() == {("channel", "UnableError"): 1}
+    assert site.recorded() == [("channel", "UnableError", UNABLE)]
 
 
 def test_a_sessions_refusal_is_logged_once_and_recorded_once_while_it_stays_the_same(
@@ -158,7 +175,7 @@ def test_a_sessions_refusal_is_logged_once_and_recorded_once_while_it_stays_the_
         site.ask(Action.CHANNEL, channel_request())
     assert caplog.messages == ["a refused channel: the file is damaged"]
     site.ask(Action.CHANNEL, channel_request())
-    refused = ("channel", "DataError", "the file is damaged")
+    refused = ("channel", "UnableError", UNABLE)
     assert site.recorded() == [refused]
     site.failing.clear()
     assert site.ask(Action.CHANNEL, channel_request()).refusal is None
@@ -166,7 +183,7 @@ def test_a_sessions_refusal_is_logged_once_and_recorded_once_while_it_stays_the_
     again = Site(tmp_path, site.failing)
     again.ask(Action.CHANNEL, channel_request())
     assert again.recorded() == [refused, refused]  # another process begins anew
-    assert site.counted() == {("channel", "DataError"): 2, ("channel", "ok"): 1}
+    assert site.counted() == {("channel", "UnableError"): 2, ("channel", "ok"): 1}
 
 
 def test_the_same_refusal_after_an_answer_is_recorded_again(tmp_path: Path) -> None:
@@ -196,6 +213,24 @@ def test_a_study_that_nobody_approved_or_that_was_withdrawn_opens_no_session(
     site.approvals.withdraw(STUDY.digest)
     assert site.ask(Action.CHANNEL, channel_request()).refusal.code == "PolicyError"
     assert [code for _, code, _ in site.recorded()] == ["PolicyError", "PolicyError"]
+
+
+def test_a_roster_that_is_trusted_no_longer_is_refused_from_the_next_message_on(
+    tmp_path: Path,
+) -> None:
+    site = Site(tmp_path, strangers=[PolicyError("b is unknown")])
+    site.approve()
+    assert site.ask(Action.CHANNEL, channel_request()).refusal.sentence == "b is unknown"
+    assert site.opened == 0
+    stranger = site.strangers.pop()
+    assert site.ask(Action.CHANNEL, channel_request()).refusal is None
+    site.strangers.append(stranger)
+    run = sum_parameters(STUDY, ROSTER, bytes(16), site="a").study_hash
+    asked = KeysRequest(study_hash=run, round=1, channel_keys=()).to_bytes()
+    assert site.ask(Action.KEYS, asked).refusal.sentence == "b is unknown"
+    site.strangers.clear()
+    assert site.ask(Action.CHANNEL, channel_request()).refusal is None
+    assert site.opened == 1  # no round in progress is lost by a voucher that comes
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff" * 100, bytes(1000)])

@@ -5,7 +5,6 @@ import pytest
 
 from consilium.server.secure_sum.group_sums import GroupSums
 from consilium.server.study.aggregation import across_groups
-from consilium.shared.crypto.keys import Roster
 from consilium.shared.errors import RoundVoidError
 from consilium.shared.secure_sum.messages import Action
 from tests.in_process import (
@@ -13,6 +12,7 @@ from tests.in_process import (
     LOST,
     MODEL,
     SPEC,
+    STUDY_DIGEST,
     InProcessSites,
     LocalSite,
     identities,
@@ -20,6 +20,7 @@ from tests.in_process import (
     parameters,
     plain_sum,
 )
+from tests.rosters import sized_roster
 
 GROUPS = [names(12)[:4], names(12)[4:8], names(12)[8:]]
 
@@ -28,7 +29,7 @@ GROUPS = [names(12)[:4], names(12)[4:8], names(12)[8:]]
 def grouped(tmp_path):
     """Three groups of four sites."""
     keys = identities(12)
-    rosters = [Roster(tuple((site, keys[site].public) for site in group)) for group in GROUPS]
+    rosters = [sized_roster({s: keys[s] for s in group}, STUDY_DIGEST) for group in GROUPS]
     agreed = [parameters(4, roster=roster) for roster in rosters]
     sites = InProcessSites(
         [
@@ -43,7 +44,13 @@ def grouped(tmp_path):
 
 
 def run(sums, round=1, check=lambda total: None):
-    return sums.sum(round=round, spec=SPEC, model=MODEL, configuration=CONFIGURATION, check=check)
+    return sums.sum(
+        round=round,
+        layout=lambda group: SPEC,
+        model=MODEL,
+        configuration=CONFIGURATION,
+        check=check,
+    )
 
 
 def test_every_group_gives_its_own_exact_sum(grouped):

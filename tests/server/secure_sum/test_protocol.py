@@ -25,7 +25,7 @@ def test_the_sum_over_all_sites_is_exact_for_many_rounds(tmp_path, count):
 @pytest.mark.parametrize("ring_bits", [16, 20, 24, 28, 32])
 def test_the_sum_is_exact_in_every_ring(tmp_path, ring_bits):
     spec = VectorSpec(ring_bits=ring_bits, segments=(Segment(name="a", length=11, linf=500),))
-    coordinator, sites = federation(5, tmp_path, spec, max_weight=100)
+    coordinator, sites = federation(5, tmp_path, spec)
     coordinator.open()
     sites.faults = {("site-001", Action.UPDATE): LOST}
     result = run_round(coordinator, 1, spec)

@@ -65,7 +65,7 @@ def test_a_site_exchanges_shares_and_boxes_with_its_circle_only(tmp_path):
     circle = site.masking.parameters.circle(site.site)
     assert set(request.letters) == circle - {site.site}
     site.masking.begin(request)
-    reply = site.masking.mask(np.zeros(SPEC.length, np.uint32), 1, SPEC)
+    reply = site.masking.mask(np.zeros(SPEC.length, np.uint32), SPEC)
     assert set(reply.boxes) == circle - {site.site}
 
 

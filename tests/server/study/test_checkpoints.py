@@ -91,8 +91,8 @@ def test_a_truncated_file_is_refused_in_one_sentence(tmp_path: Path, keep: int) 
 def test_a_checkpoint_of_another_format_says_so(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, checkpoint())
     path = tmp_path / FILE_NAME
-    path.write_bytes(path.read_bytes().replace(b'\\"format\\": 4', b'\\"format\\": 7'))
-    with pytest.raises(SettingsError, match="format 7 is not 4"):
+    path.write_bytes(path.read_bytes().replace(b'\\"format\\": 5', b'\\"format\\": 7'))
+    with pytest.raises(SettingsError, match="format 7 is not 5"):
         load_checkpoint(tmp_path)
 
 
@@ -100,7 +100,7 @@ def test_a_checkpoint_with_vectors_that_nobody_needs_is_read_and_goes_on(tmp_pat
     """Format 3 held them all, whatever the strategy."""
     save_checkpoint(tmp_path, checkpoint(2))
     path = tmp_path / FILE_NAME
-    path.write_bytes(path.read_bytes().replace(b'\\"format\\": 4', b'\\"format\\": 3'))
+    path.write_bytes(path.read_bytes().replace(b'\\"format\\": 5', b'\\"format\\": 3'))
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None
     assert loaded.state.server.momentum_D.size == 7

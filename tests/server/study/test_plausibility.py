@@ -36,7 +36,7 @@ def test_sums_of_clipped_updates_are_never_refused(sites, length, clip, noise, s
     )
     values = decode((total % 2**24).astype(np.uint32), spec)["u"][:]
     values = values + rng.normal(0, noise, length)
-    bound = norm_bound(length=length, sites=sites, clip=clip, scale=scale, noise_std=noise)
+    bound = norm_bound(length=length, sites=sites, clip=sites * clip, scale=scale, noise_std=noise)
     assert check_norm(values, bound, name="u") == pytest.approx(np.linalg.norm(values))
 
 

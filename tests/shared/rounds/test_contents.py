@@ -1,11 +1,14 @@
 """What a round's vector holds, derived alike at both sides."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consilium.shared.errors import MessageError
+from consilium.shared.crypto.keys import IdentityKey
+from consilium.shared.errors import MessageError, StudyError
 from consilium.shared.figures.score_counts import first_edges
 from consilium.shared.rounds.contents import (
     NOISE_MARGIN,
@@ -13,16 +16,22 @@ from consilium.shared.rounds.contents import (
     RoundConfiguration,
     edges_from_bytes,
     edges_to_bytes,
+    gradient_sum_bound,
+    group_parameters,
     metrics_noise,
     metrics_sensitivity,
     statistics_noise,
+    sum_parameters,
     update_share,
+    validation_patients,
     vector_spec,
 )
+from tests.rosters import sized_roster
 from tests.study_text import small_study
 
 PRIVATE = small_study()
 PLAIN = small_study(privacy={"mode": "none"})
+KEYS = {site: IdentityKey.from_seed(site.encode() * 32) for site in PRIVATE.sites}
 
 
 @given(
@@ -31,9 +40,15 @@ PLAIN = small_study(privacy={"mode": "none"})
     normalisation=st.binary(max_size=100),
     head=st.binary(max_size=512),
     edges=st.binary(max_size=100),
+    site_heads=st.lists(st.binary(max_size=512), max_size=3).map(tuple),
 )
 def test_a_configuration_comes_back_from_its_bytes(
-    purpose: Purpose, evaluate: bool, normalisation: bytes, head: bytes, edges: bytes
+    purpose: Purpose,
+    evaluate: bool,
+    normalisation: bytes,
+    head: bytes,
+    edges: bytes,
+    site_heads: tuple[bytes, ...],
 ) -> None:
     asked = RoundConfiguration(
         purpose=purpose,
@@ -41,6 +56,7 @@ def test_a_configuration_comes_back_from_its_bytes(
         normalisation=normalisation,
         audit_head=head,
         edges=edges,
+        site_heads=site_heads,
     )
     assert RoundConfiguration.from_bytes(asked.to_bytes()) == asked
 
@@ -55,9 +71,15 @@ def test_bytes_that_are_no_configuration_are_refused(data: bytes) -> None:
 
 
 def test_an_audit_head_beyond_its_bound_is_refused() -> None:
-    asked = RoundConfiguration(purpose=Purpose.TRAINING, audit_head=bytes(513))
-    with pytest.raises(MessageError, match="not of this version"):
-        RoundConfiguration.from_bytes(asked.to_bytes())
+    for heads in (
+        {"audit_head": bytes(513)},
+        {"site_heads": (bytes(9), bytes(513))},
+        {"site_heads": (b"",) * 1001},
+        {"site_heads": b"no list"},
+    ):
+        asked = RoundConfiguration(purpose=Purpose.TRAINING, **heads)
+        with pytest.raises(MessageError, match="not of this version"):
+            RoundConfiguration.from_bytes(asked.to_bytes())
 
 
 def test_an_oversized_configuration_is_refused_before_it_is_parsed() -> None:
@@ -69,18 +91,22 @@ def test_an_oversized_configuration_is_refused_before_it_is_parsed() -> None:
 @pytest.mark.parametrize("evaluate", [False, True])
 @pytest.mark.parametrize("study", [PRIVATE, PLAIN], ids=["private", "plain"])
 def test_no_vector_can_wrap_and_counts_are_summed_exactly(study, purpose, evaluate) -> None:
-    spec = vector_spec(study, RoundConfiguration(purpose=purpose, evaluate=evaluate), parameters=9)
-    spec.check_headroom(len(study.sites), study.aggregation.max_weight)
+    largest = study.aggregation.max_weight
+    asked = RoundConfiguration(purpose=purpose, evaluate=evaluate)
+    spec = vector_spec(study, asked, parameters=9, largest_size=largest)
+    spec.check_headroom(len(study.sites), largest)
     for segment in spec.segments:
         assert np.log2(segment.scale) == round(np.log2(segment.scale))
         if segment.name in ("loss", "scores", "statistics"):
-            assert segment.linf >= study.aggregation.max_weight
+            assert segment.linf >= largest
 
 
 def test_each_purpose_has_its_own_segments() -> None:
     def names(purpose: Purpose, *, evaluate: bool = False) -> list[str]:
         asked = RoundConfiguration(purpose=purpose, evaluate=evaluate)
-        return [s.name for s in vector_spec(PRIVATE, asked, parameters=9).segments]
+        return [
+            s.name for s in vector_spec(PRIVATE, asked, parameters=9, largest_size=500).segments
+        ]
 
     assert names(Purpose.STATISTICS) == ["statistics"]
     assert names(Purpose.TRAINING) == ["update"]
@@ -88,10 +114,10 @@ def test_each_purpose_has_its_own_segments() -> None:
     assert names(Purpose.EVALUATION) == ["loss", "scores"]
     regression = small_study(task={"kind": "regression"})
     asked = RoundConfiguration(purpose=Purpose.EVALUATION)
-    found = vector_spec(regression, asked, parameters=9).segments
+    found = vector_spec(regression, asked, parameters=9, largest_size=500).segments
     assert [(s.name, s.length) for s in found] == [("loss", 2), ("hits", 3)]
     classes = small_study(task={"kind": "multiclass", "outputs": 3})
-    found = vector_spec(classes, asked, parameters=9).segments
+    found = vector_spec(classes, asked, parameters=9, largest_size=500).segments
     assert [(s.name, s.length) for s in found] == [("loss", 2), ("scores", 192), ("hits", 9)]
 
 
@@ -99,15 +125,50 @@ def test_noise_fits_its_segment_and_there_is_none_without_privacy() -> None:
     assert statistics_noise(PLAIN) == metrics_noise(PLAIN) == 0
     assert statistics_noise(PRIVATE) > 0
     asked = RoundConfiguration(purpose=Purpose.EVALUATION)
-    bound = vector_spec(PRIVATE, asked, parameters=9).segments[0].linf
-    patients = PRIVATE.aggregation.max_weight
-    assert bound == pytest.approx(patients + NOISE_MARGIN * metrics_noise(PRIVATE))
+    bound = vector_spec(PRIVATE, asked, parameters=9, largest_size=500).segments[0].linf
     assert metrics_sensitivity(PRIVATE) == pytest.approx(3**0.5)
+    assert bound == pytest.approx(500 * 3**0.5 + NOISE_MARGIN * metrics_noise(PRIVATE))
 
 
-def test_updates_are_weighted_by_patients_or_alike() -> None:
-    assert update_share(PRIVATE, 50) == 50 / PRIVATE.aggregation.max_weight
-    assert update_share(small_study(aggregation={"weighting": "uniform"}), 50) == 1.0
+def test_updates_are_weighted_by_declared_sizes_or_alike() -> None:
+    roster = sized_roster(KEYS, PRIVATE.digest, a=50, b=200, c=100)
+    assert update_share(PRIVATE, roster, ["a"]) == 0.25
+    assert update_share(PRIVATE, roster, ["a", "b", "c"]) == 1.75
+    alike = small_study(aggregation={"weighting": "uniform"})
+    assert update_share(alike, roster, ["a"]) == 1.0
+    assert update_share(alike, roster, ["a", "c"]) == 2.0
+
+
+def test_a_run_has_no_size_above_the_studys_bound_and_no_site_that_it_does_not_name() -> None:
+    small = small_study(aggregation={"max_weight": 90})
+    within, above = (sized_roster(KEYS, small.digest, b=size) for size in (90, 91))
+    assert sum_parameters(small, within, bytes(16), site="a").roster.sizes["b"] == 90
+    for refused in (group_parameters, partial(sum_parameters, site="a")):
+        with pytest.raises(StudyError, match=r"site b declares 91 patients, above .* 90"):
+            refused(small, above, bytes(16))
+    with pytest.raises(StudyError, match="does not name site d"):
+        sum_parameters(small, within, bytes(16), site="d")
+
+
+@given(size=st.integers(1, 10**6), rate=st.floats(0.01, 1.0))
+def test_a_gradient_sums_bound_is_that_of_a_likely_sample_of_the_declared_patients(
+    size: int, rate: float
+) -> None:
+    study = small_study(
+        privacy={"mode": "distributed"}, training={"local_steps": 1, "sampling_rate": rate}
+    )
+    found = gradient_sum_bound(study, size) / study.privacy.clip_norm
+    assert found <= size * (1 + 1e-9)
+    assert found >= min(size, rate * size) * (1 - 1e-9)
+    assert found == pytest.approx(min(size, rate * size + 5 * (rate * size) ** 0.5))
+
+
+@pytest.mark.parametrize(("held_out", "times"), [(0.0, 1), (0.2, 1), (0.5, 1), (0.75, 3)])
+def test_more_validation_patients_than_declared_ones_count_where_more_validate_than_train(
+    held_out: float, times: float
+) -> None:
+    study = small_study(evaluation={"validation_fraction": held_out})
+    assert validation_patients(study, 40) == pytest.approx(40 * times)
 
 
 def test_edges_come_back_from_their_bytes_and_none_mean_those_of_a_first_look() -> None:

@@ -377,7 +377,9 @@ def test_printing_a_message_shows_its_kind_site_and_round_and_nothing_secret():
         next_keys=None,
     )
     assert repr(message) == str(message) == "<unmasked site ward round 8>"
-    request = ChannelRequest(study_digest=bytes(32), run_id=bytes(16), study_hash=bytes(32))
+    request = ChannelRequest(
+        study_digest=bytes(32), run_id=bytes(16), study_hash=bytes(32), declared={}
+    )
     assert repr(request) == "<channel-request>"
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from consilium.shared.crypto.keys import IdentityKey, Roster
 from consilium.shared.errors import StudyError
-from tests.in_process import parameters
+from tests.in_process import STUDY_DIGEST, identities, parameters
+from tests.rosters import sized_roster
 
 
 @pytest.mark.parametrize(
@@ -25,8 +26,7 @@ from tests.in_process import parameters
         (9, {"threshold": 7, "minimum_sites": 8, "collusion": 5}, "raise it to 8"),
         (9, {"threshold": 5, "collusion": 1}, "must exceed 9 sites plus 1 colluding"),
         (9, {"threshold": 1}, "must exceed 9 sites plus 1 colluding"),
-        (5, {"max_weight": 0}, "max_weight is 0"),
-        (5, {"max_weight": 2**31}, "below 2^31"),
+        (5, {"roster": Roster(parameters(5).roster.members)}, "lacks the sites' declared sizes"),
     ],
 )
 def test_parameters_without_their_guarantee_are_refused(count, changes, sentence):
@@ -46,8 +46,10 @@ def test_three_sites_tolerate_no_dropout_and_four_one(count, tolerated):
 
 def test_the_hash_depends_on_every_parameter():
     base = parameters(9)
-    swapped = Roster((base.roster.members[1], base.roster.members[0], *base.roster.members[2:]))
-    other_key = Roster((("site-000", IdentityKey.generate().public), *base.roster.members[1:]))
+    keys = identities(9)
+    swapped = sized_roster(dict(sorted(keys.items(), reverse=True)), STUDY_DIGEST)
+    other_key = sized_roster(keys | {"site-000": IdentityKey.generate()}, STUDY_DIGEST)
+    other_size = sized_roster(keys, STUDY_DIGEST, site_004=8)
     hashes = {
         base.study_hash,
         *(
@@ -61,7 +63,7 @@ def test_the_hash_depends_on_every_parameter():
                 {"minimum_sites": 8},
                 {"collusion": 0},
                 {"degree": 4},
-                {"max_weight": 9},
+                {"roster": other_size},
             )
         ),
     }

@@ -61,6 +61,7 @@ def test_a_comparison_has_every_setting_with_the_figures_of_its_record(
     assert (one.study, one.seeds) == (study(), (5,))
 
 
+@pytest.mark.slow
 def test_over_seeds_it_has_the_means_and_each_seeds_value(
     seeds: consilium.Comparison, one: consilium.Comparison
 ) -> None:

@@ -60,6 +60,7 @@ def test_the_left_out_hospital_has_no_part_in_its_model(record: dict) -> None:
         assert {folder.name for folder in took_part.iterdir()} == set(STUDY.sites) - {name}
 
 
+@pytest.mark.slow
 def test_what_was_finished_is_not_trained_again(record: dict, tmp_path: Path) -> None:
     shutil.copytree(record["out"], tmp_path / "out")
     seen: list[str] = []

@@ -28,6 +28,7 @@ def record_of(study: Study, folder: Path) -> dict:
     return json.loads((folder / "run.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_the_summary_names_the_planted_subgroup_and_the_planted_hospital(tmp_path: Path) -> None:
     study = study_of(FLAWED_NAME, 20)
     record = record_of(study, tmp_path)
