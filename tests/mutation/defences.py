@@ -825,8 +825,8 @@ DEFENCES = (
     _d(
         "what is written off stays spent",
         "client/ledger/store.py",
-        "already=written_off.epsilon,",
-        "already=0.0,",
+        "already=written_off.epsilon)",
+        "already=0.0)",
         STORES + "test_a_state_that_is_written_off_can_spend_nothing_until_the_lifetime_is_raised",
     ),
 )
