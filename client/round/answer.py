@@ -1,8 +1,9 @@
 """A site's answer to a message, and the one place where an error becomes a refusal.
 
-Guarantee: no refusal depends on a patient's record. Two kinds of error may leave with their own
-sentence, and both are raised before a record is read: what is wrong with the message
-(:class:`ProtocolError`) and what this hospital does not allow (:class:`PolicyError`). That the
+Guarantee: no refusal depends on a patient's record. Three kinds of error may leave with their own
+sentence, and all are raised before a record is read: what is wrong with the message
+(:class:`ProtocolError`), with the study or its roster (:class:`StudyError`), and what this hospital
+does not allow (:class:`PolicyError`). That the
 privacy budget is used up leaves without the figures. All other errors, and every error met while
 records were in use (:func:`silently`), leave as one refusal of the same bytes.
 """
@@ -19,6 +20,7 @@ from consilium.shared.errors import (
     ConsiliumError,
     PolicyError,
     ProtocolError,
+    StudyError,
     UnableError,
 )
 from consilium.shared.secure_sum.messages import Action, Refusal
@@ -68,7 +70,7 @@ def silently() -> Iterator[None]:
 
 def _disclosed(error: Exception) -> ConsiliumError:
     """Return the error that the coordinator is told of."""
-    if isinstance(error, ProtocolError | PolicyError):
+    if isinstance(error, ProtocolError | StudyError | PolicyError):
         return error
     if isinstance(error, BudgetError):
         return BudgetError(BUDGET_USED_UP)
