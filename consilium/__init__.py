@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from consilium.shared.errors import DataError as DataError
     from consilium.shared.errors import EncodingError as EncodingError
     from consilium.shared.errors import MessageError as MessageError
+    from consilium.shared.errors import OldStateError as OldStateError
     from consilium.shared.errors import PolicyError as PolicyError
     from consilium.shared.errors import PrivacyError as PrivacyError
     from consilium.shared.errors import ProtocolError as ProtocolError
@@ -92,6 +93,7 @@ __all__ = [
     "Joined",
     "LeftOut",
     "MessageError",
+    "OldStateError",
     "Patient",
     "Plan",
     "PolicyError",
@@ -131,8 +133,8 @@ if not TYPE_CHECKING:
     # The same names by the module that has them; a test compares the two lists.
     _ERRORS = (
         "AuditError AuthenticationError BudgetError ConsiliumError DataError EncodingError "
-        "MessageError PolicyError PrivacyError ProtocolError RoundVoidError SettingsError "
-        "StudyEndedError StudyError UnableError UnreachableError"
+        "MessageError OldStateError PolicyError PrivacyError ProtocolError RoundVoidError "
+        "SettingsError StudyEndedError StudyError UnableError UnreachableError"
     )
     _NAMES = {
         "client.sources.common.source": "Patient ReadReport Source Stay",

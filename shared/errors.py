@@ -8,6 +8,7 @@
     ├── DataError             a site's data cannot be read, or cannot be used for this study
     ├── PolicyError           this hospital does not allow what it was asked
     ├── AuditError            the audit log cannot be written, or does not verify
+    │   └── OldStateError     this site's files are older than what it signed and others hold
     ├── PrivacyError          a release would not have the privacy it claims
     │   └── BudgetError       a release would exceed the site's privacy budget
     ├── StudyEndedError       a study cannot go on, whatever is tried again
@@ -48,6 +49,10 @@ class PolicyError(ConsiliumError):
 
 class AuditError(ConsiliumError):
     """What happened could not be recorded for ever, so it must not happen."""
+
+
+class OldStateError(AuditError):
+    """The log lacks an entry whose head its owner signed, so its folder was put back."""
 
 
 class PrivacyError(ConsiliumError):

@@ -17,7 +17,7 @@ from consilium.shared.audit.log import AuditLog
 from consilium.shared.audit.site_record import read_site_record
 from consilium.shared.crypto.keys import Roster
 from consilium.shared.crypto.transcript import sha256
-from consilium.shared.errors import AuditError, ProtocolError
+from consilium.shared.errors import AuditError, OldStateError, ProtocolError
 from consilium.shared.rounds.contents import RoundConfiguration
 from consilium.shared.secure_sum.messages import MaskedUpdate
 from consilium.shared.study.definition import Study
@@ -205,7 +205,7 @@ def check_not_older(audit: AuditLog, head: AuditHead | None) -> None:
     """Refuse a log that does not continue a head of it that its owner signed.
 
     Raises:
-        AuditError: it has no such entry, or another one in its place.
+        OldStateError: it has no such entry, or another one in its place.
     """
     if head is None:
         return
@@ -215,7 +215,7 @@ def check_not_older(audit: AuditLog, head: AuditHead | None) -> None:
         state = (
             f"ends at entry {ends}" if ends < head.number else f"has another entry {head.number}"
         )
-        raise AuditError(
+        raise OldStateError(
             f"this site's audit log {state}, and others were shown entry {head.number}, signed "
             "by this site: its folder was put back to an older state, whose ledger does not know "
             "what was spent since; restore a newer backup, or run 'consilium-site write-off'"

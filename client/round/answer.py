@@ -1,9 +1,10 @@
 """A site's answer to a message, and the one place where an error becomes a refusal.
 
-Guarantee: no refusal depends on a patient's record. Three kinds of error may leave with their own
-sentence, and all are raised before a record is read: what is wrong with the message
-(:class:`ProtocolError`), with the study or its roster (:class:`StudyError`), and what this hospital
-does not allow (:class:`PolicyError`). That the
+Guarantee: no refusal depends on a patient's record. Four kinds of error may leave with their own
+sentence, and all are raised before a record is used: what is wrong with the message
+(:class:`ProtocolError`), with the study or its roster (:class:`StudyError`), with the age of this
+site's files (:class:`OldStateError`), and what this hospital does not allow (:class:`PolicyError`).
+That the
 privacy budget is used up leaves without the figures. All other errors, and every error met while
 records were in use (:func:`silently`), leave as one refusal of the same bytes.
 """
@@ -18,6 +19,7 @@ from consilium.client.hospital.process_limits import lacks_memory
 from consilium.shared.errors import (
     BudgetError,
     ConsiliumError,
+    OldStateError,
     PolicyError,
     ProtocolError,
     StudyError,
@@ -70,7 +72,7 @@ def silently() -> Iterator[None]:
 
 def _disclosed(error: Exception) -> ConsiliumError:
     """Return the error that the coordinator is told of."""
-    if isinstance(error, ProtocolError | StudyError | PolicyError):
+    if isinstance(error, ProtocolError | StudyError | PolicyError | OldStateError):
         return error
     if isinstance(error, BudgetError):
         return BudgetError(BUDGET_USED_UP)

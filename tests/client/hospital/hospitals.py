@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from consilium.client.hospital.folder import JOURNAL_FILE, Enrolment, SiteFolder
+from consilium.client.hospital.known_sizes import KnownSizes
 from consilium.client.hospital.policy import Policy
 from consilium.client.hospital.stores import open_compared
 from consilium.client.records.cohort import read_cohort
@@ -24,6 +25,7 @@ from consilium.shared.secure_sum.messages import Action, Refusal
 from consilium.shared.study.definition import parse_study
 from consilium.shared.study.input_names import feature_names
 from consilium.simulations.cohorts.hospitals import synthetic_hospital
+from tests.rosters import sized_roster
 
 STUDY = parse_study("""
 name = "no-way-back"
@@ -69,9 +71,8 @@ class Hospitals:
         for site in STUDY.sites:
             if not (root / site).exists():
                 enrol(root / site, site)
-        self.roster = Roster(
-            tuple((s, SiteFolder.open(root / s).identity().public) for s in sorted(STUDY.sites))
-        )
+        keys = {site: SiteFolder.open(root / site).identity() for site in sorted(STUDY.sites)}
+        self.roster = sized_roster(keys, STUDY.digest)
         self.sessions = {site: self.start(site) for site in sites}
 
     def start(self, site: str) -> Session:
@@ -81,7 +82,8 @@ class Hospitals:
         return Session(
             site=site,
             study=STUDY,
-            roster=self.roster,
+            roster=Roster(self.roster.members),
+            sizes=KnownSizes({}),
             read=lambda: cohort(site),
             policy=POLICY,
             state=folder.state(POLICY, audit),

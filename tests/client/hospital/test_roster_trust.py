@@ -44,9 +44,9 @@ def test_as_many_unknown_as_may_collude_are_accepted_and_one_more_is_not() -> No
 
 
 def test_two_known_hospitals_are_not_enough_against_five_inventions() -> None:
-    """The threshold of eight sites is five: five inventions could open anybody's masks."""
+    """Twice the threshold is no more than the sites and five inventions: two lists get signed."""
     invented = OTHERS[2:]
-    assert study().threshold <= len(invented)
+    assert 2 * study().threshold <= len(study().sites) + len(invented)
     known = trust("east", "south")
     with pytest.raises(PolicyError, match="2 of the 7"):
         Policy().check_roster(study(), roster(invented=invented), known)

@@ -131,7 +131,7 @@ def test_a_folder_that_was_put_back_as_a_whole_takes_part_in_no_round(past, tmp_
     # An honest coordinator shows the head that the victim signed; it refuses before any round.
     result = hospitals.rounds(past.state, 1, past.heads())[0]
     assert result.survivors == ("b", "c", "d")
-    assert {refusal.code for refusal in hospitals.said(VICTIM)} == {"AuditError"}
+    assert {refusal.code for refusal in hospitals.said(VICTIM)} == {"OldStateError"}
     assert "others were shown entry" in hospitals.said(VICTIM)[0].sentence
     assert masked(root / VICTIM) == before
     # It remembers, and does not start again.
@@ -334,13 +334,14 @@ def test_a_backup_of_now_comes_back_and_the_site_goes_on(past, tmp_path) -> None
     assert Hospitals(root).rounds(past.state, 1, past.heads())[0].survivors == STUDY.sites
 
 
-def test_a_ledger_that_is_put_back_while_the_site_runs_is_refused(past, tmp_path) -> None:
+def test_a_ledger_that_is_put_back_while_the_site_runs_is_refused(past, tmp_path, caplog) -> None:
     root = copy(past.now, tmp_path / "sites")
     hospitals = Hospitals(root)
     result = hospitals.rounds(past.state, 1, past.heads())[0]
     put(root / VICTIM / LEDGER, past.older / VICTIM / LEDGER, OLDER)
     hospitals.rounds(result.state, 1)
-    assert "put back to an older state while the site ran" in hospitals.said(VICTIM)[-1].sentence
+    assert hospitals.said(VICTIM)[-1].code == "UnableError"
+    assert "put back to an older state while the site ran" in caplog.text
 
 
 def test_a_folder_of_an_older_version_opens(past, tmp_path) -> None:
