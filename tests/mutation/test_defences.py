@@ -23,7 +23,7 @@ def run_tests(folder, *tests):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=840,
         check=False,
     )
     return done.returncode, done.stdout
