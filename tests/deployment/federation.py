@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from consilium.client.commands.declared_size import chosen_size
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.service.connection import Connection
 from consilium.client.service.enroll import enrol_request, pin_reply
 from consilium.client.service.pinned_connection import approvals_of, connect
+from consilium.client.service.site_cohort import site_cohort
 from consilium.server.coordinator.enrolment import EnrolmentService, invite, submit
 from consilium.server.coordinator.folder import CoordinatorFolder, Settings
 from consilium.server.coordinator.register import Register
@@ -32,7 +34,6 @@ from consilium.shared.enrolment.invitation import Invitation
 from consilium.shared.enrolment.messages import EnrolReply, StudyOffer
 from consilium.shared.study.definition import parse_study
 
-DECLARED = 300  # patients
 SITES = ("north", "east", "south", "west")
 STUDY = """
 schema = 1
@@ -272,8 +273,10 @@ class Federation:
         )
         for site in study.sites:
             opened = SiteFolder.open(self.site(site))
+            found = approvals_of(opened).check(offer)
+            size = chosen_size(found, site, site_cohort(opened, study), None)
             declared = Declaration.signed(
-                DECLARED, study_digest=study.digest, site=site, sign=opened.identity().sign
+                size, study_digest=study.digest, site=site, sign=opened.identity().sign
             )
             register.declare(study.digest, site, declared)
             approvals_of(opened).approve(offer, declared)

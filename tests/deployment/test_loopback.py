@@ -49,7 +49,7 @@ def test_processes_on_loopback_learn_bit_for_bit_what_the_simulation_learns(tmp_
         capture_output=True, text=True, timeout=1700, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert done.stdout.count("every release in it stands in the log") == 4
+    assert done.stdout.count("every release in the ledger stands in the log") == 4
 
     exact, private = parse_study(texts["icu-exact"]), parse_study(texts["icu-private"])
     runs = folder / "coordinator" / "studies"
