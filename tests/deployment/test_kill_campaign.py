@@ -92,7 +92,7 @@ def test_a_study_survives_every_process_killed_at_every_stage_of_every_exchange(
                 if missed < MISSES:
                     left.append(point)
         assert len(set(campaign.done)) >= 40, (campaign.done, left)
-        federation.finish(360)
+        federation.finish(360 * PATIENCE)
     finally:
         federation.close()
     check_books(federation)
