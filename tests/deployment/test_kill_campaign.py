@@ -15,7 +15,7 @@ from tests.deployment.moments import STAGES, Moment, Watcher
 
 VICTIMS = ("supervisor", "service", "study", "site")
 # In the order of a round: after each kill channels and keys are exchanged anew.
-ACTIONS = ("channel", "keys", "update", "unmask")
+ACTIONS = ("channel", "keys", "update", "agree", "unmask")
 POINTS = tuple(itertools.product(ACTIONS, STAGES, VICTIMS))
 MOMENT_S = 25.0
 MOMENT_ROUNDS = 20  # whole rounds in which a moment has not come: it will not, so go on
