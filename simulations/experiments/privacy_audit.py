@@ -229,7 +229,8 @@ def _evaluations(bench: _Bench) -> list[Finding]:
         own, quiet = (released.attributions(each, loud_D) for each in (study, alone))
         final.append(_evaluation(bench, own, quiet, pairs=EXPLAINED_PAIRS))
     costs = released.costs_of(study)
-    together = sum(part.multiplier**-2 for part in final) ** -0.5
+    noiseless = any(part.multiplier <= 0 for part in final)
+    together = 0.0 if noiseless else sum(part.multiplier**-2 for part in final) ** -0.5
     multipliers = (in_training.multiplier,) * (costs.evaluations - study.passes)
     low = attack_epsilon((*multipliers, *(together,) * study.passes), None, costs.delta)
     what = f"epsilon, {costs.evaluations} evaluations"
