@@ -2,7 +2,7 @@
 
 from consilium.client.hospital.approvals import Approval
 from consilium.client.records.cohort import Cohort
-from consilium.client.records.declared_size import rounded_size
+from consilium.client.records.declared_size import usual_size
 from consilium.shared.rounds.contents import check_size
 
 
@@ -22,6 +22,6 @@ def chosen_size(approval: Approval, site: str, cohort: Cohort, patients: int | N
     if patients is None and known is not None:
         return known
     if patients is None:
-        patients = min(rounded_size(cohort.training.patients), study.aggregation.max_weight)
+        patients = usual_size(cohort.training.patients, study)
     check_size(study, site, patients)
     return patients

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from consilium.shared.study.definition import Study
+
 LEAST_SIZE = 10
 """The smallest size that is proposed: below 15 patients, one digit would be their exact number."""
 
@@ -25,6 +27,11 @@ def rounded_size(patients: int) -> int:
     """
     step = int(10 ** max(1, len(str(patients)) - 1))
     return max(LEAST_SIZE, (patients + step // 2) // step * step)
+
+
+def usual_size(patients: int, study: Study) -> int:
+    """Return the size that a hospital with so many training patients declares unless told else."""
+    return min(rounded_size(patients), study.aggregation.max_weight)
 
 
 def shortened(sum_D: Vector, longest: float) -> Vector:

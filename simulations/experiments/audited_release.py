@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.hospital.policy import Policy
 from consilium.client.records.cohort import Cohort
-from consilium.client.records.declared_size import rounded_size
+from consilium.client.records.declared_size import usual_size
 from consilium.client.round.contribution import Contributor
 from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.crypto.keys import IdentityKey, Roster
@@ -93,7 +93,7 @@ class Release:
     def _run(self, cohort: Cohort, site: str) -> SumParameters:
         """Return a run in which every site declares this cohort's size."""
         keys = {name: IdentityKey.generate() for name in self.study.sites}
-        size, digest = declared_size(self.study, cohort), self.study.digest
+        size, digest = usual_size(cohort.training.patients, self.study), self.study.digest
         roster = Roster(
             tuple((name, key.public) for name, key in keys.items()),
             tuple(
@@ -112,13 +112,8 @@ class Release:
             return metrics_sensitivity(study, final=self.asked.purpose is Purpose.EVALUATION)
         if study.privacy.mode == "distributed":
             return study.privacy.clip_norm
-        expected = study.training.sampling_rate * declared_size(study, cohort)
+        expected = study.training.sampling_rate * usual_size(cohort.training.patients, study)
         return -study.training.learning_rate * study.privacy.clip_norm / expected
-
-
-def declared_size(study: Study, cohort: Cohort) -> int:
-    """Return the size that a hospital with these patients declares."""
-    return min(rounded_size(cohort.training.patients), study.aggregation.max_weight)
 
 
 def as_released(study: Study) -> Study:

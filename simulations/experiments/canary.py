@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from consilium.client.records.cohort import Cohort
 from consilium.client.records.features import TimeGrid, label_shape, to_tensors
-from consilium.client.sources.common.source import ReadReport
+from consilium.client.sources.common.source import Tally
 from consilium.shared.model.network import RecurrentModel
 from consilium.shared.model.normalisation import Normalisation, reference_scores
 from consilium.shared.model.own_weights import shared_weights
@@ -143,19 +143,7 @@ def without_stays(grid: TimeGrid, patient: int) -> TimeGrid:
 
 def cohort_of(training: TimeGrid, validation: TimeGrid | None = None) -> Cohort:
     """Return these patients as a site's cohort."""
-    report = ReadReport(
-        patients=training.patients,
-        stays=len(training.y_N),
-        events=0,
-        duplicates=0,
-        outside_window=0,
-        unlabelled=0,
-        filtered=0,
-        out_of_range={},
-        repaired={},
-        missing_static={},
-        skipped=(),
-    )
+    report = Tally(patients=training.patients, stays=len(training.y_N)).report()
     return Cohort(training=training, validation=validation, report=report)
 
 

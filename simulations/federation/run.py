@@ -15,7 +15,7 @@ from consilium.client.hospital.known_sizes import KnownSizes
 from consilium.client.hospital.policy import Policy
 from consilium.client.ledger.store import Ledger
 from consilium.client.records.cohort import read_cohort, require_suitable
-from consilium.client.records.declared_size import rounded_size
+from consilium.client.records.declared_size import usual_size
 from consilium.client.records.features import TimeGrid
 from consilium.client.round.own_part import OwnPart
 from consilium.client.round.session import Session
@@ -119,7 +119,7 @@ class Federation:
             least = self._policy.minimum_patients
             require_suitable(cohort, study, site=site, minimum_patients=least)
         sizes = {
-            site: min(rounded_size(cohort.training.patients), study.aggregation.max_weight)
+            site: usual_size(cohort.training.patients, study)
             for site, cohort in self._cohorts.items()
         }
         self._roster = roster_of(self._states, sizes, study.digest)

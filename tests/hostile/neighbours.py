@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from consilium.client.records.cohort import Cohort
 from consilium.client.records.features import TimeGrid
-from consilium.client.sources.common.source import ReadReport
 from consilium.shared.model.normalisation import CLIP, Normalisation
 from consilium.shared.study.definition import Study, parse_study, with_changes
+from consilium.simulations.experiments.canary import cohort_of
 
 STEPS, OTHERS, MANY_STAYS = 4, 6, 60
 
@@ -72,23 +72,7 @@ class Pair:
 def pair(study: Study, kind: str) -> Pair:
     """Return two cohorts that differ by one patient of this kind, who trains and is validated."""
     training, held_out = _grid(study, kind, seed=1), _grid(study, kind, seed=2)
-    report = ReadReport(
-        patients=OTHERS + 1,
-        stays=OTHERS + 1,
-        events=0,
-        duplicates=0,
-        outside_window=0,
-        unlabelled=0,
-        filtered=0,
-        out_of_range={},
-        repaired={},
-        missing_static={},
-        skipped=(),
-    )
-    return Pair(
-        Cohort(training=training, validation=held_out, report=report),
-        Cohort(training=_less(training), validation=_less(held_out), report=report),
-    )
+    return Pair(cohort_of(training, held_out), cohort_of(_less(training), _less(held_out)))
 
 
 def _grid(study: Study, kind: str, *, seed: int) -> TimeGrid:
