@@ -268,10 +268,9 @@ class LinkGrid(RunGrid):
             )
         if bundle:
             self._call_roll()
-            name = str(message.metadata.message_id)
-            self._short.put(self._number, message.metadata.dst_node_id, name, bundle)
-            self._asked[name] = bare.metadata
-            return name
+            self._short.put(bare.metadata, bundle)
+            self._asked[bare.metadata.message_id] = bare.metadata
+            return str(bare.metadata.message_id)
 
         def store() -> bool:
             with self._link.session(), no_object_id_recompute():

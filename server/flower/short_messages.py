@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flwr.app import Message
+from flwr.app.metadata import Metadata
 from flwr.common.serde import message_from_proto
 from flwr.proto.fleet_pb2 import PullMessagesResponse, PushMessagesRequest
 from flwr.proto.message_pb2 import Message as MessageProto
@@ -33,6 +34,7 @@ _TABLE = """
         message_id TEXT PRIMARY KEY,
         run INTEGER NOT NULL,
         node INTEGER NOT NULL,
+        kind TEXT NOT NULL,
         state INTEGER NOT NULL,
         content BLOB NOT NULL  -- the bundle of the message, then that of its answer
     )
@@ -56,11 +58,12 @@ class ShortMessages:
         self._connection.execute("PRAGMA synchronous = NORMAL")  # as Flower sets it
         self._connection.execute(_TABLE)
 
-    def put(self, run: int, node: int, message_id: str, bundle: bytes) -> None:
-        """Store a message for a node."""
+    def put(self, metadata: Metadata, bundle: bytes) -> None:
+        """Store a message for its node."""
+        run, node = _signed(metadata.run_id), _signed(metadata.dst_node_id)
         self._execute(
-            "INSERT OR REPLACE INTO short_messages VALUES (?, ?, ?, ?, ?)",
-            (message_id, _signed(run), _signed(node), WAITING, bundle),
+            "INSERT OR REPLACE INTO short_messages VALUES (?, ?, ?, ?, ?, ?)",
+            (metadata.message_id, run, node, metadata.message_type, WAITING, bundle),
         )
 
     def fetch(self, node: int) -> bytes:

@@ -256,12 +256,15 @@ def test_a_killed_studys_messages_are_cleared_away_by_the_next_and_others_stay(
         monkeypatch.setattr(TaskIdentity, name, getattr(TaskIdentity, name))
     kept = coordinator.ask("north")
     killed = LinkGrid(coordinator.database, tmp_path / "run")
-    message = Message(to_content(b"asked"), coordinator.nodes["east"], "query.keys")
-    (lost,) = killed.push_messages([message])
+
+    def message() -> Message:
+        return Message(to_content(b"asked"), coordinator.nodes["east"], "query.keys")
+
+    (lost,) = killed.push_messages([message()])
     assert coordinator.short.content(lost) != b""
     again = LinkGrid(coordinator.database, tmp_path / "run")  # as after kill -9
     assert coordinator.short.content(lost) == b""
-    (last,) = again.push_messages([message])
+    (last,) = again.push_messages([message()])
     again.__exit__()
     assert coordinator.short.content(last) == b""
     assert coordinator.short.content(kept) != b""
