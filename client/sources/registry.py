@@ -6,13 +6,13 @@ module only when called (some need large libraries), and a line in SOURCES.
 """
 
 import difflib
-import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
+from consilium.client.sources.common import needs as library
 from consilium.client.sources.common import settings
 from consilium.client.sources.common.settings import DataSettings, parse_settings
 from consilium.client.sources.common.source import Source
@@ -129,17 +129,13 @@ def _parkinsons(chosen: settings.FileOrFolderSettings, _: Study) -> Source:
     return Parkinsons(chosen.path)
 
 
-def needs(module: str, source: str) -> None:
+def needs(module: str, source: str, extra: str = "hospital") -> None:
     """Refuse a source whose optional library is not installed.
 
     Raises:
         SettingsError: the library is missing; the sentence says how to install it.
     """
-    if importlib.util.find_spec(module) is None:
-        raise SettingsError(
-            f"source {source!r} needs the library {module!r}, which is not installed; "
-            "install it with: pip install 'consilium-fl[hospital]'"
-        )
+    library.needs(module, extra=extra, what=f"source {source!r}")
 
 
 SOURCES: Mapping[str, SourceKind[Any]] = MappingProxyType(

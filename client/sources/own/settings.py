@@ -7,7 +7,7 @@ writes them, and how the label is derived.
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from consilium.client.sources.common.settings import (
     DataSettings,
@@ -49,20 +49,66 @@ class HospitalSettings(DataSettings):
     units: dict[str, str] = Field(default_factory=dict)
 
 
-class FileSettings(SettingsPart):
-    """A CSV or Parquet file, or several by a pattern such as ``vitals/*.parquet``.
+class RowsSettings(SettingsPart):
+    """How the texts of a table are written; ``time_format`` is as for strptime."""
 
-    ``separator``, ``decimal_comma`` and ``time_format`` (as for strptime) apply to CSV only.
-    """
-
-    file: FilePath
-    separator: str = Field(default=",", min_length=1, max_length=1)
     decimal_comma: bool = False
     time_format: str | None = None
 
 
-class StaysFile(FileSettings):
-    """A table of stays, one row per stay.
+class FileSettings(RowsSettings):
+    """A file of any form that :mod:`consilium.client.sources.own.table_files` reads, or several.
+
+    A pattern such as ``vitals/*.parquet`` names several files, a folder those within it, whose
+    hive names (``year=2024/``) are columns. ``separator`` and ``encoding`` apply to CSV only,
+    ``sheet`` to XLSX, by default the first.
+    """
+
+    file: FilePath
+    separator: str = Field(default=",", min_length=1, max_length=1)
+    encoding: str = "utf-8"
+    sheet: str | None = None
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_an_encoding_of_text(cls, name: str) -> str:
+        try:
+            b"".decode(name)
+        except (LookupError, UnicodeError, ValueError):
+            raise ValueError(
+                f"{name[:40]!r} is no encoding of texts; write one such as 'latin-1', 'cp1252' or "
+                "'utf-16'"
+            ) from None
+        return name
+
+    @property
+    def place(self) -> str:
+        """Where the rows are, for errors."""
+        return str(self.file)
+
+
+class QuerySettings(RowsSettings):
+    """A table or view of a database (``schema.name``), or a query that only reads."""
+
+    table: str | None = Field(default=None, min_length=1)
+    query: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _says_which_rows(self) -> Self:
+        if (self.table is None) == (self.query is None):
+            raise ValueError("names neither or both of table and query; name one")
+        if self.query is not None and not re.match(r"\s*(select|with)\b", self.query, re.IGNORECASE):
+            raise ValueError("query begins with neither SELECT nor WITH; only reading is allowed")
+        return self
+
+    @property
+    def place(self) -> str:
+        """Where the rows are, for errors."""
+        return f"table {self.table}" if self.table is not None else "a query of [data]"
+
+
+class StaysColumns(RowsSettings):
+    """The columns of a table of stays, one row per stay.
 
     Without ``stay``, every patient has one stay; without ``start``, events must give hours, not
     times. ``label`` names the outcome's column (several for a multilabel study); by default it is
@@ -78,8 +124,16 @@ class StaysFile(FileSettings):
     outcome_time: str | None = None
 
 
-class EventsFile(FileSettings):
-    """A table of measurements: long (one per row) or wide (one column per variable).
+class StaysFile(FileSettings, StaysColumns):
+    """A file of stays."""
+
+
+class StaysQuery(QuerySettings, StaysColumns):
+    """A database's rows of stays."""
+
+
+class EventsColumns(RowsSettings):
+    """The columns of a table of measurements: long (one per row) or wide (one column per variable).
 
     ``stay`` or ``patient`` assigns the rows; with ``patient`` alone, a row belongs to the latest
     stay that had begun. ``time`` is a date and time, ``hours`` a number since the stay's start.
@@ -107,8 +161,16 @@ class EventsFile(FileSettings):
         return self
 
 
-class StepLabelsFile(FileSettings):
-    """A table of a per-step study's label: one row per stay and hour (or time)."""
+class EventsFile(FileSettings, EventsColumns):
+    """A file of measurements."""
+
+
+class EventsQuery(QuerySettings, EventsColumns):
+    """A database's rows of measurements."""
+
+
+class StepLabelsColumns(RowsSettings):
+    """The columns of a table of a per-step study's label: one row per stay and hour (or time)."""
 
     stay: str
     label: str
@@ -122,12 +184,23 @@ class StepLabelsFile(FileSettings):
         return self
 
 
-class TablesSettings(HospitalSettings):
-    """CSV and Parquet tables; ``where`` keeps only stays whose columns have these values."""
+class StepLabelsFile(FileSettings, StepLabelsColumns):
+    """A file of a per-step study's label."""
 
-    stays: StaysFile
-    events: Annotated[tuple[EventsFile, ...], Listed] = Field(min_length=1)
-    labels: StepLabelsFile | None = None
+
+class StepLabelsQuery(QuerySettings, StepLabelsColumns):
+    """A database's rows of a per-step study's label."""
+
+
+class MappedTables(HospitalSettings):
+    """Tables of which the hospital names the columns, whatever holds them.
+
+    ``where`` keeps only stays whose columns have these values.
+    """
+
+    stays: StaysFile | StaysQuery
+    events: Annotated[tuple[EventsFile | EventsQuery, ...], Listed] = Field(min_length=1)
+    labels: StepLabelsFile | StepLabelsQuery | None = None
     where: Where = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -139,6 +212,14 @@ class TablesSettings(HospitalSettings):
                 "its column, or give hours"
             )
         return self
+
+
+class TablesSettings(MappedTables):
+    """Files of tables."""
+
+    stays: StaysFile
+    events: Annotated[tuple[EventsFile, ...], Listed] = Field(min_length=1)
+    labels: StepLabelsFile | None = None
 
 
 class OutcomeSettings(SettingsPart):

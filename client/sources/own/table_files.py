@@ -1,4 +1,4 @@
-"""Reads CSV and Parquet files in pieces: only the columns asked for, in bounded memory.
+"""Reads files of tables in pieces: only the columns asked for, in bounded memory.
 
 A damaged or malicious file is refused with one sentence: a line longer than a piece, too many
 columns, quotes that never close, text in another encoding, a truncated file, a compressed file that
@@ -6,26 +6,23 @@ unpacks without end.
 """
 
 import csv
-import gzip
 import io
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, cast
 
 import polars as pl
 
+from consilium.client.sources.own import table_forms as forms
 from consilium.client.sources.own.settings import FileSettings
+from consilium.client.sources.own.table_forms import BROKEN, Bytes, Found
 from consilium.client.sources.own.translation import limits
 from consilium.shared.errors import DataError
 
-BROKEN = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 ROW = "\x00row"
 PIECE_BYTES = 32 << 20
 PIECE_ROWS = 250_000
 MOST_COLUMNS = 10_000
 LONGEST_HEADER = 1 << 20
-_CSV_NAMES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 TIME_FORMATS = (
     "%Y-%m-%d %H:%M:%S%.f",
     "%Y-%m-%dT%H:%M:%S%.f",
@@ -40,7 +37,7 @@ _OFFSET_ENDING = r"(Z|[+-][0-9]{2}:?[0-9]{2})$"
 class Piece:
     """Some rows of a file: the columns asked for, and the rows' numbers in the file."""
 
-    def __init__(self, frame: pl.DataFrame, path: Path, first_row: int) -> None:
+    def __init__(self, frame: pl.DataFrame, path: Path | str, first_row: int) -> None:
         self.frame, self.path, self.first_row = frame, path, first_row
 
     def where(self, row: int) -> str:
@@ -48,60 +45,51 @@ class Piece:
         return f"{self.path} row {self.first_row + int(self.frame[ROW][row])}"
 
 
-def files_of(settings: FileSettings) -> list[Path]:
-    """Return the files that the settings name, in order.
-
-    Raises:
-        DataError: there are none.
-    """
-    path = settings.file
-    if any(letter in path.name for letter in "*?["):
-        found = sorted(path.parent.glob(path.name))
-    else:
-        found = [path] if path.is_file() else []
-    if not found:
-        raise DataError(f"{path} does not exist or is no file; check [data] file in site.toml")
-    for one in found:
-        if not one.name.endswith((*_CSV_NAMES, ".parquet")):
-            raise DataError(
-                f"{one} is neither CSV ({', '.join(_CSV_NAMES)}) nor .parquet; convert it"
-            )
-    return found
-
-
 def read_pieces(settings: FileSettings, columns: Sequence[str]) -> Iterator[Piece]:
     """Yield the rows of the files, only these columns, texts and numbers as written.
 
     Raises:
         DataError: a column is missing, or a file cannot be read to its end.
+        SettingsError: a file's form needs a library that is missing.
     """
     wanted = list(dict.fromkeys(columns))
-    for path in files_of(settings):
-        read = _parquet if path.suffix == ".parquet" else _csv
+    for found in forms.files_at(settings.file):
         try:
-            yield from read(path, settings, wanted)
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+            yield from _reader(found)(found, settings, wanted)
+        except OSError as error:  # without a number it is the library's, of what it read
+            problem = f"cannot be read: {error.strerror}" if error.errno else _fault(error)
+            raise DataError(f"{found.path} {problem}") from error
         except BROKEN as error:
-            raise DataError(f"{path} {_fault(error)}") from error
+            raise DataError(f"{found.path} {_fault(error)}") from error
+
+
+def _reader(found: Found) -> Callable[[Found, FileSettings, list[str]], Iterator[Piece]]:
+    if found.ends(forms.PARQUET_NAMES):
+        return _parquet
+    if found.ends(forms.ARROW_NAMES):
+        return _arrow
+    return _xlsx if found.ends(forms.XLSX_NAMES) else _csv
 
 
 def _fault(error: BaseException) -> str:
     """Return what is wrong with a file, without quoting its content."""
     text = str(error).lower()
     if "utf-8" in text or "utf8" in text:
-        return "is not UTF-8 text; save it as UTF-8"
+        return (
+            "is not UTF-8 text; save it as UTF-8, or state its encoding beside file in site.toml, "
+            'such as encoding = "cp1252"'
+        )
     if "more fields" in text:
         return "has a row with more fields than its first line; check the separator and the quotes"
     return "is damaged or cut short; write it again"
 
 
-def _csv(path: Path, settings: FileSettings, wanted: list[str]) -> Iterator[Piece]:
-    row = 1
-    with _open(path) as file:
+def _csv(found: Found, settings: FileSettings, wanted: list[str]) -> Iterator[Piece]:
+    row, path = 1, found.path
+    with forms.opened_text(path, settings.encoding) as file:
         names = _header(file, path, settings.separator)
-        _check_columns(names, wanted, path)
-        at = [names.index(name) for name in wanted]
+        inside = _inside(names, found, wanted)
+        at = [names.index(name) for name in inside]
         for content in _whole_lines(file, path, columns=len(names), separator=settings.separator):
             frame = pl.read_csv(
                 io.BytesIO(content),
@@ -113,33 +101,42 @@ def _csv(path: Path, settings: FileSettings, wanted: list[str]) -> Iterator[Piec
                 raise_if_empty=False,
             )
             frame = frame.select(
-                pl.col(str(index)).alias(name) for index, name in zip(at, wanted, strict=True)
+                pl.col(str(index)).alias(name) for index, name in zip(at, inside, strict=True)
             )
-            yield Piece(frame.with_row_index(ROW), path, row)
+            yield _piece(frame, found, wanted, row)
             row += len(frame)
         if row == 1:
-            empty = pl.DataFrame(schema=dict.fromkeys(wanted, pl.String))
-            yield Piece(empty.with_row_index(ROW), path, row)
+            empty = pl.DataFrame(schema=dict.fromkeys(inside, pl.String))
+            yield _piece(empty, found, wanted, row)
 
 
-def _open(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+def _piece(frame: pl.DataFrame, found: Found, wanted: list[str], row: int) -> Piece:
+    """Return a piece with the columns of the file and of its path."""
+    whole = forms.with_hive(frame.with_row_index(ROW), found.hive, [ROW, *wanted])
+    return Piece(whole, found.path, row)
 
 
-def _header(file: IO[bytes], path: Path, separator: str) -> list[str]:
+def _inside(names: Sequence[str], found: Found, wanted: list[str]) -> list[str]:
+    """Return the wanted columns that the file holds; the others are in its path."""
+    inside = [name for name in wanted if name in names or name not in found.hive]
+    check_columns(names, inside, str(found.path))
+    return inside
+
+
+def _header(file: Bytes, path: Path, separator: str) -> list[str]:
     """Read the names in the first line; the next read begins at the second."""
+    line = file.readline(LONGEST_HEADER + 1)
+    if len(line) > LONGEST_HEADER:
+        raise DataError(
+            f"{path}: its first line is longer than {LONGEST_HEADER} bytes; a table of at most "
+            f"{MOST_COLUMNS} columns is expected, in long layout if there are more variables"
+        )
     try:
-        line = file.readline(LONGEST_HEADER + 1)
-        if len(line) > LONGEST_HEADER:
-            raise DataError(
-                f"{path}: its first line is longer than {LONGEST_HEADER} bytes; a table of at most "
-                f"{MOST_COLUMNS} columns is expected, in long layout if there are more variables"
-            )
         text = line.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text; save it as UTF-8") from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path} is damaged or cut short; write it again") from error
+        raise forms.not_utf8(path, line) from error
+    if "\0" in text:
+        raise forms.not_utf8(path, line)
     if "\r" in text:
         raise DataError(
             f"{path}: its lines end with carriage returns alone; save it with ends of lines of "
@@ -148,7 +145,12 @@ def _header(file: IO[bytes], path: Path, separator: str) -> list[str]:
     return next(csv.reader([text], delimiter=separator), [])
 
 
-def _check_columns(names: Sequence[str], wanted: list[str], path: Path) -> None:
+def check_columns(names: Sequence[str], wanted: Sequence[str], path: str) -> None:
+    """Refuse a table without these columns, or with two of one name.
+
+    Raises:
+        DataError: a column is missing, twice there, or there are too many.
+    """
     if len(names) > MOST_COLUMNS:
         raise DataError(f"{path} has {len(names)} columns, more than {MOST_COLUMNS}; write fewer")
     for name in wanted:
@@ -160,14 +162,11 @@ def _check_columns(names: Sequence[str], wanted: list[str], path: Path) -> None:
             )
 
 
-def _whole_lines(file: IO[bytes], path: Path, *, columns: int, separator: str) -> Iterator[bytes]:
+def _whole_lines(file: Bytes, path: Path, *, columns: int, separator: str) -> Iterator[bytes]:
     """Yield pieces of about ``PIECE_BYTES`` that end with a row, not at a line end in quotes."""
     rest = b""
     while True:
-        try:
-            content = file.read(PIECE_BYTES)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(f"{path} is damaged or cut short; write it again") from error
+        content = file.read(PIECE_BYTES)
         if not content:
             break
         content = rest + content
@@ -198,22 +197,42 @@ def _whole_lines(file: IO[bytes], path: Path, *, columns: int, separator: str) -
         yield rest
 
 
-def _parquet(path: Path, _: FileSettings, wanted: list[str]) -> Iterator[Piece]:
-    schema = _parquet_schema(path)
-    _check_columns(tuple(schema), wanted, path)
-    for name in wanted:
+def _parquet(found: Found, _: FileSettings, wanted: list[str]) -> Iterator[Piece]:
+    inside = _readable(_parquet_schema(found.path), found, wanted)
+    rows = pl.scan_parquet(found.path, hive_partitioning=False).select(inside)
+    yield from _frames(rows.collect_batches(chunk_size=PIECE_ROWS), found, wanted)
+
+
+def _arrow(found: Found, _: FileSettings, wanted: list[str]) -> Iterator[Piece]:
+    inside = _readable(forms.arrow_schema(found.path), found, wanted)
+    yield from _frames(forms.arrow_frames(found.path, inside, PIECE_ROWS), found, wanted)
+
+
+def _xlsx(found: Found, settings: FileSettings, wanted: list[str]) -> Iterator[Piece]:
+    names, frame = forms.xlsx_frame(found.path, settings.sheet)
+    inside = _inside(names, found, wanted)
+    frame = frame.select(pl.col(str(names.index(name))).alias(name) for name in inside)
+    # Excel keeps rows that were emptied; the first row below the names is row 1.
+    yield from _frames(iter([frame]), found, wanted)
+
+
+def _readable(schema: dict[str, pl.DataType], found: Found, wanted: list[str]) -> list[str]:
+    """Return the wanted columns of the file; refuse those that hold no texts, numbers or times."""
+    inside = _inside(tuple(schema), found, wanted)
+    for name in inside:
         if schema[name].is_nested() or schema[name] in (pl.Binary, pl.Object):
             raise DataError(
-                f"{path}: column {name!r} holds {schema[name].base_type()}, and must hold texts, "
-                "numbers or times; write it as such"
+                f"{found.path}: column {name!r} holds {schema[name].base_type()}, and must hold "
+                "texts, numbers or times; write it as such"
             )
-    texts = pl.col(wanted).exclude(
-        [n for n in wanted if schema[n] not in (pl.Categorical, pl.Enum)]
-    )
-    rows = pl.scan_parquet(path).select(wanted).with_columns(texts.cast(pl.String))
+    return inside
+
+
+def _frames(frames: Iterator[pl.DataFrame], found: Found, wanted: list[str]) -> Iterator[Piece]:
     row = 1
-    for frame in rows.collect_batches(chunk_size=PIECE_ROWS):
-        yield Piece(frame.with_row_index(ROW), path, row)
+    for frame in frames:
+        plain = frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
+        yield _piece(plain, found, wanted, row)
         row += len(frame)
 
 

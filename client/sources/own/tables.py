@@ -29,8 +29,9 @@
     values = { m = 1, f = 0 }
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -38,7 +39,7 @@ import polars as pl
 from consilium.client.sources.common.reasons import BEYOND_LIMIT, NO_TIME
 from consilium.client.sources.common.source import CountedWithoutLabels, Patient, Tally
 from consilium.client.sources.own.assembly import Assembler, StayTable
-from consilium.client.sources.own.settings import EventsFile, StaysFile, TablesSettings
+from consilium.client.sources.own.settings import EventsColumns, MappedTables, StaysColumns
 from consilium.client.sources.own.stay_frames import check_labels, stay_table
 from consilium.client.sources.own.table_files import (
     Piece,
@@ -52,6 +53,7 @@ from consilium.client.sources.own.translation import Translation
 from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.study.definition import Study
 
+Read = Callable[[Any, Sequence[str]], Iterator[Piece]]  # by the settings of one table
 _TRUE_FALSE = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 
 
@@ -64,8 +66,9 @@ class Tables(CountedWithoutLabels):
 
     name = "tables"
 
-    def __init__(self, settings: TablesSettings) -> None:
+    def __init__(self, settings: MappedTables) -> None:
         self._settings = settings
+        self._read: Read = read_pieces
         self._tally = Tally()
         self._zoned = False
 
@@ -79,7 +82,7 @@ class Tables(CountedWithoutLabels):
         self._tally = Tally()
         translation = Translation(study, self._settings, default_codes=lambda name: (name,))
         frame = self._stay_frame(study, translation)
-        stays = stay_table(frame, study, self._tally, where=str(self._settings.stays.file))
+        stays = stay_table(frame, study, self._tally, where=self._settings.stays.place)
         assembler = Assembler(study, stays, self._tally)
         if study.task.per_step and self._labelled:
             stays = self._with_step_labels(stays, study)
@@ -108,7 +111,7 @@ class Tables(CountedWithoutLabels):
             *static.values(),
         ]
         pieces = []
-        for piece in read_pieces(settings, [*columns, *self._settings.where]):
+        for piece in self._read(settings, [*columns, *self._settings.where]):
             piece = self._selected(piece)
             frame = piece.frame.select(
                 identifiers(piece, settings.patient).cast(pl.String).alias("patient"),
@@ -131,7 +134,7 @@ class Tables(CountedWithoutLabels):
             )
         return pl.concat(pieces)
 
-    def _stay_times(self, piece: Piece, settings: StaysFile) -> list[pl.Series]:
+    def _stay_times(self, piece: Piece, settings: StaysColumns) -> list[pl.Series]:
         found = []
         for name, column in (
             ("start", settings.start),
@@ -174,7 +177,7 @@ class Tables(CountedWithoutLabels):
         label_NT = np.full((len(stays), steps), np.nan, dtype=np.float32)
         when = settings.hours or settings.time or ""
         keys = _Keys(stays)
-        for piece in read_pieces(settings, [settings.stay, when, settings.label]):
+        for piece in self._read(settings, [settings.stay, when, settings.label]):
             stay_E = keys.index_of(identifiers(piece, settings.stay), "stay")
             value = _label(piece, settings.label)
             check_labels(value, study, str(piece.path))
@@ -191,13 +194,13 @@ class Tables(CountedWithoutLabels):
         return replace(stays, label_N=label_NT)
 
     def _read_events(
-        self, events: EventsFile, translation: Translation, keys: "_Keys", assembler: Assembler
+        self, events: EventsColumns, translation: Translation, keys: "_Keys", assembler: Assembler
     ) -> None:
         wide = translation.wide_columns() if events.layout == "wide" else {}
         key, when = events.stay or events.patient or "", events.hours or events.time or ""
         long = [events.variable, events.value, events.unit] if events.layout == "long" else wide
         columns = [key, when, *(name for name in long if name)]
-        for piece in read_pieces(events, columns):
+        for piece in self._read(events, columns):
             if events.layout == "long":
                 frame = piece.frame.filter(
                     pl.col(events.variable or "").cast(pl.String).is_in(translation.codes)
@@ -249,7 +252,7 @@ class Tables(CountedWithoutLabels):
             rows["value"].cast(pl.Float32).to_numpy(),
         )
 
-    def _placed(self, piece: Piece, events: EventsFile, keys: "_Keys") -> pl.DataFrame:
+    def _placed(self, piece: Piece, events: EventsColumns, keys: "_Keys") -> pl.DataFrame:
         """Return each row's stay (-1: none) and hours since its start (null: no time)."""
         stays = keys.stays
         if events.hours is not None:
@@ -312,7 +315,7 @@ class _Keys:
         return joined["index"].fill_null(-1).to_numpy()
 
 
-def _label_columns(settings: StaysFile, study: Study) -> tuple[str, ...]:
+def _label_columns(settings: StaysColumns, study: Study) -> tuple[str, ...]:
     """Return the columns of the study's label, none in a per-step study."""
     if study.task.per_step:
         return ()
