@@ -20,13 +20,14 @@ from consilium.client.sources.own.settings import (
     FhirSettings,
     MedsSettings,
     OmopSettings,
+    SqlSettings,
     TablesSettings,
 )
 from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.study.definition import Study
 
 HOSPITAL = "hospital"  # source of a study that accepts any of a hospital's own systems
-OWN_SYSTEMS = frozenset({"tables", "meds", "omop", "fhir"})
+OWN_SYSTEMS = frozenset({"tables", "sql", "meds", "omop", "fhir"})
 S = TypeVar("S", bound=DataSettings)
 
 
@@ -64,11 +65,17 @@ def _meds(chosen: MedsSettings, _: Study) -> Source:
 
 
 def _omop(chosen: OmopSettings, _: Study) -> Source:
-    for library in ("polars", "psycopg") if chosen.url else ("polars",):
-        needs(library, chosen.source)
+    needs("polars", chosen.source)
     from consilium.client.sources.own.omop import Omop
 
     return Omop(chosen)
+
+
+def _sql(chosen: SqlSettings, _: Study) -> Source:
+    needs("polars", chosen.source, "sql")
+    from consilium.client.sources.own.sql_tables import Sql
+
+    return Sql(chosen)
 
 
 def _fhir(chosen: FhirSettings, _: Study) -> Source:
@@ -143,6 +150,7 @@ SOURCES: Mapping[str, SourceKind[Any]] = MappingProxyType(
         "physionet2012": SourceKind(settings.PhysioNet2012Settings, _physionet2012),
         "physionet2019": SourceKind(settings.FileOrFolderSettings, _physionet2019),
         "tables": SourceKind(TablesSettings, _tables),
+        "sql": SourceKind(SqlSettings, _sql),
         "meds": SourceKind(MedsSettings, _meds),
         "omop": SourceKind(OmopSettings, _omop),
         "fhir": SourceKind(FhirSettings, _fhir),

@@ -37,7 +37,7 @@ from consilium.client.sources.own.event_frames import (
 from consilium.client.sources.own.omop_database import ColumnKind, ReadOnlyDatabase, open_database
 from consilium.client.sources.own.outcomes import with_outcome
 from consilium.client.sources.own.settings import OmopSettings
-from consilium.shared.errors import SettingsError
+from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.study.definition import Study
 
 MALE, FEMALE = 8507, 8532
@@ -77,6 +77,7 @@ _HAPPENED = {  # columns of time and concept, in the tables whose rows have no n
     "procedure_occurrence": ("procedure_datetime", "procedure_concept_id"),
 }
 _MAY_LACK = frozenset({"observation", "procedure_occurrence"})  # often missing in extracts
+_DISCHARGED = ("discharged_to_concept_id", "discharge_to_concept_id")  # in CDM 5.4, in 5.3
 _BELOW = {
     "code": ("ancestor_concept_id", ColumnKind.WHOLE),
     "concept": ("descendant_concept_id", ColumnKind.WHOLE),
@@ -114,7 +115,7 @@ class Omop(Counted):
         with open_database(self._settings) as database:
             stays = static_frame(self._stays(database, study), _people(database), study)
             rows = EventRows(translation, stays, study, self._tally, where=database.name)
-            ucum = _all(database.rows("concept", _UNIT, only=("vocabulary_id", ["UCUM"])))
+            ucum = _units(database)
             for table in _there(database, _VALUED):
                 for piece in self._valued(database, table, concepts, ucum):
                     rows.add(piece, where=f"{database.name}: table {table}")
@@ -139,11 +140,14 @@ class Omop(Counted):
         dies = settings.outcome.kind == "death"
         codes = _concepts(settings.outcome.codes, "[data.outcome] codes")
         diagnoses = self._below(database, codes)["concept"].unique().to_list()
+        deaths = None if dies else ("person_id", [])
         return with_outcome(
             stays.with_columns(pl.col("stay").cast(pl.String)),
             settings.outcome,
             study,
-            deaths=_dated(database, "death", "death", None if dies else ("person_id", [])),
+            deaths=self._discharged_dead(database)
+            if dies and not database.columns("death")
+            else _dated(database, "death", "death", deaths),
             conditions=_dated(
                 database,
                 "condition_occurrence",
@@ -152,11 +156,52 @@ class Omop(Counted):
             ),
         )
 
+    def _discharged_dead(self, database: ReadOnlyDatabase) -> pl.DataFrame:
+        """Return the deaths that an extract without the table of deaths tells by its discharges.
+
+        Whoever was discharged to no known place may have died: no time, so the label is unknown.
+
+        Raises:
+            DataError: it does not tell where patients were discharged to.
+        """
+        table = self._settings.stays
+        prefix = "visit" if table == "visit_occurrence" else "visit_detail"
+        there = database.columns(table)
+        column = next((name for name in _DISCHARGED if name in there), None)
+        if column is None:
+            raise DataError(
+                f"{database.name}: has no table death, and {table} no {_DISCHARGED[0]}, so no "
+                "death is known; add one of them, or choose another [data.outcome] in site.toml"
+            )
+        columns = {
+            "patient": ("person_id", ColumnKind.WHOLE),
+            "time": (f"{prefix}_end_datetime", ColumnKind.TIME),
+            "left": (column, ColumnKind.WHOLE),
+        }
+        only = (f"{prefix}_concept_id", self._settings.stay_concepts)
+        died = pl.col("left").is_in(self._settings.died_concepts)
+        unknown = pl.col("left").fill_null(0) == 0
+        return (
+            _all(database.rows(table, columns, only=only))
+            .filter(died | unknown)
+            .select(
+                "patient",
+                pl.when(died).then("time").alias("time"),
+                pl.lit(value=False).alias("whole_day"),
+            )
+        )
+
     def _below(self, database: ReadOnlyDatabase, concepts: list[int]) -> pl.DataFrame:
         """Return each ``code`` asked for, with every ``concept`` for which it stands."""
         asked = pl.DataFrame({"code": concepts, "concept": concepts}, schema=_BELOW_SCHEMA)
         if not concepts or not self._settings.descendants:
             return asked
+        if not database.columns("concept_ancestor"):
+            raise DataError(
+                f"{database.name}: has no table concept_ancestor, so the concepts below those of "
+                "[data] codes are not known; add it, or write descendants = false and name every "
+                "concept"
+            )
         rows = database.rows("concept_ancestor", _BELOW, only=("ancestor_concept_id", concepts))
         return pl.concat([asked, *rows]).unique(maintain_order=True)
 
@@ -168,6 +213,9 @@ class Omop(Counted):
         ucum = ucum.unique("unit_id", keep="first", maintain_order=True).drop_nulls()
         order = ("person_id", f"{table}_id")
         only = (columns["code"][0], concepts)
+        # A unit that an extract without the vocabulary only numbers is not taken for none.
+        only_numbered = pl.col("unit_id") > 0 if not database.columns("concept") else False
+        unnamed = pl.when(only_numbered).then(pl.format("concept {}", "unit_id"))
         answer = pl.when(pl.col("word") != 0).then(pl.col("word").cast(pl.String))
         text = [pl.col("text").replace("", None)] if "text" in columns else []
         for piece in database.rows(table, columns, only=only, order=order):
@@ -180,9 +228,16 @@ class Omop(Counted):
                 "time",
                 pl.col("code").cast(pl.String),
                 "value",
-                pl.coalesce("ucum", pl.col("unit").replace("", None)).alias("unit"),
+                pl.coalesce("ucum", pl.col("unit").replace("", None), unnamed).alias("unit"),
                 pl.coalesce(answer, *text).alias("word"),
             )
+
+
+def _units(database: ReadOnlyDatabase) -> pl.DataFrame:
+    """Return the UCUM code of each unit's concept; none in an extract without its vocabulary."""
+    if not database.columns("concept"):
+        return pl.DataFrame(schema={"unit_id": pl.Int64, "ucum": pl.String})
+    return _all(database.rows("concept", _UNIT, only=("vocabulary_id", ["UCUM"])))
 
 
 def _there(database: ReadOnlyDatabase, tables: Iterable[str]) -> list[str]:
@@ -253,7 +308,7 @@ def _concepts(codes: tuple[str | int, ...], key: str) -> list[int]:
     """Return codes as whole numbers, which OMOP's concept ids are."""
     found = []
     for code in map(str, codes):
-        if not (code.isascii() and code.isdigit() and len(code) < 10):
+        if not (code.isascii() and code.isdigit() and len(code) < 19):  # local ones: 2,000,000,000
             raise SettingsError(f"{key}: {code!r} is no OMOP concept id; write whole numbers")
         found.append(int(code))
     return found

@@ -4,6 +4,7 @@ A study says which variables it wants; these settings say where the hospital kee
 writes them, and how the label is derived.
 """
 
+import io
 import re
 from typing import Annotated, Literal, Self
 
@@ -73,8 +74,8 @@ class FileSettings(RowsSettings):
     @classmethod
     def _is_an_encoding_of_text(cls, name: str) -> str:
         try:
-            b"".decode(name)
-        except (LookupError, UnicodeError, ValueError):
+            io.TextIOWrapper(io.BytesIO(), encoding=name).close()
+        except (LookupError, ValueError):
             raise ValueError(
                 f"{name[:40]!r} is no encoding of texts; write one such as 'latin-1', 'cp1252' or "
                 "'utf-16'"
@@ -99,6 +100,8 @@ class QuerySettings(RowsSettings):
             raise ValueError("names neither or both of table and query; name one")
         if self.query is not None and not re.match(r"\s*(select|with)\b", self.query, re.IGNORECASE):
             raise ValueError("query begins with neither SELECT nor WITH; only reading is allowed")
+        if self.query is not None and ";" in self.query.rstrip("; \n\t"):
+            raise ValueError("query holds a ';'; write one statement, and no ';' within it")
         return self
 
     @property
@@ -263,42 +266,64 @@ class MedsSettings(HospitalSettings):
     split: str | None = None
 
 
-class OmopSettings(HospitalSettings):
-    """An OMOP CDM 5.4 database, in PostgreSQL (``url``) or an SQLite ``file``.
+class DatabaseSettings(HospitalSettings):
+    """A database at an address, or in a file.
 
     Attributes:
-        url: ``postgresql://user@host/database?sslmode=verify-full``, without a password.
-        file: the SQLite file.
+        url: ``postgresql://user@host/database?sslmode=verify-full``, without a password;
+            ``mssql://`` and ``oracle://`` are possible, and untested.
+        file: an SQLite or DuckDB file.
         password_env: environment variable with the password.
         password_file: file with the password, readable by its owner only (mode 0600).
-        database_schema: schema of the CDM's tables.
-        stays: the table of stays: visits, or their details (such as intensive care).
-        stay_concepts: concept ids of visits (or details) that count; by default inpatient visits.
-        descendants: whether a concept of a condition or drug includes its descendants.
-        outcome: how the label is derived.
     """
 
     url: str | None = None
     file: FilePath | None = None
     password_env: str | None = None
     password_file: FilePath | None = None
-    database_schema: str | None = None
-    stays: Literal["visit_occurrence", "visit_detail"] = "visit_occurrence"
-    stay_concepts: Annotated[tuple[int, ...], Listed] = Field(default=(9201, 262), min_length=1)
-    descendants: bool = True
-    outcome: OutcomeSettings = OutcomeSettings()
 
     @model_validator(mode="after")
     def _one_database_and_no_secret(self) -> Self:
         if (self.url is None) == (self.file is None):
             raise ValueError("names neither or both of url and file; name one")
-        if self.url and re.search(r"//[^/@]*:[^/@]*@|[?&](password|passfile)=", self.url):
+        if self.url and re.search(
+            r"//[^/@]*:[^/@]*@|[?&](password|passfile|pwd)=", self.url, re.IGNORECASE
+        ):
             raise ValueError(
                 "url holds a password; remove it there, and name password_env or password_file"
             )
         if self.password_env is not None and self.password_file is not None:
             raise ValueError("names password_env and password_file; keep one")
         return self
+
+
+class SqlSettings(DatabaseSettings, MappedTables):
+    """A database of any schema: tables, views or queries with named columns."""
+
+    stays: StaysQuery
+    events: Annotated[tuple[EventsQuery, ...], Listed] = Field(min_length=1)
+    labels: StepLabelsQuery | None = None
+
+
+class OmopSettings(DatabaseSettings):
+    """An OMOP CDM 5.3 or 5.4 database.
+
+    Attributes:
+        database_schema: schema of the CDM's tables.
+        stays: the table of stays: visits, or their details (such as intensive care).
+        stay_concepts: concept ids of visits (or details) that count; by default inpatient visits.
+        descendants: whether a concept of a condition or drug includes its descendants.
+        died_concepts: where a visit was discharged to if the patient died, for an extract without
+            the table of deaths.
+        outcome: how the label is derived.
+    """
+
+    database_schema: str | None = None
+    stays: Literal["visit_occurrence", "visit_detail"] = "visit_occurrence"
+    stay_concepts: Annotated[tuple[int, ...], Listed] = Field(default=(9201, 262), min_length=1)
+    descendants: bool = True
+    died_concepts: Annotated[tuple[int, ...], Listed] = (4216643,)  # "Patient died"
+    outcome: OutcomeSettings = OutcomeSettings()
 
 
 class FhirSettings(HospitalSettings):

@@ -30,7 +30,7 @@ TIME_FORMATS = (
     "%Y-%m-%dT%H:%M",
     "%Y-%m-%d",
 )
-_ZONED_FORMATS = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M:%S%.f%#z")
+ZONED_FORMATS = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M:%S%.f%#z")
 _OFFSET_ENDING = r"(Z|[+-][0-9]{2}:?[0-9]{2})$"
 
 
@@ -304,7 +304,7 @@ def times(piece: Piece, column: str, time_format: str | None) -> tuple[pl.Series
     text = pl.select(pl.when(series.str.len_bytes() > 0).then(series)).to_series()
     known = text.drop_nulls()
     zoned = bool(len(known)) and bool(known.head(1).str.contains(_OFFSET_ENDING)[0])
-    formats = (time_format,) if time_format else (_ZONED_FORMATS if zoned else TIME_FORMATS)
+    formats = (time_format,) if time_format else (ZONED_FORMATS if zoned else TIME_FORMATS)
     best: pl.Series | None = None
     for one in formats:
         parsed = text.str.to_datetime(one, time_unit="us", strict=False)
