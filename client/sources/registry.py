@@ -18,6 +18,7 @@ from consilium.client.sources.common.settings import DataSettings, parse_setting
 from consilium.client.sources.common.source import Source
 from consilium.client.sources.own.settings import (
     FhirSettings,
+    Hl7Settings,
     MedsSettings,
     OmopSettings,
     SqlSettings,
@@ -27,7 +28,7 @@ from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.study.definition import Study
 
 HOSPITAL = "hospital"  # source of a study that accepts any of a hospital's own systems
-OWN_SYSTEMS = frozenset({"tables", "sql", "meds", "omop", "fhir"})
+OWN_SYSTEMS = frozenset({"tables", "sql", "meds", "omop", "fhir", "hl7"})
 S = TypeVar("S", bound=DataSettings)
 
 
@@ -83,6 +84,13 @@ def _fhir(chosen: FhirSettings, _: Study) -> Source:
     from consilium.client.sources.own.fhir import Fhir
 
     return Fhir(chosen)
+
+
+def _hl7(chosen: Hl7Settings, _: Study) -> Source:
+    needs("polars", chosen.source)
+    from consilium.client.sources.own.hl7 import Hl7
+
+    return Hl7(chosen)
 
 
 def _waveforms(chosen: settings.WaveformsSettings, _: Study) -> Source:
@@ -154,6 +162,7 @@ SOURCES: Mapping[str, SourceKind[Any]] = MappingProxyType(
         "meds": SourceKind(MedsSettings, _meds),
         "omop": SourceKind(OmopSettings, _omop),
         "fhir": SourceKind(FhirSettings, _fhir),
+        "hl7": SourceKind(Hl7Settings, _hl7),
         "waveforms": SourceKind(settings.WaveformsSettings, _waveforms),
         "diagnosis-codes": SourceKind(settings.DiagnosisCodesSettings, _diagnosis_codes),
         "molecules": SourceKind(settings.MoleculesSettings, _molecules),

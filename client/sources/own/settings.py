@@ -8,7 +8,7 @@ import io
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from consilium.client.sources.common.settings import (
     DataSettings,
@@ -18,6 +18,20 @@ from consilium.client.sources.common.settings import (
     SettingsPart,
     Where,
 )
+
+
+def _of_texts(name: str) -> str:
+    try:
+        io.TextIOWrapper(io.BytesIO(), encoding=name).close()
+    except (LookupError, ValueError):
+        raise ValueError(
+            f"{name[:40]!r} is no encoding of texts; write one such as 'latin-1', 'cp1252' or "
+            "'utf-16'"
+        ) from None
+    return name
+
+
+Encoding = Annotated[str, AfterValidator(_of_texts)]
 
 
 class VariableSettings(SettingsPart):
@@ -67,20 +81,8 @@ class FileSettings(RowsSettings):
 
     file: FilePath
     separator: str = Field(default=",", min_length=1, max_length=1)
-    encoding: str = "utf-8"
+    encoding: Encoding = "utf-8"
     sheet: str | None = None
-
-    @field_validator("encoding")
-    @classmethod
-    def _is_an_encoding_of_text(cls, name: str) -> str:
-        try:
-            io.TextIOWrapper(io.BytesIO(), encoding=name).close()
-        except (LookupError, ValueError):
-            raise ValueError(
-                f"{name[:40]!r} is no encoding of texts; write one such as 'latin-1', 'cp1252' or "
-                "'utf-16'"
-            ) from None
-        return name
 
     @property
     def place(self) -> str:
@@ -340,4 +342,26 @@ class FhirSettings(HospitalSettings):
     path: FilePath
     encounter_classes: Annotated[tuple[str, ...], Listed] = ("IMP", "ACUTE", "NONAC")
     inner_encounters: bool = False
+    outcome: OutcomeSettings = OutcomeSettings()
+
+
+class Hl7Settings(HospitalSettings):
+    """Files of HL7 version 2 messages (ADT and ORU).
+
+    Attributes:
+        path: a file, a pattern such as ``messages/*.hl7``, or a folder.
+        encoding: of the messages; by default what each says in MSH-18, or else UTF-8.
+        patient_classes: values of PV1-2 that count as stays.
+        visit: the field that tells one visit from another.
+        assigner: who gave out the identifiers of patients (the first part of PID-3.4) to be used.
+        died_dispositions: values of PV1-36 that mean that the patient died.
+        outcome: how the label is derived.
+    """
+
+    path: FilePath
+    encoding: Encoding | None = None
+    patient_classes: Annotated[tuple[str, ...], Listed] = Field(default=("I",), min_length=1)
+    visit: Literal["PV1-19", "PID-18"] = "PV1-19"
+    assigner: str | None = None
+    died_dispositions: Annotated[tuple[str, ...], Listed] = ()
     outcome: OutcomeSettings = OutcomeSettings()
