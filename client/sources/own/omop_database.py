@@ -7,7 +7,7 @@ error message can quote rows, so only its code is shown, except if the connectio
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -20,7 +20,6 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from consilium.client.sources.own.settings import OmopSettings
-from consilium.client.sources.own.table_files import TIME_FORMATS
 from consilium.shared.errors import DataError, SettingsError
 
 PIECE_ROWS = 50_000
@@ -33,7 +32,7 @@ class ColumnKind(Enum):
 
     WHOLE = pl.Int64()
     NUMBER = pl.Float64()
-    TIME = pl.Datetime("us")  # passed on as int64 microseconds since 1970
+    TIME = pl.Datetime("us")  # passed on as written: times, or the texts of SQLite
     TEXT = pl.String()
 
 
@@ -50,6 +49,7 @@ class ReadOnlyDatabase:
         self._connection, self._schema, self.name = connection, schema, name
         self._postgresql = connection.dialect.name == "postgresql"
         self._columns: dict[str, set[str]] = {}
+        self._zoned: set[tuple[str, str]] = set()
 
     def columns(self, table: str) -> set[str]:
         """Return the names of a table's columns, empty if there is no such table."""
@@ -58,6 +58,11 @@ class ReadOnlyDatabase:
             there = inspector.has_table(table, schema=self._schema)
             found = inspector.get_columns(table, schema=self._schema) if there else []
             self._columns[table] = {str(column["name"]).lower() for column in found}
+            self._zoned |= {
+                (table, str(column["name"]).lower())
+                for column in found
+                if getattr(column["type"], "timezone", False)
+            }
         return self._columns[table]
 
     def rows(
@@ -95,12 +100,13 @@ class ReadOnlyDatabase:
         if only is not None:
             query = query.where(source.c[only[0]].in_(_listed(only[1])))
         kinds = {new: kind for new, (_, kind) in columns.items()}
-        yield _frame([], kinds)
+        utc = {new for new, (name, _) in columns.items() if (table, name) in self._zoned}
+        yield _frame([], kinds, utc)
         options = {"stream_results": True, "max_row_buffer": PIECE_ROWS}
         try:
             result = self._connection.execute(query, execution_options=options)
             for piece in result.partitions(PIECE_ROWS):
-                yield _frame(piece, kinds)
+                yield _frame(piece, kinds, utc)
         except SQLAlchemyError as error:
             remedy = "see the server's log" if self._postgresql else "it is damaged, copy it again"
             raise DataError(
@@ -220,11 +226,15 @@ def _secret(path: Path) -> str:
     return secret
 
 
-def _frame(rows: Sequence[Any], kinds: Mapping[str, ColumnKind]) -> pl.DataFrame:
+def _frame(
+    rows: Sequence[Any], kinds: Mapping[str, ColumnKind], utc: Set[str] = frozenset()
+) -> pl.DataFrame:
     """Return rows as columns of the given kinds; cells of another type become null."""
     cells = list(zip(*rows, strict=True)) if rows else [()] * len(kinds)
+    series = [_series(name, values, kinds[name]) for name, values in zip(kinds, cells, strict=True)]
     return pl.DataFrame(
-        [_series(name, values, kinds[name]) for name, values in zip(kinds, cells, strict=True)]
+        one.dt.replace_time_zone("UTC") if one.name in utc and one.dtype != pl.String else one
+        for one in series
     )
 
 
@@ -233,13 +243,11 @@ def _series(name: str, values: Sequence[Any], kind: ColumnKind) -> pl.Series:
         if kind is not ColumnKind.TIME:
             return pl.Series(name, values, dtype=kind.value)
         if not any(isinstance(value, str) for value in values):
-            return pl.Series(name, values, dtype=pl.Int64)
+            return pl.Series(name, values, dtype=pl.Int64).cast(pl.Datetime("us"))
     except (TypeError, OverflowError, pl.exceptions.PolarsError):
         pass  # only SQLite has cells of another type than their column's
     if kind is ColumnKind.TIME:
-        text = pl.Series(name, [_fitting(one, kind) for one in values], dtype=pl.String)
-        parsed = [text.str.to_datetime(one, time_unit="us", strict=False) for one in TIME_FORMATS]
-        return pl.select(pl.coalesce(parsed).cast(pl.Int64).alias(name)).to_series()
+        return pl.Series(name, [_fitting(one, kind) for one in values], dtype=pl.String)
     return pl.Series(name, [_fitting(one, kind) for one in values], dtype=kind.value)
 
 
