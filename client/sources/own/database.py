@@ -69,10 +69,21 @@ class Database:
             self._columns[schema, table] = found
         return self._columns[schema, table]
 
-    def text_columns(self, table: str, schema: str | None) -> set[str]:
-        """Return which columns of a table hold texts, in small letters (of PostgreSQL only)."""
-        found = sql.inspect(self._connection).get_columns(table, schema=schema)
-        return {str(one["name"]).lower() for one in found if isinstance(one["type"], sql.String)}
+    def described(self, table: str, schema: str | None) -> dict[str, str]:
+        """Return which of a table's columns are ``text`` or times with a zone (``zoned``).
+
+        By names in small letters; of PostgreSQL only, where a column has one type.
+        """
+        if self.dialect != "postgresql":
+            return {}
+        return {
+            str(one["name"]).lower(): "text"
+            if isinstance(one["type"], sql.String)
+            else "zoned"
+            if getattr(one["type"], "timezone", False)
+            else "other"
+            for one in sql.inspect(self._connection).get_columns(table, schema=schema)
+        }
 
     def stream(
         self, statement: "sql.Select[Any] | str", what: str
@@ -104,7 +115,9 @@ class Database:
                 "sqlite": "it is damaged, or the query is not SQLite's: correct it, or copy it "
                 "again",
             }.get(self.dialect, "try it in the database's own client")
-            raise DataError(f"{self.name}: reading {what} failed ({code(error)}); {remedy}") from error
+            raise DataError(
+                f"{self.name}: reading {what} failed ({code(error)}); {remedy}"
+            ) from error
 
 
 @contextmanager

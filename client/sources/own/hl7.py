@@ -99,7 +99,11 @@ class Hl7(Counted):
     def _deaths(self, known: Admissions) -> pl.DataFrame:
         """Return when patients died, for ``outcomes.with_outcome``."""
         rows = [
-            (known.patient(name), one.death.us if one.death else None, bool(one.death and one.death.day))
+            (
+                known.patient(name),
+                one.death.us if one.death else None,
+                bool(one.death and one.death.day),
+            )
             for name, one in known.people.items()
             if one.dead
         ]

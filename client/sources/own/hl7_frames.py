@@ -224,9 +224,7 @@ class Reader:
             person.death = self._time(message, message.first("PID", 29)) if person.dead else None
         self._note_visit(message, identifier, event, found)
 
-    def _note_visit(
-        self, message: Message, identifier: str, event: str, found: Admissions
-    ) -> None:
+    def _note_visit(self, message: Message, identifier: str, event: str, found: Admissions) -> None:
         where = ("PV1", 19) if self._settings.visit == "PV1-19" else ("PID", 18)
         number = message.part(message.first(*where), 1)
         key = (identifier, number)
@@ -278,7 +276,13 @@ class Reader:
             elif segment[0] == "OBX":
                 codes = tuple(_codes(message, message.field(segment, 3)))
                 if codes and identifier:
-                    yield identifier, codes[0], codes, message.field(segment, 14) or ordered, segment
+                    yield (
+                        identifier,
+                        codes[0],
+                        codes,
+                        message.field(segment, 14) or ordered,
+                        segment,
+                    )
 
     def _rows(
         self, message: Message, number: int, codes: Set[str], known: Admissions

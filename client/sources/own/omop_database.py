@@ -1,11 +1,11 @@
 """Reads the tables of a hospital's OMOP database, in pieces, whatever database holds them.
 
-Columns come in the kinds that the model gives them. Times may be times, dates, or texts in any of
-the usual forms; what cannot be read as a time is null, as is a cell of another kind.
+Columns come in the kinds that the model gives them. Times are passed on as written: times, days or
+texts. A cell of another kind is null.
 """
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from decimal import Decimal
 from enum import Enum
@@ -15,12 +15,10 @@ import polars as pl
 import sqlalchemy as sql
 
 from consilium.client.sources.own import database
+from consilium.client.sources.own.cells import times
 from consilium.client.sources.own.database import Database
 from consilium.client.sources.own.settings import OmopSettings
-from consilium.client.sources.own.table_files import TIME_FORMATS, ZONED_FORMATS
 from consilium.shared.errors import DataError
-
-EPOCH = dt.datetime(1970, 1, 1)
 
 
 class ColumnKind(Enum):
@@ -28,7 +26,7 @@ class ColumnKind(Enum):
 
     WHOLE = pl.Int64()
     NUMBER = pl.Float64()
-    TIME = pl.Datetime("us")  # passed on as int64 microseconds since 1970
+    TIME = pl.Datetime("us")  # passed on as written: times, days, or texts
     TEXT = pl.String()
 
 
@@ -87,9 +85,9 @@ class ReadOnlyDatabase:
                 f"{self.name}: table {table}: {problem}, which OMOP CDM 5.4 has; correct [data] "
                 "database_schema in site.toml, or give this account the right to read it"
             )
-        texts = set()
-        if self._reader.dialect == "postgresql":
-            texts = self._reader.text_columns(written, self._schema)
+        described = self._reader.described(written, self._schema)
+        texts = {name for name, kind in described.items() if kind == "text"}
+        utc = {new for new, (name, _) in columns.items() if described.get(name) == "zoned"}
         source = sql.table(
             written, *(sql.column(there[n]) for n in dict.fromkeys(named)), schema=self._schema
         )
@@ -103,7 +101,7 @@ class ReadOnlyDatabase:
             query = query.where(source.c[there[only[0]]].in_(_listed(only[1])))
         kinds = {new: kind for new, (_, kind) in columns.items()}
         for _, piece in self._reader.stream(query, f"table {table}"):
-            yield _frame(piece, kinds)
+            yield _frame(piece, kinds, utc, epoch=bool(described))
 
     def _shown(
         self, column: sql.ColumnElement[Any], kind: ColumnKind, *, text: bool
@@ -137,17 +135,24 @@ def open_database(settings: OmopSettings) -> Iterator[ReadOnlyDatabase]:
         yield ReadOnlyDatabase(reader, settings.database_schema)
 
 
-def _frame(rows: Sequence[Any], kinds: Mapping[str, ColumnKind]) -> pl.DataFrame:
+def _frame(
+    rows: Sequence[Any], kinds: Mapping[str, ColumnKind], utc: Set[str], *, epoch: bool
+) -> pl.DataFrame:
     """Return rows as columns of the given kinds; cells of another type become null."""
     cells = list(zip(*rows, strict=True)) if rows else [()] * len(kinds)
+    series = [
+        _times(name, values, epoch=epoch)
+        if kinds[name] is ColumnKind.TIME
+        else _series(name, values, kinds[name])
+        for name, values in zip(kinds, cells, strict=True)
+    ]
     return pl.DataFrame(
-        [_series(name, values, kinds[name]) for name, values in zip(kinds, cells, strict=True)]
+        one.dt.replace_time_zone("UTC") if one.name in utc and one.dtype != pl.String else one
+        for one in series
     )
 
 
 def _series(name: str, values: Sequence[Any], kind: ColumnKind) -> pl.Series:
-    if kind is ColumnKind.TIME:
-        return _times(name, values)
     try:
         return pl.Series(name, values, dtype=kind.value)
     except (TypeError, OverflowError, pl.exceptions.PolarsError):
@@ -155,29 +160,15 @@ def _series(name: str, values: Sequence[Any], kind: ColumnKind) -> pl.Series:
         return pl.Series(name, [_fitting(one, kind) for one in values], dtype=kind.value)
 
 
-def _times(name: str, values: Sequence[Any]) -> pl.Series:
-    """Return times, days and texts in microseconds since 1970; those with a zone in UTC."""
-    if all(one is None or type(one) is int for one in values):
-        return pl.Series(name, values, dtype=pl.Int64)
-    known = pl.Series(name, [_microseconds(one) for one in values], dtype=pl.Int64)
-    text = pl.Series(name, [one if isinstance(one, str) else None for one in values], pl.String)
-    if text.null_count() == len(text):
-        return known
-    parsed = [text.str.to_datetime(one, time_unit="us", strict=False) for one in TIME_FORMATS]
-    parsed += [
-        text.str.to_datetime(one, time_unit="us", time_zone="UTC", strict=False).dt.replace_time_zone(None)
-        for one in ZONED_FORMATS
-    ]
-    return pl.select(pl.coalesce(known, *(p.cast(pl.Int64) for p in parsed)).alias(name)).to_series()
-
-
-def _microseconds(cell: Any) -> int | None:
-    if isinstance(cell, dt.datetime):
-        plain = cell.astimezone(dt.UTC).replace(tzinfo=None) if cell.tzinfo else cell
-        return (plain - EPOCH) // dt.timedelta(microseconds=1)
-    if isinstance(cell, dt.date):
-        return (dt.datetime(cell.year, cell.month, cell.day) - EPOCH) // dt.timedelta(microseconds=1)
-    return cell if type(cell) is int and abs(cell) < 1 << 62 else None
+def _times(name: str, values: Sequence[Any], *, epoch: bool) -> pl.Series:
+    """Return times; whole numbers are microseconds since 1970 if ``epoch``, else texts."""
+    kinds = {type(one) for one in values if one is not None}
+    if kinds <= {dt.datetime, dt.date}:
+        return times(name, values, f"column {name}", days=False)
+    if epoch and kinds == {int}:
+        return pl.Series(name, values, dtype=pl.Int64).cast(pl.Datetime("us"))
+    texts = [str(one) if isinstance(one, str | int) else None for one in values]
+    return pl.Series(name, texts, dtype=pl.String)
 
 
 def _fitting(cell: Any, kind: ColumnKind) -> Any:

@@ -19,6 +19,21 @@ from consilium.client.sources.common.settings import (
     Where,
 )
 
+Midnight = Literal["detect", "day", "instant"]
+TimeFormat = Annotated[str | tuple[str, ...] | None, Listed]
+TimeColumn = Annotated[str | tuple[str, str], Listed]  # or a column of dates and one of times
+HoursUnit = Literal["s", "min", "h", "d"]
+
+
+def time_columns(*columns: str | tuple[str, str] | None) -> list[str]:
+    """Return the names of the columns that times are read from."""
+    return [
+        name
+        for column in columns
+        if column is not None
+        for name in ((column,) if isinstance(column, str) else column)
+    ]
+
 
 def _of_texts(name: str) -> str:
     try:
@@ -58,17 +73,32 @@ class HospitalSettings(DataSettings):
     Attributes:
         variables: settings by the variable's name in the study; others have the source's defaults.
         units: the UCUM unit for each of the hospital's own spellings.
+        time_zone: the hospital's zone, such as ``Europe/Berlin`` or ``+10:00``: of times without an
+            offset, and of days.
+        midnight: whether times at exactly 00:00 stand for their day: by their share in the column
+            (``detect``), always (``day``), or never (``instant``).
     """
 
     variables: dict[str, VariableSettings] = Field(default_factory=dict)
     units: dict[str, str] = Field(default_factory=dict)
+    time_zone: str | None = Field(default=None, min_length=1, max_length=64)
+    midnight: Midnight = "detect"
 
 
 class RowsSettings(SettingsPart):
-    """How the texts of a table are written; ``time_format`` is as for strptime."""
+    """How the texts of a table are written.
+
+    ``time_format`` is one format or a list of them: as for strptime, or ``epoch`` (seconds since
+    1970), ``epoch-ms``, ``excel`` (days since 1899-12-30).
+    """
 
     decimal_comma: bool = False
-    time_format: str | None = None
+    time_format: TimeFormat = None
+
+    @property
+    def place(self) -> str:
+        """Where the rows are, for errors."""
+        return "a table"
 
 
 class FileSettings(RowsSettings):
@@ -100,7 +130,9 @@ class QuerySettings(RowsSettings):
     def _says_which_rows(self) -> Self:
         if (self.table is None) == (self.query is None):
             raise ValueError("names neither or both of table and query; name one")
-        if self.query is not None and not re.match(r"\s*(select|with)\b", self.query, re.IGNORECASE):
+        if self.query is not None and not re.match(
+            r"\s*(select|with)\b", self.query, re.IGNORECASE
+        ):
             raise ValueError("query begins with neither SELECT nor WITH; only reading is allowed")
         if self.query is not None and ";" in self.query.rstrip("; \n\t"):
             raise ValueError("query holds a ';'; write one statement, and no ';' within it")
@@ -118,15 +150,28 @@ class StaysColumns(RowsSettings):
     Without ``stay``, every patient has one stay; without ``start``, events must give hours, not
     times. ``label`` names the outcome's column (several for a multilabel study); by default it is
     the study's label. ``outcome_time`` is the time of the outcome, empty if it did not happen.
+    A time may be two columns, of the date and of the time of day. ``end_hours`` and
+    ``outcome_hours`` are numbers since the start, in ``hours_unit``.
     """
 
     patient: str
     stay: str | None = None
-    start: str | None = None
-    end: str | None = None
-    birth: str | None = None
+    start: TimeColumn | None = None
+    end: TimeColumn | None = None
+    birth: TimeColumn | None = None
     label: Annotated[str | tuple[str, ...] | None, Listed] = None
-    outcome_time: str | None = None
+    outcome_time: TimeColumn | None = None
+    end_hours: str | None = None
+    outcome_hours: str | None = None
+    hours_unit: HoursUnit = "h"
+
+    @model_validator(mode="after")
+    def _says_each_time_once(self) -> Self:
+        if self.end is not None and self.end_hours is not None:
+            raise ValueError("names end and end_hours; keep one")
+        if self.outcome_time is not None and self.outcome_hours is not None:
+            raise ValueError("names outcome_time and outcome_hours; keep one")
+        return self
 
 
 class StaysFile(FileSettings, StaysColumns):
@@ -140,15 +185,17 @@ class StaysQuery(QuerySettings, StaysColumns):
 class EventsColumns(RowsSettings):
     """The columns of a table of measurements: long (one per row) or wide (one column per variable).
 
-    ``stay`` or ``patient`` assigns the rows; with ``patient`` alone, a row belongs to the latest
-    stay that had begun. ``time`` is a date and time, ``hours`` a number since the stay's start.
+    ``stay`` or ``patient`` assigns the rows; with ``patient`` alone, a row belongs to every stay
+    that holds its time. ``time`` is a date and time, in one column or two; ``hours`` is a number
+    since the stay's start, in ``hours_unit``.
     """
 
     layout: Literal["long", "wide"] = "long"
     stay: str | None = None
     patient: str | None = None
-    time: str | None = None
+    time: TimeColumn | None = None
     hours: str | None = None
+    hours_unit: HoursUnit = "h"
     variable: str | None = None
     value: str | None = None
     unit: str | None = None
@@ -180,7 +227,8 @@ class StepLabelsColumns(RowsSettings):
     stay: str
     label: str
     hours: str | None = None
-    time: str | None = None
+    hours_unit: HoursUnit = "h"
+    time: TimeColumn | None = None
 
     @model_validator(mode="after")
     def _says_when(self) -> Self:
@@ -318,6 +366,7 @@ class OmopSettings(DatabaseSettings):
         died_concepts: where a visit was discharged to if the patient died, for an extract without
             the table of deaths.
         outcome: how the label is derived.
+        time_format: of times that the database holds as texts; by default ISO 8601.
     """
 
     database_schema: str | None = None
@@ -326,6 +375,7 @@ class OmopSettings(DatabaseSettings):
     descendants: bool = True
     died_concepts: Annotated[tuple[int, ...], Listed] = (4216643,)  # "Patient died"
     outcome: OutcomeSettings = OutcomeSettings()
+    time_format: TimeFormat = None
 
 
 class FhirSettings(HospitalSettings):

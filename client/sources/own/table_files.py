@@ -13,9 +13,10 @@ from pathlib import Path
 import polars as pl
 
 from consilium.client.sources.own import table_forms as forms
-from consilium.client.sources.own.settings import FileSettings
+from consilium.client.sources.own.settings import FileSettings, HoursUnit
 from consilium.client.sources.own.table_forms import BROKEN, Bytes, Found
 from consilium.client.sources.own.translation import limits
+from consilium.client.sources.times.reading import Written, joined, read_times, suggestion
 from consilium.shared.errors import DataError
 
 ROW = "\x00row"
@@ -23,15 +24,7 @@ PIECE_BYTES = 32 << 20
 PIECE_ROWS = 250_000
 MOST_COLUMNS = 10_000
 LONGEST_HEADER = 1 << 20
-TIME_FORMATS = (
-    "%Y-%m-%d %H:%M:%S%.f",
-    "%Y-%m-%dT%H:%M:%S%.f",
-    "%Y-%m-%d %H:%M",
-    "%Y-%m-%dT%H:%M",
-    "%Y-%m-%d",
-)
-ZONED_FORMATS = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M:%S%.f%#z")
-_OFFSET_ENDING = r"(Z|[+-][0-9]{2}:?[0-9]{2})$"
+_HOURS = {"s": (1, 3600), "min": (1, 60), "h": (1, 1), "d": (24, 1)}
 
 
 class Piece:
@@ -282,40 +275,51 @@ def words(piece: Piece, column: str) -> pl.Series:
     return text.set(~plain.fill_null(value=False), None)
 
 
-def times(piece: Piece, column: str, time_format: str | None) -> tuple[pl.Series, bool]:
-    """Return a column's times in microseconds since 1970 (int64), and whether they had a zone.
+def hours(piece: Piece, column: str, unit: HoursUnit, *, decimal_comma: bool = False) -> pl.Series:
+    """Return a column of numbers since the start of a stay in hours (float64), null if empty."""
+    series = numbers(piece, column, decimal_comma=decimal_comma)[0].fill_nan(None)
+    if unit == "h" or piece.frame[column].dtype == pl.Duration:
+        return series
+    times_, over = _HOURS[unit]
+    return series * times_ / over
 
-    Times with a zone are converted to UTC. Empty cells are null.
+
+def times(
+    piece: Piece,
+    column: str | tuple[str, str],
+    time_format: str | tuple[str, ...] | None,
+) -> Written:
+    """Return a column's times as written; empty cells are null.
+
+    Args:
+        piece: some rows of the table.
+        column: the column, or that of dates and that of times of day.
+        time_format: the formats that the settings name; None stands for ISO 8601.
 
     Raises:
         DataError: a cell is not a date and time.
     """
-    series = piece.frame[column]
-    if isinstance(series.dtype, pl.Datetime | pl.Date):
-        zoned = isinstance(series.dtype, pl.Datetime) and series.dtype.time_zone is not None
-        return series.cast(pl.Datetime("us")).cast(pl.Int64), zoned
-    if series.dtype == pl.Null:
-        return series.cast(pl.Int64), False
-    if series.dtype != pl.String:
+    if isinstance(column, tuple):
+        series = joined(piece.frame[column[0]], piece.frame[column[1]])
+        told = f"columns {column[0]!r} and {column[1]!r}"
+    else:
+        series, told = piece.frame[column], f"column {column!r}"
+    written = read_times(series, time_format)
+    if written is None:
         raise DataError(
-            f"{piece.path}: column {column!r} holds {series.dtype}, not dates and times; name it "
-            "as hours in site.toml if it counts hours"
+            f"{piece.path}: {told} holds {series.dtype}, not dates and times; name it as hours in "
+            "site.toml if it counts hours, or state time_format = 'epoch', 'epoch-ms' or 'excel'"
         )
-    text = pl.select(pl.when(series.str.len_bytes() > 0).then(series)).to_series()
-    known = text.drop_nulls()
-    zoned = bool(len(known)) and bool(known.head(1).str.contains(_OFFSET_ENDING)[0])
-    formats = (time_format,) if time_format else (ZONED_FORMATS if zoned else TIME_FORMATS)
-    best: pl.Series | None = None
-    for one in formats:
-        parsed = text.str.to_datetime(one, time_unit="us", strict=False)
-        if parsed.null_count() == text.null_count():
-            return parsed.cast(pl.Int64), zoned
-        if best is None or parsed.null_count() < best.null_count():
-            best = parsed
-    if best is None:
-        raise DataError(f"{piece.path}: column {column!r} has no dates and times")
-    fault = (best.is_null() & text.is_not_null()).arg_true()[0]
-    raise DataError(
-        f"{piece.where(fault)}: column {column!r} is not a date and time like the others; mend the "
-        "row, or state time_format in site.toml"
-    )
+    if written.unread is not None and written.unread.any():
+        fault = written.unread.arg_true()[0]
+        likely = suggestion(series)
+        raise DataError(
+            f"{piece.where(fault)}: {told} is not a date and time like the others; mend the row, "
+            "or state time_format in site.toml" + (f", such as {likely}" if likely else "")
+        )
+    if written.unclear:
+        raise DataError(
+            f"{piece.path}: {told} has {written.unclear} cells that fit several of the formats in "
+            "time_format and mean different times by them; keep the format that the file has"
+        )
+    return written

@@ -283,5 +283,11 @@ def _check_unpacked(path: Path) -> None:
                                 f"{path} unpacks to more than {LARGEST_XLSX_BYTES} bytes; write "
                                 "it as CSV or Parquet"
                             )
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, *_UNPACKING) as error:
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        *_UNPACKING,
+    ) as error:
         raise DataError(f"{path} is damaged, protected or no XLSX; write it again") from error

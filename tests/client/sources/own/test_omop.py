@@ -273,7 +273,10 @@ def test_what_sqlite_holds_against_its_columns_types_is_counted_and_never_guesse
 
 
 def test_codes_that_are_no_concepts_and_missing_tables_are_refused(tmp_path: Path) -> None:
-    for text in ('[variables.HR]\ncodes = ["8867-4"]', '[variables.HR]\ncodes = ["12345678901234567890"]'):
+    for text in (
+        '[variables.HR]\ncodes = ["8867-4"]',
+        '[variables.HR]\ncodes = ["12345678901234567890"]',
+    ):
         with pytest.raises(SettingsError, match="is no OMOP concept id; write whole numbers"):
             read(tmp_path, rows(), text)
     for change, sentence in (
@@ -471,7 +474,9 @@ def test_an_extract_without_deaths_tells_them_by_discharge_or_says_that_it_knows
         "UPDATE visit_occurrence SET discharged_to_concept_id = 4216643 WHERE person_id = 2",
     )
     assert again(tmp_path).y_N.tolist() == [0, 1]
-    without(tmp_path, "UPDATE visit_occurrence SET discharged_to_concept_id = 0 WHERE person_id = 1")
+    without(
+        tmp_path, "UPDATE visit_occurrence SET discharged_to_concept_id = 0 WHERE person_id = 1"
+    )
     source = open_source(chosen(tmp_path), SMALL)
     assert to_grid(source.read_patients(SMALL), SMALL).y_N.tolist() == [1]
     assert source.report.unlabelled == 1
@@ -526,9 +531,7 @@ def test_tables_named_in_capitals_and_in_duckdb_are_the_same(tmp_path: Path) -> 
                 other.execute(f"INSERT INTO {table.upper()} VALUES ({marks})", tuple(row))  # noqa: S608
     engine.dispose()
     settings = tomllib.loads('source = "omop"\nfile = "cdm.duckdb"')
-    source = open_source(
-        read_data_settings(settings, where="site.toml", folder=tmp_path), SMALL
-    )
+    source = open_source(read_data_settings(settings, where="site.toml", folder=tmp_path), SMALL)
     got = to_grid(source.read_patients(SMALL), SMALL)
     assert np.array_equal(got.value_NTV, expected.value_NTV, equal_nan=True)
     assert got.y_N.tolist() == expected.y_N.tolist()

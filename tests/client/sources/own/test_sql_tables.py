@@ -14,8 +14,8 @@ import sqlalchemy as sql
 
 from consilium.client.records.features import TimeGrid, to_grid
 from consilium.client.sources.own import database
+from consilium.client.sources.own.cells import column
 from consilium.client.sources.own.settings import SqlSettings
-from consilium.client.sources.own.sql_tables import column
 from consilium.client.sources.registry import open_source, read_data_settings
 from consilium.shared.errors import ConsiliumError, DataError, SettingsError
 from consilium.shared.study.definition import with_changes
@@ -137,7 +137,9 @@ def test_views_capitals_and_small_pieces_change_nothing(
 ) -> None:
     text = write_sqlite(tmp_path)
     with sqlite3.connect(tmp_path / "his.db") as connection:
-        connection.execute('create view V as select p as P, s as S, started, ended, y as "Y" from stays')
+        connection.execute(
+            'create view V as select p as P, s as S, started, ended, y as "Y" from stays'
+        )
     connection.close()
     monkeypatch.setattr(database, "PIECE_ROWS", 1)
     check(read(text.replace('table = "stays"', 'table = "V"'), tmp_path))
@@ -165,8 +167,14 @@ def test_nothing_can_be_written(postgresql: Server, tmp_path: Path) -> None:
         (('table = "stays"', 'table = "nope"'), r"his\.db: table nope is not there; correct"),
         (('patient = "p"', 'patient = "q"'), r"table stays has no column 'q'"),
         (('value = "x"', 'value = "q"'), r"a query of \[data\] has no column 'q'"),
-        (("select * from a;", "select nope from labs"), r"reading a query of \[data\] failed \(Ope"),
-        (("with a as (select * from labs) select * from a;", "delete from labs"), "begins with nei"),
+        (
+            ("select * from a;", "select nope from labs"),
+            r"reading a query of \[data\] failed \(Ope",
+        ),
+        (
+            ("with a as (select * from labs) select * from a;", "delete from labs"),
+            "begins with nei",
+        ),
         (("select * from a;", "select 1; drop table labs"), "query holds a ';'; write one"),
         (('table = "stays"', 'table = "stays"\nquery = "select 1"'), "both of table and query"),
         (('table = "stays"\n', ""), "neither or both of table and query"),
