@@ -65,7 +65,8 @@ class Database:
                 # Not the inspector's: it asks some databases for catalogues that they lack.
                 source = sql.table(table, schema=schema)
                 nothing = sql.select(sql.text("*")).select_from(source).where(sql.false())
-                found = {name.lower(): name for name in self._connection.execute(nothing).keys()}
+                names = tuple(self._connection.execute(nothing).keys())
+                found = {str(name).lower(): str(name) for name in names}
             self._columns[schema, table] = found
         return self._columns[schema, table]
 

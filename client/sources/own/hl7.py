@@ -23,9 +23,12 @@ import polars as pl
 
 from consilium.client.sources.common.source import Counted, Patient, Tally
 from consilium.client.sources.own.event_frames import EventRows, static_frame, translation_of
+from consilium.client.sources.own.fhir_frames import Times
 from consilium.client.sources.own.hl7_frames import Admissions, Reader
 from consilium.client.sources.own.outcomes import with_outcome
 from consilium.client.sources.own.settings import Hl7Settings
+from consilium.client.sources.times.axis import Axis
+from consilium.client.sources.times.clock import clock_of
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 
@@ -57,16 +60,21 @@ class Hl7(Counted):
         translation = translation_of(
             study, self._settings, lambda known: known.loinc and f"{LOINC}|{known.loinc}"
         )
+        axis = Axis(clock_of(self._settings.time_zone))
+        times = Times(axis, self._settings.midnight, self._tally)
         reader = Reader(self._settings, self._tally)
         known = reader.admissions()
-        stays = static_frame(self._stays(known, study), _people(known), study)
-        rows = EventRows(translation, stays, study, self._tally, where=str(path))
+        # The visits' times come first: they say whether all have zones, and of which clock.
+        visits = self._visits(known, times)
+        people = times.column(_people(known), "birth")
+        stays = static_frame(self._labelled(visits, known, times, study), people, study)
+        rows = EventRows(translation, stays, study, self._tally, where=str(path), clock=axis.clock)
         for piece in reader.results(set(translation.codes), known):
-            rows.add(piece, where=str(path))
+            rows.add(times.events(piece), where=str(path), column="OBX")
         return rows.patients()
 
-    def _stays(self, known: Admissions, study: Study) -> pl.DataFrame:
-        """Return one row per stay, with its label."""
+    def _visits(self, known: Admissions, times: Times) -> pl.DataFrame:
+        """Return one row per stay: ``patient``, ``stay``, ``start``, ``end``, ``died``."""
         kept = {
             key: visit
             for key, visit in known.visits.items()
@@ -78,64 +86,57 @@ class Hl7(Counted):
                 f"{', '.join(self._settings.patient_classes)} (PV1-2); include ADT messages, or "
                 "correct [data] patient_classes in site.toml"
             )
-        stays = pl.DataFrame(
-            [
-                (known.patient(patient), number, visit.start, visit.end)
-                for (patient, number), visit in kept.items()
-            ],
-            schema={
-                "patient": pl.String, "stay": pl.String, "start": pl.Int64, "end": pl.Int64,
-            },
-            orient="row",
-        )  # fmt: skip
+        dispositions = self._settings.died_dispositions
+        rows = [
+            (known.patient(patient), number, one.start, one.end, one.disposition in dispositions)
+            for (patient, number), one in kept.items()
+        ]
+        schema = dict.fromkeys(("patient", "stay", "start", "end"), pl.String())
+        frame = pl.DataFrame(rows, schema={**schema, "died": pl.Boolean()}, orient="row")
+        frame = times.column(times.column(frame.unique(maintain_order=True), "start"), "end")
+        return times.axis.stays_read(frame, times.midnight, self._tally)
+
+    def _labelled(
+        self, stays: pl.DataFrame, known: Admissions, times: Times, study: Study
+    ) -> pl.DataFrame:
+        """Return the stays with their labels."""
+        rows = [(known.patient(name), one.death) for name, one in known.people.items() if one.dead]
+        schema = {"patient": pl.String, "time": pl.String}
+        dated = pl.DataFrame(rows, schema=schema, orient="row").unique(maintain_order=True)
+        left = stays.filter("died").select("patient", pl.col("end").alias("time"))
+        deaths = pl.concat([times.column(dated, "time", or_day=True), left])
+        timed = deaths.drop_nulls("time")
+        codes = set(map(str, self._settings.outcome.codes))
+        found = [
+            (known.patient(patient), number, time)
+            for patient, number, code, time in known.diagnoses
+            if code in codes
+        ]
+        schema = {"patient": pl.String, "stay": pl.String, "time": pl.String}
+        diagnoses = times.column(
+            pl.DataFrame(found, schema=schema, orient="row"), "time", or_day=True
+        )
+        ends = stays.select("stay", within=pl.coalesce("end", "start")).unique("stay")
+        onsets = diagnoses.join(ends, on="stay", how="left", maintain_order="left").select(
+            "patient", time=pl.coalesce("time", "within")
+        )
         return with_outcome(
-            stays.unique(maintain_order=True),
+            stays,
             self._settings.outcome,
             study,
-            deaths=self._deaths(known),
-            conditions=self._onsets(known),
+            self._tally,
+            deaths=pl.concat([timed, deaths.join(timed, on="patient", how="anti")]),
+            conditions=onsets.drop_nulls("time"),
         )
-
-    def _deaths(self, known: Admissions) -> pl.DataFrame:
-        """Return when patients died, for ``outcomes.with_outcome``."""
-        rows = [
-            (
-                known.patient(name),
-                one.death.us if one.death else None,
-                bool(one.death and one.death.day),
-            )
-            for name, one in known.people.items()
-            if one.dead
-        ]
-        rows += [
-            (known.patient(patient), visit.end, False)
-            for (patient, _), visit in known.visits.items()
-            if visit.disposition in self._settings.died_dispositions and not visit.cancelled
-        ]
-        dated = {patient for patient, time, _ in rows if time is not None}
-        return _dated([row for row in rows if row[1] is not None or row[0] not in dated])
-
-    def _onsets(self, known: Admissions) -> pl.DataFrame:
-        """Return when diagnoses began: at their time (DG1-5), or in their visit."""
-        codes = set(map(str, self._settings.outcome.codes))
-        rows = []
-        for patient, number, code, time in known.diagnoses:
-            if code in codes:
-                visit = known.visits[patient, number]
-                at = time.us if time else (visit.end or visit.start)
-                rows.append((known.patient(patient), at, bool(time and time.day)))
-        return _dated([row for row in rows if row[1] is not None])
-
-
-def _dated(rows: list[tuple[str, int | None, bool]]) -> pl.DataFrame:
-    schema = {"patient": pl.String, "time": pl.Int64, "whole_day": pl.Boolean}
-    return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def _people(known: Admissions) -> pl.DataFrame:
     """Return one row each: ``patient``, ``birth``, ``male``; merged patients once."""
-    schema = {"patient": pl.String, "birth": pl.Int64, "male": pl.Float64}
-    rows = [(known.patient(name), one.birth, one.male) for name, one in known.people.items()]
+    schema = {"patient": pl.String, "birth": pl.String, "male": pl.Float64}
+    rows = [
+        (known.patient(name), (one.birth or "")[:10] or None, one.male)
+        for name, one in known.people.items()
+    ]
     frame = pl.DataFrame(rows, schema=schema, orient="row")
     return frame.group_by("patient", maintain_order=True).agg(
         pl.col("birth").drop_nulls().last(), pl.col("male").drop_nulls().last()

@@ -8,9 +8,7 @@ the results. Messages of ADT count in the order of their times (MSH-7).
 import re
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -24,6 +22,7 @@ from consilium.shared.errors import DataError
 
 SEX = {"M": 1.0, "F": 0.0}
 PIECE_ROWS = 50_000
+RAW: dict[str, type[pl.DataType]] = {**SCHEMA, "time": pl.String, "stay": pl.String}
 _ADMITS = frozenset({"A01", "A02", "A03", "A04", "A06", "A07", "A08", "A13"})
 _MERGES = frozenset({"A18", "A34", "A36", "A39", "A40", "A46", "A47"})
 _WITHDRAWN = frozenset("DWX")  # deleted, wrong, cannot be obtained
@@ -34,40 +33,28 @@ _TIME = re.compile(
 )
 _LIMIT = re.compile(r"(<=|>=|<|>)\s*([+-]?\d*\.?\d+)")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
-_EPOCH = datetime(1970, 1, 1)
-
-
-@dataclass(frozen=True)
-class Time:
-    """A time of HL7: microseconds since 1970, in UTC if ``zoned``; the day alone if ``day``."""
-
-    us: int
-    day: bool
-    zoned: bool
 
 
 @lru_cache(maxsize=1 << 16)
-def time_of(written: str, zone: str = "") -> Time | None:
-    """Return a time (TS, DTM); None if it is none or knows less than the day.
+def iso(written: str, zone: str = "") -> str | None:
+    """Return a time of HL7 (TS, DTM) as ISO 8601 writes it, as precise as it is; None for others.
 
     Args:
-        written: ``YYYYMMDD[HH[MM[SS[.S]]]][+ZZZZ]``.
-        zone: the message's zone (of MSH-7), for a time that says none.
+        written: ``YYYY[MM[DD[HH[MM[SS[.S]]]]]][+ZZZZ]``.
+        zone: the message's offset (of MSH-7), for a time with an hour that says none.
     """
     found = _TIME.fullmatch(written)
-    if found is None or found[3] is None:
+    if found is None:
         return None
-    numbers = [int(one or 0) for one in found.groups()[:6]]
-    offset = found[8] or zone
-    try:
-        moment = datetime(*numbers, microsecond=int((found[7] or "").ljust(6, "0") or 0))
-    except ValueError:
-        return None
-    if offset and found[4] is not None:
-        sign = -1 if offset[0] == "-" else 1
-        moment -= sign * timedelta(hours=int(offset[1:3]), minutes=int(offset[3:5]))
-    us = (moment - _EPOCH) // timedelta(microseconds=1)
-    return Time(us, found[4] is None, bool(offset) and found[4] is not None)
+    year, month, day, hour, minute, second, fraction, offset = found.groups()
+    days = "-".join(filter(None, (year, month, day)))
+    if hour is None:
+        return days
+    clock = f"{days}T{hour}:{minute or '00'}:{second or '00'}" + (
+        f".{fraction}" if fraction else ""
+    )
+    offset = offset or zone
+    return f"{clock}{offset[:3]}:{offset[3:]}" if offset else clock
 
 
 @dataclass
@@ -75,8 +62,8 @@ class Visit:
     """What the messages so far say of one visit."""
 
     patient_class: str = ""
-    start: int | None = None
-    end: int | None = None
+    start: str | None = None
+    end: str | None = None
     disposition: str = ""
     cancelled: bool = False
 
@@ -86,21 +73,21 @@ class Person:
     """What the messages so far say of one patient."""
 
     male: float | None = None
-    birth: int | None = None
-    death: Time | None = None
+    birth: str | None = None
+    death: str | None = None
     dead: bool = False
 
 
 @dataclass(repr=False)
 class Admissions:
-    """What all ADT messages together say, and which results were withdrawn.
+    """What all ADT messages together say, and which results were withdrawn; times in ISO 8601.
 
     ``merged`` leads from an identifier that is used no more to the patient's.
     """
 
     people: dict[str, Person] = field(default_factory=dict)
     visits: dict[tuple[str, str], Visit] = field(default_factory=dict)
-    diagnoses: list[tuple[str, str, str, Time | None]] = field(default_factory=list)
+    diagnoses: list[tuple[str, str, str, str | None]] = field(default_factory=list)
     merged: dict[str, str] = field(default_factory=dict)
     withdrawn: dict[tuple[str, str, str], int] = field(default_factory=dict)
 
@@ -124,7 +111,6 @@ class Reader:
     def __init__(self, settings: Hl7Settings, tally: Tally) -> None:
         self._settings, self._tally = settings, tally
         self._assigners: set[str] = set()
-        self._zoned: set[bool] = set()
 
     def admissions(self) -> Admissions:
         """Return what all messages say of patients and visits.
@@ -133,11 +119,11 @@ class Reader:
             DataError: the messages cannot be read, or identifiers of several assigners mix.
         """
         found = Admissions()
-        told: list[tuple[int, int, Message]] = []
+        told: list[tuple[str, int, Message]] = []
         for number, message in self._messages(count=True):
             if message.kind == "ADT":
-                sent = time_of(message.part(message.first("MSH", 7), 1))
-                told.append((sent.us if sent else 0, number, _kept(message)))
+                sent = message.part(message.first("MSH", 7), 1)
+                told.append((sent, number, _kept(message)))
             elif message.kind == "ORU":
                 self._note_withdrawn(message, number, found)
         for _, _, message in sorted(told, key=lambda one: one[:2]):
@@ -151,19 +137,15 @@ class Reader:
         return found
 
     def results(self, codes: Set[str], known: Admissions) -> Iterator[pl.DataFrame]:
-        """Yield the results with these codes, as :mod:`.event_frames` needs them, at least once."""
+        """Yield the results with these codes, with texts as times, at least one piece."""
         rows: list[tuple[Any, ...]] = []
         for number, message in self._messages(count=False):
             if message.kind == "ORU":
                 rows.extend(self._rows(message, number, codes, known))
             if len(rows) >= PIECE_ROWS:
-                yield self._frame(rows)
+                yield pl.DataFrame(rows, schema=RAW, orient="row")
                 rows = []
-        yield self._frame(rows)
-
-    def _frame(self, rows: list[tuple[Any, ...]]) -> pl.DataFrame:
-        self._check_zones()
-        return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+        yield pl.DataFrame(rows, schema=RAW, orient="row")
 
     def _messages(self, *, count: bool) -> Iterator[tuple[int, Message]]:
         number = 0
@@ -175,20 +157,9 @@ class Reader:
                 elif count:
                     self._tally.count(UNREADABLE, 1)
 
-    def _check_zones(self) -> None:
-        """Refuse messages of which some say a zone and some none: they cannot be compared."""
-        if len(self._zoned) > 1:
-            raise DataError(
-                f"{self._settings.path}: some times have a zone and some have none, so they cannot "
-                "be compared; export all with a zone (in MSH-7, for example), or all without"
-            )
-
-    def _time(self, message: Message, written: str) -> Time | None:
+    def _time(self, message: Message, written: str) -> str | None:
         sent = _TIME.fullmatch(message.part(message.first("MSH", 7), 1))
-        time = time_of(message.part(written, 1), (sent[8] or "") if sent else "")
-        if time is not None and not time.day:
-            self._zoned.add(time.zoned)
-        return time
+        return iso(message.part(written, 1), (sent[8] or "") if sent else "")
 
     def _person(self, message: Message, name: str = "PID", number: int = 3) -> str:
         """Return the patient's identifier, empty if there is none of the assigner wanted."""
@@ -206,18 +177,22 @@ class Reader:
                     return one[0]
         return ""
 
+    def _visit(self, message: Message) -> str:
+        """Return the visit's number, empty if the message names none."""
+        where = ("PV1", 19) if self._settings.visit == "PV1-19" else ("PID", 18)
+        return message.part(message.first(*where), 1)
+
     def _note(self, message: Message, found: Admissions) -> None:
         """Take over what one ADT message says."""
         identifier, event = self._person(message), message.event
-        if event in _MERGES and (old := self._person(message, "MRG", 1)) and old != identifier:
-            if identifier and found.patient(identifier) != old:
-                found.merged[old] = identifier
+        old = self._person(message, "MRG", 1) if event in _MERGES else ""
+        if old and identifier and old != identifier and found.patient(identifier) != old:
+            found.merged[old] = identifier
         if not identifier:
             self._tally.count(INCOMPLETE, 1)
             return
         person = found.people.setdefault(identifier, Person())
-        birth = self._time(message, message.first("PID", 7))
-        person.birth = birth.us if birth else person.birth
+        person.birth = self._time(message, message.first("PID", 7)) or person.birth
         person.male = SEX.get(message.first("PID", 8), person.male)
         if (died := message.first("PID", 30)) or message.first("PID", 29):
             person.dead = died != "N"
@@ -225,8 +200,7 @@ class Reader:
         self._note_visit(message, identifier, event, found)
 
     def _note_visit(self, message: Message, identifier: str, event: str, found: Admissions) -> None:
-        where = ("PV1", 19) if self._settings.visit == "PV1-19" else ("PID", 18)
-        number = message.part(message.first(*where), 1)
+        number = self._visit(message)
         key = (identifier, number)
         if not number:
             if event in _ADMITS:
@@ -249,8 +223,7 @@ class Reader:
             left = left or self._time(message, happened)
         visit.patient_class = message.first("PV1", 2) or visit.patient_class
         visit.disposition = message.part(message.first("PV1", 36), 1) or visit.disposition
-        visit.start = admitted.us if admitted and not admitted.day else visit.start
-        visit.end = left.us if left and not left.day else visit.end
+        visit.start, visit.end = admitted or visit.start, left or visit.end
         if event == "A13":
             visit.end, visit.disposition = None, ""
         for one in message.all("DG1"):
@@ -299,10 +272,10 @@ class Reader:
                 continue
             value, word, limit = _value(message, obx)
             self._tally.count(BEYOND_LIMIT, int(limit))
-            time = self._time(message, when)
-            at = None if time is None or time.day else time.us
             unit = message.part(message.field(obx, 6), 1) or None
-            yield known.patient(identifier), at, code, value, unit, word
+            stay = self._visit(message) or None
+            time = self._time(message, when)
+            yield known.patient(identifier), time, code, value, unit, word, stay
 
 
 def _assigner(identifier: list[str], message: Message) -> str:
@@ -335,7 +308,7 @@ def _value(message: Message, obx: list[str]) -> tuple[float | None, str | None, 
         if mark or comparator not in ("", "=", "<", ">", "<=", ">="):
             return None, "a range", False  # or a ratio, or 'not equal'
         number = _number(first)
-        return number, None if number is not None else first or None, comparator[:1] in "<>" != ""
+        return number, None if number is not None else first or None, comparator[:1] in ("<", ">")
     if kind in ("CE", "CWE", "CNE", "CF"):
         parts = message.parts(written)
         return None, next((one for one in parts[:2] if one), None), False

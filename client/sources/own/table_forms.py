@@ -116,7 +116,7 @@ def opened_text(path: Path, encoding: str) -> Bytes:
 
         unpacked: Any = zstd.open(path, "rb")
     else:
-        unpacked = gzip.open(path) if ending == ".gz" else path.open("rb")
+        unpacked = gzip.open(path) if ending == ".gz" else path.open("rb")  # noqa: SIM115  # the caller closes it
     plain = _Unpacked(unpacked, path)
     if encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig"):
         return plain
