@@ -1,10 +1,10 @@
-"""FHIR R4 bulk exports: what was observed, diagnosed and given to patients, as NDJSON.
+"""FHIR R4, from a folder or a server: what was observed, diagnosed and given to patients.
 
 ::
 
     [data]
     source = "fhir"
-    path = "export"                             # Patient.000.ndjson.gz and so on
+    path = "export"                             # Patient.000.ndjson.gz, Bundles; or server = ...
     encounter_classes = ["IMP", "ACUTE"]
 
     [data.variables.HR]
@@ -26,6 +26,8 @@ https://hl7.org/fhir/uv/bulkdata/
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import polars as pl
 
@@ -37,8 +39,10 @@ from consilium.client.sources.own.event_frames import (
     translation_of,
     without_values,
 )
+from consilium.client.sources.own.ndjson import Export
 from consilium.client.sources.own.outcomes import with_outcome
 from consilium.client.sources.own.settings import FhirSettings
+from consilium.client.sources.own.translation import Translation
 from consilium.client.sources.times.axis import Axis
 from consilium.client.sources.times.clock import clock_of
 from consilium.shared.study.definition import Study
@@ -47,7 +51,7 @@ LOINC = "http://loinc.org"
 
 
 class Fhir(Counted):
-    """A hospital's bulk export.
+    """A hospital's FHIR resources.
 
     Args:
         settings: the ``[data]`` table of ``site.toml``.
@@ -67,17 +71,36 @@ class Fhir(Counted):
             SettingsError: the settings contradict themselves.
         """
         self._tally = Tally()
-        folder = self._settings.path
         translation = translation_of(
             study, self._settings, lambda known: known.loinc and f"{LOINC}|{known.loinc}"
         )
+        with self._export(drugs=bool(translation.wordless_codes)) as export:
+            return self._read(export, translation, study)
+
+    @contextmanager
+    def _export(self, *, drugs: bool) -> Iterator[Path | Export]:
+        """Give the folder of the export, or fetch it from the server."""
+        if self._settings.path is not None:
+            yield self._settings.path
+            return
+        from consilium.client.sources.own.fhir_server import fetched
+
+        kinds = ["Patient", "Encounter", "Observation"]
+        kinds += ["Condition"] if drugs or self._settings.outcome.codes else []
+        kinds += ["MedicationAdministration", "Medication"] if drugs else []
+        with fetched(self._settings, kinds) as export:
+            yield export
+
+    def _read(
+        self, folder: Path | Export, translation: Translation, study: Study
+    ) -> Iterator[Patient]:
         axis = Axis(clock_of(self._settings.time_zone))
         times = frames.Times(axis, self._settings.midnight, self._tally)
         people = frames.people(folder)
         # The encounters' times come first: they say whether all have zones, and of which clock.
         encounters = frames.encounters(folder, self._settings, times, self._tally)
         people = frames.with_times(people, times)
-        stays = static_frame(self._stays(encounters, people, times, study), people, study)
+        stays = static_frame(self._stays(folder, encounters, people, times, study), people, study)
         where = str(folder)
         rows = EventRows(translation, stays, study, self._tally, where=where, clock=axis.clock)
         for piece, path in frames.observations(folder, set(translation.codes), times, self._tally):
@@ -91,10 +114,15 @@ class Fhir(Counted):
         return rows.patients()
 
     def _stays(
-        self, stays: pl.DataFrame, people: pl.DataFrame, times: frames.Times, study: Study
+        self,
+        folder: Path | Export,
+        stays: pl.DataFrame,
+        people: pl.DataFrame,
+        times: frames.Times,
+        study: Study,
     ) -> pl.DataFrame:
         """Return one row per stay, with its label."""
-        folder, outcome = self._settings.path, self._settings.outcome
+        outcome = self._settings.outcome
         codes = set(map(str, outcome.codes))
         diagnoses = frames.conditions(folder, codes, self._tally, required=bool(codes))
         return with_outcome(

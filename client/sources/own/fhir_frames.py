@@ -15,7 +15,15 @@ from consilium.client.sources.common.reasons import BEYOND_LIMIT, NO_ZONE, RETRA
 from consilium.client.sources.common.source import Tally
 from consilium.client.sources.own.event_frames import SCHEMA
 from consilium.client.sources.own.event_times import time_columns
-from consilium.client.sources.own.ndjson import at, codings, identity, number, resources, text
+from consilium.client.sources.own.ndjson import (
+    Export,
+    at,
+    codings,
+    identity,
+    number,
+    resources,
+    text,
+)
 from consilium.client.sources.own.settings import FhirSettings, Midnight
 from consilium.client.sources.times.axis import Axis
 from consilium.client.sources.times.reading import Spans, Written, read_times, spans_of
@@ -74,7 +82,7 @@ class Times:
         return frame.drop("time").with_columns(*columns, *more)
 
 
-def people(folder: Path) -> pl.DataFrame:
+def people(folder: Path | Export) -> pl.DataFrame:
     """Return one row each: ``patient``, ``birth``, ``male``, ``death``, ``dead``; texts as such."""
     rows = [
         (
@@ -97,7 +105,9 @@ def with_times(persons: pl.DataFrame, times: Times) -> pl.DataFrame:
     return times.column(times.column(days, "birth"), "death", or_day=True)
 
 
-def encounters(folder: Path, settings: FhirSettings, times: Times, tally: Tally) -> pl.DataFrame:
+def encounters(
+    folder: Path | Export, settings: FhirSettings, times: Times, tally: Tally
+) -> pl.DataFrame:
     """Return one row per stay: ``patient``, ``stay``, ``start``, ``end``, ``expired``."""
     rows = []
     for one, _ in resources(folder, "Encounter"):
@@ -121,6 +131,7 @@ def encounters(folder: Path, settings: FhirSettings, times: Times, tally: Tally)
         )
     schema = dict.fromkeys(("patient", "stay", "start", "end"), pl.String())
     frame = pl.DataFrame(rows, schema={**schema, "expired": pl.Boolean()}, orient="row")
+    frame = frame.unique(maintain_order=True)  # pages of a search bring some again
     written = pl.col("end").is_not_null()
     frame = times.column(times.column(frame.with_columns(written=written), "start"), "end")
     # A stay whose end cannot be read is not one that goes on.
@@ -138,7 +149,9 @@ def deaths(persons: pl.DataFrame, stays: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([known, found.join(known, on="patient", how="anti")])
 
 
-def conditions(folder: Path, codes: Set[str], tally: Tally, *, required: bool) -> pl.DataFrame:
+def conditions(
+    folder: Path | Export, codes: Set[str], tally: Tally, *, required: bool
+) -> pl.DataFrame:
     """Return one row per diagnosis: ``patient``, ``stay``, ``code``, ``time``, ``recorded``.
 
     ``time`` is the text of the onset, ``recorded`` that of the record; ``stay`` the encounter.
@@ -159,7 +172,7 @@ def conditions(folder: Path, codes: Set[str], tally: Tally, *, required: bool) -
     return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String()), orient="row")
 
 
-def administrations(folder: Path, codes: Set[str], tally: Tally) -> pl.DataFrame:
+def administrations(folder: Path | Export, codes: Set[str], tally: Tally) -> pl.DataFrame:
     """Return one row per drug given: ``patient``, ``stay``, ``code``, ``time`` (a text).
 
     Of a period the time is its start; ``stay`` is the encounter.
@@ -207,7 +220,7 @@ def onsets(diagnoses: pl.DataFrame, stays: pl.DataFrame, times: Times) -> pl.Dat
 
 
 def observations(
-    folder: Path, codes: Set[str], times: Times, tally: Tally
+    folder: Path | Export, codes: Set[str], times: Times, tally: Tally
 ) -> Iterator[tuple[pl.DataFrame, Path]]:
     """Yield rows with these codes, as :mod:`.event_frames` needs them, and their file."""
     rows: list[tuple[Any, ...]] = []

@@ -7,6 +7,7 @@ writes them, and how the label is derived.
 import io
 import re
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -46,7 +47,17 @@ def _of_texts(name: str) -> str:
     return name
 
 
+def _https(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("must be an address that begins with https://, without '?' or '#'")
+    if parts.username or parts.password:
+        raise ValueError("holds a name or a password; remove them, and use [data.auth]")
+    return url.rstrip("/")
+
+
 Encoding = Annotated[str, AfterValidator(_of_texts)]
+HttpsUrl = Annotated[str, AfterValidator(_https)]
 
 
 class VariableSettings(SettingsPart):
@@ -378,21 +389,77 @@ class OmopSettings(DatabaseSettings):
     time_format: TimeFormat = None
 
 
+class FhirAuth(SettingsPart):
+    """How a FHIR server knows this site: SMART backend services, or a token that it was given.
+
+    Attributes:
+        client_id: by which the server knows this site; needs ``key_file``.
+        key_file: the site's private key (PEM, RSA or P-384), readable by its owner only.
+        key_id: the key's identifier among those that the server has of this site.
+        token_url: where access tokens are asked for; by default what the server's
+            ``.well-known/smart-configuration`` says.
+        scope: what the token is asked for.
+        token_env, token_file: a token that is used as it is, instead of a key.
+    """
+
+    client_id: str | None = None
+    key_file: FilePath | None = None
+    key_id: str | None = None
+    token_url: HttpsUrl | None = None
+    scope: str = "system/*.read"
+    token_env: str | None = None
+    token_file: FilePath | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.client_id is None) != (self.key_file is None):
+            raise ValueError("names only one of client_id and key_file; name both")
+        ways = (self.client_id, self.token_env, self.token_file)
+        if sum(way is not None for way in ways) != 1:
+            raise ValueError("must name client_id, token_env or token_file, and one of them only")
+        return self
+
+
 class FhirSettings(HospitalSettings):
-    """A FHIR R4 bulk export: a folder of NDJSON files, compressed or not.
+    """FHIR R4: a folder of a bulk export or of Bundles, or a server.
 
     Attributes:
         path: the folder.
+        server: the server's base, ``https://fhir.example.org/R4``.
+        fetch: how resources come from a server: a bulk export, or searches page by page.
+        group: the Group whose export is fetched, by its identifier; by default everybody.
+        search: what searches ask for beyond the type, such as
+            ``{ Observation = "category=vital-signs" }``.
+        auth: how the server knows this site.
+        ca_file: the certificate authority that vouches for the server, if it is not a public one.
+        file_hosts: other hosts from which the server's export may be fetched.
+        largest_gib: most that is fetched for one reading.
+        longest_wait_h: how long an export may be in preparation.
         encounter_classes: codes of Encounter.class that count as stays.
         inner_encounters: if true, stays are the encounters within another one, such as intensive
             care within a hospital stay; otherwise those that are not part of another.
         outcome: how the label is derived.
     """
 
-    path: FilePath
+    path: FilePath | None = None
+    server: HttpsUrl | None = None
+    fetch: Literal["export", "search"] = "export"
+    group: str | None = Field(default=None, pattern=r"^[A-Za-z0-9.-]{1,64}$")
+    search: dict[str, str] = Field(default_factory=dict)
+    auth: FhirAuth | None = None
+    ca_file: FilePath | None = None
+    file_hosts: Annotated[tuple[str, ...], Listed] = ()
+    largest_gib: float = Field(default=64.0, gt=0, le=4096)
+    longest_wait_h: float = Field(default=12.0, gt=0, le=168)
     encounter_classes: Annotated[tuple[str, ...], Listed] = ("IMP", "ACUTE", "NONAC")
     inner_encounters: bool = False
     outcome: OutcomeSettings = OutcomeSettings()
+
+    @model_validator(mode="after")
+    def _a_folder_or_a_server(self) -> Self:
+        if (self.path is None) == (self.server is None):
+            raise ValueError("names neither or both of path and server; name one")
+        return self
 
 
 class Hl7Settings(HospitalSettings):

@@ -308,3 +308,68 @@ def test_files_without_a_type_in_their_names_are_looked_through(tmp_path: Path) 
     (tmp_path / "part-0.ndjson").write_bytes("\ufeff".encode() + whole)
     grid, _ = read_again(tmp_path)
     assert values(grid) == [[80], [80]]
+
+
+def bundle(*resources: Resource, kind: str = "collection", **more: Any) -> Resource:
+    entries = [{"fullUrl": f"https://h/{n}", "resource": one} for n, one in enumerate(resources)]
+    return {"resourceType": "Bundle", "type": kind, "entry": entries} | more
+
+
+def everything() -> list[Resource]:
+    return [f(n) for n in ("1", "2") for f in (patient, encounter, observation)]
+
+
+def read_folder(folder: Path) -> list[list[float]]:
+    chosen = read_data_settings(tomllib.loads(SETTINGS), where="site.toml", folder=folder)
+    return values(to_grid(open_source(chosen, SMALL).read_patients(SMALL), SMALL))
+
+
+BUNDLES = {
+    "all.json": lambda: json.dumps(bundle(*everything()), indent=2),
+    "all.JSON": lambda: json.dumps(bundle(*everything(), kind="searchset")),
+    "lines.json": lambda: "\n".join(map(json.dumps, everything())),
+    "pages.ndjson": lambda: "\n".join(json.dumps(bundle(*everything()[n : n + 4])) for n in (0, 2)),
+    "nested.json": lambda: json.dumps(bundle(bundle(*everything()[:3]), *everything()[3:])),
+    "all.json.gz": lambda: json.dumps(bundle(*everything())),
+    "patient.ndjson.GZ": lambda: "\n".join(map(json.dumps, everything())),
+}
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_bundles_are_read_as_what_is_in_them(name: str, tmp_path: Path) -> None:
+    content = BUNDLES[name]().encode()
+    names = (
+        [name] if "patient" not in name else [name, "encounter.ndjson.gz", "observation.NDJSON.gz"]
+    )
+    for one in names:
+        packed = gzip.compress(content) if one.lower().endswith(".gz") else content
+        (tmp_path / one).write_bytes(packed)
+    assert read_folder(tmp_path) == [[80], [80]]
+
+
+def test_a_transaction_names_its_resources_by_their_urls(tmp_path: Path) -> None:
+    person = patient("x")
+    del person["id"]
+    subject = {"reference": "urn:uuid:11"}
+    stay = encounter("x", subject=subject)
+    del stay["id"]
+    found = bundle(person, stay, observation("x", subject=subject), kind="transaction")
+    for number, entry in enumerate(found["entry"], start=11):
+        entry["fullUrl"], entry["request"] = f"urn:uuid:{number}", {"method": "POST"}
+    found["entry"].append({"request": {"method": "DELETE", "url": "Patient/11"}})
+    (tmp_path / "t.json").write_text(json.dumps(found))
+    assert read_folder(tmp_path) == [[80]]
+
+
+def test_a_history_and_a_document_too_large_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "h.json").write_text(json.dumps(bundle(*everything(), kind="history")))
+    with pytest.raises(DataError, match=r"h\.json: is a Bundle of a history, which holds old"):
+        read_folder(tmp_path)
+    monkeypatch.setattr("consilium.client.sources.own.bundles.LARGEST_DOCUMENT", 100)
+    with pytest.raises(DataError, match=r"h\.json is one JSON document of more than 100 bytes"):
+        read_folder(tmp_path)
+    (tmp_path / "h.json").write_text('{"resourceType": "Patient"')
+    with pytest.raises(DataError, match=r"h\.json line 1: is no JSON in UTF-8"):
+        read_folder(tmp_path)

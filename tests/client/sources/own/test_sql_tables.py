@@ -154,7 +154,7 @@ def test_nothing_can_be_written(postgresql: Server, tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         settings = chosen(write(tmp_path / folder), tmp_path / folder)
         with (
-            pytest.raises(DataError, match="failed|cannot be read"),
+            pytest.raises(DataError, match=r"failed|cannot be read"),
             database.open_database(settings) as opened,
         ):
             list(opened.stream("delete from labs", "a query"))
@@ -219,7 +219,7 @@ def test_a_wrong_password_is_told_and_never_shown(postgresql: Server, tmp_path: 
     (tmp_path / "password").write_text("wrong-" + postgresql.password)
     settings = chosen(text, tmp_path)
     assert postgresql.password not in repr(settings)
-    with pytest.raises(DataError, match="cannot be opened: .*authentication failed") as caught:
+    with pytest.raises(DataError, match=r"cannot be opened: .*authentication failed") as caught:
         read(text, tmp_path)
     assert postgresql.password not in str(caught.value)
     (tmp_path / "password").chmod(0o640)

@@ -132,7 +132,7 @@ def test_a_folder_is_its_files_and_hive_names_are_columns(tmp_path: Path) -> Non
         read(tmp_path / "lab", "id")
     (tmp_path / "empty").mkdir()
     for place in (tmp_path / "empty", tmp_path / "nowhere", tmp_path / "*.csv"):
-        with pytest.raises(DataError, match="holds no file|does not exist"):
+        with pytest.raises(DataError, match=r"holds no file|does not exist"):
             read(place, "id")
 
 
