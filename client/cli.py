@@ -135,14 +135,14 @@ def studies(folder: Folder = DEFAULT_FOLDER) -> None:
 @app.command()
 def review(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
     """Say in plain words what a study uses, what leaves, what it costs, and who takes part."""
-    from consilium.client.commands.review import review_lines
+    from consilium.client.commands.review import installed_lines, review_lines
     from consilium.client.hospital.folder import SiteFolder
     from consilium.shared.study.definition import load_study
 
     file = Path(study)
     if file.is_file():
         loaded = load_study(file)
-        for line in review_lines(loaded):
+        for line in [*review_lines(loaded), *installed_lines(_policy(folder))]:
             _say(line)
         _say("Who of them is vouched for is told once the coordinator offers the study.")
         _policy(folder).check_study(loaded)
@@ -331,11 +331,17 @@ def _offered(folder: "SiteFolder", named: str) -> "Approval":
 
 
 def _show(folder: "SiteFolder", approval: "Approval") -> None:
-    from consilium.client.commands.review import review_lines, roster_lines, trust_lines
+    from consilium.client.commands.review import (
+        installed_lines,
+        review_lines,
+        roster_lines,
+        trust_lines,
+    )
 
     trust = folder.vouchers().trust()
     for line in [
         *review_lines(approval.study),
+        *installed_lines(folder.policy()),
         *roster_lines(approval),
         *trust_lines(approval, trust, folder.policy()),
     ]:

@@ -2,11 +2,12 @@
 
 To add a source, write a settings model in :mod:`consilium.client.sources.common.settings` or
 :mod:`consilium.client.sources.own.settings`, a function here that opens the source and imports its
-module only when called (some need large libraries), and a line in SOURCES.
+module only when called (some need large libraries), and a line in SOURCES. A hospital's own package
+adds a source without a change here: see :mod:`consilium.client.sources.common.installed`.
 """
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from consilium.client.sources.common import needs as library
 from consilium.client.sources.common import settings
+from consilium.client.sources.common.installed import NOTHING, is_installed, load, opened
 from consilium.client.sources.common.settings import DataSettings, parse_settings
 from consilium.client.sources.common.source import Source
 from consilium.client.sources.own.settings import (
@@ -174,18 +176,31 @@ SOURCES: Mapping[str, SourceKind[Any]] = MappingProxyType(
 )
 
 
-def read_data_settings(table: Mapping[str, Any], *, where: str, folder: Path) -> DataSettings:
+def read_data_settings(
+    table: Mapping[str, Any],
+    *,
+    where: str,
+    folder: Path,
+    installed: Set[str] = NOTHING,
+) -> DataSettings:
     """Check the ``[data]`` table of a ``site.toml``.
 
     Args:
         table: the table as read from TOML.
         where: the file's name, for errors.
         folder: the file's folder, where relative paths start.
+        installed: the sources of installed packages that the site's policy allows.
 
     Raises:
-        SettingsError: an unknown source, an unknown key, or a key with a wrong value.
+        SettingsError: an unknown source, an unknown key, or a key with a wrong value; or a source
+            of an installed package that is not allowed, of which nothing is loaded.
     """
     source = table.get("source")
+    if isinstance(source, str) and source not in SOURCES and is_installed(source):
+        loaded = load(source, installed)
+        chosen = parse_settings(loaded.settings, table, where=where, folder=folder)
+        chosen._installed = loaded
+        return chosen
     if not isinstance(source, str) or source not in SOURCES:
         near = difflib.get_close_matches(str(source), SOURCES, n=1, cutoff=0.0)[0]
         problem = "is missing" if source is None else f"= {source!r} is not a known source"
@@ -201,10 +216,13 @@ def open_source(chosen: DataSettings, study: Study) -> Source:
         SettingsError: something that the settings name cannot be used.
     """
     wanted = study.data.source
-    if wanted != chosen.source and not (wanted == HOSPITAL and chosen.source in OWN_SYSTEMS):
+    own = chosen.source in OWN_SYSTEMS or chosen.installed is not None
+    if wanted != chosen.source and not (wanted == HOSPITAL and own):
         raise DataError(
             f"study {study.name} wants source {wanted!r}, but site.toml has {chosen.source!r}; "
             "choose the matching data or study"
         )
+    if chosen.installed is not None:
+        return opened(chosen.installed, chosen, study)
     source: Source = SOURCES[chosen.source].open(chosen, study)
     return source

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.strict_toml import keys_at
@@ -52,6 +52,12 @@ class DataSettings(SettingsPart):
     """Settings common to all sources."""
 
     source: str = Field(min_length=1, max_length=64)
+    _installed: Any = PrivateAttr(default=None)
+
+    @property
+    def installed(self) -> Any:
+        """The installed source that reads them, None for one of Consilium's own."""
+        return self._installed
 
 
 class RecordsSettings(DataSettings):

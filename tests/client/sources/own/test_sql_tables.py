@@ -272,16 +272,21 @@ def test_memory_is_bounded_whatever_the_number_of_rows(tmp_path: Path) -> None:
     with duckdb.connect(str(tmp_path / "his.duckdb")) as connection:
         connection.execute("create table t as select i, i::varchar v from range(6000000) r(i)")
     code = (
-        "import resource, pathlib\n"
+        "import pathlib, resource, sys\n"
         "from consilium.client.sources.own import database\n"
         "from consilium.client.sources.own.settings import DatabaseSettings\n"
-        f"s = DatabaseSettings(source='sql', file=pathlib.Path({str(tmp_path / 'his.duckdb')!r}))\n"
+        "s = DatabaseSettings(source='sql', file=pathlib.Path(sys.argv[1]))\n"
         "with database.open_database(s) as d:\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "    n = sum(len(rows) for _, rows in d.stream('select * from t', 'a query'))\n"
         "print(n, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "his.duckdb"],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
     rows, mib = map(int, done.stdout.split())
     assert rows == 6_000_000
     assert mib < 300, mib
