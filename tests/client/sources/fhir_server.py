@@ -9,7 +9,7 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -75,6 +75,7 @@ class FhirServer:
     next_host: str = ""
     file_host: str = ""
     errors: list[dict[str, Any]] = field(default_factory=list)
+    damage: Callable[[bytes], bytes] = bytes
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [one for one in self.resources if one["resourceType"] == kind]
@@ -89,6 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, content: Any = None, **headers: str) -> None:
         body = content if isinstance(content, bytes) else json.dumps(content or {}).encode()
+        body = self.state.damage(body)
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)

@@ -2,9 +2,11 @@
 
 import gzip
 import json
+import tempfile
 import tomllib
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -46,13 +48,22 @@ def parquet(cohort: formats.Written, folder: Path) -> str:
 Writer = Callable[[formats.Written, Path], str]
 
 
+@cache
+def cohort() -> formats.Written:
+    return formats.written()
+
+
+@cache
+def reference() -> tuple[PatientTensors, tuple[str, ...]]:
+    """The cohort as read from CSV."""
+    with tempfile.TemporaryDirectory() as folder:
+        return tensors(csv(cohort(), Path(folder)), Path(folder))
+
+
 def agree(write: Writer, folder: Path) -> None:
-    """Write a cohort as CSV and in another format, read both, and compare every tensor."""
-    cohort = formats.written()
-    (folder / "one").mkdir()
-    (folder / "other").mkdir()
-    one, people = tensors(csv(cohort, folder / "one"), folder / "one")
-    other, same_people = tensors(write(cohort, folder / "other"), folder / "other")
+    """Write the cohort in a format, read it, and compare every tensor with those of CSV."""
+    one, people = reference()
+    other, same_people = tensors(write(cohort(), folder), folder)
     assert people == same_people
     for name in ("x_NTF", "mask_NT", "y_N", "patient_N"):
         assert torch.equal(getattr(one, name), getattr(other, name)), name

@@ -180,6 +180,7 @@ def test_what_no_source_may_give_is_refused(patients: list, sentence: str) -> No
         list(Checked(installed, Given(*patients)).read_patients(STUDY))
 
 
+@pytest.mark.slow
 def test_a_package_installed_into_a_fresh_folder_serves_the_check(tmp_path: Path) -> None:
     """By pip, and by the commands as a hospital's people type them, in processes of their own."""
     if find_spec("pip") is None:
