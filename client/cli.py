@@ -280,7 +280,11 @@ def check(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say whether this site's data are ready for the study, and what to mend; no row is shown."""
+    """Say whether this site's data are ready for the study, and what to mend; no row is shown.
+
+    Works before any enrolment and reaches nobody: check study.toml --settings site.toml. What
+    site.toml says of the records: docs/data.md, a page for each kind.
+    """
     from consilium.client.commands.check import records_named, run_check
     from consilium.client.hospital.folder import SiteFolder
     from consilium.shared.study.definition import load_study

@@ -89,6 +89,12 @@ def records_named(
         return settings_for(study, data, _selection(where))
     if settings is not None:
         return settings_from(settings)
+    if not folder.exists():
+        raise SettingsError(
+            f"no records are named, and there is no site's folder {folder}; name a file with the "
+            "table [data] by --settings FILE, which needs no enrolment, or run 'consilium-site "
+            "init' first"
+        )
     return SiteFolder.open(folder).settings().records(folder)
 
 

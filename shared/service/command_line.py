@@ -1,11 +1,17 @@
 """How our commands end: a user's mistake gets one sentence and a non-zero exit, no traceback."""
 
 import codecs
+import inspect
 import io
 import sys
+from collections.abc import Iterator
 from typing import NoReturn
 
+import click
 import typer
+from typer.core import TyperArgument
+from typer.main import get_command
+from typer.utils import get_params_from_function
 
 from consilium.shared.errors import ConsiliumError
 from consilium.shared.service.terminal import Terminal, one_line
@@ -23,7 +29,7 @@ def run_command(app: typer.Typer, *, name: str) -> NoReturn:
     if not _draws_boxes():
         app.rich_markup_mode = None  # help and mistakes of usage without frames
     try:
-        app(prog_name=name)
+        command_of(app)(prog_name=name)
     except ConsiliumError as error:
         Terminal(stderr=True).print(one_line(f"{name}: {error}"), style="red")
         sys.exit(FAILED)
@@ -31,6 +37,27 @@ def run_command(app: typer.Typer, *, name: str) -> NoReturn:
         Terminal(stderr=True).print(f"{name}: interrupted; the same command goes on from here")
         sys.exit(INTERRUPTED)
     sys.exit(0)
+
+
+def command_of(app: typer.Typer) -> click.Command:
+    """Return an app's command, in which arguments have their help, as options do.
+
+    Click 8.5 gives arguments a help of their own, empty, in place of the one that Typer 0.20 gives.
+    """
+    command = get_command(app)
+    for below in _all_commands(command):
+        told = get_params_from_function(inspect.unwrap(below.callback)) if below.callback else {}
+        for parameter in below.params:
+            meta = told.get(parameter.name or "")
+            if meta and isinstance(parameter, TyperArgument) and hasattr(meta.default, "help"):
+                parameter.help = meta.default.help
+    return command
+
+
+def _all_commands(command: click.Command) -> Iterator[click.Command]:
+    yield command
+    for below in getattr(command, "commands", {}).values():
+        yield from _all_commands(below)
 
 
 def accept_any_text() -> None:
