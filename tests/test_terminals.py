@@ -28,11 +28,7 @@ APPS = {
 }
 HOSTILE = "[red]x[/red] [/] :heart: [data] \x1b[2Jε"
 SHOWN = as_shown(HOSTILE)
-WORKS = {
-    ("consilium-simulate", "demo"),
-    ("consilium-simulate", "doctor"),
-    ("consilium-site", "variables"),
-}
+WORK = {"consilium-simulate demo", "consilium-simulate doctor", "consilium-site variables"}
 
 
 def commands() -> Iterator[tuple[str, tuple[str, ...], click.Command]]:
@@ -54,6 +50,7 @@ def _below(
 
 COMMANDS = list(commands())
 IDS = [" ".join((name, *words)) for name, words, _ in COMMANDS]
+FAILING = [one for one, name in zip(COMMANDS, IDS, strict=True) if name not in WORK]
 
 
 def run(
@@ -91,7 +88,9 @@ def hostile_calls(command: click.Command) -> Iterator[list[str]]:
             yield [one.opts[0], HOSTILE, *needed, *arguments]
 
 
-@pytest.mark.parametrize(("app", "words", "command"), COMMANDS, ids=IDS)
+@pytest.mark.parametrize(
+    ("app", "words", "command"), FAILING, ids=[name for name in IDS if name not in WORK]
+)
 def test_a_hostile_text_ends_every_command_in_a_sentence_that_shows_it(
     app: str,
     words: tuple[str, ...],
@@ -100,8 +99,6 @@ def test_a_hostile_text_ends_every_command_in_a_sentence_that_shows_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    if " ".join((app, *words)) in WORKS:
-        pytest.skip("takes no text that could be wrong")
     for given in hostile_calls(command):
         done = run(monkeypatch, app, *words, *given)
         assert "Traceback" not in done.told
