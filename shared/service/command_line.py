@@ -5,9 +5,8 @@ import inspect
 import io
 import sys
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
-import click
 import typer
 from typer.core import TyperArgument
 from typer.main import get_command
@@ -39,8 +38,8 @@ def run_command(app: typer.Typer, *, name: str) -> NoReturn:
     sys.exit(0)
 
 
-def command_of(app: typer.Typer) -> click.Command:
-    """Return an app's command, in which arguments have their help, as options do.
+def command_of(app: typer.Typer) -> Any:
+    """Return an app's click command, in which arguments have their help, as options do.
 
     Click 8.5 gives arguments a help of their own, empty, in place of the one that Typer 0.20 gives.
     """
@@ -54,7 +53,7 @@ def command_of(app: typer.Typer) -> click.Command:
     return command
 
 
-def _all_commands(command: click.Command) -> Iterator[click.Command]:
+def _all_commands(command: Any) -> Iterator[Any]:
     yield command
     for below in getattr(command, "commands", {}).values():
         yield from _all_commands(below)
