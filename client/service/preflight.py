@@ -13,7 +13,7 @@ from consilium.client.service.connection import Connection
 from consilium.client.service.offers import fetch_offers
 from consilium.client.service.pinned_connection import approvals_of, connect
 from consilium.client.service.site_cohort import suitable_cohort
-from consilium.client.sources.registry import ask_source
+from consilium.client.sources.reach import ask_source
 from consilium.shared.errors import ConsiliumError, SettingsError
 
 LEAST_DISK_BYTES = 1 << 30

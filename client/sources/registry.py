@@ -14,7 +14,6 @@ from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from consilium.client.sources.common import settings
-from consilium.client.sources.common.named_files import check_readable, named_files
 from consilium.client.sources.common.settings import DataSettings, parse_settings
 from consilium.client.sources.common.source import Source
 from consilium.client.sources.own.settings import (
@@ -33,15 +32,10 @@ S = TypeVar("S", bound=DataSettings)
 
 @dataclass(frozen=True)
 class SourceKind(Generic[S]):
-    """One kind of source: the model of its settings, and the function that opens it.
-
-    ``ask`` asks what is more than files, such as a database, whether it answers; it returns a
-    sentence, and reads no records.
-    """
+    """One kind of source: the model of its settings, and the function that opens it."""
 
     settings: type[S]
     open: Callable[[S, Study], Source]
-    ask: Callable[[S], str] | None = None
 
 
 def _physionet2012(chosen: settings.PhysioNet2012Settings, _: Study) -> Source:
@@ -75,14 +69,6 @@ def _omop(chosen: OmopSettings, _: Study) -> Source:
     from consilium.client.sources.own.omop import Omop
 
     return Omop(chosen)
-
-
-def _ask_omop(chosen: OmopSettings) -> str:
-    for library in ("polars", "psycopg") if chosen.url else ("polars",):
-        needs(library, chosen.source)
-    from consilium.client.sources.own.omop_answer import answer_of
-
-    return answer_of(chosen)
 
 
 def _fhir(chosen: FhirSettings, _: Study) -> Source:
@@ -162,7 +148,7 @@ SOURCES: Mapping[str, SourceKind[Any]] = MappingProxyType(
         "physionet2019": SourceKind(settings.FileOrFolderSettings, _physionet2019),
         "tables": SourceKind(TablesSettings, _tables),
         "meds": SourceKind(MedsSettings, _meds),
-        "omop": SourceKind(OmopSettings, _omop, _ask_omop),
+        "omop": SourceKind(OmopSettings, _omop),
         "fhir": SourceKind(FhirSettings, _fhir),
         "waveforms": SourceKind(settings.WaveformsSettings, _waveforms),
         "diagnosis-codes": SourceKind(settings.DiagnosisCodesSettings, _diagnosis_codes),
@@ -192,24 +178,6 @@ def read_data_settings(table: Mapping[str, Any], *, where: str, folder: Path) ->
         problem = "is missing" if source is None else f"= {source!r} is not a known source"
         raise SettingsError(f"{where}: [data] source {problem}; did you mean {near!r}?")
     return parse_settings(SOURCES[source].settings, table, where=where, folder=folder)
-
-
-def ask_source(chosen: DataSettings) -> list[str]:
-    """Ask for all that the settings name, without a study and without reading records.
-
-    Returns:
-        A sentence for each file and folder that can be read, and for a database that answers.
-
-    Raises:
-        DataError: something is not there, cannot be read, or does not answer.
-        SettingsError: something that the settings name cannot be used.
-    """
-    told = []
-    for path in named_files(chosen):
-        count = check_readable(path)
-        told.append(f"{path} can be read" + (f", {count} files" if count > 1 else ""))
-    ask = SOURCES[chosen.source].ask
-    return [*told, ask(chosen)] if ask is not None else told
 
 
 def open_source(chosen: DataSettings, study: Study) -> Source:
