@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.hospital.policy_file import read_policy
@@ -21,6 +20,7 @@ from consilium.client.sources.registry import HOSPITAL, open_source, read_data_s
 from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.export.manifest import output_names
 from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.service.terminal import Table, styled
 from consilium.shared.study.definition import Study
 
 _STYLES = {"stops": "red", "warns": "yellow", "tells": "dim"}
@@ -103,6 +103,12 @@ def records_named(
     if settings is not None:
         allowed = read_policy(folder).installed_sources if folder.exists() else NOTHING
         return settings_from(settings, allowed)
+    if not folder.exists():
+        raise SettingsError(
+            f"no records are named, and there is no site's folder {folder}; name a file with the "
+            "table [data] by --settings FILE, which needs no enrolment, or run 'consilium-site "
+            "init' first"
+        )
     return SiteFolder.open(folder).settings().records(folder)
 
 
@@ -234,9 +240,7 @@ def _print(
         )
     console.print("center and spread in the study's reference deviations", style="dim")
     for finding in findings:
-        console.print(
-            f"[{_STYLES[finding.level]}]{_WORDS[finding.level]:>7}[/]", end="  ", markup=True
-        )
+        console.print(styled(f"{_WORDS[finding.level]:>7}", _STYLES[finding.level]), end="  ")
         console.print(f"{finding.about}: {finding.told}; {finding.remedy}", markup=False)
     console.print(f"verdict: {ruling}", style=_COLOURS[ruling], markup=False)
 

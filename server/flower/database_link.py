@@ -142,7 +142,7 @@ class LinkGrid(RunGrid):
             "consilium/study", "1", None, {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID,
             TaskType.SERVER_APP,
         )  # fmt: skip
-        runs.write_text(str(number))
+        runs.write_text(str(number), encoding="ascii")
         self.set_run(self._link.get_run_info(run_ids=[number])[0])
         self._task = int(self._run.primary_task_id or 0)
         self._link.claim_task(self._task)
@@ -269,7 +269,7 @@ class LinkGrid(RunGrid):
     def _clear_away(self, runs: Path) -> None:
         """End the Flower run of an earlier process that was killed, and delete its messages."""
         with contextlib.suppress(OSError, ValueError):
-            old = int(runs.read_text())
+            old = int(runs.read_text("ascii"))
             if not self._link.stop_run(old):
                 self._link.cleanup_run(old)
 

@@ -133,19 +133,6 @@ def parse_settings(
     return _resolved(settings, folder)
 
 
-def named_files(settings: SettingsPart) -> list[Path]:
-    """Return the files and folders that the settings name, but not patterns."""
-    found: list[Path] = []
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        for item in value if isinstance(value, tuple) else (value,):
-            if isinstance(item, Path) and "*" not in item.name:
-                found.append(item)
-            elif isinstance(item, SettingsPart):
-                found.extend(named_files(item))
-    return found
-
-
 def _resolved(part: SettingsT, folder: Path) -> SettingsT:
     """Return the same settings with every path absolute."""
     changes: dict[str, Any] = {}

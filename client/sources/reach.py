@@ -1,0 +1,43 @@
+"""Whether the records that settings name are there and answer, asked without a study and a reading.
+
+A source that is more than files, such as a database, has a line in ASKED: a function that asks it
+and returns a sentence, and imports its module only when called.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from consilium.client.sources.common.named_files import check_readable, named_files
+from consilium.client.sources.common.settings import DataSettings
+from consilium.client.sources.own.settings import OmopSettings
+from consilium.client.sources.registry import needs
+
+
+def _omop(chosen: OmopSettings) -> str:
+    for library in ("polars", "psycopg") if chosen.url else ("polars",):
+        needs(library, chosen.source)
+    from consilium.client.sources.own.omop_answer import answer_of
+
+    return answer_of(chosen)
+
+
+ASKED: Mapping[str, Callable[[Any], str]] = MappingProxyType({"omop": _omop})
+
+
+def ask_source(chosen: DataSettings) -> list[str]:
+    """Open all files that the settings name, and ask what else they name.
+
+    Returns:
+        A sentence for each file and folder that can be read, and for a database that answers.
+
+    Raises:
+        DataError: something is not there, cannot be read, or does not answer.
+        SettingsError: something that the settings name cannot be used.
+    """
+    told = []
+    for path in named_files(chosen):
+        count = check_readable(path)
+        told.append(f"{path} can be read" + (f", {count} files" if count > 1 else ""))
+    ask = ASKED.get(chosen.source)
+    return told if ask is None else [*told, ask(chosen)]
