@@ -314,55 +314,65 @@ def _texts(text: pl.Series, formats: tuple[Format, ...], *, several: bool) -> Wr
     """Read texts by the first format that fits each of them."""
     whole = text
     text, late = _with_24_hours(text)
-    local = pl.Series(text.name, [None], dtype=pl.Int64).new_from_index(0, len(text))
-    level: pl.Series | None = None
-    offset: pl.Series | None = None
-    unclear, short_years = 0, False
-    known = len(text) - text.null_count()
-    zoned = text.str.contains(_OFFSET) if _may_be_zoned(text) else None
-    said = pl.Series([False]).new_from_index(0, len(text)) if zoned is None else zoned
-    for at_zoned in (False, True) if zoned is not None and zoned.any() else (False,):
-        for one in formats:
-            if known == len(local) - local.null_count():
-                break
-            form = one
-            if at_zoned and "%#z" not in one.written:
-                if one.precision > Precision.HOUR:
-                    continue
-                form = replace(one, written=one.written + "%#z")
-            elif not at_zoned and "%#z" in one.written:
-                continue
-            open_ = local.is_null() & text.is_not_null()
-            if zoned is not None:
-                open_ &= said if at_zoned else ~said
-            every = bool(open_.all())
-            part = text if every else text.filter(open_)
-            found = _by(part, form)
-            if found.null_count() == len(found):
-                continue
-            if every:
-                local = found
-            else:
-                rows = open_.arg_true()
-                local = local.clone().scatter(rows, found)
-            short_years |= "%y" in form.written or "%D" in form.written
-            if form.precision is not Precision.INSTANT:
-                level = _all(Precision.INSTANT, local) if level is None else level
-                took = open_ & local.is_not_null()
-                level = level.set(took, int(form.precision))
-    if several:
-        unclear = _unclear(text, local, formats)
-    if zoned is not None and zoned.any():
-        offset = _offsets(text, said & local.is_not_null())
+    said = pl.Series([False], dtype=pl.Boolean).new_from_index(0, len(text))
+    if _may_be_zoned(text):
+        said = text.str.contains(_OFFSET).fill_null(value=False)
+    found = _Found(text)
+    found.read([form for form in formats if "%#z" not in form.written], ~said)
+    offset = None
+    if said.any():
+        found.read(_with_offsets(formats), said)
+        offset = _offsets(text, said & found.local.is_not_null())
+    local = found.local
+    if offset is not None:
         local = (local + offset).fill_null(local)  # polars gives UTC where an offset is written
+    unclear = _unclear(text, local, formats) if several else 0
     if late is not None and late.any():
         # The end of a day belongs to it, and is no midnight that stands for the next.
         local = (local + US_PER_DAY - 1).zip_with(late & local.is_not_null(), local)
     unread = whole.is_not_null() & local.is_null()
     return Written(
-        local=local, offset=offset, precision=level, unread=unread if unread.any() else None,
-        unclear=unclear, short_years=short_years,
+        local=local, offset=offset, precision=found.level, unread=unread if unread.any() else None,
+        unclear=unclear, short_years=found.short_years,
     )  # fmt: skip  # one field after the other
+
+
+class _Found:
+    """What has been read of a column of texts so far."""
+
+    def __init__(self, text: pl.Series) -> None:
+        self._text = text
+        self.local = pl.Series([None], dtype=pl.Int64).new_from_index(0, len(text))
+        self.level: pl.Series | None = None
+        self.short_years = False
+
+    def read(self, formats: Sequence[Format], which: pl.Series) -> None:
+        """Read those texts by the first format that fits each, in the order of the formats."""
+        for form in formats:
+            open_ = which & self.local.is_null() & self._text.is_not_null()
+            if not open_.any():
+                return
+            every = bool(open_.all())
+            found = _by(self._text if every else self._text.filter(open_), form)
+            if found.null_count() == len(found):
+                continue
+            rows = open_.arg_true()
+            self.local = found if every else self.local.clone().scatter(rows, found)
+            self.short_years |= "%y" in form.written or "%D" in form.written
+            if form.precision is not Precision.INSTANT:
+                if self.level is None:
+                    self.level = _all(Precision.INSTANT, self.local)
+                took = open_ & self.local.is_not_null()
+                self.level = self.level.set(took, int(form.precision))
+
+
+def _with_offsets(formats: tuple[Format, ...]) -> list[Format]:
+    """Return the formats of a time of day followed by an offset."""
+    return [
+        form if "%#z" in form.written else replace(form, written=form.written + "%#z")
+        for form in formats
+        if form.precision <= Precision.HOUR
+    ]
 
 
 def _may_be_zoned(text: pl.Series) -> bool:
