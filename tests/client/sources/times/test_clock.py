@@ -40,7 +40,7 @@ def instants(wall: dt.datetime, zone: ZoneInfo) -> list[int]:
     return [us(one.astimezone(dt.UTC).replace(tzinfo=None)) for one in folds]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(WALL, st.sampled_from(ZONES))
 @example(dt.datetime(2024, 3, 31, 2, 30), "Europe/Berlin")  # skipped
 @example(dt.datetime(2024, 10, 27, 2, 30), "Europe/Berlin")  # shown twice
@@ -60,7 +60,7 @@ def test_a_wall_clock_says_the_instants_that_the_standard_library_says(
         assert clock.local(pl.Series([earlier, later], dtype=pl.Int64)).to_list() == [us(wall)] * 2
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(WALL, st.sampled_from(ZONES))
 def test_a_day_holds_all_instants_at_which_the_clock_shows_its_date_and_no_other(
     wall: dt.datetime, name: str

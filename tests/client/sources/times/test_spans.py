@@ -1,11 +1,13 @@
 """How spans compare, against slow rules written in plain Python."""
 
 import datetime as dt
+from collections.abc import Sequence
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import polars as pl
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consilium.client.sources.times import spans
@@ -15,11 +17,9 @@ from consilium.client.sources.times.spans import Precision
 
 BERLIN = ZoneInfo("Europe/Berlin")
 # A few days around the end of a year and of summer time, so that equal ones are common.
-WALL = st.builds(
-    lambda begin, quarter: begin + dt.timedelta(minutes=15 * quarter),
-    st.sampled_from([dt.datetime(2023, 12, 30), dt.datetime(2024, 10, 26)]),
-    st.integers(0, 4 * 24 * 3),
-)
+BEGINS = (dt.datetime(2023, 12, 30), dt.datetime(2024, 10, 26))
+ROWS = 150
+SEEDS = st.integers(0, 2**32 - 1)
 TEXT = {
     Precision.INSTANT: "%Y-%m-%d %H:%M",
     Precision.HOUR: "%Y-%m-%d %H",
@@ -28,17 +28,29 @@ TEXT = {
     Precision.YEAR: "%Y",
 }
 PARTS = {Precision.HOUR: 4, Precision.DAY: 3, Precision.MONTH: 2, Precision.YEAR: 1}
-TIME = st.tuples(WALL, st.sampled_from(Precision))
 Time = tuple[dt.datetime, Precision]
 
 
-def table(**times: Time | None) -> pl.DataFrame:
-    """One row of spans, read from texts as a table would have them."""
+def drawn(stream: np.random.Generator) -> list[Time]:
+    """So many times of all precisions, by the quarter of an hour."""
+    return [
+        (BEGINS[begin] + dt.timedelta(minutes=15 * int(quarter)), Precision(precision))
+        for begin, quarter, precision in zip(
+            stream.integers(0, 2, ROWS),
+            stream.integers(0, 4 * 24 * 3, ROWS) * stream.integers(0, 2, ROWS),
+            stream.integers(0, len(Precision), ROWS),
+            strict=True,
+        )
+    ]
+
+
+def table(**times: Sequence[Time | None]) -> pl.DataFrame:
+    """Spans, read from texts as a table would have them."""
     clock = clock_of("Europe/Berlin")
     columns = []
-    for name, time in times.items():
-        text = None if time is None else time[0].strftime(TEXT[time[1]])
-        written = read_times(pl.Series([text], dtype=pl.String))
+    for name, column in times.items():
+        texts = [None if one is None else one[0].strftime(TEXT[one[1]]) for one in column]
+        written = read_times(pl.Series(texts, dtype=pl.String))
         assert written is not None
         assert written.unread is None
         columns.append(spans_of(written, clock).struct().alias(name))
@@ -65,49 +77,76 @@ def order(one: Time, other: Time) -> int | None:
     return 0 if coarser <= Precision.DAY else None
 
 
-@settings(max_examples=300, deadline=None)
-@given(TIME, TIME)
-def test_times_compare_at_the_coarser_precision_or_not_at_all(one: Time, other: Time) -> None:
-    found = table(one=one, other=other).select(spans.compare("one", "other")).item()
-    assert found == order(one, other)
-
-
-@settings(max_examples=300, deadline=None)
-@given(TIME, TIME, st.none() | TIME)
-@example((dt.datetime(2024, 10, 28), Precision.DAY), (dt.datetime(2024, 10, 26), Precision.DAY),
-         (dt.datetime(2024, 10, 28), Precision.INSTANT))  # fmt: skip  # ends as the day begins
-@example((dt.datetime(2024, 3, 1), Precision.MONTH), (dt.datetime(2024, 2, 10), Precision.DAY),
-         (dt.datetime(2024, 4, 1), Precision.DAY))  # fmt: skip  # the whole month in the stay
-def test_whether_a_time_lies_in_a_stay_is_yes_no_or_unknown(
-    time: Time, start: Time, end: Time | None
-) -> None:
+def during(time: Time, start: Time, end: Time | None) -> bool | None:
+    """Whether a time lies in a stay: the rule, in plain words."""
     begun, ended = order(time, start), -1 if end is None else order(time, end)
     if end is not None and ended == 0 and time[1] is Precision.DAY:
         ended = None if end[1] is Precision.INSTANT and end[0].time() == dt.time() else 0
-    expected: bool | None = None if begun is None or ended is None else True
     if (begun is not None and begun < 0) or (ended is not None and ended > 0):
-        expected = False
-    frame = table(time=time, start=start, end=end)
-    assert frame.select(spans.within("time", "start", "end")).item() is expected
+        return False
+    return None if begun is None or ended is None else True
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.dates(dt.date(1900, 1, 1), dt.date(2024, 12, 30)), WALL)
-@example(dt.date(2001, 2, 28), dt.datetime(2024, 2, 28, 0, 15))  # the birthday itself
-@example(dt.date(2004, 2, 29), dt.datetime(2023, 12, 31, 0, 0))
-def test_an_age_changes_on_the_birthday(born: dt.date, now: dt.datetime) -> None:
-    birth = dt.datetime.combine(born, dt.time())
-    found = table(birth=(birth, Precision.DAY), start=(now, Precision.INSTANT))
-    years = now.year - born.year - ((now.month, now.day) < (born.month, born.day))
-    assert found.select(spans.years_between("birth", "start")).item() == years
+@settings(max_examples=15, deadline=None)
+@given(SEEDS)
+def test_times_compare_at_the_coarser_precision_or_not_at_all(seed: int) -> None:
+    stream = np.random.default_rng(seed)
+    one, other = drawn(stream), drawn(stream)
+    found = table(one=one, other=other).select(spans.compare("one", "other")).to_series()
+    assert found.to_list() == [order(*pair) for pair in zip(one, other, strict=True)]
+
+
+def check_during(times: list[Time], starts: list[Time], ends: list[Time | None]) -> None:
+    frame = table(time=times, start=starts, end=ends)
+    found = frame.select(spans.within("time", "start", "end")).to_series().to_list()
+    assert found == [during(*case) for case in zip(times, starts, ends, strict=True)]
+
+
+@settings(max_examples=15, deadline=None)
+@given(SEEDS)
+def test_whether_a_time_lies_in_a_stay_is_yes_no_or_unknown(seed: int) -> None:
+    stream = np.random.default_rng(seed)
+    check_during(drawn(stream), drawn(stream), [*drawn(stream)[1:], None])
+
+
+def test_the_edges_of_a_stay() -> None:
+    october, march = dt.datetime(2024, 10, 28), dt.datetime(2024, 3, 1)
+    whole = [(october, Precision.DAY), (march, Precision.MONTH), (march, Precision.MONTH)]
+    starts = [dt.datetime(2024, 10, 26), dt.datetime(2024, 2, 10), march]
+    ends = [(october, Precision.INSTANT), *[(dt.datetime(2024, 4, 1), Precision.DAY)] * 2]
+    frame = table(time=whole, start=[(time, Precision.DAY) for time in starts], end=ends)
+    # A stay that ends as the day begins; the whole month in a stay; a stay that begins with it.
+    found = frame.select(spans.within("time", "start", "end")).to_series()
+    assert found.to_list() == [None, True, None]
+
+
+@settings(max_examples=10, deadline=None)
+@given(SEEDS)
+def test_an_age_changes_on_the_birthday(seed: int) -> None:
+    stream = np.random.default_rng(seed)
+    now = [time for time, _ in drawn(stream)]
+    days = stream.integers(0, 100, ROWS) * 365 + stream.integers(0, 26, ROWS)
+    births = [
+        dt.datetime(time.year, time.month, time.day) - dt.timedelta(days=int(day))
+        for time, day in zip(now, days, strict=True)
+    ]
+    found = table(
+        birth=[(born, Precision.DAY) for born in births],
+        start=[(time, Precision.INSTANT) for time in now],
+    )
+    years = [
+        time.year - born.year - ((time.month, time.day) < (born.month, born.day))
+        for born, time in zip(births, now, strict=True)
+    ]
+    assert found.select(spans.years_between("birth", "start")).to_series().to_list() == years
 
 
 def test_a_birth_of_which_the_month_or_the_year_alone_is_known_is_taken_in_its_middle() -> None:
     for precision, days in ((Precision.YEAR, (14, 15)), (Precision.MONTH, (14, 15))):
         for day, years in zip(days, (23, 24), strict=True):
             found = table(
-                birth=(dt.datetime(2000, 7, 3), precision),
-                start=(dt.datetime(2024, 7, day), Precision.INSTANT),
+                birth=[(dt.datetime(2000, 7, 3), precision)],
+                start=[(dt.datetime(2024, 7, day), Precision.INSTANT)],
             )
             assert found.select(spans.years_between("birth", "start")).item() == years
 
@@ -133,11 +172,8 @@ def test_days_between_are_exact_or_whole_or_unknown(start: str, end: str, days: 
 
 
 def test_midnight_and_the_last_second_of_a_day_stand_for_the_day_of_an_outcome() -> None:
-    walls = [
-        dt.datetime(2024, 5, 2),
-        dt.datetime(2024, 5, 2, 23, 59, 59),
-        dt.datetime(2024, 5, 2, 1),
-    ]
+    day = dt.datetime(2024, 5, 2)
+    walls = [day, day.replace(hour=23, minute=59, second=59), day.replace(hour=1)]
     frame = pl.DataFrame({"time": walls}).select(spans.instants(pl.col("time")).alias("time"))
     found = frame.select(spans.as_days("time")).select(
         spans.precision("time").alias("of"), spans.local("time").alias("local")
