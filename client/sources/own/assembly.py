@@ -135,14 +135,15 @@ class StayTable:
             latest stay that had begun, or -1.
         """
         event_E = np.arange(len(patient_E))
+        begun_E = first_E if first_E is until_E else first_E + (first_E < until_E)
         latest_E = self.begun(patient_E, first_E, until_E)
         stay_E, alone_E = latest_E, np.ones(len(patient_E), dtype=np.bool_)
         while len(event_E):
             at_E = np.maximum(stay_E, 0)
             possible_E = (stay_E >= 0) & (self.patient_N[at_E] == patient_E[event_E])
-            possible_E &= first_E[event_E] <= self.reach_N[at_E]
+            possible_E &= begun_E[event_E] <= self.reach_N[at_E]
             event_E, stay_E = event_E[possible_E], stay_E[possible_E]
-            held_E = first_E[event_E] <= self.held_N[stay_E]
+            held_E = begun_E[event_E] <= self.held_N[stay_E]
             if held_E.any():
                 alone_E[event_E[held_E]] = False
                 yield event_E[held_E], stay_E[held_E]
@@ -227,7 +228,7 @@ class Assembler:
             rough_E = begun_h_E < hours_E
             early_E |= inside_E & rough_E & (hours_E <= 0)  # an earlier day
             late_E &= ~early_E
-            around_E = late_E & rough_E & (begun_h_E <= end_h_E)
+            around_E = late_E & rough_E & (begun_h_E < end_h_E)
             self._aside(AROUND_END, around_E, variable_E, only_if)
             self._aside(AFTER_END, late_E & ~around_E, variable_E, only_if)
             by_day_E = inside_E & ~late_E & ~early_E & (hours_E - begun_h_E > 1)
