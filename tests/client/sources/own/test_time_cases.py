@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import sqlite3
 import tomllib
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from consilium.client.quality.findings import judge
+from consilium.client.quality.measure import check_quality
 from consilium.client.sources.common.reasons import (
     AFTER_DEATH,
     AROUND_END,
@@ -256,6 +259,15 @@ def test_no_value_counts_before_it_was_taken(value: Shown, tmp_path: Path) -> No
     early, _ = read(tmp_path, OMOP + 'midnight = "instant"\n')
     if value is midnight:  # as the hospital insists, against the evidence
         assert any(at < taken - 1 for at, taken in hours_by_pulse(early))
+
+
+def test_the_check_says_that_midnights_were_taken_for_days(tmp_path: Path) -> None:
+    write_omop(tmp_path, value=midnight)
+    chosen = read_data_settings(tomllib.loads(OMOP), where="site.toml", folder=tmp_path)
+    findings = judge(check_quality(open_source(chosen, HR), HR), HR)
+    (told,) = (finding for finding in findings if "midnight" in finding.told)
+    assert told.told.startswith(f"{PULSES} times at exactly midnight")
+    assert (told.level, 'midnight = "instant"' in told.remedy) == ("warns", True)
 
 
 @pytest.mark.parametrize("visit", [midnight, none])
@@ -570,3 +582,36 @@ def test_a_cell_that_two_stated_formats_read_differently_is_refused(tmp_path: Pa
             "1,01/05/2024 10:00,HR,60,/min\n1,15/05/2024 10:00,HR,60,/min\n",
             events='time = "t"\ntime_format = ["%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M"]',
         )
+
+
+ROOT = Path(__file__).resolve().parents[4]
+SYNTHEA = ROOT.parent / "shared" / "data" / "omop_synthea" / "Synthea27Nj_5.4.zip"
+TABLES_OF_CDM = {
+    "person", "visit_occurrence", "visit_detail", "death", "measurement", "observation",
+    "concept", "concept_ancestor", "condition_occurrence", "drug_exposure",
+    "procedure_occurrence",
+}  # fmt: skip
+
+
+def test_a_public_extract_of_midnights_keeps_its_deaths_and_shows_nothing_early(
+    tmp_path: Path,
+) -> None:
+    if not SYNTHEA.exists():
+        pytest.skip("the records omop_synthea are not beside the repository")
+    connection = sqlite3.connect(tmp_path / "cdm.sqlite")
+    with zipfile.ZipFile(SYNTHEA) as archive:
+        for member in archive.namelist():
+            name = Path(member).stem.lower()
+            if name in TABLES_OF_CDM and not member.startswith("__"):
+                frame = pl.read_csv(archive.read(member), infer_schema_length=None)
+                connection.execute(f"CREATE TABLE {name} ({', '.join(frame.columns)})")
+                places = ", ".join("?" * frame.width)
+                connection.executemany(f"INSERT INTO {name} VALUES ({places})", frame.rows())
+    connection.commit()
+    connection.close()
+    stays, report = read(tmp_path, OMOP + "stay_concepts = [9201, 9202, 9203]\n")
+    assert len(stays) == report.times[STAYS_BY_DAY] == 1791
+    assert (sum(float(stay.label) for stay in stays.values()), report.unlabelled) == (3, 0)
+    assert report.times[MIDNIGHTS] > 2 * 1791
+    assert all(float(stay.hours_E.min(initial=24)) >= 24 for stay in stays.values())
+    assert sum(len(stay.hours_E) for stay in stays.values()) == report.events == 449
