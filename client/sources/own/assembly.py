@@ -8,9 +8,10 @@ span's events and one row per stay, whatever the size of the hospital's files.
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from math import isnan
 from typing import IO, Any
@@ -29,7 +30,7 @@ from consilium.client.sources.common.reasons import (
 )
 from consilium.client.sources.common.source import Patient, Stay, Tally
 from consilium.client.sources.times.midnights import Midnights
-from consilium.client.sources.times.spans import US_PER_HOUR
+from consilium.client.sources.times.spans import US_PER_DAY, US_PER_HOUR
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 
@@ -48,18 +49,25 @@ class EventTimes:
 
     Attributes:
         first_E, until_E: int64, microseconds since 1970; the same array if all are instants.
-        open_E: where the time is a midnight that may stand for its day; None if none does.
-        next_day_E: the end of that day, for the events of ``open_E`` alone.
-        column: names the column of times, in which midnights are judged by their share.
-        clock_E: int64, what the hospital's clock showed, for judging; None with ``open_E``.
+        clock_E: int64, what the hospital's clock showed, if midnights are to be judged by their
+            share in the column; else None.
+        next_day: returns the ends of the days that begin at these times of the clock.
+        column: names the column of times.
     """
 
     first_E: NDArray[np.int64]
     until_E: NDArray[np.int64]
-    column: str = ""
     clock_E: NDArray[np.int64] | None = None
-    open_E: NDArray[np.bool_] | None = None
-    next_day_E: NDArray[np.int64] | None = None
+    next_day: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None
+    column: str = ""
+
+    def at_midnight(self) -> NDArray[np.int64]:
+        """Return the indices of instants at midnight that may stand for their days."""
+        if self.clock_E is None:
+            return np.empty(0, dtype=np.int64)
+        hour_E = np.flatnonzero(self.clock_E % US_PER_HOUR == 0)
+        found_E = hour_E[self.clock_E[hour_E] % US_PER_DAY == 0]
+        return found_E[self.first_E[found_E] == self.until_E[found_E]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -95,6 +103,12 @@ class StayTable:
 
     def __len__(self) -> int:
         return len(self.stay_ids)
+
+    @cached_property
+    def overlap(self) -> bool:
+        """Whether any patient has a stay that begins before an earlier one ends."""
+        same_N = self.patient_N[1:] == self.patient_N[:-1]
+        return bool((same_N & (self.reach_N[:-1] >= self.start_N[1:])).any())
 
     def begun(
         self,
@@ -134,15 +148,19 @@ class StayTable:
             Indices of events, and their stays. An event that no stay holds comes once, with the
             latest stay that had begun, or -1.
         """
-        event_E = np.arange(len(patient_E))
         latest_E = self.begun(patient_E, first_E, until_E)
+        event_E = np.arange(len(patient_E))
+        if not self.overlap:
+            yield event_E, latest_E
+            return
+        begun_E = first_E if first_E is until_E else first_E + (first_E < until_E)
         stay_E, alone_E = latest_E, np.ones(len(patient_E), dtype=np.bool_)
         while len(event_E):
             at_E = np.maximum(stay_E, 0)
             possible_E = (stay_E >= 0) & (self.patient_N[at_E] == patient_E[event_E])
-            possible_E &= first_E[event_E] <= self.reach_N[at_E]
+            possible_E &= begun_E[event_E] <= self.reach_N[at_E]
             event_E, stay_E = event_E[possible_E], stay_E[possible_E]
-            held_E = first_E[event_E] <= self.held_N[stay_E]
+            held_E = begun_E[event_E] <= self.held_N[stay_E]
             if held_E.any():
                 alone_E[event_E[held_E]] = False
                 yield event_E[held_E], stay_E[held_E]
@@ -227,7 +245,7 @@ class Assembler:
             rough_E = begun_h_E < hours_E
             early_E |= inside_E & rough_E & (hours_E <= 0)  # an earlier day
             late_E &= ~early_E
-            around_E = late_E & rough_E & (begun_h_E <= end_h_E)
+            around_E = late_E & rough_E & (begun_h_E < end_h_E)
             self._aside(AROUND_END, around_E, variable_E, only_if)
             self._aside(AFTER_END, late_E & ~around_E, variable_E, only_if)
             by_day_E = inside_E & ~late_E & ~early_E & (hours_E - begun_h_E > 1)
@@ -267,19 +285,24 @@ class Assembler:
             patient_E: the patients of events that name no stay.
         """
         parts = (times.first_E, times.until_E, variable_E, value_E, stay_E, patient_E)
-        if times.open_E is None or times.next_day_E is None or times.clock_E is None:
+        if times.clock_E is not None:
+            exact_E = True if times.first_E is times.until_E else times.first_E == times.until_E
+            kinds = len(self._study.variables)
+            self._midnights.see(times.column, times.clock_E, variable_E, kinds, exact_E)
+        open_E = times.at_midnight()
+        if times.clock_E is None or times.next_day is None or not len(open_E):
             self._place(*parts)
             return
-        open_E, kinds = times.open_E, len(self._study.variables) + 1
-        exact_E = times.first_E == times.until_E
-        self._midnights.see(times.column, times.clock_E[exact_E], variable_E[exact_E], kinds)
-        self._place(*(None if part is None else part[~open_E] for part in parts))
+        rest_E = np.ones(len(variable_E), dtype=np.bool_)
+        rest_E[open_E] = False
+        self._place(*(None if part is None else part[rest_E] for part in parts))
         first_E, _, *others = (None if part is None else part[open_E] for part in parts)
         if times.column not in self._columns:
             self._columns.append(times.column)
         number = 1 + self._columns.index(times.column)
         self._place(first_E, first_E, *others, only_if=number)
-        self._place(first_E, times.next_day_E, *others, only_if=-number)
+        until_E = times.next_day(times.clock_E[open_E])
+        self._place(first_E, until_E, *others, only_if=-number)
 
     def _place(
         self,

@@ -22,7 +22,7 @@ from consilium.shared.study.definition import Study
 from consilium.shared.study.dictionary import KNOWN, KnownVariable
 
 SEX = "Gender"
-EVENT_TIMES = ("time", "until", "local", "open", "zoneless")
+EVENT_TIMES = ("time", "until", "local", "zoneless")
 SCHEMA = {
     "patient": pl.String,
     "time": pl.Int64,
@@ -110,7 +110,7 @@ class EventRows:
             if named.null_count() < len(named):
                 stay_E = named.fill_null(-1).to_numpy()
         self._assembler.add_timed(
-            event_times(done, self._clock, column),
+            event_times(done, self._clock, self._translation.midnight, column),
             done["variable"].to_numpy(),
             done["value"].cast(pl.Float32).to_numpy(),
             stay_E=stay_E,

@@ -50,10 +50,9 @@ from consilium.client.sources.own.meds_schema import (
 from consilium.client.sources.own.outcomes import with_outcome
 from consilium.client.sources.own.settings import MedsSettings
 from consilium.client.sources.own.translation import Translation
-from consilium.client.sources.times import spans
 from consilium.client.sources.times.axis import Axis
 from consilium.client.sources.times.clock import Clock, clock_of
-from consilium.client.sources.times.reading import Written, spans_of
+from consilium.client.sources.times.reading import Spans, Written, spans_of
 from consilium.client.sources.times.spans import US_PER_HOUR
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
@@ -293,9 +292,14 @@ def _labelled(path: Path, study: Study, clock: Clock) -> pl.DataFrame:
         )
     number = pl.int_range(pl.len()).over("patient").cast(pl.String)
     end = clock.utc(labels["end"])
+    start = end - study.data.window_h * US_PER_HOUR
     return labels.with_columns(
         (pl.col("patient") + "-" + number).alias("stay"),
-        spans.instants(pl.lit(end)).alias("end"),
-        spans.instants(pl.lit(end) - study.data.window_h * US_PER_HOUR).alias("start"),
+        _at(end, clock).alias("end"),
+        _at(start, clock).alias("start"),
         pl.col(used[0]).alias("label"),
     )
+
+
+def _at(utc: pl.Series, clock: Clock) -> pl.Series:
+    return Spans(first=utc, until=utc, local=clock.local(utc)).struct()

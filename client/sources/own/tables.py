@@ -149,7 +149,10 @@ class Tables(CountedWithoutLabels):
                     for index, column in static.items()
                 )
             )
-        return self._axis.stays_read(pl.concat(pieces), self._settings.midnight, self._tally)
+        frame = pl.concat(pieces)
+        if settings.outcome_time is not None:
+            frame = frame.with_columns(spans.as_days("outcome"))
+        return self._axis.stays_read(frame, self._settings.midnight, self._tally)
 
     def _stay_times(self, piece: Piece, settings: StaysColumns) -> list[pl.Series]:
         found: dict[str, pl.Series] = {}
@@ -293,9 +296,8 @@ class Tables(CountedWithoutLabels):
             return
         column = f"{events.place} {_shown(events.time or '')}"
         keys = {"stay_E": key_E} if events.stay is not None else {"patient_E": key_E}
-        assembler.add_timed(
-            event_times(rows, self._axis.clock, column), variable_E, value_E, **keys
-        )
+        times = event_times(rows, self._axis.clock, self._settings.midnight, column)
+        assembler.add_timed(times, variable_E, value_E, **keys)
 
     def _placed(self, piece: Piece, events: EventsColumns, keys: "_Keys") -> pl.DataFrame:
         """Return each row's ``key`` (index of stay or patient) and ``time``, null if unknown.

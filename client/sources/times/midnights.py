@@ -21,7 +21,7 @@ from consilium.client.sources.times.spans import US_PER_DAY, US_PER_HOUR
 FEWEST = 5
 LEAST_SHARE = 0.02
 BEYOND = 2
-_OTHER = 24  # the place of times at no full hour
+_OTHER = 24  # the place of the number of all times, after those of the full hours
 
 
 class Midnights:
@@ -30,19 +30,31 @@ class Midnights:
     def __init__(self) -> None:
         self._counts: dict[str, NDArray[np.int64]] = {}
 
-    def see(self, column: str, local_E: NDArray[Any], kind_E: NDArray[Any], kinds: int) -> None:
-        """Count some instants of a column.
+    def see(
+        self,
+        column: str,
+        local_E: NDArray[Any],
+        kind_E: NDArray[Any],
+        kinds: int,
+        exact_E: NDArray[np.bool_] | bool = True,
+    ) -> None:
+        """Count some times of a column.
 
         Args:
             column: names the column.
             local_E: int64, microseconds since 1970 by the hospital's clock.
             kind_E: the variable of each, from 0.
             kinds: the number of variables.
+            exact_E: which of them are instants; others are not counted.
         """
-        clock_E = local_E % US_PER_DAY
-        place_E = np.where(clock_E % US_PER_HOUR == 0, clock_E // US_PER_HOUR, _OTHER)
-        key_E = kind_E.astype(np.int64) * (_OTHER + 1) + place_E
-        found = np.bincount(key_E, minlength=kinds * (_OTHER + 1)).reshape(kinds, _OTHER + 1)
+        counted_E = kind_E if exact_E is True else kind_E[exact_E]
+        found = np.zeros((kinds, _OTHER + 1), dtype=np.int64)
+        found[:, _OTHER] = np.bincount(counted_E, minlength=kinds)
+        full_E = np.flatnonzero((local_E % US_PER_HOUR == 0) & exact_E)
+        hour_E = local_E[full_E] % US_PER_DAY // US_PER_HOUR
+        key_E = kind_E[full_E].astype(np.int64) * _OTHER + hour_E
+        hours = np.bincount(key_E, minlength=kinds * _OTHER)
+        found[:, :_OTHER] = hours.reshape(kinds, _OTHER)
         self._counts[column] = self._counts.get(column, 0) + found
 
     def are_days(self, column: str) -> NDArray[np.bool_]:
@@ -65,7 +77,7 @@ def stand_for_days(local: pl.Series) -> bool:
 
 
 def _judge(counts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    midnight, other, all_ = counts[:, 0], counts[:, 1:_OTHER].max(axis=1), counts.sum(axis=1)
+    midnight, other, all_ = counts[:, 0], counts[:, 1:_OTHER].max(axis=1), counts[:, _OTHER]
     found: NDArray[np.bool_] = (
         (midnight >= FEWEST) & (midnight >= LEAST_SHARE * all_) & (midnight > BEYOND * other)
     )

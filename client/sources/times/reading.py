@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import polars as pl
 
@@ -23,7 +24,7 @@ from consilium.client.sources.times.spans import (
 
 NUMBERS = {"epoch": US_PER_SECOND, "epoch-ms": 1000, "excel": US_PER_DAY}  # unit in microseconds
 EXCEL_ZERO = -25_569 * US_PER_DAY  # 1899-12-30, of which Excel's first of March 1900 is day 61
-FIRST_YEAR = 1000  # an earlier year is one of two digits, read by a format for four
+FIRST_US = -30_610_224_000_000_000  # the year 1000; an earlier one has two digits, read as four
 _OFFSET = r"[0-9]:[0-9]{2}(?:[0-9:.]*)\s?(Z|z|[+-][0-9]{2}(?::?[0-9]{2})?)$"
 _CLOCK = re.compile(r"[\s,T]*%-?[HIklMSTRXrcpPsf]")
 _MIDNIGHT_ENDING = r"[ T]00:00(:00(\.0+)?)?$"
@@ -230,9 +231,7 @@ def read_times(series: pl.Series, given: str | Sequence[str] | None = None) -> W
         return _numbers(series, given)
     if kind != pl.String:
         return None
-    stripped = series.str.strip_chars()
-    text = pl.select(pl.when(stripped.str.len_bytes() > 0).then(stripped)).to_series()
-    return _texts(text, formats_of(given), several=not isinstance(given, str) and bool(given))
+    return _texts(series, formats_of(given), several=not isinstance(given, str) and bool(given))
 
 
 def joined(date: pl.Series, clock: pl.Series) -> pl.Series:
@@ -311,76 +310,97 @@ def _numbers(series: pl.Series, unit: str) -> Written:
 
 
 def _texts(text: pl.Series, formats: tuple[Format, ...], *, several: bool) -> Written:
-    """Read texts by the first format that fits each of them."""
-    whole = text
-    text, late = _with_24_hours(text)
-    local = pl.Series(text.name, [None], dtype=pl.Int64).new_from_index(0, len(text))
-    level: pl.Series | None = None
-    offset: pl.Series | None = None
-    unclear, short_years = 0, False
-    known = len(text) - text.null_count()
-    zoned = text.str.contains(_OFFSET) if _may_be_zoned(text) else None
-    said = pl.Series([False]).new_from_index(0, len(text)) if zoned is None else zoned
-    for at_zoned in (False, True) if zoned is not None and zoned.any() else (False,):
-        for one in formats:
-            if known == len(local) - local.null_count():
-                break
-            form = one
-            if at_zoned and "%#z" not in one.written:
-                if one.precision > Precision.HOUR:
-                    continue
-                form = replace(one, written=one.written + "%#z")
-            elif not at_zoned and "%#z" in one.written:
-                continue
-            open_ = local.is_null() & text.is_not_null()
-            if zoned is not None:
-                open_ &= said if at_zoned else ~said
-            every = bool(open_.all())
-            part = text if every else text.filter(open_)
-            found = _by(part, form)
-            if found.null_count() == len(found):
-                continue
-            if every:
-                local = found
-            else:
-                rows = open_.arg_true()
-                local = local.clone().scatter(rows, found)
-            short_years |= "%y" in form.written or "%D" in form.written
-            if form.precision is not Precision.INSTANT:
-                level = _all(Precision.INSTANT, local) if level is None else level
-                took = open_ & local.is_not_null()
-                level = level.set(took, int(form.precision))
-    if several:
-        unclear = _unclear(text, local, formats)
-    if zoned is not None and zoned.any():
-        offset = _offsets(text, said & local.is_not_null())
+    """Read texts by the first format that fits each of them; empty ones are null."""
+    forms = _likely_first(text, [*formats, *_with_offsets(formats)])
+    found = _Found(text)
+    found.read(forms)
+    late = None
+    if (rest := found.unread).any():  # blanks, 24:00, and what is no time
+        cleaned, late = _with_24_hours(text.filter(rest).str.strip_chars())
+        text = text.scatter(rest.arg_true(), cleaned.set(cleaned.str.len_bytes() == 0, None))
+        late = rest.clone().scatter(rest.arg_true(), late)
+        found.again(text, forms)
+    local, offset = found.local, None
+    if found.zoned is not None:
+        offset = _offsets(text, found.zoned)
         local = (local + offset).fill_null(local)  # polars gives UTC where an offset is written
+    unclear = _unclear(text, local, formats) if several else 0
     if late is not None and late.any():
         # The end of a day belongs to it, and is no midnight that stands for the next.
         local = (local + US_PER_DAY - 1).zip_with(late & local.is_not_null(), local)
-    unread = whole.is_not_null() & local.is_null()
+    unread = found.unread
     return Written(
-        local=local, offset=offset, precision=level, unread=unread if unread.any() else None,
-        unclear=unclear, short_years=short_years,
+        local=local, offset=offset, precision=found.level, unread=unread if unread.any() else None,
+        unclear=unclear, short_years=found.short_years,
     )  # fmt: skip  # one field after the other
 
 
-def _may_be_zoned(text: pl.Series) -> bool:
-    """Return whether any text could end in an offset, from its length and last letters alone."""
-    last = text.str.tail(6)
-    return bool(
-        (last.str.contains_any(["Z", "z", "+", "-"]) & (text.str.len_bytes() > len("2024-03-01")))
-        .fill_null(value=False)
-        .any()
-    )
+def _likely_first(text: pl.Series, formats: list[Format]) -> list[Format]:
+    """Return the formats, first those that fit the first texts."""
+    some = text.drop_nulls().head(5).str.strip_chars()
+    return sorted(formats, key=lambda form: _by(some, form).null_count())
 
 
-def _with_24_hours(text: pl.Series) -> tuple[pl.Series, pl.Series | None]:
+class _Found:
+    """What has been read of a column of texts so far.
+
+    Attributes:
+        local: the times read.
+        level: the precision of each; None if all are instants.
+        zoned: which of them have an offset; None if none has.
+        short_years: whether years had two digits.
+    """
+
+    def __init__(self, text: pl.Series) -> None:
+        self._text = text
+        self.local = pl.Series([None], dtype=pl.Int64).new_from_index(0, len(text))
+        self.level: pl.Series | None = None
+        self.zoned: pl.Series | None = None
+        self.short_years = False
+
+    @property
+    def unread(self) -> pl.Series:
+        """Which texts are not read yet."""
+        return self.local.is_null() & self._text.is_not_null()
+
+    def again(self, text: pl.Series, formats: Sequence[Format]) -> None:
+        """Read on, now that texts which are not read yet were changed."""
+        self._text = text
+        self.read(formats)
+
+    def read(self, formats: Sequence[Format]) -> None:
+        """Read texts by the first format that fits each, in the order of the formats."""
+        for form in formats:
+            open_ = self.unread
+            if not open_.any():
+                return
+            every = bool(open_.all())
+            found = _by(self._text if every else self._text.filter(open_), form)
+            if found.null_count() == len(found):
+                continue
+            self.local = found if every else self.local.clone().scatter(open_.arg_true(), found)
+            self.short_years |= "%y" in form.written or "%D" in form.written
+            if form.precision is not Precision.INSTANT:
+                if self.level is None:
+                    self.level = _all(Precision.INSTANT, self.local)
+                self.level = self.level.set(open_ & self.local.is_not_null(), int(form.precision))
+            if "%#z" in form.written:
+                took = open_ & self.local.is_not_null()
+                self.zoned = took if self.zoned is None else self.zoned | took
+
+
+def _with_offsets(formats: tuple[Format, ...]) -> list[Format]:
+    """Return the formats of a time of day followed by an offset."""
+    return [
+        replace(form, written=form.written + "%#z")
+        for form in formats
+        if form.precision <= Precision.HOUR and "%#z" not in form.written
+    ]
+
+
+def _with_24_hours(text: pl.Series) -> tuple[pl.Series, pl.Series]:
     """Write 24:00 as 00:00; also return which texts had it, and mean the end of the day."""
-    ends = (text.str.contains("24:00", literal=True)).fill_null(value=False)
-    if not ends.any():
-        return text, None
-    late = ends & text.str.contains(r"[ T]24:00(:00(\.0+)?)?(Z|z|[+-][0-9:]+)?$")
+    late = text.str.contains(r"[ T]24:00(:00(\.0+)?)?(Z|z|[+-][0-9:]+)?$").fill_null(value=False)
     changed = text.str.replace(r"([ T])24:00", "${1}00:00")
     return changed.zip_with(late, text), late
 
@@ -401,8 +421,10 @@ def _by(text: pl.Series, form: Format) -> pl.Series:
         found = text.str.to_datetime(wanted, time_unit="us", strict=False)
     except pl.exceptions.PolarsError:
         return pl.Series([None], dtype=pl.Int64).new_from_index(0, len(text))
-    early = found.dt.year() < FIRST_YEAR
-    return found.cast(pl.Int64).set(early.fill_null(value=False), None)
+    local = found.cast(pl.Int64)
+    if (earliest := local.min()) is None or cast(int, earliest) >= FIRST_US:
+        return local
+    return local.set((local < FIRST_US).fill_null(value=False), None)
 
 
 def _unclear(text: pl.Series, local: pl.Series, formats: tuple[Format, ...]) -> int:

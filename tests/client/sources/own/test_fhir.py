@@ -15,8 +15,11 @@ from consilium.client.sources.common.reasons import (
     INCOMPLETE,
     NO_TIME,
     NO_VALUE,
+    NO_ZONE,
     NOT_A_NUMBER,
     RETRACTED,
+    VAGUE_EVENT,
+    VAGUE_STAY,
 )
 from consilium.client.sources.common.source import ReadReport
 from consilium.client.sources.own.ndjson import TYPES
@@ -145,8 +148,8 @@ def test_a_death_counts_where_its_time_or_the_discharge_says_so(
         (observation("1", None), NO_VALUE, [80]),
         (observation("1", "high"), NO_VALUE, [80]),
         (observation("1", valueQuantity=None, valueString="high"), NOT_A_NUMBER, [80]),
-        (observation("1", effectiveDateTime="2020-01-01"), NO_TIME, [80]),
-        (observation("1", effectiveDateTime="2020-01-01T13:00:00"), NO_TIME, [80]),
+        (observation("1", effectiveDateTime="2020-01"), VAGUE_EVENT, [80]),
+        (observation("1", effectiveDateTime="2020-01-01T13:00:00"), NO_ZONE, [80]),
         (observation("1", effectiveDateTime="\ud800"), NO_TIME, [80]),
         (observation("1", valueQuantity=None, valueString="\ud800"), NO_VALUE, [80]),
         (observation("1", 90, effectiveDateTime=LATER, status="entered-in-error"), RETRACTED, [80]),
@@ -159,7 +162,8 @@ def test_a_death_counts_where_its_time_or_the_discharge_says_so(
             BEYOND_LIMIT,
             [80, 200],
         ),
-        (encounter("3", period={"start": "2020-01-01"}), INCOMPLETE, [80]),
+        (encounter("3", period={"end": "2020-01-01"}), INCOMPLETE, [80]),
+        (encounter("3", period={"start": "2020-01"}), VAGUE_STAY, [80]),
         (encounter("3", status="planned"), RETRACTED, [80]),
     ],
 )
@@ -256,10 +260,11 @@ def test_a_drug_given_can_be_an_input_and_an_order_cannot(tmp_path: Path) -> Non
         settings=settings,
         study=study,
     )  # fmt: skip
-    assert values(grid, 1) == [[2, 2, 2], [2]]
+    assert values(grid, 1) == [[2, 2, 2], [2, 2]]
     assert np.flatnonzero(~np.isnan(grid.value_NTV[0, :, 1])).tolist() == [2, 4, 6]
-    assert np.flatnonzero(~np.isnan(grid.value_NTV[1, :, 1])).tolist() == [3]
-    assert report.set_aside == {RETRACTED: 1, NO_TIME: 1}
+    # Of the last of them only the day is known, so it counts from the end of that day.
+    assert np.flatnonzero(~np.isnan(grid.value_NTV[1, :, 1])).tolist() == [3, 16]
+    assert report.set_aside == {RETRACTED: 1}
 
 
 def test_inner_encounters_are_stays_only_where_they_are_asked_for(tmp_path: Path) -> None:
