@@ -10,19 +10,36 @@ from typing import Any
 
 from consilium.client.sources.common.named_files import check_readable, named_files
 from consilium.client.sources.common.settings import DataSettings
-from consilium.client.sources.own.settings import OmopSettings
+from consilium.client.sources.own.settings import FhirSettings, OmopSettings, SqlSettings
 from consilium.client.sources.registry import needs
 
 
 def _omop(chosen: OmopSettings) -> str:
-    for library in ("polars", "psycopg") if chosen.url else ("polars",):
-        needs(library, chosen.source)
+    needs("polars", chosen.source)
     from consilium.client.sources.own.omop_answer import answer_of
 
     return answer_of(chosen)
 
 
-ASKED: Mapping[str, Callable[[Any], str]] = MappingProxyType({"omop": _omop})
+def _sql(chosen: SqlSettings) -> str:
+    needs("polars", chosen.source, "sql")
+    from consilium.client.sources.own.sql_tables import answer_of
+
+    return answer_of(chosen)
+
+
+def _fhir(chosen: FhirSettings) -> str | None:
+    if chosen.server is None:
+        return None
+    needs("polars", chosen.source)
+    from consilium.client.sources.own.fhir_server import answer_of
+
+    return answer_of(chosen)
+
+
+ASKED: Mapping[str, Callable[[Any], str | None]] = MappingProxyType(
+    {"fhir": _fhir, "omop": _omop, "sql": _sql}
+)
 
 
 def ask_source(chosen: DataSettings) -> list[str]:
@@ -40,4 +57,5 @@ def ask_source(chosen: DataSettings) -> list[str]:
         count = check_readable(path)
         told.append(f"{path} can be read" + (f", {count} files" if count > 1 else ""))
     ask = ASKED.get(chosen.source)
-    return told if ask is None else [*told, ask(chosen)]
+    answer = None if ask is None else ask(chosen)
+    return told if answer is None else [*told, answer]

@@ -1,19 +1,23 @@
 """Each page of docs/data does what it says, and explains every key of its source, and no other."""
 
+import json
 import re
 import sqlite3
 import tomllib
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from consilium.client.sources.registry import SOURCES, read_data_settings
+from tests.client.sources.fhir_server import private_pem
+from tests.client.sources.fhir_server import running as fhir_running
 from tests.client.sources.postgresql import running
 from tests.docs.data_page import FOLDER, ROOT, Page, keys_of, matches, pages, run_here, run_page
 
 PAGES = pages()
 INDEX = Page("data", (ROOT / "docs" / "data.md").read_text("utf-8"))
-ELSEWHERE = {"omop-database"}  # run below, with the server that it needs
+ELSEWHERE = {"omop-database", "fhir-server"}  # run below, with the servers that they need
 ALONE = [page for page in PAGES if page.name not in ELSEWHERE]
 
 
@@ -55,6 +59,31 @@ def test_the_page_of_a_database_does_what_it_says(
         (tmp_path / "database-password").write_text(server.password)
         shown = "postgresql://consilium@db.example.org/cdm?sslmode=verify-full"
         run_page(named("omop-database"), tmp_path, monkeypatch, {shown: url})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_page_of_a_server_does_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("jwt")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    made = next(step for step in named("fhir").steps if isinstance(step, tuple))
+    (tmp_path / "make.py").write_text(made[1])
+    (tmp_path / "cohort.py").write_text((FOLDER / "cohort.py").read_text())
+    run_here("python make.py", monkeypatch)
+    lines = [path.read_text() for path in sorted(tmp_path.rglob("*.ndjson"))]
+    resources = [json.loads(line) for text in lines for line in text.splitlines()]
+    key = ec.generate_private_key(ec.SECP384R1())
+    (tmp_path / "fhir-key.pem").touch(mode=0o600)
+    (tmp_path / "fhir-key.pem").write_bytes(private_pem(key))
+    with fhir_running(tmp_path, resources) as server:
+        server.public_key = key.public_key()
+        replaced = {
+            "https://fhir.example.org/R4": f"{server.address}/fhir",
+            "hospital-ca.pem": server.ca.name,
+        }
+        run_page(named("fhir-server"), tmp_path, monkeypatch, replaced)
 
 
 def named(name: str) -> Page:

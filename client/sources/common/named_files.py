@@ -27,8 +27,9 @@ def check_readable(path: Path) -> int:
         DataError: nothing is there, or this account may not read it.
     """
     try:
-        if any(letter in path.name for letter in PATTERN):
-            found = sorted(path.parent.glob(path.name))
+        wild = next((n for n, part in enumerate(path.parts) if set(PATTERN) & set(part)), None)
+        if wild is not None:
+            found = sorted(Path(*path.parts[:wild]).glob(str(Path(*path.parts[wild:]))))
             if not found:
                 raise DataError(
                     f"no file fits {path}; correct the pattern in [data], or bring the files"

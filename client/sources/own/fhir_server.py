@@ -40,6 +40,20 @@ def fetched(settings: FhirSettings, kinds: Sequence[str]) -> Iterator["ServerExp
         yield export
 
 
+def answer_of(settings: FhirSettings) -> str:
+    """Ask the server what it is, as a reading would; return a sentence of what answered.
+
+    Raises:
+        DataError: the server does not answer, or is none of FHIR.
+        SettingsError: the settings cannot be used, the key among them.
+    """
+    with Connection.open(settings) as connection:
+        found = connection.json(f"{settings.server}/metadata", "what the server is")
+    if found.get("resourceType") != "CapabilityStatement":
+        raise DataError(f"{settings.server} is no FHIR server; correct [data] server in site.toml")
+    return f"{settings.server} answers"
+
+
 class ServerExport:
     """Resources fetched from a server.
 

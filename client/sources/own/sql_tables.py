@@ -84,10 +84,7 @@ def read_rows(
         schema, _, table = settings.table.rpartition(".")
         there = database.columns(table, schema or None)
         if not there:
-            raise DataError(
-                f"{place} is not there; correct [data] table in site.toml, or give this account "
-                "the right to read it"
-            )
+            raise DataError(_absent(place))
         names = [_as_written(name, tuple(there.values())) for name in wanted]
         check_columns(tuple(there.values()), names, place)
         source = sql.table(table, *map(sql.column, dict.fromkeys(names)), schema=schema or None)
@@ -110,3 +107,28 @@ def _as_written(name: str, names: Sequence[str]) -> str:
     """Return a column's name as the database writes it: capitals count only if they must."""
     same = [one for one in names if one.lower() == name.lower()]
     return same[0] if name not in names and len(same) == 1 else name
+
+
+def answer_of(settings: SqlSettings) -> str:
+    """Connect as a reading would; return a sentence of what answered. No query is run.
+
+    Raises:
+        DataError: the database does not answer, or lacks a table that the settings name.
+        SettingsError: the settings cannot be used, the password among them.
+    """
+    parts = [settings.stays, *settings.events, *([settings.labels] if settings.labels else [])]
+    with open_database(settings) as database:
+        for part in parts:
+            if part.table is not None:
+                schema, _, table = part.table.rpartition(".")
+                if not database.columns(table, schema or None):
+                    raise DataError(_absent(f"{database.name}: {part.place}"))
+        tables = [part.table for part in parts if part.table is not None]
+        return f"{database.name} answers" + (f", and has {', '.join(tables)}" if tables else "")
+
+
+def _absent(place: str) -> str:
+    return (
+        f"{place} is not there; correct [data] table in site.toml, or give this account the right "
+        "to read it"
+    )

@@ -134,7 +134,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._allowed() or self._faulty():
             return
         query = parse_qs(parts.query)
-        if parts.path in ("/fhir/$export", "/fhir/Group/icu/$export"):
+        if parts.path == "/fhir/metadata":
+            self._answer(200, {"resourceType": "CapabilityStatement"})
+        elif parts.path in ("/fhir/$export", "/fhir/Group/icu/$export"):
             assert self.headers["Prefer"] == "respond-async"
             self._answer(202, Content_Location=f"{state.address}/fhir/status/1")
         elif parts.path == "/fhir/status/1":

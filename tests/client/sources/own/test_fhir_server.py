@@ -13,6 +13,7 @@ from consilium.client.records.features import to_grid
 from consilium.client.sources.own import fhir_connection, fhir_server
 from consilium.client.sources.own.fhir_connection import assertion
 from consilium.client.sources.own.settings import FhirAuth, FhirSettings
+from consilium.client.sources.reach import ask_source
 from consilium.client.sources.registry import open_source, read_data_settings
 from consilium.shared.errors import ConsiliumError, DataError, SettingsError
 from tests.client.sources.fhir_server import FhirServer, private_pem, running
@@ -286,3 +287,11 @@ def test_retry_after_is_a_number_or_a_date_within_bounds() -> None:
     assert pause("Wed, 21 Oct 2015 07:28:00 GMT") == 0
     assert pause("soon") == pause("nan") == pause("") == 7
     assert np.isfinite(pause("1e400"))
+
+
+def test_preflight_asks_the_server_what_it_is(server: FhirServer) -> None:
+    assert ask_source(settings(server))[-1] == f"{server.address}/fhir answers"
+    elsewhere = f"{server.address}/fhir/Patient?"
+    wrong = settings(server).model_copy(update={"server": elsewhere})
+    with pytest.raises(DataError, match="is no FHIR server; correct"):
+        ask_source(wrong)

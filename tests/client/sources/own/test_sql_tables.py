@@ -16,6 +16,7 @@ from consilium.client.records.features import TimeGrid, to_grid
 from consilium.client.sources.own import database
 from consilium.client.sources.own.cells import column
 from consilium.client.sources.own.settings import SqlSettings
+from consilium.client.sources.reach import ask_source
 from consilium.client.sources.registry import open_source, read_data_settings
 from consilium.shared.errors import ConsiliumError, DataError, SettingsError
 from consilium.shared.study.definition import with_changes
@@ -290,3 +291,10 @@ def test_memory_is_bounded_whatever_the_number_of_rows(tmp_path: Path) -> None:
     rows, mib = map(int, done.stdout.split())
     assert rows == 6_000_000
     assert mib < 300, mib
+
+
+def test_preflight_asks_the_database_for_its_tables(tmp_path: Path) -> None:
+    text = write_sqlite(tmp_path)
+    assert ask_source(chosen(text, tmp_path))[-1] == f"{tmp_path / 'his.db'} answers, and has stays"
+    with pytest.raises(DataError, match="table nope is not there; correct"):
+        ask_source(chosen(text.replace('"stays"', '"nope"'), tmp_path))
