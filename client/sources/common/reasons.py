@@ -23,9 +23,7 @@ MIDNIGHTS = (
     "times at exactly midnight are far more than a clock gives, and were taken for their days"
 )
 BY_DAY = "measurements are known to the day, and count from the end of that day"
-STAYS_BY_DAY = (
-    "starts or ends of stays are known to the day, and count from its begin or to its end"
-)
+STAYS_BY_DAY = "stays have a start or end known to the day, and count from its begin, or to its end"
 SKIPPED = "times were never shown by the clock of [data] time_zone, which was put forward then"
 ROUGH_OUTCOME = "stays have no label, as their outcome is known too roughly in time"
 AFTER_DEATH = "stays have no label, as they begin after the death of their patient"

@@ -150,7 +150,7 @@ class StayTable:
         """
         latest_E = self.begun(patient_E, first_E, until_E)
         event_E = np.arange(len(patient_E))
-        if not self.overlap:
+        if first_E is until_E and not self.overlap:
             yield event_E, latest_E
             return
         begun_E = first_E if first_E is until_E else first_E + (first_E < until_E)

@@ -44,6 +44,7 @@ from consilium.client.sources.times.clock import clock_of
 from consilium.client.sources.times.reading import (
     Spans,
     Written,
+    births,
     days_for_missing,
     read_times,
     spans_of,
@@ -296,8 +297,13 @@ class Omop(Counted):
 
     def _people(self, database: ReadOnlyDatabase) -> pl.DataFrame:
         """Return every person's sex, and birth: as a time, or else as year, month and day."""
+        where = f"{database.name}: table person"
         people = _all(
-            self._with_spans(piece, f"{database.name}: table person", "birth")
+            piece.with_columns(
+                spans_of(births(self._written(piece["birth"], where)), self._axis.clock)
+                .struct()
+                .alias("birth")
+            )
             for piece in database.rows("person", _PERSON)
         )
         year, month = pl.col("year").clip(1800, 2200), pl.col("month").clip(1, 12)

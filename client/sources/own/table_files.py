@@ -24,6 +24,7 @@ PIECE_BYTES = 32 << 20
 PIECE_ROWS = 250_000
 MOST_COLUMNS = 10_000
 LONGEST_HEADER = 1 << 20
+_HOURS_AND_MINUTES = r"^\s*([0-9]+):([0-5][0-9])(?::([0-5][0-9]))?\s*$"
 _HOURS = {"s": (1, 3600), "min": (1, 60), "h": (1, 1), "d": (24, 1)}
 
 
@@ -276,8 +277,17 @@ def words(piece: Piece, column: str) -> pl.Series:
 
 
 def hours(piece: Piece, column: str, unit: HoursUnit, *, decimal_comma: bool = False) -> pl.Series:
-    """Return a column of numbers since the start of a stay in hours (float64), null if empty."""
+    """Return a column of numbers since the start of a stay in hours (float64), null if empty.
+
+    A text such as ``26:30`` is 26.5 hours in any unit.
+    """
     series = numbers(piece, column, decimal_comma=decimal_comma)[0].fill_nan(None)
+    cells = piece.frame[column]
+    if cells.dtype == pl.String and series.null_count() > cells.null_count():
+        parts = [cells.str.extract(_HOURS_AND_MINUTES, n).cast(pl.Float64) for n in (1, 2, 3)]
+        clock = parts[0] + parts[1] / 60 + parts[2].fill_null(0.0) / 3600
+        times_, over = _HOURS[unit]
+        series = series.fill_null(clock * over / times_)
     if unit == "h" or piece.frame[column].dtype == pl.Duration:
         return series
     times_, over = _HOURS[unit]

@@ -69,7 +69,7 @@ from consilium.client.sources.own.translation import Translation
 from consilium.client.sources.times import spans
 from consilium.client.sources.times.axis import Axis
 from consilium.client.sources.times.clock import clock_of
-from consilium.client.sources.times.reading import Spans, Written, spans_of, within_the_past
+from consilium.client.sources.times.reading import Spans, Written, births, spans_of
 from consilium.client.sources.times.spans import US_PER_HOUR
 from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.study.definition import Study
@@ -165,7 +165,7 @@ class Tables(CountedWithoutLabels):
             if column is not None:
                 written = times(piece, column, settings.time_format)
                 if name == "birth":
-                    written = within_the_past(written)
+                    written = births(written)
                 else:
                     self._axis.check(written, f"{piece.path}: column {_shown(column)}")
                 found[name] = self._spans(written).struct().alias(name)

@@ -19,6 +19,7 @@ from consilium.client.sources.times.reading import Written
 from consilium.client.sources.times.spans import US_PER_DAY, Precision
 from consilium.shared.errors import DataError
 
+NEVER_US = 29_348_006_400_000_000  # the year 2900: ends such as 9999-12-31 mean that there is none
 MidnightSense = Literal["detect", "day", "instant"]  # of the settings
 
 
@@ -85,7 +86,8 @@ class Axis:
                 tally.decide(CLOCK_OF_STAYS, offsets.n_unique())
         for name in ("start", "end"):
             stays = self._with_days(stays, name, midnight, tally)
-        return stays
+        goes_on = (spans.local("end") >= NEVER_US).fill_null(value=False)
+        return stays.with_columns(pl.when(~goes_on).then(pl.col("end")).alias("end"))
 
     def _with_days(
         self, stays: pl.DataFrame, name: str, midnight: MidnightSense, tally: Tally
@@ -100,8 +102,9 @@ class Axis:
         at = (spans.precision(name) == Precision.INSTANT) & (clock % US_PER_DAY == 0)
         tally.decide(MIDNIGHTS, int(stays.select(at.fill_null(value=False).sum()).item()))
         next_day = self.clock.utc(stays.select(clock.alias("local"))["local"] + US_PER_DAY)
+        begin = self.clock.utc(stays.select(clock.alias("local"))["local"])
         day = pl.struct(
-            spans.first(name).alias("first"),
+            pl.lit(begin).alias("first"),
             pl.lit(next_day).alias("until"),
             clock.alias("local"),
             pl.lit(int(Precision.DAY), pl.Int8).alias("precision"),

@@ -158,7 +158,10 @@ def spans_of(written: Written, clock: Clock) -> Spans:
         said = exact.is_not_null()
         first, until = exact.fill_null(first), exact.fill_null(until)
         if clock.known:
-            local = clock.local(exact).zip_with(said, local)
+            # A midnight in UTC is a date that some program gave a time of day: it keeps its date.
+            dates = (offset == 0) & (local % US_PER_DAY == 0)
+            shown = said & ~dates.fill_null(value=False)
+            local = clock.local(exact).zip_with(shown, local)
     if written.precision is not None:
         for unit in (Precision.HOUR, Precision.DAY, Precision.MONTH, Precision.YEAR):
             at = (written.precision == unit).fill_null(value=False)
@@ -227,6 +230,8 @@ def read_times(series: pl.Series, given: str | Sequence[str] | None = None) -> W
         return Written(local=local, precision=_all(Precision.DAY, local))
     if kind == pl.Null:
         return Written(local=series.cast(pl.Int64))
+    if given is not None and not isinstance(given, str) and len(given) == 1:
+        given = given[0]
     if isinstance(given, str) and given in NUMBERS:
         return _numbers(series, given)
     if kind != pl.String:
@@ -260,8 +265,9 @@ def days_for_missing(written: Written, dates: Written) -> Written:
     return replace(written, local=written.local.fill_null(dates.local), precision=level)
 
 
-def within_the_past(written: Written) -> Written:
-    """Return births of which years with two digits lie in the future a century earlier."""
+def births(written: Written) -> Written:
+    """Return births as the dates that are written; of years with two digits none is yet to come."""
+    written = replace(written, offset=None)
     if not written.short_years:
         return written
     now = time.time_ns() // 1000

@@ -60,9 +60,7 @@ def write_fhir(folder: Path) -> None:
     export(folder, observation("1", SECRET), observation("2", SECRET), packed=True)
 
 
-def write_stays(
-    folder: Path, write: Callable[[pl.DataFrame, Path], object], ending: str
-) -> None:
+def write_stays(folder: Path, write: Callable[[pl.DataFrame, Path], object], ending: str) -> None:
     """Two tables of two persons; a heart rate each that no error may show."""
     stays = pl.DataFrame({"p": [1, 2], "start": [IN_TIME] * 2, "y": [0, 1], "sex": ["M", "F"]})
     events = pl.DataFrame({"p": [1, 2], "t": [IN_TIME] * 2, "v": ["HR"] * 2, "x": [SECRET] * 2})

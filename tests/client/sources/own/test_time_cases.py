@@ -139,6 +139,13 @@ def test_a_server_that_writes_utc_needs_the_hospitals_zone(tmp_path: Path) -> No
         assert labels(stays) == RIGHT
 
 
+def test_a_death_that_a_program_wrote_as_midnight_in_utc_keeps_its_day(tmp_path: Path) -> None:
+    for zone in ("-08:00", "+10:00"):
+        write_fhir(tmp_path, iso(zone), lambda time: f"{time.date()}T00:00:00.000Z")
+        for known in ("", f'time_zone = "{zone}"\n'):
+            assert labels(read(tmp_path, FHIR + known)[0]) == RIGHT
+
+
 def test_a_month_or_a_year_of_a_death_leaves_the_label_unknown(tmp_path: Path) -> None:
     for letters in (7, 4):
         write_fhir(tmp_path, iso("+01:00"), lambda time, n=letters: time.isoformat()[:n])
@@ -559,6 +566,20 @@ def test_a_stay_of_one_day_may_end_and_its_patient_die_on_that_day(tmp_path: Pat
     assert report.set_aside == {"stays that end before they start": 1}
 
 
+def test_an_end_that_never_comes_is_none(tmp_path: Path) -> None:
+    stays, _ = small(
+        tmp_path, "1,a,2024-05-01 08:00,9999-12-31,0,\n", "1,2024-05-01 09:00,HR,60,/min\n"
+    )
+    assert (stays["a"].end_h, stays["a"].hours_E.tolist()) == (None, [1])
+
+
+def test_hours_may_be_written_as_hours_and_minutes(tmp_path: Path) -> None:
+    (tmp_path / "stays.csv").write_text("p,y\n1,0\n")
+    (tmp_path / "events.csv").write_text("p,t,v,x,u\n1,26:30,HR,80,/min\n1,00:15,HR,90,/min\n")
+    settings = tables(events='hours = "t"').replace('start = "start"\nend = "end"\n', "")
+    assert read(tmp_path, settings)[0]["1"].hours_E.tolist() == [0.25, 26.5]
+
+
 def test_hours_count_through_the_night_in_which_the_clock_is_put_back(tmp_path: Path) -> None:
     stays, _ = small(
         tmp_path,
@@ -606,7 +627,8 @@ def test_a_public_extract_of_midnights_keeps_its_deaths_and_shows_nothing_early(
                 frame = pl.read_csv(archive.read(member), infer_schema_length=None)
                 connection.execute(f"CREATE TABLE {name} ({', '.join(frame.columns)})")
                 places = ", ".join("?" * frame.width)
-                connection.executemany(f"INSERT INTO {name} VALUES ({places})", frame.rows())
+                insert = f"INSERT INTO {name} VALUES ({places})"  # noqa: S608  # our own names
+                connection.executemany(insert, frame.rows())
     connection.commit()
     connection.close()
     stays, report = read(tmp_path, OMOP + "stay_concepts = [9201, 9202, 9203]\n")

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from consilium.client.sources.times.clock import clock_of
 from consilium.client.sources.times.reading import (
     Written,
+    births,
     joined,
     read_times,
     spans_of,
     suggestion,
-    within_the_past,
 )
 from consilium.client.sources.times.spans import Precision
 
@@ -117,8 +117,11 @@ def test_two_formats_that_disagree_about_a_cell_are_counted() -> None:
 def test_years_of_two_digits_are_read_as_such_and_births_lie_in_the_past() -> None:
     assert read("29.03.24", given="%d.%m.%Y").unread is not None
     written = read("29.03.24", "29.03.45", given="%d.%m.%y")
-    born = [time[:4] for time, _ in filter(None, told(within_the_past(written)))]
-    assert born == ["2024", "1945"]
+    years = [time[:4] for time, _ in filter(None, told(births(written)))]
+    assert years == ["2024", "1945"]
+    zoned = births(read("1950-05-01T00:00:00Z"))
+    assert told(zoned) == [("1950-05-01 00:00:00", 0)]
+    assert zoned.offset is None
 
 
 def test_dates_stand_beside_times_of_day() -> None:
@@ -173,3 +176,11 @@ def test_any_texts_are_read_or_said_to_be_unread(cells: list[str | None]) -> Non
         unread = written.unread is not None and written.unread[at]
         assert (written.local[at] is None) == (empty or unread)
     spans_of(written, clock_of("Europe/Berlin"))
+
+
+@pytest.mark.parametrize("zone", ["+10:00", "-08:00", "Europe/Berlin"])
+def test_a_midnight_in_utc_keeps_its_date_in_every_zone(zone: str) -> None:
+    found = spans_of(read("2024-05-01T00:00:00Z", "2024-05-01T00:30:00Z"), clock_of(zone))
+    assert found.midnight.to_list() == [True, False]
+    assert found.local.cast(pl.Datetime("us"))[0] == dt.datetime(2024, 5, 1)
+    assert found.first.to_list() == found.until.to_list()
