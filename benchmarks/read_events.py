@@ -205,8 +205,9 @@ def by_hand(folder: Path, kind: str) -> TimeGrid:
     )  # fmt: skip  # one step a line
     names, steps = list(STUDY.variables), STUDY.data.steps
     value_NTV = np.full((len(stays), steps, len(names)), np.nan, dtype=np.float32)
-    age = (stays["start"] - stays["birth"]).dt.total_microseconds() / (8765.82 * US_PER_HOUR)
-    value_NTV[:, 0, names.index("Age")] = age.floor().to_numpy()
+    day = {name: stays[name].dt.strftime("%m%d") for name in ("start", "birth")}
+    age = stays["start"].dt.year() - stays["birth"].dt.year() - (day["start"] < day["birth"])
+    value_NTV[:, 0, names.index("Age")] = age.to_numpy()
     value_NTV[:, 0, names.index("Gender")] = stays["male"].to_numpy()
     step = np.minimum(kept["hours"].to_numpy().astype(np.int64), steps - 1)
     value_NTV[kept["n"].to_numpy(), step, kept["variable"].to_numpy()] = kept["value"].to_numpy()

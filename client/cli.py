@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from consilium.client.commands.model import add_model_commands
 from consilium.client.commands.operations import add_commands
@@ -28,6 +27,7 @@ from consilium.client.commands.vouch import add_vouch_commands
 from consilium.client.hospital.defaults import LIFETIME_DELTA, LIFETIME_EPSILON
 from consilium.shared.errors import PolicyError, SettingsError
 from consilium.shared.service.command_line import run_command
+from consilium.shared.service.terminal import Terminal, styled
 
 if TYPE_CHECKING:
     from consilium.client.hospital.approvals import Approval
@@ -39,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="One hospital: enrol, read and approve studies, check data, answer the coordinator.",
 )
-console = Console(highlight=False, soft_wrap=True)
+console = Terminal()
 add_commands(app)
 app.command()(variables)
 add_model_commands(app)
@@ -107,7 +107,7 @@ def preflight(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
         console.print_json(json.dumps([asdict(check) for check in found]))
     else:
         for check in found:
-            mark = {True: "[green]ok[/green]  ", False: "[red]FAIL[/red]"}[check.ok]
+            mark = styled("ok  ", "green") if check.ok else styled("FAIL", "red")
             console.print(mark, f"{check.name:<12}", check.told)
             if not check.ok:
                 console.print(f"{'':18}{check.remedy}", markup=False)
@@ -135,14 +135,14 @@ def studies(folder: Folder = DEFAULT_FOLDER) -> None:
 @app.command()
 def review(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
     """Say in plain words what a study uses, what leaves, what it costs, and who takes part."""
-    from consilium.client.commands.review import review_lines
+    from consilium.client.commands.review import installed_lines, review_lines
     from consilium.client.hospital.folder import SiteFolder
     from consilium.shared.study.definition import load_study
 
     file = Path(study)
     if file.is_file():
         loaded = load_study(file)
-        for line in review_lines(loaded):
+        for line in [*review_lines(loaded), *installed_lines(_policy(folder))]:
             _say(line)
         _say("Who of them is vouched for is told once the coordinator offers the study.")
         _policy(folder).check_study(loaded)
@@ -280,7 +280,11 @@ def check(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say whether this site's data are ready for the study, and what to mend; no row is shown."""
+    """Say whether this site's data are ready for the study, and what to mend; no row is shown.
+
+    Works before any enrolment and reaches nobody: check study.toml --settings site.toml. What
+    site.toml says of the records: docs/data.md, a page for each kind.
+    """
     from consilium.client.commands.check import records_named, run_check
     from consilium.client.hospital.folder import SiteFolder
     from consilium.shared.study.definition import load_study
@@ -318,7 +322,7 @@ def ledger(
         return
     console.print(ledger_view.to_table(summary))
     for line in ledger_view.to_bars(summary):
-        console.print(line, markup=False)
+        _say(line.translate(ledger_view.PLAIN_BARS) if console.options.ascii_only else line)
     if plot:
         console.print(f"figure  {plot}", markup=False)
 
@@ -331,11 +335,17 @@ def _offered(folder: "SiteFolder", named: str) -> "Approval":
 
 
 def _show(folder: "SiteFolder", approval: "Approval") -> None:
-    from consilium.client.commands.review import review_lines, roster_lines, trust_lines
+    from consilium.client.commands.review import (
+        installed_lines,
+        review_lines,
+        roster_lines,
+        trust_lines,
+    )
 
     trust = folder.vouchers().trust()
     for line in [
         *review_lines(approval.study),
+        *installed_lines(folder.policy()),
         *roster_lines(approval),
         *trust_lines(approval, trust, folder.policy()),
     ]:

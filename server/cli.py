@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from consilium.server.commands.operations import add_commands
 from consilium.server.commands.options import DEFAULT_FOLDER, Folder, Json, StudyFile, StudyName
 from consilium.server.coordinator.defaults import DEFAULT_HOURS, DEFAULT_PORT, MONITOR_PORT
 from consilium.shared.errors import SettingsError
 from consilium.shared.service.command_line import run_command
+from consilium.shared.service.terminal import Table, Terminal
 
 if TYPE_CHECKING:
     from consilium.server.coordinator.folder import CoordinatorFolder
@@ -30,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="The coordinator: invite hospitals, submit studies, run them and look after them.",
 )
-console = Console(highlight=False, soft_wrap=True)
+console = Terminal()
 add_commands(app)
 
 
@@ -93,7 +92,7 @@ def invite_site(
     invitation = invite(opened, site, hours=hours)
     token = invitation.to_token()
     ends = datetime.fromtimestamp(invitation.expires, UTC)
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
+    Terminal(stderr=True).print(
         f"Invitation of site {site}, once, until {ends:%Y-%m-%d %H:%M} UTC. Whoever has it can "
         "enrol as this site. At the hospital: consilium-site enroll TOKEN"
     )

@@ -372,7 +372,7 @@ def _run(
 def _watch(setting: str, study: "Study") -> "Show":
     from consilium.simulations.commands.console import Progress, console
 
-    console.rule(setting, align="left")
+    console.heading(setting)
     return Progress(study).round
 
 

@@ -2,22 +2,25 @@
 
 import json
 import tomllib
+from collections.abc import Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from consilium.client.hospital.folder import SiteFolder
+from consilium.client.hospital.policy_file import read_policy
 from consilium.client.quality.findings import Finding, Verdict, judge, verdict
 from consilium.client.quality.measure import Quality, check_quality, quantiles
+from consilium.client.sources.common.installed import NOTHING
 from consilium.client.sources.common.settings import DataSettings
 from consilium.client.sources.registry import HOSPITAL, open_source, read_data_settings
 from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.export.manifest import output_names
 from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.service.terminal import Table, styled
 from consilium.shared.study.definition import Study
 
 _STYLES = {"stops": "red", "warns": "yellow", "tells": "dim"}
@@ -53,8 +56,18 @@ def run_check(
                 f"--page {page}: cannot be written ({error.strerror}); name another file"
             ) from error
     if as_json:
-        console.print_json(json.dumps(report_json(quality, findings, ruling, study)))
+        report = report_json(quality, findings, ruling, study)
+        if chosen.installed is not None:
+            of = chosen.installed
+            report["installed_source"] = {
+                "name": of.name,
+                "distribution": of.distribution,
+                "version": of.version,
+            }
+        console.print_json(json.dumps(report))
     else:
+        if chosen.installed is not None:
+            console.print(f"read by {chosen.installed}", markup=False)
         _print(quality, findings, ruling, study, console)
         if page is not None:
             console.print(f"page  {page}", markup=False)
@@ -88,12 +101,23 @@ def records_named(
     if data is not None:
         return settings_for(study, data, _selection(where))
     if settings is not None:
-        return settings_from(settings)
+        allowed = read_policy(folder).installed_sources if folder.exists() else NOTHING
+        return settings_from(settings, allowed)
+    if not folder.exists():
+        raise SettingsError(
+            f"no records are named, and there is no site's folder {folder}; name a file with the "
+            "table [data] by --settings FILE, which needs no enrolment, or run 'consilium-site "
+            "init' first"
+        )
     return SiteFolder.open(folder).settings().records(folder)
 
 
-def settings_from(file: Path) -> DataSettings:
+def settings_from(file: Path, installed: Set[str] = NOTHING) -> DataSettings:
     """Read the ``[data]`` table of a ``site.toml``.
+
+    Args:
+        file: the file.
+        installed: the sources of installed packages that the site's policy allows.
 
     Raises:
         SettingsError: the file cannot be read, or its table is wrong.
@@ -107,7 +131,9 @@ def settings_from(file: Path) -> DataSettings:
     table = content.get("data")
     if not isinstance(table, dict):
         raise SettingsError(f"{file} has no table [data]; say there where the records are")
-    return read_data_settings(table, where=str(file), folder=file.resolve().parent)
+    return read_data_settings(
+        table, where=str(file), folder=file.resolve().parent, installed=installed
+    )
 
 
 def settings_for(study: Study, data: Path, where: dict[str, float | str]) -> DataSettings:
@@ -214,9 +240,7 @@ def _print(
         )
     console.print("center and spread in the study's reference deviations", style="dim")
     for finding in findings:
-        console.print(
-            f"[{_STYLES[finding.level]}]{_WORDS[finding.level]:>7}[/]", end="  ", markup=True
-        )
+        console.print(styled(f"{_WORDS[finding.level]:>7}", _STYLES[finding.level]), end="  ")
         console.print(f"{finding.about}: {finding.told}; {finding.remedy}", markup=False)
     console.print(f"verdict: {ruling}", style=_COLOURS[ruling], markup=False)
 

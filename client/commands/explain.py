@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from consilium.client.bedside.prediction import unlabelled
 from consilium.client.explain.answers import answer
@@ -20,6 +19,7 @@ from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.export.signed_model import SignedModel
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.files.permissions import PRIVATE_FILE
+from consilium.shared.service.terminal import Table
 
 PICTURES = (".png", ".svg")
 SHOWN = 12

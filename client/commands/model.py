@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from consilium.client.commands.options import DEFAULT_FOLDER, Folder, Json, Settings, Where
 from consilium.shared.errors import DataError, SettingsError
+from consilium.shared.service.terminal import Table, Terminal
 
 if TYPE_CHECKING:
     from consilium.client.sources.common.source import Source
@@ -29,7 +28,7 @@ Signer = Annotated[
 Data = Annotated[
     Path | None, typer.Option(help="Instead: folder or file of the model's kind of records.")
 ]
-console = Console(highlight=False, soft_wrap=True)
+console = Terminal()
 
 
 def add_model_commands(app: typer.Typer) -> None:
@@ -172,7 +171,7 @@ def stream(
     torch.set_num_threads(1)  # an event is too little work to share
     found = open_own_model(exported, folder, signer)
     scorer = Scorer(found, reasons=reasons)
-    stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+    stderr = Terminal(stderr=True)
     stderr.print(f"{found.manifest.study}: {meaning(found)}.", markup=False)
     try:
         if http is not None:
@@ -249,7 +248,7 @@ def open_own_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
 
     found = open_model(exported, folder, signer)
     if found.manifest.simulated:
-        stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+        stderr = Terminal(stderr=True)
         stderr.print(f"{exported}: {SIMULATED}", markup=False)
     recalibration = found.manifest.recalibration
     # A model recalibrated here already contains this site's own part.

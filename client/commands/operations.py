@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from consilium.client.commands.options import DEFAULT_FOLDER, Folder, Json
 from consilium.shared.errors import AuditError, SettingsError
+from consilium.shared.service.terminal import Terminal
 
-console = Console(highlight=False, soft_wrap=True)
+console = Terminal()
 audit = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,

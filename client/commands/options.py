@@ -17,7 +17,7 @@ StudyName = Annotated[
 ]
 Settings = Annotated[
     Path | None,
-    typer.Option(help=r"Another file than the site's site.toml, whose \[data] counts."),
+    typer.Option(help="Another file than the site's site.toml; no enrolment is needed."),
 ]
 Where = Annotated[
     list[str] | None, typer.Option(help="With --data: only such stays, e.g. ICUType=1.")

@@ -8,6 +8,7 @@ from consilium.client.hospital.roster_trust import (
     summed_with,
     witnesses_needed,
 )
+from consilium.client.sources.common.installed import owners_of
 from consilium.shared.enrolment.messages import roster_fingerprint
 from consilium.shared.privacy.accounting import plan
 from consilium.shared.study.definition import Study
@@ -37,6 +38,15 @@ def review_lines(study: Study) -> list[str]:
         f"{study.dropouts_tolerated} of {study.group_size} may fail in a round.",
         _secrecy_line(study),
         f"How long: {study.rounds} rounds of {study.training.local_steps} training steps.",
+    ]
+
+
+def installed_lines(policy: Policy) -> list[str]:
+    """Return whose code, beside Consilium's own, this site's policy lets read the records."""
+    return [
+        f"This site's policy lets the source {name} read records: code of "
+        f"{' and '.join(owners_of(name)) or 'a package that is not installed'}, not of Consilium."
+        for name in sorted(policy.installed_sources)
     ]
 
 

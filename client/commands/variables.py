@@ -4,10 +4,10 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-console = Console(highlight=False)
+from consilium.shared.service.terminal import Table, Terminal
+
+console = Terminal(soft_wrap=False)
 
 
 def variables(
@@ -22,7 +22,7 @@ def variables(
         table.add_row(
             name,
             str(entry["title"]),
-            str(entry["unit"]).replace("[", r"\["),
+            str(entry["unit"]),
             f"{entry['low']:g} to {entry['high']:g}",
             str(entry["loinc"] or "-"),
             str(entry["omop"] or "-"),

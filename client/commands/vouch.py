@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from consilium.client.commands.options import DEFAULT_FOLDER, Folder, Json
 from consilium.shared.errors import SettingsError
+from consilium.shared.service.terminal import Terminal
 
 if TYPE_CHECKING:
     from consilium.client.hospital.folder import SiteFolder
     from consilium.shared.enrolment.vouchers import Vouchers
 
-console = Console(highlight=False, soft_wrap=True)
+console = Terminal()
 
 WORDS_A_LINE = 4
 
@@ -45,7 +45,7 @@ def identity(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
         line = (f"{at + n + 1:>2} {word:<9}" for n, word in enumerate(words[at : at + 4]))
         _say(f"  {' '.join(line).rstrip()}")
     _say(f"  {to_hex(own)}")
-    _say(qr_blocks(text))
+    _say(text if console.options.ascii_only else qr_blocks(text))
     _say(
         "It is not secret. Another hospital telephones you, under a number that it looked up "
         f"itself; you read it all twelve words, and it runs 'consilium-site vouch {site} WORDS'."

@@ -50,6 +50,7 @@ class Policy:
         studies: digests of the studies that may be approved; None allows any study.
         tasks: kinds of prediction that are allowed.
         sources: kinds of records that may be used; None allows all that site.toml sets up.
+        installed_sources: sources of installed packages that may be loaded; none by default.
         variables: measurements that may be used; None allows all.
         hours: when this site works for studies; None means always.
         threads: most threads of one computation.
@@ -72,6 +73,7 @@ class Policy:
     studies: frozenset[bytes] | None = None
     tasks: frozenset[str] = frozenset(TASKS)
     sources: frozenset[str] | None = None
+    installed_sources: frozenset[str] = frozenset()
     variables: frozenset[str] | None = None
     hours: WorkingHours | None = None
     threads: int = 1

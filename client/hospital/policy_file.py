@@ -71,6 +71,12 @@ tasks = ["binary", "multiclass", "multilabel", "regression"]
 # sources = ["physionet2012"]
 # variables = ["HR", "Temp", "Lactate"]
 
+# Sources of records that your own people's packages add (entry points of consilium.sources). Their
+# code runs in the site's process and reads your records, so name only what you wrote or checked.
+# Without it, no code but Consilium's own is loaded.
+# [sources]
+# installed = ["our-laboratory"]
+
 # Work only at night, by this machine's local time. Without this table the site always works.
 # Days are those on which the span starts. A round that has begun is still helped to its end.
 # [hours]
@@ -143,6 +149,10 @@ class _Data(_Part):
     variables: Annotated[Names, Field(strict=False)] | None = None
 
 
+class _Sources(_Part):
+    installed: Annotated[Names, Field(strict=False)] = ()
+
+
 class _Hours(_Part):
     days: tuple[Day, ...] = Field(default=DAYS, min_length=1, strict=False)
     start: str
@@ -170,6 +180,7 @@ class _PolicyFile(_Part):
     roster: _Roster = _Roster()
     release: _Release = _Release()
     data: _Data = _Data()
+    sources: _Sources = _Sources()
     hours: _Hours | None = None
     machine: _Machine = _Machine()
 
@@ -216,6 +227,7 @@ def parse_policy(text: str, *, where: str = "policy") -> Policy:
         studies=None if allowed is None else frozenset(map(bytes.fromhex, allowed)),
         tasks=frozenset(file.data.tasks),
         sources=_names(file.data.sources),
+        installed_sources=frozenset(file.sources.installed),
         variables=_names(file.data.variables),
         hours=None if hours is None else _working_hours(hours),
         threads=file.machine.threads,

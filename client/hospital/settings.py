@@ -23,6 +23,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from consilium.client.hospital.policy_file import read_policy
 from consilium.client.sources.common.settings import DataSettings
 from consilium.client.sources.common.source import Source
 from consilium.client.sources.registry import open_source, read_data_settings
@@ -95,7 +96,12 @@ class SiteSettings(_Part):
             raise SettingsError(
                 f"{folder / FILE_NAME}: has no [data]; say there where this site's records lie"
             )
-        return read_data_settings(self.data, where=str(folder / FILE_NAME), folder=folder)
+        return read_data_settings(
+            self.data,
+            where=str(folder / FILE_NAME),
+            folder=folder,
+            installed=read_policy(folder).installed_sources,
+        )
 
     def open_source(self, folder: Path, study: Study) -> Source:
         """Open this site's records for a study.

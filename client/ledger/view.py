@@ -10,14 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
 from consilium.client.ledger.releases import Account, Summary
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.service.terminal import Table
 
 NAME_CELLS, BAR_CELLS = 22, 30
+PLAIN_BARS = str.maketrans("█▒·", "#=.")  # for terminals without these characters
 SPENT, RESERVED, LEFT = "#1f5fa8", "#c4601d", "#d9d9d9"
 PICTURES = (".png", ".svg")
 
@@ -36,7 +35,7 @@ def to_table(summary: Summary) -> Table:
     for name in ("releases", "spent", "reserved", "left", "bound", "delta"):
         table.add_column(name, justify="right")
     for study in summary.studies:
-        table.add_row(Text(study.study_name), str(study.releases), *_cells(study.account))
+        table.add_row(study.study_name, str(study.releases), *_cells(study.account))
     table.add_section()
     total = sum(study.releases for study in summary.studies)
     table.add_row("lifetime", str(total), *_cells(summary.total))
@@ -46,11 +45,12 @@ def to_table(summary: Summary) -> Table:
 def to_bars(summary: Summary) -> list[str]:
     """Return one line of text per account: name, bar, charged epsilon of the bound."""
     rows = [(study.study_name, study.account) for study in summary.studies]
+    cells = max([NAME_CELLS, *(len(name) for name, _ in rows)])
     return [
-        f"{name[:NAME_CELLS]:>{NAME_CELLS}} {bar(account)} "
+        f"{name:>{cells}} {bar(account)} "
         f"{account.spent + account.reserved:.2f} of {account.bound:g}, delta {account.delta:g}"
         for name, account in [*rows, ("lifetime", summary.total)]
-    ] + [f"{'':>{NAME_CELLS}} █ spent  ▒ reserved, counts as spent  · left"]
+    ] + [f"{'':>{cells}} █ spent  ▒ reserved, counts as spent  · left"]
 
 
 def bar(account: Account, cells: int = BAR_CELLS) -> str:

@@ -3,8 +3,9 @@
 Findings speak of variables, counts and shares; none quotes a patient's value.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,20 @@ import numpy as np
 from consilium.client.ledger.releases import SHARDS
 from consilium.client.quality.measure import Quality
 from consilium.client.records.cohort import training_shards
-from consilium.client.sources.common.reasons import AFTER_END, BEFORE_START, IN_FUTURE, NO_STAY
+from consilium.client.sources.common.reasons import (
+    AFTER_DEATH,
+    AFTER_END,
+    BEFORE_START,
+    BY_DAY,
+    CLOCK_OF_STAYS,
+    IN_FUTURE,
+    MIDNIGHTS,
+    NO_STAY,
+    ROUGH_OUTCOME,
+    SKIPPED,
+    STAYS_BY_DAY,
+    UNDATED_DEATH,
+)
 from consilium.shared.export.manifest import output_names
 from consilium.shared.study.definition import Study
 
@@ -29,6 +43,18 @@ TELLS_ALONE = 0.98  # AUROC of one variable alone: so good that it may contain t
 MOSTLY_UNKNOWN = 0.5  # share of codes outside the vocabulary
 MANY_WINDOWLESS = 0.1
 SMALL_GROUP = 10  # patients with the rarer outcome
+RULES_OF_TIME: Mapping[str, tuple[Level, str]] = MappingProxyType(
+    {
+        MIDNIGHTS: ("warns", 'write [data] midnight = "instant" if they are times; "day" if not'),
+        BY_DAY: ("warns", "bring the time of day, if it is known"),
+        STAYS_BY_DAY: ("warns", "bring the time of day, if it is known"),
+        SKIPPED: ("warns", "check [data] time_zone; these are read as of a clock not put forward"),
+        ROUGH_OUTCOME: ("warns", "bring the day of the outcome, if it is known"),
+        AFTER_DEATH: ("warns", "correct the death or the stay at the source"),
+        UNDATED_DEATH: ("warns", "bring the day of the death, if it is known"),
+        CLOCK_OF_STAYS: ("tells", "state [data] time_zone if the hospital's clock shows others"),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +181,9 @@ def _times(quality: Quality, study: Study) -> Iterator[Finding]:
                 told=f"{number} {reason}",
                 remedy=remedy,
             )
+    for reason, number in quality.read.times.items():
+        level, remedy = RULES_OF_TIME[reason]
+        yield Finding(level=level, about="times", told=f"{number} {reason}", remedy=remedy)
     if quality.windowless:
         share = quality.windowless / max(1, quality.read.stays)
         yield Finding(

@@ -94,7 +94,8 @@ def _ends(stay: Stay, study: Study) -> Iterator[tuple[float, Label]]:
     """Yield the hour at which each of the stay's windows ends, and its label.
 
     - Landmarks: before the end of the stay and before the outcome. A stay whose outcome happened at
-      an unknown time has none, since the label would be unknown.
+      an unknown time has none, since the label would be unknown; nor is there a window of which a
+      rough time leaves open whether the outcome came within the horizon.
     - Before an event: the gap before the outcome; in a stay without it, the gap before the stay's
       own end, as a control.
     - After an event: the whole window, ending before the outcome if its time is known.
@@ -121,7 +122,12 @@ def _ends(stay: Stay, study: Study) -> Iterator[tuple[float, Label]]:
             if landmark_h >= known_h:
                 return
             ahead_h = math.inf if outcome_h is None else outcome_h - landmark_h
-            yield float(landmark_h), float(ahead_h <= data.landmarks.horizon_h)
+            until_h = ahead_h
+            if outcome_h is not None and stay.outcome_until_h is not None:
+                until_h = stay.outcome_until_h - landmark_h
+            soon = ahead_h <= data.landmarks.horizon_h
+            if soon == (until_h <= data.landmarks.horizon_h):
+                yield float(landmark_h), float(soon)
 
 
 def _event_h(stay: Stay, study: Study, event: AfterEvent) -> float | None:
@@ -151,4 +157,5 @@ def _cut(stay: Stay, span: tuple[float, float], label: Label, static: Sequence[i
         label=label,
         end_h=end_h - start_h,
         outcome_h=None if stay.outcome_h is None else stay.outcome_h - start_h,
+        outcome_until_h=None if stay.outcome_until_h is None else stay.outcome_until_h - start_h,
     )

@@ -13,7 +13,7 @@ from consilium.client.service.connection import Connection
 from consilium.client.service.offers import fetch_offers
 from consilium.client.service.pinned_connection import approvals_of, connect
 from consilium.client.service.site_cohort import suitable_cohort
-from consilium.client.sources.common.settings import named_files
+from consilium.client.sources.reach import ask_source
 from consilium.shared.errors import ConsiliumError, SettingsError
 
 LEAST_DISK_BYTES = 1 << 30
@@ -91,7 +91,7 @@ def _memory() -> PreflightTest:
 
 def _available_memory() -> int:
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     except OSError:
@@ -163,26 +163,22 @@ def _line(connection: Connection, folder: SiteFolder) -> list[PreflightTest]:
 
 
 def _data(folder: SiteFolder) -> list[PreflightTest]:
-    """Read the records as each approved study would."""
+    """Ask for the records, and read them as each approved study would."""
+    name, remedy = "data", "see the sentence above"
     try:
-        approved = list(approvals_of(folder))
-        files = named_files(folder.settings().records(folder.path))
+        chosen = folder.settings().records(folder.path)
+        told = ask_source(chosen)
+        approved = list(approvals_of(folder)) if _is_enrolled(folder) else []
     except ConsiliumError as error:
-        return [
-            PreflightTest(name="data", ok=False, told=str(error), remedy="see the sentence above")
-        ]
-    if not approved:
-        missing = [path for path in files if not path.exists()]
-        shown = ", ".join(map(str, missing or files))
-        return [
-            PreflightTest(
-                name="data",
-                ok=not missing,
-                told=f"{shown} {'is not there' if missing else 'is there'}",
-                remedy="name the records in [data] of site.toml",
-            )
-        ]
-    return [test(folder, approval) for approval in approved for test in (_known_sites, _readable)]
+        return [PreflightTest(name=name, ok=False, told=str(error), remedy=remedy)]
+    found = [PreflightTest(name=name, ok=True, told=sentence) for sentence in told]
+    return found + [
+        test(folder, approval) for approval in approved for test in (_known_sites, _readable)
+    ]
+
+
+def _is_enrolled(folder: SiteFolder) -> bool:
+    return _trying(folder.enrolment) is None
 
 
 def _known_sites(folder: SiteFolder, approval: Approval) -> PreflightTest:

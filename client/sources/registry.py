@@ -2,31 +2,35 @@
 
 To add a source, write a settings model in :mod:`consilium.client.sources.common.settings` or
 :mod:`consilium.client.sources.own.settings`, a function here that opens the source and imports its
-module only when called (some need large libraries), and a line in SOURCES.
+module only when called (some need large libraries), and a line in SOURCES. A hospital's own package
+adds a source without a change here: see :mod:`consilium.client.sources.common.installed`.
 """
 
 import difflib
-import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
+from consilium.client.sources.common import needs as library
 from consilium.client.sources.common import settings
+from consilium.client.sources.common.installed import NOTHING, is_installed, load, opened
 from consilium.client.sources.common.settings import DataSettings, parse_settings
 from consilium.client.sources.common.source import Source
 from consilium.client.sources.own.settings import (
     FhirSettings,
+    Hl7Settings,
     MedsSettings,
     OmopSettings,
+    SqlSettings,
     TablesSettings,
 )
 from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.study.definition import Study
 
 HOSPITAL = "hospital"  # source of a study that accepts any of a hospital's own systems
-OWN_SYSTEMS = frozenset({"tables", "meds", "omop", "fhir"})
+OWN_SYSTEMS = frozenset({"tables", "sql", "meds", "omop", "fhir", "hl7"})
 S = TypeVar("S", bound=DataSettings)
 
 
@@ -64,11 +68,17 @@ def _meds(chosen: MedsSettings, _: Study) -> Source:
 
 
 def _omop(chosen: OmopSettings, _: Study) -> Source:
-    for library in ("polars", "psycopg") if chosen.url else ("polars",):
-        needs(library, chosen.source)
+    needs("polars", chosen.source)
     from consilium.client.sources.own.omop import Omop
 
     return Omop(chosen)
+
+
+def _sql(chosen: SqlSettings, _: Study) -> Source:
+    needs("polars", chosen.source, "sql")
+    from consilium.client.sources.own.sql_tables import Sql
+
+    return Sql(chosen)
 
 
 def _fhir(chosen: FhirSettings, _: Study) -> Source:
@@ -76,6 +86,13 @@ def _fhir(chosen: FhirSettings, _: Study) -> Source:
     from consilium.client.sources.own.fhir import Fhir
 
     return Fhir(chosen)
+
+
+def _hl7(chosen: Hl7Settings, _: Study) -> Source:
+    needs("polars", chosen.source)
+    from consilium.client.sources.own.hl7 import Hl7
+
+    return Hl7(chosen)
 
 
 def _waveforms(chosen: settings.WaveformsSettings, _: Study) -> Source:
@@ -129,17 +146,13 @@ def _parkinsons(chosen: settings.FileOrFolderSettings, _: Study) -> Source:
     return Parkinsons(chosen.path)
 
 
-def needs(module: str, source: str) -> None:
+def needs(module: str, source: str, extra: str = "hospital") -> None:
     """Refuse a source whose optional library is not installed.
 
     Raises:
         SettingsError: the library is missing; the sentence says how to install it.
     """
-    if importlib.util.find_spec(module) is None:
-        raise SettingsError(
-            f"source {source!r} needs the library {module!r}, which is not installed; "
-            "install it with: pip install 'consilium-fl[hospital]'"
-        )
+    library.needs(module, extra=extra, what=f"source {source!r}")
 
 
 SOURCES: Mapping[str, SourceKind[Any]] = MappingProxyType(
@@ -147,9 +160,11 @@ SOURCES: Mapping[str, SourceKind[Any]] = MappingProxyType(
         "physionet2012": SourceKind(settings.PhysioNet2012Settings, _physionet2012),
         "physionet2019": SourceKind(settings.FileOrFolderSettings, _physionet2019),
         "tables": SourceKind(TablesSettings, _tables),
+        "sql": SourceKind(SqlSettings, _sql),
         "meds": SourceKind(MedsSettings, _meds),
         "omop": SourceKind(OmopSettings, _omop),
         "fhir": SourceKind(FhirSettings, _fhir),
+        "hl7": SourceKind(Hl7Settings, _hl7),
         "waveforms": SourceKind(settings.WaveformsSettings, _waveforms),
         "diagnosis-codes": SourceKind(settings.DiagnosisCodesSettings, _diagnosis_codes),
         "molecules": SourceKind(settings.MoleculesSettings, _molecules),
@@ -161,18 +176,31 @@ SOURCES: Mapping[str, SourceKind[Any]] = MappingProxyType(
 )
 
 
-def read_data_settings(table: Mapping[str, Any], *, where: str, folder: Path) -> DataSettings:
+def read_data_settings(
+    table: Mapping[str, Any],
+    *,
+    where: str,
+    folder: Path,
+    installed: Set[str] = NOTHING,
+) -> DataSettings:
     """Check the ``[data]`` table of a ``site.toml``.
 
     Args:
         table: the table as read from TOML.
         where: the file's name, for errors.
         folder: the file's folder, where relative paths start.
+        installed: the sources of installed packages that the site's policy allows.
 
     Raises:
-        SettingsError: an unknown source, an unknown key, or a key with a wrong value.
+        SettingsError: an unknown source, an unknown key, or a key with a wrong value; or a source
+            of an installed package that is not allowed, of which nothing is loaded.
     """
     source = table.get("source")
+    if isinstance(source, str) and source not in SOURCES and is_installed(source):
+        loaded = load(source, installed)
+        chosen = parse_settings(loaded.settings, table, where=where, folder=folder)
+        chosen._installed = loaded
+        return chosen
     if not isinstance(source, str) or source not in SOURCES:
         near = difflib.get_close_matches(str(source), SOURCES, n=1, cutoff=0.0)[0]
         problem = "is missing" if source is None else f"= {source!r} is not a known source"
@@ -188,10 +216,13 @@ def open_source(chosen: DataSettings, study: Study) -> Source:
         SettingsError: something that the settings name cannot be used.
     """
     wanted = study.data.source
-    if wanted != chosen.source and not (wanted == HOSPITAL and chosen.source in OWN_SYSTEMS):
+    own = chosen.source in OWN_SYSTEMS or chosen.installed is not None
+    if wanted != chosen.source and not (wanted == HOSPITAL and own):
         raise DataError(
             f"study {study.name} wants source {wanted!r}, but site.toml has {chosen.source!r}; "
             "choose the matching data or study"
         )
+    if chosen.installed is not None:
+        return opened(chosen.installed, chosen, study)
     source: Source = SOURCES[chosen.source].open(chosen, study)
     return source

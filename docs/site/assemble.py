@@ -102,6 +102,9 @@ def assemble(out: Path) -> None:
         if page == "docs/decisions/README.md":
             numbers = sorted(file.stem for file in (ROOT / "docs/decisions").glob("[0-9]*.md"))
             text += toctree(numbers)
+        if page == "docs/data.md":
+            below = sorted(file.stem for file in (ROOT / "docs/data").glob("*.md"))
+            text += toctree([f"data/{name}" for name in below])
         target.write_text(text)
     for place, text in {**command_pages(), **room_pages(ROOT)}.items():
         target = out / place

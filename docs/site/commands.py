@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import click
 import typer
-from typer.main import get_command
 
 from consilium.client.cli import app as site
 from consilium.server.cli import app as coordinator
+from consilium.shared.service.command_line import command_of
 from consilium.simulations.cli import app as simulate
 
 APPS: dict[str, typer.Typer] = {
@@ -20,7 +20,7 @@ APPS: dict[str, typer.Typer] = {
 
 def command_pages() -> dict[str, str]:
     """Return a page for each command and one that lists them, by path."""
-    pages = {f"commands/{name}.md": _page(name, get_command(app)) for name, app in APPS.items()}
+    pages = {f"commands/{name}.md": _page(name, command_of(app)) for name, app in APPS.items()}
     listed = "\n".join(f"- [{name}]({name}.md): {app.info.help}" for name, app in APPS.items())
     tree = "```{toctree}\n:hidden:\n\n" + "\n".join(APPS) + "\n```\n"
     pages["commands/index.md"] = (

@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from consilium.server.commands.options import DEFAULT_FOLDER, Folder, Json
 from consilium.shared.errors import SettingsError
+from consilium.shared.service.terminal import Terminal
 
 if TYPE_CHECKING:
     from consilium.server.coordinator.folder import CoordinatorFolder
     from consilium.server.coordinator.register import Member
 
-console = Console(highlight=False, soft_wrap=True)
+console = Terminal()
 audit = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -40,5 +40,9 @@ def write_service_files(folder: Path, *, port: int, user: str) -> tuple[Path, Pa
         limits="LimitNOFILE=16384\n",
     )
     container = place / "Containerfile"
-    container.write_text(CONTAINERFILE.format(folder=folder.resolve(), port=port))
+    container.write_text(
+        CONTAINERFILE.format(folder=folder.resolve(), port=port),
+        encoding="utf-8",
+        errors="surrogateescape",  # a folder's name need not be UTF-8
+    )
     return unit, container

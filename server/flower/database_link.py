@@ -340,7 +340,7 @@ class LinkGrid(RunGrid):
     def _clear_away(self, runs: Path) -> None:
         """End the Flower run of an earlier process that was killed, and delete its messages."""
         with contextlib.suppress(OSError, ValueError):
-            old = int(runs.read_text())
+            old = int(runs.read_text("ascii"))
             self._short.delete_run(old)
             if not self._link.stop_run(old):
                 self._link.cleanup_run(old)

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
+from consilium.shared.service.terminal import one_line
+
 QUIET = ("flwr", "httpx", "httpcore", "uvicorn", "urllib3", "grpc", "alembic", "matplotlib")
 LARGEST_MESSAGE = 4000
 FRAMES = 12
@@ -42,7 +44,8 @@ class PlainFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         at = datetime.fromtimestamp(record.created).astimezone()
-        line = f"{at:%H:%M:%S} {record.levelname.lower():<8}{record.getMessage()[:LARGEST_MESSAGE]}"
+        told = one_line(record.getMessage()[:LARGEST_MESSAGE])
+        line = f"{at:%H:%M:%S} {record.levelname.lower():<8}{told}"
         if record.exc_info and record.exc_info[1] is not None:
             place = _where(record.exc_info[1])
             line += f" ({place['kind']} at {place['at']})"

@@ -70,5 +70,5 @@ def write_systemd_unit(
         environment=environment,
         limits=limits,
     )
-    file.write_text(unit)
+    file.write_text(unit, encoding="utf-8", errors="surrogateescape")
     return file

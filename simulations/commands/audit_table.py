@@ -5,8 +5,8 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
+from consilium.shared.service.terminal import Table
 from consilium.simulations.commands.console import console
 from consilium.simulations.experiments.audit_findings import Audit, Finding, Verdict
 

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Group
 from rich.panel import Panel
-from rich.table import Table
+from rich.text import Text
 
 from consilium.shared.privacy.accounting import plan
+from consilium.shared.service.terminal import Table, Terminal, styled
 from consilium.shared.study.definition import Study
 from consilium.simulations.commands.all_studies import TABLE, Row, as_markdown
 from consilium.simulations.experiments.external import external_sentences
@@ -17,21 +18,21 @@ from consilium.simulations.figures.measures import FIGURES, TITLES
 from consilium.simulations.report.records import COMPARE, REPORT, RUN, STRATEGIES, bytes_up, size
 from consilium.simulations.runs.compare import PRIVATE
 
-console = Console(highlight=False)
+console = Terminal(soft_wrap=False)
 
 
 def announce(study: Study) -> None:
     """Print what the study is, what protects it, and from whom."""
-    lines = [f"[bold]{study.title}[/bold]"]
+    lines: list[str | Text] = [styled(study.title, "bold")]
     if study.data.source.startswith("synthetic"):
-        lines.append("[yellow]Synthetic patients: nobody's data.[/yellow]")
+        lines.append(styled("Synthetic patients: nobody's data.", "yellow"))
     lines.append(
         f"{len(study.sites)} sites, {study.rounds} rounds, {study.model.cell.upper()} with "
         f"{study.model.hidden} hidden units; study {study.digest.hex()[:12]}"
     )
     costs = plan(study)
     if costs is None:
-        lines.append("[yellow]No differential privacy: for public data only.[/yellow]")
+        lines.append(styled("No differential privacy: for public data only.", "yellow"))
     else:
         lines.append(
             f"Each patient: epsilon at most {study.privacy.epsilon:g} at delta "
@@ -44,7 +45,7 @@ def announce(study: Study) -> None:
         f"{study.group_size} sites ({study.dropouts_tolerated} may fail)"
         + (f", in each of {groups} groups." if groups > 1 else ".")
     )
-    console.print(Panel("\n".join(lines), expand=False))
+    console.print(Panel(Group(*lines), expand=False))
 
 
 class Progress:

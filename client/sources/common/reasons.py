@@ -1,5 +1,6 @@
 """Why rows of a hospital's tables were set aside or are doubtful, as worded in reports."""
 
+# Of rows and stays that are left out.
 AFTER_END = "events after the end of their stay"
 BEFORE_START = "events before the start of their stay"
 NO_STAY = "events of no stay in the cohort"
@@ -11,3 +12,22 @@ INCOMPLETE = "stays without a patient, an identifier or a start"
 ENDS_EARLY = "stays that end before they start"
 IN_FUTURE = "stays that start in the future"
 RETRACTED = "records entered in error, cancelled, planned or refuted"
+UNREADABLE = "lines or messages that cannot be read"
+AROUND_END = "events known too roughly in time to be shown before the end of their stay"
+VAGUE_EVENT = "events whose time is known to the month or year only"
+VAGUE_STAY = "stays whose start or end is known to the month or year only"
+NO_ZONE = "times without a time zone, beside stays with one"
+
+# Of what the rules of time decided (docs/time.md).
+MIDNIGHTS = (
+    "times at exactly midnight are far more than a clock gives, and were taken for their days"
+)
+BY_DAY = "measurements are known to the day, and count from the end of that day"
+STAYS_BY_DAY = "stays have a start or end known to the day, and count from its begin, or to its end"
+SKIPPED = "times were never shown by the clock of [data] time_zone, which was put forward then"
+ROUGH_OUTCOME = "stays have no label, as their outcome is known too roughly in time"
+AFTER_DEATH = "stays have no label, as they begin after the death of their patient"
+UNDATED_DEATH = "stays have no label, as nobody knows when their patient died"
+CLOCK_OF_STAYS = (
+    "offsets are written at the stays, and [data] time_zone is not stated: days are theirs"
+)

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.strict_toml import keys_at
@@ -52,6 +52,12 @@ class DataSettings(SettingsPart):
     """Settings common to all sources."""
 
     source: str = Field(min_length=1, max_length=64)
+    _installed: Any = PrivateAttr(default=None)
+
+    @property
+    def installed(self) -> Any:
+        """The installed source that reads them, None for one of Consilium's own."""
+        return self._installed
 
 
 class RecordsSettings(DataSettings):
@@ -125,19 +131,6 @@ def parse_settings(
     except ValidationError as error:
         raise SettingsError(f"{where}: {_sentence(error.errors()[0], model)}") from error
     return _resolved(settings, folder)
-
-
-def named_files(settings: SettingsPart) -> list[Path]:
-    """Return the files and folders that the settings name, but not patterns."""
-    found: list[Path] = []
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        for item in value if isinstance(value, tuple) else (value,):
-            if isinstance(item, Path) and "*" not in item.name:
-                found.append(item)
-            elif isinstance(item, SettingsPart):
-                found.extend(named_files(item))
-    return found
 
 
 def _resolved(part: SettingsT, folder: Path) -> SettingsT:

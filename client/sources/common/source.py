@@ -31,7 +31,9 @@ class Stay:
         label: a number, or an array of K labels (multilabel), or of T steps (per step, NaN where
             nothing is to be predicted).
         end_h: hours the stay was observed; None when that is the whole window.
-        outcome_h: hours until the outcome happened; None if the source does not know.
+        outcome_h: hours until the outcome happened, at the earliest; None if the source does not
+            know.
+        outcome_until_h: hours until it had happened, at the latest; None if it is the same.
     """
 
     stay_id: str
@@ -41,6 +43,7 @@ class Stay:
     label: float | NDArray[np.float32]
     end_h: float | None = None
     outcome_h: float | None = None
+    outcome_until_h: float | None = None
 
     def __repr__(self) -> str:
         return f"Stay({len(self.hours_E)} events)"
@@ -64,7 +67,8 @@ class ReadReport:
     ``events`` counts the events kept. The mappings count by variable. ``skipped`` holds (file,
     reason) for files left out because the study says ``on_bad_file = "skip"``. ``filtered`` counts
     stays outside the cohort selected, ``unlabelled`` stays whose outcome is unknown. ``set_aside``
-    counts, by reason, the unusable rows of the hospital's own tables.
+    counts, by reason, the unusable rows of the hospital's own tables; ``times`` what the rules of
+    time decided, by the sentence that says it.
     """
 
     patients: int
@@ -79,6 +83,7 @@ class ReadReport:
     missing_static: Mapping[str, int]
     skipped: tuple[tuple[str, str], ...]
     set_aside: Mapping[str, int] = field(default_factory=dict)
+    times: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -97,11 +102,17 @@ class Tally:
     missing_static: dict[str, int] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     set_aside: dict[str, int] = field(default_factory=dict)
+    times: dict[str, int] = field(default_factory=dict)
 
     def count(self, reason: str, number: int) -> None:
         """Add to the number of things set aside for a reason."""
         if number:
             self.set_aside[reason] = self.set_aside.get(reason, 0) + number
+
+    def decide(self, what: str, number: int) -> None:
+        """Add to the number of times about which a rule of time decided something."""
+        if number:
+            self.times[what] = self.times.get(what, 0) + number
 
     def report(self) -> ReadReport:
         """Return the counts so far."""
@@ -118,6 +129,7 @@ class Tally:
             missing_static=dict(self.missing_static),
             skipped=tuple(self.skipped),
             set_aside=dict(self.set_aside),
+            times=dict(self.times),
         )
 
 

@@ -8,9 +8,10 @@ span's events and one row per stay, whatever the size of the hospital's files.
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from math import isnan
 from typing import IO, Any
@@ -19,15 +20,54 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.client.sources.common.cleaning import Cleaner, Events
-from consilium.client.sources.common.reasons import AFTER_END, BEFORE_START, NO_STAY
+from consilium.client.sources.common.reasons import (
+    AFTER_END,
+    AROUND_END,
+    BEFORE_START,
+    BY_DAY,
+    MIDNIGHTS,
+    NO_STAY,
+)
 from consilium.client.sources.common.source import Patient, Stay, Tally
+from consilium.client.sources.times.midnights import Midnights
+from consilium.client.sources.times.spans import US_PER_DAY, US_PER_HOUR
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 
-EVENTS_IN_MEMORY = 1_000_000  # 14 bytes each, and the same again while they are sorted
+EVENTS_IN_MEMORY = 1_000_000  # 16 bytes each, and the same again while they are sorted
 SPANS = 128
-US_PER_HOUR = 3_600_000_000
-_EVENT = np.dtype([("stay", "<i4"), ("hours", "<f4"), ("variable", "<i2"), ("value", "<f4")])
+FOREVER = 1 << 62  # microseconds since 1970
+_EVENT = np.dtype(
+    [("stay", "<i4"), ("hours", "<f4"), ("variable", "<i2"), ("value", "<f4"), ("only_if", "<i2")]
+)
+_COLUMNS = ("stay", "hours", "variable", "value")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class EventTimes:
+    """When events happened: spans of time, one each.
+
+    Attributes:
+        first_E, until_E: int64, microseconds since 1970; the same array if all are instants.
+        clock_E: int64, what the hospital's clock showed, if midnights are to be judged by their
+            share in the column; else None.
+        next_day: returns the ends of the days that begin at these times of the clock.
+        column: names the column of times.
+    """
+
+    first_E: NDArray[np.int64]
+    until_E: NDArray[np.int64]
+    clock_E: NDArray[np.int64] | None = None
+    next_day: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None
+    column: str = ""
+
+    def at_midnight(self) -> NDArray[np.int64]:
+        """Return the indices of instants at midnight that may stand for their days."""
+        if self.clock_E is None:
+            return np.empty(0, dtype=np.int64)
+        hour_E = np.flatnonzero(self.clock_E % US_PER_HOUR == 0)
+        found_E = hour_E[self.clock_E[hour_E] % US_PER_DAY == 0]
+        return found_E[self.first_E[found_E] == self.until_E[found_E]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -39,9 +79,13 @@ class StayTable:
         patient_N: int32, index of each stay's patient, ascending.
         stay_ids: N identifiers.
         start_N: int64, microseconds since 1970; all 0 if events give hours, not times.
-        end_h_N: float64, hours from start to end; NaN if unknown.
+        end_h_N: float64, hours from start to end, at the latest; NaN if unknown.
+        held_N: int64, microseconds since 1970 until which the stay holds events: its end or, if it
+            has none, the start of the patient's next stay.
+        reach_N: int64, the latest ``held_N`` of the patient's stays up to this one.
         label_N: float32, (N,) or (N, K) or (N, T); NaN if unknown.
-        outcome_h_N: float64, hours from start to the outcome; NaN if it did not happen.
+        outcome_h_N, outcome_until_h_N: float64, hours from start to the outcome, at the earliest
+            and the latest; NaN if it did not happen.
         static: float32 (N,) for the index of each static variable in the study; NaN if missing.
     """
 
@@ -50,53 +94,79 @@ class StayTable:
     stay_ids: tuple[str, ...]
     start_N: NDArray[np.int64]
     end_h_N: NDArray[np.float64]
+    held_N: NDArray[np.int64]
+    reach_N: NDArray[np.int64]
     label_N: NDArray[np.float32]
     outcome_h_N: NDArray[np.float64]
+    outcome_until_h_N: NDArray[np.float64]
     static: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.stay_ids)
 
-    def place(
-        self, patient_E: NDArray[np.int32], time_E: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Find each event's stay by time: the patient's latest stay that had begun.
+    @cached_property
+    def overlap(self) -> bool:
+        """Whether any patient has a stay that begins before an earlier one ends."""
+        same_N = self.patient_N[1:] == self.patient_N[:-1]
+        return bool((same_N & (self.reach_N[:-1] >= self.start_N[1:])).any())
 
-        Returns:
-            stay_E (-1 if no stay had begun), and hours_E since the stay's start.
+    def begun(
+        self,
+        patient_E: NDArray[np.int32],
+        first_E: NDArray[np.int64],
+        until_E: NDArray[np.int64],
+    ) -> NDArray[np.int32]:
+        """Return the patient's latest stay that had begun by each event, -1 if none had.
+
+        An event known to the day had not happened by a stay that begins when the day ends.
         """
         starts, rank_N = np.unique(self.start_N, return_inverse=True)
         places = len(starts) + 1
         key_N = self.patient_N.astype(np.int64) * places + rank_N + 1
+        time_E = until_E if first_E is until_E else until_E - (first_E < until_E)
         rank_E = np.searchsorted(starts, time_E, side="right")
         key_E = patient_E.astype(np.int64) * places + rank_E
         stay_E = np.searchsorted(key_N, key_E, side="right") - 1
         found_E = (stay_E >= 0) & (self.patient_N[np.maximum(stay_E, 0)] == patient_E)
         placed_E: NDArray[np.int32] = np.where(found_E, stay_E, -1).astype(np.int32)
-        return placed_E, self.hours(placed_E, time_E)
+        return placed_E
 
-    def place_all(
-        self, patient_E: NDArray[np.int32], time_E: NDArray[np.int64], reach_h: float
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]]:
-        """Like :meth:`place`, for stays that overlap: an event belongs to all stays around it.
+    def place(
+        self,
+        patient_E: NDArray[np.int32],
+        first_E: NDArray[np.int64],
+        until_E: NDArray[np.int64],
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int32]]]:
+        """Find events' stays by time: an event belongs to every stay of its patient that holds it.
 
         Args:
             patient_E: each event's patient.
-            time_E: each event's time.
-            reach_h: a stay contains events up to this many hours after its start.
+            first_E: the first instant at which each event can have happened.
+            until_E: the last; the same array if all are instants.
 
         Yields:
-            Indices of events, their stays, and the hours since the stays' starts.
+            Indices of events, and their stays. An event that no stay holds comes once, with the
+            latest stay that had begun, or -1.
         """
+        latest_E = self.begun(patient_E, first_E, until_E)
         event_E = np.arange(len(patient_E))
-        stay_E, hours_E = self.place(patient_E, time_E)
+        if first_E is until_E and not self.overlap:
+            yield event_E, latest_E
+            return
+        begun_E = first_E if first_E is until_E else first_E + (first_E < until_E)
+        stay_E, alone_E = latest_E, np.ones(len(patient_E), dtype=np.bool_)
         while len(event_E):
-            held = (stay_E >= 0) & (hours_E <= reach_h)
-            held &= self.patient_N[np.maximum(stay_E, 0)] == patient_E[event_E]
-            event_E, stay_E, hours_E = event_E[held], stay_E[held], hours_E[held]
-            yield event_E, stay_E, hours_E
+            at_E = np.maximum(stay_E, 0)
+            possible_E = (stay_E >= 0) & (self.patient_N[at_E] == patient_E[event_E])
+            possible_E &= begun_E[event_E] <= self.reach_N[at_E]
+            event_E, stay_E = event_E[possible_E], stay_E[possible_E]
+            held_E = begun_E[event_E] <= self.held_N[stay_E]
+            if held_E.any():
+                alone_E[event_E[held_E]] = False
+                yield event_E[held_E], stay_E[held_E]
             stay_E = stay_E - 1
-            hours_E = self.hours(stay_E, time_E[event_E])
+        if alone_E.any():
+            yield np.flatnonzero(alone_E), latest_E[alone_E]
 
     def hours(self, stay_E: NDArray[np.int32], time_E: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the hours from the start of each event's stay."""
@@ -130,6 +200,10 @@ class Assembler:
         # A span is a range of patients, so no patient is in two spans.
         spans = np.linspace(0, patients, min(SPANS, max(1, patients)) + 1).astype(np.int64)
         self._spans = np.unique(spans)
+        self._midnights = Midnights()
+        self._columns: list[str] = []
+        self._told: dict[tuple[int, int, str], int] = {}
+        self._are_days: list[NDArray[np.bool_]] = []
         self._held: list[NDArray[Any]] = []
         self._events = 0
         self._files: list[IO[bytes]] = []
@@ -141,27 +215,169 @@ class Assembler:
         hours_E: NDArray[np.float32],
         variable_E: NDArray[np.int16],
         value_E: NDArray[np.float32],
+        *,
+        begun_h_E: NDArray[np.float32] | None = None,
+        only_if: int = 0,
     ) -> None:
         """Add some events; those with ``stay_E`` below 0 belong to no stay of the cohort.
 
         Events after the end of their stay are set aside, as they were not known during it.
+
+        Args:
+            stay_E: their stays.
+            hours_E: hours since the start of the stay, at the latest.
+            variable_E: their variables.
+            value_E: their values.
+            begun_h_E: the same hours at the earliest, if that is not the same.
+            only_if: n if they count only if the midnights of column n are instants, -n if they are
+                days, 0 if they count in any case.
         """
         inside_E = stay_E >= 0
-        self.count(NO_STAY, int(np.count_nonzero(~inside_E)))
+        self._aside(NO_STAY, ~inside_E, variable_E, only_if)
         if not inside_E.any():
             return
-        late_E = inside_E & (hours_E > self._stays.end_h_N[stay_E].astype(np.float32))
+        end_h_E = self._stays.end_h_N[stay_E].astype(np.float32)
+        late_E = inside_E & (hours_E > end_h_E)
         early_E = inside_E & (hours_E < 0)
-        self.count(AFTER_END, int(np.count_nonzero(late_E)))
-        self.count(BEFORE_START, int(np.count_nonzero(early_E)))
+        if begun_h_E is None:
+            self._aside(AFTER_END, late_E, variable_E, only_if)
+        else:
+            rough_E = begun_h_E < hours_E
+            early_E |= inside_E & rough_E & (hours_E <= 0)  # an earlier day
+            late_E &= ~early_E
+            around_E = late_E & rough_E & (begun_h_E < end_h_E)
+            self._aside(AROUND_END, around_E, variable_E, only_if)
+            self._aside(AFTER_END, late_E & ~around_E, variable_E, only_if)
+            by_day_E = inside_E & ~late_E & ~early_E & (hours_E - begun_h_E > 1)
+            self._aside(BY_DAY, by_day_E, variable_E, only_if)
+        self._aside(BEFORE_START, early_E, variable_E, only_if)
         kept_E = inside_E & ~late_E & ~early_E
         event_E = np.empty(int(np.count_nonzero(kept_E)), dtype=_EVENT)
         event_E["stay"], event_E["hours"] = stay_E[kept_E], hours_E[kept_E]
         event_E["variable"], event_E["value"] = variable_E[kept_E], value_E[kept_E]
+        event_E["only_if"] = only_if
         self._held.append(event_E)
         self._events += len(event_E)
         if self._events > EVENTS_IN_MEMORY:
             self._spill()
+
+    def add_timed(
+        self,
+        times: EventTimes,
+        variable_E: NDArray[np.int16],
+        value_E: NDArray[np.float32],
+        *,
+        stay_E: NDArray[np.int32] | None = None,
+        patient_E: NDArray[np.int32] | None = None,
+    ) -> None:
+        """Add events by their times.
+
+        An event belongs to the stay that it names, or to every stay of its patient that holds it.
+        An event known to the day counts from the end of that day: then it was known for certain.
+        A midnight that may stand for its day is kept in both senses, until all are read and its
+        column is judged by the share of midnights.
+
+        Args:
+            times: when they happened.
+            variable_E: their variables.
+            value_E: their values.
+            stay_E: the stays that they name, -1 for those that name none.
+            patient_E: the patients of events that name no stay.
+        """
+        parts = (times.first_E, times.until_E, variable_E, value_E, stay_E, patient_E)
+        if times.clock_E is not None:
+            exact_E = True if times.first_E is times.until_E else times.first_E == times.until_E
+            kinds = len(self._study.variables)
+            self._midnights.see(times.column, times.clock_E, variable_E, kinds, exact_E)
+        open_E = times.at_midnight()
+        if times.clock_E is None or times.next_day is None or not len(open_E):
+            self._place(*parts)
+            return
+        rest_E = np.ones(len(variable_E), dtype=np.bool_)
+        rest_E[open_E] = False
+        self._place(*(None if part is None else part[rest_E] for part in parts))
+        first_E, _, *others = (None if part is None else part[open_E] for part in parts)
+        if times.column not in self._columns:
+            self._columns.append(times.column)
+        number = 1 + self._columns.index(times.column)
+        self._place(first_E, first_E, *others, only_if=number)
+        until_E = times.next_day(times.clock_E[open_E])
+        self._place(first_E, until_E, *others, only_if=-number)
+
+    def _place(
+        self,
+        first_E: NDArray[Any],
+        until_E: NDArray[Any],
+        variable_E: NDArray[Any],
+        value_E: NDArray[Any],
+        stay_E: NDArray[Any] | None,
+        patient_E: NDArray[Any] | None,
+        *,
+        only_if: int = 0,
+    ) -> None:
+        """Add events with spans of time to the stays that they name, or that hold them."""
+        rough = first_E is not until_E and bool((first_E < until_E).any())
+
+        def add(at_E: Any, to_E: NDArray[np.int32]) -> None:
+            self.add(
+                to_E,
+                self._stays.hours(to_E, until_E[at_E]),
+                variable_E[at_E],
+                value_E[at_E],
+                begun_h_E=self._stays.hours(to_E, first_E[at_E]) if rough else None,
+                only_if=only_if,
+            )
+
+        if patient_E is None and stay_E is not None:
+            add(slice(None), stay_E)
+        elif patient_E is not None:
+            unnamed_E = None
+            if stay_E is not None and (stay_E >= 0).any():
+                named_E = np.flatnonzero(stay_E >= 0)
+                add(named_E, stay_E[named_E])
+                unnamed_E = np.flatnonzero(stay_E < 0)
+            at = slice(None) if unnamed_E is None else unnamed_E
+            for event_E, to_E in self._stays.place(patient_E[at], first_E[at], until_E[at]):
+                add(event_E if unnamed_E is None else unnamed_E[event_E], to_E)
+
+    def _aside(
+        self, reason: str, which_E: NDArray[np.bool_], variable_E: NDArray[np.int16], only_if: int
+    ) -> None:
+        """Count events, now or, if it hangs on the sense of midnights, when that is known."""
+        number = int(np.count_nonzero(which_E))
+        if not number:
+            return
+        if not only_if:
+            self._tally.decide(reason, number) if reason == BY_DAY else self.count(reason, number)
+            return
+        for variable, of_it in enumerate(np.bincount(variable_E[which_E])):
+            if of_it:
+                key = (only_if, variable, reason)
+                self._told[key] = self._told.get(key, 0) + int(of_it)
+
+    def _settle(self) -> None:
+        """Judge the midnights, and count what hung on it."""
+        self._are_days = [self._midnights.are_days(column) for column in self._columns]
+        for (only_if, variable, reason), number in self._told.items():
+            if self._are_days[abs(only_if) - 1][variable] == (only_if < 0):
+                if reason == BY_DAY:
+                    self._tally.decide(reason, number)
+                else:
+                    self.count(reason, number)
+        self._told = {}
+        for column, are_days in zip(self._columns, self._are_days, strict=True):
+            self._tally.decide(MIDNIGHTS, self._midnights.number(column, are_days))
+
+    def _meant(self, event_E: NDArray[Any]) -> NDArray[Any]:
+        """Return the events that count, now that it is known what midnights mean."""
+        if not self._columns:
+            return event_E
+        kept_E = event_E["only_if"] == 0
+        for number, are_days in enumerate(self._are_days, start=1):
+            days_E = are_days[event_E["variable"]]
+            kept_E |= (event_E["only_if"] == number) & ~days_E
+            kept_E |= (event_E["only_if"] == -number) & days_E
+        return event_E[kept_E]
 
     def count(self, reason: str, number: int) -> None:
         """Add to the number of things set aside for a reason."""
@@ -169,6 +385,7 @@ class Assembler:
 
     def patients(self) -> Iterator[Patient]:
         """Yield every patient of the cohort, in order; call once, after the last :meth:`add`."""
+        self._settle()
         with self._stack:
             if not self._files:
                 held, self._held = self._held, []
@@ -199,7 +416,7 @@ class Assembler:
         """Yield patients ``low`` to ``high``, high excluded; their events may be in any order."""
         first, last = int(self._bound_P[low]), int(self._bound_P[high])
         stay_E, hours_E, variable_E, value_E = self._cleaner.clean_stays(
-            *self._with_static(event_E, first, last)
+            *self._with_static(self._meant(event_E), first, last)
         )
         bounds = np.searchsorted(stay_E, np.arange(first, last + 1)).tolist()
         stays = [
@@ -224,6 +441,7 @@ class Assembler:
         hours_E, variable_E, value_E = events
         table = self._stays
         label, end_h, outcome_h = table.label_N[stay], table.end_h_N[stay], table.outcome_h_N[stay]
+        until_h = table.outcome_until_h_N[stay]
         return Stay(
             stay_id=table.stay_ids[stay],
             hours_E=hours_E[part],
@@ -232,13 +450,14 @@ class Assembler:
             label=float(label) if label.ndim == 0 else label,
             end_h=None if isnan(end_h) else float(end_h),
             outcome_h=None if isnan(outcome_h) else float(outcome_h),
+            outcome_until_h=float(until_h) if until_h > outcome_h else None,
         )
 
     def _with_static(
         self, event_E: NDArray[Any], first: int, last: int
     ) -> tuple[NDArray[np.int32], *Events]:
         """Return the events' columns, preceded by the static values as events at hour 0."""
-        columns: list[list[NDArray[Any]]] = [[event_E[name]] for name in _EVENT.names or ()]
+        columns: list[list[NDArray[Any]]] = [[event_E[name]] for name in _COLUMNS]
         for index, values in self._stays.static.items():
             known = first + np.flatnonzero(~np.isnan(values[first:last]))
             columns[0].insert(0, known.astype(np.int32))

@@ -1,24 +1,28 @@
 """Shared by MEDS, OMOP and FHIR: codes, stays, and passing rows of events to the assembler.
 
-Rows have ``patient`` (text), ``time`` (microseconds since 1970), ``code`` (text), ``value``
-(number or null), ``unit`` and ``word`` (text or null).
+Rows have ``patient`` (text), ``time`` (microseconds since 1970, and the further columns of
+:mod:`consilium.client.sources.own.event_times`), ``code`` (text), ``value`` (number or null),
+``unit`` and ``word`` (text or null), and, if they name one, ``stay`` (text or null).
 """
 
 from collections.abc import Callable, Iterator
 
 import polars as pl
 
-from consilium.client.sources.common.reasons import NO_TIME
+from consilium.client.sources.common.reasons import NO_TIME, NO_ZONE, VAGUE_EVENT
 from consilium.client.sources.common.source import Patient, Tally
 from consilium.client.sources.own.assembly import Assembler
+from consilium.client.sources.own.event_times import event_times, vague
 from consilium.client.sources.own.settings import HospitalSettings
 from consilium.client.sources.own.stay_frames import stay_table
 from consilium.client.sources.own.translation import Translation
+from consilium.client.sources.times.clock import Clock
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 from consilium.shared.study.dictionary import KNOWN, KnownVariable
 
 SEX = "Gender"
+EVENT_TIMES = ("time", "until", "local", "zoneless")
 SCHEMA = {
     "patient": pl.String,
     "time": pl.Int64,
@@ -39,8 +43,7 @@ class EventRows:
         study: gives task and variables.
         tally: counts what is left out.
         where: the name of the table of stays, for errors.
-        reach_h: if given, stays may overlap, and an event counts in every stay that began at most
-            this many hours before it.
+        clock: the hospital's clock.
 
     Raises:
         DataError: a stay occurs twice, or a label is not one of the task's.
@@ -54,9 +57,9 @@ class EventRows:
         tally: Tally,
         *,
         where: str,
-        reach_h: float | None = None,
+        clock: Clock = Clock(),  # noqa: B008  # frozen
     ) -> None:
-        self._translation, self._reach_h = translation, reach_h
+        self._translation, self._clock = translation, clock
         self._stays = stay_table(stays, study, tally, where=where)
         self._assembler = Assembler(study, self._stays, tally)
         people = self._stays.patient_ids
@@ -66,27 +69,53 @@ class EventRows:
                 "person": pl.Series(range(len(people)), dtype=pl.Int32),
             }
         )
+        self._named = pl.DataFrame(
+            {
+                "stay": pl.Series(self._stays.stay_ids, dtype=pl.String),
+                "person": pl.Series(self._stays.patient_N, dtype=pl.Int32),
+                "named": pl.Series(range(len(self._stays)), dtype=pl.Int32),
+            }
+        )
 
-    def add(self, rows: pl.DataFrame, *, where: str) -> None:
+    def add(self, rows: pl.DataFrame, *, where: str, column: str = "time") -> None:
         """Translate and assign some rows; those of patients outside the cohort are ignored.
+
+        A row belongs to the stay that it names, if that is one of its patient in the cohort, or
+        else to every stay of its patient that holds its time.
+
+        Args:
+            rows: as described above for the module.
+            where: the file or table, for errors.
+            column: names the column of times, in which midnights are judged by their share.
 
         Raises:
             DataError: a unit that cannot be converted.
         """
         count: Callable[[str, int], None] = self._assembler.count
         rows = rows.join(self._index, on="patient", how="inner", maintain_order="left")
+        if "zoneless" in rows.columns:
+            count(NO_ZONE, int(rows["zoneless"].sum()))
+            rows = rows.filter(~pl.col("zoneless")).drop("zoneless")
         count(NO_TIME, rows["time"].null_count())
         timed = rows.filter(pl.col("time").is_not_null())
+        if (roughly := vague(timed)).any():
+            count(VAGUE_EVENT, int(roughly.sum()))
+            timed = timed.filter(~roughly)
         done = self._translation.translate(timed, count, where=where)
-        person_E, time_E = done["person"].to_numpy(), done["time"].to_numpy()
-        variable_E = done["variable"].to_numpy()
-        value_E = done["value"].cast(pl.Float32).to_numpy()
-        if self._reach_h is None:
-            stay_E, hours_E = self._stays.place(person_E, time_E)
-            self._assembler.add(stay_E, hours_E, variable_E, value_E)
-            return
-        for at, stay_E, hours_E in self._stays.place_all(person_E, time_E, self._reach_h):
-            self._assembler.add(stay_E, hours_E, variable_E[at], value_E[at])
+        stay_E = None
+        if "stay" in done.columns:
+            named = done.select("stay", "person").join(
+                self._named, on=["stay", "person"], how="left", maintain_order="left"
+            )["named"]
+            if named.null_count() < len(named):
+                stay_E = named.fill_null(-1).to_numpy()
+        self._assembler.add_timed(
+            event_times(done, self._clock, self._translation.midnight, column),
+            done["variable"].to_numpy(),
+            done["value"].cast(pl.Float32).to_numpy(),
+            stay_E=stay_E,
+            patient_E=done["person"].to_numpy(),
+        )
 
     def patients(self) -> Iterator[Patient]:
         """Yield the cohort's patients with the events added, in the order of their identifiers."""
@@ -128,9 +157,8 @@ def with_static_codes(stays: pl.DataFrame, values: pl.DataFrame) -> pl.DataFrame
 def without_values(rows: pl.DataFrame) -> pl.DataFrame:
     """Turn rows that only say that something happened into rows of events, without values."""
     empty = ("value", "unit", "word")
-    return rows.select(
-        "patient", "time", "code", *(pl.lit(None, SCHEMA[name]).alias(name) for name in empty)
-    )
+    there = [name for name in rows.columns if name in ("patient", "code", "stay", *EVENT_TIMES)]
+    return rows.select(there).with_columns(pl.lit(None, SCHEMA[name]).alias(name) for name in empty)
 
 
 def translation_of(

@@ -1,10 +1,10 @@
-"""FHIR R4 bulk exports: what was observed, diagnosed and given to patients, as NDJSON.
+"""FHIR R4, from a folder or a server: what was observed, diagnosed and given to patients.
 
 ::
 
     [data]
     source = "fhir"
-    path = "export"                             # Patient.000.ndjson.gz and so on
+    path = "export"                             # Patient.000.ndjson.gz, Bundles; or server = ...
     encounter_classes = ["IMP", "ACUTE"]
 
     [data.variables.HR]
@@ -15,7 +15,8 @@
     codes = ["http://snomed.info/sct|91302008"]
 
 Codes are looked up in an Observation and in each of its components. An Observation that has only a
-date, not a time, is set aside, since the hour is not known. A Condition or a
+date, not a time, counts from the end of that day (``docs/time.md``). It belongs to the encounter
+that it names, if that is a stay, or to every stay that holds its time. A Condition or a
 MedicationAdministration has no number, so its variable's settings give one (``present``). A
 MedicationRequest is not read: it is an order, which may not have been followed. A stay ends in
 death if Patient.deceased lies within it, or if its discharge disposition is ``exp``. A Condition
@@ -25,6 +26,8 @@ https://hl7.org/fhir/uv/bulkdata/
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import polars as pl
 
@@ -36,15 +39,19 @@ from consilium.client.sources.own.event_frames import (
     translation_of,
     without_values,
 )
+from consilium.client.sources.own.ndjson import Export
 from consilium.client.sources.own.outcomes import with_outcome
 from consilium.client.sources.own.settings import FhirSettings
+from consilium.client.sources.own.translation import Translation
+from consilium.client.sources.times.axis import Axis
+from consilium.client.sources.times.clock import clock_of
 from consilium.shared.study.definition import Study
 
 LOINC = "http://loinc.org"
 
 
 class Fhir(Counted):
-    """A hospital's bulk export.
+    """A hospital's FHIR resources.
 
     Args:
         settings: the ``[data]`` table of ``site.toml``.
@@ -64,32 +71,65 @@ class Fhir(Counted):
             SettingsError: the settings contradict themselves.
         """
         self._tally = Tally()
-        folder = self._settings.path
         translation = translation_of(
             study, self._settings, lambda known: known.loinc and f"{LOINC}|{known.loinc}"
         )
+        with self._export(drugs=bool(translation.wordless_codes)) as export:
+            return self._read(export, translation, study)
+
+    @contextmanager
+    def _export(self, *, drugs: bool) -> Iterator[Path | Export]:
+        """Give the folder of the export, or fetch it from the server."""
+        if self._settings.path is not None:
+            yield self._settings.path
+            return
+        from consilium.client.sources.own.fhir_server import fetched
+
+        kinds = ["Patient", "Encounter", "Observation"]
+        kinds += ["Condition"] if drugs or self._settings.outcome.codes else []
+        kinds += ["MedicationAdministration", "Medication"] if drugs else []
+        with fetched(self._settings, kinds) as export:
+            yield export
+
+    def _read(
+        self, folder: Path | Export, translation: Translation, study: Study
+    ) -> Iterator[Patient]:
+        axis = Axis(clock_of(self._settings.time_zone))
+        times = frames.Times(axis, self._settings.midnight, self._tally)
         people = frames.people(folder)
-        stays = static_frame(self._stays(people, study), people, study)
-        rows = EventRows(translation, stays, study, self._tally, where=str(folder))
-        for piece, path in frames.observations(folder, set(translation.codes), self._tally):
-            rows.add(piece, where=str(path))
+        # The encounters' times come first: they say whether all have zones, and of which clock.
+        encounters = frames.encounters(folder, self._settings, times, self._tally)
+        people = frames.with_times(people, times)
+        stays = static_frame(self._stays(folder, encounters, people, times, study), people, study)
+        where = str(folder)
+        rows = EventRows(translation, stays, study, self._tally, where=where, clock=axis.clock)
+        for piece, path in frames.observations(folder, set(translation.codes), times, self._tally):
+            rows.add(piece, where=str(path), column="Observation")
         wordless = set(translation.wordless_codes)
         happened = frames.conditions(folder, wordless, self._tally, required=False)
-        rows.add(without_values(happened), where=f"{folder}: Condition")
         given = frames.administrations(folder, wordless, self._tally)
-        rows.add(without_values(given), where=f"{folder}: MedicationAdministration")
+        for frame, kind in ((happened, "Condition"), (given, "MedicationAdministration")):
+            events = without_values(times.events(frame))
+            rows.add(events, where=f"{folder}: {kind}", column=kind)
         return rows.patients()
 
-    def _stays(self, people: pl.DataFrame, study: Study) -> pl.DataFrame:
+    def _stays(
+        self,
+        folder: Path | Export,
+        stays: pl.DataFrame,
+        people: pl.DataFrame,
+        times: frames.Times,
+        study: Study,
+    ) -> pl.DataFrame:
         """Return one row per stay, with its label."""
-        folder, outcome = self._settings.path, self._settings.outcome
-        stays = frames.encounters(folder, self._settings, self._tally)
+        outcome = self._settings.outcome
         codes = set(map(str, outcome.codes))
         diagnoses = frames.conditions(folder, codes, self._tally, required=bool(codes))
         return with_outcome(
             stays,
             outcome,
             study,
+            self._tally,
             deaths=frames.deaths(people, stays),
-            conditions=frames.onsets(diagnoses, stays),
+            conditions=frames.onsets(diagnoses, stays, times),
         )

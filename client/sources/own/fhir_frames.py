@@ -1,7 +1,8 @@
 """FHIR resources as tables: one function per type, only what stays, labels and events need.
 
-Whatever is not where FHIR R4 puts it counts as absent; nothing is guessed. Times are converted from
-text to microseconds since 1970; a FHIR dateTime with an hour always has a zone.
+Whatever is not where FHIR R4 puts it counts as absent; nothing is guessed. Times become spans: a
+FHIR dateTime may stop at the day, the month or the year. One with an hour must have a zone; without
+one it is by the hospital's clock, if that is stated or if the stays have no zones either.
 """
 
 from collections.abc import Iterator, Set
@@ -10,11 +11,22 @@ from typing import Any
 
 import polars as pl
 
-from consilium.client.sources.common.reasons import BEYOND_LIMIT, RETRACTED
+from consilium.client.sources.common.reasons import BEYOND_LIMIT, NO_ZONE, RETRACTED, SKIPPED
 from consilium.client.sources.common.source import Tally
 from consilium.client.sources.own.event_frames import SCHEMA
-from consilium.client.sources.own.ndjson import at, codings, identity, number, resources, text
-from consilium.client.sources.own.settings import FhirSettings
+from consilium.client.sources.own.event_times import time_columns
+from consilium.client.sources.own.ndjson import (
+    Export,
+    at,
+    codings,
+    identity,
+    number,
+    resources,
+    text,
+)
+from consilium.client.sources.own.settings import FhirSettings, Midnight
+from consilium.client.sources.times.axis import Axis
+from consilium.client.sources.times.reading import Spans, Written, read_times, spans_of
 
 UCUM = "http://unitsofmeasure.org"
 EXPIRED = "exp"  # code of discharge-disposition: the patient died
@@ -23,11 +35,55 @@ PIECE_ROWS = 50_000
 _BEGUN = frozenset({"arrived", "triaged", "in-progress", "onleave", "finished"})
 _GIVEN = frozenset({"in-progress", "on-hold", "completed", "stopped"})
 _RETRACTED = frozenset({"entered-in-error", "cancelled", "refuted"})
-_RAW: dict[str, type[pl.DataType]] = {**SCHEMA, "time": pl.String}
+_RAW: dict[str, type[pl.DataType]] = {**SCHEMA, "time": pl.String, "stay": pl.String}
 
 
-def people(folder: Path) -> pl.DataFrame:
-    """Return one row each: ``patient``, ``birth``, ``male``, ``death``, ``death_day``, ``dead``."""
+class Times:
+    """Turns the texts of one export's times into spans.
+
+    Args:
+        axis: whether the export's times have zones, and the hospital's clock.
+        midnight: what midnights stand for, as the hospital's settings say.
+        tally: counts what was decided.
+    """
+
+    def __init__(self, axis: Axis, midnight: Midnight, tally: Tally) -> None:
+        self.axis, self.midnight, self._tally = axis, midnight, tally
+
+    def spans(self, text: pl.Series) -> tuple[Spans, pl.Series]:
+        """Return spans, null where a text is none, and which have no zone beside others."""
+        written = read_times(text) or Written(local=text.cast(pl.Int64))
+        stray = self.axis.unmatched(written)
+        found = spans_of(written.without(stray) if stray.any() else written, self.axis.clock)
+        self._tally.decide(SKIPPED, found.skipped)
+        return found, stray
+
+    def column(self, frame: pl.DataFrame, name: str, *, or_day: bool = False) -> pl.DataFrame:
+        """Replace a column of texts by spans.
+
+        Args:
+            frame: the table.
+            name: the column.
+            or_day: take a time without a zone, where others have one, for its day.
+        """
+        text = frame[name]
+        if or_day:
+            stray = self.axis.unmatched(read_times(text) or Written(local=text.cast(pl.Int64)))
+            text = text.str.head(len("YYYY-MM-DD")).zip_with(stray, text)
+        found, stray = self.spans(text)
+        self._tally.count(NO_ZONE, int(stray.sum()))
+        return frame.with_columns(found.struct().alias(name))
+
+    def events(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Replace the texts in ``time`` by the columns of times of a table of events."""
+        found, stray = self.spans(frame["time"])
+        columns = time_columns(found, self.axis.clock, self.midnight)
+        more = [stray.alias("zoneless")] if stray.any() else []
+        return frame.drop("time").with_columns(*columns, *more)
+
+
+def people(folder: Path | Export) -> pl.DataFrame:
+    """Return one row each: ``patient``, ``birth``, ``male``, ``death``, ``dead``; texts as such."""
     rows = [
         (
             text(one, "id"),
@@ -40,14 +96,18 @@ def people(folder: Path) -> pl.DataFrame:
     ]
     schema = {"patient": pl.String, "birth": pl.String, "male": pl.Float64, "death": pl.String}
     frame = pl.DataFrame(rows, schema={**schema, "dead": pl.Boolean}, orient="row")
-    return (
-        frame.drop_nulls("patient")
-        .unique("patient", keep="last", maintain_order=True)
-        .with_columns(_day("birth"), _instant("death"), _day("death").alias("death_day"))
-    )
+    return frame.drop_nulls("patient").unique("patient", keep="last", maintain_order=True)
 
 
-def encounters(folder: Path, settings: FhirSettings, tally: Tally) -> pl.DataFrame:
+def with_times(persons: pl.DataFrame, times: Times) -> pl.DataFrame:
+    """Return the table of people with spans for the texts of birth and death."""
+    days = persons.with_columns(pl.col("birth").str.head(len("YYYY-MM-DD")))
+    return times.column(times.column(days, "birth"), "death", or_day=True)
+
+
+def encounters(
+    folder: Path | Export, settings: FhirSettings, times: Times, tally: Tally
+) -> pl.DataFrame:
     """Return one row per stay: ``patient``, ``stay``, ``start``, ``end``, ``expired``."""
     rows = []
     for one, _ in resources(folder, "Encounter"):
@@ -71,29 +131,30 @@ def encounters(folder: Path, settings: FhirSettings, tally: Tally) -> pl.DataFra
         )
     schema = dict.fromkeys(("patient", "stay", "start", "end"), pl.String())
     frame = pl.DataFrame(rows, schema={**schema, "expired": pl.Boolean()}, orient="row")
-    return frame.with_columns(_instant("start"), _instant("end"))
+    frame = frame.unique(maintain_order=True)  # pages of a search bring some again
+    written = pl.col("end").is_not_null()
+    frame = times.column(times.column(frame.with_columns(written=written), "start"), "end")
+    # A stay whose end cannot be read is not one that goes on.
+    lost = pl.col("written") & pl.col("end").is_null()
+    frame = frame.with_columns(start=pl.when(~lost).then(pl.col("start"))).drop("written")
+    return times.axis.stays_read(frame, times.midnight, tally)
 
 
 def deaths(persons: pl.DataFrame, stays: pl.DataFrame) -> pl.DataFrame:
     """Return when patients died, for ``outcomes.with_outcome``."""
-    dated = persons.filter("dead").select(
-        "patient",
-        pl.coalesce("death", "death_day").alias("time"),
-        (pl.col("death").is_null() & pl.col("death_day").is_not_null()).alias("whole_day"),
-    )
-    left = stays.filter("expired").select(
-        "patient", pl.col("end").alias("time"), pl.lit(value=False).alias("whole_day")
-    )
+    dated = persons.filter("dead").select("patient", pl.col("death").alias("time"))
+    left = stays.filter("expired").select("patient", pl.col("end").alias("time"))
     found = pl.concat([dated, left])
     known = found.drop_nulls("time")
     return pl.concat([known, found.join(known, on="patient", how="anti")])
 
 
-def conditions(folder: Path, codes: Set[str], tally: Tally, *, required: bool) -> pl.DataFrame:
-    """Return one row per diagnosis: ``patient``, ``encounter``, ``code``, and times.
+def conditions(
+    folder: Path | Export, codes: Set[str], tally: Tally, *, required: bool
+) -> pl.DataFrame:
+    """Return one row per diagnosis: ``patient``, ``stay``, ``code``, ``time``, ``recorded``.
 
-    ``time`` is the time of onset, ``day`` the day if the hour is unknown, ``recorded`` the time or
-    day of the record.
+    ``time`` is the text of the onset, ``recorded`` that of the record; ``stay`` the encounter.
     """
     rows = []
     for one, _ in resources(folder, "Condition", required=required) if codes else ():
@@ -107,17 +168,14 @@ def conditions(folder: Path, codes: Set[str], tally: Tally, *, required: bool) -
         onset = text(one, "onsetDateTime") or text(one, "onsetPeriod", "start")
         patient, encounter = identity(at(one, "subject")), identity(at(one, "encounter"))
         rows.append((patient, encounter, code, onset, text(one, "recordedDate")))
-    names = ("patient", "encounter", "code", "time", "recorded")
-    frame = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String()), orient="row")
-    return frame.with_columns(
-        _instant("time"),
-        _day("time").alias("day"),
-        pl.coalesce(_instant("recorded"), _day("recorded")),
-    )
+    names = ("patient", "stay", "code", "time", "recorded")
+    return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String()), orient="row")
 
 
-def administrations(folder: Path, codes: Set[str], tally: Tally) -> pl.DataFrame:
-    """Return one row per drug given: ``patient``, ``code``, ``time`` (of a period, its start).
+def administrations(folder: Path | Export, codes: Set[str], tally: Tally) -> pl.DataFrame:
+    """Return one row per drug given: ``patient``, ``stay``, ``code``, ``time`` (a text).
+
+    Of a period the time is its start; ``stay`` is the encounter.
 
     The drug is given as a code, or as a reference to a Medication, contained in the resource or
     elsewhere in the export.
@@ -136,9 +194,9 @@ def administrations(folder: Path, codes: Set[str], tally: Tally) -> pl.DataFrame
             tally.count(RETRACTED, 1)
             continue
         time = text(one, "effectiveDateTime") or text(one, "effectivePeriod", "start")
-        rows.append((identity(at(one, "subject")), code, time))
-    schema = dict.fromkeys(("patient", "code", "time"), pl.String())
-    return pl.DataFrame(rows, schema=schema, orient="row").with_columns(_instant("time"))
+        rows.append((identity(at(one, "subject")), identity(at(one, "context")), code, time))
+    schema = dict.fromkeys(("patient", "stay", "code", "time"), pl.String())
+    return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def _contained(one: dict[str, Any], codes: Set[str]) -> str | None:
@@ -151,29 +209,25 @@ def _contained(one: dict[str, Any], codes: Set[str]) -> str | None:
     return None
 
 
-def onsets(diagnoses: pl.DataFrame, stays: pl.DataFrame) -> pl.DataFrame:
+def onsets(diagnoses: pl.DataFrame, stays: pl.DataFrame, times: Times) -> pl.DataFrame:
     """Return when diagnoses began: at onset, or with their encounter, or when recorded."""
-    ends = stays.select(pl.col("stay").alias("encounter"), pl.coalesce("end", "start").alias("in"))
-    return (
-        diagnoses.join(ends.unique("encounter"), on="encounter", how="left")
-        .select(
-            "patient",
-            pl.coalesce("time", "day", "in", "recorded").alias("time"),
-            (pl.col("time").is_null() & pl.col("day").is_not_null()).alias("whole_day"),
-        )
-        .drop_nulls()
-    )
+    ends = stays.select("stay", within=pl.coalesce("end", "start")).unique("stay")
+    for name in ("time", "recorded"):
+        diagnoses = times.column(diagnoses, name, or_day=True)
+    joined = diagnoses.join(ends, on="stay", how="left", maintain_order="left")
+    found = joined.select("patient", time=pl.coalesce("time", "within", "recorded"))
+    return found.filter(pl.col("patient").is_not_null() & pl.col("time").is_not_null())
 
 
 def observations(
-    folder: Path, codes: Set[str], tally: Tally
+    folder: Path | Export, codes: Set[str], times: Times, tally: Tally
 ) -> Iterator[tuple[pl.DataFrame, Path]]:
     """Yield rows with these codes, as :mod:`.event_frames` needs them, and their file."""
     rows: list[tuple[Any, ...]] = []
     last: Path | None = None
     for one, path in resources(folder, "Observation"):
         if last is not None and (path != last or len(rows) >= PIECE_ROWS):
-            yield _events(rows), last
+            yield _events(rows, times), last
             rows = []
         last = path
         found = list(_measured(one, codes))
@@ -183,14 +237,14 @@ def observations(
         if found:
             # The value of a period is known only at its end.
             ends = ("effectivePeriod", "end"), ("effectivePeriod", "start")
-            times = (text(one, "effectiveDateTime"), text(one, "effectiveInstant"))
-            time = next(filter(None, (*times, *(text(one, *path) for path in ends))), None)
-            patient = identity(at(one, "subject"))
+            known = (text(one, "effectiveDateTime"), text(one, "effectiveInstant"))
+            time = next(filter(None, (*known, *(text(one, *path) for path in ends))), None)
+            patient, stay = identity(at(one, "subject")), identity(at(one, "encounter"))
             limits = sum(text(part, "valueQuantity", "comparator") is not None for part, _ in found)
             tally.count(BEYOND_LIMIT, limits)
-            rows.extend((patient, time, code, *_value(part)) for part, code in found)
+            rows.extend((patient, time, code, *_value(part), stay) for part, code in found)
     if last is not None:
-        yield _events(rows), last
+        yield _events(rows, times), last
 
 
 def _measured(observation: dict[str, Any], codes: Set[str]) -> Iterator[tuple[Any, str]]:
@@ -228,29 +282,5 @@ def _value(part: Any) -> tuple[float | None, str | None, str | None]:
     return None, None, first or text(concept, "text") or text(part, "valueString")
 
 
-def _events(rows: list[tuple[Any, ...]]) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema=_RAW, orient="row").with_columns(_instant("time"))
-
-
-def _instant(column: str) -> pl.Expr:
-    """Return times with an hour and a zone in microseconds since 1970, null for all others."""
-    parsed = pl.col(column).str.to_datetime(
-        "%Y-%m-%dT%H:%M:%S%.f%#z", time_unit="us", time_zone="UTC", strict=False
-    )
-    return parsed.cast(pl.Int64).alias(column)
-
-
-def _day(column: str) -> pl.Expr:
-    """Return the start of days without an hour; a missing month or day is set to the middle."""
-    date = pl.col(column)
-    length = date.str.len_chars()
-    whole = (
-        pl.when(length == len("YYYY"))
-        .then(date + "-07-15")
-        .when(length == len("YYYY-MM"))
-        .then(date + "-15")
-        .when(length == len("YYYY-MM-DD"))
-        .then(date)
-    )
-    parsed = whole.str.to_date("%Y-%m-%d", strict=False)
-    return parsed.cast(pl.Datetime("us")).cast(pl.Int64).alias(column)
+def _events(rows: list[tuple[Any, ...]], times: Times) -> pl.DataFrame:
+    return times.events(pl.DataFrame(rows, schema=_RAW, orient="row"))

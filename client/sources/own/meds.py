@@ -26,8 +26,8 @@ from pathlib import Path
 
 import polars as pl
 
+from consilium.client.sources.common.reasons import SKIPPED
 from consilium.client.sources.common.source import Counted, Patient, Tally
-from consilium.client.sources.own.assembly import US_PER_HOUR
 from consilium.client.sources.own.event_frames import (
     SCHEMA,
     EventRows,
@@ -36,6 +36,7 @@ from consilium.client.sources.own.event_frames import (
     translation_of,
     with_static_codes,
 )
+from consilium.client.sources.own.event_times import time_columns
 from consilium.client.sources.own.meds_schema import (
     BIRTH,
     BROKEN,
@@ -49,6 +50,10 @@ from consilium.client.sources.own.meds_schema import (
 from consilium.client.sources.own.outcomes import with_outcome
 from consilium.client.sources.own.settings import MedsSettings
 from consilium.client.sources.own.translation import Translation
+from consilium.client.sources.times.axis import Axis
+from consilium.client.sources.times.clock import Clock, clock_of
+from consilium.client.sources.times.reading import Spans, Written, spans_of
+from consilium.client.sources.times.spans import US_PER_HOUR
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 
@@ -83,20 +88,23 @@ class Meds(Counted):
         )
         shards = self._shards()
         dated = self._dated(shards)
-        people = _people(dated)
+        clock = clock_of(settings.time_zone)
+        people = _with_spans(_people(dated), clock, "birth", "death")
         if settings.labels is not None:
-            frame = _labelled(settings.labels, study)
+            frame = _labelled(settings.labels, study, clock)
         else:
             frame = self._stays(dated, people, study)
         frame = static_frame(self._in_split(frame), people, study)
         stays = with_static_codes(frame, self._timeless(shards, translation))
-        reach_h = float(study.data.window_h) if settings.labels is not None else None
         rows = EventRows(
-            translation, stays, study, self._tally, where=str(settings.path), reach_h=reach_h
+            translation, stays, study, self._tally, where=str(settings.path), clock=clock
         )
         for shard in shards:
             for piece in self._events(shard, translation, pl.col("time").is_not_null()):
-                rows.add(piece, where=str(shard))
+                found = spans_of(Written(local=piece["time"]), clock)
+                self._tally.decide(SKIPPED, found.skipped)
+                timed = piece.with_columns(time_columns(found, clock, settings.midnight))
+                rows.add(timed, where=str(shard))
         return rows.patients()
 
     def _shards(self) -> list[Path]:
@@ -174,13 +182,19 @@ class Meds(Counted):
         )
         end = pl.when(pl.col("next").is_null() | (pl.col("end") <= pl.col("next")))
         stays = stays.with_columns(end.then(pl.col("end")).alias("end")).drop("next")
+        axis = Axis(clock_of(settings.time_zone))
+        stays = _with_spans(stays, axis.clock, "start", "end")
+        stays = axis.stays_read(stays, settings.midnight, self._tally)
         conditions = dated.filter(_any(tuple(map(str, settings.outcome.codes))))
+        conditions = conditions.select("patient", "time").drop_nulls()
+        deaths = people.select("patient", pl.col("death").alias("time"))
         return with_outcome(
             stays,
             settings.outcome,
             study,
-            deaths=people.select("patient", pl.col("death").alias("time")).drop_nulls(),
-            conditions=conditions.select("patient", "time").drop_nulls(),
+            self._tally,
+            deaths=deaths.filter(pl.col("time").is_not_null()),
+            conditions=_with_spans(conditions, axis.clock, "time"),
         )
 
     def _timeless(self, shards: list[Path], translation: Translation) -> pl.DataFrame:
@@ -246,7 +260,14 @@ def _people(dated: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _labelled(path: Path, study: Study) -> pl.DataFrame:
+def _with_spans(frame: pl.DataFrame, clock: Clock, *names: str) -> pl.DataFrame:
+    """Replace columns of microseconds since 1970 by the hospital's clock by spans."""
+    return frame.with_columns(
+        spans_of(Written(local=frame[name]), clock).struct().alias(name) for name in names
+    )
+
+
+def _labelled(path: Path, study: Study, clock: Clock) -> pl.DataFrame:
     """Return one sample per label: the window's hours up to its prediction time."""
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files:
@@ -270,8 +291,15 @@ def _labelled(path: Path, study: Study) -> pl.DataFrame:
             f"{path} has {len(used)} kinds of labels ({', '.join(LABELS)}) with values; keep one"
         )
     number = pl.int_range(pl.len()).over("patient").cast(pl.String)
+    end = clock.utc(labels["end"])
+    start = end - study.data.window_h * US_PER_HOUR
     return labels.with_columns(
         (pl.col("patient") + "-" + number).alias("stay"),
-        (pl.col("end") - study.data.window_h * US_PER_HOUR).alias("start"),
+        _at(end, clock).alias("end"),
+        _at(start, clock).alias("start"),
         pl.col(used[0]).alias("label"),
     )
+
+
+def _at(utc: pl.Series, clock: Clock) -> pl.Series:
+    return Spans(first=utc, until=utc, local=clock.local(utc)).struct()

@@ -1,16 +1,19 @@
-"""Reads the resources of a FHIR bulk export: one JSON object per line, one line in memory."""
+"""Reads FHIR resources: of a bulk export, one JSON object a line in memory, or of Bundles."""
 
 import gzip
+import io
 import json
 import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Protocol, cast
 
+from consilium.client.sources.own.bundles import LARGEST_DOCUMENT, document, unbundled
 from consilium.shared.errors import DataError
 
-ENDINGS = (".ndjson", ".ndjson.gz", ".jsonl", ".jsonl.gz")
+DOCUMENTS = (".json", ".json.gz")  # Bundles, mostly
+ENDINGS = (".ndjson", ".ndjson.gz", ".jsonl", ".jsonl.gz", *DOCUMENTS)
 TYPES = (
     "Patient", "Encounter", "Observation", "Condition",
     "MedicationAdministration", "MedicationRequest", "Medication",
@@ -19,8 +22,15 @@ _HALVES = re.compile("[\ud800-\udfff]")
 LONGEST_LINE = 8 << 20  # bytes; longer than an Observation with a waveform as text
 
 
+class Export(Protocol):
+    """Resources that lie in no folder; its text names it in errors."""
+
+    def resources(self, kind: str) -> Iterator[tuple[dict[str, Any], Path]]:
+        """Yield every resource of a type, and what to call its file."""
+
+
 def resources(
-    folder: Path, kind: str, *, required: bool = True
+    folder: Path | Export, kind: str, *, required: bool = True
 ) -> Iterator[tuple[dict[str, Any], Path]]:
     """Yield every resource of a type, and its file.
 
@@ -30,8 +40,14 @@ def resources(
     Raises:
         DataError: a required file is missing, or a line is no JSON object.
     """
-    there = [path for path in sorted(folder.rglob("*")) if path.name.endswith(ENDINGS)]
-    held = {path: next((one for one in TYPES if one in path.name), None) for path in there}
+    if not isinstance(folder, Path):
+        yield from folder.resources(kind)
+        return
+    there = [path for path in sorted(folder.rglob("*")) if path.name.lower().endswith(ENDINGS)]
+    held = {
+        path: next((one for one in TYPES if one.lower() in path.name.lower()), None)
+        for path in there
+    }
     files = [path for path in there if held[path] == kind]
     files = files or [path for path in there if held[path] is None]
     if not files and required:
@@ -41,8 +57,9 @@ def resources(
         )
     for path in files:
         try:
-            with cast(IO[bytes], gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as f:
-                for resource in _lines(f, path):
+            compressed = path.suffix.lower() == ".gz"
+            with cast(IO[bytes], gzip.open(path) if compressed else path.open("rb")) as f:
+                for resource in objects(f, path):
                     if resource.get("resourceType") == kind:
                         yield resource, path
         except (OSError, EOFError, zlib.error) as error:
@@ -51,11 +68,27 @@ def resources(
             ) from error
 
 
-def _lines(file: IO[bytes], path: Path) -> Iterator[dict[str, Any]]:
+def objects(file: IO[bytes], path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the resources of an open file, those of its Bundles one by one.
+
+    Raises:
+        DataError: a line is no JSON object, or too long.
+    """
+    longest = LONGEST_LINE
+    if path.name.lower().endswith(DOCUMENTS):
+        whole = document(file, path)
+        file.seek(0)
+        if whole is not None:
+            file, longest = io.BytesIO(whole), LARGEST_DOCUMENT
+    for found in _lines(file, path, longest):
+        yield from unbundled(found, str(path))
+
+
+def _lines(file: IO[bytes], path: Path, longest: int) -> Iterator[dict[str, Any]]:
     number = 0
-    while line := file.readline(LONGEST_LINE + 1):
+    while line := file.readline(longest + 1):
         number += 1
-        if len(line) > LONGEST_LINE:
+        if len(line) > longest:
             raise DataError(
                 f"{path} line {number}: longer than {LONGEST_LINE} bytes; write one resource a line"
             )

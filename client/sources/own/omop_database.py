@@ -1,31 +1,24 @@
-"""Reads a hospital's OMOP database in one read-only transaction, rows in pieces.
+"""Reads the tables of a hospital's OMOP database, in pieces, whatever database holds them.
 
-PostgreSQL streams from a server-side cursor, in a transaction that the server keeps read-only and
-that sees the same state of the data throughout. An SQLite file is opened read-only. A database's
-error message can quote rows, so only its code is shown, except if the connection failed.
+Columns come in the kinds that the model gives them. Times are passed on as written: times, days or
+texts. A cell of another kind is null.
 """
 
-import os
-import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from decimal import Decimal
 from enum import Enum
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import polars as pl
 import sqlalchemy as sql
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
 
+from consilium.client.sources.own import database
+from consilium.client.sources.own.cells import times
+from consilium.client.sources.own.database import Database
 from consilium.client.sources.own.settings import OmopSettings
-from consilium.client.sources.own.table_files import TIME_FORMATS
-from consilium.shared.errors import DataError, SettingsError
-
-PIECE_ROWS = 50_000
-CONNECT_TIMEOUT_S = 15
-LONGEST_SECRET = 4096
+from consilium.shared.errors import DataError
 
 
 class ColumnKind(Enum):
@@ -33,7 +26,7 @@ class ColumnKind(Enum):
 
     WHOLE = pl.Int64()
     NUMBER = pl.Float64()
-    TIME = pl.Datetime("us")  # passed on as int64 microseconds since 1970
+    TIME = pl.Datetime("us")  # passed on as written: times, days, or texts
     TEXT = pl.String()
 
 
@@ -41,24 +34,27 @@ class ReadOnlyDatabase:
     """The database's tables, within one transaction.
 
     Args:
-        connection: a connection in that transaction.
+        reader: the database.
         schema: the schema of the tables.
-        name: the database's name, for errors.
     """
 
-    def __init__(self, connection: sql.Connection, schema: str | None, name: str) -> None:
-        self._connection, self._schema, self.name = connection, schema, name
-        self._postgresql = connection.dialect.name == "postgresql"
-        self._columns: dict[str, set[str]] = {}
+    def __init__(self, reader: Database, schema: str | None) -> None:
+        self._reader, self._schema, self.name = reader, schema, reader.name
+        self._names: dict[str, str] = {}
+
+    def table(self, name: str) -> str | None:
+        """Return a table as the database writes it: in small letters or in capitals."""
+        if name not in self._names:
+            for written in (name, name.upper()):
+                if self._reader.columns(written, self._schema):
+                    self._names[name] = written
+                    break
+        return self._names.get(name)
 
     def columns(self, table: str) -> set[str]:
         """Return the names of a table's columns, empty if there is no such table."""
-        if table not in self._columns:
-            inspector = sql.inspect(self._connection)
-            there = inspector.has_table(table, schema=self._schema)
-            found = inspector.get_columns(table, schema=self._schema) if there else []
-            self._columns[table] = {str(column["name"]).lower() for column in found}
-        return self._columns[table]
+        written = self.table(table)
+        return set(self._reader.columns(written, self._schema)) if written else set()
 
     def rows(
         self,
@@ -80,36 +76,38 @@ class ReadOnlyDatabase:
             DataError: the table or a column of it is missing, or reading failed.
         """
         named = [*(name for name, _ in columns.values()), *order, *([only[0]] if only else ())]
-        there = self.columns(table)
+        written = self.table(table)
+        there = self._reader.columns(written, self._schema) if written else {}
         missing = [name for name in named if name not in there]
-        if missing:
+        if missing or written is None:
             problem = f"no column {missing[0]!r}" if there else "no such table"
             raise DataError(
                 f"{self.name}: table {table}: {problem}, which OMOP CDM 5.4 has; correct [data] "
                 "database_schema in site.toml, or give this account the right to read it"
             )
-        source = sql.table(table, *map(sql.column, dict.fromkeys(named)), schema=self._schema)
+        described = self._reader.described(written, self._schema)
+        texts = {name for name, kind in described.items() if kind == "text"}
+        utc = {new for new, (name, _) in columns.items() if described.get(name) == "zoned"}
+        source = sql.table(
+            written, *(sql.column(there[n]) for n in dict.fromkeys(named)), schema=self._schema
+        )
         query = sql.select(
-            *(self._shown(source.c[name], kind).label(new) for new, (name, kind) in columns.items())
-        ).order_by(*(source.c[name] for name in order))
+            *(
+                self._shown(source.c[there[name]], kind, text=name in texts).label(new)
+                for new, (name, kind) in columns.items()
+            )
+        ).order_by(*(source.c[there[name]] for name in order))
         if only is not None:
-            query = query.where(source.c[only[0]].in_(_listed(only[1])))
+            query = query.where(source.c[there[only[0]]].in_(_listed(only[1])))
         kinds = {new: kind for new, (_, kind) in columns.items()}
-        yield _frame([], kinds)
-        options = {"stream_results": True, "max_row_buffer": PIECE_ROWS}
-        try:
-            result = self._connection.execute(query, execution_options=options)
-            for piece in result.partitions(PIECE_ROWS):
-                yield _frame(piece, kinds)
-        except SQLAlchemyError as error:
-            remedy = "see the server's log" if self._postgresql else "it is damaged, copy it again"
-            raise DataError(
-                f"{self.name}: reading table {table} failed ({_code(error)}); {remedy}"
-            ) from error
+        for _, piece in self._reader.stream(query, f"table {table}"):
+            yield _frame(piece, kinds, utc, epoch=bool(described))
 
-    def _shown(self, column: sql.ColumnElement[Any], kind: ColumnKind) -> sql.ColumnElement[Any]:
-        """Return the expression to select; not cast in SQLite, whose cells may have any type."""
-        if not self._postgresql:
+    def _shown(
+        self, column: sql.ColumnElement[Any], kind: ColumnKind, *, text: bool
+    ) -> sql.ColumnElement[Any]:
+        """Return the expression to select; not cast where cells may have any type."""
+        if self._reader.dialect != "postgresql" or text:
             return column
         if kind is ColumnKind.NUMBER:
             return sql.cast(column, sql.Double)
@@ -133,132 +131,76 @@ def open_database(settings: OmopSettings) -> Iterator[ReadOnlyDatabase]:
         SettingsError: the settings cannot be used.
         DataError: the database cannot be reached or read.
     """
-    name = str(settings.file) if settings.file is not None else "the database of [data] url"
-    engine = _engine(settings)
-    try:
-        connection = engine.connect()
-    except SQLAlchemyError as error:
-        raise DataError(
-            f"{name} cannot be opened: {_first_line(error)}; check it, and [data] in site.toml"
-        ) from error
-    try:
-        with connection:
-            if connection.dialect.name == "postgresql":
-                connection.execution_options(
-                    isolation_level="REPEATABLE READ", postgresql_readonly=True
-                )
-            else:
-                connection.exec_driver_sql("PRAGMA query_only = ON")
-            yield ReadOnlyDatabase(connection, settings.database_schema, name)
-    except SQLAlchemyError as error:
-        raise DataError(
-            f"{name} cannot be read ({_code(error)}); check it, and [data] in site.toml"
-        ) from error
-    finally:
-        engine.dispose()
+    with database.open_database(settings) as reader:
+        yield ReadOnlyDatabase(reader, settings.database_schema)
 
 
-def _engine(settings: OmopSettings) -> sql.Engine:
-    if settings.file is not None:
-        if not settings.file.is_file():
-            raise DataError(f"{settings.file} does not exist; correct [data] file in site.toml")
-        address = f"file:{quote(str(settings.file))}?mode=ro"
-        return sql.create_engine(
-            "sqlite://", creator=lambda: sqlite3.connect(address, uri=True), poolclass=NullPool
-        )
-    try:
-        url = sql.make_url(settings.url or "")
-    except (ArgumentError, ValueError) as error:
-        raise SettingsError(
-            "[data] url is no database address; write postgresql://user@host/database"
-        ) from error
-    if url.drivername not in ("postgresql", "postgresql+psycopg"):
-        raise SettingsError(
-            f"[data] url begins with {url.drivername!r}, and only postgresql:// can be kept from "
-            "writing here; use it, or file for SQLite"
-        )
-    url = url.set(drivername="postgresql+psycopg", password=_password(settings))
-    arguments = {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "consilium-site"}
-    return sql.create_engine(url, connect_args=arguments, poolclass=NullPool, hide_parameters=True)
-
-
-def _password(settings: OmopSettings) -> str | None:
-    """Return the password from where the settings say; it is never shown.
-
-    Raises:
-        SettingsError: the password is not there, or readable by other accounts.
-    """
-    if settings.password_env is not None:
-        if not os.environ.get(settings.password_env):
-            raise SettingsError(
-                f"[data] password_env: the environment has no {settings.password_env}; set it for "
-                "the account that runs the site"
-            )
-        return os.environ[settings.password_env]
-    if settings.password_file is None:
-        return None
-    return _secret(settings.password_file)
-
-
-def _secret(path: Path) -> str:
-    try:
-        with path.open(encoding="utf-8") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if mode & 0o077:
-                raise SettingsError(
-                    f"{path}: may be read by other accounts (mode {mode & 0o777:o}); run "
-                    f"'chmod 600 {path}' and change the password"
-                )
-            text = file.read(LONGEST_SECRET + 1)
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            f"{path}: cannot be read as text; correct [data] password_file in site.toml"
-        ) from error
-    secret = text.rstrip("\r\n")
-    if not secret or len(secret) > LONGEST_SECRET or "\n" in secret:
-        raise SettingsError(f"{path}: must hold the password in one line, and nothing else")
-    return secret
-
-
-def _frame(rows: Sequence[Any], kinds: Mapping[str, ColumnKind]) -> pl.DataFrame:
+def _frame(
+    rows: Sequence[Any], kinds: Mapping[str, ColumnKind], utc: Set[str], *, epoch: bool
+) -> pl.DataFrame:
     """Return rows as columns of the given kinds; cells of another type become null."""
     cells = list(zip(*rows, strict=True)) if rows else [()] * len(kinds)
+    series = [
+        _times(name, values, epoch=epoch)
+        if kinds[name] is ColumnKind.TIME
+        else _series(name, values, kinds[name])
+        for name, values in zip(kinds, cells, strict=True)
+    ]
     return pl.DataFrame(
-        [_series(name, values, kinds[name]) for name, values in zip(kinds, cells, strict=True)]
+        one.dt.replace_time_zone("UTC") if one.name in utc and one.dtype != pl.String else one
+        for one in series
     )
 
 
 def _series(name: str, values: Sequence[Any], kind: ColumnKind) -> pl.Series:
     try:
-        if kind is not ColumnKind.TIME:
-            return pl.Series(name, values, dtype=kind.value)
-        if not any(isinstance(value, str) for value in values):
-            return pl.Series(name, values, dtype=pl.Int64)
+        return pl.Series(name, values, dtype=kind.value)
     except (TypeError, OverflowError, pl.exceptions.PolarsError):
-        pass  # only SQLite has cells of another type than their column's
-    if kind is ColumnKind.TIME:
-        text = pl.Series(name, [_fitting(one, kind) for one in values], dtype=pl.String)
-        parsed = [text.str.to_datetime(one, time_unit="us", strict=False) for one in TIME_FORMATS]
-        return pl.select(pl.coalesce(parsed).cast(pl.Int64).alias(name)).to_series()
-    return pl.Series(name, [_fitting(one, kind) for one in values], dtype=kind.value)
+        # Some databases have cells of another type than their column's.
+        return pl.Series(name, [_fitting(one, kind) for one in values], dtype=kind.value)
+
+
+def _times(name: str, values: Sequence[Any], *, epoch: bool) -> pl.Series:
+    """Return times; whole numbers are microseconds since 1970 if ``epoch``, else texts."""
+    kinds = {type(one) for one in values if one is not None}
+    if kinds <= {dt.datetime, dt.date}:
+        return times(name, values, f"column {name}", days=False)
+    if epoch and kinds == {int}:
+        return pl.Series(name, values, dtype=pl.Int64).cast(pl.Datetime("us"))
+    texts = [str(one) if isinstance(one, str | int) else None for one in values]
+    return pl.Series(name, texts, dtype=pl.String)
 
 
 def _fitting(cell: Any, kind: ColumnKind) -> Any:
-    """Return the cell if it is of the kind, else None."""
+    """Return the cell as one of the kind, else None."""
+    if isinstance(cell, Decimal):
+        cell = int(cell) if cell.is_finite() and cell == cell.to_integral_value() else float(cell)
     if kind is ColumnKind.NUMBER:
-        return float(cell) if isinstance(cell, int | float) else None
+        return _number(cell)
     if kind is ColumnKind.WHOLE:
-        return cell if isinstance(cell, int) and abs(cell) < 1 << 63 else None
+        whole = _whole(cell)
+        return whole if whole is not None and abs(whole) < 1 << 63 else None
     return cell if isinstance(cell, str) else None
 
 
-def _code(error: SQLAlchemyError) -> str:
-    """Return the kind of failure; the message itself could quote a row."""
-    state = getattr(getattr(error, "orig", None), "sqlstate", None)
-    return type(error).__name__ + (f", SQLSTATE {state}" if state else "")
+def _number(cell: Any) -> float | None:
+    """Return a number, also one that an extract of texts holds."""
+    if isinstance(cell, str):
+        try:
+            cell = float(cell) if "_" not in cell else None
+        except ValueError:
+            return None
+    try:
+        return float(cell) if isinstance(cell, int | float) else None
+    except OverflowError:
+        return None
 
 
-def _first_line(error: SQLAlchemyError) -> str:
-    """Return the driver's reason why the connection failed."""
-    lines = str(getattr(error, "orig", error)).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def _whole(cell: Any) -> int | None:
+    """Return a whole number, also one that an extract of texts holds."""
+    if isinstance(cell, str):
+        digits = cell.strip().removeprefix("-")
+        return int(cell) if digits.isascii() and digits.isdigit() and len(digits) < 19 else None
+    if isinstance(cell, float):
+        return int(cell) if cell.is_integer() and abs(cell) < 1 << 53 else None
+    return cell if isinstance(cell, int) else None

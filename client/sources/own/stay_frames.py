@@ -1,8 +1,13 @@
 """Checks and sorts the table of stays that a source has found.
 
 A source supplies one row per stay: ``patient`` and ``stay`` (text), ``start``, ``end``, ``birth``
-and ``outcome`` (microseconds since 1970, null if unknown), ``label`` (a number, or a list), and a
-column of numbers for each static variable, named by its index in the study.
+and ``outcome`` (spans, as :mod:`consilium.client.sources.times.spans` has them, or instants in
+microseconds since 1970; null if unknown), ``label`` (a number, or a list), and a column of numbers
+for each static variable, named by its index in the study.
+
+A stay begins with the first instant at which it can have begun, and ends with the last at which it
+can have ended: so a window ends no later than it would by an exact clock. Its outcome happened at
+the earliest instant, so that no window ends after it.
 """
 
 import time
@@ -12,16 +17,23 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from consilium.client.sources.common.reasons import ENDS_EARLY, IN_FUTURE, INCOMPLETE
+from consilium.client.sources.common.reasons import (
+    ENDS_EARLY,
+    IN_FUTURE,
+    INCOMPLETE,
+    STAYS_BY_DAY,
+    VAGUE_STAY,
+)
 from consilium.client.sources.common.source import Tally
-from consilium.client.sources.own.assembly import US_PER_HOUR, StayTable
+from consilium.client.sources.own.assembly import FOREVER, StayTable
+from consilium.client.sources.times import spans
+from consilium.client.sources.times.spans import SPAN, US_PER_HOUR, Precision
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 from consilium.shared.study.input_names import static_names
 
 AGE = "Age"
-US_PER_YEAR = 365.2425 * 24 * US_PER_HOUR
-OPTIONAL = ("end", "birth", "outcome")
+TIMES = ("start", "end", "birth", "outcome")
 
 
 def stay_table(
@@ -46,15 +58,17 @@ def stay_table(
     Raises:
         DataError: a stay occurs twice, or a label is not one of the task's.
     """
-    frame = frame.with_columns(
-        pl.lit(None, dtype=pl.Int64).alias(name) for name in OPTIONAL if name not in frame.columns
-    )
+    frame = with_spans(frame)
     frame = _without(
         frame, tally, INCOMPLETE, pl.any_horizontal(pl.col("patient", "stay", "start").is_null())
     )
-    frame = _without(frame, tally, ENDS_EARLY, pl.col("end") < pl.col("start"))
+    vague = pl.max_horizontal(spans.precision("start"), spans.precision("end")) > Precision.DAY
+    frame = _without(frame, tally, VAGUE_STAY, vague)
+    frame = _without(frame, tally, ENDS_EARLY, spans.until("end") < spans.first("start"))
+    by_day = (spans.precision("start") == Precision.DAY) | (spans.precision("end") == Precision.DAY)
+    tally.decide(STAYS_BY_DAY, int(frame.select(by_day.fill_null(value=False).sum()).item()))
     now_us = time.time_ns() // 1000 if now_us is None else now_us
-    tally.count(IN_FUTURE, int((frame["start"] > now_us).sum()))
+    tally.count(IN_FUTURE, int(frame.select((spans.first("start") > now_us).sum()).item()))
     twice = len(frame) - frame["stay"].n_unique()
     if twice:
         raise DataError(
@@ -63,22 +77,68 @@ def stay_table(
         )
     unknown = _unknown_label(frame, study, where)
     tally.unlabelled += int(unknown.sum())
-    frame = frame.filter(~unknown).sort("patient", "start", "stay")
+    frame = frame.filter(~unknown).with_columns(begin=spans.first("start"))
+    frame = _held(frame.sort("patient", "begin", "stay"))
     patients = frame["patient"].unique(maintain_order=True)
     label_N = frame["label"].to_numpy().astype(np.float32)
     if frame["label"].dtype in (pl.List, pl.Array):
         label_N = np.array(frame["label"].to_list(), dtype=np.float32)
-    start = frame["start"]
-    hours = {name: ((frame[name] - start) / US_PER_HOUR) for name in ("end", "outcome")}
+    begin = pl.col("begin")
+    hours = frame.select(
+        end=(spans.until("end") - begin) / US_PER_HOUR,
+        outcome=pl.max_horizontal(0, spans.first("outcome") - begin) / US_PER_HOUR,
+        outcome_until=pl.max_horizontal(0, spans.until("outcome") - begin) / US_PER_HOUR,
+    ).with_columns(
+        pl.when(frame[f"{name.removesuffix('_until')}"].is_not_null()).then(pl.col(name))
+        for name in ("end", "outcome", "outcome_until")
+    )
     return StayTable(
         patient_ids=tuple(patients),
         patient_N=frame["patient"].rle_id().to_numpy().astype(np.int32),
         stay_ids=tuple(frame["stay"]),
-        start_N=start.to_numpy(),
+        start_N=frame["begin"].to_numpy(),
         end_h_N=hours["end"].cast(pl.Float64).fill_null(np.nan).to_numpy(),
+        held_N=frame["held"].to_numpy(),
+        reach_N=frame["reach"].to_numpy(),
         outcome_h_N=hours["outcome"].cast(pl.Float64).fill_null(np.nan).to_numpy(),
+        outcome_until_h_N=hours["outcome_until"].cast(pl.Float64).fill_null(np.nan).to_numpy(),
         label_N=label_N,
         static=_static(frame, study),
+    )
+
+
+def with_spans(frame: pl.DataFrame, names: tuple[str, ...] = TIMES) -> pl.DataFrame:
+    """Return the stays with these times as spans; instants become spans of no length."""
+    return frame.with_columns(
+        (
+            spans.missing()
+            if name not in frame.columns or frame[name].dtype == pl.Null
+            else pl.col(name)
+            if frame[name].dtype == SPAN
+            else spans.instants(pl.col(name))
+        ).alias(name)
+        for name in names
+    )
+
+
+def next_begin(frame: pl.DataFrame) -> pl.DataFrame:
+    """Add ``next``: when the patient's next stay begins that begins later than this one.
+
+    Args:
+        frame: stays with ``patient`` and ``begin`` (microseconds since 1970).
+    """
+    begins = frame.select("patient", "begin").unique().sort("patient", "begin")
+    following = begins.with_columns(next=pl.col("begin").shift(-1).over("patient"))
+    return frame.join(following, on=["patient", "begin"], how="left", maintain_order="left")
+
+
+def _held(frame: pl.DataFrame) -> pl.DataFrame:
+    """Add until when each stay holds events: its end, or else the start of the next stay."""
+    held = pl.coalesce(spans.until("end"), pl.col("next") - 1, pl.lit(FOREVER, pl.Int64))
+    return (
+        next_begin(frame)
+        .with_columns(held=held)
+        .with_columns(reach=pl.col("held").cum_max().over("patient"))
     )
 
 
@@ -129,7 +189,7 @@ def _static(frame: pl.DataFrame, study: Study) -> Mapping[int, NDArray[np.float3
         if str(index) in frame.columns
     }
     if AGE in static_names(study) and names.index(AGE) not in columns:
-        years = ((frame["start"] - frame["birth"]) / US_PER_YEAR).floor()
+        years = frame.select(spans.years_between("birth", "start").alias("years"))["years"]
         if years.null_count() < len(years):
             columns[names.index(AGE)] = years.cast(pl.Float32).fill_null(np.nan).to_numpy()
     return columns

@@ -1,4 +1,4 @@
-"""Reads CSV and Parquet files in pieces: only the columns asked for, in bounded memory.
+"""Reads files of tables in pieces: only the columns asked for, in bounded memory.
 
 A damaged or malicious file is refused with one sentence: a line longer than a piece, too many
 columns, quotes that never close, text in another encoding, a truncated file, a compressed file that
@@ -6,41 +6,32 @@ unpacks without end.
 """
 
 import csv
-import gzip
 import io
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, cast
 
 import polars as pl
 
-from consilium.client.sources.own.settings import FileSettings
+from consilium.client.sources.own import table_forms as forms
+from consilium.client.sources.own.settings import FileSettings, HoursUnit
+from consilium.client.sources.own.table_forms import BROKEN, Bytes, Found
 from consilium.client.sources.own.translation import limits
+from consilium.client.sources.times.reading import Written, joined, read_times, suggestion
 from consilium.shared.errors import DataError
 
-BROKEN = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 ROW = "\x00row"
 PIECE_BYTES = 32 << 20
 PIECE_ROWS = 250_000
 MOST_COLUMNS = 10_000
 LONGEST_HEADER = 1 << 20
-_CSV_NAMES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
-TIME_FORMATS = (
-    "%Y-%m-%d %H:%M:%S%.f",
-    "%Y-%m-%dT%H:%M:%S%.f",
-    "%Y-%m-%d %H:%M",
-    "%Y-%m-%dT%H:%M",
-    "%Y-%m-%d",
-)
-_ZONED_FORMATS = ("%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M:%S%.f%#z")
-_OFFSET_ENDING = r"(Z|[+-][0-9]{2}:?[0-9]{2})$"
+_HOURS_AND_MINUTES = r"^\s*([0-9]+):([0-5][0-9])(?::([0-5][0-9]))?\s*$"
+_HOURS = {"s": (1, 3600), "min": (1, 60), "h": (1, 1), "d": (24, 1)}
 
 
 class Piece:
     """Some rows of a file: the columns asked for, and the rows' numbers in the file."""
 
-    def __init__(self, frame: pl.DataFrame, path: Path, first_row: int) -> None:
+    def __init__(self, frame: pl.DataFrame, path: Path | str, first_row: int) -> None:
         self.frame, self.path, self.first_row = frame, path, first_row
 
     def where(self, row: int) -> str:
@@ -48,60 +39,51 @@ class Piece:
         return f"{self.path} row {self.first_row + int(self.frame[ROW][row])}"
 
 
-def files_of(settings: FileSettings) -> list[Path]:
-    """Return the files that the settings name, in order.
-
-    Raises:
-        DataError: there are none.
-    """
-    path = settings.file
-    if any(letter in path.name for letter in "*?["):
-        found = sorted(path.parent.glob(path.name))
-    else:
-        found = [path] if path.is_file() else []
-    if not found:
-        raise DataError(f"{path} does not exist or is no file; check [data] file in site.toml")
-    for one in found:
-        if not one.name.endswith((*_CSV_NAMES, ".parquet")):
-            raise DataError(
-                f"{one} is neither CSV ({', '.join(_CSV_NAMES)}) nor .parquet; convert it"
-            )
-    return found
-
-
 def read_pieces(settings: FileSettings, columns: Sequence[str]) -> Iterator[Piece]:
     """Yield the rows of the files, only these columns, texts and numbers as written.
 
     Raises:
         DataError: a column is missing, or a file cannot be read to its end.
+        SettingsError: a file's form needs a library that is missing.
     """
     wanted = list(dict.fromkeys(columns))
-    for path in files_of(settings):
-        read = _parquet if path.suffix == ".parquet" else _csv
+    for found in forms.files_at(settings.file):
         try:
-            yield from read(path, settings, wanted)
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+            yield from _reader(found)(found, settings, wanted)
+        except OSError as error:  # without a number it is the library's, of what it read
+            problem = f"cannot be read: {error.strerror}" if error.errno else _fault(error)
+            raise DataError(f"{found.path} {problem}") from error
         except BROKEN as error:
-            raise DataError(f"{path} {_fault(error)}") from error
+            raise DataError(f"{found.path} {_fault(error)}") from error
+
+
+def _reader(found: Found) -> Callable[[Found, FileSettings, list[str]], Iterator[Piece]]:
+    if found.ends(forms.PARQUET_NAMES):
+        return _parquet
+    if found.ends(forms.ARROW_NAMES):
+        return _arrow
+    return _xlsx if found.ends(forms.XLSX_NAMES) else _csv
 
 
 def _fault(error: BaseException) -> str:
     """Return what is wrong with a file, without quoting its content."""
     text = str(error).lower()
     if "utf-8" in text or "utf8" in text:
-        return "is not UTF-8 text; save it as UTF-8"
+        return (
+            "is not UTF-8 text; save it as UTF-8, or state its encoding beside file in site.toml, "
+            'such as encoding = "cp1252"'
+        )
     if "more fields" in text:
         return "has a row with more fields than its first line; check the separator and the quotes"
     return "is damaged or cut short; write it again"
 
 
-def _csv(path: Path, settings: FileSettings, wanted: list[str]) -> Iterator[Piece]:
-    row = 1
-    with _open(path) as file:
+def _csv(found: Found, settings: FileSettings, wanted: list[str]) -> Iterator[Piece]:
+    row, path = 1, found.path
+    with forms.opened_text(path, settings.encoding) as file:
         names = _header(file, path, settings.separator)
-        _check_columns(names, wanted, path)
-        at = [names.index(name) for name in wanted]
+        inside = _inside(names, found, wanted)
+        at = [names.index(name) for name in inside]
         for content in _whole_lines(file, path, columns=len(names), separator=settings.separator):
             frame = pl.read_csv(
                 io.BytesIO(content),
@@ -113,33 +95,42 @@ def _csv(path: Path, settings: FileSettings, wanted: list[str]) -> Iterator[Piec
                 raise_if_empty=False,
             )
             frame = frame.select(
-                pl.col(str(index)).alias(name) for index, name in zip(at, wanted, strict=True)
+                pl.col(str(index)).alias(name) for index, name in zip(at, inside, strict=True)
             )
-            yield Piece(frame.with_row_index(ROW), path, row)
+            yield _piece(frame, found, wanted, row)
             row += len(frame)
         if row == 1:
-            empty = pl.DataFrame(schema=dict.fromkeys(wanted, pl.String))
-            yield Piece(empty.with_row_index(ROW), path, row)
+            empty = pl.DataFrame(schema=dict.fromkeys(inside, pl.String))
+            yield _piece(empty, found, wanted, row)
 
 
-def _open(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+def _piece(frame: pl.DataFrame, found: Found, wanted: list[str], row: int) -> Piece:
+    """Return a piece with the columns of the file and of its path."""
+    whole = forms.with_hive(frame.with_row_index(ROW), found.hive, [ROW, *wanted])
+    return Piece(whole, found.path, row)
 
 
-def _header(file: IO[bytes], path: Path, separator: str) -> list[str]:
+def _inside(names: Sequence[str], found: Found, wanted: list[str]) -> list[str]:
+    """Return the wanted columns that the file holds; the others are in its path."""
+    inside = [name for name in wanted if name in names or name not in found.hive]
+    check_columns(names, inside, str(found.path))
+    return inside
+
+
+def _header(file: Bytes, path: Path, separator: str) -> list[str]:
     """Read the names in the first line; the next read begins at the second."""
+    line = file.readline(LONGEST_HEADER + 1)
+    if len(line) > LONGEST_HEADER:
+        raise DataError(
+            f"{path}: its first line is longer than {LONGEST_HEADER} bytes; a table of at most "
+            f"{MOST_COLUMNS} columns is expected, in long layout if there are more variables"
+        )
     try:
-        line = file.readline(LONGEST_HEADER + 1)
-        if len(line) > LONGEST_HEADER:
-            raise DataError(
-                f"{path}: its first line is longer than {LONGEST_HEADER} bytes; a table of at most "
-                f"{MOST_COLUMNS} columns is expected, in long layout if there are more variables"
-            )
         text = line.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text; save it as UTF-8") from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path} is damaged or cut short; write it again") from error
+        raise forms.not_utf8(path, line) from error
+    if "\0" in text:
+        raise forms.not_utf8(path, line)
     if "\r" in text:
         raise DataError(
             f"{path}: its lines end with carriage returns alone; save it with ends of lines of "
@@ -148,7 +139,12 @@ def _header(file: IO[bytes], path: Path, separator: str) -> list[str]:
     return next(csv.reader([text], delimiter=separator), [])
 
 
-def _check_columns(names: Sequence[str], wanted: list[str], path: Path) -> None:
+def check_columns(names: Sequence[str], wanted: Sequence[str], path: str) -> None:
+    """Refuse a table without these columns, or with two of one name.
+
+    Raises:
+        DataError: a column is missing, twice there, or there are too many.
+    """
     if len(names) > MOST_COLUMNS:
         raise DataError(f"{path} has {len(names)} columns, more than {MOST_COLUMNS}; write fewer")
     for name in wanted:
@@ -160,14 +156,11 @@ def _check_columns(names: Sequence[str], wanted: list[str], path: Path) -> None:
             )
 
 
-def _whole_lines(file: IO[bytes], path: Path, *, columns: int, separator: str) -> Iterator[bytes]:
+def _whole_lines(file: Bytes, path: Path, *, columns: int, separator: str) -> Iterator[bytes]:
     """Yield pieces of about ``PIECE_BYTES`` that end with a row, not at a line end in quotes."""
     rest = b""
     while True:
-        try:
-            content = file.read(PIECE_BYTES)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(f"{path} is damaged or cut short; write it again") from error
+        content = file.read(PIECE_BYTES)
         if not content:
             break
         content = rest + content
@@ -198,22 +191,42 @@ def _whole_lines(file: IO[bytes], path: Path, *, columns: int, separator: str) -
         yield rest
 
 
-def _parquet(path: Path, _: FileSettings, wanted: list[str]) -> Iterator[Piece]:
-    schema = _parquet_schema(path)
-    _check_columns(tuple(schema), wanted, path)
-    for name in wanted:
+def _parquet(found: Found, _: FileSettings, wanted: list[str]) -> Iterator[Piece]:
+    inside = _readable(_parquet_schema(found.path), found, wanted)
+    rows = pl.scan_parquet(found.path, hive_partitioning=False).select(inside)
+    yield from _frames(rows.collect_batches(chunk_size=PIECE_ROWS), found, wanted)
+
+
+def _arrow(found: Found, _: FileSettings, wanted: list[str]) -> Iterator[Piece]:
+    inside = _readable(forms.arrow_schema(found.path), found, wanted)
+    yield from _frames(forms.arrow_frames(found.path, inside, PIECE_ROWS), found, wanted)
+
+
+def _xlsx(found: Found, settings: FileSettings, wanted: list[str]) -> Iterator[Piece]:
+    names, frame = forms.xlsx_frame(found.path, settings.sheet)
+    inside = _inside(names, found, wanted)
+    frame = frame.select(pl.col(str(names.index(name))).alias(name) for name in inside)
+    # Excel keeps rows that were emptied; the first row below the names is row 1.
+    yield from _frames(iter([frame]), found, wanted)
+
+
+def _readable(schema: dict[str, pl.DataType], found: Found, wanted: list[str]) -> list[str]:
+    """Return the wanted columns of the file; refuse those that hold no texts, numbers or times."""
+    inside = _inside(tuple(schema), found, wanted)
+    for name in inside:
         if schema[name].is_nested() or schema[name] in (pl.Binary, pl.Object):
             raise DataError(
-                f"{path}: column {name!r} holds {schema[name].base_type()}, and must hold texts, "
-                "numbers or times; write it as such"
+                f"{found.path}: column {name!r} holds {schema[name].base_type()}, and must hold "
+                "texts, numbers or times; write it as such"
             )
-    texts = pl.col(wanted).exclude(
-        [n for n in wanted if schema[n] not in (pl.Categorical, pl.Enum)]
-    )
-    rows = pl.scan_parquet(path).select(wanted).with_columns(texts.cast(pl.String))
+    return inside
+
+
+def _frames(frames: Iterator[pl.DataFrame], found: Found, wanted: list[str]) -> Iterator[Piece]:
     row = 1
-    for frame in rows.collect_batches(chunk_size=PIECE_ROWS):
-        yield Piece(frame.with_row_index(ROW), path, row)
+    for frame in frames:
+        plain = frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
+        yield _piece(plain, found, wanted, row)
         row += len(frame)
 
 
@@ -263,40 +276,60 @@ def words(piece: Piece, column: str) -> pl.Series:
     return text.set(~plain.fill_null(value=False), None)
 
 
-def times(piece: Piece, column: str, time_format: str | None) -> tuple[pl.Series, bool]:
-    """Return a column's times in microseconds since 1970 (int64), and whether they had a zone.
+def hours(piece: Piece, column: str, unit: HoursUnit, *, decimal_comma: bool = False) -> pl.Series:
+    """Return a column of numbers since the start of a stay in hours (float64), null if empty.
 
-    Times with a zone are converted to UTC. Empty cells are null.
+    A text such as ``26:30`` is 26.5 hours in any unit.
+    """
+    series = numbers(piece, column, decimal_comma=decimal_comma)[0].fill_nan(None)
+    cells = piece.frame[column]
+    if cells.dtype == pl.String and series.null_count() > cells.null_count():
+        parts = [cells.str.extract(_HOURS_AND_MINUTES, n).cast(pl.Float64) for n in (1, 2, 3)]
+        clock = parts[0] + parts[1] / 60 + parts[2].fill_null(0.0) / 3600
+        times_, over = _HOURS[unit]
+        series = series.fill_null(clock * over / times_)
+    if unit == "h" or piece.frame[column].dtype == pl.Duration:
+        return series
+    times_, over = _HOURS[unit]
+    return series * times_ / over
+
+
+def times(
+    piece: Piece,
+    column: str | tuple[str, str],
+    time_format: str | tuple[str, ...] | None,
+) -> Written:
+    """Return a column's times as written; empty cells are null.
+
+    Args:
+        piece: some rows of the table.
+        column: the column, or that of dates and that of times of day.
+        time_format: the formats that the settings name; None stands for ISO 8601.
 
     Raises:
         DataError: a cell is not a date and time.
     """
-    series = piece.frame[column]
-    if isinstance(series.dtype, pl.Datetime | pl.Date):
-        zoned = isinstance(series.dtype, pl.Datetime) and series.dtype.time_zone is not None
-        return series.cast(pl.Datetime("us")).cast(pl.Int64), zoned
-    if series.dtype == pl.Null:
-        return series.cast(pl.Int64), False
-    if series.dtype != pl.String:
+    if isinstance(column, tuple):
+        series = joined(piece.frame[column[0]], piece.frame[column[1]])
+        told = f"columns {column[0]!r} and {column[1]!r}"
+    else:
+        series, told = piece.frame[column], f"column {column!r}"
+    written = read_times(series, time_format)
+    if written is None:
         raise DataError(
-            f"{piece.path}: column {column!r} holds {series.dtype}, not dates and times; name it "
-            "as hours in site.toml if it counts hours"
+            f"{piece.path}: {told} holds {series.dtype}, not dates and times; name it as hours in "
+            "site.toml if it counts hours, or state time_format = 'epoch', 'epoch-ms' or 'excel'"
         )
-    text = pl.select(pl.when(series.str.len_bytes() > 0).then(series)).to_series()
-    known = text.drop_nulls()
-    zoned = bool(len(known)) and bool(known.head(1).str.contains(_OFFSET_ENDING)[0])
-    formats = (time_format,) if time_format else (_ZONED_FORMATS if zoned else TIME_FORMATS)
-    best: pl.Series | None = None
-    for one in formats:
-        parsed = text.str.to_datetime(one, time_unit="us", strict=False)
-        if parsed.null_count() == text.null_count():
-            return parsed.cast(pl.Int64), zoned
-        if best is None or parsed.null_count() < best.null_count():
-            best = parsed
-    if best is None:
-        raise DataError(f"{piece.path}: column {column!r} has no dates and times")
-    fault = (best.is_null() & text.is_not_null()).arg_true()[0]
-    raise DataError(
-        f"{piece.where(fault)}: column {column!r} is not a date and time like the others; mend the "
-        "row, or state time_format in site.toml"
-    )
+    if written.unread is not None and written.unread.any():
+        fault = written.unread.arg_true()[0]
+        likely = suggestion(series)
+        raise DataError(
+            f"{piece.where(fault)}: {told} is not a date and time like the others; mend the row, "
+            "or state time_format in site.toml" + (f", such as {likely}" if likely else "")
+        )
+    if written.unclear:
+        raise DataError(
+            f"{piece.path}: {told} has {written.unclear} cells that fit several of the formats in "
+            "time_format and mean different times by them; keep the format that the file has"
+        )
+    return written

@@ -29,19 +29,36 @@
     values = { m = 1, f = 0 }
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from consilium.client.sources.common.reasons import BEYOND_LIMIT, NO_TIME
+from consilium.client.sources.common.reasons import (
+    BEYOND_LIMIT,
+    NO_TIME,
+    SKIPPED,
+    VAGUE_EVENT,
+)
 from consilium.client.sources.common.source import CountedWithoutLabels, Patient, Tally
 from consilium.client.sources.own.assembly import Assembler, StayTable
-from consilium.client.sources.own.settings import EventsFile, StaysFile, TablesSettings
+from consilium.client.sources.own.event_times import event_times, time_columns, vague
+from consilium.client.sources.own.settings import (
+    EventsColumns,
+    MappedTables,
+    StaysColumns,
+    TimeColumn,
+    TimeFormat,
+)
+from consilium.client.sources.own.settings import (
+    time_columns as columns_of,
+)
 from consilium.client.sources.own.stay_frames import check_labels, stay_table
 from consilium.client.sources.own.table_files import (
     Piece,
+    hours,
     identifiers,
     numbers,
     read_pieces,
@@ -49,9 +66,15 @@ from consilium.client.sources.own.table_files import (
     words,
 )
 from consilium.client.sources.own.translation import Translation
+from consilium.client.sources.times import spans
+from consilium.client.sources.times.axis import Axis
+from consilium.client.sources.times.clock import clock_of
+from consilium.client.sources.times.reading import Spans, Written, births, spans_of
+from consilium.client.sources.times.spans import US_PER_HOUR
 from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.study.definition import Study
 
+Read = Callable[[Any, Sequence[str]], Iterator[Piece]]  # by the settings of one table
 _TRUE_FALSE = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 
 
@@ -64,10 +87,11 @@ class Tables(CountedWithoutLabels):
 
     name = "tables"
 
-    def __init__(self, settings: TablesSettings) -> None:
+    def __init__(self, settings: MappedTables) -> None:
         self._settings = settings
+        self._read: Read = read_pieces
         self._tally = Tally()
-        self._zoned = False
+        self._axis = Axis(clock_of(settings.time_zone))
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
         """Yield every patient in the table of stays, in the order of their identifiers.
@@ -77,9 +101,10 @@ class Tables(CountedWithoutLabels):
             SettingsError: the settings contradict themselves.
         """
         self._tally = Tally()
+        self._axis = Axis(clock_of(self._settings.time_zone))
         translation = Translation(study, self._settings, default_codes=lambda name: (name,))
         frame = self._stay_frame(study, translation)
-        stays = stay_table(frame, study, self._tally, where=str(self._settings.stays.file))
+        stays = stay_table(frame, study, self._tally, where=self._settings.stays.place)
         assembler = Assembler(study, stays, self._tally)
         if study.task.per_step and self._labelled:
             stays = self._with_step_labels(stays, study)
@@ -94,21 +119,16 @@ class Tables(CountedWithoutLabels):
         settings = self._settings.stays
         labels = _label_columns(settings, study) if self._labelled else ()
         static = translation.static_columns()
-        optional = (
-            settings.stay,
-            settings.start,
-            settings.end,
-            settings.birth,
-            settings.outcome_time,
-        )
+        optional = (settings.stay, settings.end_hours, settings.outcome_hours)
         columns = [
             settings.patient,
             *labels,
             *(name for name in optional if name),
+            *columns_of(settings.start, settings.end, settings.birth, settings.outcome_time),
             *static.values(),
         ]
         pieces = []
-        for piece in read_pieces(settings, [*columns, *self._settings.where]):
+        for piece in self._read(settings, [*columns, *self._settings.where]):
             piece = self._selected(piece)
             frame = piece.frame.select(
                 identifiers(piece, settings.patient).cast(pl.String).alias("patient"),
@@ -129,24 +149,46 @@ class Tables(CountedWithoutLabels):
                     for index, column in static.items()
                 )
             )
-        return pl.concat(pieces)
+        frame = pl.concat(pieces)
+        if settings.outcome_time is not None:
+            frame = frame.with_columns(spans.as_days("outcome"))
+        return self._axis.stays_read(frame, self._settings.midnight, self._tally)
 
-    def _stay_times(self, piece: Piece, settings: StaysFile) -> list[pl.Series]:
-        found = []
+    def _stay_times(self, piece: Piece, settings: StaysColumns) -> list[pl.Series]:
+        found: dict[str, pl.Series] = {}
         for name, column in (
             ("start", settings.start),
             ("end", settings.end),
             ("birth", settings.birth),
             ("outcome", settings.outcome_time),
         ):
-            if column is None:
-                empty = pl.Series([0 if name == "start" else None], dtype=pl.Int64)
-                found.append(empty.new_from_index(0, len(piece.frame)).alias(name))
-                continue
-            series, zoned = times(piece, column, settings.time_format)
-            if name == "start":
-                self._zoned = zoned
-            found.append(series.alias(name))
+            if column is not None:
+                written = times(piece, column, settings.time_format)
+                if name == "birth":
+                    written = births(written)
+                else:
+                    self._axis.check(written, f"{piece.path}: column {_shown(column)}")
+                found[name] = self._spans(written).struct().alias(name)
+        if "start" not in found:
+            zero = pl.Series("start", [0], dtype=pl.Int64).new_from_index(0, len(piece.frame))
+            found["start"] = pl.select(spans.instants(pl.lit(zero)).alias("start")).to_series()
+        for name, column in (("end", settings.end_hours), ("outcome", settings.outcome_hours)):
+            if column is not None:
+                number = hours(
+                    piece, column, settings.hours_unit, decimal_comma=settings.decimal_comma
+                )
+                found[name] = _since(found["start"], number).alias(name)
+        lacking = [name for name in ("end", "birth", "outcome") if name not in found]
+        return [
+            *found.values(),
+            *(pl.select(spans.missing().alias(name)).to_series().new_from_index(0, len(piece.frame))
+              for name in lacking),
+        ]  # fmt: skip  # one series a time
+
+    def _spans(self, written: Written) -> Spans:
+        """Return times as spans, and count those that the hospital's clock skipped."""
+        found = spans_of(written, self._axis.clock)
+        self._tally.decide(SKIPPED, found.skipped)
         return found
 
     def _selected(self, piece: Piece) -> Piece:
@@ -172,17 +214,22 @@ class Tables(CountedWithoutLabels):
             )
         steps, step_h = -(-study.data.window_h // study.data.step_h), study.data.step_h
         label_NT = np.full((len(stays), steps), np.nan, dtype=np.float32)
-        when = settings.hours or settings.time or ""
         keys = _Keys(stays)
-        for piece in read_pieces(settings, [settings.stay, when, settings.label]):
+        when = columns_of(settings.hours, settings.time)
+        for piece in self._read(settings, [settings.stay, *when, settings.label]):
             stay_E = keys.index_of(identifiers(piece, settings.stay), "stay")
             value = _label(piece, settings.label)
             check_labels(value, study, str(piece.path))
             if settings.hours is not None:
-                hours = numbers(piece, settings.hours, decimal_comma=settings.decimal_comma)[0]
-                hours_E = hours.fill_null(np.nan).to_numpy()
+                number = hours(
+                    piece,
+                    settings.hours,
+                    settings.hours_unit,
+                    decimal_comma=settings.decimal_comma,
+                )
+                hours_E = number.fill_null(np.nan).to_numpy()
             else:
-                time = times(piece, when, settings.time_format)[0]
+                time = self._times(piece, settings.time or "", settings.time_format).first
                 hours_E = stays.hours(stay_E, time.fill_null(0).to_numpy()).astype(np.float64)
                 hours_E[time.is_null().to_numpy()] = np.nan
             inside = (stay_E >= 0) & (hours_E >= 0) & (hours_E < steps * step_h)
@@ -191,13 +238,14 @@ class Tables(CountedWithoutLabels):
         return replace(stays, label_N=label_NT)
 
     def _read_events(
-        self, events: EventsFile, translation: Translation, keys: "_Keys", assembler: Assembler
+        self, events: EventsColumns, translation: Translation, keys: "_Keys", assembler: Assembler
     ) -> None:
         wide = translation.wide_columns() if events.layout == "wide" else {}
-        key, when = events.stay or events.patient or "", events.hours or events.time or ""
+        key = events.stay or events.patient or ""
+        when = columns_of(events.hours, events.time)
         long = [events.variable, events.value, events.unit] if events.layout == "long" else wide
-        columns = [key, when, *(name for name in long if name)]
-        for piece in read_pieces(events, columns):
+        columns = [key, *when, *(name for name in long if name)]
+        for piece in self._read(events, columns):
             if events.layout == "long":
                 frame = piece.frame.filter(
                     pl.col(events.variable or "").cast(pl.String).is_in(translation.codes)
@@ -206,7 +254,8 @@ class Tables(CountedWithoutLabels):
             placed = self._placed(piece, events, keys)
             if events.layout == "wide":
                 for column, variable in wide.items():
-                    self._add_column(piece, column, variable, placed, translation, assembler)
+                    rows = self._column(piece, column, variable, placed, translation)
+                    self._add(rows, events, assembler)
                 continue
             value, at_limit = numbers(piece, events.value or "", decimal_comma=events.decimal_comma)
             self._tally.count(BEYOND_LIMIT, at_limit)
@@ -217,63 +266,83 @@ class Tables(CountedWithoutLabels):
                 value.alias("value"),
                 unit.cast(pl.String).alias("unit"),
                 words(piece, events.value or "").alias("word"),
-            ).filter(pl.col("hours").is_not_null())
+            ).filter(pl.col("time").is_not_null())
             done = translation.translate(rows, self._tally.count, where=str(piece.path))
-            assembler.add(
-                done["stay"].to_numpy(),
-                done["hours"].to_numpy(),
-                done["variable"].to_numpy(),
-                done["value"].cast(pl.Float32).to_numpy(),
-            )
+            self._add(done, events, assembler)
 
-    def _add_column(
+    def _column(
         self,
         piece: Piece,
         column: str,
         variable: int,
         placed: pl.DataFrame,
         translation: Translation,
-        assembler: Assembler,
-    ) -> None:
-        """Pass one variable's column of a wide table to the assembler."""
+    ) -> pl.DataFrame:
+        """Return the rows of one variable's column of a wide table."""
         number, at_limit = numbers(piece, column)
         self._tally.count(BEYOND_LIMIT, at_limit)
         value = translation.column(variable, number, words(piece, column), self._tally.count)
-        rows = placed.with_columns(value.alias("value")).filter(
-            pl.col("hours").is_not_null() & pl.col("value").is_finite()
-        )
-        assembler.add(
-            rows["stay"].to_numpy(),
-            rows["hours"].to_numpy(),
-            np.full(len(rows), variable, dtype=np.int16),
-            rows["value"].cast(pl.Float32).to_numpy(),
-        )
+        return placed.with_columns(
+            value.alias("value"), pl.lit(variable, pl.Int16).alias("variable")
+        ).filter(pl.col("time").is_not_null() & pl.col("value").is_finite())
 
-    def _placed(self, piece: Piece, events: EventsFile, keys: "_Keys") -> pl.DataFrame:
-        """Return each row's stay (-1: none) and hours since its start (null: no time)."""
-        stays = keys.stays
+    def _add(self, rows: pl.DataFrame, events: EventsColumns, assembler: Assembler) -> None:
+        """Pass translated rows to the assembler."""
+        variable_E = rows["variable"].to_numpy()
+        value_E = rows["value"].cast(pl.Float32).to_numpy()
+        key_E = rows["key"].to_numpy()
         if events.hours is not None:
-            stay_E = keys.index_of(identifiers(piece, events.stay or ""), "stay")
-            hours = numbers(piece, events.hours, decimal_comma=events.decimal_comma)[0]
-            hours = hours.cast(pl.Float32).fill_nan(None)
+            assembler.add(key_E, rows["time"].to_numpy(), variable_E, value_E)
+            return
+        column = f"{events.place} {_shown(events.time or '')}"
+        keys = {"stay_E": key_E} if events.stay is not None else {"patient_E": key_E}
+        times = event_times(rows, self._axis.clock, self._settings.midnight, column)
+        assembler.add_timed(times, variable_E, value_E, **keys)
+
+    def _placed(self, piece: Piece, events: EventsColumns, keys: "_Keys") -> pl.DataFrame:
+        """Return each row's ``key`` (index of stay or patient) and ``time``, null if unknown.
+
+        The time is a number of hours since the stay's start, or what
+        :mod:`consilium.client.sources.own.event_times` says.
+        """
+        kind = "stay" if events.stay is not None else "patient"
+        key = pl.Series(
+            "key", keys.index_of(identifiers(piece, events.stay or events.patient or ""), kind)
+        )
+        if events.hours is not None:
+            number = hours(
+                piece, events.hours, events.hours_unit, decimal_comma=events.decimal_comma
+            )
+            columns = [number.cast(pl.Float32).fill_nan(None).alias("time")]
         else:
-            time, zoned = times(piece, events.time or "", events.time_format)
-            if zoned != self._zoned and len(time) > time.null_count():
-                raise DataError(
-                    f"{piece.path}: column {events.time!r} and the start of stays do not both "
-                    "have a time zone; write both with, or both without"
-                )
-            time_E = time.fill_null(0).to_numpy()
-            if events.stay is not None:
-                stay_E = keys.index_of(identifiers(piece, events.stay), "stay")
-                hours_E = stays.hours(stay_E, time_E)
-            else:
-                patient_E = keys.index_of(identifiers(piece, events.patient or ""), "patient")
-                stay_E, hours_E = stays.place(patient_E, time_E)
-            known = pl.Series(time.is_not_null())
-            hours = pl.select(pl.when(known).then(pl.Series(hours_E))).to_series()
-        self._tally.count(NO_TIME, hours.null_count())
-        return pl.DataFrame({"stay": stay_E, "hours": hours})
+            when = self._times(piece, events.time or "", events.time_format)
+            columns = time_columns(when, self._axis.clock, self._settings.midnight)
+        placed = pl.DataFrame([key, *columns])
+        self._tally.count(NO_TIME, placed["time"].null_count())
+        if events.hours is None and (roughly := vague(placed)).any():
+            self._tally.count(VAGUE_EVENT, int(roughly.sum()))
+            placed = placed.with_columns(time=placed["time"].set(roughly, None))
+        return placed
+
+    def _times(self, piece: Piece, column: TimeColumn, time_format: TimeFormat) -> Spans:
+        """Return times as spans; they have zones as the starts of stays have."""
+        written = times(piece, column, time_format)
+        self._axis.check(written, f"{piece.path}: column {_shown(column)}")
+        return self._spans(written)
+
+
+def _shown(column: TimeColumn) -> str:
+    return " and ".join(map(repr, columns_of(column)))
+
+
+def _since(start: pl.Series, number: pl.Series) -> pl.Series:
+    """Return instants so many hours after the starts of stays."""
+    after = pl.DataFrame({"start": start, "hours": number}).select(
+        time=(spans.first("start") + pl.col("hours") * US_PER_HOUR)
+        .round()
+        .cast(pl.Int64, strict=False)
+    )
+    return after.select(spans.instants(pl.col("time")).alias("span"))["span"]
 
 
 def _as_number(column: str, value: float | str) -> float:
@@ -312,7 +381,7 @@ class _Keys:
         return joined["index"].fill_null(-1).to_numpy()
 
 
-def _label_columns(settings: StaysFile, study: Study) -> tuple[str, ...]:
+def _label_columns(settings: StaysColumns, study: Study) -> tuple[str, ...]:
     """Return the columns of the study's label, none in a per-step study."""
     if study.task.per_step:
         return ()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import polars as pl
 
 from consilium.client.sources.common.reasons import NO_VALUE, NOT_A_NUMBER
-from consilium.client.sources.own.settings import HospitalSettings
+from consilium.client.sources.own.settings import HospitalSettings, Midnight
 from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.study.definition import Study
 from consilium.shared.study.input_names import static_names
@@ -62,6 +62,11 @@ class Translation:
                     )
                 self.variable_of[code] = index
         self._pairs: dict[tuple[int, str | None], LinearMap] = {}
+
+    @property
+    def midnight(self) -> Midnight:
+        """What the hospital says of times at exactly midnight."""
+        return self._settings.midnight
 
     @property
     def codes(self) -> tuple[str, ...]:

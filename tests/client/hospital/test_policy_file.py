@@ -25,6 +25,7 @@ def test_every_commented_setting_of_the_default_file_works_when_uncommented():
         studies=frozenset({bytes.fromhex("9f" * 32)}),
         vouched_at_least=3,
         sources=frozenset({"physionet2012"}),
+        installed_sources=frozenset({"our-laboratory"}),
         variables=frozenset({"HR", "Temp", "Lactate"}),
         hours=WorkingHours(
             days=frozenset({"mon", "tue", "wed", "thu", "fri", "sat", "sun"}),

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from consilium.client.cli import app
 from consilium.client.commands.check import report_json, run_check, settings_from
-from consilium.client.quality.findings import Finding, judge, verdict
+from consilium.client.quality.findings import RULES_OF_TIME, Finding, judge, verdict
 from consilium.client.quality.measure import Quality, check_quality, quantiles
 from consilium.client.quality.page import quality_page
 from consilium.client.sources.common.source import Patient, ReadReport, Stay, Tally
@@ -137,6 +137,15 @@ def test_what_is_wrong_is_found_and_has_a_remedy(
     assert finding.level == level
     assert finding.remedy
     assert verdict(findings) == ("not ready" if level == "stops" else "ready with warnings")
+
+
+@pytest.mark.parametrize("reason", RULES_OF_TIME)
+def test_what_the_rules_of_time_decided_is_told_with_its_number(reason: str) -> None:
+    quality, _ = checked(Given())
+    read = replace(quality.read, times={reason: 17})
+    finding = about(judge(replace(quality, read=read), STUDY), "times", f"17 {reason}")
+    assert finding.level == RULES_OF_TIME[reason][0]
+    assert finding.remedy
 
 
 def test_of_several_labels_each_is_counted_and_a_rare_one_named() -> None:

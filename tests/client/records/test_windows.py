@@ -95,6 +95,15 @@ def test_landmarks_stand_before_the_outcome_and_ask_whether_it_is_near() -> None
     assert [one.outcome_h for one in cut] == [13.5, 11.5, 8.5, 5.5]
 
 
+def test_a_landmark_has_no_window_where_a_rough_time_leaves_the_label_open() -> None:
+    # Death came between 10 and 13.5 h; the horizon is 5 h, and at 6 h it may lie beyond.
+    cut = windows_of(replace(DYING, outcome_h=10.0, outcome_until_h=13.5), ROLLING)
+    assert [(one.label, one.outcome_h, one.outcome_until_h) for one in cut] == [
+        (0.0, 10.0, 13.5),
+        (1.0, 5.0, 8.5),
+    ]
+
+
 def test_tensors_of_landmarks_are_those_computed_by_hand() -> None:
     patients = list(cut_windows([Patient(patient_id="p", stays=(DYING,))], ROLLING))
     grid = to_grid(patients, ROLLING)

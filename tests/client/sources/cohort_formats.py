@@ -395,3 +395,170 @@ def instant(time: dt.datetime, *, hours: int = 0) -> str:
     zone = dt.timezone(dt.timedelta(hours=hours))
     there = time.replace(tzinfo=dt.UTC).astimezone(zone).isoformat()
     return there if hours else there.replace("+00:00", "Z")
+
+
+def tables_of(cohort: Written) -> dict[str, pl.DataFrame]:
+    """The cohort's two tables, a drug given as a row with the number 1."""
+    given = cohort.drugs.with_columns(name=pl.lit(DRUG), value=pl.lit(1.0), unit=pl.lit("1"))
+    return {
+        "stays": cohort.stays,
+        "events": pl.concat([cohort.events, given.select(cohort.events.columns)]),
+    }
+
+
+def write_arrow(cohort: Written, folder: Path) -> str:
+    """Write stays as Feather and events as an Arrow file, a folder in Hive's manner."""
+    tables = tables_of(cohort)
+    tables["stays"].write_ipc(folder / "stays.Feather")
+    for (name,), part in tables["events"].group_by(["name"], maintain_order=True):
+        place = folder / "events" / f"name={name}"
+        place.mkdir(parents=True)
+        part.drop("name").write_ipc(place / "part.arrow")
+    text = TABLES_SETTINGS.format(kind="Feather", key="stay")
+    return text.replace("events.Feather", "events")
+
+
+def write_xlsx(cohort: Written, folder: Path) -> str:
+    """Write a workbook of two sheets."""
+    import openpyxl
+
+    book = openpyxl.Workbook(write_only=True)
+    for name, frame in tables_of(cohort).items():
+        sheet = book.create_sheet(name)
+        sheet.append(frame.columns)
+        for row in frame.iter_rows():
+            sheet.append(row)
+    book.save(folder / "cohort.xlsx")
+    text = TABLES_SETTINGS.format(kind="xlsx", key="stay")
+    for name in ("stays", "events"):
+        text = text.replace(f'file = "{name}.xlsx"', f'file = "cohort.xlsx"\nsheet = "{name}"')
+    return text
+
+
+def write_latin_csv(cohort: Written, folder: Path) -> str:
+    """Write CSV as a spreadsheet of Western Europe does: semicolons, commas, Latin-1, packed."""
+    text = TABLES_SETTINGS.format(kind="csv", key="stay")
+    for name, frame in tables_of(cohort).items():
+        written = frame.rename({frame.columns[0]: "größe"}).write_csv(
+            separator=";", datetime_format="%Y-%m-%d %H:%M:%S", decimal_comma=True
+        )
+        (folder / f"{name}.CSV.gz").write_bytes(gzip.compress(written.encode("latin-1"), 1))
+        text = text.replace(
+            f'"{name}.csv"',
+            f'"{name}.CSV.gz"\nencoding = "latin-1"\nseparator = ";"\ndecimal_comma = true',
+        )
+    return text.replace('patient = "patient"', 'patient = "größe"')
+
+
+def _sql_settings(where: str, schema: str = "") -> str:
+    text = TABLES_SETTINGS.format(kind="x", key="stay").replace('"tables"', f'"sql"\n{where}')
+    text = text.replace('file = "stays.x"', f'table = "{schema}stays"')
+    query = f"select * from {schema}events"  # noqa: S608  # ours
+    return text.replace('file = "events.x"', f'query = "{query}"')
+
+
+def fill_tables(cohort: Written, url: str, schema: str | None) -> None:
+    """Write the two tables into a database."""
+    kinds = {pl.Int64: sql.BigInteger(), pl.Float64: sql.Double(), pl.String: sql.String(64)}
+    engine = sql.create_engine(url)
+    metadata = sql.MetaData(schema=schema)
+    with engine.begin() as connection:
+        if schema is not None:
+            connection.execute(sql.schema.CreateSchema(schema, if_not_exists=True))
+        for name, frame in tables_of(cohort).items():
+            columns = [
+                sql.Column(column, kinds.get(dtype, sql.DateTime()))
+                for column, dtype in frame.schema.items()
+            ]
+            table = sql.Table(name, metadata, *columns)
+            table.create(connection)
+            connection.execute(table.insert(), frame.to_dicts())
+    engine.dispose()
+
+
+def write_sql_sqlite(cohort: Written, folder: Path) -> str:
+    """Write the two tables into an SQLite file."""
+    fill_tables(cohort, f"sqlite:///{folder / 'his.sqlite'}", None)
+    return _sql_settings('file = "his.sqlite"')
+
+
+def write_sql_duckdb(cohort: Written, folder: Path) -> str:
+    """Write the two tables into a DuckDB file."""
+    import duckdb
+
+    with duckdb.connect(str(folder / "his.duckdb")) as connection:
+        for name, frame in tables_of(cohort).items():
+            frame.write_parquet(folder / f"{name}.parquet")
+            connection.execute(f"create table {name} as from '{folder / f'{name}.parquet'}'")
+    return _sql_settings('file = "his.duckdb"')
+
+
+def write_sql_postgresql(cohort: Written, folder: Path, server: Server) -> str:
+    """Write the two tables into PostgreSQL, in a schema of their own."""
+    schema = f"his_{folder.name}"
+    fill_tables(cohort, server.url(password=True), schema)
+    secret = folder / "password"
+    secret.touch(mode=0o600)
+    secret.write_text(server.password + "\n")
+    where = f'url = "{server.url(password=False)}"\npassword_file = "password"'
+    return _sql_settings(where, f"{schema}.")
+
+
+def write_bundles(cohort: Written, folder: Path) -> str:
+    """Write the FHIR resources as Bundles of a transaction, one file for each patient's part."""
+    text = write_fhir(cohort, folder)
+    resources = []
+    for path in sorted((folder / "export").iterdir()):
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+        resources += [json.loads(line) for line in content.splitlines()]
+        path.unlink()
+    for number in range(7):
+        part = [{"fullUrl": f"urn:x:{n}", "resource": one, "request": {"method": "PUT"}}
+                for n, one in enumerate(resources) if n % 7 == number]  # fmt: skip
+        bundle = {"resourceType": "Bundle", "type": "transaction", "entry": part}
+        (folder / "export" / f"bundle{number}.json").write_text(json.dumps(bundle, indent=1))
+    return text
+
+
+HL7_SETTINGS = """
+source = "hl7"
+path = "messages"
+[variables.Vasopressor]
+codes = ["RXNORM|7512"]
+present = 1
+"""
+
+
+def write_hl7(cohort: Written, folder: Path) -> str:
+    """Write admissions, discharges, results and drugs given as HL7 messages of one day's batch."""
+
+    def header(kind: str) -> str:
+        return f"MSH|^~\\&|HIS|H|X|Y|20200101000000||{kind}|1|P|2.5.1"
+
+    def ts(time: dt.datetime) -> str:
+        return f"{time:%Y%m%d%H%M%S}"
+
+    def pid(patient: int, more: str = "") -> str:
+        return f"PID|1||{patient}^^^HOSP^PI{more}"
+
+    messages = ["FHS|^~\\&", "BHS|^~\\&"]
+    for stay in cohort.stays.iter_rows(named=True):
+        dies = ts(stay["end"] - dt.timedelta(hours=1)) + "|Y" if stay["died"] else ""
+        person = pid(
+            stay["patient"], f"||x^y||{stay['birth']:%Y%m%d}|{stay['sex']}{'|' * 21}{dies}"
+        )
+        visit = f"PV1|1|I|{'|' * 16}{stay['stay']}{'|' * 25}{ts(stay['start'])}"
+        messages += [header("ADT^A01"), person, visit]
+        messages += [header("ADT^A03"), person, f"{visit}|{ts(stay['end'])}"]
+    for event in cohort.events.iter_rows(named=True):
+        code = f"x^local^L^{KNOWN[event['name']].loinc}^{event['name']}^LN"
+        result = f"OBX|1|NM|{code}||{event['value']}|{event['unit']}|||||F|||{ts(event['time'])}"
+        messages += [header("ORU^R01"), pid(event["patient"]), "OBR|1", result]
+    for drug in cohort.drugs.iter_rows(named=True):
+        result = f"OBX|1|CE|7512^Norepinephrine^RXNORM||||||||F|||{ts(drug['time'])}"
+        messages += [header("ORU^R01"), pid(drug["patient"]), "OBR|1", result]
+    (folder / "messages").mkdir()
+    content = "\r".join([*messages, "BTS|1", "FTS|1"])
+    (folder / "messages" / "day.hl7").write_text(content, newline="")
+    return HL7_SETTINGS

@@ -1,7 +1,12 @@
-"""One cohort, five formats, the same tensors."""
+"""One cohort, in every form that a hospital has, gives the same tensors."""
 
+import gzip
+import json
+import tempfile
 import tomllib
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +19,7 @@ from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.study.definition import with_changes
 from consilium.shared.study.input_names import feature_names
 from tests.client.sources import cohort_formats as formats
+from tests.client.sources.fhir_server import running
 from tests.client.sources.postgresql import Server
 
 # A vasopressor given is a number in a table, and a mere event in all other formats.
@@ -42,13 +48,22 @@ def parquet(cohort: formats.Written, folder: Path) -> str:
 Writer = Callable[[formats.Written, Path], str]
 
 
+@cache
+def cohort() -> formats.Written:
+    return formats.written()
+
+
+@cache
+def reference() -> tuple[PatientTensors, tuple[str, ...]]:
+    """The cohort as read from CSV."""
+    with tempfile.TemporaryDirectory() as folder:
+        return tensors(csv(cohort(), Path(folder)), Path(folder))
+
+
 def agree(write: Writer, folder: Path) -> None:
-    """Write a cohort as CSV and in another format, read both, and compare every tensor."""
-    cohort = formats.written()
-    (folder / "one").mkdir()
-    (folder / "other").mkdir()
-    one, people = tensors(csv(cohort, folder / "one"), folder / "one")
-    other, same_people = tensors(write(cohort, folder / "other"), folder / "other")
+    """Write the cohort in a format, read it, and compare every tensor with those of CSV."""
+    one, people = reference()
+    other, same_people = tensors(write(cohort(), folder), folder)
     assert people == same_people
     for name in ("x_NTF", "mask_NT", "y_N", "patient_N"):
         assert torch.equal(getattr(one, name), getattr(other, name)), name
@@ -57,14 +72,53 @@ def agree(write: Writer, folder: Path) -> None:
     assert float(one.x_NTF.abs().max()) > 1
 
 
-@pytest.mark.parametrize(
-    "write", [parquet, formats.write_meds, formats.write_sqlite, formats.write_fhir]
-)
+NEEDED = {
+    formats.write_xlsx: ("openpyxl", "fastexcel"),
+    formats.write_sql_duckdb: ("duckdb", "duckdb_engine"),
+}
+WRITERS = [
+    parquet,
+    formats.write_arrow,
+    formats.write_xlsx,
+    formats.write_latin_csv,
+    formats.write_sql_sqlite,
+    formats.write_sql_duckdb,
+    formats.write_meds,
+    formats.write_sqlite,
+    formats.write_fhir,
+    formats.write_bundles,
+    formats.write_hl7,
+]
+
+
+@pytest.mark.parametrize("write", WRITERS)
 def test_the_same_cohort_gives_identical_tensors(write: Writer, tmp_path: Path) -> None:
+    for library in NEEDED.get(write, ()):
+        pytest.importorskip(library)
     agree(write, tmp_path)
 
 
+@pytest.mark.parametrize("fetch", ["export", "search"])
+def test_the_same_cohort_from_a_server_gives_identical_tensors(fetch: str, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+
+        def served(cohort: formats.Written, folder: Path) -> str:
+            text = formats.write_fhir(cohort, folder)
+            resources = []
+            for path in sorted((folder / "export").iterdir()):
+                content = path.read_bytes()
+                content = gzip.decompress(content) if path.suffix == ".gz" else content
+                resources += [json.loads(line) for line in content.splitlines()]
+            server = stack.enter_context(running(folder, resources))
+            server.page, server.polls = 500, 0
+            where = f'server = "{server.address}/fhir"\nca_file = "{server.ca}"\nfetch = "{fetch}"'
+            return text.replace('path = "export"', where)
+
+        agree(served, tmp_path)
+
+
+@pytest.mark.parametrize("write", [formats.write_postgresql, formats.write_sql_postgresql])
 def test_the_same_cohort_in_postgresql_gives_identical_tensors(
-    postgresql: Server, tmp_path: Path
+    write: Callable[[formats.Written, Path, Server], str], postgresql: Server, tmp_path: Path
 ) -> None:
-    agree(lambda cohort, folder: formats.write_postgresql(cohort, folder, postgresql), tmp_path)
+    agree(lambda cohort, folder: write(cohort, folder, postgresql), tmp_path)

@@ -15,8 +15,11 @@ from consilium.client.sources.common.reasons import (
     INCOMPLETE,
     NO_TIME,
     NO_VALUE,
+    NO_ZONE,
     NOT_A_NUMBER,
     RETRACTED,
+    VAGUE_EVENT,
+    VAGUE_STAY,
 )
 from consilium.client.sources.common.source import ReadReport
 from consilium.client.sources.own.ndjson import TYPES
@@ -145,8 +148,8 @@ def test_a_death_counts_where_its_time_or_the_discharge_says_so(
         (observation("1", None), NO_VALUE, [80]),
         (observation("1", "high"), NO_VALUE, [80]),
         (observation("1", valueQuantity=None, valueString="high"), NOT_A_NUMBER, [80]),
-        (observation("1", effectiveDateTime="2020-01-01"), NO_TIME, [80]),
-        (observation("1", effectiveDateTime="2020-01-01T13:00:00"), NO_TIME, [80]),
+        (observation("1", effectiveDateTime="2020-01"), VAGUE_EVENT, [80]),
+        (observation("1", effectiveDateTime="2020-01-01T13:00:00"), NO_ZONE, [80]),
         (observation("1", effectiveDateTime="\ud800"), NO_TIME, [80]),
         (observation("1", valueQuantity=None, valueString="\ud800"), NO_VALUE, [80]),
         (observation("1", 90, effectiveDateTime=LATER, status="entered-in-error"), RETRACTED, [80]),
@@ -159,7 +162,8 @@ def test_a_death_counts_where_its_time_or_the_discharge_says_so(
             BEYOND_LIMIT,
             [80, 200],
         ),
-        (encounter("3", period={"start": "2020-01-01"}), INCOMPLETE, [80]),
+        (encounter("3", period={"end": "2020-01-01"}), INCOMPLETE, [80]),
+        (encounter("3", period={"start": "2020-01"}), VAGUE_STAY, [80]),
         (encounter("3", status="planned"), RETRACTED, [80]),
     ],
 )
@@ -256,10 +260,11 @@ def test_a_drug_given_can_be_an_input_and_an_order_cannot(tmp_path: Path) -> Non
         settings=settings,
         study=study,
     )  # fmt: skip
-    assert values(grid, 1) == [[2, 2, 2], [2]]
+    assert values(grid, 1) == [[2, 2, 2], [2, 2]]
     assert np.flatnonzero(~np.isnan(grid.value_NTV[0, :, 1])).tolist() == [2, 4, 6]
-    assert np.flatnonzero(~np.isnan(grid.value_NTV[1, :, 1])).tolist() == [3]
-    assert report.set_aside == {RETRACTED: 1, NO_TIME: 1}
+    # Of the last of them only the day is known, so it counts from the end of that day.
+    assert np.flatnonzero(~np.isnan(grid.value_NTV[1, :, 1])).tolist() == [3, 16]
+    assert report.set_aside == {RETRACTED: 1}
 
 
 def test_inner_encounters_are_stays_only_where_they_are_asked_for(tmp_path: Path) -> None:
@@ -308,3 +313,68 @@ def test_files_without_a_type_in_their_names_are_looked_through(tmp_path: Path) 
     (tmp_path / "part-0.ndjson").write_bytes("\ufeff".encode() + whole)
     grid, _ = read_again(tmp_path)
     assert values(grid) == [[80], [80]]
+
+
+def bundle(*resources: Resource, kind: str = "collection", **more: Any) -> Resource:
+    entries = [{"fullUrl": f"https://h/{n}", "resource": one} for n, one in enumerate(resources)]
+    return {"resourceType": "Bundle", "type": kind, "entry": entries} | more
+
+
+def everything() -> list[Resource]:
+    return [f(n) for n in ("1", "2") for f in (patient, encounter, observation)]
+
+
+def read_folder(folder: Path) -> list[list[float]]:
+    chosen = read_data_settings(tomllib.loads(SETTINGS), where="site.toml", folder=folder)
+    return values(to_grid(open_source(chosen, SMALL).read_patients(SMALL), SMALL))
+
+
+BUNDLES = {
+    "all.json": lambda: json.dumps(bundle(*everything()), indent=2),
+    "all.JSON": lambda: json.dumps(bundle(*everything(), kind="searchset")),
+    "lines.json": lambda: "\n".join(map(json.dumps, everything())),
+    "pages.ndjson": lambda: "\n".join(json.dumps(bundle(*everything()[n : n + 4])) for n in (0, 2)),
+    "nested.json": lambda: json.dumps(bundle(bundle(*everything()[:3]), *everything()[3:])),
+    "all.json.gz": lambda: json.dumps(bundle(*everything())),
+    "patient.ndjson.GZ": lambda: "\n".join(map(json.dumps, everything())),
+}
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_bundles_are_read_as_what_is_in_them(name: str, tmp_path: Path) -> None:
+    content = BUNDLES[name]().encode()
+    names = (
+        [name] if "patient" not in name else [name, "encounter.ndjson.gz", "observation.NDJSON.gz"]
+    )
+    for one in names:
+        packed = gzip.compress(content) if one.lower().endswith(".gz") else content
+        (tmp_path / one).write_bytes(packed)
+    assert read_folder(tmp_path) == [[80], [80]]
+
+
+def test_a_transaction_names_its_resources_by_their_urls(tmp_path: Path) -> None:
+    person = patient("x")
+    del person["id"]
+    subject = {"reference": "urn:uuid:11"}
+    stay = encounter("x", subject=subject)
+    del stay["id"]
+    found = bundle(person, stay, observation("x", subject=subject), kind="transaction")
+    for number, entry in enumerate(found["entry"], start=11):
+        entry["fullUrl"], entry["request"] = f"urn:uuid:{number}", {"method": "POST"}
+    found["entry"].append({"request": {"method": "DELETE", "url": "Patient/11"}})
+    (tmp_path / "t.json").write_text(json.dumps(found))
+    assert read_folder(tmp_path) == [[80]]
+
+
+def test_a_history_and_a_document_too_large_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "h.json").write_text(json.dumps(bundle(*everything(), kind="history")))
+    with pytest.raises(DataError, match=r"h\.json: is a Bundle of a history, which holds old"):
+        read_folder(tmp_path)
+    monkeypatch.setattr("consilium.client.sources.own.bundles.LARGEST_DOCUMENT", 100)
+    with pytest.raises(DataError, match=r"h\.json is one JSON document of more than 100 bytes"):
+        read_folder(tmp_path)
+    (tmp_path / "h.json").write_text('{"resourceType": "Patient"')
+    with pytest.raises(DataError, match=r"h\.json line 1: is no JSON in UTF-8"):
+        read_folder(tmp_path)

@@ -273,7 +273,10 @@ def test_what_sqlite_holds_against_its_columns_types_is_counted_and_never_guesse
 
 
 def test_codes_that_are_no_concepts_and_missing_tables_are_refused(tmp_path: Path) -> None:
-    for text in ('[variables.HR]\ncodes = ["8867-4"]', '[variables.HR]\ncodes = ["12345678901"]'):
+    for text in (
+        '[variables.HR]\ncodes = ["8867-4"]',
+        '[variables.HR]\ncodes = ["12345678901234567890"]',
+    ):
         with pytest.raises(SettingsError, match="is no OMOP concept id; write whole numbers"):
             read(tmp_path, rows(), text)
     for change, sentence in (
@@ -337,17 +340,17 @@ def test_nothing_can_be_written_through_the_connection(
     for text, table in (("", "death"), (server, "cdm.death")):
         refused = pytest.raises(DataError, match=r"be read \((OperationalError|InternalError)")
         with refused, open_database(chosen(tmp_path, text)) as database:
-            database._connection.execute(sql.text(f"DELETE FROM {table}"))  # noqa: S608  # ours
+            database._reader._connection.execute(sql.text(f"DELETE FROM {table}"))  # noqa: S608  # ours
     with open_database(chosen(tmp_path)) as database:  # not even where the check is switched off
-        database._connection.exec_driver_sql("PRAGMA query_only = OFF")
+        database._reader._connection.exec_driver_sql("PRAGMA query_only = OFF")
         with pytest.raises(sql.exc.OperationalError, match="readonly"):
-            database._connection.exec_driver_sql("DELETE FROM death")
+            database._reader._connection.exec_driver_sql("DELETE FROM death")
 
 
 def test_rows_come_from_a_cursor_at_the_server_and_from_one_state_of_the_data(
     postgresql: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consilium.client.sources.own.omop_database.PIECE_ROWS", 10)
+    monkeypatch.setattr("consilium.client.sources.own.database.PIECE_ROWS", 10)
     monkeypatch.setenv("OMOP_PASSWORD", postgresql.password)
     extra = [pulse(1 + n % 2, 80.0, measurement_id=1000 - n) for n in range(50)]
     text = fill(postgresql, rows(*extra)) + 'password_env = "OMOP_PASSWORD"\n'
@@ -358,7 +361,6 @@ def test_rows_come_from_a_cursor_at_the_server_and_from_one_state_of_the_data(
     engine = sql.create_engine(postgresql.url(password=True))
     with open_database(chosen(tmp_path, text)) as database, engine.connect() as other:
         pieces = database.rows("measurement", columns, order=("person_id", "measurement_id"))
-        assert next(pieces).is_empty()
         found = [*next(pieces).iter_rows()]
         asked = other.execute(sql.text(
             "SELECT query FROM pg_stat_activity WHERE application_name = 'consilium-site'"
@@ -419,3 +421,118 @@ def test_endless_times_of_a_server_count_as_unknown(
     grid = to_grid(source.read_patients(SMALL), SMALL)
     assert values(grid) == [[80], []]
     assert source.report.set_aside == {NO_TIME: 1}
+
+
+LOCAL = 2_000_000_017
+
+
+def test_local_concepts_are_concepts(tmp_path: Path) -> None:
+    content = rows(pulse(1, 90.0, measurement_id=9, measurement_concept_id=LOCAL))
+    text = f"[variables.HR]\ncodes = [{LOCAL}]"
+    assert values(read(tmp_path, content, text)[0]) == [[90], []]
+
+
+def without(folder: Path, *changes: str) -> None:
+    with sqlite3.connect(folder / "cdm.sqlite") as connection:
+        for change in changes:
+            connection.execute(change)
+    connection.close()
+
+
+def again(folder: Path, text: str = "") -> TimeGrid:
+    return to_grid(open_source(chosen(folder, text), SMALL).read_patients(SMALL), SMALL)
+
+
+def test_an_extract_without_the_vocabulary_takes_units_as_written_and_guesses_none(
+    tmp_path: Path,
+) -> None:
+    both = {"unit_source_value": "/min"}
+    content = rows(measurement=[pulse(n, 80.0, **both) for n in (1, 2)])
+    read(tmp_path, content)
+    without(tmp_path, "DROP TABLE concept", "DROP TABLE concept_ancestor")
+    assert values(again(tmp_path)) == [[80], [80]]
+    without(tmp_path, "UPDATE measurement SET unit_source_value = NULL")
+    with pytest.raises(DataError, match="variable HR: 2 rows have a unit that is no known UCUM"):
+        again(tmp_path)
+    assert values(again(tmp_path, 'units = { "concept 8541" = "/min" }')) == [[80], [80]]
+    without(tmp_path, "UPDATE measurement SET unit_concept_id = 0")
+    with pytest.raises(DataError, match=r"no table concept_ancestor, .* write descendants = false"):
+        again(tmp_path, "[variables.HR]\ncodes = [3027018]\nunit = '/min'\npresent = 1")
+
+
+def test_an_extract_without_deaths_tells_them_by_discharge_or_says_that_it_knows_none(
+    tmp_path: Path,
+) -> None:
+    read(tmp_path, rows())
+    without(tmp_path, "DROP TABLE death")
+    with pytest.raises(DataError, match="has no table death, and visit_occurrence no discharged"):
+        again(tmp_path)
+    without(
+        tmp_path,
+        "ALTER TABLE visit_occurrence ADD COLUMN discharged_to_concept_id INTEGER",
+        "UPDATE visit_occurrence SET discharged_to_concept_id = 8536 WHERE person_id = 1",
+        "UPDATE visit_occurrence SET discharged_to_concept_id = 4216643 WHERE person_id = 2",
+    )
+    assert again(tmp_path).y_N.tolist() == [0, 1]
+    without(
+        tmp_path, "UPDATE visit_occurrence SET discharged_to_concept_id = 0 WHERE person_id = 1"
+    )
+    source = open_source(chosen(tmp_path), SMALL)
+    assert to_grid(source.read_patients(SMALL), SMALL).y_N.tolist() == [1]
+    assert source.report.unlabelled == 1
+
+
+@pytest.mark.parametrize("form", ["{t:%Y-%m-%dT%H:%M:%S}", "{t:%Y-%m-%d %H:%M:%S}+00:00"])
+def test_times_as_text_are_times(form: str, postgresql: Server, tmp_path: Path,
+                                 monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    content = rows()
+    content["person"][1] = {"person_id": 2, "gender_concept_id": 8507, "year_of_birth": 1960}
+    read(tmp_path, content)
+    zone = "+00:00" if "+" in form else ""
+    mark = "T" if "T" in form else " "
+    for table, names in (
+        ("visit_occurrence", ("visit_start_datetime", "visit_end_datetime")),
+        ("measurement", ("measurement_datetime",)),
+    ):
+        for name in names:
+            without(
+                tmp_path,
+                f"UPDATE {table} SET {name} = "  # noqa: S608  # ours
+                f"replace(substr({name}, 1, 19), ' ', '{mark}') || '{zone}'",
+            )
+    assert values(again(tmp_path)) == [[80], [80]]
+    monkeypatch.setenv("OMOP_PASSWORD", postgresql.password)
+    text = fill(postgresql, content) + 'password_env = "OMOP_PASSWORD"\n'
+    engine = sql.create_engine(postgresql.url(password=True))
+    with engine.begin() as connection:
+        for name in ("visit_start_datetime", "visit_end_datetime"):
+            connection.execute(sql.text(
+                f"ALTER TABLE cdm.visit_occurrence ALTER {name} TYPE text USING "
+                f"to_char({name}, 'YYYY-MM-DD\"{mark}\"HH24:MI:SS') || '{zone}'"
+            ))  # fmt: skip
+    engine.dispose()
+    assert values(again(tmp_path, text)) == [[80], [80]]
+    assert again(tmp_path, text).y_N.tolist() == [0, 1]
+
+
+def test_tables_named_in_capitals_and_in_duckdb_are_the_same(tmp_path: Path) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    pytest.importorskip("duckdb_engine")
+    read(tmp_path, rows(pulse(1, 80.5, measurement_id=9)))
+    expected = again(tmp_path)
+    engine = sql.create_engine(f"sqlite:///{tmp_path / 'cdm.sqlite'}")
+    with duckdb.connect(str(tmp_path / "cdm.duckdb")) as other, engine.connect() as one:
+        for table in sql.inspect(one).get_table_names():
+            columns = sql.inspect(one).get_columns(table)
+            kinds = ", ".join(f"{c['name']} {c['type']}".replace("DATETIME", "TIMESTAMP")
+                              for c in columns)  # fmt: skip  # reads as one
+            other.execute(f"CREATE TABLE {table.upper()} ({kinds})")
+            for row in one.execute(sql.text(f"SELECT * FROM {table}")):  # noqa: S608  # ours
+                marks = ", ".join("?" * len(columns))
+                other.execute(f"INSERT INTO {table.upper()} VALUES ({marks})", tuple(row))  # noqa: S608
+    engine.dispose()
+    settings = tomllib.loads('source = "omop"\nfile = "cdm.duckdb"')
+    source = open_source(read_data_settings(settings, where="site.toml", folder=tmp_path), SMALL)
+    got = to_grid(source.read_patients(SMALL), SMALL)
+    assert np.array_equal(got.value_NTV, expected.value_NTV, equal_nan=True)
+    assert got.y_N.tolist() == expected.y_N.tolist()
