@@ -67,7 +67,8 @@ class EventTimes:
             return np.empty(0, dtype=np.int64)
         hour_E = np.flatnonzero(self.clock_E % US_PER_HOUR == 0)
         found_E = hour_E[self.clock_E[hour_E] % US_PER_DAY == 0]
-        return found_E[self.first_E[found_E] == self.until_E[found_E]]
+        exact_E: NDArray[np.int64] = found_E[self.first_E[found_E] == self.until_E[found_E]]
+        return exact_E
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -284,7 +285,7 @@ class Assembler:
             stay_E: the stays that they name, -1 for those that name none.
             patient_E: the patients of events that name no stay.
         """
-        parts = (times.first_E, times.until_E, variable_E, value_E, stay_E, patient_E)
+        parts: list[Any] = [times.first_E, times.until_E, variable_E, value_E, stay_E, patient_E]
         if times.clock_E is not None:
             exact_E = True if times.first_E is times.until_E else times.first_E == times.until_E
             kinds = len(self._study.variables)
@@ -377,7 +378,8 @@ class Assembler:
             days_E = are_days[event_E["variable"]]
             kept_E |= (event_E["only_if"] == number) & ~days_E
             kept_E |= (event_E["only_if"] == -number) & days_E
-        return event_E[kept_E]
+        meant_E: NDArray[Any] = event_E[kept_E]
+        return meant_E
 
     def count(self, reason: str, number: int) -> None:
         """Add to the number of things set aside for a reason."""
