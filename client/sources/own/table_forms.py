@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any, Protocol, Self, cast
 from urllib.parse import unquote
 
@@ -46,7 +47,13 @@ class Bytes(Protocol):
     def __enter__(self) -> Self:
         """Begin to read."""
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+        /,
+    ) -> None:
         """Close it."""
 
 
