@@ -179,9 +179,9 @@ class Checked:
         return DataError(f"source {self._installed} {what}; ask who wrote it")
 
     def _check(self, stay: Stay, study: Study) -> None:
-        hours_E, variable_E, value_E = (
-            np.asarray(one) for one in (stay.hours_E, stay.variable_E, stay.value_E)
-        )
+        hours_E = np.asarray(stay.hours_E, dtype=np.float64)
+        variable_E = np.asarray(stay.variable_E, dtype=np.int64)
+        value_E = np.asarray(stay.value_E, dtype=np.float32)
         if not (len(hours_E) == len(variable_E) == len(value_E)):
             raise self._wrong("gives events whose columns differ in length")
         if not (np.isfinite(hours_E).all() and np.isfinite(value_E).all()):

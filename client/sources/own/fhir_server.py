@@ -107,7 +107,7 @@ class ServerExport:
 
     def _search(self, kind: str) -> None:
         """Fetch every page of a search, and the resources in them."""
-        asked = self._settings.search.get(kind, "")
+        asked = {str(name): text for name, text in self._settings.search.items()}.get(kind, "")
         url: str | None = f"{self._base}/{kind}?{urlencode({'_count': PAGE_COUNT})}" + (
             f"&{asked}" if asked else ""
         )

@@ -171,7 +171,7 @@ class Omop(Counted):
         dies = settings.outcome.kind == "death"
         codes = _concepts(settings.outcome.codes, "[data.outcome] codes")
         diagnoses = self._below(database, codes)["concept"].unique().to_list()
-        deaths = None if dies else ("person_id", [])
+        nobody: tuple[str, list[int]] = ("person_id", [])
         return with_outcome(
             stays.with_columns(pl.col("stay").cast(pl.String)),
             settings.outcome,
@@ -179,7 +179,7 @@ class Omop(Counted):
             self._tally,
             deaths=self._discharged_dead(database)
             if dies and not database.columns("death")
-            else self._dated(database, "death", "death", deaths),
+            else self._dated(database, "death", "death", None if dies else nobody),
             conditions=self._dated(
                 database,
                 "condition_occurrence",

@@ -57,6 +57,9 @@ def _https(url: str) -> str:
 
 
 Encoding = Annotated[str, AfterValidator(_of_texts)]
+FhirType = Literal[
+    "Patient", "Encounter", "Observation", "Condition", "MedicationAdministration", "Medication"
+]
 HttpsUrl = Annotated[str, AfterValidator(_https)]
 
 
@@ -445,7 +448,7 @@ class FhirSettings(HospitalSettings):
     server: HttpsUrl | None = None
     fetch: Literal["export", "search"] = "export"
     group: str | None = Field(default=None, pattern=r"^[A-Za-z0-9.-]{1,64}$")
-    search: dict[str, str] = Field(default_factory=dict)
+    search: dict[FhirType, str] = Field(default_factory=dict)
     auth: FhirAuth | None = None
     ca_file: FilePath | None = None
     file_hosts: Annotated[tuple[str, ...], Listed] = ()
@@ -459,6 +462,13 @@ class FhirSettings(HospitalSettings):
     def _a_folder_or_a_server(self) -> Self:
         if (self.path is None) == (self.server is None):
             raise ValueError("names neither or both of path and server; name one")
+        of_a_server = (self.group, self.auth, self.ca_file, *self.search, *self.file_hosts)
+        if self.path is not None and any(one is not None for one in of_a_server):
+            raise ValueError("names path, and a key that belongs to server; remove one of them")
+        if self.search and self.fetch == "export":
+            raise ValueError("search belongs to fetch = 'search'; write that, or remove search")
+        if self.group is not None and self.fetch == "search":
+            raise ValueError("group belongs to fetch = 'export'; write that, or remove group")
         return self
 
 

@@ -12,7 +12,8 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol, cast
+from types import TracebackType
+from typing import IO, Any, Protocol, Self, cast
 from urllib.parse import unquote
 
 import polars as pl
@@ -42,6 +43,18 @@ class Bytes(Protocol):
 
     def readline(self, size: int, /) -> bytes:
         """Return the next line, or its first bytes."""
+
+    def __enter__(self) -> Self:
+        """Begin to read."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+        /,
+    ) -> None:
+        """Close it."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +195,7 @@ class _Recoded:
                 "site.toml"
             ) from error
 
-    def __enter__(self) -> "_Recoded":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -69,8 +69,8 @@ def write_stays(folder: Path, write: Callable[[pl.DataFrame, Path], object], end
 
 
 def tables(ending: str, more: str = "") -> str:
-    return TABLES.format(stays=f'file = "stays.{ending}"{more}',
-                         events=f'file = "events.{ending}"{more}', source="tables", where="")  # fmt: skip
+    stays, events = (f'file = "{name}.{ending}"{more}' for name in ("stays", "events"))
+    return TABLES.format(stays=stays, events=events, source="tables", where="")
 
 
 def write_xlsx(frame: pl.DataFrame, path: Path) -> None:

@@ -223,6 +223,9 @@ def test_a_token_may_be_given_and_never_leaves_for_other_hosts(
     ("text", "sentence"),
     [
         ('path = "x"', "neither or both of path and server"),
+        ('fetch = "search"\nsearch = { Observations = "a=b" }', r"\[data.search.Observations\]"),
+        ('search = { Observation = "a=b" }', "search belongs to fetch = 'search'"),
+        ('fetch = "search"\ngroup = "icu"', "group belongs to fetch = 'export'"),
         ('[auth]\nclient_id = "a"', "only one of client_id and key_file; name both"),
         ("[auth]", "must name client_id, token_env or token_file, and one of them only"),
         ('[auth]\ntoken_env = "A"\ntoken_file = "b"', "and one of them only"),

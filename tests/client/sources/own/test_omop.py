@@ -505,9 +505,13 @@ def test_times_as_text_are_times(form: str, postgresql: Server, tmp_path: Path,
     text = fill(postgresql, content) + 'password_env = "OMOP_PASSWORD"\n'
     engine = sql.create_engine(postgresql.url(password=True))
     with engine.begin() as connection:
-        for name in ("visit_start_datetime", "visit_end_datetime"):
+        for table, name in (
+            ("visit_occurrence", "visit_start_datetime"),
+            ("visit_occurrence", "visit_end_datetime"),
+            ("measurement", "measurement_datetime"),
+        ):
             connection.execute(sql.text(
-                f"ALTER TABLE cdm.visit_occurrence ALTER {name} TYPE text USING "
+                f"ALTER TABLE cdm.{table} ALTER {name} TYPE text USING "
                 f"to_char({name}, 'YYYY-MM-DD\"{mark}\"HH24:MI:SS') || '{zone}'"
             ))  # fmt: skip
     engine.dispose()
