@@ -296,8 +296,8 @@ class Assembler:
             return
         rest_E = np.ones(len(variable_E), dtype=np.bool_)
         rest_E[open_E] = False
-        self._place(*(None if part is None else part[rest_E] for part in parts))
-        first_E, _, *others = (None if part is None else part[open_E] for part in parts)
+        self._place(*_chosen(parts, rest_E))
+        first_E, _, *others = _chosen(parts, open_E)
         if times.column not in self._columns:
             self._columns.append(times.column)
         number = 1 + self._columns.index(times.column)
@@ -468,6 +468,11 @@ class Assembler:
             columns[3].insert(0, values[known])
         stay_E, hours_E, variable_E, value_E = (np.concatenate(parts) for parts in columns)
         return stay_E, hours_E, variable_E, value_E
+
+
+def _chosen(parts: list[Any], which: NDArray[Any]) -> list[Any]:
+    """Return these elements of each array; None stays None."""
+    return [None if part is None else part[which] for part in parts]
 
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
