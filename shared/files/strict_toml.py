@@ -65,8 +65,8 @@ def fault_in_words(error: tomllib.TOMLDecodeError) -> str:
         told += '; a name with other signs than a-z, A-Z, 0-9, - and _ stands in quotes: "männlich"'
     elif told.startswith(("Invalid value", "Invalid hex", "Unescaped")):
         told += (
-            "; a text stands in quotes, a path of Windows in single ones ('C:\\data'), and yes and no "
-            "are true and false"
+            "; a text stands in quotes, a path of Windows in single ones ('C:\\data'), and yes and "
+            "no are true and false"
         )
     return f"{told}; correct that line"
 
