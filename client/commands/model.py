@@ -52,7 +52,7 @@ def model(
     if as_json:
         console.print_json(found.manifest.model_dump_json())
         return
-    _show(found.manifest)
+    _show(found.manifest, found.trained.study.privacy)
 
 
 def recalibrate(
@@ -260,7 +260,7 @@ def open_own_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
     return replace(found, trained=own_trained(found.trained, store))
 
 
-def _show(manifest: "ModelManifest") -> None:
+def _show(manifest: "ModelManifest", privacy: "Privacy") -> None:
     def say(name: str, value: object) -> None:
         console.print(f"{name:<10}  {value}", markup=False)
 
@@ -273,8 +273,12 @@ def _show(manifest: "ModelManifest") -> None:
     say("reads", manifest.window)
     spent = "without privacy"
     if manifest.epsilon is not None:
-        spent = f"epsilon {manifest.epsilon:.2f} at delta {manifest.delta:g} for each patient"
+        spent = (
+            f"epsilon {manifest.epsilon:.2f} at delta {manifest.delta:g} for each {privacy.unit}"
+        )
     say("training", f"{manifest.rounds} rounds; {spent}")
+    if manifest.epsilon is not None and privacy.caveat:
+        say("", privacy.caveat)
     say("made by", ", ".join(f"{name} {version}" for name, version in manifest.versions.items()))
     say("risks", manifest.recalibrated)
     table = Table("variable", "unit", "from", "to", box=None, pad_edge=False)

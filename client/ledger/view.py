@@ -13,7 +13,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from consilium.client.ledger.releases import Account, Summary
+from consilium.client.ledger.releases import PATIENT, Account, Summary
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.atomic_file import write_atomically
 
@@ -32,14 +32,16 @@ def to_json(summary: Summary) -> dict[str, Any]:
 
 def to_table(summary: Summary) -> Table:
     """Return a line for each study and one for the hospital's lifetime."""
-    table = Table("study")
+    table = Table("study", "of a")
     for name in ("releases", "spent", "reserved", "left", "bound", "delta"):
         table.add_column(name, justify="right")
     for study in summary.studies:
-        table.add_row(Text(study.study_name), str(study.releases), *_cells(study.account))
+        table.add_row(
+            Text(study.study_name), Text(study.unit), str(study.releases), *_cells(study.account)
+        )
     table.add_section()
     total = sum(study.releases for study in summary.studies)
-    table.add_row("lifetime", str(total), *_cells(summary.total))
+    table.add_row("lifetime", _units(summary), str(total), *_cells(summary.total))
     return table
 
 
@@ -50,7 +52,17 @@ def to_bars(summary: Summary) -> list[str]:
         f"{name[:NAME_CELLS]:>{NAME_CELLS}} {bar(account)} "
         f"{account.spent + account.reserved:.2f} of {account.bound:g}, delta {account.delta:g}"
         for name, account in [*rows, ("lifetime", summary.total)]
-    ] + [f"{'':>{NAME_CELLS}} █ spent  ▒ reserved, counts as spent  · left"]
+    ] + [f"{'':>{NAME_CELLS}} █ spent  ▒ reserved, counts as spent  · left", *caveats(summary)]
+
+
+def caveats(summary: Summary) -> list[str]:
+    """Return a sentence for each study whose epsilon is of a recording and not of a person."""
+    return [
+        f"{study.study_name}: epsilon is of one {study.unit}, as its records name no persons; of a "
+        f"person with k {study.unit}s, k times as much has been charged"
+        for study in summary.studies
+        if study.unit != PATIENT
+    ]
 
 
 def bar(account: Account, cells: int = BAR_CELLS) -> str:
@@ -72,7 +84,10 @@ def draw(summary: Summary, path: Path) -> None:
         raise SettingsError(f"--plot {path}: must end in {' or '.join(PICTURES)}; rename it")
     from matplotlib.figure import Figure  # slow to import, and only needed here
 
-    rows = [(study.study_name, study.account) for study in summary.studies]
+    rows = [
+        (f"{study.study_name}{'' if study.unit == PATIENT else f', a {study.unit}'}", study.account)
+        for study in summary.studies
+    ]
     rows = [*rows, ("lifetime, all studies", summary.total)]
     figure = Figure(figsize=(8, 1.6 + 0.55 * len(rows)), dpi=150, layout="constrained")
     axis = figure.subplots()
@@ -94,7 +109,7 @@ def draw(summary: Summary, path: Path) -> None:
     axis.set_yticks(range(len(rows)), [name for name, _ in rows])
     axis.invert_yaxis()
     widest = max(max(a.bound, a.spent + a.reserved) for _, a in rows)
-    axis.set(xlim=(0, 1.32 * widest), xlabel="epsilon of one patient, at the delta beside the bar")
+    axis.set(xlim=(0, 1.32 * widest), xlabel=f"epsilon of one {_units(summary)}, at the delta beside the bar")
     axis.set_title("Privacy budget: what has been charged", loc="left")
     axis.spines[["top", "right"]].set_visible(False)
     for name, colour in (("spent", SPENT), ("reserved", RESERVED), ("left", LEFT)):
@@ -104,6 +119,10 @@ def draw(summary: Summary, path: Path) -> None:
     picture = io.BytesIO()
     figure.savefig(picture, format=path.suffix[1:])
     write_atomically(path, picture.getvalue())
+
+
+def _units(summary: Summary) -> str:
+    return " or ".join(sorted({PATIENT, *(study.unit for study in summary.studies)}))
 
 
 def _cells(account: Account) -> list[str]:
