@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from consilium.client.sources.common.source import Source
     from consilium.shared.export.manifest import ModelManifest
     from consilium.shared.export.signed_model import SignedModel
+    from consilium.shared.study.training import Privacy
 
 SIMULATED = "of a SIMULATION, by a key of its own: not for use on patients"
 Exported = Annotated[Path, typer.Argument(help="Folder of an exported model.", show_default=False)]

@@ -63,6 +63,7 @@ class Tables(CountedWithoutLabels):
     """
 
     name = "tables"
+    person_key = "the column of [data.stays] patient"
 
     def __init__(self, settings: TablesSettings) -> None:
         self._settings = settings
