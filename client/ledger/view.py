@@ -109,7 +109,10 @@ def draw(summary: Summary, path: Path) -> None:
     axis.set_yticks(range(len(rows)), [name for name, _ in rows])
     axis.invert_yaxis()
     widest = max(max(a.bound, a.spent + a.reserved) for _, a in rows)
-    axis.set(xlim=(0, 1.32 * widest), xlabel=f"epsilon of one {_units(summary)}, at the delta beside the bar")
+    axis.set(
+        xlim=(0, 1.32 * widest),
+        xlabel=f"epsilon of one {_units(summary)}, at the delta beside the bar",
+    )
     axis.set_title("Privacy budget: what has been charged", loc="left")
     axis.spines[["top", "right"]].set_visible(False)
     for name, colour in (("spent", SPENT), ("reserved", RESERVED), ("left", LEFT)):

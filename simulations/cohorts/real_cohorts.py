@@ -169,9 +169,7 @@ def _waveforms(study: Study, data: Path) -> Cohorts:
     }
     return Cohorts(
         sites=held,
-        test={
-            "test": _whole(Waveforms(archive, records=MITDB_TEST, same_person=MITDB_PERSONS))
-        },
+        test={"test": _whole(Waveforms(archive, records=MITDB_TEST, same_person=MITDB_PERSONS))},
         described=f"all beats of records {', '.join(MITDB_TEST)} of DS1",
     )
 

@@ -41,8 +41,10 @@ def files_below(folder: Path) -> list[Path]:
 def name_below(path: Path, folder: Path) -> str:
     """Return a file's path below the folder, without suffixes, parts joined by ``/``."""
     relative = path.relative_to(folder)
-    return (relative.parent / relative.name.split(".")[0]).as_posix() if relative.suffix else (
-        relative.as_posix()
+    return (
+        (relative.parent / relative.name.split(".")[0]).as_posix()
+        if relative.suffix
+        else (relative.as_posix())
     )
 
 
@@ -98,6 +100,9 @@ def _is_data(name: str) -> bool:
 def _is_safe(member: zipfile.ZipInfo) -> bool:
     """Return whether a member is a file of the records that stays inside the folder."""
     parts = PurePosixPath(member.filename.replace("\\", "/")).parts
-    return not member.is_dir() and ".." not in parts and "/" not in parts and all(
-        _is_data(part) for part in parts
+    return (
+        not member.is_dir()
+        and ".." not in parts
+        and "/" not in parts
+        and all(_is_data(part) for part in parts)
     )

@@ -41,10 +41,13 @@ def beats_of(prepared: Prepared, rate: float) -> tuple[NDArray[np.int64], NDArra
         DataError: beats are not in the order of time, or lie outside the signal.
     """
     found = [note for note in prepared.notes if note.text in CLASS_OF]
-    place_B = np.round(np.array([note.onset_s for note in found]) * rate).astype(np.int64)
     onset_B = np.array([note.onset_s for note in found])
+    exact_B = np.round(onset_B * rate, 6)  # a whole sample divided by its rate comes back whole
+    place_B = np.round(exact_B).astype(np.int64)
     if len(found) and not (
-        (np.diff(onset_B) > 0).all() and onset_B[0] >= 0 and onset_B[-1] < (len(prepared.signals) + 1) / rate
+        (np.diff(onset_B) > 0).all()
+        and onset_B[0] >= 0
+        and onset_B[-1] < (len(prepared.signals) + 1) / rate
     ):
         raise DataError(
             f"record {prepared.name}: its beats are not in the order of time, or lie outside the signal; replace the file "

@@ -6,9 +6,12 @@ where small values are bright, is turned over in its stored range, but not where
 Hounsfield units, which mean the same either way. Padding is no measurement and counts as missing.
 """
 
+import logging
 import math
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +112,19 @@ def pydicom_or_refusal() -> Any:
     return pydicom
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep pydicom's warnings from terminal and log: they quote what is in a file."""
+    logger = logging.getLogger("pydicom")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
+
+
 def images_of(path: Path) -> tuple[Image, ...] | None:
     """Return a file's images; none for a DICOM object without pixels, None if it is no DICOM.
 
@@ -124,23 +140,26 @@ def images_of(path: Path) -> tuple[Image, ...] | None:
         raise BadFileError(f"{path.name} is larger than {LARGEST_BYTES} bytes")
     pydicom = pydicom_or_refusal()
     try:
-        meta = pydicom.filereader.read_file_meta_info(path) if marked else {}
-        if meta.get("TransferSyntaxUID") == pydicom.uid.DeflatedExplicitVRLittleEndian:
-            raise BadFileError(f"{path.name} is deflated; export the series uncompressed")
-        header = pydicom.dcmread(
-            path, stop_before_pixels=True, force=not marked, specific_tags=_TAGS
-        )
-        if not marked and not ("SOPClassUID" in header and "Rows" in header):
-            raise ValueError
-        if meta.get("MediaStorageSOPClassUID") == pydicom.uid.MediaStorageDirectoryStorage:
-            return ()
-        return tuple(_images(header, path)) if "Rows" in header else ()
+        with quiet():
+            return _images_of(pydicom, path, marked=marked)
     except BadFileError:
         raise
     except Exception as error:  # pydicom's parsing may raise anything
         raise BadFileError(
             f"{path.name} is no DICOM image, or lacks rows, columns or a number"
         ) from error
+
+
+def _images_of(pydicom: Any, path: Path, *, marked: bool) -> tuple[Image, ...]:
+    meta = pydicom.filereader.read_file_meta_info(path) if marked else {}
+    if meta.get("TransferSyntaxUID") == pydicom.uid.DeflatedExplicitVRLittleEndian:
+        raise BadFileError(f"{path.name} is deflated; export the series uncompressed")
+    header = pydicom.dcmread(path, stop_before_pixels=True, force=not marked, specific_tags=_TAGS)
+    if not marked and not ("SOPClassUID" in header and "Rows" in header):
+        raise ValueError
+    if meta.get("MediaStorageSOPClassUID") == pydicom.uid.MediaStorageDirectoryStorage:
+        return ()
+    return tuple(_images(header, path)) if "Rows" in header else ()
 
 
 def _images(header: Any, path: Path) -> Iterator[Image]:
@@ -172,8 +191,13 @@ def _images(header: Any, path: Path) -> Iterator[Image]:
             description=str(header.get("SeriesDescription") or ""),
             taken=" ".join(
                 str(header.get(name) or "")
-                for name in ("StudyDate", "SeriesDate", "AcquisitionDate", "SeriesTime",
-                             "AcquisitionTime")
+                for name in (
+                    "StudyDate",
+                    "SeriesDate",
+                    "AcquisitionDate",
+                    "SeriesTime",
+                    "AcquisitionTime",
+                )
             ),  # fmt: skip
             shape=(rows, columns),
             unit=unit,
@@ -279,10 +303,11 @@ def values_of(image: Image, *, windowed: bool = False) -> NDArray[np.float64]:
     name = image.path.name
     try:
         header = pydicom.dataset.Dataset()
-        stored = pydicom.pixels.pixel_array(
-            image.path, ds_out=header, index=image.frame, specific_tags=_PIXEL_TAGS
-        )
-        values = _values(pydicom.pixels, stored, header, image, windowed=windowed)
+        with quiet():
+            stored = pydicom.pixels.pixel_array(
+                image.path, ds_out=header, index=image.frame, specific_tags=_PIXEL_TAGS
+            )
+            values = _values(pydicom.pixels, stored, header, image, windowed=windowed)
     except Exception as error:  # no pixels, or no decoder installed for their compression
         told = _undecoded(pydicom, image.path) or "has no pixels that can be read"
         raise BadFileError(f"{name} {told}; export the series uncompressed") from error

@@ -286,8 +286,12 @@ def _person(identification: str, *, plus: bool) -> str:
 def _seconds(edf: Any) -> float:
     """Return when a recording starts, in seconds of an arbitrary day."""
     start, day = edf.starttime, edf.startdate.toordinal()
-    return day * 86400.0 + start.hour * 3600 + start.minute * 60 + start.second + (
-        start.microsecond / 1e6
+    return (
+        day * 86400.0
+        + start.hour * 3600
+        + start.minute * 60
+        + start.second
+        + (start.microsecond / 1e6)
     )
 
 

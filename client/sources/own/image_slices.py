@@ -110,8 +110,7 @@ class ImageSlices(Counted):
     def _leave_out(self, name: str, error: BadFileError, study: Study) -> None:
         if study.data.on_bad_file == "refuse":
             raise DataError(
-                f"volume {name}: {error}; mend or remove it, or set "
-                '[data] on_bad_file = "skip"'
+                f'volume {name}: {error}; mend or remove it, or set [data] on_bad_file = "skip"'
             ) from error
         self._tally.skipped.append((name, str(error)))
 

@@ -135,7 +135,12 @@ class Molecules(Counted):
                     compound = cells[1].strip()
                     if self._compound and not compound:
                         raise DataError(f"{where}: names no compound; mend the line")
-                    yield rows.line_num, cells[0].strip(), compound, _labels(cells[2:], study, where)
+                    yield (
+                        rows.line_num,
+                        cells[0].strip(),
+                        compound,
+                        _labels(cells[2:], study, where),
+                    )
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise DataError(
                 f"file {self._path} cannot be read as CSV in UTF-8 text; check the path, or "

@@ -45,9 +45,7 @@ def pooled(volume: Volume, cells: list[tuple[int, int, int]], study: Study) -> N
     return value_TV
 
 
-def _means(
-    volume: Volume, place: int, cells: list[tuple[int, int, int]]
-) -> NDArray[np.float64]:
+def _means(volume: Volume, place: int, cells: list[tuple[int, int, int]]) -> NDArray[np.float64]:
     _, rows, columns = volume.shape
     image = np.asarray(volume.slice(place), dtype=np.float64)
     if image.shape != (rows, columns):

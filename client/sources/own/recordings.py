@@ -356,8 +356,10 @@ class Recordings(Counted):
         ]
         shortest = min(map(len, signals), default=0)
         wanted = settings.annotations is not None or not self._labels_records(study)
-        own = None if record.row is None or settings.labels is None else (
-            record.row.cells.get(settings.labels.annotations or "")
+        own = (
+            None
+            if record.row is None or settings.labels is None
+            else (record.row.cells.get(settings.labels.annotations or ""))
         )
         return Prepared(
             name=record.name,
@@ -543,6 +545,4 @@ def resampled(samples: NDArray[np.float64], rate: float, study: Study) -> NDArra
     ratio = Fraction(float(study.data.rate_hz or rate) / rate).limit_denominator(1000)
     if ratio == 1 or ratio == 0:
         return samples
-    return np.asarray(
-        resample_poly(samples, ratio.numerator, ratio.denominator), dtype=np.float64
-    )
+    return np.asarray(resample_poly(samples, ratio.numerator, ratio.denominator), dtype=np.float64)

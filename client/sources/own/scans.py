@@ -90,9 +90,7 @@ def scans_below(
             tally.notes.pop(NO_IMAGE, None)
             found = list(_pictures(settings, pictures, table, tally))
     if not found and not tally.unlabelled:
-        raise DataError(
-            f"data {folder} hold no DICOM, NIfTI, PNG or JPEG image; check the path"
-        )
+        raise DataError(f"data {folder} hold no DICOM, NIfTI, PNG or JPEG image; check the path")
     return found
 
 

@@ -240,7 +240,11 @@ def test_bombs_are_refused_before_they_unpack(tmp_path: Path) -> None:
         archive.writestr("p.psv", zeros * 2)
     pytest.importorskip("wfdb")
     with pytest.raises(DataError, match=r"unpacks to \d+ bytes, the largest file to 269484032"):
-        list(Waveforms(tmp_path / "bomb.zip", same_person=()).read_patients(named("arrhythmia-mitdb")))
+        list(
+            Waveforms(tmp_path / "bomb.zip", same_person=()).read_patients(
+                named("arrhythmia-mitdb")
+            )
+        )
     with pytest.raises(DataError, match=r"record p\.psv: is larger than 1048576 bytes; mend"):
         list(PhysioNet2019(tmp_path / "bomb.zip").read_patients(named("sepsis-2019")))
 
@@ -253,7 +257,9 @@ def test_a_deflated_dicom_and_one_of_many_frames_are_refused_unread(tmp_path: Pa
     image = pydicom.dcmread(path)
     image.NumberOfFrames = 1 << 20
     image.save_as(path)
-    with pytest.raises(DataError, match=r"volume anna: 1\.dcm has 1048576 frames of 4 x 4, and may"):
+    with pytest.raises(
+        DataError, match=r"volume anna: 1\.dcm has 1048576 frames of 4 x 4, and may"
+    ):
         list(ImageSlices(tmp_path).read_patients(HOUNSFIELD))
     del image.NumberOfFrames
     image.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
