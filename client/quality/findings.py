@@ -79,8 +79,8 @@ def _persons(quality: Quality, study: Study) -> Iterator[Finding]:
     yield Finding(
         level="warns",
         about="persons",
-        told=f"the study counts each recording as a patient; these records are put together by {key}",
-        remedy="epsilon holds for each recording; approve only if that protects your patients enough",
+        told=f"the study counts each recording as a patient; these are put together by {key}",
+        remedy="epsilon holds for each recording; approve only if that protects people enough",
     )
 
 

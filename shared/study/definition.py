@@ -245,7 +245,7 @@ class Study(StrictTable):
         """UTF-8 JSON, tables' keys sorted, no spaces; the order of ``variables`` is kept.
 
         The order of variables is the order of the model's inputs, so it is part of the meaning.
-        ``[privacy] unit`` is left out where it is "patient", so that the digests of studies approved
+        ``[privacy] unit`` is left out where it is "patient", so that digests of studies approved
         before there was such a key stay as they are.
         """
         content = self.model_dump(mode="json", by_alias=True)

@@ -71,7 +71,10 @@ def _patient(study: Study, record: JsonRecord) -> tuple[str, ...]:
     if study.privacy.caveat:
         bound += f" {study.privacy.caveat}"
     if study.evaluation.validation_fraction:
-        bound += f" {unit.capitalize()}s held out for validation pay for the evaluations instead, within the same bound."
+        bound += (
+            f" {unit.capitalize()}s held out for validation pay for the evaluations instead, within "
+            "the same bound."
+        )
     if study.privacy.mode == "site":
         return (
             bound,
@@ -154,13 +157,14 @@ def _assumptions(study: Study, record: JsonRecord) -> tuple[str, ...]:
         return sums
     if study.privacy.mode == "site":
         return (
-            f"For one {study.privacy.unit}: nothing about anybody else. The four below are about one hospital.",
+            f"For one {study.privacy.unit}: nothing about anybody else. The four below are about "
+            "one hospital.",
             *sums,
         )
     honest = study.minimum_sites - agg.tolerated_collusion
     return (
-        f"For one {study.privacy.unit}: the four below, because the noise counted on is that of {honest} honest "
-        f"hospitals among the {study.minimum_sites} of a sum; a round with fewer is void.",
+        f"For one {study.privacy.unit}: the four below, because the noise counted on is that of "
+        f"{honest} honest hospitals among the {study.minimum_sites} of a sum; a round with fewer is void.",
         *sums,
     )
 

@@ -50,7 +50,8 @@ def beats_of(prepared: Prepared, rate: float) -> tuple[NDArray[np.int64], NDArra
         and onset_B[-1] < (len(prepared.signals) + 1) / rate
     ):
         raise DataError(
-            f"record {prepared.name}: its beats are not in the order of time, or lie outside the signal; replace the file "
+            f"record {prepared.name}: its beats are not in the order of time, or lie outside the "
+            "signal; replace the file "
             "of annotations"
         )
     return place_B, np.array([CLASS_OF[note.text] for note in found], dtype=np.int64)

@@ -198,7 +198,7 @@ def _images(header: Any, path: Path) -> Iterator[Image]:
                     "SeriesTime",
                     "AcquisitionTime",
                 )
-            ),  # fmt: skip
+            ),
             shape=(rows, columns),
             unit=unit,
             position=_numbers(header, own, shared, "PlanePositionSequence", "ImagePositionPatient"),
@@ -219,8 +219,8 @@ def _images(header: Any, path: Path) -> Iterator[Image]:
 def series_of(images: Sequence[Image]) -> Iterator[Series]:
     """Yield the volumes of the images of one series, each sorted along the normal of its slices.
 
-    Images of other directions are another volume, such as a scout's. Where a slice lacks position or
-    direction all are sorted by their numbers. Of several images of one place, such as the echoes of
+    Images of other directions are another volume, such as a scout's. Where a slice lacks position
+    or direction all are sorted by their numbers. Of several images of one place, such as the echoes of
     one slice, the first is taken; if all have one place they are a course of time.
 
     Raises:

@@ -1,9 +1,9 @@
 """Recordings in EDF, EDF+ and BDF, read by the ``edfio`` package: EEG, polysomnography and others.
 
-The study's series variables are named like channels, or the settings name them; each channel has its
-own rate. A discontinuous file (EDF+D) has gaps, and what lies in them is missing. The person is the
-first part of the patient's identification in EDF+, all of it in plain EDF, unless a table beside the
-files has a column of persons. Specifications: Kemp et al., Electroencephalogr Clin Neurophysiol
+The study's series variables are named like channels, or the settings name them; each channel has
+its own rate. A discontinuous file (EDF+D) has gaps, and what lies in them is missing. The person is
+the first part of the patient's identification in EDF+, all of it in plain EDF, unless a table
+beside the files has a column of persons. Specifications: Kemp et al., Electroencephalogr Clin Neurophysiol
 1992;82:391-393; Kemp and Olivan, Clin Neurophysiol 2003;114:1755-1761.
 """
 
@@ -163,7 +163,7 @@ class Edf(Recordings):
             beside = edf
         try:
             if other:
-                shift = _seconds(beside) - _seconds(edf)
+                shift = _seconds_between(edf, beside)
             return tuple(
                 Note(
                     onset_s=float(note.onset) + shift,
@@ -283,16 +283,18 @@ def _person(identification: str, *, plus: bool) -> str:
     return "" if set(identification.split()) <= {"X"} else named_person(identification)
 
 
-def _seconds(edf: Any) -> float:
-    """Return when a recording starts, in seconds of an arbitrary day."""
-    start, day = edf.starttime, edf.startdate.toordinal()
-    return (
-        day * 86400.0
-        + start.hour * 3600
-        + start.minute * 60
-        + start.second
-        + (start.microsecond / 1e6)
-    )
+def _seconds_between(first: Any, second: Any) -> float:
+    """Return by how many seconds the second file begins later; on one day if a date was removed."""
+    clocks = []
+    for edf in (first, second):
+        start = edf.starttime
+        seconds = start.hour * 3600 + start.minute * 60 + start.second
+        clocks.append(float(seconds) + start.microsecond / 1e6)
+    try:
+        days = (second.startdate - first.startdate).days
+    except Exception:  # edfio has a class of its own for a date that was removed
+        return clocks[1] - clocks[0]
+    return days * 86400.0 + clocks[1] - clocks[0]
 
 
 def _whole(field: bytes) -> int:

@@ -3,8 +3,8 @@
 A SMILES text is cut into atoms, bonds, rings and branches by the regular expression of Schwaller
 et al. (ACS Cent Sci 2019;5:1572-1583); each token is one step of a sequence, in the column of codes
 ``token``. Two series variables describe the token's position: ``branch`` is the number of open
-branches, ``ring`` the number of open rings. No person is in these records: the unit ("patient") is a
-compound, the lines with the same SMILES, or with the same entry in the column of compounds.
+branches, ``ring`` the number of open rings. No person is in these records: the unit ("patient") is
+a compound, the lines with the same SMILES, or with the same entry in the column of compounds.
 
 The label is a column of the CSV; for a multilabel task, several joined by ``+`` (``NR-AR+NR-AhR``).
 An empty cell is an unknown outcome.

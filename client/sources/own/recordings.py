@@ -1,15 +1,16 @@
 """Recordings of signals as a source: whose each is, its channels at the study's rate, its windows.
 
-What a format's reader has to give is a :class:`Recording`. Channels are chosen by name, converted to
-the study's units, filtered and resampled; a gap stays one (NaN). A study whose label is a record's,
-not a beat's, has it from a table beside the records, from the headers' comments, or from annotations.
+What a format's reader has to give is a :class:`Recording`. Channels are chosen by name, converted
+to the study's units, filtered and resampled; a gap stays one (NaN). A study whose label is a
+record's, not a beat's, has it from a table beside the records, from the headers' comments, or from
+annotations.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -339,6 +340,12 @@ class Recordings(Counted):
             return None
         columns = [self._channel(recording, name, study) for name in series_names(study)]
         rate = float(study.data.rate_hz or 1.0)
+        for column, _ in columns:
+            if not SLOWEST_HZ <= recording.channels[column].rate_hz <= FASTEST_HZ:
+                raise DataError(
+                    f"record {record.name}: {record.name}{self._suffix} says a sampling rate "
+                    f"outside {SLOWEST_HZ:g} to {FASTEST_HZ:g} Hz; correct it"
+                )
         size = sum(recording.channels[column].samples for column, _ in columns)
         grown = sum(
             recording.channels[c].samples * max(1.0, rate / recording.channels[c].rate_hz)
@@ -431,11 +438,6 @@ class Recordings(Counted):
     ) -> NDArray[np.float64]:
         """Return a channel's samples at the study's rate, in its unit."""
         rate = recording.channels[column].rate_hz
-        if not SLOWEST_HZ <= rate <= FASTEST_HZ:
-            raise DataError(
-                f"record {recording.name}: {recording.name}{self._suffix} says a sampling rate "
-                f"outside {SLOWEST_HZ:g} to {FASTEST_HZ:g} Hz; correct it"
-            )
         samples = recording.read(column) * factor
         if np.isinf(samples).any() or not len(samples):
             raise DataError(

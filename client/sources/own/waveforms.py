@@ -3,11 +3,11 @@
 A record is a header (``.hea``) with its signals; of a record of several segments the master header
 is read, and samples that no segment has are missing. The study's series variables are named like
 signals (``MLII``, in mV), or the settings name them. Labels ``aami`` and ``aami_present`` are found
-by annotated beats (:mod:`consilium.client.sources.own.beats`); any other label is a record's, from a
-table, the header's comments (``# Dx: 426783006``), or annotations.
+by annotated beats (:mod:`consilium.client.sources.own.beats`); any other label is a record's, from
+a table, the header's comments (``# Dx: 426783006``), or annotations.
 
-No header of WFDB has a place for the person, so a table's column, a comment, or ``same_person`` says
-whose a record is.
+No header of WFDB has a place for the person, so a table's column, a comment, or ``same_person``
+says whose a record is.
 """
 
 import re

@@ -1,6 +1,5 @@
 """Scans: whose each is, which belong together, and the values that are right; one thing a test."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +118,7 @@ def test_two_series_of_a_folder_do_not_interleave_and_one_is_chosen(tmp_path: Pa
         ({"series": "all"}, [RAMP, other]),
         ({"description": "*T2*"}, [other]),
     ):
-        patients, report = read(tmp_path, **settings)
+        patients, _ = read(tmp_path, **settings)
         assert values(patients) == {"p1": right}
     assert read(tmp_path)[1].notes == {scans.NOT_READ: 1}
 
@@ -304,8 +303,8 @@ def test_files_without_a_suffix_with_another_and_behind_links_are_read_once(tmp_
     for number, path in enumerate(sorted(away.iterdir())):
         path.rename(away / (f"IM{number}" if number % 2 else f"{number}.DCM"))
     here.mkdir()
-    os.symlink(away, here / "a")
-    os.symlink(here, away / "loop")
+    (here / "a").symlink_to(away)
+    (away / "loop").symlink_to(here)
     (here / "a" / "copy.dcm").write_bytes((away / "IM1").read_bytes())
     write_table(here, {"a": 0})
     patients, report = read(here)

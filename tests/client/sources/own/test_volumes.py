@@ -113,5 +113,5 @@ def test_a_files_slope_is_applied_and_several_volumes_in_one_are_refused(tmp_pat
     assert read(tmp_path)[0][0].stays[0].value_E.tolist() == [7.0] * 4
     many = nibabel.Nifti1Image(np.zeros((4, 4, 4, 3), dtype=np.int16), np.eye(4))
     nibabel.save(many, tmp_path / "a.nii")
-    with pytest.raises(DataError, match="volume a: has shape .* which is a series of volumes"):
+    with pytest.raises(DataError, match=r"volume a: has shape .* which is a series of volumes"):
         read(tmp_path)
