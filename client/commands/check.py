@@ -216,6 +216,10 @@ def _print(
         f"{_outcome(quality, study)}",
         markup=False,
     )
+    if read.person_key:
+        console.print(f"persons by {read.person_key}", markup=False)
+    for what, number in read.notes.items():
+        console.print(f"{number} {what}", markup=False)
     table = Table("variable", "unit", box=None, pad_edge=False)
     for heading in ("in stays", "in steps", "center off by", "spread", "out of range"):
         table.add_column(heading, justify="right")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from consilium.client.sources.common.source import Source
     from consilium.shared.export.manifest import ModelManifest
     from consilium.shared.export.signed_model import SignedModel
+    from consilium.shared.study.training import Privacy
 
 SIMULATED = "of a SIMULATION, by a key of its own: not for use on patients"
 Exported = Annotated[Path, typer.Argument(help="Folder of an exported model.", show_default=False)]
@@ -51,7 +52,7 @@ def model(
     if as_json:
         console.print_json(found.manifest.model_dump_json())
         return
-    _show(found.manifest)
+    _show(found.manifest, found.trained.study.privacy)
 
 
 def recalibrate(
@@ -259,7 +260,7 @@ def open_own_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
     return replace(found, trained=own_trained(found.trained, store))
 
 
-def _show(manifest: "ModelManifest") -> None:
+def _show(manifest: "ModelManifest", privacy: "Privacy") -> None:
     def say(name: str, value: object) -> None:
         console.print(f"{name:<10}  {value}", markup=False)
 
@@ -272,8 +273,12 @@ def _show(manifest: "ModelManifest") -> None:
     say("reads", manifest.window)
     spent = "without privacy"
     if manifest.epsilon is not None:
-        spent = f"epsilon {manifest.epsilon:.2f} at delta {manifest.delta:g} for each patient"
+        spent = (
+            f"epsilon {manifest.epsilon:.2f} at delta {manifest.delta:g} for each {privacy.unit}"
+        )
     say("training", f"{manifest.rounds} rounds; {spent}")
+    if manifest.epsilon is not None and privacy.caveat:
+        say("", privacy.caveat)
     say("made by", ", ".join(f"{name} {version}" for name, version in manifest.versions.items()))
     say("risks", manifest.recalibrated)
     table = Table("variable", "unit", "from", "to", box=None, pad_edge=False)

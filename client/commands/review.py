@@ -227,10 +227,13 @@ def _privacy_lines(study: Study) -> list[str]:
             f"the coordinator and up to {study.aggregation.tolerated_collusion} other site(s) "
             "together, any that nobody vouched for among them; the noise is shared among the sites"
         )
+    each = "patients" if study.privacy.unit == "patient" else "recordings"
+    stays = ", however many stays they have" if study.privacy.unit == "patient" else ""
     return [
-        f"Privacy: each of your patients is protected with epsilon {costs.epsilon:.3g} at delta "
-        f"{costs.delta:g} over the whole study, statistics included, however many stays they have "
+        f"Privacy: each of your {each} is protected with epsilon {costs.epsilon:.3g} at delta "
+        f"{costs.delta:g} over the whole study, statistics included{stays} "
         f"(mode {study.privacy.mode}, noise multiplier {noise:.3g}, clip norm "
         f"{study.privacy.clip_norm:g}). It holds against {against}. Your ledger holds the budget; "
         "nobody else can spend it.",
+        *([study.privacy.caveat] if study.privacy.caveat else []),
     ]

@@ -14,6 +14,7 @@ from consilium.shared.errors import AuditError
 from consilium.shared.privacy.accounting import Events, PrivacyEvent, epsilon_spent
 
 SHARDS = 100
+PATIENT = "patient"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,8 @@ class Release:
 
     ``study_digest`` is the approved study, whose budget is charged for all of its runs together;
     ``study_hash`` identifies one run. ``shards`` is (low, high), high excluded, between 0 and 100;
-    equal numbers mean no patient.
+    equal numbers mean no patient. ``unit`` is what the study counts as a patient, "patient" or
+    "recording".
     """
 
     study_digest: bytes
@@ -32,6 +34,7 @@ class Release:
     purpose: str
     events: Events
     shards: tuple[int, int]
+    unit: str = PATIENT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,7 @@ class StudyAccount:
     study_name: str
     releases: int
     account: Account
+    unit: str = PATIENT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +136,7 @@ def charges_to_json(releases: Sequence[Release]) -> str:
     """Return what the audit log says of releases of one round, to charge them again from it."""
     plain = [
         [release.purpose, *release.shards, [asdict(event) for event in release.events]]
+        + ([] if release.unit == PATIENT else [release.unit])
         for release in releases
     ]
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
@@ -153,8 +158,9 @@ def releases_charged(charged: Charged) -> tuple[Release, ...]:
                 purpose=purpose,
                 events=tuple(PrivacyEvent(**fields) for fields in events),
                 shards=(low, high),
+                unit=str(unit[0]) if unit else PATIENT,
             )
-            for purpose, low, high, events in json.loads(charged.charges)
+            for purpose, low, high, events, *unit in json.loads(charged.charges)
         )
     except (ValueError, TypeError) as error:
         raise AuditError(

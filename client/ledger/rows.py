@@ -8,6 +8,7 @@ from datetime import datetime
 
 from consilium.client.ledger.releases import (
     NOTHING_WRITTEN_OFF,
+    PATIENT,
     LedgerEntry,
     Release,
     WriteOff,
@@ -42,18 +43,25 @@ CREATE TABLE IF NOT EXISTS written_off (
     at TEXT NOT NULL
 )
 """,
+    """
+CREATE TABLE IF NOT EXISTS units (
+    study_digest BLOB PRIMARY KEY,
+    unit TEXT NOT NULL
+)
+""",
 )
 
 
 def read_entries(connection: sqlite3.Connection) -> Iterator[LedgerEntry]:
     """Yield all entries in the order in which they were reserved."""
     rows = connection.execute(
-        "SELECT study_digest, study_hash, study_name, round, purpose, events, low_shard, "
-        "high_shard, study_epsilon, study_delta, state, reserved_at, confirmed_at, number "
-        "FROM releases ORDER BY number"
+        "SELECT releases.study_digest, study_hash, study_name, round, purpose, events, low_shard, "
+        "high_shard, study_epsilon, study_delta, state, reserved_at, confirmed_at, number, unit "
+        "FROM releases LEFT JOIN units ON units.study_digest = releases.study_digest "
+        "ORDER BY number"
     )
     for digest, run, name, round, purpose, events, low, high, *rest in rows:
-        epsilon, delta, state, reserved_at, confirmed_at, number = rest
+        epsilon, delta, state, reserved_at, confirmed_at, number, unit = rest
         yield LedgerEntry(
             number=number,
             release=Release(
@@ -64,6 +72,7 @@ def read_entries(connection: sqlite3.Connection) -> Iterator[LedgerEntry]:
                 purpose=purpose,
                 events=events_from_json(events),
                 shards=(low, high),
+                unit=unit or PATIENT,
             ),
             study_epsilon=epsilon,
             study_delta=delta,
@@ -92,6 +101,10 @@ def insert(
 ) -> int:
     """Insert an entry; return its number."""
     at = now.isoformat()
+    if release.unit != PATIENT:  # of a study all of whose releases count the same
+        connection.execute(
+            "INSERT OR IGNORE INTO units VALUES (?, ?)", (release.study_digest, release.unit)
+        )
     cursor = connection.execute(
         "INSERT INTO releases VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (

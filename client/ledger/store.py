@@ -204,6 +204,7 @@ class Ledger:
                     study_name=own[-1].release.study_name,
                     releases=len(own),
                     account=account_of(own, own[-1].study_epsilon, own[-1].study_delta),
+                    unit=own[-1].release.unit,
                 )
             )
         total = account_of(entries, self._lifetime_epsilon, self._delta, written_off)

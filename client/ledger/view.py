@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from consilium.client.ledger.releases import Account, Summary
+from consilium.client.ledger.releases import PATIENT, Account, Summary
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.service.terminal import Table
@@ -32,13 +32,17 @@ def to_json(summary: Summary) -> dict[str, Any]:
 def to_table(summary: Summary) -> Table:
     """Return a line for each study and one for the hospital's lifetime."""
     table = Table("study")
+    recordings = any(study.unit != PATIENT for study in summary.studies)
+    if recordings:
+        table.add_column("of a")
     for name in ("releases", "spent", "reserved", "left", "bound", "delta"):
         table.add_column(name, justify="right")
     for study in summary.studies:
-        table.add_row(study.study_name, str(study.releases), *_cells(study.account))
+        unit = [study.unit] if recordings else []
+        table.add_row(study.study_name, *unit, str(study.releases), *_cells(study.account))
     table.add_section()
     total = sum(study.releases for study in summary.studies)
-    table.add_row("lifetime", str(total), *_cells(summary.total))
+    table.add_row("lifetime", *([""] if recordings else []), str(total), *_cells(summary.total))
     return table
 
 
@@ -50,7 +54,17 @@ def to_bars(summary: Summary) -> list[str]:
         f"{name:>{cells}} {bar(account)} "
         f"{account.spent + account.reserved:.2f} of {account.bound:g}, delta {account.delta:g}"
         for name, account in [*rows, ("lifetime", summary.total)]
-    ] + [f"{'':>{cells}} █ spent  ▒ reserved, counts as spent  · left"]
+    ] + [f"{'':>{cells}} █ spent  ▒ reserved, counts as spent  · left", *caveats(summary)]
+
+
+def caveats(summary: Summary) -> list[str]:
+    """Return a sentence for each study whose epsilon is of a recording and not of a person."""
+    return [
+        f"{study.study_name}: epsilon is of one {study.unit}, as its records name no persons; of a "
+        f"person with k {study.unit}s, k times as much has been charged"
+        for study in summary.studies
+        if study.unit != PATIENT
+    ]
 
 
 def bar(account: Account, cells: int = BAR_CELLS) -> str:
@@ -72,7 +86,10 @@ def draw(summary: Summary, path: Path) -> None:
         raise SettingsError(f"--plot {path}: must end in {' or '.join(PICTURES)}; rename it")
     from matplotlib.figure import Figure  # slow to import, and only needed here
 
-    rows = [(study.study_name, study.account) for study in summary.studies]
+    rows = [
+        (f"{study.study_name}{'' if study.unit == PATIENT else f', a {study.unit}'}", study.account)
+        for study in summary.studies
+    ]
     rows = [*rows, ("lifetime, all studies", summary.total)]
     figure = Figure(figsize=(8, 1.6 + 0.55 * len(rows)), dpi=150, layout="constrained")
     axis = figure.subplots()
@@ -94,7 +111,10 @@ def draw(summary: Summary, path: Path) -> None:
     axis.set_yticks(range(len(rows)), [name for name, _ in rows])
     axis.invert_yaxis()
     widest = max(max(a.bound, a.spent + a.reserved) for _, a in rows)
-    axis.set(xlim=(0, 1.32 * widest), xlabel="epsilon of one patient, at the delta beside the bar")
+    axis.set(
+        xlim=(0, 1.32 * widest),
+        xlabel=f"epsilon of one {_units(summary)}, at the delta beside the bar",
+    )
     axis.set_title("Privacy budget: what has been charged", loc="left")
     axis.spines[["top", "right"]].set_visible(False)
     for name, colour in (("spent", SPENT), ("reserved", RESERVED), ("left", LEFT)):
@@ -104,6 +124,10 @@ def draw(summary: Summary, path: Path) -> None:
     picture = io.BytesIO()
     figure.savefig(picture, format=path.suffix[1:])
     write_atomically(path, picture.getvalue())
+
+
+def _units(summary: Summary) -> str:
+    return " or ".join(sorted({PATIENT, *(study.unit for study in summary.studies)}))
 
 
 def _cells(account: Account) -> list[str]:

@@ -77,6 +77,7 @@ class Finding:
 def judge(quality: Quality, study: Study) -> tuple[Finding, ...]:
     """Return all findings, the most serious first."""
     found = [
+        *_persons(quality, study),
         *_cohort(quality, study),
         *_labels(quality, study),
         *_times(quality, study),
@@ -95,6 +96,18 @@ def verdict(findings: tuple[Finding, ...]) -> Verdict:
     if "stops" in levels:
         return "not ready"
     return "ready with warnings" if "warns" in levels else "ready"
+
+
+def _persons(quality: Quality, study: Study) -> Iterator[Finding]:
+    if study.privacy.unit == "patient":
+        return
+    key = quality.read.person_key or "no key"
+    yield Finding(
+        level="warns",
+        about="persons",
+        told=f"the study counts each recording as a patient; these are put together by {key}",
+        remedy="epsilon holds for each recording; approve only if that protects people enough",
+    )
 
 
 def _cohort(quality: Quality, study: Study) -> Iterator[Finding]:

@@ -39,6 +39,7 @@ def round_charges(
             purpose=purpose,
             events=(event,),
             shards=shards,
+            unit=study.privacy.unit,
         )
         for purpose, event, shards in costs
     )

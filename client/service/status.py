@@ -107,7 +107,7 @@ def _budget(ledger: Ledger) -> dict[str, Any]:
         "studies": [
             {"study": study.study_name, "digest": study.study_digest.hex()}
             | asdict(study.account)
-            | {"releases": study.releases}
+            | {"releases": study.releases, "unit": study.unit}
             for study in summary.studies
         ],
     }

@@ -18,6 +18,12 @@ from consilium.client.sources.common import settings
 from consilium.client.sources.common.installed import NOTHING, is_installed, load, opened
 from consilium.client.sources.common.settings import DataSettings, parse_settings
 from consilium.client.sources.common.source import Source
+from consilium.client.sources.own.record_settings import (
+    EdfSettings,
+    ImageSlicesSettings,
+    MoleculesSettings,
+    WaveformsSettings,
+)
 from consilium.client.sources.own.settings import (
     FhirSettings,
     Hl7Settings,
@@ -31,6 +37,7 @@ from consilium.shared.study.definition import Study
 
 HOSPITAL = "hospital"  # source of a study that accepts any of a hospital's own systems
 OWN_SYSTEMS = frozenset({"tables", "sql", "meds", "omop", "fhir", "hl7"})
+RECORDINGS = frozenset({"waveforms", "edf"})  # either serves a study of the other
 S = TypeVar("S", bound=DataSettings)
 
 
@@ -95,23 +102,30 @@ def _hl7(chosen: Hl7Settings, _: Study) -> Source:
     return Hl7(chosen)
 
 
-def _waveforms(chosen: settings.WaveformsSettings, _: Study) -> Source:
+def _waveforms(chosen: WaveformsSettings, _: Study) -> Source:
     needs("wfdb", chosen.source)
     from consilium.client.sources.own.waveforms import Waveforms
 
-    return Waveforms(chosen.path, records=chosen.records)
+    return Waveforms(chosen)
 
 
-def _image_slices(chosen: settings.ImageSlicesSettings, _: Study) -> Source:
+def _edf(chosen: EdfSettings, _: Study) -> Source:
+    needs("edfio", chosen.source)
+    from consilium.client.sources.own.edf import Edf
+
+    return Edf(chosen)
+
+
+def _image_slices(chosen: ImageSlicesSettings, _: Study) -> Source:
     from consilium.client.sources.own.image_slices import ImageSlices
 
-    return ImageSlices(chosen.path, split=chosen.split)
+    return ImageSlices(chosen)
 
 
-def _molecules(chosen: settings.MoleculesSettings, _: Study) -> Source:
+def _molecules(chosen: MoleculesSettings, _: Study) -> Source:
     from consilium.client.sources.own.molecules import Molecules
 
-    return Molecules(chosen.path, column=chosen.column)
+    return Molecules(chosen.path, column=chosen.column, compound=chosen.compound)
 
 
 def _physionet2019(chosen: settings.FileOrFolderSettings, _: Study) -> Source:
@@ -165,10 +179,11 @@ SOURCES: Mapping[str, SourceKind[Any]] = MappingProxyType(
         "omop": SourceKind(OmopSettings, _omop),
         "fhir": SourceKind(FhirSettings, _fhir),
         "hl7": SourceKind(Hl7Settings, _hl7),
-        "waveforms": SourceKind(settings.WaveformsSettings, _waveforms),
+        "waveforms": SourceKind(WaveformsSettings, _waveforms),
+        "edf": SourceKind(EdfSettings, _edf),
         "diagnosis-codes": SourceKind(settings.DiagnosisCodesSettings, _diagnosis_codes),
-        "molecules": SourceKind(settings.MoleculesSettings, _molecules),
-        "image-slices": SourceKind(settings.ImageSlicesSettings, _image_slices),
+        "molecules": SourceKind(MoleculesSettings, _molecules),
+        "image-slices": SourceKind(ImageSlicesSettings, _image_slices),
         "heart-disease": SourceKind(settings.HeartDiseaseSettings, _heart_disease),
         "eicu-demo": SourceKind(settings.RecordsSettings, _eicu_demo),
         "parkinsons": SourceKind(settings.FileOrFolderSettings, _parkinsons),
@@ -217,7 +232,8 @@ def open_source(chosen: DataSettings, study: Study) -> Source:
     """
     wanted = study.data.source
     own = chosen.source in OWN_SYSTEMS or chosen.installed is not None
-    if wanted != chosen.source and not (wanted == HOSPITAL and own):
+    alike = (wanted == HOSPITAL and own) or {wanted, chosen.source} <= RECORDINGS
+    if wanted != chosen.source and not alike:
         raise DataError(
             f"study {study.name} wants source {wanted!r}, but site.toml has {chosen.source!r}; "
             "choose the matching data or study"

@@ -146,7 +146,8 @@ def _budget(study: JsonRecord) -> str:
         return "No differential privacy."
     spent = (last or {}).get("epsilon") or 0.0
     return (
-        f"Epsilon of a training patient: {spent:.2f} spent, {max(bound - spent, 0.0):.2f} left "
+        f"Epsilon of a training {study.get('unit') or 'patient'}: {spent:.2f} spent, "
+        f"{max(bound - spent, 0.0):.2f} left "
         f"of the study's {bound:g}. What a hospital has left for its lifetime, it does not send: "
         "'consilium-site status' there tells."
     )

@@ -94,12 +94,13 @@ def _declared(study: Submitted) -> dict[str, Any]:
     try:
         declared = parse_study(study.text.decode(), where=study.name)
     except StudyError:
-        return {"title": study.name, "rounds": None, "epsilon_bound": None}
+        return {"title": study.name, "rounds": None, "epsilon_bound": None, "unit": None}
     private = declared.privacy.mode != "none"
     return {
         "title": declared.title,
         "rounds": declared.rounds,
         "epsilon_bound": declared.privacy.epsilon if private else None,
+        "unit": declared.privacy.unit,
     }
 
 

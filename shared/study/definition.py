@@ -245,8 +245,12 @@ class Study(StrictTable):
         """UTF-8 JSON, tables' keys sorted, no spaces; the order of ``variables`` is kept.
 
         The order of variables is the order of the model's inputs, so it is part of the meaning.
+        ``[privacy] unit`` is left out where it is "patient", so that digests of studies approved
+        before there was such a key stay as they are.
         """
         content = self.model_dump(mode="json", by_alias=True)
+        if self.privacy.unit == "patient":
+            del content["privacy"]["unit"]
         content["variables"] = [[name, spec] for name, spec in content["variables"].items()]
         return json.dumps(
             content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False

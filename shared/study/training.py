@@ -121,7 +121,10 @@ class Privacy(StrictTable):
     """Patient-level differential privacy; ``none`` is for research on public data only.
 
     ``clip_norm`` bounds a patient's gradient (L2). ``statistics_fraction`` is the part of epsilon
-    spent on the normalisation statistics.
+    spent on the normalisation statistics. ``unit`` is what counts as one patient: a person with all
+    records, or, for records that name no person, each recording by itself. Then the guarantee holds
+    for a recording: of a person with k of them epsilon bounds k times as much (Dwork and Roth 2014,
+    theorem 2.2).
     """
 
     mode: Literal["none", "site", "distributed"] = "site"
@@ -129,3 +132,14 @@ class Privacy(StrictTable):
     delta: float = Field(default=1e-5, gt=0, le=0.01)
     clip_norm: Positive = 1.0
     statistics_fraction: float = Field(default=0.1, gt=0, lt=1)
+    unit: Literal["patient", "recording"] = "patient"
+
+    @property
+    def caveat(self) -> str:
+        """What to say beside every guarantee; empty where a patient is a person."""
+        if self.unit == "patient":
+            return ""
+        return (
+            "The records name no persons, so each recording counts as a patient of its own: of a "
+            "person with k recordings epsilon bounds k times as much."
+        )

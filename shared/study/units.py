@@ -103,6 +103,7 @@ _METRIC: Mapping[str, Unit] = {
     "Cel": Unit(1.0, (("K", 1),), 273.15),
     "Pa": Unit(1e3, _PRESSURE),
     "bar": Unit(1e8, _PRESSURE),
+    "V": Unit(1e3, (("C", -1), ("g", 1), ("m", 2), ("s", -2))),
     "m[Hg]": Unit(133.322e6, _PRESSURE),  # UCUM: 133.3220 kPa
     "m[H2O]": Unit(9.80665e6, _PRESSURE),
     "U": Unit(1e-6 / 60, (("mol", 1), ("s", -1))),  # of catalytic activity, umol/min

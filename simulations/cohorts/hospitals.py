@@ -86,6 +86,7 @@ class SyntheticHospital(Counted):
         share: multiplies the number of patients.
     """
 
+    person_key = "the made-up patient"
     name = SOURCE_NAME  # also for the flawed cohort: its records are of the same kind
 
     def __init__(self, index: int, *, seed: int, cohort: str = "train", share: float = 1.0) -> None:

@@ -40,6 +40,7 @@ MITDB_DS1 = (
     "101", "106", "108", "109", "112", "114", "115", "116", "118", "119", "122",
     "124", "201", "203", "205", "207", "208", "209", "215", "220", "223", "230",
 )  # fmt: skip
+MITDB_PERSONS = (("201", "202"),)  # of one man; 202 is in DS2, all others are of other people
 MITDB_TEST = MITDB_DS1[3::4] + MITDB_DS1[:1]  # every fourth and the first: six records
 
 PAYERS: Mapping[str, str] = MappingProxyType(
@@ -158,13 +159,17 @@ def _waveforms(study: Study, data: Path) -> Cohorts:
     _require_sites(study, dict.fromkeys(sites))
     training = [name for name in MITDB_DS1 if name not in MITDB_TEST]
     held: dict[str, Source] = {
-        site: _whole(Waveforms(archive, records=training[number::4], thin_normal=4))
+        site: _whole(
+            Waveforms(
+                archive, records=training[number::4], same_person=MITDB_PERSONS, thin_normal=4
+            )
+        )
         for number, site in enumerate(sites)
         if site in study.sites
     }
     return Cohorts(
         sites=held,
-        test={"test": _whole(Waveforms(archive, records=MITDB_TEST))},
+        test={"test": _whole(Waveforms(archive, records=MITDB_TEST, same_person=MITDB_PERSONS))},
         described=f"all beats of records {', '.join(MITDB_TEST)} of DS1",
     )
 

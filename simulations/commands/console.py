@@ -35,10 +35,12 @@ def announce(study: Study) -> None:
         lines.append(styled("No differential privacy: for public data only.", "yellow"))
     else:
         lines.append(
-            f"Each patient: epsilon at most {study.privacy.epsilon:g} at delta "
+            f"Each {study.privacy.unit}: epsilon at most {study.privacy.epsilon:g} at delta "
             f"{study.privacy.delta:g}, noise multiplier "
             f"{costs.training_round.noise_multiplier:.2f}, kept by a ledger at each site."
         )
+        if study.privacy.caveat:
+            lines.append(f"[yellow]{study.privacy.caveat}[/yellow]")
     groups = study.aggregation.groups
     lines.append(
         f"Only masked updates leave a site; a sum opens with {study.minimum_sites} of "
@@ -109,7 +111,9 @@ def show_result(study: Study, record: dict[str, Any], out: Path) -> None:
         table.add_row("epsilon", "none", "no differential privacy")
     else:
         table.add_row(
-            "epsilon spent", f"{privacy['epsilon']:.2f}", f"a patient, delta {privacy['delta']:g}"
+            "epsilon spent",
+            f"{privacy['epsilon']:.2f}",
+            f"a {privacy['unit']}, delta {privacy['delta']:g}",
         )
     table.add_row("sent by a site", size(record["bytes_up_per_site_per_round"]), "a round, masked")
     table.add_row("seconds", f"{record['seconds']:.1f}", f"{study.rounds} rounds")

@@ -233,6 +233,8 @@ def _noise(study: Study) -> str:
     if costs is None:
         return "No noise."
     return (
-        f"Gradients of a patient clipped to {study.privacy.clip_norm:g}, noise multiplier "
+        f"Gradients of a {study.privacy.unit} clipped to {study.privacy.clip_norm:g}, noise "
+        "multiplier "
         f"{costs.training_round.noise_multiplier:.3g}, mode {study.privacy.mode}."
+        + (f" {study.privacy.caveat}" if study.privacy.caveat else "")
     )

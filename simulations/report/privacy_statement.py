@@ -25,8 +25,9 @@ HIDDEN_BY_NOTHING = (
 
 def statement(study: Study, record: JsonRecord) -> list[tuple[str, tuple[str, ...]]]:
     """Return headings with their sentences."""
+    unit = study.privacy.unit
     return [
-        ("One patient", (*_patient(study, record), *_meaning(record))),
+        (f"One {unit}", (*_patient(study, record), *_meaning(record, unit))),
         ("One hospital", _hospital(study)),
         ("Assumptions", _assumptions(study, record)),
         ("Not protected", (*_simulated(), *HIDDEN_BY_NOTHING)),
@@ -59,14 +60,21 @@ def _patient(study: Study, record: JsonRecord) -> tuple[str, ...]:
             "There is no differential privacy: the model may remember single patients, and whoever "
             "has it may find out who was in training. Right only for data that is public already.",
         )
+    unit = study.privacy.unit
+    stays = " and however many stays the patient had" if unit == "patient" else ""
     bound = (
-        f"Whether a patient was in training, and anything about that patient, is protected with "
+        f"Whether a {unit} was in training, and anything about that {unit}, is protected with "
         f"epsilon {privacy['epsilon']:.2f} at delta {delta_text(privacy)}, over all rounds and "
-        f"statistics together and however many stays the patient had. The study allows at most "
+        f"statistics together{stays}. The study allows at most "
         f"epsilon {privacy['epsilon_budget']:g}; a ledger at each hospital refuses more."
     )
+    if study.privacy.caveat:
+        bound += f" {study.privacy.caveat}"
     if study.evaluation.validation_fraction:
-        bound += " Patients who validate pay for the evaluations instead, within the same bound."
+        bound += (
+            f" {unit.capitalize()}s held out for validation pay for the evaluations instead, "
+            "within the same bound."
+        )
     if study.privacy.mode == "site":
         return (
             bound,
@@ -81,7 +89,7 @@ def _patient(study: Study, record: JsonRecord) -> tuple[str, ...]:
     )
 
 
-def _meaning(record: JsonRecord) -> tuple[str, ...]:
+def _meaning(record: JsonRecord, unit: str) -> tuple[str, ...]:
     privacy = record["privacy"]
     if privacy["epsilon"] is None:
         return ()
@@ -94,7 +102,7 @@ def _meaning(record: JsonRecord) -> tuple[str, ...]:
         else ""
     )
     return (
-        "In plain words: somebody who knows everything but whether this one patient was in "
+        f"In plain words: somebody who knows everything but whether this one {unit} was in "
         f"training, and guesses from all that left, is right in at most {100 * right:.2f} % of "
         f"even chances; accusing one of {1 / FALSE_ALARM:.0f} outsiders wrongly, they find at most "
         f"{100 * found:.2f} % of the insiders.{weak}",
@@ -149,13 +157,15 @@ def _assumptions(study: Study, record: JsonRecord) -> tuple[str, ...]:
         return sums
     if study.privacy.mode == "site":
         return (
-            "For one patient: nothing about anybody else. The four below are about one hospital.",
+            f"For one {study.privacy.unit}: nothing about anybody else. The four below are about "
+            "one hospital.",
             *sums,
         )
     honest = study.minimum_sites - agg.tolerated_collusion
     return (
-        f"For one patient: the four below, because the noise counted on is that of {honest} honest "
-        f"hospitals among the {study.minimum_sites} of a sum; a round with fewer is void.",
+        f"For one {study.privacy.unit}: the four below, because the noise counted on is that of "
+        f"{honest} honest hospitals among the {study.minimum_sites} of a sum; a round with fewer "
+        "is void.",
         *sums,
     )
 

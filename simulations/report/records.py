@@ -55,7 +55,7 @@ def run_record(
             "epsilon": epsilon,
             "epsilon_budget": study.privacy.epsilon if epsilon is not None else None,
             "delta": study.privacy.delta if epsilon is not None else None,
-            "unit": "patient",
+            "unit": study.privacy.unit,
         },
         "bytes_up_per_site_per_round": bytes_up(trained),
         "left_out": list(finished.state.left_out),

@@ -117,11 +117,11 @@ def _epsilon(record: JsonRecord) -> Chart:
     spent = [*statistics[-1:], *(r["epsilon"] for r in record["rounds"])]
     first = 1 - len(statistics[-1:])
     rounds = list(range(first, first + len(spent)))
-    budget = record["privacy"]["epsilon_budget"]
+    budget, unit = record["privacy"]["epsilon_budget"], record["privacy"].get("unit", "patient")
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        axes.step(rounds, spent, where="post", color=BLUE, label="spent on a training patient")
+        axes.step(rounds, spent, where="post", color=BLUE, label=f"spent on a training {unit}")
         axes.axhline(budget, color=GREY, ls="--", label=f"the study's bound, {budget:g}")
         axes.set_ylim(0, budget * 1.15)
         axes.set_ylabel("epsilon")
@@ -131,7 +131,7 @@ def _epsilon(record: JsonRecord) -> Chart:
     share = f"{number(spent[0], 2)} before the first round, " if first == 0 else ""
     return Chart(
         name="epsilon",
-        title="Privacy budget spent on one training patient",
+        title=f"Privacy budget spent on one training {unit}",
         alt=f"Epsilon {share}{number(spent[-1], 2)} after the last, of at most {budget:g}.",
         caption="Cumulative epsilon of all that left the sites, at delta "
         f"{delta_text(record['privacy'])}; round 0 is the normalisation statistics. Patients held "

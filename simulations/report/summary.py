@@ -195,7 +195,8 @@ def _price(study: Study, record: JsonRecord, settings: JsonRecord | None) -> Ans
     if private:
         support.insert(
             0,
-            f"Epsilon {privacy['epsilon']:.2f} of at most {privacy['epsilon_budget']:g} a patient "
+            f"Epsilon {privacy['epsilon']:.2f} of at most {privacy['epsilon_budget']:g} a "
+            f"{study.privacy.unit} "
             f"at delta {delta_text(privacy)}, and the hospitals' ledgers are charged for ever.",
         )
     if settings and {"federated", "pooled"} <= set(settings):

@@ -68,13 +68,17 @@ def stay_of(
     )
 
 
-def require_source(study: Study, name: str, *, clock: str = "hour") -> None:
+def require_source(
+    study: Study, name: str, *, clock: str = "hour", alike: Collection[str] = ()
+) -> None:
     """Refuse a study that wants another source, or another clock (hours or positions).
+
+    ``alike`` are other sources in whose place this one may stand.
 
     Raises:
         DataError: source or clock differ.
     """
-    if study.data.source != name:
+    if study.data.source not in (name, *alike):
         raise DataError(
             f"study {study.name} wants source {study.data.source!r}, but these data are {name!r}; "
             "choose the matching data or study"

@@ -82,28 +82,10 @@ class FileOrFolderSettings(DataSettings):
     path: FilePath
 
 
-class WaveformsSettings(FileOrFolderSettings):
-    """WFDB records; ``records`` names those to read, by default all."""
-
-    records: tuple[str, ...] = Field(default=(), strict=False)
-
-
 class DiagnosisCodesSettings(RecordsSettings):
     """Visits with diagnosis codes; patients with fewer than ``fewest_visits`` are left out."""
 
     fewest_visits: int = Field(default=1, ge=1)
-
-
-class MoleculesSettings(FileOrFolderSettings):
-    """A CSV of molecules; ``column`` holds the SMILES, by default the one called ``smiles``."""
-
-    column: str | None = None
-
-
-class ImageSlicesSettings(FileOrFolderSettings):
-    """Image volumes; ``split`` names the split of an ``.npz``."""
-
-    split: str = "train"
 
 
 class HeartDiseaseSettings(FileOrFolderSettings):

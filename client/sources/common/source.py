@@ -9,7 +9,7 @@ No patient's value is ever shown: not in an error, a log line or a ``repr``.
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -68,7 +68,9 @@ class ReadReport:
     reason) for files left out because the study says ``on_bad_file = "skip"``. ``filtered`` counts
     stays outside the cohort selected, ``unlabelled`` stays whose outcome is unknown. ``set_aside``
     counts, by reason, the unusable rows of the hospital's own tables; ``times`` what the rules of
-    time decided, by the sentence that says it.
+    time decided, by the sentence that says it. ``person_key`` says by what records were taken for
+    one person's, such as PatientID; empty if the source does not say. ``notes`` counts, by what was
+    done, what was read in another way than as it stands.
     """
 
     patients: int
@@ -84,6 +86,8 @@ class ReadReport:
     skipped: tuple[tuple[str, str], ...]
     set_aside: Mapping[str, int] = field(default_factory=dict)
     times: Mapping[str, int] = field(default_factory=dict)
+    person_key: str = ""
+    notes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -103,6 +107,13 @@ class Tally:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     set_aside: dict[str, int] = field(default_factory=dict)
     times: dict[str, int] = field(default_factory=dict)
+    person_key: str = ""
+    notes: dict[str, int] = field(default_factory=dict)
+
+    def note(self, what: str, number: int = 1) -> None:
+        """Add to the number of things that were read in another way than as they stand."""
+        if number:
+            self.notes[what] = self.notes.get(what, 0) + number
 
     def count(self, reason: str, number: int) -> None:
         """Add to the number of things set aside for a reason."""
@@ -130,18 +141,25 @@ class Tally:
             skipped=tuple(self.skipped),
             set_aside=dict(self.set_aside),
             times=dict(self.times),
+            person_key=self.person_key,
+            notes=dict(self.notes),
         )
 
 
 class Counted:
-    """Base of sources that keep counts: ``_tally``, replaced at the start of each reading."""
+    """Base of sources that keep counts: ``_tally``, replaced at the start of each reading.
+
+    ``person_key`` says by what records are one person's, in a source where that never differs.
+    """
 
     _tally: Tally
+    person_key = ""
 
     @property
     def report(self) -> ReadReport:
         """Counts of the latest reading."""
-        return self._tally.report()
+        report = self._tally.report()
+        return replace(report, person_key=report.person_key or self.person_key)
 
 
 class Source(Protocol):

@@ -58,6 +58,7 @@ class Fhir(Counted):
     """
 
     name = "fhir"
+    person_key = "the Patient"
 
     def __init__(self, settings: FhirSettings) -> None:
         self._settings = settings

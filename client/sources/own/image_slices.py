@@ -1,21 +1,23 @@
-"""Volumes as sequences of slices: DICOM series, NIfTI files, or arrays in MedMNIST's format.
+"""Volumes as sequences of slices: DICOM, NIfTI, PNG and JPEG, or arrays in MedMNIST's format.
 
 Each slice is pooled to a short vector: variable ``cell-R-C-of-G`` is the mean over the cell in row
-R and column C of a G by G grid. Slices are taken at even distances along the series, as many as the
-study has steps. One volume is one patient.
+R and column C of a G by G grid. Slices are taken at even distances along the volume, as many as the
+study has steps; their orientation is that of :mod:`consilium.client.sources.own.volumes`.
 
-``path`` is a folder of DICOM series (one folder per patient) or of NIfTI files (one ``.nii`` or
-``.nii.gz`` per patient), in both cases with ``labels.csv`` (columns ``patient`` and the study's
-label); or an ``.npz`` with ``{split}_images`` (N, slices, rows, columns) and ``{split}_labels``,
-for which the study's label is ``label``. Values are in Hounsfield units (``[hnsf'U]``) for computed
-tomography in DICOM, divided by 255 (``1``) in an ``.npz`` of bytes, otherwise as stored (``1``).
+``path`` is a folder with DICOM files at any depth, or with NIfTI files, or with PNG or JPEG images,
+and a table of labels (``labels.csv``); or an ``.npz`` with ``{split}_images`` (N, slices, rows,
+columns) and ``{split}_labels``, for which the study's label is ``label``. Values are in Hounsfield
+units (``[hnsf'U]``) for computed tomography in DICOM, in the share of white (``1``) for an ``.npz``
+of bytes, PNG and JPEG, otherwise as stored (``1``).
+
+A patient is a person: in DICOM by PatientID, elsewhere by the table's column. A person's scans are
+that person's stays. An ``.npz`` names no persons.
 """
 
-import csv
 import math
-import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,50 +27,49 @@ from numpy.typing import NDArray
 
 from consilium.client.sources.common.archives import BROKEN_ZIP, BadFileError
 from consilium.client.sources.common.cleaning import Cleaner
-from consilium.client.sources.common.lines import bounded_lines, number
 from consilium.client.sources.common.matrices import (
     require_source,
     require_task,
     require_tokens,
     stay_of,
 )
-from consilium.client.sources.common.source import Counted, Patient, Tally
-from consilium.client.sources.own.volumes import (
-    LARGEST_FILE_BYTES,
-    NIFTI_SUFFIXES,
-    PLAIN,
-    Volume,
-    dicom_series,
-    nifti_volumes,
-)
+from consilium.client.sources.common.persons import require_person, same_person
+from consilium.client.sources.common.source import Counted, Patient, Stay, Tally
+from consilium.client.sources.own.pooling import cell_of, pooled
+from consilium.client.sources.own.record_settings import ImageSlicesSettings, LabelsFile
+from consilium.client.sources.own.record_table import Label, RecordTable, read_table
+from consilium.client.sources.own.scans import NOT_READ, BadScan, Scan, chosen, scans_below
+from consilium.client.sources.own.volumes import LARGEST_BYTES, PLAIN, Volume
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 
 LABELS = "labels.csv"
-MOST_SLICES, MOST_PIXELS, MOST_LABEL_BYTES = 4096, 1 << 24, 1 << 26
-_CELL = re.compile(r"cell-(\d{1,2})-(\d{1,2})-of-(\d{1,2})")
+MOST_LABEL_BYTES = 1 << 26
+NO_KEY = "nothing: each scan counts as a patient of its own"
 
 
 class ImageSlices(Counted):
     """The volumes of a folder or file.
 
     Args:
-        path: see the module.
-        split: the split to read from an ``.npz``.
+        settings: see the module; of a path alone, with their defaults.
+        split: the split to read from an ``.npz``, if the settings are a path.
     """
 
     name = "image-slices"
 
-    def __init__(self, path: Path, *, split: str = "train") -> None:
-        self._path, self._split = Path(path), split
+    def __init__(self, settings: ImageSlicesSettings | Path, *, split: str = "train") -> None:
+        if isinstance(settings, Path):
+            settings = ImageSlicesSettings(source=self.name, path=settings, split=split)
+        self._settings, self._path = settings, settings.path
         self._tally = Tally()
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
-        """Yield one patient per volume, in the order of names.
+        """Yield one patient per person, in the order of persons, their scans as stays.
 
         Raises:
-            DataError: a volume or label is missing or damaged, or the study asks for something that
-                these data do not have.
+            DataError: a volume or label is missing or damaged, the records name no person, or the
+                study asks for something that these data do not have.
         """
         require_source(study, self.name, clock="position")
         require_task(
@@ -79,128 +80,137 @@ class ImageSlices(Counted):
             outputs=study.task.outputs,
         )
         require_tokens(study, self.name, ())
-        cells = [_cell(name) for name in study.variables]
+        cells = [cell_of(name) for name in study.variables]
         self._tally = Tally()
         return self._read(study, cells)
 
     def _read(self, study: Study, cells: list[tuple[int, int, int]]) -> Iterator[Patient]:
         cleaner = Cleaner(study, self._tally)
-        for name, volume, label in self._volumes(study):
-            try:
-                if isinstance(volume, BadFileError):
-                    raise volume
-                value_TV = pooled(volume, cells, study)
-                label = _checked(label, study)
-            except BadFileError as error:
-                if study.data.on_bad_file == "refuse":
-                    raise DataError(
-                        f"volume {name}: {error}; mend or remove it, or set "
-                        '[data] on_bad_file = "skip"'
-                    ) from error
-                self._tally.skipped.append((name, str(error)))
-                continue
-            self._tally.patients += 1
-            self._tally.stays += 1
-            stay = stay_of(value_TV, study, cleaner, stay_id=name, label=label)
-            yield Patient(patient_id=name, stays=(stay,))
+        persons = self._npz(study) if self._path.suffix == ".npz" else self._persons(study)
+        for person, scans in persons:
+            stays: list[Stay] = []
+            for scan, volume, label in scans:
+                name, shown = (scan, scan) if isinstance(scan, str) else (scan.name, scan.shown)
+                try:
+                    if isinstance(volume, BadFileError):
+                        raise volume
+                    value_TV = pooled(volume, cells, study)
+                    stays.append(
+                        stay_of(
+                            value_TV, study, cleaner, stay_id=name, label=_checked(label, study)
+                        )
+                    )
+                except BadFileError as error:
+                    self._leave_out(shown, error, study)
+            if stays:
+                self._tally.patients += 1
+                self._tally.stays += len(stays)
+                yield Patient(patient_id=person, stays=tuple(stays))
 
-    def _volumes(self, study: Study) -> Iterator[tuple[str, Volume | BadFileError, float]]:
-        if self._path.suffix == ".npz":
-            yield from _of_npz(self._path, self._split, study)
-            return
+    def _leave_out(self, name: str, error: BadFileError, study: Study) -> None:
+        if study.data.on_bad_file == "refuse":
+            raise DataError(
+                f'volume {name}: {error}; mend or remove it, or set [data] on_bad_file = "skip"'
+            ) from error
+        self._tally.skipped.append((name, str(error)))
+
+    def _persons(self, study: Study) -> Iterator[tuple[str, Iterator["_Read"]]]:
+        """Yield every person with the scans that are to be read."""
+        settings, tally = self._settings, self._tally
         if not self._path.is_dir():
             raise DataError(
                 f"data {self._path} is neither an .npz file nor a folder of volumes; check the path"
             )
-        label_of = _labels(self._path / LABELS, study)
-        nifti = any(path.name.endswith(NIFTI_SUFFIXES) for path in self._path.iterdir())
-        for name, volume in (nifti_volumes if nifti else dicom_series)(self._path):
-            if name not in label_of:
-                self._tally.unlabelled += 1
-                continue
-            yield name, volume, label_of[name]
+        labels = settings.labels or LabelsFile(file=self._path / LABELS)
+        table = read_table(labels, study)
+        of_row: dict[str, list[Scan]] = defaultdict(list)
+        for found in scans_below(settings, table, tally):
+            if isinstance(found, BadScan):
+                self._leave_out(found.name, found.error, study)
+            elif found.row.label is None:
+                tally.unlabelled += 1
+            else:
+                of_row[found.row.record].append(found)
+        unit = next(iter(study.variables.values())).unit
+        scans = [scan for several in of_row.values() for scan in chosen(several, settings, unit)]
+        tally.note(NOT_READ, sum(map(len, of_row.values())) - len(scans))
+        person_of = self._person_key(scans, table, study)
+        held: dict[str, list[Scan]] = defaultdict(list)
+        written: dict[str, str] = {}
+        for scan in sorted(scans, key=lambda scan: scan.name):
+            person = person_of(scan)
+            held[same_person(person)].append(scan)
+            written.setdefault(same_person(person), person)
+        for person in sorted(held):
+            yield written[person], map(_volume, held[person])
 
+    def _person_key(
+        self, scans: list[Scan], table: RecordTable, study: Study
+    ) -> Callable[[Scan], str]:
+        """Return what says whose a scan is, and note it.
 
-def pooled(volume: Volume, cells: list[tuple[int, int, int]], study: Study) -> NDArray[np.float64]:
-    """Return the means over grid cells (T, V) of slices at even distances along the volume.
-
-    Raises:
-        BadFileError: the volume is too large or empty, or its unit is not the study's.
-    """
-    slices, rows, columns = volume.shape
-    largest = max(size for _, _, size in cells)
-    if not (0 < slices <= MOST_SLICES and largest <= min(rows, columns)):
-        raise BadFileError(
-            f"has {slices} slices of {rows} x {columns}, and needs 1 to {MOST_SLICES} slices of at "
-            f"least {largest} x {largest}"
-        )
-    if rows * columns > MOST_PIXELS:
-        raise BadFileError(f"has slices of {rows} x {columns}, above {MOST_PIXELS} pixels")
-    for name, spec in study.variables.items():
-        if spec.unit != volume.unit:
-            raise BadFileError(
-                f"is in unit {volume.unit!r}, and the study wants {spec.unit!r} for {name}"
+        Raises:
+            DataError: nothing does, and the study's unit is a patient.
+        """
+        named = [scan for scan in scans if scan.person]
+        column = f"the column {table.person!r} of {table.path.name}"
+        if scans and len(named) == len(scans) and self._settings.person == "PatientID":
+            self._tally.person_key = "PatientID"
+            return lambda scan: scan.person or ""
+        dicom = any(scan.person is not None for scan in scans)
+        given = table.person is not None and all(scan.row.person for scan in scans)
+        if given and (not dicom or not table.names_persons or self._settings.person == "labels"):
+            self._tally.person_key = column
+            return lambda scan: scan.row.person
+        if dicom and self._settings.person == "PatientID":
+            what = f"{len(scans) - len(named)} of {len(scans)} DICOM series have no PatientID"
+            remedy = (
+                f"name each one's person in a column 'patient' of {table.path.name} beside one "
+                'that names its folder, or, if it has that column, set [data] person = "labels"'
             )
-    chosen_T = np.round(np.linspace(0, slices - 1, study.data.steps)).astype(np.int64)
-    value_TV = np.empty((study.data.steps, len(cells)))
-    for step, place in enumerate(chosen_T):
-        image = np.asarray(volume.slice(int(place)), dtype=np.float64)
-        if not np.isfinite(image).all():
-            raise BadFileError("has a pixel that is not finite")
-        for cell, (row, column, size) in enumerate(cells):
-            part = image[
-                row * rows // size : (row + 1) * rows // size,
-                column * columns // size : (column + 1) * columns // size,
-            ]
-            value_TV[step, cell] = part.mean()
-    return value_TV
+        else:
+            what = f"labels {table.path} have no column that names a person for each row"
+            remedy = "add a column 'patient', or name it as [data.labels] person"
+        require_person(study, what, remedy)
+        self._tally.person_key = NO_KEY if not named else "PatientID, where there is one"
+        return lambda scan: scan.person or f"scan {scan.name}"
 
-
-def _cell(name: str) -> tuple[int, int, int]:
-    found = _CELL.fullmatch(name)
-    row, column, size = map(int, found.groups()) if found else (0, 0, 0)
-    if not max(row, column) < size:
-        raise DataError(
-            f"image-slices has no variable {name!r}; write 'cell-R-C-of-G', R and C counted from 0 "
-            "and below G, as in 'cell-0-3-of-4'"
+    def _npz(self, study: Study) -> Iterator[tuple[str, Iterator["_Read"]]]:
+        require_person(
+            study,
+            f"data {self._path} are arrays, which name no person",
+            "take records that name theirs",
         )
-    return row, column, size
+        self._tally.person_key = NO_KEY
+        for name, volume, label in of_npz(self._path, self._settings.split, study):
+            yield name, iter([(name, volume, label)])
 
 
-def _checked(label: float, study: Study) -> float:
+_Read = tuple[Scan | str, Volume | BadFileError, Label | None]
+
+
+def _volume(scan: Scan) -> _Read:
+    try:
+        return scan, scan.read(), scan.row.label
+    except BadFileError as error:
+        return scan, error, scan.row.label
+
+
+def _checked(label: Label | None, study: Study) -> float:
     classes = max(2, study.task.outputs)
+    if not isinstance(label, float):
+        raise BadFileError("has no single label")
     if study.task.kind != "regression" and label not in range(classes):
         raise BadFileError(f"has a label that is not a class from 0 to {classes - 1}")
     return label
 
 
-def _labels(path: Path, study: Study) -> Mapping[str, float]:
-    """Return the label of each patient in ``labels.csv``."""
-    labels: dict[str, float] = {}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(bounded_lines(file, path), strict=True)
-            for row in rows:
-                try:
-                    patient, label = row["patient"], number(row[study.data.label])
-                except (KeyError, TypeError, ValueError):
-                    patient, label = "", math.nan
-                if not math.isfinite(label) or patient in labels:
-                    raise DataError(
-                        f"labels {path} line {rows.line_num}: needs columns 'patient' and "
-                        f"{study.data.label!r} with a finite number, and each patient once; "
-                        "correct the line"
-                    )
-                labels[patient] = label
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"labels {path} cannot be read as CSV in UTF-8; add the file") from error
-    return labels
+def of_npz(path: Path, split: str, study: Study) -> Iterator[tuple[str, Volume, float]]:
+    """Yield the volumes of one split, read one at a time.
 
-
-def _of_npz(
-    path: Path, split: str, study: Study
-) -> Iterator[tuple[str, Volume | BadFileError, float]]:
-    """Yield the volumes of one split, read one at a time."""
+    Raises:
+        DataError: the file is damaged, or has no such split.
+    """
     if study.data.label != "label":
         raise DataError(
             f"{path} has one label, called 'label', not {study.data.label!r}; set [data] label"
@@ -218,7 +228,7 @@ def _of_npz(
                         f"as {split}_labels; download it again"
                     )
                 for place, label in enumerate(labels):
-                    voxels = _read(file, shape[1:], dtype, LARGEST_FILE_BYTES)
+                    voxels = _read(file, shape[1:], dtype, LARGEST_BYTES)
                     yield f"{split}-{place}", _of_bytes(voxels), float(label)
     except (*BROKEN_ZIP, KeyError, ValueError) as error:
         raise DataError(

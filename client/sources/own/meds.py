@@ -69,6 +69,7 @@ class Meds(Counted):
     """
 
     name = "meds"
+    person_key = "subject_id"
 
     def __init__(self, settings: MedsSettings) -> None:
         self._settings = settings

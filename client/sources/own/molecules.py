@@ -3,7 +3,8 @@
 A SMILES text is cut into atoms, bonds, rings and branches by the regular expression of Schwaller
 et al. (ACS Cent Sci 2019;5:1572-1583); each token is one step of a sequence, in the column of codes
 ``token``. Two series variables describe the token's position: ``branch`` is the number of open
-branches, ``ring`` the number of open rings. Lines with the same SMILES are one unit ("patient").
+branches, ``ring`` the number of open rings. No person is in these records: the unit ("patient") is
+a compound, the lines with the same SMILES, or with the same entry in the column of compounds.
 
 The label is a column of the CSV; for a multilabel task, several joined by ``+`` (``NR-AR+NR-AhR``).
 An empty cell is an unknown outcome.
@@ -46,12 +47,15 @@ class Molecules(Counted):
     Args:
         path: the CSV, with a header.
         column: the column of the SMILES; by default ``smiles``, in upper or lower case.
+        compound: the column whose entries say which lines are one compound, such as an InChIKey.
     """
 
     name = "molecules"
 
-    def __init__(self, path: Path, *, column: str | None = None) -> None:
-        self._path, self._column = Path(path), column
+    def __init__(
+        self, path: Path, *, column: str | None = None, compound: str | None = None
+    ) -> None:
+        self._path, self._column, self._compound = Path(path), column, compound
         self._tally = Tally()
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
@@ -79,7 +83,9 @@ class Molecules(Counted):
     def _read(self, study: Study, labels: list[str]) -> Iterator[Patient]:
         cleaner, numbers = Cleaner(study, self._tally), token_numbers(study)
         stays: dict[str, list[Stay]] = {}
-        for line, smiles, label_K in self._lines(labels, study):
+        key = f"the column {self._compound!r}" if self._compound else "the SMILES"
+        self._tally.person_key = f"{key}: a compound counts as a patient"
+        for line, smiles, compound, label_K in self._lines(labels, study):
             tokens = tokenise(smiles)
             if tokens is None:
                 sentence = f"line {line}: the SMILES has characters that are no token"
@@ -104,15 +110,15 @@ class Molecules(Counted):
                 label=label_K if len(labels) > 1 else float(label_K[0]),
                 end_h=float(len(tokens)),
             )
-            stays.setdefault(smiles, []).append(stay)
-        for smiles, of_molecule in stays.items():
+            stays.setdefault(compound, []).append(stay)
+        for compound, of_molecule in stays.items():
             self._tally.patients += 1
-            yield Patient(patient_id=smiles, stays=tuple(of_molecule))
+            yield Patient(patient_id=compound, stays=tuple(of_molecule))
 
     def _lines(
         self, labels: list[str], study: Study
-    ) -> Iterator[tuple[int, str, NDArray[np.float32]]]:
-        """Yield number, SMILES and labels of each line, checked."""
+    ) -> Iterator[tuple[int, str, str, NDArray[np.float32]]]:
+        """Yield number, SMILES, compound and labels of each line, checked."""
         try:
             with self._path.open(encoding="utf-8", newline="") as file:
                 rows = csv.reader(bounded_lines(file, self._path), strict=True)
@@ -125,8 +131,16 @@ class Molecules(Counted):
                             f"{len(header)}; mend the line"
                         )
                     cells = [row[place] for place in places]
-                    label_K = _labels(cells[1:], study, f"file {self._path} line {rows.line_num}")
-                    yield rows.line_num, cells[0].strip(), label_K
+                    where = f"file {self._path} line {rows.line_num}"
+                    compound = cells[1].strip()
+                    if self._compound and not compound:
+                        raise DataError(f"{where}: names no compound; mend the line")
+                    yield (
+                        rows.line_num,
+                        cells[0].strip(),
+                        compound,
+                        _labels(cells[2:], study, where),
+                    )
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise DataError(
                 f"file {self._path} cannot be read as CSV in UTF-8 text; check the path, or "
@@ -135,13 +149,14 @@ class Molecules(Counted):
 
     def _places(self, header: list[str], labels: list[str]) -> list[int]:
         column = self._column or next((c for c in header if c.lower() == "smiles"), "smiles")
-        for name in (column, *labels):
+        wanted = (column, self._compound or column, *labels)
+        for name in wanted:
             if name not in header:
                 raise DataError(
                     f"file {self._path}: has no column {name!r} among its {len(header)}; correct "
                     "[data] label, or say the SMILES' column in site.toml"
                 )
-        return [header.index(name) for name in (column, *labels)]
+        return [header.index(name) for name in wanted]
 
 
 def tokenise(smiles: str) -> list[str] | None:

@@ -109,6 +109,7 @@ class Omop(Counted):
     """
 
     name = "omop"
+    person_key = "person_id"
 
     def __init__(self, settings: OmopSettings) -> None:
         self._settings = settings

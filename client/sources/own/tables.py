@@ -86,6 +86,7 @@ class Tables(CountedWithoutLabels):
     """
 
     name = "tables"
+    person_key = "the column of [data.stays] patient"
 
     def __init__(self, settings: MappedTables) -> None:
         self._settings = settings

@@ -1,157 +1,109 @@
-"""Reads volumes of DICOM and NIfTI files, one slice in memory at a time if the format allows."""
+"""A volume as slices in one orientation, however a scanner or program stored it.
 
+Slices are images as a radiologist sees them: in the axial plane rows run from front to back and
+columns from the patient's right to the left, slices from the feet to the head; in the coronal plane
+rows run from head to feet, columns from right to left, slices from front to back; in the sagittal
+plane rows run from head to feet, columns from front to back, slices from right to left.
+"""
+
+import itertools
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from consilium.client.sources.common.archives import BadFileError
-from consilium.shared.errors import DataError
 
 HOUNSFIELD, PLAIN = "[hnsf'U]", "1"
-LARGEST_FILE_BYTES = 1 << 30
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
+LARGEST_BYTES = 1 << 30  # of a file, and of a volume in memory
+ACQUIRED = "acquired"
+
+# Slices, rows and columns as axes of LPS (0 left, 1 back, 2 head) with their signs.
+PLANES = MappingProxyType(
+    {
+        "axial": ((2, 1), (1, 1), (0, 1)),
+        "coronal": ((1, 1), (2, -1), (0, 1)),
+        "sagittal": ((0, 1), (2, -1), (1, 1)),
+    }
+)
 
 
 @dataclass(frozen=True)
 class Volume:
-    """One volume: its shape (slices, rows, columns), its unit, and a function for one slice."""
+    """One volume: shape (slices, rows, columns), unit, and a function for one slice.
+
+    ``places`` has the slices' places along their axis, in mm, ascending; empty if they are
+    not known or all at the same distance.
+    """
 
     shape: tuple[int, ...]
     unit: str
     slice: Callable[[int], NDArray[Any]]
+    places: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
 
-def dicom_series(folder: Path) -> Iterator[tuple[str, Volume | BadFileError]]:
-    """Yield name and volume of every folder of DICOM files, in the order of names.
+def oriented(volume: Volume, axes: NDArray[np.float64], plane: str) -> Volume:
+    """Return the volume with its slices in ``plane``, and no voxel changed or mixed.
 
-    Slices are ordered by their position along the series' axis, or by instance number.
+    Each axis of the voxels goes to the axis of the patient that is nearest to it.
+
+    Args:
+        volume: as it was stored.
+        axes: (3, 3); row n is the direction, in LPS, in which axis n (slices, rows, columns) of the
+            voxels grows.
+        plane: one of PLANES, or ACQUIRED: then the slices stay as they are stored.
 
     Raises:
-        DataError: the package pydicom is missing, or there is no series.
+        BadFileError: the volume is too large to be held while its slices are cut anew.
     """
-    try:
-        import pydicom  # needed for DICOM only
-    except ImportError as error:
-        raise DataError(
-            "DICOM series need the package pydicom, which is not installed; "
-            "install 'consilium-fl[hospital]'"
-        ) from error
-    series = sorted(path for path in folder.iterdir() if path.is_dir())
-    if not series:
-        raise DataError(f"data {folder} hold no folder of a series; make one for each patient")
-    for path in series:
-        try:
-            yield path.name, _dicom(path, pydicom)
-        except BadFileError as error:
-            yield path.name, error
-
-
-def _dicom(path: Path, pydicom: Any) -> Volume:
-    """Return the volume of one series, its headers checked; pixels are read slice by slice."""
-    files: list[tuple[float, Path]] = []
-    shapes, units = set(), set()
-    for file in sorted(p for p in path.iterdir() if p.is_file()):
-        if file.stat().st_size > LARGEST_FILE_BYTES:
-            raise BadFileError(f"{file.name} is larger than {LARGEST_FILE_BYTES} bytes")
-        try:
-            meta = pydicom.filereader.read_file_meta_info(file)
-            deflated = meta.get("TransferSyntaxUID") == pydicom.uid.DeflatedExplicitVRLittleEndian
-            header = None if deflated else pydicom.dcmread(file, stop_before_pixels=True)
-            order = 0.0 if header is None else _place(header)
-            shape = () if header is None else (int(header.Rows), int(header.Columns))
-            frames = 1 if header is None else int(header.get("NumberOfFrames") or 1)
-        except Exception as error:  # pydicom's parsing may raise anything
-            raise BadFileError(
-                f"{file.name} is no DICOM image, or lacks rows, columns or a position"
-            ) from error
-        if header is None:  # a small file may unpack to more than fits into memory
-            raise BadFileError(f"{file.name} is deflated; export the series uncompressed")
-        if frames != 1:
-            raise BadFileError(f"{file.name} has {frames} frames; export one slice a file")
-        shapes.add(shape)
-        units.add(HOUNSFIELD if header.get("Modality") == "CT" else PLAIN)
-        files.append((order, file))
-    if len(shapes) != 1 or len(units) != 1:
-        raise BadFileError(f"has {len(files)} files, and slices of {len(shapes)} shapes")
-    files.sort(key=lambda pair: pair[0])
-
-    def pixels(number: int) -> NDArray[np.float64]:
-        file = files[number][1]
-        try:
-            image = pydicom.dcmread(file)
-            raw = np.asarray(image.pixel_array, dtype=np.float64)
-            slope = float(image.get("RescaleSlope", 1))
-            offset = float(image.get("RescaleIntercept", 0))
-        except Exception as error:  # no pixels, or no decoder installed for their compression
-            raise BadFileError(
-                f"{file.name} has no pixels that can be read; export the series uncompressed"
-            ) from error
-        if raw.ndim != 2:
-            raise BadFileError(f"{file.name} is not one grey slice")
-        return raw * slope + offset
-
-    return Volume((len(files), *shapes.pop()), units.pop(), pixels)
-
-
-def _place(header: Any) -> float:
-    """Return the position of a slice along the series' axis."""
-    position, orientation = (
-        header.get("ImagePositionPatient"),
-        header.get("ImageOrientationPatient"),
+    if plane == ACQUIRED:
+        return volume
+    nearest = max(
+        itertools.permutations(range(3)),
+        key=lambda way: sum(abs(float(axes[axis, along])) for axis, along in enumerate(way)),
     )
-    if position is not None and orientation is not None:
-        axis = np.cross(np.array(orientation[:3], float), np.array(orientation[3:], float))
-        place = float(axis @ np.array(position, dtype=float))
-    else:
-        place = float(header.InstanceNumber)
-    if not math.isfinite(place):
-        raise ValueError
-    return place
+    order = [nearest.index(along) for along, _ in PLANES[plane]]
+    flips = [
+        float(axes[axis, along]) * sign < 0
+        for axis, (along, sign) in zip(order, PLANES[plane], strict=True)
+    ]
+    slices, rows, columns = (volume.shape[axis] for axis in order)
+    turn = tuple(slice(None, None, -1) if flip else slice(None) for flip in flips[1:])
+    if order[0] == 0:  # the slices are those of the file, so one at a time is enough
+        swap = order[1] > order[2]
+        places = -volume.places[::-1] if flips[0] else volume.places
+
+        def one(number: int) -> NDArray[Any]:
+            image = volume.slice(slices - 1 - number if flips[0] else number)
+            return (image.T if swap else image)[turn]
+
+        return Volume((slices, rows, columns), volume.unit, one, places)
+    if math.prod(volume.shape) * 8 > LARGEST_BYTES:
+        raise BadFileError(
+            f"has {volume.shape} voxels, which its slices in the {plane} plane need in memory at "
+            f"once, above {LARGEST_BYTES} bytes; set [data] plane = 'acquired'"
+        )
+    held: list[NDArray[Any]] = []
+
+    def cut(number: int) -> NDArray[Any]:
+        if not held:
+            whole = np.stack([volume.slice(place) for place in range(volume.shape[0])])
+            held.append(whole.transpose(order))
+        image: NDArray[Any] = held[0][slices - 1 - number if flips[0] else number]
+        return image[turn]
+
+    return Volume((slices, rows, columns), volume.unit, cut)
 
 
-def nifti_volumes(folder: Path) -> Iterator[tuple[str, Volume | BadFileError]]:
-    """Yield name and volume of every ``.nii`` and ``.nii.gz`` file, in the order of names.
-
-    Slices are taken along the third axis.
-
-    Raises:
-        DataError: the package nibabel is missing.
-    """
-    try:
-        import nibabel  # needed for NIfTI only
-    except ImportError as error:
-        raise DataError(
-            "NIfTI volumes need the package nibabel, which is not installed; "
-            "install 'consilium-fl[hospital]'"
-        ) from error
-    for path in sorted(p for p in folder.iterdir() if p.name.endswith(NIFTI_SUFFIXES)):
-        name = path.name.removesuffix(".gz").removesuffix(".nii")
-        try:
-            yield name, _nifti(path, nibabel)
-        except BadFileError as error:
-            yield name, error
-
-
-def _nifti(path: Path, nibabel: Any) -> Volume:
-    try:
-        image = nibabel.load(path)
-        shape = tuple(int(size) for size in image.shape)
-        if len(shape) != 3 or not 0 < math.prod(shape) * 8 <= LARGEST_FILE_BYTES:
-            raise BadFileError(
-                f"has shape {shape}, and needs three axes and at most {LARGEST_FILE_BYTES} bytes "
-                "in all"
-            )
-        if image.get_data_dtype().kind not in "iuf":
-            raise BadFileError("has voxels that are no real numbers; export a grey volume")
-        voxels = np.asarray(image.dataobj, dtype=np.float64)
-    except BadFileError:
-        raise
-    except Exception as error:  # nibabel's parsing may raise anything
-        raise BadFileError("cannot be read as NIfTI; replace the file") from error
-    rows, columns, slices = shape
-    return Volume((slices, rows, columns), PLAIN, lambda number: voxels[:, :, number])
+def chosen_slices(volume: Volume, steps: int) -> NDArray[np.int64]:
+    """Return which slices (steps,) lie at even distances along the volume."""
+    slices = volume.shape[0]
+    if not volume.places.size:
+        return np.round(np.linspace(0, slices - 1, steps)).astype(np.int64)
+    wanted = np.linspace(volume.places[0], volume.places[-1], steps)
+    away = np.abs(volume.places[None, :] - wanted[:, None])
+    return np.asarray(away.argmin(axis=1), dtype=np.int64)

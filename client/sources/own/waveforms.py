@@ -1,289 +1,284 @@
-"""Waveforms with beat annotations in WFDB format, read by the ``wfdb`` package.
+"""Recordings in WFDB format, read by the ``wfdb`` package.
 
-A record (``.hea``, ``.dat``, ``.atr``) is one person; its beats, or its segments of fixed length,
-are that person's stays. Signals are resampled to the study's ``rate_hz``; the study's series
-variables are named like signals (``MLII``, in mV). The median over the record is subtracted from
-each signal, because the baseline of an electrocardiogram has no meaning.
+A record is a header (``.hea``) with its signals; of a record of several segments the master header
+is read, and samples that no segment has are missing. The study's series variables are named like
+signals (``MLII``, in mV), or the settings name them. Labels ``aami`` and ``aami_present`` are found
+by annotated beats (:mod:`consilium.client.sources.own.beats`); any other label is a record's, from
+a table, the header's comments (``# Dx: 426783006``), or annotations.
 
-Labels:
-    ``aami``: one window per beat; the label is the beat's class N, S, V, F or Q (0 to 4) of
-        ANSI/AAMI EC57, as in table 1 of de Chazal et al. (IEEE Trans Biomed Eng
-        2004;51:1196-1206). Two fifths of the window lie before the beat. Static variables
-        ``rr_before``, ``rr_after`` and ``rr_mean`` (s) are the intervals before and after the beat
-        and the mean of the last ten; ``rr_before_ratio`` and ``rr_after_ratio`` are the first two
-        divided by that mean.
-    ``aami_present``: consecutive segments of fixed length; the labels say which of S, V, F, Q occur
-        in a segment (multilabel).
+No header of WFDB has a place for the person, so a table's column, a comment, or ``same_person``
+says whose a record is.
 """
 
-import tempfile
-import zipfile
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from fractions import Fraction
+import re
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager
+from functools import cached_property, lru_cache
 from pathlib import Path
-from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import resample_poly
 
-from consilium.client.sources.common.archives import BROKEN_ZIP
-from consilium.client.sources.common.cleaning import Cleaner
-from consilium.client.sources.common.matrices import (
-    require_label,
-    require_source,
-    require_task,
-    require_tokens,
-    stay_of,
+from consilium.client.sources.common.matrices import require_source, require_task, require_tokens
+from consilium.client.sources.common.persons import same_person
+from consilium.client.sources.common.source import Patient, Tally
+from consilium.client.sources.common.tree import files_below, name_below, unpacked
+from consilium.client.sources.own import beats
+from consilium.client.sources.own.record_settings import WaveformsSettings
+from consilium.client.sources.own.recordings import (
+    FASTEST_HZ,
+    MOST_SAMPLES,
+    SLOWEST_HZ,
+    Channel,
+    Note,
+    Prepared,
+    Recording,
+    Recordings,
+    Window,
 )
-from consilium.client.sources.common.source import Counted, Patient, Stay, Tally
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
-from consilium.shared.study.input_names import series_names
 
-CLASSES = ("N", "S", "V", "F", "Q")
-_SYMBOLS = {"N": "NLRejn", "S": "AaJS", "V": "VE", "F": "F", "Q": "/fQ"}
-CLASS_OF: Mapping[str, int] = MappingProxyType(
-    {symbol: CLASSES.index(name) for name, symbols in _SYMBOLS.items() for symbol in symbols}
-)
-"""AAMI class of each beat annotation; other annotations are not beats."""
-INTERVALS = ("rr_before", "rr_after", "rr_mean", "rr_before_ratio", "rr_after_ratio")
-BEFORE = 0.4  # share of a beat's window that lies before the beat
+CLASSES, CLASS_OF = beats.CLASSES, beats.CLASS_OF
 LARGEST_FILE_BYTES, LARGEST_ARCHIVE_BYTES = 1 << 28, 1 << 32
-MOST_SAMPLES = 1 << 27  # of all signals of a record together, before and after resampling
-SLOWEST_HZ, FASTEST_HZ = 1.0, 1e5
-NO_BEAT = "records without a whole window"
-_SUFFIXES = (".hea", ".dat", ".atr")
-_BEATS_OF_MEAN = 10
+_COMMENT = re.compile(r"\s*<?([^:<>]{1,64})>?\s*:\s*(.*?)\s*")
 
 
-Window = tuple[NDArray[np.float64], float | NDArray[np.float32]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Recording:
-    """One record at the study's rate: its signals in the study's columns, and its beats."""
-
-    signals: NDArray[np.float64]
-    beats: NDArray[np.int64]
-    classes: NDArray[np.int64]
-
-
-class Waveforms(Counted):
+class Waveforms(Recordings):
     """The records of a folder or zip.
 
     Args:
-        path: the folder or zip, with ``NAME.hea``, ``NAME.dat`` and ``NAME.atr`` of each record.
-        records: names of the records to read, by default all.
-        thin_normal: of normal beats, keep only every n-th; 1 keeps all.
+        settings: see the module; of a path alone, with their defaults.
+        records: names of the records to read, by default all, if the settings are a path.
+        same_person: records of one person, if the settings are a path.
+        thin_normal: as of the settings, if these are a path.
     """
 
     name = "waveforms"
+    _suffix = ".hea"
 
-    def __init__(self, path: Path, *, records: Collection[str] = (), thin_normal: int = 1) -> None:
-        self._path, self._records = Path(path), tuple(records)
-        self._thin = thin_normal
-        self._tally = Tally()
+    def __init__(
+        self,
+        settings: WaveformsSettings | Path,
+        *,
+        records: Collection[str] = (),
+        same_person: Collection[tuple[str, ...]] | None = None,
+        thin_normal: int = 1,
+    ) -> None:
+        if isinstance(settings, Path):
+            settings = WaveformsSettings(
+                source=self.name,
+                path=settings,
+                records=tuple(records),
+                same_person=None if same_person is None else tuple(same_person),
+                thin_normal=thin_normal,
+            )
+        super().__init__(settings)
+        self._annotator = settings.annotator
+        self._thin = settings.thin_normal
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
-        """Yield one patient per record, in the order given or else of names.
+        """Yield one patient per person, in the order of their first records.
 
         Raises:
-            DataError: a record is missing or damaged, or lacks a signal or annotations; or the
-                study asks for something that these data do not have.
+            DataError: a record is missing or damaged, or lacks a signal or annotations; the records
+                name no person; or the study asks for something that these data do not have.
         """
-        require_source(study, self.name, clock="position")
-        require_label(study, self.name, ("aami", "aami_present"))
-        beats = study.data.label == "aami"
-        kind, outputs = ("multiclass", len(CLASSES)) if beats else ("multilabel", len(CLASSES) - 1)
-        require_task(study, self.name, (kind,), per_step=False, outputs=outputs)
-        require_tokens(study, self.name, ())
-        if study.data.rate_hz is None:
-            raise DataError(
-                f"study {study.name}: {self.name} need [data] rate_hz, the samples a second that "
-                "signals are resampled to; add it"
-            )
-        static = [name for name in study.variables if name not in series_names(study)]
-        if unknown := [name for name in static if not beats or name not in INTERVALS]:
-            raise DataError(
-                f"{self.name} have no static variable {unknown[0]!r} for label "
-                f"{study.data.label!r}; use {', '.join(INTERVALS)} with label 'aami', or remove it"
-            )
+        require_source(study, self.name, clock="position", alike=("edf",))
+        if study.data.label in beats.LABELS:
+            of_beats = study.data.label == "aami"
+            kind, outputs = ("multiclass", 5) if of_beats else ("multilabel", 4)
+            require_task(study, self.name, (kind,), per_step=False, outputs=outputs)
+            require_tokens(study, self.name, ())
+            unknown = [
+                name
+                for name in self._static(study)
+                if name not in self._settings.variables
+                and (not of_beats or name not in beats.INTERVALS)
+            ]
+            if unknown:
+                raise DataError(
+                    f"{self.name} have no static variable {unknown[0]!r} for label "
+                    f"{study.data.label!r}; use {', '.join(beats.INTERVALS)} with label 'aami', "
+                    "name its column or comment as [data.variables], or remove it"
+                )
+        self._check(study)
         self._tally = Tally()
         return self._read(study)
 
-    def _read(self, study: Study) -> Iterator[Patient]:
-        cleaner = Cleaner(study, self._tally)
-        cut: Callable[[_Recording, Study, int], Iterator[Window]]
-        cut = _beats if study.data.label == "aami" else _stretches
-        with _folder(self._path) as folder:
-            names = self._records or sorted(path.stem for path in folder.rglob("*.hea"))
-            if not names:
-                raise DataError(f"data {self._path} hold no .hea file; point at WFDB records")
-            for name in names:
-                try:
-                    windows = list(cut(_load(folder, name, study), study, self._thin))
-                except DataError as error:
-                    if study.data.on_bad_file == "refuse":
-                        raise
-                    self._tally.skipped.append((name, str(error)))
-                    continue
-                stays: list[Stay] = []
-                for value_TV, label in windows:
-                    stay_id = f"{name}-{len(stays)}"
-                    stays.append(stay_of(value_TV, study, cleaner, stay_id=stay_id, label=label))
-                if not stays:
-                    aside = self._tally.set_aside
-                    aside[NO_BEAT] = aside.get(NO_BEAT, 0) + 1
-                    continue
-                self._tally.patients += 1
-                self._tally.stays += len(stays)
-                yield Patient(patient_id=name, stays=tuple(stays))
+    def _static_of_records(self, study: Study) -> list[str]:
+        of_beats = beats.INTERVALS if study.data.label == "aami" else ()
+        return [name for name in self._static(study) if name not in of_beats]
 
+    def _labels_records(self, study: Study) -> bool:
+        return study.data.label not in beats.LABELS
 
-def _beats(recording: _Recording, study: Study, thin_normal: int) -> Iterator[Window]:
-    """Yield window (T, V) and class of every beat whose window lies inside the record."""
-    steps, rate = study.data.steps, float(study.data.rate_hz or 1.0)
-    before = round(BEFORE * steps)
-    names, series = list(study.variables), series_names(study)
-    gaps = np.diff(recording.beats) / rate
-    normal = 0
-    for number in range(1, len(recording.beats) - 1):
-        start, label = recording.beats[number] - before, recording.classes[number]
-        if start < 0 or start + steps > len(recording.signals):
-            continue
-        normal += int(label == 0)
-        if label == 0 and normal % thin_normal:
-            continue
-        value_TV = np.full((steps, len(names)), np.nan)
-        value_TV[:, [names.index(name) for name in series]] = recording.signals[
-            start : start + steps
-        ]
-        recent = gaps[max(0, number - _BEATS_OF_MEAN) : number].mean()
-        before_s, after_s = gaps[number - 1], gaps[number]
-        intervals = (before_s, after_s, recent, before_s / recent, after_s / recent)
-        for name, value in zip(INTERVALS, intervals, strict=True):
-            if name in names:
-                value_TV[0, names.index(name)] = value
-        yield value_TV, float(label)
-
-
-def _stretches(recording: _Recording, study: Study, thin_normal: int) -> Iterator[Window]:
-    """Yield consecutive segments (T, V), and which classes other than N occur in each."""
-    del thin_normal
-    steps = study.data.steps
-    for start in range(0, len(recording.signals) - steps + 1, steps):
-        inside = (recording.beats >= start) & (recording.beats < start + steps)
-        present = np.isin(np.arange(1, len(CLASSES)), recording.classes[inside])
-        yield recording.signals[start : start + steps], present.astype(np.float32)
-
-
-def _load(folder: Path, name: str, study: Study) -> _Recording:
-    """Read and resample one record."""
-    try:
-        import wfdb  # a large package, only needed here
-    except ImportError as error:
-        raise DataError(
-            "waveforms need the package wfdb, which is not installed; "
-            "install 'consilium-fl[hospital]'"
-        ) from error
-    found = sorted(folder.rglob(f"{name}.hea"))
-    if not found:
-        raise DataError(f"record {name}: {name}.hea is not among the data; correct the name")
-    base, series = str(found[0].with_suffix("")), series_names(study)
-    try:
-        header = wfdb.rdheader(base)
-        rate, length = float(header.fs), int(header.sig_len) * int(header.n_sig)
-        _require_size(name, rate, length, study)
-        record = wfdb.rdrecord(base)
-        notes = wfdb.rdann(base, "atr")
-        signals = np.asarray(record.p_signal, dtype=np.float64)
-        names, units = list(map(str, record.sig_name)), list(map(str, record.units))
-        samples, symbols = np.asarray(notes.sample, dtype=np.int64), list(notes.symbol)
-    except DataError:
-        raise
-    except Exception as error:  # wfdb's parsing may raise anything
-        raise DataError(
-            f"record {name}: its .hea, .dat and .atr cannot be read as WFDB; replace the files"
-        ) from error
-    signals = signals[:, [_column(name, names, units, signal, study) for signal in series]]
-    if not len(signals) or not np.isfinite(signals).all():
-        raise DataError(f"record {name}: a sample is missing or not finite; repair the record")
-    beat = np.array([symbol in CLASS_OF for symbol in symbols], dtype=np.bool_)
-    beats = samples[beat]
-    if len(beats) and not (
-        (np.diff(beats) > 0).all() and 0 <= beats[0] <= beats[-1] < len(signals)
-    ):
-        raise DataError(
-            f"record {name}: its beats are not in the order of time, or lie outside the signal; "
-            "replace the .atr file"
+    def _opened(self) -> AbstractContextManager[Path]:
+        return unpacked(
+            self._settings.path,
+            suffixes=(".hea", ".dat", ".mat", f".{self._annotator}"),
+            largest_bytes=LARGEST_FILE_BYTES,
+            most_bytes=LARGEST_ARCHIVE_BYTES,
         )
-    ratio = Fraction(float(study.data.rate_hz or rate) / rate).limit_denominator(1000)
-    return _Recording(
-        signals=resample_poly(
-            signals - np.median(signals, axis=0), ratio.numerator, ratio.denominator
-        ),
-        beats=np.round(beats * float(ratio)).astype(np.int64),
-        classes=np.array([CLASS_OF[s] for s in symbols if s in CLASS_OF], dtype=np.int64),
+
+    def _names(self, folder: Path) -> dict[str, Path]:
+        """Return headers by record, without those of segments of another record."""
+        headers = {
+            name_below(path, folder): path
+            for path in files_below(folder)
+            if path.suffix.lower() == ".hea"
+        }
+        segments: set[str] = set()
+        for name, path in headers.items():
+            segments |= {f"{name.rpartition('/')[0]}/{s}".lstrip("/") for s in _segments(path)}
+        asked = set(self._settings.records)
+        return {name: path for name, path in headers.items() if name not in segments - asked}
+
+    def _header(self, name: str, path: Path) -> tuple[Any, dict[str, str]]:
+        """Return a record's header and its comments."""
+        try:
+            header = self._wfdb.rdheader(str(path.with_suffix("")))
+            return header, _comments(header)
+        except Exception as error:  # wfdb's parsing may raise anything
+            raise _unreadable(name, path) from error
+
+    def _whose(self, name: str, path: Path) -> tuple[str, dict[str, str]]:
+        return "", self._header(name, path)[1]
+
+    def _load(self, name: str, path: Path) -> Recording:
+        wfdb, base = self._wfdb, str(path.with_suffix(""))
+        header, comments = self._header(name, path)
+        try:
+            rate, length = float(header.fs), int(header.sig_len or 0) * int(header.n_sig or 0)
+        except (TypeError, ValueError) as error:
+            raise _unreadable(name, path) from error
+        if not SLOWEST_HZ <= rate <= FASTEST_HZ:
+            raise DataError(
+                f"record {name}: {name}.hea says a sampling rate outside {SLOWEST_HZ:g} to "
+                f"{FASTEST_HZ:g} Hz; correct it"
+            )
+        if not 0 < length <= length * max(1.0, self._rate_hz / rate) <= MOST_SAMPLES:
+            raise DataError(
+                f"record {name}: {name}.hea says {length} samples in all, and there must be 1 to "
+                f"{MOST_SAMPLES}, also at the study's rate_hz; correct it or split the record"
+            )
+        if missing := _missing_files(header, path):
+            raise DataError(
+                f"record {name}: its file {missing} is not there; add it beside {name}.hea"
+            )
+
+        @lru_cache(maxsize=1)
+        def record() -> tuple[list[NDArray[np.float64]], Any]:
+            try:
+                found = wfdb.rdrecord(base, smooth_frames=False)
+                if found.e_p_signal is None:
+                    found = wfdb.rdrecord(base)
+                    signals = list(np.asarray(found.p_signal, dtype=np.float64).T)
+                else:
+                    signals = [np.asarray(one, dtype=np.float64) for one in found.e_p_signal]
+            except Exception as error:  # wfdb's parsing may raise anything
+                raise _unreadable(name, path) from error
+            return signals, found
+
+        signals, found = record()
+        frames = found.samps_per_frame or [1] * len(signals)
+        return Recording(
+            name=name,
+            person="",
+            channels=tuple(
+                Channel(
+                    name=str(found.sig_name[number]),
+                    unit=str(found.units[number] or ""),
+                    rate_hz=rate * frames[number],
+                    samples=len(one),
+                )
+                for number, one in enumerate(signals)
+            ),
+            comments=comments,
+            read=lambda number: signals[number],
+            notes=lambda _: self._notes(name, base, rate),
+        )
+
+    def _notes(self, name: str, base: str, rate: float) -> tuple[Note, ...]:
+        file = f"{name}.{self._annotator}"
+        if not Path(f"{base}.{self._annotator}").is_file():
+            raise DataError(
+                f"record {name}: its annotations {file} are not there; add the file, or set "
+                "[data] annotator to the suffix of those that are"
+            )
+        try:
+            notes = self._wfdb.rdann(base, self._annotator)
+            samples = [int(sample) for sample in notes.sample]
+            texts = [
+                (text or "").strip("\0 ") or symbol
+                for text, symbol in zip(notes.aux_note, notes.symbol, strict=True)
+            ]
+            symbols = list(notes.symbol)
+        except Exception as error:  # wfdb's parsing may raise anything
+            raise DataError(
+                f"record {name}: its .hea, .dat and .{self._annotator} cannot be read as WFDB; "
+                "replace the files"
+            ) from error
+        at_beats = not self._settings.annotations
+        return tuple(
+            Note(onset_s=sample / rate, duration_s=0.0, text=symbol if at_beats else text)
+            for sample, symbol, text in zip(samples, symbols, texts, strict=True)
+        )
+
+    def _windows(self, prepared: Prepared, study: Study) -> Iterator[Window]:
+        if study.data.label == "aami":
+            return beats.beat_windows(prepared, study, self._thin)
+        if study.data.label == "aami_present":
+            return beats.stretches(prepared, study)
+        return super()._windows(prepared, study)
+
+    @cached_property
+    def _wfdb(self) -> Any:
+        try:
+            import wfdb  # a large package, only needed here
+        except ImportError as error:
+            raise DataError(
+                "waveforms need the package wfdb, which is not installed; "
+                "install 'consilium-fl[hospital]'"
+            ) from error
+        return wfdb
+
+
+def _unreadable(name: str, path: Path) -> DataError:
+    return DataError(
+        f"record {name}: its {path.name} and signals cannot be read as WFDB; replace the files"
     )
 
 
-def _require_size(name: str, rate: float, length: int, study: Study) -> None:
-    """Refuse a header that claims too large a size, before memory is allocated."""
-    if not SLOWEST_HZ <= rate <= FASTEST_HZ:
-        raise DataError(
-            f"record {name}: {name}.hea says a sampling rate outside {SLOWEST_HZ:g} to "
-            f"{FASTEST_HZ:g} Hz; correct it"
-        )
-    grown = length * max(1.0, float(study.data.rate_hz or rate) / rate)
-    if not 0 < length <= grown <= MOST_SAMPLES:
-        raise DataError(
-            f"record {name}: {name}.hea says {length} samples in all, and there must be 1 to "
-            f"{MOST_SAMPLES}, also at the study's rate_hz; correct it or split the record"
-        )
+def _comments(header: Any) -> dict[str, str]:
+    """Return what the header's comments say, by name in any case: ``Dx`` of ``# Dx: 426783006``."""
+    found: dict[str, str] = {}
+    for comment in header.comments or ():
+        if matched := _COMMENT.fullmatch(str(comment)):
+            found.setdefault(same_person(matched[1]), matched[2])
+    return found
 
 
-def _column(name: str, names: list[str], units: list[str], signal: str, study: Study) -> int:
-    """Return which column of the record has the signal, in the study's unit."""
-    if names.count(signal) != 1:
-        raise DataError(
-            f"record {name}: has {names.count(signal) or 'no'} signal {signal!r} but "
-            f"{', '.join(names)}; leave the record out or choose another signal"
-        )
-    unit, wanted = units[names.index(signal)], study.variables[signal].unit
-    if unit != wanted:
-        raise DataError(
-            f"record {name}: signal {signal} is in {unit!r}, the study wants {wanted!r}; "
-            "correct the study's unit and range"
-        )
-    return names.index(signal)
+def _segments(path: Path) -> list[str]:
+    """Return the names of a master header's segments; none of any other header."""
+    try:
+        with path.open(encoding="ascii", errors="replace") as file:
+            lines = [line for line in file.read(1 << 20).splitlines() if line.strip()]
+    except OSError:
+        return []
+    lines = [line for line in lines if not line.startswith("#")]
+    if not lines or "/" not in lines[0].split()[0]:
+        return []
+    return [line.split()[0] for line in lines[1:]]
 
 
-@contextmanager
-def _folder(path: Path) -> Iterator[Path]:
-    """Yield the folder of the records: the path, or a temporary one with a zip's records."""
-    if path.is_dir():
-        yield path
-        return
-    if not path.exists():
-        raise DataError(f"data {path} does not exist; check the path")
-    with tempfile.TemporaryDirectory(prefix="consilium-") as made:
-        folder = Path(made)
-        try:
-            with zipfile.ZipFile(path) as archive:
-                members = [m for m in archive.infolist() if m.filename.endswith(_SUFFIXES)]
-                largest = max((member.file_size for member in members), default=0)
-                total = sum(member.file_size for member in members)
-                if largest > LARGEST_FILE_BYTES or total > LARGEST_ARCHIVE_BYTES:
-                    raise DataError(
-                        f"data {path}: unpacks to {total} bytes, the largest file to {largest}, "
-                        f"above {LARGEST_ARCHIVE_BYTES} or {LARGEST_FILE_BYTES}; unpack it into a "
-                        "folder yourself"
-                    )
-                for member in members:  # folders inside the zip are ignored
-                    (folder / Path(member.filename).name).write_bytes(archive.read(member))
-        except BROKEN_ZIP as error:
-            raise DataError(f"data {path} is not a readable zip; download it again") from error
-        yield folder
+def _missing_files(header: Any, path: Path) -> str:
+    """Return the first signal file that the header names and that is not there."""
+    for file in getattr(header, "file_name", None) or ():
+        if file and file != "~" and not (path.parent / str(file)).is_file():
+            return str(file)[:80]
+    for segment in getattr(header, "seg_name", None) or ():
+        if segment != "~" and not (path.parent / f"{segment}.hea").is_file():
+            return f"{segment}.hea"[:80]
+    return ""

@@ -69,6 +69,7 @@ class DiagnosisCodes(Counted):
     """
 
     name = "diagnosis-codes"
+    person_key = "the column patient_nbr"
 
     def __init__(
         self, path: Path, *, where: Mapping[str, str] | None = None, fewest_visits: int = 1

@@ -94,6 +94,7 @@ class EicuDemo(Counted):
     """
 
     name = "eicu-demo"
+    person_key = "uniquepid"
 
     def __init__(self, path: Path, *, where: Mapping[str, float | str] | None = None) -> None:
         self._path = Path(path)

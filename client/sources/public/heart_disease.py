@@ -77,6 +77,7 @@ class HeartDisease(Counted):
     """
 
     name = "heart-disease"
+    person_key = "the line, one a person"
 
     def __init__(self, path: Path, *, hospital: str | None = None) -> None:
         self._path = Path(path)

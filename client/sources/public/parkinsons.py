@@ -63,6 +63,7 @@ class Parkinsons(Counted):
     """
 
     name = "parkinsons"
+    person_key = "the column subject#"
 
     def __init__(self, path: Path) -> None:
         self._path = Path(path) / FILE if Path(path).is_dir() else Path(path)

@@ -54,6 +54,7 @@ class PhysioNet2012(CountedWithoutLabels):
     """
 
     name = "physionet2012"
+    person_key = "RecordID (the challenge has one stay a person)"
 
     def __init__(
         self, path: Path, *, which: str = "a", where: Mapping[str, float] | None = None

@@ -88,6 +88,7 @@ class PhysioNet2019(Counted):
     """
 
     name = "physionet2019"
+    person_key = "the file, one a person"
 
     def __init__(self, path: Path) -> None:
         self._path = Path(path)

@@ -18,8 +18,10 @@ import pytest
 
 from consilium.client.records.features import to_grid
 from consilium.client.sources.common.source import Source
+from consilium.client.sources.own.edf import Edf
 from consilium.client.sources.own.image_slices import ImageSlices
 from consilium.client.sources.own.molecules import Molecules
+from consilium.client.sources.own.record_settings import EdfSettings, WaveformsSettings
 from consilium.client.sources.own.waveforms import Waveforms
 from consilium.client.sources.public.diagnosis_codes import DiagnosisCodes
 from consilium.client.sources.public.heart_disease import HeartDisease
@@ -28,7 +30,12 @@ from consilium.client.sources.public.physionet2012 import PhysioNet2012
 from consilium.client.sources.public.physionet2019 import PhysioNet2019
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study, load_study, with_changes
-from tests.client.sources.own.test_image_slices import HOUNSFIELD, write_labels, write_series
+from tests.client.sources.own.test_image_slices import (
+    HOUNSFIELD,
+    recordings,
+    write_labels,
+    write_series,
+)
 from tests.client.sources.own.test_image_slices import study as slices_study
 from tests.client.sources.public.test_diagnosis_codes import HEADER, LINES
 from tests.client.sources.public.test_physionet2012 import OUTCOMES, RECORD
@@ -60,6 +67,24 @@ class Format:
 
 def named(name: str, **data: object) -> Study:
     return with_changes(load_study(STUDIES / f"{name}.toml"), data=data)
+
+
+EEG = named("eeg-alcoholism")
+
+
+def record_study() -> Study:
+    spec = {"unit": "mV", "low": -1e4, "high": 1e4, "center": 0.0, "spread": 1.0}
+    age = spec | {"unit": "a", "role": "static"}
+    return with_changes(
+        load_study(STUDIES / "arrhythmia-mitdb.toml"),
+        data={"label": "label", "rate_hz": 25.0, "window_h": 50},
+        task={"kind": "binary", "outputs": 1},
+        study={"variables": {"II": spec, "Age": age}},
+    )
+
+
+def wide_slices() -> Study:
+    return slices_study("1", -1e6, 1e6)
 
 
 def write_2012(folder: Path) -> None:
@@ -102,6 +127,58 @@ def write_wfdb(folder: Path) -> None:
     write(folder)
 
 
+def write_edf_files(folder: Path) -> None:
+    pytest.importorskip("edfio")
+    from tests.client.sources.own.edf_maker import ramp, write_edf
+
+    notes = [(0.0, 1.0, "W"), (2.0, 1.0, "R")]
+    channels = {name: (ramp(scale=0.5), 16, "uV") for name in EEG.variables}
+    for name in ("anna", "ben"):
+        write_edf(folder / f"{name}.edf", channels, patient=name, notes=notes)
+    write_edf(folder / "cleo.bdf", channels, patient="cleo", notes=notes, bdf=True)
+    (folder / "labels.csv").write_text("file,alcoholic\nanna,0\nben,1\ncleo.bdf,1\n")
+
+
+def edf_files(folder: Path) -> Source:
+    labels = {"file": folder / "labels.csv"}
+    table = {"source": "edf", "path": folder, "labels": labels, "annotations": {"texts": ["W"]}}
+    return Edf(EdfSettings.model_validate(table))
+
+
+def write_records(folder: Path) -> None:
+    pytest.importorskip("wfdb")
+    from tests.client.sources.own.test_recordings import challenge
+
+    challenge(folder)
+
+
+def records(folder: Path) -> Source:
+    table = {
+        "source": "waveforms", "path": folder, "same_person": [],
+        "comments": {"label": "Dx", "codes": [["59118001"]]},
+        "variables": {"Age": {"comment": "Age"}},
+    }  # fmt: skip
+    return Waveforms(WaveformsSettings.model_validate(table))
+
+
+def write_pictures(folder: Path) -> None:
+    from PIL import Image
+
+    for name, ending in (("anna", "png"), ("ben", "jpg")):
+        Image.new("L", (8, 8), 90).save(folder / f"{name}.{ending}")
+    write_labels(folder, anna=0, ben=1)
+
+
+def write_many_frames(folder: Path) -> None:
+    pytest.importorskip("pydicom")
+    from tests.client.sources.own import dicom_maker
+
+    frames = np.stack([dicom_maker.flat(100 * z) for z in range(3)])
+    dicom_maker.write_slice(folder / "a" / "1.dcm", frames, photometric="MONOCHROME1", signed=True)
+    dicom_maker.write_ramp(folder / "b" / "c", patient="P2", PixelPaddingValue=200)
+    write_labels(folder, a=0, P2=1)
+
+
 def eicu(folder: Path) -> Source:
     pytest.importorskip("polars")
     from consilium.client.sources.public.eicu_demo import EicuDemo
@@ -129,13 +206,19 @@ FORMATS = {
         lambda folder: Molecules(folder / "tox21.csv"),
     ),
     "npz": Format(
-        slices_study(),
+        recordings(slices_study()),
         lambda folder: write_volumes(folder / "v.npz", classes=2, volumes=2) and None,
         lambda folder: ImageSlices(folder / "v.npz"),
     ),
     "nifti": Format(slices_study(), write_nifti, ImageSlices),
     "dicom": Format(HOUNSFIELD, write_dicom, ImageSlices),
-    "wfdb": Format(named("arrhythmia-mitdb"), write_wfdb, Waveforms),
+    "wfdb": Format(
+        named("arrhythmia-mitdb"), write_wfdb, lambda folder: Waveforms(folder, same_person=())
+    ),
+    "wfdb-labels": Format(record_study(), write_records, records),
+    "edf": Format(EEG, write_edf_files, edf_files),
+    "pictures": Format(slices_study(), write_pictures, ImageSlices),
+    "dicom-frames": Format(wide_slices(), write_many_frames, ImageSlices),
     "eicu-demo": Format(named("eicu-aki-regions"), lambda f: write_eicu(f) and None, eicu),
 }
 FORMATS["molecules"] = Format(
@@ -233,7 +316,11 @@ def test_bombs_are_refused_before_they_unpack(tmp_path: Path) -> None:
         archive.writestr("p.psv", zeros * 2)
     pytest.importorskip("wfdb")
     with pytest.raises(DataError, match=r"unpacks to \d+ bytes, the largest file to 269484032"):
-        list(Waveforms(tmp_path / "bomb.zip").read_patients(named("arrhythmia-mitdb")))
+        list(
+            Waveforms(tmp_path / "bomb.zip", same_person=()).read_patients(
+                named("arrhythmia-mitdb")
+            )
+        )
     with pytest.raises(DataError, match=r"record p\.psv: is larger than 1048576 bytes; mend"):
         list(PhysioNet2019(tmp_path / "bomb.zip").read_patients(named("sepsis-2019")))
 
@@ -247,7 +334,7 @@ def test_a_deflated_dicom_and_one_of_many_frames_are_refused_unread(tmp_path: Pa
     image.NumberOfFrames = 1 << 20
     image.save_as(path)
     with pytest.raises(
-        DataError, match=r"volume anna: 1\.dcm has 1048576 frames; export one slice"
+        DataError, match=r"volume anna: 1\.dcm has 1048576 frames of 4 x 4, and may"
     ):
         list(ImageSlices(tmp_path).read_patients(HOUNSFIELD))
     del image.NumberOfFrames
@@ -277,9 +364,9 @@ def test_a_nifti_header_of_absurd_size_is_refused_unread(size: tuple, tmp_path: 
     ("header", "sentence"),
     [
         ("100 1 360 999999999999", "says 999999999999 samples in all"),
-        ("100 1 0 1800", "says a sampling rate outside 1 to 100000 Hz"),
-        ("100 1 0.001 1800", "says a sampling rate outside 1 to 100000 Hz"),
-        ("100 1 1e300 1800", "cannot be read as WFDB"),
+        ("100 1 0 1800", "says a sampling rate outside 0.0001 to 1e"),
+        ("100 1 0.00001 1800", "says a sampling rate outside 0.0001 to 1e"),
+        ("100 1 1e300 1800", "cannot be read as WFDB|says 0 samples"),
         ("100 1 2 99999999", r"says 99999999 samples in all, .* also at the study's rate_hz"),
         ("100 0 360 1800", "says 0 samples|cannot be read"),
         ("100 1 360 5000", "cannot be read as WFDB"),
@@ -292,7 +379,7 @@ def test_a_waveform_header_of_absurd_size_is_refused_unread(
     path = tmp_path / "100.hea"
     path.write_text("\n".join([header, *path.read_text().splitlines()[1:]]))
     with pytest.raises(DataError, match=f"record 100: .*({sentence})"):
-        list(Waveforms(tmp_path).read_patients(named("arrhythmia-mitdb")))
+        list(Waveforms(tmp_path, same_person=()).read_patients(named("arrhythmia-mitdb")))
 
 
 def test_labels_that_occur_twice_or_are_no_numbers_name_their_line(tmp_path: Path) -> None:

@@ -21,7 +21,13 @@ STUDY = load_study(ROOT / "studies" / "adrenal-slices.toml")
 def study(unit: str = "1", low: float = 0, high: float = 1, steps: int = 3) -> Study:
     spec = {"unit": unit, "low": low, "high": high, "center": low, "spread": 1.0}
     cells = {f"cell-{r}-{c}-of-2": spec for r in range(2) for c in range(2)}
-    return with_changes(STUDY, data={"window_h": steps}, study={"variables": cells})
+    return with_changes(
+        STUDY, data={"window_h": steps}, study={"variables": cells}, privacy={"unit": "patient"}
+    )
+
+
+def recordings(asked: Study) -> Study:
+    return with_changes(asked, privacy={"unit": "recording"})
 
 
 HOUNSFIELD = study("[hnsf'U]", -1100, 3000)
@@ -49,6 +55,7 @@ def write_series(folder: Path, *, pixels: bool = True, slices: int = 3) -> Path:
         )
         meta.TransferSyntaxUID = ExplicitVRLittleEndian
         image = FileDataset("x", {}, file_meta=meta, preamble=b"\0" * 128)
+        image.PatientID = folder.name
         image.Modality, image.Rows, image.Columns, image.InstanceNumber = "CT", 4, 4, z
         image.ImagePositionPatient, image.ImageOrientationPatient = [0, 0, z], [1, 0, 0, 0, 1, 0]
         image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
@@ -63,7 +70,8 @@ def write_series(folder: Path, *, pixels: bool = True, slices: int = 3) -> Path:
 
 def test_slices_of_an_npz_are_pooled_to_a_grid(tmp_path: Path) -> None:
     path = write_volumes(tmp_path / "v.npz", classes=2)
-    grid = to_grid(ImageSlices(path, split="test").read_patients(study(steps=6)), study(steps=6))
+    asked = recordings(study(steps=6))
+    grid = to_grid(ImageSlices(path, split="test").read_patients(asked), asked)
     assert grid.value_NTV.shape == (60, 6, 4)
     assert grid.y_N.tolist() == [0, 1] * 30
     with np.load(path) as arrays:
@@ -123,17 +131,17 @@ def test_a_volume_in_another_unit_than_the_studys_is_refused(tmp_path: Path) -> 
 def test_a_damaged_or_hostile_npz_is_refused(tmp_path: Path) -> None:
     path = write_volumes(tmp_path / "v.npz")
     with pytest.raises(DataError, match="no val_images of bytes and val_labels"):
-        list(ImageSlices(path, split="val").read_patients(study()))
+        list(ImageSlices(path, split="val").read_patients(recordings(study())))
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(DataError, match="is damaged"):
-        list(ImageSlices(path).read_patients(study()))
+        list(ImageSlices(path).read_patients(recordings(study())))
     with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("train_labels.npy", b"\0" * (1 << 27))
     with pytest.raises(DataError, match="is damaged"):
-        list(ImageSlices(tmp_path / "bomb.npz").read_patients(study()))
+        list(ImageSlices(tmp_path / "bomb.npz").read_patients(recordings(study())))
     np.savez(tmp_path / "pickle.npz", train_labels=np.array([{}]), train_images=np.zeros(1))
     with pytest.raises(DataError, match="is damaged"):
-        list(ImageSlices(tmp_path / "pickle.npz").read_patients(study()))
+        list(ImageSlices(tmp_path / "pickle.npz").read_patients(recordings(study())))
 
 
 def test_variables_that_are_no_cells_and_missing_labels_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,80 @@
+"""Pools the slices of a volume: a mean for each cell of a grid."""
+
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consilium.client.sources.common.archives import BadFileError
+from consilium.client.sources.own.volumes import Volume, chosen_slices
+from consilium.shared.errors import DataError
+from consilium.shared.study.definition import Study
+
+MOST_SLICES, MOST_PIXELS = 4096, 1 << 24
+_CELL = re.compile(r"cell-(\d{1,2})-(\d{1,2})-of-(\d{1,2})")
+
+
+def pooled(volume: Volume, cells: list[tuple[int, int, int]], study: Study) -> NDArray[np.float64]:
+    """Return the means over grid cells (T, V) of slices at even distances along the volume.
+
+    A pixel that is missing (NaN) is left out of its cell's mean; a cell without any is missing.
+
+    Raises:
+        BadFileError: the volume is too large or empty, or its unit is not the study's.
+    """
+    slices, rows, columns = volume.shape
+    largest = max(size for _, _, size in cells)
+    if not (0 < slices <= MOST_SLICES and largest <= min(rows, columns)):
+        raise BadFileError(
+            f"has {slices} slices of {rows} x {columns}, and needs 1 to {MOST_SLICES} slices of at "
+            f"least {largest} x {largest}"
+        )
+    if rows * columns > MOST_PIXELS:
+        raise BadFileError(f"has slices of {rows} x {columns}, above {MOST_PIXELS} pixels")
+    for name, spec in study.variables.items():
+        if spec.unit != volume.unit:
+            raise BadFileError(
+                f"is in unit {volume.unit!r}, and the study wants {spec.unit!r} for {name}"
+            )
+    value_TV = np.full((study.data.steps, len(cells)), np.nan)
+    pooled_before: dict[int, NDArray[np.float64]] = {}
+    for step, place in enumerate(map(int, chosen_slices(volume, study.data.steps))):
+        if place not in pooled_before:
+            pooled_before[place] = _means(volume, place, cells)
+        value_TV[step] = pooled_before[place]
+    return value_TV
+
+
+def _means(volume: Volume, place: int, cells: list[tuple[int, int, int]]) -> NDArray[np.float64]:
+    _, rows, columns = volume.shape
+    image = np.asarray(volume.slice(place), dtype=np.float64)
+    if image.shape != (rows, columns):
+        raise BadFileError(f"has a slice of another size than {rows} x {columns}")
+    if np.isinf(image).any():
+        raise BadFileError("has a pixel that is not finite")
+    means_V = np.full(len(cells), np.nan)
+    for number, (row, column, size) in enumerate(cells):
+        part = image[
+            row * rows // size : (row + 1) * rows // size,
+            column * columns // size : (column + 1) * columns // size,
+        ]
+        known = part[~np.isnan(part)]
+        if known.size:
+            means_V[number] = known.mean()
+    return means_V
+
+
+def cell_of(name: str) -> tuple[int, int, int]:
+    """Return row, column and size of the grid that a variable's name says.
+
+    Raises:
+        DataError: the name is no cell's.
+    """
+    found = _CELL.fullmatch(name)
+    row, column, size = map(int, found.groups()) if found else (0, 0, 0)
+    if not max(row, column) < size:
+        raise DataError(
+            f"image-slices has no variable {name!r}; write 'cell-R-C-of-G', R and C counted from 0 "
+            "and below G, as in 'cell-0-3-of-4'"
+        )
+    return row, column, size
