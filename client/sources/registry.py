@@ -82,7 +82,7 @@ def _waveforms(chosen: settings.WaveformsSettings, _: Study) -> Source:
     needs("wfdb", chosen.source)
     from consilium.client.sources.own.waveforms import Waveforms
 
-    return Waveforms(chosen.path, records=chosen.records)
+    return Waveforms(chosen.path, records=chosen.records, thin_normal=chosen.thin_normal)
 
 
 def _image_slices(chosen: settings.ImageSlicesSettings, _: Study) -> Source:

@@ -163,13 +163,13 @@ def compare(
     if seeds < 1:
         raise SettingsError(f"seeds {seeds}: must be at least 1")
     number = workers_of(workers)
-    cohorts_of(study, records)  # refuse before a folder is made
+    study, cohorts = cohorts_of(study, records)  # refuse before a folder is made
     folder = Folder(out)
 
     def settings(one: Study, where: Path) -> Compared:
         return compare_settings(
             one,
-            cohorts_of(one, records),
+            cohorts_of(one, None)[1] if records is None else cohorts,  # synthetic: by seed
             where,
             epsilons=list(epsilons),
             workers=number,

@@ -77,9 +77,13 @@ class FileOrFolderSettings(DataSettings):
 
 
 class WaveformsSettings(FileOrFolderSettings):
-    """WFDB records; ``records`` names those to read, by default all."""
+    """WFDB records; ``records`` names those to read, by default all.
+
+    Of normal beats, only every ``thin_normal``-th is kept.
+    """
 
     records: tuple[str, ...] = Field(default=(), strict=False)
+    thin_normal: int = Field(default=1, ge=1)
 
 
 class DiagnosisCodesSettings(RecordsSettings):

@@ -32,6 +32,7 @@ class Stay:
             nothing is to be predicted).
         end_h: hours the stay was observed; None when that is the whole window.
         outcome_h: hours until the outcome happened; None if the source does not know.
+        start_us: when the stay began, microseconds since 1970; None if the source does not know.
     """
 
     stay_id: str
@@ -41,6 +42,7 @@ class Stay:
     label: float | NDArray[np.float32]
     end_h: float | None = None
     outcome_h: float | None = None
+    start_us: int | None = None
 
     def __repr__(self) -> str:
         return f"Stay({len(self.hours_E)} events)"
@@ -148,6 +150,18 @@ class Source(Protocol):
 
         Raises:
             DataError: the data are missing, malformed or do not fit the study.
+        """
+
+
+@runtime_checkable
+class WithColumns(Protocol):
+    """A source whose stays have further columns, such as a ward, that tell them apart."""
+
+    def stay_column(self, column: str) -> Mapping[str, str]:
+        """Return the column's cell, as text, for each stay by its identifier; "" if it is empty.
+
+        Raises:
+            DataError: there is no such column, or it cannot be read.
         """
 
 

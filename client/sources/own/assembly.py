@@ -232,6 +232,7 @@ class Assembler:
             label=float(label) if label.ndim == 0 else label,
             end_h=None if isnan(end_h) else float(end_h),
             outcome_h=None if isnan(outcome_h) else float(outcome_h),
+            start_us=int(table.start_N[stay]) or None,  # 0 stands for hours without a date
         )
 
     def _with_static(

@@ -29,7 +29,7 @@
     values = { m = 1, f = 0 }
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -88,6 +88,18 @@ class Tables(CountedWithoutLabels):
         for events in self._settings.events:
             self._read_events(events, translation, keys, assembler)
         return assembler.patients()
+
+    def stay_column(self, column: str) -> Mapping[str, str]:
+        """Return a column of the table of stays; see :class:`.WithColumns`."""
+        settings, found = self._settings.stays, dict[str, str]()
+        key = settings.stay or settings.patient
+        for piece in read_pieces(settings, [key, column]):
+            stays = identifiers(piece, key).cast(pl.String)
+            cells = identifiers(piece, column).cast(pl.String).fill_null("").str.strip_chars()
+            found.update(
+                (stay, cell) for stay, cell in zip(stays, cells, strict=True) if stay is not None
+            )
+        return found
 
     def _stay_frame(self, study: Study, translation: Translation) -> pl.DataFrame:
         """Return one row per stay, as :mod:`consilium.client.sources.own.stay_frames` needs it."""
