@@ -30,6 +30,14 @@ app = typer.Typer(
 )
 
 
+class HoursIn(StrEnum):
+    """What numbers of hours may count."""
+
+    MINUTES = "min"
+    HOURS = "h"
+    DAYS = "d"
+
+
 class PersonsAre(StrEnum):
     """What an identifier that occurs in two files is."""
 
@@ -105,6 +113,41 @@ def demo(
 
 
 @app.command()
+def init(
+    records: Annotated[
+        Path, typer.Argument(help="A table, or a folder of records.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for both files; NAME-study unless given.")
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="Say what a column is: person=pat_id, label=died, time=taken; repeat."),
+    ] = None,
+    separator: Annotated[str | None, typer.Option(help="Between the columns of a CSV.")] = None,
+    time_format: Annotated[str | None, typer.Option(help="Of times, such as '%d/%m/%Y'.")] = None,
+    hours_unit: Annotated[
+        HoursIn | None, typer.Option(help="What a column of hours counts.")
+    ] = None,
+) -> None:
+    """Look at records, and write a study and settings for them: guesses, for you to correct."""
+    from consilium.simulations.commands.console import console
+    from consilium.simulations.commands.first_look import said
+    from consilium.simulations.guesses.first_files import guess, usual_folder, write
+
+    hours = None if hours_unit is None else hours_unit.value
+    first = guess(records, said(column or [], separator, time_format, hours))
+    study, settings, *made = write(first, out or usual_folder(records))
+    for sentence in (
+        f"{study}, {settings}: {first.guesses} guesses, each with a comment; correct them.",
+        *(f"{file}: made of your table; the settings say how." for file in made),
+        f"To see what is read: consilium-site check {study} --settings {settings}",
+        f"To run it: consilium-simulate run {study} --records {settings} --out runs/first",
+    ):
+        console.print(sentence, markup=False, soft_wrap=True)
+
+
+@app.command()
 def run(
     study: StudyFile,
     out: Annotated[Path, typer.Option(help="Folder for results; an unfinished run goes on.")],
@@ -126,7 +169,7 @@ def run(
     ] = False,
 ) -> None:
     """Run a study across its sites and judge the model on test patients."""
-    given = _given(study, data, settings, records, sites, by, test, persons, key)
+    given = _given(study, data, settings, records, sites, by, test, persons, key, external)
     _run(_load(study, seed), given, out, workers, alone=alone, external=external)
 
 
@@ -406,6 +449,7 @@ def _given(
     test: str | None,
     persons: PersonsAre | None,
     key: str | None,
+    external: bool = False,
 ) -> "Given":
     from consilium.simulations.cohorts.given_records import Given
     from consilium.simulations.cohorts.records_file import test_given
@@ -417,6 +461,7 @@ def _given(
         test=None if test is None else test_given(test),
         persons=None if persons is None else persons.value,
         key=key,
+        by_site=external,
     )
     return Given(
         beside=study, data=data, settings=tuple(settings or ()), records=records, choice=choice

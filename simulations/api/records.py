@@ -1,7 +1,7 @@
 """The records a study is run on: synthetic, a public collection, own files, frames or sources."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
 from types import MappingProxyType
@@ -14,9 +14,10 @@ from consilium.simulations.api.record_frames import Columns, FrameRecords
 from consilium.simulations.cohorts.cohorts import Cohorts
 from consilium.simulations.cohorts.dealing import PersonsAre
 from consilium.simulations.cohorts.given_records import Given, simulated
-from consilium.simulations.cohorts.records_file import Test, test_given
+from consilium.simulations.cohorts.records_file import Test, read_records_file, test_given
 from consilium.simulations.cohorts.records_plan import Choice, Simulated, simulated_collection
 from consilium.simulations.cohorts.study_cohorts import SYNTHETIC, cohorts_for
+from consilium.simulations.cohorts.study_records import records_of
 
 FilePath = str | PathLike[str]
 TEST = "test"  # name of the only group, if it is not known whose the test patients are
@@ -169,11 +170,17 @@ class DealtRecords:
     def __init__(self, given: Given, frames: FrameRecords | None = None) -> None:
         self._given, self._frames = given, frames
 
-    def simulated(self, study: Study) -> Simulated:
-        """Return the study with the records' sites, and its cohorts."""
+    def simulated(self, study: Study, *, by_site: bool = False) -> Simulated:
+        """Return the study with the records' sites, and its cohorts.
+
+        Args:
+            study: what is run.
+            by_site: whether test persons are told apart, even if their sites are made up.
+        """
+        choice = replace(self._given.choice, by_site=by_site)
         if self._frames is None or study.data.source in SYNTHETIC:
-            return simulated(study, self._given)
-        return simulated_collection(study, self._frames.collection(study), self._given.choice)
+            return simulated(study, replace(self._given, choice=choice))
+        return simulated_collection(study, self._frames.collection(study), choice)
 
     def __repr__(self) -> str:
         named = self._given.records or ", ".join(self._given.settings) or "data frames"
@@ -188,13 +195,14 @@ RecordsGiven = Records | DealtRecords | str | PathLike[str] | None
 """What may be given: nothing, the folder of a public collection, files, frames or sources."""
 
 
-def cohorts_of(study: Study, records: RecordsGiven) -> Simulated:
+def cohorts_of(study: Study, records: RecordsGiven, *, by_site: bool = False) -> Simulated:
     """Return the study, with the sites that the records have, and the cohorts it is run on.
 
     Args:
         study: names the sites and the kind of records.
         records: None for a study with synthetic patients; the folder of its public collection; the
             caller's own settings, frames or sources.
+        by_site: whether test persons are told apart, even if their sites are made up.
 
     Raises:
         SettingsError: records were not given, do not exist, were given though the study's patients
@@ -205,7 +213,7 @@ def cohorts_of(study: Study, records: RecordsGiven) -> Simulated:
     if isinstance(records, Records):
         return study, _given(study, records)
     if isinstance(records, DealtRecords):
-        return records.simulated(study)
+        return records.simulated(study, by_site=by_site)
     if records is not None and not isinstance(records, str | PathLike):
         raise SettingsError(
             f"records: {type(records).__name__} is neither a folder nor consilium.Records; give "
@@ -219,7 +227,12 @@ def cohorts_of(study: Study, records: RecordsGiven) -> Simulated:
         )
     if folder is not None and not folder.exists():
         raise SettingsError(f"study {study.name}: records {folder} do not exist; correct the path")
-    return study, cohorts_for(study, folder)
+    needed = None if folder is not None else records_of(study)
+    if needed is not None and (wanted := read_records_file(needed).records.files) is not None:
+        raise SettingsError(
+            f"study {study.name}: no records were given; give the folder that holds {wanted}"
+        )
+    return study, cohorts_for(study, folder, by_site=by_site)
 
 
 def _given(study: Study, records: Records) -> Cohorts:

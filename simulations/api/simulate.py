@@ -68,7 +68,7 @@ def simulate(
     if seed is not None:
         study = with_changes(study, study={"seed": seed})
     number = workers_of(workers)
-    study, cohorts = cohorts_of(study, records)
+    study, cohorts = cohorts_of(study, records, by_site=external)
     folder = Folder(out)
     with one_thread_each():
         run(

@@ -25,7 +25,8 @@ class Pool:
     Attributes:
         records: the records, read once.
         where: names them in sentences.
-        group: the owner's name, and the name of the group of its test persons.
+        group: the owner's name, and that of the group of its test persons; empty if each person
+            is in the group of their site.
         sites: the sites to which a hash deals the persons; with a column, all of its sites.
     """
 
@@ -98,9 +99,8 @@ class Dealing:
         """The names of the groups of test persons."""
         if not self._rules.by_site:
             return (EVERYBODY,)
-        if self._rules.column is not None:
-            return self._sites
-        return tuple(dict.fromkeys(pool.group for pool in self._tests or self._pools))
+        groups = [pool.group for pool in self._tests or self._pools]
+        return tuple(dict.fromkeys(groups)) if all(groups) else self._sites
 
     def dealt(self, study: Study) -> Dealt:
         """Return who is where, as the records are for this study.
@@ -127,20 +127,7 @@ class Dealing:
         )
         seen: dict[str, Pool] = {}
         for pool in self._pools:
-            whose, test = self._sites_of(pool), self._tests_of(pool)
-            for patient in pool.records.patients(study):
-                if not self._first_time(patient, pool, seen, found):
-                    continue
-                site = whose(patient)
-                if test(patient):
-                    self._keep(patient, pool, site, found)
-                elif site in found.held:
-                    if (trained := self._before(patient, found)) is not None:
-                        found.held[site].append(trained)
-                elif site is None:
-                    found.leave_out(f"persons without a value in {self._rules.column!r}")
-                else:
-                    found.leave_out("persons of sites that the study does not name")
+            self._deal_pool(pool, study, seen, found)
         for pool in self._tests:
             for patient in pool.records.patients(study):
                 if self._first_time(patient, pool, seen, found):
@@ -153,15 +140,23 @@ class Dealing:
             )
         return found
 
-    def _keep(self, patient: Patient, pool: Pool, site: str | None, found: Dealt) -> None:
-        """Put a person into the test."""
-        group = EVERYBODY
-        if self._rules.by_site:
-            group = (site or "") if self._rules.column is not None else pool.group
-        if group in found.test:
-            found.test[group].append(patient)
-        else:
-            found.leave_out("test persons of no site of the study")
+    def _deal_pool(self, pool: Pool, study: Study, seen: dict[str, Pool], found: Dealt) -> None:
+        """Deal out the persons of one pool."""
+        site_of_person, is_tested = self._sites_of(pool), self._tests_of(pool)
+        for patient in pool.records.patients(study):
+            if not self._first_time(patient, pool, seen, found):
+                continue
+            site, tested = site_of_person(patient), is_tested(patient)
+            if tested and not self._rules.by_site:
+                found.test[EVERYBODY].append(patient)
+            elif site is None:
+                found.leave_out(f"persons without a value in {self._rules.column!r}")
+            elif site not in found.held:
+                found.leave_out("persons of sites that the study does not name")
+            elif tested:
+                found.test[pool.group or site].append(patient)
+            elif (trained := self._before(patient, found)) is not None:
+                found.held[site].append(trained)
 
     def _first_time(
         self, patient: Patient, pool: Pool, seen: dict[str, Pool], found: Dealt

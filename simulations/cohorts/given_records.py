@@ -66,8 +66,8 @@ def simulated(study: Study, given: Given) -> Simulated:
         return simulated_sites(study, _by_site(given.settings), choice)
     if given.records is not None:
         return simulated_collection(study, Collection.read(given.records, given.data), choice)
-    if choice == Choice():
-        return study, cohorts_for(study, given.data, given.beside)
+    if replace(choice, by_site=False) == Choice():
+        return study, cohorts_for(study, given.data, given.beside, by_site=choice.by_site)
     collection = collection_of(study, given.data, given.beside)
     return simulated_collection(study, collection, choice)
 

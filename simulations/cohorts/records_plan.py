@@ -133,6 +133,7 @@ class Choice:
         test: who is kept for the test.
         persons: whether an identifier in two parts or files is the same person.
         key: of the hash that deals persons out.
+        by_site: whether test persons are told apart, even if their sites are made up.
     """
 
     sites: int | None = None
@@ -140,6 +141,7 @@ class Choice:
     test: Test | None = None
     persons: PersonsAre | None = None
     key: str | None = None
+    by_site: bool = False
 
 
 def simulated_collection(study: Study, collection: Collection, choice: Choice) -> Simulated:
@@ -169,9 +171,7 @@ def simulated_collection(study: Study, collection: Collection, choice: Choice) -
         elif choice.sites is not None:
             study = numbered(study, choice.sites)
         pools = [replace(whole, sites=study.sites)]
-    told_apart = bool(sites.parts) or sites.column is not None
-    by_site = told_apart if test.by_site is None else test.by_site
-    by_site = by_site and (told_apart and test.settings is None)
+    by_site = test.settings is None and _by_site(file, choice)
     tests: list[Pool] = []
     if test.data is not None:
         tests = (
@@ -224,6 +224,14 @@ def simulated_sites(
     by_site = test.settings is None
     rules = _rules(test, choice.key or "", choice.persons, by_site=by_site)
     return study, _cohorts(study, Dealing(study.sites, pools, tests, rules), test, {})
+
+
+def _by_site(file: RecordsFile, choice: Choice) -> bool:
+    """Return whether test persons are told apart: as the settings say, or where it makes sense."""
+    if file.test.by_site is not None:
+        return file.test.by_site
+    made_up = not file.sites.parts and file.sites.column is None
+    return not made_up or (choice.by_site and file.test.data is None)
 
 
 def _test_pool(study: Study, path: Path) -> Pool:

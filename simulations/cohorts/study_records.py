@@ -78,7 +78,8 @@ def collection_of(study: Study, data: Path | None, beside: Path | None = None) -
         raise SettingsError(
             f"study {study.name}: nothing says where its records are; give the settings of each "
             "site (--settings FILE, three times or more), or those of one collection "
-            "(--records FILE), which 'consilium-simulate init' can write"
+            "(--records FILE), which 'consilium-simulate init' can write; in Python, give "
+            "consilium.Records"
         )
     if not data.exists():
         raise SettingsError(f"study {study.name}: --data {data} does not exist; correct the path")

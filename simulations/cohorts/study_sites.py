@@ -22,8 +22,8 @@ def with_sites(study: Study, sites: Sequence[str]) -> Study:
         return study
     if len(sites) < MINIMUM_SITES:
         raise StudyError(
-            f"study {study.name}: {len(sites)} sites ({', '.join(sites) or 'none'}), and a secure "
-            f"sum needs {MINIMUM_SITES}; name more sites"
+            f"study {study.name}: its records have {len(sites)} of the {MINIMUM_SITES} sites that "
+            f"a secure sum needs ({', '.join(sites) or 'none'}); give more sites"
         )
     how, most = study.aggregation, len(sites)
     bounds = ("minimum_sites", "threshold", "neighbours")

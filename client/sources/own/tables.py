@@ -206,6 +206,8 @@ class Tables(CountedWithoutLabels):
         self, events: EventsFile, translation: Translation, keys: "_Keys", assembler: Assembler
     ) -> None:
         wide = translation.wide_columns() if events.layout == "wide" else {}
+        if events.variables is not None:
+            wide = {c: i for c, i in wide.items() if translation.names[i] in events.variables}
         key, when = events.stay or events.patient or "", events.hours or events.time or ""
         long = [events.variable, events.value, events.unit] if events.layout == "long" else wide
         columns = [key, when, *(name for name in long if name)]
@@ -218,7 +220,9 @@ class Tables(CountedWithoutLabels):
             placed = self._placed(piece, events, keys)
             if events.layout == "wide":
                 for column, variable in wide.items():
-                    self._add_column(piece, column, variable, placed, translation, assembler)
+                    self._add_column(
+                        piece, column, variable, placed, translation, assembler, events
+                    )
                 continue
             value, at_limit = numbers(piece, events.value or "", decimal_comma=events.decimal_comma)
             self._tally.count(BEYOND_LIMIT, at_limit)
@@ -246,9 +250,10 @@ class Tables(CountedWithoutLabels):
         placed: pl.DataFrame,
         translation: Translation,
         assembler: Assembler,
+        events: EventsFile,
     ) -> None:
         """Pass one variable's column of a wide table to the assembler."""
-        number, at_limit = numbers(piece, column)
+        number, at_limit = numbers(piece, column, decimal_comma=events.decimal_comma)
         self._tally.count(BEYOND_LIMIT, at_limit)
         value = translation.column(variable, number, words(piece, column), self._tally.count)
         rows = placed.with_columns(value.alias("value")).filter(

@@ -64,6 +64,11 @@ class Translation:
         self._pairs: dict[tuple[int, str | None], LinearMap] = {}
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the study's variables, in its order."""
+        return self._names
+
+    @property
     def codes(self) -> tuple[str, ...]:
         """Every code that stands for a variable of the study."""
         return tuple(self.variable_of)
