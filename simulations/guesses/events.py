@@ -71,7 +71,10 @@ def events_in(
         _long(made, look, variable, value, free, choices)
     else:
         _wide(made, look, free, found)
-    return made if made.quantities else None
+    if not made.quantities and not leave:
+        found.remarks.append(f"{look.path.name} is not read: no column could be a measurement")
+        return None
+    return made
 
 
 def _key_in(look: Look, found: Tables, choices: Choices, notes: Notes) -> tuple[str, str] | None:
@@ -93,9 +96,8 @@ def _key_in(look: Look, found: Tables, choices: Choices, notes: Notes) -> tuple[
 
 def _begin(found: Tables, look: Look, key: str, time: str) -> None:
     """Take the first time of each stay for its start, in a table that was made."""
-    if "start" in found.columns or found.made.get(STAYS) is None:
-        return
-    if key not in found.made[STAYS].columns:
+    one_table = look.path == found.stays.path and STAYS in found.made
+    if "start" in found.columns or not one_table:
         return
     first = (
         pl.DataFrame([look.texts(key).alias(key), look.times[time].alias(FIRST_TIME)])

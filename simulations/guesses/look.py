@@ -63,12 +63,13 @@ class Look:
         return sorted(self.texts(column).drop_nulls().unique().to_list())
 
 
-def look_at(path: Path, separator: str | None = None) -> Look:
+def look_at(path: Path, separator: str | None = None, *, whole: bool = False) -> Look:
     """Look at a CSV or Parquet file.
 
     Args:
         path: the file.
         separator: of its columns, if the user says so.
+        whole: look at all of its rows.
 
     Raises:
         DataError: it cannot be read as a table.
@@ -76,14 +77,14 @@ def look_at(path: Path, separator: str | None = None) -> Look:
     """
     try:
         if path.suffix == ".parquet":
-            return _parquet(path)
+            return _parquet(path, None if whole else ROWS)
         head = _head(path)
         chosen = separator or _separator(path, head)
         frame = pl.read_csv(
             path,
             separator=chosen,
             infer_schema=False,
-            n_rows=ROWS,
+            n_rows=None if whole else ROWS,
             encoding="utf8",
         )
     except BROKEN as error:
@@ -114,12 +115,12 @@ def look_at(path: Path, separator: str | None = None) -> Look:
         formats={name: found for name, found in formats.items() if found},
         separator=chosen,
         decimal_comma=comma,
-        complete=len(frame) < ROWS,
+        complete=whole or len(frame) < ROWS,
     )
 
 
-def _parquet(path: Path) -> Look:
-    frame = pl.read_parquet(path, n_rows=ROWS)
+def _parquet(path: Path, rows: int | None) -> Look:
+    frame = pl.read_parquet(path, n_rows=rows)
     texts = [name for name, kind in frame.schema.items() if kind in (pl.Categorical, pl.Enum)]
     frame = frame.with_columns(pl.col(texts).cast(pl.String))
     numbers, times, formats = {}, {}, {}
@@ -134,7 +135,7 @@ def _parquet(path: Path) -> Look:
             times[name], one = found
             formats.update({name: one} if one else {})
     return Look(path=path, frame=frame, numbers=numbers, times=times, formats=formats,
-                complete=len(frame) < ROWS)  # fmt: skip  # reads as one
+                complete=rows is None or len(frame) < rows)  # fmt: skip  # reads as one
 
 
 def _head(path: Path) -> list[str]:

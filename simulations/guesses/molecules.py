@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from consilium.client.sources.own.molecules import tokenise
 from consilium.shared.errors import SettingsError
 from consilium.simulations.guesses.look import Look
-from consilium.simulations.guesses.roles import Choices, Notes, is_binary, suggests
+from consilium.simulations.guesses.roles import Choices, Notes, is_binary
 from consilium.simulations.guesses.texts import WRITTEN, study_head
 from consilium.simulations.guesses.toml_text import line, remark, value_text
+from consilium.simulations.guesses.words import suggests
 
 _SHARE = 0.98  # of the cells that can be cut into tokens
 _MOST_TOKENS = 200

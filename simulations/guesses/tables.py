@@ -16,7 +16,7 @@ from consilium.simulations.guesses.found import (
     format_of,
     numbers_rows,
 )
-from consilium.simulations.guesses.look import Look
+from consilium.simulations.guesses.look import Look, look_at
 from consilium.simulations.guesses.roles import (
     MOST_CLASSES,
     Choices,
@@ -48,6 +48,10 @@ def guess_tables(looks: Sequence[Look], choices: Choices) -> Tables:
     """
     _require_known(looks, choices)
     stays = _stays_among(looks, choices)
+    if not stays.complete:  # every stay counts, and another table may be made of this one
+        whole = look_at(stays.path, choices.separator, whole=True)
+        looks = [whole if look is stays else look for look in looks]
+        stays = whole
     notes = Notes()
     person = person_of(stays, choices, notes)
     if person is None:
@@ -79,6 +83,11 @@ def guess_tables(looks: Sequence[Look], choices: Choices) -> Tables:
                 "was; name it: --column time=NAME, or hours=NAME"
             )
         found.events = [one]
+    found.remarks += [
+        f"{look.path.name} was looked at in its first {len(look.frame)} rows"
+        for look in looks
+        if not look.complete
+    ]
     if "start" not in found.columns and any("time" in e.columns for e in found.events):
         raise DataError(
             f"{stays.path}: events have times, and no column of the stays says when one began; "
