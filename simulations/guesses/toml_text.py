@@ -9,7 +9,7 @@ Value = str | int | float | bool | Sequence[str | int | float] | Mapping[str, st
 
 def key_text(name: str) -> str:
     """Return a key, quoted if it must be."""
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else value_text(name)
 
 
 def value_text(value: object) -> str:
