@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from consilium.simulations.api.model import TrainedModel as TrainedModel
     from consilium.simulations.api.plan import Plan as Plan
     from consilium.simulations.api.plan import plan as plan
+    from consilium.simulations.api.records import DealtRecords as DealtRecords
     from consilium.simulations.api.records import Records as Records
     from consilium.simulations.api.results import Joined as Joined
     from consilium.simulations.api.results import LeftOut as LeftOut
@@ -87,6 +88,7 @@ __all__ = [
     "Comparison",
     "ConsiliumError",
     "DataError",
+    "DealtRecords",
     "EncodingError",
     "Estimate",
     "Figures",
@@ -145,7 +147,7 @@ if not TYPE_CHECKING:
         "simulations.api.figures": "Figures",
         "simulations.api.model": "Prediction TrainedModel",
         "simulations.api.plan": "Plan plan",
-        "simulations.api.records": "Records",
+        "simulations.api.records": "DealtRecords Records",
         "simulations.api.results": "Joined LeftOut SimulationResult open_run",
         "simulations.api.rounds": "RoundFigures",
         "simulations.api.simulate": "simulate",

@@ -18,6 +18,8 @@ from consilium.shared.service.command_line import run_command
 
 if TYPE_CHECKING:
     from consilium.shared.study.definition import Study
+    from consilium.simulations.cohorts.cohorts import Cohorts
+    from consilium.simulations.cohorts.given_records import Given
     from consilium.simulations.federation.run import Show
     from consilium.simulations.runs.compare import Compared
 
@@ -27,8 +29,51 @@ app = typer.Typer(
     help="Train one model across many simulated hospitals, on this machine alone.",
 )
 
+
+class HoursIn(StrEnum):
+    """What numbers of hours may count."""
+
+    MINUTES = "min"
+    HOURS = "h"
+    DAYS = "d"
+
+
+class PersonsAre(StrEnum):
+    """What an identifier that occurs in two files is."""
+
+    SAME = "same"
+    OWN = "own"
+
+
 StudyFile = Annotated[Path, typer.Argument(help="The study, a TOML file.", show_default=False)]
-Data = Annotated[Path | None, typer.Option(help="Folder of real records the study needs.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Folder or file of the records, for an example study or --records."),
+]
+SiteSettings = Annotated[
+    list[str] | None,
+    typer.Option("--settings", help="A site's records: FILE or SITE=FILE, with [data]; repeat."),
+]
+RecordsSettings = Annotated[
+    Path | None, typer.Option("--records", help="Settings of one collection, dealt to the sites.")
+]
+Sites = Annotated[int | None, typer.Option(min=1, help="Deal persons to so many sites, by a hash.")]
+By = Annotated[
+    str | None, typer.Option(help="Deal persons by this column of the stays, a site a value.")
+]
+TestPersons = Annotated[
+    str | None,
+    typer.Option(
+        "--test",
+        help="Whom to test on: a fraction of persons (0.2), COLUMN=VALUE, a date from which on "
+        "they first came, or FILE.toml.",
+    ),
+]
+Persons = Annotated[
+    PersonsAre | None,
+    typer.Option(help="Is one identifier in two files the same person, or each file's own?"),
+]
+Key = Annotated[str | None, typer.Option(help="Another key of the hash deals persons otherwise.")]
 Workers = Annotated[int, typer.Option(min=1, help="Sites that train at the same time.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Use another seed than the study's.")]
 CORES = len(os.sched_getaffinity(0))
@@ -61,9 +106,45 @@ def demo(
     workers: Workers = CORES,
 ) -> None:
     """Eight synthetic hospitals, an LSTM, privacy and secure sum on; about a minute, offline."""
+    from consilium.simulations.cohorts.given_records import Given
     from consilium.simulations.runs.examples import example_study
 
-    _run(example_study("demo"), None, out or _unused(Path("runs"), "demo"), workers)
+    _run(example_study("demo"), Given(), out or _unused(Path("runs"), "demo"), workers)
+
+
+@app.command()
+def init(
+    records: Annotated[
+        Path, typer.Argument(help="A table, or a folder of records.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for both files; NAME-study unless given.")
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="Say what a column is: person=pat_id, label=died, time=taken; repeat."),
+    ] = None,
+    separator: Annotated[str | None, typer.Option(help="Between the columns of a CSV.")] = None,
+    time_format: Annotated[str | None, typer.Option(help="Of times, such as '%d/%m/%Y'.")] = None,
+    hours_unit: Annotated[
+        HoursIn | None, typer.Option(help="What a column of hours counts.")
+    ] = None,
+) -> None:
+    """Look at records, and write a study and settings for them: guesses, for you to correct."""
+    from consilium.simulations.commands.console import console
+    from consilium.simulations.commands.first_look import said
+    from consilium.simulations.guesses.first_files import guess, usual_folder, write
+
+    hours = None if hours_unit is None else hours_unit.value
+    first = guess(records, said(column or [], separator, time_format, hours))
+    study, settings, *made = write(first, out or usual_folder(records))
+    for sentence in (
+        f"{study}, {settings}: {first.guesses} guesses, each with a comment; correct them.",
+        *(f"{file}: made of your table; the settings say how." for file in made),
+        f"To see what is read: consilium-site check {study} --settings {settings}",
+        f"To run it: consilium-simulate run {study} --records {settings} --out runs/first",
+    ):
+        console.print(sentence, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -71,6 +152,13 @@ def run(
     study: StudyFile,
     out: Annotated[Path, typer.Option(help="Folder for results; an unfinished run goes on.")],
     data: Data = None,
+    settings: SiteSettings = None,
+    records: RecordsSettings = None,
+    sites: Sites = None,
+    by: By = None,
+    test: TestPersons = None,
+    persons: Persons = None,
+    key: Key = None,
     workers: Workers = CORES,
     seed: Seed = None,
     alone: Annotated[
@@ -81,7 +169,8 @@ def run(
     ] = False,
 ) -> None:
     """Run a study across its sites and judge the model on test patients."""
-    _run(_load(study, seed), data, out, workers, alone=alone, external=external)
+    given = _given(study, data, settings, records, sites, by, test, persons, key, external)
+    _run(_load(study, seed), given, out, workers, alone=alone, external=external)
 
 
 @app.command()
@@ -89,6 +178,13 @@ def compare(
     study: StudyFile,
     out: Annotated[Path, typer.Option(help="Folder for results; finished settings are kept.")],
     data: Data = None,
+    settings: SiteSettings = None,
+    records: RecordsSettings = None,
+    sites: Sites = None,
+    by: By = None,
+    test: TestPersons = None,
+    persons: Persons = None,
+    key: Key = None,
     epsilon: Annotated[
         list[float] | None, typer.Option(help="Budgets to compare; the study's, 3 and 1.")
     ] = None,
@@ -110,7 +206,6 @@ def compare(
 ) -> None:
     """Compare local, pooled, federated, and federated private training in one table."""
     from consilium.simulations.commands.console import (
-        announce,
         show_comparison,
         show_seeds,
         show_strategies,
@@ -119,20 +214,24 @@ def compare(
     from consilium.simulations.runs.compare import compare_settings
     from consilium.simulations.runs.seeds import compare_over_seeds
 
-    loaded = _load(study, seed)
+    if strategies and epsilon:
+        raise SettingsError(
+            "--epsilon does not go with --strategies, which keep the study's; leave one out"
+        )
     modes = [one.value for one in mode or ()]
-    announce(loaded)
+    given = _given(study, data, settings, records, sites, by, test, persons, key)
+    loaded, cohorts = _dealt(_load(study, seed), given)
 
-    def settings(one: "Study", folder: Path) -> "Compared":
+    def all_settings(one: "Study", folder: Path) -> "Compared":
         return compare_settings(
-            one, data, folder, epsilons=epsilon, workers=workers, watch=_watch, modes=modes
+            one, cohorts, folder, epsilons=epsilon, workers=workers, watch=_watch, modes=modes
         )
 
     def chosen(one: "Study", folder: Path) -> "Compared":
         own = [one.privacy.mode] if one.privacy.mode != "none" else []
         compared, refused = compare_strategies(
             one,
-            data,
+            cohorts,
             folder,
             strategies=list(STRATEGIES) if strategies == "all" else strategies.split(","),
             modes=["none", *(modes or own)],
@@ -142,11 +241,7 @@ def compare(
         show_strategies(one, compared, refused, folder)
         return compared
 
-    if strategies and epsilon:
-        raise SettingsError(
-            "--epsilon does not go with --strategies, which keep the study's; leave one out"
-        )
-    run_one = chosen if strategies else settings
+    run_one = chosen if strategies else all_settings
     if seeds > 1:
         show_seeds(loaded, compare_over_seeds(loaded, out, seeds=seeds, compare=run_one), out)
         return
@@ -344,22 +439,68 @@ def _load(path: Path, seed: int | None) -> "Study":
     return study if seed is None else with_changes(study, study={"seed": seed})
 
 
+def _given(
+    study: Path,
+    data: Path | None,
+    settings: list[str] | None,
+    records: Path | None,
+    sites: int | None,
+    by: str | None,
+    test: str | None,
+    persons: PersonsAre | None,
+    key: str | None,
+    external: bool = False,
+) -> "Given":
+    from consilium.simulations.cohorts.given_records import Given
+    from consilium.simulations.cohorts.records_file import test_given
+    from consilium.simulations.cohorts.records_plan import Choice
+
+    choice = Choice(
+        sites=sites,
+        column=by,
+        test=None if test is None else test_given(test),
+        persons=None if persons is None else persons.value,
+        key=key,
+        by_site=external,
+    )
+    return Given(
+        beside=study, data=data, settings=tuple(settings or ()), records=records, choice=choice
+    )
+
+
+def _dealt(study: "Study", given: "Given") -> "tuple[Study, Cohorts | None]":
+    """Print what the study is and who is dealt where; return it and its cohorts.
+
+    The cohorts are None if patients are synthetic: they depend on the seed, so each run makes them.
+    """
+    from consilium.simulations.cohorts.given_records import dealt_sentences, simulated
+    from consilium.simulations.commands.console import announce, console
+
+    study, cohorts = simulated(study, given)
+    announce(study)
+    if cohorts.dealing is None:
+        return study, None
+    for sentence in dealt_sentences(cohorts.dealing, study):
+        console.print(sentence, markup=False, soft_wrap=True)
+    return study, cohorts
+
+
 def _run(
     study: "Study",
-    data: Path | None,
+    given: "Given",
     out: Path,
     workers: int,
     *,
     alone: bool = True,
     external: bool = False,
 ) -> None:
-    from consilium.simulations.commands.console import Progress, announce, show_result
+    from consilium.simulations.commands.console import Progress, show_result
     from consilium.simulations.runs.simulate import simulate
 
-    announce(study)
+    study, cohorts = _dealt(study, given)
     record = simulate(
         study,
-        data,
+        cohorts,
         out,
         workers=workers,
         show=Progress(study).round,

@@ -55,7 +55,8 @@ class Setting:
             several seeds only the task's first figure.
         models: in setting ``local`` with one seed, figures of each hospital's own model; else
             empty.
-        kept: the task's first figure divided by that of ``pooled``; None if that was not run.
+        kept: the task's first figure divided by that of ``pooled``; None if that was not run, or
+            is 0.
         by_seed: the values of each figure by name, one for each seed.
     """
 
@@ -163,13 +164,13 @@ def compare(
     if seeds < 1:
         raise SettingsError(f"seeds {seeds}: must be at least 1")
     number = workers_of(workers)
-    cohorts_of(study, records)  # refuse before a folder is made
+    study, cohorts = cohorts_of(study, records)  # refuse before a folder is made
     folder = Folder(out)
 
     def settings(one: Study, where: Path) -> Compared:
         return compare_settings(
             one,
-            cohorts_of(one, records),
+            cohorts_of(one, None)[1] if records is None else cohorts,  # synthetic: by seed
             where,
             epsilons=list(epsilons),
             workers=number,
@@ -213,7 +214,8 @@ def _setting(name: str, record: Mapping[str, Any], pooled: Mapping[str, Any] | N
     first = next(iter(test.estimates))
     kept = None
     if pooled is not None:
-        kept = test.estimates[first].value / estimate_of(pooled["test"][first]).value
+        whole = estimate_of(pooled["test"][first]).value
+        kept = test.estimates[first].value / whole if whole else None
     return Setting(
         name=name,
         mode=record["privacy"]["mode"],

@@ -41,7 +41,8 @@ def simulate(
     Args:
         study: what to run.
         records: None for a study with synthetic patients; the folder of its public collection; or
-            :class:`consilium.Records`.
+            :class:`consilium.Records`. Where its settings or frames name the sites, and the study
+            names none of them, theirs take the place of the study's.
         out: folder for the files of the run. A run that was interrupted there goes on; a finished
             one is not trained again. None takes a temporary folder, which is removed when the
             result is garbage-collected or closed.
@@ -67,7 +68,7 @@ def simulate(
     if seed is not None:
         study = with_changes(study, study={"seed": seed})
     number = workers_of(workers)
-    cohorts = cohorts_of(study, records)
+    study, cohorts = cohorts_of(study, records, by_site=external)
     folder = Folder(out)
     with one_thread_each():
         run(

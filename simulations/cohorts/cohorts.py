@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from consilium.client.sources.common.source import Source
+from consilium.simulations.cohorts.dealing import Dealing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,7 @@ class Cohorts:
         owners: for each owner that could train alone, the sites with its records; unless given,
             each site is an owner.
         constant: naive forecasts by name: the value that each predicts for everybody.
+        dealing: what dealt real records out, if anything did; it knows what was left out.
     """
 
     sites: Mapping[str, Source]
@@ -26,6 +28,7 @@ class Cohorts:
     synthetic: bool = False
     owners: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     constant: Mapping[str, float] = field(default_factory=dict)
+    dealing: Dealing | None = None
 
     @property
     def alone(self) -> Mapping[str, tuple[str, ...]]:

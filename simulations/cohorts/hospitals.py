@@ -1,4 +1,4 @@
-"""Hospitals for a simulation: synthetic ones, and real records split into sites.
+"""Synthetic hospitals for a simulation.
 
 A synthetic hospital is a generative model, not data about anyone: every place that shows its
 patients must call them synthetic, and its source name ``synthetic-icu`` says so. It imitates what
@@ -18,14 +18,12 @@ model must find both.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from consilium.client.sources.common.cleaning import Cleaner
 from consilium.client.sources.common.source import Counted, Patient, Source, Stay, Tally
-from consilium.client.sources.public.physionet2012 import PhysioNet2012
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 from consilium.shared.study.dictionary import KNOWN
@@ -37,12 +35,6 @@ FLAWED_LOG_ODDS = 1.5
 CHANCE_LOG_ODDS = -1.8  # of every man's death in the flawed cohort, whatever his course
 LABEL = "In-hospital_death"
 TYPICAL_PATIENTS = 470
-ICU_SITES: Mapping[str, int] = {
-    "coronary-unit": 1,
-    "cardiac-surgery": 2,
-    "medical-icu": 3,
-    "surgical-icu": 4,
-}
 
 
 @dataclass(frozen=True)
@@ -145,14 +137,6 @@ def synthetic_tests(study: Study) -> dict[str, Source]:
     return {
         site: SyntheticHospital(index, seed=study.seed, cohort="testing", share=0.5)
         for index, site in enumerate(study.sites)
-    }
-
-
-def split_physionet2012(path: Path, which: str = "a") -> dict[str, Source]:
-    """The four intensive-care units of one set of the 2012 challenge as four sites."""
-    return {
-        site: PhysioNet2012(path, which=which, where={"ICUType": icu_type})
-        for site, icu_type in ICU_SITES.items()
     }
 
 

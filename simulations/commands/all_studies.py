@@ -11,8 +11,8 @@ from typing import Any
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.study.definition import Study, load_study
-from consilium.simulations.cohorts.real_cohorts import REAL
-from consilium.simulations.cohorts.study_cohorts import SYNTHETIC
+from consilium.simulations.cohorts.given_records import Given, simulated
+from consilium.simulations.cohorts.study_records import folder_for, missing_folder
 from consilium.simulations.experiments.external import Watch
 from consilium.simulations.figures.measures import FIGURES, TITLES
 from consilium.simulations.report.records import COMPARE
@@ -71,14 +71,13 @@ def compare_all(
     for path in paths:
         study = load_study(path)
         begin(study)
-        records = None if study.data.source in SYNTHETIC else data / REAL[study.data.source].folder
-        if records is not None and not records.exists():
-            rows.append((study.name, f"no records in {records.name}", *[""] * (len(HEADINGS) - 2)))
+        if (missing := missing_folder(study, data, path)) is not None:
+            rows.append((study.name, f"no records in {missing}", *[""] * (len(HEADINGS) - 2)))
         else:
             target = out / study.name
             found = _finished(target, study) or compare_settings(
                 study,
-                records,
+                simulated(study, Given(beside=path, data=folder_for(study, data, path)))[1],
                 target,
                 epsilons=[study.privacy.epsilon],
                 workers=workers,

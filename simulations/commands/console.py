@@ -164,11 +164,11 @@ def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path
     kept = {
         name: f"{100 * federated[name]['value'] / pooled[name]['value']:.1f} %"
         for name in (first, "accuracy")
-        if name in pooled
+        if name in pooled and pooled[name]["value"] != 0  # no share can be kept of nothing
     }
-    if study.task.kind == "regression":
+    if study.task.kind == "regression" and kept:
         console.print(f"{TITLES[first]} of federated without privacy is {kept[first]} of pooled.")
-    else:
+    elif kept:
         shares = " and ".join(f"{share} of pooled {TITLES[name]}" for name, share in kept.items())
         console.print(f"Federated without privacy keeps {shares}.")
     _show_classes(compared)
@@ -294,7 +294,7 @@ def show_seeds(study: Study, summary: dict[str, Any], out: Path) -> None:
             f"{setting['epsilon']:.2f}" if private else "-",
             f"{figure['value']:.3f}",
             f"{figure['low']:.3f}-{figure['high']:.3f}",
-            f"{100 * setting['kept']:.1f} %",
+            "-" if setting["kept"] is None else f"{100 * setting['kept']:.1f} %",
             " ".join(f"{value:.3f}".lstrip("0") for value in figure["by_seed"]),
             f"{setting['test'][second]['value']:.3f}",
         )

@@ -122,7 +122,7 @@ def with_strategy(study: Study, name: str) -> Study:
 
 def compare_strategies(
     study: Study,
-    data: Path | None,
+    data: Path | Cohorts | None,
     out: Path,
     *,
     strategies: list[str],
@@ -134,7 +134,7 @@ def compare_strategies(
 
     Args:
         study: what to run.
-        data: folder of real records, if the study needs one.
+        data: folder of real records, if the study needs one; or the cohorts themselves.
         out: gets ``strategies.json``, ``report.html`` and a folder for each run; finished runs are
             kept.
         strategies: as :func:`with_strategy` takes them.
@@ -151,7 +151,7 @@ def compare_strategies(
         SettingsError: the folder holds something else, or another run uses it.
     """
     runs, refused = _runs(study, strategies, modes)
-    cohorts = cohorts_for(study, data)
+    cohorts = data if isinstance(data, Cohorts) else cohorts_for(study, data)
     compared: Compared = {}
     with use_folder(out, marker=FILE):
         test = HeldOut.read(cohorts.test, study)

@@ -13,9 +13,10 @@ from typing import Any
 
 from consilium.server.figures.verdicts import RATIO
 from consilium.shared.errors import SettingsError, StudyError
-from consilium.shared.study.definition import Study, with_changes
+from consilium.shared.study.definition import Study
 from consilium.shared.study.rounds import MINIMUM_SITES
 from consilium.simulations.cohorts.cohorts import Cohorts
+from consilium.simulations.cohorts.study_sites import with_sites
 from consilium.simulations.federation.run import Federation, Show
 from consilium.simulations.figures.held_out import HeldOut, Scores
 from consilium.simulations.figures.measures import FIGURES, TITLES
@@ -159,10 +160,4 @@ def _without(study: Study, left_out: tuple[str, ...]) -> Study:
             f"study {study.name}: without {', '.join(left_out)} it has {len(rest)} sites, and a "
             f"secure sum needs {MINIMUM_SITES}; leaving hospitals out takes a study of more"
         )
-    how, most = study.aggregation, len(rest)
-    bounds = ("minimum_sites", "threshold", "neighbours")
-    fits = all((getattr(how, name) or 0) <= most - (name == "neighbours") for name in bounds)
-    changes: dict[str, object] = {}
-    if how.groups > 1 or not fits:
-        changes = {"groups": 1, **dict.fromkeys(bounds)}
-    return with_changes(study, study={"sites": rest}, aggregation=changes)
+    return with_sites(study, rest)

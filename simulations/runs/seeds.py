@@ -54,7 +54,8 @@ def compare_over_seeds(
 def summarise(runs: list[Compared]) -> dict[str, dict[str, Any]]:
     """Return each setting's mode, epsilon and mean figures, by group only the first figure.
 
-    ``kept`` is the mean of the first figure divided by that of pooled training without privacy.
+    ``kept`` is the mean of the first figure divided by that of pooled training without privacy;
+    None where that is 0.
     """
     summary: dict[str, dict[str, Any]] = {}
     for name, first in runs[0].items():
@@ -72,10 +73,8 @@ def summarise(runs: list[Compared]) -> dict[str, dict[str, Any]]:
         }
     for setting in summary.values():
         first_figure = next(iter(setting["test"]))
-        setting["kept"] = (
-            setting["test"][first_figure]["value"]
-            / summary[REFERENCE]["test"][first_figure]["value"]
-        )
+        whole = summary[REFERENCE]["test"][first_figure]["value"]
+        setting["kept"] = setting["test"][first_figure]["value"] / whole if whole else None
     return summary
 
 

@@ -25,8 +25,8 @@ from consilium.shared.rounds.contents import Purpose, RoundConfiguration, vector
 from consilium.shared.study.definition import Study, load_study, with_changes
 from consilium.shared.study.input_names import feature_names
 from consilium.simulations.cohorts.hospitals import SyntheticHospital
-from consilium.simulations.cohorts.real_cohorts import REAL
-from consilium.simulations.cohorts.study_cohorts import SYNTHETIC, cohorts_for
+from consilium.simulations.cohorts.study_cohorts import cohorts_for
+from consilium.simulations.cohorts.study_records import folder_for, missing_folder
 from consilium.simulations.federation.run import Federation
 from consilium.simulations.figures.central import merge
 from consilium.simulations.figures.held_out import HeldOut
@@ -52,10 +52,9 @@ def test_the_auroc_from_sums_is_within_its_bound_of_the_exact_one_and_the_bound_
         privacy={"mode": "none"},
         evaluation={"validation_fraction": 0.2},
     )
-    folder = None if study.data.source in SYNTHETIC else DATA / REAL[study.data.source].folder
-    if folder is not None and not folder.exists():
+    if missing_folder(study, DATA, path) is not None:
         pytest.skip(f"the records of {study.name} are not beside the repository")
-    sources = cohorts_for(study, folder).sites
+    sources = cohorts_for(study, folder_for(study, DATA, path), path).sites
     study = with_changes(study, study={"sites": _able_to_hold_out(study, sources)})
     federation = Federation(study, sources, tmp_path, workers=2)
     test = _validation_patients(federation, study)

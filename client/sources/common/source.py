@@ -34,6 +34,7 @@ class Stay:
         outcome_h: hours until the outcome happened, at the earliest; None if the source does not
             know.
         outcome_until_h: hours until it had happened, at the latest; None if it is the same.
+        start_us: when the stay began, microseconds since 1970; None if the source does not know.
     """
 
     stay_id: str
@@ -44,6 +45,7 @@ class Stay:
     end_h: float | None = None
     outcome_h: float | None = None
     outcome_until_h: float | None = None
+    start_us: int | None = None
 
     def __repr__(self) -> str:
         return f"Stay({len(self.hours_E)} events)"
@@ -178,6 +180,18 @@ class Source(Protocol):
 
         Raises:
             DataError: the data are missing, malformed or do not fit the study.
+        """
+
+
+@runtime_checkable
+class WithColumns(Protocol):
+    """A source whose stays have further columns, such as a ward, that tell them apart."""
+
+    def stay_column(self, column: str) -> Mapping[str, str]:
+        """Return the column's cell, as text, for each stay by its identifier; "" if it is empty.
+
+        Raises:
+            DataError: there is no such column, or it cannot be read.
         """
 
 

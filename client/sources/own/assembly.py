@@ -453,6 +453,7 @@ class Assembler:
             end_h=None if isnan(end_h) else float(end_h),
             outcome_h=None if isnan(outcome_h) else float(outcome_h),
             outcome_until_h=float(until_h) if until_h > outcome_h else None,
+            start_us=int(table.start_N[stay]) or None,  # 0 stands for hours without a date
         )
 
     def _with_static(

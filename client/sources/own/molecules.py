@@ -12,7 +12,7 @@ An empty cell is an unknown outcome.
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -80,6 +80,18 @@ class Molecules(Counted):
         self._tally = Tally()
         return self._read(study, labels)
 
+    def stay_column(self, column: str) -> Mapping[str, str]:
+        """Return a column of the CSV by line; see :class:`.WithColumns`."""
+        rows = self._table()
+        _, header = next(rows, (0, list[str]()))
+        if column not in header:
+            raise DataError(
+                f"file {self._path}: has no column {column!r} among its {len(header)}; correct the "
+                "name"
+            )
+        place = header.index(column)
+        return {f"line {line}": cells[place].strip() for line, cells in rows}
+
     def _read(self, study: Study, labels: list[str]) -> Iterator[Patient]:
         cleaner, numbers = Cleaner(study, self._tally), token_numbers(study)
         stays: dict[str, list[Stay]] = {}
@@ -119,28 +131,31 @@ class Molecules(Counted):
         self, labels: list[str], study: Study
     ) -> Iterator[tuple[int, str, str, NDArray[np.float32]]]:
         """Yield number, SMILES, compound and labels of each line, checked."""
+        rows = self._table()
+        _, header = next(rows, (0, list[str]()))
+        places = self._places(header, labels)
+        for line, row in rows:
+            cells = [row[place] for place in places]
+            where = f"file {self._path} line {line}"
+            compound = cells[1].strip()
+            if self._compound and not compound:
+                raise DataError(f"{where}: names no compound; mend the line")
+            yield line, cells[0].strip(), compound, _labels(cells[2:], study, where)
+
+    def _table(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield number and cells of each line, the header first; all have as many cells."""
         try:
             with self._path.open(encoding="utf-8", newline="") as file:
                 rows = csv.reader(bounded_lines(file, self._path), strict=True)
-                header = next(rows, [])
-                places = self._places(header, labels)
+                header: list[str] | None = None
                 for row in rows:
+                    header = row if header is None else header
                     if len(row) != len(header):
                         raise DataError(
                             f"file {self._path} line {rows.line_num}: {len(row)} columns, not "
                             f"{len(header)}; mend the line"
                         )
-                    cells = [row[place] for place in places]
-                    where = f"file {self._path} line {rows.line_num}"
-                    compound = cells[1].strip()
-                    if self._compound and not compound:
-                        raise DataError(f"{where}: names no compound; mend the line")
-                    yield (
-                        rows.line_num,
-                        cells[0].strip(),
-                        compound,
-                        _labels(cells[2:], study, where),
-                    )
+                    yield rows.line_num, row
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise DataError(
                 f"file {self._path} cannot be read as CSV in UTF-8 text; check the path, or "

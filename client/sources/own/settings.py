@@ -201,7 +201,8 @@ class EventsColumns(RowsSettings):
 
     ``stay`` or ``patient`` assigns the rows; with ``patient`` alone, a row belongs to every stay
     that holds its time. ``time`` is a date and time, in one column or two; ``hours`` is a number
-    since the stay's start, in ``hours_unit``.
+    since the stay's start, in ``hours_unit``. ``variables`` names those of the study's variables of
+    which a wide table has a column; unless given, all of them.
     """
 
     layout: Literal["long", "wide"] = "long"
@@ -213,6 +214,7 @@ class EventsColumns(RowsSettings):
     variable: str | None = None
     value: str | None = None
     unit: str | None = None
+    variables: Annotated[tuple[str, ...] | None, Listed] = None
 
     @model_validator(mode="after")
     def _says_whose_when_and_what(self) -> Self:
@@ -224,6 +226,8 @@ class EventsColumns(RowsSettings):
             raise ValueError("hours count from the start of a stay; name the stay's column")
         if self.layout == "long" and (self.variable is None or self.value is None):
             raise ValueError("is long and names no variable or no value; name both columns")
+        if self.layout == "long" and self.variables is not None:
+            raise ValueError("is long, and variables names the columns of a wide one; remove it")
         return self
 
 

@@ -29,7 +29,7 @@
     values = { m = 1, f = 0 }
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -114,6 +114,18 @@ class Tables(CountedWithoutLabels):
         for events in self._settings.events:
             self._read_events(events, translation, keys, assembler)
         return assembler.patients()
+
+    def stay_column(self, column: str) -> Mapping[str, str]:
+        """Return a column of the table of stays; see :class:`.WithColumns`."""
+        settings, found = self._settings.stays, dict[str, str]()
+        key = settings.stay or settings.patient
+        for piece in self._read(settings, [key, column]):
+            stays = identifiers(piece, key).cast(pl.String)
+            cells = identifiers(piece, column).cast(pl.String).fill_null("").str.strip_chars()
+            found.update(
+                (stay, cell) for stay, cell in zip(stays, cells, strict=True) if stay is not None
+            )
+        return found
 
     def _stay_frame(self, study: Study, translation: Translation) -> pl.DataFrame:
         """Return one row per stay, as :mod:`consilium.client.sources.own.stay_frames` needs it."""
@@ -242,6 +254,8 @@ class Tables(CountedWithoutLabels):
         self, events: EventsColumns, translation: Translation, keys: "_Keys", assembler: Assembler
     ) -> None:
         wide = translation.wide_columns() if events.layout == "wide" else {}
+        if events.variables is not None:
+            wide = {c: i for c, i in wide.items() if translation.names[i] in events.variables}
         key = events.stay or events.patient or ""
         when = columns_of(events.hours, events.time)
         long = [events.variable, events.value, events.unit] if events.layout == "long" else wide
@@ -255,7 +269,7 @@ class Tables(CountedWithoutLabels):
             placed = self._placed(piece, events, keys)
             if events.layout == "wide":
                 for column, variable in wide.items():
-                    rows = self._column(piece, column, variable, placed, translation)
+                    rows = self._column(piece, column, variable, placed, translation, events)
                     self._add(rows, events, assembler)
                 continue
             value, at_limit = numbers(piece, events.value or "", decimal_comma=events.decimal_comma)
@@ -278,9 +292,10 @@ class Tables(CountedWithoutLabels):
         variable: int,
         placed: pl.DataFrame,
         translation: Translation,
+        events: EventsColumns,
     ) -> pl.DataFrame:
         """Return the rows of one variable's column of a wide table."""
-        number, at_limit = numbers(piece, column)
+        number, at_limit = numbers(piece, column, decimal_comma=events.decimal_comma)
         self._tally.count(BEYOND_LIMIT, at_limit)
         value = translation.column(variable, number, words(piece, column), self._tally.count)
         return placed.with_columns(

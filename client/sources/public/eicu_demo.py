@@ -121,6 +121,15 @@ class EicuDemo(Counted):
         self._tally = Tally()
         return self._read(study, per_step)
 
+    def stay_column(self, column: str) -> Mapping[str, str]:
+        """Return a column of ``patient.csv``; see :class:`.WithColumns`."""
+        table = _load(self._path / "patient.csv")
+        for name in ("patientunitstayid", column):
+            if name not in table.columns:
+                raise DataError(f"eicu-demo: patient.csv has no column {name!r}; correct the name")
+        cells = table[column].cast(pl.String).fill_null("")
+        return dict(zip(table["patientunitstayid"].cast(pl.String), cells, strict=True))
+
     def persons(self) -> dict[int, str]:
         """Return the person of each stay that ``where`` keeps.
 

@@ -112,7 +112,7 @@ def test_what_cannot_be_compared_is_refused_in_a_sentence(
         consilium.compare(study(), records(), modes=["none"], out=tmp_path / "a")
     with pytest.raises(consilium.SettingsError, match="seeds 0: must be at least 1"):
         consilium.compare(study(), records(), seeds=0)
-    with pytest.raises(consilium.SettingsError, match="there is no public collection"):
+    with pytest.raises(consilium.SettingsError, match="nothing says where its records are"):
         consilium.compare(study(), out=tmp_path / "a")
     with pytest.raises(consilium.SettingsError, match=r"compare\.json: cannot be read"):
         consilium.open_comparison(tmp_path)

@@ -40,5 +40,5 @@ def test_every_cell_runs_in_order(
     assert names["mine"].test.auroc.value > 0.7  # it has learned what was planted
     assert names["result"].epsilon <= names["study"].privacy.epsilon
     printed = capsys.readouterr().out
-    assert "study heart-rate: there is no public collection 'hospital'" in printed
+    assert "study heart-rate: nothing says where its records are" in printed
     assert list(tmp_path.iterdir()) == []

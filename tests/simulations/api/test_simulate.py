@@ -314,8 +314,8 @@ def wrong() -> Iterator[tuple[str, object]]:
         "records name site 'west', which the study does not",
         consilium.Records(sites=wards(*sites, "west"), test=Ward(9)),
     )
-    yield "there is no public collection 'hospital'", None
-    yield "there is no public collection 'hospital'", "records"
+    yield "nothing says where its records are", None
+    yield "records nowhere do not exist", "nowhere"
     yield "int is neither a folder nor consilium.Records", 3
 
 

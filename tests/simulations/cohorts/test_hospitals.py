@@ -7,9 +7,7 @@ from consilium.client.records.features import to_grid
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import load_study, with_changes
 from consilium.simulations.cohorts.hospitals import (
-    ICU_SITES,
     SOURCE_NAME,
-    split_physionet2012,
     synthetic_hospital,
     synthetic_sites,
     synthetic_tests,
@@ -70,9 +68,3 @@ def test_a_variable_or_label_or_source_that_is_not_made_is_refused() -> None:
     ):
         with pytest.raises(DataError, match=reason):
             synthetic_hospital(0, study).read_patients(study)
-
-
-def test_the_challenge_splits_into_its_four_units(tmp_path: Path) -> None:
-    assert list(split_physionet2012(tmp_path)) == list(ICU_SITES)
-    study = load_study(Path(__file__).parents[3] / "studies" / "icu-mortality-2012.toml")
-    assert study.sites == tuple(ICU_SITES)

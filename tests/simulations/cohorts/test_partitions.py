@@ -1,4 +1,4 @@
-"""Parts of records: disjoint, complete, the same in every run."""
+"""Hashes that place persons: even, the same in every run, other with another key."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from consilium.client.sources.common.source import Patient, ReadReport, Tally
 from consilium.shared.study.definition import Study
-from consilium.simulations.cohorts.partitions import Records, SubsetSource, is_test, parts, place_of
+from consilium.simulations.cohorts.partitions import Records, is_test, place_of, site_of
 from tests.study_text import small_study
 
 
@@ -29,42 +29,31 @@ class Counting:
         return (Patient(patient_id=f"p{n}", stays=()) for n in range(self.patients))
 
 
-def ids(part: SubsetSource) -> list[str]:
-    return [patient.patient_id for patient in part.read_patients(small_study())]
+@given(identifier=st.text(max_size=20), sites=st.integers(1, 50), key=st.text(max_size=5))
+def test_every_person_is_at_one_of_the_sites(identifier: str, sites: int, key: str) -> None:
+    assert 0 <= site_of(identifier, sites, key) < sites
 
 
-@given(patients=st.integers(0, 200), sites=st.integers(1, 7))
-def test_every_patient_is_at_one_site_or_in_the_test(patients: int, sites: int) -> None:
-    held, test = parts(Records(Counting(patients)), tuple(f"s{n}" for n in range(sites)))
-    everyone = [name for part in (*held.values(), test) for name in ids(part)]
-    assert sorted(everyone) == sorted(f"p{n}" for n in range(patients))
-
-
-def test_parts_are_even_and_the_test_has_its_share() -> None:
-    held, test = parts(Records(Counting(20_000)), ("a", "b", "c", "d"))
-    assert len(ids(test)) / 20_000 == np.clip(len(ids(test)) / 20_000, 0.19, 0.21)
-    sizes = [len(ids(part)) for part in held.values()]
+def test_sites_are_even_and_the_test_has_its_share() -> None:
+    names = [f"p{n}" for n in range(20_000)]
+    share = np.mean([is_test(name) for name in names])
+    assert 0.19 < share < 0.21
+    sizes = np.bincount([site_of(name, 4) for name in names])
     assert max(sizes) / min(sizes) < 1.1
 
 
-def test_a_patients_place_never_changes() -> None:
+def test_a_persons_place_never_changes_but_with_the_key() -> None:
     assert place_of("p1", "test") == place_of("p1", "test")
     assert place_of("p1", "test") != place_of("p1", "site")
+    assert place_of("p1", "test", "other") != place_of("p1", "test")
     assert [name for name in map(str, range(12)) if is_test(name)] == ["0", "5"]
 
 
 def test_records_are_read_once_for_one_meaning() -> None:
     source = Counting(10)
     records = Records(source)
-    part = SubsetSource(records, lambda name: name != "p3")
-    assert len(ids(part)) == 9
-    ids(SubsetSource(records, lambda _: True))
+    assert len(records.patients(small_study())) == 10
+    records.patients(small_study(privacy={"mode": "site", "epsilon": 3.0}))
     assert source.read == 1
-    list(part.read_patients(small_study(data={"window_h": 7})))
+    records.patients(small_study(data={"window_h": 7}))
     assert source.read == 2
-
-
-def test_the_report_counts_whom_the_part_left_out() -> None:
-    part = SubsetSource(Records(Counting(10)), lambda name: name in ("p1", "p2"))
-    ids(part)
-    assert (part.report.patients, part.report.filtered) == (2, 10)
