@@ -370,7 +370,7 @@ def test_the_worst_case_is_shown_as_a_table_and_within_the_claim(run, study: Pat
 def test_doctor_says_which_kernel_is_in_use_and_why(run) -> None:
     shown = run("simulations", "doctor").stdout
     assert "recurrent cells run in" in shown
-    assert "flwr  1.41.0" in shown
+    assert "flwr  1.42.0" in shown
 
 
 @pytest.mark.slow

@@ -331,7 +331,7 @@ def assertion(auth: FhirAuth, url: str, *, now: Callable[[], float] = time.time)
         "jti": secrets.token_urlsafe(24),
     }
     headers = {"kid": auth.key_id} if auth.key_id is not None else None
-    return jwt.encode(claims, key, algorithm=algorithm, headers=headers)
+    return str(jwt.encode(claims, key, algorithm=algorithm, headers=headers))
 
 
 def _asked_pause(headers: httpx.Headers, otherwise: float) -> float:
