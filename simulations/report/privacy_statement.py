@@ -72,8 +72,8 @@ def _patient(study: Study, record: JsonRecord) -> tuple[str, ...]:
         bound += f" {study.privacy.caveat}"
     if study.evaluation.validation_fraction:
         bound += (
-            f" {unit.capitalize()}s held out for validation pay for the evaluations instead, within "
-            "the same bound."
+            f" {unit.capitalize()}s held out for validation pay for the evaluations instead, "
+            "within the same bound."
         )
     if study.privacy.mode == "site":
         return (
@@ -164,7 +164,8 @@ def _assumptions(study: Study, record: JsonRecord) -> tuple[str, ...]:
     honest = study.minimum_sites - agg.tolerated_collusion
     return (
         f"For one {study.privacy.unit}: the four below, because the noise counted on is that of "
-        f"{honest} honest hospitals among the {study.minimum_sites} of a sum; a round with fewer is void.",
+        f"{honest} honest hospitals among the {study.minimum_sites} of a sum; a round with fewer "
+        "is void.",
         *sums,
     )
 

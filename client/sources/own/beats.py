@@ -35,26 +35,26 @@ _BEATS_OF_MEAN = 10
 
 
 def beats_of(prepared: Prepared, rate: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return places (B,) of a record's beats at that rate, and their classes (B,).
+    """Return places of a record's beats at that rate, and their classes.
 
     Raises:
         DataError: beats are not in the order of time, or lie outside the signal.
     """
     found = [note for note in prepared.notes if note.text in CLASS_OF]
-    onset_B = np.array([note.onset_s for note in found])
-    exact_B = np.round(onset_B * rate, 6)  # a whole sample divided by its rate comes back whole
-    place_B = np.round(exact_B).astype(np.int64)
+    onsets = np.array([note.onset_s for note in found])
+    exact = np.round(onsets * rate, 6)  # a whole sample divided by its rate comes back whole
+    places = np.round(exact).astype(np.int64)
     if len(found) and not (
-        (np.diff(onset_B) > 0).all()
-        and onset_B[0] >= 0
-        and onset_B[-1] < (len(prepared.signals) + 1) / rate
+        (np.diff(onsets) > 0).all()
+        and onsets[0] >= 0
+        and onsets[-1] < (len(prepared.signals) + 1) / rate
     ):
         raise DataError(
             f"record {prepared.name}: its beats are not in the order of time, or lie outside the "
             "signal; replace the file "
             "of annotations"
         )
-    return place_B, np.array([CLASS_OF[note.text] for note in found], dtype=np.int64)
+    return places, np.array([CLASS_OF[note.text] for note in found], dtype=np.int64)
 
 
 def beat_windows(prepared: Prepared, study: Study, thin_normal: int) -> Iterator[Window]:

@@ -86,7 +86,7 @@ class Series:
 
     images: tuple[Image, ...]
     axes: NDArray[np.float64] | None
-    place_S: NDArray[np.float64]
+    places: NDArray[np.float64]
     copies: int
     repeated: int
     by_number: bool
@@ -220,8 +220,8 @@ def series_of(images: Sequence[Image]) -> Iterator[Series]:
     """Yield the volumes of the images of one series, each sorted along the normal of its slices.
 
     Images of other directions are another volume, such as a scout's. Where a slice lacks position
-    or direction all are sorted by their numbers. Of several images of one place, such as the echoes of
-    one slice, the first is taken; if all have one place they are a course of time.
+    or direction all are sorted by their numbers. Of several images of one place, such as the echoes
+    of one slice, the first is taken; if all have one place they are a course of time.
 
     Raises:
         BadFileError: the images have neither positions nor numbers.
@@ -266,13 +266,13 @@ def _sorted(bundle: list[Image], direction: Numbers, copies: int) -> Series:
         if kept and place_of[image.sop] - place_of[kept[-1].sop] < SAME_PLACE_MM:
             continue
         kept.append(image)
-    place_S = np.array([place_of[image.sop] for image in kept])
-    return Series(tuple(kept), axes, place_S, copies, len(bundle) - len(kept), by_number=False)
+    places = np.array([place_of[image.sop] for image in kept])
+    return Series(tuple(kept), axes, places, copies, len(bundle) - len(kept), by_number=False)
 
 
 def gaps_in(series: Series) -> bool:
     """Return whether a slice seems to be missing: a step twice as wide as the usual one."""
-    steps = np.diff(series.place_S)
+    steps = np.diff(series.places)
     return bool(len(steps) > 1 and steps.max() > 1.5 * np.median(steps))
 
 
@@ -283,12 +283,12 @@ def volume_of(series: Series, plane: str, *, windowed: bool) -> Volume:
         BadFileError: as :func:`volumes.oriented`.
     """
     images = series.images
-    uneven = np.ptp(np.diff(series.place_S)) > SAME_PLACE_MM if len(series.place_S) > 2 else False
+    uneven = np.ptp(np.diff(series.places)) > SAME_PLACE_MM if len(series.places) > 2 else False
     stored = Volume(
         (len(images), *images[0].shape),
         images[0].unit,
         lambda number: values_of(images[number], windowed=windowed),
-        series.place_S if uneven else np.empty(0),
+        series.places if uneven else np.empty(0),
     )
     return stored if series.axes is None else oriented(stored, series.axes, plane)
 

@@ -3,8 +3,8 @@
 The study's series variables are named like channels, or the settings name them; each channel has
 its own rate. A discontinuous file (EDF+D) has gaps, and what lies in them is missing. The person is
 the first part of the patient's identification in EDF+, all of it in plain EDF, unless a table
-beside the files has a column of persons. Specifications: Kemp et al., Electroencephalogr Clin Neurophysiol
-1992;82:391-393; Kemp and Olivan, Clin Neurophysiol 2003;114:1755-1761.
+beside the files has a column of persons. Specifications: Kemp et al., Electroencephalogr Clin
+Neurophysiol 1992;82:391-393; Kemp and Olivan, Clin Neurophysiol 2003;114:1755-1761.
 """
 
 import re
@@ -138,13 +138,13 @@ class Edf(Recordings):
             return samples
         self._tally.note(IN_PIECES, int(number == 0))
         width, rate = int(signal.samples_per_data_record), float(signal.sampling_frequency)
-        start_P = np.round((pieces - pieces[0]) * rate).astype(np.int64)
-        if (np.diff(start_P) < width).any() or not start_P[-1] + width <= MOST_SAMPLES:
+        starts = np.round((pieces - pieces[0]) * rate).astype(np.int64)
+        if (np.diff(starts) < width).any() or not starts[-1] + width <= MOST_SAMPLES:
             raise DataError(
                 f"record {name}: its pieces overlap, or reach over {MOST_SAMPLES} samples; split it"
             )
-        whole = np.full(int(start_P[-1]) + width, np.nan)
-        for start, piece in zip(start_P, samples.reshape(-1, width), strict=True):
+        whole = np.full(int(starts[-1]) + width, np.nan)
+        for start, piece in zip(starts, samples.reshape(-1, width), strict=True):
             whole[start : start + width] = piece
         return whole
 
@@ -208,7 +208,7 @@ class _Header:
             raise ValueError
 
     def pieces(self, edf: Any, path: Path) -> NDArray[np.float64]:
-        """Return the begin (P,) of every data record in seconds."""
+        """Return the begin of every data record in seconds."""
         wide = 3 if self.bdf else 2
         place = next(n for n, label in enumerate(self.labels) if label.endswith("Annotations"))
         before, width = wide * sum(self.widths[:place]), wide * self.widths[place]
@@ -218,12 +218,12 @@ class _Header:
                 file.seek(self.bytes + number * self.stride + before)
                 found = _ONSET.match(file.read(width))
                 begins.append(float(found[1]) if found else np.nan)
-        begin_P = np.array(begins)
-        if not len(begin_P) or not np.isfinite(begin_P).all() or (np.diff(begin_P) <= 0).any():
+        begin_at = np.array(begins)
+        if not len(begin_at) or not np.isfinite(begin_at).all() or (np.diff(begin_at) <= 0).any():
             raise DataError(
                 f"record {path.name}: is in pieces that do not say when each begins; export it anew"
             )
-        return begin_P
+        return begin_at
 
 
 def _read(name: str, path: Path) -> tuple[Any, _Header, list[str]]:

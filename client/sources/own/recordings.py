@@ -100,7 +100,7 @@ class Recording:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Prepared:
-    """A record as the study reads it: signals (T, S), static values, annotations, and label."""
+    """A record as the study reads it: signals (T, signals), static values, annotations, and label."""
 
     name: str
     signals: NDArray[np.float64]

@@ -36,14 +36,14 @@ PLANES = MappingProxyType(
 class Volume:
     """One volume: shape (slices, rows, columns), unit, and a function for one slice.
 
-    ``place_S`` (S,) has the slices' places along their axis, in mm, ascending; empty if they are
+    ``places`` has the slices' places along their axis, in mm, ascending; empty if they are
     not known or all at the same distance.
     """
 
     shape: tuple[int, ...]
     unit: str
     slice: Callable[[int], NDArray[Any]]
-    place_S: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    places: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
 
 def oriented(volume: Volume, axes: NDArray[np.float64], plane: str) -> Volume:
@@ -75,13 +75,13 @@ def oriented(volume: Volume, axes: NDArray[np.float64], plane: str) -> Volume:
     turn = tuple(slice(None, None, -1) if flip else slice(None) for flip in flips[1:])
     if order[0] == 0:  # the slices are those of the file, so one at a time is enough
         swap = order[1] > order[2]
-        place_S = -volume.place_S[::-1] if flips[0] else volume.place_S
+        places = -volume.places[::-1] if flips[0] else volume.places
 
         def one(number: int) -> NDArray[Any]:
             image = volume.slice(slices - 1 - number if flips[0] else number)
             return (image.T if swap else image)[turn]
 
-        return Volume((slices, rows, columns), volume.unit, one, place_S)
+        return Volume((slices, rows, columns), volume.unit, one, places)
     if math.prod(volume.shape) * 8 > LARGEST_BYTES:
         raise BadFileError(
             f"has {volume.shape} voxels, which its slices in the {plane} plane need in memory at "
@@ -102,7 +102,7 @@ def oriented(volume: Volume, axes: NDArray[np.float64], plane: str) -> Volume:
 def chosen_slices(volume: Volume, steps: int) -> NDArray[np.int64]:
     """Return which slices (steps,) lie at even distances along the volume."""
     slices = volume.shape[0]
-    if not volume.place_S.size:
+    if not volume.places.size:
         return np.round(np.linspace(0, slices - 1, steps)).astype(np.int64)
-    wanted = np.linspace(volume.place_S[0], volume.place_S[-1], steps)
-    return np.abs(volume.place_S[None, :] - wanted[:, None]).argmin(axis=1).astype(np.int64)
+    wanted = np.linspace(volume.places[0], volume.places[-1], steps)
+    return np.abs(volume.places[None, :] - wanted[:, None]).argmin(axis=1).astype(np.int64)

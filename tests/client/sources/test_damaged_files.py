@@ -18,8 +18,10 @@ import pytest
 
 from consilium.client.records.features import to_grid
 from consilium.client.sources.common.source import Source
+from consilium.client.sources.own.edf import Edf
 from consilium.client.sources.own.image_slices import ImageSlices
 from consilium.client.sources.own.molecules import Molecules
+from consilium.client.sources.own.record_settings import EdfSettings, WaveformsSettings
 from consilium.client.sources.own.waveforms import Waveforms
 from consilium.client.sources.public.diagnosis_codes import DiagnosisCodes
 from consilium.client.sources.public.heart_disease import HeartDisease
@@ -67,6 +69,24 @@ def named(name: str, **data: object) -> Study:
     return with_changes(load_study(STUDIES / f"{name}.toml"), data=data)
 
 
+EEG = named("eeg-alcoholism")
+
+
+def record_study() -> Study:
+    spec = {"unit": "mV", "low": -1e4, "high": 1e4, "center": 0.0, "spread": 1.0}
+    age = spec | {"unit": "a", "role": "static"}
+    return with_changes(
+        load_study(STUDIES / "arrhythmia-mitdb.toml"),
+        data={"label": "label", "rate_hz": 25.0, "window_h": 50},
+        task={"kind": "binary", "outputs": 1},
+        study={"variables": {"II": spec, "Age": age}},
+    )
+
+
+def wide_slices() -> Study:
+    return slices_study("1", -1e6, 1e6)
+
+
 def write_2012(folder: Path) -> None:
     (folder / "set-a").mkdir()
     (folder / "Outcomes-a.txt").write_text(OUTCOMES)
@@ -107,6 +127,58 @@ def write_wfdb(folder: Path) -> None:
     write(folder)
 
 
+def write_edf_files(folder: Path) -> None:
+    pytest.importorskip("edfio")
+    from tests.client.sources.own.edf_maker import ramp, write_edf
+
+    notes = [(0.0, 1.0, "W"), (2.0, 1.0, "R")]
+    channels = {name: (ramp(scale=0.5), 16, "uV") for name in EEG.variables}
+    for name in ("anna", "ben"):
+        write_edf(folder / f"{name}.edf", channels, patient=name, notes=notes)
+    write_edf(folder / "cleo.bdf", channels, patient="cleo", notes=notes, bdf=True)
+    (folder / "labels.csv").write_text("file,alcoholic\nanna,0\nben,1\ncleo.bdf,1\n")
+
+
+def edf_files(folder: Path) -> Source:
+    labels = {"file": folder / "labels.csv"}
+    table = {"source": "edf", "path": folder, "labels": labels, "annotations": {"texts": ["W"]}}
+    return Edf(EdfSettings.model_validate(table))
+
+
+def write_records(folder: Path) -> None:
+    pytest.importorskip("wfdb")
+    from tests.client.sources.own.test_recordings import challenge
+
+    challenge(folder)
+
+
+def records(folder: Path) -> Source:
+    table = {
+        "source": "waveforms", "path": folder, "same_person": [],
+        "comments": {"label": "Dx", "codes": [["59118001"]]},
+        "variables": {"Age": {"comment": "Age"}},
+    }  # fmt: skip
+    return Waveforms(WaveformsSettings.model_validate(table))
+
+
+def write_pictures(folder: Path) -> None:
+    from PIL import Image
+
+    for name, ending in (("anna", "png"), ("ben", "jpg")):
+        Image.new("L", (8, 8), 90).save(folder / f"{name}.{ending}")
+    write_labels(folder, anna=0, ben=1)
+
+
+def write_many_frames(folder: Path) -> None:
+    pytest.importorskip("pydicom")
+    from tests.client.sources.own import dicom_maker
+
+    frames = np.stack([dicom_maker.flat(100 * z) for z in range(3)])
+    dicom_maker.write_slice(folder / "a" / "1.dcm", frames, photometric="MONOCHROME1", signed=True)
+    dicom_maker.write_ramp(folder / "b" / "c", patient="P2", PixelPaddingValue=200)
+    write_labels(folder, a=0, P2=1)
+
+
 def eicu(folder: Path) -> Source:
     pytest.importorskip("polars")
     from consilium.client.sources.public.eicu_demo import EicuDemo
@@ -143,6 +215,10 @@ FORMATS = {
     "wfdb": Format(
         named("arrhythmia-mitdb"), write_wfdb, lambda folder: Waveforms(folder, same_person=())
     ),
+    "wfdb-labels": Format(record_study(), write_records, records),
+    "edf": Format(EEG, write_edf_files, edf_files),
+    "pictures": Format(slices_study(), write_pictures, ImageSlices),
+    "dicom-frames": Format(wide_slices(), write_many_frames, ImageSlices),
     "eicu-demo": Format(named("eicu-aki-regions"), lambda f: write_eicu(f) and None, eicu),
 }
 FORMATS["molecules"] = Format(

@@ -162,8 +162,10 @@ def test_windows_at_annotations_of_another_annotator(tmp_path: Path) -> None:
 def test_a_record_of_segments_is_one_record_and_its_gaps_are_missing(tmp_path: Path) -> None:
     for name in ("a_1", "a_2"):
         write(tmp_path, name, [])
+    (tmp_path / "a_layout.hea").write_text(f"a_layout 1 {RATE} 0\n~ 0 200 16 0 0 0 0 II\n")
     (tmp_path / "a.hea").write_text(
-        f"a/3 1 {RATE} {20 * RATE}\na_1 {8 * RATE}\n~ {4 * RATE}\na_2 {8 * RATE}\n# Age: 3\n# L: 1\n"
+        f"a/4 1 {RATE} {20 * RATE}\na_layout 0\na_1 {8 * RATE}\n~ {4 * RATE}\na_2 {8 * RATE}\n"
+        "# Age: 3\n# L: 1\n"
     )
     patients, _ = read(tmp_path, comments={"label": "L"}, same_person=[])
     assert [p.patient_id for p in patients] == ["a"]
