@@ -32,16 +32,18 @@ def to_json(summary: Summary) -> dict[str, Any]:
 
 def to_table(summary: Summary) -> Table:
     """Return a line for each study and one for the hospital's lifetime."""
-    table = Table("study", "of a")
+    table = Table("study")
+    recordings = any(study.unit != PATIENT for study in summary.studies)
+    if recordings:
+        table.add_column("of a")
     for name in ("releases", "spent", "reserved", "left", "bound", "delta"):
         table.add_column(name, justify="right")
     for study in summary.studies:
-        table.add_row(
-            Text(study.study_name), Text(study.unit), str(study.releases), *_cells(study.account)
-        )
+        unit = [Text(study.unit)] if recordings else []
+        table.add_row(Text(study.study_name), *unit, str(study.releases), *_cells(study.account))
     table.add_section()
     total = sum(study.releases for study in summary.studies)
-    table.add_row("lifetime", _units(summary), str(total), *_cells(summary.total))
+    table.add_row("lifetime", *([""] if recordings else []), str(total), *_cells(summary.total))
     return table
 
 

@@ -176,9 +176,15 @@ class RecordingsSettings(DataSettings):
 
 
 class WaveformsSettings(RecordingsSettings):
-    """WFDB records; ``annotator`` is the suffix of the files with annotations."""
+    """WFDB records.
+
+    Attributes:
+        annotator: the suffix of the files with annotations.
+        thin_normal: of normal beats, keep only every n-th; 1 keeps all.
+    """
 
     annotator: str = Field(default="atr", pattern=r"^[A-Za-z0-9_]{1,16}$")
+    thin_normal: int = Field(default=1, ge=1)
 
 
 class EdfSettings(RecordingsSettings):

@@ -61,8 +61,13 @@ class RecordTable:
         return None
 
 
-def read_table(settings: LabelsFile, study: Study) -> RecordTable:
+def read_table(settings: LabelsFile, study: Study, *, labelled: bool = True) -> RecordTable:
     """Read the table; a row without a label is kept, its outcome is unknown.
+
+    Args:
+        settings: the file and what its columns are called.
+        study: gives the label's name and kind.
+        labelled: whether the label stands in the table; if not, none is read.
 
     Raises:
         DataError: the file is no CSV in UTF-8, lacks a column, names a record twice, or has a label
@@ -74,7 +79,7 @@ def read_table(settings: LabelsFile, study: Study) -> RecordTable:
             rows = csv.DictReader(
                 bounded_lines(file, path), strict=True, delimiter=settings.separator
             )
-            columns = _Columns(settings, list(rows.fieldnames or ()), study)
+            columns = _Columns(settings, list(rows.fieldnames or ()), study, labelled=labelled)
             found: dict[str, Row] = {}
             for cells in rows:
                 row = columns.row(cells, f"labels {path} line {rows.line_num}")
@@ -91,8 +96,10 @@ def read_table(settings: LabelsFile, study: Study) -> RecordTable:
 class _Columns:
     """The columns of a table, chosen by the settings or by their usual names."""
 
-    def __init__(self, settings: LabelsFile, header: list[str], study: Study) -> None:
-        self._rule, self._header = settings, header
+    def __init__(
+        self, settings: LabelsFile, header: list[str], study: Study, *, labelled: bool
+    ) -> None:
+        self._rule, self._header, self._labelled = settings, header, labelled
         usual = (*RECORD_COLUMNS, *PERSON_COLUMNS)
         lower = {name.strip().casefold(): name for name in reversed(header) if name}
         chosen = settings.record or next((lower[name] for name in usual if name in lower), None)
@@ -132,7 +139,7 @@ class _Columns:
         return Row(record, plain.get(self.person or "", ""), self._label_of(plain, where), plain)
 
     def _label_of(self, cells: Mapping[str, str], where: str) -> Label | None:
-        if self._study.data.label in ("aami", "aami_present") and not set(self._label) & set(cells):
+        if not self._labelled:
             return None
         try:
             return label_of([cells[name] for name in self._label], self._rule, self._study)

@@ -29,7 +29,6 @@ from consilium.client.sources.common.persons import (
 from consilium.client.sources.common.source import Counted, Patient, Stay, Tally
 from consilium.client.sources.own.record_settings import (
     FilterSettings,
-    LabelsFile,
     RecordingsSettings,
     RecordVariable,
 )
@@ -100,7 +99,7 @@ class Recording:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Prepared:
-    """A record as the study reads it: signals (T, signals), static values, annotations, and label."""
+    """A record as the study reads it: signals (T, signals), static values, notes, and label."""
 
     name: str
     signals: NDArray[np.float64]
@@ -234,8 +233,14 @@ class Recordings(Counted):
         self._tally.skipped.append((name, str(error)))
 
     def _table(self, study: Study) -> RecordTable | None:
-        labels: LabelsFile | None = self._settings.labels
-        return None if labels is None else read_table(labels, study)
+        settings = self._settings
+        if settings.labels is None:
+            return None
+        elsewhere = settings.comments.label is not None or (
+            settings.annotations is not None and bool(settings.annotations.values)
+        )
+        labelled = self._labels_records(study) and not elsewhere
+        return read_table(settings.labels, study, labelled=labelled)
 
     def _listed(self, folder: Path, table: RecordTable | None) -> list[Listed]:
         """Return the records to read, each with its row; those without a row are counted."""

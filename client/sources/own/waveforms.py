@@ -52,7 +52,7 @@ class Waveforms(Recordings):
         settings: see the module; of a path alone, with their defaults.
         records: names of the records to read, by default all, if the settings are a path.
         same_person: records of one person, if the settings are a path.
-        thin_normal: of normal beats, keep only every n-th; 1 keeps all.
+        thin_normal: as of the settings, if these are a path.
     """
 
     name = "waveforms"
@@ -72,10 +72,11 @@ class Waveforms(Recordings):
                 path=settings,
                 records=tuple(records),
                 same_person=None if same_person is None else tuple(same_person),
+                thin_normal=thin_normal,
             )
         super().__init__(settings)
         self._annotator = settings.annotator
-        self._thin = thin_normal
+        self._thin = settings.thin_normal
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
         """Yield one patient per person, in the order of their first records.

@@ -116,7 +116,7 @@ def test_units_are_converted_and_the_baseline_of_a_voltage_goes(tmp_path: Path) 
         close(first(patients)[:2], [-0.01, 0.01], 1e-4)
         patients, _ = read(tmp_path, study(unit="uV", rate=16.0), baseline="none")
         close(first(patients)[:2], [10, 30])
-    with pytest.raises(DataError, match="signal C3 is in .*, the study wants 'Cel'"):
+    with pytest.raises(DataError, match=r"signal C3 is in .*, the study wants 'Cel'"):
         read(tmp_path, study(unit="Cel"))
 
 

@@ -1,4 +1,4 @@
-"""WFDB records as hospitals and challenges have them: labels, people, annotators, gaps, segments."""
+"""WFDB records as hospitals have them: labels, people, annotators, gaps, segments."""
 
 from pathlib import Path
 
