@@ -250,6 +250,7 @@ def _read(name: str, path: Path) -> tuple[Any, _Header, list[str]]:
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             # A field of text may be in any encoding of eight bits; Latin-1 reads them all.
+            edf: Any
             if header.bdf:
                 edf = edfio.read_bdf(path, header_encoding="latin-1")
             else:
@@ -293,8 +294,8 @@ def _seconds_between(first: Any, second: Any) -> float:
     try:
         days = (second.startdate - first.startdate).days
     except Exception:  # edfio has a class of its own for a date that was removed
-        return clocks[1] - clocks[0]
-    return days * 86400.0 + clocks[1] - clocks[0]
+        days = 0
+    return float(days * 86400.0 + clocks[1] - clocks[0])
 
 
 def _whole(field: bytes) -> int:

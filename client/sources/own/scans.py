@@ -81,6 +81,7 @@ def scans_below(
     files = [file for file in files_below(folder) if file.resolve() != table.path.resolve()]
     nifti = [file for file in files if file.name.lower().endswith(nifti_files.SUFFIXES)]
     pictures = [file for file in files if file.suffix.lower() in PICTURES]
+    found: list[Scan | BadScan]
     if nifti:
         found = list(_nifti(settings, nifti, table, tally))
     else:
@@ -169,8 +170,8 @@ def _dicom(
             of[(row.record, *series)].append(image)
     tally.unlabelled += len(unlabelled)
     tally.note(SPELLINGS, spellings(written))
-    for key, images in of.items():
-        yield from _volumes(settings, rows[key], images, tally)
+    for key, several in of.items():
+        yield from _volumes(settings, rows[key], several, tally)
 
 
 def _volumes(

@@ -105,4 +105,5 @@ def chosen_slices(volume: Volume, steps: int) -> NDArray[np.int64]:
     if not volume.places.size:
         return np.round(np.linspace(0, slices - 1, steps)).astype(np.int64)
     wanted = np.linspace(volume.places[0], volume.places[-1], steps)
-    return np.abs(volume.places[None, :] - wanted[:, None]).argmin(axis=1).astype(np.int64)
+    away = np.abs(volume.places[None, :] - wanted[:, None])
+    return np.asarray(away.argmin(axis=1), dtype=np.int64)

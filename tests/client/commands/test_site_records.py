@@ -25,7 +25,12 @@ DATA = {
     "npz": 'path = "records/v.npz"\nsplit = "test"',
     "nifti": "",
     "dicom": "",
-    "wfdb": 'records = ["100"]',
+    "wfdb": 'records = ["100"]\nsame_person = []',
+    "wfdb-labels": 'same_person = []\ncomments = { label = "Dx", codes = [["59118001"]] }\n'
+    'variables = { Age = { comment = "Age" } }',
+    "edf": 'labels = { file = "records/labels.csv" }\nannotations = { texts = ["W"] }',
+    "pictures": "",
+    "dicom-frames": "",
     "eicu-demo": "where = { hospitalid = 73 }",
 }
 
@@ -35,7 +40,7 @@ def site(folder: Path, name: str) -> Path:
     records = folder / "records"
     records.mkdir(parents=True)
     FORMATS[name].write(records)
-    path = "" if "path" in DATA[name] else 'path = "records"'
+    path = "" if "path =" in DATA[name] else 'path = "records"'
     source = FORMATS[name].study.data.source
     text = f'[data]\nsource = "{source}"\n{path}\n{DATA[name]}\n'
     (folder / FILE_NAME).write_text(text)
