@@ -203,6 +203,8 @@ class Recordings(Counted):
                     try:
                         prepared = self._prepared(record, study)
                         windows = [] if prepared is None else list(self._windows(prepared, study))
+                        for _, label in windows:
+                            _check_label(label, record.name, study)
                     except DataError as error:
                         self._skip(record.name, error, study)
                         continue
@@ -521,6 +523,26 @@ class Recordings(Counted):
         for name, value in prepared.static.items():
             value_TV[:1, names.index(name)] = value
         return value_TV
+
+
+def _check_label(label: Label, name: str, study: Study) -> None:
+    """Refuse a label that the study's task does not have.
+
+    Raises:
+        DataError: it is no class of the task, or not as many labels as its outputs.
+    """
+    kind, outputs = study.task.kind, study.task.outputs
+    fits = kind == "regression"
+    if kind == "multilabel":
+        known = np.asarray(label)[~np.isnan(label)]
+        fits = np.shape(label) == (outputs,) and bool(np.isin(known, (0, 1)).all())
+    elif kind != "regression":
+        fits = isinstance(label, float | int) and label in range(max(2, outputs))
+    if not fits:
+        raise DataError(
+            f"record {name}: has a label that is none of the task's {max(2, outputs)} classes or "
+            f"{outputs} outputs; correct the table, or say with values what its words mean"
+        )
 
 
 def filtered(

@@ -274,6 +274,13 @@ def test_a_label_that_is_not_known_is_counted_and_a_word_needs_its_number(tmp_pa
         read(tmp_path, labels=table(tmp_path, "file,label\na,\nb,yes\n"))
 
 
+def test_a_label_that_the_task_does_not_have_is_refused(tmp_path: Path) -> None:
+    write_edf(tmp_path / "a.edf")
+    for text in ("file,label\na,2\n", "file,label\na,0.5\n"):
+        with pytest.raises(DataError, match="record a: has a label that is none of the task's 2"):
+            read(tmp_path, labels=table(tmp_path, text))
+
+
 @pytest.mark.skipif(not DATA.exists(), reason="the recordings are not beside the repository")
 def test_the_real_recordings_are_sixteen_people_with_every_trial(tmp_path: Path) -> None:
     chosen = read_data_settings(
