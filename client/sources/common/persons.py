@@ -20,8 +20,11 @@ def same_person(identifier: str) -> str:
     Two persons whose identifiers differ in nothing else become one, which makes the guarantee of
     privacy stronger and never weaker.
     """
-    plain = unicodedata.normalize("NFKC", identifier).replace("\0", " ")
-    return " ".join(plain.split()).casefold()
+    plain, before = identifier.replace("\0", " "), None
+    while plain != before:  # folding case may leave a form that folds again
+        before = plain
+        plain = " ".join(unicodedata.normalize("NFKC", plain).split()).casefold()
+    return plain
 
 
 def named_person(identifier: object) -> str:
