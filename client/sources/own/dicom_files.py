@@ -155,7 +155,7 @@ def _images_of(pydicom: Any, path: Path, *, marked: bool) -> tuple[Image, ...]:
     if meta.get("TransferSyntaxUID") == pydicom.uid.DeflatedExplicitVRLittleEndian:
         raise BadFileError(f"{path.name} is deflated; export the series uncompressed")
     header = pydicom.dcmread(path, stop_before_pixels=True, force=not marked, specific_tags=_TAGS)
-    if not marked and not ("SOPClassUID" in header and "Rows" in header):
+    if not marked and "SOPClassUID" not in header:
         raise ValueError
     if meta.get("MediaStorageSOPClassUID") == pydicom.uid.MediaStorageDirectoryStorage:
         return ()
