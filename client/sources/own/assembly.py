@@ -29,8 +29,8 @@ from consilium.client.sources.common.reasons import (
     NO_STAY,
 )
 from consilium.client.sources.common.source import Patient, Stay, Tally
-from consilium.client.sources.times.midnights import Midnights
-from consilium.client.sources.times.spans import US_PER_DAY, US_PER_HOUR
+from consilium.client.sources.own.times.midnights import Midnights
+from consilium.client.sources.own.times.spans import US_PER_DAY, US_PER_HOUR
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 

@@ -17,8 +17,8 @@ from consilium.client.sources.own.event_frames import SCHEMA
 from consilium.client.sources.own.event_times import time_columns
 from consilium.client.sources.own.ndjson import at, codings, identity, number, resources, text
 from consilium.client.sources.own.settings import FhirSettings, Midnight
-from consilium.client.sources.times.axis import Axis
-from consilium.client.sources.times.reading import Spans, Written, read_times, spans_of
+from consilium.client.sources.own.times.axis import Axis
+from consilium.client.sources.own.times.reading import Spans, Written, read_times, spans_of
 
 UCUM = "http://unitsofmeasure.org"
 EXPIRED = "exp"  # code of discharge-disposition: the patient died

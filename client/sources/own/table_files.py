@@ -16,8 +16,8 @@ from typing import IO, cast
 import polars as pl
 
 from consilium.client.sources.own.settings import FileSettings, HoursUnit
+from consilium.client.sources.own.times.reading import Written, joined, read_times, suggestion
 from consilium.client.sources.own.translation import limits
-from consilium.client.sources.times.reading import Written, joined, read_times, suggestion
 from consilium.shared.errors import DataError
 
 BROKEN = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
