@@ -24,7 +24,7 @@ FILES_OF_EXTRAS = {
     "frames": ("simulations/api/",),
     "hospital": (
         "client/sources/own/",
-        "client/sources/times/",
+        "client/sources/own/times/",
         "client/sources/public/eicu_demo.py",
     ),
     "onnx": ("shared/export/onnx_graph.py", "shared/export/onnx_check.py"),

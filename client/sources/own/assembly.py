@@ -29,8 +29,8 @@ from consilium.client.sources.common.reasons import (
     NO_STAY,
 )
 from consilium.client.sources.common.source import Patient, Stay, Tally
-from consilium.client.sources.times.midnights import Midnights
-from consilium.client.sources.times.spans import US_PER_DAY, US_PER_HOUR
+from consilium.client.sources.own.times.midnights import Midnights
+from consilium.client.sources.own.times.spans import US_PER_DAY, US_PER_HOUR
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 
@@ -296,7 +296,10 @@ class Assembler:
             return
         rest_E = np.ones(len(variable_E), dtype=np.bool_)
         rest_E[open_E] = False
-        self._place(*_chosen(parts, rest_E))
+        rest = _chosen(parts, rest_E)
+        if times.first_E is times.until_E:
+            rest[1] = rest[0]  # one array says that all are instants
+        self._place(*rest)
         first_E, _, *others = _chosen(parts, open_E)
         if times.column not in self._columns:
             self._columns.append(times.column)
