@@ -199,7 +199,7 @@ def test_hours_that_count_days(tmp_path: Path) -> None:
     path = rows(
         tmp_path / "visits.csv",
         "id,day,bilirubin,outcome",
-        [f"{p},{30 * v},{1 + p % 7}.5,{died(p)}" for p in PERSONS for v in range(4)],
+        [f"{p},{30 * v},{1 + (p + v) % 7}.5,{died(p)}" for p in PERSONS for v in range(4)],
     )
     study, quality, data = made(path, tmp_path / "out")
     assert data["events"][0]["hours_unit"] == "d"  # type: ignore[index]
