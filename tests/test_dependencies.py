@@ -22,11 +22,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 FILES_OF_EXTRAS = {
     "fhir": ("client/sources/own/fhir_connection.py",),
     "frames": ("simulations/api/",),
-    "hospital": (
-        "client/sources/own/",
-        "client/sources/times/",
-        "client/sources/public/eicu_demo.py",
-    ),
+    "hospital": ("client/sources/own/", "client/sources/public/eicu_demo.py"),
     "onnx": ("shared/export/onnx_graph.py", "shared/export/onnx_check.py"),
     "sql": ("client/sources/own/",),
     "tensorboard": ("simulations/report/rounds_export.py",),

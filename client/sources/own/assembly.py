@@ -29,8 +29,8 @@ from consilium.client.sources.common.reasons import (
     NO_STAY,
 )
 from consilium.client.sources.common.source import Patient, Stay, Tally
-from consilium.client.sources.times.midnights import Midnights
-from consilium.client.sources.times.spans import US_PER_DAY, US_PER_HOUR
+from consilium.client.sources.own.times.midnights import Midnights
+from consilium.client.sources.own.times.spans import US_PER_DAY, US_PER_HOUR
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 
@@ -67,7 +67,8 @@ class EventTimes:
             return np.empty(0, dtype=np.int64)
         hour_E = np.flatnonzero(self.clock_E % US_PER_HOUR == 0)
         found_E = hour_E[self.clock_E[hour_E] % US_PER_DAY == 0]
-        return found_E[self.first_E[found_E] == self.until_E[found_E]]
+        exact_E: NDArray[np.int64] = found_E[self.first_E[found_E] == self.until_E[found_E]]
+        return exact_E
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -284,7 +285,7 @@ class Assembler:
             stay_E: the stays that they name, -1 for those that name none.
             patient_E: the patients of events that name no stay.
         """
-        parts = (times.first_E, times.until_E, variable_E, value_E, stay_E, patient_E)
+        parts: list[Any] = [times.first_E, times.until_E, variable_E, value_E, stay_E, patient_E]
         if times.clock_E is not None:
             exact_E = True if times.first_E is times.until_E else times.first_E == times.until_E
             kinds = len(self._study.variables)
@@ -295,8 +296,11 @@ class Assembler:
             return
         rest_E = np.ones(len(variable_E), dtype=np.bool_)
         rest_E[open_E] = False
-        self._place(*(None if part is None else part[rest_E] for part in parts))
-        first_E, _, *others = (None if part is None else part[open_E] for part in parts)
+        rest = _chosen(parts, rest_E)
+        if times.first_E is times.until_E:
+            rest[1] = rest[0]  # one array says that all are instants
+        self._place(*rest)
+        first_E, _, *others = _chosen(parts, open_E)
         if times.column not in self._columns:
             self._columns.append(times.column)
         number = 1 + self._columns.index(times.column)
@@ -377,7 +381,8 @@ class Assembler:
             days_E = are_days[event_E["variable"]]
             kept_E |= (event_E["only_if"] == number) & ~days_E
             kept_E |= (event_E["only_if"] == -number) & days_E
-        return event_E[kept_E]
+        meant_E: NDArray[Any] = event_E[kept_E]
+        return meant_E
 
     def count(self, reason: str, number: int) -> None:
         """Add to the number of things set aside for a reason."""
@@ -466,6 +471,11 @@ class Assembler:
             columns[3].insert(0, values[known])
         stay_E, hours_E, variable_E, value_E = (np.concatenate(parts) for parts in columns)
         return stay_E, hours_E, variable_E, value_E
+
+
+def _chosen(parts: list[Any], which: NDArray[Any]) -> list[Any]:
+    """Return these elements of each array; None stays None."""
+    return [None if part is None else part[which] for part in parts]
 
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:

@@ -15,8 +15,8 @@ from consilium.client.sources.own.assembly import Assembler
 from consilium.client.sources.own.event_times import event_times, vague
 from consilium.client.sources.own.settings import HospitalSettings
 from consilium.client.sources.own.stay_frames import stay_table
+from consilium.client.sources.own.times.clock import Clock
 from consilium.client.sources.own.translation import Translation
-from consilium.client.sources.times.clock import Clock
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 from consilium.shared.study.dictionary import KNOWN, KnownVariable

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from consilium.client.sources.own.assembly import EventTimes
 from consilium.client.sources.own.settings import Midnight
-from consilium.client.sources.times.clock import Clock
-from consilium.client.sources.times.reading import Spans
-from consilium.client.sources.times.spans import US_PER_DAY, US_PER_HOUR
+from consilium.client.sources.own.times.clock import Clock
+from consilium.client.sources.own.times.reading import Spans
+from consilium.client.sources.own.times.spans import US_PER_DAY, US_PER_HOUR
 
 LONGEST_DAY = 27 * US_PER_HOUR  # a longer span is a month or a year
 

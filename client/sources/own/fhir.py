@@ -42,9 +42,9 @@ from consilium.client.sources.own.event_frames import (
 from consilium.client.sources.own.ndjson import Export
 from consilium.client.sources.own.outcomes import with_outcome
 from consilium.client.sources.own.settings import FhirSettings
+from consilium.client.sources.own.times.axis import Axis
+from consilium.client.sources.own.times.clock import clock_of
 from consilium.client.sources.own.translation import Translation
-from consilium.client.sources.times.axis import Axis
-from consilium.client.sources.times.clock import clock_of
 from consilium.shared.study.definition import Study
 
 LOINC = "http://loinc.org"

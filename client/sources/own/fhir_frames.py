@@ -25,8 +25,8 @@ from consilium.client.sources.own.ndjson import (
     text,
 )
 from consilium.client.sources.own.settings import FhirSettings, Midnight
-from consilium.client.sources.times.axis import Axis
-from consilium.client.sources.times.reading import Spans, Written, read_times, spans_of
+from consilium.client.sources.own.times.axis import Axis
+from consilium.client.sources.own.times.reading import Spans, Written, read_times, spans_of
 
 UCUM = "http://unitsofmeasure.org"
 EXPIRED = "exp"  # code of discharge-disposition: the patient died

@@ -27,8 +27,8 @@ from consilium.client.sources.own.fhir_frames import Times
 from consilium.client.sources.own.hl7_frames import Admissions, Reader
 from consilium.client.sources.own.outcomes import with_outcome
 from consilium.client.sources.own.settings import Hl7Settings
-from consilium.client.sources.times.axis import Axis
-from consilium.client.sources.times.clock import clock_of
+from consilium.client.sources.own.times.axis import Axis
+from consilium.client.sources.own.times.clock import clock_of
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 

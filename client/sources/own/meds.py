@@ -49,11 +49,11 @@ from consilium.client.sources.own.meds_schema import (
 )
 from consilium.client.sources.own.outcomes import with_outcome
 from consilium.client.sources.own.settings import MedsSettings
+from consilium.client.sources.own.times.axis import Axis
+from consilium.client.sources.own.times.clock import Clock, clock_of
+from consilium.client.sources.own.times.reading import Spans, Written, spans_of
+from consilium.client.sources.own.times.spans import US_PER_HOUR
 from consilium.client.sources.own.translation import Translation
-from consilium.client.sources.times.axis import Axis
-from consilium.client.sources.times.clock import Clock, clock_of
-from consilium.client.sources.times.reading import Spans, Written, spans_of
-from consilium.client.sources.times.spans import US_PER_HOUR
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 

@@ -39,9 +39,9 @@ from consilium.client.sources.own.event_times import time_columns
 from consilium.client.sources.own.omop_database import ColumnKind, ReadOnlyDatabase, open_database
 from consilium.client.sources.own.outcomes import with_outcome
 from consilium.client.sources.own.settings import OmopSettings
-from consilium.client.sources.times.axis import Axis
-from consilium.client.sources.times.clock import clock_of
-from consilium.client.sources.times.reading import (
+from consilium.client.sources.own.times.axis import Axis
+from consilium.client.sources.own.times.clock import clock_of
+from consilium.client.sources.own.times.reading import (
     Spans,
     Written,
     births,
@@ -50,7 +50,7 @@ from consilium.client.sources.times.reading import (
     spans_of,
     suggestion,
 )
-from consilium.client.sources.times.spans import SPAN, Precision
+from consilium.client.sources.own.times.spans import SPAN, Precision
 from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.study.definition import Study
 

@@ -2,7 +2,7 @@
 
 Takes a table of stays as :mod:`consilium.client.sources.own.stay_frames` describes it; adds
 ``label`` and ``outcome``, the time of the outcome. Times are compared as
-:mod:`consilium.client.sources.times.spans` says; what cannot be decided has no label.
+:mod:`consilium.client.sources.own.times.spans` says; what cannot be decided has no label.
 """
 
 import polars as pl
@@ -11,8 +11,8 @@ from consilium.client.sources.common.reasons import AFTER_DEATH, ROUGH_OUTCOME, 
 from consilium.client.sources.common.source import Tally
 from consilium.client.sources.own.settings import OutcomeSettings
 from consilium.client.sources.own.stay_frames import next_begin, with_spans
-from consilium.client.sources.times import spans
-from consilium.client.sources.times.spans import SPAN, Precision
+from consilium.client.sources.own.times import spans
+from consilium.client.sources.own.times.spans import SPAN, Precision
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 

@@ -1,7 +1,7 @@
 """Checks and sorts the table of stays that a source has found.
 
 A source supplies one row per stay: ``patient`` and ``stay`` (text), ``start``, ``end``, ``birth``
-and ``outcome`` (spans, as :mod:`consilium.client.sources.times.spans` has them, or instants in
+and ``outcome`` (spans, as :mod:`consilium.client.sources.own.times.spans` has them, or instants in
 microseconds since 1970; null if unknown), ``label`` (a number, or a list), and a column of numbers
 for each static variable, named by its index in the study.
 
@@ -26,8 +26,8 @@ from consilium.client.sources.common.reasons import (
 )
 from consilium.client.sources.common.source import Tally
 from consilium.client.sources.own.assembly import FOREVER, StayTable
-from consilium.client.sources.times import spans
-from consilium.client.sources.times.spans import SPAN, US_PER_HOUR, Precision
+from consilium.client.sources.own.times import spans
+from consilium.client.sources.own.times.spans import SPAN, US_PER_HOUR, Precision
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 from consilium.shared.study.input_names import static_names

@@ -15,8 +15,8 @@ import polars as pl
 from consilium.client.sources.own import table_forms as forms
 from consilium.client.sources.own.settings import FileSettings, HoursUnit
 from consilium.client.sources.own.table_forms import BROKEN, Bytes, Found
+from consilium.client.sources.own.times.reading import Written, joined, read_times, suggestion
 from consilium.client.sources.own.translation import limits
-from consilium.client.sources.times.reading import Written, joined, read_times, suggestion
 from consilium.shared.errors import DataError
 
 ROW = "\x00row"

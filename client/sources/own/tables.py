@@ -65,12 +65,12 @@ from consilium.client.sources.own.table_files import (
     times,
     words,
 )
+from consilium.client.sources.own.times import spans
+from consilium.client.sources.own.times.axis import Axis
+from consilium.client.sources.own.times.clock import clock_of
+from consilium.client.sources.own.times.reading import Spans, Written, births, spans_of
+from consilium.client.sources.own.times.spans import US_PER_HOUR
 from consilium.client.sources.own.translation import Translation
-from consilium.client.sources.times import spans
-from consilium.client.sources.times.axis import Axis
-from consilium.client.sources.times.clock import clock_of
-from consilium.client.sources.times.reading import Spans, Written, births, spans_of
-from consilium.client.sources.times.spans import US_PER_HOUR
 from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.study.definition import Study
 

@@ -11,7 +11,7 @@ from consilium.client.sources.common.reasons import AFTER_END, AROUND_END, NO_ST
 from consilium.client.sources.common.source import Tally
 from consilium.client.sources.own.assembly import Assembler, EventTimes
 from consilium.client.sources.own.stay_frames import stay_table
-from consilium.client.sources.times.spans import US_PER_HOUR
+from consilium.client.sources.own.times.spans import US_PER_HOUR
 from consilium.shared.study.definition import with_changes
 from tests.client.sources.cohort_formats import STUDY
 from tests.client.sources.own.test_tables import only

@@ -331,6 +331,38 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
         list(open_source(chosen(tmp_path), SMALL).read_patients(SMALL))
 
 
+def test_times_with_a_zone_in_the_database_are_instants(
+    postgresql: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMOP_PASSWORD", postgresql.password)
+    text = fill(postgresql, rows()) + 'password_env = "OMOP_PASSWORD"\n'
+    plain, _ = read(tmp_path, rows())
+    engine = sql.create_engine(postgresql.url(password=True))
+
+    def with_zone(table: str, *columns: str) -> None:
+        changes = ", ".join(
+            f"ALTER COLUMN {one} TYPE timestamptz USING {one} AT TIME ZONE 'Europe/Berlin'"
+            for one in columns
+        )
+        with engine.begin() as connection:
+            connection.execute(sql.text(f"ALTER TABLE cdm.{table} {changes}"))
+
+    def again(more: str = "") -> TimeGrid:
+        source = open_source(chosen(tmp_path, more + text), SMALL)
+        return to_grid(source.read_patients(SMALL), SMALL)
+
+    with_zone("measurement", "measurement_datetime")
+    with pytest.raises(DataError, match=r"table measurement .* do not both have a time zone"):
+        again()
+    grids = [again('time_zone = "Europe/Berlin"\n')]
+    with_zone("visit_occurrence", "visit_start_datetime", "visit_end_datetime")
+    grids += [again('time_zone = "Europe/Berlin"\n'), again()]
+    engine.dispose()
+    for grid in grids:
+        assert np.array_equal(grid.value_NTV, plain.value_NTV, equal_nan=True)
+        assert grid.y_N.tolist() == plain.y_N.tolist() == [0, 1]
+
+
 def test_nothing_can_be_written_through_the_connection(
     postgresql: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ from consilium.client.sources.common.reasons import (
     STAYS_BY_DAY,
 )
 from consilium.client.sources.common.source import Patient, ReadReport, Stay
+from consilium.client.sources.own import assembly
 from consilium.client.sources.registry import open_source, read_data_settings
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import with_changes
@@ -266,6 +267,22 @@ def test_no_value_counts_before_it_was_taken(value: Shown, tmp_path: Path) -> No
     early, _ = read(tmp_path, OMOP + 'midnight = "instant"\n')
     if value is midnight:  # as the hospital insists, against the evidence
         assert any(at < taken - 1 for at, taken in hours_by_pulse(early))
+
+
+def test_midnights_that_wait_in_files_for_their_verdict_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_omop(tmp_path, value=lambda time: midnight(time) if time.day % 2 else str(time))
+    stays, report = read(tmp_path, OMOP)
+    monkeypatch.setattr(assembly, "EVENTS_IN_MEMORY", 500)
+    again, same = read(tmp_path, OMOP)
+    assert same == report
+    assert report.times[MIDNIGHTS] == sum(
+        t.day % 2 == 1 or t.time() == dt.time() for p in COHORT for t in p.pulses
+    )
+    for name, stay in stays.items():
+        assert np.array_equal(stay.hours_E, again[name].hours_E)
+    assert all(at >= taken - 1e-3 for at, taken in hours_by_pulse(again))
 
 
 def test_the_check_says_that_midnights_were_taken_for_days(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from consilium.client.sources.times.spans import US_PER_DAY, US_PER_HOUR
+from consilium.client.sources.own.times.spans import US_PER_DAY, US_PER_HOUR
 
 FEWEST = 5
 LEAST_SHARE = 0.02

@@ -103,14 +103,14 @@ def compare(one: str, other: str) -> pl.Expr:
         .when(points)
         .then(0)
     )
-    result = pl.when(coarser == Precision.INSTANT).then(by_clock)
+    orders = [pl.when(coarser == Precision.INSTANT).then(by_clock)]
     for unit in (Precision.HOUR, Precision.DAY, Precision.MONTH, Precision.YEAR):
         difference = number_of(local(one), unit) - number_of(local(other), unit)
         order = pl.when(difference < 0).then(-1).when(difference > 0).then(1)
         if unit <= Precision.DAY:
             order = order.when(difference == 0).then(0)
-        result = result.when(coarser == unit).then(order)
-    return result
+        orders.append(pl.when(coarser == unit).then(order))
+    return pl.coalesce(orders)
 
 
 def within(time: str, start: str, end: str) -> pl.Expr:

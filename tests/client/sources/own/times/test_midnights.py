@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from consilium.client.sources.times.midnights import Midnights, stand_for_days
+from consilium.client.sources.own.times.midnights import Midnights, stand_for_days
 
 HOUR = 3_600_000_000
 MINUTES = np.random.default_rng(2).integers(0, 24 * 60, 1000) * (HOUR // 60)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from consilium.client.sources.times.clock import clock_of, floor, following
-from consilium.client.sources.times.spans import Precision
+from consilium.client.sources.own.times.clock import clock_of, floor, following
+from consilium.client.sources.own.times.spans import Precision
 from consilium.shared.errors import SettingsError
 
 EPOCH = dt.datetime(1970, 1, 1)

@@ -13,8 +13,8 @@ from typing import cast
 
 import polars as pl
 
-from consilium.client.sources.times.clock import Clock, floor, following
-from consilium.client.sources.times.spans import (
+from consilium.client.sources.own.times.clock import Clock, floor, following
+from consilium.client.sources.own.times.spans import (
     SPAN,
     US_PER_DAY,
     US_PER_HOUR,
@@ -111,7 +111,7 @@ class Written:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Spans:
-    """A column of spans, as :mod:`consilium.client.sources.times.spans` has them.
+    """A column of spans, as :mod:`consilium.client.sources.own.times.spans` has them.
 
     ``precision`` is None if all are instants; ``skipped`` counts times that no clock showed.
     """

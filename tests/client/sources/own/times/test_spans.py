@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consilium.client.sources.times import spans
-from consilium.client.sources.times.clock import clock_of
-from consilium.client.sources.times.reading import read_times, spans_of
-from consilium.client.sources.times.spans import Precision
+from consilium.client.sources.own.times import spans
+from consilium.client.sources.own.times.clock import clock_of
+from consilium.client.sources.own.times.reading import read_times, spans_of
+from consilium.client.sources.own.times.spans import Precision
 
 BERLIN = ZoneInfo("Europe/Berlin")
 # A few days around the end of a year and of summer time, so that equal ones are common.

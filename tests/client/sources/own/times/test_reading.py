@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consilium.client.sources.times.clock import clock_of
-from consilium.client.sources.times.reading import (
+from consilium.client.sources.own.times.clock import clock_of
+from consilium.client.sources.own.times.reading import (
     Written,
     births,
     joined,
@@ -16,7 +16,7 @@ from consilium.client.sources.times.reading import (
     spans_of,
     suggestion,
 )
-from consilium.client.sources.times.spans import Precision
+from consilium.client.sources.own.times.spans import Precision
 
 DAY, MONTH, YEAR, HOUR, INSTANT = (
     Precision.DAY, Precision.MONTH, Precision.YEAR, Precision.HOUR, Precision.INSTANT

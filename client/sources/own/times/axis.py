@@ -12,11 +12,11 @@ import polars as pl
 
 from consilium.client.sources.common.reasons import CLOCK_OF_STAYS, MIDNIGHTS
 from consilium.client.sources.common.source import Tally
-from consilium.client.sources.times import spans
-from consilium.client.sources.times.clock import Clock
-from consilium.client.sources.times.midnights import stand_for_days
-from consilium.client.sources.times.reading import Written
-from consilium.client.sources.times.spans import US_PER_DAY, Precision
+from consilium.client.sources.own.times import spans
+from consilium.client.sources.own.times.clock import Clock
+from consilium.client.sources.own.times.midnights import stand_for_days
+from consilium.client.sources.own.times.reading import Written
+from consilium.client.sources.own.times.spans import US_PER_DAY, Precision
 from consilium.shared.errors import DataError
 
 NEVER_US = 29_348_006_400_000_000  # the year 2900: ends such as 9999-12-31 mean that there is none

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from consilium.client.sources.times.spans import US_PER_HOUR, Precision
+from consilium.client.sources.own.times.spans import US_PER_HOUR, Precision
 from consilium.shared.errors import SettingsError
 
 _FIXED = re.compile(r"([+-])([01][0-9]):?([0-5][0-9])")
