@@ -20,6 +20,7 @@ from consilium.client.sources.registry import HOSPITAL, open_source, read_data_s
 from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.export.manifest import output_names
 from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.files.strict_toml import fault_in_words
 from consilium.shared.service.terminal import Table, styled
 from consilium.shared.study.definition import Study
 
@@ -123,11 +124,11 @@ def settings_from(file: Path, installed: Set[str] = NOTHING) -> DataSettings:
         SettingsError: the file cannot be read, or its table is wrong.
     """
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file} cannot be read as UTF-8 text; check the path") from error
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{file} is not valid TOML: {error}; correct that line") from error
+        raise SettingsError(f"{file} is not valid TOML: {fault_in_words(error)}") from error
     table = content.get("data")
     if not isinstance(table, dict):
         raise SettingsError(f"{file} has no table [data]; say there where the records are")

@@ -28,6 +28,7 @@ from consilium.client.sources.common.settings import DataSettings
 from consilium.client.sources.common.source import Source
 from consilium.client.sources.registry import open_source, read_data_settings
 from consilium.shared.errors import SettingsError
+from consilium.shared.files.strict_toml import fault_in_words
 from consilium.shared.study.definition import Study
 
 FILE_NAME = "site.toml"
@@ -70,7 +71,7 @@ class SiteSettings(_Part):
         """
         file = folder / FILE_NAME
         try:
-            content: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
+            content: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8-sig"))
             return cls.model_validate(content)
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(
@@ -78,7 +79,7 @@ class SiteSettings(_Part):
                 "--folder"
             ) from error
         except tomllib.TOMLDecodeError as error:
-            raise SettingsError(f"{file}: is not valid TOML: {error}; correct that line") from error
+            raise SettingsError(f"{file}: is not valid TOML: {fault_in_words(error)}") from error
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])

@@ -55,7 +55,20 @@ def parse_toml(text: str, *, what: str, where: str, raises: type[ConsiliumError]
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise raises(f"{what} {where}: is not valid TOML: {error}; correct that line") from error
+        raise raises(f"{what} {where}: is not valid TOML: {fault_in_words(error)}") from error
+
+
+def fault_in_words(error: tomllib.TOMLDecodeError) -> str:
+    """Return what is wrong with TOML text, and the remedy where the parser's words hide it."""
+    told = str(error)
+    if told.startswith("Expected '=' after a key"):
+        told += '; a name with other signs than a-z, A-Z, 0-9, - and _ stands in quotes: "männlich"'
+    elif told.startswith(("Invalid value", "Invalid hex", "Unescaped")):
+        told += (
+            "; a text stands in quotes, a path of Windows in single ones ('C:\\data'), and yes and "
+            "no are true and false"
+        )
+    return f"{told}; correct that line"
 
 
 def validate(

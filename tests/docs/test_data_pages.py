@@ -104,7 +104,7 @@ def test_every_source_has_a_page_that_explains_each_of_its_keys_and_no_other() -
         faults += [f"{source}: there is no key {key}" for key in sorted(told - keys - common)]
     known = {key for kind in SOURCES.values() for key in keys_of(kind.settings)}
     faults += [f"docs/data.md: there is no key {key}" for key in sorted(common - known)]
-    assert not faults
+    assert not faults, "\n".join(faults)
     assert set(explained) <= set(SOURCES)
 
 

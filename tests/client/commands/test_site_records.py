@@ -103,6 +103,23 @@ def test_the_check_of_molecules_is_ready_and_counts_codes(tmp_path: Path) -> Non
     assert "of the codes are outside the study's vocabulary" in " ".join(output.split())
 
 
+def test_settings_as_an_editor_of_windows_saves_them_are_read(tmp_path: Path) -> None:
+    write_molecules(tmp_path, 200)
+    text = '\ufeff[data]\r\nsource = "molecules"\r\npath = "BBBP.csv"\r\n'
+    (tmp_path / FILE_NAME).write_text(text, encoding="utf-8", newline="")
+    code, output = check(str(STUDIES / "bbbp.toml"), "--settings", str(tmp_path / FILE_NAME))
+    assert code == 0, output
+
+
+def test_without_any_records_named_the_check_says_how_to_name_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, output = check(str(STUDIES / "bbbp.toml"))
+    assert code == 1
+    assert "by --settings FILE, which needs no enrolment" in output
+
+
 def test_what_site_toml_says_wrongly_is_named_with_the_remedy(tmp_path: Path) -> None:
     study = load_study(STUDIES / "heart-disease.toml")
     file = tmp_path / FILE_NAME
