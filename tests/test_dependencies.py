@@ -24,8 +24,8 @@ FILES_OF_EXTRAS = {
     "frames": ("simulations/api/",),
     "hospital": (
         "client/sources/own/",
-        "client/sources/own/times/",
         "client/sources/public/eicu_demo.py",
+        "simulations/guesses/",
     ),
     "onnx": ("shared/export/onnx_graph.py", "shared/export/onnx_check.py"),
     "sql": ("client/sources/own/",),

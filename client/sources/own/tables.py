@@ -165,6 +165,8 @@ class Tables(CountedWithoutLabels):
         frame = pl.concat(pieces)
         if settings.outcome_time is not None:
             frame = frame.with_columns(spans.as_days("outcome"))
+        if settings.start is None:
+            return frame  # all begin at hour 0, which is no midnight
         return self._axis.stays_read(frame, self._settings.midnight, self._tally)
 
     def _stay_times(self, piece: Piece, settings: StaysColumns) -> list[pl.Series]:

@@ -160,9 +160,9 @@ NEW = {
         lambda folder: opened(tables("xlsx"), folder),
     ),
     "sql": Format(SMALL, write_database, lambda folder: opened(database("his.db"), folder)),
-    "hl7": Format(SMALL, write_messages, lambda folder: opened(HL7, folder)),
 }
 NEW_AND_SLOW = {
+    "hl7": Format(SMALL, write_messages, lambda folder: opened(HL7, folder)),
     "arrow": Format(
         SMALL,
         lambda folder: write_stays(folder, lambda frame, path: frame.write_ipc(path), "arrow"),

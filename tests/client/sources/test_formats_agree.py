@@ -86,7 +86,7 @@ WRITERS = [
     formats.write_meds,
     formats.write_sqlite,
     formats.write_fhir,
-    formats.write_bundles,
+    pytest.param(formats.write_bundles, marks=pytest.mark.slow),
     formats.write_hl7,
 ]
 
@@ -98,7 +98,7 @@ def test_the_same_cohort_gives_identical_tensors(write: Writer, tmp_path: Path) 
     agree(write, tmp_path)
 
 
-@pytest.mark.parametrize("fetch", ["export", "search"])
+@pytest.mark.parametrize("fetch", ["export", pytest.param("search", marks=pytest.mark.slow)])
 def test_the_same_cohort_from_a_server_gives_identical_tensors(fetch: str, tmp_path: Path) -> None:
     with ExitStack() as stack:
 
