@@ -52,7 +52,9 @@ Data = Annotated[
 ]
 SiteSettings = Annotated[
     list[str] | None,
-    typer.Option("--settings", help="A site's records: FILE or SITE=FILE, with [data]; repeat."),
+    typer.Option(
+        "--settings", help="A site's records: FILE or SITE=FILE, such as a site.toml; repeat."
+    ),
 ]
 RecordsSettings = Annotated[
     Path | None, typer.Option("--records", help="Settings of one collection, dealt to the sites.")

@@ -18,7 +18,9 @@ from consilium.client.cli import app as site
 from consilium.server.cli import app as coordinator
 from consilium.shared.service.command_line import command_of, run_command
 from consilium.shared.service.terminal import as_shown
+from consilium.shared.study.definition import load_study
 from consilium.simulations.cli import app as simulate
+from consilium.simulations.commands import console as announced
 from tests.needs import PATIENCE_S
 
 APPS = {
@@ -213,13 +215,13 @@ def test_a_study_is_shown_as_it_stands_by_every_side(
     monkeypatch.chdir(tmp_path)
     records(tmp_path)
     run(monkeypatch, "consilium-site", "init")
-    for app, *words in (
-        ("consilium-site", "review", "study.toml"),
-        ("consilium-simulate", "run", "study.toml", "--out", "runs"),
-    ):
+    for words in (("review", "study.toml"), CHECK):
         for encoding in ("utf-8", "cp1252"):
-            done = run(monkeypatch, app, *words, encoding=encoding)
+            done = run(monkeypatch, "consilium-site", *words, encoding=encoding)
             assert TITLE in done.told, done.told
+    with announced.console.capture() as shown:
+        announced.announce(load_study(tmp_path / "study.toml"))
+    assert TITLE in shown.get()
 
 
 def test_a_pipe_that_is_closed_early_is_no_traceback(

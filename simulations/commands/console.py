@@ -40,7 +40,7 @@ def announce(study: Study) -> None:
             f"{costs.training_round.noise_multiplier:.2f}, kept by a ledger at each site."
         )
         if study.privacy.caveat:
-            lines.append(f"[yellow]{study.privacy.caveat}[/yellow]")
+            lines.append(styled(study.privacy.caveat, "yellow"))
     groups = study.aggregation.groups
     lines.append(
         f"Only masked updates leave a site; a sum opens with {study.minimum_sites} of "
