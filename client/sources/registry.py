@@ -14,10 +14,12 @@ from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from consilium.client.sources.common import settings
+from consilium.client.sources.common.door import behind_door
 from consilium.client.sources.common.settings import DataSettings, parse_settings
 from consilium.client.sources.common.source import Source
 from consilium.client.sources.own.settings import (
     FhirSettings,
+    HospitalSettings,
     MedsSettings,
     OmopSettings,
     TablesSettings,
@@ -180,8 +182,13 @@ def read_data_settings(table: Mapping[str, Any], *, where: str, folder: Path) ->
     return parse_settings(SOURCES[source].settings, table, where=where, folder=folder)
 
 
-def open_source(chosen: DataSettings, study: Study) -> Source:
-    """Open the records that the settings name, for one study.
+def open_source(chosen: DataSettings, study: Study, *, counts_units: bool = False) -> Source:
+    """Open the records that the settings name, for one study, behind the one door of records.
+
+    Args:
+        chosen: the ``[data]`` table.
+        study: the study for which they are read.
+        counts_units: whether rows in units that are not understood are counted, not refused.
 
     Raises:
         DataError: the records are not there, or the study wants another source.
@@ -194,4 +201,6 @@ def open_source(chosen: DataSettings, study: Study) -> Source:
             "choose the matching data or study"
         )
     source: Source = SOURCES[chosen.source].open(chosen, study)
-    return source
+    if chosen.opted_out is None and not isinstance(chosen, HospitalSettings):
+        return source
+    return behind_door(source, opted_out=chosen.opted_out, counts_units=counts_units)

@@ -16,6 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from consilium.client.sources.common.reasons import (
+    KEPT,
+    OUTSIDE_WINDOW,
+    REPEATED,
+    STAGE_OUT_OF_RANGE,
+)
 from consilium.client.sources.common.source import Tally
 from consilium.shared.study.definition import Study
 from consilium.shared.study.input_names import UNKNOWN_TOKEN, token_names, token_numbers
@@ -106,6 +112,7 @@ class Cleaner:
         value_E: NDArray[np.float32],
     ) -> tuple[NDArray[np.int32] | None, *Events]:
         inside_E = (hours_E >= 0) & (hours_E <= self._reach_h)
+        self._ends(OUTSIDE_WINDOW, variable_E, ~inside_E)
         self._tally.outside_window += int(np.count_nonzero(~inside_E))
         stay_E, hours_E, variable_E, value_E = _kept(inside_E, stay_E, hours_E, variable_E, value_E)
         low_E, high_E = self._low_V[variable_E], self._high_V[variable_E]
@@ -117,6 +124,7 @@ class Cleaner:
             if self._clip:
                 value_E = np.clip(value_E, low_E, high_E)
             else:
+                self._ends(STAGE_OUT_OF_RANGE, variable_E, out_E)
                 stay_E, hours_E, variable_E, value_E = _kept(
                     ~out_E, stay_E, hours_E, variable_E, value_E
                 )
@@ -126,6 +134,8 @@ class Cleaner:
         last_E[:-1] = (hours_E[1:] != hours_E[:-1]) | (variable_E[1:] != variable_E[:-1])
         if stay_E is not None:
             last_E[:-1] |= stay_E[1:] != stay_E[:-1]
+        self._ends(REPEATED, variable_E, ~last_E)
+        self._ends(KEPT, variable_E, last_E)
         self._tally.duplicates += int(np.count_nonzero(~last_E))
         self._tally.events += int(np.count_nonzero(last_E))
         return _kept(last_E, stay_E, hours_E, variable_E, value_E)
@@ -148,6 +158,11 @@ class Cleaner:
                 done |= fits
             self._count(self._tally.repaired, variable_E[at[done]])
         return value_E
+
+    def _ends(self, stage: str, variable_E: NDArray[np.int16], which_E: NDArray[np.bool_]) -> None:
+        if which_E.any():
+            every = which_E.all()
+            self._tally.ends_at(stage, self._names, variable_E if every else variable_E[which_E])
 
     def _count(self, counts: dict[str, int], variable_E: NDArray[np.int16]) -> None:
         for variable, number in enumerate(np.bincount(variable_E, minlength=len(self._names))):

@@ -19,11 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.client.sources.common.cleaning import Cleaner, Events
-from consilium.client.sources.common.reasons import AFTER_END, BEFORE_START, NO_STAY
+from consilium.client.sources.common.reasons import (
+    AFTER_END,
+    BEFORE_START,
+    NO_STAY,
+    SHIFTED,
+    STAGE_NO_STAY,
+    STAGE_OUTSIDE_STAY,
+)
 from consilium.client.sources.common.source import Patient, Stay, Tally
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 
+FARTHEST_ZONE_H = 14.0  # the largest offset of a time zone from UTC
 EVENTS_IN_MEMORY = 1_000_000  # 14 bytes each, and the same again while they are sorted
 SPANS = 128
 US_PER_HOUR = 3_600_000_000
@@ -123,7 +131,8 @@ class Assembler:
             raise DataError(
                 "no stay is left to read; check the table of stays, its label and the selection"
             )
-        self._study, self._stays, self._tally = study, stays, tally
+        self._study, self._stays, self.tally = study, stays, tally
+        self._names = tuple(study.variables)
         self._cleaner = Cleaner(study, tally)
         patients = len(stays.patient_ids)
         self._bound_P = np.searchsorted(stays.patient_N, np.arange(patients + 1))
@@ -148,13 +157,20 @@ class Assembler:
         """
         inside_E = stay_E >= 0
         self.count(NO_STAY, int(np.count_nonzero(~inside_E)))
+        self.tally.ends_at(STAGE_NO_STAY, self._names, variable_E[~inside_E])
         if not inside_E.any():
             return
         late_E = inside_E & (hours_E > self._stays.end_h_N[stay_E].astype(np.float32))
         early_E = inside_E & (hours_E < 0)
         self.count(AFTER_END, int(np.count_nonzero(late_E)))
         self.count(BEFORE_START, int(np.count_nonzero(early_E)))
-        kept_E = inside_E & ~late_E & ~early_E
+        outside_E = late_E | early_E
+        self.tally.ends_at(STAGE_OUTSIDE_STAY, self._names, variable_E[outside_E])
+        if outside_E.any():
+            beyond_E = hours_E - np.where(early_E, 0, self._stays.end_h_N[stay_E])
+            near_E = outside_E & (np.abs(beyond_E) <= FARTHEST_ZONE_H)
+            self.tally.clue(SHIFTED, int(np.count_nonzero(near_E)))
+        kept_E = inside_E & ~outside_E
         event_E = np.empty(int(np.count_nonzero(kept_E)), dtype=_EVENT)
         event_E["stay"], event_E["hours"] = stay_E[kept_E], hours_E[kept_E]
         event_E["variable"], event_E["value"] = variable_E[kept_E], value_E[kept_E]
@@ -165,7 +181,7 @@ class Assembler:
 
     def count(self, reason: str, number: int) -> None:
         """Add to the number of things set aside for a reason."""
-        self._tally.count(reason, number)
+        self.tally.count(reason, number)
 
     def patients(self) -> Iterator[Patient]:
         """Yield every patient of the cohort, in order; call once, after the last :meth:`add`."""
@@ -210,12 +226,12 @@ class Assembler:
             missing = int(np.count_nonzero(np.isnan(values[first:last])))
             if missing:
                 name = list(self._study.variables)[index]
-                counts = self._tally.missing_static
+                counts = self.tally.missing_static
                 counts[name] = counts.get(name, 0) + missing
         ends = (self._bound_P[low : high + 1] - first).tolist()
         for patient, (begin, end) in enumerate(pairwise(ends), start=low):
-            self._tally.patients += 1
-            self._tally.stays += end - begin
+            self.tally.patients += 1
+            self.tally.stays += end - begin
             yield Patient(
                 patient_id=self._stays.patient_ids[patient], stays=tuple(stays[begin:end])
             )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import polars as pl
 
-from consilium.client.sources.common.reasons import NO_TIME
+from consilium.client.sources.common.reasons import OF_OTHERS
 from consilium.client.sources.common.source import Patient, Tally
 from consilium.client.sources.own.assembly import Assembler
 from consilium.client.sources.own.settings import HospitalSettings
@@ -70,14 +70,13 @@ class EventRows:
     def add(self, rows: pl.DataFrame, *, where: str) -> None:
         """Translate and assign some rows; those of patients outside the cohort are ignored.
 
-        Raises:
-            DataError: a unit that cannot be converted.
+        A unit that is not understood is counted.
         """
-        count: Callable[[str, int], None] = self._assembler.count
-        rows = rows.join(self._index, on="patient", how="inner", maintain_order="left")
-        count(NO_TIME, rows["time"].null_count())
-        timed = rows.filter(pl.col("time").is_not_null())
-        done = self._translation.translate(timed, count, where=where)
+        tally = self._assembler.tally
+        own = rows.join(self._index, on="patient", how="inner", maintain_order="left")
+        if len(own) < len(rows):
+            self._count_others(rows.join(self._index, on="patient", how="anti"))
+        done = self._translation.translate(own, tally, where=where, when="time")
         person_E, time_E = done["person"].to_numpy(), done["time"].to_numpy()
         variable_E = done["variable"].to_numpy()
         value_E = done["value"].cast(pl.Float32).to_numpy()
@@ -87,6 +86,11 @@ class EventRows:
             return
         for at, stay_E, hours_E in self._stays.place_all(person_E, time_E, self._reach_h):
             self._assembler.add(stay_E, hours_E, variable_E[at], value_E[at])
+
+    def _count_others(self, others: pl.DataFrame) -> None:
+        for code, number in others["code"].value_counts().iter_rows():
+            name = self._translation.names[self._translation.variable_of[code]]
+            self._assembler.tally.ends(OF_OTHERS, name, number)
 
     def patients(self) -> Iterator[Patient]:
         """Yield the cohort's patients with the events added, in the order of their identifiers."""

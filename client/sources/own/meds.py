@@ -188,7 +188,7 @@ class Meds(Counted):
         parts = []
         for shard in shards:
             for piece in self._events(shard, translation, pl.col("time").is_null()):
-                done = translation.translate(piece, self._tally.count, where=str(shard))
+                done = translation.translate(piece, self._tally, where=str(shard), when=None)
                 parts.append(done.select("patient", "variable", "value"))
         return pl.concat(parts)
 

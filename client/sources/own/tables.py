@@ -35,7 +35,13 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from consilium.client.sources.common.reasons import BEYOND_LIMIT, NO_TIME
+from consilium.client.sources.common.reasons import (
+    BEYOND_LIMIT,
+    BLANKS,
+    DOT_ZERO,
+    NO_TIME,
+    STAGE_NO_TIME,
+)
 from consilium.client.sources.common.source import CountedWithoutLabels, Patient, Tally
 from consilium.client.sources.own.assembly import Assembler, StayTable
 from consilium.client.sources.own.settings import EventsFile, StaysFile, TablesSettings
@@ -84,7 +90,7 @@ class Tables(CountedWithoutLabels):
         if study.task.per_step and self._labelled:
             stays = self._with_step_labels(stays, study)
             assembler = Assembler(study, stays, self._tally)
-        keys = _Keys(stays)
+        keys = _Keys(stays, self._tally)
         for events in self._settings.events:
             self._read_events(events, translation, keys, assembler)
         return assembler.patients()
@@ -111,8 +117,8 @@ class Tables(CountedWithoutLabels):
         for piece in read_pieces(settings, [*columns, *self._settings.where]):
             piece = self._selected(piece)
             frame = piece.frame.select(
-                identifiers(piece, settings.patient).cast(pl.String).alias("patient"),
-                identifiers(piece, settings.stay or settings.patient).cast(pl.String).alias("stay"),
+                self._identifiers(piece, settings.patient).alias("patient"),
+                self._identifiers(piece, settings.stay or settings.patient).alias("stay"),
             )
             frame = frame.with_columns(
                 *self._stay_times(piece, settings),
@@ -124,12 +130,20 @@ class Tables(CountedWithoutLabels):
                         index,
                         numbers(piece, column, decimal_comma=settings.decimal_comma)[0],
                         words(piece, column),
-                        self._tally.count,
+                        self._tally,
+                        where=str(piece.path),
                     ).alias(str(index))
                     for index, column in static.items()
                 )
             )
         return pl.concat(pieces)
+
+    def _identifiers(self, piece: Piece, column: str) -> pl.Series:
+        """Return a column of identifiers in their normal form, as text."""
+        text = identifiers(piece, column).cast(pl.String)
+        bare = normal(text)
+        note_changes(text, bare, self._tally)
+        return bare.set(bare.str.len_bytes() == 0, None)
 
     def _stay_times(self, piece: Piece, settings: StaysFile) -> list[pl.Series]:
         found = []
@@ -173,7 +187,7 @@ class Tables(CountedWithoutLabels):
         steps, step_h = -(-study.data.window_h // study.data.step_h), study.data.step_h
         label_NT = np.full((len(stays), steps), np.nan, dtype=np.float32)
         when = settings.hours or settings.time or ""
-        keys = _Keys(stays)
+        keys = _Keys(stays, self._tally)
         for piece in read_pieces(settings, [settings.stay, when, settings.label]):
             stay_E = keys.index_of(identifiers(piece, settings.stay), "stay")
             value = _label(piece, settings.label)
@@ -199,12 +213,10 @@ class Tables(CountedWithoutLabels):
         columns = [key, when, *(name for name in long if name)]
         for piece in read_pieces(events, columns):
             if events.layout == "long":
-                frame = piece.frame.filter(
-                    pl.col(events.variable or "").cast(pl.String).is_in(translation.codes)
-                )
-                piece = Piece(frame, piece.path, piece.first_row)
+                piece = self._of_codes(piece, events.variable or "", translation)
             placed = self._placed(piece, events, keys)
             if events.layout == "wide":
+                self._tally.count(NO_TIME, placed["hours"].null_count())
                 for column, variable in wide.items():
                     self._add_column(piece, column, variable, placed, translation, assembler)
                 continue
@@ -217,14 +229,26 @@ class Tables(CountedWithoutLabels):
                 value.alias("value"),
                 unit.cast(pl.String).alias("unit"),
                 words(piece, events.value or "").alias("word"),
-            ).filter(pl.col("hours").is_not_null())
-            done = translation.translate(rows, self._tally.count, where=str(piece.path))
+            )
+            done = translation.translate(rows, self._tally, where=str(piece.path), when="hours")
             assembler.add(
                 done["stay"].to_numpy(),
                 done["hours"].to_numpy(),
                 done["variable"].to_numpy(),
                 done["value"].cast(pl.Float32).to_numpy(),
             )
+
+    def _of_codes(self, piece: Piece, column: str, translation: Translation) -> Piece:
+        """Return the rows of the study's codes, the codes as text without blanks around them."""
+        frame = piece.frame.with_columns(pl.col(column).cast(pl.String))
+        fits = frame[column].is_in(translation.codes)
+        if not fits.all():
+            bare = normal(frame[column])
+            changed = (bare != frame[column]) & bare.is_in(translation.codes) & ~fits
+            if changed.any():
+                self._tally.clue(BLANKS, int(changed.sum()))
+                frame, fits = frame.with_columns(bare.alias(column)), fits | changed
+        return Piece(frame.filter(fits), piece.path, piece.first_row)
 
     def _add_column(
         self,
@@ -238,10 +262,11 @@ class Tables(CountedWithoutLabels):
         """Pass one variable's column of a wide table to the assembler."""
         number, at_limit = numbers(piece, column)
         self._tally.count(BEYOND_LIMIT, at_limit)
-        value = translation.column(variable, number, words(piece, column), self._tally.count)
-        rows = placed.with_columns(value.alias("value")).filter(
-            pl.col("hours").is_not_null() & pl.col("value").is_finite()
-        )
+        word = words(piece, column)
+        value = translation.column(variable, number, word, self._tally, where=str(piece.path))
+        found = placed.with_columns(value.alias("value")).filter(pl.col("value").is_finite())
+        rows = found.filter(pl.col("hours").is_not_null())
+        self._tally.ends(STAGE_NO_TIME, translation.names[variable], len(found) - len(rows))
         assembler.add(
             rows["stay"].to_numpy(),
             rows["hours"].to_numpy(),
@@ -272,8 +297,21 @@ class Tables(CountedWithoutLabels):
                 stay_E, hours_E = stays.place(patient_E, time_E)
             known = pl.Series(time.is_not_null())
             hours = pl.select(pl.when(known).then(pl.Series(hours_E))).to_series()
-        self._tally.count(NO_TIME, hours.null_count())
         return pl.DataFrame({"stay": stay_E, "hours": hours})
+
+
+def normal(text: pl.Series) -> pl.Series:
+    """Return texts as :func:`.identifiers.normal_identifier` writes them."""
+    return text.str.strip_chars().str.replace(r"^([+-]?[0-9]+)\.0+$", "${1}")
+
+
+def note_changes(text: pl.Series, bare: pl.Series, tally: Tally) -> None:
+    """Count the identifiers that differ from their normal form, by what differs."""
+    changed = text != bare
+    if changed.any():
+        blanks = changed & (text.str.strip_chars() != text)
+        tally.clue(BLANKS, int(blanks.sum()))
+        tally.clue(DOT_ZERO, int((changed & ~blanks).sum()))
 
 
 def _as_number(column: str, value: float | str) -> float:
@@ -289,8 +327,8 @@ def _as_number(column: str, value: float | str) -> float:
 class _Keys:
     """Finds stays and patients by their identifiers in other tables."""
 
-    def __init__(self, stays: StayTable) -> None:
-        self.stays = stays
+    def __init__(self, stays: StayTable, tally: Tally) -> None:
+        self.stays, self._tally = stays, tally
         self._of = {"stay": stays.stay_ids, "patient": stays.patient_ids}
         self._tables: dict[tuple[str, pl.DataType], pl.DataFrame] = {}
 
@@ -299,7 +337,8 @@ class _Keys:
     ) -> "np.ndarray[tuple[int], np.dtype[np.int32]]":
         """Return the index of each identifier, -1 if it is not in the cohort.
 
-        Whole numbers are compared as numbers, so the types need not agree between files.
+        Whole numbers are compared as numbers, so the types need not agree between files; texts that
+        fit no identifier, in their normal form.
         """
         dtype = series.dtype if series.dtype.is_integer() else pl.String()
         if (kind, dtype) not in self._tables:
@@ -309,7 +348,22 @@ class _Keys:
             self._tables[kind, dtype] = table
         frame = pl.DataFrame({"key": series.cast(dtype)})
         joined = frame.join(self._tables[kind, dtype], on="key", how="left", maintain_order="left")
+        if dtype == pl.String and joined["index"].null_count():
+            joined = self._in_normal_form(joined, self._tables[kind, dtype])
         return joined["index"].fill_null(-1).to_numpy()
+
+    def _in_normal_form(self, joined: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
+        """Find the identifiers that fit in their normal form alone, and say so."""
+        missing = joined.filter(pl.col("index").is_null())["key"].unique().drop_nulls()
+        bare = normal(missing)
+        other = pl.DataFrame({"key": missing, "bare": bare}).filter(missing != bare)
+        found = other.join(table.rename({"key": "bare", "index": "found"}), on="bare")
+        if found.is_empty():
+            return joined
+        rows = joined.join(found, on="key", how="left", maintain_order="left")
+        used = rows.filter(pl.col("found").is_not_null())
+        note_changes(used["key"], used["bare"], self._tally)
+        return rows.select("key", pl.coalesce("index", "found").alias("index"))
 
 
 def _label_columns(settings: StaysFile, study: Study) -> tuple[str, ...]:
