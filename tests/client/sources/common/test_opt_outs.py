@@ -17,7 +17,7 @@ def named(folder: Path, content: bytes) -> OptOuts:
 
 
 def test_a_person_is_named_however_the_identifier_is_written(tmp_path: Path) -> None:
-    opted = named(tmp_path, b"\xef\xbb\xbf# asked in May\r\n 1000 \n5001.0\n\n\"Anna\"\n")
+    opted = named(tmp_path, b'\xef\xbb\xbf# asked in May\r\n 1000 \n5001.0\n\n"Anna"\n')
     assert len(opted) == 3
     for person in ("1000", "1000.0", " 1000", "1000\u00a0", "5001", "5001.00", "Anna"):
         assert opted.name(person), person
@@ -26,7 +26,9 @@ def test_a_person_is_named_however_the_identifier_is_written(tmp_path: Path) -> 
     assert "Anna" not in repr(opted)
 
 
-@given(st.integers(0, 10**12), st.sampled_from(["", ".0", ".000"]), st.sampled_from(["", " ", "\t"]))
+@given(
+    st.integers(0, 10**12), st.sampled_from(["", ".0", ".000"]), st.sampled_from(["", " ", "\t"])
+)
 def test_the_normal_form_of_a_number_is_its_digits(number: int, end: str, blank: str) -> None:
     assert normal_identifier(f"{blank}{number}{end}{blank}") == str(number)
 
