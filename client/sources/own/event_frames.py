@@ -39,6 +39,7 @@ class EventRows:
         study: gives task and variables.
         tally: counts what is left out.
         where: the name of the table of stays, for errors.
+        if_none: why there may be no stay at all, and what to do.
         reach_h: if given, stays may overlap, and an event counts in every stay that began at most
             this many hours before it.
 
@@ -54,10 +55,11 @@ class EventRows:
         tally: Tally,
         *,
         where: str,
+        if_none: str,
         reach_h: float | None = None,
     ) -> None:
         self._translation, self._reach_h = translation, reach_h
-        self._stays = stay_table(stays, study, tally, where=where)
+        self._stays = stay_table(stays, study, tally, where=where, if_none=if_none)
         self._assembler = Assembler(study, self._stays, tally)
         people = self._stays.patient_ids
         self._index = pl.DataFrame(

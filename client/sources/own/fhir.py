@@ -36,6 +36,7 @@ from consilium.client.sources.own.event_frames import (
     translation_of,
     without_values,
 )
+from consilium.client.sources.own.ndjson import has_files
 from consilium.client.sources.own.outcomes import with_outcome
 from consilium.client.sources.own.settings import FhirSettings
 from consilium.shared.study.definition import Study
@@ -70,10 +71,22 @@ class Fhir(Counted):
         )
         people = frames.people(folder)
         stays = static_frame(self._stays(people, study), people, study)
-        rows = EventRows(translation, stays, study, self._tally, where=str(folder))
+        rows = EventRows(
+            translation,
+            stays,
+            study,
+            self._tally,
+            where=str(folder),
+            if_none=frames.why_no_stay(self._settings, self._tally),
+        )
         for piece, path in frames.observations(folder, set(translation.codes), self._tally):
             rows.add(piece, where=str(path))
         wordless = set(translation.wordless_codes)
+        self._tally.absent.extend(
+            f"{kind}.ndjson"
+            for kind in ("Condition", "MedicationAdministration")
+            if wordless and not has_files(folder, kind)
+        )
         happened = frames.conditions(folder, wordless, self._tally, required=False)
         rows.add(without_values(happened), where=f"{folder}: Condition")
         given = frames.administrations(folder, wordless, self._tally)

@@ -19,6 +19,9 @@ from consilium.client.sources.own.settings import FhirSettings
 UCUM = "http://unitsofmeasure.org"
 EXPIRED = "exp"  # code of discharge-disposition: the patient died
 SEX = {"male": 1.0, "female": 0.0}
+OTHER_CLASS = "encounters of another class"
+OTHER_LEVEL = "encounters within another one, or not"
+NOT_BEGUN = "encounters that have not begun"
 PIECE_ROWS = 50_000
 _BEGUN = frozenset({"arrived", "triaged", "in-progress", "onleave", "finished"})
 _GIVEN = frozenset({"in-progress", "on-hold", "completed", "stopped"})
@@ -53,10 +56,13 @@ def encounters(folder: Path, settings: FhirSettings, tally: Tally) -> pl.DataFra
     for one, _ in resources(folder, "Encounter"):
         inner = at(one, "partOf") is not None
         if text(one, "class", "code") not in settings.encounter_classes:
+            tally.clue(OTHER_CLASS, 1)
             continue
         if inner != settings.inner_encounters:
+            tally.clue(OTHER_LEVEL, 1)
             continue
         if text(one, "status") not in _BEGUN:
+            tally.clue(NOT_BEGUN, 1)
             tally.count(RETRACTED, 1)
             continue
         disposition = at(one, "hospitalization", "dischargeDisposition")
@@ -72,6 +78,22 @@ def encounters(folder: Path, settings: FhirSettings, tally: Tally) -> pl.DataFra
     schema = dict.fromkeys(("patient", "stay", "start", "end"), pl.String())
     frame = pl.DataFrame(rows, schema={**schema, "expired": pl.Boolean()}, orient="row")
     return frame.with_columns(_instant("start"), _instant("end"))
+
+
+def why_no_stay(settings: FhirSettings, tally: Tally) -> str:
+    """Return why no Encounter may be a stay, and what to do."""
+    classes = ", ".join(settings.encounter_classes)
+    other, level, not_begun = (
+        tally.clues.get(what, 0) for what in (OTHER_CLASS, OTHER_LEVEL, NOT_BEGUN)
+    )
+    if not other + level + not_begun:
+        return "there is not one Encounter; export them, too"
+    inner = "not part of another" if settings.inner_encounters else "part of another"
+    return (
+        f"of its Encounters {other} have another class than {classes} ([data] encounter_classes), "
+        f"{level} are {inner} ([data] inner_encounters), and {not_begun} have not begun, by their "
+        "status"
+    )
 
 
 def deaths(persons: pl.DataFrame, stays: pl.DataFrame) -> pl.DataFrame:

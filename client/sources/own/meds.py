@@ -92,12 +92,24 @@ class Meds(Counted):
         stays = with_static_codes(frame, self._timeless(shards, translation))
         reach_h = float(study.data.window_h) if settings.labels is not None else None
         rows = EventRows(
-            translation, stays, study, self._tally, where=str(settings.path), reach_h=reach_h
+            translation,
+            stays,
+            study,
+            self._tally,
+            where=str(settings.path),
+            if_none=self._if_none(),
+            reach_h=reach_h,
         )
         for shard in shards:
             for piece in self._events(shard, translation, pl.col("time").is_not_null()):
                 rows.add(piece, where=str(shard))
         return rows.patients()
+
+    def _if_none(self) -> str:
+        if self._settings.labels is not None:
+            return "the table of labels has no row; check [data] labels"
+        codes = ", ".join(self._settings.stay_start)
+        return f"no event has a code that begins one ({codes}); correct [data] stay_start"
 
     def _shards(self) -> list[Path]:
         """Return the data files, each checked against the schema."""

@@ -30,25 +30,44 @@ def resources(
     Raises:
         DataError: a required file is missing, or a line is no JSON object.
     """
-    there = [path for path in sorted(folder.rglob("*")) if path.name.endswith(ENDINGS)]
-    held = {path: next((one for one in TYPES if one in path.name), None) for path in there}
-    files = [path for path in there if held[path] == kind]
-    files = files or [path for path in there if held[path] is None]
+    named, others = _files(folder, kind)
+    files, found = named or others, False
     if not files and required:
-        raise DataError(
-            f"{folder} holds no {kind}.ndjson (or .ndjson.gz); point [data] path at the folder of "
-            f"a bulk export that includes {kind}"
-        )
+        raise _absent(folder, kind, "")
     for path in files:
         try:
             with cast(IO[bytes], gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as f:
                 for resource in _lines(f, path):
                     if resource.get("resourceType") == kind:
+                        found = True
                         yield resource, path
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(
                 f"{path} cannot be read to its end; it is damaged or was cut short, export it again"
             ) from error
+
+    if required and not named and not found:
+        raise _absent(folder, kind, f", and none of its {len(others)} other files has one")
+
+
+def has_files(folder: Path, kind: str) -> bool:
+    """Whether an export has files that may hold resources of a type."""
+    return any(_files(folder, kind))
+
+
+def _files(folder: Path, kind: str) -> tuple[list[Path], list[Path]]:
+    """Return the files with the type in their names, and those with no type that is read."""
+    there = [path for path in sorted(folder.rglob("*")) if path.name.endswith(ENDINGS)]
+    held = {path: next((one for one in TYPES if one in path.name), None) for path in there}
+    named = [path for path in there if held[path] == kind]
+    return named, [path for path in there if held[path] is None]
+
+
+def _absent(folder: Path, kind: str, more: str) -> DataError:
+    return DataError(
+        f"{folder} holds no {kind}.ndjson (or .ndjson.gz){more}; point [data] path at the folder of "
+        f"a bulk export that includes {kind}"
+    )
 
 
 def _lines(file: IO[bytes], path: Path) -> Iterator[dict[str, Any]]:

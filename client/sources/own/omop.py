@@ -113,7 +113,14 @@ class Omop(Counted):
         wordless = _concepts(translation.wordless_codes, "[data.variables] codes")
         with open_database(self._settings) as database:
             stays = static_frame(self._stays(database, study), _people(database), study)
-            rows = EventRows(translation, stays, study, self._tally, where=database.name)
+            rows = EventRows(
+                translation,
+                stays,
+                study,
+                self._tally,
+                where=database.name,
+                if_none=self._if_none(),
+            )
             ucum = _all(database.rows("concept", _UNIT, only=("vocabulary_id", ["UCUM"])))
             for table in _there(database, _VALUED):
                 for piece in self._valued(database, table, concepts, ucum):
@@ -123,6 +130,13 @@ class Omop(Counted):
                 for piece in _happened(database, table, below):
                     rows.add(piece, where=f"{database.name}: table {table}")
         return rows.patients()
+
+    def _if_none(self) -> str:
+        concepts = ", ".join(map(str, self._settings.stay_concepts))
+        return (
+            f"no row of {self._settings.stays} has one of the concepts {concepts}; correct [data] "
+            "stay_concepts, or stays"
+        )
 
     def _stays(self, database: ReadOnlyDatabase, study: Study) -> pl.DataFrame:
         """Return one row per stay, with its label."""

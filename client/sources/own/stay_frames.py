@@ -30,6 +30,7 @@ def stay_table(
     tally: Tally,
     *,
     where: str,
+    if_none: str = "the table of stays has no row; check [data.stays] file",
     now_us: int | None = None,
 ) -> StayTable:
     """Check and sort the stays of the cohort.
@@ -41,17 +42,20 @@ def stay_table(
         study: gives task and variables.
         tally: counts what is left out.
         where: the table's name, for errors.
+        if_none: why there may be no row, and what to do.
         now_us: the time now, microseconds since 1970; None asks the system.
 
     Raises:
-        DataError: a stay occurs twice, or a label is not one of the task's.
+        DataError: a stay occurs twice, a label is not one of the task's, or no stay is left.
     """
+    found = len(frame)
     frame = frame.with_columns(
         pl.lit(None, dtype=pl.Int64).alias(name) for name in OPTIONAL if name not in frame.columns
     )
     frame = _without(
         frame, tally, INCOMPLETE, pl.any_horizontal(pl.col("patient", "stay", "start").is_null())
     )
+    whole = len(frame)
     frame = _without(frame, tally, ENDS_EARLY, pl.col("end") < pl.col("start"))
     now_us = time.time_ns() // 1000 if now_us is None else now_us
     tally.count(IN_FUTURE, int((frame["start"] > now_us).sum()))
@@ -63,7 +67,11 @@ def stay_table(
         )
     unknown = _unknown_label(frame, study, where)
     tally.unlabelled += int(unknown.sum())
+    losses = (found - whole, whole - len(frame), int(unknown.sum()))
     frame = frame.filter(~unknown).sort("patient", "start", "stay")
+    if frame.is_empty():
+        cause = _cause(losses, tally.filtered, study.data.label, if_none)
+        raise DataError(f"{where}: no stay is left to read: {cause}")
     patients = frame["patient"].unique(maintain_order=True)
     label_N = frame["label"].to_numpy().astype(np.float32)
     if frame["label"].dtype in (pl.List, pl.Array):
@@ -79,6 +87,35 @@ def stay_table(
         outcome_h_N=hours["outcome"].cast(pl.Float64).fill_null(np.nan).to_numpy(),
         label_N=label_N,
         static=_static(frame, study),
+    )
+
+
+def _cause(losses: tuple[int, int, int], filtered: int, label: str, if_none: str) -> str:
+    """Return why no stay is left, and what to do, in words that fit into a sentence."""
+    incomplete, early, unlabelled = losses
+    found = sum(losses)
+    if not found and filtered:
+        return (
+            f"the selection ([data] where or split) leaves out all {filtered}; correct it, or the "
+            "spelling of its values"
+        )
+    if not found:
+        return if_none
+    if incomplete == found:
+        return (
+            f"all {found} lack a patient, an identifier or a start; check the columns that "
+            "[data.stays] names"
+        )
+    if early == found:
+        return f"all {found} end before they start; check the two columns and the form of dates"
+    if unlabelled == found:
+        return (
+            f"the label {label!r} of all {found} is unknown; check how it is made: its column, or "
+            "the ends of stays and the outcome's times"
+        )
+    return (
+        f"of {found}, {incomplete} lack a patient, an identifier or a start, {early} end before "
+        f"they start, and the label {label!r} of {unlabelled} is unknown; complete them"
     )
 
 

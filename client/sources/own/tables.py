@@ -38,12 +38,12 @@ import polars as pl
 from consilium.client.sources.common.reasons import (
     BEYOND_LIMIT,
     BLANKS,
-    DOT_ZERO,
     NO_TIME,
     STAGE_NO_TIME,
 )
 from consilium.client.sources.common.source import CountedWithoutLabels, Patient, Tally
 from consilium.client.sources.own.assembly import Assembler, StayTable
+from consilium.client.sources.own.clues import normal, note_changes, note_hours
 from consilium.client.sources.own.settings import EventsFile, StaysFile, TablesSettings
 from consilium.client.sources.own.stay_frames import check_labels, stay_table
 from consilium.client.sources.own.table_files import (
@@ -281,6 +281,8 @@ class Tables(CountedWithoutLabels):
             stay_E = keys.index_of(identifiers(piece, events.stay or ""), "stay")
             hours = numbers(piece, events.hours, decimal_comma=events.decimal_comma)[0]
             hours = hours.cast(pl.Float32).fill_nan(None)
+            end_h_E = np.where(stay_E >= 0, stays.end_h_N[stay_E], np.nan)
+            note_hours(hours.fill_null(np.nan).to_numpy(), end_h_E, self._tally)
         else:
             time, zoned = times(piece, events.time or "", events.time_format)
             if zoned != self._zoned and len(time) > time.null_count():
@@ -298,20 +300,6 @@ class Tables(CountedWithoutLabels):
             known = pl.Series(time.is_not_null())
             hours = pl.select(pl.when(known).then(pl.Series(hours_E))).to_series()
         return pl.DataFrame({"stay": stay_E, "hours": hours})
-
-
-def normal(text: pl.Series) -> pl.Series:
-    """Return texts as :func:`.identifiers.normal_identifier` writes them."""
-    return text.str.strip_chars().str.replace(r"^([+-]?[0-9]+)\.0+$", "${1}")
-
-
-def note_changes(text: pl.Series, bare: pl.Series, tally: Tally) -> None:
-    """Count the identifiers that differ from their normal form, by what differs."""
-    changed = text != bare
-    if changed.any():
-        blanks = changed & (text.str.strip_chars() != text)
-        tally.clue(BLANKS, int(blanks.sum()))
-        tally.clue(DOT_ZERO, int((changed & ~blanks).sum()))
 
 
 def _as_number(column: str, value: float | str) -> float:

@@ -5,16 +5,15 @@ from collections.abc import Callable
 import polars as pl
 
 from consilium.client.sources.common.reasons import (
-    DECIMAL_COMMA,
     NO_TIME,
     NO_VALUE,
     NOT_A_NUMBER,
     STAGE_NO_NUMBER,
     STAGE_NO_TIME,
     STAGE_UNKNOWN_UNIT,
-    THOUSANDS,
 )
 from consilium.client.sources.common.source import Tally, UnknownUnit
+from consilium.client.sources.own.clues import note_commas
 from consilium.client.sources.own.settings import HospitalSettings
 from consilium.shared.errors import SettingsError
 from consilium.shared.study.definition import Study
@@ -182,7 +181,7 @@ class Translation:
         tally.count(NOT_A_NUMBER, lost)
         tally.ends(STAGE_NO_NUMBER, name, lost)
         if lost:
-            _note_commas(word, tally)
+            note_commas(word, tally)
         return value
 
     def translate(
@@ -259,7 +258,7 @@ class Translation:
             tally.count(NOT_A_NUMBER, rows - untimed - without)
             tally.ends(STAGE_NO_TIME, name, untimed)
             tally.ends(STAGE_NO_NUMBER, name, rows - untimed)
-        _note_commas(lost.filter(timed)["word"], tally)
+        note_commas(lost.filter(timed)["word"], tally)
 
     def _linear(self, variable: int, unit: str | None) -> LinearMap | UnitError:
         """Return the map of one unit, or why there is none."""
@@ -305,15 +304,6 @@ class Translation:
             },
             orient="row",
         )
-
-
-def _note_commas(word: pl.Series, tally: Tally) -> None:
-    """Count the cells, taken for words, that are numbers in a way of writing not declared."""
-    number = word.str.strip_chars()
-    grouped = number.str.contains(r"^[+-]?[0-9]{1,3}([,.' ][0-9]{3})+([.,][0-9]+)?$")
-    comma = number.str.contains(r"^[+-]?[0-9]+,[0-9]+$")
-    tally.clue(DECIMAL_COMMA, int((comma & ~grouped).sum()))
-    tally.clue(THOUSANDS, int(grouped.sum()))
 
 
 def limits(text: pl.Series) -> pl.Series:
