@@ -4,7 +4,7 @@ Persons who opted out do not pass it. A unit that is not understood ends the rea
 spellings at once, unless the caller asks for their counts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -19,7 +19,7 @@ from consilium.client.sources.common.source import (
 )
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
-from consilium.shared.study.unit_spellings import ambiguity, ucum_of
+from consilium.shared.study.unit_spellings import ucum_of
 from consilium.shared.study.units import UnitError
 
 MANY_LOST = 0.05  # share of a variable's rows; a reading that loses more is not what was meant
@@ -126,21 +126,23 @@ def refuse_units(report: ReadReport) -> None:
     found = [one for one in report.unknown_units if one.variable in many]
     if not found:
         return
-    first = found[0]
+    first, line = found[0], units_line(report.unknown_units)
     more = ""
     if len(found) > 1:
-        shown = ", ".join(units_lines(report.unknown_units))
         more = f"; {len(found) - 1} more spellings of units are not understood"
-        more += f", so write [data] units = {{ {shown} }}" if shown else ""
+        more += f", so write [data] {line}" if line else ""
     raise DataError(f"{first.where}: {first.told}{more}")
 
 
-def units_lines(unknown: tuple[UnknownUnit, ...]) -> list[str]:
-    """Return ``"spelling" = "..."`` for each spelling that needs a line in ``[data] units``."""
-    lines = dict.fromkeys(
-        f'{_toml(one.unit)} = "..."' for one in unknown if one.unit and needs_line(one.unit)
+def units_line(unknown: Iterable[UnknownUnit]) -> str:
+    """Return ``units = { "spelling" = "?", ... }``: what the hospital has to explain, or nothing.
+
+    A question mark that is left is no unit, so nothing is guessed.
+    """
+    pairs = dict.fromkeys(
+        f'{_toml(one.unit)} = "?"' for one in unknown if one.unit and needs_line(one.unit)
     )
-    return list(lines)[:MOST_LINES]
+    return f"units = {{ {', '.join(list(pairs)[:MOST_LINES])} }}" if pairs else ""
 
 
 def needs_line(unit: str) -> bool:
@@ -150,11 +152,6 @@ def needs_line(unit: str) -> bool:
     except UnitError:
         return True
     return False
-
-
-def readings(unit: str) -> str:
-    """Return why a spelling is ambiguous, empty if it is not known at all."""
-    return ambiguity(unit) or ""
 
 
 def _toml(text: str) -> str:

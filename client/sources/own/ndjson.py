@@ -65,8 +65,8 @@ def _files(folder: Path, kind: str) -> tuple[list[Path], list[Path]]:
 
 def _absent(folder: Path, kind: str, more: str) -> DataError:
     return DataError(
-        f"{folder} holds no {kind}.ndjson (or .ndjson.gz){more}; point [data] path at the folder of "
-        f"a bulk export that includes {kind}"
+        f"{folder} holds no {kind}.ndjson (or .ndjson.gz){more}; point [data] path at the folder "
+        f"of a bulk export that includes {kind}"
     )
 
 
