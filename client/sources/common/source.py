@@ -15,7 +15,7 @@ from typing import Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from consilium.client.sources.common.reasons import UNKNOWN_UNIT
+from consilium.client.sources.common.reasons import BAD_LINE, UNKNOWN_UNIT
 from consilium.shared.study.definition import Study
 from consilium.shared.study.unit_spellings import is_spelling
 
@@ -137,6 +137,13 @@ class Tally:
     unknown_units: dict[tuple[str, str | None], UnknownUnit] = field(default_factory=dict)
     clues: dict[str, int] = field(default_factory=dict)
     absent: list[str] = field(default_factory=list)
+    bad_lines: set[tuple[str, int]] = field(default_factory=set)
+
+    def bad_line(self, file: str, number: int) -> None:
+        """Count a line that cannot be read, once however often its file is read."""
+        if (file, number) not in self.bad_lines:
+            self.bad_lines.add((file, number))
+            self.count(BAD_LINE, 1)
 
     def ends(self, stage: str, variable: str, number: int) -> None:
         """Count rows of a variable whose way ended at a stage."""

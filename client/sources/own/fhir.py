@@ -69,7 +69,7 @@ class Fhir(Counted):
         translation = translation_of(
             study, self._settings, lambda known: known.loinc and f"{LOINC}|{known.loinc}"
         )
-        people = frames.people(folder)
+        people = frames.people(folder, self._tally)
         stays = static_frame(self._stays(people, study), people, study)
         rows = EventRows(
             translation,

@@ -29,7 +29,7 @@ _RETRACTED = frozenset({"entered-in-error", "cancelled", "refuted"})
 _RAW: dict[str, type[pl.DataType]] = {**SCHEMA, "time": pl.String}
 
 
-def people(folder: Path) -> pl.DataFrame:
+def people(folder: Path, tally: Tally) -> pl.DataFrame:
     """Return one row each: ``patient``, ``birth``, ``male``, ``death``, ``death_day``, ``dead``."""
     rows = [
         (
@@ -39,7 +39,7 @@ def people(folder: Path) -> pl.DataFrame:
             text(one, "deceasedDateTime"),
             at(one, "deceasedBoolean") is True or text(one, "deceasedDateTime") is not None,
         )
-        for one, _ in resources(folder, "Patient")
+        for one, _ in resources(folder, "Patient", tally)
     ]
     schema = {"patient": pl.String, "birth": pl.String, "male": pl.Float64, "death": pl.String}
     frame = pl.DataFrame(rows, schema={**schema, "dead": pl.Boolean}, orient="row")
@@ -53,7 +53,7 @@ def people(folder: Path) -> pl.DataFrame:
 def encounters(folder: Path, settings: FhirSettings, tally: Tally) -> pl.DataFrame:
     """Return one row per stay: ``patient``, ``stay``, ``start``, ``end``, ``expired``."""
     rows = []
-    for one, _ in resources(folder, "Encounter"):
+    for one, _ in resources(folder, "Encounter", tally):
         inner = at(one, "partOf") is not None
         if text(one, "class", "code") not in settings.encounter_classes:
             tally.clue(OTHER_CLASS, 1)
@@ -118,7 +118,7 @@ def conditions(folder: Path, codes: Set[str], tally: Tally, *, required: bool) -
     day of the record.
     """
     rows = []
-    for one, _ in resources(folder, "Condition", required=required) if codes else ():
+    for one, _ in resources(folder, "Condition", tally, required=required) if codes else ():
         code = _first(codings(at(one, "code")), codes)
         if code is None:
             continue
@@ -145,11 +145,13 @@ def administrations(folder: Path, codes: Set[str], tally: Tally) -> pl.DataFrame
     elsewhere in the export.
     """
     known = {}
-    for one, _ in resources(folder, "Medication", required=False) if codes else ():
+    for one, _ in resources(folder, "Medication", tally, required=False) if codes else ():
         if (code := _first(codings(at(one, "code")), codes)) is not None:
             known[text(one, "id")] = code
     rows = []
-    for one, _ in resources(folder, "MedicationAdministration", required=False) if codes else ():
+    for one, _ in (
+        resources(folder, "MedicationAdministration", tally, required=False) if codes else ()
+    ):
         code = _first(codings(at(one, "medicationCodeableConcept")), codes)
         code = code or _contained(one, codes) or known.get(identity(at(one, "medicationReference")))
         if code is None:
@@ -193,7 +195,7 @@ def observations(
     """Yield rows with these codes, as :mod:`.event_frames` needs them, and their file."""
     rows: list[tuple[Any, ...]] = []
     last: Path | None = None
-    for one, path in resources(folder, "Observation"):
+    for one, path in resources(folder, "Observation", tally):
         if last is not None and (path != last or len(rows) >= PIECE_ROWS):
             yield _events(rows), last
             rows = []

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
+from consilium.client.sources.common.source import Tally
 from consilium.shared.errors import DataError
 
 ENDINGS = (".ndjson", ".ndjson.gz", ".jsonl", ".jsonl.gz")
@@ -16,19 +17,22 @@ TYPES = (
     "MedicationAdministration", "MedicationRequest", "Medication",
 )  # fmt: skip  # a file holds the first of these that its name contains
 _HALVES = re.compile("[\ud800-\udfff]")
+MOST_BAD = 10  # lines that cannot be read, beyond as many good ones, before a file is refused
 LONGEST_LINE = 8 << 20  # bytes; longer than an Observation with a waveform as text
 
 
 def resources(
-    folder: Path, kind: str, *, required: bool = True
+    folder: Path, kind: str, tally: Tally, *, required: bool = True
 ) -> Iterator[tuple[dict[str, Any], Path]]:
     """Yield every resource of a type, and its file.
 
     The files with the type in their names are read (``Patient.000.ndjson``); if there are none,
     those with no type in their names.
 
+    A line that is no JSON object is set aside and counted.
+
     Raises:
-        DataError: a required file is missing, or a line is no JSON object.
+        DataError: a required file is missing, or a file cannot be read to its end.
     """
     named, others = _files(folder, kind)
     files, found = named or others, False
@@ -37,7 +41,7 @@ def resources(
     for path in files:
         try:
             with cast(IO[bytes], gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as f:
-                for resource in _lines(f, path):
+                for resource in _lines(f, path, tally):
                     if resource.get("resourceType") == kind:
                         found = True
                         yield resource, path
@@ -70,8 +74,8 @@ def _absent(folder: Path, kind: str, more: str) -> DataError:
     )
 
 
-def _lines(file: IO[bytes], path: Path) -> Iterator[dict[str, Any]]:
-    number = 0
+def _lines(file: IO[bytes], path: Path, tally: Tally) -> Iterator[dict[str, Any]]:
+    number, good, bad = 0, 0, 0
     while line := file.readline(LONGEST_LINE + 1):
         number += 1
         if len(line) > LONGEST_LINE:
@@ -80,16 +84,28 @@ def _lines(file: IO[bytes], path: Path) -> Iterator[dict[str, Any]]:
             )
         if line.isspace():
             continue
-        try:
-            found = _DECODER.decode(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise DataError(
-                f"{path} line {number}: is no JSON in UTF-8; it was damaged or cut short, export "
-                "it again"
-            ) from error
-        if not isinstance(found, dict):
-            raise DataError(f"{path} line {number}: is no JSON object; write one resource a line")
+        found = _object(line.decode("utf-8-sig" if number == 1 else "utf-8", errors="replace"))
+        if isinstance(found, str):
+            bad += 1
+            if bad > good + MOST_BAD or not line.endswith(b"\n"):  # of many, or the cut-off end
+                raise DataError(f"{path} line {number}: {found}")
+            tally.bad_line(str(path), number)
+            continue
+        good += 1
         yield found
+
+
+def _object(text: str) -> dict[str, Any] | str:
+    """Return the JSON object of a line, or what is wrong with it."""
+    try:
+        found = None if "\ufffd" in text else _DECODER.decode(text)  # no UTF-8 was there
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict):
+        return found
+    if found is None:
+        return "is no JSON in UTF-8; it was damaged or cut short, export it again"
+    return "is no JSON object; write one resource a line"
 
 
 def _no_constant(_: str) -> None:

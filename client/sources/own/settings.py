@@ -66,7 +66,8 @@ class StaysFile(FileSettings):
 
     Without ``stay``, every patient has one stay; without ``start``, events must give hours, not
     times. ``label`` names the outcome's column (several for a multilabel study); by default it is
-    the study's label. ``outcome_time`` is the time of the outcome, empty if it did not happen.
+    the study's label; ``values`` are the numbers of its words, such as ``{ ja = 1, nein = 0 }``.
+    ``outcome_time`` is the time of the outcome, empty if it did not happen.
     """
 
     patient: str
@@ -75,6 +76,7 @@ class StaysFile(FileSettings):
     end: str | None = None
     birth: str | None = None
     label: Annotated[str | tuple[str, ...] | None, Listed] = None
+    values: dict[str, Number] = Field(default_factory=dict)
     outcome_time: str | None = None
 
 
@@ -108,10 +110,14 @@ class EventsFile(FileSettings):
 
 
 class StepLabelsFile(FileSettings):
-    """A table of a per-step study's label: one row per stay and hour (or time)."""
+    """A table of a per-step study's label: one row per stay and hour (or time).
+
+    ``values`` are the numbers of words, such as ``{ ja = 1, nein = 0 }``.
+    """
 
     stay: str
     label: str
+    values: dict[str, Number] = Field(default_factory=dict)
     hours: str | None = None
     time: str | None = None
 

@@ -29,13 +29,14 @@
     values = { m = 1, f = 0 }
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
 from consilium.client.sources.common.reasons import (
+    BAD_LINE,
     BEYOND_LIMIT,
     BLANKS,
     NO_TIME,
@@ -58,7 +59,11 @@ from consilium.client.sources.own.translation import Translation
 from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.study.definition import Study
 
-_TRUE_FALSE = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
+# Words of languages in which nothing else is meant; others are for [data.stays] values.
+_TRUE_FALSE = {
+    **dict.fromkeys(("true", "t", "yes", "y", "ja", "j", "oui", "vrai", "wahr", "sí", "sì"), 1.0),
+    **dict.fromkeys(("false", "f", "no", "n", "nein", "non", "faux", "falsch", "nee", "nej"), 0.0),
+}
 
 
 class Tables(CountedWithoutLabels):
@@ -115,6 +120,7 @@ class Tables(CountedWithoutLabels):
         ]
         pieces = []
         for piece in read_pieces(settings, [*columns, *self._settings.where]):
+            self._tally.count(BAD_LINE, piece.bad_lines)
             piece = self._selected(piece)
             frame = piece.frame.select(
                 self._identifiers(piece, settings.patient).alias("patient"),
@@ -122,7 +128,7 @@ class Tables(CountedWithoutLabels):
             )
             frame = frame.with_columns(
                 *self._stay_times(piece, settings),
-                _labels(piece, labels, study).alias("label"),
+                _labels(piece, labels, study, settings.values).alias("label"),
             )
             pieces.append(
                 frame.with_columns(
@@ -189,8 +195,9 @@ class Tables(CountedWithoutLabels):
         when = settings.hours or settings.time or ""
         keys = _Keys(stays, self._tally)
         for piece in read_pieces(settings, [settings.stay, when, settings.label]):
+            self._tally.count(BAD_LINE, piece.bad_lines)
             stay_E = keys.index_of(identifiers(piece, settings.stay), "stay")
-            value = _label(piece, settings.label)
+            value = _label(piece, settings.label, settings.values)
             check_labels(value, study, str(piece.path))
             if settings.hours is not None:
                 hours = numbers(piece, settings.hours, decimal_comma=settings.decimal_comma)[0]
@@ -212,6 +219,7 @@ class Tables(CountedWithoutLabels):
         long = [events.variable, events.value, events.unit] if events.layout == "long" else wide
         columns = [key, when, *(name for name in long if name)]
         for piece in read_pieces(events, columns):
+            self._tally.count(BAD_LINE, piece.bad_lines)
             if events.layout == "long":
                 piece = self._of_codes(piece, events.variable or "", translation)
             placed = self._placed(piece, events, keys)
@@ -369,18 +377,23 @@ def _label_columns(settings: StaysFile, study: Study) -> tuple[str, ...]:
     return columns
 
 
-def _labels(piece: Piece, columns: tuple[str, ...], study: Study) -> pl.Series:
+def _labels(
+    piece: Piece, columns: tuple[str, ...], study: Study, values: Mapping[str, float]
+) -> pl.Series:
     """Return the labels as numbers, as a list if the study has several; all 0 without columns."""
     if not columns:
         return pl.Series([0.0]).new_from_index(0, len(piece.frame))
-    found = [_label(piece, column).alias(column) for column in columns]
+    found = [_label(piece, column, values).alias(column) for column in columns]
     if len(found) == 1 and study.task.kind != "multilabel":
         return found[0]
     return pl.DataFrame(found).select(pl.concat_list(pl.all())).to_series()
 
 
-def _label(piece: Piece, column: str) -> pl.Series:
-    """Return a column's labels as numbers, null if a cell is empty."""
+def _label(piece: Piece, column: str, values: Mapping[str, float]) -> pl.Series:
+    """Return a column's labels as numbers, null if a cell is empty.
+
+    Words are those of ``values``, in the hospital's spelling or any case, or else yes and no.
+    """
     number, at_limit = numbers(piece, column)
     text = words(piece, column)
     if at_limit:
@@ -388,12 +401,14 @@ def _label(piece: Piece, column: str) -> pl.Series:
             f"{piece.path}: {at_limit} labels {column!r} are a limit such as '<1'; write numbers, "
             "and nothing where it is not known"
         )
-    meant = text.str.to_lowercase().replace_strict(_TRUE_FALSE, default=None)
-    number = number.fill_null(meant.cast(pl.Float64))
+    known = _TRUE_FALSE | {word.strip().lower(): float(value) for word, value in values.items()}
+    folded = piece.frame[column].cast(pl.String).str.strip_chars().str.to_lowercase()
+    meant = folded.replace_strict(known, default=None, return_dtype=pl.Float64)
+    number = meant.fill_null(number)  # a code such as 2 may be given a meaning, too
     fault = (number.is_null() & text.is_not_null()).arg_true()
     if len(fault):
         raise DataError(
-            f"{piece.where(fault[0])}: the label {column!r} is no number; write numbers, and "
-            "nothing where it is not known"
+            f"{piece.where(fault[0])}: the label {column!r} is no number; say what its words "
+            "mean in site.toml, such as values = { ja = 1, nein = 0 } beside label"
         )
     return number

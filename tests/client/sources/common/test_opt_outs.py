@@ -34,10 +34,10 @@ def test_the_normal_form_of_a_number_is_its_digits(number: int, end: str, blank:
 
 
 @given(st.text(max_size=20))
-def test_a_normal_form_is_its_own_normal_form_but_for_a_second_ending(text: str) -> None:
+def test_a_normal_form_loses_blanks_and_the_ending_of_a_number_alone(text: str) -> None:
     once = normal_identifier(text)
     assert once == once.strip()
-    assert normal_identifier(once) in (once, once.split(".0")[0])
+    assert once in (text.strip(), text.strip().split(".")[0])
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,9 @@ def test_a_normal_form_is_its_own_normal_form_but_for_a_second_ending(text: str)
 def test_a_file_that_cannot_be_read_stops_with_a_sentence(
     content: bytes | None, sentence: str, tmp_path: Path
 ) -> None:
+    file = tmp_path / "opted-out.txt"
+    if content is not None:
+        file.write_bytes(content)
     with pytest.raises(DataError, match=sentence) as caught:
-        if content is None:
-            OptOuts.read(tmp_path / "gone.txt")
-        else:
-            named(tmp_path, content)
+        OptOuts.read(file)
     assert "1001" not in str(caught.value)
