@@ -25,7 +25,7 @@ AMBIGUOUS: Mapping[str, str] = MappingProxyType(
         r"m/[uµμ]?[lL]|m/mm3": "millions (10*6/uL), or a milli of something left out",
         r"M/(mm3|cumm|cmm)": "millions (10*6/uL), or the Roman thousand (10*3/uL)",
         r"(?i:mil{1,2}\.?)/.*": "thousand in Spanish and Portuguese, million in English",
-        r"MM/.*": "millimoles, millimetres, or the Roman million",
+        r"MM/(?!H).*": "millimoles, millimetres, or the Roman million",
         r"(MM|UM|NM|PM)": "a length (mm, um, nm, pm), or a concentration (mmol/L ...) in capitals",
         r"(MU|MIU|MUI|MIE)(/.*)?": "thousandths of a unit in capitals (mU), or millions of units",
         r"mu/.*": "thousandths of a unit (mU), or the Greek letter (u) with its unit left out",
@@ -57,6 +57,7 @@ _WHOLE: Mapping[str, str] = {
     "ph": "[pH]", "phunits": "[pH]", "phunit": "[pH]", "ph-einheiten": "[pH]", "[ph]": "[pH]",
     "ratio": "1", "inr": "1", "index": "1", "quotient": "1", "fraction": "1",
     "point": "{score}", "points": "{score}", "punkte": "{score}", "score": "{score}",
+    "mm/h": "mm/h", "mm/hr": "mm/h", "mm/hour": "mm/h",
     "mm/1h": "mm/h", "mm/1std": "mm/h",
 }  # fmt: skip  # without spaces, in lower case
 _WHOLE_AS_WRITTEN: Mapping[str, str] = {
