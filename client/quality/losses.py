@@ -60,6 +60,16 @@ def lost_rows(quality: Quality, study: Study) -> Iterator[Finding]:
 def _losses(quality: Quality, study: Study) -> Iterator[Finding]:
     """Yield each variable of which more than 5 % of the rows were lost, and where."""
     for funnel in funnels(quality.read, study):
+        if funnel.of_others > MOSTLY * (funnel.found + funnel.of_others):
+            yield Finding(
+                level="warns",
+                about=funnel.name,
+                told=(
+                    f"{funnel.of_others} of its {funnel.found + funnel.of_others} rows name no "
+                    "person who has a stay in the cohort"
+                ),
+                remedy="nothing, if they are of others; else compare how persons are written",
+            )
         if funnel.lost_share <= MANY_LOST:
             continue
         stages = [
