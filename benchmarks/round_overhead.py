@@ -33,18 +33,14 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         size, rounds, phases = ours(Path(folder) / "ours", options.rounds)
+        print(f"{len(SITES)} sites, {size} parameters, on loopback; seconds a round")
+        print(f"{'':34}{'median':>8}{'least':>8}{'most':>8}{'rounds':>8}")
+        _print_line("Consilium, one step included", rounds)
         (Path(folder) / "flower").mkdir()
         theirs = seconds_a_round(
             Path(folder) / "flower", sites=len(SITES), size=size, rounds=options.flower_rounds
         )
-    print(f"{len(SITES)} sites, {size} parameters, on loopback; seconds a round")
-    print(f"{'':34}{'median':>8}{'least':>8}{'most':>8}{'rounds':>8}")
-    for name, seconds in (
-        ("Consilium, one step included", rounds),
-        ("Flower's default path", theirs),
-    ):
-        print(f"{name:34}{median(seconds):8.3f}{min(seconds):8.3f}{max(seconds):8.3f}"
-              f"{len(seconds):8}")  # fmt: skip
+    _print_line("Flower's default path", theirs)
     print(f"ratio of the medians {median(theirs) / median(rounds):.1f}")
     print("Consilium's round, median of each part:")
     parts = {name: median(seconds) for name, seconds in phases.items()}
@@ -54,6 +50,13 @@ def main() -> None:
     verdict = "kept" if median(rounds) <= TARGET_S else "MISSED"
     print(f"target of {TARGET_S} s: {verdict}")
     sys.exit(verdict != "kept")
+
+
+def _print_line(name: str, seconds: list[float]) -> None:
+    print(
+        f"{name:34}{median(seconds):8.3f}{min(seconds):8.3f}{max(seconds):8.3f}{len(seconds):8}",
+        flush=True,
+    )
 
 
 def ours(folder: Path, rounds: int) -> tuple[int, list[float], dict[str, list[float]]]:

@@ -228,7 +228,7 @@ class Adversary:
         use = seed_use(study_hash, round, self.colluder, site, public)
         letter = Letter(
             commitment=commit_share(use, ANY_SHARE),
-            box=seal_box(ANY_SHARE, to=to, use=use, entropy=os.urandom),
+            box=seal_box(ANY_SHARE, to=to, use=use, ephemeral=ExchangeKey(os.urandom(32))),
             mask_key=self.own.public(site),
             seed_key=self.own.public(site),
         )

@@ -92,7 +92,7 @@ def seconds_a_round(folder: Path, *, sites: int, size: int, rounds: int) -> list
         subprocess.run(  # noqa: S603 - Flower's own program
             run, env=_environment(folder), check=True, capture_output=True
         )
-        deadline = time.monotonic() + 60 + 30 * rounds
+        deadline = time.monotonic() + 120 + 120 * rounds
         while len(noted := times.read_text().split() if times.exists() else []) <= rounds:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"Flower's run stands at {len(noted)} of {rounds} rounds")

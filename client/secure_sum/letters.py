@@ -9,7 +9,14 @@ from dataclasses import dataclass
 
 from consilium.shared.crypto import hash_tree, transcript
 from consilium.shared.crypto.boxes import BoxKeys, seal_box
-from consilium.shared.crypto.keys import Entropy, ExchangeKey, IdentityKey, Secret, is_low_order
+from consilium.shared.crypto.keys import (
+    KEY_BYTES,
+    Entropy,
+    ExchangeKey,
+    IdentityKey,
+    Secret,
+    is_low_order,
+)
 from consilium.shared.errors import AuthenticationError, ProtocolError
 from consilium.shared.secure_sum.dealt_shares import (
     commit_share,
@@ -137,7 +144,9 @@ def deal_keys(me: Member, round: int, to: Mapping[str, bytes]) -> DealtKeys:
     exchange = ExchangeKey(seed)
     masks, following = BoxKeys(me.entropy(SECRET_BYTES)), BoxKeys(me.entropy(SECRET_BYTES))
     letters, leaves = {}, {}
-    for holder, share in me.shares(seed, sorted([me.site, *to])).items():
+    shares = me.shares(seed, sorted([me.site, *to]))
+    ephemeral = ExchangeKey(me.entropy(KEY_BYTES))
+    for holder, share in shares.items():
         use = seed_use(study_hash, round, me.site, holder, exchange.public)
         commitment = commit_share(use, share)
         if holder == me.site:
@@ -146,7 +155,7 @@ def deal_keys(me: Member, round: int, to: Mapping[str, bytes]) -> DealtKeys:
             continue
         letter = Letter(
             commitment=commitment,
-            box=seal_box(share, to=to[holder], use=use, entropy=me.entropy),
+            box=seal_box(share, to=to[holder], use=use, ephemeral=ephemeral),
             mask_key=masks.public(holder),
             seed_key=following.public(holder),
         )
@@ -242,11 +251,12 @@ def deal_mask(
     """
     boxes = {}
     shares = me.shares(seed, sorted([me.site, *to]))
+    ephemeral = ExchangeKey(me.entropy(KEY_BYTES))
     for holder in sorted(to):
         use = mask_use(me.parameters.study_hash, round, me.site, holder, context)
         boxes[holder] = MaskBox(
             commitment=commit_share(use, shares[holder]),
-            box=seal_box(shares[holder], to=to[holder], use=use, entropy=me.entropy),
+            box=seal_box(shares[holder], to=to[holder], use=use, ephemeral=ephemeral),
         )
     commitment = transcript.commit_self_mask(context, me.site, seed)
     own = transcript.commit_mask_share(context, me.site, me.site, shares[me.site])

@@ -1,5 +1,7 @@
 """Messages between a study's process and the sites, through the SuperLink's database.
 
+Short ones go through a table of our own, longer ones through Flower's store.
+
 The study's process puts messages for sites into the SuperLink's durable database and takes their
 replies out of it. It needs no port and no token, a SuperLink that restarts loses nothing, and
 neither Flower's Control API nor its Runtime API has to be open to anyone.
@@ -19,6 +21,7 @@ from typing import Self, TypeVar, cast
 
 from flwr.app import Message
 from flwr.app.message import remove_content_from_message
+from flwr.app.metadata import Metadata
 from flwr.common.constant import (
     NOOP_ACCOUNT_NAME,
     NOOP_FLWR_AID,
@@ -26,9 +29,11 @@ from flwr.common.constant import (
     Status,
     SubStatus,
 )
+from flwr.common.serde import message_to_proto
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
+from flwr.server.superlink.linkstate.utils import create_message_error_unavailable_res_message
 from flwr.supercore import sql_mixin
 from flwr.supercore.constant import (
     NOOP_FEDERATION_ID,
@@ -49,6 +54,13 @@ from flwr.superlink.federation import NoOpFederationManager
 from sqlalchemy.exc import OperationalError
 
 from consilium.server.flower.run_grid import RunGrid
+from consilium.server.flower.short_messages import (
+    ELSEWHERE,
+    WAITING_NODES,
+    ShortMessages,
+    pack_message,
+    unpack_answer,
+)
 from consilium.server.flower.stored_replies import is_whole, load_bodies, open_reply
 from consilium.shared.files.permissions import PRIVATE_FILE
 
@@ -56,6 +68,10 @@ HEARTBEAT_S = 10.0
 LOOK_ANYWAY_S = 1.0  # even if the database did not change: a node that went away writes nothing
 BUSY_TRIES = 20
 NODE_HEARTBEAT_S = 10.0  # the least that Flower allows; a node counts as gone after twice that
+
+_WAITING = (
+    f"SELECT DISTINCT dst_node_id FROM message_ins WHERE delivered_at = '' UNION {WAITING_NODES}"  # noqa: S608
+)
 
 _CACHES = (("cache_size", "-2000"), ("mmap_size", "0"))
 
@@ -113,9 +129,7 @@ class Watch:
 
     def waiting_nodes(self) -> set[int]:
         """Nodes for which a message waits, as unsigned identifiers."""
-        rows = self._connection.execute(
-            "SELECT DISTINCT dst_node_id FROM message_ins WHERE delivered_at = ''"
-        )
+        rows = self._connection.execute(_WAITING)
         return {node & (2**64 - 1) for (node,) in rows}
 
     def close(self) -> None:
@@ -136,7 +150,8 @@ class LinkGrid(RunGrid):
     """
 
     def __init__(self, database: Path, runs: Path) -> None:
-        self._link, self._watch = open_link(database), Watch(database)
+        self._link, self._short = open_link(database), ShortMessages(database)
+        self._watch = Watch(database)
         self._clear_away(runs)
         number = self._link.create_run(
             "consilium/study", "1", None, {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID,
@@ -150,7 +165,9 @@ class LinkGrid(RunGrid):
         TaskIdentity.task_id, TaskIdentity.run_id = self._task, number
         TaskIdentity.node_id = SUPERLINK_NODE_ID
         self._claimed: dict[str, Message] = {}
-        self._looked = 0.0
+        self._asked: dict[str, Metadata] = {}  # of short messages not yet answered
+        self._online: set[int] = set()  # nodes, as looked up last
+        self._looked, self._called_roll = 0.0, 0.0
         self._done = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="run heartbeat", daemon=True)
         self._heart.start()
@@ -163,7 +180,9 @@ class LinkGrid(RunGrid):
         self._heart.join()
         self._link.finish_task(self._task, SubStatus.COMPLETED, "")
         self._link.cleanup_run(self._run.run_id)
+        self._short.delete_run(self._number)
         self._watch.close()
+        self._short.close()
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the identifiers of the nodes that are online."""
@@ -184,6 +203,11 @@ class LinkGrid(RunGrid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
         """Yield each reply once, when it has wholly arrived; it is read only when yielded."""
         asked = set(message_ids)
+        short = asked & self._asked.keys()
+        asked -= short
+        yield from self._short_replies(short)
+        if not asked:
+            return
         now = time.monotonic()
         if not self._watch.changed() and now - self._looked < LOOK_ANYWAY_S:
             return
@@ -203,7 +227,9 @@ class LinkGrid(RunGrid):
         """Delete messages whose replies are no longer wanted; late replies are refused."""
         for message_id in message_ids:
             self._claimed.pop(message_id, None)
-            self._delete(message_id)
+            if self._asked.pop(message_id, None) is None:
+                self._delete(message_id)
+            self._short.delete(message_id)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -226,6 +252,8 @@ class LinkGrid(RunGrid):
 
     def _has_been_online(self, node: int) -> bool:
         """Whether Flower would take a message for the node: it must have been online once."""
+        if node in self._online:
+            return True
         known = self._link.get_node_info(node_ids=[node])
         return bool(known) and known[0].status in (NodeStatus.ONLINE, NodeStatus.OFFLINE)
 
@@ -235,6 +263,14 @@ class LinkGrid(RunGrid):
             parts = get_all_nested_objects(message)
             tree = get_object_tree(message)
             bare = remove_content_from_message(message)
+            bundle = pack_message(
+                message_to_proto(bare), tree, {key: part.deflate() for key, part in parts.items()}
+            )
+        if bundle:
+            self._call_roll()
+            self._short.put(bare.metadata, bundle)
+            self._asked[bare.metadata.message_id] = bare.metadata
+            return str(bare.metadata.message_id)
 
         def store() -> bool:
             with self._link.session(), no_object_id_recompute():
@@ -244,13 +280,48 @@ class LinkGrid(RunGrid):
                     self._link.store_object(self._number, session, key, parts[key].deflate())
                 return stored
 
-        if not self._patiently(store) and self._has_ended():
-            raise RunEndedError("the Flower run of this study process has ended; start it again")
+        if not self._patiently(store):
+            self._check_run()
         return str(message.metadata.message_id)
 
-    def _has_ended(self) -> bool:
+    def _short_replies(self, asked: set[str]) -> Iterator[Message]:
+        """Yield replies to short messages, and an error in the name of each node that is gone."""
+        for message_id, state in self._short.answered(asked).items():
+            if state == ELSEWHERE:  # from now on it is one of Flower's
+                del self._asked[message_id]
+                self._looked = 0.0
+            else:
+                reply = unpack_answer(self._short.content(message_id))
+                self._asked.pop(message_id, None)
+                self._short.delete(message_id)
+                yield reply
+        nodes = {self._asked[left].dst_node_id for left in asked & self._asked.keys()}
+        if nodes and (self._call_roll() or not nodes <= self._online):
+            self._call_roll(at_once=True)
+            for left in asked & self._asked.keys():
+                if self._asked[left].dst_node_id not in self._online:
+                    gone = self._asked.pop(left)
+                    self._short.delete(left)
+                    yield create_message_error_unavailable_res_message(gone, "node_unavail")
+
+    def _call_roll(self, *, at_once: bool = False) -> bool:
+        """Look every LOOK_ANYWAY_S, or now, which nodes are online; return whether it was done.
+
+        Raises:
+            RunEndedError: Flower ended the run.
+        """
+        now = time.monotonic()
+        if now - self._called_roll < LOOK_ANYWAY_S and not at_once:
+            return False
+        self._called_roll = now
+        self._check_run()
+        self._online = set(self._patiently(self.get_node_ids))
+        return True
+
+    def _check_run(self) -> None:
         status = self._link.get_run_status({self._number}).get(self._number)
-        return status is None or status.status == Status.FINISHED
+        if status is None or status.status == Status.FINISHED:
+            raise RunEndedError("the Flower run of this study process has ended; start it again")
 
     def _clear(self, reply: Message) -> None:
         """Delete a reply, and the message it answers, from the database."""
@@ -270,6 +341,7 @@ class LinkGrid(RunGrid):
         """End the Flower run of an earlier process that was killed, and delete its messages."""
         with contextlib.suppress(OSError, ValueError):
             old = int(runs.read_text())
+            self._short.delete_run(old)
             if not self._link.stop_run(old):
                 self._link.cleanup_run(old)
 

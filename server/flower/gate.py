@@ -75,8 +75,8 @@ class Bundles(Protocol):
     def leave(self, node_id: int) -> bytes:
         """Set the node offline until its next heartbeat."""
 
-    def senders(self, body: bytes) -> set[int]:
-        """The nodes that a body of Flower's push-messages says its replies are from."""
+    def expect(self, node_id: int, body: bytes) -> None:
+        """Prepare for the replies in a body of Flower's push-messages, all of that node."""
 
 
 class Denied(Exception):  # noqa: N818 - an answer, not a fault of ours
@@ -173,11 +173,13 @@ class Gate:
         """Pass a Fleet call on to Flower, which authenticates it once more."""
         if scope["path"] == PUSH:
             try:
-                senders = await asyncio.to_thread(self._bundles.senders, body)
+                await asyncio.to_thread(self._bundles.expect, member.node_id, body)
             except MessageError as error:
                 raise Denied(400, str(error)) from None
-            if not senders <= {member.node_id}:
-                raise Denied(403, f"site {member.name} sent a reply in another site's name")
+            except AuthenticationError:
+                raise Denied(
+                    403, f"site {member.name} sent a reply in another site's name"
+                ) from None
         receive, answer, long = _replay(body), list[MutableMapping[str, Any]](), len(body)
         del body  # free long bodies early: many are in memory at the same time
 

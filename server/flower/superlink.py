@@ -22,6 +22,7 @@ from consilium.server.flower.connections import BoundedConnection
 from consilium.server.flower.database_link import Watch, enrol_node, open_link
 from consilium.server.flower.gate import Application, Gate, Receive, Scope, Send
 from consilium.server.flower.mailboxes import Mailboxes
+from consilium.server.flower.short_messages import ShortMessages
 from consilium.server.processes.child_process import exit_with_parent
 from consilium.server.processes.freed_memory import give_back_freed_memory, remember_start
 from consilium.shared.audit.own_log import open_audit
@@ -44,9 +45,10 @@ def serve(folder: CoordinatorFolder, *, parent: int | None = None) -> None:
     logging.getLogger("flwr").handlers.clear()  # or every line would be logged twice
     settings, certificates = folder.settings, folder.certificates
     link = open_link(folder.link_database)
+    short = ShortMessages(folder.link_database)  # first, so that its table is there to watch
     mail = Mailboxes(Watch(folder.link_database))
     config = uvicorn.Config(
-        _application(folder, link, mail),
+        _application(folder, link, short, mail),
         host=settings.listen,
         port=settings.port,
         http=BoundedConnection,
@@ -82,7 +84,9 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _application(folder: CoordinatorFolder, link: SqlLinkState, mail: Mailboxes) -> Application:
+def _application(
+    folder: CoordinatorFolder, link: SqlLinkState, short: ShortMessages, mail: Mailboxes
+) -> Application:
     """Flower's application behind the gate."""
     register, identity = folder.register(), folder.identity()
     audit = open_audit(folder)
@@ -96,7 +100,7 @@ def _application(folder: CoordinatorFolder, link: SqlLinkState, mail: Mailboxes)
         ),
         keys=KeyRing(register),
         mail=mail,
-        bundles=LinkBundles(link),
+        bundles=LinkBundles(link, short),
         audit=audit,
     )
     return _with_mail(gate, mail)

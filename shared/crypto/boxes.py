@@ -1,9 +1,12 @@
 """Boxes: what one site seals for another's single-use key, and the keys that open them.
 
 A holder announces to each dealer a key of its own (X25519) that serves one dealing and is then
-forgotten, so no key that opens a box outlives the round that needs it. The dealer makes an
-ephemeral key for each box and forgets it at once. A key is made for one dealer only: a holder that
-was dealt a wrong share may show it to anybody, and it opens nothing but that dealer's box.
+forgotten, so no key that opens a box outlives the round that needs it. The dealer makes one
+ephemeral key for all boxes of a dealing and forgets it at once (as for several recipients in
+Bellare, Boldyreva and Staddon, "Randomness re-use in multi-recipient encryption schemeas", 2003):
+every box has a symmetric key of its own, of its holder's key and name. A holder's key is made for
+one dealer only: a holder that was dealt a wrong share may show it to anybody, and it opens nothing
+but that dealer's box.
 """
 
 from dataclasses import dataclass
@@ -14,7 +17,6 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from consilium.shared.crypto.keys import (
     KEY_BYTES,
     NONCE_BYTES,
-    Entropy,
     ExchangeKey,
     Secret,
     derive,
@@ -73,13 +75,14 @@ class BoxKeys(Secret):
         return self.key(dealer).public
 
 
-def seal_box(message: bytes, *, to: bytes, use: BoxUse, entropy: Entropy) -> bytes:
-    """Seal for the holder's public key under an ephemeral key, which is put in front.
+def seal_box(message: bytes, *, to: bytes, use: BoxUse, ephemeral: ExchangeKey) -> bytes:
+    """Seal for the holder's public key, with the dealing's ephemeral key, whose public half leads.
+
+    Under one ephemeral key each holder gets one box at most.
 
     Raises:
         AuthenticationError: the holder's key is a low-order point.
     """
-    ephemeral = ExchangeKey(entropy(KEY_BYTES))
     key = _box_key(ephemeral.shared_secret(to), ephemeral.public, to, use)
     return ephemeral.public + AESGCM(key).encrypt(_NO_NONCE, message, None)
 

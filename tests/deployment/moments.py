@@ -6,6 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from consilium.server.flower.short_messages import ANSWERED as ANSWERED_HERE
+from consilium.server.flower.short_messages import FETCHED
+
 WAITING, TAKEN, ANSWERED = "waiting", "taken", "answered"
 STAGES = (WAITING, TAKEN, ANSWERED)
 
@@ -31,12 +34,15 @@ class Watcher:
         """All moments that are so now."""
         query = (
             "SELECT i.message_type, i.delivered_at != '', r.message_id IS NOT NULL "
-            "FROM message_ins i LEFT JOIN message_res r ON r.reply_to_message_id = i.message_id"
+            "FROM message_ins i LEFT JOIN message_res r ON r.reply_to_message_id = i.message_id "
+            "UNION SELECT kind, state >= ?, state >= ? FROM short_messages"
         )
         with suppress(sqlite3.OperationalError):
             return {
                 Moment(kind.removeprefix("query."), _stage(bool(taken), bool(answered)))
-                for kind, taken, answered in self._connection.execute(query)
+                for kind, taken, answered in self._connection.execute(
+                    query, (FETCHED, ANSWERED_HERE)
+                )
             }
         return set()
 

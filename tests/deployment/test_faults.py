@@ -58,7 +58,8 @@ def rounds_with(federation: Federation, site: str) -> list[bool]:
 
 
 def test_absent_cut_off_and_full_sites_miss_rounds_and_come_back(federation: Federation) -> None:
-    federation.prepare(tiny_study(rounds=40, mode="site", timeout=12.0))
+    # Weights too long for a short message, so that both ways of messages are tried.
+    federation.prepare(tiny_study(rounds=40, mode="site", timeout=12.0, hidden=300))
     cable = Cable(federation.port)
     with (federation.site("south") / "site.toml").open("a") as settings:
         settings.write(f'[coordinator]\nhost = "127.0.0.1"\nport = {cable.port}\n')

@@ -149,6 +149,7 @@ def test_run_leaves_record_model_and_figure_and_goes_on_only_with_its_own_study(
     assert json.loads((out / "run.json").read_text()) == record
 
 
+@pytest.mark.slow
 def test_compare_puts_every_setting_in_one_table(
     run, study: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -199,6 +200,7 @@ def test_compare_with_seeds_prints_means_of_both_modes_at_80_columns(
     assert again.returncode != 0
 
 
+@pytest.mark.slow
 def test_compare_strategies_prints_a_table_and_why_some_make_no_sense(
     run, study: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -371,6 +373,7 @@ def test_doctor_says_which_kernel_is_in_use_and_why(run) -> None:
     assert "flwr  1.41.0" in shown
 
 
+@pytest.mark.slow
 def test_the_audit_of_an_honest_study_stays_below_its_claim(
     run, study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

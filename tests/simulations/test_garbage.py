@@ -91,6 +91,7 @@ def test_a_study_whose_sums_one_site_voids_ends_with_a_model_and_says_who_was_le
     assert left_out_sentence({"rounds": records[:2], "left_out": []}) == ""
 
 
+@pytest.mark.slow
 def test_a_study_resumed_in_the_middle_of_the_search_ends_without_the_culprit(
     tmp_path, garbage_from_round_three
 ) -> None:

@@ -103,6 +103,7 @@ def test_a_task_trains_privately_is_validated_by_secure_sums_and_judged(
     assert [r["purpose"] for r in shown] == ["statistics", "training", "training", "evaluation"]
 
 
+@pytest.mark.slow
 def test_all_studies_make_one_table_and_finished_ones_are_kept(tmp_path: Path) -> None:
     studies, data = tmp_path / "studies", tmp_path / "data"
     studies.mkdir()

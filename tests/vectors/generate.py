@@ -376,8 +376,7 @@ class Site:
         path = tree_path(self.channel_leaves, self.peers.index(dealer))
         return [self.name, self.channel_keys[dealer], path, self.channel_signature]
 
-    def box(self, kind, study_hash, round, context, holder, to, share):
-        ephemeral = self.entropy(32)
+    def box(self, ephemeral, kind, study_hash, round, context, holder, to, share):
         public = x25519(ephemeral)
         info = encode("box", kind, round, self.name, holder, context, public, to)
         key = hkdf(x25519(ephemeral, to), study_hash, info)
@@ -393,6 +392,7 @@ class Site:
         public = x25519(seed)
         masks, following = BoxKeys(self.entropy(32)), BoxKeys(self.entropy(32))
         shares = self.deal(seed, sorted(SITES))
+        ephemeral = self.entropy(32)
         commitments = {
             h: digest("seed-share", study_hash, round, self.name, h, share)
             for h, share in shares.items()
@@ -404,7 +404,9 @@ class Site:
                 continue
             letters[holder] = [
                 commitments[holder],
-                self.box("seed", study_hash, round, public, holder, to[holder], shares[holder]),
+                self.box(
+                    ephemeral, "seed", study_hash, round, public, holder, to[holder], shares[holder]
+                ),
                 masks.public(holder),
                 following.public(holder),
             ]
@@ -493,6 +495,7 @@ def mask(site, plain, keys, context, study_hash, sites):
         words = [int.from_bytes(stream[4 * i : 4 * i + 4], "little") for i in range(len(masked))]
         masked = [value + sign * word for value, word in zip(masked, words, strict=True)]
     shares = site.deal(own, sorted(SITES))
+    ephemeral = site.entropy(32)
     commitments = {
         h: digest("mask-share", context, site.name, h, share) for h, share in shares.items()
     }
@@ -500,7 +503,8 @@ def mask(site, plain, keys, context, study_hash, sites):
     boxes, told = {}, []
     for holder in site.peers:
         to = sites[holder].letters[site.name][2]
-        box = site.box("mask", study_hash, ROUND, context, holder, to, shares[holder])
+        use = ("mask", study_hash, ROUND, context, holder)
+        box = site.box(ephemeral, *use, to, shares[holder])
         boxes[holder] = [commitments[holder], box]
         told += [holder, to, commitments[holder], box]
     own = commitments[site.name]

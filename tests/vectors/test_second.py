@@ -142,9 +142,9 @@ def test_both_complain_of_the_same_lies_and_believe_each_others_proofs(
         else:
             true = letters.seal_box
 
-            def seal(share, *, to, use, entropy, true=true):
+            def seal(share, *, to, use, ephemeral, true=true):
                 lie = use.kind == kind and use.dealer == dealer and use.holder in victims
-                return true(WRONG if lie else share, to=to, use=use, entropy=entropy)
+                return true(WRONG if lie else share, to=to, use=use, ephemeral=ephemeral)
 
             monkeypatch.setattr(letters, "seal_box", seal)
         if lead == "ours":

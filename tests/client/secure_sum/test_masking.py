@@ -344,7 +344,7 @@ def sealed_by_peer(request, site, share):
     public = next(p.public for p in request.participants if p.site == PEER)
     use = seed_use(request.study_hash, 1, PEER, ME, public)
     to = site.masking._next.opens.public(PEER)
-    return seal_box(share, to=to, use=use, entropy=os.urandom)
+    return seal_box(share, to=to, use=use, ephemeral=ExchangeKey(os.urandom(32)))
 
 
 @pytest.mark.parametrize("field", ["mask_key", "seed_key"])
@@ -691,13 +691,13 @@ def test_no_secret_of_a_round_is_alive_after_unmask(tmp_path):
     run_round(coordinator, 1)
     of_round_1 = [secret for secret in drawn[:opened] if len(secret) == 32]
     later = [secret for secret in drawn[opened:] if len(secret) == 32]
-    # channel keys, round seed, keys for mask boxes, keys for seed boxes of round 2, ephemeral keys
-    assert len(of_round_1) == 4 + 4
-    # self mask and ephemeral keys; round seed 2, its keys for boxes, ephemeral keys
-    assert len(later) == (1 + 4) + (3 + 4)
+    # channel keys, round seed, keys for mask boxes, keys for seed boxes of round 2, ephemeral key
+    assert len(of_round_1) == 4 + 1
+    # self mask and ephemeral key; round seed 2, its keys for boxes, ephemeral key
+    assert len(later) == (1 + 1) + (3 + 1)
     alive = reachable(site.masking.__dict__)
     assert round_key not in alive
-    for_round_2 = {of_round_1[3], *later[6:8]}
+    for_round_2 = {of_round_1[3], *later[3:5]}
     assert for_round_2 <= {secret for secret in alive if isinstance(secret, bytes)}
     for secret in [*of_round_1, *later]:
         assert (secret in alive) == (secret in for_round_2)

@@ -24,6 +24,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 
 from consilium.server.flower.bundles import LinkBundles
 from consilium.server.flower.database_link import LinkGrid, enrol_node, open_link
+from consilium.server.flower.short_messages import ShortMessages
 from consilium.server.flower.sites import FlowerSites
 from consilium.server.flower.stored_replies import ReplyGoneError
 from consilium.shared.secure_sum.messages import Action
@@ -42,7 +43,7 @@ class EchoNode:
         pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         self.node = enrol_node(link, name, pem)
         link.acknowledge_node_heartbeat(self.node, 30.0)
-        self._bundles = LinkBundles(link)
+        self._bundles = LinkBundles(link, ShortMessages(database))
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self._serve, daemon=True)
         self.thread.start()

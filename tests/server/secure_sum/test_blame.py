@@ -86,10 +86,10 @@ def seal_otherwise(monkeypatch, kind, victims, share=SEVENTH):
     """Let the liar commit to true shares, and seal another to the victims."""
     true = letters.seal_box
 
-    def seal(message, *, to, use, entropy):
+    def seal(message, *, to, use, ephemeral):
         if use.dealer == LIAR and use.kind == kind and use.holder in victims:
-            return bytes(81) if share is None else true(share, to=to, use=use, entropy=entropy)
-        return true(message, to=to, use=use, entropy=entropy)
+            return bytes(81) if share is None else true(share, to=to, use=use, ephemeral=ephemeral)
+        return true(message, to=to, use=use, ephemeral=ephemeral)
 
     monkeypatch.setattr(letters, "seal_box", seal)
 

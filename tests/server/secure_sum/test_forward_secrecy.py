@@ -97,6 +97,7 @@ def stolen(sites, which=SITES) -> list[object]:
     return [thing for site in which for thing in reachable(sites.sites[site].masking.__dict__)]
 
 
+@pytest.mark.slow
 def test_nothing_of_a_finished_round_opens_with_the_memory_of_all_sites(tmp_path):
     coordinator, sites = federation(5, tmp_path)
     recorder = Recorder(sites)
@@ -126,6 +127,7 @@ def test_the_thief_opens_what_a_site_needs_for_a_round_to_come(tmp_path):
     assert recorder.publics[SITES[0], 2] in {key.public for key in keys}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("absent", ["late", "not asked to unmask"])
 def test_a_site_that_did_not_see_the_end_of_a_round_gives_away_too_few_shares(tmp_path, absent):
     """It still holds what it would need; that opens fewer than t shares of any secret."""

@@ -280,9 +280,9 @@ def test_a_coordinator_never_holds_a_private_key_or_an_unsealed_secret(tmp_path)
     coordinator.open()
     run_round(coordinator, 1)
     secrets = [secret for secret in drawn if len(secret) == 32]
-    # channel keys; twice a round seed, its two sets of keys for boxes, an ephemeral key for each
-    # peer; once a self mask with an ephemeral key for each peer
-    assert len(secrets) == 4 * (1 + 2 * (3 + 3) + (1 + 3))
+    # channel keys; twice a round seed, its two sets of keys for boxes, an ephemeral key;
+    # once a self mask with an ephemeral key
+    assert len(secrets) == 4 * (1 + 2 * (3 + 1) + (1 + 1))
     for _, reply in replies:
         assert not any(secret in reply for secret in secrets)
     unmasked = [Unmasked.from_bytes(r) for a, r in replies if a is Action.UNMASK]

@@ -25,7 +25,7 @@ OTHER_USES = [
 @settings(max_examples=40)
 def test_a_box_opens_unaltered_under_its_own_key_and_use_only(message, data):
     own = ExchangeKey(os.urandom(32))
-    box = seal_box(message, to=own.public, use=USE, entropy=os.urandom)
+    box = seal_box(message, to=own.public, use=USE, ephemeral=ExchangeKey(os.urandom(32)))
     assert len(box) == len(message) + BOX_OVERHEAD
     assert open_box(own, box, use=USE) == message
     place = data.draw(st.integers(0, len(box) - 1))
@@ -44,20 +44,24 @@ def test_a_box_opens_unaltered_under_its_own_key_and_use_only(message, data):
 @pytest.mark.parametrize("other", OTHER_USES)
 def test_a_box_opens_for_no_other_use(other):
     own = ExchangeKey(os.urandom(32))
-    box = seal_box(b"share", to=own.public, use=USE, entropy=os.urandom)
+    box = seal_box(b"share", to=own.public, use=USE, ephemeral=ExchangeKey(os.urandom(32)))
     with pytest.raises(AuthenticationError, match="does not open"):
         open_box(own, box, use=other)
 
 
-def test_no_two_boxes_share_a_key():
-    own = ExchangeKey(os.urandom(32))
-    boxes = {seal_box(b"share", to=own.public, use=USE, entropy=os.urandom) for _ in range(5)}
-    assert len({box[:32] for box in boxes}) == len({box[32:] for box in boxes}) == 5
+def test_no_two_boxes_of_a_dealing_share_a_key():
+    own, ephemeral = ExchangeKey(os.urandom(32)), ExchangeKey(os.urandom(32))
+    uses = [replace(USE, holder=holder) for holder in "vwxyz"]
+    boxes = [seal_box(b"share", to=own.public, use=use, ephemeral=ephemeral) for use in uses]
+    assert {box[:32] for box in boxes} == {ephemeral.public}
+    assert len({box[32:] for box in boxes}) == 5
+    keys = {ExchangeKey(os.urandom(32)).public for _ in range(5)}
+    assert len({seal_box(b"share", to=to, use=USE, ephemeral=ephemeral)[32:] for to in keys}) == 5
 
 
 def test_nothing_is_sealed_for_a_point_of_low_order():
     with pytest.raises(AuthenticationError, match="low-order"):
-        seal_box(b"share", to=bytes(32), use=USE, entropy=os.urandom)
+        seal_box(b"share", to=bytes(32), use=USE, ephemeral=ExchangeKey(os.urandom(32)))
 
 
 def test_a_holder_has_another_key_for_each_dealer_and_dealing():

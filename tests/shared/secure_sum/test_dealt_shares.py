@@ -22,7 +22,7 @@ USES = [
 
 
 def sealed(use, share):
-    return seal_box(share, to=KEYS.public("dealer"), use=use, entropy=os.urandom)
+    return seal_box(share, to=KEYS.public("dealer"), use=use, ephemeral=ExchangeKey(os.urandom(32)))
 
 
 @pytest.mark.parametrize("use", USES, ids=lambda use: use.kind)
@@ -56,7 +56,7 @@ def test_a_key_that_was_not_announced_proves_nothing():
 
 def test_the_key_of_a_complaint_opens_nothing_of_another_dealer():
     use = seed_use(b"h" * 32, 3, "other", "holder", b"p" * 32)
-    box = seal_box(SHARE, to=KEYS.public("other"), use=use, entropy=os.urandom)
+    box = seal_box(SHARE, to=KEYS.public("other"), use=use, ephemeral=ExchangeKey(os.urandom(32)))
     with pytest.raises(AuthenticationError, match="does not open"):
         open_dealt(ExchangeKey(KEYS.secret("dealer")), box, commit_share(use, SHARE), use)
 

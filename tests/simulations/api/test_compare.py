@@ -11,6 +11,8 @@ import consilium
 from consilium.simulations.cli import app
 from tests.simulations.api.small_hospitals import TEXT, records, study
 
+pytestmark = pytest.mark.slow  # each setting trains several models
+
 NAMES = ["logistic-regression", "local", "pooled", "federated", "federated-private"]
 
 

@@ -95,6 +95,7 @@ def compared(
     )
 
 
+@pytest.mark.slow
 def test_the_table_has_local_pooled_and_every_strategy_in_each_mode_that_it_fits(
     tmp_path: Path,
 ) -> None:

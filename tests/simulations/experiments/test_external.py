@@ -16,6 +16,7 @@ from consilium.simulations.experiments.external import external_sentences, failu
 from consilium.simulations.figures.held_out import HeldOut
 from consilium.simulations.runs.simulate import simulate
 
+pytestmark = pytest.mark.slow  # a model for each hospital left out
 ROOT = Path(__file__).parents[3]
 DATA = ROOT.parent / "shared" / "data" / "heart_disease"
 DEMO = load_study(ROOT / "studies" / "demo.toml")

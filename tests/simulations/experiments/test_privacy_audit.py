@@ -157,6 +157,7 @@ def halve_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_round, "noise_share", share)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", BOTH)
 def test_halved_noise_is_convicted_in_every_release(
     mode: str, monkeypatch: pytest.MonkeyPatch

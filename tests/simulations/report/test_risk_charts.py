@@ -39,7 +39,7 @@ def test_patients_whose_drawn_groups_have_no_outcome_are_drawn() -> None:
     st.lists(st.tuples(st.floats(0.0, 1.0), st.booleans()), min_size=1, max_size=12),
     st.integers(1, 20),
 )
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_few_patients_of_any_risks_and_outcomes_are_drawn(
     rows: list[tuple[float, bool]], times: int
 ) -> None:
