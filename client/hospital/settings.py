@@ -104,11 +104,11 @@ class SiteSettings(_Part):
             installed=read_policy(folder).installed_sources,
         )
 
-    def open_source(self, folder: Path, study: Study) -> Source:
-        """Open this site's records for a study.
+    def open_source(self, folder: Path, study: Study, *, counts_units: bool = False) -> Source:
+        """Open this site's records for a study, as :func:`registry.open_source` does.
 
         Raises:
             SettingsError: ``[data]`` is missing or wrong.
             DataError: the records are not there, or the study wants another kind.
         """
-        return open_source(self.records(folder), study)
+        return open_source(self.records(folder), study, counts_units=counts_units)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.client.sources.common.cleaning import Cleaner
-from consilium.client.sources.common.lines import bounded_lines, number
+from consilium.client.sources.common.lines import BadLines, bounded_lines, number
 from consilium.client.sources.common.matrices import (
     require_source,
     require_task,
@@ -79,16 +79,7 @@ class Molecules(Counted):
     def _read(self, study: Study, labels: list[str]) -> Iterator[Patient]:
         cleaner, numbers = Cleaner(study, self._tally), token_numbers(study)
         stays: dict[str, list[Stay]] = {}
-        for line, smiles, label_K in self._lines(labels, study):
-            tokens = tokenise(smiles)
-            if tokens is None:
-                sentence = f"line {line}: the SMILES has characters that are no token"
-                if study.data.on_bad_file == "refuse":
-                    raise DataError(
-                        f'file {self._path} {sentence}; mend it, or set [data] on_bad_file = "skip"'
-                    )
-                self._tally.skipped.append((self._path.name, sentence))
-                continue
+        for line, tokens, smiles, label_K in self._lines(labels, study):
             if np.isnan(label_K).all():
                 self._tally.unlabelled += 1
                 continue
@@ -111,22 +102,32 @@ class Molecules(Counted):
 
     def _lines(
         self, labels: list[str], study: Study
-    ) -> Iterator[tuple[int, str, NDArray[np.float32]]]:
-        """Yield number, SMILES and labels of each line, checked."""
+    ) -> Iterator[tuple[int, list[str], str, NDArray[np.float32]]]:
+        """Yield number, tokens, SMILES and labels of each line that can be read."""
+        bad, good = BadLines(self._tally), 0
         try:
             with self._path.open(encoding="utf-8", newline="") as file:
                 rows = csv.reader(bounded_lines(file, self._path), strict=True)
                 header = next(rows, [])
                 places = self._places(header, labels)
                 for row in rows:
+                    where = f"line {rows.line_num}"
                     if len(row) != len(header):
-                        raise DataError(
-                            f"file {self._path} line {rows.line_num}: {len(row)} columns, not "
-                            f"{len(header)}; mend the line"
-                        )
-                    cells = [row[place] for place in places]
-                    label_K = _labels(cells[1:], study, f"file {self._path} line {rows.line_num}")
-                    yield rows.line_num, cells[0].strip(), label_K
+                        bad.add(f"{where}: {len(row)} columns, not {len(header)}")
+                        continue
+                    smiles, *cells = (row[place] for place in places)
+                    tokens = tokenise(smiles.strip())
+                    if tokens is None:
+                        bad.add(f"{where}: the SMILES has characters that are no token")
+                        continue
+                    try:
+                        label_K = _labels(cells, study, where)
+                    except DataError as error:
+                        bad.add(str(error))
+                        continue
+                    good += 1
+                    yield rows.line_num, tokens, smiles.strip(), label_K
+            bad.close(good, str(self._path))
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise DataError(
                 f"file {self._path} cannot be read as CSV in UTF-8 text; check the path, or "
@@ -168,7 +169,7 @@ def _labels(cells: list[str], study: Study, where: str) -> NDArray[np.float32]:
     try:
         label_K = np.array([np.nan if not cell.strip() else number(cell) for cell in cells])
     except ValueError as error:
-        raise DataError(f"{where}: a label is not a number; mend the line") from error
+        raise DataError(f"{where}: a label is not a number") from error
     known = label_K[~np.isnan(label_K)]
     if np.isinf(known).any() or (
         study.task.kind != "regression" and not np.isin(known, (0, 1)).all()
