@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from consilium.client.hospital.folder import SiteFolder
-from consilium.client.hospital.policy_file import read_policy
+from consilium.client.hospital.policy_file import allowed_sources
 from consilium.client.quality.finding import Finding
 from consilium.client.quality.findings import Verdict, judge, verdict
 from consilium.client.quality.funnel import HEADINGS, funnels
@@ -105,8 +105,7 @@ def records_named(
     if data is not None:
         return settings_for(study, data, _selection(where))
     if settings is not None:
-        allowed = read_policy(folder).installed_sources if folder.exists() else NOTHING
-        return settings_from(settings, allowed)
+        return settings_from(settings, allowed_sources(folder))
     if not folder.exists():
         raise SettingsError(
             f"no records are named, and there is no site's folder {folder}; name a file with the "

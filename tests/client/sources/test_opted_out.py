@@ -22,6 +22,8 @@ OWN: dict[str, Callable[[formats.Written, Path], str]] = {
     "meds": formats.write_meds,
     "omop": formats.write_sqlite,
     "fhir": formats.write_fhir,
+    "sql": formats.write_sql_sqlite,
+    "hl7": formats.write_hl7,
 }
 
 
