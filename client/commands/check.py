@@ -11,9 +11,12 @@ import numpy as np
 from rich.console import Console
 
 from consilium.client.hospital.folder import SiteFolder
-from consilium.client.hospital.policy_file import read_policy
-from consilium.client.quality.findings import Finding, Verdict, judge, verdict
+from consilium.client.hospital.policy_file import allowed_sources
+from consilium.client.quality.finding import Finding
+from consilium.client.quality.findings import Verdict, judge, verdict
+from consilium.client.quality.funnel import HEADINGS, funnels
 from consilium.client.quality.measure import Quality, check_quality, quantiles
+from consilium.client.sources.common.door import units_line
 from consilium.client.sources.common.installed import NOTHING
 from consilium.client.sources.common.settings import DataSettings
 from consilium.client.sources.registry import HOSPITAL, open_source, read_data_settings
@@ -42,7 +45,7 @@ def run_check(
     Raises:
         DataError: the records cannot be read, or the verdict is *not ready*.
     """
-    quality = check_quality(open_source(chosen, study), study)
+    quality = check_quality(open_source(chosen, study, counts_units=True), study)
     findings = judge(quality, study)
     ruling = verdict(findings)
     if page is not None:
@@ -102,8 +105,7 @@ def records_named(
     if data is not None:
         return settings_for(study, data, _selection(where))
     if settings is not None:
-        allowed = read_policy(folder).installed_sources if folder.exists() else NOTHING
-        return settings_from(settings, allowed)
+        return settings_from(settings, allowed_sources(folder))
     if not folder.exists():
         raise SettingsError(
             f"no records are named, and there is no site's folder {folder}; name a file with the "
@@ -172,7 +174,7 @@ def report_json(
     quality: Quality, findings: tuple[Finding, ...], ruling: Verdict, study: Study
 ) -> dict[str, Any]:
     """Return the report as plain data for JSON: counts, shares and findings."""
-    variables = {}
+    variables: dict[str, dict[str, Any]] = {}
     for index, name in enumerate(study.variables):
         found = quantiles(quality.histogram_VB[index], (0.05, 0.5, 0.95))
         variables[name] = {
@@ -183,6 +185,9 @@ def report_json(
             "score_5_50_95": [_number(score) for score in found],
             "tells_alone": _number(quality.alone_V[index]),
         }
+    for funnel in funnels(quality.read, study):
+        counts = dict(zip(HEADINGS, funnel.row, strict=True))
+        variables.setdefault(funnel.name, {})["funnel"] = counts
     return {
         "schema": 1,
         "study": study.name,
@@ -244,10 +249,31 @@ def _print(
             markup=False,
         )
     console.print("center and spread in the study's reference deviations", style="dim")
+    _print_funnels(quality, study, console)
     for finding in findings:
         console.print(styled(f"{_WORDS[finding.level]:>7}", _STYLES[finding.level]), end="  ")
         console.print(f"{finding.about}: {finding.told}; {finding.remedy}", markup=False)
+    if line := units_line(read.unknown_units):
+        console.print("for [data] of site.toml, each ? replaced by what it means:", markup=False)
+        console.print(line, markup=False)
     console.print(f"verdict: {ruling}", style=_COLOURS[ruling], markup=False)
+
+
+def _print_funnels(quality: Quality, study: Study, console: Console) -> None:
+    """Print where the rows of each variable stayed, if the source counts them."""
+    found = [funnel for funnel in funnels(quality.read, study) if funnel.found]
+    if not found:
+        return
+    table = Table("variable", box=None, pad_edge=False)
+    for heading in (*HEADINGS, "lost"):
+        table.add_column(heading, justify="right")
+    for funnel in found:
+        lost = f"{100 * funnel.lost_share:.1f} %"
+        table.add_row(funnel.name, *map(str, funnel.row), lost)
+    console.print(table, markup=False)
+    console.print(
+        "rows not kept and not lost lie outside the study's window or are repeated", style="dim"
+    )
 
 
 def _stays(quality: Quality, study: Study) -> str:

@@ -1,4 +1,7 @@
-"""Commands that use a trained model at the site: model, recalibrate, predict, explain, stream."""
+"""Commands that use a trained model at the site.
+
+They are model, recalibrate, predict, explain, suspect-labels and stream.
+"""
 
 import sys
 from dataclasses import replace
@@ -38,6 +41,7 @@ def add_model_commands(app: typer.Typer) -> None:
     app.command()(recalibrate)
     app.command()(predict)
     app.command()(explain)
+    app.command(name="suspect-labels")(suspect_labels)
     app.command()(stream)
 
 
@@ -148,6 +152,38 @@ def explain(
     found, source = _with_records(exported, folder, signer, settings, data, where)
     patients = source.read_patients(found.trained.study)
     run_explain(found, patients, stay, console, output=output, as_json=as_json, plot=plot)
+
+
+def suspect_labels(
+    exported: Exported,
+    out: Annotated[Path, typer.Option(help="File for the list: .csv.")],
+    number: Annotated[int, typer.Option(min=1, help="How many stays to list.")] = 50,
+    folder: Folder = DEFAULT_FOLDER,
+    signer: Signer = "",
+    settings: Settings = None,
+    data: Data = None,
+    where: Where = None,
+) -> None:
+    """List the stays whose label a finished model doubts most, into a file that stays here."""
+    from consilium.client.bedside.suspect_labels import suspects, write_suspects
+    from consilium.client.commands.check import records_named
+    from consilium.client.records.windows import read_windows
+    from consilium.client.sources.registry import open_source
+
+    if out.suffix != ".csv":
+        raise SettingsError(f"--out {out}: must end in .csv; rename it")
+    found = open_own_model(exported, folder, signer)
+    study = found.trained.study
+    source = open_source(records_named(study, folder, settings, data, where or []), study)
+    windows, names = read_windows(source, study), tuple(found.manifest.outputs)
+    listed, read = suspects(found.trained, windows, names, most=number)
+    write_suspects(out, listed)
+    console.print(
+        f"{out}: the {len(listed)} of {read} stays with a label that the model doubts most; only "
+        "this account can read it.",
+        markup=False,
+    )
+    console.print("A doubted label may be right: look at the record before you change it.")
 
 
 def stream(

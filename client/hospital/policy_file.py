@@ -185,6 +185,16 @@ class _PolicyFile(_Part):
     machine: _Machine = _Machine()
 
 
+def allowed_sources(folder: Path) -> frozenset[str]:
+    """Return the sources of installed packages that a site allows, none if it has no policy.
+
+    Raises:
+        SettingsError: as :func:`read_policy`.
+    """
+    there = (folder / FILE_NAME).exists()
+    return read_policy(folder).installed_sources if there else frozenset()
+
+
 def read_policy(folder: Path) -> Policy:
     """Return the policy in a site's folder, or the default policy if there is no folder yet.
 

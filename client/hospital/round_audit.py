@@ -5,13 +5,14 @@ longer than what left it, say by asking for something that it refuses and notes.
 """
 
 import logging
+import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from consilium.client.hospital.peer_heads import PeerHeads
 from consilium.client.ledger.releases import Release, charges_to_json
 from consilium.shared.audit.anchors import Anchors
-from consilium.shared.audit.events import AuditEvent, Charged, Released
+from consilium.shared.audit.events import AuditEvent, Charged, OptedOut, Released
 from consilium.shared.audit.heads import AuditHead
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.audit.site_record import read_site_record
@@ -147,6 +148,7 @@ class RoundAudit:
         *,
         charges: Sequence[Release] = (),
         own_part: bytes = b"",
+        opted_out: tuple[int, int] | None = None,
     ) -> MaskedUpdate:
         """Record a masked update about to leave; return it with this log's new head attached.
 
@@ -158,11 +160,24 @@ class RoundAudit:
             study_hash: identifies the run.
             charges: the releases charged for it, of which the log can charge a lost ledger again.
             own_part: SHA-256 of the file with the part of the model that stays here, or empty.
+            opted_out: how many persons who opted out were left out, and how many the hospital's
+                file names; None if it keeps none.
 
         Raises:
             AuditError: it could not be recorded, so it must not leave.
         """
         events: list[AuditEvent] = []
+        if opted_out is not None:
+            left_out, named = opted_out
+            events.append(
+                OptedOut(
+                    study_digest=study.digest,
+                    round=masked.round,
+                    named=named,
+                    left_out=left_out,
+                    blind=secrets.token_bytes(32),
+                )
+            )
         if charges or own_part:
             events.append(
                 Charged(

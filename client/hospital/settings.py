@@ -23,7 +23,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from consilium.client.hospital.policy_file import read_policy
+from consilium.client.hospital.policy_file import allowed_sources
 from consilium.client.sources.common.settings import DataSettings
 from consilium.client.sources.common.source import Source
 from consilium.client.sources.registry import open_source, read_data_settings
@@ -101,14 +101,14 @@ class SiteSettings(_Part):
             self.data,
             where=str(folder / FILE_NAME),
             folder=folder,
-            installed=read_policy(folder).installed_sources,
+            installed=allowed_sources(folder),
         )
 
-    def open_source(self, folder: Path, study: Study) -> Source:
-        """Open this site's records for a study.
+    def open_source(self, folder: Path, study: Study, *, counts_units: bool = False) -> Source:
+        """Open this site's records for a study, as :func:`registry.open_source` does.
 
         Raises:
             SettingsError: ``[data]`` is missing or wrong.
             DataError: the records are not there, or the study wants another kind.
         """
-        return open_source(self.records(folder), study)
+        return open_source(self.records(folder), study, counts_units=counts_units)

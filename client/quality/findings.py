@@ -4,13 +4,14 @@ Findings speak of variables, counts and shares; none quotes a patient's value.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 
 from consilium.client.ledger.releases import SHARDS
+from consilium.client.quality.finding import Finding, Level
+from consilium.client.quality.losses import lost_rows
 from consilium.client.quality.measure import Quality
 from consilium.client.records.cohort import training_shards
 from consilium.client.sources.common.reasons import (
@@ -26,11 +27,11 @@ from consilium.client.sources.common.reasons import (
     SKIPPED,
     STAYS_BY_DAY,
     UNDATED_DEATH,
+    UNKNOWN_UNIT,
 )
 from consilium.shared.export.manifest import output_names
 from consilium.shared.study.definition import Study
 
-Level = Literal["stops", "warns", "tells"]
 Verdict = Literal["ready", "ready with warnings", "not ready"]
 
 RARELY = 0.05  # share of stays below which a variable hardly helps
@@ -57,23 +58,6 @@ RULES_OF_TIME: Mapping[str, tuple[Level, str]] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing to know about the data.
-
-    Attributes:
-        level: ``stops`` (no training), ``warns``, or ``tells`` (for information).
-        about: the variable, or the part of the data.
-        told: what was found, in one sentence.
-        remedy: what to do.
-    """
-
-    level: Level
-    about: str
-    told: str
-    remedy: str
-
-
 def judge(quality: Quality, study: Study) -> tuple[Finding, ...]:
     """Return all findings, the most serious first."""
     found = [
@@ -84,6 +68,7 @@ def judge(quality: Quality, study: Study) -> tuple[Finding, ...]:
         *_variables(quality, study),
         *_codes(quality, study),
         *_ranges(quality),
+        *lost_rows(quality, study),
         *_rows(quality),
     ]
     order = {"stops": 0, "warns": 1, "tells": 2}
@@ -336,7 +321,7 @@ def _ranges(quality: Quality) -> Iterator[Finding]:
 
 def _rows(quality: Quality) -> Iterator[Finding]:
     read = quality.read
-    told_already = {AFTER_END, BEFORE_START, IN_FUTURE}
+    told_already = {AFTER_END, BEFORE_START, IN_FUTURE, UNKNOWN_UNIT}
     for reason, number in read.set_aside.items():
         if reason in told_already:
             continue

@@ -13,8 +13,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from consilium.client.quality.findings import Finding, Verdict
+from consilium.client.quality.finding import Finding
+from consilium.client.quality.findings import Verdict
+from consilium.client.quality.funnel import HEADINGS, funnels
 from consilium.client.quality.measure import Quality, quantiles
+from consilium.client.sources.common.door import units_line
 from consilium.shared.export.manifest import output_names
 from consilium.shared.model.normalisation import CLIP
 from consilium.shared.service.pages import render_page
@@ -74,6 +77,9 @@ def quality_page(
         findings=findings,
         words=_WORDS,
         figures=figures,
+        headings=HEADINGS,
+        funnels=[funnel for funnel in funnels(quality.read, study) if funnel.found],
+        units=units_line(quality.read.unknown_units),
     )
 
 

@@ -7,7 +7,8 @@ privacy budget is counted separately from that of the others.
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from consilium.client.records.features import (
     to_tensors,
 )
 from consilium.client.records.windows import read_windows
+from consilium.client.sources.common.door import Door
+from consilium.client.sources.common.opt_outs import OptOuts
 from consilium.client.sources.common.source import ReadReport, Source
 from consilium.shared.errors import DataError
 from consilium.shared.model.normalisation import Normalisation
@@ -35,6 +38,24 @@ class Cohort:
     validation: TimeGrid | None
     report: ReadReport
 
+    def without(self, opted: OptOuts) -> Self:
+        """Return the cohort without the persons who opted out; perhaps nobody is left."""
+        training, held_out = _without(self.training, opted), None
+        gone = self.training.patients - training.patients
+        if self.validation is not None:
+            held_out = _without(self.validation, opted)
+            gone += self.validation.patients - held_out.patients
+        known = self.report.opted_out
+        if not gone and known is not None and known[1] == len(opted):
+            return self
+        before = 0 if known is None else known[0]
+        return replace(
+            self,
+            training=training,
+            validation=held_out if held_out is not None and held_out.patients else None,
+            report=replace(self.report, opted_out=(before + gone, len(opted))),
+        )
+
     def tensors(
         self, normalisation: Normalisation, study: Study
     ) -> tuple[PatientTensors, PatientTensors | None]:
@@ -43,6 +64,12 @@ class Cohort:
         return to_tensors(self.training, normalisation, study), (
             to_tensors(held_out, normalisation, study) if held_out is not None else None
         )
+
+
+def _without(grid: TimeGrid, opted: OptOuts) -> TimeGrid:
+    """Return the stays of the patients who did not opt out; the same grid if nobody did."""
+    kept_P = np.flatnonzero([not opted.name(patient) for patient in grid.patient_ids])
+    return grid if len(kept_P) == grid.patients else select(grid, kept_P)
 
 
 def training_shards(study: Study) -> tuple[int, int]:
@@ -72,7 +99,8 @@ def read_cohort(source: Source, study: Study, *, site: str, split_key: bytes) ->
     """
     _, first_held_out = training_shards(study)
     try:
-        grid = to_grid(read_windows(source, study), study)
+        leaves_out = isinstance(source, Door) and source.leaves_out
+        grid = to_grid(read_windows(source, study), study, or_nobody=leaves_out)
         shard_P = np.array([shard_of(patient, split_key) for patient in grid.patient_ids])
         training = select(grid, np.flatnonzero(shard_P < first_held_out))
     except DataError as error:

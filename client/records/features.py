@@ -70,10 +70,15 @@ class PatientTensors:
         return f"PatientTensors({len(self.y_N)} stays of {self.patients} patients)"
 
 
-def to_grid(patients: Iterable[Patient], study: Study) -> TimeGrid:
+def to_grid(patients: Iterable[Patient], study: Study, *, or_nobody: bool = False) -> TimeGrid:
     """Put every stay on the study's steps: the last value of each variable in each step.
 
     An event at the very end of the window belongs to the last step.
+
+    Args:
+        patients: with their stays.
+        study: gives steps and variables.
+        or_nobody: whether there may be no patient at all, as when all have opted out.
 
     Raises:
         DataError: there is no patient, or a label does not have the task's shape.
@@ -94,6 +99,8 @@ def to_grid(patients: Iterable[Patient], study: Study) -> TimeGrid:
         values.append(_place(stays, study, steps, variables))
         masks.append(_observed_steps(stays, study, steps))
         labels.extend(_label(stay, study) for stay in stays)
+    if not patient_of and or_nobody:
+        return _nobody(study, steps, variables)
     if not patient_of:
         raise DataError(
             f"no patient fits study {study.name}; check the data folder and the cohort's selection"
@@ -104,6 +111,16 @@ def to_grid(patients: Iterable[Patient], study: Study) -> TimeGrid:
         y_N=np.stack(labels),
         patient_N=np.array(patient_of, dtype=np.int64),
         patient_ids=tuple(patient_ids),
+    )
+
+
+def _nobody(study: Study, steps: int, variables: int) -> TimeGrid:
+    return TimeGrid(
+        value_NTV=np.empty((0, steps, variables), dtype=np.float32),
+        mask_NT=np.empty((0, steps), dtype=np.bool_),
+        y_N=np.empty((0, *label_shape(study)), dtype=np.float32),
+        patient_N=np.empty(0, dtype=np.int64),
+        patient_ids=(),
     )
 
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from consilium.client.round.answer import Answer, answer_or_refuse, silently
 from consilium.client.round.charges import round_charges
 from consilium.client.round.contribution import Contributor
 from consilium.client.secure_sum.masking import SiteMasking
+from consilium.client.sources.common.opt_outs import OptOuts
 from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.crypto.keys import Roster
 from consilium.shared.errors import PolicyError, ProtocolError
@@ -70,6 +71,8 @@ class Session:
         read: reads and checks this site's patients; called once, on first use.
         policy: what this hospital allows.
         state: keys, ledger, journal and audit log.
+        opted_out: reads who opted out; called before every round, None if the hospital keeps no
+            such file.
         clock: returns local time, for the hospital's working hours.
     """
 
@@ -83,12 +86,15 @@ class Session:
         read: Callable[[], Cohort],
         policy: Policy,
         state: SiteState,
+        opted_out: Callable[[], OptOuts | None] = lambda: None,
         clock: Callable[[], datetime] = local_now,
     ) -> None:
         policy.check_study(study)
         self.site, self._study, self._roster = site, study, roster
         self._sizes, self._read, self._state = sizes, read, state
-        self._policy, self._clock = policy, clock
+        self._policy, self._clock, self._opted_out = policy, clock, opted_out
+        self._cohort: Cohort | None = None
+        self._made: Contributor | None = None
         self._masking: SiteMasking | None = None
         self._busy = threading.Lock()
         self._answers: dict[Action, Callable[[bytes], bytes]] = {
@@ -132,22 +138,30 @@ class Session:
             )
         time.sleep(max(0.0, left_s))
 
-    @cached_property
-    def cohort(self) -> Cohort:
-        """The site's patients, read on first use.
+    def _renew_cohort(self) -> Cohort:
+        """Read the site's patients on first use; leave out who has opted out since.
 
         Whether they suit the study was decided when the hospital approved it; to decide it here
-        would tell the coordinator something of them.
+        would tell the coordinator something of them, and so would an end when many opt out.
 
         Raises:
-            UnableError: they cannot be read.
+            UnableError: they cannot be read, or the file of those who opted out cannot.
         """
         with silently():
-            return self._read()
+            opted = self._opted_out()
+            known = self._read() if self._cohort is None else self._cohort
+            cohort = known if opted is None else known.without(opted)
+        if cohort is not self._cohort:
+            self._cohort, self._made = cohort, None
+        return cohort
 
-    @cached_property
+    @property
     def _contributor(self) -> Contributor:
-        return Contributor(self.site, self._study, self.cohort, self._policy, self._state.personal)
+        if self._made is None:
+            cohort = self._renew_cohort() if self._cohort is None else self._cohort
+            store = self._state.personal
+            self._made = Contributor(self.site, self._study, cohort, self._policy, store)
+        return self._made
 
     def _open_channel(self, body: bytes) -> bytes:
         request = ChannelRequest.from_bytes(body)
@@ -170,7 +184,7 @@ class Session:
                 "coordinator; compare the roster's fingerprints at both ends"
             )
         self._sizes.keep(self._study, roster)
-        _ = self.cohort  # what cannot be read is refused now, not in the middle of a round
+        self._renew_cohort()  # what cannot be read is refused now, not in the middle of a round
         if self._masking is None or self._masking.parameters != parameters:
             self._masking = SiteMasking(
                 self.site,
@@ -200,6 +214,7 @@ class Session:
         request = UpdateRequest.from_bytes(body, max_bytes=self._largest_request())
         masking.begin(request)
         asked = RoundConfiguration.from_bytes(request.configuration)
+        cohort = self._renew_cohort()
         received = np.frombuffer(request.model, dtype="<f4").astype(np.float32)
         self._contributor.check(asked, received)
         audit = self._state.audit
@@ -229,6 +244,7 @@ class Session:
                     request.study_hash,
                     charges=releases,
                     own_part=own_part,
+                    opted_out=cohort.report.opted_out,
                 )
             for release in releases:
                 self._state.ledger.confirm(release)

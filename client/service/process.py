@@ -17,7 +17,7 @@ from consilium.client.round.session import Session
 from consilium.client.service.flower_app import make_client_app
 from consilium.client.service.measurements import Measurements
 from consilium.client.service.pinned_connection import approvals_of, approved_digests, connect
-from consilium.client.service.site_cohort import site_cohort
+from consilium.client.service.site_cohort import opt_outs, site_cohort
 from consilium.client.service.study_sessions import StudySessions
 from consilium.client.service.supernode import SiteNode
 from consilium.shared.audit.configuration import note_configuration
@@ -32,12 +32,14 @@ def run_site(folder: SiteFolder) -> None:
     """Answer the coordinator for this site until the process is told to stop.
 
     Raises:
+        DataError: the file of those who opted out cannot be read.
         SettingsError: the site is not enrolled, another process answers for it, or its vouchers are
             not those that its audit log names.
         AuditError: the audit log cannot be written, or does not verify; or ledger, journal, own
             parts of models or audit log are missing, or older than one another.
     """
     policy = folder.policy()
+    opt_outs(folder)  # if it cannot be read, no round could be answered
     apply_limits(policy)
     enrolment = folder.enrolment()
     stop = threading.Event()
@@ -63,6 +65,7 @@ def run_site(folder: SiteFolder) -> None:
                 read=partial(site_cohort, folder, approval.study),
                 policy=policy,
                 state=state,
+                opted_out=partial(opt_outs, folder),
             )
 
         sessions = StudySessions(enrolment.site, approvals, check_roster, open_session, audit)

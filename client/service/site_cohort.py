@@ -2,17 +2,38 @@
 
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.records.cohort import Cohort, read_cohort, require_suitable
+from consilium.client.sources.common.opt_outs import OptOuts
 from consilium.shared.study.definition import Study
 
 
-def site_cohort(folder: SiteFolder, study: Study) -> Cohort:
+def opt_outs(folder: SiteFolder) -> OptOuts | None:
+    """Read who opted out, from the file that the settings name now; None if they name none.
+
+    Raises:
+        DataError: the file cannot be read.
+        SettingsError: the settings cannot.
+    """
+    settings = folder.settings()
+    if settings.data is None or "opted_out" not in settings.data:
+        return None
+    file = settings.records(folder.path).opted_out
+    return None if file is None else OptOuts.read(file)
+
+
+def site_cohort(folder: SiteFolder, study: Study, *, counts_units: bool = True) -> Cohort:
     """Read the patients, and decide nothing.
+
+    Args:
+        folder: the site's.
+        study: the study.
+        counts_units: whether rows in units that are not understood are left out and counted. In a
+            run they are: a single row must not decide whether a site takes part.
 
     Raises:
         DataError: the records cannot be read.
         SettingsError: the settings do not say where the records are, or the site is not enrolled.
     """
-    source = folder.settings().open_source(folder.path, study)
+    source = folder.settings().open_source(folder.path, study, counts_units=counts_units)
     split_key = folder.split_key()
     return read_cohort(source, study, site=folder.enrolment().site, split_key=split_key)
 
@@ -23,10 +44,10 @@ def suitable_cohort(folder: SiteFolder, study: Study) -> Cohort:
     For the hospital's own people, before the study is approved.
 
     Raises:
-        DataError: also too few patients, or one outcome only.
+        DataError: also too few patients, one outcome only, or units that are not understood.
         SettingsError: as :func:`site_cohort`.
     """
-    cohort = site_cohort(folder, study)
+    cohort = site_cohort(folder, study, counts_units=False)
     least = folder.policy().minimum_patients
     require_suitable(cohort, study, site=folder.enrolment().site, minimum_patients=least)
     return cohort

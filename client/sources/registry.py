@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from consilium.client.sources.common import needs as library
 from consilium.client.sources.common import settings
+from consilium.client.sources.common.door import behind_door
 from consilium.client.sources.common.installed import NOTHING, is_installed, load, opened
 from consilium.client.sources.common.settings import DataSettings, parse_settings
 from consilium.client.sources.common.source import Source
@@ -27,6 +28,7 @@ from consilium.client.sources.own.record_settings import (
 from consilium.client.sources.own.settings import (
     FhirSettings,
     Hl7Settings,
+    HospitalSettings,
     MedsSettings,
     OmopSettings,
     SqlSettings,
@@ -223,8 +225,13 @@ def read_data_settings(
     return parse_settings(SOURCES[source].settings, table, where=where, folder=folder)
 
 
-def open_source(chosen: DataSettings, study: Study) -> Source:
-    """Open the records that the settings name, for one study.
+def open_source(chosen: DataSettings, study: Study, *, counts_units: bool = False) -> Source:
+    """Open the records that the settings name, for one study, behind the one door of records.
+
+    Args:
+        chosen: the ``[data]`` table.
+        study: the study for which they are read.
+        counts_units: whether rows in units that are not understood are counted, not refused.
 
     Raises:
         DataError: the records are not there, or the study wants another source.
@@ -238,7 +245,11 @@ def open_source(chosen: DataSettings, study: Study) -> Source:
             f"study {study.name} wants source {wanted!r}, but site.toml has {chosen.source!r}; "
             "choose the matching data or study"
         )
+    source: Source
     if chosen.installed is not None:
-        return opened(chosen.installed, chosen, study)
-    source: Source = SOURCES[chosen.source].open(chosen, study)
-    return source
+        source = opened(chosen.installed, chosen, study)
+    else:
+        source = SOURCES[chosen.source].open(chosen, study)
+        if chosen.opted_out is None and not isinstance(chosen, HospitalSettings):
+            return source
+    return behind_door(source, opted_out=chosen.opted_out, counts_units=counts_units)

@@ -164,6 +164,24 @@ class Charged(AuditEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OptedOut(AuditEvent):
+    """The release on the lines after this one holds nobody who opted out, of so many named.
+
+    ``left_out`` is how many of them are among this study's records. One stands before each release
+    of a site that keeps such a file, whatever the file says, so the entries' number tells nothing
+    of it; and ``blind`` is 32 random bytes, so that the digest of the line, which others see, does
+    not tell the counts to somebody who tries them out.
+    """
+
+    kind = "opted-out"
+    study_digest: bytes
+    round: int
+    named: int
+    left_out: int
+    blind: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
 class Mended(AuditEvent):
     """Ledger and journal were brought up to this log: so many releases charged, runs claimed."""
 

@@ -108,6 +108,7 @@ _METRIC: Mapping[str, Unit] = {
     "m[H2O]": Unit(9.80665e6, _PRESSURE),
     "U": Unit(1e-6 / 60, (("mol", 1), ("s", -1))),  # of catalytic activity, umol/min
     "kat": Unit(1.0, (("mol", 1), ("s", -1))),
+    "osm": Unit(1.0, (("mol", 1),)),  # UCUM: one mole of particles
     "[IU]": Unit(1.0, (("[IU]", 1),)),
     "[iU]": Unit(1.0, (("[IU]", 1),)),
 }

@@ -4,7 +4,7 @@ Two federations are the same but for one patient of site ``a``. For every purpos
 messages of that site must agree in kind, code and number of bytes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from consilium.client.ledger.store import Ledger
 from consilium.client.records.cohort import Cohort
 from consilium.client.round.session import Session, SiteState
 from consilium.client.secure_sum.journal import RoundJournal
+from consilium.client.sources.common.opt_outs import OptOuts
 from consilium.server.secure_sum.protocol import SecureSum
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.crypto.keys import IdentityKey, Roster
@@ -47,7 +48,15 @@ ROUNDS = (Purpose.STATISTICS, Purpose.TRAINING, Purpose.TRAINING, Purpose.EVALUA
 class Federation:
     """Three sessions in this process; what site ``a`` answers is kept."""
 
-    def __init__(self, folder: Path, study: Study, cohort: Cohort, others: Cohort) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        study: Study,
+        cohort: Cohort,
+        others: Cohort,
+        opted_out: Callable[[], OptOuts | None] = lambda: None,
+    ) -> None:
+        self.opted_out = opted_out
         self.said: list[tuple[Action, str, str, int]] = []
         self.roster = sized_roster(KEYS, study.digest)
         self.sessions = {
@@ -79,6 +88,7 @@ class Federation:
             read=lambda: cohort,
             policy=Policy(),
             state=state,
+            opted_out=self.opted_out if site == "a" else lambda: None,
         )
 
     def names(self) -> tuple[str, ...]:
@@ -96,9 +106,15 @@ class Federation:
             yield site, answer.body
 
 
-def play(folder: Path, study: Study, cohort: Cohort, others: Cohort) -> list[tuple]:
+def play(
+    folder: Path,
+    study: Study,
+    cohort: Cohort,
+    others: Cohort,
+    opted_out: Callable[[], OptOuts | None] = lambda: None,
+) -> list[tuple]:
     """Run a study under hostile weights; return what site ``a`` said."""
-    sites = Federation(folder, study, cohort, others)
+    sites = Federation(folder, study, cohort, others, opted_out)
     parameters = sum_parameters(study, sites.roster, RUN, site="a")
     secure = SecureSum(parameters, sites, timeout_s=60, threads=1)
     secure.open()

@@ -16,11 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from consilium.client.sources.common.reasons import (
+    KEPT,
+    OUTSIDE_WINDOW,
+    REPEATED,
+    STAGE_OUT_OF_RANGE,
+)
 from consilium.client.sources.common.source import Tally
 from consilium.shared.study.definition import Study
 from consilium.shared.study.input_names import UNKNOWN_TOKEN, token_names, token_numbers
 
 Events = tuple[NDArray[np.float32], NDArray[np.int16], NDArray[np.float32]]
+_Events = tuple[NDArray[np.int32] | None, *Events, NDArray[np.bool_] | None]
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ class Cleaner:
         Guarantee: every value returned lies in its variable's range, every time in the window,
         and no (time, variable) occurs twice.
         """
-        _, hours_E, variable_E, value_E = self._clean(None, hours_E, variable_E, value_E)
+        _, hours_E, variable_E, value_E, _ = self._clean(None, hours_E, variable_E, value_E, None)
         return hours_E, variable_E, value_E
 
     def clean_stays(
@@ -93,9 +100,17 @@ class Cleaner:
         hours_E: NDArray[np.float32],
         variable_E: NDArray[np.int16],
         value_E: NDArray[np.float32],
+        again_E: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.int32], *Events]:
-        """Like :meth:`clean` for many stays at once; the result is sorted by stay first."""
-        kept_E, hours_E, variable_E, value_E = self._clean(stay_E, hours_E, variable_E, value_E)
+        """Like :meth:`clean` for many stays at once; the result is sorted by stay first.
+
+        ``again_E`` are events of rows that belong to another stay, too, and are counted by
+        variable there; None if there are none.
+        """
+        again_E = again_E if again_E is not None and again_E.any() else None
+        kept_E, hours_E, variable_E, value_E, _ = self._clean(
+            stay_E, hours_E, variable_E, value_E, again_E
+        )
         return stay_E if kept_E is None else kept_E, hours_E, variable_E, value_E
 
     def _clean(
@@ -104,10 +119,14 @@ class Cleaner:
         hours_E: NDArray[np.float32],
         variable_E: NDArray[np.int16],
         value_E: NDArray[np.float32],
-    ) -> tuple[NDArray[np.int32] | None, *Events]:
+        again_E: NDArray[np.bool_] | None,
+    ) -> _Events:
         inside_E = (hours_E >= 0) & (hours_E <= self._reach_h)
+        self._ends(OUTSIDE_WINDOW, variable_E, ~inside_E, again_E)
         self._tally.outside_window += int(np.count_nonzero(~inside_E))
-        stay_E, hours_E, variable_E, value_E = _kept(inside_E, stay_E, hours_E, variable_E, value_E)
+        stay_E, hours_E, variable_E, value_E, again_E = _kept(
+            inside_E, stay_E, hours_E, variable_E, value_E, again_E
+        )
         low_E, high_E = self._low_V[variable_E], self._high_V[variable_E]
         out_E = (value_E < low_E) | (value_E > high_E)
         if out_E.any():
@@ -117,18 +136,23 @@ class Cleaner:
             if self._clip:
                 value_E = np.clip(value_E, low_E, high_E)
             else:
-                stay_E, hours_E, variable_E, value_E = _kept(
-                    ~out_E, stay_E, hours_E, variable_E, value_E
+                self._ends(STAGE_OUT_OF_RANGE, variable_E, out_E, again_E)
+                stay_E, hours_E, variable_E, value_E, again_E = _kept(
+                    ~out_E, stay_E, hours_E, variable_E, value_E, again_E
                 )
         order_E = _order(stay_E, hours_E, variable_E)
-        stay_E, hours_E, variable_E, value_E = _kept(order_E, stay_E, hours_E, variable_E, value_E)
+        stay_E, hours_E, variable_E, value_E, again_E = _kept(
+            order_E, stay_E, hours_E, variable_E, value_E, again_E
+        )
         last_E = np.ones(len(hours_E), dtype=np.bool_)
         last_E[:-1] = (hours_E[1:] != hours_E[:-1]) | (variable_E[1:] != variable_E[:-1])
         if stay_E is not None:
             last_E[:-1] |= stay_E[1:] != stay_E[:-1]
+        self._ends(REPEATED, variable_E, ~last_E, again_E)
+        self._ends(KEPT, variable_E, last_E, again_E)
         self._tally.duplicates += int(np.count_nonzero(~last_E))
         self._tally.events += int(np.count_nonzero(last_E))
-        return _kept(last_E, stay_E, hours_E, variable_E, value_E)
+        return _kept(last_E, stay_E, hours_E, variable_E, value_E, again_E)
 
     def _repair(
         self, variable_E: NDArray[np.int16], value_E: NDArray[np.float32], out_E: NDArray[np.bool_]
@@ -149,6 +173,18 @@ class Cleaner:
             self._count(self._tally.repaired, variable_E[at[done]])
         return value_E
 
+    def _ends(
+        self,
+        stage: str,
+        variable_E: NDArray[np.int16],
+        which_E: NDArray[np.bool_],
+        again_E: NDArray[np.bool_] | None,
+    ) -> None:
+        which_E = which_E if again_E is None else which_E & ~again_E
+        if which_E.any():
+            every = which_E.all()
+            self._tally.ends_at(stage, self._names, variable_E if every else variable_E[which_E])
+
     def _count(self, counts: dict[str, int], variable_E: NDArray[np.int16]) -> None:
         for variable, number in enumerate(np.bincount(variable_E, minlength=len(self._names))):
             if number:
@@ -162,12 +198,14 @@ def _kept(
     hours_E: NDArray[np.float32],
     variable_E: NDArray[np.int16],
     value_E: NDArray[np.float32],
-) -> tuple[NDArray[np.int32] | None, *Events]:
+    again_E: NDArray[np.bool_] | None,
+) -> _Events:
     """Return the events that a boolean or integer index selects."""
     if which.dtype == np.bool_ and which.all():
-        return stay_E, hours_E, variable_E, value_E
+        return stay_E, hours_E, variable_E, value_E, again_E
     stays = None if stay_E is None else stay_E[which]
-    return stays, hours_E[which], variable_E[which], value_E[which]
+    agains = None if again_E is None else again_E[which]
+    return stays, hours_E[which], variable_E[which], value_E[which], agains
 
 
 def _order(

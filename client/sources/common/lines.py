@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from consilium.client.sources.common.reasons import BAD_LINE
+from consilium.client.sources.common.source import Tally
 from consilium.shared.errors import DataError
 
 LARGEST_LINE = 1 << 16
@@ -27,6 +29,35 @@ def bounded_lines(file: TextIO, path: Path) -> Iterator[str]:
                 f"{MOST_LINES} lines or {MOST_CHARACTERS} characters in all; check the file"
             )
         yield line
+
+
+class BadLines:
+    """Sets aside the lines of a file that cannot be read, unless they are most of it.
+
+    One odd line must not cost a file, and a file of odd lines is another kind of file.
+    """
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally, self._first = tally, ""
+        self.number = 0
+
+    def add(self, fault: str) -> None:
+        """Set one line aside; ``fault`` names the line and what is wrong, without quoting it."""
+        self._first = self._first or fault
+        self.number += 1
+
+    def close(self, good: int, file: str) -> None:
+        """Count the lines set aside, now that so many good ones are known.
+
+        Raises:
+            DataError: more lines were set aside than were good.
+        """
+        if self.number > good:
+            raise DataError(
+                f"file {file} {self._first}, and {self.number} of its {self.number + good} lines "
+                "cannot be read; is it another kind of file?"
+            )
+        self._tally.count(BAD_LINE, self.number)
 
 
 def number(cell: str) -> float:

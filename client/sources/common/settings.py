@@ -49,9 +49,15 @@ class SettingsPart(BaseModel):
 
 
 class DataSettings(SettingsPart):
-    """Settings common to all sources."""
+    """Settings common to all sources.
+
+    Attributes:
+        source: the kind of records.
+        opted_out: file of the persons who opted out, one identifier a line.
+    """
 
     source: str = Field(min_length=1, max_length=64)
+    opted_out: FilePath | None = None
     _installed: Any = PrivateAttr(default=None)
 
     @property

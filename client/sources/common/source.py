@@ -8,14 +8,18 @@ No patient's value is ever shown: not in an error, a log line or a ``repr``.
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from consilium.client.sources.common.reasons import BAD_LINE, UNKNOWN_UNIT
 from consilium.shared.study.definition import Study
+from consilium.shared.study.unit_spellings import is_spelling
+
+FEWEST_QUOTED = 10  # a text of the records is shown only if at least so many rows have it
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -63,6 +67,26 @@ class Patient:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnknownUnit:
+    """A spelling of a unit that was not understood, or not for this variable.
+
+    Attributes:
+        variable: its name in the study.
+        unit: as the records spell it; None if the rows say none; "" if it is not shown, because so
+            few rows have it that it may be something else than a unit.
+        rows: how many rows have it.
+        where: the first file or table that has it.
+        told: why it was not understood, in one sentence.
+    """
+
+    variable: str
+    unit: str | None
+    rows: int
+    where: str
+    told: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReadReport:
     """Counts of what was read and what was set aside.
 
@@ -72,7 +96,10 @@ class ReadReport:
     counts, by reason, the unusable rows of the hospital's own tables; ``times`` what the rules of
     time decided, by the sentence that says it. ``person_key`` says by what records were taken for
     one person's, such as PatientID; empty if the source does not say. ``notes`` counts, by what was
-    done, what was read in another way than as it stands.
+    done, what was read in another way than as it stands. ``funnel`` counts, by variable, the rows
+    at the stage where their way ended (:mod:`.reasons`). ``clues`` counts what looks like a
+    misunderstanding, ``absent`` names kinds of records that are not there, ``opted_out`` is how
+    many persons were left out because they opted out, of how many named.
     """
 
     patients: int
@@ -90,6 +117,15 @@ class ReadReport:
     times: Mapping[str, int] = field(default_factory=dict)
     person_key: str = ""
     notes: Mapping[str, int] = field(default_factory=dict)
+    funnel: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    unknown_units: tuple[UnknownUnit, ...] = ()
+    clues: Mapping[str, int] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
+    opted_out: tuple[int, int] | None = None
+
+    def rows(self, variable: str) -> int:
+        """Return how many rows of a variable were found, those of other persons included."""
+        return sum(self.funnel.get(variable, {}).values())
 
 
 @dataclass(kw_only=True)
@@ -111,11 +147,47 @@ class Tally:
     times: dict[str, int] = field(default_factory=dict)
     person_key: str = ""
     notes: dict[str, int] = field(default_factory=dict)
+    funnel: dict[str, dict[str, int]] = field(default_factory=dict)
+    unknown_units: dict[tuple[str, str | None], UnknownUnit] = field(default_factory=dict)
+    clues: dict[str, int] = field(default_factory=dict)
+    absent: list[str] = field(default_factory=list)
+    bad_lines: set[tuple[str, int]] = field(default_factory=set)
 
     def note(self, what: str, number: int = 1) -> None:
         """Add to the number of things that were read in another way than as they stand."""
         if number:
             self.notes[what] = self.notes.get(what, 0) + number
+
+    def bad_line(self, file: str, number: int) -> None:
+        """Count a line that cannot be read, once however often its file is read."""
+        if (file, number) not in self.bad_lines:
+            self.bad_lines.add((file, number))
+            self.count(BAD_LINE, 1)
+
+    def ends(self, stage: str, variable: str, number: int) -> None:
+        """Count rows of a variable whose way ended at a stage."""
+        if number:
+            stages = self.funnel.setdefault(variable, {})
+            stages[stage] = stages.get(stage, 0) + number
+
+    def ends_at(self, stage: str, names: Sequence[str], variable_E: NDArray[np.int16]) -> None:
+        """Count rows whose way ended at a stage by the index of their variable."""
+        if len(variable_E):
+            for name, number in zip(names, np.bincount(variable_E).tolist(), strict=False):
+                self.ends(stage, name, number)
+
+    def clue(self, what: str, number: int) -> None:
+        """Count rows that look like a misunderstanding."""
+        if number:
+            self.clues[what] = self.clues.get(what, 0) + number
+
+    def not_understood(self, found: UnknownUnit) -> None:
+        """Count rows in a unit that was not understood."""
+        key = (found.variable, found.unit)
+        known = self.unknown_units.get(key)
+        rows = found.rows + (known.rows if known else 0)
+        self.unknown_units[key] = replace(known or found, rows=rows)
+        self.count(UNKNOWN_UNIT, found.rows)
 
     def count(self, reason: str, number: int) -> None:
         """Add to the number of things set aside for a reason."""
@@ -145,7 +217,23 @@ class Tally:
             times=dict(self.times),
             person_key=self.person_key,
             notes=dict(self.notes),
+            funnel={name: dict(stages) for name, stages in self.funnel.items()},
+            unknown_units=tuple(map(_shown, self.unknown_units.values())),
+            clues=dict(self.clues),
+            absent=tuple(self.absent),
         )
+
+
+def _shown(found: UnknownUnit) -> UnknownUnit:
+    """Return what may be shown: a text that only few rows have might be a patient's."""
+    if found.unit is None or found.rows >= FEWEST_QUOTED or is_spelling(found.unit):
+        return found
+    told = (
+        f"variable {found.variable}: {found.rows} rows have a unit that is no known UCUM code (not "
+        "quoted, as so few rows have it); correct the rows or the column that site.toml names as "
+        "the unit"
+    )
+    return replace(found, unit="", told=told)
 
 
 class Counted:

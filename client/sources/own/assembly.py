@@ -27,6 +27,9 @@ from consilium.client.sources.common.reasons import (
     BY_DAY,
     MIDNIGHTS,
     NO_STAY,
+    SHIFTED,
+    STAGE_NO_STAY,
+    STAGE_OUTSIDE_STAY,
 )
 from consilium.client.sources.common.source import Patient, Stay, Tally
 from consilium.client.sources.own.times.midnights import Midnights
@@ -34,13 +37,34 @@ from consilium.client.sources.own.times.spans import US_PER_DAY, US_PER_HOUR
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 
-EVENTS_IN_MEMORY = 1_000_000  # 16 bytes each, and the same again while they are sorted
+FARTHEST_ZONE_H = 14.0  # the largest offset of a time zone from UTC
+EVENTS_IN_MEMORY = 1_000_000  # 17 bytes each, and the same again while they are sorted
 SPANS = 128
 FOREVER = 1 << 62  # microseconds since 1970
 _EVENT = np.dtype(
-    [("stay", "<i4"), ("hours", "<f4"), ("variable", "<i2"), ("value", "<f4"), ("only_if", "<i2")]
+    [
+        ("stay", "<i4"),
+        ("hours", "<f4"),
+        ("variable", "<i2"),
+        ("value", "<f4"),
+        ("only_if", "<i2"),  # see Assembler.add
+        ("again", "?"),  # of a row that counts in another stay, too, and is counted there
+    ]
 )
-_COLUMNS = ("stay", "hours", "variable", "value")
+_COLUMNS = ("stay", "hours", "variable", "value", "again")
+# What becomes of a row in a stay.
+_UNSEEN, _TAKEN, _TAKEN_BY_DAY, _BEFORE, _BEFORE_NEAR, _AFTER, _AFTER_NEAR, _AROUND, _NOWHERE = (
+    range(-1, 8)
+)
+_REASONS = {
+    _TAKEN_BY_DAY: (BY_DAY,),
+    _BEFORE: (BEFORE_START,),
+    _BEFORE_NEAR: (BEFORE_START, SHIFTED),
+    _AFTER: (AFTER_END,),
+    _AFTER_NEAR: (AFTER_END, SHIFTED),
+    _AROUND: (AROUND_END,),
+    _NOWHERE: (NO_STAY,),
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -194,7 +218,8 @@ class Assembler:
             raise DataError(
                 "no stay is left to read; check the table of stays, its label and the selection"
             )
-        self._study, self._stays, self._tally = study, stays, tally
+        self._study, self._stays, self.tally = study, stays, tally
+        self._names = tuple(study.variables)
         self._cleaner = Cleaner(study, tally)
         patients = len(stays.patient_ids)
         self._bound_P = np.searchsorted(stays.patient_N, np.arange(patients + 1))
@@ -233,30 +258,58 @@ class Assembler:
             only_if: n if they count only if the midnights of column n are instants, -n if they are
                 days, 0 if they count in any case.
         """
+        found_E = self._judge(stay_E, hours_E, begun_h_E)
+        self._tell(found_E, variable_E, only_if)
+        taken_E = found_E <= _TAKEN_BY_DAY
+        self._hold(taken_E, stay_E, hours_E, variable_E, value_E, only_if, again=False)
+
+    def _judge(
+        self,
+        stay_E: NDArray[np.int32],
+        hours_E: NDArray[np.float32],
+        begun_h_E: NDArray[np.float32] | None,
+    ) -> NDArray[np.int8]:
+        """Return what becomes of events in these stays."""
         inside_E = stay_E >= 0
-        self._aside(NO_STAY, ~inside_E, variable_E, only_if)
-        if not inside_E.any():
-            return
         end_h_E = self._stays.end_h_N[stay_E].astype(np.float32)
         late_E = inside_E & (hours_E > end_h_E)
         early_E = inside_E & (hours_E < 0)
-        if begun_h_E is None:
-            self._aside(AFTER_END, late_E, variable_E, only_if)
-        else:
+        found_E = np.full(len(stay_E), _TAKEN, dtype=np.int8)
+        around_E = None
+        if begun_h_E is not None:
             rough_E = begun_h_E < hours_E
             early_E |= inside_E & rough_E & (hours_E <= 0)  # an earlier day
             late_E &= ~early_E
             around_E = late_E & rough_E & (begun_h_E < end_h_E)
-            self._aside(AROUND_END, around_E, variable_E, only_if)
-            self._aside(AFTER_END, late_E & ~around_E, variable_E, only_if)
-            by_day_E = inside_E & ~late_E & ~early_E & (hours_E - begun_h_E > 1)
-            self._aside(BY_DAY, by_day_E, variable_E, only_if)
-        self._aside(BEFORE_START, early_E, variable_E, only_if)
-        kept_E = inside_E & ~late_E & ~early_E
-        event_E = np.empty(int(np.count_nonzero(kept_E)), dtype=_EVENT)
-        event_E["stay"], event_E["hours"] = stay_E[kept_E], hours_E[kept_E]
-        event_E["variable"], event_E["value"] = variable_E[kept_E], value_E[kept_E]
+            found_E[hours_E - begun_h_E > 1] = _TAKEN_BY_DAY
+        if late_E.any():
+            near_E = hours_E - end_h_E <= FARTHEST_ZONE_H
+            found_E[late_E] = np.where(near_E[late_E], _AFTER_NEAR, _AFTER)
+        if early_E.any():
+            near_E = hours_E >= -FARTHEST_ZONE_H
+            found_E[early_E] = np.where(near_E[early_E], _BEFORE_NEAR, _BEFORE)
+        if around_E is not None:
+            found_E[around_E] = _AROUND
+        found_E[~inside_E] = _NOWHERE
+        return found_E
+
+    def _hold(
+        self,
+        taken_E: NDArray[np.bool_],
+        stay_E: NDArray[np.int32],
+        hours_E: NDArray[np.float32],
+        variable_E: NDArray[np.int16],
+        value_E: NDArray[np.float32],
+        only_if: int,
+        *,
+        again: NDArray[np.bool_] | bool,
+    ) -> None:
+        """Keep events for their stays."""
+        event_E = np.empty(int(np.count_nonzero(taken_E)), dtype=_EVENT)
+        event_E["stay"], event_E["hours"] = stay_E[taken_E], hours_E[taken_E]
+        event_E["variable"], event_E["value"] = variable_E[taken_E], value_E[taken_E]
         event_E["only_if"] = only_if
+        event_E["again"] = again if isinstance(again, bool) else again[taken_E]
         self._held.append(event_E)
         self._events += len(event_E)
         if self._events > EVENTS_IN_MEMORY:
@@ -319,58 +372,80 @@ class Assembler:
         *,
         only_if: int = 0,
     ) -> None:
-        """Add events with spans of time to the stays that they name, or that hold them."""
+        """Add events with spans of time to the stays that they name, or that hold them.
+
+        A row that counts in several stays is counted once: in the one of them that began last, so
+        with the fewest hours. One that counts in none is counted with the last of its stays.
+        """
         rough = first_E is not until_E and bool((first_E < until_E).any())
+        found_E = np.full(len(variable_E), _UNSEEN, dtype=np.int8)
+        for at_E, to_E in self._layers(first_E, until_E, stay_E, patient_E):
+            hours_E = self._stays.hours(to_E, until_E[at_E])
+            begun_h_E = self._stays.hours(to_E, first_E[at_E]) if rough else None
+            here_E, before_E = self._judge(to_E, hours_E, begun_h_E), found_E[at_E]
+            taken_E = here_E <= _TAKEN_BY_DAY
+            again_E = (before_E == _TAKEN) | (before_E == _TAKEN_BY_DAY)
+            found_E[at_E] = np.where((before_E == _UNSEEN) | (taken_E & ~again_E), here_E, before_E)
+            values = (hours_E, variable_E[at_E], value_E[at_E])
+            self._hold(taken_E, to_E, *values, only_if, again=again_E)
+        self._tell(found_E, variable_E, only_if)
 
-        def add(at_E: Any, to_E: NDArray[np.int32]) -> None:
-            self.add(
-                to_E,
-                self._stays.hours(to_E, until_E[at_E]),
-                variable_E[at_E],
-                value_E[at_E],
-                begun_h_E=self._stays.hours(to_E, first_E[at_E]) if rough else None,
-                only_if=only_if,
-            )
-
-        if patient_E is None and stay_E is not None:
-            add(slice(None), stay_E)
-        elif patient_E is not None:
-            unnamed_E = None
-            if stay_E is not None and (stay_E >= 0).any():
-                named_E = np.flatnonzero(stay_E >= 0)
-                add(named_E, stay_E[named_E])
-                unnamed_E = np.flatnonzero(stay_E < 0)
-            at = slice(None) if unnamed_E is None else unnamed_E
-            for event_E, to_E in self._stays.place(patient_E[at], first_E[at], until_E[at]):
-                add(event_E if unnamed_E is None else unnamed_E[event_E], to_E)
-
-    def _aside(
-        self, reason: str, which_E: NDArray[np.bool_], variable_E: NDArray[np.int16], only_if: int
-    ) -> None:
-        """Count events, now or, if it hangs on the sense of midnights, when that is known."""
-        number = int(np.count_nonzero(which_E))
-        if not number:
+    def _layers(
+        self,
+        first_E: NDArray[Any],
+        until_E: NDArray[Any],
+        stay_E: NDArray[Any] | None,
+        patient_E: NDArray[Any] | None,
+    ) -> Iterator[tuple[Any, NDArray[np.int32]]]:
+        """Yield which events belong to which stays; an event may come several times."""
+        if patient_E is None:
+            if stay_E is not None:
+                yield slice(None), stay_E
             return
-        if not only_if:
-            self._tally.decide(reason, number) if reason == BY_DAY else self.count(reason, number)
+        if stay_E is None or not (stay_E >= 0).any():
+            yield from self._stays.place(patient_E, first_E, until_E)
             return
-        for variable, of_it in enumerate(np.bincount(variable_E[which_E])):
-            if of_it:
-                key = (only_if, variable, reason)
-                self._told[key] = self._told.get(key, 0) + int(of_it)
+        named_E, other_E = np.flatnonzero(stay_E >= 0), np.flatnonzero(stay_E < 0)
+        yield named_E, stay_E[named_E]
+        for event_E, to_E in self._stays.place(*_chosen([patient_E, first_E, until_E], other_E)):
+            yield other_E[event_E], to_E
+
+    def _tell(self, found_E: NDArray[np.int8], variable_E: NDArray[np.int16], only_if: int) -> None:
+        """Count rows, now or, if it hangs on the sense of midnights, when that is known."""
+        if not found_E.any():  # all are taken
+            return
+        for found, reasons in _REASONS.items():
+            which_E = found_E == found
+            if not which_E.any():
+                continue
+            for variable, number in enumerate(np.bincount(variable_E[which_E]).tolist()):
+                for reason in reasons if number else ():
+                    if only_if:
+                        key = (only_if, variable, reason)
+                        self._told[key] = self._told.get(key, 0) + number
+                    else:
+                        self._count(reason, variable, number)
+
+    def _count(self, reason: str, variable: int, number: int) -> None:
+        """Count rows of a variable by what is to be told of them."""
+        if reason == BY_DAY:
+            self.tally.decide(reason, number)
+        elif reason == SHIFTED:
+            self.tally.clue(reason, number)
+        else:
+            self.tally.count(reason, number)
+            stage = STAGE_NO_STAY if reason == NO_STAY else STAGE_OUTSIDE_STAY
+            self.tally.ends(stage, self._names[variable], number)
 
     def _settle(self) -> None:
         """Judge the midnights, and count what hung on it."""
         self._are_days = [self._midnights.are_days(column) for column in self._columns]
         for (only_if, variable, reason), number in self._told.items():
             if self._are_days[abs(only_if) - 1][variable] == (only_if < 0):
-                if reason == BY_DAY:
-                    self._tally.decide(reason, number)
-                else:
-                    self.count(reason, number)
+                self._count(reason, variable, number)
         self._told = {}
         for column, are_days in zip(self._columns, self._are_days, strict=True):
-            self._tally.decide(MIDNIGHTS, self._midnights.number(column, are_days))
+            self.tally.decide(MIDNIGHTS, self._midnights.number(column, are_days))
 
     def _meant(self, event_E: NDArray[Any]) -> NDArray[Any]:
         """Return the events that count, now that it is known what midnights mean."""
@@ -383,10 +458,6 @@ class Assembler:
             kept_E |= (event_E["only_if"] == -number) & days_E
         meant_E: NDArray[Any] = event_E[kept_E]
         return meant_E
-
-    def count(self, reason: str, number: int) -> None:
-        """Add to the number of things set aside for a reason."""
-        self._tally.count(reason, number)
 
     def patients(self) -> Iterator[Patient]:
         """Yield every patient of the cohort, in order; call once, after the last :meth:`add`."""
@@ -432,12 +503,12 @@ class Assembler:
             missing = int(np.count_nonzero(np.isnan(values[first:last])))
             if missing:
                 name = list(self._study.variables)[index]
-                counts = self._tally.missing_static
+                counts = self.tally.missing_static
                 counts[name] = counts.get(name, 0) + missing
         ends = (self._bound_P[low : high + 1] - first).tolist()
         for patient, (begin, end) in enumerate(pairwise(ends), start=low):
-            self._tally.patients += 1
-            self._tally.stays += end - begin
+            self.tally.patients += 1
+            self.tally.stays += end - begin
             yield Patient(
                 patient_id=self._stays.patient_ids[patient], stays=tuple(stays[begin:end])
             )
@@ -461,7 +532,7 @@ class Assembler:
 
     def _with_static(
         self, event_E: NDArray[Any], first: int, last: int
-    ) -> tuple[NDArray[np.int32], *Events]:
+    ) -> tuple[NDArray[np.int32], *Events, NDArray[np.bool_]]:
         """Return the events' columns, preceded by the static values as events at hour 0."""
         columns: list[list[NDArray[Any]]] = [[event_E[name]] for name in _COLUMNS]
         for index, values in self._stays.static.items():
@@ -470,13 +541,15 @@ class Assembler:
             columns[1].insert(0, np.zeros(len(known), dtype=np.float32))
             columns[2].insert(0, np.full(len(known), index, dtype=np.int16))
             columns[3].insert(0, values[known])
-        stay_E, hours_E, variable_E, value_E = (np.concatenate(parts) for parts in columns)
-        return stay_E, hours_E, variable_E, value_E
+            columns[4].insert(0, np.zeros(len(known), dtype=np.bool_))
+        stay_E, hours_E, variable_E, value_E, again_E = (np.concatenate(part) for part in columns)
+        return stay_E, hours_E, variable_E, value_E, again_E
 
 
 def _chosen(parts: list[Any], which: NDArray[Any]) -> list[Any]:
-    """Return these elements of each array; None stays None."""
-    return [None if part is None else part[which] for part in parts]
+    """Return these elements of each array; None stays None, and one array stays one."""
+    chosen = {id(part): None if part is None else part[which] for part in parts}
+    return [chosen[id(part)] for part in parts]
 
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:

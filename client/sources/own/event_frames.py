@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterator
 
 import polars as pl
 
-from consilium.client.sources.common.reasons import NO_TIME, NO_ZONE, VAGUE_EVENT
+from consilium.client.sources.common.reasons import (
+    NO_STAY,
+    NO_ZONE,
+    OF_OTHERS,
+    STAGE_NO_STAY,
+    STAGE_NO_TIME,
+    VAGUE_EVENT,
+)
 from consilium.client.sources.common.source import Patient, Tally
 from consilium.client.sources.own.assembly import Assembler
 from consilium.client.sources.own.event_times import event_times, vague
@@ -43,6 +50,7 @@ class EventRows:
         study: gives task and variables.
         tally: counts what is left out.
         where: the name of the table of stays, for errors.
+        if_none: why there may be no stay at all, and what to do.
         clock: the hospital's clock.
 
     Raises:
@@ -57,10 +65,11 @@ class EventRows:
         tally: Tally,
         *,
         where: str,
+        if_none: str,
         clock: Clock = Clock(),  # noqa: B008  # frozen
     ) -> None:
         self._translation, self._clock = translation, clock
-        self._stays = stay_table(stays, study, tally, where=where)
+        self._stays = stay_table(stays, study, tally, where=where, if_none=if_none)
         self._assembler = Assembler(study, self._stays, tally)
         people = self._stays.patient_ids
         self._index = pl.DataFrame(
@@ -81,27 +90,26 @@ class EventRows:
         """Translate and assign some rows; those of patients outside the cohort are ignored.
 
         A row belongs to the stay that it names, if that is one of its patient in the cohort, or
-        else to every stay of its patient that holds its time.
+        else to every stay of its patient that holds its time. A unit that is not understood is
+        counted.
 
         Args:
             rows: as described above for the module.
             where: the file or table, for errors.
             column: names the column of times, in which midnights are judged by their share.
-
-        Raises:
-            DataError: a unit that cannot be converted.
         """
-        count: Callable[[str, int], None] = self._assembler.count
-        rows = rows.join(self._index, on="patient", how="inner", maintain_order="left")
-        if "zoneless" in rows.columns:
-            count(NO_ZONE, int(rows["zoneless"].sum()))
-            rows = rows.filter(~pl.col("zoneless")).drop("zoneless")
-        count(NO_TIME, rows["time"].null_count())
-        timed = rows.filter(pl.col("time").is_not_null())
-        if (roughly := vague(timed)).any():
-            count(VAGUE_EVENT, int(roughly.sum()))
-            timed = timed.filter(~roughly)
-        done = self._translation.translate(timed, count, where=where)
+        translation, tally = self._translation, self._assembler.tally
+        own = rows.join(self._index, on="patient", how="inner", maintain_order="left")
+        if len(own) < len(rows):
+            others = rows.join(self._index, on="patient", how="anti")
+            nobody = others["patient"].is_null()
+            tally.count(NO_STAY, int(nobody.sum()))
+            translation.ends(STAGE_NO_STAY, others.filter(nobody)["code"], tally)
+            translation.ends(OF_OTHERS, others.filter(~nobody)["code"], tally)
+        if "zoneless" in own.columns:
+            own = self._without(own, own["zoneless"], NO_ZONE).drop("zoneless")
+        own = self._without(own, vague(own), VAGUE_EVENT)
+        done = translation.translate(own, tally, where=where, when="time")
         stay_E = None
         if "stay" in done.columns:
             named = done.select("stay", "person").join(
@@ -110,12 +118,22 @@ class EventRows:
             if named.null_count() < len(named):
                 stay_E = named.fill_null(-1).to_numpy()
         self._assembler.add_timed(
-            event_times(done, self._clock, self._translation.midnight, column),
+            event_times(done, self._clock, translation.midnight, column),
             done["variable"].to_numpy(),
             done["value"].cast(pl.Float32).to_numpy(),
             stay_E=stay_E,
             patient_E=done["person"].to_numpy(),
         )
+
+    def _without(self, rows: pl.DataFrame, which: pl.Series, reason: str) -> pl.DataFrame:
+        """Set aside rows whose time cannot be used."""
+        which = which.fill_null(value=False)
+        if not which.any():
+            return rows
+        tally = self._assembler.tally
+        tally.count(reason, int(which.sum()))
+        self._translation.ends(STAGE_NO_TIME, rows.filter(which)["code"], tally)
+        return rows.filter(~which)
 
     def patients(self) -> Iterator[Patient]:
         """Yield the cohort's patients with the events added, in the order of their identifiers."""

@@ -39,7 +39,7 @@ from consilium.client.sources.own.event_frames import (
     translation_of,
     without_values,
 )
-from consilium.client.sources.own.ndjson import Export
+from consilium.client.sources.own.ndjson import Export, has_files
 from consilium.client.sources.own.outcomes import with_outcome
 from consilium.client.sources.own.settings import FhirSettings
 from consilium.client.sources.own.times.axis import Axis
@@ -97,16 +97,28 @@ class Fhir(Counted):
     ) -> Iterator[Patient]:
         axis = Axis(clock_of(self._settings.time_zone))
         times = frames.Times(axis, self._settings.midnight, self._tally)
-        people = frames.people(folder)
+        people = frames.people(folder, self._tally)
         # The encounters' times come first: they say whether all have zones, and of which clock.
         encounters = frames.encounters(folder, self._settings, times, self._tally)
         people = frames.with_times(people, times)
         stays = static_frame(self._stays(folder, encounters, people, times, study), people, study)
-        where = str(folder)
-        rows = EventRows(translation, stays, study, self._tally, where=where, clock=axis.clock)
+        rows = EventRows(
+            translation,
+            stays,
+            study,
+            self._tally,
+            where=str(folder),
+            if_none=frames.why_no_stay(self._settings, self._tally),
+            clock=axis.clock,
+        )
         for piece, path in frames.observations(folder, set(translation.codes), times, self._tally):
             rows.add(piece, where=str(path), column="Observation")
         wordless = set(translation.wordless_codes)
+        self._tally.absent.extend(
+            f"{kind}.ndjson"
+            for kind in ("Condition", "MedicationAdministration")
+            if wordless and not has_files(folder, kind)
+        )
         happened = frames.conditions(folder, wordless, self._tally, required=False)
         given = frames.administrations(folder, wordless, self._tally)
         for frame, kind in ((happened, "Condition"), (given, "MedicationAdministration")):

@@ -31,6 +31,9 @@ from consilium.client.sources.own.times.reading import Spans, Written, read_time
 UCUM = "http://unitsofmeasure.org"
 EXPIRED = "exp"  # code of discharge-disposition: the patient died
 SEX = {"male": 1.0, "female": 0.0}
+OTHER_CLASS = "encounters of another class"
+OTHER_LEVEL = "encounters within another one, or not"
+NOT_BEGUN = "encounters that have not begun"
 PIECE_ROWS = 50_000
 _BEGUN = frozenset({"arrived", "triaged", "in-progress", "onleave", "finished"})
 _GIVEN = frozenset({"in-progress", "on-hold", "completed", "stopped"})
@@ -82,7 +85,7 @@ class Times:
         return frame.drop("time").with_columns(*columns, *more)
 
 
-def people(folder: Path | Export) -> pl.DataFrame:
+def people(folder: Path | Export, tally: Tally) -> pl.DataFrame:
     """Return one row each: ``patient``, ``birth``, ``male``, ``death``, ``dead``; texts as such."""
     rows = [
         (
@@ -92,7 +95,7 @@ def people(folder: Path | Export) -> pl.DataFrame:
             text(one, "deceasedDateTime"),
             at(one, "deceasedBoolean") is True or text(one, "deceasedDateTime") is not None,
         )
-        for one, _ in resources(folder, "Patient")
+        for one, _ in resources(folder, "Patient", tally)
     ]
     schema = {"patient": pl.String, "birth": pl.String, "male": pl.Float64, "death": pl.String}
     frame = pl.DataFrame(rows, schema={**schema, "dead": pl.Boolean}, orient="row")
@@ -110,13 +113,16 @@ def encounters(
 ) -> pl.DataFrame:
     """Return one row per stay: ``patient``, ``stay``, ``start``, ``end``, ``expired``."""
     rows = []
-    for one, _ in resources(folder, "Encounter"):
+    for one, _ in resources(folder, "Encounter", tally):
         inner = at(one, "partOf") is not None
         if text(one, "class", "code") not in settings.encounter_classes:
+            tally.clue(OTHER_CLASS, 1)
             continue
         if inner != settings.inner_encounters:
+            tally.clue(OTHER_LEVEL, 1)
             continue
         if text(one, "status") not in _BEGUN:
+            tally.clue(NOT_BEGUN, 1)
             tally.count(RETRACTED, 1)
             continue
         disposition = at(one, "hospitalization", "dischargeDisposition")
@@ -140,6 +146,22 @@ def encounters(
     return times.axis.stays_read(frame, times.midnight, tally)
 
 
+def why_no_stay(settings: FhirSettings, tally: Tally) -> str:
+    """Return why no Encounter may be a stay, and what to do."""
+    classes = ", ".join(settings.encounter_classes)
+    other, level, not_begun = (
+        tally.clues.get(what, 0) for what in (OTHER_CLASS, OTHER_LEVEL, NOT_BEGUN)
+    )
+    if not other + level + not_begun:
+        return "there is not one Encounter; export them, too"
+    inner = "not part of another" if settings.inner_encounters else "part of another"
+    return (
+        f"of its Encounters {other} have another class than {classes} ([data] encounter_classes), "
+        f"{level} are {inner} ([data] inner_encounters), and {not_begun} have not begun, by their "
+        "status"
+    )
+
+
 def deaths(persons: pl.DataFrame, stays: pl.DataFrame) -> pl.DataFrame:
     """Return when patients died, for ``outcomes.with_outcome``."""
     dated = persons.filter("dead").select("patient", pl.col("death").alias("time"))
@@ -157,7 +179,7 @@ def conditions(
     ``time`` is the text of the onset, ``recorded`` that of the record; ``stay`` the encounter.
     """
     rows = []
-    for one, _ in resources(folder, "Condition", required=required) if codes else ():
+    for one, _ in resources(folder, "Condition", tally, required=required) if codes else ():
         code = _first(codings(at(one, "code")), codes)
         if code is None:
             continue
@@ -181,11 +203,13 @@ def administrations(folder: Path | Export, codes: Set[str], tally: Tally) -> pl.
     elsewhere in the export.
     """
     known = {}
-    for one, _ in resources(folder, "Medication", required=False) if codes else ():
+    for one, _ in resources(folder, "Medication", tally, required=False) if codes else ():
         if (code := _first(codings(at(one, "code")), codes)) is not None:
             known[text(one, "id")] = code
     rows = []
-    for one, _ in resources(folder, "MedicationAdministration", required=False) if codes else ():
+    for one, _ in (
+        resources(folder, "MedicationAdministration", tally, required=False) if codes else ()
+    ):
         code = _first(codings(at(one, "medicationCodeableConcept")), codes)
         code = code or _contained(one, codes) or known.get(identity(at(one, "medicationReference")))
         if code is None:
@@ -225,7 +249,7 @@ def observations(
     """Yield rows with these codes, as :mod:`.event_frames` needs them, and their file."""
     rows: list[tuple[Any, ...]] = []
     last: Path | None = None
-    for one, path in resources(folder, "Observation"):
+    for one, path in resources(folder, "Observation", tally):
         if last is not None and (path != last or len(rows) >= PIECE_ROWS):
             yield _events(rows, times), last
             rows = []

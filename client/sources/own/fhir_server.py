@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlencode, urljoin
 
+from consilium.client.sources.common.source import Tally
 from consilium.client.sources.own.bundles import LARGEST_DOCUMENT, unbundled
 from consilium.client.sources.own.fhir_connection import Connection, host_of
 from consilium.client.sources.own.ndjson import LONGEST_LINE, objects
@@ -82,14 +83,18 @@ class ServerExport:
     def __str__(self) -> str:
         return self._base
 
-    def resources(self, kind: str) -> Iterator[tuple[dict[str, Any], Path]]:
+    def has(self, kind: str) -> bool:
+        """Whether resources of a type were asked for: if none came, the server has none."""
+        return kind in self._files
+
+    def resources(self, kind: str, tally: Tally) -> Iterator[tuple[dict[str, Any], Path]]:
         """Yield every resource of a type, and what to call its file."""
         file = self._files.get(kind)
         if file is None:
             return
         file.seek(0)
         name = Path(f"{host_of(self._base)}:{kind}.ndjson")
-        for resource in objects(file, name):
+        for resource in objects(file, name, tally):
             if resource.get("resourceType") == kind:
                 yield resource, name
 
@@ -240,7 +245,7 @@ class ServerExport:
             )
             file.seek(0)
             severe = 0
-            for one in objects(file, Path("errors.ndjson")):
+            for one in objects(file, Path("errors.ndjson"), Tally()):
                 issues = one.get("issue")
                 for issue in issues if isinstance(issues, list) else ():
                     severe += isinstance(issue, dict) and issue.get("severity") in (

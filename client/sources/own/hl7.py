@@ -29,7 +29,6 @@ from consilium.client.sources.own.outcomes import with_outcome
 from consilium.client.sources.own.settings import Hl7Settings
 from consilium.client.sources.own.times.axis import Axis
 from consilium.client.sources.own.times.clock import clock_of
-from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 
 LOINC = "LN"
@@ -68,7 +67,15 @@ class Hl7(Counted):
         visits = self._visits(known, times)
         people = times.column(_people(known), "birth")
         stays = static_frame(self._labelled(visits, known, times, study), people, study)
-        rows = EventRows(translation, stays, study, self._tally, where=str(path), clock=axis.clock)
+        rows = EventRows(
+            translation,
+            stays,
+            study,
+            self._tally,
+            where=str(path),
+            if_none=self._if_none(known),
+            clock=axis.clock,
+        )
         for piece in reader.results(set(translation.codes), known):
             rows.add(times.events(piece), where=str(path), column="OBX")
         return rows.patients()
@@ -80,12 +87,6 @@ class Hl7(Counted):
             for key, visit in known.visits.items()
             if not visit.cancelled and visit.patient_class in self._settings.patient_classes
         }
-        if not kept:
-            raise DataError(
-                f"{self._settings.path}: none of its {len(known.visits)} visits is of the classes "
-                f"{', '.join(self._settings.patient_classes)} (PV1-2); include ADT messages, or "
-                "correct [data] patient_classes in site.toml"
-            )
         dispositions = self._settings.died_dispositions
         rows = [
             (known.patient(patient), number, one.start, one.end, one.disposition in dispositions)
@@ -95,6 +96,13 @@ class Hl7(Counted):
         frame = pl.DataFrame(rows, schema={**schema, "died": pl.Boolean()}, orient="row")
         frame = times.column(times.column(frame.unique(maintain_order=True), "start"), "end")
         return times.axis.stays_read(frame, times.midnight, self._tally)
+
+    def _if_none(self, known: Admissions) -> str:
+        return (
+            f"none of its {len(known.visits)} visits is of the classes "
+            f"{', '.join(self._settings.patient_classes)} (PV1-2) and was not cancelled; include "
+            "ADT messages, or correct [data] patient_classes in site.toml"
+        )
 
     def _labelled(
         self, stays: pl.DataFrame, known: Admissions, times: Times, study: Study

@@ -248,7 +248,7 @@ class Reader:
                 ordered = message.field(segment, 7)
             elif segment[0] == "OBX":
                 codes = tuple(_codes(message, message.field(segment, 3)))
-                if codes and identifier:
+                if codes:
                     yield (
                         identifier,
                         codes[0],
@@ -275,7 +275,8 @@ class Reader:
             unit = message.part(message.field(obx, 6), 1) or None
             stay = self._visit(message) or None
             time = self._time(message, when)
-            yield known.patient(identifier), time, code, value, unit, word, stay
+            patient = known.patient(identifier) or None
+            yield patient, time, code, value, unit, word, stay
 
 
 def _assigner(identifier: list[str], message: Message) -> str:

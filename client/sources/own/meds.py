@@ -98,7 +98,13 @@ class Meds(Counted):
         frame = static_frame(self._in_split(frame), people, study)
         stays = with_static_codes(frame, self._timeless(shards, translation))
         rows = EventRows(
-            translation, stays, study, self._tally, where=str(settings.path), clock=clock
+            translation,
+            stays,
+            study,
+            self._tally,
+            where=str(settings.path),
+            if_none=self._if_none(),
+            clock=clock,
         )
         for shard in shards:
             for piece in self._events(shard, translation, pl.col("time").is_not_null()):
@@ -107,6 +113,12 @@ class Meds(Counted):
                 timed = piece.with_columns(time_columns(found, clock, settings.midnight))
                 rows.add(timed, where=str(shard))
         return rows.patients()
+
+    def _if_none(self) -> str:
+        if self._settings.labels is not None:
+            return "the table of labels has no row; check [data] labels"
+        codes = ", ".join(self._settings.stay_start)
+        return f"no event has a code that begins one ({codes}); correct [data] stay_start"
 
     def _shards(self) -> list[Path]:
         """Return the data files, each checked against the schema."""
@@ -203,7 +215,7 @@ class Meds(Counted):
         parts = []
         for shard in shards:
             for piece in self._events(shard, translation, pl.col("time").is_null()):
-                done = translation.translate(piece, self._tally.count, where=str(shard))
+                done = translation.translate(piece, self._tally, where=str(shard), when=None)
                 parts.append(done.select("patient", "variable", "value"))
         return pl.concat(parts)
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.client.sources.common.cleaning import Cleaner
-from consilium.client.sources.common.lines import bounded_lines, number
+from consilium.client.sources.common.lines import BadLines, bounded_lines, number
 from consilium.client.sources.common.matrices import (
     require_source,
     require_task,
@@ -82,7 +82,7 @@ class Molecules(Counted):
 
     def stay_column(self, column: str) -> Mapping[str, str]:
         """Return a column of the CSV by line; see :class:`.WithColumns`."""
-        rows = self._table()
+        rows = self._table(BadLines(Tally()))
         _, header = next(rows, (0, list[str]()))
         if column not in header:
             raise DataError(
@@ -97,16 +97,7 @@ class Molecules(Counted):
         stays: dict[str, list[Stay]] = {}
         key = f"the column {self._compound!r}" if self._compound else "the SMILES"
         self._tally.person_key = f"{key}: a compound counts as a patient"
-        for line, smiles, compound, label_K in self._lines(labels, study):
-            tokens = tokenise(smiles)
-            if tokens is None:
-                sentence = f"line {line}: the SMILES has characters that are no token"
-                if study.data.on_bad_file == "refuse":
-                    raise DataError(
-                        f'file {self._path} {sentence}; mend it, or set [data] on_bad_file = "skip"'
-                    )
-                self._tally.skipped.append((self._path.name, sentence))
-                continue
+        for line, tokens, compound, label_K in self._lines(labels, study):
             if np.isnan(label_K).all():
                 self._tally.unlabelled += 1
                 continue
@@ -129,21 +120,33 @@ class Molecules(Counted):
 
     def _lines(
         self, labels: list[str], study: Study
-    ) -> Iterator[tuple[int, str, str, NDArray[np.float32]]]:
-        """Yield number, SMILES, compound and labels of each line, checked."""
-        rows = self._table()
+    ) -> Iterator[tuple[int, list[str], str, NDArray[np.float32]]]:
+        """Yield number, tokens, compound and labels of each line that can be read."""
+        bad, good = BadLines(self._tally), 0
+        rows = self._table(bad)
         _, header = next(rows, (0, list[str]()))
         places = self._places(header, labels)
         for line, row in rows:
-            cells = [row[place] for place in places]
-            where = f"file {self._path} line {line}"
-            compound = cells[1].strip()
+            where = f"line {line}"
+            smiles, compound, *cells = (row[place].strip() for place in places)
+            tokens = tokenise(smiles)
+            if tokens is None:
+                bad.add(f"{where}: the SMILES has characters that are no token")
+                continue
             if self._compound and not compound:
-                raise DataError(f"{where}: names no compound; mend the line")
-            yield line, cells[0].strip(), compound, _labels(cells[2:], study, where)
+                bad.add(f"{where}: names no compound")
+                continue
+            try:
+                label_K = _labels(cells, study, where)
+            except DataError as error:
+                bad.add(str(error))
+                continue
+            good += 1
+            yield line, tokens, compound, label_K
+        bad.close(good, str(self._path))
 
-    def _table(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield number and cells of each line, the header first; all have as many cells."""
+    def _table(self, bad: BadLines) -> Iterator[tuple[int, list[str]]]:
+        """Yield number and cells of the header and of each line that has as many cells."""
         try:
             with self._path.open(encoding="utf-8", newline="") as file:
                 rows = csv.reader(bounded_lines(file, self._path), strict=True)
@@ -151,10 +154,8 @@ class Molecules(Counted):
                 for row in rows:
                     header = row if header is None else header
                     if len(row) != len(header):
-                        raise DataError(
-                            f"file {self._path} line {rows.line_num}: {len(row)} columns, not "
-                            f"{len(header)}; mend the line"
-                        )
+                        bad.add(f"line {rows.line_num}: {len(row)} columns, not {len(header)}")
+                        continue
                     yield rows.line_num, row
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise DataError(
@@ -198,7 +199,7 @@ def _labels(cells: list[str], study: Study, where: str) -> NDArray[np.float32]:
     try:
         label_K = np.array([np.nan if not cell.strip() else number(cell) for cell in cells])
     except ValueError as error:
-        raise DataError(f"{where}: a label is not a number; mend the line") from error
+        raise DataError(f"{where}: a label is not a number") from error
     known = label_K[~np.isnan(label_K)]
     if np.isinf(known).any() or (
         study.task.kind != "regression" and not np.isin(known, (0, 1)).all()

@@ -138,6 +138,7 @@ class Omop(Counted):
                 study,
                 self._tally,
                 where=database.name,
+                if_none=self._if_none(),
                 clock=self._axis.clock,
             )
             ucum = _units(database)
@@ -149,6 +150,13 @@ class Omop(Counted):
                 for piece in self._happened(database, table, below):
                     rows.add(piece, where=f"{database.name}: table {table}", column=table)
         return rows.patients()
+
+    def _if_none(self) -> str:
+        concepts = ", ".join(map(str, self._settings.stay_concepts))
+        return (
+            f"no row of {self._settings.stays} has one of the concepts {concepts}; correct [data] "
+            "stay_concepts, or stays"
+        )
 
     def _stays(self, database: ReadOnlyDatabase, study: Study) -> pl.DataFrame:
         """Return one row per stay, with its label."""

@@ -163,9 +163,10 @@ class StaysColumns(RowsSettings):
 
     Without ``stay``, every patient has one stay; without ``start``, events must give hours, not
     times. ``label`` names the outcome's column (several for a multilabel study); by default it is
-    the study's label. ``outcome_time`` is the time of the outcome, empty if it did not happen.
-    A time may be two columns, of the date and of the time of day. ``end_hours`` and
-    ``outcome_hours`` are numbers since the start, in ``hours_unit``.
+    the study's label; ``values`` are the numbers of its words, such as ``{ ja = 1, nein = 0 }``.
+    ``outcome_time`` is the time of the outcome, empty if it did not happen. A time may be two
+    columns, of the date and of the time of day. ``end_hours`` and ``outcome_hours`` are numbers
+    since the start, in ``hours_unit``.
     """
 
     patient: str
@@ -174,6 +175,7 @@ class StaysColumns(RowsSettings):
     end: TimeColumn | None = None
     birth: TimeColumn | None = None
     label: Annotated[str | tuple[str, ...] | None, Listed] = None
+    values: dict[str, Number] = Field(default_factory=dict)
     outcome_time: TimeColumn | None = None
     end_hours: str | None = None
     outcome_hours: str | None = None
@@ -240,10 +242,14 @@ class EventsQuery(QuerySettings, EventsColumns):
 
 
 class StepLabelsColumns(RowsSettings):
-    """The columns of a table of a per-step study's label: one row per stay and hour (or time)."""
+    """The columns of a table of a per-step study's label: one row per stay and hour (or time).
+
+    ``values`` are the numbers of words, such as ``{ ja = 1, nein = 0 }``.
+    """
 
     stay: str
     label: str
+    values: dict[str, Number] = Field(default_factory=dict)
     hours: str | None = None
     hours_unit: HoursUnit = "h"
     time: TimeColumn | None = None

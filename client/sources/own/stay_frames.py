@@ -12,6 +12,7 @@ the earliest instant, so that no window ends after it.
 
 import time
 from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import polars as pl
@@ -42,6 +43,7 @@ def stay_table(
     tally: Tally,
     *,
     where: str,
+    if_none: str = "the table of stays has no row; check [data.stays] file",
     now_us: int | None = None,
 ) -> StayTable:
     """Check and sort the stays of the cohort.
@@ -53,17 +55,21 @@ def stay_table(
         study: gives task and variables.
         tally: counts what is left out.
         where: the table's name, for errors.
+        if_none: why there may be no row, and what to do.
         now_us: the time now, microseconds since 1970; None asks the system.
 
     Raises:
-        DataError: a stay occurs twice, or a label is not one of the task's.
+        DataError: a stay occurs twice, a label is not one of the task's, or no stay is left.
     """
+    found = len(frame)
     frame = with_spans(frame)
     frame = _without(
         frame, tally, INCOMPLETE, pl.any_horizontal(pl.col("patient", "stay", "start").is_null())
     )
+    whole = len(frame)
     vague = pl.max_horizontal(spans.precision("start"), spans.precision("end")) > Precision.DAY
     frame = _without(frame, tally, VAGUE_STAY, vague)
+    dated = len(frame)
     frame = _without(frame, tally, ENDS_EARLY, spans.until("end") < spans.first("start"))
     by_day = (spans.precision("start") == Precision.DAY) | (spans.precision("end") == Precision.DAY)
     tally.decide(STAYS_BY_DAY, int(frame.select(by_day.fill_null(value=False).sum()).item()))
@@ -77,7 +83,16 @@ def stay_table(
         )
     unknown = _unknown_label(frame, study, where)
     tally.unlabelled += int(unknown.sum())
+    losses = _Losses(
+        incomplete=found - whole,
+        vague=whole - dated,
+        early=dated - len(frame),
+        unlabelled=int(unknown.sum()),
+    )
     frame = frame.filter(~unknown).with_columns(begin=spans.first("start"))
+    if frame.is_empty():
+        cause = _cause(losses, tally.filtered, study.data.label, if_none)
+        raise DataError(f"{where}: no stay is left to read: {cause}")
     frame = _held(frame.sort("patient", "begin", "stay"))
     patients = frame["patient"].unique(maintain_order=True)
     label_N = frame["label"].to_numpy().astype(np.float32)
@@ -139,6 +154,47 @@ def _held(frame: pl.DataFrame) -> pl.DataFrame:
         next_begin(frame)
         .with_columns(held=held)
         .with_columns(reach=pl.col("held").cum_max().over("patient"))
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Losses:
+    """How many stays were left out, by the reason."""
+
+    incomplete: int
+    vague: int
+    early: int
+    unlabelled: int
+
+
+def _cause(losses: _Losses, filtered: int, label: str, if_none: str) -> str:
+    """Return why no stay is left, and what to do, in words that fit into a sentence."""
+    found = sum(astuple(losses))
+    if not found and filtered:
+        return (
+            f"the selection ([data] where or split) leaves out all {filtered}; correct it, or the "
+            "spelling of its values"
+        )
+    if not found:
+        return if_none
+    if losses.incomplete == found:
+        return (
+            f"all {found} lack a patient, an identifier or a start; check the columns that "
+            "[data.stays] names"
+        )
+    if losses.vague == found:
+        return f"the start or end of all {found} is known to the month or year only; bring the day"
+    if losses.early == found:
+        return f"all {found} end before they start; check the two columns and the form of dates"
+    if losses.unlabelled == found:
+        return (
+            f"the label {label!r} of all {found} is unknown; check how it is made: its column, or "
+            "the ends of stays and the outcome's times"
+        )
+    return (
+        f"of {found}, {losses.incomplete} lack a patient, an identifier or a start, {losses.vague} "
+        f"are known to the month or year only, {losses.early} end before they start, and the label "
+        f"{label!r} of {losses.unlabelled} is unknown; complete them"
     )
 
 

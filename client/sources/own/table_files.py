@@ -29,10 +29,16 @@ _HOURS = {"s": (1, 3600), "min": (1, 60), "h": (1, 1), "d": (24, 1)}
 
 
 class Piece:
-    """Some rows of a file: the columns asked for, and the rows' numbers in the file."""
+    """Some rows of a file: the columns asked for, and the rows' numbers in the file.
 
-    def __init__(self, frame: pl.DataFrame, path: Path | str, first_row: int) -> None:
+    ``bad_lines`` is how many rows among them were left out because they cannot be read.
+    """
+
+    def __init__(
+        self, frame: pl.DataFrame, path: Path | str, first_row: int, bad_lines: int = 0
+    ) -> None:
         self.frame, self.path, self.first_row = frame, path, first_row
+        self.bad_lines = bad_lines
 
     def where(self, row: int) -> str:
         """Name a row in the file, for errors; the first row below the header is row 1."""
@@ -85,29 +91,55 @@ def _csv(found: Found, settings: FileSettings, wanted: list[str]) -> Iterator[Pi
         inside = _inside(names, found, wanted)
         at = [names.index(name) for name in inside]
         for content in _whole_lines(file, path, columns=len(names), separator=settings.separator):
-            frame = pl.read_csv(
-                io.BytesIO(content),
-                has_header=False,
-                separator=settings.separator,
-                columns=sorted(at),
-                infer_schema=False,
-                schema=dict.fromkeys(map(str, range(len(names))), pl.String),
-                raise_if_empty=False,
-            )
+            frame, bad = _parsed(content, settings.separator, sorted(at), len(names))
             frame = frame.select(
                 pl.col(str(index)).alias(name) for index, name in zip(at, inside, strict=True)
             )
-            yield _piece(frame, found, wanted, row)
-            row += len(frame)
+            yield _piece(frame, found, wanted, row, bad)
+            row += len(frame) + bad
         if row == 1:
             empty = pl.DataFrame(schema=dict.fromkeys(inside, pl.String))
             yield _piece(empty, found, wanted, row)
 
 
-def _piece(frame: pl.DataFrame, found: Found, wanted: list[str], row: int) -> Piece:
+def _parsed(
+    content: bytes, separator: str, at: list[int], columns: int
+) -> tuple[pl.DataFrame, int]:
+    """Return some columns of the rows, and how many rows are left out for too many fields."""
+
+    def parse(part: bytes) -> pl.DataFrame:
+        return pl.read_csv(
+            io.BytesIO(part),
+            has_header=False,
+            separator=separator,
+            columns=at,
+            infer_schema=False,
+            schema=dict.fromkeys(map(str, range(columns)), pl.String),
+            raise_if_empty=False,
+        )
+
+    try:
+        return parse(content), 0
+    except BROKEN as error:
+        if "more fields" not in str(error).lower():
+            raise
+        rows = list(
+            csv.reader(io.StringIO(content.decode("utf-8"), newline=""), delimiter=separator)
+        )
+        good = [row for row in rows if len(row) <= columns]
+        if len(rows) - len(good) > len(good):
+            raise
+    text = io.StringIO()
+    csv.writer(text, delimiter=separator, lineterminator="\n").writerows(good)
+    return parse(text.getvalue().encode()), len(rows) - len(good)
+
+
+def _piece(
+    frame: pl.DataFrame, found: Found, wanted: list[str], row: int, bad_lines: int = 0
+) -> Piece:
     """Return a piece with the columns of the file and of its path."""
     whole = forms.with_hive(frame.with_row_index(ROW), found.hive, [ROW, *wanted])
-    return Piece(whole, found.path, row)
+    return Piece(whole, found.path, row, bad_lines)
 
 
 def _inside(names: Sequence[str], found: Found, wanted: list[str]) -> list[str]:

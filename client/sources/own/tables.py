@@ -37,13 +37,17 @@ import numpy as np
 import polars as pl
 
 from consilium.client.sources.common.reasons import (
+    BAD_LINE,
     BEYOND_LIMIT,
+    BLANKS,
     NO_TIME,
     SKIPPED,
+    STAGE_NO_TIME,
     VAGUE_EVENT,
 )
 from consilium.client.sources.common.source import CountedWithoutLabels, Patient, Tally
 from consilium.client.sources.own.assembly import Assembler, StayTable
+from consilium.client.sources.own.clues import normal, note_changes, note_hours
 from consilium.client.sources.own.event_times import event_times, time_columns, vague
 from consilium.client.sources.own.settings import (
     EventsColumns,
@@ -75,7 +79,11 @@ from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.study.definition import Study
 
 Read = Callable[[Any, Sequence[str]], Iterator[Piece]]  # by the settings of one table
-_TRUE_FALSE = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
+# Words of languages in which nothing else is meant; others are for [data.stays] values.
+_TRUE_FALSE = {
+    **dict.fromkeys(("true", "t", "yes", "y", "ja", "j", "oui", "vrai", "wahr", "sí", "sì"), 1.0),
+    **dict.fromkeys(("false", "f", "no", "n", "nein", "non", "faux", "falsch", "nee", "nej"), 0.0),
+}
 
 
 class Tables(CountedWithoutLabels):
@@ -110,7 +118,7 @@ class Tables(CountedWithoutLabels):
         if study.task.per_step and self._labelled:
             stays = self._with_step_labels(stays, study)
             assembler = Assembler(study, stays, self._tally)
-        keys = _Keys(stays)
+        keys = _Keys(stays, self._tally)
         for events in self._settings.events:
             self._read_events(events, translation, keys, assembler)
         return assembler.patients()
@@ -141,15 +149,15 @@ class Tables(CountedWithoutLabels):
             *static.values(),
         ]
         pieces = []
-        for piece in self._read(settings, [*columns, *self._settings.where]):
+        for piece in self._pieces(settings, [*columns, *self._settings.where]):
             piece = self._selected(piece)
             frame = piece.frame.select(
-                identifiers(piece, settings.patient).cast(pl.String).alias("patient"),
-                identifiers(piece, settings.stay or settings.patient).cast(pl.String).alias("stay"),
+                self._identifiers(piece, settings.patient).alias("patient"),
+                self._identifiers(piece, settings.stay or settings.patient).alias("stay"),
             )
             frame = frame.with_columns(
                 *self._stay_times(piece, settings),
-                _labels(piece, labels, study).alias("label"),
+                _labels(piece, labels, study, settings.values).alias("label"),
             )
             pieces.append(
                 frame.with_columns(
@@ -157,7 +165,8 @@ class Tables(CountedWithoutLabels):
                         index,
                         numbers(piece, column, decimal_comma=settings.decimal_comma)[0],
                         words(piece, column),
-                        self._tally.count,
+                        self._tally,
+                        where=str(piece.path),
                     ).alias(str(index))
                     for index, column in static.items()
                 )
@@ -168,6 +177,19 @@ class Tables(CountedWithoutLabels):
         if settings.start is None:
             return frame  # all begin at hour 0, which is no midnight
         return self._axis.stays_read(frame, self._settings.midnight, self._tally)
+
+    def _pieces(self, settings: Any, columns: Sequence[str]) -> Iterator[Piece]:
+        """Read one table in pieces, and count its lines that cannot be read."""
+        for piece in self._read(settings, columns):
+            self._tally.count(BAD_LINE, piece.bad_lines)
+            yield piece
+
+    def _identifiers(self, piece: Piece, column: str) -> pl.Series:
+        """Return a column of identifiers in their normal form, as text."""
+        text = identifiers(piece, column).cast(pl.String)
+        bare = normal(text)
+        note_changes(text, bare, self._tally)
+        return bare.set(bare.str.len_bytes() == 0, None)
 
     def _stay_times(self, piece: Piece, settings: StaysColumns) -> list[pl.Series]:
         found: dict[str, pl.Series] = {}
@@ -229,11 +251,11 @@ class Tables(CountedWithoutLabels):
             )
         steps, step_h = -(-study.data.window_h // study.data.step_h), study.data.step_h
         label_NT = np.full((len(stays), steps), np.nan, dtype=np.float32)
-        keys = _Keys(stays)
+        keys = _Keys(stays, self._tally)
         when = columns_of(settings.hours, settings.time)
-        for piece in self._read(settings, [settings.stay, *when, settings.label]):
+        for piece in self._pieces(settings, [settings.stay, *when, settings.label]):
             stay_E = keys.index_of(identifiers(piece, settings.stay), "stay")
-            value = _label(piece, settings.label)
+            value = _label(piece, settings.label, settings.values)
             check_labels(value, study, str(piece.path))
             if settings.hours is not None:
                 number = hours(
@@ -262,14 +284,13 @@ class Tables(CountedWithoutLabels):
         when = columns_of(events.hours, events.time)
         long = [events.variable, events.value, events.unit] if events.layout == "long" else wide
         columns = [key, *when, *(name for name in long if name)]
-        for piece in self._read(events, columns):
+        for piece in self._pieces(events, columns):
             if events.layout == "long":
-                frame = piece.frame.filter(
-                    pl.col(events.variable or "").cast(pl.String).is_in(translation.codes)
-                )
-                piece = Piece(frame, piece.path, piece.first_row)
+                piece = self._of_codes(piece, events.variable or "", translation)
             placed = self._placed(piece, events, keys)
             if events.layout == "wide":
+                self._tally.count(NO_TIME, placed["time"].null_count())
+                self._tally.count(VAGUE_EVENT, int(vague(placed).sum()))
                 for column, variable in wide.items():
                     rows = self._column(piece, column, variable, placed, translation, events)
                     self._add(rows, events, assembler)
@@ -283,9 +304,31 @@ class Tables(CountedWithoutLabels):
                 value.alias("value"),
                 unit.cast(pl.String).alias("unit"),
                 words(piece, events.value or "").alias("word"),
-            ).filter(pl.col("time").is_not_null())
-            done = translation.translate(rows, self._tally.count, where=str(piece.path))
+            )
+            rows = self._without_vague(rows, translation)
+            done = translation.translate(rows, self._tally, where=str(piece.path), when="time")
             self._add(done, events, assembler)
+
+    def _of_codes(self, piece: Piece, column: str, translation: Translation) -> Piece:
+        """Return the rows of the study's codes, the codes as text without blanks around them."""
+        frame = piece.frame.with_columns(pl.col(column).cast(pl.String))
+        fits = frame[column].is_in(translation.codes)
+        if not fits.all():
+            bare = normal(frame[column])
+            changed = (bare != frame[column]) & bare.is_in(translation.codes) & ~fits
+            if changed.any():
+                self._tally.clue(BLANKS, int(changed.sum()))
+                frame, fits = frame.with_columns(bare.alias(column)), fits | changed
+        return Piece(frame.filter(fits), piece.path, piece.first_row)
+
+    def _without_vague(self, rows: pl.DataFrame, translation: Translation) -> pl.DataFrame:
+        """Set aside the rows of which the month or year alone is known."""
+        roughly = vague(rows)
+        if not roughly.any():
+            return rows
+        self._tally.count(VAGUE_EVENT, int(roughly.sum()))
+        translation.ends(STAGE_NO_TIME, rows.filter(roughly)["code"], self._tally)
+        return rows.filter(~roughly)
 
     def _column(
         self,
@@ -299,10 +342,14 @@ class Tables(CountedWithoutLabels):
         """Return the rows of one variable's column of a wide table."""
         number, at_limit = numbers(piece, column, decimal_comma=events.decimal_comma)
         self._tally.count(BEYOND_LIMIT, at_limit)
-        value = translation.column(variable, number, words(piece, column), self._tally.count)
-        return placed.with_columns(
+        word = words(piece, column)
+        value = translation.column(variable, number, word, self._tally, where=str(piece.path))
+        found = placed.with_columns(
             value.alias("value"), pl.lit(variable, pl.Int16).alias("variable")
-        ).filter(pl.col("time").is_not_null() & pl.col("value").is_finite())
+        ).filter(pl.col("value").is_finite())
+        rows = found.filter(found["time"].is_not_null() & ~vague(found))
+        self._tally.ends(STAGE_NO_TIME, translation.names[variable], len(found) - len(rows))
+        return rows
 
     def _add(self, rows: pl.DataFrame, events: EventsColumns, assembler: Assembler) -> None:
         """Pass translated rows to the assembler."""
@@ -324,23 +371,19 @@ class Tables(CountedWithoutLabels):
         :mod:`consilium.client.sources.own.event_times` says.
         """
         kind = "stay" if events.stay is not None else "patient"
-        key = pl.Series(
-            "key", keys.index_of(identifiers(piece, events.stay or events.patient or ""), kind)
-        )
+        key_E = keys.index_of(identifiers(piece, events.stay or events.patient or ""), kind)
         if events.hours is not None:
             number = hours(
                 piece, events.hours, events.hours_unit, decimal_comma=events.decimal_comma
             )
-            columns = [number.cast(pl.Float32).fill_nan(None).alias("time")]
+            hours_E = number.cast(pl.Float32).fill_nan(None).alias("time")
+            end_h_E = np.where(key_E >= 0, keys.stays.end_h_N[key_E], np.nan)
+            note_hours(hours_E.fill_null(np.nan).to_numpy(), end_h_E, self._tally)
+            columns = [hours_E]
         else:
             when = self._times(piece, events.time or "", events.time_format)
             columns = time_columns(when, self._axis.clock, self._settings.midnight)
-        placed = pl.DataFrame([key, *columns])
-        self._tally.count(NO_TIME, placed["time"].null_count())
-        if events.hours is None and (roughly := vague(placed)).any():
-            self._tally.count(VAGUE_EVENT, int(roughly.sum()))
-            placed = placed.with_columns(time=placed["time"].set(roughly, None))
-        return placed
+        return pl.DataFrame([pl.Series("key", key_E), *columns])
 
     def _times(self, piece: Piece, column: TimeColumn, time_format: TimeFormat) -> Spans:
         """Return times as spans; they have zones as the starts of stays have."""
@@ -376,8 +419,8 @@ def _as_number(column: str, value: float | str) -> float:
 class _Keys:
     """Finds stays and patients by their identifiers in other tables."""
 
-    def __init__(self, stays: StayTable) -> None:
-        self.stays = stays
+    def __init__(self, stays: StayTable, tally: Tally) -> None:
+        self.stays, self._tally = stays, tally
         self._of = {"stay": stays.stay_ids, "patient": stays.patient_ids}
         self._tables: dict[tuple[str, pl.DataType], pl.DataFrame] = {}
 
@@ -386,7 +429,8 @@ class _Keys:
     ) -> "np.ndarray[tuple[int], np.dtype[np.int32]]":
         """Return the index of each identifier, -1 if it is not in the cohort.
 
-        Whole numbers are compared as numbers, so the types need not agree between files.
+        Whole numbers are compared as numbers, so the types need not agree between files; texts that
+        fit no identifier, in their normal form.
         """
         dtype = series.dtype if series.dtype.is_integer() else pl.String()
         if (kind, dtype) not in self._tables:
@@ -396,7 +440,22 @@ class _Keys:
             self._tables[kind, dtype] = table
         frame = pl.DataFrame({"key": series.cast(dtype)})
         joined = frame.join(self._tables[kind, dtype], on="key", how="left", maintain_order="left")
+        if dtype == pl.String and joined["index"].null_count():
+            joined = self._in_normal_form(joined, self._tables[kind, dtype])
         return joined["index"].fill_null(-1).to_numpy()
+
+    def _in_normal_form(self, joined: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
+        """Find the identifiers that fit in their normal form alone, and say so."""
+        missing = joined.filter(pl.col("index").is_null())["key"].unique().drop_nulls()
+        bare = normal(missing)
+        other = pl.DataFrame({"key": missing, "bare": bare}).filter(missing != bare)
+        found = other.join(table.rename({"key": "bare", "index": "found"}), on="bare")
+        if found.is_empty():
+            return joined
+        rows = joined.join(found, on="key", how="left", maintain_order="left")
+        used = rows.filter(pl.col("found").is_not_null())
+        note_changes(used["key"], used["bare"], self._tally)
+        return rows.select("key", pl.coalesce("index", "found").alias("index"))
 
 
 def _label_columns(settings: StaysColumns, study: Study) -> tuple[str, ...]:
@@ -414,18 +473,23 @@ def _label_columns(settings: StaysColumns, study: Study) -> tuple[str, ...]:
     return columns
 
 
-def _labels(piece: Piece, columns: tuple[str, ...], study: Study) -> pl.Series:
+def _labels(
+    piece: Piece, columns: tuple[str, ...], study: Study, values: Mapping[str, float]
+) -> pl.Series:
     """Return the labels as numbers, as a list if the study has several; all 0 without columns."""
     if not columns:
         return pl.Series([0.0]).new_from_index(0, len(piece.frame))
-    found = [_label(piece, column).alias(column) for column in columns]
+    found = [_label(piece, column, values).alias(column) for column in columns]
     if len(found) == 1 and study.task.kind != "multilabel":
         return found[0]
     return pl.DataFrame(found).select(pl.concat_list(pl.all())).to_series()
 
 
-def _label(piece: Piece, column: str) -> pl.Series:
-    """Return a column's labels as numbers, null if a cell is empty."""
+def _label(piece: Piece, column: str, values: Mapping[str, float]) -> pl.Series:
+    """Return a column's labels as numbers, null if a cell is empty.
+
+    Words are those of ``values``, in the hospital's spelling or any case, or else yes and no.
+    """
     number, at_limit = numbers(piece, column)
     text = words(piece, column)
     if at_limit:
@@ -433,12 +497,14 @@ def _label(piece: Piece, column: str) -> pl.Series:
             f"{piece.path}: {at_limit} labels {column!r} are a limit such as '<1'; write numbers, "
             "and nothing where it is not known"
         )
-    meant = text.str.to_lowercase().replace_strict(_TRUE_FALSE, default=None)
-    number = number.fill_null(meant.cast(pl.Float64))
+    known = _TRUE_FALSE | {word.strip().lower(): float(value) for word, value in values.items()}
+    folded = piece.frame[column].cast(pl.String).str.strip_chars().str.to_lowercase()
+    meant = folded.replace_strict(known, default=None, return_dtype=pl.Float64)
+    number = meant.fill_null(number)  # a code such as 2 may be given a meaning, too
     fault = (number.is_null() & text.is_not_null()).arg_true()
     if len(fault):
         raise DataError(
-            f"{piece.where(fault[0])}: the label {column!r} is no number; write numbers, and "
-            "nothing where it is not known"
+            f"{piece.where(fault[0])}: the label {column!r} is no number; say what its words "
+            "mean in site.toml, such as values = { ja = 1, nein = 0 } beside label"
         )
     return number

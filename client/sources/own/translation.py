@@ -4,21 +4,23 @@ from collections.abc import Callable
 
 import polars as pl
 
-from consilium.client.sources.common.reasons import NO_VALUE, NOT_A_NUMBER
+from consilium.client.sources.common.reasons import (
+    NO_TIME,
+    NO_VALUE,
+    NOT_A_NUMBER,
+    STAGE_NO_NUMBER,
+    STAGE_NO_TIME,
+    STAGE_UNKNOWN_UNIT,
+)
+from consilium.client.sources.common.source import Tally, UnknownUnit
+from consilium.client.sources.own.clues import note_commas
 from consilium.client.sources.own.settings import HospitalSettings, Midnight
-from consilium.shared.errors import DataError, SettingsError
+from consilium.shared.errors import SettingsError
 from consilium.shared.study.definition import Study
 from consilium.shared.study.input_names import static_names
-from consilium.shared.study.units import (
-    SUBSTANCES,
-    UNITLESS,
-    LinearMap,
-    UnitError,
-    conversion,
-    is_unit,
-)
+from consilium.shared.study.unit_spellings import ucum_of
+from consilium.shared.study.units import SUBSTANCES, UNITLESS, LinearMap, UnitError, conversion
 
-FEWEST_QUOTED = 10  # an error quotes a text only if at least so many rows have it
 _MEANT = "\x00meant"  # "unit" of values that settings give in the study's unit
 
 
@@ -45,9 +47,9 @@ class Translation:
         where: str = "site.toml",
     ) -> None:
         self._study, self._settings, self._where = study, settings, where
-        self._names = tuple(study.variables)
+        self.names = tuple(study.variables)
         self.variable_of: dict[str, int] = {}
-        for index, name in enumerate(self._names):
+        for index, name in enumerate(self.names):
             chosen = settings.variables.get(name)
             codes = (
                 tuple(map(str, chosen.codes)) if chosen and chosen.codes else default_codes(name)
@@ -58,10 +60,10 @@ class Translation:
                 if code in self.variable_of:
                     raise SettingsError(
                         f"{where}: [data.variables.{name}] codes: {code!r} already means "
-                        f"{self._names[self.variable_of[code]]}; leave it with one of them"
+                        f"{self.names[self.variable_of[code]]}; leave it with one of them"
                     )
                 self.variable_of[code] = index
-        self._pairs: dict[tuple[int, str | None], LinearMap] = {}
+        self._pairs: dict[tuple[int, str | None], LinearMap | UnitError] = {}
 
     @property
     def midnight(self) -> Midnight:
@@ -84,7 +86,7 @@ class Translation:
         chosen = self._settings.variables
         speaking = {
             index
-            for index, name in enumerate(self._names)
+            for index, name in enumerate(self.names)
             if (one := chosen.get(name)) is not None and (one.values or one.present is not None)
         }
         return tuple(code for code, index in self.variable_of.items() if index in speaking)
@@ -94,7 +96,7 @@ class Translation:
         static = static_names(self._study)
         return {
             index: chosen.column
-            for index, name in enumerate(self._names)
+            for index, name in enumerate(self.names)
             if name in static
             and (chosen := self._settings.variables.get(name)) is not None
             and chosen.column is not None
@@ -103,7 +105,7 @@ class Translation:
     def wide_columns(self) -> dict[str, int]:
         """Return each variable's index by its column in a wide table (by default its name)."""
         columns: dict[str, int] = {}
-        for index, name in enumerate(self._names):
+        for index, name in enumerate(self.names):
             chosen = self._settings.variables.get(name)
             if index in self.static_columns():
                 continue
@@ -118,7 +120,7 @@ class Translation:
         Raises:
             UnitError: no unit is stated, or it cannot be converted.
         """
-        name = self._names[variable]
+        name = self.names[variable]
         wanted = self._study.variables[name].unit
         chosen = self._settings.variables.get(name)
         given = unit or (chosen.unit if chosen is not None else None)
@@ -129,12 +131,19 @@ class Translation:
                 f"variable {name}: its rows say no unit, and the study wants {wanted!r}; state "
                 f'[data.variables.{name}] unit = "..." in {self._where}'
             )
-        given = self._settings.units.get(given, given)
+        units = self._settings.units
+        given = units.get(given) or units.get(given.strip()) or given
+        if given == wanted:
+            return LinearMap(1.0)
+        try:
+            given = ucum_of(given)
+        except UnitError as error:
+            raise UnitError(f"variable {name}: {error}") from error
         return conversion(given, wanted, variable=name, substance=SUBSTANCES.get(name))
 
     def number(self, variable: int, word: str | None, code: str) -> float | None:
         """Return the number that a word, a code, or the presence of a row stands for."""
-        chosen = self._settings.variables.get(self._names[variable])
+        chosen = self._settings.variables.get(self.names[variable])
         if chosen is None:
             return None
         if word is not None and word in chosen.values:
@@ -146,23 +155,31 @@ class Translation:
         variable: int,
         number: pl.Series,
         word: pl.Series,
-        count: Callable[[str, int], None],
+        tally: Tally,
+        *,
+        where: str,
     ) -> pl.Series:
         """Convert a variable's own column to the study's unit; null if there is no number.
+
+        A column whose unit is not understood gives no number; that is counted.
 
         Args:
             variable: its index in the study.
             number: the cells that are numbers, else null.
             word: the cells that are neither empty nor numbers, else null.
-            count: called with the reason and the number of cells set aside.
-
-        Raises:
-            UnitError: no unit is stated, or it cannot be converted.
+            tally: counts the cells set aside.
+            where: the file or table.
         """
-        chosen = self._settings.variables.get(self._names[variable])
-        linear = (
-            self.linear(variable, None) if number.null_count() < len(number) else LinearMap(1.0)
-        )
+        name = self.names[variable]
+        chosen = self._settings.variables.get(name)
+        known = len(number) - number.null_count()
+        linear = self._linear(variable, None) if known else LinearMap(1.0)
+        if isinstance(linear, UnitError):
+            self._not_understood(variable, None, known, linear, tally, where)
+            number, linear = (
+                pl.Series([None], dtype=pl.Float64).new_from_index(0, len(number)),
+                LinearMap(1.0),
+            )
         rounded = number.cast(pl.Float32).cast(pl.Float64)  # as in translate
         value = (rounded * linear.factor + linear.offset).fill_nan(None)
         value = value.set(value.is_infinite().fill_null(value=False), None)
@@ -170,11 +187,15 @@ class Translation:
             meaning = word.replace_strict(chosen.values, default=None, return_dtype=pl.Float64)
             value, word = value.fill_null(meaning), word.set(meaning.is_not_null(), None)
         finite = number.is_not_null() & value.is_null()
-        count(NOT_A_NUMBER, len(word) - word.null_count() + int(finite.sum()))
+        lost = len(word) - word.null_count() + int(finite.sum())
+        tally.count(NOT_A_NUMBER, lost)
+        tally.ends(STAGE_NO_NUMBER, name, lost)
+        if lost:
+            note_commas(word, tally)
         return value
 
     def translate(
-        self, frame: pl.DataFrame, count: Callable[[str, int], None], *, where: str
+        self, frame: pl.DataFrame, tally: Tally, *, where: str, when: str | None
     ) -> pl.DataFrame:
         """Turn rows of (code, unit, value) into (variable, value) in the study's units.
 
@@ -182,25 +203,21 @@ class Translation:
             frame: columns ``code`` (text, one of :attr:`codes`), ``value`` (a number; NaN or null
                 if there is none), ``unit`` and ``word`` (text or null), and any others, which are
                 kept.
-            count: called with the reason and the number of rows set aside.
+            tally: counts the rows set aside: without a time, a number, a unit that is understood.
             where: the file or table, for errors.
+            when: the column of the time, null if unknown; None if the rows need no time.
 
         Returns:
-            The rows with a finite value, in their old order, with int16 ``variable`` and float64
-            ``value`` in place of code, unit and word.
-
-        Raises:
-            DataError: a unit that cannot be converted.
+            The other rows, in their old order, with int16 ``variable`` and float64 ``value`` in
+            place of code, unit and word.
         """
         frame = self._with_words(frame)
         usable = pl.col("value").is_finite().fill_null(value=False)
-        kept = frame.filter(usable)
+        timed = pl.lit(value=True) if when is None else pl.col(when).is_not_null()
+        kept = frame.filter(usable & timed)
         if len(kept) < len(frame):
-            lost = frame.filter(~usable)
-            empty = lost.filter(pl.col("value").is_null() & pl.col("word").is_null())
-            count(NO_VALUE, len(empty))
-            count(NOT_A_NUMBER, len(lost) - len(empty))
-        table = self._table(kept.group_by("code", "unit").len(), where)
+            self._count_lost(frame.filter(~(usable & timed)), timed, tally)
+        table = self._table(kept.group_by("code", "unit").len(), tally, where)
         joined = kept.join(
             table, on=["code", "unit"], how="inner", nulls_equal=True, maintain_order="left"
         )
@@ -209,6 +226,11 @@ class Translation:
         return joined.with_columns(value.alias("value")).drop(
             "code", "unit", "word", "factor", "offset"
         )
+
+    def ends(self, stage: str, codes: pl.Series, tally: Tally) -> None:
+        """Count rows whose way ended at a stage, by the variables of their codes."""
+        for code, number in codes.value_counts().iter_rows():
+            tally.ends(stage, self.names[self.variable_of[code]], number)
 
     def _with_words(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Give rows without a number the number that their word or code stands for."""
@@ -238,30 +260,53 @@ class Translation:
             pl.coalesce("value", "meaning").alias("value"),
         ).drop("meaning")
 
-    def _checked(self, variable: int, unit: str | None, rows: int, where: str) -> LinearMap:
-        """Return the map of one unit; an error does not quote a unit that only few rows have."""
+    def _count_lost(self, lost: pl.DataFrame, timed: pl.Expr, tally: Tally) -> None:
+        """Count rows without a time or, of those with one, without a number, by variable."""
+        empty = pl.col("value").is_null() & pl.col("word").is_null()
+        counts = lost.group_by("code").agg(
+            (~timed).sum().alias("untimed"), (timed & empty).sum().alias("empty"), pl.len()
+        )
+        for code, untimed, without, rows in counts.iter_rows():
+            name = self.names[self.variable_of[code]]
+            tally.count(NO_TIME, untimed)
+            tally.count(NO_VALUE, without)
+            tally.count(NOT_A_NUMBER, rows - untimed - without)
+            tally.ends(STAGE_NO_TIME, name, untimed)
+            tally.ends(STAGE_NO_NUMBER, name, rows - untimed)
+        note_commas(lost.filter(timed)["word"], tally)
+
+    def _linear(self, variable: int, unit: str | None) -> LinearMap | UnitError:
+        """Return the map of one unit, or why there is none."""
         if unit == _MEANT:
             return LinearMap(1.0)
-        rare = unit is not None and rows < FEWEST_QUOTED
-        if rare and unit is not None and not is_unit(self._settings.units.get(unit, unit)):
-            raise DataError(
-                f"{where}: variable {self._names[variable]}: {rows} rows have a unit that is no "
-                "known UCUM code (not quoted, as so few rows have it); correct the rows or the "
-                "column that site.toml names as the unit"
-            )
-        try:
-            return self.linear(variable, unit)
-        except UnitError as error:
-            raise DataError(f"{where}: {error}") from error
+        if (variable, unit) not in self._pairs:
+            try:
+                self._pairs[variable, unit] = self.linear(variable, unit)
+            except UnitError as error:
+                self._pairs[variable, unit] = error
+        return self._pairs[variable, unit]
 
-    def _table(self, pairs: pl.DataFrame, where: str) -> pl.DataFrame:
-        """Return variable, factor and offset for each (code, unit, number of rows)."""
+    def _not_understood(
+        self, variable: int, unit: str | None, rows: int, error: UnitError, tally: Tally, where: str
+    ) -> None:
+        name = self.names[variable]
+        tally.ends(STAGE_UNKNOWN_UNIT, name, rows)
+        tally.not_understood(
+            UnknownUnit(variable=name, unit=unit, rows=rows, where=where, told=str(error))
+        )
+
+    def _table(self, pairs: pl.DataFrame, tally: Tally, where: str) -> pl.DataFrame:
+        """Return variable, factor and offset for each (code, unit) that is understood.
+
+        The rows (third column) of the others are counted.
+        """
         rows = []
         for code, unit, number in pairs.iter_rows():
             variable = self.variable_of[code]
-            if (variable, unit) not in self._pairs:
-                self._pairs[variable, unit] = self._checked(variable, unit, number, where)
-            linear = self._pairs[variable, unit]
+            linear = self._linear(variable, unit)
+            if isinstance(linear, UnitError):
+                self._not_understood(variable, unit, number, linear, tally, where)
+                continue
             rows.append((code, unit, variable, linear.factor, linear.offset))
         return pl.DataFrame(
             rows,

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.client.sources.common.cleaning import Cleaner
-from consilium.client.sources.common.lines import bounded_lines, number
+from consilium.client.sources.common.lines import BadLines, bounded_lines, number
 from consilium.client.sources.common.matrices import (
     require_label,
     require_source,
@@ -99,7 +99,7 @@ class DiagnosisCodes(Counted):
     def _read(self, study: Study) -> Iterator[Patient]:
         cleaner, icd9 = Cleaner(study, self._tally), Icd9(study)
         visits: dict[str, dict[int, dict[str, str]]] = {}
-        for visit in _visits(self._path, self._where):
+        for visit in _visits(self._path, self._where, self._tally):
             of_patient = visits.setdefault(visit["patient_nbr"], {})
             self._tally.duplicates += int(visit["encounter_id"]) in of_patient
             of_patient[int(visit["encounter_id"])] = visit
@@ -156,7 +156,7 @@ def _number(cell: str, tally: Tally) -> float:
     return np.nan
 
 
-def _visits(path: Path, where: Mapping[str, str]) -> Iterator[dict[str, str]]:
+def _visits(path: Path, where: Mapping[str, str], tally: Tally) -> Iterator[dict[str, str]]:
     """Yield the lines of the file as dictionaries of the needed columns, checked."""
     try:
         with (
@@ -172,12 +172,11 @@ def _visits(path: Path, where: Mapping[str, str]) -> Iterator[dict[str, str]]:
                     f"file {path}: has no column {missing[0]!r}; this is not the encounters' file"
                 )
             places = {column: header.index(column) for column in needed}
+            bad, good = BadLines(tally), 0
             for row in rows:
                 if len(row) != len(header):
-                    raise DataError(
-                        f"file {path} line {rows.line_num}: {len(row)} columns, not {len(header)}; "
-                        "mend the line"
-                    )
+                    bad.add(f"line {rows.line_num}: {len(row)} columns, not {len(header)}")
+                    continue
                 visit = {column: row[place] for column, place in places.items()}
                 encounter = visit["encounter_id"]
                 if (
@@ -185,12 +184,14 @@ def _visits(path: Path, where: Mapping[str, str]) -> Iterator[dict[str, str]]:
                     or visit["patient_nbr"] in _MISSING
                     or visit["readmitted"] not in _ANSWERS
                 ):
-                    raise DataError(
-                        f"file {path} line {rows.line_num}: encounter_id is no number, "
-                        "patient_nbr is missing, or readmitted is none of "
-                        f"{', '.join(_ANSWERS)}; mend the line"
+                    bad.add(
+                        f"line {rows.line_num}: encounter_id is no number, patient_nbr is missing, "
+                        f"or readmitted is none of {', '.join(_ANSWERS)}"
                     )
+                    continue
+                good += 1
                 yield visit
+            bad.close(good, str(path))
     except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
         raise DataError(
             f"file {path} cannot be read as CSV in UTF-8 text; check the path, or replace the file"

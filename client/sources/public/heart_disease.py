@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.client.sources.common.cleaning import Cleaner
+from consilium.client.sources.common.lines import BadLines
 from consilium.client.sources.common.lines import number as as_number
 from consilium.client.sources.common.matrices import (
     require_label,
@@ -104,17 +105,14 @@ class HeartDisease(Counted):
         return self._read(study)
 
     def _read(self, study: Study) -> Iterator[Patient]:
-        cleaner = Cleaner(study, self._tally)
+        cleaner, bad = Cleaner(study, self._tally), BadLines(self._tally)
         for number, line in enumerate(_lines(self._path), start=1):
             if not line.strip():
                 continue
             try:
                 row = _row(line)
             except DataError as error:
-                sentence = f"line {number}: {error}"
-                if study.data.on_bad_file == "refuse":
-                    raise DataError(f"file {self._path} {sentence}") from error
-                self._tally.skipped.append((self._path.name, sentence))
+                bad.add(f"line {number}: {error}")
                 continue
             self._tally.patients += 1
             self._tally.stays += 1
@@ -127,6 +125,7 @@ class HeartDisease(Counted):
                 label=float(row[-1] > 0),
             )
             yield Patient(patient_id=stay_id, stays=(stay,))
+        bad.close(self._tally.patients, str(self._path))
 
 
 def _lines(path: Path) -> list[str]:

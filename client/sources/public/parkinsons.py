@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.client.sources.common.cleaning import Cleaner
-from consilium.client.sources.common.lines import bounded_lines, number
+from consilium.client.sources.common.lines import BadLines, bounded_lines, number
 from consilium.client.sources.common.matrices import (
     require_label,
     require_source,
@@ -86,7 +86,7 @@ class Parkinsons(Counted):
     def _read(self, study: Study) -> Iterator[Patient]:
         cleaner = Cleaner(study, self._tally)
         recordings: dict[float, list[NDArray[np.float64]]] = {}
-        for row in _rows(self._path):
+        for row in _rows(self._path, self._tally):
             recordings.setdefault(row[0], []).append(row)
         for person, rows in recordings.items():
             weeks, outside = _weeks(np.stack(rows), study.data.steps)
@@ -119,7 +119,7 @@ def _weeks(rows: NDArray[np.float64], steps: int) -> tuple[NDArray[np.float64], 
     return weeks, int(np.count_nonzero(~inside))
 
 
-def _rows(path: Path) -> Iterator[NDArray[np.float64]]:
+def _rows(path: Path, tally: Tally) -> Iterator[NDArray[np.float64]]:
     """Yield the file's lines as numbers, in the order of ``_COLUMNS``."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -131,17 +131,18 @@ def _rows(path: Path) -> Iterator[NDArray[np.float64]]:
                     "file"
                 )
             places = [header.index(column) for column in _COLUMNS]
+            bad, good = BadLines(tally), 0
             for row in rows:
                 try:
                     numbers = np.array([number(row[place]) for place in places])
                 except (ValueError, IndexError):
                     numbers = np.array([np.nan])
                 if not np.isfinite(numbers).all():
-                    raise DataError(
-                        f"file {path} line {rows.line_num}: a value is missing or not a finite "
-                        "number; mend the line"
-                    )
+                    bad.add(f"line {rows.line_num}: a value is missing or not a finite number")
+                    continue
+                good += 1
                 yield numbers
+            bad.close(good, str(path))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"file {path} cannot be read as CSV in UTF-8 text; check the path, or replace the file"

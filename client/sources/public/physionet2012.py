@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from consilium.client.sources.common.archives import BadFileError, leave_out, members
 from consilium.client.sources.common.cleaning import Cleaner
+from consilium.client.sources.common.reasons import BAD_LINE
 from consilium.client.sources.common.source import CountedWithoutLabels, Patient, Stay, Tally
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
@@ -103,13 +104,14 @@ class PhysioNet2012(CountedWithoutLabels):
                 if not self._selects(content, filters):
                     self._tally.filtered += 1
                     continue
-                stay = _parse_record(content, outcomes, layout, cleaner)
+                stay, bad = _parse_record(content, outcomes, layout, cleaner)
                 if stay.stay_id in seen:
                     raise BadFileError("its RecordID was already read from another file")
             except BadFileError as error:
                 leave_out(file, error, study, self._tally)
                 continue
             seen.add(stay.stay_id)
+            self._tally.count(BAD_LINE, bad)
             if self._labelled and np.isnan(stay.label):
                 self._tally.unlabelled += 1
                 continue
@@ -261,12 +263,15 @@ def _contents(records: Path) -> Iterator[tuple[str, bytes | BadFileError]]:
 
 def _parse_record(
     content: bytes, outcomes: Mapping[str, float] | None, layout: _Layout, cleaner: Cleaner
-) -> Stay:
-    """Turn one record's bytes into a stay.
+) -> tuple[Stay, int]:
+    """Turn one record's bytes into a stay; return also how many lines cannot be read.
 
     The whole file is split at once, line ends being cells of their own: all rows are well formed if
     exactly every fourth cell is a line end. Only if that fails is the file read line by line, to
-    name the line.
+    set aside the lines that are no rows.
+
+    Raises:
+        BadFileError: the file is none of the challenge's, or more lines are bad than good.
     """
     try:
         text = content.decode("utf-8")
@@ -276,17 +281,15 @@ def _parse_record(
     header, _, body = text.partition("\n")
     if header != HEADER:
         raise BadFileError(f"line 1 is not the header {HEADER!r}")
-    cells = body.replace("\n", ",\n,").split(",")
-    try:
-        if any(cell != "\n" for cell in cells[3::4]) or len(cells) % 4 != 3 or "_" in body:
-            raise ValueError
-        hours = list(map(layout.hour_of.__getitem__, cells[0::4]))
-        codes = list(map(layout.code_of.__getitem__, cells[1::4]))
-        values = np.array(list(map(float, cells[2::4])))
-        if not np.isfinite(values).all():
-            raise ValueError
-    except (ValueError, KeyError):
-        raise BadFileError(_first_fault(body, layout)) from None
+    rows, bad = _cells(body, layout), 0
+    if rows is None:
+        lines = body.split("\n")
+        good = [line for line in lines if not _fault(line, layout)]
+        bad = len(lines) - len(good)
+        rows = _cells("\n".join(good), layout) if bad <= len(good) else None
+    if rows is None:
+        raise BadFileError(_first_fault(body, layout))
+    hours, codes, values = rows
     code_E = np.array(codes, dtype=np.int16)
     record_id = _descriptor(code_E, values, _RECORD_ID)
     if record_id is None:
@@ -296,32 +299,49 @@ def _parse_record(
         raise BadFileError("has no line in the outcomes")
     hours_E, variable_E, value_E = _events(code_E, np.array(hours), values, layout)
     hours_E, variable_E, value_E = cleaner.clean(hours_E, variable_E, value_E)
-    return Stay(
-        stay_id=stay_id,
-        hours_E=hours_E,
-        variable_E=variable_E,
-        value_E=value_E,
-        label=float("nan") if outcomes is None else outcomes[stay_id],
+    label = float("nan") if outcomes is None else outcomes[stay_id]
+    stay = Stay(
+        stay_id=stay_id, hours_E=hours_E, variable_E=variable_E, value_E=value_E, label=label
     )
+    return stay, bad
+
+
+def _cells(body: str, layout: _Layout) -> tuple[list[float], list[int], NDArray[np.float64]] | None:
+    """Return hours, codes and values of rows that are all well formed, else None."""
+    cells = body.replace("\n", ",\n,").split(",")
+    try:
+        if any(cell != "\n" for cell in cells[3::4]) or len(cells) % 4 != 3 or "_" in body:
+            return None
+        hours = list(map(layout.hour_of.__getitem__, cells[0::4]))
+        codes = list(map(layout.code_of.__getitem__, cells[1::4]))
+        values = np.array(list(map(float, cells[2::4])))
+    except (ValueError, KeyError):
+        return None
+    return (hours, codes, values) if np.isfinite(values).all() else None
+
+
+def _fault(line: str, layout: _Layout) -> str:
+    """Return why a line is not a row of the challenge, without quoting it; empty if it is one."""
+    cells = line.split(",")
+    if len(cells) != 3:
+        return f"has {len(cells)} columns, not 3"
+    time, parameter, value = cells
+    if time not in layout.hour_of:
+        return "the time is not hh:mm from 00:00 to 48:00"
+    if parameter not in layout.code_of:
+        return "the parameter is not one of the challenge's"
+    try:
+        finite = np.isfinite(float(value)) and "_" not in value
+    except ValueError:
+        finite = False
+    return "" if finite else "the value is not a finite number"
 
 
 def _first_fault(body: str, layout: _Layout) -> str:
     """Name the first line that is not a row of the challenge, without quoting it."""
     for number, line in enumerate(body.split("\n"), start=2):
-        cells = line.split(",")
-        if len(cells) != 3:
-            return f"line {number} has {len(cells)} columns, not 3"
-        time, parameter, value = cells
-        if time not in layout.hour_of:
-            return f"line {number}: the time is not hh:mm from 00:00 to 48:00"
-        if parameter not in layout.code_of:
-            return f"line {number}: the parameter is not one of the challenge's"
-        try:
-            finite = np.isfinite(float(value)) and "_" not in value
-        except ValueError:
-            finite = False
-        if not finite:
-            return f"line {number}: the value is not a finite number"
+        if fault := _fault(line, layout):
+            return f"line {number}: {fault}, like most of its lines"
     return "has lines that end in unusual ways"
 
 

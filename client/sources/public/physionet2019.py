@@ -25,6 +25,7 @@ from consilium.client.sources.common.matrices import (
     require_variables,
     stay_of,
 )
+from consilium.client.sources.common.reasons import BAD_LINE
 from consilium.client.sources.common.source import Counted, Patient, Tally
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
@@ -124,7 +125,7 @@ class PhysioNet2019(Counted):
             try:
                 if isinstance(content, BadFileError):
                     raise content
-                table = _table(content)
+                table, bad = _table(content)
                 hours_T = table[:, -2] - 1
                 label_T = table[:, -1]
                 septic = bool(label_T.any())
@@ -143,13 +144,18 @@ class PhysioNet2019(Counted):
             except (BadFileError, DataError) as error:
                 leave_out(file, error, study, self._tally)
                 continue
+            self._tally.count(BAD_LINE, bad)
             self._tally.patients += 1
             self._tally.stays += 1
             yield Patient(patient_id=stay.stay_id, stays=(stay,))
 
 
-def _table(content: bytes) -> NDArray[np.float64]:
-    """Return a file's rows (hours, columns), checked."""
+def _table(content: bytes) -> tuple[NDArray[np.float64], int]:
+    """Return a file's rows (hours, columns), and how many lines cannot be read.
+
+    Raises:
+        BadFileError: the file is none of the challenge's, or more lines are bad than good.
+    """
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -157,23 +163,29 @@ def _table(content: bytes) -> NDArray[np.float64]:
     header, _, body = text.replace("\r\n", "\n").rstrip("\n").partition("\n")
     if header != HEADER:
         raise BadFileError("line 1 is not the challenge's header")
-    rows = [line.split("|") for line in body.split("\n")]
-    width = header.count("|") + 1
-    for number, row in enumerate(rows, start=2):
-        if len(row) != width:
-            raise BadFileError(f"line {number} has {len(row)} columns, not {width}")
-    try:
-        if "_" in body:
-            raise ValueError
-        table = np.array([list(map(float, row)) for row in rows])
-    except ValueError as error:
-        raise BadFileError("a value is not a number") from error
+    lines = body.split("\n")
+    rows = [row for row in map(_row, lines) if row is not None]
+    bad = len(lines) - len(rows)
+    if bad > len(rows):
+        raise BadFileError(f"{bad} of its {len(lines)} lines do not hold the challenge's numbers")
+    table = np.array(rows)
     hour_T, label_T = table[:, -2], table[:, -1]
     if not (hour_T >= 1).all() or not (np.diff(hour_T) > 0).all() or (hour_T % 1).any():
         raise BadFileError("ICULOS does not count up in whole hours from 1")
     if not np.isin(label_T, (0, 1)).all():
         raise BadFileError(f"{LABEL} is not 0 or 1 in every hour")
-    return table
+    return table, bad
+
+
+def _row(line: str) -> list[float] | None:
+    """Return a line's numbers, None if it has others than the header's columns, or no numbers."""
+    cells = line.split("|")
+    if len(cells) != HEADER.count("|") + 1 or "_" in line:
+        return None
+    try:
+        return list(map(float, cells))
+    except ValueError:
+        return None
 
 
 def _labels(

@@ -4,7 +4,7 @@ import gzip
 import json
 import tempfile
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -31,10 +31,17 @@ STUDY = with_changes(
 )
 
 
-def tensors(text: str, folder: Path) -> tuple[PatientTensors, tuple[str, ...]]:
+Funnel = Mapping[str, Mapping[str, int]]
+Found = tuple[PatientTensors, tuple[str, ...], Funnel]
+
+
+def tensors(text: str, folder: Path) -> Found:
+    """The tensors, the patients, and where each variable's rows ended."""
     settings = read_data_settings(tomllib.loads(text), where="site.toml", folder=folder)
-    grid = to_grid(open_source(settings, STUDY).read_patients(STUDY), STUDY)
-    return to_tensors(grid, Normalisation.reference(STUDY), STUDY), grid.patient_ids
+    source = open_source(settings, STUDY)
+    grid = to_grid(source.read_patients(STUDY), STUDY)
+    made = to_tensors(grid, Normalisation.reference(STUDY), STUDY)
+    return made, grid.patient_ids, source.report.funnel
 
 
 def csv(cohort: formats.Written, folder: Path) -> str:
@@ -54,17 +61,18 @@ def cohort() -> formats.Written:
 
 
 @cache
-def reference() -> tuple[PatientTensors, tuple[str, ...]]:
+def reference() -> Found:
     """The cohort as read from CSV."""
     with tempfile.TemporaryDirectory() as folder:
         return tensors(csv(cohort(), Path(folder)), Path(folder))
 
 
 def agree(write: Writer, folder: Path) -> None:
-    """Write the cohort in a format, read it, and compare every tensor with those of CSV."""
-    one, people = reference()
-    other, same_people = tensors(write(cohort(), folder), folder)
+    """Write the cohort in a format, read it, and compare tensors and counts with those of CSV."""
+    one, people, funnel = reference()
+    other, same_people, same_funnel = tensors(write(cohort(), folder), folder)
     assert people == same_people
+    assert funnel == same_funnel
     for name in ("x_NTF", "mask_NT", "y_N", "patient_N"):
         assert torch.equal(getattr(one, name), getattr(other, name)), name
     assert np.isfinite(one.x_NTF.numpy()).all()

@@ -59,6 +59,14 @@ def test_an_allowed_source_is_used_and_names_its_package(outside: Path, tmp_path
     assert len(list(open_source(settings, by_name).read_patients(by_name))) == 60
 
 
+def test_who_opted_out_does_not_come_from_it(outside: Path, tmp_path: Path) -> None:
+    (tmp_path / "opted-out.txt").write_text("p3\np59\nsomebody else\n")
+    source = open_source(chosen(tmp_path, 'opted_out = "opted-out.txt"\n'), STUDY)
+    found = {patient.patient_id for patient in source.read_patients(STUDY)}
+    assert found == {f"p{n}" for n in range(60)} - {"p3", "p59"}
+    assert source.report.opted_out == (2, 3)
+
+
 def test_what_the_policy_does_not_name_is_never_loaded(outside: Path, tmp_path: Path) -> None:
     for allowed in (frozenset(), frozenset({"acme"})):
         with pytest.raises(

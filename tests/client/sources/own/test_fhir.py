@@ -275,7 +275,21 @@ def test_inner_encounters_are_stays_only_where_they_are_asked_for(tmp_path: Path
     assert grid.patient_ids == ("1",)
 
 
-def test_lines_that_are_no_resources_are_refused_with_file_and_line(tmp_path: Path) -> None:
+def test_lines_that_are_no_resources_are_set_aside_among_others(tmp_path: Path) -> None:
+    export(tmp_path)
+    path = tmp_path / "Observation.ndjson"
+    whole, (before, _) = path.read_bytes(), read_again(tmp_path)
+    lines = (b'{"resourceType": "Observation", "valueString": "Me', b'"Meier"', b"\xff\xfe", b"[1]")
+    path.write_bytes(b"\n".join([*lines, whole]) + b"\n")
+    after, report = read_again(tmp_path)
+    assert values(after) == values(before)
+    assert report.set_aside == {"lines that cannot be read": 4}
+    path.write_bytes(b"[1]\n" * 12 + whole)
+    with pytest.raises(DataError, match=r"Observation\.ndjson line 11: is no JSON object"):
+        read_again(tmp_path)
+
+
+def test_a_last_line_that_is_no_resource_is_refused_with_file_and_line(tmp_path: Path) -> None:
     export(tmp_path)
     path = tmp_path / "Observation.ndjson"
     whole = path.read_bytes()

@@ -82,6 +82,14 @@ def test_a_malformed_file_is_refused_in_one_sentence(tmp_path, text, sentence) -
         list(Molecules(tmp_path / "m.csv").read_patients(STUDY))
 
 
+@pytest.mark.parametrize("line", ["CC", "CC,maybe", "CC,7", "C?! C,1"])
+def test_a_line_that_cannot_be_read_is_set_aside_and_counted(tmp_path, line) -> None:
+    (tmp_path / "m.csv").write_text(f"smiles,p_np\nCCO,1\n{line}\nCN,0\n")
+    source = Molecules(tmp_path / "m.csv")
+    assert len(list(source.read_patients(STUDY))) == 2
+    assert source.report.set_aside == {"lines that cannot be read": 1}
+
+
 def test_another_encoding_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_bytes("smiles,p_np\nCC,1\n".encode("utf-16"))
     with pytest.raises(DataError, match="cannot be read as CSV in UTF-8"):

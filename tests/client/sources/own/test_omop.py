@@ -14,6 +14,7 @@ from consilium.client.records.features import TimeGrid, to_grid
 from consilium.client.sources.common.reasons import (
     BEYOND_LIMIT,
     INCOMPLETE,
+    NO_STAY,
     NO_TIME,
     NO_VALUE,
     NOT_A_NUMBER,
@@ -267,7 +268,7 @@ def test_what_sqlite_holds_against_its_columns_types_is_counted_and_never_guesse
     source = open_source(settings, SMALL)
     grid = to_grid(source.read_patients(SMALL), SMALL)
     assert values(grid) == [[80], [80, 91]]
-    expected = {INCOMPLETE: 1, NO_VALUE: 2, NO_TIME: 2, NOT_A_NUMBER: 1}
+    expected = {INCOMPLETE: 1, NO_STAY: 1, NO_VALUE: 2, NO_TIME: 2, NOT_A_NUMBER: 1}
     assert source.report.set_aside == expected
     connection.close()
 

@@ -190,7 +190,10 @@ def test_rows_that_cannot_be_used_are_counted(
         ({"events": EVENTS[:-30]}, r"events.csv ends in a row of 2 of its 5 fields"),
         ({"events": EVENTS + '81,2020-01-01 03:00:00,HR,"8'}, "ends inside quotes"),
         ({"events": EVENTS + '81,2020-01-01 03:00:00,6" tube,8,\n'}, "a quote that is not doubled"),
-        ({"events": EVENTS + "81,2020-01-01 03:00:00,HR,8,9,/min\n"}, "more fields than its first"),
+        (
+            {"events": EVENTS + 3 * "81,2020-01-01 03:00:00,HR,8,9,/min\n"},
+            "more fields than its first",
+        ),
         ({"events": "s,t,v,x\n"}, "has no column 'u'"),
         ({"events": "s,t,v,x,u,u\n"}, "has more than one column 'u'"),
         ({"events": EVENTS.replace("bpm", "furlong")}, "HR: 1 rows have a unit that is no known"),
@@ -224,6 +227,33 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(
     told = str(caught.value)
     assert "\n" not in told
     assert "2020-01-01" not in told
+
+
+def test_a_row_with_too_many_fields_is_set_aside_and_counted(tmp_path: Path) -> None:
+    whole, _ = small(tmp_path)
+    odd = EVENTS.replace("81,", "81,2020-01-01 03:00:00,HR,8,9,/min\n81,", 1)
+    found, noted = small(tmp_path, events=odd)
+    assert same(found, whole)
+    assert noted == {"lines that cannot be read": 1}
+
+
+@pytest.mark.parametrize(
+    ("words", "settings"),
+    [
+        (("N", "Y"), ""),
+        (("nein", "Ja"), ""),
+        (("non", " OUI "), ""),
+        (("żywy", "zgon"), 'values = { Zgon = 1, "żywy" = 0 }\n'),
+        (("2", "1"), "values = { 2 = 0 }\n"),
+    ],
+)
+def test_labels_are_read_in_words_of_any_language(
+    words: tuple[str, str], settings: str, tmp_path: Path
+) -> None:
+    stays = STAYS.replace(",0\n", f",{words[0]}\n").replace(",1\n", f",{words[1]}\n")
+    text = SETTINGS.replace('end = "end"\n', f'end = "end"\n{settings}', 1)
+    grid, _ = small(tmp_path, stays=stays, settings=text)
+    assert grid.y_N.tolist() == [0, 1]
 
 
 def test_a_compressed_table_is_read_and_a_bomb_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from consilium.client.records.features import to_grid
+from consilium.client.sources.common.reasons import BAD_LINE
 from consilium.client.sources.public.diagnosis_codes import CODES, SERIES, DiagnosisCodes
 from consilium.client.sources.public.icd9 import Icd9
 from consilium.shared.errors import DataError
@@ -93,9 +94,17 @@ def test_a_vocabulary_that_is_not_of_icd_9_is_refused(entry: str) -> None:
         (["x" * 70_000], "longer than 65536 characters"),
     ],
 )
-def test_a_malformed_line_is_refused(tmp_path, lines, sentence) -> None:
+def test_a_file_of_malformed_lines_is_refused(tmp_path, lines, sentence) -> None:
     with pytest.raises(DataError, match=sentence):
         list(DiagnosisCodes(write(tmp_path, lines)).read_patients(STUDY))
+
+
+def test_a_malformed_line_among_others_is_set_aside_and_counted(tmp_path: Path) -> None:
+    whole = list(DiagnosisCodes(write(tmp_path, LINES)).read_patients(STUDY))
+    source = DiagnosisCodes(write(tmp_path, [*LINES, "1,2,3"]))
+    found = list(source.read_patients(STUDY))
+    assert [patient.patient_id for patient in found] == [patient.patient_id for patient in whole]
+    assert source.report.set_aside[BAD_LINE] == 1
 
 
 def test_a_truncated_archive_and_another_file_are_refused(tmp_path: Path) -> None:

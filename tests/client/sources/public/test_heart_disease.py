@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from consilium.client.records.features import to_grid
+from consilium.client.sources.common.reasons import BAD_LINE
 from consilium.client.sources.public.heart_disease import HOSPITALS, HeartDisease
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import load_study, with_changes
@@ -42,15 +43,14 @@ def test_numbers_categories_and_missing_values_are_told_apart(tmp_path: Path) ->
         ("63,1,4,145,233,1,2,inf,0,2.3,3,?,6,0", "line 3: a value is infinite"),
     ],
 )
-def test_a_malformed_line_is_refused_or_skipped(tmp_path, line, sentence) -> None:
-    path = file(tmp_path, HEART + line + "\n")
-    with pytest.raises(DataError, match=sentence) as caught:
-        list(HeartDisease(path).read_patients(STUDY))
+def test_a_malformed_line_is_set_aside_and_a_file_of_them_refused(tmp_path, line, sentence) -> None:
+    source = HeartDisease(file(tmp_path, HEART + line + "\n"))
+    assert len(list(source.read_patients(STUDY))) == 2
+    assert source.report.set_aside == {BAD_LINE: 1}
+    mostly = file(tmp_path, HEART + 3 * (line + "\n"))
+    with pytest.raises(DataError, match=f"{sentence}.*3 of its 5 lines cannot be read") as caught:
+        list(HeartDisease(mostly).read_patients(STUDY))
     assert "150" not in str(caught.value)
-    source = HeartDisease(path)
-    skipping = with_changes(STUDY, data={"on_bad_file": "skip"})
-    assert len(list(source.read_patients(skipping))) == 2
-    assert len(source.report.skipped) == 1
 
 
 def test_a_folder_needs_the_hospitals_name(tmp_path: Path) -> None:

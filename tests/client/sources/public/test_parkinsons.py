@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from consilium.client.records.features import to_grid
+from consilium.client.sources.common.reasons import BAD_LINE
 from consilium.client.sources.public.parkinsons import KNOWN_WEEKS, LABEL_WEEK, Parkinsons
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import load_study
@@ -48,14 +49,21 @@ def test_several_recordings_of_a_week_are_averaged(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         (parkinsons_csv(1).replace("PPE", "XYZ"), "has no column 'PPE'"),
-        (parkinsons_csv(1).replace("60,0,1,", "old,0,1,", 1), "line 2: a value is missing"),
-        (parkinsons_csv(1)[:-40], "line 27: a value is missing"),
-        (parkinsons_csv(1).replace("60,0,1,", "nan,0,1,", 1), "line 2: a value is missing"),
+        (parkinsons_csv(1).replace(",60,0,", ",old,0,"), "line 2: a value is missing"),
+        (parkinsons_csv(1).replace(",60,0,", ",nan,0,"), "line 2: a value is missing"),
     ],
 )
-def test_a_malformed_file_is_refused_with_its_line(tmp_path, text, sentence) -> None:
+def test_a_malformed_file_is_refused_with_its_first_line(tmp_path, text, sentence) -> None:
     with pytest.raises(DataError, match=sentence):
         list(Parkinsons(write(tmp_path, text)).read_patients(STUDY))
+
+
+@pytest.mark.parametrize("damage", [lambda text: text.replace(",60,0,", ",old,0,", 1),
+                                    lambda text: text[:-40]])  # fmt: skip  # reads as one
+def test_a_malformed_line_is_set_aside_and_counted(tmp_path, damage) -> None:
+    source = Parkinsons(write(tmp_path, damage(parkinsons_csv(1))))
+    assert len(list(source.read_patients(STUDY))) == 1
+    assert source.report.set_aside == {BAD_LINE: 1}
 
 
 @pytest.mark.slow

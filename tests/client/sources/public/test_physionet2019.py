@@ -9,6 +9,7 @@ import pytest
 
 from consilium.client.records.features import to_grid
 from consilium.client.records.windows import read_windows
+from consilium.client.sources.common.reasons import BAD_LINE
 from consilium.client.sources.public.physionet2019 import PhysioNet2019
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study, load_study, with_changes
@@ -56,11 +57,10 @@ def test_a_zip_reads_as_a_folder_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda text: text[:-9], "line 4 has 38 columns, not 41"),
-        (lambda text: text.replace("81", "eighty"), "a value is not a number"),
+        (lambda text: text.replace("8", "eight"), "3 of its 3 lines do not hold the challenge's"),
         (lambda text: text.replace("81.0", "inf"), "a value is infinite"),
         (lambda text: text.replace("HR|", "HeartRate|"), "line 1 is not the challenge's header"),
-        (lambda text: text.split("\n")[0], "line 2 has 1 columns"),
+        (lambda text: text.split("\n")[0], "1 of its 1 lines"),
         (lambda text: text.replace("|2|0\n", "|9|0\n"), "ICULOS does not count up"),
         (lambda text: text.replace("|2|0\n", "|2|3\n"), "SepsisLabel is not 0 or 1"),
         (lambda text: text.encode("utf-16"), "is not UTF-8 text"),
@@ -76,6 +76,17 @@ def test_a_damaged_file_is_refused_or_skipped_and_told(tmp_path, change, sentenc
     kept = list(source.read_patients(study(data={"window_h": 8, "on_bad_file": "skip"})))
     assert [patient.patient_id for patient in kept] == ["p2"]
     assert [file for file, _ in source.report.skipped] == ["p1.psv"]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda text: text[:-9], lambda text: text.replace("81.0", "eighty")]
+)
+def test_a_line_that_cannot_be_read_is_set_aside_and_counted(tmp_path, damage) -> None:
+    (tmp_path / "p1.psv").write_text(damage(psv(3)))
+    source = PhysioNet2019(tmp_path)
+    (patient,) = source.read_patients(study(data={"window_h": 8}))
+    assert len(np.unique(patient.stays[0].hours_E)) == 2
+    assert source.report.set_aside == {BAD_LINE: 1}
 
 
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
