@@ -71,11 +71,6 @@ class Translation:
         return self._settings.midnight
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the study's variables, in its order."""
-        return self._names
-
-    @property
     def codes(self) -> tuple[str, ...]:
         """Every code that stands for a variable of the study."""
         return tuple(self.variable_of)
