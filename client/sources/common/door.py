@@ -4,7 +4,7 @@ Persons who opted out do not pass it. A unit that is not understood ends the rea
 spellings at once, unless the caller asks for their counts.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -15,6 +15,7 @@ from consilium.client.sources.common.source import (
     ReadReport,
     Source,
     UnknownUnit,
+    WithColumns,
     WithoutLabels,
 )
 from consilium.shared.errors import DataError
@@ -104,9 +105,29 @@ class DoorWithoutLabels(Door):
         )
 
 
+class DoorWithColumns(Door):
+    """The same for a source that tells a column of its stays, for dealing persons out."""
+
+    def stay_column(self, column: str) -> Mapping[str, str]:
+        """See :class:`consilium.client.sources.common.source.WithColumns`."""
+        source = self._source
+        assert isinstance(source, WithColumns)  # noqa: S101 - behind_door makes no other
+        return source.stay_column(column)
+
+
+class DoorWithBoth(DoorWithoutLabels, DoorWithColumns):
+    """The same for a source that can do both."""
+
+
 def behind_door(source: Source, *, opted_out: Path | None, counts_units: bool) -> Door:
     """Put a source behind the door."""
-    kind = DoorWithoutLabels if isinstance(source, WithoutLabels) else Door
+    kinds = {
+        (False, False): Door,
+        (True, False): DoorWithoutLabels,
+        (False, True): DoorWithColumns,
+        (True, True): DoorWithBoth,
+    }
+    kind = kinds[isinstance(source, WithoutLabels), isinstance(source, WithColumns)]
     return kind(source, opted_out=opted_out, counts_units=counts_units)
 
 
