@@ -174,9 +174,8 @@ class Tables(CountedWithoutLabels):
         frame = pl.concat(pieces)
         if settings.outcome_time is not None:
             frame = frame.with_columns(spans.as_days("outcome"))
-        if settings.start is None:
-            return frame  # all begin at hour 0, which is no midnight
-        return self._axis.stays_read(frame, self._settings.midnight, self._tally)
+        written = tuple(name for name in ("start", "end") if getattr(settings, name) is not None)
+        return self._axis.stays_read(frame, self._settings.midnight, self._tally, written=written)
 
     def _pieces(self, settings: Any, columns: Sequence[str]) -> Iterator[Piece]:
         """Read one table in pieces, and count its lines that cannot be read."""

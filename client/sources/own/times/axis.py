@@ -64,7 +64,12 @@ class Axis:
         return written.instants & (~said if self._zoned else said)
 
     def stays_read(
-        self, stays: pl.DataFrame, midnight: MidnightSense, tally: Tally
+        self,
+        stays: pl.DataFrame,
+        midnight: MidnightSense,
+        tally: Tally,
+        *,
+        written: tuple[str, ...] = ("start", "end"),
     ) -> pl.DataFrame:
         """Take the midnights of stays for days, where they are; find the clock that wrote them.
 
@@ -72,6 +77,8 @@ class Axis:
             stays: has ``start`` and ``end``, spans.
             midnight: what midnights stand for, as the hospital's settings say.
             tally: counts what was decided.
+            written: which of the two are times that a clock showed; others were calculated, so that
+                their midnights stand for nothing else.
 
         Returns:
             The stays.
@@ -84,7 +91,7 @@ class Axis:
             if len(offsets):
                 self.clock = Clock(offset_us=int(cast(int, offsets.min())))
                 tally.decide(CLOCK_OF_STAYS, offsets.n_unique())
-        for name in ("start", "end"):
+        for name in written:
             stays = self._with_days(stays, name, midnight, tally)
         goes_on = (spans.local("end") >= NEVER_US).fill_null(value=False)
         return stays.with_columns(pl.when(~goes_on).then(pl.col("end")).alias("end"))

@@ -654,3 +654,32 @@ def test_a_public_extract_of_midnights_keeps_its_deaths_and_shows_nothing_early(
     assert report.times[MIDNIGHTS] > 2 * 1791
     assert all(float(stay.hours_E.min(initial=24)) >= 24 for stay in stays.values())
     assert sum(len(stay.hours_E) for stay in stays.values()) == report.events == 449
+
+
+@pytest.mark.parametrize("midnight", ["detect", "day"])
+def test_ends_calculated_from_hours_are_no_placeholders(midnight: str, tmp_path: Path) -> None:
+    people = [f"{n},48,{n % 2}" for n in range(30)]
+    (tmp_path / "stays.csv").write_text("\n".join(["p,left,y", *people]))
+    events = [f"{n},{hour},80" for n in range(30) for hour in (1, 47, 49)]
+    (tmp_path / "events.csv").write_text("\n".join(["p,h,v", *events]))
+    text = f"""source = "tables"
+midnight = "{midnight}"
+[stays]
+file = "stays.csv"
+patient = "p"
+end_hours = "left"
+label = "y"
+[[events]]
+file = "events.csv"
+layout = "wide"
+stay = "p"
+hours = "h"
+[variables.HR]
+column = "v"
+unit = "/min"
+"""
+    settings = read_data_settings(tomllib.loads(text), where="site.toml", folder=tmp_path)
+    source = open_source(settings, HR)
+    assert {stay.end_h for one in source.read_patients(HR) for stay in one.stays} == {48}
+    assert source.report.times == {}
+    assert source.report.funnel["HR"] == {"kept": 60, "outside its stay": 30}
