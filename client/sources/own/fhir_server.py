@@ -208,7 +208,20 @@ class ServerExport:
             self._keep(kind, content)
 
         self._connection.fetch(url, what, keep=keep, again=again)
+        self._refuse_cut(file, begin, what)
         file.write(b"\n")  # a last line without an end is not joined to the next file's first
+
+    def _refuse_cut(self, file: IO[bytes], begin: int, what: str) -> None:
+        """Refuse a file that ends inside a line: what is missing after it, nobody knows."""
+        end = file.tell()
+        file.seek(max(begin, end - LONGEST_LINE))
+        last = file.read().rpartition(b"\n")[2]
+        try:
+            json.loads(last or b"{}")
+        except (ValueError, RecursionError) as error:
+            raise DataError(
+                f"{self._base}: {what} ends inside a line; it was cut short, ask again"
+            ) from error
 
     def _allowed(self, url: str) -> str:
         """Return a file's address; the settings must name other hosts than the server's."""
