@@ -24,6 +24,7 @@ FILES_OF_EXTRAS = {
     "frames": ("simulations/api/",),
     "hospital": (
         "client/sources/own/",
+        "client/sources/recorded/",
         "client/sources/public/eicu_demo.py",
         "simulations/guesses/",
     ),

@@ -19,12 +19,6 @@ from consilium.client.sources.common.door import behind_door
 from consilium.client.sources.common.installed import NOTHING, is_installed, load, opened
 from consilium.client.sources.common.settings import DataSettings, parse_settings
 from consilium.client.sources.common.source import Source
-from consilium.client.sources.own.record_settings import (
-    EdfSettings,
-    ImageSlicesSettings,
-    MoleculesSettings,
-    WaveformsSettings,
-)
 from consilium.client.sources.own.settings import (
     FhirSettings,
     Hl7Settings,
@@ -33,6 +27,12 @@ from consilium.client.sources.own.settings import (
     OmopSettings,
     SqlSettings,
     TablesSettings,
+)
+from consilium.client.sources.recorded.record_settings import (
+    EdfSettings,
+    ImageSlicesSettings,
+    MoleculesSettings,
+    WaveformsSettings,
 )
 from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.study.definition import Study
@@ -106,26 +106,26 @@ def _hl7(chosen: Hl7Settings, _: Study) -> Source:
 
 def _waveforms(chosen: WaveformsSettings, _: Study) -> Source:
     needs("wfdb", chosen.source)
-    from consilium.client.sources.own.waveforms import Waveforms
+    from consilium.client.sources.recorded.waveforms import Waveforms
 
     return Waveforms(chosen)
 
 
 def _edf(chosen: EdfSettings, _: Study) -> Source:
     needs("edfio", chosen.source)
-    from consilium.client.sources.own.edf import Edf
+    from consilium.client.sources.recorded.edf import Edf
 
     return Edf(chosen)
 
 
 def _image_slices(chosen: ImageSlicesSettings, _: Study) -> Source:
-    from consilium.client.sources.own.image_slices import ImageSlices
+    from consilium.client.sources.recorded.image_slices import ImageSlices
 
     return ImageSlices(chosen)
 
 
 def _molecules(chosen: MoleculesSettings, _: Study) -> Source:
-    from consilium.client.sources.own.molecules import Molecules
+    from consilium.client.sources.recorded.molecules import Molecules
 
     return Molecules(chosen.path, column=chosen.column, compound=chosen.compound)
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from consilium.client.sources.own.molecules import tokenise
+from consilium.client.sources.recorded.molecules import tokenise
 from consilium.shared.errors import SettingsError
 from consilium.simulations.guesses.look import Look
 from consilium.simulations.guesses.roles import Choices, Notes, is_binary

@@ -18,27 +18,27 @@ import pytest
 
 from consilium.client.records.features import to_grid
 from consilium.client.sources.common.source import Source
-from consilium.client.sources.own.edf import Edf
-from consilium.client.sources.own.image_slices import ImageSlices
-from consilium.client.sources.own.molecules import Molecules
-from consilium.client.sources.own.record_settings import EdfSettings, WaveformsSettings
-from consilium.client.sources.own.waveforms import Waveforms
 from consilium.client.sources.public.diagnosis_codes import DiagnosisCodes
 from consilium.client.sources.public.heart_disease import HeartDisease
 from consilium.client.sources.public.parkinsons import Parkinsons
 from consilium.client.sources.public.physionet2012 import PhysioNet2012
 from consilium.client.sources.public.physionet2019 import PhysioNet2019
+from consilium.client.sources.recorded.edf import Edf
+from consilium.client.sources.recorded.image_slices import ImageSlices
+from consilium.client.sources.recorded.molecules import Molecules
+from consilium.client.sources.recorded.record_settings import EdfSettings, WaveformsSettings
+from consilium.client.sources.recorded.waveforms import Waveforms
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study, load_study, with_changes
-from tests.client.sources.own.test_image_slices import (
+from tests.client.sources.public.test_diagnosis_codes import HEADER, LINES
+from tests.client.sources.public.test_physionet2012 import OUTCOMES, RECORD
+from tests.client.sources.recorded.test_image_slices import (
     HOUNSFIELD,
     recordings,
     write_labels,
     write_series,
 )
-from tests.client.sources.own.test_image_slices import study as slices_study
-from tests.client.sources.public.test_diagnosis_codes import HEADER, LINES
-from tests.client.sources.public.test_physionet2012 import OUTCOMES, RECORD
+from tests.client.sources.recorded.test_image_slices import study as slices_study
 from tests.client.sources.tiny_records import (
     HEART,
     parkinsons_csv,
@@ -122,14 +122,14 @@ def write_dicom(folder: Path) -> None:
 
 def write_wfdb(folder: Path) -> None:
     pytest.importorskip("wfdb")
-    from tests.client.sources.own.test_waveforms import write
+    from tests.client.sources.recorded.test_waveforms import write
 
     write(folder)
 
 
 def write_edf_files(folder: Path) -> None:
     pytest.importorskip("edfio")
-    from tests.client.sources.own.edf_maker import ramp, write_edf
+    from tests.client.sources.recorded.edf_maker import ramp, write_edf
 
     notes = [(0.0, 1.0, "W"), (2.0, 1.0, "R")]
     channels = {name: (ramp(scale=0.5), 16, "uV") for name in EEG.variables}
@@ -147,7 +147,7 @@ def edf_files(folder: Path) -> Source:
 
 def write_records(folder: Path) -> None:
     pytest.importorskip("wfdb")
-    from tests.client.sources.own.test_recordings import challenge
+    from tests.client.sources.recorded.test_recordings import challenge
 
     challenge(folder)
 

@@ -8,13 +8,13 @@ import pytest
 
 from consilium.client.records.features import to_grid
 from consilium.client.sources.common.source import Patient, ReadReport
-from consilium.client.sources.own import edf
-from consilium.client.sources.own.edf import Edf
-from consilium.client.sources.own.record_settings import EdfSettings
+from consilium.client.sources.recorded import edf
+from consilium.client.sources.recorded.edf import Edf
+from consilium.client.sources.recorded.record_settings import EdfSettings
 from consilium.client.sources.registry import open_source, read_data_settings
 from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.study.definition import Study, load_study, with_changes
-from tests.client.sources.own.edf_maker import edfio, move, patch, ramp, write_edf
+from tests.client.sources.recorded.edf_maker import edfio, move, patch, ramp, write_edf
 
 ROOT = Path(__file__).parents[4]
 EXAMPLE = load_study(ROOT / "studies" / "eeg-alcoholism.toml")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from consilium.client.sources.common.archives import BadFileError
-from consilium.client.sources.own.volumes import LARGEST_BYTES, PLAIN, Volume, oriented
+from consilium.client.sources.recorded.volumes import LARGEST_BYTES, PLAIN, Volume, oriented
 from consilium.shared.errors import DataError
 
 SUFFIXES = (".nii", ".nii.gz")

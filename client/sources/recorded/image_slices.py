@@ -2,7 +2,7 @@
 
 Each slice is pooled to a short vector: variable ``cell-R-C-of-G`` is the mean over the cell in row
 R and column C of a G by G grid. Slices are taken at even distances along the volume, as many as the
-study has steps; their orientation is that of :mod:`consilium.client.sources.own.volumes`.
+study has steps; their orientation is that of :mod:`consilium.client.sources.recorded.volumes`.
 
 ``path`` is a folder with DICOM files at any depth, or with NIfTI files, or with PNG or JPEG images,
 and a table of labels (``labels.csv``); or an ``.npz`` with ``{split}_images`` (N, slices, rows,
@@ -35,11 +35,11 @@ from consilium.client.sources.common.matrices import (
 )
 from consilium.client.sources.common.persons import require_person, same_person
 from consilium.client.sources.common.source import Counted, Patient, Stay, Tally
-from consilium.client.sources.own.pooling import cell_of, pooled
-from consilium.client.sources.own.record_settings import ImageSlicesSettings, LabelsFile
-from consilium.client.sources.own.record_table import Label, RecordTable, read_table
-from consilium.client.sources.own.scans import NOT_READ, BadScan, Scan, chosen, scans_below
-from consilium.client.sources.own.volumes import LARGEST_BYTES, PLAIN, Volume
+from consilium.client.sources.recorded.pooling import cell_of, pooled
+from consilium.client.sources.recorded.record_settings import ImageSlicesSettings, LabelsFile
+from consilium.client.sources.recorded.record_table import Label, RecordTable, read_table
+from consilium.client.sources.recorded.scans import NOT_READ, BadScan, Scan, chosen, scans_below
+from consilium.client.sources.recorded.volumes import LARGEST_BYTES, PLAIN, Volume
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 

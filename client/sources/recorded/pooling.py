@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.client.sources.common.archives import BadFileError
-from consilium.client.sources.own.volumes import Volume, chosen_slices
+from consilium.client.sources.recorded.volumes import Volume, chosen_slices
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from consilium.client.records.features import to_grid
-from consilium.client.sources.own.image_slices import ImageSlices
+from consilium.client.sources.recorded.image_slices import ImageSlices
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study, load_study, with_changes
 from tests.client.sources.tiny_records import write_volumes

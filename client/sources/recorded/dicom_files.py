@@ -21,7 +21,13 @@ from numpy.typing import NDArray
 
 from consilium.client.sources.common.archives import BadFileError
 from consilium.client.sources.common.persons import named_person
-from consilium.client.sources.own.volumes import HOUNSFIELD, LARGEST_BYTES, PLAIN, Volume, oriented
+from consilium.client.sources.recorded.volumes import (
+    HOUNSFIELD,
+    LARGEST_BYTES,
+    PLAIN,
+    Volume,
+    oriented,
+)
 from consilium.shared.errors import DataError
 
 SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})

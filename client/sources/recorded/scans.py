@@ -19,10 +19,10 @@ from consilium.client.sources.common.archives import BadFileError
 from consilium.client.sources.common.persons import spellings
 from consilium.client.sources.common.source import Tally
 from consilium.client.sources.common.tree import files_below, name_below
-from consilium.client.sources.own import dicom_files, nifti_files
-from consilium.client.sources.own.record_settings import ImageSlicesSettings
-from consilium.client.sources.own.record_table import RecordTable, Row
-from consilium.client.sources.own.volumes import LARGEST_BYTES, PLAIN, Volume
+from consilium.client.sources.recorded import dicom_files, nifti_files
+from consilium.client.sources.recorded.record_settings import ImageSlicesSettings
+from consilium.client.sources.recorded.record_table import RecordTable, Row
+from consilium.client.sources.recorded.volumes import LARGEST_BYTES, PLAIN, Volume
 from consilium.shared.errors import DataError
 
 PICTURES = (".png", ".jpg", ".jpeg")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from consilium.client.records.features import to_grid
-from consilium.client.sources.own.waveforms import CLASSES, Waveforms
+from consilium.client.sources.recorded.waveforms import CLASSES, Waveforms
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study, load_study, with_changes
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consilium.client.records.features import to_grid
-from consilium.client.sources.own.molecules import Molecules, tokenise
+from consilium.client.sources.recorded.molecules import Molecules, tokenise
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import load_study, with_changes
 from consilium.shared.study.input_names import token_numbers

@@ -27,12 +27,12 @@ from consilium.client.sources.common.persons import (
     spellings,
 )
 from consilium.client.sources.common.source import Counted, Patient, Stay, Tally
-from consilium.client.sources.own.record_settings import (
+from consilium.client.sources.recorded.record_settings import (
     FilterSettings,
     RecordingsSettings,
     RecordVariable,
 )
-from consilium.client.sources.own.record_table import (
+from consilium.client.sources.recorded.record_table import (
     Label,
     RecordTable,
     Row,
@@ -40,8 +40,8 @@ from consilium.client.sources.own.record_table import (
     label_of,
     read_table,
 )
-from consilium.client.sources.own.recording_units import channel_unit, is_voltage
-from consilium.client.sources.own.scans import SPELLINGS
+from consilium.client.sources.recorded.recording_units import channel_unit, is_voltage
+from consilium.client.sources.recorded.scans import SPELLINGS
 from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.study.definition import Study
 from consilium.shared.study.input_names import series_names

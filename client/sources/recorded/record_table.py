@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from consilium.client.sources.common.lines import bounded_lines, number
 from consilium.client.sources.common.persons import same_person
-from consilium.client.sources.own.record_settings import LabelRule, LabelsFile
+from consilium.client.sources.recorded.record_settings import LabelRule, LabelsFile
 from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.study.definition import Study
 

@@ -17,7 +17,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from consilium.client.sources.own.recordings import Prepared, Window
+from consilium.client.sources.recorded.recordings import Prepared, Window
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 from consilium.shared.study.input_names import series_names

@@ -6,12 +6,18 @@ import numpy as np
 import pytest
 
 from consilium.client.sources.common.source import Patient, ReadReport
-from consilium.client.sources.own import scans
-from consilium.client.sources.own.image_slices import ImageSlices
-from consilium.client.sources.own.record_settings import ImageSlicesSettings
+from consilium.client.sources.recorded import scans
+from consilium.client.sources.recorded.image_slices import ImageSlices
+from consilium.client.sources.recorded.record_settings import ImageSlicesSettings
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study, load_study, with_changes
-from tests.client.sources.own.dicom_maker import flat, pydicom, write_ramp, write_slice, write_table
+from tests.client.sources.recorded.dicom_maker import (
+    flat,
+    pydicom,
+    write_ramp,
+    write_slice,
+    write_table,
+)
 
 STUDY = load_study(Path(__file__).parents[4] / "studies" / "adrenal-slices.toml")
 RAMP = [100.0, 200.0, 300.0, 400.0]

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consilium.client.sources.common.persons import named_person, same_person, spellings
-from consilium.client.sources.own.edf import Edf
-from consilium.client.sources.own.record_settings import EdfSettings, LabelsFile
-from consilium.client.sources.own.record_table import Row
-from consilium.client.sources.own.recordings import Listed
-from tests.client.sources.own.test_edf import EXAMPLE
+from consilium.client.sources.recorded.edf import Edf
+from consilium.client.sources.recorded.record_settings import EdfSettings, LabelsFile
+from consilium.client.sources.recorded.record_table import Row
+from consilium.client.sources.recorded.recordings import Listed
+from tests.client.sources.recorded.test_edf import EXAMPLE
 
 PEOPLE = st.sampled_from(["P1", "p1", " P1 ", "P2", "p 2", "P  2", "Ö3", "ö3", "4"])
 

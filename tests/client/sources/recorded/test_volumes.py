@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consilium.client.sources.own.volumes import PLAIN, PLANES, Volume, chosen_slices, oriented
-from tests.client.sources.own.dicom_maker import write_slice, write_table
-from tests.client.sources.own.test_scans import read, study
+from consilium.client.sources.recorded.volumes import PLAIN, PLANES, Volume, chosen_slices, oriented
+from tests.client.sources.recorded.dicom_maker import write_slice, write_table
+from tests.client.sources.recorded.test_scans import read, study
 
 BODY = np.arange(2 * 3 * 4).reshape(2, 3, 4)  # [head, back, left], as the axial plane is seen
 WAYS = [

@@ -3,8 +3,8 @@
 A record is a header (``.hea``) with its signals; of a record of several segments the master header
 is read, and samples that no segment has are missing. The study's series variables are named like
 signals (``MLII``, in mV), or the settings name them. Labels ``aami`` and ``aami_present`` are found
-by annotated beats (:mod:`consilium.client.sources.own.beats`); any other label is a record's, from
-a table, the header's comments (``# Dx: 426783006``), or annotations.
+by annotated beats (:mod:`consilium.client.sources.recorded.beats`); any other label is a record's,
+from a table, the header's comments (``# Dx: 426783006``), or annotations.
 
 No header of WFDB has a place for the person, so a table's column, a comment, or ``same_person``
 says whose a record is.
@@ -24,9 +24,9 @@ from consilium.client.sources.common.matrices import require_source, require_tas
 from consilium.client.sources.common.persons import same_person
 from consilium.client.sources.common.source import Patient, Tally
 from consilium.client.sources.common.tree import files_below, name_below, unpacked
-from consilium.client.sources.own import beats
-from consilium.client.sources.own.record_settings import WaveformsSettings
-from consilium.client.sources.own.recordings import (
+from consilium.client.sources.recorded import beats
+from consilium.client.sources.recorded.record_settings import WaveformsSettings
+from consilium.client.sources.recorded.recordings import (
     FASTEST_HZ,
     MOST_SAMPLES,
     SLOWEST_HZ,
