@@ -98,11 +98,16 @@ class Translation:
         }
 
     def wide_columns(self) -> dict[str, int]:
-        """Return each variable's index by its column in a wide table (by default its name)."""
+        """Return each variable's index by its column in a wide table (by default its name).
+
+        A variable that has codes and no column is one of long tables.
+        """
         columns: dict[str, int] = {}
         for index, name in enumerate(self.names):
             chosen = self._settings.variables.get(name)
             if index in self.static_columns():
+                continue
+            if chosen is not None and chosen.codes and chosen.column is None:
                 continue
             columns[chosen.column if chosen is not None and chosen.column is not None else name] = (
                 index

@@ -103,6 +103,39 @@ def test_a_wide_table_of_hours_gives_the_same_as_a_long_one(tmp_path: Path) -> N
         assert source.report.set_aside[NO_STAY] == 1
 
 
+def test_a_long_and_a_wide_table_in_minutes_with_labels_in_words_go_together(
+    tmp_path: Path,
+) -> None:
+    """As intensive-care collections have them: offsets in minutes, ages such as '> 89'."""
+    (tmp_path / "patient.csv").write_text(
+        "stay,person,age,end,status\n1,p,67,2880,Alive\n2,q,> 89,2880,Expired\n"
+    )
+    (tmp_path / "lab.csv").write_text(
+        "stay,offset,name,result,unit\n1,90,pulse,80,/min\n2,60,pulse,90,/min\n"
+    )
+    (tmp_path / "vital.csv").write_text("stay,offset,temperature\n1,150,37.5\n2,30,38\n")
+    grid = grid_of(
+        'source = "tables"\n'
+        '[stays]\nfile = "patient.csv"\npatient = "person"\nstay = "stay"\nend_hours = "end"\n'
+        'hours_unit = "min"\nlabel = "status"\nvalues = { Expired = 1, Alive = 0 }\n'
+        '[[events]]\nfile = "lab.csv"\nstay = "stay"\nhours = "offset"\nhours_unit = "min"\n'
+        'variable = "name"\nvalue = "result"\nunit = "unit"\n'
+        '[[events]]\nfile = "vital.csv"\nlayout = "wide"\nstay = "stay"\nhours = "offset"\n'
+        'hours_unit = "min"\n'
+        '[variables.HR]\ncodes = ["pulse"]\n'
+        '[variables.Temp]\ncolumn = "temperature"\nunit = "Cel"\n'
+        '[variables.Age]\ncolumn = "age"\nunit = "a"\n',
+        tmp_path,
+        only(STUDY, "HR", "Temp", "Age"),
+    )
+    assert grid.y_N.tolist() == [0.0, 1.0]
+    assert grid.value_NTV[0, 1, 0] == 80
+    assert grid.value_NTV[0, 2, 1] == pytest.approx(37.5)
+    assert grid.value_NTV[1, 0, 1] == pytest.approx(38)
+    assert grid.value_NTV[1, 1, 0] == 90
+    assert grid.value_NTV[:, 0, 2].tolist() == [67, 89]
+
+
 def only(study: Study, *names: str, **changes: dict[str, object]) -> Study:
     kept = {name: study.variables[name].model_dump() for name in names}
     content = study.model_dump(by_alias=True) | {"variables": kept}
