@@ -4,9 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 IMPORT_ALL = """
 import runpy, sys
+
 sys.path.insert(0, sys.argv[1])
 for script in sys.argv[2:]:
     runpy.run_path(script, run_name="imported")
@@ -14,6 +17,7 @@ for script in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 def test_every_benchmark_finds_what_it_imports() -> None:
     scripts = [str(path) for path in sorted(FOLDER.glob("*.py"))]
     assert len(scripts) >= 5

@@ -66,6 +66,7 @@ def test_the_help_of_every_subcommand_imports_no_heavy_library(module):
     assert loaded_after(code) == []
 
 
+@pytest.mark.slow
 def test_a_simulation_computes_on_one_thread_whatever_the_environment_says():
     code = """
 import contextlib, io, sys

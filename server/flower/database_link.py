@@ -157,7 +157,7 @@ class LinkGrid(RunGrid):
             "consilium/study", "1", None, {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID,
             TaskType.SERVER_APP,
         )  # fmt: skip
-        runs.write_text(str(number))
+        runs.write_text(str(number), encoding="utf-8")
         self.set_run(self._link.get_run_info(run_ids=[number])[0])
         self._task = int(self._run.primary_task_id or 0)
         self._link.claim_task(self._task)

@@ -188,6 +188,7 @@ def test_a_hospitals_own_figures_are_told_only_where_its_policy_releases_them(
     assert sum(sizes) == pytest.approx(told[True]["all"]["patients"])
 
 
+@pytest.mark.slow
 def test_what_a_site_sends_has_the_same_size_whatever_its_number_of_patients(
     tmp_path: Path,
 ) -> None:

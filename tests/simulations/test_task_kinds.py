@@ -74,6 +74,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_task_trains_privately_is_validated_by_secure_sums_and_judged(
     kind: str, tmp_path: Path

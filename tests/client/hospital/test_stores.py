@@ -416,6 +416,7 @@ ORDER = ["reserved", "claimed", "kept", "recorded", "confirmed"]
 STEPS = {"-".join(ORDER[:done]) or "nothing" for done in range(6)}
 
 
+@pytest.mark.slow
 def test_a_site_that_is_killed_while_it_writes_starts_and_goes_on(past, tmp_path) -> None:
     assert {"nothing", "-".join(ORDER)} < kill_and_go_on(past, tmp_path, 12) <= STEPS
 

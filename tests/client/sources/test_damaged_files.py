@@ -171,7 +171,7 @@ def write_pictures(folder: Path) -> None:
 
 def write_many_frames(folder: Path) -> None:
     pytest.importorskip("pydicom")
-    from tests.client.sources.own import dicom_maker
+    from tests.client.sources.recorded import dicom_maker
 
     frames = np.stack([dicom_maker.flat(100 * z) for z in range(3)])
     dicom_maker.write_slice(folder / "a" / "1.dcm", frames, photometric="MONOCHROME1", signed=True)

@@ -17,6 +17,12 @@ FILE = "opted-out.txt"
 PATHS = {
     "heart-disease": "h.data", "parkinsons": "p.data", "molecules": "tox21.csv", "npz": "v.npz",
 }  # fmt: skip  # sources of a single file
+MORE = {
+    "wfdb": "same_person = []\n",
+    "wfdb-labels": 'same_person = []\n[comments]\nlabel = "Dx"\ncodes = [["59118001"]]\n'
+    '[variables.Age]\ncomment = "Age"\n',
+    "edf": '[labels]\nfile = "labels.csv"\n[annotations]\ntexts = ["W"]\n',
+}  # what else their settings say
 OWN: dict[str, Callable[[formats.Written, Path], str]] = {
     "tables": lambda cohort, folder: formats.write_tables(cohort, folder, "csv"),
     "meds": formats.write_meds,
@@ -31,7 +37,7 @@ def built_in(name: str, folder: Path) -> tuple[Study, str]:
     form = FORMATS[name]
     form.write(folder)
     kind = form.study.data.source
-    return form.study, f'source = "{kind}"\npath = "{PATHS.get(name, ".")}"\n'
+    return form.study, f'source = "{kind}"\npath = "{PATHS.get(name, ".")}"\n{MORE.get(name, "")}'
 
 
 def own(name: str, folder: Path) -> tuple[Study, str]:

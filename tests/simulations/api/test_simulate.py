@@ -47,6 +47,7 @@ def refusal(kind: type[consilium.ConsiliumError], call) -> str:
     return sentence
 
 
+@pytest.mark.slow
 def test_the_command_and_the_api_give_the_same_weights_to_the_bit_and_the_same_figures(
     tmp_path: Path,
 ) -> None:

@@ -172,6 +172,7 @@ def test_halved_noise_is_convicted_in_every_release(
     assert audit.epsilon_low > 8.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cell",
     ["lstm", *(pytest.param(cell, marks=pytest.mark.slow) for cell in CELLS if cell != "lstm")],
@@ -195,6 +196,7 @@ def test_a_clip_doubled_for_one_cell_is_convicted_for_that_cell(
         assert found == set()
 
 
+@pytest.mark.slow
 def test_statistics_without_noise_are_convicted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics_round, "statistics_noise", lambda _: 0.0)
     audit = audit_study(study())
@@ -212,6 +214,7 @@ def test_an_evaluation_without_noise_is_convicted(monkeypatch: pytest.MonkeyPatc
         assert (release, "noise, standard deviation") in found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", BOTH)
 def test_sampling_without_replacement_is_convicted(
     mode: str, monkeypatch: pytest.MonkeyPatch
@@ -235,6 +238,7 @@ def test_sampling_more_than_is_charged_is_convicted(monkeypatch: pytest.MonkeyPa
     assert ("training", "sampling rate") in convicted(audit_study(study()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", BOTH)
 def test_clipping_per_stay_is_convicted(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = Bookkeeping.clipped_sums
@@ -256,6 +260,7 @@ def test_counting_every_stay_as_a_patient_is_convicted(monkeypatch: pytest.Monke
     assert ("final evaluation", "shift, 4 stays") in found
 
 
+@pytest.mark.slow
 def test_a_fresh_accountant_every_round_is_convicted(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = store.largest_spent
     monkeypatch.setattr(
