@@ -142,6 +142,8 @@ def test_the_same_persons_are_at_the_same_sites_as_ever(name: str) -> None:
         digest = hashlib.sha256()
         for place, source in sources:
             ids = [patient.patient_id for patient in source.read_patients(study)]
+            if study.data.source == "waveforms":  # records, which were named without their folder
+                ids = [one.rpartition("/")[2] for one in ids]
             digest.update("\n".join([place, *sorted(ids), ""]).encode())
         return digest.hexdigest()[:16]
 
