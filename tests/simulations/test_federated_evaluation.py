@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from consilium.client.records.cohort import read_cohort
+from consilium.client.records.cohort import read_cohort, require_suitable
 from consilium.client.records.features import to_tensors
 from consilium.client.round import attribution_sums as attributions
 from consilium.client.round import evaluation_round
@@ -76,7 +76,8 @@ def _able_to_hold_out(study: Study, sources: Mapping[str, Source]) -> tuple[str,
     for site in study.sites:
         with suppress(DataError):
             split_key = digest("split", study.seed, site)
-            read_cohort(sources[site], study, site=site, split_key=split_key)
+            cohort = read_cohort(sources[site], study, site=site, split_key=split_key)
+            require_suitable(cohort, study, site=site, minimum_patients=1)
             able.append(site)
     assert len(able) > len(study.sites) / 2
     return tuple(able)
