@@ -42,7 +42,9 @@ def compared(name: str, folder: str, out: Path) -> dict[str, Any]:
 @pytest.mark.slow
 def test_four_hospitals_together_reach_pooled_accuracy_and_beat_each_alone(tmp_path: Path) -> None:
     test = compared("heart-disease", "heart_disease", tmp_path)
-    assert test["federated"]["accuracy"] >= 0.98 * test["pooled"]["accuracy"]
+    assert test["federated"]["auroc"] >= test["pooled"]["auroc"] - 0.01
+    # 317 test patients: one standard error of an accuracy of 0.84 is 0.02.
+    assert test["federated"]["accuracy"] >= test["pooled"]["accuracy"] - 0.02
     assert test["federated"]["auroc"] > test["local"]["auroc"] + 0.03
     assert test["federated-private"]["auroc"] > test["local"]["auroc"]
 
