@@ -56,12 +56,13 @@ from sqlalchemy.exc import OperationalError
 from consilium.server.flower.run_grid import RunGrid
 from consilium.server.flower.short_messages import (
     ELSEWHERE,
+    LONGEST,
     WAITING_NODES,
     ShortMessages,
     pack_message,
     unpack_answer,
 )
-from consilium.server.flower.stored_replies import is_whole, load_bodies, open_reply
+from consilium.server.flower.stored_replies import arrays_of, is_whole, load_bodies, open_reply
 from consilium.shared.files.permissions import PRIVATE_FILE
 
 HEARTBEAT_S = 10.0
@@ -263,9 +264,10 @@ class LinkGrid(RunGrid):
             parts = get_all_nested_objects(message)
             tree = get_object_tree(message)
             bare = remove_content_from_message(message)
-            bundle = pack_message(
-                message_to_proto(bare), tree, {key: part.deflate() for key, part in parts.items()}
-            )
+            bundle = b""
+            if sum(len(array.data) for array in arrays_of(message)) <= LONGEST:  # or copy nothing
+                plain = {key: part.deflate() for key, part in parts.items()}
+                bundle = pack_message(message_to_proto(bare), tree, plain)
         if bundle:
             self._call_roll()
             self._short.put(bare.metadata, bundle)
@@ -296,8 +298,10 @@ class LinkGrid(RunGrid):
                 self._short.delete(message_id)
                 yield reply
         nodes = {self._asked[left].dst_node_id for left in asked & self._asked.keys()}
-        if nodes and (self._call_roll() or not nodes <= self._online):
-            self._call_roll(at_once=True)
+        called = bool(nodes) and self._call_roll()
+        if not nodes <= self._online:
+            if not called:
+                self._call_roll(at_once=True)
             for left in asked & self._asked.keys():
                 if self._asked[left].dst_node_id not in self._online:
                     gone = self._asked.pop(left)

@@ -115,7 +115,7 @@ def open_reply(link: SqlLinkState, run: int, reply: Message) -> Message:
     whole = inflate_object_from_contents(key, contents, objects=names)
     if not isinstance(whole, Message):
         return reply
-    for array in _arrays(whole):
+    for array in arrays_of(whole):
         chunks = [array.data[at : at + _NAME].decode() for at in range(0, len(array.data), _NAME)]
         body = StoredBody(
             chunks, [lengths[chunk] for chunk in chunks], lambda chunk: _data(read(chunk))
@@ -129,12 +129,13 @@ def open_reply(link: SqlLinkState, run: int, reply: Message) -> Message:
 
 def load_bodies(reply: Message) -> None:
     """Read a reply's long bodies into memory, so that it can be kept."""
-    for array in _arrays(reply):
+    for array in arrays_of(reply):
         if isinstance(array.data, LongBytes):
             array.data = array.data.read(0, len(array.data))
 
 
-def _arrays(message: Message) -> list[Array]:
+def arrays_of(message: Message) -> list[Array]:
+    """Return all arrays of a message's content."""
     records = message.content.array_records.values() if message.has_content() else ()
     return [array for record in records for array in record.values()]
 
