@@ -304,3 +304,5 @@ def test_a_message_too_long_for_the_table_goes_through_flowers_store(
     asked = coordinator.ask("north", bytes(LONGEST + 1))
     assert coordinator.short.content(asked) == b""
     assert len(content_of(coordinator.fetch("north"))) == LONGEST + 1
+    coordinator.grid.forget([asked])
+    assert coordinator.link.num_message_ins() == 0
