@@ -1,25 +1,21 @@
 """Makes patients of a table of stays and a stream of events, in bounded memory.
 
-Events may come in any order. Up to ``EVENTS_IN_MEMORY`` of them are kept in memory; beyond that
-they go to unnamed temporary files, one for each range ("span") of patients. The operating system
-frees these files when the process ends, even by a crash; they lie in the folder that the
-environment variable TMPDIR names. Patients are then made span by span, so memory holds only one
-span's events and one row per stay, whatever the size of the hospital's files.
+Events may come in any order; :mod:`.held_events` keeps them. Patients are then made span by span,
+so memory holds only one span's events and one row per stay, whatever the size of the hospital's
+files.
 """
 
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from math import isnan
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from consilium.client.sources.common.cleaning import Cleaner, Events
+from consilium.client.sources.common.cleaning import Cleaner
 from consilium.client.sources.common.reasons import (
     AFTER_END,
     AROUND_END,
@@ -32,26 +28,15 @@ from consilium.client.sources.common.reasons import (
     STAGE_OUTSIDE_STAY,
 )
 from consilium.client.sources.common.source import Patient, Stay, Tally
-from consilium.client.sources.own.times.midnights import Midnights
+from consilium.client.sources.own.held_events import Events, HeldEvents, joined
+from consilium.client.sources.own.times.midnights import Midnights, at_multiples
 from consilium.client.sources.own.times.spans import US_PER_DAY, US_PER_HOUR
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 
 FARTHEST_ZONE_H = 14.0  # the largest offset of a time zone from UTC
-EVENTS_IN_MEMORY = 1_000_000  # 17 bytes each, and the same again while they are sorted
-SPANS = 128
 FOREVER = 1 << 62  # microseconds since 1970
-_EVENT = np.dtype(
-    [
-        ("stay", "<i4"),
-        ("hours", "<f4"),
-        ("variable", "<i2"),
-        ("value", "<f4"),
-        ("only_if", "<i2"),  # see Assembler.add
-        ("again", "?"),  # of a row that counts in another stay, too, and is counted there
-    ]
-)
-_COLUMNS = ("stay", "hours", "variable", "value", "again")
+PATIENTS_AT_ONCE = 1024
 # What becomes of a row in a stay.
 _UNSEEN, _TAKEN, _TAKEN_BY_DAY, _BEFORE, _BEFORE_NEAR, _AFTER, _AFTER_NEAR, _AROUND, _NOWHERE = (
     range(-1, 8)
@@ -85,14 +70,25 @@ class EventTimes:
     next_day: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None
     column: str = ""
 
-    def at_midnight(self) -> NDArray[np.int64]:
-        """Return the indices of instants at midnight that may stand for their days."""
+    @property
+    def exact(self) -> bool:
+        """Whether all are instants."""
+        return self.first_E is self.until_E
+
+    @cached_property
+    def full_hours(self) -> NDArray[np.int64]:
+        """The indices of instants at a full hour of the clock."""
         if self.clock_E is None:
             return np.empty(0, dtype=np.int64)
-        hour_E = np.flatnonzero(self.clock_E % US_PER_HOUR == 0)
-        found_E = hour_E[self.clock_E[hour_E] % US_PER_DAY == 0]
-        exact_E: NDArray[np.int64] = found_E[self.first_E[found_E] == self.until_E[found_E]]
-        return exact_E
+        hour_E = at_multiples(self.clock_E, US_PER_HOUR)
+        return hour_E if self.exact else hour_E[self.first_E[hour_E] == self.until_E[hour_E]]
+
+    def at_midnight(self) -> NDArray[np.int64]:
+        """Return the indices of instants at midnight that may stand for their days."""
+        if self.clock_E is None or self.next_day is None:
+            return np.empty(0, dtype=np.int64)
+        hour_E = self.full_hours
+        return hour_E[self.clock_E[hour_E] % US_PER_DAY == 0]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -130,6 +126,11 @@ class StayTable:
         return len(self.stay_ids)
 
     @cached_property
+    def bound_P(self) -> NDArray[np.int64]:
+        """The index of each patient's first stay, and last the number of stays."""
+        return np.searchsorted(self.patient_N, np.arange(len(self.patient_ids) + 1))
+
+    @cached_property
     def overlap(self) -> bool:
         """Whether any patient has a stay that begins before an earlier one ends."""
         same_N = self.patient_N[1:] == self.patient_N[:-1]
@@ -145,16 +146,16 @@ class StayTable:
 
         An event known to the day had not happened by a stay that begins when the day ends.
         """
-        starts, rank_N = np.unique(self.start_N, return_inverse=True)
-        places = len(starts) + 1
-        key_N = self.patient_N.astype(np.int64) * places + rank_N + 1
         time_E = until_E if first_E is until_E else until_E - (first_E < until_E)
-        rank_E = np.searchsorted(starts, time_E, side="right")
-        key_E = patient_E.astype(np.int64) * places + rank_E
-        stay_E = np.searchsorted(key_N, key_E, side="right") - 1
-        found_E = (stay_E >= 0) & (self.patient_N[np.maximum(stay_E, 0)] == patient_E)
-        placed_E: NDArray[np.int32] = np.where(found_E, stay_E, -1).astype(np.int32)
-        return placed_E
+        end_E = self.bound_P[patient_E + 1]
+        placed_E = self.bound_P[patient_E] - 1
+        most = int(np.diff(self.bound_P).max(initial=0))  # stays of one patient
+        for step in (1 << power for power in reversed(range(most.bit_length()))):
+            next_E = placed_E + step
+            begun_E = self.start_N[np.minimum(next_E, len(self) - 1)] <= time_E
+            placed_E = np.where(begun_E & (next_E < end_E), next_E, placed_E)
+        placed_E[placed_E < self.bound_P[patient_E]] = -1
+        return placed_E.astype(np.int32)
 
     def place(
         self,
@@ -221,19 +222,12 @@ class Assembler:
         self._study, self._stays, self.tally = study, stays, tally
         self._names = tuple(study.variables)
         self._cleaner = Cleaner(study, tally)
-        patients = len(stays.patient_ids)
-        self._bound_P = np.searchsorted(stays.patient_N, np.arange(patients + 1))
-        # A span is a range of patients, so no patient is in two spans.
-        spans = np.linspace(0, patients, min(SPANS, max(1, patients)) + 1).astype(np.int64)
-        self._spans = np.unique(spans)
+        self._end_h_N = stays.end_h_N.astype(np.float32)
         self._midnights = Midnights()
         self._columns: list[str] = []
         self._told: dict[tuple[int, int, str], int] = {}
         self._are_days: list[NDArray[np.bool_]] = []
-        self._held: list[NDArray[Any]] = []
-        self._events = 0
-        self._files: list[IO[bytes]] = []
-        self._stack = ExitStack()
+        self._held = HeldEvents(stays.patient_N, len(stays.patient_ids))
 
     def add(
         self,
@@ -241,9 +235,6 @@ class Assembler:
         hours_E: NDArray[np.float32],
         variable_E: NDArray[np.int16],
         value_E: NDArray[np.float32],
-        *,
-        begun_h_E: NDArray[np.float32] | None = None,
-        only_if: int = 0,
     ) -> None:
         """Add some events; those with ``stay_E`` below 0 belong to no stay of the cohort.
 
@@ -251,17 +242,17 @@ class Assembler:
 
         Args:
             stay_E: their stays.
-            hours_E: hours since the start of the stay, at the latest.
+            hours_E: hours since the start of the stay.
             variable_E: their variables.
             value_E: their values.
-            begun_h_E: the same hours at the earliest, if that is not the same.
-            only_if: n if they count only if the midnights of column n are instants, -n if they are
-                days, 0 if they count in any case.
         """
-        found_E = self._judge(stay_E, hours_E, begun_h_E)
-        self._tell(found_E, variable_E, only_if)
-        taken_E = found_E <= _TAKEN_BY_DAY
-        self._hold(taken_E, stay_E, hours_E, variable_E, value_E, only_if, again=False)
+        always_E = np.zeros(len(stay_E), dtype=np.int16)
+        found_E = self._judge(stay_E, hours_E, None)
+        self._tell(found_E, variable_E, always_E)
+        once_E = np.zeros(len(stay_E), dtype=np.bool_)
+        self._hold(
+            Events(stay_E, hours_E, variable_E, value_E, always_E, once_E), found_E == _TAKEN
+        )
 
     def _judge(
         self,
@@ -271,7 +262,7 @@ class Assembler:
     ) -> NDArray[np.int8]:
         """Return what becomes of events in these stays."""
         inside_E = stay_E >= 0
-        end_h_E = self._stays.end_h_N[stay_E].astype(np.float32)
+        end_h_E = self._end_h_N[stay_E]
         late_E = inside_E & (hours_E > end_h_E)
         early_E = inside_E & (hours_E < 0)
         found_E = np.full(len(stay_E), _TAKEN, dtype=np.int8)
@@ -293,27 +284,9 @@ class Assembler:
         found_E[~inside_E] = _NOWHERE
         return found_E
 
-    def _hold(
-        self,
-        taken_E: NDArray[np.bool_],
-        stay_E: NDArray[np.int32],
-        hours_E: NDArray[np.float32],
-        variable_E: NDArray[np.int16],
-        value_E: NDArray[np.float32],
-        only_if: int,
-        *,
-        again: NDArray[np.bool_] | bool,
-    ) -> None:
-        """Keep events for their stays."""
-        event_E = np.empty(int(np.count_nonzero(taken_E)), dtype=_EVENT)
-        event_E["stay"], event_E["hours"] = stay_E[taken_E], hours_E[taken_E]
-        event_E["variable"], event_E["value"] = variable_E[taken_E], value_E[taken_E]
-        event_E["only_if"] = only_if
-        event_E["again"] = again if isinstance(again, bool) else again[taken_E]
-        self._held.append(event_E)
-        self._events += len(event_E)
-        if self._events > EVENTS_IN_MEMORY:
-            self._spill()
+    def _hold(self, events: Events, taken_E: NDArray[np.bool_]) -> None:
+        """Keep those events that are taken."""
+        self._held.add(events if taken_E.all() else events.chosen(taken_E))
 
     def add_timed(
         self,
@@ -338,28 +311,23 @@ class Assembler:
             stay_E: the stays that they name, -1 for those that name none.
             patient_E: the patients of events that name no stay.
         """
-        parts: list[Any] = [times.first_E, times.until_E, variable_E, value_E, stay_E, patient_E]
-        if times.clock_E is not None:
-            exact_E = True if times.first_E is times.until_E else times.first_E == times.until_E
-            kinds = len(self._study.variables)
-            self._midnights.see(times.column, times.clock_E, variable_E, kinds, exact_E)
+        only_if_E = np.zeros(len(variable_E), dtype=np.int16)
         open_E = times.at_midnight()
-        if times.clock_E is None or times.next_day is None or not len(open_E):
-            self._place(*parts)
-            return
-        rest_E = np.ones(len(variable_E), dtype=np.bool_)
-        rest_E[open_E] = False
-        rest = _chosen(parts, rest_E)
-        if times.first_E is times.until_E:
-            rest[1] = rest[0]  # one array says that all are instants
-        self._place(*rest)
-        first_E, _, *others = _chosen(parts, open_E)
-        if times.column not in self._columns:
-            self._columns.append(times.column)
-        number = 1 + self._columns.index(times.column)
-        self._place(first_E, first_E, *others, only_if=number)
-        until_E = times.next_day(times.clock_E[open_E])
-        self._place(first_E, until_E, *others, only_if=-number)
+        if times.clock_E is not None:
+            exact = slice(None) if times.exact else times.first_E == times.until_E
+            full_E, kinds = times.full_hours, len(self._study.variables)
+            hours = (times.clock_E[full_E], variable_E[full_E])
+            self._midnights.see(times.column, variable_E[exact], *hours, kinds)
+        if len(open_E):
+            if times.column not in self._columns:
+                self._columns.append(times.column)
+            only_if_E[open_E] = 1 + self._columns.index(times.column)
+        columns = (variable_E, value_E, stay_E, patient_E)
+        self._place(times.first_E, times.until_E, *columns, only_if_E)
+        if len(open_E) and times.clock_E is not None and times.next_day is not None:
+            until_E = times.next_day(times.clock_E[open_E])
+            chosen = _chosen([*columns, -only_if_E], open_E)
+            self._place(times.first_E[open_E], until_E, *chosen)
 
     def _place(
         self,
@@ -369,8 +337,7 @@ class Assembler:
         value_E: NDArray[Any],
         stay_E: NDArray[Any] | None,
         patient_E: NDArray[Any] | None,
-        *,
-        only_if: int = 0,
+        only_if_E: NDArray[np.int16],
     ) -> None:
         """Add events with spans of time to the stays that they name, or that hold them.
 
@@ -386,9 +353,9 @@ class Assembler:
             taken_E = here_E <= _TAKEN_BY_DAY
             again_E = (before_E == _TAKEN) | (before_E == _TAKEN_BY_DAY)
             found_E[at_E] = np.where((before_E == _UNSEEN) | (taken_E & ~again_E), here_E, before_E)
-            values = (hours_E, variable_E[at_E], value_E[at_E])
-            self._hold(taken_E, to_E, *values, only_if, again=again_E)
-        self._tell(found_E, variable_E, only_if)
+            columns = (variable_E[at_E], value_E[at_E], only_if_E[at_E])
+            self._hold(Events(to_E, hours_E, *columns, again_E), taken_E)
+        self._tell(found_E, variable_E, only_if_E)
 
     def _layers(
         self,
@@ -410,21 +377,24 @@ class Assembler:
         for event_E, to_E in self._stays.place(*_chosen([patient_E, first_E, until_E], other_E)):
             yield other_E[event_E], to_E
 
-    def _tell(self, found_E: NDArray[np.int8], variable_E: NDArray[np.int16], only_if: int) -> None:
+    def _tell(
+        self, found_E: NDArray[np.int8], variable_E: NDArray[np.int16], only_if_E: NDArray[np.int16]
+    ) -> None:
         """Count rows, now or, if it hangs on the sense of midnights, when that is known."""
-        if not found_E.any():  # all are taken
+        lost_E = np.flatnonzero(found_E)
+        if not len(lost_E):
             return
-        for found, reasons in _REASONS.items():
-            which_E = found_E == found
-            if not which_E.any():
-                continue
-            for variable, number in enumerate(np.bincount(variable_E[which_E]).tolist()):
-                for reason in reasons if number else ():
-                    if only_if:
-                        key = (only_if, variable, reason)
-                        self._told[key] = self._told.get(key, 0) + number
-                    else:
-                        self._count(reason, variable, number)
+        found_E, variable_E, only_if_E = found_E[lost_E], variable_E[lost_E], only_if_E[lost_E]
+        for only_if in np.unique(only_if_E).tolist():
+            for found, reasons in _REASONS.items():
+                which_E = (found_E == found) & (only_if_E == only_if)
+                for variable, number in enumerate(np.bincount(variable_E[which_E]).tolist()):
+                    for reason in reasons if number else ():
+                        if only_if:
+                            key = (only_if, variable, reason)
+                            self._told[key] = self._told.get(key, 0) + number
+                        else:
+                            self._count(reason, variable, number)
 
     def _count(self, reason: str, variable: int, number: int) -> None:
         """Count rows of a variable by what is to be told of them."""
@@ -447,110 +417,93 @@ class Assembler:
         for column, are_days in zip(self._columns, self._are_days, strict=True):
             self.tally.decide(MIDNIGHTS, self._midnights.number(column, are_days))
 
-    def _meant(self, event_E: NDArray[Any]) -> NDArray[Any]:
+    def _meant(self, events: Events) -> Events:
         """Return the events that count, now that it is known what midnights mean."""
-        if not self._columns:
-            return event_E
-        kept_E = event_E["only_if"] == 0
-        for number, are_days in enumerate(self._are_days, start=1):
-            days_E = are_days[event_E["variable"]]
-            kept_E |= (event_E["only_if"] == number) & ~days_E
-            kept_E |= (event_E["only_if"] == -number) & days_E
-        meant_E: NDArray[Any] = event_E[kept_E]
-        return meant_E
+        open_E = np.flatnonzero(events.only_if_E)
+        if not len(open_E):
+            return events
+        only_if_E, variable_E = events.only_if_E[open_E], events.variable_E[open_E]
+        days_E = np.stack(self._are_days)[np.abs(only_if_E) - 1, variable_E]
+        kept_E = np.ones(len(events.only_if_E), dtype=np.bool_)
+        kept_E[open_E] = days_E == (only_if_E < 0)
+        return events.chosen(kept_E)
 
     def patients(self) -> Iterator[Patient]:
         """Yield every patient of the cohort, in order; call once, after the last :meth:`add`."""
         self._settle()
-        with self._stack:
-            if not self._files:
-                held, self._held = self._held, []
-                yield from self._made(0, int(self._spans[-1]), _joined(held))
-                return
-            self._spill()
-            for file, low, high in zip(self._files, self._spans[:-1], self._spans[1:], strict=True):
-                file.seek(0)
-                yield from self._made(int(low), int(high), np.frombuffer(file.read(), _EVENT))
+        for low, high, parts in self._held.spans():
+            yield from self._made(low, high, parts)
 
-    def _spill(self) -> None:
-        """Move the events from memory to the files of their spans."""
-        if not self._files:
-            self._files = [
-                self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # the stack closes it
-                for _ in self._spans[1:]
-            ]
-        event_E = _joined(self._held)
-        self._held, self._events = [], 0
-        patient_E = self._stays.patient_N[event_E["stay"]]
-        span_E = np.searchsorted(self._spans, patient_E, side="right") - 1
-        order_E = np.argsort(span_E, kind="stable")
-        bounds = np.searchsorted(span_E[order_E], np.arange(len(self._files) + 1))
-        for span, file in enumerate(self._files):
-            file.write(event_E[order_E[bounds[span] : bounds[span + 1]]].tobytes())
-
-    def _made(self, low: int, high: int, event_E: NDArray[Any]) -> Iterator[Patient]:
+    def _made(self, low: int, high: int, parts: list[Events]) -> Iterator[Patient]:
         """Yield patients ``low`` to ``high``, high excluded; their events may be in any order."""
-        first, last = int(self._bound_P[low]), int(self._bound_P[high])
-        stay_E, hours_E, variable_E, value_E = self._cleaner.clean_stays(
-            *self._with_static(self._meant(event_E), first, last)
-        )
-        bounds = np.searchsorted(stay_E, np.arange(first, last + 1)).tolist()
-        stays = [
-            self._stay(first + at, slice(low_E, high_E), (hours_E, variable_E, value_E))
-            for at, (low_E, high_E) in enumerate(pairwise(bounds))
-        ]
-        for index, values in self._stays.static.items():
+        table, bound_P = self._stays, self._stays.bound_P
+        first, last = int(bound_P[low]), int(bound_P[high])
+        events = self._meant(joined([*self._static(first, last), *parts]))
+        del parts[:]  # they are not needed any more, and large
+        stay_E, *columns = self._cleaner.clean_stays(*events[:4], events.again_E)
+        del events
+        for index, values in table.static.items():
             missing = int(np.count_nonzero(np.isnan(values[first:last])))
             if missing:
-                name = list(self._study.variables)[index]
-                counts = self.tally.missing_static
+                name, counts = self._names[index], self.tally.missing_static
                 counts[name] = counts.get(name, 0) + missing
-        ends = (self._bound_P[low : high + 1] - first).tolist()
-        for patient, (begin, end) in enumerate(pairwise(ends), start=low):
-            self.tally.patients += 1
-            self.tally.stays += end - begin
-            yield Patient(
-                patient_id=self._stays.patient_ids[patient], stays=tuple(stays[begin:end])
+        for begin in range(low, high, PATIENTS_AT_ONCE):
+            ends_P = bound_P[begin : min(begin + PATIENTS_AT_ONCE, high) + 1].tolist()
+            bounds = np.searchsorted(stay_E, np.arange(ends_P[0], ends_P[-1] + 1)).tolist()
+            stays = self._stays_of(ends_P[0], ends_P[-1], bounds, columns)
+            for patient, (at, end) in enumerate(pairwise(ends_P), start=begin):
+                self.tally.patients += 1
+                self.tally.stays += end - at
+                yield Patient(
+                    patient_id=table.patient_ids[patient],
+                    stays=tuple(islice(stays, end - at)),
+                )
+
+    def _stays_of(
+        self, first: int, last: int, bounds: list[int], columns: list[Any]
+    ) -> Iterator[Stay]:
+        """Yield stays ``first`` to ``last``, last excluded, given the bounds of their events."""
+        table, part = self._stays, slice(first, last)
+        hours_E, variable_E, value_E = columns
+        label_N = table.label_N[part]
+        rows = zip(
+            table.stay_ids[part],
+            pairwise(bounds),
+            label_N.tolist() if label_N.ndim == 1 else label_N,
+            table.end_h_N[part].tolist(),
+            table.outcome_h_N[part].tolist(),
+            table.outcome_until_h_N[part].tolist(),
+            table.start_N[part].tolist(),
+            strict=True,
+        )
+        for stay_id, (low, high), label, end_h, outcome_h, until_h, start_us in rows:
+            yield Stay(
+                stay_id=stay_id,
+                hours_E=hours_E[low:high],
+                variable_E=variable_E[low:high],
+                value_E=value_E[low:high],
+                label=label,
+                end_h=None if isnan(end_h) else end_h,
+                outcome_h=None if isnan(outcome_h) else outcome_h,
+                outcome_until_h=until_h if until_h > outcome_h else None,
+                start_us=start_us or None,  # 0 stands for hours without a date
             )
 
-    def _stay(self, stay: int, part: slice, events: Events) -> Stay:
-        hours_E, variable_E, value_E = events
-        table = self._stays
-        label, end_h, outcome_h = table.label_N[stay], table.end_h_N[stay], table.outcome_h_N[stay]
-        until_h = table.outcome_until_h_N[stay]
-        return Stay(
-            stay_id=table.stay_ids[stay],
-            hours_E=hours_E[part],
-            variable_E=variable_E[part],
-            value_E=value_E[part],
-            label=float(label) if label.ndim == 0 else label,
-            end_h=None if isnan(end_h) else float(end_h),
-            outcome_h=None if isnan(outcome_h) else float(outcome_h),
-            outcome_until_h=float(until_h) if until_h > outcome_h else None,
-            start_us=int(table.start_N[stay]) or None,  # 0 stands for hours without a date
-        )
-
-    def _with_static(
-        self, event_E: NDArray[Any], first: int, last: int
-    ) -> tuple[NDArray[np.int32], *Events, NDArray[np.bool_]]:
-        """Return the events' columns, preceded by the static values as events at hour 0."""
-        columns: list[list[NDArray[Any]]] = [[event_E[name]] for name in _COLUMNS]
+    def _static(self, first: int, last: int) -> Iterator[Events]:
+        """Yield the static values of these stays as events at hour 0."""
         for index, values in self._stays.static.items():
             known = first + np.flatnonzero(~np.isnan(values[first:last]))
-            columns[0].insert(0, known.astype(np.int32))
-            columns[1].insert(0, np.zeros(len(known), dtype=np.float32))
-            columns[2].insert(0, np.full(len(known), index, dtype=np.int16))
-            columns[3].insert(0, values[known])
-            columns[4].insert(0, np.zeros(len(known), dtype=np.bool_))
-        stay_E, hours_E, variable_E, value_E, again_E = (np.concatenate(part) for part in columns)
-        return stay_E, hours_E, variable_E, value_E, again_E
+            yield Events(
+                known.astype(np.int32),
+                np.zeros(len(known), dtype=np.float32),
+                np.full(len(known), index, dtype=np.int16),
+                values[known],
+                np.zeros(len(known), dtype=np.int16),
+                np.zeros(len(known), dtype=np.bool_),
+            )
 
 
-def _chosen(parts: list[Any], which: NDArray[Any]) -> list[Any]:
+def _chosen(parts: Sequence[Any], which: NDArray[Any]) -> list[Any]:
     """Return these elements of each array; None stays None, and one array stays one."""
     chosen = {id(part): None if part is None else part[which] for part in parts}
     return [chosen[id(part)] for part in parts]
-
-
-def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
-    return np.concatenate(parts) if parts else np.empty(0, dtype=_EVENT)

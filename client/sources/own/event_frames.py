@@ -1,11 +1,11 @@
 """Shared by MEDS, OMOP and FHIR: codes, stays, and passing rows of events to the assembler.
 
-Rows have ``patient`` (text), ``time`` (microseconds since 1970, and the further columns of
-:mod:`consilium.client.sources.own.event_times`), ``code`` (text), ``value`` (number or null),
-``unit`` and ``word`` (text or null), and, if they name one, ``stay`` (text or null).
+Rows have ``patient`` (text or whole number), ``time`` (microseconds since 1970, and the further
+columns of :mod:`consilium.client.sources.own.event_times`), ``code`` (text), ``value`` (number or
+null), ``unit`` and ``word`` (text or null), and, if they name one, ``stay`` (text or null).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import polars as pl
 
@@ -71,13 +71,7 @@ class EventRows:
         self._translation, self._clock = translation, clock
         self._stays = stay_table(stays, study, tally, where=where, if_none=if_none)
         self._assembler = Assembler(study, self._stays, tally)
-        people = self._stays.patient_ids
-        self._index = pl.DataFrame(
-            {
-                "patient": pl.Series(people, dtype=pl.String),
-                "person": pl.Series(range(len(people)), dtype=pl.Int32),
-            }
-        )
+        self._people: dict[pl.DataType, pl.DataFrame] = {}
         self._named = pl.DataFrame(
             {
                 "stay": pl.Series(self._stays.stay_ids, dtype=pl.String),
@@ -86,7 +80,17 @@ class EventRows:
             }
         )
 
-    def add(self, rows: pl.DataFrame, *, where: str, column: str = "time") -> None:
+    def patients_with(self, pieces: Iterable[tuple[pl.DataFrame, str, str]]) -> Iterator[Patient]:
+        """Add all events now, and return the cohort's patients in the order of their identifiers.
+
+        Args:
+            pieces: rows, their file or table, and the name of their column of times.
+        """
+        for rows, where, column in pieces:
+            self._add(rows, where, column)
+        return self._assembler.patients()
+
+    def _add(self, rows: pl.DataFrame, where: str, column: str) -> None:
         """Translate and assign some rows; those of patients outside the cohort are ignored.
 
         A row belongs to the stay that it names, if that is one of its patient in the cohort, or
@@ -99,13 +103,18 @@ class EventRows:
             column: names the column of times, in which midnights are judged by their share.
         """
         translation, tally = self._translation, self._assembler.tally
-        own = rows.join(self._index, on="patient", how="inner", maintain_order="left")
-        if len(own) < len(rows):
-            others = rows.join(self._index, on="patient", how="anti")
+        people = self._people_as(rows["patient"].dtype)
+        person = rows.select("patient").join(
+            people, on="patient", how="left", maintain_order="left"
+        )["person"]
+        own = rows.with_columns(person)
+        if person.null_count():
+            others = rows.filter(person.is_null())
             nobody = others["patient"].is_null()
             tally.count(NO_STAY, int(nobody.sum()))
             translation.ends(STAGE_NO_STAY, others.filter(nobody)["code"], tally)
             translation.ends(OF_OTHERS, others.filter(~nobody)["code"], tally)
+            own = own.filter(person.is_not_null())
         if "zoneless" in own.columns:
             own = self._without(own, own["zoneless"], NO_ZONE).drop("zoneless")
         own = self._without(own, vague(own), VAGUE_EVENT)
@@ -125,6 +134,15 @@ class EventRows:
             patient_E=done["person"].to_numpy(),
         )
 
+    def _people_as(self, dtype: pl.DataType) -> pl.DataFrame:
+        """Return the index of each patient, by identifiers of this type."""
+        if dtype not in self._people:
+            names = pl.Series("patient", self._stays.patient_ids, dtype=pl.String)
+            index = pl.Series("person", range(len(names)), dtype=pl.Int32)
+            table = pl.DataFrame([names.cast(dtype, strict=False), index])
+            self._people[dtype] = table.drop_nulls()
+        return self._people[dtype]
+
     def _without(self, rows: pl.DataFrame, which: pl.Series, reason: str) -> pl.DataFrame:
         """Set aside rows whose time cannot be used."""
         which = which.fill_null(value=False)
@@ -134,10 +152,6 @@ class EventRows:
         tally.count(reason, int(which.sum()))
         self._translation.ends(STAGE_NO_TIME, rows.filter(which)["code"], tally)
         return rows.filter(~which)
-
-    def patients(self) -> Iterator[Patient]:
-        """Yield the cohort's patients with the events added, in the order of their identifiers."""
-        return self._assembler.patients()
 
 
 def static_frame(stays: pl.DataFrame, people: pl.DataFrame, study: Study) -> pl.DataFrame:

@@ -111,8 +111,14 @@ class Fhir(Counted):
             if_none=frames.why_no_stay(self._settings, self._tally),
             clock=axis.clock,
         )
+        return rows.patients_with(self._events(folder, translation, times))
+
+    def _events(
+        self, folder: Path | Export, translation: Translation, times: frames.Times
+    ) -> Iterator[tuple[pl.DataFrame, str, str]]:
+        """Yield rows of events, with their file and the kind of their resources."""
         for piece, path in frames.observations(folder, set(translation.codes), times, self._tally):
-            rows.add(piece, where=str(path), column="Observation")
+            yield piece, str(path), "Observation"
         wordless = set(translation.wordless_codes)
         self._tally.absent.extend(
             f"{kind}.ndjson"
@@ -122,9 +128,7 @@ class Fhir(Counted):
         happened = frames.conditions(folder, wordless, self._tally, required=False)
         given = frames.administrations(folder, wordless, self._tally)
         for frame, kind in ((happened, "Condition"), (given, "MedicationAdministration")):
-            events = without_values(times.events(frame))
-            rows.add(events, where=f"{folder}: {kind}", column=kind)
-        return rows.patients()
+            yield without_values(times.events(frame)), f"{folder}: {kind}", kind
 
     def _stays(
         self,

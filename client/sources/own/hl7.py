@@ -76,9 +76,8 @@ class Hl7(Counted):
             if_none=self._if_none(known),
             clock=axis.clock,
         )
-        for piece in reader.results(set(translation.codes), known):
-            rows.add(times.events(piece), where=str(path), column="OBX")
-        return rows.patients()
+        results = reader.results(set(translation.codes), known)
+        return rows.patients_with((times.events(piece), str(path), "OBX") for piece in results)
 
     def _visits(self, known: Admissions, times: Times) -> pl.DataFrame:
         """Return one row per stay: ``patient``, ``stay``, ``start``, ``end``, ``died``."""

@@ -88,7 +88,7 @@ class Meds(Counted):
             study, settings, lambda known: known.loinc and f"LOINC//{known.loinc}"
         )
         shards = self._shards()
-        dated = self._dated(shards)
+        dated, timeless = self._dated(shards, translation)
         clock = clock_of(settings.time_zone)
         people = _with_spans(_people(dated), clock, "birth", "death")
         if settings.labels is not None:
@@ -96,7 +96,7 @@ class Meds(Counted):
         else:
             frame = self._stays(dated, people, study)
         frame = static_frame(self._in_split(frame), people, study)
-        stays = with_static_codes(frame, self._timeless(shards, translation))
+        stays = with_static_codes(frame, timeless)
         rows = EventRows(
             translation,
             stays,
@@ -106,13 +106,19 @@ class Meds(Counted):
             if_none=self._if_none(),
             clock=clock,
         )
+        return rows.patients_with(self._events(shards, translation, clock))
+
+    def _events(
+        self, shards: list[Path], translation: Translation, clock: Clock
+    ) -> Iterator[tuple[pl.DataFrame, str, str]]:
+        """Yield the rows with a time of the study's codes, with their file and column of times."""
+        wanted = _known(translation) & pl.col("time").is_not_null()
         for shard in shards:
-            for piece in self._events(shard, translation, pl.col("time").is_not_null()):
+            for piece in self._rows(shard, wanted):
                 found = spans_of(Written(local=piece["time"]), clock)
                 self._tally.decide(SKIPPED, found.skipped)
-                timed = piece.with_columns(time_columns(found, clock, settings.midnight))
-                rows.add(timed, where=str(shard))
-        return rows.patients()
+                timed = piece.with_columns(time_columns(found, clock, self._settings.midnight))
+                yield timed, str(shard), "time"
 
     def _if_none(self) -> str:
         if self._settings.labels is not None:
@@ -137,17 +143,28 @@ class Meds(Counted):
             check_columns(shard, "data")
         return shards
 
-    def _dated(self, shards: list[Path]) -> pl.DataFrame:
-        """Return the rows that make stays and people: starts, ends, birth, death, sex, outcomes."""
+    def _dated(
+        self, shards: list[Path], translation: Translation
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return what has to be known before events are read.
+
+        Returns:
+            The rows that make stays and people (starts, ends, birth, death, sex, outcomes), and the
+            values of rows without a time, in the study's units.
+        """
         settings = self._settings
         codes = (BIRTH, DEATH, MALE, FEMALE, *settings.stay_start, *settings.stay_end)
         wanted = _any((*codes, *map(str, settings.outcome.codes)))
-        columns = [
-            pl.col("subject_id").cast(pl.String).alias("patient"),
-            microseconds("time"),
-            pl.col("code").cast(pl.String),
-        ]
-        return pl.concat(piece for shard in shards for piece in _pieces(shard, wanted, columns))
+        timeless = pl.col("time").is_null()
+        dated, values = [], []
+        for shard in shards:
+            for rows in self._rows(shard, wanted | timeless):
+                piece = rows.with_columns(pl.col("patient").cast(pl.String))
+                dated.append(piece.filter(wanted).select("patient", "time", "code"))
+                piece = piece.filter(timeless & _known(translation))
+                done = translation.translate(piece, self._tally, where=str(shard), when=None)
+                values.append(done.select("patient", "variable", "value"))
+        return pl.concat(dated), pl.concat(values)
 
     def _in_split(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return only the subjects of the split asked for."""
@@ -210,23 +227,12 @@ class Meds(Counted):
             conditions=_with_spans(conditions, axis.clock, "time"),
         )
 
-    def _timeless(self, shards: list[Path], translation: Translation) -> pl.DataFrame:
-        """Return the values of rows without a time, in the study's units."""
-        parts = []
-        for shard in shards:
-            for piece in self._events(shard, translation, pl.col("time").is_null()):
-                done = translation.translate(piece, self._tally, where=str(shard), when=None)
-                parts.append(done.select("patient", "variable", "value"))
-        return pl.concat(parts)
-
-    def _events(
-        self, shard: Path, translation: Translation, keep: pl.Expr
-    ) -> Iterator[pl.DataFrame]:
-        """Yield a shard's rows of the study's codes, for ``event_frames``."""
+    def _rows(self, shard: Path, keep: pl.Expr) -> Iterator[pl.DataFrame]:
+        """Yield rows of a shard as ``event_frames`` has them, the patients as numbers."""
         there = check_columns(shard, "data")
         brought = {"value": "numeric_value", "unit": self._settings.unit, "word": "text_value"}
         columns = [
-            pl.col("subject_id").cast(pl.String).alias("patient"),
+            pl.col("subject_id").alias("patient"),
             microseconds("time"),
             pl.col("code").cast(pl.String),
             *(
@@ -234,8 +240,12 @@ class Meds(Counted):
                 for name, column in brought.items()
             ),
         ]
-        known = pl.col("code").cast(pl.String).is_in(translation.codes)
-        yield from _pieces(shard, known & keep, columns)
+        yield from _pieces(shard, keep, columns)
+
+
+def _known(translation: Translation) -> pl.Expr:
+    """Match the codes of the study's variables."""
+    return pl.col("code").cast(pl.String).is_in(translation.codes)
 
 
 def _pieces(path: Path, keep: pl.Expr, columns: list[pl.Expr]) -> Iterator[pl.DataFrame]:

@@ -141,15 +141,20 @@ class Omop(Counted):
                 if_none=self._if_none(),
                 clock=self._axis.clock,
             )
-            ucum = _units(database)
-            for table in _there(database, _VALUED):
-                for piece in self._valued(database, table, concepts, ucum):
-                    rows.add(piece, where=f"{database.name}: table {table}", column=table)
-            below = self._below(database, wordless)
-            for table in _there(database, _HAPPENED) if wordless else ():
-                for piece in self._happened(database, table, below):
-                    rows.add(piece, where=f"{database.name}: table {table}", column=table)
-        return rows.patients()
+            return rows.patients_with(self._events(database, concepts, wordless))
+
+    def _events(
+        self, database: ReadOnlyDatabase, concepts: list[int], wordless: list[int]
+    ) -> Iterator[tuple[pl.DataFrame, str, str]]:
+        """Yield rows of events, with their table."""
+        ucum = _units(database)
+        for table in _there(database, _VALUED):
+            for piece in self._valued(database, table, concepts, ucum):
+                yield piece, f"{database.name}: table {table}", table
+        below = self._below(database, wordless)
+        for table in _there(database, _HAPPENED) if wordless else ():
+            for piece in self._happened(database, table, below):
+                yield piece, f"{database.name}: table {table}", table
 
     def _if_none(self) -> str:
         concepts = ", ".join(map(str, self._settings.stay_concepts))

@@ -8,6 +8,7 @@ unpacks without end.
 import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -269,24 +270,43 @@ def _parquet_schema(path: Path) -> dict[str, pl.DataType]:
         raise DataError(f"{path} is damaged, cut short or no Parquet; write it again") from error
 
 
-def numbers(piece: Piece, column: str, *, decimal_comma: bool = False) -> tuple[pl.Series, int]:
-    """Return a column's numbers (null if empty or no number), and how many are limits.
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """A column's cells, told apart.
 
-    Limits such as ``>300`` and ``<0.01`` count as 300 and 0.01.
+    Attributes:
+        number: float64, null if empty or no number; a limit such as ``>300`` is 300.
+        word: text that is no number, null for all other cells.
+        at_limit: how many numbers are limits.
     """
+
+    number: pl.Series
+    word: pl.Series
+    at_limit: int = 0
+
+
+def cells(piece: Piece, column: str, *, decimal_comma: bool = False) -> Cells:
+    """Return a column's numbers and words."""
     series = piece.frame[column]
+    none = pl.Series([None], dtype=pl.String).new_from_index(0, len(series))
     if series.dtype == pl.Duration:
-        return series.dt.total_microseconds() / 3_600_000_000, 0
+        return Cells(series.dt.total_microseconds() / 3_600_000_000, none)
     if series.dtype not in (pl.String, pl.Categorical):
-        return series.cast(pl.Float64, strict=False), 0
+        return Cells(series.cast(pl.Float64, strict=False), none)
     text = series.cast(pl.String)
     if decimal_comma:
         text = text.str.replace(",", ".", literal=True)
-    parsed = text.str.strip_chars().cast(pl.Float64, strict=False)
-    if parsed.null_count() == text.null_count():
-        return parsed, 0
-    at_limit = pl.select(pl.when(parsed.is_null()).then(limits(text))).to_series()
-    return parsed.fill_null(at_limit), len(at_limit) - at_limit.null_count()
+    number = text.str.strip_chars().cast(pl.Float64, strict=False)
+    other = (number.is_null() & text.is_not_null()).arg_true()
+    if not len(other):
+        return Cells(number, none)
+    limit = limits(text.gather(other))
+    bare = series.cast(pl.String).gather(other).str.strip_chars()
+    is_number = bare.str.strip_chars_start("<>= ").cast(pl.Float64, strict=False).is_not_null()
+    word = bare.set(is_number | limit.is_not_null() | (bare.str.len_bytes() == 0), None)
+    return Cells(
+        number.scatter(other, limit), none.scatter(other, word), len(limit) - limit.null_count()
+    )
 
 
 def identifiers(piece: Piece, column: str) -> pl.Series:
@@ -297,26 +317,15 @@ def identifiers(piece: Piece, column: str) -> pl.Series:
     return series
 
 
-def words(piece: Piece, column: str) -> pl.Series:
-    """Return a column's cells that are text and not a number, null for all others."""
-    series = piece.frame[column]
-    if series.dtype not in (pl.String, pl.Categorical):
-        return pl.Series([None], dtype=pl.String).new_from_index(0, len(series))
-    text = series.cast(pl.String).str.strip_chars()
-    number = text.str.strip_chars_start("<>= ").cast(pl.Float64, strict=False)
-    plain = number.is_null() & (text.str.len_bytes() > 0)
-    return text.set(~plain.fill_null(value=False), None)
-
-
 def hours(piece: Piece, column: str, unit: HoursUnit, *, decimal_comma: bool = False) -> pl.Series:
     """Return a column of numbers since the start of a stay in hours (float64), null if empty.
 
     A text such as ``26:30`` is 26.5 hours in any unit.
     """
-    series = numbers(piece, column, decimal_comma=decimal_comma)[0].fill_nan(None)
-    cells = piece.frame[column]
-    if cells.dtype == pl.String and series.null_count() > cells.null_count():
-        parts = [cells.str.extract(_HOURS_AND_MINUTES, n).cast(pl.Float64) for n in (1, 2, 3)]
+    series = cells(piece, column, decimal_comma=decimal_comma).number.fill_nan(None)
+    text = piece.frame[column]
+    if text.dtype == pl.String and series.null_count() > text.null_count():
+        parts = [text.str.extract(_HOURS_AND_MINUTES, n).cast(pl.Float64) for n in (1, 2, 3)]
         clock = parts[0] + parts[1] / 60 + parts[2].fill_null(0.0) / 3600
         times_, over = _HOURS[unit]
         series = series.fill_null(clock * over / times_)

@@ -62,12 +62,11 @@ from consilium.client.sources.own.settings import (
 from consilium.client.sources.own.stay_frames import check_labels, stay_table
 from consilium.client.sources.own.table_files import (
     Piece,
+    cells,
     hours,
     identifiers,
-    numbers,
     read_pieces,
     times,
-    words,
 )
 from consilium.client.sources.own.times import spans
 from consilium.client.sources.own.times.axis import Axis
@@ -159,18 +158,13 @@ class Tables(CountedWithoutLabels):
                 *self._stay_times(piece, settings),
                 _labels(piece, labels, study, settings.values).alias("label"),
             )
-            pieces.append(
-                frame.with_columns(
-                    translation.column(
-                        index,
-                        numbers(piece, column, decimal_comma=settings.decimal_comma)[0],
-                        words(piece, column),
-                        self._tally,
-                        where=str(piece.path),
-                    ).alias(str(index))
-                    for index, column in static.items()
+            for index, column in static.items():
+                found = cells(piece, column, decimal_comma=settings.decimal_comma)
+                value = translation.column(
+                    index, found.number, found.word, self._tally, where=str(piece.path)
                 )
-            )
+                frame = frame.with_columns(value.alias(str(index)))
+            pieces.append(frame)
         frame = pl.concat(pieces)
         if settings.outcome_time is not None:
             frame = frame.with_columns(spans.as_days("outcome"))
@@ -232,7 +226,7 @@ class Tables(CountedWithoutLabels):
         frame = piece.frame
         for column, value in self._settings.where.items():
             if frame[column].dtype.is_numeric() or isinstance(value, float | int):
-                same = numbers(piece, column)[0] == _as_number(column, value)
+                same = cells(piece, column).number == _as_number(column, value)
             else:
                 same = frame[column].cast(pl.String) == value
             frame = frame.filter(same)
@@ -294,15 +288,15 @@ class Tables(CountedWithoutLabels):
                     rows = self._column(piece, column, variable, placed, translation, events)
                     self._add(rows, events, assembler)
                 continue
-            value, at_limit = numbers(piece, events.value or "", decimal_comma=events.decimal_comma)
-            self._tally.count(BEYOND_LIMIT, at_limit)
-            empty = pl.Series([None], dtype=pl.String)
-            unit = piece.frame[events.unit] if events.unit else empty.new_from_index(0, len(value))
+            found = cells(piece, events.value or "", decimal_comma=events.decimal_comma)
+            self._tally.count(BEYOND_LIMIT, found.at_limit)
+            empty = pl.Series([None], dtype=pl.String).new_from_index(0, len(placed))
+            unit = piece.frame[events.unit] if events.unit else empty
             rows = placed.with_columns(
                 piece.frame[events.variable or ""].cast(pl.String).alias("code"),
-                value.alias("value"),
+                found.number.alias("value"),
                 unit.cast(pl.String).alias("unit"),
-                words(piece, events.value or "").alias("word"),
+                found.word.alias("word"),
             )
             rows = self._without_vague(rows, translation)
             done = translation.translate(rows, self._tally, where=str(piece.path), when="time")
@@ -339,15 +333,16 @@ class Tables(CountedWithoutLabels):
         events: EventsColumns,
     ) -> pl.DataFrame:
         """Return the rows of one variable's column of a wide table."""
-        number, at_limit = numbers(piece, column, decimal_comma=events.decimal_comma)
-        self._tally.count(BEYOND_LIMIT, at_limit)
-        word = words(piece, column)
-        value = translation.column(variable, number, word, self._tally, where=str(piece.path))
-        found = placed.with_columns(
+        found = cells(piece, column, decimal_comma=events.decimal_comma)
+        self._tally.count(BEYOND_LIMIT, found.at_limit)
+        value = translation.column(
+            variable, found.number, found.word, self._tally, where=str(piece.path)
+        )
+        known = placed.with_columns(
             value.alias("value"), pl.lit(variable, pl.Int16).alias("variable")
         ).filter(pl.col("value").is_finite())
-        rows = found.filter(found["time"].is_not_null() & ~vague(found))
-        self._tally.ends(STAGE_NO_TIME, translation.names[variable], len(found) - len(rows))
+        rows = known.filter(known["time"].is_not_null() & ~vague(known))
+        self._tally.ends(STAGE_NO_TIME, translation.names[variable], len(known) - len(rows))
         return rows
 
     def _add(self, rows: pl.DataFrame, events: EventsColumns, assembler: Assembler) -> None:
@@ -489,18 +484,17 @@ def _label(piece: Piece, column: str, values: Mapping[str, float]) -> pl.Series:
 
     Words are those of ``values``, in the hospital's spelling or any case, or else yes and no.
     """
-    number, at_limit = numbers(piece, column)
-    text = words(piece, column)
-    if at_limit:
+    found = cells(piece, column)
+    if found.at_limit:
         raise DataError(
-            f"{piece.path}: {at_limit} labels {column!r} are a limit such as '<1'; write numbers, "
-            "and nothing where it is not known"
+            f"{piece.path}: {found.at_limit} labels {column!r} are a limit such as '<1'; write "
+            "numbers, and nothing where it is not known"
         )
     known = _TRUE_FALSE | {word.strip().lower(): float(value) for word, value in values.items()}
     folded = piece.frame[column].cast(pl.String).str.strip_chars().str.to_lowercase()
     meant = folded.replace_strict(known, default=None, return_dtype=pl.Float64)
-    number = meant.fill_null(number)  # a code such as 2 may be given a meaning, too
-    fault = (number.is_null() & text.is_not_null()).arg_true()
+    number = meant.fill_null(found.number)  # a code such as 2 may be given a meaning, too
+    fault = (number.is_null() & found.word.is_not_null()).arg_true()
     if len(fault):
         raise DataError(
             f"{piece.where(fault[0])}: the label {column!r} is no number; say what its words "

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from consilium.client.sources.common.reasons import (
     NO_TIME,
@@ -21,6 +23,8 @@ from consilium.shared.study.input_names import static_names
 from consilium.shared.study.unit_spellings import ucum_of
 from consilium.shared.study.units import SUBSTANCES, UNITLESS, LinearMap, UnitError, conversion
 
+MOST_COUNTED = 1 << 20
+MOST_UNITS_KEPT = 1000
 _MEANT = "\x00meant"  # "unit" of values that settings give in the study's unit
 
 
@@ -64,6 +68,7 @@ class Translation:
                     )
                 self.variable_of[code] = index
         self._pairs: dict[tuple[int, str | None], LinearMap | UnitError] = {}
+        self._units: list[str] = []  # those seen
 
     @property
     def midnight(self) -> Midnight:
@@ -217,15 +222,16 @@ class Translation:
         kept = frame.filter(usable & timed)
         if len(kept) < len(frame):
             self._count_lost(frame.filter(~(usable & timed)), timed, tally)
-        table = self._table(kept.group_by("code", "unit").len(), tally, where)
-        joined = kept.join(
-            table, on=["code", "unit"], how="inner", nulls_equal=True, maintain_order="left"
-        )
+        maps, map_E = self._maps(kept, tally, where)
+        variable, factor, offset = (np.array(column) for column in zip(*maps, strict=True))
         # MEDS holds float32: with all values rounded to it, every format gives the same tensors.
-        value = pl.col("value").cast(pl.Float32) * pl.col("factor") + pl.col("offset")
-        return joined.with_columns(value.alias("value")).drop(
-            "code", "unit", "word", "factor", "offset"
+        rounded_E = kept["value"].cast(pl.Float32).to_numpy().astype(np.float64)
+        done = kept.drop("code", "unit", "word").with_columns(
+            pl.Series("variable", variable.astype(np.int16)[map_E]),
+            pl.Series("value", rounded_E * factor[map_E] + offset[map_E]),
         )
+        understood_E = variable[map_E] >= 0
+        return done if understood_E.all() else done.filter(pl.Series(understood_E))
 
     def ends(self, stage: str, codes: pl.Series, tally: Tally) -> None:
         """Count rows whose way ended at a stage, by the variables of their codes."""
@@ -295,30 +301,57 @@ class Translation:
             UnknownUnit(variable=name, unit=unit, rows=rows, where=where, told=str(error))
         )
 
-    def _table(self, pairs: pl.DataFrame, tally: Tally, where: str) -> pl.DataFrame:
-        """Return variable, factor and offset for each (code, unit) that is understood.
+    def _maps(
+        self, rows: pl.DataFrame, tally: Tally, where: str
+    ) -> tuple[list[tuple[int, float, float]], NDArray[np.int64]]:
+        """Return variable, factor and offset of each code with each unit, and which a row has.
 
-        The rows (third column) of the others are counted.
+        A unit that is not understood has variable -1; its rows are counted.
         """
-        rows = []
-        for code, unit, number in pairs.iter_rows():
-            variable = self.variable_of[code]
+        unit = rows["unit"]
+        unit_E = _places(unit, self._units)
+        if np.count_nonzero(unit_E < 0) > unit.null_count():
+            found = unit.drop_nulls().unique(maintain_order=True).to_list()
+            kept = self._units if len(self._units) < MOST_UNITS_KEPT else []
+            self._units = list(dict.fromkeys((*kept, *found)))
+            unit_E = _places(unit, self._units)
+        codes, units = self.codes, [*self._units, None]  # the place -1 is the last one
+        code_E, places = _places(rows["code"], list(codes)), len(units)
+        pair_E = code_E * places + unit_E % places
+        pairs, map_E, numbers = _counted(pair_E, len(codes) * places)
+        maps = [(-1, 1.0, 0.0)] * max(1, len(pairs))
+        for index, (pair, number) in enumerate(zip(pairs.tolist(), numbers.tolist(), strict=True)):
+            variable, unit = self.variable_of[codes[pair // places]], units[pair % places]
             linear = self._linear(variable, unit)
             if isinstance(linear, UnitError):
                 self._not_understood(variable, unit, number, linear, tally, where)
-                continue
-            rows.append((code, unit, variable, linear.factor, linear.offset))
-        return pl.DataFrame(
-            rows,
-            schema={
-                "code": pl.String,
-                "unit": pl.String,
-                "variable": pl.Int16,
-                "factor": pl.Float64,
-                "offset": pl.Float64,
-            },
-            orient="row",
-        )
+            else:
+                maps[index] = (variable, linear.factor, linear.offset)
+        return maps, map_E
+
+
+def _places(text: pl.Series, among: list[str]) -> NDArray[np.int64]:
+    """Return each text's place in a list, -1 for null."""
+    place = text.cast(pl.Enum(among), strict=False).to_physical()
+    return place.cast(pl.Int64).fill_null(-1).to_numpy()
+
+
+def _counted(
+    number_E: NDArray[np.int64], most: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the different numbers, ascending, each element's place among them, and how many each.
+
+    Args:
+        number_E: from 0, below ``most``.
+        most: if it is small, nothing needs to be sorted.
+    """
+    if most > MOST_COUNTED:
+        return np.unique(number_E, return_inverse=True, return_counts=True)
+    counts = np.bincount(number_E, minlength=most)
+    found = np.flatnonzero(counts)
+    place = np.zeros(most, dtype=np.int64)
+    place[found] = np.arange(len(found))
+    return found, place[number_E], counts[found]
 
 
 def limits(text: pl.Series) -> pl.Series:
