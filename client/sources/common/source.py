@@ -19,6 +19,7 @@ from consilium.client.sources.common.reasons import BAD_LINE, UNKNOWN_UNIT
 from consilium.shared.study.definition import Study
 from consilium.shared.study.unit_spellings import is_spelling
 
+MOST_SPELLINGS = 1000  # of units that are not understood, each told by itself
 FEWEST_QUOTED = 10  # a text of the records is shown only if at least so many rows have it
 
 
@@ -73,7 +74,8 @@ class UnknownUnit:
     Attributes:
         variable: its name in the study.
         unit: as the records spell it; None if the rows say none; "" if it is not shown, because so
-            few rows have it that it may be something else than a unit.
+            few rows have it that it may be something else than a unit, or for all further ones of
+            very many.
         rows: how many rows have it.
         where: the first file or table that has it.
         told: why it was not understood, in one sentence.
@@ -184,6 +186,16 @@ class Tally:
     def not_understood(self, found: UnknownUnit) -> None:
         """Count rows in a unit that was not understood."""
         key = (found.variable, found.unit)
+        if key not in self.unknown_units and len(self.unknown_units) >= MOST_SPELLINGS:
+            key, told = (
+                (found.variable, "\0other"),
+                (
+                    f"variable {found.variable}: rows have so many different units that are no known "
+                    "UCUM codes that not all are told; correct the column that site.toml names as the "
+                    "unit"
+                ),
+            )
+            found = replace(found, unit="", told=told)
         known = self.unknown_units.get(key)
         rows = found.rows + (known.rows if known else 0)
         self.unknown_units[key] = replace(known or found, rows=rows)

@@ -24,7 +24,7 @@ from consilium.shared.study.unit_spellings import ucum_of
 from consilium.shared.study.units import SUBSTANCES, UNITLESS, LinearMap, UnitError, conversion
 
 MOST_COUNTED = 1 << 20
-MOST_UNITS_KEPT = 1000
+MOST_UNITS_KEPT, MOST_PAIRS_KEPT = 1000, 10_000
 _MEANT = "\x00meant"  # "unit" of values that settings give in the study's unit
 
 
@@ -286,6 +286,8 @@ class Translation:
         if unit == _MEANT:
             return LinearMap(1.0)
         if (variable, unit) not in self._pairs:
+            if len(self._pairs) >= MOST_PAIRS_KEPT:
+                self._pairs.clear()
             try:
                 self._pairs[variable, unit] = self.linear(variable, unit)
             except UnitError as error:

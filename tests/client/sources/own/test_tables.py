@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from consilium.client.records.features import TimeGrid, to_grid
 from consilium.client.sources.common.reasons import NO_STAY
-from consilium.client.sources.common.source import Source
-from consilium.client.sources.own import assembly
+from consilium.client.sources.common.source import MOST_SPELLINGS, Source
+from consilium.client.sources.own import held_events, table_files, translation
 from consilium.client.sources.registry import open_source, read_data_settings
 from consilium.shared.errors import ConsiliumError, DataError
 from consilium.shared.study.definition import Study
@@ -26,9 +26,11 @@ def cohort() -> Written:
     return written()
 
 
-def source_of(text: str, folder: Path, study: Study = STUDY) -> Source:
+def source_of(
+    text: str, folder: Path, study: Study = STUDY, *, counts_units: bool = False
+) -> Source:
     settings = read_data_settings(tomllib.loads(text), where="site.toml", folder=folder)
-    return open_source(settings, study)
+    return open_source(settings, study, counts_units=counts_units)
 
 
 def grid_of(text: str, folder: Path, study: Study = STUDY) -> TimeGrid:
@@ -355,7 +357,7 @@ def test_beyond_memory_events_wait_in_files_and_nothing_changes(
     text = write_tables(cohort, tmp_path, "parquet")
     source = source_of(text, tmp_path)
     whole, report = to_grid(source.read_patients(STUDY), STUDY), source.report
-    monkeypatch.setattr(assembly, "EVENTS_IN_MEMORY", 500)
+    monkeypatch.setattr(held_events, "EVENTS_IN_MEMORY", 500)
     monkeypatch.setattr("consilium.client.sources.own.table_files.PIECE_ROWS", 700)
     source = source_of(text, tmp_path)
     assert same(whole, to_grid(source.read_patients(STUDY), STUDY))
@@ -416,6 +418,56 @@ def test_a_hospitals_decimal_commas_semicolons_and_dates_are_read(tmp_path: Path
     grid, noted = small(tmp_path, events=events, stays=stays, settings=settings)
     assert grid.value_NTV[0, 3, 0] == 80.5
     assert noted == {}
+
+
+def test_a_decimal_comma_that_is_declared_loses_no_cell_of_a_wide_table(tmp_path: Path) -> None:
+    events = "s;t;HR\n71;2020-01-01 03:30;80,5\n71;2020-01-01 05:30;clotted\n"
+    settings = SETTINGS.replace('variable = "v"\nvalue = "x"\nunit = "u"\n', "").replace(
+        "[[events]]",
+        '[variables.HR]\nunit = "/min"\n[[events]]\nlayout = "wide"\nseparator = ";"\n'
+        "decimal_comma = true\n",
+    )
+    grid, noted = small(tmp_path, events=events, settings=settings)
+    assert grid.value_NTV[0, 3, 0] == 80.5
+    assert noted == {"values that are no number": 1}
+
+
+@pytest.mark.parametrize("most", [1, 1 << 20], ids=["sorted", "counted"])
+def test_every_spelling_of_a_unit_is_understood_or_counted_by_itself(
+    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(translation, "MOST_COUNTED", most)
+    monkeypatch.setattr(translation, "MOST_UNITS_KEPT", 2)
+    monkeypatch.setattr(table_files, "PIECE_BYTES", 200)  # several pieces
+    units = ["/min", "bpm", "furlong", "", "barn", "/min", "furlong", "1/min", "bpm"]
+    events = "s,t,v,x,u\n" + "".join(
+        f"71,2020-01-01 {hour:02}:00:00,HR,{80 + hour},{unit}\n" for hour, unit in enumerate(units)
+    )
+    for name, content in (("stays.csv", STAYS), ("events.csv", events)):
+        (tmp_path / name).write_text(content)
+    source = source_of(SETTINGS, tmp_path, HR, counts_units=True)
+    grid = to_grid(source.read_patients(HR), HR)
+    kept = grid.value_NTV[0, :, 0]
+    assert kept[~np.isnan(kept)].tolist() == [80, 81, 85, 87, 88]
+    assert sorted(one.rows for one in source.report.unknown_units) == [1, 1, 2]
+
+
+def test_a_column_of_something_else_than_units_takes_no_memory_for_each_row(
+    tmp_path: Path,
+) -> None:
+    rows = 3000
+    events = "s,t,v,x,u\n" + "".join(
+        f"71,2020-01-01 {row % 24:02}:00:00,HR,80,remark {row}\n" for row in range(rows)
+    )
+    for name, content in (("stays.csv", STAYS), ("events.csv", events)):
+        (tmp_path / name).write_text(content)
+    source = source_of(SETTINGS, tmp_path, HR, counts_units=True)
+    list(source.read_patients(HR))
+    unknown = source.report.unknown_units
+    assert len(unknown) == MOST_SPELLINGS + 1
+    assert sum(one.rows for one in unknown) == rows
+    assert unknown[-1].unit == ""
+    assert "correct the column that site.toml names" in unknown[-1].told
 
 
 @settings(max_examples=60, deadline=None)

@@ -26,7 +26,7 @@ from consilium.client.sources.common.reasons import (
     STAYS_BY_DAY,
 )
 from consilium.client.sources.common.source import Patient, ReadReport, Stay
-from consilium.client.sources.own import assembly
+from consilium.client.sources.own import held_events
 from consilium.client.sources.registry import open_source, read_data_settings
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import with_changes
@@ -274,7 +274,7 @@ def test_midnights_that_wait_in_files_for_their_verdict_change_nothing(
 ) -> None:
     write_omop(tmp_path, value=lambda time: midnight(time) if time.day % 2 else str(time))
     stays, report = read(tmp_path, OMOP)
-    monkeypatch.setattr(assembly, "EVENTS_IN_MEMORY", 500)
+    monkeypatch.setattr(held_events, "EVENTS_IN_MEMORY", 500)
     again, same = read(tmp_path, OMOP)
     assert same == report
     assert report.times[MIDNIGHTS] == sum(
