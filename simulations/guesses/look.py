@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from consilium.client.sources.own.table_forms import BROKEN
+from consilium.client.sources.own.tables.table_forms import BROKEN
 from consilium.shared.errors import DataError, SettingsError
 from consilium.simulations.guesses.words import MISSING
 

@@ -19,7 +19,7 @@ from consilium.client.sources.registry import open_source, read_data_settings
 from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.study.definition import Study, with_changes
 from tests.client.sources.outside_package import install, make_wheel, unpack
-from tests.client.sources.own.test_tables import HR
+from tests.client.sources.own.tables.test_tables import HR
 from tests.study_text import TEXT
 
 ROOT = Path(__file__).parents[3]
