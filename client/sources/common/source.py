@@ -187,13 +187,11 @@ class Tally:
         """Count rows in a unit that was not understood."""
         key = (found.variable, found.unit)
         if key not in self.unknown_units and len(self.unknown_units) >= MOST_SPELLINGS:
-            key, told = (
-                (found.variable, "\0other"),
-                (
-                    f"variable {found.variable}: rows have so many different units that are no known "
-                    "UCUM codes that not all are told; correct the column that site.toml names as the "
-                    "unit"
-                ),
+            key = (found.variable, "\0other")
+            told = (
+                f"variable {found.variable}: rows have so many different units that are no known "
+                "UCUM codes that not all are told; correct the column that site.toml names as the "
+                "unit"
             )
             found = replace(found, unit="", told=told)
         known = self.unknown_units.get(key)

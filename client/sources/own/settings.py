@@ -116,7 +116,7 @@ class RowsSettings(SettingsPart):
 
 
 class FileSettings(RowsSettings):
-    """A file of any form that :mod:`consilium.client.sources.own.tables.table_files` reads, or several.
+    """A file of any form that :mod:`.tables.table_files` reads, or several.
 
     A pattern such as ``vitals/*.parquet`` names several files, a folder those within it, whose
     hive names (``year=2024/``) are columns. ``separator`` and ``encoding`` apply to CSV only,

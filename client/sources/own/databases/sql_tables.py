@@ -23,8 +23,8 @@
     value = "result"
     unit = "unit"
 
-All else is as in ``tables``: see :mod:`consilium.client.sources.own.tables.tables`. The rows of stays and
-of events are read in one transaction that only reads, in pieces.
+All else is as in ``tables``: see :mod:`consilium.client.sources.own.tables.tables`. The rows of
+stays and of events are read in one transaction that only reads, in pieces.
 """
 
 from collections.abc import Iterator, Sequence

@@ -41,6 +41,7 @@ from consilium.client.sources.own.patients.event_frames import (
     without_values,
 )
 from consilium.client.sources.own.patients.outcomes import with_outcome
+from consilium.client.sources.own.patients.text_times import TextTimes
 from consilium.client.sources.own.patients.translation import Translation
 from consilium.client.sources.own.settings import FhirSettings
 from consilium.client.sources.own.times.axis import Axis
@@ -96,7 +97,7 @@ class Fhir(Counted):
         self, folder: Path | Export, translation: Translation, study: Study
     ) -> Iterator[Patient]:
         axis = Axis(clock_of(self._settings.time_zone))
-        times = frames.Times(axis, self._settings.midnight, self._tally)
+        times = TextTimes(axis, self._settings.midnight, self._tally)
         people = frames.people(folder, self._tally)
         # The encounters' times come first: they say whether all have zones, and of which clock.
         encounters = frames.encounters(folder, self._settings, times, self._tally)
@@ -114,7 +115,7 @@ class Fhir(Counted):
         return rows.patients_with(self._events(folder, translation, times))
 
     def _events(
-        self, folder: Path | Export, translation: Translation, times: frames.Times
+        self, folder: Path | Export, translation: Translation, times: TextTimes
     ) -> Iterator[tuple[pl.DataFrame, str, str]]:
         """Yield rows of events, with their file and the kind of their resources."""
         for piece, path in frames.observations(folder, set(translation.codes), times, self._tally):
@@ -135,7 +136,7 @@ class Fhir(Counted):
         folder: Path | Export,
         stays: pl.DataFrame,
         people: pl.DataFrame,
-        times: frames.Times,
+        times: TextTimes,
         study: Study,
     ) -> pl.DataFrame:
         """Return one row per stay, with its label."""

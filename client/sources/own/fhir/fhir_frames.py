@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from consilium.client.sources.common.reasons import BEYOND_LIMIT, NO_ZONE, RETRACTED, SKIPPED
+from consilium.client.sources.common.reasons import BEYOND_LIMIT, RETRACTED
 from consilium.client.sources.common.source import Tally
 from consilium.client.sources.own.fhir.ndjson import (
     Export,
@@ -23,10 +23,8 @@ from consilium.client.sources.own.fhir.ndjson import (
     text,
 )
 from consilium.client.sources.own.patients.event_frames import SCHEMA
-from consilium.client.sources.own.patients.event_times import time_columns
-from consilium.client.sources.own.settings import FhirSettings, Midnight
-from consilium.client.sources.own.times.axis import Axis
-from consilium.client.sources.own.times.reading import Spans, Written, read_times, spans_of
+from consilium.client.sources.own.patients.text_times import TextTimes
+from consilium.client.sources.own.settings import FhirSettings
 
 UCUM = "http://unitsofmeasure.org"
 EXPIRED = "exp"  # code of discharge-disposition: the patient died
@@ -39,50 +37,6 @@ _BEGUN = frozenset({"arrived", "triaged", "in-progress", "onleave", "finished"})
 _GIVEN = frozenset({"in-progress", "on-hold", "completed", "stopped"})
 _RETRACTED = frozenset({"entered-in-error", "cancelled", "refuted"})
 _RAW: dict[str, type[pl.DataType]] = {**SCHEMA, "time": pl.String, "stay": pl.String}
-
-
-class Times:
-    """Turns the texts of one export's times into spans.
-
-    Args:
-        axis: whether the export's times have zones, and the hospital's clock.
-        midnight: what midnights stand for, as the hospital's settings say.
-        tally: counts what was decided.
-    """
-
-    def __init__(self, axis: Axis, midnight: Midnight, tally: Tally) -> None:
-        self.axis, self.midnight, self._tally = axis, midnight, tally
-
-    def spans(self, text: pl.Series) -> tuple[Spans, pl.Series]:
-        """Return spans, null where a text is none, and which have no zone beside others."""
-        written = read_times(text) or Written(local=text.cast(pl.Int64))
-        stray = self.axis.unmatched(written)
-        found = spans_of(written.without(stray) if stray.any() else written, self.axis.clock)
-        self._tally.decide(SKIPPED, found.skipped)
-        return found, stray
-
-    def column(self, frame: pl.DataFrame, name: str, *, or_day: bool = False) -> pl.DataFrame:
-        """Replace a column of texts by spans.
-
-        Args:
-            frame: the table.
-            name: the column.
-            or_day: take a time without a zone, where others have one, for its day.
-        """
-        text = frame[name]
-        if or_day:
-            stray = self.axis.unmatched(read_times(text) or Written(local=text.cast(pl.Int64)))
-            text = text.str.head(len("YYYY-MM-DD")).zip_with(stray, text)
-        found, stray = self.spans(text)
-        self._tally.count(NO_ZONE, int(stray.sum()))
-        return frame.with_columns(found.struct().alias(name))
-
-    def events(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Replace the texts in ``time`` by the columns of times of a table of events."""
-        found, stray = self.spans(frame["time"])
-        columns = time_columns(found, self.axis.clock, self.midnight)
-        more = [stray.alias("zoneless")] if stray.any() else []
-        return frame.drop("time").with_columns(*columns, *more)
 
 
 def people(folder: Path | Export, tally: Tally) -> pl.DataFrame:
@@ -102,14 +56,14 @@ def people(folder: Path | Export, tally: Tally) -> pl.DataFrame:
     return frame.drop_nulls("patient").unique("patient", keep="last", maintain_order=True)
 
 
-def with_times(persons: pl.DataFrame, times: Times) -> pl.DataFrame:
+def with_times(persons: pl.DataFrame, times: TextTimes) -> pl.DataFrame:
     """Return the table of people with spans for the texts of birth and death."""
     days = persons.with_columns(pl.col("birth").str.head(len("YYYY-MM-DD")))
     return times.column(times.column(days, "birth"), "death", or_day=True)
 
 
 def encounters(
-    folder: Path | Export, settings: FhirSettings, times: Times, tally: Tally
+    folder: Path | Export, settings: FhirSettings, times: TextTimes, tally: Tally
 ) -> pl.DataFrame:
     """Return one row per stay: ``patient``, ``stay``, ``start``, ``end``, ``expired``."""
     rows = []
@@ -233,7 +187,7 @@ def _contained(one: dict[str, Any], codes: Set[str]) -> str | None:
     return None
 
 
-def onsets(diagnoses: pl.DataFrame, stays: pl.DataFrame, times: Times) -> pl.DataFrame:
+def onsets(diagnoses: pl.DataFrame, stays: pl.DataFrame, times: TextTimes) -> pl.DataFrame:
     """Return when diagnoses began: at onset, or with their encounter, or when recorded."""
     ends = stays.select("stay", within=pl.coalesce("end", "start")).unique("stay")
     for name in ("time", "recorded"):
@@ -244,7 +198,7 @@ def onsets(diagnoses: pl.DataFrame, stays: pl.DataFrame, times: Times) -> pl.Dat
 
 
 def observations(
-    folder: Path | Export, codes: Set[str], times: Times, tally: Tally
+    folder: Path | Export, codes: Set[str], times: TextTimes, tally: Tally
 ) -> Iterator[tuple[pl.DataFrame, Path]]:
     """Yield rows with these codes, as :mod:`.event_frames` needs them, and their file."""
     rows: list[tuple[Any, ...]] = []
@@ -306,5 +260,5 @@ def _value(part: Any) -> tuple[float | None, str | None, str | None]:
     return None, None, first or text(concept, "text") or text(part, "valueString")
 
 
-def _events(rows: list[tuple[Any, ...]], times: Times) -> pl.DataFrame:
+def _events(rows: list[tuple[Any, ...]], times: TextTimes) -> pl.DataFrame:
     return times.events(pl.DataFrame(rows, schema=_RAW, orient="row"))

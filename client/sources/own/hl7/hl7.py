@@ -22,7 +22,6 @@ from collections.abc import Iterator
 import polars as pl
 
 from consilium.client.sources.common.source import Counted, Patient, Tally
-from consilium.client.sources.own.fhir.fhir_frames import Times
 from consilium.client.sources.own.hl7.hl7_frames import Admissions, Reader
 from consilium.client.sources.own.patients.event_frames import (
     EventRows,
@@ -30,6 +29,7 @@ from consilium.client.sources.own.patients.event_frames import (
     translation_of,
 )
 from consilium.client.sources.own.patients.outcomes import with_outcome
+from consilium.client.sources.own.patients.text_times import TextTimes
 from consilium.client.sources.own.settings import Hl7Settings
 from consilium.client.sources.own.times.axis import Axis
 from consilium.client.sources.own.times.clock import clock_of
@@ -64,7 +64,7 @@ class Hl7(Counted):
             study, self._settings, lambda known: known.loinc and f"{LOINC}|{known.loinc}"
         )
         axis = Axis(clock_of(self._settings.time_zone))
-        times = Times(axis, self._settings.midnight, self._tally)
+        times = TextTimes(axis, self._settings.midnight, self._tally)
         reader = Reader(self._settings, self._tally)
         known = reader.admissions()
         # The visits' times come first: they say whether all have zones, and of which clock.
@@ -83,7 +83,7 @@ class Hl7(Counted):
         results = reader.results(set(translation.codes), known)
         return rows.patients_with((times.events(piece), str(path), "OBX") for piece in results)
 
-    def _visits(self, known: Admissions, times: Times) -> pl.DataFrame:
+    def _visits(self, known: Admissions, times: TextTimes) -> pl.DataFrame:
         """Return one row per stay: ``patient``, ``stay``, ``start``, ``end``, ``died``."""
         kept = {
             key: visit
@@ -108,7 +108,7 @@ class Hl7(Counted):
         )
 
     def _labelled(
-        self, stays: pl.DataFrame, known: Admissions, times: Times, study: Study
+        self, stays: pl.DataFrame, known: Admissions, times: TextTimes, study: Study
     ) -> pl.DataFrame:
         """Return the stays with their labels."""
         rows = [(known.patient(name), one.death) for name, one in known.people.items() if one.dead]

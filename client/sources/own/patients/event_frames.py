@@ -1,8 +1,8 @@
 """Shared by MEDS, OMOP and FHIR: codes, stays, and passing rows of events to the assembler.
 
 Rows have ``patient`` (text or whole number), ``time`` (microseconds since 1970, and the further
-columns of :mod:`consilium.client.sources.own.patients.event_times`), ``code`` (text), ``value`` (number or
-null), ``unit`` and ``word`` (text or null), and, if they name one, ``stay`` (text or null).
+columns of :mod:`.event_times`), ``code`` (text), ``value`` (number or null), ``unit`` and ``word``
+(text or null), and, if they name one, ``stay`` (text or null).
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -45,8 +45,7 @@ class EventRows:
 
     Args:
         translation: translates codes and units.
-        stays: one row per stay, as :func:`consilium.client.sources.own.patients.stay_frames.stay_table`
-            takes them.
+        stays: one row per stay, as :func:`.stay_frames.stay_table` takes them.
         study: gives task and variables.
         tally: counts what is left out.
         where: the name of the table of stays, for errors.

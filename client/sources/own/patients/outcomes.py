@@ -1,7 +1,7 @@
 """Derives labels from stays, deaths and diagnoses, in the same way for every hospital system.
 
-Takes a table of stays as :mod:`consilium.client.sources.own.patients.stay_frames` describes it; adds
-``label`` and ``outcome``, the time of the outcome. Times are compared as
+Takes a table of stays as :mod:`.stay_frames` describes it; adds ``label`` and ``outcome``, the time
+of the outcome. Times are compared as
 :mod:`consilium.client.sources.own.times.spans` says; what cannot be decided has no label.
 """
 

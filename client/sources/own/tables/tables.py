@@ -135,7 +135,7 @@ class Tables(CountedWithoutLabels):
         return found
 
     def _stay_frame(self, study: Study, translation: Translation) -> pl.DataFrame:
-        """Return one row per stay, as :mod:`consilium.client.sources.own.patients.stay_frames` needs it."""
+        """Return one row per stay, as :mod:`..patients.stay_frames` needs it."""
         settings = self._settings.stays
         labels = _label_columns(settings, study) if self._labelled else ()
         static = translation.static_columns()
