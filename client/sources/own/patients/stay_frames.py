@@ -26,7 +26,7 @@ from consilium.client.sources.common.reasons import (
     VAGUE_STAY,
 )
 from consilium.client.sources.common.source import Tally
-from consilium.client.sources.own.patients.assembly import FOREVER, StayTable
+from consilium.client.sources.own.patients.stay_table import FOREVER, StayTable
 from consilium.client.sources.own.times import spans
 from consilium.client.sources.own.times.spans import SPAN, US_PER_HOUR, Precision
 from consilium.shared.errors import DataError

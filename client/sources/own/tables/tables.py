@@ -46,10 +46,11 @@ from consilium.client.sources.common.reasons import (
     VAGUE_EVENT,
 )
 from consilium.client.sources.common.source import CountedWithoutLabels, Patient, Tally
-from consilium.client.sources.own.patients.assembly import Assembler, StayTable
+from consilium.client.sources.own.patients.assembly import Assembler
 from consilium.client.sources.own.patients.clues import normal, note_changes, note_hours
 from consilium.client.sources.own.patients.event_times import event_times, time_columns, vague
 from consilium.client.sources.own.patients.stay_frames import check_labels, stay_table
+from consilium.client.sources.own.patients.stay_table import StayTable
 from consilium.client.sources.own.patients.translation import Translation
 from consilium.client.sources.own.settings import (
     EventsColumns,
@@ -61,6 +62,8 @@ from consilium.client.sources.own.settings import (
 from consilium.client.sources.own.settings import (
     time_columns as columns_of,
 )
+from consilium.client.sources.own.tables.keys import Keys
+from consilium.client.sources.own.tables.labels import label_columns, label_of, labels_of
 from consilium.client.sources.own.tables.table_files import (
     Piece,
     cells,
@@ -78,11 +81,6 @@ from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.study.definition import Study
 
 Read = Callable[[Any, Sequence[str]], Iterator[Piece]]  # by the settings of one table
-# Words of languages in which nothing else is meant; others are for [data.stays] values.
-_TRUE_FALSE = {
-    **dict.fromkeys(("true", "t", "yes", "y", "ja", "j", "oui", "vrai", "wahr", "sí", "sì"), 1.0),
-    **dict.fromkeys(("false", "f", "no", "n", "nein", "non", "faux", "falsch", "nee", "nej"), 0.0),
-}
 
 
 class Tables(CountedWithoutLabels):
@@ -117,7 +115,7 @@ class Tables(CountedWithoutLabels):
         if study.task.per_step and self._labelled:
             stays = self._with_step_labels(stays, study)
             assembler = Assembler(study, stays, self._tally)
-        keys = _Keys(stays, self._tally)
+        keys = Keys(stays, self._tally)
         for events in self._settings.events:
             self._read_events(events, translation, keys, assembler)
         return assembler.patients()
@@ -137,7 +135,7 @@ class Tables(CountedWithoutLabels):
     def _stay_frame(self, study: Study, translation: Translation) -> pl.DataFrame:
         """Return one row per stay, as :mod:`..patients.stay_frames` needs it."""
         settings = self._settings.stays
-        labels = _label_columns(settings, study) if self._labelled else ()
+        labels = label_columns(settings, study) if self._labelled else ()
         static = translation.static_columns()
         optional = (settings.stay, settings.end_hours, settings.outcome_hours)
         columns = [
@@ -156,7 +154,7 @@ class Tables(CountedWithoutLabels):
             )
             frame = frame.with_columns(
                 *self._stay_times(piece, settings),
-                _labels(piece, labels, study, settings.values).alias("label"),
+                labels_of(piece, labels, study, settings.values).alias("label"),
             )
             for index, column in static.items():
                 found = cells(piece, column, decimal_comma=settings.decimal_comma)
@@ -244,11 +242,11 @@ class Tables(CountedWithoutLabels):
             )
         steps, step_h = -(-study.data.window_h // study.data.step_h), study.data.step_h
         label_NT = np.full((len(stays), steps), np.nan, dtype=np.float32)
-        keys = _Keys(stays, self._tally)
+        keys = Keys(stays, self._tally)
         when = columns_of(settings.hours, settings.time)
         for piece in self._pieces(settings, [settings.stay, *when, settings.label]):
             stay_E = keys.index_of(identifiers(piece, settings.stay), "stay")
-            value = _label(piece, settings.label, settings.values)
+            value = label_of(piece, settings.label, settings.values)
             check_labels(value, study, str(piece.path))
             if settings.hours is not None:
                 number = hours(
@@ -268,7 +266,7 @@ class Tables(CountedWithoutLabels):
         return replace(stays, label_N=label_NT)
 
     def _read_events(
-        self, events: EventsColumns, translation: Translation, keys: "_Keys", assembler: Assembler
+        self, events: EventsColumns, translation: Translation, keys: Keys, assembler: Assembler
     ) -> None:
         wide = translation.wide_columns() if events.layout == "wide" else {}
         if events.variables is not None:
@@ -358,7 +356,7 @@ class Tables(CountedWithoutLabels):
         times = event_times(rows, self._axis.clock, self._settings.midnight, column)
         assembler.add_timed(times, variable_E, value_E, **keys)
 
-    def _placed(self, piece: Piece, events: EventsColumns, keys: "_Keys") -> pl.DataFrame:
+    def _placed(self, piece: Piece, events: EventsColumns, keys: Keys) -> pl.DataFrame:
         """Return each row's ``key`` (index of stay or patient) and ``time``, null if unknown.
 
         The time is a number of hours since the stay's start, or what
@@ -408,96 +406,3 @@ def _as_number(column: str, value: float | str) -> float:
         raise SettingsError(
             f"[data.where] {column} is a text in site.toml and a number in the table; correct it"
         ) from None
-
-
-class _Keys:
-    """Finds stays and patients by their identifiers in other tables."""
-
-    def __init__(self, stays: StayTable, tally: Tally) -> None:
-        self.stays, self._tally = stays, tally
-        self._of = {"stay": stays.stay_ids, "patient": stays.patient_ids}
-        self._tables: dict[tuple[str, pl.DataType], pl.DataFrame] = {}
-
-    def index_of(
-        self, series: pl.Series, kind: str
-    ) -> "np.ndarray[tuple[int], np.dtype[np.int32]]":
-        """Return the index of each identifier, -1 if it is not in the cohort.
-
-        Whole numbers are compared as numbers, so the types need not agree between files; texts that
-        fit no identifier, in their normal form.
-        """
-        dtype = series.dtype if series.dtype.is_integer() else pl.String()
-        if (kind, dtype) not in self._tables:
-            ids = pl.Series(self._of[kind], dtype=pl.String).cast(dtype, strict=False)
-            index = pl.Series(range(len(ids)), dtype=pl.Int32)
-            table = pl.DataFrame({"key": ids, "index": index}).drop_nulls()
-            self._tables[kind, dtype] = table
-        frame = pl.DataFrame({"key": series.cast(dtype)})
-        joined = frame.join(self._tables[kind, dtype], on="key", how="left", maintain_order="left")
-        if dtype == pl.String and joined["index"].null_count():
-            joined = self._in_normal_form(joined, self._tables[kind, dtype])
-        return joined["index"].fill_null(-1).to_numpy()
-
-    def _in_normal_form(self, joined: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
-        """Find the identifiers that fit in their normal form alone, and say so."""
-        missing = joined.filter(pl.col("index").is_null())["key"].unique().drop_nulls()
-        bare = normal(missing)
-        other = pl.DataFrame({"key": missing, "bare": bare}).filter(missing != bare)
-        found = other.join(table.rename({"key": "bare", "index": "found"}), on="bare")
-        if found.is_empty():
-            return joined
-        rows = joined.join(found, on="key", how="left", maintain_order="left")
-        used = rows.filter(pl.col("found").is_not_null())
-        note_changes(used["key"], used["bare"], self._tally)
-        return rows.select("key", pl.coalesce("index", "found").alias("index"))
-
-
-def _label_columns(settings: StaysColumns, study: Study) -> tuple[str, ...]:
-    """Return the columns of the study's label, none in a per-step study."""
-    if study.task.per_step:
-        return ()
-    columns = settings.label if settings.label is not None else study.data.label
-    columns = (columns,) if isinstance(columns, str) else columns
-    wanted = study.task.outputs if study.task.kind in ("multilabel", "regression") else 1
-    if len(columns) != wanted:
-        raise DataError(
-            f"study {study.name} has {wanted} labels, [data.stays] label names {len(columns)}; "
-            "name as many columns"
-        )
-    return columns
-
-
-def _labels(
-    piece: Piece, columns: tuple[str, ...], study: Study, values: Mapping[str, float]
-) -> pl.Series:
-    """Return the labels as numbers, as a list if the study has several; all 0 without columns."""
-    if not columns:
-        return pl.Series([0.0]).new_from_index(0, len(piece.frame))
-    found = [_label(piece, column, values).alias(column) for column in columns]
-    if len(found) == 1 and study.task.kind != "multilabel":
-        return found[0]
-    return pl.DataFrame(found).select(pl.concat_list(pl.all())).to_series()
-
-
-def _label(piece: Piece, column: str, values: Mapping[str, float]) -> pl.Series:
-    """Return a column's labels as numbers, null if a cell is empty.
-
-    Words are those of ``values``, in the hospital's spelling or any case, or else yes and no.
-    """
-    found = cells(piece, column)
-    if found.at_limit:
-        raise DataError(
-            f"{piece.path}: {found.at_limit} labels {column!r} are a limit such as '<1'; write "
-            "numbers, and nothing where it is not known"
-        )
-    known = _TRUE_FALSE | {word.strip().lower(): float(value) for word, value in values.items()}
-    folded = piece.frame[column].cast(pl.String).str.strip_chars().str.to_lowercase()
-    meant = folded.replace_strict(known, default=None, return_dtype=pl.Float64)
-    number = meant.fill_null(found.number)  # a code such as 2 may be given a meaning, too
-    fault = (number.is_null() & found.word.is_not_null()).arg_true()
-    if len(fault):
-        raise DataError(
-            f"{piece.where(fault[0])}: the label {column!r} is no number; say what its words "
-            "mean in site.toml, such as values = { ja = 1, nein = 0 } beside label"
-        )
-    return number

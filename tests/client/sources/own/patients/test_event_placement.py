@@ -16,8 +16,10 @@ from consilium.client.sources.common.reasons import (
     STAGE_OUTSIDE_STAY,
 )
 from consilium.client.sources.common.source import Tally
-from consilium.client.sources.own.patients.assembly import Assembler, EventTimes, StayTable
+from consilium.client.sources.own.patients.assembly import Assembler
+from consilium.client.sources.own.patients.event_times import EventTimes
 from consilium.client.sources.own.patients.stay_frames import stay_table
+from consilium.client.sources.own.patients.stay_table import StayTable
 from consilium.client.sources.own.times.spans import US_PER_DAY, US_PER_HOUR
 from consilium.shared.study.definition import with_changes
 from tests.client.sources.cohort_formats import STUDY
