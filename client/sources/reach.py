@@ -10,7 +10,7 @@ from typing import Any
 
 from consilium.client.sources.common.named_files import check_readable, named_files
 from consilium.client.sources.common.settings import DataSettings
-from consilium.client.sources.own.settings import FhirSettings, OmopSettings, SqlSettings
+from consilium.client.sources.own.settings.systems import FhirSettings, OmopSettings, SqlSettings
 from consilium.client.sources.registry import needs
 
 

@@ -19,15 +19,15 @@ from consilium.client.sources.common.door import behind_door
 from consilium.client.sources.common.installed import NOTHING, is_installed, load, opened
 from consilium.client.sources.common.settings import DataSettings, parse_settings
 from consilium.client.sources.common.source import Source
-from consilium.client.sources.own.settings import (
+from consilium.client.sources.own.settings.hospital import HospitalSettings
+from consilium.client.sources.own.settings.systems import (
     FhirSettings,
     Hl7Settings,
-    HospitalSettings,
     MedsSettings,
     OmopSettings,
     SqlSettings,
-    TablesSettings,
 )
+from consilium.client.sources.own.settings.tables import TablesSettings
 from consilium.client.sources.recorded.record_settings import (
     EdfSettings,
     ImageSlicesSettings,

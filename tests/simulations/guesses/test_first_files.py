@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from consilium.client.commands.check import settings_from
 from consilium.client.quality.measure import Quality, check_quality
-from consilium.client.sources.own.settings import EventsFile
+from consilium.client.sources.own.settings.tables import EventsFile
 from consilium.client.sources.registry import open_source
 from consilium.shared.errors import ConsiliumError, DataError, SettingsError
 from consilium.shared.study.definition import Study, load_study

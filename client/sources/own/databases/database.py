@@ -23,7 +23,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from consilium.client.sources.common.needs import needs
-from consilium.client.sources.own.settings import DatabaseSettings
+from consilium.client.sources.own.settings.systems import DatabaseSettings
 from consilium.shared.errors import DataError, SettingsError
 
 PIECE_ROWS = 50_000

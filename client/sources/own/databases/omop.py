@@ -42,7 +42,7 @@ from consilium.client.sources.own.patients.event_frames import (
 )
 from consilium.client.sources.own.patients.event_times import time_columns
 from consilium.client.sources.own.patients.outcomes import with_outcome
-from consilium.client.sources.own.settings import OmopSettings
+from consilium.client.sources.own.settings.systems import OmopSettings
 from consilium.client.sources.own.times.axis import Axis
 from consilium.client.sources.own.times.clock import clock_of
 from consilium.client.sources.own.times.reading import (

@@ -1,7 +1,7 @@
 """Asks an OMOP database whether it answers and has what every study needs, without reading rows."""
 
 from consilium.client.sources.own.databases.omop_database import open_database
-from consilium.client.sources.own.settings import OmopSettings
+from consilium.client.sources.own.settings.systems import OmopSettings
 from consilium.shared.errors import DataError
 
 

@@ -17,7 +17,7 @@ import sqlalchemy as sql
 from consilium.client.sources.own.databases import database
 from consilium.client.sources.own.databases.cells import times
 from consilium.client.sources.own.databases.database import Database
-from consilium.client.sources.own.settings import OmopSettings
+from consilium.client.sources.own.settings.systems import OmopSettings
 from consilium.shared.errors import DataError
 
 

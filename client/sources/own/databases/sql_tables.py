@@ -37,7 +37,8 @@ import sqlalchemy as sql
 from consilium.client.sources.common.source import Patient
 from consilium.client.sources.own.databases.cells import column
 from consilium.client.sources.own.databases.database import Database, open_database
-from consilium.client.sources.own.settings import QuerySettings, SqlSettings
+from consilium.client.sources.own.settings.systems import SqlSettings
+from consilium.client.sources.own.settings.tables import QuerySettings
 from consilium.client.sources.own.tables.table_files import ROW, Piece, check_columns
 from consilium.client.sources.own.tables.tables import Tables
 from consilium.shared.errors import DataError

@@ -43,7 +43,7 @@ from consilium.client.sources.own.patients.event_frames import (
 from consilium.client.sources.own.patients.outcomes import with_outcome
 from consilium.client.sources.own.patients.text_times import TextTimes
 from consilium.client.sources.own.patients.translation import Translation
-from consilium.client.sources.own.settings import FhirSettings
+from consilium.client.sources.own.settings.systems import FhirSettings
 from consilium.client.sources.own.times.axis import Axis
 from consilium.client.sources.own.times.clock import clock_of
 from consilium.shared.study.definition import Study

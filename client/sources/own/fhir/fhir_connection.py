@@ -20,7 +20,7 @@ import httpx
 
 from consilium.client.sources.common.needs import needs
 from consilium.client.sources.own.databases.database import secret_of_environment, secret_of_file
-from consilium.client.sources.own.settings import FhirAuth, FhirSettings
+from consilium.client.sources.own.settings.systems import FhirAuth, FhirSettings
 from consilium.shared.errors import DataError, SettingsError
 
 TRIES = 6

@@ -24,7 +24,7 @@ from consilium.client.sources.own.fhir.ndjson import (
 )
 from consilium.client.sources.own.patients.event_frames import SCHEMA
 from consilium.client.sources.own.patients.text_times import TextTimes
-from consilium.client.sources.own.settings import FhirSettings
+from consilium.client.sources.own.settings.systems import FhirSettings
 
 UCUM = "http://unitsofmeasure.org"
 EXPIRED = "exp"  # code of discharge-disposition: the patient died

@@ -18,7 +18,7 @@ from consilium.client.sources.common.source import Tally
 from consilium.client.sources.own.fhir.bundles import LARGEST_DOCUMENT, unbundled
 from consilium.client.sources.own.fhir.fhir_connection import Connection, host_of
 from consilium.client.sources.own.fhir.ndjson import LONGEST_LINE, objects
-from consilium.client.sources.own.settings import FhirSettings
+from consilium.client.sources.own.settings.systems import FhirSettings
 from consilium.shared.errors import DataError
 
 PAGE_COUNT = 1000

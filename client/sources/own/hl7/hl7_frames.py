@@ -17,7 +17,7 @@ from consilium.client.sources.common.reasons import BEYOND_LIMIT, INCOMPLETE, RE
 from consilium.client.sources.common.source import Tally
 from consilium.client.sources.own.hl7.hl7_messages import Message, files_of, messages
 from consilium.client.sources.own.patients.event_frames import SCHEMA
-from consilium.client.sources.own.settings import Hl7Settings
+from consilium.client.sources.own.settings.systems import Hl7Settings
 from consilium.shared.errors import DataError
 
 SEX = {"M": 1.0, "F": 0.0}

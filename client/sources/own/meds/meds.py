@@ -49,7 +49,7 @@ from consilium.client.sources.own.patients.event_frames import (
 from consilium.client.sources.own.patients.event_times import time_columns
 from consilium.client.sources.own.patients.outcomes import with_outcome
 from consilium.client.sources.own.patients.translation import Translation
-from consilium.client.sources.own.settings import MedsSettings
+from consilium.client.sources.own.settings.systems import MedsSettings
 from consilium.client.sources.own.times.axis import Axis
 from consilium.client.sources.own.times.clock import Clock, clock_of
 from consilium.client.sources.own.times.reading import Spans, Written, spans_of

@@ -22,7 +22,7 @@ from consilium.client.sources.own.patients.assembly import Assembler
 from consilium.client.sources.own.patients.event_times import event_times, vague
 from consilium.client.sources.own.patients.stay_frames import stay_table
 from consilium.client.sources.own.patients.translation import Translation
-from consilium.client.sources.own.settings import HospitalSettings
+from consilium.client.sources.own.settings.hospital import HospitalSettings
 from consilium.client.sources.own.times.clock import Clock
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from consilium.client.sources.own.settings import Midnight
+from consilium.client.sources.own.settings.hospital import Midnight
 from consilium.client.sources.own.times.clock import Clock
 from consilium.client.sources.own.times.midnights import at_multiples
 from consilium.client.sources.own.times.reading import Spans

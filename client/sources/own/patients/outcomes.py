@@ -10,7 +10,7 @@ import polars as pl
 from consilium.client.sources.common.reasons import AFTER_DEATH, ROUGH_OUTCOME, UNDATED_DEATH
 from consilium.client.sources.common.source import Tally
 from consilium.client.sources.own.patients.stay_frames import next_begin, with_spans
-from consilium.client.sources.own.settings import OutcomeSettings
+from consilium.client.sources.own.settings.hospital import OutcomeSettings
 from consilium.client.sources.own.times import spans
 from consilium.client.sources.own.times.spans import SPAN, Precision
 from consilium.shared.errors import DataError

@@ -5,7 +5,7 @@ import polars as pl
 from consilium.client.sources.common.reasons import NO_ZONE, SKIPPED
 from consilium.client.sources.common.source import Tally
 from consilium.client.sources.own.patients.event_times import time_columns
-from consilium.client.sources.own.settings import Midnight
+from consilium.client.sources.own.settings.hospital import Midnight
 from consilium.client.sources.own.times.axis import Axis
 from consilium.client.sources.own.times.reading import Spans, Written, read_times, spans_of
 

@@ -16,7 +16,7 @@ from consilium.client.sources.common.reasons import (
 )
 from consilium.client.sources.common.source import Tally, UnknownUnit
 from consilium.client.sources.own.patients.clues import note_commas
-from consilium.client.sources.own.settings import HospitalSettings, Midnight
+from consilium.client.sources.own.settings.hospital import HospitalSettings, Midnight
 from consilium.shared.errors import SettingsError
 from consilium.shared.study.definition import Study
 from consilium.shared.study.input_names import static_names

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from consilium.client.sources.own.settings import StaysColumns
+from consilium.client.sources.own.settings.tables import StaysColumns
 from consilium.client.sources.own.tables.table_files import Piece, cells
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study

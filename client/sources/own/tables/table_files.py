@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from consilium.client.sources.own.patients.translation import limits
-from consilium.client.sources.own.settings import FileSettings, HoursUnit
+from consilium.client.sources.own.settings.tables import FileSettings, HoursUnit
 from consilium.client.sources.own.tables import table_forms as forms
 from consilium.client.sources.own.tables.table_forms import BROKEN, Bytes, Found
 from consilium.client.sources.own.times.reading import Written, joined, read_times, suggestion

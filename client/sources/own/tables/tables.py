@@ -52,16 +52,14 @@ from consilium.client.sources.own.patients.event_times import event_times, time_
 from consilium.client.sources.own.patients.stay_frames import check_labels, stay_table
 from consilium.client.sources.own.patients.stay_table import StayTable
 from consilium.client.sources.own.patients.translation import Translation
-from consilium.client.sources.own.settings import (
+from consilium.client.sources.own.settings.tables import (
     EventsColumns,
     MappedTables,
     StaysColumns,
     TimeColumn,
     TimeFormat,
 )
-from consilium.client.sources.own.settings import (
-    time_columns as columns_of,
-)
+from consilium.client.sources.own.settings.tables import time_columns as columns_of
 from consilium.client.sources.own.tables.keys import Keys
 from consilium.client.sources.own.tables.labels import label_columns, label_of, labels_of
 from consilium.client.sources.own.tables.table_files import (

@@ -21,7 +21,7 @@ from consilium.client.sources.common.reasons import (
 )
 from consilium.client.sources.common.source import ReadReport
 from consilium.client.sources.own.databases.omop_database import ColumnKind, open_database
-from consilium.client.sources.own.settings import OmopSettings
+from consilium.client.sources.own.settings.systems import OmopSettings
 from consilium.client.sources.registry import open_source, read_data_settings
 from consilium.shared.errors import ConsiliumError, DataError, SettingsError
 from consilium.shared.study.definition import Study, with_changes

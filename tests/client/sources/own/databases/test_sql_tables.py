@@ -15,7 +15,7 @@ import sqlalchemy as sql
 from consilium.client.records.features import TimeGrid, to_grid
 from consilium.client.sources.own.databases import database
 from consilium.client.sources.own.databases.cells import column
-from consilium.client.sources.own.settings import SqlSettings
+from consilium.client.sources.own.settings.systems import SqlSettings
 from consilium.client.sources.reach import ask_source
 from consilium.client.sources.registry import open_source, read_data_settings
 from consilium.shared.errors import ConsiliumError, DataError, SettingsError
@@ -275,7 +275,7 @@ def test_memory_is_bounded_whatever_the_number_of_rows(tmp_path: Path) -> None:
     code = (
         "import pathlib, resource, sys\n"
         "from consilium.client.sources.own.databases import database\n"
-        "from consilium.client.sources.own.settings import DatabaseSettings\n"
+        "from consilium.client.sources.own.settings.systems import DatabaseSettings\n"
         "s = DatabaseSettings(source='sql', file=pathlib.Path(sys.argv[1]))\n"
         "with database.open_database(s) as d:\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"

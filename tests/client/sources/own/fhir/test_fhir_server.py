@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from consilium.client.records.features import to_grid
 from consilium.client.sources.own.fhir import fhir_connection, fhir_server
 from consilium.client.sources.own.fhir.fhir_connection import assertion
-from consilium.client.sources.own.settings import FhirAuth, FhirSettings
+from consilium.client.sources.own.settings.systems import FhirAuth, FhirSettings
 from consilium.client.sources.reach import ask_source
 from consilium.client.sources.registry import open_source, read_data_settings
 from consilium.shared.errors import ConsiliumError, DataError, SettingsError

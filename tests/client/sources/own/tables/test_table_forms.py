@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from consilium.client.sources.own.settings import FileSettings
+from consilium.client.sources.own.settings.tables import FileSettings
 from consilium.client.sources.own.tables import table_forms
 from consilium.client.sources.own.tables.table_files import read_pieces
 from consilium.shared.errors import DataError, SettingsError
