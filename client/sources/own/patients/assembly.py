@@ -238,15 +238,14 @@ class Assembler:
                 which_E = (found_E == found) & (only_if_E == only_if)
                 for variable, number in enumerate(np.bincount(variable_E[which_E]).tolist()):
                     for reason in reasons if number else ():
-                        if only_if:
-                            key = (only_if, variable, reason)
-                            self._told[key] = self._told.get(key, 0) + number
-                        else:
-                            self._count(reason, variable, number)
+                        self._count(reason, variable, number, only_if)
 
-    def _count(self, reason: str, variable: int, number: int) -> None:
+    def _count(self, reason: str, variable: int, number: int, only_if: int = 0) -> None:
         """Count rows of a variable by what is to be told of them."""
-        if reason == BY_DAY:
+        if only_if:
+            key = (only_if, variable, reason)
+            self._told[key] = self._told.get(key, 0) + number
+        elif reason == BY_DAY:
             self.tally.decide(reason, number)
         elif reason == SHIFTED:
             self.tally.clue(reason, number)
