@@ -124,9 +124,9 @@ class Tables(CountedWithoutLabels):
         key = settings.stay or settings.patient
         for piece in self._read(settings, [key, column]):
             stays = identifiers(piece, key).cast(pl.String)
-            cells = identifiers(piece, column).cast(pl.String).fill_null("").str.strip_chars()
+            texts = identifiers(piece, column).cast(pl.String).fill_null("").str.strip_chars()
             found.update(
-                (stay, cell) for stay, cell in zip(stays, cells, strict=True) if stay is not None
+                (stay, text) for stay, text in zip(stays, texts, strict=True) if stay is not None
             )
         return found
 
