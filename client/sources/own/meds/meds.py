@@ -153,8 +153,9 @@ class Meds(Counted):
             values of rows without a time, in the study's units.
         """
         settings = self._settings
-        codes = (BIRTH, DEATH, MALE, FEMALE, *settings.stay_start, *settings.stay_end)
-        wanted = _any((*codes, *map(str, settings.outcome.codes)))
+        codes = (DEATH, *settings.stay_start, *settings.stay_end)
+        wanted = pl.col("code").cast(pl.String).is_in((BIRTH, MALE, FEMALE))
+        wanted |= _any((*codes, *map(str, settings.outcome.codes)))
         timeless = pl.col("time").is_null()
         dated, values = [], []
         for shard in shards:
@@ -196,10 +197,11 @@ class Meds(Counted):
         starts = starts.drop_nulls().unique().sort("patient", "start")
         ends = dated.filter(_any(settings.stay_end)).select("patient", pl.col("time").alias("end"))
         ends = ends.drop_nulls().sort("end")
-        number = pl.int_range(pl.len()).over("patient").cast(pl.String)
+        row, patient = pl.int_range(pl.len()), pl.col("patient")
+        first = pl.when(patient.ne_missing(patient.shift(1))).then(row).forward_fill()
         stays = starts.with_columns(
-            (pl.col("patient") + "-" + number).alias("stay"),
-            pl.col("start").shift(-1).over("patient").alias("next"),
+            (patient + "-" + (row - first).cast(pl.String)).alias("stay"),
+            pl.when(patient == patient.shift(-1)).then(pl.col("start").shift(-1)).alias("next"),
         )
         stays = stays.sort("start").join_asof(
             ends,

@@ -143,7 +143,8 @@ def next_begin(frame: pl.DataFrame) -> pl.DataFrame:
         frame: stays with ``patient`` and ``begin`` (microseconds since 1970).
     """
     begins = frame.select("patient", "begin").unique().sort("patient", "begin")
-    following = begins.with_columns(next=pl.col("begin").shift(-1).over("patient"))
+    same = pl.col("patient") == pl.col("patient").shift(-1)
+    following = begins.with_columns(next=pl.when(same).then(pl.col("begin").shift(-1)))
     return frame.join(following, on=["patient", "begin"], how="left", maintain_order="left")
 
 
