@@ -58,7 +58,8 @@ class EventTimes:
         if self.clock_E is None or self.next_day is None:
             return np.empty(0, dtype=np.int64)
         hour_E = self.full_hours
-        return hour_E[self.clock_E[hour_E] % US_PER_DAY == 0]
+        found_E: NDArray[np.int64] = hour_E[self.clock_E[hour_E] % US_PER_DAY == 0]
+        return found_E
 
 
 def time_columns(spans: Spans, clock: Clock, midnight: Midnight) -> list[pl.Series]:
