@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import polars as pl
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from consilium.client.sources.common.reasons import (
@@ -25,7 +25,7 @@ from consilium.shared.study.definition import with_changes
 from tests.client.sources.cohort_formats import STUDY
 from tests.client.sources.own.tables.test_tables import only
 
-HR = with_changes(only(STUDY, "HR"), data={"window_h": 400})
+HR = with_changes(only(STUDY, "HR"), data={"window_h": 480})  # beyond all hours drawn below
 PEOPLE, EVENTS = 4, 60
 
 
@@ -52,6 +52,7 @@ def stays(stream: np.random.Generator) -> list[tuple[int, int, int | None]]:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1))
+@example(34)  # an event known to the day, 403 hours after the start
 def test_an_event_counts_in_every_stay_that_holds_it_and_never_before_it_was_known(
     seed: int,
 ) -> None:
