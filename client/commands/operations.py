@@ -237,9 +237,8 @@ def _status_lines(state: dict[str, Any]) -> list[str]:
         )
     for name in ("last_release", "last_refusal"):
         if state.get(name):
-            what = state[name].get("sentence") or (
-                f"round {state[name]['round']} ({state[name]['purpose']})"
-            )
+            known = state[name].get("reason") or state[name].get("sentence")
+            what = known or f"round {state[name]['round']} ({state[name]['purpose']})"
             lines.append(f"{name.replace('_', ' '):<13}{state[name]['at']}: {what}")
     log = state.get("audit")
     if log:
