@@ -156,7 +156,11 @@ def _line(connection: Connection, folder: SiteFolder) -> list[PreflightTest]:
             name="account",
             ok=failed is None,
             told=failed or "the coordinator knows this site",
-            remedy="ask the coordinator whether the site was revoked; it needs a new invitation",
+            remedy=(
+                "ask the coordinator whether the site was revoked; it needs a new invitation"
+                if abs(skew_s) <= LARGEST_SKEW_S
+                else "set this machine's clock first: see 'clock' above"
+            ),
         )
     )
     return found

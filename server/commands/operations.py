@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consilium.server.commands.options import DEFAULT_FOLDER, Folder, Json
+from consilium.server.commands.options import DEFAULT_FOLDER, Folder, Json, Operator
 from consilium.shared.errors import SettingsError
 from consilium.shared.service.terminal import Terminal
 
@@ -34,6 +34,7 @@ def add_commands(app: typer.Typer) -> None:
 def status(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
     """Show how the coordinator stands, from its folder: sites, studies, audit log."""
     from consilium.server.coordinator.folder import CoordinatorFolder
+    from consilium.server.service.overview import names_of, rounds_so_far
     from consilium.server.service.overview import status as status_of
 
     opened = CoordinatorFolder.open(folder)
@@ -41,14 +42,14 @@ def status(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
     if as_json:
         console.print_json(json.dumps(found))
         return
+    named = names_of(found["studies"])
     enrolled = [site for site in found["sites"] if not site["revoked"]]
     _say(f"version     {found['version']}")
     _say(f"certificate ends {found['certificate_ends'][:10]}")
     _say(f"sites       {len(enrolled)} enrolled, {len(found['sites']) - len(enrolled)} revoked")
     for study in found["studies"]:
-        last = study["last_round"]
-        _say(f"study       {study['study']}: {study['state']}"
-             + (f", round {last['round']}" if last else "")
+        _say(f"study       {named[study['digest']]}: {study['state']}"
+             + (f", {rounds_so_far(study)} rounds" if study["last_round"] else "")
              + (f"; {study['detail']}" if study["detail"] else ""))  # fmt: skip
     log = found["audit"]
     if log and "entries" in log:
@@ -108,8 +109,10 @@ def export(
     recalibrate: Annotated[
         bool, typer.Option("--recalibrate", help="Put risks right by the validation patients.")
     ] = False,
+    operator: Operator = "",
 ) -> None:
     """Write a finished study's model with its manifest, signed; hospitals check the signature."""
+    from consilium.server.coordinator.acts import note_act
     from consilium.server.coordinator.folder import CoordinatorFolder
     from consilium.server.study.checkpoints import load_checkpoint
     from consilium.server.study.export import export_model
@@ -124,6 +127,7 @@ def export(
     if checkpoint is None:
         raise SettingsError(f"study {submitted.name}: has not begun, so it has no model")
     loaded = parse_study(submitted.text.decode(), where=submitted.name)
+    note_act(opened, "export", f"{loaded.name} ({loaded.digest.hex()[:16]})", by=operator)
     manifest = export_model(
         loaded,
         checkpoint,
@@ -149,13 +153,16 @@ def export(
 def backup(
     archive: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
     folder: Folder = DEFAULT_FOLDER,
+    operator: Operator = "",
 ) -> None:
     """Copy the coordinator's folder into one file, also while it runs; it holds the secret keys."""
+    from consilium.server.coordinator.acts import note_act
     from consilium.server.coordinator.folder import OWNER, CoordinatorFolder
     from consilium.shared.backup.create import back_up
     from consilium.shared.version import VERSION
 
     opened = CoordinatorFolder.open(folder)
+    note_act(opened, "backup", "", by=operator)
     made = back_up(opened.path, archive, kind="coordinator", owner=OWNER, version=VERSION)
     _say(f"{archive}: {len(made.files)} files, audit log up to entry {made.entries}; only this "
          "account can read it, and it holds the coordinator's keys.")  # fmt: skip

@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass
 from consilium.server.service.overview import SEEN_LATELY_S
 from consilium.shared.audit.entry import AuditEntry
 from consilium.shared.audit.events import (
+    Acted,
     Diverged,
     Enrolled,
     HeadSeen,
     LeftOut,
     Opened,
     Refused,
+    RefusedOften,
     Restored,
     Revoked,
     RoundClosed,
@@ -155,6 +157,11 @@ def _sentence_of(entry: AuditEntry) -> tuple[str, bool]:
             return f"after round {e.round} without {', '.join(e.sites)}: {why}", True
         case Refused() as e:
             return f"{e.peer} was refused {e.asked}: {e.sentence}", True
+        case RefusedOften() as e:
+            who = ", ".join(e.peers)
+            return f"{e.refusals} refusals within {e.seconds} s, of {who}: {e.first}", True
+        case Acted() as e:
+            return f"{e.by}: {e.act} {e.subject}".strip(), False
         case Diverged() as e:
             return f"the audit log of {e.peer} did not continue what it had shown", True
         case Restored() as e:

@@ -295,9 +295,7 @@ def test_a_round_that_has_begun_is_helped_to_its_end_at_any_hour(
     site = session(tmp_path, policy=Policy(hours=NIGHTS), clock=lambda: now[0])
     site.handle(Action.CHANNEL, channel_request())
     now[0] = datetime(2030, 1, 8, 6)
-    assert refusal(site.handle(action, EARLY[action].to_bytes())).code == (
-        "ProtocolError"
-    )
+    assert refusal(site.handle(action, EARLY[action].to_bytes())).code == ("ProtocolError")
 
 
 def test_a_site_that_approved_takes_part_however_few_patients_it_has(tmp_path: Path) -> None:
