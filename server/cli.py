@@ -132,12 +132,13 @@ def start(
     """Run the service and the studies until stopped; what was going on goes on."""
     from consilium.server.coordinator.folder import CoordinatorFolder
     from consilium.server.service.supervisor import Supervisor
+    from consilium.shared.service.log_file import log_to_file
     from consilium.shared.service.logs import configure_logs
 
     configure_logs()
-    Supervisor(
-        CoordinatorFolder.open(folder), patience_s=patience, monitor_port=monitor_port or None
-    ).run()
+    opened = CoordinatorFolder.open(folder)
+    log_to_file(opened.path, "supervisor")
+    Supervisor(opened, patience_s=patience, monitor_port=monitor_port or None).run()
 
 
 @app.command(name="submit")
@@ -257,10 +258,13 @@ def serve(
     """Run the service alone; 'start' does."""
     from consilium.server.coordinator.folder import CoordinatorFolder
     from consilium.server.flower.superlink import serve as serve_folder
+    from consilium.shared.service.log_file import log_to_file
     from consilium.shared.service.logs import configure_logs
 
     configure_logs()
-    serve_folder(CoordinatorFolder.open(folder), parent=parent)
+    opened = CoordinatorFolder.open(folder)
+    log_to_file(opened.path, "service")
+    serve_folder(opened, parent=parent)
 
 
 @app.command(name="run-study", hidden=True)
@@ -273,12 +277,13 @@ def run_study(
     """Run one study alone; 'start' does."""
     from consilium.server.coordinator.folder import CoordinatorFolder
     from consilium.server.service.study_process import run_submitted
+    from consilium.shared.service.log_file import log_to_file
     from consilium.shared.service.logs import configure_logs
 
     configure_logs()
-    run_submitted(
-        CoordinatorFolder.open(folder), bytes.fromhex(study), patience_s=patience, parent=parent
-    )
+    opened = CoordinatorFolder.open(folder)
+    log_to_file(opened.path, f"study-{study[:16]}")
+    run_submitted(opened, bytes.fromhex(study), patience_s=patience, parent=parent)
 
 
 def _want(folder: Path, named: str, wanted: "Wanted", outcome: str, operator: str) -> None:

@@ -10,8 +10,8 @@ _NOTES = """\
 """
 
 
-# PrivateDevices would hide a graphics card from a site whose policy allows one ([machine] gpu); another
-# policy hides it from the computation itself (client/hospital/process_limits.py).
+# PrivateDevices would hide a graphics card from a site whose policy allows one ([machine] gpu);
+# another policy hides it from the computation itself (client/hospital/process_limits.py).
 _DEVICES = """\
 DevicePolicy=closed
 DeviceAllow=char-nvidia rw

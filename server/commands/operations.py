@@ -1,5 +1,6 @@
 """Commands for operating a coordinator: status, audit, export, backup, restore."""
 
+import getpass
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +27,7 @@ def add_commands(app: typer.Typer) -> None:
     """Add these commands to the coordinator's."""
     app.command()(status)
     app.command()(export)
+    app.command()(archive)
     app.command()(backup)
     app.command()(restore)
     app.add_typer(audit, name="audit")
@@ -80,6 +82,22 @@ def verify(
     show_reports(own, other, console, as_json=as_json)
 
 
+@audit.command(name="rotate")
+def rotate(folder: Folder = DEFAULT_FOLDER, operator: Operator = "") -> None:
+    """Seal the log's file as a segment and go on in a new one; the chain runs through both."""
+    from consilium.server.coordinator.acts import note_act
+    from consilium.server.coordinator.folder import CoordinatorFolder
+    from consilium.shared.audit.own_log import open_audit
+
+    opened = CoordinatorFolder.open(folder)
+    note_act(opened, "rotate", "", by=operator)
+    sealed = open_audit(opened).seal(by=operator or getpass.getuser())
+    console.print(
+        f"{sealed}: sealed; keep it with the log, for without it nothing before can be verified.",
+        markup=False,
+    )
+
+
 @audit.command(name="head")
 def head(
     site: Annotated[str, typer.Argument(help="An enrolled site.", show_default=False)],
@@ -114,6 +132,7 @@ def export(
     """Write a finished study's model with its manifest, signed; hospitals check the signature."""
     from consilium.server.coordinator.acts import note_act
     from consilium.server.coordinator.folder import CoordinatorFolder
+    from consilium.server.service.archive import MARKER
     from consilium.server.study.checkpoints import load_checkpoint
     from consilium.server.study.export import export_model
     from consilium.shared.audit.events import StudyChanged
@@ -124,6 +143,11 @@ def export(
     opened = CoordinatorFolder.open(folder)
     submitted = opened.register().study(study)
     checkpoint = load_checkpoint(opened.study(submitted.digest))
+    if checkpoint is None and (opened.study(submitted.digest) / MARKER).exists():
+        raise SettingsError(
+            f"study {submitted.name}: was archived; put the checkpoint of its archive back into "
+            f"{opened.study(submitted.digest)}"
+        )
     if checkpoint is None:
         raise SettingsError(f"study {submitted.name}: has not begun, so it has no model")
     loaded = parse_study(submitted.text.decode(), where=submitted.name)
@@ -148,6 +172,25 @@ def export(
     if recalibrate:
         _say(manifest.recalibrated)
     _say("A hospital checks it with 'consilium-site model FOLDER'.")
+
+
+def archive(
+    study: Annotated[str, typer.Argument(help="Name or digest.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
+    folder: Folder = DEFAULT_FOLDER,
+    operator: Operator = "",
+) -> None:
+    """Put an ended study into one file, with its model, and remove its bulk from the folder."""
+    from consilium.server.coordinator.acts import note_act
+    from consilium.server.coordinator.folder import CoordinatorFolder
+    from consilium.server.service.archive import archive_study
+
+    opened = CoordinatorFolder.open(folder)
+    submitted = opened.register().study(study)
+    note_act(opened, "archive", f"{submitted.name} ({submitted.digest.hex()[:16]})", by=operator)
+    made = archive_study(opened, submitted, out)
+    _say(f"{out}: study {submitted.name}, SHA-256 {made.digest}; {made.freed} bytes are freed.")
+    _say("'export' needs the checkpoint in it: put it back into the study's folder first.")
 
 
 def backup(

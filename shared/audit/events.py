@@ -325,6 +325,15 @@ class Healed(AuditEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sealed(AuditEvent):
+    """The first entry of a new file: all before it are in the sealed segments up to this one."""
+
+    kind = "sealed"
+    segment: int
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Restored(AuditEvent):
     """The state folder was put back from a backup with this manifest digest, made at that time."""
 
