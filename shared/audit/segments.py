@@ -22,7 +22,7 @@ def segments(path: Path) -> list[Path]:
         found = sorted(one for one in path.parent.iterdir() if pattern.fullmatch(one.name))
     except OSError:
         return []
-    return [segment for segment in found if not _same(segment, path)]
+    return [segment for segment in found if not is_same(segment, path)]
 
 
 def next_segment(path: Path) -> tuple[int, Path]:
@@ -32,7 +32,8 @@ def next_segment(path: Path) -> tuple[int, Path]:
     return number, path.with_name(f"{path.stem}-{number:04d}{path.suffix}")
 
 
-def _same(one: Path, other: Path) -> bool:
+def is_same(one: Path, other: Path) -> bool:
+    """Tell whether these are two names of one file."""
     try:
         return one.samefile(other)
     except OSError:

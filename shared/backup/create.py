@@ -26,6 +26,7 @@ from typing import Any, Literal
 from consilium.shared.audit.entry import AuditEntry, line_digest
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
 from consilium.shared.audit.reading import held_still, read_lines
+from consilium.shared.audit.segments import is_same
 from consilium.shared.errors import AuditError, SettingsError
 from consilium.shared.files.permissions import PRIVATE_FILE
 
@@ -126,9 +127,12 @@ def _write(
     files: dict[str, str] = {}
     entries, head = 0, bytes(32)
     log = folder / AUDIT_FILE
+    double = {path.name for path in folder.glob("*.jsonl") if path != log and is_same(path, log)}
     held = held_still(log) if log.exists() else nullcontext()
     with tarfile.open(partial, "w") as tar, held:
         for path in _files(folder):
+            if path.parent == folder and path.name in double:
+                continue  # left by a crash amidst sealing
             name = path.relative_to(folder).as_posix()
             copy = staging / "copy"
             if path.suffix == ".sqlite":

@@ -1,5 +1,6 @@
 """Each failure of docs/operations.md, brought about: what is said is what stands there."""
 
+import json
 import os
 import re
 import socket
@@ -33,9 +34,10 @@ from consilium.server.flower.gate import FULL
 from consilium.server.secure_sum.exchange import RoundLog, ask, require_sites
 from consilium.server.secure_sum.key_exchange import KeyExchange
 from consilium.server.service import study_process
-from consilium.server.service.study_process import LOST, StudyProcess
+from consilium.server.service.study_process import StudyProcess
+from consilium.server.study.checkpoints import begin, load_checkpoint
 from consilium.shared.audit.anchors import Anchors
-from consilium.shared.audit.events import Revoked
+from consilium.shared.audit.events import Revoked, RoundClosed
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.crypto.keys import BoxKeys, IdentityKey, Roster
@@ -50,6 +52,7 @@ from tests.client.round.test_session import NIGHTS
 from tests.client.service.test_study_sessions import KEYS, ROSTER, STUDY
 from tests.client.service.test_study_sessions import TEXT as STUDY_TEXT
 from tests.client.vouching import roster, study, trust
+from tests.deployment.ledgers import events
 from tests.shared.secure_sum.test_dealt_shares import OTHER, SHARE, USES, sealed
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text()
@@ -148,8 +151,13 @@ class Declining:
             yield site, refusal_of(site, PolicyError("a figure", case="unvouched")).to_bytes()
 
 
-def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, declared: bool) -> str:
-    """What the register holds while a study waits: for declared sizes, or for its sites."""
+def waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, declared: bool, died: bool = False
+) -> str:
+    """What the register holds while a study waits: for declared sizes, or for its sites.
+
+    With ``died`` an earlier process ended within a round: then why that round is void.
+    """
     register = Register(tmp_path / "register.sqlite")
     text = STUDY_TEXT.encode()
     register.submit(
@@ -171,7 +179,16 @@ def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, declared: bool) 
         register.want(STUDY.digest, study_process.Wanted.STOP)
 
     monkeypatch.setattr(study_process.time, "sleep", stop)
+    if died:
+        begin(tmp_path, STUDY)  # and not put to rest: its first round may have begun
     process.run(Declining(), 0.0)
+    if died:
+        [record] = map(json.loads, (tmp_path / "rounds.jsonl").read_text().splitlines())
+        [closed] = [e for e in events(tmp_path / "audit.jsonl") if isinstance(e, RoundClosed)]
+        assert (record["round"], record["purpose"]) == (closed.round, closed.purpose)
+        assert load_checkpoint(tmp_path).history == (record,)
+        assert closed.void == record["void"]
+        return closed.void
     return DETAILS[-1]
 
 
@@ -307,7 +324,6 @@ PRODUCERS: dict[str, Producer] = {
     "it is outside": lambda _: policy_told(at_noon),
     "this site takes part from": lambda _: told(at_noon),
     "is void and the model unchanged: <2>": void_round,
-    "the study's process ended": lambda _: LOST,
     "taken out of this run": expelled,
     "check coordinates are wrong": garbage,
     "would bring epsilon to": lambda p: over_budget(p, study_epsilon=0.01, lifetime=16.0),
@@ -327,6 +343,8 @@ def test_each_failure_of_the_page_says_the_sentence_that_stands_there(
 ) -> None:
     if quoted.startswith("waiting for"):
         said = waiting(tmp_path, monkeypatch, declared="declared size" not in quoted)
+    elif quoted.startswith("the study's process ended"):
+        said = waiting(tmp_path, monkeypatch, declared=True, died=True)
     elif quoted.startswith("audit log <path>: cannot be written"):
         said = full_disk(tmp_path, monkeypatch)
     elif quoted.startswith("this site's privacy budget does not cover"):
