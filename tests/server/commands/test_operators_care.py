@@ -116,7 +116,7 @@ def test_a_thousand_strangers_are_one_line_and_none_goes_uncounted() -> None:
 
 def test_an_authority_that_has_ended_signs_nothing_and_says_so(folder: CoordinatorFolder) -> None:
     late = datetime.now(UTC) + timedelta(days=AUTHORITY_DAYS + 2)
-    with pytest.raises(SettingsError, match="certificate authority ended .* after 10 years"):
+    with pytest.raises(SettingsError, match=r"certificate authority ended .* after 10 years"):
         issue_server_certificate(folder.certificates, ("localhost",), now=late)
     near = late - timedelta(days=30)
     issue_server_certificate(folder.certificates, ("localhost",), now=near)
