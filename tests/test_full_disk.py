@@ -127,6 +127,8 @@ def test_on_a_full_disk_the_gate_asks_sites_to_try_again_and_names_no_path(tmp_p
 
     register = Register(tmp_path / "register.sqlite")
     full = sqlite3.OperationalError("database or disk is full")
+    taken = SettingsError("another site enrolled with one of these keys")
+    taken.__context__, taken.__suppress_context__ = sqlite3.IntegrityError("UNIQUE"), True
     wrapped = register._unusable(full)
     wrapped.__cause__ = full
     cases = {
@@ -134,6 +136,7 @@ def test_on_a_full_disk_the_gate_asks_sites_to_try_again_and_names_no_path(tmp_p
         OSError(28, "No space left on device", "/srv/coordinator/x"): 507,
         sqlite3.OperationalError("unable to open database file"): 503,
         SettingsError("site north is enrolled already"): 403,
+        taken: 403,
     }
     for error, status in cases.items():
         answer = asyncio.run(_answered(unusable(error)))

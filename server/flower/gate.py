@@ -234,10 +234,8 @@ class Gate:
         """Count a refusal for the audit log; the first of each minute are also logged in words."""
         peer = str((scope.get("client") or ("unknown",))[0])[:64]
         asked = "".join(c if c.isprintable() else "?" for c in str(scope["path"]))[:100]
-        if (
-            self._refusals.add(peer, str(denied.status), f"{asked}: {denied.sentence}")
-            <= LOGGED_A_MINUTE
-        ):
+        told = f"{asked}: {denied.sentence}"
+        if self._refusals.add(peer, str(denied.status), told) <= LOGGED_A_MINUTE:
             log.warning("refused %s from %s: %s", asked, peer, denied.sentence)
 
 

@@ -219,7 +219,7 @@ class StudyProcess:
             )
         )
         self._at = after
-        self._go_to(history=(*after.history, record))
+        self._go_to(history=(*after.history, record), resting=True)
         with (self._place / RECORDS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         log.warning("%s", _sentence(self._study, result))

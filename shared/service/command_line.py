@@ -40,6 +40,9 @@ def run_command(app: typer.Typer, *, name: str) -> NoReturn:
         _flushed(command_of(app), name)
     except ConsiliumError as error:
         _fail(name, str(error))
+    except BrokenPipeError:  # whoever read the output has had enough
+        _give_up(sys.stdout)
+        sys.exit(FAILED)
     except OSError as error:
         if error.errno not in _PLAIN:
             raise
@@ -55,10 +58,10 @@ def _flushed(command: Any, name: str) -> None:
     try:
         command(prog_name=name)
     except SystemExit as ended:
-        sys.stdout.flush()
         if ended.code:
             raise
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def _fail(name: str, sentence: str) -> NoReturn:
