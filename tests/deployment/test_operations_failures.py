@@ -40,7 +40,7 @@ from consilium.shared.audit.anchors import Anchors
 from consilium.shared.audit.events import Revoked, RoundClosed
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.crypto.declaration import Declaration
-from consilium.shared.crypto.keys import BoxKeys, IdentityKey, Roster
+from consilium.shared.crypto.keys import IdentityKey, Roster
 from consilium.shared.enrolment.compatibility import disagreement
 from consilium.shared.enrolment.invitation import Invitation
 from consilium.shared.errors import BudgetError, ConsiliumError, PolicyError, UnableError
@@ -53,6 +53,7 @@ from tests.client.service.test_study_sessions import KEYS, ROSTER, STUDY
 from tests.client.service.test_study_sessions import TEXT as STUDY_TEXT
 from tests.client.vouching import roster, study, trust
 from tests.deployment.ledgers import events
+from tests.shared.secure_sum.test_dealt_shares import KEYS as BOX_KEYS
 from tests.shared.secure_sum.test_dealt_shares import OTHER, SHARE, USES, sealed
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text()
@@ -233,7 +234,7 @@ def void_round(_: Path) -> str:
 
 
 def expelled(_: Path) -> str:
-    use, keys = USES[0], BoxKeys(bytes(range(32)))
+    use, keys = USES[0], BOX_KEYS
     why = judge(
         keys.secret("dealer"),
         keys.public("dealer"),
