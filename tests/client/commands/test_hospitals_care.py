@@ -91,7 +91,9 @@ class Coordinator:
         self.asked.append(request.url.path)
         right = abs((now - signed).total_seconds()) < 300
         headers = {"date": format_datetime(now, usegmt=True)}
-        return httpx.Response(200 if right else 401, headers=headers, content=b"ok")
+        return httpx.Response(
+            200 if right else 401, headers=headers, stream=httpx.ByteStream(b"ok")
+        )
 
 
 def line_to(transport: Any, tmp_path: Path) -> Connection:
@@ -122,7 +124,7 @@ def test_a_site_that_is_not_accepted_asks_once_and_says_so(tmp_path: Path) -> No
 
     def never(request: httpx.Request) -> httpx.Response:
         asked.append(request)
-        return httpx.Response(401, content=b"revoked")
+        return httpx.Response(401, stream=httpx.ByteStream(b"revoked"))
 
     with pytest.raises(AuthenticationError) as caught:
         line_to(never, tmp_path).post("/studies", b"")
