@@ -209,7 +209,7 @@ class Gate:
                 await asyncio.to_thread(give_back_garbage)
         for event in answer:
             if event.get("status", 200) >= 500:  # Flower's answer to an error of its database
-                raise UNUSABLE
+                raise Denied(UNUSABLE.status, UNUSABLE.sentence)
             await send(event)
 
     async def _fetch(self, send: Send, member: Member) -> None:
