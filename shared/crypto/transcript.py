@@ -21,13 +21,22 @@ def encode(label: str, *parts: Encodable) -> bytes:
     pieces = [_opening(label, len(parts))]
     for part in parts:
         if isinstance(part, bytes):
-            plain = part
+            length = len(part)
+            pieces.append(_LENGTHS[length] if length < 128 else length.to_bytes(8, "big"))
+            pieces.append(part)
+        elif isinstance(part, str):
+            pieces.append(_text(part))
         else:
-            plain = part.encode() if isinstance(part, str) else part.to_bytes(8, "big")
-        length = len(plain)
-        pieces.append(_LENGTHS[length] if length < 128 else length.to_bytes(8, "big"))
-        pieces.append(plain)
+            pieces.append(_LENGTHS[8])
+            pieces.append(part.to_bytes(8, "big"))
     return b"".join(pieces)
+
+
+@lru_cache(maxsize=4096)
+def _text(part: str) -> bytes:
+    """A text behind its length; cached, since the same few names of sites come in everything."""
+    plain = part.encode()
+    return len(plain).to_bytes(8, "big") + plain
 
 
 @lru_cache(maxsize=256)
@@ -40,6 +49,14 @@ def _opening(label: str, count: int) -> bytes:
 def digest(label: str, *parts: Encodable) -> bytes:
     """SHA-256 of `encode`; 32 bytes."""
     return hashlib.sha256(encode(label, *parts)).digest()
+
+
+def node(low: bytes, high: bytes) -> bytes:
+    """``digest("node", low, high)`` of two digests of 32 bytes, the most frequent of all."""
+    return hashlib.sha256(_NODE + low + _LENGTHS[32] + high).digest()
+
+
+_NODE = _opening("node", 2) + _LENGTHS[32]
 
 
 def sha256(data: bytes | memoryview) -> bytes:
