@@ -300,9 +300,9 @@ def check_identity(public: bytes, what: str) -> None:
 
 def derive(secret: bytes, *, salt: bytes, label: str, parts: tuple[Encodable, ...]) -> bytes:
     """HKDF-SHA256 (RFC 5869) of a shared secret for one purpose; 32 bytes."""
-    return HKDF(
-        algorithm=_SHA256, length=KEY_BYTES, salt=salt, info=encode(label, *parts)
-    ).derive(secret)
+    return HKDF(algorithm=_SHA256, length=KEY_BYTES, salt=salt, info=encode(label, *parts)).derive(
+        secret
+    )
 
 
 def pair_seed(secret: bytes, *, context: bytes, low: str, high: str) -> bytes:
