@@ -6,9 +6,9 @@ Ours: one coordinator and four sites as processes on loopback, with TLS, node au
 logs, ledgers, and the secure sum; the time of a round is the one that the coordinator records. A
 round trains one local step on few invented patients, which is not subtracted: so what a round adds
 is at most this. Flower's: `rivals/flower_default.py`, with nothing trained or protected. Its
-default path starts a process for every message, so much of its round is processes that import PyTorch,
-as every client that trains does; a second line has clients that import nothing. What is left there is
-the start of Python, Flower's own imports, and polling.
+default path starts a process for every message, so much of its round is processes that import
+PyTorch, as every client that trains does; a second line has clients that import nothing. What is
+left there is the start of Python, Flower's own imports, and polling.
 """
 
 import argparse
