@@ -21,22 +21,13 @@ def encode(label: str, *parts: Encodable) -> bytes:
     pieces = [_opening(label, len(parts))]
     for part in parts:
         if isinstance(part, bytes):
-            length = len(part)
-            pieces.append(_LENGTHS[length] if length < 128 else length.to_bytes(8, "big"))
-            pieces.append(part)
-        elif isinstance(part, str):
-            pieces.append(_text(part))
+            plain = part
         else:
-            pieces.append(_LENGTHS[8])
-            pieces.append(part.to_bytes(8, "big"))
+            plain = part.encode() if isinstance(part, str) else part.to_bytes(8, "big")
+        length = len(plain)
+        pieces.append(_LENGTHS[length] if length < 128 else length.to_bytes(8, "big"))
+        pieces.append(plain)
     return b"".join(pieces)
-
-
-@lru_cache(maxsize=4096)
-def _text(part: str) -> bytes:
-    """A text behind its length; cached, since the same few names of sites come in everything."""
-    plain = part.encode()
-    return len(plain).to_bytes(8, "big") + plain
 
 
 @lru_cache(maxsize=256)
@@ -52,11 +43,12 @@ def digest(label: str, *parts: Encodable) -> bytes:
 
 
 def node(low: bytes, high: bytes) -> bytes:
-    """``digest("node", low, high)`` of two digests of 32 bytes, the most frequent of all."""
-    return hashlib.sha256(_NODE + low + _LENGTHS[32] + high).digest()
+    """``digest("node", low, high)``, each shorter than 128 bytes: the most frequent of all."""
+    begun = _NODE + _LENGTHS[len(low)] + low
+    return hashlib.sha256(begun + _LENGTHS[len(high)] + high).digest()
 
 
-_NODE = _opening("node", 2) + _LENGTHS[32]
+_NODE = _opening("node", 2)
 
 
 def sha256(data: bytes | memoryview) -> bytes:
