@@ -38,7 +38,7 @@ def test_the_table_of_all_benchmarks_has_a_line_for_each_comparison(tmp_path, mo
     add_row("a round", 0.5, unit="s", rival=16.5, beside="Flower's default path", floor=0.1)
     add_row("memory", 12345.0, unit="MiB")
     assert as_text(rows.read_text().splitlines()).splitlines() == [
-        "measure         ours  rival  ratio  floor  beside",
-        "a round, s       0.5   16.5  0.03x    0.1  Flower's default path",
-        "memory, MiB   12,345",
+        "measure        ours  rival  ratio  floor  beside",
+        "a round, s      0.5   16.5  0.03x    0.1  Flower's default path",
+        "memory, MiB  12,345",
     ]
