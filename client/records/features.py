@@ -8,8 +8,8 @@ In a grid the columns of codes follow the variables. ``y_N`` is (N,), (N, K) for
 (N, T) or (N, T, K) per step.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -39,6 +39,8 @@ class TimeGrid:
         y_N: float32 labels.
         patient_N: int64, index of each stay's patient, ascending from 0.
         patient_ids: the site's own identifiers by patient index; they never leave the site.
+        former_ids: identifiers from before records were merged, by ``patient_ids`` of those few
+            who have some.
     """
 
     value_NTV: NDArray[np.float32]
@@ -46,6 +48,7 @@ class TimeGrid:
     y_N: NDArray[np.float32]
     patient_N: NDArray[np.int64]
     patient_ids: tuple[str, ...]
+    former_ids: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def patients(self) -> int:
@@ -89,6 +92,7 @@ def to_grid(patients: Iterable[Patient], study: Study, *, or_nobody: bool = Fals
     labels: list[NDArray[np.float32]] = []
     patient_of: list[int] = []
     patient_ids: list[str] = []
+    former_ids: dict[str, tuple[str, ...]] = {}
     stream = iter(patients)
     while chunk := list(islice(stream, _STAYS_AT_ONCE)):
         stays: list[Stay] = []
@@ -96,6 +100,8 @@ def to_grid(patients: Iterable[Patient], study: Study, *, or_nobody: bool = Fals
             stays.extend(patient.stays)
             patient_of.extend([len(patient_ids)] * len(patient.stays))
             patient_ids.append(patient.patient_id)
+            if patient.former_ids:
+                former_ids[patient.patient_id] = patient.former_ids
         values.append(_place(stays, study, steps, variables))
         masks.append(_observed_steps(stays, study, steps))
         labels.extend(_label(stay, study) for stay in stays)
@@ -111,6 +117,7 @@ def to_grid(patients: Iterable[Patient], study: Study, *, or_nobody: bool = Fals
         y_N=np.stack(labels),
         patient_N=np.array(patient_of, dtype=np.int64),
         patient_ids=tuple(patient_ids),
+        former_ids=former_ids,
     )
 
 
@@ -176,6 +183,7 @@ def select(grid: TimeGrid, patients: NDArray[np.int64]) -> TimeGrid:
         y_N=grid.y_N[stays],
         patient_N=new_of[grid.patient_N[stays]],
         patient_ids=tuple(grid.patient_ids[index] for index in kept),
+        former_ids=grid.former_ids,
     )
 
 

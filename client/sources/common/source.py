@@ -57,10 +57,15 @@ class Stay:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Patient:
-    """One person, the unit of privacy, with every stay in this site's data."""
+    """One person, the unit of privacy, with every stay in this site's data.
+
+    ``former_ids`` are identifiers that the records once had for this person, before they were
+    merged; who opted out under one of them has opted out.
+    """
 
     patient_id: str
     stays: tuple[Stay, ...]
+    former_ids: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Patient({len(self.stays)} stays)"

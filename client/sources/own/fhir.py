@@ -20,12 +20,14 @@ that it names, if that is a stay, or to every stay that holds its time. A Condit
 MedicationAdministration has no number, so its variable's settings give one (``present``). A
 MedicationRequest is not read: it is an order, which may not have been followed. A stay ends in
 death if Patient.deceased lies within it, or if its discharge disposition is ``exp``. A Condition
-counts from its onset; if that is missing, in its encounter; or else from when it was recorded. HL7,
+counts from its onset; if that is missing, in its encounter; or else from when it was recorded.
+Patients linked with each other (Patient.link) are one person, who has opted out if the file names
+any of their identifiers. HL7,
 "FHIR R4 (v4.0.1)", https://hl7.org/fhir/R4/, and "Bulk Data Access",
 https://hl7.org/fhir/uv/bulkdata/
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,6 +42,7 @@ from consilium.client.sources.own.event_frames import (
     without_values,
 )
 from consilium.client.sources.own.ndjson import Export, has_files
+from consilium.client.sources.own.one_person import with_former
 from consilium.client.sources.own.outcomes import with_outcome
 from consilium.client.sources.own.settings import FhirSettings
 from consilium.client.sources.own.times.axis import Axis
@@ -97,11 +100,14 @@ class Fhir(Counted):
     ) -> Iterator[Patient]:
         axis = Axis(clock_of(self._settings.time_zone))
         times = frames.Times(axis, self._settings.midnight, self._tally)
-        people = frames.people(folder, self._tally)
+        people, merged = frames.people(folder, self._tally)
         # The encounters' times come first: they say whether all have zones, and of which clock.
         encounters = frames.encounters(folder, self._settings, times, self._tally)
+        encounters = frames.of_one(encounters, merged)
         people = frames.with_times(people, times)
-        stays = static_frame(self._stays(folder, encounters, people, times, study), people, study)
+        stays = static_frame(
+            self._stays(folder, encounters, people, merged, times, study), people, study
+        )
         rows = EventRows(
             translation,
             stays,
@@ -112,7 +118,7 @@ class Fhir(Counted):
             clock=axis.clock,
         )
         for piece, path in frames.observations(folder, set(translation.codes), times, self._tally):
-            rows.add(piece, where=str(path), column="Observation")
+            rows.add(frames.of_one(piece, merged), where=str(path), column="Observation")
         wordless = set(translation.wordless_codes)
         self._tally.absent.extend(
             f"{kind}.ndjson"
@@ -122,15 +128,16 @@ class Fhir(Counted):
         happened = frames.conditions(folder, wordless, self._tally, required=False)
         given = frames.administrations(folder, wordless, self._tally)
         for frame, kind in ((happened, "Condition"), (given, "MedicationAdministration")):
-            events = without_values(times.events(frame))
+            events = without_values(times.events(frames.of_one(frame, merged)))
             rows.add(events, where=f"{folder}: {kind}", column=kind)
-        return rows.patients()
+        return with_former(rows.patients(), merged)
 
     def _stays(
         self,
         folder: Path | Export,
         stays: pl.DataFrame,
         people: pl.DataFrame,
+        merged: Mapping[str, str],
         times: frames.Times,
         study: Study,
     ) -> pl.DataFrame:
@@ -138,6 +145,7 @@ class Fhir(Counted):
         outcome = self._settings.outcome
         codes = set(map(str, outcome.codes))
         diagnoses = frames.conditions(folder, codes, self._tally, required=bool(codes))
+        diagnoses = frames.of_one(diagnoses, merged)
         return with_outcome(
             stays,
             outcome,

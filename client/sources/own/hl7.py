@@ -12,7 +12,8 @@
 
 A stay is a visit (PV1-19), from its admission (PV1-44, or the time of A01 or A04) to its discharge
 (PV1-45, or the time of A03); A08 corrects it, A11 and A13 cancel it. A death is PID-29, for a
-patient whose PID-30 does not deny it. Patients that were merged (A40 and its kind) are one person.
+patient whose PID-30 does not deny it. Patients that were merged (A40 and its kind) are one person,
+who has opted out if the file names any of their identifiers.
 A result is an OBX at its own time (OBX-14) or its order's (OBR-7), of type NM, SN, ST or coded; one
 that was withdrawn later (OBX-11: D, W, X) is not read, one that was corrected counts as corrected.
 """
@@ -25,6 +26,7 @@ from consilium.client.sources.common.source import Counted, Patient, Tally
 from consilium.client.sources.own.event_frames import EventRows, static_frame, translation_of
 from consilium.client.sources.own.fhir_frames import Times
 from consilium.client.sources.own.hl7_frames import Admissions, Reader
+from consilium.client.sources.own.one_person import with_former
 from consilium.client.sources.own.outcomes import with_outcome
 from consilium.client.sources.own.settings import Hl7Settings
 from consilium.client.sources.own.times.axis import Axis
@@ -78,7 +80,7 @@ class Hl7(Counted):
         )
         for piece in reader.results(set(translation.codes), known):
             rows.add(times.events(piece), where=str(path), column="OBX")
-        return rows.patients()
+        return with_former(rows.patients(), {old: known.patient(old) for old in known.merged})
 
     def _visits(self, known: Admissions, times: Times) -> pl.DataFrame:
         """Return one row per stay: ``patient``, ``stay``, ``start``, ``end``, ``died``."""
