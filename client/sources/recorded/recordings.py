@@ -155,6 +155,19 @@ class Recordings(Counted):
 
     # What they have in common.
 
+    def first_records(self, most: int) -> Iterator[tuple[str, Recording | DataError]]:
+        """Yield the first records by name, or why one cannot be read, for a look without a study.
+
+        Raises:
+            DataError: the folder or zip cannot be read.
+        """
+        with self._opened() as folder:
+            for name, path in list(self._names(folder).items())[:most]:
+                try:
+                    yield name, self._load(name, path)
+                except DataError as error:
+                    yield name, error
+
     def _check(self, study: Study) -> None:
         """Refuse a study whose task or variables no record of this kind has.
 
