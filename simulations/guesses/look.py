@@ -10,6 +10,7 @@ from consilium.simulations.guesses.words import MISSING, suggests
 from consilium.simulations.guesses.written import ROWS, Written, written_at
 
 ISO = r"^\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?( ?(Z|[+-]\d{2}:?\d{2}))?)?$"
+_OFFSET = r":\d{2}(?:\.\d+)? ?([+-]\d{2}):?(\d{2})$"
 _CLOCKS = ("", " %H:%M", " %H:%M:%S")
 _DATES = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y")
 _SHORT = ("%d.%m.%y", "%d/%m/%y", "%m/%d/%y")
@@ -142,9 +143,10 @@ def _serials(name: str, numbers: pl.Series) -> tuple[pl.Series, tuple[str, ...]]
 
 
 def _known(column: pl.Expr) -> pl.Expr:
-    """Return a column's texts, null for an empty cell and for words such as NA."""
+    """Return a column's texts, null for an empty cell and for words such as NA; Na is sodium."""
     text = column.str.strip_chars()
-    return pl.when(~text.str.to_lowercase().is_in(list(MISSING))).then(text)
+    known = ~text.str.to_lowercase().is_in(list(MISSING)) | (text == "Na")
+    return pl.when(known).then(text)
 
 
 def _has_decimal_comma(frame: pl.DataFrame) -> bool:
@@ -174,7 +176,11 @@ def _times(texts: pl.Series) -> tuple[pl.Series, tuple[str, ...]] | None:
         local = texts.str.replace("T", " ", literal=True).str.slice(0, 19)
         parsed = [local.str.to_datetime(one, time_unit="us", strict=False)
                   for one in ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d")]  # fmt: skip
-        return pl.select(pl.coalesce(*parsed)).to_series(), ()
+        minutes = [texts.str.extract(_OFFSET, n).str.to_integer(strict=False) for n in (1, 2)]
+        sign = texts.str.contains(r":\d{2}(\.\d+)? ?-\d{2}:?\d{2}$").fill_null(value=False)
+        ahead = (60 * minutes[0].abs() + minutes[1]).fill_null(0)
+        ahead = pl.select(pl.when(sign).then(-ahead).otherwise(ahead)).to_series()
+        return pl.select(pl.coalesce(*parsed) - pl.duration(minutes=ahead)).to_series(), ()
     if not known.head(1).str.contains(r"\d[./-]\d")[0]:
         return None
     fitting = {}

@@ -52,7 +52,7 @@ def written_at(path: Path, separator: str | None, rows: int | None) -> Iterator[
         raise DataError(
             f"{path}: cannot be read as a table; write it again, or as UTF-8 CSV or Parquet"
         ) from error
-    except (OSError, EOFError, UnicodeError) as error:
+    except (OSError, EOFError, UnicodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read; check the file, or write it again") from error
 
 
@@ -92,8 +92,10 @@ def _csv(path: Path, separator: str | None, rows: int | None) -> Written:
         whole, separator=chosen, infer_schema=False, n_rows=rows, encoding="utf8",
         truncate_ragged_lines=True,
     )  # fmt: skip  # reads as one
-    kept = [name for name in frame.columns if name.strip()]
-    return Written(path=path, frame=frame.select(kept), separator=chosen, encoding=encoding)
+    if len(names) == len(frame.columns):  # quotes in a name are undone
+        at = [n for n, name in enumerate(names) if name.strip()]
+        frame = frame.select(pl.nth(n).alias(names[n]) for n in at)
+    return Written(path=path, frame=frame, separator=chosen, encoding=encoding)
 
 
 def _rest(file: forms.Bytes, path: Path) -> bytes:
