@@ -71,6 +71,12 @@ def guess_tables(looks: Sequence[Look], choices: Choices) -> Tables:
         _describe_stays(found, stays.frame, choices)
         others = [look for look in looks if look is not stays]
         found.events = [e for look in others if (e := events_in(look, found, choices)) is not None]
+        if not found.events and others:
+            raise DataError(
+                f"{stays.path.parent}: beside the stays no table can be read: "
+                f"{'; '.join(found.remarks[-len(others) :])[:500]}; name its columns, such as "
+                "--column time=NAME or --column hours=NAME, or look at the table of stays alone"
+            )
         if not found.events:
             _no_events(found, key)
     else:

@@ -271,6 +271,40 @@ def test_a_foreign_way_to_write_tables_is_read_whole(form: str, tmp_path: Path) 
     assert study.data.window_h == 4  # every event in its hour
 
 
+def eicu(folder: Path) -> Path:
+    """Tables whose times are minutes since the stay began, as eICU has them."""
+    folder.mkdir()
+    stays = ["patientunitstayid,uniquepid,gender,age,unitdischargeoffset,hospitaldischargestatus"]
+    vitals = ["vitalperiodicid,patientunitstayid,observationoffset,heartrate"]
+    labs = ["labid,patientunitstayid,labresultoffset,labname,labresult,labmeasurenamesystem"]
+    for s in range(100, 200):
+        sex, end = ("Female", "Male")[s % 2], ("Alive", "Expired")[s % 4 == 0]
+        stays.append(f"{s},p{s // 2},{sex},{40 + s % 50},{2400 + s},{end}")
+        vitals += [f"{10 * s + h},{s},{60 * h + 7},{70 + (s + h) % 20}" for h in range(10)]
+        labs += [f"{10 * s + h},{s},{60 * h + 20},sodium,{138 + h},mmol/L" for h in range(10)]
+    for name, lines in (("patient", stays), ("vitalPeriodic", vitals), ("lab", labs)):
+        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_tables_in_minutes_need_one_option(tmp_path: Path) -> None:
+    folder = eicu(tmp_path / "in")
+    assert "--hours-unit min, h or d" in refused(folder)
+    study_file, records, *_ = write(guess(folder, said([], None, None, "min")), tmp_path / "out")
+    study = load_study(study_file)
+    quality = check_quality(open_source(settings_from(records), study), study)
+    assert set(study.variables) == {"Age", "Gender", "HR", "Na"}
+    assert (quality.read.patients, quality.read.stays, quality.label_mean) == (50, 100, 0.25)
+    assert quality.read.events == 100 * (2 + 10 + 10)
+    assert study.data.window_h == 10
+
+
+def test_tables_of_which_none_says_when_are_refused(tmp_path: Path) -> None:
+    folder = csv_pair(tmp_path / "in", stays_frame().write_csv(),
+                      events_frame().drop("time").write_csv())  # fmt: skip  # reads as one
+    assert "values.csv is not read: no column says when; name its columns" in refused(folder)
+
+
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("patient_id,time,HR,HR,died\n1,2024-01-01,70,71,0\n")
