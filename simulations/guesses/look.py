@@ -169,6 +169,7 @@ def _numbers(texts: pl.Series, *, decimal_comma: bool) -> pl.Series | None:
 
 def _times(texts: pl.Series) -> tuple[pl.Series, tuple[str, ...]] | None:
     """Return a column's times and the formats that fit it; none if it is in ISO form."""
+    texts = texts.str.replace(r"([ T])24:00", "${1}00:00")  # the end of a day, as it is read
     known = texts.drop_nulls()
     if not len(known):
         return None

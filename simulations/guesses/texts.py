@@ -119,6 +119,7 @@ def tables_records(found: Tables) -> str:
         *map(remark, found.remarks),
         "[data]",
         'source = "tables"',
+        *_clock(found),
         "",
         "[data.stays]",
         line("file", found.file),
@@ -179,6 +180,12 @@ def _written(look: Look, *, made: bool) -> list[str]:
             line("decimal_comma", True, "# guess: some numbers have a comma, none a point")
         )
     return lines
+
+
+def _clock(found: Tables) -> list[str]:
+    timed = "start" in found.columns or any("time" in events.columns for events in found.events)
+    asked = 'asked: the clock of times without an offset, such as time_zone = "Europe/Berlin"'
+    return [remark(asked)] if timed else []
 
 
 def _events_table(events: Events, *, made: bool, several: bool) -> list[str]:

@@ -74,7 +74,8 @@ SEXES: Mapping[str, float] = MappingProxyType(
 )
 _OTHER_NAMES: Mapping[str, str] = MappingProxyType(
     {
-        "heart rate": "HR", "heartrate": "HR", "respiration": "RespRate", "pulse": "HR", "puls": "HR", "herzfrequenz": "HR", "hf": "HR",
+        "heartrate": "HR", "respiration": "RespRate",
+        "heart rate": "HR", "pulse": "HR", "puls": "HR", "herzfrequenz": "HR", "hf": "HR",
         "sodium": "Na", "natrium": "Na", "potassium": "K", "kalium": "K", "magnesium": "Mg",
         "kreatinin": "Creatinine", "crea": "Creatinine", "krea": "Creatinine",
         "glukose": "Glucose", "blutzucker": "Glucose", "glu": "Glucose", "laktat": "Lactate",

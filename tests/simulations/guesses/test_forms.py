@@ -211,6 +211,15 @@ def short_years(folder: Path) -> Path:
                     events_frame(time=at).write_csv())  # fmt: skip  # reads as one
 
 
+def midnights(folder: Path) -> Path:
+    """The end of a day as 24:00."""
+    ends = [f"{START + dt.timedelta(days=p):%d.%m.%Y} {21 + h}:{'00' if h == 3 else '30'}"
+            for p in PERSONS for h in range(4)]  # fmt: skip  # reads as one
+    begin = [f"{START + dt.timedelta(days=p):%d.%m.%Y} 20:15" for p in PERSONS]
+    return csv_pair(folder, stays_frame(admitted=begin).write_csv(),
+                    events_frame(time=ends).write_csv())  # fmt: skip  # reads as one
+
+
 def mixed_zones(folder: Path) -> Path:
     begin = [f"{START + dt.timedelta(days=p):%Y-%m-%dT%H:%M:%S}Z" for p in PERSONS]
     at = [f"{START + dt.timedelta(days=p, hours=h + 1):%Y-%m-%dT%H:%M:%S}+01:00"
@@ -251,6 +260,7 @@ FOREIGN = {
     "Excel's serials": serials,
     "seconds since 1970": epochs,
     "years of two digits": short_years,
+    "24:00": midnights,
     "offsets that differ": mixed_zones,
     "separators and ends of lines in quotes": quoted,
     "identifiers as floats": floats,
@@ -295,8 +305,8 @@ def test_tables_in_minutes_need_one_option(tmp_path: Path) -> None:
     quality = check_quality(open_source(settings_from(records), study), study)
     assert set(study.variables) == {"Age", "Gender", "HR", "Na"}
     assert (quality.read.patients, quality.read.stays, quality.label_mean) == (50, 100, 0.25)
-    assert quality.read.events == 100 * (2 + 10 + 10)
-    assert study.data.window_h == 10
+    assert quality.read.events == 100 * (2 + 9 + 9)  # nine of ten events lie in the window
+    assert study.data.window_h == 9
 
 
 def test_tables_of_which_none_says_when_are_refused(tmp_path: Path) -> None:
