@@ -4,7 +4,6 @@ Their codes, units, stays and deaths are counted in the first records, and the v
 study are the codes that occur most.
 """
 
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -22,6 +21,7 @@ from consilium.client.sources.own.meds_schema import DATA, DEATH
 from consilium.client.sources.own.ndjson import at, codings, identity, number, resources, text
 from consilium.client.sources.own.settings import Hl7Settings
 from consilium.shared.errors import DataError
+from consilium.simulations.guesses.databases import asker, names_in, opened
 from consilium.simulations.guesses.events import quantities_in
 from consilium.simulations.guesses.variables import Quantity
 from consilium.simulations.guesses.written import ROWS
@@ -197,8 +197,8 @@ def omop(path: Path) -> System:
     """
     try:
         with closing(opened(path)) as database:
-            ask = _asker(database)
-            tables = {str(name).lower() for (name,) in ask(_TABLES[_kind(path)])}
+            ask = asker(database)
+            tables = {name.lower() for name in names_in(path)}
             visits = ask("select visit_concept_id, count(*) from visit_occurrence group by 1")
             persons = ask("select count(distinct person_id) from visit_occurrence")[0][0]
             deaths = ask("select count(*) from death")[0][0] if "death" in tables else 0
@@ -239,37 +239,6 @@ _COUNTED_UNITS = (
 _WRITTEN_UNITS = "select measurement_concept_id, value_as_number, unit_source_value " + (
     _MEASURED.format("")
 )
-_TABLES = {
-    "sqlite": "select name from sqlite_master",
-    "duckdb": "select table_name from information_schema.tables",
-}
-
-
-def opened(path: Path) -> Any:
-    """Open a database's file, to be read only."""
-    if _kind(path) == "sqlite":
-        return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-    import duckdb  # only needed here
-
-    return duckdb.connect(str(path), read_only=True)
-
-
-def _kind(path: Path) -> str:
-    with path.open("rb") as file:
-        return "sqlite" if file.read(16) == b"SQLite format 3\0" else "duckdb"
-
-
-def tables_of(path: Path) -> set[str]:
-    """Return the tables of a database's file, in small letters; none if it is no database."""
-    try:
-        with closing(opened(path)) as database:
-            return {str(name).lower() for (name,) in _asker(database)(_TABLES[_kind(path)])}
-    except Exception:  # whatever a library raises of a file that is none
-        return set()
-
-
-def _asker(database: Any) -> Callable[[str], list[tuple[Any, ...]]]:
-    return lambda statement: list(database.execute(statement).fetchall())
 
 
 def _columns(ask: Callable[[str], list[tuple[Any, ...]]], table: str) -> set[str]:

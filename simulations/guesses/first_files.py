@@ -25,8 +25,6 @@ MOST_TABLES = 50
 MOST_PARTS = 100_000
 REMEDIES = {
     "zip": "is packed; unpack it into a folder, and name that",
-    "database": "is a database of a schema of its own; write its tables and columns by hand as "
-    "docs/data/sql.md shows, or export them as CSV or Parquet into a folder, and name that",
     "omop-files": "has the tables of OMOP as files, which are read from a database; put them into "
     "one file with DuckDB (create table person as from 'person.csv', and so on), and name that",
 }
@@ -77,7 +75,15 @@ def guess(path: Path, choices: Choices) -> FirstFiles:
     if len(looks) == 1 and (smiles := smiles_column(looks[0])) is not None:
         study, records = molecules_texts(looks[0], smiles, choices, name)
         return FirstFiles(study=study, records=records, made={})
+    if not looks:
+        raise DataError(f"{path}: is a database that cannot be read, or has no table with a row")
     found = guess_tables(looks, choices)
+    if looks[0].table is not None and found.made:
+        raise SettingsError(
+            f"{path}: its tables cannot be read as they stand ({'; '.join(found.remarks)[:300]}); "
+            "write the settings with a query that says it, as docs/data/sql.md shows, or export "
+            "the tables as files"
+        )
     return FirstFiles(
         study=tables_study(found, name), records=tables_records(found), made=found.made
     )

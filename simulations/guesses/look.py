@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
+from consilium.simulations.guesses.databases import is_database, tables_of
 from consilium.simulations.guesses.words import MISSING, suggests
 from consilium.simulations.guesses.written import ROWS, Written, written_at
 
@@ -35,6 +36,7 @@ class Look:
         separator: of a CSV; None for other forms.
         encoding: of a CSV, None for UTF-8.
         sheet: of a workbook, None for its first.
+        table: of a database.
         decimal_comma: whether numbers have one.
         complete: whether all rows were looked at.
     """
@@ -47,12 +49,15 @@ class Look:
     separator: str | None = None
     encoding: str | None = None
     sheet: str | None = None
+    table: str | None = None
     decimal_comma: bool = False
     complete: bool = True
 
     @property
     def name(self) -> str:
-        """The file's name, with its sheet."""
+        """The file's name, with its sheet, or the table's."""
+        if self.table is not None:
+            return self.table
         return self.path.name if self.sheet is None else f"{self.path.name}, sheet {self.sheet!r}"
 
     @property
@@ -76,7 +81,7 @@ def look_at(path: Path, separator: str | None = None, *, whole: bool = False) ->
     """Look at a file of tables, or at a folder that is one table.
 
     Args:
-        path: the file or folder; a workbook has a table a sheet.
+        path: the file or folder; a workbook has a table a sheet, a database has its own.
         separator: of the columns of a CSV, if the user says so.
         whole: look at all of its rows.
 
@@ -84,6 +89,8 @@ def look_at(path: Path, separator: str | None = None, *, whole: bool = False) ->
         DataError: it cannot be read as a table.
         SettingsError: it could be separated in two ways.
     """
+    if path.is_file() and is_database(path):
+        return [_look(one, whole=whole) for one in tables_of(path, whole=whole)]
     return [_look(one, whole=whole) for one in written_at(path, separator, None if whole else ROWS)]
 
 
@@ -122,6 +129,7 @@ def _look(written: Written, *, whole: bool) -> Look:
         separator=written.separator,
         encoding=written.encoding,
         sheet=written.sheet,
+        table=written.table,
         decimal_comma=comma,
         complete=whole or len(frame) < ROWS,
     )

@@ -4,9 +4,9 @@ from itertools import islice
 from pathlib import Path
 
 from consilium.client.sources.common.tree import files_below
-from consilium.client.sources.own.table_forms import CSV_NAMES
 from consilium.client.sources.recorded import edf, nifti_files, scans
-from consilium.simulations.guesses.clinical import ASKED, SYSTEMS, System, tables_of
+from consilium.simulations.guesses.clinical import ASKED, SYSTEMS, System
+from consilium.simulations.guesses.databases import is_database, names_in
 from consilium.simulations.guesses.texts import WRITTEN, study_head, variable_lines
 from consilium.simulations.guesses.toml_text import key_text, line, remark
 
@@ -20,7 +20,7 @@ OMOP_TABLES = {"person", "visit_occurrence", "measurement"}
 def kind_of(path: Path) -> str | None:
     """Return the source that a file or folder is of by its form; None if it may be tables.
 
-    ``database`` is one without OMOP's tables, ``omop-files`` a folder of them as CSV or Parquet.
+    ``omop-files`` is a folder of OMOP's tables as CSV or Parquet.
     """
     if path.is_file():
         return _of_file(path)
@@ -62,8 +62,9 @@ def _of_file(path: Path) -> str | None:
             return source
     if _is_hl7(path):
         return "hl7"
-    if not name.endswith(CSV_NAMES) and (tables := tables_of(path)):
-        return "omop" if tables >= {"person", "visit_occurrence"} else "database"
+    if is_database(path):
+        tables = {table.lower() for table in names_in(path)}
+        return "omop" if tables >= {"person", "visit_occurrence"} else None
     return "image-slices" if _is_dicom(path) else None
 
 

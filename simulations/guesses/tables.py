@@ -49,7 +49,7 @@ def guess_tables(looks: Sequence[Look], choices: Choices) -> Tables:
     stays = _stays_among(looks, choices)
     if not stays.complete:  # every stay counts, and another table may be made of this one
         every = look_at(stays.path, choices.separator, whole=True)
-        whole = next(look for look in every if look.sheet == stays.sheet)
+        whole = next(look for look in every if look.name == stays.name)
         looks = [whole if look is stays else look for look in looks]
         stays = whole
     notes = Notes()
@@ -124,7 +124,7 @@ def _stays_among(looks: Sequence[Look], choices: Choices) -> Look:
     if len(looks) == 1:
         return looks[0]
     if (said := choices.columns.get("stays")) is not None:
-        named = [look for look in looks if said in (look.path.name, look.sheet)]
+        named = [look for look in looks if said in (look.path.name, look.sheet, look.table)]
         if len(named) != 1:
             raise SettingsError(f"--column stays={said}: there is no such table in the folder")
         return named[0]
@@ -275,6 +275,7 @@ def _make_stays(found: Tables, key: str, constant: Sequence[str], choices: Choic
         times={n: _first(look.times[n], look, key) for n in constant if n in look.times},
         formats=look.formats,
         complete=look.complete,
+        table=look.table,
     )
     found.stays = narrow
     found.persons = narrow.texts(found.columns["patient"]).n_unique()

@@ -118,11 +118,11 @@ def tables_records(found: Tables) -> str:
         remark("docs/data.md has the keys of [data], docs/own-records.md the others."),
         *map(remark, found.remarks),
         "[data]",
-        'source = "tables"',
+        *_source(found),
         *_clock(found),
         "",
         "[data.stays]",
-        line("file", found.file),
+        *([] if stays.table is not None else [line("file", found.file)]),
         *_written(stays, made=made),
         *([] if found.time_format is None
           else [line("time_format", found.time_format, "# guess: by the values")]),
@@ -169,6 +169,8 @@ def _written(look: Look, *, made: bool) -> list[str]:
     if made:
         return []
     lines = []
+    if look.table is not None:
+        lines.append(line("table", look.table))
     if look.sheet is not None:
         lines.append(line("sheet", look.sheet))
     if look.encoding is not None:
@@ -182,6 +184,12 @@ def _written(look: Look, *, made: bool) -> list[str]:
     return lines
 
 
+def _source(found: Tables) -> list[str]:
+    if found.stays.table is None:
+        return ['source = "tables"']
+    return ['source = "sql"', line("file", str(found.stays.path))]
+
+
 def _clock(found: Tables) -> list[str]:
     timed = "start" in found.columns or any("time" in events.columns for events in found.events)
     asked = 'asked: the clock of times without an offset, such as time_zone = "Europe/Berlin"'
@@ -190,7 +198,9 @@ def _clock(found: Tables) -> list[str]:
 
 def _events_table(events: Events, *, made: bool, several: bool) -> list[str]:
     look, notes = events.look, events.notes
-    lines = ["", "[[data.events]]", line("file", events.file)]
+    lines = ["", "[[data.events]]"]
+    if look is None or look.table is None:
+        lines.append(line("file", events.file))
     if look is not None:
         lines += _written(look, made=made)
     if events.time_format is not None:

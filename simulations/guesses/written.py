@@ -24,7 +24,7 @@ class Written:
     """The first rows of a table; those of a CSV are texts, and have a separator.
 
     ``file`` is the path to be named in settings, a folder for a table in many files; ``sheet`` is
-    of a workbook with several.
+    of a workbook with several, ``table`` of a database.
     """
 
     path: Path
@@ -32,6 +32,7 @@ class Written:
     separator: str | None = None
     encoding: str | None = None
     sheet: str | None = None
+    table: str | None = None
 
 
 def written_at(path: Path, separator: str | None, rows: int | None) -> Iterator[Written]:

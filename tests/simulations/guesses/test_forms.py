@@ -62,6 +62,7 @@ FORMS: dict[str, tuple[str, str, int, int, float, set[str]]] = {
     "fhir": ("fhir", "export", 60, 60, 1 / 3, SYSTEM),
     "meds": ("meds", "dataset", 60, 60, 1 / 3, SYSTEM),
     "omop": ("omop", "cdm.sqlite", 60, 60, 1 / 3, SYSTEM),
+    "sql": ("sql", "his.sqlite", 60, 60, 1 / 3, SYSTEM),
     "hl7": ("hl7", "messages", 60, 60, 1 / 3, SYSTEM),
     "hl7-file": ("hl7", "messages/june.hl7", 60, 60, 1 / 3, SYSTEM),
     "edf": ("edf", "nights", 24, 480, 0.5, {"EEG C3-A2"}),
