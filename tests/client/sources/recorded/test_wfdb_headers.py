@@ -151,7 +151,7 @@ REFUSED = {
     "r/2 1 250 500\ns1 200\ns5 500\n": "file s5.dat is shorter than s5.hea says",
     f"r one 250 600\n{ONE}": "compare the header's lines with",
     "": "compare the header's lines with",
-    f"r 1 1e12 600\n{ONE}": "a sampling rate outside",
+    f"r 1 9999999 600\n{ONE}": "a sampling rate outside",
 }
 
 
