@@ -546,15 +546,15 @@ class Recordings(Counted):
         steps, rate = study.data.steps, float(study.data.rate_hz or 1.0)
         at = self._settings.annotations or AnnotationWindows()
         means = {same_person(text): value for text, value in at.values.items()}
-        label_L = np.full(max(len(prepared.signals), steps), np.nan, dtype=np.float32)
+        whole_T = np.full(max(len(prepared.signals), steps), np.nan, dtype=np.float32)
         for note in prepared.notes:
             value = means.get(same_person(note.text))
             if value is not None:
                 start = round((note.onset_s + at.offset_s) * rate)
                 stop = start + max(1, round(note.duration_s * rate))
-                label_L[max(0, start) : max(0, stop)] = value
+                whole_T[max(0, start) : max(0, stop)] = value
         for start in range(0, max(1, len(prepared.signals) - steps + 1), steps):
-            label_T = label_L[start : start + steps]
+            label_T = whole_T[start : start + steps]
             if np.isnan(label_T).all():
                 self._tally.unlabelled += 1
                 continue
