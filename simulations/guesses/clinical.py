@@ -4,6 +4,7 @@ Their codes, units, stays and deaths are counted in the first records, and the v
 study are the codes that occur most.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -27,6 +28,7 @@ from consilium.simulations.guesses.variables import Quantity
 from consilium.simulations.guesses.written import ROWS
 
 ASKED = "# asked: "  # what no record says, in a line for the user
+_OFFSET = re.compile(r"T.*(Z|[+-][0-9]{2}:?[0-9]{2})$")
 LOINC = "http://loinc.org"
 SHORT = pl.Schema({"code": pl.String(), "value": pl.Float64(), "unit": pl.String()})
 Line = tuple[str, object, str]  # a key, its value, its comment
@@ -81,7 +83,7 @@ def fhir(path: Path) -> System:
         people.add(identity(at(one, "subject")))
         start = text(one, "period", "start") or ""
         times += "T" in start
-        zoned += "T" in start and (start.endswith("Z") or start[-6:-5] in ("+", "-"))
+        zoned += _OFFSET.search(start) is not None
     rows, called = [], {}
     for one, _ in islice(resources(path, "Observation", tally), ROWS):
         parts = one.get("component")
@@ -143,7 +145,9 @@ def hl7(path: Path) -> System:
             break
     called = {code: code.removeprefix("LN|") for code, _, _ in rows}
     quantities, unused = _quantities(path, rows, called)
-    lines.append(_zone("most messages have no offset"))
+    begun = [one.start for one in known.visits.values() if one.start and "T" in one.start]
+    if begun and not any(_OFFSET.search(one) for one in begun):
+        lines.append(_zone("messages have no offset"))
     people = {patient for patient, _ in known.visits}
     deaths = sum(one.dead for one in known.people.values())
     return System(source="hl7", lines=lines, persons=len(people), deaths=deaths,
