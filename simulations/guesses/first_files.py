@@ -78,6 +78,8 @@ def guess(path: Path, choices: Choices) -> FirstFiles:
     if not looks:
         raise DataError(f"{path}: is a database that cannot be read, or has no table with a row")
     found = guess_tables(looks, choices)
+    if path.is_dir() and (packed := _packed(path)):
+        found.remarks.append(f"not looked at, as they are packed: {', '.join(packed[:10])}")
     if looks[0].table is not None and found.made:
         raise SettingsError(
             f"{path}: its tables cannot be read as they stand ({'; '.join(found.remarks)[:300]}); "
@@ -145,6 +147,11 @@ def _tables_in(folder: Path) -> list[Path]:
         and any(file.is_dir() for file in found)
     ):
         return [folder]
+    if not found and (packed := _packed(folder)):
+        raise DataError(
+            f"{folder}: holds {', '.join(packed[:3])}; unpack archives into a folder and name that, "
+            "or name a file of arrays (.npz) itself"
+        )
     if not found:
         raise DataError(
             f"{folder}: holds no table (CSV, Parquet, Arrow, XLSX), FHIR export, MEDS dataset, HL7 "
@@ -157,6 +164,11 @@ def _tables_in(folder: Path) -> list[Path]:
             "with those that matter"
         )
     return found
+
+
+def _packed(folder: Path) -> list[str]:
+    """Return the names of archives in a folder: what they hold is not looked at."""
+    return sorted(file.name for file in folder.iterdir() if file.suffix.lower() in (".zip", ".npz"))
 
 
 def _is_table(folder: Path) -> bool:
