@@ -76,7 +76,8 @@ def fhir(path: Path) -> System:
         for one, _ in resources(path, "Patient", tally)
     )
     classes: Counter[str] = Counter()
-    inner, people, zoned, times = 0, set(), 0, 0
+    inner = zoned = times = 0
+    people: set[str | None] = set()
     for one, _ in resources(path, "Encounter", tally):
         classes[text(one, "class", "code") or ""] += 1
         inner += at(one, "partOf") is not None
@@ -84,7 +85,8 @@ def fhir(path: Path) -> System:
         start = text(one, "period", "start") or ""
         times += "T" in start
         zoned += _OFFSET.search(start) is not None
-    rows, called = [], {}
+    rows: list[tuple[str, float, str | None]] = []
+    called: dict[str, str] = {}
     for one, _ in islice(resources(path, "Observation", tally), ROWS):
         parts = one.get("component")
         for part in (one, *(parts if isinstance(parts, list) else ())):

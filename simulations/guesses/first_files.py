@@ -149,8 +149,8 @@ def _tables_in(folder: Path) -> list[Path]:
         return [folder]
     if not found and (packed := _packed(folder)):
         raise DataError(
-            f"{folder}: holds {', '.join(packed[:3])}; unpack archives into a folder and name that, or "
-            "name a file of arrays (.npz) itself"
+            f"{folder}: has {', '.join(packed[:3])}; unpack archives into a folder and name that, "
+            "or name a file of arrays (.npz) itself"
         )
     if not found:
         raise DataError(

@@ -60,7 +60,9 @@ def signals_texts(path: Path, source: str, name: str, choices: Choices) -> tuple
         reader = Edf(EdfSettings(source="edf", path=path))
     else:
         reader = Waveforms(WaveformsSettings(source="waveforms", path=path))
-    found, names, faults = [], [], []
+    found: list[Recording] = []
+    names: list[str] = []
+    faults: list[str] = []
     for record, loaded in reader.first_records(_LOOKED):
         names.append(record)
         if isinstance(loaded, Recording):
@@ -173,7 +175,11 @@ def _declared(values: NDArray[np.float64], unit: str) -> str:
     spread = float(values.std()) or 1.0
     width = (high - low) or 1.0
     center = 0.0 if unit != PLAIN and is_voltage(unit) else float(np.median(values))
-    told = {"unit": unit, "low": _whole(low - width), "high": _whole(high + width)}
+    told: dict[str, object] = {
+        "unit": unit,
+        "low": _whole(low - width),
+        "high": _whole(high + width),
+    }
     told |= {"center": float(f"{center:.3g}"), "spread": float(f"{spread:.3g}")}
     return f"{value_text(told)}  # guess: of a few of these records"
 

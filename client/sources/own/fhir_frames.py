@@ -92,7 +92,9 @@ def people(folder: Path | Export, tally: Tally) -> tuple[pl.DataFrame, dict[str,
     Patients who are linked, whatever the link's type, are one; the second result leads from each of
     their identifiers to the one that stands for all, which no other has replaced.
     """
-    rows, pairs, replaced = [], [], set()
+    rows: list[tuple[Any, ...]] = []
+    pairs: list[tuple[str, str]] = []
+    replaced: set[str] = set()
     for one, _ in resources(folder, "Patient", tally):
         own, died = text(one, "id"), text(one, "deceasedDateTime")
         dead = at(one, "deceasedBoolean") is True or died is not None

@@ -330,7 +330,7 @@ REFUSALS: dict[str, Callable[[Path], object]] = {
         (p / f"{name}.csv").write_text("a,b\n1,2\n")
         for name in ("person", "visit_occurrence", "measurement")
     ],
-    "holds a.zip, b.npz; unpack archives": lambda p: [
+    "has a.zip, b.npz; unpack archives": lambda p: [
         (p / name).write_bytes(b"PK") for name in ("a.zip", "b.npz")
     ],
     "holds no table": lambda p: (p / "notes.pdf").write_bytes(b"%PDF"),
