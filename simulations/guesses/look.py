@@ -189,7 +189,7 @@ def _times(texts: pl.Series) -> tuple[pl.Series, tuple[str, ...]] | None:
         sign = texts.str.contains(r":\d{2}(\.\d+)? ?-\d{2}:?\d{2}$").fill_null(value=False)
         ahead = (60 * minutes[0].abs() + minutes[1]).fill_null(0)
         ahead = pl.select(pl.when(sign).then(-ahead).otherwise(ahead)).to_series()
-        return pl.select(pl.coalesce(*parsed) - pl.duration(minutes=ahead)).to_series(), ()
+        return pl.select(pl.coalesce(*parsed) - pl.duration(minutes=pl.lit(ahead))).to_series(), ()
     if not known.head(1).str.contains(r"\d[./-]\d")[0]:
         return None
     fitting = {}

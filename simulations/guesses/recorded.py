@@ -351,7 +351,7 @@ def _arrays(path: Path, name: str) -> tuple[str, str]:
 
 
 def _share(voxels: NDArray[np.uint8], place: int) -> NDArray[np.float64]:
-    return voxels[place] / 255.0
+    return np.asarray(voxels[place] / 255.0, dtype=np.float64)
 
 
 def _by_recording(lines: list[str]) -> None:
