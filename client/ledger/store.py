@@ -82,7 +82,8 @@ class Ledger:
                 )
             for table in SCHEMA:
                 connection.execute(table)
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            if version != SCHEMA_VERSION:  # it writes, also what is there already
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def reserve(self, release: Release, *, study_epsilon: float, study_delta: float) -> float:
         """Charge a release before it leaves; after this it may leave once.

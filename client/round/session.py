@@ -172,7 +172,8 @@ class Session:
         if not hmac.compare_digest(request.study_digest, self._study.digest):
             raise PolicyError(
                 f"site {self.site} has not approved study {request.study_digest.hex()[:16]}; "
-                f"it approved {self._study.digest.hex()[:16]} ({self._study.name})"
+                f"it approved {self._study.digest.hex()[:16]} ({self._study.name})",
+                case="not-approved",
             )
         sites = self._roster.restricted_to(group_of(self._study, self.site))
         declared = {s: Declaration.from_bytes(body) for s, body in request.declared.items()}
@@ -181,7 +182,8 @@ class Session:
         if request.study_hash != parameters.study_hash:
             raise PolicyError(
                 f"site {self.site} has pinned another roster or other parameters than the "
-                "coordinator; compare the roster's fingerprints at both ends"
+                "coordinator; compare the roster's fingerprints at both ends",
+                case="roster",
             )
         self._sizes.keep(self._study, roster)
         self._renew_cohort()  # what cannot be read is refused now, not in the middle of a round
@@ -268,5 +270,8 @@ class Session:
 
     def _opened(self) -> SiteMasking:
         if self._masking is None:
-            raise ProtocolError(f"site {self.site} has no open run; ask for its channel key first")
+            raise ProtocolError(
+                f"site {self.site} has no open run; ask for its channel key first",
+                case="no-open-run",
+            )
         return self._masking

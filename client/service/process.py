@@ -15,6 +15,7 @@ from consilium.client.hospital.stores import open_compared
 from consilium.client.hospital.voucher_check import voucher_disagreements
 from consilium.client.round.session import Session
 from consilium.client.service.flower_app import make_client_app
+from consilium.client.service.last_refusal import write_last_refusal
 from consilium.client.service.measurements import Measurements
 from consilium.client.service.pinned_connection import approvals_of, approved_digests, connect
 from consilium.client.service.site_cohort import opt_outs, site_cohort
@@ -68,7 +69,14 @@ def run_site(folder: SiteFolder) -> None:
                 opted_out=partial(opt_outs, folder),
             )
 
-        sessions = StudySessions(enrolment.site, approvals, check_roster, open_session, audit)
+        sessions = StudySessions(
+            enrolment.site,
+            approvals,
+            check_roster,
+            open_session,
+            audit,
+            note=partial(write_last_refusal, folder.path),
+        )
         tell = connection.tell_budget_left if policy.tell_budget_left else None
         measurements = Measurements(sessions, folder.path, state.ledger, tell=tell)
         node = SiteNode(

@@ -16,7 +16,7 @@ from consilium.client.round.session import Session
 from consilium.shared.audit.events import Refused
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.errors import ConsiliumError, MessageError, PolicyError, ProtocolError
-from consilium.shared.secure_sum.messages import Action, ChannelRequest, Refusal
+from consilium.shared.secure_sum.messages import Action, ChannelRequest
 from consilium.shared.wire.encoding import VECTOR_BYTES, open_envelope
 
 PEER = "coordinator"
@@ -41,7 +41,8 @@ class StudySessions:
         approvals: the studies approved at this site.
         check_roster: refuses an approval whose roster this site does not trust, as things stand.
         open_session: opens a session for an approval; may refuse.
-        audit: the log in which refusals are recorded.
+        audit: the log in which refusals are recorded, as they are told.
+        note: called with a refusal whose whole reason is a new one; keeps it at the site.
     """
 
     def __init__(
@@ -51,18 +52,21 @@ class StudySessions:
         check_roster: Callable[[Approval], None],
         open_session: Callable[[Approval], Session],
         audit: AuditLog,
+        *,
+        note: Callable[[Action, Answer], None] = lambda _action, _answer: None,
     ) -> None:
-        self.site = site
+        self.site, self._note = site, note
         self._approvals, self._check_roster = approvals, check_roster
         self._open_session, self._audit = open_session, audit
         self._sessions: dict[bytes, _OpenSession] = {}
         self._runs: dict[bytes, bytes] = {}  # study hash of a run -> digest of its study
         self._last_refusal: tuple[str, str] | None = None
+        self._last_reason: str | None = None
 
     def handle(self, action: Action, body: bytes) -> Answer:
-        """Answer one message; a refusal states its reason and is recorded in the log."""
+        """Answer one message; a refusal states its code and is recorded in the log."""
         answer = answer_or_refuse(self.site, action, partial(self._answer, action, body))
-        self._note_refusal(action, answer.refusal)
+        self._note_refusal(action, answer)
         return answer
 
     def _answer(self, action: Action, body: bytes) -> bytes:
@@ -77,7 +81,8 @@ class StudySessions:
         digest = self._runs.get(_run_of(body))
         if digest is None:
             raise ProtocolError(
-                f"site {self.site} has no open run of this study; ask for its channel key first"
+                f"site {self.site} has no open run of this study; ask for its channel key first",
+                case="no-open-run",
             )
         return self._approved(digest)
 
@@ -92,19 +97,24 @@ class StudySessions:
         if approval is None or stamp is None:
             raise PolicyError(
                 f"site {self.site} has not approved study {digest.hex()[:16]}; "
-                "its hospital must review and approve it"
+                "its hospital must review and approve it",
+                case="not-approved",
             )
         self._check_roster(approval)
         session = self._open_session(approval)
         self._sessions[digest] = _OpenSession(session=session, approval=approval, stamp=stamp)
         return session
 
-    def _note_refusal(self, action: Action, refusal: Refusal | None) -> None:
+    def _note_refusal(self, action: Action, answer: Answer) -> None:
         """Record a refusal; identical refusals in a row are recorded once."""
+        refusal = answer.refusal
         if refusal is None:
-            self._last_refusal = None
+            self._last_refusal = self._last_reason = None
             return
-        if (refused := (action.value, refusal.sentence)) == self._last_refusal:
+        if answer.reason != self._last_reason:
+            self._last_reason = answer.reason
+            self._note(action, answer)
+        if (refused := (action.value, refusal.code)) == self._last_refusal:
             return
         self._last_refusal = refused
         try:

@@ -93,12 +93,19 @@ def issue_server_certificate(
     The key is written before the certificate; a server that uses them restarts after both.
 
     Raises:
-        SettingsError: no names, or one that is neither an address nor a host name.
+        SettingsError: no names, or one that is neither an address nor a host name; or the authority
+            has ended.
     """
     if not names:
         raise SettingsError("a server certificate needs a host name; give --host at least once")
     begins = (now or datetime.now(UTC)) - CLOCK_SLACK
     authority = _read(files.authority)
+    if begins + CLOCK_SLACK >= _end(authority):
+        raise SettingsError(
+            f"the coordinator's certificate authority ended {_end(authority):%Y-%m-%d}, after "
+            f"{AUTHORITY_DAYS // 365} years, and sites trust no other; run 'init' in a new folder "
+            "and invite the sites again"
+        )
     authority_key = _read_key(files.authority_key)
     key = ec.generate_private_key(ec.SECP256R1())
     common = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])

@@ -198,6 +198,13 @@ def run_study(
         check_hope(state)
 
 
+def next_purpose(study: Study, state: RunState) -> Purpose:
+    """Return what the next round of a run would be for."""
+    if not state.normalisation:
+        return Purpose.STATISTICS
+    return Purpose.TRAINING if state.trained < study.rounds else Purpose.EVALUATION
+
+
 def check_hope(state: RunState) -> None:
     """Check that more than half of the groups can still give a sum.
 
