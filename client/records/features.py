@@ -8,8 +8,8 @@ In a grid the columns of codes follow the variables. ``y_N`` is (N,), (N, K) for
 (N, T) or (N, T, K) per step.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -39,6 +39,8 @@ class TimeGrid:
         y_N: float32 labels.
         patient_N: int64, index of each stay's patient, ascending from 0.
         patient_ids: the site's own identifiers by patient index; they never leave the site.
+        former_ids: identifiers from before records were merged, by ``patient_ids`` of those few
+            who have some.
     """
 
     value_NTV: NDArray[np.float32]
@@ -46,6 +48,7 @@ class TimeGrid:
     y_N: NDArray[np.float32]
     patient_N: NDArray[np.int64]
     patient_ids: tuple[str, ...]
+    former_ids: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def patients(self) -> int:
@@ -89,12 +92,15 @@ def to_grid(patients: Iterable[Patient], study: Study, *, or_nobody: bool = Fals
     labels: list[NDArray[np.float32]] = []
     patient_of: list[int] = []
     patient_ids: list[str] = []
+    former_ids: dict[str, tuple[str, ...]] = {}
     stream = iter(patients)
     while chunk := list(islice(stream, _STAYS_AT_ONCE)):
         stays = [stay for patient in chunk for stay in patient.stays]
         for patient in chunk:
             patient_of.extend([len(patient_ids)] * len(patient.stays))
             patient_ids.append(patient.patient_id)
+            if patient.former_ids:
+                former_ids[patient.patient_id] = patient.former_ids
         done = len(value_NTV)
         # It grows where it lies: as a list of parts that are joined, it would be there twice.
         value_NTV.resize((done + len(stays), steps, variables), refcheck=False)
@@ -113,6 +119,7 @@ def to_grid(patients: Iterable[Patient], study: Study, *, or_nobody: bool = Fals
         y_N=np.concatenate(labels),
         patient_N=np.array(patient_of, dtype=np.int64),
         patient_ids=tuple(patient_ids),
+        former_ids=former_ids,
     )
 
 
@@ -181,6 +188,7 @@ def select(grid: TimeGrid, patients: NDArray[np.int64]) -> TimeGrid:
         y_N=grid.y_N[stays],
         patient_N=new_of[grid.patient_N[stays]],
         patient_ids=tuple(grid.patient_ids[index] for index in kept),
+        former_ids=grid.former_ids,
     )
 
 

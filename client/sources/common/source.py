@@ -58,10 +58,15 @@ class Stay:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Patient:
-    """One person, the unit of privacy, with every stay in this site's data."""
+    """One person, the unit of privacy, with every stay in this site's data.
+
+    ``former_ids`` are identifiers that the records once had for this person, before they were
+    merged; who opted out under one of them has opted out.
+    """
 
     patient_id: str
     stays: tuple[Stay, ...]
+    former_ids: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Patient({len(self.stays)} stays)"
@@ -101,7 +106,8 @@ class ReadReport:
     done, what was read in another way than as it stands. ``funnel`` counts, by variable, the rows
     at the stage where their way ended (:mod:`.reasons`). ``clues`` counts what looks like a
     misunderstanding, ``absent`` names kinds of records that are not there, ``opted_out`` is how
-    many persons were left out because they opted out, of how many named.
+    many persons were left out because they opted out, of how many named. ``counts_rows`` is whether
+    the source counts the rows that it leaves out; if not, the funnel has those kept alone.
     """
 
     patients: int
@@ -124,6 +130,7 @@ class ReadReport:
     clues: Mapping[str, int] = field(default_factory=dict)
     absent: tuple[str, ...] = ()
     opted_out: tuple[int, int] | None = None
+    counts_rows: bool = True
 
     def rows(self, variable: str) -> int:
         """Return how many rows of a variable were found, those of other persons included."""

@@ -20,12 +20,14 @@ that it names, if that is a stay, or to every stay that holds its time. A Condit
 MedicationAdministration has no number, so its variable's settings give one (``present``). A
 MedicationRequest is not read: it is an order, which may not have been followed. A stay ends in
 death if Patient.deceased lies within it, or if its discharge disposition is ``exp``. A Condition
-counts from its onset; if that is missing, in its encounter; or else from when it was recorded. HL7,
+counts from its onset; if that is missing, in its encounter; or else from when it was recorded.
+Patients linked with each other (Patient.link) are one person, who has opted out if the file names
+any of their identifiers. HL7,
 "FHIR R4 (v4.0.1)", https://hl7.org/fhir/R4/, and "Bulk Data Access",
 https://hl7.org/fhir/uv/bulkdata/
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,6 +42,7 @@ from consilium.client.sources.own.patients.event_frames import (
     translation_of,
     without_values,
 )
+from consilium.client.sources.own.patients.one_person import with_former
 from consilium.client.sources.own.patients.outcomes import with_outcome
 from consilium.client.sources.own.patients.text_times import TextTimes
 from consilium.client.sources.own.patients.translation import Translation
@@ -98,11 +101,14 @@ class Fhir(Counted):
     ) -> Iterator[Patient]:
         axis = Axis(clock_of(self._settings.time_zone))
         times = TextTimes(axis, self._settings.midnight, self._tally)
-        people = frames.people(folder, self._tally)
+        people, merged = frames.people(folder, self._tally)
         # The encounters' times come first: they say whether all have zones, and of which clock.
         encounters = frames.encounters(folder, self._settings, times, self._tally)
+        encounters = frames.of_one(encounters, merged)
         people = frames.with_times(people, times)
-        stays = static_frame(self._stays(folder, encounters, people, times, study), people, study)
+        stays = static_frame(
+            self._stays(folder, encounters, people, merged, times, study), people, study
+        )
         rows = EventRows(
             translation,
             stays,
@@ -112,7 +118,11 @@ class Fhir(Counted):
             if_none=frames.why_no_stay(self._settings, self._tally),
             clock=axis.clock,
         )
-        return rows.patients_with(self._events(folder, translation, times))
+        events = (
+            (frames.of_one(piece, merged), where, kind)
+            for piece, where, kind in self._events(folder, translation, times)
+        )
+        return with_former(rows.patients_with(events), merged)
 
     def _events(
         self, folder: Path | Export, translation: Translation, times: TextTimes
@@ -136,6 +146,7 @@ class Fhir(Counted):
         folder: Path | Export,
         stays: pl.DataFrame,
         people: pl.DataFrame,
+        merged: Mapping[str, str],
         times: TextTimes,
         study: Study,
     ) -> pl.DataFrame:
@@ -143,6 +154,7 @@ class Fhir(Counted):
         outcome = self._settings.outcome
         codes = set(map(str, outcome.codes))
         diagnoses = frames.conditions(folder, codes, self._tally, required=bool(codes))
+        diagnoses = frames.of_one(diagnoses, merged)
         return with_outcome(
             stays,
             outcome,

@@ -5,7 +5,7 @@ FHIR dateTime may stop at the day, the month or the year. One with an hour must 
 one it is by the hospital's clock, if that is stated or if the stays have no zones either.
 """
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from consilium.client.sources.own.fhir.ndjson import (
     text,
 )
 from consilium.client.sources.own.patients.event_frames import SCHEMA
+from consilium.client.sources.own.patients.one_person import joined
 from consilium.client.sources.own.patients.text_times import TextTimes
 from consilium.client.sources.own.settings.systems import FhirSettings
 
@@ -39,21 +40,46 @@ _RETRACTED = frozenset({"entered-in-error", "cancelled", "refuted"})
 _RAW: dict[str, type[pl.DataType]] = {**SCHEMA, "time": pl.String, "stay": pl.String}
 
 
-def people(folder: Path | Export, tally: Tally) -> pl.DataFrame:
-    """Return one row each: ``patient``, ``birth``, ``male``, ``death``, ``dead``; texts as such."""
-    rows = [
-        (
-            text(one, "id"),
-            text(one, "birthDate"),
-            SEX.get(text(one, "gender") or ""),
-            text(one, "deceasedDateTime"),
-            at(one, "deceasedBoolean") is True or text(one, "deceasedDateTime") is not None,
-        )
-        for one, _ in resources(folder, "Patient", tally)
-    ]
+def people(folder: Path | Export, tally: Tally) -> tuple[pl.DataFrame, dict[str, str]]:
+    """Return one row each: ``patient``, ``birth``, ``male``, ``death``, ``dead``; texts as such.
+
+    Patients who are linked, whatever the link's type, are one; the second result leads from each of
+    their identifiers to the one that stands for all, which no other has replaced.
+    """
+    rows: list[tuple[Any, ...]] = []
+    pairs: list[tuple[str, str]] = []
+    replaced: set[str] = set()
+    for one, _ in resources(folder, "Patient", tally):
+        own, died = text(one, "id"), text(one, "deceasedDateTime")
+        dead = at(one, "deceasedBoolean") is True or died is not None
+        rows.append((own, text(one, "birthDate"), SEX.get(text(one, "gender") or ""), died, dead))
+        listed = one.get("link")
+        for link in listed if isinstance(listed, list) else ():
+            other = identity(at(link, "other"))
+            whole = text(link, "other", "reference") or ""
+            if own is None or other is None or "RelatedPerson/" in whole:
+                continue
+            pairs.append((own, other))
+            kind = text(link, "type")
+            replaced |= {own} if kind == "replaced-by" else {other} if kind == "replaces" else set()
+    merged = joined(pairs, replaced)
     schema = {"patient": pl.String, "birth": pl.String, "male": pl.Float64, "death": pl.String}
     frame = pl.DataFrame(rows, schema={**schema, "dead": pl.Boolean}, orient="row")
-    return frame.drop_nulls("patient").unique("patient", keep="last", maintain_order=True)
+    frame = frame.drop_nulls("patient").unique("patient", keep="last", maintain_order=True)
+    return (_as_one(frame, merged) if merged else frame), merged
+
+
+def _as_one(frame: pl.DataFrame, merged: Mapping[str, str]) -> pl.DataFrame:
+    """Return one row for each person; what the identifier in use says comes before the others."""
+    own = pl.col("patient").is_in(list(set(merged.values())))
+    rows = of_one(frame.sort(own, maintain_order=True), merged)
+    said = [pl.col(name).drop_nulls().last() for name in ("birth", "male", "death")]
+    return rows.group_by("patient", maintain_order=True).agg(*said, pl.col("dead").any())
+
+
+def of_one(frame: pl.DataFrame, merged: Mapping[str, str]) -> pl.DataFrame:
+    """Return a table with one identifier for each person in its column ``patient``."""
+    return frame.with_columns(pl.col("patient").replace(dict(merged))) if merged else frame
 
 
 def with_times(persons: pl.DataFrame, times: TextTimes) -> pl.DataFrame:

@@ -12,7 +12,8 @@
 
 A stay is a visit (PV1-19), from its admission (PV1-44, or the time of A01 or A04) to its discharge
 (PV1-45, or the time of A03); A08 corrects it, A11 and A13 cancel it. A death is PID-29, for a
-patient whose PID-30 does not deny it. Patients that were merged (A40 and its kind) are one person.
+patient whose PID-30 does not deny it. Patients that were merged (A40 and its kind) are one person,
+who has opted out if the file names any of their identifiers.
 A result is an OBX at its own time (OBX-14) or its order's (OBR-7), of type NM, SN, ST or coded; one
 that was withdrawn later (OBX-11: D, W, X) is not read, one that was corrected counts as corrected.
 """
@@ -28,6 +29,7 @@ from consilium.client.sources.own.patients.event_frames import (
     static_frame,
     translation_of,
 )
+from consilium.client.sources.own.patients.one_person import with_former
 from consilium.client.sources.own.patients.outcomes import with_outcome
 from consilium.client.sources.own.patients.text_times import TextTimes
 from consilium.client.sources.own.settings.systems import Hl7Settings
@@ -81,7 +83,9 @@ class Hl7(Counted):
             clock=axis.clock,
         )
         results = reader.results(set(translation.codes), known)
-        return rows.patients_with((times.events(piece), str(path), "OBX") for piece in results)
+        rows_of = ((times.events(piece), str(path), "OBX") for piece in results)
+        merged = {old: known.patient(old) for old in known.merged}
+        return with_former(rows.patients_with(rows_of), merged)
 
     def _visits(self, known: Admissions, times: TextTimes) -> pl.DataFrame:
         """Return one row per stay: ``patient``, ``stay``, ``start``, ``end``, ``died``."""

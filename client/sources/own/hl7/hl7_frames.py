@@ -110,7 +110,7 @@ class Reader:
 
     def __init__(self, settings: Hl7Settings, tally: Tally) -> None:
         self._settings, self._tally = settings, tally
-        self._assigners: set[str] = set()
+        self.assigners: set[str] = set()
 
     def admissions(self) -> Admissions:
         """Return what all messages say of patients and visits.
@@ -128,10 +128,10 @@ class Reader:
                 self._note_withdrawn(message, number, found)
         for _, _, message in sorted(told, key=lambda one: one[:2]):
             self._note(message, found)
-        if len(self._assigners) > 1:
+        if len(self.assigners) > 1:
             raise DataError(
                 f"{self._settings.path}: identifiers of patients (PID-3) are of "
-                f"{len(self._assigners)} assigners, and one number may stand for several persons; "
+                f"{len(self.assigners)} assigners, and one number may stand for several persons; "
                 "name the one to use as assigner in [data] of site.toml"
             )
         return found
@@ -173,7 +173,7 @@ class Reader:
         for kind in ("PI", "MR", None):
             for one in listed:
                 if one[0] and (kind is None or one[4:5] == [kind]):
-                    self._assigners.add(_assigner(one, message))
+                    self.assigners.add(_assigner(one, message))
                     return one[0]
         return ""
 
