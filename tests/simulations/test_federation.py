@@ -15,7 +15,7 @@ from consilium.shared.model.weight_vector import to_vector
 from consilium.shared.study.definition import Study, parse_study, with_changes
 from consilium.shared.study.input_names import feature_names
 from consilium.simulations.cohorts.study_cohorts import cohorts_for
-from consilium.simulations.federation.local_grid import Fault, FaultKind
+from consilium.simulations.federation.faults import Fault, FaultKind
 from consilium.simulations.federation.run import Federation, Finished
 from consilium.simulations.figures.held_out import HeldOut
 from tests.simulations.passing_time import let_time_pass
