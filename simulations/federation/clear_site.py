@@ -16,6 +16,7 @@ from consilium.client.records.cohort import Cohort
 from consilium.client.round.answer import silently
 from consilium.client.round.charges import reserve_all, round_charges
 from consilium.client.round.contribution import Contributor
+from consilium.client.round.round_model import RoundModel
 from consilium.client.secure_sum.round_state import check_vector
 from consilium.shared.rounds.contents import RoundConfiguration
 from consilium.shared.secure_sum.fixed_point import VectorSpec
@@ -52,6 +53,7 @@ class ClearSite:
         policy: what it allows.
         ledger: its privacy ledger.
         personal: keeps the part of the model that stays at this site.
+        model: the study's network, for all sites.
     """
 
     def __init__(
@@ -62,10 +64,11 @@ class ClearSite:
         policy: Policy,
         ledger: Ledger,
         personal: PersonalStore,
+        model: RoundModel,
     ) -> None:
         policy.check_study(study)
         self.site, self._study, self._ledger = site, study, ledger
-        self._contributor = Contributor(site, study, cohort, policy, personal)
+        self._contributor = Contributor(site, study, cohort, policy, personal, model)
 
     def vector(self, question: Question) -> NDArray[np.uint32]:
         """Check, charge and compute a round's vector; return it with its tail (spec.length + 6,).

@@ -27,6 +27,7 @@ from consilium.simulations.federation.clear_site import ClearSite, Question
 from consilium.simulations.federation.faults import Fault, FaultKind
 from consilium.simulations.federation.traffic import Traffic
 
+PROTOCOL, CLEAR = "protocol", "clear"  # how a round was summed, in its record
 UPDATE = f"query.{Action.UPDATE.value}"
 
 

@@ -21,6 +21,7 @@ from consilium.client.records.declared_size import usual_size
 from consilium.client.records.features import TimeGrid
 from consilium.client.round.charges import round_charges
 from consilium.client.round.own_part import OwnPart
+from consilium.client.round.round_model import RoundModel
 from consilium.client.round.session import Session
 from consilium.client.service.flower_app import make_client_app
 from consilium.client.sources.common.source import Source
@@ -37,7 +38,7 @@ from consilium.shared.rounds.contents import Purpose, RoundConfiguration, group_
 from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.study.definition import Study
 from consilium.simulations.federation.clear_site import ClearSite
-from consilium.simulations.federation.clear_sum import ClearSum
+from consilium.simulations.federation.clear_sum import CLEAR, PROTOCOL, ClearSum
 from consilium.simulations.federation.faults import Fault
 from consilium.simulations.federation.local_grid import LocalGrid, run_server_app
 from consilium.simulations.federation.out_folder import SITES
@@ -55,7 +56,6 @@ from consilium.simulations.figures.subgroups import FiguresByGroup, figures_by_g
 
 Show = Callable[[dict[str, Any]], None]
 Follow = Callable[[Iterator[RoundResult]], None]
-PROTOCOL, CLEAR = "protocol", "clear"  # how a round was summed, in its record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,9 +227,10 @@ class Federation:
         """Run the rounds without the protocol; leave the ledgers behind, however they end."""
         study, parameters = self._study, self._parameters(checkpoint)
         self._charge_past_rounds(checkpoint, parameters)
+        model = RoundModel(study)
         sites = {
             site: ClearSite(
-                site, study, self._cohorts[site], self._policy, state.ledger, state.personal
+                site, study, self._cohorts[site], self._policy, state.ledger, state.personal, model
             )
             for site, state in self._states.items()
         }

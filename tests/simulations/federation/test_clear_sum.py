@@ -1,6 +1,5 @@
 """The sum in the clear against the whole protocol: the same weights, figures and bytes."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from consilium.shared.errors import RoundVoidError, SettingsError
-from consilium.shared.study.definition import Study, parse_study, with_changes
+from consilium.shared.study.definition import Study, parse_study
 from consilium.simulations.cohorts.study_cohorts import cohorts_for
 from consilium.simulations.federation.faults import Fault, FaultKind
 from consilium.simulations.federation.run import Federation, Finished
