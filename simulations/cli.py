@@ -78,6 +78,13 @@ Persons = Annotated[
 Key = Annotated[str | None, typer.Option(help="Another key of the hash deals persons otherwise.")]
 Workers = Annotated[int, typer.Option(min=1, help="Sites that train at the same time.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Use another seed than the study's.")]
+Protocol = Annotated[
+    bool,
+    typer.Option(
+        "--protocol",
+        help="Send every message of the secure sum; else the same numbers are added in the clear.",
+    ),
+]
 CORES = len(os.sched_getaffinity(0))
 
 
@@ -111,7 +118,8 @@ def demo(
     from consilium.simulations.cohorts.given_records import Given
     from consilium.simulations.runs.examples import example_study
 
-    _run(example_study("demo"), Given(), out or _unused(Path("runs"), "demo"), workers)
+    study, folder = example_study("demo"), out or _unused(Path("runs"), "demo")
+    _run(study, Given(), folder, workers, protocol=True)
 
 
 @app.command()
@@ -163,6 +171,7 @@ def run(
     key: Key = None,
     workers: Workers = CORES,
     seed: Seed = None,
+    protocol: Protocol = False,
     alone: Annotated[
         bool, typer.Option(help="Also train each hospital's own model: what did joining bring?")
     ] = True,
@@ -172,7 +181,8 @@ def run(
 ) -> None:
     """Run a study across its sites and judge the model on test patients."""
     given = _given(study, data, settings, records, sites, by, test, persons, key, external)
-    _run(_load(study, seed), given, out, workers, alone=alone, external=external)
+    loaded = _load(study, seed)
+    _run(loaded, given, out, workers, protocol=protocol, alone=alone, external=external)
 
 
 @app.command()
@@ -205,6 +215,7 @@ def compare(
     ] = 1,
     workers: Workers = CORES,
     seed: Seed = None,
+    protocol: Protocol = False,
 ) -> None:
     """Compare local, pooled, federated, and federated private training in one table."""
     from consilium.simulations.commands.console import (
@@ -222,11 +233,18 @@ def compare(
         )
     modes = [one.value for one in mode or ()]
     given = _given(study, data, settings, records, sites, by, test, persons, key)
-    loaded, cohorts = _dealt(_load(study, seed), given)
+    loaded, cohorts = _dealt(_load(study, seed), given, protocol=protocol)
 
     def all_settings(one: "Study", folder: Path) -> "Compared":
         return compare_settings(
-            one, cohorts, folder, epsilons=epsilon, workers=workers, watch=_watch, modes=modes
+            one,
+            cohorts,
+            folder,
+            epsilons=epsilon,
+            workers=workers,
+            watch=_watch,
+            modes=modes,
+            protocol=protocol,
         )
 
     def chosen(one: "Study", folder: Path) -> "Compared":
@@ -239,6 +257,7 @@ def compare(
             modes=["none", *(modes or own)],
             workers=workers,
             watch=_watch,
+            protocol=protocol,
         )
         show_strategies(one, compared, refused, folder)
         return compared
@@ -470,7 +489,7 @@ def _given(
     )
 
 
-def _dealt(study: "Study", given: "Given") -> "tuple[Study, Cohorts | None]":
+def _dealt(study: "Study", given: "Given", *, protocol: bool) -> "tuple[Study, Cohorts | None]":
     """Print what the study is and who is dealt where; return it and its cohorts.
 
     The cohorts are None if patients are synthetic: they depend on the seed, so each run makes them.
@@ -479,7 +498,7 @@ def _dealt(study: "Study", given: "Given") -> "tuple[Study, Cohorts | None]":
     from consilium.simulations.commands.console import announce, console
 
     study, cohorts = simulated(study, given)
-    announce(study)
+    announce(study, protocol=protocol)
     if cohorts.dealing is None:
         return study, None
     for sentence in dealt_sentences(cohorts.dealing, study):
@@ -493,19 +512,21 @@ def _run(
     out: Path,
     workers: int,
     *,
+    protocol: bool,
     alone: bool = True,
     external: bool = False,
 ) -> None:
     from consilium.simulations.commands.console import Progress, show_result
     from consilium.simulations.runs.simulate import simulate
 
-    study, cohorts = _dealt(study, given)
+    study, cohorts = _dealt(study, given, protocol=protocol)
     record = simulate(
         study,
         cohorts,
         out,
         workers=workers,
         show=Progress(study).round,
+        protocol=protocol,
         alone=alone,
         outside=_watch if external else None,
     )

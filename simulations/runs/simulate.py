@@ -25,6 +25,7 @@ def simulate(
     *,
     workers: int,
     show: Show,
+    protocol: bool = False,
     alone: bool = True,
     outside: Watch | None = None,
 ) -> dict[str, Any]:
@@ -36,6 +37,7 @@ def simulate(
         out: gets run.json, model.safetensors, report.html, the checkpoint and the sites' folders.
         workers: sites that train at the same time.
         show: called with each round's record.
+        protocol: whether the whole secure sum runs; otherwise vectors are added as they are.
         alone: whether to train each hospital's own model too, to say what it gained by joining.
         outside: if given, each hospital is left out in turn and tested on; see ``watch`` of
             :func:`consilium.simulations.experiments.external.external`.
@@ -51,7 +53,9 @@ def simulate(
         test = HeldOut.read(cohorts.test, study)
         if outside is not None:
             leave_one_out(study, cohorts, test)  # raises before any privacy is spent
-        finished, seconds = train(study, cohorts, test, out, workers=workers, show=show)
+        finished, seconds = train(
+            study, cohorts, test, out, workers=workers, show=show, protocol=protocol
+        )
         joined = None
         if alone:
             joined = joining(study, cohorts, test, finished.scores, finished.training)
@@ -66,6 +70,7 @@ def simulate(
                 joined,
                 out,
                 workers=workers,
+                protocol=protocol,
                 watch=outside,
             ),
         }
@@ -76,10 +81,17 @@ def simulate(
 
 
 def train(
-    study: Study, cohorts: Cohorts, test: HeldOut, folder: Path, *, workers: int, show: Show
+    study: Study,
+    cohorts: Cohorts,
+    test: HeldOut,
+    folder: Path,
+    *,
+    workers: int,
+    show: Show,
+    protocol: bool = False,
 ) -> tuple[Finished, float]:
     """Run a federation in ``folder``; return its result and the seconds of its rounds."""
-    federation = Federation(study, cohorts.sites, folder, workers=workers)
+    federation = Federation(study, cohorts.sites, folder, workers=workers, protocol=protocol)
     began = time.monotonic()
     finished = federation.train(show, test)
     return finished, max(
