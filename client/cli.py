@@ -259,11 +259,11 @@ def withdraw(
 def start(folder: Folder = DEFAULT_FOLDER) -> None:
     """Answer the coordinator until stopped; only outgoing connections, to its one port."""
     from consilium.client.hospital.folder import SiteFolder
-    from consilium.client.service.process import run_site
+    from consilium.client.service.process import serve_site
     from consilium.shared.service.logs import configure_logs
 
     configure_logs()
-    run_site(SiteFolder.open(folder))
+    serve_site(SiteFolder.open(folder))
 
 
 @app.command()

@@ -2,12 +2,16 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 
 import pytest
 
-HEAVY = ("torch", "sklearn", "scipy", "flwr", "matplotlib", "polars", "opacus", "numpy", "pydantic")
+HEAVY = (
+    "torch", "sklearn", "scipy", "flwr", "matplotlib", "polars", "opacus", "numpy", "pydantic",
+    "sqlalchemy", "ray",
+)  # fmt: skip
 LOADED = "import json, sys; print(json.dumps([name for name in {names!r} if name in sys.modules]))"
 HELP = """
 import contextlib, io, sys
@@ -30,6 +34,7 @@ with contextlib.redirect_stdout(io.StringIO()) as said:
     walk([], typer.main.get_command(app))
 assert said.getvalue().count("Usage") > 9
 """
+HELP_S = 0.5
 COMMANDS = ("consilium.client.cli", "consilium.server.cli", "consilium.simulations.cli")
 
 
@@ -67,6 +72,26 @@ def test_the_help_of_every_subcommand_imports_no_heavy_library(module):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("module", COMMANDS)
+def test_help_takes_half_a_second_of_processor_time(module):
+    command = [sys.executable, "-m", module.removesuffix(".cli"), "--help"]
+    took_s = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, check=True, capture_output=True, timeout=240)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took_s.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(took_s) < HELP_S, took_s
+
+
+def test_the_process_of_a_site_without_a_study_imports_nothing_that_trains_or_reads_records():
+    code = "import consilium.client.service.process"
+    heavy = ("flwr", "torch", "sklearn", "matplotlib", "polars", "opacus", "sqlalchemy",
+             "scipy.optimize", "scipy.stats")  # fmt: skip
+    assert loaded_after(code, heavy) == ["flwr"]
+
+
+@pytest.mark.slow
 def test_a_simulation_computes_on_one_thread_whatever_the_environment_says():
     code = """
 import contextlib, io, sys
@@ -82,9 +107,8 @@ assert torch.get_num_threads() == 1, torch.get_num_threads()
 
 def test_the_modules_of_a_running_site_do_not_import_opacus():
     code = """
-import consilium.client.service.flower_app
+import consilium.client.round.session
 import consilium.client.service.process
-import consilium.client.service.supernode
 import consilium.simulations.federation.run
 """
     assert loaded_after(code, ("torch", "flwr", "opacus")) == ["torch", "flwr"]
