@@ -29,6 +29,7 @@ FILES_OF_EXTRAS = {
         "simulations/guesses/",
     ),
     "onnx": ("shared/export/onnx_graph.py", "shared/export/onnx_check.py"),
+    "ray": ("simulations/federation/flower_engine.py", "simulations/runs/sweep.py"),
     "sql": ("client/sources/own/",),
     "tensorboard": ("simulations/report/rounds_export.py",),
     "xlsx": ("client/sources/own/table_forms.py",),

@@ -5,6 +5,7 @@ the model is also judged directly on held-out patients in every round.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from consilium.client.ledger.store import Ledger
 from consilium.client.records.cohort import read_cohort, require_suitable
 from consilium.client.records.declared_size import usual_size
 from consilium.client.records.features import TimeGrid
+from consilium.client.round.contribution import Contributor
 from consilium.client.round.own_part import OwnPart
 from consilium.client.round.session import Session
 from consilium.client.service.flower_app import make_client_app
@@ -30,6 +32,7 @@ from consilium.shared.crypto.transcript import digest
 from consilium.shared.errors import SettingsError
 from consilium.shared.rounds.contents import Purpose, group_parameters
 from consilium.shared.study.definition import Study
+from consilium.simulations.federation.flower_engine import FarSite, FlowerEngine
 from consilium.simulations.federation.local_grid import Fault, LocalGrid, run_server_app
 from consilium.simulations.federation.site_folders import open_site, roster_of
 from consilium.simulations.figures.answer_tables import final_tables
@@ -78,6 +81,7 @@ class Federation:
         folder: holds the sites' state and the coordinator's checkpoint.
         workers: sites that work at the same time.
         faults: faults to inject, for tests.
+        engine: where the sites compute, if not in this process.
     """
 
     def __init__(
@@ -88,7 +92,9 @@ class Federation:
         *,
         workers: int,
         faults: Iterable[Fault] = (),
+        engine: FlowerEngine | None = None,
     ) -> None:
+        self._engine = engine
         self._study, self._folder = study, folder
         self._workers, self._faults = workers, tuple(faults)
         # Nobody vouches for anybody: all sites are made here, on one machine, from one roster.
@@ -142,6 +148,8 @@ class Federation:
 
         def coordinate(sites: Sites) -> None:
             for result in self._rounds(sites, progress[-1]):
+                if self._engine is not None:
+                    self._engine.check()
                 record = self._record(result, test)
                 progress.append(
                     replace(
@@ -154,7 +162,8 @@ class Federation:
                 show(record)
 
         if not checkpoint.state.finished:
-            self._serve(coordinate)
+            with self._computing(checkpoint):
+                self._serve(coordinate)
         state = replace(progress[-1].state, finished=True)
         save_checkpoint(self._folder, replace(progress[-1], state=state))
         own = self.own_states(state)
@@ -200,6 +209,28 @@ class Federation:
         parameters = group_parameters(self._study, self._roster, checkpoint.run_id)
         return run_study(self._study, parameters, sites, checkpoint.state)
 
+    def _computing(self, checkpoint: Checkpoint) -> AbstractContextManager[None]:
+        """Return the context in which the sites can compute."""
+        if self._engine is None:
+            return nullcontext()
+        parameters = {
+            site: group
+            for group in group_parameters(self._study, self._roster, checkpoint.run_id)
+            for site in group.roster.names
+        }
+        return self._engine.running(
+            {
+                site: FarSite(
+                    site=site,
+                    study=self._study,
+                    cohort=self._cohorts[site],
+                    policy=self._policy,
+                    parameters=parameters[site],
+                )
+                for site in self._study.sites
+            }
+        )
+
     def _serve(self, coordinate: Callable[[Sites], None]) -> None:
         study = self._study
         timeout_s = study.aggregation.round_timeout_s
@@ -207,7 +238,8 @@ class Federation:
         starts = {
             site: lambda site=site: make_client_app(self._session(site)) for site in study.sites
         }
-        with LocalGrid(starts, workers=self._workers, faults=self._faults) as grid:
+        workers = self._workers if self._engine is None else self._engine.workers
+        with LocalGrid(starts, workers=workers, faults=self._faults) as grid:
             run_server_app(app, grid)
 
     def _session(self, site: str) -> Session:
@@ -220,6 +252,7 @@ class Federation:
             read=lambda: self._cohorts[site],
             policy=self._policy,
             state=self._states[site],
+            contribute=Contributor if self._engine is None else self._engine.contributor,
         )
 
     def _checkpoint(self) -> Checkpoint:

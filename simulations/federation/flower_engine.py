@@ -1,0 +1,308 @@
+"""The sites compute on Flower's simulation runtime: on this machine or on a cluster of Ray.
+
+Each site's state (identity, ledger, journal, own part of the model) stays in the run's folder with
+the process that runs the study. What a round computes at a site goes as a Flower message to a
+ClientApp in one of the runtime's Ray actors, on whichever machine is free, and its vector comes
+back. The ClientApp keeps nothing between messages, so results do not depend on who computed what.
+
+Ray's workers need this package and Python, of the same versions, and nothing else: records travel
+through Ray's store, once a machine.
+"""
+
+import os
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from importlib.util import find_spec
+from typing import Any, cast
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import PARTITION_ID_KEY
+from numpy.typing import NDArray
+
+from consilium.client.hospital.personal_store import HeldFile, Kept, PersonalStore
+from consilium.client.hospital.policy import Policy
+from consilium.client.records.cohort import Cohort
+from consilium.client.round.contribution import Contributor
+from consilium.shared.crypto.keys import Roster
+from consilium.shared.errors import SettingsError, UnreachableError
+from consilium.shared.rounds.contents import RoundConfiguration
+from consilium.shared.secure_sum.parameters import SumParameters
+from consilium.shared.study.definition import Study
+
+COMPUTE = "compute"
+RESOURCES = {"num_cpus": 1, "num_gpus": 0}  # of an actor, which computes one site at a time
+MISSING = (
+    "--engine flower: Ray is not installed; install it with: pip install 'consilium-fl[ray]', on "
+    "every machine of the cluster"
+)
+LOST = "a machine of the Ray cluster was lost; the same command goes on from the last whole round"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FarSite:
+    """What a site's computations need wherever they run; it does not change during a run."""
+
+    site: str
+    study: Study
+    cohort: Cohort
+    policy: Policy
+    parameters: SumParameters
+
+
+class FlowerEngine:
+    """Flower's Ray actors, from :meth:`running` on.
+
+    Args:
+        address: of a Ray cluster: HOST:PORT, ray://HOST:PORT or auto; None starts Ray here.
+        workers: actors, if Ray is started here; a cluster has one for each of its cores.
+    """
+
+    def __init__(self, address: str | None, *, workers: int) -> None:
+        self.address, self._own_workers = address, workers
+        self._backend: Any = None
+        self._sites: list[str] = []
+        self._lock = threading.Lock()
+        self._computed: Counter[str] = Counter()
+        self._lost = False
+
+    @contextmanager
+    def running(self, sites: Mapping[str, FarSite]) -> Iterator[None]:
+        """Connect to Ray, hand it the sites' records, and start the actors; stop them at the end.
+
+        Raises:
+            SettingsError: Ray is not installed, or the cluster cannot be reached or has no cores.
+        """
+        if find_spec("ray") is None:
+            raise SettingsError(MISSING)
+        import ray
+        from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
+
+        if ray.is_initialized():
+            raise SettingsError(
+                "--engine flower: this process uses Ray already; run one study at a time in it"
+            )
+        _connect(self.address, self._own_workers)
+        try:
+            given = [ray.put(replace(one, parameters=_plain(one.parameters)))
+                     for one in sites.values()]  # fmt: skip
+            self._sites, self._lost = list(sites), False
+            self._backend = RayBackend({"init_args": {}, "client_resources": RESOURCES})
+            self._backend.build(partial(make_far_app, given))
+            yield
+        except ValueError as error:
+            raise SettingsError(
+                f"--engine flower: the cluster cannot run a site ({error}); it needs a free core"
+            ) from error
+        finally:
+            if self._backend is None:
+                ray.shutdown()
+            else:
+                self._backend.terminate()
+                self._backend = None
+
+    @property
+    def workers(self) -> int:
+        """Sites that compute at the same time."""
+        return int(self._backend.num_workers)
+
+    @property
+    def computed(self) -> Mapping[str, int]:
+        """By machine, as NODE at ADDRESS, how many vectors it has computed."""
+        return dict(sorted(self._computed.items()))
+
+    def contributor(
+        self, site: str, study: Study, cohort: Cohort, policy: Policy, store: PersonalStore
+    ) -> Contributor:
+        """Return a site's contributor that computes on this engine."""
+        return _FarContributor(self, site, study, cohort, policy, store)
+
+    def check(self) -> None:
+        """Check that no machine was lost.
+
+        Raises:
+            UnreachableError: one was; what it computed is lost, and the round with it.
+        """
+        if self._lost:
+            raise UnreachableError(LOST)
+
+    def compute(self, site: str, question: RecordDict) -> RecordDict:
+        """Let one of the actors answer; called by at most ``workers`` threads at a time."""
+        import ray
+
+        self.check()
+        number = self._sites.index(site)
+        message = Message(question, number, f"query.{COMPUTE}")
+        config = {PARTITION_ID_KEY: number}
+        context = Context(
+            run_id=0, node_id=number, node_config=config, state=RecordDict(), run_config={}
+        )
+        try:
+            reply, _ = self._backend.process_message(message, context)
+        except ray.exceptions.RayError as error:
+            if not isinstance(error, ray.exceptions.RayTaskError):
+                self._lost = True
+            raise
+        with self._lock:
+            self._computed[cast(str, reply.content["where"]["machine"])] += 1
+        return cast(RecordDict, reply.content)
+
+
+class _FarContributor(Contributor):
+    """A site's contributor whose vector is computed on an engine; its own part is kept here."""
+
+    def __init__(
+        self,
+        engine: FlowerEngine,
+        site: str,
+        study: Study,
+        cohort: Cohort,
+        policy: Policy,
+        store: PersonalStore,
+    ) -> None:
+        super().__init__(site, study, cohort, policy, store)
+        self._engine = engine
+
+    def vector(
+        self,
+        asked: RoundConfiguration,
+        received: NDArray[np.float32],
+        round_number: int,
+        parameters: SumParameters,
+    ) -> NDArray[np.uint32]:
+        """As :meth:`.Contributor.vector`, computed elsewhere."""
+        self._own.begin_round(parameters.study_hash, round_number)
+        question = RecordDict(
+            {
+                "round": ConfigRecord(
+                    {
+                        "number": round_number,
+                        "study_hash": parameters.study_hash,
+                        "configuration": asked.to_bytes(),
+                    }
+                ),
+                "received": _record({"D": received}),
+                "own": _record(self._own.part.kept),
+            }
+        )
+        answer = self._engine.compute(self._site, question)
+        for name, value in _arrays(answer, "own").items():
+            self._own.change(name, value)
+        return _arrays(answer, "vector")["D"]
+
+
+def make_far_app(given: list[Any]) -> ClientApp:
+    """Return the ClientApp of Ray's actors: it computes the vector of the site it is asked for.
+
+    Args:
+        given: references to the sites' :class:`FarSite` in Ray's store.
+    """
+    app = ClientApp()
+
+    @app.query(COMPUTE)
+    def compute(message: Message, context: Context) -> Message:
+        far = _fetched(given[int(context.node_config[PARTITION_ID_KEY])])
+        return Message(_computed(far, message.content, _machine()), reply_to=message)
+
+    return app
+
+
+def _computed(far: FarSite, question: RecordDict, machine: str) -> RecordDict:
+    asked = cast(Mapping[str, Any], question["round"])
+    if asked["study_hash"] != far.parameters.study_hash:
+        raise ValueError("a question of another run")
+    contributor = Contributor(
+        far.site, far.study, far.cohort, far.policy, _CarriedStore(_arrays(question, "own"))
+    )
+    vector = contributor.vector(
+        RoundConfiguration.from_bytes(asked["configuration"]),
+        _arrays(question, "received")["D"],
+        asked["number"],
+        far.parameters,
+    )
+    return RecordDict(
+        {
+            "vector": _record({"D": vector}),
+            "own": _record(contributor.changes),
+            "where": ConfigRecord({"machine": machine}),
+        }
+    )
+
+
+class _CarriedStore(PersonalStore):
+    """A site's own part that came with the question; what changes goes back with the answer."""
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+
+    def load(self, study_digest: bytes, study_hash: bytes) -> Kept:
+        """See :meth:`.PersonalStore.load`."""
+        del study_digest, study_hash
+        return self._kept
+
+    def held(self, study_digest: bytes, study_hash: bytes) -> HeldFile | None:
+        """There is no file."""
+        del study_digest, study_hash
+
+
+def _connect(address: str | None, workers: int) -> None:
+    """Connect this process to Ray, or start Ray on this machine."""
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # says nothing to anybody outside
+    variables = {"OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"}
+    here: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False}
+    if address is None:
+        variables["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    try:
+        ray.init(
+            address="local" if address is None else address,
+            runtime_env={"env_vars": variables},
+            log_to_driver=False,
+            logging_level="warning",
+            **(here if address is None else {}),
+        )
+    except (ConnectionError, RuntimeError, TimeoutError, ValueError, AssertionError) as error:
+        raise SettingsError(
+            f"--engine-address {address}: no Ray cluster answers there ({type(error).__name__}); "
+            "start one with 'ray start --head', or leave the address out"
+        ) from error
+
+
+def _plain(parameters: SumParameters) -> SumParameters:
+    """Return parameters that can travel: a simulation's roster remembers what it has verified."""
+    roster = parameters.roster
+    return replace(parameters, roster=Roster(roster.members, roster.declared))
+
+
+@cache
+def _fetched(reference: Any) -> FarSite:
+    """Fetch a site's records, once in each actor."""
+    import ray
+    import torch
+
+    torch.set_num_threads(1)  # results must not depend on how a matrix product is split
+    return cast(FarSite, ray.get(reference))
+
+
+@cache
+def _machine() -> str:
+    import ray
+
+    node: Callable[[], str] = ray.get_runtime_context().get_node_id
+    return f"{node()[:8]} at {ray.util.get_node_ip_address()}"
+
+
+def _record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+    return ArrayRecord({name: Array(np.ascontiguousarray(one)) for name, one in arrays.items()})
+
+
+def _arrays(content: RecordDict, name: str) -> dict[str, NDArray[Any]]:
+    record = content.array_records[name]
+    return {key: array.numpy() for key, array in record.items()}
