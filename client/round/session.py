@@ -163,9 +163,7 @@ class Session:
         if self._made is None:
             cohort = self._renew_cohort() if self._cohort is None else self._cohort
             store = self._state.personal
-            self._made = self._contribute_by(
-                self.site, self._study, cohort, self._policy, store
-            )
+            self._made = self._contribute_by(self.site, self._study, cohort, self._policy, store)
         return self._made
 
     def _open_channel(self, body: bytes) -> bytes:

@@ -5,19 +5,16 @@ the process that runs the study. What a round computes at a site goes as a Flowe
 ClientApp in one of the runtime's Ray actors, on whichever machine is free, and its vector comes
 back. The ClientApp keeps nothing between messages, so results do not depend on who computed what.
 
-Ray's workers need this package and Python, of the same versions, and nothing else: records travel
-through Ray's store, once a machine.
+Records travel through Ray's store, once to each machine.
 """
 
-import os
-import sys
+import platform
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from importlib.util import find_spec
 from typing import Any, cast
 
 import numpy as np
@@ -35,13 +32,10 @@ from consilium.shared.errors import SettingsError, UnreachableError
 from consilium.shared.rounds.contents import RoundConfiguration
 from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.study.definition import Study
+from consilium.simulations.federation.ray_cluster import Cluster, connected
 
 COMPUTE = "compute"
 RESOURCES = {"num_cpus": 1, "num_gpus": 0}  # of an actor, which computes one site at a time
-MISSING = (
-    "--engine flower: Ray is not installed; install it with: pip install 'consilium-fl[ray]', on "
-    "every machine of the cluster"
-)
 LOST = "a machine of the Ray cluster was lost; the same command goes on from the last whole round"
 
 
@@ -60,13 +54,13 @@ class FlowerEngine:
     """Flower's Ray actors, from :meth:`running` on.
 
     Args:
-        address: of a Ray cluster: HOST:PORT, ray://HOST:PORT or auto; None starts Ray here.
+        cluster: where they run.
         workers: actors, if Ray is started here; a cluster has one for each of its cores.
     """
 
-    def __init__(self, address: str | None, *, workers: int) -> None:
-        self.address, self._own_workers = address, workers
-        self._backend: Any = None
+    def __init__(self, cluster: Cluster, *, workers: int) -> None:
+        self._cluster, self._own_workers = cluster, workers
+        self._backend: Any = None  # Flower's RayBackend, once it runs
         self._sites: list[str] = []
         self._lock = threading.Lock()
         self._computed: Counter[str] = Counter()
@@ -79,33 +73,26 @@ class FlowerEngine:
         Raises:
             SettingsError: Ray is not installed, or the cluster cannot be reached or has no cores.
         """
-        if find_spec("ray") is None:
-            raise SettingsError(MISSING)
-        import ray
-        from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
+        with connected(self._cluster, workers=self._own_workers):
+            import ray
+            from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
 
-        if ray.is_initialized():
-            raise SettingsError(
-                "--engine flower: this process uses Ray already; run one study at a time in it"
-            )
-        _connect(self.address, self._own_workers)
-        try:
-            given = [ray.put(replace(one, parameters=_plain(one.parameters)))
-                     for one in sites.values()]  # fmt: skip
+            given = [
+                ray.put(replace(one, parameters=_plain(one.parameters))) for one in sites.values()
+            ]
             self._sites, self._lost = list(sites), False
             self._backend = RayBackend({"init_args": {}, "client_resources": RESOURCES})
-            self._backend.build(partial(make_far_app, given))
-            yield
-        except ValueError as error:
-            raise SettingsError(
-                f"--engine flower: the cluster cannot run a site ({error}); it needs a free core"
-            ) from error
-        finally:
-            if self._backend is None:
-                ray.shutdown()
-            else:
-                self._backend.terminate()
-                self._backend = None
+            try:
+                self._backend.build(partial(make_far_app, given))
+            except ValueError as error:
+                raise SettingsError(
+                    "--engine flower: the Ray cluster has no core to compute on; start its nodes "
+                    "with 'ray start --num-cpus N'"
+                ) from error
+            try:
+                yield
+            finally:
+                self._backend.pool.terminate_all_actors()
 
     @property
     def workers(self) -> int:
@@ -114,7 +101,7 @@ class FlowerEngine:
 
     @property
     def computed(self) -> Mapping[str, int]:
-        """By machine, as NODE at ADDRESS, how many vectors it has computed."""
+        """By machine, as NODE at HOST, how many vectors it has computed."""
         return dict(sorted(self._computed.items()))
 
     def contributor(
@@ -251,30 +238,6 @@ class _CarriedStore(PersonalStore):
         del study_digest, study_hash
 
 
-def _connect(address: str | None, workers: int) -> None:
-    """Connect this process to Ray, or start Ray on this machine."""
-    import ray
-
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # says nothing to anybody outside
-    variables = {"OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"}
-    here: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False}
-    if address is None:
-        variables["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    try:
-        ray.init(
-            address="local" if address is None else address,
-            runtime_env={"env_vars": variables},
-            log_to_driver=False,
-            logging_level="warning",
-            **(here if address is None else {}),
-        )
-    except (ConnectionError, RuntimeError, TimeoutError, ValueError, AssertionError) as error:
-        raise SettingsError(
-            f"--engine-address {address}: no Ray cluster answers there ({type(error).__name__}); "
-            "start one with 'ray start --head', or leave the address out"
-        ) from error
-
-
 def _plain(parameters: SumParameters) -> SumParameters:
     """Return parameters that can travel: a simulation's roster remembers what it has verified."""
     roster = parameters.roster
@@ -296,7 +259,7 @@ def _machine() -> str:
     import ray
 
     node: Callable[[], str] = ray.get_runtime_context().get_node_id
-    return f"{node()[:8]} at {ray.util.get_node_ip_address()}"
+    return f"{node()[:8]} at {platform.node()}"
 
 
 def _record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:

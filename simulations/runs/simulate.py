@@ -54,7 +54,9 @@ def simulate(
         test = HeldOut.read(cohorts.test, study)
         if outside is not None:
             leave_one_out(study, cohorts, test)  # raises before any privacy is spent
-        finished, seconds = train(study, cohorts, test, out, workers=workers, show=show, engine=engine)
+        finished, seconds = train(
+            study, cohorts, test, out, workers=workers, show=show, engine=engine
+        )
         joined = None
         if alone:
             joined = joining(study, cohorts, test, finished.scores, finished.training)
