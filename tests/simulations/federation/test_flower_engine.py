@@ -1,5 +1,6 @@
 """Sites that compute on Flower's Ray runtime give what sites in one process give, to the bit."""
 
+import ctypes
 import os
 import pickle
 import signal
@@ -51,7 +52,7 @@ def trained(study, folder, engine=None):
 
 @contextmanager
 def two_nodes(cpus=1):
-    """Two Ray nodes, each a tree of processes of its own, on loopback; yields port and trees."""
+    """Two Ray nodes, each a tree of processes of its own; yields port, client port and both."""
     port, client_port, started = free_port(), free_port(), []
     environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
@@ -67,20 +68,42 @@ def two_nodes(cpus=1):
                            "--object-store-memory=100000000", *words]  # fmt: skip
                 with Path(folder, f"node-{len(started)}.out").open("wb") as log:
                     started.append(subprocess.Popen(
-                        command, env=environment, stdout=log, stderr=log, start_new_session=True
+                        command, env=environment, stdout=log, stderr=log, preexec_fn=die_with_parent
                     ))  # fmt: skip
                 wait_for_nodes(f"127.0.0.1:{port}", len(started), environment)
             yield port, client_port, started
         finally:
+            everyone = [pid for process in started for pid in tree(process.pid)]
             for process in reversed(started):
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGTERM)
+                process.terminate()
             for process in started:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(20)
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+            kill(everyone)
+            for process in started:
                 process.wait()
+
+
+def die_with_parent():
+    """Let Linux end this process when its parent ends, however that ends."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def tree(pid):
+    """A process and all below it."""
+    found = [pid]
+    for one in found:
+        with suppress(OSError):
+            for children in Path(f"/proc/{one}/task").glob("*/children"):
+                found += map(int, children.read_text().split())
+    return found
+
+
+def kill(pids):
+    """Kill processes by their numbers; some may have ended."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def wait_for_nodes(address, count, environment):
@@ -136,7 +159,7 @@ def test_a_lost_machine_ends_the_run_which_goes_on_from_its_last_whole_round(tmp
         def lose_a_machine(record):
             seen.append(record["round"])
             if record["purpose"] == "training":
-                os.killpg(nodes[1].pid, signal.SIGKILL)
+                kill(tree(nodes[1].pid))
 
         engine = FlowerEngine(Cluster(f"127.0.0.1:{port}"), workers=1)
         federation = Federation(study, cohorts.sites, tmp_path / "r", workers=1, engine=engine)
