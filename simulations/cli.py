@@ -96,6 +96,13 @@ EngineAddress = Annotated[
     str | None,
     typer.Option(help="A Ray cluster: HOST:PORT, ray://HOST:PORT or auto; else Ray starts here."),
 ]
+Protocol = Annotated[
+    bool,
+    typer.Option(
+        "--protocol",
+        help="Send every message of the secure sum; else the same numbers are added in the clear.",
+    ),
+]
 CORES = len(os.sched_getaffinity(0))
 
 
@@ -129,7 +136,8 @@ def demo(
     from consilium.simulations.cohorts.given_records import Given
     from consilium.simulations.runs.examples import example_study
 
-    _run(example_study("demo"), Given(), out or _unused(Path("runs"), "demo"), workers)
+    study, folder = example_study("demo"), out or _unused(Path("runs"), "demo")
+    _run(study, Given(), folder, workers, protocol=True)
 
 
 @app.command()
@@ -181,6 +189,7 @@ def run(
     key: Key = None,
     workers: Workers = CORES,
     seed: Seed = None,
+    protocol: Protocol = False,
     alone: Annotated[
         bool, typer.Option(help="Also train each hospital's own model: what did joining bring?")
     ] = True,
@@ -193,7 +202,11 @@ def run(
     """Run a study across its sites and judge the model on test patients."""
     given = _given(study, data, settings, records, sites, by, test, persons, key, external)
     cluster = _cluster(engine, engine_address)
-    _run(_load(study, seed), given, out, workers, alone=alone, external=external, cluster=cluster)
+    loaded = _load(study, seed)
+    _run(
+        loaded, given, out, workers, protocol=protocol, alone=alone, external=external,
+        cluster=cluster,
+    )  # fmt: skip
 
 
 @app.command()
@@ -211,6 +224,7 @@ def sweep(
     persons: Persons = None,
     key: Key = None,
     workers: Workers = CORES,
+    protocol: Protocol = False,
     engine: OnEngine = Engine.LOCAL,
     engine_address: EngineAddress = None,
 ) -> None:
@@ -223,11 +237,11 @@ def sweep(
     from consilium.simulations.runs.sweep import sweep as run_sweep
 
     given = _given(study, data, settings, records, sites, by, test, persons, key)
-    loaded, cohorts = _dealt(_load(study, None), given)
+    loaded, cohorts = _dealt(_load(study, None), given, protocol=protocol)
     cluster = _cluster(engine, engine_address)
     rows = run_sweep(
         loaded, cohorts, out, seeds=seed, epsilons=epsilon, workers=workers, watch=_watch,
-        cluster=cluster,
+        protocol=protocol, cluster=cluster,
     )  # fmt: skip
     show_sweep(loaded, rows, out)
 
@@ -262,6 +276,7 @@ def compare(
     ] = 1,
     workers: Workers = CORES,
     seed: Seed = None,
+    protocol: Protocol = False,
 ) -> None:
     """Compare local, pooled, federated, and federated private training in one table."""
     from consilium.simulations.commands.console import (
@@ -279,11 +294,18 @@ def compare(
         )
     modes = [one.value for one in mode or ()]
     given = _given(study, data, settings, records, sites, by, test, persons, key)
-    loaded, cohorts = _dealt(_load(study, seed), given)
+    loaded, cohorts = _dealt(_load(study, seed), given, protocol=protocol)
 
     def all_settings(one: "Study", folder: Path) -> "Compared":
         return compare_settings(
-            one, cohorts, folder, epsilons=epsilon, workers=workers, watch=_watch, modes=modes
+            one,
+            cohorts,
+            folder,
+            epsilons=epsilon,
+            workers=workers,
+            watch=_watch,
+            modes=modes,
+            protocol=protocol,
         )
 
     def chosen(one: "Study", folder: Path) -> "Compared":
@@ -296,6 +318,7 @@ def compare(
             modes=["none", *(modes or own)],
             workers=workers,
             watch=_watch,
+            protocol=protocol,
         )
         show_strategies(one, compared, refused, folder)
         return compared
@@ -527,7 +550,7 @@ def _given(
     )
 
 
-def _dealt(study: "Study", given: "Given") -> "tuple[Study, Cohorts | None]":
+def _dealt(study: "Study", given: "Given", *, protocol: bool) -> "tuple[Study, Cohorts | None]":
     """Print what the study is and who is dealt where; return it and its cohorts.
 
     The cohorts are None if patients are synthetic: they depend on the seed, so each run makes them.
@@ -536,7 +559,7 @@ def _dealt(study: "Study", given: "Given") -> "tuple[Study, Cohorts | None]":
     from consilium.simulations.commands.console import announce, console
 
     study, cohorts = simulated(study, given)
-    announce(study)
+    announce(study, protocol=protocol)
     if cohorts.dealing is None:
         return study, None
     for sentence in dealt_sentences(cohorts.dealing, study):
@@ -550,6 +573,7 @@ def _run(
     out: Path,
     workers: int,
     *,
+    protocol: bool,
     alone: bool = True,
     external: bool = False,
     cluster: "Cluster | None" = None,
@@ -557,7 +581,7 @@ def _run(
     from consilium.simulations.commands.console import Progress, show_engine, show_result
     from consilium.simulations.runs.simulate import simulate
 
-    study, cohorts = _dealt(study, given)
+    study, cohorts = _dealt(study, given, protocol=protocol)
     engine = None
     if cluster is not None:
         from consilium.simulations.federation.flower_engine import FlowerEngine
@@ -569,6 +593,7 @@ def _run(
         out,
         workers=workers,
         show=Progress(study).round,
+        protocol=protocol,
         alone=alone,
         outside=_watch if external else None,
         engine=engine,

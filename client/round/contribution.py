@@ -26,14 +26,14 @@ from consilium.client.round.control_variates import split_received
 from consilium.client.round.evaluation_round import EvaluationRound, evaluates
 from consilium.client.round.own_part import OwnPartOfRun
 from consilium.client.round.randomness import RoundRandomness
+from consilium.client.round.round_model import RoundModel
 from consilium.client.round.statistics_round import statistics_parts
 from consilium.client.round.training_round import Parts, SiteShare, TrainingRound
 from consilium.client.round.training_set import TrainingSet
 from consilium.shared.crypto.keys import Roster
 from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.model.own_weights import shared_weights
-from consilium.shared.model.study_model import study_model
-from consilium.shared.model.weight_vector import parameter_count, require_weights
+from consilium.shared.model.weight_vector import require_weights
 from consilium.shared.rounds.contents import (
     Purpose,
     RoundConfiguration,
@@ -54,22 +54,30 @@ class Contributor:
         cohort: the site's patients.
         policy: decides for which groups of them figures may leave.
         store: keeps the part of the model that stays at this site.
+        model: the study's network; several sites of a simulation may share one.
 
     Attributes:
         parameters: number of model parameters D.
     """
 
     def __init__(
-        self, site: str, study: Study, cohort: Cohort, policy: Policy, store: PersonalStore
+        self,
+        site: str,
+        study: Study,
+        cohort: Cohort,
+        policy: Policy,
+        store: PersonalStore,
+        model: RoundModel | None = None,
     ) -> None:
         self._site, self._study, self._cohort = site, study, cohort
-        self.parameters = parameter_count(study_model(study))
+        model = model or RoundModel(study)
+        self.parameters = model.parameters
         shared_D = shared_weights(study, self.parameters)
         self._sent = int(shared_D.sum())
         self._own = OwnPartOfRun(study, store)
         self._inputs = CohortInputs(study, cohort)
-        self._training = TrainingRound(study, self._own, shared_D=shared_D)
-        self._evaluation = EvaluationRound(site, study, cohort, policy)
+        self._training = TrainingRound(study, self._own, model, shared_D=shared_D)
+        self._evaluation = EvaluationRound(site, study, cohort, policy, model)
 
     def spec(self, asked: RoundConfiguration, roster: Roster) -> VectorSpec:
         """Return the layout of the round's vector, for the sites summed together."""
@@ -177,7 +185,9 @@ class Contributor:
         return received, None
 
 
-MakeContributor = Callable[[str, Study, Cohort, Policy, PersonalStore], Contributor]
+MakeContributor = Callable[
+    [str, Study, Cohort, Policy, PersonalStore, RoundModel | None], Contributor
+]
 
 
 def bounded(parts: Parts, spec: VectorSpec) -> Parts:

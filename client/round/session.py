@@ -24,7 +24,7 @@ from consilium.client.hospital.policy import Policy
 from consilium.client.hospital.state import SiteState
 from consilium.client.records.cohort import Cohort
 from consilium.client.round.answer import Answer, answer_or_refuse, silently
-from consilium.client.round.charges import round_charges
+from consilium.client.round.charges import reserve_all, round_charges
 from consilium.client.round.contribution import Contributor, MakeContributor
 from consilium.client.secure_sum.masking import SiteMasking
 from consilium.client.sources.common.opt_outs import OptOuts
@@ -163,7 +163,9 @@ class Session:
         if self._made is None:
             cohort = self._renew_cohort() if self._cohort is None else self._cohort
             store = self._state.personal
-            self._made = self._contribute_by(self.site, self._study, cohort, self._policy, store)
+            self._made = self._contribute_by(
+                self.site, self._study, cohort, self._policy, store, None
+            )
         return self._made
 
     def _open_channel(self, body: bytes) -> bytes:
@@ -225,14 +227,7 @@ class Session:
             participants = [member.site for member in request.participants]
             audit.begin(self._study, asked, self._roster, participants)
         releases = round_charges(self._study, asked, request.round, request.study_hash)
-        spent = [
-            self._state.ledger.reserve(
-                release,
-                study_epsilon=self._study.privacy.epsilon,
-                study_delta=self._study.privacy.delta,
-            )
-            for release in releases
-        ]
+        spent = reserve_all(self._state.ledger, releases, self._study)
         parameters = masking.parameters
         with silently():
             vector = self._contributor.vector(asked, received, request.round, parameters)

@@ -19,11 +19,11 @@ from consilium.client.round.control_variates import correction, new_control_vari
 from consilium.client.round.gradients import clipped_gradient_sum
 from consilium.client.round.own_part import CONTROL, OWN_MODEL, OWN_WEIGHTS, OwnPartOfRun
 from consilium.client.round.randomness import RoundRandomness
+from consilium.client.round.round_model import RoundModel
 from consilium.client.round.training import train_locally, train_own
 from consilium.client.round.training_set import TrainingSet
 from consilium.client.round.update import clip_update, weight_difference
 from consilium.shared.crypto.keys import Roster
-from consilium.shared.model.study_model import study_model
 from consilium.shared.model.weight_vector import to_vector
 from consilium.shared.privacy.accounting import plan
 from consilium.shared.privacy.shared_noise import noise_share, noisy_sum
@@ -60,11 +60,19 @@ class TrainingRound:
     Args:
         study: the approved study.
         own: the part of the model that stays at this site; training changes it.
+        model: the study's network.
         shared_D: True for the weights that the sites train together.
     """
 
-    def __init__(self, study: Study, own: OwnPartOfRun, *, shared_D: NDArray[np.bool_]) -> None:
-        self._study, self._own, self._shared_D = study, own, shared_D
+    def __init__(
+        self,
+        study: Study,
+        own: OwnPartOfRun,
+        model: RoundModel,
+        *,
+        shared_D: NDArray[np.bool_],
+    ) -> None:
+        self._study, self._own, self._model, self._shared_D = study, own, model, shared_D
         private = plan(study)
         self._noise = private.training_round.noise_multiplier if private else None
 
@@ -133,7 +141,7 @@ class TrainingRound:
         randomness: RoundRandomness,
     ) -> NDArray[np.int64]:
         """Return one step's clipped gradient sum as whole numbers, plus this site's noise share."""
-        model, source = study_model(self._study, weights_D), randomness.stream("training")
+        model, source = self._model.with_weights(weights_D), randomness.stream("training")
         sum_D = clipped_gradient_sum(model, data, self._study, source=source)
         sum_D = shortened(sum_D, gradient_sum_bound(self._study, site.patients))
         share = noise_share(self._study, weights_D.size)
@@ -152,7 +160,7 @@ class TrainingRound:
         If steps lead beyond float32, as from weights made for that, the site's weights stay as they
         were: a failure would be seen. With privacy the steps are noised, so this tells no more.
         """
-        model, source = study_model(self._study, weights_D), randomness.stream("training")
+        model, source = self._model.with_weights(weights_D), randomness.stream("training")
         train_locally(
             model,
             data,
@@ -178,7 +186,7 @@ class TrainingRound:
         If it diverges, the model of the round before is kept. The round does not fail: a failure
         would reveal something about the patients.
         """
-        model = study_model(self._study, self._own.part.used(global_D))
+        model = self._model.with_weights(self._own.part.used(global_D))
         source = randomness.stream("own model")
         train_own(model, data, self._study, global_D=global_D, source=source)
         own_D = to_vector(model)

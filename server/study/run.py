@@ -171,9 +171,20 @@ def run_study(
         RoundVoidError: the channels could not be opened, or the statistics could not be summed.
         StudyEndedError: without the sites suspected of garbage too few are left.
     """
-    group_sums = GroupSums(
+    group_sums = GroupSums.secure(
         parameters, sites, timeout_s=study.aggregation.round_timeout_s, heads=site_heads
     )
+    yield from run_rounds(study, group_sums, state, audit_head=audit_head)
+
+
+def run_rounds(
+    study: Study,
+    group_sums: GroupSums,
+    state: RunState,
+    *,
+    audit_head: Callable[[], bytes] = _no_log,
+) -> Iterator[RoundResult]:
+    """As :func:`run_study`, with these sums."""
     state = replace(state, groups=state.groups or group_sums.nothing_known())
     check_hope(state)
     group_sums.open(round=state.next_round, known=state.groups)

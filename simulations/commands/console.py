@@ -16,14 +16,22 @@ from consilium.simulations.commands.all_studies import TABLE, Row, as_markdown
 from consilium.simulations.experiments.external import external_sentences
 from consilium.simulations.experiments.planning import Choice, SumPlan
 from consilium.simulations.experiments.recalibrating import recalibration_sentences
+from consilium.simulations.federation.clear_sum import PROTOCOL
 from consilium.simulations.figures.measures import FIGURES, TITLES
-from consilium.simulations.report.records import COMPARE, REPORT, RUN, STRATEGIES, bytes_up, size
+from consilium.simulations.report.records import (
+    COMPARE,
+    REPORT,
+    RUN,
+    STRATEGIES,
+    bytes_up,
+    size,
+)
 from consilium.simulations.runs.compare import PRIVATE
 
 console = Terminal(soft_wrap=False)
 
 
-def announce(study: Study) -> None:
+def announce(study: Study, *, protocol: bool = False) -> None:
     """Print what the study is, what protects it, and from whom."""
     lines: list[str | Text] = [styled(study.title, "bold")]
     if study.data.source.startswith("synthetic"):
@@ -44,6 +52,8 @@ def announce(study: Study) -> None:
         if study.privacy.caveat:
             lines.append(styled(study.privacy.caveat, "yellow"))
     groups = study.aggregation.groups
+    if not protocol:
+        lines.append("Updates are added in the clear; with --protocol, and among hospitals:")
     lines.append(
         f"Only masked updates leave a site; a sum opens with {study.minimum_sites} of "
         f"{study.group_size} sites ({study.dropouts_tolerated} may fail)"
@@ -117,7 +127,8 @@ def show_result(study: Study, record: dict[str, Any], out: Path) -> None:
             f"{privacy['epsilon']:.2f}",
             f"a {privacy['unit']}, delta {privacy['delta']:g}",
         )
-    table.add_row("sent by a site", size(record["bytes_up_per_site_per_round"]), "a round, masked")
+    sent = "a round, masked" if record["sum"] == PROTOCOL else "a round, by the protocol"
+    table.add_row("sent by a site", size(record["bytes_up_per_site_per_round"]), sent)
     table.add_row("seconds", f"{record['seconds']:.1f}", f"{study.rounds} rounds")
     console.print(table)
     for verdict in record["verdicts"]:

@@ -27,6 +27,7 @@ from consilium.client.hospital.personal_store import HeldFile, Kept, PersonalSto
 from consilium.client.hospital.policy import Policy
 from consilium.client.records.cohort import Cohort
 from consilium.client.round.contribution import Contributor
+from consilium.client.round.round_model import RoundModel
 from consilium.shared.crypto.keys import Roster
 from consilium.shared.errors import SettingsError, UnreachableError
 from consilium.shared.rounds.contents import RoundConfiguration
@@ -67,8 +68,10 @@ class FlowerEngine:
         self._lost = False
 
     @contextmanager
-    def running(self, sites: Mapping[str, FarSite]) -> Iterator[None]:
+    def running(self, sites: Mapping[str, FarSite]) -> Iterator[int]:
         """Connect to Ray, hand it the sites' records, and start the actors; stop them at the end.
+
+        Yields how many sites compute at the same time.
 
         Raises:
             SettingsError: Ray is not installed, or the cluster cannot be reached or has no cores.
@@ -90,14 +93,9 @@ class FlowerEngine:
                     "with 'ray start --num-cpus N'"
                 ) from error
             try:
-                yield
+                yield int(self._backend.num_workers)
             finally:
                 self._backend.pool.terminate_all_actors()
-
-    @property
-    def workers(self) -> int:
-        """Sites that compute at the same time."""
-        return int(self._backend.num_workers)
 
     @property
     def computed(self) -> Mapping[str, int]:
@@ -105,10 +103,16 @@ class FlowerEngine:
         return dict(sorted(self._computed.items()))
 
     def contributor(
-        self, site: str, study: Study, cohort: Cohort, policy: Policy, store: PersonalStore
+        self,
+        site: str,
+        study: Study,
+        cohort: Cohort,
+        policy: Policy,
+        store: PersonalStore,
+        model: RoundModel | None = None,
     ) -> Contributor:
         """Return a site's contributor that computes on this engine."""
-        return _FarContributor(self, site, study, cohort, policy, store)
+        return _FarContributor(self, site, study, cohort, policy, store, model)
 
     def check(self) -> None:
         """Check that no machine was lost.
@@ -120,7 +124,7 @@ class FlowerEngine:
             raise UnreachableError(LOST)
 
     def compute(self, site: str, question: RecordDict) -> RecordDict:
-        """Let one of the actors answer; called by at most ``workers`` threads at a time."""
+        """Let an actor answer; called by as many threads at a time as :meth:`running` yields."""
         import ray
 
         self.check()
@@ -152,8 +156,9 @@ class _FarContributor(Contributor):
         cohort: Cohort,
         policy: Policy,
         store: PersonalStore,
+        model: RoundModel | None,
     ) -> None:
-        super().__init__(site, study, cohort, policy, store)
+        super().__init__(site, study, cohort, policy, store, model)
         self._engine = engine
 
     def vector(

@@ -26,6 +26,7 @@ def simulate(
     *,
     workers: int,
     show: Show,
+    protocol: bool = False,
     alone: bool = True,
     outside: Watch | None = None,
     engine: FlowerEngine | None = None,
@@ -38,6 +39,7 @@ def simulate(
         out: gets run.json, model.safetensors, report.html, the checkpoint and the sites' folders.
         workers: sites that train at the same time.
         show: called with each round's record.
+        protocol: whether the whole secure sum runs; otherwise vectors are added as they are.
         alone: whether to train each hospital's own model too, to say what it gained by joining.
         outside: if given, each hospital is left out in turn and tested on; see ``watch`` of
             :func:`consilium.simulations.experiments.external.external`.
@@ -55,7 +57,14 @@ def simulate(
         if outside is not None:
             leave_one_out(study, cohorts, test)  # raises before any privacy is spent
         finished, seconds = train(
-            study, cohorts, test, out, workers=workers, show=show, engine=engine
+            study,
+            cohorts,
+            test,
+            out,
+            workers=workers,
+            show=show,
+            protocol=protocol,
+            engine=engine,
         )
         joined = None
         if alone:
@@ -71,6 +80,7 @@ def simulate(
                 joined,
                 out,
                 workers=workers,
+                protocol=protocol,
                 watch=outside,
             ),
         }
@@ -88,10 +98,13 @@ def train(
     *,
     workers: int,
     show: Show,
+    protocol: bool = False,
     engine: FlowerEngine | None = None,
 ) -> tuple[Finished, float]:
     """Run a federation in ``folder``; return its result and the seconds of its rounds."""
-    federation = Federation(study, cohorts.sites, folder, workers=workers, engine=engine)
+    federation = Federation(
+        study, cohorts.sites, folder, workers=workers, protocol=protocol, engine=engine
+    )
     began = time.monotonic()
     finished = federation.train(show, test)
     return finished, max(

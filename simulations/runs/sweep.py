@@ -34,6 +34,7 @@ def sweep(
     epsilons: Sequence[float] | None,
     workers: int,
     watch: Watch,
+    protocol: bool = False,
     cluster: Cluster | None = None,
 ) -> dict[str, JsonRecord]:
     """Run every setting that is not finished; return each setting's ``run.json`` by name.
@@ -46,6 +47,7 @@ def sweep(
         epsilons: budgets; the study's own unless given.
         workers: sites that train at the same time; on a cluster, settings at the same time.
         watch: called when a setting begins in this process.
+        protocol: whether all messages of the secure sum are sent.
         cluster: where the settings run as tasks, if not in this process.
 
     Raises:
@@ -56,7 +58,7 @@ def sweep(
         name: changed for name, changed in settings.items() if not _finished(changed, out / name)
     }
     run = _here if cluster is None else partial(_on_cluster, cluster=cluster)
-    failed = dict(run(missing, cohorts, out, workers=workers, watch=watch))
+    failed = dict(run(missing, cohorts, out, workers=workers, watch=watch, protocol=protocol))
     done = {name: _read(out / name) for name in settings if name not in failed}
     if done:
         write_json(out / FILE, _summary(study, settings, done))
@@ -100,12 +102,16 @@ def _here(
     *,
     workers: int,
     watch: Watch,
+    protocol: bool,
 ) -> Failures:
     """Run the settings one after the other; yield those that failed."""
     for name, study in missing.items():
         try:
             show = watch(name, study)
-            simulate(study, cohorts, out / name, workers=workers, show=show, alone=False)
+            simulate(
+                study, cohorts, out / name, workers=workers, show=show, protocol=protocol,
+                alone=False,
+            )  # fmt: skip
         except ConsiliumError as error:
             yield name, error
 
@@ -117,6 +123,7 @@ def _on_cluster(
     *,
     workers: int,
     watch: Watch,
+    protocol: bool,
     cluster: Cluster,
 ) -> Failures:
     """Run the settings as tasks of one core each; yield those that failed."""
@@ -129,7 +136,7 @@ def _on_cluster(
         held = ray.put(cohorts)
         task = ray.remote(num_cpus=1, max_retries=TRIES - 1)(_setting)
         running = {
-            name: task.remote(study, held, (out / name).absolute())
+            name: task.remote(study, held, (out / name).absolute(), protocol)
             for name, study in missing.items()
         }
         for name, result in running.items():
@@ -141,12 +148,12 @@ def _on_cluster(
                 yield name, error
 
 
-def _setting(study: Study, cohorts: Cohorts | None, out: Path) -> None:
+def _setting(study: Study, cohorts: Cohorts | None, out: Path, protocol: bool) -> None:
     """Run one setting in a worker of Ray's."""
     import torch
 
     torch.set_num_threads(1)  # results must not depend on how a matrix product is split
-    simulate(study, cohorts, out, workers=1, show=_quiet, alone=False)
+    simulate(study, cohorts, out, workers=1, show=_quiet, protocol=protocol, alone=False)
 
 
 def _quiet(record: JsonRecord) -> None:

@@ -42,10 +42,11 @@ def small_study(**changes):
     return with_changes(example_study("demo"), **(small | changes))
 
 
-def trained(study, folder, engine=None):
+def trained(study, folder, engine=None, *, protocol=False):
     """The final weights of a run, and its result."""
     cohorts = cohorts_for(study, None)
-    federation = Federation(study, cohorts.sites, folder, workers=2, engine=engine)
+    federation = Federation(study, cohorts.sites, folder, workers=2, engine=engine,
+                            protocol=protocol)  # fmt: skip
     done = federation.train(lambda record: None, HeldOut.read(cohorts.test, study))
     return done.state.server.weights_D, done
 
@@ -199,7 +200,8 @@ def test_without_ray_its_engine_is_refused_with_the_remedy(monkeypatch):
         pass
 
 
-def test_a_site_computes_the_same_from_a_message_as_in_its_own_process(tmp_path):
+@pytest.mark.parametrize("protocol", [False, True])
+def test_a_site_computes_the_same_from_a_message_as_in_its_own_process(tmp_path, protocol):
     study = small_study(study={"rounds": 1, "sites": ["north", "east", "south"]},
                         personalisation={"parts": ["head"]})  # fmt: skip
     seen = {}
@@ -211,17 +213,16 @@ def test_a_site_computes_the_same_from_a_message_as_in_its_own_process(tmp_path)
         def running(self, sites):
             self.sites = {site: replace(one, parameters=flower_engine._plain(one.parameters))
                           for site, one in sites.items()}  # fmt: skip
-            yield
-
-        workers = 2
+            yield 2
 
         def compute(self, site, question):
             far = pickle.loads(pickle.dumps(self.sites[site]))  # noqa: S301 - as Ray's store does
             seen[site] = seen.get(site, 0) + 1
             return flower_engine._computed(far, question, "here")
 
-    here_D, here = trained(study, tmp_path / "here")
-    there_D, there = trained(study, tmp_path / "there", Here(Cluster(None), workers=2))
+    engine = Here(Cluster(None), workers=2)
+    here_D, here = trained(study, tmp_path / "here", protocol=protocol)
+    there_D, there = trained(study, tmp_path / "there", engine, protocol=protocol)
     assert np.array_equal(there_D, here_D)
     assert there.test == here.test
     for site, state in here.own.items():

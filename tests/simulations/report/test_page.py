@@ -124,7 +124,9 @@ def test_sections_appear_where_the_record_has_what_they_need() -> None:
     assert {"joining", "settings", "federated", "external", "recalibration"} < figures_of(full)
     assert "At hospital-1 a model that never saw it is worse: AUROC 0.75" in full
     assert "Across sites: log-odds times 1.00, +0.20." in full
-    assert "validation patients, by secure sums: 0.770 (0.700 to 0.830); male: 0.800" in full
+    assert (
+        "validation patients, by sums over the sites: 0.770 (0.700 to 0.830); male: 0.800" in full
+    )
     assert "held back" not in full
     assert "1 of 3 hospitals surely gained; hospital-2 surely lost" in text_of(full)
     assert "federated, private, epsilon 7.9" in full
