@@ -33,6 +33,7 @@ from consilium.shared.errors import SettingsError, UnreachableError
 from consilium.shared.rounds.contents import RoundConfiguration
 from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.study.definition import Study
+from consilium.simulations.federation.local_grid import send_as_coordinator
 from consilium.simulations.federation.ray_cluster import Cluster, connected
 
 COMPUTE = "compute"
@@ -84,6 +85,7 @@ class FlowerEngine:
                 ray.put(replace(one, parameters=_plain(one.parameters))) for one in sites.values()
             ]
             self._sites, self._lost = list(sites), False
+            send_as_coordinator()
             self._backend = RayBackend({"init_args": {}, "client_resources": RESOURCES})
             try:
                 self._backend.build(partial(make_far_app, given))
