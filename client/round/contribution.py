@@ -24,13 +24,16 @@ from consilium.client.records.cohort import Cohort
 from consilium.client.round.cohort_inputs import CohortInputs
 from consilium.client.round.control_variates import split_received
 from consilium.client.round.evaluation_round import EvaluationRound, evaluates
+from consilium.client.round.gradients import Sample
 from consilium.client.round.own_part import OwnPartOfRun
 from consilium.client.round.randomness import RoundRandomness
 from consilium.client.round.round_model import RoundModel
 from consilium.client.round.statistics_round import statistics_parts
+from consilium.client.round.training import FirstStep
 from consilium.client.round.training_round import Parts, SiteShare, TrainingRound
-from consilium.client.round.training_set import TrainingSet
+from consilium.client.round.training_set import TrainingSet, sample_patients
 from consilium.shared.crypto.keys import Roster
+from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.model.own_weights import shared_weights
 from consilium.shared.model.weight_vector import require_weights
@@ -105,6 +108,7 @@ class Contributor:
         received: NDArray[np.float32],
         round_number: int,
         parameters: SumParameters,
+        first: FirstStep | None = None,
     ) -> NDArray[np.uint32]:
         """Compute and encode the round's vector, of what :meth:`check` has accepted.
 
@@ -117,6 +121,7 @@ class Contributor:
                 control variates, followed by that of all sites (2 D,).
             round_number: number of the secure sum.
             parameters: of the run's secure sum, with this site's declared size.
+            first: a training round's first step, if it was computed together with other sites'.
 
         Raises:
             MessageError: weights, normalisation or edges do not belong to this study's model.
@@ -131,7 +136,7 @@ class Contributor:
             size = roster.sizes[self._site]
             parts: Parts = {**statistics_parts(self._study, grid, size, self._own, randomness)}
         else:
-            parts = self._model_parts(asked, received, roster, randomness)
+            parts = self._model_parts(asked, received, roster, randomness, first)
         spec = self.spec(asked, roster)
         if self._study.privacy.mode != "none":
             parts = bounded(parts, spec)
@@ -141,6 +146,36 @@ class Contributor:
     def changes(self) -> Mapping[str, NDArray[Any]]:
         """What the last vector changed in this site's own part, not saved yet."""
         return self._own.unsaved
+
+    def first_sample(
+        self, asked: RoundConfiguration, round_number: int, parameters: SumParameters
+    ) -> tuple[Sample, Keystream] | None:
+        """Draw a training round's first sample, for a step that sites compute together.
+
+        Returns:
+            The sample and the keystream that it was drawn from; None where each site computes for
+            itself: in a round that does not train, without privacy (whose results are exact),
+            with dropout, and where sites keep weights of their own.
+
+        Raises:
+            SettingsError: this site's own part of the model cannot be read.
+        """
+        study = self._study
+        if (
+            asked.purpose is not Purpose.TRAINING
+            or study.privacy.mode == "none"
+            or study.model.dropout
+            or study.personalisation.weights
+        ):
+            return None
+        self._own.begin_round(parameters.study_hash, round_number)
+        common = Normalisation.from_bytes(asked.normalisation, study)
+        training, _ = self._inputs.under(self._own.part.normalisation() or common)
+        data = TrainingSet.of(training)
+        randomness = RoundRandomness(study=study, site=self._site, round_number=round_number)
+        source = randomness.stream("training")
+        chosen = sample_patients(data.patients, study.training.sampling_rate, source)
+        return Sample(data=data, chosen=chosen), source
 
     def keep(self) -> bytes:
         """Save what the last vector changed in this site's own part; call before the vector leaves.
@@ -160,6 +195,7 @@ class Contributor:
         received: NDArray[np.float32],
         roster: Roster,
         randomness: RoundRandomness,
+        first: FirstStep | None,
     ) -> Parts:
         """Return the parts of the model's evaluation, its training, or both, as asked for."""
         study, own = self._study, self._own.part
@@ -173,7 +209,7 @@ class Contributor:
         if asked.purpose is Purpose.TRAINING:
             data = TrainingSet.of(training)
             share = SiteShare.of(study, roster, self._site)
-            parts |= self._training.parts(global_D, control_D, data, share, randomness)
+            parts |= self._training.parts(global_D, control_D, data, share, randomness, first)
         return parts
 
     def _received(

@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.hospital.policy import Policy
-from consilium.client.ledger.store import Ledger
+from consilium.client.ledger.store import Ledger, Release
 from consilium.client.records.cohort import Cohort
 from consilium.client.round.answer import silently
 from consilium.client.round.charges import reserve_all, round_charges
 from consilium.client.round.contribution import Contributor, MakeContributor
+from consilium.client.round.gradients import Sample
 from consilium.client.round.round_model import RoundModel
+from consilium.client.round.training import FirstStep
 from consilium.client.secure_sum.round_state import check_vector
+from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.rounds.contents import RoundConfiguration
 from consilium.shared.secure_sum.fixed_point import VectorSpec
 from consilium.shared.secure_sum.parameters import SumParameters
@@ -41,6 +44,19 @@ class Question:
     round: int
     parameters: SumParameters
     spec: VectorSpec
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Begun:
+    """A round that a site has charged.
+
+    Attributes:
+        releases: what was charged.
+        drawn: the first step's sample and its keystream, if sites compute it together.
+    """
+
+    releases: tuple[Release, ...]
+    drawn: tuple[Sample, Keystream] | None
 
 
 class ClearSite:
@@ -72,20 +88,35 @@ class ClearSite:
         self.site, self._study, self._ledger = site, study, ledger
         self._contributor = contribute(site, study, cohort, policy, personal, model)
 
-    def vector(self, question: Question) -> NDArray[np.uint32]:
-        """Check, charge and compute a round's vector; return it with its tail (spec.length + 6,).
+    def begin(self, question: Question) -> Begun:
+        """Check and charge a round; draw what can be computed together with other sites.
 
         Raises:
             ConsiliumError: the site declines.
         """
-        asked, parameters, contributor = question.asked, question.parameters, self._contributor
-        contributor.check(asked, question.received_D)
+        asked, parameters = question.asked, question.parameters
+        self._contributor.check(asked, question.received_D)
         releases = round_charges(self._study, asked, question.round, parameters.study_hash)
         reserve_all(self._ledger, releases, self._study)
         with silently():
-            vector = contributor.vector(asked, question.received_D, question.round, parameters)
+            drawn = self._contributor.first_sample(asked, question.round, parameters)
+        return Begun(releases=releases, drawn=drawn)
+
+    def vector(
+        self, question: Question, begun: Begun, first: FirstStep | None
+    ) -> NDArray[np.uint32]:
+        """Compute a charged round's vector; return it with its tail (spec.length + 6,).
+
+        Raises:
+            UnableError: it cannot.
+        """
+        parameters, contributor = question.parameters, self._contributor
+        with silently():
+            vector = contributor.vector(
+                question.asked, question.received_D, question.round, parameters, first
+            )
             tailed = check_vector(parameters, self.site, vector, question.spec)
             contributor.keep()
-            for release in releases:
+            for release in begun.releases:
                 self._ledger.confirm(release)
         return tailed

@@ -10,11 +10,14 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor
 from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from consilium.client.round.answer import answer_or_refuse
+from consilium.client.round.round_model import RoundModel
+from consilium.client.round.training import FirstStep
 from consilium.server.secure_sum.exchange import Clock, RoundLog, require_sites
 from consilium.server.secure_sum.protocol import SumResult, checked_total, require_supported
 from consilium.shared.errors import SettingsError
@@ -23,11 +26,13 @@ from consilium.shared.secure_sum.fixed_point import VectorSpec, decode
 from consilium.shared.secure_sum.messages import Action, Refusal
 from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.secure_sum.tail import TAIL
-from consilium.simulations.federation.clear_site import ClearSite, Question
+from consilium.simulations.federation.clear_site import Begun, ClearSite, Question
 from consilium.simulations.federation.faults import Fault, FaultKind
+from consilium.simulations.federation.together import first_steps, waves
 from consilium.simulations.federation.traffic import Traffic
 
 PROTOCOL, CLEAR = "protocol", "clear"  # how a round was summed, in its record
+T = TypeVar("T")
 UPDATE = f"query.{Action.UPDATE.value}"
 
 
@@ -37,7 +42,10 @@ class ClearSum:
     Args:
         parameters: of the group.
         sites: by name.
+        model: the study's network.
+        clip_norm: bound on the L2 norm of a patient's gradient.
         pool: where they compute; the sum does not depend on how many at a time.
+        workers: how many at a time.
         timeout_s: longest wait for an update that comes late, in seconds.
         faults: what happens to updates, for tests.
         clock: for the times reported.
@@ -51,14 +59,19 @@ class ClearSum:
         self,
         parameters: SumParameters,
         sites: Mapping[str, ClearSite],
-        pool: Executor,
         *,
+        model: RoundModel,
+        clip_norm: float,
+        pool: Executor,
+        workers: int,
         timeout_s: float,
         faults: Iterable[Fault] = (),
         clock: Clock = time.monotonic,
     ) -> None:
         self.parameters = parameters
-        self._sites, self._pool, self._timeout_s, self._clock = sites, pool, timeout_s, clock
+        self._sites, self._timeout_s, self._clock = sites, timeout_s, clock
+        self._model, self._clip_norm = model, clip_norm
+        self._pool, self._workers = pool, workers
         self._faults = {(fault.site, fault.occurrence): fault for fault in faults}
         for fault in self._faults.values():
             if fault.message_type != UPDATE or fault.kind is FaultKind.CORRUPT:
@@ -154,42 +167,64 @@ class ClearSum:
         self._keyed = frozenset()  # keys are for one round, also for one that is void
         total = np.zeros(question.spec.length + TAIL, np.uint32)
         adding = Lock()
-
-        def add(vector: NDArray[np.uint32]) -> None:
-            with adding:
-                np.add(total, vector, out=total)
-
-        def ask(site: str) -> Refusal | bool:
-            """Return whether the site's vector was added, or why it declines."""
-            fault = self._faults.get((site, self._times_asked[site]))
-            self._times_asked[site] += 1
-            if fault and fault.kind is FaultKind.LOSE_REQUEST:
-                return False
-            late = fault is not None and fault.delay_s > self._timeout_s
-            lost = fault is not None and (fault.kind is not FaultKind.DELAY or late)
-
-            def work() -> bytes:
-                vector = self._sites[site].vector(question)
-                if not lost:
-                    add(vector)
-                return b""
-
-            refusal = answer_or_refuse(site, Action.UPDATE, work).refusal
-            return not lost and (refusal or True)
-
-        survivors: list[str] = []
+        asked = {site: self._fault(site) for site in participants}
+        lost = {site for site, fault in asked.items() if fault and self._loses(fault)}
         refusals: dict[str, Refusal] = {}
-        for site, answer in zip(participants, self._pool.map(ask, participants), strict=True):
-            if isinstance(answer, Refusal):
-                refusals[site] = answer
-                log.refusals[site] = answer.sentence
-            elif answer:
-                survivors.append(site)
-            else:
-                log.refusals[site] = (
-                    f"no answer to {Action.UPDATE.value} within {self._timeout_s:g} s"
-                )
-        return total, tuple(survivors), refusals
+
+        def begin(site: str) -> Begun | Refusal | None:
+            fault = asked[site]
+            if fault and fault.kind is FaultKind.LOSE_REQUEST:
+                return None
+            return self._or_refusal(site, lambda here: here.begin(question))
+
+        def add(site: str) -> Refusal | None:
+            vector = self._or_refusal(
+                site, lambda here: here.vector(question, begun[site], firsts.get(site))
+            )
+            if isinstance(vector, Refusal):
+                return vector
+            if site not in lost:
+                with adding:
+                    np.add(total, vector, out=total)
+            return None
+
+        added: list[str] = []
+        for wave in waves(participants, self._model.parameters):
+            answers = dict(zip(wave, self._pool.map(begin, wave), strict=True))
+            begun = {site: one for site, one in answers.items() if isinstance(one, Begun)}
+            firsts = self._first_steps(question, begun)
+            answers |= zip(begun, self._pool.map(add, begun), strict=True)
+            refusals |= {site: one for site, one in answers.items() if isinstance(one, Refusal)}
+            added += [site for site in begun if site not in refusals]
+        refusals = {site: refusal for site, refusal in refusals.items() if site not in lost}
+        log.refusals |= {site: refusal.sentence for site, refusal in refusals.items()}
+        unheard = f"no answer to {Action.UPDATE.value} within {self._timeout_s:g} s"
+        log.refusals |= dict.fromkeys(lost, unheard)
+        return total, tuple(site for site in added if site not in lost), refusals
+
+    def _fault(self, site: str) -> Fault | None:
+        """Return what happens to the next question to a site."""
+        fault = self._faults.get((site, self._times_asked[site]))
+        self._times_asked[site] += 1
+        return fault
+
+    def _loses(self, fault: Fault) -> bool:
+        return fault.kind is not FaultKind.DELAY or fault.delay_s > self._timeout_s
+
+    def _or_refusal(self, site: str, work: Callable[[ClearSite], T]) -> T | Refusal:
+        """Return what a site computes, or its refusal, which is what would leave a hospital."""
+        made: list[T] = []
+
+        def answer() -> bytes:
+            made.append(work(self._sites[site]))
+            return b""
+
+        return answer_or_refuse(site, Action.UPDATE, answer).refusal or made[0]
+
+    def _first_steps(self, question: Question, begun: Mapping[str, Begun]) -> dict[str, FirstStep]:
+        weights_D = question.received_D[: self._model.parameters]
+        clip_norm = self._clip_norm
+        return first_steps(begun, self._model, weights_D, clip_norm, self._pool, self._workers)
 
     def _require(self, done: Collection[str], did: str, round: int, log: RoundLog) -> None:
         least, roster = self.parameters.minimum_sites, self.parameters.roster

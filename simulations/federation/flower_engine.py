@@ -28,6 +28,7 @@ from consilium.client.hospital.policy import Policy
 from consilium.client.records.cohort import Cohort
 from consilium.client.round.contribution import Contributor
 from consilium.client.round.round_model import RoundModel
+from consilium.client.round.training import FirstStep
 from consilium.shared.crypto.keys import Roster
 from consilium.shared.errors import SettingsError, UnreachableError
 from consilium.shared.rounds.contents import RoundConfiguration
@@ -169,8 +170,10 @@ class _FarContributor(Contributor):
         received: NDArray[np.float32],
         round_number: int,
         parameters: SumParameters,
+        first: FirstStep | None = None,
     ) -> NDArray[np.uint32]:
         """As :meth:`.Contributor.vector`, computed elsewhere."""
+        del first  # see first_sample
         self._own.begin_round(parameters.study_hash, round_number)
         question = RecordDict(
             {
@@ -189,6 +192,12 @@ class _FarContributor(Contributor):
         for name, value in _arrays(answer, "own").items():
             self._own.change(name, value)
         return _arrays(answer, "vector")["D"]
+
+    def first_sample(
+        self, asked: RoundConfiguration, round_number: int, parameters: SumParameters
+    ) -> None:
+        """Sites on an engine compute no step together, since they are on several machines."""
+        del asked, round_number, parameters
 
 
 def make_far_app(given: list[Any]) -> ClientApp:

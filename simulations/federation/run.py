@@ -277,7 +277,10 @@ class Federation:
                     ClearSum(
                         group,
                         sites,
-                        pool,
+                        model=model,
+                        clip_norm=study.privacy.clip_norm,
+                        pool=pool,
+                        workers=workers,
                         timeout_s=study.aggregation.round_timeout_s,
                         faults=[fault for fault in self._faults if fault.site in group.roster],
                     )
