@@ -85,11 +85,12 @@ class FlowerEngine:
             given = [
                 ray.put(replace(one, parameters=_plain(one.parameters))) for one in sites.values()
             ]
+            study = ray.put(next(iter(sites.values())).study)
             self._sites, self._lost = list(sites), False
             send_as_coordinator()
             self._backend = RayBackend({"init_args": {}, "client_resources": RESOURCES})
             try:
-                self._backend.build(partial(make_far_app, given))
+                self._backend.build(partial(make_far_app, given, study))
             except ValueError as error:
                 raise SettingsError(
                     "--engine flower: the Ray cluster has no core to compute on; start its nodes "
@@ -200,29 +201,30 @@ class _FarContributor(Contributor):
         del asked, round_number, parameters
 
 
-def make_far_app(given: list[Any]) -> ClientApp:
+def make_far_app(given: list[Any], study: Any) -> ClientApp:
     """Return the ClientApp of Ray's actors: it computes the vector of the site it is asked for.
 
     Args:
         given: references to the sites' :class:`FarSite` in Ray's store.
+        study: reference to their study there.
     """
     app = ClientApp()
 
     @app.query(COMPUTE)
     def compute(message: Message, context: Context) -> Message:
         far = _fetched(given[int(context.node_config[PARTITION_ID_KEY])])
-        return Message(_computed(far, message.content, _machine()), reply_to=message)
+        answer = _computed(far, message.content, _network(study), _machine())
+        return Message(answer, reply_to=message)
 
     return app
 
 
-def _computed(far: FarSite, question: RecordDict, machine: str) -> RecordDict:
+def _computed(far: FarSite, question: RecordDict, model: RoundModel, machine: str) -> RecordDict:
     asked = cast(Mapping[str, Any], question["round"])
     if asked["study_hash"] != far.parameters.study_hash:
         raise ValueError("a question of another run")
-    contributor = Contributor(
-        far.site, far.study, far.cohort, far.policy, _CarriedStore(_arrays(question, "own"))
-    )
+    store = _CarriedStore(_arrays(question, "own"))
+    contributor = Contributor(far.site, far.study, far.cohort, far.policy, store, model)
     vector = contributor.vector(
         RoundConfiguration.from_bytes(asked["configuration"]),
         _arrays(question, "received")["D"],
@@ -268,6 +270,14 @@ def _fetched(reference: Any) -> FarSite:
 
     torch.set_num_threads(1)  # results must not depend on how a matrix product is split
     return cast(FarSite, ray.get(reference))
+
+
+@cache
+def _network(reference: Any) -> RoundModel:
+    """Build the study's network, once in each actor."""
+    import ray
+
+    return RoundModel(cast(Study, ray.get(reference)))
 
 
 @cache

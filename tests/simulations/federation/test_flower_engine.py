@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from consilium.client.round.round_model import RoundModel
 from consilium.shared.errors import SettingsError, UnreachableError
 from consilium.shared.study.definition import with_changes
 from consilium.simulations.cohorts.study_cohorts import cohorts_for
@@ -218,7 +219,7 @@ def test_a_site_computes_the_same_from_a_message_as_in_its_own_process(tmp_path,
         def compute(self, site, question):
             far = pickle.loads(pickle.dumps(self.sites[site]))  # noqa: S301 - as Ray's store does
             seen[site] = seen.get(site, 0) + 1
-            return flower_engine._computed(far, question, "here")
+            return flower_engine._computed(far, question, RoundModel(far.study), "here")
 
     engine = Here(Cluster(None), workers=2)
     here_D, here = trained(study, tmp_path / "here", protocol=protocol)
