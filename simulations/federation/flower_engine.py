@@ -134,9 +134,12 @@ class FlowerEngine:
         self.check()
         number = self._sites.index(site)
         message = Message(question, number, f"query.{COMPUTE}")
-        config = {PARTITION_ID_KEY: number}
         context = Context(
-            run_id=0, node_id=number, node_config=config, state=RecordDict(), run_config={}
+            run_id=0,
+            node_id=number,
+            node_config={PARTITION_ID_KEY: number},
+            state=RecordDict(),
+            run_config={},
         )
         try:
             reply, _ = self._backend.process_message(message, context)

@@ -7,7 +7,7 @@ machine was lost is there for the next, which goes on from it.
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from consilium.simulations.report.records import RUN, SCHEMA, write_json
 from consilium.simulations.runs.simulate import simulate
 
 FILE = "sweep.json"
+Failures = Iterator[tuple[str, Exception]]
 TRIES = 3  # of a task of Ray's, if its machine is lost
 
 
@@ -57,7 +58,9 @@ def sweep(
     missing = {
         name: changed for name, changed in settings.items() if not _finished(changed, out / name)
     }
-    run = _here if cluster is None else partial(_on_cluster, cluster=cluster)
+    run: Callable[..., Failures] = _here
+    if cluster is not None:
+        run = partial(_on_cluster, cluster=cluster)
     failed = dict(run(missing, cohorts, out, workers=workers, watch=watch, protocol=protocol))
     done = {name: _read(out / name) for name in settings if name not in failed}
     if done:
@@ -90,9 +93,6 @@ def sweep_settings(
         name = f"seed-{seed}" + (f"-epsilon-{epsilon:g}" if epsilons else "")
         found[name] = with_changes(study, study={"seed": seed}, privacy={"epsilon": epsilon})
     return found
-
-
-Failures = Iterator[tuple[str, Exception]]
 
 
 def _here(
