@@ -280,6 +280,11 @@ def size_text(count: float) -> str:
     return f"{count:.3g} TB"
 
 
+def number_text(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def time_text(seconds: float) -> str:
     """Seconds, minutes or hours."""
     if seconds < 120:
@@ -305,7 +310,7 @@ def made(points: Sequence[Point], laws: Mapping[str, Law], disk: Law, record: La
     for point in points:
         at = (point.sites, point.neighbours, point.size)
         told = [
-            f"{unit * getattr(point, name):,.4g} ({unit * laws[name](*at):,.4g})"
+            f"{number_text(unit * getattr(point, name))} ({number_text(unit * laws[name](*at))})"
             for name, unit in units.items()
         ]
         lines.append(f"| {at[0]} | {at[1]} | {at[2]:,} | {' | '.join(told)} |")
@@ -351,7 +356,7 @@ def draw(points: Sequence[Point], laws: Mapping[str, Law], file: Path) -> None:
                  xlabel="sites")  # fmt: skip
         axis.grid(True, which="major", color="0.9")
     axes[0, 0].axhline(1e-6 * VECTOR_BYTES, color="0.4", linestyle="--", linewidth=1)
-    axes[0, 0].legend(fontsize=8, loc="center right")
+    axes[1, 0].legend(fontsize=8, loc="upper left")
     figure.savefig(file, dpi=110)
 
 
