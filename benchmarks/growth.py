@@ -352,7 +352,7 @@ def draw(points: Sequence[Point], laws: Mapping[str, Law], file: Path) -> None:
             axis.plot([p.sites for p in complete],
                       [scale * getattr(p, name) for p in complete], "o", color=colour)  # fmt: skip
         axis.axvline(MAX_SITES, color="0.4", linestyle=":", linewidth=1)
-        axis.set(xscale="log", yscale="log", title=told if scale == 1 else f"{told}, MB",
+        axis.set(xscale="log", yscale="log", title=told.replace("bytes", "MB"),
                  xlabel="sites")  # fmt: skip
         axis.grid(True, which="major", color="0.9")
     axes[0, 0].axhline(1e-6 * VECTOR_BYTES, color="0.4", linestyle="--", linewidth=1)
