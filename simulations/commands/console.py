@@ -16,7 +16,7 @@ from consilium.simulations.commands.all_studies import TABLE, Row, as_markdown
 from consilium.simulations.experiments.external import external_sentences
 from consilium.simulations.experiments.planning import Choice, SumPlan
 from consilium.simulations.experiments.recalibrating import recalibration_sentences
-from consilium.simulations.federation.clear_sum import PROTOCOL
+from consilium.simulations.federation.clear_sum import CLEAR
 from consilium.simulations.figures.measures import FIGURES, TITLES
 from consilium.simulations.report.records import (
     COMPARE,
@@ -127,7 +127,7 @@ def show_result(study: Study, record: dict[str, Any], out: Path) -> None:
             f"{privacy['epsilon']:.2f}",
             f"a {privacy['unit']}, delta {privacy['delta']:g}",
         )
-    sent = "a round, masked" if record["sum"] == PROTOCOL else "a round, by the protocol"
+    sent = "a round, by the protocol" if record.get("sum") == CLEAR else "a round, masked"
     table.add_row("sent by a site", size(record["bytes_up_per_site_per_round"]), sent)
     table.add_row("seconds", f"{record['seconds']:.1f}", f"{study.rounds} rounds")
     console.print(table)

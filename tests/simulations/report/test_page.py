@@ -285,3 +285,18 @@ def test_a_run_that_nothing_can_be_fitted_to_across_sites_still_has_its_page() -
     page = report_page(study, record_of(study, recalibration=alone), {})
     assert "Recalibrated at each hospital by its own validation patients" in page
     assert "Across sites: log-odds" not in page
+
+
+def test_a_run_in_the_clear_says_that_the_secure_sum_did_not_run(page: str) -> None:
+    study = demo_study()
+    clear = text_of(report_page(study, record_of(study) | {"sum": "clear"}, None))
+    for sentence in (
+        "The secure sum did not run: the same whole numbers were added as they are",
+        "Among hospitals (the secure sum did not run in this simulation), a hospital",
+        "these bytes were counted, not sent",
+        "a round in the secure sum, which did not run here",
+    ):
+        assert sentence in clear
+        assert sentence not in text_of(page)
+    assert "A hospital's update, metrics and statistics leave only masked" in text_of(page)
+    assert "A hospital's update, metrics and statistics leave only masked" not in clear
