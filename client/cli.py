@@ -259,7 +259,7 @@ def withdraw(
 def start(folder: Folder = DEFAULT_FOLDER) -> None:
     """Answer the coordinator until stopped; only outgoing connections, to its one port."""
     from consilium.client.hospital.folder import SiteFolder
-    from consilium.client.service.process import run_site
+    from consilium.client.service.process import serve_site
     from consilium.client.service.support import LOG_NAME
     from consilium.shared.service.log_file import log_to_file
     from consilium.shared.service.logs import configure_logs
@@ -267,7 +267,7 @@ def start(folder: Folder = DEFAULT_FOLDER) -> None:
     configure_logs()
     opened = SiteFolder.open(folder)
     log_to_file(opened.path, LOG_NAME)
-    run_site(opened)
+    serve_site(opened)
 
 
 @app.command()

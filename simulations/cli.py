@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from consilium.shared.study.definition import Study
     from consilium.simulations.cohorts.cohorts import Cohorts
     from consilium.simulations.cohorts.given_records import Given
+    from consilium.simulations.federation.ray_cluster import Cluster
     from consilium.simulations.federation.run import Show
     from consilium.simulations.runs.compare import Compared
 
@@ -28,6 +29,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train one model across many simulated hospitals, on this machine alone.",
 )
+
+
+class Engine(StrEnum):
+    """Where the sites of a simulation compute."""
+
+    LOCAL = "local"
+    FLOWER = "flower"
 
 
 class HoursIn(StrEnum):
@@ -78,6 +86,16 @@ Persons = Annotated[
 Key = Annotated[str | None, typer.Option(help="Another key of the hash deals persons otherwise.")]
 Workers = Annotated[int, typer.Option(min=1, help="Sites that train at the same time.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Use another seed than the study's.")]
+OnEngine = Annotated[
+    Engine,
+    typer.Option(
+        "--engine", help="Where sites compute: in this process, or on Flower's Ray runtime."
+    ),
+]
+EngineAddress = Annotated[
+    str | None,
+    typer.Option(help="A Ray cluster: HOST:PORT, ray://HOST:PORT or auto; else Ray starts here."),
+]
 Protocol = Annotated[
     bool,
     typer.Option(
@@ -178,11 +196,54 @@ def run(
     external: Annotated[
         bool, typer.Option("--external", help="Also run it without each hospital, to test there.")
     ] = False,
+    engine: OnEngine = Engine.LOCAL,
+    engine_address: EngineAddress = None,
 ) -> None:
     """Run a study across its sites and judge the model on test patients."""
     given = _given(study, data, settings, records, sites, by, test, persons, key, external)
+    cluster = _cluster(engine, engine_address)
     loaded = _load(study, seed)
-    _run(loaded, given, out, workers, protocol=protocol, alone=alone, external=external)
+    _run(
+        loaded, given, out, workers, protocol=protocol, alone=alone, external=external,
+        cluster=cluster,
+    )  # fmt: skip
+
+
+@app.command()
+def sweep(
+    study: StudyFile,
+    out: Annotated[Path, typer.Option(help="Folder for results; finished settings are kept.")],
+    seed: Annotated[list[int] | None, typer.Option(min=0, help="A seed; repeat.")] = None,
+    epsilon: Annotated[list[float] | None, typer.Option(help="A budget; repeat.")] = None,
+    data: Data = None,
+    settings: SiteSettings = None,
+    records: RecordsSettings = None,
+    sites: Sites = None,
+    by: By = None,
+    test: TestPersons = None,
+    persons: Persons = None,
+    key: Key = None,
+    workers: Workers = CORES,
+    protocol: Protocol = False,
+    engine: OnEngine = Engine.LOCAL,
+    engine_address: EngineAddress = None,
+) -> None:
+    """Run a study once with each seed and budget; the same command runs only what is missing.
+
+    With --engine flower each setting is a task of Ray on one core, and OUT must be a folder that
+    every machine of the cluster sees under this name.
+    """
+    from consilium.simulations.commands.console import show_sweep
+    from consilium.simulations.runs.sweep import sweep as run_sweep
+
+    given = _given(study, data, settings, records, sites, by, test, persons, key)
+    loaded, cohorts = _dealt(_load(study, None), given, protocol=protocol)
+    cluster = _cluster(engine, engine_address)
+    rows = run_sweep(
+        loaded, cohorts, out, seeds=seed, epsilons=epsilon, workers=workers, watch=_watch,
+        protocol=protocol, cluster=cluster,
+    )  # fmt: skip
+    show_sweep(loaded, rows, out)
 
 
 @app.command()
@@ -515,11 +576,17 @@ def _run(
     protocol: bool,
     alone: bool = True,
     external: bool = False,
+    cluster: "Cluster | None" = None,
 ) -> None:
-    from consilium.simulations.commands.console import Progress, show_result
+    from consilium.simulations.commands.console import Progress, show_engine, show_result
     from consilium.simulations.runs.simulate import simulate
 
     study, cohorts = _dealt(study, given, protocol=protocol)
+    engine = None
+    if cluster is not None:
+        from consilium.simulations.federation.flower_engine import FlowerEngine
+
+        engine = FlowerEngine(cluster, workers=workers)
     record = simulate(
         study,
         cohorts,
@@ -529,8 +596,24 @@ def _run(
         protocol=protocol,
         alone=alone,
         outside=_watch if external else None,
+        engine=engine,
     )
     show_result(study, record, out)
+    if engine is not None:
+        show_engine(engine.computed)
+
+
+def _cluster(engine: Engine, address: str | None) -> "Cluster | None":
+    """Return which Ray is meant, None if none is."""
+    if engine is Engine.FLOWER:
+        from consilium.simulations.federation.ray_cluster import Cluster
+
+        return Cluster(address)
+    if address is not None:
+        raise SettingsError(
+            f"--engine-address {address}: goes with --engine flower; give both, or neither"
+        )
+    return None
 
 
 def _watch(setting: str, study: "Study") -> "Show":

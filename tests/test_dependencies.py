@@ -29,6 +29,11 @@ FILES_OF_EXTRAS = {
         "simulations/guesses/",
     ),
     "onnx": ("shared/export/onnx_graph.py", "shared/export/onnx_check.py"),
+    "ray": (
+        "simulations/federation/flower_engine.py",
+        "simulations/federation/ray_cluster.py",
+        "simulations/runs/sweep.py",
+    ),
     "sql": ("client/sources/own/",),
     "tensorboard": ("simulations/report/rounds_export.py",),
     "xlsx": ("client/sources/own/tables/table_forms.py",),

@@ -12,6 +12,9 @@ ledger (:mod:`consilium.client.round.charges`), drawn from a fresh cryptographic
 the site (:mod:`consilium.client.round.own_part`).
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -139,6 +142,11 @@ class Contributor:
             parts = bounded(parts, spec)
         return encode(parts, spec, randomness.stream("rounding"))
 
+    @property
+    def changes(self) -> Mapping[str, NDArray[Any]]:
+        """What the last vector changed in this site's own part, not saved yet."""
+        return self._own.unsaved
+
     def first_sample(
         self, asked: RoundConfiguration, round_number: int, parameters: SumParameters
     ) -> tuple[Sample, Keystream] | None:
@@ -211,6 +219,11 @@ class Contributor:
         if self._study.training.control_variates and asked.purpose is Purpose.TRAINING:
             return split_received(received, self.parameters)
         return received, None
+
+
+MakeContributor = Callable[
+    [str, Study, Cohort, Policy, PersonalStore, RoundModel | None], Contributor
+]
 
 
 def bounded(parts: Parts, spec: VectorSpec) -> Parts:

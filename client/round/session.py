@@ -25,7 +25,7 @@ from consilium.client.hospital.state import SiteState
 from consilium.client.records.cohort import Cohort
 from consilium.client.round.answer import Answer, answer_or_refuse, silently
 from consilium.client.round.charges import reserve_all, round_charges
-from consilium.client.round.contribution import Contributor
+from consilium.client.round.contribution import Contributor, MakeContributor
 from consilium.client.secure_sum.masking import SiteMasking
 from consilium.client.sources.common.opt_outs import OptOuts
 from consilium.shared.crypto.declaration import Declaration
@@ -74,6 +74,7 @@ class Session:
         opted_out: reads who opted out; called before every round, None if the hospital keeps no
             such file.
         clock: returns local time, for the hospital's working hours.
+        contribute: makes what computes the rounds' vectors.
     """
 
     def __init__(
@@ -88,11 +89,13 @@ class Session:
         state: SiteState,
         opted_out: Callable[[], OptOuts | None] = lambda: None,
         clock: Callable[[], datetime] = local_now,
+        contribute: MakeContributor = Contributor,
     ) -> None:
         policy.check_study(study)
         self.site, self._study, self._roster = site, study, roster
         self._sizes, self._read, self._state = sizes, read, state
         self._policy, self._clock, self._opted_out = policy, clock, opted_out
+        self._contribute_by = contribute
         self._cohort: Cohort | None = None
         self._made: Contributor | None = None
         self._masking: SiteMasking | None = None
@@ -160,7 +163,9 @@ class Session:
         if self._made is None:
             cohort = self._renew_cohort() if self._cohort is None else self._cohort
             store = self._state.personal
-            self._made = Contributor(self.site, self._study, cohort, self._policy, store)
+            self._made = self._contribute_by(
+                self.site, self._study, cohort, self._policy, store, None
+            )
         return self._made
 
     def _open_channel(self, body: bytes) -> bytes:

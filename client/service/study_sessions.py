@@ -9,15 +9,18 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from consilium.client.hospital.approvals import Approval, Approvals
 from consilium.client.round.answer import Answer, answer_or_refuse
-from consilium.client.round.session import Session
 from consilium.shared.audit.events import Refused
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.errors import ConsiliumError, MessageError, PolicyError, ProtocolError
 from consilium.shared.secure_sum.messages import Action, ChannelRequest
 from consilium.shared.wire.encoding import VECTOR_BYTES, open_envelope
+
+if TYPE_CHECKING:  # with a session comes PyTorch, which a site without a study does without
+    from consilium.client.round.session import Session
 
 PEER = "coordinator"
 
@@ -28,7 +31,7 @@ log = logging.getLogger(__name__)
 class _OpenSession:
     """A session, and the approval under which it was opened, with its stamp."""
 
-    session: Session
+    session: "Session"
     approval: Approval
     stamp: tuple[int, int]
 
@@ -43,6 +46,9 @@ class StudySessions:
         open_session: opens a session for an approval; may refuse.
         audit: the log in which refusals are recorded, as they are told.
         note: called with a refusal whose whole reason is a new one; keeps it at the site.
+
+    Attributes:
+        longest_timeout_s: of a round of those studies that had a session here; None before any has.
     """
 
     def __init__(
@@ -50,7 +56,7 @@ class StudySessions:
         site: str,
         approvals: Approvals,
         check_roster: Callable[[Approval], None],
-        open_session: Callable[[Approval], Session],
+        open_session: Callable[[Approval], "Session"],
         audit: AuditLog,
         *,
         note: Callable[[Action, Answer], None] = lambda _action, _answer: None,
@@ -62,6 +68,7 @@ class StudySessions:
         self._runs: dict[bytes, bytes] = {}  # study hash of a run -> digest of its study
         self._last_refusal: tuple[str, str] | None = None
         self._last_reason: str | None = None
+        self.longest_timeout_s: float | None = None
 
     def handle(self, action: Action, body: bytes) -> Answer:
         """Answer one message; a refusal states its code and is recorded in the log."""
@@ -72,7 +79,7 @@ class StudySessions:
     def _answer(self, action: Action, body: bytes) -> bytes:
         return self._session(action, body).answer(action, body)
 
-    def _session(self, action: Action, body: bytes) -> Session:
+    def _session(self, action: Action, body: bytes) -> "Session":
         if action is Action.CHANNEL:
             request = ChannelRequest.from_bytes(body)
             session = self._approved(request.study_digest)
@@ -86,7 +93,7 @@ class StudySessions:
             )
         return self._approved(digest)
 
-    def _approved(self, digest: bytes) -> Session:
+    def _approved(self, digest: bytes) -> "Session":
         stamp = self._approvals.stamp(digest)
         known = self._sessions.get(digest)
         if stamp is not None and known is not None and known.stamp == stamp:
@@ -102,6 +109,8 @@ class StudySessions:
             )
         self._check_roster(approval)
         session = self._open_session(approval)
+        timeout_s = approval.study.aggregation.round_timeout_s
+        self.longest_timeout_s = max(timeout_s, self.longest_timeout_s or 0.0)
         self._sessions[digest] = _OpenSession(session=session, approval=approval, stamp=stamp)
         return session
 

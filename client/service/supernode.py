@@ -9,6 +9,7 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Callable
 from typing import TypeVar, cast
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -79,6 +80,8 @@ class SiteNode:
         node_id: the node's number from enrolment.
         app: answers every message.
         stop: the event that ends :meth:`run` when set.
+        rest_after_s: returns after how many seconds without a message :meth:`run` ends too; None
+            for never.
     """
 
     def __init__(
@@ -88,19 +91,26 @@ class SiteNode:
         app: ClientApp,
         *,
         stop: threading.Event,
+        rest_after_s: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._connection, self._app, self._stop = connection, app, stop
+        self._rest_after_s, self._over = rest_after_s, threading.Event()
         self._node = Node(node_id=node_id)
         self._logged_error = ""
         self._refused = threading.Event()  # no heartbeat while the coordinator takes none of us
 
-    def run(self) -> None:
-        """Answer messages until told to stop; retry while the coordinator is unreachable."""
+    def run(self) -> bool:
+        """Answer messages until told to stop; retry while the coordinator is unreachable.
+
+        Returns:
+            Whether it ended because no message came for as long as ``rest_after_s`` says.
+        """
         self._begin()
         heart = threading.Thread(target=self._beat, name="node heartbeat", daemon=True)
         heart.start()
         pause, refused = _Pause(self._stop), _Pause(self._stop, REFUSED_PAUSE_S, LONGEST_REFUSED_S)
-        while not self._stop.is_set():
+        asked = time.monotonic()
+        while not (self._stop.is_set() or self._rests(asked)):
             try:
                 message = self._receive()
                 self._log_recovery()
@@ -109,6 +119,7 @@ class SiteNode:
                 self._refused.clear()
                 if message is not None:
                     self._send(self._answer(message))
+                    asked = time.monotonic()
             except UnreachableError as error:
                 self._log_error(error)
                 pause.wait()
@@ -122,8 +133,14 @@ class SiteNode:
             except ConsiliumError as error:
                 log.warning("a message was dropped: %s", error)
                 pause.wait()
+        self._over.set()
         heart.join()
         self._say_goodbye()
+        return not self._stop.is_set()
+
+    def _rests(self, asked: float) -> bool:
+        after_s = self._rest_after_s()
+        return after_s is not None and time.monotonic() > asked + after_s
 
     def _begin(self) -> None:
         """Go offline, so that no answer of an earlier process is waited for; then come online."""
@@ -272,7 +289,7 @@ class SiteNode:
             log.debug("could not say goodbye: %s", error)
 
     def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_S * random.uniform(0.8, 1.0)):  # noqa: S311 - a pause
+        while not self._over.wait(HEARTBEAT_S * random.uniform(0.8, 1.0)):  # noqa: S311 - a pause
             if self._refused.is_set():
                 continue
             try:

@@ -1,5 +1,6 @@
 """What is printed to the terminal: the study before it runs, a line for each round, the result."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from rich.console import Group
 from rich.panel import Panel
 from rich.text import Text
 
+from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.privacy.accounting import plan
 from consilium.shared.service.terminal import Table, Terminal, styled
 from consilium.shared.study.definition import Study
@@ -316,6 +318,34 @@ def show_seeds(study: Study, summary: dict[str, Any], out: Path) -> None:
     )
     _show_groups(settings, first)
     console.print(f"record  {out / 'seeds.json'}", markup=False, soft_wrap=True)
+
+
+def show_sweep(study: Study, found: Mapping[str, JsonRecord], out: Path) -> None:
+    """Print a line for each setting of a sweep."""
+    console.print(f"{study.title}\n{len(found)} settings")
+    first = next(name for name, value in next(iter(found.values()))["test"].items()
+                 if isinstance(value, dict))  # fmt: skip
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("setting", no_wrap=True)
+    for heading in ("epsilon", first.upper(), "95 % interval", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, record in found.items():
+        figure, spent = record["test"][first], record["privacy"]["epsilon"]
+        table.add_row(
+            name,
+            "-" if spent is None else f"{spent:.2f}",
+            _number(figure["value"]),
+            _interval(figure),
+            f"{record['seconds']:.1f}",
+        )
+    console.print(table)
+    console.print(f"record  {out / 'sweep.json'}", markup=False, soft_wrap=True)
+
+
+def show_engine(computed: Mapping[str, int]) -> None:
+    """Print which machine of a cluster computed how many of the sites' vectors."""
+    machines = ", ".join(f"{count} on {machine}" for machine, count in computed.items())
+    console.print(f"sites' vectors computed: {machines}", markup=False, soft_wrap=True)
 
 
 def show_plan(study: Study, found: list[Choice], patients: int, carried: float) -> None:

@@ -15,7 +15,7 @@ from consilium.client.ledger.store import Ledger, Release
 from consilium.client.records.cohort import Cohort
 from consilium.client.round.answer import silently
 from consilium.client.round.charges import reserve_all, round_charges
-from consilium.client.round.contribution import Contributor
+from consilium.client.round.contribution import Contributor, MakeContributor
 from consilium.client.round.gradients import Sample
 from consilium.client.round.round_model import RoundModel
 from consilium.client.round.training import FirstStep
@@ -70,6 +70,7 @@ class ClearSite:
         ledger: its privacy ledger.
         personal: keeps the part of the model that stays at this site.
         model: the study's network, for all sites.
+        contribute: makes what computes the rounds' vectors.
     """
 
     def __init__(
@@ -81,10 +82,11 @@ class ClearSite:
         ledger: Ledger,
         personal: PersonalStore,
         model: RoundModel,
+        contribute: MakeContributor = Contributor,
     ) -> None:
         policy.check_study(study)
         self.site, self._study, self._ledger = site, study, ledger
-        self._contributor = Contributor(site, study, cohort, policy, personal, model)
+        self._contributor = contribute(site, study, cohort, policy, personal, model)
 
     def begin(self, question: Question) -> Begun:
         """Check and charge a round; draw what can be computed together with other sites.

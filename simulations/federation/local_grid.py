@@ -137,8 +137,13 @@ class LocalGrid(RunGrid):
 
 def run_server_app(app: ServerApp, grid: LocalGrid) -> None:
     """Run a ServerApp on a local grid until it ends."""
-    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN_ID, COORDINATOR_NODE
+    send_as_coordinator()
     app(cast(Grid, grid), _context(COORDINATOR_NODE))
+
+
+def send_as_coordinator() -> None:
+    """Let the messages that this process makes come from the coordinator of this run."""
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN_ID, COORDINATOR_NODE
 
 
 def _context(node: int) -> Context:

@@ -6,6 +6,7 @@ the model is also judged directly on held-out patients in every round.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from consilium.client.records.cohort import read_cohort, require_suitable
 from consilium.client.records.declared_size import usual_size
 from consilium.client.records.features import TimeGrid
 from consilium.client.round.charges import round_charges
+from consilium.client.round.contribution import Contributor
 from consilium.client.round.own_part import OwnPart
 from consilium.client.round.round_model import RoundModel
 from consilium.client.round.session import Session
@@ -40,6 +42,7 @@ from consilium.shared.study.definition import Study
 from consilium.simulations.federation.clear_site import ClearSite
 from consilium.simulations.federation.clear_sum import CLEAR, PROTOCOL, ClearSum
 from consilium.simulations.federation.faults import Fault
+from consilium.simulations.federation.flower_engine import FarSite, FlowerEngine
 from consilium.simulations.federation.local_grid import LocalGrid, run_server_app
 from consilium.simulations.federation.out_folder import SITES
 from consilium.simulations.federation.site_folders import (
@@ -99,6 +102,7 @@ class Federation:
             charge is on disk before anything leaves. Otherwise the sites' vectors are added as
             they are: the results are the same, and nothing is hidden from anybody.
         faults: faults to inject, for tests.
+        engine: where the sites compute, if not in this process.
     """
 
     def __init__(
@@ -110,8 +114,11 @@ class Federation:
         workers: int,
         protocol: bool = False,
         faults: Iterable[Fault] = (),
+        engine: FlowerEngine | None = None,
     ) -> None:
         self._study, self._folder, self._protocol = study, folder, protocol
+        self._engine = engine
+        self._contribute = Contributor if engine is None else engine.contributor
         self._workers, self._faults = workers, tuple(faults)
         # Nobody vouches for anybody: all sites are made here, on one machine, from one roster.
         self._policy = Policy(
@@ -157,6 +164,8 @@ class Federation:
 
         def follow(rounds: Iterator[RoundResult]) -> None:
             for result in rounds:
+                if self._engine is not None:
+                    self._engine.check()
                 record = self._record(result, test)
                 progress.append(
                     replace(
@@ -220,6 +229,24 @@ class Federation:
         seed = digest("simulated in the clear", self._study.digest, site)
         return open_in_memory(folder, self._policy, split_key=split_key, identity_seed=seed)
 
+    def _computing(self, parameters: tuple[SumParameters, ...]) -> AbstractContextManager[int]:
+        """Return the context in which the sites can compute; it gives how many at the same time."""
+        if self._engine is None:
+            return nullcontext(self._workers)
+        by_site = {site: group for group in parameters for site in group.roster.names}
+        return self._engine.running(
+            {
+                site: FarSite(
+                    site=site,
+                    study=self._study,
+                    cohort=self._cohorts[site],
+                    policy=self._policy,
+                    parameters=by_site[site],
+                )
+                for site in self._study.sites
+            }
+        )
+
     def _parameters(self, checkpoint: Checkpoint) -> tuple[SumParameters, ...]:
         return tuple(group_parameters(self._study, self._roster, checkpoint.run_id))
 
@@ -230,12 +257,22 @@ class Federation:
         model = RoundModel(study)
         sites = {
             site: ClearSite(
-                site, study, self._cohorts[site], self._policy, state.ledger, state.personal, model
+                site,
+                study,
+                self._cohorts[site],
+                self._policy,
+                state.ledger,
+                state.personal,
+                model,
+                self._contribute,
             )
             for site, state in self._states.items()
         }
         try:
-            with ThreadPoolExecutor(self._workers, thread_name_prefix="site") as pool:
+            with (
+                self._computing(parameters) as workers,
+                ThreadPoolExecutor(workers, thread_name_prefix="site") as pool,
+            ):
                 sums = [
                     ClearSum(
                         group,
@@ -243,7 +280,7 @@ class Federation:
                         model=model,
                         clip_norm=study.privacy.clip_norm,
                         pool=pool,
-                        workers=self._workers,
+                        workers=workers,
                         timeout_s=study.aggregation.round_timeout_s,
                         faults=[fault for fault in self._faults if fault.site in group.roster],
                     )
@@ -284,7 +321,10 @@ class Federation:
         starts = {
             site: lambda site=site: make_client_app(self._session(site)) for site in study.sites
         }
-        with LocalGrid(starts, workers=self._workers, faults=self._faults) as grid:
+        with (
+            self._computing(parameters) as workers,
+            LocalGrid(starts, workers=workers, faults=self._faults) as grid,
+        ):
             run_server_app(app, grid)
 
     def _session(self, site: str) -> Session:
@@ -300,6 +340,7 @@ class Federation:
             read=lambda: self._cohorts[site],
             policy=self._policy,
             state=state,
+            contribute=self._contribute,
         )
 
     def _checkpoint(self) -> Checkpoint:
