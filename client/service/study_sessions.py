@@ -42,6 +42,8 @@ class StudySessions:
         check_roster: refuses an approval whose roster this site does not trust, as things stand.
         open_session: opens a session for an approval; may refuse.
         audit: the log in which refusals are recorded.
+        renew: called when a run opens that is not known here: asks whether the study has another
+            roster by now, and takes it over if this hospital's rules allow it.
     """
 
     def __init__(
@@ -51,8 +53,10 @@ class StudySessions:
         check_roster: Callable[[Approval], None],
         open_session: Callable[[Approval], Session],
         audit: AuditLog,
+        *,
+        renew: Callable[[bytes], None] = lambda _: None,
     ) -> None:
-        self.site = site
+        self.site, self._renew = site, renew
         self._approvals, self._check_roster = approvals, check_roster
         self._open_session, self._audit = open_session, audit
         self._sessions: dict[bytes, _OpenSession] = {}
@@ -71,6 +75,9 @@ class StudySessions:
     def _session(self, action: Action, body: bytes) -> Session:
         if action is Action.CHANNEL:
             request = ChannelRequest.from_bytes(body)
+            approved = self._approvals.stamp(request.study_digest) is not None
+            if approved and request.study_hash not in self._runs:
+                self._renew(request.study_digest)
             session = self._approved(request.study_digest)
             self._runs[request.study_hash] = request.study_digest
             return session

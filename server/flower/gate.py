@@ -30,6 +30,13 @@ from consilium.shared.enrolment.messages import (
     STUDY_PATH,
     VERSION_HEADER,
 )
+from consilium.shared.enrolment.recovery import (
+    BIND_PATH,
+    CERTIFICATE_PATH,
+    CLAIM_PATH,
+    SUCCEED_PATH,
+    SUCCESSOR_PATH,
+)
 from consilium.shared.errors import AuthenticationError, ConsiliumError, MessageError
 from consilium.shared.version import VERSION
 from consilium.shared.wire.bundle import FETCH_PATH, HAND_IN_PATH, LEAVE_PATH
@@ -53,7 +60,8 @@ FLEET = frozenset(
     }
 )
 
-OURS = frozenset({FETCH_PATH, HAND_IN_PATH, LEAVE_PATH, STUDIES_PATH, STUDY_PATH, DECLARE_PATH})
+RECOVERY = frozenset({BIND_PATH, CERTIFICATE_PATH, SUCCEED_PATH, SUCCESSOR_PATH})
+OURS = RECOVERY | {FETCH_PATH, HAND_IN_PATH, LEAVE_PATH, STUDIES_PATH, STUDY_PATH, DECLARE_PATH}
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -138,6 +146,11 @@ class Gate:
             body = await _body(receive, headers, LARGEST_STRANGERS_BODY)
             await self._answer(send, lambda: self._enrolment.enrol(body))
             return
+        if path == CLAIM_PATH:
+            body = await _body(receive, headers, LARGEST_STRANGERS_BODY)
+            recovery = self._enrolment.recovery
+            await self._answer(send, lambda: recovery.claim(body, now=time.time()))
+            return
         if path not in FLEET and path not in OURS:
             raise Denied(404, "there is nothing here")
         member = await self._authenticate(headers)
@@ -155,6 +168,8 @@ class Gate:
             await self._answer(send, lambda: self._enrolment.list_studies(member))
         elif path == STUDY_PATH:
             await self._answer(send, lambda: self._enrolment.show_study(member, body))
+        elif path in RECOVERY:
+            await self._answer(send, lambda: _recovered(self._enrolment, path, member, body))
         else:
             await self._answer(send, lambda: self._enrolment.declare(member, body))
 
@@ -227,6 +242,19 @@ class Gate:
         )
         with contextlib.suppress(ConsiliumError):
             await asyncio.to_thread(self._audit.append, event)
+
+
+def _recovered(enrolment: EnrolmentService, path: str, member: Member, body: bytes) -> bytes:
+    """Answer what an enrolled site asks about recovery."""
+    recovery = enrolment.recovery
+    if path == SUCCESSOR_PATH:
+        return recovery.successor(body)
+    work = {
+        BIND_PATH: recovery.bind,
+        CERTIFICATE_PATH: recovery.keep,
+        SUCCEED_PATH: recovery.succeed,
+    }
+    return work[path](member, body)
 
 
 def _headers(scope: Scope) -> dict[str, str]:

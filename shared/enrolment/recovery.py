@@ -77,7 +77,9 @@ class RecoveryCode(Secret):
             SettingsError: a word is not in the list, or they do not belong together.
         """
         words = text.lower().replace(",", " ").replace("-", " ").split()
-        return cls(read_words(words, count=CODE_WORDS, what="a recovery code", again="read it again"))
+        return cls(
+            read_words(words, count=CODE_WORDS, what="a recovery code", again="read it again")
+        )
 
     def words(self) -> tuple[str, ...]:
         """The twenty-four words for the paper."""

@@ -4,6 +4,9 @@ import os
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from consilium.shared.audit.heads import AuditHead
 from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.enrolment.recovery import (
@@ -15,8 +18,6 @@ from consilium.shared.enrolment.recovery import (
     Succession,
 )
 from consilium.shared.errors import AuthenticationError, ConsiliumError, SettingsError
-from hypothesis import given
-from hypothesis import strategies as st
 
 OLD, NEW, OTHER = (IdentityKey.from_seed(bytes([n]) * 32) for n in (1, 2, 3))
 CODE, STOLEN = RecoveryCode(b"c" * 32), RecoveryCode(b"s" * 32)
