@@ -34,10 +34,8 @@ def add_recovery_commands(app: typer.Typer) -> None:
 def show_code(code: "RecoveryCode") -> None:
     """Show a recovery code; nobody can show it again."""
     words = code.words()
-    console.print(
-        "Recovery code, shown only now; write it on paper and lock it away. With it a new"
-    )
-    console.print("machine goes on as this hospital if this one is lost:")
+    console.print("Recovery code, shown only now; write it on paper and lock it away. With it a")
+    console.print("new machine goes on as this hospital if this one is lost:")
     for at in range(0, len(words), WORDS_A_LINE):
         line = " ".join(words[at : at + WORDS_A_LINE])
         console.print(f"  {at + 1:>2}  {line}", markup=False)

@@ -216,7 +216,7 @@ class SiteFolder:
     def take_next_node_key(self) -> None:
         """Use the next node key from now on, if there is one."""
         if (self.path / NEXT_NODE_KEY).exists():
-            os.replace(self.path / NEXT_NODE_KEY, self.path / "node.pem")
+            (self.path / NEXT_NODE_KEY).replace(self.path / "node.pem")
 
     def enrolment(self) -> Enrolment:
         """Return what enrolment pinned.

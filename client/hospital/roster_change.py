@@ -36,7 +36,8 @@ def new_keys(
     """Return which sites stand under other identities, with the proofs that somebody shows.
 
     Args:
-        approved, offered: of the same sites.
+        approved: the roster as approved here.
+        offered: one of the same sites.
         succession_of: returns what is shown for the successor of an identity; it may be false.
 
     Raises:

@@ -86,9 +86,10 @@ def join(folder: SiteFolder, invitation: Invitation) -> Enrolment:
 
 
 def leave_recovery(folder: SiteFolder, audit: AuditLog) -> bool:
-    """Bind this site's recovery code at the coordinator and leave a certificate; False if it cannot.
+    """Bind this site's recovery code at the coordinator and leave a certificate there.
 
-    An older coordinator keeps neither.
+    Returns:
+        Whether it was done: an older coordinator keeps neither, and an older site has no code.
 
     Raises:
         UnreachableError: no answer.

@@ -97,7 +97,10 @@ def accept(
     """Take an offer's roster over: proofs kept, entries written, then the approval replaced.
 
     Args:
-        folder, approvals, audit, policy: this site's.
+        folder: this site's.
+        approvals: this site's.
+        audit: this site's.
+        policy: this site's.
         approval: as it was.
         offer: with the new roster.
         changes: what differs, as checked.

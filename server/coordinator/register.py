@@ -344,7 +344,8 @@ class Register:
         Args:
             digest: of the study.
             site: that came back under a new key.
-            before, after: its identities.
+            before: its identity so far.
+            after: its new one.
             declared: its size, signed by the new one.
             signature: the coordinator's, over the offer with the new roster.
             now: seconds since 1970.

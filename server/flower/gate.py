@@ -60,6 +60,7 @@ FLEET = frozenset(
     }
 )
 
+STRANGERS = frozenset({ENROL_PATH, CLAIM_PATH})
 RECOVERY = frozenset({BIND_PATH, CERTIFICATE_PATH, SUCCEED_PATH, SUCCESSOR_PATH})
 OURS = RECOVERY | {FETCH_PATH, HAND_IN_PATH, LEAVE_PATH, STUDIES_PATH, STUDY_PATH, DECLARE_PATH}
 
@@ -142,14 +143,9 @@ class Gate:
             return
         if scope["method"] != "POST":
             raise Denied(404, "there is nothing here")
-        if path == ENROL_PATH:
+        if path in STRANGERS:
             body = await _body(receive, headers, LARGEST_STRANGERS_BODY)
-            await self._answer(send, lambda: self._enrolment.enrol(body))
-            return
-        if path == CLAIM_PATH:
-            body = await _body(receive, headers, LARGEST_STRANGERS_BODY)
-            recovery = self._enrolment.recovery
-            await self._answer(send, lambda: recovery.claim(body, now=time.time()))
+            await self._answer(send, lambda: _newcomer(self._enrolment, path, body))
             return
         if path not in FLEET and path not in OURS:
             raise Denied(404, "there is nothing here")
@@ -242,6 +238,13 @@ class Gate:
         )
         with contextlib.suppress(ConsiliumError):
             await asyncio.to_thread(self._audit.append, event)
+
+
+def _newcomer(enrolment: EnrolmentService, path: str, body: bytes) -> bytes:
+    """Answer somebody who has an invitation and no account."""
+    if path == ENROL_PATH:
+        return enrolment.enrol(body)
+    return enrolment.recovery.claim(body, now=enrolment.clock())
 
 
 def _recovered(enrolment: EnrolmentService, path: str, member: Member, body: bytes) -> bytes:

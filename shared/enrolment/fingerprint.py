@@ -106,7 +106,8 @@ def read_words(words: list[str], *, count: int, what: str, again: str) -> bytes:
     if len(words) != count:
         digits = f" or {2 * FINGERPRINT_BYTES} hexadecimal digits" if count == WORDS else ""
         raise SettingsError(
-            f"{what} has {count} words{digits}, and {len(words)} words were given; {again}, all of it"
+            f"{what} has {count} words{digits}, and {len(words)} words were given; {again}, all "
+            "of it"
         )
     if wrong:
         raise SettingsError(f"{'; '.join(wrong)}; correct it, or {again}")

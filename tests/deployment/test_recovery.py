@@ -81,7 +81,7 @@ def test_a_lost_machine_goes_on_under_a_new_key_with_the_budget_that_is_left(
         made.wait_for(lambda: trained(made, 3), "three rounds with north", 60)
         made.kill("north")
         spent = ledger(made.site("north")).summary()
-        size = json.loads(made.operator("watch", "--json"))["studies"][0]["declared"]["north"]
+        size = json.loads(made.operator("watch", "--json"))["studies"][0]["declared_sizes"]["north"]
         shutil.move(made.site("north"), tmp_path / "lost")
 
         made.hospital("north", "init", "--site", "north")

@@ -54,7 +54,7 @@ def test_the_words_on_paper_are_the_code(secret: bytes) -> None:
 
 def test_a_wrong_word_is_named_with_the_nearest() -> None:
     words = ["abandn", *CODE.words()[1:]]
-    with pytest.raises(SettingsError, match="'abandn'.*did you mean 'abandon'"):
+    with pytest.raises(SettingsError, match=r"'abandn'.*did you mean 'abandon'"):
         RecoveryCode.from_words(" ".join(words))
 
 
