@@ -255,8 +255,8 @@ def pin_reply(folder: SiteFolder, invitation: Invitation, reply: EnrolReply) -> 
         coordinator=invitation.coordinator,
         authority=invitation.authority,
     )
+    folder.pin(enrolment)  # before the key: after a crash between the two the token works again
     folder.take_next_node_key()
-    folder.pin(enrolment)
     return enrolment
 
 
