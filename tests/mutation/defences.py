@@ -834,8 +834,7 @@ DEFENCES = (
         "client/service/enroll.py",
         "if binding.site != site or binding.keys != code.endorse(binding.identity):",
         NEVER,
-        "tests/client/service/test_recovering.py::"
-        "test_another_codes_binding_is_refused",
+        "tests/client/service/test_recovering.py::test_another_codes_binding_is_refused",
     ),
     _d(
         "no older certificate than a head that was seen",
@@ -850,16 +849,14 @@ DEFENCES = (
         "client/hospital/roster_change.py",
         "if identity != change.after:",
         NEVER,
-        "tests/client/hospital/test_roster_change.py::"
-        "test_a_recovery_that_nobody_made_is_refused",
+        "tests/client/hospital/test_roster_change.py::test_a_recovery_that_nobody_made_is_refused",
     ),
     _d(
         "a former budget goes into a new ledger only",
         "client/ledger/store.py",
         "if len(known) + len(missing) > len(spent.releases):",
         NEVER,
-        "tests/client/ledger/test_certificate.py::"
-        "test_a_ledger_in_use_takes_no_former_budget",
+        "tests/client/ledger/test_certificate.py::test_a_ledger_in_use_takes_no_former_budget",
     ),
     _d(
         "the code signs a succession",
