@@ -235,6 +235,10 @@ def _status_lines(state: dict[str, Any]) -> list[str]:
             f"budget       epsilon {total['spent'] + total['reserved']:.3f} of {total['bound']:g} "
             f"at delta {total['delta']:g}"
         )
+    if "recovery" in state:
+        code = "a code on paper" if state["recovery"]["code"] else "no code ('recovery-code')"
+        place = state["recovery"]["second_place"] or "no second place"
+        lines.append(f"recovery     {code}, {place}")
     for name in ("last_release", "last_refusal"):
         if state.get(name):
             what = state[name].get("sentence") or (

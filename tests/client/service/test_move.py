@@ -1,10 +1,16 @@
 """Addresses as people type them, and the account at a proxy."""
 
+import base64
+import socketserver
+import threading
+
 import pytest
 
+from consilium.client.service.connection import Connection
 from consilium.client.service.move import read_address
 from consilium.client.service.proxy import Proxy, read_pair
-from consilium.shared.errors import SettingsError
+from consilium.server.coordinator.certificates import CertificateFiles, make_authority
+from consilium.shared.errors import SettingsError, UnreachableError
 
 
 @pytest.mark.parametrize(
@@ -54,3 +60,29 @@ def test_a_password_is_not_printed_and_a_wrong_proxy_is_named():
     proxy.for_httpx()
     with pytest.raises(SettingsError, match=r"\[proxy\] url 'ftp://x' in site.toml"):
         Proxy(url="ftp://x").for_httpx()
+
+
+def test_the_site_shows_its_account_to_the_proxy_and_says_what_to_do_if_it_is_refused(tmp_path):
+    authority = CertificateFiles.under(tmp_path)
+    make_authority(authority, name="tests")
+    asked = []
+
+    class Refusing(socketserver.StreamRequestHandler):
+        def handle(self):
+            while line := self.rfile.readline().strip():
+                asked.append(line)
+            self.wfile.write(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        proxy = Proxy(url=url, credentials=("north", "se:cret"))
+        with (
+            Connection("fl.example.org", 9092, authority.authority_der(), proxy=proxy) as line,
+            pytest.raises(UnreachableError, match=r"the proxy does not connect .*credentials"),
+        ):
+            line.hello()
+        server.shutdown()
+    assert asked[0] == b"CONNECT fl.example.org:9092 HTTP/1.1"
+    account = base64.b64encode(b"north:se:cret")
+    assert b"Proxy-Authorization: Basic " + account in asked
