@@ -133,3 +133,15 @@ def test_a_claim_is_signed_with_the_code() -> None:
 
 def test_a_code_is_not_printed() -> None:
     assert repr(CODE) == "<RecoveryCode, secret>"
+
+
+def test_a_key_for_which_anybody_can_sign_succeeds_nobody() -> None:
+    low = (1).to_bytes(32, "little")
+    with pytest.raises(AuthenticationError, match="low order"):
+        replace(succession_of_north(), identity=low).check()
+    with pytest.raises(AuthenticationError, match="low order"):
+        replace(binding(), identity=low).check()
+
+
+def succession_of_north() -> Succession:
+    return Succession.make(CODE, binding(), head(), NEW)
