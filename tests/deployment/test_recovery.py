@@ -15,7 +15,7 @@ from consilium.shared.audit.reading import roster_changes
 from consilium.shared.enrolment.fingerprint import fingerprint
 from tests.deployment.federation import Federation, tiny_study, write_records
 
-ROUNDS = 200
+ROUNDS = 400
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
@@ -98,7 +98,8 @@ def test_a_lost_machine_goes_on_under_a_new_key_with_the_budget_that_is_left(
         )  # fmt: skip
         assert "The budget goes on" in told
         carried = ledger(made.site("north")).summary()
-        assert carried.total.spent == pytest.approx(spent.total.spent + spent.total.reserved)
+        most = spent.total.spent + spent.total.reserved  # of a round that may not have left
+        assert spent.total.spent * (1 - 1e-9) <= carried.total.spent <= most * (1 + 1e-9)
 
         vouch_for_all(made, "north")
         made.hospital("north", "approve", "tiny", "--yes", "--patients", str(size))
