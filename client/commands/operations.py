@@ -20,7 +20,7 @@ audit = typer.Typer(
 
 NEXT = (
     "Next: raise lifetime_epsilon in policy.toml by what this hospital still wants to allow, ask "
-    "the operator to revoke and invite this site, and enrol."
+    "the operator to revoke and invite this site, enrol, and run 'consilium-site recovery-code'."
 )
 
 
