@@ -22,6 +22,7 @@ from consilium.client.commands.options import (
     StudyName,
     Where,
 )
+from consilium.client.commands.recovery import add_recovery_commands, show_code
 from consilium.client.commands.variables import variables
 from consilium.client.commands.vouch import add_vouch_commands
 from consilium.client.hospital.defaults import LIFETIME_DELTA, LIFETIME_EPSILON
@@ -44,6 +45,7 @@ add_commands(app)
 app.command()(variables)
 add_model_commands(app)
 add_vouch_commands(app)
+add_recovery_commands(app)
 
 
 @app.command()
@@ -56,10 +58,13 @@ def init(
     from consilium.client.service.systemd_unit import write_unit
 
     made = SiteFolder.make(folder, site=site)
+    code = None if made.is_enrolled else made.make_recovery_code()
     unit = write_unit(made.path, user=getpass.getuser())
     _say(f"The site's folder is {folder}; only this account can read it.")
     _say(f"Identity {made.identity().public.hex()}")
     _say(f"For systemd: {unit}.")
+    if code is not None:
+        show_code(code)
     _say("Next: say in site.toml where the records lie, then 'consilium-site enroll TOKEN'.")
 
 
@@ -72,24 +77,43 @@ def enroll_site(
         ),
     ],
     folder: Folder = DEFAULT_FOLDER,
+    recover: Annotated[
+        bool,
+        typer.Option(
+            "--recover",
+            help="This machine takes the place of a lost one: asks for the recovery code (with - "
+            "for the token, it is on the lines after it) and goes on with the budget that is left.",
+        ),
+    ] = False,
+    second_place: Annotated[
+        list[Path] | None,
+        typer.Option(help="With --recover: where this hospital kept its budget certificates."),
+    ] = None,
+    head: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --recover: what 'consilium-site audit head SITE' prints at other hospitals."
+        ),
+    ] = None,
 ) -> None:
-    """Enrol with the coordinator that made the invitation; it works once."""
+    """Enrol with the coordinator that made the invitation; it works once.
+
+    A site that was revoked enrols again in its own folder, and keeps identity, ledger and log.
+    """
+    from consilium.client.commands.recovery import recover_site
     from consilium.client.hospital.folder import SiteFolder
-    from consilium.client.service.enroll import enroll
-    from consilium.shared.audit.events import Enrolled
-    from consilium.shared.audit.own_log import open_audit
+    from consilium.client.hospital.stores import check_log_is_there
+    from consilium.client.service.enroll import join
     from consilium.shared.enrolment.invitation import Invitation
 
     opened = SiteFolder.open(folder)
-    invitation = Invitation.from_token(sys.stdin.read(20_000) if token == "-" else token)  # noqa: S105
-    pinned = enroll(opened, invitation)
-    open_audit(opened).append(
-        Enrolled(
-            site=pinned.site,
-            site_identity=opened.identity().public,
-            coordinator_identity=pinned.coordinator,
-        )
-    )
+    said = sys.stdin.read(20_000) if token == "-" else token  # noqa: S105
+    if recover:
+        pinned = recover_site(opened, said, second_place or [], head or [])
+    else:
+        if opened.is_enrolled:
+            check_log_is_there(opened)
+        pinned = join(opened, Invitation.from_token(said))
     _say(f"Site {pinned.site} is enrolled with the coordinator at {pinned.host}:{pinned.port}.")
     _say(f"The coordinator's identity is {pinned.coordinator.hex()}; compare it by telephone.")
     _say("Next: 'consilium-site preflight', then 'consilium-site start'. Other hospitals need your")

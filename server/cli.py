@@ -99,6 +99,7 @@ def invite_site(
 
     opened = CoordinatorFolder.open(folder)
     note_act(opened, "invite", site, by=operator)
+    known = opened.register().bindings(site)
     invitation = invite(opened, site, hours=hours)
     token = invitation.to_token()
     ends = datetime.fromtimestamp(invitation.expires, UTC)
@@ -106,6 +107,11 @@ def invite_site(
         f"Invitation of site {site}, once, until {ends:%Y-%m-%d %H:%M} UTC. Whoever has it can "
         "enrol as this site. At the hospital: consilium-site enroll TOKEN"
     )
+    if known:
+        Terminal(stderr=True).print(
+            f"Site {site} was enrolled before. If its machine is lost: enroll TOKEN --recover, or "
+            "its spent budget is forgotten there. If it was revoked: enroll in its own folder."
+        )
     print(token)  # noqa: T201 - alone on standard output, so that it can be piped
 
 
@@ -231,6 +237,65 @@ def revoke_site(
     member = revoke(opened.register(), open_audit(opened), site, reason)
     dismiss_node(open_link(opened.link_database), member.node_id)
     _say(f"Site {site} is revoked; its key is refused from now on.")
+
+
+@app.command()
+def dismiss(
+    study: StudyName,
+    site: Annotated[str, typer.Argument(help="One of its sites.", show_default=False)],
+    folder: Folder = DEFAULT_FOLDER,
+    operator: Operator = "",
+) -> None:
+    """Let a site leave a study for good; the rounds go on without waiting for it."""
+    from consilium.server.coordinator.acts import note_act
+    from consilium.server.coordinator.enrolment import dismiss as let_go
+    from consilium.server.coordinator.folder import CoordinatorFolder
+    from consilium.shared.audit.own_log import open_audit
+
+    opened = CoordinatorFolder.open(folder)
+    register = opened.register()
+    note_act(opened, "dismiss", f"{site} from {study}", by=operator)
+    version = let_go(register, open_audit(opened), register.study(study), site)
+    _say(f"Site {site} left study {study} for good, which has roster {version} from its next round")
+    _say("on. The sums' bounds are those of all its sites, and hold without it.")
+
+
+@app.command()
+def rename(
+    host: Annotated[
+        str, typer.Argument(help="Its name or address for sites from now on.", show_default=False)
+    ],
+    folder: Folder = DEFAULT_FOLDER,
+    also: Annotated[
+        list[str] | None, typer.Option(help="More names for the certificate, each by itself.")
+    ] = None,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Leave the former names out of the certificate.")
+    ] = False,
+    operator: Operator = "",
+) -> None:
+    """Give the coordinator another name: for invitations, and in a new certificate.
+
+    Sites know it by its key, whatever its name; those that dial the former name go on as long as
+    that leads here, and change with 'consilium-site coordinator HOST'.
+    """
+    from consilium.server.coordinator.acts import note_act
+    from consilium.server.coordinator.certificates import issue_server_certificate
+    from consilium.server.coordinator.folder import CoordinatorFolder
+    from consilium.shared.audit.events import AddressChanged
+    from consilium.shared.audit.own_log import open_audit
+
+    opened = CoordinatorFolder.open(folder)
+    former = () if drop else opened.certificates.names()
+    names = tuple(dict.fromkeys((host, *(also or []), *former)))
+    before = f"{opened.settings.host}:{opened.settings.port}"
+    name = note_act(opened, "rename", host, by=operator)
+    issue_server_certificate(opened.certificates, names)
+    opened.rename(host)
+    after = f"{host}:{opened.settings.port}"
+    open_audit(opened).append(AddressChanged(before=before, after=after, by=name))
+    _say(f"The coordinator is {host} from now on; its certificate is for {', '.join(names)}.")
+    _say(f"At each hospital: consilium-site coordinator {after}")
 
 
 @app.command(name="rotate-keys")

@@ -21,7 +21,7 @@ audit = typer.Typer(
 
 NEXT = (
     "Next: raise lifetime_epsilon in policy.toml by what this hospital still wants to allow, ask "
-    "the operator to revoke and invite this site, and enrol."
+    "the operator to revoke and invite this site, enrol, and run 'consilium-site recovery-code'."
 )
 
 
@@ -282,6 +282,10 @@ def _status_lines(state: dict[str, Any]) -> list[str]:
             f"budget       epsilon {total['spent'] + total['reserved']:.3f} of {total['bound']:g} "
             f"at delta {total['delta']:g}"
         )
+    if "recovery" in state:
+        code = "a code on paper" if state["recovery"]["code"] else "no code ('recovery-code')"
+        place = state["recovery"]["second_place"] or "no second place"
+        lines.append(f"recovery     {code}, {place}")
     for name in ("last_release", "last_refusal"):
         if state.get(name):
             known = state[name].get("reason") or state[name].get("sentence")

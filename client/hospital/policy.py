@@ -40,6 +40,8 @@ class Policy:
         minimum_sites: fewest sites whose sum may be released.
         vouched_at_least: fewest other sites, of those summed with this one, that must be vouched
             for; None asks as many as the study's guarantee needs, 0 asks none.
+        new_keys_by_rule: whether a hospital of an approved study that came back under a new key, as
+            its recovery code proves, stands under it without a person here being asked.
         minimum_patients: fewest patients of this site that may train a study's model.
         smallest_group: fewest of this site's patients that may be counted as a subgroup, in
             studies without privacy noise; with noise, the noise hides small groups.
@@ -65,6 +67,7 @@ class Policy:
     delta: float = LIFETIME_DELTA
     minimum_sites: int = MINIMUM_SITES
     vouched_at_least: int | None = None
+    new_keys_by_rule: bool = True
     minimum_patients: int = 20
     smallest_group: int = 5
     release_own_figures: bool = False

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 
+from consilium.client.ledger.certificate import SpentBudget
 from consilium.client.ledger.memory import MemoryRows
 from consilium.client.ledger.releases import (
     SHARDS,
@@ -162,6 +163,34 @@ class Ledger:
                 return False
             rows.insert(release, study_epsilon, study_delta, self._clock(), confirmed=True)
             return True
+
+    def carry(self, spent: SpentBudget) -> int:
+        """Enter what this hospital had spent under its former identity; return how much was new.
+
+        No bound is checked: what was spent is spent. Repeating it changes nothing.
+
+        Guarantee: afterwards every study of ``spent`` has at least the account it had there, and so
+        has the lifetime, if no other budget was ever carried here; all in one transaction.
+
+        Raises:
+            PrivacyError: the ledger has entries of its own, or another certificate's.
+        """
+        with self._transaction() as rows:
+            missing = [one for one in spent.releases if not self._is_noted(rows, one.release)]
+            if len(list(rows.entries())) + len(missing) > len(spent.releases):
+                raise PrivacyError(
+                    f"ledger {self._path}: has entries of its own, and a former budget can be "
+                    "carried into a new ledger only; use a folder that 'init' has just made"
+                )
+            upto = 0
+            for one in missing:
+                number = rows.insert(
+                    one.release, one.study_epsilon, one.study_delta, self._clock(), confirmed=True
+                )
+                upto = number if one.closed else upto
+            if spent.written_off > rows.written_off().epsilon:
+                rows.write_off(WriteOff(upto=upto, epsilon=spent.written_off), self._clock())
+        return len(missing)
 
     def write_off(self) -> WriteOff:
         """Count the whole lifetime budget as spent, in place of all entries so far.

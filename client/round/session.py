@@ -228,6 +228,10 @@ class Session:
         if audit is not None:
             participants = [member.site for member in request.participants]
             audit.begin(self._study, asked, self._roster, participants)
+        certificates = self._state.certificates
+        if certificates is not None:
+            with silently():
+                certificates.settle()
         releases = round_charges(self._study, asked, request.round, request.study_hash)
         spent = reserve_all(self._state.ledger, releases, self._study)
         parameters = masking.parameters
@@ -246,6 +250,8 @@ class Session:
                     own_part=own_part,
                     opted_out=cohort.report.opted_out,
                 )
+            if certificates is not None:
+                certificates.issue(masked.audit_head)
             for release in releases:
                 self._state.ledger.confirm(release)
         return masked.to_bytes()

@@ -41,6 +41,7 @@ def preflight(folder: SiteFolder) -> list[PreflightTest]:
         _permissions(folder),
         _disk(folder),
         _memory(),
+        *_second_place(folder),
         *_network(folder),
         *_data(folder),
     ]
@@ -81,6 +82,21 @@ def _disk(folder: SiteFolder) -> PreflightTest:
         told=f"{free / 2**30:.1f} GiB free for {folder.path}",
         remedy="free at least 1 GiB: with a full disk nothing can be recorded, so nothing is sent",
     )
+
+
+def _second_place(folder: SiteFolder) -> list[PreflightTest]:
+    """Look whether budget certificates can be written to the second place, if one is named."""
+    try:
+        named = folder.settings().recovery
+    except SettingsError:
+        return []  # the test of the data tells it
+    if named is None:
+        return []
+    place = folder.path / named.second_place
+    ok = place.is_dir() and os.access(place, os.W_OK)
+    told = f"budget certificates go to {place}" if ok else f"{place} is no folder to write to"
+    remedy = "mend it: nothing is released without a copy there"
+    return [PreflightTest(name="second place", ok=ok, told=told, remedy=remedy)]
 
 
 def _memory() -> PreflightTest:

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -21,12 +22,18 @@ from consilium.client.hospital.folder import SiteFolder
 from consilium.client.hospital.policy_file import FILE_NAME as POLICY_FILE
 from consilium.client.hospital.process_limits import apply_limits, limit_pytorch
 from consilium.client.hospital.settings import FILE_NAME as SETTINGS_FILE
-from consilium.client.hospital.stores import open_compared
+from consilium.client.hospital.stores import check_second_place, open_compared
 from consilium.client.hospital.voucher_check import voucher_disagreements
 from consilium.client.service.flower_app import make_client_app
 from consilium.client.service.last_refusal import write_last_refusal
 from consilium.client.service.measurements import Measurements
-from consilium.client.service.pinned_connection import approvals_of, approved_digests, connect
+from consilium.client.service.pinned_connection import (
+    approvals_of,
+    approved_digests,
+    budget_certificates,
+    connect,
+)
+from consilium.client.service.roster_renewal import renew_roster
 from consilium.client.service.site_opt_outs import opt_outs
 from consilium.client.service.study_sessions import StudySessions
 from consilium.client.service.supernode import SiteNode
@@ -81,6 +88,8 @@ def run_site(folder: SiteFolder) -> bool:
         for wrong in voucher_disagreements(vouchers, audit.path):
             raise SettingsError(wrong)
         state = folder.state(policy, audit)
+        state = replace(state, certificates=budget_certificates(folder, state.ledger, connection))
+        check_second_place(audit, state.certificates)
         approvals = approvals_of(folder)
 
         def check_roster(approval: Approval) -> None:
@@ -109,6 +118,7 @@ def run_site(folder: SiteFolder) -> bool:
             open_session,
             audit,
             note=partial(write_last_refusal, folder.path),
+            renew=partial(renew_roster, folder, policy, approvals, audit, connection),
         )
         tell = connection.tell_budget_left if policy.tell_budget_left else None
         measurements = Measurements(sessions, folder.path, state.ledger, tell=tell)

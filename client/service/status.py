@@ -21,7 +21,7 @@ def site_status(folder: SiteFolder) -> dict[str, Any]:
 
     Keys: ``site``, ``version``, ``coordinator``, ``running``, ``policy`` (``"ok"`` or what is wrong
     with it), ``approved`` (studies), ``budget`` (lifetime and by study), ``audit``,
-    ``last_release``, ``last_refusal``.
+    ``last_release``, ``last_refusal``, ``recovery`` (whether there is a code, the second place).
 
     Raises:
         SettingsError: the folder is not a site's.
@@ -42,6 +42,11 @@ def site_status(folder: SiteFolder) -> dict[str, Any]:
     except SettingsError:
         return status | {"approved": []}
     status["site"] = enrolment.site
+    named = folder.settings().recovery
+    status["recovery"] = {
+        "code": folder.recovery_keys() is not None,
+        "second_place": None if named is None else named.second_place,
+    }
     status["coordinator"] = f"{enrolment.host}:{enrolment.port}"
     status["approved"] = [
         {"study": approval.study.name, "digest": approval.study.digest.hex()}

@@ -46,6 +46,8 @@ class StudySessions:
         open_session: opens a session for an approval; may refuse.
         audit: the log in which refusals are recorded, as they are told.
         note: called with a refusal whose whole reason is a new one; keeps it at the site.
+        renew: called when a run opens that is not known here: asks whether the study has another
+            roster by now, and takes it over if this hospital's rules allow it.
 
     Attributes:
         longest_timeout_s: of a round of those studies that had a session here; None before any has.
@@ -60,8 +62,9 @@ class StudySessions:
         audit: AuditLog,
         *,
         note: Callable[[Action, Answer], None] = lambda _action, _answer: None,
+        renew: Callable[[bytes], None] = lambda _: None,
     ) -> None:
-        self.site, self._note = site, note
+        self.site, self._note, self._renew = site, note, renew
         self._approvals, self._check_roster = approvals, check_roster
         self._open_session, self._audit = open_session, audit
         self._sessions: dict[bytes, _OpenSession] = {}
@@ -82,6 +85,9 @@ class StudySessions:
     def _session(self, action: Action, body: bytes) -> "Session":
         if action is Action.CHANNEL:
             request = ChannelRequest.from_bytes(body)
+            approved = self._approvals.stamp(request.study_digest) is not None
+            if approved and request.study_hash not in self._runs:
+                self._renew(request.study_digest)
             session = self._approved(request.study_digest)
             self._runs[request.study_hash] = request.study_digest
             return session

@@ -10,8 +10,8 @@ from consilium.shared.errors import SettingsError
 LONGEST_NAME = 100
 
 
-def note_act(folder: CoordinatorFolder, act: str, subject: str, *, by: str = "") -> None:
-    """Record that an operator is about to do something.
+def note_act(folder: CoordinatorFolder, act: str, subject: str, *, by: str = "") -> str:
+    """Record that an operator is about to do something; return the name as recorded.
 
     Args:
         folder: the coordinator's.
@@ -30,6 +30,7 @@ def note_act(folder: CoordinatorFolder, act: str, subject: str, *, by: str = "")
     account = _account()
     name = f"{by} (account {account})" if by else account
     open_audit(folder).append(Acted(by=name, act=act, subject=subject[:500]))
+    return name
 
 
 def _account() -> str:

@@ -31,6 +31,13 @@ from consilium.shared.enrolment.messages import (
     STUDY_PATH,
     VERSION_HEADER,
 )
+from consilium.shared.enrolment.recovery import (
+    BIND_PATH,
+    CERTIFICATE_PATH,
+    CLAIM_PATH,
+    SUCCEED_PATH,
+    SUCCESSOR_PATH,
+)
 from consilium.shared.errors import AuthenticationError, ConsiliumError, MessageError
 from consilium.shared.full_disk import is_of_storage, lacks_space
 from consilium.shared.version import VERSION
@@ -59,7 +66,9 @@ FLEET = frozenset(
     }
 )
 
-OURS = frozenset({FETCH_PATH, HAND_IN_PATH, LEAVE_PATH, STUDIES_PATH, STUDY_PATH, DECLARE_PATH})
+STRANGERS = frozenset({ENROL_PATH, CLAIM_PATH})
+RECOVERY = frozenset({BIND_PATH, CERTIFICATE_PATH, SUCCEED_PATH, SUCCESSOR_PATH})
+OURS = RECOVERY | {FETCH_PATH, HAND_IN_PATH, LEAVE_PATH, STUDIES_PATH, STUDY_PATH, DECLARE_PATH}
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -151,9 +160,9 @@ class Gate:
             return
         if scope["method"] != "POST":
             raise Denied(404, "there is nothing here")
-        if path == ENROL_PATH:
+        if path in STRANGERS:
             body = await _body(receive, headers, LARGEST_STRANGERS_BODY)
-            await self._answer(send, lambda: self._enrolment.enrol(body))
+            await self._answer(send, lambda: _newcomer(self._enrolment, path, body))
             return
         if path not in FLEET and path not in OURS:
             raise Denied(404, "there is nothing here")
@@ -172,6 +181,8 @@ class Gate:
             await self._answer(send, lambda: self._enrolment.list_studies(member))
         elif path == STUDY_PATH:
             await self._answer(send, lambda: self._enrolment.show_study(member, body))
+        elif path in RECOVERY:
+            await self._answer(send, lambda: _recovered(self._enrolment, path, member, body))
         else:
             await self._answer(send, lambda: self._enrolment.declare(member, body))
 
@@ -307,6 +318,26 @@ def _most(counted: Counter[str]) -> tuple[str, ...]:
     rest = counted.total() - sum(number for _, number in named)
     told = [f"{what[:50]} x{number}" for what, number in named]
     return (*told, f"others x{rest}") if rest else tuple(told)
+
+
+def _newcomer(enrolment: EnrolmentService, path: str, body: bytes) -> bytes:
+    """Answer somebody who has an invitation and no account."""
+    if path == ENROL_PATH:
+        return enrolment.enrol(body)
+    return enrolment.recovery.claim(body, now=enrolment.clock())
+
+
+def _recovered(enrolment: EnrolmentService, path: str, member: Member, body: bytes) -> bytes:
+    """Answer what an enrolled site asks about recovery."""
+    recovery = enrolment.recovery
+    if path == SUCCESSOR_PATH:
+        return recovery.successor(body)
+    work = {
+        BIND_PATH: recovery.bind,
+        CERTIFICATE_PATH: recovery.keep,
+        SUCCEED_PATH: recovery.succeed,
+    }
+    return work[path](member, body)
 
 
 def _headers(scope: Scope) -> dict[str, str]:

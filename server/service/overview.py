@@ -87,6 +87,8 @@ def _study_overview(folder: CoordinatorFolder, study: Submitted) -> dict[str, An
         "wanted": study.wanted.value,
         "detail": study.detail,
         "roster": roster_fingerprint(study.roster),
+        "roster_version": study.version,
+        "left_for_good": sorted(study.gone),
         "declared_sizes": {site: d.patients for site, d in sorted(study.declared.items())},
         "last_round": last_record(rounds_file(folder, study.digest)),
     }

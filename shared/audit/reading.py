@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from consilium.shared.audit.entry import LARGEST_LINE, AuditEntry
-from consilium.shared.audit.events import HeadSeen, KeyRotated, Opened
+from consilium.shared.audit.events import HeadSeen, KeyRotated, Opened, RosterChanged
 from consilium.shared.audit.heads import AuditHead, head_statement, is_signed
 from consilium.shared.audit.segments import segments
 from consilium.shared.errors import AuditError
@@ -118,6 +118,23 @@ def newest_heads(path: Path, identities: Mapping[str, bytes]) -> dict[str, Audit
                 )
                 break
     return newest
+
+
+def roster_changes(path: Path, study_digest: bytes) -> list[RosterChanged]:
+    """Return what a log says of a study's rosters, in order.
+
+    Raises:
+        AuditError: the file cannot be read.
+    """
+    found = []
+    for line in read_lines(path):
+        try:
+            event = AuditEntry.from_line(line).event
+        except AuditError:
+            continue
+        if isinstance(event, RosterChanged) and event.study_digest == study_digest:
+            found.append(event)
+    return found
 
 
 def identities_of(path: Path) -> tuple[bytes, ...]:
