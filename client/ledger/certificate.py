@@ -70,8 +70,8 @@ def spent_budget(
     entries: Iterable[LedgerEntry], written_off: WriteOff, *, identity: bytes, split_key: bytes
 ) -> SpentBudget:
     """Return what a ledger counts as spent by this identity (32 bytes); reserved counts."""
-    sums: dict[tuple[object, ...], dict[PrivacyEvent, int]] = {}
-    last: dict[tuple[object, ...], LedgerEntry] = {}
+    sums: dict[tuple[bool, bytes, tuple[int, int], str], dict[PrivacyEvent, int]] = {}
+    last: dict[tuple[bool, bytes, tuple[int, int], str], LedgerEntry] = {}
     for entry in entries:
         release, closed = entry.release, entry.number <= written_off.upto
         place = (not closed, release.study_digest, release.shards, release.unit)

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app.typing import ConfigRecordValues
 from flwr.clientapp import ClientApp
 from flwr.common.constant import PARTITION_ID_KEY
 from numpy.typing import NDArray
@@ -38,7 +39,10 @@ from consilium.simulations.federation.local_grid import send_as_coordinator
 from consilium.simulations.federation.ray_cluster import Cluster, connected
 
 COMPUTE = "compute"
-RESOURCES = {"num_cpus": 1, "num_gpus": 0}  # of an actor, which computes one site at a time
+RESOURCES: dict[str, ConfigRecordValues] = {
+    "num_cpus": 1,
+    "num_gpus": 0,
+}  # of an actor, which computes one site at a time
 LOST = "a machine of the Ray cluster was lost; the same command goes on from the last whole round"
 
 
@@ -257,6 +261,7 @@ class _CarriedStore(PersonalStore):
     def held(self, study_digest: bytes, study_hash: bytes) -> HeldFile | None:
         """There is no file."""
         del study_digest, study_hash
+        return None
 
 
 def _plain(parameters: SumParameters) -> SumParameters:
