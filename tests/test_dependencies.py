@@ -34,9 +34,9 @@ FILES_OF_EXTRAS = {
         "simulations/federation/ray_cluster.py",
         "simulations/runs/sweep.py",
     ),
-    "sql": ("client/sources/own/",),
+    "sql": ("client/sources/own/", "simulations/guesses/databases.py"),
     "tensorboard": ("simulations/report/rounds_export.py",),
-    "xlsx": ("client/sources/own/tables/table_forms.py",),
+    "xlsx": ("client/sources/own/tables/table_forms.py", "simulations/guesses/written.py"),
     "zst": ("client/sources/own/tables/table_forms.py",),
 }
 

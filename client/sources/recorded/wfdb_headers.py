@@ -13,6 +13,12 @@ from consilium.client.sources.common.archives import BROKEN_ZIP
 from consilium.client.sources.common.persons import same_person
 
 LARGEST_HEADER = 1 << 20
+_NUMBER = r"-?\d*\.?\d+"
+# A record's name, signals, frequencies, samples, time and date; each but the first two may end it.
+_FIRST_LINE = re.compile(
+    rf"\S+\s+\d+(\s+{_NUMBER}(/{_NUMBER}(\({_NUMBER}\))?)?"
+    r"(\s+\d+(\s+[\d:.]+(\s+\d+/\d+/\d+)?)?)?)?\s*"
+)
 _COMMENT = re.compile(r"\s*<?([^:<>]{1,64})>?\s*:\s*(.*?)\s*")
 _BYTES = {
     "8": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "80": 1.0, "160": 2.0, "212": 1.5,
@@ -64,6 +70,12 @@ def fault_of(header: Any, path: Path, rdheader: Any) -> str:
         path: of the header; signal files and segments lie beside it.
         rdheader: the package's function that reads a segment's header.
     """
+    first = _lines(path.read_bytes()[:LARGEST_HEADER])[0]
+    if not _FIRST_LINE.fullmatch(first):  # the package takes what it understands of it
+        return (
+            f"{path.name} cannot be read as WFDB: its first line {first[:80]!r} is not a record's "
+            "name, number of signals, rate and number of samples; correct it"
+        )
     if (names := getattr(header, "seg_name", None)) is not None:
         return _fault_of_segments(header, names, path, rdheader)
     if not header.n_sig:
