@@ -283,11 +283,15 @@ def withdraw(
 def start(folder: Folder = DEFAULT_FOLDER) -> None:
     """Answer the coordinator until stopped; only outgoing connections, to its one port."""
     from consilium.client.hospital.folder import SiteFolder
-    from consilium.client.service.process import run_site
+    from consilium.client.service.process import serve_site
+    from consilium.client.service.support import LOG_NAME
+    from consilium.shared.service.log_file import log_to_file
     from consilium.shared.service.logs import configure_logs
 
     configure_logs()
-    run_site(SiteFolder.open(folder))
+    opened = SiteFolder.open(folder)
+    log_to_file(opened.path, LOG_NAME)
+    serve_site(opened)
 
 
 @app.command()
@@ -324,21 +328,43 @@ def check(
 
 @app.command()
 def ledger(
-    file: Annotated[Path, typer.Argument(help="The ledger, ledger.sqlite.", show_default=False)],
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="Another ledger than the site's, a file.", show_default=False),
+    ] = None,
+    folder: Folder = DEFAULT_FOLDER,
     lifetime_epsilon: Annotated[
-        float, typer.Option(help="The site's lifetime budget.")
-    ] = LIFETIME_EPSILON,
-    delta: Annotated[float, typer.Option(help="The lifetime guarantee's delta.")] = LIFETIME_DELTA,
+        float | None, typer.Option(help="The lifetime budget; default: policy.toml's.")
+    ] = None,
+    delta: Annotated[
+        float | None, typer.Option(help="The lifetime guarantee's delta; default: policy.toml's.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw it: FILE.png or FILE.svg.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show what each study has spent of the privacy budget, what is reserved, what is left."""
+    from consilium.client.hospital.folder import LEDGER_FILE
+    from consilium.client.hospital.policy_file import FILE_NAME as POLICY_FILE
     from consilium.client.ledger import view as ledger_view
     from consilium.client.ledger.store import Ledger
 
-    if not file.is_file():
+    chosen = folder / LEDGER_FILE if file is None else file
+    if file is not None and not file.is_file():
         raise SettingsError(f"ledger {file}: is not a file; name a site's ledger.sqlite")
-    summary = Ledger(file, lifetime_epsilon=lifetime_epsilon, delta=delta).summary()
+    if not chosen.is_file():
+        raise SettingsError(
+            f"ledger {chosen}: is not there; it is made with the site's first round, and --folder "
+            "says whose it is"
+        )
+    bounds = (LIFETIME_EPSILON, LIFETIME_DELTA)
+    if (chosen.parent / POLICY_FILE).is_file():
+        policy = _policy(chosen.parent)
+        bounds = (policy.lifetime_epsilon, policy.delta)
+    summary = Ledger(
+        chosen,
+        lifetime_epsilon=bounds[0] if lifetime_epsilon is None else lifetime_epsilon,
+        delta=bounds[1] if delta is None else delta,
+    ).summary()
     if plot:
         ledger_view.draw(summary, plot)
     if as_json:

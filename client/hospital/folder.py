@@ -16,7 +16,9 @@
     journal.sqlite       rounds for which an update was masked
     heads.sqlite         how far the other sites' audit logs are known to have come
     personal/            the parts of studies' models that stay here, mode 0600
-    audit.jsonl          the audit log
+    audit.jsonl          the audit log; audit-0001.jsonl and on are its sealed segments
+    last-refusal.json    why a message was refused last, in full; never sent
+    logs/                of the running site, rotated
 """
 
 import fcntl
@@ -49,6 +51,7 @@ from consilium.shared.audit.log import AuditLog
 from consilium.shared.crypto.keys import KEY_BYTES, IdentityKey
 from consilium.shared.enrolment.messages import NODE_ID_BYTES
 from consilium.shared.enrolment.recovery import RecoveryCode, RecoveryKeys
+from consilium.shared.enrolment.site_names import require_site_name
 from consilium.shared.errors import MessageError, SettingsError
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.files.permissions import PRIVATE_FILE, PRIVATE_FOLDER
@@ -84,8 +87,10 @@ class SiteFolder:
         """Make the folder and its keys; existing files are kept.
 
         Raises:
-            SettingsError: it cannot be written.
+            SettingsError: it cannot be written, or a site cannot have this name.
         """
+        if site is not None:
+            require_site_name(site)
         folder = cls(path=path)
         try:
             for made in (path, path / "approvals"):

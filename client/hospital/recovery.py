@@ -20,6 +20,7 @@ from consilium.shared.audit.check import check_log
 from consilium.shared.audit.events import AuditEvent, Mended, OwnPartGivenUp
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
 from consilium.shared.audit.own_log import open_audit
+from consilium.shared.audit.segments import segments
 from consilium.shared.audit.site_record import SiteRecord, read_site_record
 from consilium.shared.errors import AuditError, SettingsError
 from consilium.shared.files.permissions import PRIVATE_FOLDER
@@ -110,7 +111,8 @@ def write_off(folder: SiteFolder) -> tuple[WriteOff, Path]:
         number += 1
     try:
         aside.mkdir(mode=PRIVATE_FOLDER)
-        for name in _OF_THE_OLD_SITE:
+        sealed = [segment.name for segment in segments(folder.path / AUDIT_FILE)]
+        for name in (*sealed, *_OF_THE_OLD_SITE):
             if (folder.path / name).exists():
                 shutil.move(folder.path / name, aside / f"old-{name}")
         for name in _KEYS:

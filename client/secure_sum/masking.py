@@ -267,7 +267,8 @@ class SiteMasking(Secret):
     def _check_study(self, study_hash: bytes) -> None:
         if study_hash != self.parameters.study_hash:
             raise ProtocolError(
-                "the request is bound to other study parameters than this site approved"
+                "the request is bound to other study parameters than this site approved; both "
+                "sides need the same study, declared sizes and release"
             )
 
     def _circle(self, sites: Iterable[str], do: str) -> list[str]:
@@ -287,7 +288,9 @@ class SiteMasking(Secret):
     def _check_unmasked(self, round: int) -> None:
         highest = self._journal.highest(self.parameters.study_hash)
         if round <= highest:
-            raise ProtocolError(f"round {round} is not above round {highest}, masked before")
+            raise ProtocolError(
+                f"round {round} is not above round {highest}, masked before", case="masked-before"
+            )
 
     def _deal_keys(self, round: int, to: Mapping[str, bytes], *, opens: BoxKeys) -> RoundKeys:
         """Make and deal keys; `opens` are the keys for the boxes that the others deal meanwhile."""

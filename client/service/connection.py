@@ -37,6 +37,7 @@ from consilium.shared.version import VERSION
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0  # the coordinator answers a waiting site after 10 s
 LARGEST_REPLY = 16 << 20
+SAYS_WHY = (503, 507)  # the coordinator's disk
 RESIGN_AFTER_S = 60.0  # Flower accepts a signature for five minutes
 
 log = logging.getLogger(__name__)
@@ -143,8 +144,26 @@ class Connection:
             AuthenticationError: the other end is not the pinned coordinator, or rejects this site.
             ProtocolError: the coordinator refused; the sentence is the coordinator's.
         """
-        headers = self._signature() | self._budget_header if self._key is not None else {}
-        return self._exchange("POST", path, body, headers, media_type, timeout_s)
+        if self._key is None:
+            return self._exchange("POST", path, body, {}, media_type, timeout_s)
+        signed = self._signature()
+        try:
+            return self._exchange(
+                "POST", path, body, signed | self._budget_header, media_type, timeout_s
+            )
+        except AuthenticationError:
+            again = self._signature()
+            if not self._was_mistimed(signed, again):
+                raise
+        return self._exchange(
+            "POST", path, body, again | self._budget_header, media_type, timeout_s
+        )
+
+    @staticmethod
+    def _was_mistimed(signed: dict[str, str], again: dict[str, str]) -> bool:
+        """Tell whether the refusal's time showed that the request bore a wrong one."""
+        stamps = [datetime.fromisoformat(one["flwr-timestamp"]) for one in (signed, again)]
+        return abs((stamps[1] - stamps[0]).total_seconds()) > RESIGN_AFTER_S
 
     def _exchange(
         self,
@@ -231,9 +250,14 @@ class Connection:
         if status == 401:
             with self._lock:
                 self._signed_at = float("-inf")
-            return AuthenticationError(f"{self.address} does not accept this site: {sentence}")
+            return AuthenticationError(
+                f"{self.address} does not accept this site: {sentence}", case="not-accepted"
+            )
         if status >= 500:
-            return UnreachableError(f"{self.address} failed ({status}); trying again may help")
+            said = f": {sentence}" if status in SAYS_WHY else ""
+            return UnreachableError(
+                f"{self.address} failed ({status}){said}; trying again may help"
+            )
         return ProtocolError(f"{self.address} refused: {sentence}")
 
 

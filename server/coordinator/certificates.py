@@ -96,17 +96,17 @@ def issue_server_certificate(
 
     Raises:
         SettingsError: no names, or one that is neither an address nor a host name; or the authority
-            that all sites have pinned has ended.
+            has ended.
     """
     if not names:
         raise SettingsError("a server certificate needs a host name; give --host at least once")
     begins = (now or datetime.now(UTC)) - CLOCK_SLACK
     authority = _read(files.authority)
-    if _end(authority) <= begins + CLOCK_SLACK:
+    if begins + CLOCK_SLACK >= _end(authority):
         raise SettingsError(
-            f"{files.authority}: the coordinator's certificate authority ended on "
-            f"{_end(authority):%Y-%m-%d}, and sites accept no other; set the coordinator up anew "
-            "with 'init' in another --folder, and invite all sites again"
+            f"the coordinator's certificate authority ended {_end(authority):%Y-%m-%d}, after "
+            f"{AUTHORITY_DAYS // 365} years, and sites trust no other; run 'init' in a new folder "
+            "and invite the sites again"
         )
     authority_key = _read_key(files.authority_key)
     key = ec.generate_private_key(ec.SECP256R1())

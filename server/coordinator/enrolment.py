@@ -17,7 +17,7 @@ from consilium.server.coordinator.register import Member, Register, Submitted
 from consilium.shared.audit.events import Enrolled, Revoked, RosterChanged, StudyChanged
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.crypto.declaration import Declaration
-from consilium.shared.crypto.keys import SITE_NAME, IdentityKey, Roster
+from consilium.shared.crypto.keys import IdentityKey, Roster
 from consilium.shared.enrolment.compatibility import disagreement
 from consilium.shared.enrolment.invitation import SECRET_BYTES, Invitation
 from consilium.shared.enrolment.messages import (
@@ -32,6 +32,7 @@ from consilium.shared.enrolment.messages import (
     offer_statement,
     roster_digest,
 )
+from consilium.shared.enrolment.site_names import require_site_name
 from consilium.shared.errors import AuthenticationError, ProtocolError, SettingsError, StudyError
 from consilium.shared.rounds.contents import check_size
 from consilium.shared.study.definition import Study, parse_study
@@ -51,11 +52,7 @@ def invite(
     Raises:
         SettingsError: a site cannot have this name, or the site is enrolled already.
     """
-    if not SITE_NAME.fullmatch(site) or site != site.lower() or "_" in site or "." in site:
-        raise SettingsError(
-            f"site {site!r}: must be 1 to 64 lower-case letters, digits and hyphens, as in a "
-            "study's list of sites; choose another name"
-        )
+    require_site_name(site)
     secret = secrets.token_bytes(SECRET_BYTES)
     expires = (time.time() if now is None else now) + 3600 * hours
     folder.register().invite(site, secret, expires=expires)

@@ -8,8 +8,8 @@
     register.sqlite      invitations, sites, studies
     link.sqlite          Flower's SuperLink database
     studies/DIGEST/      checkpoint, records of the rounds
-    audit.jsonl          the audit log
-    logs/                of the service and the study processes
+    audit.jsonl          the audit log; audit-0001.jsonl and on are its sealed segments
+    logs/                of the supervisor, the service and the study processes, rotated
 """
 
 import fcntl

@@ -153,7 +153,8 @@ class Register:
                 )
             for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {FORMAT}")
+            if version != FORMAT:  # it writes, also what is there already
+                connection.execute(f"PRAGMA user_version = {FORMAT}")
 
     # Invitations and sites.
 

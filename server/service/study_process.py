@@ -26,7 +26,7 @@ from consilium.server.secure_sum.sites import Sites
 from consilium.server.service.overview import RECORDS
 from consilium.server.study.checkpoints import begin, load_checkpoint, save_checkpoint
 from consilium.server.study.round_record import round_record
-from consilium.server.study.run import RoundResult, check_hope, run_study
+from consilium.server.study.run import RoundResult, check_hope, next_purpose, run_study
 from consilium.shared.audit.anchors import Anchors
 from consilium.shared.audit.events import LeftOut, RoundClosed, StudyChanged
 from consilium.shared.audit.log import AuditLog
@@ -43,6 +43,8 @@ POLL_S = 0.01
 ASK_READY_S = 30.0
 ASK_AGAIN_S = 1.0
 PATIENCE_BEGUN_S = 10.0  # wait this long for all sites once a study has begun; then enough do
+
+LOST = "the study's process ended during this round, so nobody knows how far it had come"
 
 Groups = Sequence[SumParameters]
 
@@ -109,9 +111,12 @@ class StudyProcess:
         """
         self._look_up = look_up
         found = load_checkpoint(self._place)
-        self._at = begin(self._place, self._study) if found is None else found.resumed(self._study)
         if found is None:
+            self._at = begin(self._place, self._study)
             self._go_to(resting=True)  # until the first round begins
+        else:
+            self._at = found
+            self._close_lost_round()
         groups: Groups = ()
         if self._wait_for_sizes():
             groups = group_parameters(self._study, self._submitted.roster, self._at.run_id)
@@ -226,6 +231,37 @@ class StudyProcess:
         with (self._place / RECORDS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         log.info("%s", _sentence(self._study, result))
+
+    def _close_lost_round(self) -> None:
+        """Go on past the round in which an earlier process ended, and note it as void."""
+        after = self._at.resumed(self._study)
+        if after is self._at:
+            return
+        result = RoundResult(
+            number=self._at.state.next_round,
+            purpose=next_purpose(self._study, self._at.state),
+            state=after.state,
+            void=LOST,
+        )
+        record = round_record(self._study, result)
+        run = group_parameters(self._study, self._submitted.roster, self._at.run_id)
+        weights = after.state.server.weights_D.astype("<f4", copy=False).view(np.uint8).data
+        self._audit.append(
+            RoundClosed(
+                study_digest=self._submitted.digest,
+                study_hash=_run_hash(run),
+                round=result.number,
+                purpose=result.purpose.value,
+                survivors=(),
+                model_digest=sha256(weights),
+                void=LOST,
+            )
+        )
+        self._at = after
+        self._go_to(history=(*after.history, record), resting=True)
+        with (self._place / RECORDS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        log.warning("%s", _sentence(self._study, result))
 
     def _wait_for_sizes(self) -> bool:
         """Wait until every site has declared its size: then the roster is final; False if unwanted.

@@ -323,6 +323,32 @@ class Refused(AuditEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RefusedOften(AuditEvent):
+    """Within ``seconds`` as many requests were refused as the log holds here in one line.
+
+    ``codes`` and ``peers`` say which status or code and which address how often, the most frequent
+    first: ``401 x1440``. ``first`` is what the first of them asked for, and the sentence it got.
+    """
+
+    kind = "refused-often"
+    refusals: int
+    seconds: int
+    codes: tuple[str, ...]
+    peers: tuple[str, ...]
+    first: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acted(AuditEvent):
+    """An operator did something: who by their own account or the machine's, what, and to what."""
+
+    kind = "acted"
+    by: str
+    act: str
+    subject: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConfigurationChanged(AuditEvent):
     """A settings or policy file is now another one; digests are SHA-256, all zero if none."""
 
@@ -377,6 +403,15 @@ class Healed(AuditEvent):
     kind = "healed"
     removed_bytes: int
     removed_digest: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sealed(AuditEvent):
+    """The first entry of a new file: all before it are in the sealed segments up to this one."""
+
+    kind = "sealed"
+    segment: int
+    by: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -136,7 +136,7 @@ def _methods(study: Study, record: JsonRecord) -> dict[str, str]:
             else "No patients of the sites validate."
         ),
         "12b": "Values are centred and scaled by statistics of all sites' training patients, found "
-        "by secure sum; some on a logarithmic scale.",
+        "by a sum over the sites; some on a logarithmic scale.",
         "12c": f"{model.cell.upper()}, {model.hidden} hidden units, {model.layers} layer(s), "
         f"{direction}, pooling {model.pooling}, dropout {model.dropout:g}{skip}. {study.rounds} "
         f"rounds of {training.local_steps} step(s) at a site, sampling rate "

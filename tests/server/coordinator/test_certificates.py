@@ -52,5 +52,5 @@ def test_renewing_ends_with_the_authority_and_does_not_go_round_in_circles(
 
 def test_past_the_authority_rotating_says_what_to_do(files: CertificateFiles) -> None:
     past = BEGIN + timedelta(days=AUTHORITY_DAYS + 1)
-    with pytest.raises(SettingsError, match=r"authority ended on .*; set the coordinator up anew"):
+    with pytest.raises(SettingsError, match=r"authority ended .*; run .init. in a new folder"):
         issue_server_certificate(files, NAMES, now=past)
