@@ -15,6 +15,7 @@ from consilium.shared.errors import AuditError
 from consilium.shared.privacy.accounting import Events, PrivacyEvent
 
 PURPOSE = "carried"
+Place = tuple[bool, bytes, tuple[int, int], str]  # open, study's digest, shards, unit
 EVENTS_A_RELEASE = 4  # so that an entry of the audit log holds them
 
 
@@ -70,11 +71,11 @@ def spent_budget(
     entries: Iterable[LedgerEntry], written_off: WriteOff, *, identity: bytes, split_key: bytes
 ) -> SpentBudget:
     """Return what a ledger counts as spent by this identity (32 bytes); reserved counts."""
-    sums: dict[tuple[bool, bytes, tuple[int, int], str], dict[PrivacyEvent, int]] = {}
-    last: dict[tuple[bool, bytes, tuple[int, int], str], LedgerEntry] = {}
+    sums: dict[Place, dict[PrivacyEvent, int]] = {}
+    last: dict[Place, LedgerEntry] = {}
     for entry in entries:
         release, closed = entry.release, entry.number <= written_off.upto
-        place = (not closed, release.study_digest, release.shards, release.unit)
+        place: Place = (not closed, release.study_digest, release.shards, release.unit)
         last[place] = entry
         times = sums.setdefault(place, {})
         for event in release.events:
@@ -86,11 +87,11 @@ def spent_budget(
             )
             times[kind] = times.get(kind, 0) + event.steps
     run, releases = digest("carried-budget", identity), list[CarriedRelease]()
-    for place in sorted(sums, key=repr):
+    for place in sorted(sums):
         whole = tuple(kind.repeated(steps) for kind, steps in sorted(sums[place].items()))
         for at in range(0, max(len(whole), 1), EVENTS_A_RELEASE):
             events = whole[at : at + EVENTS_A_RELEASE]
-            releases.append(_carried(last[place], run, len(releases) + 1, events, bool(place[0])))
+            releases.append(_carried(last[place], run, len(releases) + 1, events, place[0]))
     return SpentBudget(
         releases=tuple(releases), written_off=written_off.epsilon, split_key=split_key
     )

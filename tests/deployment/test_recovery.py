@@ -1,7 +1,6 @@
 """A hospital that comes back: after a revocation, and on a new machine by its recovery code."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.ledger.store import Ledger
+from consilium.client.service.enroll import leave_recovery
 from consilium.shared.audit.events import Vouched
 from consilium.shared.audit.own_log import open_audit
 from consilium.shared.audit.reading import roster_changes
@@ -19,14 +19,20 @@ ROUNDS = 400
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
-def federation(tmp_path: Path, text: str) -> Federation:
-    """Four hospitals whose study runs."""
+def federation(tmp_path: Path) -> Federation:
+    """Four hospitals that have approved a study."""
     write_records(tmp_path / "records", patients=30, seed=3)
     made = Federation(root=tmp_path / "run", records=tmp_path / "records")
-    made.set_up()
-    made.start_all()
-    made.submit(text)
+    made.prepare(tiny_study(rounds=ROUNDS, mode="distributed"))
     return made
+
+
+def run(made: Federation) -> None:
+    """Start all of them."""
+    made.start("coordinator")
+    made.wait_for(made.is_serving, "the coordinator to serve", 30)
+    for site in made.sites:
+        made.start(site)
 
 
 def trained(made: Federation, rounds: int, site: str = "north") -> bool:
@@ -39,8 +45,9 @@ def ledger(folder: Path) -> Ledger:
 
 
 def test_a_revoked_site_comes_back_with_its_ledger_and_into_its_study(tmp_path: Path) -> None:
-    made = federation(tmp_path, tiny_study(rounds=ROUNDS, mode="distributed"))
+    made = federation(tmp_path)
     try:
+        run(made)
         made.wait_for(lambda: trained(made, 3), "three rounds with north", 60)
         made.operator("revoke", "north", "--reason", "test")
         made.kill("north", 15)
@@ -61,23 +68,18 @@ def test_a_revoked_site_comes_back_with_its_ledger_and_into_its_study(tmp_path: 
 def test_a_lost_machine_goes_on_under_a_new_key_with_the_budget_that_is_left(
     tmp_path: Path,
 ) -> None:
-    write_records(tmp_path / "records", patients=30, seed=3)
-    made = Federation(root=tmp_path / "run", records=tmp_path / "records")
+    made = federation(tmp_path)
     place = tmp_path / "second"
     place.mkdir()
-    made.operator("init", "--host", made.host, "--port", str(made.port), "--listen", made.host)
-    for site, unit in made.sites.items():
-        shown = made.hospital(site, "init", "--site", site)
-        if site == "north":
-            code = words_of(shown)
-        with (made.site(site) / "site.toml").open("a") as settings:
-            settings.write(made._data_settings(unit))
-        (made.site(site) / "policy.toml").write_text(made.policy)
+    north = SiteFolder.open(made.site("north"))
+    made_code = north.make_recovery_code()
+    assert made_code is not None
+    code = " ".join(made_code.words())
     with (made.site("north") / "site.toml").open("a") as settings:
         settings.write(f'[recovery]\nsecond_place = "{place}"\n')
     try:
-        made.start_all()
-        made.submit(tiny_study(rounds=ROUNDS, mode="distributed"))
+        run(made)
+        assert leave_recovery(north, open_audit(north))
         made.wait_for(lambda: trained(made, 3), "three rounds with north", 60)
         made.kill("north")
         spent = ledger(made.site("north")).summary()
@@ -120,13 +122,6 @@ def test_a_lost_machine_goes_on_under_a_new_key_with_the_budget_that_is_left(
         assert "diverged" not in (made.coordinator / "audit.jsonl").read_text()
     finally:
         made.close()
-
-
-def words_of(shown: str) -> str:
-    """The recovery code in what 'init' shows."""
-    lines = re.findall(r"(?m)^\s+\d+\s+((?:[a-z]+ ?){6})$", shown)
-    assert len(lines) == 4, shown
-    return " ".join(lines)
 
 
 def vouch_for_all(made: Federation, site: str) -> None:
