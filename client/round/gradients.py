@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from consilium.client.round.training_set import TrainingSet, sample_patients
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.model.bookkeeping import Bookkeeping
-from consilium.shared.model.network import RecurrentModel
+from consilium.shared.model.branch import Branch
 from consilium.shared.study.definition import Study
 
 PIECE_NUMBERS = 1 << 24  # most intermediate numbers in memory at once: 64 MiB of float32
@@ -23,7 +23,7 @@ WRITTEN_NUMBERS = 1 << 23  # most numbers of patients' gradients in memory at on
 
 
 def clipped_gradient_sum(
-    model: RecurrentModel, data: TrainingSet, study: Study, *, source: Keystream
+    model: Branch, data: TrainingSet, study: Study, *, source: Keystream
 ) -> NDArray[np.float64]:
     """Return the sum (D,) of the clipped gradients of one Poisson sample of patients, unnoised.
 
@@ -39,7 +39,7 @@ def clipped_gradient_sum(
 
 
 def gradient_sum(
-    model: RecurrentModel,
+    model: Branch,
     data: TrainingSet,
     chosen: NDArray[np.int64],
     clip_norm: float | None,
@@ -66,8 +66,9 @@ def gradient_sum(
         rows_N, patient_N = data.stays(piece)
         mask_NT = data.mask_NT[rows_N]
         books = None if clip_norm is None else Bookkeeping()
-        logits = model(data.x_NTF[rows_N], mask_NT, books=books, generator=generator)
-        loss_N = model.loss_per_stay(logits, data.y[rows_N], mask_NT, books)
+        loss_N = model.training_loss(
+            data.x_NTF[rows_N], mask_NT, data.y[rows_N], books=books, generator=generator
+        )
         if books is None or clip_norm is None:
             sums = list(torch.autograd.grad(loss_N.sum(), parameters))
         else:
@@ -79,7 +80,7 @@ def gradient_sum(
 
 
 def _pieces(
-    model: RecurrentModel, data: TrainingSet, chosen: NDArray[np.int64], most_patients: int
+    model: Branch, data: TrainingSet, chosen: NDArray[np.int64], most_patients: int
 ) -> Iterator[NDArray[np.int64]]:
     """Split the chosen patients into pieces whose intermediate values fit ``PIECE_NUMBERS``.
 
@@ -88,9 +89,7 @@ def _pieces(
     Patients without stays have gradient zero; they are left out here, not when sampling.
     """
     steps, features = data.x_NTF.shape[1:]
-    recurrent = model.recurrent
-    width = features + 8 * recurrent.hidden * recurrent.layers * (1 + recurrent.bidirectional)
-    most_stays = max(1, PIECE_NUMBERS // (steps * width))
+    most_stays = max(1, PIECE_NUMBERS // (steps * (features + model.numbers_kept)))
     stays_P = np.diff(data.starts)
     chosen = chosen[stays_P[chosen] > 0]
     piece_P = np.cumsum(stays_P[chosen]) // most_stays + np.arange(len(chosen)) // most_patients
@@ -103,7 +102,7 @@ def flat(tensors: list[Tensor]) -> Tensor:
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
-def _dropout_generator(model: RecurrentModel, source: Keystream) -> Generator | None:
+def _dropout_generator(model: Branch, source: Keystream) -> Generator | None:
     if model.dropout == 0:
         return None
     return Generator().manual_seed(int.from_bytes(source.bytes(7), "little"))
