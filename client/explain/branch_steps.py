@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from consilium.client.explain.stepwise import RecurrentSteps
 from consilium.shared.model.branch import Branch
 from consilium.shared.model.convolution import ConvolutionModel
+from consilium.shared.model.layers import Linear
 from consilium.shared.model.linear_path import LinearModel, skip_inputs
 from consilium.shared.model.mean_of_branches import MeanOfBranches
 from consilium.shared.model.network import RecurrentModel
@@ -63,7 +64,7 @@ class SummarySteps:
 
     def __init__(self, model: SummaryModel) -> None:
         self._model, self._head = model, _Map(model.head)
-        self._hidden = [_Map(layer) for layer in model.hidden]
+        self._hidden = [_Map(layer) for layer in model.layers]
 
     def start(self, rows: int) -> State:
         """See :class:`Steps`."""
@@ -93,7 +94,7 @@ class ConvolutionSteps:
 
     def __init__(self, model: ConvolutionModel) -> None:
         self._model, self._head = model, _Map(model.head)
-        self._layers = [_Map(layer) for layer in model.convolution]
+        self._layers = [_Map(layer) for layer in model.layers]
         table = model.embedding
         self._table = None if table is None else table.weight.detach().double().numpy()
 
@@ -152,9 +153,9 @@ class BranchesSteps:
 class _Map:
     """A linear layer in double precision."""
 
-    def __init__(self, layer: torch.nn.Module) -> None:
-        weight, bias = (p.detach().double().numpy() for p in layer.parameters())
-        self._weight_IO, self._bias_O = weight.T.copy(), bias
+    def __init__(self, layer: Linear) -> None:
+        parts = [part.detach().double().numpy() for part in layer.parameters()]
+        self._weight_IO, self._bias_O = parts[0].T.copy(), parts[1]
         self.inputs = len(self._weight_IO)
 
     def __call__(self, values_NI: Array) -> Array:

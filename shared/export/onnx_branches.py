@@ -13,7 +13,6 @@ from consilium.shared.export.onnx_nodes import (
     with_codes,
 )
 from consilium.shared.model.convolution import ConvolutionModel
-from consilium.shared.model.layers import Linear
 from consilium.shared.model.summary import COUNT_SCALE, SummaryModel
 
 _FAR = float(np.finfo(np.float32).max)
@@ -22,8 +21,8 @@ _FAR = float(np.finfo(np.float32).max)
 def summary_logits(graph: Graph, model: SummaryModel, stay: Stay) -> str:
     """The logits (N, K) of a :class:`.SummaryModel`; in a per-step task it reads no series."""
     values = _summaries(graph, model, stay)
-    for layer in model.hidden:
-        values = graph.add("Relu", _apply(graph, values, layer))
+    for layer in model.layers:
+        values = graph.add("Relu", graph.layer(values, layer))
     return graph.layer(values, model.head)
 
 
@@ -33,10 +32,10 @@ def convolution_logits(graph: Graph, model: ConvolutionModel, stay: Stay) -> str
     if model.embedding is not None:
         table = model.embedding.weight.detach().numpy()
         values = with_codes(graph, stay, values, table, (model.measured, model.features))
-    for layer, apart in zip(model.convolution, model.apart, strict=True):
+    for layer, apart in zip(model.layers, model.apart, strict=True):
         back = [apart * place for place in reversed(range(model.kernel))]
         beside = [_later(graph, values, by) for by in back]
-        values = graph.add("Relu", _apply(graph, graph.add("Concat", *beside, axis=2), layer))
+        values = graph.add("Relu", graph.layer(graph.add("Concat", *beside, axis=2), layer))
     values = graph.add("Where", stay.mask_NT1, values, graph.constant(0.0))
     if model.pooling == "last":
         values = last_valid(graph, stay, values)
@@ -45,11 +44,6 @@ def convolution_logits(graph: Graph, model: ConvolutionModel, stay: Stay) -> str
     elif model.pooling == "max":
         values = graph.add("ReduceMax", values, graph.axes(1), keepdims=0)
     return graph.layer(values, model.head)
-
-
-def _apply(graph: Graph, values: str, layer: object) -> str:
-    assert isinstance(layer, Linear)
-    return graph.layer(values, layer)
 
 
 def _later(graph: Graph, values: str, by: int) -> str:

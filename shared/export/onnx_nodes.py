@@ -1,4 +1,4 @@
-"""Nodes and constants of an ONNX graph as they are added, and what several networks need of them."""
+"""The nodes and constants of an ONNX graph as they are added, and what several networks need."""
 
 import math
 from dataclasses import dataclass
@@ -21,23 +21,28 @@ class Graph:
         self.constants: list[onnx.TensorProto] = []
 
     def add(self, op: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node with one value."""
         return self.add_several(op, *inputs, outputs=1, **attributes)[0]
 
     def add_several(self, op: str, *inputs: str, outputs: int, **attributes: Any) -> list[str]:
+        """Add a node with so many values; return their names."""
         names = [f"v{len(self.nodes)}_{place}" for place in range(outputs)]
         self.nodes.append(helper.make_node(op, list(inputs), names, **attributes))
         return names
 
     def constant(self, value: object, dtype: type = np.float32) -> str:
+        """Add a constant."""
         name = f"c{len(self.constants)}"
         array: NDArray[Any] = np.array(value, dtype=dtype, order="C")
         self.constants.append(numpy_helper.from_array(array, name))
         return name
 
     def axes(self, *axes: int) -> str:
+        """Add a constant of whole numbers."""
         return self.constant(axes, np.int64)
 
     def linear(self, x: str, weight: NDArray[np.float32], bias: NDArray[np.float32] | None) -> str:
+        """Add values times weight (O, I), plus bias."""
         product = self.add("MatMul", x, self.constant(weight.T))
         return product if bias is None else self.add("Add", product, self.constant(bias))
 

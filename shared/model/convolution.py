@@ -68,7 +68,7 @@ class ConvolutionModel(Branch):
         if self.embedding is not None:
             codes_NTM = torch.where(mask_NT1, x_NTF[..., -self.codes :], 0.0).long()
             values = torch.cat([values, code_vectors(self.embedding, codes_NTM, books)], dim=2)
-        for layer, apart in zip(self.convolution, self.apart, strict=True):
+        for layer, apart in zip(self.layers, self.apart, strict=True):
             values = torch.relu(layer(self._side_by_side(values, apart), books=books))
         values = torch.where(mask_NT1, values, 0.0)
         if self.pooling == "last":
@@ -84,7 +84,12 @@ class ConvolutionModel(Branch):
     @property
     def apart(self) -> list[int]:
         """How many steps a filter's inputs stand apart, by layer."""
-        return [2**layer for layer in range(len(self.convolution))]
+        return [2**layer for layer in range(len(self.layers))]
+
+    @property
+    def layers(self) -> list[Linear]:
+        """The layers before the head, in order."""
+        return [layer for layer in self.convolution if isinstance(layer, Linear)]
 
     @property
     def numbers_kept(self) -> int:

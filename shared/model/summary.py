@@ -149,7 +149,7 @@ class SummaryModel(Branch):
     ) -> Tensor:
         """See :class:`.Branch`."""
         values = self.read(x_NTF, mask_NT) if read is None else read
-        for layer in self.hidden:
+        for layer in self.layers:
             values = torch.relu(layer(values, books=books))
         values = drop(values, self.dropout if self.training else 0.0, generator)
         logits: Tensor = self.head(values, books=books)
@@ -176,9 +176,14 @@ class SummaryModel(Branch):
         return [*list(range(self.series)) * STATISTICS, *static]
 
     @property
+    def layers(self) -> list[Linear]:
+        """The layers before the head, in order."""
+        return [layer for layer in self.hidden if isinstance(layer, Linear)]
+
+    @property
     def numbers_kept(self) -> int:
         """See :class:`.Branch`."""
-        hidden = sum(2 * len(layer.weight) for layer in self.hidden)
+        hidden = sum(2 * len(layer.weight) for layer in self.layers)
         return hidden + len(self.read_from) if self.task.per_step else 0
 
     @property

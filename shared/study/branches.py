@@ -46,9 +46,12 @@ class Recurrence(StrictTable):
     @property
     def described(self) -> str:
         """The network in words."""
-        two = ", both directions" if self.bidirectional else ""
+        direction = "both directions" if self.bidirectional else "one direction"
         path = ", a linear path beside it" if self.skip else ""
-        return f"{self.cell.upper()} with {self.hidden} hidden units{two}{path}"
+        return (
+            f"{self.cell.upper()}, {self.hidden} hidden units, {self.layers} layer(s), {direction},"
+            f" pooling {self.pooling}, dropout {self.dropout:g}{path}"
+        )
 
 
 class Group(StrictTable):
@@ -91,7 +94,7 @@ class LinearBranch(Group):
     @property
     def described(self) -> str:
         """The branch in words."""
-        return "a linear map of the last step"
+        return "a linear map"
 
 
 class SummaryBranch(Ensemble):
@@ -109,7 +112,10 @@ class SummaryBranch(Ensemble):
     @property
     def described(self) -> str:
         """The branch in words."""
-        return f"summaries with {self.hidden} hidden units"
+        return (
+            f"summaries, {self.hidden} hidden units, {self.layers} layer(s), "
+            f"dropout {self.dropout:g}"
+        )
 
 
 class ConvolutionBranch(Ensemble):
@@ -129,7 +135,10 @@ class ConvolutionBranch(Ensemble):
     @property
     def described(self) -> str:
         """The branch in words."""
-        return f"convolutions with {self.channels} channels"
+        return (
+            f"convolutions, {self.channels} channels, {self.layers} layer(s) of {self.kernel} "
+            f"steps, pooling {self.pooling}, dropout {self.dropout:g}"
+        )
 
 
 AnyBranch = Annotated[
@@ -189,6 +198,14 @@ class Model(Recurrence):
         if not self.branches:
             return (self,)
         return tuple(branch for branch in self.branches if isinstance(branch, RecurrentBranch))
+
+    def without_dropout(self) -> dict[str, object]:
+        """Return the table with every network's dropout at 0."""
+        content = self.model_dump()
+        for table in (content, *content["branches"]):
+            if "dropout" in table:
+                table["dropout"] = 0.0
+        return content
 
     @property
     def described(self) -> str:

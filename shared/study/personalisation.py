@@ -45,10 +45,10 @@ class Personalisation(StrictTable):
     """What every site trains and keeps for itself: parts of the model, or a second one.
 
     ``parts`` names them. "head": the maps to the outputs, those of every branch and the linear path
-    of ``skip`` among them (FedPer, Arivazhagan et al. 2019). "norm": LayerNorm's weight and bias, the one normalisation
-    that our models have (after FedBN, Li et al., ICLR 2021). "inputs": mean and deviation of the
-    site's own patients, as it gave them to the sum of statistics, normalise its inputs; a site
-    that was not in that sum uses the federation's.
+    of ``skip`` among them (FedPer, Arivazhagan et al. 2019). "norm": LayerNorm's weight and bias,
+    the one normalisation that our models have (after FedBN, Li et al., ICLR 2021). "inputs": mean
+    and deviation of the site's own patients, as it gave them to the sum of statistics, normalise
+    its inputs; a site that was not in that sum uses the federation's.
 
     ``ditto`` asks for a second model of the site's own; the training of the global one is
     unchanged.

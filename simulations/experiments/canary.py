@@ -179,10 +179,11 @@ def _score(variable: Variable, value: float) -> float:
 
 
 def _with_head(study: Study, start_D: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
-    """Return the weights with those of the head times ``factor``."""
+    """Return the weights with those of the maps to the outputs times ``factor``."""
     model = study_model(study, start_D)
     with torch.no_grad():
-        model.head.weight.mul_(factor)
+        for layer in model.output_layers:
+            layer.weight.mul_(factor)
     return to_vector(model)
 
 
