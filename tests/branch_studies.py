@@ -37,9 +37,12 @@ TASKS = (
 def study_of_branches(
     name: str, *, task: dict[str, object] | None = None, clock: str = "hour", **tables: object
 ) -> Study:
-    """A study of two series, a static variable and two columns of codes."""
+    """Return a study of two series, a static variable, and the columns of codes that are read."""
+    read = {code for one in BRANCHES[name] if one["kind"] in ("recurrent", "convolution")
+            for code in one.get("inputs", TOKENS["names"])}  # fmt: skip
+    codes = tuple(code for code in TOKENS["names"] if code in read)
     changes = {"data": {"clock": clock, "window_h": 12, "step_h": 2}} | tables
+    changes |= {"tokens": TOKENS | {"names": codes}} if codes else {}
     return small_study(
-        variables=VARIABLES, tokens=TOKENS, task=task or {}, model={"branches": BRANCHES[name]},
-        **changes,
-    )  # fmt: skip
+        variables=VARIABLES, task=task or {}, model={"branches": BRANCHES[name]}, **changes
+    )

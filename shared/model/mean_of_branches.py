@@ -53,9 +53,7 @@ class MeanOfBranches(Branch):
     ) -> Tensor:
         """See :class:`.Branch`."""
         every = self._each(x_NTF, mask_NT, books, generator, read)
-        return torch.stack(
-            [share * logits for share, logits in zip(self.shares, every, strict=True)]
-        ).sum(0)
+        return _added([share * logits for share, logits in zip(self.shares, every, strict=True)])
 
     def training_loss(
         self,
@@ -68,9 +66,7 @@ class MeanOfBranches(Branch):
     ) -> Tensor:
         """See :class:`.Branch`."""
         every = self._each(x_NTF, mask_NT, books, generator, None)
-        return torch.stack([self.loss_per_stay(logits, y, mask_NT, books) for logits in every]).sum(
-            0
-        )
+        return _added([self.loss_per_stay(logits, y, mask_NT, books) for logits in every])
 
     def read(self, x_NTF: Tensor, mask_NT: Tensor) -> Tensor:
         """See :class:`.Branch`."""
@@ -136,3 +132,11 @@ class MeanOfBranches(Branch):
         if len(places) == self.features:
             return x_NTF
         return x_NTF[..., places]
+
+
+def _added(parts: list[Tensor]) -> Tensor:
+    """Return their sum, one after the other: torch's own order depends on where a number stands."""
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total

@@ -44,6 +44,11 @@ class Recurrence(StrictTable):
         return self
 
     @property
+    def needs_numbers(self) -> bool:
+        """Whether a part of it reads measured variables and no codes."""
+        return bool(self.projection) or self.skip
+
+    @property
     def described(self) -> str:
         """The network in words."""
         direction = "both directions" if self.bidirectional else "one direction"
@@ -60,6 +65,7 @@ class Group(StrictTable):
     None named means all.
     """
 
+    codes: ClassVar[bool] = False  # whether it reads them
     inputs: Names = Field(default=(), strict=False, max_length=10_000)
 
     @field_validator("inputs")
@@ -82,6 +88,7 @@ class Ensemble(Group):
 class RecurrentBranch(Recurrence, Ensemble):
     """A recurrent network as one branch among others."""
 
+    codes: ClassVar[bool] = True
     kind: Literal["recurrent"]
 
 
@@ -125,6 +132,7 @@ class ConvolutionBranch(Ensemble):
     apart in the first, second, third layer (Bai, Kolter and Koltun 2018, arXiv:1803.01271).
     """
 
+    codes: ClassVar[bool] = True
     kind: Literal["convolution"]
     channels: int = Field(default=32, ge=1, le=4096)
     kernel: int = Field(default=3, ge=1, le=256)
@@ -239,6 +247,12 @@ def check_branches(
     Raises:
         ValueError: one sentence: what does not fit, and the remedy.
     """
+    for code in codes if model.branches else ():
+        if not any(each.codes and code in (each.inputs or codes) for each in model.branches):
+            raise ValueError(
+                f"[tokens] names {code!r}, which no branch reads; add a branch of kind "
+                '"recurrent" or "convolution" that does, or remove it'
+            )
     for number, branch in enumerate(model.branches, start=1):
         place = f"[[model.branches]] number {number}, of kind {branch.kind!r},"
         for name in branch.inputs:
@@ -247,14 +261,13 @@ def check_branches(
                     f"{place} reads {name!r}, which is not one of [variables] or [tokens] names; "
                     "name one that is"
                 )
+            if name in codes and not branch.codes:
+                raise ValueError(f"{place} reads no codes; remove {name!r} from its inputs")
         measured = [n for n in branch.inputs or (*series, *static) if n not in codes]
-        codes_serve = branch.kind == "convolution" or (
-            isinstance(branch, RecurrentBranch) and not branch.projection and not branch.skip
-        )
-        if not measured and not codes_serve:
+        if not measured and isinstance(branch, RecurrentBranch) and branch.needs_numbers:
             raise ValueError(
-                f"{place} reads codes alone, and needs at least one of [variables]; add one to its "
-                'inputs, or use kind "recurrent" without skip and projection'
+                f"{place} reads codes alone, and projection and skip read variables; add one to "
+                "its inputs, or set projection = 0 and skip = false"
             )
         if (
             isinstance(branch, RecurrentBranch)

@@ -179,8 +179,9 @@ def test_every_answer_of_branches_is_the_batchs_and_every_reason_an_absence(
     signed = some_signed(study, 5)
     scorer, stream = Scorer(signed), np.random.default_rng(6)
     events: list[Event] = []
+    columns = [*study.variables, *(study.tokens.names if study.tokens else ()), "hr"]
     for _ in range(9):
-        variable = str(stream.choice(["hr", "bp", "hr", "age", "code", "drug"]))
+        variable = str(stream.choice(columns))
         value = float(
             stream.integers(1, 5) if variable in TOKENS["names"] else stream.integers(50, 90)
         )

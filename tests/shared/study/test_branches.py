@@ -46,12 +46,16 @@ def branch(*keys: str) -> str:
             "[[model.branches]] number 1, of kind 'linear', reads 'bp', which is not one of",
         ),
         (
-            CODES + branch('kind = "linear"', 'inputs = ["code"]'),
-            "reads codes alone, and needs at least one of [variables]",
+            CODES + branch('kind = "recurrent"') + branch('kind = "linear"', 'inputs = ["code"]'),
+            "number 2, of kind 'linear', reads no codes; remove 'code' from its inputs",
+        ),
+        (
+            CODES + branch('kind = "linear"') + branch('kind = "recurrent"', 'inputs = ["hr"]'),
+            "[tokens] names 'code', which no branch reads; add a branch of kind",
         ),
         (
             CODES + branch('kind = "recurrent"', 'inputs = ["code"]', "projection = 4"),
-            'or use kind "recurrent" without skip and projection',
+            "reads codes alone, and projection and skip read variables; add one to its inputs",
         ),
         (
             CODES + branch('kind = "recurrent"', 'inputs = ["code"]', 'cell = "gru-d"'),
