@@ -2,15 +2,14 @@
 
 Three views that can be compared:
 
-- **Integrated gradients** (Sundararajan, Taly and Yan, ICML 2017), along the path from all inputs
-at
+- **Integrated gradients** (Sundararajan, Taly and Yan, ICML 2017), along the path from all inputs at
   0 to this stay's inputs, by Gauss-Legendre quadrature. The attributions of a variable's inputs are
   added up. They belong to the step in which the model reads the inputs, so a value carried forward
-  counts in every step to which it is carried. The inputs of the model's linear path (``skip``) also
-  start from 0, so their part is exact: weight times input. "Never measured" is one of these inputs,
-  so absence can be a reason of its own. Guarantee: attributions sum to the change along the path,
-  up to ``gap``, which is measured, and kept small by splitting the path. Codes cannot be
-  interpolated; they are the same all along the path.
+  counts in every step to which it is carried. What the model reads beside the steps (the inputs of
+  linear paths, summaries of the past) also starts from 0. So a linear path's part is exact: weight
+  times input. "Never measured" is one of its inputs, so absence can be a reason of its own.
+  Guarantee: attributions sum to the change along the path, up to ``gap``, which is measured, and
+  kept small by splitting the path. Codes cannot be interpolated; they are the same all along it.
 - **Occlusion**: what would change if the variable had never been measured, as in the streaming
   scorer.
 - **Attention**: the weight of each step, if the model pools by attention.

@@ -61,9 +61,9 @@ def _summaries(graph: Graph, model: SummaryModel, stay: Stay) -> str:
     if model.task.per_step:
         return graph.add("Slice", measured, *ends)
     last = last_valid(graph, stay, measured)
-    static_NS = graph.add("Slice", last, *ends)
+    static_NI = graph.add("Slice", last, *ends)
     if not series:
-        return static_NS
+        return static_NI
     zero, one = graph.constant(0, np.float64), graph.constant(1, np.float64)
 
     def block(values: str, place: int) -> str:
@@ -117,6 +117,6 @@ def _summaries(graph: Graph, model: SummaryModel, stay: Stay) -> str:
         graph.add("Where", ever, high, none),
         block(last, 0),
         graph.add("Cast", logs, to=TensorProto.FLOAT),
-        static_NS,
+        static_NI,
     ]
     return graph.add("Concat", *parts, axis=1)

@@ -26,7 +26,7 @@ class RunningSummary:
 
     ``count`` is the number of steps in which a series was measured, ``total`` and ``squares`` are
     sums of its values z, ``times``, ``times_squared`` and ``timed`` sums of the steps' numbers t,
-    of t^2 and of t z; ``static_NS`` are the static variables' values, then whether they are known.
+    of t^2 and of t z; ``static_NI`` are the static variables' values, then whether they are known.
     """
 
     count: Tensor
@@ -40,7 +40,7 @@ class RunningSummary:
     low: Tensor
     high: Tensor
     last: Tensor
-    static_NS: Tensor
+    static_NI: Tensor
 
     @classmethod
     def start(cls, rows: int, series: int, static: int) -> "RunningSummary":
@@ -49,7 +49,7 @@ class RunningSummary:
         return cls(
             count=zero, total=zero, squares=zero, times=zero, times_squared=zero, timed=zero,
             first=zero, latest=zero, low=bound.double(), high=-bound.double(), last=zero,
-            static_NS=torch.zeros(rows, static).double(),
+            static_NI=torch.zeros(rows, static).double(),
         )  # fmt: skip
 
     def after(self, x_NF: Tensor, number: int, valid_N: Tensor | None = None) -> "RunningSummary":
@@ -63,12 +63,12 @@ class RunningSummary:
         """
         series = self.count.shape[1]
         value, there = x_NF[:, :series].double(), x_NF[:, series : 2 * series] > 0
-        static_NS = x_NF[:, x_NF.shape[1] - self.static_NS.shape[1] :].double()
+        static_NI = x_NF[:, x_NF.shape[1] - self.static_NI.shape[1] :].double()
         last = value
         if valid_N is not None:
             valid_N1 = valid_N.unsqueeze(1)
             there = there & valid_N1
-            static_NS = torch.where(valid_N1, static_NS, self.static_NS)
+            static_NI = torch.where(valid_N1, static_NI, self.static_NI)
             last = torch.where(valid_N1, last, self.last)
         one, z = there.double(), torch.where(there, value, 0.0)
         return RunningSummary(
@@ -83,7 +83,7 @@ class RunningSummary:
             low=torch.where(there, torch.minimum(self.low, value), self.low),
             high=torch.where(there, torch.maximum(self.high, value), self.high),
             last=last,
-            static_NS=static_NS,
+            static_NI=static_NI,
         )
 
     def read(self) -> Tensor:
@@ -106,7 +106,7 @@ class RunningSummary:
             torch.where(measured, self.high, 0.0),
             self.last,
             _log_counts(self.count),
-            self.static_NS,
+            self.static_NI,
         ]
         return torch.cat(parts, dim=1)
 
