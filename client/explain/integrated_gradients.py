@@ -2,8 +2,8 @@
 
 Three views that can be compared:
 
-- **Integrated gradients** (Sundararajan, Taly and Yan, ICML 2017), along the path from all inputs at
-  0 to this stay's inputs, by Gauss-Legendre quadrature. The attributions of a variable's inputs are
+- **Integrated gradients** (Sundararajan, Taly and Yan, ICML 2017), along the path from all inputs
+  at 0 to this stay's, by Gauss-Legendre quadrature. The attributions of a variable's inputs are
   added up. They belong to the step in which the model reads the inputs, so a value carried forward
   counts in every step to which it is carried. What the model reads beside the steps (the inputs of
   linear paths, summaries of the past) also starts from 0. So a linear path's part is exact: weight
