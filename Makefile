@@ -39,9 +39,10 @@ check: $(VENV)/.dev ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev ## measured ratios against named competitors, on all cores
-	@for script in benchmarks/*.py; do \
-	  echo "== $$script"; env -u OMP_NUM_THREADS $(BIN)/python $$script || exit 1; done
+bench: $(VENV)/.dev ## measured ratios against named competitors, on all cores; one table at the end
+	@export BENCH_ROWS=$$(mktemp); missed=0; for script in benchmarks/*.py; do \
+	  echo "== $$script"; env -u OMP_NUM_THREADS $(BIN)/python $$script || missed=1; done; \
+	echo "== all"; $(BIN)/python benchmarks/parts/table.py $$BENCH_ROWS; rm -f $$BENCH_ROWS; exit $$missed
 
 wheel: $(VENV)/.run ## the source archive and the wheel made from it, into dist/
 	rm -rf dist

@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 from parts.steps import SHAPES, TORCH, WAYS, Shape
+from parts.table import add_row
 
 from consilium.shared.kernels.build import kernel_status
 
@@ -36,6 +37,7 @@ PEAK = Path(__file__).parent / "parts" / "peak.c"
 PEAK_ROUNDS = 4_000_000
 TURNS_S = 4.0  # a way gets no further turn once its turns have taken this long
 HOOKS = "Opacus, hooks, private"
+OURS = "ours, kernel, private"
 
 
 def peak_speed(threads: int) -> float:
@@ -128,6 +130,11 @@ def table(name: str, ways: list[str], turns: int) -> None:
         print(f"  {way:30s}{ms:9.2f}{ms / base_ms:7.2f}x{faster:>14s}{memory}", flush=True)
     floor = times["floor"]
     print(f"  {'floor (arithmetic alone)':30s}{floor:9.2f}{floor / base_ms:7.2f}x")
+    if isinstance(times.get(OURS), float) and isinstance(base_ms, float):
+        add_row(
+            f"a private training step, {name}", times[OURS], unit="ms", rival=base_ms, floor=floor,
+            beside="torch.nn, ordinary training",
+        )  # fmt: skip
 
 
 def main() -> None:

@@ -5,7 +5,10 @@
 Ours: one coordinator and four sites as processes on loopback, with TLS, node authentication, audit
 logs, ledgers, and the secure sum; the time of a round is the one that the coordinator records. A
 round trains one local step on few invented patients, which is not subtracted: so what a round adds
-is at most this. Flower's: `rivals/flower_default.py`, with nothing trained or protected.
+is at most this. Flower's: `rivals/flower_default.py`, with nothing trained or protected. Its
+default path starts a process for every message, so much of its round is processes that import
+PyTorch, as every client that trains does; a second line has clients that import nothing. What is
+left there is the start of Python, Flower's own imports, and polling.
 """
 
 import argparse
@@ -16,6 +19,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests' federation of processes
 
+from parts.table import add_row
 from rivals.flower_default import seconds_a_round
 
 from consilium.server.study.checkpoints import load_checkpoint
@@ -24,6 +28,11 @@ from tests.deployment.federation import SITES, Federation, tiny_study, write_rec
 
 HIDDEN = 150
 TARGET_S = 1.0
+RIVALS = {
+    "default path": "import torch  # as every client that trains does",
+    "default path without PyTorch": "",
+}
+"""By name, what Flower's clients import: they are started anew for every message."""
 
 
 def main() -> None:
@@ -36,12 +45,17 @@ def main() -> None:
         print(f"{len(SITES)} sites, {size} parameters, on loopback; seconds a round")
         print(f"{'':34}{'median':>8}{'least':>8}{'most':>8}{'rounds':>8}")
         _print_line("Consilium, one step included", rounds)
-        (Path(folder) / "flower").mkdir()
-        theirs = seconds_a_round(
-            Path(folder) / "flower", sites=len(SITES), size=size, rounds=options.flower_rounds
-        )
-    _print_line("Flower's default path", theirs)
-    print(f"ratio of the medians {median(theirs) / median(rounds):.1f}")
+        for name, imports in RIVALS.items():
+            (place := Path(folder) / name.replace(" ", "-")).mkdir()
+            theirs = seconds_a_round(
+                place, sites=len(SITES), size=size, rounds=options.flower_rounds, imports=imports
+            )
+            _print_line(f"Flower's {name}", theirs)
+            print(f"  ratio of the medians {median(theirs) / median(rounds):.1f}")
+            add_row(
+                f"a round of {len(SITES)} sites as processes", median(rounds), unit="s",
+                rival=median(theirs), beside=f"Flower's {name}",
+            )  # fmt: skip
     print("Consilium's round, median of each part:")
     parts = {name: median(seconds) for name, seconds in phases.items()}
     parts["between exchanges"] = max(0.0, median(rounds) - sum(parts.values()))

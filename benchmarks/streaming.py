@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests' models
 
 import numpy as np
 import torch
+from parts.table import add_row
 
 from consilium.client.bedside.scorer import Scorer
 from consilium.client.bedside.stream_service import StreamService, answer_line
@@ -45,6 +46,9 @@ KINDS = {
 PER_HOUR = 6
 LATE_SHARE, LATE_H = 0.01, 6.0
 TARGET_MS = 5.0
+"""At the 99th percentile. One event in a hundred is late here, and all steps of its stay are
+computed anew: for 64 units in two layers or both directions with attention that takes longer, so
+these two kinds are above the target (docs/bedside.md)."""
 
 
 def main() -> None:
@@ -105,6 +109,8 @@ def show(name: str, found_ms: np.ndarray) -> None:
     told = "".join(f"{point:8.2f}" for point in points)
     verdict = "" if points[2] < TARGET_MS else "  above the target"
     print(f"{name:32}{told}{1e3 / found_ms.mean():10.0f}{verdict}", flush=True)
+    add_row(f"an event at the bedside, 99 %, {name}", points[2], unit="ms", rival=TARGET_MS,
+            beside="our target")  # fmt: skip
 
 
 def events(study: Study, number: int) -> Iterator[bytes]:

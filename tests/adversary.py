@@ -133,8 +133,9 @@ class Adversary:
         leaves = [transcript.own_leaf(site, keys.own_commitment)]
         leaves += [leaf_of(letter, holder, to[holder]) for holder, letter in keys.letters.items()]
         by_name = dict(zip([site, *keys.letters], leaves, strict=True))
-        root = hash_tree.root([by_name[name] for name in sorted(by_name)])
-        dealt = Dealt(keys=keys, to=to, root=root)
+        in_order = {name: by_name[name] for name in sorted(by_name)}
+        root = hash_tree.root(list(in_order.values()))
+        dealt = Dealt(keys=keys, to=to, leaves=in_order, root=root)
         self.keys_pool[site, keys.round].append(dealt)
         self._open_seed(self.colluder, dealt, self.own.key(site))
 

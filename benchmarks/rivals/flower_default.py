@@ -46,7 +46,7 @@ def main(grid, context):
     strategy.start(grid=grid, initial_arrays=arrays, num_rounds={rounds}, evaluate_fn=note)
 """
 CLIENT = """
-import torch  # as every client that trains does
+{imports}
 from flwr.app import Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -54,18 +54,24 @@ app = ClientApp()
 
 @app.train()
 def train(message, context):
-    content = {"arrays": message.content["arrays"], "metrics": MetricRecord({"num-examples": 1})}
+    metrics = MetricRecord({{"num-examples": 1}})
+    content = {{"arrays": message.content["arrays"], "metrics": metrics}}
     return Message(RecordDict(content), reply_to=message)
 
 @app.evaluate()
 def evaluate(message, context):
-    metrics = MetricRecord({"num-examples": 1, "loss": 0.0})
-    return Message(RecordDict({"metrics": metrics}), reply_to=message)
+    metrics = MetricRecord({{"num-examples": 1, "loss": 0.0}})
+    return Message(RecordDict({{"metrics": metrics}}), reply_to=message)
 """
 
 
-def seconds_a_round(folder: Path, *, sites: int, size: int, rounds: int) -> list[float]:
-    """Return the seconds of each of Flower's rounds, with `size` float32 parameters."""
+def seconds_a_round(
+    folder: Path, *, sites: int, size: int, rounds: int, imports: str
+) -> list[float]:
+    """Return the seconds of each of Flower's rounds, with `size` float32 parameters.
+
+    ``imports`` is what the clients import beside Flower, a line of Python.
+    """
     times = folder / "times"
     app = folder / "app"
     (app / "plain").mkdir(parents=True)
@@ -73,7 +79,7 @@ def seconds_a_round(folder: Path, *, sites: int, size: int, rounds: int) -> list
     (app / "plain" / "__init__.py").touch()
     server = SERVER.format(times=str(times), sites=sites, size=size, rounds=rounds)
     (app / "plain" / "server_app.py").write_text(server)
-    (app / "plain" / "client_app.py").write_text(CLIENT)
+    (app / "plain" / "client_app.py").write_text(CLIENT.format(imports=imports))
     port = _free_port()
     (folder / "config.toml").write_text(
         f'[superlink]\ndefault = "bench"\n[superlink.bench]\naddress = "127.0.0.1:{port}"\n'

@@ -267,7 +267,8 @@ class SiteMasking(Secret):
     def _check_study(self, study_hash: bytes) -> None:
         if study_hash != self.parameters.study_hash:
             raise ProtocolError(
-                "the request is bound to other study parameters than this site approved"
+                "the request is bound to other study parameters than this site approved; both "
+                "sides need the same study, declared sizes and release"
             )
 
     def _circle(self, sites: Iterable[str], do: str) -> list[str]:

@@ -35,11 +35,13 @@ class Dealt:
     Attributes:
         keys: what the site sent.
         to: by holder, the key that its letter's box is sealed to.
-        root: of the hash tree that the site signed, 32 bytes.
+        leaves: by holder, the leaf of its letter; of the hash tree that the site signed.
+        root: of that tree, 32 bytes.
     """
 
     keys: RoundKeys
     to: Mapping[str, bytes]
+    leaves: Mapping[str, bytes]
     root: bytes
 
     @property
@@ -52,8 +54,8 @@ class Dealt:
 
     def deliveries(self) -> dict[str, Delivered]:
         """By holder, its letter with the path to the root."""
-        leaves = _leaves(self.keys, self.to)
-        paths = dict(zip(leaves, hash_tree.paths(list(leaves.values())), strict=True))
+        found = hash_tree.paths(list(self.leaves.values()))
+        paths = dict(zip(self.leaves, found, strict=True))
         letters = self.keys.letters
         return {holder: Delivered(letter=letters[holder], path=paths[holder]) for holder in letters}
 
@@ -149,7 +151,8 @@ class KeyExchange:
             raise ProtocolError(f"the keys are of site {keys.site} for round {keys.round}")
         if keys.letters.keys() != to.keys():
             raise ProtocolError("the keys' shares are not dealt to exactly the site's circle")
-        root = hash_tree.root(list(_leaves(keys, to).values()))
+        leaves = _leaves(keys, to)
+        root = hash_tree.root(list(leaves.values()))
         statement = transcript.keys_statement(
             self.parameters.study_hash, round, site, keys.public, root
         )
@@ -157,7 +160,7 @@ class KeyExchange:
         letters = keys.letters.values()
         for_boxes = [key for letter in letters for key in (letter.mask_key, letter.seed_key)]
         self._claim(site, [keys.public, *for_boxes], round)
-        self._dealt[site] = Dealt(keys=keys, to=to, root=root)
+        self._dealt[site] = Dealt(keys=keys, to=to, leaves=leaves, root=root)
 
     def _has_keys(self, site: str, round: int) -> bool:
         return site in self._dealt and self._dealt[site].keys.round == round

@@ -9,7 +9,7 @@ one at the end of a level moves up unchanged. Leaves carry another label than no
 
 from collections.abc import Sequence
 
-from consilium.shared.crypto.transcript import digest
+from consilium.shared.crypto import transcript
 
 DIGEST_BYTES = 32
 LONGEST_PATH_BYTES = 10 * DIGEST_BYTES
@@ -55,5 +55,4 @@ def _levels(leaves: Sequence[bytes]) -> list[list[bytes]]:
 
 
 def _node(one: bytes, other: bytes) -> bytes:
-    low, high = sorted((one, other))
-    return digest("node", low, high)
+    return transcript.node(one, other) if one < other else transcript.node(other, one)

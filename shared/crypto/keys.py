@@ -44,6 +44,8 @@ _ORDER_8 = 270738550114484064931822528722565878893680426757531351946374360975030
 _SMALL_ORDER_Y = frozenset({0, 1, _P - 1, _ORDER_8, _P - _ORDER_8})
 """The y coordinate of all eight Ed25519 points of order 1, 2, 4 or 8."""
 
+_SHA256 = hashes.SHA256()
+
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Entropy = Callable[[int], bytes]
@@ -298,9 +300,9 @@ def check_identity(public: bytes, what: str) -> None:
 
 def derive(secret: bytes, *, salt: bytes, label: str, parts: tuple[Encodable, ...]) -> bytes:
     """HKDF-SHA256 (RFC 5869) of a shared secret for one purpose; 32 bytes."""
-    return HKDF(
-        algorithm=hashes.SHA256(), length=KEY_BYTES, salt=salt, info=encode(label, *parts)
-    ).derive(secret)
+    return HKDF(algorithm=_SHA256, length=KEY_BYTES, salt=salt, info=encode(label, *parts)).derive(
+        secret
+    )
 
 
 def pair_seed(secret: bytes, *, context: bytes, low: str, high: str) -> bytes:

@@ -2,19 +2,27 @@
 
 The kernel is looked for beside its source (put there by a build), then among those compiled before
 for the same source, compiler flags and kind of machine, then it is compiled with the C compiler
-named by ``CC`` (default: cc, gcc or clang, whichever there is). ``CONSILIUM_KERNEL=off`` leaves it
-out, and ``portable``, ``avx2`` or ``avx512`` asks for that variant instead of the best one. Nothing
-fails without it: the cells run in plain PyTorch with the same results.
+named by ``CC`` (default: cc, gcc or clang, whichever there is). Compiled ones are kept in the first
+of these folders that can be written and that nobody else can write: ``consilium`` in
+``XDG_CACHE_HOME``, or else the one that systemd gives a service (``CACHE_DIRECTORY``) and
+``~/.cache``; and at last a folder of this account's own under the folder for temporary files.
+
+``CONSILIUM_KERNEL=off`` leaves the kernel out, and ``portable``, ``avx2`` or ``avx512`` asks for
+that variant instead of the best one. Nothing fails without it: the cells run in plain PyTorch with
+the same results, and the log says so once.
 """
 
 import ctypes
 import functools
 import hashlib
+import logging
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +35,8 @@ HERE = Path(__file__).resolve().parent
 VARIANTS = ("portable", "avx2", "avx512")
 COMPILE_TIMEOUT_S = 120.0
 CHOICE = "CONSILIUM_KERNEL"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,7 @@ def load_kernel() -> tuple[ctypes.CDLL | None, KernelStatus]:
         known = ", ".join(("off", *VARIANTS))
         return _without(f"{CHOICE} is {choice!r}; it must be one of {known}, or unset")
     if choice == "off":
-        return _without(f"{CHOICE} is off")
+        return None, KernelStatus(None, f"recurrent cells run in plain PyTorch: {CHOICE} is off")
     try:
         path = _find_or_build()
         library = ctypes.CDLL(str(path))
@@ -64,7 +74,9 @@ def load_kernel() -> tuple[ctypes.CDLL | None, KernelStatus]:
 
 
 def _without(reason: str) -> tuple[None, KernelStatus]:
-    return None, KernelStatus(None, f"recurrent cells run in plain PyTorch: {reason}")
+    sentence = f"recurrent cells run in plain PyTorch: {reason}"
+    log.warning("%s", sentence)
+    return None, KernelStatus(None, sentence)
 
 
 def kernel_status() -> KernelStatus:
@@ -103,17 +115,54 @@ def _file_name() -> str:
 
 
 def _find_or_build() -> Path:
-    name = _file_name()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "consilium"
-    for place in (HERE / name, cache / name):
-        if place.exists() and _is_trusted(place):
-            return place
-    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return compile_into(cache)
+    name, refusals = _file_name(), []
+    if (built := HERE / name).exists() and _is_trusted(built):
+        return built
+    usable = []
+    for folder in _caches():
+        try:
+            _make_private(folder)
+        except OSError as error:
+            refusals.append(f"{folder} ({error.strerror or error})")
+            continue
+        if (built := folder / name).exists() and _is_trusted(built):
+            return built
+        usable.append(folder)
+    if usable:
+        return compile_into(usable[0])
+    raise PermissionError(
+        f"no folder can take the compiled kernel: {', '.join(refusals)}; set XDG_CACHE_HOME to one "
+        "that this account may write"
+    )
+
+
+def _caches() -> Iterator[Path]:
+    """Where compiled kernels may be kept, the best place first."""
+    if told := os.environ.get("XDG_CACHE_HOME"):
+        yield Path(told) / "consilium"
+    else:
+        if given := os.environ.get("CACHE_DIRECTORY"):  # systemd's, several with colons between
+            yield Path(given.split(":")[0])
+        with suppress(RuntimeError):  # an account without a home folder
+            yield Path.home() / ".cache" / "consilium"
+    yield Path(tempfile.gettempdir()) / f"consilium-{os.getuid()}"
+
+
+def _make_private(folder: Path) -> None:
+    """Make the folder if it is not there; in what is there only this account, or root, may write.
+
+    Raises:
+        OSError: it cannot be made or written, is a link, or another account can write it.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if folder.is_symlink() or not _is_trusted(folder):  # anybody may put something into /tmp
+        raise PermissionError("another account can write it, or it is a link")
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def _is_trusted(place: Path) -> bool:
-    """Whether only this user, or root, can have written the file."""
+    """Whether only this user, or root, can write what is there."""
     status = place.stat()
     return status.st_uid in (os.getuid(), 0) and not status.st_mode & 0o022
 

@@ -28,7 +28,7 @@ import numpy as np
 from consilium.shared.crypto.transcript import digest
 from consilium.shared.errors import StudyError
 
-COMPLETE_SITES = 200
+COMPLETE_SITES = 100
 """Up to so many sites each shares masks with all others unless the study says otherwise."""
 
 EXPECTED_DROPOUT = 0.2

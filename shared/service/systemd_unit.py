@@ -22,6 +22,8 @@ Environment=OMP_NUM_THREADS=1
 ProtectSystem=strict
 ProtectHome=read-only
 ReadWritePaths={folder}
+CacheDirectory=consilium-{side}
+CacheDirectoryMode=0700
 PrivateTmp=yes
 PrivateDevices=yes
 ProtectKernelTunables=yes

@@ -17,7 +17,7 @@ class Aggregation(StrictTable):
 
     ``strategy`` is how the server steps along the mean update
     (:mod:`consilium.server.study.aggregation`). ``neighbours`` is the number of other sites with
-    which each shares masks: all of them up to 200 sites, the fewest that are safe beyond, unless
+    which each shares masks: all of them up to 100 sites, the fewest that are safe beyond, unless
     given. A site's weight is the size that its hospital declared
     (:mod:`consilium.shared.crypto.declaration`), at most ``max_weight`` patients. With ``groups``
     above 1 each group of sites, consecutive in ``sites``, is summed by itself and the model takes

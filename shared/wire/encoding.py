@@ -7,7 +7,7 @@ memory by the size of the input, which is bounded first.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, Self, TypeVar, get_type_hints
@@ -259,20 +259,25 @@ class Message:
         kind: name of the message on the wire.
         max_bytes: longest encoding that is parsed.
         rules: by field in order, read from the annotations of each kind.
+        checks: of each field its name, its rule's check, and its name in a refusal.
     """
 
     kind: ClassVar[str]
     max_bytes: ClassVar[int] = CONTROL_BYTES
     rules: ClassVar[Mapping[str, Rule]]
+    checks: ClassVar[tuple[tuple[str, Callable[[Any, str], None], str], ...]]
 
     def __init_subclass__(cls) -> None:
         hints = get_type_hints(cls, include_extras=True)
         annotated = {name: hint for name, hint in hints.items() if hasattr(hint, "__metadata__")}
         cls.rules = {name: hint.__metadata__[0] for name, hint in annotated.items()}
+        cls.checks = tuple(
+            (name, rule.check, f"{cls.kind}.{name}") for name, rule in cls.rules.items()
+        )
 
     def __post_init__(self) -> None:
-        for name, rule in self.rules.items():
-            rule.check(getattr(self, name), f"{self.kind}.{name}")
+        for name, check, where in self.checks:
+            check(getattr(self, name), where)
 
     def __repr__(self) -> str:
         known = [f"{n} {getattr(self, n)}" for n in ("site", "round") if hasattr(self, n)]

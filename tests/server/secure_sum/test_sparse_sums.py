@@ -50,7 +50,7 @@ def test_the_sum_is_exact_with_sites_lost_at_any_phase(tmp_path, action):
 
 @pytest.mark.slow
 def test_two_hundred_and_one_sites_sum_exactly_with_a_tenth_lost():
-    """The first size at which the graph is sparse by itself."""
+    """Twice the size from which the graph is sparse by itself."""
     with memory_folder() as folder:
         coordinator, sites = federation(201, folder, degree=58, threshold=135, minimum_sites=135)
         coordinator.open()

@@ -37,3 +37,8 @@ def test_the_root_of_two_is_the_hash_of_both_in_the_order_of_their_bytes():
 def test_paths_are_short(sites, hashes):
     leaves = [digest("leaf", number) for number in range(sites)]
     assert max(map(len, hash_tree.paths(leaves))) == 32 * hashes <= hash_tree.LONGEST_PATH_BYTES
+
+
+def test_a_path_that_is_cut_short_is_hashed_as_the_bytes_that_it_has():
+    leaf, path = b"\x05" * 32, b"\x07" * 20
+    assert hash_tree.root_from(leaf, path) == digest("node", leaf, path)
