@@ -1,6 +1,7 @@
 """A hospital's events read and turned into tensors, beside the same job hand-written in polars.
 
     python benchmarks/read_events.py [--events 1000000] [--repeat 3]
+    python benchmarks/read_events.py --memory 10000000
 
 The rival is what an engineer would write for this one cohort: lazy scan, joins, a filter, one sort.
 It knows the units, trusts the types, and counts nothing. Our code recognises units and words; it
@@ -9,7 +10,9 @@ grid, which is checked, and the same features from it. The ratio is our time / t
 target is at most 2.
 
 Then the peak memory of a process that reads the patients one by one, for more and more events:
-beyond a million they are kept in unnamed temporary files, and only the table of stays grows.
+beyond a million they are kept in unnamed temporary files, and only the table of stays grows. With
+``--memory`` it is only that, for so many rows, and again with the grid, which has to be in memory
+whole; the whole process must stay under 1 GiB.
 """
 
 import argparse
@@ -34,6 +37,8 @@ from consilium.shared.study.dictionary import KNOWN
 from consilium.shared.study.units import SUBSTANCES, conversion
 
 TARGET = 2.0
+MOST_MIB = 1024
+ROWS_AT_ONCE = 1_000_000  # so many are made at a time
 EVENTS_A_STAY = 125
 US_PER_HOUR = 3_600_000_000
 STUDY: Study = with_changes(
@@ -57,14 +62,22 @@ SETTINGS["parquet"] = SETTINGS["csv"].replace(".csv", ".parquet")
 
 def cohort(events: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return synthetic stays and events, in shape and size as of an intensive care unit."""
-    stream = np.random.default_rng(1)
+    sizes = [min(ROWS_AT_ONCE, events - at) for at in range(0, events, ROWS_AT_ONCE)]
+    parts = [_part(size, number) for number, size in enumerate(sizes)]
+    stays, frames = zip(*parts, strict=True)
+    return pl.concat(stays), pl.concat(frames)
+
+
+def _part(events: int, number: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return some of the stays, of patients that no other part has, and their events."""
+    stream, first_id = np.random.default_rng(1 + number), number * ROWS_AT_ONCE
     count = max(1, events // EVENTS_A_STAY)
     first = np.datetime64("2019-01-01T00:00", "us").astype(np.int64)
     start = first + stream.integers(0, 365 * 24 * 60, count) * 60_000_000
     stays = pl.DataFrame(
         {
-            "patient": np.arange(count) + 100_000,
-            "stay": np.arange(count) + 500_000,
+            "patient": np.arange(count) + 100_000 + first_id,
+            "stay": np.arange(count) + 500_000 + first_id,
             "start": start,
             "end": start + stream.integers(50, 90, count) * US_PER_HOUR,
             "birth": start - stream.integers(20, 90, count) * 8766 * US_PER_HOUR,
@@ -89,8 +102,8 @@ def cohort(events: int) -> tuple[pl.DataFrame, pl.DataFrame]:
             unit[other] = OTHER_UNITS[name]
     frame = pl.DataFrame(
         {
-            "patient": stay + 100_000,
-            "stay": stay + 500_000,
+            "patient": stay + 100_000 + first_id,
+            "stay": stay + 500_000 + first_id,
             "time": start[stay] + stream.integers(-2 * 3600, 60 * 3600, events) * 1_000_000,
             "name": np.array(SERIES)[variable],
             "value": np.round(value, 3),
@@ -232,28 +245,53 @@ def best(job: Callable[[], object], repeat: int) -> float:
     return min(times)
 
 
-def peak_mib(folder: Path, kind: str) -> float:
-    """Return the peak memory, in MiB, of a process that reads patient by patient."""
+def peak_mib(folder: Path, kind: str, what: str = "patients") -> float:
+    """Return the peak memory, in MiB, of a process that reads patient by patient, or the grid."""
     done = subprocess.run(  # noqa: S603  # this file itself
-        [sys.executable, __file__, "--only-read", str(folder), kind],
+        [sys.executable, __file__, "--only-read", str(folder), kind, what],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     return float(done.stdout)
+
+
+def read_only(folder: Path, kind: str, what: str) -> None:
+    """Read, and print the peak memory of this process in MiB."""
+    if what == "grid":
+        ours(folder, kind)
+    elif kind != "nothing":
+        for _ in source(folder, kind).read_patients(STUDY):
+            pass
+    status = Path("/proc/self/status").read_text()
+    print(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
+
+
+def print_memory(rows: int) -> None:
+    """Print the peak memory of whole processes that read so many rows."""
+    print(f"{rows:,} rows, peak MiB of the whole process; at most {MOST_MIB} are allowed")
+    print("format    patient by patient  the grid")
+    worst = 0.0
+    with tempfile.TemporaryDirectory() as name:
+        write(Path(name), rows, tuple(SETTINGS))
+        for kind in SETTINGS:
+            one, grid = (peak_mib(Path(name), kind, what) for what in ("patients", "grid"))
+            worst = max(worst, one, grid)
+            print(f"{kind:9} {one:18.0f} {grid:9.0f}", flush=True)
+    print("met" if worst <= MOST_MIB else "missed")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--only-read", nargs=2)
+    parser.add_argument("--memory", type=int, help="rows; measure nothing but memory")
+    parser.add_argument("--only-read", nargs=3)
     given = parser.parse_args()
     if given.only_read:
-        folder, kind = given.only_read
-        if kind != "nothing":
-            for _ in source(Path(folder), kind).read_patients(STUDY):
-                pass
-        status = Path("/proc/self/status").read_text()
-        print(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
+        folder, kind, what = given.only_read
+        read_only(Path(folder), kind, what)
+        return
+    if given.memory:
+        print_memory(given.memory)
         return
     norm = Normalisation.reference(STUDY)
     print(f"{given.events:,} events, seconds (best of {given.repeat}), polars threads "

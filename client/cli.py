@@ -22,6 +22,7 @@ from consilium.client.commands.options import (
     StudyName,
     Where,
 )
+from consilium.client.commands.recovery import add_recovery_commands, show_code
 from consilium.client.commands.variables import variables
 from consilium.client.commands.vouch import add_vouch_commands
 from consilium.client.hospital.defaults import LIFETIME_DELTA, LIFETIME_EPSILON
@@ -44,6 +45,7 @@ add_commands(app)
 app.command()(variables)
 add_model_commands(app)
 add_vouch_commands(app)
+add_recovery_commands(app)
 
 
 @app.command()
@@ -56,10 +58,13 @@ def init(
     from consilium.client.service.systemd_unit import write_unit
 
     made = SiteFolder.make(folder, site=site)
+    code = None if made.is_enrolled else made.make_recovery_code()
     unit = write_unit(made.path, user=getpass.getuser())
     _say(f"The site's folder is {folder}; only this account can read it.")
     _say(f"Identity {made.identity().public.hex()}")
     _say(f"For systemd: {unit}.")
+    if code is not None:
+        show_code(code)
     _say("Next: say in site.toml where the records lie, then 'consilium-site enroll TOKEN'.")
 
 
@@ -72,24 +77,43 @@ def enroll_site(
         ),
     ],
     folder: Folder = DEFAULT_FOLDER,
+    recover: Annotated[
+        bool,
+        typer.Option(
+            "--recover",
+            help="This machine takes the place of a lost one: asks for the recovery code (with - "
+            "for the token, it is on the lines after it) and goes on with the budget that is left.",
+        ),
+    ] = False,
+    second_place: Annotated[
+        list[Path] | None,
+        typer.Option(help="With --recover: where this hospital kept its budget certificates."),
+    ] = None,
+    head: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --recover: what 'consilium-site audit head SITE' prints at other hospitals."
+        ),
+    ] = None,
 ) -> None:
-    """Enrol with the coordinator that made the invitation; it works once."""
+    """Enrol with the coordinator that made the invitation; it works once.
+
+    A site that was revoked enrols again in its own folder, and keeps identity, ledger and log.
+    """
+    from consilium.client.commands.recovery import recover_site
     from consilium.client.hospital.folder import SiteFolder
-    from consilium.client.service.enroll import enroll
-    from consilium.shared.audit.events import Enrolled
-    from consilium.shared.audit.own_log import open_audit
+    from consilium.client.hospital.stores import check_log_is_there
+    from consilium.client.service.enroll import join
     from consilium.shared.enrolment.invitation import Invitation
 
     opened = SiteFolder.open(folder)
-    invitation = Invitation.from_token(sys.stdin.read(20_000) if token == "-" else token)  # noqa: S105
-    pinned = enroll(opened, invitation)
-    open_audit(opened).append(
-        Enrolled(
-            site=pinned.site,
-            site_identity=opened.identity().public,
-            coordinator_identity=pinned.coordinator,
-        )
-    )
+    said = sys.stdin.read(20_000) if token == "-" else token  # noqa: S105
+    if recover:
+        pinned = recover_site(opened, said, second_place or [], head or [])
+    else:
+        if opened.is_enrolled:
+            check_log_is_there(opened)
+        pinned = join(opened, Invitation.from_token(said))
     _say(f"Site {pinned.site} is enrolled with the coordinator at {pinned.host}:{pinned.port}.")
     _say(f"The coordinator's identity is {pinned.coordinator.hex()}; compare it by telephone.")
     _say("Next: 'consilium-site preflight', then 'consilium-site start'. Other hospitals need your")
@@ -259,11 +283,15 @@ def withdraw(
 def start(folder: Folder = DEFAULT_FOLDER) -> None:
     """Answer the coordinator until stopped; only outgoing connections, to its one port."""
     from consilium.client.hospital.folder import SiteFolder
-    from consilium.client.service.process import run_site
+    from consilium.client.service.process import serve_site
+    from consilium.client.service.support import LOG_NAME
+    from consilium.shared.service.log_file import log_to_file
     from consilium.shared.service.logs import configure_logs
 
     configure_logs()
-    run_site(SiteFolder.open(folder))
+    opened = SiteFolder.open(folder)
+    log_to_file(opened.path, LOG_NAME)
+    serve_site(opened)
 
 
 @app.command()
@@ -300,21 +328,41 @@ def check(
 
 @app.command()
 def ledger(
-    file: Annotated[Path, typer.Argument(help="The ledger, ledger.sqlite.", show_default=False)],
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="Another ledger than the site's, a file.", show_default=False),
+    ] = None,
+    folder: Folder = DEFAULT_FOLDER,
     lifetime_epsilon: Annotated[
-        float, typer.Option(help="The site's lifetime budget.")
-    ] = LIFETIME_EPSILON,
-    delta: Annotated[float, typer.Option(help="The lifetime guarantee's delta.")] = LIFETIME_DELTA,
+        float | None, typer.Option(help="The lifetime budget; default: policy.toml's.")
+    ] = None,
+    delta: Annotated[
+        float | None, typer.Option(help="The lifetime guarantee's delta; default: policy.toml's.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw it: FILE.png or FILE.svg.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show what each study has spent of the privacy budget, what is reserved, what is left."""
+    from consilium.client.hospital.folder import LEDGER_FILE
+    from consilium.client.hospital.policy_file import FILE_NAME as POLICY_FILE
     from consilium.client.ledger import view as ledger_view
     from consilium.client.ledger.store import Ledger
 
-    if not file.is_file():
-        raise SettingsError(f"ledger {file}: is not a file; name a site's ledger.sqlite")
-    summary = Ledger(file, lifetime_epsilon=lifetime_epsilon, delta=delta).summary()
+    chosen = folder / LEDGER_FILE if file is None else file
+    if not chosen.is_file():
+        raise SettingsError(
+            f"ledger {chosen}: is not there; it is made with the site's first round, and --folder "
+            "says whose it is"
+        )
+    bounds = (LIFETIME_EPSILON, LIFETIME_DELTA)
+    if (chosen.parent / POLICY_FILE).is_file():
+        policy = _policy(chosen.parent)
+        bounds = (policy.lifetime_epsilon, policy.delta)
+    summary = Ledger(
+        chosen,
+        lifetime_epsilon=bounds[0] if lifetime_epsilon is None else lifetime_epsilon,
+        delta=bounds[1] if delta is None else delta,
+    ).summary()
     if plot:
         ledger_view.draw(summary, plot)
     if as_json:

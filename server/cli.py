@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from consilium.server.commands.operations import add_commands
-from consilium.server.commands.options import DEFAULT_FOLDER, Folder, Json, StudyFile, StudyName
+from consilium.server.commands.options import (
+    DEFAULT_FOLDER,
+    Folder,
+    Json,
+    Operator,
+    StudyFile,
+    StudyName,
+)
 from consilium.server.coordinator.defaults import DEFAULT_HOURS, DEFAULT_PORT, MONITOR_PORT
 from consilium.shared.errors import SettingsError
 from consilium.shared.service.command_line import run_command
@@ -83,12 +90,16 @@ def invite_site(
     site: Annotated[str, typer.Argument(help="The site's name in studies.", show_default=False)],
     folder: Folder = DEFAULT_FOLDER,
     hours: Annotated[float, typer.Option(min=0.01, help="How long it is worth.")] = DEFAULT_HOURS,
+    operator: Operator = "",
 ) -> None:
     """Make a one-time token with which a hospital's site can enrol; send it by a safe way."""
+    from consilium.server.coordinator.acts import note_act
     from consilium.server.coordinator.enrolment import invite
     from consilium.server.coordinator.folder import CoordinatorFolder
 
     opened = CoordinatorFolder.open(folder)
+    note_act(opened, "invite", site, by=operator)
+    known = opened.register().bindings(site)
     invitation = invite(opened, site, hours=hours)
     token = invitation.to_token()
     ends = datetime.fromtimestamp(invitation.expires, UTC)
@@ -96,6 +107,11 @@ def invite_site(
         f"Invitation of site {site}, once, until {ends:%Y-%m-%d %H:%M} UTC. Whoever has it can "
         "enrol as this site. At the hospital: consilium-site enroll TOKEN"
     )
+    if known:
+        Terminal(stderr=True).print(
+            f"Site {site} was enrolled before. If its machine is lost: enroll TOKEN --recover, or "
+            "its spent budget is forgotten there. If it was revoked: enroll in its own folder."
+        )
     print(token)  # noqa: T201 - alone on standard output, so that it can be piped
 
 
@@ -122,17 +138,21 @@ def start(
     """Run the service and the studies until stopped; what was going on goes on."""
     from consilium.server.coordinator.folder import CoordinatorFolder
     from consilium.server.service.supervisor import Supervisor
+    from consilium.shared.service.log_file import log_to_file
     from consilium.shared.service.logs import configure_logs
 
     configure_logs()
-    Supervisor(
-        CoordinatorFolder.open(folder), patience_s=patience, monitor_port=monitor_port or None
-    ).run()
+    opened = CoordinatorFolder.open(folder)
+    log_to_file(opened.path, "supervisor")
+    Supervisor(opened, patience_s=patience, monitor_port=monitor_port or None).run()
 
 
 @app.command(name="submit")
-def submit_study(study: StudyFile, folder: Folder = DEFAULT_FOLDER) -> None:
+def submit_study(
+    study: StudyFile, folder: Folder = DEFAULT_FOLDER, operator: Operator = ""
+) -> None:
     """Offer a study to its sites; it begins when enough of their hospitals have approved it."""
+    from consilium.server.coordinator.acts import note_act
     from consilium.server.coordinator.enrolment import submit
     from consilium.server.coordinator.folder import CoordinatorFolder
     from consilium.shared.audit.own_log import open_audit
@@ -141,6 +161,7 @@ def submit_study(study: StudyFile, folder: Folder = DEFAULT_FOLDER) -> None:
 
     opened = CoordinatorFolder.open(folder)
     loaded = load_study(study)
+    note_act(opened, "submit", f"{loaded.name} ({loaded.digest.hex()[:16]})", by=operator)
     roster = submit(
         opened.register(), opened.identity(), open_audit(opened), loaded, study.read_bytes()
     )
@@ -174,27 +195,27 @@ def watch(
 
 
 @app.command()
-def pause(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
+def pause(study: StudyName, folder: Folder = DEFAULT_FOLDER, operator: Operator = "") -> None:
     """Let a study stand still after the round it is in; 'resume' goes on."""
     from consilium.server.coordinator.register import Wanted
 
-    _want(folder, study, Wanted.PAUSE, "will pause after the round it is in")
+    _want(folder, study, Wanted.PAUSE, "will pause after the round it is in", operator)
 
 
 @app.command()
-def resume(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
+def resume(study: StudyName, folder: Folder = DEFAULT_FOLDER, operator: Operator = "") -> None:
     """Go on with a paused study at its next round, under the same identities."""
     from consilium.server.coordinator.register import Wanted
 
-    _want(folder, study, Wanted.RUN, "goes on at its next round")
+    _want(folder, study, Wanted.RUN, "goes on at its next round", operator)
 
 
 @app.command()
-def stop(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
+def stop(study: StudyName, folder: Folder = DEFAULT_FOLDER, operator: Operator = "") -> None:
     """End a study for good after the round it is in; what was learned stays in its folder."""
     from consilium.server.coordinator.register import Wanted
 
-    _want(folder, study, Wanted.STOP, "will end after the round it is in")
+    _want(folder, study, Wanted.STOP, "will end after the round it is in", operator)
 
 
 @app.command(name="revoke")
@@ -202,29 +223,93 @@ def revoke_site(
     site: Annotated[str, typer.Argument(help="An enrolled site.", show_default=False)],
     folder: Folder = DEFAULT_FOLDER,
     reason: Annotated[str, typer.Option(help="For the audit log.")] = "",
+    operator: Operator = "",
 ) -> None:
     """Shut a site out at once; it can come back only with a new invitation and a new study."""
+    from consilium.server.coordinator.acts import note_act
     from consilium.server.coordinator.enrolment import revoke
     from consilium.server.coordinator.folder import CoordinatorFolder
     from consilium.server.flower.database_link import dismiss_node, open_link
     from consilium.shared.audit.own_log import open_audit
 
     opened = CoordinatorFolder.open(folder)
+    note_act(opened, "revoke", site, by=operator)
     member = revoke(opened.register(), open_audit(opened), site, reason)
     dismiss_node(open_link(opened.link_database), member.node_id)
     _say(f"Site {site} is revoked; its key is refused from now on.")
 
 
+@app.command()
+def dismiss(
+    study: StudyName,
+    site: Annotated[str, typer.Argument(help="One of its sites.", show_default=False)],
+    folder: Folder = DEFAULT_FOLDER,
+    operator: Operator = "",
+) -> None:
+    """Let a site leave a study for good; the rounds go on without waiting for it."""
+    from consilium.server.coordinator.acts import note_act
+    from consilium.server.coordinator.enrolment import dismiss as let_go
+    from consilium.server.coordinator.folder import CoordinatorFolder
+    from consilium.shared.audit.own_log import open_audit
+
+    opened = CoordinatorFolder.open(folder)
+    register = opened.register()
+    note_act(opened, "dismiss", f"{site} from {study}", by=operator)
+    version = let_go(register, open_audit(opened), register.study(study), site)
+    _say(f"Site {site} left study {study} for good, which has roster {version} from its next round")
+    _say("on. The sums' bounds are those of all its sites, and hold without it.")
+
+
+@app.command()
+def rename(
+    host: Annotated[
+        str, typer.Argument(help="Its name or address for sites from now on.", show_default=False)
+    ],
+    folder: Folder = DEFAULT_FOLDER,
+    also: Annotated[
+        list[str] | None, typer.Option(help="More names for the certificate, each by itself.")
+    ] = None,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Leave the former names out of the certificate.")
+    ] = False,
+    operator: Operator = "",
+) -> None:
+    """Give the coordinator another name: for invitations, and in a new certificate.
+
+    Sites know it by its key, whatever its name; those that dial the former name go on as long as
+    that leads here, and change with 'consilium-site coordinator HOST'.
+    """
+    from consilium.server.coordinator.acts import note_act
+    from consilium.server.coordinator.certificates import issue_server_certificate
+    from consilium.server.coordinator.folder import CoordinatorFolder
+    from consilium.shared.audit.events import AddressChanged
+    from consilium.shared.audit.own_log import open_audit
+
+    opened = CoordinatorFolder.open(folder)
+    former = () if drop else opened.certificates.names()
+    names = tuple(dict.fromkeys((host, *(also or []), *former)))
+    before = f"{opened.settings.host}:{opened.settings.port}"
+    name = note_act(opened, "rename", host, by=operator)
+    issue_server_certificate(opened.certificates, names)
+    opened.rename(host)
+    after = f"{host}:{opened.settings.port}"
+    open_audit(opened).append(AddressChanged(before=before, after=after, by=name))
+    _say(f"The coordinator is {host} from now on; its certificate is for {', '.join(names)}.")
+    _say(f"At each hospital: consilium-site coordinator {after}")
+
+
 @app.command(name="rotate-keys")
-def rotate_keys(folder: Folder = DEFAULT_FOLDER) -> None:
+def rotate_keys(folder: Folder = DEFAULT_FOLDER, operator: Operator = "") -> None:
     """Make a new key and certificate for the server; a running service takes them at once.
 
     Sites trust the authority, so nothing changes for them.
     """
+    from consilium.server.coordinator.acts import note_act
     from consilium.server.coordinator.certificates import issue_server_certificate
     from consilium.server.coordinator.folder import CoordinatorFolder
 
     opened = CoordinatorFolder.open(folder)
+    note_act(opened, "rotate-keys", "", by=operator)
     issue_server_certificate(opened.certificates, opened.certificates.names())
     _say(
         f"The server has a new key; its certificate ends {opened.certificates.expires():%Y-%m-%d}."
@@ -238,10 +323,13 @@ def serve(
     """Run the service alone; 'start' does."""
     from consilium.server.coordinator.folder import CoordinatorFolder
     from consilium.server.flower.superlink import serve as serve_folder
+    from consilium.shared.service.log_file import log_to_file
     from consilium.shared.service.logs import configure_logs
 
     configure_logs()
-    serve_folder(CoordinatorFolder.open(folder), parent=parent)
+    opened = CoordinatorFolder.open(folder)
+    log_to_file(opened.path, "service")
+    serve_folder(opened, parent=parent)
 
 
 @app.command(name="run-study", hidden=True)
@@ -254,15 +342,17 @@ def run_study(
     """Run one study alone; 'start' does."""
     from consilium.server.coordinator.folder import CoordinatorFolder
     from consilium.server.service.study_process import run_submitted
+    from consilium.shared.service.log_file import log_to_file
     from consilium.shared.service.logs import configure_logs
 
     configure_logs()
-    run_submitted(
-        CoordinatorFolder.open(folder), bytes.fromhex(study), patience_s=patience, parent=parent
-    )
+    opened = CoordinatorFolder.open(folder)
+    log_to_file(opened.path, f"study-{study[:16]}")
+    run_submitted(opened, bytes.fromhex(study), patience_s=patience, parent=parent)
 
 
-def _want(folder: Path, named: str, wanted: "Wanted", outcome: str) -> None:
+def _want(folder: Path, named: str, wanted: "Wanted", outcome: str, operator: str) -> None:
+    from consilium.server.coordinator.acts import note_act
     from consilium.server.coordinator.folder import CoordinatorFolder
     from consilium.shared.audit.events import StudyChanged
     from consilium.shared.audit.own_log import open_audit
@@ -272,6 +362,7 @@ def _want(folder: Path, named: str, wanted: "Wanted", outcome: str) -> None:
     study = register.study(named)
     if not study.open:
         raise SettingsError(f"study {study.name} is {study.state}; submit a new one")
+    note_act(opened, wanted.value, f"{study.name} ({study.digest.hex()[:16]})", by=operator)
     open_audit(opened).append(
         StudyChanged(study=study.name, study_digest=study.digest, state=f"wanted: {wanted}")
     )
@@ -281,9 +372,16 @@ def _want(folder: Path, named: str, wanted: "Wanted", outcome: str) -> None:
 
 def _show(folder: "CoordinatorFolder", register: "Register") -> None:
     from consilium.server.coordinator.register import State
-    from consilium.server.service.overview import SEEN_LATELY_S, overview
+    from consilium.server.service.overview import (
+        SEEN_LATELY_S,
+        names_of,
+        overview,
+        rounds_so_far,
+        waiting_lines,
+    )
 
     found = overview(folder, register)
+    named = names_of(found["studies"])
     sites = Table("site", "version", "last seen", "lifetime epsilon left", title="Sites",
                   title_justify="left")  # fmt: skip
     for site in found["sites"]:
@@ -304,16 +402,18 @@ def _show(folder: "CoordinatorFolder", register: "Register") -> None:
     for study in found["studies"]:
         last = study["last_round"]
         shown = ("-", "-", "-", "-") if last is None else (
-            str(last["round"]),
+            rounds_so_far(study),
             "void" if last["void"] else str(len(last["sites"])),
             "-" if last["epsilon"] is None else f"{last['epsilon']:.2f}",
             f"{last['seconds']:.2f}",
         )  # fmt: skip
-        studies.add_row(study["study"], study["state"], *shown)
+        studies.add_row(named[study["digest"]], study["state"], *shown)
     console.print(studies)
     for study in found["studies"]:
         if study["detail"] and study["state"] == State.WAITING:
-            console.print(f"{study['study']}: {study['detail']}", markup=False)
+            _say(f"{named[study['digest']]}:")
+            for line in waiting_lines(study["detail"], study["roster_sites"]):
+                _say(f"  {line}")
 
 
 def _facts(study: "Study") -> dict[str, Any]:

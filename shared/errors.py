@@ -28,7 +28,16 @@ from collections.abc import Collection, Sequence
 
 
 class ConsiliumError(Exception):
-    """Base of every error that is somebody's to mend, told in one sentence."""
+    """Base of every error that is somebody's to mend, told in one sentence.
+
+    Attributes:
+        case: which case of its kind this is, one word of this program's own; unlike the sentence,
+            which may name a path or a setting, it may be told to the other side.
+    """
+
+    def __init__(self, sentence: str = "", *, case: str = "") -> None:
+        super().__init__(sentence)
+        self.case = case
 
 
 class StudyError(ConsiliumError):

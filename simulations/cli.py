@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from consilium.shared.study.definition import Study
     from consilium.simulations.cohorts.cohorts import Cohorts
     from consilium.simulations.cohorts.given_records import Given
+    from consilium.simulations.federation.ray_cluster import Cluster
     from consilium.simulations.federation.run import Show
     from consilium.simulations.runs.compare import Compared
 
@@ -28,6 +29,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train one model across many simulated hospitals, on this machine alone.",
 )
+
+
+class Engine(StrEnum):
+    """Where the sites of a simulation compute."""
+
+    LOCAL = "local"
+    FLOWER = "flower"
 
 
 class HoursIn(StrEnum):
@@ -78,6 +86,23 @@ Persons = Annotated[
 Key = Annotated[str | None, typer.Option(help="Another key of the hash deals persons otherwise.")]
 Workers = Annotated[int, typer.Option(min=1, help="Sites that train at the same time.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Use another seed than the study's.")]
+OnEngine = Annotated[
+    Engine,
+    typer.Option(
+        "--engine", help="Where sites compute: in this process, or on Flower's Ray runtime."
+    ),
+]
+EngineAddress = Annotated[
+    str | None,
+    typer.Option(help="A Ray cluster: HOST:PORT, ray://HOST:PORT or auto; else Ray starts here."),
+]
+Protocol = Annotated[
+    bool,
+    typer.Option(
+        "--protocol",
+        help="Send every message of the secure sum; else the same numbers are added in the clear.",
+    ),
+]
 CORES = len(os.sched_getaffinity(0))
 
 
@@ -111,7 +136,8 @@ def demo(
     from consilium.simulations.cohorts.given_records import Given
     from consilium.simulations.runs.examples import example_study
 
-    _run(example_study("demo"), Given(), out or _unused(Path("runs"), "demo"), workers)
+    study, folder = example_study("demo"), out or _unused(Path("runs"), "demo")
+    _run(study, Given(), folder, workers, protocol=True)
 
 
 @app.command()
@@ -163,16 +189,61 @@ def run(
     key: Key = None,
     workers: Workers = CORES,
     seed: Seed = None,
+    protocol: Protocol = False,
     alone: Annotated[
         bool, typer.Option(help="Also train each hospital's own model: what did joining bring?")
     ] = True,
     external: Annotated[
         bool, typer.Option("--external", help="Also run it without each hospital, to test there.")
     ] = False,
+    engine: OnEngine = Engine.LOCAL,
+    engine_address: EngineAddress = None,
 ) -> None:
     """Run a study across its sites and judge the model on test patients."""
     given = _given(study, data, settings, records, sites, by, test, persons, key, external)
-    _run(_load(study, seed), given, out, workers, alone=alone, external=external)
+    cluster = _cluster(engine, engine_address)
+    loaded = _load(study, seed)
+    _run(
+        loaded, given, out, workers, protocol=protocol, alone=alone, external=external,
+        cluster=cluster,
+    )  # fmt: skip
+
+
+@app.command()
+def sweep(
+    study: StudyFile,
+    out: Annotated[Path, typer.Option(help="Folder for results; finished settings are kept.")],
+    seed: Annotated[list[int] | None, typer.Option(min=0, help="A seed; repeat.")] = None,
+    epsilon: Annotated[list[float] | None, typer.Option(help="A budget; repeat.")] = None,
+    data: Data = None,
+    settings: SiteSettings = None,
+    records: RecordsSettings = None,
+    sites: Sites = None,
+    by: By = None,
+    test: TestPersons = None,
+    persons: Persons = None,
+    key: Key = None,
+    workers: Workers = CORES,
+    protocol: Protocol = False,
+    engine: OnEngine = Engine.LOCAL,
+    engine_address: EngineAddress = None,
+) -> None:
+    """Run a study once with each seed and budget; the same command runs only what is missing.
+
+    With --engine flower each setting is a task of Ray on one core, and OUT must be a folder that
+    every machine of the cluster sees under this name.
+    """
+    from consilium.simulations.commands.console import show_sweep
+    from consilium.simulations.runs.sweep import sweep as run_sweep
+
+    given = _given(study, data, settings, records, sites, by, test, persons, key)
+    loaded, cohorts = _dealt(_load(study, None), given, protocol=protocol)
+    cluster = _cluster(engine, engine_address)
+    rows = run_sweep(
+        loaded, cohorts, out, seeds=seed, epsilons=epsilon, workers=workers, watch=_watch,
+        protocol=protocol, cluster=cluster,
+    )  # fmt: skip
+    show_sweep(loaded, rows, out)
 
 
 @app.command()
@@ -205,6 +276,7 @@ def compare(
     ] = 1,
     workers: Workers = CORES,
     seed: Seed = None,
+    protocol: Protocol = False,
 ) -> None:
     """Compare local, pooled, federated, and federated private training in one table."""
     from consilium.simulations.commands.console import (
@@ -222,11 +294,18 @@ def compare(
         )
     modes = [one.value for one in mode or ()]
     given = _given(study, data, settings, records, sites, by, test, persons, key)
-    loaded, cohorts = _dealt(_load(study, seed), given)
+    loaded, cohorts = _dealt(_load(study, seed), given, protocol=protocol)
 
     def all_settings(one: "Study", folder: Path) -> "Compared":
         return compare_settings(
-            one, cohorts, folder, epsilons=epsilon, workers=workers, watch=_watch, modes=modes
+            one,
+            cohorts,
+            folder,
+            epsilons=epsilon,
+            workers=workers,
+            watch=_watch,
+            modes=modes,
+            protocol=protocol,
         )
 
     def chosen(one: "Study", folder: Path) -> "Compared":
@@ -239,6 +318,7 @@ def compare(
             modes=["none", *(modes or own)],
             workers=workers,
             watch=_watch,
+            protocol=protocol,
         )
         show_strategies(one, compared, refused, folder)
         return compared
@@ -470,7 +550,7 @@ def _given(
     )
 
 
-def _dealt(study: "Study", given: "Given") -> "tuple[Study, Cohorts | None]":
+def _dealt(study: "Study", given: "Given", *, protocol: bool) -> "tuple[Study, Cohorts | None]":
     """Print what the study is and who is dealt where; return it and its cohorts.
 
     The cohorts are None if patients are synthetic: they depend on the seed, so each run makes them.
@@ -479,7 +559,7 @@ def _dealt(study: "Study", given: "Given") -> "tuple[Study, Cohorts | None]":
     from consilium.simulations.commands.console import announce, console
 
     study, cohorts = simulated(study, given)
-    announce(study)
+    announce(study, protocol=protocol)
     if cohorts.dealing is None:
         return study, None
     for sentence in dealt_sentences(cohorts.dealing, study):
@@ -493,23 +573,47 @@ def _run(
     out: Path,
     workers: int,
     *,
+    protocol: bool,
     alone: bool = True,
     external: bool = False,
+    cluster: "Cluster | None" = None,
 ) -> None:
-    from consilium.simulations.commands.console import Progress, show_result
+    from consilium.simulations.commands.console import Progress, show_engine, show_result
     from consilium.simulations.runs.simulate import simulate
 
-    study, cohorts = _dealt(study, given)
+    study, cohorts = _dealt(study, given, protocol=protocol)
+    engine = None
+    if cluster is not None:
+        from consilium.simulations.federation.flower_engine import FlowerEngine
+
+        engine = FlowerEngine(cluster, workers=workers)
     record = simulate(
         study,
         cohorts,
         out,
         workers=workers,
         show=Progress(study).round,
+        protocol=protocol,
         alone=alone,
         outside=_watch if external else None,
+        engine=engine,
     )
     show_result(study, record, out)
+    if engine is not None:
+        show_engine(engine.computed)
+
+
+def _cluster(engine: Engine, address: str | None) -> "Cluster | None":
+    """Return which Ray is meant, None if none is."""
+    if engine is Engine.FLOWER:
+        from consilium.simulations.federation.ray_cluster import Cluster
+
+        return Cluster(address)
+    if address is not None:
+        raise SettingsError(
+            f"--engine-address {address}: goes with --engine flower; give both, or neither"
+        )
+    return None
 
 
 def _watch(setting: str, study: "Study") -> "Show":

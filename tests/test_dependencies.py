@@ -20,7 +20,7 @@ GROUPS = tomllib.loads(TEXT)["dependency-groups"]
 EXTRAS = PROJECT["optional-dependencies"]
 # Which files may import what only an extra installs.
 FILES_OF_EXTRAS = {
-    "fhir": ("client/sources/own/fhir_connection.py",),
+    "fhir": ("client/sources/own/fhir/fhir_connection.py",),
     "frames": ("simulations/api/",),
     "hospital": (
         "client/sources/own/",
@@ -29,10 +29,15 @@ FILES_OF_EXTRAS = {
         "simulations/guesses/",
     ),
     "onnx": ("shared/export/onnx_graph.py", "shared/export/onnx_check.py"),
+    "ray": (
+        "simulations/federation/flower_engine.py",
+        "simulations/federation/ray_cluster.py",
+        "simulations/runs/sweep.py",
+    ),
     "sql": ("client/sources/own/",),
     "tensorboard": ("simulations/report/rounds_export.py",),
-    "xlsx": ("client/sources/own/table_forms.py",),
-    "zst": ("client/sources/own/table_forms.py",),
+    "xlsx": ("client/sources/own/tables/table_forms.py",),
+    "zst": ("client/sources/own/tables/table_forms.py",),
 }
 
 

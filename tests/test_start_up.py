@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "sklearn", "scipy", "flwr", "matplotlib", "polars", "opacus", "numpy", "pydantic")
+HEAVY = (
+    "torch", "sklearn", "scipy", "flwr", "matplotlib", "polars", "opacus", "numpy", "pydantic",
+    "sqlalchemy", "ray",
+)  # fmt: skip
 LOADED = "import json, sys; print(json.dumps([name for name in {names!r} if name in sys.modules]))"
 HELP = """
 import contextlib, io, sys
@@ -66,6 +69,13 @@ def test_the_help_of_every_subcommand_imports_no_heavy_library(module):
     assert loaded_after(code) == []
 
 
+def test_the_process_of_a_site_without_a_study_imports_nothing_that_trains_or_reads_records():
+    code = "import consilium.client.service.process"
+    heavy = ("flwr", "torch", "sklearn", "matplotlib", "polars", "opacus", "sqlalchemy",
+             "scipy.optimize", "scipy.stats")  # fmt: skip
+    assert loaded_after(code, heavy) == ["flwr"]
+
+
 @pytest.mark.slow
 def test_a_simulation_computes_on_one_thread_whatever_the_environment_says():
     code = """
@@ -82,9 +92,8 @@ assert torch.get_num_threads() == 1, torch.get_num_threads()
 
 def test_the_modules_of_a_running_site_do_not_import_opacus():
     code = """
-import consilium.client.service.flower_app
+import consilium.client.round.session
 import consilium.client.service.process
-import consilium.client.service.supernode
 import consilium.simulations.federation.run
 """
     assert loaded_after(code, ("torch", "flwr", "opacus")) == ["torch", "flwr"]

@@ -14,7 +14,7 @@ from consilium.client.hospital.folder import SiteFolder
 from consilium.client.hospital.policy_file import allowed_sources
 from consilium.client.quality.finding import Finding
 from consilium.client.quality.findings import Verdict, judge, verdict
-from consilium.client.quality.funnel import HEADINGS, funnels
+from consilium.client.quality.funnel import HEADINGS, KEPT_ROWS, funnels
 from consilium.client.quality.measure import Quality, check_quality, quantiles
 from consilium.client.sources.common.door import units_line
 from consilium.client.sources.common.installed import NOTHING
@@ -187,6 +187,7 @@ def report_json(
         }
     for funnel in funnels(quality.read, study):
         counts = dict(zip(HEADINGS, funnel.row, strict=True))
+        counts = counts if quality.read.counts_rows else {KEPT_ROWS: funnel.kept}
         variables.setdefault(funnel.name, {})["funnel"] = counts
     return {
         "schema": 1,
@@ -262,7 +263,7 @@ def _print(
 def _print_funnels(quality: Quality, study: Study, console: Console) -> None:
     """Print where the rows of each variable stayed, if the source counts them."""
     found = [funnel for funnel in funnels(quality.read, study) if funnel.found]
-    if not found:
+    if not found or not quality.read.counts_rows:  # then a finding tells of the rows
         return
     table = Table("variable", box=None, pad_edge=False)
     for heading in (*HEADINGS, "lost"):

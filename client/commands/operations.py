@@ -1,5 +1,6 @@
 """Commands for operating a site: status, audit, backup, restore, recover, write-off."""
 
+import getpass
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,13 +21,14 @@ audit = typer.Typer(
 
 NEXT = (
     "Next: raise lifetime_epsilon in policy.toml by what this hospital still wants to allow, ask "
-    "the operator to revoke and invite this site, and enrol."
+    "the operator to revoke and invite this site, enrol, and run 'consilium-site recovery-code'."
 )
 
 
 def add_commands(app: typer.Typer) -> None:
     """Add these commands to the site's."""
     app.command()(status)
+    app.command()(support)
     app.command()(backup)
     app.command()(restore)
     app.command()(recover)
@@ -45,6 +47,35 @@ def status(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
         return
     for line in _status_lines(state):
         console.print(line, markup=False)
+
+
+def support(
+    out: Annotated[
+        Path | None,
+        typer.Argument(help="The file to write; default: support-DATE.json here."),
+    ] = None,
+    folder: Folder = DEFAULT_FOLDER,
+    yes: Annotated[bool, typer.Option("--yes", help="Write it without asking.")] = False,
+) -> None:
+    """Make a file that tells the operator which step fails here, and nothing of a record.
+
+    It is shown before it is written, and sent to nobody: read it, then send it yourself.
+    """
+    from consilium.client.hospital.folder import SiteFolder
+    from consilium.client.service.support import support_bundle, to_text
+    from consilium.shared.files.atomic_file import write_atomically
+    from consilium.shared.files.permissions import PRIVATE_FILE
+
+    bundle = support_bundle(SiteFolder(path=folder))
+    file = out or Path(f"support-{bundle['made_at'][:10]}.json")
+    if file.exists():
+        raise SettingsError(f"{file}: exists; choose another name, nothing is overwritten")
+    text = to_text(bundle)
+    console.print(text, markup=False, highlight=False)
+    if not yes:
+        typer.confirm(f"Write this to {file}?", abort=True)
+    write_atomically(file, text.encode(), mode=PRIVATE_FILE)
+    console.print(f"{file}: only this account can read it; nothing was sent.", markup=False)
 
 
 @audit.command(name="verify")
@@ -83,6 +114,22 @@ def verify(
             "and own parts of models are as new as the log.",
             markup=False,
         )
+
+
+@audit.command(name="rotate")
+def rotate(folder: Folder = DEFAULT_FOLDER) -> None:
+    """Seal the log's file as a segment and go on in a new one; the chain runs through both."""
+    from consilium.client.hospital.folder import SiteFolder
+    from consilium.client.hospital.stores import check_log_is_there
+    from consilium.shared.audit.own_log import open_audit
+
+    opened = SiteFolder.open(folder)
+    check_log_is_there(opened)
+    sealed = open_audit(opened).seal(by=getpass.getuser())
+    console.print(
+        f"{sealed}: sealed; keep it with the log, for without it nothing before can be verified.",
+        markup=False,
+    )
 
 
 @audit.command(name="head")
@@ -235,11 +282,14 @@ def _status_lines(state: dict[str, Any]) -> list[str]:
             f"budget       epsilon {total['spent'] + total['reserved']:.3f} of {total['bound']:g} "
             f"at delta {total['delta']:g}"
         )
+    if "recovery" in state:
+        code = "a code on paper" if state["recovery"]["code"] else "no code ('recovery-code')"
+        place = state["recovery"]["second_place"] or "no second place"
+        lines.append(f"recovery     {code}, {place}")
     for name in ("last_release", "last_refusal"):
         if state.get(name):
-            what = state[name].get("sentence") or (
-                f"round {state[name]['round']} ({state[name]['purpose']})"
-            )
+            known = state[name].get("reason") or state[name].get("sentence")
+            what = known or f"round {state[name]['round']} ({state[name]['purpose']})"
             lines.append(f"{name.replace('_', ' '):<13}{state[name]['at']}: {what}")
     log = state.get("audit")
     if log:

@@ -19,7 +19,7 @@ from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.files.permissions import PRIVATE_FILE
 from consilium.shared.rounds.contents import check_size
 from consilium.shared.secure_sum.messages import Declarations, declared_sizes
-from consilium.shared.study.definition import Study
+from consilium.shared.study.definition import Study, parse_study
 from consilium.shared.wire.encoding import Message, Octets
 
 SUFFIX = ".offer"
@@ -92,6 +92,22 @@ class Approvals:
         approval = self.check(offer)
         write_atomically(self._file(approval.study.digest), offer.to_bytes(), mode=PRIVATE_FILE)
         return approval
+
+    def replace_roster(self, offer: StudyOffer) -> Approval:
+        """Put another roster in the place of the one approved; this site's size stays.
+
+        Whether the hospital allows it has been checked; it is on disk when this returns.
+
+        Raises:
+            ConsiliumError: as :meth:`check`; or the study is not approved here.
+        """
+        digest = parse_study(offer.text.decode("utf-8", "replace"), where="offered").digest
+        try:
+            approved = StudyOffer.from_bytes(self._file(digest).read_bytes())
+        except FileNotFoundError:
+            raise SettingsError(f"study {digest.hex()[:16]} was not approved here") from None
+        own = Declaration.from_bytes(approved.declared[self._site[0]])
+        return self.approve(offer, own)
 
     def known_sizes(self, approval: Approval) -> KnownSizes:
         """Return the memory of the approved study's declared sizes."""

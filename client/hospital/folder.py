@@ -6,15 +6,19 @@
     policy.toml          what this hospital allows; the hospital edits it
     identity.pem         Ed25519 identity, mode 0600
     node.pem             key for Flower's node authentication, mode 0600
+    recovery.keys        public keys of the recovery code, which is on paper
     split.key            assigns patients to shards for good, mode 0600
     coordinator.msgpack  the coordinator as pinned at enrolment
     approvals/           approved studies, each with its roster
+    successions/         hospitals that came back under a new key, with the proof
     vouchers/            who vouches for which hospital: this one, and others that it knows
     ledger.sqlite        the privacy budget
     journal.sqlite       rounds for which an update was masked
     heads.sqlite         how far the other sites' audit logs are known to have come
     personal/            the parts of studies' models that stay here, mode 0600
-    audit.jsonl          the audit log
+    audit.jsonl          the audit log; audit-0001.jsonl and on are its sealed segments
+    last-refusal.json    why a message was refused last, in full; never sent
+    logs/                of the running site, rotated
 """
 
 import fcntl
@@ -39,18 +43,22 @@ from consilium.client.hospital.policy_file import read_policy
 from consilium.client.hospital.round_audit import RoundAudit
 from consilium.client.hospital.settings import FILE_NAME, TEMPLATE, SiteSettings
 from consilium.client.hospital.state import SiteState
+from consilium.client.hospital.succession_store import SuccessionStore
 from consilium.client.hospital.voucher_store import VoucherStore
 from consilium.client.ledger.store import Ledger
 from consilium.client.secure_sum.journal import LogEnd, RoundJournal
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.crypto.keys import KEY_BYTES, IdentityKey
 from consilium.shared.enrolment.messages import NODE_ID_BYTES
+from consilium.shared.enrolment.recovery import RecoveryCode, RecoveryKeys
+from consilium.shared.enrolment.site_names import require_site_name
 from consilium.shared.errors import MessageError, SettingsError
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.files.permissions import PRIVATE_FILE, PRIVATE_FOLDER
 from consilium.shared.wire.encoding import SITE, Message, Octets, Text, Whole
 
 LEDGER_FILE, JOURNAL_FILE = "ledger.sqlite", "journal.sqlite"
+RECOVERY_FILE, NEXT_NODE_KEY = "recovery.keys", "next-node.pem"
 SECRET_FILES = ("identity.pem", "node.pem", "split.key")
 
 
@@ -79,8 +87,10 @@ class SiteFolder:
         """Make the folder and its keys; existing files are kept.
 
         Raises:
-            SettingsError: it cannot be written.
+            SettingsError: it cannot be written, or a site cannot have this name.
         """
+        if site is not None:
+            require_site_name(site)
         folder = cls(path=path)
         try:
             for made in (path, path / "approvals"):
@@ -122,6 +132,11 @@ class SiteFolder:
                 )
         return folder
 
+    @property
+    def is_enrolled(self) -> bool:
+        """Whether this site has enrolled; it may have been revoked since."""
+        return (self.path / "coordinator.msgpack").exists()
+
     def settings(self) -> SiteSettings:
         """Return this site's settings, from ``site.toml``."""
         return SiteSettings.read(self.path)
@@ -152,15 +167,61 @@ class SiteFolder:
         Raises:
             SettingsError: the file is malformed.
         """
+        return _read_node_key(self.path / "node.pem")
+
+    def enrolling_node_key(self) -> ec.EllipticCurvePrivateKey:
+        """Return the node key to enrol with: the next one, if there is one.
+
+        Raises:
+            SettingsError: the file is malformed.
+        """
+        following = self.path / NEXT_NODE_KEY
+        return _read_node_key(following) if following.exists() else self.node_key()
+
+    def make_recovery_code(self) -> RecoveryCode | None:
+        """Make this site's recovery code and keep its public keys; None if there is one already.
+
+        The code itself is kept nowhere: whoever called this shows it, once.
+        """
+        if self.recovery_keys() is not None:
+            return None
+        code = RecoveryCode.generate(secrets.token_bytes)
+        keys = code.endorse(self.identity().public)
+        write_atomically(self.path / RECOVERY_FILE, keys.to_bytes(), mode=PRIVATE_FILE)
+        return code
+
+    def recovery_keys(self) -> RecoveryKeys | None:
+        """Return the public keys of this site's recovery code; None if it has none.
+
+        Raises:
+            SettingsError: the file is damaged.
+        """
+        file = self.path / RECOVERY_FILE
         try:
-            key = serialization.load_pem_private_key(
-                (self.path / "node.pem").read_bytes(), password=None
-            )
-        except (ValueError, TypeError):
-            key = None
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise SettingsError(f"{self.path / 'node.pem'}: is not a node key; restore a backup")
-        return key
+            return RecoveryKeys.from_bytes(file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except MessageError as error:
+            raise SettingsError(
+                f"{file}: is damaged ({error}); remove it, and make a new code with "
+                "'consilium-site recovery-code'"
+            ) from error
+
+    def take_split_key(self, key: bytes) -> None:
+        """Assign patients to shards by this key (32 bytes), that of the lost machine."""
+        write_atomically(self.path / "split.key", key, mode=PRIVATE_FILE)
+
+    def renew_node_key(self) -> None:
+        """Make the next node key, if there is none; the site uses it when it enrols again.
+
+        A key that was shut out stays so for good, whoever holds it.
+        """
+        self._keep(NEXT_NODE_KEY, _new_node_key)
+
+    def take_next_node_key(self) -> None:
+        """Use the next node key from now on, if there is one."""
+        if (self.path / NEXT_NODE_KEY).exists():
+            (self.path / NEXT_NODE_KEY).replace(self.path / "node.pem")
 
     def enrolment(self) -> Enrolment:
         """Return what enrolment pinned.
@@ -189,7 +250,13 @@ class SiteFolder:
         Raises:
             SettingsError: the site is not enrolled.
         """
-        return VoucherStore(self.path / "vouchers", self.owner(), self.identity())
+        return VoucherStore(
+            self.path / "vouchers", self.owner(), self.identity(), self.successions().fingerprints
+        )
+
+    def successions(self) -> SuccessionStore:
+        """Return the hospitals that came back under a new key, as this site has accepted it."""
+        return SuccessionStore(self.path / "successions")
 
     def state(self, policy: Policy, audit: AuditLog) -> SiteState:
         """Open keys, ledger and journal, beside this site's audit log; nothing is compared here."""
@@ -249,6 +316,16 @@ class SiteFolder:
     def _keep(self, name: str, make: Callable[[], bytes]) -> None:
         if not (self.path / name).exists():
             write_atomically(self.path / name, make(), mode=PRIVATE_FILE)
+
+
+def _read_node_key(file: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(file.read_bytes(), password=None)
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise SettingsError(f"{file}: is not a node key; restore a backup")
+    return key
 
 
 def _new_node_key() -> bytes:

@@ -40,7 +40,8 @@ class KnownSizes:
                 raise PolicyError(
                     f"study {study.name}: site {site} declared {self._known[site]} patients, and "
                     f"the coordinator now shows {patients}; a declared size never changes, so ask "
-                    "for the study to be submitted again"
+                    "for the study to be submitted again",
+                    case="size",
                 )
         if not roster.sizes.keys() <= self._known.keys():
             self._write(roster)

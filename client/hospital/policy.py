@@ -40,6 +40,8 @@ class Policy:
         minimum_sites: fewest sites whose sum may be released.
         vouched_at_least: fewest other sites, of those summed with this one, that must be vouched
             for; None asks as many as the study's guarantee needs, 0 asks none.
+        new_keys_by_rule: whether a hospital of an approved study that came back under a new key, as
+            its recovery code proves, stands under it without a person here being asked.
         minimum_patients: fewest patients of this site that may train a study's model.
         smallest_group: fewest of this site's patients that may be counted as a subgroup, in
             studies without privacy noise; with noise, the noise hides small groups.
@@ -65,6 +67,7 @@ class Policy:
     delta: float = LIFETIME_DELTA
     minimum_sites: int = MINIMUM_SITES
     vouched_at_least: int | None = None
+    new_keys_by_rule: bool = True
     minimum_patients: int = 20
     smallest_group: int = 5
     release_own_figures: bool = False
@@ -91,14 +94,16 @@ class Policy:
             raise PolicyError(
                 f"study {study.name} ({study.digest.hex()[:16]}) is not among the "
                 f"{len(self.studies)} that this site's policy allows; ask the site to add its "
-                "digest to [studies] allowed"
+                "digest to [studies] allowed",
+                case="study",
             )
         self._check_privacy(study)
         self._check_data(study)
         if study.minimum_sites < self.minimum_sites:
             raise PolicyError(
                 f"the study releases sums of {study.minimum_sites} sites, below this site's bound "
-                f"of {self.minimum_sites}; raise [aggregation] minimum_sites or ask the site"
+                f"of {self.minimum_sites}; raise [aggregation] minimum_sites or ask the site",
+                case="sites",
             )
 
     def check_roster(self, study: Study, roster: Roster, trust: RosterTrust) -> None:
@@ -114,7 +119,7 @@ class Policy:
         standings = trust.standings(study, roster)
         for standing in standings:
             if standing.against:
-                raise PolicyError(_other_key(study, standing, trust.site))
+                raise PolicyError(_other_key(study, standing, trust.site), case="another-key")
         others = summed_with(study, trust.site)
         unknown = [one.site for one in standings if one.site in others and not one.vouched]
         vouched, needed = len(others) - len(unknown), self.vouched_needed(study)
@@ -123,7 +128,8 @@ class Policy:
                 f"study {study.name}: {vouched} of the {len(others)} sites summed with this one "
                 f"are vouched for, below this site's bound of {needed}, and the others could be "
                 f"the coordinator's inventions ({_shortened(unknown)}); telephone them and run "
-                "'consilium-site vouch HOSPITAL FINGERPRINT', or change [roster] vouched_at_least"
+                "'consilium-site vouch HOSPITAL FINGERPRINT', or change [roster] vouched_at_least",
+                case="unvouched",
             )
 
     def vouched_needed(self, study: Study) -> int:
@@ -143,7 +149,8 @@ class Policy:
         if self.hours is not None and not self.hours.allow(now):
             raise PolicyError(
                 f"this site takes part from {self.hours}, and its clock shows {now:%a %H:%M}; it "
-                "joins the next round within these hours"
+                "joins the next round within these hours",
+                case="hours",
             )
 
     def _check_privacy(self, study: Study) -> None:
@@ -151,36 +158,42 @@ class Policy:
         if privacy.mode == "none" and not self.allow_without_privacy:
             raise PolicyError(
                 "the study has no differential privacy and this site's policy requires it; "
-                "set [privacy] mode in the study, or ask the site to allow it for public data"
+                "set [privacy] mode in the study, or ask the site to allow it for public data",
+                case="privacy",
             )
         if privacy.mode != "none" and privacy.epsilon > self.largest_study_epsilon:
             raise PolicyError(
                 f"the study's epsilon {privacy.epsilon:g} is above this site's bound of "
-                f"{self.largest_study_epsilon:g} a study; lower [privacy] epsilon or ask the site"
+                f"{self.largest_study_epsilon:g} a study; lower [privacy] epsilon or ask the site",
+                case="epsilon",
             )
         if privacy.mode != "none" and privacy.delta > self.delta:
             raise PolicyError(
                 f"the study's delta {privacy.delta:g} is above this site's bound of "
-                f"{self.delta:g}; lower [privacy] delta or ask the site"
+                f"{self.delta:g}; lower [privacy] delta or ask the site",
+                case="delta",
             )
 
     def _check_data(self, study: Study) -> None:
         if study.task.kind not in self.tasks:
             raise PolicyError(
                 f"the study's task {study.task.kind!r} is not one of {_listed(self.tasks)} that "
-                "this site's policy allows; ask the site to add it to [data] tasks"
+                "this site's policy allows; ask the site to add it to [data] tasks",
+                case="task",
             )
         if self.sources is not None and study.data.source not in self.sources:
             raise PolicyError(
                 f"the study's source {study.data.source!r} is not one of {_listed(self.sources)} "
-                "that this site's policy allows; ask the site to add it to [data] sources"
+                "that this site's policy allows; ask the site to add it to [data] sources",
+                case="source",
             )
         if self.variables is not None:
             beyond = sorted(study.variables.keys() - self.variables)
             if beyond:
                 raise PolicyError(
                     f"the study uses {_shortened(beyond)}, which this site's policy does "
-                    "not allow; leave them out or ask the site to add them to [data] variables"
+                    "not allow; leave them out or ask the site to add them to [data] variables",
+                    case="variables",
                 )
 
 

@@ -54,6 +54,9 @@ minimum_patients = 20
 # A site that nobody checked may be the coordinator's invention. Without it, as many as the study's
 # guarantee needs: all but the colluding sites it tolerates, and more than those. 0 asks none.
 # vouched_at_least = 3
+# Whether a hospital of an approved study that lost its machine may go on under a new key without
+# a person here being asked, if its recovery code proves that it is the same hospital.
+new_keys_by_rule = true
 
 [release]
 # Fewest of your patients that are told apart as a subgroup, such as an age band, in a study without
@@ -135,6 +138,7 @@ class _Federation(_Part):
 
 class _Roster(_Part):
     vouched_at_least: int | None = Field(default=None, ge=0, le=MAX_SITES)
+    new_keys_by_rule: bool = Policy.new_keys_by_rule
 
 
 class _Release(_Part):
@@ -230,6 +234,7 @@ def parse_policy(text: str, *, where: str = "policy") -> Policy:
         allow_without_privacy=file.privacy.allow_without_privacy,
         minimum_sites=file.federation.minimum_sites,
         vouched_at_least=file.roster.vouched_at_least,
+        new_keys_by_rule=file.roster.new_keys_by_rule,
         minimum_patients=file.federation.minimum_patients,
         smallest_group=file.release.smallest_group,
         release_own_figures=file.release.own_figures,

@@ -1,14 +1,13 @@
 """Limits on what the site's process may use of its machine, enforced on the process itself.
 
-The command that starts the site calls this once, before anything else: a graphics card already in
-use cannot be hidden any more, and existing threads stay.
+The command that starts the site calls :func:`apply_limits` once, before anything else: a graphics
+card already in use cannot be hidden any more, and existing threads stay. PyTorch is imported when a
+study first needs it; :func:`limit_pytorch` then sets what it does not read from the environment.
 """
 
 import os
 import resource
 import sys
-
-import torch
 
 from consilium.client.hospital.policy import Policy
 from consilium.shared.errors import SettingsError
@@ -21,8 +20,8 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 def apply_limits(policy: Policy) -> None:
     """Apply the policy's limits to this process and to every process that it starts.
 
-    - Threads: of each PyTorch operation in this process, and of every numerical library in
-      processes that it starts. (Masking takes ``policy.threads`` as an argument.)
+    - Threads: of every numerical library that is imported from now on, here or in processes that
+      it starts. (Masking takes ``policy.threads`` as an argument.)
     - Memory: what the process can write to (heap, arrays, stacks; Linux's ``RLIMIT_DATA``). Mapped
       program files (some 500 MiB, shared among processes) do not count.
     - Graphics card: hidden from the CUDA and ROCm runtimes unless allowed.
@@ -32,11 +31,27 @@ def apply_limits(policy: Policy) -> None:
     """
     for name in THREAD_VARIABLES:
         os.environ[name] = str(policy.threads)
-    torch.set_num_threads(policy.threads)
     if not policy.gpu:
-        _hide_gpus()
+        for name in GPU_VARIABLES:
+            os.environ[name] = ""
     if policy.memory_mib is not None:
         _bound_memory(policy.memory_mib)
+
+
+def limit_pytorch(policy: Policy) -> None:
+    """Import PyTorch, and let each operation of it use the policy's threads and no graphics card.
+
+    Raises:
+        SettingsError: this process has used the graphics card before :func:`apply_limits`.
+    """
+    import torch
+
+    torch.set_num_threads(policy.threads)
+    if not policy.gpu and torch.cuda.is_available():
+        raise SettingsError(
+            "[machine] gpu = false cannot be kept: this process has used the graphics card "
+            "already; start the site by 'consilium-site start'"
+        )
 
 
 def lacks_memory(error: BaseException) -> bool:
@@ -44,16 +59,6 @@ def lacks_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
-
-
-def _hide_gpus() -> None:
-    for name in GPU_VARIABLES:
-        os.environ[name] = ""
-    if torch.cuda.is_available():
-        raise SettingsError(
-            "[machine] gpu = false cannot be kept: this process has used the graphics card "
-            "already; start the site by 'consilium-site start'"
-        )
 
 
 def _bound_memory(memory_mib: int) -> None:

@@ -4,15 +4,23 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from consilium.client.hospital.folder import JOURNAL_FILE, LEDGER_FILE, SiteFolder
+from consilium.client.hospital.folder import (
+    JOURNAL_FILE,
+    LEDGER_FILE,
+    RECOVERY_FILE,
+    SiteFolder,
+)
 from consilium.client.hospital.peer_heads import FILE_NAME as HEADS_FILE
 from consilium.client.hospital.stores import check_log_is_there, older_own_parts, older_stores
+from consilium.client.ledger.certificate import SpentBudget, carried_release
 from consilium.client.ledger.releases import WriteOff, releases_charged
+from consilium.client.ledger.store import Ledger
 from consilium.client.secure_sum.journal import RoundJournal
 from consilium.shared.audit.check import check_log
 from consilium.shared.audit.events import AuditEvent, Mended, OwnPartGivenUp
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
 from consilium.shared.audit.own_log import open_audit
+from consilium.shared.audit.segments import segments
 from consilium.shared.audit.site_record import SiteRecord, read_site_record
 from consilium.shared.errors import AuditError, SettingsError
 from consilium.shared.files.permissions import PRIVATE_FOLDER
@@ -24,7 +32,7 @@ _OF_THE_OLD_SITE = (
     HEADS_FILE,
     AUDIT_FILE,
 )
-_KEYS = ("identity.pem", "node.pem")
+_KEYS = ("identity.pem", "node.pem", RECOVERY_FILE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +111,8 @@ def write_off(folder: SiteFolder) -> tuple[WriteOff, Path]:
         number += 1
     try:
         aside.mkdir(mode=PRIVATE_FOLDER)
-        for name in _OF_THE_OLD_SITE:
+        sealed = [segment.name for segment in segments(folder.path / AUDIT_FILE)]
+        for name in (*sealed, *_OF_THE_OLD_SITE):
             if (folder.path / name).exists():
                 shutil.move(folder.path / name, aside / f"old-{name}")
         for name in _KEYS:
@@ -120,11 +129,12 @@ def write_off(folder: SiteFolder) -> tuple[WriteOff, Path]:
 def _charge_again(folder: SiteFolder, record: SiteRecord) -> int:
     """Charge the ledger for every release of the log that it lacks; return how many it lacked."""
     private = [entry for entry in record.releases if entry.released.epsilon is not None]
-    if not private and not (folder.path / LEDGER_FILE).exists():
+    spent = private or record.carried or record.written_off
+    if not spent and not (folder.path / LEDGER_FILE).exists():
         return 0
     ledger = folder.ledger(folder.policy())
     known = {(entry.release.study_hash, entry.release.round) for entry in ledger.entries()}
-    missing = 0
+    missing = _carry_again(ledger, record)
     for entry in private:
         charged = entry.charged
         if charged is None or charged.study_epsilon is None or charged.study_delta is None:
@@ -140,6 +150,16 @@ def _charge_again(folder: SiteFolder, record: SiteRecord) -> int:
                 release, study_epsilon=charged.study_epsilon, study_delta=charged.study_delta
             )
     return missing
+
+
+def _carry_again(ledger: Ledger, record: SiteRecord) -> int:
+    """Enter what was spent under a former identity, if none of it is there yet."""
+    noted = {(entry.release.study_hash, entry.release.round) for entry in ledger.entries()}
+    if noted or not (record.carried or record.written_off):
+        return 0
+    releases = tuple(map(carried_release, record.carried))
+    spent = SpentBudget(releases=releases, written_off=record.written_off, split_key=b"")
+    return ledger.carry(spent)
 
 
 def _claim_again(folder: SiteFolder, record: SiteRecord) -> int:

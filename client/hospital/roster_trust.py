@@ -11,11 +11,12 @@ Only hospitals that we checked ourselves are asked, never those that others vouc
 honest as its worst link, and one liar in it could add as many sites as it likes.
 
 Guarantee: if at most c of the hospitals that this one has checked lie about whom they vouch for,
-every site that counts as vouched for is the hospital of that name under its own key.
+every site that counts as vouched for is the hospital of that name under its own key, or under one
+that its recovery code names in its place (:mod:`consilium.shared.enrolment.recovery`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from consilium.shared.crypto.keys import Roster
 from consilium.shared.enrolment.fingerprint import fingerprint
@@ -49,11 +50,14 @@ class RosterTrust:
         site: this hospital's name.
         own: fingerprints that it checked, by name.
         given: lists of other hospitals, by signer; their signatures have been verified.
+        succeeded: the fingerprint in whose place another came by a verified succession, by the new
+            one; who vouches for the former vouches for it.
     """
 
     site: str
     own: Mapping[str, bytes]
     given: Mapping[str, Vouchers]
+    succeeded: Mapping[bytes, bytes] = field(default_factory=dict)
 
     def standings(self, study: Study, roster: Roster) -> tuple[Standing, ...]:
         """Return how each other site of the study is known, in the study's order."""
@@ -61,7 +65,7 @@ class RosterTrust:
         checked = [
             (signer, given.fingerprints)
             for signer, given in sorted(self.given.items())
-            if self.own.get(signer) == given.signer
+            if self.own.get(signer) in self._of_one_hospital(given.signer)
         ]
         words = [(self.site, self.own), *checked]
         needed = witnesses_needed(study)
@@ -75,12 +79,20 @@ class RosterTrust:
         self, site: str, shown: bytes, words: list[tuple[str, Mapping[str, bytes]]], needed: int
     ) -> Standing:
         said = {who: told[site] for who, told in words if site in told}
-        by = tuple(who for who, told in said.items() if told == shown)
-        against = tuple(who for who, told in said.items() if told != shown)
+        same = self._of_one_hospital(shown)
+        by = tuple(who for who, told in said.items() if told in same)
+        against = tuple(who for who, told in said.items() if told not in same)
         if self.site in by:
             return Standing(site=site, by=by, against=(), vouched=True)
         vouched = not against and len(by) >= needed
         return Standing(site=site, by=by, against=against, vouched=vouched)
+
+    def _of_one_hospital(self, shown: bytes) -> tuple[bytes, ...]:
+        """Return this fingerprint and those in whose place it came."""
+        same = [shown]
+        while (former := self.succeeded.get(same[-1])) is not None and former not in same:
+            same.append(former)
+        return tuple(same)
 
 
 def witnesses_needed(study: Study) -> int:

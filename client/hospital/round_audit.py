@@ -131,7 +131,8 @@ class RoundAudit:
                     f"the audit log of site {site} is shown at entry {number}, and this site knows "
                     f"that it had come to entry {least[identity]}: that hospital was put back to "
                     "an older state, or its last release is hidden; ask the hospital, and compare "
-                    "with 'consilium-site audit head'"
+                    "with 'consilium-site audit head'",
+                    case="peer-log",
                 )
             if head is not None:
                 head.verify(site, identity)

@@ -8,6 +8,13 @@
     host = "consilium.example.org"
     port = 9092
 
+    [proxy]                    # optional; else HTTPS_PROXY, if it is set
+    url = "http://proxy.hospital.example:3128"
+    credentials = "proxy-account"   # a file of mode 0600 with NAME:PASSWORD
+
+    [recovery]                 # optional: a folder that outlives this machine
+    second_place = "/mnt/backup/consilium"
+
     [data]                     # written by the hospital
     source = "physionet2012"
     path = "/data/icu"
@@ -36,6 +43,17 @@ FILE_NAME = "site.toml"
 TEMPLATE = """\
 # This site's settings. What it allows is in policy.toml, beside this file.
 {site}
+# A folder on another machine of yours. After each release a sealed certificate of what was spent is
+# put there, from which a new machine goes on with the recovery code. Without it the coordinator has
+# the only copy, and could show an older one.
+# [recovery]
+# second_place = "/mnt/backup/consilium"
+
+# A proxy between this machine and the coordinator, if HTTPS_PROXY does not name it.
+# [proxy]
+# url = "http://proxy.hospital.example:3128"
+# credentials = "proxy-account"   # a file of mode 0600 in this folder: NAME:PASSWORD
+
 # Where this site's records lie. 'consilium-site check STUDY' reads them as a study would.
 # [data]
 # source = "physionet2012"     # the kind; for a study on "hospital": tables, meds, omop or fhir
@@ -55,11 +73,26 @@ class CoordinatorAddress(_Part):
     port: Annotated[int, Field(ge=1, le=65535)]
 
 
+class ProxySettings(_Part):
+    """The proxy through which this site dials, and the file with its account there."""
+
+    url: str = Field(min_length=1, max_length=300)
+    credentials: str | None = Field(default=None, min_length=1)
+
+
+class RecoverySettings(_Part):
+    """The hospital's own second place for budget certificates: a folder of another machine."""
+
+    second_place: str = Field(min_length=1)
+
+
 class SiteSettings(_Part):
     """Contents of ``site.toml``; ``data`` is left as written, its source's own model checks it."""
 
     site: str | None = None
     coordinator: CoordinatorAddress | None = None
+    proxy: ProxySettings | None = None
+    recovery: RecoverySettings | None = None
     data: dict[str, Any] | None = None
 
     @classmethod

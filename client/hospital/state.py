@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from consilium.client.hospital.budget_certificates import BudgetCertificates
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.hospital.round_audit import RoundAudit
 from consilium.client.ledger.store import Ledger
@@ -15,7 +16,7 @@ class SiteState:
 
     ``split_key`` assigns patients to shards, in the same way for every study; see
     :mod:`consilium.client.records.cohort`. ``personal`` holds the parts of models that stay at this
-    site. A simulated site has no ``audit``.
+    site. A simulated site has no ``audit``, and one without a recovery code no ``certificates``.
     """
 
     identity: IdentityKey
@@ -24,3 +25,4 @@ class SiteState:
     split_key: bytes
     personal: PersonalStore
     audit: RoundAudit | None = None
+    certificates: BudgetCertificates | None = None

@@ -18,12 +18,18 @@ tell it apart (:mod:`consilium.client.hospital.round_audit`).
 
 from collections.abc import Iterator
 
+from consilium.client.hospital.budget_certificates import (
+    BudgetCertificates,
+    read_certificates,
+    second_copy,
+)
 from consilium.client.hospital.folder import JOURNAL_FILE, LEDGER_FILE, SiteFolder
 from consilium.client.hospital.peer_heads import FILE_NAME as HEADS_FILE
 from consilium.client.hospital.round_audit import check_not_older
 from consilium.client.ledger.audit_check import disagreements_with
 from consilium.client.secure_sum.journal import LogEnd, RoundJournal
 from consilium.shared.audit.events import Charged
+from consilium.shared.audit.heads import AuditHead
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.audit.own_log import open_audit
@@ -76,6 +82,26 @@ def check_log_is_there(folder: SiteFolder) -> None:
         )
 
 
+def check_second_place(audit: AuditLog, certificates: BudgetCertificates | None) -> None:
+    """Refuse a log that does not continue the newest certificate in the hospital's second place.
+
+    So a folder that was put back as a whole is known for one before anybody is asked.
+
+    Raises:
+        OldStateError: the log is older, or another one.
+        SettingsError: the certificate cannot be read.
+        AuthenticationError: this site did not sign it.
+    """
+    if certificates is None or certificates.second_place is None:
+        return
+    site, identity = certificates.site, certificates.identity.public
+    file = second_copy(certificates.second_place, site, identity)
+    if file.exists():
+        (kept,) = read_certificates(file)
+        kept.check(site, identity)
+        check_not_older(audit, AuditHead.from_bytes(kept.head))
+
+
 def older_stores(folder: SiteFolder, approved: frozenset[bytes]) -> list[str]:
     """Return a sentence for whatever of the folder is older than another part of it, or missing.
 
@@ -125,7 +151,7 @@ def _older_ledger(folder: SiteFolder, record: SiteRecord) -> Iterator[str]:
         for sentence in disagreements_with(folder.ledger(folder.policy()), record):
             remedy = RECOVER if sentence.endswith("older than the log") else RESTORE
             yield f"{sentence}; {remedy}"
-    elif any(release.released.epsilon is not None for release in record.releases):
+    elif record.carried or any(release.released.epsilon is not None for release in record.releases):
         yield f"{LEDGER_FILE} is missing, and the audit log records private releases; {RECOVER}"
 
 

@@ -7,7 +7,7 @@ the older one; an older one is refused, so that nobody can bring back what a hos
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,6 +36,7 @@ class VoucherStore:
         folder: where they lie.
         site: this site's name.
         key: its identity, which signs its own list.
+        succeeded: returns the fingerprints that took the place of others, by the new one.
         clock: seconds since 1970.
     """
 
@@ -44,11 +45,12 @@ class VoucherStore:
         folder: Path,
         site: str,
         key: IdentityKey,
+        succeeded: Callable[[], Mapping[bytes, bytes]] = dict,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.folder, self.site, self.key = folder, site, key
-        self._clock = clock
+        self._clock, self._succeeded = clock, succeeded
         self._known: dict[Path, tuple[tuple[int, int], Vouchers]] = {}
 
     def trust(self) -> RosterTrust:
@@ -59,7 +61,12 @@ class VoucherStore:
         """
         given = {file.name.removesuffix(SUFFIX): self._read(file) for file in self._files()}
         own = given.pop(self.site, None)
-        return RosterTrust(site=self.site, own=own.fingerprints if own else {}, given=given)
+        return RosterTrust(
+            site=self.site,
+            own=own.fingerprints if own else {},
+            given=given,
+            succeeded=self._succeeded(),
+        )
 
     def own_list(self) -> Vouchers | None:
         """Return this hospital's own list, to be given to others; None if it vouches for none yet.

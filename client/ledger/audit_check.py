@@ -29,6 +29,7 @@ def disagreements_with(ledger: Ledger, record: SiteRecord) -> list[str]:
         for release in record.releases
         if release.released.epsilon is not None
     }
+    carried = {(event.study_hash, event.round): event for event in record.carried}
     written_off = ledger.written_off()
     charged: dict[Place, list[Release]] = {}
     left: dict[Place, None] = {}
@@ -41,7 +42,13 @@ def disagreements_with(ledger: Ledger, record: SiteRecord) -> list[str]:
         f"the ledger has round {number} of run {study_hash.hex()[:16]} as released, and the audit "
         "log has no entry of it: the log is not the one of this ledger, or was cut"
         for study_hash, number in left
-        if (study_hash, number) not in recorded
+        if (study_hash, number) not in recorded and (study_hash, number) not in carried
+    ]
+    sentences += [
+        f"the audit log has the budget that study {event.study} had spent under this hospital's "
+        "former identity, and the ledger was never charged for it: the ledger is older than the log"
+        for place, event in carried.items()
+        if place not in charged
     ]
     for (study_hash, number), release in recorded.items():
         known = charged.get((study_hash, number), [])

@@ -1,10 +1,11 @@
-"""The ledger's tables in SQLite, and their rows as entries."""
+"""The ledger's rows: what it asks of whatever keeps them, and their tables in SQLite."""
 
 import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
+from typing import Protocol
 
 from consilium.client.ledger.releases import (
     NOTHING_WRITTEN_OFF,
@@ -50,6 +51,89 @@ CREATE TABLE IF NOT EXISTS units (
 )
 """,
 )
+
+
+class Rows(Protocol):
+    """A ledger's rows within one transaction."""
+
+    def noted(self, release: Release) -> tuple[Events, tuple[int, int]] | None:
+        """Return events and shards of the entry with this run, round and purpose, if any."""
+
+    def entries(self) -> Iterator[LedgerEntry]:
+        """Yield all entries in the order in which they were reserved."""
+
+    def written_off(self) -> WriteOff:
+        """Return the last write-off; one of nothing if there was none."""
+
+    def insert(
+        self,
+        release: Release,
+        study_epsilon: float,
+        study_delta: float,
+        now: datetime,
+        *,
+        confirmed: bool,
+    ) -> int:
+        """Insert an entry; return its number."""
+
+    def confirm(self, release: Release, now: datetime) -> None:
+        """Mark the entry with this run, round and purpose as confirmed, if it is reserved."""
+
+    def write_off(self, found: WriteOff, now: datetime) -> None:
+        """Insert a write-off."""
+
+
+class SqliteRows:
+    """The rows in an SQLite file, on an open connection."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def noted(self, release: Release) -> tuple[Events, tuple[int, int]] | None:
+        """See :class:`Rows`."""
+        found = self._connection.execute(
+            "SELECT events, low_shard, high_shard FROM releases "
+            "WHERE study_hash = ? AND round = ? AND purpose = ?",
+            (release.study_hash, release.round, release.purpose),
+        ).fetchone()
+        return None if found is None else (events_from_json(found[0]), (found[1], found[2]))
+
+    def entries(self) -> Iterator[LedgerEntry]:
+        """See :class:`Rows`."""
+        return read_entries(self._connection)
+
+    def written_off(self) -> WriteOff:
+        """See :class:`Rows`."""
+        return read_written_off(self._connection)
+
+    def insert(
+        self,
+        release: Release,
+        study_epsilon: float,
+        study_delta: float,
+        now: datetime,
+        *,
+        confirmed: bool,
+    ) -> int:
+        """See :class:`Rows`."""
+        return insert(
+            self._connection, release, study_epsilon, study_delta, now, confirmed=confirmed
+        )
+
+    def confirm(self, release: Release, now: datetime) -> None:
+        """See :class:`Rows`."""
+        self._connection.execute(
+            "UPDATE releases SET state = 'confirmed', confirmed_at = ? WHERE "
+            "study_hash = ? AND round = ? AND purpose = ? AND state = 'reserved'",
+            (now.isoformat(), release.study_hash, release.round, release.purpose),
+        )
+
+    def write_off(self, found: WriteOff, now: datetime) -> None:
+        """See :class:`Rows`."""
+        self._connection.execute(
+            "INSERT INTO written_off VALUES (NULL, ?, ?, ?)",
+            (found.upto, found.epsilon, now.isoformat()),
+        )
 
 
 def read_entries(connection: sqlite3.Connection) -> Iterator[LedgerEntry]:

@@ -6,13 +6,16 @@ entry on disk (safe against power failure) before :meth:`Ledger.reserve` returns
 at a time can reserve, so several cannot overspend together.
 """
 
+import contextlib
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 
+from consilium.client.ledger.certificate import SpentBudget
+from consilium.client.ledger.memory import MemoryRows
 from consilium.client.ledger.releases import (
     SHARDS,
     LedgerEntry,
@@ -23,13 +26,7 @@ from consilium.client.ledger.releases import (
     account_of,
     largest_spent,
 )
-from consilium.client.ledger.rows import (
-    SCHEMA,
-    events_from_json,
-    insert,
-    read_entries,
-    read_written_off,
-)
+from consilium.client.ledger.rows import SCHEMA, Rows, SqliteRows
 from consilium.shared.clock import utc_now
 from consilium.shared.errors import BudgetError, PrivacyError
 from consilium.shared.files.permissions import PRIVATE_FILE
@@ -48,7 +45,9 @@ class Ledger:
     Safe to share among threads and processes. Each call opens its own connection.
 
     Args:
-        path: the file; created with mode 0600 if it does not exist.
+        path: the file; created with mode 0600 if it does not exist. None keeps them in memory, for
+            a simulation: with the same refusals, and gone with the process unless :meth:`write_to`
+            is called.
         lifetime_epsilon: most that all studies together may spend on one patient, at ``delta``.
         delta: the lifetime guarantee's delta.
         clock: returns the time for new entries.
@@ -56,7 +55,7 @@ class Ledger:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         *,
         lifetime_epsilon: float,
         delta: float,
@@ -65,6 +64,12 @@ class Ledger:
         self._path, self._lifetime_epsilon, self._delta = path, lifetime_epsilon, delta
         self._clock = clock
         self._reached = 0
+        self._memory = MemoryRows()
+        if path is not None:
+            self._prepare(path)
+
+    def _prepare(self, path: Path) -> None:
+        """Make the file and its tables, if they do not exist."""
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE))
             path.chmod(PRIVATE_FILE)
@@ -73,16 +78,15 @@ class Ledger:
                 f"ledger {path}: cannot be opened ({error.strerror}), and nothing may leave "
                 "without it; check the folder and its permissions"
             ) from error
-        with self._transaction() as connection:
+        with self._file(path) as connection:
             version = int(connection.execute("PRAGMA user_version").fetchone()[0])
             if not 0 <= version <= SCHEMA_VERSION:
                 raise PrivacyError(
                     f"ledger {path}: has version {version}, this build reads {SCHEMA_VERSION}; "
                     "use the build that wrote it"
                 )
-            for table in SCHEMA:
-                connection.execute(table)
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            if version != SCHEMA_VERSION:  # it writes, also what is there already
+                _make_tables(connection)
 
     def reserve(self, release: Release, *, study_epsilon: float, study_delta: float) -> float:
         """Charge a release before it leaves; after this it may leave once.
@@ -107,11 +111,11 @@ class Ledger:
                 f"ledger: shards {low} to {high} must lie within 0 to {SHARDS}, low first; "
                 "correct the release"
             )
-        with self._transaction() as connection:
-            noted_before = self._is_noted(connection, release)
-            entries = list(read_entries(connection))
+        with self._transaction() as rows:
+            noted_before = self._is_noted(rows, release)
+            entries = list(rows.entries())
             self._check_grown(entries)
-            written_off = read_written_off(connection)
+            written_off = rows.written_off()
             of_study = [
                 entry for entry in entries if entry.release.study_digest == release.study_digest
             ]
@@ -127,8 +131,8 @@ class Ledger:
             spent = self._check_study([*noted, release], study_epsilon, study_delta)
             since = [entry.release for entry in entries if entry.number > written_off.upto]
             self._check_lifetime([*since, release], already=written_off.epsilon)
-            self._reached = insert(
-                connection, release, study_epsilon, study_delta, self._clock(), confirmed=False
+            self._reached = rows.insert(
+                release, study_epsilon, study_delta, self._clock(), confirmed=False
             )
         return spent
 
@@ -138,17 +142,13 @@ class Ledger:
         Raises:
             PrivacyError: the release was never reserved.
         """
-        with self._transaction() as connection:
-            if not self._is_noted(connection, release):
+        with self._transaction() as rows:
+            if not self._is_noted(rows, release):
                 raise PrivacyError(
                     f"ledger: {release.purpose} of round {release.round} of study "
                     f"{release.study_name} was never reserved; reserve before release"
                 )
-            connection.execute(
-                "UPDATE releases SET state = 'confirmed', confirmed_at = ? WHERE "
-                "study_hash = ? AND round = ? AND purpose = ? AND state = 'reserved'",
-                (self._clock().isoformat(), release.study_hash, release.round, release.purpose),
-            )
+            rows.confirm(release, self._clock())
 
     def charge_again(self, release: Release, *, study_epsilon: float, study_delta: float) -> bool:
         """Enter a release that has left, as the audit log tells; return whether it was missing.
@@ -158,11 +158,39 @@ class Ledger:
         Raises:
             PrivacyError: another release is entered under this run, round and purpose.
         """
-        with self._transaction() as connection:
-            if self._is_noted(connection, release):
+        with self._transaction() as rows:
+            if self._is_noted(rows, release):
                 return False
-            insert(connection, release, study_epsilon, study_delta, self._clock(), confirmed=True)
+            rows.insert(release, study_epsilon, study_delta, self._clock(), confirmed=True)
             return True
+
+    def carry(self, spent: SpentBudget) -> int:
+        """Enter what this hospital had spent under its former identity; return how much was new.
+
+        No bound is checked: what was spent is spent. Repeating it changes nothing.
+
+        Guarantee: afterwards every study of ``spent`` has at least the account it had there, and so
+        has the lifetime, if no other budget was ever carried here; all in one transaction.
+
+        Raises:
+            PrivacyError: the ledger has entries of its own, or another certificate's.
+        """
+        with self._transaction() as rows:
+            missing = [one for one in spent.releases if not self._is_noted(rows, one.release)]
+            if len(list(rows.entries())) + len(missing) > len(spent.releases):
+                raise PrivacyError(
+                    f"ledger {self._path}: has entries of its own, and a former budget can be "
+                    "carried into a new ledger only; use a folder that 'init' has just made"
+                )
+            upto = 0
+            for one in missing:
+                number = rows.insert(
+                    one.release, one.study_epsilon, one.study_delta, self._clock(), confirmed=True
+                )
+                upto = number if one.closed else upto
+            if spent.written_off > rows.written_off().epsilon:
+                rows.write_off(WriteOff(upto=upto, epsilon=spent.written_off), self._clock())
+        return len(missing)
 
     def write_off(self) -> WriteOff:
         """Count the whole lifetime budget as spent, in place of all entries so far.
@@ -170,30 +198,47 @@ class Ledger:
         For a ledger that may not know everything that was spent. Every study in it is closed; the
         lifetime budget must be raised before anything else is released.
         """
-        with self._transaction() as connection:
-            before = read_written_off(connection)
-            epsilon = max(self._lifetime_epsilon, before.epsilon)
-            upto = max((entry.number for entry in read_entries(connection)), default=0)
-            connection.execute(
-                "INSERT INTO written_off VALUES (NULL, ?, ?, ?)",
-                (upto, epsilon, self._clock().isoformat()),
-            )
-        return WriteOff(upto=upto, epsilon=epsilon)
+        with self._transaction() as rows:
+            epsilon = max(self._lifetime_epsilon, rows.written_off().epsilon)
+            upto = max((entry.number for entry in rows.entries()), default=0)
+            found = WriteOff(upto=upto, epsilon=epsilon)
+            rows.write_off(found, self._clock())
+        return found
 
     def written_off(self) -> WriteOff:
         """Return the last write-off; one of nothing if there was none."""
-        with self._transaction() as connection:
-            return read_written_off(connection)
+        with self._transaction() as rows:
+            return rows.written_off()
 
     def entries(self) -> tuple[LedgerEntry, ...]:
         """Return all entries in the order in which they were reserved."""
-        with self._transaction() as connection:
-            return tuple(read_entries(connection))
+        with self._transaction() as rows:
+            return tuple(rows.entries())
+
+    def write_to(self, path: Path) -> None:
+        """Write a copy as a new ledger file, without waiting for the disk.
+
+        For what a simulation leaves behind: it can be read as any site's ledger.
+        """
+        with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+            _make_tables(connection)
+            rows, written_off = SqliteRows(connection), self.written_off()
+            for entry in self.entries():
+                begun = datetime.fromisoformat(entry.reserved_at)
+                rows.insert(
+                    entry.release, entry.study_epsilon, entry.study_delta, begun, confirmed=False
+                )
+                if entry.confirmed_at is not None:
+                    rows.confirm(entry.release, datetime.fromisoformat(entry.confirmed_at))
+            if written_off.upto:
+                rows.write_off(written_off, self._clock())
+            path.touch(PRIVATE_FILE)
+            path.write_bytes(connection.serialize())
 
     def summary(self) -> Summary:
         """Return spent, reserved and left: per study at its delta, and over the lifetime at its."""
-        with self._transaction() as connection:
-            entries, written_off = tuple(read_entries(connection)), read_written_off(connection)
+        with self._transaction() as rows:
+            entries, written_off = tuple(rows.entries()), rows.written_off()
         digests = dict.fromkeys(entry.release.study_digest for entry in entries)
         studies = []
         for study_digest in digests:
@@ -242,15 +287,11 @@ class Ledger:
             )
 
     @staticmethod
-    def _is_noted(connection: sqlite3.Connection, release: Release) -> bool:
-        found = connection.execute(
-            "SELECT events, low_shard, high_shard FROM releases "
-            "WHERE study_hash = ? AND round = ? AND purpose = ?",
-            (release.study_hash, release.round, release.purpose),
-        ).fetchone()
+    def _is_noted(rows: Rows, release: Release) -> bool:
+        found = rows.noted(release)
         if found is None:
             return False
-        if (events_from_json(found[0]), (found[1], found[2])) != (release.events, release.shards):
+        if found != (release.events, release.shards):
             raise PrivacyError(
                 f"ledger: {release.purpose} of round {release.round} of study "
                 f"{release.study_name} is already noted with other events; a round is released "
@@ -258,14 +299,29 @@ class Ledger:
             )
         return True
 
-    def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
-        return transaction(self._path, wait_s=LOCK_TIMEOUT_S, unusable=self._unusable)
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Rows]:
+        if self._path is None:
+            with self._memory.transaction() as rows:
+                yield rows
+        else:
+            with self._file(self._path) as connection:
+                yield SqliteRows(connection)
+
+    def _file(self, path: Path) -> AbstractContextManager[sqlite3.Connection]:
+        return transaction(path, wait_s=LOCK_TIMEOUT_S, unusable=self._unusable)
 
     def _unusable(self, error: sqlite3.Error) -> PrivacyError:
         return PrivacyError(
             f"ledger {self._path}: cannot be used ({error}), and nothing may leave without it; "
             "check the file, the disk's space and other processes that hold it"
         )
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    for table in SCHEMA:
+        connection.execute(table)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _named(release: Release) -> str:

@@ -8,7 +8,8 @@ from consilium.client.sources.common.source import ReadReport
 from consilium.shared.study.definition import Study
 from consilium.shared.study.input_names import token_names
 
-HEADINGS = ("rows found", *LOSSES, "kept")
+KEPT_ROWS = "kept"
+HEADINGS = ("rows found", *LOSSES, KEPT_ROWS)
 
 
 @dataclass(frozen=True, kw_only=True)

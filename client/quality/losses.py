@@ -47,7 +47,10 @@ _REMEDIES = {
 
 def lost_rows(quality: Quality, study: Study) -> Iterator[Finding]:
     """Yield all findings about rows that were lost."""
-    yield from _losses(quality, study)
+    if quality.read.counts_rows:
+        yield from _losses(quality, study)
+    else:
+        yield from _uncounted(quality, study)
     yield from _units(quality)
     yield from _commas(quality)
     yield from _hours(quality)
@@ -84,6 +87,17 @@ def _losses(quality: Quality, study: Study) -> Iterator[Finding]:
             ),
             remedy=_REMEDIES[_worst(funnel)],
         )
+
+
+def _uncounted(quality: Quality, study: Study) -> Iterator[Finding]:
+    """Tell that a source does not count what it leaves out, and what it gave."""
+    kept = ", ".join(f"{funnel.kept} of {funnel.name}" for funnel in funnels(quality.read, study))
+    yield Finding(
+        level="tells",
+        about="rows",
+        told=f"this source does not count the rows that it leaves out; those kept are {kept}",
+        remedy="ask who wrote it for a funnel, or compare with the system's own counts",
+    )
 
 
 def _worst(funnel: Funnel) -> str:

@@ -78,7 +78,11 @@ def quality_page(
         words=_WORDS,
         figures=figures,
         headings=HEADINGS,
-        funnels=[funnel for funnel in funnels(quality.read, study) if funnel.found],
+        funnels=[
+            funnel
+            for funnel in funnels(quality.read, study)
+            if funnel.found and quality.read.counts_rows
+        ],
         units=units_line(quality.read.unknown_units),
     )
 

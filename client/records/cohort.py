@@ -68,7 +68,9 @@ class Cohort:
 
 def _without(grid: TimeGrid, opted: OptOuts) -> TimeGrid:
     """Return the stays of the patients who did not opt out; the same grid if nobody did."""
-    kept_P = np.flatnonzero([not opted.name(patient) for patient in grid.patient_ids])
+    kept_P = np.flatnonzero(
+        [not opted.name(one, *grid.former_ids.get(one, ())) for one in grid.patient_ids]
+    )
     return grid if len(kept_P) == grid.patients else select(grid, kept_P)
 
 

@@ -8,8 +8,8 @@ In a grid the columns of codes follow the variables. ``y_N`` is (N,), (N, K) for
 (N, T) or (N, T, K) per step.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -39,6 +39,8 @@ class TimeGrid:
         y_N: float32 labels.
         patient_N: int64, index of each stay's patient, ascending from 0.
         patient_ids: the site's own identifiers by patient index; they never leave the site.
+        former_ids: identifiers from before records were merged, by ``patient_ids`` of those few
+            who have some.
     """
 
     value_NTV: NDArray[np.float32]
@@ -46,6 +48,7 @@ class TimeGrid:
     y_N: NDArray[np.float32]
     patient_N: NDArray[np.int64]
     patient_ids: tuple[str, ...]
+    former_ids: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def patients(self) -> int:
@@ -84,21 +87,26 @@ def to_grid(patients: Iterable[Patient], study: Study, *, or_nobody: bool = Fals
         DataError: there is no patient, or a label does not have the task's shape.
     """
     steps, variables = study.data.steps, len(study.variables) + len(token_names(study))
-    values: list[NDArray[np.float32]] = []
+    value_NTV = np.empty((0, steps, variables), dtype=np.float32)
     masks: list[NDArray[np.bool_]] = []
     labels: list[NDArray[np.float32]] = []
     patient_of: list[int] = []
     patient_ids: list[str] = []
+    former_ids: dict[str, tuple[str, ...]] = {}
     stream = iter(patients)
     while chunk := list(islice(stream, _STAYS_AT_ONCE)):
-        stays: list[Stay] = []
+        stays = [stay for patient in chunk for stay in patient.stays]
         for patient in chunk:
-            stays.extend(patient.stays)
             patient_of.extend([len(patient_ids)] * len(patient.stays))
             patient_ids.append(patient.patient_id)
-        values.append(_place(stays, study, steps, variables))
+            if patient.former_ids:
+                former_ids[patient.patient_id] = patient.former_ids
+        done = len(value_NTV)
+        # It grows where it lies: as a list of parts that are joined, it would be there twice.
+        value_NTV.resize((done + len(stays), steps, variables), refcheck=False)
+        _place(stays, study, value_NTV[done:])
         masks.append(_observed_steps(stays, study, steps))
-        labels.extend(_label(stay, study) for stay in stays)
+        labels.append(_labels(stays, study))
     if not patient_of and or_nobody:
         return _nobody(study, steps, variables)
     if not patient_of:
@@ -106,11 +114,12 @@ def to_grid(patients: Iterable[Patient], study: Study, *, or_nobody: bool = Fals
             f"no patient fits study {study.name}; check the data folder and the cohort's selection"
         )
     return TimeGrid(
-        value_NTV=np.concatenate(values),
+        value_NTV=value_NTV,
         mask_NT=np.concatenate(masks),
-        y_N=np.stack(labels),
+        y_N=np.concatenate(labels),
         patient_N=np.array(patient_of, dtype=np.int64),
         patient_ids=tuple(patient_ids),
+        former_ids=former_ids,
     )
 
 
@@ -124,16 +133,16 @@ def _nobody(study: Study, steps: int, variables: int) -> TimeGrid:
     )
 
 
-def _place(stays: list[Stay], study: Study, steps: int, variables: int) -> NDArray[np.float32]:
-    """Return (stays, T, V); events are written in time order, so the last of a step remains."""
-    value_NTV = np.full((len(stays), steps, variables), np.nan, dtype=np.float32)
+def _place(stays: list[Stay], study: Study, value_NTV: NDArray[np.float32]) -> None:
+    """Fill (stays, T, V); events are written in time order, so the last of a step remains."""
+    value_NTV.fill(np.nan)
     if stays:
         stay_E = np.repeat(np.arange(len(stays)), [len(stay.hours_E) for stay in stays])
         hours_E = np.concatenate([stay.hours_E for stay in stays])
         variable_E = np.concatenate([stay.variable_E for stay in stays])
-        step_E = np.minimum((hours_E / study.data.step_h).astype(np.int64), steps - 1)
+        last = value_NTV.shape[1] - 1
+        step_E = np.minimum((hours_E / study.data.step_h).astype(np.int64), last)
         value_NTV[stay_E, step_E, variable_E] = np.concatenate([stay.value_E for stay in stays])
-    return value_NTV
 
 
 def _observed_steps(stays: list[Stay], study: Study, steps: int) -> NDArray[np.bool_]:
@@ -149,14 +158,17 @@ def label_shape(study: Study) -> tuple[int, ...]:
     return ((study.data.steps,) if task.per_step else ()) + ((task.outputs,) if several else ())
 
 
-def _label(stay: Stay, study: Study) -> NDArray[np.float32]:
-    label, expected = np.asarray(stay.label, dtype=np.float32), label_shape(study)
-    if label.shape != expected:
-        raise DataError(
-            f"a stay's label has shape {label.shape}, but the task {study.task.kind} of study "
-            f"{study.name} needs {expected}; check the source's label"
-        )
-    return label
+def _labels(stays: list[Stay], study: Study) -> NDArray[np.float32]:
+    expected = label_shape(study)
+    for stay in stays:
+        if np.shape(stay.label) != expected:
+            raise DataError(
+                f"a stay's label has shape {np.shape(stay.label)}, but the task "
+                f"{study.task.kind} of study {study.name} needs {expected}; check the source's "
+                "label"
+            )
+    labels = np.array([stay.label for stay in stays], dtype=np.float32)
+    return labels.reshape(len(stays), *expected)
 
 
 def select(grid: TimeGrid, patients: NDArray[np.int64]) -> TimeGrid:
@@ -176,6 +188,7 @@ def select(grid: TimeGrid, patients: NDArray[np.int64]) -> TimeGrid:
         y_N=grid.y_N[stays],
         patient_N=new_of[grid.patient_N[stays]],
         patient_ids=tuple(grid.patient_ids[index] for index in kept),
+        former_ids=grid.former_ids,
     )
 
 

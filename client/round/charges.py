@@ -1,6 +1,6 @@
 """What a round will cost this site's privacy budget."""
 
-from consilium.client.ledger.store import Release
+from consilium.client.ledger.store import Ledger, Release
 from consilium.client.records.cohort import training_shards, validation_shards
 from consilium.client.round.evaluation_round import evaluates
 from consilium.shared.privacy.accounting import PrivacyEvent, plan
@@ -43,3 +43,19 @@ def round_charges(
         )
         for purpose, event, shards in costs
     )
+
+
+def reserve_all(ledger: Ledger, releases: tuple[Release, ...], study: Study) -> list[float]:
+    """Charge a round's releases before anything is computed; return the study's epsilon after each.
+
+    Raises:
+        BudgetError: the study's budget or the lifetime's does not cover them.
+        PrivacyError: the round was charged before for something else, or the ledger is older than
+            it was.
+    """
+    return [
+        ledger.reserve(
+            release, study_epsilon=study.privacy.epsilon, study_delta=study.privacy.delta
+        )
+        for release in releases
+    ]

@@ -12,6 +12,9 @@ ledger (:mod:`consilium.client.round.charges`), drawn from a fresh cryptographic
 the site (:mod:`consilium.client.round.own_part`).
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,16 +24,19 @@ from consilium.client.records.cohort import Cohort
 from consilium.client.round.cohort_inputs import CohortInputs
 from consilium.client.round.control_variates import split_received
 from consilium.client.round.evaluation_round import EvaluationRound, evaluates
+from consilium.client.round.gradients import Sample
 from consilium.client.round.own_part import OwnPartOfRun
 from consilium.client.round.randomness import RoundRandomness
+from consilium.client.round.round_model import RoundModel
 from consilium.client.round.statistics_round import statistics_parts
+from consilium.client.round.training import FirstStep
 from consilium.client.round.training_round import Parts, SiteShare, TrainingRound
-from consilium.client.round.training_set import TrainingSet
+from consilium.client.round.training_set import TrainingSet, sample_patients
 from consilium.shared.crypto.keys import Roster
+from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.model.own_weights import shared_weights
-from consilium.shared.model.study_model import study_model
-from consilium.shared.model.weight_vector import parameter_count, require_weights
+from consilium.shared.model.weight_vector import require_weights
 from consilium.shared.rounds.contents import (
     Purpose,
     RoundConfiguration,
@@ -51,22 +57,30 @@ class Contributor:
         cohort: the site's patients.
         policy: decides for which groups of them figures may leave.
         store: keeps the part of the model that stays at this site.
+        model: the study's network; several sites of a simulation may share one.
 
     Attributes:
         parameters: number of model parameters D.
     """
 
     def __init__(
-        self, site: str, study: Study, cohort: Cohort, policy: Policy, store: PersonalStore
+        self,
+        site: str,
+        study: Study,
+        cohort: Cohort,
+        policy: Policy,
+        store: PersonalStore,
+        model: RoundModel | None = None,
     ) -> None:
         self._site, self._study, self._cohort = site, study, cohort
-        self.parameters = parameter_count(study_model(study))
+        model = model or RoundModel(study)
+        self.parameters = model.parameters
         shared_D = shared_weights(study, self.parameters)
         self._sent = int(shared_D.sum())
         self._own = OwnPartOfRun(study, store)
         self._inputs = CohortInputs(study, cohort)
-        self._training = TrainingRound(study, self._own, shared_D=shared_D)
-        self._evaluation = EvaluationRound(site, study, cohort, policy)
+        self._training = TrainingRound(study, self._own, model, shared_D=shared_D)
+        self._evaluation = EvaluationRound(site, study, cohort, policy, model)
 
     def spec(self, asked: RoundConfiguration, roster: Roster) -> VectorSpec:
         """Return the layout of the round's vector, for the sites summed together."""
@@ -94,6 +108,7 @@ class Contributor:
         received: NDArray[np.float32],
         round_number: int,
         parameters: SumParameters,
+        first: FirstStep | None = None,
     ) -> NDArray[np.uint32]:
         """Compute and encode the round's vector, of what :meth:`check` has accepted.
 
@@ -106,6 +121,7 @@ class Contributor:
                 control variates, followed by that of all sites (2 D,).
             round_number: number of the secure sum.
             parameters: of the run's secure sum, with this site's declared size.
+            first: a training round's first step, if it was computed together with other sites'.
 
         Raises:
             MessageError: weights, normalisation or edges do not belong to this study's model.
@@ -120,11 +136,46 @@ class Contributor:
             size = roster.sizes[self._site]
             parts: Parts = {**statistics_parts(self._study, grid, size, self._own, randomness)}
         else:
-            parts = self._model_parts(asked, received, roster, randomness)
+            parts = self._model_parts(asked, received, roster, randomness, first)
         spec = self.spec(asked, roster)
         if self._study.privacy.mode != "none":
             parts = bounded(parts, spec)
         return encode(parts, spec, randomness.stream("rounding"))
+
+    @property
+    def changes(self) -> Mapping[str, NDArray[Any]]:
+        """What the last vector changed in this site's own part, not saved yet."""
+        return self._own.unsaved
+
+    def first_sample(
+        self, asked: RoundConfiguration, round_number: int, parameters: SumParameters
+    ) -> tuple[Sample, Keystream] | None:
+        """Draw a training round's first sample, for a step that sites compute together.
+
+        Returns:
+            The sample and the keystream that it was drawn from; None where each site computes for
+            itself: in a round that does not train, without privacy (whose results are exact),
+            with dropout, and where sites keep weights of their own.
+
+        Raises:
+            SettingsError: this site's own part of the model cannot be read.
+        """
+        study = self._study
+        if (
+            asked.purpose is not Purpose.TRAINING
+            or study.privacy.mode == "none"
+            or study.model.drops
+            or study.personalisation.weights
+        ):
+            return None
+        self._own.begin_round(parameters.study_hash, round_number)
+        common = Normalisation.from_bytes(asked.normalisation, study)
+        training, _ = self._inputs.under(self._own.part.normalisation() or common)
+        data = TrainingSet.of(training)
+        randomness = RoundRandomness(study=study, site=self._site, round_number=round_number)
+        source = randomness.stream("training")
+        chosen = sample_patients(data.patients, study.training.sampling_rate, source)
+        return Sample(data=data, chosen=chosen), source
 
     def keep(self) -> bytes:
         """Save what the last vector changed in this site's own part; call before the vector leaves.
@@ -144,6 +195,7 @@ class Contributor:
         received: NDArray[np.float32],
         roster: Roster,
         randomness: RoundRandomness,
+        first: FirstStep | None,
     ) -> Parts:
         """Return the parts of the model's evaluation, its training, or both, as asked for."""
         study, own = self._study, self._own.part
@@ -157,7 +209,7 @@ class Contributor:
         if asked.purpose is Purpose.TRAINING:
             data = TrainingSet.of(training)
             share = SiteShare.of(study, roster, self._site)
-            parts |= self._training.parts(global_D, control_D, data, share, randomness)
+            parts |= self._training.parts(global_D, control_D, data, share, randomness, first)
         return parts
 
     def _received(
@@ -167,6 +219,11 @@ class Contributor:
         if self._study.training.control_variates and asked.purpose is Purpose.TRAINING:
             return split_received(received, self.parameters)
         return received, None
+
+
+MakeContributor = Callable[
+    [str, Study, Cohort, Policy, PersonalStore, RoundModel | None], Contributor
+]
 
 
 def bounded(parts: Parts, spec: VectorSpec) -> Parts:

@@ -13,13 +13,13 @@ from consilium.client.records.features import PatientTensors
 from consilium.client.round.attribution_sums import attribution_sums
 from consilium.client.round.own_part import OwnPart
 from consilium.client.round.randomness import RoundRandomness
+from consilium.client.round.round_model import RoundModel
 from consilium.client.round.subgroups import Members, stays_by_group
 from consilium.client.round.validation_sums import validation_sums
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.export.signed_model import Trained
 from consilium.shared.model.branch import Branch
 from consilium.shared.model.normalisation import Normalisation
-from consilium.shared.model.study_model import study_model
 from consilium.shared.model.weight_vector import to_vector
 from consilium.shared.rounds.contents import (
     Purpose,
@@ -47,9 +47,13 @@ class EvaluationRound:
         study: the approved study.
         cohort: the site's patients.
         policy: decides for which groups of them figures may leave.
+        model: the study's network.
     """
 
-    def __init__(self, site: str, study: Study, cohort: Cohort, policy: Policy) -> None:
+    def __init__(
+        self, site: str, study: Study, cohort: Cohort, policy: Policy, model: RoundModel
+    ) -> None:
+        self._model = model
         self._site, self._study, self._cohort, self._policy = site, study, cohort, policy
         self._explained: tuple[bytes, Vector] | None = None
 
@@ -77,7 +81,7 @@ class EvaluationRound:
             SettingsError: what this site has kept does not fit the study.
         """
         study, final = self._study, asked.purpose is Purpose.EVALUATION
-        model = study_model(study, own.used(global_D) if study.evaluates_own else global_D)
+        model = self._model.with_weights(own.used(global_D) if study.evaluates_own else global_D)
         edges_KL = edges_from_bytes(asked.edges, study)
         sums = validation_sums(model, patients, study, edges_KL, self._members() if final else None)
         if final and study.evaluation.explained_patients:

@@ -5,7 +5,9 @@ Sampling is as the privacy accountant assumes: each patient takes part in each s
 contribution. A sample may be empty.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -36,6 +38,79 @@ def clipped_gradient_sum(
     gradient_D, _ = gradient_sum(model, data, chosen, study.privacy.clip_norm, source)
     result: NDArray[np.float64] = gradient_D.numpy()
     return result
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sample:
+    """One site's sample of a step: its training patients, and which of them were drawn."""
+
+    data: TrainingSet
+    chosen: NDArray[np.int64]
+
+
+def clipped_sums_together(
+    model: Branch, samples: Sequence[Sample], clip_norm: float
+) -> list[tuple[Tensor, NDArray[np.float64]]]:
+    """Return what :func:`gradient_sum` returns for each sample with clipping.
+
+    Samples of many sites go through the network together. A patient's gradient depends on that
+    patient's rows alone (see :mod:`consilium.shared.model.bookkeeping`), and a site's patients are
+    added up in the same order as if the site were alone: with the compiled kernel the results are
+    the same to the bit, in plain PyTorch to rounding.
+
+    Args:
+        model: in training mode, without dropout; all sites' weights are the same.
+        samples: one of each site, all of one study.
+        clip_norm: bound on the L2 norm of each patient's gradient.
+    """
+    parameters = list(model.parameters())
+    size = sum(p.numel() for p in parameters)
+    sums = [torch.zeros(size, dtype=torch.float64) for _ in samples]
+    losses = [[np.empty(0)] for _ in samples]
+    for batch in _batches(model, samples, max(1, WRITTEN_NUMBERS // size)):
+        parts = [samples[place].data.stays(piece) for place, piece in batch]
+        starts = np.cumsum([0, *(len(rows_N) for rows_N, _ in parts)]).tolist()
+        before = np.cumsum([0, *(len(piece) for _, piece in batch)]).tolist()
+        data = [samples[place].data for place, _ in batch]
+        picked = list(zip(data, parts, strict=True))
+        mask_NT = torch.cat([one.mask_NT[rows_N] for one, (rows_N, _) in picked])
+        x_NTF = torch.cat([one.x_NTF[rows_N] for one, (rows_N, _) in picked])
+        y = torch.cat([one.y[rows_N] for one, (rows_N, _) in picked])
+        patient_N = torch.cat(
+            [of_N + first for (_, of_N), first in zip(parts, before, strict=False)]
+        )
+        books = Bookkeeping()
+        loss_N = model.training_loss(x_NTF, mask_NT, y, books=books)
+        loss_N.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        spans = [slice(first, last) for first, last in pairwise(starts)]
+        found = books.clipped_sums_by_span(parameters, patient_N, before[-1], clip_norm, spans)
+        every_N = loss_N.detach().double().numpy()
+        for (place, _), one_sum, rows in zip(batch, found, spans, strict=True):
+            sums[place] += flat(one_sum)
+            losses[place].append(every_N[rows])
+    return [(sum_D, np.concatenate(of)) for sum_D, of in zip(sums, losses, strict=True)]
+
+
+def _batches(
+    model: Branch, samples: Sequence[Sample], most_patients: int
+) -> Iterator[list[tuple[int, NDArray[np.int64]]]]:
+    """Yield pieces of samples that go through the network together, with their sample's place.
+
+    A sample is cut into the pieces that it is cut into alone.
+    """
+    batch: list[tuple[int, NDArray[np.int64]]] = []
+    stays = patients = 0
+    for place, sample in enumerate(samples):
+        most_stays = _most_stays(model, sample.data)
+        for piece in _pieces(model, sample.data, sample.chosen, most_patients):
+            more = int((sample.data.starts[piece + 1] - sample.data.starts[piece]).sum())
+            if batch and (stays + more > most_stays or patients + len(piece) > most_patients):
+                yield batch
+                batch, stays, patients = [], 0, 0
+            batch.append((place, piece))
+            stays, patients = stays + more, patients + len(piece)
+    if batch:
+        yield batch
 
 
 def gradient_sum(
@@ -88,13 +163,18 @@ def _pieces(
 
     Patients without stays have gradient zero; they are left out here, not when sampling.
     """
-    steps, features = data.x_NTF.shape[1:]
-    most_stays = max(1, PIECE_NUMBERS // (steps * (features + model.numbers_kept)))
+    most_stays = _most_stays(model, data)
     stays_P = np.diff(data.starts)
     chosen = chosen[stays_P[chosen] > 0]
     piece_P = np.cumsum(stays_P[chosen]) // most_stays + np.arange(len(chosen)) // most_patients
     for number in np.unique(piece_P):
         yield chosen[piece_P == number]
+
+
+def _most_stays(model: Branch, data: TrainingSet) -> int:
+    """Return how many stays' intermediate values fit ``PIECE_NUMBERS``, at least 1."""
+    steps, features = data.x_NTF.shape[1:]
+    return max(1, PIECE_NUMBERS // (steps * (features + model.numbers_kept)))
 
 
 def flat(tensors: list[Tensor]) -> Tensor:

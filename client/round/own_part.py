@@ -116,6 +116,11 @@ class OwnPartOfRun:
         """Record a new value that the current round computed; :meth:`save` makes it count."""
         self._unsaved[name] = value
 
+    @property
+    def unsaved(self) -> Kept:
+        """The recorded changes."""
+        return self._unsaved
+
     def save(self) -> None:
         """Save the recorded changes.
 

@@ -24,8 +24,8 @@ from consilium.client.hospital.policy import Policy
 from consilium.client.hospital.state import SiteState
 from consilium.client.records.cohort import Cohort
 from consilium.client.round.answer import Answer, answer_or_refuse, silently
-from consilium.client.round.charges import round_charges
-from consilium.client.round.contribution import Contributor
+from consilium.client.round.charges import reserve_all, round_charges
+from consilium.client.round.contribution import Contributor, MakeContributor
 from consilium.client.secure_sum.masking import SiteMasking
 from consilium.client.sources.common.opt_outs import OptOuts
 from consilium.shared.crypto.declaration import Declaration
@@ -74,6 +74,7 @@ class Session:
         opted_out: reads who opted out; called before every round, None if the hospital keeps no
             such file.
         clock: returns local time, for the hospital's working hours.
+        contribute: makes what computes the rounds' vectors.
     """
 
     def __init__(
@@ -88,11 +89,13 @@ class Session:
         state: SiteState,
         opted_out: Callable[[], OptOuts | None] = lambda: None,
         clock: Callable[[], datetime] = local_now,
+        contribute: MakeContributor = Contributor,
     ) -> None:
         policy.check_study(study)
         self.site, self._study, self._roster = site, study, roster
         self._sizes, self._read, self._state = sizes, read, state
         self._policy, self._clock, self._opted_out = policy, clock, opted_out
+        self._contribute_by = contribute
         self._cohort: Cohort | None = None
         self._made: Contributor | None = None
         self._masking: SiteMasking | None = None
@@ -160,7 +163,9 @@ class Session:
         if self._made is None:
             cohort = self._renew_cohort() if self._cohort is None else self._cohort
             store = self._state.personal
-            self._made = Contributor(self.site, self._study, cohort, self._policy, store)
+            self._made = self._contribute_by(
+                self.site, self._study, cohort, self._policy, store, None
+            )
         return self._made
 
     def _open_channel(self, body: bytes) -> bytes:
@@ -172,7 +177,8 @@ class Session:
         if not hmac.compare_digest(request.study_digest, self._study.digest):
             raise PolicyError(
                 f"site {self.site} has not approved study {request.study_digest.hex()[:16]}; "
-                f"it approved {self._study.digest.hex()[:16]} ({self._study.name})"
+                f"it approved {self._study.digest.hex()[:16]} ({self._study.name})",
+                case="not-approved",
             )
         sites = self._roster.restricted_to(group_of(self._study, self.site))
         declared = {s: Declaration.from_bytes(body) for s, body in request.declared.items()}
@@ -181,7 +187,8 @@ class Session:
         if request.study_hash != parameters.study_hash:
             raise PolicyError(
                 f"site {self.site} has pinned another roster or other parameters than the "
-                "coordinator; compare the roster's fingerprints at both ends"
+                "coordinator; compare the roster's fingerprints at both ends",
+                case="roster",
             )
         self._sizes.keep(self._study, roster)
         self._renew_cohort()  # what cannot be read is refused now, not in the middle of a round
@@ -221,15 +228,12 @@ class Session:
         if audit is not None:
             participants = [member.site for member in request.participants]
             audit.begin(self._study, asked, self._roster, participants)
+        certificates = self._state.certificates
+        if certificates is not None:
+            with silently():
+                certificates.settle()
         releases = round_charges(self._study, asked, request.round, request.study_hash)
-        spent = [
-            self._state.ledger.reserve(
-                release,
-                study_epsilon=self._study.privacy.epsilon,
-                study_delta=self._study.privacy.delta,
-            )
-            for release in releases
-        ]
+        spent = reserve_all(self._state.ledger, releases, self._study)
         parameters = masking.parameters
         with silently():
             vector = self._contributor.vector(asked, received, request.round, parameters)
@@ -246,6 +250,8 @@ class Session:
                     own_part=own_part,
                     opted_out=cohort.report.opted_out,
                 )
+            if certificates is not None:
+                certificates.issue(masked.audit_head)
             for release in releases:
                 self._state.ledger.confirm(release)
         return masked.to_bytes()
@@ -268,5 +274,8 @@ class Session:
 
     def _opened(self) -> SiteMasking:
         if self._masking is None:
-            raise ProtocolError(f"site {self.site} has no open run; ask for its channel key first")
+            raise ProtocolError(
+                f"site {self.site} has no open run; ask for its channel key first",
+                case="no-open-run",
+            )
         return self._masking

@@ -40,6 +40,23 @@ class LocalTraining:
     mean_loss: float
 
 
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class FirstStep:
+    """A round's first step as far as it was computed together with other sites'.
+
+    Attributes:
+        chosen: the patients drawn.
+        source: what they were drawn from; the noise is drawn next.
+        sum_D: the sum of their clipped gradients (D,), float64.
+        loss_N: their stays' losses.
+    """
+
+    chosen: NDArray[np.int64]
+    source: Keystream
+    sum_D: Tensor
+    loss_N: NDArray[np.float64]
+
+
 def train_locally(
     model: Branch,
     data: TrainingSet,
@@ -49,6 +66,7 @@ def train_locally(
     source: Keystream,
     patients: int | None = None,
     correction_D: NDArray[np.float32] | None = None,
+    first: FirstStep | None = None,
 ) -> LocalTraining:
     """Train ``model`` in place for the study's ``local_steps``.
 
@@ -64,6 +82,7 @@ def train_locally(
             be told by it.
         correction_D: added to every step's gradient after clipping and noise. It may depend on
             patients only through noisy results.
+        first: the first step's clipped sum, if it was computed before; with privacy only.
 
     Guarantee: with privacy, whatever the (finite) weights and the records, nothing here fails, and
     the steps depend on patients only through finite clipped sums with noise.
@@ -75,7 +94,9 @@ def train_locally(
     if noise_multiplier is not None:
         noise = ClipAndNoise(clip_norm=study.privacy.clip_norm, multiplier=noise_multiplier)
     expected = study.training.sampling_rate * (data.patients if patients is None else patients)
-    return _descend(model, data, study.training, weights_D, optimizer, noise, expected, source)
+    return _descend(
+        model, data, study.training, weights_D, optimizer, noise, expected, source, first
+    )
 
 
 def train_own(
@@ -130,6 +151,7 @@ def _descend(
     noise: ClipAndNoise | None,
     expected: float,
     source: Keystream,
+    first: FirstStep | None = None,
 ) -> LocalTraining:
     """Take ``local_steps`` steps; ``optimizer`` changes ``weights_D``, the model's weights.
 
@@ -138,10 +160,13 @@ def _descend(
     """
     model.train()
     sampled, losses = [], []
-    for _ in range(training.local_steps):
-        chosen = sample_patients(data.patients, training.sampling_rate, source)
-        clip_norm = None if noise is None else noise.clip_norm
-        gradient_D, loss_N = gradient_sum(model, data, chosen, clip_norm, source)
+    for step in range(training.local_steps):
+        if first is not None and step == 0:
+            chosen, gradient_D, loss_N = first.chosen, first.sum_D, first.loss_N
+        else:
+            chosen = sample_patients(data.patients, training.sampling_rate, source)
+            clip_norm = None if noise is None else noise.clip_norm
+            gradient_D, loss_N = gradient_sum(model, data, chosen, clip_norm, source)
         if noise is not None:
             gradient_D = _noised(gradient_D, noise.multiplier * noise.clip_norm, source)
         optimizer.step(gradient_D / expected)

@@ -19,11 +19,11 @@ from consilium.client.round.control_variates import correction, new_control_vari
 from consilium.client.round.gradients import clipped_gradient_sum
 from consilium.client.round.own_part import CONTROL, OWN_MODEL, OWN_WEIGHTS, OwnPartOfRun
 from consilium.client.round.randomness import RoundRandomness
-from consilium.client.round.training import train_locally, train_own
+from consilium.client.round.round_model import RoundModel
+from consilium.client.round.training import FirstStep, train_locally, train_own
 from consilium.client.round.training_set import TrainingSet
 from consilium.client.round.update import clip_update, weight_difference
 from consilium.shared.crypto.keys import Roster
-from consilium.shared.model.study_model import study_model
 from consilium.shared.model.weight_vector import to_vector
 from consilium.shared.privacy.accounting import plan
 from consilium.shared.privacy.shared_noise import noise_share, noisy_sum
@@ -60,11 +60,19 @@ class TrainingRound:
     Args:
         study: the approved study.
         own: the part of the model that stays at this site; training changes it.
+        model: the study's network.
         shared_D: True for the weights that the sites train together.
     """
 
-    def __init__(self, study: Study, own: OwnPartOfRun, *, shared_D: NDArray[np.bool_]) -> None:
-        self._study, self._own, self._shared_D = study, own, shared_D
+    def __init__(
+        self,
+        study: Study,
+        own: OwnPartOfRun,
+        model: RoundModel,
+        *,
+        shared_D: NDArray[np.bool_],
+    ) -> None:
+        self._study, self._own, self._model, self._shared_D = study, own, model, shared_D
         private = plan(study)
         self._noise = private.training_round.noise_multiplier if private else None
 
@@ -75,6 +83,7 @@ class TrainingRound:
         data: TrainingSet,
         share: SiteShare,
         randomness: RoundRandomness,
+        first: FirstStep | None = None,
     ) -> Parts:
         """Train; return the parts that leave: ``update``, and ``control`` with control variates.
 
@@ -84,11 +93,12 @@ class TrainingRound:
             data: this site's training patients.
             share: what this site's declared size makes of it.
             randomness: the round's random numbers.
+            first: the first step's clipped sum, if it was computed before.
 
         Raises:
             SettingsError: what this site has kept does not fit the study.
         """
-        parts = self._update(global_D, control_D, data, share, randomness)
+        parts = self._update(global_D, control_D, data, share, randomness, first)
         if self._study.personalisation.ditto is not None:
             self._train_second(global_D, data, randomness)
         return parts
@@ -100,6 +110,7 @@ class TrainingRound:
         data: TrainingSet,
         share: SiteShare,
         randomness: RoundRandomness,
+        first: FirstStep | None,
     ) -> Parts:
         """Return the parts for the sum: gradients or weight differences, by the study's mode.
 
@@ -108,12 +119,12 @@ class TrainingRound:
         """
         begun_D = self._own.part.joined(global_D)
         if self._study.privacy.mode == "distributed":
-            return {"update": self._noisy_gradient_sum(begun_D, data, share, randomness)}
+            return {"update": self._noisy_gradient_sum(begun_D, data, share, randomness, first)}
         added_D, own_control_D = None, None
         if control_D is not None:
             own_control_D = self._own.part.control(control_D)
             added_D = correction(own_control_D, control_D, self._study.training)
-        trained_D = self._trained(begun_D, added_D, data, share, randomness)
+        trained_D = self._trained(begun_D, added_D, data, share, randomness, first)
         moved_D = weight_difference(trained_D, begun_D)
         norm, shared_D = self._study.aggregation.update_norm, self._shared_D
         parts: Parts = {"update": clip_update(moved_D[shared_D], norm) * share.of_update}
@@ -131,10 +142,14 @@ class TrainingRound:
         data: TrainingSet,
         site: SiteShare,
         randomness: RoundRandomness,
+        first: FirstStep | None,
     ) -> NDArray[np.int64]:
         """Return one step's clipped gradient sum as whole numbers, plus this site's noise share."""
-        model, source = study_model(self._study, weights_D), randomness.stream("training")
-        sum_D = clipped_gradient_sum(model, data, self._study, source=source)
+        if first is None:
+            model, source = self._model.with_weights(weights_D), randomness.stream("training")
+            sum_D = clipped_gradient_sum(model, data, self._study, source=source)
+        else:
+            sum_D = first.sum_D.numpy()
         sum_D = shortened(sum_D, gradient_sum_bound(self._study, site.patients))
         share = noise_share(self._study, weights_D.size)
         return noisy_sum(sum_D, share, randomness.stream("noise"))
@@ -146,13 +161,15 @@ class TrainingRound:
         data: TrainingSet,
         share: SiteShare,
         randomness: RoundRandomness,
+        first: FirstStep | None,
     ) -> FlatWeights:
         """Return the weights (D,) after the round's steps; all finite.
 
         If steps lead beyond float32, as from weights made for that, the site's weights stay as they
         were: a failure would be seen. With privacy the steps are noised, so this tells no more.
         """
-        model, source = study_model(self._study, weights_D), randomness.stream("training")
+        model = self._model.with_weights(weights_D)
+        source = randomness.stream("training") if first is None else first.source
         train_locally(
             model,
             data,
@@ -161,6 +178,7 @@ class TrainingRound:
             source=source,
             patients=None if self._noise is None else share.patients,
             correction_D=added_D,
+            first=first,
         )
         trained_D = to_vector(model)
         if np.isfinite(trained_D).all():
@@ -178,7 +196,7 @@ class TrainingRound:
         If it diverges, the model of the round before is kept. The round does not fail: a failure
         would reveal something about the patients.
         """
-        model = study_model(self._study, self._own.part.used(global_D))
+        model = self._model.with_weights(self._own.part.used(global_D))
         source = randomness.stream("own model")
         train_own(model, data, self._study, global_D=global_D, source=source)
         own_D = to_vector(model)

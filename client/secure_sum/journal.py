@@ -82,7 +82,8 @@ class RoundJournal:
             if round <= highest:
                 raise ProtocolError(
                     f"round {round} was asked for after round {highest} was masked at this "
-                    "site; a round is masked once, so continue with a higher number"
+                    "site; a round is masked once, so continue with a higher number",
+                    case="masked-before",
                 )
             self._execute("INSERT OR REPLACE INTO claims VALUES (?, ?)", study_hash, round)
             if end is not None:

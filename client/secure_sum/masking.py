@@ -288,7 +288,9 @@ class SiteMasking(Secret):
     def _check_unmasked(self, round: int) -> None:
         highest = self._journal.highest(self.parameters.study_hash)
         if round <= highest:
-            raise ProtocolError(f"round {round} is not above round {highest}, masked before")
+            raise ProtocolError(
+                f"round {round} is not above round {highest}, masked before", case="masked-before"
+            )
 
     def _deal_keys(self, round: int, to: Mapping[str, bytes], *, opens: BoxKeys) -> RoundKeys:
         """Make and deal keys; `opens` are the keys for the boxes that the others deal meanwhile."""

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from consilium.client.hospital.folder import public_pem
+from consilium.client.service.proxy import Proxy
 from consilium.shared.enrolment.messages import BUDGET_HEADER, HELLO_PATH, VERSION_HEADER
 from consilium.shared.errors import (
     AuthenticationError,
@@ -36,18 +37,22 @@ from consilium.shared.version import VERSION
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0  # the coordinator answers a waiting site after 10 s
 LARGEST_REPLY = 16 << 20
+SAYS_WHY = (503, 507)  # the coordinator's disk
 RESIGN_AFTER_S = 60.0  # Flower accepts a signature for five minutes
 
 log = logging.getLogger(__name__)
 
 
 def pinned_context(authority: bytes) -> ssl.SSLContext:
-    """Return a TLS context that trusts only this authority (DER).
+    """Return a TLS context that trusts only this authority (DER), under any name.
 
     Raises:
         AuthenticationError: the bytes are not a certificate.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks chain and host name
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # The authority signs this one coordinator's certificates and no other's, so the chain says who
+    # answers. A name would say where; it changes when the coordinator moves.
+    context.check_hostname = False
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     try:
         context.load_verify_locations(cadata=authority)
@@ -65,7 +70,12 @@ class Connection:
         host, port: the coordinator's address.
         authority: the pinned authority's certificate, DER.
         key: the node key; None before enrolment.
+        proxy: the proxy to dial through; None leaves that to HTTPS_PROXY.
         clock: returns seconds since 1970 by this machine's clock.
+
+    Raises:
+        AuthenticationError: the authority is not a certificate.
+        SettingsError: the proxy's address is none.
     """
 
     def __init__(
@@ -75,6 +85,7 @@ class Connection:
         authority: bytes,
         key: ec.EllipticCurvePrivateKey | None = None,
         *,
+        proxy: Proxy | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         shown = f"[{host}]" if ":" in host else host
@@ -85,6 +96,7 @@ class Connection:
             verify=pinned_context(authority),
             timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             follow_redirects=False,
+            proxy=None if proxy is None else proxy.for_httpx(),
             headers={VERSION_HEADER: VERSION, "accept-encoding": "identity"},
         )
         self._lock = threading.Lock()
@@ -132,8 +144,26 @@ class Connection:
             AuthenticationError: the other end is not the pinned coordinator, or rejects this site.
             ProtocolError: the coordinator refused; the sentence is the coordinator's.
         """
-        headers = self._signature() | self._budget_header if self._key is not None else {}
-        return self._exchange("POST", path, body, headers, media_type, timeout_s)
+        if self._key is None:
+            return self._exchange("POST", path, body, {}, media_type, timeout_s)
+        signed = self._signature()
+        try:
+            return self._exchange(
+                "POST", path, body, signed | self._budget_header, media_type, timeout_s
+            )
+        except AuthenticationError:
+            again = self._signature()
+            if not self._was_mistimed(signed, again):
+                raise
+        return self._exchange(
+            "POST", path, body, again | self._budget_header, media_type, timeout_s
+        )
+
+    @staticmethod
+    def _was_mistimed(signed: dict[str, str], again: dict[str, str]) -> bool:
+        """Tell whether the refusal's time showed that the request bore a wrong one."""
+        stamps = [datetime.fromisoformat(one["flwr-timestamp"]) for one in (signed, again)]
+        return abs((stamps[1] - stamps[0]).total_seconds()) > RESIGN_AFTER_S
 
     def _exchange(
         self,
@@ -157,6 +187,12 @@ class Connection:
                 content = _bounded(reply)
         except httpx.ConnectError as error:
             raise self._unreachable(error) from None
+        except httpx.ProxyError as error:
+            raise UnreachableError(
+                f"the proxy does not connect this site to {self.address} ({error}); ask the "
+                "network's administrators to allow it, and put the account that it asks for into "
+                "the file that [proxy] credentials in site.toml names"
+            ) from None
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise UnreachableError(f"no answer from {self.address}: {reason}") from None
@@ -214,9 +250,14 @@ class Connection:
         if status == 401:
             with self._lock:
                 self._signed_at = float("-inf")
-            return AuthenticationError(f"{self.address} does not accept this site: {sentence}")
+            return AuthenticationError(
+                f"{self.address} does not accept this site: {sentence}", case="not-accepted"
+            )
         if status >= 500:
-            return UnreachableError(f"{self.address} failed ({status}); trying again may help")
+            said = f": {sentence}" if status in SAYS_WHY else ""
+            return UnreachableError(
+                f"{self.address} failed ({status}){said}; trying again may help"
+            )
         return ProtocolError(f"{self.address} refused: {sentence}")
 
 

@@ -28,7 +28,9 @@ def fetch_offers(folder: SiteFolder) -> list[StudyOffer]:
     with connect(folder) as connection:
         listed = StudyList.from_bytes(connection.post(STUDIES_PATH, b"")).digests
         digests = [listed[at : at + DIGEST_BYTES] for at in range(0, len(listed), DIGEST_BYTES)]
-        return [_fetch(connection, digest) for digest in digests if len(digest) == DIGEST_BYTES]
+        return [
+            fetch_offer(connection, digest) for digest in digests if len(digest) == DIGEST_BYTES
+        ]
 
 
 def find_offer(folder: SiteFolder, named: str) -> StudyOffer:
@@ -66,6 +68,13 @@ def declare_size(folder: SiteFolder, digest: bytes, declared: Declaration) -> No
         connection.post(DECLARE_PATH, message.to_bytes())
 
 
-def _fetch(connection: Connection, digest: bytes) -> StudyOffer:
+def fetch_offer(connection: Connection, digest: bytes) -> StudyOffer:
+    """Return the offer of the study with this digest, not checked yet.
+
+    Raises:
+        UnreachableError: no answer.
+        ProtocolError: no such study is open to this site.
+        MessageError: the answer is malformed.
+    """
     request = StudyRequest(digest=digest).to_bytes()
     return StudyOffer.from_bytes(connection.post(STUDY_PATH, request))

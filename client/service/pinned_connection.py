@@ -1,8 +1,12 @@
 """An enrolled site's connection to its coordinator, and its approvals, by the pinned identity."""
 
 from consilium.client.hospital.approvals import Approvals
+from consilium.client.hospital.budget_certificates import BudgetCertificates
 from consilium.client.hospital.folder import SiteFolder
+from consilium.client.ledger.store import Ledger
 from consilium.client.service.connection import Connection
+from consilium.client.service.proxy import Proxy, read_pair
+from consilium.shared.enrolment.recovery import CERTIFICATE_PATH
 
 
 def approvals_of(folder: SiteFolder) -> Approvals:
@@ -26,4 +30,35 @@ def connect(folder: SiteFolder) -> Connection:
     enrolment = folder.enrolment()
     moved = folder.settings().coordinator
     host, port = (moved.host, moved.port) if moved else (enrolment.host, enrolment.port)
-    return Connection(host, port, enrolment.authority, folder.node_key())
+    return Connection(host, port, enrolment.authority, folder.node_key(), proxy=proxy_of(folder))
+
+
+def proxy_of(folder: SiteFolder) -> Proxy | None:
+    """Return the proxy that ``site.toml`` names, with its credentials; None if it names none.
+
+    Raises:
+        SettingsError: the file with the credentials cannot be read, or by others, too.
+    """
+    named = folder.settings().proxy
+    if named is None:
+        return None
+    credentials = None if named.credentials is None else folder.path / named.credentials
+    return Proxy(url=named.url, credentials=None if credentials is None else read_pair(credentials))
+
+
+def budget_certificates(
+    folder: SiteFolder, ledger: Ledger, connection: Connection
+) -> BudgetCertificates | None:
+    """Return what makes this site's budget certificates; None if it has no recovery code."""
+    keys, named = folder.recovery_keys(), folder.settings().recovery
+    if keys is None:
+        return None
+    return BudgetCertificates(
+        site=folder.owner(),
+        identity=folder.identity(),
+        seal=keys.seal,
+        ledger=ledger,
+        split_key=folder.split_key(),
+        second_place=None if named is None else folder.path / named.second_place,
+        send=lambda content: connection.post(CERTIFICATE_PATH, content),
+    )

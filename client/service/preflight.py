@@ -23,12 +23,16 @@ LARGEST_SKEW_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class PreflightTest:
-    """The result of one test: what was found, and what to do if the test failed."""
+    """The result of one test: what was found, and what to do if the test failed.
+
+    ``code`` is the kind of the error that failed it, if one did; it quotes nothing.
+    """
 
     name: str
     ok: bool
     told: str
     remedy: str = ""
+    code: str = ""
 
 
 def preflight(folder: SiteFolder) -> list[PreflightTest]:
@@ -37,6 +41,7 @@ def preflight(folder: SiteFolder) -> list[PreflightTest]:
         _permissions(folder),
         _disk(folder),
         _memory(),
+        *_second_place(folder),
         *_network(folder),
         *_data(folder),
     ]
@@ -47,7 +52,7 @@ def _permissions(folder: SiteFolder) -> PreflightTest:
     try:
         SiteFolder.open(folder.path)
     except SettingsError as error:
-        return PreflightTest(name=name, ok=False, told=str(error), remedy="see the sentence above")
+        return _failed(name, error, "see the sentence above")
     mode = folder.path.stat().st_mode & 0o777
     if mode & 0o077:
         return PreflightTest(
@@ -79,6 +84,21 @@ def _disk(folder: SiteFolder) -> PreflightTest:
     )
 
 
+def _second_place(folder: SiteFolder) -> list[PreflightTest]:
+    """Look whether budget certificates can be written to the second place, if one is named."""
+    try:
+        named = folder.settings().recovery
+    except SettingsError:
+        return []  # the test of the data tells it
+    if named is None:
+        return []
+    place = folder.path / named.second_place
+    ok = place.is_dir() and os.access(place, os.W_OK)
+    told = f"budget certificates go to {place}" if ok else f"{place} is no folder to write to"
+    remedy = "mend it: nothing is released without a copy there"
+    return [PreflightTest(name="second place", ok=ok, told=told, remedy=remedy)]
+
+
 def _memory() -> PreflightTest:
     free = _available_memory()
     return PreflightTest(
@@ -104,9 +124,7 @@ def _network(folder: SiteFolder) -> list[PreflightTest]:
         enrolment = folder.enrolment()
         connection = connect(folder)
     except ConsiliumError as error:
-        return [
-            PreflightTest(name="enrolment", ok=False, told=str(error), remedy="enrol this site")
-        ]
+        return [_failed("enrolment", error, "enrol this site")]
     with connection:
         host = connection.address.rpartition(":")[0].strip("[]")
         enrolled = PreflightTest(
@@ -156,7 +174,11 @@ def _line(connection: Connection, folder: SiteFolder) -> list[PreflightTest]:
             name="account",
             ok=failed is None,
             told=failed or "the coordinator knows this site",
-            remedy="ask the coordinator whether the site was revoked; it needs a new invitation",
+            remedy=(
+                "ask the coordinator whether the site was revoked; it needs a new invitation"
+                if abs(skew_s) <= LARGEST_SKEW_S
+                else "set this machine's clock first: see 'clock' above"
+            ),
         )
     )
     return found
@@ -170,7 +192,7 @@ def _data(folder: SiteFolder) -> list[PreflightTest]:
         told = ask_source(chosen)
         approved = list(approvals_of(folder)) if _is_enrolled(folder) else []
     except ConsiliumError as error:
-        return [PreflightTest(name=name, ok=False, told=str(error), remedy=remedy)]
+        return [_failed(name, error, remedy)]
     found = [PreflightTest(name=name, ok=True, told=sentence) for sentence in told]
     return found + [
         test(folder, approval) for approval in approved for test in (_known_sites, _readable)
@@ -196,7 +218,7 @@ def _readable(folder: SiteFolder, approval: Approval) -> PreflightTest:
     try:
         cohort = suitable_cohort(folder, study)
     except ConsiliumError as error:
-        return PreflightTest(name="data", ok=False, told=str(error), remedy=remedy)
+        return _failed("data", error, remedy)
     told = f"study {study.name}: {cohort.report.patients} patients can be read"
     return PreflightTest(name="data", ok=True, told=told)
 
@@ -207,3 +229,9 @@ def _trying(work: Callable[[], object]) -> str | None:
     except ConsiliumError as error:
         return str(error)
     return None
+
+
+def _failed(name: str, error: ConsiliumError, remedy: str) -> PreflightTest:
+    kind = type(error).__name__
+    code = f"{kind}.{error.case}" if error.case else kind
+    return PreflightTest(name=name, ok=False, told=str(error), remedy=remedy, code=code)

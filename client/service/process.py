@@ -1,35 +1,72 @@
-"""The long-running process of a site: it imports everything once, then answers messages."""
+"""The long-running process of a site: it answers messages until it is told to stop.
+
+PyTorch, and with it whatever reads records and trains, is imported with the first message of an
+approved study; until then the process holds some 110 MiB. Neither PyTorch nor records can be given
+back while a process lives, so when no message came for long the process begins anew, as after a
+restart by hand: same process number, same folder, same arguments.
+"""
 
 import logging
+import os
 import signal
+import sys
 import threading
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from consilium.client.hospital.approvals import Approval
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.hospital.policy_file import FILE_NAME as POLICY_FILE
-from consilium.client.hospital.process_limits import apply_limits
+from consilium.client.hospital.process_limits import apply_limits, limit_pytorch
 from consilium.client.hospital.settings import FILE_NAME as SETTINGS_FILE
-from consilium.client.hospital.stores import open_compared
+from consilium.client.hospital.stores import check_second_place, open_compared
 from consilium.client.hospital.voucher_check import voucher_disagreements
-from consilium.client.round.session import Session
 from consilium.client.service.flower_app import make_client_app
+from consilium.client.service.last_refusal import write_last_refusal
 from consilium.client.service.measurements import Measurements
-from consilium.client.service.pinned_connection import approvals_of, approved_digests, connect
-from consilium.client.service.site_cohort import opt_outs, site_cohort
+from consilium.client.service.pinned_connection import (
+    approvals_of,
+    approved_digests,
+    budget_certificates,
+    connect,
+)
+from consilium.client.service.roster_renewal import renew_roster
+from consilium.client.service.site_opt_outs import opt_outs
 from consilium.client.service.study_sessions import StudySessions
 from consilium.client.service.supernode import SiteNode
 from consilium.shared.audit.configuration import note_configuration
 from consilium.shared.errors import SettingsError
+from consilium.shared.secure_sum.messages import Action
+
+if TYPE_CHECKING:
+    from consilium.client.round.session import Session
 
 CONFIGURATION = (SETTINGS_FILE, POLICY_FILE)
+SIGNALS = {signal.SIGTERM, signal.SIGINT}
+QUIET_S = 600.0  # without a message for so long, and for longer than any round can last
 
 log = logging.getLogger(__name__)
 
 
-def run_site(folder: SiteFolder) -> None:
+def serve_site(folder: SiteFolder) -> None:
     """Answer the coordinator for this site until the process is told to stop.
+
+    Raises:
+        ConsiliumError: as :func:`run_site`.
+    """
+    environment = dict(os.environ)  # without what the policy of today adds
+    if run_site(folder):
+        _begin_anew(environment)
+
+
+def run_site(folder: SiteFolder) -> bool:
+    """Answer the coordinator for this site until told to stop, or until it is time to begin anew.
+
+    Returns:
+        Whether the process should begin anew; the signals that stop it are then held back.
 
     Raises:
         DataError: the file of those who opted out cannot be read.
@@ -51,12 +88,18 @@ def run_site(folder: SiteFolder) -> None:
         for wrong in voucher_disagreements(vouchers, audit.path):
             raise SettingsError(wrong)
         state = folder.state(policy, audit)
+        state = replace(state, certificates=budget_certificates(folder, state.ledger, connection))
+        check_second_place(audit, state.certificates)
         approvals = approvals_of(folder)
 
         def check_roster(approval: Approval) -> None:
             policy.check_roster(approval.study, approval.roster, vouchers.trust())
 
-        def open_session(approval: Approval) -> Session:
+        def open_session(approval: Approval) -> "Session":
+            limit_pytorch(policy)
+            from consilium.client.round.session import Session
+            from consilium.client.service.site_cohort import site_cohort
+
             return Session(
                 site=enrolment.site,
                 study=approval.study,
@@ -68,7 +111,15 @@ def run_site(folder: SiteFolder) -> None:
                 opted_out=partial(opt_outs, folder),
             )
 
-        sessions = StudySessions(enrolment.site, approvals, check_roster, open_session, audit)
+        sessions = StudySessions(
+            enrolment.site,
+            approvals,
+            check_roster,
+            open_session,
+            audit,
+            note=partial(write_last_refusal, folder.path),
+            renew=partial(renew_roster, folder, policy, approvals, audit, connection),
+        )
         tell = connection.tell_budget_left if policy.tell_budget_left else None
         measurements = Measurements(sessions, folder.path, state.ledger, tell=tell)
         node = SiteNode(
@@ -76,9 +127,28 @@ def run_site(folder: SiteFolder) -> None:
             int.from_bytes(enrolment.node_id, "big"),
             make_client_app(measurements),
             stop=stop,
+            rest_after_s=lambda: _rest_after_s(sessions.longest_timeout_s),
         )
         log.info("site %s is ready", enrolment.site)
-        node.run()
+        rests = node.run()
+    if rests:
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    return rests and not stop.is_set()
+
+
+def _rest_after_s(longest_timeout_s: float | None) -> float | None:
+    """Return after how many quiet seconds no round can be in progress; None without a session."""
+    if longest_timeout_s is None:
+        return None
+    return max(QUIET_S, len(Action) * longest_timeout_s)  # an exchange for each action
+
+
+def _begin_anew(environment: Mapping[str, str]) -> None:
+    """Replace this process by a new one with the same number and arguments; open files close."""
+    log.info("no study asks for anything; this process begins anew, without what it held")
+    os.execve(  # noqa: S606 - our own command line
+        sys.executable, [sys.executable, *sys.orig_argv[1:]], environment
+    )
 
 
 def _stop_on_signals(stop: threading.Event) -> None:
@@ -87,3 +157,4 @@ def _stop_on_signals(stop: threading.Event) -> None:
 
     signal.signal(signal.SIGTERM, ask_to_stop)
     signal.signal(signal.SIGINT, ask_to_stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # held back if this process began anew

@@ -2,22 +2,7 @@
 
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.records.cohort import Cohort, read_cohort, require_suitable
-from consilium.client.sources.common.opt_outs import OptOuts
 from consilium.shared.study.definition import Study
-
-
-def opt_outs(folder: SiteFolder) -> OptOuts | None:
-    """Read who opted out, from the file that the settings name now; None if they name none.
-
-    Raises:
-        DataError: the file cannot be read.
-        SettingsError: the settings cannot.
-    """
-    settings = folder.settings()
-    if settings.data is None or "opted_out" not in settings.data:
-        return None
-    file = settings.records(folder.path).opted_out
-    return None if file is None else OptOuts.read(file)
 
 
 def site_cohort(folder: SiteFolder, study: Study, *, counts_units: bool = True) -> Cohort:

@@ -8,6 +8,7 @@ from typing import Any
 
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.ledger.store import Ledger
+from consilium.client.service.last_refusal import read_last_refusal
 from consilium.client.service.pinned_connection import approvals_of
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
 from consilium.shared.audit.summary import summarise
@@ -20,7 +21,7 @@ def site_status(folder: SiteFolder) -> dict[str, Any]:
 
     Keys: ``site``, ``version``, ``coordinator``, ``running``, ``policy`` (``"ok"`` or what is wrong
     with it), ``approved`` (studies), ``budget`` (lifetime and by study), ``audit``,
-    ``last_release``, ``last_refusal``.
+    ``last_release``, ``last_refusal``, ``recovery`` (whether there is a code, the second place).
 
     Raises:
         SettingsError: the folder is not a site's.
@@ -41,6 +42,11 @@ def site_status(folder: SiteFolder) -> dict[str, Any]:
     except SettingsError:
         return status | {"approved": []}
     status["site"] = enrolment.site
+    named = folder.settings().recovery
+    status["recovery"] = {
+        "code": folder.recovery_keys() is not None,
+        "second_place": None if named is None else named.second_place,
+    }
     status["coordinator"] = f"{enrolment.host}:{enrolment.port}"
     status["approved"] = [
         {"study": approval.study.name, "digest": approval.study.digest.hex()}
@@ -51,7 +57,11 @@ def site_status(folder: SiteFolder) -> dict[str, Any]:
         status["budget"] = _budget(
             Ledger(file, lifetime_epsilon=policy.lifetime_epsilon, delta=policy.delta)
         )
-    return status | audit_status(folder.path / AUDIT_FILE)
+    status |= audit_status(folder.path / AUDIT_FILE)
+    known, told = read_last_refusal(folder.path), status.get("last_refusal")
+    if told and known and known.get("code") == told["code"]:
+        status["last_refusal"] = told | {"reason": str(known.get("reason", ""))}
+    return status
 
 
 def audit_status(log: Path) -> dict[str, Any]:
@@ -81,7 +91,12 @@ def audit_status(log: Path) -> dict[str, Any]:
             "epsilon": release[1].epsilon,
         },
         "last_refusal": refusal
-        and {"at": refusal[0], "asked": refusal[1].asked, "sentence": refusal[1].sentence},
+        and {
+            "at": refusal[0],
+            "asked": refusal[1].asked,
+            "code": refusal[1].code,
+            "sentence": refusal[1].sentence,
+        },
     }
 
 

@@ -9,6 +9,7 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Callable
 from typing import TypeVar, cast
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -63,7 +64,7 @@ HEARTBEAT_S = 4.0
 ANNOUNCED_HEARTBEAT_S = 10.0  # Flower's minimum; a node counts as offline after twice that
 AWAY_S = 0.3  # offline for so long that the coordinator notices the restart
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
-REFUSED_PAUSE_S = 10.0
+REFUSED_PAUSE_S, LONGEST_REFUSED_S = 10.0, 300.0
 ANSWER_FOR_S = 120.0  # how long an answer is retried while the coordinator is unreachable
 
 P = TypeVar("P", bound=Protobuf)
@@ -79,6 +80,8 @@ class SiteNode:
         node_id: the node's number from enrolment.
         app: answers every message.
         stop: the event that ends :meth:`run` when set.
+        rest_after_s: returns after how many seconds without a message :meth:`run` ends too; None
+            for never.
     """
 
     def __init__(
@@ -88,39 +91,60 @@ class SiteNode:
         app: ClientApp,
         *,
         stop: threading.Event,
+        rest_after_s: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._connection, self._app, self._stop = connection, app, stop
+        self._rest_after_s, self._over = rest_after_s, threading.Event()
         self._node = Node(node_id=node_id)
         self._logged_error = ""
+        self._refused = threading.Event()  # no heartbeat while the coordinator takes none of us
 
-    def run(self) -> None:
-        """Answer messages until told to stop; retry while the coordinator is unreachable."""
+    def run(self) -> bool:
+        """Answer messages until told to stop; retry while the coordinator is unreachable.
+
+        Returns:
+            Whether it ended because no message came for as long as ``rest_after_s`` says.
+        """
         self._begin()
         heart = threading.Thread(target=self._beat, name="node heartbeat", daemon=True)
         heart.start()
-        pause = _Pause(self._stop)
-        while not self._stop.is_set():
+        pause, refused = _Pause(self._stop), _Pause(self._stop, REFUSED_PAUSE_S, LONGEST_REFUSED_S)
+        asked = time.monotonic()
+        while not (self._stop.is_set() or self._rests(asked)):
             try:
                 message = self._receive()
                 self._log_recovery()
                 pause.reset()
+                refused.reset()
+                self._refused.clear()
                 if message is not None:
                     self._send(self._answer(message))
+                    asked = time.monotonic()
             except UnreachableError as error:
                 self._log_error(error)
                 pause.wait()
             except AuthenticationError as error:
                 self._log_error(error)
-                self._stop.wait(REFUSED_PAUSE_S * random.uniform(0.5, 1.0))  # noqa: S311 - a pause
+                if error.case == "not-accepted":  # it knocks less and less often
+                    self._refused.set()
+                    refused.wait()
+                else:
+                    self._stop.wait(REFUSED_PAUSE_S * random.uniform(0.5, 1.0))  # noqa: S311
             except ConsiliumError as error:
                 log.warning("a message was dropped: %s", error)
                 pause.wait()
+        self._over.set()
         heart.join()
         self._say_goodbye()
+        return not self._stop.is_set()
+
+    def _rests(self, asked: float) -> bool:
+        after_s = self._rest_after_s()
+        return after_s is not None and time.monotonic() > asked + after_s
 
     def _begin(self) -> None:
         """Go offline, so that no answer of an earlier process is waited for; then come online."""
-        pause = _Pause(self._stop)
+        pause, refused = _Pause(self._stop), _Pause(self._stop, REFUSED_PAUSE_S, LONGEST_REFUSED_S)
         while not self._stop.is_set():
             try:
                 self._connection.hello()
@@ -132,7 +156,7 @@ class SiteNode:
                 return
             except ConsiliumError as error:
                 self._log_error(error)
-                pause.wait()
+                (refused if error.case == "not-accepted" else pause).wait()
 
     def _answer(self, message: Message) -> Message:
         """Call the installed app; turn an error in it into an error reply without detail."""
@@ -265,7 +289,9 @@ class SiteNode:
             log.debug("could not say goodbye: %s", error)
 
     def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_S * random.uniform(0.8, 1.0)):  # noqa: S311 - a pause
+        while not self._over.wait(HEARTBEAT_S * random.uniform(0.8, 1.0)):  # noqa: S311 - a pause
+            if self._refused.is_set():
+                continue
             try:
                 self._heartbeat()
             except ConsiliumError as error:
@@ -299,15 +325,20 @@ def _parsed(reply: P, content: bytes) -> P:
 class _Pause:
     """Pauses that grow, with jitter, so that sites do not all reconnect at the same moment."""
 
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
+    def __init__(
+        self,
+        stop: threading.Event,
+        first_s: float = FIRST_PAUSE_S,
+        longest_s: float = LONGEST_PAUSE_S,
+    ) -> None:
+        self._stop, self._first_s, self._longest_s = stop, first_s, longest_s
         self.reset()
 
     def reset(self) -> None:
         """Start again with short pauses."""
-        self._next_s = FIRST_PAUSE_S
+        self._next_s = self._first_s
 
     def wait(self) -> None:
         """Pause, but no longer than until told to stop."""
         self._stop.wait(self._next_s * random.uniform(0.5, 1.0))  # noqa: S311 - a pause
-        self._next_s = min(2 * self._next_s, LONGEST_PAUSE_S)
+        self._next_s = min(2 * self._next_s, self._longest_s)

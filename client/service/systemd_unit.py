@@ -10,6 +10,18 @@ _NOTES = """\
 """
 
 
+# PrivateDevices would hide a graphics card from a site whose policy allows one ([machine] gpu);
+# another policy hides it from the computation itself (client/hospital/process_limits.py).
+_DEVICES = """\
+DevicePolicy=closed
+DeviceAllow=char-nvidia rw
+DeviceAllow=char-nvidia-frontend rw
+DeviceAllow=char-nvidia-uvm rw
+DeviceAllow=char-drm rw
+DeviceAllow=char-kfd rw
+"""
+
+
 def write_unit(folder: Path, *, user: str) -> Path:
     """Write the unit into the site's folder; return its path."""
     return write_systemd_unit(
@@ -22,4 +34,5 @@ def write_unit(folder: Path, *, user: str) -> Path:
         stopping="TimeoutStopSec=60\n",
         environment="# Environment=HTTPS_PROXY=http://proxy.example.org:3128\n",
         limits="SocketBindDeny=any\n",
+        devices=_DEVICES,
     )

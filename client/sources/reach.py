@@ -10,20 +10,20 @@ from typing import Any
 
 from consilium.client.sources.common.named_files import check_readable, named_files
 from consilium.client.sources.common.settings import DataSettings
-from consilium.client.sources.own.settings import FhirSettings, OmopSettings, SqlSettings
+from consilium.client.sources.own.settings.systems import FhirSettings, OmopSettings, SqlSettings
 from consilium.client.sources.registry import needs
 
 
 def _omop(chosen: OmopSettings) -> str:
     needs("polars", chosen.source)
-    from consilium.client.sources.own.omop_answer import answer_of
+    from consilium.client.sources.own.databases.omop_answer import answer_of
 
     return answer_of(chosen)
 
 
 def _sql(chosen: SqlSettings) -> str:
     needs("polars", chosen.source, "sql")
-    from consilium.client.sources.own.sql_tables import answer_of
+    from consilium.client.sources.own.databases.sql_tables import answer_of
 
     return answer_of(chosen)
 
@@ -32,7 +32,7 @@ def _fhir(chosen: FhirSettings) -> str | None:
     if chosen.server is None:
         return None
     needs("polars", chosen.source)
-    from consilium.client.sources.own.fhir_server import answer_of
+    from consilium.client.sources.own.fhir.fhir_server import answer_of
 
     return answer_of(chosen)
 

@@ -19,15 +19,15 @@ from consilium.client.sources.common.door import behind_door
 from consilium.client.sources.common.installed import NOTHING, is_installed, load, opened
 from consilium.client.sources.common.settings import DataSettings, parse_settings
 from consilium.client.sources.common.source import Source
-from consilium.client.sources.own.settings import (
+from consilium.client.sources.own.settings.hospital import HospitalSettings
+from consilium.client.sources.own.settings.systems import (
     FhirSettings,
     Hl7Settings,
-    HospitalSettings,
     MedsSettings,
     OmopSettings,
     SqlSettings,
-    TablesSettings,
 )
+from consilium.client.sources.own.settings.tables import TablesSettings
 from consilium.client.sources.recorded.record_settings import (
     EdfSettings,
     ImageSlicesSettings,
@@ -64,42 +64,42 @@ def _physionet2012(chosen: settings.PhysioNet2012Settings, _: Study) -> Source:
 
 def _tables(chosen: TablesSettings, _: Study) -> Source:
     needs("polars", chosen.source)
-    from consilium.client.sources.own.tables import Tables
+    from consilium.client.sources.own.tables.tables import Tables
 
     return Tables(chosen)
 
 
 def _meds(chosen: MedsSettings, _: Study) -> Source:
     needs("polars", chosen.source)
-    from consilium.client.sources.own.meds import Meds
+    from consilium.client.sources.own.meds.meds import Meds
 
     return Meds(chosen)
 
 
 def _omop(chosen: OmopSettings, _: Study) -> Source:
     needs("polars", chosen.source)
-    from consilium.client.sources.own.omop import Omop
+    from consilium.client.sources.own.databases.omop import Omop
 
     return Omop(chosen)
 
 
 def _sql(chosen: SqlSettings, _: Study) -> Source:
     needs("polars", chosen.source, "sql")
-    from consilium.client.sources.own.sql_tables import Sql
+    from consilium.client.sources.own.databases.sql_tables import Sql
 
     return Sql(chosen)
 
 
 def _fhir(chosen: FhirSettings, _: Study) -> Source:
     needs("polars", chosen.source)
-    from consilium.client.sources.own.fhir import Fhir
+    from consilium.client.sources.own.fhir.fhir import Fhir
 
     return Fhir(chosen)
 
 
 def _hl7(chosen: Hl7Settings, _: Study) -> Source:
     needs("polars", chosen.source)
-    from consilium.client.sources.own.hl7 import Hl7
+    from consilium.client.sources.own.hl7.hl7 import Hl7
 
     return Hl7(chosen)
 

@@ -20,9 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|#)([^)\s#]+)(#[^)\s]*)?\)")
 
 TREES = {
-    "For hospitals": ("vouching", "data", "check", "opt-outs", "bedside", "audit"),
-    "For researchers": ("python", "studies", "strategies", "run-json"),
-    "For operators": ("operations",),
+    "For hospitals": ("vouching", "coming-back", "data", "check", "opt-outs", "bedside", "audit"),
+    "For researchers": ("python", "studies", "strategies", "clusters", "run-json"),
+    "For operators": ("operations", "scale"),
     "What is protected": ("threat-model", "privacy", "protocol"),
     "Reference": ("commands/index", "rooms/index"),
     "The project": ("decisions/README", "contributing", "security", "changelog"),

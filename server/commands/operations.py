@@ -1,12 +1,13 @@
 """Commands for operating a coordinator: status, audit, export, backup, restore."""
 
+import getpass
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consilium.server.commands.options import DEFAULT_FOLDER, Folder, Json
+from consilium.server.commands.options import DEFAULT_FOLDER, Folder, Json, Operator
 from consilium.shared.errors import SettingsError
 from consilium.shared.service.terminal import Terminal
 
@@ -26,6 +27,7 @@ def add_commands(app: typer.Typer) -> None:
     """Add these commands to the coordinator's."""
     app.command()(status)
     app.command()(export)
+    app.command()(archive)
     app.command()(backup)
     app.command()(restore)
     app.add_typer(audit, name="audit")
@@ -34,6 +36,7 @@ def add_commands(app: typer.Typer) -> None:
 def status(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
     """Show how the coordinator stands, from its folder: sites, studies, audit log."""
     from consilium.server.coordinator.folder import CoordinatorFolder
+    from consilium.server.service.overview import names_of, rounds_so_far
     from consilium.server.service.overview import status as status_of
 
     opened = CoordinatorFolder.open(folder)
@@ -41,14 +44,14 @@ def status(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
     if as_json:
         console.print_json(json.dumps(found))
         return
+    named = names_of(found["studies"])
     enrolled = [site for site in found["sites"] if not site["revoked"]]
     _say(f"version     {found['version']}")
     _say(f"certificate ends {found['certificate_ends'][:10]}")
     _say(f"sites       {len(enrolled)} enrolled, {len(found['sites']) - len(enrolled)} revoked")
     for study in found["studies"]:
-        last = study["last_round"]
-        _say(f"study       {study['study']}: {study['state']}"
-             + (f", round {last['round']}" if last else "")
+        _say(f"study       {named[study['digest']]}: {study['state']}"
+             + (f", {rounds_so_far(study)} rounds" if study["last_round"] else "")
              + (f"; {study['detail']}" if study["detail"] else ""))  # fmt: skip
     log = found["audit"]
     if log and "entries" in log:
@@ -77,6 +80,22 @@ def verify(
     if peer is not None:
         other = Side(path=peer, owner=site, identity=_member(opened, site).identity)
     show_reports(own, other, console, as_json=as_json)
+
+
+@audit.command(name="rotate")
+def rotate(folder: Folder = DEFAULT_FOLDER, operator: Operator = "") -> None:
+    """Seal the log's file as a segment and go on in a new one; the chain runs through both."""
+    from consilium.server.coordinator.acts import note_act
+    from consilium.server.coordinator.folder import CoordinatorFolder
+    from consilium.shared.audit.own_log import open_audit
+
+    opened = CoordinatorFolder.open(folder)
+    note_act(opened, "rotate", "", by=operator)
+    sealed = open_audit(opened).seal(by=operator or getpass.getuser())
+    console.print(
+        f"{sealed}: sealed; keep it with the log, for without it nothing before can be verified.",
+        markup=False,
+    )
 
 
 @audit.command(name="head")
@@ -108,9 +127,12 @@ def export(
     recalibrate: Annotated[
         bool, typer.Option("--recalibrate", help="Put risks right by the validation patients.")
     ] = False,
+    operator: Operator = "",
 ) -> None:
     """Write a finished study's model with its manifest, signed; hospitals check the signature."""
+    from consilium.server.coordinator.acts import note_act
     from consilium.server.coordinator.folder import CoordinatorFolder
+    from consilium.server.service.archive import MARKER
     from consilium.server.study.checkpoints import load_checkpoint
     from consilium.server.study.export import export_model
     from consilium.shared.audit.events import StudyChanged
@@ -121,9 +143,15 @@ def export(
     opened = CoordinatorFolder.open(folder)
     submitted = opened.register().study(study)
     checkpoint = load_checkpoint(opened.study(submitted.digest))
+    if checkpoint is None and (opened.study(submitted.digest) / MARKER).exists():
+        raise SettingsError(
+            f"study {submitted.name}: was archived; put the checkpoint of its archive back into "
+            f"{opened.study(submitted.digest)}"
+        )
     if checkpoint is None:
         raise SettingsError(f"study {submitted.name}: has not begun, so it has no model")
     loaded = parse_study(submitted.text.decode(), where=submitted.name)
+    note_act(opened, "export", f"{loaded.name} ({loaded.digest.hex()[:16]})", by=operator)
     manifest = export_model(
         loaded,
         checkpoint,
@@ -146,16 +174,38 @@ def export(
     _say("A hospital checks it with 'consilium-site model FOLDER'.")
 
 
+def archive(
+    study: Annotated[str, typer.Argument(help="Name or digest.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
+    folder: Folder = DEFAULT_FOLDER,
+    operator: Operator = "",
+) -> None:
+    """Put an ended study into one file, with its model, and remove its bulk from the folder."""
+    from consilium.server.coordinator.acts import note_act
+    from consilium.server.coordinator.folder import CoordinatorFolder
+    from consilium.server.service.archive import archive_study
+
+    opened = CoordinatorFolder.open(folder)
+    submitted = opened.register().study(study)
+    note_act(opened, "archive", f"{submitted.name} ({submitted.digest.hex()[:16]})", by=operator)
+    made = archive_study(opened, submitted, out)
+    _say(f"{out}: study {submitted.name}, SHA-256 {made.digest}; {made.freed} bytes are freed.")
+    _say("'export' needs the checkpoint in it: put it back into the study's folder first.")
+
+
 def backup(
     archive: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
     folder: Folder = DEFAULT_FOLDER,
+    operator: Operator = "",
 ) -> None:
     """Copy the coordinator's folder into one file, also while it runs; it holds the secret keys."""
+    from consilium.server.coordinator.acts import note_act
     from consilium.server.coordinator.folder import OWNER, CoordinatorFolder
     from consilium.shared.backup.create import back_up
     from consilium.shared.version import VERSION
 
     opened = CoordinatorFolder.open(folder)
+    note_act(opened, "backup", "", by=operator)
     made = back_up(opened.path, archive, kind="coordinator", owner=OWNER, version=VERSION)
     _say(f"{archive}: {len(made.files)} files, audit log up to entry {made.entries}; only this "
          "account can read it, and it holds the coordinator's keys.")  # fmt: skip

@@ -18,3 +18,12 @@ StudyFile = Annotated[Path, typer.Argument(help="The study, a TOML file.", show_
 StudyName = Annotated[
     str, typer.Argument(help="Name or digest of a submitted study.", show_default=False)
 ]
+Operator = Annotated[
+    str,
+    typer.Option(
+        "--as",
+        envvar="CONSILIUM_OPERATOR",
+        help="Your name, for the audit log; the account's name stands there, too.",
+        show_default=False,
+    ),
+]

@@ -21,6 +21,8 @@ from consilium.shared.files.permissions import PRIVATE_FILE
 
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 397
+RENEW_BEFORE = timedelta(days=45)  # before the operator is warned, at 30 (the monitor)
+WORTHWHILE = timedelta(days=7)  # a renewed certificate lasts so much longer at least
 CLOCK_SLACK = timedelta(days=1)
 
 
@@ -93,12 +95,19 @@ def issue_server_certificate(
     The key is written before the certificate; a server that uses them restarts after both.
 
     Raises:
-        SettingsError: no names, or one that is neither an address nor a host name.
+        SettingsError: no names, or one that is neither an address nor a host name; or the authority
+            has ended.
     """
     if not names:
         raise SettingsError("a server certificate needs a host name; give --host at least once")
     begins = (now or datetime.now(UTC)) - CLOCK_SLACK
     authority = _read(files.authority)
+    if begins + CLOCK_SLACK >= _end(authority):
+        raise SettingsError(
+            f"the coordinator's certificate authority ended {_end(authority):%Y-%m-%d}, after "
+            f"{AUTHORITY_DAYS // 365} years, and sites trust no other; run 'init' in a new folder "
+            "and invite the sites again"
+        )
     authority_key = _read_key(files.authority_key)
     key = ec.generate_private_key(ec.SECP256R1())
     common = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
@@ -124,6 +133,25 @@ def issue_server_certificate(
     )
     write_atomically(files.server_key, _private_pem(key), mode=PRIVATE_FILE)
     write_atomically(files.server, certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def renew_in_time(files: CertificateFiles, *, now: datetime | None = None) -> bool:
+    """Issue the server certificate anew, for the same names, if it ends soon; return whether so.
+
+    Near the end of the authority there is nothing to gain by it, and it is left as it is.
+
+    Raises:
+        SettingsError: a file is missing or damaged.
+    """
+    now = now or datetime.now(UTC)
+    ends, last = files.expires(), _end(_read(files.authority))
+    if (
+        ends - now > RENEW_BEFORE
+        or min(now + timedelta(days=SERVER_DAYS), last) < ends + WORTHWHILE
+    ):
+        return False
+    issue_server_certificate(files, files.names(), now=now)
+    return True
 
 
 def _general_name(name: str) -> x509.GeneralName:

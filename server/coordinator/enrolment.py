@@ -8,15 +8,16 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from consilium.server.coordinator.defaults import DEFAULT_HOURS
 from consilium.server.coordinator.folder import CoordinatorFolder
+from consilium.server.coordinator.recovery import RecoveryService
 from consilium.server.coordinator.register import Member, Register, Submitted
-from consilium.shared.audit.events import Enrolled, Revoked, StudyChanged
+from consilium.shared.audit.events import Enrolled, Revoked, RosterChanged, StudyChanged
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.crypto.declaration import Declaration
-from consilium.shared.crypto.keys import SITE_NAME, IdentityKey, Roster
+from consilium.shared.crypto.keys import IdentityKey, Roster
 from consilium.shared.enrolment.compatibility import disagreement
 from consilium.shared.enrolment.invitation import SECRET_BYTES, Invitation
 from consilium.shared.enrolment.messages import (
@@ -29,7 +30,9 @@ from consilium.shared.enrolment.messages import (
     StudyRequest,
     enrolled_statement,
     offer_statement,
+    roster_digest,
 )
+from consilium.shared.enrolment.site_names import require_site_name
 from consilium.shared.errors import AuthenticationError, ProtocolError, SettingsError, StudyError
 from consilium.shared.rounds.contents import check_size
 from consilium.shared.study.definition import Study, parse_study
@@ -49,11 +52,7 @@ def invite(
     Raises:
         SettingsError: a site cannot have this name, or the site is enrolled already.
     """
-    if not SITE_NAME.fullmatch(site) or site != site.lower() or "_" in site or "." in site:
-        raise SettingsError(
-            f"site {site!r}: must be 1 to 64 lower-case letters, digits and hyphens, as in a "
-            "study's list of sites; choose another name"
-        )
+    require_site_name(site)
     secret = secrets.token_bytes(SECRET_BYTES)
     expires = (time.time() if now is None else now) + 3600 * hours
     folder.register().invite(site, secret, expires=expires)
@@ -125,6 +124,11 @@ class EnrolmentService:
     audit: AuditLog
     nodes: Nodes
     clock: Callable[[], float] = time.time
+
+    @property
+    def recovery(self) -> RecoveryService:
+        """Answers what is asked about recovery."""
+        return RecoveryService(register=self.register, audit=self.audit)
 
     def enrol(self, body: bytes) -> bytes:
         """Enrol a site.
@@ -218,14 +222,122 @@ class EnrolmentService:
                 )
                 site = study.roster.restricted_to([member.name])
                 site.with_declared({member.name: declared}, study.digest)
-                self.register.declare(study.digest, member.name, declared)
+                if self.register.study(study.digest.hex()).roster.members == study.roster.members:
+                    self.register.declare(study.digest, member.name, declared)
+                else:
+                    self._take_successor(study, member, declared)
                 log.info("site %s declared its size for study %s", member.name, study.name)
                 return b""
         raise SettingsError(f"no study {message.digest.hex()[:16]} is open to site {member.name}")
 
     def _offered(self, member: Member) -> list[Submitted]:
-        return [
-            study
-            for study in self.register.studies()
-            if study.open and (member.name, member.identity) in study.roster.members
-        ]
+        """The open studies of a site; where it came back under a new key, with the roster to be."""
+        offered = []
+        for study in self.register.studies():
+            former = dict(study.roster.members).get(member.name)
+            if former is None or not study.open or member.name in study.gone:
+                continue
+            if former == member.identity:
+                offered.append(study)
+            elif keeps_nothing(study) and self.recovery.in_place_of(former, member.identity):
+                offered.append(self._with_successor(study, member))
+        return offered
+
+    def _with_successor(self, study: Submitted, member: Member) -> Submitted:
+        """The study with this site under its new identity; its size is to be declared again."""
+        roster = Roster(
+            tuple(
+                (site, member.identity if site == member.name else identity)
+                for site, identity in study.roster.members
+            )
+        )
+        return replace(
+            study,
+            roster=roster,
+            declared={site: d for site, d in study.declared.items() if site != member.name},
+            signature=self.identity.sign(offer_statement(study.text, roster)),
+        )
+
+    def _take_successor(self, offered: Submitted, member: Member, declared: Declaration) -> None:
+        """Put a site's new identity into a study's roster from now on.
+
+        Raises:
+            SettingsError: it declares another size than it had declared before.
+        """
+        before = self.register.study(offered.digest.hex())
+        known = before.declared.get(member.name)
+        if known is not None and known.patients != declared.patients:
+            raise _other_size(member.name, known.patients)
+        former = dict(before.roster.members)[member.name]
+        version = self.register.replace_member(
+            offered.digest,
+            member.name,
+            before=former,
+            after=member.identity,
+            declared=declared,
+            signature=offered.signature,
+            now=self.clock(),
+        )
+        note_roster(
+            self.audit, self.register.study(offered.digest.hex()), version, member.name, former,
+            member.identity,
+        )  # fmt: skip
+
+
+def keeps_nothing(study: Submitted) -> bool:
+    """Whether no part of the study's model stays at its sites, so that its runs may change."""
+    parsed = parse_study(study.text.decode(), where=study.name)
+    return not (parsed.personalisation.active or parsed.training.control_variates)
+
+
+def dismiss(register: Register, audit: AuditLog, study: Submitted, site: str) -> int:
+    """Let a site leave a study for good; return the version of the roster without it.
+
+    The study's sums keep their bounds: threshold, minimum and noise are those of all its sites, and
+    hold with fewer of them as they do when one is not there.
+
+    Raises:
+        StudyError: too few sites would be left for a sum.
+        SettingsError: the study has ended, or it is none of its sites, or left before.
+    """
+    if not study.open:
+        raise SettingsError(f"study {study.name} is {study.state}; nobody leaves it any more")
+    parsed = parse_study(study.text.decode(), where=study.name)
+    left = set(study.roster) - study.gone - {site}
+    for group in parsed.groups:
+        if len(left & set(group)) < parsed.minimum_sites:
+            raise StudyError(
+                f"study {study.name}: without {site} a sum would be over {len(left & set(group))} "
+                f"sites, and {parsed.minimum_sites} are needed; stop the study, and submit one of "
+                "the others"
+            )
+    version = register.dismiss(study.digest, site, now=time.time())
+    former = dict(study.roster.members)[site]
+    note_roster(audit, register.study(study.digest.hex()), version, site, former, b"")
+    return version
+
+
+def note_roster(
+    audit: AuditLog, study: Submitted, version: int, site: str, before: bytes, after: bytes
+) -> None:
+    """Record that a study has another roster from now on."""
+    audit.append(
+        RosterChanged(
+            study=study.name,
+            study_digest=study.digest,
+            version=version,
+            roster=roster_digest(study.roster.restricted_to(set(study.roster) - study.gone)),
+            site=site,
+            before=before,
+            after=after,
+            by="coordinator",
+        )
+    )
+    log.info("study %s has roster %d: site %s", study.name, version, site)
+
+
+def _other_size(site: str, known: int) -> SettingsError:
+    return SettingsError(
+        f"site {site} declared {known} patients for this study before, and a declared size does "
+        f"not change; approve with --patients {known}, or ask for the study to be submitted again"
+    )

@@ -8,14 +8,14 @@
     register.sqlite      invitations, sites, studies
     link.sqlite          Flower's SuperLink database
     studies/DIGEST/      checkpoint, records of the rounds
-    audit.jsonl          the audit log
-    logs/                of the service and the study processes
+    audit.jsonl          the audit log; audit-0001.jsonl and on are its sealed segments
+    logs/                of the supervisor, the service and the study processes, rotated
 """
 
 import fcntl
 import os
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from consilium.server.coordinator.certificates import (
@@ -112,6 +112,18 @@ class CoordinatorFolder:
                 f"{file}: must hold name, host, port and listen ({error}); correct it"
             ) from error
         return cls(path=path, settings=settings)
+
+    def rename(self, host: str) -> None:
+        """Let invitations name another host from now on.
+
+        Raises:
+            SettingsError: the settings cannot be written.
+        """
+        settings = replace(self.settings, host=host)
+        try:
+            write_atomically(self._settings_file, _to_toml(settings), mode=PRIVATE_FILE)
+        except OSError as error:
+            raise SettingsError(f"{self.path}: cannot be written ({error.strerror})") from error
 
     @property
     def _settings_file(self) -> Path:

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import sqlite3
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -46,6 +46,19 @@ CREATE TABLE IF NOT EXISTS members (
 CREATE TABLE IF NOT EXISTS declarations (
     digest BLOB NOT NULL REFERENCES studies(digest), site TEXT NOT NULL, declared BLOB NOT NULL,
     PRIMARY KEY (digest, site)
+);
+CREATE TABLE IF NOT EXISTS recovery_codes (
+    identity BLOB PRIMARY KEY, site TEXT NOT NULL, binding BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS certificates (
+    identity BLOB PRIMARY KEY, number INTEGER NOT NULL, certificate BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS successions (
+    identity BLOB PRIMARY KEY, successor BLOB NOT NULL, succession BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS roster_changes (
+    digest BLOB NOT NULL REFERENCES studies(digest), version INTEGER NOT NULL, site TEXT NOT NULL,
+    identity BLOB NOT NULL, at REAL NOT NULL, PRIMARY KEY (digest, version)
 );
 """
 
@@ -92,6 +105,7 @@ class Submitted:
     """A study as submitted, with the roster that was pinned then, and how far it has come.
 
     ``declared`` has the sizes that sites have declared so far; ``roster`` has them once all have.
+    ``version`` counts its rosters from 1; ``gone`` are the sites that left for good.
     """
 
     digest: bytes
@@ -103,6 +117,8 @@ class Submitted:
     wanted: Wanted
     state: State
     detail: str
+    version: int = 1
+    gone: frozenset[str] = frozenset()
 
     @property
     def undeclared(self) -> tuple[str, ...]:
@@ -137,7 +153,8 @@ class Register:
                 )
             for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {FORMAT}")
+            if version != FORMAT:  # it writes, also what is there already
+                connection.execute(f"PRAGMA user_version = {FORMAT}")
 
     # Invitations and sites.
 
@@ -277,7 +294,18 @@ class Register:
                 ).fetchall()
                 for row in rows
             }
-        return tuple(_submitted(row, members[row[0]], dict(declared[row[0]])) for row in rows)
+            versions = {row[0]: _version(connection, row[0]) for row in rows}
+            gone = connection.execute(
+                "SELECT digest, site FROM roster_changes WHERE identity = ?", (b"",)
+            ).fetchall()
+        return tuple(
+            replace(
+                _submitted(row, members[row[0]], dict(declared[row[0]])),
+                version=versions[row[0]],
+                gone=frozenset(site for digest, site in gone if digest == row[0]),
+            )
+            for row in rows
+        )
 
     def declare(self, digest: bytes, site: str, declared: Declaration) -> None:
         """Note the size that a site declares for a study; the same again changes nothing.
@@ -300,6 +328,148 @@ class Register:
                 "INSERT OR REPLACE INTO declarations VALUES (?, ?, ?)",
                 (digest, site, declared.to_bytes()),
             )
+
+    def replace_member(
+        self,
+        digest: bytes,
+        site: str,
+        *,
+        before: bytes,
+        after: bytes,
+        declared: Declaration,
+        signature: bytes,
+        now: float,
+    ) -> int:
+        """Put a site's new identity into a study's roster, in one step; return its version.
+
+        Args:
+            digest: of the study.
+            site: that came back under a new key.
+            before: its identity so far.
+            after: its new one.
+            declared: its size, signed by the new one.
+            signature: the coordinator's, over the offer with the new roster.
+            now: seconds since 1970.
+
+        Raises:
+            SettingsError: the site does not stand there under the former identity any more.
+        """
+        with self._transaction() as connection:
+            changed = connection.execute(
+                "UPDATE members SET identity = ? WHERE digest = ? AND site = ? AND identity = ?",
+                (after, digest, site, before),
+            ).rowcount
+            if not changed:
+                raise SettingsError(f"site {site} stands under another key in this study by now")
+            connection.execute(
+                "INSERT OR REPLACE INTO declarations VALUES (?, ?, ?)",
+                (digest, site, declared.to_bytes()),
+            )
+            connection.execute(
+                "UPDATE studies SET signature = ? WHERE digest = ?", (signature, digest)
+            )
+            return self._next_version(connection, digest, site, after, now)
+
+    def dismiss(self, digest: bytes, site: str, *, now: float) -> int:
+        """Let a site leave a study for good; return the version of the roster without it.
+
+        Raises:
+            SettingsError: it is none of the study's sites, or left before.
+        """
+        with self._transaction() as connection:
+            listed = connection.execute(
+                "SELECT 1 FROM members WHERE digest = ? AND site = ?", (digest, site)
+            ).fetchone()
+            left = connection.execute(
+                "SELECT 1 FROM roster_changes WHERE digest = ? AND site = ? AND identity = ?",
+                (digest, site, b""),
+            ).fetchone()
+            if listed is None or left is not None:
+                raise SettingsError(
+                    f"site {site} is none of the sites of this study"
+                    if listed is None
+                    else f"site {site} left this study before"
+                )
+            return self._next_version(connection, digest, site, b"", now)
+
+    @staticmethod
+    def _next_version(
+        connection: sqlite3.Connection, digest: bytes, site: str, identity: bytes, now: float
+    ) -> int:
+        version = _version(connection, digest) + 1
+        connection.execute(
+            "INSERT INTO roster_changes VALUES (?, ?, ?, ?, ?)",
+            (digest, version, site, identity, now),
+        )
+        return version
+
+    # Recovery: what is kept for hospitals that may lose their machine.
+
+    def keep_binding(self, site: str, identity: bytes, binding: bytes) -> None:
+        """Keep the recovery code that an identity is bound to; the first one stays.
+
+        Raises:
+            SettingsError: this identity is bound to another code.
+        """
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO recovery_codes VALUES (?, ?, ?)", (identity, site, binding)
+            )
+            kept = connection.execute(
+                "SELECT binding FROM recovery_codes WHERE identity = ?", (identity,)
+            ).fetchone()[0]
+        if kept != binding:
+            raise SettingsError(f"site {site} has another recovery code, and a code stays")
+
+    def bindings(self, site: str) -> list[bytes]:
+        """The recovery codes to which identities of this site were bound, encoded."""
+        with self._transaction() as connection:
+            rows = connection.execute("SELECT binding FROM recovery_codes WHERE site = ?", (site,))
+            return [row[0] for row in rows.fetchall()]
+
+    def keep_certificate(self, identity: bytes, number: int, certificate: bytes) -> None:
+        """Keep an identity's budget certificate, if none of a later entry is kept."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO certificates VALUES (?, ?, ?) ON CONFLICT (identity) DO UPDATE SET "
+                "number = excluded.number, certificate = excluded.certificate "
+                "WHERE excluded.number >= certificates.number",
+                (identity, number, certificate),
+            )
+
+    def certificate(self, identity: bytes) -> bytes | None:
+        """The newest budget certificate of an identity, encoded."""
+        query = "SELECT certificate FROM certificates WHERE identity = ?"
+        with self._transaction() as connection:
+            row = connection.execute(query, (identity,)).fetchone()
+        return row[0] if row else None
+
+    def succeed(self, before: bytes, after: bytes, succession: bytes) -> bool:
+        """Note that one identity takes the place of another; return whether that is new.
+
+        Raises:
+            SettingsError: another one took it.
+        """
+        with self._transaction() as connection:
+            new = connection.execute(
+                "INSERT OR IGNORE INTO successions VALUES (?, ?, ?)", (before, after, succession)
+            ).rowcount
+            kept = connection.execute(
+                "SELECT successor FROM successions WHERE identity = ?", (before,)
+            ).fetchone()[0]
+        if kept != after:
+            raise SettingsError(
+                "this hospital came back under another key before; if that was not you, telephone "
+                "the coordinator"
+            )
+        return bool(new)
+
+    def successor(self, identity: bytes) -> tuple[bytes, bytes] | None:
+        """The identity that took the place of this one, and the encoded proof; None if none did."""
+        query = "SELECT successor, succession FROM successions WHERE identity = ?"
+        with self._transaction() as connection:
+            row = connection.execute(query, (identity,)).fetchone()
+        return (row[0], row[1]) if row else None
 
     def study(self, named: str) -> Submitted:
         """The study of this name or digest (its first hexadecimal digits suffice).
@@ -388,6 +558,11 @@ def _submitted(
         state=State(row[5]),
         detail=row[6],
     )
+
+
+def _version(connection: sqlite3.Connection, digest: bytes) -> int:
+    query = "SELECT COALESCE(MAX(version), 1) FROM roster_changes WHERE digest = ?"
+    return int(connection.execute(query, (digest,)).fetchone()[0])
 
 
 def _digest(secret: bytes) -> bytes:

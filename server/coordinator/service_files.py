@@ -5,12 +5,19 @@ They are written by ``init`` for the operator to read, copy and change.
 
 from pathlib import Path
 
+from consilium.server.coordinator.defaults import MONITOR_PORT
 from consilium.shared.files.permissions import PRIVATE_FOLDER
 from consilium.shared.service.systemd_unit import write_systemd_unit
 
 CONTAINERFILE = """\
-# Build beside a checkout of Consilium:  podman build -f Containerfile -t consilium .
-# Run:  podman run --volume {folder}:/state:Z --publish {port}:{port} consilium
+# Build within a checkout of Consilium, whose .dockerignore keeps state and keys out of the image:
+#   podman build -f {folder}/service/Containerfile -t consilium .
+# Run as the account that owns the folder, which only it may enter:
+#   podman run --userns=keep-id --user "$(id -u):$(id -g)" --volume {folder}:/state:Z \\
+#     --publish {port}:{port} consilium
+# The health page is on 127.0.0.1 within the container:
+#   podman exec CONTAINER python -c "import urllib.request as u; \\
+#     print(u.urlopen('http://127.0.0.1:{monitor}/health').read().decode())"
 FROM docker.io/library/python:3.11-slim
 WORKDIR /src
 COPY . .
@@ -22,6 +29,7 @@ USER consilium
 ENV OMP_NUM_THREADS=1
 EXPOSE {port}
 VOLUME /state
+HEALTHCHECK CMD python -c "import urllib.request as u; u.urlopen('http://127.0.0.1:{monitor}/health')"
 ENTRYPOINT ["consilium-coordinator", "start", "--folder", "/state"]
 """
 
@@ -41,7 +49,7 @@ def write_service_files(folder: Path, *, port: int, user: str) -> tuple[Path, Pa
     )
     container = place / "Containerfile"
     container.write_text(
-        CONTAINERFILE.format(folder=folder.resolve(), port=port),
+        CONTAINERFILE.format(folder=folder.resolve(), port=port, monitor=MONITOR_PORT),
         encoding="utf-8",
         errors="surrogateescape",  # a folder's name need not be UTF-8
     )

@@ -63,6 +63,7 @@ from consilium.server.flower.short_messages import (
     unpack_answer,
 )
 from consilium.server.flower.stored_replies import arrays_of, is_whole, load_bodies, open_reply
+from consilium.shared.errors import SettingsError
 from consilium.shared.files.permissions import PRIVATE_FILE
 
 HEARTBEAT_S = 10.0
@@ -100,11 +101,23 @@ def open_link(database: Path) -> SqlLinkState:
 
 
 def enrol_node(link: LinkState, name: str, node_key: bytes) -> int:
-    """Register a node's public key (PEM), if it is new; return the node's identifier."""
+    """Register a node's public key (PEM), if it is new; return the node's identifier.
+
+    Raises:
+        SettingsError: the key was shut out with a site that was revoked.
+    """
     known = link.get_node_id_by_public_key(node_key)
     if known is not None:
         return known
-    return link.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, node_key, NODE_HEARTBEAT_S, name=name)
+    try:
+        return link.create_node(
+            NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, node_key, NODE_HEARTBEAT_S, name=name
+        )
+    except ValueError:
+        raise SettingsError(
+            f"the node key of site {name} was shut out when a site was revoked, and stays so; "
+            "bring the site to this release, whose 'enroll' makes a new one"
+        ) from None
 
 
 def dismiss_node(link: LinkState, node_id: int) -> None:

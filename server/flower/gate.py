@@ -7,10 +7,11 @@ asks for a message is answered when there is one, or after a while: it need not 
 """
 
 import asyncio
-import contextlib
 import json
 import logging
+import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ from consilium.server.coordinator.register import Member
 from consilium.server.flower.authentication import KeyRing
 from consilium.server.flower.mailboxes import Mailboxes
 from consilium.server.processes.freed_memory import give_back_garbage
-from consilium.shared.audit.events import Refused
+from consilium.shared.audit.events import RefusedOften
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.enrolment.compatibility import disagreement
 from consilium.shared.enrolment.messages import (
@@ -30,7 +31,15 @@ from consilium.shared.enrolment.messages import (
     STUDY_PATH,
     VERSION_HEADER,
 )
+from consilium.shared.enrolment.recovery import (
+    BIND_PATH,
+    CERTIFICATE_PATH,
+    CLAIM_PATH,
+    SUCCEED_PATH,
+    SUCCESSOR_PATH,
+)
 from consilium.shared.errors import AuthenticationError, ConsiliumError, MessageError
+from consilium.shared.full_disk import is_of_storage, lacks_space
 from consilium.shared.version import VERSION
 from consilium.shared.wire.bundle import FETCH_PATH, HAND_IN_PATH, LEAVE_PATH
 
@@ -40,7 +49,11 @@ HANDLED_AT_ONCE = 2  # requests in Flower, which takes several times a body's me
 LONG_BYTES = 1 << 20
 BODY_TIMEOUT_S = 60.0
 WAIT_FOR_MESSAGE_S = 10.0  # proxies let a connection be silent for longer than this
-REFUSALS_A_MINUTE = 30  # more are not recorded
+RETRY_AFTER_S = 10
+LOGGED_A_MINUTE = 30  # in the ordinary log, each in words; the audit log counts all
+COUNT_FOR_S = 60  # refusals within this time make one line of the audit log
+MOST_NAMED = 5  # addresses and codes that the line names
+MOST_COUNTED = 1000  # addresses that are told apart
 
 PUSH = "/v1/fleet/push-messages"
 FLEET = frozenset(
@@ -53,7 +66,9 @@ FLEET = frozenset(
     }
 )
 
-OURS = frozenset({FETCH_PATH, HAND_IN_PATH, LEAVE_PATH, STUDIES_PATH, STUDY_PATH, DECLARE_PATH})
+STRANGERS = frozenset({ENROL_PATH, CLAIM_PATH})
+RECOVERY = frozenset({BIND_PATH, CERTIFICATE_PATH, SUCCEED_PATH, SUCCESSOR_PATH})
+OURS = RECOVERY | {FETCH_PATH, HAND_IN_PATH, LEAVE_PATH, STUDIES_PATH, STUDY_PATH, DECLARE_PATH}
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -87,6 +102,10 @@ class Denied(Exception):  # noqa: N818 - an answer, not a fault of ours
         self.status, self.sentence = status, sentence
 
 
+FULL = Denied(507, "the coordinator's disk is full; it goes on once there is space, so try again")
+UNUSABLE = Denied(503, "the coordinator cannot use its files just now; try again")
+
+
 class Gate:
     """An ASGI application in front of Flower's.
 
@@ -111,21 +130,28 @@ class Gate:
     ) -> None:
         self._flower, self._enrolment, self._keys, self._mail = flower, enrolment, keys, mail
         self._bundles, self._audit = bundles, audit
-        self._recorded: list[float] = []
+        self._refusals = RefusalCount(audit, every_s=COUNT_FOR_S)
         self._handled = asyncio.Semaphore(HANDLED_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; Flower's application handles the server's start and end."""
         if scope["type"] == "lifespan":
             await self._flower(scope, receive, send)
+            await asyncio.to_thread(self._refusals.write)
             return
         if scope["type"] != "http":
             return
         try:
             await self._serve(scope, receive, send)
         except Denied as denied:
-            await self._record(scope, denied)
-            await _respond(send, denied.status, _json(error=denied.sentence), "application/json")
+            if denied.status < 500:
+                await self._record(scope, denied)
+            await _deny(send, denied)
+        except Exception as error:
+            if not is_of_storage(error):
+                raise
+            log.error("a request could not be answered: %s", _storage_reason(error))
+            await _deny(send, FULL if lacks_space(error) else UNUSABLE)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, headers = scope["path"], _headers(scope)
@@ -134,9 +160,9 @@ class Gate:
             return
         if scope["method"] != "POST":
             raise Denied(404, "there is nothing here")
-        if path == ENROL_PATH:
+        if path in STRANGERS:
             body = await _body(receive, headers, LARGEST_STRANGERS_BODY)
-            await self._answer(send, lambda: self._enrolment.enrol(body))
+            await self._answer(send, lambda: _newcomer(self._enrolment, path, body))
             return
         if path not in FLEET and path not in OURS:
             raise Denied(404, "there is nothing here")
@@ -155,6 +181,8 @@ class Gate:
             await self._answer(send, lambda: self._enrolment.list_studies(member))
         elif path == STUDY_PATH:
             await self._answer(send, lambda: self._enrolment.show_study(member, body))
+        elif path in RECOVERY:
+            await self._answer(send, lambda: _recovered(self._enrolment, path, member, body))
         else:
             await self._answer(send, lambda: self._enrolment.declare(member, body))
 
@@ -191,6 +219,8 @@ class Gate:
             if long + sum(len(event.get("body", b"")) for event in answer) > LONG_BYTES:
                 await asyncio.to_thread(give_back_garbage)
         for event in answer:
+            if event.get("status", 200) >= 500:  # Flower's answer to an error of its database
+                raise Denied(UNUSABLE.status, UNUSABLE.sentence)
             await send(event)
 
     async def _fetch(self, send: Send, member: Member) -> None:
@@ -206,27 +236,108 @@ class Gate:
         except MessageError as error:
             raise Denied(400, str(error)) from None
         except ConsiliumError as error:
+            if is_of_storage(error):  # not the site's affair, nor are the paths it names
+                raise
             raise Denied(403, str(error)) from None
         await _respond(send, 200, reply, "application/octet-stream")
 
     async def _record(self, scope: Scope, denied: Denied) -> None:
-        """Write a refusal to the log and the audit log, ``REFUSALS_A_MINUTE`` times at most."""
-        now = time.monotonic()
-        self._recorded = [at for at in self._recorded if now - at < 60]
-        if len(self._recorded) >= REFUSALS_A_MINUTE:
-            return
-        self._recorded.append(now)
-        peer = (scope.get("client") or ("unknown",))[0]
+        """Count a refusal for the audit log; the first of each minute are also logged in words."""
+        peer = str((scope.get("client") or ("unknown",))[0])[:64]
         asked = "".join(c if c.isprintable() else "?" for c in str(scope["path"]))[:100]
-        log.warning("refused %s from %s: %s", asked, peer, denied.sentence)
-        event = Refused(
-            peer=str(peer)[:64],
-            asked=asked,
-            code=str(denied.status),
-            sentence=denied.sentence[:900],
+        told = f"{asked}: {denied.sentence}"
+        if self._refusals.add(peer, str(denied.status), told) <= LOGGED_A_MINUTE:
+            log.warning("refused %s from %s: %s", asked, peer, denied.sentence)
+
+
+class RefusalCount:
+    """Refusals, counted; each ``every_s`` seconds in which there were any are one line.
+
+    Whoever knocks a thousand times a minute adds no more to the log than who knocks once, and none
+    of it goes uncounted: what is not yet written when the process ends is written by :meth:`write`.
+
+    Args:
+        audit: the log.
+        every_s: seconds to count for, from the first refusal on.
+    """
+
+    def __init__(self, audit: AuditLog, *, every_s: float) -> None:
+        self._audit, self._every_s = audit, every_s
+        self._lock = threading.Lock()
+        self._codes: Counter[str] = Counter()
+        self._peers: Counter[str] = Counter()
+        self._began, self._first = 0.0, ""
+        self._timer: threading.Timer | None = None
+
+    def add(self, peer: str, code: str, told: str) -> int:
+        """Count a refusal, and return how many there were since the last line."""
+        with self._lock:
+            if not self._codes:
+                self._first = told[:900]
+                self._began = time.monotonic()
+                self._timer = threading.Timer(self._every_s, self.write)
+                self._timer.daemon = True
+                self._timer.start()
+            self._codes[code] += 1
+            if peer not in self._peers and len(self._peers) >= MOST_COUNTED:
+                peer = "others"
+            self._peers[peer] += 1
+            return self._codes.total()
+
+    def write(self) -> None:
+        """Write the line; what cannot be written is counted on."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+            codes, peers = self._codes, self._peers
+            self._codes, self._peers = Counter(), Counter()
+        if not codes:
+            return
+        event = RefusedOften(
+            refusals=codes.total(),
+            seconds=max(1, round(time.monotonic() - self._began)),
+            codes=_most(codes),
+            peers=_most(peers),
+            first=self._first,
         )
-        with contextlib.suppress(ConsiliumError):
-            await asyncio.to_thread(self._audit.append, event)
+        try:
+            self._audit.append(event)
+        except ConsiliumError as error:
+            log.error("%d refusals could not be recorded yet: %s", codes.total(), error)
+            with self._lock:
+                self._codes += codes
+                self._peers += peers
+                self._timer = threading.Timer(self._every_s, self.write)
+                self._timer.daemon = True
+                self._timer.start()
+
+
+def _most(counted: Counter[str]) -> tuple[str, ...]:
+    """Return the most frequent, each with its number, and how many others there were."""
+    named = counted.most_common(MOST_NAMED)
+    rest = counted.total() - sum(number for _, number in named)
+    told = [f"{what[:50]} x{number}" for what, number in named]
+    return (*told, f"others x{rest}") if rest else tuple(told)
+
+
+def _newcomer(enrolment: EnrolmentService, path: str, body: bytes) -> bytes:
+    """Answer somebody who has an invitation and no account."""
+    if path == ENROL_PATH:
+        return enrolment.enrol(body)
+    return enrolment.recovery.claim(body, now=enrolment.clock())
+
+
+def _recovered(enrolment: EnrolmentService, path: str, member: Member, body: bytes) -> bytes:
+    """Answer what an enrolled site asks about recovery."""
+    recovery = enrolment.recovery
+    if path == SUCCESSOR_PATH:
+        return recovery.successor(body)
+    work = {
+        BIND_PATH: recovery.bind,
+        CERTIFICATE_PATH: recovery.keep,
+        SUCCEED_PATH: recovery.succeed,
+    }
+    return work[path](member, body)
 
 
 def _headers(scope: Scope) -> dict[str, str]:
@@ -282,11 +393,22 @@ def _replay(body: bytes) -> Receive:
     return receive
 
 
+async def _deny(send: Send, denied: Denied) -> None:
+    await _respond(send, denied.status, _json(error=denied.sentence), "application/json")
+
+
+def _storage_reason(error: Exception) -> str:
+    """Return one of our sentences, or of another's error its kind: its text may quote anything."""
+    return str(error) if isinstance(error, ConsiliumError) else type(error).__name__
+
+
 async def _respond(send: Send, status: int, body: bytes, media_type: str) -> None:
     headers = [
         (b"content-type", media_type.encode()),
         (b"content-length", str(len(body)).encode()),
     ]
+    if status >= 500:
+        headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
     if status >= 400:  # a refused client may still be sending: close instead of reading on
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})

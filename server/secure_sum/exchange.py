@@ -126,7 +126,7 @@ def ask(
             if reply.site != site:
                 raise ProtocolError(f"the reply says it is from site {reply.site}")
             if isinstance(reply, Refusal):
-                raise ProtocolError(reply.sentence)
+                raise ProtocolError(f"{reply.sentence} [{action.value}: {reply.code}]")
             yield site, reply
     log.count_down(outgoing.sizes)
     for site in waiting:

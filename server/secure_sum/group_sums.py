@@ -7,11 +7,12 @@ learns the sum of each group, and no more, and updates the model by the median o
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from consilium.server.secure_sum.exchange import RoundLog
 from consilium.server.secure_sum.narrowing import Narrowing
 from consilium.server.secure_sum.protocol import SecureSum, SumResult, blamed_on
 from consilium.server.secure_sum.site_heads import SiteHeads
@@ -23,6 +24,28 @@ from consilium.shared.secure_sum.parameters import SumParameters
 Check = Callable[[SumResult], None]
 Layout = Callable[[SumParameters], VectorSpec]
 T = TypeVar("T")
+
+
+class GroupSum(Protocol):
+    """What turns the vectors of a group's sites into their sum."""
+
+    @property
+    def parameters(self) -> SumParameters:
+        """Of the group."""
+
+    def open(self, *, round: int = 1, asked: Collection[str] | None = None) -> RoundLog:
+        """See :meth:`.SecureSum.open`."""
+
+    def sum(
+        self,
+        *,
+        round: int,
+        spec: VectorSpec,
+        model: bytes | memoryview,
+        configuration: bytes | Callable[[], bytes],
+        asked: Collection[str] | None = None,
+    ) -> SumResult:
+        """See :meth:`.SecureSum.sum`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,30 +100,40 @@ class GroupTotals:
 
 
 class GroupSums:
-    """Secure sums of the groups of one run.
+    """Sums of the groups of one run.
 
     Args:
-        parameters: by group.
-        sites: how to reach them.
-        timeout_s: longest wait for the masked updates, in seconds.
-        heads: the sites' newest audit heads; none are known unless given.
+        sums: one for each group.
+        heads: the sites' newest audit heads.
 
     Attributes:
         heads: as they are now.
     """
 
-    def __init__(
-        self,
+    def __init__(self, sums: Sequence[GroupSum], heads: SiteHeads) -> None:
+        self._sums, self.heads = tuple(sums), heads
+
+    @classmethod
+    def secure(
+        cls,
         parameters: Sequence[SumParameters],
         sites: Sites,
         *,
         timeout_s: float,
         heads: SiteHeads | None = None,
-    ) -> None:
-        identities = {site: key for group in parameters for site, key in group.roster.members}
-        self.heads = heads or SiteHeads(identities)
-        self._sums = tuple(
-            SecureSum(group, sites, timeout_s=timeout_s, heads=self.heads) for group in parameters
+    ) -> Self:
+        """Return secure sums.
+
+        Args:
+            parameters: by group.
+            sites: how to reach them.
+            timeout_s: longest wait for the masked updates, in seconds.
+            heads: the sites' newest audit heads; none are known unless given.
+        """
+        heads = heads or SiteHeads(identities(parameters))
+        return cls(
+            [SecureSum(group, sites, timeout_s=timeout_s, heads=heads) for group in parameters],
+            heads,
         )
 
     def nothing_known(self) -> tuple[Narrowing, ...]:
@@ -129,7 +162,7 @@ class GroupSums:
             garbage: sets of sites, each of one group.
         """
 
-        def of_group(group: SecureSum, before: Narrowing) -> Narrowing:
+        def of_group(group: GroupSum, before: Narrowing) -> Narrowing:
             return before.after(
                 given=set(given) & set(before.sites),
                 garbage=[sites for sites in garbage if set(sites) <= set(before.sites)],
@@ -174,7 +207,7 @@ class GroupSums:
             RoundVoidError: half of the groups or more gave no sum.
         """
 
-        def checked(group: SecureSum, asked: Collection[str]) -> SumResult:
+        def checked(group: GroupSum, asked: Collection[str]) -> SumResult:
             total = group.sum(
                 round=round,
                 spec=layout(group.parameters),
@@ -197,11 +230,11 @@ class GroupSums:
         return GroupTotals(totals=totals, refusals=refusals, garbage=garbage)
 
     def _each(
-        self, known: Sequence[Narrowing], step: Callable[[SecureSum, Collection[str]], T]
+        self, known: Sequence[Narrowing], step: Callable[[GroupSum, Collection[str]], T]
     ) -> list[T | RoundVoidError]:
         """Return the step's result or RoundVoidError for each group, in order."""
 
-        def outcome(group: SecureSum, of_group: Narrowing) -> T | RoundVoidError:
+        def outcome(group: GroupSum, of_group: Narrowing) -> T | RoundVoidError:
             if of_group.hopeless:
                 return RoundVoidError(no_sum_without(of_group))
             try:
@@ -214,6 +247,11 @@ class GroupSums:
             return [outcome(self._sums[0], known[0])]
         with ThreadPoolExecutor(len(self._sums)) as pool:
             return list(pool.map(outcome, self._sums, known))
+
+
+def identities(parameters: Sequence[SumParameters]) -> dict[str, bytes]:
+    """Return each site's identity (32 bytes), over all groups."""
+    return {site: key for group in parameters for site, key in group.roster.members}
 
 
 def no_sum_without(known: Narrowing) -> str:

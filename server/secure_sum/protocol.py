@@ -254,11 +254,7 @@ class SecureSum:
         self._require(
             uploads.headers, self.parameters.minimum_sites, "sent a masked update", round, log
         )
-        if self.parameters.supported(uploads.survivors) != uploads.headers.keys():
-            raise RoundVoidError(
-                f"round {round} is void and the model unchanged: too many neighbours of a "
-                "surviving site failed to open its mask; go on with the next round"
-            )
+        require_supported(self.parameters, uploads.survivors, round=round)
         return uploads
 
     def _check_masked(
@@ -489,20 +485,49 @@ class SecureSum:
             survivor_keys={site: keys[site].keys.public for site in survivors},
             threads=self._threads,
         )
-        total = uploads.total
-        if spec.ring_bits < 32:
-            total &= np.uint32((1 << spec.ring_bits) - 1)
-        with blamed_on(survivors):
-            check_tail(
-                total[-TAIL:],
-                survivors=len(survivors),
-                weight=declared_weight(self.parameters.roster, survivors),
-            )
-        return total[:-TAIL]
+        return checked_total(uploads.total, spec, self.parameters.roster, survivors)
 
     def _require(self, done: Sized, least: int, did: str, round: int, log: RoundLog) -> None:
         roster = self.parameters.roster
         require_sites(len(done), least, did, round=round, roster=roster, log=log)
+
+
+def require_supported(parameters: SumParameters, survivors: Collection[str], *, round: int) -> None:
+    """Void the round unless each survivor's secrets can be opened by survivors of its circle.
+
+    Raises:
+        RoundVoidError: they cannot.
+    """
+    if parameters.supported(survivors) != set(survivors):
+        raise RoundVoidError(
+            f"round {round} is void and the model unchanged: too many neighbours of a "
+            "surviving site failed to open its mask; go on with the next round"
+        )
+
+
+def checked_total(
+    total: NDArray[np.uint32], spec: VectorSpec, roster: Roster, survivors: Collection[str]
+) -> NDArray[np.uint32]:
+    """Return the sum of the survivors' encodings (spec.length,), once its tail is checked.
+
+    Args:
+        total: sum of their vectors with tails, modulo 2^32; reduced to the ring in place.
+        spec: layout of the vectors.
+        roster: has the declared sizes.
+        survivors: the sites in the sum.
+
+    Raises:
+        RoundVoidError: the tail is not that of these sites, one of which is to blame.
+    """
+    if spec.ring_bits < 32:
+        total &= np.uint32((1 << spec.ring_bits) - 1)
+    with blamed_on(survivors):
+        check_tail(
+            total[-TAIL:],
+            survivors=len(survivors),
+            weight=declared_weight(roster, survivors),
+        )
+    return total[:-TAIL]
 
 
 def declared_weight(roster: Roster, survivors: Iterable[str]) -> int:

@@ -135,6 +135,8 @@ def _trained_in_all(study: JsonRecord, trained: Sequence[JsonRecord]) -> int:
     """
     if not trained:
         return 0
+    if "trained" in trained[-1]:
+        return int(trained[-1]["trained"])
     if len(trained) < MOST_ROUNDS - 2:
         return len(trained)
     return int(min(trained[-1]["round"] - 1, study["rounds"] or trained[-1]["round"]))

@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass
 from consilium.server.service.overview import SEEN_LATELY_S
 from consilium.shared.audit.entry import AuditEntry
 from consilium.shared.audit.events import (
+    Acted,
     Diverged,
     Enrolled,
     HeadSeen,
     LeftOut,
     Opened,
     Refused,
+    RefusedOften,
     Restored,
     Revoked,
     RoundClosed,
@@ -155,13 +157,22 @@ def _sentence_of(entry: AuditEntry) -> tuple[str, bool]:
             return f"after round {e.round} without {', '.join(e.sites)}: {why}", True
         case Refused() as e:
             return f"{e.peer} was refused {e.asked}: {e.sentence}", True
+        case Acted() | RefusedOften() | Restored() as e:
+            return _of_operation(e), isinstance(e, RefusedOften)
         case Diverged() as e:
             return f"the audit log of {e.peer} did not continue what it had shown", True
-        case Restored() as e:
-            return f"restored from the backup of {e.made_at}", False
         case event:
             facts = {k: v for k, v in asdict(event).items() if not isinstance(v, bytes)}
             return f"{event.kind} {json.dumps(facts) if facts else ''}".strip(), False
+
+
+def _of_operation(event: Acted | RefusedOften | Restored) -> str:
+    if isinstance(event, Restored):
+        return f"restored from the backup of {event.made_at}"
+    if isinstance(event, Acted):
+        return f"{event.by}: {event.act} {event.subject}".strip()
+    who = ", ".join(event.peers)
+    return f"{event.refusals} refusals within {event.seconds} s, of {who}: {event.first}"
 
 
 def _cells(*texts: str) -> tuple[Cell, ...]:

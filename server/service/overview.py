@@ -5,7 +5,10 @@ the budget it says it has; of patients only sums and totals.
 """
 
 import json
+import re
 import time
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +87,8 @@ def _study_overview(folder: CoordinatorFolder, study: Submitted) -> dict[str, An
         "wanted": study.wanted.value,
         "detail": study.detail,
         "roster": roster_fingerprint(study.roster),
+        "roster_version": study.version,
+        "left_for_good": sorted(study.gone),
         "declared_sizes": {site: d.patients for site, d in sorted(study.declared.items())},
         "last_round": last_record(rounds_file(folder, study.digest)),
     }
@@ -102,6 +107,32 @@ def _declared(study: Submitted) -> dict[str, Any]:
         "epsilon_bound": declared.privacy.epsilon if private else None,
         "unit": declared.privacy.unit,
     }
+
+
+def names_of(studies: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return each study's name by its digest, with the digest's first digits if others share it."""
+    names = Counter(study["study"] for study in studies)
+    return {
+        study["digest"]: study["study"]
+        + (f" ({study['digest'][:16]})" if names[study["study"]] > 1 else "")
+        for study in studies
+    }
+
+
+def rounds_so_far(study: Mapping[str, Any]) -> str:
+    """Return how many of its training rounds a study has behind it, void ones included."""
+    last, rounds = study["last_round"], study["rounds"]
+    if last is None or rounds is None:
+        return "-" if last is None else f"sum {last['round']}"
+    trained = last.get("trained")
+    done = min(max(last["round"] - 1, 0), rounds) if trained is None else trained
+    return f"{done} of {rounds}"
+
+
+def waiting_lines(detail: str, sites: Collection[str]) -> list[str]:
+    """Return what a study waits for, a line for each site that the sentence names."""
+    named = "|".join(re.escape(site) for site in sorted(sites, key=len, reverse=True))
+    return re.split(rf"; (?=(?:{named}): )", detail) if named else [detail]
 
 
 def rounds_file(folder: CoordinatorFolder, digest: bytes) -> Path:

@@ -7,7 +7,7 @@ roster; the round that may have begun is skipped.
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from consilium.server.secure_sum.sites import Sites
 from consilium.server.service.overview import RECORDS
 from consilium.server.study.checkpoints import begin, load_checkpoint, save_checkpoint
 from consilium.server.study.round_record import round_record
-from consilium.server.study.run import RoundResult, check_hope, run_study
+from consilium.server.study.run import RoundResult, check_hope, next_purpose, run_study
 from consilium.shared.audit.anchors import Anchors
 from consilium.shared.audit.events import LeftOut, RoundClosed, StudyChanged
 from consilium.shared.audit.log import AuditLog
@@ -43,6 +43,8 @@ POLL_S = 0.01
 ASK_READY_S = 30.0
 ASK_AGAIN_S = 1.0
 PATIENCE_BEGUN_S = 10.0  # wait this long for all sites once a study has begun; then enough do
+
+LOST = "the study's process ended during this round, so nobody knows how far it had come"
 
 Groups = Sequence[SumParameters]
 
@@ -73,8 +75,12 @@ def run_submitted(
     lock = hold_lock(place / "lock", refused=f"study {submitted.name} is being run already")
     process = StudyProcess(register, submitted, place, open_audit(folder))
     with LinkGrid(folder.link_database, place / "flower-run") as grid:
-        nodes = _nodes(register, submitted)
-        process.run(FlowerSites(grid, nodes, poll_s=POLL_S, forget=grid.forget), patience_s)
+        sites = FlowerSites(grid, {}, poll_s=POLL_S, forget=grid.forget)
+
+        def look_up(now: Submitted) -> None:
+            sites.assign(_nodes(register, now))
+
+        process.run(sites, patience_s, look_up)
     log.info("study %s: %s", submitted.name, register.study(digest.hex()).state)
     del lock  # held to the end
 
@@ -91,27 +97,43 @@ class StudyProcess:
         identities = dict(submitted.roster.members)
         self._heads = SiteHeads(identities, newest_heads(audit.path, identities))
         self._ended = ""  # why the study cannot go on
+        self._look_up: Callable[[Submitted], None] = lambda _: None
 
-    def run(self, sites: Sites, patience_s: float) -> None:
-        """Run the study on these sites; see :func:`run_submitted`."""
+    def run(
+        self,
+        sites: Sites,
+        patience_s: float,
+        look_up: Callable[[Submitted], None] = lambda _: None,
+    ) -> None:
+        """Run the study on these sites; see :func:`run_submitted`.
+
+        ``look_up`` finds out anew where the study's sites are to be reached.
+        """
+        self._look_up = look_up
         found = load_checkpoint(self._place)
-        self._at = begin(self._place, self._study) if found is None else found.resumed(self._study)
         if found is None:
+            self._at = begin(self._place, self._study)
             self._go_to(resting=True)  # until the first round begins
+        else:
+            self._at = found
+            self._close_lost_round()
         groups: Groups = ()
         if self._wait_for_sizes():
             groups = group_parameters(self._study, self._submitted.roster, self._at.run_id)
+            self._look_up(self._submitted)
         while (
             groups and not (self._at.state.finished or self._ended) and self._wanted is Wanted.RUN
         ):
             if self._at.state.next_round > 1:
                 patience_s = min(patience_s, PATIENCE_BEGUN_S)
             if not self._wait_for_sites(sites, groups, patience_s):
-                break
+                groups = self._renewed(groups)
+                continue
             self._change(State.RUNNING)
             if self._at.resting:
                 self._go_to(resting=False)  # before a round can begin
             self._rounds(sites, groups)
+            groups = self._renewed(groups)
         if not self._at.state.finished:
             self._go_to(resting=True)
         if self._ended:
@@ -150,6 +172,8 @@ class StudyProcess:
                 check_hope(result.state)
                 if result.void is not None or self._wanted is not Wanted.RUN:
                     return  # or an outage would use up one round after another
+                if self._roster_now() != _roster_of(self._submitted):
+                    return  # the next round is of the roster in force then
         except RoundVoidError as error:
             log.warning("study %s: %s", self._study.name, error)
             self._register.note(self._submitted.digest, State.WAITING, str(error))
@@ -161,6 +185,26 @@ class StudyProcess:
             self._ended = str(error)
             return
         self._go_to(state=replace(self._at.state, finished=True))
+
+    def _roster_now(self) -> tuple[object, ...]:
+        """Return the study's roster as it is in force now; also look up where its sites are."""
+        now = self._register.study(self._submitted.digest.hex())
+        self._look_up(now)
+        return _roster_of(now)
+
+    def _renewed(self, groups: Groups) -> Groups:
+        """Return the parameters of the roster in force: another one makes another run of sums."""
+        now = self._register.study(self._submitted.digest.hex())
+        if _roster_of(now) == _roster_of(self._submitted):
+            return groups
+        before, identities = dict(self._submitted.roster.members), dict(now.roster.members)
+        for site, identity in identities.items():
+            if before[site] != identity:
+                self._anchors.forget(site, now.digest)
+        self._submitted = now
+        self._heads = SiteHeads(identities, newest_heads(self._audit.path, identities))
+        log.info("study %s goes on with roster %d", self._study.name, now.version)
+        return group_parameters(self._study, now.roster, self._at.run_id)
 
     def _close_round(self, groups: Groups, result: RoundResult) -> None:
         """Write the round to disk: audit log, then checkpoint, then the record for people."""
@@ -187,6 +231,37 @@ class StudyProcess:
         with (self._place / RECORDS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         log.info("%s", _sentence(self._study, result))
+
+    def _close_lost_round(self) -> None:
+        """Go on past the round in which an earlier process ended, and note it as void."""
+        after = self._at.resumed(self._study)
+        if after is self._at:
+            return
+        result = RoundResult(
+            number=self._at.state.next_round,
+            purpose=next_purpose(self._study, self._at.state),
+            state=after.state,
+            void=LOST,
+        )
+        record = round_record(self._study, result)
+        run = group_parameters(self._study, self._submitted.roster, self._at.run_id)
+        weights = after.state.server.weights_D.astype("<f4", copy=False).view(np.uint8).data
+        self._audit.append(
+            RoundClosed(
+                study_digest=self._submitted.digest,
+                study_hash=_run_hash(run),
+                round=result.number,
+                purpose=result.purpose.value,
+                survivors=(),
+                model_digest=sha256(weights),
+                void=LOST,
+            )
+        )
+        self._at = after
+        self._go_to(history=(*after.history, record), resting=True)
+        with (self._place / RECORDS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        log.warning("%s", _sentence(self._study, result))
 
     def _wait_for_sizes(self) -> bool:
         """Wait until every site has declared its size: then the roster is final; False if unwanted.
@@ -228,12 +303,18 @@ class StudyProcess:
         )
 
     def _wait_for_sites(self, sites: Sites, groups: Groups, patience_s: float) -> bool:
-        """Wait until all sites are ready, or after ``patience_s`` enough; False if unwanted."""
+        """Wait until all sites are ready, or after ``patience_s`` enough.
+
+        False: the study is unwanted by now, or has another roster.
+        """
         began = time.monotonic()
         while self._wanted is Wanted.RUN:
             ready, refusals = _ready(sites, groups, self._heads)
             waited = time.monotonic() - began
+            if self._roster_now() != _roster_of(self._submitted):
+                return False
             wanted = set(self._submitted.roster) - set(self._at.state.left_out)
+            wanted -= self._submitted.gone
             missing = sorted(wanted - ready)
             if not missing or (_enough(groups, ready & wanted) and waited >= patience_s):
                 return True
@@ -252,6 +333,11 @@ class StudyProcess:
             )
         )
         self._register.note(self._submitted.digest, state, detail)
+
+
+def _roster_of(submitted: Submitted) -> tuple[object, ...]:
+    """Return what makes a roster another one: identities, and who left."""
+    return submitted.roster.members, submitted.gone
 
 
 def _run_hash(groups: Groups) -> bytes:
@@ -294,7 +380,9 @@ def _nodes(register: Register, submitted: Submitted) -> dict[str, int]:
     return {
         member.name: member.node_id
         for member in register.members()
-        if member.revoked is None and (member.name, member.identity) in submitted.roster.members
+        if member.revoked is None
+        and (member.name, member.identity) in submitted.roster.members
+        and member.name not in submitted.gone
     }
 
 

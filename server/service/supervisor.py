@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import FrameType
 
+from consilium.server.coordinator.certificates import renew_in_time
 from consilium.server.coordinator.folder import CoordinatorFolder, hold_lock
 from consilium.server.coordinator.register import Register, State, Wanted
 from consilium.server.service.monitor import (
@@ -33,6 +34,7 @@ LOOK_EVERY_S = 0.25
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 30.0
 STEADY_S = 30.0  # a child that lived this long starts again without a pause
 END_WITHIN_S = 10.0
+RENEW_EVERY_S = 3600.0
 
 _ASKED_FOR = {Wanted.PAUSE: State.PAUSED, Wanted.STOP: State.STOPPED}
 
@@ -108,6 +110,7 @@ class Supervisor:
         self._stop = threading.Event()
         self._monitor_port = monitor_port
         self._looked = time.monotonic()
+        self._renew_at = 0.0
 
     def run(self) -> None:
         """Supervise until told to stop.
@@ -169,6 +172,7 @@ class Supervisor:
 
     def _look_after_service(self) -> None:
         """Keep the service running; a renewed certificate needs a new process."""
+        self._renew_certificate()
         stamp = self._certificate_stamp()
         if stamp != self._certificate:
             log.info("the server certificate was renewed; starting the service again")
@@ -176,6 +180,17 @@ class Supervisor:
             self._service.not_before = 0.0
             self._certificate = stamp
         self._service.keep_alive("the service")
+
+    def _renew_certificate(self) -> None:
+        """Renew the server certificate before it ends; what fails is tried again an hour later."""
+        if time.monotonic() < self._renew_at:
+            return
+        self._renew_at = time.monotonic() + RENEW_EVERY_S
+        try:
+            if renew_in_time(self._folder.certificates):
+                log.info("the server certificate ended soon and was renewed")
+        except (SettingsError, OSError) as error:
+            log.warning("the server certificate could not be renewed: %s", error)
 
     def _look_after_studies(self) -> None:
         for study in self._register.studies():

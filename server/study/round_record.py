@@ -20,6 +20,7 @@ def round_record(study: Study, result: RoundResult) -> dict[str, Any]:
     return {
         "round": result.number,
         "purpose": result.purpose.value,
+        "trained": result.state.trained,
         "void": result.void,
         "sites": list(result.survivors),
         "refusals": dict(sorted(result.refusals.items())),

@@ -171,9 +171,20 @@ def run_study(
         RoundVoidError: the channels could not be opened, or the statistics could not be summed.
         StudyEndedError: without the sites suspected of garbage too few are left.
     """
-    group_sums = GroupSums(
+    group_sums = GroupSums.secure(
         parameters, sites, timeout_s=study.aggregation.round_timeout_s, heads=site_heads
     )
+    yield from run_rounds(study, group_sums, state, audit_head=audit_head)
+
+
+def run_rounds(
+    study: Study,
+    group_sums: GroupSums,
+    state: RunState,
+    *,
+    audit_head: Callable[[], bytes] = _no_log,
+) -> Iterator[RoundResult]:
+    """As :func:`run_study`, with these sums."""
     state = replace(state, groups=state.groups or group_sums.nothing_known())
     check_hope(state)
     group_sums.open(round=state.next_round, known=state.groups)
@@ -196,6 +207,13 @@ def run_study(
         yield result
         state = result.state
         check_hope(state)
+
+
+def next_purpose(study: Study, state: RunState) -> Purpose:
+    """Return what the next round of a run would be for."""
+    if not state.normalisation:
+        return Purpose.STATISTICS
+    return Purpose.TRAINING if state.trained < study.rounds else Purpose.EVALUATION
 
 
 def check_hope(state: RunState) -> None:

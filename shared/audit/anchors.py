@@ -7,7 +7,7 @@ A later head, signed by the old key and recorded by the other side, then proves 
 from collections.abc import Mapping
 
 from consilium.shared.audit.entry import AuditEntry
-from consilium.shared.audit.events import AuditEvent, Diverged, HeadSeen, Refused
+from consilium.shared.audit.events import AuditEvent, Diverged, HeadSeen, Refused, RosterChanged
 from consilium.shared.audit.heads import AuditHead
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.audit.reading import read_lines
@@ -40,6 +40,12 @@ class Anchors:
             if isinstance(event, Diverged):
                 shown = (event.shown_number, event.shown_digest)
                 self._known[event.peer, event.study_digest] = shown
+            if isinstance(event, RosterChanged):
+                self.forget(event.site, event.study_digest)
+
+    def forget(self, peer: str, study_digest: bytes) -> None:
+        """Expect a new log of this peer in this study: it came back under another identity."""
+        self._known.pop((peer, study_digest), None)
 
     def record(
         self, shown: Mapping[str, bytes], identities: Mapping[str, bytes], *, study_digest: bytes

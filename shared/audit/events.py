@@ -164,6 +164,87 @@ class Charged(AuditEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BudgetCarried(AuditEvent):
+    """This hospital's budget goes on from a certificate of its former identity.
+
+    ``number`` is the entry to which the former log had come, ``releases`` how many :class:`Carried`
+    entries follow, ``written_off`` the epsilon that counts as spent beside them.
+    """
+
+    kind = "budget-carried"
+    identity: bytes
+    number: int
+    certificate_digest: bytes
+    releases: int
+    written_off: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Carried(AuditEvent):
+    """What the former identity had spent in one study on some shards, all releases added up.
+
+    ``charges`` is JSON: low shard, high shard, privacy events. ``closed``: it was spent before a
+    ledger was written off. ``study_hash`` and ``round`` name the entry in the new ledger.
+    """
+
+    kind = "carried"
+    identity: bytes
+    certificate_digest: bytes
+    study: str
+    study_digest: bytes
+    study_hash: bytes
+    round: int
+    study_epsilon: float
+    study_delta: float
+    charges: str
+    closed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RosterChanged(AuditEvent):
+    """From here on a study has another roster: a site stands in it under another key, or left.
+
+    ``version`` counts the study's rosters from 1, ``roster`` is the digest of the one now in force.
+    ``before`` and ``after`` are the site's identities, ``after`` empty if it left for good. At a
+    site, ``by`` names the rule or the person that accepted it.
+    """
+
+    kind = "roster-changed"
+    study: str
+    study_digest: bytes
+    version: int
+    roster: bytes
+    site: str
+    before: bytes
+    after: bytes
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Succeeded(AuditEvent):
+    """A hospital came back under a new key, by its recovery code; its former log had come so far.
+
+    Written by the coordinator.
+    """
+
+    kind = "succeeded"
+    site: str
+    before: bytes
+    after: bytes
+    number: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddressChanged(AuditEvent):
+    """The coordinator is reached elsewhere; at the coordinator, its certificate has other names."""
+
+    kind = "address-changed"
+    before: str
+    after: str
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptedOut(AuditEvent):
     """The release on the lines after this one holds nobody who opted out, of so many named.
 
@@ -242,6 +323,32 @@ class Refused(AuditEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RefusedOften(AuditEvent):
+    """Within ``seconds`` as many requests were refused as the log holds here in one line.
+
+    ``codes`` and ``peers`` say which status or code and which address how often, the most frequent
+    first: ``401 x1440``. ``first`` is what the first of them asked for, and the sentence it got.
+    """
+
+    kind = "refused-often"
+    refusals: int
+    seconds: int
+    codes: tuple[str, ...]
+    peers: tuple[str, ...]
+    first: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acted(AuditEvent):
+    """An operator did something: who by their own account or the machine's, what, and to what."""
+
+    kind = "acted"
+    by: str
+    act: str
+    subject: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConfigurationChanged(AuditEvent):
     """A settings or policy file is now another one; digests are SHA-256, all zero if none."""
 
@@ -296,6 +403,15 @@ class Healed(AuditEvent):
     kind = "healed"
     removed_bytes: int
     removed_digest: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sealed(AuditEvent):
+    """The first entry of a new file: all before it are in the sealed segments up to this one."""
+
+    kind = "sealed"
+    segment: int
+    by: str
 
 
 @dataclass(frozen=True, kw_only=True)

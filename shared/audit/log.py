@@ -24,14 +24,17 @@ from consilium.shared.audit.entry import (
     genesis,
     line_digest,
 )
-from consilium.shared.audit.events import AuditEvent, Healed, KeyRotated, Opened
+from consilium.shared.audit.events import AuditEvent, Healed, KeyRotated, Opened, Sealed
 from consilium.shared.audit.heads import AuditHead, is_signed
+from consilium.shared.audit.segments import MOST, next_segment, segments
 from consilium.shared.clock import utc_now
 from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.errors import AuditError
+from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.files.permissions import PRIVATE_FILE
 
 FILE_NAME = "audit.jsonl"
+SEALED_FILE = 0o400
 _CHUNK = 1 << 12
 
 
@@ -70,6 +73,8 @@ class AuditLog:
         self._reached = 0
         with self._writing() as file:
             if os.fstat(file).st_size == 0:
+                if segments(path):
+                    raise self._foreign("its sealed segments are there, and it is empty")
                 self._write(
                     file, (0, genesis(owner, key.public)), [Opened(owner=owner, version=version)]
                 )
@@ -103,16 +108,46 @@ class AuditLog:
             AuditError: the file cannot be used.
         """
         with self._writing() as file:
-            end = os.fstat(file).st_size
-            while end > 0:
-                start = _start_of_line(file, end - 1)
-                line = os.pread(file, end - start, start)
-                entry = AuditEntry.from_line(line)
-                if entry.number <= number:
-                    same = entry.number == number
-                    return self._signed(number, line_digest(line)) if same else None
-                end = start
-        return None
+            found = _digest_at(file, number)
+            for segment in reversed(segments(self.path)) if found is None else ():
+                old = os.open(segment, os.O_RDONLY)
+                try:
+                    found = _digest_at(old, number)
+                finally:
+                    os.close(old)
+                if found is not None:
+                    break
+        return self._signed(number, found) if found else None
+
+    def seal(self, *, by: str) -> Path:
+        """Close the file that is written as a segment, and go on in a new one; return the segment.
+
+        Guarantee: a process killed at any point leaves either the one file or both, and no entry
+        is lost or written twice.
+
+        Args:
+            by: who asked for it.
+
+        Raises:
+            AuditError: the files cannot be written; nothing has changed then.
+        """
+        with self._writing() as file:
+            number, last = self._last(file)
+            segment, place = next_segment(self.path)
+            if segment > MOST:
+                raise self._foreign(f"it has {MOST} segments, the most there can be")
+            line = self._line(number + 1, last, Sealed(segment=segment, by=by))
+            place.unlink(missing_ok=True)  # a second name of the file, left by a crash
+            os.link(self.path, place)
+            try:
+                write_atomically(self.path, line, mode=PRIVATE_FILE)
+            except OSError:
+                if place.samefile(self.path):
+                    place.unlink()
+                raise
+            place.chmod(SEALED_FILE)
+            self._reached = number + 1
+        return place
 
     def _make_file(self) -> None:
         try:
@@ -134,15 +169,27 @@ class AuditLog:
         """
         with self._thread:
             try:
-                file = os.open(self.path, os.O_RDWR)
+                file = self._locked()
                 try:
-                    fcntl.flock(file, fcntl.LOCK_EX)
                     self._heal(file)
                     yield file
                 finally:
                     os.close(file)
             except OSError as error:
                 raise self._unusable(error) from error
+
+    def _locked(self) -> int:
+        """Open the file and lock it; again, if it was sealed while this waited for the lock."""
+        while True:
+            file = os.open(self.path, os.O_RDWR)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if os.path.samestat(os.fstat(file), self.path.stat()):
+                    return file
+            except BaseException:
+                os.close(file)
+                raise
+            os.close(file)
 
     def _write(
         self, file: int, after: tuple[int, bytes], events: Sequence[AuditEvent]
@@ -210,7 +257,12 @@ class AuditLog:
         return entry.number, line_digest(line)
 
     def _check_owner(self, file: int) -> None:
-        line = _first_line(file)
+        first = next(iter(segments(self.path)), None)
+        if first is None:
+            line = _first_line(file)
+        else:
+            with first.open("rb") as oldest:
+                line = _first_line(oldest.fileno())
         event = AuditEntry.from_line(line).event
         if not isinstance(event, Opened) or event.owner != self.owner:
             raise self._foreign(f"it does not begin as the log of {self.owner}")
@@ -286,6 +338,22 @@ def _start_of_line(file: int, end: int) -> int:
                 "no entry has; run 'audit verify', and restore the log from the backup"
             )
     return 0
+
+
+def _digest_at(file: int, number: int) -> bytes | None:
+    """Return the digest of the line of this number; empty if the file shows there is none.
+
+    None if all of its lines have higher numbers. It is read backwards from its end.
+    """
+    end = os.fstat(file).st_size
+    while end > 0:
+        start = _start_of_line(file, end - 1)
+        line = os.pread(file, end - start, start)
+        entry = AuditEntry.from_line(line)
+        if entry.number <= number:
+            return line_digest(line) if entry.number == number else b""
+        end = start
+    return None
 
 
 def _first_line(file: int) -> bytes:

@@ -7,22 +7,33 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from consilium.shared.audit.entry import LARGEST_LINE, AuditEntry
-from consilium.shared.audit.events import HeadSeen, KeyRotated, Opened
+from consilium.shared.audit.events import HeadSeen, KeyRotated, Opened, RosterChanged
 from consilium.shared.audit.heads import AuditHead, head_statement, is_signed
+from consilium.shared.audit.segments import segments
 from consilium.shared.errors import AuditError
 
 
-def read_lines(path: Path) -> Iterator[bytes]:
+def read_lines(path: Path, *, sealed: bool = True) -> Iterator[bytes]:
     """Yield the lines that are complete now, each at most :data:`LARGEST_LINE` bytes and a bit.
 
+    Args:
+        path: the file that is written.
+        sealed: whether the lines of the sealed segments beside it come first.
+
     Raises:
-        AuditError: the file cannot be read.
+        AuditError: a file cannot be read.
     """
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH)  # not while a line is half written
             left = os.fstat(file.fileno()).st_size
             fcntl.flock(file, fcntl.LOCK_UN)
+            for segment in segments(path) if sealed else ():
+                if os.path.samestat(segment.stat(), os.fstat(file.fileno())):
+                    break  # sealed since this began: its lines are this file's
+                with segment.open("rb") as old:
+                    while line := old.readline(LARGEST_LINE + 1):
+                        yield line
             while left > 0 and (line := file.readline(min(left, LARGEST_LINE + 1))):
                 left -= len(line)
                 yield line
@@ -40,9 +51,13 @@ def held_still(path: Path) -> Iterator[None]:
     Raises:
         OSError: the file cannot be opened.
     """
-    with path.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        yield
+    while True:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                continue  # it was sealed meanwhile
+            yield
+            return
 
 
 def recorded_heads(path: Path, *, owner: str, identities: Collection[bytes]) -> list[AuditHead]:
@@ -103,6 +118,23 @@ def newest_heads(path: Path, identities: Mapping[str, bytes]) -> dict[str, Audit
                 )
                 break
     return newest
+
+
+def roster_changes(path: Path, study_digest: bytes) -> list[RosterChanged]:
+    """Return what a log says of a study's rosters, in order.
+
+    Raises:
+        AuditError: the file cannot be read.
+    """
+    found = []
+    for line in read_lines(path):
+        try:
+            event = AuditEntry.from_line(line).event
+        except AuditError:
+            continue
+        if isinstance(event, RosterChanged) and event.study_digest == study_digest:
+            found.append(event)
+    return found
 
 
 def identities_of(path: Path) -> tuple[bytes, ...]:

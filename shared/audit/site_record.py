@@ -5,7 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from consilium.shared.audit.entry import AuditEntry, line_digest
-from consilium.shared.audit.events import AuditEvent, Charged, OwnPartGivenUp, Released
+from consilium.shared.audit.events import (
+    AuditEvent,
+    BudgetCarried,
+    Carried,
+    Charged,
+    OwnPartGivenUp,
+    Released,
+)
 from consilium.shared.audit.reading import read_lines
 from consilium.shared.errors import AuditError
 
@@ -29,6 +36,9 @@ class SiteRecord:
         rounds: by run (study hash), the highest round released.
         own_parts: by run, what its last release said of the part that stays at the site.
         digests: by entry asked for, its line's digest, if the log has that entry.
+        carried: what was spent under the hospital's former identity, in order.
+        written_off: epsilon that counted as spent there beside it.
+        former: that identity, 32 bytes; empty if there was none.
     """
 
     entries: int = 0
@@ -36,6 +46,9 @@ class SiteRecord:
     rounds: dict[bytes, int] = field(default_factory=dict)
     own_parts: dict[bytes, Charged] = field(default_factory=dict)
     digests: dict[int, bytes] = field(default_factory=dict)
+    carried: list[Carried] = field(default_factory=list)
+    written_off: float = 0.0
+    former: bytes = b""
 
 
 def read_site_record(path: Path, entries: Collection[int] = ()) -> SiteRecord:
@@ -62,6 +75,10 @@ def read_site_record(path: Path, entries: Collection[int] = ()) -> SiteRecord:
             _take(record, entry.number, entry.event, before)
         if isinstance(entry.event, OwnPartGivenUp):
             record.own_parts.pop(entry.event.study_hash, None)
+        if isinstance(entry.event, Carried):
+            record.carried.append(entry.event)
+        if isinstance(entry.event, BudgetCarried):
+            record.written_off, record.former = entry.event.written_off, entry.event.identity
         before = entry.event
     return record
 

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from consilium.shared.audit.entry import AuditEntry, line_digest
-from consilium.shared.audit.events import Diverged, HeadSeen, Refused, Released, RoundClosed
+from consilium.shared.audit.events import (
+    Diverged,
+    HeadSeen,
+    Refused,
+    RefusedOften,
+    Released,
+    RoundClosed,
+)
 from consilium.shared.audit.reading import read_lines
 from consilium.shared.errors import AuditError
 
@@ -60,6 +67,8 @@ def summarise(path: Path) -> AuditSummary:
                 released = (entry.at, entry.event)
             case Refused():
                 refused = (entry.at, entry.event)
+            case RefusedOften() as often:
+                refused = (entry.at, _latest(often))
             case RoundClosed():
                 closed = (entry.at, entry.event)
             case HeadSeen(peer=peer, number=number):
@@ -79,4 +88,16 @@ def summarise(path: Path) -> AuditSummary:
         refused=refused,
         closed=closed,
         divergences=dict(divergences),
+    )
+
+
+def _latest(often: RefusedOften) -> Refused:
+    """Return a line of many refusals as the one that status pages show."""
+    asked, _, sentence = often.first.partition(": ")
+    more = f" ({often.refusals} refusals within {often.seconds} s)" if often.refusals > 1 else ""
+    return Refused(
+        peer=", ".join(often.peers)[:64],
+        asked=asked[:100],
+        code=", ".join(often.codes)[:64],
+        sentence=f"{sentence}{more}",
     )

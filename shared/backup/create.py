@@ -23,10 +23,11 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from consilium.shared.audit.entry import line_digest
+from consilium.shared.audit.entry import AuditEntry, line_digest
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
 from consilium.shared.audit.reading import held_still, read_lines
-from consilium.shared.errors import SettingsError
+from consilium.shared.audit.segments import is_same
+from consilium.shared.errors import AuditError, SettingsError
 from consilium.shared.files.permissions import PRIVATE_FILE
 
 FORMAT = 1
@@ -126,9 +127,12 @@ def _write(
     files: dict[str, str] = {}
     entries, head = 0, bytes(32)
     log = folder / AUDIT_FILE
-    held = held_still(log) if kind == "site" and log.exists() else nullcontext()
+    double = {path.name for path in folder.glob("*.jsonl") if path != log and is_same(path, log)}
+    held = held_still(log) if log.exists() else nullcontext()
     with tarfile.open(partial, "w") as tar, held:
         for path in _files(folder):
+            if path.parent == folder and path.name in double:
+                continue  # left by a crash amidst sealing
             name = path.relative_to(folder).as_posix()
             copy = staging / "copy"
             if path.suffix == ".sqlite":
@@ -190,14 +194,20 @@ def _copy_database(path: Path, copy: Path) -> None:
 
 
 def _copy_log(path: Path, copy: Path) -> tuple[int, bytes]:
-    """Copy the lines that are complete now; return their number and the last one's digest."""
-    number, last = 0, b""
+    """Copy the lines that are complete now; return the last one's number and its digest.
+
+    Sealed segments are files of their own and are copied as such.
+    """
+    last = b""
     with copy.open("wb") as to:
-        for line in read_lines(path):
+        for line in read_lines(path, sealed=False):
             if line.endswith(b"\n"):
                 to.write(line)
-                number, last = number + 1, line
-    return number, line_digest(last)
+                last = line
+    try:
+        return (AuditEntry.from_line(last).number if last else 0), line_digest(last)
+    except AuditError as error:
+        raise SettingsError(f"{path}: {error}; run 'audit verify'") from error
 
 
 def file_digest(path: Path) -> str:

@@ -25,6 +25,7 @@ from consilium.shared.errors import SettingsError
 FINGERPRINT_BYTES = 16
 WORDS = 12
 QR_SCHEME = "consilium"
+_SPELT = {12: "twelve", 24: "twenty-four"}
 _HEX_DIGITS = frozenset("0123456789abcdef")
 
 
@@ -83,7 +84,7 @@ def read_fingerprint(text: str, *, site: str) -> bytes:
     parts = text.lower().replace(",", " ").replace("-", " ").split()
     if len(parts) != WORDS and (of_digits := _from_hex("".join(parts))) is not None:
         return of_digits
-    return _from_words(parts)
+    return read_words(parts, count=WORDS, what="a fingerprint", again="have it read to you again")
 
 
 def _from_hex(digits: str) -> bytes | None:
@@ -93,22 +94,29 @@ def _from_hex(digits: str) -> bytes | None:
     return bytes.fromhex(digits)
 
 
-def _from_words(words: list[str]) -> bytes:
+def read_words(words: list[str], *, count: int, what: str, again: str) -> bytes:
+    """Return the bytes that so many words of the list mean, 4 for every three words.
+
+    Raises:
+        SettingsError: a word is not in the list, there are more or fewer, or the checksum is wrong;
+            the sentence says ``what`` was read, and how to do it ``again``.
+    """
     known = frozenset(_list().wordlist)
     wrong = [_correction(at, word) for at, word in enumerate(words, 1) if word not in known]
-    if len(words) != WORDS:
+    if len(words) != count:
+        digits = f" or {2 * FINGERPRINT_BYTES} hexadecimal digits" if count == WORDS else ""
         raise SettingsError(
-            f"a fingerprint has {WORDS} words or {2 * FINGERPRINT_BYTES} hexadecimal digits, and "
-            f"{len(words)} words were given; have all of it read to you again"
+            f"{what} has {count} words{digits}, and {len(words)} words were given; {again}, all "
+            "of it"
         )
     if wrong:
-        raise SettingsError("; ".join(wrong) + "; correct it, or have it read to you again")
+        raise SettingsError(f"{'; '.join(wrong)}; correct it, or {again}")
     try:
         return bytes(_list().to_entropy(words))
     except ValueError:
         raise SettingsError(
-            "the twelve words are all of the list but do not belong together: one is wrong, or "
-            "two have changed places; have them read to you again"
+            f"the {_SPELT.get(count, count)} words are all of the list but do not belong together: "
+            f"one is wrong, or two have changed places; {again}"
         ) from None
 
 

@@ -200,16 +200,21 @@ def offer_statement(text: bytes, roster: Roster) -> bytes:
     return encode("offer", text, *members)
 
 
+def roster_digest(roster: Roster) -> bytes:
+    """A digest of a roster's names, identities and, once all sites declared them, sizes."""
+    sizes = roster.sizes
+    members: list[Encodable] = []
+    for site, identity in sorted(roster.members):
+        members += [site, identity, *([sizes[site]] if sizes else [])]
+    return digest("roster", *members)
+
+
 def roster_fingerprint(roster: Roster) -> str:
     """A short name of a roster that two people can read to each other: 8 groups of 4 digits.
 
     It covers names, identities and, once all sites have declared them, sizes.
     """
-    sizes = roster.sizes
-    members: list[Encodable] = []
-    for site, identity in sorted(roster.members):
-        members += [site, identity, *([sizes[site]] if sizes else [])]
-    word = digest("roster", *members).hex()[:32]
+    word = roster_digest(roster).hex()[:32]
     return " ".join(word[at : at + 4] for at in range(0, len(word), 4))
 
 

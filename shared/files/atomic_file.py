@@ -7,14 +7,15 @@ from pathlib import Path
 
 
 def write_atomically(
-    path: Path, content: bytes | Iterable[bytes | memoryview], *, mode: int = 0o644
+    path: Path, content: bytes | Iterable[bytes | memoryview], *, mode: int | None = None
 ) -> None:
     """Replace the file's content in one step, flushed to disk; missing folders are made.
 
     A long content may come in pieces, so that it need not exist a second time.
 
     The content goes to a temporary file beside it (never readable by others), which is flushed and
-    renamed over it; the folder's entry is flushed too. ``mode`` is the file's permission bits.
+    renamed over it; the folder's entry is flushed too. ``mode`` is the file's permission bits;
+    without it, they are those that this account's umask leaves, of 0644 at most.
 
     Raises:
         OSError: the folder cannot be written; the old content is untouched.
@@ -26,7 +27,7 @@ def write_atomically(
             file.writelines((content,) if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(mode)
+        Path(temporary).chmod(0o644 & ~_umask() if mode is None else mode)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -36,3 +37,16 @@ def write_atomically(
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _umask() -> int:
+    """Return this process's umask; only where the system does not show it, it is set to be read."""
+    try:
+        for line in Path("/proc/self/status").read_text("ascii", errors="replace").splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    except (OSError, ValueError):
+        pass
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

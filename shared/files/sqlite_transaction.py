@@ -33,7 +33,9 @@ def transaction(
         try:
             yield connection
         except BaseException:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:  # a full disk has ended it already
+                with contextlib.suppress(sqlite3.Error):  # or it would hide the first error
+                    connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
     except sqlite3.Error as error:

@@ -68,6 +68,12 @@ class LayerRecord(Protocol):
         A row of weight 0 adds nothing, whatever it holds.
         """
 
+    def sums_of(self, rows: slice, weight_N: Tensor) -> list[Tensor]:
+        """Like ``weighted_sums``, of a range of rows that holds whole patients.
+
+        The result is that of books of these rows alone. ``weight_N`` is of these rows.
+        """
+
     def per_row(self) -> list[Tensor]:
         """Every row's gradient (N, ...), one tensor per parameter; large, for checks and Opacus."""
 
@@ -169,6 +175,11 @@ class Outer:
                 total.addmm_(flat.t(), _where_counted(values[piece], weight).flatten(0, 1))
         return sums + [bias.clone() for _ in self.biases]  # callers may change results in place
 
+    def sums_of(self, rows: slice, weight_N: Tensor) -> list[Tensor]:
+        """See :class:`LayerRecord`."""
+        inputs = tuple((weight, values[rows]) for weight, values in self.inputs)
+        return Outer(self.grad_NTO[rows], inputs, self.biases).weighted_sums(weight_N)
+
     def per_row(self) -> list[Tensor]:
         """See :class:`LayerRecord`."""
         weights = [self.grad_NTO.transpose(1, 2) @ values for _, values in self.inputs]
@@ -204,6 +215,10 @@ class Lookup:
         total = torch.zeros(self.table.shape, **_like(self.table))
         return [total.index_add_(0, self.token_NT.flatten(), grad)]
 
+    def sums_of(self, rows: slice, weight_N: Tensor) -> list[Tensor]:
+        """See :class:`LayerRecord`."""
+        return Lookup(self.grad_NTO[rows], self.token_NT[rows], self.table).weighted_sums(weight_N)
+
     def per_row(self) -> list[Tensor]:
         """See :class:`LayerRecord`."""
         every = self.grad_NTO.new_zeros(len(self.grad_NTO), *self.table.shape)
@@ -234,6 +249,10 @@ class Direct:
     def weighted_sums(self, weight_N: Tensor) -> list[Tensor]:
         """See :class:`LayerRecord`."""
         return [_weighed(self.grad_ND, weight_N.double()[:, None]).sum(0)]
+
+    def sums_of(self, rows: slice, weight_N: Tensor) -> list[Tensor]:
+        """See :class:`LayerRecord`."""
+        return Direct(self.parameter, self.grad_ND[rows]).weighted_sums(weight_N)
 
     def per_row(self) -> list[Tensor]:
         """See :class:`LayerRecord`."""
@@ -279,10 +298,39 @@ class Bookkeeping:
         Raises:
             PrivacyError: a parameter is not in the books, or is there more than once.
         """
+        factor_P, norms_P = self._factors(patient_N, patients, clip_norm)
+        return self.weighted_sums(parameters, factor_P[patient_N]), norms_P
+
+    def clipped_sums_by_span(
+        self,
+        parameters: Iterable[Parameter],
+        patient_N: Tensor,
+        patients: int,
+        clip_norm: float,
+        spans: Iterable[slice],
+    ) -> list[list[Tensor]]:
+        """Return what :meth:`clipped_sums` sums, for each span of rows that holds whole patients.
+
+        Guarantee: those of each span are as :meth:`clipped_sums` guarantees them.
+
+        Raises:
+            PrivacyError: a parameter is not in the books, or is there more than once.
+        """
+        factor_P, _ = self._factors(patient_N, patients, clip_norm)
+        parameters, weight_N = list(parameters), factor_P[patient_N]
+        sums = []
+        for rows in spans:
+            weight = weight_N[rows]
+            found = self._found(record.sums_of(rows, weight) for record in self._records)
+            sums.append([self._pick(found, parameter) for parameter in parameters])
+        return sums
+
+    def _factors(self, patient_N: Tensor, patients: int, clip_norm: float) -> tuple[Tensor, Tensor]:
+        """Return by what each patient's gradient is multiplied (P,), and its norm (P,)."""
         norms_P, terms_P = self._measured(patient_N, patients)
         longest_P = torch.maximum(norms_P, terms_P / MOST_CANCELLATION)
         factor_P = torch.where(torch.isfinite(longest_P), clip_norm / longest_P.clamp(clip_norm), 0)
-        return self.weighted_sums(parameters, factor_P[patient_N]), norms_P
+        return factor_P, norms_P
 
     def weighted_sums(self, parameters: Iterable[Parameter], weight_N: Tensor) -> list[Tensor]:
         """Return sum over rows of weight times gradient, one tensor per parameter, in their order.

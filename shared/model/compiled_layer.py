@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import Parameter
 
+from consilium.shared.errors import PrivacyError
 from consilium.shared.kernels import buffers
 from consilium.shared.kernels.through_time import Direction, PatientRows
 from consilium.shared.model.bookkeeping import Bookkeeping, Groups
@@ -117,6 +118,23 @@ class Compiled:
                 return self._direction.stored_sums(patients, weight_P.contiguous(), stored)
         rows, stored = self._written_rows()
         return self._direction.stored_sums(rows, weight_N.contiguous(), stored)
+
+    def sums_of(self, rows: slice, weight_N: Tensor) -> list[Tensor]:
+        """See :class:`~consilium.shared.model.bookkeeping.LayerRecord`; after ``add_norms``."""
+        if self._stored is None:
+            raise PrivacyError("books: sums of some rows were asked for before the norms")
+        groups, stored = self._stored
+        patients = groups.by_patient[1]
+        first_P = patients.rows_N[patients.starts[:-1]]
+        chosen = torch.nonzero((first_P >= rows.start) & (first_P < rows.stop)).squeeze(1)
+        gradients = stored[: len(patients) * self._size].view(len(patients), self._size)
+        if len(chosen) and int(chosen[-1]) - int(chosen[0]) + 1 == len(chosen):
+            picked = gradients[int(chosen[0]) : int(chosen[-1]) + 1]
+        else:
+            picked = gradients[chosen].contiguous()
+        weight_P = weight_N.double()[first_P[chosen] - rows.start].contiguous()
+        alone = PatientRows(torch.arange(len(chosen) + 1), chosen)
+        return self._direction.stored_sums(alone, weight_P, picked)
 
     def per_row(self) -> list[Tensor]:
         """See :class:`~consilium.shared.model.bookkeeping.LayerRecord`."""

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from scipy.optimize import brentq
-
 from consilium.shared.errors import PrivacyError
 from consilium.shared.privacy.loss import (
     Repeated,
@@ -104,6 +102,8 @@ def calibrate_noise(
             f"epsilon {already:.4g} is already spent beside, out of {epsilon:.4g}; "
             "raise [privacy] epsilon or lower statistics_fraction"
         )
+
+    from scipy.optimize import brentq  # 25 MiB, which a site that plans no study does without
 
     def excess(log_noise: float, estimate: Callable[[Events, float], float]) -> float:
         event = PrivacyEvent(

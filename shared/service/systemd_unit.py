@@ -25,8 +25,7 @@ ReadWritePaths={folder}
 CacheDirectory=consilium-{side}
 CacheDirectoryMode=0700
 PrivateTmp=yes
-PrivateDevices=yes
-ProtectKernelTunables=yes
+{devices}ProtectKernelTunables=yes
 ProtectControlGroups=yes
 RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
 {limits}
@@ -46,6 +45,7 @@ def write_systemd_unit(
     stopping: str = "",
     environment: str = "",
     limits: str = "",
+    devices: str = "PrivateDevices=yes\n",
 ) -> Path:
     """Write ``consilium-SIDE.service``, for a person to read, copy and change; return where it is.
 
@@ -59,6 +59,7 @@ def write_systemd_unit(
         stopping: directives on how it is stopped, whole lines.
         environment: directives on its environment, whole lines.
         limits: directives on what it may use, whole lines.
+        devices: directives on the devices it sees, whole lines.
     """
     file = place / f"consilium-{side}.service"
     unit = _UNIT.format(
@@ -71,6 +72,7 @@ def write_systemd_unit(
         stopping=stopping,
         environment=environment,
         limits=limits,
+        devices=devices,
     )
     file.write_text(unit, encoding="utf-8", errors="surrogateescape")
     return file

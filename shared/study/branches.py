@@ -207,6 +207,11 @@ class Model(Recurrence):
             return (self,)
         return tuple(branch for branch in self.branches if isinstance(branch, RecurrentBranch))
 
+    @property
+    def drops(self) -> bool:
+        """Whether a network drops units in training."""
+        return self.without_dropout() != self.model_dump()
+
     def without_dropout(self) -> dict[str, object]:
         """Return the table with every network's dropout at 0."""
         content = self.model_dump()

@@ -136,6 +136,7 @@ def compare(
     seeds: int = 1,
     out: str | PathLike[str] | None = None,
     workers: int | None = None,
+    protocol: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
     """Run every setting on the same records and judge it on the same test patients.
@@ -149,6 +150,7 @@ def compare(
         out: folder for the files; finished settings are kept there. None takes a temporary folder,
             which is removed when the comparison is garbage-collected or closed.
         workers: sites that train at the same time; all processor cores unless given.
+        protocol: as :func:`consilium.simulate` takes it.
         progress: called with the setting's name and each of its rounds when it is finished;
             nothing is printed in any case.
 
@@ -176,6 +178,7 @@ def compare(
             workers=number,
             watch=_watch(progress),
             modes=list(modes),
+            protocol=protocol,
         )
 
     with one_thread_each():

@@ -28,6 +28,7 @@ def simulate(
     out: str | PathLike[str] | None = None,
     workers: int | None = None,
     seed: int | None = None,
+    protocol: bool = False,
     alone: bool = False,
     external: bool = False,
     progress: Progress | None = None,
@@ -48,6 +49,8 @@ def simulate(
             result is garbage-collected or closed.
         workers: sites that train at the same time; all processor cores unless given.
         seed: another seed than the study's.
+        protocol: send every message of the secure sum; otherwise the same numbers are added in the
+            clear, which is faster and gives the same result.
         alone: also train each hospital's own model, to say what it gained by joining.
         external: also run the study without each hospital in turn, and test on its patients.
         progress: called with each round when it is finished (not with those of ``external``);
@@ -77,6 +80,7 @@ def simulate(
             folder.path,
             workers=number,
             show=shown_to(progress),
+            protocol=protocol,
             alone=alone,
             outside=_quiet if external else None,
         )

@@ -1,5 +1,6 @@
 """What is printed to the terminal: the study before it runs, a line for each round, the result."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from rich.console import Group
 from rich.panel import Panel
 from rich.text import Text
 
+from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.privacy.accounting import plan
 from consilium.shared.service.terminal import Table, Terminal, styled
 from consilium.shared.study.definition import Study
@@ -14,14 +16,22 @@ from consilium.simulations.commands.all_studies import TABLE, Row, as_markdown
 from consilium.simulations.experiments.external import external_sentences
 from consilium.simulations.experiments.planning import Choice, SumPlan
 from consilium.simulations.experiments.recalibrating import recalibration_sentences
+from consilium.simulations.federation.clear_sum import CLEAR
 from consilium.simulations.figures.measures import FIGURES, TITLES
-from consilium.simulations.report.records import COMPARE, REPORT, RUN, STRATEGIES, bytes_up, size
+from consilium.simulations.report.records import (
+    COMPARE,
+    REPORT,
+    RUN,
+    STRATEGIES,
+    bytes_up,
+    size,
+)
 from consilium.simulations.runs.compare import PRIVATE
 
 console = Terminal(soft_wrap=False)
 
 
-def announce(study: Study) -> None:
+def announce(study: Study, *, protocol: bool = False) -> None:
     """Print what the study is, what protects it, and from whom."""
     lines: list[str | Text] = [styled(study.title, "bold")]
     if study.data.source.startswith("synthetic"):
@@ -42,6 +52,8 @@ def announce(study: Study) -> None:
         if study.privacy.caveat:
             lines.append(styled(study.privacy.caveat, "yellow"))
     groups = study.aggregation.groups
+    if not protocol:
+        lines.append("Updates are added in the clear; with --protocol, and among hospitals:")
     lines.append(
         f"Only masked updates leave a site; a sum opens with {study.minimum_sites} of "
         f"{study.group_size} sites ({study.dropouts_tolerated} may fail)"
@@ -115,7 +127,8 @@ def show_result(study: Study, record: dict[str, Any], out: Path) -> None:
             f"{privacy['epsilon']:.2f}",
             f"a {privacy['unit']}, delta {privacy['delta']:g}",
         )
-    table.add_row("sent by a site", size(record["bytes_up_per_site_per_round"]), "a round, masked")
+    sent = "a round, by the protocol" if record.get("sum") == CLEAR else "a round, masked"
+    table.add_row("sent by a site", size(record["bytes_up_per_site_per_round"]), sent)
     table.add_row("seconds", f"{record['seconds']:.1f}", f"{study.rounds} rounds")
     console.print(table)
     for verdict in record["verdicts"]:
@@ -305,6 +318,34 @@ def show_seeds(study: Study, summary: dict[str, Any], out: Path) -> None:
     )
     _show_groups(settings, first)
     console.print(f"record  {out / 'seeds.json'}", markup=False, soft_wrap=True)
+
+
+def show_sweep(study: Study, found: Mapping[str, JsonRecord], out: Path) -> None:
+    """Print a line for each setting of a sweep."""
+    console.print(f"{study.title}\n{len(found)} settings")
+    first = next(name for name, value in next(iter(found.values()))["test"].items()
+                 if isinstance(value, dict))  # fmt: skip
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("setting", no_wrap=True)
+    for heading in ("epsilon", first.upper(), "95 % interval", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, record in found.items():
+        figure, spent = record["test"][first], record["privacy"]["epsilon"]
+        table.add_row(
+            name,
+            "-" if spent is None else f"{spent:.2f}",
+            _number(figure["value"]),
+            _interval(figure),
+            f"{record['seconds']:.1f}",
+        )
+    console.print(table)
+    console.print(f"record  {out / 'sweep.json'}", markup=False, soft_wrap=True)
+
+
+def show_engine(computed: Mapping[str, int]) -> None:
+    """Print which machine of a cluster computed how many of the sites' vectors."""
+    machines = ", ".join(f"{count} on {machine}" for machine, count in computed.items())
+    console.print(f"sites' vectors computed: {machines}", markup=False, soft_wrap=True)
 
 
 def show_plan(study: Study, found: list[Choice], patients: int, carried: float) -> None:

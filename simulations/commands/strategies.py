@@ -129,6 +129,7 @@ def compare_strategies(
     modes: list[str],
     workers: int,
     watch: Watch,
+    protocol: bool = False,
 ) -> tuple[Compared, dict[str, str]]:
     """Run every strategy on the same records and the same test patients.
 
@@ -141,6 +142,7 @@ def compare_strategies(
         modes: privacy modes in which each is run.
         workers: sites that train at the same time.
         watch: called when a setting begins; returns a function to call with each round's record.
+        protocol: whether the whole secure sum runs; otherwise vectors are added as they are.
 
     Returns:
         For each setting a record like ``run.json``; and for each that makes no sense in this study
@@ -155,7 +157,7 @@ def compare_strategies(
     compared: Compared = {}
     with use_folder(out, marker=FILE):
         test = HeldOut.read(cohorts.test, study)
-        for name, record in _settings(study, cohorts, test, out, runs, workers, watch):
+        for name, record in _settings(study, cohorts, test, out, runs, workers, watch, protocol):
             compared[name] = record
             content = {"settings": compared, "refused": refused}
             digest = study.digest.hex()
@@ -192,6 +194,7 @@ def _settings(
     runs: Mapping[str, Study],
     workers: int,
     watch: Watch,
+    protocol: bool,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each setting's name and record when it is finished."""
     plain = with_changes(study, privacy={"mode": "none"})
@@ -205,7 +208,9 @@ def _settings(
     for name, changed in runs.items():
         folder = out / name.replace(", ", "-")
         show = watch(name, changed)
-        finished, seconds = train(changed, cohorts, test, folder, workers=workers, show=show)
+        finished, seconds = train(
+            changed, cohorts, test, folder, workers=workers, show=show, protocol=protocol
+        )
         yield name, run_record(changed, cohorts, finished, seconds=seconds)
 
 

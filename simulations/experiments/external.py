@@ -53,6 +53,7 @@ def external(
     out: Path,
     *,
     workers: int,
+    protocol: bool = False,
     watch: Watch,
 ) -> External:
     """Return how models do at the hospital each was trained without, as ``run.json`` has it.
@@ -66,6 +67,7 @@ def external(
             asked for.
         out: gets a folder for each hospital left out; a finished one is kept.
         workers: sites that train at the same time.
+        protocol: whether the whole secure sum runs; otherwise vectors are added as they are.
         watch: called when a training begins; returns a function to call with each round's record.
 
     Raises:
@@ -76,7 +78,9 @@ def external(
     sites = []
     for name, less in leave_one_out(study, cohorts, test).items():
         records = {site: cohorts.sites[site] for site in less.sites}
-        federation = Federation(less, records, out / FOLDER / name, workers=workers)
+        federation = Federation(
+            less, records, out / FOLDER / name, workers=workers, protocol=protocol
+        )
         finished = federation.train(watch(f"without {name}", less), replace(test, study=less))
         stays_N = test.group_N == test.groups.index(name)
         truth = test.truth_of(stays_N)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from typing import Self, cast
 
 import numpy as np
@@ -26,31 +25,11 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from consilium.server.flower.run_grid import RunGrid
+from consilium.simulations.federation.faults import Fault, FaultKind
 
 RUN_ID = 1
 COORDINATOR_NODE = 1
 FIRST_SITE_NODE = 100
-
-
-class FaultKind(Enum):
-    """What goes wrong with one message."""
-
-    LOSE_REQUEST = auto()  # the site never sees it
-    LOSE_REPLY = auto()  # the site does the work, the coordinator never hears
-    DELAY = auto()  # the reply comes late
-    CRASH = auto()  # the site dies after the work, before the reply, and starts again
-    CORRUPT = auto()  # one bit of the reply's body is flipped
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fault:
-    """A fault for the ``occurrence``-th message (from 0) of this type to this site."""
-
-    site: str
-    message_type: str
-    occurrence: int
-    kind: FaultKind
-    delay_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -158,8 +137,13 @@ class LocalGrid(RunGrid):
 
 def run_server_app(app: ServerApp, grid: LocalGrid) -> None:
     """Run a ServerApp on a local grid until it ends."""
-    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN_ID, COORDINATOR_NODE
+    send_as_coordinator()
     app(cast(Grid, grid), _context(COORDINATOR_NODE))
+
+
+def send_as_coordinator() -> None:
+    """Let the messages that this process makes come from the coordinator of this run."""
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN_ID, COORDINATOR_NODE
 
 
 def _context(node: int) -> Context:

@@ -5,6 +5,8 @@ the model is also judged directly on held-out patients in every round.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,31 +15,50 @@ import numpy as np
 
 from consilium.client.hospital.known_sizes import KnownSizes
 from consilium.client.hospital.policy import Policy
+from consilium.client.hospital.state import SiteState
 from consilium.client.ledger.store import Ledger
 from consilium.client.records.cohort import read_cohort, require_suitable
 from consilium.client.records.declared_size import usual_size
 from consilium.client.records.features import TimeGrid
+from consilium.client.round.charges import round_charges
+from consilium.client.round.contribution import Contributor
 from consilium.client.round.own_part import OwnPart
+from consilium.client.round.round_model import RoundModel
 from consilium.client.round.session import Session
 from consilium.client.service.flower_app import make_client_app
 from consilium.client.sources.common.source import Source
 from consilium.server.flower.app import make_server_app
+from consilium.server.secure_sum.group_sums import GroupSums, identities
+from consilium.server.secure_sum.site_heads import SiteHeads
 from consilium.server.secure_sum.sites import Sites
 from consilium.server.study.checkpoints import Checkpoint, begin, load_checkpoint, save_checkpoint
 from consilium.server.study.round_record import round_record
-from consilium.server.study.run import RoundResult, RunState, run_study
+from consilium.server.study.run import RoundResult, RunState, run_rounds, run_study
 from consilium.shared.crypto.transcript import digest
 from consilium.shared.errors import SettingsError
-from consilium.shared.rounds.contents import Purpose, group_parameters
+from consilium.shared.rounds.contents import Purpose, RoundConfiguration, group_parameters
+from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.study.definition import Study
-from consilium.simulations.federation.local_grid import Fault, LocalGrid, run_server_app
-from consilium.simulations.federation.site_folders import open_site, roster_of
+from consilium.simulations.federation.clear_site import ClearSite
+from consilium.simulations.federation.clear_sum import CLEAR, PROTOCOL, ClearSum
+from consilium.simulations.federation.faults import Fault
+from consilium.simulations.federation.flower_engine import FarSite, FlowerEngine
+from consilium.simulations.federation.local_grid import LocalGrid, run_server_app
+from consilium.simulations.federation.out_folder import SITES
+from consilium.simulations.federation.site_folders import (
+    ClearState,
+    leave_ledger,
+    open_in_memory,
+    open_site,
+    roster_of,
+)
 from consilium.simulations.figures.answer_tables import final_tables
 from consilium.simulations.figures.held_out import HeldOut, OwnStates, Scores
 from consilium.simulations.figures.metrics import HeldOutMetrics
 from consilium.simulations.figures.subgroups import FiguresByGroup, figures_by_group
 
 Show = Callable[[dict[str, Any]], None]
+Follow = Callable[[Iterator[RoundResult]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +98,11 @@ class Federation:
         sources: each site's records.
         folder: holds the sites' state and the coordinator's checkpoint.
         workers: sites that work at the same time.
+        protocol: whether all messages of the secure sum are sent, through Flower, and every
+            charge is on disk before anything leaves. Otherwise the sites' vectors are added as
+            they are: the results are the same, and nothing is hidden from anybody.
         faults: faults to inject, for tests.
+        engine: where the sites compute, if not in this process.
     """
 
     def __init__(
@@ -87,9 +112,13 @@ class Federation:
         folder: Path,
         *,
         workers: int,
+        protocol: bool = False,
         faults: Iterable[Fault] = (),
+        engine: FlowerEngine | None = None,
     ) -> None:
-        self._study, self._folder = study, folder
+        self._study, self._folder, self._protocol = study, folder, protocol
+        self._engine = engine
+        self._contribute = Contributor if engine is None else engine.contributor
         self._workers, self._faults = workers, tuple(faults)
         # Nobody vouches for anybody: all sites are made here, on one machine, from one roster.
         self._policy = Policy(
@@ -101,14 +130,7 @@ class Federation:
             smallest_group=1,
             release_own_figures=True,
         )
-        self._states = {
-            site: open_site(
-                folder / "sites" / site,
-                self._policy,
-                split_key=digest("split", study.seed, site),
-            )
-            for site in study.sites
-        }
+        self._states = {site: self._open(site) for site in study.sites}
         self._cohorts = {
             site: read_cohort(
                 sources[site], study, site=site, split_key=self._states[site].split_key
@@ -140,8 +162,10 @@ class Federation:
             show(record)
         progress = [checkpoint]
 
-        def coordinate(sites: Sites) -> None:
-            for result in self._rounds(sites, progress[-1]):
+        def follow(rounds: Iterator[RoundResult]) -> None:
+            for result in rounds:
+                if self._engine is not None:
+                    self._engine.check()
                 record = self._record(result, test)
                 progress.append(
                     replace(
@@ -154,7 +178,8 @@ class Federation:
                 show(record)
 
         if not checkpoint.state.finished:
-            self._serve(coordinate)
+            run = self._run_protocol if self._protocol else self._run_in_clear
+            run(checkpoint, follow)
         state = replace(progress[-1].state, finished=True)
         save_checkpoint(self._folder, replace(progress[-1], state=state))
         own = self.own_states(state)
@@ -196,22 +221,117 @@ class Federation:
             )
         return found
 
-    def _rounds(self, sites: Sites, checkpoint: Checkpoint) -> Iterator[RoundResult]:
-        parameters = group_parameters(self._study, self._roster, checkpoint.run_id)
-        return run_study(self._study, parameters, sites, checkpoint.state)
+    def _open(self, site: str) -> SiteState | ClearState:
+        folder = self._folder / SITES / site
+        split_key = digest("split", self._study.seed, site)
+        if self._protocol:
+            return open_site(folder, self._policy, split_key=split_key)
+        seed = digest("simulated in the clear", self._study.digest, site)
+        return open_in_memory(folder, self._policy, split_key=split_key, identity_seed=seed)
 
-    def _serve(self, coordinate: Callable[[Sites], None]) -> None:
-        study = self._study
+    def _computing(self, parameters: tuple[SumParameters, ...]) -> AbstractContextManager[int]:
+        """Return the context in which the sites can compute; it gives how many at the same time."""
+        if self._engine is None:
+            return nullcontext(self._workers)
+        by_site = {site: group for group in parameters for site in group.roster.names}
+        return self._engine.running(
+            {
+                site: FarSite(
+                    site=site,
+                    study=self._study,
+                    cohort=self._cohorts[site],
+                    policy=self._policy,
+                    parameters=by_site[site],
+                )
+                for site in self._study.sites
+            }
+        )
+
+    def _parameters(self, checkpoint: Checkpoint) -> tuple[SumParameters, ...]:
+        return tuple(group_parameters(self._study, self._roster, checkpoint.run_id))
+
+    def _run_in_clear(self, checkpoint: Checkpoint, follow: Follow) -> None:
+        """Run the rounds without the protocol; leave the ledgers behind, however they end."""
+        study, parameters = self._study, self._parameters(checkpoint)
+        self._charge_past_rounds(checkpoint, parameters)
+        model = RoundModel(study)
+        sites = {
+            site: ClearSite(
+                site,
+                study,
+                self._cohorts[site],
+                self._policy,
+                state.ledger,
+                state.personal,
+                model,
+                self._contribute,
+            )
+            for site, state in self._states.items()
+        }
+        try:
+            with (
+                self._computing(parameters) as workers,
+                ThreadPoolExecutor(workers, thread_name_prefix="site") as pool,
+            ):
+                sums = [
+                    ClearSum(
+                        group,
+                        sites,
+                        model=model,
+                        clip_norm=study.privacy.clip_norm,
+                        pool=pool,
+                        workers=workers,
+                        timeout_s=study.aggregation.round_timeout_s,
+                        faults=[fault for fault in self._faults if fault.site in group.roster],
+                    )
+                    for group in parameters
+                ]
+                group_sums = GroupSums(sums, SiteHeads(identities(parameters)))
+                follow(run_rounds(study, group_sums, checkpoint.state))
+        finally:
+            for site, state in self._states.items():
+                leave_ledger(self._folder / SITES / site, state.ledger)
+
+    def _charge_past_rounds(
+        self, checkpoint: Checkpoint, parameters: tuple[SumParameters, ...]
+    ) -> None:
+        """Charge what the run had released before it was cut off."""
+        hashes = {site: group.study_hash for group in parameters for site in group.roster}
+        for record in checkpoint.history:
+            purpose = Purpose(record["purpose"])
+            evaluated = purpose is Purpose.TRAINING and record["validation"] is not None
+            asked = RoundConfiguration(purpose=purpose, evaluate=evaluated)
+            for site in record["sites"]:
+                charges = round_charges(self._study, asked, record["round"], hashes[site])
+                for release in charges:
+                    self._states[site].ledger.charge_again(
+                        release,
+                        study_epsilon=self._study.privacy.epsilon,
+                        study_delta=self._study.privacy.delta,
+                    )
+
+    def _run_protocol(self, checkpoint: Checkpoint, follow: Follow) -> None:
+        study, parameters = self._study, self._parameters(checkpoint)
         timeout_s = study.aggregation.round_timeout_s
+
+        def coordinate(sites: Sites) -> None:
+            follow(run_study(study, parameters, sites, checkpoint.state))
+
         app = make_server_app(coordinate, study.sites, timeout_s=timeout_s)
         starts = {
             site: lambda site=site: make_client_app(self._session(site)) for site in study.sites
         }
-        with LocalGrid(starts, workers=self._workers, faults=self._faults) as grid:
+        with (
+            self._computing(parameters) as workers,
+            LocalGrid(starts, workers=workers, faults=self._faults) as grid,
+        ):
             run_server_app(app, grid)
 
     def _session(self, site: str) -> Session:
         """Start a site's session on records that were read and checked before."""
+        state = self._states[site]
+        if not isinstance(state, SiteState):
+            raise TypeError(f"site {site} keeps no files, so it cannot run the protocol")
         return Session(
             site=site,
             study=self._study,
@@ -219,7 +339,8 @@ class Federation:
             sizes=KnownSizes(self._roster.sizes),
             read=lambda: self._cohorts[site],
             policy=self._policy,
-            state=self._states[site],
+            state=state,
+            contribute=self._contribute,
         )
 
     def _checkpoint(self) -> Checkpoint:
@@ -233,11 +354,22 @@ class Federation:
                 f"one (digest {found.study_digest.hex()[:12]}, not "
                 f"{self._study.digest.hex()[:12]}); choose another --out"
             )
+        begun = {record.get("sum", PROTOCOL) for record in found.history}
+        if not found.state.finished and not begun <= {self._sum}:
+            option = "without" if self._protocol else "with"
+            raise SettingsError(
+                f"{self._folder}: holds a run that was begun {option} the protocol (--protocol); "
+                "go on with it in the same way, or choose another --out"
+            )
         return found.resumed(self._study)
+
+    @property
+    def _sum(self) -> str:
+        return PROTOCOL if self._protocol else CLEAR
 
     def _record(self, result: RoundResult, test: HeldOut) -> dict[str, Any]:
         """Return a round's record, as ``run.json`` holds it; see docs/run-json.md."""
-        record = round_record(self._study, result)
+        record = round_record(self._study, result) | {"sum": self._sum}
         if result.state.normalisation and result.purpose is Purpose.TRAINING:
             record["test"] = test.quick(result.state, self.own_states(result.state))
         return record

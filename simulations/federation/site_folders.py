@@ -1,7 +1,8 @@
-"""A folder for each simulated site, with the same files a hospital keeps: key, ledger, journal.
+"""What a simulated site keeps: with the protocol a folder, with the same files as a hospital's.
 
 They outlive the process, so an interrupted run goes on with the same identities, and remembers all
-the privacy that it has spent and every round that it has masked.
+the privacy that it has spent and every round that it has masked. A run that is summed in the clear
+keeps its sites in memory, and leaves their ledgers behind when it ends.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +21,7 @@ from consilium.shared.crypto.keys import IdentityKey, Roster
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.files.permissions import PRIVATE_FILE, PRIVATE_FOLDER
 
+LEDGER = "ledger.sqlite"
 MOST_SIGNATURES = 1 << 14  # kept in memory; a round of a few hundred sites has fewer
 
 
@@ -71,7 +73,7 @@ def open_site(folder: Path, policy: Policy, *, split_key: bytes) -> SiteState:
     return SiteState(
         identity=IdentityKey.from_pem(identity.read_bytes()),
         ledger=Ledger(
-            folder / "ledger.sqlite", lifetime_epsilon=policy.lifetime_epsilon, delta=policy.delta
+            folder / LEDGER, lifetime_epsilon=policy.lifetime_epsilon, delta=policy.delta
         ),
         journal=RoundJournal(folder / "journal.sqlite"),
         split_key=split_key,
@@ -79,8 +81,45 @@ def open_site(folder: Path, policy: Policy, *, split_key: bytes) -> SiteState:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClearState:
+    """What a site keeps in a run that is summed in the clear; as :class:`.SiteState`."""
+
+    identity: IdentityKey
+    ledger: Ledger
+    split_key: bytes
+    personal: PersonalStore
+
+
+def open_in_memory(
+    folder: Path, policy: Policy, *, split_key: bytes, identity_seed: bytes
+) -> ClearState:
+    """Return a site without files, but those of the part of the model that stays there.
+
+    Args:
+        folder: this site's own; made when something is put there.
+        policy: gives the ledger's lifetime budget.
+        split_key: as for :func:`open_site`.
+        identity_seed: 32 bytes that identify the site in this study; they hide nothing.
+    """
+    return ClearState(
+        identity=IdentityKey.from_seed(identity_seed),
+        ledger=Ledger(None, lifetime_epsilon=policy.lifetime_epsilon, delta=policy.delta),
+        split_key=split_key,
+        personal=PersonalStore(folder / "personal"),
+    )
+
+
+def leave_ledger(folder: Path, ledger: Ledger) -> None:
+    """Write a ledger that was kept in memory into its site's folder, if anything was charged."""
+    if ledger.entries():
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(PRIVATE_FOLDER)
+        ledger.write_to(folder / LEDGER)
+
+
 def roster_of(
-    states: Mapping[str, SiteState], sizes: Mapping[str, int], study_digest: bytes
+    states: Mapping[str, SiteState | ClearState], sizes: Mapping[str, int], study_digest: bytes
 ) -> Roster:
     """Return the roster of these sites, each with the size (patients) that it declares."""
     sites = sorted(states)

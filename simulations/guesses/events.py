@@ -1,6 +1,7 @@
 """Guesses about a table of events: whose, when, what; long or wide."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import polars as pl
 
@@ -17,7 +18,7 @@ from consilium.simulations.guesses.found import (
 )
 from consilium.simulations.guesses.look import Look
 from consilium.simulations.guesses.roles import Choices, Notes, key_columns, one_column
-from consilium.simulations.guesses.variables import quantity
+from consilium.simulations.guesses.variables import Quantity, quantity
 from consilium.simulations.guesses.words import unit_in, unit_of_hours
 
 HOURS_IN = {"min": 1 / 60, "h": 1.0, "d": 24.0}
@@ -30,7 +31,7 @@ def events_in(
     notes = Notes()
     key = _key_in(look, found, choices, notes)
     if key is None:
-        found.remarks.append(f"{look.path.name} is not read: no column names a stay or a person")
+        found.remarks.append(f"{look.name} is not read: no column names a stay or a person")
         return None
     kind, column = key
     columns, used = {kind: column}, [column, *leave]
@@ -45,7 +46,7 @@ def events_in(
             time = only[0]
             notes.say("time", f"{time!r} is the only column of times")
     if time is None and hours is None:
-        found.remarks.append(f"{look.path.name} is not read: no column says when")
+        found.remarks.append(f"{look.name} is not read: no column says when")
         return None
     made = Events(look=look, file=str(look.path), columns=columns, notes=notes, hours=pl.Series())
     if time is not None:
@@ -72,7 +73,7 @@ def events_in(
     else:
         _wide(made, look, free, found)
     if not made.quantities and not leave:
-        found.remarks.append(f"{look.path.name} is not read: no column could be a measurement")
+        found.remarks.append(f"{look.name} is not read: no column could be a measurement")
         return None
     return made
 
@@ -174,19 +175,31 @@ def _long(
     rows = pl.DataFrame({"code": look.texts(variable), "value": numbers}).with_columns(
         (units if unit is not None else units.new_from_index(0, len(numbers))).alias("unit")
     )
-    numeric = rows.drop_nulls("value").group_by("code").len()
-    counted = numeric.sort("len", "code", descending=[True, False])
-    codes = counted["code"].drop_nulls().to_list()
-    made.unused = codes[MOST_VARIABLES:]
+    made.quantities, made.unused = quantities_in(rows)
+
+
+def quantities_in(
+    rows: pl.DataFrame, called: Mapping[str, str] = MappingProxyType({})
+) -> tuple[list[Quantity], list[str]]:
+    """Return the quantities of a long table, the most frequent first, and the codes left over.
+
+    Args:
+        rows: ``code``, ``value`` (null if it is no number) and ``unit``.
+        called: what a code is called, if not as it is written.
+    """
+    numeric = rows.drop_nulls(["code", "value"]).group_by("code").len()
+    codes = numeric.sort("len", "code", descending=[True, False])["code"].to_list()
+    found: list[Quantity] = []
     taken: set[str] = set()
     for code in codes[:MOST_VARIABLES]:
         of_code = rows.filter(pl.col("code") == code)
-        said = of_code["unit"].drop_nulls().value_counts(sort=True)
-        common = said["unit"][0] if len(said) else None
+        units = of_code["unit"].drop_nulls().value_counts(sort=True)
+        common = units["unit"][0] if len(units) else None
         values = of_code.filter(pl.col("unit") == common)["value"] if common else of_code["value"]
-        one = quantity(code, values, common, taken, static=False)
+        one = quantity(code, values, common, taken, static=False, called=called.get(code))
         taken.add(one.name)
-        made.quantities.append(one)
+        found.append(one)
+    return found, codes[MOST_VARIABLES:]
 
 
 def _wide(made: Events, look: Look, free: Sequence[str], found: Tables) -> None:

@@ -1,24 +1,25 @@
 """A look at one table: how it is written, and which columns hold numbers or times."""
 
-import csv
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
-from consilium.client.sources.own.table_forms import BROKEN
-from consilium.shared.errors import DataError, SettingsError
-from consilium.simulations.guesses.words import MISSING
+from consilium.simulations.guesses.databases import is_database, tables_of
+from consilium.simulations.guesses.words import MISSING, suggests
+from consilium.simulations.guesses.written import ROWS, Written, written_at
 
-ROWS = 200_000  # looked at; a guess needs no more, and a table may be large
-SEPARATORS = (",", ";", "\t", "|")
-ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".parquet")
 ISO = r"^\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d+)?)?( ?(Z|[+-]\d{2}:?\d{2}))?)?$"
+_OFFSET = r":\d{2}(?:\.\d+)? ?([+-]\d{2}):?(\d{2})$"
 _CLOCKS = ("", " %H:%M", " %H:%M:%S")
 _DATES = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y")
-FORMATS = tuple(date + clock for date in _DATES for clock in _CLOCKS)
+_SHORT = ("%d.%m.%y", "%d/%m/%y", "%m/%d/%y")
+_SERIALS = (  # a way of counting, the numbers that it has from 1954 to 2090, microseconds of 1
+    ("excel", 2e4, 7e4, 86_400e6, -25_569 * 86_400e6),
+    ("epoch", 3e8, 3.8e9, 1e6, 0.0),
+    ("epoch-ms", 3e11, 3.8e12, 1e3, 0.0),
+)
 _MOST = 0.98  # of the cells that hold something, for a column to count as numbers or times
 
 
@@ -32,7 +33,10 @@ class Look:
         numbers: the columns of numbers, as such.
         times: the columns of dates and times, as such.
         formats: for a column of times that is not in ISO form, its format; several if it fits them.
-        separator: of a CSV; None for Parquet.
+        separator: of a CSV; None for other forms.
+        encoding: of a CSV, None for UTF-8.
+        sheet: of a workbook, None for its first.
+        table: of a database.
         decimal_comma: whether numbers have one.
         complete: whether all rows were looked at.
     """
@@ -43,8 +47,18 @@ class Look:
     times: dict[str, pl.Series]
     formats: dict[str, tuple[str, ...]] = field(default_factory=dict)
     separator: str | None = None
+    encoding: str | None = None
+    sheet: str | None = None
+    table: str | None = None
     decimal_comma: bool = False
     complete: bool = True
+
+    @property
+    def name(self) -> str:
+        """The file's name, with its sheet, or the table's."""
+        if self.table is not None:
+            return self.table
+        return self.path.name if self.sheet is None else f"{self.path.name}, sheet {self.sheet!r}"
 
     @property
     def columns(self) -> list[str]:
@@ -63,119 +77,84 @@ class Look:
         return sorted(self.texts(column).drop_nulls().unique().to_list())
 
 
-def look_at(path: Path, separator: str | None = None, *, whole: bool = False) -> Look:
-    """Look at a CSV or Parquet file.
+def look_at(path: Path, separator: str | None = None, *, whole: bool = False) -> list[Look]:
+    """Look at a file of tables, or at a folder that is one table.
 
     Args:
-        path: the file.
-        separator: of its columns, if the user says so.
+        path: the file or folder; a workbook has a table a sheet, a database has its own.
+        separator: of the columns of a CSV, if the user says so.
         whole: look at all of its rows.
 
     Raises:
         DataError: it cannot be read as a table.
         SettingsError: it could be separated in two ways.
     """
-    try:
-        if path.suffix == ".parquet":
-            return _parquet(path, None if whole else ROWS)
-        head = _head(path)
-        chosen = separator or _separator(path, head)
-        frame = pl.read_csv(
-            path,
-            separator=chosen,
-            infer_schema=False,
-            n_rows=None if whole else ROWS,
-            encoding="utf8",
-        )
-    except BROKEN as error:
-        raise DataError(
-            f"{path}: cannot be read as a table in UTF-8 text; save it as UTF-8 CSV or as Parquet"
-        ) from error
-    except (OSError, UnicodeDecodeError, EOFError) as error:
-        raise DataError(
-            f"{path}: cannot be read as UTF-8 text; check the file, or save it as UTF-8"
-        ) from error
-    frame = frame.select(_known(pl.col(name)) for name in frame.columns)
-    comma = chosen != "," and _has_decimal_comma(frame)
-    numbers = {
-        name: parsed
-        for name in frame.columns
-        if (parsed := _numbers(frame[name], decimal_comma=comma)) is not None
-    }
+    if path.is_file() and is_database(path):
+        return [_look(one, whole=whole) for one in tables_of(path, whole=whole)]
+    return [_look(one, whole=whole) for one in written_at(path, separator, None if whole else ROWS)]
+
+
+def _look(written: Written, *, whole: bool) -> Look:
+    frame = written.frame
+    kinds = [name for name, kind in frame.schema.items() if kind in (pl.Categorical, pl.Enum)]
+    frame = frame.with_columns(pl.col(kinds).cast(pl.String))
+    frame = frame.with_columns(_known(pl.col(name)) for name in _texts(frame))
+    texts = _texts(frame)
+    comma = written.separator != "," and _has_decimal_comma(frame.select(texts))
+    numbers: dict[str, pl.Series] = {}
     times: dict[str, pl.Series] = {}
     formats: dict[str, tuple[str, ...]] = {}
-    for name in frame.columns:
-        if name not in numbers and (found := _times(frame[name])) is not None:
-            times[name], formats[name] = found
+    for name, kind in frame.schema.items():
+        series = frame[name]
+        if kind == pl.String:
+            if (parsed := _numbers(series, decimal_comma=comma)) is not None:
+                numbers[name] = parsed
+            elif (found := _times(series)) is not None:
+                times[name], formats[name] = found
+        elif kind.is_numeric() or kind in (pl.Boolean, pl.Duration):
+            hours = series.dt.total_microseconds() / 3.6e9 if kind == pl.Duration else series
+            numbers[name] = hours.cast(pl.Float64)
+        elif kind.is_temporal():
+            times[name] = series.cast(pl.Datetime("us"), strict=False)
+    for name in list(numbers):
+        if (counted := _serials(name, numbers[name])) is not None:
+            times[name], formats[name] = counted
+            del numbers[name]
     return Look(
-        path=path,
+        path=written.path,
         frame=frame,
         numbers=numbers,
         times=times,
         formats={name: found for name, found in formats.items() if found},
-        separator=chosen,
+        separator=written.separator,
+        encoding=written.encoding,
+        sheet=written.sheet,
+        table=written.table,
         decimal_comma=comma,
         complete=whole or len(frame) < ROWS,
     )
 
 
-def _parquet(path: Path, rows: int | None) -> Look:
-    frame = pl.read_parquet(path, n_rows=rows)
-    texts = [name for name, kind in frame.schema.items() if kind in (pl.Categorical, pl.Enum)]
-    frame = frame.with_columns(pl.col(texts).cast(pl.String))
-    numbers, times, formats = {}, {}, {}
-    for name, kind in frame.schema.items():
-        if kind.is_numeric() or kind in (pl.Boolean, pl.Duration):
-            series = frame[name]
-            hours = series.dt.total_microseconds() / 3.6e9 if kind == pl.Duration else series
-            numbers[name] = hours.cast(pl.Float64)
-        elif kind.is_temporal():
-            times[name] = frame[name].cast(pl.Datetime("us"), strict=False)
-        elif kind == pl.String and (found := _times(frame[name])) is not None:
-            times[name], one = found
-            formats.update({name: one} if one else {})
-    return Look(path=path, frame=frame, numbers=numbers, times=times, formats=formats,
-                complete=rows is None or len(frame) < rows)  # fmt: skip  # reads as one
+def _texts(frame: pl.DataFrame) -> list[str]:
+    return [name for name, kind in frame.schema.items() if kind == pl.String]
 
 
-def _head(path: Path) -> list[str]:
-    """Return the first lines of a text file."""
-    import gzip
-
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-        lines = [line.rstrip("\r\n") for line, _ in zip(file, range(200), strict=False)]
-    if len(lines) < 2:
-        raise DataError(f"{path}: has {len(lines)} lines; a table has a header and rows below it")
-    return lines
-
-
-def _separator(path: Path, lines: Sequence[str]) -> str:
-    """Return the character that cuts every line into as many columns, more than one."""
-    fitting = []
-    for separator in SEPARATORS:
-        counts = {len(row) for row in csv.reader(lines, delimiter=separator)}
-        if len(counts) == 1 and counts != {1}:
-            fitting.append(separator)
-    in_header = [one for one in fitting if one in lines[0]]
-    fitting = in_header if len(in_header) == 1 else fitting
-    if not fitting:
-        raise DataError(
-            f"{path}: its first lines are not cut into as many columns by any of comma, semicolon, "
-            "tab or bar; it is no table, or name --separator"
-        )
-    if len(fitting) > 1:
-        raise SettingsError(
-            f"{path}: its columns could be separated by {' or '.join(map(repr, fitting))}; say "
-            f"which, such as --separator '{fitting[0]}'"
-        )
-    return fitting[0]
+def _serials(name: str, numbers: pl.Series) -> tuple[pl.Series, tuple[str, ...]] | None:
+    """Return the times that a column counts as Excel or Unix does, if its name is one of times."""
+    if not any(suggests(name, role) for role in ("time", "start", "end", "birth")):
+        return None
+    known = numbers.drop_nulls()
+    for written, low, high, us, since in _SERIALS:
+        if len(known) and bool(known.is_between(low, high).all()):
+            return (numbers * us + since).cast(pl.Int64).cast(pl.Datetime("us")), (written,)
+    return None
 
 
 def _known(column: pl.Expr) -> pl.Expr:
-    """Return a column's texts, null for an empty cell and for words such as NA."""
+    """Return a column's texts, null for an empty cell and for words such as NA; Na is sodium."""
     text = column.str.strip_chars()
-    return pl.when(~text.str.to_lowercase().is_in(list(MISSING))).then(text)
+    known = ~text.str.to_lowercase().is_in(list(MISSING)) | (text == "Na")
+    return pl.when(known).then(text)
 
 
 def _has_decimal_comma(frame: pl.DataFrame) -> bool:
@@ -198,6 +177,7 @@ def _numbers(texts: pl.Series, *, decimal_comma: bool) -> pl.Series | None:
 
 def _times(texts: pl.Series) -> tuple[pl.Series, tuple[str, ...]] | None:
     """Return a column's times and the formats that fit it; none if it is in ISO form."""
+    texts = texts.str.replace(r"([ T])24:00", "${1}00:00")  # the end of a day, as it is read
     known = texts.drop_nulls()
     if not len(known):
         return None
@@ -205,11 +185,16 @@ def _times(texts: pl.Series) -> tuple[pl.Series, tuple[str, ...]] | None:
         local = texts.str.replace("T", " ", literal=True).str.slice(0, 19)
         parsed = [local.str.to_datetime(one, time_unit="us", strict=False)
                   for one in ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d")]  # fmt: skip
-        return pl.select(pl.coalesce(*parsed)).to_series(), ()
+        minutes = [texts.str.extract(_OFFSET, n).str.to_integer(strict=False) for n in (1, 2)]
+        sign = texts.str.contains(r":\d{2}(\.\d+)? ?-\d{2}:?\d{2}$").fill_null(value=False)
+        ahead = (60 * minutes[0].abs() + minutes[1]).fill_null(0)
+        ahead = pl.select(pl.when(sign).then(-ahead).otherwise(ahead)).to_series()
+        return pl.select(pl.coalesce(*parsed) - pl.duration(minutes=pl.lit(ahead))).to_series(), ()
     if not known.head(1).str.contains(r"\d[./-]\d")[0]:
         return None
     fitting = {}
-    for one in FORMATS:
+    dates = _DATES if re.search(r"\d{4}", known[0]) else _SHORT
+    for one in (date + clock for date in dates for clock in _CLOCKS):
         if re.search(r"[ T]\d", known[0]) is None and "%H" in one:
             continue
         parsed_one = texts.str.to_datetime(one, time_unit="us", strict=False, exact=True)

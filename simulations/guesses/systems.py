@@ -1,73 +1,157 @@
-"""Guesses about systems with a format of their own: FHIR, MEDS and OMOP are only recognised.
+"""What kind of records a file or folder has, by its form, and the texts of a system of its own."""
 
-The study names usual variables of the dictionary, which these systems find by their codes; what the
-records have of them, ``consilium-site check`` says.
-"""
-
-import sqlite3
-from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
-from consilium.simulations.guesses.texts import WRITTEN, study_head
-from consilium.simulations.guesses.toml_text import line, remark, value_text
+from consilium.client.sources.common.tree import files_below
+from consilium.client.sources.recorded import edf, nifti_files, scans
+from consilium.simulations.guesses.clinical import ASKED, SYSTEMS, System
+from consilium.simulations.guesses.databases import is_database, names_in
+from consilium.simulations.guesses.texts import WRITTEN, study_head, variable_lines
+from consilium.simulations.guesses.toml_text import key_text, line, remark
 
-USUAL = ("HR", "RespRate", "Temp", "SaO2", "NISysABP", "Creatinine", "K", "Na", "Glucose", "WBC",
-         "Platelets", "Lactate", "Age", "Gender")  # fmt: skip  # reads as one
-_SQLITE = b"SQLite format 3\x00"
+FEWEST_DEATHS = 10
+_MESSAGES = (".hl7", ".er7", ".adt", ".oru", ".msg", ".txt", ".dat")
+_DICOM = (".dcm", ".dicom", ".ima")
+_LOOKED_FILES = 10_000
+OMOP_TABLES = {"person", "visit_occurrence", "measurement"}
 
 
-def system_at(path: Path) -> str | None:
-    """Return ``fhir``, ``meds`` or ``omop`` if a file or folder is one, else None."""
+def kind_of(path: Path) -> str | None:
+    """Return the source that a file or folder is of by its form; None if it may be tables.
+
+    ``omop-files`` is a folder of OMOP's tables as CSV or Parquet.
+    """
     if path.is_file():
-        return "omop" if _is_omop(path) else None
-    names = [file.name.lower() for file in path.rglob("*") if file.is_file()][:10_000]
-    if any(name.endswith((".ndjson", ".ndjson.gz")) for name in names):
+        return _of_file(path)
+    files = list(islice(files_below(path), _LOOKED_FILES))
+    names = [file.name.lower() for file in files]
+
+    def ends(*suffixes: str) -> bool:
+        return any(name.endswith(suffixes) for name in names)
+
+    if ends(".ndjson", ".ndjson.gz", ".jsonl", ".jsonl.gz") or _has_resources(files):
         return "fhir"
-    data = path / "data"
-    if data.is_dir() and next(data.rglob("*.parquet"), None) is not None:
+    if ends(*edf.SUFFIXES):
+        return "edf"
+    if ends(".hea"):
+        return "waveforms"
+    if ends(*_DICOM, *nifti_files.SUFFIXES) or any(_is_dicom(file) for file in files[:200]):
+        return "image-slices"
+    if (path / "data").is_dir() and any((path / "data").rglob("*.parquet")):
         return "meds"
+    if ends(".hl7", ".hl7.gz") or any(
+        _is_hl7(file) for file in files[:50] if file.name.lower().endswith(_MESSAGES)
+    ):
+        return "hl7"
+    if {name.partition(".")[0] for name in names} >= OMOP_TABLES:
+        return "omop-files"
+    if ends(*scans.PICTURES):
+        return "image-slices"
     return None
 
 
-def _is_omop(path: Path) -> bool:
-    with path.open("rb") as file:
-        if file.read(len(_SQLITE)) != _SQLITE:
-            return False
+def _of_file(path: Path) -> str | None:
+    name = path.name.lower()
+    for source, endings in (
+        ("edf", edf.SUFFIXES), ("waveforms", (".hea",)), ("image-slices", (".npz",)),
+        ("image-slices", (*_DICOM, *nifti_files.SUFFIXES, *scans.PICTURES)),
+        ("fhir", (".ndjson", ".ndjson.gz", ".jsonl", ".json")), ("zip", (".zip",)),
+    ):  # fmt: skip  # reads as a table
+        if name.endswith(endings):
+            return source
+    if _is_hl7(path):
+        return "hl7"
+    if is_database(path):
+        tables = {table.lower() for table in names_in(path)}
+        return "omop" if tables >= {"person", "visit_occurrence"} else None
+    return "image-slices" if _is_dicom(path) else None
+
+
+def _first(path: Path, size: int) -> bytes:
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-            found = database.execute("SELECT lower(name) FROM sqlite_master").fetchall()
-    except sqlite3.Error:
-        return False
-    return ("visit_occurrence",) in found
+        with path.open("rb") as file:
+            return file.read(size)
+    except OSError:
+        return b""
+
+
+def _is_hl7(path: Path) -> bool:
+    begun = _first(path, 64).lstrip(b"\xef\xbb\xbf\x0b\r\n ")
+    return begun.startswith((b"MSH|", b"FHS|", b"BHS|"))
+
+
+def _is_dicom(path: Path) -> bool:
+    return _first(path, 132)[128:] == b"DICM"
+
+
+def _has_resources(files: list[Path]) -> bool:
+    documents = [file for file in files if file.name.lower().endswith((".json", ".json.gz"))][:5]
+    return any(
+        b'"resourceType"' in _first(file, 4096) or file.suffix == ".gz" for file in documents
+    )
 
 
 def system_texts(path: Path, source: str, name: str) -> tuple[str, str]:
-    """Return the study and the settings of such a system."""
+    """Return the study and the settings of a system of its own.
+
+    Raises:
+        DataError: its records cannot be read, or lack what a study needs.
+    """
+    found = SYSTEMS[source](path)
+    label, kind, why, task = _outcome(found)
     data = [
         'source = "hospital"',
-        'label = "death"  # guess: the outcome below',
+        line("label", label, "# guess: a name for the outcome of the settings"),
         "window_h = 48  # guess: two days",
     ]
-    lines = study_head(name, "To predict death in hospital", persons=10_000, data=data,
-                       task=['kind = "binary"'])  # fmt: skip  # reads as one
+    title = "To predict death in hospital" if label == "died" else "To predict days in hospital"
+    lines = study_head(name, title, persons=found.persons, data=data, task=task)
     lines += [
-        remark("guess: usual variables by their names in the dictionary; see which of them "
-               "'consilium-site check' finds, and remove the others"),
-        f"variables = {value_text(USUAL)}",
+        remark("A study for hospitals takes center and spread from the literature, and reads not "
+               "what is known only after the outcome."),
+        "[variables]",
+        *variable_lines(found.quantities),
+        "Age = {}  # guess: these records have births",
+        "Gender = {}  # guess: and sexes",
     ]  # fmt: skip  # reads as the file
-    at = lines.index("seed = 1") + 1  # a key outside tables stands above them
-    lines.insert(at, lines.pop())
-    lines.insert(at, lines.pop())
     records = [
         remark(WRITTEN),
+        *map(remark, found.remarks),
         "[data]",
         line("source", source, "# guess: by the form of the files"),
         line("file" if source == "omop" else "path", str(path)),
+        *(line(*one) for one in found.lines),
+    ]
+    if found.unused:
+        told = ", ".join(found.unused[:20]) + (" ..." if len(found.unused) > 20 else "")
+        records.append(remark(f"not read: {told}"))
+    for one in found.quantities:
+        code: object = int(one.source) if source == "omop" else one.source
+        records += [
+            "",
+            f"[data.variables.{key_text(one.name)}]",
+            line("codes", [code], f"# guess: {one.why}"),
+            line("unit", one.unit, "# guess: of rows that do not say one"),
+        ]
+    records += [
         "",
         "[data.outcome]",
-        'kind = "death"  # guess: or "condition" with codes, "length-of-stay", "readmission"',
+        line("kind", kind, f'# guess: {why}; or "condition" with codes, "readmission"'),
         "",
         "[test]",
         line("fraction", 0.2, "# guess: a fifth of the persons"),
     ]
     return "\n".join(lines) + "\n", "\n".join(records) + "\n"
+
+
+def _outcome(found: System) -> tuple[str, str, str, list[str]]:
+    """Return the label, the outcome's kind and its reason, and the lines of the task."""
+    if found.deaths >= min(FEWEST_DEATHS, max(2, found.persons // 20)):
+        return "died", "death", f"{found.deaths} died", ['kind = "binary"']
+    task = [
+        'kind = "regression"',
+        f"center = 5.0  {ASKED}the usual days of a stay",
+        f"spread = 5.0  {ASKED}and how much they differ",
+    ]
+    return "days", "length-of-stay", f"only {found.deaths} died", task

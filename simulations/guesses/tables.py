@@ -1,7 +1,6 @@
 """Guesses about tables: which has the stays, which the events, and what their columns are."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import polars as pl
 
@@ -49,7 +48,8 @@ def guess_tables(looks: Sequence[Look], choices: Choices) -> Tables:
     _require_known(looks, choices)
     stays = _stays_among(looks, choices)
     if not stays.complete:  # every stay counts, and another table may be made of this one
-        whole = look_at(stays.path, choices.separator, whole=True)
+        every = look_at(stays.path, choices.separator, whole=True)
+        whole = next(look for look in every if look.name == stays.name)
         looks = [whole if look is stays else look for look in looks]
         stays = whole
     notes = Notes()
@@ -71,6 +71,12 @@ def guess_tables(looks: Sequence[Look], choices: Choices) -> Tables:
         _describe_stays(found, stays.frame, choices)
         others = [look for look in looks if look is not stays]
         found.events = [e for look in others if (e := events_in(look, found, choices)) is not None]
+        if not found.events and others:
+            raise DataError(
+                f"{stays.path.parent}: beside the stays no table can be read: "
+                f"{'; '.join(found.remarks[-len(others) :])[:500]}; name its columns, such as "
+                "--column time=NAME or --column hours=NAME, or look at the table of stays alone"
+            )
         if not found.events:
             _no_events(found, key)
     else:
@@ -84,7 +90,7 @@ def guess_tables(looks: Sequence[Look], choices: Choices) -> Tables:
             )
         found.events = [one]
     found.remarks += [
-        f"{look.path.name} was looked at in its first {len(look.frame)} rows"
+        f"{look.name} was looked at in its first {len(look.frame)} rows"
         for look in looks
         if not look.complete
     ]
@@ -118,7 +124,7 @@ def _stays_among(looks: Sequence[Look], choices: Choices) -> Look:
     if len(looks) == 1:
         return looks[0]
     if (said := choices.columns.get("stays")) is not None:
-        named = [look for look in looks if look.path.name == Path(said).name]
+        named = [look for look in looks if said in (look.path.name, look.sheet, look.table)]
         if len(named) != 1:
             raise SettingsError(f"--column stays={said}: there is no such table in the folder")
         return named[0]
@@ -139,7 +145,7 @@ def _stays_among(looks: Sequence[Look], choices: Choices) -> Look:
         told = (
             "no table has"
             if not fitting
-            else (f"the tables {', '.join(look.path.name for look in fitting)} each have")
+            else (f"the tables {', '.join(look.name for look in fitting)} each have")
         )
         raise SettingsError(
             f"{looks[0].path.parent}: {told} one row for each stay or person; say which is the "
@@ -167,7 +173,7 @@ def _describe_stays(found: Tables, frame: pl.DataFrame, choices: Choices) -> Non
         numbers = look.texts(label).str.to_lowercase().replace_strict(dict(YES_NO), default=None)
         _write_stays(found, pl.DataFrame([*plain, numbers.cast(pl.Int64).alias(label)]))
         found.remarks.append(
-            f"{STAYS} is {look.path.name} with numbers in column {label!r} for "
+            f"{STAYS} is {look.name} with numbers in column {label!r} for "
             f"{' and '.join(sorted(words))}"
         )
 
@@ -182,10 +188,12 @@ def _times_of_stays(found: Tables, choices: Choices) -> None:
     formats = {found.columns[r]: format_of(look, found.columns[r], choices) for r in roles}
     first = formats[found.columns[roles[0]]] if roles else None
     for role in roles[1:]:
-        if formats[found.columns[role]] != first:
+        short = "%y" in (formats[found.columns[role]] or "")
+        if formats[found.columns[role]] != first or (role == "birth" and short):
             column = found.columns.pop(role)
             found.remarks.append(
-                f"column {column!r} ({role}) is written otherwise than the start, and is not used"
+                f"column {column!r} ({role}) is written otherwise than the start, or with years of "
+                "two digits that do not say their century, and is not used"
             )
     found.time_format = first
 
@@ -267,6 +275,7 @@ def _make_stays(found: Tables, key: str, constant: Sequence[str], choices: Choic
         times={n: _first(look.times[n], look, key) for n in constant if n in look.times},
         formats=look.formats,
         complete=look.complete,
+        table=look.table,
     )
     found.stays = narrow
     found.persons = narrow.texts(found.columns["patient"]).n_unique()
@@ -274,7 +283,7 @@ def _make_stays(found: Tables, key: str, constant: Sequence[str], choices: Choic
     if STAYS not in found.made:
         _write_stays(found, kept)
     found.remarks.append(
-        f"{STAYS} has one row for each {key!r} of {look.path.name}: the columns that do not change"
+        f"{STAYS} has one row for each {key!r} of {look.name}: the columns that do not change"
     )
     found.stays = narrow
 

@@ -8,6 +8,7 @@ from consilium.shared.study.dictionary import Variable
 from consilium.simulations.cohorts.partitions import TEST_SHARE
 from consilium.simulations.cohorts.study_sites import site_name
 from consilium.simulations.guesses.found import Events, Tables
+from consilium.simulations.guesses.look import Look
 from consilium.simulations.guesses.toml_text import key_text, line, remark, value_text
 from consilium.simulations.guesses.variables import Quantity
 
@@ -95,10 +96,16 @@ def tables_study(found: Tables, name: str) -> str:
                "what is known only after the outcome."),
         "[variables]",
     ]  # fmt: skip  # reads as the file
-    for one in _quantities(found):
-        lines.append(f"{key_text(one.name)} = {_declared(one.declaration)}  # guess: "
-                     + " ".join(one.why.split()))  # fmt: skip
+    lines += variable_lines(_quantities(found))
     return "\n".join(lines) + "\n"
+
+
+def variable_lines(quantities: Sequence[Quantity]) -> list[str]:
+    """Return the study's lines of variables."""
+    return [
+        f"{key_text(one.name)} = {_declared(one.declaration)}  # guess: {' '.join(one.why.split())}"
+        for one in quantities
+    ]
 
 
 def tables_records(found: Tables) -> str:
@@ -111,11 +118,12 @@ def tables_records(found: Tables) -> str:
         remark("docs/data.md has the keys of [data], docs/own-records.md the others."),
         *map(remark, found.remarks),
         "[data]",
-        'source = "tables"',
+        *_source(found),
+        *_clock(found),
         "",
         "[data.stays]",
-        line("file", found.file),
-        *_written(stays.separator, decimal_comma=stays.decimal_comma, made=made),
+        *([] if stays.table is not None else [line("file", found.file)]),
+        *_written(stays, made=made),
         *([] if found.time_format is None
           else [line("time_format", found.time_format, "# guess: by the values")]),
     ]  # fmt: skip  # reads as the file
@@ -157,24 +165,44 @@ def _window(events: Sequence[Events]) -> tuple[int, int, str]:
     return window, step, "# guess: nine of ten events lie in so many hours from the start"
 
 
-def _written(separator: str | None, *, decimal_comma: bool, made: bool) -> list[str]:
-    if made or separator is None:
+def _written(look: Look, *, made: bool) -> list[str]:
+    if made:
         return []
     lines = []
-    if separator != ",":
-        lines.append(line("separator", separator, "# guess: it cuts every line alike"))
-    if decimal_comma:
+    if look.table is not None:
+        lines.append(line("table", look.table))
+    if look.sheet is not None:
+        lines.append(line("sheet", look.sheet))
+    if look.encoding is not None:
+        lines.append(line("encoding", look.encoding, "# guess: it is no UTF-8"))
+    if look.separator not in (None, ","):
+        lines.append(line("separator", look.separator, "# guess: it cuts every line alike"))
+    if look.decimal_comma:
         lines.append(
             line("decimal_comma", True, "# guess: some numbers have a comma, none a point")
         )
     return lines
 
 
+def _source(found: Tables) -> list[str]:
+    if found.stays.table is None:
+        return ['source = "tables"']
+    return ['source = "sql"', line("file", str(found.stays.path))]
+
+
+def _clock(found: Tables) -> list[str]:
+    timed = "start" in found.columns or any("time" in events.columns for events in found.events)
+    asked = 'asked: the clock of times without an offset, such as time_zone = "Europe/Berlin"'
+    return [remark(asked)] if timed else []
+
+
 def _events_table(events: Events, *, made: bool, several: bool) -> list[str]:
     look, notes = events.look, events.notes
-    lines = ["", "[[data.events]]", line("file", events.file)]
+    lines = ["", "[[data.events]]"]
+    if look is None or look.table is None:
+        lines.append(line("file", events.file))
     if look is not None:
-        lines += _written(look.separator, decimal_comma=look.decimal_comma, made=made)
+        lines += _written(look, made=made)
     if events.time_format is not None:
         lines.append(line("time_format", events.time_format, "# guess: by the values"))
     why = {"stay": "# guess: the key of the stays", "patient": "# guess: the person"}

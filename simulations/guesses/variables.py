@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from consilium.shared.study.dictionary import KNOWN, Variable
+from consilium.shared.study.unit_spellings import ucum_of
 from consilium.shared.study.units import SUBSTANCES, UnitError, conversion, is_unit
 from consilium.simulations.guesses.words import known_name
 
@@ -54,6 +55,7 @@ def quantity(
     *,
     static: bool,
     words: tuple[tuple[str, float], ...] = (),
+    called: str | None = None,
 ) -> Quantity:
     """Return the variable that a code or a column holds.
 
@@ -64,12 +66,14 @@ def quantity(
         taken: names that are used up.
         static: whether it does not change with time.
         words: numbers for the words in its column, if it holds words.
+        called: what the code is called, if that is not the code itself.
     """
+    called = called or source
     numbers = values.drop_nulls().drop_nans()
-    name = known_name(source)
+    name = known_name(source) or known_name(called)
     if name == SEX and not words:
         name = None  # which number is which sex is not to be guessed
-    ucum = unit if unit is not None and is_unit(unit) else None
+    ucum = _ucum(unit)
     if name is not None and name not in taken:
         known = KNOWN[name].declaration
         told = ""
@@ -102,9 +106,19 @@ def quantity(
         ucum = "1"
     else:
         why = f"{source!r} in {unit}; range and usual values are those of these records"
-    own = source if source not in taken else f"{source} (2)"
+    own = called if called not in taken else f"{called} ({source})"
     return Quantity(name=own, source=source, unit=ucum, known=False, why=why,
                     declaration=_declared(numbers, ucum, static=static))  # fmt: skip
+
+
+def _ucum(unit: str | None) -> str | None:
+    """Return a spelling of a unit as UCUM; None if it is not known."""
+    if unit is None or is_unit(unit):
+        return unit
+    try:
+        return ucum_of(unit)
+    except UnitError:
+        return None
 
 
 def _converts(given: str, wanted: str, name: str) -> bool:

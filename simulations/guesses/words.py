@@ -14,7 +14,7 @@ ROLES: Mapping[str, str] = MappingProxyType(
     {
         "person": r"(patient|person|subject|proband|pat|pid|mrn|uniquep)(en)?"
         r"_?(id|nr|no|num(ber|mer)?)?"
-        r"|(patienten?|person(en)?|subject)_?(id|nr|no|num(ber|mer)|key|pseudonym)",
+        r"|schluessel|(patienten?|person(en)?|subject)_?(id|nr|no|num(ber|mer)|key|pseudonym)",
         "stay": r"(stay|admission|adm|hadm|encounter|enc|icustay|visit|case|fall|aufenthalts?"
         r"|patientunitstay)_?(id|nr|no|num(ber|mer)?)?",
         "start": r"(start|begin|beginn|admit(ted)?|admission|in|intime|aufnahme|arrival)"
@@ -26,14 +26,14 @@ ROLES: Mapping[str, str] = MappingProxyType(
         r"|(measured|observed|recorded|sample|result|event|mess|abnahme|entnahme)_?"
         r"(at|time|date|datum|zeit(punkt)?)?)",
         "hours": r"(hours?|hrs|h|stunden?|minutes?|mins?|minuten?|days?|tage?|offset|t"
-        r"|.*(_|since_?)(hours?|hrs|h|minutes?|mins?|days?|offset)"
+        r"|[a-z]+offset|.*(_|since_?)(hours?|hrs|h|minutes?|mins?|days?|offset)"
         r"|(hours?|minutes?|mins?|days?)_.*)",
         "variable": r"(variable|parameter|param|item(_?(id|name|label))?|test(_?name)?|analyte?"
         r"|code|concept(_?id)?|measurement|messgroesse|laborwert|bezeichnung|loinc|vital|lab"
-        r"|signal|feature)",
-        "value": r"(value|val|value_?num|result|wert|ergebnis|messwert|reading|amount)"
+        r"|signal|feature|(lab|item|test|vital)_?(name|label))",
+        "value": r"(value|val|value_?num|(lab_?)?result|wert|ergebnis|messwert|reading|amount)"
         r"(_?(num|numeric|number))?",
-        "unit": r"(unit|units|uom|value_?uom|einheit|unit_?(name|code))",
+        "unit": r"(unit|units|uom|value_?uom|einheit|unit_?(name|code)|lab_?measure_?name_?system)",
         "label": r"(label|outcome|target|y|died|death|dead|deceased|mortality|verstorben|gestorben"
         r"|tod|(hospital_?)?expire_?flag|(in_?)?hospital_?(death|mortality)|readmi(t|ssion|tted).*"
         r"|sepsis_?label|zielgroesse)",
@@ -74,6 +74,7 @@ SEXES: Mapping[str, float] = MappingProxyType(
 )
 _OTHER_NAMES: Mapping[str, str] = MappingProxyType(
     {
+        "heartrate": "HR", "respiration": "RespRate",
         "heart rate": "HR", "pulse": "HR", "puls": "HR", "herzfrequenz": "HR", "hf": "HR",
         "sodium": "Na", "natrium": "Na", "potassium": "K", "kalium": "K", "magnesium": "Mg",
         "kreatinin": "Creatinine", "crea": "Creatinine", "krea": "Creatinine",

@@ -58,7 +58,7 @@ def attributions_chart(study: Study, record: JsonRecord) -> list[Chart]:
             caption="Integrated gradients from a stay in which nothing was measured, absolute, by "
             + ("variable" if reach else "variable and time")
             + f", averaged over about {found['patients']:.0f} validation patients "
-            "by secure sum; no patient's attributions left a hospital. Long bars are what "
+            "by a sum over the sites; no patient's attributions are in it. Long bars are what "
             "this model uses, not what causes the outcome, and not what to treat: of variables "
             "that move together it may use either, and a value counts in every step that it is "
             "carried to. Bars say neither in which direction, nor whether it is right. A "

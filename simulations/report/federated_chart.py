@@ -44,8 +44,8 @@ def federated_chart(study: Study, record: JsonRecord) -> list[Chart]:
             title="What the federation itself saw",
             alt="; ".join(f"{row.name}: {share_text(row.share)}" for row in rows) + ".",
             caption=f"Blue: about {last['patients']:.0f} validation patients of the sites, from "
-            f"secure sums of counts; intervals hold the privacy noise. {binning} Grey: the test "
-            "patients above, who are others.",
+            f"sums of counts over the sites; intervals hold the privacy noise. {binning} Grey: the "
+            "test patients above, who are others.",
             drawing=picture("federated", draw, height=1.2 + 0.34 * len(rows)),
             table=Table(
                 headings=("whose", "AUROC", "effect of bins, at most"),
@@ -66,7 +66,7 @@ def _outputs(study: Study, outputs: list[Any]) -> list[Row]:
     if len(names) != len(outputs):
         names = [f"{label} {number}" for number in range(len(outputs))]
     if len(outputs) == 1:
-        names = ["validation patients, by secure sums"]
+        names = ["validation patients, by sums over the sites"]
     return [
         Row(name=name, share=_share(output), strong=True)
         for name, output in zip(names, outputs, strict=True)

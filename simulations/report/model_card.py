@@ -134,7 +134,7 @@ def _methods(study: Study, record: JsonRecord) -> dict[str, str]:
             else "No patients of the sites validate."
         ),
         "12b": "Values are centred and scaled by statistics of all sites' training patients, found "
-        "by secure sum; some on a logarithmic scale.",
+        "by a sum over the sites; some on a logarithmic scale.",
         "12c": f"{model.described}. {study.rounds} rounds of {training.local_steps} step(s) at a "
         f"site, sampling rate {training.sampling_rate:g}, {training.optimizer}; "
         f"{study.aggregation.strategy} at the coordinator. {_noise(study)} "

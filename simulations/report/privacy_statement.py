@@ -8,6 +8,7 @@ import math
 
 from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.study.definition import Study
+from consilium.simulations.federation.clear_sum import CLEAR
 from consilium.simulations.report.drawing import delta_text
 
 FALSE_ALARM = 0.001
@@ -28,9 +29,9 @@ def statement(study: Study, record: JsonRecord) -> list[tuple[str, tuple[str, ..
     unit = study.privacy.unit
     return [
         (f"One {unit}", (*_patient(study, record), *_meaning(record, unit))),
-        ("One hospital", _hospital(study)),
+        ("One hospital", _hospital(study, record)),
         ("Assumptions", _assumptions(study, record)),
-        ("Not protected", (*_simulated(), *HIDDEN_BY_NOTHING)),
+        ("Not protected", (*_simulated(record), *HIDDEN_BY_NOTHING)),
     ]
 
 
@@ -109,13 +110,15 @@ def _meaning(record: JsonRecord, unit: str) -> tuple[str, ...]:
     )
 
 
-def _hospital(study: Study) -> tuple[str, ...]:
-    agg = study.aggregation
+def _hospital(study: Study, record: JsonRecord) -> tuple[str, ...]:
+    agg, where = study.aggregation, "A"
+    if record.get("sum") == CLEAR:
+        where = "Among hospitals (the secure sum did not run in this simulation), a"
     among = f"{study.minimum_sites} hospitals or more" + (
         f" of its group of {study.group_size}" if agg.groups > 1 else ""
     )
     return (
-        "A hospital's update, metrics and statistics leave only masked, its exact number of "
+        f"{where} hospital's update, metrics and statistics leave only masked, its exact number of "
         "patients not at all. A sum "
         f"opens only over {among}, and at most one sum a round.",
         "That hides them from the coordinator, from the network, and from up to "
@@ -170,10 +173,19 @@ def _assumptions(study: Study, record: JsonRecord) -> tuple[str, ...]:
     )
 
 
-def _simulated() -> tuple[str, ...]:
+def _simulated(record: JsonRecord) -> tuple[str, ...]:
+    in_clear = (
+        (
+            "The secure sum did not run: the same whole numbers were added as they are, without "
+            "keys, masks and signatures, which in one process would hide nothing from anybody.",
+        )
+        if record.get("sum") == CLEAR
+        else ()
+    )
     return (
         "This run was a simulation: one process held all records. What is said here is what the "
         "same study protects among hospitals, and what the files of this run would give away.",
+        *in_clear,
         "The figures on test patients in this report, and fits at single hospitals: the researcher "
         "holds these patients, and they are counted without noise.",
     )

@@ -5,7 +5,7 @@ The schema of the JSON files is documented in docs/run-json.md and versioned by 
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from consilium.shared.study.input_names import feature_names
 from consilium.shared.version import VERSION
 from consilium.simulations.cohorts.cohorts import Cohorts
 from consilium.simulations.experiments.joining import Joining, joining_verdicts
+from consilium.simulations.federation.clear_sum import CLEAR, PROTOCOL
 from consilium.simulations.federation.run import Finished
 from consilium.simulations.figures.metrics import HeldOutMetrics
 from consilium.simulations.figures.subgroups import FiguresByGroup
@@ -57,6 +58,7 @@ def run_record(
             "delta": study.privacy.delta if epsilon is not None else None,
             "unit": study.privacy.unit,
         },
+        "sum": CLEAR if in_clear(finished.history) else PROTOCOL,
         "bytes_up_per_site_per_round": bytes_up(trained),
         "left_out": list(finished.state.left_out),
         "final_tables": finished.tables,
@@ -106,6 +108,11 @@ def setting_record(
         "seconds": seconds,
         "bytes_up_per_site_per_round": 0,
     }
+
+
+def in_clear(rounds: Iterable[JsonRecord]) -> bool:
+    """Return whether a round was summed in the clear; one that does not say ran the protocol."""
+    return any(of.get("sum") == CLEAR for of in rounds)
 
 
 def bytes_up(trained: list[dict[str, Any]]) -> int:

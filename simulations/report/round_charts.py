@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.study.definition import Study
+from consilium.simulations.federation.clear_sum import CLEAR
 from consilium.simulations.figures.measures import FIGURES, TITLES
 from consilium.simulations.report.drawing import (
     BLUE,
@@ -22,12 +23,13 @@ from consilium.simulations.report.drawing import (
 )
 from consilium.simulations.report.records import left_out_sentence, size
 
+COUNTED = " This run summed in the clear: these bytes were counted, not sent."
 PHASES = {
     "keys": "exchanging keys",
-    "update": "training and masking at the sites",
+    "update": "training at the sites",
     "agree": "agreeing who survived",
     "unmask": "opening the sum",
-    "remove": "taking masks away",
+    "remove": "checking the sum",
 }
 
 
@@ -59,7 +61,7 @@ def _learning(study: Study, record: JsonRecord) -> Chart:
         left.plot(rounds, [t[name] for _, t in judged], color=BLUE, label="test patients")
         left.axhspan(final["low"], final["high"], color=BLUE, alpha=0.12, lw=0)
         if validated:
-            left.plot(*zip(*validated, strict=True), ".", color=ORANGE, label="secure sums")
+            left.plot(*zip(*validated, strict=True), ".", color=ORANGE, label="sums over sites")
             left.legend(loc="best")
         left.set_title(f"{TITLES[name]} on test patients")
         right.plot(rounds, [t["loss"] for _, t in judged], color=BLUE)
@@ -73,7 +75,7 @@ def _learning(study: Study, record: JsonRecord) -> Chart:
     caption = (
         f"Left: {TITLES[name]} after each round; the band is the 95 % interval of the final "
         "model. Right: the loss, lower is better."
-        + (" Dots: sites' validation patients, from secure sums." if validated else "")
+        + (" Dots: sites' validation patients, from sums over the sites." if validated else "")
         + (
             f" Dotted lines: {len(void)} void rounds, which left the model unchanged."
             if void
@@ -210,10 +212,11 @@ def _traffic(record: JsonRecord) -> Chart:
     return Chart(
         name="traffic",
         title="Bytes per round and site",
-        alt=f"A site sent {size(float(np.mean(up)))} and received {size(float(np.mean(down)))} "
+        alt=f"A site sends {size(float(np.mean(up)))} and receives {size(float(np.mean(down)))} "
         f"a round on average; {size(total)} in the whole run.",
         caption="Everything of a training round: keys, the masked update, shares. Before transport "
-        f"encryption. The whole run moved {size(total)}.",
+        f"encryption. All training rounds: {size(total)}."
+        + (COUNTED if record.get("sum") == CLEAR else ""),
         drawing=picture("traffic", draw, height=1.5 + 0.32 * len(sites)),
         table=Table(
             headings=("site", "sent a round", "received a round"),

@@ -9,6 +9,7 @@ from consilium.server.figures.verdicts import AUROC_GAP
 from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.study.definition import Study
 from consilium.simulations.experiments.recalibrating import recalibration_sentences
+from consilium.simulations.federation.clear_sum import CLEAR
 from consilium.simulations.figures.measures import FIGURES, TITLES
 from consilium.simulations.report.checks import (
     HIGHER_IS_WORSE,
@@ -189,7 +190,8 @@ def _price(study: Study, record: JsonRecord, settings: JsonRecord | None) -> Ans
     privacy, name = record["privacy"], FIGURES[study.task.kind][0]
     support = [
         f"{record['seconds']:.0f} s for {len(record['rounds'])} rounds in this simulation; a site "
-        f"sent {size(record['bytes_up_per_site_per_round'])} a round."
+        f"sends {size(record['bytes_up_per_site_per_round'])} a round in the secure sum"
+        f"{', which did not run here' if record.get('sum') == CLEAR else ''}."
     ]
     private = privacy["epsilon"] is not None
     if private:

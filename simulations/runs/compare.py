@@ -40,6 +40,7 @@ def compare_settings(
     workers: int,
     watch: Watch,
     modes: list[str] | None = None,
+    protocol: bool = False,
 ) -> Compared:
     """Run every setting on the same records and the same test patients.
 
@@ -52,6 +53,7 @@ def compare_settings(
         workers: sites that train at the same time.
         watch: called when a setting begins; returns a function to call with each round's record.
         modes: privacy modes to compare at each budget; the study's own unless given.
+        protocol: whether the whole secure sum runs; otherwise vectors are added as they are.
 
     Returns:
         For each setting a record like ``run.json``, in the table's order.
@@ -66,7 +68,8 @@ def compare_settings(
         test = HeldOut.read(cohorts.test, study)
         grids = {site: to_grid(read_windows(source, study), study) for site, source in sites}
         private = private_settings(study, epsilons, modes)
-        for name, record in _settings(study, cohorts, test, grids, out, private, workers, watch):
+        settings = _settings(study, cohorts, test, grids, out, private, workers, watch, protocol)
+        for name, record in settings:
             compared[name] = record
             write_json(
                 out / COMPARE,
@@ -85,6 +88,7 @@ def _settings(
     private: dict[str, Study],
     workers: int,
     watch: Watch,
+    protocol: bool,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each setting's name and record when it is finished."""
     plain = with_changes(study, privacy={"mode": "none"})
@@ -100,7 +104,13 @@ def _settings(
     yield "pooled", _central(plain, cohorts, test, {"pooled": pooled})
     for name, changed in {"federated": plain, **private}.items():
         finished, seconds = train(
-            changed, cohorts, test, out / name, workers=workers, show=watch(name, changed)
+            changed,
+            cohorts,
+            test,
+            out / name,
+            workers=workers,
+            show=watch(name, changed),
+            protocol=protocol,
         )
         yield name, run_record(changed, cohorts, finished, seconds=seconds)
 

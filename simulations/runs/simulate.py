@@ -11,6 +11,7 @@ from consilium.simulations.cohorts.study_cohorts import cohorts_for
 from consilium.simulations.experiments.external import Watch, external, leave_one_out
 from consilium.simulations.experiments.joining import joining
 from consilium.simulations.experiments.recalibrating import recalibrating
+from consilium.simulations.federation.flower_engine import FlowerEngine
 from consilium.simulations.federation.out_folder import use_folder
 from consilium.simulations.federation.run import Federation, Finished, Show
 from consilium.simulations.figures.held_out import HeldOut
@@ -25,8 +26,10 @@ def simulate(
     *,
     workers: int,
     show: Show,
+    protocol: bool = False,
     alone: bool = True,
     outside: Watch | None = None,
+    engine: FlowerEngine | None = None,
 ) -> dict[str, Any]:
     """Run the study, or go on with it, and write its results into ``out``.
 
@@ -36,9 +39,11 @@ def simulate(
         out: gets run.json, model.safetensors, report.html, the checkpoint and the sites' folders.
         workers: sites that train at the same time.
         show: called with each round's record.
+        protocol: whether the whole secure sum runs; otherwise vectors are added as they are.
         alone: whether to train each hospital's own model too, to say what it gained by joining.
         outside: if given, each hospital is left out in turn and tested on; see ``watch`` of
             :func:`consilium.simulations.experiments.external.external`.
+        engine: where the study's sites compute, if not in this process.
 
     Returns:
         The content of ``run.json``.
@@ -51,7 +56,16 @@ def simulate(
         test = HeldOut.read(cohorts.test, study)
         if outside is not None:
             leave_one_out(study, cohorts, test)  # raises before any privacy is spent
-        finished, seconds = train(study, cohorts, test, out, workers=workers, show=show)
+        finished, seconds = train(
+            study,
+            cohorts,
+            test,
+            out,
+            workers=workers,
+            show=show,
+            protocol=protocol,
+            engine=engine,
+        )
         joined = None
         if alone:
             joined = joining(study, cohorts, test, finished.scores, finished.training)
@@ -66,6 +80,7 @@ def simulate(
                 joined,
                 out,
                 workers=workers,
+                protocol=protocol,
                 watch=outside,
             ),
         }
@@ -76,10 +91,20 @@ def simulate(
 
 
 def train(
-    study: Study, cohorts: Cohorts, test: HeldOut, folder: Path, *, workers: int, show: Show
+    study: Study,
+    cohorts: Cohorts,
+    test: HeldOut,
+    folder: Path,
+    *,
+    workers: int,
+    show: Show,
+    protocol: bool = False,
+    engine: FlowerEngine | None = None,
 ) -> tuple[Finished, float]:
     """Run a federation in ``folder``; return its result and the seconds of its rounds."""
-    federation = Federation(study, cohorts.sites, folder, workers=workers)
+    federation = Federation(
+        study, cohorts.sites, folder, workers=workers, protocol=protocol, engine=engine
+    )
     began = time.monotonic()
     finished = federation.train(show, test)
     return finished, max(

@@ -86,9 +86,11 @@ def test_a_refusal_by_policy_is_read_at_both_ends_and_in_the_log(records, tmp_pa
         for site in SITES:
             federation.start(site)
         sentence = "the study's epsilon 8 is above this site's bound of 1 a study"
+        code = "[channel: PolicyError.epsilon]"
         federation.wait_for(
-            lambda: sentence in str(federation.overview()["studies"]), "the refusal to be seen", 60
+            lambda: code in str(federation.overview()["studies"]), "the refusal to be seen", 60
         )
+        assert "bound of 1" not in str(federation.overview())  # the policy is the hospital's
         federation.wait_for(lambda: budgets(federation)["north"] is not None, "a budget", 30)
         assert budgets(federation) == dict.fromkeys(SITES) | {"north": 16.0}
         assert "16.00" in federation.operator("watch")
@@ -96,6 +98,6 @@ def test_a_refusal_by_policy_is_read_at_both_ends_and_in_the_log(records, tmp_pa
         federation.close()
     assert sentence in federation.said("north")
     status = json.loads(federation.hospital("north", "status", "--json"))
-    assert sentence in status["last_refusal"]["sentence"]
+    assert sentence in status["last_refusal"]["reason"]
     assert status["budget"]["lifetime"]["spent"] == 0
     federation.hospital("north", "audit", "verify")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from consilium.shared.enrolment import messages as enrolment_messages
+from consilium.shared.enrolment import recovery as recovery_messages
 from consilium.shared.secure_sum import messages as secure_sum_messages
 from consilium.shared.wire.encoding import Message
 
@@ -26,7 +27,8 @@ MODULE = re.compile(r"(?<![\w.])consilium(?:\.[a-zA-Z_]\w*)+")
 TEST = re.compile(r"`(test_\w+)`")
 FROM_THE_COORDINATOR = {
     "ChannelRequest", "KeysRequest", "UpdateRequest", "AgreeRequest", "UnmaskRequest",
-    "EnrolReply", "StudyList", "StudyOffer",
+    "EnrolReply", "StudyList", "StudyOffer", "RecoveryGrant", "SuccessorReply",
+    "RecoveryKeys",  # a part of RecoveryBinding
     "SignedKey", "Delivered", "PeerKey",  # what the coordinator shows of RoundKeys and ChannelKey
 }  # fmt: skip
 NO_MODULES = {"consilium.sources"}  # a group of entry points
@@ -105,7 +107,7 @@ def test_the_readme_says_of_every_message_who_sends_it():
     leaving = set(re.findall(r"^\| `(\w+)` \|", told[1], re.MULTILINE))
     kinds = {
         name
-        for module in (secure_sum_messages, enrolment_messages)
+        for module in (secure_sum_messages, enrolment_messages, recovery_messages)
         for name, value in vars(module).items()
         if isinstance(value, type) and issubclass(value, Message) and value is not Message
     }

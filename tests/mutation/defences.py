@@ -829,4 +829,41 @@ DEFENCES = (
         "already=0.0)",
         STORES + "test_a_state_that_is_written_off_can_spend_nothing_until_the_lifetime_is_raised",
     ),
+    _d(
+        "a code endorses its identity",
+        "client/service/enroll.py",
+        "if binding.site != site or binding.keys != code.endorse(binding.identity):",
+        NEVER,
+        "tests/client/service/test_recovering.py::test_another_codes_binding_is_refused",
+    ),
+    _d(
+        "no older certificate than a head that was seen",
+        "client/hospital/roster_change.py",
+        "if seen is not None and seen.number > head.number:",
+        NEVER,
+        "tests/client/hospital/test_roster_change.py::"
+        "test_an_older_certificate_than_this_site_has_seen_heads_is_refused",
+    ),
+    _d(
+        "a new key needs a proof",
+        "client/hospital/roster_change.py",
+        "if identity != change.after:",
+        NEVER,
+        "tests/client/hospital/test_roster_change.py::test_a_recovery_that_nobody_made_is_refused",
+    ),
+    _d(
+        "a former budget goes into a new ledger only",
+        "client/ledger/store.py",
+        "if len(known) + len(missing) > len(spent.releases):",
+        NEVER,
+        "tests/client/ledger/test_certificate.py::test_a_ledger_in_use_takes_no_former_budget",
+    ),
+    _d(
+        "the code signs a succession",
+        "shared/enrolment/recovery.py",
+        "if not signed or self.identity == self.binding.identity:",
+        NEVER,
+        "tests/shared/enrolment/test_recovery.py::"
+        "test_a_succession_is_of_this_hospital_from_this_key_to_that_one",
+    ),
 )

@@ -97,7 +97,7 @@ def test_no_message_of_a_run_holds_any_patients_risk(tmp_path: Path, watched: li
     def run(number: int) -> dict[Hashable, bytes]:
         # Another seed in each run: one of hundreds of edges may equal one of hundreds of risks.
         study = with_changes(small, study={"seed": small.seed + number})
-        federation = Federation(study, sources, tmp_path / str(number), workers=2)
+        federation = Federation(study, sources, tmp_path / str(number), workers=2, protocol=True)
         finished = federation.train(lambda _: None, test)
         weights_D = finished.state.server.model_weights.astype("<f4")
         assert weights_D.tobytes() in b"\0".join(watched)  # we would see it
@@ -146,7 +146,9 @@ def test_no_message_of_a_run_holds_any_patients_attributions(
 
     monkeypatch.setattr(attributions, "clip_rows", clipping)
     monkeypatch.setattr(evaluation_round, "attribution_sums", adding)
-    federation = Federation(study, cohorts_for(study, None).sites, tmp_path, workers=2)
+    federation = Federation(
+        study, cohorts_for(study, None).sites, tmp_path, workers=2, protocol=True
+    )
     last = federation.train(lambda _: None, _validation_patients(federation, study)).history[-1]
     told = last["validation"]["attributions"]
     assert len(sums) == len(study.sites)  # once each, however often the last model is evaluated

@@ -15,7 +15,7 @@ from consilium.shared.model.weight_vector import to_vector
 from consilium.shared.study.definition import Study, parse_study, with_changes
 from consilium.shared.study.input_names import feature_names
 from consilium.simulations.cohorts.study_cohorts import cohorts_for
-from consilium.simulations.federation.local_grid import Fault, FaultKind
+from consilium.simulations.federation.faults import Fault, FaultKind
 from consilium.simulations.federation.run import Federation, Finished
 from consilium.simulations.figures.held_out import HeldOut
 from tests.simulations.passing_time import let_time_pass
@@ -71,7 +71,7 @@ def train(
 ) -> tuple[Finished, list[dict[str, Any]]]:
     records: list[dict[str, Any]] = []
     sources = cohorts_for(study, None).sites
-    federation = Federation(study, sources, folder, workers=workers, faults=faults)
+    federation = Federation(study, sources, folder, workers=workers, protocol=True, faults=faults)
     return federation.train(records.append, test), records
 
 
@@ -106,7 +106,7 @@ def test_under_privacy_every_release_is_in_every_ledger_and_within_budget(
 ) -> None:
     private = with_changes(study, privacy={"mode": "site", "epsilon": 4.0})
     sources = cohorts_for(private, None).sites
-    federation = Federation(private, sources, tmp_path, workers=2)
+    federation = Federation(private, sources, tmp_path, workers=2, protocol=True)
     finished = federation.train(lambda _: None, test_cohort)
     for site in study.sites:
         ledger = federation.ledger(site)
@@ -238,7 +238,9 @@ def cut_after(study: Study, test: HeldOut, folder: Path, rounds: int) -> None:
             raise PowerCutError
 
     with pytest.raises(PowerCutError):
-        Federation(study, cohorts_for(study, None).sites, folder, workers=2).train(show, test)
+        Federation(study, cohorts_for(study, None).sites, folder, workers=2, protocol=True).train(
+            show, test
+        )
 
 
 def test_a_run_that_was_cut_off_goes_on_and_never_repeats_a_round(

@@ -67,7 +67,7 @@ def test_a_study_whose_sums_one_site_voids_ends_with_a_model_and_says_who_was_le
 ) -> None:
     liar, records = garbage_from_round_three, []
     cohorts = cohorts_for(SEVEN, None)
-    federation = Federation(SEVEN, cohorts.sites, tmp_path, workers=2)
+    federation = Federation(SEVEN, cohorts.sites, tmp_path, workers=2, protocol=True)
     finished = federation.train(records.append, HeldOut.read(cohorts.test, SEVEN))
     assert finished.state.finished
     assert finished.state.left_out == (liar,)
@@ -107,10 +107,11 @@ def test_a_study_resumed_in_the_middle_of_the_search_ends_without_the_culprit(
 
     test = HeldOut.read(cohorts.test, SEVEN)
     with pytest.raises(KilledError):
-        Federation(SEVEN, cohorts.sites, tmp_path, workers=2).train(show, test)
+        Federation(SEVEN, cohorts.sites, tmp_path, workers=2, protocol=True).train(show, test)
     found = load_checkpoint(tmp_path)
     assert isinstance(found, Checkpoint)
     assert found.state.groups[0].seen
-    finished = Federation(SEVEN, cohorts.sites, tmp_path, workers=2).train(seen.append, test)
+    again = Federation(SEVEN, cohorts.sites, tmp_path, workers=2, protocol=True)
+    finished = again.train(seen.append, test)
     assert finished.state.left_out == (garbage_from_round_three,)
     assert finished.history[-1]["void"] is None

@@ -101,8 +101,10 @@ def test_cohort() -> HeldOut:
     return HeldOut.read({site: MadeUp(site, 150, 1) for site in STUDY.sites}, STUDY)
 
 
-def train(study: Study, test: HeldOut, folder: Path) -> tuple[Finished, Federation]:
-    federation = Federation(study, SOURCES, folder, workers=2)
+def train(
+    study: Study, test: HeldOut, folder: Path, *, protocol: bool = False
+) -> tuple[Finished, Federation]:
+    federation = Federation(study, SOURCES, folder, workers=2, protocol=protocol)
     return federation.train(lambda _: None, test), federation
 
 
@@ -188,13 +190,13 @@ def test_own_weights_are_in_no_message_and_no_vector_has_room_for_them(
     test_cohort: HeldOut, sent: list[bytes], tmp_path: Path
 ) -> None:
     shorter = {"evaluation": {"validation_fraction": 0.0}, "study": {"rounds": 2}}
-    train(with_changes(STUDY, **shorter), test_cohort, tmp_path / "one")
+    train(with_changes(STUDY, **shorter), test_cohort, tmp_path / "one", protocol=True)
     (whole,) = vector_bytes(sent)
     sent.clear()
     study = with_parts("head", "norm", **shorter)
 
     def run(number: int) -> dict[Hashable, bytes]:
-        finished, federation = train(study, test_cohort, tmp_path / f"own-{number}")
+        finished, federation = train(study, test_cohort, tmp_path / f"own-{number}", protocol=True)
         weights_D = finished.state.server.weights_D
         begun = weights_D[~shared_weights(study, weights_D.size)]
         assert vector_bytes(sent) == {whole - 4 * len(begun)}
@@ -315,7 +317,9 @@ def test_a_control_variate_stays_at_its_site_and_costs_no_epsilon_beside_the_upd
     private = with_changes(SCAFFOLD, privacy={"mode": "site"}, training={"control_variates": True})
 
     def run(number: int) -> dict[Hashable, bytes]:
-        finished, federation = train(private, test_cohort, tmp_path / f"own-{number}")
+        finished, federation = train(
+            private, test_cohort, tmp_path / f"own-{number}", protocol=True
+        )
         size = finished.state.server.weights_D.size
         sought: dict[Hashable, bytes] = {}
         for site in private.sites:

@@ -49,7 +49,7 @@ def clock(told):
 TIMES = ("seconds", "phases")
 out, workers = Path(sys.argv[1]), int(sys.argv[2])
 study = parse_study(sys.stdin.read())
-simulate(study, None, out, workers=workers, show=lambda _: None, alone=False)
+simulate(study, None, out, workers=workers, show=lambda _: None, protocol=True, alone=False)
 export_run(out, out / "exported", onnx=True)
 write_json(out / RUN, untimed(json.loads((out / RUN).read_text())))
 write_report(out)

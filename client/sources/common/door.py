@@ -83,7 +83,7 @@ class Door:
             if not checked:
                 checked = True
                 refuse_units(self._source.report)
-            if opted.persons and opted.name(patient.patient_id):
+            if opted.persons and opted.name(patient.patient_id, *patient.former_ids):
                 self._left += 1
                 continue
             if self._file is not None:

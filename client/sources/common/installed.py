@@ -15,15 +15,17 @@ whatever a study or ``site.toml`` says. What such a source gives is checked, not
 """
 
 from collections.abc import Callable, Iterator, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 
 import numpy as np
 
+from consilium.client.sources.common.reasons import KEPT
 from consilium.client.sources.common.settings import DataSettings
 from consilium.client.sources.common.source import Patient, ReadReport, Source, Stay
 from consilium.shared.errors import ConsiliumError, DataError, SettingsError
 from consilium.shared.study.definition import Study
+from consilium.shared.study.input_names import token_names
 
 GROUP = "consilium.sources"
 NOTHING: frozenset[str] = frozenset()
@@ -127,7 +129,8 @@ class Checked:
     """An installed source whose patients are checked, and whose failures are one sentence.
 
     Guarantee: what passes has finite values inside the study's ranges, in order of time, labels of
-    the study's task, and every patient once.
+    the study's task, and every patient once. The events of each variable that pass are counted; how
+    many rows the source left out only it can say, with a funnel of its own.
 
     Args:
         installed: where it is from.
@@ -136,6 +139,7 @@ class Checked:
 
     def __init__(self, installed: InstalledSource, source: Source) -> None:
         self._installed, self._source = installed, source
+        self._kept: dict[str, int] = {}
 
     @property
     def name(self) -> str:
@@ -148,7 +152,10 @@ class Checked:
         report = self._source.report
         if not isinstance(report, ReadReport):
             raise self._wrong("gives no ReadReport")
-        return report
+        if report.funnel:
+            return report
+        kept = {name: {KEPT: number} for name, number in self._kept.items()}
+        return replace(report, funnel=kept, counts_rows=False)
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
         """Yield every patient that the source gives.
@@ -157,6 +164,7 @@ class Checked:
             DataError: the source failed, or gives what no source may give.
         """
         seen: set[str] = set()
+        self._kept = dict.fromkeys((*study.variables, *token_names(study)), 0)
         try:
             for patient in self._source.read_patients(study):
                 if not isinstance(patient, Patient) or not patient.stays:
@@ -195,6 +203,8 @@ class Checked:
             value_K = value_E[variable_E == index]
             if ((value_K < np.float32(spec.low)) | (value_K > np.float32(spec.high))).any():
                 raise self._wrong("gives values outside the study's ranges")
+        for name, number in zip(self._kept, np.bincount(variable_E, minlength=kinds), strict=True):
+            self._kept[name] += int(number)
         label = np.asarray(stay.label, dtype=np.float64)
         known = label[~np.isnan(label)] if label.ndim else label.reshape(1)
         classes = max(2, study.task.outputs) if study.task.kind == "multiclass" else 2

@@ -54,9 +54,11 @@ class OptOuts:
             persons.add(person)
         return cls(frozenset(persons))
 
-    def name(self, person: str) -> bool:
-        """Whether the file names this person, in whatever way the identifier is written."""
-        return person in self.persons or normal_identifier(person) in self.persons
+    def name(self, *identifiers: str) -> bool:
+        """Whether the file names a person by one of their identifiers, however it is written."""
+        return any(
+            one in self.persons or normal_identifier(one) in self.persons for one in identifiers
+        )
 
     def __len__(self) -> int:
         return len(self.persons)

@@ -19,6 +19,7 @@ from consilium.client.sources.common.reasons import BAD_LINE, UNKNOWN_UNIT
 from consilium.shared.study.definition import Study
 from consilium.shared.study.unit_spellings import is_spelling
 
+MOST_SPELLINGS = 1000  # of units that are not understood, each told by itself
 FEWEST_QUOTED = 10  # a text of the records is shown only if at least so many rows have it
 
 
@@ -57,10 +58,15 @@ class Stay:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Patient:
-    """One person, the unit of privacy, with every stay in this site's data."""
+    """One person, the unit of privacy, with every stay in this site's data.
+
+    ``former_ids`` are identifiers that the records once had for this person, before they were
+    merged; who opted out under one of them has opted out.
+    """
 
     patient_id: str
     stays: tuple[Stay, ...]
+    former_ids: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Patient({len(self.stays)} stays)"
@@ -73,7 +79,8 @@ class UnknownUnit:
     Attributes:
         variable: its name in the study.
         unit: as the records spell it; None if the rows say none; "" if it is not shown, because so
-            few rows have it that it may be something else than a unit.
+            few rows have it that it may be something else than a unit, or for all further ones of
+            very many.
         rows: how many rows have it.
         where: the first file or table that has it.
         told: why it was not understood, in one sentence.
@@ -99,7 +106,8 @@ class ReadReport:
     done, what was read in another way than as it stands. ``funnel`` counts, by variable, the rows
     at the stage where their way ended (:mod:`.reasons`). ``clues`` counts what looks like a
     misunderstanding, ``absent`` names kinds of records that are not there, ``opted_out`` is how
-    many persons were left out because they opted out, of how many named.
+    many persons were left out because they opted out, of how many named. ``counts_rows`` is whether
+    the source counts the rows that it leaves out; if not, the funnel has those kept alone.
     """
 
     patients: int
@@ -122,6 +130,7 @@ class ReadReport:
     clues: Mapping[str, int] = field(default_factory=dict)
     absent: tuple[str, ...] = ()
     opted_out: tuple[int, int] | None = None
+    counts_rows: bool = True
 
     def rows(self, variable: str) -> int:
         """Return how many rows of a variable were found, those of other persons included."""
@@ -184,6 +193,14 @@ class Tally:
     def not_understood(self, found: UnknownUnit) -> None:
         """Count rows in a unit that was not understood."""
         key = (found.variable, found.unit)
+        if key not in self.unknown_units and len(self.unknown_units) >= MOST_SPELLINGS:
+            key = (found.variable, "\0other")
+            told = (
+                f"variable {found.variable}: rows have so many different units that are no known "
+                "UCUM codes that not all are told; correct the column that site.toml names as the "
+                "unit"
+            )
+            found = replace(found, unit="", told=told)
         known = self.unknown_units.get(key)
         rows = found.rows + (known.rows if known else 0)
         self.unknown_units[key] = replace(known or found, rows=rows)

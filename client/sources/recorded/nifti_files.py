@@ -45,7 +45,8 @@ def _volume(nibabel: Any, path: Path, plane: str) -> Volume:
         )
     if math.prod(shape[3:]) != 1:
         raise BadFileError(
-            f"has shape {shape}, which is a series of volumes and not one; give one volume a file"
+            f"has shape {shape}, which is a series of volumes in time and not one; write each as a "
+            "file of its own (nibabel.four_to_three, fslsplit), or their mean over time as one"
         )
     if image.get_data_dtype().kind not in "iuf":
         raise BadFileError("has voxels that are no real numbers; export a grey volume")

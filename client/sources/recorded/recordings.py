@@ -28,6 +28,7 @@ from consilium.client.sources.common.persons import (
 )
 from consilium.client.sources.common.source import Counted, Patient, Stay, Tally
 from consilium.client.sources.recorded.record_settings import (
+    AnnotationWindows,
     FilterSettings,
     RecordingsSettings,
     RecordVariable,
@@ -43,7 +44,7 @@ from consilium.client.sources.recorded.record_table import (
 from consilium.client.sources.recorded.recording_units import channel_unit, is_voltage
 from consilium.client.sources.recorded.scans import SPELLINGS
 from consilium.shared.errors import DataError, SettingsError
-from consilium.shared.study.definition import Study
+from consilium.shared.study.definition import Study, with_changes
 from consilium.shared.study.input_names import series_names
 from consilium.shared.study.units import UnitError, conversion
 
@@ -155,6 +156,19 @@ class Recordings(Counted):
 
     # What they have in common.
 
+    def first_records(self, most: int) -> Iterator[tuple[str, Recording | DataError]]:
+        """Yield the first records by name, or why one cannot be read, for a look without a study.
+
+        Raises:
+            DataError: the folder or zip cannot be read.
+        """
+        with self._opened() as folder:
+            for name, path in list(self._names(folder).items())[:most]:
+                try:
+                    yield name, self._load(name, path)
+                except DataError as error:
+                    yield name, error
+
     def _check(self, study: Study) -> None:
         """Refuse a study whose task or variables no record of this kind has.
 
@@ -165,9 +179,16 @@ class Recordings(Counted):
             study,
             self.name,
             ("binary", "multiclass", "multilabel", "regression"),
-            per_step=False,
+            per_step=study.task.per_step,
             outputs=study.task.outputs,
         )
+        at = self._settings.annotations
+        if study.task.per_step and (at is None or not at.values):
+            raise DataError(
+                f"study {study.name}: asks for a label at every step, which {self.name} have from "
+                "annotations alone; say as [data.annotations] values what their texts mean, or set "
+                "[task] per_step = false for a label of each window"
+            )
         require_tokens(study, self.name, ())
         if study.data.rate_hz is None:
             raise DataError(
@@ -493,6 +514,9 @@ class Recordings(Counted):
         """Yield the record's windows (T, V) with their labels."""
         steps, rate = study.data.steps, float(study.data.rate_hz or 1.0)
         at = self._settings.annotations
+        if study.task.per_step:
+            yield from self._stretches(prepared, study)
+            return
         if at is None:
             starts = range(0, max(1, len(prepared.signals) - steps + 1), steps)
             places = [(start, start + steps, prepared.label) for start in starts]
@@ -514,6 +538,28 @@ class Recordings(Counted):
                 continue
             yield self._table_of(prepared, prepared.signals[start:stop], study), label
 
+    def _stretches(self, prepared: Prepared, study: Study) -> Iterator[Window]:
+        """Yield consecutive windows (T, V) with a label at every step, as the annotations say it.
+
+        Steps that no annotation covers are NaN, and nothing is to be predicted there.
+        """
+        steps, rate = study.data.steps, float(study.data.rate_hz or 1.0)
+        at = self._settings.annotations or AnnotationWindows()
+        means = {same_person(text): value for text, value in at.values.items()}
+        whole_T = np.full(max(len(prepared.signals), steps), np.nan, dtype=np.float32)
+        for note in prepared.notes:
+            value = means.get(same_person(note.text))
+            if value is not None:
+                start = round((note.onset_s + at.offset_s) * rate)
+                stop = start + max(1, round(note.duration_s * rate))
+                whole_T[max(0, start) : max(0, stop)] = value
+        for start in range(0, max(1, len(prepared.signals) - steps + 1), steps):
+            label_T = whole_T[start : start + steps]
+            if np.isnan(label_T).all():
+                self._tally.unlabelled += 1
+                continue
+            yield self._table_of(prepared, prepared.signals[start : start + steps], study), label_T
+
     def _table_of(
         self, prepared: Prepared, signals: NDArray[np.float64], study: Study
     ) -> NDArray[np.float64]:
@@ -532,6 +578,11 @@ def _check_label(label: Label, name: str, study: Study) -> None:
         DataError: it is no class of the task, or not as many labels as its outputs.
     """
     kind, outputs = study.task.kind, study.task.outputs
+    if study.task.per_step:
+        label_T = np.asarray(label)
+        for one in np.unique(label_T[~np.isnan(label_T)]).tolist():
+            _check_label(one, name, with_changes(study, task={"per_step": False}))
+        return
     fits = kind == "regression"
     if kind == "multilabel":
         known = np.asarray(label)[~np.isnan(label)]

@@ -113,14 +113,15 @@ def chosen(scans: Sequence[Scan], settings: ImageSlicesSettings, unit: str) -> l
     return kept
 
 
-def _keys(path: Path, folder: Path) -> list[str]:
-    """Return the names by which a table may call a file: its own, and those of its folders."""
+def _keys(path: Path, folder: Path, table: RecordTable) -> list[str]:
+    """Return the names by which a table may call a file: its own, and those of its folders.
+
+    In a column of folders a folder comes first: slice ``3.dcm`` of folder ``7`` is not folder 3's.
+    """
     relative, stem = path.relative_to(folder), name_below(path, folder)
-    names = [relative.as_posix(), stem, path.name, stem.rpartition("/")[2]]
-    for above in relative.parents:
-        if above.name:
-            names += [above.as_posix(), above.name]
-    return names
+    own = [relative.as_posix(), stem, path.name, stem.rpartition("/")[2]]
+    above = [n for one in relative.parents if one.name for n in (one.as_posix(), one.name)]
+    return [*above, *own] if table.record.strip().casefold() == "folder" else [*own, *above]
 
 
 def _nifti(
@@ -130,7 +131,7 @@ def _nifti(
         if not fnmatch(path.name, settings.description):
             tally.filtered += 1
             continue
-        if (row := table.find(*_keys(path, settings.path))) is None:
+        if (row := table.find(*_keys(path, settings.path, table))) is None:
             tally.unlabelled += 1
             continue
         name = name_below(path, settings.path)
@@ -157,7 +158,7 @@ def _dicom(
                 tally.filtered += 1
                 continue
             own = [image.series[0], image.study, image.accession]
-            names = [*filter(None, own), *_keys(path, settings.path)]
+            names = [*filter(None, own), *_keys(path, settings.path, table)]
             of_person = [image.written] if image.person else []
             order = [*of_person, *names] if table.names_persons else [*names, *of_person]
             row = table.find(*order)
@@ -204,7 +205,7 @@ def _pictures(
     of: dict[str, list[Path]] = defaultdict(list)
     rows: dict[str, Row] = {}
     for path in files:
-        if (row := table.find(*_keys(path, settings.path))) is None:
+        if (row := table.find(*_keys(path, settings.path, table))) is None:
             tally.unlabelled += 1
             continue
         rows[row.record] = row

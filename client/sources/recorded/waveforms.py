@@ -10,7 +10,6 @@ No header of WFDB has a place for the person, so a table's column, a comment, or
 says whose a record is.
 """
 
-import re
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 from functools import cached_property, lru_cache
@@ -21,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.client.sources.common.matrices import require_source, require_task, require_tokens
-from consilium.client.sources.common.persons import same_person
 from consilium.client.sources.common.source import Patient, Tally
 from consilium.client.sources.common.tree import files_below, name_below, unpacked
 from consilium.client.sources.recorded import beats
@@ -37,12 +35,18 @@ from consilium.client.sources.recorded.recordings import (
     Recordings,
     Window,
 )
+from consilium.client.sources.recorded.wfdb_headers import (
+    comments_of,
+    fault_of,
+    samples_said,
+    segments_of,
+    signal_files,
+)
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 
 CLASSES, CLASS_OF = beats.CLASSES, beats.CLASS_OF
 LARGEST_FILE_BYTES, LARGEST_ARCHIVE_BYTES = 1 << 28, 1 << 32
-_COMMENT = re.compile(r"\s*<?([^:<>]{1,64})>?\s*:\s*(.*?)\s*")
 
 
 class Waveforms(Recordings):
@@ -115,9 +119,10 @@ class Waveforms(Recordings):
         return study.data.label not in beats.LABELS
 
     def _opened(self) -> AbstractContextManager[Path]:
+        path = self._settings.path
         return unpacked(
-            self._settings.path,
-            suffixes=(".hea", ".dat", ".mat", f".{self._annotator}"),
+            path,
+            suffixes=(".hea", ".dat", ".mat", f".{self._annotator}", *signal_files(path)),
             largest_bytes=LARGEST_FILE_BYTES,
             most_bytes=LARGEST_ARCHIVE_BYTES,
         )
@@ -131,7 +136,7 @@ class Waveforms(Recordings):
         }
         segments: set[str] = set()
         for name, path in headers.items():
-            segments |= {f"{name.rpartition('/')[0]}/{s}".lstrip("/") for s in _segments(path)}
+            segments |= {f"{name.rpartition('/')[0]}/{s}".lstrip("/") for s in segments_of(path)}
         asked = set(self._settings.records)
         return {name: path for name, path in headers.items() if name not in segments - asked}
 
@@ -139,7 +144,7 @@ class Waveforms(Recordings):
         """Return a record's header and its comments."""
         try:
             header = self._wfdb.rdheader(str(path.with_suffix("")))
-            return header, _comments(header)
+            return header, comments_of(header)
         except Exception as error:  # wfdb's parsing may raise anything
             raise _unreadable(name, path) from error
 
@@ -150,9 +155,12 @@ class Waveforms(Recordings):
         wfdb, base = self._wfdb, str(path.with_suffix(""))
         header, comments = self._header(name, path)
         try:
-            rate, length = float(header.fs), int(header.sig_len or 0) * int(header.n_sig or 0)
-        except (TypeError, ValueError) as error:
+            fault = fault_of(header, path, wfdb.rdheader)
+            rate, length = float(header.fs), 0 if fault else samples_said(header, path)
+        except Exception as error:  # wfdb's parsing may raise anything
             raise _unreadable(name, path) from error
+        if fault:
+            raise DataError(f"record {name}: {fault}")
         if not SLOWEST_HZ <= rate <= FASTEST_HZ:
             raise DataError(
                 f"record {name}: {name}.hea says a sampling rate outside {SLOWEST_HZ:g} to "
@@ -162,10 +170,6 @@ class Waveforms(Recordings):
             raise DataError(
                 f"record {name}: {name}.hea says {length} samples in all, and there must be 1 to "
                 f"{MOST_SAMPLES}, also at the study's rate_hz; correct it or split the record"
-            )
-        if missing := _missing_files(header, path):
-            raise DataError(
-                f"record {name}: its file {missing} is not there; add it beside {name}.hea"
             )
 
         @lru_cache(maxsize=1)
@@ -188,7 +192,7 @@ class Waveforms(Recordings):
             person="",
             channels=tuple(
                 Channel(
-                    name=str(found.sig_name[number]),
+                    name=str(found.sig_name[number] or f"signal {number}"),
                     unit=str(found.units[number] or ""),
                     rate_hz=rate * frames[number],
                     samples=len(one),
@@ -247,38 +251,6 @@ class Waveforms(Recordings):
 
 def _unreadable(name: str, path: Path) -> DataError:
     return DataError(
-        f"record {name}: its {path.name} and signals cannot be read as WFDB; replace the files"
+        f"record {name}: its {path.name} and signals cannot be read as WFDB; compare the header's "
+        "lines with https://wfdb.io/spec/header-files.html, or copy the files again"
     )
-
-
-def _comments(header: Any) -> dict[str, str]:
-    """Return what the header's comments say, by name in any case: ``Dx`` of ``# Dx: 426783006``."""
-    found: dict[str, str] = {}
-    for comment in header.comments or ():
-        if matched := _COMMENT.fullmatch(str(comment)):
-            found.setdefault(same_person(matched[1]), matched[2])
-    return found
-
-
-def _segments(path: Path) -> list[str]:
-    """Return the names of a master header's segments; none of any other header."""
-    try:
-        with path.open(encoding="ascii", errors="replace") as file:
-            lines = [line for line in file.read(1 << 20).splitlines() if line.strip()]
-    except OSError:
-        return []
-    lines = [line for line in lines if not line.startswith("#")]
-    if not lines or "/" not in lines[0].split()[0]:
-        return []
-    return [line.split()[0] for line in lines[1:]]
-
-
-def _missing_files(header: Any, path: Path) -> str:
-    """Return the first signal file that the header names and that is not there."""
-    for file in getattr(header, "file_name", None) or ():
-        if file and file != "~" and not (path.parent / str(file)).is_file():
-            return str(file)[:80]
-    for segment in getattr(header, "seg_name", None) or ():
-        if segment != "~" and not (path.parent / f"{segment}.hea").is_file():
-            return f"{segment}.hea"[:80]
-    return ""

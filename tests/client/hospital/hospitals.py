@@ -68,6 +68,7 @@ class Hospitals:
 
     def __init__(self, root: Path, sites: tuple[str, ...] = STUDY.sites) -> None:
         self.root, self.refusals = root, []
+        self.reasons: list[tuple[str, str]] = []
         for site in STUDY.sites:
             if not (root / site).exists():
                 enrol(root / site, site)
@@ -104,6 +105,7 @@ class Hospitals:
                 answer = self.sessions[site].handle(action, body)
                 if answer.refusal is not None:
                     self.refusals.append(answer.refusal)
+                    self.reasons.append((site, answer.reason))
                 yield site, answer.body
 
     def rounds(
@@ -119,6 +121,10 @@ class Hospitals:
 
     def said(self, site: str) -> list[Refusal]:
         return [refusal for refusal in self.refusals if refusal.site == site]
+
+    def noted(self, site: str) -> list[str]:
+        """The whole reasons of a site's refusals, which only it knows."""
+        return [reason for name, reason in self.reasons if name == site]
 
 
 def enrol(path: Path, site: str) -> None:

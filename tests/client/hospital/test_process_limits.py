@@ -14,11 +14,15 @@ ROOT = Path(__file__).resolve().parents[3]
 def run_limited(policy: str, program: str) -> str:
     """Output of a program in a process of its own under this policy."""
     head = (
-        "import os, torch, numpy as np\n"
-        "from consilium.client.hospital.process_limits import apply_limits, lacks_memory\n"
+        "import os, sys, numpy as np\n"
         "from consilium.client.hospital.policy import Policy\n"
+        "from consilium.client.hospital.process_limits import (\n"
+        "    apply_limits, lacks_memory, limit_pytorch)\n"
         f"policy = {policy}\n"
         "apply_limits(policy)\n"
+        "assert 'torch' not in sys.modules\n"
+        "limit_pytorch(policy)\n"
+        "import torch\n"
     )
     ran = subprocess.run(
         [sys.executable, "-c", head + program], cwd=ROOT, capture_output=True, text=True, check=True

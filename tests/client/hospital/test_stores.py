@@ -132,7 +132,7 @@ def test_a_folder_that_was_put_back_as_a_whole_takes_part_in_no_round(past, tmp_
     result = hospitals.rounds(past.state, 1, past.heads())[0]
     assert result.survivors == ("b", "c", "d")
     assert {refusal.code for refusal in hospitals.said(VICTIM)} == {"OldStateError"}
-    assert "others were shown entry" in hospitals.said(VICTIM)[0].sentence
+    assert "others were shown entry" in hospitals.noted(VICTIM)[0]
     assert masked(root / VICTIM) == before
     # It remembers, and does not start again.
     assert "others were shown entry" in refused(root)
@@ -146,7 +146,7 @@ def test_a_coordinator_that_hides_the_newest_head_finds_the_other_sites_refusing
     result = hospitals.rounds(past.state, 1)[0]  # it knows but what the sites now show it
     assert result.void is not None
     for site in ("b", "c", "d"):
-        assert "audit log of site a is shown at entry" in hospitals.said(site)[-1].sentence
+        assert "audit log of site a is shown at entry" in hospitals.noted(site)[-1]
     # Nor do older heads, or none at all, help it.
     for shown in (past.results[0], past.results[2], None):
         shutil.rmtree(root)
@@ -185,7 +185,7 @@ def test_a_state_put_back_by_one_round_is_noticed_by_those_who_opened_that_round
     copy(before, tmp_path / "sites" / VICTIM)
     hospitals = Hospitals(tmp_path / "sites")
     assert hospitals.rounds(results[-1].state, 1)[0].void is not None
-    assert "audit log of site a is shown at entry" in hospitals.said("b")[-1].sentence
+    assert "audit log of site a is shown at entry" in hospitals.noted("b")[-1]
 
 
 def test_all_put_back_and_everybody_lying_is_the_case_that_remains(past, tmp_path) -> None:
@@ -224,7 +224,7 @@ def test_a_coordinator_that_was_put_back_has_no_round_masked_twice(past, tmp_pat
             state = hospitals.rounds(state, 1)[-1].state
         except ConsiliumError:
             state = replace(state, next_round=state.next_round + 1)
-    assert "masked before" in " ".join(refusal.sentence for refusal in hospitals.refusals)
+    assert "masked before" in " ".join(reason for _, reason in hospitals.reasons)
     for site in STUDY.sites:
         rounds = masked(root / site)
         assert max(rounds.values()) == 1

@@ -290,7 +290,7 @@ def test_a_process_killed_inside_a_transaction_leaves_no_lock_and_no_half_entry(
     reserve(ledger(tmp_path), release(1))
     pid = os.fork()
     if pid == 0:
-        with ledger(tmp_path)._transaction() as connection:
+        with ledger(tmp_path)._file(tmp_path / "ledger.sqlite") as connection:
             connection.execute("DELETE FROM releases")
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)

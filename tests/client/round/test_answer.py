@@ -4,7 +4,8 @@ import logging
 
 import pytest
 
-from consilium.client.round.answer import BUDGET_USED_UP, Answer, answer_or_refuse, silently
+from consilium.client.round.answer import Answer, answer_or_refuse, silently
+from consilium.client.round.told import TOLD
 from consilium.shared.errors import (
     AuditError,
     BudgetError,
@@ -26,20 +27,21 @@ def test_what_was_computed_leaves_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("error", [PolicyError("first\nsecond"), MessageError("first\nsecond")])
-def test_what_is_wrong_with_a_message_or_not_allowed_is_told(
+def test_what_is_wrong_with_a_message_or_not_allowed_is_told_by_a_code_and_its_sentence(
     caplog: pytest.LogCaptureFixture, error: ConsiliumError
 ) -> None:
     answer, (record,) = refused(error, caplog)
     assert answer.refusal == Refusal.from_bytes(answer.body)
     assert answer.refusal.code == type(error).__name__
-    assert answer.refusal.sentence == "first second"
+    assert answer.refusal.sentence == TOLD[answer.refusal.code]
+    assert answer.reason == "first\nsecond"
     assert record.levelno == logging.WARNING
     assert record.getMessage() == "a refused update: first\nsecond"
 
 
 def test_a_budget_that_is_used_up_is_told_without_its_figures(caplog) -> None:
     answer, (record,) = refused(BudgetError("epsilon 9 would exceed 8"), caplog)
-    assert (answer.refusal.code, answer.refusal.sentence) == ("BudgetError", BUDGET_USED_UP)
+    assert (answer.refusal.code, answer.refusal.sentence) == ("BudgetError", TOLD["BudgetError"])
     assert "epsilon 9 would exceed 8" in record.getMessage()
 
 

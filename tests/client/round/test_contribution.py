@@ -16,6 +16,7 @@ from consilium.client.records.cohort import read_cohort
 from consilium.client.round.contribution import Contributor
 from consilium.client.round.own_part import OwnPartOfRun
 from consilium.client.round.randomness import RoundRandomness
+from consilium.client.round.round_model import RoundModel
 from consilium.client.round.training_round import SiteShare, TrainingRound
 from consilium.client.round.training_set import TrainingSet
 from consilium.shared.crypto.keys import IdentityKey
@@ -303,7 +304,7 @@ def test_a_gradient_sum_is_no_longer_than_the_declared_size_allows(
     ):
         own = OwnPartOfRun(study, PersonalStore(Path(folder)))
         own.begin_round(bytes(32))
-        TrainingRound(study, own, shared_D=shared_D).parts(
+        TrainingRound(study, own, RoundModel(study), shared_D=shared_D).parts(
             weights(study),
             None,
             NO_PATIENTS,

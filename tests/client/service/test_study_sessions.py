@@ -15,6 +15,7 @@ from consilium.client.ledger.store import Ledger
 from consilium.client.records.cohort import Cohort, read_cohort
 from consilium.client.round.answer import Answer
 from consilium.client.round.session import Session
+from consilium.client.round.told import TOLD
 from consilium.client.secure_sum.journal import RoundJournal
 from consilium.client.service.measurements import FILE_NAME, Measurements
 from consilium.client.service.study_sessions import StudySessions
@@ -54,6 +55,7 @@ COORDINATOR = IdentityKey.from_seed(b"c" * 32)
 KEYS = {site: IdentityKey.from_seed(site.encode() * 32) for site in STUDY.sites}
 ROSTER = sized_roster(dict(sorted(KEYS.items())), STUDY.digest)
 UNABLE = str(UnableError())
+NOT_APPROVED = "PolicyError.not-approved"
 
 
 def channel_request() -> bytes:
@@ -197,8 +199,8 @@ def test_the_same_refusal_after_an_answer_is_recorded_again(tmp_path: Path) -> N
         (Action.KEYS, early),
     ):
         site.ask(action, body)
-    sentence = "site a has no open run of this study; ask for its channel key first"
-    assert site.recorded() == [("keys", "ProtocolError", sentence)] * 2
+    code = "ProtocolError.no-open-run"
+    assert site.recorded() == [("keys", code, TOLD[code])] * 2
 
 
 def test_a_study_that_nobody_approved_or_that_was_withdrawn_opens_no_session(
@@ -206,13 +208,13 @@ def test_a_study_that_nobody_approved_or_that_was_withdrawn_opens_no_session(
 ) -> None:
     site = Site(tmp_path)
     answer = site.ask(Action.CHANNEL, channel_request())
-    assert "has not approved study" in answer.refusal.sentence
+    assert "has not approved study" in answer.reason
     assert site.opened == 0
     site.approve()
     assert site.ask(Action.CHANNEL, channel_request()).refusal is None
     site.approvals.withdraw(STUDY.digest)
-    assert site.ask(Action.CHANNEL, channel_request()).refusal.code == "PolicyError"
-    assert [code for _, code, _ in site.recorded()] == ["PolicyError", "PolicyError"]
+    assert site.ask(Action.CHANNEL, channel_request()).refusal.code == NOT_APPROVED
+    assert [code for _, code, _ in site.recorded()] == [NOT_APPROVED, NOT_APPROVED]
 
 
 def test_a_roster_that_is_trusted_no_longer_is_refused_from_the_next_message_on(
@@ -220,14 +222,14 @@ def test_a_roster_that_is_trusted_no_longer_is_refused_from_the_next_message_on(
 ) -> None:
     site = Site(tmp_path, strangers=[PolicyError("b is unknown")])
     site.approve()
-    assert site.ask(Action.CHANNEL, channel_request()).refusal.sentence == "b is unknown"
+    assert site.ask(Action.CHANNEL, channel_request()).reason == "b is unknown"
     assert site.opened == 0
     stranger = site.strangers.pop()
     assert site.ask(Action.CHANNEL, channel_request()).refusal is None
     site.strangers.append(stranger)
     run = sum_parameters(STUDY, ROSTER, bytes(16), site="a").study_hash
     asked = KeysRequest(study_hash=run, round=1, channel_keys=()).to_bytes()
-    assert site.ask(Action.KEYS, asked).refusal.sentence == "b is unknown"
+    assert site.ask(Action.KEYS, asked).reason == "b is unknown"
     site.strangers.clear()
     assert site.ask(Action.CHANNEL, channel_request()).refusal is None
     assert site.opened == 1  # no round in progress is lost by a voucher that comes
@@ -249,5 +251,5 @@ def test_a_refusal_that_cannot_be_recorded_is_still_answered(
 
     site = Site(tmp_path)
     monkeypatch.setattr(AuditLog, "append", fail)
-    assert site.ask(Action.CHANNEL, channel_request()).refusal.code == "PolicyError"
+    assert site.ask(Action.CHANNEL, channel_request()).refusal.code == NOT_APPROVED
     assert "a refusal could not be recorded: the disk is full" in caplog.text

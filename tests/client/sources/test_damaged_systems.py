@@ -12,20 +12,20 @@ import polars as pl
 import pytest
 
 from consilium.client.sources.common.source import Source
-from consilium.client.sources.own import fhir_connection
+from consilium.client.sources.own.fhir import fhir_connection
 from consilium.client.sources.registry import open_source, read_data_settings
 from consilium.shared.study.definition import with_changes
 from tests.client.sources.cohort_formats import STUDY, fill_omop
 from tests.client.sources.fhir_server import running
-from tests.client.sources.own.test_fhir import SETTINGS as FHIR
-from tests.client.sources.own.test_fhir import encounter, export, observation, patient
-from tests.client.sources.own.test_hl7 import SETTINGS as HL7
-from tests.client.sources.own.test_hl7 import STAYS, obx, oru
-from tests.client.sources.own.test_meds import HR, IN, person
-from tests.client.sources.own.test_meds import SETTINGS as MEDS
-from tests.client.sources.own.test_meds import write as write_rows
-from tests.client.sources.own.test_omop import pulse, rows
-from tests.client.sources.own.test_tables import only
+from tests.client.sources.own.databases.test_omop import pulse, rows
+from tests.client.sources.own.fhir.test_fhir import SETTINGS as FHIR
+from tests.client.sources.own.fhir.test_fhir import encounter, export, observation, patient
+from tests.client.sources.own.hl7.test_hl7 import SETTINGS as HL7
+from tests.client.sources.own.hl7.test_hl7 import STAYS, obx, oru
+from tests.client.sources.own.meds.test_meds import HR, IN, person
+from tests.client.sources.own.meds.test_meds import SETTINGS as MEDS
+from tests.client.sources.own.meds.test_meds import write as write_rows
+from tests.client.sources.own.tables.test_tables import only
 from tests.client.sources.test_damaged_files import (
     DAMAGES,
     SECRET,

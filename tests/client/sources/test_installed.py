@@ -11,15 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from consilium.client.commands.check import report_json
 from consilium.client.hospital.policy_file import TEMPLATE, parse_policy, read_policy
+from consilium.client.quality.findings import judge
+from consilium.client.quality.measure import check_quality
 from consilium.client.sources.common.installed import Checked, InstalledSource
 from consilium.client.sources.common.settings import DataSettings
-from consilium.client.sources.common.source import Patient, ReadReport, Stay, Tally
+from consilium.client.sources.common.source import Counted, Patient, ReadReport, Stay, Tally
 from consilium.client.sources.registry import open_source, read_data_settings
 from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.study.definition import Study, with_changes
 from tests.client.sources.outside_package import install, make_wheel, unpack
-from tests.client.sources.own.test_tables import HR
+from tests.client.sources.own.tables.test_tables import HR
 from tests.study_text import TEXT
 
 ROOT = Path(__file__).parents[3]
@@ -57,6 +60,34 @@ def test_an_allowed_source_is_used_and_names_its_package(outside: Path, tmp_path
     assert (source.name, len(patients), source.report.events) == ("acme-lis", 60, 180)
     by_name = with_changes(STUDY, data={"source": "acme-lis"})
     assert len(list(open_source(settings, by_name).read_patients(by_name))) == 60
+
+
+def test_the_funnel_of_a_source_that_counts_nothing_says_so_and_has_no_zeros(
+    outside: Path, tmp_path: Path
+) -> None:
+    quality = check_quality(open_source(chosen(tmp_path), STUDY, counts_units=True), STUDY)
+    assert not quality.read.counts_rows
+    findings = judge(quality, STUDY)
+    (told,) = (one.told for one in findings if one.about == "rows")
+    assert told.endswith("does not count the rows that it leaves out; those kept are 180 of HR")
+    report = report_json(quality, findings, "ready", STUDY)
+    assert report["variables"]["HR"]["funnel"] == {"kept": 180}
+
+
+def test_a_source_that_counts_keeps_its_own_funnel(tmp_path: Path) -> None:
+    class Counting(Counted):
+        name = "counting"
+
+        def read_patients(self, study: Study):
+            self._tally = Tally()
+            self._tally.ends("no time", "HR", 7)
+            return iter(())
+
+    installed = InstalledSource("counting", "ours", "1", DataSettings, lambda *_: Counting())
+    source = Checked(installed, Counting())
+    assert list(source.read_patients(STUDY)) == []
+    assert source.report.counts_rows
+    assert source.report.funnel == {"HR": {"no time": 7}}
 
 
 def test_who_opted_out_does_not_come_from_it(outside: Path, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_the_last_head_seen_of_a_site_is_given_as_one_line(made):
 
 def test_a_coordinator_comes_back_with_its_sites(made, tmp_path):
     archive = tmp_path / "c.tar"
-    assert "audit log up to entry 3" in run("backup", str(archive), folder=made.path)
+    assert "audit log up to entry 4" in run("backup", str(archive), folder=made.path)
     told = run("restore", str(archive), folder=tmp_path / "back")
     assert "Revocations, invitations and studies since then are forgotten" in told
     back = CoordinatorFolder.open(tmp_path / "back")

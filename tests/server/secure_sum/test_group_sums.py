@@ -38,7 +38,7 @@ def grouped(tmp_path):
             for site in group.roster
         ]
     )
-    sums = GroupSums(agreed, sites, timeout_s=1.0)
+    sums = GroupSums.secure(agreed, sites, timeout_s=1.0)
     sums.open(round=1)
     return sums, sites
 

@@ -50,7 +50,7 @@ def of_groups(folder, *sizes: int) -> tuple[GroupSums, InProcessSites]:
             for site in group.roster
         ]
     )
-    return GroupSums(agreed, sites, timeout_s=1.0), sites
+    return GroupSums.secure(agreed, sites, timeout_s=1.0), sites
 
 
 def garbage_of(sites: InProcessSites, *liars: str) -> None:

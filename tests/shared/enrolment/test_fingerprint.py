@@ -110,7 +110,7 @@ def test_most_swaps_of_two_words_are_noticed_and_none_gives_the_same_fingerprint
     ["", "12", PICNIC.hex()[:-1], PICNIC.hex() + "0", "g" * 32, "one word"],
 )
 def test_what_is_neither_words_nor_digits_is_refused(text: str) -> None:
-    with pytest.raises(SettingsError, match="have all of it read to you again"):
+    with pytest.raises(SettingsError, match="have it read to you again, all of it"):
         read_fingerprint(text, site="north")
 
 

@@ -6,7 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consilium.client.round.gradients import clipped_gradient_sum
+from consilium.client.round.gradients import (
+    Sample,
+    clipped_gradient_sum,
+    clipped_sums_together,
+    gradient_sum,
+)
 from consilium.client.round.training_set import TrainingSet
 from consilium.shared.figures.recalibration import Recalibration, with_recalibration
 from consilium.shared.model.own_weights import shared_weights
@@ -164,6 +169,25 @@ def test_the_clipped_sum_is_that_of_one_patient_at_a_time(name, task, clip):
         expected += gradient * min(1.0, clip / np.linalg.norm(gradient))
     found = clipped_gradient_sum(model, data, study, source=stream(1))
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_sites_that_compute_together_get_what_each_gets_alone(name):
+    study = study_of_branches(name)
+    model = shaken(study).train()
+    samples = []
+    for seed, lengths in enumerate([[5, 6, 1], [6], [2, 6, 3, 4]]):
+        x_NTF, mask_NT, y = rows(study, seed, lengths)
+        patient_N = torch.arange(len(lengths))
+        data = TrainingSet(
+            x_NTF=x_NTF, mask_NT=mask_NT, y=y, patient_N=patient_N, patients=len(lengths)
+        )
+        samples.append(Sample(data=data, chosen=np.arange(len(lengths))))
+    together = clipped_sums_together(model, samples, 0.05)
+    for sample, (sum_D, loss_N) in zip(samples, together, strict=True):
+        alone_D, alone_N = gradient_sum(model, sample.data, sample.chosen, 0.05, stream(1))
+        torch.testing.assert_close(sum_D, alone_D, rtol=1e-6, atol=1e-8)
+        assert loss_N == pytest.approx(alone_N, rel=1e-6)
 
 
 def test_dropout_of_every_kind_is_drawn_in_training_from_the_given_stream_alone():

@@ -108,10 +108,14 @@ def test_a_group_is_all_inputs_of_its_variables_and_codes() -> None:
 def test_a_model_is_left_without_any_dropout() -> None:
     text = "dropout = 0.5"
     found = parse_study(TEXT + f"[model]\n{text}\n").model
+    assert found.drops
     assert Model.model_validate(found.without_dropout()) == Model()
     found = parse_study(TEXT + branch('kind = "linear"') + branch('kind = "summary"', text)).model
     assert found.branches[1].dropout == 0.5
-    assert Model.model_validate(found.without_dropout()).branches[1].dropout == 0.0
+    assert found.drops
+    left = Model.model_validate(found.without_dropout())
+    assert left.branches[1].dropout == 0.0
+    assert not left.drops
 
 
 def test_branches_are_told_in_words() -> None:

@@ -13,7 +13,8 @@ from consilium.server.flower.sites import FlowerSites
 from consilium.server.secure_sum.sites import Sites
 from consilium.shared.secure_sum.messages import Action
 from consilium.shared.wire.flower_body import BODY, to_content
-from consilium.simulations.federation.local_grid import Fault, FaultKind, LocalGrid, run_server_app
+from consilium.simulations.federation.faults import Fault, FaultKind
+from consilium.simulations.federation.local_grid import LocalGrid, run_server_app
 from tests.simulations.passing_time import PATIENCE_S, let_time_pass
 
 NAMES = ("a", "b", "c")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from consilium.client.commands.check import settings_from
 from consilium.client.quality.measure import Quality, check_quality
-from consilium.client.sources.own.settings import EventsFile
+from consilium.client.sources.own.settings.tables import EventsFile
 from consilium.client.sources.registry import open_source
 from consilium.shared.errors import ConsiliumError, DataError, SettingsError
 from consilium.shared.study.definition import Study, load_study
@@ -207,19 +207,6 @@ def test_hours_that_count_days(tmp_path: Path) -> None:
     assert quality.read.events == 90 * 4
 
 
-def test_systems_of_their_own_form_are_recognised(tmp_path: Path) -> None:
-    (tmp_path / "fhir").mkdir()
-    (tmp_path / "fhir" / "Patient.ndjson").write_text("{}\n")
-    (tmp_path / "meds" / "data").mkdir(parents=True)
-    (tmp_path / "meds" / "data" / "0.parquet").write_bytes(b"")
-    for source in ("fhir", "meds"):
-        study_file, records = write(
-            guess(tmp_path / source, said([], None, None, None)), tmp_path / f"{source}-out"
-        )
-        assert load_study(study_file).data.source == "hospital"
-        assert settings_from(records).source == source
-
-
 def test_what_could_mean_two_things_is_asked(tmp_path: Path) -> None:
     labels = rows(
         tmp_path / "labels.csv",
@@ -271,8 +258,8 @@ def test_what_lacks_something_says_what_and_how_to_name_it(tmp_path: Path) -> No
     [
         (b"", "has 0 lines"),
         (b"a,b\n", "has 1 lines"),
-        ("Größe;b\n1;ä\n".encode("latin-1"), "save it as UTF-8"),
-        (b"\x00\x01\x02" * 40, "has 1 lines"),
+        ("Größe;b\n1;ä\n".encode("latin-1"), "no column says whose a row is"),
+        (b"\x00\x01\x02" * 40, "is no text"),
         (b"just\nsome\nwords\n", "not cut into as many columns"),
     ],
 )

@@ -124,7 +124,9 @@ def test_sections_appear_where_the_record_has_what_they_need() -> None:
     assert {"joining", "settings", "federated", "external", "recalibration"} < figures_of(full)
     assert "At hospital-1 a model that never saw it is worse: AUROC 0.75" in full
     assert "Across sites: log-odds times 1.00, +0.20." in full
-    assert "validation patients, by secure sums: 0.770 (0.700 to 0.830); male: 0.800" in full
+    assert (
+        "validation patients, by sums over the sites: 0.770 (0.700 to 0.830); male: 0.800" in full
+    )
     assert "held back" not in full
     assert "1 of 3 hospitals surely gained; hospital-2 surely lost" in text_of(full)
     assert "federated, private, epsilon 7.9" in full
@@ -283,3 +285,16 @@ def test_a_run_that_nothing_can_be_fitted_to_across_sites_still_has_its_page() -
     page = report_page(study, record_of(study, recalibration=alone), {})
     assert "Recalibrated at each hospital by its own validation patients" in page
     assert "Across sites: log-odds" not in page
+
+
+def test_a_run_in_the_clear_says_that_the_secure_sum_did_not_run(page: str) -> None:
+    study = demo_study()
+    clear = text_of(report_page(study, record_of(study) | {"sum": "clear"}, None))
+    for sentence in (
+        "The secure sum did not run: the same whole numbers were added as they are",
+        "Among hospitals (the secure sum did not run in this simulation), a hospital",
+        "these bytes were counted, not sent",
+        "a round in the secure sum, which did not run here",
+    ):
+        assert sentence in clear
+        assert sentence not in text_of(page)

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consilium.client.sources.common import cleaning
 from consilium.client.sources.common.cleaning import Cleaner
 from consilium.client.sources.common.source import Tally
 from consilium.shared.study.definition import Study, parse_study
@@ -89,3 +90,17 @@ def test_the_end_of_the_window_belongs_to_it() -> None:
     kept, tally = clean(DROP, (24, 3, 80), (24.1, 3, 80))
     assert kept == [(24, 3, 80)]
     assert tally.outside_window == 1
+
+
+@pytest.mark.parametrize("bits", [64, 32], ids=["one number each", "too large for one number"])
+@pytest.mark.parametrize("farthest", [1, 3, 70_000, 2**31 - 1])
+def test_events_come_by_stay_hour_and_variable_and_ties_in_the_order_of_the_file(
+    bits: int, farthest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cleaning, "_BITS", bits)
+    stream = np.random.default_rng(3)
+    stay_E = stream.choice(np.array([0, 1, farthest // 2, farthest], dtype=np.int32), 3000)
+    hours_E = stream.choice(np.array([0, 0.5, 1e-30, 7, 48, -0.0], dtype=np.float32), 3000)
+    variable_E = stream.integers(0, 5, 3000).astype(np.int16)
+    order_E = cleaning._order(stay_E, hours_E, variable_E)
+    assert order_E.tolist() == np.lexsort((variable_E, hours_E, stay_E)).tolist()

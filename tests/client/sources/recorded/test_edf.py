@@ -75,6 +75,31 @@ def test_windows_of_fixed_length_have_the_records_label_and_time(tmp_path: Path)
     close(first(patients, 1)[1:-1], list(2 + np.arange(16)[1:-1] / 8), 0.1)
 
 
+STAGES = {"values": {"Sleep stage W": 0, "Sleep stage 2": 1}}
+NIGHT = [(0, 3, "Sleep stage W"), (3, 2.5, "sleep stage 2"), (7, 1, "Sleep stage ?")]
+
+
+def test_annotations_label_every_step_and_gaps_between_them_are_unknown(tmp_path: Path) -> None:
+    write_edf(tmp_path / "a.edf", notes=NIGHT)
+    asked = study(task={"per_step": True})
+    patients, report = read(tmp_path, asked, annotations=STAGES)
+    labels = np.concatenate([stay.label for stay in patients[0].stays])
+    known = [0.0] * 24 + [1.0] * 20
+    np.testing.assert_array_equal(labels, [*known, *[np.nan] * 4])
+    assert (len(patients[0].stays), report.unlabelled) == (3, 1)  # the last two seconds: none
+    grid = to_grid(iter(patients), asked)
+    assert grid.y_N.shape == (3, 16)
+
+
+def test_a_label_of_each_step_without_annotations_or_of_no_class_is_refused(tmp_path: Path) -> None:
+    write_edf(tmp_path / "a.edf", notes=NIGHT)
+    asked = study(task={"per_step": True})
+    with pytest.raises(DataError, match=r"label at every step.*say as \[data.annotations\] values"):
+        read(tmp_path, asked)
+    with pytest.raises(DataError, match="none of the task's 2 classes"):
+        read(tmp_path, asked, annotations={"values": {"Sleep stage W": 5}})
+
+
 def test_two_files_of_one_person_are_one_patient(tmp_path: Path) -> None:
     write_edf(tmp_path / "night1" / "a.edf")
     write_edf(tmp_path / "night2" / "b.edf", patient="p1")

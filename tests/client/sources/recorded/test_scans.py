@@ -100,6 +100,20 @@ def test_a_column_beside_the_folders_names_their_people(tmp_path: Path) -> None:
     assert report.person_key == "the column 'patient' of labels.csv"
 
 
+def test_in_a_column_of_folders_a_slice_is_not_taken_for_a_folder_of_its_name(
+    tmp_path: Path,
+) -> None:
+    for number in (0, 1, 2):
+        for place in (0, 1, 2):
+            write_slice(tmp_path / f"{number}" / f"{place}.dcm", flat(number), patient=f"P{number}",
+                        series=f"1.{number}", position=(0, 0, float(place)))  # fmt: skip
+    write_table(tmp_path, {"0": 0, "1": 1, "2": 1}, "folder", "label")
+    patients, _ = read(tmp_path)
+    assert {p.patient_id: [s.label for s in p.stays] for p in patients} == {
+        "p0": [0], "p1": [1], "p2": [1],
+    }  # fmt: skip  # reads as one
+
+
 def test_labels_by_person_by_series_and_by_examination_find_the_same_scan(tmp_path: Path) -> None:
     write_ramp(tmp_path / "deep" / "er" / "IM0", AccessionNumber="A7")
     for key, column in (("P1", "patient"), ("1.2.3", "series"), ("1.2", "study"), ("A7", "record")):

@@ -37,9 +37,11 @@ def test_a_column_is_judged_by_the_share_of_its_midnights(local: pl.Series, days
 def test_a_variable_is_judged_by_itself_and_the_column_as_a_whole() -> None:
     counts = Midnights()
     few, many = clocks((0, 30)).to_numpy(), clocks((8.25, 5000)).to_numpy()
-    counts.see("a", few, np.zeros(30, dtype=np.int16), 2)
-    counts.see("a", many, np.ones(5000, dtype=np.int16), 2)
+    kinds = np.zeros(30, dtype=np.int16)
+    counts.see("a", kinds, few, kinds, 2)
+    counts.see("a", np.ones(5000, dtype=np.int16), many[:0], kinds[:0], 2)
     assert counts.are_days("a").tolist() == [True, False]
     assert counts.number("a", counts.are_days("a")) == 30
-    counts.see("b", few, np.arange(30, dtype=np.int16) % 10, 10)  # three of each
+    kinds = np.arange(30, dtype=np.int16) % 10
+    counts.see("b", kinds, few, kinds, 10)  # three of each
     assert counts.are_days("b").all()

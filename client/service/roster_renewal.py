@@ -1,0 +1,143 @@
+"""Takes over another roster of an approved study: by the hospital's rule, or by a person."""
+
+import logging
+from functools import partial
+
+from consilium.client.hospital.approvals import Approval, Approvals
+from consilium.client.hospital.folder import SiteFolder
+from consilium.client.hospital.policy import Policy
+from consilium.client.hospital.roster_change import NewKey, check_new_key, new_keys
+from consilium.client.service.connection import Connection
+from consilium.client.service.offers import fetch_offer
+from consilium.shared.audit.events import RosterChanged
+from consilium.shared.audit.log import AuditLog
+from consilium.shared.audit.reading import roster_changes
+from consilium.shared.enrolment.messages import StudyOffer, roster_digest
+from consilium.shared.enrolment.recovery import (
+    SUCCESSOR_PATH,
+    Succession,
+    SuccessorReply,
+    SuccessorRequest,
+)
+from consilium.shared.errors import ConsiliumError, PolicyError
+
+BY_RULE = "rule: same hospital, new key"
+
+log = logging.getLogger(__name__)
+
+
+def renew_roster(
+    folder: SiteFolder,
+    policy: Policy,
+    approvals: Approvals,
+    audit: AuditLog,
+    connection: Connection,
+    digest: bytes,
+) -> None:
+    """Take over a study's roster if only keys of the same hospitals changed, and it is the rule.
+
+    What is not taken over is left as it was approved: the run is then refused, as one with another
+    roster, and the reason stands in this site's log.
+    """
+    try:
+        approval = approvals.find(digest)
+        if approval is None:
+            return
+        offer = fetch_offer(connection, digest)
+        changes = changes_of(approval, offer, folder, connection)
+        if not changes:
+            return
+        if not policy.new_keys_by_rule:
+            raise PolicyError(
+                "this hospital's policy leaves new keys to a person ([roster] new_keys_by_rule); "
+                "run 'consilium-site roster STUDY'"
+            )
+        for change in changes:
+            check_new_key(change, folder.heads().newest)
+        accept(folder, approvals, audit, approval, offer, changes, by=BY_RULE, policy=policy)
+    except ConsiliumError as error:
+        log.warning("the roster of study %s stays as approved: %s", digest.hex()[:16], error)
+
+
+def changes_of(
+    approval: Approval, offer: StudyOffer, folder: SiteFolder, connection: Connection
+) -> tuple[NewKey, ...]:
+    """Return which sites stand under other keys in an offer than in the approval.
+
+    Raises:
+        AuthenticationError: the offer is not the coordinator's.
+        PolicyError: it is of other sites.
+    """
+    _, offered = offer.check(folder.enrolment().coordinator)
+    return new_keys(approval.roster, offered, partial(succession_of, connection))
+
+
+def succession_of(connection: Connection, identity: bytes) -> Succession | None:
+    """Return what the coordinator shows for the successor of an identity; it may be false.
+
+    Raises:
+        UnreachableError: no answer. MessageError: it is malformed.
+    """
+    request = SuccessorRequest(identity=identity)
+    reply = connection.post(SUCCESSOR_PATH, request.to_bytes())
+    return SuccessorReply.from_bytes(reply).succession
+
+
+def accept(
+    folder: SiteFolder,
+    approvals: Approvals,
+    audit: AuditLog,
+    approval: Approval,
+    offer: StudyOffer,
+    changes: tuple[NewKey, ...],
+    *,
+    by: str,
+    policy: Policy,
+) -> Approval:
+    """Take an offer's roster over: proofs kept, entries written, then the approval replaced.
+
+    Args:
+        folder: this site's.
+        approvals: this site's.
+        audit: this site's.
+        policy: this site's.
+        approval: as it was.
+        offer: with the new roster.
+        changes: what differs, as checked.
+        by: the rule or the person that decided.
+
+    Raises:
+        PolicyError: the study's sites keep a part of the model, which ends with its run; or the
+            roster is not one that this hospital trusts.
+    """
+    study = approval.study
+    if study.personalisation.active or study.training.control_variates:
+        raise PolicyError(
+            f"study {study.name} leaves a part of the model at its sites, which belongs to the "
+            "roster it began with; submit the study again"
+        )
+    checked = approvals.check(offer)
+    for change in changes:
+        for proof in change.proofs:
+            folder.successions().keep(proof)
+    policy.check_roster(study, checked.roster, folder.vouchers().trust())
+    version = 2 + len({change.roster for change in roster_changes(audit.path, study.digest)})
+    audit.append(
+        *(
+            RosterChanged(
+                study=study.name,
+                study_digest=study.digest,
+                version=version,
+                roster=roster_digest(checked.roster),
+                site=change.site,
+                before=change.before,
+                after=change.after,
+                by=by,
+            )
+            for change in changes
+        )
+    )
+    renewed = approvals.replace_roster(offer)
+    names = ", ".join(change.site for change in changes)
+    log.info("study %s: site %s stands under a new key (%s)", study.name, names, by)
+    return renewed
