@@ -1,5 +1,7 @@
 """Studies whose models are branches of every kind, for the tests of each consumer."""
 
+import pytest
+
 from consilium.shared.study.definition import Study
 from tests.study_text import small_study
 
@@ -31,6 +33,15 @@ TASKS = (
     {"kind": "multilabel", "outputs": 3},
     {"kind": "multiclass", "outputs": 3},
     {"kind": "regression", "outputs": 2, "center": 5.0, "spread": 3.0},
+)
+CLOCKS_AND_STEPS = pytest.mark.parametrize(
+    ("clock", "per_step"),
+    [
+        ("hour", False),
+        ("position", True),
+        pytest.param("hour", True, marks=pytest.mark.slow),
+        pytest.param("position", False, marks=pytest.mark.slow),
+    ],
 )
 
 

@@ -94,11 +94,7 @@ class ConvolutionModel(Branch):
     @property
     def numbers_kept(self) -> int:
         """See :class:`.Branch`."""
-        return sum(
-            layer.weight.shape[1] + 3 * layer.weight.shape[0]
-            for layer in self.convolution
-            if isinstance(layer, Linear)
-        )
+        return sum(layer.weight.shape[1] + 3 * layer.weight.shape[0] for layer in self.layers)
 
     @property
     def output_layers(self) -> list[Linear]:

@@ -20,7 +20,12 @@ from consilium.shared.errors import ConsiliumError, DataError
 from consilium.shared.kernels import through_time
 from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.study.definition import Study, load_study, parse_study, with_changes
-from tests.branch_studies import BRANCHES, VARIABLES, study_of_branches
+from tests.branch_studies import (
+    BRANCHES,
+    CLOCKS_AND_STEPS,
+    VARIABLES,
+    study_of_branches,
+)
 from tests.signed_models import some_signed
 
 ROOT = Path(__file__).parents[3]
@@ -164,8 +169,7 @@ def said_of_branches(event: Event) -> dict[str, object]:
     return told | {"value": value, "unit": units[name]}
 
 
-@pytest.mark.parametrize("clock", ["hour", "position"])
-@pytest.mark.parametrize("per_step", [False, True])
+@CLOCKS_AND_STEPS
 @pytest.mark.parametrize("name", [*BRANCHES, "backwards"])
 def test_every_answer_of_branches_is_the_batchs_and_every_reason_an_absence(
     name, per_step, clock
@@ -176,6 +180,19 @@ def test_every_answer_of_branches_is_the_batchs_and_every_reason_an_absence(
     if name == "backwards":  # one branch that cannot stream: the whole window is read each time
         branches = [{"kind": "recurrent", "hidden": 3, "bidirectional": True}, {"kind": "summary"}]
         study = with_changes(study, model={"branches": branches})
+    check_branches(study)
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+def test_every_answer_of_a_branch_that_fades_is_the_batchs_and_every_reason_an_absence(
+    per_step: bool,
+) -> None:
+    branches = [{"kind": "recurrent", "cell": "gru-d", "hidden": 3, "inputs": ["age", "bp"]}]
+    study = study_of_branches("summary", task={"per_step": per_step})
+    check_branches(with_changes(study, model={"branches": branches}))
+
+
+def check_branches(study: Study) -> None:
     signed = some_signed(study, 5)
     scorer, stream = Scorer(signed), np.random.default_rng(6)
     events: list[Event] = []

@@ -44,7 +44,9 @@ def tie_units_of_all(model: Branch, amplitude: float) -> None:
             network.head.weight[:, 0], network.head.weight[:, 1] = amplitude, -amplitude
 
 
-@pytest.mark.parametrize("name", BRANCHES)
+@pytest.mark.parametrize(
+    "name", ["all", *(pytest.param(n, marks=pytest.mark.slow) for n in BRANCHES if n != "all")]
+)
 def test_a_search_for_the_worst_change_finds_none_above_the_clip_norm(name, back_end):  # noqa: F811  # the fixture
     worst, study = 0.0, study_of_branches(name)
     for amplitude in (1e4, 1e14, LARGEST):

@@ -17,7 +17,7 @@ from consilium.shared.model.linear_path import count_columns
 from consilium.shared.model.network import RecurrentModel
 from consilium.shared.study.definition import Study, load_study
 from consilium.shared.study.input_names import feature_names, series_names
-from tests.branch_studies import BRANCHES, study_of_branches
+from tests.branch_studies import BRANCHES, CLOCKS_AND_STEPS, study_of_branches
 from tests.signed_models import some_trained
 from tests.study_text import small_study
 
@@ -112,8 +112,7 @@ def test_the_onnx_model_says_what_it_reads_and_takes_any_number_of_rows_and_step
         assert theirs == pytest.approx(ours, abs=1e-5)
 
 
-@pytest.mark.parametrize("per_step", [False, True])
-@pytest.mark.parametrize("clock", ["hour", "position"])
+@CLOCKS_AND_STEPS
 @pytest.mark.parametrize("name", BRANCHES)
 def test_onnx_scores_equal_pytorchs_for_every_kind_of_branch(name, clock, per_step) -> None:
     for task in TASKS:

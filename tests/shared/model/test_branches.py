@@ -20,7 +20,7 @@ from consilium.shared.model.study_model import study_model
 from consilium.shared.model.summary import COUNT_SCALE, RunningSummary
 from consilium.shared.model.weight_vector import load_vector, to_vector
 from consilium.shared.study.definition import Study
-from tests.branch_studies import BRANCHES, TASKS, study_of_branches
+from tests.branch_studies import BRANCHES, CLOCKS_AND_STEPS, TASKS, study_of_branches
 from tests.client.round.made_up_patients import stream
 from tests.shared.export.test_onnx_graph import inputs
 
@@ -79,8 +79,7 @@ def test_a_step_that_does_not_count_changes_no_summary():
     assert torch.equal(one.after(strange, 1, torch.tensor([False])).read(), one.read())
 
 
-@pytest.mark.parametrize("per_step", [False, True])
-@pytest.mark.parametrize("clock", ["hour", "position"])
+@CLOCKS_AND_STEPS
 @pytest.mark.parametrize("name", BRANCHES)
 def test_what_stands_at_padding_is_never_looked_at_and_no_step_reads_later_ones(
     name, clock, per_step
