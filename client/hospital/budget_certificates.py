@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from errno import ENOENT
 from pathlib import Path
 
 from consilium.client.ledger.certificate import spent_budget, to_bytes
@@ -83,6 +84,8 @@ class BudgetCertificates:
         if self.second_place is not None:
             file = second_copy(self.second_place, self.site, self.identity.public)
             try:
+                if not self.second_place.is_dir():  # never made here: a mount may be missing
+                    raise FileNotFoundError(ENOENT, "there is no such folder")
                 write_atomically(file, content, mode=PRIVATE_FILE)
             except OSError as error:
                 raise SettingsError(

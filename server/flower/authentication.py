@@ -86,6 +86,11 @@ class KeyRing:
         self._note(member, version, headers.get(BUDGET_HEADER))
         return member
 
+    def look_again(self) -> None:
+        """Read the register anew for the next request: a site has just enrolled."""
+        with self._lock:
+            self._read = float("-inf")
+
     def _current(self) -> dict[bytes, Member]:
         with self._lock:
             if time.monotonic() - self._read > REFRESH_S:

@@ -162,7 +162,7 @@ class Gate:
             raise Denied(404, "there is nothing here")
         if path in STRANGERS:
             body = await _body(receive, headers, LARGEST_STRANGERS_BODY)
-            await self._answer(send, lambda: _newcomer(self._enrolment, path, body))
+            await self._answer(send, lambda: self._newcomer(path, body))
             return
         if path not in FLEET and path not in OURS:
             raise Denied(404, "there is nothing here")
@@ -185,6 +185,14 @@ class Gate:
             await self._answer(send, lambda: _recovered(self._enrolment, path, member, body))
         else:
             await self._answer(send, lambda: self._enrolment.declare(member, body))
+
+    def _newcomer(self, path: str, body: bytes) -> bytes:
+        """Answer somebody who has an invitation; whoever enrols has an account at once."""
+        if path == ENROL_PATH:
+            reply = self._enrolment.enrol(body)
+            self._keys.look_again()
+            return reply
+        return self._enrolment.recovery.claim(body, now=self._enrolment.clock())
 
     async def _authenticate(self, headers: dict[str, str]) -> Member:
         version = headers.get(VERSION_HEADER, "unknown")
@@ -318,13 +326,6 @@ def _most(counted: Counter[str]) -> tuple[str, ...]:
     rest = counted.total() - sum(number for _, number in named)
     told = [f"{what[:50]} x{number}" for what, number in named]
     return (*told, f"others x{rest}") if rest else tuple(told)
-
-
-def _newcomer(enrolment: EnrolmentService, path: str, body: bytes) -> bytes:
-    """Answer somebody who has an invitation and no account."""
-    if path == ENROL_PATH:
-        return enrolment.enrol(body)
-    return enrolment.recovery.claim(body, now=enrolment.clock())
 
 
 def _recovered(enrolment: EnrolmentService, path: str, member: Member, body: bytes) -> bytes:

@@ -86,3 +86,13 @@ def test_whoever_does_not_hold_an_enrolled_key_or_signed_long_ago_notes_nothing(
         with pytest.raises(AuthenticationError):
             ring.authenticate(wrong, "0.1.0")
     assert register.members()[0].seen is None
+
+
+def test_who_has_just_enrolled_has_an_account_at_once(tmp_path: Path) -> None:
+    register = Register(tmp_path / "register.sqlite")
+    ring = KeyRing(register, clock=lambda: NOW)
+    with pytest.raises(AuthenticationError, match="not enrolled"):
+        ring.authenticate(headers(), "0.1.0")
+    register.enrol("north", identity=bytes(32), node_key=PEM, node_id=1, version="0", now=NOW)
+    ring.look_again()
+    assert ring.authenticate(headers(), "0.1.0").name == "north"
