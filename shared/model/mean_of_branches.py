@@ -118,7 +118,8 @@ class MeanOfBranches(Branch):
         """Return each network's logits."""
         parts: tuple[Tensor | None, ...] = (None,) * len(self.networks)
         if read is not None:
-            parts = read.split([len(network.read_from) for network in self.networks], dim=-1)
+            sizes = [len(network.read_from) for network in self.networks]
+            parts = torch.split(read, sizes, dim=-1)
         return [
             network(
                 self._inputs(place, x_NTF), mask_NT, books=books, generator=generator, read=part
