@@ -349,6 +349,8 @@ def ledger(
     from consilium.client.ledger.store import Ledger
 
     chosen = folder / LEDGER_FILE if file is None else file
+    if file is not None and not file.is_file():
+        raise SettingsError(f"ledger {file}: is not a file; name a site's ledger.sqlite")
     if not chosen.is_file():
         raise SettingsError(
             f"ledger {chosen}: is not there; it is made with the site's first round, and --folder "
