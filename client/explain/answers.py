@@ -16,7 +16,7 @@ from torch import Tensor
 from consilium.shared.export.signed_model import SignedModel
 from consilium.shared.figures.operating_range import band_of
 from consilium.shared.figures.score_counts import NORMAL_95
-from consilium.shared.model.network import RecurrentModel
+from consilium.shared.model.branch import Branch
 
 MEANING = {
     "share": "observed: share of validation patients with a risk like this who had the outcome; "
@@ -61,7 +61,7 @@ def answer(signed: SignedModel, output: int, value: float) -> dict[str, Any]:
     return found | {"alarms": [point.name for point in points if value >= point.threshold]}
 
 
-def effect_scale(model: RecurrentModel, logits: Tensor) -> Tensor:
+def effect_scale(model: Branch, logits: Tensor) -> Tensor:
     """Return outputs on the scale on which effects add up: log-odds, or the predicted quantity.
 
     Args:

@@ -3,14 +3,13 @@
 Three views that can be compared:
 
 - **Integrated gradients** (Sundararajan, Taly and Yan, ICML 2017), along the path from all inputs
-at
-  0 to this stay's inputs, by Gauss-Legendre quadrature. The attributions of a variable's inputs are
+  at 0 to this stay's, by Gauss-Legendre quadrature. The attributions of a variable's inputs are
   added up. They belong to the step in which the model reads the inputs, so a value carried forward
-  counts in every step to which it is carried. The inputs of the model's linear path (``skip``) also
-  start from 0, so their part is exact: weight times input. "Never measured" is one of these inputs,
-  so absence can be a reason of its own. Guarantee: attributions sum to the change along the path,
-  up to ``gap``, which is measured, and kept small by splitting the path. Codes cannot be
-  interpolated; they are the same all along the path.
+  counts in every step to which it is carried. What the model reads beside the steps (the inputs of
+  linear paths, summaries of the past) also starts from 0. So a linear path's part is exact: weight
+  times input. "Never measured" is one of its inputs, so absence can be a reason of its own.
+  Guarantee: attributions sum to the change along the path, up to ``gap``, which is measured, and
+  kept small by splitting the path. Codes cannot be interpolated; they are the same all along it.
 - **Occlusion**: what would change if the variable had never been measured, as in the streaming
   scorer.
 - **Attention**: the weight of each step, if the model pools by attention.
@@ -78,8 +77,9 @@ def explain(trained: Trained, x_TF: Tensor, *, output: int) -> Explanation:
     scale_N = effect_scale(model, torch.from_numpy(logits))[:, output].numpy()
     effect_TJ, gap = integrated_gradients(trained, x_TF, output=output)
     attention_T = None
-    if model.attention is not None:
-        attention_T = model.attention_weights(x_TF[None], _all_true(x_TF[None]))[0].double().numpy()
+    weight_NT = model.attended(x_TF[None], _all_true(x_TF[None]))
+    if weight_NT is not None:
+        attention_T = weight_NT[0].double().numpy()
     return Explanation(
         value=float(model.scores(torch.from_numpy(logits[0]))[output]),
         columns=layout.names,
@@ -94,14 +94,8 @@ def explain(trained: Trained, x_TF: Tensor, *, output: int) -> Explanation:
 def inputs_of_columns(trained: Trained) -> Array:
     """Return (C, J): 1 where an attribution of :func:`integrated_gradients` is the column's."""
     model, layout = trained.model, Layout(trained.study)
-    of_CF = layout.without_each()[1:] == 0
-    if model.skip is None:
-        only_CF: Array = of_CF.astype(np.float64)
-        return only_CF
-    never_CV = np.arange(len(layout.names))[:, None] == layout.series
-    read_CI = np.concatenate([of_CF[:, : model.measured], never_CV], axis=1)
-    read_CI = read_CI[:, : model.skip.weight.shape[1]]
-    every_CJ: Array = np.concatenate([of_CF, read_CI], axis=1).astype(np.float64)
+    of_CF = (layout.without_each()[1:] == 0).astype(np.float64)
+    every_CJ: Array = np.concatenate([of_CF, of_CF[:, model.read_from]], axis=1)
     return every_CJ
 
 
@@ -121,7 +115,7 @@ def integrated_gradients(
         output: which of the model's outputs.
         halvings: how often a piece may be halved; with 0 the work does not depend on the inputs.
     """
-    x_TJ = torch.cat([x_TF, _read_by_skip(trained, x_TF)], dim=1)
+    x_TJ = torch.cat([x_TF, _read(trained, x_TF)], dim=1)
     with torch.no_grad():
         before, after = _reached(trained, _between(trained, x_TJ, np.array([0.0, 1.0])), output)
     change = float(after - before)
@@ -166,12 +160,10 @@ def _between(trained: Trained, x_TJ: Tensor, along_Q: Array) -> Tensor:
     return points_QTJ
 
 
-def _read_by_skip(trained: Trained, x_TF: Tensor) -> Tensor:
-    """Return the inputs of the linear path at each step; (T, 0) if the model has none."""
+def _read(trained: Trained, x_TF: Tensor) -> Tensor:
+    """Return what the model reads beside the steps, at each step (T, I); I may be 0."""
     model = trained.model
-    if model.skip is None:
-        return x_TF[:, :0]
-    read = model.skipped(x_TF[None], _all_true(x_TF[None]))[0]
+    read = model.read(x_TF[None], _all_true(x_TF[None]))[0]
     if model.task.per_step:
         return read
     return torch.cat([read.new_zeros(len(x_TF) - 1, len(read)), read[None]])
@@ -181,7 +173,7 @@ def _reached(trained: Trained, x_NTJ: Tensor, output: int) -> Tensor:
     """Return the output (N,) as of the last step, on the scale of effects."""
     model = trained.model
     x_NTF, read = x_NTJ[..., : model.features], x_NTJ[..., model.features :]
-    logits = model(x_NTF, _all_true(x_NTF), skipped=read if model.task.per_step else read[:, -1])
+    logits = model(x_NTF, _all_true(x_NTF), read=read if model.task.per_step else read[:, -1])
     if model.task.per_step:
         logits = logits[:, -1]
     return effect_scale(model, logits)[:, output]

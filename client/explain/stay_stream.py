@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from consilium.client.explain.stepwise import StepState, StepwiseModel, can_step
+from consilium.client.explain.branch_steps import State, steps_of
 from consilium.client.explain.window_pass import WindowPass
 from consilium.client.records.running_features import Layout, RunningFeatures
+from consilium.shared.model.branch import Branch
 from consilium.shared.model.network import RecurrentModel
 
 Array = NDArray[np.float64]
@@ -29,14 +30,14 @@ SNAPSHOT_STEPS = 8  # a late event costs at most twice as many steps; a very lat
 class StreamedModel:
     """A model and the layout of its inputs; one serves all stays."""
 
-    def __init__(self, model: RecurrentModel, layout: Layout, *, reasons: bool) -> None:
+    def __init__(self, model: Branch, layout: Layout, *, reasons: bool) -> None:
         self.layout, self.reasons = layout, reasons
         self.keep_NF = layout.without_each() if reasons else np.ones((1, layout.features))
         self.whole = model
-        self.stepwise = StepwiseModel(model) if can_step(model) else None
+        self.stepwise = steps_of(model) if model.streams else None
         self._window = None
-        if reasons and not self.stepwise and WindowPass.serves():
-            self._window = WindowPass(model, layout)
+        if isinstance(model, RecurrentModel) and not model.streams and reasons:
+            self._window = WindowPass(model, layout) if WindowPass.serves() else None
 
     def read_window(self, x_TF: NDArray[np.float32], measured_C: NDArray[np.bool_]) -> Array:
         """Read all steps at once; return the logits (N, K) as of the last one.
@@ -67,7 +68,7 @@ class FinishedSteps:
 
     steps: int
     running: RunningFeatures
-    state: StepState | None
+    state: State | None
 
 
 class StayStream:

@@ -1,4 +1,4 @@
-"""Runs a unidirectional model one step at a time: the state is carried on, the past is not kept.
+"""Runs a recurrent network one step at a time: the state is carried on, the past is not kept.
 
 The results equal those of :class:`consilium.shared.model.network.RecurrentModel` on all steps so
 far, to rounding; they are computed in double precision and plain NumPy, which is fastest for one
@@ -43,20 +43,15 @@ class StepState:
     weight_N1: Array | None = None
 
 
-def can_step(model: RecurrentModel) -> bool:
-    """Return whether the model can continue from a kept state, that is, runs forwards only."""
-    return not model.recurrent.bidirectional
-
-
-class StepwiseModel:
-    """A unidirectional model's weights, prepared for single steps.
+class RecurrentSteps:
+    """A unidirectional network's weights, prepared for single steps; see :class:`.Steps`.
 
     Raises:
         ValueError: the model also runs backwards.
     """
 
     def __init__(self, model: RecurrentModel) -> None:
-        if not can_step(model):
+        if not model.streams:
             raise ValueError("a bidirectional model reads the whole window at once")
         self._w = {
             name: np.ascontiguousarray(value.detach().double().numpy())

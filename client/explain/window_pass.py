@@ -59,10 +59,10 @@ class WindowPass:
             h_NTH = self._states(x, row_N[1:] - 1)
             mask_NT = torch.ones(h_NTH.shape[:2], dtype=torch.bool)
             last_N1F = (x[-1] * self._keep_NF[row_N]).unsqueeze(1)
-            skipped = self._model.skipped(last_N1F, mask_NT[:, -1:])
+            read = self._model.read(last_N1F, mask_NT[:, -1:])
             if self._model.task.per_step:
                 h_NTH, mask_NT = h_NTH[:, -1:], mask_NT[:, -1:]
-            logits = self._model.logits_of(h_NTH, mask_NT, skipped)
+            logits = self._model.logits_of(h_NTH, mask_NT, read)
             return logits[:, -1] if self._model.task.per_step else logits
 
     def _states(self, x_TF: Tensor, column_C: Tensor) -> Tensor:

@@ -164,7 +164,7 @@ class Contributor:
         if (
             asked.purpose is not Purpose.TRAINING
             or study.privacy.mode == "none"
-            or study.model.dropout
+            or study.model.drops
             or study.personalisation.weights
         ):
             return None

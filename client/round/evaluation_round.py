@@ -18,7 +18,7 @@ from consilium.client.round.subgroups import Members, stays_by_group
 from consilium.client.round.validation_sums import validation_sums
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.export.signed_model import Trained
-from consilium.shared.model.network import RecurrentModel
+from consilium.shared.model.branch import Branch
 from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.model.weight_vector import to_vector
 from consilium.shared.rounds.contents import (
@@ -105,7 +105,7 @@ class EvaluationRound:
 
     def _attributions(
         self,
-        model: RecurrentModel,
+        model: Branch,
         patients: PatientTensors | None,
         asked: RoundConfiguration,
         randomness: RoundRandomness,

@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from consilium.client.round.training_set import TrainingSet, sample_patients
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.model.bookkeeping import Bookkeeping
-from consilium.shared.model.network import RecurrentModel
+from consilium.shared.model.branch import Branch
 from consilium.shared.study.definition import Study
 
 PIECE_NUMBERS = 1 << 24  # most intermediate numbers in memory at once: 64 MiB of float32
@@ -25,7 +25,7 @@ WRITTEN_NUMBERS = 1 << 23  # most numbers of patients' gradients in memory at on
 
 
 def clipped_gradient_sum(
-    model: RecurrentModel, data: TrainingSet, study: Study, *, source: Keystream
+    model: Branch, data: TrainingSet, study: Study, *, source: Keystream
 ) -> NDArray[np.float64]:
     """Return the sum (D,) of the clipped gradients of one Poisson sample of patients, unnoised.
 
@@ -49,7 +49,7 @@ class Sample:
 
 
 def clipped_sums_together(
-    model: RecurrentModel, samples: Sequence[Sample], clip_norm: float
+    model: Branch, samples: Sequence[Sample], clip_norm: float
 ) -> list[tuple[Tensor, NDArray[np.float64]]]:
     """Return what :func:`gradient_sum` returns for each sample with clipping.
 
@@ -80,7 +80,7 @@ def clipped_sums_together(
             [of_N + first for (_, of_N), first in zip(parts, before, strict=False)]
         )
         books = Bookkeeping()
-        loss_N = model.loss_per_stay(model(x_NTF, mask_NT, books=books), y, mask_NT, books)
+        loss_N = model.training_loss(x_NTF, mask_NT, y, books=books)
         loss_N.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         spans = [slice(first, last) for first, last in pairwise(starts)]
         found = books.clipped_sums_by_span(parameters, patient_N, before[-1], clip_norm, spans)
@@ -92,7 +92,7 @@ def clipped_sums_together(
 
 
 def _batches(
-    model: RecurrentModel, samples: Sequence[Sample], most_patients: int
+    model: Branch, samples: Sequence[Sample], most_patients: int
 ) -> Iterator[list[tuple[int, NDArray[np.int64]]]]:
     """Yield pieces of samples that go through the network together, with their sample's place.
 
@@ -114,7 +114,7 @@ def _batches(
 
 
 def gradient_sum(
-    model: RecurrentModel,
+    model: Branch,
     data: TrainingSet,
     chosen: NDArray[np.int64],
     clip_norm: float | None,
@@ -141,8 +141,9 @@ def gradient_sum(
         rows_N, patient_N = data.stays(piece)
         mask_NT = data.mask_NT[rows_N]
         books = None if clip_norm is None else Bookkeeping()
-        logits = model(data.x_NTF[rows_N], mask_NT, books=books, generator=generator)
-        loss_N = model.loss_per_stay(logits, data.y[rows_N], mask_NT, books)
+        loss_N = model.training_loss(
+            data.x_NTF[rows_N], mask_NT, data.y[rows_N], books=books, generator=generator
+        )
         if books is None or clip_norm is None:
             sums = list(torch.autograd.grad(loss_N.sum(), parameters))
         else:
@@ -154,7 +155,7 @@ def gradient_sum(
 
 
 def _pieces(
-    model: RecurrentModel, data: TrainingSet, chosen: NDArray[np.int64], most_patients: int
+    model: Branch, data: TrainingSet, chosen: NDArray[np.int64], most_patients: int
 ) -> Iterator[NDArray[np.int64]]:
     """Split the chosen patients into pieces whose intermediate values fit ``PIECE_NUMBERS``.
 
@@ -170,12 +171,10 @@ def _pieces(
         yield chosen[piece_P == number]
 
 
-def _most_stays(model: RecurrentModel, data: TrainingSet) -> int:
+def _most_stays(model: Branch, data: TrainingSet) -> int:
     """Return how many stays' intermediate values fit ``PIECE_NUMBERS``, at least 1."""
     steps, features = data.x_NTF.shape[1:]
-    recurrent = model.recurrent
-    width = features + 8 * recurrent.hidden * recurrent.layers * (1 + recurrent.bidirectional)
-    return max(1, PIECE_NUMBERS // (steps * width))
+    return max(1, PIECE_NUMBERS // (steps * (features + model.numbers_kept)))
 
 
 def flat(tensors: list[Tensor]) -> Tensor:
@@ -183,7 +182,7 @@ def flat(tensors: list[Tensor]) -> Tensor:
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
-def _dropout_generator(model: RecurrentModel, source: Keystream) -> Generator | None:
+def _dropout_generator(model: Branch, source: Keystream) -> Generator | None:
     if model.dropout == 0:
         return None
     return Generator().manual_seed(int.from_bytes(source.bytes(7), "little"))

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from consilium.client.records.features import PatientTensors
-from consilium.shared.model.network import RecurrentModel
+from consilium.shared.model.branch import Branch
 from consilium.shared.rounds.contents import LARGEST_LOSS
 
 
 def predict(
-    model: RecurrentModel, x_NTF: Tensor, mask_NT: Tensor, *, rows: int = 512
+    model: Branch, x_NTF: Tensor, mask_NT: Tensor, *, rows: int = 512
 ) -> NDArray[np.float64]:
     """Return scores (N, K), or (N, T, K) per step, ``rows`` stays at a time."""
     model.eval()
@@ -29,7 +29,7 @@ def predict(
 
 
 def predict_with_loss(
-    model: RecurrentModel, patients: PatientTensors, *, rows: int = 512
+    model: Branch, patients: PatientTensors, *, rows: int = 512
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return scores as :func:`predict` does, and every stay's loss (N,).
 
@@ -48,7 +48,7 @@ def predict_with_loss(
     return _finite_scores(model, torch.cat(scores)), loss_N.numpy()
 
 
-def _finite_scores(model: RecurrentModel, scores: Tensor) -> NDArray[np.float64]:
+def _finite_scores(model: Branch, scores: Tensor) -> NDArray[np.float64]:
     """Return scores that are numbers: else probability 0, or in regression the task's center."""
     regression = model.task.kind == "regression"
     finite = scores.nan_to_num(nan=model.task.center if regression else 0.0).double()

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from consilium.shared.model.network import RecurrentModel
+from consilium.shared.model.branch import Branch
 from consilium.shared.model.study_model import study_model
 from consilium.shared.model.weight_vector import load_vector, parameter_count
 from consilium.shared.study.definition import Study
@@ -28,7 +28,7 @@ class RoundModel:
         self._study, self._built = study, threading.local()
         self.parameters = parameter_count(self._model)
 
-    def with_weights(self, weights_D: NDArray[np.float32]) -> RecurrentModel:
+    def with_weights(self, weights_D: NDArray[np.float32]) -> Branch:
         """Return the network with these weights (D,); it is lent until this thread asks again.
 
         Raises:
@@ -38,8 +38,8 @@ class RoundModel:
         return self._model
 
     @property
-    def _model(self) -> RecurrentModel:
-        model: RecurrentModel | None = getattr(self._built, "model", None)
+    def _model(self) -> Branch:
+        model: Branch | None = getattr(self._built, "model", None)
         if model is None:
             model = self._built.model = study_model(self._study)
         return model

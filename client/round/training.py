@@ -22,7 +22,7 @@ from consilium.client.round.gradients import flat, gradient_sum
 from consilium.client.round.optimizers import Optimizer
 from consilium.client.round.training_set import TrainingSet, sample_patients
 from consilium.shared.crypto.keystream import Keystream
-from consilium.shared.model.network import RecurrentModel
+from consilium.shared.model.branch import Branch
 from consilium.shared.study.definition import Study
 from consilium.shared.study.training import Training
 
@@ -58,7 +58,7 @@ class FirstStep:
 
 
 def train_locally(
-    model: RecurrentModel,
+    model: Branch,
     data: TrainingSet,
     study: Study,
     *,
@@ -100,7 +100,7 @@ def train_locally(
 
 
 def train_own(
-    model: RecurrentModel,
+    model: Branch,
     data: TrainingSet,
     study: Study,
     *,
@@ -143,7 +143,7 @@ class ClipAndNoise:
 
 
 def _descend(
-    model: RecurrentModel,
+    model: Branch,
     data: TrainingSet,
     training: Training,
     weights_D: Tensor,
@@ -188,7 +188,7 @@ def _noised(sum_D: Tensor, deviation: float, source: Keystream) -> Tensor:
     return (sum_D.double() + torch.from_numpy(noise_D).mul_(deviation / 2)).float()
 
 
-def _write(model: RecurrentModel, weights_D: Tensor) -> None:
+def _write(model: Branch, weights_D: Tensor) -> None:
     """Copy the flat weights into the model."""
     parameters = list(model.parameters())
     with torch.no_grad():

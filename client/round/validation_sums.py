@@ -14,14 +14,14 @@ from consilium.client.records.features import PatientTensors
 from consilium.client.round.predictions import predict_with_loss
 from consilium.client.round.subgroups import Members, group_blocks
 from consilium.shared.figures.score_counts import count_scores
-from consilium.shared.model.network import RecurrentModel
+from consilium.shared.model.branch import Branch
 from consilium.shared.rounds.contents import LARGEST_ERROR, LARGEST_LOSS, counts_shape, hits_size
 from consilium.shared.rounds.patient_groups import block_size, group_edges, patient_groups
 from consilium.shared.study.definition import Study
 
 
 def validation_sums(
-    model: RecurrentModel,
+    model: Branch,
     patients: PatientTensors | None,
     study: Study,
     edges_KL: NDArray[np.float32],

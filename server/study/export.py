@@ -107,9 +107,9 @@ def onnx_part(trained: Trained) -> dict[str, bytes]:
             "site, so the model exported here is not whole and has no scores of its own; export "
             "it without --onnx"
         )
-    if trained.study.model.cell == "gru-d":
+    if obstacle := trained.model.onnx_obstacle:
         raise SettingsError(
-            f"study {trained.study.name}: ONNX has no operator for cell 'gru-d'; "
+            f"study {trained.study.name}: ONNX has no operator for {obstacle}; "
             "export it without --onnx"
         )
     from consilium.shared.export.onnx_check import largest_difference

@@ -4,12 +4,12 @@ import numpy as np
 import onnxruntime
 import torch
 
-from consilium.shared.model.network import RecurrentModel
+from consilium.shared.model.branch import Branch
 
 ROWS = 16
 
 
-def largest_difference(content: bytes, model: RecurrentModel, steps: int) -> float:
+def largest_difference(content: bytes, model: Branch, steps: int) -> float:
     """Return the largest difference of a score; in regression in the target's spreads.
 
     Args:
@@ -19,8 +19,8 @@ def largest_difference(content: bytes, model: RecurrentModel, steps: int) -> flo
     """
     generator = torch.Generator().manual_seed(0)
     x_NTF = 2 * torch.randn((ROWS, steps, model.features), generator=generator)
-    if model.embedding is not None:
-        most = len(model.embedding.weight) + 1
+    if model.codes:
+        most = model.lines + 1
         codes = torch.randint(0, most, (ROWS, steps, model.codes), generator=generator)
         x_NTF[..., model.measured :] = codes.float()
     length_N = torch.randint(1, steps + 1, (ROWS,), generator=generator)

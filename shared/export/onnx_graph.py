@@ -8,17 +8,30 @@ never read; their gates stand in another order than torch's (ONNX operators LSTM
 The graph is written here instead of traced: tracing would unroll the steps of a fixed window.
 """
 
-import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
-from consilium.shared.model.linear_path import count_columns
+from consilium.shared.export.onnx_branches import convolution_logits, summary_logits
+from consilium.shared.export.onnx_nodes import (
+    Graph,
+    Stay,
+    first_inputs,
+    linear_path,
+    mean_of_valid,
+    with_codes,
+)
+from consilium.shared.model.branch import Branch
+from consilium.shared.model.convolution import ConvolutionModel
+from consilium.shared.model.linear_path import LinearModel
+from consilium.shared.model.mean_of_branches import MeanOfBranches
 from consilium.shared.model.network import RecurrentModel
+from consilium.shared.model.summary import SummaryModel
 from consilium.shared.model.weight_vector import named_arrays
 
 OPSET, IR_VERSION = 20, 9
@@ -29,54 +42,15 @@ NamedWeights = Mapping[str, NDArray[np.float32]]
 LOWEST = float(np.finfo(np.float32).min)
 
 
-class _Graph:
-    """Nodes and constants as they are added; methods return the name of a value."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-
-    def add(self, op: str, *inputs: str, **attributes: Any) -> str:
-        return self.add_several(op, *inputs, outputs=1, **attributes)[0]
-
-    def add_several(self, op: str, *inputs: str, outputs: int, **attributes: Any) -> list[str]:
-        names = [f"v{len(self.nodes)}_{place}" for place in range(outputs)]
-        self.nodes.append(helper.make_node(op, list(inputs), names, **attributes))
-        return names
-
-    def constant(self, value: object, dtype: type = np.float32) -> str:
-        name = f"c{len(self.constants)}"
-        array: NDArray[Any] = np.array(value, dtype=dtype, order="C")
-        self.constants.append(numpy_helper.from_array(array, name))
-        return name
-
-    def axes(self, *axes: int) -> str:
-        return self.constant(axes, np.int64)
-
-    def linear(self, x: str, weight: NDArray[np.float32], bias: NDArray[np.float32] | None) -> str:
-        product = self.add("MatMul", x, self.constant(weight.T))
-        return product if bias is None else self.add("Add", product, self.constant(bias))
-
-
-def to_onnx(model: RecurrentModel, properties: Mapping[str, str]) -> bytes:
+def to_onnx(model: Branch, properties: Mapping[str, str]) -> bytes:
     """Return the model, scores included, as a serialised ONNX model with these properties."""
-    w = named_arrays(model)
-    graph = _Graph()
+    graph = Graph()
     mask_NT1 = graph.add("Unsqueeze", "mask", graph.axes(2))
     x = graph.add("Where", mask_NT1, "x", graph.constant(0.0))
-    measured = graph.add("Slice", x, graph.axes(0), graph.axes(model.measured), graph.axes(2))
     length_N = graph.add(
         "ReduceSum", graph.add("Cast", "mask", to=TensorProto.INT32), graph.axes(1), keepdims=0
     )
-    h_NTH, last_NH = _recurrent(graph, model, w, _inputs(graph, model, w, x, measured), length_N)
-    pooled = _pool(graph, model, w, h_NTH, last_NH, mask_NT1)
-    if model.norm is not None:
-        norm = (graph.constant(w["norm.weight"]), graph.constant(w["norm.bias"]))
-        pooled = graph.add("LayerNormalization", pooled, *norm, epsilon=model.norm.epsilon)
-    logits = graph.linear(pooled, w["head.weight"], w["head.bias"])
-    if model.skip is not None:
-        last = _last_inputs(graph, model, measured, length_N)
-        logits = graph.add("Add", logits, graph.linear(last, w["skip.weight"], None))
+    logits = _logits(graph, model, Stay(x=x, mask_NT1=mask_NT1, length_N=length_N))
     _scores(graph, model, logits)
     steps = ("T",) if model.task.per_step else ()
     made = helper.make_graph(
@@ -102,32 +76,54 @@ def to_onnx(model: RecurrentModel, properties: Mapping[str, str]) -> bytes:
     return bytes(whole.SerializeToString(deterministic=True))
 
 
-def _inputs(
-    graph: _Graph,
-    model: RecurrentModel,
-    w: NamedWeights,
-    x: str,
-    measured: str,
-) -> str:
-    """The first layer's inputs (N, T, I)."""
-    values = measured
+def _logits(graph: Graph, model: Branch, stay: Stay) -> str:
+    if isinstance(model, MeanOfBranches):
+        return _mean_logits(graph, model, stay)
+    if isinstance(model, LinearModel):
+        per_step = model.task.per_step
+        read = linear_path(graph, stay, model.measured, model.series, per_step=per_step)
+        return graph.layer(read, model.head)
+    if isinstance(model, SummaryModel):
+        return summary_logits(graph, model, stay)
+    if isinstance(model, ConvolutionModel):
+        return convolution_logits(graph, model, stay)
+    if isinstance(model, RecurrentModel):
+        return _recurrent_logits(graph, model, stay)
+    raise TypeError(f"no graph of {type(model).__name__}; add it here")
+
+
+def _mean_logits(graph: Graph, model: MeanOfBranches, stay: Stay) -> str:
+    parts = []
+    for network, share, places in zip(model.networks, model.shares, model.places, strict=True):
+        own = graph.add("Gather", stay.x, graph.constant(places, np.int64), axis=2)
+        logits = _logits(graph, network, replace(stay, x=own))
+        parts.append(graph.add("Mul", logits, graph.constant(share)))
+    return graph.add("Sum", *parts)
+
+
+def _recurrent_logits(graph: Graph, model: RecurrentModel, stay: Stay) -> str:
+    w = named_arrays(model)
+    values = first_inputs(graph, stay, model.measured)
     if model.projection is not None:
-        values = graph.linear(values, w["projection.weight"], w["projection.bias"])
-    if model.embedding is None:
-        return values
-    ends = graph.axes(model.measured), graph.axes(model.features), graph.axes(2)
-    code_NTM = graph.add("Cast", graph.add("Slice", x, *ends), to=TensorProto.INT64)
-    there = graph.add("Greater", code_NTM, graph.constant(0, np.int64))
-    line = graph.add("Sub", code_NTM, graph.constant(1, np.int64))
-    line = graph.add("Max", line, graph.constant(0, np.int64))
-    vector = graph.add("Gather", graph.constant(w["embedding.weight"]), line)
-    there = graph.add("Unsqueeze", graph.add("Cast", there, to=TensorProto.FLOAT), graph.axes(3))
-    summed = graph.add("ReduceSum", graph.add("Mul", vector, there), graph.axes(2), keepdims=0)
-    return graph.add("Concat", values, summed, axis=2)
+        values = graph.layer(values, model.projection)
+    if model.embedding is not None:
+        places = model.measured, model.features
+        values = with_codes(graph, stay, values, w["embedding.weight"], places)
+    h_NTH, last_NH = _recurrent(graph, model, w, values, stay.length_N)
+    pooled = _pool(graph, model, h_NTH, last_NH, stay)
+    if model.norm is not None:
+        norm = (graph.constant(w["norm.weight"]), graph.constant(w["norm.bias"]))
+        pooled = graph.add("LayerNormalization", pooled, *norm, epsilon=model.norm.epsilon)
+    logits = graph.layer(pooled, model.head)
+    if model.skip is None:
+        return logits
+    per_step = model.task.per_step
+    read = linear_path(graph, stay, model.measured, model.series, per_step=per_step)
+    return graph.add("Add", logits, graph.layer(read, model.skip))
 
 
 def _recurrent(
-    graph: _Graph,
+    graph: Graph,
     model: RecurrentModel,
     w: NamedWeights,
     values: str,
@@ -170,57 +166,25 @@ def _gates(w: NamedWeights, cell: str, kinds: tuple[str, ...], suffix: str) -> N
     return np.concatenate(parts)
 
 
-def _pool(
-    graph: _Graph,
-    model: RecurrentModel,
-    w: NamedWeights,
-    h_NTH: str,
-    last_NH: str,
-    mask_NT1: str,
-) -> str:
+def _pool(graph: Graph, model: RecurrentModel, h_NTH: str, last_NH: str, stay: Stay) -> str:
     if model.pooling == "last":
         return last_NH
     if model.pooling == "max":
-        valid = graph.add("Where", mask_NT1, h_NTH, graph.constant(-1.0))
+        valid = graph.add("Where", stay.mask_NT1, h_NTH, graph.constant(-1.0))
         return graph.add("ReduceMax", valid, graph.axes(1), keepdims=0)
-    counted = graph.add("Cast", mask_NT1, to=TensorProto.FLOAT)
     if model.pooling == "mean":
-        total = graph.add("ReduceSum", graph.add("Mul", h_NTH, counted), graph.axes(1), keepdims=0)
-        return graph.add("Div", total, graph.add("ReduceSum", counted, graph.axes(1), keepdims=0))
-    if model.pooling == "attention":
-        key = graph.linear(h_NTH, w["attention.key.weight"], w["attention.key.bias"])
-        score = graph.linear(graph.add("Tanh", key), w["attention.query.weight"], None)
-        blocked = graph.add("Where", mask_NT1, score, graph.constant(LOWEST))
+        return mean_of_valid(graph, stay, h_NTH)
+    if model.attention is not None:
+        key = graph.layer(h_NTH, model.attention.key)
+        score = graph.layer(graph.add("Tanh", key), model.attention.query)
+        blocked = graph.add("Where", stay.mask_NT1, score, graph.constant(LOWEST))
+        counted = graph.add("Cast", stay.mask_NT1, to=TensorProto.FLOAT)
         weight = graph.add("Mul", graph.add("Softmax", blocked, axis=1), counted)
         return graph.add("ReduceSum", graph.add("Mul", h_NTH, weight), graph.axes(1), keepdims=0)
     return h_NTH
 
 
-def _last_inputs(graph: _Graph, model: RecurrentModel, measured: str, length_N: str) -> str:
-    """The inputs of the linear path (``shared/model/linear_path.py``), as nodes of the graph."""
-    if not model.task.per_step:
-        zero, one = graph.constant(0, np.int64), graph.constant(1, np.int64)
-        steps = graph.add("Squeeze", graph.add("Shape", "mask", start=1, end=2))
-        length_N = graph.add("Cast", length_N, to=TensorProto.INT64)
-        last_N1 = graph.add("Sub", graph.add("Unsqueeze", length_N, graph.axes(1)), one)
-        is_last = graph.add("Equal", graph.add("Range", zero, steps, one), last_N1)
-        is_last = graph.add("Cast", is_last, to=TensorProto.FLOAT)
-        product = graph.add("Mul", measured, graph.add("Unsqueeze", is_last, graph.axes(2)))
-        measured = graph.add("ReduceSum", product, graph.axes(1), keepdims=0)
-    width = model.measured + model.series
-    if model.series:
-        columns = count_columns(model.series)
-        ends = graph.axes(columns.start), graph.axes(columns.stop), graph.axes(-1)
-        never = graph.add("Equal", graph.add("Slice", measured, *ends), graph.constant(0.0))
-        never = graph.add("Cast", never, to=TensorProto.FLOAT)
-        measured = graph.add("Concat", measured, never, axis=-1)
-    length = graph.add("ReduceL2", measured, graph.axes(-1), keepdims=1)
-    length = graph.add("Max", length, graph.constant(1.0))
-    scale = graph.add("Div", graph.constant(math.sqrt(width)), length)
-    return graph.add("Mul", measured, scale)
-
-
-def _scores(graph: _Graph, model: RecurrentModel, logits: str) -> None:
+def _scores(graph: Graph, model: Branch, logits: str) -> None:
     task = model.task
     inputs, op, attributes = [logits], "Sigmoid", dict[str, Any]()
     if task.kind == "regression":

@@ -34,7 +34,7 @@ from consilium.shared.export.manifest import (
 )
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.files.tensor_file import tensor_file
-from consilium.shared.model.network import RecurrentModel
+from consilium.shared.model.branch import Branch
 from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.model.study_model import study_model
 from consilium.shared.model.weight_vector import named_arrays
@@ -60,7 +60,7 @@ class Trained:
     """
 
     study: Study
-    model: RecurrentModel
+    model: Branch
     normalisation: Normalisation
     validation: Validation | None = None
     recalibration: Recalibrated | None = None

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from consilium.shared.figures.score_counts import NORMAL_95, Edges, bin_centers
-from consilium.shared.model.network import RecurrentModel
+from consilium.shared.model.branch import Branch
 
 _STEPS = 50  # of Newton's method; it converges in fewer than ten where it converges
 _LARGEST_STEP = 2.0  # in log-odds, so that a fit to separated outcomes does not run away at once
@@ -92,9 +92,7 @@ def recalibrate_risks(
     return _chosen(logits_of(risks_B), counts_2B, 0.0)
 
 
-def with_recalibration(
-    model: RecurrentModel, recalibrations: Sequence[Recalibration]
-) -> RecurrentModel:
+def with_recalibration(model: Branch, recalibrations: Sequence[Recalibration]) -> Branch:
     """Return a copy of ``model`` whose weights give the recalibrated log-odds.
 
     The last layers are scaled, so whatever runs the weights (batch, stream, ONNX) says the same.
@@ -106,13 +104,10 @@ def with_recalibration(
     changed = copy.deepcopy(model)
     slope_K = torch.tensor([r.slope for r in recalibrations])
     with torch.no_grad():
-        for layer in (changed.head, changed.skip):
-            if layer is not None:
-                layer.weight.mul_(slope_K[:, None])
-        if changed.head.bias is not None:
-            changed.head.bias.mul_(slope_K).add_(
-                torch.tensor([r.intercept for r in recalibrations])
-            )
+        for layer in changed.output_layers:
+            layer.weight.mul_(slope_K[:, None])
+            if layer.bias is not None:
+                layer.bias.mul_(slope_K).add_(torch.tensor([r.intercept for r in recalibrations]))
     return changed
 
 

@@ -1,4 +1,4 @@
-"""The recurrent networks: cells, layers, pooling, per-patient gradients, normalisation, weights.
+"""The networks, recurrent and others: layers, per-patient gradients, normalisation, weights.
 
 Study and tensors enter; nothing here knows where the tensors came from.
 """

@@ -1,4 +1,6 @@
-"""What the linear path beside the recurrent network reads: the one definition of its inputs.
+"""The linear path from a step's inputs to the outputs, and the one definition of what it reads.
+
+It stands beside a recurrent network (``skip``), or is a branch of its own.
 
 Training, prediction, streaming and explanation call this function;
 :mod:`consilium.shared.export.onnx_graph` builds the same of ONNX operators.
@@ -10,7 +12,12 @@ whether it was never measured: I = F + V inputs.
 import math
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor, nn
+
+from consilium.shared.model.bookkeeping import Bookkeeping
+from consilium.shared.model.branch import Branch, Inputs, begin_at, last_valid
+from consilium.shared.model.layers import Linear
+from consilium.shared.study.training import Task
 
 _COUNT_BLOCK = 5  # of consilium.shared.study.input_names.feature_names: how often measured so far
 
@@ -36,3 +43,59 @@ def skip_inputs(x_F: Tensor, series: int) -> Tensor:
     length = torch.linalg.vector_norm(x_I, dim=-1, keepdim=True)
     scaled: Tensor = x_I * (math.sqrt(x_I.shape[-1]) / length.clamp(min=1.0))
     return scaled
+
+
+def read_of_steps(x_NTF: Tensor, mask_NT: Tensor, series: int, task: Task) -> Tensor:
+    """Return what the path reads of each stay's last valid step (N, I).
+
+    In a per-step task, of every step (N, T, I), zero at padding. ``x_NTF`` holds no codes.
+    """
+    if not task.per_step:
+        x_NTF = last_valid(x_NTF, mask_NT)
+        mask_NT = mask_NT.any(1)
+    return torch.where(mask_NT.unsqueeze(-1), skip_inputs(x_NTF, series), 0.0)
+
+
+class LinearModel(Branch):
+    """A linear map of what :func:`read_of_steps` reads, and a bias; it starts at zero."""
+
+    def __init__(self, inputs: Inputs, task: Task, generator: Generator | None = None) -> None:
+        super().__init__(inputs.features, task, inputs.tokens)
+        self.series = inputs.counted
+        self.head = Linear(self.measured + self.series, task.outputs, generator=generator)
+        nn.init.zeros_(self.head.weight)
+        begin_at(self.head, task)
+
+    def forward(
+        self,
+        x_NTF: Tensor,
+        mask_NT: Tensor,
+        *,
+        books: Bookkeeping | None = None,
+        generator: Generator | None = None,
+        read: Tensor | None = None,
+    ) -> Tensor:
+        """See :class:`.Branch`."""
+        del generator
+        read = self.read(x_NTF, mask_NT) if read is None else read
+        logits: Tensor = self.head(read, books=books)
+        return logits
+
+    def read(self, x_NTF: Tensor, mask_NT: Tensor) -> Tensor:
+        """See :class:`.Branch`."""
+        return read_of_steps(x_NTF[..., : self.measured], mask_NT, self.series, self.task)
+
+    @property
+    def read_from(self) -> list[int]:
+        """See :class:`.Branch`."""
+        return [*range(self.measured), *range(self.series)]
+
+    @property
+    def numbers_kept(self) -> int:
+        """See :class:`.Branch`."""
+        return len(self.read_from) if self.task.per_step else 0
+
+    @property
+    def output_layers(self) -> list[Linear]:
+        """See :class:`.Branch`."""
+        return [self.head]

@@ -1,37 +1,42 @@
-"""The recurrent model a study asks for: inputs, cell, pooling, head, loss and scores.
+"""The network that a study asks for; the recurrent one with its inputs, cell, pooling and head.
 
 The last M of a step's features are numbers of codes.
 """
 
-import math
-from collections.abc import Callable
-
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional
 
 from consilium.shared.model.bookkeeping import Bookkeeping
-from consilium.shared.model.gru_d import GRUD
-from consilium.shared.model.layers import (
-    AttentionPooling,
-    Embedding,
-    LayerNorm,
-    Linear,
-    row_by_row,
+from consilium.shared.model.branch import (
+    Branch,
+    Inputs,
+    begin_at,
+    code_vectors,
+    mean_of_valid,
 )
-from consilium.shared.model.linear_path import skip_inputs
+from consilium.shared.model.convolution import ConvolutionModel
+from consilium.shared.model.gru_d import GRUD
+from consilium.shared.model.layers import AttentionPooling, Embedding, LayerNorm, Linear
+from consilium.shared.model.linear_path import LinearModel, read_of_steps
+from consilium.shared.model.mean_of_branches import MeanOfBranches, Member
 from consilium.shared.model.recurrent import GRU, LSTM, RNN, Recurrent, drop
+from consilium.shared.model.summary import SummaryModel
+from consilium.shared.study.branches import (
+    AnyBranch,
+    ConvolutionBranch,
+    Recurrence,
+    RecurrentBranch,
+    SummaryBranch,
+)
 from consilium.shared.study.definition import Study
-from consilium.shared.study.input_names import UNKNOWN_TOKEN, series_names
+from consilium.shared.study.input_names import channels, inputs_of, series_names
 from consilium.shared.study.records import Tokens
-from consilium.shared.study.training import Model, Task
-
-_VECTOR = 64  # numbers; the longest vectors of any processor, a few together
+from consilium.shared.study.training import Task
 
 CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 
 
-class RecurrentModel(nn.Module):
+class RecurrentModel(Branch):
     """[projection], [vectors of codes] -> recurrent layers -> pooling -> [norm] -> dropout -> head.
 
     In a per-step task there is no pooling: the head reads every step's state. With ``skip`` the
@@ -46,30 +51,22 @@ class RecurrentModel(nn.Module):
     def __init__(
         self,
         features: int,
-        model: Model,
+        model: Recurrence,
         task: Task,
         generator: Generator | None = None,
         tokens: Tokens | None = None,
         series: int = 0,
     ) -> None:
-        super().__init__()
-        self.codes = 0 if tokens is None else len(tokens.names)
+        super().__init__(features, task, tokens, model.dropout)
         self.series = series
-        self.features, self.task, self.pooling, self.dropout = (
-            features,
-            task,
-            "none" if task.per_step else model.pooling,
-            model.dropout,
-        )
-        self.measured = features - self.codes
+        self.pooling = "none" if task.per_step else model.pooling
         width = model.projection or self.measured
         self.projection = (
             Linear(self.measured, width, generator=generator) if model.projection else None
         )
         self.embedding: Embedding | None = None
         if tokens is not None:
-            lines = len(tokens.vocabulary) + UNKNOWN_TOKEN  # number 0, no code, needs no line
-            self.embedding = Embedding(lines, tokens.width, generator=generator)
+            self.embedding = Embedding(self.lines, tokens.width, generator=generator)
             width += tokens.width
         self.recurrent: Recurrent
         if model.cell == "gru-d":
@@ -94,11 +91,9 @@ class RecurrentModel(nn.Module):
             if model.skip
             else None
         )
-        with torch.no_grad():
-            if self.skip is not None:
-                self.skip.weight.zero_()
-            if task.prevalence is not None and self.head.bias is not None:
-                self.head.bias.fill_(math.log(task.prevalence / (1 - task.prevalence)))
+        if self.skip is not None:
+            nn.init.zeros_(self.skip.weight)
+        begin_at(self.head, task)
 
     def forward(
         self,
@@ -107,56 +102,68 @@ class RecurrentModel(nn.Module):
         *,
         books: Bookkeeping | None = None,
         generator: Generator | None = None,
-        skipped: Tensor | None = None,
+        read: Tensor | None = None,
     ) -> Tensor:
-        """Return logits: (N, K), or (N, T, K) in a per-step task.
-
-        Layers get books and generator by name, since Opacus's hooks detach positional arguments.
-
-        Args:
-            x_NTF: features; never looked at where ``mask_NT`` is false.
-            mask_NT: boolean, true where a step counts.
-            books: given, the backward files per-patient records in it instead of gradients.
-            generator: source of dropout in training mode.
-            skipped: what the linear path reads instead of what :meth:`skipped` returns; integrated
-                gradients vary it.
-        """
+        """See :class:`.Branch`; beside the steps the linear path reads."""
         h_NTH = self._states(x_NTF, mask_NT, books, generator)
-        if self.skip is not None and skipped is None:
-            skipped = self.skipped(x_NTF, mask_NT)
-        return self.logits_of(h_NTH, mask_NT, skipped, books=books, generator=generator)
+        if self.skip is not None and read is None:
+            read = self.read(x_NTF, mask_NT)
+        return self.logits_of(h_NTH, mask_NT, read, books=books, generator=generator)
 
     def logits_of(
         self,
         h_NTH: Tensor,
         mask_NT: Tensor,
-        skipped: Tensor | None,
+        read: Tensor | None,
         *,
         books: Bookkeeping | None = None,
         generator: Generator | None = None,
     ) -> Tensor:
-        """Return the logits of recurrent states; ``skipped`` is what the linear path reads."""
+        """Return the logits of recurrent states; ``read`` is what the linear path reads."""
         pooled = self._pool(h_NTH, mask_NT, books)
         if self.norm is not None:
             pooled = self.norm(pooled, books=books)
         pooled = drop(pooled, self.dropout if self.training else 0.0, generator)
         logits: Tensor = self.head(pooled, books=books)
         if self.skip is not None:
-            logits = logits + self.skip(skipped, books=books)
+            logits = logits + self.skip(read, books=books)
         return logits
 
-    def skipped(self, x_NTF: Tensor, mask_NT: Tensor) -> Tensor:
-        """Return what the linear path reads of each stay's last valid step (N, I).
+    def read(self, x_NTF: Tensor, mask_NT: Tensor) -> Tensor:
+        """Return what the linear path reads; see :class:`.Branch`."""
+        if self.skip is None:
+            return super().read(x_NTF, mask_NT)
+        return read_of_steps(x_NTF[..., : self.measured], mask_NT, self.series, self.task)
 
-        In a per-step task, of every step (N, T, I), zero at padding.
-        """
-        x_NTF = x_NTF[..., : self.measured]
-        if not self.task.per_step:
-            step_T = torch.arange(1, mask_NT.shape[1] + 1, device=mask_NT.device)
-            last_N = (mask_NT * step_T).amax(1).sub_(1).clamp_(min=0)
-            row_N = torch.arange(len(x_NTF), device=x_NTF.device)
-            x_NTF, mask_NT = x_NTF[row_N, last_N], mask_NT[row_N, last_N]
-        return torch.where(mask_NT.unsqueeze(-1), skip_inputs(x_NTF, self.series), 0.0)
+    @property
+    def read_from(self) -> list[int]:
+        """See :class:`.Branch`."""
+        return [] if self.skip is None else [*range(self.measured), *range(self.series)]
+
+    @property
+    def streams(self) -> bool:
+        """See :class:`.Branch`."""
+        return not self.recurrent.bidirectional
+
+    @property
+    def numbers_kept(self) -> int:
+        """See :class:`.Branch`."""
+        net = self.recurrent
+        return 8 * net.hidden * net.layers * (1 + net.bidirectional)
+
+    @property
+    def output_layers(self) -> list[Linear]:
+        """See :class:`.Branch`."""
+        return [self.head] if self.skip is None else [self.head, self.skip]
+
+    @property
+    def onnx_obstacle(self) -> str:
+        """See :class:`.Branch`."""
+        return "cell 'gru-d'" if isinstance(self.recurrent, GRUD) else ""
+
+    def attended(self, x_NTF: Tensor, mask_NT: Tensor) -> Tensor | None:
+        """See :class:`.Branch`."""
+        return None if self.attention is None else self.attention_weights(x_NTF, mask_NT)
 
     def attention_weights(self, x_NTF: Tensor, mask_NT: Tensor) -> Tensor:
         """Return the attention weights (N, T) behind a prediction; they sum to 1 over valid steps.
@@ -168,54 +175,6 @@ class RecurrentModel(nn.Module):
             raise ValueError(f"pooling is {self.pooling!r}, it must be 'attention' to have weights")
         with torch.no_grad():
             return self.attention.weights(self._states(x_NTF, mask_NT, None, None), mask_NT)
-
-    def loss_per_stay(
-        self, logits: Tensor, y: Tensor, mask_NT: Tensor, books: Bookkeeping | None = None
-    ) -> Tensor:
-        """Return each stay's loss (N,): cross entropy, or squared error in spreads for regression.
-
-        The mean over known outputs is taken, and over valid steps in a per-step task. ``y`` is
-        whole numbers below K for multiclass, otherwise numbers: (N,) or (N, K), with a T axis after
-        N in a per-step task. NaN marks a label that is not known and does not count; nor does one
-        that the task does not have (class K, infinity), nor any label of a padded step.
-        ``books`` as in the forward.
-        """
-        if self.task.per_step:
-            y = torch.where(mask_NT.reshape(*mask_NT.shape, *[1] * (y.dim() - 2)), y, torch.nan)
-        if self.task.kind == "multiclass":
-            known = (y >= 0) & (y < logits.shape[-1])
-            flat = functional.cross_entropy(
-                logits.reshape(-1, logits.shape[-1]),
-                torch.where(known, y, 0).reshape(-1).long(),
-                reduction="none",
-            )
-            loss = flat.view(known.shape) * known
-        else:
-            target = (
-                y.to(logits.dtype).reshape(logits.shape) - self.task.center
-            ) / self.task.spread
-            known = torch.isfinite(target)
-            target = torch.where(known, target, 0.0)
-            if self.task.kind == "regression":
-                elementwise = functional.mse_loss(logits, target, reduction="none")
-            elif row_by_row(books):
-                elementwise = in_whole_vectors(_cross_entropy, logits, target)
-            else:
-                elementwise = _cross_entropy(logits, target)
-            loss = (elementwise * known).sum(-1) / known.sum(-1).clamp(min=1)
-            known = known.any(-1)
-        if not self.task.per_step:
-            return loss
-        counted_NT = mask_NT & known
-        return (loss * counted_NT).sum(1) / counted_NT.sum(1).clamp(min=1)
-
-    def scores(self, logits: Tensor) -> Tensor:
-        """Return probabilities shaped like ``logits``, or the predicted values in regression."""
-        if self.task.kind == "regression":
-            return logits * self.task.spread + self.task.center
-        if self.task.kind == "multiclass":
-            return torch.softmax(logits, dim=-1)
-        return in_whole_vectors(torch.sigmoid, logits)
 
     def _states(
         self,
@@ -244,46 +203,61 @@ class RecurrentModel(nn.Module):
                 return h_NTH[:, -1]
             size = self.recurrent.hidden
             return torch.cat([h_NTH[:, -1, :size], h_NTH[:, 0, size:]], dim=1)
-        valid_NT1 = mask_NT.unsqueeze(2)
         if self.pooling == "mean":
-            return (h_NTH * valid_NT1).sum(1) / valid_NT1.sum(1).clamp(min=1)
+            return mean_of_valid(h_NTH, mask_NT)
         if self.pooling == "max":
-            return h_NTH.masked_fill(~valid_NT1, -1.0).amax(1)  # states lie in (-1, 1)
+            return h_NTH.masked_fill(~mask_NT.unsqueeze(2), -1.0).amax(1)  # states lie in (-1, 1)
         return h_NTH
 
 
-def in_whole_vectors(function: Callable[..., Tensor], *values: Tensor) -> Tensor:
-    """Apply an elementwise function; a number's result does not depend on where it stands.
-
-    torch computes the last few numbers, which fill no vector register, by another rule than the
-    rest, and differs in the last bit; so zeros are appended.
-    """
-    size = values[0].numel()
-    padded = [functional.pad(value.reshape(-1), (0, -size % _VECTOR)) for value in values]
-    return function(*padded)[:size].view(values[0].shape)
-
-
-def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    return functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-
-
-def code_vectors(table: Embedding, codes_NTM: Tensor, books: Bookkeeping | None) -> Tensor:
-    """Return the sum (N, T, W) of the vectors of each step's codes, zero in a step without any.
-
-    All lookups are one call, so that a patient's gradient of the table is filed once.
-    """
-    lines = (codes_NTM - 1).clamp(min=0, max=len(table.weight) - 1).flatten(1)
-    vectors: Tensor = table(lines, books=books)
-    vector_NTMW = vectors.view(*codes_NTM.shape, -1)
-    summed: Tensor = (vector_NTMW * (codes_NTM > 0).unsqueeze(3)).sum(2)
-    return summed
-
-
-def build_model(study: Study, features: int, seed: int) -> RecurrentModel:
+def build_model(study: Study, features: int, seed: int) -> Branch:
     """Build the study's model with weights that depend on ``seed`` alone.
 
     torch's global random state is neither read nor changed.
     """
     generator = Generator().manual_seed(seed)
+    if study.model.branches:
+        return MeanOfBranches(features, study.task, study.tokens, _members(study, generator))
     series = len(series_names(study)) if study.data.clock == "hour" else 0
     return RecurrentModel(features, study.model, study.task, generator, study.tokens, series)
+
+
+def _members(study: Study, generator: Generator) -> list[Member]:
+    """Return every network of the study's branches, a branch's members one after the other."""
+    found = []
+    for branch in study.model.branches:
+        inputs, places = _group(study, branch.inputs)
+        share = 1 / (len(study.model.branches) * branch.members)
+        for _ in range(branch.members):
+            made = _network(branch, inputs, study.task, generator)
+            found.append(Member(network=made, share=share, places=places))
+    return found
+
+
+def _network(branch: AnyBranch, inputs: Inputs, task: Task, generator: Generator) -> Branch:
+    if isinstance(branch, RecurrentBranch):
+        return RecurrentModel(
+            inputs.features, branch, task, generator, inputs.tokens, inputs.counted
+        )
+    if isinstance(branch, SummaryBranch):
+        return SummaryModel(inputs, branch, task, generator)
+    if isinstance(branch, ConvolutionBranch):
+        return ConvolutionModel(inputs, branch, task, generator)
+    return LinearModel(inputs, task, generator)
+
+
+def _group(study: Study, names: tuple[str, ...]) -> tuple[Inputs, list[int]]:
+    """Return what a branch that reads these variables and codes reads, and where it stands."""
+    columns = names or (*study.variables, *(study.tokens.names if study.tokens else ()))
+    places = inputs_of(study, columns)
+    tokens = study.tokens
+    if tokens is not None:
+        codes = tuple(name for name in tokens.names if name in columns)
+        tokens = tokens.model_copy(update={"names": codes}) if codes else None
+    inputs = Inputs(
+        features=len(places),
+        series=sum(name in columns for name in series_names(study)),
+        channels=channels(study),
+        tokens=tokens,
+    )
+    return inputs, places

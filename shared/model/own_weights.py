@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from consilium.shared.model.study_model import study_model
 from consilium.shared.study.definition import Study
 
-_NAMES = {"head": ("head.", "skip."), "norm": ("norm.",)}
+_NAMES = {"head": {"head", "skip"}, "norm": {"norm"}}  # of modules
 
 
 def shared_weights(study: Study, parameters: int) -> NDArray[np.bool_]:
@@ -19,13 +19,13 @@ def shared_weights(study: Study, parameters: int) -> NDArray[np.bool_]:
 
     ``parameters`` is the size D of the study's model.
     """
-    prefixes = tuple(name for part in study.personalisation.weights for name in _NAMES[part])
-    if not prefixes:
+    own = {name for part in study.personalisation.weights for name in _NAMES[part]}
+    if not own:
         return np.broadcast_to(np.True_, parameters)  # which takes no memory
     model = study_model(study)
     return np.concatenate(
         [
-            np.full(value.numel(), not name.startswith(prefixes), dtype=np.bool_)
+            np.full(value.numel(), own.isdisjoint(name.split(".")), dtype=np.bool_)
             for name, value in model.state_dict().items()
         ]
     )

@@ -16,6 +16,7 @@ from consilium.shared.errors import StudyError
 from consilium.shared.files.strict_toml import StrictTable, parse_toml, read_text, validate
 from consilium.shared.secure_sum import mask_graph
 from consilium.shared.secure_sum.thresholds import default_threshold, least_threshold
+from consilium.shared.study.branches import check_branches
 from consilium.shared.study.dictionary import Variable, completed
 from consilium.shared.study.personalisation import Personalisation, check_personalisation
 from consilium.shared.study.records import Data, Name, Tokens
@@ -110,6 +111,13 @@ class Study(StrictTable):
                 '[model] cell "gru-d" fades what was measured hours ago, and this study has no '
                 'hours or no variable of role "series"; set cell = "gru"'
             )
+        check_branches(
+            self.model,
+            series=tuple(name for name, v in self.variables.items() if v.role == "series"),
+            static=tuple(name for name, v in self.variables.items() if v.role == "static"),
+            codes=() if self.tokens is None else self.tokens.names,
+            hours=self.data.clock == "hour",
+        )
         if not self.data.fixed and self.task.per_step:
             raise ValueError(
                 "[task] per_step labels every hour of a stay, but [data] cuts it into windows with "
@@ -245,12 +253,14 @@ class Study(StrictTable):
         """UTF-8 JSON, tables' keys sorted, no spaces; the order of ``variables`` is kept.
 
         The order of variables is the order of the model's inputs, so it is part of the meaning.
-        ``[privacy] unit`` is left out where it is "patient", so that digests of studies approved
-        before there was such a key stay as they are.
+        ``[privacy] unit`` is left out where it is "patient", and ``[model] branches`` where there
+        are none, so that digests of studies approved before there were such keys stay as they are.
         """
         content = self.model_dump(mode="json", by_alias=True)
         if self.privacy.unit == "patient":
             del content["privacy"]["unit"]
+        if not self.model.branches:
+            del content["model"]["branches"]
         content["variables"] = [[name, spec] for name, spec in content["variables"].items()]
         return json.dumps(
             content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False

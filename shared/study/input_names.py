@@ -1,8 +1,12 @@
 """The names of the model's inputs, the same at every site and the coordinator."""
 
+from collections.abc import Collection
+
 from consilium.shared.study.definition import Study
 
 UNKNOWN_TOKEN = 1  # the number of every code outside a study's vocabulary
+
+CHANNELS = ("", " measured", " recency", " deviance", " mean", " count")  # of a series, in order
 
 
 def series_names(study: Study) -> tuple[str, ...]:
@@ -25,12 +29,22 @@ def feature_names(study: Study) -> tuple[str, ...]:
     them.
     """
     series, static = series_names(study), static_names(study)
-    suffixes: tuple[str, ...] = ("", " measured", " recency", " deviance", " mean", " count")
-    if study.data.clock == "position":
-        suffixes = suffixes[:2]
+    suffixes = CHANNELS[: channels(study)]
     blocks = (*((series, suffix) for suffix in suffixes), (static, ""), (static, " known"))
     measured = tuple(f"{name}{suffix}" for names, suffix in blocks for name in names)
     return (*measured, *(f"{name} token" for name in token_names(study)))
+
+
+def channels(study: Study) -> int:
+    """How many of ``CHANNELS`` the study's clock has."""
+    return 2 if study.data.clock == "position" else len(CHANNELS)
+
+
+def inputs_of(study: Study, names: Collection[str]) -> list[int]:
+    """Return where the inputs of these variables and columns of codes stand among the features."""
+    series, static = series_names(study), static_names(study)
+    whose = (*series * channels(study), *static * 2, *token_names(study))
+    return [place for place, name in enumerate(whose) if name in names]
 
 
 def token_names(study: Study) -> tuple[str, ...]:

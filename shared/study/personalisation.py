@@ -44,11 +44,11 @@ class Ditto(StrictTable):
 class Personalisation(StrictTable):
     """What every site trains and keeps for itself: parts of the model, or a second one.
 
-    ``parts`` names them. "head": the maps to the outputs, the linear path of ``skip`` among them
-    (FedPer, Arivazhagan et al. 2019). "norm": LayerNorm's weight and bias, the one normalisation
-    that our models have (after FedBN, Li et al., ICLR 2021). "inputs": mean and deviation of the
-    site's own patients, as it gave them to the sum of statistics, normalise its inputs; a site
-    that was not in that sum uses the federation's.
+    ``parts`` names them. "head": the maps to the outputs, those of every branch and the linear path
+    of ``skip`` among them (FedPer, Arivazhagan et al. 2019). "norm": LayerNorm's weight and bias,
+    the one normalisation that our models have (after FedBN, Li et al., ICLR 2021). "inputs": mean
+    and deviation of the site's own patients, as it gave them to the sum of statistics, normalise
+    its inputs; a site that was not in that sum uses the federation's.
 
     ``ditto`` asks for a second model of the site's own; the training of the global one is
     unchanged.
@@ -93,10 +93,11 @@ def check_personalisation(
     Raises:
         ValueError: one sentence: what does not fit, and the remedy.
     """
-    if "norm" in own.parts and not model.layer_norm:
+    if "norm" in own.parts and not any(each.layer_norm for each in model.recurrences):
+        table = "[[model.branches]]" if model.branches else "[model]"
         raise ValueError(
-            '[personalisation] parts names "norm", and the model has no normalisation; set [model] '
-            "layer_norm = true or leave it out"
+            f'[personalisation] parts names "norm", and the model has no normalisation; set {table}'
+            " layer_norm = true or leave it out"
         )
     if own.weights and training.control_variates:
         raise ValueError(

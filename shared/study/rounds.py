@@ -6,8 +6,8 @@ from pydantic import Field, model_validator
 
 from consilium.shared.files.strict_toml import StrictTable
 from consilium.shared.secure_sum.fixed_point import RingBits
+from consilium.shared.study.branches import Fraction
 from consilium.shared.study.dictionary import Finite, Positive
-from consilium.shared.study.training import Fraction
 
 MINIMUM_SITES = 3  # the sum of two sites tells each of them the other's update
 

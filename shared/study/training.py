@@ -1,13 +1,14 @@
 """What a study says of learning: the task, the model, a site's steps, and the patients' privacy."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from consilium.shared.files.strict_toml import StrictTable
+from consilium.shared.study.branches import Fraction, Model
 from consilium.shared.study.dictionary import Finite, Positive
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
+__all__ = ["Model", "Privacy", "Task", "Training"]
 
 
 class Task(StrictTable):
@@ -38,35 +39,6 @@ class Task(StrictTable):
             raise ValueError(f"outputs {self.outputs} must be 1 for a binary task")
         if self.kind == "multiclass" and self.outputs < 2:
             raise ValueError(f"outputs {self.outputs} must be at least 2 for a multiclass task")
-        return self
-
-
-class Model(StrictTable):
-    """The recurrent network; ``projection`` 0 feeds the inputs to the cell directly.
-
-    ``cell`` "gru-d" is a GRU that learns how fast old values and the state fade: one layer,
-    forwards, on the inputs themselves. ``skip`` adds a linear path from the inputs to the outputs,
-    which withstands noise well.
-    """
-
-    cell: Literal["rnn", "lstm", "gru", "gru-d"] = "lstm"
-    hidden: int = Field(default=32, ge=1, le=4096)
-    layers: int = Field(default=1, ge=1, le=8)
-    bidirectional: bool = False
-    pooling: Literal["last", "mean", "max", "attention"] = "last"
-    projection: int = Field(default=0, ge=0, le=4096)
-    layer_norm: bool = False
-    dropout: Fraction = 0.0
-    skip: bool = False
-
-    @model_validator(mode="after")
-    def _decay_stands_alone(self) -> Self:
-        plain = self.layers == 1 and not self.bidirectional and self.projection == 0
-        if self.cell == "gru-d" and not plain:
-            raise ValueError(
-                'cell "gru-d" is one layer, forwards, on the inputs themselves; set layers = 1, '
-                'bidirectional = false and projection = 0, or cell = "gru"'
-            )
         return self
 
 

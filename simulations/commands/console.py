@@ -37,8 +37,8 @@ def announce(study: Study, *, protocol: bool = False) -> None:
     if study.data.source.startswith("synthetic"):
         lines.append(styled("Synthetic patients: nobody's data.", "yellow"))
     lines.append(
-        f"{len(study.sites)} sites, {study.rounds} rounds, {study.model.cell.upper()} with "
-        f"{study.model.hidden} hidden units; study {study.digest.hex()[:12]}"
+        f"{len(study.sites)} sites, {study.rounds} rounds, {study.model.described}; study "
+        f"{study.digest.hex()[:12]}"
     )
     costs = plan(study)
     if costs is None:

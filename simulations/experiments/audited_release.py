@@ -151,7 +151,7 @@ def quiet(study: Study, *, sampling: bool) -> Study:
         study,
         study={"rounds": 1},
         training={} if sampling else {"sampling_rate": 1.0, "local_steps": steps},
-        model={"dropout": 0.0},
+        model=study.model.without_dropout(),
         privacy={"epsilon": QUIET_EPSILON, "statistics_fraction": QUIET_SHARE},
         evaluation={"every": 1, "passes": 1, **explained},
     )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from consilium.client.records.cohort import Cohort
 from consilium.client.records.features import TimeGrid, label_shape, to_tensors
 from consilium.client.sources.common.source import Tally
-from consilium.shared.model.network import RecurrentModel
+from consilium.shared.model.branch import Branch
 from consilium.shared.model.normalisation import Normalisation, reference_scores
 from consilium.shared.model.own_weights import shared_weights
 from consilium.shared.model.study_model import study_model
@@ -179,10 +179,11 @@ def _score(variable: Variable, value: float) -> float:
 
 
 def _with_head(study: Study, start_D: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
-    """Return the weights with those of the head times ``factor``."""
+    """Return the weights with those of the maps to the outputs times ``factor``."""
     model = study_model(study, start_D)
     with torch.no_grad():
-        model.head.weight.mul_(factor)
+        for layer in model.output_layers:
+            layer.weight.mul_(factor)
     return to_vector(model)
 
 
@@ -193,7 +194,7 @@ def _canary_inputs(study: Study, y: NDArray[np.float32]) -> tuple[torch.Tensor, 
 
 
 def _least_likely(
-    model: RecurrentModel, x_NTF: torch.Tensor, mask_NT: torch.Tensor, study: Study
+    model: Branch, x_NTF: torch.Tensor, mask_NT: torch.Tensor, study: Study
 ) -> NDArray[np.float32]:
     """Return the label of one stay that the model finds least likely."""
     with torch.no_grad():
@@ -208,9 +209,9 @@ def _least_likely(
 
 
 def _gradient(
-    model: RecurrentModel, x_NTF: torch.Tensor, mask_NT: torch.Tensor, y: NDArray[np.float32]
+    model: Branch, x_NTF: torch.Tensor, mask_NT: torch.Tensor, y: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    loss = model.loss_per_stay(model(x_NTF, mask_NT), torch.from_numpy(y)[None], mask_NT).sum()
+    loss = model.training_loss(x_NTF, mask_NT, torch.from_numpy(y)[None]).sum()
     parts = torch.autograd.grad(loss, list(model.parameters()))
     gradient_D: NDArray[np.float64] = torch.cat([p.flatten() for p in parts]).double().numpy()
     return gradient_D

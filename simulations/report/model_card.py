@@ -105,8 +105,6 @@ def _methods(study: Study, record: JsonRecord) -> dict[str, str]:
     codes = f"; codes {', '.join(study.tokens.names)}" if study.tokens else ""
     unit = "hours" if data.clock == "hour" else "places"
     held_out = study.evaluation.validation_fraction
-    direction = "both directions" if model.bidirectional else "one direction"
-    skip = ", a linear path beside it" if model.skip else ""
     synthetic = "SYNTHETIC patients made by a generator. " if record["synthetic"] else ""
     return {
         "1": study.title,
@@ -137,15 +135,14 @@ def _methods(study: Study, record: JsonRecord) -> dict[str, str]:
         ),
         "12b": "Values are centred and scaled by statistics of all sites' training patients, found "
         "by a sum over the sites; some on a logarithmic scale.",
-        "12c": f"{model.cell.upper()}, {model.hidden} hidden units, {model.layers} layer(s), "
-        f"{direction}, pooling {model.pooling}, dropout {model.dropout:g}{skip}. {study.rounds} "
-        f"rounds of {training.local_steps} step(s) at a site, sampling rate "
-        f"{training.sampling_rate:g}, {training.optimizer}; {study.aggregation.strategy} at the "
-        f"coordinator. {_noise(study)} How settings were chosen: not reported.",
+        "12c": f"{model.described}. {study.rounds} rounds of {training.local_steps} step(s) at a "
+        f"site, sampling rate {training.sampling_rate:g}, {training.optimizer}; "
+        f"{study.aggregation.strategy} at the coordinator. {_noise(study)} "
+        "How settings were chosen: not reported.",
         "12d": "None modelled: one model for all sites.",
         "12e": f"{', '.join(TITLES[n] for n in FIGURES[task.kind])} with 95 % bootstrap intervals "
         "over patients; the figures above.",
-        "12g": "By the recurrent network from the record up to the end of its window.",
+        "12g": "By the network from the record up to the end of its window.",
         "13": "No reweighting of classes.",
         "14": "None in training.",
         "15": _OUTPUT[task.kind] + (" At every step." if task.per_step else ""),

@@ -20,6 +20,12 @@ from consilium.shared.errors import ConsiliumError, DataError
 from consilium.shared.kernels import through_time
 from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.study.definition import Study, load_study, parse_study, with_changes
+from tests.branch_studies import (
+    BRANCHES,
+    CLOCKS_AND_STEPS,
+    VARIABLES,
+    study_of_branches,
+)
 from tests.signed_models import some_signed
 
 ROOT = Path(__file__).parents[3]
@@ -151,6 +157,60 @@ def test_every_answer_is_the_batchs_for_every_kind_of_model_and_any_order_of_eve
     mixed = [*events, *(coded if tokens else [])]
     order = np.random.default_rng(seed).permutation(len(mixed))
     check_against_batch(study, [mixed[place] for place in order], seed, reasons=reasons)
+
+
+def said_of_branches(event: Event) -> dict[str, object]:
+    """An event of the studies of branches, as a program sends it."""
+    hours, name, value = event
+    told = {"stay": "s", "hours": hours, "variable": name}
+    if name in TOKENS["names"]:
+        return told | {"code": ("other", "x", "y", "z")[int(value) - 1]}
+    units = {"hr": "1/min"} | {key: spec["unit"] for key, spec in VARIABLES.items()}
+    return told | {"value": value, "unit": units[name]}
+
+
+@CLOCKS_AND_STEPS
+@pytest.mark.parametrize("name", [*BRANCHES, "backwards"])
+def test_every_answer_of_branches_is_the_batchs_and_every_reason_an_absence(
+    name, per_step, clock
+) -> None:
+    """In any order of events, late ones among them; the reasons are those of leaving out."""
+    study = study_of_branches("all" if name == "backwards" else name, clock=clock,
+                              task={"per_step": per_step})  # fmt: skip
+    if name == "backwards":  # one branch that cannot stream: the whole window is read each time
+        branches = [{"kind": "recurrent", "hidden": 3, "bidirectional": True}, {"kind": "summary"}]
+        study = with_changes(study, model={"branches": branches})
+    check_branches(study)
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+def test_every_answer_of_a_branch_that_fades_is_the_batchs_and_every_reason_an_absence(
+    per_step: bool,
+) -> None:
+    branches = [{"kind": "recurrent", "cell": "gru-d", "hidden": 3, "inputs": ["age", "bp"]}]
+    study = study_of_branches("summary", task={"per_step": per_step})
+    check_branches(with_changes(study, model={"branches": branches}))
+
+
+def check_branches(study: Study) -> None:
+    signed = some_signed(study, 5)
+    scorer, stream = Scorer(signed), np.random.default_rng(6)
+    events: list[Event] = []
+    columns = [*study.variables, *(study.tokens.names if study.tokens else ()), "hr"]
+    for _ in range(9):
+        variable = str(stream.choice(columns))
+        value = float(
+            stream.integers(1, 5) if variable in TOKENS["names"] else stream.integers(50, 90)
+        )
+        events.append((float(stream.integers(0, 12 * 64)) / 64, variable, value))
+        answer = scorer.take(said_of_branches(events[-1]))
+        close(answer, batch(study, signed.trained, events, answer["steps"]), study)
+    whole = batch(study, signed.trained, events, answer["steps"])[0]
+    for reason in answer["outputs"][0]["reasons"]:
+        left = [event for event in events if event[1] != reason["variable"]]
+        without = batch(study, signed.trained, left, answer["steps"])[0]
+        effect = np.log(whole / (1 - whole)) - np.log(without / (1 - without))
+        assert reason["effect"] == pytest.approx(effect, abs=1e-4)
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -22,6 +22,7 @@ from consilium.shared.study.definition import Study, load_study, with_changes
 from consilium.shared.study.input_names import feature_names, series_names
 from consilium.simulations.cohorts.hospitals import synthetic_hospital
 from consilium.simulations.figures.central import merge, train_centrally
+from tests.branch_studies import BRANCHES, study_of_branches
 from tests.client.bedside.test_scorer import CELLS, POOLINGS, TASKS, study_of
 from tests.signed_models import some_trained
 
@@ -99,6 +100,47 @@ def check(cell, pooling, both, around, tokens, task, steps, seed) -> None:
     expected = predict(trained.model, x_TF[None], mask)[0]
     expected = expected[-1] if pooling == "per step" else expected
     assert told.value == pytest.approx(expected[-1], abs=1e-5 * study.task.spread)
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+@pytest.mark.parametrize("name", BRANCHES)
+def test_attributions_of_branches_sum_to_the_change_and_absent_variables_have_no_effect(
+    name, per_step
+) -> None:
+    study = study_of_branches(name, task={"per_step": per_step})
+    trained = some_trained(study, 3)
+    for seed in (0, 1):
+        x_TF = some_inputs(study, 6, seed)
+        told = explain(trained, x_TF, output=0)
+        assert told.gap <= 0.01 * max(1, abs(told.effect_TC.sum()))
+        assert told.attention_T is None
+        absent = ~told.measured_C
+        assert (told.occlusion_C[absent] == 0).all()
+        if not trained.model.read_from:
+            assert (told.effect_TC[:, absent] == 0).all()
+        mask = torch.ones(1, 6, dtype=torch.bool)
+        expected = predict(trained.model, x_TF[None], mask)[0].reshape(-1, 1)[-1]
+        assert told.value == pytest.approx(expected[0], abs=1e-5)
+
+
+def test_a_summarys_effect_is_that_of_the_variable_it_summarises() -> None:
+    study = study_of_branches("summary")
+    trained = some_trained(study, 1)
+    model = trained.model.networks[0]
+    names = list(Layout(study).names)
+    for variable in ("hr", "bp", "age"):
+        with torch.no_grad():
+            model.hidden[0].weight.zero_()
+            read = [names.index(name) for name in ("hr", "bp", "age")]
+            own = [
+                place
+                for place, feature in enumerate(model.read_from)
+                if read[feature if feature < 2 else 2] == names.index(variable)
+            ]
+            model.hidden[0].weight[:, own] = 0.1
+        told = explain(trained, some_inputs(study, 6, 4), output=0)
+        assert (np.delete(told.effect_TC, names.index(variable), axis=1) == 0).all()
+        assert (told.effect_TC.sum() != 0) == told.measured_C[names.index(variable)]
 
 
 def test_a_linear_path_is_explained_exactly() -> None:

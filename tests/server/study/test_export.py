@@ -131,6 +131,13 @@ def test_a_cell_without_an_onnx_operator_is_refused_by_name() -> None:
         onnx_part(some_trained(study))
 
 
+def test_summaries_of_every_step_are_refused_by_name() -> None:
+    branches = [{"kind": "linear"}, {"kind": "summary"}]
+    study = small_study(model={"branches": branches}, task={"per_step": True})
+    with pytest.raises(SettingsError, match="no operator for running minima of every step; export"):
+        onnx_part(some_trained(study))
+
+
 def test_a_model_is_exported_in_onnx_form_only_when_it_scores_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from consilium.shared.model.linear_path import count_columns
 from consilium.shared.model.network import RecurrentModel
 from consilium.shared.study.definition import Study, load_study
 from consilium.shared.study.input_names import feature_names, series_names
+from tests.branch_studies import BRANCHES, CLOCKS_AND_STEPS, study_of_branches
 from tests.signed_models import some_trained
 from tests.study_text import small_study
 
@@ -41,7 +42,7 @@ def inputs(study: Study, lengths: list[int], seed: int) -> tuple[torch.Tensor, t
     if codes:
         number = torch.randint(0, 5, (*shape[:2], codes), generator=generator)
         x_NTF[..., -codes:] = number.float()
-    series = len(series_names(study))
+    series = len(series_names(study)) if study.data.clock == "hour" else 0
     never = torch.rand((*shape[:2], series), generator=generator) < 0.5
     x_NTF[..., count_columns(series)] *= ~never  # what the linear path reads as never measured
     mask_NT = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
@@ -111,8 +112,26 @@ def test_the_onnx_model_says_what_it_reads_and_takes_any_number_of_rows_and_step
         assert theirs == pytest.approx(ours, abs=1e-5)
 
 
+@CLOCKS_AND_STEPS
+@pytest.mark.parametrize("name", BRANCHES)
+def test_onnx_scores_equal_pytorchs_for_every_kind_of_branch(name, clock, per_step) -> None:
+    for task in TASKS:
+        study = study_of_branches(name, clock=clock, task=task | {"per_step": per_step})
+        model = some_trained(study, 1).model
+        if model.onnx_obstacle:
+            assert model.onnx_obstacle == "running minima of every step"
+            assert per_step
+            assert name in ("summary", "all")
+            continue
+        for seed, lengths in enumerate(([1], [4, 1, 7, 2])):
+            x_NTF, mask_NT = inputs(study, lengths, seed)
+            theirs, ours = both(model, x_NTF, mask_NT)
+            assert theirs == pytest.approx(ours, abs=1e-5 * study.task.spread)
+
+
 @pytest.mark.parametrize("file", sorted(STUDIES.glob("*.toml")), ids=lambda file: file.stem)
 def test_every_example_study_has_a_model_that_onnx_scores_alike(file: Path) -> None:
     study = load_study(file)
     model = some_trained(study).model
+    assert model.onnx_obstacle == ""
     assert largest_difference(to_onnx(model, {}), model, study.data.steps) < 1e-5

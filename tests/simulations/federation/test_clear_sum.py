@@ -242,6 +242,25 @@ def test_with_the_same_noise_all_sites_at_once_give_the_protocols_result_to_the_
         assert left.summary() == ours.summary()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_with_the_same_noise_branches_learn_at_once_what_each_site_learns_alone(
+    held_out: HeldOut, tmp_path: Path, dropout: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if load_kernel()[0] is None:
+        pytest.skip("the kernel was not compiled here; plain PyTorch rounds otherwise")
+    monkeypatch.setattr(RoundRandomness, "stream", repeatable)
+    branches = [
+        {"kind": "linear"},
+        {"kind": "summary", "hidden": 4},
+        {"kind": "recurrent", "hidden": 3, "dropout": dropout},
+        {"kind": "convolution", "channels": 3, "inputs": ["HR", "Age"]},
+    ]
+    model = {"branches": branches, "hidden": 32}
+    study = with_changes(STUDY, privacy={"mode": "site"}, model=model)
+    require_the_same(*both(study, held_out, tmp_path))
+
+
 def charged(entry: LedgerEntry) -> tuple[Any, ...]:
     release = entry.release
     return release.round, release.purpose, release.events, release.shards, entry.confirmed
