@@ -9,7 +9,7 @@ import typer
 
 from consilium.client.commands.options import DEFAULT_FOLDER, Folder, Json
 from consilium.shared.errors import AuditError, SettingsError
-from consilium.shared.service.terminal import Terminal
+from consilium.shared.service.terminal import Terminal, one_line
 
 console = Terminal()
 audit = typer.Typer(
@@ -73,7 +73,7 @@ def support(
     text = to_text(bundle)
     console.print(text, markup=False, highlight=False)
     if not yes:
-        typer.confirm(f"Write this to {file}?", abort=True)
+        typer.confirm(f"Write this to {one_line(str(file))}?", abort=True)
     write_atomically(file, text.encode(), mode=PRIVATE_FILE)
     console.print(f"{file}: only this account can read it; nothing was sent.", markup=False)
 
