@@ -200,7 +200,11 @@ class Register:
                 raise SettingsError(f"site {site} is enrolled already")
             try:
                 connection.execute(
-                    "INSERT OR REPLACE INTO sites VALUES (?, ?, ?, ?, ?, NULL, ?, NULL)",
+                    # Not REPLACE: that would delete another site which has one of the keys.
+                    "INSERT INTO sites VALUES (?, ?, ?, ?, ?, NULL, ?, NULL) ON CONFLICT (name) DO "
+                    "UPDATE SET identity = excluded.identity, node_key = excluded.node_key, "
+                    "node_id = excluded.node_id, enrolled = excluded.enrolled, revoked = NULL, "
+                    "version = excluded.version, seen = NULL",
                     (site, identity, node_key, node_id.to_bytes(8, "big"), now, version),
                 )
             except sqlite3.IntegrityError:
