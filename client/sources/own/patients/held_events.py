@@ -107,7 +107,7 @@ class HeldEvents:
         order_E = np.argsort(span_E, kind="stable")
         records = np.empty(len(order_E), dtype=_RECORD)
         for name, column in zip(Events._fields, events, strict=True):
-            records[name] = column[order_E]
+            records[name] = np.asarray(column)[order_E]
         ends = np.cumsum(np.bincount(span_E, minlength=len(self._files))).tolist()
         for file, begin, end in zip(self._files, [0, *ends], ends, strict=False):
             file.write(records[begin:end].tobytes())
