@@ -35,6 +35,7 @@ from consilium.shared.files.sqlite_transaction import transaction
 __all__ = ["Ledger", "Release", "Summary"]
 
 SCHEMA_VERSION = 2
+_VERSION = f"PRAGMA user_version = {SCHEMA_VERSION}"
 LOCK_TIMEOUT_S = 60.0
 TOLERANCE = 1e-9  # relative; noise is calibrated to end exactly at the budget
 
@@ -85,8 +86,9 @@ class Ledger:
                     f"ledger {path}: has version {version}, this build reads {SCHEMA_VERSION}; "
                     "use the build that wrote it"
                 )
+            _make_tables(connection)
             if version != SCHEMA_VERSION:  # it writes, also what is there already
-                _make_tables(connection)
+                connection.execute(_VERSION)
 
     def reserve(self, release: Release, *, study_epsilon: float, study_delta: float) -> float:
         """Charge a release before it leaves; after this it may leave once.
@@ -222,6 +224,7 @@ class Ledger:
         """
         with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
             _make_tables(connection)
+            connection.execute(_VERSION)
             rows, written_off = SqliteRows(connection), self.written_off()
             for entry in self.entries():
                 begun = datetime.fromisoformat(entry.reserved_at)
@@ -321,7 +324,6 @@ class Ledger:
 def _make_tables(connection: sqlite3.Connection) -> None:
     for table in SCHEMA:
         connection.execute(table)
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _named(release: Release) -> str:
