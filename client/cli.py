@@ -282,9 +282,8 @@ def withdraw(
 @app.command()
 def start(folder: Folder = DEFAULT_FOLDER) -> None:
     """Answer the coordinator until stopped; only outgoing connections, to its one port."""
-    from consilium.client.hospital.folder import SiteFolder
+    from consilium.client.hospital.folder import LOG_NAME, SiteFolder
     from consilium.client.service.process import serve_site
-    from consilium.client.service.support import LOG_NAME
     from consilium.shared.service.log_file import log_to_file
     from consilium.shared.service.logs import configure_logs
 

@@ -70,7 +70,14 @@ def test_the_help_of_every_subcommand_imports_no_heavy_library(module):
 
 
 def test_the_process_of_a_site_without_a_study_imports_nothing_that_trains_or_reads_records():
-    code = "import consilium.client.service.process"
+    code = """
+import contextlib, pathlib
+import consilium.client.service.process
+from consilium.client.cli import start
+from consilium.shared.errors import SettingsError
+with contextlib.suppress(SettingsError):
+    start(pathlib.Path("nowhere"))
+"""
     heavy = ("flwr", "torch", "sklearn", "matplotlib", "polars", "opacus", "sqlalchemy",
              "scipy.optimize", "scipy.stats")  # fmt: skip
     assert loaded_after(code, heavy) == ["flwr"]

@@ -58,6 +58,7 @@ from consilium.shared.files.permissions import PRIVATE_FILE, PRIVATE_FOLDER
 from consilium.shared.wire.encoding import SITE, Message, Octets, Text, Whole
 
 LEDGER_FILE, JOURNAL_FILE = "ledger.sqlite", "journal.sqlite"
+LOG_NAME = "site"  # of the running site's log, in logs/
 RECOVERY_FILE, NEXT_NODE_KEY = "recovery.keys", "next-node.pem"
 SECRET_FILES = ("identity.pem", "node.pem", "split.key")
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
-from consilium.client.hospital.folder import SiteFolder
+from consilium.client.hospital.folder import LOG_NAME, SiteFolder
 from consilium.client.service.last_refusal import read_last_refusal
 from consilium.client.service.preflight import preflight
 from consilium.client.service.status import is_held
@@ -21,7 +21,6 @@ from consilium.shared.errors import ConsiliumError
 from consilium.shared.service.log_file import templates
 from consilium.shared.version import VERSION
 
-LOG_NAME = "site"
 MOST_LINES = 500
 PACKAGES = ("cryptography", "flwr", "httpx", "numpy", "opacus", "polars", "pydantic", "torch")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from consilium.client.hospital.folder import LOG_NAME
 from consilium.client.hospital.known_sizes import KnownSizes
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.hospital.policy import Policy
@@ -16,7 +17,6 @@ from consilium.client.records.cohort import Cohort, read_cohort
 from consilium.client.round.session import Session
 from consilium.client.round.told import TOLD, refusal_of
 from consilium.client.secure_sum.journal import RoundJournal
-from consilium.client.service.support import LOG_NAME
 from consilium.shared import errors
 from consilium.shared.crypto.keys import Roster
 from consilium.shared.errors import ConsiliumError, UnableError

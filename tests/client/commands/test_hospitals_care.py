@@ -13,12 +13,12 @@ import httpx
 import pytest
 
 from consilium.client.cli import app
-from consilium.client.hospital.folder import SiteFolder
+from consilium.client.hospital.folder import LOG_NAME, SiteFolder
 from consilium.client.ledger.store import Ledger
 from consilium.client.round.answer import Answer
 from consilium.client.service.connection import Connection
 from consilium.client.service.last_refusal import write_last_refusal
-from consilium.client.service.support import LOG_NAME, support_bundle, to_text
+from consilium.client.service.support import support_bundle, to_text
 from consilium.client.service.systemd_unit import write_unit
 from consilium.server.coordinator.certificates import CertificateFiles, make_authority
 from consilium.shared.errors import AuthenticationError, DataError, SettingsError
