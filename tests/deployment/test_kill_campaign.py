@@ -18,8 +18,8 @@ VICTIMS = ("supervisor", "service", "study", "site")
 ACTIONS = ("channel", "keys", "update", "agree", "unmask")
 POINTS = tuple(itertools.product(ACTIONS, STAGES, VICTIMS))
 MOMENT_S = 25.0
-MOMENT_ROUNDS = 20  # whole rounds in which a moment has not come: it will not, so go on
-MISSES = 24
+MOMENT_ROUNDS = 12  # whole rounds in which a moment has not come: it will not, so go on
+MISSES = 20
 
 
 class Campaign:
@@ -70,8 +70,9 @@ def test_a_study_survives_every_process_killed_at_every_stage_of_every_exchange(
     records = tmp_path / "records"
     write_records(records, patients=60, seed=1)
     federation = Federation(tmp_path / "federation", records)
-    # More rounds than kills can use up; the study is stopped by its budget of rounds, not of time.
-    federation.prepare(tiny_study(rounds=240, mode="site", timeout=15.0))
+    # More rounds than kills and missed moments can use up (MISSES * MOMENT_ROUNDS, and a few for
+    # each point); the study is stopped by its budget of rounds, not of time.
+    federation.prepare(tiny_study(rounds=500, mode="site", timeout=15.0))
     rng = random.Random(20_26)
     try:
         federation.start("coordinator")

@@ -37,7 +37,8 @@ class PassingTime:
         """A reply that comes late: when its question has been given up, however long that takes."""
         with self._lock:
             self._late += 1
-        self._missed.wait(PATIENCE_S)
+            missed = self._missed
+        missed.wait(PATIENCE_S)
 
     def watch(self, asked: list[str], grid: LocalGrid, arrived: list[Message]) -> None:
         """Jump ahead if none of the replies asked for can come in time."""
@@ -47,7 +48,8 @@ class PassingTime:
             if arrived or not waiting == len(to_come) == self._late:
                 return
             self._late = 0
-        self._missed.set()
+            missed, self._missed = self._missed, threading.Event()  # the next waits for its own
+        missed.set()
         self._own.ahead_s = getattr(self._own, "ahead_s", 0.0) + AGES_S
 
 
