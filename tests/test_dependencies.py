@@ -28,7 +28,7 @@ FILES_OF_EXTRAS = {
         "client/sources/public/eicu_demo.py",
         "simulations/guesses/",
     ),
-    "onnx": ("shared/export/onnx_graph.py", "shared/export/onnx_check.py"),
+    "onnx": ("shared/export/onnx_",),
     "ray": (
         "simulations/federation/flower_engine.py",
         "simulations/federation/ray_cluster.py",
