@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
+# None that is a plugin of pytest (hypothesis): it must be loaded by pytest itself.
 LIBRARIES = (
     "cryptography.hazmat.primitives.asymmetric.ed25519",
     "cryptography.hazmat.primitives.ciphers.aead",
     "cryptography.x509",
-    "hypothesis.strategies",
     "mnemonic",
     "msgpack",
     "numpy",
@@ -33,6 +33,7 @@ LIBRARIES = (
     "torch",
 )
 TIMEOUT_S = 840
+BROKEN = 70  # pytest itself ended by an exception, so no test was judged
 
 
 def run_forked(tests: list[str]) -> tuple[int, str]:
@@ -43,10 +44,13 @@ def run_forked(tests: list[str]) -> tuple[int, str]:
             os.dup2(printed.fileno(), 1)
             os.dup2(printed.fileno(), 2)
             signal.alarm(TIMEOUT_S)
-            options = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist"]
-            status = int(pytest.main([*options, *tests]))
-            sys.stdout.flush()
-            os._exit(status)
+            status = BROKEN
+            try:
+                options = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist"]
+                status = int(pytest.main([*options, *tests]))
+                sys.stdout.flush()
+            finally:
+                os._exit(status)
         _, ended = os.waitpid(child, 0)
         printed.seek(0)
         return os.waitstatus_to_exitcode(ended), printed.read()

@@ -80,6 +80,7 @@ def test_without_the_defence_its_test_fails(copy: Copy, defence) -> None:
     finally:
         path.write_text(whole, encoding="utf-8")
     assert code == 1, output
+    assert "FAILED " in output, output  # by its own assertions, not for want of a test
 
 
 @pytest.mark.parametrize("defence", DEFENCES, ids=lambda defence: defence.name)
