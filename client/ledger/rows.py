@@ -100,11 +100,40 @@ class SqliteRows:
 
     def entries(self) -> Iterator[LedgerEntry]:
         """See :class:`Rows`."""
-        return read_entries(self._connection)
+        rows = self._connection.execute(
+            "SELECT releases.study_digest, study_hash, study_name, round, purpose, events, "
+            "low_shard, high_shard, study_epsilon, study_delta, state, reserved_at, confirmed_at, "
+            "number, unit "
+            "FROM releases LEFT JOIN units ON units.study_digest = releases.study_digest "
+            "ORDER BY number"
+        )
+        for digest, run, name, round, purpose, events, low, high, *rest in rows:
+            epsilon, delta, state, reserved_at, confirmed_at, number, unit = rest
+            yield LedgerEntry(
+                number=number,
+                release=Release(
+                    study_digest=digest,
+                    study_hash=run,
+                    study_name=name,
+                    round=round,
+                    purpose=purpose,
+                    events=events_from_json(events),
+                    shards=(low, high),
+                    unit=unit or PATIENT,
+                ),
+                study_epsilon=epsilon,
+                study_delta=delta,
+                confirmed=state == "confirmed",
+                reserved_at=reserved_at,
+                confirmed_at=confirmed_at,
+            )
 
     def written_off(self) -> WriteOff:
         """See :class:`Rows`."""
-        return read_written_off(self._connection)
+        row = self._connection.execute(
+            "SELECT upto, epsilon FROM written_off ORDER BY number DESC LIMIT 1"
+        ).fetchone()
+        return WriteOff(upto=row[0], epsilon=row[1]) if row else NOTHING_WRITTEN_OFF
 
     def insert(
         self,
@@ -116,9 +145,29 @@ class SqliteRows:
         confirmed: bool,
     ) -> int:
         """See :class:`Rows`."""
-        return insert(
-            self._connection, release, study_epsilon, study_delta, now, confirmed=confirmed
+        at = now.isoformat()
+        if release.unit != PATIENT:  # of a study all of whose releases count the same
+            self._connection.execute(
+                "INSERT OR IGNORE INTO units VALUES (?, ?)", (release.study_digest, release.unit)
+            )
+        cursor = self._connection.execute(
+            "INSERT INTO releases VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                release.study_digest,
+                release.study_hash,
+                release.round,
+                release.purpose,
+                release.study_name,
+                study_epsilon,
+                study_delta,
+                _events_to_json(release.events),
+                *release.shards,
+                "confirmed" if confirmed else "reserved",
+                at,
+                at if confirmed else None,
+            ),
         )
+        return int(cursor.lastrowid or 0)
 
     def confirm(self, release: Release, now: datetime) -> None:
         """See :class:`Rows`."""
@@ -134,79 +183,6 @@ class SqliteRows:
             "INSERT INTO written_off VALUES (NULL, ?, ?, ?)",
             (found.upto, found.epsilon, now.isoformat()),
         )
-
-
-def read_entries(connection: sqlite3.Connection) -> Iterator[LedgerEntry]:
-    """Yield all entries in the order in which they were reserved."""
-    rows = connection.execute(
-        "SELECT releases.study_digest, study_hash, study_name, round, purpose, events, low_shard, "
-        "high_shard, study_epsilon, study_delta, state, reserved_at, confirmed_at, number, unit "
-        "FROM releases LEFT JOIN units ON units.study_digest = releases.study_digest "
-        "ORDER BY number"
-    )
-    for digest, run, name, round, purpose, events, low, high, *rest in rows:
-        epsilon, delta, state, reserved_at, confirmed_at, number, unit = rest
-        yield LedgerEntry(
-            number=number,
-            release=Release(
-                study_digest=digest,
-                study_hash=run,
-                study_name=name,
-                round=round,
-                purpose=purpose,
-                events=events_from_json(events),
-                shards=(low, high),
-                unit=unit or PATIENT,
-            ),
-            study_epsilon=epsilon,
-            study_delta=delta,
-            confirmed=state == "confirmed",
-            reserved_at=reserved_at,
-            confirmed_at=confirmed_at,
-        )
-
-
-def read_written_off(connection: sqlite3.Connection) -> WriteOff:
-    """Return the last write-off; one of nothing if there was none."""
-    row = connection.execute(
-        "SELECT upto, epsilon FROM written_off ORDER BY number DESC LIMIT 1"
-    ).fetchone()
-    return WriteOff(upto=row[0], epsilon=row[1]) if row else NOTHING_WRITTEN_OFF
-
-
-def insert(
-    connection: sqlite3.Connection,
-    release: Release,
-    study_epsilon: float,
-    study_delta: float,
-    now: datetime,
-    *,
-    confirmed: bool,
-) -> int:
-    """Insert an entry; return its number."""
-    at = now.isoformat()
-    if release.unit != PATIENT:  # of a study all of whose releases count the same
-        connection.execute(
-            "INSERT OR IGNORE INTO units VALUES (?, ?)", (release.study_digest, release.unit)
-        )
-    cursor = connection.execute(
-        "INSERT INTO releases VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            release.study_digest,
-            release.study_hash,
-            release.round,
-            release.purpose,
-            release.study_name,
-            study_epsilon,
-            study_delta,
-            _events_to_json(release.events),
-            *release.shards,
-            "confirmed" if confirmed else "reserved",
-            at,
-            at if confirmed else None,
-        ),
-    )
-    return int(cursor.lastrowid or 0)
 
 
 def _events_to_json(events: Events) -> str:

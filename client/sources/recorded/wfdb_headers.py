@@ -38,8 +38,7 @@ def comments_of(header: Any) -> dict[str, str]:
 def segments_of(path: Path) -> list[str]:
     """Return the names of a master header's segments; none of any other header."""
     try:
-        with path.open("rb") as file:
-            lines = _lines(file.read(LARGEST_HEADER))
+        lines = _lines_at(path)
     except OSError:
         return []
     return [line.split()[0] for line in lines[1:]] if _is_master(lines) else []
@@ -70,7 +69,7 @@ def fault_of(header: Any, path: Path, rdheader: Any) -> str:
         path: of the header; signal files and segments lie beside it.
         rdheader: the package's function that reads a segment's header.
     """
-    first = _lines(path.read_bytes()[:LARGEST_HEADER])[0]
+    first = _lines_at(path)[0]
     if not _FIRST_LINE.fullmatch(first):  # the package takes what it understands of it
         return (
             f"{path.name} cannot be read as WFDB: its first line {first[:80]!r} is not a record's "
@@ -136,6 +135,11 @@ def _fault_of_segments(header: Any, names: Collection[str], path: Path, rdheader
         if not layout and (fault := fault_of(inner, segment, rdheader)):
             return fault
     return ""
+
+
+def _lines_at(path: Path) -> list[str]:
+    with path.open("rb") as file:
+        return _lines(file.read(LARGEST_HEADER))
 
 
 def _lines(content: bytes) -> list[str]:
