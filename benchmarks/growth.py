@@ -13,7 +13,6 @@ a machine that does nothing else.
 
 import argparse
 import multiprocessing
-import os
 import tempfile
 import time
 import tracemalloc
@@ -24,14 +23,12 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from parts.round_parties import round_parties
 from scipy.optimize import nnls
 
-from consilium.client.secure_sum.journal import RoundJournal
 from consilium.client.secure_sum.masking import SiteMasking
 from consilium.server.secure_sum.protocol import SecureSum
-from consilium.shared.crypto.declaration import Declaration
-from consilium.shared.crypto.keys import IdentityKey, Roster
-from consilium.shared.secure_sum.fixed_point import Segment, VectorSpec, largest_scale
+from consilium.shared.secure_sum.fixed_point import VectorSpec
 from consilium.shared.secure_sum.mask_graph import COMPLETE_SITES, least_degree
 from consilium.shared.secure_sum.messages import (
     Action,
@@ -41,7 +38,6 @@ from consilium.shared.secure_sum.messages import (
     UnmaskRequest,
     UpdateRequest,
 )
-from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.study.definition import with_changes
 from consilium.shared.wire.encoding import MAX_SITES, VECTOR_BYTES
 
@@ -167,31 +163,8 @@ def answer_for_all(line: Connection, maskings: Mapping[str, SiteMasking], spec: 
 
 def measure(sites: int, neighbours: int, size: int, folder: Path) -> Point:
     """Run three rounds: one to settle, one timed, one whose memory is traced."""
-    identities = {f"site-{i:05d}": IdentityKey.generate() for i in range(sites)}
-    digest = os.urandom(32)
-    threshold = 2 * sites // 3 + 1
-    agreed = SumParameters(
-        study_digest=digest,
-        run_id=os.urandom(16),
-        roster=Roster(
-            tuple((site, key.public) for site, key in identities.items()),
-            tuple(
-                Declaration.signed(100, study_digest=digest, site=site, sign=key.sign)
-                for site, key in identities.items()
-            ),
-        ),
-        threshold=threshold,
-        minimum_sites=max(threshold, 3),
-        collusion=COLLUSION,
-        degree=neighbours,
-    )
-    scale = largest_scale(1.0, sites=sites, ring_bits=32)
-    segment = Segment(name="update", length=size, linf=1.0, scale=scale)
-    spec = VectorSpec(ring_bits=32, segments=(segment,))
-    maskings = {
-        site: SiteMasking(site, key, agreed, RoundJournal(folder / site), threads=1)
-        for site, key in identities.items()
-    }
+    parties = round_parties(sites, size, folder, degree=neighbours, collusion=COLLUSION)
+    spec, maskings = parties.spec, parties.maskings
     here, there = multiprocessing.Pipe()
     far = multiprocessing.get_context("fork").Process(
         target=_serve, args=(here, there, maskings, spec), daemon=True
@@ -199,7 +172,9 @@ def measure(sites: int, neighbours: int, size: int, folder: Path) -> Point:
     far.start()
     there.close()
     model = bytes(4 * size)
-    coordinator = SecureSum(agreed, FarSites(here, tuple(identities)), timeout_s=1e9, threads=1)
+    coordinator = SecureSum(
+        parties.agreed, FarSites(here, tuple(maskings)), timeout_s=1e9, threads=1
+    )
     coordinator.open()
     coordinator.sum(round=1, spec=spec, model=model, configuration=b"")
     began = time.process_time()

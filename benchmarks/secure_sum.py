@@ -26,16 +26,15 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 from numpy.typing import NDArray
+from parts.round_parties import round_parties
 from parts.table import add_row
 from rivals import ckks, secagg_plus
 
 from consilium.client.secure_sum.journal import RoundJournal
 from consilium.client.secure_sum.masking import SiteMasking
 from consilium.server.secure_sum.protocol import SecureSum
-from consilium.shared.crypto.declaration import Declaration
-from consilium.shared.crypto.keys import IdentityKey, Roster
 from consilium.shared.crypto.keystream import Keystream, over_spans
-from consilium.shared.secure_sum.fixed_point import Segment, VectorSpec, encode, largest_scale
+from consilium.shared.secure_sum.fixed_point import VectorSpec, encode
 from consilium.shared.secure_sum.messages import (
     Action,
     AgreeRequest,
@@ -44,7 +43,6 @@ from consilium.shared.secure_sum.messages import (
     UnmaskRequest,
     UpdateRequest,
 )
-from consilium.shared.secure_sum.parameters import SumParameters
 
 Floats = NDArray[np.floating]
 
@@ -149,34 +147,17 @@ def ours(
     neighbours: int = 0,
 ) -> None:
     sites, size = row.sites, row.size
-    identities = {f"site-{i:03d}": IdentityKey.generate() for i in range(sites)}
-    threshold = 2 * sites // 3 + 1
-    study_digest = os.urandom(32)
-    agreed = SumParameters(
-        study_digest=study_digest,
-        run_id=os.urandom(16),
-        roster=Roster(
-            tuple((site, key.public) for site, key in identities.items()),
-            tuple(
-                Declaration.signed(100, study_digest=study_digest, site=site, sign=key.sign)
-                for site, key in identities.items()
-            ),
-        ),
-        threshold=threshold,
-        minimum_sites=max(threshold, 3),
-        collusion=1 if sites > 3 else 0,
+    parties = round_parties(
+        sites, size, folder,
         degree=min(neighbours or sites - 1, sites - 1),
-    )
-    scale = largest_scale(1.0, sites=sites, ring_bits=bits)
-    segment = Segment(name="update", length=size, linf=1.0, scale=scale)
-    spec = VectorSpec(ring_bits=bits, segments=(segment,))
+        collusion=1 if sites > 3 else 0,
+        threads=watch.threads,
+        bits=bits,
+    )  # fmt: skip
+    maskings = parties.maskings
     update = np.clip(np.random.default_rng(0).normal(0, 0.2, size), -1, 1).astype(np.float32)
-    maskings = {
-        site: SiteMasking(site, key, agreed, RoundJournal(folder / site), threads=watch.threads)
-        for site, key in identities.items()
-    }
-    timed = TimedSites(maskings, update, spec, watch)
-    coordinator = SecureSum(agreed, timed, timeout_s=1e9, threads=watch.threads)
+    timed = TimedSites(maskings, update, parties.spec, watch)
+    coordinator = SecureSum(parties.agreed, timed, timeout_s=1e9, threads=watch.threads)
     coordinator.open()
     best: dict[str, float] = {}
     for number in range(1, repeat + 1):
