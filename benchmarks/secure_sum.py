@@ -275,7 +275,7 @@ def note(row: Row) -> None:
 def verdict(value: float, target: float | None) -> str:
     if target is None:
         return ""
-    return " ok" if value <= target else f" MISSED (target {target:.3g})"
+    return " ok" if value <= target else f" MISSED (target {abs(target):.3g})"
 
 
 def show(row: Row) -> None:
