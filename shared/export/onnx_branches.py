@@ -49,6 +49,7 @@ def pooled_logits(graph: Graph, model: ConvolutionModel, stay: Stay, values: str
     elif model.pooling == "mean":
         values = mean_of_valid(graph, stay, values)
     elif model.pooling == "max":
+        values = graph.add("Where", stay.mask_NT1, values, graph.constant(-_FAR))
         values = graph.add("ReduceMax", values, graph.axes(1), keepdims=0)
     return graph.layer(values, model.output_layers[0])
 

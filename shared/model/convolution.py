@@ -102,7 +102,9 @@ class ConvolutionModel(Branch):
         elif self.pooling == "mean":
             values = mean_of_valid(values, mask_NT)
         elif self.pooling == "max":
-            values = values.amax(1)
+            lowest = torch.finfo(values.dtype).min  # what stands beside a grid may be below 0
+            there = mask_NT.unsqueeze(2)
+            values = values.masked_fill(~there, lowest).amax(1) * there.any(1)
         values = drop(values, self.dropout if self.training else 0.0, generator)
         logits: Tensor = self.output_layers[0](values, books=books)
         return logits
