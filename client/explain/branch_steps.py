@@ -102,7 +102,7 @@ class ConvolutionSteps:
         self._model = model
         self._layers = [_Map(layer) for layer in model.layers]
         self._recurrent = None if model.recurrent is None else steps_of(model.recurrent)
-        self._head = None if model.head is None else _Map(model.head)
+        self._head = _Map(model.output_layers[0])
         table = model.embedding
         self._table = None if table is None else table.weight.detach().double().numpy()
 
@@ -144,8 +144,6 @@ class ConvolutionSteps:
         """Return what comes after the convolutions carries on, and the logits."""
         if self._recurrent is not None:
             return self._recurrent.step(before.after, values_NI)
-        if self._head is None:
-            raise TypeError("a convolution without a recurrent network has a head")
         after = before.after
         if self._model.pooling == "mean":
             after = after + values_NI

@@ -62,12 +62,10 @@ def _over_grid(graph: Graph, model: ConvolutionModel, values: str) -> str:
     image = graph.add("Reshape", image, graph.axes(-1, model.of_cell, high, wide))
     before, after = (model.kernel - 1) // 2, model.kernel // 2
     for layer, (high, wide) in zip(model.layers, model.grids, strict=False):
-        if layer.bias is None:
-            raise TypeError("a convolution has a bias")
-        weight = layer.weight.detach().numpy()
+        weight, bias = (part.detach().numpy() for part in layer.parameters())
         weight = weight.reshape(len(weight), model.kernel, model.kernel, -1).transpose(0, 3, 1, 2)
         image = graph.add(
-            "Conv", image, graph.constant(weight), graph.constant(layer.bias.detach().numpy()),
+            "Conv", image, graph.constant(weight), graph.constant(bias),
             pads=[before, before, after, after],
         )  # fmt: skip
         image = graph.add(
