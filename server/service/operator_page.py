@@ -17,13 +17,10 @@ from consilium.server.service.operator_tables import (
     rounds_table,
     sites_table,
 )
-from consilium.server.service.overview import (
-    recent_entries,
-    recent_records,
-    rounds_file,
-)
+from consilium.server.service.overview import recent_records, rounds_file
 from consilium.shared.audit.entry import AuditEntry
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
+from consilium.shared.audit.recent import recent_entries
 from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.service.pages import render_page
 
