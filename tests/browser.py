@@ -35,16 +35,21 @@ class Browser:
             missing("chromium", "chromium")
         to, self._to = os.pipe()
         self._from, back = os.pipe()
-        # Numbers that nothing else has, so that 3 and 4 can be given in the child.
+        # Numbers above 4, so that 3 and 4 can be given in the child.
         given = [fcntl.fcntl(one, fcntl.F_DUPFD, 20) for one in (to, back)]
         command = [
             found, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
             "--disable-dev-shm-usage", f"--user-data-dir={folder / 'profile'}",
             f"--window-size={size[0]},{size[1]}", "--remote-debugging-pipe",
         ]  # fmt: skip
+
+        def take() -> None:
+            os.dup2(given[0], 3)
+            os.dup2(given[1], 4)
+
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", f'exec "$@" 3<&{given[0]} 4>&{given[1]}', "sh", *command],
-            pass_fds=given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            command, preexec_fn=take, pass_fds=(3, 4), stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )  # fmt: skip
         for one in (to, back, *given):
             os.close(one)

@@ -138,13 +138,20 @@ class Application:
         name: above all pages.
         users: who may sign in.
         pages: all of them; the first is where signing in leads.
+        style: package and file of the style sheet.
         back_off: how wrong passwords wait.
     """
 
     def __init__(
-        self, name: str, users: Users, pages: Sequence[Page], *, back_off: BackOff | None = None
+        self,
+        name: str,
+        users: Users,
+        pages: Sequence[Page],
+        *,
+        style: tuple[str, str] = (PACKAGE, "common/application.css"),
+        back_off: BackOff | None = None,
     ) -> None:
-        self.name, self.users = name, users
+        self.name, self.users, self._sheet = name, users, style
         self.sessions = Sessions(users)
         self.links = tuple(page for page in pages if page.link)
         self._home = pages[0].path
@@ -272,7 +279,8 @@ class Application:
         return answer
 
     async def _style(self, _: Request) -> Response:
-        text = page_templates(PACKAGE).get_template("common/application.css").render()
+        package, file = self._sheet
+        text = page_templates(package).get_template(file).render()
         return Response(text, media_type="text/css")
 
     async def _refuse(self, _: Request, error: Exception) -> Response:

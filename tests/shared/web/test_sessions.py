@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from consilium.shared.web.back_off import FREE_TRIES, LONGEST_S, BackOff
-from consilium.shared.web.sessions import IDLE_S, LONGEST_S as LONGEST_SESSION_S
-from consilium.shared.web.sessions import MOST, Sessions
+from consilium.shared.web.sessions import IDLE_S, MOST, Sessions
+from consilium.shared.web.sessions import LONGEST_S as LONGEST_SESSION_S
 from consilium.shared.web.users import User, Users
 
 PASSWORD = "four words that rhyme"

@@ -97,9 +97,7 @@ def test_a_file_that_others_can_read_lets_nobody_in(users: Users) -> None:
 
 def test_of_persons_added_side_by_side_none_is_lost(users: Users) -> None:
     names = [f"person {number}" for number in range(8)]
-    threads = [
-        threading.Thread(target=users.set, args=(name, "it", PASSWORD)) for name in names
-    ]
+    threads = [threading.Thread(target=users.set, args=(name, "it", PASSWORD)) for name in names]
     for thread in threads:
         thread.start()
     for thread in threads:
