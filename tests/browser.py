@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -80,7 +81,8 @@ class Browser:
         while True:
             answer = self._next()
             if answer.get("id") == number:
-                assert "error" not in answer, f"{method}: {answer['error']}"
+                if "error" in answer:
+                    raise RuntimeError(f"{method}: {answer['error']}")
                 return answer["result"]
 
     def go(self, address: str) -> None:
@@ -103,6 +105,23 @@ class Browser:
     def type(self, text: str) -> None:
         """Type into what has the focus."""
         self.call("Input.insertText", text=text)
+
+    def type_letter(self, letter: str) -> None:
+        """Press the key of a letter, which chooses in a list."""
+        about = {"key": letter, "code": f"Key{letter.upper()}", "text": letter,
+                 "windowsVirtualKeyCode": ord(letter.upper())}  # fmt: skip
+        self.call("Input.dispatchKeyEvent", type="keyDown", **about)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **about | {"text": ""})
+
+    def wait_until(self, condition: str) -> None:
+        """Wait until a page, which asks again by itself, fulfils a condition."""
+        ends = time.monotonic() + PATIENCE_S
+        while time.monotonic() < ends:
+            with suppress(RuntimeError):  # the page is just another one
+                if self.run(f"document.readyState === 'complete' && {condition}"):
+                    return
+            time.sleep(0.2)
+        raise AssertionError(self.run("document.body.innerText"))
 
     def run(self, expression: str) -> Any:
         """Return what JavaScript of ours finds in the page."""
