@@ -1,12 +1,15 @@
 """What a person sees of the records before deciding: verdict, findings, figures, size."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.quality.finding import Finding
-from consilium.client.quality.findings import Verdict
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
+
+if TYPE_CHECKING:
+    from consilium.client.quality.findings import Verdict  # it imports PyTorch
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -22,7 +25,7 @@ class DataCheck:
         unsuitable: why they cannot; empty if they can.
     """
 
-    verdict: Verdict
+    verdict: "Verdict"
     findings: tuple[Finding, ...]
     patients: int
     page: str

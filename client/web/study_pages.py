@@ -35,7 +35,6 @@ class Known:
 
     approval: Approval
     approved: bool
-    offered: bool
     note: DecisionNote | None
 
     @property
@@ -133,8 +132,8 @@ class StudyPages:
         proposal = decisions.propose(
             self._folder,
             digest,
-            digest=form.get("digest", "-"),
-            sites=form.get("sites", "-"),
+            digest=form.get("digest") or "-",  # empty would be any
+            sites=form.get("sites") or "-",
             patients=_patients(form.get("patients", "")),
         )
         outcome = decisions.approve(self._folder, proposal, by=visit.by)
@@ -182,7 +181,7 @@ class StudyPages:
             if one.digest == digest:
                 return one
         raise SettingsError(
-            trouble
+            "; ".join(trouble)
             or f"study {digest[:16]} is not offered any more: it was changed or ended; open the "
             "list of studies"
         )
@@ -190,30 +189,30 @@ class StudyPages:
     def _approved(self) -> list[Known]:
         notes = decisions.notes_of(self._folder)
         return [
-            Known(
-                approval=approval,
-                approved=True,
-                offered=False,
-                note=notes.find(approval.study.digest),
-            )
+            Known(approval=approval, approved=True, note=notes.find(approval.study.digest))
             for approval in approvals_of(self._folder)
         ]
 
-    def _all(self) -> tuple[list[Known], str]:
-        """Return offered and approved studies, and why the offers are not known if they are not."""
+    def _all(self) -> tuple[list[Known], list[str]]:
+        """Return offered and approved studies, and why others are not known if there are."""
         known = {one.digest: one for one in self._approved()}
         notes, approvals = decisions.notes_of(self._folder), approvals_of(self._folder)
         try:
-            for offer in fetch_offers(self._folder):
-                approval = approvals.check(offer)
-                digest = approval.study.digest
-                if digest.hex() not in known:
-                    known[digest.hex()] = Known(
-                        approval=approval, approved=False, offered=True, note=notes.find(digest)
-                    )
+            offers = fetch_offers(self._folder)
         except ConsiliumError as error:
-            return list(known.values()), str(error)
-        return list(known.values()), ""
+            return list(known.values()), [f"the coordinator's offers are not known: {error}"]
+        trouble = []
+        for offer in offers:
+            try:
+                approval = approvals.check(offer)
+            except ConsiliumError as error:
+                trouble.append(f"an offer was not accepted: {error}")
+                continue
+            digest = approval.study.digest
+            if digest.hex() not in known:
+                note = notes.find(digest)
+                known[digest.hex()] = Known(approval=approval, approved=False, note=note)
+        return list(known.values()), trouble
 
 
 def _digest(visit: Visit) -> str:

@@ -104,6 +104,7 @@ def make_site(path: Path, records: Path, *, policy: str = POLICY) -> SiteFolder:
     if not records.exists():
         write_records(records, patients=24, seed=3)
     site = SiteFolder.make(path, site="north")
+    site.take_split_key(bytes(32))  # who trains is the same in every run
     with (path / "site.toml").open("a") as settings:
         settings.write(
             f'[data]\nsource = "physionet2012"\npath = "{records}"\nwhere = {{ ICUType = 1 }}\n'

@@ -86,7 +86,7 @@ def test_without_its_coordinator_a_site_shows_what_is_approved(make: Make) -> No
     assert "to be decided" in anna.get("/studies").text
     one.coordinator.reachable = False
     shown = anna.get("/studies").text
-    assert "could not be asked what it offers" in shown
+    assert "offers are not known: the coordinator cannot be reached" in shown
     refused = anna.get(one.path)
     assert refused.status_code == 409
     assert "cannot be reached" in refused.text
