@@ -20,7 +20,7 @@ from consilium.server.web.pages import coordinator_application
 from consilium.shared.web.application import Application
 from consilium.shared.web.users import Users
 from tests.browser import Browser
-from tests.client.web.made_up import POLICY, TEXT, Coordinator, identities, make_site, spend
+from tests.client.web.made_up import POLICY, TEXT, Coordinator, identities, make_site, spend, vouch
 from tests.server.web.made_up import make_coordinator
 from tests.web_served import PASSWORD, QUICK, served
 
@@ -52,6 +52,7 @@ def site_shots(folder: Path, *, every: bool) -> list[tuple[str, Path]]:
     study = coordinator.offer(TEXT, identities(site))
     users = Users(site.path, ROLES, command="x", cost=QUICK)
     users.set("Anna Meier", "steward", PASSWORD)
+    vouch(site)
     spend(site, study, 3)
     one = f"/studies/{study.digest.hex()}"
     paths = {"site-page": one}

@@ -15,7 +15,7 @@ from consilium.client.hospital.folder import LEDGER_FILE, SiteFolder
 from consilium.client.service.offers import fetch_offers
 from consilium.client.service.pinned_connection import approvals_of
 from consilium.client.web.data_check import check_data
-from consilium.client.web.study_words import parts, price, sentence_of
+from consilium.client.web.study_words import parts, price, sentence_of, unknown_sites
 from consilium.shared.errors import ConsiliumError, PolicyError, SettingsError
 from consilium.shared.web.application import Visit
 from consilium.shared.web.jobs import Jobs
@@ -98,6 +98,7 @@ class StudyPages:
             policy=policy,
             budget_left=self._budget_left(),
             others=[site for site in study.sites if site != self._folder.owner()],
+            unknown=unknown_sites(study, known.approval.roster, trust),
             parts=parts(lines),
             forbidden=forbidden,
             job=job,

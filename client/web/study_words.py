@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from consilium.client.hospital.roster_trust import RosterTrust, summed_with
+from consilium.shared.crypto.keys import Roster
 from consilium.shared.privacy.accounting import plan
 from consilium.shared.study.definition import Study
 
@@ -35,7 +37,7 @@ def parts(lines: Sequence[str]) -> list[Part]:
             continue
         heading, colon, rest = line.partition(": ")
         if colon and len(heading) <= LONGEST_HEADING:
-            found.append(Part(heading=heading, sentence=rest[:1].upper() + rest[1:]))
+            found.append(Part(heading=heading, sentence=rest))
         else:
             found.append(Part(heading="", sentence=line))
     return found
@@ -44,6 +46,13 @@ def parts(lines: Sequence[str]) -> list[Part]:
 def sentence_of(lines: Sequence[str], heading: str) -> str:
     """Return the sentence of a heading, such as ``What leaves``; empty if it is not there."""
     return next((one.sentence for one in parts(lines) if one.heading == heading), "")
+
+
+def unknown_sites(study: Study, roster: Roster, trust: RosterTrust) -> list[str]:
+    """Return the sites, of those summed with this one, that nobody vouched for."""
+    others = summed_with(study, trust.site)
+    standings = trust.standings(study, roster)
+    return [one.site for one in standings if one.site in others and not one.vouched]
 
 
 def price(study: Study) -> float | None:

@@ -1,14 +1,17 @@
 """An enrolled hospital with invented records, whose coordinator answers in process."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 from consilium.client.hospital.folder import Enrolment, SiteFolder
 from consilium.client.ledger.releases import Release
+from consilium.shared.audit.events import Vouched
 from consilium.shared.audit.own_log import open_audit
 from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.crypto.keys import IdentityKey, Roster
+from consilium.shared.enrolment.fingerprint import fingerprint
 from consilium.shared.enrolment.messages import (
     DECLARE_PATH,
     STUDIES_PATH,
@@ -31,7 +34,7 @@ OTHERS = {
 TEXT = """
 schema = 1
 name = "sepsis"
-title = "Who dies in the intensive-care unit?"
+title = "Death in the intensive-care unit"
 purpose = "A model that warns twelve hours after admission, for four hospitals."
 rounds = 40
 sites = ["north", "east", "south", "west"]
@@ -127,6 +130,15 @@ def make_site(path: Path, records: Path, *, policy: str = POLICY) -> SiteFolder:
 def identities(site: SiteFolder) -> dict[str, IdentityKey]:
     """The keys of this site and of three others."""
     return {"north": site.identity(), **OTHERS}
+
+
+def vouch(site: SiteFolder) -> None:
+    """Vouch for the three others, as after telephone calls."""
+    audit = open_audit(site)
+    for name, key in OTHERS.items():
+        known = fingerprint(name, key.public)
+        event = Vouched(hospital=name, fingerprint=known, vouched=True, by="Anna")
+        site.vouchers().vouch(name, known, recorded=partial(audit.append, event))
 
 
 def spend(site: SiteFolder, study: Study, rounds: int, *, confirmed: bool = True) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from consilium.shared.audit.events import Released
 from consilium.shared.audit.own_log import open_audit
 from tests.client.web.conftest import Hospital
-from tests.client.web.made_up import TEXT, spend
+from tests.client.web.made_up import TEXT, spend, vouch
 from tests.web_served import Person
 
 Make = Callable[..., Hospital]
@@ -36,13 +36,16 @@ def test_a_study_is_told_in_the_words_of_review_and_what_approving_means(make: M
         "What approving means",
         "You can withdraw at any time",
         "east: unknown",
+        "Nobody vouched for east, south, west: they may be the coordinator&#39;s invention",
         "Check the records first",
     ):
         assert part in shown, part
+    vouch(one.site)
+    assert "Nobody vouched" not in one.person("Anna").get(one.path).text
 
 
 def test_script_in_what_a_coordinator_writes_stays_text(make: Make) -> None:
-    text = TEXT.replace("Who dies in the intensive-care unit?", EVIL).replace(
+    text = TEXT.replace("Death in the intensive-care unit", EVIL).replace(
         "A model that", f"{EVIL} A model that"
     )
     one = make(text=text)

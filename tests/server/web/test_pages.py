@@ -21,7 +21,7 @@ from tests.server.web.made_up import make_coordinator
 from tests.web_served import PASSWORD, QUICK, Person, served
 
 EVIL = "<script>document.title='broken'</script>"
-STUDY = TEXT.replace("Who dies in the intensive-care unit?", EVIL)
+STUDY = TEXT.replace("Death in the intensive-care unit", EVIL)
 
 
 @pytest.fixture
