@@ -104,7 +104,8 @@ def test_wrong_passwords_wait_ever_longer_up_to_a_minute_and_right_ones_forget(
     for _ in range(FREE_TRIES + 8):
         assert back_off.begin("anna") == 0
         waited.append(back_off.wait_s("anna"))
-        assert back_off.begin("anna") == waited[-1]  # not a try: it is not counted
+        if waited[-1]:
+            assert back_off.begin("anna") == waited[-1]  # not a try: it is not counted
         clock.now += waited[-1]
     assert waited == [0, 0, 1, 2, 4, 8, 16, 32, LONGEST_S, LONGEST_S, LONGEST_S]
     assert back_off.wait_s("bert") == 0
