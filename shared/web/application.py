@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
@@ -284,9 +284,8 @@ class Application:
         return Response(text, media_type="text/css")
 
     async def _refuse(self, _: Request, error: Exception) -> Response:
-        status = HTTPStatus(error.status_code) if isinstance(error, HTTPException) else 500
-        told = getattr(error, "detail", "")
-        return PlainTextResponse(f"{told}\n", status_code=int(status))
+        refused = cast(HTTPException, error)
+        return PlainTextResponse(f"{refused.detail}\n", status_code=refused.status_code)
 
     async def _fail(self, _: Request, error: Exception) -> Response:
         if isinstance(error, ConsiliumError):

@@ -1,5 +1,6 @@
 """Serves an application on a port of 127.0.0.1."""
 
+import contextlib
 import socket
 
 import uvicorn
@@ -51,4 +52,5 @@ def server_of(application: Application) -> uvicorn.Server:
 
 def serve(application: Application, listening: socket.socket) -> None:
     """Serve until the process is interrupted or terminated."""
-    server_of(application).run(sockets=[listening])
+    with contextlib.suppress(KeyboardInterrupt):  # the usual end
+        server_of(application).run(sockets=[listening])

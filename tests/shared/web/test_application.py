@@ -1,5 +1,6 @@
 """What no request may do, whoever sends it, over a real connection."""
 
+import asyncio
 import http.client
 from collections.abc import Iterator
 from pathlib import Path
@@ -234,6 +235,23 @@ def test_nobody_is_told_how_to_be_let_in(tmp_path: Path) -> None:
     nobody = Users(tmp_path, ("it",), command="x", cost=QUICK)
     with served(Application("A hospital", nobody, PAGES)) as address:
         assert "web-user add" in httpx.get(address, trust_env=False).text
+
+
+def test_what_is_no_request_is_not_answered(users: Users) -> None:
+    async def nothing(*_: object) -> dict[str, str]:
+        raise AssertionError
+
+    application = Application("A hospital", users, PAGES)
+    asyncio.run(application.asgi({"type": "websocket"}, nothing, nothing))  # type: ignore[arg-type]
+
+
+def test_a_damaged_file_of_persons_is_told_to_whoever_asks(tmp_path: Path) -> None:
+    users = Users(tmp_path, ("it",), command="x", cost=QUICK)
+    users.file.touch(0o600)
+    with served(Application("A hospital", users, PAGES)) as address:
+        told = httpx.get(address, trust_env=False)
+    assert told.status_code == 409
+    assert "is damaged" in told.text
 
 
 def test_a_port_that_is_taken_is_told() -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from consilium.shared.errors import SettingsError
-from consilium.shared.web.commands import read_password, user_lines
-from consilium.shared.web.users import COST, User, Users
+from consilium.shared.web import commands
+from consilium.shared.web.commands import new_password, read_password, user_lines
+from consilium.shared.web.users import COST, LARGEST_BYTES, User, Users
 
 PASSWORD = "four words that rhyme"
 
@@ -77,9 +78,14 @@ def test_what_nobody_can_be_named_or_take_is_refused(
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", '{"users": [{}]}', '{"users": [{"name": "a", "role": "it", "salt": "00", '
-     '"cost": 15, "hashed": "00"}]}'],
-)  # fmt: skip
+    [
+        "",
+        "[]",
+        pytest.param(" " * (LARGEST_BYTES + 1), id="large"),
+        '{"users": [{}]}',
+        '{"users": [{"name": "a", "role": "it", "salt": "00", "cost": 15, "hashed": "00"}]}',
+    ],
+)
 def test_a_damaged_file_lets_nobody_in(users: Users, content: str) -> None:
     users.file.touch(0o600)
     users.file.write_text(content)
@@ -113,6 +119,34 @@ def test_a_password_comes_from_a_descriptor_without_its_line_break() -> None:
         os.close(out)
     with pytest.raises(SettingsError, match="no password can be read"):
         read_password(out)
+
+
+def test_a_password_is_asked_for_twice_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands.sys.stdin, "isatty", lambda: True, raising=False)
+    typed = iter(["one of many words", "one of many words", "this", "that", "once"])
+    monkeypatch.setattr("getpass.getpass", lambda _: next(typed))
+    assert new_password(None) == "one of many words"
+    with pytest.raises(SettingsError, match="the two passwords differ"):
+        new_password(None)
+    assert read_password(None) == "once"
+
+
+def test_a_password_comes_from_standard_input_that_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, into = os.pipe()
+    os.write(into, b"\xff\n")
+    os.close(into)
+    monkeypatch.setattr(commands.sys.stdin, "isatty", lambda: False, raising=False)
+    with pytest.raises(SettingsError, match="as UTF-8 text from file descriptor"):
+        new_password(out)
+    os.close(out)
+
+
+def test_a_file_that_cannot_be_read_is_told(users: Users) -> None:
+    users.file.mkdir(mode=0o700)
+    with pytest.raises(SettingsError, match="cannot be read"):
+        users.all()
 
 
 def test_an_entry_does_not_print_its_hash() -> None:
