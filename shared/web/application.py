@@ -1,14 +1,11 @@
-"""The application that both sides' pages are: who may see which page, and what no request may do.
+"""The application that both sides' pages are: who may see which page.
 
 Before a page is made, a request must have passed these, in this order:
 
-1. its ``Host`` names this machine (against DNS rebinding), its body is small;
-2. a request that changes something comes from a page of this very address (``Origin``);
-3. its cookie belongs to a session, whose place stands in the path;
-4. the person's role may see the page;
-5. a form holds the session's token.
-
-Every answer forbids scripts, frames, and whatever lies elsewhere.
+1. what :mod:`consilium.shared.web.guard` asks of every request, whoever sends it;
+2. its cookie belongs to a session, whose place stands in the path;
+3. the person's role may see the page;
+4. a form holds the session's token.
 """
 
 import hmac
@@ -19,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, cast
-from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -27,33 +23,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from consilium.shared.errors import ConsiliumError
-from consilium.shared.service.local_service import HERE
 from consilium.shared.service.pages import page_templates, render_page
 from consilium.shared.web.back_off import BackOff
+from consilium.shared.web.guard import COOKIE, Guard, cookies_of, read_form
 from consilium.shared.web.sessions import IDLE_S, Session, Sessions
 from consilium.shared.web.users import User, Users
 
-COOKIE = "consilium"
-LARGEST_FORM = 1 << 16
-MOST_FIELDS = 50
 PACKAGE = "consilium.shared.web"
-POLICY = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'"
-)
-HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "same-origin",  # with none at all, a form's Origin would be "null"
-    "Cache-Control": "no-store",
-}
-
 log = logging.getLogger(__name__)
 
 
@@ -171,7 +150,7 @@ class Application:
                                           answer=self._sign_out, changes=True))
             ),
         ]  # fmt: skip
-        self.asgi: ASGIApp = _Guard(
+        self.asgi: ASGIApp = Guard(
             Starlette(
                 routes=routes,
                 exception_handlers={
@@ -184,13 +163,13 @@ class Application:
 
     def _endpoint(self, page: Page) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> Response:
-            fields = await _form(request) if page.changes else {}
+            fields = await read_form(request) if page.changes else {}
             return await run_in_threadpool(self._answer, page, request, fields)
 
         return endpoint
 
     def _answer(self, page: Page, request: Request, fields: Mapping[str, str]) -> Response:
-        session = self.sessions.find(request.path_params["place"], _cookies(request))
+        session = self.sessions.find(request.path_params["place"], cookies_of(request))
         if session is None:
             return RedirectResponse("/?ended=1", status_code=HTTPStatus.SEE_OTHER)
         parts = {name: part for name, part in request.path_params.items() if name != "place"}
@@ -245,7 +224,7 @@ class Application:
         return HTMLResponse(shown, status_code=status)
 
     async def _sign_in(self, request: Request) -> Response:
-        fields = await _form(request)
+        fields = await read_form(request)
         return await run_in_threadpool(self._try, fields)
 
     def _try(self, fields: Mapping[str, str]) -> Response:
@@ -294,87 +273,3 @@ class Application:
             "This page failed; the log says where (logs/web.jsonl).\n",
             status_code=HTTPStatus.INTERNAL_SERVER_ERROR,
         )
-
-
-class _Guard:
-    """Refuses what comes from elsewhere, and puts the headers on every answer."""
-
-    def __init__(self, application: ASGIApp) -> None:
-        self._application = application
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-
-        async def send_guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                given = {name.lower() for name, _ in message["headers"]}
-                message["headers"] = [
-                    *message["headers"],
-                    *(
-                        (name.lower().encode(), value.encode())
-                        for name, value in HEADERS.items()
-                        if name.lower().encode() not in given
-                    ),
-                ]
-            await send(message)
-
-        if refused := _refusal(Request(scope)):
-            answer = PlainTextResponse(f"{refused}\n", status_code=HTTPStatus.FORBIDDEN)
-            await answer(scope, receive, send_guarded)
-            return
-        await self._application(scope, receive, send_guarded)
-
-
-def _refusal(request: Request) -> str:
-    """Return why a request is refused whoever sends it, or nothing."""
-    hosts = request.headers.getlist("host")
-    if len(hosts) != 1 or hosts[0].rpartition(":")[0] not in HERE:
-        return "ask 127.0.0.1, with its port"
-    if request.method in ("GET", "HEAD"):
-        return ""
-    if request.headers.getlist("origin") != [f"http://{hosts[0]}"]:
-        return "this was sent by another page than this application's"
-    if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
-        return "this was sent by a page of another address"
-    return ""
-
-
-async def _form(request: Request) -> dict[str, str]:
-    """Return the fields of a form.
-
-    Raises:
-        HTTPException: too large, or not a form.
-    """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip()
-    if kind != "application/x-www-form-urlencoded":
-        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send a form")
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > LARGEST_FORM:
-            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the form is too large")
-    try:
-        pairs = parse_qsl(
-            body.decode("ascii"),
-            keep_blank_values=True,
-            errors="strict",
-            max_num_fields=MOST_FIELDS,
-        )
-    except ValueError:
-        raise HTTPException(HTTPStatus.BAD_REQUEST, "this is not a form") from None
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise HTTPException(HTTPStatus.BAD_REQUEST, "a field stands twice in the form")
-    return fields
-
-
-def _cookies(request: Request) -> list[str]:
-    """Return every cookie of the name; a page on another port may have set one, too."""
-    found = []
-    for header in request.headers.getlist("cookie"):
-        for pair in header.split(";"):
-            name, _, value = pair.strip().partition("=")
-            if name == COOKIE:
-                found.append(value)
-    return found

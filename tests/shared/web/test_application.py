@@ -11,8 +11,9 @@ import pytest
 from starlette.responses import Response
 
 from consilium.shared.errors import DataError, SettingsError
-from consilium.shared.web.application import LARGEST_FORM, Application, Page, Visit
+from consilium.shared.web.application import Application, Page, Visit
 from consilium.shared.web.back_off import BackOff
+from consilium.shared.web.guard import LARGEST_FORM
 from consilium.shared.web.server import listen
 from consilium.shared.web.users import Users
 from tests.web_served import PASSWORD, QUICK, Person, served
