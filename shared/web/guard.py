@@ -42,6 +42,7 @@ class Guard:
         self._application = application
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, if it may be."""
         if scope["type"] != "http":
             return
 
