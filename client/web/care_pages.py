@@ -78,8 +78,10 @@ class CarePages:
             path=self._log, owner=self._folder.owner(), identity=self._folder.identity().public
         )
         report, _ = verify_both(side, None)
-        wrong = [] if report.finding is None else [str(report.finding)]
-        return report_lines(report, self._log), [*wrong, *disagreements(self._folder)]
+        found = report_lines(report, self._log)
+        if report.finding is not None:  # then the other stores cannot be compared with it
+            return found, [str(report.finding)]
+        return found, disagreements(self._folder)
 
     def machine(self, visit: Visit) -> Response:
         """Show what the tests of this machine found."""

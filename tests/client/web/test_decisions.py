@@ -11,7 +11,7 @@ from consilium.client.cli import app
 from consilium.client.commands import decisions
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.service.pinned_connection import approvals_of
-from consilium.shared.audit.events import Acted, Approved, SizeDeclared
+from consilium.shared.audit.events import Acted, Approved, Refused, SizeDeclared
 from consilium.shared.audit.recent import recent_entries
 from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.errors import PolicyError, SettingsError
@@ -244,4 +244,6 @@ def test_a_roster_that_is_refused_is_noted_in_the_log(make: Make) -> None:
     (one.site.path / "policy.toml").write_text("[roster]\nvouched_at_least = 3\n")
     with pytest.raises(PolicyError, match="are vouched for"):
         decisions.propose(one.site, "sepsis")
-    assert "vouched for" in one.person("Anna").get(one.path).text
+    assert [event.asked for event in events(one.site, Refused)] == ["approve"]
+    assert "below this site&#39;s bound of 3" in one.person("Anna").get(one.path).text
+    assert len(events(one.site, Refused)) == 1  # who only looks is not noted
