@@ -207,6 +207,7 @@ def test_the_commands_ask_for_a_person_where_the_policy_asks_for_two(
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_persons_are_added_and_removed_by_command_under_the_accounts_name(
     make: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:

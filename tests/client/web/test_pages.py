@@ -39,7 +39,7 @@ def test_a_study_is_told_in_the_words_of_review_and_what_approving_means(make: M
         "What approving means",
         "You can withdraw at any time",
         "east: unknown",
-        "Nobody vouched for east, south, west: they may be the coordinator&#39;s invention",
+        "Nobody vouched for east, south, west: they may be the coordinator's invention",
         "Check the records first",
     ):
         assert part in shown, part
@@ -59,6 +59,7 @@ def test_script_in_what_a_coordinator_writes_stays_text(make: Make) -> None:
         assert "&lt;script&gt;" in shown
 
 
+@pytest.mark.slow
 def test_the_records_are_checked_before_the_form_to_approve_stands_there(make: Make) -> None:
     one = make()
     anna = one.person("Anna")

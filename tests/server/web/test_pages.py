@@ -109,6 +109,7 @@ def test_the_monitors_page_says_where_to_sign_in_once_somebody_can(
     assert "Enrolled sites" in supervisor._page(status(folder, folder.register()), [])
 
 
+@pytest.mark.slow
 def test_persons_are_added_by_command(
     folder: CoordinatorFolder, address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
