@@ -41,6 +41,16 @@ def review_lines(study: Study) -> list[str]:
     ]
 
 
+def all_lines(approval: Approval, trust: RosterTrust, policy: Policy) -> list[str]:
+    """Return all that is told of an offered study: the study, this site's sources, the roster."""
+    return [
+        *review_lines(approval.study),
+        *installed_lines(policy),
+        *roster_lines(approval),
+        *trust_lines(approval, trust, policy),
+    ]
+
+
 def installed_lines(policy: Policy) -> list[str]:
     """Return whose code, beside Consilium's own, this site's policy lets read the records."""
     return [

@@ -50,6 +50,7 @@ class Policy:
         allow_without_privacy: whether studies without differential privacy are allowed; suited only
             to data that are public already.
         studies: digests of the studies that may be approved; None allows any study.
+        approvals_needed: how many persons must approve a study before it is approved.
         tasks: kinds of prediction that are allowed.
         sources: kinds of records that may be used; None allows all that site.toml sets up.
         installed_sources: sources of installed packages that may be loaded; none by default.
@@ -74,6 +75,7 @@ class Policy:
     tell_budget_left: bool = False
     allow_without_privacy: bool = False
     studies: frozenset[bytes] | None = None
+    approvals_needed: int = 1
     tasks: frozenset[str] = frozenset(TASKS)
     sources: frozenset[str] | None = None
     installed_sources: frozenset[str] = frozenset()

@@ -31,6 +31,9 @@ TEMPLATE = """\
 # Digests of the studies that a person here may approve; without it, any study within the bounds
 # below may be approved. Nothing runs without an approval either way.
 # allowed = ["9f2c..."]
+# How many persons must approve a study before it is approved. Above 1 each says who it is, with a
+# password of its own ('consilium-site web-user'), on the page or with 'approve --as NAME'.
+approvals_needed = 1
 
 [privacy]
 # Epsilon bounds what anyone can learn about one patient; smaller is stricter.
@@ -111,6 +114,7 @@ Names = tuple[Annotated[str, Field(min_length=1, max_length=64)], ...]
 
 class _Studies(_Part):
     allowed: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    approvals_needed: int = Field(default=Policy.approvals_needed, ge=1, le=9)
 
     @field_validator("allowed")
     @classmethod
@@ -239,6 +243,7 @@ def parse_policy(text: str, *, where: str = "policy") -> Policy:
         smallest_group=file.release.smallest_group,
         release_own_figures=file.release.own_figures,
         tell_budget_left=file.release.budget_left,
+        approvals_needed=file.studies.approvals_needed,
         studies=None if allowed is None else frozenset(map(bytes.fromhex, allowed)),
         tasks=frozenset(file.data.tasks),
         sources=_names(file.data.sources),

@@ -20,7 +20,16 @@ ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|#)([^)\s#]+)(#[^)\s]*)?\)")
 
 TREES = {
-    "For hospitals": ("vouching", "coming-back", "data", "check", "opt-outs", "bedside", "audit"),
+    "For hospitals": (
+        "web-page",
+        "vouching",
+        "coming-back",
+        "data",
+        "check",
+        "opt-outs",
+        "bedside",
+        "audit",
+    ),
     "For researchers": ("python", "studies", "strategies", "clusters", "run-json"),
     "For operators": ("operations", "releases", "scale"),
     "What is protected": ("threat-model", "privacy", "protocol"),
