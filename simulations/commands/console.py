@@ -16,8 +16,16 @@ from consilium.simulations.commands.all_studies import TABLE, Row, as_markdown
 from consilium.simulations.experiments.external import external_sentences
 from consilium.simulations.experiments.planning import Choice, SumPlan
 from consilium.simulations.experiments.recalibrating import recalibration_sentences
+from consilium.simulations.experiments.rivals import (
+    AGAINST,
+    ALIKE,
+    rival_title,
+    rivals_among,
+    verdict,
+)
 from consilium.simulations.federation.clear_sum import CLEAR
 from consilium.simulations.figures.measures import FIGURES, TITLES
+from consilium.simulations.figures.metrics import LOWER_IS_BETTER
 from consilium.simulations.report.records import (
     COMPARE,
     REPORT,
@@ -173,6 +181,7 @@ def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path
     first = FIGURES[study.task.kind][0]
     _show_settings(study, compared)
     _show_groups(compared, first)
+    _show_rivals(compared, first)
     pooled, federated = (compared[setting]["test"] for setting in ("pooled", "federated"))
     kept = {
         name: f"{100 * federated[name]['value'] / pooled[name]['value']:.1f} %"
@@ -260,6 +269,32 @@ def _show_classes(compared: dict[str, dict[str, Any]]) -> None:
     for name, shares in classes:
         table.add_row(name, *(_number(share) for share in shares))
     console.print(table)
+
+
+def _show_rivals(compared: dict[str, dict[str, Any]], figure: str) -> None:
+    """Print how much better each setting is than each model without recurrence, and the verdict.
+
+    ``figure`` is the task's first.
+    """
+    rivals = rivals_among(compared)
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column(f"{TITLES[figure]} better by, over", no_wrap=True)
+    for rival in rivals:
+        table.add_column(rival, justify="right", no_wrap=True)
+    for name, record in compared.items():
+        if gains := record.get(AGAINST):
+            cells = (_interval(gains[rival][figure]) for rival in rivals)
+            table.add_row(name, *cells)
+    console.print(table)
+    console.print("Above: differences on the same test patients, 95 % paired bootstrap intervals.")
+    better = min if figure in LOWER_IS_BETTER else max
+    values = {name: compared[name]["test"][figure]["value"] for name in rivals}
+    best = better(rivals, key=lambda name: values[name])
+    for name, record in compared.items():
+        if name.startswith("federated") and record.get(AGAINST):
+            found = verdict(record[AGAINST][best][figure])
+            told = found if found == ALIKE else f"{found} than it, beyond noise"
+            console.print(f"{name} beside {rival_title(best)}, the best of them: {told}.")
 
 
 def _show_groups(compared: dict[str, dict[str, Any]], figure: str) -> None:

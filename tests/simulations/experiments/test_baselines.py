@@ -9,12 +9,8 @@ from consilium.client.records.features import TimeGrid, to_grid
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import load_study, with_changes
 from consilium.simulations.cohorts.hospitals import SyntheticHospital, synthetic_sites
-from consilium.simulations.experiments.baselines import (
-    baselines,
-    code_counts,
-    linear_model,
-    summary_features,
-)
+from consilium.simulations.experiments.baselines import baselines, boosted_trees, linear_model
+from consilium.simulations.experiments.summaries import code_counts, summary_features
 from consilium.simulations.figures.measures import measure_of
 from consilium.simulations.figures.metrics import Truth
 
