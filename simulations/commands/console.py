@@ -20,8 +20,7 @@ from consilium.simulations.experiments.rivals import (
     AGAINST,
     ALIKE,
     rival_title,
-    rivals_among,
-    verdict,
+    standing,
 )
 from consilium.simulations.federation.clear_sum import CLEAR
 from consilium.simulations.figures.measures import FIGURES, TITLES
@@ -272,29 +271,31 @@ def _show_classes(compared: dict[str, dict[str, Any]]) -> None:
 
 
 def _show_rivals(compared: dict[str, dict[str, Any]], figure: str) -> None:
-    """Print how much better each setting is than each model without recurrence, and the verdict.
+    """Print how much better each setting is than each model without recurrence, and in words.
 
-    ``figure`` is the task's first.
+    ``figure`` is the task's first. A comparison of an older version has no such differences.
     """
-    rivals = rivals_among(compared)
+    ours = {name: record[AGAINST] for name, record in compared.items() if record.get(AGAINST)}
+    if not ours:
+        return
+    rivals = list(next(iter(ours.values())))
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column(f"{TITLES[figure]} better by, over", no_wrap=True)
     for rival in rivals:
         table.add_column(rival, justify="right", no_wrap=True)
-    for name, record in compared.items():
-        if gains := record.get(AGAINST):
-            cells = (_interval(gains[rival][figure]) for rival in rivals)
-            table.add_row(name, *cells)
+    for name, gains in ours.items():
+        shown = (gains[rival][figure] for rival in rivals)
+        table.add_row(name, *("-" if one["value"] is None else _interval(one) for one in shown))
     console.print(table)
     console.print("Above: differences on the same test patients, 95 % paired bootstrap intervals.")
     better = min if figure in LOWER_IS_BETTER else max
-    values = {name: compared[name]["test"][figure]["value"] for name in rivals}
-    best = better(rivals, key=lambda name: values[name])
-    for name, record in compared.items():
-        if name.startswith("federated") and record.get(AGAINST):
-            found = verdict(record[AGAINST][best][figure])
+    best = better(rivals, key=lambda rival: compared[rival]["test"][figure]["value"] or 0)
+    for name, gains in ours.items():
+        if name.startswith("federated"):
+            found = standing(gains[best][figure])
             told = found if found == ALIKE else f"{found} than it, beyond noise"
-            console.print(f"{name} beside {rival_title(best)}, the best of them: {told}.")
+            sentence = f"{name} beside {rival_title(best)}, the best of them: {told}."
+            console.print(sentence, markup=False)
 
 
 def _show_groups(compared: dict[str, dict[str, Any]], figure: str) -> None:
@@ -352,6 +353,7 @@ def show_seeds(study: Study, summary: dict[str, Any], out: Path) -> None:
         "Intervals cover the test's patients and the seeds."
     )
     _show_groups(settings, first)
+    _show_rivals(settings, first)
     console.print(f"record  {out / 'seeds.json'}", markup=False, soft_wrap=True)
 
 

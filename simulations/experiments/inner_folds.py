@@ -37,9 +37,7 @@ def inner_folds(
         folds = min(FOLDS, persons)
         if folds < 2:
             return []
-        found = GroupKFold(folds, shuffle=True, random_state=seed).split(
-            truth_R, groups=patient_R
-        )
+        found = GroupKFold(folds, shuffle=True, random_state=seed).split(truth_R, groups=patient_R)
         return list(found)
     of_class = [len(np.unique(patient_R[truth_R == one])) for one in np.unique(truth_R)]
     folds = min(FOLDS, persons, sorted(of_class)[-2] if len(of_class) > 1 else 0)

@@ -47,7 +47,7 @@ def against(
     }
 
 
-def verdict(gain: Mapping[str, Any]) -> str:
+def standing(gain: Mapping[str, Any]) -> str:
     """Return whether a difference is ``better``, ``worse``, or within its 95 % interval nothing."""
     low, high = (math.nan if gain[bound] is None else gain[bound] for bound in ("low", "high"))
     return BETTER if low > 0 else WORSE if high < 0 else ALIKE

@@ -17,7 +17,7 @@ from consilium.simulations.experiments.rivals import (
     WORSE,
     rival_title,
     rivals_among,
-    verdict,
+    standing,
 )
 from consilium.simulations.figures.measures import FIGURES, TITLES
 from consilium.simulations.figures.metrics import LOWER_IS_BETTER
@@ -122,7 +122,7 @@ def beats_simple(study: Study, record: JsonRecord, settings: JsonRecord | None) 
         better = losses[key] < 0
         why = f"{best}, {'less good' if better else 'no worse'}; noise was not judged"
         return Check(what=what, state="shown" if better else "failed", why=why)
-    state, said = _STATES[verdict(gain)]
+    state, said = _STATES[standing(gain)]
     size = f"{number(gain['value'])}, {between(gain['low'], gain['high'])}"
     return Check(what=what, state=state, why=f"{best}; {said} ({TITLES[name]} better by {size})")
 

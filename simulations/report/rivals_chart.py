@@ -4,7 +4,7 @@ from matplotlib.figure import Figure
 
 from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.study.definition import Study
-from consilium.simulations.experiments.rivals import AGAINST, verdict
+from consilium.simulations.experiments.rivals import AGAINST, standing
 from consilium.simulations.figures.measures import FIGURES, TITLES
 from consilium.simulations.report.drawing import GREY, Chart, Table, picture
 from consilium.simulations.report.forest_plots import (
@@ -68,7 +68,7 @@ def rivals_chart(study: Study, settings: JsonRecord) -> list[Chart]:
                         setting_title(key, settings[key]),
                         rival.replace("-", " "),
                         *(share_text(share_of(gains[figure])) for figure in figures),
-                        verdict(gains[name]),
+                        standing(gains[name]),
                     )
                     for key, rival, gains in pairs
                 ),
