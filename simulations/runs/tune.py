@@ -10,7 +10,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +115,15 @@ def tune(
     settings = candidates(study, search.space, number=search.settings, seed=search.seed)
     deal = folds_by_site if search.by_site else folds_by_person
     with use_folder(out, marker=FILE):
-        record = _begun(study, search, settings, out)
-        write_json(out / FILE, record)
         folds = deal(study, cohorts, folds=search.folds, seed=search.seed)
+        tests = [_judged(fold, number) for number, fold in enumerate(folds, start=1)]
+        record = _begun(study, search, settings, [test.grid.patients for test in tests], out)
+        write_json(out / FILE, record)
         for one, entry in zip(settings, record["tried"], strict=True):
             for number in range(search.folds):
                 if len(entry["by_fold"]) == number and entry["failed"] is None:
                     where = out / UNFINISHED / f"{entry['number']}-{number + 1}"
-                    _run(one, folds[number], entry, where, workers)
+                    _run(one, folds[number], tests[number], entry, where, workers)
                     write_json(out / FILE, record)
                     shutil.rmtree(where, ignore_errors=True)
                 done(entry, number + 1)
@@ -134,8 +135,23 @@ def tune(
     return record
 
 
-def _begun(study: Study, search: Search, settings: list[Candidate], out: Path) -> dict[str, Any]:
-    """Return the record with what was finished before, and an entry for each setting."""
+def _judged(fold: Fold, number: int) -> HeldOut:
+    """Read the patients whom a fold is judged on."""
+    try:
+        return HeldOut.read(fold.judged, fold.study)
+    except DataError as error:
+        raise SettingsError(
+            f"fold {number} cannot be judged ({error}); give fewer folds, or more patients"
+        ) from error
+
+
+def _begun(
+    study: Study, search: Search, settings: list[Candidate], patients: list[int], out: Path
+) -> dict[str, Any]:
+    """Return the record with what was finished before, and an entry for each setting.
+
+    ``patients`` are the numbers of those judged on in each fold.
+    """
     figure = FIGURES[study.task.kind][0]
     record: dict[str, Any] = {
         "schema": SCHEMA,
@@ -147,6 +163,7 @@ def _begun(study: Study, search: Search, settings: list[Candidate], out: Path) -
         "folds": search.folds,
         "by": "site" if search.by_site else "person",
         "seed": search.seed,
+        "patients": patients,
         "space": described(search.space),
     }
     before = _read(out / FILE)
@@ -189,14 +206,26 @@ def _read(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def _run(one: Candidate, fold: Fold, entry: dict[str, Any], where: Path, workers: int) -> None:
+def _run(
+    one: Candidate,
+    fold: Fold,
+    test: HeldOut,
+    entry: dict[str, Any],
+    where: Path,
+    workers: int,
+) -> None:
     """Run a setting in one fold, and note in its entry how it did, or why it failed."""
     began = time.monotonic()
     try:
         study = changed(fold.study, one.changes)
-        test = HeldOut.read(fold.judged, study)
-        cohorts = Cohorts(sites=fold.training, test=fold.judged, described="a fold")
-        finished, _ = train(study, cohorts, test, where, workers=workers, show=lambda _: None)
+        finished, _ = train(
+            study,
+            Cohorts(sites=fold.training, test=fold.judged, described="a fold"),
+            replace(test, study=study),
+            where,
+            workers=workers,
+            show=lambda _: None,
+        )
         value = finished.test.figures[FIGURES[study.task.kind][0]].value
         if math.isfinite(value):
             entry["by_fold"].append(value)

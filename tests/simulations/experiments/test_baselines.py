@@ -78,6 +78,7 @@ def test_every_kind_of_task_has_a_baseline_that_beats_chance(
 ) -> None:
     monkeypatch.setattr("consilium.simulations.experiments.baselines.MOST_ROWS", 1000)
     monkeypatch.setattr("consilium.simulations.experiments.boosting.MOST_TREES", 25)
+    monkeypatch.setattr("consilium.simulations.experiments.boosting.CANDIDATES", ((4, 0.2, 20),))
     train, test = grids
     age = list(STUDY.variables).index("Age")
 
@@ -140,6 +141,7 @@ def test_at_a_step_a_rival_reads_what_was_measured_so_far_and_nothing_later() ->
 def test_one_label_of_which_nothing_can_be_learned_has_its_only_value(
     grids: tuple[TimeGrid, TimeGrid], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("consilium.simulations.experiments.boosting.CANDIDATES", ((4, 0.1, 20),))
     monkeypatch.setattr("consilium.simulations.experiments.boosting.MOST_TREES", 20)
     train, test = grids
     study = with_changes(STUDY, task={"kind": "multilabel", "outputs": 2})

@@ -98,7 +98,7 @@ def test_a_space_is_a_file_of_the_studys_tables(tmp_path: Path) -> None:
 
 
 def test_a_space_of_too_few_valid_settings_says_why() -> None:
-    with pytest.raises(SettingsError, match="number 2 that is valid and new.*hidden"):
+    with pytest.raises(SettingsError, match=r"number 2 that is valid and new.*hidden"):
         candidates(study(), {("model", "hidden"): (-1,)}, number=2, seed=1)
     with pytest.raises(SettingsError, match="number 3 that is valid and new"):
         candidates(study(), {("model", "hidden"): (3, 4)}, number=3, seed=1)

@@ -88,7 +88,7 @@ def test_it_opens_again_and_wrote_the_study_that_was_chosen(found: consilium.Tun
 
 def test_a_search_is_not_mixed_with_another(found: consilium.Tuning) -> None:
     before = (found.folder / "tune.json").read_bytes()
-    with pytest.raises(consilium.SettingsError, match="holds a search of another kind.*seed"):
+    with pytest.raises(consilium.SettingsError, match=r"holds a search of another kind.*seed"):
         search(found.folder, seed=77)
     assert (found.folder / "tune.json").read_bytes() == before
 
@@ -144,3 +144,8 @@ def test_the_command_prints_the_table_the_choice_and_its_price(tmp_path: Path) -
     assert f"{record['tried'][1]['mean']:.4f}" in said
     assert "private selection" in said
     assert (out / "study.toml").read_text().startswith("# consilium-simulate tune, seed")
+
+
+def test_folds_that_cannot_be_judged_are_refused_before_anything_is_run(tmp_path: Path) -> None:
+    with pytest.raises(consilium.SettingsError, match=r"fold \d+ cannot be judged.*give fewer folds"):
+        consilium.tune(ONE, records(), runs=60, folds=30, space=SPACE, out=tmp_path / "out")
