@@ -147,5 +147,7 @@ def test_the_command_prints_the_table_the_choice_and_its_price(tmp_path: Path) -
 
 
 def test_folds_that_cannot_be_judged_are_refused_before_anything_is_run(tmp_path: Path) -> None:
-    with pytest.raises(consilium.SettingsError, match=r"fold \d+ cannot be judged.*give fewer folds"):
+    with pytest.raises(
+        consilium.SettingsError, match=r"fold \d+ cannot be judged.*give fewer folds"
+    ):
         consilium.tune(ONE, records(), runs=60, folds=30, space=SPACE, out=tmp_path / "out")
