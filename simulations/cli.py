@@ -366,8 +366,8 @@ def tune(
     from consilium.simulations.commands.console import announce
     from consilium.simulations.commands.tune_table import show_begun, show_run, show_tuned
     from consilium.simulations.experiments.search_space import read_space, usual_space
-    from consilium.simulations.runs.tune import Search
     from consilium.simulations.runs.tune import tune as search_settings
+    from consilium.simulations.runs.tune_record import Search
 
     loaded = load_study(study)
     given = _given(study, data, settings, records, sites, by, test, persons, key)

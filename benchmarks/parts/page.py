@@ -7,6 +7,7 @@ another study, or without what the page shows is made there, and goes on where i
 """
 
 import argparse
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,11 +77,11 @@ def main() -> None:
     names = [entry.name for entry in ENTRIES]
     parser.add_argument("--only", choices=names, nargs="+", default=names, metavar="STUDY")
     chosen = parser.parse_args()
-    found = [
-        (entry, comparison_of(entry, chosen.data, chosen.runs / entry.name))
-        for entry in ENTRIES
-        if entry.name in chosen.only
-    ]
+    entries = [entry for entry in ENTRIES if entry.name in chosen.only]
+    try:
+        found = [(e, comparison_of(e, chosen.data, chosen.runs / e.name)) for e in entries]
+    except consilium.ConsiliumError as error:
+        sys.exit(str(error))
     image = chosen.out.parent / "images" / f"{chosen.out.stem}.svg"
     image.parent.mkdir(parents=True, exist_ok=True)
     draw([comparison for _, comparison in found], image)
@@ -88,27 +89,34 @@ def main() -> None:
     print(chosen.out)
 
 
-def comparison_of(entry: Entry, data: Path, folder: Path) -> consilium.Comparison:
+def comparison_of(entry: Entry, data: Path | None, folder: Path) -> consilium.Comparison:
     """Return the study's comparison: the one in the folder, or a new one."""
     study = consilium.load_study(STUDIES / f"{entry.name}.toml")
+    if (found := finished(entry, study, folder)) is not None:
+        print(f"{entry.name}: taken from {folder}")
+        return found
+    print(f"{entry.name}: made in {folder}", flush=True)
+    return consilium.compare(
+        study,
+        data,
+        epsilons=entry.epsilons,
+        seeds=entry.seeds,
+        out=folder,
+        progress=lambda setting, one: print(f"  {setting} {one.round}", end="\r", flush=True),
+    )
+
+
+def finished(entry: Entry, study: consilium.Study, folder: Path) -> consilium.Comparison | None:
+    """Return the comparison in the folder if it is of this study and has what the page shows."""
     try:
         found = consilium.open_comparison(folder)
-        budgets = {round(one.epsilon, 1) for one in found.settings if one.epsilon is not None}
-        whole = all(any(abs(e - b) < 0.1 for b in budgets) for e in entry.epsilons)
-        if (
-            (found.study.name, len(found.seeds)) == (study.name, entry.seeds)
-            and whole
-            and found.setting("federated").against
-        ):
-            print(f"{entry.name}: taken from {folder}")
-            return found
     except consilium.SettingsError:
-        pass
-    print(f"{entry.name}: making it in {folder}", flush=True)
-    return consilium.compare(
-        study, data, epsilons=entry.epsilons, seeds=entry.seeds, out=folder,
-        progress=lambda setting, one: print(f"  {setting} {one.round}", end="\r", flush=True),
-    )  # fmt: skip
+        return None
+    spent = [one.epsilon for one in found.settings if one.epsilon is not None]
+    budgets = all(any(0.9 * e < s <= 1.001 * e for s in spent) for e in entry.epsilons)
+    judged = any(one.name == "federated" and one.against for one in found.settings)
+    same = consilium.with_changes(found.study, privacy=study.privacy.model_dump()) == study
+    return found if budgets and judged and same and len(found.seeds) == entry.seeds else None
 
 
 def page(found: list[tuple[Entry, consilium.Comparison]], image: str) -> str:

@@ -17,8 +17,8 @@ from consilium.simulations.api.study import a_study
 from consilium.simulations.experiments.search_space import space_of, usual_space
 from consilium.simulations.experiments.selection_price import SelectionPrice
 from consilium.simulations.report.files import read_search
-from consilium.simulations.runs.tune import CHOSEN, Search
 from consilium.simulations.runs.tune import tune as run
+from consilium.simulations.runs.tune_record import CHOSEN, Search
 
 if TYPE_CHECKING:
     import polars as pl

@@ -7,7 +7,8 @@ from consilium.shared.service.terminal import Table
 from consilium.shared.study.definition import Study
 from consilium.simulations.commands.console import console
 from consilium.simulations.figures.measures import TITLES
-from consilium.simulations.runs.tune import CHOSEN, FILE, Search
+from consilium.simulations.report.records import TUNE
+from consilium.simulations.runs.tune_record import CHOSEN, Search
 
 
 def show_begun(study: Study, search: Search) -> None:
@@ -64,7 +65,7 @@ def show_tuned(record: dict[str, Any], out: Path) -> None:
     )
     for sentence in (f"Choice: {record['why']}", *record["price_told"]):
         console.print(sentence, markup=False)
-    for name, what in ((CHOSEN, "study"), (FILE, "record")):
+    for name, what in ((CHOSEN, "study"), (TUNE, "record")):
         console.print(f"{what:>7}  {out / name}", markup=False, soft_wrap=True)
 
 

@@ -93,6 +93,14 @@ def test_a_search_is_not_mixed_with_another(found: consilium.Tuning) -> None:
     assert (found.folder / "tune.json").read_bytes() == before
 
 
+def test_a_longer_search_is_not_cut_short(found: consilium.Tuning, tmp_path: Path) -> None:
+    record = json.loads((found.folder / "tune.json").read_text())
+    record["tried"].append(record["tried"][1] | {"study_digest": "ab" * 32})
+    (tmp_path / "tune.json").write_text(json.dumps(record))
+    with pytest.raises(consilium.SettingsError, match="of 3 settings, and runs 4 are for 2"):
+        search(tmp_path)
+
+
 def test_a_budget_for_less_than_two_settings_is_refused(tmp_path: Path) -> None:
     with pytest.raises(consilium.SettingsError, match="runs 3: a setting takes one run in each"):
         search(tmp_path / "out", runs=3)
