@@ -12,6 +12,7 @@ import numpy as np
 from consilium.client.sources.common.source import Patient, ReadReport, Source
 from consilium.shared.errors import SettingsError
 from consilium.shared.study.definition import Study, with_changes
+from consilium.shared.study.rounds import MINIMUM_SITES
 from consilium.simulations.cohorts.cohorts import Cohorts
 from consilium.simulations.cohorts.dealing import DealtSource
 from consilium.simulations.cohorts.partitions import place_of
@@ -111,8 +112,8 @@ def folds_by_site(study: Study, cohorts: Cohorts, *, folds: int, seed: int) -> l
     Sites with records of one owner go together.
 
     Raises:
-        SettingsError: fewer than two folds, or more folds than owners of records.
-        StudyError: too few sites are left for a secure sum.
+        SettingsError: fewer than two folds, more than owners of records, or so few that too few
+            sites are left for a secure sum.
         DataError: the records cannot be read.
     """
     _at_least(folds)
@@ -127,6 +128,11 @@ def folds_by_site(study: Study, cohorts: Cohorts, *, folds: int, seed: int) -> l
     for number in range(folds):
         out = [site for owner in order[number::folds] for site in cohorts.alone[owner]]
         rest = [site for site in study.sites if site not in out]
+        if len(rest) < MINIMUM_SITES:
+            raise SettingsError(
+                f"folds {folds}: without {', '.join(out)} {len(rest)} sites are left, and a secure "
+                f"sum needs {MINIMUM_SITES}; give more folds, or folds by person"
+            )
         found.append(
             Fold(
                 study=with_sites(study, rest),
