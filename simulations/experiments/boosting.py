@@ -20,6 +20,7 @@ COLUMNS = 0.3  # share of the inputs that a split may choose among
 Candidate = tuple[int, float, int]
 MOST_TREES = 200  # of each output or class
 MOST_IN_ALL = 600  # trees of all outputs in one fit: many outputs get fewer each
+MOST_FOLDED = 8_000  # rows; of more, settings are judged on one fold alone, for the time it takes
 _FEWEST_TREES = 20
 
 
@@ -46,6 +47,8 @@ def fit_boosted(
     """
     most = max(_FEWEST_TREES, min(MOST_TREES, MOST_IN_ALL // outputs))
     folds = inner_folds(truth_R, patient_R, classes=classes, seed=seed)
+    if len(truth_R) > MOST_FOLDED:
+        folds = folds[:1]
     best, trees = CANDIDATES[0], _FEWEST_TREES
     least = np.inf
     for candidate in CANDIDATES if folds else ():
