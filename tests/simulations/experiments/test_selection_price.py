@@ -29,7 +29,7 @@ def test_selecting_the_best_costs_what_googles_accountant_says(mean: float) -> N
     base = dp_accounting.PoissonSampledDpEvent(0.2, dp_accounting.GaussianDpEvent(3.0))
     runs = dp_accounting.SelfComposedDpEvent(base, 40)
     best = RdpAccountant(ORDERS)
-    best.compose(dp_accounting.RepeatAndSelectDpEvent(runs, mean, 0))
+    best.compose(dp_accounting.dp_event.RepeatAndSelectDpEvent(runs, mean, 0))
     epsilon, _ = compute_epsilon(ORDERS, selected_renyi(_renyi((event,)), mean), 1e-5)
     assert epsilon == pytest.approx(best.get_epsilon(1e-5), rel=1e-4)
     assert _epsilon(_renyi((event,)), 1e-5) == pytest.approx(
