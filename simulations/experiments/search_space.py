@@ -6,7 +6,7 @@ so a search can be made longer.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,30 +84,24 @@ def usual_space(study: Study) -> dict[Key, Values]:
     """
     space: dict[Key, Values] = {
         ("aggregation", "server_learning_rate"): _around(study.aggregation.server_learning_rate),
-        ("training", "weight_decay"): tuple(
-            dict.fromkeys((0.0, 0.001, 0.01, 0.1, study.training.weight_decay))
+        ("training", "weight_decay"): _once((0.0, 0.001, 0.01, 0.1, study.training.weight_decay)),
+        ("training", "sampling_rate"): _once(
+            min(1.0, f * study.training.sampling_rate) for f in (0.5, 1.0, 2.0)
         ),
-        ("training", "sampling_rate"): tuple(
-            dict.fromkeys(min(1.0, f * study.training.sampling_rate) for f in (0.5, 1.0, 2.0))
-        ),
-        ("study", "rounds"): tuple(
-            dict.fromkeys(max(1, round(f * study.rounds)) for f in (0.5, 1.0, 2.0))
-        ),
+        ("study", "rounds"): _once(max(1, round(f * study.rounds)) for f in (0.5, 1.0, 2.0)),
     }
     if study.privacy.mode != "distributed":
         space["training", "learning_rate"] = _around(study.training.learning_rate)
     if study.privacy.mode != "none":
         space["privacy", "clip_norm"] = _around(study.privacy.clip_norm)
-    if study.model.branches:
-        return space
-    return space | {
-        ("model", "hidden"): tuple(
-            dict.fromkeys(max(2, round(f * study.model.hidden)) for f in (0.5, 1.0, 2.0))
-        ),
-        ("model", "cell"): tuple(dict.fromkeys((study.model.cell, "gru", "lstm"))),
-        ("model", "dropout"): tuple(dict.fromkeys((study.model.dropout, 0.0, 0.2, 0.4))),
-        **({("model", "branches"): ((), _beside(study))} if study.data.clock == "hour" else {}),
-    }
+    if not study.model.branches:
+        own = study.model
+        space["model", "hidden"] = _once(max(2, round(f * own.hidden)) for f in (0.5, 1.0, 2.0))
+        space["model", "cell"] = _once((own.cell, "gru", "lstm"))
+        space["model", "dropout"] = _once((own.dropout, 0.0, 0.2, 0.4))
+        if study.data.clock == "hour":
+            space["model", "branches"] = ((), _beside(study))
+    return space
 
 
 def read_space(path: Path) -> dict[Key, Values]:
@@ -247,6 +241,11 @@ def _beside(study: Study) -> tuple[dict[str, Any], ...]:
     own = study.model.model_dump(exclude_defaults=True) | {"kind": "recurrent"}
     own.pop("skip", None)  # the linear map is a branch of its own
     return own, {"kind": "linear"}, {"kind": "summary", "hidden": 32}
+
+
+def _once(values: Iterable[object]) -> tuple[object, ...]:
+    """Return the values, each once."""
+    return tuple(dict.fromkeys(values))
 
 
 def _around(value: float) -> Range:
