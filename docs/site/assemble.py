@@ -30,7 +30,7 @@ TREES = {
         "bedside",
         "audit",
     ),
-    "For researchers": ("python", "studies", "strategies", "clusters", "run-json"),
+    "For researchers": ("python", "studies", "strategies", "tuning", "clusters", "run-json"),
     "For operators": ("operations", "releases", "scale"),
     "What is protected": ("threat-model", "privacy", "protocol"),
     "Reference": ("commands/index", "rooms/index"),

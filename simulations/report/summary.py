@@ -11,8 +11,8 @@ from consilium.shared.study.definition import Study
 from consilium.simulations.experiments.recalibrating import recalibration_sentences
 from consilium.simulations.federation.clear_sum import CLEAR
 from consilium.simulations.figures.measures import FIGURES, TITLES
+from consilium.simulations.figures.metrics import LOWER_IS_BETTER
 from consilium.simulations.report.checks import (
-    HIGHER_IS_WORSE,
     Check,
     beats_simple,
     calibrated,
@@ -159,7 +159,7 @@ def _lower(study: Study, groups: tuple[Group, ...]) -> list[str]:
     """
     name, whole = FIGURES[study.task.kind][0], everyone(groups)
     everybody = whole.figures.get(name) if whole else None
-    if name in HIGHER_IS_WORSE or everybody is None:
+    if name in LOWER_IS_BETTER or everybody is None:
         return []
     lower = [
         f"{g.name} {share_text(share)}"
