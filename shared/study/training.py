@@ -7,8 +7,9 @@ from pydantic import Field, model_validator
 from consilium.shared.files.strict_toml import StrictTable
 from consilium.shared.study.branches import Fraction, Model
 from consilium.shared.study.dictionary import Finite, Positive
+from consilium.shared.study.loss import Loss
 
-__all__ = ["Model", "Privacy", "Task", "Training"]
+__all__ = ["Loss", "Model", "Privacy", "Task", "Training"]
 
 
 class Task(StrictTable):
@@ -26,6 +27,7 @@ class Task(StrictTable):
     center: Finite = 0.0
     spread: Positive = 1.0
     prevalence: float | None = Field(default=None, gt=0, lt=1)
+    loss: Loss = Loss()
 
     @model_validator(mode="after")
     def _outputs_fit_kind(self) -> Self:
@@ -39,6 +41,20 @@ class Task(StrictTable):
             raise ValueError(f"outputs {self.outputs} must be 1 for a binary task")
         if self.kind == "multiclass" and self.outputs < 2:
             raise ValueError(f"outputs {self.outputs} must be at least 2 for a multiclass task")
+        return self
+
+    @model_validator(mode="after")
+    def _loss_fits_outputs(self) -> Self:
+        if self.kind == "regression" and not self.loss.plain:
+            raise ValueError(
+                "[task.loss] is for classes and labels, and a regression task has none; remove it"
+            )
+        weights = len(self.loss.weights)
+        if weights not in (0, self.outputs):
+            raise ValueError(
+                f"[task.loss] weights has {weights} entries and must have one for each of the "
+                f"{self.outputs} outputs; name every one"
+            )
         return self
 
 

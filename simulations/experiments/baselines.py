@@ -133,7 +133,7 @@ def _step_inputs(
     train: TimeGrid, test: TimeGrid, study: Study
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the recurrent network's inputs at each step, and counts of the codes so far."""
-    normalisation = Normalisation.from_sums(patient_contributions(train, study).sum(axis=0))
+    normalisation = Normalisation.from_sums(patient_contributions(train, study).sum(axis=0), study)
     codes = len(token_names(study))
     both = [to_tensors(grid, normalisation, study).x_NTF.numpy() for grid in (train, test)]
     train_NTF, test_NTF = (x_NTF[..., : x_NTF.shape[2] - codes] for x_NTF in both)

@@ -26,6 +26,13 @@ TASKS = {
     "classes": {"kind": "multiclass", "outputs": 3},
     "labels of steps": {"kind": "multilabel", "outputs": 2, "per_step": True},
     "quantities": {"kind": "regression", "outputs": 2},
+    "focal classes": {"kind": "multiclass", "outputs": 3, "loss": {"kind": "focal", "gamma": 0.5}},
+    "bounded labels": {"kind": "multilabel", "outputs": 2, "loss": {"kind": "bounded"}},
+    "smoothed, weighed labels": {
+        "kind": "multilabel",
+        "outputs": 2,
+        "loss": {"smoothing": 0.1, "weights": [1000, 0.001]},
+    },
 }
 
 
