@@ -254,8 +254,8 @@ class Study(StrictTable):
 
         The order of variables is the order of the model's inputs, so it is part of the meaning.
         ``[privacy] unit`` is left out where it is "patient", and ``[model] branches`` where there
-        are none, and ``[task] loss`` where it is the plain one, so that digests of studies approved
-        before there were such keys stay as they are.
+        are none, ``[task] loss`` where it is the plain one, and the keys of survival elsewhere, so
+        that digests of studies approved before there were such keys stay as they are.
         """
         content = self.model_dump(mode="json", by_alias=True)
         if self.privacy.unit == "patient":
@@ -264,6 +264,9 @@ class Study(StrictTable):
             del content["model"]["branches"]
         if self.task.loss.plain:
             del content["task"]["loss"]
+        if self.task.kind != "survival":
+            for key in ("cuts", "start", "time_unit"):
+                del content["task"][key]
         content["variables"] = [[name, spec] for name, spec in content["variables"].items()]
         return json.dumps(
             content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False

@@ -38,7 +38,7 @@ class HeldOutMetrics:
         figures: by name, those in ``measures.FIGURES`` for the kind of task.
         patients: how many were tested on.
         rows: number of their known outcomes, of stays or of steps.
-        positives: rows with the outcome, in a binary or multilabel task; None otherwise.
+        positives: rows with the outcome, in a binary, multilabel or survival task; None otherwise.
         sensitivity: of each class, in a multiclass task; empty otherwise.
     """
 
@@ -123,7 +123,7 @@ def evaluate(
         for name, resampled in zip(FIGURES[task.kind], np.array(values).T, strict=True)
     }
     classes = [m.sensitivities(everyone) for m in measures if isinstance(m, Classes)]
-    counted = task.kind in ("binary", "multilabel")
+    counted = task.kind in ("binary", "multilabel", "survival")
     return HeldOutMetrics(
         figures=estimates,
         patients=patients,

@@ -15,8 +15,8 @@ from consilium.simulations.report.forest_plots import share_text
 from consilium.simulations.report.groups import Group, everyone, share_of
 
 State = Literal["shown", "failed", "open"]
-HIGHER_IS_WORSE = ("mae", "rmse", "brier")
-BASELINES = ("logistic-regression", "linear-regression", "last-value")
+HIGHER_IS_WORSE = ("mae", "rmse", "brier", "nll")
+BASELINES = ("logistic-regression", "logistic-hazards", "linear-regression", "last-value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ def checks(
 ) -> list[Check]:
     """Return all conditions for using the model, each with its state after this run."""
     found = [_real(record), beats_simple(study, record, settings)]
-    if study.task.kind in ("binary", "multilabel"):
+    if study.task.kind in ("binary", "multilabel", "survival"):
         found.append(calibrated(everyone(groups)))
     return [
         *found,

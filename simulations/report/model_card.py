@@ -215,6 +215,7 @@ _OUTPUT = {
     "multilabel": "A risk between 0 and 1 for each label. No threshold is set.",
     "multiclass": "A probability for each class; figures take the most likely one.",
     "regression": "A value in the unit of the outcome.",
+    "survival": "A risk between 0 and 1 by the end of each interval; the last is the horizon's.",
 }
 
 

@@ -60,6 +60,9 @@ STUDIES: dict[str, Study] = {
         BASE,
         task={"kind": "multiclass", "outputs": 2, "loss": {"kind": "focal", "balance": 1.0}},
     ),
+    "survival": with_changes(
+        BASE, task={"kind": "survival", "outputs": 3, "cuts": [1.0, 2.0, 4.0]}
+    ),
     "counted labels": with_changes(
         BASE,
         task={
@@ -112,7 +115,7 @@ def _grid(study: Study, kind: str, *, seed: int) -> TimeGrid:
             y_N[special] = np.where(observed, 0.0, 1e20)
     elif kind == "all missing":
         value_NTV[special] = np.nan
-    elif kind == "unknown label" and (per_step or study.task.kind == "multilabel"):
+    elif kind == "unknown label" and (per_step or study.task.kind in ("multilabel", "survival")):
         y_N[special] = np.nan
     return TimeGrid(
         value_NTV=value_NTV,

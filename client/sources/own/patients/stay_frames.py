@@ -210,7 +210,8 @@ def _unknown_label(frame: pl.DataFrame, study: Study, where: str) -> pl.Series:
     label = frame["label"]
     if label.dtype in (pl.List, pl.Array):
         flat = label.explode()
-        unknown = label.list.drop_nulls().list.len() == 0
+        unknown = label.list.eval(pl.element().is_not_null() & pl.element().is_not_nan()).list.sum()
+        unknown = unknown == 0
     else:
         flat, unknown = label, label.is_null() | label.is_nan()
     check_labels(flat, study, where)
