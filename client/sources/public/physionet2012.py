@@ -26,11 +26,13 @@ from numpy.typing import NDArray
 from consilium.client.sources.common.archives import BadFileError, leave_out, members
 from consilium.client.sources.common.cleaning import Cleaner
 from consilium.client.sources.common.reasons import BAD_LINE
-from consilium.client.sources.common.source import CountedWithoutLabels, Label, Patient, Stay, Tally
+from consilium.client.sources.common.source import CountedWithoutLabels, Patient, Stay, Tally
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 from consilium.shared.study.dictionary import KNOWN
 from consilium.shared.study.survival import interval_labels
+
+Label = float | NDArray[np.float32]
 
 HEADER = "Time,Parameter,Value"
 LARGEST_RECORD_BYTES = 1 << 20  # the challenge's largest is under 32 KiB; refuses a zip bomb

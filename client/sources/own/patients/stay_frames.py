@@ -95,9 +95,10 @@ def stay_table(
         raise DataError(f"{where}: no stay is left to read: {cause}")
     frame = _held(frame.sort("patient", "begin", "stay"))
     patients = frame["patient"].unique(maintain_order=True)
-    label_N = frame["label"].to_numpy().astype(np.float32)
     if frame["label"].dtype in (pl.List, pl.Array):
         label_N = np.array(frame["label"].to_list(), dtype=np.float32)
+    else:
+        label_N = frame["label"].to_numpy().astype(np.float32)
     begin = pl.col("begin")
     hours = frame.select(
         end=(spans.until("end") - begin) / US_PER_HOUR,
