@@ -72,8 +72,8 @@ def survival(folder: Path) -> Study:
         bili = float(np.exp(draw.normal(0.4, 1.0)))
         time = int(min(draw.exponential(9000 / bili), draw.uniform(1500, 5000))) + 200
         status = int(draw.integers(0, 3))
-        for day in (0, 190):
-            lines.append(f"{person},{time},{status},50,f,{day},0,{bili:.2f},3.5,900,,230,10.5,3")
+        values = f"0,{bili:.2f},3.5,900,,230,10.5,3"
+        lines += [f"{person},{time},{status},50,f,{day},{values}" for day in (0, 190)]
     (folder / "pbc_sequential").mkdir(parents=True)
     (folder / "pbc_sequential" / "pbcseq.csv").write_text("\n".join(lines) + "\n")
     return small("pbc-survival", 2)
