@@ -135,7 +135,8 @@ def _methods(study: Study, record: JsonRecord) -> dict[str, str]:
         ),
         "12b": "Values are centred and scaled by statistics of all sites' training patients, found "
         "by a sum over the sites; some on a logarithmic scale.",
-        "12c": f"{model.described}. Loss: {_loss(study)}. {study.rounds} rounds of {training.local_steps} step(s) at a "
+        "12c": f"{model.described}. Loss: {_loss(study)}. {study.rounds} rounds of "
+        f"{training.local_steps} step(s) at a "
         f"site, sampling rate {training.sampling_rate:g}, {training.optimizer}; "
         f"{study.aggregation.strategy} at the coordinator. {_noise(study)} "
         "How settings were chosen: not reported.",
@@ -143,7 +144,9 @@ def _methods(study: Study, record: JsonRecord) -> dict[str, str]:
         "12e": f"{', '.join(TITLES[n] for n in FIGURES[task.kind])} with 95 % bootstrap intervals "
         "over patients; the figures above.",
         "12g": "By the network from the record up to the end of its window.",
-        "13": "No reweighting of classes.",
+        "13": f"Classes are weighed: {task.loss.described}."
+        if task.loss.weights or task.loss.balance
+        else "No reweighting of classes.",
         "14": "None in training.",
         "15": _OUTPUT[task.kind] + (" At every step." if task.per_step else ""),
         "18c": f"The study file, SHA-256 {record['study_digest']}.",
