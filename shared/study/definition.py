@@ -123,6 +123,11 @@ class Study(StrictTable):
                 "[task] per_step labels every hour of a stay, but [data] cuts it into windows with "
                 "one label each; remove per_step, or the table that places them"
             )
+        if not self.data.fixed and self.task.kind == "survival":
+            raise ValueError(
+                "[task] survival counts from the start of a stay, but [data] cuts it into windows "
+                "that end elsewhere; remove the table that places them"
+            )
         after = self.data.after_event
         if after is not None and (
             after.variable not in self.variables or self.variables[after.variable].role != "series"

@@ -115,3 +115,9 @@ def test_keys_of_survival_are_part_of_its_digest_and_of_no_others() -> None:
     later = with_changes(study, task={"start": 1.0})
     assert study.digest != later.digest
     assert parse_canonical(later.to_canonical_json()) == later
+
+
+def test_windows_elsewhere_than_at_the_start_do_not_go_with_times_from_the_start() -> None:
+    study = with_changes(BASE, task={"kind": "survival", "outputs": 2, "cuts": [5.0, 10.0]})
+    with pytest.raises(StudyError, match="counts from the start of a stay"):
+        with_changes(study, data={"before_event": {"gap_h": 2}})
