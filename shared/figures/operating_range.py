@@ -58,14 +58,14 @@ def bands(
         noise: standard deviation of the privacy noise on each count; it widens the intervals.
     """
     found = []
-    for low, high, inside in _neighbours(counts_2B.sum(axis=0), edges_L):
+    for begin, end, inside in _neighbours(counts_2B.sum(axis=0), edges_L):
         part = counts_2B[:, inside]
         negatives, positives = np.maximum(part.sum(axis=1), 0.0)
         value, low, high = _share(positives, negatives, noise**2 * part.shape[1])
         found.append(
             Band(
-                low=low,
-                high=high,
+                low=begin,
+                high=end,
                 patients=negatives + positives,
                 observed=value,
                 observed_low=low,

@@ -40,7 +40,7 @@ def baselines(study: Study, constant: Mapping[str, float]) -> dict[str, Baseline
         study: its task decides.
         constant: values that a naive forecast predicts for everybody, by the forecast's name.
     """
-    linear = {"regression": "ridge-regression", "survival": "logistic-hazards"}.get(
+    linear = {"regression": "ridge-regression", "survival": "logistic-hazard-regression"}.get(
         study.task.kind, "logistic-regression"
     )
     naive = {name: partial(_constant, value=value, study=study) for name, value in constant.items()}

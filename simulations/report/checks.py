@@ -16,7 +16,7 @@ from consilium.simulations.report.groups import Group, everyone, share_of
 
 State = Literal["shown", "failed", "open"]
 HIGHER_IS_WORSE = ("mae", "rmse", "brier", "nll")
-BASELINES = ("logistic-regression", "logistic-hazards", "linear-regression", "last-value")
+BASELINES = ("logistic-regression", "logistic-hazard-regression", "linear-regression", "last-value")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from consilium.simulations.report.round_charts import name_rows
 
 SETTINGS = {
     "logistic-regression": "logistic regression on summaries",
-    "logistic-hazards": "logistic regression of the hazards on summaries",
+    "logistic-hazard-regression": "logistic regression of the hazards on summaries",
     "linear-regression": "linear regression on summaries",
     "local": "each site alone, mean",
     "pooled": "all records in one place",

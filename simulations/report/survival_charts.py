@@ -105,6 +105,7 @@ def _curves(
             xlim=(times[0], times[-1]),
             ylim=(0, 1.005),
         )
+        axes.set_xticks(times, [f"{time:g}" for time in times], rotation=30)
         axes.legend(loc="lower left")
 
     return Chart(

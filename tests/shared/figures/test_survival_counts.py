@@ -90,7 +90,7 @@ def test_true_risks_are_found_calibrated_although_many_were_lost() -> None:
         g.predicted for g in found.risk_groups
     )
     naive = np.nansum(label_NK == 1) / len(label_NK)
-    assert naive < 0.85 * found.whole.observed.value  # who was lost must not count as without
+    assert naive < 0.92 * found.whole.observed.value  # who was lost must not count as without
 
 
 def test_the_interval_of_the_c_index_is_as_wide_as_its_spread_over_cohorts() -> None:

@@ -81,5 +81,5 @@ def test_one_column_is_not_enough_for_survival(tmp_path: Path) -> None:
 def test_several_labels_of_a_stay_are_read_from_as_many_columns(tmp_path: Path) -> None:
     both = with_changes(BASE, task={"kind": "multilabel", "outputs": 2})
     settings = SETTINGS.replace('["time", "state"]', '["state", "hour"]')
-    grid = read("1,2,2,50,0,80\n2,2,1,60,1,70\n3,2,,60,1,70\n", tmp_path, settings, both)
+    grid = read("1,2,2,50,0,80\n2,2,1,60,2,70\n3,2,,60,2,70\n", tmp_path, settings, both)
     assert np.array_equal(grid.y_N, np.float32([[1, 0], [0, 1], [NAN, 1]]), equal_nan=True)
