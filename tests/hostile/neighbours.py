@@ -56,6 +56,10 @@ STUDIES: dict[str, Study] = {
         BASE,
         task={"kind": "regression", "per_step": True, "spread": 1.0},
     ),
+}
+"""One study for each way of training and each mode of privacy."""
+
+TASKS: dict[str, Study] = {
     "counted classes": with_changes(
         BASE,
         task={"kind": "multiclass", "outputs": 2, "loss": {"kind": "focal", "balance": 1.0}},
@@ -73,7 +77,7 @@ STUDIES: dict[str, Study] = {
         },
     ),
 }
-"""One study for each way of training and each mode of privacy."""
+"""Other tasks and losses, trained as the first of ``STUDIES``."""
 
 PATIENTS = ("ordinary", "sixty stays", "not a number", "huge", "all missing", "unknown label")
 
