@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from consilium.client.records.features import TimeGrid
+from consilium.client.records.features import TimeGrid, to_grid
 from consilium.client.records.statistics import patient_contributions
 from consilium.shared.errors import MessageError
 from consilium.shared.model.class_weights import class_scale, shares_of_sums, weights_of_labels
@@ -88,3 +88,9 @@ def test_weights_that_the_study_names_are_taken_as_they_are() -> None:
     y = torch.tensor([0.0, 1.0, math.nan])
     assert weights_of_labels(y, named, np.empty(0)).tolist() == [1.0, 3.0, 1.0]
     assert weights_of_labels(y, BASE, np.empty(0)) is None
+
+
+@pytest.mark.parametrize("study", [CLASSES, LABELS])
+def test_where_nobody_is_left_nothing_is_counted(study) -> None:
+    nobody = to_grid([], study, or_nobody=True)
+    assert patient_contributions(nobody, study).shape == (0, statistics_size(study))
