@@ -50,10 +50,11 @@ def shares_of_sums(sums: NDArray[np.float64], study: Study, *, noise: float) -> 
     counts = np.maximum(np.asarray(sums, dtype=np.float64) / class_scale(study), 0.0)
     if study.task.kind == "multiclass":
         counts = np.maximum(counts, least)
-        return np.clip(counts / counts.sum(), LEAST_SHARE, 1.0)
+        return np.asarray(np.clip(counts / counts.sum(), LEAST_SHARE, 1.0))
     known_K, present_K = np.split(counts, 2)
     known_K = np.maximum(known_K, 2 * least)
-    return np.clip(np.maximum(present_K, least) / known_K, LEAST_SHARE, 1 - LEAST_SHARE)
+    share_K = np.maximum(present_K, least) / known_K
+    return np.asarray(np.clip(share_K, LEAST_SHARE, 1 - LEAST_SHARE))
 
 
 def weights_of_labels(y: Tensor, study: Study, share_K: NDArray[np.float64]) -> Tensor | None:

@@ -262,7 +262,8 @@ def _label(cell: str, study: Study, where: str) -> Label:
         died = float(value != -1)
         time = math.inf if value == -1 else value if value >= 0 else math.nan
         event = math.nan if math.isnan(time) else died
-        return interval_labels(np.array([time]), np.array([event]), study.task, where)[0]
+        label_NK = interval_labels(np.array([time]), np.array([event]), study.task, where)
+        return np.asarray(label_NK[0])
     if value == -1:
         return float("nan")
     if kind != "regression" and (value not in range(classes)):

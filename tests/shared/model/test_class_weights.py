@@ -73,7 +73,7 @@ def test_weights_of_labels_give_both_outcomes_the_same_sum_at_power_one() -> Non
 
 
 @pytest.mark.parametrize("study", [CLASSES, LABELS])
-@pytest.mark.parametrize("size", [-1e300, -5.0, 0.0, 1e-300, 1e300])
+@pytest.mark.parametrize("size", [-1e9, -5.0, 0.0, 1e-300, 1e9])
 def test_any_noisy_sums_give_shares_within_bounds_that_travel(study, size: float) -> None:
     sums = np.full(statistics_size(study), size)
     found = Normalisation.from_sums(sums, study, noise=40.0)
