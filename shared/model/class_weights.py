@@ -78,6 +78,7 @@ def weights_of_labels(y: Tensor, study: Study, share_K: NDArray[np.float64]) -> 
         return torch.from_numpy(weight_K.astype(np.float32))[torch.where(known, y, 0).long()]
     present_K, absent_K = np.array(loss.weights), np.ones(task.outputs)
     if loss.balance:
+        share_K = np.clip(share_K, LEAST_SHARE, 1 - LEAST_SHARE)
         present_K, absent_K = share_K**-loss.balance, (1 - share_K) ** -loss.balance
         mean_K = share_K * present_K + (1 - share_K) * absent_K
         present_K, absent_K = present_K / mean_K, absent_K / mean_K
