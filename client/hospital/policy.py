@@ -25,8 +25,8 @@ from consilium.shared.errors import PolicyError
 from consilium.shared.study.definition import Study
 from consilium.shared.study.rounds import MINIMUM_SITES
 
-TaskKind = Literal["binary", "multiclass", "multilabel", "regression"]
-TASKS: tuple[TaskKind, ...] = ("binary", "multiclass", "multilabel", "regression")
+TaskKind = Literal["binary", "multiclass", "multilabel", "regression", "survival"]
+TASKS: tuple[TaskKind, ...] = ("binary", "multiclass", "multilabel", "regression", "survival")
 
 
 @dataclass(frozen=True, kw_only=True)

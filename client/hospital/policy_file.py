@@ -72,7 +72,7 @@ own_figures = false
 budget_left = false
 
 [data]
-tasks = ["binary", "multiclass", "multilabel", "regression"]
+tasks = ["binary", "multiclass", "multilabel", "regression", "survival"]
 # Kinds of records and measurements that may be used; without them, all that site.toml sets up.
 # sources = ["physionet2012"]
 # variables = ["HR", "Temp", "Lactate"]

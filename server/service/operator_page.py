@@ -151,9 +151,11 @@ def _curves(trained: Sequence[JsonRecord]) -> tuple[Curve, ...]:
     """Return small curves of the sums' figures by round, each with two values at least."""
     judged = [r["validation"] for r in trained if r.get("validation")]
     risks = [[o["auroc"] for o in v["outputs"] if o] for v in judged]
+    ranks = [v["survival"]["c_index"]["value"] for v in judged if v.get("survival")]
     series = (
         ("validation loss", [v["loss"] for v in judged]),
         ("validation AUROC, mean", [sum(v) / len(v) for v in risks if v]),
+        ("validation C-index", ranks),
         ("epsilon spent", [r["epsilon"] for r in trained]),
         ("seconds a round", [r["seconds"] for r in trained]),
     )

@@ -230,7 +230,9 @@ def _trained(manifest: ModelManifest, parts: Mapping[str, bytes]) -> Trained:
     study = parse_canonical(parts[STUDY])
     if study.digest.hex() != manifest.study_digest:
         raise MessageError(f"{STUDY} is not the study whose digest the manifest names")
-    normalisation = Normalisation.from_bytes(manifest.normalisation.to_bytes(), study)
+    normalisation = Normalisation.from_bytes(
+        manifest.normalisation.to_bytes(), study, to_train=False
+    )
     if manifest.variables != manifest_variables(study, normalisation):
         raise MessageError("the manifest's variables are not those of the study")
     model = study_model(study)

@@ -123,6 +123,11 @@ class Study(StrictTable):
                 "[task] per_step labels every hour of a stay, but [data] cuts it into windows with "
                 "one label each; remove per_step, or the table that places them"
             )
+        if not self.data.fixed and self.task.kind == "survival":
+            raise ValueError(
+                "[task] survival counts from the start of a stay, but [data] cuts it into windows "
+                "that end elsewhere; remove the table that places them"
+            )
         after = self.data.after_event
         if after is not None and (
             after.variable not in self.variables or self.variables[after.variable].role != "series"
@@ -254,13 +259,19 @@ class Study(StrictTable):
 
         The order of variables is the order of the model's inputs, so it is part of the meaning.
         ``[privacy] unit`` is left out where it is "patient", and ``[model] branches`` where there
-        are none, so that digests of studies approved before there were such keys stay as they are.
+        are none, ``[task] loss`` where it is the plain one, and the keys of survival elsewhere, so
+        that digests of studies approved before there were such keys stay as they are.
         """
         content = self.model_dump(mode="json", by_alias=True)
         if self.privacy.unit == "patient":
             del content["privacy"]["unit"]
         if not self.model.branches:
             del content["model"]["branches"]
+        if self.task.loss.plain:
+            del content["task"]["loss"]
+        if self.task.kind != "survival":
+            for key in ("cuts", "start", "time_unit"):
+                del content["task"][key]
         content["variables"] = [[name, spec] for name, spec in content["variables"].items()]
         return json.dumps(
             content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False

@@ -19,13 +19,14 @@ from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.study.definition import Study
 from consilium.simulations.experiments.boosting import fit_boosted
 from consilium.simulations.experiments.linear import fit_linear
-from consilium.simulations.experiments.rivals import BOOSTING, LOGISTIC, RIDGE
+from consilium.simulations.experiments.rivals import BOOSTING, HAZARD, LOGISTIC, RIDGE
 from consilium.simulations.experiments.summaries import stay_features, step_features
 
 Scores = NDArray[np.float64]
 Baseline = Callable[[TimeGrid, TimeGrid], Scores]
 Fit = Callable[..., Any]
 """From inputs, outcomes and persons of rows to a fitted model of scikit-learn's kind."""
+_ALIKE = "the training labels are all alike, so nothing can be learned; check them"
 
 MOST_ROWS = 20_000  # of more steps than this, so many are drawn at random before fitting
 
@@ -37,7 +38,7 @@ def baselines(study: Study, constant: Mapping[str, float]) -> dict[str, Baseline
         study: its task decides.
         constant: values that a naive forecast predicts for everybody, by the forecast's name.
     """
-    linear = RIDGE if study.task.kind == "regression" else LOGISTIC
+    linear = {"regression": RIDGE, "survival": HAZARD}.get(study.task.kind, LOGISTIC)
     naive = {name: partial(_constant, value=value, study=study) for name, value in constant.items()}
     return {
         **naive,
@@ -120,11 +121,13 @@ def _scores(rows: _Rows, study: Study, fit: Fit) -> Scores:
         class_R = rows.truth.astype(np.int64)
         scores[rows.place] = _fitted(rows, slice(None), class_R, study, fit)
         return scores
+    if study.task.kind == "survival":
+        return _risks(rows, study, fit)
     truth_RK = rows.truth.reshape(len(rows.truth), -1)
     known_RK = ~np.isnan(truth_RK)
     varied = [len(np.unique(truth_RK[known_RK[:, k], k])) > 1 for k in range(truth_RK.shape[1])]
     if not any(varied):
-        raise DataError("the training labels are all alike, so nothing can be learned; check them")
+        raise DataError(_ALIKE)
     for number, varies in enumerate(varied):
         chosen_R = np.flatnonzero(known_RK[:, number])
         truth_R = truth_RK[chosen_R, number]
@@ -133,6 +136,28 @@ def _scores(rows: _Rows, study: Study, fit: Fit) -> Scores:
         elif len(truth_R):  # one of several outputs of which nothing can be learned
             scores[rows.place, number] = truth_R[0]
     return scores
+
+
+def _risks(rows: _Rows, study: Study, fit: Fit) -> Scores:
+    """Return risks by each cut (N, K), by one model of the hazards of all intervals.
+
+    An interval that a patient was seen through, or had the event in, is a row; beside the
+    summaries the rows read which interval it is (D'Agostino et al. 1990, Stat Med 9:1501).
+    """
+    row_E, interval_E = np.nonzero(~np.isnan(rows.truth))
+    which_KK = np.eye(rows.truth.shape[1])
+    label_E = rows.truth[row_E, interval_E]
+    if len(np.unique(label_E)) < 2:
+        raise DataError(_ALIKE)
+    read_EF = np.concatenate([rows.train_RF[row_E], which_KK[interval_E]], axis=1)
+    model = fit(read_EF, label_E, rows.patient_R[row_E], classes=True, seed=study.seed)
+    left_N, columns = np.ones(len(rows.test_RF)), []
+    for which_K in which_KK:
+        seen_NF = np.tile(which_K, (len(rows.test_RF), 1))
+        read_NF = np.concatenate([rows.test_RF, seen_NF], axis=1)
+        left_N = left_N * (1 - model.predict_proba(read_NF)[:, 1])
+        columns.append(1 - left_N)
+    return np.stack(columns, axis=1).astype(np.float64)
 
 
 def _fitted(
@@ -145,7 +170,7 @@ def _fitted(
     """Fit to the chosen rows; return chances (R, K) of the test's, or predicted values (R, 1)."""
     classes = study.task.kind != "regression"
     if len(np.unique(truth_R)) < 2:
-        raise DataError("the training labels are all alike, so nothing can be learned; check them")
+        raise DataError(_ALIKE)
     model = fit(
         rows.train_RF[chosen], truth_R, rows.patient_R[chosen], classes=classes, seed=study.seed
     )

@@ -12,12 +12,14 @@ from typing import Any
 from consilium.simulations.figures.metrics import HeldOutMetrics, difference
 
 LOGISTIC, RIDGE, BOOSTING = "logistic-regression", "ridge-regression", "gradient-boosting"
+HAZARD = "logistic-hazard-regression"
 AGAINST = "against"
 BETTER, WORSE, ALIKE = "better", "worse", "no difference beyond noise"
 _OURS = ("local", "pooled", "federated")
 _TITLES = {
     LOGISTIC: "a logistic regression",
     RIDGE: "a ridge regression",
+    HAZARD: "a logistic regression of the hazards",
     BOOSTING: "gradient boosting",
 }
 

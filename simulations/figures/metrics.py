@@ -16,7 +16,7 @@ from consilium.simulations.figures.measures import FIGURES, Classes, measure_of
 
 RESAMPLES = 1000
 LEVEL = 0.95
-LOWER_IS_BETTER = ("mae", "rmse", "brier")
+LOWER_IS_BETTER = ("mae", "rmse", "brier", "nll")
 _FEWEST_RESAMPLES = 100
 _ROWS_IN_ALL = 40_000_000  # rows times resamples; larger cohorts get fewer resamples
 
@@ -38,7 +38,7 @@ class HeldOutMetrics:
         figures: by name, those in ``measures.FIGURES`` for the kind of task.
         patients: how many were tested on.
         rows: number of their known outcomes, of stays or of steps.
-        positives: rows with the outcome, in a binary or multilabel task; None otherwise.
+        positives: rows with the outcome, in a binary, multilabel or survival task; None otherwise.
         sensitivity: of each class, in a multiclass task; empty otherwise.
         draws: by figure its value, and then its value in each resample of the patients. Models
             that were judged on the same patients with the same seed share the resamples.
@@ -121,7 +121,7 @@ def evaluate(
     draws = dict(zip(FIGURES[task.kind], np.array(values).T, strict=True))
     rows, everyone = len(truth.patient_R), np.ones(len(truth.patient_R))
     classes = [m.sensitivities(everyone) for m in measures if isinstance(m, Classes)]
-    counted = task.kind in ("binary", "multilabel")
+    counted = task.kind in ("binary", "multilabel", "survival")
     return HeldOutMetrics(
         figures={name: _estimate(values_X) for name, values_X in draws.items()},
         patients=int(truth.patient_R.max()) + 1,

@@ -47,7 +47,7 @@ def checks(
 ) -> list[Check]:
     """Return all conditions for using the model, each with its state after this run."""
     found = [_real(record), beats_simple(study, record, settings)]
-    if study.task.kind in ("binary", "multilabel"):
+    if study.task.kind in ("binary", "multilabel", "survival"):
         found.append(calibrated(everyone(groups)))
     return [
         *found,

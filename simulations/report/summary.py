@@ -88,7 +88,14 @@ def _good(
             f"Of one with and one without the outcome, drawn at random, it gives the higher risk "
             f"to the right one in {percent(test[name]['value'])} of cases{_averaged(study)}."
         )
+    elif name == "c_index":
+        support.append(
+            f"Of two of whom one has the event first, it gives the higher risk to that one in "
+            f"{percent(test[name]['value'])} of cases."
+        )
     group = everyone(groups)
+    if study.task.kind == "survival":
+        support.append(_sentence(calibrated(group).why))
     if points := points_of(group):
         point = at_sensitivity(points, 0.8)
         support.append(

@@ -30,6 +30,7 @@ from consilium.shared.study.definition import Study
 from tests.hostile.neighbours import (
     PATIENTS,
     STUDIES,
+    TASKS,
     hostile_normalisation,
     hostile_weights,
     pair,
@@ -95,13 +96,21 @@ def bound(study: Study, purpose: Purpose, name: str) -> float:
     return metrics_sensitivity(study, final=purpose is Purpose.EVALUATION)
 
 
+CASES = [(name, kind) for name in STUDIES for kind in PATIENTS]
+CASES += [
+    (name, kind) if kind == "sixty stays" else pytest.param(name, kind, marks=pytest.mark.slow)
+    for name in TASKS
+    for kind in PATIENTS
+]
+
+
 @pytest.mark.parametrize("purpose", Purpose)
-@pytest.mark.parametrize("kind", PATIENTS)
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize(("name", "kind"), CASES)
 def test_one_patient_changes_a_vector_within_the_claimed_sensitivity(
     tmp_path: Path, name: str, kind: str, purpose: Purpose
 ) -> None:
-    study, two = STUDIES[name], pair(STUDIES[name], kind)
+    study = (STUDIES | TASKS)[name]
+    two = pair(study, kind)
     for number in WEIGHTS if purpose is not Purpose.STATISTICS else [0]:
         present = parts(two.present, study, purpose, number, tmp_path / f"{number}+")
         absent = parts(two.absent, study, purpose, number, tmp_path / f"{number}-")
