@@ -17,6 +17,7 @@ from consilium.shared.files.strict_toml import StrictTable, parse_toml, read_tex
 from consilium.shared.secure_sum import mask_graph
 from consilium.shared.secure_sum.thresholds import default_threshold, least_threshold
 from consilium.shared.study.branches import check_branches
+from consilium.shared.study.derived import check_derived
 from consilium.shared.study.dictionary import Variable, completed
 from consilium.shared.study.personalisation import Personalisation, check_personalisation
 from consilium.shared.study.records import Data, Name, Tokens
@@ -117,6 +118,14 @@ class Study(StrictTable):
             static=tuple(name for name, v in self.variables.items() if v.role == "static"),
             codes=() if self.tokens is None else self.tokens.names,
             hours=self.data.clock == "hour",
+        )
+        check_derived(
+            self.data.derived,
+            self.variables,
+            rate_hz=self.data.rate_hz,
+            steps=self.data.steps,
+            positions=self.data.clock == "position",
+            per_step=self.task.per_step,
         )
         if not self.data.fixed and self.task.per_step:
             raise ValueError(
@@ -253,15 +262,17 @@ class Study(StrictTable):
         """UTF-8 JSON, tables' keys sorted, no spaces; the order of ``variables`` is kept.
 
         The order of variables is the order of the model's inputs, so it is part of the meaning.
-        ``[privacy] unit`` is left out where it is "patient", and ``[model] branches`` where there
-        are none, and ``[task] loss`` where it is the plain one, so that digests of studies approved
-        before there were such keys stay as they are.
+        ``[privacy] unit`` is left out where it is "patient", ``[model] branches`` and ``[data]
+        derived`` where there are none, and ``[task] loss`` where it is the plain one, so that
+        digests of studies approved before there were such keys stay as they are.
         """
         content = self.model_dump(mode="json", by_alias=True)
         if self.privacy.unit == "patient":
             del content["privacy"]["unit"]
         if not self.model.branches:
             del content["model"]["branches"]
+        if not self.data.derived:
+            del content["data"]["derived"]
         if self.task.loss.plain:
             del content["task"]["loss"]
         content["variables"] = [[name, spec] for name, spec in content["variables"].items()]
