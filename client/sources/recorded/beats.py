@@ -31,7 +31,7 @@ CLASS_OF: Mapping[str, int] = MappingProxyType(
 """AAMI class of each beat annotation; other annotations are not beats."""
 INTERVALS = ("rr_before", "rr_after", "rr_mean", "rr_before_ratio", "rr_after_ratio")
 BEFORE = 0.4  # share of a beat's window that lies before the beat
-_BEATS_OF_MEAN = 10
+BEATS_OF_MEAN = 10
 
 Words = Mapping[str, float]
 
@@ -58,8 +58,7 @@ def beats_of(
         (note.onset_s, kind) for note in prepared.notes if (kind := class_of(note)) is not None
     ]
     onsets = np.array([onset for onset, _ in found])
-    exact = np.round(onsets * rate, 6)  # a whole sample divided by its rate comes back whole
-    places = np.round(exact).astype(np.int64)
+    places = places_of(onsets, rate)
     if len(found) and not (
         (np.diff(onsets) > 0).all()
         and onsets[0] >= 0
@@ -71,6 +70,12 @@ def beats_of(
             "of annotations"
         )
     return places, np.array([kind for _, kind in found], dtype=np.int64)
+
+
+def places_of(onsets: NDArray[np.float64], rate: float) -> NDArray[np.int64]:
+    """Return the samples at that rate that lie nearest to times in seconds."""
+    exact = np.round(onsets * rate, 6)  # a whole sample divided by its rate comes back whole
+    return np.round(exact).astype(np.int64)
 
 
 def beat_windows(
@@ -101,7 +106,7 @@ def beat_windows(
             continue
         normal += int(label == 0)
         value_TV = prepared.table(start, start + steps, study)
-        earlier = beats[max(0, number - _BEATS_OF_MEAN) : number + 1]
+        earlier = beats[max(0, number - BEATS_OF_MEAN) : number + 1]
         for name, value in intervals(earlier, int(beats[number + 1]), rate).items():
             if name in names:
                 value_TV[0, names.index(name)] = value

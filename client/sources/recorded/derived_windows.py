@@ -32,20 +32,14 @@ def fill_derived(windows: Sequence[Window], prepared: Prepared, study: Study) ->
     for name, one in study.data.derived.items():
         signal = prepared.signals[:, prepared.channels.index(one.of)]
         window_NT = [centred(signal[w.start : w.start + steps]) for w in whole]
+        reference = None
+        if isinstance(one, Compared) and one.reference == "recording":
+            reference = reference_of(one, window_NT)
         column = names.index(name)
-        for window, value in zip(whole, _values(one, window_NT, study), strict=True):
+        for number, window in enumerate(whole):
+            so_far = window_NT[max(0, number + 1 - RECALLED) : number + 1]
+            value = latest(one, so_far, study, reference)
             window.value_TV[: len(value), column] = value
-
-
-def _values(one: Derived, window_NT: list[Array], study: Study) -> list[Array]:
-    """Return the variable of each window: (T,) of a series, (1,) of a static one."""
-    if isinstance(one, BandPower):
-        rate = float(study.data.rate_hz or 1.0)
-        return [np.array([band_power(window_T, one, rate)]) for window_T in window_NT]
-    if one.reference == "recording":
-        reference = reference_of(one, window_NT)
-        return [compared(one, window_T, reference) for window_T in window_NT]
-    return [latest(one, window_NT[: number + 1]) for number in range(len(window_NT))]
 
 
 def centred(window_T: Array) -> Array:
@@ -54,9 +48,22 @@ def centred(window_T: Array) -> Array:
     return window_T - np.median(window_T[known_T]) if known_T.any() else window_T
 
 
-def latest(one: Compared, window_NT: Sequence[Array]) -> Array:
-    """Return the variable of the last window (T,), by it and up to 31 before it."""
-    return compared(one, window_NT[-1], reference_of(one, window_NT[-RECALLED:]))
+def latest(
+    one: Derived, window_NT: Sequence[Array], study: Study, reference: Array | None = None
+) -> Array:
+    """Return the variable of the last window: (T,) of a series, (1,) of a static one.
+
+    Args:
+        one: how it is computed.
+        window_NT: the window and those before it that count, centred.
+        study: gives the rate.
+        reference: what the window is compared with; None takes that of these windows.
+    """
+    if isinstance(one, BandPower):
+        return np.array([band_power(window_NT[-1], one, float(study.data.rate_hz or 1.0))])
+    if reference is None:
+        reference = reference_of(one, window_NT)
+    return compared(one, window_NT[-1], reference)
 
 
 def reference_of(one: Compared, window_NT: Sequence[Array]) -> Array:

@@ -655,9 +655,15 @@ def filtered(
     return samples
 
 
+def ratio_of(rate: float, study: Study) -> Fraction:
+    """Return how many samples the study has for one of a channel at that rate."""
+    ratio = Fraction(float(study.data.rate_hz or rate) / rate).limit_denominator(1000)
+    return ratio or Fraction(1)
+
+
 def resampled(samples: NDArray[np.float64], rate: float, study: Study) -> NDArray[np.float64]:
     """Return samples at the study's rate."""
-    ratio = Fraction(float(study.data.rate_hz or rate) / rate).limit_denominator(1000)
-    if ratio == 1 or ratio == 0:
+    ratio = ratio_of(rate, study)
+    if ratio == 1:
         return samples
     return np.asarray(resample_poly(samples, ratio.numerator, ratio.denominator), dtype=np.float64)
