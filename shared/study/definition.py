@@ -126,6 +126,7 @@ class Study(StrictTable):
             steps=self.data.steps,
             positions=self.data.clock == "position",
             per_step=self.task.per_step,
+            at_beats=self.data.label == "aami",
         )
         if not self.data.fixed and self.task.per_step:
             raise ValueError(

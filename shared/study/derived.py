@@ -4,14 +4,15 @@ Windows are what a source of recordings cuts: stretches, or what lies around hea
 annotations. Every window is first freed of its own median, so a channel's baseline means nothing.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from consilium.shared.files.strict_toml import StrictTable
-from consilium.shared.study.dictionary import Positive, Variable
+from consilium.shared.study.dictionary import Finite, Positive, Variable
 from consilium.shared.study.units import UnitError, conversion
 
+BEFORE = 0.4  # share of a beat's window that lies before the beat
 RECALLED = 32  # windows, the present one included, that a running reference is made of
 HIGHEST_SHARE = 0.45  # of the rate, up to which resampled signals keep their spectrum
 SEGMENT_S = 4.0  # of Welch's method: frequencies are told apart by 0.25 Hz, if windows are so long
@@ -24,9 +25,13 @@ class Signal(StrictTable):
     which it is read, not needed if it is one of the study's variables itself.
     """
 
-    role: ClassVar[str]
     of: str = Field(min_length=1, max_length=256)
     unit: str = Field(default="", max_length=30)
+
+    @property
+    def role(self) -> str:
+        """The role of the variable: one number a window is static."""
+        return "static"
 
     def unit_of(self, unit: str) -> str:
         """Return the variable's unit for a channel in that unit."""
@@ -39,10 +44,40 @@ class Compared(Signal):
     ``reference`` "running" takes it and up to 31 windows before it, as a monitor can; "recording"
     takes all windows, and so needs the finished recording. A window without another to be compared
     with is missing.
+
+    With ``from_s`` and ``until_s`` it is one number, the mean of a part of the window, in seconds
+    from the beat (label ``aami``) or from the window's begin.
     """
 
-    role: ClassVar[str] = "series"
     reference: Literal["running", "recording"] = "running"
+    from_s: Finite | None = None
+    until_s: Finite | None = None
+
+    @model_validator(mode="after")
+    def _part_has_two_ends(self) -> Self:
+        if (self.from_s is None) != (self.until_s is None):
+            raise ValueError(
+                "of a part of the window needs from_s and until_s; give both, or neither"
+            )
+        return self
+
+    @property
+    def role(self) -> str:
+        """A whole window is a series."""
+        return "series" if self.from_s is None else "static"
+
+    @property
+    def whole(self) -> "Compared":
+        """The same of the whole window."""
+        return self.model_copy(update={"from_s": None, "until_s": None})
+
+    def part(self, rate_hz: float, steps: int, *, at_beats: bool) -> slice:
+        """Return the samples of the window that count."""
+        if self.from_s is None or self.until_s is None:
+            return slice(0, steps)
+        zero = beat_place(steps) if at_beats else 0
+        first, last = (zero + round(edge * rate_hz) for edge in (self.from_s, self.until_s))
+        return slice(first, last)
 
 
 class Deviation(Compared):
@@ -74,7 +109,6 @@ class BandPower(Signal):
     frequencies up to 0.45 times the rate.
     """
 
-    role: ClassVar[str] = "static"
     kind: Literal["band-power"]
     low_hz: Positive
     high_hz: Positive
@@ -86,6 +120,11 @@ class BandPower(Signal):
 
 
 Derived = Annotated[Deviation | Normalised | BandPower, Field(discriminator="kind")]
+
+
+def beat_place(steps: int) -> int:
+    """Return the sample of a beat's window at which the beat lies."""
+    return round(BEFORE * steps)
 
 
 def segment(rate_hz: float, steps: int) -> int:
@@ -128,6 +167,7 @@ def check_derived(
     steps: int,
     positions: bool,
     per_step: bool,
+    at_beats: bool,
 ) -> None:
     """Refuse derived variables that the study does not declare, or that have no meaning in it.
 
@@ -138,6 +178,7 @@ def check_derived(
         steps: samples of a window.
         positions: whether the study's clock counts positions.
         per_step: whether its task asks at every step.
+        at_beats: whether windows lie around heart beats.
 
     Raises:
         ValueError: one sentence: what does not fit, and the remedy.
@@ -175,6 +216,15 @@ def check_derived(
             )
         if isinstance(one, BandPower):
             _check_band(name, one, rate_hz, steps)
+            continue
+        part = one.part(rate_hz, steps, at_beats=at_beats)
+        if not 0 <= part.start < part.stop <= steps:
+            zero = beat_place(steps) if at_beats else 0
+            raise ValueError(
+                f"[data.derived] {name} is from {one.from_s:g} to {one.until_s:g} s, and a window "
+                f"has samples from {-zero / rate_hz:.3g} to {(steps - zero) / rate_hz:.3g} s, "
+                f"{rate_hz:g} a second; choose a part of it that holds one"
+            )
 
 
 def _check_band(name: str, band: BandPower, rate_hz: float, steps: int) -> None:

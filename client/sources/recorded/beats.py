@@ -6,7 +6,9 @@ Labels:
         2004;51:1196-1206). Two fifths of the window lie before the beat. Static variables
         ``rr_before``, ``rr_after`` and ``rr_mean`` (s) are the intervals before and after the beat
         and the mean of the last ten; ``rr_before_ratio`` and ``rr_after_ratio`` are the first two
-        divided by that mean. The first and the last beat lack an interval and have no window.
+        divided by that mean, ``rr_before_usual`` and ``rr_after_usual`` by the median of the last
+        64 intervals, which a run of early beats moves less. The first and the last beat lack an
+        interval and have no window.
     ``aami_present``: consecutive segments of fixed length; the labels say which of S, V, F, Q occur
         in a segment (multilabel).
 """
@@ -21,6 +23,7 @@ from consilium.client.sources.common.persons import same_person
 from consilium.client.sources.recorded.prepared import Note, Prepared, Window
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
+from consilium.shared.study.derived import beat_place
 
 LABELS = ("aami", "aami_present")
 CLASSES = ("N", "S", "V", "F", "Q")
@@ -29,9 +32,17 @@ CLASS_OF: Mapping[str, int] = MappingProxyType(
     {symbol: CLASSES.index(name) for name, symbols in _SYMBOLS.items() for symbol in symbols}
 )
 """AAMI class of each beat annotation; other annotations are not beats."""
-INTERVALS = ("rr_before", "rr_after", "rr_mean", "rr_before_ratio", "rr_after_ratio")
-BEFORE = 0.4  # share of a beat's window that lies before the beat
-BEATS_OF_MEAN = 10
+INTERVALS = (
+    "rr_before",
+    "rr_after",
+    "rr_mean",
+    "rr_before_ratio",
+    "rr_after_ratio",
+    "rr_before_usual",
+    "rr_after_usual",
+)
+EARLIER = 64  # intervals before a beat that its own are compared with
+_OF_MEAN = 10
 
 Words = Mapping[str, float]
 
@@ -89,7 +100,7 @@ def beat_windows(
         DataError: no annotation of the record is a beat.
     """
     steps, rate = study.data.steps, float(study.data.rate_hz or 1.0)
-    before = round(BEFORE * steps)
+    before = beat_place(steps)
     names = list(study.variables)
     beats, classes = beats_of(prepared, rate, words)
     if not len(beats):
@@ -106,7 +117,7 @@ def beat_windows(
             continue
         normal += int(label == 0)
         value_TV = prepared.table(start, start + steps, study)
-        earlier = beats[max(0, number - BEATS_OF_MEAN) : number + 1]
+        earlier = beats[max(0, number - EARLIER) : number + 1]
         for name, value in intervals(earlier, int(beats[number + 1]), rate).items():
             if name in names:
                 value_TV[0, names.index(name)] = value
@@ -122,14 +133,15 @@ def intervals(earlier: NDArray[np.int64], following: int, rate: float) -> dict[s
     """Return the intervals around a beat by name, NaN where one is not finite.
 
     Args:
-        earlier: places of up to ten beats before it, and its own.
+        earlier: places of up to 64 beats before it, and its own.
         following: place of the next beat.
         rate: samples a second.
     """
     gaps = np.diff(earlier) / rate
-    before_s, after_s, recent = gaps[-1], (following - earlier[-1]) / rate, gaps.mean()
+    around_s = np.array([gaps[-1], (following - earlier[-1]) / rate])
+    recent, usual = gaps[-_OF_MEAN:].mean(), np.median(gaps)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = (before_s, after_s, recent, before_s / recent, after_s / recent)
+        found = (*around_s, recent, *(around_s / recent), *(around_s / usual))
     return {
         name: float(value) if np.isfinite(value) else np.nan
         for name, value in zip(INTERVALS, found, strict=True)

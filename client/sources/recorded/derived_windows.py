@@ -4,7 +4,8 @@ A finished recording and a stream call the same functions on the same windows, s
 whose reference runs is the same in both.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,6 @@ from consilium.shared.study.derived import (
     RECALLED,
     BandPower,
     Compared,
-    Derived,
     Deviation,
     segment,
 )
@@ -27,19 +27,70 @@ Array = NDArray[np.float64]
 
 def fill_derived(windows: Sequence[Window], prepared: Prepared, study: Study) -> None:
     """Fill in the derived variables of a recording's windows, which are in the order of time."""
-    steps, names = study.data.steps, list(study.variables)
-    whole = [w for w in windows if w.start >= 0 and len(w.value_TV) >= steps]
-    for name, one in study.data.derived.items():
-        signal = prepared.signals[:, prepared.channels.index(one.of)]
-        window_NT = [centred(signal[w.start : w.start + steps]) for w in whole]
-        reference = None
-        if isinstance(one, Compared) and one.reference == "recording":
-            reference = reference_of(one, window_NT)
-        column = names.index(name)
-        for number, window in enumerate(whole):
-            so_far = window_NT[max(0, number + 1 - RECALLED) : number + 1]
-            value = latest(one, so_far, study, reference)
-            window.value_TV[: len(value), column] = value
+    steps = study.data.steps
+    derivation = Derivation(study, prepared.channels)
+    whole = [w for w in windows if len(w.value_TV) >= steps]
+    signals = [prepared.signals[w.start : w.start + steps] for w in whole]
+    derivation.look_ahead(signals)
+    for window, signal_TC in zip(whole, signals, strict=True):
+        derivation.fill(window.value_TV, signal_TC)
+
+
+class Derivation:
+    """The derived variables of one recording, window by window.
+
+    Args:
+        study: says which.
+        channels: names of the signals' columns.
+    """
+
+    def __init__(self, study: Study, channels: Sequence[str]) -> None:
+        self._study, self._rate = study, float(study.data.rate_hz or 1.0)
+        self._column = {name: list(channels).index(name) for name in _channels_of(study)}
+        self._recent: dict[str, deque[Array]] = {
+            name: deque(maxlen=RECALLED) for name in self._column
+        }
+        self._fixed: dict[Compared, Array] = {}
+
+    def look_ahead(self, signals: Sequence[Array]) -> None:
+        """Read all windows (T, channels) of a finished recording, for references to all."""
+        for one in self._study.data.derived.values():
+            if not isinstance(one, Compared) or one.whole in self._fixed:
+                continue
+            if one.reference == "recording":
+                window_NT = [centred(signal_TC[:, self._column[one.of]]) for signal_TC in signals]
+                self._fixed[one.whole] = reference_of(one, window_NT)
+
+    def fill(self, value_TV: Array, signal_TC: Array) -> None:
+        """Fill in the derived variables of the next window."""
+        names = list(self._study.variables)
+        for channel, recent in self._recent.items():
+            recent.append(centred(signal_TC[:, self._column[channel]]))
+        made: dict[Compared, Array] = {}
+        for name, one in self._study.data.derived.items():
+            window_T = self._recent[one.of][-1]
+            if isinstance(one, BandPower):
+                value = np.array([band_power(window_T, one, self._rate)])
+            else:
+                if one.whole not in made:
+                    fixed = self._fixed.get(one.whole)
+                    reference = reference_of(one, self._recent[one.of]) if fixed is None else fixed
+                    made[one.whole] = compared(one, window_T, reference)
+                value = self._part(one, made[one.whole])
+            value_TV[: len(value), names.index(name)] = value
+
+    def _part(self, one: Compared, value_T: Array) -> Array:
+        """Return the samples of a series, or their mean in a part of the window."""
+        if one.role == "series":
+            return value_T
+        at_beats = self._study.data.label == "aami"
+        part_T = value_T[one.part(self._rate, len(value_T), at_beats=at_beats)]
+        known_T = part_T[~np.isnan(part_T)]
+        return np.array([known_T.mean() if len(known_T) else np.nan])
+
+
+def _channels_of(study: Study) -> list[str]:
+    return list(dict.fromkeys(one.of for one in study.data.derived.values()))
 
 
 def centred(window_T: Array) -> Array:
@@ -48,25 +99,7 @@ def centred(window_T: Array) -> Array:
     return window_T - np.median(window_T[known_T]) if known_T.any() else window_T
 
 
-def latest(
-    one: Derived, window_NT: Sequence[Array], study: Study, reference: Array | None = None
-) -> Array:
-    """Return the variable of the last window: (T,) of a series, (1,) of a static one.
-
-    Args:
-        one: how it is computed.
-        window_NT: the window and those before it that count, centred.
-        study: gives the rate.
-        reference: what the window is compared with; None takes that of these windows.
-    """
-    if isinstance(one, BandPower):
-        return np.array([band_power(window_NT[-1], one, float(study.data.rate_hz or 1.0))])
-    if reference is None:
-        reference = reference_of(one, window_NT)
-    return compared(one, window_NT[-1], reference)
-
-
-def reference_of(one: Compared, window_NT: Sequence[Array]) -> Array:
+def reference_of(one: Compared, window_NT: Iterable[Array]) -> Array:
     """Return what windows are compared with: the median window (T,), or the median size (1,).
 
     It is NaN if fewer than two windows have a sample, since one says nothing of what is usual.

@@ -5,7 +5,6 @@ a study that :func:`require_streamable` lets pass and settings without a filter.
 """
 
 import math
-from collections import deque
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,13 +12,13 @@ from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
 from consilium.client.sources.recorded import beats
-from consilium.client.sources.recorded.derived_windows import centred, latest
+from consilium.client.sources.recorded.derived_windows import Derivation
 from consilium.client.sources.recorded.prepared import Prepared, Window
 from consilium.client.sources.recorded.recording_units import channel_unit, is_voltage
 from consilium.client.sources.recorded.recordings import FASTEST_HZ, SLOWEST_HZ, ratio_of
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
-from consilium.shared.study.derived import RECALLED, Compared, channel_units
+from consilium.shared.study.derived import Compared, beat_place, channel_units
 from consilium.shared.study.units import UnitError, conversion
 
 Array = NDArray[np.float64]
@@ -82,11 +81,9 @@ class SignalStream:
         self._ratio = ratio_of(rate_hz, study)
         self._raw, self._raw_from = np.empty((0, len(wanted))), 0
         self._signal, self._signal_from = np.empty((0, len(wanted))), 0
-        self._recent: dict[str, deque[Array]] = {
-            name: deque(maxlen=RECALLED) for name in study.data.derived
-        }
+        self._derivation = Derivation(study, self.channels)
         self._at_beats = study.data.label == "aami"
-        self._places: list[int] = []  # of beats, from ten before the next one to be read
+        self._places: list[int] = []  # of beats, from 64 before the next one to be read
         self._next = 1  # among the places, or the start of the next consecutive window
         self._last_s = -math.inf
         if not self._at_beats:
@@ -106,11 +103,11 @@ class SignalStream:
                 nothing is kept of them.
         """
         block_TC = self._block(samples)
-        onsets = self._onsets(beats_s)
+        places = self._placed(beats_s)
         self._raw = np.concatenate([self._raw, block_TC * self._factors])
         self._resample(final=False)
-        self._places += beats.places_of(onsets, self._rate).tolist()
-        self._last_s = float(onsets[-1]) if len(onsets) else self._last_s
+        self._places += places
+        self._last_s = max([self._last_s, *map(float, beats_s)])
         return self._whole()
 
     def end(self) -> list[Window]:
@@ -134,23 +131,27 @@ class SignalStream:
             )
         return block_TC
 
-    def _onsets(self, beats_s: Sequence[float]) -> Array:
+    def _placed(self, beats_s: Sequence[float]) -> list[int]:
+        """Return the samples at which new beats lie."""
         try:
             onsets = np.asarray(beats_s, dtype=np.float64).reshape(-1)
         except (ValueError, TypeError):
             onsets = np.array([np.nan])
-        earliest = self._signal_from / self._rate
-        if len(onsets) and not (
+        forgotten = self._signal_from + beat_place(self._steps) if self._signal_from else 0
+        if not len(onsets):
+            return []
+        if not (
             np.isfinite(onsets).all()
             and onsets[0] > self._last_s
             and (np.diff(onsets) > 0).all()
-            and onsets[0] >= (earliest if self._signal_from else 0.0)
+            and forgotten <= beats.places_of(onsets[:1], self._rate)[0]
         ):
             raise DataError(
                 "beats must be seconds in the order of time, from the recording's first sample on, "
                 f"and come within {LATEST_S:g} s of their samples; correct them"
             )
-        return onsets
+        places: list[int] = beats.places_of(onsets, self._rate).tolist()
+        return places
 
     def _resample(self, *, final: bool) -> None:
         """Make the samples at the study's rate that no later sample changes, or all."""
@@ -171,7 +172,7 @@ class SignalStream:
 
     def _whole(self) -> list[Window]:
         """Return the windows that can be read, and forget what no later one needs."""
-        found, before = [], round(beats.BEFORE * self._steps)
+        found, before = [], beat_place(self._steps)
         until = self._signal_from + len(self._signal)
         if not self._at_beats:
             while self._next + self._steps <= until:
@@ -185,11 +186,11 @@ class SignalStream:
             if start + self._steps > until:
                 break
             if start >= 0:
-                earlier = np.array(self._places[: self._next + 1][-beats.BEATS_OF_MEAN - 1 :])
+                earlier = np.array(self._places[: self._next + 1][-beats.EARLIER - 1 :])
                 following = self._places[self._next + 1]
                 found.append(self._window(start, beats.intervals(earlier, following, self._rate)))
             self._next += 1
-        surplus = max(0, self._next - beats.BEATS_OF_MEAN - 1)
+        surplus = max(0, self._next - beats.EARLIER)
         self._places, self._next = self._places[surplus:], self._next - surplus
         pending = self._places[self._next] if self._next < len(self._places) else until
         late = until - math.ceil(LATEST_S * self._rate)
@@ -214,11 +215,7 @@ class SignalStream:
         for name, value in intervals.items():
             if name in names:
                 value_TV[0, names.index(name)] = value
-        for name, one in study.data.derived.items():
-            recent = self._recent[name]
-            recent.append(centred(prepared.signals[:, self.channels.index(one.of)]))
-            value = latest(one, list(recent), study)
-            value_TV[: len(value), names.index(name)] = value
+        self._derivation.fill(value_TV, prepared.signals)
         return Window(value_TV=value_TV, label=math.nan, start=start)
 
 
