@@ -122,6 +122,7 @@ class Study(StrictTable):
         check_derived(
             self.data.derived,
             self.variables,
+            source=self.data.source,
             rate_hz=self.data.rate_hz,
             steps=self.data.steps,
             positions=self.data.clock == "position",

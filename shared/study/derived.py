@@ -13,6 +13,7 @@ from consilium.shared.study.dictionary import Finite, Positive, Variable
 from consilium.shared.study.units import UnitError, conversion
 
 BEFORE = 0.4  # share of a beat's window that lies before the beat
+SOURCES = ("waveforms", "edf")  # which cut recordings into windows
 RECALLED = 32  # windows, the present one included, that a running reference is made of
 HIGHEST_SHARE = 0.45  # of the rate, up to which resampled signals keep their spectrum
 SEGMENT_S = 4.0  # of Welch's method: frequencies are told apart by 0.25 Hz, if windows are so long
@@ -163,6 +164,7 @@ def check_derived(
     derived: dict[str, Derived],
     variables: dict[str, Variable],
     *,
+    source: str,
     rate_hz: float | None,
     steps: int,
     positions: bool,
@@ -174,6 +176,7 @@ def check_derived(
     Args:
         derived: by the variable's name.
         variables: the study's.
+        source: the kind of its records.
         rate_hz: samples a second.
         steps: samples of a window.
         positions: whether the study's clock counts positions.
@@ -185,10 +188,11 @@ def check_derived(
     """
     if not derived:
         return
-    if not positions or rate_hz is None or per_step:
+    if source not in SOURCES or not positions or rate_hz is None or per_step:
         raise ValueError(
-            "[data.derived] is computed from whole windows of recordings; set [data] clock = "
-            '"position" and rate_hz, and [task] per_step = false, or remove it'
+            "[data.derived] is computed from whole windows of recordings; set [data] source = "
+            '"waveforms" or "edf", clock = "position" and rate_hz, and [task] per_step = false, or '
+            "remove it"
         )
     units = channel_units(derived, variables)
     for name, one in derived.items():

@@ -32,8 +32,8 @@ def fill_derived(windows: Sequence[Window], prepared: Prepared, study: Study) ->
     whole = [w for w in windows if len(w.value_TV) >= steps]
     signals = [prepared.signals[w.start : w.start + steps] for w in whole]
     derivation.look_ahead(signals)
-    for window, signal_TC in zip(whole, signals, strict=True):
-        derivation.fill(window.value_TV, signal_TC)
+    for window, piece in zip(whole, signals, strict=True):
+        derivation.fill(window.value_TV, piece)
 
 
 class Derivation:
@@ -58,14 +58,14 @@ class Derivation:
             if not isinstance(one, Compared) or one.whole in self._fixed:
                 continue
             if one.reference == "recording":
-                window_NT = [centred(signal_TC[:, self._column[one.of]]) for signal_TC in signals]
+                window_NT = [centred(piece[:, self._column[one.of]]) for piece in signals]
                 self._fixed[one.whole] = reference_of(one, window_NT)
 
-    def fill(self, value_TV: Array, signal_TC: Array) -> None:
+    def fill(self, value_TV: Array, piece: Array) -> None:
         """Fill in the derived variables of the next window."""
         names = list(self._study.variables)
         for channel, recent in self._recent.items():
-            recent.append(centred(signal_TC[:, self._column[channel]]))
+            recent.append(centred(piece[:, self._column[channel]]))
         made: dict[Compared, Array] = {}
         for name, one in self._study.data.derived.items():
             window_T = self._recent[one.of][-1]
@@ -131,18 +131,18 @@ def band_power(window_T: Array, band: BandPower, rate_hz: float) -> float:
     if np.isnan(window_T).any() or np.ptp(window_T) == 0:
         return float("nan")
     wide = segment(rate_hz, len(window_T))
-    hz_F, density_F = welch(window_T, fs=rate_hz, nperseg=wide)
-    power = _within(hz_F, density_F, band.low_hz, band.high_hz)
+    hz, density = welch(window_T, fs=rate_hz, nperseg=wide)
+    power = _within(hz, density, band.low_hz, band.high_hz)
     if not band.relative:
         return power
-    whole = _within(hz_F, density_F, rate_hz / wide, HIGHEST_SHARE * rate_hz)
+    whole = _within(hz, density, rate_hz / wide, HIGHEST_SHARE * rate_hz)
     return power / whole if whole > 0 else float("nan")
 
 
-def _within(hz_F: Array, density_F: Array, low_hz: float, high_hz: float) -> float:
-    near = 1e-6 * hz_F[1]  # frequencies are products of fractions
-    inside_F = (hz_F >= low_hz - near) & (hz_F < high_hz - near)
-    return float(density_F[inside_F].sum() * hz_F[1])
+def _within(hz: Array, density: Array, low_hz: float, high_hz: float) -> float:
+    near = 1e-6 * hz[1]  # frequencies are products of fractions
+    inside = (hz >= low_hz - near) & (hz < high_hz - near)
+    return float(density[inside].sum() * hz[1])
 
 
 def _size(window_T: Array) -> float:

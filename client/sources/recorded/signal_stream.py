@@ -22,6 +22,7 @@ from consilium.shared.study.derived import Compared, beat_place, channel_units
 from consilium.shared.study.units import UnitError, conversion
 
 Array = NDArray[np.float64]
+MOST_UP = 100.0  # times as many samples as come
 LATEST_S = 60.0  # a beat may come so long after its samples
 _HALF = 10  # scipy's resampling filter reaches so many samples of the slower rate to either side
 
@@ -69,9 +70,10 @@ class SignalStream:
         static: Mapping[str, float] | None = None,
     ) -> None:
         require_streamable(study)
-        if not SLOWEST_HZ <= rate_hz <= FASTEST_HZ:
+        slowest = max(SLOWEST_HZ, float(study.data.rate_hz or 0.0) / MOST_UP)
+        if not slowest <= rate_hz <= FASTEST_HZ:
             raise DataError(
-                f"rate_hz {rate_hz:g} must lie within {SLOWEST_HZ:g} and {FASTEST_HZ:g}; correct it"
+                f"rate_hz {rate_hz:g} must lie within {slowest:g} and {FASTEST_HZ:g}; correct it"
             )
         wanted = channel_units(study.data.derived, study.variables)
         self.channels = tuple(wanted)
@@ -84,10 +86,9 @@ class SignalStream:
         self._derivation = Derivation(study, self.channels)
         self._at_beats = study.data.label == "aami"
         self._places: list[int] = []  # of beats, from 64 before the next one to be read
-        self._next = 1  # among the places, or the start of the next consecutive window
+        # The next one among the places, of which the first has no window; or a window's start.
+        self._next = 1 if self._at_beats else 0
         self._last_s = -math.inf
-        if not self._at_beats:
-            self._next = 0
 
     def add(
         self, samples: Mapping[str, Sequence[float]], beats_s: Sequence[float] = ()
@@ -102,12 +103,12 @@ class SignalStream:
             DataError: samples are missing, or beats are not in the order of time or come too late;
                 nothing is kept of them.
         """
-        block_TC = self._block(samples)
-        places = self._placed(beats_s)
-        self._raw = np.concatenate([self._raw, block_TC * self._factors])
+        block = self._block(samples)
+        onsets = self._onsets(beats_s) if self._at_beats else np.empty(0)
+        self._raw = np.concatenate([self._raw, block * self._factors])
         self._resample(final=False)
-        self._places += places
-        self._last_s = max([self._last_s, *map(float, beats_s)])
+        self._places += beats.places_of(onsets, self._rate).tolist()
+        self._last_s = float(onsets[-1]) if len(onsets) else self._last_s
         return self._whole()
 
     def end(self) -> list[Window]:
@@ -121,26 +122,23 @@ class SignalStream:
             raise DataError(f"the samples lack channel {missing[0]!r}; send every channel's")
         try:
             columns = [np.asarray(samples[name], dtype=np.float64) for name in self.channels]
-            block_TC = np.stack(columns, axis=1)
+            block = np.stack(columns, axis=1)
         except (ValueError, TypeError):
-            block_TC = np.full((1, 1), np.nan)
-        if block_TC.ndim != 2 or not np.isfinite(block_TC).all():
+            block = np.full((1, 1), np.nan)
+        if block.ndim != 2 or not np.isfinite(block).all():
             raise DataError(
                 "the samples must be numbers, as many of every channel; at a gap, end the "
                 "recording and begin another"
             )
-        return block_TC
+        return block
 
-    def _placed(self, beats_s: Sequence[float]) -> list[int]:
-        """Return the samples at which new beats lie."""
+    def _onsets(self, beats_s: Sequence[float]) -> Array:
         try:
             onsets = np.asarray(beats_s, dtype=np.float64).reshape(-1)
         except (ValueError, TypeError):
             onsets = np.array([np.nan])
         forgotten = self._signal_from + beat_place(self._steps) if self._signal_from else 0
-        if not len(onsets):
-            return []
-        if not (
+        if len(onsets) and not (
             np.isfinite(onsets).all()
             and onsets[0] > self._last_s
             and (np.diff(onsets) > 0).all()
@@ -150,8 +148,7 @@ class SignalStream:
                 "beats must be seconds in the order of time, from the recording's first sample on, "
                 f"and come within {LATEST_S:g} s of their samples; correct them"
             )
-        places: list[int] = beats.places_of(onsets, self._rate).tolist()
-        return places
+        return onsets
 
     def _resample(self, *, final: bool) -> None:
         """Make the samples at the study's rate that no later sample changes, or all."""

@@ -19,6 +19,7 @@ def test_derived_variables_are_a_part_of_the_digest_and_absent_ones_are_not() ->
     ("old", "new", "told"),
     [
         ('clock = "position"', 'clock = "hour"', "is computed from whole windows of recordings"),
+        ('source = "waveforms"', 'source = "molecules"', "is computed from whole windows of rec"),
         ("rate_hz = 100\n", "", "is computed from whole windows of recordings"),
         ('unlike = { kind', 'other = { kind', "names 'other', which is not one of"),
         ('of = "V1", unit = "mV"', 'of = "V1"', "channel 'V1', whose unit is not said"),

@@ -98,7 +98,7 @@ def test_what_cannot_be_used_is_said_and_changes_nothing() -> None:
     for units, told in (({"MLII": "mV"}, "'V1' has no unit"), (UNITS | {"V1": "mm[Hg]"}, "'V1'")):
         with pytest.raises(DataError, match=told):
             SignalStream(study, rate_hz=250, units=units)
-    with pytest.raises(DataError, match="rate_hz 0 must lie within"):
+    with pytest.raises(DataError, match="rate_hz 0 must lie within 1 and"):
         SignalStream(study, rate_hz=0, units=UNITS)
     stream = SignalStream(study, rate_hz=100, units=UNITS)
     some = {"MLII": [0.0] * 100, "V1": [0.0] * 100}
