@@ -104,15 +104,20 @@ def reference_of(one: Compared, window_NT: Iterable[Array]) -> Array:
 
     It is NaN if fewer than two windows have a sample, since one says nothing of what is usual.
     """
-    known_NT = np.array([w for w in window_NT if not np.isnan(w).all()])
+    known_NT = np.array(list(window_NT))
+    missing_NT = np.isnan(known_NT)
+    whole = not missing_NT.any()
+    if not whole:
+        some_N = ~missing_NT.all(axis=1)
+        known_NT, missing_NT = known_NT[some_N], missing_NT[some_N]
     if len(known_NT) < 2:
         return np.array([np.nan])
     if not isinstance(one, Deviation):
-        return np.median([_size(w) for w in known_NT], keepdims=True)
-    if not np.isnan(known_NT).any():
+        return np.median(np.sqrt(np.nanmean(known_NT**2, axis=1)), keepdims=True)
+    if whole:
         return np.asarray(np.median(known_NT, axis=0))
-    missing_T = np.isnan(known_NT).all(axis=0)  # where all are, NumPy would warn
-    return np.where(missing_T, np.nan, np.nanmedian(np.where(missing_T, 0.0, known_NT), axis=0))
+    never_T = missing_NT.all(axis=0)  # where NumPy would warn
+    return np.where(never_T, np.nan, np.nanmedian(np.where(never_T, 0.0, known_NT), axis=0))
 
 
 def compared(one: Compared, window_T: Array, reference: Array) -> Array:
@@ -143,7 +148,3 @@ def _within(hz: Array, density: Array, low_hz: float, high_hz: float) -> float:
     near = 1e-6 * hz[1]  # frequencies are products of fractions
     inside = (hz >= low_hz - near) & (hz < high_hz - near)
     return float(density[inside].sum() * hz[1])
-
-
-def _size(window_T: Array) -> float:
-    return float(np.sqrt(np.nanmean(window_T**2)))
