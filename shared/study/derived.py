@@ -144,7 +144,8 @@ def channel_units(derived: dict[str, Derived], variables: dict[str, Variable]) -
         for name, variable in variables.items()
         if variable.role == "series" and name not in derived
     }
-    for name, one in derived.items():
+    # Those that say a unit first: the order of a table's keys means nothing.
+    for name, one in sorted(derived.items(), key=lambda item: (not item[1].unit, item[0])):
         known = units.get(one.of, "")
         if not (unit := one.unit or known):
             raise ValueError(
