@@ -45,52 +45,52 @@ class Derivation:
     """
 
     def __init__(self, study: Study, channels: Sequence[str]) -> None:
-        self._study, self._rate = study, float(study.data.rate_hz or 1.0)
-        self._column = {name: list(channels).index(name) for name in _channels_of(study)}
+        self._rate = float(study.data.rate_hz or 1.0)
+        steps, at_beats = study.data.steps, study.data.label == "aami"
+        self._bands: list[tuple[int, BandPower]] = []
+        self._parts: dict[Compared, list[tuple[int, slice | None]]] = {}  # of what is compared once
+        for column, name in enumerate(study.variables):
+            one = study.data.derived.get(name)
+            if isinstance(one, BandPower):
+                self._bands.append((column, one))
+            elif one is not None:
+                part = one.part(self._rate, steps, at_beats=at_beats)
+                kept = None if one.role == "series" else part
+                self._parts.setdefault(one.whole, []).append((column, kept))
         self._recent: dict[str, deque[Array]] = {
-            name: deque(maxlen=RECALLED) for name in self._column
+            one.of: deque(maxlen=RECALLED) for one in study.data.derived.values()
         }
+        self._column = {name: list(channels).index(name) for name in self._recent}
         self._fixed: dict[Compared, Array] = {}
 
     def look_ahead(self, signals: Sequence[Array]) -> None:
         """Read all windows (T, channels) of a finished recording, for references to all."""
-        for one in self._study.data.derived.values():
-            if not isinstance(one, Compared) or one.whole in self._fixed:
-                continue
+        for one in self._parts:
             if one.reference == "recording":
                 window_NT = [centred(piece[:, self._column[one.of]]) for piece in signals]
-                self._fixed[one.whole] = reference_of(one, window_NT)
+                self._fixed[one] = reference_of(one, window_NT)
 
     def fill(self, value_TV: Array, piece: Array) -> None:
         """Fill in the derived variables of the next window."""
-        names = list(self._study.variables)
         for channel, recent in self._recent.items():
             recent.append(centred(piece[:, self._column[channel]]))
-        made: dict[Compared, Array] = {}
-        for name, one in self._study.data.derived.items():
-            window_T = self._recent[one.of][-1]
-            if isinstance(one, BandPower):
-                value = np.array([band_power(window_T, one, self._rate)])
-            else:
-                if one.whole not in made:
-                    fixed = self._fixed.get(one.whole)
-                    reference = reference_of(one, self._recent[one.of]) if fixed is None else fixed
-                    made[one.whole] = compared(one, window_T, reference)
-                value = self._part(one, made[one.whole])
-            value_TV[: len(value), names.index(name)] = value
-
-    def _part(self, one: Compared, value_T: Array) -> Array:
-        """Return the samples of a series, or their mean in a part of the window."""
-        if one.role == "series":
-            return value_T
-        at_beats = self._study.data.label == "aami"
-        part_T = value_T[one.part(self._rate, len(value_T), at_beats=at_beats)]
-        known_T = part_T[~np.isnan(part_T)]
-        return np.array([known_T.mean() if len(known_T) else np.nan])
+        for column, band in self._bands:
+            value_TV[0, column] = band_power(self._recent[band.of][-1], band, self._rate)
+        for one, parts in self._parts.items():
+            recent = self._recent[one.of]
+            fixed = self._fixed.get(one)
+            reference = reference_of(one, recent) if fixed is None else fixed
+            value_T = compared(one, recent[-1], reference)
+            for column, part in parts:
+                if part is None:
+                    value_TV[: len(value_T), column] = value_T
+                else:
+                    value_TV[0, column] = _mean_of_known(value_T[part])
 
 
-def _channels_of(study: Study) -> list[str]:
-    return list(dict.fromkeys(one.of for one in study.data.derived.values()))
+def _mean_of_known(part_T: Array) -> float:
+    known_T = part_T[~np.isnan(part_T)]
+    return float(known_T.mean()) if len(known_T) else float("nan")
 
 
 def centred(window_T: Array) -> Array:
