@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from consilium.client.records.features import TimeGrid, to_grid
+from consilium.client.sources.recorded.derived_windows import Derivation
 from consilium.client.sources.recorded.waveforms import Waveforms
 from consilium.client.sources.registry import open_source, read_data_settings
 from consilium.shared.errors import DataError, SettingsError
@@ -174,3 +175,28 @@ def test_a_lead_that_a_record_lacks_is_named(tmp_path: Path) -> None:
     write_heart(tmp_path, 250, BEATS_S, leads=(0,))
     with pytest.raises(DataError, match="record r: has no signal 'V1' but MLII"):
         grid_of(tmp_path, heart_study())
+
+
+def test_a_gap_is_missing_and_changes_nothing_else() -> None:
+    stream = np.random.default_rng(0)
+    pieces = stream.normal(size=(6, 60, 2))
+    pieces[1, 10:20] = np.nan
+    pieces[2] = np.nan
+    pieces[:, 50] = np.nan
+    study = heart_study()
+    derivation = Derivation(study, ("MLII", "V1"))
+    tables = []
+    for piece in pieces:
+        value_TV = np.full((60, len(study.variables)), np.nan)
+        derivation.fill(value_TV, piece)
+        tables.append(value_TV)
+    unlike_NT = np.stack([value_TV[:, 0] for value_TV in tables])
+    assert np.isnan(unlike_NT[1, 10:20]).all()
+    assert np.isfinite(unlike_NT[1, :10]).all()
+    assert np.isnan(unlike_NT[2]).all()
+    assert np.isnan(unlike_NT[:, 50]).all()
+    known = pieces[[0, 1, 3], :, 0]
+    known = known - np.nanmedian(known, axis=1, keepdims=True)
+    usual = np.nanmedian(known[:, :50], axis=0)
+    assert unlike_NT[3, :50] == pytest.approx(known[2, :50] - usual)
+    assert all(np.isnan(value_TV[0, 3]) for value_TV in tables)  # no power beside a gap
