@@ -198,16 +198,21 @@ def stream(
         bool, typer.Option("--reasons/--no-reasons", help="Say which variables mattered most.")
     ] = True,
 ) -> None:
-    """Score stays as their events come: a JSON event a line on standard input, or over HTTP."""
+    """Score stays as their events come: a JSON event a line on standard input, or over HTTP.
+
+    A model of [data.derived] variables reads recordings instead: lines of samples and beats.
+    """
     import torch
 
     from consilium.client.bedside.scorer import Scorer
+    from consilium.client.bedside.signal_scorer import SignalScorer
     from consilium.client.bedside.stream_service import StreamService, answer_stream, lines_of
     from consilium.client.explain.answers import meaning
 
     torch.set_num_threads(1)  # an event is too little work to share
     found = open_own_model(exported, folder, signer)
-    scorer = Scorer(found, reasons=reasons)
+    derived = bool(found.trained.study.data.derived)
+    scorer = SignalScorer(found) if derived else Scorer(found, reasons=reasons)
     stderr = Terminal(stderr=True)
     stderr.print(f"{found.manifest.study}: {meaning(found)}.", markup=False)
     try:

@@ -17,6 +17,7 @@ from consilium.shared.files.strict_toml import StrictTable, parse_toml, read_tex
 from consilium.shared.secure_sum import mask_graph
 from consilium.shared.secure_sum.thresholds import default_threshold, least_threshold
 from consilium.shared.study.branches import check_branches
+from consilium.shared.study.derived import check_derived
 from consilium.shared.study.dictionary import Variable, completed
 from consilium.shared.study.personalisation import Personalisation, check_personalisation
 from consilium.shared.study.records import Data, Name, Tokens
@@ -117,6 +118,16 @@ class Study(StrictTable):
             static=tuple(name for name, v in self.variables.items() if v.role == "static"),
             codes=() if self.tokens is None else self.tokens.names,
             hours=self.data.clock == "hour",
+        )
+        check_derived(
+            self.data.derived,
+            self.variables,
+            source=self.data.source,
+            rate_hz=self.data.rate_hz,
+            steps=self.data.steps,
+            positions=self.data.clock == "position",
+            per_step=self.task.per_step,
+            at_beats=self.data.label == "aami",
         )
         if not self.data.fixed and self.task.per_step:
             raise ValueError(
@@ -258,15 +269,16 @@ class Study(StrictTable):
         """UTF-8 JSON, tables' keys sorted, no spaces; the order of ``variables`` is kept.
 
         The order of variables is the order of the model's inputs, so it is part of the meaning.
-        ``[privacy] unit`` is left out where it is "patient", and ``[model] branches`` where there
-        are none, ``[task] loss`` where it is the plain one, and the keys of survival elsewhere, so
-        that digests of studies approved before there were such keys stay as they are.
+        Keys that later versions brought are left out where they say what studies meant before, so
+        that digests of studies approved then stay as they are.
         """
         content = self.model_dump(mode="json", by_alias=True)
         if self.privacy.unit == "patient":
             del content["privacy"]["unit"]
         if not self.model.branches:
             del content["model"]["branches"]
+        if not self.data.derived:
+            del content["data"]["derived"]
         if self.task.loss.plain:
             del content["task"]["loss"]
         if self.task.kind != "survival":
