@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from consilium.simulations.api.simulate import simulate as simulate
     from consilium.simulations.api.study import load_study as load_study
     from consilium.simulations.experiments.planning import Choice as Choice
+    from consilium.simulations.experiments.planning import Margin as Margin
     from consilium.simulations.experiments.planning import SumPlan as SumPlan
     from consilium.simulations.figures.metrics import Estimate as Estimate
     from consilium.simulations.runs.examples import example_study as example_study
@@ -94,6 +95,7 @@ __all__ = [
     "Figures",
     "Joined",
     "LeftOut",
+    "Margin",
     "MessageError",
     "OldStateError",
     "Patient",
@@ -152,7 +154,7 @@ if not TYPE_CHECKING:
         "simulations.api.rounds": "RoundFigures",
         "simulations.api.simulate": "simulate",
         "simulations.api.study": "load_study",
-        "simulations.experiments.planning": "Choice SumPlan",
+        "simulations.experiments.planning": "Choice Margin SumPlan",
         "simulations.figures.metrics": "Estimate",
         "simulations.runs.examples": "example_study",
     }
