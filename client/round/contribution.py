@@ -220,7 +220,8 @@ class Contributor:
             share = SiteShare.of(study, roster, self._site)
             parts |= self._training.parts(global_D, control_D, data, share, randomness, first)
         if asked.purpose is Purpose.CALIBRATION:
-            model, size = self._model.with_weights(global_D), roster.sizes[self._site]
+            used_D = own.used(global_D) if study.evaluates_own else global_D
+            model, size = self._model.with_weights(used_D), roster.sizes[self._site]
             parts |= calibration_parts(model, training, study, size=size, randomness=randomness)
         return parts
 
