@@ -25,7 +25,7 @@ from consilium.shared.model.intercepts import intercepts
 from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.model.own_weights import shared_weights
 from consilium.shared.privacy.accounting import affordable_rounds
-from consilium.shared.privacy.calibration import calibration_shift
+from consilium.shared.privacy.calibration import Shift, calibration_shift
 from consilium.shared.rounds.contents import (
     Purpose,
     RoundConfiguration,
@@ -52,7 +52,8 @@ class RunState:
         trained: training rounds so far, void ones included, and those that void rounds of
             statistics cost: their epsilon is taken from training.
         calibrated: calibration rounds so far, void ones included.
-        shifted: those of them that gave a sum.
+        doubt: for each output, the variance of what its log-odds are still off by; empty before
+            the first calibration.
         evaluated: evaluations of the finished model so far, void ones included.
         edges: edges of the bins in which the next evaluation counts, encoded.
         finished: nothing is left to do.
@@ -66,7 +67,7 @@ class RunState:
     statistics: int = 0
     trained: int = 0
     calibrated: int = 0
-    shifted: int = 0
+    doubt: tuple[float, ...] = ()
     evaluated: int = 0
     edges: bytes = b""
     finished: bool = False
@@ -314,16 +315,16 @@ def run_round(
         after = replace(after, edges=edges_to_bytes(finer_KL, study), finished=done)
     mean_D = MeanUpdate(study=study, totals=sums.totals, weights_D=weights_D, shared_D=shared_D)
     update_norm = l2_norm(mean_D)  # before the step, which uses the sum up
-    shift_K = _shift(study, state, sums) if purpose is Purpose.CALIBRATION else ()
+    shift = _shift(study, state, sums) if purpose is Purpose.CALIBRATION else None
     return RoundResult(
         number=state.next_round,
         purpose=purpose,
-        state=_apply(study, after, purpose, sums, mean_D, shift_K),
+        state=_apply(study, after, purpose, sums, mean_D, shift),
         survivors=sums.survivors,
         refusals=sums.refusals,
         patients=sums.weight,
         update_norm=update_norm,
-        shift_K=shift_K,
+        shift_K=() if shift is None else tuple(shift.by_K.tolist()),
         metrics=metrics,
         bytes_up=sums.bytes_up,
         bytes_down=sums.bytes_down,
@@ -357,7 +358,7 @@ def _apply(
     purpose: Purpose,
     sums: GroupTotals,
     mean_D: Spans,
-    shift_K: tuple[float, ...],
+    shift: Shift | None,
 ) -> RunState:
     if purpose is Purpose.STATISTICS:
         statistics_S = sums.part("statistics")
@@ -376,27 +377,26 @@ def _apply(
             control_D = total.parts["control"][:] / shares
             server = replace(server, control_D=control_D)
         return replace(state, server=server)
-    if purpose is Purpose.CALIBRATION:
-        server = aggregation.shifted(state.server, intercepts(study, shift_K))
-        return replace(state, server=server, shifted=state.shifted + 1)
+    if shift is not None:
+        server = aggregation.shifted(state.server, intercepts(study, shift.by_K.tolist()))
+        return replace(state, server=server, doubt=tuple(shift.doubt_K.tolist()))
     return state
 
 
-def _shift(study: Study, state: RunState, sums: GroupTotals) -> tuple[float, ...]:
-    """Return the shift (K,) of the log-odds that a calibration round's sums ask for.
-
-    The k-th round's own shift counts 1 / k: then all rounds' together is the mean of what each
-    would have the log-odds be, and their noise averages out. Of several groups it is the median.
-    """
+def _shift(study: Study, state: RunState, sums: GroupTotals) -> Shift:
+    """Return the shift that a calibration round's sums ask for; of several groups the median."""
+    doubt_K = np.array(state.doubt) if state.doubt else None
+    noise = calibration_noise(study)
     shifts = [
         calibration_shift(
-            total.parts["calibration"][:],
-            math.sqrt(len(total.survivors)) * calibration_noise(study),
+            total.parts["calibration"][:], math.sqrt(len(total.survivors)) * noise, doubt_K
         )
         for total in sums.totals
     ]
-    shift_K = aggregation.across_groups(np.stack(shifts)) / (state.shifted + 1)
-    return tuple(shift_K.tolist())
+    return Shift(
+        by_K=aggregation.across_groups(np.stack([shift.by_K for shift in shifts])),
+        doubt_K=aggregation.across_groups(np.stack([shift.doubt_K for shift in shifts])),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -32,7 +32,7 @@ def checkpoint(rounds: int = 1) -> Checkpoint:
             next_round=9,
             trained=rounds,
             calibrated=2,
-            shifted=1,
+            doubt=(0.25, 0.5),
             evaluated=2,
             edges=b"\x01\x02",
         ),
@@ -54,7 +54,7 @@ def test_what_was_saved_comes_back_exactly(tmp_path: Path) -> None:
     assert (loaded.study_digest, loaded.run_id) == (saved.study_digest, saved.run_id)
     assert (loaded.state.normalisation, loaded.state.next_round) == (b"\x00\xff", 9)
     assert (loaded.state.trained, loaded.state.finished) == (3, False)
-    assert (loaded.state.calibrated, loaded.state.shifted) == (2, 1)
+    assert (loaded.state.calibrated, loaded.state.doubt) == (2, (0.25, 0.5))
     assert (loaded.state.evaluated, loaded.state.edges) == (2, b"\x01\x02")
     assert loaded.history == saved.history
     assert loaded.resting

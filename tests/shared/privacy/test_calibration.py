@@ -52,7 +52,7 @@ def test_the_shift_is_the_root_that_a_slow_search_finds(base, spread, off, seed)
     risk, outcome = sigmoid(logits), sigmoid(logits + off)
     slope = risk * (1 - risk)
     sums = [(outcome - risk).sum(), 3 * slope.sum(), 3 * (slope * (1 - 2 * risk)).sum()]
-    found = calibration_shift(np.array(sums), 0.0)
+    found = calibration_shift(np.array(sums), 0.0).by_K
     root = brentq(lambda b: (sigmoid(logits + b) - outcome).sum(), -3, 3)
     assert root == pytest.approx(off, abs=1e-6)
     assert found == pytest.approx([root], abs=0.01 + 0.08 * root**2)
@@ -63,14 +63,26 @@ def test_noise_that_drowns_the_sums_shifts_nothing_far() -> None:
     deviation = 50.0
     for sign in (-1.0, 1.0):
         for slope in (-30.0, 0.0, 3.0):
-            (shift,) = calibration_shift(np.array([sign * 3 * deviation, slope, 1.0]), deviation)
-            assert abs(shift) < 0.25
-    (shift,) = calibration_shift(np.array([40.0, 300.0, 0.0]), 100.0)
-    assert shift == pytest.approx(0.4 * USUAL_SHIFT**2 / (USUAL_SHIFT**2 + 1))
+            found = calibration_shift(np.array([sign * 3 * deviation, slope, 1.0]), deviation)
+            assert abs(found.by_K[0]) < 0.25
+    found = calibration_shift(np.array([40.0, 300.0, 0.0]), 100.0)
+    assert found.by_K[0] == pytest.approx(0.4 * USUAL_SHIFT**2 / (USUAL_SHIFT**2 + 1))
+
+
+def test_of_rounds_that_are_equally_noisy_the_mean_counts() -> None:
+    """And a first step too long for the formula is mended by the second, whole."""
+
+    def second(first: float, deviation: float) -> float:
+        before = calibration_shift(np.array([100 * first, 300.0, 0.0]), deviation)
+        after = calibration_shift(np.array([10.0, 300.0, 0.0]), deviation, before.doubt_K)
+        return float(after.by_K[0])
+
+    assert second(0.05, 5.0) == pytest.approx(0.1 / 2, rel=0.01)
+    assert second(2.0, 5.0) == pytest.approx(0.1, rel=0.02)
 
 
 def test_outputs_without_any_patient_are_not_shifted() -> None:
-    assert calibration_shift(np.zeros(6), 0.0).tolist() == [0.0, 0.0]
+    assert calibration_shift(np.zeros(6), 0.0).by_K.tolist() == [0.0, 0.0]
 
 
 def test_a_new_study_with_privacy_is_calibrated_and_an_older_one_is_what_it_was() -> None:
