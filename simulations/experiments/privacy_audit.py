@@ -26,6 +26,7 @@ from consilium.client.records.features import TimeGrid
 from consilium.shared.errors import SettingsError
 from consilium.shared.model.normalisation import statistics_clip, statistics_size
 from consilium.shared.privacy.accounting import epsilon_spent
+from consilium.shared.privacy.calibration import calibration_size
 from consilium.shared.study.definition import Study, with_changes
 from consilium.simulations.experiments import audited_release as released
 from consilium.simulations.experiments.audit_findings import Audit, Finding, verdict
@@ -204,10 +205,11 @@ def _calibration(bench: _Bench) -> list[_Audited]:
     noise = measure_noise(own, blank, bench.folder, bench.level, size_alone=True)
     having = cohort_of(bench.canary(MANY_STAYS))
     lacking = cohort_of(without_stays(bench.canary(MANY_STAYS), 0))
+    pairs = max(PAIRS, 2 * (FEW_STATISTICS // calibration_size(bench.still)))
     shift = measure_shift(
         quiet,
-        quiet.matrix(having, bench.folder, PAIRS),
-        quiet.matrix(lacking, bench.folder, PAIRS),
+        quiet.matrix(having, bench.folder, pairs),
+        quiet.matrix(lacking, bench.folder, pairs),
         bench.level,
         what=f"{MANY_STAYS} stays",
         exceeds=float(MANY_STAYS),

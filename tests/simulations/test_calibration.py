@@ -35,7 +35,7 @@ label = "In-hospital_death"
 window_h = 6
 minimum_patients = 5
 [task]
-prevalence = 0.1
+prevalence = 0.04
 [model]
 hidden = 3
 [training]
@@ -114,7 +114,7 @@ def test_risks_that_are_far_too_low_are_right_after_calibration(mode: str, tmp_p
     )
     kept = study_model(study, finished.state.server.weights_D)
     used = study_model(study, finished.state.server.model_weights)
-    assert min(one.output_layers[0].bias.item() for one in (kept, used)) > np.log(0.1 / 0.9)
+    assert min(one.output_layers[0].bias.item() for one in (kept, used)) > np.log(0.04 / 0.96)
 
 
 def test_calibration_with_too_few_sites_is_lost_and_the_other_round_suffices(
