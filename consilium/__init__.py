@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from consilium.simulations.api.tune import open_tuning as open_tuning
     from consilium.simulations.api.tune import tune as tune
     from consilium.simulations.experiments.planning import Choice as Choice
+    from consilium.simulations.experiments.planning import Margin as Margin
     from consilium.simulations.experiments.planning import SumPlan as SumPlan
     from consilium.simulations.experiments.selection_price import SelectionPrice as SelectionPrice
     from consilium.simulations.figures.metrics import Estimate as Estimate
@@ -99,6 +100,7 @@ __all__ = [
     "Figures",
     "Joined",
     "LeftOut",
+    "Margin",
     "MessageError",
     "OldStateError",
     "Patient",
@@ -163,7 +165,7 @@ if not TYPE_CHECKING:
         "simulations.api.simulate": "simulate",
         "simulations.api.study": "load_study",
         "simulations.api.tune": "Trial Tuning open_tuning tune",
-        "simulations.experiments.planning": "Choice SumPlan",
+        "simulations.experiments.planning": "Choice Margin SumPlan",
         "simulations.experiments.selection_price": "SelectionPrice",
         "simulations.figures.metrics": "Estimate",
         "simulations.runs.examples": "example_study",

@@ -422,6 +422,7 @@ def _facts(study: "Study") -> dict[str, Any]:
             "delta": costs.delta,
             "training_noise_multiplier": costs.training_round.noise_multiplier,
             "statistics_noise_multiplier": costs.statistics.noise_multiplier,
+            "calibration_rounds": costs.calibrations,
         }
     return facts
 

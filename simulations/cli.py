@@ -458,10 +458,16 @@ def plan(
 ) -> None:
     """Show who shares masks and what privacy would cost, before anyone spends anything."""
     from consilium.shared.study.definition import load_study
-    from consilium.simulations.commands.console import console, show_plan, show_sum_plan
+    from consilium.simulations.commands.console import (
+        console,
+        show_margins,
+        show_plan,
+        show_sum_plan,
+    )
     from consilium.simulations.experiments.planning import (
         choices,
         cost_of_noise,
+        margins,
         noise_carried,
         sum_plan,
     )
@@ -474,12 +480,14 @@ def plan(
             "secure_sum": asdict(sum_plan(loaded)),
             "choices": [asdict(choice) for choice in found],
             "noise_carried": noise_carried(loaded),
+            "margins": [asdict(margin) for margin in margins(loaded)],
             "epsilon_of_noise": {str(rounds): epsilon for rounds, epsilon in costs.items()},
         }
         console.print_json(json.dumps(record))
         return
     show_sum_plan(sum_plan(loaded))
-    show_plan(loaded, found, patients, noise_carried(loaded))
+    show_plan(loaded, found, patients)
+    show_margins(loaded, margins(loaded))
     for rounds, spent in costs.items():
         console.print(f"Noise multiplier {noise:g} for {rounds} rounds costs epsilon {spent:.2f}.")
 

@@ -238,6 +238,15 @@ def _privacy_lines(study: Study) -> list[str]:
             "together, any that nobody vouched for among them; the noise is shared among the sites"
         )
     each = "patients" if study.privacy.unit == "patient" else "recordings"
+    calibration = (
+        [
+            f"After training, {costs.calibrations} noised sum(s) over all of your training {each} "
+            "say by how much the model's risks are too low or too high; they are part of that "
+            "epsilon."
+        ]
+        if costs.calibrations
+        else []
+    )
     stays = ", however many stays they have" if study.privacy.unit == "patient" else ""
     return [
         f"Privacy: each of your {each} is protected with epsilon {costs.epsilon:.3g} at delta "
@@ -245,5 +254,6 @@ def _privacy_lines(study: Study) -> list[str]:
         f"(mode {study.privacy.mode}, noise multiplier {noise:.3g}, clip norm "
         f"{study.privacy.clip_norm:g}). It holds against {against}. Your ledger holds the budget; "
         "nobody else can spend it.",
+        *calibration,
         *([study.privacy.caveat] if study.privacy.caveat else []),
     ]

@@ -26,6 +26,8 @@ from consilium.shared.study.training import Model, Privacy, Task, Training
 
 BINS, PASSES = 400, 4  # of an evaluation without privacy noise
 BINS_WITH_NOISE, PASSES_WITH_NOISE = 32, 1  # each bin carries noise, and each pass is paid for
+CALIBRATION_ROUNDS = 2  # one may be void
+AVERAGE_RAMP = 10.0  # rounds; see Study.average_ramp
 
 
 class Study(StrictTable):
@@ -33,9 +35,12 @@ class Study(StrictTable):
 
     ``variables`` that :mod:`consilium.shared.study.dictionary` has may be named without their
     declaration.
+
+    ``schema`` 2 has two defaults that 1 has not: :attr:`calibration_rounds` and
+    :attr:`average_ramp`. So a study of schema 1 means what it meant when it was approved.
     """
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
+    schema_version: Literal[1, 2] = Field(default=1, alias="schema")
     name: Name
     title: str = Field(min_length=1, max_length=200)
     purpose: str = Field(default="", max_length=2000)
@@ -177,6 +182,11 @@ class Study(StrictTable):
                 f"groups {self.aggregation.groups} take a median; set groups = 1 or leave them out"
             )
         check_personalisation(self.personalisation, self.model, self.training, self.privacy)
+        if self.privacy.calibration_rounds and not self._can_be_calibrated:
+            raise ValueError(
+                f"[privacy] calibration_rounds {self.privacy.calibration_rounds} shift the log-odds"
+                " of a binary or multilabel task whose head the sites share; set it to 0"
+            )
         return self
 
     @property
@@ -245,6 +255,36 @@ class Study(StrictTable):
         return BINS if self.privacy.mode == "none" else BINS_WITH_NOISE
 
     @property
+    def calibration_rounds(self) -> int:
+        """Sums over all training patients, after training, by which risks are put right.
+
+        Clipping makes rare outcomes' risks too low. Without privacy nothing is clipped, so there
+        are none; nor where the outputs' log-odds are not each site's alike.
+        """
+        if self.privacy.mode == "none" or not self._can_be_calibrated:
+            return 0
+        if self.privacy.calibration_rounds is not None:
+            return self.privacy.calibration_rounds
+        return 0 if self.schema_version == 1 else CALIBRATION_ROUNDS
+
+    @property
+    def _can_be_calibrated(self) -> bool:
+        shifted = self.task.kind in ("binary", "multilabel")
+        return shifted and "head" not in self.personalisation.parts
+
+    @property
+    def average_ramp(self) -> float:
+        """Rounds r by which the average's decay grows, as t / (t + r) after t rounds.
+
+        It grows until it is ``average_decay``; r is 10, or as much less as it takes to get there
+        in the last round (schema 2).
+        """
+        decay = self.aggregation.average_decay
+        if self.schema_version == 1 or decay == 0:
+            return AVERAGE_RAMP
+        return min(AVERAGE_RAMP, self.rounds * (1 - decay) / decay)
+
+    @property
     def passes(self) -> int:
         """Most times that the finished model is evaluated, each with finer bins than before."""
         if self.evaluation.passes is not None:
@@ -273,6 +313,8 @@ class Study(StrictTable):
         that digests of studies approved then stay as they are.
         """
         content = self.model_dump(mode="json", by_alias=True)
+        if self.schema_version == 1 and self.privacy.calibration_rounds is None:
+            del content["privacy"]["calibration_rounds"], content["privacy"]["calibration_fraction"]
         if self.privacy.unit == "patient":
             del content["privacy"]["unit"]
         if not self.model.branches:

@@ -14,7 +14,7 @@ from consilium.shared.service.terminal import Table, Terminal, styled
 from consilium.shared.study.definition import Study
 from consilium.simulations.commands.all_studies import TABLE, Row, as_markdown
 from consilium.simulations.experiments.external import external_sentences
-from consilium.simulations.experiments.planning import Choice, SumPlan
+from consilium.simulations.experiments.planning import Choice, Margin, SumPlan
 from consilium.simulations.experiments.recalibrating import recalibration_sentences
 from consilium.simulations.experiments.rivals import (
     AGAINST,
@@ -385,8 +385,8 @@ def show_engine(computed: Mapping[str, int]) -> None:
     console.print(f"sites' vectors computed: {machines}", markup=False, soft_wrap=True)
 
 
-def show_plan(study: Study, found: list[Choice], patients: int, carried: float) -> None:
-    """Print the trade-off table of a study; ``carried`` is from :func:`planning.noise_carried`."""
+def show_plan(study: Study, found: list[Choice], patients: int) -> None:
+    """Print the trade-off table of a study."""
     console.print(
         f"{study.name}, mode {study.privacy.mode}, {len(study.sites)} sites of {patients} "
         f"patients, clip norm {study.privacy.clip_norm:g}, delta {study.privacy.delta:g}"
@@ -411,12 +411,37 @@ def show_plan(study: Study, found: list[Choice], patients: int, carried: float) 
         "in clip norms. SNR: clip norm over the length of the noise, at best. Bold: the study as "
         "it stands. Nothing was spent."
     )
-    if study.privacy.mode == "distributed":
+    costs = plan(study)
+    if costs is not None and costs.calibration is not None:
         console.print(
-            f"All sites' noise has {carried:.2f} times the variance counted on: a sum opens with "
-            f"{study.minimum_sites} of {study.group_size} sites, of which "
-            f"{study.aggregation.tolerated_collusion} may collude."
+            f"Of the study's epsilon {study.privacy.epsilon:g}, {costs.calibrations} calibration "
+            f"round(s) with multiplier {costs.calibration.noise_multiplier:.3f} are paid too."
         )
+
+
+def show_margins(study: Study, found: list[Margin]) -> None:
+    """Print what it costs to count on the noise of fewer sites or more; nothing if not shared."""
+    if not found:
+        return
+    table = Table()
+    for heading in ("must answer", "may collude", "counted on", "noise", "or epsilon"):
+        table.add_column(heading, justify="right")
+    for margin in found:
+        table.add_row(
+            f"{margin.minimum_sites} of {study.group_size}",
+            str(margin.colluding),
+            str(margin.counted),
+            f"{margin.noise:.2f}",
+            f"{margin.epsilon:.2f}",
+            style="bold" if margin.own else None,
+        )
+    console.print(table)
+    console.print(
+        "Of the sites that must answer, some may tell the coordinator their noise; the rest's is "
+        f"counted on. noise: all sites' at epsilon {study.privacy.epsilon:g}, where 1 trusts all. "
+        "or epsilon: what a study with noise 1 would cost. Choose with [aggregation] minimum_sites "
+        "and tolerated_collusion."
+    )
 
 
 def _title(record: dict[str, Any]) -> str:

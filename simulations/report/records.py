@@ -122,6 +122,25 @@ def bytes_up(trained: list[dict[str, Any]]) -> int:
     return round(float(np.mean(sent))) if sent else 0
 
 
+def calibration_sentence(study: Study, record: JsonRecord) -> str:
+    """Return how calibration rounds put the risks right, in a sentence; empty without any."""
+    if not study.calibration_rounds:
+        return ""
+    rounds = record.get("other_rounds") or ()
+    shifts = [r["shift"] for r in rounds if r["purpose"] == "calibration" and r.get("shift")]
+    if not shifts:
+        return (
+            "No calibration round gave a sum, so its risks are as training left them: clipping "
+            "makes rare outcomes' too low."
+        )
+    moved = np.sum(shifts, axis=0)
+    by = " to ".join(f"{end:+.2f}" for end in dict.fromkeys((moved.min(), moved.max())))
+    return (
+        f"After training, {len(shifts)} noised sum(s) over all training patients shifted its "
+        f"log-odds by {by}; the model has it, and the epsilon covers it."
+    )
+
+
 def left_out_sentence(record: JsonRecord) -> str:
     """Return who was left out as a sender of garbage, in a sentence; empty if nobody ever was."""
     rounds = [*record["rounds"], *record.get("other_rounds", ())]

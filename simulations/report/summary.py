@@ -24,7 +24,7 @@ from consilium.simulations.report.decision_curves import at_sensitivity
 from consilium.simulations.report.drawing import delta_text, number, percent
 from consilium.simulations.report.forest_plots import share_text
 from consilium.simulations.report.groups import Group, everyone, points_of, share_of
-from consilium.simulations.report.records import size
+from consilium.simulations.report.records import calibration_sentence, size
 
 _MOST_SENTENCES = 6
 
@@ -104,6 +104,8 @@ def _good(
             f"{percent(point.precision.value if point.precision else None)} of alarms are true."
         )
         support.append(_sentence(calibrated(group).why))
+    if shifted := calibration_sentence(study, record):
+        support.append(shifted)
     if (test.get("r2") or {"value": 0.0})["value"] < 0:
         support.append("To say the mean to everybody would be better: R2 is negative.")
     others = [TITLES[n] + " " + share_text(share_of(test[n])) for n in FIGURES[study.task.kind][1:]]
