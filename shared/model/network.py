@@ -242,8 +242,21 @@ def _network(branch: AnyBranch, inputs: Inputs, task: Task, generator: Generator
     if isinstance(branch, SummaryBranch):
         return SummaryModel(inputs, branch, task, generator)
     if isinstance(branch, ConvolutionBranch):
-        return ConvolutionModel(inputs, branch, task, generator)
+        return _convolutions(branch, inputs, task, generator)
     return LinearModel(inputs, task, generator)
+
+
+def _convolutions(
+    branch: ConvolutionBranch, inputs: Inputs, task: Task, generator: Generator
+) -> Branch:
+    then = branch.recurrence
+    if then is None:
+        return ConvolutionModel(inputs, branch, task, generator)
+
+    def recurrent(width: int) -> Branch:
+        return RecurrentModel(width, then, task, generator)
+
+    return ConvolutionModel(inputs, branch, task, generator, recurrent)
 
 
 def _group(study: Study, names: tuple[str, ...]) -> tuple[Inputs, list[int]]:

@@ -123,6 +123,7 @@ class Study(StrictTable):
             static=tuple(name for name, v in self.variables.items() if v.role == "static"),
             codes=() if self.tokens is None else self.tokens.names,
             hours=self.data.clock == "hour",
+            steps=self.data.steps,
         )
         check_derived(
             self.data.derived,
