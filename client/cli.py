@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from consilium.client.hospital.approvals import Approval
     from consilium.client.hospital.folder import SiteFolder
     from consilium.client.hospital.policy import Policy
+    from consilium.shared.study.definition import Study
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -170,6 +171,7 @@ def review(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
             _say(line)
         _say("Who of them is vouched for is told once the coordinator offers the study.")
         _policy(folder).check_study(loaded)
+        _check_modules(loaded)
     else:
         opened = SiteFolder.open(folder)
         approval = _offered(opened, study)
@@ -420,6 +422,18 @@ def _check(folder: "SiteFolder", approval: "Approval", *, asked: str) -> None:
         )
         open_audit(folder).append(event)
         raise
+    _check_modules(study)
+
+
+def _check_modules(study: "Study") -> None:
+    """Refuse a study with a module that is not installed as named, or mixes patients.
+
+    The policy has allowed its code by now.
+    """
+    if study.model.modules:  # torch is imported for these alone
+        from consilium.shared.model.module_check import check_modules
+
+        check_modules(study)
 
 
 def _policy(folder: Path) -> "Policy":

@@ -21,7 +21,14 @@ LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|#)([^)\s#]+)(#
 
 TREES = {
     "For hospitals": ("vouching", "coming-back", "data", "check", "opt-outs", "bedside", "audit"),
-    "For researchers": ("python", "studies", "strategies", "clusters", "run-json"),
+    "For researchers": (
+        "python",
+        "studies",
+        "models-from-outside",
+        "strategies",
+        "clusters",
+        "run-json",
+    ),
     "For operators": ("operations", "scale"),
     "What is protected": ("threat-model", "privacy", "protocol"),
     "Reference": ("commands/index", "rooms/index"),
