@@ -5,6 +5,7 @@ Set here and not in the Makefile, so that one test run by itself behaves as in t
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 
@@ -36,6 +37,10 @@ settings.register_profile(
     ),
 )
 settings.load_profile("consilium")
+
+# Tests start hundreds of processes; where compiled modules are not kept, each compiles them anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 @pytest.fixture(autouse=True)

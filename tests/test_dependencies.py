@@ -1,6 +1,7 @@
 """What the package imports is what it declares, and what is pinned is what is declared."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -45,8 +46,10 @@ def named(requirements):
     return {canonicalize_name(Requirement(one).name) for one in requirements}
 
 
+@functools.cache
 def imports():
     """Each import of another distribution in the package: its possible names, and the file."""
+    found = []
     files = [ROOT / "consilium" / "__init__.py"]
     for room in ROOMS:
         files += sorted((ROOT / room).rglob("*.py"))
@@ -67,7 +70,8 @@ def imports():
                     names = {"protobuf"}
                 else:
                     names = {canonicalize_name(name) for name in owners[top]}
-                yield names, file.relative_to(ROOT).as_posix()
+                found.append((names, file.relative_to(ROOT).as_posix()))
+    return found
 
 
 def undeclared(found, core, extras):
@@ -85,9 +89,8 @@ def undeclared(found, core, extras):
 
 def test_each_import_is_declared_by_the_project_or_the_extra_of_its_file():
     extras = {extra: named(listed) for extra, listed in EXTRAS.items()}
-    found = list(imports())
-    assert len(found) > 200
-    assert not undeclared(found, named(PROJECT["dependencies"]), extras)
+    assert len(imports()) > 200
+    assert not undeclared(imports(), named(PROJECT["dependencies"]), extras)
 
 
 @pytest.mark.parametrize("name", ["scipy", "protobuf", "numpy"])

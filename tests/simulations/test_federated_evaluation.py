@@ -89,6 +89,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return watch_messages(monkeypatch)
 
 
+@pytest.mark.slow
 def test_no_message_of_a_run_holds_any_patients_risk(tmp_path: Path, watched: list[bytes]) -> None:
     small = _small()
     sources = cohorts_for(small, None).sites
@@ -127,6 +128,7 @@ def test_no_message_of_a_run_holds_any_patients_risk(tmp_path: Path, watched: li
     assert not sent_in_every_run(run, watched)
 
 
+@pytest.mark.slow
 def test_no_message_of_a_run_holds_any_patients_attributions(
     tmp_path: Path, watched: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +171,7 @@ def test_no_message_of_a_run_holds_any_patients_attributions(
         assert whole[:4].tobytes() not in sent  # as the sum encodes it, before its mask
 
 
+@pytest.mark.slow
 def test_a_hospitals_own_figures_are_told_only_where_its_policy_releases_them(
     tmp_path: Path,
 ) -> None:

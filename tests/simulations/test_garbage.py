@@ -20,6 +20,7 @@ from tests.server.study.test_checkpoints import checkpoint
 from tests.simulations.test_federation import TEXT as TINY
 
 
+@pytest.mark.slow
 def test_statistics_that_came_out_void_are_paid_for_with_rounds_of_training() -> None:
     study = with_changes(parse_study(TINY), privacy={"mode": "site"}, study={"rounds": 200})
     costs, before = plan(study), checkpoint(0).state
@@ -62,6 +63,7 @@ def garbage_from_round_three(monkeypatch: pytest.MonkeyPatch) -> str:
     return liar
 
 
+@pytest.mark.slow
 def test_a_study_whose_sums_one_site_voids_ends_with_a_model_and_says_who_was_left_out(
     tmp_path, garbage_from_round_three
 ) -> None:

@@ -392,6 +392,7 @@ ANYTHING = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(change=st.dictionaries(st.sampled_from([*GOOD, "code", "end"]), ANYTHING, max_size=3))
 def test_whatever_json_an_event_holds_it_is_answered_or_refused(change: dict) -> None:
@@ -425,6 +426,7 @@ def test_the_answer_does_not_depend_on_how_often_it_was_asked() -> None:
     assert often.take({"stay": "s", "hours": 11})["outputs"] == answers[-1]["outputs"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not SET_A.exists(), reason="the challenge's files are not beside the repository"
 )

@@ -178,6 +178,7 @@ def test_the_command_answers_standard_input_line_by_line_and_fails_if_any_line_d
     assert b"Traceback" not in told
 
 
+@pytest.mark.slow
 def test_the_command_serves_http_until_it_is_interrupted(tmp_path: Path) -> None:
     written(tmp_path / "model", STUDY)
     command = [

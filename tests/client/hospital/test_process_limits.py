@@ -62,6 +62,7 @@ def test_memory_within_the_bound_is_granted():
     assert told.strip() == "100000000"
 
 
+@pytest.mark.slow
 def test_graphics_cards_are_hidden_unless_allowed():
     program = (
         "print(os.environ.get('CUDA_VISIBLE_DEVICES', 'untouched'), torch.cuda.is_available())"

@@ -104,6 +104,7 @@ def refused(root: Path) -> str:
     return ""
 
 
+@pytest.mark.slow
 def test_every_combination_of_older_and_missing_stores_is_refused_or_harmless(
     past, tmp_path
 ) -> None:

@@ -280,6 +280,7 @@ def test_an_update_is_no_longer_than_the_sites_declared_share_of_the_clip_bound(
     assert np.linalg.norm(sent_D) <= most * (1 + 1e-3)  # rounding moves it a little
 
 
+@pytest.mark.slow
 @given(length=st.floats(0, 1e6), size=st.integers(1, 10**6), rate=st.floats(0.01, 1.0))
 def test_a_gradient_sum_is_no_longer_than_the_declared_size_allows(
     length: float, size: int, rate: float

@@ -221,6 +221,7 @@ FORMATS = {
     "dicom-frames": Format(wide_slices(), write_many_frames, ImageSlices),
     "eicu-demo": Format(named("eicu-aki-regions"), lambda f: write_eicu(f) and None, eicu),
 }
+LONG = {"dicom", "dicom-frames"}  # to read
 FORMATS["molecules"] = Format(
     with_changes(FORMATS["molecules"].study, task={"outputs": 2}),
     FORMATS["molecules"].write,
@@ -294,13 +295,16 @@ def refusals(form: Format, folder: Path, name: str) -> list[str]:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in FORMATS]
+)
 def test_a_damaged_file_ends_in_one_sentence_or_in_values_in_range(
     name: str, tmp_path: Path
 ) -> None:
     assert sum(map(bool, refusals(FORMATS[name], tmp_path, name))) > DAMAGES // 10
 
 
+@pytest.mark.slow
 def test_bombs_are_refused_before_they_unpack(tmp_path: Path) -> None:
     zeros = bytes(1 << 20)
     with gzip.open(tmp_path / "bomb.csv.gz", "wb") as file:

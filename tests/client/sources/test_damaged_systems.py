@@ -186,9 +186,12 @@ FORMATS = {
 
 
 FORMATS |= NEW
+LONG = {"fhir", "omop", "sql"}  # to read
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in FORMATS]
+)
 def test_a_damaged_system_ends_in_one_sentence_or_in_values_in_range(
     name: str, tmp_path: Path
 ) -> None:

@@ -94,8 +94,9 @@ def test_three_sites_losing_any_at_any_phases(fault):
     run_patterns(3, all_patterns(3), fault)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [LOST, UNHEARD])
-@pytest.mark.parametrize("count", [4, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [4, 5])
 def test_four_and_five_sites_losing_every_subset_at_every_phase(count, fault):
     run_patterns(count, one_phase_patterns(count), fault)
 
@@ -119,9 +120,8 @@ def test_five_sites_losing_any_number_at_any_phases(fault):
     run_patterns(5, patterns, fault)
 
 
-@pytest.mark.parametrize(
-    "count", [6, *(pytest.param(n, marks=pytest.mark.slow) for n in (7, 8, 9))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [6, 7, 8, 9])
 def test_six_to_nine_sites_losing_some_at_some_phases(count):
     rng = random.Random(count)
     likely = [None] * 9 + list(PHASES)

@@ -38,6 +38,7 @@ def status_with(**environment: str) -> str:
     ).stdout
 
 
+@pytest.mark.slow
 def test_it_can_be_turned_off():
     assert "CONSILIUM_KERNEL is off" in status_with(CONSILIUM_KERNEL="off")
 
@@ -47,6 +48,7 @@ def test_a_variant_can_be_asked_for():
     assert "portable (CONSILIUM_KERNEL asks for it)" in status_with(CONSILIUM_KERNEL="portable")
 
 
+@pytest.mark.slow
 def test_an_unknown_choice_is_reported_and_everything_still_works():
     said = status_with(CONSILIUM_KERNEL="fast")
     assert "variant=None" in said
@@ -61,6 +63,7 @@ def test_without_a_compiler_everything_still_works(tmp_path, monkeypatch):
     assert "no C compiler" in said
 
 
+@pytest.mark.slow
 def test_a_failing_compiler_is_reported_and_everything_still_works(tmp_path):
     if list(Path(build.__file__).parent.glob("recurrent-*.so")):
         pytest.skip("a built kernel lies beside its source")

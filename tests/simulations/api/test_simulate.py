@@ -197,6 +197,7 @@ def test_the_saved_model_is_a_signed_export(
     assert "exists already" in sentence
 
 
+@pytest.mark.slow
 def test_the_report_is_written_where_it_is_asked_for(
     result: consilium.SimulationResult, tmp_path: Path
 ) -> None:
@@ -272,6 +273,7 @@ def test_a_damaged_record_is_told_in_a_sentence(
     assert "its run.json is damaged" in sentence
 
 
+@pytest.mark.slow
 def test_where_sites_keep_parts_of_the_model_each_has_its_own(tmp_path: Path) -> None:
     own = consilium.with_changes(study(), personalisation={"parts": ("head",)})
     result = consilium.simulate(own, records(), out=tmp_path / "run", workers=2)

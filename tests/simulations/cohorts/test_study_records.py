@@ -123,7 +123,7 @@ def test_a_site_that_the_collection_does_not_have_is_refused() -> None:
         cohorts_for(foreign, ROOT)
 
 
-SLOW = ("sepsis", "readmission", "icu", "ventilation", "adrenal", "arrhythmia", "eicu")
+SLOW = ("sepsis", "tox21", "readmission", "icu", "ventilation", "adrenal", "arrhythmia", "eicu")
 
 
 @pytest.mark.parametrize(

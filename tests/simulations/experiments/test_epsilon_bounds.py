@@ -24,6 +24,7 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     return float(brentq(excess, 0.0, 400.0))
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(
     z=st.floats(0.5, 8.0),

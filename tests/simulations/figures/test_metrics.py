@@ -105,6 +105,7 @@ def test_a_step_that_is_padded_or_not_known_does_not_count() -> None:
     )
 
 
+@pytest.mark.slow
 def test_intervals_agree_with_a_plain_bootstrap_of_patients() -> None:
     risks, outcomes = cohort(3, 300, 2)
     patient_N = np.repeat(np.arange(150), 2)

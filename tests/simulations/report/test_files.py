@@ -33,6 +33,7 @@ def test_the_same_record_gives_the_same_bytes(folder: Path) -> None:
     assert first.startswith(b"<!doctype html>")
 
 
+@pytest.mark.slow
 def test_a_comparison_is_found_given_and_reported_by_itself(folder: Path, tmp_path: Path) -> None:
     digest = demo_study().digest.hex()
     alone = write_report(folder).read_text()

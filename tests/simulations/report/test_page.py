@@ -132,6 +132,7 @@ def test_sections_appear_where_the_record_has_what_they_need() -> None:
     assert "federated, private, epsilon 7.9" in full
 
 
+@pytest.mark.slow
 def test_a_page_of_strategies_is_whole_and_says_how_sure_their_order_is() -> None:
     study = demo_study(privacy={"mode": "none"})
     by_site = {site: {"auroc": estimate(0.8, 0.1)} for site in study.sites}
@@ -162,6 +163,7 @@ def test_a_page_of_strategies_is_whole_and_says_how_sure_their_order_is() -> Non
     assert page == strategies_page(study, settings, why)
 
 
+@pytest.mark.slow
 def test_what_is_wrong_for_everybody_is_the_headline_though_no_group_stands_out() -> None:
     study = demo_study(evaluation={"validation_fraction": 0.0})
     low = [{"topic": "calibration", "kind": "all", "name": "all", "serious": True,
@@ -187,6 +189,7 @@ def test_hospitals_that_are_all_too_small_get_no_empty_figure_of_joining() -> No
     assert "joining" not in figures_of(page)
 
 
+@pytest.mark.slow
 def test_words_of_strangers_stay_text() -> None:
     study = demo_study(study={"title": "<script>alert(1)</script> & $x^2$"})
     evil = "<img src=x onerror=alert(2)>"
@@ -218,6 +221,7 @@ def test_the_model_card_has_every_item_and_says_what_is_not_reported(page: str) 
     assert "In-hospital_death" in rows["8a"]
 
 
+@pytest.mark.slow
 def test_what_the_summary_accuses_stands_out_in_the_forest_plot() -> None:
     study = demo_study()
     told = {"topic": "calibration", "kind": "site", "name": "hospital-2", "serious": True,
@@ -231,6 +235,7 @@ def test_what_the_summary_accuses_stands_out_in_the_forest_plot() -> None:
         assert ("Orange: a finding of the summary." in figure) == verdicts[0]["serious"]
 
 
+@pytest.mark.slow
 def test_what_the_model_looks_at_is_drawn_from_the_last_evaluation() -> None:
     study = demo_study(evaluation={"validation_fraction": 0.2, "explained_patients": 50})
     effects = {name: [0.1, 0.2, 0.3, 0.4 + 0.1 * n] for n, name in enumerate(study.variables)}
@@ -247,6 +252,7 @@ def test_what_the_model_looks_at_is_drawn_from_the_last_evaluation() -> None:
         assert (">hours 36 to 48<" in figure) == (not noise)
 
 
+@pytest.mark.slow
 class TestInABrowser:
     """The page in a real browser, without a network."""
 
@@ -271,6 +277,7 @@ class TestInABrowser:
         assert 6 < int(pages[1]) < 30
 
 
+@pytest.mark.slow
 def test_a_run_that_nothing_can_be_fitted_to_across_sites_still_has_its_page() -> None:
     study = demo_study()
     alone = {

@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+import pytest
+
 from consilium.simulations.report.run_page import report_page
 from consilium.simulations.report.strategies_page import strategies_page
 from tests.simulations.report.made_up import demo_study, estimate, group, one_round, record_of
@@ -92,6 +94,7 @@ def assert_only_text(page: str) -> None:
     assert not re.search(r"<[^>]*\son\w+=", page)
 
 
+@pytest.mark.slow
 def test_every_text_of_a_record_is_escaped_in_the_report() -> None:
     found: dict[str, str] = {}
     record = planted(whole_record(), found)

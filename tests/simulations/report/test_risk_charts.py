@@ -35,6 +35,7 @@ def test_patients_whose_drawn_groups_have_no_outcome_are_drawn() -> None:
     assert [row[1] for row in calibration.table.rows] == ["0.000"]
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.floats(0.0, 1.0), st.booleans()), min_size=1, max_size=12),
     st.integers(1, 20),

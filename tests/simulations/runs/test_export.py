@@ -32,6 +32,7 @@ def export(*arguments: str | Path) -> tuple[int, str]:
     return result.exit_code, result.output + str(result.exception or "")
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_twice_under_one_key_with_its_weights_and_figures(
     run: Path, tmp_path: Path
 ) -> None:

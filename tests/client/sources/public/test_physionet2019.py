@@ -120,6 +120,7 @@ def test_sepsis_begins_six_hours_after_the_first_label_that_is_one(tmp_path: Pat
     assert (other.label, other.outcome_h) == (0.0, None)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.exists(), reason="the challenge's files are not beside the repository")
 def test_landmarks_an_hour_apart_give_the_hourly_labels_of_the_challenge() -> None:
     """Sepsis within six hours of a landmark is what the challenge's own label of that hour says."""

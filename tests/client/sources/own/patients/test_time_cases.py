@@ -121,6 +121,7 @@ def by_day(time: dt.datetime) -> str:
     return time.date().isoformat()
 
 
+@pytest.mark.slow
 def test_deaths_known_to_the_day_are_the_same_in_every_zone(tmp_path: Path) -> None:
     for hours in range(-12, 15):
         write_fhir(tmp_path, iso(f"{'-' if hours < 0 else '+'}{abs(hours):02}:00"), by_day)
