@@ -164,6 +164,13 @@ class OfOtherShape(Plain):
         return super().forward(*parts)[:, 0]
 
 
+class LookingAhead(Plain):
+    """Says of every step what it says of the stay."""
+
+    def forward(self, values, *parts):
+        return super().forward(values, *parts).unsqueeze(1).repeat(1, values.shape[1], 1)
+
+
 class Failing(Plain):
     def forward(self, *parts):
         raise RuntimeError("of patient Meier")

@@ -149,6 +149,7 @@ class ConvolutionBranch(Ensemble):
         )
 
 
+Installed = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+!-]{0,63}$")]
 Setting = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str
 
 
@@ -161,8 +162,8 @@ class ModuleBranch(Ensemble):
 
     codes: ClassVar[bool] = True
     kind: Literal["module"]
-    module: str = Field(min_length=1, max_length=64)
-    version: str = Field(min_length=1, max_length=64)
+    module: Installed
+    version: Installed
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
     settings: dict[Annotated[str, Field(min_length=1, max_length=64)], Setting] = Field(
         default={}, max_length=64

@@ -1,6 +1,7 @@
 """Networks of installed packages: which are taken, what they are asked, and what they cannot do."""
 
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from consilium.client.explain.integrated_gradients import CLOSE, explain
 from consilium.client.explain.stay_stream import StayStream, StreamedModel
-from consilium.client.records.running_features import Layout
-from consilium.shared.errors import StudyError
+from consilium.client.hospital.policy import Policy
+from consilium.client.records.running_features import Layout, RunningFeatures
+from consilium.shared.errors import MessageError, StudyError
+from consilium.shared.export.signed_model import load_signed_model
+from consilium.shared.figures.recalibration import Recalibration, with_recalibration
 from consilium.shared.model import module_check
 from consilium.shared.model.bookkeeping import Bookkeeping
 from consilium.shared.model.installed_module import (
@@ -25,6 +30,7 @@ from consilium.shared.study.definition import Study, parse_canonical
 from consilium.shared.study.training import Task
 from tests import outside_models as made
 from tests.branch_studies import TOKENS, VARIABLES
+from tests.signed_models import KEY, some_trained, written
 from tests.study_text import small_study
 
 DATA = {"window_h": 12, "step_h": 2}
@@ -145,8 +151,6 @@ def test_two_packages_of_one_name_and_code_from_elsewhere_are_refused(
 
 
 def test_the_table_for_a_study_is_printed_as_the_study_reads_it(installed: Path) -> None:
-    import tomllib
-
     (table,) = tomllib.loads(installed_table("acme-transformer"))["model"]["branches"]
     assert table == made.branch()
 
@@ -192,6 +196,11 @@ def test_what_mixes_patients_or_keeps_state_is_found_by_numbers(
     assert "Meier" not in str(caught.value)
 
 
+def test_of_a_step_a_module_must_say_what_it_says_before_later_ones() -> None:
+    with pytest.raises(StudyError, match="when later steps are known; look at this step and ear"):
+        check_module(made.network(made.LookingAhead(), Task(per_step=True)), 6)
+
+
 def test_hooks_serve_layers_and_functorch_serves_weights_outside_of_layers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -233,8 +242,6 @@ def test_gradients_per_stay_are_those_of_ordinary_autograd() -> None:
 
 
 def test_outputs_begin_at_the_prevalence_and_risks_can_be_put_right() -> None:
-    from consilium.shared.figures.recalibration import Recalibration, with_recalibration
-
     model = made.network(made.Plain(), Task(prevalence=0.2)).eval()
     x_NTF, mask_NT = module_check._made_up_stays(model, 6)
     with torch.no_grad():
@@ -276,9 +283,7 @@ def test_a_stay_that_comes_event_by_event_is_told_what_the_batch_is_told(
     layout = Layout(study)
     streamed = StreamedModel(model, layout, reasons=True)
     stay, draw = StayStream(streamed, steps), np.random.default_rng(2)
-    rows, now = [], None
-    from consilium.client.records.running_features import RunningFeatures
-
+    rows: list[np.ndarray] = []
     now = RunningFeatures.start(layout)
     for step in range(steps):
         value_C = np.where(draw.random(3) < 0.6, draw.normal(size=3), np.nan).astype(np.float32)
@@ -308,3 +313,32 @@ def test_dropout_is_drawn_from_the_given_generator_alone(installed: Path) -> Non
             said.append(model(x_NTF, mask_NT, books=books, generator=given).detach())
         assert torch.equal(said[0], said[1])
         assert not torch.equal(said[0], said[2])
+
+
+def test_a_stay_is_explained_by_variable_and_step(installed: Path) -> None:
+    study = study_of(made.branch("acme-convolution"))
+    layout, draw, rows = Layout(study), np.random.default_rng(3), []
+    now = RunningFeatures.start(layout)
+    for _ in range(study.data.steps):
+        value_C = draw.normal(size=3).astype(np.float32)
+        rows.append(now.inputs(value_C))
+        now = now.after_step(value_C)
+    x_TF = torch.from_numpy(np.stack(rows)).float()
+    explanation = explain(some_trained(study, 5), x_TF, output=0)
+    assert explanation.effect_TC.shape == (study.data.steps, 3)
+    assert (np.abs(explanation.effect_TC).sum(0) > 0).all()
+    assert explanation.gap < 10 * CLOSE
+    assert explanation.attention_T is None
+
+
+def test_an_exported_model_loads_no_module_that_the_policy_does_not_list(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = written(tmp_path / "export", study_of(made.branch("acme-convolution")))
+    made.forget(monkeypatch)
+    with pytest.raises(MessageError, match=r"policy does not allow; .*\[models\] installed"):
+        load_signed_model(tmp_path / "export", KEY.public, allow=Policy().check_modules)
+    assert "acme_models" not in sys.modules
+    allows = Policy(installed_models=frozenset({"acme-convolution"})).check_modules
+    found = load_signed_model(tmp_path / "export", KEY.public, allow=allows).trained
+    assert np.array_equal(to_vector(found.model), to_vector(trained.model))
