@@ -11,6 +11,7 @@ Opacus is imported here, and only if a study uses a module: its import takes abo
 
 import copy
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +63,13 @@ def check_module(network: ModuleModel, steps: int) -> None:
     """
     network = _without_dropout(network)
     x_NTF, mask_NT = _made_up_stays(network, steps)
-    name, before, half = network.name, _state(network.module), -(-steps // 2)
+    _check_logits(network, x_NTF, mask_NT)
+    _check_gradients(network, x_NTF, mask_NT)
+
+
+def _check_logits(network: ModuleModel, x_NTF: Tensor, mask_NT: Tensor) -> None:
+    steps, name, before = mask_NT.shape[1], network.name, _state(network.module)
+    half = -(-steps // 2)
     try:
         together = _padded(network, network.together(x_NTF, mask_NT), mask_NT)
         alone = [
@@ -95,9 +102,13 @@ def check_module(network: ModuleModel, steps: int) -> None:
             f"module {name!r} says another thing of a step when later steps are known; look at "
             "this step and earlier ones alone"
         )
+
+
+def _check_gradients(network: ModuleModel, x_NTF: Tensor, mask_NT: Tensor) -> None:
     if unused := _unused(network, x_NTF, mask_NT):
         raise StudyError(
-            f"module {name!r}: no gradient reaches its weight {unused[0]!r}; remove it, or use it"
+            f"module {network.name!r}: no gradient reaches its weight {unused[0]!r}; remove it, or "
+            "use it"
         )
     ours = _own_gradients(network, x_NTF, mask_NT)
     theirs = _gradients_by_opacus(network, x_NTF, mask_NT, ours)
@@ -105,8 +116,8 @@ def check_module(network: ModuleModel, steps: int) -> None:
     for one, other in zip(ours, theirs, strict=True):
         if not float((one - other).abs().max() / longest) <= CLOSE_GRADIENTS:
             raise StudyError(
-                f"module {name!r}: Opacus's gradients of single patients are not those of the "
-                f"patients one at a time{REMEDY}"
+                f"module {network.name!r}: Opacus's gradients of single patients are not those of "
+                f"the patients one at a time{REMEDY}"
             )
 
 
@@ -194,42 +205,43 @@ def _gradients_by_opacus(
     Hooks see one input of a layer; a module with weights outside of layers, or layers of several
     inputs, needs functorch.
     """
-    from opacus import GradSampleModule
-
-    parameters = list(network.module.parameters())
-    hooked = copy.deepcopy(network)
     try:
-        with warnings.catch_warnings(), drawn_from(None):
-            warnings.simplefilter("ignore")  # of hooks on layers whose input has no gradient
-            hooked.module = GradSampleModule(hooked.module, loss_reduction="sum")
-            logits = hooked.head(hooked.together(x_NTF, mask_NT))
-            _loss(network, logits, mask_NT).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        found = [parameter.grad_sample for parameter in hooked.module.parameters()]
-        if all(
-            isinstance(one, Tensor) and one.shape == other.shape
-            for one, other in zip(found, ours, strict=True)
-        ):
-            return [one.detach() for one in found]
-    except Exception:  # noqa: S110 - a layer that hooks do not serve
-        pass
-    names = [name for name, _ in network.module.named_parameters()]
-
-    def loss_of(weights: dict[str, Tensor], mask_T: Tensor, *parts: Tensor) -> Tensor:
-        said = functional_call(network.module, weights, tuple(part[None] for part in parts))
-        return _loss(network, network.head(said), mask_T[None])
-
-    weights = {n: p.detach() for n, p in zip(names, parameters, strict=True)}
-    clean_NTF = torch.where(mask_NT.unsqueeze(2), x_NTF, 0.0)
-    parts = network.sequences(clean_NTF, mask_NT)
-    each = vmap(grad(loss_of), in_dims=(None, 0, *[0] * len(parts)))
+        found = _by_hooks(network, x_NTF, mask_NT)
+    except Exception:  # a layer that hooks do not serve
+        found = []
+    if [one.shape for one in found if isinstance(one, Tensor)] == [one.shape for one in ours]:
+        return found
     try:
-        with warnings.catch_warnings(), drawn_from(None), sdpa_kernel(SDPBackend.MATH):
-            warnings.simplefilter("ignore")  # of operators that functorch runs one by one
-            by_name = each(weights, mask_NT, *parts)
+        return _by_functorch(network, x_NTF, mask_NT)
     except Exception as error:  # whatever it is, there are no gradients
         raise StudyError(
             f"module {network.name!r}: Opacus takes no per-patient gradients of it, neither by "
             f"hooks nor by functorch ({type(error).__name__}); use layers that its documentation "
             "lists, such as opacus.layers.DPMultiheadAttention and DPLSTM, and no branch on values"
         ) from error
-    return [by_name[name].detach() for name in names]
+
+
+def _by_hooks(network: ModuleModel, x_NTF: Tensor, mask_NT: Tensor) -> list[Any]:
+    from opacus import GradSampleModule
+
+    hooked = copy.deepcopy(network)
+    with warnings.catch_warnings(), drawn_from(None):
+        warnings.simplefilter("ignore")  # of hooks on layers whose input has no gradient
+        hooked.module = GradSampleModule(hooked.module, loss_reduction="sum")
+        logits = hooked.head(hooked.together(x_NTF, mask_NT))
+        _loss(network, logits, mask_NT).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return [parameter.grad_sample for parameter in hooked.module.parameters()]
+
+
+def _by_functorch(network: ModuleModel, x_NTF: Tensor, mask_NT: Tensor) -> list[Tensor]:
+    def loss_of(weights: dict[str, Tensor], mask_T: Tensor, *parts: Tensor) -> Tensor:
+        said = functional_call(network.module, weights, tuple(part[None] for part in parts))
+        return _loss(network, network.head(said), mask_T[None])
+
+    weights = {name: value.detach() for name, value in network.module.named_parameters()}
+    parts = network.sequences(torch.where(mask_NT.unsqueeze(2), x_NTF, 0.0), mask_NT)
+    each = vmap(grad(loss_of), in_dims=(None, 0, *[0] * len(parts)))
+    with warnings.catch_warnings(), drawn_from(None), sdpa_kernel(SDPBackend.MATH):
+        warnings.simplefilter("ignore")  # of operators that functorch runs one by one
+        by_name = each(weights, mask_NT, *parts)
+    return [by_name[name].detach() for name in weights]
