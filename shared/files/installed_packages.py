@@ -128,7 +128,7 @@ def _owner(entry: EntryPoint) -> str:
 
 def _files(distribution: Distribution) -> Iterator[tuple[str, Path]]:
     """Yield names, as of the place where packages lie, and paths of a package's code and data."""
-    places = set()
+    places: set[PurePosixPath] = set()
     for file in distribution.files or ():
         if _is_code(file):
             path = Path(str(distribution.locate_file(file))).resolve()

@@ -235,7 +235,7 @@ class ModuleModel(Branch):
                     self, x_NTF, mask_NT, books, *self.module.parameters()
                 )
             elif row_by_row(books):
-                values = torch.stack(self.each_alone(x_NTF, mask_NT))
+                values = self.stacked(self.each_alone(x_NTF, mask_NT), x_NTF)
             else:
                 values = self.together(x_NTF, mask_NT)
         logits: Tensor = self.head(values, books=books)
@@ -245,7 +245,7 @@ class ModuleModel(Branch):
         """Return what the module says of a padded batch."""
         x_NTF = torch.where(mask_NT.unsqueeze(2), x_NTF, 0.0)
         said: Tensor = self.module(*self.sequences(x_NTF, mask_NT))
-        expected = (*mask_NT.shape[: 1 + self.task.per_step], self.task.outputs)
+        expected = (len(mask_NT), *self._shape(mask_NT.shape[1]))
         if said.shape != expected:
             raise StudyError(
                 f"module {self.name!r} gives logits of shape {tuple(said.shape)}, and the task "
@@ -266,14 +266,18 @@ class ModuleModel(Branch):
                     logits = nn.functional.pad(logits, (0, 0, 0, len(mask_T) - steps))
             except Exception:  # a stay must not decide whether a site answers
                 failed = True
-                shape = (*mask_T.shape[: self.task.per_step], self.task.outputs)
-                logits = x_TF.new_zeros(shape)
+                logits = x_TF.new_zeros(self._shape(len(mask_T)))
             said.append(logits)
         if failed:
             log.warning(
                 "module %s failed on stays, which count as zero; ask who wrote it", self.name
             )
         return said
+
+    def stacked(self, said: list[Tensor], x_NTF: Tensor) -> Tensor:
+        """Return logits of stays as one tensor, also of none."""
+        nothing = x_NTF.new_zeros(0, *self._shape(x_NTF.shape[1]))
+        return torch.stack([logits.detach() for logits in said]) if said else nothing
 
     def sequences(self, x_NTF: Tensor, mask_NT: Tensor) -> tuple[Tensor, ...]:
         """Return what a module reads: values, observed, hours, lengths, and codes if there are any.
@@ -298,6 +302,10 @@ class ModuleModel(Branch):
         if self.codes:
             parts.append(x_NTF[..., -self.codes :].long())
         return tuple(parts)
+
+    def _shape(self, steps: int) -> tuple[int, ...]:
+        """Return the shape of one stay's logits."""
+        return (steps, self.task.outputs) if self.task.per_step else (self.task.outputs,)
 
     @property
     def streams(self) -> bool:
@@ -335,7 +343,7 @@ class _EachAlone(torch.autograd.Function):
         with torch.enable_grad():
             said = model.each_alone(x_NTF.detach(), mask_NT)
         ctx.said, ctx.books, ctx.parameters = said, books, parameters
-        return torch.stack([logits.detach() for logits in said])
+        return model.stacked(said, x_NTF)
 
     @staticmethod
     @once_differentiable

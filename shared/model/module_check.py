@@ -128,7 +128,7 @@ def _without_dropout(network: ModuleModel) -> ModuleModel:
         if isinstance(part, nn.modules.dropout._DropoutNd):
             part.p = 0.0
         elif isinstance(getattr(part, "dropout", None), float):
-            part.dropout = 0.0  # as attention keeps it
+            vars(part)["dropout"] = 0.0  # as attention keeps it
     return network
 
 

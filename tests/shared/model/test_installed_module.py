@@ -264,6 +264,8 @@ def test_a_stay_on_which_the_module_fails_counts_as_zero_and_changes_no_other() 
         logits.sum().backward()
         with torch.no_grad():
             found.append([logits.detach(), model(x, mask_NT), *books.per_row(model.parameters())])
+    with torch.no_grad():
+        assert model(x_NTF[:0], mask_NT[:0]).shape == (0, 1)
     others = [0, 1, 3, 4]
     for before, after in zip(*found, strict=True):
         assert torch.equal(before[others], after[others])
