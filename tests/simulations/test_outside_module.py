@@ -53,7 +53,9 @@ with tempfile.TemporaryDirectory() as folder:
     finished = run.train(records.append, test)
 moved = finished.state.server.model_weights - start
 assert 0 < abs(moved).max() < 10, moved
-assert [one["void"] for one in records if one["purpose"] == "training"] == [None, None], records
+assert [one["void"] for one in records] == [None] * len(records), records
+assert records[-1]["trained"] == 2, records[-1]
+assert records[-1]["epsilon"] > 0, records[-1]
 assert {"opacus", "acme_models.transformer", "acme_models.convolution"} <= set(sys.modules)
 print("trained", len(moved))
 """
