@@ -230,7 +230,7 @@ def _by_hooks(network: ModuleModel, x_NTF: Tensor, mask_NT: Tensor) -> list[Any]
         hooked.module = GradSampleModule(hooked.module, loss_reduction="sum")
         logits = hooked.head(hooked.together(x_NTF, mask_NT))
         _loss(network, logits, mask_NT).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    return [parameter.grad_sample for parameter in hooked.module.parameters()]
+    return [vars(parameter).get("grad_sample") for parameter in hooked.module.parameters()]
 
 
 def _by_functorch(network: ModuleModel, x_NTF: Tensor, mask_NT: Tensor) -> list[Tensor]:
