@@ -40,10 +40,15 @@ def only_entry(group: str, name: str, *, what: str, raises: type[ConsiliumError]
         ConsiliumError: no package adds it, or several do.
     """
     owners = owners_of(group, name)
-    if len(owners) != 1:
+    if not owners:
+        raise raises(
+            f"{what} {name!r} is added by no package that is installed here; install the one that "
+            "adds it"
+        )
+    if len(owners) > 1:
         raise raises(
             f"{what} {name!r} is added by {len(owners)} installed packages "
-            f"({'; '.join(owners) or 'none'}); install exactly one of them"
+            f"({'; '.join(owners)}); install exactly one of them"
         )
     entry, *_ = entry_points(group=group, name=name)
     return entry
@@ -80,14 +85,21 @@ def package_of(entry: EntryPoint) -> tuple[str, str]:
 def package_digest(entry: EntryPoint, *, what: str, raises: type[ConsiliumError]) -> str:
     """Return the SHA-256 (64 hexadecimal digits) of the package's code as it lies on this disk.
 
-    Over the names and contents of all its files and of those beside them, compiled Python and what
-    an installer adds left out; so it is the same wherever the same wheel is installed. Other
-    packages, of which it makes use, are not part of it. Arguments as of :func:`only_entry`.
+    Over what it adds to the group, and the names and contents of all its files and of those beside
+    them, compiled Python and what an installer adds left out; so it is the same wherever the same
+    package is installed. Other packages, of which it makes use, are not part of it. Arguments as of
+    :func:`only_entry`.
 
     Raises:
         ConsiliumError: Python would load the code from elsewhere, as with an editable install.
     """
-    files = {} if entry.dist is None else dict(_files(entry.dist))
+    files: dict[str, Path] = {}
+    adds: list[str] = []
+    if entry.dist is not None:
+        files = dict(_files(entry.dist))
+        adds = sorted(
+            f"{one.name}={one.value}" for one in entry.dist.entry_points if one.group == entry.group
+        )
     top = entry.module.partition(".")[0]
     try:
         spec = find_spec(top)
@@ -101,9 +113,9 @@ def package_digest(entry: EntryPoint, *, what: str, raises: type[ConsiliumError]
             "wheel, not editable, and no other module of that name"
         )
     digest = hashlib.sha256()
-    for name in sorted(files):
-        for part in (name.encode(), files[name].read_bytes()):
-            digest.update(len(part).to_bytes(8, "big") + part)
+    named = (part for name in sorted(files) for part in (name.encode(), files[name].read_bytes()))
+    for part in ("\n".join(adds).encode(), *named):
+        digest.update(len(part).to_bytes(8, "big") + part)
     return digest.hexdigest()
 
 
@@ -134,7 +146,7 @@ def _files(distribution: Distribution) -> Iterator[tuple[str, Path]]:
             path = Path(str(distribution.locate_file(file))).resolve()
             if path.is_file():
                 yield file.as_posix(), path
-            if len(file.parts) > 1 and not file.parts[0].endswith(".dist-info"):
+            if len(file.parts) > 1:
                 places.add(file.parent)
     for place in places:
         folder = Path(str(distribution.locate_file(place)))
@@ -145,8 +157,6 @@ def _files(distribution: Distribution) -> Iterator[tuple[str, Path]]:
 
 
 def _is_code(file: PurePosixPath) -> bool:
-    if ".." in file.parts or file.parts[0] == "bin" or "__pycache__" in file.parts:
-        return False
-    if file.parts[0].endswith(".dist-info"):
-        return file.name == "entry_points.txt"
-    return file.suffix not in (".pyc", ".pyo")
+    """Return whether a file is the package's own; an installer adds scripts and notes."""
+    added = file.parts[0] in ("..", "bin") or file.parts[0].endswith(".dist-info")
+    return not added and "__pycache__" not in file.parts and file.suffix not in (".pyc", ".pyo")
