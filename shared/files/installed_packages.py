@@ -127,7 +127,8 @@ def require_loaded_as(
     Raises:
         ConsiliumError: the package was changed since; the process must begin anew.
     """
-    if sys.modules[entry.module].__dict__.setdefault(_MARK, digest) != digest:
+    whole = sys.modules[entry.module.partition(".")[0]]
+    if whole.__dict__.setdefault(_MARK, digest) != digest:
         raise raises(
             f"{what} {entry.name!r} of {_owner(entry)} was changed after this process had loaded "
             "it; start the process again"
