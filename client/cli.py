@@ -163,7 +163,7 @@ def studies(folder: Folder = DEFAULT_FOLDER) -> None:
 @app.command()
 def review(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
     """Say in plain words what a study uses, what leaves, what it costs, and who takes part."""
-    from consilium.client.commands.decisions import check_allowed
+    from consilium.client.commands.decisions import check_allowed, check_modules_of
     from consilium.client.commands.review import installed_lines, review_lines
     from consilium.client.hospital.folder import SiteFolder
     from consilium.shared.study.definition import load_study
@@ -175,6 +175,7 @@ def review(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
             _say(line)
         _say("Who of them is vouched for is told once the coordinator offers the study.")
         _policy(folder).check_study(loaded)
+        check_modules_of(loaded)
     else:
         opened = SiteFolder.open(folder)
         approval = _offered(opened, study)

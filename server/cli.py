@@ -164,6 +164,10 @@ def submit_study(
 
     opened = CoordinatorFolder.open(folder)
     loaded = load_study(study)
+    if loaded.model.modules:  # torch is imported for these alone
+        from consilium.shared.model.module_check import check_modules
+
+        check_modules(loaded)
     note_act(opened, "submit", f"{loaded.name} ({loaded.digest.hex()[:16]})", by=operator)
     roster = submit(
         opened.register(), opened.identity(), open_audit(opened), loaded, study.read_bytes()

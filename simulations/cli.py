@@ -493,6 +493,17 @@ def plan(
 
 
 @app.command()
+def module(
+    name: Annotated[str, typer.Argument(help="As the package registers it.", show_default=False)],
+) -> None:
+    """Print how a study names an installed package's network, with the digest of its code."""
+    from consilium.shared.model.installed_module import installed_table
+    from consilium.simulations.commands.console import console
+
+    console.print(installed_table(name), markup=False, end="")
+
+
+@app.command()
 def worst_case(
     studies: Annotated[list[Path], typer.Argument(help="The studies' files.")],
     into: Annotated[

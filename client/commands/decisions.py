@@ -22,6 +22,7 @@ from consilium.shared.crypto.keys import Roster
 from consilium.shared.enrolment.messages import StudyOffer, roster_digest
 from consilium.shared.errors import PolicyError, SettingsError
 from consilium.shared.files.file_lock import file_lock
+from consilium.shared.study.definition import Study
 
 LOCK = "decisions.lock"
 LONGEST_REASON = 300
@@ -113,6 +114,7 @@ def check_allowed(folder: SiteFolder, approval: Approval, *, asked: str) -> None
 
     Raises:
         PolicyError: the study or its roster is not allowed.
+        StudyError: a module of the study is not installed as named, or mixes patients.
     """
     policy, study = folder.policy(), approval.study
     policy.check_study(study)
@@ -124,6 +126,21 @@ def check_allowed(folder: SiteFolder, approval: Approval, *, asked: str) -> None
         )
         open_audit(folder).append(event)
         raise
+    check_modules_of(study)
+
+
+def check_modules_of(study: Study) -> None:
+    """Refuse a study with a module that is not installed as named, or mixes patients.
+
+    The policy has allowed its code by now.
+
+    Raises:
+        StudyError: one sentence: the module, what is wrong with it, and the remedy.
+    """
+    if study.model.modules:  # PyTorch is imported for these alone
+        from consilium.shared.model.module_check import check_modules
+
+        check_modules(study)
 
 
 def approve(folder: SiteFolder, proposal: Proposal, *, by: str) -> Outcome:

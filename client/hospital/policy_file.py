@@ -83,6 +83,12 @@ tasks = ["binary", "multiclass", "multilabel", "regression", "survival"]
 # [sources]
 # installed = ["our-laboratory"]
 
+# Networks that packages installed by your own people add (entry points of consilium.models), by the
+# name that a study gives. Their code runs in the site's process with all its rights, so name only
+# what you wrote or checked. Without it, a study that names one is refused, and nothing is loaded.
+# [models]
+# installed = ["our-transformer"]
+
 # Work only at night, by this machine's local time. Without this table the site always works.
 # Days are those on which the span starts. A round that has begun is still helped to its end.
 # [hours]
@@ -157,7 +163,7 @@ class _Data(_Part):
     variables: Annotated[Names, Field(strict=False)] | None = None
 
 
-class _Sources(_Part):
+class _Installed(_Part):
     installed: Annotated[Names, Field(strict=False)] = ()
 
 
@@ -188,7 +194,8 @@ class _PolicyFile(_Part):
     roster: _Roster = _Roster()
     release: _Release = _Release()
     data: _Data = _Data()
-    sources: _Sources = _Sources()
+    sources: _Installed = _Installed()
+    models: _Installed = _Installed()
     hours: _Hours | None = None
     machine: _Machine = _Machine()
 
@@ -248,6 +255,7 @@ def parse_policy(text: str, *, where: str = "policy") -> Policy:
         tasks=frozenset(file.data.tasks),
         sources=_names(file.data.sources),
         installed_sources=frozenset(file.sources.installed),
+        installed_models=frozenset(file.models.installed),
         variables=_names(file.data.variables),
         hours=None if hours is None else _working_hours(hours),
         threads=file.machine.threads,

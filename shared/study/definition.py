@@ -103,6 +103,33 @@ class Study(StrictTable):
         return self
 
     @model_validator(mode="after")
+    def _windows_fit_the_task(self) -> Self:
+        if not self.data.fixed and self.task.per_step:
+            raise ValueError(
+                "[task] per_step labels every hour of a stay, but [data] cuts it into windows with "
+                "one label each; remove per_step, or the table that places them"
+            )
+        if not self.data.fixed and self.task.kind == "survival":
+            raise ValueError(
+                "[task] survival counts from the start of a stay, but [data] cuts it into windows "
+                "that end elsewhere; remove the table that places them"
+            )
+        after = self.data.after_event
+        if after is not None and (
+            after.variable not in self.variables or self.variables[after.variable].role != "series"
+        ):
+            raise ValueError(
+                f"[data.after_event] names {after.variable!r}, which is not one of [variables] "
+                'with role = "series"; name one that is'
+            )
+        if self.data.landmarks is not None and self.task.kind != "binary":
+            raise ValueError(
+                f"[data.landmarks] asks whether an outcome happens, a task kind of {self.task.kind}"
+                ' does not; set [task] kind = "binary"'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
         if self.tokens is not None and (both := set(self.tokens.names) & set(self.variables)):
             raise ValueError(
@@ -135,29 +162,6 @@ class Study(StrictTable):
             per_step=self.task.per_step,
             at_beats=self.data.label == "aami",
         )
-        if not self.data.fixed and self.task.per_step:
-            raise ValueError(
-                "[task] per_step labels every hour of a stay, but [data] cuts it into windows with "
-                "one label each; remove per_step, or the table that places them"
-            )
-        if not self.data.fixed and self.task.kind == "survival":
-            raise ValueError(
-                "[task] survival counts from the start of a stay, but [data] cuts it into windows "
-                "that end elsewhere; remove the table that places them"
-            )
-        after = self.data.after_event
-        if after is not None and (
-            after.variable not in self.variables or self.variables[after.variable].role != "series"
-        ):
-            raise ValueError(
-                f"[data.after_event] names {after.variable!r}, which is not one of [variables] "
-                'with role = "series"; name one that is'
-            )
-        if self.data.landmarks is not None and self.task.kind != "binary":
-            raise ValueError(
-                f"[data.landmarks] asks whether an outcome happens, a task kind of {self.task.kind}"
-                ' does not; set [task] kind = "binary"'
-            )
         for name in self.evaluation.subgroups:
             if name not in self.variables or self.variables[name].role != "static":
                 raise ValueError(
