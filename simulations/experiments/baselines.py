@@ -96,7 +96,7 @@ def _rows(train: TimeGrid, test: TimeGrid, study: Study) -> _Rows:
         stream = np.random.default_rng(study.seed)
         drawn = np.sort(stream.choice(len(stay_R), MOST_ROWS, replace=False))
         stay_R, step_R = stay_R[drawn], step_R[drawn]
-    normalisation = Normalisation.from_sums(patient_contributions(train, study).sum(axis=0))
+    normalisation = Normalisation.from_sums(patient_contributions(train, study).sum(axis=0), study)
     return _Rows(
         train_RF=step_features(train, normalisation, study, stay_R, step_R),
         truth=train.y_N[stay_R, step_R],
