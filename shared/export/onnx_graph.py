@@ -195,4 +195,8 @@ def _scores(graph: Graph, model: Branch, logits: str) -> None:
         inputs, op = [spread, graph.constant(task.center)], "Add"
     elif task.kind == "multiclass":
         op, attributes = "Softmax", {"axis": -1}
+    elif task.kind == "survival":
+        last = graph.constant(np.array(-1), np.int64)
+        total = graph.add("CumSum", graph.add("Softplus", logits), last)
+        inputs, op = [graph.constant(1.0), graph.add("Exp", graph.add("Neg", total))], "Sub"
     graph.nodes.append(helper.make_node(op, inputs, ["scores"], **attributes))

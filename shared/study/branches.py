@@ -185,14 +185,42 @@ class ConvolutionBranch(Ensemble):
         )
 
 
+Installed = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+!-]{0,63}$")]
+Setting = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str
+
+
+class ModuleBranch(Ensemble):
+    """A network of a package that people at every site and at the coordinator installed.
+
+    The study names it and its exact package; no code travels (docs/models-from-outside.md).
+    ``digest`` is the SHA-256 of the package's code; ``settings`` are handed to it as they are.
+    """
+
+    codes: ClassVar[bool] = True
+    kind: Literal["module"]
+    module: Installed
+    version: Installed
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    settings: dict[Annotated[str, Field(min_length=1, max_length=64)], Setting] = Field(
+        default={}, max_length=64
+    )
+
+    @property
+    def described(self) -> str:
+        """The branch in words."""
+        return f"installed module {self.module} {self.version} ({self.digest[:16]})"
+
+
 AnyBranch = Annotated[
-    RecurrentBranch | LinearBranch | SummaryBranch | ConvolutionBranch, Field(discriminator="kind")
+    RecurrentBranch | LinearBranch | SummaryBranch | ConvolutionBranch | ModuleBranch,
+    Field(discriminator="kind"),
 ]
 KINDS: dict[str, type[Group]] = {
     "recurrent": RecurrentBranch,
     "linear": LinearBranch,
     "summary": SummaryBranch,
     "convolution": ConvolutionBranch,
+    "module": ModuleBranch,
 }
 
 
@@ -245,8 +273,13 @@ class Model(Recurrence):
 
     @property
     def drops(self) -> bool:
-        """Whether a network drops units in training."""
-        return self.without_dropout() != self.model_dump()
+        """Whether a network drops units in training; an installed module may."""
+        return bool(self.modules) or self.without_dropout() != self.model_dump()
+
+    @property
+    def modules(self) -> tuple[ModuleBranch, ...]:
+        """The branches that are installed modules."""
+        return tuple(branch for branch in self.branches if isinstance(branch, ModuleBranch))
 
     def without_dropout(self) -> dict[str, object]:
         """Return the table with every network's dropout at 0."""

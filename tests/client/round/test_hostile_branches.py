@@ -27,6 +27,14 @@ TASKS = {
     "classes": {"kind": "multiclass", "outputs": 3},
     "labels of steps": {"kind": "multilabel", "outputs": 2, "per_step": True},
     "quantities": {"kind": "regression", "outputs": 2},
+    "survival": {"kind": "survival", "outputs": 3, "cuts": (1.0, 2.0, 4.0)},
+    "focal classes": {"kind": "multiclass", "outputs": 3, "loss": {"kind": "focal", "gamma": 0.5}},
+    "bounded labels": {"kind": "multilabel", "outputs": 2, "loss": {"kind": "bounded"}},
+    "smoothed, weighed labels": {
+        "kind": "multilabel",
+        "outputs": 2,
+        "loss": {"smoothing": 0.1, "weights": [1000, 0.001]},
+    },
 }
 
 
