@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: demo studies test again check slow bench docs wheel lock clean help
+.PHONY: demo studies test again check slow bench docs wheel release bundle lock clean help
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 10
@@ -50,6 +50,13 @@ wheel: $(VENV)/.run ## the source archive and the wheel made from it, into dist/
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
 	  --wheel-dir dist dist/*.tar.gz
 
+release: $(VENV)/.run $(VENV)/.release ## archive, wheel, bill of materials, checksums, into dist/: the same bytes each time
+	rm -rf dist
+	.ci/release $(BIN)/python $(VENV)/release/bin/cyclonedx-py dist
+
+bundle: release ## one file, in dist/, to install from on a machine without a network
+	.ci/bundle $(BIN)/python dist/*.whl requirements.lock dist
+
 docs: $(VENV)/.docs ## all pages, the commands and the rooms as one site: build/docs/index.html
 	rm -rf build/docs
 	PYTHONPATH=$(CURDIR) $(BIN)/python docs/site/assemble.py build/docs-source
@@ -80,4 +87,10 @@ $(VENV)/.dev: $(VENV)/.run requirements-dev.lock
 
 $(VENV)/.docs: $(VENV)/.dev requirements-docs.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.lock
+	touch $@
+
+# An environment of its own: nothing of it is needed to run or to test.
+$(VENV)/.release: requirements-release.lock $(VENV)/.run
+	test -x $(VENV)/release/bin/python || $(PYTHON) -m venv $(VENV)/release
+	$(VENV)/release/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-release.lock
 	touch $@

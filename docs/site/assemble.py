@@ -22,7 +22,7 @@ LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|#)([^)\s#]+)(#
 TREES = {
     "For hospitals": ("vouching", "coming-back", "data", "check", "opt-outs", "bedside", "audit"),
     "For researchers": ("python", "studies", "strategies", "clusters", "run-json"),
-    "For operators": ("operations", "scale"),
+    "For operators": ("operations", "releases", "scale"),
     "What is protected": ("threat-model", "privacy", "protocol"),
     "Reference": ("commands/index", "rooms/index"),
     "The project": ("decisions/README", "contributing", "security", "changelog"),
