@@ -11,10 +11,10 @@ export OMP_NUM_THREADS ?= 1
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: demo studies test again check slow bench docs wheel release bundle lock clean help
+.PHONY: demo studies test again check slow bench benchmark-page docs wheel release bundle lock clean help
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 10
 
 demo: $(VENV)/.run ## eight synthetic hospitals train one model, privately; about a minute
 	$(BIN)/consilium-simulate demo
@@ -43,6 +43,9 @@ bench: $(VENV)/.dev ## measured ratios against named competitors, on all cores; 
 	@export BENCH_ROWS=$$(mktemp); missed=0; for script in benchmarks/*.py; do \
 	  echo "== $$script"; env -u OMP_NUM_THREADS $(BIN)/python $$script || missed=1; done; \
 	echo "== all"; $(BIN)/python benchmarks/parts/table.py $$BENCH_ROWS; rm -f $$BENCH_ROWS; exit $$missed
+
+benchmark-page: $(VENV)/.dev ## a page and figure of example studies beside rivals; DATA=folder of the records
+	$(BIN)/python benchmarks/parts/page.py --data $(DATA) --runs runs/benchmark --out docs/benchmark.md
 
 wheel: $(VENV)/.run ## the source archive and the wheel made from it, into dist/
 	rm -rf dist

@@ -12,6 +12,8 @@ from consilium.shared.study.loss import Loss
 
 __all__ = ["Loss", "Model", "Privacy", "Task", "Training"]
 
+CALIBRATION_FRACTION = 0.2  # of epsilon: training's noise grows by 3 %
+
 
 class Task(StrictTable):
     """What the model predicts; ``outputs`` is the number of classes, labels or targets.
@@ -19,7 +21,8 @@ class Task(StrictTable):
     In regression ``center`` and ``spread`` are public reference values of the target, in its unit:
     a typical value and a typical deviation. The model learns (target - center) / spread.
     ``prevalence`` is a public estimate of how often a binary outcome occurs (survival: by the
-    horizon); the model starts there instead of spending noisy steps on it.
+    horizon), where the model starts; what it is off by at the end of a binary or multi-label study,
+    calibration rounds put right.
 
     In survival the label is a time and whether it ended with the event. ``cuts`` end the intervals
     whose hazards are learned, one output each; the last is the horizon. They count in ``time_unit``
@@ -156,10 +159,13 @@ class Privacy(StrictTable):
     """Patient-level differential privacy; ``none`` is for research on public data only.
 
     ``clip_norm`` bounds a patient's gradient (L2). ``statistics_fraction`` is the part of epsilon
-    spent on the normalisation statistics. ``unit`` is what counts as one patient: a person with all
-    records, or, for records that name no person, each recording by itself. Then the guarantee holds
-    for a recording: of a person with k of them epsilon bounds k times as much (Dwork and Roth 2014,
-    theorem 2.2).
+    spent on the normalisation statistics, ``calibration_fraction`` the part spent on
+    ``calibration_rounds``, sums over all training patients by which the finished model's risks are
+    put right (:mod:`consilium.shared.privacy.calibration`); :attr:`Study.calibration_rounds` says
+    how many there are where the study does not. ``unit`` is what counts as one patient: a person
+    with all records, or, for records that name no person, each recording by itself. Then the
+    guarantee holds for a recording: of a person with k of them epsilon bounds k times as much
+    (Dwork and Roth 2014, theorem 2.2).
     """
 
     mode: Literal["none", "site", "distributed"] = "site"
@@ -167,6 +173,8 @@ class Privacy(StrictTable):
     delta: float = Field(default=1e-5, gt=0, le=0.01)
     clip_norm: Positive = 1.0
     statistics_fraction: float = Field(default=0.1, gt=0, lt=1)
+    calibration_rounds: int | None = Field(default=None, ge=0, le=16)
+    calibration_fraction: float = Field(default=CALIBRATION_FRACTION, gt=0, lt=1)
     unit: Literal["patient", "recording"] = "patient"
 
     @property

@@ -255,5 +255,11 @@ def _noise(study: Study) -> str:
         f"Gradients of a {study.privacy.unit} clipped to {study.privacy.clip_norm:g}, noise "
         "multiplier "
         f"{costs.training_round.noise_multiplier:.3g}, mode {study.privacy.mode}."
+        + (
+            f" {costs.calibrations} calibration round(s), noise multiplier "
+            f"{costs.calibration.noise_multiplier:.3g}."
+            if costs.calibration
+            else ""
+        )
         + (f" {study.privacy.caveat}" if study.privacy.caveat else "")
     )

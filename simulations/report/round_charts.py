@@ -121,7 +121,8 @@ def _loss_name(study: Study) -> str:
 
 def _epsilon(record: JsonRecord) -> Chart:
     statistics = [r["epsilon"] for r in record["other_rounds"] if r["purpose"] == "statistics"]
-    spent = [*statistics[-1:], *(r["epsilon"] for r in record["rounds"])]
+    calibration = [r["epsilon"] for r in record["other_rounds"] if r["purpose"] == "calibration"]
+    spent = [*statistics[-1:], *(r["epsilon"] for r in record["rounds"]), *calibration]
     first = 1 - len(statistics[-1:])
     rounds = list(range(first, first + len(spent)))
     budget, unit = record["privacy"]["epsilon_budget"], record["privacy"].get("unit", "patient")
@@ -141,8 +142,9 @@ def _epsilon(record: JsonRecord) -> Chart:
         title=f"Privacy budget spent on one training {unit}",
         alt=f"Epsilon {share}{number(spent[-1], 2)} after the last, of at most {budget:g}.",
         caption="Cumulative epsilon of all that left the sites, at delta "
-        f"{delta_text(record['privacy'])}; round 0 is the normalisation statistics. Patients held "
-        "out for validation pay for evaluations only.",
+        f"{delta_text(record['privacy'])}; round 0 is the normalisation statistics"
+        + (f", the last {len(calibration)} are calibration" if calibration else "")
+        + ". Patients held out for validation pay for evaluations only.",
         drawing=picture("epsilon", draw, height=2.8),
         table=Table(
             headings=("round", "epsilon spent"),

@@ -19,6 +19,7 @@ from consilium.simulations.experiments.canary import cohort_of
 STEPS, OTHERS, MANY_STAYS = 4, 6, 60
 
 BASE = parse_study("""
+schema = 2
 name = "hostile"
 title = "Hostile"
 rounds = 3
@@ -52,6 +53,7 @@ STUDIES: dict[str, Study] = {
     "ditto": with_changes(BASE, personalisation={"ditto": {"pull": 0.1}}),
     "scaffold": with_changes(BASE, **SITE, training={"control_variates": True, "local_steps": 2}),
     "linear path": with_changes(BASE, model={"skip": True}),
+    "outcomes of steps": with_changes(BASE, **SITE, task={"per_step": True}),
     "per step": with_changes(
         BASE,
         task={"kind": "regression", "per_step": True, "spread": 1.0},
