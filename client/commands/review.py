@@ -28,6 +28,7 @@ def review_lines(study: Study) -> list[str]:
         "What leaves: in each round one masked vector that only the sum over sites opens; your "
         "statistics are inside it. No record, no key, no plain update, no number of patients but "
         "the rounded one that you declare.",
+        *_module_lines(study),
         *_control_lines(study),
         *_personal_lines(study),
         *_evaluation_lines(study),
@@ -38,6 +39,16 @@ def review_lines(study: Study) -> list[str]:
         f"{study.dropouts_tolerated} of {study.group_size} may fail in a round.",
         _secrecy_line(study),
         f"How long: {study.rounds} rounds of {study.training.local_steps} training steps.",
+    ]
+
+
+def all_lines(approval: Approval, trust: RosterTrust, policy: Policy) -> list[str]:
+    """Return all that is told of an offered study: the study, this site's sources, the roster."""
+    return [
+        *review_lines(approval.study),
+        *installed_lines(policy),
+        *roster_lines(approval),
+        *trust_lines(approval, trust, policy),
     ]
 
 
@@ -143,6 +154,16 @@ def _evaluation_lines(study: Study) -> list[str]:
             "leave only if policy.toml says [release] own_figures = true."
         )
     return lines
+
+
+def _module_lines(study: Study) -> list[str]:
+    return [
+        f"The network is code that is not Consilium's: module {each.module} of a package in "
+        f"version {each.version} with digest {each.digest}, which your own people install. It runs "
+        "with all rights of the site's process, and reads what the network reads. policy.toml must "
+        "name it in [models] installed."
+        for each in study.model.modules
+    ]
 
 
 def _control_lines(study: Study) -> list[str]:

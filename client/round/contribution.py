@@ -180,7 +180,7 @@ class Contributor:
         self._own.begin_round(parameters.study_hash, round_number)
         common = Normalisation.from_bytes(asked.normalisation, study)
         training, _ = self._inputs.under(self._own.part.normalisation() or common)
-        data = TrainingSet.of(training)
+        data = TrainingSet.of(training, study, common.share_K)
         randomness = RoundRandomness(study=study, site=self._site, round_number=round_number)
         source = randomness.stream("training")
         chosen = sample_patients(data.patients, study.training.sampling_rate, source)
@@ -216,7 +216,7 @@ class Contributor:
             size = roster.sizes[self._site]
             parts |= self._evaluation.parts(asked, global_D, validation, size, own, randomness)
         if asked.purpose is Purpose.TRAINING:
-            data = TrainingSet.of(training)
+            data = TrainingSet.of(training, study, normalisation.share_K)
             share = SiteShare.of(study, roster, self._site)
             parts |= self._training.parts(global_D, control_D, data, share, randomness, first)
         if asked.purpose is Purpose.CALIBRATION:

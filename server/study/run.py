@@ -363,7 +363,7 @@ def _apply(
     if purpose is Purpose.STATISTICS:
         statistics_S = sums.part("statistics")
         noise = statistics_noise(study) * math.sqrt(len(sums.survivors))
-        normalisation = Normalisation.from_sums(statistics_S, noise=noise)
+        normalisation = Normalisation.from_sums(statistics_S, study, noise=noise)
         return replace(state, normalisation=normalisation.to_bytes())
     if purpose is Purpose.TRAINING:
         total = sums.totals[0]

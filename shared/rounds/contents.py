@@ -23,7 +23,12 @@ from consilium.shared.privacy.accounting import plan
 from consilium.shared.privacy.calibration import calibration_bound, calibration_size
 from consilium.shared.privacy.shared_noise import calibration_share, noise_share
 from consilium.shared.rounds.attribution_bands import PARTS, attributions_size
-from consilium.shared.rounds.patient_groups import block_size, memberships, patient_groups
+from consilium.shared.rounds.patient_groups import (
+    block_parts,
+    block_size,
+    memberships,
+    patient_groups,
+)
 from consilium.shared.secure_sum.fixed_point import Segment, VectorSpec, largest_scale
 from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.study.definition import Study
@@ -258,10 +263,11 @@ def metrics_sensitivity(study: Study, *, final: bool = False) -> float:
     """Return the largest L2 norm of one patient's share, every part of which has norm 1 at most.
 
     The parts: K score tables, a loss, a count, and the confusion (multiclass) or three sums for
-    each target (regression). Of the final model also two parts for each way in which patients are
-    grouped, and the parts of attributions.
+    each target (regression). Of the final model also the parts of a group's block for each way in
+    which patients are grouped, and the parts of attributions.
     """
-    last = 2 * memberships(study) + PARTS * bool(attributions_size(study)) if final else 0
+    of_groups = block_parts(study) * memberships(study)
+    last = of_groups + PARTS * bool(attributions_size(study)) if final else 0
     more = {"multiclass": 1, "regression": hits_size(study)}.get(study.task.kind, 0)
     return math.sqrt(counts_shape(study)[0] + 2 + more + last)
 

@@ -17,6 +17,7 @@ from consilium.shared.files.strict_toml import StrictTable, parse_toml, read_tex
 from consilium.shared.secure_sum import mask_graph
 from consilium.shared.secure_sum.thresholds import default_threshold, least_threshold
 from consilium.shared.study.branches import check_branches
+from consilium.shared.study.derived import check_derived
 from consilium.shared.study.dictionary import Variable, completed
 from consilium.shared.study.personalisation import Personalisation, check_personalisation
 from consilium.shared.study.records import Data, Name, Tokens
@@ -102,6 +103,33 @@ class Study(StrictTable):
         return self
 
     @model_validator(mode="after")
+    def _windows_fit_the_task(self) -> Self:
+        if not self.data.fixed and self.task.per_step:
+            raise ValueError(
+                "[task] per_step labels every hour of a stay, but [data] cuts it into windows with "
+                "one label each; remove per_step, or the table that places them"
+            )
+        if not self.data.fixed and self.task.kind == "survival":
+            raise ValueError(
+                "[task] survival counts from the start of a stay, but [data] cuts it into windows "
+                "that end elsewhere; remove the table that places them"
+            )
+        after = self.data.after_event
+        if after is not None and (
+            after.variable not in self.variables or self.variables[after.variable].role != "series"
+        ):
+            raise ValueError(
+                f"[data.after_event] names {after.variable!r}, which is not one of [variables] "
+                'with role = "series"; name one that is'
+            )
+        if self.data.landmarks is not None and self.task.kind != "binary":
+            raise ValueError(
+                f"[data.landmarks] asks whether an outcome happens, a task kind of {self.task.kind}"
+                ' does not; set [task] kind = "binary"'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
         if self.tokens is not None and (both := set(self.tokens.names) & set(self.variables)):
             raise ValueError(
@@ -122,25 +150,18 @@ class Study(StrictTable):
             static=tuple(name for name, v in self.variables.items() if v.role == "static"),
             codes=() if self.tokens is None else self.tokens.names,
             hours=self.data.clock == "hour",
+            steps=self.data.steps,
         )
-        if not self.data.fixed and self.task.per_step:
-            raise ValueError(
-                "[task] per_step labels every hour of a stay, but [data] cuts it into windows with "
-                "one label each; remove per_step, or the table that places them"
-            )
-        after = self.data.after_event
-        if after is not None and (
-            after.variable not in self.variables or self.variables[after.variable].role != "series"
-        ):
-            raise ValueError(
-                f"[data.after_event] names {after.variable!r}, which is not one of [variables] "
-                'with role = "series"; name one that is'
-            )
-        if self.data.landmarks is not None and self.task.kind != "binary":
-            raise ValueError(
-                f"[data.landmarks] asks whether an outcome happens, a task kind of {self.task.kind}"
-                ' does not; set [task] kind = "binary"'
-            )
+        check_derived(
+            self.data.derived,
+            self.variables,
+            source=self.data.source,
+            rate_hz=self.data.rate_hz,
+            steps=self.data.steps,
+            positions=self.data.clock == "position",
+            per_step=self.task.per_step,
+            at_beats=self.data.label == "aami",
+        )
         for name in self.evaluation.subgroups:
             if name not in self.variables or self.variables[name].role != "static":
                 raise ValueError(
@@ -293,9 +314,8 @@ class Study(StrictTable):
         """UTF-8 JSON, tables' keys sorted, no spaces; the order of ``variables`` is kept.
 
         The order of variables is the order of the model's inputs, so it is part of the meaning.
-        ``[privacy] unit`` is left out where it is "patient", ``[model] branches`` where there are
-        none, and what schema 1 does not say of calibration, so that digests of studies approved
-        before there were such keys stay as they are.
+        Keys that later versions brought are left out where they say what studies meant before, so
+        that digests of studies approved then stay as they are.
         """
         content = self.model_dump(mode="json", by_alias=True)
         if self.schema_version == 1 and self.privacy.calibration_rounds is None:
@@ -304,6 +324,13 @@ class Study(StrictTable):
             del content["privacy"]["unit"]
         if not self.model.branches:
             del content["model"]["branches"]
+        if not self.data.derived:
+            del content["data"]["derived"]
+        if self.task.loss.plain:
+            del content["task"]["loss"]
+        if self.task.kind != "survival":
+            for key in ("cuts", "start", "time_unit"):
+                del content["task"][key]
         content["variables"] = [[name, spec] for name, spec in content["variables"].items()]
         return json.dumps(
             content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False

@@ -16,8 +16,15 @@ from consilium.simulations.commands.all_studies import TABLE, Row, as_markdown
 from consilium.simulations.experiments.external import external_sentences
 from consilium.simulations.experiments.planning import Choice, Margin, SumPlan
 from consilium.simulations.experiments.recalibrating import recalibration_sentences
+from consilium.simulations.experiments.rivals import (
+    AGAINST,
+    ALIKE,
+    rival_title,
+    standing,
+)
 from consilium.simulations.federation.clear_sum import CLEAR
 from consilium.simulations.figures.measures import FIGURES, TITLES
+from consilium.simulations.figures.metrics import LOWER_IS_BETTER
 from consilium.simulations.report.records import (
     COMPARE,
     REPORT,
@@ -173,6 +180,7 @@ def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path
     first = FIGURES[study.task.kind][0]
     _show_settings(study, compared)
     _show_groups(compared, first)
+    _show_rivals(compared, first)
     pooled, federated = (compared[setting]["test"] for setting in ("pooled", "federated"))
     kept = {
         name: f"{100 * federated[name]['value'] / pooled[name]['value']:.1f} %"
@@ -262,6 +270,34 @@ def _show_classes(compared: dict[str, dict[str, Any]]) -> None:
     console.print(table)
 
 
+def _show_rivals(compared: dict[str, dict[str, Any]], figure: str) -> None:
+    """Print how much better each setting is than each model without recurrence, and in words.
+
+    ``figure`` is the task's first. A comparison of an older version has no such differences.
+    """
+    ours = {name: record[AGAINST] for name, record in compared.items() if record.get(AGAINST)}
+    if not ours:
+        return
+    rivals = list(next(iter(ours.values())))
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column(f"{TITLES[figure]} better by, over", no_wrap=True)
+    for rival in rivals:
+        table.add_column(rival, justify="right", no_wrap=True)
+    for name, gains in ours.items():
+        shown = (gains[rival][figure] for rival in rivals)
+        table.add_row(name, *("-" if one["value"] is None else _interval(one) for one in shown))
+    console.print(table)
+    console.print("Above: differences on the same test patients, 95 % paired bootstrap intervals.")
+    better = min if figure in LOWER_IS_BETTER else max
+    best = better(rivals, key=lambda rival: compared[rival]["test"][figure]["value"] or 0)
+    for name, gains in ours.items():
+        if name.startswith("federated"):
+            found = standing(gains[best][figure])
+            told = found if found == ALIKE else f"{found} than it, beyond noise"
+            sentence = f"{name} beside {rival_title(best)}, the best of them: {told}."
+            console.print(sentence, markup=False)
+
+
 def _show_groups(compared: dict[str, dict[str, Any]], figure: str) -> None:
     """Print the figure in every group of test patients, by setting and by each site's own model."""
     groups = list(next(iter(compared.values())).get("test_groups", ()))
@@ -317,6 +353,7 @@ def show_seeds(study: Study, summary: dict[str, Any], out: Path) -> None:
         "Intervals cover the test's patients and the seeds."
     )
     _show_groups(settings, first)
+    _show_rivals(settings, first)
     console.print(f"record  {out / 'seeds.json'}", markup=False, soft_wrap=True)
 
 

@@ -177,7 +177,7 @@ def margins(study: Study) -> list[Margin]:
 def _margin(study: Study, answering: int, colluding: int) -> Margin | None:
     """Return the price of one margin; None if the study's other numbers do not allow it."""
     own = (study.minimum_sites, study.aggregation.tolerated_collusion) == (answering, colluding)
-    how = {"minimum_sites": answering, "tolerated_collusion": colluding}
+    how: dict[str, object] = {"minimum_sites": answering, "tolerated_collusion": colluding}
     try:
         changed = study if own else with_changes(study, aggregation=how)
     except StudyError:

@@ -31,6 +31,7 @@ from consilium.simulations.figures.metrics import HeldOutMetrics
 from consilium.simulations.figures.subgroups import FiguresByGroup
 
 RUN, COMPARE, STRATEGIES = "run.json", "compare.json", "strategies.json"
+TUNE = "tune.json"
 REPORT = "report.html"
 SCHEMA = 1
 

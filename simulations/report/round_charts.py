@@ -103,6 +103,9 @@ def _validated(validation: JsonRecord, name: str) -> float | None:
     """Return the figure from the sites' secure sums: the mean over outputs that have it."""
     if name == "auroc":
         values = [output[name] for output in validation["outputs"] if output]
+    elif name == "c_index":
+        found = validation.get("survival")
+        return None if found is None else float(found[name]["value"])
     else:
         values = [value for value in np.ravel(validation[name]) if value is not None]
     return float(np.mean(values)) if values else None
@@ -111,6 +114,8 @@ def _validated(validation: JsonRecord, name: str) -> float | None:
 def _loss_name(study: Study) -> str:
     if study.task.kind == "regression":
         return "Squared error (spreads², a patient)"
+    if study.task.kind == "survival":
+        return "Negative log-likelihood (nats, a patient)"
     return "Cross entropy (nats, a patient)"
 
 

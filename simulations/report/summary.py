@@ -11,8 +11,8 @@ from consilium.shared.study.definition import Study
 from consilium.simulations.experiments.recalibrating import recalibration_sentences
 from consilium.simulations.federation.clear_sum import CLEAR
 from consilium.simulations.figures.measures import FIGURES, TITLES
+from consilium.simulations.figures.metrics import LOWER_IS_BETTER
 from consilium.simulations.report.checks import (
-    HIGHER_IS_WORSE,
     Check,
     beats_simple,
     calibrated,
@@ -88,7 +88,14 @@ def _good(
             f"Of one with and one without the outcome, drawn at random, it gives the higher risk "
             f"to the right one in {percent(test[name]['value'])} of cases{_averaged(study)}."
         )
+    elif name == "c_index":
+        support.append(
+            f"Of two of whom one has the event first, it gives the higher risk to that one in "
+            f"{percent(test[name]['value'])} of cases."
+        )
     group = everyone(groups)
+    if study.task.kind == "survival":
+        support.append(_sentence(calibrated(group).why))
     if points := points_of(group):
         point = at_sensitivity(points, 0.8)
         support.append(
@@ -161,7 +168,7 @@ def _lower(study: Study, groups: tuple[Group, ...]) -> list[str]:
     """
     name, whole = FIGURES[study.task.kind][0], everyone(groups)
     everybody = whole.figures.get(name) if whole else None
-    if name in HIGHER_IS_WORSE or everybody is None:
+    if name in LOWER_IS_BETTER or everybody is None:
         return []
     lower = [
         f"{g.name} {share_text(share)}"
