@@ -46,6 +46,7 @@ def test_one_run_alone_costs_nothing_more() -> None:
 
 def test_all_runs_add_up_by_the_accountant_in_use() -> None:
     costs = plan(PRIVATE)
+    assert costs.calibrations
     run = costs.training_events(PRIVATE.rounds, costs.calibrations)
     one = (*(event.repeated(2) for event in run), costs.metrics)
     delta = PRIVATE.privacy.delta
