@@ -203,8 +203,11 @@ def approve(
     hospital's name; it is this hospital's weight, and cannot be changed afterwards.
     """
     from consilium.client.commands.declared_size import chosen_size
+    from consilium.client.commands.own_numbers import own_numbers
+    from consilium.client.hospital.cohort_notes import note_approved
     from consilium.client.hospital.folder import SiteFolder
     from consilium.client.hospital.stores import check_log_is_there
+    from consilium.client.service.moved_cohort import note_of
     from consilium.client.service.offers import declare_size, find_offer
     from consilium.client.service.pinned_connection import approvals_of
     from consilium.client.service.site_cohort import suitable_cohort
@@ -227,6 +230,9 @@ def approve(
     size = chosen_size(approval, site, cohort, patients)
     if not yes:
         _show(opened, approval)
+    for line in own_numbers(cohort, loaded):
+        _say(line)
+    if not yes:
         _say(f"This hospital's size, for all to see and for good: {size} patients (--patients).")
         typer.confirm("Approve this study for this hospital?", abort=True)
     declared = Declaration.signed(
@@ -238,6 +244,7 @@ def approve(
     audit.append(
         Approved(study=loaded.name, study_digest=loaded.digest, approved=True, by=getpass.getuser())
     )
+    note_approved(opened.path / "approvals", loaded.digest, note_of(opened, cohort, loaded))
     approvals_of(opened).approve(offer, declared)
     _say(
         f"Study {loaded.name} ({loaded.digest.hex()[:16]}) is approved, with a declared size of "

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from consilium.server.commands.feasibility import feasibility
 from consilium.server.commands.operations import add_commands
 from consilium.server.commands.options import (
     DEFAULT_FOLDER,
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 console = Terminal()
 add_commands(app)
+app.command()(feasibility)
 
 
 @app.command()
@@ -442,6 +444,8 @@ def _facts(study: "Study") -> dict[str, Any]:
             "training_noise_multiplier": costs.training_round.noise_multiplier,
             "statistics_noise_multiplier": costs.statistics.noise_multiplier,
         }
+        if costs.feasibility is not None:
+            facts["feasibility_noise_multiplier"] = costs.feasibility.noise_multiplier
     return facts
 
 

@@ -25,6 +25,7 @@ from consilium.shared.errors import PolicyError
 from consilium.shared.study.definition import Study
 from consilium.shared.study.rounds import MINIMUM_SITES
 
+OnMovedCohort = Literal["tell", "stop"]
 TaskKind = Literal["binary", "multiclass", "multilabel", "regression"]
 TASKS: tuple[TaskKind, ...] = ("binary", "multiclass", "multilabel", "regression")
 
@@ -54,6 +55,8 @@ class Policy:
         sources: kinds of records that may be used; None allows all that site.toml sets up.
         installed_sources: sources of installed packages that may be loaded; none by default.
         variables: measurements that may be used; None allows all.
+        on_moved_cohort: what happens when a study's records are not those it was approved for:
+            "tell" this hospital alone and go on, or "stop" answering until it is approved again.
         hours: when this site works for studies; None means always.
         threads: most threads of one computation.
         memory_mib: most memory that the site's process may hold, in MiB; None means no bound.
@@ -78,6 +81,7 @@ class Policy:
     sources: frozenset[str] | None = None
     installed_sources: frozenset[str] = frozenset()
     variables: frozenset[str] | None = None
+    on_moved_cohort: OnMovedCohort = "tell"
     hours: WorkingHours | None = None
     threads: int = 1
     memory_mib: int | None = None

@@ -1,11 +1,14 @@
 """What a round will cost this site's privacy budget."""
 
+from consilium.client.ledger.releases import SHARDS
 from consilium.client.ledger.store import Ledger, Release
 from consilium.client.records.cohort import training_shards, validation_shards
 from consilium.client.round.evaluation_round import evaluates
 from consilium.shared.privacy.accounting import PrivacyEvent, plan
 from consilium.shared.rounds.contents import Purpose, RoundConfiguration
 from consilium.shared.study.definition import Study
+
+FEASIBILITY = Purpose.FEASIBILITY.value
 
 
 def round_charges(
@@ -24,6 +27,8 @@ def round_charges(
         return ()
     training, held_out = training_shards(study), validation_shards(study)
     costs: list[tuple[str, PrivacyEvent, tuple[int, int]]] = []
+    if asked.purpose is Purpose.FEASIBILITY and planned.feasibility is not None:
+        costs.append((FEASIBILITY, planned.feasibility, (0, SHARDS)))
     if asked.purpose is Purpose.STATISTICS:
         costs.append(("statistics", planned.statistics, training))
     if asked.purpose is Purpose.TRAINING:
@@ -49,13 +54,17 @@ def reserve_all(ledger: Ledger, releases: tuple[Release, ...], study: Study) -> 
     """Charge a round's releases before anything is computed; return the study's epsilon after each.
 
     Raises:
-        BudgetError: the study's budget or the lifetime's does not cover them.
+        BudgetError: the study's budget or the lifetime's does not cover them, or its persons were
+            counted in another round before.
         PrivacyError: the round was charged before for something else, or the ledger is older than
             it was.
     """
     return [
         ledger.reserve(
-            release, study_epsilon=study.privacy.epsilon, study_delta=study.privacy.delta
+            release,
+            study_epsilon=study.privacy.epsilon,
+            study_delta=study.privacy.delta,
+            once=release.purpose == FEASIBILITY,
         )
         for release in releases
     ]

@@ -1,10 +1,11 @@
 """What a site computes for one round: a bounded vector that already contains its privacy noise.
 
 A record's path: cohort -> normalised inputs -> statistics, training or evaluation (one module for
-each purpose of a round) -> whole numbers.
+each purpose of a round; numbers of persons need no inputs) -> whole numbers.
 
 Guarantee: whatever the records, a site counts for no more patients than it declared
-(:mod:`consilium.client.records.declared_size`).
+(:mod:`consilium.client.records.declared_size`); in the feasibility round, which asks what the
+declared size leaves open, for no more than twice as many.
 
 Guarantee: in a study with privacy, every segment that leaves has the noise that was charged to the
 ledger (:mod:`consilium.client.round.charges`), drawn from a fresh cryptographic keystream
@@ -24,6 +25,7 @@ from consilium.client.records.cohort import Cohort
 from consilium.client.round.cohort_inputs import CohortInputs
 from consilium.client.round.control_variates import split_received
 from consilium.client.round.evaluation_round import EvaluationRound, evaluates
+from consilium.client.round.feasibility_round import feasibility_parts
 from consilium.client.round.gradients import Sample
 from consilium.client.round.own_part import OwnPartOfRun
 from consilium.client.round.randomness import RoundRandomness
@@ -34,6 +36,7 @@ from consilium.client.round.training_round import Parts, SiteShare, TrainingRoun
 from consilium.client.round.training_set import TrainingSet, sample_patients
 from consilium.shared.crypto.keys import Roster
 from consilium.shared.crypto.keystream import Keystream
+from consilium.shared.errors import MessageError
 from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.model.own_weights import shared_weights
 from consilium.shared.model.weight_vector import require_weights
@@ -92,9 +95,12 @@ class Contributor:
         """Refuse what does not belong to this study's model, before a record is used.
 
         Raises:
-            MessageError: weights, normalisation or edges do not, or a weight is not finite.
+            MessageError: weights, normalisation or edges do not, a weight is not finite, or the
+                study asks for no feasibility round.
         """
-        if asked.purpose is Purpose.STATISTICS:
+        if asked.purpose is Purpose.FEASIBILITY:
+            self._check_feasibility(asked)
+        if asked.purpose in (Purpose.FEASIBILITY, Purpose.STATISTICS):
             return
         Normalisation.from_bytes(asked.normalisation, self._study)
         global_D, _ = self._received(asked, received)
@@ -135,6 +141,9 @@ class Contributor:
             grid = self._cohort.training
             size = roster.sizes[self._site]
             parts: Parts = {**statistics_parts(self._study, grid, size, self._own, randomness)}
+        elif asked.purpose is Purpose.FEASIBILITY:
+            size = roster.sizes[self._site]
+            parts = {**feasibility_parts(self._study, self._cohort, size, randomness)}
         else:
             parts = self._model_parts(asked, received, roster, randomness, first)
         spec = self.spec(asked, roster)
@@ -188,6 +197,13 @@ class Contributor:
         """
         self._own.save()
         return self._own.digest
+
+    def _check_feasibility(self, asked: RoundConfiguration) -> None:
+        if self._study.feasibility is None or asked.evaluate:
+            raise MessageError(
+                f"study {self._study.name} as approved has no feasibility round like the one asked "
+                "for; submit a study with [feasibility], and ask for nothing else in that round"
+            )
 
     def _model_parts(
         self,

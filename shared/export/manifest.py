@@ -172,17 +172,6 @@ def manifest_variables(study: Study, normalisation: Normalisation) -> tuple[Mani
     )
 
 
-def output_names(study: Study) -> tuple[str, ...]:
-    """Return a name for each of the model's outputs, from the study's label."""
-    label, task = study.data.label, study.task
-    if task.outputs == 1:
-        return (label,)
-    parts = tuple(part.strip() for part in label.split("+"))
-    if task.kind != "multiclass" and len(parts) == task.outputs:
-        return parts
-    return tuple(f"{label} {number}" for number in range(task.outputs))
-
-
 def window_of(study: Study) -> str:
     """Say in words how much of a stay the model reads."""
     data = study.data

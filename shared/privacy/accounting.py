@@ -131,6 +131,8 @@ def calibrate_noise(
 class PrivacyPlan:
     """The events of a whole study at one site, and what they cost.
 
+    feasibility: the one count of the cohort, of training and validation patients; None if the study
+        asks for none.
     statistics: the one release of normalisation statistics.
     training: all rounds of training together.
     training_round: what one round of training releases.
@@ -146,12 +148,18 @@ class PrivacyPlan:
     evaluations: int
     epsilon: float
     delta: float
+    feasibility: PrivacyEvent | None = None
+
+    @property
+    def counted(self) -> Events:
+        """What was charged to every patient before statistics: the feasibility round, if any."""
+        return () if self.feasibility is None else (self.feasibility,)
 
     def training_events(self, rounds: int) -> Events:
         """All events that include a training patient, after ``rounds`` rounds."""
         if rounds == 0:
-            return (self.statistics,)
-        return (self.statistics, self.training_round.repeated(rounds))
+            return (*self.counted, self.statistics)
+        return (*self.counted, self.statistics, self.training_round.repeated(rounds))
 
     def epsilon_after(self, rounds: int) -> float:
         """Epsilon spent on a training patient after ``rounds`` rounds, statistics included."""
@@ -161,14 +169,18 @@ class PrivacyPlan:
 def plan(study: Study) -> PrivacyPlan | None:
     """Return the noise a study needs so that its whole run keeps to its epsilon and delta.
 
-    Statistics get ``statistics_fraction`` of epsilon on their own; training gets the noise with
-    which both together reach epsilon. Validation patients are never trained on, so their metrics
-    have the whole epsilon to themselves. None in privacy mode ``none``.
+    Statistics get ``statistics_fraction`` of epsilon on their own, and a feasibility round the
+    epsilon that it names; training gets the noise with which all together reach epsilon. Validation
+    patients are never trained on, so their metrics have what the feasibility round leaves of
+    epsilon to themselves. None in privacy mode ``none``.
 
     Raises:
         PrivacyError: the budget cannot be met with any reasonable noise.
     """
-    return _plan(study.privacy, study.training, study.rounds, study.evaluation.every, study.passes)
+    counted = None if study.feasibility is None else study.feasibility.epsilon
+    return _plan(
+        study.privacy, study.training, study.rounds, study.evaluation.every, study.passes, counted
+    )
 
 
 def affordable_rounds(study: Study, statistics: int) -> int:
@@ -183,7 +195,11 @@ def affordable_rounds(study: Study, statistics: int) -> int:
         return study.rounds
 
     def beyond(rounds: int) -> bool:
-        events = (costs.statistics.repeated(statistics), costs.training_round.repeated(rounds))
+        events = (
+            *costs.counted,
+            costs.statistics.repeated(statistics),
+            costs.training_round.repeated(rounds),
+        )
         return epsilon_spent(events, costs.delta) > study.privacy.epsilon
 
     return bisect.bisect_left(range(1, study.rounds + 1), True, key=beyond)
@@ -191,27 +207,30 @@ def affordable_rounds(study: Study, statistics: int) -> int:
 
 @lru_cache(maxsize=256)
 def _plan(
-    privacy: Privacy, training: Training, rounds: int, every: int, passes: int
+    privacy: Privacy,
+    training: Training,
+    rounds: int,
+    every: int,
+    passes: int,
+    counted: float | None,
 ) -> PrivacyPlan | None:
     if privacy.mode == "none":
         return None
     epsilon, delta, steps = privacy.epsilon, privacy.delta, training.local_steps
-    statistics = PrivacyEvent(
-        sampling_rate=1.0,
-        noise_multiplier=calibrate_noise(epsilon * privacy.statistics_fraction, delta, 1.0, 1),
-        steps=1,
-    )
+    feasibility = None if counted is None else _of_everybody(counted, delta)
+    before = () if feasibility is None else (feasibility,)
+    statistics = _of_everybody(epsilon * privacy.statistics_fraction, delta)
     training_round = PrivacyEvent(
         sampling_rate=training.sampling_rate,
         noise_multiplier=calibrate_noise(
-            epsilon, delta, training.sampling_rate, steps * rounds, (statistics,)
+            epsilon, delta, training.sampling_rate, steps * rounds, (*before, statistics)
         ),
         steps=steps,
     )
     evaluations = math.ceil(rounds / every) + passes
     metrics = PrivacyEvent(
         sampling_rate=1.0,
-        noise_multiplier=calibrate_noise(epsilon, delta, 1.0, evaluations),
+        noise_multiplier=calibrate_noise(epsilon, delta, 1.0, evaluations, before),
         steps=1,
     )
     whole = training_round.repeated(rounds)
@@ -221,9 +240,16 @@ def _plan(
         training_round=training_round,
         metrics=metrics,
         evaluations=evaluations,
-        epsilon=epsilon_spent((statistics, whole), delta),
+        epsilon=epsilon_spent((*before, statistics, whole), delta),
         delta=delta,
+        feasibility=feasibility,
     )
+
+
+def _of_everybody(epsilon: float, delta: float) -> PrivacyEvent:
+    """One release about everybody that costs this epsilon on its own."""
+    noise = calibrate_noise(epsilon, delta, 1.0, 1)
+    return PrivacyEvent(sampling_rate=1.0, noise_multiplier=noise, steps=1)
 
 
 def _parts(events: Events) -> tuple[Repeated, ...]:

@@ -1,7 +1,7 @@
 """What the vector of each secure sum of a study holds; both sides derive it from the study.
 
-A study's rounds are of three purposes: one sum of normalisation statistics, then training rounds,
-then one evaluation of the finished model. A site counts as the number of patients that it declared,
+A study's rounds are of four purposes: one count of the cohort, if the study asks for it; one sum of
+normalisation statistics; then training rounds; then one evaluation of the finished model. A site counts as the number of patients that it declared,
 which the roster holds: no number of patients travels.
 """
 
@@ -21,6 +21,7 @@ from consilium.shared.model.normalisation import statistics_clip, statistics_siz
 from consilium.shared.privacy.accounting import plan
 from consilium.shared.privacy.shared_noise import noise_share
 from consilium.shared.rounds.attribution_bands import PARTS, attributions_size
+from consilium.shared.rounds.feasibility import feasibility_noise, most_persons
 from consilium.shared.rounds.patient_groups import block_size, memberships, patient_groups
 from consilium.shared.secure_sum.fixed_point import Segment, VectorSpec, largest_scale
 from consilium.shared.secure_sum.parameters import SumParameters
@@ -37,6 +38,7 @@ LARGEST_LOSS = 5.0  # a patient's loss is counted up to this, so that one patien
 class Purpose(StrEnum):
     """Why a round's vectors are summed."""
 
+    FEASIBILITY = "feasibility"
     STATISTICS = "statistics"
     TRAINING = "training"
     EVALUATION = "evaluation"
@@ -47,8 +49,8 @@ class RoundConfiguration:
     """What the coordinator asks of a round, beside the global weights.
 
     ``normalisation`` is the encoded :class:`consilium.shared.model.normalisation.Normalisation`,
-    empty in the statistics round. ``evaluate`` asks a training round to bring validation counts
-    too. ``audit_head`` is the coordinator's :class:`consilium.shared.audit.heads.AuditHead`,
+    empty until the statistics are summed. ``evaluate`` asks a training round to bring validation
+    counts too. ``audit_head`` is the coordinator's :class:`consilium.shared.audit.heads.AuditHead`,
     encoded; empty if it keeps no log. ``site_heads`` are the newest of the sites' own, one a site,
     so that all take part under the same ones. ``edges`` are those of the bins of risks
     (:func:`edges_to_bytes`), empty for :func:`consilium.shared.figures.score_counts.first_edges`.
@@ -286,6 +288,10 @@ def vector_spec(
     """
     how = study.aggregation
     segments: list[Segment] = []
+    if asked.purpose is Purpose.FEASIBILITY:
+        noise = feasibility_noise(study)
+        bound = math.ceil(most_persons(study, largest_size) + NOISE_MARGIN * float(noise.max()))
+        segments.append(_segment(study, "feasibility", noise.size, bound))
     if asked.purpose is Purpose.STATISTICS:
         bound = largest_size * statistics_clip(study) + NOISE_MARGIN * statistics_noise(study)
         segments.append(_segment(study, "statistics", statistics_size(study), bound))

@@ -18,6 +18,7 @@ from consilium.shared.secure_sum import mask_graph
 from consilium.shared.secure_sum.thresholds import default_threshold, least_threshold
 from consilium.shared.study.branches import check_branches
 from consilium.shared.study.dictionary import Variable, completed
+from consilium.shared.study.feasibility import Feasibility, check_feasibility
 from consilium.shared.study.personalisation import Personalisation, check_personalisation
 from consilium.shared.study.records import Data, Name, Tokens
 from consilium.shared.study.rounds import MINIMUM_SITES, Aggregation, Evaluation
@@ -51,6 +52,7 @@ class Study(StrictTable):
     aggregation: Aggregation = Aggregation()
     personalisation: Personalisation = Personalisation()
     evaluation: Evaluation = Evaluation()
+    feasibility: Feasibility | None = None
 
     @field_validator("variables", mode="before")
     @classmethod
@@ -161,6 +163,7 @@ class Study(StrictTable):
                 f"groups {self.aggregation.groups} take a median; set groups = 1 or leave them out"
             )
         check_personalisation(self.personalisation, self.model, self.training, self.privacy)
+        check_feasibility(self.feasibility, self.privacy)
         return self
 
     @property
@@ -253,14 +256,17 @@ class Study(StrictTable):
         """UTF-8 JSON, tables' keys sorted, no spaces; the order of ``variables`` is kept.
 
         The order of variables is the order of the model's inputs, so it is part of the meaning.
-        ``[privacy] unit`` is left out where it is "patient", and ``[model] branches`` where there
-        are none, so that digests of studies approved before there were such keys stay as they are.
+        ``[privacy] unit`` is left out where it is "patient", ``[model] branches`` and
+        ``[feasibility]`` where there are none, so that digests of studies approved before there
+        were such keys stay as they are.
         """
         content = self.model_dump(mode="json", by_alias=True)
         if self.privacy.unit == "patient":
             del content["privacy"]["unit"]
         if not self.model.branches:
             del content["model"]["branches"]
+        if self.feasibility is None:
+            del content["feasibility"]
         content["variables"] = [[name, spec] for name, spec in content["variables"].items()]
         return json.dumps(
             content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
