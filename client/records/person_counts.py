@@ -35,4 +35,4 @@ def _with_outcome(y: NDArray[np.float32], study: Study) -> list[NDArray[np.bool_
     else:
         had = np.isfinite(y) if kind == "regression" else y == 1
         found = [had] if y.ndim == 1 + study.task.per_step else list(np.moveaxis(had, -1, 0))
-    return [each.reshape(len(y), -1).any(axis=1) for each in found]
+    return [each.any(axis=tuple(range(1, each.ndim))) for each in found]

@@ -21,8 +21,9 @@ def site_status(folder: SiteFolder) -> dict[str, Any]:
     """Return what ``consilium-site status --json`` prints; it is never sent anywhere.
 
     Keys: ``site``, ``version``, ``coordinator``, ``running``, ``policy`` (``"ok"`` or what is wrong
-    with it), ``approved`` (studies, each with its ``cohort``), ``budget`` (lifetime and by study), ``audit``,
-    ``last_release``, ``last_refusal``, ``recovery`` (whether there is a code, the second place).
+    with it), ``approved`` (studies, each with its ``cohort``), ``budget`` (lifetime and by study),
+    ``audit``, ``last_release``, ``last_refusal``, ``recovery`` (whether there is a code, the second
+    place).
 
     Raises:
         SettingsError: the folder is not a site's.

@@ -83,14 +83,13 @@ def _feasibility_round(file: Path) -> JsonRecord | None:
 
 def _lines(study: "Study", submitted: "Submitted", found: JsonRecord) -> list[str | Table]:
     from consilium.server.coordinator.register import State
+    from consilium.server.figures.feasibility import persons_in_words
 
     table = Table("persons", box=None, pad_edge=False)
     table.add_column(f"over {len(found['sites'])} sites", justify="right")
     table.add_column("95 % error", justify="right")
-    for total in found["totals"]:
-        persons = total["persons"]
-        shown = "suppressed" if persons is None else f"{persons}"
-        table.add_row(_words(study, total), shown, f"± {total['error']}")
+    for row in persons_in_words(study, found["totals"]):
+        table.add_row(*row)
     noise = "no noise: the study has no privacy"
     if found["epsilon"] is not None:
         noise = (
@@ -105,12 +104,3 @@ def _lines(study: "Study", submitted: "Submitted", found: JsonRecord) -> list[st
     if submitted.state is State.PAUSED:
         lines.append("The study rests: 'resume' goes on, 'stop' ends it.")
     return lines
-
-
-def _words(study: "Study", total: JsonRecord) -> str:
-    if total["kind"] == "persons":
-        return "in the cohort"
-    if total["kind"] == "variable":
-        return f"with {total['name']} measured"
-    known = " known" if study.task.kind == "regression" else ""
-    return f"with {total['name']}{known}"

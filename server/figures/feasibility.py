@@ -1,6 +1,7 @@
 """What the feasibility round says: persons over all sites, with their error; small cells hidden."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.shared.figures.score_counts import NORMAL_95
+from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.rounds.feasibility import feasibility_cells, feasibility_noise
 from consilium.shared.study.definition import Study
 
@@ -62,3 +64,16 @@ def person_totals(
         )
         for cell, whole, of in zip(feasibility_cells(study), np.rint(counts), variance, strict=True)
     )
+
+
+def persons_in_words(study: Study, totals: Sequence[JsonRecord]) -> list[tuple[str, str, str]]:
+    """Return of each total, as a round's record holds it: whose, how many, and their error."""
+    known = " known" if study.task.kind == "regression" else ""
+    ends = {"persons": "in the cohort", "outcome": known, "variable": " measured"}
+    rows = []
+    for total in totals:
+        persons = total["persons"]
+        shown = "suppressed" if persons is None else f"{persons}"
+        named = f"with {total['name']}" if total["name"] else ""
+        rows.append((f"{named}{ends[total['kind']]}", shown, f"± {total['error']}"))
+    return rows

@@ -1,8 +1,9 @@
 """What the vector of each secure sum of a study holds; both sides derive it from the study.
 
 A study's rounds are of four purposes: one count of the cohort, if the study asks for it; one sum of
-normalisation statistics; then training rounds; then one evaluation of the finished model. A site counts as the number of patients that it declared,
-which the roster holds: no number of patients travels.
+normalisation statistics; then training rounds; then one evaluation of the finished model. A site
+counts as the number of patients that it declared, which the roster holds: no exact number of
+patients travels.
 """
 
 import math

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from consilium.shared.model.network import build_model
 from consilium.shared.model.weight_vector import parameter_count
-from consilium.shared.privacy.accounting import epsilon_spent, plan
+from consilium.shared.privacy.accounting import plan
 from consilium.shared.privacy.shared_noise import noise_share
 from consilium.shared.secure_sum.mask_graph import sharing_threshold, void_probability
 from consilium.shared.study.definition import Study, with_changes
@@ -134,7 +134,7 @@ def cost_of_noise(study: Study, noise_multiplier: float) -> dict[int, float]:
         raise ValueError("a study without privacy has no privacy costs")
     step = replace(costs.training_round, noise_multiplier=noise_multiplier)
     return {
-        rounds: epsilon_spent((costs.statistics, step.repeated(rounds)), costs.delta)
+        rounds: replace(costs, training_round=step).epsilon_after(rounds)
         for rounds in _rounds(study)
     }
 
