@@ -29,10 +29,7 @@ def cohort_fingerprint(cohort: Cohort, study: Study, *, key: bytes) -> bytes:
         key: this site's own.
     """
     mac = hmac.new(hmac.digest(key, _USE, hashlib.sha256), study.digest, hashlib.sha256)
-    parts = (
-        (cohort.training,) if cohort.validation is None else (cohort.training, cohort.validation)
-    )
-    for person, labels in sorted(pair for part in parts for pair in _persons(part)):
+    for person, labels in sorted(pair for part in cohort.parts for pair in _persons(part)):
         for content in (person.encode(), *labels):
             mac.update(len(content).to_bytes(8, "big") + content)
         mac.update(b"\xff" * 8)  # no content is so long: here the person ends
@@ -43,7 +40,8 @@ def _persons(grid: TimeGrid) -> list[tuple[str, list[bytes]]]:
     """Return by person the labels of each stay, as sorted bytes."""
     y_N = np.ascontiguousarray(grid.y_N, dtype="<f4")
     ends = np.cumsum(np.bincount(grid.patient_N, minlength=grid.patients))[:-1]
+    of_person = np.split(y_N, ends)[: grid.patients]  # of nobody it is one empty part
     return [
         (person, sorted(row.tobytes() for row in rows))
-        for person, rows in zip(grid.patient_ids, np.split(y_N, ends), strict=True)
+        for person, rows in zip(grid.patient_ids, of_person, strict=True)
     ]

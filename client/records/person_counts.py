@@ -21,9 +21,7 @@ def person_counts(grid: TimeGrid, study: Study) -> NDArray[np.float64]:
 
 def cohort_counts(cohort: Cohort, study: Study) -> NDArray[np.float64]:
     """Return the persons of training and validation together, in each cell (cells,)."""
-    counts = person_counts(cohort.training, study)
-    if cohort.validation is not None:
-        counts += person_counts(cohort.validation, study)  # nobody is in both
+    counts: NDArray[np.float64] = np.sum([person_counts(p, study) for p in cohort.parts], axis=0)
     return counts
 
 

@@ -19,9 +19,6 @@ log = logging.getLogger(__name__)
 
 def note_of(folder: SiteFolder, cohort: Cohort, study: Study) -> CohortNote:
     """Return what is kept of this cohort."""
-    parts = (
-        (cohort.training,) if cohort.validation is None else (cohort.training, cohort.validation)
-    )
     outcomes = {
         cell.name: int(persons)
         for cell, persons in zip(
@@ -33,8 +30,8 @@ def note_of(folder: SiteFolder, cohort: Cohort, study: Study) -> CohortNote:
     return CohortNote(
         at=utc_now().isoformat(timespec="seconds"),
         fingerprint=cohort_fingerprint(cohort, study, key=folder.split_key()).hex(),
-        persons=sum(part.patients for part in parts),
-        stays=sum(len(part.y_N) for part in parts),
+        persons=sum(part.patients for part in cohort.parts),
+        stays=sum(len(part.y_N) for part in cohort.parts),
         outcomes=outcomes,
         opted_out=0 if opted_out is None else opted_out[0],
     )

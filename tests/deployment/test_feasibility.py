@@ -17,7 +17,7 @@ def test_a_study_is_counted_rests_and_ends_and_each_hospital_knows_its_own_cohor
 ) -> None:
     write_records(tmp_path / "records", patients=PATIENTS, seed=1)
     federation = Federation(tmp_path / "f", tmp_path / "records")
-    text = tiny_study(rounds=2).replace('mode = "none"', 'mode = "site"')
+    text = tiny_study(rounds=2, mode="site")
     federation.prepare(text + "[feasibility]\nepsilon = 0.5\nsmallest_cell = 20\n")
     try:
         federation.start("coordinator")
