@@ -124,7 +124,7 @@ def is_held(lock: Path) -> bool:
 def _cohort(folder: SiteFolder, digest: bytes) -> dict[str, Any] | None:
     """Return the cohort as approved and as last read, and what changed; None if not known."""
     notes = read_notes(folder.path / "approvals", digest)
-    return notes and notes.model_dump(mode="json") | {"moved": notes.moved}
+    return None if notes is None else notes.model_dump(mode="json") | {"moved": notes.moved}
 
 
 def _budget(ledger: Ledger) -> dict[str, Any]:

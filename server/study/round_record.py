@@ -19,7 +19,7 @@ def round_record(study: Study, result: RoundResult) -> dict[str, Any]:
         spent = costs.epsilon_after(result.state.trained) if result.state.normalisation else 0.0
         if not result.state.normalisation and result.state.counted:
             spent = epsilon_spent(costs.counted, costs.delta)
-    counted = {}
+    counted: dict[str, Any] = {}
     if study.feasibility is not None and result.purpose is Purpose.FEASIBILITY:
         counted["persons"] = [total.to_json() for total in result.persons]
     return {

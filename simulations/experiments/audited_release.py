@@ -153,7 +153,9 @@ def quiet(study: Study, *, sampling: bool) -> Study:
     steps = 2 if study.training.control_variates else 1
     most = study.evaluation.explained_patients
     explained = {"explained_patients": max(most, EXPLAINED)} if most else {}
-    counting = {"feasibility": {"epsilon": QUIET_EPSILON / 3}} if study.feasibility else {}
+    counting: dict[str, dict[str, object]] = {}
+    if study.feasibility is not None:
+        counting["feasibility"] = {"epsilon": QUIET_EPSILON / 3}
     return with_changes(
         study,
         **counting,

@@ -21,7 +21,7 @@ def grid(persons=PERSONS) -> TimeGrid:
         value_NTV=np.zeros((len(y_N), STUDY.data.steps, 1), dtype=np.float32),
         mask_NT=np.ones((len(y_N), STUDY.data.steps), dtype=np.bool_),
         y_N=y_N,
-        patient_N=np.repeat(np.arange(len(persons)), [len(labels) for _, labels in persons]),
+        patient_N=np.array([n for n, (_, labels) in enumerate(persons) for _ in labels], dtype=int),
         patient_ids=tuple(name for name, _ in persons),
     )
 

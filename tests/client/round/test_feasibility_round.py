@@ -41,7 +41,7 @@ def counts(made: Contributor, study: Study, draws: int = 1) -> np.ndarray:
 def test_a_site_asked_alone_hides_its_persons_in_its_own_noise(tmp_path: Path) -> None:
     drawn = counts(contributor(tmp_path), STUDY, DRAWS)
     noise = feasibility_noise(STUDY)
-    assert (noise > 50).all()
+    assert (noise > 25).all()
     # 400 draws: the deviation is known to 3.5 %; ten times that never happens by chance.
     assert drawn.std(axis=0) == pytest.approx(noise, rel=0.35)
     assert not np.array_equal(drawn[0], drawn[1])
