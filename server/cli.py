@@ -412,7 +412,7 @@ def _show(folder: "CoordinatorFolder", register: "Register") -> None:
         studies.add_row(named[study["digest"]], study["state"], *shown)
     console.print(studies)
     for study in found["studies"]:
-        if study["detail"] and study["state"] == State.WAITING:
+        if study["detail"] and study["state"] in (State.WAITING, State.PAUSED):
             _say(f"{named[study['digest']]}:")
             for line in waiting_lines(study["detail"], study["roster_sites"]):
                 _say(f"  {line}")
