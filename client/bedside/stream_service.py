@@ -17,12 +17,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, BinaryIO, TextIO
 
 from consilium.client.bedside.scorer import Scorer
+from consilium.client.bedside.signal_scorer import SignalScorer
 from consilium.shared.errors import ConsiliumError, DataError
 from consilium.shared.service.local_service import HERE, LocalService
 
+AnyScorer = Scorer | SignalScorer
 TIMEOUT_S = 60.0
 LARGEST_BODY_BYTES = 1 << 20
-LARGEST_LINE_BYTES = 1 << 14
+LARGEST_LINE_BYTES = 1 << 16
 
 
 def lines_of(stream: BinaryIO) -> Iterator[bytes]:
@@ -34,7 +36,7 @@ def lines_of(stream: BinaryIO) -> Iterator[bytes]:
         yield line
 
 
-def answer_line(scorer: Scorer, line: bytes) -> tuple[bytes, bool]:
+def answer_line(scorer: AnyScorer, line: bytes) -> tuple[bytes, bool]:
     """Answer one line; return the answer as a line, and whether the event was accepted."""
     try:
         answer, taken = scorer.take(_event(line)), True
@@ -43,7 +45,7 @@ def answer_line(scorer: Scorer, line: bytes) -> tuple[bytes, bool]:
     return json.dumps(answer).encode() + b"\n", taken
 
 
-def answer_stream(scorer: Scorer, lines: Iterable[bytes], out: TextIO) -> tuple[int, int]:
+def answer_stream(scorer: AnyScorer, lines: Iterable[bytes], out: TextIO) -> tuple[int, int]:
     """Answer every non-empty line as it comes; return the number of lines and of failures."""
     number, failed = 0, 0
     for line in lines:
@@ -67,7 +69,7 @@ class StreamService(LocalService):
         SettingsError: the port is taken.
     """
 
-    def __init__(self, scorer: Scorer, *, port: int) -> None:
+    def __init__(self, scorer: AnyScorer, *, port: int) -> None:
         lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"scorer": scorer, "lock": lock})
         super().__init__(
@@ -87,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "consilium", ""
     disable_nagle_algorithm = True  # or the answer waits for the other side's acknowledgement
     wbufsize = -1  # head and body in one packet
-    scorer: Scorer
+    scorer: AnyScorer
     lock: threading.Lock
 
     def do_GET(self) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from consilium.client.sources.common.source import Source
     from consilium.shared.export.manifest import ModelManifest
     from consilium.shared.export.signed_model import SignedModel
+    from consilium.shared.study.definition import Study
     from consilium.shared.study.training import Privacy
 
 SIMULATED = "of a SIMULATION, by a key of its own: not for use on patients"
@@ -198,16 +199,21 @@ def stream(
         bool, typer.Option("--reasons/--no-reasons", help="Say which variables mattered most.")
     ] = True,
 ) -> None:
-    """Score stays as their events come: a JSON event a line on standard input, or over HTTP."""
+    """Score stays as their events come: a JSON event a line on standard input, or over HTTP.
+
+    A model of [data.derived] variables reads recordings instead: lines of samples and beats.
+    """
     import torch
 
     from consilium.client.bedside.scorer import Scorer
+    from consilium.client.bedside.signal_scorer import SignalScorer
     from consilium.client.bedside.stream_service import StreamService, answer_stream, lines_of
     from consilium.client.explain.answers import meaning
 
     torch.set_num_threads(1)  # an event is too little work to share
     found = open_own_model(exported, folder, signer)
-    scorer = Scorer(found, reasons=reasons)
+    derived = bool(found.trained.study.data.derived)
+    scorer = SignalScorer(found) if derived else Scorer(found, reasons=reasons)
     stderr = Terminal(stderr=True)
     stderr.print(f"{found.manifest.study}: {meaning(found)}.", markup=False)
     try:
@@ -251,15 +257,20 @@ def open_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
         ProtocolError: the model is incomplete or changed, or another identity signed it.
     """
     from consilium.client.hospital.folder import SiteFolder
+    from consilium.client.hospital.policy_file import read_policy
     from consilium.shared.crypto.keys import KEY_BYTES
     from consilium.shared.export.signed_model import load_signed_model, signed_by
+
+    def allow(study: "Study") -> None:
+        if study.model.modules:
+            read_policy(folder).check_modules(study)
 
     if not signer:
         opened = SiteFolder.open(folder)
         own = opened.identity().public
         if signed_by(exported) == own:
-            return load_signed_model(exported, own)
-        return load_signed_model(exported, opened.enrolment().coordinator)
+            return load_signed_model(exported, own, allow=allow)
+        return load_signed_model(exported, opened.enrolment().coordinator, allow=allow)
     try:
         identity = bytes.fromhex(signer)
     except ValueError:
@@ -269,7 +280,7 @@ def open_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
             f"--signer {signer[:80]}: is not {2 * KEY_BYTES} hexadecimal digits; whoever exported "
             "the model was told them"
         )
-    return load_signed_model(exported, identity)
+    return load_signed_model(exported, identity, allow=allow)
 
 
 def open_own_model(exported: Path, folder: Path, signer: str) -> "SignedModel":

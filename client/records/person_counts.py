@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from consilium.client.records.cohort import Cohort
 from consilium.client.records.features import TimeGrid
 from consilium.shared.study.definition import Study
+from consilium.shared.study.survival import by_each_cut
 
 
 def person_counts(grid: TimeGrid, study: Study) -> NDArray[np.float64]:
@@ -28,6 +29,8 @@ def cohort_counts(cohort: Cohort, study: Study) -> NDArray[np.float64]:
 def _with_outcome(y: NDArray[np.float32], study: Study) -> list[NDArray[np.bool_]]:
     """Return for each outcome the rows (N,) that have it at any step."""
     kind, outputs = study.task.kind, study.task.outputs
+    if kind == "survival":
+        y = by_each_cut(y)
     if kind == "multiclass":
         found = [y == outcome for outcome in range(outputs)]
     else:

@@ -1,11 +1,14 @@
 """Statistics: each patient's bounded contribution to the federation's normalisation.
 
 A patient contributes three numbers per variable, over all of the patient's stays: whether the
-variable was ever measured, the mean of its reference score z, and the mean of z squared. Each
+variable was ever measured, the mean of its reference score z, and the mean of z squared; then, in
+a study that counts classes, those of the labels (:mod:`consilium.shared.model.class_weights`). Each
 patient's vector is scaled to an L2 norm of at most ``clip_norm``; the vectors are added up,
 Gaussian noise of standard deviation ``clip_norm`` * noise multiplier is added, and the sum leaves
 as part of the secure sum.
 """
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +17,7 @@ from consilium.client.records.declared_size import shortened
 from consilium.client.records.features import TimeGrid
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.errors import PrivacyError
+from consilium.shared.model.class_weights import class_scale, class_sums
 from consilium.shared.model.normalisation import reference_scores, statistics_clip
 from consilium.shared.study.definition import Study
 
@@ -24,8 +28,8 @@ def patient_contributions(grid: TimeGrid, study: Study) -> NDArray[np.float64]:
     """Return each patient's contribution, zero where a variable was never measured.
 
     Returns:
-        (P, S) float64, S = 3 V: present_V, mean of z_V, mean of z squared_V; one row per patient,
-        whatever the number of stays.
+        (P, S) float64: present_V, mean of z_V, mean of z squared_V, what is counted of classes; one
+        row per patient, whatever the number of stays.
     """
     variables = len(study.variables)
     sums_P3V = np.zeros((grid.patients, 3, variables))
@@ -40,7 +44,40 @@ def patient_contributions(grid: TimeGrid, study: Study) -> NDArray[np.float64]:
                 grid.patient_N, weights=per_stay_N, minlength=grid.patients
             )
     count_P1V = sums_P3V[:, :1]
-    return (sums_P3V / np.maximum(count_P1V, 1)).reshape(grid.patients, 3 * variables)
+    of_variables = (sums_P3V / np.maximum(count_P1V, 1)).reshape(grid.patients, 3 * variables)
+    if not class_sums(study):
+        return of_variables
+    return np.concatenate([of_variables, class_scale(study) * _classes(grid, study)], axis=1)
+
+
+def _classes(grid: TimeGrid, study: Study) -> NDArray[np.float64]:
+    """Return each patient's shares of classes (P, K), or known and present labels (P, 2 K).
+
+    A row of the second kind has an L2 norm of at most sqrt(2 K), of the first at most 1.
+    """
+    outputs, counted = study.task.outputs, np.ones(grid.y_N.shape[:1], dtype=np.bool_)
+    patient = grid.patient_N
+    if study.task.per_step:
+        counted, patient = grid.mask_NT, np.broadcast_to(patient[:, None], grid.mask_NT.shape)
+    columns = 1 if study.task.kind == "multiclass" else outputs
+    y_RK, patient_R = grid.y_N[counted].reshape(-1, columns), patient[counted]
+    if study.task.kind == "multiclass":
+        y_RK = np.where(y_RK == np.arange(outputs), 1.0, 0.0)
+        known_RK = np.broadcast_to(y_RK.any(axis=1, keepdims=True), y_RK.shape)
+    else:
+        known_RK = np.isfinite(y_RK)
+        y_RK = np.where(y_RK == 1, 1.0, 0.0)
+
+    def by_patient(values_RK: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        sums_PK = np.zeros((grid.patients, outputs))
+        np.add.at(sums_PK, patient_R, values_RK)
+        return sums_PK
+
+    rows_PK = by_patient(known_RK.astype(np.float64))
+    share_PK = by_patient(y_RK) / np.maximum(rows_PK, 1)
+    if study.task.kind == "multiclass":
+        return share_PK
+    return np.concatenate([(rows_PK > 0).astype(np.float64), share_PK], axis=1)
 
 
 def clipped_sum(contribution_PS: NDArray[np.float64], clip_norm: float) -> NDArray[np.float64]:

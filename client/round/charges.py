@@ -8,7 +8,7 @@ from consilium.shared.privacy.accounting import PrivacyEvent, plan
 from consilium.shared.rounds.contents import Purpose, RoundConfiguration
 from consilium.shared.study.definition import Study
 
-FEASIBILITY = Purpose.FEASIBILITY.value
+CALIBRATION, FEASIBILITY = Purpose.CALIBRATION.value, Purpose.FEASIBILITY.value
 
 
 def round_charges(
@@ -33,6 +33,8 @@ def round_charges(
         costs.append(("statistics", planned.statistics, training))
     if asked.purpose is Purpose.TRAINING:
         costs.append(("training", planned.training_round, training))
+    if asked.purpose is Purpose.CALIBRATION and planned.calibration is not None:
+        costs.append((CALIBRATION, planned.calibration, training))
     if evaluates(asked):
         costs.append(("metrics", planned.metrics, held_out))
     return tuple(
@@ -54,17 +56,18 @@ def reserve_all(ledger: Ledger, releases: tuple[Release, ...], study: Study) -> 
     """Charge a round's releases before anything is computed; return the study's epsilon after each.
 
     Raises:
-        BudgetError: the study's budget or the lifetime's does not cover them, or its persons were
-            counted in another round before.
+        BudgetError: the study's budget or the lifetime's does not cover them, or there were as many
+            calibration rounds as the study has, or its persons were counted in another round.
         PrivacyError: the round was charged before for something else, or the ledger is older than
             it was.
     """
+    most = {CALIBRATION: study.calibration_rounds, FEASIBILITY: 1}
     return [
         ledger.reserve(
             release,
             study_epsilon=study.privacy.epsilon,
             study_delta=study.privacy.delta,
-            once=release.purpose == FEASIBILITY,
+            most=most.get(release.purpose),
         )
         for release in releases
     ]

@@ -80,7 +80,9 @@ def clipped_sums_together(
             [of_N + first for (_, of_N), first in zip(parts, before, strict=False)]
         )
         books = Bookkeeping()
-        loss_N = model.training_loss(x_NTF, mask_NT, y, books=books)
+        weighed = [one.weights(rows_N) for one, (rows_N, _) in picked]
+        weight = None if weighed[0] is None else torch.cat([w for w in weighed if w is not None])
+        loss_N = model.training_loss(x_NTF, mask_NT, y, books=books, weight=weight)
         loss_N.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         spans = [slice(first, last) for first, last in pairwise(starts)]
         found = books.clipped_sums_by_span(parameters, patient_N, before[-1], clip_norm, spans)
@@ -142,7 +144,12 @@ def gradient_sum(
         mask_NT = data.mask_NT[rows_N]
         books = None if clip_norm is None else Bookkeeping()
         loss_N = model.training_loss(
-            data.x_NTF[rows_N], mask_NT, data.y[rows_N], books=books, generator=generator
+            data.x_NTF[rows_N],
+            mask_NT,
+            data.y[rows_N],
+            books=books,
+            generator=generator,
+            weight=data.weights(rows_N),
         )
         if books is None or clip_norm is None:
             sums = list(torch.autograd.grad(loss_N.sum(), parameters))

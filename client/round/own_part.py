@@ -68,7 +68,7 @@ class OwnPart:
         if statistics_S is None:
             return None
         fitting_S = self._fitting(statistics_S, statistics_size(self.study)).astype(np.float64)
-        return Normalisation.from_sums(fitting_S, noise=statistics_noise(self.study))
+        return Normalisation.from_sums(fitting_S, self.study, noise=statistics_noise(self.study))
 
     def _fitting(self, found: Array, size: int) -> Array:
         if found.shape != (size,) or not np.isfinite(found).all():

@@ -10,11 +10,15 @@ from torch import Tensor
 
 from consilium.client.records.features import PatientTensors
 from consilium.shared.crypto.keystream import Keystream
+from consilium.shared.model.class_weights import weights_of_labels
+from consilium.shared.study.definition import Study
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSet:
     """Stays arranged for sampling patients; the first axis of ``y`` is N.
+
+    ``weight``, shaped like ``y``, is of each label in the loss; None where all weigh 1.
 
     ``rows_N`` lists the stays patient by patient: those of patient p are ``rows_N[starts[p] :
     starts[p + 1]]``.
@@ -25,6 +29,7 @@ class TrainingSet:
     y: Tensor
     patient_N: Tensor
     patients: int
+    weight: Tensor | None = None
     rows_N: NDArray[np.int64] = field(init=False, repr=False)
     starts: NDArray[np.int64] = field(init=False, repr=False)
 
@@ -35,14 +40,18 @@ class TrainingSet:
         object.__setattr__(self, "starts", np.concatenate([[0], np.cumsum(stays_P)]))
 
     @classmethod
-    def of(cls, patients: PatientTensors) -> Self:
-        """Return a cohort's tensors in this arrangement."""
+    def of(cls, patients: PatientTensors, study: Study, share_K: NDArray[np.float64]) -> Self:
+        """Return a cohort's tensors in this arrangement, and what the study weighs labels by.
+
+        ``share_K`` is that of :class:`consilium.shared.model.normalisation.Normalisation`.
+        """
         return cls(
             x_NTF=patients.x_NTF,
             mask_NT=patients.mask_NT.bool(),
             y=patients.y_N,
             patient_N=patients.patient_N.long(),
             patients=patients.patients,
+            weight=weights_of_labels(patients.y_N, study, share_K),
         )
 
     def stays(self, piece: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
@@ -52,6 +61,10 @@ class TrainingSet:
         within_N = np.arange(len(patient_N)) - np.repeat(np.cumsum(stays) - stays, stays)
         rows_N = self.rows_N[np.repeat(starts, stays) + within_N]
         return torch.from_numpy(rows_N), torch.from_numpy(patient_N)
+
+    def weights(self, rows_N: Tensor) -> Tensor | None:
+        """Return the weights of these rows' labels."""
+        return None if self.weight is None else self.weight[rows_N]
 
     def __repr__(self) -> str:
         return f"TrainingSet({len(self.x_NTF)} stays of {self.patients} patients)"

@@ -16,8 +16,10 @@ def round_record(study: Study, result: RoundResult) -> dict[str, Any]:
     costs = plan(study)
     spent = None
     if costs is not None:
-        spent = costs.epsilon_after(result.state.trained) if result.state.normalisation else 0.0
-        if not result.state.normalisation and result.state.counted:
+        spent = 0.0
+        if result.state.normalisation:
+            spent = costs.epsilon_after(result.state.trained, result.state.calibrated)
+        elif result.state.counted:
             spent = epsilon_spent(costs.counted, costs.delta)
     counted: dict[str, Any] = {}
     if study.feasibility is not None and result.purpose is Purpose.FEASIBILITY:
@@ -34,6 +36,7 @@ def round_record(study: Study, result: RoundResult) -> dict[str, Any]:
         "next_left_out": list(result.state.left_out),
         "patients": result.patients,
         "update_norm": result.update_norm,
+        "shift": list(result.shift_K) or None,
         "epsilon": spent,
         "seconds": result.seconds,
         "phases": result.phases,

@@ -5,7 +5,6 @@ know which kind of network it has.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +13,12 @@ from torch.nn import functional
 
 from consilium.shared.model.bookkeeping import Bookkeeping
 from consilium.shared.model.layers import Embedding, Linear, row_by_row
+from consilium.shared.model.losses import PLAIN, in_whole_vectors, of_classes, of_labels
+from consilium.shared.model.survival import first_log_odds, risks_by_cut
 from consilium.shared.study.input_names import CHANNELS, UNKNOWN_TOKEN
+from consilium.shared.study.loss import Loss
 from consilium.shared.study.records import Tokens
 from consilium.shared.study.training import Task
-
-_VECTOR = 64  # numbers; the longest vectors of any processor, a few together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,32 +126,48 @@ class Branch(nn.Module):
         *,
         books: Bookkeeping | None = None,
         generator: Generator | None = None,
+        weight: Tensor | None = None,
     ) -> Tensor:
-        """Return what training lowers of each stay (N,); arguments as of the two it is made of."""
+        """Return what training lowers of each stay (N,): the study's own loss.
+
+        Arguments as of the forward and :meth:`loss_per_stay`.
+        """
         logits = self(x_NTF, mask_NT, books=books, generator=generator)
-        return self.loss_per_stay(logits, y, mask_NT, books)
+        return self.loss_per_stay(logits, y, mask_NT, books, loss=self.task.loss, weight=weight)
 
     def loss_per_stay(
-        self, logits: Tensor, y: Tensor, mask_NT: Tensor, books: Bookkeeping | None = None
+        self,
+        logits: Tensor,
+        y: Tensor,
+        mask_NT: Tensor,
+        books: Bookkeeping | None = None,
+        *,
+        loss: Loss = PLAIN,
+        weight: Tensor | None = None,
     ) -> Tensor:
         """Return each stay's loss (N,): cross entropy, or squared error in spreads for regression.
 
-        The mean over known outputs is taken, and over valid steps in a per-step task. ``y`` is
+        The mean over known outputs is taken, but the sum over intervals for survival
+        (:mod:`consilium.shared.model.survival`); and over valid steps in a per-step task. ``y`` is
         whole numbers below K for multiclass, otherwise numbers: (N,) or (N, K), with a T axis after
         N in a per-step task. NaN marks a label that is not known and does not count; nor does one
         that the task does not have (class K, infinity), nor any label of a padded step.
-        ``books`` as in the forward.
+        ``books`` as in the forward; ``loss`` is of classes and labels; ``weight``, shaped like
+        ``y``, multiplies what each label adds.
         """
+        alone = row_by_row(books)
         if self.task.per_step:
             y = torch.where(mask_NT.reshape(*mask_NT.shape, *[1] * (y.dim() - 2)), y, torch.nan)
         if self.task.kind == "multiclass":
             known = (y >= 0) & (y < logits.shape[-1])
-            flat = functional.cross_entropy(
+            flat = of_classes(
                 logits.reshape(-1, logits.shape[-1]),
                 torch.where(known, y, 0).reshape(-1).long(),
-                reduction="none",
+                loss,
+                alone=alone,
             )
-            loss = flat.view(known.shape) * known
+            stay = flat.view(known.shape) * known
+            stay = stay if weight is None else stay * weight
         else:
             target = (
                 y.to(logits.dtype).reshape(logits.shape) - self.task.center
@@ -160,39 +176,31 @@ class Branch(nn.Module):
             target = torch.where(known, target, 0.0)
             if self.task.kind == "regression":
                 elementwise = functional.mse_loss(logits, target, reduction="none")
-            elif row_by_row(books):
-                elementwise = in_whole_vectors(_cross_entropy, logits, target)
             else:
-                elementwise = _cross_entropy(logits, target)
-            loss = (elementwise * known).sum(-1) / known.sum(-1).clamp(min=1)
+                elementwise = of_labels(logits, target, loss, alone=alone)
+            if weight is not None:
+                elementwise = elementwise * weight.reshape(logits.shape)
+            stay = (elementwise * known).sum(-1)
+            if self.task.kind != "survival":
+                stay = stay / known.sum(-1).clamp(min=1)
             known = known.any(-1)
         if not self.task.per_step:
-            return loss
+            return stay
         counted_NT = mask_NT & known
-        return (loss * counted_NT).sum(1) / counted_NT.sum(1).clamp(min=1)
+        return (stay * counted_NT).sum(1) / counted_NT.sum(1).clamp(min=1)
 
     def scores(self, logits: Tensor) -> Tensor:
-        """Return probabilities shaped like ``logits``, or the predicted values in regression."""
+        """Return probabilities shaped like ``logits``, or the predicted values in regression.
+
+        Those of survival are the risks by the end of each interval.
+        """
         if self.task.kind == "regression":
             return logits * self.task.spread + self.task.center
         if self.task.kind == "multiclass":
             return torch.softmax(logits, dim=-1)
+        if self.task.kind == "survival":
+            return risks_by_cut(logits)
         return in_whole_vectors(torch.sigmoid, logits)
-
-
-def in_whole_vectors(function: Callable[..., Tensor], *values: Tensor) -> Tensor:
-    """Apply an elementwise function; a number's result does not depend on where it stands.
-
-    torch computes the last few numbers, which fill no vector register, by another rule than the
-    rest, and differs in the last bit; so zeros are appended.
-    """
-    size = values[0].numel()
-    padded = [functional.pad(value.reshape(-1), (0, -size % _VECTOR)) for value in values]
-    return function(*padded)[:size].view(values[0].shape)
-
-
-def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    return functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
 
 
 def last_valid(values_NTI: Tensor, mask_NT: Tensor) -> Tensor:
@@ -213,7 +221,8 @@ def begin_at(layer: Linear, task: Task) -> None:
     """Let the outputs begin at the task's public ``prevalence``, if it has one."""
     with torch.no_grad():
         if task.prevalence is not None and layer.bias is not None:
-            layer.bias.fill_(math.log(task.prevalence / (1 - task.prevalence)))
+            odds = math.log(task.prevalence / (1 - task.prevalence))
+            layer.bias.fill_(first_log_odds(task) if task.kind == "survival" else odds)
 
 
 def code_vectors(table: Embedding, codes_NTM: Tensor, books: Bookkeeping | None) -> Tensor:

@@ -63,10 +63,16 @@ class MeanOfBranches(Branch):
         *,
         books: Bookkeeping | None = None,
         generator: Generator | None = None,
+        weight: Tensor | None = None,
     ) -> Tensor:
         """See :class:`.Branch`."""
-        every = self._each(x_NTF, mask_NT, books, generator, None)
-        return _added([self.loss_per_stay(logits, y, mask_NT, books) for logits in every])
+        every, loss = self._each(x_NTF, mask_NT, books, generator, None), self.task.loss
+        return _added(
+            [
+                self.loss_per_stay(logits, y, mask_NT, books, loss=loss, weight=weight)
+                for logits in every
+            ]
+        )
 
     def read(self, x_NTF: Tensor, mask_NT: Tensor) -> Tensor:
         """See :class:`.Branch`."""

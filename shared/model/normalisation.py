@@ -4,38 +4,45 @@ Two steps. First a value is expressed against its variable's public reference, z
 s(center)) / spread with s the identity or the natural logarithm, clipped to +-CLIP. Then the mean
 and deviation of z over all sites' patients, learned by one noisy secure sum, correct the
 reference. Where the sum says little (few patients, much noise) the reference is kept.
+
+A study that weighs classes by how often they occur counts them in the same sum; their shares travel
+with the normalisation (:mod:`consilium.shared.model.class_weights`).
 """
 
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from consilium.shared.errors import MessageError
+from consilium.shared.model.class_weights import LEAST_SHARE, class_sums, shares_of_sums
 from consilium.shared.study.definition import Study
 from consilium.shared.study.dictionary import Variable
 
 CLIP = 5.0  # reference deviations; beyond it a value is believed but not its distance
 _PRIOR_DEVIATION = 0.5  # how far, in reference deviations, a true mean is expected from its center
 _DEVIATION_BOUNDS = (0.2, 5.0)  # a smaller or larger one would come from noise or a constant
-_MAGIC = b"CNM1"
+_MAGIC, _MAGIC_WITH_SHARES = b"CNM1", b"CNM2"
 
 
 def statistics_size(study: Study) -> int:
-    """Return S, the length of a site's sum: for each variable patients, mean z and mean z^2."""
-    return 3 * len(study.variables)
+    """Return S, the length of a site's sum: for each variable patients, mean z and mean z^2.
+
+    Those of classes follow, if the study counts them.
+    """
+    return 3 * len(study.variables) + class_sums(study)
 
 
 def statistics_clip(study: Study) -> float:
     """Return the L2 norm to which a patient's statistics are clipped.
 
     A patient with every variable at one reference deviation from its center has norm sqrt(3 V);
-    twice sqrt(V) leaves such patients whole.
+    twice sqrt(V) leaves such patients whole. What is counted of classes adds sqrt(V) across.
     """
-    return 2.0 * math.sqrt(len(study.variables))
+    return math.sqrt((5.0 if class_sums(study) else 4.0) * len(study.variables))
 
 
 def reference_scores(values: NDArray[np.float32], variable: Variable) -> NDArray[np.float32]:
@@ -63,16 +70,20 @@ class Normalisation:
     Attributes:
         mean_V: float64, within +-CLIP.
         deviation_V: float64, above 0.
+        share_K: float64, how often each class occurs, or each label where it is known; empty unless
+            the study weighs its loss by that.
     """
 
     mean_V: NDArray[np.float64]
     deviation_V: NDArray[np.float64]
+    share_K: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Normalisation)
             and np.array_equal(self.mean_V, other.mean_V)
             and np.array_equal(self.deviation_V, other.deviation_V)
+            and np.array_equal(self.share_K, other.share_K)
         )
 
     __hash__ = None  # type: ignore[assignment]  # holds arrays
@@ -84,7 +95,7 @@ class Normalisation:
         return cls(mean_V=np.zeros(variables), deviation_V=np.ones(variables))
 
     @classmethod
-    def from_sums(cls, sum_S: NDArray[np.float64], *, noise: float = 0.0) -> Self:
+    def from_sums(cls, sum_S: NDArray[np.float64], study: Study, *, noise: float = 0.0) -> Self:
         """Estimate from the sum over patients of their statistics, itself noisy or not.
 
         The sum holds, per variable, the number of patients measured and the sums of their mean z
@@ -93,45 +104,65 @@ class Normalisation:
         prior variance of a mean, e the variance of its estimate, (noise^2 + n) / n^2 at n patients.
 
         Args:
-            sum_S: [present_V, first_V, second_V].
+            sum_S: [present_V, first_V, second_V], then those of classes.
+            study: whose statistics they are.
             noise: standard deviation of the noise in every coordinate of the sum.
 
         Guarantee: the result is finite and within bounds whatever finite sum is given.
         """
-        present_V, first_V, second_V = np.split(np.asarray(sum_S, dtype=np.float64), 3)
+        sum_S = np.asarray(sum_S, dtype=np.float64)
+        of_variables, of_classes = np.split(sum_S, [3 * len(study.variables)])
+        present_V, first_V, second_V = np.split(of_variables, 3)
         patients_V = np.maximum(present_V, 1.0)
         error_V = (noise**2 + patients_V) / patients_V**2
         weight_V = np.where(present_V >= 1.0, 1.0, 0.0) / (1.0 + error_V / _PRIOR_DEVIATION**2)
         raw_V = np.clip(first_V / patients_V, -CLIP, CLIP)
         variance_V = np.clip(second_V / patients_V - raw_V**2, 0.0, CLIP**2)
         deviation_V = np.sqrt(1.0 + weight_V * (variance_V - 1.0))
-        return cls(mean_V=weight_V * raw_V, deviation_V=np.clip(deviation_V, *_DEVIATION_BOUNDS))
+        share_K = np.empty(0)
+        if class_sums(study):
+            share_K = shares_of_sums(of_classes, study, noise=noise)
+        return cls(
+            mean_V=weight_V * raw_V,
+            deviation_V=np.clip(deviation_V, *_DEVIATION_BOUNDS),
+            share_K=share_K,
+        )
 
     def to_bytes(self) -> bytes:
-        """Magic, V as uint32, then means and deviations as float64, all little-endian."""
-        body_2V = np.concatenate([self.mean_V, self.deviation_V]).astype("<f8")
-        return _MAGIC + struct.pack("<I", len(self.mean_V)) + body_2V.tobytes()
+        """Magic, V as uint32, then means, deviations and shares as float64, all little-endian."""
+        body = np.concatenate([self.mean_V, self.deviation_V, self.share_K]).astype("<f8")
+        magic = _MAGIC_WITH_SHARES if self.share_K.size else _MAGIC
+        return magic + struct.pack("<I", len(self.mean_V)) + body.tobytes()
 
     @classmethod
-    def from_bytes(cls, data: bytes, study: Study) -> Self:
+    def from_bytes(cls, data: bytes, study: Study, *, to_train: bool = True) -> Self:
         """Parse :meth:`to_bytes`, strictly.
+
+        Args:
+            data: encoded.
+            study: whose normalisation it is.
+            to_train: whether the shares of classes must be there, if the study asks for them; a
+                finished model is used without.
 
         Raises:
             MessageError: wrong magic, count or length, or a number out of bounds.
         """
         variables = len(study.variables)
-        expected = len(_MAGIC) + 4 + 16 * variables
+        shares = study.task.outputs if to_train and class_sums(study) else 0
+        expected = len(_MAGIC) + 4 + 16 * variables + 8 * shares
         if len(data) != expected:
             raise MessageError(
                 f"normalisation is {len(data)} bytes, not the {expected} of this study's "
                 f"{variables} variables; both sides must run the same study and version"
             )
-        if data[:4] != _MAGIC or struct.unpack("<I", data[4:8])[0] != variables:
+        magic = _MAGIC_WITH_SHARES if shares else _MAGIC
+        if data[:4] != magic or struct.unpack("<I", data[4:8])[0] != variables:
             raise MessageError(
                 "normalisation does not start with the mark of its format; "
                 "both sides must run the same version"
             )
-        mean_V, deviation_V = np.split(np.frombuffer(data, dtype="<f8", offset=8).copy(), 2)
+        body = np.frombuffer(data, dtype="<f8", offset=8).copy()
+        mean_V, deviation_V, share_K = np.split(body, [variables, 2 * variables])
         low, high = _DEVIATION_BOUNDS
         if not (np.abs(mean_V) <= CLIP).all():
             raise MessageError(f"normalisation has a mean beyond +-{CLIP:g}; discard the message")
@@ -139,4 +170,9 @@ class Normalisation:
             raise MessageError(
                 f"normalisation has a deviation outside {low:g} to {high:g}; discard the message"
             )
-        return cls(mean_V=mean_V, deviation_V=deviation_V)
+        if not ((share_K >= LEAST_SHARE) & (share_K <= 1)).all():
+            raise MessageError(
+                f"normalisation has a share of a class outside {LEAST_SHARE:g} to 1; discard the "
+                "message"
+            )
+        return cls(mean_V=mean_V, deviation_V=deviation_V, share_K=share_K)

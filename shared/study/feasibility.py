@@ -18,17 +18,23 @@ class Feasibility(StrictTable):
     smallest_cell: int = Field(default=10, ge=1)
 
 
-def check_feasibility(asked: Feasibility | None, privacy: Privacy) -> None:
+def check_feasibility(asked: Feasibility | None, privacy: Privacy, *, calibrated: bool) -> None:
     """Refuse a count that leaves nothing of the study's epsilon.
+
+    Args:
+        asked: what the study asks for; None for nothing.
+        privacy: its budget.
+        calibrated: whether it has calibration rounds.
 
     Raises:
         ValueError: one sentence: value, bound and remedy.
     """
     if asked is None or privacy.mode == "none":
         return
-    left = privacy.epsilon * (1 - privacy.statistics_fraction)
+    beside = privacy.statistics_fraction + (privacy.calibration_fraction if calibrated else 0)
+    left = privacy.epsilon * (1 - beside)
     if asked.epsilon >= left:
         raise ValueError(
             f"[feasibility] epsilon {asked.epsilon:g} must be below {left:.3g}, what [privacy] "
-            f"epsilon {privacy.epsilon:g} leaves beside its statistics; lower it"
+            f"epsilon {privacy.epsilon:g} leaves beside statistics and calibration; lower it"
         )

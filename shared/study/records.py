@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from consilium.shared.files.strict_toml import StrictTable
+from consilium.shared.study.derived import Derived
 from consilium.shared.study.dictionary import Finite, Positive
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
@@ -51,7 +52,8 @@ class Data(StrictTable):
     With ``clock`` "hour" times are hours. With "position" a record is a sequence without hours
     (samples of a heart beat, slices, tokens, visits), and ``window_h`` and ``step_h`` count places
     in it: place 0 lies at hour 0, place 1 at hour 1. ``rate_hz`` is the samples a second to which
-    sources of waveforms resample.
+    sources of waveforms resample. ``derived`` says of variables that no record has how they are
+    computed from a recording's windows.
     """
 
     source: Name
@@ -66,6 +68,7 @@ class Data(StrictTable):
     landmarks: Landmarks | None = None
     before_event: BeforeEvent | None = None
     after_event: AfterEvent | None = None
+    derived: dict[str, Derived] = Field(default_factory=dict, max_length=1000)
 
     @model_validator(mode="after")
     def _one_kind_of_window(self) -> Self:

@@ -42,8 +42,8 @@ def train_centrally(study: Study, grid: TimeGrid, *, who: str) -> RunState:
     out.
     """
     study = with_changes(study, training={"proximal": 0.0, "control_variates": False})
-    normalisation = Normalisation.from_sums(patient_contributions(grid, study).sum(axis=0))
-    patients = TrainingSet.of(to_tensors(grid, normalisation, study))
+    normalisation = Normalisation.from_sums(patient_contributions(grid, study).sum(axis=0), study)
+    patients = TrainingSet.of(to_tensors(grid, normalisation, study), study, normalisation.share_K)
     model = study_model(study)
     state = start(to_vector(model))
     for round_number in range(study.rounds):

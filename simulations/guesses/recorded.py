@@ -17,9 +17,10 @@ from consilium.client.sources.common.archives import BROKEN_ZIP, BadFileError
 from consilium.client.sources.common.tree import files_below, name_below
 from consilium.client.sources.recorded import beats, dicom_files, nifti_files, scans
 from consilium.client.sources.recorded.edf import Edf
+from consilium.client.sources.recorded.prepared import Note
 from consilium.client.sources.recorded.record_settings import EdfSettings, WaveformsSettings
 from consilium.client.sources.recorded.recording_units import channel_unit, is_voltage
-from consilium.client.sources.recorded.recordings import Note, Recording, Recordings
+from consilium.client.sources.recorded.recordings import Recording, Recordings
 from consilium.client.sources.recorded.volumes import PLAIN, Volume
 from consilium.client.sources.recorded.waveforms import Waveforms
 from consilium.shared.errors import DataError

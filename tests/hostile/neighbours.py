@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.client.records.cohort import Cohort
-from consilium.client.records.features import TimeGrid
+from consilium.client.records.features import TimeGrid, label_shape
+from consilium.shared.model.class_weights import LEAST_SHARE, class_sums
 from consilium.shared.model.normalisation import CLIP, Normalisation
 from consilium.shared.study.definition import Study, parse_study, with_changes
 from consilium.simulations.experiments.canary import cohort_of
@@ -18,6 +19,7 @@ from consilium.simulations.experiments.canary import cohort_of
 STEPS, OTHERS, MANY_STAYS = 4, 6, 60
 
 BASE = parse_study("""
+schema = 2
 name = "hostile"
 title = "Hostile"
 rounds = 3
@@ -51,12 +53,33 @@ STUDIES: dict[str, Study] = {
     "ditto": with_changes(BASE, personalisation={"ditto": {"pull": 0.1}}),
     "scaffold": with_changes(BASE, **SITE, training={"control_variates": True, "local_steps": 2}),
     "linear path": with_changes(BASE, model={"skip": True}),
+    "outcomes of steps": with_changes(BASE, **SITE, task={"per_step": True}),
     "per step": with_changes(
         BASE,
         task={"kind": "regression", "per_step": True, "spread": 1.0},
     ),
 }
 """One study for each way of training and each mode of privacy."""
+
+TASKS: dict[str, Study] = {
+    "counted classes": with_changes(
+        BASE,
+        task={"kind": "multiclass", "outputs": 2, "loss": {"kind": "focal", "balance": 1.0}},
+    ),
+    "survival": with_changes(
+        BASE, task={"kind": "survival", "outputs": 3, "cuts": [1.0, 2.0, 4.0]}
+    ),
+    "counted labels": with_changes(
+        BASE,
+        task={
+            "kind": "multilabel",
+            "outputs": 2,
+            "per_step": True,
+            "loss": {"kind": "bounded", "balance": 0.5},
+        },
+    ),
+}
+"""Other tasks and losses, trained as the first of ``STUDIES``."""
 
 PATIENTS = ("ordinary", "sixty stays", "not a number", "huge", "all missing", "unknown label")
 
@@ -82,7 +105,7 @@ def _grid(study: Study, kind: str, *, seed: int) -> TimeGrid:
     rows = OTHERS + stays
     value_NTV = rng.normal([85, 65], [18, 15], size=(rows, STEPS, 2)).astype(np.float32)
     per_step = study.task.per_step
-    y_N = rng.integers(0, 2, size=(rows, STEPS) if per_step else rows).astype(np.float32)
+    y_N = rng.integers(0, 2, size=(rows, *label_shape(study))).astype(np.float32)
     mask_NT = np.arange(STEPS) < rng.integers(1, STEPS + 1, size=(rows, 1))
     special = slice(OTHERS, rows)
     if kind == "sixty stays":  # opposite outcomes, nearly the same values: gradients cancel
@@ -94,10 +117,11 @@ def _grid(study: Study, kind: str, *, seed: int) -> TimeGrid:
     elif kind == "huge":
         value_NTV[special] = [1e30, -1e30]
         if per_step:
-            y_N[special] = np.where(mask_NT[special], 0.0, 1e20)
+            observed = mask_NT[special].reshape(1, STEPS, *[1] * (y_N.ndim - 2))
+            y_N[special] = np.where(observed, 0.0, 1e20)
     elif kind == "all missing":
         value_NTV[special] = np.nan
-    elif kind == "unknown label" and (per_step or study.task.kind == "multilabel"):
+    elif kind == "unknown label" and (per_step or study.task.kind in ("multilabel", "survival")):
         y_N[special] = np.nan
     return TimeGrid(
         value_NTV=value_NTV,
@@ -130,7 +154,9 @@ def hostile_weights(parameters: int, number: int) -> NDArray[np.float32]:
 def hostile_normalisation(study: Study, number: int) -> bytes:
     """Return the ends of what a site accepts."""
     variables = len(study.variables)
+    classes = study.task.outputs if class_sums(study) else 0
     return Normalisation(
         mean_V=np.full(variables, (0.0, CLIP, -CLIP)[number % 3]),
         deviation_V=np.full(variables, (1.0, 0.2, 5.0)[number % 3]),
+        share_K=np.full(classes, (LEAST_SHARE, 0.5, 1.0)[number % 3]),
     ).to_bytes()

@@ -21,8 +21,9 @@ from consilium.client.sources.common.matrices import require_source
 from consilium.client.sources.common.persons import named_person
 from consilium.client.sources.common.source import Patient, Tally
 from consilium.client.sources.common.tree import files_below, name_below, unpacked
+from consilium.client.sources.recorded.prepared import Note
 from consilium.client.sources.recorded.record_settings import EdfSettings
-from consilium.client.sources.recorded.recordings import Channel, Note, Recording, Recordings
+from consilium.client.sources.recorded.recordings import Channel, Recording, Recordings
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 

@@ -132,6 +132,8 @@ class AnnotationWindows(SettingsPart):
     Attributes:
         texts: annotations that count; by default those of ``values``, or all.
         values: the window's label by the annotation's text; without them it is the record's label.
+            With the label ``aami``, the class of a beat (N, S, V, F, Q are 0 to 4) in place of
+            WFDB's symbols.
         offset_s: seconds from the annotation's begin to the window's.
     """
 
@@ -162,6 +164,7 @@ class RecordingsSettings(DataSettings):
         annotations: windows at annotations.
         baseline: what is subtracted from a channel: its median, or nothing; by default the median
             of what the study has in volts.
+        thin_normal: of normal beats, keep only every n-th; 1 keeps all.
     """
 
     path: FilePath
@@ -173,6 +176,7 @@ class RecordingsSettings(DataSettings):
     filter: FilterSettings = FilterSettings()
     annotations: AnnotationWindows | None = None
     baseline: Literal["median", "none"] | None = None
+    thin_normal: int = Field(default=1, ge=1)
 
 
 class WaveformsSettings(RecordingsSettings):
@@ -180,11 +184,9 @@ class WaveformsSettings(RecordingsSettings):
 
     Attributes:
         annotator: the suffix of the files with annotations.
-        thin_normal: of normal beats, keep only every n-th; 1 keeps all.
     """
 
     annotator: str = Field(default="atr", pattern=r"^[A-Za-z0-9_]{1,16}$")
-    thin_normal: int = Field(default=1, ge=1)
 
 
 class EdfSettings(RecordingsSettings):

@@ -1,8 +1,9 @@
 """Recordings of signals as a source: whose each is, its channels at the study's rate, its windows.
 
 What a format's reader has to give is a :class:`Recording`. Channels are chosen by name, converted
-to the study's units, filtered and resampled; a gap stays one (NaN). A study whose label is a
-record's, not a beat's, has it from a table beside the records, from the headers' comments, or from
+to the study's units, filtered and resampled; a gap stays one (NaN). Labels ``aami`` and
+``aami_present`` are found by annotated beats (:mod:`consilium.client.sources.recorded.beats`); a
+study of any other label has it from a table beside the records, from the headers' comments, or from
 annotations.
 """
 
@@ -27,6 +28,9 @@ from consilium.client.sources.common.persons import (
     spellings,
 )
 from consilium.client.sources.common.source import Counted, Patient, Stay, Tally
+from consilium.client.sources.recorded import beats
+from consilium.client.sources.recorded.derived_windows import fill_derived
+from consilium.client.sources.recorded.prepared import Note, Prepared, Window
 from consilium.client.sources.recorded.record_settings import (
     AnnotationWindows,
     FilterSettings,
@@ -45,7 +49,8 @@ from consilium.client.sources.recorded.recording_units import channel_unit, is_v
 from consilium.client.sources.recorded.scans import SPELLINGS
 from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.study.definition import Study, with_changes
-from consilium.shared.study.input_names import series_names
+from consilium.shared.study.derived import HIGHEST_SHARE, BandPower, Derived, channel_units
+from consilium.shared.study.input_names import static_names
 from consilium.shared.study.units import UnitError, conversion
 
 MOST_SAMPLES = 1 << 27  # of the channels of a record that a study reads, before and after
@@ -54,8 +59,6 @@ NO_WINDOW = "records without a whole window"
 NO_SIGNAL = "windows without a single sample"
 NO_KEY = "nothing: each recording counts as a patient of its own"
 SHORTEST_FILTERED = 3  # times the filter's padding that scipy needs at each end
-
-Window = tuple[NDArray[np.float64], Label]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,18 +69,6 @@ class Channel:
     unit: str
     rate_hz: float
     samples: int
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Note:
-    """An annotation: begin and length in seconds from the start of the record, and its text."""
-
-    onset_s: float
-    duration_s: float
-    text: str
-
-    def __repr__(self) -> str:
-        return "Note()"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -96,20 +87,6 @@ class Recording:
 
     def __repr__(self) -> str:
         return f"Recording({len(self.channels)} channels)"
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Prepared:
-    """A record as the study reads it: signals (T, signals), static values, notes, and label."""
-
-    name: str
-    signals: NDArray[np.float64]
-    static: Mapping[str, float]
-    notes: tuple[Note, ...]
-    label: Label | None
-
-    def __repr__(self) -> str:
-        return "Prepared()"
 
 
 @dataclass(frozen=True, repr=False)
@@ -175,14 +152,17 @@ class Recordings(Counted):
         Raises:
             DataError: the sentence says what does not fit.
         """
-        require_task(
-            study,
-            self.name,
-            ("binary", "multiclass", "multilabel", "regression"),
-            per_step=study.task.per_step,
-            outputs=study.task.outputs,
-        )
         at = self._settings.annotations
+        if study.data.label in beats.LABELS:
+            self._check_beats(study)
+        else:
+            require_task(
+                study,
+                self.name,
+                ("binary", "multiclass", "multilabel", "regression"),
+                per_step=study.task.per_step,
+                outputs=study.task.outputs,
+            )
         if study.task.per_step and (at is None or not at.values):
             raise DataError(
                 f"study {study.name}: asks for a label at every step, which {self.name} have from "
@@ -204,14 +184,32 @@ class Recordings(Counted):
                     f"[data.variables.{variable}] must say the column or the comment of a static "
                     "variable; name one of the two"
                 )
-        if unknown := sorted(set(chosen) - set(study.variables)):
+        if computed := sorted(set(chosen) & set(study.data.derived)):
+            raise SettingsError(
+                f"[data.variables.{computed[0]}] is computed from channel "
+                f"{study.data.derived[computed[0]].of!r}; say where that is instead"
+            )
+        if unknown := sorted(set(chosen) - set(study.variables) - set(_channels(study))):
             raise SettingsError(
                 f"[data.variables.{unknown[0]}] is not a variable of study {study.name}; remove it"
             )
 
-    def _static(self, study: Study) -> list[str]:
-        series = series_names(study)
-        return [name for name in study.variables if name not in series]
+    def _check_beats(self, study: Study) -> None:
+        """Refuse a study of beats whose task or variables beats do not have.
+
+        Raises:
+            DataError: the sentence says what does not fit.
+        """
+        of_beats = study.data.label == "aami"
+        kind, outputs = ("multiclass", 5) if of_beats else ("multilabel", 4)
+        require_task(study, self.name, (kind,), per_step=False, outputs=outputs)
+        for name in self._static_of_records(study):
+            if name not in self._settings.variables:
+                raise DataError(
+                    f"{self.name} have no static variable {name!r} for label "
+                    f"{study.data.label!r}; use {', '.join(beats.INTERVALS)} with label 'aami', "
+                    "name its column or comment as [data.variables], or remove it"
+                )
 
     def _read(self, study: Study) -> Iterator[Patient]:
         cleaner = Cleaner(study, self._tally)
@@ -223,26 +221,24 @@ class Recordings(Counted):
                 for record in records:
                     try:
                         prepared = self._prepared(record, study)
-                        windows = [] if prepared is None else list(self._windows(prepared, study))
-                        for _, label in windows:
-                            _check_label(label, record.name, study)
+                        windows = [] if prepared is None else self._cut(prepared, study)
                     except DataError as error:
                         self._skip(record.name, error, study)
                         continue
                     if prepared is not None and not windows:
                         self._tally.count(NO_WINDOW, 1)
-                    for value_TV, label in windows:
-                        if np.isnan(value_TV).all():
+                    for window in windows:
+                        if np.isnan(window.value_TV).all():
                             self._tally.count(NO_SIGNAL, 1)
                             continue
                         stays.append(
                             stay_of(
-                                value_TV[: study.data.steps],
+                                window.value_TV[: study.data.steps],
                                 study,
                                 cleaner,
                                 stay_id=f"{record.name}-{len(stays)}",
-                                label=label,
-                                end_h=float(min(len(value_TV), study.data.steps)),
+                                label=window.label,
+                                end_h=float(min(len(window.value_TV), study.data.steps)),
                             )
                         )
                 if stays:
@@ -366,7 +362,8 @@ class Recordings(Counted):
         if label is None and not at_notes and self._labels_records(study):
             self._tally.unlabelled += 1
             return None
-        columns = [self._channel(recording, name, study) for name in series_names(study)]
+        units = _channels(study)
+        columns = [self._channel(recording, name, unit) for name, unit in units.items()]
         rate = float(study.data.rate_hz or 1.0)
         for column, _ in columns:
             if not SLOWEST_HZ <= recording.channels[column].rate_hz <= FASTEST_HZ:
@@ -374,6 +371,9 @@ class Recordings(Counted):
                     f"record {record.name}: {record.name}{self._suffix} says a sampling rate "
                     f"outside {SLOWEST_HZ:g} to {FASTEST_HZ:g} Hz; correct it"
                 )
+        for one in study.data.derived.values():
+            column, _ = columns[list(units).index(one.of)]
+            _check_spectrum(recording, recording.channels[column], one, rate)
         size = sum(recording.channels[column].samples for column, _ in columns)
         grown = sum(
             recording.channels[c].samples * max(1.0, rate / recording.channels[c].rate_hz)
@@ -386,8 +386,8 @@ class Recordings(Counted):
                 "or split the record"
             )
         signals = [
-            self._signal(recording, column, name, factor, study)
-            for (column, factor), name in zip(columns, series_names(study), strict=True)
+            self._signal(recording, column, unit, factor, study)
+            for (column, factor), unit in zip(columns, units.values(), strict=True)
         ]
         shortest = min(map(len, signals), default=0)
         wanted = settings.annotations is not None or not self._labels_records(study)
@@ -398,6 +398,7 @@ class Recordings(Counted):
         )
         return Prepared(
             name=record.name,
+            channels=tuple(units),
             signals=np.stack([signal[:shortest] for signal in signals], axis=1),
             static={name: self._value(recording, record, name, study)
                     for name in self._static_of_records(study)},
@@ -407,11 +408,12 @@ class Recordings(Counted):
 
     def _labels_records(self, study: Study) -> bool:
         """Return whether the label is a record's, and not found by its beats."""
-        del study
-        return True
+        return study.data.label not in beats.LABELS
 
     def _static_of_records(self, study: Study) -> list[str]:
-        return self._static(study)
+        """Return the static variables that stand in a table or a header, and are not computed."""
+        computed = {*study.data.derived, *(beats.INTERVALS if study.data.label == "aami" else ())}
+        return [name for name in static_names(study) if name not in computed]
 
     def _label(self, recording: Recording, record: Listed, study: Study) -> Label | None:
         comments = self._settings.comments
@@ -429,8 +431,8 @@ class Recordings(Counted):
             ) from error
         return label
 
-    def _channel(self, recording: Recording, name: str, study: Study) -> tuple[int, float]:
-        """Return which channel has a variable, and the factor to the study's unit."""
+    def _channel(self, recording: Recording, name: str, wanted: str) -> tuple[int, float]:
+        """Return which channel has a variable, and the factor to the study's unit of it."""
         said = self._settings.variables.get(name, RecordVariable())
         names = [channel.name for channel in recording.channels]
         for asked in said.signal or (name,):
@@ -448,7 +450,7 @@ class Recordings(Counted):
                 f"record {recording.name}: has no signal {(said.signal or (name,))[0]!r} but "
                 f"{', '.join(names)[:300]}; leave the record out or choose another signal"
             )
-        unit, wanted = recording.channels[found[0]].unit, study.variables[name].unit
+        unit = recording.channels[found[0]].unit
         try:
             factor = conversion(said.unit or channel_unit(unit), wanted)
         except UnitError:
@@ -462,7 +464,7 @@ class Recordings(Counted):
         return found[0], factor.factor
 
     def _signal(
-        self, recording: Recording, column: int, name: str, factor: float, study: Study
+        self, recording: Recording, column: int, unit: str, factor: float, study: Study
     ) -> NDArray[np.float64]:
         """Return a channel's samples at the study's rate, in its unit."""
         rate = recording.channels[column].rate_hz
@@ -475,9 +477,7 @@ class Recordings(Counted):
         if not known.any():
             length = len(resampled(np.zeros(len(samples)), rate, study))
             return np.full(length, np.nan)
-        baseline = self._settings.baseline or (
-            "median" if is_voltage(study.variables[name].unit) else "none"
-        )
+        baseline = self._settings.baseline or ("median" if is_voltage(unit) else "none")
         if baseline == "median":
             samples = samples - np.median(samples[known])
         places = np.arange(len(samples))
@@ -510,10 +510,29 @@ class Recordings(Counted):
             return value
         return conversion(said.unit, study.variables[name].unit)(value)
 
+    def _cut(self, prepared: Prepared, study: Study) -> list[Window]:
+        """Return the record's windows with labels that fit the task, derived variables filled in.
+
+        Raises:
+            DataError: a label is none of the task's, or the record has no beats to cut at.
+        """
+        windows = list(self._windows(prepared, study))
+        for window in windows:
+            _check_label(window.label, prepared.name, study)
+        fill_derived(windows, prepared, study)
+        return [window for window in windows if not window.thinned]
+
     def _windows(self, prepared: Prepared, study: Study) -> Iterator[Window]:
-        """Yield the record's windows (T, V) with their labels."""
+        """Yield the record's windows (T, V) with their labels, in the order of time."""
         steps, rate = study.data.steps, float(study.data.rate_hz or 1.0)
         at = self._settings.annotations
+        if study.data.label in beats.LABELS:
+            words = {} if at is None else at.values
+            if study.data.label == "aami":
+                yield from beats.beat_windows(prepared, study, self._settings.thin_normal, words)
+            else:
+                yield from beats.stretches(prepared, study, words)
+            return
         if study.task.per_step:
             yield from self._stretches(prepared, study)
             return
@@ -524,7 +543,7 @@ class Recordings(Counted):
             wanted = {same_person(text) for text in at.texts or at.values}
             means = {same_person(text): value for text, value in at.values.items()}
             places = []
-            for note in prepared.notes:
+            for note in sorted(prepared.notes, key=lambda note: note.onset_s):
                 text = same_person(note.text)
                 if wanted and text not in wanted:
                     continue
@@ -536,7 +555,7 @@ class Recordings(Counted):
         for start, stop, label in places:
             if label is None or start < 0 or (at is not None and stop > len(prepared.signals)):
                 continue
-            yield self._table_of(prepared, prepared.signals[start:stop], study), label
+            yield Window(value_TV=prepared.table(start, stop, study), label=label, start=start)
 
     def _stretches(self, prepared: Prepared, study: Study) -> Iterator[Window]:
         """Yield consecutive windows (T, V) with a label at every step, as the annotations say it.
@@ -558,17 +577,33 @@ class Recordings(Counted):
             if np.isnan(label_T).all():
                 self._tally.unlabelled += 1
                 continue
-            yield self._table_of(prepared, prepared.signals[start : start + steps], study), label_T
+            yield Window(
+                value_TV=prepared.table(start, start + steps, study), label=label_T, start=start
+            )
 
-    def _table_of(
-        self, prepared: Prepared, signals: NDArray[np.float64], study: Study
-    ) -> NDArray[np.float64]:
-        names = list(study.variables)
-        value_TV = np.full((len(signals), len(names)), np.nan)
-        value_TV[:, [names.index(name) for name in series_names(study)]] = signals
-        for name, value in prepared.static.items():
-            value_TV[:1, names.index(name)] = value
-        return value_TV
+
+def _channels(study: Study) -> dict[str, str]:
+    """Return the unit of each channel that the study reads, by name."""
+    return channel_units(study.data.derived, study.variables)
+
+
+def _check_spectrum(
+    recording: Recording, channel: Channel, derived: Derived, rate_hz: float
+) -> None:
+    """Refuse a band of frequencies that a channel cannot have.
+
+    Raises:
+        DataError: it was sampled too slowly.
+    """
+    if not isinstance(derived, BandPower):
+        return
+    highest = HIGHEST_SHARE * rate_hz if derived.relative else derived.high_hz
+    if highest > HIGHEST_SHARE * channel.rate_hz * (1 + 1e-9):
+        raise DataError(
+            f"record {recording.name}: signal {channel.name} has {channel.rate_hz:g} samples a "
+            f"second, which show nothing above {HIGHEST_SHARE * channel.rate_hz:g} Hz, and the "
+            f"study reads its power up to {highest:g} Hz; leave the record out"
+        )
 
 
 def _check_label(label: Label, name: str, study: Study) -> None:
@@ -620,9 +655,15 @@ def filtered(
     return samples
 
 
+def ratio_of(rate: float, study: Study) -> Fraction:
+    """Return how many samples the study has for one of a channel at that rate."""
+    ratio = Fraction(float(study.data.rate_hz or rate) / rate).limit_denominator(1000)
+    return ratio or Fraction(1)
+
+
 def resampled(samples: NDArray[np.float64], rate: float, study: Study) -> NDArray[np.float64]:
     """Return samples at the study's rate."""
-    ratio = Fraction(float(study.data.rate_hz or rate) / rate).limit_denominator(1000)
-    if ratio == 1 or ratio == 0:
+    ratio = ratio_of(rate, study)
+    if ratio == 1:
         return samples
     return np.asarray(resample_poly(samples, ratio.numerator, ratio.denominator), dtype=np.float64)

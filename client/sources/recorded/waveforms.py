@@ -19,21 +19,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from consilium.client.sources.common.matrices import require_source, require_task, require_tokens
+from consilium.client.sources.common.matrices import require_source
 from consilium.client.sources.common.source import Patient, Tally
 from consilium.client.sources.common.tree import files_below, name_below, unpacked
 from consilium.client.sources.recorded import beats
+from consilium.client.sources.recorded.prepared import Note
 from consilium.client.sources.recorded.record_settings import WaveformsSettings
 from consilium.client.sources.recorded.recordings import (
     FASTEST_HZ,
     MOST_SAMPLES,
     SLOWEST_HZ,
     Channel,
-    Note,
-    Prepared,
     Recording,
     Recordings,
-    Window,
 )
 from consilium.client.sources.recorded.wfdb_headers import (
     comments_of,
@@ -80,7 +78,6 @@ class Waveforms(Recordings):
             )
         super().__init__(settings)
         self._annotator = settings.annotator
-        self._thin = settings.thin_normal
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
         """Yield one patient per person, in the order of their first records.
@@ -90,33 +87,9 @@ class Waveforms(Recordings):
                 name no person; or the study asks for something that these data do not have.
         """
         require_source(study, self.name, clock="position", alike=("edf",))
-        if study.data.label in beats.LABELS:
-            of_beats = study.data.label == "aami"
-            kind, outputs = ("multiclass", 5) if of_beats else ("multilabel", 4)
-            require_task(study, self.name, (kind,), per_step=False, outputs=outputs)
-            require_tokens(study, self.name, ())
-            unknown = [
-                name
-                for name in self._static(study)
-                if name not in self._settings.variables
-                and (not of_beats or name not in beats.INTERVALS)
-            ]
-            if unknown:
-                raise DataError(
-                    f"{self.name} have no static variable {unknown[0]!r} for label "
-                    f"{study.data.label!r}; use {', '.join(beats.INTERVALS)} with label 'aami', "
-                    "name its column or comment as [data.variables], or remove it"
-                )
         self._check(study)
         self._tally = Tally()
         return self._read(study)
-
-    def _static_of_records(self, study: Study) -> list[str]:
-        of_beats = beats.INTERVALS if study.data.label == "aami" else ()
-        return [name for name in self._static(study) if name not in of_beats]
-
-    def _labels_records(self, study: Study) -> bool:
-        return study.data.label not in beats.LABELS
 
     def _opened(self) -> AbstractContextManager[Path]:
         path = self._settings.path
@@ -208,8 +181,9 @@ class Waveforms(Recordings):
         file = f"{name}.{self._annotator}"
         if not Path(f"{base}.{self._annotator}").is_file():
             raise DataError(
-                f"record {name}: its annotations {file} are not there; add the file, or set "
-                "[data] annotator to the suffix of those that are"
+                f"record {name}: its annotations {file} are not there; add the file, which says "
+                "what is at each R peak or place, or set [data] annotator to the suffix of those "
+                "that are there"
             )
         try:
             notes = self._wfdb.rdann(base, self._annotator)
@@ -229,13 +203,6 @@ class Waveforms(Recordings):
             Note(onset_s=sample / rate, duration_s=0.0, text=symbol if at_beats else text)
             for sample, symbol, text in zip(samples, symbols, texts, strict=True)
         )
-
-    def _windows(self, prepared: Prepared, study: Study) -> Iterator[Window]:
-        if study.data.label == "aami":
-            return beats.beat_windows(prepared, study, self._thin)
-        if study.data.label == "aami_present":
-            return beats.stretches(prepared, study)
-        return super()._windows(prepared, study)
 
     @cached_property
     def _wfdb(self) -> Any:

@@ -83,7 +83,7 @@ def test_sums_of_sites_standardise_the_pooled_patients() -> None:
     )
     together = clipped_sum(patient_contributions(GRID, STUDY), 1e6)
     assert sums == pytest.approx(together)
-    found = Normalisation.from_sums(sums)
+    found = Normalisation.from_sums(sums, STUDY)
     assert np.abs(found.mean_V).max() < 1.5
     assert found.deviation_V.min() > 0.4
 

@@ -50,7 +50,7 @@ def test_zero_on_a_log_scale_scores_the_lowest_and_not_minus_infinity() -> None:
     st.floats(0, 1e6),
 )
 def test_any_noisy_sum_gives_a_finite_bounded_normalisation(sums: np.ndarray, noise: float) -> None:
-    found = Normalisation.from_sums(sums, noise=noise)
+    found = Normalisation.from_sums(sums, STUDY, noise=noise)
     assert (np.abs(found.mean_V) <= CLIP).all()
     assert (found.deviation_V > 0).all()
     assert Normalisation.from_bytes(found.to_bytes(), STUDY) == found
@@ -59,20 +59,23 @@ def test_any_noisy_sum_gives_a_finite_bounded_normalisation(sums: np.ndarray, no
 def test_large_exact_sums_give_back_mean_and_deviation() -> None:
     n, mean, deviation = 1e6, np.array([0.5, -1.0]), np.array([0.7, 1.3])
     sums = n * np.concatenate([[1, 1], mean, deviation**2 + mean**2])
-    found = Normalisation.from_sums(sums)
+    found = Normalisation.from_sums(sums, STUDY)
     assert found.mean_V == pytest.approx(mean, rel=1e-4)
     assert found.deviation_V == pytest.approx(deviation, rel=1e-4)
 
 
 def test_a_variable_nobody_measured_keeps_the_reference() -> None:
-    found = Normalisation.from_sums(np.array([0, 500, 0, 100, 0, 600.0]))
+    found = Normalisation.from_sums(np.array([0, 500, 0, 100, 0, 600.0]), STUDY)
     assert (found.mean_V[0], found.deviation_V[0]) == (0, 1)
     assert found.mean_V[1] != 0
 
 
 def test_much_noise_pulls_towards_the_reference() -> None:
     sums = np.array([20, 20, 40, 40, 100, 100.0])
-    exact, noisy = Normalisation.from_sums(sums), Normalisation.from_sums(sums, noise=100)
+    exact, noisy = (
+        Normalisation.from_sums(sums, STUDY),
+        Normalisation.from_sums(sums, STUDY, noise=100),
+    )
     assert (np.abs(noisy.mean_V) < 0.1 * np.abs(exact.mean_V)).all()
 
 
