@@ -39,7 +39,8 @@ class Cell:
 def feasibility_cells(study: Study) -> tuple[Cell, ...]:
     """Return the cells in their order: persons, then each outcome, then each variable.
 
-    Of a regression the outcomes are the persons whose target is known.
+    Of a regression the outcomes are the persons whose target is known, of survival those with the
+    event by each cut.
     """
     return (
         Cell(kind="persons"),

@@ -158,7 +158,7 @@ def quiet(study: Study, *, sampling: bool) -> Study:
     explained = {"explained_patients": max(most, EXPLAINED)} if most else {}
     counting: dict[str, dict[str, object]] = {}
     if study.feasibility is not None:
-        counting["feasibility"] = {"epsilon": QUIET_EPSILON / 10}
+        counting["feasibility"] = {"epsilon": QUIET_EPSILON / 20}
     return with_changes(
         study,
         **counting,

@@ -17,6 +17,7 @@ STUDIES = {
     "multilabel": small_study(task={"kind": "multilabel", "outputs": 2}),
     "regression": small_study(task={"kind": "regression"}),
     "per step": small_study(task={"per_step": True}),
+    "survival": small_study(task={"kind": "survival", "outputs": 2, "cuts": (10.0, 20.0)}),
     "labels per step": small_study(task={"kind": "multilabel", "outputs": 2, "per_step": True}),
 }
 
@@ -54,6 +55,7 @@ def test_three_stays_of_one_person_count_once(kind: str) -> None:
             "multilabel": [0, 1],
             "regression": [2],
             "per step": [1],
+            "survival": [0, 1],
             "labels per step": [0, 1],
         }[kind]
     )
