@@ -73,6 +73,6 @@ def test_a_second_count_is_refused_in_whatever_run_and_costs_nothing(tmp_path: P
     assert spent == pytest.approx([0.2], rel=1e-3)
     assert reserve_all(ledger, (first,), STUDY) == spent  # the same round again is the same release
     for number, run in ((2, bytes(32)), (1, bytes([1]) * 32)):
-        with pytest.raises(BudgetError, match="is asked a second time"):
+        with pytest.raises(BudgetError, match="is one more than the 1 that the study has"):
             reserve_all(ledger, round_charges(STUDY, ASKED, number, run), STUDY)
     assert len(ledger.entries()) == 1
