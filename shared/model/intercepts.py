@@ -18,8 +18,8 @@ def intercepts(study: Study, shift_K: Sequence[float]) -> NDArray[np.float32]:
     """
     model = study_model(study)
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
+        for value in model.state_dict().values():  # a module's fixed numbers too
+            value.zero_()
         for layer in model.output_layers:
             if layer.bias is not None:
                 layer.bias.copy_(torch.tensor(shift_K))

@@ -13,7 +13,7 @@ the run of the chosen setting on all patients:
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -50,7 +50,7 @@ class SelectionPrice:
 
 def price_of_setting(study: Study, folds: int) -> float:
     """Return the epsilon of trying a setting on all folds, at the study's delta."""
-    return _spent(_events(_plan(study), folds), study.privacy.delta)
+    return _spent(_events(study, folds), study.privacy.delta)
 
 
 def selection_price(tried: Sequence[Study], chosen: Study, folds: int) -> SelectionPrice:
@@ -63,15 +63,14 @@ def selection_price(tried: Sequence[Study], chosen: Study, folds: int) -> Select
         chosen: the study with the chosen one.
         folds: of the training patients.
     """
-    plans, final = [_plan(study) for study in tried], _plan(chosen)
-    last = final.training_events(_private(chosen).rounds)
-    each = [_events(one, folds) for one in plans]
+    last = _run_events(chosen)
+    each = [_events(one, folds) for one in tried]
     delta = chosen.privacy.delta
     every = (*(event for events in each for event in events), *last)
     worst = np.max([_renyi(events) for events in each], axis=0)
     renyi = selected_renyi(worst, float(len(tried))) + _renyi(last)
     return SelectionPrice(
-        run=final.epsilon,
+        run=_plan(chosen).epsilon,
         delta=delta,
         composed=_spent(every, delta),
         selected=_epsilon(renyi, delta),
@@ -131,13 +130,16 @@ def _private(study: Study) -> Study:
     return with_changes(study, privacy={"mode": "site"})
 
 
-def _events(costs: PrivacyPlan, folds: int) -> Events:
+def _run_events(study: Study) -> Events:
+    """Return the releases of one whole run that hold a training patient."""
+    costs = _plan(study)
+    return costs.training_events(study.rounds, costs.calibrations)
+
+
+def _events(study: Study, folds: int) -> Events:
     """Return the releases that hold a patient while a setting is tried on all folds."""
-    trained = tuple(
-        replace(event, steps=event.steps * (folds - 1))
-        for event in (costs.statistics, costs.training)
-    )
-    return (*trained, costs.metrics)
+    trained = tuple(event.repeated(folds - 1) for event in _run_events(study))
+    return (*trained, _plan(study).metrics)
 
 
 def _renyi(events: Events) -> NDArray[np.float64]:

@@ -29,6 +29,7 @@ from consilium.simulations.report.drawing import (
 
 SMALLEST = 5  # fewest patients of a group that is drawn
 _MOST_CURVES = len(COLOURS)
+_LEGIBLE = 0.03  # of the axis; times that are nearer to each other are not all written at it
 _RISKS = ("lowest", "middle", "highest")
 
 
@@ -87,6 +88,10 @@ def _curves(
 ) -> Chart:
     task = study.task
     times = [task.start, *task.cuts]
+    marked = times[-1:]
+    for time in reversed(times[:-1]):
+        if marked[0] - time >= _LEGIBLE * (times[-1] - times[0]):
+            marked.insert(0, time)
 
     def draw(figure: Figure) -> None:
         axes: Axes = figure.subplots()
@@ -101,11 +106,11 @@ def _curves(
             axes.plot(times[-1], 1 - group["predicted"], "D", ms=7, color=colour, clip_on=False)
         axes.set(
             xlabel=f"time ({task.time_unit})",
-            ylabel=f"share without {study.data.label}",
+            ylabel="share without the event",
             xlim=(times[0], times[-1]),
             ylim=(0, 1.005),
         )
-        axes.set_xticks(times, [f"{time:g}" for time in times], rotation=30)
+        axes.set_xticks(marked, [f"{time:g}" for time in marked], rotation=30)
         axes.legend(loc="lower left")
 
     return Chart(

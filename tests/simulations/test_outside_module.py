@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from consilium.client.cli import _check
+from consilium.client.commands.decisions import check_allowed
 from consilium.client.hospital.approvals import Approval
 from consilium.client.hospital.policy import Policy
 from consilium.client.hospital.policy_file import TEMPLATE, parse_policy
@@ -82,7 +82,7 @@ def test_an_approval_asks_the_policy_then_the_package_then_the_numbers(
         approval = Approval(study=study, roster=vouching.roster(), sizes={})
         vouchers = SimpleNamespace(trust=vouching.trust)
         folder = SimpleNamespace(policy=lambda: policy, vouchers=lambda: vouchers)
-        _check(folder, approval, asked="approve")
+        check_allowed(folder, approval, asked="approve")
 
     with pytest.raises(PolicyError, match="'acme-convolution', which this site's policy does not"):
         approves(named, Policy())

@@ -41,7 +41,6 @@ DEALT = {  # by the code that had the names of files in it; but for eicu, see de
     "icu-mortality-2012-branches": "c0f50f1185ec8832",
     "icu-mortality-2012": "c0f50f1185ec8832",
     "parkinsons-progression": "22703811978ab0ab",
-    "readmission-branches": "05385d59c9962018",
     "readmission-codes": "05385d59c9962018",
     "readmission-fusion": "05385d59c9962018",
     "sepsis-2019": "507c3646076e58c6",

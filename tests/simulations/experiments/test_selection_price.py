@@ -20,7 +20,9 @@ from consilium.simulations.experiments.selection_price import (
 )
 from tests.simulations.api.small_hospitals import study
 
-PRIVATE = with_changes(study(), privacy={"mode": "site", "epsilon": 2.0})
+PRIVATE = with_changes(
+    study(), study={"schema": 2}, privacy={"mode": "site", "epsilon": 2.0}
+)  # with calibration rounds, which are charged, too
 
 
 @pytest.mark.parametrize("mean", [1.5, 10.0, 300.0])
@@ -44,12 +46,14 @@ def test_one_run_alone_costs_nothing_more() -> None:
 
 def test_all_runs_add_up_by_the_accountant_in_use() -> None:
     costs = plan(PRIVATE)
-    one = (costs.statistics.repeated(2), costs.training.repeated(2), costs.metrics)
+    assert costs.calibrations
+    run = costs.training_events(PRIVATE.rounds, costs.calibrations)
+    one = (*(event.repeated(2) for event in run), costs.metrics)
     delta = PRIVATE.privacy.delta
     assert price_of_setting(PRIVATE, 3) == pytest.approx(epsilon_spent(one, delta))
     assert price_of_setting(PRIVATE, 3) > PRIVATE.privacy.epsilon
     price = selection_price([PRIVATE] * 4, PRIVATE, 3)
-    whole = (*one * 4, costs.statistics, costs.training)
+    whole = (*one * 4, *run)
     assert price.composed == pytest.approx(epsilon_spent(whole, delta))
     assert (price.settings, price.folds, price.delta) == (4, 3, delta)
     assert price.run <= PRIVATE.privacy.epsilon
