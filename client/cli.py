@@ -220,6 +220,9 @@ def approve(
     loaded, size = proposal.approval.study, proposal.patients
     if not yes:
         _show(opened, proposal.approval)
+    for line in proposal.numbers:
+        _say(line)
+    if not yes:
         _say(f"This hospital's size, for all to see and for good: {size} patients (--patients).")
         typer.confirm("Approve this study for this hospital?", abort=True)
     outcome = decisions.approve(opened, proposal, by=by)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from consilium.server.commands.feasibility import feasibility
 from consilium.server.commands.operations import add_commands
 from consilium.server.commands.options import (
     DEFAULT_FOLDER,
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 console = Terminal()
 add_commands(app)
+app.command()(feasibility)
 app.add_typer(web_user, name="web-user")
 app.command()(web)
 
@@ -395,7 +397,7 @@ def _show(folder: "CoordinatorFolder", register: "Register") -> None:
         studies.add_row(named[study["digest"]], study["state"], *shown)
     console.print(studies)
     for study in found["studies"]:
-        if study["detail"] and study["state"] == State.WAITING:
+        if study["detail"] and study["state"] in (State.WAITING, State.PAUSED):
             _say(f"{named[study['digest']]}:")
             for line in waiting_lines(study["detail"], study["roster_sites"]):
                 _say(f"  {line}")
@@ -428,6 +430,8 @@ def _facts(study: "Study") -> dict[str, Any]:
             "statistics_noise_multiplier": costs.statistics.noise_multiplier,
             "calibration_rounds": costs.calibrations,
         }
+        if costs.feasibility is not None:
+            facts["feasibility_noise_multiplier"] = costs.feasibility.noise_multiplier
     return facts
 
 

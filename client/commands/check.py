@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from consilium.client.commands.own_numbers import person_lines, persons_json
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.hospital.policy_file import allowed_sources
 from consilium.client.quality.finding import Finding
@@ -21,11 +22,11 @@ from consilium.client.sources.common.installed import NOTHING
 from consilium.client.sources.common.settings import DataSettings
 from consilium.client.sources.registry import HOSPITAL, open_source, read_data_settings
 from consilium.shared.errors import DataError, SettingsError
-from consilium.shared.export.manifest import output_names
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.files.strict_toml import fault_in_words
 from consilium.shared.service.terminal import Table, styled
 from consilium.shared.study.definition import Study
+from consilium.shared.study.output_names import output_names
 
 _STYLES = {"stops": "red", "warns": "yellow", "tells": "dim"}
 _WORDS = {"stops": "stops", "warns": "warning", "tells": "note"}
@@ -196,6 +197,7 @@ def report_json(
         "verdict": ruling,
         "patients": quality.patients,
         "stays": quality.stays,
+        "persons": persons_json(quality.persons, study),
         "stays_without_window": quality.windowless,
         "label_mean": _number(quality.label_mean),
         "outcome_patients": [int(number) for number in quality.outcome_patients],
@@ -222,6 +224,9 @@ def _print(
         f"{_outcome(quality, study)}",
         markup=False,
     )
+    if study.feasibility is not None:
+        for line in person_lines(quality.persons, study):
+            console.print(line, markup=False)
     if read.person_key:
         console.print(f"persons by {read.person_key}", markup=False)
     for what, number in read.notes.items():

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from consilium.client.hospital.approvals import Approval
+from consilium.client.hospital.cohort_notes import CohortNote, note_approved, read_notes
 from consilium.client.hospital.decision_notes import DecisionNote, DecisionNotes
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.hospital.stores import check_log_is_there
@@ -30,11 +31,17 @@ LONGEST_REASON = 300
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Proposal:
-    """An offered study that this site's policy allows and its records can serve, and its size."""
+    """An offered study that this site's policy allows and its records can serve, and its size.
+
+    ``cohort`` is what is kept of the records as they are now; ``numbers`` say in sentences how many
+    persons they have, exact, for this hospital's own people.
+    """
 
     offer: StudyOffer
     approval: Approval
     patients: int
+    cohort: CohortNote
+    numbers: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +87,8 @@ def propose(
     """
     # These import PyTorch, which the page's process needs only now.
     from consilium.client.commands.declared_size import chosen_size
+    from consilium.client.commands.own_numbers import own_numbers
+    from consilium.client.service.moved_cohort import note_of
     from consilium.client.service.site_cohort import suitable_cohort
 
     check_log_is_there(folder)
@@ -105,8 +114,14 @@ def propose(
             "read it, and nothing was approved; review it again"
         )
     check_allowed(folder, approval, asked="approve")
-    size = chosen_size(approval, folder.owner(), suitable_cohort(folder, study), patients)
-    return Proposal(offer=offer, approval=approval, patients=size)
+    cohort = suitable_cohort(folder, study)
+    return Proposal(
+        offer=offer,
+        approval=approval,
+        patients=chosen_size(approval, folder.owner(), cohort, patients),
+        cohort=note_of(folder, cohort, study),
+        numbers=tuple(own_numbers(cohort, study)),
+    )
 
 
 def check_allowed(folder: SiteFolder, approval: Approval, *, asked: str) -> None:
@@ -192,6 +207,7 @@ def approve(folder: SiteFolder, proposal: Proposal, *, by: str) -> Outcome:
                 study=study.name, study_digest=study.digest, approved=True, by=", ".join(names)
             )
         )
+        note_approved(folder.path / "approvals", study.digest, proposal.cohort)
         approvals_of(folder).approve(proposal.offer, declared)
         notes_of(folder).write(
             study.digest,
@@ -271,6 +287,9 @@ def _refuse_again(folder: SiteFolder, proposal: Proposal, sites: str) -> None:
     note = notes_of(folder).find(digest)
     if note is None or note.state != "approved" or note.roster != sites:
         return  # approved before notes were kept, or on another roster: approving again may mend it
+    cohort = read_notes(folder.path / "approvals", digest)
+    if cohort is None or cohort.approved.fingerprint != proposal.cohort.fingerprint:
+        return  # the records moved since: approving again says that these will do
     approved = approvals_of(folder).find(digest)
     if approved is not None and approved.sizes.get(site) == proposal.patients:
         raise SettingsError(

@@ -287,10 +287,14 @@ def _status_lines(state: dict[str, Any]) -> list[str]:
         f"running      {'yes' if state['running'] else 'no'}",
         f"policy       {state['policy']}",
     ]
-    lines += [
-        f"approved     {study['study']} ({study['digest'][:16]})"
-        for study in state.get("approved", [])
-    ]
+    for study in state.get("approved", []):
+        lines.append(f"approved     {study['study']} ({study['digest'][:16]})")
+        cohort = study["cohort"]
+        if cohort and cohort["moved"]:
+            lines.append(
+                f"             its cohort is not the one approved: {cohort['moved']} (approved "
+                f"{cohort['approved']['at']}, read {cohort['seen']['at']})"
+            )
     if "budget" in state:
         total = state["budget"]["lifetime"]
         lines.append(

@@ -11,6 +11,7 @@ from consilium.client.hospital.roster_trust import (
 from consilium.client.sources.common.installed import owners_of
 from consilium.shared.enrolment.messages import roster_fingerprint
 from consilium.shared.privacy.accounting import plan
+from consilium.shared.rounds.feasibility import feasibility_noise
 from consilium.shared.study.definition import Study
 
 
@@ -28,6 +29,7 @@ def review_lines(study: Study) -> list[str]:
         "What leaves: in each round one masked vector that only the sum over sites opens; your "
         "statistics are inside it. No record, no key, no plain update, no number of patients but "
         "the rounded one that you declare.",
+        *_feasibility_lines(study),
         *_module_lines(study),
         *_control_lines(study),
         *_personal_lines(study),
@@ -130,6 +132,26 @@ def _secrecy_line(study: Study) -> str:
         f"may be the coordinator's own and counts among the {collusion}. It stays so when the "
         "coordinator lies."
     )
+
+
+def _feasibility_lines(study: Study) -> list[str]:
+    if study.feasibility is None:
+        return []
+    smallest = study.feasibility.smallest_cell
+    noise = "exactly, as the study has no privacy"
+    if study.privacy.mode != "none":
+        deviations = feasibility_noise(study)
+        noise = (
+            f"each with your own noise (of a deviation of {deviations[0]:.0f} persons on the first "
+            f"number, {deviations[-1]:.0f} on those of variables), for epsilon "
+            f"{study.feasibility.epsilon:g} of the study's"
+        )
+    return [
+        "First, once, before any training: how many of your patients fit, how many have each "
+        "outcome, and how many have each variable at least once are added to the other sites' "
+        f"numbers, {noise}. Sums below {smallest} are not shown. The study then rests until its "
+        "operator goes on or ends it. 'approve' shows your own numbers, exact, to you alone."
+    ]
 
 
 def _evaluation_lines(study: Study) -> list[str]:

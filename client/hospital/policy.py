@@ -25,6 +25,7 @@ from consilium.shared.errors import PolicyError
 from consilium.shared.study.definition import Study
 from consilium.shared.study.rounds import MINIMUM_SITES
 
+OnMovedCohort = Literal["tell", "stop"]
 TaskKind = Literal["binary", "multiclass", "multilabel", "regression", "survival"]
 TASKS: tuple[TaskKind, ...] = ("binary", "multiclass", "multilabel", "regression", "survival")
 
@@ -57,6 +58,8 @@ class Policy:
         installed_models: modules of installed packages that may be a study's network; none by
             default.
         variables: measurements that may be used; None allows all.
+        on_moved_cohort: what happens when a study's records are not those it was approved for:
+            "tell" this hospital alone and go on, or "stop" answering until it is approved again.
         hours: when this site works for studies; None means always.
         threads: most threads of one computation.
         memory_mib: most memory that the site's process may hold, in MiB; None means no bound.
@@ -83,6 +86,7 @@ class Policy:
     installed_sources: frozenset[str] = frozenset()
     installed_models: frozenset[str] = frozenset()
     variables: frozenset[str] | None = None
+    on_moved_cohort: OnMovedCohort = "tell"
     hours: WorkingHours | None = None
     threads: int = 1
     memory_mib: int | None = None

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from consilium.client.hospital.policy import TASKS, Policy, TaskKind
+from consilium.client.hospital.policy import TASKS, OnMovedCohort, Policy, TaskKind
 from consilium.client.hospital.working_hours import DAYS, Day, WorkingHours
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.strict_toml import parse_toml, read_text, validate
@@ -76,6 +76,11 @@ tasks = ["binary", "multiclass", "multilabel", "regression", "survival"]
 # Kinds of records and measurements that may be used; without them, all that site.toml sets up.
 # sources = ["physionet2012"]
 # variables = ["HR", "Temp", "Lactate"]
+# Databases live. When a study's persons, stays or outcomes are not those that were approved,
+# 'consilium-site status' says so here: "tell" goes on, "stop" answers nothing more until the study
+# is approved again. That this site stops is seen by the coordinator: it learns that the records
+# moved, though not how.
+on_moved_cohort = "tell"
 
 # Sources of records that your own people's packages add (entry points of consilium.sources). Their
 # code runs in the site's process and reads your records, so name only what you wrote or checked.
@@ -161,6 +166,7 @@ class _Data(_Part):
     tasks: tuple[TaskKind, ...] = Field(default=TASKS, strict=False)
     sources: Annotated[Names, Field(strict=False)] | None = None
     variables: Annotated[Names, Field(strict=False)] | None = None
+    on_moved_cohort: OnMovedCohort = Policy.on_moved_cohort
 
 
 class _Installed(_Part):
@@ -257,6 +263,7 @@ def parse_policy(text: str, *, where: str = "policy") -> Policy:
         installed_sources=frozenset(file.sources.installed),
         installed_models=frozenset(file.models.installed),
         variables=_names(file.data.variables),
+        on_moved_cohort=file.data.on_moved_cohort,
         hours=None if hours is None else _working_hours(hours),
         threads=file.machine.threads,
         memory_mib=file.machine.memory_mib,

@@ -104,6 +104,12 @@ class Ledger:
         the same (study_hash, round, purpose) again charges nothing; it is refused if the release
         differs.
 
+        Args:
+            release: what is about to leave.
+            study_epsilon: the study's budget.
+            study_delta: its delta.
+            most: how many releases of its purpose the study has, over all runs; None for no bound.
+
         Returns:
             The study's epsilon at ``study_delta``, this release included.
 

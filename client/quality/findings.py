@@ -29,8 +29,8 @@ from consilium.client.sources.common.reasons import (
     UNDATED_DEATH,
     UNKNOWN_UNIT,
 )
-from consilium.shared.export.manifest import output_names
 from consilium.shared.study.definition import Study
+from consilium.shared.study.output_names import output_names
 
 Verdict = Literal["ready", "ready with warnings", "not ready"]
 

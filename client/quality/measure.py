@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.client.records.features import to_grid
+from consilium.client.records.person_counts import person_counts
 from consilium.client.records.windows import read_windows
 from consilium.client.sources.common.source import Patient, ReadReport, Source
 from consilium.shared.model.normalisation import CLIP, reference_scores
+from consilium.shared.rounds.feasibility import feasibility_cells
 from consilium.shared.study.definition import Study
 from consilium.shared.study.input_names import UNKNOWN_TOKEN
 from consilium.shared.study.survival import by_each_cut
@@ -30,6 +32,7 @@ class Quality:
     Attributes:
         read: the source's own counts.
         patients, stays: how many were read.
+        persons: how many persons each cell of a feasibility round would hold here, (cells,).
         outcome_patients: patients with each outcome (negative, positive; or each class; or each
             label of several).
         label_mean: mean of the known labels; prevalence for a binary task.
@@ -50,6 +53,7 @@ class Quality:
     read: ReadReport
     patients: int
     stays: int
+    persons: NDArray[np.float64]
     outcome_patients: NDArray[np.int64]
     label_mean: float
     present_V: NDArray[np.float64]
@@ -112,6 +116,7 @@ class _Measuring:
             moments_3V=np.zeros((3, variables)),
         )
         self.patients = self._stays = self._inside = self._empty = self._whole = 0
+        self._persons = np.zeros(len(feasibility_cells(study)))
         self._label_sum, self._label_count = 0.0, 0
         self._last: list[NDArray[np.float32]] = []  # (N, V) last score of each variable
         self._labels: list[NDArray[np.float32]] = []
@@ -122,6 +127,7 @@ class _Measuring:
         patients = list(patients)
         grid = to_grid(patients, study)
         self.patients += grid.patients
+        self._persons += person_counts(grid, study)
         self._stays += len(grid.y_N)
         self._whole += sum(len({stay.stay_id for stay in p.stays}) for p in patients)
         variables = len(study.variables)
@@ -191,6 +197,7 @@ class _Measuring:
             read=read,
             patients=self.patients,
             stays=self._stays,
+            persons=self._persons,
             outcome_patients=np.array([n for _, n in sorted(sums.outcome_patients.items())]),
             label_mean=self._label_sum / max(1, self._label_count),
             present_V=sums.present_V / max(1, self._stays),

@@ -18,10 +18,10 @@ from consilium.client.quality.findings import Verdict
 from consilium.client.quality.funnel import HEADINGS, funnels
 from consilium.client.quality.measure import Quality, quantiles
 from consilium.client.sources.common.door import units_line
-from consilium.shared.export.manifest import output_names
 from consilium.shared.model.normalisation import CLIP
 from consilium.shared.service.pages import render_page
 from consilium.shared.study.definition import Study
+from consilium.shared.study.output_names import output_names
 
 _BLUE, _GREY, _INK = "#2f6690", "#c9ced6", "#222831"
 _COLOURS = {"ready": "#2e7d4f", "ready with warnings": "#a86a00", "not ready": "#b3261e"}

@@ -38,6 +38,11 @@ class Cohort:
     validation: TimeGrid | None
     report: ReadReport
 
+    @property
+    def parts(self) -> tuple[TimeGrid, ...]:
+        """Those who train and, if there are any, those who validate; nobody is in both."""
+        return (self.training,) if self.validation is None else (self.training, self.validation)
+
     def without(self, opted: OptOuts) -> Self:
         """Return the cohort without the persons who opted out; perhaps nobody is left."""
         training, held_out = _without(self.training, opted), None

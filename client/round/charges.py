@@ -1,5 +1,6 @@
 """What a round will cost this site's privacy budget."""
 
+from consilium.client.ledger.releases import SHARDS
 from consilium.client.ledger.store import Ledger, Release
 from consilium.client.records.cohort import training_shards, validation_shards
 from consilium.client.round.evaluation_round import evaluates
@@ -7,7 +8,7 @@ from consilium.shared.privacy.accounting import PrivacyEvent, plan
 from consilium.shared.rounds.contents import Purpose, RoundConfiguration
 from consilium.shared.study.definition import Study
 
-CALIBRATION = Purpose.CALIBRATION.value
+CALIBRATION, FEASIBILITY = Purpose.CALIBRATION.value, Purpose.FEASIBILITY.value
 
 
 def round_charges(
@@ -26,6 +27,8 @@ def round_charges(
         return ()
     training, held_out = training_shards(study), validation_shards(study)
     costs: list[tuple[str, PrivacyEvent, tuple[int, int]]] = []
+    if asked.purpose is Purpose.FEASIBILITY and planned.feasibility is not None:
+        costs.append((FEASIBILITY, planned.feasibility, (0, SHARDS)))
     if asked.purpose is Purpose.STATISTICS:
         costs.append(("statistics", planned.statistics, training))
     if asked.purpose is Purpose.TRAINING:
@@ -54,16 +57,17 @@ def reserve_all(ledger: Ledger, releases: tuple[Release, ...], study: Study) -> 
 
     Raises:
         BudgetError: the study's budget or the lifetime's does not cover them, or there were as many
-            calibration rounds as the study has.
+            calibration rounds as the study has, or its persons were counted in another round.
         PrivacyError: the round was charged before for something else, or the ledger is older than
             it was.
     """
+    most = {CALIBRATION: study.calibration_rounds, FEASIBILITY: 1}
     return [
         ledger.reserve(
             release,
             study_epsilon=study.privacy.epsilon,
             study_delta=study.privacy.delta,
-            most=study.calibration_rounds if release.purpose == CALIBRATION else None,
+            most=most.get(release.purpose),
         )
         for release in releases
     ]

@@ -1,10 +1,11 @@
 """What a site computes for one round: a bounded vector that already contains its privacy noise.
 
 A record's path: cohort -> normalised inputs -> statistics, training, calibration or evaluation (one
-module for each purpose of a round) -> whole numbers.
+module for each purpose of a round; numbers of persons need no inputs) -> whole numbers.
 
 Guarantee: whatever the records, a site counts for no more patients than it declared
-(:mod:`consilium.client.records.declared_size`).
+(:mod:`consilium.client.records.declared_size`); in the feasibility round, which asks what the
+declared size leaves open, for no more than twice as many.
 
 Guarantee: in a study with privacy, every segment that leaves has the noise that was charged to the
 ledger (:mod:`consilium.client.round.charges`), drawn from a fresh cryptographic keystream
@@ -25,6 +26,7 @@ from consilium.client.round.calibration_round import calibration_parts
 from consilium.client.round.cohort_inputs import CohortInputs
 from consilium.client.round.control_variates import split_received
 from consilium.client.round.evaluation_round import EvaluationRound, evaluates
+from consilium.client.round.feasibility_round import feasibility_parts
 from consilium.client.round.gradients import Sample
 from consilium.client.round.own_part import OwnPartOfRun
 from consilium.client.round.randomness import RoundRandomness
@@ -96,14 +98,16 @@ class Contributor:
 
         Raises:
             MessageError: weights, normalisation or edges do not, a weight is not finite, or the
-                study has no calibration rounds and this is one.
+                study has no feasibility or calibration rounds and this is one.
         """
+        if asked.purpose is Purpose.FEASIBILITY:
+            self._check_feasibility(asked)
         if asked.purpose is Purpose.CALIBRATION and not self._study.calibration_rounds:
             raise MessageError(
                 f"a calibration round is asked for, and study {self._study.name} has none; the "
                 "coordinator must run the study that was approved"
             )
-        if asked.purpose is Purpose.STATISTICS:
+        if asked.purpose in (Purpose.FEASIBILITY, Purpose.STATISTICS):
             return
         Normalisation.from_bytes(asked.normalisation, self._study)
         global_D, _ = self._received(asked, received)
@@ -144,6 +148,9 @@ class Contributor:
             grid = self._cohort.training
             size = roster.sizes[self._site]
             parts: Parts = {**statistics_parts(self._study, grid, size, self._own, randomness)}
+        elif asked.purpose is Purpose.FEASIBILITY:
+            size = roster.sizes[self._site]
+            parts = {**feasibility_parts(self._study, self._cohort, size, randomness)}
         else:
             parts = self._model_parts(asked, received, roster, randomness, first)
         spec = self.spec(asked, roster)
@@ -197,6 +204,13 @@ class Contributor:
         """
         self._own.save()
         return self._own.digest
+
+    def _check_feasibility(self, asked: RoundConfiguration) -> None:
+        if self._study.feasibility is None or asked.evaluate:
+            raise MessageError(
+                f"study {self._study.name} as approved has no feasibility round like the one asked "
+                "for; submit a study with [feasibility], and ask for nothing else in that round"
+            )
 
     def _model_parts(
         self,

@@ -98,14 +98,14 @@ def run_site(folder: SiteFolder) -> bool:
         def open_session(approval: Approval) -> "Session":
             limit_pytorch(policy)
             from consilium.client.round.session import Session
-            from consilium.client.service.site_cohort import site_cohort
+            from consilium.client.service.moved_cohort import WatchedCohort
 
             return Session(
                 site=enrolment.site,
                 study=approval.study,
                 roster=approval.roster,
                 sizes=approvals.known_sizes(approval),
-                read=partial(site_cohort, folder, approval.study),
+                read=WatchedCohort(folder, approval.study, policy.on_moved_cohort),
                 policy=policy,
                 state=state,
                 opted_out=partial(opt_outs, folder),

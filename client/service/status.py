@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from consilium.client.hospital.cohort_notes import read_notes
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.ledger.store import Ledger
 from consilium.client.service.last_refusal import read_last_refusal
@@ -20,8 +21,9 @@ def site_status(folder: SiteFolder) -> dict[str, Any]:
     """Return what ``consilium-site status --json`` prints; it is never sent anywhere.
 
     Keys: ``site``, ``version``, ``coordinator``, ``running``, ``policy`` (``"ok"`` or what is wrong
-    with it), ``approved`` (studies), ``budget`` (lifetime and by study), ``audit``,
-    ``last_release``, ``last_refusal``, ``recovery`` (whether there is a code, the second place).
+    with it), ``approved`` (studies, each with its ``cohort``), ``budget`` (lifetime and by study),
+    ``audit``, ``last_release``, ``last_refusal``, ``recovery`` (whether there is a code, the second
+    place).
 
     Raises:
         SettingsError: the folder is not a site's.
@@ -49,7 +51,11 @@ def site_status(folder: SiteFolder) -> dict[str, Any]:
     }
     status["coordinator"] = f"{enrolment.host}:{enrolment.port}"
     status["approved"] = [
-        {"study": approval.study.name, "digest": approval.study.digest.hex()}
+        {
+            "study": approval.study.name,
+            "digest": approval.study.digest.hex(),
+            "cohort": _cohort(folder, approval.study.digest),
+        }
         for approval in approvals_of(folder)
     ]
     file = folder.path / "ledger.sqlite"
@@ -113,6 +119,12 @@ def is_held(lock: Path) -> bool:
     finally:
         os.close(file)
     return False
+
+
+def _cohort(folder: SiteFolder, digest: bytes) -> dict[str, Any] | None:
+    """Return the cohort as approved and as last read, and what changed; None if not known."""
+    notes = read_notes(folder.path / "approvals", digest)
+    return None if notes is None else notes.model_dump(mode="json") | {"moved": notes.moved}
 
 
 def _budget(ledger: Ledger) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from consilium.shared.audit.own_log import open_audit
 from consilium.shared.audit.reading import newest_heads
 from consilium.shared.crypto.transcript import digest, sha256
 from consilium.shared.errors import RoundVoidError, StudyEndedError
-from consilium.shared.rounds.contents import group_parameters
+from consilium.shared.rounds.contents import Purpose, group_parameters
 from consilium.shared.secure_sum.messages import Action, ChannelKey, ChannelRequest, declared_sizes
 from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.study.definition import Study, parse_study
@@ -44,6 +44,10 @@ ASK_READY_S = 30.0
 ASK_AGAIN_S = 1.0
 PATIENCE_BEGUN_S = 10.0  # wait this long for all sites once a study has begun; then enough do
 
+COUNTED = (
+    "the cohort is counted: 'consilium-coordinator feasibility' shows it; 'resume' goes on with "
+    "training, 'stop' ends the study"
+)
 LOST = "the study's process ended during this round, so nobody knows how far it had come"
 
 Groups = Sequence[SumParameters]
@@ -142,7 +146,9 @@ class StudyProcess:
         elif self._at.state.finished:
             self._change(State.FINISHED)
         elif self._wanted is Wanted.PAUSE:
-            self._change(State.PAUSED)
+            last = self._at.history[-1:]
+            counted = any(Purpose(record["purpose"]) is Purpose.FEASIBILITY for record in last)
+            self._change(State.PAUSED, COUNTED if counted else "")
         elif self._wanted is Wanted.STOP:
             self._change(State.STOPPED)
 
@@ -167,6 +173,7 @@ class StudyProcess:
                 site_heads=self._heads,
             ):
                 before = self._at.state.left_out
+                self._rest_once_counted(result)
                 self._close_round(groups, result)
                 self._note_left_out(groups, before, result)
                 check_hope(result.state)
@@ -185,6 +192,14 @@ class StudyProcess:
             self._ended = str(error)
             return
         self._go_to(state=replace(self._at.state, finished=True))
+
+    def _rest_once_counted(self, result: RoundResult) -> None:
+        """Let the study rest after its feasibility round, given or void: training is a decision.
+
+        This is on disk before the round is, so that no crash goes on to training by itself.
+        """
+        if result.purpose is Purpose.FEASIBILITY and self._wanted is Wanted.RUN:
+            self._register.want(self._submitted.digest, Wanted.PAUSE)
 
     def _roster_now(self) -> tuple[object, ...]:
         """Return the study's roster as it is in force now; also look up where its sites are."""
@@ -257,6 +272,7 @@ class StudyProcess:
                 void=LOST,
             )
         )
+        self._rest_once_counted(result)
         self._at = after
         self._go_to(history=(*after.history, record), resting=True)
         with (self._place / RECORDS).open("a", encoding="utf-8") as file:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from consilium.server.study.run import RoundResult
-from consilium.shared.privacy.accounting import plan
+from consilium.shared.privacy.accounting import epsilon_spent, plan
 from consilium.shared.rounds.contents import Purpose
 from consilium.shared.study.definition import Study
 
@@ -19,6 +19,11 @@ def round_record(study: Study, result: RoundResult) -> dict[str, Any]:
         spent = 0.0
         if result.state.normalisation:
             spent = costs.epsilon_after(result.state.trained, result.state.calibrated)
+        elif result.state.counted:
+            spent = epsilon_spent(costs.counted, costs.delta)
+    counted: dict[str, Any] = {}
+    if study.feasibility is not None and result.purpose is Purpose.FEASIBILITY:
+        counted["persons"] = [total.to_json() for total in result.persons]
     return {
         "round": result.number,
         "purpose": result.purpose.value,
@@ -40,4 +45,4 @@ def round_record(study: Study, result: RoundResult) -> dict[str, Any]:
         "validation": result.metrics.to_json(final=result.purpose is Purpose.EVALUATION)
         if result.metrics
         else None,
-    }
+    } | counted

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.server.figures.evaluation import FederatedMetrics, federated_metrics, next_edges
+from consilium.server.figures.feasibility import PersonTotal, person_totals
 from consilium.server.secure_sum.group_sums import GroupSums, GroupTotals, no_sum_without
 from consilium.server.secure_sum.narrowing import Narrowing
 from consilium.server.secure_sum.protocol import SumResult
@@ -48,6 +49,7 @@ class RunState:
         server: global weights and the optimiser's memory.
         normalisation: encoded, empty until the sites' statistics have been summed.
         next_round: number of the next secure sum; numbers are never used twice.
+        counted: feasibility rounds so far, a void one included: sites answer one.
         statistics: rounds of statistics so far, void ones included.
         trained: training rounds so far, void ones included, and those that void rounds of
             statistics cost: their epsilon is taken from training.
@@ -64,6 +66,7 @@ class RunState:
     server: ServerState
     normalisation: bytes = b""
     next_round: int = 1
+    counted: int = 0
     statistics: int = 0
     trained: int = 0
     calibrated: int = 0
@@ -98,6 +101,8 @@ class RunState:
         With privacy, sites may have charged that round, so it counts as one of the study's rounds.
         What is known of sites that send garbage is kept: that round adds nothing to it.
         """
+        if next_purpose(study, self) is Purpose.FEASIBILITY:
+            return replace(self, next_round=self.next_round + 1, counted=self.counted + 1)
         charged = study.privacy.mode != "none" and self.normalisation != b""
         purpose = next_purpose(study, self) if charged else None
         begun = self if self.normalisation else self.after_statistics(study, void=True)
@@ -115,8 +120,9 @@ class RoundResult:
     """The result of one round.
 
     Attributes:
-        number: of the secure sum; the statistics round is usually 1.
-        purpose: what was summed: statistics, updates, residuals, or counts for evaluation.
+        number: of the secure sum; the first round's is usually 1.
+        purpose: what was summed: numbers of persons, statistics, updates, residuals, or counts for
+            evaluation.
         state: the run's state after this round (unchanged when the round was void).
         void: why the round gave no sum; None if it gave one.
         survivors: sites in the sum; ``refusals`` holds the others' reasons where they gave one.
@@ -124,6 +130,7 @@ class RoundResult:
         update_norm: L2 norm of the mean update; 0 unless a training round.
         shift_K: by how much a calibration round shifted each output's log-odds; empty otherwise.
         metrics: of the weights the round began with, on the sites' validation patients.
+        persons: of a feasibility round, the totals; empty otherwise.
         bytes_up: bytes each site sent; ``bytes_down`` each received.
         seconds: time of the whole round; ``phases`` of each exchange.
         audit_heads: by survivor, the head of its audit log as it came, not yet verified.
@@ -141,6 +148,7 @@ class RoundResult:
     update_norm: float = 0.0
     shift_K: tuple[float, ...] = ()
     metrics: FederatedMetrics | None = None
+    persons: tuple[PersonTotal, ...] = ()
     bytes_up: dict[str, int] = field(default_factory=dict)
     bytes_down: dict[str, int] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
@@ -199,6 +207,11 @@ def run_rounds(
     state = replace(state, groups=state.groups or group_sums.nothing_known())
     check_hope(state)
     group_sums.open(round=state.next_round, known=state.groups)
+    if next_purpose(study, state) is Purpose.FEASIBILITY:
+        result = run_round(study, group_sums, state, Purpose.FEASIBILITY, audit_head())
+        yield result
+        state = result.state
+        check_hope(state)
     while not state.normalisation:
         result = run_round(study, group_sums, state, Purpose.STATISTICS, audit_head())
         yield result
@@ -227,6 +240,8 @@ def run_rounds(
 
 def next_purpose(study: Study, state: RunState) -> Purpose:
     """Return what the next round of a run would be for."""
+    if study.feasibility is not None and not state.counted:
+        return Purpose.FEASIBILITY
     if not state.normalisation:
         return Purpose.STATISTICS
     if state.trained < study.rounds:
@@ -269,6 +284,7 @@ def run_round(
     after = replace(
         state,
         next_round=state.next_round + 1,
+        counted=state.counted + int(purpose is Purpose.FEASIBILITY),
         trained=state.trained + int(purpose is Purpose.TRAINING),
         calibrated=state.calibrated + int(purpose is Purpose.CALIBRATION),
         evaluated=state.evaluated + int(purpose is Purpose.EVALUATION),
@@ -326,6 +342,7 @@ def run_round(
         update_norm=update_norm,
         shift_K=() if shift is None else tuple(shift.by_K.tolist()),
         metrics=metrics,
+        persons=_persons(study, sums) if purpose is Purpose.FEASIBILITY else (),
         bytes_up=sums.bytes_up,
         bytes_down=sums.bytes_down,
         phases=sums.seconds,
@@ -334,6 +351,12 @@ def run_round(
         left_out=state.left_out,
         narrowing=state.narrowing,
     )
+
+
+def _persons(study: Study, sums: GroupTotals) -> tuple[PersonTotal, ...]:
+    scale = min(total.parts["feasibility"].scale for total in sums.totals)
+    counts, sites = sums.part("feasibility"), len(sums.survivors)
+    return person_totals(study, counts, sites=sites, scale=scale)
 
 
 def _sent(

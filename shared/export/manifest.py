@@ -25,7 +25,6 @@ from consilium.shared.files.strict_toml import StrictTable
 from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.study.definition import Study
 from consilium.shared.study.dictionary import Finite
-from consilium.shared.study.survival import interval_names
 from consilium.shared.version import VERSION
 
 LARGEST_BYTES = 1 << 24
@@ -171,19 +170,6 @@ def manifest_variables(study: Study, normalisation: Normalisation) -> tuple[Mani
             study.variables.items(), normalisation.mean_V, normalisation.deviation_V, strict=True
         )
     )
-
-
-def output_names(study: Study) -> tuple[str, ...]:
-    """Return a name for each of the model's outputs, from the study's label."""
-    label, task = study.data.label, study.task
-    if task.kind == "survival":
-        return tuple(f"{label} {name}" for name in interval_names(task))
-    if task.outputs == 1:
-        return (label,)
-    parts = tuple(part.strip() for part in label.split("+"))
-    if task.kind != "multiclass" and len(parts) == task.outputs:
-        return parts
-    return tuple(f"{label} {number}" for number in range(task.outputs))
 
 
 def window_of(study: Study) -> str:

@@ -28,7 +28,6 @@ from consilium.shared.export.manifest import (
     Validation,
     manifest_statement,
     manifest_variables,
-    output_names,
     versions,
     window_of,
 )
@@ -39,6 +38,7 @@ from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.model.study_model import study_model
 from consilium.shared.model.weight_vector import named_arrays
 from consilium.shared.study.definition import Study, parse_canonical
+from consilium.shared.study.output_names import output_names
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 WEIGHTS, STUDY = "model.safetensors", "study.json"

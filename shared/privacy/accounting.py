@@ -131,6 +131,8 @@ def calibrate_noise(
 class PrivacyPlan:
     """The events of a whole study at one site, and what they cost.
 
+    feasibility: the one count of the cohort, of training and validation patients; None if the study
+        asks for none.
     statistics: the one release of normalisation statistics.
     calibration: what one calibration round releases; None if the study has none.
     calibrations: how many there are.
@@ -150,12 +152,21 @@ class PrivacyPlan:
     evaluations: int
     epsilon: float
     delta: float
+    feasibility: PrivacyEvent | None = None
+
+    @property
+    def counted(self) -> Events:
+        """What was charged to every patient before statistics: the feasibility round, if any."""
+        return () if self.feasibility is None else (self.feasibility,)
 
     def training_events(self, rounds: int, calibrations: int = 0, *, statistics: int = 1) -> Events:
         """All events that include a training patient, after so many rounds of each kind."""
         done = ((self.statistics, statistics), (self.training_round, rounds),
                 (self.calibration, calibrations))  # fmt: skip
-        return tuple(event.repeated(times) for event, times in done if event and times)
+        return (
+            *self.counted,
+            *(event.repeated(times) for event, times in done if event and times),
+        )
 
     def epsilon_after(self, rounds: int, calibrations: int = 0) -> float:
         """Epsilon spent on a training patient after so many rounds, statistics included."""
@@ -166,9 +177,10 @@ def plan(study: Study) -> PrivacyPlan | None:
     """Return the noise a study needs so that its whole run keeps to its epsilon and delta.
 
     Statistics get ``statistics_fraction`` of epsilon on their own, all calibration rounds together
-    ``calibration_fraction``; training gets the noise with which all together reach epsilon.
-    Validation patients are never trained on, so their metrics have the whole epsilon to themselves.
-    None in privacy mode ``none``.
+    ``calibration_fraction``, and a feasibility round the epsilon that it names; training gets the
+    noise with which all together reach epsilon. Validation patients are never trained on, so their
+    metrics have what the feasibility round leaves of epsilon to themselves. None in privacy mode
+    ``none``.
 
     Raises:
         PrivacyError: the budget cannot be met with any reasonable noise.
@@ -180,6 +192,7 @@ def plan(study: Study) -> PrivacyPlan | None:
         study.evaluation.every,
         study.passes,
         study.calibration_rounds,
+        None if study.feasibility is None else study.feasibility.epsilon,
     )
 
 
@@ -203,17 +216,21 @@ def affordable_rounds(study: Study, statistics: int) -> int:
 
 @lru_cache(maxsize=256)
 def _plan(
-    privacy: Privacy, training: Training, rounds: int, every: int, passes: int, calibrations: int
+    privacy: Privacy,
+    training: Training,
+    rounds: int,
+    every: int,
+    passes: int,
+    calibrations: int,
+    counted: float | None,
 ) -> PrivacyPlan | None:
     if privacy.mode == "none":
         return None
     epsilon, delta, steps = privacy.epsilon, privacy.delta, training.local_steps
-    statistics = PrivacyEvent(
-        sampling_rate=1.0,
-        noise_multiplier=calibrate_noise(epsilon * privacy.statistics_fraction, delta, 1.0, 1),
-        steps=1,
-    )
-    beside: Events = (statistics,)
+    feasibility = None if counted is None else _of_everybody(counted, delta)
+    before: Events = () if feasibility is None else (feasibility,)
+    statistics = _of_everybody(epsilon * privacy.statistics_fraction, delta)
+    beside: Events = (*before, statistics)
     calibration = None
     if calibrations:
         share = epsilon * privacy.calibration_fraction
@@ -222,7 +239,7 @@ def _plan(
             noise_multiplier=calibrate_noise(share, delta, 1.0, calibrations),
             steps=1,
         )
-        beside = (statistics, calibration.repeated(calibrations))
+        beside = (*beside, calibration.repeated(calibrations))
     training_round = PrivacyEvent(
         sampling_rate=training.sampling_rate,
         noise_multiplier=calibrate_noise(
@@ -233,7 +250,7 @@ def _plan(
     evaluations = math.ceil(rounds / every) + passes
     metrics = PrivacyEvent(
         sampling_rate=1.0,
-        noise_multiplier=calibrate_noise(epsilon, delta, 1.0, evaluations),
+        noise_multiplier=calibrate_noise(epsilon, delta, 1.0, evaluations, before),
         steps=1,
     )
     whole = training_round.repeated(rounds)
@@ -247,7 +264,14 @@ def _plan(
         evaluations=evaluations,
         epsilon=epsilon_spent((*beside, whole), delta),
         delta=delta,
+        feasibility=feasibility,
     )
+
+
+def _of_everybody(epsilon: float, delta: float) -> PrivacyEvent:
+    """One release about everybody that costs this epsilon on its own."""
+    noise = calibrate_noise(epsilon, delta, 1.0, 1)
+    return PrivacyEvent(sampling_rate=1.0, noise_multiplier=noise, steps=1)
 
 
 def _parts(events: Events) -> tuple[Repeated, ...]:

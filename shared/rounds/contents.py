@@ -1,9 +1,9 @@
 """What the vector of each secure sum of a study holds; both sides derive it from the study.
 
-A study's rounds are of four purposes: one sum of normalisation statistics, then training rounds,
-then calibration rounds where risks are put right under privacy, then evaluations of the finished
-model. A site counts as the number of patients that it declared,
-which the roster holds: no number of patients travels.
+A study's rounds are of five purposes: one count of the cohort, if the study asks for it; one sum of
+normalisation statistics; then training rounds; then calibration rounds where risks are put right
+under privacy; then evaluations of the finished model. A site counts as the number of patients that
+it declared, which the roster holds: no exact number of patients travels.
 """
 
 import math
@@ -23,6 +23,7 @@ from consilium.shared.privacy.accounting import plan
 from consilium.shared.privacy.calibration import calibration_bound, calibration_size
 from consilium.shared.privacy.shared_noise import calibration_share, noise_share
 from consilium.shared.rounds.attribution_bands import PARTS, attributions_size
+from consilium.shared.rounds.feasibility import feasibility_noise, most_persons
 from consilium.shared.rounds.patient_groups import (
     block_parts,
     block_size,
@@ -44,6 +45,7 @@ LARGEST_LOSS = 5.0  # a patient's loss is counted up to this, so that one patien
 class Purpose(StrEnum):
     """Why a round's vectors are summed."""
 
+    FEASIBILITY = "feasibility"
     STATISTICS = "statistics"
     TRAINING = "training"
     CALIBRATION = "calibration"
@@ -55,8 +57,8 @@ class RoundConfiguration:
     """What the coordinator asks of a round, beside the global weights.
 
     ``normalisation`` is the encoded :class:`consilium.shared.model.normalisation.Normalisation`,
-    empty in the statistics round. ``evaluate`` asks a training round to bring validation counts
-    too. ``audit_head`` is the coordinator's :class:`consilium.shared.audit.heads.AuditHead`,
+    empty until the statistics are summed. ``evaluate`` asks a training round to bring validation
+    counts too. ``audit_head`` is the coordinator's :class:`consilium.shared.audit.heads.AuditHead`,
     encoded; empty if it keeps no log. ``site_heads`` are the newest of the sites' own, one a site,
     so that all take part under the same ones. ``edges`` are those of the bins of risks
     (:func:`edges_to_bytes`), empty for :func:`consilium.shared.figures.score_counts.first_edges`.
@@ -309,10 +311,7 @@ def vector_spec(
     ``parameters`` is the model's size D, ``largest_size`` the roster's largest declared size.
     """
     how = study.aggregation
-    segments: list[Segment] = []
-    if asked.purpose is Purpose.STATISTICS:
-        bound = largest_size * statistics_clip(study) + NOISE_MARGIN * statistics_noise(study)
-        segments.append(_segment(study, "statistics", statistics_size(study), bound))
+    segments = _about_records(study, asked.purpose, largest_size)
     if asked.purpose is Purpose.TRAINING and study.privacy.mode == "distributed":
         segments.append(noise_share(study, parameters).segment)
     elif asked.purpose is Purpose.TRAINING:
@@ -339,6 +338,18 @@ def vector_spec(
         if final and (size := attributions_size(study)):
             segments.append(_segment(study, "attributions", size, bound))
     return VectorSpec(ring_bits=how.ring_bits, segments=tuple(segments))
+
+
+def _about_records(study: Study, purpose: Purpose, largest_size: int) -> list[Segment]:
+    """Return the segment of a round that needs no model."""
+    if purpose is Purpose.FEASIBILITY:
+        noise = feasibility_noise(study)
+        bound = math.ceil(most_persons(study, largest_size) + NOISE_MARGIN * float(noise.max()))
+        return [_segment(study, "feasibility", noise.size, bound)]
+    if purpose is Purpose.STATISTICS:
+        bound = largest_size * statistics_clip(study) + NOISE_MARGIN * statistics_noise(study)
+        return [_segment(study, "statistics", statistics_size(study), bound)]
+    return []
 
 
 def _segment(study: Study, name: str, length: int, linf: float) -> Segment:

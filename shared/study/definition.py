@@ -19,6 +19,7 @@ from consilium.shared.secure_sum.thresholds import default_threshold, least_thre
 from consilium.shared.study.branches import check_branches
 from consilium.shared.study.derived import check_derived
 from consilium.shared.study.dictionary import Variable, completed
+from consilium.shared.study.feasibility import Feasibility, check_feasibility
 from consilium.shared.study.personalisation import Personalisation, check_personalisation
 from consilium.shared.study.records import Data, Name, Tokens
 from consilium.shared.study.rounds import MINIMUM_SITES, Aggregation, Evaluation
@@ -57,6 +58,7 @@ class Study(StrictTable):
     aggregation: Aggregation = Aggregation()
     personalisation: Personalisation = Personalisation()
     evaluation: Evaluation = Evaluation()
+    feasibility: Feasibility | None = None
 
     @field_validator("variables", mode="before")
     @classmethod
@@ -187,6 +189,7 @@ class Study(StrictTable):
                 f"groups {self.aggregation.groups} take a median; set groups = 1 or leave them out"
             )
         check_personalisation(self.personalisation, self.model, self.training, self.privacy)
+        check_feasibility(self.feasibility, self.privacy, calibrated=self.calibration_rounds > 0)
         if self.privacy.calibration_rounds and not self._can_be_calibrated:
             raise ValueError(
                 f"[privacy] calibration_rounds {self.privacy.calibration_rounds} shift the log-odds"
@@ -324,6 +327,8 @@ class Study(StrictTable):
             del content["privacy"]["unit"]
         if not self.model.branches:
             del content["model"]["branches"]
+        if self.feasibility is None:
+            del content["feasibility"]
         if not self.data.derived:
             del content["data"]["derived"]
         if self.task.loss.plain:

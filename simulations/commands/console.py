@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.panel import Panel
 from rich.text import Text
 
+from consilium.server.figures.feasibility import persons_in_words
 from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.privacy.accounting import plan
 from consilium.shared.service.terminal import Table, Terminal, styled
@@ -73,7 +74,7 @@ class Progress:
     """A line for each round: sites, loss, the task's first figure, epsilon, bytes, seconds."""
 
     def __init__(self, study: Study) -> None:
-        self._rounds = study.rounds
+        self._study, self._rounds = study, study.rounds
         self._figure = FIGURES[study.task.kind][0]
         self._trained = 0
         self._begun = False
@@ -98,6 +99,8 @@ class Progress:
             f"{'-' if epsilon is None else format(epsilon, '.2f'):>7}  "
             f"{size(bytes_up([record])):>9}  {record['seconds']:>7.2f}"
         )
+        for row in persons_in_words(self._study, record.get("persons", ())):
+            console.print(f"  persons {' '.join(row)}", markup=False)
         if record.get("left_out"):
             doing = "looking for who sends garbage, " if record["narrowing"] else ""
             sentence = f"  {doing}without {', '.join(record['left_out'])}"

@@ -33,6 +33,7 @@ from consilium.shared.rounds.contents import (
     metrics_sensitivity,
     sum_parameters,
 )
+from consilium.shared.rounds.feasibility import feasibility_sensitivity, feasibility_weights
 from consilium.shared.secure_sum.fixed_point import decode
 from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.study.definition import Study, with_changes
@@ -104,11 +105,16 @@ class Release:
         )
         return sum_parameters(self.study, roster, RUN, site=site)
 
-    def _unit(self, cohort: Cohort) -> float:
-        """Return the claimed largest shift by one patient, as the decoded vector shows it."""
+    def _unit(self, cohort: Cohort) -> float | NDArray[np.float64]:
+        """Return the claimed largest shift by one patient, as the decoded vector shows it.
+
+        Where coordinates are weighted differently, it is that of each (coordinates,).
+        """
         study = self.study
         if self.asked.purpose is Purpose.STATISTICS:
             return statistics_clip(study)
+        if self.asked.purpose is Purpose.FEASIBILITY:
+            return feasibility_sensitivity(study) / feasibility_weights(study)
         if self.asked.purpose is Purpose.CALIBRATION:
             return calibration_bound(study)
         if "update" not in self.segments:
@@ -150,8 +156,12 @@ def quiet(study: Study, *, sampling: bool) -> Study:
     steps = 2 if study.training.control_variates else 1
     most = study.evaluation.explained_patients
     explained = {"explained_patients": max(most, EXPLAINED)} if most else {}
+    counting: dict[str, dict[str, object]] = {}
+    if study.feasibility is not None:
+        counting["feasibility"] = {"epsilon": QUIET_EPSILON / 20}
     return with_changes(
         study,
+        **counting,
         study={"rounds": 1},
         training={} if sampling else {"sampling_rate": 1.0, "local_steps": steps},
         model=study.model.without_dropout(),
@@ -184,6 +194,21 @@ def honest_sites(study: Study) -> int:
     if study.privacy.mode == "site":
         return 1
     return study.minimum_sites - study.aggregation.tolerated_collusion
+
+
+def feasibility(study: Study, weights_D: NDArray[np.float32]) -> Release:
+    """Return the count of persons of a study that asks for one."""
+    event = costs_of(study).feasibility
+    if event is None:
+        raise ValueError(f"study {study.name} asks for no feasibility round")
+    return Release(
+        name="feasibility",
+        study=study,
+        asked=RoundConfiguration(purpose=Purpose.FEASIBILITY),
+        received=weights_D,
+        segments=("feasibility",),
+        noise=event.noise_multiplier,
+    )
 
 
 def statistics(study: Study, weights_D: NDArray[np.float32]) -> Release:

@@ -81,7 +81,7 @@ def audit_study(study: Study, *, confidence: float = CONFIDENCE) -> Audit:
         bench = _Bench.of(study, Path(made), level=(1 - confidence) / MOST_TESTS)
         statistics, training = _statistics(bench), _training(bench)
         calibration = _calibration(bench)
-        found = [*statistics.findings, *training.findings]
+        found = [*_feasibility(bench), *statistics.findings, *training.findings]
         found += [finding for part in calibration for finding in part.findings]
         found += _evaluations(bench)
         found += ledger_findings(study, bench.folder)
@@ -138,6 +138,30 @@ class _Audited:
     findings: tuple[Finding, ...]
     multiplier: float
     rate: float = 1.0
+
+
+def _feasibility(bench: _Bench) -> tuple[Finding, ...]:
+    """Audit the count of persons, if the study asks for one; nobody's rows are left of a blank."""
+    if bench.own.feasibility is None:
+        return ()
+    weights_D = bench.exposed.weights_D
+    own, quiet = (released.feasibility(one, weights_D) for one in (bench.own, bench.still))
+    nobody = without_stays(blank_grid(bench.own, patients=1), 0)
+    noise = measure_noise(own, cohort_of(nobody), bench.folder, bench.level)
+    others = usual_grid(bench.still, patients=OTHERS)
+    shift = measure_shift(
+        quiet,
+        quiet.matrix(cohort_of(joined(others, bench.canary(MANY_STAYS))), bench.folder, PAIRS),
+        quiet.matrix(cohort_of(others), bench.folder, PAIRS),
+        bench.level,
+        what=f"{MANY_STAYS} stays",
+        exceeds=float(MANY_STAYS),
+    )
+    costs = released.costs_of(bench.own)
+    multiplier = _largest_multiplier(own.noise, noise, shift)
+    low = attack_epsilon((multiplier,), None, costs.delta)
+    claim = epsilon_spent(costs.counted, costs.delta)
+    return (*noise.findings, *shift.findings, _epsilon(own.name, "epsilon", claim, low))
 
 
 def _statistics(bench: _Bench) -> _Audited:

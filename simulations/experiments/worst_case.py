@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from consilium.shared.errors import SettingsError, StudyError
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.model.normalisation import statistics_clip
@@ -35,6 +37,7 @@ from consilium.shared.privacy.shared_noise import (
     noise_share,
 )
 from consilium.shared.rounds.contents import metrics_noise, metrics_sensitivity, statistics_noise
+from consilium.shared.rounds.feasibility import feasibility_noise
 from consilium.shared.study.definition import Study
 
 TOLERANCE = 1e-3
@@ -58,14 +61,15 @@ class WorstCase:
         counted: sites whose noise is in the training rounds' sums for certain.
         claimed: the study's epsilon, at its delta.
         delta: the same for both.
+        feasibility: epsilon of the one count of persons; None if the study asks for none.
         statistics: epsilon of the one release of statistics.
         round: epsilon of one training round.
         calibration: epsilon of one calibration round; None if the study has none.
-        training: epsilon on a training patient, of statistics and all rounds together, those of
-            calibration too.
+        training: epsilon on a training patient, of counting, statistics and all rounds together,
+            those of calibration too.
         evaluation: epsilon of one evaluation, attributions included.
-        validation: epsilon on a validation patient, of all evaluations together; None if the study
-            holds nobody out.
+        validation: epsilon on a validation patient, of counting and all evaluations together; None
+            if the study holds nobody out.
     """
 
     study: str
@@ -77,6 +81,7 @@ class WorstCase:
     counted: int
     claimed: float
     delta: float
+    feasibility: float | None
     statistics: float
     round: float
     calibration: float | None
@@ -106,6 +111,7 @@ def worst_case(study: Study) -> WorstCase:
     if private.mode == "none":
         raise StudyError(f"study {study.name}: has privacy mode none, so it claims nothing")
     statistics = _event(statistics_noise(study) / statistics_clip(study))
+    persons = () if study.feasibility is None else (_feasibility(study),)
     counted, training_noise = _training_noise(study)
     training = PrivacyEvent(
         sampling_rate=study.training.sampling_rate,
@@ -130,17 +136,23 @@ def worst_case(study: Study) -> WorstCase:
         counted=counted,
         claimed=private.epsilon,
         delta=private.delta,
+        feasibility=spent(*persons) if persons else None,
         statistics=spent(statistics),
         round=spent(training),
         calibration=spent(calibration[0]) if calibration else None,
-        training=spent(statistics, training.repeated(study.rounds), *calibration),
+        training=spent(*persons, statistics, training.repeated(study.rounds), *calibration),
         evaluation=max(spent(finals[0]), spent(others[0])) if held_out else None,
-        validation=spent(*others, *finals) if held_out else None,
+        validation=spent(*persons, *others, *finals) if held_out else None,
     )
 
 
 def _event(noise_multiplier: float) -> PrivacyEvent:
     return PrivacyEvent(sampling_rate=1.0, noise_multiplier=noise_multiplier, steps=1)
+
+
+def _feasibility(study: Study) -> PrivacyEvent:
+    """The count of persons: one moves each cell by 1, over a site's own noise on that cell."""
+    return _event(1 / float(np.linalg.norm(1 / feasibility_noise(study))))
 
 
 def _evaluation(study: Study, *, final: bool) -> PrivacyEvent:
@@ -184,15 +196,17 @@ def _multiplier(study: Study, share: NoiseShare, bound: float) -> float:
 
 def worst_cases_table(cases: Sequence[WorstCase]) -> str:
     """Return a Markdown table of the cases; epsilons rounded up to three digits after the point."""
+    counting = any(case.feasibility is not None for case in cases)
+    count = " counting |" if counting else ""
     lines = [
-        "| study | mode | n | M | t | c | noise counted of | ε claimed | statistics | one round "
-        "| one calibration | all training | one evaluation | all evaluations | worst |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        f"| study | mode | n | M | t | c | noise counted of | ε claimed |{count} statistics "
+        "| one round | one calibration | all training | one evaluation | all evaluations | worst |",
+        "|---" * (15 + counting) + "|",
     ]
     for case in cases:
         epsilons = (
-            case.statistics, case.round, case.calibration, case.training, case.evaluation,
-            case.validation, case.worst,
+            *((case.feasibility,) if counting else ()), case.statistics, case.round,
+            case.calibration, case.training, case.evaluation, case.validation, case.worst,
         )  # fmt: skip
         lines.append(
             f"| {case.study} | {case.mode} | {case.sites} | {case.minimum_sites} "

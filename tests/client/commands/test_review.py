@@ -116,3 +116,13 @@ def test_every_declared_size_is_shown_with_its_share_and_what_is_missing_is_name
     assert roster_fingerprint(bare) in lines[2]
     lines = roster_lines(Approval(study=study, roster=bare, sizes={}))
     assert lines[0].startswith("Not declared yet: a, b, c")
+
+
+def test_a_study_that_counts_first_says_what_is_counted_how_noisy_and_at_what_price() -> None:
+    assert "before any training" not in told()
+    said = told(feasibility={"epsilon": 0.5})
+    assert "First, once, before any training: how many of your patients fit" in said
+    assert "for epsilon 0.5 of the study's" in said
+    assert "Sums below 10 are not shown. The study then rests" in said
+    exact = told(feasibility={}, privacy={"mode": "none"})
+    assert "numbers, exactly, as the study has no privacy. Sums below" in exact

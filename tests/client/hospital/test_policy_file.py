@@ -57,6 +57,7 @@ def test_every_value_of_the_file_reaches_the_policy():
     [data]
     tasks = []
     sources = []
+    on_moved_cohort = "stop"
     [hours]
     days = ["sat"]
     start = "08:30"
@@ -78,6 +79,7 @@ def test_every_value_of_the_file_reaches_the_policy():
         tell_budget_left=True,
         tasks=frozenset(),
         sources=frozenset(),
+        on_moved_cohort="stop",
         hours=WorkingHours(days=frozenset({"sat"}), start=time(8, 30), end=time(17)),
         threads=3,
         gpu=True,

@@ -101,6 +101,7 @@ def test_good_data_are_ready() -> None:
     assert verdict(findings) == "ready"
     assert (quality.patients, quality.stays) == (60, 60)
     assert quality.outcome_patients.tolist() == [40, 20]
+    assert quality.persons.tolist() == [60, 20, *[60] * len(STUDY.variables)]
     assert quality.label_mean == pytest.approx(1 / 3)
     assert (quality.present_V == 1).all()
     assert (quality.measured_VT == 1).all()
@@ -161,6 +162,7 @@ def test_of_several_labels_each_is_counted_and_a_rare_one_named() -> None:
 
     quality, findings = checked(Several(), study)
     assert quality.outcome_patients.tolist() == [30, 9]
+    assert quality.persons[:3].tolist() == [60, 30, 9]
     assert about(findings, "sepsis", "only 9 patients have it").level == "warns"
     assert "patients with sepsis</td>" in quality_page(quality, findings, "ready", study)
 

@@ -3,12 +3,14 @@
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from consilium.client.cli import app
 from consilium.client.commands import decisions
+from consilium.client.hospital.cohort_notes import read_notes
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.service.pinned_connection import approvals_of
 from consilium.shared.audit.events import Acted, Approved, Refused, SizeDeclared
@@ -238,6 +240,19 @@ def test_the_order_of_deciding_is_kept(make: Make, tmp_path: Path) -> None:
         decisions.approve(one.site, proposal, by="y")
     note.unlink()  # approved before notes were kept: approving again writes one
     assert decisions.approve(one.site, proposal, by="y").missing == 0
+
+
+def test_what_is_approved_is_approved_again_once_the_records_have_moved(make: Make) -> None:
+    one = make()
+    proposal = decisions.propose(one.site, "sepsis", patients=20)
+    assert proposal.numbers[0].startswith("This hospital's persons, exact and shown here alone: ")
+    decisions.approve(one.site, proposal, by="x")
+    other = proposal.cohort.model_copy(update={"fingerprint": "0" * 64})
+    moved = replace(proposal, cohort=other)
+    assert decisions.approve(one.site, moved, by="y").missing == 0
+    assert read_notes(one.site.path / "approvals", one.study.digest).approved == other
+    with pytest.raises(SettingsError, match="is approved already, by y"):
+        decisions.approve(one.site, moved, by="x")
 
 
 def test_a_roster_that_is_refused_is_noted_in_the_log(make: Make) -> None:

@@ -14,6 +14,7 @@ from consilium.client.ledger import store
 from consilium.client.round import (
     calibration_round,
     evaluation_round,
+    feasibility_round,
     gradients,
     randomness,
     statistics_round,
@@ -88,6 +89,20 @@ def test_every_shipped_study_is_audited_with_power_and_acquitted(path: Path) -> 
     assert convicted(audit) == set()
     assert blind(audit) == []
     assert 0.6 * shipped.privacy.epsilon < audit.epsilon_low <= shipped.privacy.epsilon
+
+
+@pytest.mark.slow
+def test_a_count_of_persons_is_acquitted_and_convicted_with_half_its_noise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counted = study("site", "rnn", feasibility={"epsilon": 1.0})
+    audit = audit_study(counted)
+    assert (convicted(audit), blind(audit)) == (set(), [])
+    assert "feasibility" in {found.release for found in audit.findings}
+    honest = feasibility_round.feasibility_noise
+    monkeypatch.setattr(feasibility_round, "feasibility_noise", lambda of: honest(of) / 2)
+    found = convicted(audit_study(counted))
+    assert ("feasibility", "noise, standard deviation") in found
 
 
 @pytest.mark.slow

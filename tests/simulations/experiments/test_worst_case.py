@@ -56,6 +56,20 @@ def test_evaluations_with_attributions_are_within_the_claim_too(mode) -> None:
     assert 0.98 * study.privacy.epsilon <= case.validation <= study.privacy.epsilon * 1.001
 
 
+def test_a_count_of_persons_costs_what_it_claims_and_both_kinds_of_patients_pay_for_it() -> None:
+    study = with_changes(
+        parse_study(f"{TEXT}\n[feasibility]\nepsilon = 2.0\n"),
+        evaluation={"validation_fraction": 0.3},
+    )
+    case = worst_case(study)
+    assert case.holds
+    assert case.feasibility == pytest.approx(2.0, rel=1e-3)
+    assert case.training == pytest.approx(study.privacy.epsilon, rel=1e-3)
+    assert case.validation == pytest.approx(study.privacy.epsilon, rel=1e-3)
+    assert "ε claimed | counting | statistics" in worst_cases_table([case])
+    assert "counting" not in worst_cases_table([replace(case, feasibility=None)])
+
+
 def test_another_accountant_agrees_on_the_worst_case_of_a_shipped_study() -> None:
     """Google's, given the noise of M - c shares and one patient's part of each sum."""
     study = next(study for study in SHIPPED if study.name == "demo")
