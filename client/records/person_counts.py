@@ -16,7 +16,8 @@ def person_counts(grid: TimeGrid, study: Study) -> NDArray[np.float64]:
     """
     y, patient_N = grid.y_N, grid.patient_N
     rows = [np.ones(len(y), dtype=np.bool_), *_with_outcome(y, study)]
-    rows += list((~np.isnan(grid.value_NTV)).any(axis=1).T)
+    known_NV: NDArray[np.bool_] = np.any(~np.isnan(grid.value_NTV), axis=1)
+    rows += list(known_NV.T)
     return np.array([len(np.unique(patient_N[row_N])) for row_N in rows], dtype=np.float64)
 
 

@@ -344,7 +344,8 @@ def _about_records(study: Study, purpose: Purpose, largest_size: int) -> list[Se
     """Return the segment of a round that needs no model."""
     if purpose is Purpose.FEASIBILITY:
         noise = feasibility_noise(study)
-        bound = math.ceil(most_persons(study, largest_size) + NOISE_MARGIN * float(noise.max()))
+        most = most_persons(study, largest_size) + NOISE_MARGIN * float(noise.max())
+        bound = float(math.ceil(most))
         return [_segment(study, "feasibility", noise.size, bound)]
     if purpose is Purpose.STATISTICS:
         bound = largest_size * statistics_clip(study) + NOISE_MARGIN * statistics_noise(study)
