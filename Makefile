@@ -11,10 +11,10 @@ export OMP_NUM_THREADS ?= 1
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: demo studies test again check slow bench docs wheel lock clean help
+.PHONY: demo studies test again check slow bench benchmark-page docs wheel release bundle lock clean help
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 10
 
 demo: $(VENV)/.run ## eight synthetic hospitals train one model, privately; about a minute
 	$(BIN)/consilium-simulate demo
@@ -44,11 +44,21 @@ bench: $(VENV)/.dev ## measured ratios against named competitors, on all cores; 
 	  echo "== $$script"; env -u OMP_NUM_THREADS $(BIN)/python $$script || missed=1; done; \
 	echo "== all"; $(BIN)/python benchmarks/parts/table.py $$BENCH_ROWS; rm -f $$BENCH_ROWS; exit $$missed
 
+benchmark-page: $(VENV)/.dev ## a page and figure of example studies beside rivals; DATA=folder of the records
+	$(BIN)/python benchmarks/parts/page.py --data $(DATA) --runs runs/benchmark --out docs/benchmark.md
+
 wheel: $(VENV)/.run ## the source archive and the wheel made from it, into dist/
 	rm -rf dist
 	$(BIN)/python -c "from setuptools.build_meta import build_sdist; build_sdist('dist')"
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
 	  --wheel-dir dist dist/*.tar.gz
+
+release: $(VENV)/.run $(VENV)/.release ## archive, wheel, bill of materials, checksums, into dist/: the same bytes each time
+	rm -rf dist
+	.ci/release $(BIN)/python $(VENV)/release/bin/cyclonedx-py dist
+
+bundle: release ## one file, in dist/, to install from on a machine without a network
+	.ci/bundle $(BIN)/python dist/*.whl requirements.lock dist
 
 docs: $(VENV)/.docs ## all pages, the commands and the rooms as one site: build/docs/index.html
 	rm -rf build/docs
@@ -80,4 +90,10 @@ $(VENV)/.dev: $(VENV)/.run requirements-dev.lock
 
 $(VENV)/.docs: $(VENV)/.dev requirements-docs.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.lock
+	touch $@
+
+# An environment of its own: nothing of it is needed to run or to test.
+$(VENV)/.release: requirements-release.lock $(VENV)/.run
+	test -x $(VENV)/release/bin/python || $(PYTHON) -m venv $(VENV)/release
+	$(VENV)/release/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-release.lock
 	touch $@

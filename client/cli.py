@@ -22,11 +22,13 @@ from consilium.client.commands.options import (
     StudyName,
     Where,
 )
+from consilium.client.commands.persons import As, PasswordFd, person, web_user
 from consilium.client.commands.recovery import add_recovery_commands, show_code
 from consilium.client.commands.variables import variables
 from consilium.client.commands.vouch import add_vouch_commands
 from consilium.client.hospital.defaults import LIFETIME_DELTA, LIFETIME_EPSILON
-from consilium.shared.errors import PolicyError, SettingsError
+from consilium.client.web.command import web
+from consilium.shared.errors import SettingsError
 from consilium.shared.service.command_line import run_command
 from consilium.shared.service.terminal import Terminal, styled
 
@@ -46,6 +48,8 @@ app.command()(variables)
 add_model_commands(app)
 add_vouch_commands(app)
 add_recovery_commands(app)
+app.add_typer(web_user, name="web-user")
+app.command()(web)
 
 
 @app.command()
@@ -159,6 +163,7 @@ def studies(folder: Folder = DEFAULT_FOLDER) -> None:
 @app.command()
 def review(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
     """Say in plain words what a study uses, what leaves, what it costs, and who takes part."""
+    from consilium.client.commands.decisions import check_allowed, check_modules_of
     from consilium.client.commands.review import installed_lines, review_lines
     from consilium.client.hospital.folder import SiteFolder
     from consilium.shared.study.definition import load_study
@@ -170,11 +175,12 @@ def review(study: StudyName, folder: Folder = DEFAULT_FOLDER) -> None:
             _say(line)
         _say("Who of them is vouched for is told once the coordinator offers the study.")
         _policy(folder).check_study(loaded)
+        check_modules_of(loaded)
     else:
         opened = SiteFolder.open(folder)
         approval = _offered(opened, study)
         _show(opened, approval)
-        _check(opened, approval, asked="review")
+        check_allowed(opened, approval, asked="review")
     console.print("This site's policy allows this study.", style="green")
 
 
@@ -194,89 +200,70 @@ def approve(
     digest: Annotated[
         str, typer.Option(help="Approve only if the study has this digest (first digits).")
     ] = "",
+    named: As = "",
+    password_fd: PasswordFd = None,
 ) -> None:
     """Approve a study that the coordinator offers, and declare this hospital's size for it.
 
     Reads this hospital's records first: a study that they cannot serve is not approved, and the
     reason is told here alone. The approval holds for this study with this roster and nothing else.
     The declared size goes to the coordinator and to all sites of the study, as public as this
-    hospital's name; it is this hospital's weight, and cannot be changed afterwards.
+    hospital's name; it is this hospital's weight, and cannot be changed afterwards. Where
+    policy.toml asks for several persons, it is approved once so many have.
     """
-    from consilium.client.commands.declared_size import chosen_size
+    from consilium.client.commands import decisions
     from consilium.client.hospital.folder import SiteFolder
-    from consilium.client.hospital.stores import check_log_is_there
-    from consilium.client.service.offers import declare_size, find_offer
-    from consilium.client.service.pinned_connection import approvals_of
-    from consilium.client.service.site_cohort import suitable_cohort
-    from consilium.shared.audit.events import Approved, SizeDeclared
-    from consilium.shared.audit.own_log import open_audit
-    from consilium.shared.crypto.declaration import Declaration
 
     opened = SiteFolder.open(folder)
-    check_log_is_there(opened)
-    offer = find_offer(opened, study)
-    approval = approvals_of(opened).check(offer)
-    loaded = approval.study
-    if digest and not (len(digest) >= 8 and loaded.digest.hex().startswith(digest.lower())):
-        raise SettingsError(
-            f"study {loaded.name}: its digest is {loaded.digest.hex()[:16]}, not {digest[:16]}; "
-            "review it again"
-        )
-    _check(opened, approval, asked="approve")
-    site, cohort = opened.owner(), suitable_cohort(opened, loaded)
-    size = chosen_size(approval, site, cohort, patients)
+    by = person(opened, named, password_fd)
+    proposal = decisions.propose(opened, study, digest=digest, patients=patients)
+    loaded, size = proposal.approval.study, proposal.patients
     if not yes:
-        _show(opened, approval)
+        _show(opened, proposal.approval)
         _say(f"This hospital's size, for all to see and for good: {size} patients (--patients).")
         typer.confirm("Approve this study for this hospital?", abort=True)
-    declared = Declaration.signed(
-        size, study_digest=loaded.digest, site=site, sign=opened.identity().sign
-    )
-    audit = open_audit(opened)
-    audit.append(SizeDeclared(study_digest=loaded.digest, patients=size))
-    declare_size(opened, loaded.digest, declared)
-    audit.append(
-        Approved(study=loaded.name, study_digest=loaded.digest, approved=True, by=getpass.getuser())
-    )
-    approvals_of(opened).approve(offer, declared)
-    _say(
-        f"Study {loaded.name} ({loaded.digest.hex()[:16]}) is approved, with a declared size of "
-        f"{size} patients."
-    )
+    outcome = decisions.approve(opened, proposal, by=by)
+    shown = f"Study {loaded.name} ({loaded.digest.hex()[:16]})"
+    if outcome.missing:
+        _say(f"{shown} waits for {outcome.missing} more person(s) to approve it with this size.")
+        return
+    _say(f"{shown} is approved, with a declared size of {size} patients.")
+
+
+@app.command()
+def refuse(
+    study: Annotated[str, typer.Argument(help="Name or digest.", show_default=False)],
+    folder: Folder = DEFAULT_FOLDER,
+    reason: Annotated[str, typer.Option(help="For your colleagues and the audit log.")] = "",
+    named: As = "",
+    password_fd: PasswordFd = None,
+) -> None:
+    """Note that this hospital does not want a study; nothing is sent, and it may be approved later.
+
+    Approvals of colleagues that waited for another person no longer count.
+    """
+    from consilium.client.commands import decisions
+    from consilium.client.hospital.folder import SiteFolder
+
+    opened = SiteFolder.open(folder)
+    by = person(opened, named, password_fd)
+    _say(f"Study {decisions.refuse(opened, study, by=by, reason=reason)} is refused here.")
 
 
 @app.command()
 def withdraw(
     study: Annotated[str, typer.Argument(help="Name or digest.", show_default=False)],
     folder: Folder = DEFAULT_FOLDER,
+    named: As = "",
+    password_fd: PasswordFd = None,
 ) -> None:
     """Take an approval back; a running site refuses the study from its next message on."""
+    from consilium.client.commands import decisions
     from consilium.client.hospital.folder import SiteFolder
-    from consilium.client.hospital.stores import check_log_is_there
-    from consilium.client.service.pinned_connection import approvals_of
-    from consilium.shared.audit.events import Approved
-    from consilium.shared.audit.own_log import open_audit
 
     opened = SiteFolder.open(folder)
-    check_log_is_there(opened)
-    approvals = approvals_of(opened)
-    found = [
-        a.study
-        for a in approvals
-        if a.study.name == study or (len(study) >= 8 and a.study.digest.hex().startswith(study))
-    ]
-    if len(found) != 1:
-        raise SettingsError(
-            f"study {study}: {'several' if found else 'none'} approved under this name; "
-            "name its digest"
-        )
-    open_audit(opened).append(
-        Approved(
-            study=found[0].name, study_digest=found[0].digest, approved=False, by=getpass.getuser()
-        )
-    )
-    approvals.withdraw(found[0].digest)
-    _say(f"The approval of study {found[0].name} is withdrawn.")
+    by = person(opened, named, password_fd)
+    _say(f"The approval of study {decisions.withdraw(opened, study, by=by)} is withdrawn.")
 
 
 @app.command()
@@ -384,42 +371,10 @@ def _offered(folder: "SiteFolder", named: str) -> "Approval":
 
 
 def _show(folder: "SiteFolder", approval: "Approval") -> None:
-    from consilium.client.commands.review import (
-        installed_lines,
-        review_lines,
-        roster_lines,
-        trust_lines,
-    )
+    from consilium.client.commands.review import all_lines
 
-    trust = folder.vouchers().trust()
-    for line in [
-        *review_lines(approval.study),
-        *installed_lines(folder.policy()),
-        *roster_lines(approval),
-        *trust_lines(approval, trust, folder.policy()),
-    ]:
+    for line in all_lines(approval, folder.vouchers().trust(), folder.policy()):
         _say(line)
-
-
-def _check(folder: "SiteFolder", approval: "Approval", *, asked: str) -> None:
-    """Refuse what this site's policy does not allow; a roster that is refused is noted in the log.
-
-    Raises:
-        PolicyError: the study or its roster is not allowed.
-    """
-    from consilium.shared.audit.events import Refused
-    from consilium.shared.audit.own_log import open_audit
-
-    policy, study = folder.policy(), approval.study
-    policy.check_study(study)
-    try:
-        policy.check_roster(study, approval.roster, folder.vouchers().trust())
-    except PolicyError as error:
-        event = Refused(
-            peer="coordinator", asked=asked, code="PolicyError", sentence=str(error)[:1000]
-        )
-        open_audit(folder).append(event)
-        raise
 
 
 def _policy(folder: Path) -> "Policy":

@@ -75,8 +75,14 @@ if TYPE_CHECKING:
     from consilium.simulations.api.rounds import RoundFigures as RoundFigures
     from consilium.simulations.api.simulate import simulate as simulate
     from consilium.simulations.api.study import load_study as load_study
+    from consilium.simulations.api.tune import Trial as Trial
+    from consilium.simulations.api.tune import Tuning as Tuning
+    from consilium.simulations.api.tune import open_tuning as open_tuning
+    from consilium.simulations.api.tune import tune as tune
     from consilium.simulations.experiments.planning import Choice as Choice
+    from consilium.simulations.experiments.planning import Margin as Margin
     from consilium.simulations.experiments.planning import SumPlan as SumPlan
+    from consilium.simulations.experiments.selection_price import SelectionPrice as SelectionPrice
     from consilium.simulations.figures.metrics import Estimate as Estimate
     from consilium.simulations.runs.examples import example_study as example_study
 
@@ -94,6 +100,7 @@ __all__ = [
     "Figures",
     "Joined",
     "LeftOut",
+    "Margin",
     "MessageError",
     "OldStateError",
     "Patient",
@@ -106,6 +113,7 @@ __all__ = [
     "Records",
     "RoundFigures",
     "RoundVoidError",
+    "SelectionPrice",
     "Setting",
     "SettingsError",
     "SimulationResult",
@@ -116,6 +124,8 @@ __all__ = [
     "StudyError",
     "SumPlan",
     "TrainedModel",
+    "Trial",
+    "Tuning",
     "UnableError",
     "UnreachableError",
     "Verdict",
@@ -125,9 +135,11 @@ __all__ = [
     "load_study",
     "open_comparison",
     "open_run",
+    "open_tuning",
     "parse_study",
     "plan",
     "simulate",
+    "tune",
     "with_changes",
 ]
 
@@ -152,7 +164,9 @@ if not TYPE_CHECKING:
         "simulations.api.rounds": "RoundFigures",
         "simulations.api.simulate": "simulate",
         "simulations.api.study": "load_study",
-        "simulations.experiments.planning": "Choice SumPlan",
+        "simulations.api.tune": "Trial Tuning open_tuning tune",
+        "simulations.experiments.planning": "Choice Margin SumPlan",
+        "simulations.experiments.selection_price": "SelectionPrice",
         "simulations.figures.metrics": "Estimate",
         "simulations.runs.examples": "example_study",
     }

@@ -21,14 +21,15 @@ from consilium.server.commands.options import (
     StudyFile,
     StudyName,
 )
+from consilium.server.commands.persons import web_user
 from consilium.server.coordinator.defaults import DEFAULT_HOURS, DEFAULT_PORT, MONITOR_PORT
-from consilium.shared.errors import SettingsError
+from consilium.server.web.command import web
 from consilium.shared.service.command_line import run_command
 from consilium.shared.service.terminal import Table, Terminal
 
 if TYPE_CHECKING:
     from consilium.server.coordinator.folder import CoordinatorFolder
-    from consilium.server.coordinator.register import Register, Wanted
+    from consilium.server.coordinator.register import Register
     from consilium.shared.study.definition import Study
 
 app = typer.Typer(
@@ -38,6 +39,8 @@ app = typer.Typer(
 )
 console = Terminal()
 add_commands(app)
+app.add_typer(web_user, name="web-user")
+app.command()(web)
 
 
 @app.command()
@@ -161,6 +164,10 @@ def submit_study(
 
     opened = CoordinatorFolder.open(folder)
     loaded = load_study(study)
+    if loaded.model.modules:  # torch is imported for these alone
+        from consilium.shared.model.module_check import check_modules
+
+        check_modules(loaded)
     note_act(opened, "submit", f"{loaded.name} ({loaded.digest.hex()[:16]})", by=operator)
     roster = submit(
         opened.register(), opened.identity(), open_audit(opened), loaded, study.read_bytes()
@@ -197,25 +204,19 @@ def watch(
 @app.command()
 def pause(study: StudyName, folder: Folder = DEFAULT_FOLDER, operator: Operator = "") -> None:
     """Let a study stand still after the round it is in; 'resume' goes on."""
-    from consilium.server.coordinator.register import Wanted
-
-    _want(folder, study, Wanted.PAUSE, "will pause after the round it is in", operator)
+    _want(folder, study, "pause", operator)
 
 
 @app.command()
 def resume(study: StudyName, folder: Folder = DEFAULT_FOLDER, operator: Operator = "") -> None:
     """Go on with a paused study at its next round, under the same identities."""
-    from consilium.server.coordinator.register import Wanted
-
-    _want(folder, study, Wanted.RUN, "goes on at its next round", operator)
+    _want(folder, study, "run", operator)
 
 
 @app.command()
 def stop(study: StudyName, folder: Folder = DEFAULT_FOLDER, operator: Operator = "") -> None:
     """End a study for good after the round it is in; what was learned stays in its folder."""
-    from consilium.server.coordinator.register import Wanted
-
-    _want(folder, study, Wanted.STOP, "will end after the round it is in", operator)
+    _want(folder, study, "stop", operator)
 
 
 @app.command(name="revoke")
@@ -226,16 +227,10 @@ def revoke_site(
     operator: Operator = "",
 ) -> None:
     """Shut a site out at once; it can come back only with a new invitation and a new study."""
-    from consilium.server.coordinator.acts import note_act
-    from consilium.server.coordinator.enrolment import revoke
+    from consilium.server.commands.steering import shut_out
     from consilium.server.coordinator.folder import CoordinatorFolder
-    from consilium.server.flower.database_link import dismiss_node, open_link
-    from consilium.shared.audit.own_log import open_audit
 
-    opened = CoordinatorFolder.open(folder)
-    note_act(opened, "revoke", site, by=operator)
-    member = revoke(opened.register(), open_audit(opened), site, reason)
-    dismiss_node(open_link(opened.link_database), member.node_id)
+    shut_out(CoordinatorFolder.open(folder), site, reason=reason, by=operator)
     _say(f"Site {site} is revoked; its key is refused from now on.")
 
 
@@ -351,23 +346,13 @@ def run_study(
     run_submitted(opened, bytes.fromhex(study), patience_s=patience, parent=parent)
 
 
-def _want(folder: Path, named: str, wanted: "Wanted", outcome: str, operator: str) -> None:
-    from consilium.server.coordinator.acts import note_act
+def _want(folder: Path, named: str, wanted: str, operator: str) -> None:
+    from consilium.server.commands.steering import OUTCOMES, want
     from consilium.server.coordinator.folder import CoordinatorFolder
-    from consilium.shared.audit.events import StudyChanged
-    from consilium.shared.audit.own_log import open_audit
+    from consilium.server.coordinator.register import Wanted
 
-    opened = CoordinatorFolder.open(folder)
-    register = opened.register()
-    study = register.study(named)
-    if not study.open:
-        raise SettingsError(f"study {study.name} is {study.state}; submit a new one")
-    note_act(opened, wanted.value, f"{study.name} ({study.digest.hex()[:16]})", by=operator)
-    open_audit(opened).append(
-        StudyChanged(study=study.name, study_digest=study.digest, state=f"wanted: {wanted}")
-    )
-    register.want(study.digest, wanted)
-    _say(f"Study {study.name} {outcome}.")
+    study = want(CoordinatorFolder.open(folder), named, Wanted(wanted), by=operator)
+    _say(f"Study {study.name} {OUTCOMES[Wanted(wanted)]}.")
 
 
 def _show(folder: "CoordinatorFolder", register: "Register") -> None:
@@ -441,6 +426,7 @@ def _facts(study: "Study") -> dict[str, Any]:
             "delta": costs.delta,
             "training_noise_multiplier": costs.training_round.noise_multiplier,
             "statistics_noise_multiplier": costs.statistics.noise_multiplier,
+            "calibration_rounds": costs.calibrations,
         }
     return facts
 

@@ -333,6 +333,67 @@ def compare(
 
 
 @app.command()
+def tune(
+    study: StudyFile,
+    runs: Annotated[int, typer.Option(min=1, help="Federated runs; a setting takes one a fold.")],
+    out: Annotated[Path, typer.Option(help="Folder for results; finished runs are kept.")],
+    data: Data = None,
+    settings: SiteSettings = None,
+    records: RecordsSettings = None,
+    sites: Sites = None,
+    by: By = None,
+    test: TestPersons = None,
+    persons: Persons = None,
+    key: Key = None,
+    folds: Annotated[int, typer.Option(min=2, help="Folds of the training patients.")] = 3,
+    by_site: Annotated[
+        bool, typer.Option("--by-site", help="Leave out whole sites, not persons of every site.")
+    ] = False,
+    space: Annotated[
+        Path | None, typer.Option(help="What is searched, a TOML file; the usual unless given.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the folds and of what is drawn.")
+    ] = None,
+    workers: Workers = CORES,
+) -> None:
+    """Choose a study's settings on folds of its training patients; test patients are never read.
+
+    The study's own settings stay unless others are better by more than a standard error.
+    """
+    from consilium.shared.study.definition import load_study
+    from consilium.simulations.cohorts.given_records import simulated
+    from consilium.simulations.commands.console import announce
+    from consilium.simulations.commands.tune_table import show_begun, show_run, show_tuned
+    from consilium.simulations.experiments.search_space import read_space, usual_space
+    from consilium.simulations.runs.tune import tune as search_settings
+    from consilium.simulations.runs.tune_record import Search
+
+    loaded = load_study(study)
+    given = _given(study, data, settings, records, sites, by, test, persons, key)
+    loaded, cohorts = simulated(loaded, given)
+    search = Search(
+        space=usual_space(loaded) if space is None else read_space(space),
+        runs=runs,
+        folds=folds,
+        by_site=by_site,
+        seed=loaded.seed if seed is None else seed,
+    )
+    announce(loaded)
+    show_begun(loaded, search)
+    record = search_settings(
+        loaded,
+        cohorts,
+        out,
+        search,
+        workers=workers,
+        done=show_run,
+        text=study.read_text(encoding="utf-8"),
+    )
+    show_tuned(record, out)
+
+
+@app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder of a run, or of a comparison.")],
     out: Annotated[Path | None, typer.Option(help="File to write; report.html there.")] = None,
@@ -397,10 +458,16 @@ def plan(
 ) -> None:
     """Show who shares masks and what privacy would cost, before anyone spends anything."""
     from consilium.shared.study.definition import load_study
-    from consilium.simulations.commands.console import console, show_plan, show_sum_plan
+    from consilium.simulations.commands.console import (
+        console,
+        show_margins,
+        show_plan,
+        show_sum_plan,
+    )
     from consilium.simulations.experiments.planning import (
         choices,
         cost_of_noise,
+        margins,
         noise_carried,
         sum_plan,
     )
@@ -413,14 +480,27 @@ def plan(
             "secure_sum": asdict(sum_plan(loaded)),
             "choices": [asdict(choice) for choice in found],
             "noise_carried": noise_carried(loaded),
+            "margins": [asdict(margin) for margin in margins(loaded)],
             "epsilon_of_noise": {str(rounds): epsilon for rounds, epsilon in costs.items()},
         }
         console.print_json(json.dumps(record))
         return
     show_sum_plan(sum_plan(loaded))
-    show_plan(loaded, found, patients, noise_carried(loaded))
+    show_plan(loaded, found, patients)
+    show_margins(loaded, margins(loaded))
     for rounds, spent in costs.items():
         console.print(f"Noise multiplier {noise:g} for {rounds} rounds costs epsilon {spent:.2f}.")
+
+
+@app.command()
+def module(
+    name: Annotated[str, typer.Argument(help="As the package registers it.", show_default=False)],
+) -> None:
+    """Print how a study names an installed package's network, with the digest of its code."""
+    from consilium.shared.model.installed_module import installed_table
+    from consilium.simulations.commands.console import console
+
+    console.print(installed_table(name), markup=False, end="")
 
 
 @app.command()

@@ -26,6 +26,15 @@ BRANCHES = {
     "convolution": [CONVOLUTION | {"layers": 3}],
     "convolution of some": [CONVOLUTION | {"inputs": ["drug", "bp"], "pooling": "last"}],
     "mean of a convolution": [CONVOLUTION | {"pooling": "mean", "kernel": 2}],
+    "convolution before a cell": [
+        CONVOLUTION | {"cell": "lstm", "hidden": 3, "pooling": "mean", "inputs": ["hr", "bp"]}
+    ],
+    "grid": [CONVOLUTION | {"rows": 2, "kernel": 2, "layers": 2}],
+    "grid before a cell": [
+        CONVOLUTION
+        | {"rows": 1, "kernel": 2, "cell": "gru", "hidden": 3, "pooling": "attention"}
+        | {"inputs": ["hr", "bp", "age"]}
+    ],
     "all": [LINEAR, SUMMARY | {"members": 2}, RECURRENT, CONVOLUTION],
 }
 TASKS = (

@@ -1,6 +1,6 @@
 """Programs that some tests need: skipped where one is missing, failed where it has to be there.
 
-``CONSILIUM_REQUIRE="chromium postgresql"`` names what has to be there; `.ci/run` sets it.
+``CONSILIUM_REQUIRE="chromium postgresql cyclonedx"`` names what has to be there; `.ci/run` sets it.
 """
 
 import os
@@ -14,9 +14,9 @@ import pytest
 PATIENCE_S = 240.0  # for a program that takes seconds on an idle machine
 
 
-def missing(program: str, package: str) -> NoReturn:
+def missing(program: str, package: str, how: str = "Debian: apt-get install") -> NoReturn:
     """Skip the test, or fail it where the program has to be there."""
-    told = f"{program} is not installed (Debian: apt-get install {package})"
+    told = f"{program} is not installed ({how} {package})"
     if program in os.environ.get("CONSILIUM_REQUIRE", "").split():
         pytest.fail(f"{told}, and CONSILIUM_REQUIRE names it", pytrace=False)
     pytest.skip(told)

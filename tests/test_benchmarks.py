@@ -42,3 +42,48 @@ def test_the_table_of_all_benchmarks_has_a_line_for_each_comparison(tmp_path, mo
         "a round, s      0.5   16.5  0.03x    0.1  Flower's default path",
         "memory, MiB  12,345",
     ]
+
+
+def test_the_benchmark_page_takes_a_finished_comparison_as_it_is(tmp_path, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from parts import page
+
+    import consilium
+    from consilium.simulations.report.records import write_json
+    from tests.simulations.report.made_up import estimate, group, record_of
+
+    study = consilium.example_study("demo")
+    plain = consilium.with_changes(study, privacy={"mode": "none"})
+    groups = [group("all", "all"), group("site", "hospital-1")]
+    gains = {"gradient-boosting": {"auroc": estimate(-0.01)}}
+    rival = record_of(plain)
+    ours = record_of(plain, groups=groups) | {"against": gains}
+    private = record_of(study, groups=groups) | {"against": gains}
+    private["privacy"] |= {"epsilon": 7.9}
+    settings = {"gradient-boosting": rival, "local": ours, "pooled": ours, "federated": ours,
+                "federated-private": private}  # fmt: skip
+    content = {"schema": 1, "study_digest": study.digest.hex(), "settings": settings}
+    write_json(tmp_path / "demo" / "compare.json", content)
+
+    made = []
+    monkeypatch.setattr(consilium, "compare", lambda *_, **options: made.append(options["out"]))
+    entry = page.Entry(name="demo", epsilons=(8.0,), seeds=1, published=(("XGBoost", ".8", ".5"),),
+                       alarms=True)  # fmt: skip
+    found = page.comparison_of(entry, None, tmp_path / "demo")
+    assert made == []
+    page.draw([found], tmp_path / "figure.svg")
+    text = page.page([(entry, found)], "figure.svg")
+    assert "| federated, private, epsilon 7.9 | 0." in text
+    assert "| -0.010 (-0.030 to 0.010) |" in text
+    assert "| *XGBoost, published* | .8 | .5 | | |" in text
+    assert "hospital-1: with alarms in" in text
+    assert (tmp_path / "figure.svg").read_text().startswith("<?xml")
+
+    page.comparison_of(
+        page.Entry(name="demo", epsilons=(8.0, 3.0), seeds=1), None, tmp_path / "demo"
+    )
+    del settings["federated"]["against"]
+    write_json(tmp_path / "demo" / "compare.json", content)
+    page.comparison_of(entry, None, tmp_path / "demo")
+    page.comparison_of(entry, None, tmp_path / "nothing")
+    assert made == [tmp_path / "demo", tmp_path / "demo", tmp_path / "nothing"]

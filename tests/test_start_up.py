@@ -102,5 +102,10 @@ def test_the_modules_of_a_running_site_do_not_import_opacus():
 import consilium.client.round.session
 import consilium.client.service.process
 import consilium.simulations.federation.run
+from consilium.shared.model.module_check import check_modules
+from consilium.shared.model.study_model import study_model
+from tests.study_text import small_study
+check_modules(small_study())
+study_model(small_study())
 """
     assert loaded_after(code, ("torch", "flwr", "opacus")) == ["torch", "flwr"]

@@ -28,6 +28,7 @@ from consilium.shared.export.signed_model import Trained
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.files.permissions import PRIVATE_FILE
 from consilium.shared.study.definition import Study
+from consilium.shared.study.survival import by_each_cut
 
 PATIENTS_AT_ONCE = 512
 COLUMNS = ("patient", "stay", "output", "label", "predicted", "doubt")
@@ -149,6 +150,8 @@ def _of_outputs(score: Array, label: NDArray[np.float32], study: Study) -> tuple
         doubt_T = 1 - score_TK[known_T][np.arange(len(class_T)), class_T]
         said = score_TK[known_T].mean(axis=0).argmax()
         return np.array([doubt_T.mean()]), class_T[:1].astype(np.float64), np.array([float(said)])
+    if task.kind == "survival":
+        label = by_each_cut(label[None])[0]
     outputs = max(1, task.outputs)
     label_TK = label.astype(np.float64).reshape(-1, outputs)
     score_TK = score.reshape(-1, outputs)

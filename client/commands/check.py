@@ -291,7 +291,7 @@ def _outcome(quality: Quality, study: Study) -> str:
         return f"mean {label} {quality.label_mean:.3g}"
     rows = "of the hours" if study.task.per_step and study.data.clock == "hour" else ""
     rows = "of the places" if study.task.per_step and not rows else rows
-    if study.task.kind == "multilabel":
+    if study.task.kind in ("multilabel", "survival"):
         patients = zip(output_names(study), quality.outcome_patients, strict=True)
         return "patients with " + ", ".join(f"{name} {number}" for name, number in patients)
     return " ".join(filter(None, (f"{100 * quality.label_mean:.1f} %", rows, f"with {label}")))

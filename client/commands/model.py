@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from consilium.client.sources.common.source import Source
     from consilium.shared.export.manifest import ModelManifest
     from consilium.shared.export.signed_model import SignedModel
+    from consilium.shared.study.definition import Study
     from consilium.shared.study.training import Privacy
 
 SIMULATED = "of a SIMULATION, by a key of its own: not for use on patients"
@@ -256,15 +257,20 @@ def open_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
         ProtocolError: the model is incomplete or changed, or another identity signed it.
     """
     from consilium.client.hospital.folder import SiteFolder
+    from consilium.client.hospital.policy_file import read_policy
     from consilium.shared.crypto.keys import KEY_BYTES
     from consilium.shared.export.signed_model import load_signed_model, signed_by
+
+    def allow(study: "Study") -> None:
+        if study.model.modules:
+            read_policy(folder).check_modules(study)
 
     if not signer:
         opened = SiteFolder.open(folder)
         own = opened.identity().public
         if signed_by(exported) == own:
-            return load_signed_model(exported, own)
-        return load_signed_model(exported, opened.enrolment().coordinator)
+            return load_signed_model(exported, own, allow=allow)
+        return load_signed_model(exported, opened.enrolment().coordinator, allow=allow)
     try:
         identity = bytes.fromhex(signer)
     except ValueError:
@@ -274,7 +280,7 @@ def open_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
             f"--signer {signer[:80]}: is not {2 * KEY_BYTES} hexadecimal digits; whoever exported "
             "the model was told them"
         )
-    return load_signed_model(exported, identity)
+    return load_signed_model(exported, identity, allow=allow)
 
 
 def open_own_model(exported: Path, folder: Path, signer: str) -> "SignedModel":

@@ -3,13 +3,16 @@
 import getpass
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from consilium.client.commands.options import DEFAULT_FOLDER, Folder, Json
 from consilium.shared.errors import AuditError, SettingsError
 from consilium.shared.service.terminal import Terminal, one_line
+
+if TYPE_CHECKING:
+    from consilium.client.hospital.folder import SiteFolder
 
 console = Terminal()
 audit = typer.Typer(
@@ -90,9 +93,6 @@ def verify(
     """Check every line of the audit log, the vouchers and the ledger; name what does not fit."""
     from consilium.client.hospital.folder import SiteFolder
     from consilium.client.hospital.round_audit import COORDINATOR
-    from consilium.client.hospital.stores import older_stores
-    from consilium.client.hospital.voucher_check import voucher_disagreements
-    from consilium.client.service.pinned_connection import approved_digests
     from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
     from consilium.shared.audit.verify import Side, show_reports
 
@@ -102,18 +102,33 @@ def verify(
     own = Side(path=log, owner=enrolment.site, identity=opened.identity().public)
     other = Side(path=peer, owner=COORDINATOR, identity=enrolment.coordinator) if peer else None
     show_reports(own, other, console, as_json=as_json)
-    for difference in voucher_disagreements(opened.vouchers(), log):
-        raise AuditError(difference)
-    wrong = older_stores(opened, approved_digests(opened))
-    if wrong:
+    if wrong := disagreements(opened):
         more = f" ({len(wrong) - 1} more)" if wrong[1:] else ""
-        raise AuditError(f"{opened.path}: {wrong[0]}{more}")
+        raise AuditError(f"{wrong[0]}{more}")
     if not as_json:
         console.print(
             f"{opened.path}: every release in the ledger stands in the log, and no other; journal "
             "and own parts of models are as new as the log.",
             markup=False,
         )
+
+
+def disagreements(folder: "SiteFolder") -> list[str]:
+    """Return a sentence for whatever of a site's stores does not agree with its audit log.
+
+    Raises:
+        AuditError: the log cannot be read; PrivacyError, SettingsError: another store.
+    """
+    from consilium.client.hospital.stores import older_stores
+    from consilium.client.hospital.voucher_check import voucher_disagreements
+    from consilium.client.service.pinned_connection import approved_digests
+    from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
+
+    older = older_stores(folder, approved_digests(folder))
+    return [
+        *voucher_disagreements(folder.vouchers(), folder.path / AUDIT_FILE),
+        *(f"{folder.path}: {sentence}" for sentence in older),
+    ]
 
 
 @audit.command(name="rotate")

@@ -28,6 +28,7 @@ def review_lines(study: Study) -> list[str]:
         "What leaves: in each round one masked vector that only the sum over sites opens; your "
         "statistics are inside it. No record, no key, no plain update, no number of patients but "
         "the rounded one that you declare.",
+        *_module_lines(study),
         *_control_lines(study),
         *_personal_lines(study),
         *_evaluation_lines(study),
@@ -38,6 +39,16 @@ def review_lines(study: Study) -> list[str]:
         f"{study.dropouts_tolerated} of {study.group_size} may fail in a round.",
         _secrecy_line(study),
         f"How long: {study.rounds} rounds of {study.training.local_steps} training steps.",
+    ]
+
+
+def all_lines(approval: Approval, trust: RosterTrust, policy: Policy) -> list[str]:
+    """Return all that is told of an offered study: the study, this site's sources, the roster."""
+    return [
+        *review_lines(approval.study),
+        *installed_lines(policy),
+        *roster_lines(approval),
+        *trust_lines(approval, trust, policy),
     ]
 
 
@@ -145,6 +156,16 @@ def _evaluation_lines(study: Study) -> list[str]:
     return lines
 
 
+def _module_lines(study: Study) -> list[str]:
+    return [
+        f"The network is code that is not Consilium's: module {each.module} of a package in "
+        f"version {each.version} with digest {each.digest}, which your own people install. It runs "
+        "with all rights of the site's process, and reads what the network reads. policy.toml must "
+        "name it in [models] installed."
+        for each in study.model.modules
+    ]
+
+
 def _control_lines(study: Study) -> list[str]:
     if not study.training.control_variates:
         return []
@@ -228,6 +249,15 @@ def _privacy_lines(study: Study) -> list[str]:
             "together, any that nobody vouched for among them; the noise is shared among the sites"
         )
     each = "patients" if study.privacy.unit == "patient" else "recordings"
+    calibration = (
+        [
+            f"After training, {costs.calibrations} noised sum(s) over all of your training {each} "
+            "say by how much the model's risks are too low or too high; they are part of that "
+            "epsilon."
+        ]
+        if costs.calibrations
+        else []
+    )
     stays = ", however many stays they have" if study.privacy.unit == "patient" else ""
     return [
         f"Privacy: each of your {each} is protected with epsilon {costs.epsilon:.3g} at delta "
@@ -235,5 +265,6 @@ def _privacy_lines(study: Study) -> list[str]:
         f"(mode {study.privacy.mode}, noise multiplier {noise:.3g}, clip norm "
         f"{study.privacy.clip_norm:g}). It holds against {against}. Your ledger holds the budget; "
         "nobody else can spend it.",
+        *calibration,
         *([study.privacy.caveat] if study.privacy.caveat else []),
     ]

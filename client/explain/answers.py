@@ -17,6 +17,7 @@ from consilium.shared.export.signed_model import SignedModel
 from consilium.shared.figures.operating_range import band_of
 from consilium.shared.figures.score_counts import NORMAL_95
 from consilium.shared.model.branch import Branch
+from consilium.shared.model.survival import log_odds_by_cut
 
 MEANING = {
     "share": "observed: share of validation patients with a risk like this who had the outcome; "
@@ -66,8 +67,11 @@ def effect_scale(model: Branch, logits: Tensor) -> Tensor:
 
     Args:
         model: its task says what the logits (..., O) are.
-        logits: for classes, each output's log-odds are those against all other classes.
+        logits: for classes, each output's log-odds are those against all other classes; for
+            survival, of the risk by the end of each interval.
     """
+    if model.task.kind == "survival":
+        return log_odds_by_cut(logits)
     if model.task.kind == "regression":
         return model.scores(logits)
     if model.task.kind != "multiclass":

@@ -82,49 +82,75 @@ class SummarySteps:
 
 @dataclass(frozen=True, kw_only=True)
 class _Seen:
-    """Each layer's latest inputs (N, steps, I), the oldest first, and what the pooling needs."""
+    """Each layer's latest inputs (N, steps, I), the oldest first, and what comes after carries on.
+
+    ``after`` is the recurrent network's state; without one, what the pooling needs.
+    """
 
     inputs: tuple[Array, ...]
     steps: int
-    pooled: Array | float
+    after: Any
 
 
 class ConvolutionSteps:
-    """Steps of a :class:`.ConvolutionModel`; it carries on what its filters still look back at."""
+    """Steps of a :class:`.ConvolutionModel`; it carries on what its filters still look back at.
+
+    Filters over a grid look back at nothing.
+    """
 
     def __init__(self, model: ConvolutionModel) -> None:
-        self._model, self._head = model, _Map(model.head)
+        self._model = model
         self._layers = [_Map(layer) for layer in model.layers]
+        self._recurrent = None if model.recurrent is None else steps_of(model.recurrent)
+        self._head = _Map(model.output_layers[0])
         table = model.embedding
         self._table = None if table is None else table.weight.detach().double().numpy()
 
     def start(self, rows: int) -> State:
         """See :class:`Steps`."""
+        after = 0.0 if self._recurrent is None else self._recurrent.start(rows)
+        if self._model.rows:
+            return _Seen(inputs=(), steps=0, after=after)
         back = self._model.kernel - 1
         inputs = tuple(
             np.zeros((rows, back * apart, layer.inputs // self._model.kernel))
             for layer, apart in zip(self._layers, self._model.apart, strict=True)
         )
-        return _Seen(inputs=inputs, steps=0, pooled=0.0)
+        return _Seen(inputs=inputs, steps=0, after=after)
 
     def step(self, before: State, x_NF: Array) -> tuple[State, Array]:
         """See :class:`Steps`."""
-        values, kept = x_NF[:, : self._model.measured], []
+        values = x_NF[:, : self._model.measured]
         if self._table is not None:
             code_NM = x_NF[:, self._model.measured :].astype(np.int64)
             vector_NMW = self._table[np.maximum(code_NM - 1, 0)] * (code_NM > 0)[:, :, None]
             values = np.concatenate([values, vector_NMW.sum(axis=1)], axis=1)
-        for layer, apart, old in zip(self._layers, self._model.apart, before.inputs, strict=True):
-            every = np.concatenate([old, values[:, None]], axis=1)
-            kept.append(every[:, 1:])
-            values = np.maximum(layer(every[:, ::apart].reshape(len(every), -1)), 0.0)
-        steps, pooled = before.steps + 1, before.pooled
+        kept: list[Array] = []
+        if self._model.rows:
+            of_step = torch.from_numpy(values).unsqueeze(1)
+            maps = [layer.of_tensor for layer in self._layers]
+            values = self._model.over_grid(of_step, maps)[:, 0].numpy()
+        else:
+            for layer, apart, old in zip(
+                self._layers, self._model.apart, before.inputs, strict=True
+            ):
+                every = np.concatenate([old, values[:, None]], axis=1)
+                kept.append(every[:, 1:])
+                values = np.maximum(layer(every[:, ::apart].reshape(len(every), -1)), 0.0)
+        after, logits_NK = self._after(before, values)
+        return _Seen(inputs=tuple(kept), steps=before.steps + 1, after=after), logits_NK
+
+    def _after(self, before: _Seen, values_NI: Array) -> tuple[Any, Array]:
+        """Return what comes after the convolutions carries on, and the logits."""
+        if self._recurrent is not None:
+            return self._recurrent.step(before.after, values_NI)
+        after = before.after
         if self._model.pooling == "mean":
-            pooled = pooled + values
-            values = pooled / steps
+            after = after + values_NI
+            values_NI = after / (before.steps + 1)
         elif self._model.pooling == "max":
-            pooled = values = np.maximum(pooled, values)
-        return _Seen(inputs=tuple(kept), steps=steps, pooled=pooled), self._head(values)
+            after = values_NI = values_NI if before.steps == 0 else np.maximum(after, values_NI)
+        return after, self._head(values_NI)
 
 
 class BranchesSteps:
@@ -161,6 +187,10 @@ class _Map:
     def __call__(self, values_NI: Array) -> Array:
         result: Array = values_NI @ self._weight_IO + self._bias_O
         return result
+
+    def of_tensor(self, values: torch.Tensor) -> torch.Tensor:
+        """Apply it to a tensor's last axis."""
+        return torch.from_numpy(self(values.numpy()))
 
 
 KINDS: tuple[tuple[type[Branch], Callable[[Any], Steps]], ...] = (

@@ -9,7 +9,9 @@
     recovery.keys        public keys of the recovery code, which is on paper
     split.key            assigns patients to shards for good, mode 0600
     coordinator.msgpack  the coordinator as pinned at enrolment
-    approvals/           approved studies, each with its roster
+    approvals/           approved studies, each with its roster; what persons last decided
+    web-users.json       who may sign in on the page, mode 0600
+    models/              exported models that the page shows; people put them there
     successions/         hospitals that came back under a new key, with the proof
     vouchers/            who vouches for which hospital: this one, and others that it knows
     ledger.sqlite        the privacy budget

@@ -25,8 +25,8 @@ from consilium.shared.errors import PolicyError
 from consilium.shared.study.definition import Study
 from consilium.shared.study.rounds import MINIMUM_SITES
 
-TaskKind = Literal["binary", "multiclass", "multilabel", "regression"]
-TASKS: tuple[TaskKind, ...] = ("binary", "multiclass", "multilabel", "regression")
+TaskKind = Literal["binary", "multiclass", "multilabel", "regression", "survival"]
+TASKS: tuple[TaskKind, ...] = ("binary", "multiclass", "multilabel", "regression", "survival")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +50,12 @@ class Policy:
         allow_without_privacy: whether studies without differential privacy are allowed; suited only
             to data that are public already.
         studies: digests of the studies that may be approved; None allows any study.
+        approvals_needed: how many persons must approve a study before it is approved.
         tasks: kinds of prediction that are allowed.
         sources: kinds of records that may be used; None allows all that site.toml sets up.
         installed_sources: sources of installed packages that may be loaded; none by default.
+        installed_models: modules of installed packages that may be a study's network; none by
+            default.
         variables: measurements that may be used; None allows all.
         hours: when this site works for studies; None means always.
         threads: most threads of one computation.
@@ -74,9 +77,11 @@ class Policy:
     tell_budget_left: bool = False
     allow_without_privacy: bool = False
     studies: frozenset[bytes] | None = None
+    approvals_needed: int = 1
     tasks: frozenset[str] = frozenset(TASKS)
     sources: frozenset[str] | None = None
     installed_sources: frozenset[str] = frozenset()
+    installed_models: frozenset[str] = frozenset()
     variables: frozenset[str] | None = None
     hours: WorkingHours | None = None
     threads: int = 1
@@ -99,12 +104,28 @@ class Policy:
             )
         self._check_privacy(study)
         self._check_data(study)
+        self.check_modules(study)
         if study.minimum_sites < self.minimum_sites:
             raise PolicyError(
                 f"the study releases sums of {study.minimum_sites} sites, below this site's bound "
                 f"of {self.minimum_sites}; raise [aggregation] minimum_sites or ask the site",
                 case="sites",
             )
+
+    def check_modules(self, study: Study) -> None:
+        """Refuse a study whose network is code that this hospital does not allow.
+
+        Raises:
+            PolicyError: the sentence names the module, and who can change it.
+        """
+        for module in study.model.modules:
+            if module.module not in self.installed_models:
+                raise PolicyError(
+                    f"the study's network is the installed module {module.module!r}, which this "
+                    "site's policy does not allow; if your people wrote or checked it, add it to "
+                    "[models] installed in policy.toml",
+                    case="module",
+                )
 
     def check_roster(self, study: Study, roster: Roster, trust: RosterTrust) -> None:
         """Refuse a roster in which a site is not who it says, or too many may be invented.

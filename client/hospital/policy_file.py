@@ -31,6 +31,9 @@ TEMPLATE = """\
 # Digests of the studies that a person here may approve; without it, any study within the bounds
 # below may be approved. Nothing runs without an approval either way.
 # allowed = ["9f2c..."]
+# How many persons must approve a study before it is approved. Above 1 each says who it is, with a
+# password of its own ('consilium-site web-user'), on the page or with 'approve --as NAME'.
+approvals_needed = 1
 
 [privacy]
 # Epsilon bounds what anyone can learn about one patient; smaller is stricter.
@@ -69,7 +72,7 @@ own_figures = false
 budget_left = false
 
 [data]
-tasks = ["binary", "multiclass", "multilabel", "regression"]
+tasks = ["binary", "multiclass", "multilabel", "regression", "survival"]
 # Kinds of records and measurements that may be used; without them, all that site.toml sets up.
 # sources = ["physionet2012"]
 # variables = ["HR", "Temp", "Lactate"]
@@ -79,6 +82,12 @@ tasks = ["binary", "multiclass", "multilabel", "regression"]
 # Without it, no code but Consilium's own is loaded.
 # [sources]
 # installed = ["our-laboratory"]
+
+# Networks that packages installed by your own people add (entry points of consilium.models), by the
+# name that a study gives. Their code runs in the site's process with all its rights, so name only
+# what you wrote or checked. Without it, a study that names one is refused, and nothing is loaded.
+# [models]
+# installed = ["our-transformer"]
 
 # Work only at night, by this machine's local time. Without this table the site always works.
 # Days are those on which the span starts. A round that has begun is still helped to its end.
@@ -111,6 +120,7 @@ Names = tuple[Annotated[str, Field(min_length=1, max_length=64)], ...]
 
 class _Studies(_Part):
     allowed: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    approvals_needed: int = Field(default=Policy.approvals_needed, ge=1, le=9)
 
     @field_validator("allowed")
     @classmethod
@@ -153,7 +163,7 @@ class _Data(_Part):
     variables: Annotated[Names, Field(strict=False)] | None = None
 
 
-class _Sources(_Part):
+class _Installed(_Part):
     installed: Annotated[Names, Field(strict=False)] = ()
 
 
@@ -184,7 +194,8 @@ class _PolicyFile(_Part):
     roster: _Roster = _Roster()
     release: _Release = _Release()
     data: _Data = _Data()
-    sources: _Sources = _Sources()
+    sources: _Installed = _Installed()
+    models: _Installed = _Installed()
     hours: _Hours | None = None
     machine: _Machine = _Machine()
 
@@ -239,10 +250,12 @@ def parse_policy(text: str, *, where: str = "policy") -> Policy:
         smallest_group=file.release.smallest_group,
         release_own_figures=file.release.own_figures,
         tell_budget_left=file.release.budget_left,
+        approvals_needed=file.studies.approvals_needed,
         studies=None if allowed is None else frozenset(map(bytes.fromhex, allowed)),
         tasks=frozenset(file.data.tasks),
         sources=_names(file.data.sources),
         installed_sources=frozenset(file.sources.installed),
+        installed_models=frozenset(file.models.installed),
         variables=_names(file.data.variables),
         hours=None if hours is None else _working_hours(hours),
         threads=file.machine.threads,

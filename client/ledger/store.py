@@ -90,11 +90,19 @@ class Ledger:
             if version != SCHEMA_VERSION:  # it writes, also what is there already
                 connection.execute(_VERSION)
 
-    def reserve(self, release: Release, *, study_epsilon: float, study_delta: float) -> float:
+    def reserve(
+        self,
+        release: Release,
+        *,
+        study_epsilon: float,
+        study_delta: float,
+        most: int | None = None,
+    ) -> float:
         """Charge a release before it leaves; after this it may leave once.
 
-        Reserving the same (study_hash, round, purpose) again charges nothing; it is refused if the
-        release differs.
+        There are ``most`` releases of this purpose in the study, over all of its runs. Reserving
+        the same (study_hash, round, purpose) again charges nothing; it is refused if the release
+        differs.
 
         Returns:
             The study's epsilon at ``study_delta``, this release included.
@@ -103,7 +111,8 @@ class Ledger:
         the study's epsilon at its delta or the lifetime epsilon at its delta.
 
         Raises:
-            BudgetError: the study's or the lifetime budget would be exceeded; nothing is charged.
+            BudgetError: the study's or the lifetime budget would be exceeded, or ``most``; nothing
+                is charged.
             PrivacyError: another release is entered under this run, round and purpose, or the file
                 was put back to an older state since this object used it last.
         """
@@ -129,6 +138,12 @@ class Ledger:
                     f"study {release.study_name} spent from this site's budget before a ledger "
                     "was lost and written off, so all of its budget counts as spent; ask for a new "
                     "study"
+                )
+            alike = sum(one.purpose == release.purpose for one in noted)
+            if most is not None and alike >= most:
+                raise BudgetError(
+                    f"{_named(release)} is one more than the {most} that the study has; the "
+                    "coordinator must run the study that was approved"
                 )
             spent = self._check_study([*noted, release], study_epsilon, study_delta)
             since = [entry.release for entry in entries if entry.number > written_off.upto]

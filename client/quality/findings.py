@@ -115,7 +115,7 @@ def _cohort(quality: Quality, study: Study) -> Iterator[Finding]:
             remedy="bring more patients, or ask for a lower [data] minimum_patients",
         )
     for outcome, patients in enumerate(quality.outcome_patients):
-        labels = study.task.kind == "multilabel"
+        labels = study.task.kind in ("multilabel", "survival")
         name = output_names(study)[outcome] if labels else f"outcome {outcome}"
         if patients == 0 and study.task.kind == "binary":
             yield Finding(

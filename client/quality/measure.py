@@ -17,6 +17,7 @@ from consilium.client.sources.common.source import Patient, ReadReport, Source
 from consilium.shared.model.normalisation import CLIP, reference_scores
 from consilium.shared.study.definition import Study
 from consilium.shared.study.input_names import UNKNOWN_TOKEN
+from consilium.shared.study.survival import by_each_cut
 
 BINS = 100  # of the histogram of reference scores, from -CLIP to +CLIP
 STAYS_AT_ONCE = 512
@@ -156,13 +157,15 @@ class _Measuring:
         patient_N: NDArray[np.int64],
         last_NV: NDArray[np.float32],
     ) -> None:
+        if self._study.task.kind == "survival":
+            y = by_each_cut(y)
         known = y[~np.isnan(y)]
         self._label_sum += float(known.sum())
         self._label_count += known.size
         task, seen = self._study.task, self._sums.outcome_patients
         rows = np.broadcast_to(patient_N.reshape(-1, *[1] * (y.ndim - 1)), y.shape)
         for outcome in range(0 if task.kind == "regression" else max(2, task.outputs)):
-            labels = task.kind == "multilabel"
+            labels = task.kind in ("multilabel", "survival")
             having = rows[..., outcome][y[..., outcome] == 1] if labels else rows[y == outcome]
             seen[outcome] = seen.get(outcome, 0) + len(np.unique(having))
         if task.kind == "binary" and not task.per_step:

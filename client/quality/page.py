@@ -97,7 +97,7 @@ def _label_facts(quality: Quality, study: Study) -> list[tuple[str, str]]:
     if study.task.kind == "multiclass":
         shown = ", ".join(map(str, quality.outcome_patients))
         return [(f"patients by class of {label}", shown)]
-    if study.task.kind == "multilabel":
+    if study.task.kind in ("multilabel", "survival"):
         patients = zip(output_names(study), quality.outcome_patients, strict=True)
         return [(f"patients with {name}", f"{number}") for name, number in patients]
     return [(f"mean of {label}", f"{quality.label_mean:.3g}")]

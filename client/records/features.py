@@ -154,7 +154,9 @@ def _observed_steps(stays: list[Stay], study: Study, steps: int) -> NDArray[np.b
 def label_shape(study: Study) -> tuple[int, ...]:
     """Return the shape of a stay's label: (), (K,), (T,) or (T, K)."""
     task = study.task
-    several = task.kind == "multilabel" or (task.kind == "regression" and task.outputs > 1)
+    several = task.kind in ("multilabel", "survival") or (
+        task.kind == "regression" and task.outputs > 1
+    )
     return ((study.data.steps,) if task.per_step else ()) + ((task.outputs,) if several else ())
 
 

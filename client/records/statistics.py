@@ -59,7 +59,8 @@ def _classes(grid: TimeGrid, study: Study) -> NDArray[np.float64]:
     patient = grid.patient_N
     if study.task.per_step:
         counted, patient = grid.mask_NT, np.broadcast_to(patient[:, None], grid.mask_NT.shape)
-    y_RK, patient_R = grid.y_N[counted].reshape(int(counted.sum()), -1), patient[counted]
+    columns = 1 if study.task.kind == "multiclass" else outputs
+    y_RK, patient_R = grid.y_N[counted].reshape(-1, columns), patient[counted]
     if study.task.kind == "multiclass":
         y_RK = np.where(y_RK == np.arange(outputs), 1.0, 0.0)
         known_RK = np.broadcast_to(y_RK.any(axis=1, keepdims=True), y_RK.shape)

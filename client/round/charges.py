@@ -7,6 +7,8 @@ from consilium.shared.privacy.accounting import PrivacyEvent, plan
 from consilium.shared.rounds.contents import Purpose, RoundConfiguration
 from consilium.shared.study.definition import Study
 
+CALIBRATION = Purpose.CALIBRATION.value
+
 
 def round_charges(
     study: Study, asked: RoundConfiguration, round_number: int, study_hash: bytes
@@ -28,6 +30,8 @@ def round_charges(
         costs.append(("statistics", planned.statistics, training))
     if asked.purpose is Purpose.TRAINING:
         costs.append(("training", planned.training_round, training))
+    if asked.purpose is Purpose.CALIBRATION and planned.calibration is not None:
+        costs.append((CALIBRATION, planned.calibration, training))
     if evaluates(asked):
         costs.append(("metrics", planned.metrics, held_out))
     return tuple(
@@ -49,13 +53,17 @@ def reserve_all(ledger: Ledger, releases: tuple[Release, ...], study: Study) -> 
     """Charge a round's releases before anything is computed; return the study's epsilon after each.
 
     Raises:
-        BudgetError: the study's budget or the lifetime's does not cover them.
+        BudgetError: the study's budget or the lifetime's does not cover them, or there were as many
+            calibration rounds as the study has.
         PrivacyError: the round was charged before for something else, or the ledger is older than
             it was.
     """
     return [
         ledger.reserve(
-            release, study_epsilon=study.privacy.epsilon, study_delta=study.privacy.delta
+            release,
+            study_epsilon=study.privacy.epsilon,
+            study_delta=study.privacy.delta,
+            most=study.calibration_rounds if release.purpose == CALIBRATION else None,
         )
         for release in releases
     ]

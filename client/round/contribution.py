@@ -1,7 +1,7 @@
 """What a site computes for one round: a bounded vector that already contains its privacy noise.
 
-A record's path: cohort -> normalised inputs -> statistics, training or evaluation (one module for
-each purpose of a round) -> whole numbers.
+A record's path: cohort -> normalised inputs -> statistics, training, calibration or evaluation (one
+module for each purpose of a round) -> whole numbers.
 
 Guarantee: whatever the records, a site counts for no more patients than it declared
 (:mod:`consilium.client.records.declared_size`).
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.hospital.policy import Policy
 from consilium.client.records.cohort import Cohort
+from consilium.client.round.calibration_round import calibration_parts
 from consilium.client.round.cohort_inputs import CohortInputs
 from consilium.client.round.control_variates import split_received
 from consilium.client.round.evaluation_round import EvaluationRound, evaluates
@@ -34,6 +35,7 @@ from consilium.client.round.training_round import Parts, SiteShare, TrainingRoun
 from consilium.client.round.training_set import TrainingSet, sample_patients
 from consilium.shared.crypto.keys import Roster
 from consilium.shared.crypto.keystream import Keystream
+from consilium.shared.errors import MessageError
 from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.model.own_weights import shared_weights
 from consilium.shared.model.weight_vector import require_weights
@@ -77,6 +79,7 @@ class Contributor:
         self.parameters = model.parameters
         shared_D = shared_weights(study, self.parameters)
         self._sent = int(shared_D.sum())
+        self._model = model
         self._own = OwnPartOfRun(study, store)
         self._inputs = CohortInputs(study, cohort)
         self._training = TrainingRound(study, self._own, model, shared_D=shared_D)
@@ -92,8 +95,14 @@ class Contributor:
         """Refuse what does not belong to this study's model, before a record is used.
 
         Raises:
-            MessageError: weights, normalisation or edges do not, or a weight is not finite.
+            MessageError: weights, normalisation or edges do not, a weight is not finite, or the
+                study has no calibration rounds and this is one.
         """
+        if asked.purpose is Purpose.CALIBRATION and not self._study.calibration_rounds:
+            raise MessageError(
+                f"a calibration round is asked for, and study {self._study.name} has none; the "
+                "coordinator must run the study that was approved"
+            )
         if asked.purpose is Purpose.STATISTICS:
             return
         Normalisation.from_bytes(asked.normalisation, self._study)
@@ -197,7 +206,7 @@ class Contributor:
         randomness: RoundRandomness,
         first: FirstStep | None,
     ) -> Parts:
-        """Return the parts of the model's evaluation, its training, or both, as asked for."""
+        """Return the parts of what is asked for: evaluation, and training or calibration."""
         study, own = self._study, self._own.part
         normalisation = Normalisation.from_bytes(asked.normalisation, study)
         training, validation = self._inputs.under(own.normalisation() or normalisation)
@@ -210,6 +219,10 @@ class Contributor:
             data = TrainingSet.of(training, study, normalisation.share_K)
             share = SiteShare.of(study, roster, self._site)
             parts |= self._training.parts(global_D, control_D, data, share, randomness, first)
+        if asked.purpose is Purpose.CALIBRATION:
+            used_D = own.used(global_D) if study.evaluates_own else global_D
+            model, size = self._model.with_weights(used_D), roster.sizes[self._site]
+            parts |= calibration_parts(model, training, study, size=size, randomness=randomness)
         return parts
 
     def _received(

@@ -31,6 +31,7 @@ from consilium.client.sources.common.opt_outs import OptOuts
 from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.crypto.keys import Roster
 from consilium.shared.errors import PolicyError, ProtocolError
+from consilium.shared.model.installed_module import require_modules
 from consilium.shared.rounds.contents import (
     LARGEST_CONFIGURATION_BYTES,
     RoundConfiguration,
@@ -92,6 +93,7 @@ class Session:
         contribute: MakeContributor = Contributor,
     ) -> None:
         policy.check_study(study)
+        require_modules(study)
         self.site, self._study, self._roster = site, study, roster
         self._sizes, self._read, self._state = sizes, read, state
         self._policy, self._clock, self._opted_out = policy, clock, opted_out

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from consilium.client.records.features import TimeGrid
 from consilium.shared.figures.score_counts import Edges, count_scores
+from consilium.shared.figures.survival_counts import count_intervals
 from consilium.shared.rounds.contents import LARGEST_ERROR
 from consilium.shared.rounds.patient_groups import (
     WITH_RISKS,
@@ -101,6 +102,11 @@ def _block(
         known_R = ~np.isnan(y)
         right_R = scores_RK.argmax(axis=1) == y
         return np.array([weight_R[known_R].sum(), weight_R[known_R & right_R].sum()])
+    if study.task.kind == "survival":
+        risk_R, edges_KL = scores_RK[:, -1], np.tile(edges_L, (scores_RK.shape[1], 1))
+        counted_R = ~np.isnan(y).all(axis=1)
+        tables = count_intervals(risk_R, y, weight_R, edges_KL)
+        return np.concatenate(([(risk_R * weight_R)[counted_R].sum()], tables.ravel()))
     y_RK = y.reshape(scores_RK.shape)
     known_RK = ~np.isnan(y_RK)
     labels_R = np.maximum(known_RK.sum(axis=1), 1)

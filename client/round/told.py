@@ -37,6 +37,7 @@ TOLD = {
     "PolicyError.task": f"{_POLICY} the study's task; ask the hospital",
     "PolicyError.source": f"{_POLICY} the study's source; ask the hospital",
     "PolicyError.variables": f"{_POLICY} a variable of the study; ask the hospital which",
+    "PolicyError.module": f"{_POLICY} the study's installed module; ask the hospital",
     "PolicyError.hours": "it is outside this site's working hours; it joins the next round within "
     "them",
     "PolicyError.unvouched": "too few of the study's sites are vouched for at this hospital; its "

@@ -14,6 +14,7 @@ from consilium.client.records.features import PatientTensors
 from consilium.client.round.predictions import predict_with_loss
 from consilium.client.round.subgroups import Members, group_blocks
 from consilium.shared.figures.score_counts import count_scores
+from consilium.shared.figures.survival_counts import count_intervals
 from consilium.shared.model.branch import Branch
 from consilium.shared.rounds.contents import LARGEST_ERROR, LARGEST_LOSS, counts_shape, hits_size
 from consilium.shared.rounds.patient_groups import block_size, group_edges, patient_groups
@@ -40,7 +41,8 @@ def validation_sums(
 
     Returns:
         ``loss``: sum of patients' mean losses (each at most LARGEST_LOSS) / LARGEST_LOSS, patients.
-        ``scores``: K * 2 * B weights of risks, by outcome.
+        ``scores``: K * 2 * B weights of risks, by outcome; in survival of the risk by the horizon,
+            by whether the event came in each of K intervals, where that is known.
         ``hits``: see :func:`consilium.shared.rounds.contents.hits_size`.
         ``groups``: one block per group, see :mod:`consilium.shared.rounds.patient_groups`.
     """
@@ -100,10 +102,15 @@ def _tables(
     study: Study,
     edges_KL: NDArray[np.float32],
 ) -> NDArray[np.float64]:
-    """Return the summed weights (K, 2, B) of scores by outcome, without unknown labels."""
+    """Return the summed weights (K, 2, B) of scores by outcome, without unknown labels.
+
+    For survival see :func:`consilium.shared.figures.survival_counts.count_intervals`.
+    """
     outputs, _, bins = counts_shape(study)
     y = patients.y_N.numpy()
     counted, weight = row_weights(patients, weight_N, study)
+    if study.task.kind == "survival":
+        return count_intervals(scores[:, -1], y, weight, edges_KL)
     tables_K2B = np.zeros((outputs, 2, bins))
     for output in range(outputs):
         label = y[..., output] if study.task.kind == "multilabel" else y

@@ -52,7 +52,8 @@ def find_offer(folder: SiteFolder, named: str) -> StudyOffer:
     if found:
         raise SettingsError(f"several studies named {named} are offered; name its digest")
     raise SettingsError(
-        f"no study {named!r} is offered to this site; offered: {', '.join(names) or 'none'}"
+        f"no study {named!r} is offered to this site; offered: {', '.join(names) or 'none'}",
+        case="not-offered",
     )
 
 

@@ -20,9 +20,26 @@ ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|#)([^)\s#]+)(#[^)\s]*)?\)")
 
 TREES = {
-    "For hospitals": ("vouching", "coming-back", "data", "check", "opt-outs", "bedside", "audit"),
-    "For researchers": ("python", "studies", "strategies", "clusters", "run-json"),
-    "For operators": ("operations", "scale"),
+    "For hospitals": (
+        "web-page",
+        "vouching",
+        "coming-back",
+        "data",
+        "check",
+        "opt-outs",
+        "bedside",
+        "audit",
+    ),
+    "For researchers": (
+        "python",
+        "studies",
+        "models-from-outside",
+        "strategies",
+        "tuning",
+        "clusters",
+        "run-json",
+    ),
+    "For operators": ("operations", "releases", "scale"),
     "What is protected": ("threat-model", "privacy", "protocol"),
     "Reference": ("commands/index", "rooms/index"),
     "The project": ("decisions/README", "contributing", "security", "changelog"),

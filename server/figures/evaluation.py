@@ -19,6 +19,7 @@ from consilium.shared.figures.score_counts import (
     finer_edges,
     metrics_from_counts,
 )
+from consilium.shared.figures.survival_counts import SurvivalFigures, figures_from_counts
 from consilium.shared.rounds.contents import (
     LARGEST_ERROR,
     LARGEST_LOSS,
@@ -54,6 +55,8 @@ class FederatedMetrics:
             :mod:`consilium.server.figures.groups`.
         group_edges: of the bins in which the groups are counted.
         noise: standard deviation of the privacy noise on each sum.
+        survival: in a survival task, its figures; ``outputs`` is then empty. None where no pair of
+            patients can be compared.
         attributions: which variables the finished model relies on; None unless the study asks and
             enough patients were explained.
     """
@@ -73,6 +76,7 @@ class FederatedMetrics:
     groups: tuple[GroupFigures, ...] = ()
     group_edges: Edges | None = None
     noise: float = 0.0
+    survival: SurvivalFigures | None = None
     attributions: Mapping[str, Any] | None = None
 
     @property
@@ -83,7 +87,9 @@ class FederatedMetrics:
 
     @property
     def fine(self) -> bool:
-        """Whether the bins were so fine that they move no AUROC by ``AUROC_ERROR`` or more."""
+        """Whether bins move no AUROC, and no C-index, by ``AUROC_ERROR`` or more."""
+        if self.survival is not None and self.survival.error >= AUROC_ERROR:
+            return False
         return all(o is None or o.auroc_error < AUROC_ERROR for o in self.outputs)
 
     def to_json(self, *, final: bool = False) -> dict[str, object]:
@@ -107,6 +113,8 @@ class FederatedMetrics:
             plain["group_bins"] = as_text(self.group_edges)
             found = verdicts(self.groups, self.group_edges if self.counts else None)
             plain["verdicts"] = [verdict.to_json() for verdict in found]
+        if self.survival is not None:
+            plain["survival"] = self.survival.to_json()
         if self.attributions is not None:
             plain["attributions"] = self.attributions
         if self.accuracy is not None:
@@ -147,6 +155,10 @@ def federated_metrics(
     groups = (
         () if blocks is None else groups_from_sums(blocks, study, edges_KL=edges_KL, noise=noise)
     )
+    survival = None
+    if study.task.kind == "survival":
+        both = []  # a table counts the risk by the horizon, not that of its interval
+        survival = figures_from_counts(tables_K2B, edges_KL[0], noise=noise)
     return FederatedMetrics(
         patients=float(patients),
         loss=float(LARGEST_LOSS * max(loss, 0.0) / patients) if patients > 0 else float("nan"),
@@ -158,13 +170,23 @@ def federated_metrics(
         groups=groups,
         group_edges=group_edges(study, edges_KL) if groups else None,
         noise=noise,
+        survival=survival,
         attributions=_attributions(parts, study, noise),
         **_from_hits(parts.get("hits", np.zeros(0)), study),
     )
 
 
 def next_edges(metrics: FederatedMetrics, study: Study) -> NDArray[np.float32]:
-    """Return bin edges (K, L) for the next evaluation, dense where this one found risks."""
+    """Return bin edges (K, L) for the next evaluation, dense where this one found risks.
+
+    The intervals of survival have the same edges.
+    """
+    if study.task.kind == "survival":
+        pooled_2B = np.sum(metrics.counts, axis=0)
+        finer_L = finer_edges(
+            pooled_2B, metrics.edges[0], study.evaluation.thresholds, noise=metrics.noise
+        )
+        return np.tile(finer_L, (study.task.outputs, 1))
     finer = [
         finer_edges(table_2B, edges_L, study.evaluation.thresholds, noise=metrics.noise)
         for table_2B, edges_L in zip(metrics.counts, metrics.edges, strict=True)

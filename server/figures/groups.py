@@ -18,6 +18,7 @@ from consilium.shared.figures.score_counts import (
     Edges,
     metrics_from_counts,
 )
+from consilium.shared.figures.survival_counts import SurvivalFigures, figures_from_counts
 from consilium.shared.rounds.contents import LARGEST_ERROR
 from consilium.shared.rounds.patient_groups import (
     WITH_RISKS,
@@ -37,8 +38,9 @@ class GroupFigures:
     """The figures of one group; see "A group" in docs/run-json.md.
 
     ``figures`` begin with the most important one. ``counts_2B`` has the rows without and with the
-    outcome, by bin. ``released`` is None for test patients, of whom no hospital has to release
-    anything.
+    outcome, by bin. ``survival`` has the curves of a survival task, whose ``positives`` are those
+    that the curve at the horizon gives. ``released`` is None for test patients, of whom no hospital
+    has to release anything.
     """
 
     group: PatientGroup
@@ -51,6 +53,7 @@ class GroupFigures:
     calibration: Share | None = None
     counts_2B: NDArray[np.float64] | None = None
     released: bool | None = None
+    survival: SurvivalFigures | None = None
 
     @property
     def scale(self) -> float:
@@ -75,6 +78,8 @@ class GroupFigures:
             "negatives": negatives,
             "positives_by_bin": positives,
         }
+        if self.survival is not None:
+            plain["survival"] = self.survival.to_json()
         return plain if self.released is None else plain | {"released": self.released}
 
 
@@ -96,7 +101,9 @@ def groups_from_sums(
     groups = patient_groups(study)
     edges_L = group_edges(study, edges_KL)
     return tuple(
-        _of_risks(group, block, study, edges_L, noise)
+        _of_survival(group, block, study, edges_L, noise)
+        if study.task.kind == "survival"
+        else _of_risks(group, block, study, edges_L, noise)
         if study.task.kind in WITH_RISKS
         else _of_mean(group, block, study, noise)
         for group, block in zip(groups, blocks.reshape(-1, block_size(study)), strict=True)
@@ -137,6 +144,35 @@ def _of_risks(
         counts_2B=counts_2B,
         released=True,
     )
+
+
+def _of_survival(
+    group: PatientGroup, block: NDArray[np.float64], study: Study, edges_L: Edges, noise: float
+) -> GroupFigures:
+    bins = group_bins(study)
+    counts_K2B = block[1:].reshape(study.task.outputs, 2, bins)
+    events = float(counts_K2B[:, 1].sum())
+    without = float(counts_K2B[-1, 0].sum())  # known to be without it at the horizon
+    deviation = noise * math.sqrt(study.task.outputs * bins)
+    found = figures_from_counts(counts_K2B, edges_L, noise=noise, expected=float(block[0]))
+    if found is None or min(events, without) < study.evaluation.smallest_group + _SURE * deviation:
+        return _withheld(group)
+    return GroupFigures(
+        group=group, rows=found.patients, judged=True, released=True, **survival_fields(found)
+    )
+
+
+def survival_fields(found: SurvivalFigures) -> dict[str, Any]:
+    """Return what a group says of survival, by the names of :class:`GroupFigures`' fields."""
+    patients = found.patients
+    return {
+        "patients": patients,
+        "figures": {"c_index": found.c_index},
+        "positives": patients * found.whole.observed.value,
+        "expected": patients * found.whole.predicted,
+        "calibration": found.ratio,
+        "survival": found,
+    }
 
 
 def _of_mean(

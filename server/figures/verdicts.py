@@ -3,8 +3,8 @@
 A model fails for a group
 
 - at *telling patients apart*, when its AUROC there is more than ``AUROC_GAP`` below that of all
-  others (without risks: when its accuracy is that much below everybody's, or its mean absolute
-  error more than ``RATIO`` times as large);
+  others (without risks: when its accuracy or C-index is that much below everybody's, or its mean
+  absolute error more than ``RATIO`` times as large);
 - at *calibration*, when the outcome is more than ``RATIO`` times more or less frequent than
   predicted. If that is so for all patients together, a group is named beside them only if its
   ratio is as far from theirs.
@@ -26,7 +26,12 @@ from consilium.shared.figures.score_counts import NORMAL_95, Edges, metrics_from
 AUROC_GAP = 0.05
 RATIO = 1.25
 _LEVEL = 0.05
-_TITLES = {"auroc": "AUROC", "accuracy": "accuracy", "mae": "mean absolute error"}
+_TITLES = {
+    "auroc": "AUROC",
+    "c_index": "C-index",
+    "accuracy": "accuracy",
+    "mae": "mean absolute error",
+}
 
 Topic = Literal["discrimination", "calibration", "joining", "size"]
 

@@ -6,8 +6,9 @@ The page shows sums and totals, no site's own figures, except the lifetime budge
 says it has left, if its policy lets it say so.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from consilium.server.coordinator.folder import CoordinatorFolder
 from consilium.server.service.operator_tables import (
@@ -17,17 +18,14 @@ from consilium.server.service.operator_tables import (
     rounds_table,
     sites_table,
 )
-from consilium.server.service.overview import (
-    recent_entries,
-    recent_records,
-    rounds_file,
-)
-from consilium.shared.audit.entry import AuditEntry
+from consilium.server.service.overview import recent_records, rounds_file
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
+from consilium.shared.audit.recent import recent_entries
 from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.service.pages import render_page
 
 AGAIN_S = 5
+PACKAGE = "consilium.server.service"
 MOST_ROUNDS = 300
 _LOOKED_AT = 400  # audit entries; most only note another log's head and are not shown
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -69,45 +67,39 @@ def read_page(folder: CoordinatorFolder, status: JsonRecord, wrong: Sequence[str
         status: what :func:`consilium.server.service.overview.status` returns.
         wrong: one sentence for each thing that is wrong.
     """
+    return render_page(
+        PACKAGE, "operator.html", again_s=AGAIN_S, **page_content(folder, status), wrong=wrong
+    )
+
+
+def sign_in_elsewhere() -> str:
+    """Return the page that stands in the place of the other where persons sign in."""
+    return render_page(PACKAGE, "elsewhere.html")
+
+
+def page_content(folder: CoordinatorFolder, status: JsonRecord) -> dict[str, Any]:
+    """Return what ``operator_main.html`` shows, for every page that has it.
+
+    Args:
+        folder: of the coordinator.
+        status: what :func:`consilium.server.service.overview.status` returns.
+    """
     rounds = {
         study["digest"]: recent_records(
             rounds_file(folder, bytes.fromhex(study["digest"])), MOST_ROUNDS
         )[::-1]
         for study in status["studies"]
     }
-    return operator_page(
-        status, wrong, rounds, recent_entries(folder.path / AUDIT_FILE, _LOOKED_AT)
-    )
-
-
-def operator_page(
-    status: JsonRecord,
-    wrong: Sequence[str],
-    rounds: Mapping[str, Sequence[JsonRecord]],
-    entries: Iterable[AuditEntry],
-) -> str:
-    """Return the page.
-
-    Args:
-        status: what :func:`consilium.server.service.overview.status` returns.
-        wrong: one sentence for each thing that is wrong.
-        rounds: the latest rounds of each study by its digest, oldest first.
-        entries: of the audit log, latest first.
-    """
-    return render_page(
-        "consilium.server.service",
-        "operator.html",
-        again_s=AGAIN_S,
-        version=status["version"],
-        certificate_ends=status["certificate_ends"][:10],
-        wrong=wrong,
-        sites=sites_table(status["sites"]),
-        studies=[
-            _study(study, rounds.get(study["digest"], ()), status["sites"])
+    return {
+        "version": status["version"],
+        "certificate_ends": status["certificate_ends"][:10],
+        "sites": sites_table(status["sites"]),
+        "studies": [
+            _study(study, rounds[study["digest"]], status["sites"])
             for study in reversed(status["studies"])
         ],
-        events=events_table(entries),
-    )
+        "events": events_table(recent_entries(folder.path / AUDIT_FILE, _LOOKED_AT)),
+    }
 
 
 def _study(
@@ -159,9 +151,11 @@ def _curves(trained: Sequence[JsonRecord]) -> tuple[Curve, ...]:
     """Return small curves of the sums' figures by round, each with two values at least."""
     judged = [r["validation"] for r in trained if r.get("validation")]
     risks = [[o["auroc"] for o in v["outputs"] if o] for v in judged]
+    ranks = [v["survival"]["c_index"]["value"] for v in judged if v.get("survival")]
     series = (
         ("validation loss", [v["loss"] for v in judged]),
         ("validation AUROC, mean", [sum(v) / len(v) for v in risks if v]),
+        ("validation C-index", ranks),
         ("epsilon spent", [r["epsilon"] for r in trained]),
         ("seconds a round", [r["seconds"] for r in trained]),
     )

@@ -14,7 +14,6 @@ from typing import Any
 
 from consilium.server.coordinator.folder import CoordinatorFolder
 from consilium.server.coordinator.register import Register, Submitted
-from consilium.shared.audit.entry import AuditEntry
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
 from consilium.shared.audit.summary import summarise
 from consilium.shared.enrolment.messages import roster_fingerprint
@@ -159,19 +158,6 @@ def recent_records(file: Path, count: int) -> list[dict[str, Any]]:
         if not isinstance(record, dict):
             break
         found.append(record)
-        if len(found) == count:
-            break
-    return found
-
-
-def recent_entries(log: Path, count: int) -> list[AuditEntry]:
-    """Return the last entries of an audit log, latest first; they are not verified here."""
-    found: list[AuditEntry] = []
-    for line in reversed(_last_lines(log)):
-        try:
-            found.append(AuditEntry.from_line(line + b"\n"))
-        except AuditError:
-            continue
         if len(found) == count:
             break
     return found

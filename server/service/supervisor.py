@@ -24,11 +24,13 @@ from consilium.server.service.monitor import (
     disk_ailments,
     free_bytes,
 )
-from consilium.server.service.operator_page import read_page
+from consilium.server.service.operator_page import read_page, sign_in_elsewhere
 from consilium.server.service.overview import status
 from consilium.shared.audit.configuration import note_configuration
 from consilium.shared.audit.own_log import open_audit
 from consilium.shared.errors import SettingsError
+from consilium.shared.files.json_record import JsonRecord
+from consilium.shared.web.users import FILE_NAME as USERS_FILE
 
 LOOK_EVERY_S = 0.25
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 30.0
@@ -148,11 +150,17 @@ class Supervisor:
                 self._monitor_port,
                 status=lambda: status(self._folder, self._register),
                 ailments=self._ailments,
-                page=lambda found, wrong: read_page(self._folder, found, wrong),
+                page=self._page,
             )
         except SettingsError as error:
             log.warning("%s", error)
             return None
+
+    def _page(self, found: JsonRecord, wrong: list[str]) -> str:
+        """Return the page, or where to sign in for it once a person was added who may."""
+        if (self._folder.path / USERS_FILE).exists():
+            return sign_in_elsewhere()
+        return read_page(self._folder, found, wrong)
 
     def _ailments(self) -> list[str]:
         """Return one sentence for each thing that is wrong now."""

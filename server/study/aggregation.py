@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from consilium.shared.study.definition import AVERAGE_RAMP
 from consilium.shared.study.rounds import Aggregation
 
 FLOAT = np.float64
@@ -75,6 +76,7 @@ def apply(
     mean_update_D: Spans,
     how: Aggregation,
     *,
+    ramp: float = AVERAGE_RAMP,
     into_D: NDArray[np.float32] | None = None,
 ) -> ServerState:
     """Return the state after one step along the mean update.
@@ -83,6 +85,7 @@ def apply(
         state: before the step.
         mean_update_D: weighted mean of the sites' weight differences.
         how: the study's ``[aggregation]`` table.
+        ramp: the study's :attr:`~consilium.shared.study.definition.Study.average_ramp`.
         into_D: gets the new weights; may be the memory that the mean update is computed from, as
             each span is read before it is written.
     """
@@ -94,7 +97,7 @@ def apply(
     for first in range(0, state.weights_D.size, SPAN):
         span = slice(first, first + SPAN)
         before = replace(state, **{name: getattr(state, name)[span] for name in _VECTORS})
-        stepped = _step(before, mean_update_D[span], how)
+        stepped = _step(before, mean_update_D[span], how, ramp)
         for name, vector_D in after.items():
             vector_D[span] = getattr(stepped, name)
     return replace(state, **after, steps=state.steps + 1)
@@ -120,7 +123,9 @@ def _filled(state: ServerState, how: Aggregation) -> ServerState:
     )
 
 
-def _step(state: ServerState, mean_update_D: NDArray[Any], how: Aggregation) -> ServerState:
+def _step(
+    state: ServerState, mean_update_D: NDArray[Any], how: Aggregation, ramp: float
+) -> ServerState:
     """Take the step on one span of coordinates."""
     momentum_D, second_D, step_D = state.momentum_D, state.second_moment_D, mean_update_D
     if how.strategy == "fedavgm":
@@ -139,11 +144,17 @@ def _step(state: ServerState, mean_update_D: NDArray[Any], how: Aggregation) -> 
     return replace(
         state,
         weights_D=weights_D,
-        average_D=_moving_average(state, weights_D, how.average_decay),
+        average_D=_moving_average(state, weights_D, how.average_decay, ramp),
         momentum_D=momentum_D,
         second_moment_D=second_D,
         steps=state.steps + 1,
     )
+
+
+def shifted(state: ServerState, added_D: NDArray[np.float32]) -> ServerState:
+    """Return the state with this (D,) added to the weights and to their average."""
+    average_D = state.average_D + added_D if state.average_D.size else state.average_D
+    return replace(state, weights_D=state.weights_D + added_D, average_D=average_D)
 
 
 def across_groups(mean_updates: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -167,11 +178,11 @@ def _second_moment(
 
 
 def _moving_average(
-    state: ServerState, weights_D: NDArray[np.float32], decay: float
+    state: ServerState, weights_D: NDArray[np.float32], decay: float, ramp: float
 ) -> NDArray[np.float64]:
     """Return the moving average; its decay grows from a low value, to forget early weights soon."""
     if not state.average_D.size:
         return state.average_D
     step = state.steps + 1
-    warm = min(decay, step / (step + 10))
+    warm = min(decay, step / (step + ramp))
     return warm * state.average_D + (1 - warm) * weights_D

@@ -25,8 +25,9 @@ from consilium.shared.model.weight_vector import to_vector
 from consilium.shared.study.definition import Study
 
 FILE_NAME = "checkpoint.safetensors"
-FORMAT = 5
-READABLE = (3, 4, FORMAT)  # 3 also held vectors nobody needs; 4 knew nothing of garbage's senders
+FORMAT = 6
+READABLE = (3, 4, 5, FORMAT)
+# 3 also held vectors nobody needs; 4 knew nothing of garbage's senders, 5 nothing of calibration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "next_round": run.next_round,
         "statistics": run.statistics,
         "trained": run.trained,
+        "calibrated": run.calibrated,
+        "doubt": run.doubt,
         "evaluated": run.evaluated,
         "finished": run.finished,
         "groups": [group.to_json() for group in run.groups],
@@ -130,6 +133,8 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
                 next_round=facts["next_round"],
                 statistics=facts.get("statistics", 0),
                 trained=facts["trained"],
+                calibrated=facts.get("calibrated", 0),
+                doubt=tuple(facts.get("doubt", ())),
                 evaluated=facts["evaluated"],
                 edges=tensors["edges"].tobytes(),
                 finished=facts["finished"],

@@ -13,13 +13,15 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from consilium.server.figures.evaluation import tables_from_json
 from consilium.server.study.checkpoints import Checkpoint
 from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.errors import SettingsError
 from consilium.shared.export.manifest import ModelManifest, Recalibrated, Validation
 from consilium.shared.export.signed_model import Trained, write_signed_model
-from consilium.shared.figures.operating_range import bands, thresholds
+from consilium.shared.figures.operating_range import bands, survival_bands, thresholds
 from consilium.shared.figures.recalibration import (
     NEUTRAL,
     Recalibration,
@@ -174,6 +176,8 @@ def validation_of(
     if last is None:
         return None
     figures, noise = last["validation"], _noise(study, last)
+    if study.task.kind == "survival":
+        return _validation_of_survival(study, last)
     declared = study.evaluation.thresholds
     tables = [
         (counts_2B, one.apply(edges_L).astype("float32"))
@@ -187,6 +191,20 @@ def validation_of(
         bands=tuple(bands(*table, noise=noise) for table in tables),
         thresholds=tuple(thresholds(*table, declared, noise=noise) for table in tables),
         errors=tuple(figures.get("rmse", ())),
+    )
+
+
+def _validation_of_survival(study: Study, last: Mapping[str, Any]) -> Validation:
+    """Return what became, by the horizon, of validation patients in bands of the risk by then."""
+    tables = tables_from_json(last["validation"])
+    counts_K2B, edges_L = np.stack([counts_2B for counts_2B, _ in tables]), tables[0][1]
+    found = survival_bands(counts_K2B, edges_L, noise=_noise(study, last))
+    return Validation(
+        of=_whose(last),
+        patients=last["validation"]["patients"],
+        bands=(*((),) * (study.task.outputs - 1), found),
+        thresholds=(),
+        errors=(),
     )
 
 

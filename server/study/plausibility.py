@@ -13,10 +13,12 @@ import numpy as np
 from consilium.server.secure_sum.protocol import SumResult
 from consilium.server.study.aggregation import SPAN, Spans
 from consilium.shared.errors import RoundVoidError
+from consilium.shared.privacy.calibration import calibration_bound
 from consilium.shared.privacy.shared_noise import noise_share
 from consilium.shared.rounds.contents import (
     Purpose,
     RoundConfiguration,
+    calibration_noise,
     gradient_sum_bound,
     update_share,
     vector_spec,
@@ -74,14 +76,34 @@ def check_norm(values: Spans, bound: float, *, name: str) -> float:
 
 
 def check_plausible(study: Study, total: SumResult) -> None:
-    """Refuse a sum of updates that honest, clipping sites could not have made.
+    """Refuse a sum of updates or of a calibration that honest, clipping sites could not have made.
 
     Raises:
         RoundVoidError: the norm is beyond its bound.
     """
+    if "calibration" in total.parts:
+        _check_calibration(study, total)
     for name in ("update", "control"):
         if name in total.parts:
             _check_segment(study, total, name)
+
+
+def _check_calibration(study: Study, total: SumResult) -> None:
+    sum_D, sites = total.parts["calibration"], len(total.survivors)
+    spec = vector_spec(
+        study,
+        RoundConfiguration(purpose=Purpose.CALIBRATION),
+        parameters=0,
+        largest_size=total.roster.largest_size,
+    )
+    bound = norm_bound(
+        length=sum_D.size,
+        sites=sites,
+        clip=calibration_bound(study) * total.weight,
+        scale=spec.segments[0].scale,
+        noise_std=math.sqrt(sites) * calibration_noise(study),
+    )
+    check_norm(sum_D, bound, name="a calibration round")
 
 
 def _check_segment(study: Study, total: SumResult, name: str) -> None:

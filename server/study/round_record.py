@@ -16,7 +16,9 @@ def round_record(study: Study, result: RoundResult) -> dict[str, Any]:
     costs = plan(study)
     spent = None
     if costs is not None:
-        spent = costs.epsilon_after(result.state.trained) if result.state.normalisation else 0.0
+        spent = 0.0
+        if result.state.normalisation:
+            spent = costs.epsilon_after(result.state.trained, result.state.calibrated)
     return {
         "round": result.number,
         "purpose": result.purpose.value,
@@ -29,6 +31,7 @@ def round_record(study: Study, result: RoundResult) -> dict[str, Any]:
         "next_left_out": list(result.state.left_out),
         "patients": result.patients,
         "update_norm": result.update_norm,
+        "shift": list(result.shift_K) or None,
         "epsilon": spent,
         "seconds": result.seconds,
         "phases": result.phases,

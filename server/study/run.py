@@ -21,12 +21,15 @@ from consilium.server.study import aggregation
 from consilium.server.study.aggregation import ServerState, Spans
 from consilium.server.study.plausibility import check_plausible, l2_norm
 from consilium.shared.errors import RoundVoidError, StudyEndedError
+from consilium.shared.model.intercepts import intercepts
 from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.model.own_weights import shared_weights
 from consilium.shared.privacy.accounting import affordable_rounds
+from consilium.shared.privacy.calibration import Shift, calibration_shift
 from consilium.shared.rounds.contents import (
     Purpose,
     RoundConfiguration,
+    calibration_noise,
     edges_from_bytes,
     edges_to_bytes,
     statistics_noise,
@@ -48,6 +51,9 @@ class RunState:
         statistics: rounds of statistics so far, void ones included.
         trained: training rounds so far, void ones included, and those that void rounds of
             statistics cost: their epsilon is taken from training.
+        calibrated: calibration rounds so far, void ones included.
+        doubt: for each output, the variance of what its log-odds are still off by; empty before
+            the first calibration.
         evaluated: evaluations of the finished model so far, void ones included.
         edges: edges of the bins in which the next evaluation counts, encoded.
         finished: nothing is left to do.
@@ -60,6 +66,8 @@ class RunState:
     next_round: int = 1
     statistics: int = 0
     trained: int = 0
+    calibrated: int = 0
+    doubt: tuple[float, ...] = ()
     evaluated: int = 0
     edges: bytes = b""
     finished: bool = False
@@ -91,13 +99,14 @@ class RunState:
         What is known of sites that send garbage is kept: that round adds nothing to it.
         """
         charged = study.privacy.mode != "none" and self.normalisation != b""
-        evaluating = self.trained >= study.rounds
+        purpose = next_purpose(study, self) if charged else None
         begun = self if self.normalisation else self.after_statistics(study, void=True)
         return replace(
             begun,
             next_round=self.next_round + 1,
-            trained=begun.trained + int(charged and not evaluating),
-            evaluated=self.evaluated + int(charged and evaluating),
+            trained=begun.trained + int(purpose is Purpose.TRAINING),
+            calibrated=self.calibrated + int(purpose is Purpose.CALIBRATION),
+            evaluated=self.evaluated + int(purpose is Purpose.EVALUATION),
         )
 
 
@@ -107,12 +116,13 @@ class RoundResult:
 
     Attributes:
         number: of the secure sum; the statistics round is usually 1.
-        purpose: what was summed: statistics, updates, or counts for evaluation.
+        purpose: what was summed: statistics, updates, residuals, or counts for evaluation.
         state: the run's state after this round (unchanged when the round was void).
         void: why the round gave no sum; None if it gave one.
         survivors: sites in the sum; ``refusals`` holds the others' reasons where they gave one.
         patients: the survivors' declared sizes together.
         update_norm: L2 norm of the mean update; 0 unless a training round.
+        shift_K: by how much a calibration round shifted each output's log-odds; empty otherwise.
         metrics: of the weights the round began with, on the sites' validation patients.
         bytes_up: bytes each site sent; ``bytes_down`` each received.
         seconds: time of the whole round; ``phases`` of each exchange.
@@ -129,6 +139,7 @@ class RoundResult:
     refusals: dict[str, str] = field(default_factory=dict)
     patients: int = 0
     update_norm: float = 0.0
+    shift_K: tuple[float, ...] = ()
     metrics: FederatedMetrics | None = None
     bytes_up: dict[str, int] = field(default_factory=dict)
     bytes_down: dict[str, int] = field(default_factory=dict)
@@ -139,7 +150,7 @@ class RoundResult:
     narrowing: bool = False
 
 
-_VECTORS = ("update", "control")  # segments of a sum that are as long as the model
+_NO_COUNTS = ("update", "control", "calibration")  # segments that are summed by group alone
 
 
 def _no_log() -> bytes:
@@ -200,6 +211,11 @@ def run_rounds(
         yield result
         state = result.state
         check_hope(state)
+    while state.calibrated < study.calibration_rounds:
+        result = run_round(study, group_sums, state, Purpose.CALIBRATION, audit_head())
+        yield result
+        state = result.state
+        check_hope(state)
     while study.evaluation.validation_fraction > 0 and not state.finished:
         if state.evaluated >= study.passes:
             return
@@ -213,7 +229,10 @@ def next_purpose(study: Study, state: RunState) -> Purpose:
     """Return what the next round of a run would be for."""
     if not state.normalisation:
         return Purpose.STATISTICS
-    return Purpose.TRAINING if state.trained < study.rounds else Purpose.EVALUATION
+    if state.trained < study.rounds:
+        return Purpose.TRAINING
+    calibrates = state.calibrated < study.calibration_rounds
+    return Purpose.CALIBRATION if calibrates else Purpose.EVALUATION
 
 
 def check_hope(state: RunState) -> None:
@@ -245,12 +264,13 @@ def run_round(
     )
     weights_D = state.server.weights_D
     shared_D = shared_weights(study, weights_D.size)
-    if purpose is Purpose.EVALUATION:
+    if purpose in (Purpose.CALIBRATION, Purpose.EVALUATION):
         weights_D = state.server.model_weights
     after = replace(
         state,
         next_round=state.next_round + 1,
         trained=state.trained + int(purpose is Purpose.TRAINING),
+        calibrated=state.calibrated + int(purpose is Purpose.CALIBRATION),
         evaluated=state.evaluated + int(purpose is Purpose.EVALUATION),
     )
     try:
@@ -287,7 +307,7 @@ def run_round(
     sites = len(sums.survivors)
     edges_KL = edges_from_bytes(state.edges, study)
     final = purpose is Purpose.EVALUATION
-    counts = {name: sums.part(name) for name in sums.totals[0].parts if name not in _VECTORS}
+    counts = {name: sums.part(name) for name in sums.totals[0].parts if name not in _NO_COUNTS}
     metrics = federated_metrics(counts, study, sites=sites, edges_KL=edges_KL, final=final)
     if metrics is not None:
         finer_KL = next_edges(metrics, study)
@@ -295,14 +315,16 @@ def run_round(
         after = replace(after, edges=edges_to_bytes(finer_KL, study), finished=done)
     mean_D = MeanUpdate(study=study, totals=sums.totals, weights_D=weights_D, shared_D=shared_D)
     update_norm = l2_norm(mean_D)  # before the step, which uses the sum up
+    shift = _shift(study, state, sums) if purpose is Purpose.CALIBRATION else None
     return RoundResult(
         number=state.next_round,
         purpose=purpose,
-        state=_apply(study, after, purpose, sums, mean_D),
+        state=_apply(study, after, purpose, sums, mean_D, shift),
         survivors=sums.survivors,
         refusals=sums.refusals,
         patients=sums.weight,
         update_norm=update_norm,
+        shift_K=() if shift is None else tuple(shift.by_K.tolist()),
         metrics=metrics,
         bytes_up=sums.bytes_up,
         bytes_down=sums.bytes_down,
@@ -331,7 +353,12 @@ def evaluates(study: Study, trained: int) -> bool:
 
 
 def _apply(
-    study: Study, state: RunState, purpose: Purpose, sums: GroupTotals, mean_D: Spans
+    study: Study,
+    state: RunState,
+    purpose: Purpose,
+    sums: GroupTotals,
+    mean_D: Spans,
+    shift: Shift | None,
 ) -> RunState:
     if purpose is Purpose.STATISTICS:
         statistics_S = sums.part("statistics")
@@ -342,13 +369,34 @@ def _apply(
         total = sums.totals[0]
         ring_D = total.parts["update"].ring_D
         used_up_D = ring_D.view(np.float32) if ring_D.size == state.server.weights_D.size else None
-        server = aggregation.apply(state.server, mean_D, study.aggregation, into_D=used_up_D)
+        server = aggregation.apply(
+            state.server, mean_D, study.aggregation, ramp=study.average_ramp, into_D=used_up_D
+        )
         if study.training.control_variates:
             shares = update_share(study, total.roster, total.survivors)
             control_D = total.parts["control"][:] / shares
             server = replace(server, control_D=control_D)
         return replace(state, server=server)
+    if shift is not None:
+        server = aggregation.shifted(state.server, intercepts(study, shift.by_K.tolist()))
+        return replace(state, server=server, doubt=tuple(shift.doubt_K.tolist()))
     return state
+
+
+def _shift(study: Study, state: RunState, sums: GroupTotals) -> Shift:
+    """Return the shift that a calibration round's sums ask for; of several groups the median."""
+    doubt_K = np.array(state.doubt) if state.doubt else None
+    noise = calibration_noise(study)
+    shifts = [
+        calibration_shift(
+            total.parts["calibration"][:], math.sqrt(len(total.survivors)) * noise, doubt_K
+        )
+        for total in sums.totals
+    ]
+    return Shift(
+        by_K=aggregation.across_groups(np.stack([shift.by_K for shift in shifts])),
+        doubt_K=aggregation.across_groups(np.stack([shift.doubt_K for shift in shifts])),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -25,6 +25,7 @@ from consilium.shared.files.strict_toml import StrictTable
 from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.study.definition import Study
 from consilium.shared.study.dictionary import Finite
+from consilium.shared.study.survival import interval_names
 from consilium.shared.version import VERSION
 
 LARGEST_BYTES = 1 << 24
@@ -175,6 +176,8 @@ def manifest_variables(study: Study, normalisation: Normalisation) -> tuple[Mani
 def output_names(study: Study) -> tuple[str, ...]:
     """Return a name for each of the model's outputs, from the study's label."""
     label, task = study.data.label, study.task
+    if task.kind == "survival":
+        return tuple(f"{label} {name}" for name in interval_names(task))
     if task.outputs == 1:
         return (label,)
     parts = tuple(part.strip() for part in label.split("+"))

@@ -26,24 +26,55 @@ def summary_logits(graph: Graph, model: SummaryModel, stay: Stay) -> str:
     return graph.layer(values, model.head)
 
 
-def convolution_logits(graph: Graph, model: ConvolutionModel, stay: Stay) -> str:
-    """The logits of a :class:`.ConvolutionModel`."""
+def convolved(graph: Graph, model: ConvolutionModel, stay: Stay) -> str:
+    """What a :class:`.ConvolutionModel` makes of each step (N, T, W), 0 at padding."""
     values = first_inputs(graph, stay, model.measured)
     if model.embedding is not None:
         table = model.embedding.weight.detach().numpy()
         values = with_codes(graph, stay, values, table, (model.measured, model.features))
-    for layer, apart in zip(model.layers, model.apart, strict=True):
-        back = [apart * place for place in reversed(range(model.kernel))]
-        beside = [_later(graph, values, by) for by in back]
-        values = graph.add("Relu", graph.layer(graph.add("Concat", *beside, axis=2), layer))
-    values = graph.add("Where", stay.mask_NT1, values, graph.constant(0.0))
+    if model.rows:
+        values = _over_grid(graph, model, values)
+    else:
+        for layer, apart in zip(model.layers, model.apart, strict=True):
+            back = [apart * place for place in reversed(range(model.kernel))]
+            beside = [_later(graph, values, by) for by in back]
+            values = graph.add("Relu", graph.layer(graph.add("Concat", *beside, axis=2), layer))
+    return graph.add("Where", stay.mask_NT1, values, graph.constant(0.0))
+
+
+def pooled_logits(graph: Graph, model: ConvolutionModel, stay: Stay, values: str) -> str:
+    """The logits of a :class:`.ConvolutionModel` without a recurrent network."""
     if model.pooling == "last":
         values = last_valid(graph, stay, values)
     elif model.pooling == "mean":
         values = mean_of_valid(graph, stay, values)
     elif model.pooling == "max":
+        values = graph.add("Where", stay.mask_NT1, values, graph.constant(-_FAR))
         values = graph.add("ReduceMax", values, graph.axes(1), keepdims=0)
-    return graph.layer(values, model.head)
+    return graph.layer(values, model.output_layers[0])
+
+
+def _over_grid(graph: Graph, model: ConvolutionModel, values: str) -> str:
+    """What :meth:`.ConvolutionModel.over_grid` returns, by ONNX's own operators on images."""
+    (high, wide), split = model.grids[0], graph.axes(model.cells)
+    image = graph.add("Slice", values, graph.axes(0), split, graph.axes(2))
+    others = graph.add("Slice", values, split, graph.axes(2**31 - 1), graph.axes(2))
+    image = graph.add("Reshape", image, graph.axes(-1, model.of_cell, high, wide))
+    before, after = (model.kernel - 1) // 2, model.kernel // 2
+    for layer, (high, wide) in zip(model.layers, model.grids, strict=False):
+        weight, bias = (part.detach().numpy() for part in layer.parameters())
+        weight = weight.reshape(len(weight), model.kernel, model.kernel, -1).transpose(0, 3, 1, 2)
+        image = graph.add(
+            "Conv", image, graph.constant(weight), graph.constant(bias),
+            pads=[before, before, after, after],
+        )  # fmt: skip
+        image = graph.add(
+            "MaxPool", graph.add("Relu", image), kernel_shape=[2, 2], strides=[2, 2],
+            pads=[0, 0, high % 2, wide % 2],
+        )  # fmt: skip
+    image = graph.add("Transpose", image, perm=[0, 2, 3, 1])
+    shape = graph.add("Concat", graph.add("Shape", "mask"), graph.axes(-1), axis=0)
+    return graph.add("Concat", graph.add("Reshape", image, shape), others, axis=2)
 
 
 def _later(graph: Graph, values: str, by: int) -> str:

@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from consilium.shared.export.onnx_branches import convolution_logits, summary_logits
+from consilium.shared.export.onnx_branches import convolved, pooled_logits, summary_logits
 from consilium.shared.export.onnx_nodes import (
     Graph,
     Stay,
@@ -86,7 +86,10 @@ def _logits(graph: Graph, model: Branch, stay: Stay) -> str:
     if isinstance(model, SummaryModel):
         return summary_logits(graph, model, stay)
     if isinstance(model, ConvolutionModel):
-        return convolution_logits(graph, model, stay)
+        values = convolved(graph, model, stay)
+        if model.recurrent is None:
+            return pooled_logits(graph, model, stay, values)
+        return _logits(graph, model.recurrent, replace(stay, x=values))
     if isinstance(model, RecurrentModel):
         return _recurrent_logits(graph, model, stay)
     raise TypeError(f"no graph of {type(model).__name__}; add it here")
@@ -192,4 +195,8 @@ def _scores(graph: Graph, model: Branch, logits: str) -> None:
         inputs, op = [spread, graph.constant(task.center)], "Add"
     elif task.kind == "multiclass":
         op, attributes = "Softmax", {"axis": -1}
+    elif task.kind == "survival":
+        last = graph.constant(np.array(-1), np.int64)
+        total = graph.add("CumSum", graph.add("Softplus", logits), last)
+        inputs, op = [graph.constant(1.0), graph.add("Exp", graph.add("Neg", total))], "Sub"
     graph.nodes.append(helper.make_node(op, inputs, ["scores"], **attributes))

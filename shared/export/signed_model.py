@@ -7,7 +7,7 @@ other model.
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -159,12 +159,15 @@ class SignedModel:
     trained: Trained
 
 
-def load_signed_model(folder: Path, signer: bytes) -> SignedModel:
+def load_signed_model(
+    folder: Path, signer: bytes, *, allow: Callable[[Study], None] = lambda _: None
+) -> SignedModel:
     """Load an exported model if it is whole and signed by this identity.
 
     Args:
         folder: that :func:`write_signed_model` wrote, under any name.
         signer: Ed25519 identity (32 bytes) that must have signed.
+        allow: refuses a study before its network is made, which may load an installed module.
 
     Raises:
         AuthenticationError: the signature or a digest does not fit; the sentence says which.
@@ -194,7 +197,7 @@ def load_signed_model(folder: Path, signer: bytes) -> SignedModel:
                 "it; remove it, or get the export again"
             )
     try:
-        return SignedModel(manifest=manifest, trained=_trained(manifest, parts))
+        return SignedModel(manifest=manifest, trained=_trained(manifest, parts, allow))
     except ConsiliumError as error:
         raise MessageError(f"{folder}: {error}") from error
 
@@ -226,7 +229,9 @@ def _check_signature(folder: Path, manifest: bytes, signer: bytes) -> None:
         ) from None
 
 
-def _trained(manifest: ModelManifest, parts: Mapping[str, bytes]) -> Trained:
+def _trained(
+    manifest: ModelManifest, parts: Mapping[str, bytes], allow: Callable[[Study], None]
+) -> Trained:
     study = parse_canonical(parts[STUDY])
     if study.digest.hex() != manifest.study_digest:
         raise MessageError(f"{STUDY} is not the study whose digest the manifest names")
@@ -235,6 +240,7 @@ def _trained(manifest: ModelManifest, parts: Mapping[str, bytes]) -> Trained:
     )
     if manifest.variables != manifest_variables(study, normalisation):
         raise MessageError("the manifest's variables are not those of the study")
+    allow(study)
     model = study_model(study)
     expected = model.state_dict()
     try:

@@ -7,13 +7,14 @@ the privacy noise in their counts; it does not cover that tomorrow's patients ma
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from consilium.shared.figures.risk_curves import operating_points, point_at, wilson
 from consilium.shared.figures.score_counts import Edges
+from consilium.shared.figures.survival_counts import curve_of
 from consilium.shared.files.strict_toml import StrictTable
 
 BANDS = 10
@@ -56,22 +57,15 @@ def bands(
         edges_L: of the bins.
         noise: standard deviation of the privacy noise on each count; it widens the intervals.
     """
-    below_B = np.maximum.accumulate(np.cumsum(counts_2B.sum(axis=0)))
-    if not below_B[-1] > 0:
-        return ()
-    middle_B = 0.5 * (below_B + np.append(0.0, below_B[:-1])) / below_B[-1]
-    group_B = np.clip((middle_B * BANDS).astype(np.int64), 0, BANDS - 1)
-    first = np.flatnonzero(np.diff(group_B, prepend=-1))
-    edges = np.concatenate([[0.0], edges_L[first[1:] - 1], [1.0]]).tolist()
     found = []
-    for place, start in enumerate(first):
-        part = counts_2B[:, start : first[place + 1] if place + 1 < len(first) else None]
+    for begin, end, inside in _neighbours(counts_2B.sum(axis=0), edges_L):
+        part = counts_2B[:, inside]
         negatives, positives = np.maximum(part.sum(axis=1), 0.0)
         value, low, high = _share(positives, negatives, noise**2 * part.shape[1])
         found.append(
             Band(
-                low=edges[place],
-                high=edges[place + 1],
+                low=begin,
+                high=end,
                 patients=negatives + positives,
                 observed=value,
                 observed_low=low,
@@ -79,6 +73,51 @@ def bands(
             )
         )
     return tuple(found)
+
+
+def survival_bands(
+    counts_K2B: NDArray[np.float64], edges_L: Edges, *, noise: float = 0.0
+) -> tuple[Band, ...]:
+    """Return such bands of the risk by the horizon; ``observed`` is by Kaplan and Meier.
+
+    Args:
+        counts_K2B: as :func:`consilium.shared.figures.survival_counts.count_intervals` has them.
+        edges_L: of the bins.
+        noise: standard deviation of the privacy noise on each count; it widens the intervals.
+    """
+    found = []
+    for low, high, inside in _neighbours(counts_K2B[0].sum(axis=0), edges_L):
+        part = counts_K2B[:, :, inside]
+        lived_K, came_K = part.sum(axis=2).T
+        deviation = noise * math.sqrt(part.shape[2])
+        end = curve_of(lived_K + came_K, came_K, noise=deviation)[-1]
+        found.append(
+            Band(
+                low=low,
+                high=high,
+                patients=max(float(part[0].sum()), 0.0),
+                observed=1 - end.value,
+                observed_low=1 - end.high,
+                observed_high=1 - end.low,
+            )
+        )
+    return tuple(found)
+
+
+def _neighbours(
+    total_B: NDArray[np.float64], edges_L: Edges
+) -> Iterator[tuple[float, float, slice]]:
+    """Yield about ``BANDS`` ranges of risks, of nearly equal numbers, with their bins."""
+    below_B = np.maximum.accumulate(np.cumsum(total_B))
+    if not below_B[-1] > 0:
+        return
+    middle_B = 0.5 * (below_B + np.append(0.0, below_B[:-1])) / below_B[-1]
+    group_B = np.clip((middle_B * BANDS).astype(np.int64), 0, BANDS - 1)
+    first = np.flatnonzero(np.diff(group_B, prepend=-1))
+    edges = np.concatenate([[0.0], edges_L[first[1:] - 1], [1.0]]).tolist()
+    for place, start in enumerate(first):
+        end = first[place + 1] if place + 1 < len(first) else None
+        yield edges[place], edges[place + 1], slice(start, end)
 
 
 def thresholds(

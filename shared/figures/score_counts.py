@@ -155,7 +155,7 @@ def metrics_from_counts(
     above_B = 1.0 - np.cumsum(share_p_B) + 0.5 * share_p_B
     auroc = float(np.clip(np.sum(share_p_B * below_B), 0.0, 1.0))
     variance = _auroc_variance(counts_2B, below_B, above_B, auroc, noise)
-    low, high = _logit_interval(auroc, math.sqrt(variance))
+    low, high = logit_interval(auroc, math.sqrt(variance))
     centers_B = bin_centers(edges_L)
     total = negatives + positives
     squares = positive_B * (1 - centers_B) ** 2 + negative_B * centers_B**2
@@ -223,7 +223,7 @@ def _auroc_variance(
     return float(sampling + added)
 
 
-def _logit_interval(value: float, deviation: float) -> tuple[float, float]:
+def logit_interval(value: float, deviation: float) -> tuple[float, float]:
     """Return a 95 % interval inside [0, 1], symmetric in log-odds (Pepe 2003, section 5.2.4).
 
     At 0 and 1 log-odds are infinite: what sampling or noise could do is then not known, and the

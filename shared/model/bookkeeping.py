@@ -228,7 +228,7 @@ class Lookup:
 
 @dataclass(frozen=True)
 class Direct:
-    """A small parameter whose row gradients are simply kept: ``grad_ND``."""
+    """A parameter whose row gradients are simply kept: ``grad_ND``, D numbers of any shape."""
 
     parameter: Parameter
     grad_ND: Tensor
@@ -248,7 +248,8 @@ class Direct:
 
     def weighted_sums(self, weight_N: Tensor) -> list[Tensor]:
         """See :class:`LayerRecord`."""
-        return [_weighed(self.grad_ND, weight_N.double()[:, None]).sum(0)]
+        summed_D = _weighed(self.grad_ND, weight_N.double()[:, None]).sum(0)
+        return [summed_D.view(self.parameter.shape)]
 
     def sums_of(self, rows: slice, weight_N: Tensor) -> list[Tensor]:
         """See :class:`LayerRecord`."""
@@ -256,7 +257,7 @@ class Direct:
 
     def per_row(self) -> list[Tensor]:
         """See :class:`LayerRecord`."""
-        return [self.grad_ND]
+        return [self.grad_ND.view(len(self.grad_ND), *self.parameter.shape)]
 
 
 class Bookkeeping:

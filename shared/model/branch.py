@@ -14,6 +14,7 @@ from torch.nn import functional
 from consilium.shared.model.bookkeeping import Bookkeeping
 from consilium.shared.model.layers import Embedding, Linear, row_by_row
 from consilium.shared.model.losses import PLAIN, in_whole_vectors, of_classes, of_labels
+from consilium.shared.model.survival import first_log_odds, risks_by_cut
 from consilium.shared.study.input_names import CHANNELS, UNKNOWN_TOKEN
 from consilium.shared.study.loss import Loss
 from consilium.shared.study.records import Tokens
@@ -146,7 +147,8 @@ class Branch(nn.Module):
     ) -> Tensor:
         """Return each stay's loss (N,): cross entropy, or squared error in spreads for regression.
 
-        The mean over known outputs is taken, and over valid steps in a per-step task. ``y`` is
+        The mean over known outputs is taken, but the sum over intervals for survival
+        (:mod:`consilium.shared.model.survival`); and over valid steps in a per-step task. ``y`` is
         whole numbers below K for multiclass, otherwise numbers: (N,) or (N, K), with a T axis after
         N in a per-step task. NaN marks a label that is not known and does not count; nor does one
         that the task does not have (class K, infinity), nor any label of a padded step.
@@ -178,7 +180,9 @@ class Branch(nn.Module):
                 elementwise = of_labels(logits, target, loss, alone=alone)
             if weight is not None:
                 elementwise = elementwise * weight.reshape(logits.shape)
-            stay = (elementwise * known).sum(-1) / known.sum(-1).clamp(min=1)
+            stay = (elementwise * known).sum(-1)
+            if self.task.kind != "survival":
+                stay = stay / known.sum(-1).clamp(min=1)
             known = known.any(-1)
         if not self.task.per_step:
             return stay
@@ -186,11 +190,16 @@ class Branch(nn.Module):
         return (stay * counted_NT).sum(1) / counted_NT.sum(1).clamp(min=1)
 
     def scores(self, logits: Tensor) -> Tensor:
-        """Return probabilities shaped like ``logits``, or the predicted values in regression."""
+        """Return probabilities shaped like ``logits``, or the predicted values in regression.
+
+        Those of survival are the risks by the end of each interval.
+        """
         if self.task.kind == "regression":
             return logits * self.task.spread + self.task.center
         if self.task.kind == "multiclass":
             return torch.softmax(logits, dim=-1)
+        if self.task.kind == "survival":
+            return risks_by_cut(logits)
         return in_whole_vectors(torch.sigmoid, logits)
 
 
@@ -212,7 +221,8 @@ def begin_at(layer: Linear, task: Task) -> None:
     """Let the outputs begin at the task's public ``prevalence``, if it has one."""
     with torch.no_grad():
         if task.prevalence is not None and layer.bias is not None:
-            layer.bias.fill_(math.log(task.prevalence / (1 - task.prevalence)))
+            odds = math.log(task.prevalence / (1 - task.prevalence))
+            layer.bias.fill_(first_log_odds(task) if task.kind == "survival" else odds)
 
 
 def code_vectors(table: Embedding, codes_NTM: Tensor, books: Bookkeeping | None) -> Tensor:

@@ -50,10 +50,11 @@ def shares_of_sums(sums: NDArray[np.float64], study: Study, *, noise: float) -> 
     counts = np.maximum(np.asarray(sums, dtype=np.float64) / class_scale(study), 0.0)
     if study.task.kind == "multiclass":
         counts = np.maximum(counts, least)
-        return np.clip(counts / counts.sum(), LEAST_SHARE, 1.0)
+        return np.asarray(np.clip(counts / counts.sum(), LEAST_SHARE, 1.0))
     known_K, present_K = np.split(counts, 2)
     known_K = np.maximum(known_K, 2 * least)
-    return np.clip(np.maximum(present_K, least) / known_K, LEAST_SHARE, 1 - LEAST_SHARE)
+    share_K = np.maximum(present_K, least) / known_K
+    return np.asarray(np.clip(share_K, LEAST_SHARE, 1 - LEAST_SHARE))
 
 
 def weights_of_labels(y: Tensor, study: Study, share_K: NDArray[np.float64]) -> Tensor | None:
@@ -77,6 +78,7 @@ def weights_of_labels(y: Tensor, study: Study, share_K: NDArray[np.float64]) -> 
         return torch.from_numpy(weight_K.astype(np.float32))[torch.where(known, y, 0).long()]
     present_K, absent_K = np.array(loss.weights), np.ones(task.outputs)
     if loss.balance:
+        share_K = np.clip(share_K, LEAST_SHARE, 1 - LEAST_SHARE)
         present_K, absent_K = share_K**-loss.balance, (1 - share_K) ** -loss.balance
         mean_K = share_K * present_K + (1 - share_K) * absent_K
         present_K, absent_K = present_K / mean_K, absent_K / mean_K

@@ -16,14 +16,16 @@ from consilium.shared.model.branch import (
 )
 from consilium.shared.model.convolution import ConvolutionModel
 from consilium.shared.model.gru_d import GRUD
+from consilium.shared.model.installed_module import installed_network
 from consilium.shared.model.layers import AttentionPooling, Embedding, LayerNorm, Linear
 from consilium.shared.model.linear_path import LinearModel, read_of_steps
 from consilium.shared.model.mean_of_branches import MeanOfBranches, Member
 from consilium.shared.model.recurrent import GRU, LSTM, RNN, Recurrent, drop
 from consilium.shared.model.summary import SummaryModel
 from consilium.shared.study.branches import (
-    AnyBranch,
     ConvolutionBranch,
+    LinearBranch,
+    ModuleBranch,
     Recurrence,
     RecurrentBranch,
     SummaryBranch,
@@ -33,6 +35,7 @@ from consilium.shared.study.input_names import channels, inputs_of, series_names
 from consilium.shared.study.records import Tokens
 from consilium.shared.study.training import Task
 
+OwnBranch = RecurrentBranch | LinearBranch | SummaryBranch | ConvolutionBranch
 CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 
 
@@ -229,12 +232,15 @@ def _members(study: Study, generator: Generator) -> list[Member]:
         inputs, places = _group(study, branch.inputs)
         share = 1 / (len(study.model.branches) * branch.members)
         for _ in range(branch.members):
-            made = _network(branch, inputs, study.task, generator)
+            if isinstance(branch, ModuleBranch):
+                made: Branch = installed_network(branch, inputs, study, generator)
+            else:
+                made = _network(branch, inputs, study.task, generator)
             found.append(Member(network=made, share=share, places=places))
     return found
 
 
-def _network(branch: AnyBranch, inputs: Inputs, task: Task, generator: Generator) -> Branch:
+def _network(branch: OwnBranch, inputs: Inputs, task: Task, generator: Generator) -> Branch:
     if isinstance(branch, RecurrentBranch):
         return RecurrentModel(
             inputs.features, branch, task, generator, inputs.tokens, inputs.counted
@@ -242,8 +248,21 @@ def _network(branch: AnyBranch, inputs: Inputs, task: Task, generator: Generator
     if isinstance(branch, SummaryBranch):
         return SummaryModel(inputs, branch, task, generator)
     if isinstance(branch, ConvolutionBranch):
-        return ConvolutionModel(inputs, branch, task, generator)
+        return _convolutions(branch, inputs, task, generator)
     return LinearModel(inputs, task, generator)
+
+
+def _convolutions(
+    branch: ConvolutionBranch, inputs: Inputs, task: Task, generator: Generator
+) -> Branch:
+    then = branch.recurrence
+    if then is None:
+        return ConvolutionModel(inputs, branch, task, generator)
+
+    def recurrent(width: int) -> Branch:
+        return RecurrentModel(width, then, task, generator)
+
+    return ConvolutionModel(inputs, branch, task, generator, recurrent)
 
 
 def _group(study: Study, names: tuple[str, ...]) -> tuple[Inputs, list[int]]:

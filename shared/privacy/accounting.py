@@ -100,7 +100,7 @@ def calibrate_noise(
     if already >= epsilon:
         raise PrivacyError(
             f"epsilon {already:.4g} is already spent beside, out of {epsilon:.4g}; "
-            "raise [privacy] epsilon or lower statistics_fraction"
+            "raise [privacy] epsilon or lower the fractions beside training"
         )
 
     from scipy.optimize import brentq  # 25 MiB, which a site that plans no study does without
@@ -132,6 +132,8 @@ class PrivacyPlan:
     """The events of a whole study at one site, and what they cost.
 
     statistics: the one release of normalisation statistics.
+    calibration: what one calibration round releases; None if the study has none.
+    calibrations: how many there are.
     training: all rounds of training together.
     training_round: what one round of training releases.
     metrics: what one evaluation releases about validation patients.
@@ -140,6 +142,8 @@ class PrivacyPlan:
     """
 
     statistics: PrivacyEvent
+    calibration: PrivacyEvent | None
+    calibrations: int
     training: PrivacyEvent
     training_round: PrivacyEvent
     metrics: PrivacyEvent
@@ -147,28 +151,36 @@ class PrivacyPlan:
     epsilon: float
     delta: float
 
-    def training_events(self, rounds: int) -> Events:
-        """All events that include a training patient, after ``rounds`` rounds."""
-        if rounds == 0:
-            return (self.statistics,)
-        return (self.statistics, self.training_round.repeated(rounds))
+    def training_events(self, rounds: int, calibrations: int = 0, *, statistics: int = 1) -> Events:
+        """All events that include a training patient, after so many rounds of each kind."""
+        done = ((self.statistics, statistics), (self.training_round, rounds),
+                (self.calibration, calibrations))  # fmt: skip
+        return tuple(event.repeated(times) for event, times in done if event and times)
 
-    def epsilon_after(self, rounds: int) -> float:
-        """Epsilon spent on a training patient after ``rounds`` rounds, statistics included."""
-        return epsilon_spent(self.training_events(rounds), self.delta)
+    def epsilon_after(self, rounds: int, calibrations: int = 0) -> float:
+        """Epsilon spent on a training patient after so many rounds, statistics included."""
+        return epsilon_spent(self.training_events(rounds, calibrations), self.delta)
 
 
 def plan(study: Study) -> PrivacyPlan | None:
     """Return the noise a study needs so that its whole run keeps to its epsilon and delta.
 
-    Statistics get ``statistics_fraction`` of epsilon on their own; training gets the noise with
-    which both together reach epsilon. Validation patients are never trained on, so their metrics
-    have the whole epsilon to themselves. None in privacy mode ``none``.
+    Statistics get ``statistics_fraction`` of epsilon on their own, all calibration rounds together
+    ``calibration_fraction``; training gets the noise with which all together reach epsilon.
+    Validation patients are never trained on, so their metrics have the whole epsilon to themselves.
+    None in privacy mode ``none``.
 
     Raises:
         PrivacyError: the budget cannot be met with any reasonable noise.
     """
-    return _plan(study.privacy, study.training, study.rounds, study.evaluation.every, study.passes)
+    return _plan(
+        study.privacy,
+        study.training,
+        study.rounds,
+        study.evaluation.every,
+        study.passes,
+        study.calibration_rounds,
+    )
 
 
 def affordable_rounds(study: Study, statistics: int) -> int:
@@ -183,7 +195,7 @@ def affordable_rounds(study: Study, statistics: int) -> int:
         return study.rounds
 
     def beyond(rounds: int) -> bool:
-        events = (costs.statistics.repeated(statistics), costs.training_round.repeated(rounds))
+        events = costs.training_events(rounds, costs.calibrations, statistics=statistics)
         return epsilon_spent(events, costs.delta) > study.privacy.epsilon
 
     return bisect.bisect_left(range(1, study.rounds + 1), True, key=beyond)
@@ -191,7 +203,7 @@ def affordable_rounds(study: Study, statistics: int) -> int:
 
 @lru_cache(maxsize=256)
 def _plan(
-    privacy: Privacy, training: Training, rounds: int, every: int, passes: int
+    privacy: Privacy, training: Training, rounds: int, every: int, passes: int, calibrations: int
 ) -> PrivacyPlan | None:
     if privacy.mode == "none":
         return None
@@ -201,10 +213,20 @@ def _plan(
         noise_multiplier=calibrate_noise(epsilon * privacy.statistics_fraction, delta, 1.0, 1),
         steps=1,
     )
+    beside: Events = (statistics,)
+    calibration = None
+    if calibrations:
+        share = epsilon * privacy.calibration_fraction
+        calibration = PrivacyEvent(
+            sampling_rate=1.0,
+            noise_multiplier=calibrate_noise(share, delta, 1.0, calibrations),
+            steps=1,
+        )
+        beside = (statistics, calibration.repeated(calibrations))
     training_round = PrivacyEvent(
         sampling_rate=training.sampling_rate,
         noise_multiplier=calibrate_noise(
-            epsilon, delta, training.sampling_rate, steps * rounds, (statistics,)
+            epsilon, delta, training.sampling_rate, steps * rounds, beside
         ),
         steps=steps,
     )
@@ -217,11 +239,13 @@ def _plan(
     whole = training_round.repeated(rounds)
     return PrivacyPlan(
         statistics=statistics,
+        calibration=calibration,
+        calibrations=calibrations,
         training=whole,
         training_round=training_round,
         metrics=metrics,
         evaluations=evaluations,
-        epsilon=epsilon_spent((statistics, whole), delta),
+        epsilon=epsilon_spent((*beside, whole), delta),
         delta=delta,
     )
 

@@ -1,10 +1,11 @@
 """Noise shared among sites: each adds its part, in whole numbers, and only the sum is protected.
 
-One round is one step. A site sums its patients' clipped gradients, clamps and rounds the sum to
-whole numbers of 1 / scale, adds discrete Gaussian noise of variance v, and sends it into the
-secure sum. The guarantee is against the coordinator together with up to c sites: it counts the
-noise of M - c sites, where M is the fewest survivors whose sum is ever released. It does not hold
-against somebody who sees a single site's vector.
+One round is one step, or one calibration (:mod:`consilium.shared.privacy.calibration`), of which
+the same holds with its own bound in place of clip_norm. A site sums its patients' clipped
+gradients, clamps and rounds the sum to whole numbers of 1 / scale, adds discrete Gaussian noise of
+variance v, and sends it into the secure sum. The guarantee is against the coordinator together with
+up to c sites: it counts the noise of M - c sites, where M is the fewest survivors whose sum is ever
+released. It does not hold against somebody who sees a single site's vector.
 
 Why the total counts as one Gaussian of the event's noise multiplier z (each step is an inequality):
 
@@ -33,7 +34,8 @@ from numpy.typing import NDArray
 
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.errors import PrivacyError
-from consilium.shared.privacy.accounting import plan
+from consilium.shared.privacy.accounting import PrivacyEvent, plan
+from consilium.shared.privacy.calibration import calibration_bound, calibration_size
 from consilium.shared.privacy.discrete_gaussian import LARGEST_VARIANCE, discrete_gaussian
 from consilium.shared.secure_sum.fixed_point import Segment
 from consilium.shared.study.definition import Study
@@ -73,13 +75,39 @@ def noise_share(study: Study, parameters: int) -> NoiseShare:
         PrivacyError: the study is of another mode, or its ring is too small to hold the sum and
             the noise.
     """
-    how, privacy, costs = study.aggregation, study.privacy, plan(study)
+    costs = plan(study)
+    event = None if costs is None else costs.training_round
+    return _share(study, "update", parameters, event, study.privacy.clip_norm)
+
+
+def calibration_share(study: Study) -> NoiseShare:
+    """Return every site's share of the noise of a calibration round.
+
+    Raises:
+        PrivacyError: as :func:`noise_share`, or the study has no calibration rounds.
+    """
+    costs = plan(study)
+    event = None if costs is None else costs.calibration
+    return _share(study, "calibration", calibration_size(study), event, calibration_bound(study))
+
+
+def _share(
+    study: Study, name: str, length: int, event: PrivacyEvent | None, bound: float
+) -> NoiseShare:
+    """Return a site's share of the noise on a sum of ``length`` numbers, for this event.
+
+    ``bound`` is the largest L2 norm of one patient's part.
+    """
+    how, privacy = study.aggregation, study.privacy
     honest = study.minimum_sites - how.tolerated_collusion
-    if privacy.mode != "distributed" or costs is None:
-        raise PrivacyError(f"privacy mode {privacy.mode} shares no noise; set mode = 'distributed'")
-    unit = max(SMALLEST_UNIT, ROUNDING_SHARE * math.sqrt(parameters))
-    noise = costs.training_round.noise_multiplier
-    distance = unit + math.sqrt(parameters)
+    if privacy.mode != "distributed" or event is None:
+        raise PrivacyError(
+            f"study {study.name}, of privacy mode {privacy.mode}, shares no noise of {name}; set "
+            "mode = 'distributed'"
+        )
+    unit = max(SMALLEST_UNIT, ROUNDING_SHARE * math.sqrt(length))
+    noise = event.noise_multiplier
+    distance = unit + math.sqrt(length)
     variance = math.ceil(((noise * distance) ** 2 + CONVOLUTION_VARIANCE) / honest)
     variance = max(SMALLEST_VARIANCE, variance)
     largest = ((1 << (how.ring_bits - 1)) - 1) // len(study.sites)
@@ -90,14 +118,11 @@ def noise_share(study: Study, parameters: int) -> NoiseShare:
             f"beside its noise, at least {LEAST_CLAMP:g} are needed; raise [aggregation] ring_bits "
             "or [privacy] epsilon"
         )
-    scale = unit / privacy.clip_norm
-    segment = Segment(name="update", length=parameters, linf=largest / scale, scale=scale)
+    scale = unit / bound
+    segment = Segment(name=name, length=length, linf=largest / scale, scale=scale)
     while segment.qmax > largest:  # the division may have rounded up
         segment = Segment(
-            name="update",
-            length=parameters,
-            linf=math.nextafter(segment.linf, 0.0),
-            scale=scale,
+            name=name, length=length, linf=math.nextafter(segment.linf, 0.0), scale=scale
         )
     return NoiseShare(
         scale=scale,
@@ -115,8 +140,8 @@ def noisy_sum(
     """Return a site's clipped gradient sum as whole numbers (D,) with its share of the noise.
 
     Args:
-        gradient_sum_D: sum of clipped patient gradients, shape (D,).
-        share: from :func:`noise_share`.
+        gradient_sum_D: sum of clipped patient gradients, or of a calibration round, shape (D,).
+        share: from :func:`noise_share` or :func:`calibration_share`.
         source: secret and fresh; rounding and noise are drawn from it.
 
     Guarantee: one patient moves the result, noise aside, by at most scale * clip_norm + sqrt(d).

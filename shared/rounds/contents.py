@@ -1,7 +1,8 @@
 """What the vector of each secure sum of a study holds; both sides derive it from the study.
 
-A study's rounds are of three purposes: one sum of normalisation statistics, then training rounds,
-then one evaluation of the finished model. A site counts as the number of patients that it declared,
+A study's rounds are of four purposes: one sum of normalisation statistics, then training rounds,
+then calibration rounds where risks are put right under privacy, then evaluations of the finished
+model. A site counts as the number of patients that it declared,
 which the roster holds: no number of patients travels.
 """
 
@@ -15,13 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.shared.crypto.keys import Roster
-from consilium.shared.errors import MessageError, StudyError
+from consilium.shared.errors import MessageError, PrivacyError, StudyError
 from consilium.shared.figures.score_counts import first_edges
 from consilium.shared.model.normalisation import statistics_clip, statistics_size
 from consilium.shared.privacy.accounting import plan
-from consilium.shared.privacy.shared_noise import noise_share
+from consilium.shared.privacy.calibration import calibration_bound, calibration_size
+from consilium.shared.privacy.shared_noise import calibration_share, noise_share
 from consilium.shared.rounds.attribution_bands import PARTS, attributions_size
-from consilium.shared.rounds.patient_groups import block_size, memberships, patient_groups
+from consilium.shared.rounds.patient_groups import (
+    block_parts,
+    block_size,
+    memberships,
+    patient_groups,
+)
 from consilium.shared.secure_sum.fixed_point import Segment, VectorSpec, largest_scale
 from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.study.definition import Study
@@ -39,6 +46,7 @@ class Purpose(StrEnum):
 
     STATISTICS = "statistics"
     TRAINING = "training"
+    CALIBRATION = "calibration"
     EVALUATION = "evaluation"
 
 
@@ -255,10 +263,11 @@ def metrics_sensitivity(study: Study, *, final: bool = False) -> float:
     """Return the largest L2 norm of one patient's share, every part of which has norm 1 at most.
 
     The parts: K score tables, a loss, a count, and the confusion (multiclass) or three sums for
-    each target (regression). Of the final model also two parts for each way in which patients are
-    grouped, and the parts of attributions.
+    each target (regression). Of the final model also the parts of a group's block for each way in
+    which patients are grouped, and the parts of attributions.
     """
-    last = 2 * memberships(study) + PARTS * bool(attributions_size(study)) if final else 0
+    of_groups = block_parts(study) * memberships(study)
+    last = of_groups + PARTS * bool(attributions_size(study)) if final else 0
     more = {"multiclass": 1, "regression": hits_size(study)}.get(study.task.kind, 0)
     return math.sqrt(counts_shape(study)[0] + 2 + more + last)
 
@@ -275,6 +284,21 @@ def metrics_noise(study: Study, *, final: bool = False) -> float:
     return (
         costs.metrics.noise_multiplier * metrics_sensitivity(study, final=final) if costs else 0.0
     )
+
+
+def calibration_noise(study: Study) -> float:
+    """Return the standard deviation of a site's noise on each sum of a calibration round.
+
+    Raises:
+        PrivacyError: the study has no such rounds, or its ring is too small for the noise.
+    """
+    if study.privacy.mode == "distributed":
+        share = calibration_share(study)
+        return math.sqrt(share.variance) / share.scale
+    costs = plan(study)
+    if costs is None or costs.calibration is None:
+        raise PrivacyError(f"study {study.name} has no calibration rounds; ask for none")
+    return costs.calibration.noise_multiplier * calibration_bound(study)
 
 
 def vector_spec(
@@ -295,6 +319,11 @@ def vector_spec(
         segments.append(_segment(study, "update", parameters, how.update_norm))
         if study.training.control_variates:
             segments.append(_segment(study, "control", parameters, how.update_norm))
+    if asked.purpose is Purpose.CALIBRATION and study.privacy.mode == "distributed":
+        segments.append(calibration_share(study).segment)
+    elif asked.purpose is Purpose.CALIBRATION:
+        bound = largest_size * calibration_bound(study) + NOISE_MARGIN * calibration_noise(study)
+        segments.append(_segment(study, "calibration", calibration_size(study), bound))
     if asked.evaluate or asked.purpose is Purpose.EVALUATION:
         outputs, classes, bins = counts_shape(study)
         final = asked.purpose is Purpose.EVALUATION

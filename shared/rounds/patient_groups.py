@@ -2,7 +2,8 @@
 
 Both sides derive groups, their order and the layout of their sums from the study alone. A group's
 block holds, where the task has risks, the sum of risks and a table (2, B) of weights by outcome and
-bin, with the labels of a multi-label task pooled. Otherwise it holds the number of patients, and
+bin, with the labels of a multi-label task pooled. For survival there is such a table of each
+interval, by the risk at the horizon. Otherwise it holds the number of patients, and
 that of patients recognised (multi-class) or the sum of their absolute errors, each error in
 spreads / ``LARGEST_ERROR`` and at most 1.
 """
@@ -65,7 +66,14 @@ def memberships(study: Study) -> int:
 
 def block_size(study: Study) -> int:
     """Return how many numbers are summed for each group."""
+    if study.task.kind == "survival":
+        return 1 + 2 * study.task.outputs * group_bins(study)
     return 1 + 2 * group_bins(study) if study.task.kind in WITH_RISKS else 2
+
+
+def block_parts(study: Study) -> int:
+    """Return of how many parts, to each of which a patient adds a norm of 1, a block is made."""
+    return 1 + (study.task.outputs if study.task.kind == "survival" else 1)
 
 
 def group_bins(study: Study) -> int:
@@ -76,10 +84,11 @@ def group_bins(study: Study) -> int:
 def group_edges(study: Study, edges_KL: NDArray[np.float32]) -> Edges:
     """Return the edges of a group's bins: evenly chosen from the edges used for all patients.
 
-    Pooled labels each have edges of their own, so their groups use ``first_edges``.
+    Pooled labels each have edges of their own, so their groups use ``first_edges``; the intervals
+    of survival have the same.
     """
     bins = group_bins(study)
-    if len(edges_KL) != 1:
+    if len(edges_KL) != 1 and study.task.kind != "survival":
         return first_edges(bins)
     place = np.arange(1, bins) * study.bins // bins - 1
     return np.asarray(edges_KL[0][place], dtype=np.float32)

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from consilium.shared.files.strict_toml import StrictTable
+from consilium.shared.study.grid import check_grid
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Names = tuple[Annotated[str, Field(min_length=1)], ...]
@@ -126,10 +127,16 @@ class SummaryBranch(Ensemble):
 
 
 class ConvolutionBranch(Ensemble):
-    """Convolutions over time: each step's value is of this step and earlier ones alone.
+    """Convolutions over time, or over a grid at each step; then pooling, or a recurrent ``cell``.
 
-    Each of ``layers`` has ``channels`` filters of ``kernel`` steps, which stand 1, 2, 4, ... steps
-    apart in the first, second, third layer (Bai, Kolter and Koltun 2018, arXiv:1803.01271).
+    Over time (``rows`` 0) each step's value is of this step and earlier ones alone. Each of
+    ``layers`` has ``channels`` filters of ``kernel`` steps, which stand 1, 2, 4, ... steps apart in
+    the first, second, third layer (Bai, Kolter and Koltun 2018, arXiv:1803.01271).
+
+    With ``rows`` the branch's series are the cells of a grid, one row after the other in the
+    study's order, such as the slices of a volume. Filters are of ``kernel`` by ``kernel`` cells,
+    and after each layer every two by two cells become one, their largest value. A step's static
+    variables and codes stand beside what is left of the grid.
     """
 
     codes: ClassVar[bool] = True
@@ -137,26 +144,83 @@ class ConvolutionBranch(Ensemble):
     channels: int = Field(default=32, ge=1, le=4096)
     kernel: int = Field(default=3, ge=1, le=256)
     layers: int = Field(default=1, ge=1, le=8)
-    pooling: Literal["last", "mean", "max"] = "max"
+    rows: int = Field(default=0, ge=0, le=64)
+    cell: Literal["none", "rnn", "lstm", "gru"] = "none"
+    hidden: int = Field(default=32, ge=1, le=4096)
+    pooling: Literal["last", "mean", "max", "attention"] = "max"
     dropout: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _keys_have_a_use(self) -> Self:
+        if self.cell == "none" and self.pooling == "attention":
+            raise ValueError(
+                'pooling "attention" weighs the states of a recurrent cell, and cell is "none"; '
+                'set cell = "gru" or pooling = "max"'
+            )
+        if self.cell == "none" and self.hidden != 32:
+            raise ValueError(
+                f'hidden = {self.hidden} is of a recurrent cell, and cell is "none"; set cell = '
+                '"gru" or remove hidden'
+            )
+        return self
+
+    @property
+    def recurrence(self) -> Recurrence | None:
+        """The recurrent network that reads what the convolutions make, if there is one."""
+        if self.cell == "none":
+            return None
+        return Recurrence(
+            cell=self.cell, hidden=self.hidden, pooling=self.pooling, dropout=self.dropout
+        )
 
     @property
     def described(self) -> str:
         """The branch in words."""
+        over = f"over a grid of {self.rows} rows, " if self.rows else ""
+        size = f"{self.kernel} x {self.kernel} cells" if self.rows else f"{self.kernel} steps"
+        then = "" if self.cell == "none" else f"{self.cell.upper()}, {self.hidden} hidden units, "
         return (
-            f"convolutions, {self.channels} channels, {self.layers} layer(s) of {self.kernel} "
-            f"steps, pooling {self.pooling}, dropout {self.dropout:g}"
+            f"convolutions, {over}{self.channels} channels, {self.layers} layer(s) of {size}, "
+            f"{then}pooling {self.pooling}, dropout {self.dropout:g}"
         )
 
 
+Installed = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+!-]{0,63}$")]
+Setting = bool | int | Annotated[float, Field(allow_inf_nan=False)] | str
+
+
+class ModuleBranch(Ensemble):
+    """A network of a package that people at every site and at the coordinator installed.
+
+    The study names it and its exact package; no code travels (docs/models-from-outside.md).
+    ``digest`` is the SHA-256 of the package's code; ``settings`` are handed to it as they are.
+    """
+
+    codes: ClassVar[bool] = True
+    kind: Literal["module"]
+    module: Installed
+    version: Installed
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    settings: dict[Annotated[str, Field(min_length=1, max_length=64)], Setting] = Field(
+        default={}, max_length=64
+    )
+
+    @property
+    def described(self) -> str:
+        """The branch in words."""
+        return f"installed module {self.module} {self.version} ({self.digest[:16]})"
+
+
 AnyBranch = Annotated[
-    RecurrentBranch | LinearBranch | SummaryBranch | ConvolutionBranch, Field(discriminator="kind")
+    RecurrentBranch | LinearBranch | SummaryBranch | ConvolutionBranch | ModuleBranch,
+    Field(discriminator="kind"),
 ]
 KINDS: dict[str, type[Group]] = {
     "recurrent": RecurrentBranch,
     "linear": LinearBranch,
     "summary": SummaryBranch,
     "convolution": ConvolutionBranch,
+    "module": ModuleBranch,
 }
 
 
@@ -209,8 +273,13 @@ class Model(Recurrence):
 
     @property
     def drops(self) -> bool:
-        """Whether a network drops units in training."""
-        return self.without_dropout() != self.model_dump()
+        """Whether a network drops units in training; an installed module may."""
+        return bool(self.modules) or self.without_dropout() != self.model_dump()
+
+    @property
+    def modules(self) -> tuple[ModuleBranch, ...]:
+        """The branches that are installed modules."""
+        return tuple(branch for branch in self.branches if isinstance(branch, ModuleBranch))
 
     def without_dropout(self) -> dict[str, object]:
         """Return the table with every network's dropout at 0."""
@@ -239,6 +308,7 @@ def check_branches(
     static: tuple[str, ...],
     codes: tuple[str, ...],
     hours: bool,
+    steps: int,
 ) -> None:
     """Refuse branches that cannot read what they name.
 
@@ -248,6 +318,7 @@ def check_branches(
         static: names of its other variables.
         codes: names of its columns of codes.
         hours: whether its clock counts hours.
+        steps: of its window.
 
     Raises:
         ValueError: one sentence: what does not fit, and the remedy.
@@ -274,6 +345,9 @@ def check_branches(
                 f"{place} reads codes alone, and projection and skip read variables; add one to "
                 "its inputs, or set projection = 0 and skip = false"
             )
+        if isinstance(branch, ConvolutionBranch) and branch.rows:
+            cells = tuple(name for name in series if name in measured)
+            check_grid(place, cells, rows=branch.rows, kernel=branch.kernel, steps=steps)
         if (
             isinstance(branch, RecurrentBranch)
             and branch.cell == "gru-d"

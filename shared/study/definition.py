@@ -26,6 +26,8 @@ from consilium.shared.study.training import Model, Privacy, Task, Training
 
 BINS, PASSES = 400, 4  # of an evaluation without privacy noise
 BINS_WITH_NOISE, PASSES_WITH_NOISE = 32, 1  # each bin carries noise, and each pass is paid for
+CALIBRATION_ROUNDS = 2  # one may be void
+AVERAGE_RAMP = 10.0  # rounds; see Study.average_ramp
 
 
 class Study(StrictTable):
@@ -33,9 +35,12 @@ class Study(StrictTable):
 
     ``variables`` that :mod:`consilium.shared.study.dictionary` has may be named without their
     declaration.
+
+    ``schema`` 2 has two defaults that 1 has not: :attr:`calibration_rounds` and
+    :attr:`average_ramp`. So a study of schema 1 means what it meant when it was approved.
     """
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
+    schema_version: Literal[1, 2] = Field(default=1, alias="schema")
     name: Name
     title: str = Field(min_length=1, max_length=200)
     purpose: str = Field(default="", max_length=2000)
@@ -98,6 +103,33 @@ class Study(StrictTable):
         return self
 
     @model_validator(mode="after")
+    def _windows_fit_the_task(self) -> Self:
+        if not self.data.fixed and self.task.per_step:
+            raise ValueError(
+                "[task] per_step labels every hour of a stay, but [data] cuts it into windows with "
+                "one label each; remove per_step, or the table that places them"
+            )
+        if not self.data.fixed and self.task.kind == "survival":
+            raise ValueError(
+                "[task] survival counts from the start of a stay, but [data] cuts it into windows "
+                "that end elsewhere; remove the table that places them"
+            )
+        after = self.data.after_event
+        if after is not None and (
+            after.variable not in self.variables or self.variables[after.variable].role != "series"
+        ):
+            raise ValueError(
+                f"[data.after_event] names {after.variable!r}, which is not one of [variables] "
+                'with role = "series"; name one that is'
+            )
+        if self.data.landmarks is not None and self.task.kind != "binary":
+            raise ValueError(
+                f"[data.landmarks] asks whether an outcome happens, a task kind of {self.task.kind}"
+                ' does not; set [task] kind = "binary"'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
         if self.tokens is not None and (both := set(self.tokens.names) & set(self.variables)):
             raise ValueError(
@@ -118,6 +150,7 @@ class Study(StrictTable):
             static=tuple(name for name, v in self.variables.items() if v.role == "static"),
             codes=() if self.tokens is None else self.tokens.names,
             hours=self.data.clock == "hour",
+            steps=self.data.steps,
         )
         check_derived(
             self.data.derived,
@@ -129,24 +162,6 @@ class Study(StrictTable):
             per_step=self.task.per_step,
             at_beats=self.data.label == "aami",
         )
-        if not self.data.fixed and self.task.per_step:
-            raise ValueError(
-                "[task] per_step labels every hour of a stay, but [data] cuts it into windows with "
-                "one label each; remove per_step, or the table that places them"
-            )
-        after = self.data.after_event
-        if after is not None and (
-            after.variable not in self.variables or self.variables[after.variable].role != "series"
-        ):
-            raise ValueError(
-                f"[data.after_event] names {after.variable!r}, which is not one of [variables] "
-                'with role = "series"; name one that is'
-            )
-        if self.data.landmarks is not None and self.task.kind != "binary":
-            raise ValueError(
-                f"[data.landmarks] asks whether an outcome happens, a task kind of {self.task.kind}"
-                ' does not; set [task] kind = "binary"'
-            )
         for name in self.evaluation.subgroups:
             if name not in self.variables or self.variables[name].role != "static":
                 raise ValueError(
@@ -172,6 +187,11 @@ class Study(StrictTable):
                 f"groups {self.aggregation.groups} take a median; set groups = 1 or leave them out"
             )
         check_personalisation(self.personalisation, self.model, self.training, self.privacy)
+        if self.privacy.calibration_rounds and not self._can_be_calibrated:
+            raise ValueError(
+                f"[privacy] calibration_rounds {self.privacy.calibration_rounds} shift the log-odds"
+                " of a binary or multilabel task whose head the sites share; set it to 0"
+            )
         return self
 
     @property
@@ -240,6 +260,36 @@ class Study(StrictTable):
         return BINS if self.privacy.mode == "none" else BINS_WITH_NOISE
 
     @property
+    def calibration_rounds(self) -> int:
+        """Sums over all training patients, after training, by which risks are put right.
+
+        Clipping makes rare outcomes' risks too low. Without privacy nothing is clipped, so there
+        are none; nor where the outputs' log-odds are not each site's alike.
+        """
+        if self.privacy.mode == "none" or not self._can_be_calibrated:
+            return 0
+        if self.privacy.calibration_rounds is not None:
+            return self.privacy.calibration_rounds
+        return 0 if self.schema_version == 1 else CALIBRATION_ROUNDS
+
+    @property
+    def _can_be_calibrated(self) -> bool:
+        shifted = self.task.kind in ("binary", "multilabel")
+        return shifted and "head" not in self.personalisation.parts
+
+    @property
+    def average_ramp(self) -> float:
+        """Rounds r by which the average's decay grows, as t / (t + r) after t rounds.
+
+        It grows until it is ``average_decay``; r is 10, or as much less as it takes to get there
+        in the last round (schema 2).
+        """
+        decay = self.aggregation.average_decay
+        if self.schema_version == 1 or decay == 0:
+            return AVERAGE_RAMP
+        return min(AVERAGE_RAMP, self.rounds * (1 - decay) / decay)
+
+    @property
     def passes(self) -> int:
         """Most times that the finished model is evaluated, each with finer bins than before."""
         if self.evaluation.passes is not None:
@@ -264,11 +314,12 @@ class Study(StrictTable):
         """UTF-8 JSON, tables' keys sorted, no spaces; the order of ``variables`` is kept.
 
         The order of variables is the order of the model's inputs, so it is part of the meaning.
-        ``[privacy] unit`` is left out where it is "patient", ``[model] branches`` and ``[data]
-        derived`` where there are none, and ``[task] loss`` where it is the plain one, so that
-        digests of studies approved before there were such keys stay as they are.
+        Keys that later versions brought are left out where they say what studies meant before, so
+        that digests of studies approved then stay as they are.
         """
         content = self.model_dump(mode="json", by_alias=True)
+        if self.schema_version == 1 and self.privacy.calibration_rounds is None:
+            del content["privacy"]["calibration_rounds"], content["privacy"]["calibration_fraction"]
         if self.privacy.unit == "patient":
             del content["privacy"]["unit"]
         if not self.model.branches:
@@ -277,6 +328,9 @@ class Study(StrictTable):
             del content["data"]["derived"]
         if self.task.loss.plain:
             del content["task"]["loss"]
+        if self.task.kind != "survival":
+            for key in ("cuts", "start", "time_unit"):
+                del content["task"][key]
         content["variables"] = [[name, spec] for name, spec in content["variables"].items()]
         return json.dumps(
             content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False

@@ -43,12 +43,11 @@ class Loss(StrictTable):
                 "set it to 0"
             )
         for name, own in (("gamma", "focal"), ("q", "bounded")):
-            if name in self.model_fields_set and self.kind != own:
-                value: float = getattr(self, name)
-                if value != type(self).model_fields[name].default:
-                    raise ValueError(
-                        f'{name} {value:g} is for kind = "{own}", not {self.kind!r}; remove it'
-                    )
+            value: float = getattr(self, name)
+            if self.kind != own and value != type(self).model_fields[name].default:
+                raise ValueError(
+                    f'{name} {value:g} is for kind = "{own}", not {self.kind!r}; remove it'
+                )
         return self
 
     @property

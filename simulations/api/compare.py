@@ -23,6 +23,7 @@ from consilium.simulations.api.rounds import RoundFigures
 from consilium.simulations.api.simulate import one_thread_each, shown_to, workers_of
 from consilium.simulations.api.study import a_study
 from consilium.simulations.experiments.external import Watch
+from consilium.simulations.experiments.rivals import AGAINST
 from consilium.simulations.federation.run import Show
 from consilium.simulations.figures.metrics import Estimate
 from consilium.simulations.report.files import read_comparison, write_report
@@ -43,9 +44,10 @@ class Setting:
     """One way of training on the same records, judged on the same test patients.
 
     Attributes:
-        name: ``logistic-regression`` or ``ridge-regression`` (without recurrence), ``local`` (each
-            hospital alone, the mean over their models), ``pooled`` (all records in one place),
-            ``federated`` (without privacy), or one that begins with ``federated-private``.
+        name: ``logistic-regression`` or ``ridge-regression`` and ``gradient-boosting`` (without
+            recurrence, on all records in one place), ``local`` (each hospital alone, the mean over
+            their models), ``pooled`` (all records in one place), ``federated`` (without privacy),
+            or one that begins with ``federated-private``.
         mode: privacy mode: ``none``, ``site`` or ``distributed``.
         epsilon: spent on each training patient; None without privacy.
         seconds: how long it took; with several seeds, the mean.
@@ -58,6 +60,9 @@ class Setting:
         kept: the task's first figure divided by that of ``pooled``; None if that was not run, or
             is 0.
         by_seed: the values of each figure by name, one for each seed.
+        against: by rival and figure, how much better this setting is than a model without
+            recurrence, with the interval of the paired bootstrap; positive is better. Empty for
+            such a model itself, and in a comparison that an older version made.
     """
 
     name: str
@@ -69,6 +74,7 @@ class Setting:
     models: Mapping[str, Figures]
     kept: float | None
     by_seed: Mapping[str, tuple[float, ...]]
+    against: Mapping[str, Mapping[str, Estimate]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -229,6 +235,17 @@ def _setting(name: str, record: Mapping[str, Any], pooled: Mapping[str, Any] | N
         models=figures_by_site(record.get("sites")),
         kept=kept,
         by_seed=MappingProxyType({figure: (one.value,) for figure, one in test.estimates.items()}),
+        against=_against(record),
+    )
+
+
+def _against(record: Mapping[str, Any]) -> Mapping[str, Mapping[str, Estimate]]:
+    found = record.get(AGAINST, {})
+    return MappingProxyType(
+        {
+            rival: MappingProxyType({figure: estimate_of(one) for figure, one in gains.items()})
+            for rival, gains in found.items()
+        }
     )
 
 
@@ -256,6 +273,7 @@ def _over_seeds(folder: Folder, summary: Mapping[str, Any]) -> Comparison:
                 by_seed=MappingProxyType(
                     {figure: tuple(one["by_seed"]) for figure, one in record["test"].items()}
                 ),
+                against=_against(record),
             )
         )
     return Comparison(study=study, seeds=seeds, settings=tuple(settings), _folder=folder)

@@ -19,8 +19,8 @@ class Figures:
     Each figure that the task has is an attribute, such as ``figures.auroc.value``: for binary and
     multi-label outcomes ``auroc``, ``auprc``, ``brier`` and ``accuracy`` (at a risk of 0.5); for
     classes ``accuracy``, ``mean_sensitivity`` and ``auroc``; in regression ``mae`` and ``rmse`` (in
-    the target's unit) and ``r2``. Asking for another raises AttributeError, which lists those there
-    are.
+    the target's unit) and ``r2``; for survival ``c_index`` and ``nll``. Asking for another raises
+    AttributeError, which lists those there are.
 
     Attributes:
         estimates: the same figures by name, the most important first.
@@ -70,6 +70,16 @@ class Figures:
     def rmse(self) -> Estimate:
         """Root of the mean squared error, in the target's unit; lower is better."""
         return self._estimate("rmse")
+
+    @property
+    def c_index(self) -> Estimate:
+        """Of two of whom one has the event first, how often that one has the higher risk."""
+        return self._estimate("c_index")
+
+    @property
+    def nll(self) -> Estimate:
+        """Mean negative log-likelihood of the hazards of a survival study; lower is better."""
+        return self._estimate("nll")
 
     @property
     def r2(self) -> Estimate:

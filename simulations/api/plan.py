@@ -10,7 +10,7 @@ from consilium.shared.study.definition import Study
 from consilium.simulations.api.frames import data_frame
 from consilium.simulations.api.study import a_study
 from consilium.simulations.experiments import planning
-from consilium.simulations.experiments.planning import Choice, SumPlan
+from consilium.simulations.experiments.planning import Choice, Margin, SumPlan
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,6 +29,8 @@ class Plan:
         choices: ways to run the study, one for each budget and number of rounds.
         noise_carried: variance of all sites' noise divided by the variance of the noise of those
             sites that the guarantee assumes honest.
+        margins: what it costs to count on the noise of fewer sites or more; empty unless sites
+            share the noise.
         epsilon_of_noise: epsilon at the given noise multiplier, by number of rounds; empty if no
             multiplier was given.
     """
@@ -38,6 +40,7 @@ class Plan:
     secure_sum: SumPlan
     choices: tuple[Choice, ...]
     noise_carried: float
+    margins: tuple[Margin, ...]
     epsilon_of_noise: Mapping[int, float]
 
     def table(self) -> "pl.DataFrame":
@@ -80,5 +83,6 @@ def plan(
         secure_sum=replace(found, void_probability=MappingProxyType(dict(found.void_probability))),
         choices=tuple(planning.choices(study, patients=patients, epsilons=tuple(epsilons))),
         noise_carried=planning.noise_carried(study),
+        margins=tuple(planning.margins(study)),
         epsilon_of_noise=MappingProxyType(costs),
     )

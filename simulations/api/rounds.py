@@ -24,7 +24,7 @@ class RoundFigures:
     """
 
     round: int
-    purpose: Literal["statistics", "training", "evaluation"]
+    purpose: Literal["statistics", "training", "calibration", "evaluation"]
     void: str | None
     sites: tuple[str, ...]
     refusals: Mapping[str, str]

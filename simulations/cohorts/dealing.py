@@ -94,6 +94,13 @@ class Dealing:
         self._for: object = None
         self._dealt = Dealt(held={}, test={})
 
+    def without_tests(self) -> "Dealing":
+        """Return the same dealing of those who train, which never opens records of the test alone.
+
+        Whom the rules keep for the test among the sites' own records is at no site here either.
+        """
+        return Dealing(self._sites, self._pools, (), self._rules)
+
     @property
     def groups(self) -> tuple[str, ...]:
         """The names of the groups of test persons."""

@@ -14,6 +14,7 @@ from consilium.shared.study.definition import Study, load_study
 from consilium.simulations.cohorts.given_records import Given, simulated
 from consilium.simulations.cohorts.study_records import folder_for, missing_folder
 from consilium.simulations.experiments.external import Watch
+from consilium.simulations.experiments.rivals import rivals_among
 from consilium.simulations.figures.measures import FIGURES, TITLES
 from consilium.simulations.report.records import COMPARE
 from consilium.simulations.runs.compare import PRIVATE, Compared, compare_settings
@@ -122,7 +123,7 @@ def _rows(study: Study, settings: Compared) -> list[Row]:
 def _row(study: Study, settings: Compared, figure: str, *, at: str | None = None) -> Row:
     """Return a figure of every setting on all test patients, or on those ``at`` one system."""
     private = settings[PRIVATE]["privacy"]
-    baselines = [name for name in settings if name not in _SETTINGS and PRIVATE not in name]
+    baselines = rivals_among(settings)
     tested = {name: record["test"] if at is None else record["test_groups"][at]
               for name, record in settings.items()}  # fmt: skip  # reads as one
     shown = {name: _value(tested[name], figure) for name in (*baselines, *_SETTINGS)}
@@ -151,4 +152,4 @@ def _value(figures: dict[str, Any], figure: str) -> str:
 
 
 def _short(baseline: str) -> str:
-    return baseline.removesuffix("-regression")
+    return baseline.removesuffix("-regression").removeprefix("gradient-")

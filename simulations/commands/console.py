@@ -14,10 +14,17 @@ from consilium.shared.service.terminal import Table, Terminal, styled
 from consilium.shared.study.definition import Study
 from consilium.simulations.commands.all_studies import TABLE, Row, as_markdown
 from consilium.simulations.experiments.external import external_sentences
-from consilium.simulations.experiments.planning import Choice, SumPlan
+from consilium.simulations.experiments.planning import Choice, Margin, SumPlan
 from consilium.simulations.experiments.recalibrating import recalibration_sentences
+from consilium.simulations.experiments.rivals import (
+    AGAINST,
+    ALIKE,
+    rival_title,
+    standing,
+)
 from consilium.simulations.federation.clear_sum import CLEAR
 from consilium.simulations.figures.measures import FIGURES, TITLES
+from consilium.simulations.figures.metrics import LOWER_IS_BETTER
 from consilium.simulations.report.records import (
     COMPARE,
     REPORT,
@@ -173,6 +180,7 @@ def show_comparison(study: Study, compared: dict[str, dict[str, Any]], out: Path
     first = FIGURES[study.task.kind][0]
     _show_settings(study, compared)
     _show_groups(compared, first)
+    _show_rivals(compared, first)
     pooled, federated = (compared[setting]["test"] for setting in ("pooled", "federated"))
     kept = {
         name: f"{100 * federated[name]['value'] / pooled[name]['value']:.1f} %"
@@ -262,6 +270,34 @@ def _show_classes(compared: dict[str, dict[str, Any]]) -> None:
     console.print(table)
 
 
+def _show_rivals(compared: dict[str, dict[str, Any]], figure: str) -> None:
+    """Print how much better each setting is than each model without recurrence, and in words.
+
+    ``figure`` is the task's first. A comparison of an older version has no such differences.
+    """
+    ours = {name: record[AGAINST] for name, record in compared.items() if record.get(AGAINST)}
+    if not ours:
+        return
+    rivals = list(next(iter(ours.values())))
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column(f"{TITLES[figure]} better by, over", no_wrap=True)
+    for rival in rivals:
+        table.add_column(rival, justify="right", no_wrap=True)
+    for name, gains in ours.items():
+        shown = (gains[rival][figure] for rival in rivals)
+        table.add_row(name, *("-" if one["value"] is None else _interval(one) for one in shown))
+    console.print(table)
+    console.print("Above: differences on the same test patients, 95 % paired bootstrap intervals.")
+    better = min if figure in LOWER_IS_BETTER else max
+    best = better(rivals, key=lambda rival: compared[rival]["test"][figure]["value"] or 0)
+    for name, gains in ours.items():
+        if name.startswith("federated"):
+            found = standing(gains[best][figure])
+            told = found if found == ALIKE else f"{found} than it, beyond noise"
+            sentence = f"{name} beside {rival_title(best)}, the best of them: {told}."
+            console.print(sentence, markup=False)
+
+
 def _show_groups(compared: dict[str, dict[str, Any]], figure: str) -> None:
     """Print the figure in every group of test patients, by setting and by each site's own model."""
     groups = list(next(iter(compared.values())).get("test_groups", ()))
@@ -317,6 +353,7 @@ def show_seeds(study: Study, summary: dict[str, Any], out: Path) -> None:
         "Intervals cover the test's patients and the seeds."
     )
     _show_groups(settings, first)
+    _show_rivals(settings, first)
     console.print(f"record  {out / 'seeds.json'}", markup=False, soft_wrap=True)
 
 
@@ -348,8 +385,8 @@ def show_engine(computed: Mapping[str, int]) -> None:
     console.print(f"sites' vectors computed: {machines}", markup=False, soft_wrap=True)
 
 
-def show_plan(study: Study, found: list[Choice], patients: int, carried: float) -> None:
-    """Print the trade-off table of a study; ``carried`` is from :func:`planning.noise_carried`."""
+def show_plan(study: Study, found: list[Choice], patients: int) -> None:
+    """Print the trade-off table of a study."""
     console.print(
         f"{study.name}, mode {study.privacy.mode}, {len(study.sites)} sites of {patients} "
         f"patients, clip norm {study.privacy.clip_norm:g}, delta {study.privacy.delta:g}"
@@ -374,12 +411,37 @@ def show_plan(study: Study, found: list[Choice], patients: int, carried: float) 
         "in clip norms. SNR: clip norm over the length of the noise, at best. Bold: the study as "
         "it stands. Nothing was spent."
     )
-    if study.privacy.mode == "distributed":
+    costs = plan(study)
+    if costs is not None and costs.calibration is not None:
         console.print(
-            f"All sites' noise has {carried:.2f} times the variance counted on: a sum opens with "
-            f"{study.minimum_sites} of {study.group_size} sites, of which "
-            f"{study.aggregation.tolerated_collusion} may collude."
+            f"Of the study's epsilon {study.privacy.epsilon:g}, {costs.calibrations} calibration "
+            f"round(s) with multiplier {costs.calibration.noise_multiplier:.3f} are paid too."
         )
+
+
+def show_margins(study: Study, found: list[Margin]) -> None:
+    """Print what it costs to count on the noise of fewer sites or more; nothing if not shared."""
+    if not found:
+        return
+    table = Table()
+    for heading in ("must answer", "may collude", "counted on", "noise", "or epsilon"):
+        table.add_column(heading, justify="right")
+    for margin in found:
+        table.add_row(
+            f"{margin.minimum_sites} of {study.group_size}",
+            str(margin.colluding),
+            str(margin.counted),
+            f"{margin.noise:.2f}",
+            f"{margin.epsilon:.2f}",
+            style="bold" if margin.own else None,
+        )
+    console.print(table)
+    console.print(
+        "Of the sites that must answer, some may tell the coordinator their noise; the rest's is "
+        f"counted on. noise: all sites' at epsilon {study.privacy.epsilon:g}, where 1 trusts all. "
+        "or epsilon: what a study with noise 1 would cost. Choose with [aggregation] minimum_sites "
+        "and tolerated_collusion."
+    )
 
 
 def _title(record: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ from consilium.shared.crypto.keys import IdentityKey, Roster
 from consilium.shared.errors import SettingsError
 from consilium.shared.model.normalisation import Normalisation, statistics_clip
 from consilium.shared.privacy.accounting import PrivacyPlan, plan
+from consilium.shared.privacy.calibration import calibration_bound
 from consilium.shared.rounds.attribution_bands import PARTS
 from consilium.shared.rounds.contents import (
     Purpose,
@@ -37,7 +38,7 @@ from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.study.definition import Study, with_changes
 
 QUIET_EPSILON = 300.0
-QUIET_SHARE = 0.5  # of it, for the statistics
+QUIET_SHARE, QUIET_CALIBRATION = 0.5, 0.4  # of it, for the statistics and for one calibration
 USUAL_COHORT = 20.0  # patients; steps of training are made for about so many
 STEP = 1e-3  # how far a clip norm moves the weights, in mode site: their gradient then stays
 UPDATE_NORM = 10.0
@@ -108,6 +109,8 @@ class Release:
         study = self.study
         if self.asked.purpose is Purpose.STATISTICS:
             return statistics_clip(study)
+        if self.asked.purpose is Purpose.CALIBRATION:
+            return calibration_bound(study)
         if "update" not in self.segments:
             return metrics_sensitivity(study, final=self.asked.purpose is Purpose.EVALUATION)
         if study.privacy.mode == "distributed":
@@ -152,7 +155,12 @@ def quiet(study: Study, *, sampling: bool) -> Study:
         study={"rounds": 1},
         training={} if sampling else {"sampling_rate": 1.0, "local_steps": steps},
         model=study.model.without_dropout(),
-        privacy={"epsilon": QUIET_EPSILON, "statistics_fraction": QUIET_SHARE},
+        privacy={
+            "epsilon": QUIET_EPSILON,
+            "statistics_fraction": QUIET_SHARE,
+            "calibration_fraction": QUIET_CALIBRATION,
+            **({"calibration_rounds": 1} if study.calibration_rounds else {}),
+        },
         evaluation={"every": 1, "passes": 1, **explained},
     )
 
@@ -202,6 +210,21 @@ def training(study: Study, weights_D: NDArray[np.float32]) -> Release:
         segments=("update",),
         noise=noise * (steps / honest_sites(study)) ** 0.5,
         reach=float(steps),
+    )
+
+
+def calibration(study: Study, weights_D: NDArray[np.float32]) -> Release | None:
+    """Return a calibration round; None if the study has none."""
+    event = costs_of(study).calibration
+    if event is None:
+        return None
+    return Release(
+        name="calibration",
+        study=study,
+        asked=_asked(study, Purpose.CALIBRATION),
+        received=weights_D,
+        segments=("calibration",),
+        noise=event.noise_multiplier / honest_sites(study) ** 0.5,
     )
 
 

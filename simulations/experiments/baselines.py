@@ -1,36 +1,34 @@
 """Baselines: how well models without recurrence do on the same patients.
 
-A linear model on hand-made summaries is a strong rival on clinical data, so every comparison has
-one. For whole stays it reads summaries of each variable and counts of codes; for steps, the same
-inputs that the recurrent network reads at that step. Its penalty is chosen by cross-validation over
-patients within the training records.
+A linear model and boosted trees on hand-made summaries are strong rivals on clinical data, so every
+comparison has both. Their settings are chosen on folds of the training patients, by person.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedGroupKFold
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from consilium.client.records.features import TimeGrid, to_tensors
+from consilium.client.records.features import TimeGrid
 from consilium.client.records.statistics import patient_contributions
 from consilium.shared.errors import DataError
-from consilium.shared.model.normalisation import Normalisation, reference_scores
+from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.study.definition import Study
-from consilium.shared.study.input_names import UNKNOWN_TOKEN, token_names, token_numbers
+from consilium.simulations.experiments.boosting import fit_boosted
+from consilium.simulations.experiments.linear import fit_linear
+from consilium.simulations.experiments.rivals import BOOSTING, HAZARD, LOGISTIC, RIDGE
+from consilium.simulations.experiments.summaries import stay_features, step_features
 
 Scores = NDArray[np.float64]
 Baseline = Callable[[TimeGrid, TimeGrid], Scores]
+Fit = Callable[..., Any]
+"""From inputs, outcomes and persons of rows to a fitted model of scikit-learn's kind."""
+_ALIKE = "the training labels are all alike, so nothing can be learned; check them"
 
-INVERSE_PENALTIES = (0.001, 0.01, 0.1)  # of the L2 penalty, as scikit-learn counts it
-RIDGE_PENALTIES = (10.0, 100.0, 1000.0)
 MOST_ROWS = 20_000  # of more steps than this, so many are drawn at random before fitting
-MOST_FLAT = 256  # values of a sequence (positions times variables), up to which it is read whole
-_FOLDS = 3
 
 
 def baselines(study: Study, constant: Mapping[str, float]) -> dict[str, Baseline]:
@@ -40,109 +38,71 @@ def baselines(study: Study, constant: Mapping[str, float]) -> dict[str, Baseline
         study: its task decides.
         constant: values that a naive forecast predicts for everybody, by the forecast's name.
     """
-    linear = "ridge-regression" if study.task.kind == "regression" else "logistic-regression"
+    linear = {"regression": RIDGE, "survival": HAZARD}.get(study.task.kind, LOGISTIC)
     naive = {name: partial(_constant, value=value, study=study) for name, value in constant.items()}
-    return {**naive, linear: partial(linear_model, study=study)}
+    return {
+        **naive,
+        linear: partial(linear_model, study=study),
+        BOOSTING: partial(boosted_trees, study=study),
+    }
 
 
 def linear_model(train: TimeGrid, test: TimeGrid, study: Study) -> Scores:
     """Return scores (N, K), or (N, T, K) per step, of the test stays, by a linear model.
 
-    It is fitted to ``train``; a missing value counts as the training mean.
+    Raises:
+        DataError: the training labels are all the same.
+    """
+    return _scores(_rows(train, test, study), study, fit_linear)
+
+
+def boosted_trees(train: TimeGrid, test: TimeGrid, study: Study) -> Scores:
+    """Return scores (N, K), or (N, T, K) per step, of the test stays, by gradient boosting.
 
     Raises:
         DataError: the training labels are all the same.
     """
-    if study.task.per_step:
-        inputs, test_inputs = _step_inputs(train, test, study)
-        known_NT = _known(train.y_N, study) & train.mask_NT
-        rows = np.flatnonzero(known_NT.ravel())
+    fit = partial(fit_boosted, outputs=study.task.outputs)
+    return _scores(_rows(train, test, study), study, fit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """Rows to fit to, and the test's: of stays, or of their observed steps.
+
+    ``truth`` is (R,), or (R, K) for several labels or targets; ``place`` says which stays (N,), or
+    steps of stays (N, T), of the test are rows of ``test_RF``.
+    """
+
+    train_RF: NDArray[np.floating]
+    truth: NDArray[np.float32]
+    patient_R: NDArray[np.int64]
+    test_RF: NDArray[np.floating]
+    place: NDArray[np.bool_]
+
+
+def _rows(train: TimeGrid, test: TimeGrid, study: Study) -> _Rows:
+    known = _known(train.y_N, study)
+    if not study.task.per_step:
+        return _Rows(
+            train_RF=stay_features(train, study)[known],
+            truth=train.y_N[known],
+            patient_R=train.patient_N[known],
+            test_RF=stay_features(test, study),
+            place=np.ones(len(test.y_N), dtype=np.bool_),
+        )
+    stay_R, step_R = np.nonzero(known & train.mask_NT)
+    if len(stay_R) > MOST_ROWS:
         stream = np.random.default_rng(study.seed)
-        if len(rows) > MOST_ROWS:
-            rows = np.sort(stream.choice(rows, MOST_ROWS, replace=False))
-        truth = train.y_N.reshape(known_NT.size, *train.y_N.shape[2:])[rows]
-        patient_R = np.repeat(train.patient_N, known_NT.shape[1])[rows]
-        flat = inputs.reshape(-1, inputs.shape[-1])[rows]
-        scores = _fit_predict(
-            flat, truth, patient_R, test_inputs.reshape(-1, inputs.shape[-1]), study
-        )
-        return scores.reshape(*test.mask_NT.shape, -1)
-    rows = np.flatnonzero(_known(train.y_N, study))
-    features_NF = stay_features(train, study)[rows]
-    return _fit_predict(
-        features_NF, train.y_N[rows], train.patient_N[rows], stay_features(test, study), study
-    )
-
-
-def stay_features(grid: TimeGrid, study: Study) -> NDArray[np.float64]:
-    """Return each stay's summaries of its variables and counts of its codes (N, F).
-
-    A short sequence whose steps are positions is also read value by value: position 30 of a heart
-    beat always means the same.
-    """
-    parts = [summary_features(grid, study)]
-    steps, variables = grid.value_NTV.shape[1], len(study.variables)
-    if study.data.clock == "position" and steps * variables <= MOST_FLAT and study.tokens is None:
-        parts.append(grid.value_NTV[:, :, :variables].reshape(len(grid.y_N), -1).astype(np.float64))
-    if study.tokens is not None:
-        parts.append(code_counts(grid, study))
-    return np.concatenate(parts, axis=1)
-
-
-def code_counts(grid: TimeGrid, study: Study) -> NDArray[np.float64]:
-    """Return log(1 + count) of each code in each stay, and of all unknown codes (N, codes)."""
-    return codes_so_far(grid, study)[:, -1].astype(np.float64)
-
-
-def codes_so_far(grid: TimeGrid, study: Study) -> NDArray[np.float32]:
-    """Return log(1 + count so far) of each code at each step, unknown ones too (N, T, codes)."""
-    lines = len(token_numbers(study)) + UNKNOWN_TOKEN
-    number_NTM = grid.value_NTV[:, :, -len(token_names(study)) :]
-    counts = np.zeros((*number_NTM.shape[:2], lines), dtype=np.float32)
-    stay_E, step_E, column_E = np.nonzero(~np.isnan(number_NTM))
-    line_E = number_NTM[stay_E, step_E, column_E].astype(np.int64) - UNKNOWN_TOKEN
-    np.add.at(counts, (stay_E, step_E, line_E), 1)
-    return np.log1p(np.cumsum(counts, axis=1, out=counts))
-
-
-def summary_features(grid: TimeGrid, study: Study) -> NDArray[np.float64]:
-    """Return mean, least, greatest and last reference score, and count, by stay and variable.
-
-    Returns:
-        (N, F) float64, NaN where a variable was never measured (its count is 0).
-    """
-    columns: list[NDArray[np.float64]] = []
-    for index, variable in enumerate(study.variables.values()):
-        z_NT = reference_scores(grid.value_NTV[:, :, index], variable).astype(np.float64)
-        known_NT = ~np.isnan(z_NT)
-        count_N = known_NT.sum(axis=1)
-        never_N = count_N == 0
-        last_N = np.where(known_NT, np.arange(z_NT.shape[1]), -1).max(axis=1)
-        summaries = (
-            np.where(known_NT, z_NT, 0).sum(axis=1) / np.maximum(count_N, 1),
-            np.where(known_NT, z_NT, np.inf).min(axis=1),
-            np.where(known_NT, z_NT, -np.inf).max(axis=1),
-            z_NT[np.arange(len(z_NT)), last_N],
-        )
-        columns.extend(np.where(never_N, np.nan, summary) for summary in summaries)
-        columns.append(count_N.astype(np.float64))
-    return np.stack(columns, axis=1)
-
-
-def _step_inputs(
-    train: TimeGrid, test: TimeGrid, study: Study
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the recurrent network's inputs at each step, and counts of the codes so far."""
+        drawn = np.sort(stream.choice(len(stay_R), MOST_ROWS, replace=False))
+        stay_R, step_R = stay_R[drawn], step_R[drawn]
     normalisation = Normalisation.from_sums(patient_contributions(train, study).sum(axis=0), study)
-    codes = len(token_names(study))
-    both = [to_tensors(grid, normalisation, study).x_NTF.numpy() for grid in (train, test)]
-    train_NTF, test_NTF = (x_NTF[..., : x_NTF.shape[2] - codes] for x_NTF in both)
-    if not codes:
-        return train_NTF, test_NTF
-    counts = [codes_so_far(grid, study) for grid in (train, test)]
-    return (
-        np.concatenate([train_NTF, counts[0]], axis=2),
-        np.concatenate([test_NTF, counts[1]], axis=2),
+    return _Rows(
+        train_RF=step_features(train, normalisation, study, stay_R, step_R),
+        truth=train.y_N[stay_R, step_R],
+        patient_R=train.patient_N[stay_R],
+        test_RF=step_features(test, normalisation, study, *np.nonzero(test.mask_NT)),
+        place=test.mask_NT,
     )
 
 
@@ -151,80 +111,77 @@ def _known(y: NDArray[np.float32], study: Study) -> NDArray[np.bool_]:
     return np.asarray(~np.isnan(y).all(axis=-1) if several else ~np.isnan(y))
 
 
-def _fit_predict(
-    train_RF: NDArray[np.floating],
-    truth: NDArray[np.float32],
-    patient_R: NDArray[np.int64],
-    test_RF: NDArray[np.floating],
-    study: Study,
-) -> Scores:
-    """Return scores (R, K) of the test rows, by a model for each output or one for all classes."""
-    known_RF = ~np.isnan(train_RF)
-    mean_F = np.where(known_RF, train_RF, 0).sum(axis=0) / np.maximum(known_RF.sum(axis=0), 1)
-    train_RF = np.where(known_RF, train_RF, mean_F)
-    test_RF = np.where(np.isnan(test_RF), mean_F, test_RF)
+def _scores(rows: _Rows, study: Study, fit: Fit) -> Scores:
+    """Return scores of every stay, or step, by one model for all classes or one for each output.
+
+    A step at which the stay was not observed has score 0.
+    """
+    scores = np.zeros((*rows.place.shape, study.task.outputs))
     if study.task.kind == "multiclass":
-        return _classes(train_RF, truth, patient_R, test_RF, study.task.outputs)
-    columns = []
-    for truth_R in truth.reshape(len(truth), -1).T:
-        rows = np.flatnonzero(~np.isnan(truth_R))
-        if len(np.unique(truth_R[rows])) < 2:
-            raise DataError(
-                "the training labels are all alike, so nothing can be learned; check them"
-            )
-        if study.task.kind == "regression":
-            model = _searched(Ridge(), "ridge__alpha", RIDGE_PENALTIES)
-        else:
-            model = _searched(_logistic(), "logisticregression__C", INVERSE_PENALTIES)
-        model.fit(train_RF[rows], truth_R[rows], groups=patient_R[rows])
-        columns.append(
-            model.predict(test_RF)
-            if study.task.kind == "regression"
-            else model.predict_proba(test_RF)[:, 1]
-        )
+        class_R = rows.truth.astype(np.int64)
+        scores[rows.place] = _fitted(rows, slice(None), class_R, study, fit)
+        return scores
+    if study.task.kind == "survival":
+        return _risks(rows, study, fit)
+    truth_RK = rows.truth.reshape(len(rows.truth), -1)
+    known_RK = ~np.isnan(truth_RK)
+    varied = [len(np.unique(truth_RK[known_RK[:, k], k])) > 1 for k in range(truth_RK.shape[1])]
+    if not any(varied):
+        raise DataError(_ALIKE)
+    for number, varies in enumerate(varied):
+        chosen_R = np.flatnonzero(known_RK[:, number])
+        truth_R = truth_RK[chosen_R, number]
+        if varies:
+            scores[rows.place, number] = _fitted(rows, chosen_R, truth_R, study, fit)[:, -1]
+        elif len(truth_R):  # one of several outputs of which nothing can be learned
+            scores[rows.place, number] = truth_R[0]
+    return scores
+
+
+def _risks(rows: _Rows, study: Study, fit: Fit) -> Scores:
+    """Return risks by each cut (N, K), by one model of the hazards of all intervals.
+
+    An interval that a patient was seen through, or had the event in, is a row; beside the
+    summaries the rows read which interval it is (D'Agostino et al. 1990, Stat Med 9:1501).
+    """
+    row_E, interval_E = np.nonzero(~np.isnan(rows.truth))
+    which_KK = np.eye(rows.truth.shape[1])
+    label_E = rows.truth[row_E, interval_E]
+    if len(np.unique(label_E)) < 2:
+        raise DataError(_ALIKE)
+    read_EF = np.concatenate([rows.train_RF[row_E], which_KK[interval_E]], axis=1)
+    model = fit(read_EF, label_E, rows.patient_R[row_E], classes=True, seed=study.seed)
+    left_N, columns = np.ones(len(rows.test_RF)), []
+    for which_K in which_KK:
+        seen_NF = np.tile(which_K, (len(rows.test_RF), 1))
+        read_NF = np.concatenate([rows.test_RF, seen_NF], axis=1)
+        left_N = left_N * (1 - model.predict_proba(read_NF)[:, 1])
+        columns.append(1 - left_N)
     return np.stack(columns, axis=1).astype(np.float64)
 
 
-def _classes(
-    train_RF: NDArray[np.floating],
-    class_R: NDArray[np.float32],
-    patient_R: NDArray[np.int64],
-    test_RF: NDArray[np.floating],
-    classes: int,
+def _fitted(
+    rows: _Rows,
+    chosen: NDArray[np.int64] | slice,
+    truth_R: NDArray[np.float32] | NDArray[np.int64],
+    study: Study,
+    fit: Fit,
 ) -> Scores:
-    """Return probabilities (R, K) by multinomial regression; 0 for a class not in training."""
-    model = _searched(_logistic(), "logisticregression__C", INVERSE_PENALTIES)
-    model.fit(train_RF, class_R.astype(np.int64), groups=patient_R)
-    scores_RK = np.zeros((len(test_RF), classes))
-    scores_RK[:, model.classes_] = model.predict_proba(test_RF)
-    return scores_RK
-
-
-def _searched(
-    model: LogisticRegression | Ridge, name: str, values: tuple[float, ...]
-) -> GridSearchCV:
-    """Return the model on standardised inputs; cross-validation over patients picks its penalty."""
-    pipeline = make_pipeline(StandardScaler(), model)
-    linear = isinstance(model, Ridge)
-    return GridSearchCV(
-        pipeline,
-        {name: values},
-        cv=GroupKFold(_FOLDS) if linear else StratifiedGroupKFold(_FOLDS),
-        scoring="neg_mean_squared_error" if linear else _log_loss_of_known,
+    """Fit to the chosen rows; return chances (R, K) of the test's, or predicted values (R, 1)."""
+    classes = study.task.kind != "regression"
+    if len(np.unique(truth_R)) < 2:
+        raise DataError(_ALIKE)
+    model = fit(
+        rows.train_RF[chosen], truth_R, rows.patient_R[chosen], classes=classes, seed=study.seed
     )
-
-
-def _logistic() -> LogisticRegression:
-    return LogisticRegression(max_iter=300, tol=1e-3)
-
-
-def _log_loss_of_known(
-    model: Pipeline, test_RF: NDArray[np.floating], class_R: NDArray[np.floating]
-) -> float:
-    """Return minus the mean log loss; a class missing in the fold's training has probability 0."""
-    chances_RK = model.predict_proba(test_RF)
-    found_RK = class_R[:, None] == model.classes_
-    return float(np.log(np.maximum((chances_RK * found_RK).sum(axis=1), 1e-9)).mean())
+    if not classes:
+        return np.asarray(model.predict(rows.test_RF), dtype=np.float64)[:, None]
+    chances = np.asarray(model.predict_proba(rows.test_RF), dtype=np.float64)
+    if study.task.kind != "multiclass":
+        return chances
+    scores_RK = np.zeros((len(chances), study.task.outputs))  # 0 for a class not in training
+    scores_RK[:, model.classes_] = chances
+    return scores_RK
 
 
 def _constant(train: TimeGrid, test: TimeGrid, *, value: float, study: Study) -> Scores:

@@ -10,9 +10,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from consilium.shared.errors import StudyError
 from consilium.shared.model.network import build_model
 from consilium.shared.model.weight_vector import parameter_count
-from consilium.shared.privacy.accounting import epsilon_spent, plan
+from consilium.shared.privacy.accounting import PrivacyEvent, plan
 from consilium.shared.privacy.shared_noise import noise_share
 from consilium.shared.secure_sum.mask_graph import sharing_threshold, void_probability
 from consilium.shared.study.definition import Study, with_changes
@@ -45,6 +46,28 @@ class Choice:
     step_noise: float
     step_signal_to_noise: float
     study_signal_to_noise: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Margin:
+    """How many sites' noise is counted on, in mode ``distributed``, and what that costs.
+
+    Attributes:
+        minimum_sites: fewest sites whose sum opens.
+        colluding: of them, sites that may tell the coordinator their noise.
+        counted: the others, on whose noise the guarantee counts.
+        noise: all sites' noise at the study's epsilon, in units of what it would be if all were
+            trusted to answer and to keep their noise secret.
+        epsilon: what the study would cost instead if it had no more noise than that.
+        own: whether it is the study as it stands.
+    """
+
+    minimum_sites: int
+    colluding: int
+    counted: int
+    noise: float
+    epsilon: float
+    own: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +146,7 @@ def cost_of_noise(study: Study, noise_multiplier: float) -> dict[int, float]:
     """Return epsilon by number of rounds, for this noise in training and the study's statistics.
 
     Args:
-        study: gives delta, sampling, steps, rounds and the statistics' part of epsilon.
+        study: gives delta, sampling, steps, rounds, and what is paid beside training.
         noise_multiplier: noise standard deviation / clip norm on the sum of a step.
 
     Raises:
@@ -133,10 +156,49 @@ def cost_of_noise(study: Study, noise_multiplier: float) -> dict[int, float]:
     if costs is None:
         raise ValueError("a study without privacy has no privacy costs")
     step = replace(costs.training_round, noise_multiplier=noise_multiplier)
-    return {
-        rounds: epsilon_spent((costs.statistics, step.repeated(rounds)), costs.delta)
-        for rounds in _rounds(study)
-    }
+    changed = replace(costs, training_round=step)
+    return {rounds: changed.epsilon_after(rounds, costs.calibrations) for rounds in _rounds(study)}
+
+
+def margins(study: Study) -> list[Margin]:
+    """Return what trusting all sites, the study as it stands, and other margins cost.
+
+    Only what a study may say is listed, dearest last; nothing in a mode that shares no noise.
+    """
+    if study.privacy.mode != "distributed":
+        return []
+    sites, own = study.group_size, (study.minimum_sites, study.aggregation.tolerated_collusion)
+    answering = {own[0], *range(max(sites - 2, 0), sites + 1)}
+    asked = {own, *((least, known) for least in answering for known in (0, 1, 2))}
+    found = [margin for pair in sorted(asked) if (margin := _margin(study, *pair))]
+    return sorted(found, key=lambda margin: (margin.noise, margin.colluding))
+
+
+def _margin(study: Study, answering: int, colluding: int) -> Margin | None:
+    """Return the price of one margin; None if the study's other numbers do not allow it."""
+    own = (study.minimum_sites, study.aggregation.tolerated_collusion) == (answering, colluding)
+    how: dict[str, object] = {"minimum_sites": answering, "tolerated_collusion": colluding}
+    try:
+        changed = study if own else with_changes(study, aggregation=how)
+    except StudyError:
+        return None
+    costs, noise = plan(changed), math.sqrt(noise_carried(changed))
+    if costs is None:
+        raise ValueError("a study without privacy has no privacy costs")
+
+    def weaker(event: PrivacyEvent) -> PrivacyEvent:
+        return replace(event, noise_multiplier=event.noise_multiplier / noise)
+
+    calibration = None if costs.calibration is None else weaker(costs.calibration)
+    same = replace(costs, training_round=weaker(costs.training_round), calibration=calibration)
+    return Margin(
+        minimum_sites=answering,
+        colluding=colluding,
+        counted=answering - colluding,
+        noise=noise,
+        epsilon=same.epsilon_after(study.rounds, costs.calibrations),
+        own=own,
+    )
 
 
 def noise_carried(study: Study) -> float:

@@ -16,7 +16,7 @@ One bound of error covers the whole audit: each of at most ``MOST_TESTS`` tests 
 (Bonferroni), so that an honest build is convicted with probability at most 1 - ``confidence``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,6 +26,7 @@ from consilium.client.records.features import TimeGrid
 from consilium.shared.errors import SettingsError
 from consilium.shared.model.normalisation import statistics_clip, statistics_size
 from consilium.shared.privacy.accounting import epsilon_spent
+from consilium.shared.privacy.calibration import calibration_size
 from consilium.shared.study.definition import Study, with_changes
 from consilium.simulations.experiments import audited_release as released
 from consilium.simulations.experiments.audit_findings import Audit, Finding, verdict
@@ -79,11 +80,14 @@ def audit_study(study: Study, *, confidence: float = CONFIDENCE) -> Audit:
     with TemporaryDirectory(prefix="consilium-audit-") as made:
         bench = _Bench.of(study, Path(made), level=(1 - confidence) / MOST_TESTS)
         statistics, training = _statistics(bench), _training(bench)
-        found = [*statistics.findings, *training.findings, *_evaluations(bench)]
+        calibration = _calibration(bench)
+        found = [*statistics.findings, *training.findings]
+        found += [finding for part in calibration for finding in part.findings]
+        found += _evaluations(bench)
         found += ledger_findings(study, bench.folder)
     event = claimed.training_round
     low = attack_epsilon(
-        (statistics.multiplier,),
+        (statistics.multiplier, *(part.multiplier for part in calibration)),
         (training.multiplier, training.rate, event.steps * study.rounds),
         claimed.delta,
     )
@@ -185,6 +189,37 @@ def _training(bench: _Bench) -> _Audited:
     claim = epsilon_spent((event,), costs.delta)
     findings.append(_epsilon(own.name, "epsilon, one round", claim, low))
     return _Audited(findings=tuple(findings), multiplier=multiplier, rate=rate)
+
+
+def _calibration(bench: _Bench) -> list[_Audited]:
+    """Audit a calibration round; return it as often as the study has such rounds.
+
+    Its canary stands alone: it has the outcome that its log-odds speak against.
+    """
+    weights_D = bench.exposed.weights_D
+    own, quiet = (released.calibration(each, weights_D) for each in (bench.own, bench.still))
+    claimed = released.costs_of(bench.own)
+    if own is None or quiet is None or claimed.calibration is None:
+        return []
+    blank = cohort_of(blank_grid(bench.own))
+    noise = measure_noise(own, blank, bench.folder, bench.level, size_alone=True)
+    having = cohort_of(bench.canary(MANY_STAYS))
+    lacking = cohort_of(without_stays(bench.canary(MANY_STAYS), 0))
+    pairs = max(PAIRS, 2 * (FEW_STATISTICS // calibration_size(bench.still)))
+    shift = measure_shift(
+        quiet,
+        quiet.matrix(having, bench.folder, pairs),
+        quiet.matrix(lacking, bench.folder, pairs),
+        bench.level,
+        what=f"{MANY_STAYS} stays",
+        exceeds=float(MANY_STAYS),
+    )
+    multiplier = _largest_multiplier(claimed.calibration.noise_multiplier, noise, shift)
+    low = attack_epsilon((multiplier,), None, claimed.delta)
+    claim = epsilon_spent((claimed.calibration,), claimed.delta)
+    epsilon = _epsilon(own.name, "epsilon, one round", claim, low)
+    part = _Audited(findings=(*noise.findings, *shift.findings, epsilon), multiplier=multiplier)
+    return [part, *[replace(part, findings=())] * (claimed.calibrations - 1)]
 
 
 def _training_shift(bench: _Bench, stays: int) -> Measured:

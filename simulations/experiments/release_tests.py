@@ -15,6 +15,7 @@ from consilium.simulations.experiments.audited_release import Release
 from consilium.simulations.experiments.noise_tests import Draws, Interval
 
 NUMBERS = 20_000  # of noise, at least
+FEWER_NUMBERS = 1500  # where its size alone is measured
 FEWEST_DRAWS, MOST_DRAWS = 4, 4000
 PAIRS = 24  # of draws with and without the canary; even
 SAMPLED_DRAWS = 100
@@ -31,7 +32,9 @@ class Measured:
     share: Interval
 
 
-def measure_noise(release: Release, blank: Cohort, folder: Path, level: float) -> Measured:
+def measure_noise(
+    release: Release, blank: Cohort, folder: Path, level: float, *, size_alone: bool = False
+) -> Measured:
     """Measure one site's noise on patients who contribute nothing: size, mean, shape, independence.
 
     Args:
@@ -39,9 +42,12 @@ def measure_noise(release: Release, blank: Cohort, folder: Path, level: float) -
         blank: patients whose part of the release is zero.
         folder: for a site's own part of the model; nothing is kept there.
         level: probability of an error in each finding.
+        size_alone: measure the size alone, on fewer numbers; the noise is drawn as another
+            release's, which is measured in full.
     """
+    numbers = FEWER_NUMBERS if size_alone else NUMBERS
     first = next(release.draws(blank, folder))
-    count = min(MOST_DRAWS, max(FEWEST_DRAWS, math.ceil(NUMBERS / first.size)))
+    count = min(MOST_DRAWS, max(FEWEST_DRAWS, math.ceil(numbers / first.size)))
     draws = release.matrix(blank, folder, count + count % 2)
     found = noise_tests.deviation(draws, level)
     least = release.noise - 2 * (found.high - found.estimate)
@@ -60,7 +66,9 @@ def measure_noise(release: Release, blank: Cohort, folder: Path, level: float) -
         estimate=found.estimate / release.noise,
         high=found.high / release.noise,
     )
-    others = () if found.estimate == 0 else _nature(release, draws, blank, folder, level)
+    others = (
+        () if found.estimate == 0 or size_alone else _nature(release, draws, blank, folder, level)
+    )
     return Measured(findings=(size, *others), share=share)
 
 

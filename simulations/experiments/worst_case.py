@@ -8,11 +8,12 @@ whose noise can be in a sum that opens. A lying coordinator picks the survivors,
 - training in mode ``distributed``: the noise of M - c sites, each a discrete Gaussian of the
   share's variance, against one patient's part of scale * clip_norm + sqrt(d) whole numbers
   (:mod:`consilium.shared.privacy.shared_noise`, steps 1 to 3);
+- a calibration round in mode ``distributed``: likewise, against its own bound;
 - everything else, and all of mode ``site``: the noise of the patient's own site alone, as if all
   others were known, against the bound on one patient's part.
 
-What the ledger claims for these releases is not read here, but for mode ``site``'s training, where
-a site draws exactly that.
+What the ledger claims for these releases is not read here, but for training and calibration in mode
+``site``, where a site draws exactly that.
 """
 
 import math
@@ -26,7 +27,13 @@ from consilium.shared.model.normalisation import statistics_clip
 from consilium.shared.model.study_model import study_model
 from consilium.shared.model.weight_vector import parameter_count
 from consilium.shared.privacy.accounting import PrivacyEvent, epsilon_spent, plan
-from consilium.shared.privacy.shared_noise import CONVOLUTION_VARIANCE, noise_share
+from consilium.shared.privacy.calibration import calibration_bound
+from consilium.shared.privacy.shared_noise import (
+    CONVOLUTION_VARIANCE,
+    NoiseShare,
+    calibration_share,
+    noise_share,
+)
 from consilium.shared.rounds.contents import metrics_noise, metrics_sensitivity, statistics_noise
 from consilium.shared.study.definition import Study
 
@@ -53,7 +60,9 @@ class WorstCase:
         delta: the same for both.
         statistics: epsilon of the one release of statistics.
         round: epsilon of one training round.
-        training: epsilon on a training patient, of statistics and all rounds together.
+        calibration: epsilon of one calibration round; None if the study has none.
+        training: epsilon on a training patient, of statistics and all rounds together, those of
+            calibration too.
         evaluation: epsilon of one evaluation, attributions included.
         validation: epsilon on a validation patient, of all evaluations together; None if the study
             holds nobody out.
@@ -70,6 +79,7 @@ class WorstCase:
     delta: float
     statistics: float
     round: float
+    calibration: float | None
     training: float
     evaluation: float | None
     validation: float | None
@@ -102,6 +112,7 @@ def worst_case(study: Study) -> WorstCase:
         noise_multiplier=training_noise,
         steps=study.training.local_steps,
     )
+    calibration = _calibration(study)
     finals = [_evaluation(study, final=True)] * study.passes
     others = [_evaluation(study, final=False)] * math.ceil(study.rounds / study.evaluation.every)
     held_out = study.evaluation.validation_fraction > 0
@@ -121,7 +132,8 @@ def worst_case(study: Study) -> WorstCase:
         delta=private.delta,
         statistics=spent(statistics),
         round=spent(training),
-        training=spent(statistics, training.repeated(study.rounds)),
+        calibration=spent(calibration[0]) if calibration else None,
+        training=spent(statistics, training.repeated(study.rounds), *calibration),
         evaluation=max(spent(finals[0]), spent(others[0])) if held_out else None,
         validation=spent(*others, *finals) if held_out else None,
     )
@@ -145,22 +157,42 @@ def _training_noise(study: Study) -> tuple[int, float]:
             raise ValueError("a study without privacy has no noise")
         return 1, costs.training_round.noise_multiplier
     share = noise_share(study, parameters)
-    honest = study.minimum_sites - study.aggregation.tolerated_collusion
-    gaussian = honest * share.variance - CONVOLUTION_VARIANCE
-    part = share.scale * study.privacy.clip_norm + math.sqrt(parameters)
-    return honest, math.sqrt(gaussian) / part
+    return _honest(study), _multiplier(study, share, study.privacy.clip_norm)
+
+
+def _calibration(study: Study) -> list[PrivacyEvent]:
+    """Return the calibration rounds, each with its noise over one patient's part."""
+    rounds, costs = study.calibration_rounds, plan(study)
+    if not rounds or costs is None or costs.calibration is None:
+        return []
+    if study.privacy.mode == "site":
+        return [_event(costs.calibration.noise_multiplier)] * rounds
+    share = calibration_share(study)
+    return [_event(_multiplier(study, share, calibration_bound(study)))] * rounds
+
+
+def _honest(study: Study) -> int:
+    return study.minimum_sites - study.aggregation.tolerated_collusion
+
+
+def _multiplier(study: Study, share: NoiseShare, bound: float) -> float:
+    """Return the deviation of the honest sites' noise over one patient's part of the sum."""
+    gaussian = _honest(study) * share.variance - CONVOLUTION_VARIANCE
+    part = share.scale * bound + math.sqrt(share.segment.length)
+    return math.sqrt(gaussian) / part
 
 
 def worst_cases_table(cases: Sequence[WorstCase]) -> str:
     """Return a Markdown table of the cases; epsilons rounded up to three digits after the point."""
     lines = [
         "| study | mode | n | M | t | c | noise counted of | ε claimed | statistics | one round "
-        "| all training | one evaluation | all evaluations | worst |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| one calibration | all training | one evaluation | all evaluations | worst |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for case in cases:
         epsilons = (
-            case.statistics, case.round, case.training, case.evaluation, case.validation, case.worst
+            case.statistics, case.round, case.calibration, case.training, case.evaluation,
+            case.validation, case.worst,
         )  # fmt: skip
         lines.append(
             f"| {case.study} | {case.mode} | {case.sites} | {case.minimum_sites} "

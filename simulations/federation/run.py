@@ -36,6 +36,7 @@ from consilium.server.study.round_record import round_record
 from consilium.server.study.run import RoundResult, RunState, run_rounds, run_study
 from consilium.shared.crypto.transcript import digest
 from consilium.shared.errors import SettingsError
+from consilium.shared.model.module_check import check_modules
 from consilium.shared.rounds.contents import Purpose, RoundConfiguration, group_parameters
 from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.study.definition import Study
@@ -116,6 +117,7 @@ class Federation:
         faults: Iterable[Fault] = (),
         engine: FlowerEngine | None = None,
     ) -> None:
+        check_modules(study)
         self._study, self._folder, self._protocol = study, folder, protocol
         self._engine = engine
         self._contribute = Contributor if engine is None else engine.contributor
@@ -129,6 +131,7 @@ class Federation:
             minimum_patients=1,
             smallest_group=1,
             release_own_figures=True,
+            installed_models=frozenset(module.module for module in study.model.modules),
         )
         self._states = {site: self._open(site) for site in study.sites}
         self._cohorts = {

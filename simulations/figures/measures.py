@@ -19,6 +19,7 @@ FIGURES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "multilabel": ("auroc", "auprc", "brier", "accuracy"),
         "multiclass": ("accuracy", "mean_sensitivity", "auroc"),
         "regression": ("mae", "rmse", "r2"),
+        "survival": ("c_index", "nll"),
     }
 )
 """Names of the figures of each kind of task; the first is quoted where there is room for one."""
@@ -33,8 +34,13 @@ TITLES: Mapping[str, str] = MappingProxyType(
         "mae": "MAE",
         "rmse": "RMSE",
         "r2": "R2",
+        "c_index": "C-index",
+        "nll": "negative log-likelihood",
     }
 )
+
+
+_LEAST_CHANCE = 1e-12
 
 
 class Measure(Protocol):
@@ -57,6 +63,8 @@ def measure_of(task: Task, scores_RK: NDArray[np.float64], truth: NDArray[np.flo
     truth_RK = truth.reshape(scores_RK.shape).astype(np.float64)
     if task.kind == "regression":
         return Errors(scores_RK, truth_RK)
+    if task.kind == "survival":
+        return Survival(scores_RK, truth_RK)
     return SeveralRisks(scores_RK, truth_RK)
 
 
@@ -118,6 +126,39 @@ class Risks:
                 np.sum(weight_R * self._error_R) / np.sum(weight_R),
                 np.sum(weight_R * self._right_R) / np.sum(weight_R),
             )
+        )
+
+
+class Survival:
+    """C-index of the risk by the horizon, and mean negative log-likelihood of the hazards.
+
+    The C-index is :func:`consilium.shared.figures.survival_counts`'s with a bin for each risk.
+    """
+
+    def __init__(self, risk_RK: NDArray[np.float64], label_RK: NDArray[np.float64]) -> None:
+        self._known_RK = ~np.isnan(label_RK)
+        self._came_RK = label_RK == 1
+        _, self._bin_R = np.unique(risk_RK[:, -1], return_inverse=True)
+        before_RK = np.concatenate([np.zeros_like(risk_RK[:, :1]), risk_RK[:, :-1]], axis=1)
+        left_RK = np.maximum(1 - before_RK, _LEAST_CHANCE)
+        hazard_RK = np.clip((risk_RK - before_RK) / left_RK, _LEAST_CHANCE, 1 - _LEAST_CHANCE)
+        chance_RK = np.where(self._came_RK, hazard_RK, 1 - hazard_RK)
+        self._loss_R = np.where(self._known_RK, -np.log(chance_RK), 0.0).sum(axis=1)
+
+    def values(self, weight_R: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See :class:`Measure`."""
+        right = pairs = 0.0
+        for known_R, came_R in zip(self._known_RK.T, self._came_RK.T, strict=True):
+            bins = int(self._bin_R.max()) + 1
+            lived_B = np.bincount(
+                self._bin_R, weights=weight_R * (known_R & ~came_R), minlength=bins
+            )
+            came_B = np.bincount(self._bin_R, weights=weight_R * came_R, minlength=bins)
+            right += float((came_B * (np.cumsum(lived_B) - 0.5 * lived_B)).sum())
+            pairs += float(came_B.sum() * lived_B.sum())
+        concordance = right / pairs if pairs > 0 else np.nan
+        return np.array(
+            (concordance, (weight_R * self._loss_R).sum() / max(weight_R.sum(), 1e-300))
         )
 
 

@@ -4,7 +4,7 @@ A patient is resampled with all rows, which then count 0, 1, 2 ... times; scores
 a thousand resamples of thousands of patients take a fraction of a second.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from consilium.simulations.figures.measures import FIGURES, Classes, measure_of
 
 RESAMPLES = 1000
 LEVEL = 0.95
-LOWER_IS_BETTER = ("mae",)
+LOWER_IS_BETTER = ("mae", "rmse", "brier", "nll")
 _FEWEST_RESAMPLES = 100
 _ROWS_IN_ALL = 40_000_000  # rows times resamples; larger cohorts get fewer resamples
 
@@ -38,8 +38,10 @@ class HeldOutMetrics:
         figures: by name, those in ``measures.FIGURES`` for the kind of task.
         patients: how many were tested on.
         rows: number of their known outcomes, of stays or of steps.
-        positives: rows with the outcome, in a binary or multilabel task; None otherwise.
+        positives: rows with the outcome, in a binary, multilabel or survival task; None otherwise.
         sensitivity: of each class, in a multiclass task; empty otherwise.
+        draws: by figure its value, and then its value in each resample of the patients. Models
+            that were judged on the same patients with the same seed share the resamples.
     """
 
     figures: Mapping[str, Estimate]
@@ -47,6 +49,9 @@ class HeldOutMetrics:
     rows: int
     positives: int | None = None
     sensitivity: tuple[float, ...] = field(default=())
+    draws: Mapping[str, NDArray[np.float64]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers, as in ``run.json``."""
@@ -109,28 +114,43 @@ def evaluate(
     """
     task = truth.task
     measures = [measure_of(task, truth.rows(scores), truth.truth_R) for scores in models]
-    rows, patients = len(truth.patient_R), int(truth.patient_R.max()) + 1
-    resamples = int(np.clip(_ROWS_IN_ALL // (rows * len(models)), _FEWEST_RESAMPLES, RESAMPLES))
-    stream = np.random.default_rng(seed)
-    everyone = np.ones(rows)
-    values = [np.mean([m.values(everyone) for m in measures], axis=0)]
-    for _ in range(resamples):
-        counts_P = stream.multinomial(patients, np.full(patients, 1 / patients))
-        weight_R = counts_P[truth.patient_R].astype(np.float64)
-        values.append(np.mean([m.values(weight_R) for m in measures], axis=0))
-    estimates = {
-        name: _estimate(resampled)
-        for name, resampled in zip(FIGURES[task.kind], np.array(values).T, strict=True)
-    }
+    values = [
+        np.mean([m.values(weight_R) for m in measures], axis=0)
+        for weight_R in _weights(truth, len(models), seed)
+    ]
+    draws = dict(zip(FIGURES[task.kind], np.array(values).T, strict=True))
+    rows, everyone = len(truth.patient_R), np.ones(len(truth.patient_R))
     classes = [m.sensitivities(everyone) for m in measures if isinstance(m, Classes)]
-    counted = task.kind in ("binary", "multilabel")
+    counted = task.kind in ("binary", "multilabel", "survival")
     return HeldOutMetrics(
-        figures=estimates,
-        patients=patients,
+        figures={name: _estimate(values_X) for name, values_X in draws.items()},
+        patients=int(truth.patient_R.max()) + 1,
         rows=rows,
         positives=int((truth.truth_R == 1).sum()) if counted else None,
         sensitivity=tuple(np.mean(classes, axis=0).tolist()) if classes else (),
+        draws=draws,
     )
+
+
+def difference(ours: HeldOutMetrics, theirs: HeldOutMetrics) -> dict[str, Estimate]:
+    """Return how much better ``ours`` is in each figure, with intervals (paired bootstrap).
+
+    Positive is better, in figures that are better lower, too. Both must have been judged on the
+    same patients with the same seed: then resample number 5, say, is the same for both. Where one
+    has more of them, the rest are left out.
+
+    Raises:
+        ValueError: they were judged on different patients.
+    """
+    if (ours.patients, ours.rows) != (theirs.patients, theirs.rows):
+        raise ValueError("two models can be compared on the same patients alone")
+    found = {}
+    for name in ours.draws.keys() & theirs.draws.keys():
+        one_X, other_X = ours.draws[name], theirs.draws[name]
+        common = min(len(one_X), len(other_X))
+        sign = -1.0 if name in LOWER_IS_BETTER else 1.0
+        found[name] = _estimate(sign * (one_X[:common] - other_X[:common]))
+    return {name: found[name] for name in ours.draws if name in found}
 
 
 def compare_two(
@@ -143,17 +163,24 @@ def compare_two(
     """
     task = truth.task
     measures = [measure_of(task, truth.rows(scores), truth.truth_R) for scores in (one, other)]
-    rows, patients = len(truth.patient_R), int(truth.patient_R.max()) + 1
-    resamples = int(np.clip(_ROWS_IN_ALL // (2 * rows), _FEWEST_RESAMPLES, RESAMPLES))
-    stream = np.random.default_rng(seed)
     better = -1.0 if FIGURES[task.kind][0] in LOWER_IS_BETTER else 1.0
-    pairs = [[m.values(np.ones(rows))[0] for m in measures]]
-    for _ in range(resamples):
-        counts_P = stream.multinomial(patients, np.full(patients, 1 / patients))
-        weight_R = counts_P[truth.patient_R].astype(np.float64)
-        pairs.append([m.values(weight_R)[0] for m in measures])
+    pairs = [[m.values(weight_R)[0] for m in measures] for weight_R in _weights(truth, 2, seed)]
     of_one, of_other = np.array(pairs).T
     return _estimate(of_one), _estimate(of_other), _estimate(better * (of_other - of_one))
+
+
+def _weights(truth: Truth, models: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """Yield weights of the rows: 1 for all, then how often each resample has their patient.
+
+    There are fewer resamples where rows and models are many.
+    """
+    rows, patients = len(truth.patient_R), int(truth.patient_R.max()) + 1
+    resamples = int(np.clip(_ROWS_IN_ALL // (rows * models), _FEWEST_RESAMPLES, RESAMPLES))
+    stream = np.random.default_rng(seed)
+    yield np.ones(rows)
+    for _ in range(resamples):
+        counts_P = stream.multinomial(patients, np.full(patients, 1 / patients))
+        yield counts_P[truth.patient_R].astype(np.float64)
 
 
 def _estimate(values: NDArray[np.float64]) -> Estimate:

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.client.round.subgroups import members_of
-from consilium.server.figures.groups import GroupFigures
+from consilium.server.figures.groups import GroupFigures, survival_fields
 from consilium.shared.figures.risk_curves import Share, observed_over_expected
 from consilium.shared.figures.score_counts import Edges, count_scores, finer_edges, first_edges
+from consilium.shared.figures.survival_counts import count_intervals, figures_from_counts
 from consilium.shared.rounds.patient_groups import EVERYBODY, WITH_RISKS, PatientGroup, subgroups
 from consilium.simulations.figures.held_out import HeldOut, Scores
 from consilium.simulations.figures.metrics import HeldOutMetrics, Truth
@@ -45,6 +46,10 @@ def figures_by_group(
         sites: figures by hospital, if there are several.
     """
     edges_L = None
+    if test.study.task.kind == "survival":
+        edges_L = first_edges(BINS)
+        for _ in range(_PASSES):
+            edges_L = finer_edges(_count_survival(test.truth, scores, edges_L).sum(axis=0), edges_L)
     if test.study.task.kind in WITH_RISKS:
         edges_L = first_edges(BINS)
         for _ in range(_PASSES):
@@ -142,7 +147,20 @@ def _figures(
             judged=judged,
             figures=figures if judged else None,
         )
-    counts_2B, expected = _count(test.truth_of(stays_N), scores[stays_N], edges_L)
+    truth = test.truth_of(stays_N)
+    if test.study.task.kind == "survival":
+        counts_K2B = _count_survival(truth, scores[stays_N], edges_L)
+        expected = float(truth.rows(scores[stays_N])[:, -1].sum())
+        found = figures_from_counts(counts_K2B, edges_L, expected=expected)
+        fewer = min(counts_K2B[:, 1].sum(), counts_K2B[-1, 0].sum())
+        if found is None:
+            return GroupFigures(group=group, patients=metrics.patients, rows=metrics.rows,
+                                judged=False)  # fmt: skip
+        fields = {**survival_fields(found), "patients": metrics.patients, "figures": None}
+        if fewer >= least:
+            fields["figures"] = figures
+        return GroupFigures(group=group, rows=metrics.rows, judged=bool(fewer >= least), **fields)
+    counts_2B, expected = _count(truth, scores[stays_N], edges_L)
     negatives, positives = (float(total) for total in counts_2B.sum(axis=1))
     share = min(metrics.patients / (negatives + positives), 1.0)
     judged = min(negatives, positives) * share >= least
@@ -159,6 +177,13 @@ def _figures(
         ),
         counts_2B=counts_2B,
     )
+
+
+def _count_survival(truth: Truth, scores: Scores, edges_L: Edges) -> NDArray[np.float64]:
+    """Return rows by interval, outcome and bin (K, 2, B) of the risk by the horizon."""
+    risk_RK = truth.rows(scores)
+    edges_KL = np.tile(edges_L, (risk_RK.shape[1], 1))
+    return count_intervals(risk_RK[:, -1], truth.truth_R, np.ones(len(risk_RK)), edges_KL)
 
 
 def _count(truth: Truth, scores: Scores, edges_L: Edges) -> tuple[NDArray[np.float64], float]:

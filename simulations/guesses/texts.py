@@ -39,7 +39,7 @@ def study_head(
     return [
         remark(WRITTEN),
         remark("A study for hospitals needs more: docs/studies.md has every key."),
-        "schema = 1",
+        "schema = 2",
         line("name", site_name(name) or "study", "# guess: of the file's name"),
         line("title", title, "# guess: say what it is about"),
         "rounds = 20",

@@ -10,13 +10,27 @@ from consilium.shared.figures.risk_curves import Share
 from consilium.shared.files.json_record import JsonRecord
 from consilium.shared.study.definition import Study
 from consilium.simulations.experiments.external import external_sentences, failures
+from consilium.simulations.experiments.rivals import (
+    AGAINST,
+    ALIKE,
+    BETTER,
+    WORSE,
+    rival_title,
+    rivals_among,
+    standing,
+)
 from consilium.simulations.figures.measures import FIGURES, TITLES
+from consilium.simulations.figures.metrics import LOWER_IS_BETTER
+from consilium.simulations.report.drawing import between, number
 from consilium.simulations.report.forest_plots import share_text
 from consilium.simulations.report.groups import Group, everyone, share_of
 
 State = Literal["shown", "failed", "open"]
-HIGHER_IS_WORSE = ("mae", "rmse", "brier")
-BASELINES = ("logistic-regression", "linear-regression", "last-value")
+_STATES: dict[str, tuple[State, str]] = {
+    BETTER: ("shown", "this model is better"),
+    WORSE: ("failed", "this model is worse"),
+    ALIKE: ("open", "no difference beyond noise"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +47,7 @@ def checks(
 ) -> list[Check]:
     """Return all conditions for using the model, each with its state after this run."""
     found = [_real(record), beats_simple(study, record, settings)]
-    if study.task.kind in ("binary", "multilabel"):
+    if study.task.kind in ("binary", "multilabel", "survival"):
         found.append(calibrated(everyone(groups)))
     return [
         *found,
@@ -85,26 +99,47 @@ def findings(
 
 
 def beats_simple(study: Study, record: JsonRecord, settings: JsonRecord | None) -> Check:
-    """Check whether the best simple model of the comparison is worse."""
+    """Check whether the best simple model of the comparison is worse, beyond noise.
+
+    The noise is that of the difference on the same test patients. A comparison of an older version
+    does not have it: then the values alone are compared, and the sentence says so.
+    """
     what, name = "Better than a simple model", FIGURES[study.task.kind][0]
-    simple = {key: settings[key] for key in BASELINES if key in settings} if settings else {}
-    if not simple:
-        return Check(what=what, state="open", why="not compared with a simple model")
+    simple = {key: settings[key] for key in rivals_among(settings)} if settings else {}
     mine = record["test"][name]["value"]
-    losses = {k: worse_by(name, mine, r["test"][name]["value"]) for k, r in simple.items()}
+    losses = {
+        key: worse_by(name, mine, value)
+        for key, one in simple.items()
+        if mine is not None and (value := one["test"][name]["value"]) is not None
+    }
+    if not losses:
+        return Check(what=what, state="open", why="not compared with a simple model")
     key = max(losses, key=lambda k: losses[k])
     theirs = share_text(share_of(simple[key]["test"][name]))
-    title = key.replace("-", " ")
-    if losses[key] >= 0:
-        return Check(
-            what=what, state="failed", why=f"a {title} has {TITLES[name]} {theirs}, no worse"
-        )
-    return Check(what=what, state="shown", why=f"a {title} has {TITLES[name]} {theirs}, less good")
+    best = f"{rival_title(key)} has {TITLES[name]} {theirs}"
+    gain = _gains(record, settings or {}).get(key, {}).get(name)
+    if gain is None:
+        better = losses[key] < 0
+        why = f"{best}, {'less good' if better else 'no worse'}; noise was not judged"
+        return Check(what=what, state="shown" if better else "failed", why=why)
+    state, said = _STATES[standing(gain)]
+    size = f"{number(gain['value'])}, {between(gain['low'], gain['high'])}"
+    return Check(what=what, state=state, why=f"{best}; {said} ({TITLES[name]} better by {size})")
+
+
+def _gains(record: JsonRecord, settings: JsonRecord) -> JsonRecord:
+    """Return by rival how much better the run is: its own, or those of a run of the same study."""
+    same = (
+        one
+        for name, one in settings.items()
+        if name.startswith("federated") and one.get("study_digest") == record["study_digest"]
+    )
+    return next((one[AGAINST] for one in (record, *same) if one.get(AGAINST)), {})
 
 
 def worse_by(name: str, mine: float, theirs: float) -> float:
     """Return by how much ``mine`` is the worse value of a figure; negative if it is better."""
-    return mine - theirs if name in HIGHER_IS_WORSE else theirs - mine
+    return mine - theirs if name in LOWER_IS_BETTER else theirs - mine
 
 
 def calibrated(group: Group | None) -> Check:

@@ -9,7 +9,14 @@ from typing import Any
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.study.definition import Study, parse_canonical
-from consilium.simulations.report.records import COMPARE, REPORT, RUN, SCHEMA, STRATEGIES
+from consilium.simulations.report.records import (
+    COMPARE,
+    REPORT,
+    RUN,
+    SCHEMA,
+    STRATEGIES,
+    TUNE,
+)
 from consilium.simulations.report.run_page import report_page
 from consilium.simulations.report.strategies_page import strategies_page
 
@@ -18,6 +25,9 @@ _OF_RUN = (
     "software", "synthetic", "test_cohort", "privacy", "seconds", "bytes_up_per_site_per_round",
 )  # fmt: skip
 _OF_COMPARISON = ("schema", "study_digest", "settings")
+_OF_SEARCH = (
+    "schema", "study", "study_digest", "study_declared", "tried", "chosen", "why", "price",
+)  # fmt: skip
 _REPORTED = ("federated-private", "federated")  # a comparison's report is of the first it has
 
 
@@ -87,6 +97,17 @@ def read_comparison(folder: Path) -> tuple[Study, dict[str, dict[str, Any]]]:
     return _study((own or records)[0], folder), settings
 
 
+def read_search(folder: Path) -> tuple[Study, dict[str, Any]]:
+    """Return the study of a finished search and the content of its ``tune.json``.
+
+    Raises:
+        SettingsError: the folder holds no finished search, or a damaged one, or one that is too
+            old.
+    """
+    record = _read(folder / TUNE, _OF_SEARCH)
+    return _study(record, folder), record
+
+
 def _write(target: Path, page: str) -> Path:
     try:
         write_atomically(target, page.encode())
@@ -104,7 +125,7 @@ def _read(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
     except OSError as error:
         raise SettingsError(
             f"{path}: cannot be read ({error.strerror}); name the folder that "
-            "'consilium-simulate run' or 'compare' was given as --out"
+            "'consilium-simulate run', 'compare' or 'tune' was given as --out"
         ) from error
     except ValueError as error:
         raise SettingsError(

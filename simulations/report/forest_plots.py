@@ -28,7 +28,9 @@ from consilium.simulations.report.round_charts import name_rows
 
 SETTINGS = {
     "logistic-regression": "logistic regression on summaries",
-    "linear-regression": "linear regression on summaries",
+    "logistic-hazard-regression": "logistic regression of the hazards on summaries",
+    "ridge-regression": "ridge regression on summaries",
+    "gradient-boosting": "gradient boosting on summaries",
     "local": "each site alone, mean",
     "pooled": "all records in one place",
     "federated": "federated, no privacy",

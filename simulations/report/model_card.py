@@ -121,7 +121,7 @@ def _methods(study: Study, record: JsonRecord) -> dict[str, str]:
         "7": f"Values outside the declared ranges are {_OUTSIDE[data.on_out_of_range]}; a file "
         f"that cannot be read {_FILES[data.on_bad_file]}. A step holds the last value of "
         "its own.",
-        "8a": f"{data.label}; {_horizon(study)}. How it was assessed: not reported.",
+        "8a": f"{data.label}{_times(study)}; {_horizon(study)}. How it was assessed: not reported.",
         "9b": f"{len(names)} variables with units and ranges, listed under Data ({len(statics)} of "
         f"them fixed for a record: {', '.join(statics) or 'none'}){codes}.",
         "11": "The last value is carried forward, the mean stands before the first; whether a "
@@ -135,7 +135,8 @@ def _methods(study: Study, record: JsonRecord) -> dict[str, str]:
         ),
         "12b": "Values are centred and scaled by statistics of all sites' training patients, found "
         "by a sum over the sites; some on a logarithmic scale.",
-        "12c": f"{model.described}. {study.rounds} rounds of {training.local_steps} step(s) at a "
+        "12c": f"{model.described}. Loss: {_loss(study)}. {study.rounds} rounds of "
+        f"{training.local_steps} step(s) at a "
         f"site, sampling rate {training.sampling_rate:g}, {training.optimizer}; "
         f"{study.aggregation.strategy} at the coordinator. {_noise(study)} "
         "How settings were chosen: not reported.",
@@ -143,7 +144,9 @@ def _methods(study: Study, record: JsonRecord) -> dict[str, str]:
         "12e": f"{', '.join(TITLES[n] for n in FIGURES[task.kind])} with 95 % bootstrap intervals "
         "over patients; the figures above.",
         "12g": "By the network from the record up to the end of its window.",
-        "13": "No reweighting of classes.",
+        "13": f"Classes are weighed: {task.loss.described}."
+        if task.loss.weights or task.loss.balance
+        else "No reweighting of classes.",
         "14": "None in training.",
         "15": _OUTPUT[task.kind] + (" At every step." if task.per_step else ""),
         "18c": f"The study file, SHA-256 {record['study_digest']}.",
@@ -215,7 +218,26 @@ _OUTPUT = {
     "multilabel": "A risk between 0 and 1 for each label. No threshold is set.",
     "multiclass": "A probability for each class; figures take the most likely one.",
     "regression": "A value in the unit of the outcome.",
+    "survival": "A risk between 0 and 1 by the end of each interval; the last is the horizon's.",
 }
+
+
+def _times(study: Study) -> str:
+    task = study.task
+    if task.kind != "survival":
+        return ""
+    cuts = ", ".join(f"{cut:g}" for cut in task.cuts)
+    since = f", counted from {task.start:g}" if task.start else ""
+    return f", as a time in {task.time_unit}{since}, in intervals that end at {cuts}"
+
+
+def _loss(study: Study) -> str:
+    task = study.task
+    if task.kind == "regression":
+        return "squared error"
+    if task.kind == "survival":
+        return "negative log-likelihood of the hazards"
+    return task.loss.described
 
 
 def _horizon(study: Study) -> str:
@@ -233,5 +255,11 @@ def _noise(study: Study) -> str:
         f"Gradients of a {study.privacy.unit} clipped to {study.privacy.clip_norm:g}, noise "
         "multiplier "
         f"{costs.training_round.noise_multiplier:.3g}, mode {study.privacy.mode}."
+        + (
+            f" {costs.calibrations} calibration round(s), noise multiplier "
+            f"{costs.calibration.noise_multiplier:.3g}."
+            if costs.calibration
+            else ""
+        )
         + (f" {study.privacy.caveat}" if study.privacy.caveat else "")
     )

@@ -31,6 +31,7 @@ from consilium.simulations.figures.metrics import HeldOutMetrics
 from consilium.simulations.figures.subgroups import FiguresByGroup
 
 RUN, COMPARE, STRATEGIES = "run.json", "compare.json", "strategies.json"
+TUNE = "tune.json"
 REPORT = "report.html"
 SCHEMA = 1
 
@@ -119,6 +120,25 @@ def bytes_up(trained: list[dict[str, Any]]) -> int:
     """Return the mean number of bytes a site sent in a training round that was not void."""
     sent = [count for record in trained for count in record["bytes_up"].values()]
     return round(float(np.mean(sent))) if sent else 0
+
+
+def calibration_sentence(study: Study, record: JsonRecord) -> str:
+    """Return how calibration rounds put the risks right, in a sentence; empty without any."""
+    if not study.calibration_rounds:
+        return ""
+    rounds = record.get("other_rounds") or ()
+    shifts = [r["shift"] for r in rounds if r["purpose"] == "calibration" and r.get("shift")]
+    if not shifts:
+        return (
+            "No calibration round gave a sum, so its risks are as training left them: clipping "
+            "makes rare outcomes' too low."
+        )
+    moved = np.sum(shifts, axis=0)
+    by = " to ".join(f"{end:+.2f}" for end in dict.fromkeys((moved.min(), moved.max())))
+    return (
+        f"After training, {len(shifts)} noised sum(s) over all training patients shifted its "
+        f"log-odds by {by}; the model has it, and the epsilon covers it."
+    )
 
 
 def left_out_sentence(record: JsonRecord) -> str:

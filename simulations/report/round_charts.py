@@ -103,6 +103,9 @@ def _validated(validation: JsonRecord, name: str) -> float | None:
     """Return the figure from the sites' secure sums: the mean over outputs that have it."""
     if name == "auroc":
         values = [output[name] for output in validation["outputs"] if output]
+    elif name == "c_index":
+        found = validation.get("survival")
+        return None if found is None else float(found[name]["value"])
     else:
         values = [value for value in np.ravel(validation[name]) if value is not None]
     return float(np.mean(values)) if values else None
@@ -111,12 +114,15 @@ def _validated(validation: JsonRecord, name: str) -> float | None:
 def _loss_name(study: Study) -> str:
     if study.task.kind == "regression":
         return "Squared error (spreads², a patient)"
+    if study.task.kind == "survival":
+        return "Negative log-likelihood (nats, a patient)"
     return "Cross entropy (nats, a patient)"
 
 
 def _epsilon(record: JsonRecord) -> Chart:
     statistics = [r["epsilon"] for r in record["other_rounds"] if r["purpose"] == "statistics"]
-    spent = [*statistics[-1:], *(r["epsilon"] for r in record["rounds"])]
+    calibration = [r["epsilon"] for r in record["other_rounds"] if r["purpose"] == "calibration"]
+    spent = [*statistics[-1:], *(r["epsilon"] for r in record["rounds"]), *calibration]
     first = 1 - len(statistics[-1:])
     rounds = list(range(first, first + len(spent)))
     budget, unit = record["privacy"]["epsilon_budget"], record["privacy"].get("unit", "patient")
@@ -136,8 +142,9 @@ def _epsilon(record: JsonRecord) -> Chart:
         title=f"Privacy budget spent on one training {unit}",
         alt=f"Epsilon {share}{number(spent[-1], 2)} after the last, of at most {budget:g}.",
         caption="Cumulative epsilon of all that left the sites, at delta "
-        f"{delta_text(record['privacy'])}; round 0 is the normalisation statistics. Patients held "
-        "out for validation pay for evaluations only.",
+        f"{delta_text(record['privacy'])}; round 0 is the normalisation statistics"
+        + (f", the last {len(calibration)} are calibration" if calibration else "")
+        + ". Patients held out for validation pay for evaluations only.",
         drawing=picture("epsilon", draw, height=2.8),
         table=Table(
             headings=("round", "epsilon spent"),

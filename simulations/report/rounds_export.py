@@ -129,6 +129,8 @@ def _validation(validation: Mapping[str, Any]) -> dict[str, Any]:
     outputs = [output for output in validation.get("outputs", ()) if output]
     for name in ("auroc", "auprc", "brier") if outputs else ():
         found[f"validation/{name}"] = float(np.mean([output[name] for output in outputs]))
+    if survival := validation.get("survival"):
+        found["validation/c_index"] = survival["c_index"]["value"]
     errors = [value for value in validation.get("mae", ()) if value is not None]
     return found | ({"validation/mae": float(np.mean(errors))} if errors else {})
 

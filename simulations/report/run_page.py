@@ -18,8 +18,10 @@ from consilium.simulations.report.model_card import model_card
 from consilium.simulations.report.privacy_statement import statement
 from consilium.simulations.report.recalibration_chart import recalibration_chart
 from consilium.simulations.report.risk_charts import risk_charts
+from consilium.simulations.report.rivals_chart import rivals_chart
 from consilium.simulations.report.round_charts import learning_charts
 from consilium.simulations.report.summary import answers
+from consilium.simulations.report.survival_charts import curves_by_group, survival_charts
 
 COUNTS = ("patients", "stays", "events", "unlabelled", "filtered", "outside_window", "duplicates",
           "skipped")  # fmt: skip
@@ -37,14 +39,16 @@ def report_page(study: Study, record: JsonRecord, settings: JsonRecord | None) -
     whole = everyone(groups)
     answer = [
         *(risk_charts(whole, whose=whose) if whole else ()),
+        *survival_charts(study, record),
         *answer_charts(study, record.get("final_tables") or {}),
         *federated_chart(study, record),
     ]
     by_group = group_charts(study, groups, record.get("verdicts") or ())
+    by_group += curves_by_group(study, record)
     if record.get("joining"):
         by_group += joining_chart(record["joining"])
     by_group += recalibration_chart(record)
-    rivals = [settings_chart(study, settings)] if settings else []
+    rivals = [settings_chart(study, settings), *rivals_chart(study, settings)] if settings else []
     training = learning_charts(study, record)
     outside = external_chart(record)
     looks = attributions_chart(study, record)

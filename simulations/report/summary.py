@@ -11,8 +11,8 @@ from consilium.shared.study.definition import Study
 from consilium.simulations.experiments.recalibrating import recalibration_sentences
 from consilium.simulations.federation.clear_sum import CLEAR
 from consilium.simulations.figures.measures import FIGURES, TITLES
+from consilium.simulations.figures.metrics import LOWER_IS_BETTER
 from consilium.simulations.report.checks import (
-    HIGHER_IS_WORSE,
     Check,
     beats_simple,
     calibrated,
@@ -24,7 +24,7 @@ from consilium.simulations.report.decision_curves import at_sensitivity
 from consilium.simulations.report.drawing import delta_text, number, percent
 from consilium.simulations.report.forest_plots import share_text
 from consilium.simulations.report.groups import Group, everyone, points_of, share_of
-from consilium.simulations.report.records import size
+from consilium.simulations.report.records import calibration_sentence, size
 
 _MOST_SENTENCES = 6
 
@@ -88,7 +88,14 @@ def _good(
             f"Of one with and one without the outcome, drawn at random, it gives the higher risk "
             f"to the right one in {percent(test[name]['value'])} of cases{_averaged(study)}."
         )
+    elif name == "c_index":
+        support.append(
+            f"Of two of whom one has the event first, it gives the higher risk to that one in "
+            f"{percent(test[name]['value'])} of cases."
+        )
     group = everyone(groups)
+    if study.task.kind == "survival":
+        support.append(_sentence(calibrated(group).why))
     if points := points_of(group):
         point = at_sensitivity(points, 0.8)
         support.append(
@@ -97,6 +104,8 @@ def _good(
             f"{percent(point.precision.value if point.precision else None)} of alarms are true."
         )
         support.append(_sentence(calibrated(group).why))
+    if shifted := calibration_sentence(study, record):
+        support.append(shifted)
     if (test.get("r2") or {"value": 0.0})["value"] < 0:
         support.append("To say the mean to everybody would be better: R2 is negative.")
     others = [TITLES[n] + " " + share_text(share_of(test[n])) for n in FIGURES[study.task.kind][1:]]
@@ -159,7 +168,7 @@ def _lower(study: Study, groups: tuple[Group, ...]) -> list[str]:
     """
     name, whole = FIGURES[study.task.kind][0], everyone(groups)
     everybody = whole.figures.get(name) if whole else None
-    if name in HIGHER_IS_WORSE or everybody is None:
+    if name in LOWER_IS_BETTER or everybody is None:
         return []
     lower = [
         f"{g.name} {share_text(share)}"

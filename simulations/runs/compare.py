@@ -12,9 +12,11 @@ from consilium.simulations.cohorts.cohorts import Cohorts
 from consilium.simulations.cohorts.study_cohorts import cohorts_for
 from consilium.simulations.experiments.baselines import baselines
 from consilium.simulations.experiments.external import Watch
+from consilium.simulations.experiments.rivals import AGAINST, against, rivals_among
 from consilium.simulations.federation.out_folder import use_folder
 from consilium.simulations.figures.central import merge, train_centrally
 from consilium.simulations.figures.held_out import HeldOut, Scores
+from consilium.simulations.figures.metrics import HeldOutMetrics
 from consilium.simulations.report.files import write_report
 from consilium.simulations.report.records import (
     COMPARE,
@@ -69,7 +71,12 @@ def compare_settings(
         grids = {site: to_grid(read_windows(source, study), study) for site, source in sites}
         private = private_settings(study, epsilons, modes)
         settings = _settings(study, cohorts, test, grids, out, private, workers, watch, protocol)
-        for name, record in settings:
+        rivals: dict[str, HeldOutMetrics] = {}
+        for name, record, figures in settings:
+            if name in rivals_among([name]):
+                rivals[name] = figures
+            else:
+                record[AGAINST] = against(figures, rivals)
             compared[name] = record
             write_json(
                 out / COMPARE,
@@ -89,19 +96,20 @@ def _settings(
     workers: int,
     watch: Watch,
     protocol: bool,
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each setting's name and record when it is finished."""
+) -> Iterator[tuple[str, dict[str, Any], HeldOutMetrics]]:
+    """Yield each setting's name, record and figures when it is finished; rivals come first."""
     plain = with_changes(study, privacy={"mode": "none"})
     pooled = merge(list(grids.values()))
     for name, baseline in baselines(plain, cohorts.constant).items():
+        watch(name, plain)
         began = time.monotonic()
         scores = baseline(pooled, test.grid)
-        yield name, _record(plain, cohorts, test, [scores], began)
+        yield name, *_record(plain, cohorts, test, [scores], began)
     watch("local", plain)
     alone = {name: merge([grids[s] for s in held]) for name, held in cohorts.alone.items()}
-    yield "local", _central(plain, cohorts, test, alone)
+    yield "local", *_central(plain, cohorts, test, alone)
     watch("pooled", plain)
-    yield "pooled", _central(plain, cohorts, test, {"pooled": pooled})
+    yield "pooled", *_central(plain, cohorts, test, {"pooled": pooled})
     for name, changed in {"federated": plain, **private}.items():
         finished, seconds = train(
             changed,
@@ -112,7 +120,7 @@ def _settings(
             show=watch(name, changed),
             protocol=protocol,
         )
-        yield name, run_record(changed, cohorts, finished, seconds=seconds)
+        yield name, run_record(changed, cohorts, finished, seconds=seconds), finished.test
 
 
 def private_settings(
@@ -141,29 +149,30 @@ def private_settings(
 
 def _central(
     study: Study, cohorts: Cohorts, test: HeldOut, grids: dict[str, TimeGrid]
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], HeldOutMetrics]:
     """Train a model on each grid; the test figures are means over the models."""
     began = time.monotonic()
     scores = {
         name: test.scores(train_centrally(study, grid, who=name)) for name, grid in grids.items()
     }
-    record = _record(study, cohorts, test, list(scores.values()), began)
+    record, figures = _record(study, cohorts, test, list(scores.values()), began)
     if len(grids) > 1:
         record["sites"] = {
             name: test.metrics([one]).to_json()
             | {"groups": {group: m.to_json() for group, m in test.by_group([one]).items()}}
             for name, one in scores.items()
         }
-    return record
+    return record, figures
 
 
 def _record(
     study: Study, cohorts: Cohorts, test: HeldOut, models: list[Scores], began: float
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], HeldOutMetrics]:
+    figures = test.metrics(models)
     return setting_record(
         study,
         cohorts,
-        test.metrics(models),
+        figures,
         groups=test.by_group(models),
         seconds=time.monotonic() - began,
-    )
+    ), figures

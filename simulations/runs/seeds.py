@@ -14,6 +14,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from consilium.shared.study.definition import Study, with_changes
+from consilium.simulations.experiments.rivals import AGAINST
 from consilium.simulations.report.records import SCHEMA, write_json
 from consilium.simulations.runs.compare import Compared
 
@@ -54,6 +55,9 @@ def compare_over_seeds(
 def summarise(runs: list[Compared]) -> dict[str, dict[str, Any]]:
     """Return each setting's mode, epsilon and mean figures, by group only the first figure.
 
+    How much better a setting is than a model without recurrence is a mean, too: its interval covers
+    the patients, by the paired bootstrap of each seed, and the seeds.
+
     ``kept`` is the mean of the first figure divided by that of pooled training without privacy;
     None where that is 0.
     """
@@ -69,6 +73,10 @@ def summarise(runs: list[Compared]) -> dict[str, dict[str, Any]]:
                 group: {figure: _mean([run[name]["test_groups"][group][figure] for run in runs])}
                 for group in first.get("test_groups", ())
                 for figure in figures[:1]
+            },
+            AGAINST: {
+                rival: {key: _mean([run[name][AGAINST][rival][key] for run in runs]) for key in of}
+                for rival, of in first.get(AGAINST, {}).items()
             },
         }
     for setting in summary.values():

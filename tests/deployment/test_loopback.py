@@ -76,5 +76,5 @@ def test_processes_on_loopback_learn_bit_for_bit_what_the_simulation_learns(tmp_
     for site in private.sites:
         ledger = Ledger(folder / site / "ledger.sqlite", lifetime_epsilon=16.0, delta=1e-5)
         purposes = [entry.release.purpose for entry in ledger.entries() if entry.confirmed]
-        assert purposes == ["statistics", *["training"] * ROUNDS]
+        assert purposes == ["statistics", *["training"] * ROUNDS, *["calibration"] * 2]
         assert 0 < ledger.summary().total.spent <= 8.0

@@ -79,7 +79,7 @@ class Page:
     def settings(self) -> list[str]:
         """The page's settings files; a study is none."""
         blocks = [body for _, kind, body in BLOCK.findall(self.text) if kind == "toml"]
-        return [body for body in blocks if SOURCE.search(body) and "schema = 1" not in body]
+        return [body for body in blocks if SOURCE.search(body) and "schema = 2" not in body]
 
     @property
     def keys(self) -> dict[str, set[str]]:

@@ -31,7 +31,7 @@ FROM_THE_COORDINATOR = {
     "RecoveryKeys",  # a part of RecoveryBinding
     "SignedKey", "Delivered", "PeerKey",  # what the coordinator shows of RoundKeys and ChannelKey
 }  # fmt: skip
-NO_MODULES = {"consilium.sources"}  # a group of entry points
+NO_MODULES = {"consilium.sources", "consilium.models"}  # groups of entry points
 NO_FILES = {"studies/NAME.toml", "consilium/1"}  # a stand-in; the label of a statement
 
 

@@ -19,6 +19,7 @@ from consilium.simulations.experiments.canary import cohort_of
 STEPS, OTHERS, MANY_STAYS = 4, 6, 60
 
 BASE = parse_study("""
+schema = 2
 name = "hostile"
 title = "Hostile"
 rounds = 3
@@ -52,13 +53,21 @@ STUDIES: dict[str, Study] = {
     "ditto": with_changes(BASE, personalisation={"ditto": {"pull": 0.1}}),
     "scaffold": with_changes(BASE, **SITE, training={"control_variates": True, "local_steps": 2}),
     "linear path": with_changes(BASE, model={"skip": True}),
+    "outcomes of steps": with_changes(BASE, **SITE, task={"per_step": True}),
     "per step": with_changes(
         BASE,
         task={"kind": "regression", "per_step": True, "spread": 1.0},
     ),
+}
+"""One study for each way of training and each mode of privacy."""
+
+TASKS: dict[str, Study] = {
     "counted classes": with_changes(
         BASE,
         task={"kind": "multiclass", "outputs": 2, "loss": {"kind": "focal", "balance": 1.0}},
+    ),
+    "survival": with_changes(
+        BASE, task={"kind": "survival", "outputs": 3, "cuts": [1.0, 2.0, 4.0]}
     ),
     "counted labels": with_changes(
         BASE,
@@ -70,7 +79,7 @@ STUDIES: dict[str, Study] = {
         },
     ),
 }
-"""One study for each way of training and each mode of privacy."""
+"""Other tasks and losses, trained as the first of ``STUDIES``."""
 
 PATIENTS = ("ordinary", "sixty stays", "not a number", "huge", "all missing", "unknown label")
 
@@ -112,7 +121,7 @@ def _grid(study: Study, kind: str, *, seed: int) -> TimeGrid:
             y_N[special] = np.where(observed, 0.0, 1e20)
     elif kind == "all missing":
         value_NTV[special] = np.nan
-    elif kind == "unknown label" and (per_step or study.task.kind == "multilabel"):
+    elif kind == "unknown label" and (per_step or study.task.kind in ("multilabel", "survival")):
         y_N[special] = np.nan
     return TimeGrid(
         value_NTV=value_NTV,

@@ -57,7 +57,8 @@ def test_whoever_opts_out_every_message_has_the_same_kind_code_and_size(
     kinds = [entry["event"] for entry in with_them]
     assert kinds == [entry["event"] for entry in without]  # the log's length, which others see
     counted = [entry for entry in with_them if entry["event"] == "opted-out"]
-    assert [entry["data"]["named"] for entry in counted] == [0, 0, *[len(NAMED[who])] * 2]
-    left_out = 2 * len(NAMED[who])  # the same names train and validate in this cohort
-    assert [entry["data"]["left_out"] for entry in counted] == [0, 0, left_out, left_out]
+    named, later = len(NAMED[who]), 2 + STUDIES[name].calibration_rounds
+    assert [entry["data"]["named"] for entry in counted] == [0, 0, *[named] * later]
+    left_out = 2 * named  # the same names train and validate in this cohort
+    assert [entry["data"]["left_out"] for entry in counted] == [0, 0, *[left_out] * later]
     assert len({entry["data"]["blind"] for entry in counted}) == len(counted)

@@ -18,6 +18,7 @@ from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.figures.score_counts import first_edges
 from consilium.shared.model.normalisation import statistics_clip
+from consilium.shared.privacy.calibration import calibration_bound
 from consilium.shared.rounds.contents import (
     Purpose,
     RoundConfiguration,
@@ -26,10 +27,13 @@ from consilium.shared.rounds.contents import (
     sum_parameters,
 )
 from consilium.shared.secure_sum.fixed_point import decode
-from consilium.shared.study.definition import Study
+from consilium.shared.study.definition import Study, with_changes
+from tests import outside_models as made
 from tests.hostile.neighbours import (
+    BASE,
     PATIENTS,
     STUDIES,
+    TASKS,
     hostile_normalisation,
     hostile_weights,
     pair,
@@ -83,6 +87,8 @@ def parts(
 
 def bound(study: Study, purpose: Purpose, name: str) -> float:
     """Return the largest change that one patient is said to make to this segment."""
+    if name == "calibration":
+        return calibration_bound(study)
     if name == "statistics":
         return statistics_clip(study)
     if name in ("update", "control"):
@@ -95,13 +101,47 @@ def bound(study: Study, purpose: Purpose, name: str) -> float:
     return metrics_sensitivity(study, final=purpose is Purpose.EVALUATION)
 
 
-@pytest.mark.parametrize("purpose", Purpose)
-@pytest.mark.parametrize("kind", PATIENTS)
-@pytest.mark.parametrize("name", STUDIES)
+CASES = [
+    pytest.param(
+        name, kind, purpose,
+        marks=[pytest.mark.slow] * (name in TASKS and kind != "sixty stays"),
+    )
+    for name, study in (STUDIES | TASKS).items()
+    for kind in PATIENTS
+    for purpose in Purpose
+    if purpose is not Purpose.CALIBRATION or study.calibration_rounds
+]  # fmt: skip  # a case reads as one
+
+
+@pytest.mark.parametrize(("name", "kind", "purpose"), CASES)
 def test_one_patient_changes_a_vector_within_the_claimed_sensitivity(
     tmp_path: Path, name: str, kind: str, purpose: Purpose
 ) -> None:
-    study, two = STUDIES[name], pair(STUDIES[name], kind)
+    require_bounded((STUDIES | TASKS)[name], kind, purpose, tmp_path)
+
+
+@pytest.mark.parametrize("purpose", [Purpose.TRAINING, Purpose.EVALUATION])
+@pytest.mark.parametrize(
+    "kind",
+    ["huge", *(pytest.param(kind, marks=pytest.mark.slow) for kind in PATIENTS if kind != "huge")],
+)
+def test_one_patient_changes_a_vector_of_installed_modules_within_the_claimed_sensitivity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, purpose: Purpose
+) -> None:
+    made.put_on_path(made.install_example(tmp_path / "packages"), monkeypatch)
+    # without dropout, whose masks would be drawn anew without the patient
+    settings = {"width": 8, "dropout": 0.0}
+    branches = [made.branch(settings=settings), made.branch("acme-convolution")]
+    study = with_changes(
+        BASE,
+        model={"hidden": 32, "branches": branches},
+        evaluation={"explained_patients": 100},
+    )
+    require_bounded(study, kind, purpose, tmp_path)
+
+
+def require_bounded(study: Study, kind: str, purpose: Purpose, tmp_path: Path) -> None:
+    two = pair(study, kind)
     for number in WEIGHTS if purpose is not Purpose.STATISTICS else [0]:
         present = parts(two.present, study, purpose, number, tmp_path / f"{number}+")
         absent = parts(two.absent, study, purpose, number, tmp_path / f"{number}-")

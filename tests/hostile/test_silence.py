@@ -42,7 +42,12 @@ from tests.rosters import SIZE, sized_roster
 KEYS = {site: IdentityKey.from_seed(site.encode() * 32) for site in ("a", "b", "c")}
 COORDINATOR = IdentityKey.from_seed(b"k" * 32)
 RUN = bytes(16)
-ROUNDS = (Purpose.STATISTICS, Purpose.TRAINING, Purpose.TRAINING, Purpose.EVALUATION)
+
+
+def rounds_of(study: Study) -> tuple[Purpose, ...]:
+    calibration = [Purpose.CALIBRATION] * study.calibration_rounds
+    training = [Purpose.TRAINING, Purpose.TRAINING]
+    return (Purpose.STATISTICS, *training, *calibration, Purpose.EVALUATION)
 
 
 class Federation:
@@ -120,7 +125,7 @@ def play(
     secure.open()
     size = to_vector(study_model(study)).size
     sent = size - _own_weights(study, size)
-    for number, purpose in enumerate(ROUNDS, 1):
+    for number, purpose in enumerate(rounds_of(study), 1):
         asked = RoundConfiguration(
             purpose=purpose,
             evaluate=purpose is Purpose.TRAINING,
@@ -162,7 +167,7 @@ def test_every_message_has_the_same_kind_code_and_size_with_a_patient_and_withou
     absent = play(tmp_path / "-", study, two.absent, others)
     assert present == absent
     assert {code for _, _, code, _ in present} == {""}  # nothing was refused
-    assert [action for action, *_ in present].count(Action.UPDATE) == len(ROUNDS)
+    assert [action for action, *_ in present].count(Action.UPDATE) == len(rounds_of(study))
 
 
 @pytest.mark.parametrize(

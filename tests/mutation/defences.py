@@ -37,6 +37,7 @@ STORES = "tests/client/hospital/test_stores.py::"
 WEIGHTS = "tests/server/secure_sum/test_declared_weights.py::"
 SESSION = "tests/client/round/test_session.py::"
 HOSTILE = "tests/client/round/test_hostile_weights.py::"
+CALIBRATION = "tests/client/round/test_calibration_round.py::"
 NEVER = "if False:"
 
 
@@ -828,6 +829,20 @@ DEFENCES = (
         "already=written_off.epsilon)",
         "already=0.0)",
         STORES + "test_a_state_that_is_written_off_can_spend_nothing_until_the_lifetime_is_raised",
+    ),
+    _d(
+        "no more calibrations than the study has",
+        "client/ledger/store.py",
+        "if most is not None and alike >= most:",
+        NEVER,
+        CALIBRATION + "test_a_site_answers_as_many_calibrations_as_the_study_has_and_each_once",
+    ),
+    _d(
+        "no calibration that nobody approved",
+        "client/round/contribution.py",
+        "if asked.purpose is Purpose.CALIBRATION and not self._study.calibration_rounds:",
+        NEVER,
+        CALIBRATION + "test_a_study_without_calibration_refuses_to_be_asked_for_one",
     ),
     _d(
         "a code endorses its identity",

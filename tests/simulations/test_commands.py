@@ -162,6 +162,7 @@ def test_compare_puts_every_setting_in_one_table(
     settings = json.loads((out / "compare.json").read_text())["settings"]
     assert list(settings) == [
         "logistic-regression",
+        "gradient-boosting",
         "local",
         "pooled",
         "federated",

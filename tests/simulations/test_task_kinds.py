@@ -65,12 +65,27 @@ def regression(folder: Path) -> Study:
     return small("parkinsons-progression", 2)
 
 
+def survival(folder: Path) -> Study:
+    draw = np.random.default_rng(5)
+    lines = ["id,futime,status,age,sex,day,edema,bili,albumin,alk.phos,ast,platelet,protime,stage"]
+    for person in range(240):
+        bili = float(np.exp(draw.normal(0.4, 1.0)))
+        time = int(min(draw.exponential(9000 / bili), draw.uniform(1500, 5000))) + 200
+        status = int(draw.integers(0, 3))
+        values = f"0,{bili:.2f},3.5,900,,230,10.5,3"
+        lines += [f"{person},{time},{status},50,f,{day},{values}" for day in (0, 190)]
+    (folder / "pbc_sequential").mkdir(parents=True)
+    (folder / "pbc_sequential" / "pbcseq.csv").write_text("\n".join(lines) + "\n")
+    return small("pbc-survival", 2)
+
+
 KINDS = {
     "binary with codes": (binary, "molecules"),
     "multilabel with unknown labels": (multilabel, "molecules"),
     "binary per step": (per_step, "physionet2019"),
     "multiclass": (multiclass, "medmnist_adrenal3d"),
     "regression per step": (regression, "parkinsons_telemonitoring"),
+    "survival": (survival, "pbc_sequential"),
 }
 
 
@@ -91,7 +106,7 @@ def test_a_task_trains_privately_is_validated_by_secure_sums_and_judged(
     validation = record["other_rounds"][-1]["validation"]
     assert validation["loss"] >= 0
     assert len(validation["outputs"]) == (
-        0 if study.task.kind == "regression" else study.task.outputs
+        0 if study.task.kind in ("regression", "survival") else study.task.outputs
     )
     assert ("accuracy" in validation) == (study.task.kind == "multiclass")
     assert ("mae" in validation) == (study.task.kind == "regression")
@@ -99,6 +114,8 @@ def test_a_task_trains_privately_is_validated_by_secure_sums_and_judged(
     page = (tmp_path / "out" / "report.html").read_text()
     shown_figures = set(re.findall(r"<figure id='([a-z0-9-]+)'", page))
     assert {"learning", "epsilon", "seconds", "traffic"} <= shown_figures
+    curves = {"survival", "survival-calibration", "survival-intervals", "survival-by-0"}
+    assert (curves <= shown_figures) == (study.task.kind == "survival")
     assert ("confusion" in shown_figures) == (study.task.kind == "multiclass")
     assert ("values-0" in shown_figures) == (study.task.kind == "regression")
     assert [r["purpose"] for r in shown] == ["statistics", "training", "training", "evaluation"]

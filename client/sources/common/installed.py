@@ -16,7 +16,7 @@ whatever a study or ``site.toml`` says. What such a source gives is checked, not
 
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, replace
-from importlib.metadata import EntryPoint, entry_points
+from operator import attrgetter
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from consilium.client.sources.common.reasons import KEPT
 from consilium.client.sources.common.settings import DataSettings
 from consilium.client.sources.common.source import Patient, ReadReport, Source, Stay
 from consilium.shared.errors import ConsiliumError, DataError, SettingsError
+from consilium.shared.files import installed_packages
+from consilium.shared.files.installed_packages import only_entry, package_of
 from consilium.shared.study.definition import Study
 from consilium.shared.study.input_names import token_names
 
@@ -55,12 +57,12 @@ class InstalledSource:
 
 def is_installed(name: str) -> bool:
     """Return whether a package adds a source of this name; nothing of it is loaded."""
-    return bool(entry_points(group=GROUP, name=name))
+    return installed_packages.is_installed(GROUP, name)
 
 
 def owners_of(name: str) -> list[str]:
     """Return the packages that add a source of this name, with their versions; loads nothing."""
-    return sorted({_owner(one) for one in entry_points(group=GROUP, name=name)})
+    return installed_packages.owners_of(GROUP, name)
 
 
 def load(name: str, allowed: Set[str]) -> InstalledSource:
@@ -80,32 +82,16 @@ def load(name: str, allowed: Set[str]) -> InstalledSource:
             "policy does not allow it; if it is your hospital's own, add it to [sources] installed "
             "in policy.toml"
         )
-    if len(owners) != 1:
-        raise SettingsError(
-            f"source {name!r} is added by {len(owners)} installed packages "
-            f"({'; '.join(owners) or 'none'}); install exactly one of them"
-        )
-    try:
-        (entry, *_) = entry_points(group=GROUP, name=name)
-        kind = entry.load()
-        model, opens = kind.settings, kind.open
-        fits = issubclass(model, DataSettings) and callable(opens)
-    except Exception as error:  # whatever another's code raises is told in one sentence
-        raise SettingsError(
-            f"source {name!r} of {owners[0]} cannot be loaded ({type(error).__name__}); ask who "
-            "wrote it"
-        ) from error
-    if not fits:
+    entry = only_entry(GROUP, name, what="source", raises=SettingsError)
+    model, opens = installed_packages.load(
+        entry, what="source", raises=SettingsError, take=attrgetter("settings", "open")
+    )
+    if not (isinstance(model, type) and issubclass(model, DataSettings) and callable(opens)):
         raise SettingsError(
             f"source {name!r} of {owners[0]} gives no SourceKind with settings and a function that "
             "opens it; ask who wrote it"
         )
-    distribution, _, version = owners[0].rpartition(" ")
-    return InstalledSource(name, distribution, version, model, opens)
-
-
-def _owner(entry: EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else "unknown 0"
+    return InstalledSource(name, *package_of(entry), model, opens)
 
 
 def opened(installed: InstalledSource, chosen: DataSettings, study: Study) -> Source:

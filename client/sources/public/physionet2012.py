@@ -6,9 +6,15 @@ it. Silva et al., Comput Cardiol 2012;39:245-248. The challenge has one stay per
 
 ``ICUType`` (1 coronary, 2 cardiac surgery, 3 medical, 4 surgical) is offered as four static
 variables ``ICUType1`` to ``ICUType4`` of value 0 or 1, because its number is only a name.
+
+A study of survival has the label ``Survival``, days from admission to intensive care to a recorded
+death, wherever it happened; -1 means that none was recorded. Deaths are recorded until years after
+the stay, so a stay without one counts as survived, up to ``LAST_DAY``. A few stays have other
+numbers below 0; nobody knows what happened to them.
 """
 
 import difflib
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,10 +30,14 @@ from consilium.client.sources.common.source import CountedWithoutLabels, Patient
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 from consilium.shared.study.dictionary import KNOWN
+from consilium.shared.study.survival import interval_labels
+
+Label = float | NDArray[np.float32]
 
 HEADER = "Time,Parameter,Value"
 LARGEST_RECORD_BYTES = 1 << 20  # the challenge's largest is under 32 KiB; refuses a zip bomb
 LAST_MINUTE = 48 * 60
+SURVIVAL, LAST_DAY = "Survival", 365.0
 DESCRIPTORS = frozenset({"RecordID", "Age", "Gender", "Height", "ICUType", "Weight"})
 ICU_TYPES = {f"ICUType{number}": float(number) for number in (1, 2, 3, 4)}
 _IGNORED, _RECORD_ID, _ICU_TYPE = -1, -2, -3  # parameters that are not variables of the study
@@ -89,7 +99,7 @@ class PhysioNet2012(CountedWithoutLabels):
         return self._read(records, outcomes, layout, study)
 
     def _read(
-        self, records: Path, outcomes: Mapping[str, float] | None, layout: _Layout, study: Study
+        self, records: Path, outcomes: Mapping[str, Label] | None, layout: _Layout, study: Study
     ) -> Iterator[Patient]:
         cleaner = Cleaner(study, self._tally)
         filters = {
@@ -112,7 +122,7 @@ class PhysioNet2012(CountedWithoutLabels):
                 continue
             seen.add(stay.stay_id)
             self._tally.count(BAD_LINE, bad)
-            if self._labelled and np.isnan(stay.label):
+            if self._labelled and np.isnan(stay.label).all():
                 self._tally.unlabelled += 1
                 continue
             self._count(stay, layout)
@@ -143,7 +153,18 @@ def _lay_out(study: Study) -> _Layout:
             f"study {study.name} wants source {study.data.source!r}, but these data are "
             f"{PhysioNet2012.name!r}; choose the matching data or study"
         )
-    if study.task.kind == "multilabel" or study.task.per_step:
+    task = study.task
+    if task.kind == "survival" and study.data.label != SURVIVAL:
+        raise DataError(
+            f"physionet2012: label {study.data.label!r} is no time of survival; set [data] label "
+            f"to {SURVIVAL!r}, or another [task] kind"
+        )
+    if task.kind == "survival" and (task.cuts[-1] > LAST_DAY or task.time_unit != "days"):
+        raise DataError(
+            f"physionet2012: survival until {task.cuts[-1]:g} {task.time_unit}, and deaths are "
+            f"surely recorded for {LAST_DAY:g} days; lower [task] cuts"
+        )
+    if task.kind == "multilabel" or task.per_step:
         raise DataError(
             "physionet2012 has one outcome a stay, so it cannot serve a multilabel or per-step "
             "task; choose another task or source"
@@ -206,8 +227,8 @@ def _find_outcomes(path: Path, which: str) -> Path:
     raise DataError(f"outcomes {folder / name} not found; put the file beside the records")
 
 
-def _read_outcomes(path: Path, study: Study) -> dict[str, float]:
-    """Return the label of each RecordID, NaN if the outcome is not known (-1)."""
+def _read_outcomes(path: Path, study: Study) -> dict[str, Label]:
+    """Return the label of each RecordID, NaN if the outcome is not known."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -219,7 +240,7 @@ def _read_outcomes(path: Path, study: Study) -> dict[str, float]:
             f"{', '.join(columns[1:]) or 'its columns (it has none)'}"
         )
     column = columns.index(study.data.label)
-    outcomes: dict[str, float] = {}
+    outcomes: dict[str, Label] = {}
     for number, line in enumerate(lines[1:], start=2):
         cells = line.split(",")
         where = f"outcomes {path} line {number}"
@@ -231,12 +252,18 @@ def _read_outcomes(path: Path, study: Study) -> dict[str, float]:
     return outcomes
 
 
-def _label(cell: str, study: Study, where: str) -> float:
+def _label(cell: str, study: Study, where: str) -> Label:
     try:
         value = float(cell)
     except ValueError as error:
         raise DataError(f"{where}: the label is not a number; mend the line") from error
     kind, classes = study.task.kind, max(2, study.task.outputs)
+    if kind == "survival":
+        died = float(value != -1)
+        time = math.inf if value == -1 else value if value >= 0 else math.nan
+        event = math.nan if math.isnan(time) else died
+        label_NK = interval_labels(np.array([time]), np.array([event]), study.task, where)
+        return np.asarray(label_NK[0])
     if value == -1:
         return float("nan")
     if kind != "regression" and (value not in range(classes)):
@@ -262,7 +289,7 @@ def _contents(records: Path) -> Iterator[tuple[str, bytes | BadFileError]]:
 
 
 def _parse_record(
-    content: bytes, outcomes: Mapping[str, float] | None, layout: _Layout, cleaner: Cleaner
+    content: bytes, outcomes: Mapping[str, Label] | None, layout: _Layout, cleaner: Cleaner
 ) -> tuple[Stay, int]:
     """Turn one record's bytes into a stay; return also how many lines cannot be read.
 

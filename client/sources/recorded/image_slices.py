@@ -35,7 +35,7 @@ from consilium.client.sources.common.matrices import (
 )
 from consilium.client.sources.common.persons import require_person, same_person
 from consilium.client.sources.common.source import Counted, Patient, Stay, Tally
-from consilium.client.sources.recorded.pooling import cell_of, pooled
+from consilium.client.sources.recorded.pooling import named_cell, pooled
 from consilium.client.sources.recorded.record_settings import ImageSlicesSettings, LabelsFile
 from consilium.client.sources.recorded.record_table import Label, RecordTable, read_table
 from consilium.client.sources.recorded.scans import NOT_READ, BadScan, Scan, chosen, scans_below
@@ -80,7 +80,7 @@ class ImageSlices(Counted):
             outputs=study.task.outputs,
         )
         require_tokens(study, self.name, ())
-        cells = [cell_of(name) for name in study.variables]
+        cells = [named_cell(name) for name in study.variables]
         self._tally = Tally()
         return self._read(study, cells)
 

@@ -1,7 +1,5 @@
 """Pools the slices of a volume: a mean for each cell of a grid."""
 
-import re
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,9 +7,9 @@ from consilium.client.sources.common.archives import BadFileError
 from consilium.client.sources.recorded.volumes import Volume, chosen_slices
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
+from consilium.shared.study.grid import cell_of
 
 MOST_SLICES, MOST_PIXELS = 4096, 1 << 24
-_CELL = re.compile(r"cell-(\d{1,2})-(\d{1,2})-of-(\d{1,2})")
 
 
 def pooled(volume: Volume, cells: list[tuple[int, int, int]], study: Study) -> NDArray[np.float64]:
@@ -64,17 +62,16 @@ def _means(volume: Volume, place: int, cells: list[tuple[int, int, int]]) -> NDA
     return means_V
 
 
-def cell_of(name: str) -> tuple[int, int, int]:
+def named_cell(name: str) -> tuple[int, int, int]:
     """Return row, column and size of the grid that a variable's name says.
 
     Raises:
         DataError: the name is no cell's.
     """
-    found = _CELL.fullmatch(name)
-    row, column, size = map(int, found.groups()) if found else (0, 0, 0)
-    if not max(row, column) < size:
+    found = cell_of(name)
+    if found is None:
         raise DataError(
             f"image-slices has no variable {name!r}; write 'cell-R-C-of-G', R and C counted from 0 "
             "and below G, as in 'cell-0-3-of-4'"
         )
-    return row, column, size
+    return found

@@ -192,6 +192,11 @@ def test_every_answer_of_a_branch_that_fades_is_the_batchs_and_every_reason_an_a
     check_branches(with_changes(study, model={"branches": branches}))
 
 
+def test_every_answer_of_survival_is_the_batchs_and_every_reason_an_absence() -> None:
+    task = {"kind": "survival", "outputs": 3, "cuts": (1.0, 2.0, 4.0)}
+    check_branches(study_of_branches("all", task=task))
+
+
 def check_branches(study: Study) -> None:
     signed = some_signed(study, 5)
     scorer, stream = Scorer(signed), np.random.default_rng(6)

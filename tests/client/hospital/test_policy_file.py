@@ -26,6 +26,7 @@ def test_every_commented_setting_of_the_default_file_works_when_uncommented():
         vouched_at_least=3,
         sources=frozenset({"physionet2012"}),
         installed_sources=frozenset({"our-laboratory"}),
+        installed_models=frozenset({"our-transformer"}),
         variables=frozenset({"HR", "Temp", "Lactate"}),
         hours=WorkingHours(
             days=frozenset({"mon", "tue", "wed", "thu", "fri", "sat", "sun"}),

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consilium.shared.model.branch import Branch
+from consilium.shared.model.convolution import ConvolutionModel
 from consilium.shared.model.network import RecurrentModel
 from consilium.shared.model.study_model import study_model
 from tests.branch_studies import BRANCHES, study_of_branches
@@ -26,6 +27,7 @@ TASKS = {
     "classes": {"kind": "multiclass", "outputs": 3},
     "labels of steps": {"kind": "multilabel", "outputs": 2, "per_step": True},
     "quantities": {"kind": "regression", "outputs": 2},
+    "survival": {"kind": "survival", "outputs": 3, "cuts": (1.0, 2.0, 4.0)},
     "focal classes": {"kind": "multiclass", "outputs": 3, "loss": {"kind": "focal", "gamma": 0.5}},
     "bounded labels": {"kind": "multilabel", "outputs": 2, "loss": {"kind": "bounded"}},
     "smoothed, weighed labels": {
@@ -39,13 +41,15 @@ TASKS = {
 def tie_units_of_all(model: Branch, amplitude: float) -> None:
     """Make two units of each network alike and let its head see their difference, magnified."""
     for network in model.networks:
-        if isinstance(network, RecurrentModel):
-            tie_two_units(network, amplitude)
-            continue
         with torch.no_grad():
             for layer in getattr(network, "layers", []):
                 for part in layer.parameters():
                     part[1] = part[0]
+        after = network.recurrent if isinstance(network, ConvolutionModel) else network
+        if isinstance(after, RecurrentModel):
+            tie_two_units(after, amplitude)
+            continue
+        with torch.no_grad():
             network.head.bias.zero_()
             network.head.weight.zero_()
             network.head.weight[:, 0], network.head.weight[:, 1] = amplitude, -amplitude

@@ -75,7 +75,7 @@ def records(model: RecurrentModel, stays: int, others: int, seed: int, steps: in
     if model.codes:
         x[..., -model.codes :] = draw.integers(0, 7, size=x[..., -model.codes :].shape)
     shape = (rows, steps) if task.per_step else (rows,)
-    if task.kind in ("multilabel", "regression") and task.outputs > 1:
+    if task.kind in ("multilabel", "regression", "survival") and task.outputs > 1:
         shape = (*shape, task.outputs)
     y = draw.normal(size=shape) if task.kind == "regression" else draw.integers(0, 2, shape)
     patient = np.concatenate([np.zeros(stays, np.int64), np.arange(1, others + 1)])

@@ -1,5 +1,6 @@
 """What leaves about validation patients: bounded a patient, and right in sum."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, recall_score, roc_
 from consilium.client.records.features import PatientTensors
 from consilium.client.round import validation_sums as scoring
 from consilium.client.round.predictions import predict
-from consilium.server.figures.evaluation import federated_metrics
+from consilium.server.figures.evaluation import federated_metrics, next_edges
 from consilium.shared.figures.score_counts import metrics_from_counts
 from consilium.shared.model.network import build_model
 from consilium.shared.rounds.contents import (
@@ -22,6 +23,8 @@ from consilium.shared.rounds.contents import (
     metrics_sensitivity,
 )
 from consilium.shared.rounds.patient_groups import patient_groups
+from consilium.shared.study.survival import interval_labels
+from consilium.simulations.figures.measures import Survival
 from tests.study_text import small_study
 
 AGE = {"unit": "a", "low": 0, "high": 120, "center": 60, "spread": 15, "role": "static"}
@@ -31,6 +34,7 @@ TASKS = {
     "multiclass": {"kind": "multiclass", "outputs": 3},
     "multilabel": {"kind": "multilabel", "outputs": 2},
     "regression": {"kind": "regression"},
+    "survival": {"kind": "survival", "outputs": 3, "cuts": (1.0, 2.0, 4.0)},
 }
 
 
@@ -43,7 +47,7 @@ def cohort(task: dict, patients: int, seed: int) -> PatientTensors:
     outputs = task.get("outputs", 1)
     shape = (stays, steps) if task.get("per_step") else (stays,)
     y = stream.integers(0, outputs if task["kind"] == "multiclass" else 2, shape).astype(np.float32)
-    if task["kind"] == "multilabel":
+    if task["kind"] in ("multilabel", "survival"):
         y = stream.integers(0, 2, (stays, outputs)).astype(np.float32)
         y[0, 0] = np.nan
     return PatientTensors(
@@ -218,3 +222,32 @@ def test_no_patient_gives_zeros_of_the_right_length() -> None:
         ("loss", 2, False),
         ("scores", 64, False),
     ]
+
+
+def test_survival_from_the_sums_of_three_sites_is_that_of_their_patients_together() -> None:
+    task = TASKS["survival"]
+    study = small_study(task=task, privacy={"mode": "none"}, evaluation={"bins": 1000})
+    model = build_model(study, 3, 5)
+    edges_KL = edges_from_bytes(b"", study)
+    sites = [cohort(task, 60, seed) for seed in (1, 2, 3)]
+    draw = np.random.default_rng(4)
+    for site in sites:  # labels as they can be: no event twice, nothing known after a loss
+        time_N = draw.integers(0, 5, len(site.y_N)).astype(float)
+        event_N = draw.integers(0, 2, len(site.y_N)).astype(float)
+        site.y_N[:] = torch.from_numpy(interval_labels(time_N, event_N, study.task, "made up"))
+    every = [scoring.validation_sums(model, site, study, edges_KL) for site in sites]
+    summed = {name: sum(one[name] for one in every) for name in every[0]}
+    found = federated_metrics(summed, study, sites=3, edges_KL=edges_KL)
+    risks = [predict(model, site.x_NTF, site.mask_NT) for site in sites]
+    label_RK = np.concatenate([site.y_N.numpy() for site in sites]).astype(float)
+    weight_R = np.concatenate([scoring.stay_weights(site) for site in sites])
+    exact = Survival(np.concatenate(risks), label_RK).values(weight_R)
+    assert found.outputs == ()
+    assert found.survival.c_index.value == pytest.approx(exact[0], abs=found.survival.error + 1e-9)
+    assert found.survival.error < 0.02
+    plain = found.to_json(final=True)
+    assert plain["survival"]["c_index"]["value"] == found.survival.c_index.value
+    assert json.dumps(plain)
+    finer_KL = next_edges(found, study)
+    assert (finer_KL == finer_KL[0]).all()
+    assert (np.diff(finer_KL[0]) > 0).all()

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consilium.server.study.aggregation import SPAN, apply, start
+from consilium.shared.study.definition import Study
 from consilium.shared.study.rounds import Aggregation
+from tests.study_text import small_study
 
 UPDATES = [[0.5, -1.0], [0.25, 2.0], [-1.0, 0.0]]
 
@@ -138,3 +140,26 @@ def test_a_step_of_plain_averaging_takes_a_few_spans_whatever_the_size() -> None
     finally:
         tracemalloc.stop()
     assert (into_D == 1).all()
+
+
+def test_the_average_reaches_its_decay_in_the_last_round_and_earlier_where_it_did_before() -> None:
+    """Over 250 rounds .99 was .9615 (schema 1), whose results stay as they are."""
+
+    def last_weight(study: Study) -> float:
+        state = start(np.zeros(1, np.float32))
+        for number in range(study.rounds):
+            step = np.full(1, float(number + 1 == study.rounds))
+            state = apply(state, step, study.aggregation, ramp=study.average_ramp)
+        return float(state.average_D[0])
+
+    for rounds, decay, schema, expected in (
+        (250, 0.99, 2, 0.01),
+        (250, 0.99, 1, 10 / 260),
+        (20, 0.9, 2, 0.1),
+        (120, 0.9, 2, 0.1),
+        (120, 0.9, 1, 0.1),
+    ):
+        content = small_study(rounds=rounds, aggregation={"average_decay": decay})
+        study = Study.model_validate(content.model_dump(by_alias=True) | {"schema": schema})
+        assert last_weight(study) == pytest.approx(expected)
+        assert study.average_ramp <= 10.0

@@ -31,6 +31,8 @@ def checkpoint(rounds: int = 1) -> Checkpoint:
             normalisation=b"\x00\xff",
             next_round=9,
             trained=rounds,
+            calibrated=2,
+            doubt=(0.25, 0.5),
             evaluated=2,
             edges=b"\x01\x02",
         ),
@@ -52,6 +54,7 @@ def test_what_was_saved_comes_back_exactly(tmp_path: Path) -> None:
     assert (loaded.study_digest, loaded.run_id) == (saved.study_digest, saved.run_id)
     assert (loaded.state.normalisation, loaded.state.next_round) == (b"\x00\xff", 9)
     assert (loaded.state.trained, loaded.state.finished) == (3, False)
+    assert (loaded.state.calibrated, loaded.state.doubt) == (2, (0.25, 0.5))
     assert (loaded.state.evaluated, loaded.state.edges) == (2, b"\x01\x02")
     assert loaded.history == saved.history
     assert loaded.resting
@@ -91,8 +94,8 @@ def test_a_truncated_file_is_refused_in_one_sentence(tmp_path: Path, keep: int) 
 def test_a_checkpoint_of_another_format_says_so(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, checkpoint())
     path = tmp_path / FILE_NAME
-    path.write_bytes(path.read_bytes().replace(b'\\"format\\": 5', b'\\"format\\": 7'))
-    with pytest.raises(SettingsError, match="format 7 is not 5"):
+    path.write_bytes(path.read_bytes().replace(b'\\"format\\": 6', b'\\"format\\": 7'))
+    with pytest.raises(SettingsError, match="format 7 is not 6"):
         load_checkpoint(tmp_path)
 
 
@@ -100,7 +103,7 @@ def test_a_checkpoint_with_vectors_that_nobody_needs_is_read_and_goes_on(tmp_pat
     """Format 3 held them all, whatever the strategy."""
     save_checkpoint(tmp_path, checkpoint(2))
     path = tmp_path / FILE_NAME
-    path.write_bytes(path.read_bytes().replace(b'\\"format\\": 5', b'\\"format\\": 3'))
+    path.write_bytes(path.read_bytes().replace(b'\\"format\\": 6', b'\\"format\\": 3'))
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None
     assert loaded.state.server.momentum_D.size == 7

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from consilium.client.records.features import TimeGrid
+from consilium.client.records.features import TimeGrid, to_grid
 from consilium.client.records.statistics import patient_contributions
 from consilium.shared.errors import MessageError
-from consilium.shared.model.class_weights import class_scale, shares_of_sums, weights_of_labels
+from consilium.shared.model.class_weights import (
+    LEAST_SHARE,
+    class_scale,
+    shares_of_sums,
+    weights_of_labels,
+)
 from consilium.shared.model.normalisation import Normalisation, statistics_clip, statistics_size
 from consilium.shared.study.definition import with_changes
 from tests.hostile.neighbours import BASE
@@ -73,7 +78,7 @@ def test_weights_of_labels_give_both_outcomes_the_same_sum_at_power_one() -> Non
 
 
 @pytest.mark.parametrize("study", [CLASSES, LABELS])
-@pytest.mark.parametrize("size", [-1e300, -5.0, 0.0, 1e-300, 1e300])
+@pytest.mark.parametrize("size", [-1e9, -5.0, 0.0, 1e-300, 1e9])
 def test_any_noisy_sums_give_shares_within_bounds_that_travel(study, size: float) -> None:
     sums = np.full(statistics_size(study), size)
     found = Normalisation.from_sums(sums, study, noise=40.0)
@@ -88,3 +93,17 @@ def test_weights_that_the_study_names_are_taken_as_they_are() -> None:
     y = torch.tensor([0.0, 1.0, math.nan])
     assert weights_of_labels(y, named, np.empty(0)).tolist() == [1.0, 3.0, 1.0]
     assert weights_of_labels(y, BASE, np.empty(0)) is None
+
+
+@pytest.mark.parametrize("study", [CLASSES, LABELS])
+def test_where_nobody_is_left_nothing_is_counted(study) -> None:
+    nobody = to_grid([], study, or_nobody=True)
+    assert patient_contributions(nobody, study).shape == (0, statistics_size(study))
+
+
+@pytest.mark.parametrize("study", [CLASSES, LABELS])
+@pytest.mark.parametrize("share", [LEAST_SHARE, 1.0])
+def test_any_share_that_a_site_accepts_gives_finite_weights(study, share: float) -> None:
+    y = torch.tensor([0.0, 1.0]) if study is CLASSES else torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    weight = weights_of_labels(y, study, np.full(study.task.outputs, share))
+    assert ((weight > 0) & (weight < 1 / LEAST_SHARE)).all()

@@ -25,8 +25,11 @@ FOLDERS = sorted(
 ROOMS = [f"consilium.{'.'.join(folder.parent.relative_to(ROOT).parts)}" for folder in FOLDERS]
 WITH_PAGES = [
     "consilium.client.quality",
+    "consilium.client.web",
     "consilium.server.service",
+    "consilium.server.web",
     "consilium.shared.service",
+    "consilium.shared.web",
     "consilium.simulations.report",
 ]
 MARKUP = re.compile(r"<[/!]?[a-z]+[1-6]?([ >/]|$)", flags=re.I)

@@ -13,7 +13,9 @@ from tests.simulations.api.small_hospitals import TEXT, records, study
 
 pytestmark = pytest.mark.slow  # each setting trains several models
 
-NAMES = ["logistic-regression", "local", "pooled", "federated", "federated-private"]
+NAMES = [
+    "logistic-regression", "gradient-boosting", "local", "pooled", "federated", "federated-private",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

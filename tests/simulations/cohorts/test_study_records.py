@@ -30,6 +30,7 @@ COLLECTIONS = (
 )  # fmt: skip  # reads as one
 DEALT = {  # by the code that had the names of files in it; but for eicu, see decision 174
     "adrenal-slices": "7adc4440c1e535d4",
+    "adrenal-slices-grid": "7adc4440c1e535d4",
     "arrhythmia-mitdb": "8f6c86a0d3f6c83d",
     "bbbp": "f126b1b7851f0d34",
     "eicu-aki-hospitals": "dffded90dfee2bb3",
@@ -37,6 +38,7 @@ DEALT = {  # by the code that had the names of files in it; but for eicu, see de
     "eicu-length-of-stay": "d0bacb6677d6dc53",
     "heart-disease-strategies": "193a0cd0fbaba58c",
     "heart-disease": "193a0cd0fbaba58c",
+    "icu-mortality-2012-branches": "c0f50f1185ec8832",
     "icu-mortality-2012": "c0f50f1185ec8832",
     "parkinsons-progression": "22703811978ab0ab",
     "readmission-codes": "05385d59c9962018",

@@ -7,12 +7,13 @@ from sklearn.metrics import roc_auc_score
 
 from consilium.client.records.features import TimeGrid, to_grid
 from consilium.shared.errors import DataError
+from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.study.definition import load_study, with_changes
 from consilium.simulations.cohorts.hospitals import SyntheticHospital, synthetic_sites
-from consilium.simulations.experiments.baselines import (
-    baselines,
+from consilium.simulations.experiments.baselines import baselines, boosted_trees, linear_model
+from consilium.simulations.experiments.summaries import (
     code_counts,
-    linear_model,
+    step_features,
     summary_features,
 )
 from consilium.simulations.figures.measures import measure_of
@@ -75,7 +76,9 @@ def test_labels_that_are_all_alike_are_refused(grids: tuple[TimeGrid, TimeGrid])
 def test_every_kind_of_task_has_a_baseline_that_beats_chance(
     grids: tuple[TimeGrid, TimeGrid], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consilium.simulations.experiments.baselines.MOST_ROWS", 2000)
+    monkeypatch.setattr("consilium.simulations.experiments.baselines.MOST_ROWS", 1000)
+    monkeypatch.setattr("consilium.simulations.experiments.boosting.MOST_TREES", 25)
+    monkeypatch.setattr("consilium.simulations.experiments.boosting.CANDIDATES", ((4, 0.2, 20),))
     train, test = grids
     age = list(STUDY.variables).index("Age")
 
@@ -98,11 +101,11 @@ def test_every_kind_of_task_has_a_baseline_that_beats_chance(
     ):
         study = with_changes(STUDY, task=task)
         known = labelled(test, task)
-        scores = linear_model(labelled(train, task), known, study)
         truth = Truth.of(study.task, known.y_N, known.mask_NT, known.patient_N)
-        rows = truth.rows(scores)
-        value = measure_of(study.task, rows, truth.truth_R).values(np.ones(len(rows)))[0]
-        assert value < 8 if task["kind"] == "regression" else value > 0.8
+        for baseline in (linear_model, boosted_trees):
+            rows = truth.rows(baseline(labelled(train, task), known, study))
+            value = measure_of(study.task, rows, truth.truth_R).values(np.ones(len(rows)))[0]
+            assert value < 8 if task["kind"] == "regression" else value > 0.8
 
 
 def test_a_naive_forecast_predicts_its_value_for_everybody(
@@ -120,3 +123,30 @@ def test_codes_are_counted_by_stay() -> None:
     codes = np.array([[[2, 3], [2, np.nan], [1, 2]]], dtype=np.float32)
     grid = replace(grid, value_NTV=np.concatenate([grid.value_NTV, codes], axis=2))
     assert code_counts(grid, study)[0] == pytest.approx(np.log1p([1, 3, 1]))
+
+
+def test_at_a_step_a_rival_reads_what_was_measured_so_far_and_nothing_later() -> None:
+    study = with_changes(STUDY, task={"per_step": True})
+    early, late = ([85.0, np.nan, 103.0, *rest] for rest in ([67.0, 67.0], [121.0, 250.0]))
+    normalisation = Normalisation.reference(study)
+    rows = [
+        step_features(grid_of(values), normalisation, study, np.zeros(3, int), np.arange(3))
+        for values in (early, late)
+    ]
+    assert np.array_equal(rows[0], rows[1], equal_nan=True)
+    summaries = rows[0][2, -5 * len([v for v in STUDY.variables.values() if v.role == "series"]) :]
+    assert summaries[:5] == pytest.approx([0.5, 0, 1, 1, 2])  # mean, least, greatest, last, number
+
+
+def test_one_label_of_which_nothing_can_be_learned_has_its_only_value(
+    grids: tuple[TimeGrid, TimeGrid], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consilium.simulations.experiments.boosting.CANDIDATES", ((4, 0.1, 20),))
+    monkeypatch.setattr("consilium.simulations.experiments.boosting.MOST_TREES", 20)
+    train, test = grids
+    study = with_changes(STUDY, task={"kind": "multilabel", "outputs": 2})
+    y_NK = np.stack([train.y_N, np.zeros_like(train.y_N)], axis=1)
+    for baseline in (linear_model, boosted_trees):
+        scores = baseline(replace(train, y_N=y_NK), test, study)
+        assert (scores[:, 1] == 0).all()
+        assert roc_auc_score(test.y_N, scores[:, 0]) > 0.65

@@ -1,17 +1,20 @@
 """The trade-off table says what the run will do."""
 
+from dataclasses import replace
+
 import pytest
 
 from consilium.shared.errors import PrivacyError
 from consilium.shared.model.network import build_model
 from consilium.shared.model.weight_vector import parameter_count
-from consilium.shared.privacy.accounting import plan
+from consilium.shared.privacy.accounting import epsilon_spent, plan
 from consilium.shared.privacy.shared_noise import noise_share
 from consilium.shared.study.definition import Study, parse_study, with_changes
 from consilium.shared.study.input_names import feature_names
 from consilium.simulations.experiments.planning import (
     choices,
     cost_of_noise,
+    margins,
     noise_carried,
     sum_plan,
 )
@@ -101,6 +104,25 @@ def test_tolerating_a_dropout_is_paid_in_noise_that_all_sites_carry() -> None:
     assert noise_carried(with_changes(shared, aggregation={"minimum_sites": 4})) == pytest.approx(
         4 / 3
     )
+
+
+def test_each_margin_of_collusion_has_its_price_in_noise_and_in_epsilon() -> None:
+    shared = with_changes(STUDY, privacy={"mode": "distributed", "calibration_rounds": 1})
+    found = {(m.minimum_sites, m.colluding): m for m in margins(shared)}
+    assert list(found) == [(4, 0), (3, 0), (4, 1), (3, 1), (4, 2)]  # dearest last
+    trusting, own = found[(4, 0)], found[(3, 1)]
+    assert (trusting.noise, trusting.counted) == (1.0, 4)
+    assert trusting.epsilon == plan(shared).epsilon
+    assert (own.own, trusting.own) == (True, False)
+    assert (own.counted, own.noise) == (2, pytest.approx(2**0.5))
+    whole = plan(shared)
+    weaker = [
+        replace(event, noise_multiplier=event.noise_multiplier / own.noise)
+        for event in (whole.statistics, whole.training, whole.calibration)
+    ]
+    assert own.epsilon == epsilon_spent((whole.statistics, *weaker[1:]), whole.delta)
+    assert own.epsilon > found[(4, 1)].epsilon > trusting.epsilon
+    assert margins(STUDY) == []
 
 
 def test_a_median_of_groups_is_noisier_than_a_mean() -> None:

@@ -1,7 +1,7 @@
 """The audit acquits the honest build of every kind of study, and convicts builds that break it."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +12,7 @@ import torch
 
 from consilium.client.ledger import store
 from consilium.client.round import (
+    calibration_round,
     evaluation_round,
     gradients,
     randomness,
@@ -23,6 +24,7 @@ from consilium.client.round import (
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.errors import SettingsError
 from consilium.shared.model.bookkeeping import Bookkeeping
+from consilium.shared.privacy.shared_noise import NoiseShare
 from consilium.shared.study.definition import Study, load_study, with_changes
 from consilium.simulations.commands.strategies import STRATEGIES
 from consilium.simulations.experiments import ledger_audit
@@ -148,13 +150,17 @@ def halve_noise(monkeypatch: pytest.MonkeyPatch) -> None:
             return super().standard_normal(count) / 2
 
     monkeypatch.setattr(randomness, "Keystream", Half)
-    honest = training_round.noise_share
+    for module, name in (
+        (training_round, "noise_share"),
+        (calibration_round, "calibration_share"),
+    ):
+        honest = getattr(module, name)
 
-    def share(*arguments: object) -> object:
-        found = honest(*arguments)
-        return replace(found, variance=found.variance // 4)
+        def share(*arguments: object, honest: Callable[..., NoiseShare] = honest) -> NoiseShare:
+            found = honest(*arguments)
+            return replace(found, variance=found.variance // 4)
 
-    monkeypatch.setattr(training_round, "noise_share", share)
+        monkeypatch.setattr(module, name, share)
 
 
 @pytest.mark.slow
@@ -163,10 +169,10 @@ def test_halved_noise_is_convicted_in_every_release(
     mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     halve_noise(monkeypatch)
-    audit = audit_study(study(mode, evaluation=EVALUATED))
+    audit = audit_study(study(mode, evaluation=EVALUATED, privacy={"calibration_rounds": 1}))
     found = convicted(audit)
     releases = ("statistics", "training", "evaluation in training", "final evaluation")
-    for release in (*releases, "attributions"):
+    for release in (*releases, "attributions", "calibration"):
         assert (release, "noise, standard deviation") in found
     assert ("whole study", "epsilon, 20 rounds") in found
     assert audit.epsilon_low > 8.0

@@ -16,7 +16,8 @@ from consilium.shared.model.study_model import study_model
 from consilium.shared.model.weight_vector import parameter_count
 from consilium.shared.privacy import shared_noise
 from consilium.shared.privacy.accounting import plan
-from consilium.shared.privacy.shared_noise import noise_share, noisy_sum
+from consilium.shared.privacy.calibration import calibration_bound
+from consilium.shared.privacy.shared_noise import calibration_share, noise_share, noisy_sum
 from consilium.shared.rounds.contents import statistics_noise
 from consilium.shared.study.definition import load_study, parse_study, with_changes
 from consilium.simulations.experiments.worst_case import (
@@ -56,7 +57,7 @@ def test_evaluations_with_attributions_are_within_the_claim_too(mode) -> None:
 
 
 def test_another_accountant_agrees_on_the_worst_case_of_a_shipped_study() -> None:
-    """Google's, given the noise of M - c shares and one patient's part of a sum."""
+    """Google's, given the noise of M - c shares and one patient's part of each sum."""
     study = next(study for study in SHIPPED if study.name == "demo")
     parameters = parameter_count(study_model(study))
     share = noise_share(study, parameters)
@@ -70,6 +71,10 @@ def test_another_accountant_agrees_on_the_worst_case_of_a_shipped_study() -> Non
     accountant.compose(step, study.rounds)
     clip = statistics_clip(study)
     accountant.compose(dp_accounting.GaussianDpEvent(statistics_noise(study) / clip))
+    shared = calibration_share(study)
+    one = shared.scale * calibration_bound(study) + math.sqrt(shared.segment.length)
+    calibration = dp_accounting.GaussianDpEvent(math.sqrt(honest * shared.variance) / one)
+    accountant.compose(calibration, study.calibration_rounds)
     epsilon = accountant.get_epsilon(study.privacy.delta)
     assert worst_case(study).training == pytest.approx(epsilon, rel=5e-3)
 

@@ -27,6 +27,7 @@ from consilium.simulations.figures.held_out import HeldOut
 from tests.simulations.passing_time import let_time_pass
 
 TEXT = """
+schema = 2
 name = "tiny"
 title = "Tiny"
 rounds = 2
@@ -287,11 +288,13 @@ def test_a_run_cut_off_goes_on_with_what_its_ledgers_had_charged(
         run(study, test, tmp_path, protocol=True)
     ended = run(study, test, tmp_path, protocol=False)
     numbers = [record["round"] for record in ended.records]
-    assert numbers == [1, 2]  # the last round may have begun when it was cut off
+    assert numbers == [1, 2, 4, 5]  # the third may have begun when it was cut off
     entries = ended.federation.ledger("north").entries()
     assert [(e.release.round, e.release.purpose) for e in entries] == [
         (1, "statistics"),
         (2, "training"),
+        (4, "calibration"),
+        (5, "calibration"),
     ]
 
 

@@ -18,7 +18,7 @@ from sklearn.metrics import (
 
 from consilium.shared.study.training import Task
 from consilium.simulations.figures import metrics
-from consilium.simulations.figures.metrics import HeldOutMetrics, Truth, evaluate
+from consilium.simulations.figures.metrics import HeldOutMetrics, Truth, difference, evaluate
 
 BINARY = Task()
 
@@ -134,3 +134,23 @@ def test_a_resample_without_positives_does_not_spoil_the_interval() -> None:
     auroc = judged([risks[:, None]], outcomes, np.arange(4)).figures["auroc"]
     assert (auroc.low, auroc.high) == (1.0, 1.0)
     assert metrics.RESAMPLES == 1000
+
+
+def test_a_difference_is_of_the_same_resamples_and_positive_where_the_first_is_better() -> None:
+    stream = np.random.default_rng(8)
+    truth = stream.normal(60, 10, 80)
+    task = Task(kind="regression", center=60.0, spread=10.0)
+    good, bad = truth + stream.normal(0, 2, 80), truth + stream.normal(0, 6, 80)
+    both = [judged([values[:, None]], truth, np.arange(80), task) for values in (good, bad)]
+    found = difference(*both)
+    for name, sign in (("mae", -1), ("rmse", -1), ("r2", 1)):
+        value = sign * (both[0].figures[name].value - both[1].figures[name].value)
+        assert found[name].value == pytest.approx(value)
+        assert 0 < found[name].low < found[name].value < found[name].high
+        turned = difference(*reversed(both))[name]
+        assert (turned.low, turned.high) == pytest.approx((-found[name].high, -found[name].low))
+    alike = difference(both[0], both[0])["mae"]
+    assert (alike.value, alike.low, alike.high) == (0, 0, 0)
+    fewer = judged([good[:40, None]], truth[:40], np.arange(40), task)
+    with pytest.raises(ValueError, match="the same patients alone"):
+        difference(both[0], fewer)

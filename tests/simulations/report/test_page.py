@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from consilium.simulations.figures.measures import FIGURES
 from consilium.simulations.report.model_card import ITEMS
 from consilium.simulations.report.run_page import report_page
 from consilium.simulations.report.strategies_page import strategies_page
@@ -98,7 +99,8 @@ def test_sections_appear_where_the_record_has_what_they_need() -> None:
     }  # fmt: skip
     settings = {
         "logistic-regression": record_of(study, test=record_of(study)["test"]),
-        "federated-private": record_of(demo_study()),
+        "federated-private": record_of(demo_study())
+        | {"against": {"logistic-regression": dict.fromkeys(FIGURES["binary"], estimate(0.0))}},
     }
     output = {"auroc": 0.77, "auroc_low": 0.7, "auroc_high": 0.83, "auroc_error": 0.002}
     released = group("subgroup", "male") | {"released": True}
@@ -121,7 +123,10 @@ def test_sections_appear_where_the_record_has_what_they_need() -> None:
         study, joining=joined, other_rounds=evaluated, external=outside, recalibration=mended
     )
     full = report_page(study, record, settings)
-    assert {"joining", "settings", "federated", "external", "recalibration"} < figures_of(full)
+    assert "no difference beyond noise" in full
+    assert {"joining", "settings", "rivals", "federated", "external", "recalibration"} < figures_of(
+        full
+    )
     assert "At hospital-1 a model that never saw it is worse: AUROC 0.75" in full
     assert "Across sites: log-odds times 1.00, +0.20." in full
     assert (

@@ -56,11 +56,35 @@ def test_the_cost_of_privacy_is_the_difference_to_the_same_federation_without() 
     said = told(record_of(STUDY), settings)
     assert said["What did privacy cost?"].startswith("0.050 of AUROC lost against the same")
     assert (
-        "A logistic regression has AUROC 0.750 (0.730 to 0.770), less good."
+        "A logistic regression has AUROC 0.750 (0.730 to 0.770), less good; noise was not judged."
         in (said["Is it good here?"])
     )
     worse = {"logistic-regression": PLAIN | {"test": better}}
     assert "no worse" in told(record_of(STUDY), worse)["Is it good here?"]
+
+
+def test_whether_a_simple_model_is_as_good_follows_from_the_difference_and_its_noise() -> None:
+    def check(low: float, high: float) -> tuple[str, str]:
+        gain = {"value": (low + high) / 2, "low": low, "high": high}
+        worst = {"auroc": {"value": 0.2, "low": 0.1, "high": 0.3}}
+        against = {"gradient-boosting": {"auroc": gain}, "ridge-regression": worst}
+        settings = {
+            "ridge-regression": PLAIN | {"test": PLAIN["test"] | {"auroc": estimate(0.6)}},
+            "gradient-boosting": PLAIN | {"test": PLAIN["test"] | {"auroc": estimate(0.82)}},
+            "local": PLAIN | {"against": {"gradient-boosting": {"auroc": worst["auroc"]}}},
+            "federated": PLAIN | {"against": against},
+        }
+        found = {c.what: c for c in checks(STUDY, PLAIN, (), settings)}
+        return found["Better than a simple model"].state, found["Better than a simple model"].why
+
+    state, why = check(-0.03, 0.01)
+    assert (state, "no difference beyond noise" in why) == ("open", True)
+    assert why.startswith("gradient boosting has AUROC 0.820 (0.800 to 0.840); ")
+    assert why.endswith("(AUROC better by -0.010, -0.030 to 0.010)")
+    assert check(0.01, 0.03)[0] == "shown"
+    assert "this model is better" in check(0.01, 0.03)[1]
+    assert check(-0.03, -0.01)[0] == "failed"
+    assert "this model is worse" in check(-0.03, -0.01)[1]
 
 
 def test_a_model_that_may_know_nothing_is_said_to() -> None:

@@ -84,3 +84,13 @@ def test_every_seed_gives_a_whole_comparison_and_the_summary_its_means(tmp_path:
     assert pooled["test"]["auroc"]["value"] == pytest.approx(0.815)
     assert pooled["test_groups"]["north"]["auroc"]["value"] == pytest.approx(0.85)
     assert json.loads((tmp_path / "seeds.json").read_text()) == summary
+
+
+def test_a_difference_to_a_rival_is_a_mean_over_seeds_too() -> None:
+    gains = [{"auroc": {"value": value, "low": value - 0.02, "high": value + 0.02}}
+             for value in (0.01, 0.03)]  # fmt: skip
+    runs = [{"pooled": record(0.9) | {"against": {"gradient-boosting": gain}}} for gain in gains]
+    found = summarise(runs)["pooled"]["against"]["gradient-boosting"]["auroc"]
+    assert found["value"] == pytest.approx(0.02)
+    assert found["low"] < 0 < found["high"]  # the seeds' spread counts beside the patients'
+    assert summarise([{"pooled": record(0.9)}])["pooled"]["against"] == {}

@@ -95,9 +95,10 @@ def stay_table(
         raise DataError(f"{where}: no stay is left to read: {cause}")
     frame = _held(frame.sort("patient", "begin", "stay"))
     patients = frame["patient"].unique(maintain_order=True)
-    label_N = frame["label"].to_numpy().astype(np.float32)
     if frame["label"].dtype in (pl.List, pl.Array):
         label_N = np.array(frame["label"].to_list(), dtype=np.float32)
+    else:
+        label_N = frame["label"].to_numpy().astype(np.float32)
     begin = pl.col("begin")
     hours = frame.select(
         end=(spans.until("end") - begin) / US_PER_HOUR,
@@ -210,7 +211,8 @@ def _unknown_label(frame: pl.DataFrame, study: Study, where: str) -> pl.Series:
     label = frame["label"]
     if label.dtype in (pl.List, pl.Array):
         flat = label.explode()
-        unknown = label.list.drop_nulls().list.len() == 0
+        unknown = label.list.eval(pl.element().is_not_null() & pl.element().is_not_nan()).list.sum()
+        unknown = unknown == 0
     else:
         flat, unknown = label, label.is_null() | label.is_nan()
     check_labels(flat, study, where)

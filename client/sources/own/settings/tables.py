@@ -111,7 +111,10 @@ class StaysColumns(RowsSettings):
     the study's label; ``values`` are the numbers of its words, such as ``{ ja = 1, nein = 0 }``.
     ``outcome_time`` is the time of the outcome, empty if it did not happen. A time may be two
     columns, of the date and of the time of day. ``end_hours`` and ``outcome_hours`` are numbers
-    since the start, in ``hours_unit``.
+    since the start, in ``hours_unit``. A study of survival needs two columns of ``label``, of the
+    time and of the event; ``values`` are of the event's words. With ``repeated`` "first" a stay may
+    stand in several rows, as in a table of visits: the first is taken, and all must have the same
+    label.
     """
 
     patient: str
@@ -125,6 +128,7 @@ class StaysColumns(RowsSettings):
     end_hours: str | None = None
     outcome_hours: str | None = None
     hours_unit: HoursUnit = "h"
+    repeated: Literal["refuse", "first"] = "refuse"
 
     @model_validator(mode="after")
     def _says_each_time_once(self) -> Self:

@@ -162,6 +162,8 @@ class Tables(CountedWithoutLabels):
                 frame = frame.with_columns(value.alias(str(index)))
             pieces.append(frame)
         frame = pl.concat(pieces)
+        if settings.repeated == "first":
+            frame = _first_rows(frame, settings.place)
         if settings.outcome_time is not None:
             frame = frame.with_columns(spans.as_days("outcome"))
         written = tuple(name for name in ("start", "end") if getattr(settings, name) is not None)
@@ -384,6 +386,23 @@ class Tables(CountedWithoutLabels):
 
 def _shown(column: TimeColumn) -> str:
     return " and ".join(map(repr, columns_of(column)))
+
+
+def _first_rows(frame: pl.DataFrame, where: str) -> pl.DataFrame:
+    """Return the first row of each stay; refuse stays whose rows have different labels."""
+    label = (
+        pl.col("label").list.eval(pl.element().fill_nan(None))
+        if (frame["label"].dtype == pl.List)
+        else pl.col("label")
+    )
+    kinds = frame.select("stay", label.alias("label")).unique().filter(pl.col("stay").is_not_null())
+    differing = len(kinds) - kinds["stay"].n_unique()
+    if differing:
+        raise DataError(
+            f"{where}: rows of one stay have different labels, {differing} times; name columns "
+            "that are the same in all rows of a stay, or write one row a stay"
+        )
+    return frame.filter(pl.col("stay").is_null() | pl.col("stay").is_first_distinct())
 
 
 def _since(start: pl.Series, number: pl.Series) -> pl.Series:

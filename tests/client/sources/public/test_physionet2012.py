@@ -248,3 +248,35 @@ def test_the_real_set_a_is_read_whole_in_bounded_time() -> None:
     assert len(labels) == 4000
     assert np.mean(labels) == pytest.approx(0.1385, abs=1e-4)
     assert source.report.skipped == ()
+
+
+def survival(**task: object) -> Study:
+    text = (ROOT / "studies" / "icu-survival-2012.toml").read_text()
+    assert 'label = "Survival"' in text
+    return with_changes(load_study(ROOT / "studies" / "icu-survival-2012.toml"), task=task)
+
+
+def test_no_recorded_death_counts_as_survived_and_an_impossible_time_as_unknown(
+    folder: Path,
+) -> None:
+    survivals = {"1": "-1", "2": "10", "4": "-23", "5": "0", "6": "2000"}
+    lines = [f"{record},6,1,5,{days},0" for record, days in survivals.items()]
+    header = OUTCOMES.splitlines()[0]
+    (folder / "Outcomes-a.txt").write_text("\n".join([header, *lines]) + "\n")
+    for record in survivals:
+        (folder / "set-a" / f"{record}.txt").write_text(RECORD.format(id=record, icu=1))
+    source = PhysioNet2012(folder)
+    found = {patient.patient_id: patient.stays[0].label for patient in read(source, survival())}
+    assert set(found) == {"1", "2", "5", "6"}
+    assert found["1"].tolist() == found["6"].tolist() == [0] * 6
+    assert np.nan_to_num(found["2"], nan=-1).tolist() == [0, 1, -1, -1, -1, -1]
+    assert np.nan_to_num(found["5"], nan=-1).tolist() == [1, -1, -1, -1, -1, -1]
+
+
+def test_survival_beyond_what_was_recorded_or_of_another_column_is_refused(folder: Path) -> None:
+    later = survival(cuts=[30.0, 800.0], outputs=2)
+    with pytest.raises(DataError, match="surely recorded for 365 days"):
+        read(PhysioNet2012(folder), later)
+    other = with_changes(survival(), data={"label": "In-hospital_death"})
+    with pytest.raises(DataError, match="no time of survival"):
+        read(PhysioNet2012(folder), other)

@@ -1,0 +1,42 @@
+"""``consilium-site web``: serve the site's page on loopback."""
+
+from typing import Annotated
+
+import typer
+
+from consilium.client.commands.options import DEFAULT_FOLDER, Folder
+from consilium.shared.service.terminal import Terminal
+
+PORT = 8470
+
+
+def web(
+    folder: Folder = DEFAULT_FOLDER,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Of 127.0.0.1; 0 takes a free one.")
+    ] = PORT,
+) -> None:
+    """Serve this site's page on 127.0.0.1 for persons who sign in ('web-user add'), until stopped.
+
+    Review a study in plain words, see the data check, approve, refuse or withdraw, see ledger,
+    audit log, opt-outs, models and suspect labels.
+    """
+    from consilium.client.hospital.folder import SiteFolder
+    from consilium.client.web.pages import site_application
+    from consilium.shared.service.log_file import log_to_file
+    from consilium.shared.service.logs import configure_logs
+    from consilium.shared.web.server import listen, serve
+
+    console = Terminal(stderr=True)
+    opened = SiteFolder.open(folder)
+    application = site_application(opened)
+    if not application.users.all():
+        console.print(
+            "Nobody can sign in yet: 'consilium-site web-user add NAME --role steward' adds a "
+            "person."
+        )
+    listening = listen(port)
+    configure_logs()
+    log_to_file(opened.path, "web")
+    console.print(f"http://127.0.0.1:{listening.getsockname()[1]}/  (stop with Ctrl-C)")
+    serve(application, listening)

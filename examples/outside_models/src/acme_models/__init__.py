@@ -1,0 +1,1 @@
+"""Networks of an outside package; each is told what is asked of it and reads padded sequences."""

@@ -1,0 +1,56 @@
+"""Serves an application on a port of 127.0.0.1."""
+
+import contextlib
+import socket
+
+import uvicorn
+
+from consilium.shared.errors import SettingsError
+from consilium.shared.service.local_service import HOST
+from consilium.shared.web.application import Application
+
+MOST_AT_ONCE = 64
+
+
+def listen(port: int) -> socket.socket:
+    """Take a port of 127.0.0.1; 0 takes a free one.
+
+    Raises:
+        SettingsError: the port is taken.
+    """
+    opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        opened.bind((HOST, port))
+        opened.listen(128)
+    except OSError as error:
+        opened.close()
+        raise SettingsError(
+            f"port {port} of {HOST} cannot be used ({error.strerror}); type no password into what "
+            "listens there, and stop it or choose another --port"
+        ) from error
+    return opened
+
+
+def server_of(application: Application) -> uvicorn.Server:
+    """Return a server to run with the sockets of :func:`listen`."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            application.asgi,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            lifespan="off",
+            ws="none",
+            http="httptools",
+            limit_concurrency=MOST_AT_ONCE,
+            timeout_graceful_shutdown=5,
+        )
+    )
+
+
+def serve(application: Application, listening: socket.socket) -> None:
+    """Serve until the process is interrupted or terminated."""
+    with contextlib.suppress(KeyboardInterrupt):  # the usual end
+        server_of(application).run(sockets=[listening])
