@@ -287,8 +287,7 @@ def _show_rivals(compared: dict[str, dict[str, Any]], figure: str) -> None:
     for rival in rivals:
         table.add_column(rival, justify="right", no_wrap=True)
     for name, gains in ours.items():
-        shown = (gains[rival][figure] for rival in rivals)
-        table.add_row(name, *("-" if one["value"] is None else _interval(one) for one in shown))
+        table.add_row(name, *(_signed(gains[rival][figure]) for rival in rivals))
     console.print(table)
     console.print("Above: differences on the same test patients, 95 % paired bootstrap intervals.")
     better = min if figure in LOWER_IS_BETTER else max
@@ -458,6 +457,13 @@ def _title(record: dict[str, Any]) -> str:
 def _interval(estimate: dict[str, float]) -> str:
     """Return a value above its interval."""
     return f"{estimate['value']:.3f}\n{estimate['low']:.3f}-{estimate['high']:.3f}"
+
+
+def _signed(gain: dict[str, Any]) -> str:
+    """Return a difference above its interval, with signs."""
+    if gain["value"] is None:
+        return "-"
+    return f"{gain['value']:+.3f}\n{gain['low']:+.3f} to {gain['high']:+.3f}"
 
 
 def _number(value: float | None) -> str:
