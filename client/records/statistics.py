@@ -2,7 +2,7 @@
 
 A patient contributes three numbers per variable, over all of the patient's stays: whether the
 variable was ever measured, the mean of its reference score z, and the mean of z squared; then, in
-a study that counts classes, those of the labels (:mod:`consilium.shared.model.class_weights`). Each
+a study that counts classes, those of the labels (:mod:`consilium.shared.model.class_shares`). Each
 patient's vector is scaled to an L2 norm of at most ``clip_norm``; the vectors are added up,
 Gaussian noise of standard deviation ``clip_norm`` * noise multiplier is added, and the sum leaves
 as part of the secure sum.
@@ -17,7 +17,7 @@ from consilium.client.records.declared_size import shortened
 from consilium.client.records.features import TimeGrid
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.errors import PrivacyError
-from consilium.shared.model.class_weights import class_scale, class_sums
+from consilium.shared.model.class_shares import class_scale, class_sums
 from consilium.shared.model.normalisation import reference_scores, statistics_clip
 from consilium.shared.study.definition import Study
 

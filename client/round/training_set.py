@@ -10,7 +10,7 @@ from torch import Tensor
 
 from consilium.client.records.features import PatientTensors
 from consilium.shared.crypto.keystream import Keystream
-from consilium.shared.model.class_weights import weights_of_labels
+from consilium.shared.model.label_weights import weights_of_labels
 from consilium.shared.study.definition import Study
 
 

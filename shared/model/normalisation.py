@@ -6,7 +6,7 @@ and deviation of z over all sites' patients, learned by one noisy secure sum, co
 reference. Where the sum says little (few patients, much noise) the reference is kept.
 
 A study that weighs classes by how often they occur counts them in the same sum; their shares travel
-with the normalisation (:mod:`consilium.shared.model.class_weights`).
+with the normalisation (:mod:`consilium.shared.model.class_shares`).
 """
 
 import math
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.shared.errors import MessageError
-from consilium.shared.model.class_weights import LEAST_SHARE, class_sums, shares_of_sums
+from consilium.shared.model.class_shares import LEAST_SHARE, class_sums, shares_of_sums
 from consilium.shared.study.definition import Study
 from consilium.shared.study.dictionary import Variable
 

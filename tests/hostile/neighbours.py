@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from consilium.client.records.cohort import Cohort
 from consilium.client.records.features import TimeGrid, label_shape
-from consilium.shared.model.class_weights import LEAST_SHARE, class_sums
+from consilium.shared.model.class_shares import LEAST_SHARE, class_sums
 from consilium.shared.model.normalisation import CLIP, Normalisation
 from consilium.shared.study.definition import Study, parse_study, with_changes
 from consilium.simulations.experiments.canary import cohort_of

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consilium.shared.crypto.keys import IdentityKey
-from consilium.shared.errors import MessageError, StudyError
+from consilium.shared.errors import MessageError, PrivacyError, StudyError
 from consilium.shared.figures.score_counts import first_edges
 from consilium.shared.rounds.contents import (
     NOISE_MARGIN,
@@ -30,6 +30,7 @@ from tests.rosters import sized_roster
 from tests.study_text import small_study
 
 PRIVATE = small_study()
+CALIBRATED = small_study(privacy={"calibration_rounds": 1})
 PLAIN = small_study(privacy={"mode": "none"})
 KEYS = {site: IdentityKey.from_seed(site.encode() * 32) for site in PRIVATE.sites}
 
@@ -89,8 +90,12 @@ def test_an_oversized_configuration_is_refused_before_it_is_parsed() -> None:
 
 @pytest.mark.parametrize("purpose", Purpose)
 @pytest.mark.parametrize("evaluate", [False, True])
-@pytest.mark.parametrize("study", [PRIVATE, PLAIN], ids=["private", "plain"])
+@pytest.mark.parametrize("study", [CALIBRATED, PLAIN], ids=["private", "plain"])
 def test_no_vector_can_wrap_and_counts_are_summed_exactly(study, purpose, evaluate) -> None:
+    if purpose is Purpose.CALIBRATION and study is PLAIN:
+        with pytest.raises(PrivacyError, match="has no calibration rounds"):
+            vector_spec(study, RoundConfiguration(purpose=purpose), parameters=9, largest_size=9)
+        return
     largest = study.aggregation.max_weight
     asked = RoundConfiguration(purpose=purpose, evaluate=evaluate)
     spec = vector_spec(study, asked, parameters=9, largest_size=largest)

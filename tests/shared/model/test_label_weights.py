@@ -9,12 +9,8 @@ import torch
 from consilium.client.records.features import TimeGrid, to_grid
 from consilium.client.records.statistics import patient_contributions
 from consilium.shared.errors import MessageError
-from consilium.shared.model.class_weights import (
-    LEAST_SHARE,
-    class_scale,
-    shares_of_sums,
-    weights_of_labels,
-)
+from consilium.shared.model.class_shares import LEAST_SHARE, class_scale, shares_of_sums
+from consilium.shared.model.label_weights import weights_of_labels
 from consilium.shared.model.normalisation import Normalisation, statistics_clip, statistics_size
 from consilium.shared.study.definition import with_changes
 from tests.hostile.neighbours import BASE
