@@ -338,6 +338,7 @@ def test_an_operator_sees_what_a_study_fixes(run, study: Path) -> None:
     assert facts["epsilon"] <= 8
 
 
+@pytest.mark.slow
 def test_the_ledger_of_a_run_can_be_read(run, study: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run("simulations", "run", study, "--data", data, "--out", out)
@@ -387,6 +388,7 @@ def test_the_audit_of_an_honest_study_stays_below_its_claim(
     assert result.returncode == 0
 
 
+@pytest.mark.slow
 def test_an_audit_that_convicts_ends_with_an_error_and_what_was_measured(
     run, study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,7 @@ def train(
     return federation.train(records.append, test), records
 
 
+@pytest.mark.slow
 def test_weights_are_bit_for_bit_the_same_with_one_worker_and_with_four(
     study: Study, test_cohort: HeldOut, tmp_path: Path
 ) -> None:
@@ -125,6 +126,7 @@ def test_under_privacy_every_release_is_in_every_ledger_and_within_budget(
     assert finished.history[-1]["epsilon"] == pytest.approx(account.spent, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_noise_is_fresh_in_every_run_under_privacy(
     study: Study, test_cohort: HeldOut, tmp_path: Path
 ) -> None:
@@ -177,7 +179,7 @@ def test_fewer_survivors_than_the_noise_counts_on_release_nothing(
 
 
 @pytest.mark.parametrize("kind", [FaultKind.LOSE_REQUEST, FaultKind.LOSE_REPLY, FaultKind.CRASH])
-@pytest.mark.parametrize("action", ["update", "unmask"])
+@pytest.mark.parametrize("action", ["update", pytest.param("unmask", marks=pytest.mark.slow)])
 def test_a_site_lost_in_one_exchange_costs_neither_the_round_nor_the_run(
     study: Study, test_cohort: HeldOut, tmp_path: Path, kind: FaultKind, action: str
 ) -> None:
@@ -260,6 +262,7 @@ def test_a_run_that_was_cut_off_goes_on_and_never_repeats_a_round(
     assert journal is not None
 
 
+@pytest.mark.slow
 def test_without_privacy_a_cut_off_run_still_has_all_its_rounds(
     study: Study, test_cohort: HeldOut, tmp_path: Path
 ) -> None:
@@ -297,6 +300,7 @@ def test_site_folders_and_keys_are_readable_by_their_owner_only(
             assert file.stat().st_mode & 0o077 == 0, file.name
 
 
+@pytest.mark.slow
 def test_groups_of_sites_train_by_their_median_and_one_group_may_fail(
     test_cohort: HeldOut, tmp_path: Path
 ) -> None:

@@ -155,6 +155,7 @@ def test_what_is_no_event_is_answered_with_a_sentence(line: bytes, told: str) ->
     assert told in json.loads(answer)["error"]
 
 
+@pytest.mark.slow
 def test_the_command_answers_standard_input_line_by_line_and_fails_if_any_line_did(
     tmp_path: Path,
 ) -> None:

@@ -30,6 +30,7 @@ def run_limited(policy: str, program: str) -> str:
     return ran.stdout
 
 
+@pytest.mark.slow
 def test_threads_are_those_of_the_policy_here_and_in_child_processes():
     told = run_limited(
         "Policy(threads=2)",
@@ -57,6 +58,7 @@ def test_memory_beyond_the_bound_is_refused_and_the_process_lives():
         assert after == "1000000.0"
 
 
+@pytest.mark.slow
 def test_memory_within_the_bound_is_granted():
     told = run_limited("Policy(memory_mib=2048)", "print(torch.ones(100_000_000).numel())")
     assert told.strip() == "100000000"

@@ -111,7 +111,7 @@ def machine(count, **changes):  # noqa: C901 - it counts the rules of the class 
 
 
 class TestMaliciousCoordinator(machine(SITES).TestCase):
-    settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+    settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
 
 
 @pytest.mark.slow

@@ -70,6 +70,7 @@ def test_a_count_of_persons_costs_what_it_claims_and_both_kinds_of_patients_pay_
     assert "counting" not in worst_cases_table([replace(case, feasibility=None)])
 
 
+@pytest.mark.slow
 def test_another_accountant_agrees_on_the_worst_case_of_a_shipped_study() -> None:
     """Google's, given the noise of M - c shares and one patient's part of each sum."""
     study = next(study for study in SHIPPED if study.name == "demo")

@@ -219,7 +219,9 @@ def repeatable(self: RoundRandomness, use: str) -> Keystream:
     return Keystream(digest("repeatable", self.site, self.round_number, use))
 
 
-@pytest.mark.parametrize(("mode", "steps"), [("site", 2), ("distributed", 1)])
+@pytest.mark.parametrize(
+    ("mode", "steps"), [("distributed", 1), pytest.param("site", 2, marks=pytest.mark.slow)]
+)
 def test_with_the_same_noise_all_sites_at_once_give_the_protocols_result_to_the_bit(
     held_out: HeldOut, tmp_path: Path, mode: str, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

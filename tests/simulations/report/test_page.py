@@ -299,6 +299,7 @@ def test_a_run_that_nothing_can_be_fitted_to_across_sites_still_has_its_page() -
     assert "Across sites: log-odds" not in page
 
 
+@pytest.mark.slow
 def test_a_run_in_the_clear_says_that_the_secure_sum_did_not_run(page: str) -> None:
     study = demo_study()
     clear = text_of(report_page(study, record_of(study) | {"sum": "clear"}, None))

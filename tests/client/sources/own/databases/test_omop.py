@@ -202,6 +202,7 @@ def test_an_extract_may_lack_observations_and_procedures(tmp_path: Path) -> None
     assert values(grid, 1) == [[1], []]
 
 
+@pytest.mark.slow
 def test_a_concept_stands_for_those_below_it_unless_the_hospital_says_otherwise(
     tmp_path: Path,
 ) -> None:
