@@ -14,7 +14,7 @@ Example:
     >>> result.test.auroc.low < result.test.auroc.value < result.test.auroc.high
     True
     >>> [one.purpose for one in result.rounds_table()]
-    ['statistics', 'training', 'training']
+    ['statistics', 'training', 'training', 'calibration', 'calibration']
     >>> result.epsilon <= study.privacy.epsilon
     True
     >>> result.report().name

@@ -53,3 +53,12 @@ def shares_of_sums(sums: NDArray[np.float64], study: Study, *, noise: float) -> 
     known_K = np.maximum(known_K, 2 * least)
     share_K = np.maximum(present_K, least) / known_K
     return np.asarray(np.clip(share_K, LEAST_SHARE, 1 - LEAST_SHARE))
+
+
+def even_shares(study: Study) -> NDArray[np.float64]:
+    """Return shares (K,) that favour no class and no label; empty unless the study counts them."""
+    task = study.task
+    if not class_sums(study):
+        return np.empty(0)
+    even = max(LEAST_SHARE, 1 / task.outputs) if task.kind == "multiclass" else 0.5
+    return np.full(task.outputs, even)

@@ -18,7 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.shared.errors import MessageError
-from consilium.shared.model.class_shares import LEAST_SHARE, class_sums, shares_of_sums
+from consilium.shared.model.class_shares import (
+    LEAST_SHARE,
+    class_sums,
+    even_shares,
+    shares_of_sums,
+)
 from consilium.shared.study.definition import Study
 from consilium.shared.study.dictionary import Variable
 
@@ -90,9 +95,11 @@ class Normalisation:
 
     @classmethod
     def reference(cls, study: Study) -> Self:
-        """The study's public reference alone: mean 0, deviation 1."""
+        """The study's public reference alone: mean 0, deviation 1, classes equally frequent."""
         variables = len(study.variables)
-        return cls(mean_V=np.zeros(variables), deviation_V=np.ones(variables))
+        return cls(
+            mean_V=np.zeros(variables), deviation_V=np.ones(variables), share_K=even_shares(study)
+        )
 
     @classmethod
     def from_sums(cls, sum_S: NDArray[np.float64], study: Study, *, noise: float = 0.0) -> Self:

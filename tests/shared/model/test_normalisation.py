@@ -8,6 +8,7 @@ from consilium.shared.errors import MessageError
 from consilium.shared.model.normalisation import CLIP, Normalisation, reference_scores
 from consilium.shared.study.definition import Study, parse_study
 from consilium.shared.study.dictionary import Variable
+from tests.study_text import small_study
 
 STUDY: Study = parse_study("""
 name = "tiny"
@@ -99,3 +100,12 @@ def test_a_normalisation_of_another_format_is_refused() -> None:
     with pytest.raises(MessageError, match="mark of its format"):
         Normalisation.from_bytes(b"XXXX" + data[4:], STUDY)
     assert Normalisation.reference(STUDY) != data
+
+
+def test_the_reference_of_a_study_that_counts_classes_is_one_that_sites_take() -> None:
+    several = small_study(task={"kind": "multiclass", "outputs": 4, "loss": {"balance": 1.0}})
+    labels = small_study(task={"kind": "multilabel", "outputs": 3, "loss": {"balance": 1.0}})
+    for study, share in ((several, 0.25), (labels, 0.5)):
+        reference = Normalisation.reference(study)
+        assert set(reference.share_K) == {share}
+        assert Normalisation.from_bytes(reference.to_bytes(), study) == reference
