@@ -60,7 +60,9 @@ MOST_TESTS = 80
 OTHERS = 6  # patients beside the canary
 HELD_OUT_OTHERS, HELD_OUT_STAYS = 1, 4  # in evaluation; explaining a stay takes its time
 EXPLAINED_PAIRS = 12
+COUNTED_PAIRS = 500  # of counts of persons, which keep more noise and are quickly made
 FEW_STATISTICS = 500  # numbers in half the draws; a study of one variable has three a draw
+FEW_CALIBRATIONS = 800  # likewise; of many sites each one's little noise is mostly rounding
 MARKERS = 100  # equal patients of whom a training round samples some
 
 
@@ -151,8 +153,10 @@ def _feasibility(bench: _Bench) -> tuple[Finding, ...]:
     others = usual_grid(bench.still, patients=OTHERS)
     shift = measure_shift(
         quiet,
-        quiet.matrix(cohort_of(joined(others, bench.canary(MANY_STAYS))), bench.folder, PAIRS),
-        quiet.matrix(cohort_of(others), bench.folder, PAIRS),
+        quiet.matrix(
+            cohort_of(joined(others, bench.canary(MANY_STAYS))), bench.folder, COUNTED_PAIRS
+        ),
+        quiet.matrix(cohort_of(others), bench.folder, COUNTED_PAIRS),
         bench.level,
         what=f"{MANY_STAYS} stays",
         exceeds=float(MANY_STAYS),
@@ -229,7 +233,7 @@ def _calibration(bench: _Bench) -> list[_Audited]:
     noise = measure_noise(own, blank, bench.folder, bench.level, size_alone=True)
     having = cohort_of(bench.canary(MANY_STAYS))
     lacking = cohort_of(without_stays(bench.canary(MANY_STAYS), 0))
-    pairs = max(PAIRS, 2 * (FEW_STATISTICS // calibration_size(bench.still)))
+    pairs = max(PAIRS, 2 * (FEW_CALIBRATIONS // calibration_size(bench.still)))
     shift = measure_shift(
         quiet,
         quiet.matrix(having, bench.folder, pairs),
