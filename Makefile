@@ -30,8 +30,9 @@ test: $(VENV)/.dev ## the tests, but for the slow ones, in random order
 again: $(VENV)/.dev ## the same TIMES=20 times, each in another order; says what failed
 	$(BIN)/python tests/campaign.py --times $(TIMES)
 
+# Three workers for two cores: many of these wait for processes that they started.
 slow: $(VENV)/.dev ## the slow tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m slow
 
 check: $(VENV)/.dev ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
