@@ -58,7 +58,7 @@ def fit_boosted(
         )
         if loss.min() < least:
             least, best, trees = loss.min(), candidate, int(loss.argmin()) + 1
-    return _model(classes, seed, best, trees).fit(train_RF, truth_R)
+    return _fitted(_model(classes, seed, best, trees), train_RF, truth_R)
 
 
 def _losses(
@@ -72,12 +72,21 @@ def _losses(
 ) -> list[float]:
     """Return the loss on a fold's held-out rows after each tree."""
     fitted_to, judged_on = fold
-    model = _model(classes, seed, candidate, most).fit(train_RF[fitted_to], truth_R[fitted_to])
+    model = _fitted(_model(classes, seed, candidate, most), train_RF[fitted_to], truth_R[fitted_to])
     judged_RF, true_R = train_RF[judged_on], truth_R[judged_on]
     if classes:
         stages = model.staged_predict_proba(judged_RF)
         return [log_loss_of_known(chances, true_R, model.classes_) for chances in stages]
     return [float(((values - true_R) ** 2).mean()) for values in model.staged_predict(judged_RF)]
+
+
+def _fitted(
+    model: HistGradientBoostingClassifier | HistGradientBoostingRegressor,
+    train_RF: NDArray[np.floating],
+    truth_R: NDArray[np.floating] | NDArray[np.int64],
+) -> HistGradientBoostingClassifier | HistGradientBoostingRegressor:
+    """Fit the model; an input that no row has is a constant, since scikit-learn cannot bin it."""
+    return model.fit(np.where(np.isnan(train_RF).all(axis=0), 0, train_RF), truth_R)
 
 
 def _model(

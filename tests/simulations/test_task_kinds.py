@@ -118,7 +118,10 @@ def test_a_task_trains_privately_is_validated_by_secure_sums_and_judged(
     assert (curves <= shown_figures) == (study.task.kind == "survival")
     assert ("confusion" in shown_figures) == (study.task.kind == "multiclass")
     assert ("values-0" in shown_figures) == (study.task.kind == "regression")
-    assert [r["purpose"] for r in shown] == ["statistics", "training", "training", "evaluation"]
+    calibrations = ["calibration"] * study.calibration_rounds
+    assert bool(calibrations) == (study.task.kind in ("binary", "multilabel"))
+    purposes = ["statistics", "training", "training", *calibrations, "evaluation"]
+    assert [r["purpose"] for r in shown] == purposes
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
 from consilium.simulations.experiments.boosting import fit_boosted
 from consilium.simulations.experiments.inner_folds import FOLDS, inner_folds
@@ -52,6 +53,21 @@ def test_the_same_seed_gives_the_same_trees() -> None:
     ]
     assert np.array_equal(*(model.predict_proba(train_RF) for model in fitted))
     assert fitted[0].n_iter_ <= 20  # many outputs get few trees each
+
+
+@pytest.mark.parametrize("fit", [fit_linear, fit_boosted])
+def test_an_input_that_no_row_of_training_has_changes_nothing(fit) -> None:
+    stream = np.random.default_rng(4)
+    known_RF = stream.normal(size=(90, 2))
+    truth_R = (known_RF[:, 0] + stream.normal(size=90) > 0).astype(float)
+    empty_RF = np.hstack([known_RF, np.full((90, 1), np.nan)])
+    only_one_RF = empty_RF.copy()
+    only_one_RF[7, 2] = 1.0  # then no fold but one has it
+    for train_RF in (empty_RF, only_one_RF):
+        model = fit(train_RF, truth_R, np.arange(90), classes=True, seed=1)
+        found_RK = model.predict_proba(np.hstack([known_RF, np.ones((90, 1))]))
+        assert np.isfinite(found_RK).all()
+        assert roc_auc_score(truth_R, found_RK[:, 1]) > 0.7
 
 
 def test_words_follow_the_interval_of_the_difference() -> None:
