@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from consilium.client.commands.options import DEFAULT_FOLDER, Folder
-from consilium.shared.service.terminal import Terminal
 
 PORT = 8470
 
@@ -23,20 +22,12 @@ def web(
     """
     from consilium.client.hospital.folder import SiteFolder
     from consilium.client.web.pages import site_application
-    from consilium.shared.service.log_file import log_to_file
-    from consilium.shared.service.logs import configure_logs
-    from consilium.shared.web.server import listen, serve
+    from consilium.shared.web.server import serve_folder
 
-    console = Terminal(stderr=True)
     opened = SiteFolder.open(folder)
-    application = site_application(opened)
-    if not application.users.all():
-        console.print(
-            "Nobody can sign in yet: 'consilium-site web-user add NAME --role steward' adds a "
-            "person."
-        )
-    listening = listen(port)
-    configure_logs()
-    log_to_file(opened.path, "web")
-    console.print(f"http://127.0.0.1:{listening.getsockname()[1]}/  (stop with Ctrl-C)")
-    serve(application, listening)
+    serve_folder(
+        site_application(opened),
+        opened.path,
+        port,
+        adds="consilium-site web-user add NAME --role steward",
+    )

@@ -2,11 +2,15 @@
 
 import contextlib
 import socket
+from pathlib import Path
 
 import uvicorn
 
 from consilium.shared.errors import SettingsError
 from consilium.shared.service.local_service import HOST
+from consilium.shared.service.log_file import log_to_file
+from consilium.shared.service.logs import configure_logs
+from consilium.shared.service.terminal import Terminal
 from consilium.shared.web.application import Application
 
 MOST_AT_ONCE = 64
@@ -54,3 +58,25 @@ def serve(application: Application, listening: socket.socket) -> None:
     """Serve until the process is interrupted or terminated."""
     with contextlib.suppress(KeyboardInterrupt):  # the usual end
         server_of(application).run(sockets=[listening])
+
+
+def serve_folder(application: Application, folder: Path, port: int, *, adds: str) -> None:
+    """Serve a folder's application until stopped, with its log there; say where, on standard error.
+
+    Args:
+        application: to serve.
+        folder: the site's or the coordinator's.
+        port: as for :func:`listen`.
+        adds: the command that adds a person, for when nobody can sign in yet.
+
+    Raises:
+        SettingsError: the port is taken.
+    """
+    console = Terminal(stderr=True)
+    if not application.users.all():
+        console.print(f"Nobody can sign in yet: '{adds}' adds a person.")
+    listening = listen(port)
+    configure_logs()
+    log_to_file(folder, "web")
+    console.print(f"http://{HOST}:{listening.getsockname()[1]}/  (stop with Ctrl-C)")
+    serve(application, listening)
