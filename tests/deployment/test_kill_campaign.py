@@ -17,7 +17,7 @@ VICTIMS = ("supervisor", "service", "study", "site")
 # In the order of a round: after each kill channels and keys are exchanged anew.
 ACTIONS = ("channel", "keys", "update", "agree", "unmask")
 POINTS = tuple(itertools.product(ACTIONS, STAGES, VICTIMS))
-ANEW = ("channel", "keys")  # not in a round after another in which nobody but the service died
+ANEW = ("channel", "keys")  # seldom soon after a round in which nobody died but the service
 MOMENT_S = 25.0
 MOMENT_ROUNDS = 12  # whole rounds in which a moment has not come: it will not, so go on
 MISSES = 20
