@@ -102,9 +102,9 @@ def with_recalibration(model: "Branch", recalibrations: Sequence[Recalibration])
         model: of a binary or multilabel task, whose outputs' log-odds are linear in those layers.
         recalibrations: of each output.
     """
-    changed = copy.deepcopy(model)
     import torch
 
+    changed = copy.deepcopy(model)
     slope_K = torch.tensor([r.slope for r in recalibrations])
     with torch.no_grad():
         for layer in changed.output_layers:

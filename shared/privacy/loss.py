@@ -57,6 +57,7 @@ def log_moment(part: Repeated, order: float, *, removal: bool = True) -> float:
 
     With ``removal`` this is order * RDP(order + 1) (Mironov et al. 2019, section 3).
     """
+    # SciPy takes half a second, which the many commands that account for nothing do without.
     from scipy.special import logsumexp
 
     sigma = part.sigma
@@ -85,7 +86,6 @@ def epsilon_estimate(parts: Sequence[Repeated], delta: float) -> float:
 def _one_way(parts: tuple[Repeated, ...], delta: float, points: int, *, removal: bool) -> float:
     if not parts:
         return 0.0
-    # Half a second, which the many commands that account for nothing do without.
     from scipy.fft import irfft, rfft
     from scipy.special import logsumexp
 
