@@ -72,6 +72,12 @@ def shipped(path: Path) -> Shipped:
     return Shipped(study=study, cohorts=cohorts)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _records_are_let_go() -> Iterator[None]:
+    yield
+    shipped.cache_clear()
+
+
 def the_same_persons_are_at_the_same_sites_as_ever(given: Shipped, folder: Path) -> None:
     study, cohorts = given.study, given.cohorts
     places = [*cohorts.sites.items(), *cohorts.test.items()]
