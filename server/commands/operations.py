@@ -138,7 +138,6 @@ def export(
     from consilium.shared.audit.events import StudyChanged
     from consilium.shared.audit.own_log import open_audit
     from consilium.shared.crypto.transcript import sha256
-    from consilium.shared.study.definition import parse_study
 
     opened = CoordinatorFolder.open(folder)
     submitted = opened.register().study(study)
@@ -150,7 +149,7 @@ def export(
         )
     if checkpoint is None:
         raise SettingsError(f"study {submitted.name}: has not begun, so it has no model")
-    loaded = parse_study(submitted.text.decode(), where=submitted.name)
+    loaded = submitted.study
     note_act(opened, "export", f"{loaded.name} ({loaded.digest.hex()[:16]})", by=operator)
     manifest = export_model(
         loaded,

@@ -38,6 +38,7 @@ from consilium.shared.enrolment.recovery import (
     SUCCEED_PATH,
     SUCCESSOR_PATH,
 )
+from consilium.shared.enrolment.roster_version import AGREE_PATH, ROSTER_PATH
 from consilium.shared.errors import AuthenticationError, ConsiliumError, MessageError
 from consilium.shared.full_disk import is_of_storage, lacks_space
 from consilium.shared.version import VERSION
@@ -68,7 +69,10 @@ FLEET = frozenset(
 
 STRANGERS = frozenset({ENROL_PATH, CLAIM_PATH})
 RECOVERY = frozenset({BIND_PATH, CERTIFICATE_PATH, SUCCEED_PATH, SUCCESSOR_PATH})
-OURS = RECOVERY | {FETCH_PATH, HAND_IN_PATH, LEAVE_PATH, STUDIES_PATH, STUDY_PATH, DECLARE_PATH}
+OURS = RECOVERY | {
+    FETCH_PATH, HAND_IN_PATH, LEAVE_PATH, STUDIES_PATH, STUDY_PATH, DECLARE_PATH, ROSTER_PATH,
+    AGREE_PATH,
+}  # fmt: skip
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -181,6 +185,10 @@ class Gate:
             await self._answer(send, lambda: self._enrolment.list_studies(member))
         elif path == STUDY_PATH:
             await self._answer(send, lambda: self._enrolment.show_study(member, body))
+        elif path == ROSTER_PATH:
+            await self._answer(send, lambda: self._enrolment.rosters.show(member, body))
+        elif path == AGREE_PATH:
+            await self._answer(send, lambda: self._enrolment.rosters.agree(member, body))
         elif path in RECOVERY:
             await self._answer(send, lambda: _recovered(self._enrolment, path, member, body))
         else:

@@ -18,7 +18,6 @@ from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
 from consilium.shared.audit.summary import summarise
 from consilium.shared.enrolment.messages import roster_fingerprint
 from consilium.shared.errors import AuditError, StudyError
-from consilium.shared.study.definition import parse_study
 from consilium.shared.version import VERSION
 
 LARGEST_RECORD = 1 << 20
@@ -96,7 +95,7 @@ def _study_overview(folder: CoordinatorFolder, study: Submitted) -> dict[str, An
 def _declared(study: Submitted) -> dict[str, Any]:
     """Return what the study declares; nothing if another version wrote it and it is unreadable."""
     try:
-        declared = parse_study(study.text.decode(), where=study.name)
+        declared = study.study
     except StudyError:
         return {"title": study.name, "rounds": None, "epsilon_bound": None, "unit": None}
     private = declared.privacy.mode != "none"
