@@ -177,7 +177,7 @@ def check_trust(following: NextRoster, policy: Policy, trust: RosterTrust) -> No
         )
 
 
-def check_rule(following: NextRoster, approval: Approval, policy: Policy) -> None:
+def check_rule(following: NextRoster, policy: Policy) -> None:
     """Refuse what this hospital's rule leaves to a person.
 
     Raises:

@@ -39,7 +39,7 @@ from consilium.shared.errors import ConsiliumError
 from consilium.shared.files.file_lock import file_lock
 
 BY_RULE = "rule: sites join and leave"
-EVERY_S = 30.0
+EVERY_S = 15.0
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class RosterDesk:
             return
         following = self.check(approval, proposed)
         if not self._agreed_before(following):  # or the coordinator did not hear it
-            check_rule(following, approval, self.policy)
+            check_rule(following, self.policy)
         with file_lock(self.folder.path / LOCK):
             self.agree(following, by=BY_RULE)
 

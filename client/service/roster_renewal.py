@@ -38,13 +38,18 @@ def renew_roster(
     """Take over a study's roster as it is by now, if this hospital agreed to it or it is the rule.
 
     Other sites: all that stay must have agreed, this one among them. Other keys: of the same
-    hospitals, as their recovery codes prove, unless the policy leaves that to a person. What is not taken over is left as it was approved: the run is then refused, as one with another
+    hospitals, as their recovery codes prove, unless the policy leaves that to a person. What is not
+    taken over is left as it was approved: the run is then refused, as one with another
     roster, and the reason stands in this site's log.
     """
+    desk = RosterDesk(
+        folder=folder, policy=policy, approvals=approvals, audit=audit, connection=connection
+    )
     try:
-        RosterDesk(
-            folder=folder, policy=policy, approvals=approvals, audit=audit, connection=connection
-        ).follow(digest)
+        desk.follow(digest)
+    except ConsiliumError as error:
+        log.warning("the sites of study %s stay as approved: %s", digest.hex()[:16], error)
+    try:
         approval = approvals.find(digest)
         if approval is None:
             return

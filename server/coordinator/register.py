@@ -134,6 +134,15 @@ class Submitted:
     gone: frozenset[str] = frozenset()
 
     @property
+    def first_sites(self) -> tuple[str, ...]:
+        """The sites that the study was submitted with.
+
+        Raises:
+            StudyError: another version wrote it, and this one cannot read it.
+        """
+        return parse_study(self.text.decode(), where=self.name).sites
+
+    @property
     def study(self) -> Study:
         """The study as submitted, among the sites of its roster in force.
 

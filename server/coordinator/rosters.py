@@ -92,9 +92,20 @@ class Rosters:
     audit: AuditLog
 
     def propose(self, study: Submitted, *, join: Collection[str], leave: Collection[str]) -> int:
-        """Propose other sites for a study, in place of what was proposed before.
+        """Propose other sites for a study, in place of what was proposed before; its number.
 
         Sites that were dismissed before leave with it.
+
+        Raises:
+            ConsiliumError: as :meth:`check`.
+        """
+        members = self.check(study, join=join, leave=leave)
+        return propose(self.register, study.digest, members)
+
+    def check(
+        self, study: Submitted, *, join: Collection[str], leave: Collection[str]
+    ) -> dict[str, bytes]:
+        """Return the identity (32 bytes) by site that a study would have.
 
         Raises:
             SettingsError: the study has ended or not begun, a site that is to join is not enrolled
@@ -126,7 +137,7 @@ class Rosters:
         if not staying:
             raise SettingsError(f"none of the sites of study {study.name} would stay")
         check_sites(study, members)
-        return propose(self.register, study.digest, members)
+        return members
 
     def joins(self, study: Submitted, member: Member) -> bool:
         """Whether a site is to join a study under the identity it has."""
@@ -201,7 +212,9 @@ class Rosters:
                     by=member.name,
                 )
             )
-            log.info("site %s agrees to roster %d of study %s", member.name, found.number, study.name)
+            log.info(
+                "site %s agrees to roster %d of study %s", member.name, found.number, study.name
+            )
         return b""
 
     def _of(self, member: Member, digest: bytes) -> Submitted:
@@ -311,9 +324,7 @@ def proposal_of(register: Register, study: Submitted) -> Proposal | None:
     )
 
 
-def keep_agreement(
-    register: Register, version: RosterVersion, site: str, signature: bytes
-) -> None:
+def keep_agreement(register: Register, version: RosterVersion, site: str, signature: bytes) -> None:
     """Note that a site signed this version.
 
     Raises:
@@ -392,35 +403,42 @@ def versions_of(register: Register, digest: bytes) -> list[AgreedRoster]:
     return [AgreedRoster.from_bytes(row[0]) for row in rows]
 
 
-def note_in_force(register: Register, audit: AuditLog, study: Submitted) -> None:
-    """Record versions in force that the log does not name yet, also after a crash."""
+def events_in_force(register: Register, study: Submitted) -> list[RosterInForce]:
+    """Return what an audit log says of the versions that have been in force, in order."""
     versions = versions_of(register, study.digest)
     if not versions:
-        return
-    known = {event.version for event in rosters_in_force(audit.path, study.digest)}
-    before = set(study.study.first_sites)
+        return []
+    found, before = [], set(study.first_sites)
     for agreed in versions:
         version, earlier = agreed.version, before
         before = set(version.members)
-        if version.number in known:
-            continue
-        declared = {s: Declaration.from_bytes(data) for s, data in version.declared.items()}
-        roster = Roster(tuple(sorted(version.members.items())))
-        sized = roster.with_declared(declared, study.digest)
-        event = RosterInForce(
-            study=study.name,
-            study_digest=study.digest,
-            version=version.number,
-            roster=roster_digest(sized),
-            round=agreed.round,
-            joined=tuple(sorted(before - earlier)),
-            left=tuple(sorted(earlier - before)),
+        found.append(
+            RosterInForce(
+                study=study.name,
+                study_digest=study.digest,
+                version=version.number,
+                roster=roster_digest(version.roster),
+                round=agreed.round,
+                joined=tuple(sorted(before - earlier)),
+                left=tuple(sorted(earlier - before)),
+            )
         )
-        audit.append(event)
+    return found
+
+
+def note_in_force(register: Register, audit: AuditLog, study: Submitted) -> None:
+    """Record versions in force that the log does not name yet, also after a crash."""
+    events = events_in_force(register, study)
+    if not events:
+        return
+    known = {event.version for event in rosters_in_force(audit.path, study.digest)}
+    new = [event for event in events if event.version not in known]
+    if new:
+        audit.append(*new)
 
 
 def _ever_of(register: Register, study: Submitted) -> set[str]:
-    found = {*study.study.first_sites, *study.roster}
+    found = {*study.first_sites, *study.roster}
     for agreed in versions_of(register, study.digest):
         found |= agreed.version.members.keys()
     proposed = proposal_of(register, study)

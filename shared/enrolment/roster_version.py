@@ -1,7 +1,7 @@
 """Another set of sites for a study that runs: a version of its roster, and who agreed to it.
 
 The study stays the same, with its digest, budgets and declared sizes; what follows from the number
-of its sites follows from the roster in force (:meth:`consilium.shared.study.definition.Study.among`).
+of its sites follows from the roster in force (``Study.among``).
 
 ::
 
@@ -29,7 +29,7 @@ from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.crypto.keys import KEY_BYTES, SIGNATURE_BYTES, IdentityKey, Roster
 from consilium.shared.crypto.transcript import encode
 from consilium.shared.enrolment.messages import DIGEST_BYTES, offer_statement, roster_digest
-from consilium.shared.errors import AuthenticationError
+from consilium.shared.errors import AuthenticationError, StudyError
 from consilium.shared.secure_sum.messages import Declarations
 from consilium.shared.wire.encoding import MAX_ROUND, Maybe, Message, Octets, Part, PerSite, Whole
 
@@ -93,6 +93,19 @@ class RosterVersion(Message):
             offer=key.sign(offer_statement(text, roster)),
         )
 
+    @property
+    def roster(self) -> Roster:
+        """The roster with its sizes; nothing is verified.
+
+        Raises:
+            StudyError: a size is missing, or an identity is none.
+        """
+        members = tuple(sorted(self.members.items()))
+        if self.declared.keys() != self.members.keys():
+            raise StudyError(f"roster {self.number} of the study lacks the size of a site")
+        sizes = tuple(Declaration.from_bytes(self.declared[site]) for site, _ in members)
+        return Roster(members, sizes)
+
     def check(self, coordinator: bytes) -> Roster:
         """Return the roster with its sizes, each verified.
 
@@ -101,9 +114,9 @@ class RosterVersion(Message):
                 site for this study.
             StudyError: a size is missing, or an identity is none.
         """
-        declared = {s: Declaration.from_bytes(data) for s, data in self.declared.items()}
-        bare = Roster(tuple(sorted(self.members.items())))
-        roster = bare.with_declared(declared, self.study)
+        shown = self.roster
+        sizes = dict(zip(shown.names, shown.declared, strict=True))
+        roster = Roster(shown.members).with_declared(sizes, self.study)
         statement = _version(self.study, self.number, self.before, roster_digest(roster))
         if not is_signed(coordinator, statement, self.signature):
             raise AuthenticationError(

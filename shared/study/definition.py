@@ -347,7 +347,8 @@ class Study(StrictTable):
         """UTF-8 JSON, tables' keys sorted, no spaces; the order of ``variables`` is kept.
 
         The order of variables is the order of the model's inputs, so it is part of the meaning.
-        Its sites are :attr:`first_sites`: another roster is no other study. Keys that later versions brought are left out where they say what studies meant before, so
+        Its sites are :attr:`first_sites`: another roster is no other study.
+        Keys that later versions brought are left out where they say what studies meant before, so
         that digests of studies approved then stay as they are.
         """
         content = self.model_dump(mode="json", by_alias=True)

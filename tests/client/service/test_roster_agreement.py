@@ -33,7 +33,6 @@ from consilium.shared.enrolment.roster_version import (
 from consilium.shared.errors import (
     AuthenticationError,
     ConsiliumError,
-    PolicyError,
     SettingsError,
     StudyError,
 )
@@ -272,9 +271,7 @@ def test_without_the_rule_a_person_is_asked(folder):
 def test_what_is_cancelled_or_replaced_is_agreed_to_by_nobody(study):
     hospital = study.hospitals["a"]
     assert study.propose(leave=["e"]) == 2
-    version = RosterReply.from_bytes(
-        hospital.post(ROSTER_PATH, _request(study))
-    ).proposed
+    version = RosterReply.from_bytes(hospital.post(ROSTER_PATH, _request(study))).proposed
     assert cancel(study.register, study.now) == 2
     hospital.shown = RosterReply(in_force=None, proposed=version)
     assert "not proposed any more" in hospital.look()
