@@ -1,4 +1,4 @@
-"""A study that changes hands: a fifth hospital joins, one leaves, and the model is as it must be."""
+"""A study that changes hands: a fifth hospital joins, one leaves; the model is as it must be."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
