@@ -9,9 +9,12 @@ from dataclasses import dataclass
 
 from consilium.client.hospital.approvals import Approval
 from consilium.client.hospital.decision_notes import LOCK, DecisionNote, DecisionNotes, State
+from consilium.client.hospital.folder import SiteFolder
 from consilium.client.hospital.roster_versions import NextRoster
+from consilium.client.service.pinned_connection import approvals_of, connect
 from consilium.client.service.roster_agreement import RosterDesk
 from consilium.shared.audit.events import Acted
+from consilium.shared.audit.own_log import open_audit
 from consilium.shared.clock import utc_now
 from consilium.shared.enrolment.fingerprint import fingerprint, to_words
 from consilium.shared.errors import SettingsError
@@ -72,6 +75,20 @@ def refuse(desk: RosterDesk, following: NextRoster, *, by: str) -> None:
             )
         desk.audit.append(Acted(by=by, act="refuse a roster", subject=_named(following)))
         notes.write(following.digest, _note("refused", (by,)))
+
+
+def waiting_line(folder: SiteFolder, approval: Approval) -> str:
+    """Say which roster of an approved study waits for this hospital; empty if none does."""
+    with connect(folder) as connection:
+        desk = RosterDesk(
+            folder=folder, policy=folder.policy(), approvals=approvals_of(folder),
+            audit=open_audit(folder), connection=connection,
+        )  # fmt: skip
+        version = desk.waiting(approval)
+    if version is None:
+        return ""
+    name = approval.study.name
+    return f"  roster {version.number} waits for this hospital: 'consilium-site roster {name}'"
 
 
 def roster_change_lines(following: NextRoster, approval: Approval) -> list[str]:

@@ -78,6 +78,14 @@ class RosterDesk:
                 return shown.proposed
             self._take_over(approval, shown.in_force)
 
+    def waiting(self, approval: Approval) -> RosterVersion | None:
+        """Return what waits for this site's word, unchecked; nothing is taken over.
+
+        Raises:
+            ConsiliumError: the coordinator cannot be asked.
+        """
+        return self._ask(approval).proposed
+
     def agree_by_rule(self, digest: bytes) -> None:
         """Do what :meth:`follow` does, and agree to what is proposed if it is the rule.
 

@@ -408,7 +408,8 @@ def events_in_force(register: Register, study: Submitted) -> list[RosterInForce]
     versions = versions_of(register, study.digest)
     if not versions:
         return []
-    found, before = [], set(study.first_sites)
+    found: list[RosterInForce] = []
+    before = set(study.first_sites)
     for agreed in versions:
         version, earlier = agreed.version, before
         before = set(version.members)
