@@ -9,7 +9,7 @@ from consilium.client.hospital.policy import Policy
 from consilium.client.service.pinned_connection import approvals_of
 from consilium.client.service.roster_agreement import BY_RULE, RosterDesk, RosterWatch
 from consilium.server.coordinator.enrolment import dismiss
-from consilium.server.coordinator.rosters import (
+from consilium.server.coordinator.roster_book import (
     cancel,
     note_in_force,
     proposal_of,
