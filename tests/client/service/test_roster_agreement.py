@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from consilium.client.commands.roster_decisions import agree, refuse, roster_change_lines
 from consilium.client.hospital.folder import Enrolment, SiteFolder
 from consilium.client.hospital.policy import Policy
 from consilium.client.service.pinned_connection import approvals_of
@@ -266,6 +267,29 @@ def test_without_the_rule_a_person_is_asked(folder):
     study.hospitals[JOINER].approve()
     assert "waits for a person here: run 'consilium-site roster" in study.hospitals["a"].look()
     assert study.hospitals["a"].agreed() == []
+
+
+def test_as_many_persons_agree_as_the_policy_asks_for_and_one_may_refuse(folder):
+    study = Study(folder, replace(BY_HAND, approvals_needed=2))
+    study.propose(join=[JOINER], leave=["e"])
+    study.hospitals[JOINER].approve(30)
+    desk = study.hospitals["a"].rosters
+    approval = desk.approvals.find(STUDY.digest)
+    following = desk.check(approval, desk.follow(STUDY.digest))
+    told = "\n".join(roster_change_lines(following, approval))
+    assert "f joins, with 30 patients (52% of all); fingerprint: " in told
+    assert "e leaves for good" in told
+    assert agree(desk, following, by="ann").missing == 1
+    with pytest.raises(SettingsError, match="ann has agreed to roster 2 of study small"):
+        agree(desk, following, by="ann")
+    refuse(desk, following, by="bob")
+    assert agree(desk, following, by="ann").missing == 1  # those before no longer count
+    assert study.hospitals["a"].agreed() == []
+    assert agree(desk, following, by="bob").missing == 0
+    assert study.hospitals["a"].agreed() == [2]
+    assert desk.follow(STUDY.digest) is None
+    with pytest.raises(SettingsError, match="this site has agreed to roster 2"):
+        refuse(desk, following, by="ann")
 
 
 def test_what_is_cancelled_or_replaced_is_agreed_to_by_nobody(study):
