@@ -34,6 +34,7 @@ from consilium.shared.enrolment.roster_version import (
 from consilium.shared.errors import (
     AuthenticationError,
     ConsiliumError,
+    ProtocolError,
     SettingsError,
     StudyError,
 )
@@ -458,6 +459,24 @@ def test_the_watch_says_once_what_waits_for_a_person(folder, caplog):
         watch.look()
         watch.look()
     assert sum("waits for a person" in record.message for record in caplog.records) == 1
+
+
+def test_a_coordinator_that_shows_no_rosters_is_asked_less_and_less_often(study):
+    hospital, asked = study.hospitals["a"], []
+
+    def refuses(path, _):
+        asked.append(path)
+        raise ProtocolError("there is nothing here")
+
+    hospital.post = refuses
+    watch = RosterWatch(hospital.rosters, every_s=0.0)
+    watch.look()
+    watch.look()
+    assert len(asked) == 2
+    watch = RosterWatch(hospital.rosters, every_s=60.0)
+    watch.look()
+    watch.look()
+    assert len(asked) == 3
 
 
 def _request(study):
