@@ -38,6 +38,7 @@ from consilium.shared.enrolment.recovery import (
     SUCCEED_PATH,
     SUCCESSOR_PATH,
 )
+from consilium.shared.enrolment.roster_version import AGREE_PATH, ROSTER_PATH
 from consilium.shared.errors import AuthenticationError, ConsiliumError, MessageError
 from consilium.shared.full_disk import is_of_storage, lacks_space
 from consilium.shared.version import VERSION
@@ -68,7 +69,8 @@ FLEET = frozenset(
 
 STRANGERS = frozenset({ENROL_PATH, CLAIM_PATH})
 RECOVERY = frozenset({BIND_PATH, CERTIFICATE_PATH, SUCCEED_PATH, SUCCESSOR_PATH})
-OURS = RECOVERY | {FETCH_PATH, HAND_IN_PATH, LEAVE_PATH, STUDIES_PATH, STUDY_PATH, DECLARE_PATH}
+ABOUT_STUDIES = frozenset({STUDY_PATH, DECLARE_PATH, ROSTER_PATH, AGREE_PATH})
+OURS = RECOVERY | ABOUT_STUDIES | {FETCH_PATH, HAND_IN_PATH, LEAVE_PATH, STUDIES_PATH}
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -179,12 +181,10 @@ class Gate:
             await self._answer(send, lambda: self._bundles.leave(member.node_id))
         elif path == STUDIES_PATH:
             await self._answer(send, lambda: self._enrolment.list_studies(member))
-        elif path == STUDY_PATH:
-            await self._answer(send, lambda: self._enrolment.show_study(member, body))
-        elif path in RECOVERY:
-            await self._answer(send, lambda: _recovered(self._enrolment, path, member, body))
+        elif path in ABOUT_STUDIES:
+            await self._answer(send, lambda: _about_studies(self._enrolment, path, member, body))
         else:
-            await self._answer(send, lambda: self._enrolment.declare(member, body))
+            await self._answer(send, lambda: _recovered(self._enrolment, path, member, body))
 
     def _newcomer(self, path: str, body: bytes) -> bytes:
         """Answer somebody who has an invitation; whoever enrols has an account at once."""
@@ -326,6 +326,17 @@ def _most(counted: Counter[str]) -> tuple[str, ...]:
     rest = counted.total() - sum(number for _, number in named)
     told = [f"{what[:50]} x{number}" for what, number in named]
     return (*told, f"others x{rest}") if rest else tuple(told)
+
+
+def _about_studies(enrolment: EnrolmentService, path: str, member: Member, body: bytes) -> bytes:
+    """Answer what an enrolled site asks about a study: its text, its sizes, its roster."""
+    work = {
+        STUDY_PATH: enrolment.show_study,
+        DECLARE_PATH: enrolment.declare,
+        ROSTER_PATH: enrolment.rosters.show,
+        AGREE_PATH: enrolment.rosters.agree,
+    }
+    return work[path](member, body)
 
 
 def _recovered(enrolment: EnrolmentService, path: str, member: Member, body: bytes) -> bytes:
