@@ -62,13 +62,12 @@ def init(
     from consilium.client.service.systemd_unit import write_unit
 
     made = SiteFolder.make(folder, site=site)
-    code = None if made.is_enrolled else made.make_recovery_code()
     unit = write_unit(made.path, user=getpass.getuser())
     _say(f"The site's folder is {folder}; only this account can read it.")
     _say(f"Identity {made.identity().public.hex()}")
     _say(f"For systemd: {unit}.")
-    if code is not None:
-        show_code(code)
+    if not made.is_enrolled:
+        made.make_recovery_code(show_code)
     _say("Next: say in site.toml where the records lie, then 'consilium-site enroll TOKEN'.")
 
 

@@ -18,122 +18,30 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.service.enroll import leave_recovery
 from consilium.server.coordinator.certificates import CertificateFiles, issue_server_certificate
-from consilium.shared.audit.events import Refused, Released, RoundClosed
+from consilium.shared.audit.events import Refused
 from consilium.shared.audit.own_log import open_audit
-from consilium.shared.audit.segments import segments
 from tests.deployment.federation import Federation, tiny_study, write_records
-from tests.deployment.ledgers import check_books, events, own_ledger
+from tests.deployment.ledgers import check_books, events
+from tests.deployment.month_seen import Event, Month
+from tests.deployment.month_table import table
 
 HOSPITALS = ("north", "east", "south", "west", "centre", "coast")  # nothing befalls the last two
 ROUNDS = 400
 STUDIES = {"wards": "site", "nights": "distributed"}  # by name: who adds the noise
 PATIENTS = 40
+LOST = "east"  # its machine
 BACK = 2  # so many rounds of each study hold a site's update before it counts as back
+LEAK_MIB = 64
 KNOCKS_S = 10.0  # so long a revoked site goes on asking
-
-
-@dataclass(frozen=True)
-class Event:
-    """What happens when so many hundredths of the first study's rounds are over."""
-
-    after: int
-    what: str
-    happen: Callable[["Month"], None]
-
-
-@dataclass(frozen=True)
-class Happened:
-    """An event that is over: the rounds it lasted, and what all hospitals had spent by site."""
-
-    event: Event
-    began: int
-    ended: int
-    seconds: float
-    before: dict[str, float]
-    after: dict[str, float]
-
-
-@dataclass
-class Month:
-    """The federation, what was seen of it, and what people keep beside it."""
-
-    federation: Federation
-    rounds: int
-    tell: Callable[[str], None]
-    happened: list[Happened] = field(default_factory=list)
-    lost: dict[str, Path] = field(default_factory=dict)  # machines that are gone, by site
-    paper: dict[str, str] = field(default_factory=dict)  # recovery codes, by site
-    sizes: dict[str, int] = field(default_factory=dict)  # declared by a site whose machine is lost
-    memory: dict[str, list[tuple[int, int, float]]] = field(default_factory=dict)
-
-    # Looking.
-
-    def trained(self, study: str, site: str = "") -> int:
-        """How many training rounds a study has, or those that hold a site's update."""
-        return sum(
-            record["purpose"] == "training" and (not site or site in record["sites"])
-            for record in self.federation.records_of(study)
-        )
-
-    def runs(self, study: str) -> bool:
-        """Whether a study has not ended."""
-        return self.federation.state_of(study) not in ("finished", "stopped")
-
-    def reach(self, share: int) -> None:
-        """Wait until so many hundredths of the first study's rounds are over."""
-        first, wanted = next(iter(STUDIES)), share * self.rounds // 100
-        self.federation.wait_for(
-            lambda: self.trained(first) >= wanted, f"{wanted} rounds", 120 + 3.0 * self.rounds
-        )
-
-    def pass_rounds(self, number: int, *, holding: str = "") -> None:
-        """Wait for so many more rounds of each study that runs, or for those that hold a site."""
-        for study in filter(self.runs, STUDIES):
-            wanted = self.trained(study, holding) + number
-            self.federation.wait_for(
-                lambda study=study, wanted=wanted: self.trained(study, holding) >= wanted,
-                f"{number} rounds of {study} {holding}",
-                90,
-            )
-
-    def spent(self) -> dict[str, float]:
-        """What each hospital has spent of its lifetime budget, and what is reserved."""
-        found = {}
-        for name in self.federation.sites:
-            if (self.federation.site(name) / "ledger.sqlite").exists():
-                total = own_ledger(SiteFolder.open(self.federation.site(name))).summary().total
-                found[name] = total.spent
-        return found
-
-    def look_at_memory(self) -> None:
-        """Note how much memory each process holds, with its number and the round."""
-        now = self.trained(next(iter(STUDIES)))
-        for name, pid in self._processes().items():
-            with suppress(OSError):
-                status = Path(f"/proc/{pid}/status").read_text()
-                [kib] = re.findall(r"^VmRSS:\s+(\d+)", status, flags=re.M)
-                self.memory.setdefault(name, []).append((pid, now, int(kib) / 1024))
-
-    def _processes(self) -> dict[str, int]:
-        found = {name: process.pid for name, process in self.federation.processes.items()}
-        for pid in self.federation.descendants("coordinator"):
-            with suppress(OSError):
-                words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-                if "serve" in words:
-                    found["service"] = pid
-                if "run-study" in words:
-                    digest = words[words.index("run-study") + 1]
-                    found[f"study {digest[:8]}"] = pid
-        return found
 
 
 # What can happen.
@@ -168,7 +76,7 @@ def coordinator_killed(month: Month) -> None:
 
 
 def disk_full(name: str) -> Callable[[Month], None]:
-    """No file of a hospital or of the coordinator takes another byte for some rounds, or seconds."""
+    """No file of a hospital, or of the coordinator, takes another byte for a while."""
 
     def happen(month: Month) -> None:
         federation = month.federation
@@ -262,18 +170,23 @@ def renamed(name: str) -> Callable[[Month], None]:
     """The coordinator gets another name, and each hospital follows it."""
 
     def happen(month: Month) -> None:
-        month.federation.operator("rename", name)
-        for site in month.federation.sites:
-            month.federation.hospital(site, "coordinator", name)
-        first = next(iter(month.federation.sites))
+        federation = month.federation
+        began = federation.said("coordinator").count("listening on")
+        federation.operator("rename", name)
+        federation.wait_for(  # it starts again with a certificate for its new name
+            lambda: federation.said("coordinator").count("listening on") > began, "a service", 60
+        )
+        for site in federation.sites:
+            federation.hospital(site, "coordinator", name)
+        first = next(iter(federation.sites))
         killed(first)(month)  # and comes back under the new name
-        assert SiteFolder.open(month.federation.site(first)).enrolment().host == name
+        assert SiteFolder.open(federation.site(first)).enrolment().host == name
 
     return happen
 
 
 def certificate_ends(month: Month) -> None:
-    """The server's certificate ends in ten days; the coordinator renews it by itself at its start."""
+    """The server's certificate ends in ten days; the coordinator renews it when it starts."""
     files = certificate(month, ends=timedelta(days=10))
     coordinator_killed(month)
     assert files.expires() - datetime.now(UTC) > timedelta(days=45)
@@ -312,8 +225,8 @@ TIMETABLE = (
     Event(14, "west's disk is full", disk_full("west")),
     Event(20, "south is revoked", revoked("south")),
     Event(28, "south returns by invitation", returned("south")),
-    Event(35, "east's machine is lost", machine_lost("east")),
-    Event(40, "east comes back on a new machine", recovered("east")),
+    Event(35, f"{LOST}'s machine is lost", machine_lost(LOST)),
+    Event(40, f"{LOST} comes back on a new machine", recovered(LOST)),
     Event(48, "the coordinator is renamed", renamed("localhost")),
     Event(54, "the coordinator's disk is full", disk_full("coordinator")),
     Event(60, "the certificate ends soon, the coordinator is killed", certificate_ends),
@@ -353,23 +266,23 @@ def begin(folder: Path, rounds: int, tell: Callable[[str], None]) -> Month:
         sites={name: number for number, name in enumerate(HOSPITALS, start=1)},
     )
     federation.prepare(*(study_text(name) for name in STUDIES))
-    month = Month(federation, rounds, tell)
+    month = Month(federation, tuple(STUDIES), rounds, tell)
     federation.start("coordinator")
     federation.wait_for(federation.is_serving, "the coordinator to serve", 30)
-    for site in {event.what.split("'")[0] for event in TIMETABLE if "machine is lost" in event.what}:
+    for site in {
+        event.what.split("'")[0] for event in TIMETABLE if "machine is lost" in event.what
+    }:
         opened = SiteFolder.open(federation.site(site))
         second_place(federation, site).mkdir()
         keep_second_place(federation, site)
-        code = opened.make_recovery_code()
-        assert code is not None
-        month.paper[site] = " ".join(code.words())
+        opened.make_recovery_code(partial(month.write_down, site))
         assert leave_recovery(opened, open_audit(opened))
     for site in federation.sites:
         federation.start(site)
     return month
 
 
-def run(folder: Path, rounds: int, tell: Callable[[str], None] = print) -> Month:
+def run(folder: Path, rounds: int, tell: Callable[[str], None]) -> Month:
     """Live through the month; return what happened.
 
     Raises:
@@ -382,14 +295,16 @@ def run(folder: Path, rounds: int, tell: Callable[[str], None] = print) -> Month
             month.reach(event.after)
             month.look_at_memory()
             assert all(map(month.runs, STUDIES)), f"the studies ended before {event.what}"
-            live_through(month, event)
+            month.live_through(event)
         month.reach(100)
         for study in STUDIES:
             if rounds < ROUNDS:
                 federation.operator("stop", study)
             end = "stopped" if rounds < ROUNDS else "finished"
             federation.wait_for(
-                lambda study=study, end=end: federation.state_of(study) == end, f"{study} {end}", 400
+                lambda study=study, end=end: federation.state_of(study) == end,
+                f"{study} {end}",
+                400,
             )
         month.look_at_memory()
         told = federation.operator("status")
@@ -405,97 +320,20 @@ def run(folder: Path, rounds: int, tell: Callable[[str], None] = print) -> Month
     return month
 
 
-def live_through(month: Month, event: Event) -> None:
-    """Let an event happen and compare budgets before and after it."""
-    before, began, clock = month.spent(), month.trained(next(iter(STUDIES))), time.monotonic()
-    month.tell(f"{time.strftime('%H:%M:%S')}  round {began}: {event.what}")
-    event.happen(month)
-    after = month.spent()
-    for site, spent in after.items():
-        known = max([before.get(site, 0.0), *(h.after.get(site, 0.0) for h in month.happened)])
-        assert spent >= known * (1 - 1e-9), f"{site} forgot: {known} before {event.what}, {spent} now"
-    ended = month.trained(next(iter(STUDIES)))
-    month.happened.append(
-        Happened(event, began, ended, time.monotonic() - clock, before, after)
-    )
-
-
 def check(month: Month) -> None:
     """Compare all logs and ledgers, and count the rounds."""
-    check_books(month.federation, lost=month.lost)
     federation = month.federation
+    check_books(federation, lost=month.lost)
     federation.operator("audit", "verify")
     for site in federation.sites:
         federation.hospital(site, "audit", "verify")
     for study in STUDIES:
         numbers = [record["round"] for record in federation.records_of(study)]
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), "a round is missing"
-        assert month.trained(study) >= month.rounds
-
-
-# The table.
-
-
-def table(month: Month) -> str:
-    """What happened, counted."""
-    return "\n".join(
-        (
-            *_events(month), "", *_studies(month), "", *_releases(month), "", *_logs(month), "",
-            *_memory(month),
-        )
-    )  # fmt: skip
-
-
-def _events(month: Month) -> Iterator[str]:
-    yield "event                                                 rounds       s   spent, before and after"
-    for one in month.happened:
-        moved = ", ".join(
-            f"{site} {one.before.get(site, float('nan')):.2f}-{one.after.get(site, float('nan')):.2f}"
-            for site in month.federation.sites
-        )
-        yield f"{one.event.what:<52} {one.began:>4}-{one.ended:<4} {one.seconds:>5.0f}   {moved}"
-
-
-def _studies(month: Month) -> Iterator[str]:
-    for study in STUDIES:
-        records = month.federation.records_of(study)
-        void = [record["void"] for record in records if record["void"] is not None]
-        full = sum(len(record["sites"]) == len(HOSPITALS) for record in records)
-        yield f"study {study}: {len(records)} rounds, {full} with all hospitals, {len(void)} void"
-
-
-def _releases(month: Month) -> Iterator[str]:
-    yield "site      charged in the ledger   released in the log   in the coordinator's rounds"
-    closed = [e for e in events(month.federation.coordinator / "audit.jsonl") if isinstance(e, RoundClosed)]
-    for site in month.federation.sites:
-        folders = [month.federation.site(site), *(month.lost[s] for s in month.lost if s == site)]
-        charged = sum(len(set((e.release.study_hash, e.release.round) for e in own_ledger(SiteFolder.open(f)).entries())) for f in folders)
-        logged = sum(isinstance(e, Released) for f in folders for e in events(f / "audit.jsonl"))
-        held = sum(site in event.survivors for event in closed)
-        yield f"{site:<9} {charged:>21} {logged:>21} {held:>29}"
-
-
-def _logs(month: Month) -> Iterator[str]:
-    federation = month.federation
-    rounds = sum(len(federation.records_of(study)) for study in STUDIES)
-    for name in ("coordinator", *federation.sites):
-        folder = federation.coordinator if name == "coordinator" else federation.site(name)
-        files = [folder / "audit.jsonl", *segments(folder / "audit.jsonl")]
-        audit = sum(file.stat().st_size for file in files)
-        said = sum(file.stat().st_size for file in (folder / "logs").glob("*"))
-        yield (
-            f"{name:<12} audit log {audit / 1024:>7.0f} KiB, {audit / rounds:>6.0f} bytes a round; "
-            f"logs/ {said / 1024:>6.0f} KiB"
-        )
-
-
-def _memory(month: Month) -> Iterator[str]:
-    yield "process            rounds        MiB"
-    for name, seen in month.memory.items():
-        last = seen[-1][0]
-        own = [(now, mib) for pid, now, mib in seen if pid == last]
-        (began, first), (ended, end) = own[0], own[-1]
-        yield f"{name:<16} {began:>4}-{ended:<4}  {first:>6.0f} {end:>6.0f}"
+        state = "finished" if month.rounds == ROUNDS else "stopped"
+        assert federation.state_of(study) == state
+    for name, (_, first, _, last) in month.memory_of_the_last().items():
+        assert last - first < LEAK_MIB, f"{name} grew from {first} to {last} MiB"
 
 
 def main() -> None:
@@ -505,9 +343,14 @@ def main() -> None:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
-        month = run(Path(folder), chosen.rounds, lambda line: print(line, flush=True))
-        print(f"\n{table(month)}\n\n{(time.monotonic() - began) / 60:.1f} minutes")
-    sys.exit(0)
+        month = run(Path(folder), chosen.rounds, say)
+        say(f"\n{table(month)}\n\n{(time.monotonic() - began) / 60:.1f} minutes")
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from consilium.client.hospital.folder import SiteFolder
-from consilium.client.hospital.policy import Policy
 from consilium.client.hospital.peer_heads import PeerHeads
+from consilium.client.hospital.policy import Policy
 from consilium.client.hospital.round_audit import RoundAudit, check_not_older
 from consilium.client.ledger.store import Ledger
 from consilium.client.round.answer import answer_or_refuse

@@ -8,7 +8,9 @@ import typer
 
 from consilium.client.cli import app as site
 from consilium.server.cli import app as coordinator
+from consilium.server.service.monitor import metrics
 from tests.deployment.operations_page import FAILURES, LOSSES, PAGE, QUOTED, ROOT, pieces
+from tests.server.service.test_monitor import STATUS
 
 COMMANDS = {"consilium-site": site, "consilium-coordinator": coordinator}
 
@@ -56,6 +58,15 @@ def test_every_command_of_the_runbook_is_one_of_its_program_with_its_options():
         assert typed in commands[program], f"{program} {words}"
         options = {o for one in commands[program][typed].params for o in one.opts}
         assert set(re.findall(r"--[a-z][a-z-]+", words + rest)) <= options, f"{program} {words}"
+
+
+def test_every_measurement_of_the_runbook_is_one_that_is_written():
+    named = set(re.findall(r"consilium_[a-z_]+", PAGE))
+    at_sites = (ROOT / "client" / "service" / "measurements.py").read_text()
+    assert len(named) >= 6
+    assert named <= {one.name for one in metrics(STATUS, [])} | set(
+        re.findall(r'"(consilium_[a-z_]+)"', at_sites)
+    )
 
 
 def test_what_the_runbook_quotes_within_its_text_is_no_sentence():
