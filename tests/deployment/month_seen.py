@@ -80,7 +80,9 @@ class Month:
         for study in filter(self.runs, self.studies):
             wanted = self.trained(study, holding) + number
             self.federation.wait_for(
-                lambda study=study, wanted=wanted: self.trained(study, holding) >= wanted,
+                lambda study=study, wanted=wanted: (
+                    self.trained(study, holding) >= wanted or not self.runs(study)
+                ),
                 f"{number} rounds of {study} {holding}",
                 90,
             )
