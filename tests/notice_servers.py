@@ -83,6 +83,7 @@ class _Mail(socketserver.StreamRequestHandler):
         self._say("220 ready")
         while line := self.rfile.readline():
             word, _, rest = line.decode("ascii").strip().partition(" ")
+            word = word.upper()
             if word == "EHLO":
                 self.inbox.greetings.append(rest)
                 more = ["250-STARTTLS"] if self.tls is not None and not secret else []

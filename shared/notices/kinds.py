@@ -166,7 +166,7 @@ def subject_and_text(sender: Sender, events: Sequence[NoticeEvent]) -> tuple[str
                 f"{sender.command} {more}."
             )
         case "disk-nearly-full":
-            subject = f"the disk of {sender.shown} is nearly full"
+            subject = "the disk is nearly full"
             text = "With a full disk nothing can be recorded, so nothing is done. Make room."
         case "certificate-ending" if last.case == "authority":
             subject = f"the coordinator's certificate authority ends on {last.day}"
