@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from consilium.client.commands.model import add_model_commands
+from consilium.client.commands.notices import notices
 from consilium.client.commands.operations import add_commands
 from consilium.client.commands.options import (
     DEFAULT_FOLDER,
@@ -45,6 +46,7 @@ app = typer.Typer(
 console = Terminal()
 add_commands(app)
 app.command()(variables)
+app.command()(notices)
 add_model_commands(app)
 add_vouch_commands(app)
 add_recovery_commands(app)

@@ -20,6 +20,7 @@
     heads.sqlite         how far the other sites' audit logs are known to have come
     personal/            the parts of studies' models that stay here, mode 0600
     audit.jsonl          the audit log; audit-0001.jsonl and on are its sealed segments
+    notices.sqlite       notices to people, and what became of them
     last-refusal.json    why a message was refused last, in full; never sent
     logs/                of the running site, rotated
 """
