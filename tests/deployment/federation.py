@@ -401,12 +401,16 @@ class Federation:
     def records_of(self, study: str = "") -> list[dict[str, Any]]:
         """The rounds so far, as the coordinator recorded them: of one study, or of all."""
         found: list[dict[str, Any]] = []
-        of = study and Register(self.coordinator / "register.sqlite").study(study).digest.hex()
-        for file in self.coordinator.glob(f"studies/{of or '*'}/rounds.jsonl"):
+        of = self.digest_of(study).hex() if study else "*"
+        for file in self.coordinator.glob(f"studies/{of}/rounds.jsonl"):
             for line in file.read_text().splitlines():
                 with suppress(ValueError):
                     found.append(json.loads(line))
         return found
+
+    def digest_of(self, study: str) -> bytes:
+        """The digest of a study."""
+        return Register(self.coordinator / "register.sqlite").study(study).digest
 
     def state_of(self, study: str = "tiny") -> str:
         """How far a study is."""

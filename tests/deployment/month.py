@@ -31,8 +31,10 @@ from consilium.shared.audit.events import Refused
 from consilium.shared.audit.own_log import open_audit
 from tests.deployment.federation import Federation, tiny_study, write_records
 from tests.deployment.ledgers import check_books, events
+from tests.deployment.month_notices import LISTENERS, Notices, void_rounds
 from tests.deployment.month_seen import Event, Month
 from tests.deployment.month_table import table
+from tests.notice_servers import Inbox, web_server
 
 HOSPITALS = ("north", "east", "south", "west", "centre", "coast")  # nothing befalls the last two
 ROUNDS = 400
@@ -262,8 +264,8 @@ def study_text(name: str) -> str:
     )
 
 
-def begin(folder: Path, rounds: int, tell: Callable[[str], None]) -> Month:
-    """Make the federation and start it."""
+def prepare(folder: Path, rounds: int, tell: Callable[[str], None], inbox: Inbox) -> Month:
+    """Make the federation; nothing runs yet."""
     write_records(folder / "records", patients=PATIENTS, seed=1, sites=len(HOSPITALS))
     federation = Federation(
         folder / "federation",
@@ -271,16 +273,12 @@ def begin(folder: Path, rounds: int, tell: Callable[[str], None]) -> Month:
         sites={name: number for number, name in enumerate(HOSPITALS, start=1)},
     )
     federation.prepare(*(study_text(name) for name in STUDIES))
-    month = Month(federation, tuple(STUDIES), rounds, tell)
-    federation.start("coordinator")
-    federation.wait_for(federation.is_serving, "the coordinator to serve", 30)
-    opened = SiteFolder.open(federation.site(LOST))
+    month = Month(federation, tuple(STUDIES), rounds, tell, Notices(inbox, tuple(STUDIES)))
+    month.notices.ask_for(federation)
     second_place(federation, LOST).mkdir()
     keep_second_place(federation, LOST)
-    opened.make_recovery_code(partial(month.write_down, LOST))
-    assert leave_recovery(opened, open_audit(opened))
-    for site in federation.sites:
-        federation.start(site)
+    site = SiteFolder.open(federation.site(LOST))
+    site.make_recovery_code(partial(month.write_down, LOST))
     return month
 
 
@@ -290,28 +288,52 @@ def run(folder: Path, rounds: int, tell: Callable[[str], None]) -> Month:
     Raises:
         AssertionError: something that is promised does not hold.
     """
-    month = begin(folder, rounds, tell)
-    federation = month.federation
-    try:
-        for event in TIMETABLE:
-            month.reach(event.after)
-            month.look_at_memory()
-            assert month.runs(month.studies[0]), f"the study ended before {event.what}"
-            month.live_through(event)
-        month.reach(100)
-        for study in STUDIES if rounds < ROUNDS else ():
-            federation.operator("stop", study)
-        for study in STUDIES:
-            federation.wait_for(lambda study=study: not month.runs(study), f"{study}'s end", 400)
-        month.look_at_memory()
-    except BaseException:
-        for name in ("coordinator", *federation.sites):
-            tell(f"--- {name}\n{federation.said(name)[-3000:]}")
-        raise
-    finally:
-        federation.close()
+    with web_server() as inbox:
+        month = prepare(folder, rounds, tell, inbox)
+        federation = month.federation
+        try:
+            start(month)
+            live(month)
+        except BaseException:
+            for name in ("coordinator", *federation.sites):
+                tell(f"--- {name}\n{federation.said(name)[-3000:]}")
+            raise
+        finally:
+            federation.close()
     check(month)
     return month
+
+
+def start(month: Month) -> None:
+    """Start all processes."""
+    federation = month.federation
+    federation.start("coordinator")
+    federation.wait_for(federation.is_serving, "the coordinator to serve", 30)
+    site = SiteFolder.open(federation.site(LOST))
+    assert leave_recovery(site, open_audit(site))
+    for name in federation.sites:
+        federation.start(name)
+
+
+def live(month: Month) -> None:
+    """Let all events happen, the studies end, and the last notices arrive."""
+    federation = month.federation
+    for event in TIMETABLE:
+        month.reach(event.after)
+        month.look_at_memory()
+        assert month.runs(month.studies[0]), f"the study ended before {event.what}"
+        month.live_through(event)
+    month.reach(100)
+    for study in STUDIES if month.rounds < ROUNDS else ():
+        federation.operator("stop", study)
+    for study in STUDIES:
+        federation.wait_for(lambda study=study: not month.runs(study), f"{study}'s end", 400)
+    month.look_at_memory()
+    void = void_rounds(federation, month.studies)
+    for name in LISTENERS:
+        federation.wait_for(
+            lambda name=name: month.notices.all_told(name, void), f"all to be told to {name}", 30
+        )
 
 
 def check(month: Month) -> None:
@@ -326,6 +348,10 @@ def check(month: Month) -> None:
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), "a round is missing"
     for study in federation.overview()["studies"] if month.rounds == ROUNDS else ():
         assert (study["state"], study["last_round"]["trained"]) == ("finished", ROUNDS)
+    void = void_rounds(federation, month.studies)
+    for name in LISTENERS:
+        assert month.notices.all_told(name, void), f"{name} was told something twice"
+        assert month.notices.kinds(name)["study-offered"] == 0  # all were approved before
     for name, (_, first, _, last) in month.memory_of_the_last().items():
         assert last - first < LEAK_MIB, f"{name} grew from {first} to {last} MiB"
 

@@ -11,6 +11,7 @@ from consilium.client.hospital.folder import SiteFolder
 from consilium.shared.enrolment.recovery import RecoveryCode
 from tests.deployment.federation import Federation
 from tests.deployment.ledgers import own_ledger
+from tests.deployment.month_notices import Notices
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Month:
     studies: tuple[str, ...]  # by name; the first one's rounds are the clock
     rounds: int
     tell: Callable[[str], None]
+    notices: Notices
     happened: list[Happened] = field(default_factory=list)
     lost: dict[str, Path] = field(default_factory=dict)  # machines that are gone, by site
     paper: dict[str, str] = field(default_factory=dict)  # recovery codes, by site

@@ -7,6 +7,7 @@ from consilium.client.hospital.folder import SiteFolder
 from consilium.shared.audit.events import Carried, Released, RoundClosed
 from consilium.shared.audit.segments import segments
 from tests.deployment.ledgers import events, own_ledger
+from tests.deployment.month_notices import LISTENERS
 from tests.deployment.month_seen import Month
 
 NOWHERE = float("nan")  # spent of a hospital without a machine
@@ -14,7 +15,7 @@ NOWHERE = float("nan")  # spent of a hospital without a machine
 
 def table(month: Month) -> str:
     """What happened, counted; the processes have ended."""
-    parts = (_events, _studies, _releases, _logs, _memory)
+    parts = (_events, _studies, _releases, _notices, _logs, _memory)
     return "\n\n".join("\n".join(part(month)) for part in parts)
 
 
@@ -56,6 +57,14 @@ def _charged(folder: Path) -> int:
                if isinstance(one, Carried)}  # fmt: skip
     entries = (entry.release for entry in own_ledger(site).entries())
     return len({(one.study_hash, one.round) for one in entries} - carried)
+
+
+def _notices(month: Month) -> Iterator[str]:
+    yield f"{'notices':<12} {'told':>8} {'posted':>8}  kinds"
+    for name in LISTENERS:
+        deliveries, kinds = month.notices.deliveries(name), month.notices.kinds(name)
+        listed = ", ".join(f"{kind} {number}" for kind, number in sorted(kinds.items()))
+        yield f"{name:<12} {len(deliveries):>8} {deliveries.total():>8}  {listed}"
 
 
 def _logs(month: Month) -> Iterator[str]:
