@@ -272,7 +272,10 @@ def withdraw(
 
 @app.command()
 def start(folder: Folder = DEFAULT_FOLDER) -> None:
-    """Answer the coordinator until stopped; only outgoing connections, to its one port."""
+    """Answer the coordinator until stopped; only outgoing connections, to its one port.
+
+    And to whom [notices] in site.toml names, if it is there.
+    """
     from consilium.client.hospital.folder import LOG_NAME, SiteFolder
     from consilium.client.service.process import serve_site
     from consilium.shared.service.log_file import log_to_file

@@ -1,4 +1,4 @@
-"""The site's only way out: HTTPS to one host and port, under one pinned authority.
+"""The site's only way to the coordinator: HTTPS to one host and port, under one pinned authority.
 
 Nothing listens. The address and the certificate authority come from the invitation; no other
 authority is trusted, and redirections are not followed. A proxy named by ``HTTPS_PROXY`` is used

@@ -9,6 +9,7 @@ from consilium.shared.enrolment.messages import MOST_VOIDS
 
 LARGEST_RECORD = 1 << 20
 RECORDS = "rounds.jsonl"
+MOST_READ = 1000  # records, to find void rounds in
 
 
 def rounds_file(folder: CoordinatorFolder, digest: bytes) -> Path:
@@ -41,10 +42,10 @@ def recent_records(file: Path, count: int) -> list[dict[str, Any]]:
 
 
 def void_rounds(file: Path) -> tuple[int, ...]:
-    """Return the numbers of the rounds that gave nothing, the last ones, rising."""
-    records = recent_records(file, MOST_VOIDS)
+    """Return the numbers of the last rounds that gave nothing, rising; ``MOST_VOIDS`` at most."""
+    records = recent_records(file, MOST_READ)
     found = {record["round"] for record in records if record.get("void") is not None}
-    return tuple(sorted(number for number in found if type(number) is int))
+    return tuple(sorted(found)[-MOST_VOIDS:])
 
 
 def _last_lines(file: Path) -> list[bytes]:

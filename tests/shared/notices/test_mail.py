@@ -63,7 +63,7 @@ def test_the_account_and_the_mail_go_over_tls_alone(way, tls, tmp_path):
         assert inbox.taken[0][0] | {"RCPT": "", "MAIL": ""} == {
             "account": plain, "tls": "True", "RCPT": "", "MAIL": "",
         }  # fmt: skip
-        with pytest.raises(UnreachableError, match="certificate does not verify .*authority"):
+        with pytest.raises(UnreachableError, match="certificate does not verify"):
             send(tmp_path, settings(mail=more))
         (tmp_path / "mail-account").write_text("north:wrong\n")
         with pytest.raises(UnreachableError, match="the mail server refused: 535 who are you"):
