@@ -1,5 +1,7 @@
 """What a careful hospital looks for: ledger, names, rights of files, its card, clock, support."""
 
+import errno
+import io
 import json
 import logging
 import os
@@ -61,13 +63,19 @@ def test_a_name_that_no_coordinator_could_invite_makes_no_folder(tmp_path: Path,
     assert not (tmp_path / "site").exists()
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+class Full(io.StringIO):
+    """A standard output whose disk takes nothing more."""
+
+    def write(self, _: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_a_recovery_code_that_could_not_be_shown_is_none_and_another_is_made(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = tmp_path / "site"
-    with Path("/dev/full").open("w") as nowhere, monkeypatch.context() as here:
-        here.setattr(recovery.console, "_file", nowhere)
+    with monkeypatch.context() as here:
+        here.setattr(recovery.console, "_file", Full())
         with pytest.raises(OSError, match="No space left"):
             run("init", "--folder", str(site))
     assert SiteFolder.open(site).recovery_keys() is None
