@@ -146,7 +146,8 @@ def preflight(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
 
 @app.command()
 def studies(folder: Folder = DEFAULT_FOLDER) -> None:
-    """List the studies that the coordinator offers to this site, and which are approved."""
+    """List the studies that the coordinator offers to this site, and what waits for its word."""
+    from consilium.client.commands.roster_decisions import waiting_line
     from consilium.client.hospital.folder import SiteFolder
     from consilium.client.service.offers import fetch_offers
     from consilium.client.service.pinned_connection import approvals_of
@@ -155,10 +156,13 @@ def studies(folder: Folder = DEFAULT_FOLDER) -> None:
     approvals = approvals_of(opened)
     for offer in fetch_offers(opened):
         study, _ = offer.check(opened.enrolment().coordinator)
-        known = "approved" if approvals.find(study.digest) else "not approved"
+        approved = approvals.find(study.digest)
+        known = "approved" if approved else "not approved"
         console.print(
             f"{study.name}  {study.digest.hex()[:16]}  {known}  {study.title}", markup=False
         )
+        if approved is not None and (line := waiting_line(opened, approved)):
+            _say(line)
 
 
 @app.command()

@@ -24,6 +24,7 @@ from consilium.server.commands.options import (
     StudyName,
 )
 from consilium.server.commands.persons import web_user
+from consilium.server.commands.rosters import roster, told
 from consilium.server.coordinator.defaults import DEFAULT_HOURS, DEFAULT_PORT, MONITOR_PORT
 from consilium.server.web.command import web
 from consilium.shared.service.command_line import run_command
@@ -43,6 +44,7 @@ console = Terminal()
 add_commands(app)
 app.command()(feasibility)
 app.command()(notices)
+app.command()(roster)
 app.add_typer(web_user, name="web-user")
 app.command()(web)
 
@@ -406,6 +408,13 @@ def _show(folder: "CoordinatorFolder", register: "Register") -> None:
             _say(f"{named[study['digest']]}:")
             for line in waiting_lines(study["detail"], study["roster_sites"]):
                 _say(f"  {line}")
+        for version in study["roster_versions"]:
+            _say(f"{named[study['digest']]}: {told(version)}")
+        if proposed := study["roster_proposed"]:
+            _say(
+                f"{named[study['digest']]}: roster {proposed['version']} is proposed: "
+                f"{proposed['detail']}"
+            )
 
 
 def _facts(study: "Study") -> dict[str, Any]:

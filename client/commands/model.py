@@ -328,6 +328,7 @@ def _show(manifest: "ModelManifest", privacy: "Privacy") -> None:
         say("", privacy.caveat)
     say("made by", ", ".join(f"{name} {version}" for name, version in manifest.versions.items()))
     say("risks", manifest.recalibrated)
+    say("sites", manifest.sites or "The same throughout the study.")
     table = Table("variable", "unit", "from", "to", box=None, pad_edge=False)
     for variable in manifest.variables:
         table.add_row(variable.name, variable.unit, f"{variable.low:g}", f"{variable.high:g}")

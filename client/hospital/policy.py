@@ -43,6 +43,8 @@ class Policy:
             for; None asks as many as the study's guarantee needs, 0 asks none.
         new_keys_by_rule: whether a hospital of an approved study that came back under a new key, as
             its recovery code proves, stands under it without a person here being asked.
+        members_by_rule: whether sites join and leave an approved study without a person here being
+            asked, if those that join are vouched for and weigh no more than the largest that stays.
         minimum_patients: fewest patients of this site that may train a study's model.
         smallest_group: fewest of this site's patients that may be counted as a subgroup, in
             studies without privacy noise; with noise, the noise hides small groups.
@@ -74,6 +76,7 @@ class Policy:
     minimum_sites: int = MINIMUM_SITES
     vouched_at_least: int | None = None
     new_keys_by_rule: bool = True
+    members_by_rule: bool = False
     minimum_patients: int = 20
     smallest_group: int = 5
     release_own_figures: bool = False

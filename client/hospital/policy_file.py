@@ -60,6 +60,10 @@ minimum_patients = 20
 # Whether a hospital of an approved study that lost its machine may go on under a new key without
 # a person here being asked, if its recovery code proves that it is the same hospital.
 new_keys_by_rule = true
+# Whether sites join and leave an approved study once all others agree, without a person here being
+# asked. Whoever joins is vouched for here in any case, and with a larger size than any of the sites
+# that stay it waits for a person. 'consilium-site roster STUDY' shows what waits.
+members_by_rule = false
 
 [release]
 # Fewest of your patients that are told apart as a subgroup, such as an age band, in a study without
@@ -154,6 +158,7 @@ class _Federation(_Part):
 class _Roster(_Part):
     vouched_at_least: int | None = Field(default=None, ge=0, le=MAX_SITES)
     new_keys_by_rule: bool = Policy.new_keys_by_rule
+    members_by_rule: bool = Policy.members_by_rule
 
 
 class _Release(_Part):
@@ -252,6 +257,7 @@ def parse_policy(text: str, *, where: str = "policy") -> Policy:
         minimum_sites=file.federation.minimum_sites,
         vouched_at_least=file.roster.vouched_at_least,
         new_keys_by_rule=file.roster.new_keys_by_rule,
+        members_by_rule=file.roster.members_by_rule,
         minimum_patients=file.federation.minimum_patients,
         smallest_group=file.release.smallest_group,
         release_own_figures=file.release.own_figures,

@@ -34,6 +34,7 @@ from consilium.client.service.pinned_connection import (
     budget_certificates,
     connect,
 )
+from consilium.client.service.roster_agreement import RosterDesk, RosterWatch
 from consilium.client.service.roster_renewal import renew_roster
 from consilium.client.service.site_opt_outs import opt_outs
 from consilium.client.service.study_sessions import StudySessions
@@ -131,8 +132,11 @@ def run_site(folder: SiteFolder) -> bool:
             stop=stop,
             rest_after_s=lambda: _rest_after_s(sessions.longest_timeout_s),
         )
+        desk = RosterDesk(
+            folder=folder, policy=policy, approvals=approvals, audit=audit, connection=connection
+        )
         log.info("site %s is ready", enrolment.site)
-        with sending(lambda: site_courier(folder, connection)):
+        with sending(lambda: site_courier(folder, connection)), RosterWatch(desk):
             rests = node.run()
     if rests:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

@@ -14,6 +14,7 @@ from consilium.server.coordinator.defaults import DEFAULT_HOURS
 from consilium.server.coordinator.folder import CoordinatorFolder
 from consilium.server.coordinator.recovery import RecoveryService
 from consilium.server.coordinator.register import Member, Register, Submitted
+from consilium.server.coordinator.rosters import Rosters, keeps_nothing
 from consilium.shared.audit.events import Enrolled, Revoked, RosterChanged, StudyChanged
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.crypto.declaration import Declaration
@@ -38,7 +39,7 @@ from consilium.shared.enrolment.messages import (
 from consilium.shared.enrolment.site_names import require_site_name
 from consilium.shared.errors import AuthenticationError, ProtocolError, SettingsError, StudyError
 from consilium.shared.rounds.contents import check_size
-from consilium.shared.study.definition import Study, parse_study
+from consilium.shared.study.definition import Study
 from consilium.shared.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -134,6 +135,11 @@ class EnrolmentService:
     def recovery(self) -> RecoveryService:
         """Answers what is asked about recovery."""
         return RecoveryService(register=self.register, audit=self.audit)
+
+    @property
+    def rosters(self) -> Rosters:
+        """Answers what is asked about rosters of studies that run."""
+        return Rosters(register=self.register, identity=self.identity, audit=self.audit)
 
     def enrol(self, body: bytes) -> bytes:
         """Enrol a site.
@@ -236,14 +242,12 @@ class EnrolmentService:
         declared = Declaration.from_bytes(message.declared)
         for study in self._offered(member):
             if study.digest == message.digest:
-                check_size(
-                    parse_study(study.text.decode(), where=study.name),
-                    member.name,
-                    declared.patients,
-                )
+                check_size(study.study, member.name, declared.patients)
                 site = study.roster.restricted_to([member.name])
                 site.with_declared({member.name: declared}, study.digest)
-                if self.register.study(study.digest.hex()).roster.members == study.roster.members:
+                now = self.register.study(study.digest.hex())
+                joins = self.rosters.joins(now, member)
+                if joins or now.roster.members == study.roster.members:
                     self.register.declare(study.digest, member.name, declared)
                 else:
                     self._take_successor(study, member, declared)
@@ -252,10 +256,15 @@ class EnrolmentService:
         raise SettingsError(f"no study {message.digest.hex()[:16]} is open to site {member.name}")
 
     def _offered(self, member: Member) -> list[Submitted]:
-        """The open studies of a site; where it came back under a new key, with the roster to be."""
+        """The open studies of a site.
+
+        Where it joins, or came back under a new key, they have the roster to be.
+        """
         offered = []
         for study in self.register.studies():
             former = dict(study.roster.members).get(member.name)
+            if self.rosters.joins(study, member):
+                offered.append(self.rosters.to_be(study))
             if former is None or not study.open or member.name in study.gone:
                 continue
             if former == member.identity:
@@ -305,12 +314,6 @@ class EnrolmentService:
         )  # fmt: skip
 
 
-def keeps_nothing(study: Submitted) -> bool:
-    """Whether no part of the study's model stays at its sites, so that its runs may change."""
-    parsed = parse_study(study.text.decode(), where=study.name)
-    return not (parsed.personalisation.active or parsed.training.control_variates)
-
-
 def dismiss(register: Register, audit: AuditLog, study: Submitted, site: str) -> int:
     """Let a site leave a study for good; return the version of the roster without it.
 
@@ -323,7 +326,7 @@ def dismiss(register: Register, audit: AuditLog, study: Submitted, site: str) ->
     """
     if not study.open:
         raise SettingsError(f"study {study.name} is {study.state}; nobody leaves it any more")
-    parsed = parse_study(study.text.decode(), where=study.name)
+    parsed = study.study
     left = set(study.roster) - study.gone - {site}
     for group in parsed.groups:
         if len(left & set(group)) < parsed.minimum_sites:

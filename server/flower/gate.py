@@ -39,6 +39,7 @@ from consilium.shared.enrolment.recovery import (
     SUCCEED_PATH,
     SUCCESSOR_PATH,
 )
+from consilium.shared.enrolment.roster_version import AGREE_PATH, ROSTER_PATH
 from consilium.shared.errors import AuthenticationError, ConsiliumError, MessageError
 from consilium.shared.full_disk import is_of_storage, lacks_space
 from consilium.shared.version import VERSION
@@ -69,7 +70,9 @@ FLEET = frozenset(
 
 STRANGERS = frozenset({ENROL_PATH, CLAIM_PATH})
 RECOVERY = frozenset({BIND_PATH, CERTIFICATE_PATH, SUCCEED_PATH, SUCCESSOR_PATH})
-STUDIES = frozenset({STUDIES_PATH, STUDY_PATH, PROGRESS_PATH, DECLARE_PATH})
+STUDIES = frozenset(
+    {STUDIES_PATH, STUDY_PATH, PROGRESS_PATH, DECLARE_PATH, ROSTER_PATH, AGREE_PATH}
+)
 OURS = RECOVERY | STUDIES | {FETCH_PATH, HAND_IN_PATH, LEAVE_PATH}
 
 Scope = MutableMapping[str, Any]
@@ -347,6 +350,8 @@ def _told_of_studies(enrolment: EnrolmentService, path: str, member: Member, bod
         STUDY_PATH: enrolment.show_study,
         PROGRESS_PATH: enrolment.progress,
         DECLARE_PATH: enrolment.declare,
+        ROSTER_PATH: enrolment.rosters.show,
+        AGREE_PATH: enrolment.rosters.agree,
     }
     return work[path](member, body)
 

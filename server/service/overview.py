@@ -13,13 +13,13 @@ from typing import Any
 
 from consilium.server.coordinator.folder import CoordinatorFolder
 from consilium.server.coordinator.register import Register, Submitted
+from consilium.server.coordinator.rosters import events_in_force, proposal_of
 from consilium.server.coordinator.round_records import last_record, rounds_file
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
 from consilium.shared.audit.summary import summarise
-from consilium.shared.enrolment.messages import roster_fingerprint
+from consilium.shared.enrolment.messages import roster_digest, roster_fingerprint
 from consilium.shared.errors import AuditError, StudyError
 from consilium.shared.notices.told import notices_status
-from consilium.shared.study.definition import parse_study
 from consilium.shared.version import VERSION
 
 SEEN_LATELY_S = 60.0  # a site that asked for work within this time counts as present
@@ -42,7 +42,7 @@ def overview(folder: CoordinatorFolder, register: Register) -> dict[str, Any]:
             }
             for member in register.members()
         ],
-        "studies": [_study_overview(folder, study) for study in register.studies()],
+        "studies": [_study_overview(folder, register, study) for study in register.studies()],
         "notices": notices_status(folder.path),
     }
 
@@ -76,7 +76,9 @@ def _audit(log: Path) -> dict[str, Any] | None:
     }
 
 
-def _study_overview(folder: CoordinatorFolder, study: Submitted) -> dict[str, Any]:
+def _study_overview(
+    folder: CoordinatorFolder, register: Register, study: Submitted
+) -> dict[str, Any]:
     return {
         "study": study.name,
         **_declared(study),
@@ -87,16 +89,42 @@ def _study_overview(folder: CoordinatorFolder, study: Submitted) -> dict[str, An
         "detail": study.detail,
         "roster": roster_fingerprint(study.roster),
         "roster_version": study.version,
+        **roster_facts(register, study),
         "left_for_good": sorted(study.gone),
         "declared_sizes": {site: d.patients for site, d in sorted(study.declared.items())},
         "last_round": last_record(rounds_file(folder, study.digest)),
     }
 
 
+def roster_facts(register: Register, study: Submitted) -> dict[str, Any]:
+    """Return the roster's digest, the versions that were in force, and the one proposed."""
+    proposed = proposal_of(register, study) if study.open else None
+    return {
+        "roster_digest": roster_digest(study.roster).hex(),
+        "roster_versions": [
+            {
+                "version": event.version,
+                "digest": event.roster.hex(),
+                "round": event.round,
+                "joined": list(event.joined),
+                "left": list(event.left),
+            }
+            for event in events_in_force(register, study)
+        ],
+        "roster_proposed": proposed
+        and {
+            "version": proposed.number,
+            "joined": list(proposed.joined),
+            "left": list(proposed.left),
+            "detail": proposed.in_words,
+        },
+    }
+
+
 def _declared(study: Submitted) -> dict[str, Any]:
     """Return what the study declares; nothing if another version wrote it and it is unreadable."""
     try:
-        declared = parse_study(study.text.decode(), where=study.name)
+        declared = study.study
     except StudyError:
         return {"title": study.name, "rounds": None, "epsilon_bound": None, "unit": None}
     private = declared.privacy.mode != "none"

@@ -157,22 +157,20 @@ class StudyOffer(Message):
     def check(self, coordinator: bytes) -> tuple[Study, Roster]:
         """Return the study and the roster, both validated.
 
-        The roster has declared sizes if every site has declared its own.
+        The roster has declared sizes if every site has declared its own. Its sites are those of
+        the study's text, or those that take part by now: the study returned is among them.
 
         Raises:
-            AuthenticationError: not signed by this coordinator, the roster is not of the study's
-                sites, or a declared size is not signed by its site for this study.
-            StudyError: the text is not a valid study, or a size is not allowed in it.
+            AuthenticationError: not signed by this coordinator, or a declared size is not signed by
+                its site for this study.
+            StudyError: the text is not a valid study, it cannot be run among these sites, or a size
+                is not allowed in it.
         """
         roster = Roster(tuple(sorted(self.roster.items())))
         statement = offer_statement(self.text, roster)
         _verify(coordinator, statement, self.signature, "the offer of the study")
         study = parse_study(self.text.decode("utf-8", "replace"), where="offered")
-        if set(roster.names) != set(study.sites):
-            raise AuthenticationError(
-                f"the roster offered with study {study.name} is not of the study's sites; "
-                "ask the coordinator to submit it again"
-            )
+        study = study.among(roster.names)
         declared = {s: Declaration.from_bytes(data) for s, data in self.declared.items()}
         sized = roster.restricted_to(declared).with_declared(declared, study.digest)
         return study, sized if len(sized) == len(roster) else roster

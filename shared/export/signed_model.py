@@ -23,6 +23,7 @@ from consilium.shared.crypto.transcript import sha256
 from consilium.shared.errors import AuthenticationError, ConsiliumError, MessageError, SettingsError
 from consilium.shared.export.manifest import (
     LARGEST_BYTES,
+    ManifestRoster,
     ModelManifest,
     Recalibrated,
     Validation,
@@ -57,6 +58,7 @@ class Trained:
         normalisation: of its inputs.
         validation: what its outputs meant for patients it was not trained on, if any were kept.
         recalibration: how the weights were changed after training, if they were.
+        rosters: that the study had after its first.
     """
 
     study: Study
@@ -64,6 +66,7 @@ class Trained:
     normalisation: Normalisation
     validation: Validation | None = None
     recalibration: Recalibrated | None = None
+    rosters: tuple[ManifestRoster, ...] = ()
 
 
 def write_signed_model(
@@ -146,6 +149,7 @@ def manifest_of(
         variables=manifest_variables(study, trained.normalisation),
         validation=trained.validation,
         recalibration=trained.recalibration,
+        rosters=trained.rosters,
         versions=dict(versions()),
         parts={name: sha256(content).hex() for name, content in parts.items()},
     )
@@ -260,6 +264,7 @@ def _trained(
         normalisation=normalisation,
         validation=manifest.validation,
         recalibration=manifest.recalibration,
+        rosters=manifest.rosters,
     )
 
 
