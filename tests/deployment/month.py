@@ -29,7 +29,7 @@ from consilium.client.service.enroll import leave_recovery
 from consilium.server.coordinator.certificates import CertificateFiles, issue_server_certificate
 from consilium.shared.audit.events import Refused
 from consilium.shared.audit.own_log import open_audit
-from tests.deployment.federation import Federation, tiny_study, write_records
+from tests.deployment.federation import POLICY, Federation, tiny_study, write_records
 from tests.deployment.ledgers import check_books, events
 from tests.deployment.month_notices import LISTENERS, Notices, void_rounds
 from tests.deployment.month_seen import Event, Month
@@ -39,6 +39,7 @@ from tests.notice_servers import Inbox, web_server
 HOSPITALS = ("north", "east", "south", "west", "centre", "coast")  # nothing befalls the last two
 ROUNDS = 400
 STUDIES = {"wards": "site", "nights": "distributed"}  # by name: who adds the noise
+JOINER = "hill"
 PATIENTS = 40
 LOST = "east"  # its machine
 BACK = 2  # so many rounds of each study hold a site's update before it counts as back
@@ -163,10 +164,28 @@ def recovered(site: str) -> Callable[[Month], None]:
         )  # fmt: skip
         assert "The budget goes on" in told
         federation.vouch(site)
-        for study in filter(month.runs, STUDIES):
+        for study in filter(month.runs, month.studies):
             federation.hospital(
                 site, "approve", study, "--yes", "--patients", str(month.sizes[study])
             )
+        federation.start(site)
+        month.pass_rounds(BACK, holding=site)
+
+    return happen
+
+
+def joined(site: str) -> Callable[[Month], None]:
+    """A hospital that nobody had joins both studies; the others agree by rule."""
+
+    def happen(month: Month) -> None:
+        federation = month.federation
+        federation.sites = {**federation.sites, site: len(federation.sites) + 1}
+        federation.make_site(site, federation.sites[site])
+        federation.enrol(site)
+        federation.vouch()
+        for study in filter(month.runs, month.studies):
+            federation.operator("roster", study, "--join", site)
+            federation.hospital(site, "approve", study, "--yes")
         federation.start(site)
         month.pass_rounds(BACK, holding=site)
 
@@ -234,7 +253,8 @@ TIMETABLE = (
     Event(28, "south returns by invitation", returned("south")),
     Event(35, f"{LOST}'s machine is lost", machine_lost(LOST)),
     Event(40, f"{LOST} comes back on a new machine", recovered(LOST)),
-    Event(48, "the coordinator is renamed", renamed("localhost")),
+    Event(45, f"{JOINER} joins", joined(JOINER)),
+    Event(50, "the coordinator is renamed", renamed("localhost")),
     Event(54, "the coordinator's disk is full", disk_full("coordinator")),
     Event(60, "the certificate ends soon, the coordinator is killed", certificate_ends),
     Event(68, "the certificate has expired", certificate_expired),
@@ -266,11 +286,12 @@ def study_text(name: str) -> str:
 
 def prepare(folder: Path, rounds: int, tell: Callable[[str], None], inbox: Inbox) -> Month:
     """Make the federation; nothing runs yet."""
-    write_records(folder / "records", patients=PATIENTS, seed=1, sites=len(HOSPITALS))
+    write_records(folder / "records", patients=PATIENTS, seed=1, sites=len(HOSPITALS) + 1)
     federation = Federation(
         folder / "federation",
         folder / "records",
         sites={name: number for number, name in enumerate(HOSPITALS, start=1)},
+        policy=f"{POLICY}[roster]\nmembers_by_rule = true\n",
     )
     federation.prepare(*(study_text(name) for name in STUDIES))
     month = Month(federation, tuple(STUDIES), rounds, tell, Notices(inbox, tuple(STUDIES)))

@@ -35,8 +35,8 @@ def _studies(month: Month) -> Iterator[str]:
     for study in month.studies:
         records = month.federation.records_of(study)
         void = sum(record["void"] is not None for record in records)
-        full = sum(len(record["sites"]) == len(month.federation.sites) for record in records)
-        yield f"study {study}: {len(records)} rounds, {full} with all hospitals, {void} void"
+        sites = sum(len(record["sites"]) for record in records) / len(records)
+        yield f"study {study}: {len(records)} rounds, {void} void, {sites:.1f} hospitals on average"
 
 
 def _releases(month: Month) -> Iterator[str]:
