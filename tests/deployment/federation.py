@@ -402,12 +402,16 @@ class Federation:
     def records_of(self, study: str = "") -> list[dict[str, Any]]:
         """The rounds so far, as the coordinator recorded them: of one study, or of all."""
         found: list[dict[str, Any]] = []
-        of = self.digest_of(study).hex() if study else "*"
-        for file in self.coordinator.glob(f"studies/{of}/rounds.jsonl"):
-            for line in file.read_text().splitlines():
+        files = self.coordinator.glob("studies/*/rounds.jsonl")
+        for file in [self.rounds_file(study)] if study else files:
+            for line in file.read_text().splitlines() if file.exists() else ():
                 with suppress(ValueError):
                     found.append(json.loads(line))
         return found
+
+    def rounds_file(self, study: str) -> Path:
+        """Where the coordinator records a study's rounds."""
+        return self.coordinator / "studies" / self.digest_of(study).hex() / "rounds.jsonl"
 
     def digest_of(self, study: str) -> bytes:
         """The digest of a study."""

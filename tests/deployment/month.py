@@ -34,10 +34,11 @@ from tests.deployment.ledgers import check_books, events
 from tests.deployment.month_notices import LISTENERS, Notices, void_rounds
 from tests.deployment.month_seen import Event, Month
 from tests.deployment.month_table import table
-from tests.notice_servers import Inbox, web_server
+from tests.notice_servers import web_server
 
 HOSPITALS = ("north", "east", "south", "west", "centre", "coast")  # nothing befalls the last two
 ROUNDS = 400
+ENDLESS = 5000  # rounds of a study that the operator stops
 STUDIES = {"wards": "site", "nights": "distributed"}  # by name: who adds the noise
 JOINER = "hill"
 PATIENTS = 40
@@ -275,44 +276,50 @@ def keep_second_place(federation: Federation, site: str) -> None:
         settings.write(f'[recovery]\nsecond_place = "{second_place(federation, site)}"\n')
 
 
-def study_text(name: str) -> str:
+def study_text(name: str, rounds: int) -> str:
     """One of the month's studies, of all hospitals."""
-    made = tiny_study(rounds=ROUNDS, mode=STUDIES[name], epsilon=7.0, timeout=20.0)
+    made = tiny_study(rounds=rounds, mode=STUDIES[name], epsilon=7.0, timeout=20.0)
     sites = json.dumps(list(HOSPITALS))
     return re.sub(r"^sites = .*$", f"sites = {sites}", made, flags=re.M).replace(
         'name = "tiny"', f'name = "{name}"'
     )
 
 
-def prepare(folder: Path, rounds: int, tell: Callable[[str], None], inbox: Inbox) -> Month:
-    """Make the federation; nothing runs yet."""
-    write_records(folder / "records", patients=PATIENTS, seed=1, sites=len(HOSPITALS) + 1)
+def prepare(month: Month) -> None:
+    """Make the federation's folders; nothing runs yet."""
+    federation, rounds = month.federation, ENDLESS if month.stops else month.rounds
+    write_records(federation.records, patients=PATIENTS, seed=1, sites=len(HOSPITALS) + 1)
+    federation.prepare(*(study_text(name, rounds) for name in STUDIES))
+    month.notices.ask_for(federation)
+    second_place(federation, LOST).mkdir()
+    keep_second_place(federation, LOST)
+    site = SiteFolder.open(federation.site(LOST))
+    site.make_recovery_code(partial(month.write_down, LOST))
+
+
+def run(folder: Path, rounds: int, tell: Callable[[str], None], *, stops: bool = False) -> Month:
+    """Live through the month; return what happened.
+
+    Args:
+        folder: for all that it writes.
+        rounds: training rounds of each study, to which the timetable refers.
+        tell: takes a line for each event.
+        stops: whether the studies go on until the operator stops them, after the last event.
+
+    Raises:
+        AssertionError: something that is promised does not hold.
+    """
     federation = Federation(
         folder / "federation",
         folder / "records",
         sites={name: number for number, name in enumerate(HOSPITALS, start=1)},
         policy=f"{POLICY}[roster]\nmembers_by_rule = true\n",
     )
-    federation.prepare(*(study_text(name) for name in STUDIES))
-    month = Month(federation, tuple(STUDIES), rounds, tell, Notices(inbox, tuple(STUDIES)))
-    month.notices.ask_for(federation)
-    second_place(federation, LOST).mkdir()
-    keep_second_place(federation, LOST)
-    site = SiteFolder.open(federation.site(LOST))
-    site.make_recovery_code(partial(month.write_down, LOST))
-    return month
-
-
-def run(folder: Path, rounds: int, tell: Callable[[str], None]) -> Month:
-    """Live through the month; return what happened.
-
-    Raises:
-        AssertionError: something that is promised does not hold.
-    """
+    studies = tuple(STUDIES)
     with web_server() as inbox:
-        month = prepare(folder, rounds, tell, inbox)
-        federation = month.federation
+        month = Month(federation, studies, rounds, stops, tell, Notices(inbox, studies))
         try:
+            prepare(month)
             start(month)
             live(month)
         except BaseException:
@@ -342,12 +349,12 @@ def live(month: Month) -> None:
     for event in TIMETABLE:
         month.reach(event.after)
         month.look_at_memory()
-        assert month.runs(month.studies[0]), f"the study ended before {event.what}"
+        assert month.runs(month.studies[0]), f"over before {event.what}; it takes more rounds"
         month.live_through(event)
     month.reach(100)
-    for study in STUDIES if month.rounds < ROUNDS else ():
+    for study in month.studies if month.stops else ():
         federation.operator("stop", study)
-    for study in STUDIES:
+    for study in month.studies:
         federation.wait_for(lambda study=study: not month.runs(study), f"{study}'s end", 400)
     month.look_at_memory()
     void = void_rounds(federation, month.studies)
@@ -364,11 +371,11 @@ def check(month: Month) -> None:
     federation.operator("audit", "verify")
     for site in federation.sites:
         federation.hospital(site, "audit", "verify")
-    for study in STUDIES:
-        numbers = [record["round"] for record in federation.records_of(study)]
+    for study in month.studies:
+        numbers = [record["round"] for record in month.records(study)]
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), "a round is missing"
-    for study in federation.overview()["studies"] if month.rounds == ROUNDS else ():
-        assert (study["state"], study["last_round"]["trained"]) == ("finished", ROUNDS)
+    for study in () if month.stops else federation.overview()["studies"]:
+        assert (study["state"], study["last_round"]["trained"]) == ("finished", month.rounds)
     void = void_rounds(federation, month.studies)
     for name in LISTENERS:
         assert month.notices.all_told(name, void), f"{name} was told something twice"
@@ -380,7 +387,7 @@ def check(month: Month) -> None:
 def main() -> None:
     """Live through a month and print what happened."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"when it is over; {ROUNDS}")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"of each study; {ROUNDS}")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()

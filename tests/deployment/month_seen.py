@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from consilium.client.hospital.folder import SiteFolder
 from consilium.shared.enrolment.recovery import RecoveryCode
@@ -42,6 +43,7 @@ class Month:
     federation: Federation
     studies: tuple[str, ...]  # by name; the first one's rounds are the clock
     rounds: int
+    stops: bool  # whether the operator stops the studies in the end
     tell: Callable[[str], None]
     notices: Notices
     happened: list[Happened] = field(default_factory=list)
@@ -50,6 +52,7 @@ class Month:
     sizes: dict[str, int] = field(default_factory=dict)  # declared by a site whose machine is lost
     memory: dict[str, list[tuple[int, int, float]]] = field(default_factory=dict)
     # by process: its number, the round, MiB
+    _read: dict[str, tuple[int, list[dict[str, Any]]]] = field(default_factory=dict)
 
     def write_down(self, site: str, code: RecoveryCode) -> None:
         """Keep a hospital's recovery code on paper."""
@@ -63,8 +66,16 @@ class Month:
         """How many training rounds a study has, or those that hold a site's update."""
         return sum(
             record["purpose"] == "training" and (not site or site in record["sites"])
-            for record in self.federation.records_of(study)
+            for record in self.records(study)
         )
+
+    def records(self, study: str) -> list[dict[str, Any]]:
+        """The rounds of a study so far, read anew only if there are more."""
+        file = self.federation.rounds_file(study)
+        size = file.stat().st_size if file.exists() else 0
+        if size != self._read.get(study, (0, []))[0]:
+            self._read[study] = size, self.federation.records_of(study)
+        return self._read.get(study, (0, []))[1]
 
     def runs(self, study: str) -> bool:
         """Whether a study has not ended."""

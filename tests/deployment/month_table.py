@@ -33,7 +33,7 @@ def _events(month: Month) -> Iterator[str]:
 
 def _studies(month: Month) -> Iterator[str]:
     for study in month.studies:
-        records = month.federation.records_of(study)
+        records = month.records(study)
         void = sum(record["void"] is not None for record in records)
         sites = sum(len(record["sites"]) for record in records) / len(records)
         yield f"study {study}: {len(records)} rounds, {void} void, {sites:.1f} hospitals on average"
@@ -69,7 +69,7 @@ def _notices(month: Month) -> Iterator[str]:
 
 def _logs(month: Month) -> Iterator[str]:
     federation = month.federation
-    rounds = sum(len(federation.records_of(study)) for study in month.studies)
+    rounds = sum(len(month.records(study)) for study in month.studies)
     yield f"{'logs':<12} {'audit, KiB':>10} {'bytes a round':>14} {'logs/, KiB':>11}"
     for name in ("coordinator", *federation.sites):
         folder = federation.coordinator if name == "coordinator" else federation.site(name)

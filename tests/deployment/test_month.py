@@ -15,6 +15,6 @@ ROUNDS = 20
 def test_in_a_month_of_mishaps_no_budget_is_forgotten_and_no_release_unlogged(
     tmp_path: Path,
 ) -> None:
-    month = run(tmp_path, ROUNDS, say)
+    month = run(tmp_path, ROUNDS, say, stops=True)
     assert [one.event for one in month.happened] == list(TIMETABLE)
     say(table(month))
