@@ -242,7 +242,7 @@ class Connection:
         stream = reply.extensions.get("network_stream")
         line = None if stream is None else stream.get_extra_info("ssl_object")
         if line is not None:
-            self._shown = line.getpeercert(binary_form=True)
+            self._shown = line.getpeercert(True)  # DER; httpx gives the inner object
 
     def _unreachable(self, error: httpx.ConnectError) -> ConsiliumError:
         cause: BaseException | None = error

@@ -177,7 +177,8 @@ class Outbox:
         formed = 0
         with self._transaction() as connection:
             waiting = connection.execute(
-                "SELECT DISTINCT kind, about FROM events WHERE notice IS NULL ORDER BY rowid"
+                "SELECT kind, about FROM events WHERE notice IS NULL GROUP BY kind, about "
+                "ORDER BY MIN(rowid)"
             ).fetchall()
             for kind, about in waiting:
                 # A time yet to come is of a clock that was put back.
