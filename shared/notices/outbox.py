@@ -236,7 +236,7 @@ class Outbox:
         query = (
             "SELECT notice, address, attempts, content FROM deliveries JOIN notices ON notice = id "
             "WHERE outcome IS NULL AND address = ? AND (due <= ? OR due > ?) "
-            "ORDER BY due, formed, notice LIMIT 1"
+            "ORDER BY due, notices.rowid LIMIT 1"
         )
         with self._transaction() as connection:
             for address in addresses:
