@@ -161,7 +161,7 @@ class SiteLookout:
                 offered = self._answers.offers()
                 events, changed = self._look_at_offers(offered, marks, now)
                 further, more = self._look_at_progress(marks | _set(changed))
-                return [*events, *further], changed | more | {REACHED_MARK: f"{now:.0f}"}
+                return [*events, *further], changed | more | {REACHED_MARK: str(int(now))}
             except AuthenticationError as error:
                 log.debug("notices: %s", error)
                 self._ask_after = now + REFUSED_REST_S
@@ -192,7 +192,7 @@ class SiteLookout:
                 name = self._asked(digest, self._answers.name)
                 if name is None:
                     continue
-                changed[mark] = f"{now:.0f} {name}"
+                changed[mark] = f"{int(now)} {name}"
             since, _, name = (marks | _set(changed))[mark].partition(" ")
             if digest not in approved:
                 events += self._of_undecided(digest, name, float(since), now)

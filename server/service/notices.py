@@ -160,7 +160,7 @@ def _look_at_approvals(
                 changed[mark] = None
             continue
         since = float(marks.get(mark, now))
-        changed[mark] = f"{since:.0f}"
+        changed[mark] = str(int(since))
         if days := days_since(since, now):
             events.append(
                 NoticeEvent(

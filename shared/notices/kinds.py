@@ -141,8 +141,9 @@ def subject_and_text(sender: Sender, events: Sequence[NoticeEvent]) -> tuple[str
         case "site-missing":
             subject = f"site {last.sites[0]} is missing"
             text = (
-                "It has not asked for work for as long as missing_minutes says, and an open study "
-                f"has it in its roster.\nSee {sender.command} watch; telephone the hospital."
+                "It has not asked for work for as long as missing_minutes says,\n"
+                "and an open study has it in its roster.\n"
+                f"See {sender.command} watch; telephone the hospital."
             )
         case "coordinator-unreachable":
             subject = "the coordinator cannot be reached"

@@ -177,7 +177,8 @@ class Outbox:
         formed = 0
         with self._transaction() as connection:
             waiting = connection.execute(
-                "SELECT DISTINCT kind, about FROM events WHERE notice IS NULL ORDER BY rowid"
+                "SELECT kind, about FROM events WHERE notice IS NULL GROUP BY kind, about "
+                "ORDER BY MIN(rowid)"
             ).fetchall()
             for kind, about in waiting:
                 # A time yet to come is of a clock that was put back.
@@ -235,7 +236,7 @@ class Outbox:
         query = (
             "SELECT notice, address, attempts, content FROM deliveries JOIN notices ON notice = id "
             "WHERE outcome IS NULL AND address = ? AND (due <= ? OR due > ?) "
-            "ORDER BY due, formed, notice LIMIT 1"
+            "ORDER BY due, notices.rowid LIMIT 1"
         )
         with self._transaction() as connection:
             for address in addresses:

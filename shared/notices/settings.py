@@ -27,7 +27,7 @@ Files are relative to this side's folder. They are read when something is sent.
 """
 
 from email.headerregistry import Address
-from email.utils import parseaddr
+from email.utils import getaddresses
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -132,7 +132,12 @@ def mail_address(text: str) -> Address:
     wrong = ValueError(f"{text!r} is no mail address; write NAME@DOMAIN, or 'Name <NAME@DOMAIN>'")
     if not text.isprintable():
         raise wrong
-    name, plain = parseaddr(text)
+    found = getaddresses([text])
+    if len(found) != 1:
+        raise wrong
+    (name, plain), written = found[0], text.strip()
+    if written != plain and not written.endswith(f"<{plain}>"):
+        raise wrong
     local, _, domain = plain.rpartition("@")
     try:
         ascii_domain = domain.encode("idna").decode("ascii")

@@ -28,7 +28,7 @@ def look_at_disk(
         return [], {DISK_MARK: None}
     if since is None and free_bytes >= bound:
         return [], {}
-    since = since or f"{now:.0f}"
+    since = since or str(int(now))
     return [NoticeEvent(kind="disk-nearly-full", once=since)], {DISK_MARK: since}
 
 

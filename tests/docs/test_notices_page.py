@@ -46,10 +46,10 @@ def test_the_table_has_every_kind_and_the_text_the_number_of_attempts():
     assert f"{MOST_ATTEMPTS} times in all" in part()
 
 
-def test_the_receiver_of_the_page_takes_what_is_sent_and_nothing_else(tmp_path):
+def test_the_receiver_of_the_page_takes_what_is_sent_and_nothing_else():
     names: dict = {}
     exec(block("python"), names)  # noqa: S102 - the page's own example
-    body = to_body(one_notice(tmp_path, void(12), sender=SITE))
+    body = to_body(one_notice(void(12), sender=SITE))
     now = int(names["time"].time())
     for stamp, secret, good in (
         (now, "s" * 16, True),
@@ -62,8 +62,8 @@ def test_the_receiver_of_the_page_takes_what_is_sent_and_nothing_else(tmp_path):
         names["is_genuine"]("s" * 16, {}, body)
 
 
-def test_the_mail_of_the_page_is_one_that_is_sent(tmp_path):
-    notice = one_notice(tmp_path, void(12), sender=SITE)
+def test_the_mail_of_the_page_is_one_that_is_sent():
+    notice = one_notice(void(12), sender=SITE)
     shown = [line.strip() for line in part().splitlines()]
     assert f"Subject: {notice.subject}" in shown
     assert set(notice.text.splitlines()) <= set(shown)

@@ -113,9 +113,9 @@ OFFERED, WAITS = "study tiny is offered to this hospital", "study tiny waits for
 def test_an_offer_is_told_once_and_then_daily_until_somebody_decides(watching):
     study = watching.offer()
     told = []
-    for _ in range(2 * 24 + 1):
+    for _ in range(2 * 4 + 1):
         told += watching.look()
-        watching.now += 3600
+        watching.now += DAY_S / 4
         watching.begin()
     assert told == [OFFERED, WAITS, WAITS]
     note = DecisionNote(state="refused", by=("a",), at="2026-11-25T10:00:00+00:00", reason=MARK)
@@ -166,16 +166,16 @@ def test_the_coordinator_is_unreachable_once_for_each_time(watching):
     watching.look()
     told = []
     watching.answers.reachable = False
-    for _ in range(70):
-        watching.now += 60
+    for _ in range(14):
+        watching.now += 300
         told += watching.look()
     assert told == ["the coordinator cannot be reached"]
     watching.answers.reachable = True
     assert watching.look() == []
     watching.answers.reachable = False
     watching.begin()
-    for _ in range(31):
-        watching.now += 60
+    for _ in range(7):
+        watching.now += 300
         told += watching.look()
     assert told == ["the coordinator cannot be reached"] * 2
 

@@ -139,9 +139,9 @@ def test_nobody_is_missing_who_has_no_open_study(made):
 def test_a_study_without_all_approvals_is_told_at_most_daily(made):
     watching = Watching(made, missing_minutes=10_080.0)
     told = []
-    for _ in range(3 * 24 + 1):
+    for _ in range(3 * 4 + 1):
         told += watching.look()
-        watching.now += 3600
+        watching.now += DAY_S / 4
     assert told == ["study tiny waits for approvals"] * 3
     study = study_of(made)
     found = watching.lookout.look(watching.outbox.marks(), watching.now)

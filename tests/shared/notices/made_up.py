@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from consilium.shared.notices.kinds import NoticeEvent, Sender
-from consilium.shared.notices.outbox import Notice, Outbox
+from consilium.shared.notices.outbox import Notice, notice_of
 from consilium.shared.notices.settings import NoticeSettings
 
 SITE = Sender(side="site", name="north", identity=b"n" * 32)
@@ -46,11 +46,6 @@ def settings(**tables: Any) -> NoticeSettings:
     return NoticeSettings.model_validate({"look_every_s": 1.0} | tables)
 
 
-def one_notice(folder: Path, *events: NoticeEvent, sender: Sender = COORDINATOR) -> Notice:
+def one_notice(*events: NoticeEvent, sender: Sender = COORDINATOR) -> Notice:
     """The notice that these events make."""
-    outbox = Outbox(folder / "one-notice.sqlite", sender)
-    outbox.note(events, {})
-    outbox.form(["a"], quiet_s=0, now=1000.0)
-    delivery = outbox.begin(["a"], first_pause_s=1, now=1000.0)
-    assert delivery is not None
-    return delivery.notice
+    return notice_of(sender, events, id=events[0].id(sender.identity), now=1000.0)

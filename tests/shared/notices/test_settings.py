@@ -31,7 +31,7 @@ WRONG = [
     ({"mail": mail(25, to=["a@b.example, c@d.example"])}, "is no mail address"),
     ({"mail": mail(25, to=["zoë@b.example"])}, "before the @"),
     ({"mail": mail(25, to=["a@b.example", "A <a@b.example>"])}, "names an address twice"),
-    ({"mail": mail(25) | {"from": "x@"}}, "is no mail address"),
+    ({"mail": mail(25) | {"from": "xx@"}}, "is no mail address"),
     ({"mail": mail(99999)}, "must be at most 65535"),
 ]
 

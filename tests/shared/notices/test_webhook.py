@@ -23,7 +23,7 @@ from tests.shared.notices.made_up import (
 
 def send(folder, *urls, notice=None, proxy=None, now=1000.0, **more):
     addresses = Addresses(settings(webhook=webhook(*urls), **more), folder, proxy=proxy)
-    return addresses.send(notice or one_notice(folder, void(12)), addresses.names[0], now)
+    return addresses.send(notice or one_notice(void(12)), addresses.names[0], now)
 
 
 def verify(secret: str, headers, body: bytes, now: float) -> None:
@@ -36,7 +36,7 @@ def verify(secret: str, headers, body: bytes, now: float) -> None:
 
 def test_a_post_is_signed_and_has_the_same_identifier_at_each_attempt(tmp_path):
     write_secret(tmp_path)
-    notice = one_notice(tmp_path, void(12), void(13), sender=SITE)
+    notice = one_notice(void(12), void(13), sender=SITE)
     with web_server() as inbox:
         url = f"http://127.0.0.1:{inbox.port}/hook?team=it"
         assert send(tmp_path, url, notice=notice) == "status 204"
