@@ -6,6 +6,7 @@ signature, the same entry.
 
 import logging
 import threading
+import time
 from dataclasses import dataclass
 
 from consilium.client.hospital.approvals import Approval, Approvals
@@ -35,11 +36,11 @@ from consilium.shared.enrolment.roster_version import (
     agreement,
     members_digest,
 )
-from consilium.shared.errors import ConsiliumError
+from consilium.shared.errors import ConsiliumError, ProtocolError
 from consilium.shared.files.file_lock import file_lock
 
 BY_RULE = "rule: sites join and leave"
-EVERY_S = 15.0
+EVERY_S, LONGEST_S = 15.0, 3600.0
 
 log = logging.getLogger(__name__)
 
@@ -214,7 +215,8 @@ class RosterWatch:
     """Looks at the rosters of this site's studies now and then, while its process runs.
 
     What the rule allows is agreed to, and what waits for a person is logged, once. A site that left
-    a study learns it here, since no message of the study reaches it any more.
+    a study learns it here, since no message of the study reaches it any more. A coordinator that
+    refuses to show the rosters of a study is asked less and less often.
 
     Args:
         desk: this site's.
@@ -226,6 +228,7 @@ class RosterWatch:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="roster watch", daemon=True)
         self._told: dict[bytes, str] = {}
+        self._due: dict[bytes, tuple[float, float]] = {}  # when to ask again, after which pause
 
     def __enter__(self) -> "RosterWatch":
         self._thread.start()
@@ -238,14 +241,20 @@ class RosterWatch:
     def look(self) -> None:
         """Look at every approved study once."""
         for approval in self._desk.approvals:
-            digest = approval.study.digest
+            digest, now = approval.study.digest, time.monotonic()
+            due, pause = self._due.get(digest, (now, self._every_s))
+            if now < due:
+                continue
             try:
                 self._desk.agree_by_rule(digest)
                 self._told.pop(digest, None)
+                self._due.pop(digest, None)
             except ConsiliumError as error:
                 if self._told.get(digest) != str(error):
                     log.warning("study %s: %s", approval.study.name, error)
                 self._told[digest] = str(error)
+                if isinstance(error, ProtocolError):
+                    self._due[digest] = (now + pause, min(2 * pause, LONGEST_S))
 
     def _run(self) -> None:
         while not self._stop.wait(self._every_s):

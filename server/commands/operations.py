@@ -135,7 +135,7 @@ def export(
     """Write a finished study's model with its manifest, signed; hospitals check the signature."""
     from consilium.server.coordinator.acts import note_act
     from consilium.server.coordinator.folder import CoordinatorFolder
-    from consilium.server.coordinator.rosters import events_in_force
+    from consilium.server.coordinator.roster_book import events_in_force
     from consilium.server.service.archive import MARKER
     from consilium.server.study.checkpoints import load_checkpoint
     from consilium.server.study.export import export_model

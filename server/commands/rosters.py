@@ -33,8 +33,8 @@ def roster(
     """
     from consilium.server.coordinator.acts import note_act
     from consilium.server.coordinator.folder import CoordinatorFolder
+    from consilium.server.coordinator.roster_book import cancel as take_back
     from consilium.server.coordinator.rosters import Rosters
-    from consilium.server.coordinator.rosters import cancel as take_back
     from consilium.shared.audit.own_log import open_audit
 
     opened = CoordinatorFolder.open(folder)

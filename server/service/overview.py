@@ -13,7 +13,7 @@ from typing import Any
 
 from consilium.server.coordinator.folder import CoordinatorFolder
 from consilium.server.coordinator.register import Register, Submitted
-from consilium.server.coordinator.rosters import events_in_force, proposal_of
+from consilium.server.coordinator.roster_book import events_in_force, proposal_of
 from consilium.server.coordinator.round_records import last_record, rounds_file
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
 from consilium.shared.audit.summary import summarise

@@ -16,7 +16,7 @@ import numpy as np
 
 from consilium.server.coordinator.folder import CoordinatorFolder, hold_lock
 from consilium.server.coordinator.register import Register, State, Submitted, Wanted
-from consilium.server.coordinator.rosters import note_in_force, put_in_force
+from consilium.server.coordinator.roster_book import note_in_force, put_in_force
 from consilium.server.coordinator.round_records import RECORDS
 from consilium.server.flower.database_link import LinkGrid
 from consilium.server.flower.sites import FlowerSites

@@ -17,7 +17,7 @@ from consilium.client.secure_sum.journal import RoundJournal
 from consilium.client.service.site_cohort import site_cohort
 from consilium.server.coordinator.folder import CoordinatorFolder
 from consilium.server.coordinator.register import Register, Wanted
-from consilium.server.coordinator.rosters import versions_of
+from consilium.server.coordinator.roster_book import versions_of
 from consilium.server.secure_sum.group_sums import GroupSums
 from consilium.server.study.aggregation import start
 from consilium.server.study.checkpoints import load_checkpoint
@@ -99,7 +99,7 @@ def test_a_site_joins_a_running_study_and_another_leaves_it(tmp_path: Path) -> N
 
 
 def proposed(made: Federation) -> dict[str, object]:
-    from consilium.server.coordinator.rosters import proposal_of
+    from consilium.server.coordinator.roster_book import proposal_of
 
     register = Register(made.coordinator / "register.sqlite")
     found = proposal_of(register, register.study("tiny"))

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from consilium.client.commands.roster_decisions import agree, refuse, roster_change_lines
 from consilium.client.hospital.folder import Enrolment, SiteFolder
 from consilium.client.hospital.policy import Policy
 from consilium.client.service.pinned_connection import approvals_of
 from consilium.client.service.roster_agreement import BY_RULE, RosterDesk, RosterWatch
 from consilium.server.coordinator.enrolment import dismiss
-from consilium.server.coordinator.rosters import (
+from consilium.server.coordinator.roster_book import (
     cancel,
     note_in_force,
     proposal_of,
@@ -33,6 +34,7 @@ from consilium.shared.enrolment.roster_version import (
 from consilium.shared.errors import (
     AuthenticationError,
     ConsiliumError,
+    ProtocolError,
     SettingsError,
     StudyError,
 )
@@ -268,6 +270,29 @@ def test_without_the_rule_a_person_is_asked(folder):
     assert study.hospitals["a"].agreed() == []
 
 
+def test_as_many_persons_agree_as_the_policy_asks_for_and_one_may_refuse(folder):
+    study = Study(folder, replace(BY_HAND, approvals_needed=2))
+    study.propose(join=[JOINER], leave=["e"])
+    study.hospitals[JOINER].approve(30)
+    desk = study.hospitals["a"].rosters
+    approval = desk.approvals.find(STUDY.digest)
+    following = desk.check(approval, desk.follow(STUDY.digest))
+    told = "\n".join(roster_change_lines(following, approval))
+    assert "f joins, with 30 patients (52% of all); fingerprint: " in told
+    assert "e leaves for good" in told
+    assert agree(desk, following, by="ann").missing == 1
+    with pytest.raises(SettingsError, match="ann has agreed to roster 2 of study small"):
+        agree(desk, following, by="ann")
+    refuse(desk, following, by="bob")
+    assert agree(desk, following, by="ann").missing == 1  # those before no longer count
+    assert study.hospitals["a"].agreed() == []
+    assert agree(desk, following, by="bob").missing == 0
+    assert study.hospitals["a"].agreed() == [2]
+    assert desk.follow(STUDY.digest) is None
+    with pytest.raises(SettingsError, match="this site has agreed to roster 2"):
+        refuse(desk, following, by="ann")
+
+
 def test_what_is_cancelled_or_replaced_is_agreed_to_by_nobody(study):
     hospital = study.hospitals["a"]
     assert study.propose(leave=["e"]) == 2
@@ -434,6 +459,24 @@ def test_the_watch_says_once_what_waits_for_a_person(folder, caplog):
         watch.look()
         watch.look()
     assert sum("waits for a person" in record.message for record in caplog.records) == 1
+
+
+def test_a_coordinator_that_shows_no_rosters_is_asked_less_and_less_often(study):
+    hospital, asked = study.hospitals["a"], []
+
+    def refuses(path, _):
+        asked.append(path)
+        raise ProtocolError("there is nothing here")
+
+    hospital.post = refuses
+    watch = RosterWatch(hospital.rosters, every_s=0.0)
+    watch.look()
+    watch.look()
+    assert len(asked) == 2
+    watch = RosterWatch(hospital.rosters, every_s=60.0)
+    watch.look()
+    watch.look()
+    assert len(asked) == 3
 
 
 def _request(study):
