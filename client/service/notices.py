@@ -160,7 +160,7 @@ class SiteLookout:
             try:
                 offered = self._answers.offers()
                 events, changed = self._look_at_offers(offered, marks, now)
-                further, more = self._look_at_progress(marks | _set(changed))
+                further, more = self._look_at_progress({**marks, **_set(changed)})
                 return [*events, *further], changed | more | {REACHED_MARK: str(int(now))}
             except AuthenticationError as error:
                 log.debug("notices: %s", error)
@@ -193,7 +193,7 @@ class SiteLookout:
                 if name is None:
                     continue
                 changed[mark] = f"{int(now)} {name}"
-            since, _, name = (marks | _set(changed))[mark].partition(" ")
+            since, _, name = {**marks, **_set(changed)}[mark].partition(" ")
             if digest not in approved:
                 events += self._of_undecided(digest, name, float(since), now)
         return events, changed
