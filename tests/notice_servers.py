@@ -105,16 +105,16 @@ class _Mail(socketserver.StreamRequestHandler):
                 self._say("221 bye" if word == "QUIT" else "502 no")
 
     def _take(self, envelope: dict[str, str]) -> bool:
+        self._say("354 go on")
+        lines = []
+        while (line := self.rfile.readline()) not in (b".\r\n", b""):
+            lines.append(line[1:] if line.startswith(b"..") else line)
         code = self.inbox.fail.pop(0) if self.inbox.fail else 250
         if code is None:
             return False
         if code != 250:
             self._say(f"{code} not now, come back\x1b[2J")
             return True
-        self._say("354 go on")
-        lines = []
-        while (line := self.rfile.readline()) not in (b".\r\n", b""):
-            lines.append(line[1:] if line.startswith(b"..") else line)
         self.inbox.taken.append((envelope, b"".join(lines)))
         if self.inbox.break_after:
             self.inbox.break_after -= 1

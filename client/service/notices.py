@@ -19,7 +19,13 @@ from consilium.client.service.connection import Connection
 from consilium.client.service.offers import fetch_offer, fetch_progress, list_offers
 from consilium.client.service.pinned_connection import approvals_of, proxy_of
 from consilium.shared.enrolment.messages import StudyProgress
-from consilium.shared.errors import AuthenticationError, ConsiliumError, UnreachableError
+from consilium.shared.errors import (
+    AuthenticationError,
+    ConsiliumError,
+    ProtocolError,
+    SettingsError,
+    UnreachableError,
+)
 from consilium.shared.notices.courier import Courier, Look, open_courier
 from consilium.shared.notices.kinds import NoticeEvent, Sender
 from consilium.shared.notices.settings import NoticeSettings
@@ -160,12 +166,12 @@ class SiteLookout:
             try:
                 offered = self._answers.offers()
                 events, changed = self._look_at_offers(offered, marks, now)
-                further, more = self._look_at_progress(marks | _set(changed))
+                further, more = self._look_at_progress({**marks, **_set(changed)})
                 return [*events, *further], changed | more | {REACHED_MARK: str(int(now))}
             except AuthenticationError as error:
                 log.debug("notices: %s", error)
                 self._ask_after = now + REFUSED_REST_S
-            except ConsiliumError as error:
+            except (UnreachableError, ProtocolError) as error:
                 log.debug("notices: %s", error)
         reached = marks.get(REACHED_MARK, "0")
         away_s = now - max(float(reached), self._began or now)
@@ -193,7 +199,7 @@ class SiteLookout:
                 if name is None:
                     continue
                 changed[mark] = f"{int(now)} {name}"
-            since, _, name = (marks | _set(changed))[mark].partition(" ")
+            since, _, name = {**marks, **_set(changed)}[mark].partition(" ")
             if digest not in approved:
                 events += self._of_undecided(digest, name, float(since), now)
         return events, changed
@@ -203,7 +209,11 @@ class SiteLookout:
     ) -> list[NoticeEvent]:
         """Return the offer itself, and a reminder for each day on which nobody has decided."""
         study: dict[str, Any] = {"study": name, "study_digest": digest.hex()[:16]}
-        note = self._notes.find(digest)
+        try:
+            note = self._notes.find(digest)
+        except SettingsError as error:  # a damaged one decides nothing
+            log.warning("%s", error)
+            note = None
         if note is not None and note.state == "waiting":
             days = days_since(datetime.fromisoformat(note.at).timestamp(), now)
             once = f"{note.at} {days}"
@@ -228,7 +238,7 @@ class SiteLookout:
             if progress is None:
                 continue
             name = self._name(digest, marks)
-            seen = known is not None or f"offer {digest.hex()}" in marks
+            seen = known is not None or REACHED_MARK in marks  # or notices have just begun
             told = int(known) if known is not None else 0 if seen else None
             last = max((*progress.void_rounds, told or 0))
             study: dict[str, Any] = {"study": name, "study_digest": digest.hex()[:16]}
@@ -272,7 +282,11 @@ class SiteLookout:
         known = marks.get(f"offer {digest.hex()}")
         if known is not None:
             return known.partition(" ")[2]
-        approval = approvals_of(self._folder).find(digest)
+        try:
+            approval = approvals_of(self._folder).find(digest)
+        except SettingsError as error:
+            log.warning("%s", error)
+            approval = None
         return digest.hex()[:16] if approval is None else approval.study.name
 
 

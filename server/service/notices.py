@@ -62,6 +62,8 @@ class CoordinatorLookout:
         self._folder, self._settings, self._free = folder, settings, free
         self._register: Register = folder.register()
         self._tail = AuditTail(folder.path / AUDIT_FILE)
+        self._last = 0
+        self._void: list[tuple[int, NoticeEvent]] = []  # read, and perhaps not noted: a full disk
         self._began = clock()  # nobody is missing before there was somebody to come to
 
     def look(self, marks: Mapping[str, str], now: float) -> Look:
@@ -89,12 +91,13 @@ class CoordinatorLookout:
     ) -> tuple[list[NoticeEvent], dict[str, str | None]]:
         """Return what the log says since the last look; at the very first, nothing."""
         names = {study.digest: study.name for study in studies}
-        known, last, events = marks.get(ENTRY_MARK), 0, list[NoticeEvent]()
         for entry in self._tail.read():
-            last = entry.number
-            if known is not None and last > int(known):
-                events += _void_rounds(entry.event, names)
-        return events, {ENTRY_MARK: str(last)} if last else {}
+            self._last = entry.number
+            self._void += [(entry.number, event) for event in _void_rounds(entry.event, names)]
+        known = marks.get(ENTRY_MARK)
+        noted = self._last if known is None else int(known)
+        self._void = [(number, event) for number, event in self._void if number > noted]
+        return [event for _, event in self._void], {ENTRY_MARK: str(self._last)}
 
     def _look_at_sites(self, studies: tuple[Submitted, ...], now: float) -> list[NoticeEvent]:
         """Return an event for each site of an open study that has not asked for work for long."""

@@ -155,7 +155,6 @@ def test_what_was_before_notices_were_switched_on_is_not_told(watching):
     study = watching.offer()
     watching.approve(study)
     watching.answers.voids = (3,)
-    watching.answers.offers = {}
     assert watching.look() == []
     watching.answers.voids = (3, 5)
     watching.answers.state = "stopped"
@@ -222,6 +221,13 @@ def test_a_flood_of_offers_is_read_bit_by_bit_and_forgotten_when_it_is_gone(watc
     watching.answers.offers = {}
     watching.look()
     assert not [mark for mark in watching.outbox.marks() if mark.startswith("offer")]
+
+
+def test_a_damaged_note_of_a_decision_hides_nothing(watching):
+    study = watching.offer()
+    note = watching.folder.path / "approvals" / f"{study.digest.hex()}.decision"
+    note.write_text("{")
+    assert watching.look() == [OFFERED]
 
 
 def test_disk_and_certificates_are_told(watching):

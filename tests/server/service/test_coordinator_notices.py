@@ -91,12 +91,14 @@ def test_void_rounds_and_the_end_are_told_once_across_restarts_and_sealed_logs(m
     assert watching.look() == []
 
 
-def test_a_look_that_was_lost_with_its_process_is_taken_again(made):
+@pytest.mark.parametrize("restarted", [True, False])
+def test_a_look_that_could_not_be_noted_is_taken_again(made, restarted):
     watching = Watching(made)
     watching.look()
     close_round(made, 4, void="x")
-    watching.lookout.look(watching.outbox.marks(), watching.now)  # killed before it is noted
-    watching.begin()
+    watching.lookout.look(watching.outbox.marks(), watching.now)  # killed, or the disk is full
+    if restarted:
+        watching.begin()
     assert watching.look() == ["study tiny: round 4 is void"]
 
 
