@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from consilium.client.commands.model import add_model_commands
+from consilium.client.commands.notices import notices
 from consilium.client.commands.operations import add_commands
 from consilium.client.commands.options import (
     DEFAULT_FOLDER,
@@ -45,6 +46,7 @@ app = typer.Typer(
 console = Terminal()
 add_commands(app)
 app.command()(variables)
+app.command()(notices)
 add_model_commands(app)
 add_vouch_commands(app)
 add_recovery_commands(app)
@@ -62,13 +64,12 @@ def init(
     from consilium.client.service.systemd_unit import write_unit
 
     made = SiteFolder.make(folder, site=site)
-    code = None if made.is_enrolled else made.make_recovery_code()
     unit = write_unit(made.path, user=getpass.getuser())
     _say(f"The site's folder is {folder}; only this account can read it.")
     _say(f"Identity {made.identity().public.hex()}")
     _say(f"For systemd: {unit}.")
-    if code is not None:
-        show_code(code)
+    if not made.is_enrolled:
+        made.make_recovery_code(show_code)
     _say("Next: say in site.toml where the records lie, then 'consilium-site enroll TOKEN'.")
 
 
@@ -275,7 +276,10 @@ def withdraw(
 
 @app.command()
 def start(folder: Folder = DEFAULT_FOLDER) -> None:
-    """Answer the coordinator until stopped; only outgoing connections, to its one port."""
+    """Answer the coordinator until stopped; only outgoing connections, to its one port.
+
+    And to whom [notices] in site.toml names, if it is there.
+    """
     from consilium.client.hospital.folder import LOG_NAME, SiteFolder
     from consilium.client.service.process import serve_site
     from consilium.shared.service.log_file import log_to_file

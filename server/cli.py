@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from consilium.server.commands.feasibility import feasibility
+from consilium.server.commands.notices import notices
 from consilium.server.commands.operations import add_commands
 from consilium.server.commands.options import (
     DEFAULT_FOLDER,
@@ -42,6 +43,7 @@ app = typer.Typer(
 console = Terminal()
 add_commands(app)
 app.command()(feasibility)
+app.command()(notices)
 app.command()(roster)
 app.add_typer(web_user, name="web-user")
 app.command()(web)
@@ -368,6 +370,7 @@ def _show(folder: "CoordinatorFolder", register: "Register") -> None:
         rounds_so_far,
         waiting_lines,
     )
+    from consilium.shared.notices.told import notices_lines
 
     found = overview(folder, register)
     named = names_of(found["studies"])
@@ -398,6 +401,8 @@ def _show(folder: "CoordinatorFolder", register: "Register") -> None:
         )  # fmt: skip
         studies.add_row(named[study["digest"]], study["state"], *shown)
     console.print(studies)
+    for line in notices_lines(found["notices"]):
+        _say(f"notices: {line}")
     for study in found["studies"]:
         if study["detail"] and study["state"] in (State.WAITING, State.PAUSED):
             _say(f"{named[study['digest']]}:")

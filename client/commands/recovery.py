@@ -53,9 +53,7 @@ def recovery_code(folder: Folder = DEFAULT_FOLDER) -> None:
     from consilium.shared.audit.own_log import open_audit
 
     opened = SiteFolder.open(folder)
-    code = opened.make_recovery_code()
-    if code is not None:
-        show_code(code)
+    made = opened.make_recovery_code(show_code)
     if not opened.is_enrolled:
         console.print("Next: 'consilium-site enroll TOKEN', which binds it to this site's name.")
     elif leave_recovery(opened, open_audit(opened)):
@@ -65,7 +63,7 @@ def recovery_code(folder: Folder = DEFAULT_FOLDER) -> None:
             "the coordinator keeps no recovery codes yet; after its next upgrade, run "
             "'consilium-site recovery-code' again"
         )
-    if code is None:
+    if not made:
         console.print("The code itself was shown when it was made, and cannot be shown again.")
 
 

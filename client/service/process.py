@@ -27,6 +27,7 @@ from consilium.client.hospital.voucher_check import voucher_disagreements
 from consilium.client.service.flower_app import make_client_app
 from consilium.client.service.last_refusal import write_last_refusal
 from consilium.client.service.measurements import Measurements
+from consilium.client.service.notices import site_courier
 from consilium.client.service.pinned_connection import (
     approvals_of,
     approved_digests,
@@ -40,6 +41,7 @@ from consilium.client.service.study_sessions import StudySessions
 from consilium.client.service.supernode import SiteNode
 from consilium.shared.audit.configuration import note_configuration
 from consilium.shared.errors import SettingsError
+from consilium.shared.notices.courier import sending
 from consilium.shared.secure_sum.messages import Action
 
 if TYPE_CHECKING:
@@ -134,7 +136,7 @@ def run_site(folder: SiteFolder) -> bool:
             folder=folder, policy=policy, approvals=approvals, audit=audit, connection=connection
         )
         log.info("site %s is ready", enrolment.site)
-        with RosterWatch(desk):
+        with sending(lambda: site_courier(folder, connection)), RosterWatch(desk):
             rests = node.run()
     if rests:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

@@ -23,7 +23,7 @@ def feasibility(study: StudyName, folder: Folder = DEFAULT_FOLDER, as_json: Json
     rests after it: 'resume' goes on with training, 'stop' ends it.
     """
     from consilium.server.coordinator.folder import CoordinatorFolder
-    from consilium.server.service.overview import rounds_file
+    from consilium.server.coordinator.round_records import rounds_file
 
     opened = CoordinatorFolder.open(folder)
     submitted = opened.register().study(study)

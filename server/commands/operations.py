@@ -38,6 +38,7 @@ def status(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
     from consilium.server.coordinator.folder import CoordinatorFolder
     from consilium.server.service.overview import names_of, rounds_so_far
     from consilium.server.service.overview import status as status_of
+    from consilium.shared.notices.told import notices_lines
 
     opened = CoordinatorFolder.open(folder)
     found = status_of(opened, opened.register())
@@ -53,6 +54,8 @@ def status(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
         _say(f"study       {named[study['digest']]}: {study['state']}"
              + (f", {rounds_so_far(study)} rounds" if study["last_round"] else "")
              + (f"; {study['detail']}" if study["detail"] else ""))  # fmt: skip
+    for line in notices_lines(found["notices"]):
+        _say(f"notices     {line}")
     log = found["audit"]
     if log and "entries" in log:
         _say(f"audit log   {log['entries']} entries, the last at {log['last_at']}")

@@ -22,12 +22,15 @@ from consilium.shared.crypto.keys import IdentityKey, Roster
 from consilium.shared.enrolment.compatibility import disagreement
 from consilium.shared.enrolment.invitation import SECRET_BYTES, Invitation
 from consilium.shared.enrolment.messages import (
+    MOST_VOIDS,
     NODE_ID_BYTES,
+    ROUND_BYTES,
     EnrolReply,
     EnrolRequest,
     SizeDeclaration,
     StudyList,
     StudyOffer,
+    StudyProgress,
     StudyRequest,
     enrolled_statement,
     offer_statement,
@@ -118,6 +121,7 @@ class EnrolmentService:
         audit: the coordinator's log.
         nodes: registers a node key with the SuperLink.
         clock: seconds since 1970.
+        voids: returns the numbers of a study's last void rounds, rising.
     """
 
     register: Register
@@ -125,6 +129,7 @@ class EnrolmentService:
     audit: AuditLog
     nodes: Nodes
     clock: Callable[[], float] = time.time
+    voids: Callable[[bytes], tuple[int, ...]] = lambda _: ()
 
     @property
     def recovery(self) -> RecoveryService:
@@ -207,6 +212,22 @@ class EnrolmentService:
                     signature=study.signature,
                 ).to_bytes()
         raise SettingsError(f"no study {asked.hex()[:16]} is open to site {member.name}")
+
+    def progress(self, member: Member, body: bytes) -> bytes:
+        """How far a study is, also one that has ended; for the notices of its sites.
+
+        Raises:
+            MessageError: a malformed request.
+            SettingsError: no such study names this site.
+        """
+        asked = StudyRequest.from_bytes(body).digest
+        for study in self.register.studies():
+            if study.digest == asked and member.name in study.roster:
+                voids = [number.to_bytes(ROUND_BYTES, "big") for number in self.voids(asked)]
+                return StudyProgress(
+                    state=study.state.value, voids=b"".join(voids[-MOST_VOIDS:])
+                ).to_bytes()
+        raise SettingsError(f"no study {asked.hex()[:16]} names site {member.name}")
 
     def declare(self, member: Member, body: bytes) -> bytes:
         """Note the size that a site declares for a study; it cannot be changed afterwards.

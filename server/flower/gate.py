@@ -27,6 +27,7 @@ from consilium.shared.enrolment.messages import (
     DECLARE_PATH,
     ENROL_PATH,
     HELLO_PATH,
+    PROGRESS_PATH,
     STUDIES_PATH,
     STUDY_PATH,
     VERSION_HEADER,
@@ -69,8 +70,10 @@ FLEET = frozenset(
 
 STRANGERS = frozenset({ENROL_PATH, CLAIM_PATH})
 RECOVERY = frozenset({BIND_PATH, CERTIFICATE_PATH, SUCCEED_PATH, SUCCESSOR_PATH})
-ABOUT_STUDIES = frozenset({STUDY_PATH, DECLARE_PATH, ROSTER_PATH, AGREE_PATH})
-OURS = RECOVERY | ABOUT_STUDIES | {FETCH_PATH, HAND_IN_PATH, LEAVE_PATH, STUDIES_PATH}
+STUDIES = frozenset(
+    {STUDIES_PATH, STUDY_PATH, PROGRESS_PATH, DECLARE_PATH, ROSTER_PATH, AGREE_PATH}
+)
+OURS = RECOVERY | STUDIES | {FETCH_PATH, HAND_IN_PATH, LEAVE_PATH}
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -179,12 +182,10 @@ class Gate:
             await self._answer(send, lambda: self._bundles.hand_in(member.node_id, body))
         elif path == LEAVE_PATH:
             await self._answer(send, lambda: self._bundles.leave(member.node_id))
-        elif path == STUDIES_PATH:
-            await self._answer(send, lambda: self._enrolment.list_studies(member))
-        elif path in ABOUT_STUDIES:
-            await self._answer(send, lambda: _about_studies(self._enrolment, path, member, body))
-        else:
+        elif path in RECOVERY:
             await self._answer(send, lambda: _recovered(self._enrolment, path, member, body))
+        else:
+            await self._answer(send, lambda: _told_of_studies(self._enrolment, path, member, body))
 
     def _newcomer(self, path: str, body: bytes) -> bytes:
         """Answer somebody who has an invitation; whoever enrols has an account at once."""
@@ -328,17 +329,6 @@ def _most(counted: Counter[str]) -> tuple[str, ...]:
     return (*told, f"others x{rest}") if rest else tuple(told)
 
 
-def _about_studies(enrolment: EnrolmentService, path: str, member: Member, body: bytes) -> bytes:
-    """Answer what an enrolled site asks about a study: its text, its sizes, its roster."""
-    work = {
-        STUDY_PATH: enrolment.show_study,
-        DECLARE_PATH: enrolment.declare,
-        ROSTER_PATH: enrolment.rosters.show,
-        AGREE_PATH: enrolment.rosters.agree,
-    }
-    return work[path](member, body)
-
-
 def _recovered(enrolment: EnrolmentService, path: str, member: Member, body: bytes) -> bytes:
     """Answer what an enrolled site asks about recovery."""
     recovery = enrolment.recovery
@@ -348,6 +338,20 @@ def _recovered(enrolment: EnrolmentService, path: str, member: Member, body: byt
         BIND_PATH: recovery.bind,
         CERTIFICATE_PATH: recovery.keep,
         SUCCEED_PATH: recovery.succeed,
+    }
+    return work[path](member, body)
+
+
+def _told_of_studies(enrolment: EnrolmentService, path: str, member: Member, body: bytes) -> bytes:
+    """Answer what an enrolled site asks about the studies that name it."""
+    if path == STUDIES_PATH:
+        return enrolment.list_studies(member)
+    work = {
+        STUDY_PATH: enrolment.show_study,
+        PROGRESS_PATH: enrolment.progress,
+        DECLARE_PATH: enrolment.declare,
+        ROSTER_PATH: enrolment.rosters.show,
+        AGREE_PATH: enrolment.rosters.agree,
     }
     return work[path](member, body)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from consilium.server.coordinator.folder import CoordinatorFolder, hold_lock
 from consilium.server.coordinator.register import Submitted
-from consilium.server.service.overview import RECORDS, roster_facts
+from consilium.server.coordinator.round_records import RECORDS
+from consilium.server.service.overview import roster_facts
 from consilium.server.study.checkpoints import FILE_NAME as CHECKPOINT
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
 from consilium.shared.audit.reading import read_lines

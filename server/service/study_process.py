@@ -17,6 +17,7 @@ import numpy as np
 from consilium.server.coordinator.folder import CoordinatorFolder, hold_lock
 from consilium.server.coordinator.register import Register, State, Submitted, Wanted
 from consilium.server.coordinator.roster_book import note_in_force, put_in_force
+from consilium.server.coordinator.round_records import RECORDS
 from consilium.server.flower.database_link import LinkGrid
 from consilium.server.flower.sites import FlowerSites
 from consilium.server.processes.child_process import exit_with_parent
@@ -24,7 +25,6 @@ from consilium.server.processes.freed_memory import give_back_freed_memory
 from consilium.server.secure_sum.exchange import RoundLog, ask
 from consilium.server.secure_sum.site_heads import SiteHeads
 from consilium.server.secure_sum.sites import Sites
-from consilium.server.service.overview import RECORDS
 from consilium.server.study.checkpoints import begin, load_checkpoint, save_checkpoint
 from consilium.server.study.round_record import round_record
 from consilium.server.study.run import RoundResult, check_hope, next_purpose, run_study

@@ -32,7 +32,7 @@ from consilium.shared.export.manifest import (
     versions,
     window_of,
 )
-from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.files.atomic_file import umask, write_atomically
 from consilium.shared.files.tensor_file import tensor_file
 from consilium.shared.model.branch import Branch
 from consilium.shared.model.normalisation import Normalisation
@@ -78,7 +78,7 @@ def write_signed_model(
     rounds: int,
     epsilon: float | None,
     more: Mapping[str, bytes] | None = None,
-    mode: int = 0o755,
+    mode: int | None = None,
 ) -> ModelManifest:
     """Write the model into a new folder, which appears whole or not at all.
 
@@ -90,7 +90,7 @@ def write_signed_model(
         rounds: training rounds behind the weights.
         epsilon: spent on each patient; None without privacy.
         more: further parts by file name.
-        mode: of the folder.
+        mode: of the folder; without it, what this account's umask leaves of 0755.
 
     Raises:
         SettingsError: the folder exists, or cannot be written.
@@ -111,7 +111,7 @@ def write_signed_model(
         try:
             for name, body in files.items():
                 write_atomically(made / name, body)
-            made.chmod(mode)
+            made.chmod(0o755 & ~umask() if mode is None else mode)
             made.rename(folder)
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)

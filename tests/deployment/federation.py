@@ -94,19 +94,19 @@ def tiny_study(
     return STUDY.format(rounds=rounds, mode=mode, epsilon=epsilon, timeout=timeout, hidden=hidden)
 
 
-def write_records(folder: Path, *, patients: int, seed: int) -> None:
-    """Write invented stays in the challenge's format; an ICU type for each of four sites."""
+def write_records(folder: Path, *, patients: int, seed: int, sites: int = 4) -> None:
+    """Write invented stays in the challenge's format; an ICU type for each of the sites."""
     rng = np.random.default_rng(seed)
     place = folder / "set-a"
     place.mkdir(parents=True)
     outcomes = ["RecordID,SAPS-I,SOFA,Length_of_stay,Survival,In-hospital_death"]
-    for number in range(4 * patients):
+    for number in range(sites * patients):
         record, died = 132000 + number, int(rng.random() < 0.3)
         age = 40 + int(rng.integers(0, 50))
         lines = [
             "Time,Parameter,Value",
             *(f"00:00,RecordID,{record}", f"00:00,Age,{age}", "00:00,Gender,1"),
-            *("00:00,Height,170", f"00:00,ICUType,{number % 4 + 1}", "00:00,Weight,80"),
+            *("00:00,Height,170", f"00:00,ICUType,{number % sites + 1}", "00:00,Weight,80"),
         ]
         for hour in range(0, 12, 2):
             lines.append(f"{hour:02d}:10,HR,{int(80 + 25 * died + rng.normal(0, 8))}")
@@ -275,11 +275,13 @@ class Federation:
             register.declare(study.digest, site, declared)
             approvals_of(opened).approve(offer, declared)
 
-    def vouch(self) -> None:
-        """Let each site vouch for all others, as after a round of telephone calls."""
+    def vouch(self, *by: str) -> None:
+        """Let these sites, or all, vouch for all others, as after a round of telephone calls."""
         folders = [SiteFolder.open(self.site(name)) for name in self.sites if self.vouching]
         prints = {f.owner(): fingerprint(f.owner(), f.identity().public) for f in folders}
         for folder in folders:
+            if by and folder.owner() not in by:
+                continue
             audit = open_audit(folder)
             for name, known in prints.items():
                 if name != folder.owner():
@@ -341,12 +343,16 @@ class Federation:
         process.send_signal(number)
         process.wait(30 * PATIENCE)
 
+    def descendants(self, name: str) -> list[int]:
+        """Process identifiers of what a process has started."""
+        parent = self.processes[name].pid
+        listed = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        return [int(pid) for pid in listed]
+
     def children(self) -> dict[str, int]:
         """Process identifiers of the coordinator's service and studies."""
         found = {}
-        parent = self.processes["coordinator"].pid
-        listed = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        for pid in map(int, listed):
+        for pid in self.descendants("coordinator"):
             with suppress(OSError):
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
                 if b"serve" in words:
@@ -389,14 +395,23 @@ class Federation:
         state = {Wanted.PAUSE: "paused", Wanted.STOP: "stopped"}[wanted]
         self.wait_for(lambda: self.state_of(study) == state, f"{study} to be {state}", 60)
 
-    def records_of(self, study: str = "tiny") -> list[dict[str, Any]]:
-        """The rounds so far, as the coordinator recorded them."""
+    def records_of(self, study: str = "") -> list[dict[str, Any]]:
+        """The rounds so far, as the coordinator recorded them: of one study, or of all."""
         found: list[dict[str, Any]] = []
-        for file in self.coordinator.glob("studies/*/rounds.jsonl"):
-            for line in file.read_text().splitlines():
+        files = self.coordinator.glob("studies/*/rounds.jsonl")
+        for file in [self.rounds_file(study)] if study else files:
+            for line in file.read_text().splitlines() if file.exists() else ():
                 with suppress(ValueError):
                     found.append(json.loads(line))
         return found
+
+    def rounds_file(self, study: str) -> Path:
+        """Where the coordinator records a study's rounds."""
+        return self.coordinator / "studies" / self.digest_of(study).hex() / "rounds.jsonl"
+
+    def digest_of(self, study: str) -> bytes:
+        """The digest of a study."""
+        return Register(self.coordinator / "register.sqlite").study(study).digest
 
     def state_of(self, study: str = "tiny") -> str:
         """How far a study is."""
