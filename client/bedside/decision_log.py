@@ -234,15 +234,20 @@ class DecisionLog:
             "previous": previous,
         }
         line["mac"] = self._mac(_canonical(line))
-        with self._file(now).open("ab", opener=_private) as file:
-            begin = file.tell()
-            try:
-                file.write(_canonical(line) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(begin)  # half a line was never acknowledged
-                raise
+        file = os.open(
+            self._file(now), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE
+        )
+        begin = os.fstat(file).st_size
+        try:
+            content = _canonical(line) + b"\n"
+            while content:
+                content = content[os.write(file, content) :]
+            os.fsync(file)
+        except OSError:
+            os.ftruncate(file, begin)  # half a line was never acknowledged
+            raise
+        finally:
+            os.close(file)
 
     def _last(self) -> tuple[int, str]:
         """Return number and MAC of the last whole line; cut off what a crash left behind it."""
@@ -314,7 +319,3 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, PRIVATE_FILE)

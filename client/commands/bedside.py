@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from consilium.client.bedside.decision_log import Notes
+    from consilium.client.bedside.fhir_stream import FhirStream
+    from consilium.client.bedside.noted_scorer import NotedScorer
     from consilium.client.bedside.prediction import Prediction
+    from consilium.client.bedside.scorer import Scorer
+    from consilium.client.bedside.signal_scorer import SignalScorer
     from consilium.client.sources.common.settings import DataSettings
     from consilium.client.sources.own.settings.systems import FhirSettings
     from consilium.shared.export.signed_model import SignedModel
@@ -206,6 +210,27 @@ def noted_predictions(
     for one in predictions:
         notes.note(one, by=f"predict, {account()}", scored=True)
         yield one
+
+
+def noted_scorer(
+    found: "SignedModel", folder: Path, settings: Path | None, scorer: "Scorer | SignalScorer"
+) -> "NotedScorer":
+    """Return the scorer of a stream: it takes FHIR, too, and notes as this site's policy wants.
+
+    Raises:
+        AuditError: notes are required, and the log cannot be opened.
+    """
+    from consilium.client.bedside.noted_scorer import NotedScorer
+    from consilium.client.bedside.scorer import Scorer
+
+    def fhir() -> "FhirStream":
+        from consilium.client.bedside.fhir_stream import FhirStream
+
+        assert isinstance(scorer, Scorer)  # noqa: S101  # it is only made for one
+        return FhirStream(found, fhir_settings(folder, settings), scorer)
+
+    takes = fhir if isinstance(scorer, Scorer) else None
+    return NotedScorer(scorer, notes_of(found, folder), by=f"stream, {account()}", fhir=takes)
 
 
 def notes_of(found: "SignedModel", folder: Path) -> "Notes":

@@ -220,22 +220,26 @@ def stream(
     reasons: Annotated[
         bool, typer.Option("--reasons/--no-reasons", help="Say which variables mattered most.")
     ] = True,
+    settings: Settings = None,
 ) -> None:
     """Score stays as their events come: a JSON event a line on standard input, or over HTTP.
 
-    A model of [data.derived] variables reads recordings instead: lines of samples and beats.
+    A line may be a FHIR Encounter, Patient or Observation, too. A model of [data.derived] variables
+    reads recordings instead: lines of samples and beats.
     """
     import torch
 
     from consilium.client.bedside.scorer import Scorer
     from consilium.client.bedside.signal_scorer import SignalScorer
     from consilium.client.bedside.stream_service import StreamService, answer_stream, lines_of
+    from consilium.client.commands.bedside import noted_scorer
     from consilium.client.explain.answers import meaning
 
     torch.set_num_threads(1)  # an event is too little work to share
     found = open_own_model(exported, folder, signer)
     derived = bool(found.trained.study.data.derived)
-    scorer = SignalScorer(found) if derived else Scorer(found, reasons=reasons)
+    plain = SignalScorer(found) if derived else Scorer(found, reasons=reasons)
+    scorer = noted_scorer(found, folder, settings, plain)
     stderr = Terminal(stderr=True)
     stderr.print(f"{found.manifest.study}: {meaning(found)}.", markup=False)
     try:

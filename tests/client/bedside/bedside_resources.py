@@ -31,6 +31,7 @@ Temp = { unit = "Cel", low = 25, high = 45, center = 37, spread = 0.8 }
 NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 IN = "2026-03-01T09:00:00+01:00"  # 08:00 UTC
 HEART_RATE, LACTATE, TEMPERATURE = "8867-4", "32693-4", "8310-5"
+RETRACTED = "entered-in-error"
 UCUM = "http://unitsofmeasure.org"
 Resource = dict[str, Any]
 
@@ -65,7 +66,7 @@ def observations() -> list[Resource]:
         observation("o1", HEART_RATE, 120, "/min", "2026-03-01T09:10:00Z"),
         observation("o2", TEMPERATURE, 101.3, "[degF]", "2026-03-01T11:00:00+02:00"),
         observation("o3", HEART_RATE, 95, "/min", "2026-03-01T12:00:00Z"),
-        observation("o4", HEART_RATE, 300, "/min", "2026-03-01T11:00:00Z", status="entered-in-error"),
+        observation("o4", HEART_RATE, 300, "/min", "2026-03-01T11:00:00Z", status=RETRACTED),
         observation("o5", HEART_RATE, 88, "/min", "2026-02-27T11:00:00Z"),  # before the stay
     ]
 
