@@ -140,7 +140,11 @@ def test_order_select_answers_alike_and_an_encounter_may_be_named(ehr: Ehr) -> N
         ({"encounters": bundle(encounter(status="finished"))}, "is now in no stay"),
         ({"encounters": bundle(encounter(**{"class": {"code": "AMB"}}))}, "have another class"),
         (
-            {"observations": bundle(observation("o", HEART_RATE, 80, "kg", "2026-03-01T09:10:00Z"))},
+            {
+                "observations": bundle(
+                    observation("o", HEART_RATE, 80, "kg", "2026-03-01T09:10:00Z")
+                )
+            },
             "'kg' cannot be converted to '/min'",
         ),
     ],
