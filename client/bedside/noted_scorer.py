@@ -41,7 +41,7 @@ class NotedScorer:
         fhir: "Callable[[], FhirStream] | None" = None,
     ) -> None:
         self._scorer, self._notes, self._by, self._make = scorer, notes, by, fhir
-        self._fhir: "FhirStream | None" = None
+        self._fhir: FhirStream | None = None
         self._read: dict[str, Any] = {}
 
     @property

@@ -2,7 +2,8 @@
 
 Sections and names are those of CHAI's Applied Model Card, version 0.2 (Coalition for Health AI,
 https://mc.chai.org/v0.2/schema.xsd), and the items of TRIPOD+AI as on the page. Results have
-95 % intervals over patients; what a run does not know is null. docs/model-card.schema.json describes the file.
+95 % intervals over patients; what a run does not know is null. docs/model-card.schema.json
+describes the file.
 """
 
 import json

@@ -136,7 +136,7 @@ def test_where_it_cannot_be_noted_nobody_is_scored_if_the_policy_says_so(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "write", full)
-    with pytest.raises(AuditError, match="cannot be written .No space left on device."):
+    with pytest.raises(AuditError, match="cannot be written"):
         strict.note(Said(), by="EHR", scored=True)
     lenient.note(Said(), by="EHR", scored=True)
     assert "a score is given that is not noted" in caplog.text
