@@ -31,8 +31,8 @@ from consilium.shared.errors import DataError
 from consilium.shared.export.signed_model import SignedModel
 
 KINDS = ("Encounter", "Patient", "Observation")
-OVER = ("finished", "cancelled", "entered-in-error")
 RETRACTED = ("entered-in-error", "cancelled")
+OVER = ("finished", *RETRACTED)
 STATIC = "static"  # under which a stay's static values are kept among its events
 Resource = Mapping[str, Any]
 
@@ -98,7 +98,10 @@ class FhirStream:
         if text(resource, "status") in OVER:
             if self._known.pop(own, None) is None:
                 raise DataError("the Encounter is over, and no stay of it is known here")
-            self._scorer.forget(own)
+            if text(resource, "status") in RETRACTED:
+                self._scorer.forget(own)
+            else:
+                self._scorer.take({"stay": own, "end": True})
             self._forget_patients()
             return {"stay": own, "ended": True}
         if own not in self._known and len(self._known) >= MOST_STAYS:

@@ -66,7 +66,7 @@ def test_the_policy_may_want_identifiers_in_the_clear(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("harm", ["change", "remove", "insert", "forge"])
 def test_a_line_that_was_changed_is_found(tmp_path: Path, harm: str) -> None:
-    log = DecisionLog(tmp_path, POLICY)
+    log = DecisionLog(tmp_path, POLICY, Clock())
     for _ in range(3):
         log.note(Said(), DECISION)
     (file,) = (tmp_path / "decisions").glob("*.jsonl")
@@ -116,7 +116,7 @@ def test_what_is_older_than_the_policy_keeps_is_deleted(tmp_path: Path) -> None:
 
 
 def test_half_a_line_of_a_crash_is_cut_off(tmp_path: Path) -> None:
-    log = DecisionLog(tmp_path, POLICY)
+    log = DecisionLog(tmp_path, POLICY, Clock())
     log.note(Said(), DECISION)
     (file,) = (tmp_path / "decisions").glob("*.jsonl")
     with file.open("a") as opened:
