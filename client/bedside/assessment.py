@@ -6,7 +6,7 @@ that training used.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -95,19 +95,19 @@ class Assessor:
                 yield self._assess(patient, stay, known)
 
     def _assess(self, patient: Patient, stay: Stay, known: Provenance | None) -> Assessment:
-        whose = {"patient_id": patient.patient_id, "stay_id": stay.stay_id}
+        none = Assessment(patient_id=patient.patient_id, stay_id=stay.stay_id)
         span = scoring_span(stay, self.study)
         if span is None:
-            return Assessment(**whose, refused=_no_window(self.study))
+            return replace(none, refused=_no_window(self.study))
         used_E = used_events(stay, span, self.study)
         if not np.isin(stay.variable_E[used_E], self._measured_over_time()).any():
-            return Assessment(
-                **whose,
+            return replace(
+                none,
                 refused="No risk is given: nothing that the model reads was measured in the "
                 f"window ({self.signed.manifest.window}).",
             )
         if outside := self._outside(patient.patient_id, stay, known):
-            return Assessment(**whose, refused=outside)
+            return replace(none, refused=outside)
         (cut,) = cut_for_scoring(
             [unlabelled(Patient(patient_id="", stays=(stay,)), self.study)], self.study
         )
@@ -117,8 +117,8 @@ class Assessor:
         measured_C = ~np.isnan(grid.value_NTV[0, :steps]).all(axis=0)
         logits_NK = self._model.read_window(inputs.x_NTF[0, :steps].numpy(), measured_C)
         names = self._layout.names
-        return Assessment(
-            **whose,
+        return replace(
+            none,
             outputs=tuple(answers_of(self.signed, logits_NK, names, reasons=True)),
             missing=tuple(np.array(names)[~measured_C].tolist()),
             basis=() if known is None else known.references(patient.patient_id, stay, used_E),

@@ -215,13 +215,13 @@ class DecisionLog:
 
     def _fits(self, line: dict[str, Any], before: str | None) -> bool:
         unsigned = {key: value for key, value in line.items() if key != "mac"}
-        whole = hmac.compare_digest(str(line.get("mac")), self._mac(_canonical(unsigned)))
+        whole = str(line.get("mac")) == self._mac(_canonical(unsigned))
         return whole and (before is None or line.get("previous") == before)
 
     def _append(self, one: Answered, decision: Decision) -> None:
         now = self._clock().astimezone(UTC)
         number, previous = self._last()
-        line = {
+        line: dict[str, Any] = {
             "number": number + 1,
             "at": now.isoformat(timespec="milliseconds"),
             "by": decision.by[:LONGEST_TEXT],

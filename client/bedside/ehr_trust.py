@@ -62,7 +62,7 @@ class SharedSecret:
         Raises:
             AuthenticationError: it is not the token.
         """
-        if not hmac.compare_digest(token.encode(), self._secret):
+        if not hmac.compare_digest(token.encode("utf-8", "replace"), self._secret):
             raise AuthenticationError("the bearer token is not the one of this service")
         return "EHR"
 

@@ -56,10 +56,14 @@ class NotedScorer:
             DataError: it cannot be used.
             AuditError: the answer cannot be noted, and this hospital wants that.
         """
+        try:
+            content = json.dumps(line, sort_keys=True).encode() + b"\n"
+        except RecursionError:
+            raise DataError("the line is nested too deeply; send one event a line") from None
         answer = self._resource(line) if "resourceType" in line else self._scorer.take(line)
         name = str(answer.get("stay", answer.get("recording", "")))
         read = self._read.setdefault(name, hashlib.sha256())
-        read.update(json.dumps(line, sort_keys=True).encode() + b"\n")
+        read.update(content)
         if answer.get("outputs") or answer.get("windows"):
             said = _Said(patient_id="", stay_id=name, inputs=read.digest())
             self._notes.note(said, by=self._by, scored=True)

@@ -238,6 +238,7 @@ def stream(
     torch.set_num_threads(1)  # an event is too little work to share
     found = open_own_model(exported, folder, signer)
     derived = bool(found.trained.study.data.derived)
+    plain: Scorer | SignalScorer
     plain = SignalScorer(found) if derived else Scorer(found, reasons=reasons)
     scorer = noted_scorer(found, folder, settings, plain)
     stderr = Terminal(stderr=True)
