@@ -20,7 +20,6 @@ from consilium.client.records.features import to_grid, to_tensors
 from consilium.client.records.running_features import Layout
 from consilium.client.records.windows import cut_for_scoring, scoring_span, used_events
 from consilium.client.sources.common.door import behind_door
-from consilium.client.sources.common.needs import needs
 from consilium.client.sources.common.source import Patient, Source, Stay
 from consilium.client.sources.own.fhir.fhir import Fhir
 from consilium.client.sources.own.fhir.given import Given
@@ -163,12 +162,7 @@ def fhir_source(
 
 
 def written_in_fhir(settings: FhirSettings | None) -> FhirSettings:
-    """Return how the hospital writes FHIR; by default with LOINC's codes and units of UCUM.
-
-    Raises:
-        SettingsError: the library that reads FHIR is not installed.
-    """
-    needs("polars", extra="fhir", what="FHIR at the bedside")
+    """Return how the hospital writes FHIR; by default with LOINC's codes and units of UCUM."""
     return settings or FhirSettings(source="fhir", path=Path("none"))
 
 

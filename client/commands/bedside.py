@@ -61,6 +61,7 @@ def cds_hooks(
 
     It reads the prefetched FHIR resources alone, and calls no other machine.
     """
+    _check_reads_fhir()
     import torch
 
     from consilium.client.bedside.cds_hooks import CdsHooks
@@ -161,6 +162,7 @@ def predict_fhir(
         DataError: the records cannot be read.
         AuditError: the policy wants scores noted, and they cannot be.
     """
+    _check_reads_fhir()
     from consilium.client.bedside.assessment import Assessor, fhir_source
     from consilium.client.bedside.risk_assessment import (
         Form,
@@ -224,6 +226,7 @@ def noted_scorer(
     from consilium.client.bedside.scorer import Scorer
 
     def fhir() -> "FhirStream":
+        _check_reads_fhir()
         from consilium.client.bedside.fhir_stream import FhirStream
 
         assert isinstance(scorer, Scorer)  # noqa: S101  # it is only made for one
@@ -250,6 +253,17 @@ def notes_of(found: "SignedModel", folder: Path) -> "Notes":
         model=model_digest(found),
         study=found.manifest.study,
     )
+
+
+def _check_reads_fhir() -> None:
+    """Refuse where the library that reads FHIR is not installed.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    from consilium.client.sources.common.needs import needs
+
+    needs("polars", extra="fhir", what="FHIR at the bedside")
 
 
 def account() -> str:
