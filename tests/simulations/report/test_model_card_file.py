@@ -1,5 +1,6 @@
 """model-card.json: complete by its schema, of the page's own words, null where nothing is known."""
 
+import html
 import json
 from pathlib import Path
 
@@ -15,12 +16,12 @@ SCHEMA = json.loads((Path(__file__).parents[3] / "docs" / "model-card.schema.jso
 def test_the_card_fits_its_schema_and_says_what_the_page_says(tmp_path: Path) -> None:
     record = record_of(demo_study(), groups=[])
     write_json(tmp_path / "run.json", record)
-    page = write_report(tmp_path).read_text()
+    page = html.unescape(write_report(tmp_path).read_text())
     content = (tmp_path / "model-card.json").read_bytes()
     card = json.loads(content)
     jsonschema.Draft202012Validator(SCHEMA).validate(card)
     for item in card["tripod_ai"]:
-        assert item["text"] is None or item["text"].split("'")[0][:40] in page
+        assert item["text"] is None or item["text"] in page
     assert {item["item"] for item in card["tripod_ai"] if item["text"] is None} >= {"17", "18a"}
     chai = card["chai_applied_model_card"]
     assert chai["BasicInfo"]["ModelDeveloper"] is None
