@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from consilium.client.commands.bedside import add_bedside_commands
 from consilium.client.commands.model import add_model_commands
 from consilium.client.commands.notices import notices
 from consilium.client.commands.operations import add_commands
@@ -48,6 +49,7 @@ add_commands(app)
 app.command()(variables)
 app.command()(notices)
 add_model_commands(app)
+add_bedside_commands(app)
 add_vouch_commands(app)
 add_recovery_commands(app)
 app.add_typer(web_user, name="web-user")

@@ -23,6 +23,8 @@
     notices.sqlite       notices to people, and what became of them
     last-refusal.json    why a message was refused last, in full; never sent
     logs/                of the running site, rotated
+    decisions/           who was scored when at the bedside, if policy.toml has [decisions]
+    cds-hooks.token      what an EHR shows to be answered, mode 0600
 """
 
 import fcntl

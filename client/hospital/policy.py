@@ -26,8 +26,26 @@ from consilium.shared.study.definition import Study
 from consilium.shared.study.rounds import MINIMUM_SITES
 
 OnMovedCohort = Literal["tell", "stop"]
+Identifiers = Literal["digest", "clear"]
 TaskKind = Literal["binary", "multiclass", "multilabel", "regression", "survival"]
 TASKS: tuple[TaskKind, ...] = ("binary", "multiclass", "multilabel", "regression", "survival")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionPolicy:
+    """What this hospital wants to be noted of scores at the bedside.
+
+    Attributes:
+        required: whether nobody is scored where it cannot be noted; if not, it is told and goes on.
+        keep_days: days after which notes are deleted.
+        largest_mib: size at which a day's notes go on in another file, in MiB.
+        identifiers: whether patients and stays stand there as keyed digests or as they are.
+    """
+
+    required: bool = True
+    keep_days: int = 365
+    largest_mib: int = 16
+    identifiers: Identifiers = "digest"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +86,7 @@ class Policy:
         gpu: whether computations may use a graphics card.
         answer_after_s: seconds after a round's request at which its answer leaves, whatever the
             computation took; None answers at once.
+        decisions: how scores at the bedside are noted; None notes none.
     """
 
     largest_study_epsilon: float = 8.0
@@ -95,6 +114,7 @@ class Policy:
     memory_mib: int | None = None
     gpu: bool = False
     answer_after_s: float | None = None
+    decisions: DecisionPolicy | None = None
 
     def check_study(self, study: Study) -> None:
         """Refuse a study that asks for more than this hospital allows.

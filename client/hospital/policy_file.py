@@ -11,7 +11,14 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from consilium.client.hospital.policy import TASKS, OnMovedCohort, Policy, TaskKind
+from consilium.client.hospital.policy import (
+    TASKS,
+    DecisionPolicy,
+    Identifiers,
+    OnMovedCohort,
+    Policy,
+    TaskKind,
+)
 from consilium.client.hospital.working_hours import DAYS, Day, WorkingHours
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.strict_toml import parse_toml, read_text, validate
@@ -97,6 +104,15 @@ on_moved_cohort = "tell"
 # what you wrote or checked. Without it, a study that names one is refused, and nothing is loaded.
 # [models]
 # installed = ["our-transformer"]
+
+# Note at the bedside who was scored when, by which model, from which inputs (a digest), for whom.
+# The notes stay here, in decisions/ ('consilium-site decision-log' shows them). Without this table
+# nothing is noted.
+# [decisions]
+# required = true          # nobody is scored where it cannot be noted, as on a full disk
+# keep_days = 365          # older notes are deleted
+# largest_mib = 16         # of one file; there is at least one a day
+# identifiers = "digest"   # of patients and stays, by a key of this site; or "clear"
 
 # Work only at night, by this machine's local time. Without this table the site always works.
 # Days are those on which the span starts. A round that has begun is still helped to its end.
@@ -198,6 +214,13 @@ class _Machine(_Part):
     answer_after_s: Positive | None = None
 
 
+class _Decisions(_Part):
+    required: bool = DecisionPolicy.required
+    keep_days: int = Field(default=DecisionPolicy.keep_days, ge=1, le=36_500)
+    largest_mib: int = Field(default=DecisionPolicy.largest_mib, ge=1, le=1024)
+    identifiers: Identifiers = DecisionPolicy.identifiers
+
+
 class _PolicyFile(_Part):
     studies: _Studies = _Studies()
     privacy: _Privacy = _Privacy()
@@ -209,6 +232,7 @@ class _PolicyFile(_Part):
     models: _Installed = _Installed()
     hours: _Hours | None = None
     machine: _Machine = _Machine()
+    decisions: _Decisions | None = None
 
 
 def allowed_sources(folder: Path) -> frozenset[str]:
@@ -275,6 +299,7 @@ def parse_policy(text: str, *, where: str = "policy") -> Policy:
         memory_mib=file.machine.memory_mib,
         gpu=file.machine.gpu,
         answer_after_s=file.machine.answer_after_s,
+        decisions=None if file.decisions is None else DecisionPolicy(**file.decisions.model_dump()),
     )
 
 

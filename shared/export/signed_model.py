@@ -157,10 +157,15 @@ def manifest_of(
 
 @dataclass(frozen=True, kw_only=True)
 class SignedModel:
-    """A model whose signature and digests were checked, ready to use."""
+    """A model whose signature and digests were checked, ready to use.
+
+    ``digest`` is the SHA-256 (hexadecimal) of ``manifest.json``, and so of the whole model; empty
+    if it was never written.
+    """
 
     manifest: ModelManifest
     trained: Trained
+    digest: str = ""
 
 
 def load_signed_model(
@@ -201,7 +206,8 @@ def load_signed_model(
                 "it; remove it, or get the export again"
             )
     try:
-        return SignedModel(manifest=manifest, trained=_trained(manifest, parts, allow))
+        trained = _trained(manifest, parts, allow)
+        return SignedModel(manifest=manifest, trained=trained, digest=sha256(content).hex())
     except ConsiliumError as error:
         raise MessageError(f"{folder}: {error}") from error
 
