@@ -23,7 +23,12 @@ from consilium.server.commands.options import (
     StudyName,
 )
 from consilium.server.commands.persons import web_user
-from consilium.server.coordinator.defaults import DEFAULT_HOURS, DEFAULT_PORT, MONITOR_PORT
+from consilium.server.coordinator.defaults import (
+    DEFAULT_HOURS,
+    DEFAULT_PORT,
+    MONITOR_LISTEN,
+    MONITOR_PORT,
+)
 from consilium.server.web.command import web
 from consilium.shared.service.command_line import run_command
 from consilium.shared.service.terminal import Table, Terminal
@@ -74,19 +79,19 @@ def init(
 ) -> None:
     """Make keys, a certificate authority, the server's certificate and the folder for them."""
     from consilium.server.coordinator.folder import CoordinatorFolder, Settings
-    from consilium.server.coordinator.service_files import write_service_files
+    from consilium.server.coordinator.systemd_unit import write_unit
     from consilium.shared.audit.own_log import open_audit
 
     settings = Settings(name=name, host=host[0], port=port, listen=listen)
     made = CoordinatorFolder.make(folder, settings, tuple(host))
     open_audit(made)
-    unit, container = write_service_files(made.path, port=port, user=getpass.getuser())
+    unit = write_unit(made.path, user=getpass.getuser())
     _say(f"The coordinator's folder is {folder}; only this account can read it.")
     _say(
         f"Its certificate is for {', '.join(host)} and ends {made.certificates.expires():%Y-%m-%d}"
         "; 'rotate-keys' renews it."
     )
-    _say(f"For systemd: {unit}; for a container: {container}.")
+    _say(f"For systemd: {unit}.")
     _say("Next: 'consilium-coordinator invite SITE' for each hospital, then 'start'.")
 
 
@@ -139,6 +144,13 @@ def start(
             help="Port of 127.0.0.1 for the page, /health and /metrics; 0 is none.",
         ),
     ] = MONITOR_PORT,
+    monitor_listen: Annotated[
+        str,
+        typer.Option(
+            help="Address for them; another than 127.0.0.1 lets whoever reaches it read them, "
+            "without signing in. For containers, which have a loopback address of their own."
+        ),
+    ] = MONITOR_LISTEN,
 ) -> None:
     """Run the service and the studies until stopped; what was going on goes on."""
     from consilium.server.coordinator.folder import CoordinatorFolder
@@ -149,7 +161,12 @@ def start(
     configure_logs()
     opened = CoordinatorFolder.open(folder)
     log_to_file(opened.path, "supervisor")
-    Supervisor(opened, patience_s=patience, monitor_port=monitor_port or None).run()
+    Supervisor(
+        opened,
+        patience_s=patience,
+        monitor_port=monitor_port or None,
+        monitor_listen=monitor_listen,
+    ).run()
 
 
 @app.command(name="submit")

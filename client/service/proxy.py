@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 
 from consilium.shared.errors import SettingsError
+from consilium.shared.files.permissions import read_by_others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +43,15 @@ def read_pair(file: Path) -> tuple[str, str]:
         SettingsError: it cannot be read, has another form, or is readable by other accounts.
     """
     try:
-        mode, text = file.stat().st_mode, file.read_text("utf-8")
+        status, text = file.stat(), file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
             f"{file}: cannot be read ({getattr(error, 'strerror', 'not UTF-8')}); [proxy] "
             "credentials in site.toml names it"
         ) from None
-    if mode & 0o077:
+    if read_by_others(status):
         raise SettingsError(
-            f"{file}: may be read by other accounts (mode {mode & 0o777:o}); run 'chmod 600 {file}'"
+            f"{file}: may be read by other accounts (mode {status.st_mode & 0o777:o}); run 'chmod 600 {file}'"
         )
     name, colon, password = text.strip("\r\n").partition(":")
     if not name or not colon or not f"{name}{password}".isprintable():
