@@ -105,3 +105,9 @@ $(VENV)/.release: requirements-release.lock $(VENV)/.run
 	test -x $(VENV)/release/bin/python || $(PYTHON) -m venv $(VENV)/release
 	$(VENV)/release/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-release.lock
 	touch $@
+
+# What checks container recipe, compose files and chart; an environment of its own, too.
+$(VENV)/.deploy: requirements-deploy.lock $(VENV)/.run
+	test -x $(VENV)/deploy/bin/python || $(PYTHON) -m venv $(VENV)/deploy
+	$(VENV)/deploy/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-deploy.lock
+	touch $@

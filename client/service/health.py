@@ -1,6 +1,6 @@
-"""Whether a site answers: its process holds the folder's lock, whose time is that of its last contact.
+"""Whether a site answers: its process holds the folder's lock, dated by the last contact.
 
-The lock is the one file that the process has open while it lives, and a new time is no write to it.
+The process has that file open while it lives, and a new date is no write to it.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ SILENT_S = 120.0  # a sign of life goes out every few seconds
 
 
 def note_contact(folder: Path) -> None:
-    """Note that the coordinator was reached just now; on a full or broken disk, nothing is noted."""
+    """Note that the coordinator was reached just now; what a broken disk does not take is lost."""
     with contextlib.suppress(OSError):
         os.utime(folder / LOCK)
 

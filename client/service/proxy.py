@@ -51,7 +51,8 @@ def read_pair(file: Path) -> tuple[str, str]:
         ) from None
     if read_by_others(status):
         raise SettingsError(
-            f"{file}: may be read by other accounts (mode {status.st_mode & 0o777:o}); run 'chmod 600 {file}'"
+            f"{file}: may be read by other accounts (mode {status.st_mode & 0o777:o}); run "
+            f"'chmod 600 {file}'"
         )
     name, colon, password = text.strip("\r\n").partition(":")
     if not name or not colon or not f"{name}{password}".isprintable():

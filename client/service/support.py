@@ -12,9 +12,9 @@ from importlib import metadata
 from typing import Any
 
 from consilium.client.hospital.folder import LOG_NAME, SiteFolder
+from consilium.client.service.health import LOCK, is_held
 from consilium.client.service.last_refusal import read_last_refusal
 from consilium.client.service.preflight import preflight
-from consilium.client.service.health import LOCK, is_held
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
 from consilium.shared.audit.summary import summarise
 from consilium.shared.errors import ConsiliumError

@@ -4,8 +4,8 @@
 format of Prometheus, ``GET /`` the operator's page. Nothing else is answered, and nothing can be
 changed. One request is served at a time, and a silent client is cut off.
 
-In a container the loopback address is the container's own, so there the monitor is told to listen on
-another one, and whoever publishes the port says who reaches it.
+In a container the loopback address is the container's own, so there the monitor is told to listen
+on another one, and whoever publishes the port says who reaches it.
 """
 
 import ipaddress

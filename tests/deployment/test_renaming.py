@@ -1,8 +1,13 @@
 """A coordinator under other names, behind a proxy that passes TLS through, and a site's proxy."""
 
+import os
+import re
 import shutil
+import socket
 import subprocess
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,20 +15,17 @@ import pytest
 from consilium.client.hospital.folder import SiteFolder
 from consilium.server.coordinator.folder import CoordinatorFolder
 from tests.deployment.federation import Federation, free_port
+from tests.needs import PATIENCE_S, missing
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-HAPROXY = """
-global
-    maxconn 100
-defaults
-    mode tcp
-    timeout connect 5s
-    timeout client 60s
-    timeout server 60s
-listen consilium
-    bind 127.0.0.1:{front}
-    server coordinator 127.0.0.1:{back}
+PROXIES = Path(__file__).resolve().parents[2] / "deploy" / "proxy"
+TINYPROXY = """
+Port {port}
+Listen 127.0.0.1
+Timeout 600
+BasicAuth north se-cret
+ConnectPort {back}
 """
 
 
@@ -65,24 +67,105 @@ def test_another_coordinator_under_the_name_is_refused(
         other.close()
 
 
-@pytest.mark.skipif(shutil.which("haproxy") is None, reason="HAProxy is not installed")
+def program(name: str, package: str) -> str:
+    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
+    if found is None:
+        missing(name, package)
+    return found
+
+
+def haproxy(file: Path) -> list[str]:
+    return [program("haproxy", "haproxy"), "-db", "-f", str(file)]
+
+
+def nginx(file: Path) -> list[str]:
+    if not Path("/usr/lib/nginx/modules/ngx_stream_module.so").exists():
+        missing("nginx", "nginx libnginx-mod-stream")
+    command = [program("nginx", "nginx libnginx-mod-stream"), "-e", "stderr"]
+    return [*command, "-g", "daemon off;", "-p", str(file.parent), "-c", str(file)]
+
+
+def written_anew(example: Path, place: Path, marked: dict[str, str]) -> Path:
+    """A copy of an example of ours in which the lines marked with a comment name other places."""
+    text = example.read_text()
+    for comment, value in marked.items():
+        text, times = re.subn(rf"[^\s;]+(?=;?\s+# {comment}$)", value, text, flags=re.MULTILINE)
+        assert times == 1, comment
+    file = place / example.name
+    file.write_text(text)
+    return file
+
+
+@contextmanager
+def running(command: list[str], port: int) -> Iterator[None]:
+    """A program that listens on a port of this machine."""
+    process = subprocess.Popen(command)
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("example", "command"),
+    [("haproxy.cfg", haproxy), ("nginx.conf", nginx)],
+    ids=["haproxy", "nginx"],
+)
 def test_a_proxy_that_passes_tls_through_is_just_another_address(
-    one_site: Federation, tmp_path: Path
+    one_site: Federation, tmp_path: Path, example: str, command: Callable[[Path], list[str]]
 ) -> None:
     front = free_port()
-    settings = tmp_path / "haproxy.cfg"
-    settings.write_text(HAPROXY.format(front=front, back=one_site.port))
-    haproxy = subprocess.Popen(["haproxy", "-f", str(settings), "-db"])
-    try:
-        deadline = time.monotonic() + 30
-        while True:  # until it listens
-            try:
-                one_site.hospital("north", "coordinator", f"127.0.0.1:{front}")
-                break
-            except AssertionError:
-                assert time.monotonic() < deadline
+    places = {
+        "address for sites": f"127.0.0.1:{front}",
+        "address of the coordinator": f"127.0.0.1:{one_site.port}",
+    }
+    if example == "nginx.conf":
+        places["file of the process"] = str(tmp_path / "nginx.pid")
+    file = written_anew(PROXIES / example, tmp_path, places)
+    with running(command(file), front):
+        one_site.hospital("north", "coordinator", f"127.0.0.1:{front}")
         assert SiteFolder.open(one_site.site("north")).enrolment().port == front
         one_site.hospital("north", "studies")
-    finally:
-        haproxy.terminate()
-        haproxy.wait()
+        assert "no process answers for this site" in one_site.hospital(
+            "north", "health", fails=True
+        )
+        one_site.start("north")
+        one_site.wait_for(lambda: reaches(one_site), "the site to reach its coordinator", 30)
+
+
+def reaches(made: Federation) -> bool:
+    """Whether the running site says that it reached its coordinator."""
+    return "connected to" in made.said("north") and bool(made.hospital("north", "health"))
+
+
+def test_a_site_dials_through_a_proxy_of_its_hospital_with_its_account_there(
+    one_site: Federation,
+) -> None:
+    through, folder = free_port(), one_site.site("north")
+    file = one_site.root / "tinyproxy.conf"
+    file.write_text(TINYPROXY.format(port=through, back=one_site.port))
+    account = folder / "proxy-account"
+    account.touch(mode=0o600)
+    with (folder / "site.toml").open("a") as settings:
+        settings.write(f'[proxy]\nurl = "http://127.0.0.1:{through}"\n')
+        settings.write('credentials = "proxy-account"\n')
+    command = [program("tinyproxy", "tinyproxy-bin"), "-d", "-c", str(file)]
+    with running(command, through):
+        account.write_text("north:wrong\n")
+        told = one_site.hospital("north", "studies", fails=True)
+        assert "the proxy does not connect this site to" in told
+        assert "wrong" not in told
+        account.write_text("north:se-cret\n")
+        one_site.hospital("north", "studies")
+        told = one_site.hospital("north", "preflight", fails=True)  # records: there are none
+        assert "127.0.0.1 is looked up by the proxy" in told
+    assert "proxy" in one_site.hospital("north", "studies", fails=True)  # and not past it
