@@ -113,7 +113,13 @@ def test_told_to_listen_elsewhere_it_answers_by_any_address_and_by_no_foreign_na
         assert made._server.server_address[0] == EVERYWHERE
         for host in ("10.0.0.7:9093", "[2001:db8::7]:9093", "127.0.0.1:9093", "localhost"):
             assert ask(made, "/health", host=host)[0] == 200
-        for host in ("evil.example.org:80", "evil.example.org", "[::1", "127.0.0.1.evil.org:1", ""):
+        for host in (
+            "evil.example.org:80",
+            "evil.example.org",
+            "[::1",
+            "127.0.0.1.evil.org:1",
+            ":1",
+        ):
             assert ask(made, "/health", host=host)[0] == 403
     finally:
         made.close()
