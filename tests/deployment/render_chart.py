@@ -2,10 +2,10 @@
 
 Run by the Python of ``.venv/deploy``, which has the libraries::
 
-    python render_chart.py CHART VALUES KUBERNETES_VERSION...
+    python render_chart.py CHART KUBERNETES_VERSION... <VALUES
 
-VALUES is JSON. Prints a JSON object: ``lint`` (errors), and ``documents``, or ``refused`` (why the
-values are).
+VALUES is a JSON list. For each item an object is printed: ``lint`` (errors) and ``documents``, or
+``refused`` (why Helm does not take the values).
 """
 
 import json
@@ -18,8 +18,11 @@ import yaml
 
 def rendered(chart, values, versions):
     found = helm.lint(chart, values, strict=True)
-    with helm.Chart.load(chart) as loaded:
-        files = loaded.render(values, name="ward", namespace="hospital")
+    try:
+        with helm.Chart.load(chart) as loaded:
+            files = loaded.render(values, name="ward", namespace="hospital")
+    except helm.HelmError as error:
+        return {"refused": str(error)}
     documents = [
         document
         for name, text in files.items()
@@ -34,11 +37,8 @@ def rendered(chart, values, versions):
 
 
 def main():
-    chart, values, *versions = sys.argv[1:]
-    try:
-        told = rendered(chart, json.loads(values), versions)
-    except helm.HelmError as error:
-        told = {"refused": str(error)}
+    chart, *versions = sys.argv[1:]
+    told = [rendered(chart, values, versions) for values in json.load(sys.stdin)]
     sys.stdout.write(json.dumps(told))
 
 

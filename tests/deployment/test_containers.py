@@ -122,10 +122,11 @@ def linters():
     return Path(found).parent
 
 
-def ran(*command):
+def ran(*command, said=None):
     return subprocess.run(
-        [*map(str, command)], capture_output=True, text=True, timeout=PATIENCE_S, check=False
-    )
+        [*map(str, command)],
+        input=said, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
+    )  # fmt: skip  # options beside their values
 
 
 @pytest.mark.slow
@@ -151,19 +152,30 @@ def test_the_compose_files_are_ones_that_compose_takes(linters, side, tmp_path):
     assert ran(linters / "python", "-c", script, file).returncode != 0
 
 
-@pytest.fixture(scope="module")
-def render(linters):
-    def rendered(values):
-        script = Path(__file__).with_name("render_chart.py")
-        done = ran(linters / "python", script, CHART, json.dumps(values), *KUBERNETES)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    return rendered
-
-
 def example(side):
     return yaml.safe_load((CHART / "examples" / f"{side}.yaml").read_text())
+
+
+WRONG = (
+    {"side": "hospital"},
+    {"replicas": 2},
+    {"image": {"repository": ""}},
+    {"side": "site"},  # without the coordinator's address
+)
+
+
+@pytest.fixture(scope="module")
+def rendered(linters):
+    """What becomes of the examples, of one that waits, and of wrong values, in one process."""
+    script = Path(__file__).with_name("render_chart.py")
+    values = {side: example(side) for side in SIDES}
+    values["waiting"] = {**example("coordinator"), "setup": True}
+    values |= {str(wrong): {**example("coordinator"), **wrong} for wrong in WRONG}
+    done = ran(
+        linters / "python", script, CHART, *KUBERNETES, said=json.dumps(list(values.values()))
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(zip(values, json.loads(done.stdout), strict=True))
 
 
 def by_kind(documents):
@@ -172,8 +184,8 @@ def by_kind(documents):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("side", SIDES)
-def test_the_chart_renders_what_kubernetes_takes_and_no_more_rights_than_needed(render, side):
-    told = render(example(side))
+def test_the_chart_renders_what_kubernetes_takes_and_no_more_rights_than_needed(rendered, side):
+    told = rendered[side]
     assert told["lint"] == []
     kinds = by_kind(told["documents"])
     services = {"Service"} if side == "coordinator" else set()
@@ -203,17 +215,14 @@ def test_the_chart_renders_what_kubernetes_takes_and_no_more_rights_than_needed(
 
 
 @pytest.mark.slow
-def test_the_chart_waits_while_a_side_is_set_up_and_refuses_values_that_it_does_not_know(render):
-    waiting = render({**example("coordinator"), "setup": True})
-    (container,) = by_kind(waiting["documents"])["StatefulSet"]["spec"]["template"]["spec"][
-        "containers"
-    ]
+def test_the_chart_waits_while_a_side_is_set_up(rendered):
+    pod = by_kind(rendered["waiting"]["documents"])["StatefulSet"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
     assert "sleep infinity" in container["command"][-1]
     assert "readinessProbe" not in container
-    for wrong in (
-        {"side": "hospital"},
-        {"replicas": 2},
-        {"image": {"repository": ""}},
-        {"side": "site"},  # without the coordinator's address
-    ):
-        assert "schema" in render({**example("coordinator"), **wrong})["refused"], wrong
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_the_chart_refuses_values_that_it_does_not_know(rendered, wrong):
+    assert "schema" in rendered[str(wrong)]["refused"]

@@ -187,7 +187,7 @@ def test_a_mount_that_the_account_may_not_enter_is_told_in_a_sentence(named, tmp
 def test_a_study_runs_in_containers_that_may_write_their_state_alone(named, tmp_path):
     records = tmp_path / "records"
     write_records(records, patients=20, seed=1)
-    subprocess.run(["chmod", "-R", "a+rX", tmp_path.parent, records], check=True)
+    subprocess.run(["chmod", "-R", "a+rX", records], check=True)
     port, monitor = free_port(), free_port()
     coordinator = Side(f"{named}-c", "coordinator")
     coordinator.once("init", "--host", "127.0.0.1")

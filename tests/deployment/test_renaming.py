@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -29,14 +30,29 @@ ConnectPort {back}
 """
 
 
+@contextmanager
+def one_enrolled(folder: Path) -> Iterator[Federation]:
+    made = Federation(root=folder / "run", records=folder, sites={"north": 1})
+    try:
+        made.set_up()
+        made.serve()
+        made.enrol()
+        yield made
+    finally:
+        made.close()
+
+
 @pytest.fixture
 def one_site(tmp_path: Path):
-    made = Federation(root=tmp_path / "run", records=tmp_path, sites={"north": 1})
-    made.set_up()
-    made.serve()
-    made.enrol()
-    yield made
-    made.close()
+    with one_enrolled(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def behind_proxies(tmp_path_factory: pytest.TempPathFactory):
+    """One for all tests of proxies: each begins with the address that it needs."""
+    with one_enrolled(tmp_path_factory.mktemp("proxies")) as made:
+        yield made
 
 
 def test_a_coordinator_is_renamed_and_its_sites_follow_by_its_key(one_site: Federation) -> None:
@@ -121,25 +137,28 @@ def running(command: list[str], port: int) -> Iterator[None]:
     ids=["haproxy", "nginx"],
 )
 def test_a_proxy_that_passes_tls_through_is_just_another_address(
-    one_site: Federation, tmp_path: Path, example: str, command: Callable[[Path], list[str]]
+    behind_proxies: Federation, tmp_path: Path, example: str, command: Callable[[Path], list[str]]
 ) -> None:
     front = free_port()
     places = {
         "address for sites": f"127.0.0.1:{front}",
-        "address of the coordinator": f"127.0.0.1:{one_site.port}",
+        "address of the coordinator": f"127.0.0.1:{behind_proxies.port}",
     }
     if example == "nginx.conf":
         places["file of the process"] = str(tmp_path / "nginx.pid")
     file = written_anew(PROXIES / example, tmp_path, places)
     with running(command(file), front):
-        one_site.hospital("north", "coordinator", f"127.0.0.1:{front}")
-        assert SiteFolder.open(one_site.site("north")).enrolment().port == front
-        one_site.hospital("north", "studies")
-        assert "no process answers for this site" in one_site.hospital(
+        behind_proxies.hospital("north", "coordinator", f"127.0.0.1:{front}")
+        assert SiteFolder.open(behind_proxies.site("north")).enrolment().port == front
+        behind_proxies.hospital("north", "studies")
+        assert "no process answers for this site" in behind_proxies.hospital(
             "north", "health", fails=True
         )
-        one_site.start("north")
-        one_site.wait_for(lambda: reaches(one_site), "the site to reach its coordinator", 30)
+        behind_proxies.start("north")
+        behind_proxies.wait_for(
+            lambda: reaches(behind_proxies), "the site to reach its coordinator", 30
+        )
+        behind_proxies.kill("north", signal.SIGTERM)
 
 
 def reaches(made: Federation) -> bool:
@@ -148,24 +167,27 @@ def reaches(made: Federation) -> bool:
 
 
 def test_a_site_dials_through_a_proxy_of_its_hospital_with_its_account_there(
-    one_site: Federation,
+    behind_proxies: Federation,
 ) -> None:
-    through, folder = free_port(), one_site.site("north")
-    file = one_site.root / "tinyproxy.conf"
-    file.write_text(TINYPROXY.format(port=through, back=one_site.port))
+    through, folder = free_port(), behind_proxies.site("north")
+    file = behind_proxies.root / "tinyproxy.conf"
+    file.write_text(TINYPROXY.format(port=through, back=behind_proxies.port))
     account = folder / "proxy-account"
     account.touch(mode=0o600)
+    behind_proxies.hospital("north", "coordinator", f"127.0.0.1:{behind_proxies.port}")
+    before = (folder / "site.toml").read_text()
     with (folder / "site.toml").open("a") as settings:
         settings.write(f'[proxy]\nurl = "http://127.0.0.1:{through}"\n')
         settings.write('credentials = "proxy-account"\n')
     command = [program("tinyproxy", "tinyproxy-bin"), "-d", "-c", str(file)]
     with running(command, through):
         account.write_text("north:wrong\n")
-        told = one_site.hospital("north", "studies", fails=True)
+        told = behind_proxies.hospital("north", "studies", fails=True)
         assert "the proxy does not connect this site to" in told
         assert "wrong" not in told
         account.write_text("north:se-cret\n")
-        one_site.hospital("north", "studies")
-        told = one_site.hospital("north", "preflight")
+        behind_proxies.hospital("north", "studies")
+        told = behind_proxies.hospital("north", "preflight")
         assert "127.0.0.1 is looked up by the proxy" in told
-    assert "proxy" in one_site.hospital("north", "studies", fails=True)  # and not past it
+    assert "proxy" in behind_proxies.hospital("north", "studies", fails=True)  # and not past it
+    (folder / "site.toml").write_text(before)
