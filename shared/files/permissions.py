@@ -13,5 +13,5 @@ def read_by_others(status: os.stat_result) -> bool:
     Kubernetes hands secrets to a container like that (mode 0440, group ``fsGroup``). PostgreSQL
     takes its server's key under the same rule (``ssl_key_file``).
     """
-    by_group = status.st_uid == 0 != os.geteuid()
+    by_group = status.st_uid == 0 and os.geteuid() != 0
     return bool(status.st_mode & (0o037 if by_group else 0o077))
