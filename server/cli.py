@@ -179,18 +179,19 @@ def submit_study(
     from consilium.server.coordinator.folder import CoordinatorFolder
     from consilium.shared.audit.own_log import open_audit
     from consilium.shared.enrolment.messages import roster_fingerprint
-    from consilium.shared.study.definition import load_study
+    from consilium.shared.errors import StudyError
+    from consilium.shared.files.strict_toml import read_text
+    from consilium.shared.study.definition import parse_study
 
     opened = CoordinatorFolder.open(folder)
-    loaded = load_study(study)
+    text = read_text(study, what="study", raises=StudyError)  # once: it may be a pipe
+    loaded = parse_study(text, where=str(study))
     if loaded.model.modules:  # torch is imported for these alone
         from consilium.shared.model.module_check import check_modules
 
         check_modules(loaded)
     note_act(opened, "submit", f"{loaded.name} ({loaded.digest.hex()[:16]})", by=operator)
-    roster = submit(
-        opened.register(), opened.identity(), open_audit(opened), loaded, study.read_bytes()
-    )
+    roster = submit(opened.register(), opened.identity(), open_audit(opened), loaded, text.encode())
     _say(f"Study {loaded.name} is submitted to {', '.join(roster.names)}.")
     _say(f"A sum opens over {loaded.minimum_sites} sites or more: {loaded.affords}.")
     _say(f"Digest {loaded.digest.hex()}")
