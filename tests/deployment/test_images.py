@@ -132,9 +132,12 @@ def test_a_build_is_not_given_keys_and_state_of_a_checkout(built, tmp_path):
     context = tmp_path / "context"
     shutil.copytree(ROOT / "deploy", context / "deploy")
     shutil.copy(ROOT / ".dockerignore", context)
-    kept = ("requirements.lock", "requirements-dev.lock", "dist/consilium_fl-1-py3-none-any.whl")
-    secret = ("coordinator/identity.pem", "site/split.key", "a/b/node.pem", ".git/config", ".env",
-              "dist/notes", "shared/data/set-a/1.txt", "north.tar", "identity.pem")  # fmt: skip
+    wheel = "dist/consilium_fl-1-py3-none"
+    kept = ("requirements.lock", "requirements-dev.lock", f"{wheel}-manylinux_2_34_x86_64.whl")
+    secret = (
+        "coordinator/identity.pem", "site/split.key", "a/b/node.pem", ".git/config", ".env",
+        "dist/notes", f"{wheel}-any.whl", "shared/data/set-a/1.txt", "north.tar", "identity.pem",
+    )  # fmt: skip
     for file in (*kept, *secret):
         (context / file).parent.mkdir(parents=True, exist_ok=True)
         (context / file).write_text(file)
