@@ -6,12 +6,15 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 DATA ?= ../shared/data
 TIMES ?= 20
+# Podman's own format of images has no health check.
+BUILDER ?= podman build --format docker
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # One thread a process: parallelism comes from sites and test workers.
 export OMP_NUM_THREADS ?= 1
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: demo studies test again check slow bench benchmark-page docs wheel release bundle lock clean help
+.PHONY: demo studies test again check slow bench benchmark-page docs wheel release bundle images lock clean help
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 10
@@ -61,6 +64,10 @@ release: $(VENV)/.run $(VENV)/.release ## archive, wheel, bill of materials, che
 bundle: release ## one file, in dist/, to install from on a machine without a network
 	.ci/bundle $(BIN)/python dist/*.whl requirements.lock dist
 
+images: wheel ## container images of coordinator and site; BUILDER="docker build" for another builder
+	for side in coordinator site; do $(BUILDER) $(BUILD_OPTIONS) -f deploy/Containerfile --target $$side \
+	  -t localhost/consilium-$$side:$(VERSION) . || exit 1; done
+
 docs: $(VENV)/.docs ## all pages, the commands and the rooms as one site: build/docs/index.html
 	rm -rf build/docs
 	PYTHONPATH=$(CURDIR) $(BIN)/python docs/site/assemble.py build/docs-source
@@ -97,4 +104,10 @@ $(VENV)/.docs: $(VENV)/.dev requirements-docs.lock
 $(VENV)/.release: requirements-release.lock $(VENV)/.run
 	test -x $(VENV)/release/bin/python || $(PYTHON) -m venv $(VENV)/release
 	$(VENV)/release/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-release.lock
+	touch $@
+
+# What checks container recipe, compose files and chart; an environment of its own, too.
+$(VENV)/.deploy: requirements-deploy.lock $(VENV)/.run
+	test -x $(VENV)/deploy/bin/python || $(PYTHON) -m venv $(VENV)/deploy
+	$(VENV)/deploy/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-deploy.lock
 	touch $@

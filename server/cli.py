@@ -25,7 +25,12 @@ from consilium.server.commands.options import (
 )
 from consilium.server.commands.persons import web_user
 from consilium.server.commands.rosters import roster, told
-from consilium.server.coordinator.defaults import DEFAULT_HOURS, DEFAULT_PORT, MONITOR_PORT
+from consilium.server.coordinator.defaults import (
+    DEFAULT_HOURS,
+    DEFAULT_PORT,
+    MONITOR_LISTEN,
+    MONITOR_PORT,
+)
 from consilium.server.web.command import web
 from consilium.shared.service.command_line import run_command
 from consilium.shared.service.terminal import Table, Terminal
@@ -78,19 +83,19 @@ def init(
 ) -> None:
     """Make keys, a certificate authority, the server's certificate and the folder for them."""
     from consilium.server.coordinator.folder import CoordinatorFolder, Settings
-    from consilium.server.coordinator.service_files import write_service_files
+    from consilium.server.coordinator.systemd_unit import write_unit
     from consilium.shared.audit.own_log import open_audit
 
     settings = Settings(name=name, host=host[0], port=port, listen=listen)
     made = CoordinatorFolder.make(folder, settings, tuple(host))
     open_audit(made)
-    unit, container = write_service_files(made.path, port=port, user=getpass.getuser())
+    unit = write_unit(made.path, user=getpass.getuser())
     _say(f"The coordinator's folder is {folder}; only this account can read it.")
     _say(
         f"Its certificate is for {', '.join(host)} and ends {made.certificates.expires():%Y-%m-%d}"
         "; 'rotate-keys' renews it."
     )
-    _say(f"For systemd: {unit}; for a container: {container}.")
+    _say(f"For systemd: {unit}.")
     _say("Next: 'consilium-coordinator invite SITE' for each hospital, then 'start'.")
 
 
@@ -143,6 +148,13 @@ def start(
             help="Port of 127.0.0.1 for the page, /health and /metrics; 0 is none.",
         ),
     ] = MONITOR_PORT,
+    monitor_listen: Annotated[
+        str,
+        typer.Option(
+            help="Address for them; another than 127.0.0.1 lets whoever reaches it read them, "
+            "without signing in. For containers, which have a loopback address of their own."
+        ),
+    ] = MONITOR_LISTEN,
 ) -> None:
     """Run the service and the studies until stopped; what was going on goes on."""
     from consilium.server.coordinator.folder import CoordinatorFolder
@@ -153,7 +165,12 @@ def start(
     configure_logs()
     opened = CoordinatorFolder.open(folder)
     log_to_file(opened.path, "supervisor")
-    Supervisor(opened, patience_s=patience, monitor_port=monitor_port or None).run()
+    Supervisor(
+        opened,
+        patience_s=patience,
+        monitor_port=monitor_port or None,
+        monitor_listen=monitor_listen,
+    ).run()
 
 
 @app.command(name="submit")
@@ -166,18 +183,19 @@ def submit_study(
     from consilium.server.coordinator.folder import CoordinatorFolder
     from consilium.shared.audit.own_log import open_audit
     from consilium.shared.enrolment.messages import roster_fingerprint
-    from consilium.shared.study.definition import load_study
+    from consilium.shared.errors import StudyError
+    from consilium.shared.files.strict_toml import read_text
+    from consilium.shared.study.definition import parse_study
 
     opened = CoordinatorFolder.open(folder)
-    loaded = load_study(study)
+    text = read_text(study, what="study", raises=StudyError)  # once: it may be a pipe
+    loaded = parse_study(text, where=str(study))
     if loaded.model.modules:  # torch is imported for these alone
         from consilium.shared.model.module_check import check_modules
 
         check_modules(loaded)
     note_act(opened, "submit", f"{loaded.name} ({loaded.digest.hex()[:16]})", by=operator)
-    roster = submit(
-        opened.register(), opened.identity(), open_audit(opened), loaded, study.read_bytes()
-    )
+    roster = submit(opened.register(), opened.identity(), open_audit(opened), loaded, text.encode())
     _say(f"Study {loaded.name} is submitted to {', '.join(roster.names)}.")
     _say(f"A sum opens over {loaded.minimum_sites} sites or more: {loaded.affords}.")
     _say(f"Digest {loaded.digest.hex()}")

@@ -1,6 +1,6 @@
 """Programs that some tests need: skipped where one is missing, failed where it has to be there.
 
-``CONSILIUM_REQUIRE="chromium postgresql cyclonedx"`` names what has to be there; `.ci/run` sets it.
+``CONSILIUM_REQUIRE="chromium postgresql"`` names what has to be there; `.ci/run` sets it.
 """
 
 import os

@@ -32,6 +32,7 @@ NEXT = (
 def add_commands(app: typer.Typer) -> None:
     """Add these commands to the site's."""
     app.command()(status)
+    app.command()(health)
     app.command()(support)
     app.command()(backup)
     app.command()(restore)
@@ -51,6 +52,14 @@ def status(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
         return
     for line in _status_lines(state):
         console.print(line, markup=False)
+
+
+def health(folder: Folder = DEFAULT_FOLDER) -> None:
+    """Say whether a process answers for this site and reaches its coordinator; fail if not."""
+    from consilium.client.service.health import check_health
+
+    check_health(folder)
+    console.print("The site runs and reaches its coordinator.", markup=False)
 
 
 def support(
@@ -208,12 +217,12 @@ def restore(
     """Put this site's folder back, unless the ledger in it would forget budget spent since."""
     from consilium.client.hospital.folder import SiteFolder
     from consilium.client.hospital.recovery import write_off as close
-    from consilium.client.service.status import is_held
+    from consilium.client.service.health import LOCK, is_held
     from consilium.shared.audit.verify import head_from_hex
     from consilium.shared.backup.restore import restore as restore_state
     from consilium.shared.version import VERSION
 
-    if is_held(folder / "lock"):
+    if is_held(folder / LOCK):
         raise SettingsError(f"{folder}: a process answers for this site; stop it first")
     made = restore_state(
         archive,

@@ -19,6 +19,7 @@ from consilium.shared.errors import ConsiliumError, SettingsError
 LEAST_DISK_BYTES = 1 << 30
 LEAST_MEMORY_BYTES = 1 << 30
 LARGEST_SKEW_S = 60.0
+PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,11 +133,11 @@ def _network(folder: SiteFolder) -> list[PreflightTest]:
             ok=True,
             told=f"site {enrolment.site} at {connection.address}",
         )
-        return [enrolled, _name(host), *_line(connection, folder)]
+        proxied = folder.settings().proxy is not None or any(map(os.environ.get, PROXY_VARIABLES))
+        return [enrolled, _name(host, proxied=proxied), *_line(connection, folder)]
 
 
-def _name(host: str) -> PreflightTest:
-    proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"))
+def _name(host: str, *, proxied: bool) -> PreflightTest:
     if proxied:
         return PreflightTest(name="name", ok=True, told=f"{host} is looked up by the proxy")
     try:
@@ -146,8 +147,8 @@ def _name(host: str) -> PreflightTest:
             name="name",
             ok=False,
             told=f"{host} has no address ({error})",
-            remedy="ask the network's administrators, or set HTTPS_PROXY if names are looked up "
-            "by a proxy",
+            remedy="ask the network's administrators, or name the proxy in site.toml ([proxy]) if "
+            "names are looked up by one",
         )
     return PreflightTest(name="name", ok=True, told=f"{host} is {', '.join(sorted(addresses))}")
 

@@ -25,6 +25,7 @@ from consilium.client.hospital.settings import FILE_NAME as SETTINGS_FILE
 from consilium.client.hospital.stores import check_second_place, open_compared
 from consilium.client.hospital.voucher_check import voucher_disagreements
 from consilium.client.service.flower_app import make_client_app
+from consilium.client.service.health import note_contact
 from consilium.client.service.last_refusal import write_last_refusal
 from consilium.client.service.measurements import Measurements
 from consilium.client.service.notices import site_courier
@@ -131,6 +132,7 @@ def run_site(folder: SiteFolder) -> bool:
             make_client_app(measurements),
             stop=stop,
             rest_after_s=lambda: _rest_after_s(sessions.longest_timeout_s),
+            reached=partial(note_contact, folder.path),
         )
         desk = RosterDesk(
             folder=folder, policy=policy, approvals=approvals, audit=audit, connection=connection

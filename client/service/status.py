@@ -1,7 +1,5 @@
 """A site's status, from its folder alone, whether or not the site runs."""
 
-import fcntl
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 from consilium.client.hospital.cohort_notes import read_notes
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.ledger.store import Ledger
+from consilium.client.service.health import LOCK, is_held
 from consilium.client.service.last_refusal import read_last_refusal
 from consilium.client.service.pinned_connection import approvals_of
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
@@ -33,7 +32,7 @@ def site_status(folder: SiteFolder) -> dict[str, Any]:
         "site": folder.settings().site,
         "version": VERSION,
         "coordinator": None,
-        "running": is_held(folder.path / "lock"),
+        "running": is_held(folder.path / LOCK),
         "notices": notices_status(folder.path),
     }
     try:
@@ -106,21 +105,6 @@ def audit_status(log: Path) -> dict[str, Any]:
             "sentence": refusal[1].sentence,
         },
     }
-
-
-def is_held(lock: Path) -> bool:
-    """Return whether a process holds this lock, that is, whether the site runs."""
-    try:
-        file = os.open(lock, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(file)
-    return False
 
 
 def _cohort(folder: SiteFolder, digest: bytes) -> dict[str, Any] | None:

@@ -83,6 +83,7 @@ class SiteNode:
         stop: the event that ends :meth:`run` when set.
         rest_after_s: returns after how many seconds without a message :meth:`run` ends too; None
             for never.
+        reached: called each time the coordinator took a sign of life, every few seconds.
     """
 
     def __init__(
@@ -93,8 +94,10 @@ class SiteNode:
         *,
         stop: threading.Event,
         rest_after_s: Callable[[], float | None] = lambda: None,
+        reached: Callable[[], None] = lambda: None,
     ) -> None:
         self._connection, self._app, self._stop = connection, app, stop
+        self._reached = reached
         self._rest_after_s, self._over = rest_after_s, threading.Event()
         self._node = Node(node_id=node_id)
         self._logged_error = ""
@@ -282,6 +285,7 @@ class SiteNode:
             SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=ANNOUNCED_HEARTBEAT_S),
             timeout_s=HEARTBEAT_S,
         )
+        self._reached()
 
     def _say_goodbye(self) -> None:
         """Report this node as offline, so that the coordinator does not wait for answers."""

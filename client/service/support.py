@@ -12,9 +12,9 @@ from importlib import metadata
 from typing import Any
 
 from consilium.client.hospital.folder import LOG_NAME, SiteFolder
+from consilium.client.service.health import LOCK, is_held
 from consilium.client.service.last_refusal import read_last_refusal
 from consilium.client.service.preflight import preflight
-from consilium.client.service.status import is_held
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
 from consilium.shared.audit.summary import summarise
 from consilium.shared.errors import ConsiliumError
@@ -34,7 +34,7 @@ def support_bundle(folder: SiteFolder, *, now: datetime | None = None) -> dict[s
             {"test": test.name, "ok": test.ok, **({"code": test.code} if test.code else {})}
             for test in preflight(folder)
         ],
-        "running": is_held(folder.path / "lock"),
+        "running": is_held(folder.path / LOCK),
         "last_refusal": _refusal(folder),
         "audit": _audit(folder),
         "log": templates(folder.path, LOG_NAME, MOST_LINES),

@@ -40,7 +40,7 @@ TREES = {
         "clusters",
         "run-json",
     ),
-    "For operators": ("operations", "releases", "scale"),
+    "For operators": ("operations", "releases", "containers", "scale"),
     "What is protected": ("threat-model", "privacy", "protocol"),
     "Reference": ("commands/index", "rooms/index"),
     "The project": ("decisions/README", "contributing", "security", "changelog"),

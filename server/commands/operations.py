@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from consilium.server.commands.options import DEFAULT_FOLDER, Folder, Json, Operator
+from consilium.server.coordinator.defaults import MONITOR_PORT
 from consilium.shared.errors import SettingsError
 from consilium.shared.service.terminal import Terminal
 
@@ -26,6 +27,7 @@ audit = typer.Typer(
 def add_commands(app: typer.Typer) -> None:
     """Add these commands to the coordinator's."""
     app.command()(status)
+    app.command()(health)
     app.command()(export)
     app.command()(archive)
     app.command()(backup)
@@ -61,6 +63,21 @@ def status(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
         _say(f"audit log   {log['entries']} entries, the last at {log['last_at']}")
         for site, times in log["divergences"].items():
             _say(f"            the log of {site} did not continue what it had shown, {times} times")
+
+
+def health(
+    monitor_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="As the running coordinator's.")
+    ] = MONITOR_PORT,
+) -> None:
+    """Ask the coordinator that runs on this machine whether anything is wrong; fail if so."""
+    from consilium.server.service.health import ask_health
+
+    wrong = ask_health(monitor_port)
+    for sentence in wrong or ("The coordinator runs, and nothing is known to be wrong.",):
+        _say(sentence)
+    if wrong:
+        raise typer.Exit(1)
 
 
 @audit.command(name="verify")

@@ -1,10 +1,14 @@
-"""Health and measurements of the coordinator, over HTTP on 127.0.0.1 only.
+"""Health and measurements of the coordinator, over HTTP on 127.0.0.1 unless told otherwise.
 
 ``GET /health`` answers 200 or 503 with a JSON list of what is wrong, ``GET /metrics`` the text
 format of Prometheus, ``GET /`` the operator's page. Nothing else is answered, and nothing can be
 changed. One request is served at a time, and a silent client is cut off.
+
+In a container the loopback address is the container's own, so there the monitor is told to listen
+on another one, and whoever publishes the port says who reaches it.
 """
 
+import ipaddress
 import json
 import logging
 import shutil
@@ -13,9 +17,10 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 from consilium.server.service.operator_page import POLICY
-from consilium.shared.service.local_service import HERE, LocalService
+from consilium.shared.service.local_service import HERE, HOST, LocalService
 from consilium.shared.service.prometheus import CONTENT_TYPE, Metric, Sample, gauge, to_text
 
 TIMEOUT_S = 5.0
@@ -32,17 +37,21 @@ class Monitor(LocalService):
     """An HTTP server in a thread of its own.
 
     Args:
-        port: of 127.0.0.1; 0 takes a free one.
+        port: 0 takes a free one.
         status: what :func:`consilium.server.service.overview.status` returns.
         ailments: one sentence for each thing that is wrong.
         page: builds the operator's page from the status and the ailments.
+        listen: address to answer on.
 
     Raises:
-        SettingsError: the port is taken.
+        SettingsError: the port is taken, or this machine does not have the address.
     """
 
-    def __init__(self, port: int, *, status: Status, ailments: Ailments, page: Page) -> None:
-        parts = {"status": status, "ailments": ailments, "page": page}
+    def __init__(
+        self, port: int, *, status: Status, ailments: Ailments, page: Page, listen: str = HOST
+    ) -> None:
+        here_only = listen in HERE
+        parts = {"status": status, "ailments": ailments, "page": page, "here_only": here_only}
         handler = type("Handler", (_Handler,), parts)
         super().__init__(
             HTTPServer,
@@ -50,11 +59,12 @@ class Monitor(LocalService):
             port,
             name="monitor",
             taken=("monitor: ", "choose another --monitor-port, or 0 for none"),
+            host=listen,
         )
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers one request; ``status``, ``ailments`` and ``page`` are set by the monitor."""
+    """Answers one request; what is not set here is set by the monitor."""
 
     timeout = TIMEOUT_S
     server_version = "consilium"
@@ -62,11 +72,12 @@ class _Handler(BaseHTTPRequestHandler):
     status: Status
     ailments: Ailments
     page: Page
+    here_only: bool
 
     def do_GET(self) -> None:
-        """Answer /, /health and /metrics, if Host names this machine (against DNS rebinding)."""
-        if self.headers.get("Host", "").rpartition(":")[0] not in HERE:
-            self._answer(HTTPStatus.FORBIDDEN, "text/plain", b"ask 127.0.0.1\n")
+        """Answer /, /health and /metrics, if Host is one of ours (against DNS rebinding)."""
+        if not self._may_be_asked():
+            self._answer(HTTPStatus.FORBIDDEN, "text/plain", b"ask by address, such as 127.0.0.1\n")
         elif self.path == "/health":
             wrong = type(self).ailments()
             code = HTTPStatus.SERVICE_UNAVAILABLE if wrong else HTTPStatus.OK
@@ -80,6 +91,19 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.OK, "text/html; charset=utf-8", text.encode())
         else:
             self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"/, /health or /metrics\n")
+
+    def _may_be_asked(self) -> bool:
+        """Tell whether Host is a name of the loopback address, or, if others may ask, an address.
+
+        A page elsewhere that binds its own name to this machine's address shows that name.
+        """
+        try:
+            name = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
+            if not (self.here_only or name in HERE):
+                ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return name in HERE or not self.here_only
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Log nothing: a collector of metrics asks every few seconds."""

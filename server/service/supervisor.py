@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from types import FrameType
 
 from consilium.server.coordinator.certificates import renew_in_time
+from consilium.server.coordinator.defaults import MONITOR_LISTEN
 from consilium.server.coordinator.folder import CoordinatorFolder, hold_lock
 from consilium.server.coordinator.register import Register, State, Wanted
 from consilium.server.service.monitor import (
@@ -100,11 +101,17 @@ class Supervisor:
     Args:
         folder: the coordinator's.
         patience_s: see :func:`consilium.server.service.study_process.run_submitted`.
-        monitor_port: for health and measurements on this machine alone; None for no monitor.
+        monitor_port: for health and measurements; None for no monitor.
+        monitor_listen: the address that answers them, this machine's own unless told otherwise.
     """
 
     def __init__(
-        self, folder: CoordinatorFolder, *, patience_s: float, monitor_port: int | None = None
+        self,
+        folder: CoordinatorFolder,
+        *,
+        patience_s: float,
+        monitor_port: int | None = None,
+        monitor_listen: str = MONITOR_LISTEN,
     ) -> None:
         self._folder, self._patience_s = folder, patience_s
         self._register: Register = folder.register()
@@ -112,7 +119,7 @@ class Supervisor:
         self._studies: dict[bytes, _Child] = {}
         self._certificate = self._certificate_stamp()
         self._stop = threading.Event()
-        self._monitor_port = monitor_port
+        self._monitor_port, self._monitor_listen = monitor_port, monitor_listen
         self._looked = time.monotonic()
         self._renew_at = 0.0
 
@@ -154,6 +161,7 @@ class Supervisor:
                 status=lambda: status(self._folder, self._register),
                 ailments=self._ailments,
                 page=self._page,
+                listen=self._monitor_listen,
             )
         except SettingsError as error:
             log.warning("%s", error)

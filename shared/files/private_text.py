@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from consilium.shared.errors import SettingsError
+from consilium.shared.files.permissions import read_by_others
 
 LARGEST_BYTES = 4096
 PAIR = "NAME:PASSWORD"
@@ -20,16 +21,17 @@ def read_private(file: Path, *, named: str, form: str = "of text") -> str:
         SettingsError: it cannot be read, is longer than a line, or is readable by other accounts.
     """
     try:
-        mode = file.stat().st_mode
+        status = file.stat()
         with file.open("rb") as opened:
             text = opened.read(LARGEST_BYTES + 1).decode("utf-8").strip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
             f"{file}: cannot be read ({getattr(error, 'strerror', 'not UTF-8')}); {named} names it"
         ) from None
-    if mode & 0o077:
+    if read_by_others(status):
         raise SettingsError(
-            f"{file}: may be read by other accounts (mode {mode & 0o777:o}); run 'chmod 600 {file}'"
+            f"{file}: may be read by other accounts (mode {status.st_mode & 0o777:o}); "
+            f"run 'chmod 600 {file}'"
         )
     if len(text) > LARGEST_BYTES or not text.isprintable():
         raise SettingsError(f"{file}: must hold one line {form}; {named} names it")

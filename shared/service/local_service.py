@@ -1,5 +1,6 @@
-"""An HTTP service for programs on this machine alone, in a thread of its own."""
+"""An HTTP service for programs on this machine, in a thread of its own."""
 
+import socket
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -22,7 +23,7 @@ class _QuietOnDisconnect(HTTPServer):
 
 
 class LocalService:
-    """Answers on a port of 127.0.0.1 until it is closed.
+    """Answers on a port, of 127.0.0.1 unless it is told otherwise, until it is closed.
 
     Args:
         server: the kind of server: one request at a time, or each in a thread.
@@ -30,9 +31,10 @@ class LocalService:
         port: 0 takes a free one.
         name: of the thread.
         taken: beginning and end of the error's sentence if the port is taken.
+        host: the address of this machine to listen on.
 
     Raises:
-        SettingsError: the port is taken.
+        SettingsError: the port is taken, or this machine does not have the address.
     """
 
     def __init__(
@@ -43,12 +45,15 @@ class LocalService:
         *,
         name: str,
         taken: tuple[str, str],
+        host: str = HOST,
     ) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        kind = type("Server", (_QuietOnDisconnect, server), {"address_family": family})
         try:
-            self._server = type("Server", (_QuietOnDisconnect, server), {})((HOST, port), handler)
+            self._server = kind((host, port), handler)
         except OSError as error:
             raise SettingsError(
-                f"{taken[0]}port {port} of {HOST} cannot be used ({error.strerror}); {taken[1]}"
+                f"{taken[0]}port {port} of {host} cannot be used ({error.strerror}); {taken[1]}"
             ) from error
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, name=name, daemon=True)

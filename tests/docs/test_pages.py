@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "docs/images/record-path.svg"
 TOP = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 PAGES = [*TOP, *sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").rglob("*.md"))]
-FOLDERS = "benchmarks|client|consilium|docs|examples|server|shared|simulations|studies|tests"
+FOLDERS = "benchmarks|client|consilium|deploy|docs|examples|server|shared|simulations|studies|tests"
 
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s]*)\)|(?:src|srcset)=\"(?!https?:)([^\"]+)\"")
 FILE = re.compile(rf"(?<![\w./-])(?:\.\./)?((?:{FOLDERS})/[\w./-]*\w)/?")

@@ -11,7 +11,8 @@ from consilium.client.hospital.folder import SiteFolder
 from consilium.client.ledger.audit_check import disagreements
 from consilium.client.ledger.store import Ledger, Release
 from consilium.client.secure_sum.journal import RoundJournal
-from consilium.client.service.status import is_held, site_status
+from consilium.client.service.health import is_held
+from consilium.client.service.status import site_status
 from consilium.shared.audit.events import Approved, Refused
 from consilium.shared.errors import AuditError, SettingsError
 from consilium.shared.privacy.accounting import PrivacyEvent

@@ -1,6 +1,7 @@
 """Addresses as people type them, and the account at a proxy."""
 
 import base64
+import os
 import socketserver
 import threading
 
@@ -11,6 +12,7 @@ from consilium.client.service.move import read_address
 from consilium.client.service.proxy import Proxy
 from consilium.server.coordinator.certificates import CertificateFiles, make_authority
 from consilium.shared.errors import SettingsError, UnreachableError
+from consilium.shared.files.permissions import read_by_others
 from consilium.shared.files.private_text import read_pair
 
 
@@ -53,6 +55,21 @@ def test_the_account_at_the_proxy_is_one_line_for_this_account_alone(tmp_path):
             read_pair(file, named="x")
     with pytest.raises(SettingsError, match="cannot be read"):
         read_pair(tmp_path / "missing", named="x")
+
+
+@pytest.mark.parametrize(
+    ("owner", "mode", "refused"),
+    [(7, 0o600, False), (7, 0o640, True), (0, 0o440, False), (0, 0o640, False), (0, 0o660, True),
+     (0, 0o444, True)],
+)  # fmt: skip
+def test_a_file_of_root_s_may_be_read_by_the_group_of_an_account_that_it_is_handed_to(
+    monkeypatch, owner, mode, refused
+):
+    monkeypatch.setattr("os.geteuid", lambda: 7)
+    status = os.stat_result((mode | 0o100000, 0, 0, 1, owner, 9, 0, 0, 0, 0))
+    assert read_by_others(status) is refused
+    monkeypatch.setattr("os.geteuid", lambda: 0)  # root reads its own by owning them
+    assert read_by_others(status) is bool(mode & 0o077)
 
 
 def test_a_password_is_not_printed_and_a_wrong_proxy_is_named():

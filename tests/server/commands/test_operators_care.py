@@ -1,5 +1,6 @@
 """What a careful operator looks for: who did it, counted strangers, names, years, archives."""
 
+import os
 import tarfile
 import threading
 from datetime import UTC, datetime, timedelta
@@ -23,7 +24,7 @@ from consilium.shared.audit.own_log import open_audit
 from consilium.shared.crypto.keys import Roster
 from consilium.shared.errors import AuditError, ConsiliumError, SettingsError
 from consilium.shared.service.command_line import command_of
-from tests.client.service.test_study_sessions import ROSTER, STUDY, TEXT
+from tests.client.service.test_study_sessions import KEYS, ROSTER, STUDY, TEXT
 from tests.deployment.ledgers import events
 
 
@@ -149,6 +150,22 @@ def test_studies_of_one_name_are_told_apart_and_each_waiting_site_has_a_line() -
 )
 def test_a_finished_study_of_400_rounds_says_400(last: dict[str, int] | None, said: str) -> None:
     assert rounds_so_far({"last_round": last, "rounds": 400}) == said
+
+
+def test_a_study_that_comes_through_a_pipe_is_offered_as_it_was_read(
+    folder: CoordinatorFolder,
+) -> None:
+    for number, (site, key) in enumerate(KEYS.items()):
+        folder.register().enrol(site, identity=key.public, node_key=site.encode(), node_id=number,
+                                version="0", now=0.0)  # fmt: skip
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, TEXT.encode())
+        os.close(writing)
+        run(folder, "submit", f"/dev/fd/{reading}")
+    finally:
+        os.close(reading)
+    assert folder.register().study(STUDY.name).text == TEXT.encode()
 
 
 def test_an_ended_study_is_archived_whole_and_its_bulk_removed(

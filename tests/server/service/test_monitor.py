@@ -8,15 +8,19 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from consilium.server.cli import app
+from consilium.server.service.health import ask_health
 from consilium.server.service.monitor import (
     Monitor,
     certificate_ailments,
     disk_ailments,
     free_bytes,
 )
-from consilium.shared.errors import SettingsError
+from consilium.shared.errors import SettingsError, UnreachableError
+from consilium.shared.service.command_line import command_of
 from tests.needs import PATIENCE_S
 
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - what a container's monitor is told
 STATUS = {
     "certificate_ends": "2130-01-01T00:00:00+00:00",
     "sites": [
@@ -101,6 +105,38 @@ def test_it_listens_on_the_loopback_address_only_and_says_if_the_port_is_taken(m
     assert monitor._server.server_address[0] == "127.0.0.1"
     with pytest.raises(SettingsError, match="cannot be used"):
         Monitor(monitor.port, status=dict, ailments=list, page=lambda *_: "")
+
+
+def test_told_to_listen_elsewhere_it_answers_by_any_address_and_by_no_foreign_name():
+    made = Monitor(0, status=dict, ailments=list, page=lambda *_: "", listen=EVERYWHERE)
+    try:
+        assert made._server.server_address[0] == EVERYWHERE
+        for host in ("10.0.0.7:9093", "[2001:db8::7]:9093", "127.0.0.1:9093", "localhost"):
+            assert ask(made, "/health", host=host)[0] == 200
+        for host in ("evil.example.org:80", "evil.example.org", "[::1", "127.0.0.1.org:1", ":1"):
+            assert ask(made, "/health", host=host)[0] == 403
+    finally:
+        made.close()
+
+
+def test_on_the_loopback_address_it_answers_by_its_own_names_only(monitor):
+    assert ask(monitor, "/health", host="10.0.0.7:9093")[0] == 403
+    with pytest.raises(SettingsError, match=r"port 0 of 192\.0\.2\.1 cannot be used"):
+        Monitor(0, status=dict, ailments=list, page=lambda *_: "", listen="192.0.2.1")
+
+
+def test_the_health_of_a_running_coordinator_is_told_by_a_command(monitor, capsys):
+    health = ["health", "--monitor-port", str(monitor.port)]
+    command_of(app)(health, standalone_mode=False)
+    assert "nothing is known to be wrong" in capsys.readouterr().out
+    monitor.wrong.append("the service does not run")
+    assert command_of(app)(health, standalone_mode=False) == 1
+    assert capsys.readouterr().out == "the service does not run\n"
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        port = deaf.getsockname()[1]
+        with pytest.raises(UnreachableError, match=f"no coordinator answers at port {port}"):
+            ask_health(port)
 
 
 @pytest.mark.slow

@@ -5,16 +5,16 @@ import re
 
 import pytest
 
-from consilium.client.service.systemd_unit import write_unit
-from consilium.server.coordinator.service_files import write_service_files
+from consilium.client.service.systemd_unit import write_unit as write_site_unit
+from consilium.server.coordinator.systemd_unit import write_unit as write_coordinator_unit
 
 
 def write_site(folder):
-    return write_unit(folder, user="ward")
+    return write_site_unit(folder, user="ward")
 
 
 def write_coordinator(folder):
-    return write_service_files(folder, port=9092, user="ward")[0]
+    return write_coordinator_unit(folder, user="ward")
 
 
 @pytest.mark.parametrize("write", [write_site, write_coordinator])

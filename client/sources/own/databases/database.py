@@ -25,6 +25,7 @@ from sqlalchemy.pool import NullPool
 from consilium.client.sources.common.needs import needs
 from consilium.client.sources.own.settings.systems import DatabaseSettings
 from consilium.shared.errors import DataError, SettingsError
+from consilium.shared.files.permissions import read_by_others
 
 PIECE_ROWS = 50_000
 CONNECT_TIMEOUT_S = 15
@@ -261,10 +262,10 @@ def secret_of_file(path: Path, key: str, *, what: str, lines: bool = False) -> s
     """
     try:
         with path.open(encoding="utf-8") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if mode & 0o077:
+            status = os.fstat(file.fileno())
+            if read_by_others(status):
                 raise SettingsError(
-                    f"{path}: may be read by other accounts (mode {mode & 0o777:o}); run "
+                    f"{path}: may be read by other accounts (mode {status.st_mode & 0o777:o}); run "
                     f"'chmod 600 {path}' and change {what}"
                 )
             text = file.read(LONGEST_SECRET * (8 if lines else 1) + 1)
