@@ -31,11 +31,11 @@ class CudaRecorder:
     def __call__(self, work: Callable[[], Tensors]) -> tuple[Callable[[], Any], Tensors]:
         """Return the graph's replay, and the results."""
         aside, usual = torch.cuda.Stream(), torch.cuda.current_stream()
-        aside.wait_stream(usual)  # type: ignore[no-untyped-call]  # torch leaves streams untyped
+        aside.wait_stream(usual)
         with torch.cuda.stream(aside):
             for _ in range(WARM_UPS):
                 work()
-        usual.wait_stream(aside)  # type: ignore[no-untyped-call]  # torch leaves streams untyped
+        usual.wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             results = work()
