@@ -1,10 +1,10 @@
 """A private training step on a graphics card: checked against the processor, beside its rivals.
 
 First the card must give the processor's clipped gradient sums and norms to 1e-5 of the longest,
-for every cell, with padding and several stays a patient, and a patient's same bits in any batch. Then
-training steps are timed in turns in one process; the median of the turns counts. All ways have
-their records, and all rivals their weights, on the card before; ours moves a step's sample there,
-as a site does. Single precision everywhere: TF32 is off.
+for every cell, with padding and several stays a patient, and give a patient the same bits in any
+batch. Then training steps are timed in turns in one process; the median of the turns counts. The
+rivals' records and weights lie on the card before; ours moves a step's sample there, as a site
+does. Single precision everywhere: TF32 is off.
 
     python benchmarks/cuda.py                 all shapes, under three minutes
     python benchmarks/cuda.py small icu       some of them
@@ -124,9 +124,10 @@ def main() -> int:
     began = time.perf_counter()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     card, told = find_card()
-    print(told)
     if card is None:
+        print(f"{told}; nothing was measured")
         return int(torch.cuda.is_available())  # a card that is not fit is a failure; none is not
+    print(told)
     worst = largest_difference(card)
     right = worst <= LARGEST_DIFFERENCE
     print(
