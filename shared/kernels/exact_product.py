@@ -46,7 +46,7 @@ class SplitWeight:
         """Split a finite matrix."""
         bits = DOUBLE_BITS - ROW_BITS - (weight_IO.shape[0] - 1).bit_length()
         weight = weight_IO.detach().double()
-        largest = weight.abs().amax()
+        largest = weight.abs().amax((0, 1), keepdim=True)
         coarse = _multiples(weight, largest, bits)
         fine = _multiples(weight - coarse, largest * 2.0 ** (2 - bits), bits)
         return cls(torch.cat([coarse, fine], dim=1))
@@ -74,6 +74,9 @@ def exact_product(x_NI: Tensor, weight: SplitWeight, bias: Tensor | None = None)
 
 
 def _multiples(values: Tensor, largest: Tensor, bits: int) -> Tensor:
-    """Round to multiples of a power of two, of which ``largest`` (float64) is at most 2^bits."""
+    """Round to multiples of a power of two, of which ``largest`` is at most 2^bits.
+
+    ``largest`` is float64 and has the values' axes: so the sum is in double precision.
+    """
     shift = largest * 2.0 ** (DOUBLE_BITS + 1 - bits)
     return (values + shift).sub_(shift)

@@ -24,7 +24,7 @@ from consilium.shared.kernels import through_time
 from consilium.shared.model import cells
 from consilium.shared.model.bookkeeping import Bookkeeping
 from consilium.shared.model.compiled_layer import run_layer
-from consilium.shared.model.graphics_card import PROCESSOR, Processor
+from consilium.shared.model.graphics_card import PROCESSOR, GraphicsCard, Processor
 from consilium.shared.model.layers import initialise_uniform
 from consilium.shared.model.plain_layer import run_plain_layer
 
@@ -124,7 +124,7 @@ class Recurrent(nn.Module):
 
         ``keep_NT`` is 0 at padding, and None if there is none; the rest as for :meth:`forward`.
         """
-        compiled = self.place is PROCESSOR and through_time.serves(values)
+        compiled = not isinstance(self.place, GraphicsCard) and through_time.serves(values)
         run = run_layer if compiled else partial(run_plain_layer, self.place)
         for layer in range(first, self.layers):
             if layer:

@@ -719,6 +719,13 @@ DEFENCES = (
         HOSTILE + "test_a_stays_numbers_are_the_same_bits_whoever_is_beside_it",
     ),
     _d(
+        "sums that do not round",
+        "shared/kernels/exact_product.py",
+        "(_multiples(x, largest_N1, ROW_BITS) @ weight.parts)",
+        "(x.double() @ weight.parts)",
+        "tests/shared/kernels/test_exact_product.py::test_no_order_of_rows_or_terms_changes_a_bit",
+    ),
+    _d(
         "labels of padded steps never read",
         "shared/model/branch.py",
         "        if self.task.per_step:\n            y = torch.where(",
