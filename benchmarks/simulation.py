@@ -11,7 +11,8 @@ proportional set size of the process and all its children, sampled while it runs
 
 A rival that is not installed is skipped with a sentence. They are no dependency of this project:
 
-    pip install --target FOLDER --no-deps pfl ray==2.55.1
+    pip install --target FOLDER --no-deps pfl==0.6.0 multiprocess dill prv-accountant \
+        dp-accounting==0.5.1 ray==2.55.1
     PYTHONPATH=FOLDER python benchmarks/simulation.py
 
 Exits with 1 if at 200 sites or more a round takes over 1.5 times pfl's or a fifth of Flower's, or
@@ -77,14 +78,15 @@ def measured(system: str, sites: int, options: argparse.Namespace) -> tuple[floa
     """Run a system in a process of its own; return seconds a round and peak memory in MiB."""
     command = [sys.executable, __file__, "--one", system, str(sites)]
     command += ["--rounds", str(options.rounds), "--mode", options.mode]
-    with tempfile.TemporaryFile("w+") as out:
-        child = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL)  # noqa: S603 - itself
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        child = subprocess.Popen(command, stdout=out, stderr=errors)  # noqa: S603 - itself
         most = 0.0
         while child.poll() is None:
             most = max(most, sum(map(mebibytes, with_children(child.pid))))
             time.sleep(0.1)
         if child.returncode:
-            raise RuntimeError(f"{system} with {sites} sites ended with {child.returncode}")
+            errors.seek(0)
+            sys.exit(f"{system} with {sites} sites ended with {child.returncode}\n{errors.read()}")
         out.seek(0)
         seconds = json.loads(out.read().splitlines()[-1])
     return median(seconds[1:]), most

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator
 
 import pytest
@@ -41,6 +42,24 @@ settings.load_profile("consilium")
 # Tests start hundreds of processes; where compiled modules are not kept, each compiles them anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test marked ``sampled(n)``, all but n of its cases are slow tests.
+
+    The n lie evenly among its cases by name, so they are the same in any order and selection.
+    """
+    cases = defaultdict(list)
+    for item in items:
+        if mark := item.get_closest_marker("sampled"):
+            cases[item.nodeid.partition("[")[0], *mark.args].append(item)
+    for (_, kept), found in cases.items():
+        found.sort(key=lambda item: item.nodeid)
+        fast = {found[len(found) * number // kept] for number in range(kept)}
+        for item in found:
+            if item not in fast:
+                item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)

@@ -106,6 +106,7 @@ def test_a_library_of_an_extra_is_imported_only_where_the_extra_is_meant():
     assert undeclared(moved, named(PROJECT["dependencies"]), extras)
 
 
+@pytest.mark.slow
 def test_each_declared_distribution_is_imported_or_says_why_not():
     imported = set().union(*(names for names, _ in imports()))
     declared = [*PROJECT["dependencies"], *(one for listed in EXTRAS.values() for one in listed)]

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "shapes.md"
 FOLDERS = ("client", "server", "shared", "simulations", "benchmarks", "tests")
 SUFFIX = re.compile(r"[a-z0-9]_([0-9]*[A-Z][A-Z0-9]*)$")
+ANY_SHAPE = re.compile(r"[a-z0-9]_[0-9]*[A-Z][A-Z0-9]*\b")
 NOT_SHAPES = {"do_GET", "do_POST"}  # names that http.server asks for
 
 
@@ -24,6 +25,8 @@ def names_in(source: str) -> Iterator[str]:
 
 def shapes_in(source: str) -> dict[str, str]:
     """Each name that ends in a shape, and the shape."""
+    if not ANY_SHAPE.search(source):
+        return {}  # most files, and a search is faster than a parse
     return {
         name: match[1]
         for name in set(names_in(source)) - NOT_SHAPES

@@ -63,6 +63,7 @@ def test_help_imports_no_heavy_library(module):
     assert loaded_after(HELP.format(module=module, name="main", call=call)) == []
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("module", COMMANDS)
 def test_the_help_of_every_subcommand_imports_no_heavy_library(module):
     code = HELP.format(module=module, name="app", call="app(['--help'], prog_name='x')") + EVERY
@@ -97,6 +98,7 @@ assert torch.get_num_threads() == 1, torch.get_num_threads()
     assert "torch" in loaded_after(code, OMP_NUM_THREADS="2")
 
 
+@pytest.mark.slow
 def test_the_modules_of_a_running_site_do_not_import_opacus():
     code = """
 import consilium.client.round.session

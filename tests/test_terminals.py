@@ -90,6 +90,7 @@ def hostile_calls(command: click.Command) -> Iterator[list[str]]:
             yield [one.opts[0], HOSTILE, *needed, *arguments]
 
 
+@pytest.mark.sampled(11)
 @pytest.mark.parametrize(
     ("app", "words", "command"), FAILING, ids=[name for name in IDS if name not in WORK]
 )
@@ -110,6 +111,7 @@ def test_a_hostile_text_ends_every_command_in_a_sentence_that_shows_it(
             assert SHOWN in done.told, given
 
 
+@pytest.mark.sampled(18)
 @pytest.mark.parametrize(("app", "words", "command"), COMMANDS, ids=IDS)
 def test_help_says_every_word_of_every_option(
     app: str, words: tuple[str, ...], command: click.Command, monkeypatch: pytest.MonkeyPatch
@@ -175,6 +177,7 @@ def records(folder: Path, *, unit: str = "[bpm]", age: str = "age") -> None:
 CHECK = ("check", "study.toml", "--settings", "site.toml")
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252", "latin-1", "cp437"])
 @pytest.mark.parametrize("width", [20, 80, 2000])
 def test_what_stands_in_study_and_records_prints_as_it_is_on_any_terminal(

@@ -1,6 +1,6 @@
 """pfl-research's simulation: FedAvg, one step a user, no privacy, in one process.
 
-pip install --target FOLDER --no-deps pfl     (and FOLDER on PYTHONPATH)
+What it needs, and how to install that, stands in benchmarks/simulation.py.
 """
 
 import time
@@ -15,7 +15,7 @@ from pfl.callback.base import TrainingProcessCallback
 from pfl.data.dataset import Dataset
 from pfl.data.federated_dataset import FederatedDataset
 from pfl.hyperparam import NNEvalHyperParams, NNTrainHyperParams
-from pfl.metrics import Weighted
+from pfl.metrics import Metrics, Weighted
 from pfl.model.pytorch import PyTorchModel
 from torch import Tensor
 
@@ -29,7 +29,7 @@ class Trained(SmallLSTM):
         return torch.nn.functional.binary_cross_entropy_with_logits(self(x_NTF), y_N)
 
     def metrics(self, x_NTF: Tensor, y_N: Tensor, eval: bool = False) -> dict[str, Any]:  # noqa: A002, ARG002 - pfl names it
-        return {"loss": Weighted(float(self.loss(x_NTF, y_N)) * len(y_N), len(y_N))}
+        return {"loss": Weighted(float(self.loss(x_NTF, y_N).detach()) * len(y_N), len(y_N))}
 
 
 class Times(TrainingProcessCallback):
@@ -38,9 +38,9 @@ class Times(TrainingProcessCallback):
     def __init__(self) -> None:
         self.ends = [time.monotonic()]
 
-    def after_central_iteration(self, aggregate_metrics: Any, *_: Any, **__: Any) -> Any:
+    def after_central_iteration(self, *_: Any, **__: Any) -> tuple[bool, Metrics]:
         self.ends.append(time.monotonic())
-        return False, aggregate_metrics
+        return False, Metrics()
 
 
 def run(sites: int, rounds: int) -> list[float]:

@@ -14,13 +14,15 @@ from consilium.shared.privacy.accounting import plan
 from consilium.shared.rounds.feasibility import feasibility_noise
 from consilium.shared.study.definition import Study
 
+ENDS = (".", "?", "!")
+
 
 def review_lines(study: Study) -> list[str]:
     """Return one sentence per line: data used, what leaves, what it costs, who takes part."""
     variables = list(study.variables)
     shown = ", ".join(variables[:8]) + (f" and {len(variables) - 8} more" if variables[8:] else "")
     return [
-        f"Study {study.name}: {study.title}.",
+        f"Study {study.name}: {study.title}{'' if study.title.endswith(ENDS) else '.'}",
         f"Digest {study.digest.hex()}: approving means approving this and nothing else.",
         *([study.purpose] if study.purpose else []),
         f"Data used: source {study.data.source}, {_window(study)}, "

@@ -20,6 +20,8 @@ class DataCheck:
         verdict: of the check.
         findings: what there is to know, with remedies.
         patients: how many patients the records hold for this study.
+        numbers: this hospital's persons by outcome and by variable, exact, in sentences;
+            empty if the study does not count them.
         page: the whole report with figures, HTML.
         size: the rounded number of training patients; None if the records cannot serve the study.
         unsuitable: why they cannot; empty if they can.
@@ -28,6 +30,7 @@ class DataCheck:
     verdict: "Verdict"
     findings: tuple[Finding, ...]
     patients: int
+    numbers: tuple[str, ...]
     page: str
     size: int | None
     unsuitable: str
@@ -41,6 +44,7 @@ def check_data(folder: SiteFolder, study: Study) -> DataCheck:
         SettingsError: ``site.toml`` does not say where they are.
     """
     # These read records, draw and compute: too heavy for the start of the page's process.
+    from consilium.client.commands.own_numbers import person_lines
     from consilium.client.quality.findings import judge, verdict
     from consilium.client.quality.measure import check_quality
     from consilium.client.quality.page import quality_page
@@ -61,6 +65,7 @@ def check_data(folder: SiteFolder, study: Study) -> DataCheck:
         verdict=ruling,
         findings=findings,
         patients=quality.patients,
+        numbers=tuple(person_lines(quality.persons, study)) if study.feasibility else (),
         page=quality_page(quality, findings, ruling, study),
         size=size,
         unsuitable=unsuitable,

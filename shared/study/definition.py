@@ -388,11 +388,18 @@ def with_changes(study: Study, /, **tables: dict[str, object]) -> Study:
     Example: ``with_changes(study, privacy={"epsilon": 3.0})``; top-level keys go under ``study``.
 
     Raises:
-        StudyError: the changed study is not valid.
+        StudyError: the changed study is not valid, or what is to change is no table of keys.
     """
     content: dict[str, Any] = study.model_dump(by_alias=True)
     for table, changes in tables.items():
-        target = content if table == "study" else content[table]
+        target = content if table == "study" else content.setdefault(table, {})
+        if target is None:  # a table that this study does not have
+            target = content[table] = {}
+        if not isinstance(target, dict) or not isinstance(changes, dict):
+            raise StudyError(
+                f"study {study.name}: {table} is no table of keys; give {table} as "
+                f"study={{{table!r}: ...}} if it is a key of the study itself"
+            )
         target.update(changes)
     return _validate(content, study.name)
 

@@ -22,9 +22,10 @@ from consilium.client.service.connection import Connection
 from consilium.client.service.enroll import enrol_request, pin_reply
 from consilium.client.service.pinned_connection import approvals_of, connect
 from consilium.client.service.site_cohort import site_cohort
+from consilium.server.commands.steering import want
 from consilium.server.coordinator.enrolment import EnrolmentService, invite, submit
 from consilium.server.coordinator.folder import CoordinatorFolder, Settings
-from consilium.server.coordinator.register import Register
+from consilium.server.coordinator.register import Register, Wanted
 from consilium.server.flower.database_link import enrol_node, open_link
 from consilium.shared.audit.events import Vouched
 from consilium.shared.audit.own_log import open_audit
@@ -415,6 +416,24 @@ class Federation:
                 raise AssertionError(f"waited {seconds} s for {what}\n" + "\n".join(
                     f"--- {name}\n{said}" for name, said in logs.items()))  # fmt: skip
             time.sleep(0.02)
+
+    def pause_after(self, rounds: int, study: str = "tiny") -> None:
+        """Pause a study once it has had so many rounds.
+
+        By the function behind ``pause``: while a command starts, a tiny study has twenty rounds
+        and could be over. Let the study have dozens more than ``rounds``.
+        """
+        digest = Register(self.coordinator / "register.sqlite").study(study).digest.hex()
+        file, folder = (
+            self.coordinator / "studies" / digest / "rounds.jsonl",
+            CoordinatorFolder.open(self.coordinator),
+        )
+        self.wait_for(
+            lambda: file.exists() and len(file.read_text().splitlines()) >= rounds,
+            f"{rounds} rounds", 90,
+        )  # fmt: skip
+        want(folder, study, Wanted.PAUSE, by="test")
+        self.wait_for(lambda: self.state_of(study) == "paused", f"{study} to pause", 60)
 
     def finish(self, seconds: float = 120, study: str = "tiny") -> None:
         """Wait for a study to finish."""

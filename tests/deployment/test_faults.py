@@ -184,7 +184,7 @@ def test_doubled_and_reordered_messages_change_nothing(federation: Federation) -
 def test_clocks_an_hour_off_hinder_nobody_and_a_paused_study_resumes_at_the_next_round(
     federation: Federation, tmp_path: Path
 ) -> None:
-    federation.prepare(tiny_study(rounds=12, mode="site"))
+    federation.prepare(tiny_study(rounds=40, mode="site"))
     skewed = {"west": (3600, "ahead of"), "east": (-3600, "behind")}
     for site, (seconds, _) in skewed.items():
         wrong = tmp_path / f"clock-{site}"
@@ -192,9 +192,7 @@ def test_clocks_an_hour_off_hinder_nobody_and_a_paused_study_resumes_at_the_next
         (wrong / "sitecustomize.py").write_text(SKEWED.format(seconds=seconds))
         federation.environments[site] = {"PYTHONPATH": str(wrong)}
     start(federation)
-    federation.wait_for(lambda: len(federation.records_of()) >= 3, "the first rounds", 60)
-    federation.operator("pause", "tiny")
-    federation.wait_for(lambda: federation.state_of() == "paused", "the study to pause", 30)
+    federation.pause_after(3)
     stood = federation.records_of()
     for site, (_, side) in skewed.items():
         told = federation.hospital(site, "preflight", fails=True, name=site)
@@ -205,7 +203,7 @@ def test_clocks_an_hour_off_hinder_nobody_and_a_paused_study_resumes_at_the_next
     federation.finish(60)
     rounds = federation.records_of()
     assert [record["round"] for record in rounds] == sorted({r["round"] for r in rounds})
-    assert sum(record["purpose"] == "training" for record in rounds) == 12
+    assert sum(record["purpose"] == "training" for record in rounds) == 40
     assert all(rounds_with(federation, "west"))
     assert all(rounds_with(federation, "east"))
     federation.close()

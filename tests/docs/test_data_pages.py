@@ -21,6 +21,7 @@ ELSEWHERE = {"omop-database", "fhir-server"}  # run below, with the servers that
 ALONE = [page for page in PAGES if page.name not in ELSEWHERE]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if page.name not in ELSEWHERE], ids=lambda p: p.name

@@ -114,6 +114,7 @@ CASES = [
 ]  # fmt: skip  # a case reads as one
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("name", "kind", "purpose"), CASES)
 def test_one_patient_changes_a_vector_within_the_claimed_sensitivity(
     tmp_path: Path, name: str, kind: str, purpose: Purpose
@@ -121,6 +122,7 @@ def test_one_patient_changes_a_vector_within_the_claimed_sensitivity(
     require_bounded((STUDIES | TASKS)[name], kind, purpose, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("purpose", [Purpose.TRAINING, Purpose.EVALUATION])
 @pytest.mark.parametrize(
     "kind",

@@ -156,6 +156,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_message_has_the_same_kind_code_and_size_with_a_patient_and_without(

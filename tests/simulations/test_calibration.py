@@ -94,6 +94,7 @@ def said(study: Study, records: list[dict[str, Any]]) -> str:
     return calibration_sentence(study, {"other_rounds": json.loads(json.dumps(others))})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["distributed", pytest.param("site", marks=pytest.mark.slow)])
 def test_risks_that_are_far_too_low_are_right_after_calibration(mode: str, tmp_path: Path) -> None:
     study = with_changes(STUDY, privacy={"mode": mode})

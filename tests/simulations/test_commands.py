@@ -121,6 +121,7 @@ def study(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_run_leaves_record_model_and_figure_and_goes_on_only_with_its_own_study(
     run, study: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -349,6 +350,7 @@ def test_the_ledger_of_a_run_can_be_read(run, study: Path, data: Path, tmp_path:
     assert "is not a file" in refused(run("client", "ledger", tmp_path))
 
 
+@pytest.mark.slow
 def test_plan_shows_the_cost_before_anything_is_spent(run, study: Path) -> None:
     told = json.loads(run("simulations", "plan", study, "--patients", "500", "--json").stdout)
     assert {row["epsilon"] for row in told["choices"]} == {8.0, 3.0, 1.0}

@@ -102,6 +102,7 @@ def test_a_round_record_tells_sites_bytes_metrics_and_no_single_sites_numbers(
     assert 0 < validation["loss"] < 5
 
 
+@pytest.mark.slow
 def test_under_privacy_every_release_is_in_every_ledger_and_within_budget(
     study: Study, test_cohort: HeldOut, tmp_path: Path
 ) -> None:
@@ -143,6 +144,7 @@ SHARED = {
 }
 
 
+@pytest.mark.slow
 def test_with_shared_noise_a_round_is_the_step_of_all_patients_together(
     study: Study, test_cohort: HeldOut, tmp_path: Path
 ) -> None:
@@ -178,6 +180,7 @@ def test_fewer_survivors_than_the_noise_counts_on_release_nothing(
     assert np.array_equal(finished.state.server.weights_D, to_vector(begun))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [FaultKind.LOSE_REQUEST, FaultKind.LOSE_REPLY, FaultKind.CRASH])
 @pytest.mark.parametrize("action", ["update", pytest.param("unmask", marks=pytest.mark.slow)])
 def test_a_site_lost_in_one_exchange_costs_neither_the_round_nor_the_run(
@@ -201,6 +204,7 @@ def test_corrupted_keys_are_noticed_when_they_arrive_and_dealt_again_before_the_
     assert finished.state.trained == 3
 
 
+@pytest.mark.slow
 def test_too_few_sites_void_the_round_and_leave_the_model_unchanged(
     study: Study, test_cohort: HeldOut, tmp_path: Path
 ) -> None:
@@ -245,6 +249,7 @@ def cut_after(study: Study, test: HeldOut, folder: Path, rounds: int) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_goes_on_and_never_repeats_a_round(
     study: Study, test_cohort: HeldOut, tmp_path: Path
 ) -> None:
@@ -272,6 +277,7 @@ def test_without_privacy_a_cut_off_run_still_has_all_its_rounds(
     assert finished.state.finished
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_shown_again_and_not_trained_again(
     study: Study, test_cohort: HeldOut, tmp_path: Path
 ) -> None:

@@ -105,6 +105,7 @@ def test_visits_in_days_of_a_table_that_no_source_was_made_for(
     assert persons_told(perform("run", tmp_path / "study.toml", *records)) == 312
 
 
+@pytest.mark.slow
 def test_an_omop_extract_all_of_whose_times_are_midnight(tmp_path: Path, only_dealt: None) -> None:
     archive = needed("omop_synthea", "Synthea27Nj_5.4.zip")
     with zipfile.ZipFile(archive) as files, closing(sqlite3.connect(tmp_path / "cdm.db")) as made:

@@ -121,6 +121,7 @@ def one_model(test_cohort: HeldOut, tmp_path_factory: pytest.TempPathFactory) ->
     return train(STUDY, test_cohort, tmp_path_factory.mktemp("one"))[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [("head",), ("head", "norm", "inputs")])
 def test_where_hospitals_contradict_each_other_own_heads_beat_one_model(
     test_cohort: HeldOut, one_model: Finished, tmp_path: Path, parts: tuple[str, ...]
@@ -132,6 +133,7 @@ def test_where_hospitals_contradict_each_other_own_heads_beat_one_model(
     assert told > 0.8  # evaluation by sums judges each site's patients by its own model
 
 
+@pytest.mark.slow
 def test_a_second_model_beats_the_one_model_and_the_global_one_is_as_without_it(
     test_cohort: HeldOut, one_model: Finished, tmp_path: Path
 ) -> None:
@@ -141,6 +143,7 @@ def test_a_second_model_beats_the_one_model_and_the_global_one_is_as_without_it(
     assert np.array_equal(own.state.server.weights_D, one_model.state.server.weights_D)
 
 
+@pytest.mark.slow
 def test_each_hospital_recalibrates_the_model_that_it_uses(
     test_cohort: HeldOut, tmp_path: Path
 ) -> None:
@@ -186,6 +189,7 @@ def vector_bytes(sent: list[bytes]) -> set[int]:
     return found
 
 
+@pytest.mark.slow
 def test_own_weights_are_in_no_message_and_no_vector_has_room_for_them(
     test_cohort: HeldOut, sent: list[bytes], tmp_path: Path
 ) -> None:
@@ -213,6 +217,7 @@ def test_own_weights_are_in_no_message_and_no_vector_has_room_for_them(
     assert not sent_in_every_run(run, sent)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_goes_on_with_the_same_own_part(
     test_cohort: HeldOut, tmp_path: Path
 ) -> None:
@@ -241,6 +246,7 @@ def test_a_run_that_was_cut_off_goes_on_with_the_same_own_part(
     assert auroc(finished) > 0.8
 
 
+@pytest.mark.slow
 def test_own_statistics_are_the_noisy_ones_that_were_charged(
     test_cohort: HeldOut, tmp_path: Path
 ) -> None:
@@ -297,6 +303,7 @@ SCAFFOLD = with_changes(
 )
 
 
+@pytest.mark.slow
 def test_control_variates_are_scaffold_as_published(test_cohort: HeldOut, tmp_path: Path) -> None:
     study = with_changes(SCAFFOLD, training={"control_variates": True})
     finished, federation = train(study, test_cohort, tmp_path / "own")
@@ -311,6 +318,7 @@ def test_control_variates_are_scaffold_as_published(test_cohort: HeldOut, tmp_pa
     assert np.linalg.norm(reached - expected) < 0.02 * differs
 
 
+@pytest.mark.slow
 def test_a_control_variate_stays_at_its_site_and_costs_no_epsilon_beside_the_update(
     test_cohort: HeldOut, sent: list[bytes], tmp_path: Path
 ) -> None:
@@ -338,6 +346,7 @@ def test_a_control_variate_stays_at_its_site_and_costs_no_epsilon_beside_the_upd
     assert not sent_in_every_run(run, sent)
 
 
+@pytest.mark.slow
 def test_a_run_with_control_variates_that_was_cut_off_goes_on_with_them(
     test_cohort: HeldOut, tmp_path: Path
 ) -> None:

@@ -80,6 +80,7 @@ def test_it_imports_nothing_of_ours():
     assert "consilium." not in PATH.read_text().replace("consilium/1/", "")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("count", "changes"), PAIRS, ids=["complete", "sparse"])
 @pytest.mark.parametrize("how_many", [1, 3])
 def test_its_sites_take_part_among_ours(tmp_path, count, changes, how_many):
@@ -121,6 +122,7 @@ def test_its_coordinator_sums_over_our_sites(tmp_path, count, changes):
         assert set(coordinator.named) <= {lost}
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", ["seed", "mask"])
 @pytest.mark.parametrize("liar", ["theirs", "ours"])
 def test_both_complain_of_the_same_lies_and_believe_each_others_proofs(

@@ -129,6 +129,7 @@ def check_against_batch(study: Study, events: list[Event], seed: int, *, reasons
     close(late, batch(study, signed.trained, events, study.data.steps), study)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("pooling", [*POOLINGS, "per step"])
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("cell", CELLS)
@@ -169,6 +170,7 @@ def said_of_branches(event: Event) -> dict[str, object]:
     return told | {"value": value, "unit": units[name]}
 
 
+@pytest.mark.sampled(13)
 @CLOCKS_AND_STEPS
 @pytest.mark.parametrize("name", [*BRANCHES, "backwards"])
 def test_every_answer_of_branches_is_the_batchs_and_every_reason_an_absence(

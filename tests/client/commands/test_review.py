@@ -7,7 +7,7 @@ from consilium.client.hospital.approvals import Approval
 from consilium.client.hospital.policy import Policy
 from consilium.shared.crypto.keys import IdentityKey, Roster
 from consilium.shared.enrolment.messages import roster_fingerprint
-from consilium.shared.study.definition import Study
+from consilium.shared.study.definition import Study, with_changes
 from tests.client.vouching import lying, roster, signed, study, trust
 from tests.rosters import sized_roster
 from tests.study_text import small_study
@@ -15,6 +15,12 @@ from tests.study_text import small_study
 
 def told(**tables: dict[str, object]) -> str:
     return "\n".join(review_lines(small_study(**tables)))
+
+
+@pytest.mark.parametrize(("title", "line"), [("Who dies?", "Who dies?"), ("Death", "Death.")])
+def test_a_title_is_a_sentence_once(title: str, line: str) -> None:
+    named = with_changes(small_study(), study={"title": title})
+    assert review_lines(named)[0] == f"Study small: {line}"
 
 
 def test_a_study_that_shares_everything_says_nothing_of_own_parts() -> None:

@@ -102,6 +102,7 @@ def check(cell, pooling, both, around, tokens, task, steps, seed) -> None:
     assert told.value == pytest.approx(expected[-1], abs=1e-5 * study.task.spread)
 
 
+@pytest.mark.sampled(13)
 @pytest.mark.parametrize("per_step", [False, True])
 @pytest.mark.parametrize("name", BRANCHES)
 def test_attributions_of_branches_sum_to_the_change_and_absent_variables_have_no_effect(

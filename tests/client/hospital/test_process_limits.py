@@ -39,6 +39,7 @@ def test_threads_are_those_of_the_policy_here_and_in_child_processes():
     assert told.split() == ["2", "2"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is bounded on Linux only")
 def test_memory_beyond_the_bound_is_refused_and_the_process_lives():
     demands = ("torch.zeros(400_000_000)", "np.ones(200_000_000)", "b'x' * 1_600_000_000")

@@ -130,6 +130,7 @@ def test_the_bound_is_the_hospitals_to_set() -> None:
         Policy(vouched_at_least=2).check_roster(study(), roster(), trust("east"))
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_with_as_many_liars_as_may_collude_no_invention_is_vouched_for(data: st.DataObject) -> None:
     collusion = data.draw(st.integers(0, 2))

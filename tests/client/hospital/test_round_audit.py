@@ -236,6 +236,7 @@ def test_a_forged_coordinator_head_is_noted_and_logged_and_the_round_goes_on(
     assert check_log(sites.log("a"), trusted=IDENTITIES["a"], owner="a").events["refused"] == 1
 
 
+@pytest.mark.slow
 def test_without_privacy_a_release_is_recorded_without_an_epsilon(tmp_path) -> None:
     study = with_changes(STUDY, privacy={"mode": "none"}, study={"rounds": 1})
     sites, log = SessionSites(tmp_path, study), coordinator_log(tmp_path)

@@ -232,6 +232,7 @@ def test_a_coordinator_that_was_put_back_has_no_round_masked_twice(past, tmp_pat
         assert {number for _, number in rounds} > {1, 2, 3, 4, 5}  # and it went on above them
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("state", [OLDER, MISSING])
 @pytest.mark.parametrize("store", ["ledger", "journal"])
 def test_a_lost_ledger_or_journal_is_written_anew_from_the_log(

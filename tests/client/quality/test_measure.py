@@ -219,6 +219,7 @@ def test_quantiles_come_from_the_histogram() -> None:
     assert np.isnan(quantiles(np.zeros(100, dtype=np.int64), (0.5,))[0])
 
 
+@pytest.mark.slow
 def test_the_command_reads_site_toml_and_prints_a_verdict(tmp_path: Path) -> None:
     (tmp_path / "site.toml").write_text(in_data_table(write_tables(written(), tmp_path, "csv")))
     console = Console(record=True, width=120)
@@ -239,6 +240,7 @@ def test_data_that_are_not_ready_end_the_command_with_the_reason(tmp_path: Path)
     assert json.loads(console.export_text())["verdict"] == "not ready"
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_be_written_is_told_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "site.toml").write_text(in_data_table(write_tables(written(), tmp_path, "csv")))
     with pytest.raises(SettingsError, match=r"--page .* cannot be written \("):

@@ -221,6 +221,7 @@ EVENTS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(EVENTS, EVENTS, st.floats(15, 120, width=32), st.booleans())
 def test_a_window_after_an_event_holds_what_came_within_its_hours_and_nothing_later(
     before: list[tuple[float, int, float]],
@@ -253,6 +254,7 @@ def test_a_window_after_an_event_holds_what_came_within_its_hours_and_nothing_la
         assert (window.variable_E == HR).sum() == len(held)
 
 
+@pytest.mark.slow
 @given(EVENTS, EVENTS, st.sampled_from([ROLLING, ALIGNED]), st.floats(4, 60), st.booleans())
 def test_nothing_after_a_window_changes_it(
     events: list[tuple[float, int, float]],

@@ -102,6 +102,7 @@ def weights(study: Study) -> np.ndarray:
     return to_vector(study_model(study))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_a_second_model_changes_nothing_that_leaves_unless_its_scores_may_be_counted(
     tmp_path: Path, mode: str
@@ -175,6 +176,7 @@ def test_a_second_model_that_diverges_is_dropped_and_costs_no_round(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", [1e14, 3e38])
 def test_weights_made_to_overflow_are_answered_as_any_others(

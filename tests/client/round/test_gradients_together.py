@@ -60,6 +60,7 @@ def samples() -> list[Sample]:
     return [*made, Sample(data=made[0].data, chosen=np.empty(0, np.int64))]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("pieces", ["one pass", "several passes"])
 @pytest.mark.parametrize("name", MODELS)

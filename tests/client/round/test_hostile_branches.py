@@ -70,6 +70,7 @@ def test_a_search_for_the_worst_change_finds_none_above_the_clip_norm(name, back
     assert 0 < worst <= SLACK
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(
     name=st.sampled_from(list(BRANCHES)),

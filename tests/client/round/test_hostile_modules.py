@@ -46,6 +46,7 @@ def network(request, tmp_path, monkeypatch) -> Callable[[], ModuleModel]:
     return make
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("exponent", [0.0, 4.0, 12.0, 38.4])
 def test_no_weights_let_a_patient_count_more_than_once(exponent: float, network) -> None:
     for seed, (stays, wrong) in enumerate([(1, ""), (4, "cancelling"), (3, "nan")]):

@@ -146,6 +146,7 @@ def cancel(data: list[np.ndarray], stays: int, near: float, seed: int) -> None:
         y[first], y[first + 1] = 0, 1
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_search_for_the_worst_change_finds_none_above_the_clip_norm(name, back_end):
     """The search that found 8.9, 5.1, 2.3 and 1.84 clip norms before sums were double."""
@@ -219,6 +220,7 @@ def test_of_three_thousand_patients_one_changes_no_others_part(name, back_end):
     assert change(model, training_set(*data)) <= SLACK
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru", "gru-d"])
 @pytest.mark.parametrize("training", [True, False])
 def test_a_stays_numbers_are_the_same_bits_whoever_is_beside_it(cell, training, back_end):

@@ -18,6 +18,7 @@ TORCH = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TORCH)
 @pytest.mark.parametrize("momentum", [0.0, 0.8])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.05])

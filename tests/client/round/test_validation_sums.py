@@ -80,6 +80,7 @@ def without(tensors: PatientTensors, patient: int) -> PatientTensors:
     )
 
 
+@pytest.mark.sampled(3)
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 1000), patients=st.integers(2, 6))
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
@@ -99,6 +100,7 @@ def test_one_patient_changes_the_sums_by_at_most_the_sensitivity(
         assert np.linalg.norm(change) <= metrics_sensitivity(study) * (1 + 1e-6)  # float32 model
 
 
+@pytest.mark.sampled(1)
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 1000), patients=st.integers(2, 6))
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)

@@ -294,6 +294,7 @@ def refusals(form: Format, folder: Path, name: str) -> list[str]:
     return told
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in FORMATS]

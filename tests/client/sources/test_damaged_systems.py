@@ -189,6 +189,7 @@ FORMATS |= NEW
 LONG = {"fhir", "omop", "sql"}  # to read
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in FORMATS]
 )

@@ -99,6 +99,7 @@ WRITERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", WRITERS)
 def test_the_same_cohort_gives_identical_tensors(write: Writer, tmp_path: Path) -> None:
     for library in NEEDED.get(write, ()):
@@ -106,6 +107,7 @@ def test_the_same_cohort_gives_identical_tensors(write: Writer, tmp_path: Path) 
     agree(write, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fetch", ["export", pytest.param("search", marks=pytest.mark.slow)])
 def test_the_same_cohort_from_a_server_gives_identical_tensors(fetch: str, tmp_path: Path) -> None:
     with ExitStack() as stack:

@@ -50,6 +50,7 @@ def read(study: Study, text: str, folder: Path, **how: bool) -> list[Patient]:
     return list(open_source(settings, study, **how).read_patients(study))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", [*FORMATS, *OWN])
 def test_nobody_who_opted_out_is_read_from_any_source(name: str, tmp_path: Path) -> None:

@@ -61,13 +61,14 @@ def test_script_in_what_a_coordinator_writes_stays_text(make: Make) -> None:
 
 @pytest.mark.slow
 def test_the_records_are_checked_before_the_form_to_approve_stands_there(make: Make) -> None:
-    one = make()
+    one = make(text=TEXT + "\n[feasibility]\nepsilon = 0.5\n")
     anna = one.person("Anna")
     assert one.person("Clara").post(f"{one.path}/check").status_code == 403
     assert anna.get(f"{one.path}/report").status_code == 404
     anna.post(f"{one.path}/check")
     shown = finished(anna, one.path, "are being read")
     assert "24 patients found" in shown
+    assert "This hospital&#39;s persons, exact and shown here alone: 24; with an outcome" in shown
     assert "Size to declare" in shown
     assert "value='20'" in shown
     report = one.person("Clara").get(f"{one.path}/report")

@@ -166,6 +166,7 @@ def test_a_copied_key_of_the_round_names_the_copier(tmp_path, monkeypatch, which
     assert f"copy of one that {VICTIM} announced before" in results[1].refusals[LIAR]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("victims", [SEVEN[:1], [SEVEN[0], SEVEN[5]], SEVEN], ids=len)
 @pytest.mark.parametrize("share", [None, SEVENTH], ids=["rubbish", "another share"])
 def test_wrong_seed_shares_name_their_dealer_at_once(tmp_path, monkeypatch, victims, share):

@@ -111,7 +111,7 @@ def machine(count, **changes):  # noqa: C901 - it counts the rules of the class 
 
 
 class TestMaliciousCoordinator(machine(SITES).TestCase):
-    settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+    settings = settings(max_examples=10, stateful_step_count=25, deadline=None)
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ class TestMaliciousCoordinatorAtLength(machine(SITES).TestCase):
 
 
 class TestMaliciousCoordinatorOfASparseGraph(machine(9, **SPARSE).TestCase):
-    settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
+    settings = settings(max_examples=6, stateful_step_count=20, deadline=None)
 
 
 @pytest.mark.slow

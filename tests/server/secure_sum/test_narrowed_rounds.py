@@ -88,6 +88,7 @@ def rounds_of(sums: GroupSums, sites: InProcessSites, known, first: int, count: 
     return known, done
 
 
+@pytest.mark.slow
 def test_garbage_in_a_check_coordinate_is_traced_by_real_rounds_of_enough_sites(tmp_path) -> None:
     sums, sites = of_groups(tmp_path, 7)
     garbage_of(sites, "site-003")
@@ -111,6 +112,7 @@ def test_a_dealer_of_wrong_shares_is_named_and_left_out_at_once(tmp_path) -> Non
     assert [len(survivors) for _, survivors in done] == [6, 6]
 
 
+@pytest.mark.slow
 def test_each_group_finds_its_own_and_the_others_go_on(tmp_path) -> None:
     sums, sites = of_groups(tmp_path, 5, 5, 5)
     garbage_of(sites, "site-001")
@@ -136,6 +138,7 @@ def test_a_group_that_cannot_go_on_is_not_asked_and_most_groups_must(tmp_path) -
         check_hope(replace(state, groups=(known[0], lost, known[2])))
 
 
+@pytest.mark.slow
 def test_a_run_that_crashes_while_narrowing_goes_on_with_what_it_had_learned(tmp_path) -> None:
     sums, sites = of_groups(tmp_path, 7)
     garbage_of(sites, "site-005")

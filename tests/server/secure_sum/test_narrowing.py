@@ -58,6 +58,7 @@ def test_nothing_is_remembered_while_all_goes_well() -> None:
     assert known.asked == known.sites
 
 
+@pytest.mark.slow
 @given(
     sites=st.integers(4, 30),
     more=st.integers(0, 4),
@@ -79,6 +80,7 @@ def test_never_fewer_than_the_minimum_and_never_more_rounds_than_the_bound(
     assert known.rounds == 0 or known.narrowing
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("sites", [4, 5, 6, 7, 8, 10, 13, 16, 21, 30])
 def test_one_that_always_lies_is_left_out_for_good_and_nobody_else_in_about_log2_rounds(
     sites,

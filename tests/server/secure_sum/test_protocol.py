@@ -45,6 +45,7 @@ def test_a_steady_round_takes_three_exchanges(tmp_path):
     assert len(sites.asked) == 4 * 3
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("fault", [LOST, UNHEARD])
 @pytest.mark.parametrize("action", list(Action))
 def test_five_sites_sum_exactly_with_any_one_lost_and_it_returns(tmp_path, action, fault):

@@ -33,6 +33,7 @@ def far_from_each_other(agreed, count):
     return lost
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("action", [Action.KEYS, Action.UPDATE, Action.UNMASK])
 def test_the_sum_is_exact_with_sites_lost_at_any_phase(tmp_path, action):
     coordinator, sites = federation(9, tmp_path, **NINE)

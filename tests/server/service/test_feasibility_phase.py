@@ -78,6 +78,7 @@ class Coordinator:
         return [json.loads(line)["purpose"] for line in lines]
 
 
+@pytest.mark.slow
 def test_the_study_rests_after_the_count_and_trains_once_it_is_resumed(tmp_path: Path) -> None:
     made = Coordinator(tmp_path, COUNTED)
     with pytest.raises(SettingsError, match="its persons are not counted yet; it is submitted"):

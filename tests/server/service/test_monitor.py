@@ -103,6 +103,7 @@ def test_it_listens_on_the_loopback_address_only_and_says_if_the_port_is_taken(m
         Monitor(monitor.port, status=dict, ailments=list, page=lambda *_: "")
 
 
+@pytest.mark.slow
 def test_a_client_that_says_nothing_does_not_keep_others_waiting_for_long(monitor, monkeypatch):
     with socket.create_connection(("127.0.0.1", monitor.port)) as silent:
         shortly = {silent.getsockname(): 0.3}  # a slow machine's other clients are not cut off

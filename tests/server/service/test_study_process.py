@@ -89,6 +89,7 @@ def events(folder: CoordinatorFolder, kind: type) -> list:
     return [event for event in found if isinstance(event, kind)]
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_without_the_sender_of_garbage_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -112,6 +113,7 @@ def test_a_study_goes_on_without_the_sender_of_garbage_and_says_so(
     assert "without c: they send garbage" in page
 
 
+@pytest.mark.slow
 def test_a_study_that_cannot_do_without_the_suspects_stops_and_names_them(tmp_path: Path) -> None:
     folder, register, _ = run(tmp_path, 4)
     [study] = register.studies()

@@ -189,6 +189,7 @@ while True:
 )
 
 
+@pytest.mark.slow
 def test_what_was_acknowledged_survives_kill_9_at_any_moment():
     with memory_folder() as folder:
         path, acknowledged = folder / "audit.jsonl", 0

@@ -69,6 +69,7 @@ def in_double(model: RecurrentModel, x_NTF: torch.Tensor, mask_NT: torch.Tensor)
     return scores[mask_NT.numpy()] if model.task.per_step else scores
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("cell", CELLS)
@@ -112,6 +113,7 @@ def test_the_onnx_model_says_what_it_reads_and_takes_any_number_of_rows_and_step
         assert theirs == pytest.approx(ours, abs=1e-5)
 
 
+@pytest.mark.sampled(1)
 @CLOCKS_AND_STEPS
 @pytest.mark.parametrize("name", BRANCHES)
 def test_onnx_scores_equal_pytorchs_for_every_kind_of_branch(name, clock, per_step) -> None:
@@ -129,6 +131,7 @@ def test_onnx_scores_equal_pytorchs_for_every_kind_of_branch(name, clock, per_st
             assert theirs == pytest.approx(ours, abs=1e-5 * study.task.spread)
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("file", sorted(STUDIES.glob("*.toml")), ids=lambda file: file.stem)
 def test_every_example_study_has_a_model_that_onnx_scores_alike(file: Path) -> None:
     study = load_study(file)

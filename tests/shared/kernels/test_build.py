@@ -43,6 +43,7 @@ def test_it_can_be_turned_off():
     assert "CONSILIUM_KERNEL is off" in status_with(CONSILIUM_KERNEL="off")
 
 
+@pytest.mark.slow
 @needs_kernel
 def test_a_variant_can_be_asked_for():
     assert "portable (CONSILIUM_KERNEL asks for it)" in status_with(CONSILIUM_KERNEL="portable")

@@ -80,6 +80,7 @@ def variant(request, monkeypatch) -> str:
     return request.param
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     cell=st.sampled_from(list(CELLS)),
@@ -109,6 +110,7 @@ LONG = [
 SHAPES = [(3, 2, 140, 21), (2, 60, 3, 20), (40, 3, 2, 70), *LONG]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_variant_gives_the_same(cell, shape, variant):

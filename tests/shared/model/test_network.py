@@ -42,6 +42,7 @@ def labels(kind: str, outputs: int, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.randint(2, (*shape, outputs), generator=generator).float()
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(
     cell=st.sampled_from(["rnn", "lstm", "gru"]),

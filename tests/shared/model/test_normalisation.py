@@ -46,6 +46,7 @@ def test_zero_on_a_log_scale_scores_the_lowest_and_not_minus_infinity() -> None:
     assert score == pytest.approx([-CLIP], rel=1e-6)
 
 
+@pytest.mark.slow
 @given(
     arrays(np.float64, 6, elements=st.floats(-1e9, 1e9)),
     st.floats(0, 1e6),

@@ -63,6 +63,7 @@ def test_impossible_variances_are_refused(variance):
         discrete_gaussian(variance, 1, stream(1))
 
 
+@pytest.mark.slow
 def test_doubtful_decisions_are_made_exactly_and_keep_the_distribution(monkeypatch):
     """With floating point trusted to 1 % only, thousands of decisions take the exact way."""
     monkeypatch.setattr(consilium.shared.privacy.discrete_gaussian, "FLOAT_SLACK", 1e-2)

@@ -91,12 +91,14 @@ def parse_as_every_kind(data):
     return accepted
 
 
+@pytest.mark.slow
 @given(ANY_MESSAGE)
 @settings(max_examples=300)
 def test_a_message_survives_the_wire_and_parses_as_its_own_kind_only(message):
     assert parse_as_every_kind(message.to_bytes()) == [message]
 
 
+@pytest.mark.slow
 @given(ANY_MESSAGE, st.data())
 @settings(max_examples=300)
 def test_a_damaged_message_is_refused_or_well_formed(message, data):
@@ -124,6 +126,7 @@ def test_random_bytes_are_refused(data):
     assert parse_as_every_kind(data) == []
 
 
+@pytest.mark.slow
 @given(st.sampled_from(KINDS), PLAIN)
 @settings(max_examples=400)
 def test_random_structures_in_the_envelope_are_refused_or_well_formed(kind, plain):
@@ -136,6 +139,7 @@ def test_random_structures_in_the_envelope_are_refused_or_well_formed(kind, plai
             assert type(parsed).from_bytes(parsed.to_bytes()) == parsed
 
 
+@pytest.mark.slow
 @given(ANY_MESSAGE, st.data())
 @settings(max_examples=300)
 def test_a_field_of_another_type_is_refused_or_well_formed(message, data):

@@ -83,6 +83,7 @@ def test_the_rooms_with_pages_are_these() -> None:
     assert ROOMS == WITH_PAGES
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("room", WITH_PAGES)
 @given(words=st.text(st.characters(exclude_characters="\r\0", exclude_categories=["Cs"])))
 def test_whatever_a_template_is_given_stays_text(room: str, words: str) -> None:

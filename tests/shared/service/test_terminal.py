@@ -94,6 +94,7 @@ def test_nobody_makes_another_console_or_table() -> None:
         assert not imported & called & makers, name
 
 
+@pytest.mark.slow
 def test_every_text_file_is_read_and_written_in_a_named_encoding() -> None:
     """Else a file written under one locale is another text under the next."""
     faults = [

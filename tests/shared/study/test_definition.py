@@ -176,6 +176,11 @@ def test_a_changed_study_is_validated_again_and_the_old_one_stays() -> None:
     assert study().privacy.epsilon == 8.0
     with pytest.raises(StudyError, match="epsilon"):
         with_changes(study(), privacy={"epsilon": -3.0})
+    assert with_changes(study(), feasibility={"epsilon": 0.5}).feasibility is not None
+    with pytest.raises(StudyError, match="rounds is no table of keys; give rounds as study="):
+        with_changes(study(), rounds={"rounds": 3})
+    with pytest.raises(StudyError, match="nonsense"):
+        with_changes(study(), nonsense={"rounds": 3})
 
 
 @given(

@@ -206,6 +206,7 @@ def test_the_report_is_written_where_it_is_asked_for(
     assert elsewhere.read_bytes() == (result.folder / "report.html").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_temporary_folder_goes_with_the_last_object_that_needs_it(
     result: consilium.SimulationResult,
 ) -> None:

@@ -128,6 +128,7 @@ def test_a_site_that_the_collection_does_not_have_is_refused() -> None:
 SLOW = ("sepsis", "tox21", "readmission", "icu", "ventilation", "adrenal", "arrhythmia", "eicu")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.slow if name.startswith(SLOW) else ()) for name in DEALT],

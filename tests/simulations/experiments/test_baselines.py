@@ -73,6 +73,7 @@ def test_labels_that_are_all_alike_are_refused(grids: tuple[TimeGrid, TimeGrid])
         linear_model(grid_of([85, 90]), grids[1], STUDY)
 
 
+@pytest.mark.slow
 def test_every_kind_of_task_has_a_baseline_that_beats_chance(
     grids: tuple[TimeGrid, TimeGrid], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,7 @@ def test_shared_noise_is_that_of_all_sites_divided_by_all_patients() -> None:
     assert own(study).step_noise < own(STUDY).step_noise
 
 
+@pytest.mark.slow
 def test_less_epsilon_and_more_rounds_cost_more_noise_and_more_patients_less() -> None:
     found = {(c.epsilon, c.rounds): c.noise_multiplier for c in choices(STUDY, patients=500)}
     assert set(found) == {(e, r) for e in (8.0, 3.0, 1.0) for r in (10, 20, 40)}
@@ -67,6 +68,7 @@ def test_less_epsilon_and_more_rounds_cost_more_noise_and_more_patients_less() -
     assert own(STUDY, 5000).step_noise == pytest.approx(own(STUDY, 500).step_noise / 10)
 
 
+@pytest.mark.slow
 def test_a_study_without_privacy_is_planned_as_if_it_had_it() -> None:
     plain = with_changes(STUDY, privacy={"mode": "none"})
     assert choices(plain, patients=500, epsilons=(2.0,))[0].epsilon == 2.0

@@ -127,6 +127,7 @@ def test_evaluation_and_attributions_of_classification_are_acquitted(name: str) 
     assert ("attributions" in names) == (explained > 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "cell"),
     [

@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[3]
 SHIPPED = [load_study(path) for path in sorted((ROOT / "studies").glob("*.toml"))]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("study", SHIPPED, ids=lambda study: study.name)
 def test_no_shipped_study_costs_more_in_the_worst_case_than_it_claims(study) -> None:
     case = worst_case(study)

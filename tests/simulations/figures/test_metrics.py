@@ -39,6 +39,7 @@ def judged(
     return evaluate(models, truth)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 999), size=st.integers(2, 200), decimals=st.integers(0, 3))
 def test_binary_values_equal_scikit_learns_with_and_without_ties(seed, size, decimals) -> None:

@@ -30,7 +30,7 @@ def record_of(study: Study, folder: Path) -> dict:
 
 @pytest.mark.slow
 def test_the_summary_names_the_planted_subgroup_and_the_planted_hospital(tmp_path: Path) -> None:
-    study = study_of(FLAWED_NAME, 20)
+    study = study_of(FLAWED_NAME, 40)
     record = record_of(study, tmp_path)
     hospital = study.sites[FLAWED_HOSPITAL]
     for told in (record, record["other_rounds"][-1]["validation"]):

@@ -74,6 +74,7 @@ FORMS: dict[str, tuple[str, str, int, int, float, set[str]]] = {
 SCRIPTS = {"nifti": ("make_nifti.py",), "arrays": ("make_arrays.py",)}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("form", FORMS)
 def test_check_reads_what_was_guessed_without_an_edit(

@@ -27,6 +27,7 @@ def comparison(digest: str) -> dict[str, Any]:
                          "federated-private": private}}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_same_record_gives_the_same_bytes(folder: Path) -> None:
     first = write_report(folder).read_bytes()
     assert write_report(folder, folder / "again.html").read_bytes() == first
@@ -107,6 +108,7 @@ def test_what_is_no_study_is_refused(folder: Path) -> None:
         write_report(folder)
 
 
+@pytest.mark.slow
 def test_a_place_that_cannot_be_written_is_named(folder: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be written"):
         write_report(folder, folder / "run.json" / "report.html")

@@ -83,6 +83,7 @@ def test_every_figure_has_title_description_caption_and_its_numbers(page: str) -
         assert "<th scope='row'>" in numbers
 
 
+@pytest.mark.slow
 def test_sections_appear_where_the_record_has_what_they_need() -> None:
     study = demo_study(privacy={"mode": "none"})
     bare = report_page(study, record_of(study, groups=[]), None)

@@ -115,6 +115,7 @@ def test_a_folder_without_a_finished_search_is_refused(tmp_path: Path) -> None:
         search(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_setting_that_cannot_be_run_is_noted_and_the_rest_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -239,6 +239,7 @@ def test_unit_types_are_offered_as_flags(folder: Path) -> None:
     assert [named(p.stays[0], study)["ICUType1"] for p in (first, second)] == [0, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(REAL is None, reason="the challenge's files are not beside the repository")
 def test_the_real_set_a_is_read_whole_in_bounded_time() -> None:
     source = PhysioNet2012(REAL)

@@ -57,6 +57,7 @@ def test_thinned_beats_count_for_what_is_usual(tmp_path: Path) -> None:
     assert {one.tobytes() for one in column(thin, study, "unlike")} <= unlike
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("rate", [250, 360, 500, 1000])
 def test_any_rate_and_order_of_leads_gives_the_same(rate: int, tmp_path: Path) -> None:
     study = heart_study()

@@ -30,6 +30,7 @@ def streamed(study: Study, rate: int, seconds: float, pieces: list[int]) -> list
     return found + stream.end()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("rate", "pieces"),
     [(250, [1000]), (360, [37, 999]), (500, [500, 1]), (1000, [4001]), (100, [73])],

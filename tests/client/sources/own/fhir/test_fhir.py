@@ -142,6 +142,7 @@ def test_a_death_counts_where_its_time_or_the_discharge_says_so(
     assert report.unlabelled == 2 - len(labels)
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     ("more", "reason", "kept"),
     [
@@ -198,6 +199,7 @@ def test_components_periods_words_and_units_in_text_are_read(tmp_path: Path) -> 
     assert report.duplicates == 1
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("diagnosis", "label"),
     [
@@ -290,6 +292,7 @@ def test_lines_that_are_no_resources_are_set_aside_among_others(tmp_path: Path) 
         read_again(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_last_line_that_is_no_resource_is_refused_with_file_and_line(tmp_path: Path) -> None:
     export(tmp_path)
     path = tmp_path / "Observation.ndjson"
@@ -355,6 +358,7 @@ BUNDLES = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", BUNDLES)
 def test_bundles_are_read_as_what_is_in_them(name: str, tmp_path: Path) -> None:
     content = BUNDLES[name]().encode()

@@ -82,6 +82,7 @@ def test_a_search_is_followed_page_by_page(server: FhirServer) -> None:
     assert to_grid(source.read_patients(SMALL), SMALL).y_N.tolist() == [0, 1, 0]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("fetch", ["export", "search"])
 @pytest.mark.parametrize("fault", [429, 503, 500, "cut"])
 @pytest.mark.parametrize("place", ["Observation", "Patient"])

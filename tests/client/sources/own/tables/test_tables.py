@@ -292,6 +292,7 @@ def test_labels_are_read_in_words_of_any_language(
     assert grid.y_N.tolist() == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_compressed_table_is_read_and_a_bomb_is_refused(tmp_path: Path) -> None:
     packed = SETTINGS.replace("events.csv", "events.csv.gz")
     (tmp_path / "events.csv.gz").write_bytes(gzip.compress(EVENTS.encode()))
@@ -471,6 +472,7 @@ def test_a_column_of_something_else_than_units_takes_no_memory_for_each_row(
     assert "correct the column that site.toml names" in unknown[-1].told
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_no_damage_to_a_table_ends_in_anything_but_a_refusal_or_believable_values(
