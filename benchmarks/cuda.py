@@ -24,7 +24,8 @@ from parts.steps import CLIP, SHAPES, TORCH, Shape, opacus, ordinary, ours
 from parts.table import add_row
 
 from consilium.shared.model.bookkeeping import Bookkeeping
-from consilium.shared.model.graphics_card import PROCESSOR, GraphicsCard, Processor, find_card
+from consilium.shared.model.card_check import find_card
+from consilium.shared.model.graphics_card import PROCESSOR, GraphicsCard, Processor
 from consilium.shared.model.recurrent import GRU, LSTM, RNN, Recurrent, computed_on
 
 SHAPES_TIMED = ("small", "icu", "icu-2-layers", "icu-gru", "beats")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from consilium.shared.model.graphics_card import find_card
+from consilium.shared.model.card_check import find_card
 from tests.emulated_card import emulated_card
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"

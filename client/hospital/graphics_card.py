@@ -18,7 +18,7 @@ def allowed_card(policy: Policy) -> "GraphicsCard | None":
     """Return the card that computes recurrent layers in training, or None: the processor does."""
     if not policy.gpu:
         return None
-    from consilium.shared.model.graphics_card import find_card
+    from consilium.shared.model.card_check import find_card
 
     card, told = find_card()
     log.info("%s", told)
@@ -29,6 +29,6 @@ def what_computes(policy: Policy) -> str:
     """Return one sentence for this hospital's people: what trains models, and why."""
     if not policy.gpu:
         return "the processor is used, as [machine] gpu = false says"
-    from consilium.shared.model.graphics_card import find_card
+    from consilium.shared.model.card_check import find_card
 
     return find_card()[1]

@@ -123,7 +123,7 @@ def test_an_error_that_is_not_the_cards_is_met_on_the_processor_too(monkeypatch)
 def test_the_policy_decides_whether_a_card_is_looked_for(monkeypatch):
     card = emulated_card()
     monkeypatch.setattr(
-        "consilium.shared.model.graphics_card.find_card", lambda: (card, "a card computes")
+        "consilium.shared.model.card_check.find_card", lambda: (card, "a card computes")
     )
     assert allowed_card(Policy()) is None
     assert allowed_card(Policy(gpu=True)) is card

@@ -10,7 +10,7 @@ from consilium.client.hospital.folder import SiteFolder
 from consilium.client.service.preflight import preflight
 from consilium.client.sources.common.named_files import check_readable
 from consilium.shared.errors import DataError
-from consilium.shared.model.graphics_card import find_card
+from consilium.shared.model.card_check import find_card
 
 TABLES = """source = "tables"
 [data.stays]

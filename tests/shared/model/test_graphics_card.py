@@ -10,12 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from consilium.shared.model import cells, graphics_card
 from consilium.shared.model.bookkeeping import Bookkeeping, group_rows
-from consilium.shared.model.graphics_card import (
-    GraphicsCard,
-    disagreement,
-    filled_up,
-    find_card,
-)
+from consilium.shared.model.graphics_card import GraphicsCard, filled_up
 from consilium.shared.model.plain_layer import records
 from consilium.shared.model.recurrent import GRU, LSTM, RNN, computed_on
 from tests.emulated_card import emulated_card, written_again
@@ -103,21 +98,6 @@ def test_rows_are_filled_up_to_few_numbers():
     assert all(rows <= filled_up(rows) <= max(8, 1.5 * rows) for rows in range(1, 3000))
 
 
-def test_a_fit_card_agrees_and_one_that_computes_otherwise_is_told():
-    class Rough(GraphicsCard):
-        def give(self, values, rows):
-            return super().give(values.half().to(values.dtype), rows)
-
-    class ByBatch(GraphicsCard):
-        def give(self, values, rows):
-            return super().give(values * (1 + 1e-8 * rows), rows)
-
-    device = torch.device("cpu")
-    assert disagreement(emulated_card()) == ""
-    assert "(rnn) are off by" in disagreement(Rough(device, written_again))
-    assert "depend on who else" in disagreement(ByBatch(device, written_again))
-
-
 class _OneDevice(TorchDispatchMode):
     """Fails where numbers of two devices meet, or leave for another."""
 
@@ -151,37 +131,3 @@ def test_nothing_stays_on_the_processor_and_no_number_is_looked_at_in_the_loops(
                 record.add_norms(nothing, nothing, groups)
                 sums = record.weighted_sums(torch.zeros(7, device="meta"))
                 assert {total.device.type for total in sums} == {"meta"}
-
-
-def test_without_a_card_the_processor_is_used(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    find_card.cache_clear()
-    assert find_card() == (None, "PyTorch finds no graphics card here, so the processor is used")
-    find_card.cache_clear()
-
-
-def test_a_card_is_used_if_it_is_fit_and_told_if_it_is_not(monkeypatch):
-    def card(device, record):
-        del device, record
-        return emulated_card()
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "H200")
-    monkeypatch.setattr(graphics_card, "CudaRecorder", lambda: written_again)
-    monkeypatch.setattr(graphics_card, "GraphicsCard", card)
-    find_card.cache_clear()
-    found, told = find_card()
-    assert found is not None
-    assert told == "the graphics card H200 computes the recurrent layers in training"
-
-    def lacking():
-        raise torch.OutOfMemoryError
-
-    monkeypatch.setattr(graphics_card, "CudaRecorder", lacking)
-    find_card.cache_clear()
-    assert find_card() == (
-        None,
-        "the graphics card here is not used, but the processor: the graphics card has too little "
-        "memory free",
-    )
-    find_card.cache_clear()
