@@ -73,13 +73,12 @@ class _PlainLayer(torch.autograd.Function):
             if ctx.needs_input_grad[5]:
                 by_x = cells.times(deltas.input_TNG, one.weights.input_GI, ctx.alone)
                 grad_x = by_x if grad_x is None else grad_x + by_x.flip(0)
-            given, x_TNI, before_TNH = (
-                deltas.of_rows(rows), one.x_TNI[:, :rows], one.trace.states[:-1, :rows]
-            )  # fmt: skip
+            deltas = deltas.of_rows(rows)
+            x_TNI, before_TNH = one.x_TNI[:, :rows], one.trace.states[:-1, :rows]
             if ctx.books is None:
-                gradients += place.gradients(weight_gradients(given, x_TNI, before_TNH))
+                gradients += place.gradients(weight_gradients(deltas, x_TNI, before_TNH))
             else:
-                for record in records(one.parameters, given, x_TNI, before_TNH):
+                for record in records(one.parameters, deltas, x_TNI, before_TNH):
                     ctx.books.file(place.record(record))
                 gradients += [None] * 4
         grad_x = None if grad_x is None else place.give(grad_x, rows)
