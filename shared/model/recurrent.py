@@ -13,7 +13,6 @@ last output is the state after the last valid step.
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from itertools import chain
 from typing import ClassVar
 
@@ -125,11 +124,14 @@ class Recurrent(nn.Module):
         ``keep_NT`` is 0 at padding, and None if there is none; the rest as for :meth:`forward`.
         """
         compiled = not isinstance(self.place, GraphicsCard) and through_time.serves(values)
-        run = run_layer if compiled else partial(run_plain_layer, self.place)
         for layer in range(first, self.layers):
             if layer:
                 values = drop(values, self.dropout if self.training else 0.0, generator)
-            values = run(self.cell, books, keep_NT, values, self.directions(layer))
+            weights = self.directions(layer)
+            if compiled:
+                values = run_layer(self.cell, books, keep_NT, values, weights)
+            else:
+                values = run_plain_layer(self.place, self.cell, books, keep_NT, values, weights)
         return values
 
     def directions(self, layer: int) -> list[tuple[nn.Parameter, ...]]:
