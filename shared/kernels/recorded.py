@@ -30,7 +30,8 @@ class CudaRecorder:
 
     def __call__(self, work: Callable[[], Tensors]) -> tuple[Callable[[], Any], Tensors]:
         """Return the graph's replay, and the results."""
-        aside, usual = torch.cuda.Stream(), torch.cuda.current_stream()
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        usual = torch.cuda.current_stream()
         aside.wait_stream(usual)
         with torch.cuda.stream(aside):
             for _ in range(WARM_UPS):
