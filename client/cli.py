@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from consilium.client.commands.bedside import add_bedside_commands
 from consilium.client.commands.model import add_model_commands
+from consilium.client.commands.notices import notices
 from consilium.client.commands.operations import add_commands
 from consilium.client.commands.options import (
     DEFAULT_FOLDER,
@@ -45,7 +47,9 @@ app = typer.Typer(
 console = Terminal()
 add_commands(app)
 app.command()(variables)
+app.command()(notices)
 add_model_commands(app)
+add_bedside_commands(app)
 add_vouch_commands(app)
 add_recovery_commands(app)
 app.add_typer(web_user, name="web-user")
@@ -62,13 +66,12 @@ def init(
     from consilium.client.service.systemd_unit import write_unit
 
     made = SiteFolder.make(folder, site=site)
-    code = None if made.is_enrolled else made.make_recovery_code()
     unit = write_unit(made.path, user=getpass.getuser())
     _say(f"The site's folder is {folder}; only this account can read it.")
     _say(f"Identity {made.identity().public.hex()}")
     _say(f"For systemd: {unit}.")
-    if code is not None:
-        show_code(code)
+    if not made.is_enrolled:
+        made.make_recovery_code(show_code)
     _say("Next: say in site.toml where the records lie, then 'consilium-site enroll TOKEN'.")
 
 
@@ -145,7 +148,8 @@ def preflight(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
 
 @app.command()
 def studies(folder: Folder = DEFAULT_FOLDER) -> None:
-    """List the studies that the coordinator offers to this site, and which are approved."""
+    """List the studies that the coordinator offers to this site, and what waits for its word."""
+    from consilium.client.commands.roster_decisions import waiting_line
     from consilium.client.hospital.folder import SiteFolder
     from consilium.client.service.offers import fetch_offers
     from consilium.client.service.pinned_connection import approvals_of
@@ -154,10 +158,13 @@ def studies(folder: Folder = DEFAULT_FOLDER) -> None:
     approvals = approvals_of(opened)
     for offer in fetch_offers(opened):
         study, _ = offer.check(opened.enrolment().coordinator)
-        known = "approved" if approvals.find(study.digest) else "not approved"
+        approved = approvals.find(study.digest)
+        known = "approved" if approved else "not approved"
         console.print(
             f"{study.name}  {study.digest.hex()[:16]}  {known}  {study.title}", markup=False
         )
+        if approved is not None and (line := waiting_line(opened, approved)):
+            _say(line)
 
 
 @app.command()
@@ -271,7 +278,10 @@ def withdraw(
 
 @app.command()
 def start(folder: Folder = DEFAULT_FOLDER) -> None:
-    """Answer the coordinator until stopped; only outgoing connections, to its one port."""
+    """Answer the coordinator until stopped; only outgoing connections, to its one port.
+
+    And to whom [notices] in site.toml names, if it is there.
+    """
     from consilium.client.hospital.folder import LOG_NAME, SiteFolder
     from consilium.client.service.process import serve_site
     from consilium.shared.service.log_file import log_to_file

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from consilium.server.commands.feasibility import feasibility
+from consilium.server.commands.notices import notices
 from consilium.server.commands.operations import add_commands
 from consilium.server.commands.options import (
     DEFAULT_FOLDER,
@@ -23,6 +24,7 @@ from consilium.server.commands.options import (
     StudyName,
 )
 from consilium.server.commands.persons import web_user
+from consilium.server.commands.rosters import roster, told
 from consilium.server.coordinator.defaults import DEFAULT_HOURS, DEFAULT_PORT, MONITOR_PORT
 from consilium.server.web.command import web
 from consilium.shared.service.command_line import run_command
@@ -41,6 +43,8 @@ app = typer.Typer(
 console = Terminal()
 add_commands(app)
 app.command()(feasibility)
+app.command()(notices)
+app.command()(roster)
 app.add_typer(web_user, name="web-user")
 app.command()(web)
 
@@ -366,6 +370,7 @@ def _show(folder: "CoordinatorFolder", register: "Register") -> None:
         rounds_so_far,
         waiting_lines,
     )
+    from consilium.shared.notices.told import notices_lines
 
     found = overview(folder, register)
     named = names_of(found["studies"])
@@ -396,11 +401,20 @@ def _show(folder: "CoordinatorFolder", register: "Register") -> None:
         )  # fmt: skip
         studies.add_row(named[study["digest"]], study["state"], *shown)
     console.print(studies)
+    for line in notices_lines(found["notices"]):
+        _say(f"notices: {line}")
     for study in found["studies"]:
         if study["detail"] and study["state"] in (State.WAITING, State.PAUSED):
             _say(f"{named[study['digest']]}:")
             for line in waiting_lines(study["detail"], study["roster_sites"]):
                 _say(f"  {line}")
+        for version in study["roster_versions"]:
+            _say(f"{named[study['digest']]}: {told(version)}")
+        if proposed := study["roster_proposed"]:
+            _say(
+                f"{named[study['digest']]}: roster {proposed['version']} is proposed: "
+                f"{proposed['detail']}"
+            )
 
 
 def _facts(study: "Study") -> dict[str, Any]:

@@ -21,9 +21,10 @@ GROUPS = tomllib.loads(TEXT)["dependency-groups"]
 EXTRAS = PROJECT["optional-dependencies"]
 # Which files may import what only an extra installs.
 FILES_OF_EXTRAS = {
-    "fhir": ("client/sources/own/fhir/fhir_connection.py",),
+    "fhir": ("client/bedside/ehr_trust.py", "client/sources/own/fhir/fhir_connection.py"),
     "frames": ("simulations/api/",),
     "hospital": (
+        "client/bedside/fhir_stream.py",
         "client/sources/own/",
         "client/sources/recorded/",
         "client/sources/public/eicu_demo.py",

@@ -1,4 +1,5 @@
-"""A finished model in use at this hospital: batch scores, the streaming scorer, recalibration.
+"""A finished model in use at this hospital: scores in batches, streams and FHIR, recalibration.
 
-Signed models and this hospital's own stays may enter; every result stays at the hospital.
+Signed models and this hospital's own stays may enter, and on loopback what its EHR asks; every
+result stays at the hospital.
 """

@@ -30,6 +30,11 @@ class MeanDrift:
         self._stays[column] += before is None
         self._sum[column] += now - (before or 0.0)
 
+    def forget(self, column: int, mean: float) -> None:
+        """Take back a stay's mean of a column."""
+        self._stays[column] -= 1
+        self._sum[column] -= mean
+
     def shift(self, column: int) -> float | None:
         """Return the mean in training deviations, or None if it is near 0 or may be chance."""
         stays = self._stays[column]

@@ -16,7 +16,8 @@ from consilium.client.explain.answers import answer
 from consilium.client.records.features import label_shape, to_grid, to_tensors
 from consilium.client.records.windows import cut_for_scoring
 from consilium.client.round.predictions import predict
-from consilium.client.sources.common.source import Patient
+from consilium.client.sources.common.source import Patient, Stay
+from consilium.shared.crypto.transcript import encode
 from consilium.shared.errors import SettingsError
 from consilium.shared.export.signed_model import SignedModel, Trained
 from consilium.shared.files.atomic_file import write_atomically
@@ -30,11 +31,15 @@ FIELDS = ("value", "observed", "low", "high")
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Prediction:
-    """One stay's scores (K,) at the end of its window, or (T, K) of its observed steps."""
+    """One stay's scores (K,) at the end of its window, or (T, K) of its observed steps.
+
+    ``inputs`` are the bytes of :func:`inputs_of`.
+    """
 
     patient_id: str
     stay_id: str
     scores: NDArray[np.float64]
+    inputs: bytes = b""
 
     def __repr__(self) -> str:
         return "Prediction(...)"
@@ -55,10 +60,22 @@ def predict_patients(trained: Trained, patients: Iterable[Patient]) -> Iterator[
         inputs = to_tensors(to_grid(chunk, study), trained.normalisation, study)
         scores = predict(trained.model, inputs.x_NTF, inputs.mask_NT)
         steps_N = inputs.mask_NT.sum(1).tolist()
-        stays = [(patient.patient_id, stay.stay_id) for patient in chunk for stay in patient.stays]
-        for (patient_id, stay_id), score, steps in zip(stays, scores, steps_N, strict=True):
-            kept = score[:steps] if study.task.per_step else score
-            yield Prediction(patient_id=patient_id, stay_id=stay_id, scores=kept)
+        stays = [(patient.patient_id, stay) for patient in chunk for stay in patient.stays]
+        for (patient_id, stay), score, steps in zip(stays, scores, steps_N, strict=True):
+            yield Prediction(
+                patient_id=patient_id,
+                stay_id=stay.stay_id,
+                scores=score[:steps] if study.task.per_step else score,
+                inputs=inputs_of(stay, steps),
+            )
+
+
+def inputs_of(stay: Stay, steps: int) -> bytes:
+    """Return the bytes of what a model reads of a window: its events, and how many steps it has."""
+    columns = ((stay.hours_E, "<f4"), (stay.variable_E, "<i2"), (stay.value_E, "<f4"))
+    return encode(
+        "bedside-inputs", *(column.astype(kind).tobytes() for column, kind in columns), steps
+    )
 
 
 def write_predictions(

@@ -13,11 +13,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from consilium.client.bedside.drift import MeanDrift
-from consilium.client.explain.answers import answer, effect_scale
+from consilium.client.explain.answers import answers_of
 from consilium.client.explain.stay_stream import StayStream, StreamedModel
 from consilium.client.records.running_features import Layout
 from consilium.client.sources.common.cleaning import Cleaner
@@ -28,14 +26,10 @@ from consilium.shared.model.normalisation import CLIP, reference_scores
 from consilium.shared.study.input_names import UNKNOWN_TOKEN, token_numbers
 from consilium.shared.study.units import SUBSTANCES, UNITLESS, conversion
 
-TOP = 3
 MOST_STAYS = 2000
 LONGEST_NAME = 128
-LEAST_EFFECT = 1e-9  # smaller effects are rounding errors
 LARGEST_VALUE = float(np.finfo(np.float32).max)
 KEYS = ("stay", "hours", "variable", "value", "unit", "code", "end")
-
-Array = NDArray[np.float64]
 
 
 class Scorer:
@@ -107,9 +101,18 @@ class Scorer:
             "stay": name,
             "hours": event["hours"],
             "steps": stay.step + 1,
-            "outputs": self._outputs(stay.logits()),
+            "outputs": answers_of(
+                self._signed, stay.logits(), self._layout.names, reasons=self._model.reasons
+            ),
             "warnings": warnings,
         }
+
+    def forget(self, name: str) -> None:
+        """Forget a stay as if it had never been known: its values do not count in the drift."""
+        self._stays.pop(name, None)
+        for column in range(len(self._study.variables)):
+            if (mean := self._means.pop((name, column), None)) is not None:
+                self._drift.forget(column, mean)
 
     def _end(self, name: str) -> dict[str, Any]:
         if self._stays.pop(name, None) is None:
@@ -233,27 +236,6 @@ class Scorer:
                 "that of the training patients"
             )
         return warnings
-
-    def _outputs(self, logits_NK: Array) -> list[dict[str, Any]]:
-        model, logits = self._signed.trained.model, torch.from_numpy(logits_NK)
-        score_K = model.scores(logits[0]).tolist()
-        effect_NK = effect_scale(model, logits).numpy()
-        effect_CK = effect_NK[0] - effect_NK[1:]
-        found = []
-        for output, score in enumerate(score_K):
-            shown = answer(self._signed, output, score)
-            if self._model.reasons:
-                shown["reasons"] = self._reasons(effect_CK[:, output])
-            found.append(shown)
-        return found
-
-    def _reasons(self, effect_C: Array) -> list[dict[str, Any]]:
-        order = np.argsort(-np.abs(effect_C), kind="stable")[:TOP]
-        return [
-            {"variable": self._layout.names[column], "effect": float(effect_C[column])}
-            for column in order
-            if abs(effect_C[column]) > LEAST_EFFECT
-        ]
 
 
 def _shown(text: object) -> str:

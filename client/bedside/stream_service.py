@@ -14,17 +14,29 @@ import threading
 from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, Protocol, TextIO
 
-from consilium.client.bedside.scorer import Scorer
-from consilium.client.bedside.signal_scorer import SignalScorer
 from consilium.shared.errors import ConsiliumError, DataError
 from consilium.shared.service.local_service import HERE, LocalService
 
-AnyScorer = Scorer | SignalScorer
 TIMEOUT_S = 60.0
 LARGEST_BODY_BYTES = 1 << 20
 LARGEST_LINE_BYTES = 1 << 16
+
+
+class AnyScorer(Protocol):
+    """What takes lines: events, recordings or FHIR resources."""
+
+    @property
+    def stays(self) -> int:
+        """Number of stays in memory."""
+
+    def take(self, line: dict[str, Any], /) -> dict[str, Any]:
+        """Take a line and answer it.
+
+        Raises:
+            ConsiliumError: it cannot be used.
+        """
 
 
 def lines_of(stream: BinaryIO) -> Iterator[bytes]:

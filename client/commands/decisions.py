@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from consilium.client.hospital.approvals import Approval
 from consilium.client.hospital.cohort_notes import CohortNote, note_approved, read_notes
-from consilium.client.hospital.decision_notes import DecisionNote, DecisionNotes
+from consilium.client.hospital.decision_notes import LOCK, DecisionNote, DecisionNotes
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.hospital.stores import check_log_is_there
 from consilium.client.service.offers import declare_size, find_offer
@@ -25,7 +25,6 @@ from consilium.shared.errors import PolicyError, SettingsError
 from consilium.shared.files.file_lock import file_lock
 from consilium.shared.study.definition import Study
 
-LOCK = "decisions.lock"
 LONGEST_REASON = 300
 
 

@@ -15,6 +15,7 @@ from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.service.terminal import Table, Terminal
 
 if TYPE_CHECKING:
+    from consilium.client.sources.common.settings import DataSettings
     from consilium.client.sources.common.source import Source
     from consilium.shared.export.manifest import ModelManifest
     from consilium.shared.export.signed_model import SignedModel
@@ -107,22 +108,43 @@ def recalibrate(
 
 def predict(
     exported: Exported,
-    out: Annotated[Path, typer.Option(help="File for the predictions: .csv or .jsonl.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="File: .csv or .jsonl; with --fhir .ndjson, or .json for a Bundle."),
+    ],
     folder: Folder = DEFAULT_FOLDER,
     signer: Signer = "",
     settings: Settings = None,
     data: Data = None,
     where: Where = None,
+    fhir: Annotated[
+        bool, typer.Option("--fhir", help="Write FHIR R4 RiskAssessments, with reasons.")
+    ] = False,
+    transaction: Annotated[
+        bool,
+        typer.Option("--transaction", help="With --fhir and .json: a Bundle that a server takes."),
+    ] = False,
 ) -> None:
     """Score this site's stays with an exported model, into a file that stays here."""
     from consilium.client.bedside.prediction import predict_patients, write_predictions
+    from consilium.client.commands.bedside import noted_predictions, predict_fhir
     from consilium.client.explain.answers import meaning
 
     form = out.suffix.removeprefix(".")
-    if form not in ("csv", "jsonl"):
-        raise SettingsError(f"--out {out}: must end in .csv or .jsonl; rename it")
-    found, source = _with_records(exported, folder, signer, settings, data, where)
+    forms = ("ndjson", "json") if fhir else ("csv", "jsonl")
+    if form not in forms:
+        kind = "with --fhir " if fhir else ""
+        raise SettingsError(f"--out {out}: must end {kind}in .{' or .'.join(forms)}; rename it")
+    if transaction and form != "json":
+        raise SettingsError("--transaction is of a Bundle: give --fhir, and --out FILE.json")
+    found = open_own_model(exported, folder, signer)
+    chosen = _records(found, folder, settings, data, where)
+    if fhir:
+        predict_fhir(found, chosen, folder, out, console, transaction=transaction)
+        return
+    source = opened(found, chosen)
     predictions = predict_patients(found.trained, source.read_patients(found.trained.study))
+    predictions = noted_predictions(found, folder, predictions)
     rows = write_predictions(out, found, predictions, form=form)  # type: ignore[arg-type]  # checked above
     report = source.report
     console.print(
@@ -198,22 +220,27 @@ def stream(
     reasons: Annotated[
         bool, typer.Option("--reasons/--no-reasons", help="Say which variables mattered most.")
     ] = True,
+    settings: Settings = None,
 ) -> None:
     """Score stays as their events come: a JSON event a line on standard input, or over HTTP.
 
-    A model of [data.derived] variables reads recordings instead: lines of samples and beats.
+    A line may be a FHIR Encounter, Patient or Observation, too. A model of [data.derived] variables
+    reads recordings instead: lines of samples and beats.
     """
     import torch
 
     from consilium.client.bedside.scorer import Scorer
     from consilium.client.bedside.signal_scorer import SignalScorer
     from consilium.client.bedside.stream_service import StreamService, answer_stream, lines_of
+    from consilium.client.commands.bedside import noted_scorer
     from consilium.client.explain.answers import meaning
 
     torch.set_num_threads(1)  # an event is too little work to share
     found = open_own_model(exported, folder, signer)
     derived = bool(found.trained.study.data.derived)
-    scorer = SignalScorer(found) if derived else Scorer(found, reasons=reasons)
+    plain: Scorer | SignalScorer
+    plain = SignalScorer(found) if derived else Scorer(found, reasons=reasons)
+    scorer = noted_scorer(found, folder, settings, plain)
     stderr = Terminal(stderr=True)
     stderr.print(f"{found.manifest.study}: {meaning(found)}.", markup=False)
     try:
@@ -237,14 +264,33 @@ def _with_records(
     where: list[str] | None,
 ) -> "tuple[SignedModel, Source]":
     """Return the model, and the records, read without outcomes if the source allows it."""
+    found = open_own_model(exported, folder, signer)
+    return found, opened(found, _records(found, folder, settings, data, where))
+
+
+def _records(
+    found: "SignedModel",
+    folder: Path,
+    settings: Path | None,
+    data: Path | None,
+    where: list[str] | None,
+) -> "DataSettings":
     from consilium.client.commands.check import records_named
+
+    return records_named(found.trained.study, folder, settings, data, where or [])
+
+
+def opened(found: "SignedModel", chosen: "DataSettings") -> "Source":
+    """Open records, without their outcomes if the source allows it.
+
+    Raises:
+        DataError: they are not there, or the study wants another source.
+    """
     from consilium.client.sources.common.source import WithoutLabels
     from consilium.client.sources.registry import open_source
 
-    found = open_own_model(exported, folder, signer)
-    chosen = records_named(found.trained.study, folder, settings, data, where or [])
     source = open_source(chosen, found.trained.study)
-    return found, source.without_labels() if isinstance(source, WithoutLabels) else source
+    return source.without_labels() if isinstance(source, WithoutLabels) else source
 
 
 def open_model(exported: Path, folder: Path, signer: str) -> "SignedModel":
@@ -328,6 +374,7 @@ def _show(manifest: "ModelManifest", privacy: "Privacy") -> None:
         say("", privacy.caveat)
     say("made by", ", ".join(f"{name} {version}" for name, version in manifest.versions.items()))
     say("risks", manifest.recalibrated)
+    say("sites", manifest.sites or "The same throughout the study.")
     table = Table("variable", "unit", "from", "to", box=None, pad_edge=False)
     for variable in manifest.variables:
         table.add_row(variable.name, variable.unit, f"{variable.low:g}", f"{variable.high:g}")

@@ -9,6 +9,7 @@ import typer
 
 from consilium.client.commands.options import DEFAULT_FOLDER, Folder, Json
 from consilium.shared.errors import AuditError, SettingsError
+from consilium.shared.notices.told import notices_lines
 from consilium.shared.service.terminal import Terminal, one_line
 
 if TYPE_CHECKING:
@@ -305,6 +306,7 @@ def _status_lines(state: dict[str, Any]) -> list[str]:
         code = "a code on paper" if state["recovery"]["code"] else "no code ('recovery-code')"
         place = state["recovery"]["second_place"] or "no second place"
         lines.append(f"recovery     {code}, {place}")
+    lines += [f"notices      {line}" for line in notices_lines(state.get("notices"))]
     for name in ("last_release", "last_refusal"):
         if state.get(name):
             known = state[name].get("reason") or state[name].get("sentence")

@@ -15,8 +15,10 @@ from consilium.shared.errors import PolicyError, SettingsError
 from consilium.shared.service.terminal import Terminal
 
 if TYPE_CHECKING:
+    from consilium.client.hospital.approvals import Approval
     from consilium.client.hospital.folder import Enrolment, SiteFolder
     from consilium.client.hospital.roster_change import NewKey
+    from consilium.client.service.connection import Connection
     from consilium.shared.enrolment.recovery import RecoveryCode
 
 WORDS_A_LINE = 6
@@ -51,9 +53,7 @@ def recovery_code(folder: Folder = DEFAULT_FOLDER) -> None:
     from consilium.shared.audit.own_log import open_audit
 
     opened = SiteFolder.open(folder)
-    code = opened.make_recovery_code()
-    if code is not None:
-        show_code(code)
+    made = opened.make_recovery_code(show_code)
     if not opened.is_enrolled:
         console.print("Next: 'consilium-site enroll TOKEN', which binds it to this site's name.")
     elif leave_recovery(opened, open_audit(opened)):
@@ -63,7 +63,7 @@ def recovery_code(folder: Folder = DEFAULT_FOLDER) -> None:
             "the coordinator keeps no recovery codes yet; after its next upgrade, run "
             "'consilium-site recovery-code' again"
         )
-    if code is None:
+    if not made:
         console.print("The code itself was shown when it was made, and cannot be shown again.")
 
 
@@ -108,10 +108,16 @@ def roster(
     ],
     folder: Folder = DEFAULT_FOLDER,
     accept: Annotated[
-        bool, typer.Option("--accept", help="Take the roster over that is offered now.")
+        bool, typer.Option("--accept", help="Agree to the sites or keys that are shown.")
     ] = False,
+    refuse: Annotated[
+        bool, typer.Option("--refuse", help="Note that this hospital does not agree.")
+    ] = False,
+    digest: Annotated[
+        str, typer.Option(help="Agree only if the proposed roster's digest begins so.")
+    ] = "",
 ) -> None:
-    """Show how an approved study's roster has changed since, and accept it by hand."""
+    """Show who is to join or leave an approved study, or has a new key; agree to it by hand."""
     from consilium.client.hospital.folder import SiteFolder
     from consilium.client.service.offers import fetch_offer
     from consilium.client.service.pinned_connection import approvals_of, connect
@@ -133,6 +139,9 @@ def roster(
         )
     (approval,) = found
     with connect(opened) as connection:
+        if not _proposed(opened, approval, connection, accept, refuse, digest):
+            return
+        approval = approvals.find(approval.study.digest) or approval
         offer = fetch_offer(connection, approval.study.digest)
         changes = changes_of(approval, offer, opened, connection)
     for change in changes:
@@ -152,6 +161,62 @@ def roster(
         by=getpass.getuser(), policy=opened.policy(),
     )  # fmt: skip
     console.print(f"Study {approval.study.name} goes on here with the new roster.", markup=False)
+
+
+def _proposed(
+    folder: "SiteFolder",
+    approval: "Approval",
+    connection: "Connection",
+    accept: bool,
+    refuse: bool,
+    digest: str,
+) -> bool:
+    """Show and decide on the roster that is proposed; return whether to look at keys, too."""
+    from consilium.client.commands import roster_decisions
+    from consilium.client.service.pinned_connection import approvals_of
+    from consilium.client.service.roster_agreement import RosterDesk
+    from consilium.shared.audit.own_log import open_audit
+
+    study, by = approval.study, getpass.getuser()
+    approvals = approvals_of(folder)
+    desk = RosterDesk(
+        folder=folder, policy=folder.policy(), approvals=approvals, audit=open_audit(folder),
+        connection=connection,
+    )  # fmt: skip
+    version = desk.follow(study.digest)
+    now = approvals.find(study.digest)
+    if now is None:
+        _say(f"This site left study {study.name} for good; what it spent stays in its ledger.")
+        return False
+    if version is None:
+        if refuse:
+            raise SettingsError(f"no other roster of study {study.name} waits for this site")
+        return True
+    following = desk.check(now, version)
+    for line in roster_decisions.roster_change_lines(following, now):
+        _say(line)
+    if refuse:
+        roster_decisions.refuse(desk, following, by=by)
+        _say("Refused: the study goes on with the roster that it has. Tell the coordinator why.")
+    elif accept and not following.digest.hex().startswith(digest.lower()):
+        raise SettingsError(
+            f"the roster proposed now has digest {following.digest.hex()[:16]}, not {digest[:16]}; "
+            "read it again"
+        )
+    elif accept:
+        outcome = roster_decisions.agree(desk, following, by=by)
+        _say(
+            f"{', '.join(outcome.by)} agreed; {outcome.missing} more must."
+            if outcome.missing
+            else "Agreed: it is in force from the next round on, once all others agree."
+        )
+    else:
+        _say("Agree with --accept, or refuse with --refuse; until all agree nothing changes.")
+    return False
+
+
+def _say(sentence: str) -> None:
+    console.print(sentence, markup=False)
 
 
 def coordinator(

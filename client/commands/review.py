@@ -38,6 +38,7 @@ def review_lines(study: Study) -> list[str]:
         *_evaluation_lines(study),
         *_privacy_lines(study),
         f"Who takes part: {', '.join(study.sites)}.",
+        *_other_sites_lines(study),
         *_group_lines(study),
         f"A sum is opened only over {study.minimum_sites} sites or more; "
         f"{study.dropouts_tolerated} of {study.group_size} may fail in a round.",
@@ -214,6 +215,21 @@ def _personal_lines(study: Study) -> list[str]:
         f"Yours alone: {own.described}. You keep it in the folder 'personal', it is in no message, "
         + judged
     ]
+
+
+def _other_sites_lines(study: Study) -> list[str]:
+    """Say where the roster is not the one that the study was submitted with."""
+    if study.sites == study.first_sites:
+        return []
+    joined = [f"{site} joins" for site in study.sites if site not in study.first_sites]
+    left = [f"{site} left" for site in study.first_sites if site not in study.sites]
+    lines = [f"It was submitted with {', '.join(study.first_sites)}: {', '.join(joined + left)}."]
+    if study.privacy.mode != "none":
+        lines.append(
+            "A site that joins later takes part in fewer rounds: its ledger is charged for those "
+            "alone, at most what is said of privacy below."
+        )
+    return lines
 
 
 def _group_lines(study: Study) -> list[str]:

@@ -8,9 +8,12 @@ quantity: the interval that would hold 95 % of errors if these were normal with 
 patients' mean square error.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from consilium.shared.export.signed_model import SignedModel
@@ -19,6 +22,8 @@ from consilium.shared.figures.score_counts import NORMAL_95
 from consilium.shared.model.branch import Branch
 from consilium.shared.model.survival import log_odds_by_cut
 
+TOP = 3
+LEAST_EFFECT = 1e-9  # smaller effects are rounding errors
 MEANING = {
     "share": "observed: share of validation patients with a risk like this who had the outcome; "
     "low and high: its 95 % Wilson interval",
@@ -60,6 +65,41 @@ def answer(signed: SignedModel, output: int, value: float) -> dict[str, Any]:
         }
     points = validation.thresholds[output] if validation.thresholds else ()
     return found | {"alarms": [point.name for point in points if value >= point.threshold]}
+
+
+def answers_of(
+    signed: SignedModel, logits_NK: NDArray[np.float64], columns: Sequence[str], *, reasons: bool
+) -> list[dict[str, Any]]:
+    """Return every output as :func:`answer` does, with ``reasons`` if asked.
+
+    A reason is a ``variable`` and its ``effect``: how much lower the log-odds, or the predicted
+    quantity, would be without it.
+
+    Args:
+        signed: the model.
+        logits_NK: of the stay, then, for reasons, of the stay without each column.
+        columns: names of the columns.
+        reasons: whether to say them.
+    """
+    model, logits = signed.trained.model, torch.from_numpy(logits_NK)
+    effect_NK = effect_scale(model, logits).numpy()
+    effect_CK = effect_NK[0] - effect_NK[1:]
+    found = []
+    for output, score in enumerate(model.scores(logits[0]).tolist()):
+        shown = answer(signed, output, score)
+        if reasons:
+            shown["reasons"] = _reasons(effect_CK[:, output], columns)
+        found.append(shown)
+    return found
+
+
+def _reasons(effect_C: NDArray[np.float64], columns: Sequence[str]) -> list[dict[str, Any]]:
+    order = np.argsort(-np.abs(effect_C), kind="stable")[:TOP]
+    return [
+        {"variable": columns[column], "effect": float(effect_C[column])}
+        for column in order
+        if abs(effect_C[column]) > LEAST_EFFECT
+    ]
 
 
 def effect_scale(model: Branch, logits: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from consilium.client.hospital.known_sizes import KnownSizes
 from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.crypto.keys import Roster
 from consilium.shared.enrolment.messages import DIGEST_BYTES, StudyOffer
+from consilium.shared.enrolment.roster_version import RosterVersion
 from consilium.shared.errors import ConsiliumError, PolicyError, SettingsError
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.files.permissions import PRIVATE_FILE
@@ -105,9 +106,28 @@ class Approvals:
         try:
             approved = StudyOffer.from_bytes(self._file(digest).read_bytes())
         except FileNotFoundError:
-            raise SettingsError(f"study {digest.hex()[:16]} was not approved here") from None
+            raise _not_approved(digest) from None
         own = Declaration.from_bytes(approved.declared[self._site[0]])
         return self.approve(offer, own)
+
+    def take_version(self, version: RosterVersion) -> Approval:
+        """Put a version's sites in the place of those approved, with their sizes.
+
+        That all have agreed to it has been checked; it is on disk when this returns.
+
+        Raises:
+            ConsiliumError: as :meth:`check`; or the study is not approved here.
+        """
+        try:
+            approved = StudyOffer.from_bytes(self._file(version.study).read_bytes())
+        except FileNotFoundError:
+            raise _not_approved(version.study) from None
+        offer = replace(
+            approved, roster=version.members, declared=version.declared, signature=version.offer
+        )
+        approval = self.check(offer)
+        write_atomically(self._file(version.study), offer.to_bytes(), mode=PRIVATE_FILE)
+        return approval
 
     def known_sizes(self, approval: Approval) -> KnownSizes:
         """Return the memory of the approved study's declared sizes."""
@@ -128,7 +148,7 @@ class Approvals:
         try:
             self._file(digest).unlink()
         except FileNotFoundError:
-            raise SettingsError(f"study {digest.hex()[:16]} was not approved here") from None
+            raise _not_approved(digest) from None
 
     def find(self, digest: bytes) -> Approval | None:
         """Return the approval of the study with this digest, or None.
@@ -151,6 +171,10 @@ class Approvals:
             return None
         return replace(approval, sizes={**self._sizes_of_run(digest), **approval.sizes})
 
+    def digests(self) -> list[bytes]:
+        """Return the digests of the studies approved here; no file is opened."""
+        return sorted(bytes.fromhex(file.stem) for file in self._folder.glob(f"*{SUFFIX}"))
+
     def stamp(self, digest: bytes) -> tuple[int, int] | None:
         """Return a value that changes with each approval of the study; None if not approved."""
         try:
@@ -160,8 +184,8 @@ class Approvals:
         return found.st_mtime_ns, found.st_ino
 
     def __iter__(self) -> Iterator[Approval]:
-        for file in sorted(self._folder.glob(f"*{SUFFIX}")):
-            found = self.find(bytes.fromhex(file.stem))
+        for digest in self.digests():
+            found = self.find(digest)
             if found is not None:
                 yield found
 
@@ -177,3 +201,7 @@ class Approvals:
 
     def _file(self, digest: bytes, suffix: str = SUFFIX) -> Path:
         return self._folder / f"{digest.hex()}{suffix}"
+
+
+def _not_approved(digest: bytes) -> SettingsError:
+    return SettingsError(f"study {digest.hex()[:16]} was not approved here")

@@ -14,8 +14,10 @@ from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.files.permissions import PRIVATE_FILE
 
 SUFFIX = ".decision"
-State = Literal["waiting", "approved", "refused", "withdrawn"]
-STATES = ("waiting", "approved", "refused", "withdrawn")
+LOCK = "decisions.lock"
+"""A site's file that whoever decides holds."""
+State = Literal["waiting", "approved", "refused", "withdrawn", "left"]
+STATES = ("waiting", "approved", "refused", "withdrawn", "left")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,8 @@ class DecisionNote:
     """The last decision about a study.
 
     Attributes:
-        state: ``waiting`` for more persons to approve, ``approved``, ``refused`` or ``withdrawn``.
+        state: ``waiting`` for more persons to approve, ``approved``, ``refused``, ``withdrawn``, or
+            ``left`` if a later roster of the study is without this site.
         by: who decided so; while ``waiting``, who has approved.
         at: when, ISO 8601.
         roster: digest of the sites' identities that was approved, hexadecimal; else empty.

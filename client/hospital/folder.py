@@ -20,8 +20,11 @@
     heads.sqlite         how far the other sites' audit logs are known to have come
     personal/            the parts of studies' models that stay here, mode 0600
     audit.jsonl          the audit log; audit-0001.jsonl and on are its sealed segments
+    notices.sqlite       notices to people, and what became of them
     last-refusal.json    why a message was refused last, in full; never sent
     logs/                of the running site, rotated
+    decisions/           who was scored when at the bedside, if policy.toml has [decisions]
+    cds-hooks.token      what an EHR shows to be answered, mode 0600
 """
 
 import fcntl
@@ -182,17 +185,25 @@ class SiteFolder:
         following = self.path / NEXT_NODE_KEY
         return _read_node_key(following) if following.exists() else self.node_key()
 
-    def make_recovery_code(self) -> RecoveryCode | None:
-        """Make this site's recovery code and keep its public keys; None if there is one already.
+    def make_recovery_code(self, show: Callable[[RecoveryCode], None]) -> bool:
+        """Make and show this site's recovery code and keep its public keys, if it has none yet.
 
-        The code itself is kept nowhere: whoever called this shows it, once.
+        The code itself is kept nowhere. It is shown first: one that nobody saw would be no use, and
+        while its keys were kept there could be no other.
+
+        Args:
+            show: shows the code to a person; if it raises, the site has no code.
+
+        Returns:
+            Whether a code was made.
         """
         if self.recovery_keys() is not None:
-            return None
+            return False
         code = RecoveryCode.generate(secrets.token_bytes)
+        show(code)
         keys = code.endorse(self.identity().public)
         write_atomically(self.path / RECOVERY_FILE, keys.to_bytes(), mode=PRIVATE_FILE)
-        return code
+        return True
 
     def recovery_keys(self) -> RecoveryKeys | None:
         """Return the public keys of this site's recovery code; None if it has none.

@@ -26,8 +26,26 @@ from consilium.shared.study.definition import Study
 from consilium.shared.study.rounds import MINIMUM_SITES
 
 OnMovedCohort = Literal["tell", "stop"]
+Identifiers = Literal["digest", "clear"]
 TaskKind = Literal["binary", "multiclass", "multilabel", "regression", "survival"]
 TASKS: tuple[TaskKind, ...] = ("binary", "multiclass", "multilabel", "regression", "survival")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionPolicy:
+    """What this hospital wants to be noted of scores at the bedside.
+
+    Attributes:
+        required: whether nobody is scored where it cannot be noted; if not, it is told and goes on.
+        keep_days: days after which notes are deleted.
+        largest_mib: size at which a day's notes go on in another file, in MiB.
+        identifiers: whether patients and stays stand there as keyed digests or as they are.
+    """
+
+    required: bool = True
+    keep_days: int = 365
+    largest_mib: int = 16
+    identifiers: Identifiers = "digest"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +61,8 @@ class Policy:
             for; None asks as many as the study's guarantee needs, 0 asks none.
         new_keys_by_rule: whether a hospital of an approved study that came back under a new key, as
             its recovery code proves, stands under it without a person here being asked.
+        members_by_rule: whether sites join and leave an approved study without a person here being
+            asked, if those that join are vouched for and weigh no more than the largest that stays.
         minimum_patients: fewest patients of this site that may train a study's model.
         smallest_group: fewest of this site's patients that may be counted as a subgroup, in
             studies without privacy noise; with noise, the noise hides small groups.
@@ -66,6 +86,7 @@ class Policy:
         gpu: whether computations may use a graphics card.
         answer_after_s: seconds after a round's request at which its answer leaves, whatever the
             computation took; None answers at once.
+        decisions: how scores at the bedside are noted; None notes none.
     """
 
     largest_study_epsilon: float = 8.0
@@ -74,6 +95,7 @@ class Policy:
     minimum_sites: int = MINIMUM_SITES
     vouched_at_least: int | None = None
     new_keys_by_rule: bool = True
+    members_by_rule: bool = False
     minimum_patients: int = 20
     smallest_group: int = 5
     release_own_figures: bool = False
@@ -92,6 +114,7 @@ class Policy:
     memory_mib: int | None = None
     gpu: bool = False
     answer_after_s: float | None = None
+    decisions: DecisionPolicy | None = None
 
     def check_study(self, study: Study) -> None:
         """Refuse a study that asks for more than this hospital allows.

@@ -11,7 +11,14 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from consilium.client.hospital.policy import TASKS, OnMovedCohort, Policy, TaskKind
+from consilium.client.hospital.policy import (
+    TASKS,
+    DecisionPolicy,
+    Identifiers,
+    OnMovedCohort,
+    Policy,
+    TaskKind,
+)
 from consilium.client.hospital.working_hours import DAYS, Day, WorkingHours
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.strict_toml import parse_toml, read_text, validate
@@ -60,6 +67,10 @@ minimum_patients = 20
 # Whether a hospital of an approved study that lost its machine may go on under a new key without
 # a person here being asked, if its recovery code proves that it is the same hospital.
 new_keys_by_rule = true
+# Whether sites join and leave an approved study once all others agree, without a person here being
+# asked. Whoever joins is vouched for here in any case, and with a larger size than any of the sites
+# that stay it waits for a person. 'consilium-site roster STUDY' shows what waits.
+members_by_rule = false
 
 [release]
 # Fewest of your patients that are told apart as a subgroup, such as an age band, in a study without
@@ -93,6 +104,15 @@ on_moved_cohort = "tell"
 # what you wrote or checked. Without it, a study that names one is refused, and nothing is loaded.
 # [models]
 # installed = ["our-transformer"]
+
+# Note at the bedside who was scored when, by which model, from which inputs (a digest), for whom.
+# The notes stay here, in decisions/ ('consilium-site decision-log' shows them). Without this table
+# nothing is noted.
+# [decisions]
+# required = true          # nobody is scored where it cannot be noted, as on a full disk
+# keep_days = 365          # older notes are deleted
+# largest_mib = 16         # of one file; there is at least one a day
+# identifiers = "digest"   # of patients and stays, by a key of this site; or "clear"
 
 # Work only at night, by this machine's local time. Without this table the site always works.
 # Days are those on which the span starts. A round that has begun is still helped to its end.
@@ -154,6 +174,7 @@ class _Federation(_Part):
 class _Roster(_Part):
     vouched_at_least: int | None = Field(default=None, ge=0, le=MAX_SITES)
     new_keys_by_rule: bool = Policy.new_keys_by_rule
+    members_by_rule: bool = Policy.members_by_rule
 
 
 class _Release(_Part):
@@ -193,6 +214,13 @@ class _Machine(_Part):
     answer_after_s: Positive | None = None
 
 
+class _Decisions(_Part):
+    required: bool = DecisionPolicy.required
+    keep_days: int = Field(default=DecisionPolicy.keep_days, ge=1, le=36_500)
+    largest_mib: int = Field(default=DecisionPolicy.largest_mib, ge=1, le=1024)
+    identifiers: Identifiers = DecisionPolicy.identifiers
+
+
 class _PolicyFile(_Part):
     studies: _Studies = _Studies()
     privacy: _Privacy = _Privacy()
@@ -204,6 +232,7 @@ class _PolicyFile(_Part):
     models: _Installed = _Installed()
     hours: _Hours | None = None
     machine: _Machine = _Machine()
+    decisions: _Decisions | None = None
 
 
 def allowed_sources(folder: Path) -> frozenset[str]:
@@ -252,6 +281,7 @@ def parse_policy(text: str, *, where: str = "policy") -> Policy:
         minimum_sites=file.federation.minimum_sites,
         vouched_at_least=file.roster.vouched_at_least,
         new_keys_by_rule=file.roster.new_keys_by_rule,
+        members_by_rule=file.roster.members_by_rule,
         minimum_patients=file.federation.minimum_patients,
         smallest_group=file.release.smallest_group,
         release_own_figures=file.release.own_figures,
@@ -269,6 +299,7 @@ def parse_policy(text: str, *, where: str = "policy") -> Policy:
         memory_mib=file.machine.memory_mib,
         gpu=file.machine.gpu,
         answer_after_s=file.machine.answer_after_s,
+        decisions=None if file.decisions is None else DecisionPolicy(**file.decisions.model_dump()),
     )
 
 

@@ -15,6 +15,8 @@
     [recovery]                 # optional: a folder that outlives this machine
     second_place = "/mnt/backup/consilium"
 
+    [notices]                  # optional: see consilium.shared.notices.settings
+
     [data]                     # written by the hospital
     source = "physionet2012"
     path = "/data/icu"
@@ -36,6 +38,7 @@ from consilium.client.sources.common.source import Source
 from consilium.client.sources.registry import open_source, read_data_settings
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.strict_toml import fault_in_words
+from consilium.shared.notices.settings import NoticeSettings
 from consilium.shared.study.definition import Study
 
 FILE_NAME = "site.toml"
@@ -53,6 +56,14 @@ TEMPLATE = """\
 # [proxy]
 # url = "http://proxy.hospital.example:3128"
 # credentials = "proxy-account"   # a file of mode 0600 in this folder: NAME:PASSWORD
+
+# Notices by mail or to a web address: docs/operations.md, "Be told". A test of them:
+# 'consilium-site notices --test'.
+# [notices.mail]
+# host = "mail.hospital.example"
+# account = "mail-account"        # a file of mode 0600 in this folder: NAME:PASSWORD
+# from = "consilium@hospital.example"
+# to = ["it@hospital.example"]
 
 # Where this site's records lie. 'consilium-site check STUDY' reads them as a study would.
 # [data]
@@ -93,6 +104,7 @@ class SiteSettings(_Part):
     coordinator: CoordinatorAddress | None = None
     proxy: ProxySettings | None = None
     recovery: RecoverySettings | None = None
+    notices: NoticeSettings | None = None
     data: dict[str, Any] | None = None
 
     @classmethod
@@ -116,9 +128,8 @@ class SiteSettings(_Part):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise SettingsError(
-                f"{file}: {where}: {str(first['msg']).lower()}; correct it"
-            ) from error
+            told = str(first["msg"]).removeprefix("Value error, ")
+            raise SettingsError(f"{file}: {where}: {told.lower()}; correct it") from error
 
     def records(self, folder: Path) -> DataSettings:
         """Return where this site's records lie, checked.

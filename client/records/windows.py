@@ -77,17 +77,28 @@ def cut_for_scoring(patients: Iterable[Patient], study: Study) -> Iterator[Patie
         return
     static = _static(study)
     for patient in patients:
-        stays = []
-        for stay in patient.stays:
-            known_h = float(stay.hours_E.max(initial=0.0)) if stay.end_h is None else stay.end_h
-            known_h = min(known_h, float(study.data.reach_h))
-            start_h: float | None = known_h - study.data.window_h
-            if study.data.after_event is not None:
-                start_h = _event_h(stay, study, study.data.after_event)
-            if start_h is not None and start_h < known_h:
-                span = (start_h, min(start_h + study.data.window_h, known_h))
-                stays.append(_cut(stay, span, stay.label, static))
+        spans = [(stay, scoring_span(stay, study)) for stay in patient.stays]
+        stays = [_cut(stay, span, stay.label, static) for stay, span in spans if span is not None]
         yield replace(patient, stays=tuple(stays))
+
+
+def scoring_span(stay: Stay, study: Study) -> tuple[float, float] | None:
+    """Return the hours of a stay that :func:`cut_for_scoring` keeps; None if it keeps none."""
+    known_h = float(stay.hours_E.max(initial=0.0)) if stay.end_h is None else stay.end_h
+    known_h = min(known_h, float(study.data.reach_h))
+    start_h: float | None = known_h - study.data.window_h
+    if study.data.fixed:
+        start_h, known_h = 0.0, float(study.data.window_h) if stay.end_h is None else known_h
+    if study.data.after_event is not None:
+        start_h = _event_h(stay, study, study.data.after_event)
+    if start_h is None or (start_h >= known_h and not study.data.fixed):
+        return None
+    return start_h, min(start_h + study.data.window_h, known_h)
+
+
+def used_events(stay: Stay, span: tuple[float, float], study: Study) -> NDArray[np.bool_]:
+    """Return which of a stay's events a window of these hours holds (E,)."""
+    return _kept(stay, span, _static(study))
 
 
 def _ends(stay: Stay, study: Study) -> Iterator[tuple[float, Label]]:
@@ -145,10 +156,7 @@ def _static(study: Study) -> list[int]:
 def _cut(stay: Stay, span: tuple[float, float], label: Label, static: Sequence[int]) -> Stay:
     """Cut the stay to the hours of ``span``; static values known by its end keep their first."""
     start_h, end_h = max(0.0, span[0]), span[1]
-    static_E = np.isin(stay.variable_E, static)
-    first_E = np.zeros(len(static_E), dtype=np.bool_)
-    first_E[np.unique(stay.variable_E, return_index=True)[1]] = True
-    kept_E = (stay.hours_E <= end_h) & np.where(static_E, first_E, stay.hours_E >= start_h)
+    kept_E = _kept(stay, span, static)
     return replace(
         stay,
         hours_E=np.maximum(stay.hours_E[kept_E] - np.float32(start_h), np.float32(0)),
@@ -159,3 +167,11 @@ def _cut(stay: Stay, span: tuple[float, float], label: Label, static: Sequence[i
         outcome_h=None if stay.outcome_h is None else stay.outcome_h - start_h,
         outcome_until_h=None if stay.outcome_until_h is None else stay.outcome_until_h - start_h,
     )
+
+
+def _kept(stay: Stay, span: tuple[float, float], static: Sequence[int]) -> NDArray[np.bool_]:
+    static_E = np.isin(stay.variable_E, static)
+    first_E = np.zeros(len(static_E), dtype=np.bool_)
+    first_E[np.unique(stay.variable_E, return_index=True)[1]] = True
+    inside_E = stay.hours_E >= max(0.0, span[0])
+    return np.asarray((stay.hours_E <= span[1]) & np.where(static_E, first_E, inside_E))

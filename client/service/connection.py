@@ -1,4 +1,4 @@
-"""The site's only way out: HTTPS to one host and port, under one pinned authority.
+"""The site's only way to the coordinator: HTTPS to one host and port, under one pinned authority.
 
 Nothing listens. The address and the certificate authority come from the invitation; no other
 authority is trusted, and redirections are not followed. A proxy named by ``HTTPS_PROXY`` is used
@@ -22,6 +22,7 @@ from typing import Self
 import httpx
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509 import load_der_x509_certificate
 
 from consilium.client.hospital.folder import public_pem
 from consilium.client.service.proxy import Proxy
@@ -103,6 +104,7 @@ class Connection:
         self._signed: dict[str, str] = {}
         self._signed_at = float("-inf")
         self.clock_ahead_s = 0.0
+        self._shown: bytes | None = None
         self._budget_header: dict[str, str] = {}
 
     def __enter__(self) -> Self:
@@ -124,6 +126,11 @@ class Connection:
             AuthenticationError: the other end is not the pinned coordinator.
         """
         self._exchange("GET", HELLO_PATH, b"", {}, "application/octet-stream", None)
+
+    def certificate_ends(self) -> datetime | None:
+        """Return when the certificate that the coordinator showed last ends; None before any."""
+        shown = self._shown
+        return None if shown is None else load_der_x509_certificate(shown).not_valid_after_utc
 
     def tell_budget_left(self, epsilon: float) -> None:
         """Send this lifetime epsilon, as a header, with every signed request from now on."""
@@ -184,6 +191,7 @@ class Connection:
                 timeout=timeout,
             ) as reply:
                 self._learn_time(reply)
+                self._learn_certificate(reply)
                 content = _bounded(reply)
         except httpx.ConnectError as error:
             raise self._unreachable(error) from None
@@ -228,6 +236,13 @@ class Connection:
             if abs(ahead_s - self.clock_ahead_s) > 2.0:  # the header counts whole seconds
                 self.clock_ahead_s = ahead_s if abs(ahead_s) > 2.0 else 0.0
                 self._signed_at = float("-inf")
+
+    def _learn_certificate(self, reply: httpx.Response) -> None:
+        """Remember the certificate of a connection that is open."""
+        stream = reply.extensions.get("network_stream")
+        line = None if stream is None else stream.get_extra_info("ssl_object")
+        if line is not None:
+            self._shown = line.getpeercert(True)  # DER; httpx gives the inner object
 
     def _unreachable(self, error: httpx.ConnectError) -> ConsiliumError:
         cause: BaseException | None = error

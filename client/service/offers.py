@@ -7,11 +7,13 @@ from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.enrolment.messages import (
     DECLARE_PATH,
     DIGEST_BYTES,
+    PROGRESS_PATH,
     STUDIES_PATH,
     STUDY_PATH,
     SizeDeclaration,
     StudyList,
     StudyOffer,
+    StudyProgress,
     StudyRequest,
 )
 from consilium.shared.errors import SettingsError
@@ -26,11 +28,7 @@ def fetch_offers(folder: SiteFolder) -> list[StudyOffer]:
         MessageError: the answer is malformed.
     """
     with connect(folder) as connection:
-        listed = StudyList.from_bytes(connection.post(STUDIES_PATH, b"")).digests
-        digests = [listed[at : at + DIGEST_BYTES] for at in range(0, len(listed), DIGEST_BYTES)]
-        return [
-            fetch_offer(connection, digest) for digest in digests if len(digest) == DIGEST_BYTES
-        ]
+        return [fetch_offer(connection, digest) for digest in list_offers(connection)]
 
 
 def find_offer(folder: SiteFolder, named: str) -> StudyOffer:
@@ -67,6 +65,27 @@ def declare_size(folder: SiteFolder, digest: bytes, declared: Declaration) -> No
     message = SizeDeclaration(digest=digest, declared=declared.to_bytes())
     with connect(folder) as connection:
         connection.post(DECLARE_PATH, message.to_bytes())
+
+
+def list_offers(connection: Connection) -> list[bytes]:
+    """Return the digests of the studies offered to this site.
+
+    Raises:
+        ConsiliumError: as :func:`fetch_offers`.
+    """
+    listed = StudyList.from_bytes(connection.post(STUDIES_PATH, b"")).digests
+    digests = [listed[at : at + DIGEST_BYTES] for at in range(0, len(listed), DIGEST_BYTES)]
+    return [digest for digest in digests if len(digest) == DIGEST_BYTES]
+
+
+def fetch_progress(connection: Connection, digest: bytes) -> StudyProgress:
+    """Return how far the study with this digest is, as the coordinator says.
+
+    Raises:
+        ConsiliumError: as :func:`fetch_offer`; a coordinator of an older version refuses.
+    """
+    request = StudyRequest(digest=digest).to_bytes()
+    return StudyProgress.from_bytes(connection.post(PROGRESS_PATH, request))
 
 
 def fetch_offer(connection: Connection, digest: bytes) -> StudyOffer:

@@ -5,8 +5,9 @@ from consilium.client.hospital.budget_certificates import BudgetCertificates
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.ledger.store import Ledger
 from consilium.client.service.connection import Connection
-from consilium.client.service.proxy import Proxy, read_pair
+from consilium.client.service.proxy import Proxy
 from consilium.shared.enrolment.recovery import CERTIFICATE_PATH
+from consilium.shared.files.private_text import read_pair
 
 
 def approvals_of(folder: SiteFolder) -> Approvals:
@@ -42,8 +43,11 @@ def proxy_of(folder: SiteFolder) -> Proxy | None:
     named = folder.settings().proxy
     if named is None:
         return None
-    credentials = None if named.credentials is None else folder.path / named.credentials
-    return Proxy(url=named.url, credentials=None if credentials is None else read_pair(credentials))
+    file = None if named.credentials is None else folder.path / named.credentials
+    return Proxy(
+        url=named.url,
+        credentials=None if file is None else read_pair(file, named="[proxy] credentials"),
+    )
 
 
 def budget_certificates(

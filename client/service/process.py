@@ -27,18 +27,21 @@ from consilium.client.hospital.voucher_check import voucher_disagreements
 from consilium.client.service.flower_app import make_client_app
 from consilium.client.service.last_refusal import write_last_refusal
 from consilium.client.service.measurements import Measurements
+from consilium.client.service.notices import site_courier
 from consilium.client.service.pinned_connection import (
     approvals_of,
     approved_digests,
     budget_certificates,
     connect,
 )
+from consilium.client.service.roster_agreement import RosterDesk, RosterWatch
 from consilium.client.service.roster_renewal import renew_roster
 from consilium.client.service.site_opt_outs import opt_outs
 from consilium.client.service.study_sessions import StudySessions
 from consilium.client.service.supernode import SiteNode
 from consilium.shared.audit.configuration import note_configuration
 from consilium.shared.errors import SettingsError
+from consilium.shared.notices.courier import sending
 from consilium.shared.secure_sum.messages import Action
 
 if TYPE_CHECKING:
@@ -129,8 +132,12 @@ def run_site(folder: SiteFolder) -> bool:
             stop=stop,
             rest_after_s=lambda: _rest_after_s(sessions.longest_timeout_s),
         )
+        desk = RosterDesk(
+            folder=folder, policy=policy, approvals=approvals, audit=audit, connection=connection
+        )
         log.info("site %s is ready", enrolment.site)
-        rests = node.run()
+        with sending(lambda: site_courier(folder, connection)), RosterWatch(desk):
+            rests = node.run()
     if rests:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     return rests and not stop.is_set()

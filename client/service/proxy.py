@@ -1,7 +1,6 @@
 """A proxy between this site and its coordinator, and the account that the site has there."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import httpx
 
@@ -33,26 +32,3 @@ class Proxy:
                 f"[proxy] url {self.url!r} in site.toml is not the address of a proxy ({error}); "
                 "write http://NAME:PORT"
             ) from None
-
-
-def read_pair(file: Path) -> tuple[str, str]:
-    """Read name and password from a file of one line, NAME:PASSWORD.
-
-    Raises:
-        SettingsError: it cannot be read, has another form, or is readable by other accounts.
-    """
-    try:
-        mode, text = file.stat().st_mode, file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            f"{file}: cannot be read ({getattr(error, 'strerror', 'not UTF-8')}); [proxy] "
-            "credentials in site.toml names it"
-        ) from None
-    if mode & 0o077:
-        raise SettingsError(
-            f"{file}: may be read by other accounts (mode {mode & 0o777:o}); run 'chmod 600 {file}'"
-        )
-    name, colon, password = text.strip("\r\n").partition(":")
-    if not name or not colon or not f"{name}{password}".isprintable():
-        raise SettingsError(f"{file}: must hold one line, NAME:PASSWORD, of the proxy's account")
-    return name, password

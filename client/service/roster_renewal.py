@@ -9,9 +9,10 @@ from consilium.client.hospital.policy import Policy
 from consilium.client.hospital.roster_change import NewKey, check_new_key, new_keys
 from consilium.client.service.connection import Connection
 from consilium.client.service.offers import fetch_offer
-from consilium.shared.audit.events import RosterChanged
+from consilium.client.service.roster_agreement import RosterDesk
+from consilium.shared.audit.events import Approved, RosterChanged
 from consilium.shared.audit.log import AuditLog
-from consilium.shared.audit.reading import roster_changes
+from consilium.shared.audit.reading import roster_events
 from consilium.shared.enrolment.messages import StudyOffer, roster_digest
 from consilium.shared.enrolment.recovery import (
     SUCCESSOR_PATH,
@@ -34,11 +35,20 @@ def renew_roster(
     connection: Connection,
     digest: bytes,
 ) -> None:
-    """Take over a study's roster if only keys of the same hospitals changed, and it is the rule.
+    """Take over a study's roster as it is by now, if this hospital agreed to it or it is the rule.
 
-    What is not taken over is left as it was approved: the run is then refused, as one with another
+    Other sites: all that stay must have agreed, this one among them. Other keys: of the same
+    hospitals, as their recovery codes prove, unless the policy leaves that to a person. What is not
+    taken over is left as it was approved: the run is then refused, as one with another
     roster, and the reason stands in this site's log.
     """
+    desk = RosterDesk(
+        folder=folder, policy=policy, approvals=approvals, audit=audit, connection=connection
+    )
+    try:
+        desk.follow(digest)
+    except ConsiliumError as error:
+        log.warning("the sites of study %s stay as approved: %s", digest.hex()[:16], error)
     try:
         approval = approvals.find(digest)
         if approval is None:
@@ -121,7 +131,8 @@ def accept(
         for proof in change.proofs:
             folder.successions().keep(proof)
     policy.check_roster(study, checked.roster, folder.vouchers().trust())
-    version = 2 + len({change.roster for change in roster_changes(audit.path, study.digest)})
+    events = roster_events(audit.path, study.digest)
+    version = 1 + max((e.version for e in events if not isinstance(e, Approved)), default=1)
     audit.append(
         *(
             RosterChanged(

@@ -14,6 +14,7 @@ from consilium.client.service.pinned_connection import approvals_of
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
 from consilium.shared.audit.summary import summarise
 from consilium.shared.errors import ConsiliumError, SettingsError
+from consilium.shared.notices.told import notices_status
 from consilium.shared.version import VERSION
 
 
@@ -23,7 +24,7 @@ def site_status(folder: SiteFolder) -> dict[str, Any]:
     Keys: ``site``, ``version``, ``coordinator``, ``running``, ``policy`` (``"ok"`` or what is wrong
     with it), ``approved`` (studies, each with its ``cohort``), ``budget`` (lifetime and by study),
     ``audit``, ``last_release``, ``last_refusal``, ``recovery`` (whether there is a code, the second
-    place).
+    place), ``notices`` (see :func:`notices_status`).
 
     Raises:
         SettingsError: the folder is not a site's.
@@ -33,6 +34,7 @@ def site_status(folder: SiteFolder) -> dict[str, Any]:
         "version": VERSION,
         "coordinator": None,
         "running": is_held(folder.path / "lock"),
+        "notices": notices_status(folder.path),
     }
     try:
         policy = folder.policy()

@@ -105,7 +105,8 @@ class StudySessions:
         if stamp is not None and known is not None and known.stamp == stamp:
             self._check_roster(known.approval)
             return known.session
-        self._sessions.pop(digest, None)
+        if self._sessions.pop(digest, None) is not None:  # another roster has other runs
+            self._runs = {run: of for run, of in self._runs.items() if of != digest}
         approval = self._approvals.find(digest) if stamp is not None else None
         if approval is None or stamp is None:
             raise PolicyError(

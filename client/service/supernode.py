@@ -10,6 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar, cast
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -135,7 +136,8 @@ class SiteNode:
                 pause.wait()
         self._over.set()
         heart.join()
-        self._say_goodbye()
+        with suppress(ConsiliumError):  # one that is not accepted ends as well as another
+            self._say_goodbye()
         return not self._stop.is_set()
 
     def _rests(self, asked: float) -> bool:

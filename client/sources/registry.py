@@ -237,14 +237,7 @@ def open_source(chosen: DataSettings, study: Study, *, counts_units: bool = Fals
         DataError: the records are not there, or the study wants another source.
         SettingsError: something that the settings name cannot be used.
     """
-    wanted = study.data.source
-    own = chosen.source in OWN_SYSTEMS or chosen.installed is not None
-    alike = (wanted == HOSPITAL and own) or {wanted, chosen.source} <= RECORDINGS
-    if wanted != chosen.source and not alike:
-        raise DataError(
-            f"study {study.name} wants source {wanted!r}, but site.toml has {chosen.source!r}; "
-            "choose the matching data or study"
-        )
+    check_serves(chosen, study)
     source: Source
     if chosen.installed is not None:
         source = opened(chosen.installed, chosen, study)
@@ -253,3 +246,19 @@ def open_source(chosen: DataSettings, study: Study, *, counts_units: bool = Fals
         if chosen.opted_out is None and not isinstance(chosen, HospitalSettings):
             return source
     return behind_door(source, opted_out=chosen.opted_out, counts_units=counts_units)
+
+
+def check_serves(chosen: DataSettings, study: Study) -> None:
+    """Refuse records of another kind than a study wants.
+
+    Raises:
+        DataError: they are.
+    """
+    wanted = study.data.source
+    own = chosen.source in OWN_SYSTEMS or chosen.installed is not None
+    alike = (wanted == HOSPITAL and own) or {wanted, chosen.source} <= RECORDINGS
+    if wanted != chosen.source and not alike:
+        raise DataError(
+            f"study {study.name} wants source {wanted!r}, but site.toml has {chosen.source!r}; "
+            "choose the matching data or study"
+        )

@@ -24,6 +24,7 @@ TREES = {
         "web-page",
         "vouching",
         "coming-back",
+        "joining",
         "data",
         "check",
         "opt-outs",

@@ -23,12 +23,11 @@ def feasibility(study: StudyName, folder: Folder = DEFAULT_FOLDER, as_json: Json
     rests after it: 'resume' goes on with training, 'stop' ends it.
     """
     from consilium.server.coordinator.folder import CoordinatorFolder
-    from consilium.server.service.overview import rounds_file
-    from consilium.shared.study.definition import parse_study
+    from consilium.server.coordinator.round_records import rounds_file
 
     opened = CoordinatorFolder.open(folder)
     submitted = opened.register().study(study)
-    declared = parse_study(submitted.text.decode(), where=submitted.name)
+    declared = submitted.study
     found = totals(declared, submitted, rounds_file(opened, submitted.digest))
     if as_json:
         console.print_json(json.dumps(found))

@@ -38,6 +38,7 @@ def status(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
     from consilium.server.coordinator.folder import CoordinatorFolder
     from consilium.server.service.overview import names_of, rounds_so_far
     from consilium.server.service.overview import status as status_of
+    from consilium.shared.notices.told import notices_lines
 
     opened = CoordinatorFolder.open(folder)
     found = status_of(opened, opened.register())
@@ -53,6 +54,8 @@ def status(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
         _say(f"study       {named[study['digest']]}: {study['state']}"
              + (f", {rounds_so_far(study)} rounds" if study["last_round"] else "")
              + (f"; {study['detail']}" if study["detail"] else ""))  # fmt: skip
+    for line in notices_lines(found["notices"]):
+        _say(f"notices     {line}")
     log = found["audit"]
     if log and "entries" in log:
         _say(f"audit log   {log['entries']} entries, the last at {log['last_at']}")
@@ -132,13 +135,14 @@ def export(
     """Write a finished study's model with its manifest, signed; hospitals check the signature."""
     from consilium.server.coordinator.acts import note_act
     from consilium.server.coordinator.folder import CoordinatorFolder
+    from consilium.server.coordinator.roster_book import events_in_force
     from consilium.server.service.archive import MARKER
     from consilium.server.study.checkpoints import load_checkpoint
     from consilium.server.study.export import export_model
     from consilium.shared.audit.events import StudyChanged
     from consilium.shared.audit.own_log import open_audit
     from consilium.shared.crypto.transcript import sha256
-    from consilium.shared.study.definition import parse_study
+    from consilium.shared.export.manifest import ManifestRoster
 
     opened = CoordinatorFolder.open(folder)
     submitted = opened.register().study(study)
@@ -150,7 +154,7 @@ def export(
         )
     if checkpoint is None:
         raise SettingsError(f"study {submitted.name}: has not begun, so it has no model")
-    loaded = parse_study(submitted.text.decode(), where=submitted.name)
+    loaded = submitted.study
     note_act(opened, "export", f"{loaded.name} ({loaded.digest.hex()[:16]})", by=operator)
     manifest = export_model(
         loaded,
@@ -160,6 +164,16 @@ def export(
         simulated=False,
         onnx=onnx,
         recalibrate=recalibrate,
+        rosters=tuple(
+            ManifestRoster(
+                version=event.version,
+                digest=event.roster.hex(),
+                round=event.round,
+                joined=event.joined,
+                left=event.left,
+            )
+            for event in events_in_force(opened.register(), submitted)
+        ),
     )
     open_audit(opened).append(
         StudyChanged(

@@ -53,6 +53,10 @@ class CertificateFiles:
         """When the server certificate ends, in UTC."""
         return _read(self.server).not_valid_after_utc
 
+    def authority_expires(self) -> datetime:
+        """When the authority ends, in UTC."""
+        return _end(_read(self.authority))
+
     def names(self) -> tuple[str, ...]:
         """The host names and addresses that the server certificate is for."""
         alternatives = _read(self.server).extensions.get_extension_for_class(

@@ -14,6 +14,7 @@ from consilium.server.coordinator.defaults import DEFAULT_HOURS
 from consilium.server.coordinator.folder import CoordinatorFolder
 from consilium.server.coordinator.recovery import RecoveryService
 from consilium.server.coordinator.register import Member, Register, Submitted
+from consilium.server.coordinator.rosters import Rosters, keeps_nothing
 from consilium.shared.audit.events import Enrolled, Revoked, RosterChanged, StudyChanged
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.crypto.declaration import Declaration
@@ -21,12 +22,15 @@ from consilium.shared.crypto.keys import IdentityKey, Roster
 from consilium.shared.enrolment.compatibility import disagreement
 from consilium.shared.enrolment.invitation import SECRET_BYTES, Invitation
 from consilium.shared.enrolment.messages import (
+    MOST_VOIDS,
     NODE_ID_BYTES,
+    ROUND_BYTES,
     EnrolReply,
     EnrolRequest,
     SizeDeclaration,
     StudyList,
     StudyOffer,
+    StudyProgress,
     StudyRequest,
     enrolled_statement,
     offer_statement,
@@ -35,7 +39,7 @@ from consilium.shared.enrolment.messages import (
 from consilium.shared.enrolment.site_names import require_site_name
 from consilium.shared.errors import AuthenticationError, ProtocolError, SettingsError, StudyError
 from consilium.shared.rounds.contents import check_size
-from consilium.shared.study.definition import Study, parse_study
+from consilium.shared.study.definition import Study
 from consilium.shared.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -117,6 +121,7 @@ class EnrolmentService:
         audit: the coordinator's log.
         nodes: registers a node key with the SuperLink.
         clock: seconds since 1970.
+        voids: returns the numbers of a study's last void rounds, rising.
     """
 
     register: Register
@@ -124,11 +129,17 @@ class EnrolmentService:
     audit: AuditLog
     nodes: Nodes
     clock: Callable[[], float] = time.time
+    voids: Callable[[bytes], tuple[int, ...]] = lambda _: ()
 
     @property
     def recovery(self) -> RecoveryService:
         """Answers what is asked about recovery."""
         return RecoveryService(register=self.register, audit=self.audit)
+
+    @property
+    def rosters(self) -> Rosters:
+        """Answers what is asked about rosters of studies that run."""
+        return Rosters(register=self.register, identity=self.identity, audit=self.audit)
 
     def enrol(self, body: bytes) -> bytes:
         """Enrol a site.
@@ -202,6 +213,22 @@ class EnrolmentService:
                 ).to_bytes()
         raise SettingsError(f"no study {asked.hex()[:16]} is open to site {member.name}")
 
+    def progress(self, member: Member, body: bytes) -> bytes:
+        """How far a study is, also one that has ended; for the notices of its sites.
+
+        Raises:
+            MessageError: a malformed request.
+            SettingsError: no such study names this site.
+        """
+        asked = StudyRequest.from_bytes(body).digest
+        for study in self.register.studies():
+            if study.digest == asked and member.name in study.roster:
+                voids = [number.to_bytes(ROUND_BYTES, "big") for number in self.voids(asked)]
+                return StudyProgress(
+                    state=study.state.value, voids=b"".join(voids[-MOST_VOIDS:])
+                ).to_bytes()
+        raise SettingsError(f"no study {asked.hex()[:16]} names site {member.name}")
+
     def declare(self, member: Member, body: bytes) -> bytes:
         """Note the size that a site declares for a study; it cannot be changed afterwards.
 
@@ -215,14 +242,12 @@ class EnrolmentService:
         declared = Declaration.from_bytes(message.declared)
         for study in self._offered(member):
             if study.digest == message.digest:
-                check_size(
-                    parse_study(study.text.decode(), where=study.name),
-                    member.name,
-                    declared.patients,
-                )
+                check_size(study.study, member.name, declared.patients)
                 site = study.roster.restricted_to([member.name])
                 site.with_declared({member.name: declared}, study.digest)
-                if self.register.study(study.digest.hex()).roster.members == study.roster.members:
+                now = self.register.study(study.digest.hex())
+                joins = self.rosters.joins(now, member)
+                if joins or now.roster.members == study.roster.members:
                     self.register.declare(study.digest, member.name, declared)
                 else:
                     self._take_successor(study, member, declared)
@@ -231,10 +256,15 @@ class EnrolmentService:
         raise SettingsError(f"no study {message.digest.hex()[:16]} is open to site {member.name}")
 
     def _offered(self, member: Member) -> list[Submitted]:
-        """The open studies of a site; where it came back under a new key, with the roster to be."""
+        """The open studies of a site.
+
+        Where it joins, or came back under a new key, they have the roster to be.
+        """
         offered = []
         for study in self.register.studies():
             former = dict(study.roster.members).get(member.name)
+            if self.rosters.joins(study, member):
+                offered.append(self.rosters.to_be(study))
             if former is None or not study.open or member.name in study.gone:
                 continue
             if former == member.identity:
@@ -284,12 +314,6 @@ class EnrolmentService:
         )  # fmt: skip
 
 
-def keeps_nothing(study: Submitted) -> bool:
-    """Whether no part of the study's model stays at its sites, so that its runs may change."""
-    parsed = parse_study(study.text.decode(), where=study.name)
-    return not (parsed.personalisation.active or parsed.training.control_variates)
-
-
 def dismiss(register: Register, audit: AuditLog, study: Submitted, site: str) -> int:
     """Let a site leave a study for good; return the version of the roster without it.
 
@@ -302,7 +326,7 @@ def dismiss(register: Register, audit: AuditLog, study: Submitted, site: str) ->
     """
     if not study.open:
         raise SettingsError(f"study {study.name} is {study.state}; nobody leaves it any more")
-    parsed = parse_study(study.text.decode(), where=study.name)
+    parsed = study.study
     left = set(study.roster) - study.gone - {site}
     for group in parsed.groups:
         if len(left & set(group)) < parsed.minimum_sites:

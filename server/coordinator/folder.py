@@ -2,21 +2,24 @@
 
 ::
 
-    coordinator.toml     name, address, ports
+    coordinator.toml     name, address, ports; the operator adds [notices]
     identity.pem         Ed25519 identity, mode 0600
     tls/                 certificate authority and server certificate
     register.sqlite      invitations, sites, studies
     link.sqlite          Flower's SuperLink database
     studies/DIGEST/      checkpoint, records of the rounds
+    notices.sqlite       notices to people, and what became of them
     audit.jsonl          the audit log; audit-0001.jsonl and on are its sealed segments
     logs/                of the supervisor, the service and the study processes, rotated
 """
 
 import fcntl
 import os
+import re
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from consilium.server.coordinator.certificates import (
     CertificateFiles,
@@ -28,6 +31,9 @@ from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.files.permissions import PRIVATE_FILE, PRIVATE_FOLDER
+
+if TYPE_CHECKING:  # what it needs is imported by whoever has notices
+    from consilium.shared.notices.settings import NoticeSettings
 
 OWNER = "coordinator"
 
@@ -119,11 +125,37 @@ class CoordinatorFolder:
         Raises:
             SettingsError: the settings cannot be written.
         """
-        settings = replace(self.settings, host=host)
+        written = _to_toml(replace(self.settings, host=host)).decode()
+        line = next(one for one in written.splitlines() if one.startswith("host ="))
         try:
-            write_atomically(self._settings_file, _to_toml(settings), mode=PRIVATE_FILE)
+            text = self._settings_file.read_text(encoding="utf-8")
+            # The first key of this name: no table can stand before it. The rest is the operator's.
+            text = re.sub(r"^\s*host\s*=.*$", lambda _: line, text, count=1, flags=re.MULTILINE)
+            if tomllib.loads(text)["host"] != host:
+                raise SettingsError(
+                    f"{self._settings_file}: has no line 'host = ...' of its own; write one"
+                )
+            write_atomically(self._settings_file, text.encode(), mode=PRIVATE_FILE)
         except OSError as error:
             raise SettingsError(f"{self.path}: cannot be written ({error.strerror})") from error
+
+    def notices(self) -> "NoticeSettings | None":
+        """What ``[notices]`` in the settings says; None without it.
+
+        Raises:
+            SettingsError: the table is wrong; the sentence names the key.
+        """
+        try:
+            content = tomllib.loads(self._settings_file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise SettingsError(f"{self._settings_file}: cannot be read; correct it") from error
+        if "notices" not in content:
+            return None
+        from consilium.shared.notices.settings import read_notice_settings
+
+        return read_notice_settings(
+            content["notices"], where=str(self._settings_file), raises=SettingsError
+        )
 
     @property
     def _settings_file(self) -> Path:

@@ -18,6 +18,7 @@ from consilium.shared.crypto.keys import Roster
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.permissions import PRIVATE_FILE
 from consilium.shared.files.sqlite_transaction import transaction
+from consilium.shared.study.definition import Study, parse_study
 
 LOCK_TIMEOUT_S = 30.0
 FORMAT = 1
@@ -59,6 +60,18 @@ CREATE TABLE IF NOT EXISTS successions (
 CREATE TABLE IF NOT EXISTS roster_changes (
     digest BLOB NOT NULL REFERENCES studies(digest), version INTEGER NOT NULL, site TEXT NOT NULL,
     identity BLOB NOT NULL, at REAL NOT NULL, PRIMARY KEY (digest, version)
+);
+CREATE TABLE IF NOT EXISTS roster_proposals (
+    digest BLOB NOT NULL REFERENCES studies(digest), number INTEGER NOT NULL,
+    members TEXT NOT NULL, version BLOB, open INTEGER NOT NULL, PRIMARY KEY (digest, number)
+);
+CREATE TABLE IF NOT EXISTS roster_agreements (
+    digest BLOB NOT NULL, number INTEGER NOT NULL, site TEXT NOT NULL, signature BLOB NOT NULL,
+    PRIMARY KEY (digest, number, site)
+);
+CREATE TABLE IF NOT EXISTS roster_versions (
+    digest BLOB NOT NULL REFERENCES studies(digest), number INTEGER NOT NULL,
+    before BLOB NOT NULL, agreed BLOB NOT NULL, PRIMARY KEY (digest, number)
 );
 """
 
@@ -121,6 +134,24 @@ class Submitted:
     gone: frozenset[str] = frozenset()
 
     @property
+    def first_sites(self) -> tuple[str, ...]:
+        """The sites that the study was submitted with.
+
+        Raises:
+            StudyError: another version wrote it, and this one cannot read it.
+        """
+        return parse_study(self.text.decode(), where=self.name).sites
+
+    @property
+    def study(self) -> Study:
+        """The study as submitted, among the sites of its roster in force.
+
+        Raises:
+            StudyError: another version wrote it, and this one cannot read it.
+        """
+        return parse_study(self.text.decode(), where=self.name).among(self.roster.names)
+
+    @property
     def undeclared(self) -> tuple[str, ...]:
         """Sites that have not declared their size yet, by name."""
         return tuple(sorted(set(self.roster) - self.declared.keys()))
@@ -144,7 +175,7 @@ class Register:
             path.touch(mode=PRIVATE_FILE, exist_ok=True)
         except OSError as error:
             raise self._unusable(error) from None
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             version = int(connection.execute("PRAGMA user_version").fetchone()[0])
             if version not in (0, FORMAT):
                 raise SettingsError(
@@ -164,7 +195,7 @@ class Register:
         Raises:
             SettingsError: the site is enrolled already.
         """
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             if self._active(connection, site):
                 raise SettingsError(f"site {site} is enrolled; revoke it first if it lost its keys")
             connection.execute(
@@ -177,7 +208,7 @@ class Register:
 
         The second case lets a site ask again when the answer to its first request was lost.
         """
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             row = connection.execute(
                 "SELECT secret_digest, expires, used_by FROM invitations WHERE site = ?", (site,)
             ).fetchone()
@@ -195,7 +226,7 @@ class Register:
         Raises:
             SettingsError: the site, or one of its keys, is enrolled already.
         """
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             if self._active(connection, site):
                 raise SettingsError(f"site {site} is enrolled already")
             try:
@@ -222,7 +253,7 @@ class Register:
         found = {member.name: member for member in self.members()}.get(site)
         if found is None or found.revoked is not None:
             raise SettingsError(f"site {site} is not enrolled; 'watch' lists those that are")
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute("UPDATE sites SET revoked = ? WHERE name = ?", (now, site))
             connection.execute("DELETE FROM invitations WHERE site = ?", (site,))
         return found
@@ -233,7 +264,7 @@ class Register:
             "SELECT name, identity, node_key, node_id, enrolled, revoked, version, seen, "
             "epsilon_left FROM sites LEFT JOIN budgets ON site = name ORDER BY name"
         )
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             rows = connection.execute(query).fetchall()
         return tuple(_member(row) for row in rows)
 
@@ -246,7 +277,7 @@ class Register:
 
     def saw(self, site: str, version: str, *, budget_left: float | None, now: float) -> None:
         """Note that the site asked for work, its version, and the budget it says it has left."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute(
                 "UPDATE sites SET seen = ?, version = ? WHERE name = ?", (now, version, site)
             )
@@ -265,7 +296,7 @@ class Register:
             SettingsError: this same study was submitted before.
         """
         row = (digest, name, text, signature, now, Wanted.RUN, State.SUBMITTED, "")
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             try:
                 connection.execute("INSERT INTO studies VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
             except sqlite3.IntegrityError:
@@ -284,7 +315,7 @@ class Register:
             "SELECT digest, name, text, signature, wanted, state, detail FROM studies "
             "ORDER BY submitted"
         )
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             rows = connection.execute(query).fetchall()
             members = {
                 row[0]: connection.execute(
@@ -298,7 +329,7 @@ class Register:
                 ).fetchall()
                 for row in rows
             }
-            versions = {row[0]: _version(connection, row[0]) for row in rows}
+            versions = {row[0]: newest_version(connection, row[0]) for row in rows}
             gone = connection.execute(
                 "SELECT digest, site FROM roster_changes WHERE identity = ?", (b"",)
             ).fetchall()
@@ -306,7 +337,11 @@ class Register:
             replace(
                 _submitted(row, members[row[0]], dict(declared[row[0]])),
                 version=versions[row[0]],
-                gone=frozenset(site for digest, site in gone if digest == row[0]),
+                gone=frozenset(
+                    site
+                    for digest, site in gone
+                    if digest == row[0] and site in dict(members[row[0]])
+                ),
             )
             for row in rows
         )
@@ -317,7 +352,7 @@ class Register:
         Raises:
             SettingsError: it declared another size before.
         """
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             row = connection.execute(
                 "SELECT declared FROM declarations WHERE digest = ? AND site = ?", (digest, site)
             ).fetchone()
@@ -358,7 +393,7 @@ class Register:
         Raises:
             SettingsError: the site does not stand there under the former identity any more.
         """
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             changed = connection.execute(
                 "UPDATE members SET identity = ? WHERE digest = ? AND site = ? AND identity = ?",
                 (after, digest, site, before),
@@ -380,7 +415,7 @@ class Register:
         Raises:
             SettingsError: it is none of the study's sites, or left before.
         """
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             listed = connection.execute(
                 "SELECT 1 FROM members WHERE digest = ? AND site = ?", (digest, site)
             ).fetchone()
@@ -400,7 +435,10 @@ class Register:
     def _next_version(
         connection: sqlite3.Connection, digest: bytes, site: str, identity: bytes, now: float
     ) -> int:
-        version = _version(connection, digest) + 1
+        version = newest_version(connection, digest) + 1
+        connection.execute(  # what was proposed followed the roster before
+            "UPDATE roster_proposals SET open = 0 WHERE digest = ?", (digest,)
+        )
         connection.execute(
             "INSERT INTO roster_changes VALUES (?, ?, ?, ?, ?)",
             (digest, version, site, identity, now),
@@ -415,7 +453,7 @@ class Register:
         Raises:
             SettingsError: this identity is bound to another code.
         """
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO recovery_codes VALUES (?, ?, ?)", (identity, site, binding)
             )
@@ -427,13 +465,13 @@ class Register:
 
     def bindings(self, site: str) -> list[bytes]:
         """The recovery codes to which identities of this site were bound, encoded."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             rows = connection.execute("SELECT binding FROM recovery_codes WHERE site = ?", (site,))
             return [row[0] for row in rows.fetchall()]
 
     def keep_certificate(self, identity: bytes, number: int, certificate: bytes) -> None:
         """Keep an identity's budget certificate, if none of a later entry is kept."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute(
                 "INSERT INTO certificates VALUES (?, ?, ?) ON CONFLICT (identity) DO UPDATE SET "
                 "number = excluded.number, certificate = excluded.certificate "
@@ -444,7 +482,7 @@ class Register:
     def certificate(self, identity: bytes) -> bytes | None:
         """The newest budget certificate of an identity, encoded."""
         query = "SELECT certificate FROM certificates WHERE identity = ?"
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             row = connection.execute(query, (identity,)).fetchone()
         return row[0] if row else None
 
@@ -454,7 +492,7 @@ class Register:
         Raises:
             SettingsError: another one took it.
         """
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             new = connection.execute(
                 "INSERT OR IGNORE INTO successions VALUES (?, ?, ?)", (before, after, succession)
             ).rowcount
@@ -471,7 +509,7 @@ class Register:
     def successor(self, identity: bytes) -> tuple[bytes, bytes] | None:
         """The identity that took the place of this one, and the encoded proof; None if none did."""
         query = "SELECT successor, succession FROM successions WHERE identity = ?"
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             row = connection.execute(query, (identity,)).fetchone()
         return (row[0], row[1]) if row else None
 
@@ -495,18 +533,18 @@ class Register:
 
     def want(self, digest: bytes, wanted: Wanted) -> None:
         """Note what the operator wants of a study."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute("UPDATE studies SET wanted = ? WHERE digest = ?", (wanted, digest))
 
     def wanted(self, digest: bytes) -> Wanted:
         """What the operator wants of a study now."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             row = connection.execute("SELECT wanted FROM studies WHERE digest = ?", (digest,))
             return Wanted(row.fetchone()[0])
 
     def note(self, digest: bytes, state: State, detail: str = "") -> None:
         """Note how far a study has come; ``detail`` is one sentence for the operator."""
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute(
                 "UPDATE studies SET state = ?, detail = ? WHERE digest = ?",
                 (state, detail[:4000], digest),
@@ -517,7 +555,8 @@ class Register:
         query = "SELECT 1 FROM sites WHERE name = ? AND revoked IS NULL"
         return connection.execute(query, (site,)).fetchone() is not None
 
-    def _transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+    def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        """Hold the file's write lock: all that is done within is on disk at its end, or nothing."""
         return transaction(self._path, wait_s=LOCK_TIMEOUT_S, unusable=self._unusable)
 
     def _unusable(self, error: Exception) -> SettingsError:
@@ -548,7 +587,10 @@ def _submitted(
     members: list[tuple[str, bytes]],
     declarations: dict[str, bytes],
 ) -> Submitted:
-    declared = {site: Declaration.from_bytes(data) for site, data in declarations.items()}
+    listed = dict(members)  # a site that joins declares its size before it is a member
+    declared = {
+        site: Declaration.from_bytes(data) for site, data in declarations.items() if site in listed
+    }
     final = len(declared) == len(members)
     sizes = tuple(declared[site] for site, _ in members) if final else ()
     return Submitted(
@@ -564,8 +606,12 @@ def _submitted(
     )
 
 
-def _version(connection: sqlite3.Connection, digest: bytes) -> int:
-    query = "SELECT COALESCE(MAX(version), 1) FROM roster_changes WHERE digest = ?"
+def newest_version(connection: sqlite3.Connection, digest: bytes) -> int:
+    """Return the number of a study's roster in force, by whatever it came; 1 is the first."""
+    query = (
+        "SELECT COALESCE(MAX(version), 1) FROM (SELECT digest, version FROM roster_changes "
+        "UNION ALL SELECT digest, number FROM roster_versions) WHERE digest = ?"
+    )
     return int(connection.execute(query, (digest,)).fetchone()[0])
 
 

@@ -27,6 +27,7 @@ from consilium.shared.enrolment.messages import (
     DECLARE_PATH,
     ENROL_PATH,
     HELLO_PATH,
+    PROGRESS_PATH,
     STUDIES_PATH,
     STUDY_PATH,
     VERSION_HEADER,
@@ -38,6 +39,7 @@ from consilium.shared.enrolment.recovery import (
     SUCCEED_PATH,
     SUCCESSOR_PATH,
 )
+from consilium.shared.enrolment.roster_version import AGREE_PATH, ROSTER_PATH
 from consilium.shared.errors import AuthenticationError, ConsiliumError, MessageError
 from consilium.shared.full_disk import is_of_storage, lacks_space
 from consilium.shared.version import VERSION
@@ -68,7 +70,10 @@ FLEET = frozenset(
 
 STRANGERS = frozenset({ENROL_PATH, CLAIM_PATH})
 RECOVERY = frozenset({BIND_PATH, CERTIFICATE_PATH, SUCCEED_PATH, SUCCESSOR_PATH})
-OURS = RECOVERY | {FETCH_PATH, HAND_IN_PATH, LEAVE_PATH, STUDIES_PATH, STUDY_PATH, DECLARE_PATH}
+STUDIES = frozenset(
+    {STUDIES_PATH, STUDY_PATH, PROGRESS_PATH, DECLARE_PATH, ROSTER_PATH, AGREE_PATH}
+)
+OURS = RECOVERY | STUDIES | {FETCH_PATH, HAND_IN_PATH, LEAVE_PATH}
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -177,14 +182,10 @@ class Gate:
             await self._answer(send, lambda: self._bundles.hand_in(member.node_id, body))
         elif path == LEAVE_PATH:
             await self._answer(send, lambda: self._bundles.leave(member.node_id))
-        elif path == STUDIES_PATH:
-            await self._answer(send, lambda: self._enrolment.list_studies(member))
-        elif path == STUDY_PATH:
-            await self._answer(send, lambda: self._enrolment.show_study(member, body))
         elif path in RECOVERY:
             await self._answer(send, lambda: _recovered(self._enrolment, path, member, body))
         else:
-            await self._answer(send, lambda: self._enrolment.declare(member, body))
+            await self._answer(send, lambda: _told_of_studies(self._enrolment, path, member, body))
 
     def _newcomer(self, path: str, body: bytes) -> bytes:
         """Answer somebody who has an invitation; whoever enrols has an account at once."""
@@ -337,6 +338,20 @@ def _recovered(enrolment: EnrolmentService, path: str, member: Member, body: byt
         BIND_PATH: recovery.bind,
         CERTIFICATE_PATH: recovery.keep,
         SUCCEED_PATH: recovery.succeed,
+    }
+    return work[path](member, body)
+
+
+def _told_of_studies(enrolment: EnrolmentService, path: str, member: Member, body: bytes) -> bytes:
+    """Answer what an enrolled site asks about the studies that name it."""
+    if path == STUDIES_PATH:
+        return enrolment.list_studies(member)
+    work = {
+        STUDY_PATH: enrolment.show_study,
+        PROGRESS_PATH: enrolment.progress,
+        DECLARE_PATH: enrolment.declare,
+        ROSTER_PATH: enrolment.rosters.show,
+        AGREE_PATH: enrolment.rosters.agree,
     }
     return work[path](member, body)
 

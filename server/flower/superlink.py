@@ -16,6 +16,7 @@ from flwr.superlink.main import create_app
 
 from consilium.server.coordinator.enrolment import EnrolmentService
 from consilium.server.coordinator.folder import CoordinatorFolder
+from consilium.server.coordinator.round_records import rounds_file, void_rounds
 from consilium.server.flower.authentication import KeyRing
 from consilium.server.flower.bundles import LinkBundles
 from consilium.server.flower.connections import BoundedConnection
@@ -97,6 +98,7 @@ def _application(
             identity=identity,
             audit=audit,
             nodes=lambda site, key: enrol_node(link, site, key),
+            voids=lambda digest: void_rounds(rounds_file(folder, digest)),
         ),
         keys=KeyRing(register),
         mail=mail,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from consilium.server.coordinator.folder import CoordinatorFolder, hold_lock
 from consilium.server.coordinator.register import Submitted
-from consilium.server.service.overview import RECORDS
+from consilium.server.coordinator.round_records import RECORDS
+from consilium.server.service.overview import roster_facts
 from consilium.server.study.checkpoints import FILE_NAME as CHECKPOINT
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
 from consilium.shared.audit.reading import read_lines
@@ -76,6 +77,7 @@ def _packed(folder: CoordinatorFolder, study: Submitted, place: Path) -> bytes:
         "sites": {site: identity.hex() for site, identity in study.roster.members},
         "declared": {site: one.patients for site, one in sorted(study.declared.items())},
         "state": study.state.value,
+        **roster_facts(folder.register(), study),
     }
     named = study.digest.hex().encode()
     parts = {

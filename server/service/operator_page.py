@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from consilium.server.coordinator.folder import CoordinatorFolder
+from consilium.server.coordinator.round_records import recent_records, rounds_file
 from consilium.server.service.operator_tables import (
     Table,
     events_table,
@@ -18,7 +19,6 @@ from consilium.server.service.operator_tables import (
     rounds_table,
     sites_table,
 )
-from consilium.server.service.overview import recent_records, rounds_file
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
 from consilium.shared.audit.recent import recent_entries
 from consilium.shared.files.json_record import JsonRecord

@@ -4,7 +4,6 @@ It holds nothing about a single site's patients: of a site only whether it is th
 the budget it says it has; of patients only sums and totals.
 """
 
-import json
 import re
 import time
 from collections import Counter
@@ -14,15 +13,15 @@ from typing import Any
 
 from consilium.server.coordinator.folder import CoordinatorFolder
 from consilium.server.coordinator.register import Register, Submitted
+from consilium.server.coordinator.roster_book import events_in_force, proposal_of
+from consilium.server.coordinator.round_records import last_record, rounds_file
 from consilium.shared.audit.log import FILE_NAME as AUDIT_FILE
 from consilium.shared.audit.summary import summarise
-from consilium.shared.enrolment.messages import roster_fingerprint
+from consilium.shared.enrolment.messages import roster_digest, roster_fingerprint
 from consilium.shared.errors import AuditError, StudyError
-from consilium.shared.study.definition import parse_study
+from consilium.shared.notices.told import notices_status
 from consilium.shared.version import VERSION
 
-LARGEST_RECORD = 1 << 20
-RECORDS = "rounds.jsonl"
 SEEN_LATELY_S = 60.0  # a site that asked for work within this time counts as present
 
 
@@ -43,7 +42,8 @@ def overview(folder: CoordinatorFolder, register: Register) -> dict[str, Any]:
             }
             for member in register.members()
         ],
-        "studies": [_study_overview(folder, study) for study in register.studies()],
+        "studies": [_study_overview(folder, register, study) for study in register.studies()],
+        "notices": notices_status(folder.path),
     }
 
 
@@ -76,7 +76,9 @@ def _audit(log: Path) -> dict[str, Any] | None:
     }
 
 
-def _study_overview(folder: CoordinatorFolder, study: Submitted) -> dict[str, Any]:
+def _study_overview(
+    folder: CoordinatorFolder, register: Register, study: Submitted
+) -> dict[str, Any]:
     return {
         "study": study.name,
         **_declared(study),
@@ -87,16 +89,42 @@ def _study_overview(folder: CoordinatorFolder, study: Submitted) -> dict[str, An
         "detail": study.detail,
         "roster": roster_fingerprint(study.roster),
         "roster_version": study.version,
+        **roster_facts(register, study),
         "left_for_good": sorted(study.gone),
         "declared_sizes": {site: d.patients for site, d in sorted(study.declared.items())},
         "last_round": last_record(rounds_file(folder, study.digest)),
     }
 
 
+def roster_facts(register: Register, study: Submitted) -> dict[str, Any]:
+    """Return the roster's digest, the versions that were in force, and the one proposed."""
+    proposed = proposal_of(register, study) if study.open else None
+    return {
+        "roster_digest": roster_digest(study.roster).hex(),
+        "roster_versions": [
+            {
+                "version": event.version,
+                "digest": event.roster.hex(),
+                "round": event.round,
+                "joined": list(event.joined),
+                "left": list(event.left),
+            }
+            for event in events_in_force(register, study)
+        ],
+        "roster_proposed": proposed
+        and {
+            "version": proposed.number,
+            "joined": list(proposed.joined),
+            "left": list(proposed.left),
+            "detail": proposed.in_words,
+        },
+    }
+
+
 def _declared(study: Submitted) -> dict[str, Any]:
     """Return what the study declares; nothing if another version wrote it and it is unreadable."""
     try:
-        declared = parse_study(study.text.decode(), where=study.name)
+        declared = study.study
     except StudyError:
         return {"title": study.name, "rounds": None, "epsilon_bound": None, "unit": None}
     private = declared.privacy.mode != "none"
@@ -132,42 +160,3 @@ def waiting_lines(detail: str, sites: Collection[str]) -> list[str]:
     """Return what a study waits for, a line for each site that the sentence names."""
     named = "|".join(re.escape(site) for site in sorted(sites, key=len, reverse=True))
     return re.split(rf"; (?=(?:{named}): )", detail) if named else [detail]
-
-
-def rounds_file(folder: CoordinatorFolder, digest: bytes) -> Path:
-    """Return the file with the records of a study's rounds, a JSON line for each."""
-    return folder.path / "studies" / digest.hex() / RECORDS
-
-
-def last_record(file: Path) -> dict[str, Any] | None:
-    """Return the last complete record of a file of JSON lines, reading only the file's end."""
-    return next(iter(recent_records(file, 1)), None)
-
-
-def recent_records(file: Path, count: int) -> list[dict[str, Any]]:
-    """Return the last complete records of a file of JSON lines, latest first.
-
-    Only the file's end is read (``LARGEST_RECORD`` bytes), so there may be fewer than ``count``.
-    """
-    found: list[dict[str, Any]] = []
-    for line in reversed(_last_lines(file)):
-        try:
-            record = json.loads(line)
-        except ValueError:  # half a line: a crash cut it off, or reading began inside it
-            continue
-        if not isinstance(record, dict):
-            break
-        found.append(record)
-        if len(found) == count:
-            break
-    return found
-
-
-def _last_lines(file: Path) -> list[bytes]:
-    try:
-        with file.open("rb") as stream:
-            size = stream.seek(0, 2)
-            stream.seek(max(0, size - LARGEST_RECORD))
-            return stream.read().splitlines()
-    except OSError:
-        return []

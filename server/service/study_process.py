@@ -16,6 +16,8 @@ import numpy as np
 
 from consilium.server.coordinator.folder import CoordinatorFolder, hold_lock
 from consilium.server.coordinator.register import Register, State, Submitted, Wanted
+from consilium.server.coordinator.roster_book import note_in_force, put_in_force
+from consilium.server.coordinator.round_records import RECORDS
 from consilium.server.flower.database_link import LinkGrid
 from consilium.server.flower.sites import FlowerSites
 from consilium.server.processes.child_process import exit_with_parent
@@ -23,7 +25,6 @@ from consilium.server.processes.freed_memory import give_back_freed_memory
 from consilium.server.secure_sum.exchange import RoundLog, ask
 from consilium.server.secure_sum.site_heads import SiteHeads
 from consilium.server.secure_sum.sites import Sites
-from consilium.server.service.overview import RECORDS
 from consilium.server.study.checkpoints import begin, load_checkpoint, save_checkpoint
 from consilium.server.study.round_record import round_record
 from consilium.server.study.run import RoundResult, check_hope, next_purpose, run_study
@@ -33,11 +34,12 @@ from consilium.shared.audit.log import AuditLog
 from consilium.shared.audit.own_log import open_audit
 from consilium.shared.audit.reading import newest_heads
 from consilium.shared.crypto.transcript import digest, sha256
+from consilium.shared.enrolment.messages import roster_digest
 from consilium.shared.errors import RoundVoidError, StudyEndedError
 from consilium.shared.rounds.contents import Purpose, group_parameters
 from consilium.shared.secure_sum.messages import Action, ChannelKey, ChannelRequest, declared_sizes
 from consilium.shared.secure_sum.parameters import SumParameters
-from consilium.shared.study.definition import Study, parse_study
+from consilium.shared.study.definition import Study
 
 POLL_S = 0.01
 ASK_READY_S = 30.0
@@ -97,7 +99,7 @@ class StudyProcess:
     ) -> None:
         self._register, self._submitted, self._place = register, submitted, place
         self._audit, self._anchors = audit, Anchors(audit)
-        self._study = parse_study(submitted.text.decode(), where=submitted.name)
+        self._study = submitted.study
         identities = dict(submitted.roster.members)
         self._heads = SiteHeads(identities, newest_heads(audit.path, identities))
         self._ended = ""  # why the study cannot go on
@@ -123,21 +125,21 @@ class StudyProcess:
             self._close_lost_round()
         groups: Groups = ()
         if self._wait_for_sizes():
-            groups = group_parameters(self._study, self._submitted.roster, self._at.run_id)
-            self._look_up(self._submitted)
+            self._roster_now()
+            groups = self._renewed()
         while (
             groups and not (self._at.state.finished or self._ended) and self._wanted is Wanted.RUN
         ):
             if self._at.state.next_round > 1:
                 patience_s = min(patience_s, PATIENCE_BEGUN_S)
             if not self._wait_for_sites(sites, groups, patience_s):
-                groups = self._renewed(groups)
+                groups = self._renewed()
                 continue
             self._change(State.RUNNING)
             if self._at.resting:
                 self._go_to(resting=False)  # before a round can begin
             self._rounds(sites, groups)
-            groups = self._renewed(groups)
+            groups = self._renewed()
         if not self._at.state.finished:
             self._go_to(resting=True)
         if self._ended:
@@ -202,28 +204,38 @@ class StudyProcess:
             self._register.want(self._submitted.digest, Wanted.PAUSE)
 
     def _roster_now(self) -> tuple[object, ...]:
-        """Return the study's roster as it is in force now; also look up where its sites are."""
+        """Return the study's roster as it is in force now; also look up where its sites are.
+
+        Called between rounds: what all have agreed to comes into force here.
+        """
         now = self._register.study(self._submitted.digest.hex())
+        if put_in_force(self._register, now, round=self._at.state.next_round):
+            now = self._register.study(self._submitted.digest.hex())
         self._look_up(now)
         return _roster_of(now)
 
-    def _renewed(self, groups: Groups) -> Groups:
+    def _renewed(self) -> Groups:
         """Return the parameters of the roster in force: another one makes another run of sums."""
         now = self._register.study(self._submitted.digest.hex())
-        if _roster_of(now) == _roster_of(self._submitted):
-            return groups
-        before, identities = dict(self._submitted.roster.members), dict(now.roster.members)
-        for site, identity in identities.items():
-            if before[site] != identity:
-                self._anchors.forget(site, now.digest)
-        self._submitted = now
-        self._heads = SiteHeads(identities, newest_heads(self._audit.path, identities))
-        log.info("study %s goes on with roster %d", self._study.name, now.version)
-        return group_parameters(self._study, now.roster, self._at.run_id)
+        note_in_force(self._register, self._audit, now)
+        if _roster_of(now) != _roster_of(self._submitted):
+            before, identities = dict(self._submitted.roster.members), dict(now.roster.members)
+            for site, identity in identities.items():
+                if before.get(site, identity) != identity:
+                    self._anchors.forget(site, now.digest)
+            self._heads = SiteHeads(identities, newest_heads(self._audit.path, identities))
+            log.info("study %s goes on with roster %d", self._study.name, now.version)
+        self._submitted, self._study = now, now.study
+        groups = group_parameters(self._study, now.roster, self._at.run_id)
+        known = [narrowing.sites for narrowing in self._at.state.groups]
+        if known and known != [group.roster.names for group in groups]:
+            # What was learned of senders of garbage was learned of sums of other sites.
+            self._at = replace(self._at, state=replace(self._at.state, groups=()))
+        return groups
 
     def _close_round(self, groups: Groups, result: RoundResult) -> None:
         """Write the round to disk: audit log, then checkpoint, then the record for people."""
-        record = round_record(self._study, result)
+        record = round_record(self._study, result) | self._roster_record()
         identities = dict(self._submitted.roster.members)
         found = self._anchors.record(
             result.audit_heads, identities, study_digest=self._submitted.digest
@@ -258,7 +270,7 @@ class StudyProcess:
             state=after.state,
             void=LOST,
         )
-        record = round_record(self._study, result)
+        record = round_record(self._study, result) | self._roster_record()
         run = group_parameters(self._study, self._submitted.roster, self._at.run_id)
         weights = after.state.server.weights_D.astype("<f4", copy=False).view(np.uint8).data
         self._audit.append(
@@ -278,6 +290,14 @@ class StudyProcess:
         with (self._place / RECORDS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         log.warning("%s", _sentence(self._study, result))
+
+    def _roster_record(self) -> dict[str, Any]:
+        """Return which roster a round was of, for its record."""
+        roster = {
+            "version": self._submitted.version,
+            "digest": roster_digest(self._submitted.roster).hex(),
+        }
+        return {"roster": roster}
 
     def _wait_for_sizes(self) -> bool:
         """Wait until every site has declared its size: then the roster is final; False if unwanted.

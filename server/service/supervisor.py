@@ -24,12 +24,14 @@ from consilium.server.service.monitor import (
     disk_ailments,
     free_bytes,
 )
+from consilium.server.service.notices import coordinator_courier
 from consilium.server.service.operator_page import read_page, sign_in_elsewhere
 from consilium.server.service.overview import status
 from consilium.shared.audit.configuration import note_configuration
 from consilium.shared.audit.own_log import open_audit
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.json_record import JsonRecord
+from consilium.shared.notices.courier import sending
 from consilium.shared.web.users import FILE_NAME as USERS_FILE
 
 LOOK_EVERY_S = 0.25
@@ -130,10 +132,11 @@ class Supervisor:
         try:
             note_configuration(open_audit(self._folder), self._folder.path, ("coordinator.toml",))
             monitor = self._monitor()
-            while not self._stop.wait(LOOK_EVERY_S):
-                self._looked = time.monotonic()
-                self._look_after_service()
-                self._look_after_studies()
+            with sending(lambda: coordinator_courier(self._folder)):
+                while not self._stop.wait(LOOK_EVERY_S):
+                    self._looked = time.monotonic()
+                    self._look_after_service()
+                    self._look_after_studies()
         finally:
             if monitor is not None:
                 monitor.close()

@@ -19,7 +19,7 @@ from consilium.server.figures.evaluation import tables_from_json
 from consilium.server.study.checkpoints import Checkpoint
 from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.errors import SettingsError
-from consilium.shared.export.manifest import ModelManifest, Recalibrated, Validation
+from consilium.shared.export.manifest import ManifestRoster, ModelManifest, Recalibrated, Validation
 from consilium.shared.export.signed_model import Trained, write_signed_model
 from consilium.shared.figures.operating_range import bands, survival_bands, thresholds
 from consilium.shared.figures.recalibration import (
@@ -47,6 +47,7 @@ def export_model(
     simulated: bool,
     onnx: bool = False,
     recalibrate: bool = False,
+    rosters: tuple[ManifestRoster, ...] = (),
 ) -> ModelManifest:
     """Write the model a run ended with into a new folder, signed.
 
@@ -58,6 +59,7 @@ def export_model(
         simulated: whether the run was a simulation.
         onnx: also write the model in ONNX form.
         recalibrate: correct the risks as far as the last evaluation's counts justify it.
+        rosters: that the study had after its first.
 
     Raises:
         SettingsError: the run has no model yet, it cannot be recalibrated, or the folder cannot be
@@ -78,6 +80,7 @@ def export_model(
         normalisation=Normalisation.from_bytes(run.normalisation, study),
         validation=validation_of(study, checkpoint.history, found),
         recalibration=_recalibrated(checkpoint.history, found) if changed else None,
+        rosters=rosters,
     )
     epsilon = checkpoint.history[-1]["epsilon"] if checkpoint.history else None
     return write_signed_model(

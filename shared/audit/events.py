@@ -221,6 +221,43 @@ class RosterChanged(AuditEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RosterAgreed(AuditEvent):
+    """A hospital agreed to a proposed roster of a study; its own log has it before it is sent.
+
+    ``version`` and ``roster`` are the roster's number and digest, ``joined`` and ``left`` the sites
+    that it adds and takes away. ``by`` names the rule or the person; the coordinator's log has the
+    site there.
+    """
+
+    kind = "roster-agreed"
+    study: str
+    study_digest: bytes
+    version: int
+    roster: bytes
+    joined: tuple[str, ...]
+    left: tuple[str, ...]
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RosterInForce(AuditEvent):
+    """From this round on a study has another roster, to which all that stay agreed.
+
+    ``version``, ``roster``, ``joined`` and ``left`` are as in :class:`RosterAgreed`. ``round`` is
+    the number of the first sum that may be of it.
+    """
+
+    kind = "roster-in-force"
+    study: str
+    study_digest: bytes
+    version: int
+    roster: bytes
+    round: int
+    joined: tuple[str, ...]
+    left: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Succeeded(AuditEvent):
     """A hospital came back under a new key, by its recovery code; its former log had come so far.
 

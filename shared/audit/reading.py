@@ -7,7 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from consilium.shared.audit.entry import LARGEST_LINE, AuditEntry
-from consilium.shared.audit.events import HeadSeen, KeyRotated, Opened, RosterChanged
+from consilium.shared.audit.events import (
+    Approved,
+    HeadSeen,
+    KeyRotated,
+    Opened,
+    RosterAgreed,
+    RosterChanged,
+    RosterInForce,
+)
 from consilium.shared.audit.heads import AuditHead, head_statement, is_signed
 from consilium.shared.audit.segments import segments
 from consilium.shared.errors import AuditError
@@ -120,21 +128,45 @@ def newest_heads(path: Path, identities: Mapping[str, bytes]) -> dict[str, Audit
     return newest
 
 
-def roster_changes(path: Path, study_digest: bytes) -> list[RosterChanged]:
-    """Return what a log says of a study's rosters, in order.
+RosterEvent = Approved | RosterAgreed | RosterChanged | RosterInForce
+
+
+def roster_events(path: Path, study_digest: bytes) -> list[RosterEvent]:
+    """Return what a log says of a study's rosters and approvals, in order.
 
     Raises:
         AuditError: the file cannot be read.
     """
-    found = []
+    found: list[RosterEvent] = []
+    named = study_digest.hex().encode()
     for line in read_lines(path):
+        if named not in line or not (b"roster-" in line or b"approved" in line):
+            continue  # a site looks often, and parsing takes most of the time
         try:
             event = AuditEntry.from_line(line).event
         except AuditError:
             continue
-        if isinstance(event, RosterChanged) and event.study_digest == study_digest:
+        if isinstance(event, RosterEvent) and event.study_digest == study_digest:
             found.append(event)
     return found
+
+
+def roster_changes(path: Path, study_digest: bytes) -> list[RosterChanged]:
+    """Return which keys a log says changed in a study's rosters, in order.
+
+    Raises:
+        AuditError: the file cannot be read.
+    """
+    return [e for e in roster_events(path, study_digest) if isinstance(e, RosterChanged)]
+
+
+def rosters_in_force(path: Path, study_digest: bytes) -> list[RosterInForce]:
+    """Return which rosters with other sites a log says a study had, in order.
+
+    Raises:
+        AuditError: the file cannot be read.
+    """
+    return [e for e in roster_events(path, study_digest) if isinstance(e, RosterInForce)]
 
 
 def identities_of(path: Path) -> tuple[bytes, ...]:

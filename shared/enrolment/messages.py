@@ -9,6 +9,7 @@ either can show later who joined whom under which keys.
     EnrolRequest     ->    EnrolReply       once, with an invitation's secret
     (signed headers) ->    StudyList        digests of the studies that name this site
     StudyRequest     ->    StudyOffer       the study's text and its roster, signed
+    StudyRequest     ->    StudyProgress    how far it is; a site asks if it sends notices of it
     SizeDeclaration  ->    (nothing)        once for each study, with its approval
 """
 
@@ -32,11 +33,14 @@ from consilium.shared.wire.encoding import SITE, Message, Octets, PerSite, Text
 
 NODE_ID_BYTES = 8
 DIGEST_BYTES = 32
+ROUND_BYTES = 4
+MOST_VOIDS = 64
 ENROL_PATH = "/consilium/v1/enrol"
 HELLO_PATH = "/consilium/v1/hello"
 STUDIES_PATH = "/consilium/v1/studies"
 STUDY_PATH = "/consilium/v1/study"
 DECLARE_PATH = "/consilium/v1/declare"
+PROGRESS_PATH = "/consilium/v1/progress"
 VERSION_HEADER = "consilium-version"
 BUDGET_HEADER = "consilium-budget-left"  # lifetime epsilon left, if the site chooses to say
 
@@ -153,25 +157,43 @@ class StudyOffer(Message):
     def check(self, coordinator: bytes) -> tuple[Study, Roster]:
         """Return the study and the roster, both validated.
 
-        The roster has declared sizes if every site has declared its own.
+        The roster has declared sizes if every site has declared its own. Its sites are those of
+        the study's text, or those that take part by now: the study returned is among them.
 
         Raises:
-            AuthenticationError: not signed by this coordinator, the roster is not of the study's
-                sites, or a declared size is not signed by its site for this study.
-            StudyError: the text is not a valid study, or a size is not allowed in it.
+            AuthenticationError: not signed by this coordinator, or a declared size is not signed by
+                its site for this study.
+            StudyError: the text is not a valid study, it cannot be run among these sites, or a size
+                is not allowed in it.
         """
         roster = Roster(tuple(sorted(self.roster.items())))
         statement = offer_statement(self.text, roster)
         _verify(coordinator, statement, self.signature, "the offer of the study")
         study = parse_study(self.text.decode("utf-8", "replace"), where="offered")
-        if set(roster.names) != set(study.sites):
-            raise AuthenticationError(
-                f"the roster offered with study {study.name} is not of the study's sites; "
-                "ask the coordinator to submit it again"
-            )
+        study = study.among(roster.names)
         declared = {s: Declaration.from_bytes(data) for s, data in self.declared.items()}
         sized = roster.restricted_to(declared).with_declared(declared, study.digest)
         return study, sized if len(sized) == len(roster) else roster
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class StudyProgress(Message):
+    """A study's state, one word, and the numbers of its last void rounds (4 bytes each).
+
+    It is the coordinator's word and decides nothing.
+    """
+
+    kind: ClassVar[str] = "study-progress"
+    max_bytes: ClassVar[int] = 1024
+    state: Annotated[str, Text(16)]
+    voids: Annotated[bytes, Octets(0, MOST_VOIDS * ROUND_BYTES)]
+
+    @property
+    def void_rounds(self) -> tuple[int, ...]:
+        """The numbers of the void rounds, rising."""
+        starts = range(0, len(self.voids) - ROUND_BYTES + 1, ROUND_BYTES)
+        numbers = {int.from_bytes(self.voids[at : at + ROUND_BYTES], "big") for at in starts}
+        return tuple(sorted(numbers))
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -84,12 +84,26 @@ class Recalibrated(StrictTable):
     made_from: Digest | None = None
 
 
+class ManifestRoster(StrictTable):
+    """A later roster of the study than the one that its text names, from a round on.
+
+    ``digest`` is that of names, identities and sizes, as both sides' audit logs have it.
+    """
+
+    version: int
+    digest: Digest
+    round: int
+    joined: tuple[str, ...] = Field(strict=False)
+    left: tuple[str, ...] = Field(strict=False)
+
+
 class ModelManifest(StrictTable):
     """What ``manifest.json`` holds; ``parts`` has the SHA-256 of every other part by name.
 
     ``simulated`` says that a simulation signed it with a key of its own, not a coordinator.
     ``epsilon`` is what training spent on each patient at ``delta``; None without privacy.
-    ``validation`` is of the model as it is, recalibrated or not.
+    ``validation`` is of the model as it is, recalibrated or not. ``rosters`` are those that the
+    study had after its first; empty if its sites never changed.
     """
 
     format: Literal[1] = 1
@@ -107,12 +121,14 @@ class ModelManifest(StrictTable):
     variables: tuple[ManifestVariable, ...] = Field(strict=False)
     validation: Validation | None
     recalibration: Recalibrated | None = None
+    rosters: tuple[ManifestRoster, ...] = Field(default=(), strict=False)
     versions: dict[str, str]
     parts: dict[str, Digest]
 
     def to_bytes(self) -> bytes:
         """JSON that a person can read; these very bytes are signed."""
-        return self.model_dump_json(indent=1).encode() + b"\n"
+        empty = set() if self.rosters else {"rosters"}
+        return self.model_dump_json(indent=1, exclude=empty).encode() + b"\n"
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "ModelManifest":
@@ -144,6 +160,18 @@ class ModelManifest(StrictTable):
             )
         )
         return f"Recalibrated on {known.on}; {changes}."
+
+    @property
+    def sites(self) -> str:
+        """Say in a sentence how the study's sites changed while it ran; empty if they did not."""
+        changes = [
+            f"from round {one.round} on (roster {one.version}) "
+            + ", ".join(
+                [f"{site} joined" for site in one.joined] + [f"{site} left" for site in one.left]
+            )
+            for one in self.rosters
+        ]
+        return f"Its sites changed: {'; '.join(changes)}." if changes else ""
 
     @property
     def normalisation(self) -> Normalisation:

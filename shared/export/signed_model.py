@@ -23,6 +23,7 @@ from consilium.shared.crypto.transcript import sha256
 from consilium.shared.errors import AuthenticationError, ConsiliumError, MessageError, SettingsError
 from consilium.shared.export.manifest import (
     LARGEST_BYTES,
+    ManifestRoster,
     ModelManifest,
     Recalibrated,
     Validation,
@@ -31,7 +32,7 @@ from consilium.shared.export.manifest import (
     versions,
     window_of,
 )
-from consilium.shared.files.atomic_file import write_atomically
+from consilium.shared.files.atomic_file import umask, write_atomically
 from consilium.shared.files.tensor_file import tensor_file
 from consilium.shared.model.branch import Branch
 from consilium.shared.model.normalisation import Normalisation
@@ -57,6 +58,7 @@ class Trained:
         normalisation: of its inputs.
         validation: what its outputs meant for patients it was not trained on, if any were kept.
         recalibration: how the weights were changed after training, if they were.
+        rosters: that the study had after its first.
     """
 
     study: Study
@@ -64,6 +66,7 @@ class Trained:
     normalisation: Normalisation
     validation: Validation | None = None
     recalibration: Recalibrated | None = None
+    rosters: tuple[ManifestRoster, ...] = ()
 
 
 def write_signed_model(
@@ -75,7 +78,7 @@ def write_signed_model(
     rounds: int,
     epsilon: float | None,
     more: Mapping[str, bytes] | None = None,
-    mode: int = 0o755,
+    mode: int | None = None,
 ) -> ModelManifest:
     """Write the model into a new folder, which appears whole or not at all.
 
@@ -87,7 +90,7 @@ def write_signed_model(
         rounds: training rounds behind the weights.
         epsilon: spent on each patient; None without privacy.
         more: further parts by file name.
-        mode: of the folder.
+        mode: of the folder; without it, what this account's umask leaves of 0755.
 
     Raises:
         SettingsError: the folder exists, or cannot be written.
@@ -108,7 +111,7 @@ def write_signed_model(
         try:
             for name, body in files.items():
                 write_atomically(made / name, body)
-            made.chmod(mode)
+            made.chmod(0o755 & ~umask() if mode is None else mode)
             made.rename(folder)
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)
@@ -146,6 +149,7 @@ def manifest_of(
         variables=manifest_variables(study, trained.normalisation),
         validation=trained.validation,
         recalibration=trained.recalibration,
+        rosters=trained.rosters,
         versions=dict(versions()),
         parts={name: sha256(content).hex() for name, content in parts.items()},
     )
@@ -153,10 +157,15 @@ def manifest_of(
 
 @dataclass(frozen=True, kw_only=True)
 class SignedModel:
-    """A model whose signature and digests were checked, ready to use."""
+    """A model whose signature and digests were checked, ready to use.
+
+    ``digest`` is the SHA-256 (hexadecimal) of ``manifest.json``, and so of the whole model; empty
+    if it was never written.
+    """
 
     manifest: ModelManifest
     trained: Trained
+    digest: str = ""
 
 
 def load_signed_model(
@@ -197,7 +206,8 @@ def load_signed_model(
                 "it; remove it, or get the export again"
             )
     try:
-        return SignedModel(manifest=manifest, trained=_trained(manifest, parts, allow))
+        trained = _trained(manifest, parts, allow)
+        return SignedModel(manifest=manifest, trained=trained, digest=sha256(content).hex())
     except ConsiliumError as error:
         raise MessageError(f"{folder}: {error}") from error
 
@@ -260,6 +270,7 @@ def _trained(
         normalisation=normalisation,
         validation=manifest.validation,
         recalibration=manifest.recalibration,
+        rosters=manifest.rosters,
     )
 
 

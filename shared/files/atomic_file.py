@@ -27,7 +27,7 @@ def write_atomically(
             file.writelines((content,) if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644 & ~_umask() if mode is None else mode)
+        Path(temporary).chmod(0o644 & ~umask() if mode is None else mode)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -39,7 +39,7 @@ def write_atomically(
         os.close(folder)
 
 
-def _umask() -> int:
+def umask() -> int:
     """Return this process's umask; only where the system does not show it, it is set to be read."""
     try:
         for line in Path("/proc/self/status").read_text("ascii", errors="replace").splitlines():

@@ -7,10 +7,11 @@ files that mean the same have the same digest.
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from consilium.shared.errors import StudyError
 from consilium.shared.files.strict_toml import StrictTable, parse_toml, read_text, validate
@@ -59,6 +60,7 @@ class Study(StrictTable):
     personalisation: Personalisation = Personalisation()
     evaluation: Evaluation = Evaluation()
     feasibility: Feasibility | None = None
+    _submitted_with: tuple[str, ...] = PrivateAttr(default=())
 
     @field_validator("variables", mode="before")
     @classmethod
@@ -198,6 +200,34 @@ class Study(StrictTable):
         return self
 
     @property
+    def first_sites(self) -> tuple[str, ...]:
+        """The sites that the study's text names; ``sites`` are those of its roster in force."""
+        return self._submitted_with or self.sites
+
+    def among(self, sites: Collection[str]) -> "Study":
+        """Return the same study, of the same digest, with these sites in its roster.
+
+        Threshold, fewest sites of a sum, neighbours and shares of noise are those of the new number
+        of sites. First stand those of the study's text, in its order, then the others by name.
+
+        Raises:
+            StudyError: the study's numbers do not hold with these sites, or it sums its sites in
+                groups, which would be dealt anew.
+        """
+        if set(sites) == set(self.sites):
+            return self
+        if self.aggregation.groups > 1:
+            raise StudyError(
+                f"study {self.name}: sums its sites in {self.aggregation.groups} groups, which "
+                "would be dealt anew with other sites; submit it again as another study"
+            )
+        first = self.first_sites
+        order = [*(site for site in first if site in sites), *sorted(set(sites) - set(first))]
+        changed = with_changes(self, study={"sites": order})
+        changed._submitted_with = () if changed.sites == first else first
+        return changed
+
+    @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
         """Sites that are summed together, by group; one group of all unless the study says so."""
         size = self.group_size
@@ -317,10 +347,12 @@ class Study(StrictTable):
         """UTF-8 JSON, tables' keys sorted, no spaces; the order of ``variables`` is kept.
 
         The order of variables is the order of the model's inputs, so it is part of the meaning.
+        Its sites are :attr:`first_sites`: another roster is no other study.
         Keys that later versions brought are left out where they say what studies meant before, so
         that digests of studies approved then stay as they are.
         """
         content = self.model_dump(mode="json", by_alias=True)
+        content["sites"] = list(self.first_sites)
         if self.schema_version == 1 and self.privacy.calibration_rounds is None:
             del content["privacy"]["calibration_rounds"], content["privacy"]["calibration_fraction"]
         if self.privacy.unit == "patient":

@@ -3,8 +3,10 @@
 import contextlib
 import socket
 from pathlib import Path
+from typing import Protocol
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from consilium.shared.errors import SettingsError
 from consilium.shared.service.local_service import HOST
@@ -14,6 +16,14 @@ from consilium.shared.service.terminal import Terminal
 from consilium.shared.web.application import Application
 
 MOST_AT_ONCE = 64
+
+
+class Served(Protocol):
+    """What can be served: pages for persons, or answers for programs."""
+
+    @property
+    def asgi(self) -> ASGIApp:
+        """Answers requests."""
 
 
 def listen(port: int) -> socket.socket:
@@ -36,7 +46,7 @@ def listen(port: int) -> socket.socket:
     return opened
 
 
-def server_of(application: Application) -> uvicorn.Server:
+def server_of(application: Served) -> uvicorn.Server:
     """Return a server to run with the sockets of :func:`listen`."""
     return uvicorn.Server(
         uvicorn.Config(
@@ -54,7 +64,7 @@ def server_of(application: Application) -> uvicorn.Server:
     )
 
 
-def serve(application: Application, listening: socket.socket) -> None:
+def serve(application: Served, listening: socket.socket) -> None:
     """Serve until the process is interrupted or terminated."""
     with contextlib.suppress(KeyboardInterrupt):  # the usual end
         server_of(application).run(sockets=[listening])

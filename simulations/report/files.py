@@ -9,6 +9,10 @@ from typing import Any
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.study.definition import Study, parse_canonical
+from consilium.simulations.report.groups import read_groups
+from consilium.simulations.report.model_card import model_card
+from consilium.simulations.report.model_card_file import FILE_NAME as CARD
+from consilium.simulations.report.model_card_file import model_card_file
 from consilium.simulations.report.records import (
     COMPARE,
     REPORT,
@@ -33,6 +37,8 @@ _REPORTED = ("federated-private", "federated")  # a comparison's report is of th
 
 def write_report(folder: Path, out: Path | None = None, compare: Path | None = None) -> Path:
     """Write the report of a run, of a comparison's private federated setting, or of strategies.
+
+    Beside that of a run or setting goes its model card, ``model-card.json``.
 
     Args:
         folder: holds ``run.json``, ``compare.json`` or ``strategies.json``.
@@ -65,8 +71,12 @@ def write_report(folder: Path, out: Path | None = None, compare: Path | None = N
         if not found:
             raise SettingsError(f"{compared}: has no federated setting yet; let the comparison end")
         record = found[0]
-    page = report_page(_study(record, folder), record, settings["settings"] if settings else None)
-    return _write(out or folder / REPORT, page)
+    study, compared_with = _study(record, folder), settings["settings"] if settings else None
+    written = _write(out or folder / REPORT, report_page(study, record, compared_with))
+    items = model_card(study, record, read_groups(record), compared_with)
+    card = CARD if written.name == REPORT else f"{written.stem}.{CARD}"
+    _write(written.with_name(card), model_card_file(study, record, items))
+    return written
 
 
 def read_run(folder: Path) -> tuple[Study, dict[str, Any]]:
@@ -108,9 +118,9 @@ def read_search(folder: Path) -> tuple[Study, dict[str, Any]]:
     return _study(record, folder), record
 
 
-def _write(target: Path, page: str) -> Path:
+def _write(target: Path, page: str | bytes) -> Path:
     try:
-        write_atomically(target, page.encode())
+        write_atomically(target, page.encode() if isinstance(page, str) else page)
     except OSError as error:
         raise SettingsError(
             f"report {target}: cannot be written ({error.strerror}); name another file"

@@ -27,6 +27,7 @@ from consilium.server.coordinator.enrolment import EnrolmentService, invite, sub
 from consilium.server.coordinator.folder import CoordinatorFolder, Settings
 from consilium.server.coordinator.register import Register, Wanted
 from consilium.server.flower.database_link import enrol_node, open_link
+from consilium.server.service.overview import overview
 from consilium.shared.audit.events import Vouched
 from consilium.shared.audit.own_log import open_audit
 from consilium.shared.crypto.declaration import Declaration
@@ -93,19 +94,19 @@ def tiny_study(
     return STUDY.format(rounds=rounds, mode=mode, epsilon=epsilon, timeout=timeout, hidden=hidden)
 
 
-def write_records(folder: Path, *, patients: int, seed: int) -> None:
-    """Write invented stays in the challenge's format; an ICU type for each of four sites."""
+def write_records(folder: Path, *, patients: int, seed: int, sites: int = 4) -> None:
+    """Write invented stays in the challenge's format; an ICU type for each of the sites."""
     rng = np.random.default_rng(seed)
     place = folder / "set-a"
     place.mkdir(parents=True)
     outcomes = ["RecordID,SAPS-I,SOFA,Length_of_stay,Survival,In-hospital_death"]
-    for number in range(4 * patients):
+    for number in range(sites * patients):
         record, died = 132000 + number, int(rng.random() < 0.3)
         age = 40 + int(rng.integers(0, 50))
         lines = [
             "Time,Parameter,Value",
             *(f"00:00,RecordID,{record}", f"00:00,Age,{age}", "00:00,Gender,1"),
-            *("00:00,Height,170", f"00:00,ICUType,{number % 4 + 1}", "00:00,Weight,80"),
+            *("00:00,Height,170", f"00:00,ICUType,{number % sites + 1}", "00:00,Weight,80"),
         ]
         for hour in range(0, 12, 2):
             lines.append(f"{hour:02d}:10,HR,{int(80 + 25 * died + rng.normal(0, 8))}")
@@ -209,14 +210,6 @@ class Federation:
 
     # Setting up.
 
-    def set_up(self) -> None:
-        """Initialise the coordinator and all sites; nothing runs yet."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        self.operator("init", "--host", self.host, "--port", str(self.port),
-                      "--listen", self.host)  # fmt: skip
-        for site, unit in self.sites.items():
-            self.make_site(site, unit)
-
     def make_site(self, site: str, unit: int) -> None:
         """Initialise one site with the records of one intensive-care unit."""
         self.hospital(site, "init", "--site", site)
@@ -240,7 +233,7 @@ class Federation:
             self.hospital(site, "approve", name, "--yes")
 
     def prepare(self, *texts: str) -> None:
-        """Do all of the above without processes: folders, enrolment, studies, approvals."""
+        """Make all folders, enrol, submit and approve, without processes."""
         settings = Settings(name="tests", host=self.host, port=self.port, listen=self.host)
         folder = CoordinatorFolder.make(self.coordinator, settings, (self.host,))
         link, register, audit = (
@@ -282,11 +275,13 @@ class Federation:
             register.declare(study.digest, site, declared)
             approvals_of(opened).approve(offer, declared)
 
-    def vouch(self) -> None:
-        """Let each site vouch for all others, as after a round of telephone calls."""
+    def vouch(self, *by: str) -> None:
+        """Let these sites, or all, vouch for all others, as after a round of telephone calls."""
         folders = [SiteFolder.open(self.site(name)) for name in self.sites if self.vouching]
         prints = {f.owner(): fingerprint(f.owner(), f.identity().public) for f in folders}
         for folder in folders:
+            if by and folder.owner() not in by:
+                continue
             audit = open_audit(folder)
             for name, known in prints.items():
                 if name != folder.owner():
@@ -342,26 +337,22 @@ class Federation:
         """A site's line to the coordinator, for a test that plays the site."""
         return connect(SiteFolder.open(self.site(site)))
 
-    def start_all(self) -> None:
-        """Start the coordinator, enrol the sites and start them."""
-        self.start("coordinator")
-        self.wait_for(self.is_serving, "the coordinator to serve", 30)
-        self.enrol()
-        for site in self.sites:
-            self.start(site)
-
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
         """Kill a process of ours, as a crash would."""
         process = self.processes.pop(name)
         process.send_signal(number)
         process.wait(30 * PATIENCE)
 
+    def descendants(self, name: str) -> list[int]:
+        """Process identifiers of what a process has started."""
+        parent = self.processes[name].pid
+        listed = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        return [int(pid) for pid in listed]
+
     def children(self) -> dict[str, int]:
         """Process identifiers of the coordinator's service and studies."""
         found = {}
-        parent = self.processes["coordinator"].pid
-        listed = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        for pid in map(int, listed):
+        for pid in self.descendants("coordinator"):
             with suppress(OSError):
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
                 if b"serve" in words:
@@ -390,17 +381,37 @@ class Federation:
             return probe.connect_ex((self.host, self.port)) == 0
 
     def overview(self) -> dict[str, Any]:
-        """What ``watch --json`` tells."""
-        return json.loads(self.operator("watch", "--json"))
+        """What ``watch --json`` tells, by the function behind it."""
+        folder = CoordinatorFolder.open(self.coordinator)
+        return dict(overview(folder, folder.register()))
 
-    def records_of(self, study: str = "tiny") -> list[dict[str, Any]]:
-        """The rounds so far, as the coordinator recorded them."""
+    def want(self, wanted: Wanted, study: str = "tiny") -> None:
+        """Pause or stop a study, and wait until it stands.
+
+        By the function behind ``pause`` and ``stop``: while a command starts, a tiny study has
+        twenty rounds and could be over.
+        """
+        want(CoordinatorFolder.open(self.coordinator), study, wanted, by="test")
+        state = {Wanted.PAUSE: "paused", Wanted.STOP: "stopped"}[wanted]
+        self.wait_for(lambda: self.state_of(study) == state, f"{study} to be {state}", 60)
+
+    def records_of(self, study: str = "") -> list[dict[str, Any]]:
+        """The rounds so far, as the coordinator recorded them: of one study, or of all."""
         found: list[dict[str, Any]] = []
-        for file in self.coordinator.glob("studies/*/rounds.jsonl"):
-            for line in file.read_text().splitlines():
+        files = self.coordinator.glob("studies/*/rounds.jsonl")
+        for file in [self.rounds_file(study)] if study else files:
+            for line in file.read_text().splitlines() if file.exists() else ():
                 with suppress(ValueError):
                     found.append(json.loads(line))
         return found
+
+    def rounds_file(self, study: str) -> Path:
+        """Where the coordinator records a study's rounds."""
+        return self.coordinator / "studies" / self.digest_of(study).hex() / "rounds.jsonl"
+
+    def digest_of(self, study: str) -> bytes:
+        """The digest of a study."""
+        return Register(self.coordinator / "register.sqlite").study(study).digest
 
     def state_of(self, study: str = "tiny") -> str:
         """How far a study is."""
@@ -418,22 +429,14 @@ class Federation:
             time.sleep(0.02)
 
     def pause_after(self, rounds: int, study: str = "tiny") -> None:
-        """Pause a study once it has had so many rounds.
-
-        By the function behind ``pause``: while a command starts, a tiny study has twenty rounds
-        and could be over. Let the study have dozens more than ``rounds``.
-        """
+        """Pause a study once it has had so many rounds; let it have a dozen more than those."""
         digest = Register(self.coordinator / "register.sqlite").study(study).digest.hex()
-        file, folder = (
-            self.coordinator / "studies" / digest / "rounds.jsonl",
-            CoordinatorFolder.open(self.coordinator),
-        )
+        file = self.coordinator / "studies" / digest / "rounds.jsonl"
         self.wait_for(
             lambda: file.exists() and len(file.read_text().splitlines()) >= rounds,
             f"{rounds} rounds", 90,
         )  # fmt: skip
-        want(folder, study, Wanted.PAUSE, by="test")
-        self.wait_for(lambda: self.state_of(study) == "paused", f"{study} to pause", 60)
+        self.want(Wanted.PAUSE, study)
 
     def finish(self, seconds: float = 120, study: str = "tiny") -> None:
         """Wait for a study to finish."""

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from tests.client.hospital.test_round_audit import SessionSites, coordinator_log, run
+from tests.deployment.operations_page import PAGE
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text()
 KIB = 1024
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from consilium.client.hospital.working_hours import DAYS
-from tests.deployment.federation import (
-    Federation,
-    free_port,
-    tiny_study,
-    write_records,
-)
+from consilium.server.commands.persons import ROLES
+from consilium.server.coordinator.folder import CoordinatorFolder
+from consilium.server.web.pages import coordinator_application
+from consilium.shared.web.users import Users
+from tests.deployment.federation import Federation, free_port, tiny_study, write_records
+from tests.web_served import PASSWORD, QUICK, Person, served
 
 MARK = "Kennmarke4711"
 RECORDER = """
@@ -32,6 +32,17 @@ httpx.Client.stream = stream
 
 def everything(folder: Path) -> bytes:
     return b"\0".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def pages(folder: Path) -> list[str]:
+    """The pages on which the coordinator's people sign in."""
+    users = Users(folder, ROLES, command="x", cost=QUICK)
+    users.set("Olga Lund", "operator", PASSWORD)
+    with served(coordinator_application(CoordinatorFolder.open(folder), users=users)) as address:
+        olga = Person(address, "Olga Lund")
+        shown = [olga.get(path) for path in ("/overview", "/actions")]
+    assert [page.status_code for page in shown] == [200, 200]
+    return [page.text for page in shown]
 
 
 @pytest.mark.slow
@@ -75,13 +86,14 @@ def test_nothing_marked_leaves_a_site_in_success_and_in_each_kind_of_failure(
                 federation.operator("resume", "second")
 
             def told(code: str = code) -> bool:
-                return code in federation.operator("watch", "--json")
+                return code in json.dumps(federation.overview())
 
             federation.wait_for(told, code, 60)
         seen = [federation.operator(*words) for words in (("watch",), ("status", "--json"))]
         for page in ("", "metrics"):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}") as reply:
                 seen.append(reply.read().decode())
+        seen += pages(federation.coordinator)
         assert MARK not in "".join(seen)
         assert MARK.encode() not in sent.read_bytes()
         assert sent.stat().st_size > 1000

@@ -27,7 +27,7 @@ MODULE = re.compile(r"(?<![\w.])consilium(?:\.[a-zA-Z_]\w*)+")
 TEST = re.compile(r"`(test_\w+)`")
 FROM_THE_COORDINATOR = {
     "ChannelRequest", "KeysRequest", "UpdateRequest", "AgreeRequest", "UnmaskRequest",
-    "EnrolReply", "StudyList", "StudyOffer", "RecoveryGrant", "SuccessorReply",
+    "EnrolReply", "StudyList", "StudyOffer", "StudyProgress", "RecoveryGrant", "SuccessorReply",
     "RecoveryKeys",  # a part of RecoveryBinding
     "SignedKey", "Delivered", "PeerKey",  # what the coordinator shows of RoundKeys and ChannelKey
 }  # fmt: skip

@@ -17,6 +17,7 @@ from consilium.client.records.cohort import Cohort, read_cohort
 from consilium.client.round.session import Session
 from consilium.client.round.told import TOLD, refusal_of
 from consilium.client.secure_sum.journal import RoundJournal
+from consilium.client.sources.registry import SOURCES
 from consilium.shared import errors
 from consilium.shared.crypto.keys import Roster
 from consilium.shared.errors import ConsiliumError, UnableError
@@ -32,6 +33,7 @@ FORMATS = {
     **test_damaged_systems.NEW_AND_SLOW,
 }
 MARK = "Kennmarke4711"
+FORMS = {"tables": "xlsx"}  # of a source whose name is no format's
 FIELDS, ALL_FIELDS = 3, 40
 UNABLE = Refusal.of("a", UnableError()).to_bytes()
 
@@ -111,6 +113,11 @@ def check(name: str, tmp_path: Path, site: Path, fields: int) -> None:
     assert kept
     assert MARK not in json.dumps(kept)
     assert MARK in log or "exception" in log  # the site's own people are told which file
+
+
+def test_every_source_has_a_format_whose_fields_are_marked() -> None:
+    marked = {form.study.data.source for form in FORMATS.values()} | set(FORMATS)
+    assert {FORMS.get(name, name) for name in SOURCES} <= marked
 
 
 @pytest.mark.filterwarnings("ignore")

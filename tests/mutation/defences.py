@@ -36,6 +36,7 @@ STORE = "tests/client/hospital/test_voucher_store.py::"
 STORES = "tests/client/hospital/test_stores.py::"
 WEIGHTS = "tests/server/secure_sum/test_declared_weights.py::"
 SESSION = "tests/client/round/test_session.py::"
+ROSTERS = "tests/client/service/test_roster_agreement.py::"
 HOSTILE = "tests/client/round/test_hostile_weights.py::"
 CALIBRATION = "tests/client/round/test_calibration_round.py::"
 NEVER = "if False:"
@@ -872,6 +873,41 @@ DEFENCES = (
         "if identity != change.after:",
         NEVER,
         "tests/client/hospital/test_roster_change.py::test_a_recovery_that_nobody_made_is_refused",
+    ),
+    _d(
+        "all that stay agreed to a roster",
+        "shared/enrolment/roster_version.py",
+        "if not is_signed(identity, agreement(self.version, roster), signature):",
+        NEVER,
+        ROSTERS + "test_a_version_that_not_all_agreed_to_is_refused",
+    ),
+    _d(
+        "no older roster",
+        "client/hospital/roster_versions.py",
+        "if number < newest or (number == newest and roster_digest(roster) != agreed):",
+        NEVER,
+        ROSTERS + "test_two_sites_never_take_over_two_versions",
+    ),
+    _d(
+        "a roster follows the one in force",
+        "client/hospital/roster_versions.py",
+        "if version.before != members_digest(approval.roster):",
+        NEVER,
+        ROSTERS + "test_a_version_that_follows_another_roster_or_is_signed_by_another_is_refused",
+    ),
+    _d(
+        "no new key by a roster",
+        "client/hospital/roster_versions.py",
+        "if known[site] != then[site]:",
+        NEVER,
+        ROSTERS + "test_a_version_with_another_key_of_a_site_that_stays_is_refused",
+    ),
+    _d(
+        "a joiner is vouched for",
+        "client/hospital/roster_versions.py",
+        "if unknown and policy.vouched_at_least is None:",
+        NEVER,
+        ROSTERS + "test_a_joiner_that_nobody_vouched_for_or_that_has_another_key_is_refused",
     ),
     _d(
         "a former budget goes into a new ledger only",

@@ -1,5 +1,7 @@
 """What a careful hospital looks for: ledger, names, rights of files, its card, clock, support."""
 
+import errno
+import io
 import json
 import logging
 import os
@@ -13,6 +15,7 @@ import httpx
 import pytest
 
 from consilium.client.cli import app
+from consilium.client.commands import recovery
 from consilium.client.hospital.folder import LOG_NAME, SiteFolder
 from consilium.client.ledger.store import Ledger
 from consilium.client.round.answer import Answer
@@ -21,11 +24,15 @@ from consilium.client.service.last_refusal import write_last_refusal
 from consilium.client.service.support import support_bundle, to_text
 from consilium.client.service.systemd_unit import write_unit
 from consilium.server.coordinator.certificates import CertificateFiles, make_authority
+from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.errors import AuthenticationError, DataError, SettingsError
+from consilium.shared.export.signed_model import write_signed_model
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.secure_sum.messages import Action, Refusal
 from consilium.shared.service.command_line import command_of
 from consilium.shared.service.log_file import KEPT, LogFileHandler, templates
+from tests.signed_models import some_trained
+from tests.study_text import small_study
 
 MARK = "Kennmarke4711"
 
@@ -56,6 +63,30 @@ def test_a_name_that_no_coordinator_could_invite_makes_no_folder(tmp_path: Path,
     assert not (tmp_path / "site").exists()
 
 
+class Full(io.StringIO):
+    """A standard output whose disk takes nothing more."""
+
+    def write(self, _: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_recovery_code_that_could_not_be_shown_is_none_and_another_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    with monkeypatch.context() as here:
+        here.setattr(recovery.console, "_file", Full())
+        with pytest.raises(OSError, match="No space left"):
+            run("init", "--folder", str(site))
+    assert SiteFolder.open(site).recovery_keys() is None
+    capsys.readouterr()
+    run("init", "--folder", str(site))
+    assert "Recovery code, shown only now" in capsys.readouterr().out
+    assert SiteFolder.open(site).recovery_keys() is not None
+    run("init", "--folder", str(site))
+    assert "Recovery code" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o027, 0o640)])
 def test_results_have_the_rights_that_the_umask_leaves(
     tmp_path: Path, mask: int, mode: int
@@ -64,10 +95,13 @@ def test_results_have_the_rights_that_the_umask_leaves(
     try:
         write_atomically(tmp_path / "result", b"x")
         write_atomically(tmp_path / "secret", b"x", mode=0o600)
+        write_signed_model(tmp_path / "model", some_trained(small_study()), IdentityKey.generate(),
+                           simulated=True, rounds=1, epsilon=None)  # fmt: skip
     finally:
         os.umask(before)
     assert (tmp_path / "result").stat().st_mode & 0o777 == mode
     assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "model").stat().st_mode & 0o777 == 0o755 & ~mask
 
 
 def test_the_sites_unit_shows_the_card_that_a_policy_may_allow_and_no_other_device(

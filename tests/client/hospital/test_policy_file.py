@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consilium.client.hospital.policy import Policy
+from consilium.client.hospital.policy import DecisionPolicy, Policy
 from consilium.client.hospital.policy_file import FILE_NAME, TEMPLATE, parse_policy, read_policy
 from consilium.client.hospital.working_hours import WorkingHours
 from consilium.shared.errors import SettingsError
@@ -35,6 +35,7 @@ def test_every_commented_setting_of_the_default_file_works_when_uncommented():
         ),
         memory_mib=4096,
         answer_after_s=60.0,
+        decisions=DecisionPolicy(),
     )
 
 
@@ -58,6 +59,11 @@ def test_every_value_of_the_file_reaches_the_policy():
     tasks = []
     sources = []
     on_moved_cohort = "stop"
+    [decisions]
+    required = false
+    keep_days = 7
+    largest_mib = 2
+    identifiers = "clear"
     [hours]
     days = ["sat"]
     start = "08:30"
@@ -80,6 +86,7 @@ def test_every_value_of_the_file_reaches_the_policy():
         tasks=frozenset(),
         sources=frozenset(),
         on_moved_cohort="stop",
+        decisions=DecisionPolicy(required=False, keep_days=7, largest_mib=2, identifiers="clear"),
         hours=WorkingHours(days=frozenset({"sat"}), start=time(8, 30), end=time(17)),
         threads=3,
         gpu=True,
@@ -104,6 +111,7 @@ def test_every_value_of_the_file_reaches_the_policy():
         ("[machine]\ngpu = 'yes'", "gpu = 'yes' is not acceptable"),
         ("[release]\nown_metrics = true", r"\[release\] own_metrics is not a known key"),
         ("[release]\nsmallest_group = 0", "smallest_group = 0 must be at least 1; raise it"),
+        ("[decisions]\nkeep_days = 0", "keep_days = 0 must be at least 1; raise it"),
         ("[privacy", "is not valid TOML"),
     ],
 )

@@ -34,6 +34,7 @@ from tests.client.hospital.hospitals import (
     fresh,
     masked,
 )
+from tests.deployment.operations_page import LOSSES, says
 
 LEDGER, JOURNAL, LOG, OWN = "ledger.sqlite", "journal.sqlite", "audit.jsonl", "personal"
 ROOT = Path(__file__).parents[3]
@@ -123,6 +124,22 @@ def test_every_combination_of_older_and_missing_stores_is_refused_or_harmless(
         shutil.rmtree(root)
     # All as it is now; and the folder as it was, the own part of any age: what agrees with itself.
     assert started == [(NOW,) * 4, (OLDER, OLDER, OLDER, NOW), (OLDER,) * 4]
+
+
+def test_each_loss_of_the_runbook_says_the_sentence_that_stands_in_its_table(
+    past, tmp_path
+) -> None:
+    losses = [
+        *({store.partition(".")[0]: state} for store in STORES for state in (OLDER, MISSING)),
+        {"ledger": OLDER, "journal": OLDER, "audit": OLDER, "personal": OLDER, "heads": NOW},
+    ]
+    found = []
+    for number, states in enumerate(losses):
+        sentence = refused(past.mixed(tmp_path / str(number), **states))
+        matching = [quoted for quoted in LOSSES if says(sentence, quoted)]
+        assert matching, (states, sentence)
+        found += matching
+    assert set(found) == set(LOSSES)
 
 
 @pytest.mark.parametrize("own", [NOW, OLDER])

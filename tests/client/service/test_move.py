@@ -8,9 +8,10 @@ import pytest
 
 from consilium.client.service.connection import Connection
 from consilium.client.service.move import read_address
-from consilium.client.service.proxy import Proxy, read_pair
+from consilium.client.service.proxy import Proxy
 from consilium.server.coordinator.certificates import CertificateFiles, make_authority
 from consilium.shared.errors import SettingsError, UnreachableError
+from consilium.shared.files.private_text import read_pair
 
 
 @pytest.mark.parametrize(
@@ -43,15 +44,15 @@ def test_the_account_at_the_proxy_is_one_line_for_this_account_alone(tmp_path):
     file.write_text("north:se:cret\n")
     file.chmod(0o644)
     with pytest.raises(SettingsError, match="may be read by other accounts"):
-        read_pair(file)
+        read_pair(file, named="x")
     file.chmod(0o600)
-    assert read_pair(file) == ("north", "se:cret")
+    assert read_pair(file, named="x") == ("north", "se:cret")
     for wrong in ("", "north", ":secret", "a:b\nc:d"):
         file.write_text(wrong)
-        with pytest.raises(SettingsError, match="one line, NAME:PASSWORD"):
-            read_pair(file)
+        with pytest.raises(SettingsError, match="one line NAME:PASSWORD"):
+            read_pair(file, named="x")
     with pytest.raises(SettingsError, match="cannot be read"):
-        read_pair(tmp_path / "missing")
+        read_pair(tmp_path / "missing", named="x")
 
 
 def test_a_password_is_not_printed_and_a_wrong_proxy_is_named():

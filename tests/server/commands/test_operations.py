@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from consilium.server.cli import app
 from consilium.server.coordinator.folder import CoordinatorFolder, Settings
-from consilium.server.service.overview import last_record
+from consilium.server.coordinator.round_records import last_record
 from consilium.shared.audit.anchors import Anchors
 from consilium.shared.audit.events import Refused
 from consilium.shared.audit.heads import AuditHead

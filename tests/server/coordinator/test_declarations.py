@@ -103,6 +103,6 @@ def test_nobody_declares_for_another_or_beyond_the_studys_bound(tmp_path: Path) 
 
 def test_a_study_submitted_before_sizes_were_declared_waits_for_them(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
-    with desk.register._transaction() as connection:
+    with desk.register.transaction() as connection:
         connection.execute("DROP TABLE declarations")
     assert Register(tmp_path / "register.sqlite").study("small").undeclared == ("a", "b", "c")

@@ -10,7 +10,7 @@ from consilium.server.cli import app
 from consilium.server.coordinator.enrolment import submit
 from consilium.server.coordinator.folder import CoordinatorFolder, Settings
 from consilium.server.coordinator.register import State, Wanted
-from consilium.server.service.overview import RECORDS
+from consilium.server.coordinator.round_records import RECORDS
 from consilium.server.service.study_process import StudyProcess
 from consilium.server.study.checkpoints import load_checkpoint, save_checkpoint
 from consilium.shared.audit.own_log import open_audit

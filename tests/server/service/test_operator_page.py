@@ -14,9 +14,10 @@ from PIL import Image
 from consilium.server.coordinator.enrolment import submit
 from consilium.server.coordinator.folder import CoordinatorFolder, Settings
 from consilium.server.coordinator.register import State
+from consilium.server.coordinator.round_records import rounds_file
 from consilium.server.service.monitor import Monitor
 from consilium.server.service.operator_page import read_page
-from consilium.server.service.overview import rounds_file, status
+from consilium.server.service.overview import status
 from consilium.shared.audit.events import Refused, Revoked, RoundClosed
 from consilium.shared.audit.own_log import open_audit
 from consilium.shared.crypto.keys import IdentityKey

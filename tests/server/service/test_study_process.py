@@ -10,8 +10,9 @@ import pytest
 from consilium.server.coordinator.enrolment import submit
 from consilium.server.coordinator.folder import CoordinatorFolder, Settings
 from consilium.server.coordinator.register import Register, State, Wanted
+from consilium.server.coordinator.round_records import recent_records, rounds_file
 from consilium.server.service.operator_page import read_page
-from consilium.server.service.overview import recent_records, rounds_file, status
+from consilium.server.service.overview import status
 from consilium.server.service.study_process import StudyProcess
 from consilium.server.study.checkpoints import load_checkpoint
 from consilium.shared.audit.entry import AuditEntry

@@ -7,7 +7,7 @@ from pathlib import Path
 from consilium.server.coordinator.enrolment import submit
 from consilium.server.coordinator.folder import CoordinatorFolder, Settings
 from consilium.server.coordinator.register import State
-from consilium.server.service.overview import rounds_file
+from consilium.server.coordinator.round_records import rounds_file
 from consilium.shared.audit.own_log import open_audit
 from consilium.shared.crypto.keys import IdentityKey
 from consilium.shared.study.definition import parse_study

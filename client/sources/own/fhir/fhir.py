@@ -33,9 +33,10 @@ from pathlib import Path
 
 import polars as pl
 
-from consilium.client.sources.common.source import Counted, Patient, Tally
+from consilium.client.sources.common.source import CountedWithoutLabels, Patient, Tally
 from consilium.client.sources.own.fhir import fhir_frames as frames
 from consilium.client.sources.own.fhir.ndjson import Export, has_files
+from consilium.client.sources.own.fhir.provenance import Provenance
 from consilium.client.sources.own.patients.event_frames import (
     EventRows,
     static_frame,
@@ -54,19 +55,40 @@ from consilium.shared.study.definition import Study
 LOINC = "http://loinc.org"
 
 
-class Fhir(Counted):
+def fhir_translation(study: Study, settings: FhirSettings) -> Translation:
+    """Return the translation of codes and units; LOINC's codes where the settings give none.
+
+    Raises:
+        DataError: the study counts time in positions, or wants columns of codes.
+        SettingsError: the settings contradict themselves.
+    """
+    return translation_of(study, settings, lambda known: known.loinc and f"{LOINC}|{known.loinc}")
+
+
+class Fhir(CountedWithoutLabels):
     """A hospital's FHIR resources.
 
     Args:
         settings: the ``[data]`` table of ``site.toml``.
+        given: the resources, if they are neither in the settings' folder nor on their server.
+        named: whether it is kept which resource each event comes from (:attr:`provenance`).
     """
 
     name = "fhir"
     person_key = "the Patient"
 
-    def __init__(self, settings: FhirSettings) -> None:
-        self._settings = settings
+    def __init__(
+        self, settings: FhirSettings, *, given: Export | None = None, named: bool = False
+    ) -> None:
+        self._settings, self._given, self._named = settings, given, named
         self._tally = Tally()
+        self._rows: EventRows | None = None
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where the events of the latest reading come from."""
+        assert self._rows is not None  # noqa: S101  # it was read
+        return Provenance(self._rows.stays, self._rows.origins)
 
     def read_patients(self, study: Study) -> Iterator[Patient]:
         """Yield every Patient who has a stay, in the order of their identifiers.
@@ -76,22 +98,24 @@ class Fhir(Counted):
             SettingsError: the settings contradict themselves.
         """
         self._tally = Tally()
-        translation = translation_of(
-            study, self._settings, lambda known: known.loinc and f"{LOINC}|{known.loinc}"
-        )
+        translation = fhir_translation(study, self._settings)
         with self._export(drugs=bool(translation.wordless_codes)) as export:
             return self._read(export, translation, study)
 
     @contextmanager
     def _export(self, *, drugs: bool) -> Iterator[Path | Export]:
-        """Give the folder of the export, or fetch it from the server."""
+        """Give the resources or the folder of the export, or fetch it from the server."""
+        if self._given is not None:
+            yield self._given
+            return
         if self._settings.path is not None:
             yield self._settings.path
             return
         from consilium.client.sources.own.fhir.fhir_server import fetched
 
         kinds = ["Patient", "Encounter", "Observation"]
-        kinds += ["Condition"] if drugs or self._settings.outcome.codes else []
+        outcome = self._labelled and self._settings.outcome.codes
+        kinds += ["Condition"] if drugs or outcome else []
         kinds += ["MedicationAdministration", "Medication"] if drugs else []
         with fetched(self._settings, kinds) as export:
             yield export
@@ -118,6 +142,7 @@ class Fhir(Counted):
             if_none=frames.why_no_stay(self._settings, self._tally),
             clock=axis.clock,
         )
+        self._rows = rows if self._named else None
         events = (
             (frames.of_one(piece, merged), where, kind)
             for piece, where, kind in self._events(folder, translation, times)
@@ -128,7 +153,10 @@ class Fhir(Counted):
         self, folder: Path | Export, translation: Translation, times: TextTimes
     ) -> Iterator[tuple[pl.DataFrame, str, str]]:
         """Yield rows of events, with their file and the kind of their resources."""
-        for piece, path in frames.observations(folder, set(translation.codes), times, self._tally):
+        codes = set(translation.codes)
+        for piece, path in frames.observations(
+            folder, codes, times, self._tally, named=self._named
+        ):
             yield piece, str(path), "Observation"
         wordless = set(translation.wordless_codes)
         self._tally.absent.extend(
@@ -139,7 +167,8 @@ class Fhir(Counted):
         happened = frames.conditions(folder, wordless, self._tally, required=False)
         given = frames.administrations(folder, wordless, self._tally)
         for frame, kind in ((happened, "Condition"), (given, "MedicationAdministration")):
-            yield without_values(times.events(frame)), f"{folder}: {kind}", kind
+            rows = frame if self._named else frame.drop("reference")
+            yield without_values(times.events(rows)), f"{folder}: {kind}", kind
 
     def _stays(
         self,
@@ -150,7 +179,9 @@ class Fhir(Counted):
         times: TextTimes,
         study: Study,
     ) -> pl.DataFrame:
-        """Return one row per stay, with its label."""
+        """Return one row per stay, with its label; without labels it is 0 and means nothing."""
+        if not self._labelled:
+            return stays.with_columns(pl.lit(0.0).alias("label"))
         outcome = self._settings.outcome
         codes = set(map(str, outcome.codes))
         diagnoses = frames.conditions(folder, codes, self._tally, required=bool(codes))

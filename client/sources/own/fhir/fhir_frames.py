@@ -19,6 +19,7 @@ from consilium.client.sources.own.fhir.ndjson import (
     codings,
     identity,
     number,
+    reference,
     resources,
     text,
 )
@@ -38,6 +39,7 @@ _BEGUN = frozenset({"arrived", "triaged", "in-progress", "onleave", "finished"})
 _GIVEN = frozenset({"in-progress", "on-hold", "completed", "stopped"})
 _RETRACTED = frozenset({"entered-in-error", "cancelled", "refuted"})
 _RAW: dict[str, type[pl.DataType]] = {**SCHEMA, "time": pl.String, "stay": pl.String}
+_REFERENCE = "reference"  # column of the resource that a row comes from, such as Observation/17
 
 
 def people(folder: Path | Export, tally: Tally) -> tuple[pl.DataFrame, dict[str, str]]:
@@ -154,9 +156,10 @@ def deaths(persons: pl.DataFrame, stays: pl.DataFrame) -> pl.DataFrame:
 def conditions(
     folder: Path | Export, codes: Set[str], tally: Tally, *, required: bool
 ) -> pl.DataFrame:
-    """Return one row per diagnosis: ``patient``, ``stay``, ``code``, ``time``, ``recorded``.
+    """Return a row per diagnosis: ``patient``, ``stay``, ``code``, ``time``, ``recorded``.
 
-    ``time`` is the text of the onset, ``recorded`` that of the record; ``stay`` the encounter.
+    ``time`` is the text of the onset, ``recorded`` that of the record; ``stay`` the encounter;
+    ``reference`` names the resource.
     """
     rows = []
     for one, _ in resources(folder, "Condition", tally, required=required) if codes else ():
@@ -169,15 +172,16 @@ def conditions(
             continue
         onset = text(one, "onsetDateTime") or text(one, "onsetPeriod", "start")
         patient, encounter = identity(at(one, "subject")), identity(at(one, "encounter"))
-        rows.append((patient, encounter, code, onset, text(one, "recordedDate")))
-    names = ("patient", "stay", "code", "time", "recorded")
+        recorded = text(one, "recordedDate")
+        rows.append((patient, encounter, code, onset, recorded, reference(one)))
+    names = ("patient", "stay", "code", "time", "recorded", _REFERENCE)
     return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String()), orient="row")
 
 
 def administrations(folder: Path | Export, codes: Set[str], tally: Tally) -> pl.DataFrame:
     """Return one row per drug given: ``patient``, ``stay``, ``code``, ``time`` (a text).
 
-    Of a period the time is its start; ``stay`` is the encounter.
+    Of a period the time is its start; ``stay`` is the encounter; ``reference`` names the resource.
 
     The drug is given as a code, or as a reference to a Medication, contained in the resource or
     elsewhere in the export.
@@ -198,17 +202,18 @@ def administrations(folder: Path | Export, codes: Set[str], tally: Tally) -> pl.
             tally.count(RETRACTED, 1)
             continue
         time = text(one, "effectiveDateTime") or text(one, "effectivePeriod", "start")
-        rows.append((identity(at(one, "subject")), identity(at(one, "context")), code, time))
-    schema = dict.fromkeys(("patient", "stay", "code", "time"), pl.String())
+        whose = identity(at(one, "subject")), identity(at(one, "context"))
+        rows.append((*whose, code, time, reference(one)))
+    schema = dict.fromkeys(("patient", "stay", "code", "time", _REFERENCE), pl.String())
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def _contained(one: dict[str, Any], codes: Set[str]) -> str | None:
     """Return the code of the contained Medication to which a resource refers."""
-    reference = text(one, "medicationReference", "reference") or ""
+    inside = text(one, "medicationReference", "reference") or ""
     parts = one.get("contained")
-    for part in parts if reference.startswith("#") and isinstance(parts, list) else ():
-        if text(part, "id") == reference[1:]:
+    for part in parts if inside.startswith("#") and isinstance(parts, list) else ():
+        if text(part, "id") == inside[1:]:
             return _first(codings(at(part, "code")), codes)
     return None
 
@@ -224,14 +229,23 @@ def onsets(diagnoses: pl.DataFrame, stays: pl.DataFrame, times: TextTimes) -> pl
 
 
 def observations(
-    folder: Path | Export, codes: Set[str], times: TextTimes, tally: Tally
+    folder: Path | Export,
+    codes: Set[str],
+    times: TextTimes,
+    tally: Tally,
+    *,
+    named: bool = False,
 ) -> Iterator[tuple[pl.DataFrame, Path]]:
-    """Yield rows with these codes, as :mod:`.event_frames` needs them, and their file."""
+    """Yield rows with these codes, as :mod:`.event_frames` needs them, and their file.
+
+    ``named`` adds which Observation each row comes from, as ``reference``.
+    """
+    schema = {**_RAW, _REFERENCE: pl.String} if named else _RAW
     rows: list[tuple[Any, ...]] = []
     last: Path | None = None
     for one, path in resources(folder, "Observation", tally):
         if last is not None and (path != last or len(rows) >= PIECE_ROWS):
-            yield _events(rows, times), last
+            yield _events(rows, schema, times), last
             rows = []
         last = path
         found = list(_measured(one, codes))
@@ -246,9 +260,10 @@ def observations(
             patient, stay = identity(at(one, "subject")), identity(at(one, "encounter"))
             limits = sum(text(part, "valueQuantity", "comparator") is not None for part, _ in found)
             tally.count(BEYOND_LIMIT, limits)
-            rows.extend((patient, time, code, *_value(part), stay) for part, code in found)
+            whole = (stay, reference(one)) if named else (stay,)
+            rows.extend((patient, time, code, *_value(part), *whole) for part, code in found)
     if last is not None:
-        yield _events(rows, times), last
+        yield _events(rows, schema, times), last
 
 
 def _measured(observation: dict[str, Any], codes: Set[str]) -> Iterator[tuple[Any, str]]:
@@ -286,5 +301,7 @@ def _value(part: Any) -> tuple[float | None, str | None, str | None]:
     return None, None, first or text(concept, "text") or text(part, "valueString")
 
 
-def _events(rows: list[tuple[Any, ...]], times: TextTimes) -> pl.DataFrame:
-    return times.events(pl.DataFrame(rows, schema=_RAW, orient="row"))
+def _events(
+    rows: list[tuple[Any, ...]], schema: Mapping[str, type[pl.DataType]], times: TextTimes
+) -> pl.DataFrame:
+    return times.events(pl.DataFrame(rows, schema=schema, orient="row"))

@@ -19,6 +19,7 @@ TYPES = (
     "Patient", "Encounter", "Observation", "Condition",
     "MedicationAdministration", "MedicationRequest", "Medication",
 )  # fmt: skip  # a file holds the first of these that its name contains
+IDENTIFIER = re.compile(r"[A-Za-z0-9.-]{1,64}")  # FHIR R4, "Data Types", id
 _HALVES = re.compile("[\ud800-\udfff]")
 MOST_BAD = 10  # lines that cannot be read, beyond as many good ones, before a file is refused
 LONGEST_LINE = 8 << 20  # bytes; longer than an Observation with a waveform as text
@@ -121,7 +122,7 @@ def _lines(file: IO[bytes], path: Path, longest: int, tally: Tally) -> Iterator[
             )
         if line.isspace():
             continue
-        found = _object(line, "utf-8-sig" if number == 1 else "utf-8")
+        found = json_object(line, "utf-8-sig" if number == 1 else "utf-8")
         if isinstance(found, str):
             bad += 1
             if bad > good + MOST_BAD or not line.endswith(b"\n"):  # of many, or the cut-off end
@@ -132,7 +133,7 @@ def _lines(file: IO[bytes], path: Path, longest: int, tally: Tally) -> Iterator[
         yield found
 
 
-def _object(line: bytes, encoding: str) -> dict[str, Any] | str:
+def json_object(line: bytes, encoding: str = "utf-8") -> dict[str, Any] | str:
     """Return the JSON object of a line, or what is wrong with it."""
     try:
         found = _DECODER.decode(line.decode(encoding))
@@ -190,6 +191,14 @@ def codings(concept: Any) -> Iterator[tuple[str, str]]:
         code = text(coding, "code")
         if code is not None:
             yield text(coding, "system") or "", code
+
+
+def reference(resource: Any) -> str | None:
+    """Return how others refer to a resource, such as ``Observation/17``; None if they cannot."""
+    kind, own = text(resource, "resourceType"), text(resource, "id")
+    if kind is None or own is None or not IDENTIFIER.fullmatch(own):
+        return None
+    return f"{kind}/{own}"
 
 
 def identity(reference: Any) -> str | None:

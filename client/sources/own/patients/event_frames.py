@@ -30,6 +30,7 @@ from consilium.shared.study.dictionary import KNOWN, KnownVariable
 
 SEX = "Gender"
 EVENT_TIMES = ("time", "until", "local", "zoneless")
+KEPT_COLUMNS = ("patient", "code", "stay", "reference", *EVENT_TIMES)
 SCHEMA = {
     "patient": pl.String,
     "time": pl.Int64,
@@ -52,6 +53,11 @@ class EventRows:
         if_none: why there may be no stay at all, and what to do.
         clock: the hospital's clock.
 
+    Attributes:
+        stays: the cohort.
+        origins: of rows that say in a column ``reference`` what they come from, that column with
+            ``person``, ``variable``, ``value`` and their times, translated.
+
     Raises:
         DataError: a stay occurs twice, or a label is not one of the task's.
     """
@@ -68,14 +74,15 @@ class EventRows:
         clock: Clock = Clock(),  # noqa: B008  # frozen
     ) -> None:
         self._translation, self._clock = translation, clock
-        self._stays = stay_table(stays, study, tally, where=where, if_none=if_none)
-        self._assembler = Assembler(study, self._stays, tally)
+        self.stays = stay_table(stays, study, tally, where=where, if_none=if_none)
+        self._assembler = Assembler(study, self.stays, tally)
         self._people: dict[pl.DataType, pl.DataFrame] = {}
+        self.origins: list[pl.DataFrame] = []
         self._named = pl.DataFrame(
             {
-                "stay": pl.Series(self._stays.stay_ids, dtype=pl.String),
-                "person": pl.Series(self._stays.patient_N, dtype=pl.Int32),
-                "named": pl.Series(range(len(self._stays)), dtype=pl.Int32),
+                "stay": pl.Series(self.stays.stay_ids, dtype=pl.String),
+                "person": pl.Series(self.stays.patient_N, dtype=pl.Int32),
+                "named": pl.Series(range(len(self.stays)), dtype=pl.Int32),
             }
         )
 
@@ -118,6 +125,9 @@ class EventRows:
             own = self._without(own, own["zoneless"], NO_ZONE).drop("zoneless")
         own = self._without(own, vague(own), VAGUE_EVENT)
         done = translation.translate(own, tally, where=where, when="time")
+        if "reference" in done.columns:
+            at = pl.col("until" if "until" in done.columns else "time").alias("at")
+            self.origins.append(done.select("reference", "person", "variable", "value", at))
         stay_E = None
         if "stay" in done.columns:
             named = done.select("stay", "person").join(
@@ -136,7 +146,7 @@ class EventRows:
     def _people_as(self, dtype: pl.DataType) -> pl.DataFrame:
         """Return the index of each patient, by identifiers of this type."""
         if dtype not in self._people:
-            names = pl.Series("patient", self._stays.patient_ids, dtype=pl.String)
+            names = pl.Series("patient", self.stays.patient_ids, dtype=pl.String)
             index = pl.Series("person", range(len(names)), dtype=pl.Int32)
             table = pl.DataFrame([names.cast(dtype, strict=False), index])
             self._people[dtype] = table.drop_nulls()
@@ -188,7 +198,7 @@ def with_static_codes(stays: pl.DataFrame, values: pl.DataFrame) -> pl.DataFrame
 def without_values(rows: pl.DataFrame) -> pl.DataFrame:
     """Turn rows that only say that something happened into rows of events, without values."""
     empty = ("value", "unit", "word")
-    there = [name for name in rows.columns if name in ("patient", "code", "stay", *EVENT_TIMES)]
+    there = [name for name in rows.columns if name in KEPT_COLUMNS]
     return rows.select(there).with_columns(pl.lit(None, SCHEMA[name]).alias(name) for name in empty)
 
 
