@@ -1,10 +1,15 @@
 """Benchmarks are run by hand; what they import must still be there when someone does."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from consilium.shared.model.card_check import find_card
+from tests.emulated_card import emulated_card
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 IMPORT_ALL = """
@@ -25,6 +30,41 @@ def test_every_benchmark_finds_what_it_imports() -> None:
     done = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == scripts
+
+
+@pytest.mark.slow
+def test_without_a_graphics_card_its_benchmark_says_so_and_is_content(monkeypatch, capsys) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["cuda.py"])
+    find_card.cache_clear()
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(FOLDER / "cuda.py"), run_name="__main__")
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+    find_card.cache_clear()
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == (
+        "PyTorch finds no graphics card here, so the processor is used; nothing was measured\n"
+    )
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_a_graphics_card_checks_and_measures_an_emulated_one(
+    monkeypatch, capsys
+) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    benchmark = runpy.run_path(str(FOLDER / "cuda.py"), run_name="imported")
+    found = benchmark["main"].__globals__
+    monkeypatch.setitem(found, "find_card", lambda: (emulated_card(), "a card"))
+    monkeypatch.setitem(found, "TURNS", 1)
+    monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["cuda.py", "small"])
+    assert benchmark["main"]() == 0
+    told = capsys.readouterr().out
+    assert "1e-05 allowed" in told
+    assert "fails" not in told
+    assert told.count(" ms") == 6
 
 
 def test_the_table_of_all_benchmarks_has_a_line_for_each_comparison(tmp_path, monkeypatch) -> None:

@@ -23,10 +23,12 @@ from torch import nn
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.kernels import through_time
 from consilium.shared.model.bookkeeping import Bookkeeping
+from consilium.shared.model.graphics_card import PROCESSOR, GraphicsCard
 from consilium.shared.model.layers import Linear
-from consilium.shared.model.recurrent import GRU, LSTM
+from consilium.shared.model.recurrent import GRU, LSTM, computed_on
 
 CLIP, NOISE, RATE = 1.0, 1.0, 0.01
+CPU = torch.device("cpu")
 Step = Callable[[], None]
 
 
@@ -84,17 +86,18 @@ SHAPES = {
 }
 
 
-def data(shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
+def data(shape: Shape, device: torch.device = CPU) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape.batch, shape.steps, shape.inputs, generator=generator)
-    return x, (x[:, :, 0].mean(1) > 0).float()
+    return x.to(device), (x[:, :, 0].mean(1) > 0).float().to(device)
 
 
 def loss_of(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return nn.functional.binary_cross_entropy_with_logits(logits[:, 0], y, reduction="sum")
 
 
-def ours(shape: Shape, *, private: bool, kernel: bool) -> Step:
+def ours(shape: Shape, *, private: bool, kernel: bool, card: GraphicsCard | None = None) -> Step:
+    """Return our step; the sample is on the processor, whatever computes the recurrent layer."""
     x, y = data(shape)
     layer = (LSTM if shape.cell == "lstm" else GRU)(
         shape.inputs, shape.hidden, layers=shape.layers, bidirectional=shape.both
@@ -107,7 +110,8 @@ def ours(shape: Shape, *, private: bool, kernel: bool) -> Step:
     def step() -> None:
         kept, through_time.serves = through_time.serves, serves
         books = Bookkeeping() if private else None
-        loss = loss_of(head(layer(x, None, books)[:, -1], books), y)
+        with computed_on(card or PROCESSOR, layer):
+            loss = loss_of(head(layer(x, None, books)[:, -1], books), y)
         if books is None:
             gradients = list(torch.autograd.grad(loss, parameters))
         else:
@@ -136,9 +140,9 @@ class Network(nn.Module):
         return self.head(self.layer(x)[0][:, -1])
 
 
-def ordinary(shape: Shape) -> Step:
-    x, y = data(shape)
-    network = Network(shape, shape.layer(nn.LSTM, nn.GRU))
+def ordinary(shape: Shape, device: torch.device = CPU) -> Step:
+    x, y = data(shape, device)
+    network = Network(shape, shape.layer(nn.LSTM, nn.GRU)).to(device)
     optimizer = torch.optim.SGD(network.parameters(), RATE / shape.batch)
 
     def step() -> None:
@@ -149,10 +153,10 @@ def ordinary(shape: Shape) -> Step:
     return step
 
 
-def opacus(shape: Shape, mode: str) -> Step:
+def opacus(shape: Shape, mode: str, device: torch.device = CPU) -> Step:
     """Return a step with Opacus's layers; mode is one of its grad_sample_mode, or functorch."""
-    x, y = data(shape)
-    network = Network(shape, shape.layer(layers.DPLSTM, layers.DPGRU))
+    x, y = data(shape, device)
+    network = Network(shape, shape.layer(layers.DPLSTM, layers.DPGRU)).to(device)
     if mode == "ghost":
         return _ghost(shape, network, x, y)
     if mode == "ew":

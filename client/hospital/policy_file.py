@@ -126,7 +126,7 @@ on_moved_cohort = "tell"
 threads = 1
 # Most memory of the site's process, in MiB, at least 1024; without it, no bound. Linux only.
 # memory_mib = 4096
-# Whether computations may see a graphics card.
+# Whether a graphics card may compute recurrent layers in training; 'preflight' says what is used.
 gpu = false
 # How long a round's computation takes depends a little on your records. With this, every answer to
 # a round leaves so many seconds after its request; take twice what a round of yours takes, and

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from consilium.client.hospital.graphics_card import allowed_card
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.hospital.policy import Policy
 from consilium.client.records.cohort import Cohort
@@ -59,7 +60,8 @@ class Contributor:
         site: the site's name in the study.
         study: the approved study.
         cohort: the site's patients.
-        policy: decides for which groups of them figures may leave.
+        policy: decides for which groups of them figures may leave, and whether a graphics card
+            may be used.
         store: keeps the part of the model that stays at this site.
         model: the study's network; several sites of a simulation may share one.
 
@@ -84,7 +86,9 @@ class Contributor:
         self._model = model
         self._own = OwnPartOfRun(study, store)
         self._inputs = CohortInputs(study, cohort)
-        self._training = TrainingRound(study, self._own, model, shared_D=shared_D)
+        self._training = TrainingRound(
+            study, self._own, model, shared_D=shared_D, card=allowed_card(policy)
+        )
         self._evaluation = EvaluationRound(site, study, cohort, policy, model)
 
     def spec(self, asked: RoundConfiguration, roster: Roster) -> VectorSpec:

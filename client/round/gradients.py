@@ -5,6 +5,7 @@ Sampling is as the privacy accountant assumes: each patient takes part in each s
 contribution. A sample may be empty.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,16 +19,27 @@ from consilium.client.round.training_set import TrainingSet, sample_patients
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.model.bookkeeping import Bookkeeping
 from consilium.shared.model.branch import Branch
+from consilium.shared.model.graphics_card import GraphicsCard, failure_of
+from consilium.shared.model.recurrent import computed_on
 from consilium.shared.study.definition import Study
+
+log = logging.getLogger(__name__)
 
 PIECE_NUMBERS = 1 << 24  # most intermediate numbers in memory at once: 64 MiB of float32
 WRITTEN_NUMBERS = 1 << 23  # most numbers of patients' gradients in memory at once: 32 MiB
 
 
 def clipped_gradient_sum(
-    model: Branch, data: TrainingSet, study: Study, *, source: Keystream
+    model: Branch,
+    data: TrainingSet,
+    study: Study,
+    *,
+    source: Keystream,
+    card: GraphicsCard | None = None,
 ) -> NDArray[np.float64]:
     """Return the sum (D,) of the clipped gradients of one Poisson sample of patients, unnoised.
+
+    ``card`` as of :func:`gradient_sum`.
 
     Guarantee: the sum is finite, and one patient changes it by at most ``clip_norm`` * (1 + 1e-5)
     in L2 norm, whatever the (finite) weights and the records; see
@@ -35,7 +47,7 @@ def clipped_gradient_sum(
     """
     model.train()
     chosen = sample_patients(data.patients, study.training.sampling_rate, source)
-    gradient_D, _ = gradient_sum(model, data, chosen, study.privacy.clip_norm, source)
+    gradient_D, _ = gradient_sum(model, data, chosen, study.privacy.clip_norm, source, card)
     result: NDArray[np.float64] = gradient_D.numpy()
     return result
 
@@ -121,6 +133,7 @@ def gradient_sum(
     chosen: NDArray[np.int64],
     clip_norm: float | None,
     source: Keystream,
+    card: GraphicsCard | None = None,
 ) -> tuple[Tensor, NDArray[np.float64]]:
     """Return the summed gradients (D,) of the chosen patients, clipped or not, and their losses.
 
@@ -132,14 +145,36 @@ def gradient_sum(
         chosen: the sampled patients.
         clip_norm: bound on the L2 norm of each patient's gradient; None does not clip.
         source: dropout is drawn from it.
+        card: computes the recurrent layers. If it fails, of which only the log tells, all is done
+            on the processor, and the card is not asked again.
     """
+    if card is not None and card.usable:
+        try:
+            with computed_on(card, model):
+                return _gradient_sum(model, data, chosen, clip_norm, source, len(chosen))
+        except RuntimeError as error:  # memory, a lost device, a library's own failure
+            card.usable = False
+            log.warning("from now on the processor is used: %s", failure_of(error))
+    written = WRITTEN_NUMBERS // sum(p.numel() for p in model.parameters())
+    most_patients = len(chosen) if clip_norm is None else written
+    return _gradient_sum(model, data, chosen, clip_norm, source, most_patients)
+
+
+def _gradient_sum(
+    model: Branch,
+    data: TrainingSet,
+    chosen: NDArray[np.int64],
+    clip_norm: float | None,
+    source: Keystream,
+    most_patients: int,
+) -> tuple[Tensor, NDArray[np.float64]]:
+    """See :func:`gradient_sum`; no more than ``most_patients`` at once, 1 at least."""
     parameters = list(model.parameters())
     size = sum(p.numel() for p in parameters)
     total_D = torch.zeros(size, dtype=torch.float32 if clip_norm is None else torch.float64)
     generator = _dropout_generator(model, source)
     losses = [np.empty(0)]
-    most_patients = max(1, len(chosen) if clip_norm is None else WRITTEN_NUMBERS // size)
-    for piece in _pieces(model, data, chosen, most_patients):
+    for piece in _pieces(model, data, chosen, max(1, most_patients)):
         rows_N, patient_N = data.stays(piece)
         mask_NT = data.mask_NT[rows_N]
         books = None if clip_norm is None else Bookkeeping()

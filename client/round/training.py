@@ -23,6 +23,7 @@ from consilium.client.round.optimizers import Optimizer
 from consilium.client.round.training_set import TrainingSet, sample_patients
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.model.branch import Branch
+from consilium.shared.model.graphics_card import GraphicsCard
 from consilium.shared.study.definition import Study
 from consilium.shared.study.training import Training
 
@@ -67,6 +68,7 @@ def train_locally(
     patients: int | None = None,
     correction_D: NDArray[np.float32] | None = None,
     first: FirstStep | None = None,
+    card: GraphicsCard | None = None,
 ) -> LocalTraining:
     """Train ``model`` in place for the study's ``local_steps``.
 
@@ -83,6 +85,7 @@ def train_locally(
         correction_D: added to every step's gradient after clipping and noise. It may depend on
             patients only through noisy results.
         first: the first step's clipped sum, if it was computed before; with privacy only.
+        card: computes the recurrent layers, as of :func:`.gradient_sum`.
 
     Guarantee: with privacy, whatever the (finite) weights and the records, nothing here fails, and
     the steps depend on patients only through finite clipped sums with noise.
@@ -95,7 +98,7 @@ def train_locally(
         noise = ClipAndNoise(clip_norm=study.privacy.clip_norm, multiplier=noise_multiplier)
     expected = study.training.sampling_rate * (data.patients if patients is None else patients)
     return _descend(
-        model, data, study.training, weights_D, optimizer, noise, expected, source, first
+        model, data, study.training, weights_D, optimizer, noise, expected, source, first, card
     )
 
 
@@ -106,6 +109,7 @@ def train_own(
     *,
     global_D: NDArray[np.float32],
     source: Keystream,
+    card: GraphicsCard | None = None,
 ) -> LocalTraining:
     """Train a site's second model in place by Ditto's steps, without clipping or noise.
 
@@ -117,6 +121,7 @@ def train_own(
         study: sets how strongly the model is pulled towards the global one.
         global_D: the global weights (D,) of this round.
         source: sampling and dropout are drawn from it.
+        card: computes the recurrent layers, as of :func:`.gradient_sum`.
     """
     ditto = study.personalisation.ditto
     if ditto is None:
@@ -131,7 +136,7 @@ def train_own(
     anchor_D = torch.from_numpy(global_D.copy())
     optimizer = Optimizer(training, weights_D, pull=ditto.pull, anchor_D=anchor_D)
     expected = training.sampling_rate * data.patients
-    return _descend(model, data, training, weights_D, optimizer, None, expected, source)
+    return _descend(model, data, training, weights_D, optimizer, None, expected, source, card=card)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +157,7 @@ def _descend(
     expected: float,
     source: Keystream,
     first: FirstStep | None = None,
+    card: GraphicsCard | None = None,
 ) -> LocalTraining:
     """Take ``local_steps`` steps; ``optimizer`` changes ``weights_D``, the model's weights.
 
@@ -166,7 +172,7 @@ def _descend(
         else:
             chosen = sample_patients(data.patients, training.sampling_rate, source)
             clip_norm = None if noise is None else noise.clip_norm
-            gradient_D, loss_N = gradient_sum(model, data, chosen, clip_norm, source)
+            gradient_D, loss_N = gradient_sum(model, data, chosen, clip_norm, source, card)
         if noise is not None:
             gradient_D = _noised(gradient_D, noise.multiplier * noise.clip_norm, source)
         optimizer.step(gradient_D / expected)

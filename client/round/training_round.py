@@ -24,6 +24,7 @@ from consilium.client.round.training import FirstStep, train_locally, train_own
 from consilium.client.round.training_set import TrainingSet
 from consilium.client.round.update import clip_update, weight_difference
 from consilium.shared.crypto.keys import Roster
+from consilium.shared.model.graphics_card import GraphicsCard
 from consilium.shared.model.weight_vector import to_vector
 from consilium.shared.privacy.accounting import plan
 from consilium.shared.privacy.shared_noise import noise_share, noisy_sum
@@ -62,6 +63,7 @@ class TrainingRound:
         own: the part of the model that stays at this site; training changes it.
         model: the study's network.
         shared_D: True for the weights that the sites train together.
+        card: computes the recurrent layers in training; None leaves them to the processor.
     """
 
     def __init__(
@@ -71,8 +73,10 @@ class TrainingRound:
         model: RoundModel,
         *,
         shared_D: NDArray[np.bool_],
+        card: GraphicsCard | None = None,
     ) -> None:
         self._study, self._own, self._model, self._shared_D = study, own, model, shared_D
+        self._card = card
         private = plan(study)
         self._noise = private.training_round.noise_multiplier if private else None
 
@@ -147,7 +151,7 @@ class TrainingRound:
         """Return one step's clipped gradient sum as whole numbers, plus this site's noise share."""
         if first is None:
             model, source = self._model.with_weights(weights_D), randomness.stream("training")
-            sum_D = clipped_gradient_sum(model, data, self._study, source=source)
+            sum_D = clipped_gradient_sum(model, data, self._study, source=source, card=self._card)
         else:
             sum_D = first.sum_D.numpy()
         sum_D = shortened(sum_D, gradient_sum_bound(self._study, site.patients))
@@ -179,6 +183,7 @@ class TrainingRound:
             patients=None if self._noise is None else share.patients,
             correction_D=added_D,
             first=first,
+            card=self._card,
         )
         trained_D = to_vector(model)
         if np.isfinite(trained_D).all():
@@ -198,7 +203,7 @@ class TrainingRound:
         """
         model = self._model.with_weights(self._own.part.used(global_D))
         source = randomness.stream("own model")
-        train_own(model, data, self._study, global_D=global_D, source=source)
+        train_own(model, data, self._study, global_D=global_D, source=source, card=self._card)
         own_D = to_vector(model)
         if np.isfinite(own_D).all():
             self._own.change(OWN_MODEL, own_D)

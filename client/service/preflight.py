@@ -9,6 +9,7 @@ from pathlib import Path
 
 from consilium.client.hospital.approvals import Approval
 from consilium.client.hospital.folder import SECRET_FILES, SiteFolder
+from consilium.client.hospital.graphics_card import what_computes
 from consilium.client.service.connection import Connection
 from consilium.client.service.offers import fetch_offers
 from consilium.client.service.pinned_connection import approvals_of, connect
@@ -42,6 +43,7 @@ def preflight(folder: SiteFolder) -> list[PreflightTest]:
         _permissions(folder),
         _disk(folder),
         _memory(),
+        *_computation(folder),
         *_second_place(folder),
         *_network(folder),
         *_data(folder),
@@ -108,6 +110,15 @@ def _memory() -> PreflightTest:
         told=f"{free / 2**30:.1f} GiB available",
         remedy="make at least 1 GiB available; training needs room for the records and the model",
     )
+
+
+def _computation(folder: SiteFolder) -> list[PreflightTest]:
+    """Say what trains models; a card that is allowed and cannot be used is no failure."""
+    try:
+        policy = folder.policy()
+    except SettingsError:
+        return []  # the test of the data tells it
+    return [PreflightTest(name="computation", ok=True, told=what_computes(policy))]
 
 
 def _available_memory() -> int:

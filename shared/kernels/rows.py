@@ -9,21 +9,40 @@ import ctypes
 from collections.abc import Callable
 from functools import cache
 
+import torch
 from torch import Tensor
 
 from consilium.shared.kernels import through_time
 from consilium.shared.kernels.build import load_kernel
+from consilium.shared.kernels.exact_product import SplitWeight, exact_product
+
+Factor = Tensor | SplitWeight
 
 
-def multiply_rows(x: Tensor, weight_IO: Tensor, bias_O: Tensor | None = None) -> Tensor:
-    """Return x (..., I) times the weight, plus bias: (..., O).
+def prepared(weight_IO: Tensor) -> Factor:
+    """Return the weight in the form that serves many calls of :func:`multiply_rows`."""
+    single = weight_IO.dtype is torch.float32 and weight_IO.numel() > 0
+    if single and not through_time.serves(weight_IO):
+        return SplitWeight.of(weight_IO)
+    return weight_IO
+
+
+def multiply_rows(x: Tensor, weight: Factor, bias_O: Tensor | None = None) -> Tensor:
+    """Return x (..., I) times the weight (I, O), plus bias: (..., O).
 
     Guarantee: a row of the result is a function of the row of ``x``, weight and bias, to the last
-    bit. Without the compiled kernel it is a sum over the inputs, one after the other: slow.
+    bit. In single precision the compiled kernel sees to it, or where it does not serve, as on a
+    graphics card, :mod:`consilium.shared.kernels.exact_product`. In double precision it is a sum
+    over the inputs, one after the other: slow.
     """
-    inputs, outputs = weight_IO.shape
+    inputs = x.shape[-1]
     rows_NI = x.detach().reshape(-1, inputs).contiguous()
-    weight_IO = weight_IO.detach()
+    if isinstance(weight, Tensor):
+        weight = prepared(weight)
+    if isinstance(weight, SplitWeight):
+        product = exact_product(rows_NI, weight, bias_O)
+        return product.view(*x.shape[:-1], product.shape[1])
+    weight_IO, outputs = weight.detach(), weight.shape[1]
     if not through_time.serves(rows_NI):
         total_NO = rows_NI.new_zeros(len(rows_NI), outputs)
         for k in range(inputs):  # products and sums of two numbers are the same wherever they stand

@@ -33,7 +33,7 @@ Cost" (section 3); norms through time without gradients per sample (Gram identit
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -42,9 +42,9 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from consilium.shared.errors import PrivacyError
+from consilium.shared.kernels.pieces import pieces
 from consilium.shared.kernels.through_time import PatientRows
 
-PIECE_ELEMENTS = 1 << 19  # work on about 4 MB of float64 at a time, so that it stays in cache
 MOST_CANCELLATION = 1e3  # terms' lengths over their sum's, up to which a norm is exact to 1e-6
 
 
@@ -107,6 +107,11 @@ class Groups:
             torch.cat([rows.flatten() for _, rows in self.by_stays]),
         )
 
+    def on(self, device: torch.device) -> "Groups":
+        """Return the same for tensors on a device."""
+        by_stays = tuple((ids.to(device), rows.to(device)) for ids, rows in self.by_stays)
+        return replace(self, by_stays=by_stays, patient_N=self.patient_N.to(device))
+
     def gather(self, values_N: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (patients (P',), values (P', n * T, ...)) with a patient's stays end to end."""
         for patients, rows in self.by_stays:
@@ -164,10 +169,10 @@ class Outer:
     def weighted_sums(self, weight_N: Tensor) -> list[Tensor]:
         """See :class:`LayerRecord`."""
         weight_N11 = weight_N.double()[:, None, None]
-        sums = [torch.zeros(weight.shape, **_like(weight)) for weight, _ in self.inputs]
+        sums = [torch.zeros(weight.shape, **_like(self.grad_NTO)) for weight, _ in self.inputs]
         bias = torch.zeros(self.grad_NTO.shape[2], **_like(self.grad_NTO))
         size = self.grad_NTO.shape[1] * sum(self.inputs[0][0].shape)
-        for piece in _pieces(len(self.grad_NTO), size):
+        for piece in pieces(self.grad_NTO, len(self.grad_NTO), size):
             weight = weight_N11[piece]
             flat = _weighed(self.grad_NTO[piece], weight).flatten(0, 1)
             bias += flat.sum(0)
@@ -403,7 +408,7 @@ def outer_norms(grad_PTO: Tensor, inputs: list[Tensor], *, biases: int) -> tuple
     terms_P = torch.empty_like(squares_P)
     written = steps * (outputs + width) >= outputs * width
     size = outputs * width if written else 2 * steps * steps
-    for piece in _pieces(patients, size + steps * (outputs + width)):
+    for piece in pieces(grad_PTO, patients, size + steps * (outputs + width)):
         grad = grad_PTO[piece].double()
         ones = grad.new_full((1, 1, 1), math.sqrt(biases)).expand(len(grad), steps, 1)
         every = torch.cat([*(values[piece].double() for values in inputs), ones], dim=2)
@@ -431,10 +436,3 @@ def _weighed(values: Tensor, weight: Tensor) -> Tensor:
 def _where_counted(values: Tensor, weight: Tensor) -> Tensor:
     """Values in float64; 0 where the weight is 0, whatever the value."""
     return torch.where(weight == 0, 0.0, values.double())
-
-
-def _pieces(count: int, elements_each: int) -> Iterator[slice]:
-    """Slices of 0..count that hold about ``PIECE_ELEMENTS`` elements each."""
-    size = max(1, PIECE_ELEMENTS // max(1, elements_each))
-    for start in range(0, count, size):
-        yield slice(start, min(start + size, count))

@@ -12,19 +12,19 @@ padded step leaves the state unchanged. ``None`` means that every step counts.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from consilium.shared.kernels.rows import multiply_rows
+from consilium.shared.kernels.exact_product import SplitWeight, exact_product
+from consilium.shared.kernels.rows import Factor, multiply_rows, prepared
 
 CellName = Literal["rnn", "lstm", "gru"]
 GATES: dict[CellName, int] = {"rnn": 1, "lstm": 4, "gru": 3}
 
 
-@dataclass(frozen=True)
-class CellWeights:
+class CellWeights(NamedTuple):
     """One direction of one layer, in torch's layout: (G, I), (G, H), (G,), (G,)."""
 
     input_GI: Tensor
@@ -57,6 +57,19 @@ class Deltas:
     input_TNG: Tensor
     hidden_TNG: Tensor
 
+    @property
+    def are_one(self) -> bool:
+        """Whether inputs and states saw the same."""
+        return self.input_TNG is self.hidden_TNG
+
+    def of_rows(self, rows: int) -> "Deltas":
+        """Return those of the first rows."""
+        if rows == self.input_TNG.shape[1]:
+            return self
+        by_input = self.input_TNG[:, :rows]
+        by_hidden = by_input if self.are_one else self.hidden_TNG[:, :rows]
+        return Deltas(input_TNG=by_input, hidden_TNG=by_hidden)
+
 
 def forward(
     cell: CellName,
@@ -88,13 +101,22 @@ def backward(
     return run(trace, weights, keep_TN1, grad_TNH, alone)
 
 
-def times(x_NI: Tensor, weight_IO: Tensor, alone: bool) -> Tensor:
+def factor(weight_IO: Tensor, alone: bool) -> Factor:
+    """The weight in the form that is cheapest for a product at every step."""
+    return prepared(weight_IO) if alone else weight_IO
+
+
+def times(x_NI: Tensor, weight_IO: Factor, alone: bool) -> Tensor:
     """The product (N, O)."""
-    return multiply_rows(x_NI, weight_IO) if alone else x_NI @ weight_IO
+    if alone or isinstance(weight_IO, SplitWeight):
+        return multiply_rows(x_NI, weight_IO)
+    return x_NI @ weight_IO
 
 
-def add_times(begun_NO: Tensor, x_NI: Tensor, weight_IO: Tensor, alone: bool) -> Tensor:
+def add_times(begun_NO: Tensor, x_NI: Tensor, weight_IO: Factor, alone: bool) -> Tensor:
     """``begun_NO``, which may be one row for all, plus the product."""
+    if isinstance(weight_IO, SplitWeight):
+        return exact_product(x_NI, weight_IO, begun_NO)
     if alone:
         return multiply_rows(x_NI, weight_IO) + begun_NO
     return torch.addmm(begun_NO, x_NI, weight_IO)
@@ -124,7 +146,8 @@ def _rnn_forward(
 ) -> CellTrace:
     bias_G = weights.input_bias_G + weights.hidden_bias_G
     pre_TNG = project(x_TNI, weights.input_GI, bias_G, alone)
-    states, recurrent = _zero_first(x_TNI, weights.hidden_GH.shape[1]), weights.hidden_GH.t()
+    states = _zero_first(x_TNI, weights.hidden_GH.shape[1])
+    recurrent = factor(weights.hidden_GH.t(), alone)
     for t in range(len(pre_TNG)):
         states[t + 1] = add_times(pre_TNG[t], states[t], recurrent, alone)
         new = states[t + 1].tanh_()
@@ -144,16 +167,17 @@ def _rnn_backward(
     if keep_TN1 is not None:
         deltas.mul_(keep_TN1)
     carried = torch.zeros_like(grad_TNH[0])
+    hidden_GH = factor(weights.hidden_GH, alone)
     for t in reversed(range(len(grad_TNH))):
         total = carried.add_(grad_TNH[t])
         deltas[t].mul_(total)
         keep_N1 = None if keep_TN1 is None else keep_TN1[t]
-        carried = _carry(total, deltas[t], weights.hidden_GH, keep_N1, alone)
+        carried = _carry(total, deltas[t], hidden_GH, keep_N1, alone)
     return Deltas(input_TNG=deltas, hidden_TNG=deltas)
 
 
 def _carry(
-    total_NH: Tensor, delta_NG: Tensor, hidden_GH: Tensor, keep_N1: Tensor | None, alone: bool
+    total_NH: Tensor, delta_NG: Tensor, hidden_GH: Factor, keep_N1: Tensor | None, alone: bool
 ) -> Tensor:
     """Gradient of the state before a step: through the gates, or past a padded step."""
     if keep_N1 is None:
@@ -168,7 +192,7 @@ def _lstm_forward(
     bias_G = weights.input_bias_G + weights.hidden_bias_G
     gates = project(x_TNI, weights.input_GI, bias_G, alone)
     states, memory = _zero_first(x_TNI, size), _zero_first(x_TNI, size)
-    recurrent = weights.hidden_GH.t()
+    recurrent = factor(weights.hidden_GH.t(), alone)
     for t in range(len(gates)):
         gates[t] = add_times(gates[t], states[t], recurrent, alone)
         gates_NG = gates[t]
@@ -207,6 +231,7 @@ def _lstm_backward(
         into_memory.mul_(keep_TN1)
         through = torch.lerp(torch.ones_like(forget), forget, keep_TN1)
     carried, memory_grad = grad_TNH.new_zeros(rows, size), grad_TNH.new_zeros(rows, size)
+    hidden_GH = factor(weights.hidden_GH, alone)
     for t in reversed(range(steps)):
         total = carried.add_(grad_TNH[t])
         memory_grad.addcmul_(total, into_memory[t])
@@ -215,7 +240,7 @@ def _lstm_backward(
         memory_grad.mul_(through[t])
         delta_NG = deltas[t].view(rows, 4 * size)
         keep_N1 = None if keep_TN1 is None else keep_TN1[t]
-        carried = _carry(total, delta_NG, weights.hidden_GH, keep_N1, alone)
+        carried = _carry(total, delta_NG, hidden_GH, keep_N1, alone)
     flat = deltas.view(steps, rows, 4 * size)
     return Deltas(input_TNG=flat, hidden_TNG=flat)
 
@@ -227,7 +252,7 @@ def _gru_forward(
     gates = project(x_TNI, weights.input_GI, weights.input_bias_G, alone)
     states = _zero_first(x_TNI, size)
     hidden_part = x_TNI.new_empty(len(gates), x_TNI.shape[1], size)
-    recurrent, bias_G = weights.hidden_GH.t(), weights.hidden_bias_G
+    recurrent, bias_G = factor(weights.hidden_GH.t(), alone), weights.hidden_bias_G
     for t in range(len(gates)):
         hidden_NG = add_times(bias_G, states[t], recurrent, alone)
         hidden_part[t] = hidden_NG[:, 2 * size :]
@@ -263,11 +288,12 @@ def _gru_backward(
     hidden_deltas[:, :, 2].mul_(reset)
     totals = torch.empty_like(grad_TNH)
     carried = grad_TNH.new_zeros(rows, size)
+    hidden_GH = factor(weights.hidden_GH, alone)
     for t in reversed(range(steps)):
         total = torch.add(carried, grad_TNH[t], out=totals[t])
         hidden_deltas[t].mul_(total.unsqueeze(1))
         delta_NG = hidden_deltas[t].view(rows, 3 * size)
-        carried = add_times(total * through[t], delta_NG, weights.hidden_GH, alone)
+        carried = add_times(total * through[t], delta_NG, hidden_GH, alone)
     input_deltas.mul_(totals.unsqueeze(2))
     return Deltas(
         input_TNG=input_deltas.view(steps, rows, 3 * size),

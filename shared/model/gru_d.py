@@ -25,7 +25,8 @@ from torch.nn import functional
 from consilium.shared.model import cells
 from consilium.shared.model.bookkeeping import Bookkeeping, Direct
 from consilium.shared.model.layers import Linear, row_by_row
-from consilium.shared.model.recurrent import Recurrent, file_deltas, weight_gradients
+from consilium.shared.model.plain_layer import records, weight_gradients
+from consilium.shared.model.recurrent import Recurrent
 
 LONGEST = 5.0  # in units of 12 hours, as ages are
 _FIRST_RATE = 0.1  # of decay, an age: half of a value is left after 3.5 days
@@ -83,11 +84,10 @@ class _ThroughTime(torch.autograd.Function):
         gates = cells.project(x_TNI, weights.input_GI, weights.input_bias_G, alone)
         states = x_TNI.new_zeros(steps + 1, rows, size)
         decayed, hidden_part = torch.empty_like(left_TNH), torch.empty_like(left_TNH)
+        recurrent = cells.factor(weights.hidden_GH.t(), alone)
         for t in range(steps):
             torch.mul(states[t], left_TNH[t], out=decayed[t])
-            hidden_NG = cells.add_times(
-                weights.hidden_bias_G, decayed[t], weights.hidden_GH.t(), alone
-            )
+            hidden_NG = cells.add_times(weights.hidden_bias_G, decayed[t], recurrent, alone)
             hidden_part[t] = hidden_NG[:, 2 * size :]
             gates[t, :, : 2 * size].add_(hidden_NG[:, : 2 * size]).sigmoid_()
             reset, update, candidate = gates[t].chunk(3, dim=1)
@@ -109,6 +109,7 @@ class _ThroughTime(torch.autograd.Function):
         by_input = grad_TNH.new_empty(steps, rows, 3, size)
         by_hidden, by_left = torch.empty_like(by_input), torch.empty_like(ctx.left)
         carried = grad_TNH.new_zeros(rows, size)
+        hidden_GH = cells.factor(weights.hidden_GH, ctx.alone)
         for t in reversed(range(steps)):
             total = carried + grad_TNH[t]
             kept = total if ctx.keep is None else total * ctx.keep[t]
@@ -120,7 +121,7 @@ class _ThroughTime(torch.autograd.Function):
             by_hidden[t] = by_input[t]
             by_hidden[t, :, 2].mul_(reset)
             by_decayed = cells.add_times(
-                kept * update, by_hidden[t].flatten(1), weights.hidden_GH, ctx.alone
+                kept * update, by_hidden[t].flatten(1), hidden_GH, ctx.alone
             )
             by_left[t] = by_decayed * ctx.states[t]
             carried = by_decayed * ctx.left[t] + (total - kept)
@@ -129,7 +130,8 @@ class _ThroughTime(torch.autograd.Function):
         if ctx.books is None:
             gradients = weight_gradients(deltas, ctx.x, ctx.decayed)
         else:
-            file_deltas(ctx.books, ctx.parameters, deltas, ctx.x, ctx.decayed)
+            for record in records(ctx.parameters, deltas, ctx.x, ctx.decayed):
+                ctx.books.file(record)
         grad_x = cells.times(deltas.input_TNG, weights.input_GI, ctx.alone).transpose(0, 1)
         return None, None, None, grad_x, by_left.transpose(0, 1), *gradients
 

@@ -11,112 +11,21 @@ last output is the state after the last valid step.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from consilium.shared.kernels import through_time
 from consilium.shared.model import cells
-from consilium.shared.model.bookkeeping import Bookkeeping, Outer
+from consilium.shared.model.bookkeeping import Bookkeeping
 from consilium.shared.model.compiled_layer import run_layer
-from consilium.shared.model.layers import initialise_uniform, row_by_row
-
-
-class _ThroughTime(torch.autograd.Function):
-    """One direction of one layer as a single node of the graph, batch-major outside."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        cell: cells.CellName,
-        books: Bookkeeping | None,
-        alone: bool,
-        keep_TN1: Tensor | None,
-        x_NTI: Tensor,
-        *parameters: Tensor,
-    ) -> Tensor:
-        weights = cells.CellWeights(*(parameter.detach() for parameter in parameters))
-        x_TNI = x_NTI.detach().transpose(0, 1).contiguous()
-        trace = cells.forward(cell, x_TNI, weights, keep_TN1, alone=alone)
-        ctx.alone, ctx.cell, ctx.books, ctx.keep, ctx.parameters = (
-            alone,
-            cell,
-            books,
-            keep_TN1,
-            parameters,
-        )
-        ctx.x, ctx.trace = x_TNI, trace
-        return trace.states[1:].transpose(0, 1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_NTH: Tensor) -> tuple[Tensor | None, ...]:
-        weights = cells.CellWeights(*(parameter.detach() for parameter in ctx.parameters))
-        grad_TNH = grad_NTH.transpose(0, 1).contiguous()
-        before_TNH = ctx.trace.states[:-1]
-        deltas = cells.backward(ctx.cell, ctx.trace, weights, ctx.keep, grad_TNH, alone=ctx.alone)
-        ctx.trace = None  # used up: a second backward fails instead of reading deltas as gates
-        gradients: tuple[Tensor | None, ...] = (None,) * 4
-        if ctx.books is None:
-            gradients = weight_gradients(deltas, ctx.x, before_TNH)
-        else:
-            file_deltas(ctx.books, ctx.parameters, deltas, ctx.x, before_TNH)
-        grad_x = None
-        if ctx.needs_input_grad[4]:
-            grad_x = cells.times(deltas.input_TNG, weights.input_GI, ctx.alone).transpose(0, 1)
-        return None, None, None, None, grad_x, *gradients
-
-
-def weight_gradients(deltas: cells.Deltas, x_TNI: Tensor, before_TNH: Tensor) -> tuple[Tensor, ...]:
-    """Ordinary gradients of both weights and both biases, summed over rows and steps."""
-    by_input, by_hidden = deltas.input_TNG.flatten(0, 1), deltas.hidden_TNG.flatten(0, 1)
-    return (
-        by_input.t() @ x_TNI.flatten(0, 1),
-        by_hidden.t() @ before_TNH.flatten(0, 1),
-        by_input.sum(0),
-        by_hidden.sum(0),
-    )
-
-
-def file_deltas(
-    books: Bookkeeping,
-    parameters: tuple[nn.Parameter, ...],
-    deltas: cells.Deltas,
-    x_TNI: Tensor,
-    before_TNH: Tensor,
-) -> None:
-    """File one record, or two where inputs and states saw different deltas (GRU)."""
-    input_weight, hidden_weight, input_bias, hidden_bias = parameters
-    of_input = (input_weight, x_TNI.transpose(0, 1))
-    of_hidden = (hidden_weight, before_TNH.transpose(0, 1))
-    by_input, by_hidden = deltas.input_TNG.transpose(0, 1), deltas.hidden_TNG.transpose(0, 1)
-    if deltas.input_TNG is deltas.hidden_TNG:
-        books.file(Outer(by_input, (of_input, of_hidden), (input_bias, hidden_bias)))
-    else:
-        books.file(Outer(by_input, (of_input,), (input_bias,)))
-        books.file(Outer(by_hidden, (of_hidden,), (hidden_bias,)))
-
-
-def _run_layer(
-    cell: cells.CellName,
-    books: Bookkeeping | None,
-    keep_NT: Tensor | None,
-    x_NTI: Tensor,
-    directions: list[tuple[nn.Parameter, ...]],
-) -> Tensor:
-    """``compiled.run_layer`` in plain PyTorch, on any device and in any precision."""
-    keep_TN1 = None if keep_NT is None else keep_NT.t().unsqueeze(2).contiguous()
-    ahead, *back = directions
-    alone = row_by_row(books)
-    states: Tensor = _ThroughTime.apply(cell, books, alone, keep_TN1, x_NTI, *ahead)  # type: ignore[no-untyped-call]  # torch leaves apply untyped
-    if not back:
-        return states
-    keep_TN1 = None if keep_TN1 is None else keep_TN1.flip(0)
-    reverse = _ThroughTime.apply(cell, books, alone, keep_TN1, x_NTI.flip(1), *back[0])  # type: ignore[no-untyped-call]  # torch leaves apply untyped
-    return torch.cat([states, reverse.flip(1)], dim=2)
+from consilium.shared.model.graphics_card import PROCESSOR, GraphicsCard, Processor
+from consilium.shared.model.layers import initialise_uniform
+from consilium.shared.model.plain_layer import run_plain_layer
 
 
 class Recurrent(nn.Module):
@@ -129,9 +38,13 @@ class Recurrent(nn.Module):
         bidirectional: also run from the last valid step to the first; outputs are concatenated.
         dropout: share of each layer's outputs dropped before the next layer, in training.
         generator: source of the initial weights; None means torch's global one.
+
+    Attributes:
+        place: where its layers are computed; inputs and outputs stay where they are.
     """
 
     cell: ClassVar[cells.CellName]
+    place: Processor = PROCESSOR
 
     def __init__(
         self,
@@ -210,11 +123,15 @@ class Recurrent(nn.Module):
 
         ``keep_NT`` is 0 at padding, and None if there is none; the rest as for :meth:`forward`.
         """
-        run = run_layer if through_time.serves(values) else _run_layer
+        compiled = not isinstance(self.place, GraphicsCard) and through_time.serves(values)
         for layer in range(first, self.layers):
             if layer:
                 values = drop(values, self.dropout if self.training else 0.0, generator)
-            values = run(self.cell, books, keep_NT, values, self.directions(layer))
+            weights = self.directions(layer)
+            if compiled:
+                values = run_layer(self.cell, books, keep_NT, values, weights)
+            else:
+                values = run_plain_layer(self.place, self.cell, books, keep_NT, values, weights)
         return values
 
     def directions(self, layer: int) -> list[tuple[nn.Parameter, ...]]:
@@ -247,6 +164,22 @@ class GRU(Recurrent):
     """Gated recurrent unit in torch's form (reset after the product); see :class:`Recurrent`."""
 
     cell = "gru"
+
+
+@contextmanager
+def computed_on(place: Processor, model: nn.Module) -> Iterator[None]:
+    """Let the model's recurrent layers be computed at a place within the block.
+
+    Those of :class:`consilium.shared.model.gru_d.GRUD` stay on the processor.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, Recurrent)]
+    for layer in layers:
+        layer.place = place
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.place = PROCESSOR
 
 
 def drop(values: Tensor, share: float, generator: Generator | None) -> Tensor:

@@ -720,6 +720,13 @@ DEFENCES = (
         HOSTILE + "test_a_stays_numbers_are_the_same_bits_whoever_is_beside_it",
     ),
     _d(
+        "sums that do not round",
+        "shared/kernels/exact_product.py",
+        "(_multiples(x, largest_N1, ROW_BITS) @ weight.parts)",
+        "(x.double() @ weight.parts)",
+        "tests/shared/kernels/test_exact_product.py::test_what_is_left_of_terms_that_cancel_has_no_order",
+    ),
+    _d(
         "labels of padded steps never read",
         "shared/model/branch.py",
         "        if self.task.per_step:\n            y = torch.where(",

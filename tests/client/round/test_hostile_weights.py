@@ -11,9 +11,11 @@ from consilium.client.round.training_set import TrainingSet
 from consilium.shared.kernels import build, through_time
 from consilium.shared.model.bookkeeping import Bookkeeping
 from consilium.shared.model.network import RecurrentModel
+from consilium.shared.model.recurrent import Recurrent
 from consilium.shared.study.records import Tokens
 from consilium.shared.study.training import Model, Task
 from tests.client.round.made_up_patients import stream
+from tests.emulated_card import emulated_card
 
 CLIP, SLACK = 0.7, 1 + 1e-5
 SERIES, FEATURES = 2, 14  # as many as the linear path's columns of counts need
@@ -51,9 +53,11 @@ NETWORKS = {
 }
 
 
-@pytest.fixture(params=["kernel", "plain"])
+@pytest.fixture(params=["kernel", "plain", pytest.param("card", marks=pytest.mark.slow)])
 def back_end(request, monkeypatch):
-    if request.param == "plain":
+    if request.param == "card":
+        monkeypatch.setattr(Recurrent, "place", emulated_card())
+    elif request.param == "plain":
         monkeypatch.setattr(through_time, "serves", lambda _: False)
     elif build.kernel_status().variant is None:
         pytest.skip(build.kernel_status().sentence)

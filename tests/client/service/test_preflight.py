@@ -10,6 +10,7 @@ from consilium.client.hospital.folder import SiteFolder
 from consilium.client.service.preflight import preflight
 from consilium.client.sources.common.named_files import check_readable
 from consilium.shared.errors import DataError
+from consilium.shared.model.card_check import find_card
 
 TABLES = """source = "tables"
 [data.stays]
@@ -89,3 +90,22 @@ def test_a_database_that_does_not_answer_is_told_in_one_sentence(tmp_path: Path)
     assert "the database of [data] url cannot be opened: " in sentence
     assert sentence.endswith("; check it, and [data] in site.toml")
     assert "\n" not in sentence
+
+
+def test_what_trains_models_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = SiteFolder.make(tmp_path / "site", site="north")
+    policy = site.path / "policy.toml"
+
+    def computation() -> list[tuple[bool, str]]:
+        found = [test for test in preflight(site) if test.name == "computation"]
+        return [(test.ok, test.told) for test in found]
+
+    assert computation() == [(True, "the processor is used, as [machine] gpu = false says")]
+    policy.write_text(policy.read_text().replace("gpu = false", "gpu = true"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    find_card.cache_clear()
+    sentence = "PyTorch finds no graphics card here, so the processor is used"
+    assert computation() == [(True, sentence)]
+    find_card.cache_clear()
+    policy.write_text("gpu = maybe")
+    assert computation() == []
