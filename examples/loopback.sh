@@ -34,11 +34,10 @@ for site in coronary-unit cardiac-surgery medical-icu surgical-icu; do
 done
 
 # Each hospital checks the others' fingerprints, which people do by telephone.
-for site in coronary-unit cardiac-surgery medical-icu surgical-icu; do
-  for other in coronary-unit cardiac-surgery medical-icu surgical-icu; do
-    [ "$site" = "$other" ] && continue
-    words=$(CONSILIUM_SITE=$folder/$other consilium-site identity --json | sed -n 's/.*"words": "\(.*\)".*/\1/p')
-    CONSILIUM_SITE=$folder/$site consilium-site vouch "$other" "$words"
+for other in coronary-unit cardiac-surgery medical-icu surgical-icu; do
+  words=$(CONSILIUM_SITE=$folder/$other consilium-site identity --json | sed -n 's/.*"words": "\(.*\)".*/\1/p')
+  for site in coronary-unit cardiac-surgery medical-icu surgical-icu; do
+    [ "$site" = "$other" ] || CONSILIUM_SITE=$folder/$site consilium-site vouch "$other" "$words"
   done
 done
 
@@ -50,7 +49,7 @@ for study in "$@"; do
     CONSILIUM_SITE=$folder/$site consilium-site approve "$name" --yes
   done
 done
-until [ "$(consilium-coordinator watch --json | grep -c '"state": "finished"')" = $# ]; do sleep 1; done
+until [ "$(consilium-coordinator watch --json | grep -c '"state": "finished"')" = $# ]; do sleep 2; done
 consilium-coordinator watch
 for site in coronary-unit cardiac-surgery medical-icu surgical-icu; do
   CONSILIUM_SITE=$folder/$site consilium-site audit verify --peer "$CONSILIUM_COORDINATOR/audit.jsonl"

@@ -46,10 +46,12 @@ sys.dont_write_bytecode = False
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of a test marked ``sampled(n)``, all but n of its cases are slow tests.
+    """Of a test marked ``sampled(n)``, all but n of its cases are slow tests; the longest go first.
 
-    The n lie evenly among its cases by name, so they are the same in any order and selection.
+    The n lie evenly among its cases by name, so they are the same in any order and selection. The
+    longest are those of processes: one that began last would keep the whole suite waiting.
     """
+    items.sort(key=lambda item: "deployment" not in item.path.parts)
     cases = defaultdict(list)
     for item in items:
         if mark := item.get_closest_marker("sampled"):

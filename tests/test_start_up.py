@@ -111,3 +111,15 @@ check_modules(small_study())
 study_model(small_study())
 """
     assert loaded_after(code, ("torch", "flwr", "opacus")) == ["torch", "flwr"]
+
+
+@pytest.mark.slow
+def test_whoever_counts_persons_or_goes_on_with_a_study_does_without_what_trains():
+    """Approving and preflight read records; a study's process that is started again only sums."""
+    code = """
+import consilium.client.commands.decisions
+import consilium.client.service.preflight
+import consilium.client.service.site_cohort
+import consilium.server.service.study_process
+"""
+    assert loaded_after(code, ("torch", "scipy")) == []

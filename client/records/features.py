@@ -11,10 +11,9 @@ In a grid the columns of codes follow the variables. ``y_N`` is (N,), (N, K) for
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from consilium.client.sources.common.source import Patient, Stay
@@ -22,6 +21,9 @@ from consilium.shared.errors import DataError
 from consilium.shared.model.normalisation import CLIP, Normalisation, reference_scores
 from consilium.shared.study.definition import Study
 from consilium.shared.study.input_names import feature_names, token_names
+
+if TYPE_CHECKING:
+    import torch
 
 RECENCY_H = 12.0  # hours in which the recency of a measurement falls from 1 to 1/e
 COUNT_SCALE = 6.0  # divides log counts: large inputs use up the clipped gradient for little gain
@@ -63,10 +65,10 @@ class TimeGrid:
 class PatientTensors:
     """A cohort as the model reads it; the suffixes of the names give the shapes."""
 
-    x_NTF: torch.Tensor
-    mask_NT: torch.Tensor
-    y_N: torch.Tensor
-    patient_N: torch.Tensor
+    x_NTF: "torch.Tensor"
+    mask_NT: "torch.Tensor"
+    y_N: "torch.Tensor"
+    patient_N: "torch.Tensor"
     patients: int
 
     def __repr__(self) -> str:
@@ -236,6 +238,8 @@ def to_tensors(grid: TimeGrid, normalisation: Normalisation, study: Study) -> Pa
     Guarantee: every input is finite; all but codes lie within +-CLIP; no step depends on later
     ones.
     """
+    import torch  # seconds, which commands that only count persons do without
+
     features = len(feature_names(study))
     stays, steps, _ = grid.value_NTV.shape
     x_NTF = np.empty((stays, steps, features), dtype=np.float32)

@@ -20,8 +20,6 @@ from consilium.server.study.run import RunState
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.atomic_file import write_atomically
 from consilium.shared.files.tensor_file import tensor_file
-from consilium.shared.model.study_model import study_model
-from consilium.shared.model.weight_vector import to_vector
 from consilium.shared.study.definition import Study
 
 FILE_NAME = "checkpoint.safetensors"
@@ -57,6 +55,10 @@ class Checkpoint:
 
 def begin(folder: Path, study: Study) -> Checkpoint:
     """Return a new run of the study, saved before its first round."""
+    # PyTorch takes seconds and 200 MiB, which a process that goes on with a study does without.
+    from consilium.shared.model.study_model import study_model
+    from consilium.shared.model.weight_vector import to_vector
+
     model = study_model(study)
     begun = Checkpoint(
         study_digest=study.digest,

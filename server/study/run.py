@@ -22,7 +22,6 @@ from consilium.server.study import aggregation
 from consilium.server.study.aggregation import ServerState, Spans
 from consilium.server.study.plausibility import check_plausible, l2_norm
 from consilium.shared.errors import RoundVoidError, StudyEndedError
-from consilium.shared.model.intercepts import intercepts
 from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.model.own_weights import shared_weights
 from consilium.shared.privacy.accounting import affordable_rounds
@@ -401,6 +400,8 @@ def _apply(
             server = replace(server, control_D=control_D)
         return replace(state, server=server)
     if shift is not None:
+        from consilium.shared.model.intercepts import intercepts
+
         server = aggregation.shifted(state.server, intercepts(study, shift.by_K.tolist()))
         return replace(state, server=server, doubt=tuple(shift.doubt_K.tolist()))
     return state

@@ -12,14 +12,15 @@ so they are taken as they are: cutting them at zero would shift every empty bin 
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from consilium.shared.figures.score_counts import NORMAL_95, Edges, bin_centers
-from consilium.shared.model.branch import Branch
+
+if TYPE_CHECKING:
+    from consilium.shared.model.branch import Branch
 
 _STEPS = 50  # of Newton's method; it converges in fewer than ten where it converges
 _LARGEST_STEP = 2.0  # in log-odds, so that a fit to separated outcomes does not run away at once
@@ -92,7 +93,7 @@ def recalibrate_risks(
     return _chosen(logits_of(risks_B), counts_2B, 0.0)
 
 
-def with_recalibration(model: Branch, recalibrations: Sequence[Recalibration]) -> Branch:
+def with_recalibration(model: "Branch", recalibrations: Sequence[Recalibration]) -> "Branch":
     """Return a copy of ``model`` whose weights give the recalibrated log-odds.
 
     The last layers are scaled, so whatever runs the weights (batch, stream, ONNX) says the same.
@@ -101,6 +102,8 @@ def with_recalibration(model: Branch, recalibrations: Sequence[Recalibration]) -
         model: of a binary or multilabel task, whose outputs' log-odds are linear in those layers.
         recalibrations: of each output.
     """
+    import torch
+
     changed = copy.deepcopy(model)
     slope_K = torch.tensor([r.slope for r in recalibrations])
     with torch.no_grad():

@@ -8,7 +8,6 @@ is masked, so no sum can hold them. The order is that of
 import numpy as np
 from numpy.typing import NDArray
 
-from consilium.shared.model.study_model import study_model
 from consilium.shared.study.definition import Study
 
 _NAMES = {"head": {"head", "skip"}, "norm": {"norm"}}  # of modules
@@ -22,6 +21,8 @@ def shared_weights(study: Study, parameters: int) -> NDArray[np.bool_]:
     own = {name for part in study.personalisation.weights for name in _NAMES[part]}
     if not own:
         return np.broadcast_to(np.True_, parameters)  # which takes no memory
+    from consilium.shared.model.study_model import study_model
+
     model = study_model(study)
     return np.concatenate(
         [

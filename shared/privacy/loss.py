@@ -17,8 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import irfft, rfft
-from scipy.special import logsumexp, ndtr
 
 Floats = NDArray[np.float64]
 
@@ -59,6 +57,9 @@ def log_moment(part: Repeated, order: float, *, removal: bool = True) -> float:
 
     With ``removal`` this is order * RDP(order + 1) (Mironov et al. 2019, section 3).
     """
+    # SciPy takes half a second, which the many commands that account for nothing do without.
+    from scipy.special import logsumexp
+
     sigma = part.sigma
     low, high = -WIDTH * sigma - order, 1 + order + WIDTH * sigma
     x = np.linspace(low, high, min(200_000, int(12 * (high - low) / sigma) + 64))
@@ -85,6 +86,9 @@ def epsilon_estimate(parts: Sequence[Repeated], delta: float) -> float:
 def _one_way(parts: tuple[Repeated, ...], delta: float, points: int, *, removal: bool) -> float:
     if not parts:
         return 0.0
+    from scipy.fft import irfft, rfft
+    from scipy.special import logsumexp
+
     top, order = _largest_loss(parts, np.log(delta * TAIL), removal=removal)
     if top > LARGEST_LOSS:
         return float("inf")
@@ -142,6 +146,8 @@ def _discretise(part: Repeated, mesh: float, points: int, *, removal: bool) -> t
 
 def _above(losses: Floats, part: Repeated, *, removal: bool) -> tuple[Floats, Floats]:
     """Return P's and Q's probability of a loss above each value."""
+    from scipy.special import ndtr
+
     sigma, q = part.sigma, part.q
     signed = losses if removal else -losses
     reachable = signed > (np.log1p(-q) if q < 1 else -np.inf)

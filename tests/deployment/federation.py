@@ -27,6 +27,7 @@ from consilium.server.coordinator.enrolment import EnrolmentService, invite, sub
 from consilium.server.coordinator.folder import CoordinatorFolder, Settings
 from consilium.server.coordinator.register import Register, Wanted
 from consilium.server.flower.database_link import enrol_node, open_link
+from consilium.server.service.overview import overview
 from consilium.shared.audit.events import Vouched
 from consilium.shared.audit.own_log import open_audit
 from consilium.shared.crypto.declaration import Declaration
@@ -209,14 +210,6 @@ class Federation:
 
     # Setting up.
 
-    def set_up(self) -> None:
-        """Initialise the coordinator and all sites; nothing runs yet."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        self.operator("init", "--host", self.host, "--port", str(self.port),
-                      "--listen", self.host)  # fmt: skip
-        for site, unit in self.sites.items():
-            self.make_site(site, unit)
-
     def make_site(self, site: str, unit: int) -> None:
         """Initialise one site with the records of one intensive-care unit."""
         self.hospital(site, "init", "--site", site)
@@ -240,7 +233,7 @@ class Federation:
             self.hospital(site, "approve", name, "--yes")
 
     def prepare(self, *texts: str) -> None:
-        """Do all of the above without processes: folders, enrolment, studies, approvals."""
+        """Make all folders, enrol, submit and approve, without processes."""
         settings = Settings(name="tests", host=self.host, port=self.port, listen=self.host)
         folder = CoordinatorFolder.make(self.coordinator, settings, (self.host,))
         link, register, audit = (
@@ -342,14 +335,6 @@ class Federation:
         """A site's line to the coordinator, for a test that plays the site."""
         return connect(SiteFolder.open(self.site(site)))
 
-    def start_all(self) -> None:
-        """Start the coordinator, enrol the sites and start them."""
-        self.start("coordinator")
-        self.wait_for(self.is_serving, "the coordinator to serve", 30)
-        self.enrol()
-        for site in self.sites:
-            self.start(site)
-
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
         """Kill a process of ours, as a crash would."""
         process = self.processes.pop(name)
@@ -390,8 +375,19 @@ class Federation:
             return probe.connect_ex((self.host, self.port)) == 0
 
     def overview(self) -> dict[str, Any]:
-        """What ``watch --json`` tells."""
-        return json.loads(self.operator("watch", "--json"))
+        """What ``watch --json`` tells, by the function behind it."""
+        folder = CoordinatorFolder.open(self.coordinator)
+        return dict(overview(folder, folder.register()))
+
+    def want(self, wanted: Wanted, study: str = "tiny") -> None:
+        """Pause or stop a study, and wait until it stands.
+
+        By the function behind ``pause`` and ``stop``: while a command starts, a tiny study has
+        twenty rounds and could be over.
+        """
+        want(CoordinatorFolder.open(self.coordinator), study, wanted, by="test")
+        state = {Wanted.PAUSE: "paused", Wanted.STOP: "stopped"}[wanted]
+        self.wait_for(lambda: self.state_of(study) == state, f"{study} to be {state}", 60)
 
     def records_of(self, study: str = "tiny") -> list[dict[str, Any]]:
         """The rounds so far, as the coordinator recorded them."""
@@ -418,22 +414,14 @@ class Federation:
             time.sleep(0.02)
 
     def pause_after(self, rounds: int, study: str = "tiny") -> None:
-        """Pause a study once it has had so many rounds.
-
-        By the function behind ``pause``: while a command starts, a tiny study has twenty rounds
-        and could be over. Let the study have dozens more than ``rounds``.
-        """
+        """Pause a study once it has had so many rounds; let it have a dozen more than those."""
         digest = Register(self.coordinator / "register.sqlite").study(study).digest.hex()
-        file, folder = (
-            self.coordinator / "studies" / digest / "rounds.jsonl",
-            CoordinatorFolder.open(self.coordinator),
-        )
+        file = self.coordinator / "studies" / digest / "rounds.jsonl"
         self.wait_for(
             lambda: file.exists() and len(file.read_text().splitlines()) >= rounds,
             f"{rounds} rounds", 90,
         )  # fmt: skip
-        want(folder, study, Wanted.PAUSE, by="test")
-        self.wait_for(lambda: self.state_of(study) == "paused", f"{study} to pause", 60)
+        self.want(Wanted.PAUSE, study)
 
     def finish(self, seconds: float = 120, study: str = "tiny") -> None:
         """Wait for a study to finish."""

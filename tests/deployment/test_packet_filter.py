@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from consilium.server.coordinator.register import Wanted
 from tests.deployment.federation import SITES, Federation, free_port, tiny_study, write_records
 from tests.deployment.ledgers import check_books
 
@@ -80,7 +81,7 @@ def test_sites_that_can_only_dial_the_coordinators_port_enrol_and_take_part(
         wrappers=dict.fromkeys((*SITES, "site"), within),
     )  # fmt: skip
     try:
-        federation.prepare(tiny_study(rounds=300))
+        federation.prepare(tiny_study(rounds=400))
         federation.start("coordinator")
         federation.wait_for(federation.is_serving, "the coordinator to serve", 30)
         with socket.create_server((OUTSIDE, 0)) as other:
@@ -103,8 +104,7 @@ def test_sites_that_can_only_dial_the_coordinators_port_enrol_and_take_part(
         dialled = told(*within, "ss", "--no-header", "--tcp", "--numeric", "state", "established")
         peers = {line.split()[3] for line in dialled.splitlines()}
         assert peers == {f"{OUTSIDE}:{port}"}
-        federation.operator("stop", "tiny")
-        federation.wait_for(lambda: federation.state_of() == "stopped", "the study to stop", 60)
+        federation.want(Wanted.STOP)
     finally:
         federation.close()
     check_books(federation, private=False)

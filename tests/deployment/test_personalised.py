@@ -76,14 +76,14 @@ def test_what_sites_keep_is_as_simulated_though_one_was_killed_and_each_predicts
 ) -> None:
     write_records(tmp_path / "records", patients=PATIENTS, seed=1)
     federation = Federation(tmp_path / "f", tmp_path / "records")
-    texts = {"own": study_text("own", rounds=40), "corrected": study_text("corrected", rounds=4)}
+    texts = {"own": study_text("own", rounds=20), "corrected": study_text("corrected", rounds=4)}
     federation.prepare(texts["own"])
     try:
         federation.start("coordinator")
         for site in SITES:
             federation.start(site)
         federation.pause_after(3, "own")  # so that no round is lost with the killed site
-        assert lines(rounds_file(federation, texts["own"])) < 40
+        assert lines(rounds_file(federation, texts["own"])) < 20
         federation.kill("north")
         federation.start("north")
         federation.operator("resume", "own")

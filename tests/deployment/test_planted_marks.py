@@ -75,7 +75,7 @@ def test_nothing_marked_leaves_a_site_in_success_and_in_each_kind_of_failure(
                 federation.operator("resume", "second")
 
             def told(code: str = code) -> bool:
-                return code in federation.operator("watch", "--json")
+                return code in json.dumps(federation.overview())
 
             federation.wait_for(told, code, 60)
         seen = [federation.operator(*words) for words in (("watch",), ("status", "--json"))]

@@ -1,6 +1,5 @@
 """A hospital that comes back: after a revocation, and on a new machine by its recovery code."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from consilium.shared.audit.reading import roster_changes
 from consilium.shared.enrolment.fingerprint import fingerprint
 from tests.deployment.federation import Federation, tiny_study, write_records
 
-ROUNDS = 400
+ROUNDS = 1000  # more than a study can have while commands start
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
@@ -83,7 +82,7 @@ def test_a_lost_machine_goes_on_under_a_new_key_with_the_budget_that_is_left(
         made.wait_for(lambda: trained(made, 3), "three rounds with north", 60)
         made.kill("north")
         spent = ledger(made.site("north")).summary()
-        size = json.loads(made.operator("watch", "--json"))["studies"][0]["declared_sizes"]["north"]
+        size = made.overview()["studies"][0]["declared_sizes"]["north"]
         shutil.move(made.site("north"), tmp_path / "lost")
 
         made.hospital("north", "init", "--site", "north")

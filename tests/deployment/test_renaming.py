@@ -30,9 +30,8 @@ listen consilium
 @pytest.fixture
 def one_site(tmp_path: Path):
     made = Federation(root=tmp_path / "run", records=tmp_path, sites={"north": 1})
-    made.set_up()
+    made.prepare()
     made.serve()
-    made.enrol()
     yield made
     made.close()
 
@@ -55,7 +54,7 @@ def test_another_coordinator_under_the_name_is_refused(
     one_site: Federation, tmp_path: Path
 ) -> None:
     other = Federation(root=tmp_path / "other", records=tmp_path, sites={})
-    other.set_up()
+    other.prepare()
     other.serve()
     try:
         told = one_site.hospital("north", "coordinator", f"127.0.0.1:{other.port}", fails=True)

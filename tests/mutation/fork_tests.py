@@ -7,6 +7,7 @@ each, the exit status of pytest and what it printed. No module of the project is
 fork, so each run reads the sources in FOLDER as they are at that moment.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -65,6 +66,7 @@ def main(folder: Path) -> None:
         importlib.import_module(library)
     if early := {"consilium", "tests"} & sys.modules.keys():
         raise RuntimeError(f"{sorted(early)} were loaded before the fork")
+    gc.freeze()  # pytest collects garbage again and again: not among what the libraries hold
     for line in sys.stdin:
         status, printed = run_forked(json.loads(line))
         sys.stdout.write(json.dumps([status, printed]) + "\n")

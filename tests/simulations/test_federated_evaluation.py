@@ -1,22 +1,16 @@
 """Evaluation by secure sums: near the exact figures on real studies, and no patient's risk sent."""
 
-from collections.abc import Hashable, Mapping
-from contextlib import suppress
+from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
 
-from consilium.client.records.cohort import read_cohort, require_suitable
 from consilium.client.records.features import to_tensors
 from consilium.client.round import attribution_sums as attributions
 from consilium.client.round import evaluation_round
 from consilium.client.round.predictions import predict
-from consilium.client.sources.common.source import Source
-from consilium.shared.crypto.transcript import digest
-from consilium.shared.errors import DataError
 from consilium.shared.model.network import build_model
 from consilium.shared.model.normalisation import Normalisation
 from consilium.shared.model.weight_vector import load_vector
@@ -26,74 +20,14 @@ from consilium.shared.study.definition import Study, load_study, with_changes
 from consilium.shared.study.input_names import feature_names
 from consilium.simulations.cohorts.hospitals import SyntheticHospital
 from consilium.simulations.cohorts.study_cohorts import cohorts_for
-from consilium.simulations.cohorts.study_records import folder_for, missing_folder
 from consilium.simulations.federation.run import Federation
-from consilium.simulations.figures.central import merge
 from consilium.simulations.figures.held_out import HeldOut
+from tests.simulations.judging import validation_patients
 from tests.simulations.watching import as_numbers, sent_in_every_run, watch_messages
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
 STUDIES = sorted((ROOT / "studies").glob("*.toml"))
-ROUNDING = 1e-4  # weights such as 1/3 are rounded at random on their way into the sum
-OTHER_FIGURES = ("regression", "survival")  # survival: test_survival_counts.py
-
-
-def _with_risks() -> list[Path]:
-    """One study of each collection and kind of task; others have the same records."""
-    found = {}
-    for path in STUDIES:
-        task = load_study(path).task
-        if task.kind not in OTHER_FIGURES:
-            found.setdefault((path.stem.partition("-")[0], task.kind, task.per_step), path)
-    return list(found.values())
-
-
-WITH_RISKS = _with_risks()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("path", WITH_RISKS, ids=lambda path: path.stem)
-def test_the_auroc_from_sums_is_within_its_bound_of_the_exact_one_and_the_bound_below_0_002(
-    path: Path, tmp_path: Path
-) -> None:
-    """Through the secure sum, after one round: that model's risks crowd as no finished one's do."""
-    study = with_changes(
-        load_study(path),
-        study={"rounds": 1},
-        data={"minimum_patients": 1},
-        privacy={"mode": "none"},
-        evaluation={"validation_fraction": 0.2},
-    )
-    if missing_folder(study, DATA, path) is not None:
-        pytest.skip(f"the records of {study.name} are not beside the repository")
-    sources = cohorts_for(study, folder_for(study, DATA, path), path).sites
-    study = with_changes(study, study={"sites": _able_to_hold_out(study, sources)})
-    federation = Federation(study, sources, tmp_path, workers=2)
-    test = _validation_patients(federation, study)
-    finished = federation.train(lambda _: None, test)
-    told = finished.history[-1]["validation"]
-    assert told["patients"] == pytest.approx(test.grid.patients)
-    for output, (metrics, exact) in enumerate(
-        zip(told["outputs"], _exact_aurocs(test, finished.scores), strict=True)
-    ):
-        assert (metrics is None) == np.isnan(exact), output
-        if metrics is not None:
-            assert metrics["auroc_error"] < 0.002
-            assert abs(metrics["auroc"] - exact) <= metrics["auroc_error"] + ROUNDING
-
-
-def _able_to_hold_out(study: Study, sources: Mapping[str, Source]) -> tuple[str, ...]:
-    """Sites that can still train without a fifth of their patients; hospitals of ten may not."""
-    able = []
-    for site in study.sites:
-        with suppress(DataError):
-            split_key = digest("split", study.seed, site)
-            cohort = read_cohort(sources[site], study, site=site, split_key=split_key)
-            require_suitable(cohort, study, site=site, minimum_patients=1)
-            able.append(site)
-    assert len(able) > len(study.sites) / 2
-    return tuple(able)
 
 
 @pytest.fixture
@@ -164,7 +98,7 @@ def test_no_message_of_a_run_holds_any_patients_attributions(
     federation = Federation(
         study, cohorts_for(study, None).sites, tmp_path, workers=2, protocol=True
     )
-    last = federation.train(lambda _: None, _validation_patients(federation, study)).history[-1]
+    last = federation.train(lambda _: None, validation_patients(federation, study)).history[-1]
     told = last["validation"]["attributions"]
     assert len(sums) == len(study.sites)  # once each, however often the last model is evaluated
     assert told["patients"] == pytest.approx(sum(one[0] for one in sums))
@@ -195,7 +129,7 @@ def test_a_hospitals_own_figures_are_told_only_where_its_policy_releases_them(
             study, cohorts_for(study, None).sites, tmp_path / str(own), workers=2
         )
         federation._policy = replace(federation._policy, release_own_figures=own)
-        last = federation.train(lambda _: None, _validation_patients(federation, study)).history[-1]
+        last = federation.train(lambda _: None, validation_patients(federation, study)).history[-1]
         told[own] = {g["name"]: g for g in last["validation"]["groups"]}
     for site in study.sites:
         assert told[True][site]["released"]
@@ -223,32 +157,6 @@ def test_what_a_site_sends_has_the_same_size_whatever_its_number_of_patients(
         assert last["purpose"] == "evaluation"
         sizes[name] = last["bytes_up"]["north"]
     assert sizes["as made"] == pytest.approx(sizes["first thrice"], abs=64)
-
-
-def _validation_patients(federation: Federation, study: Study) -> HeldOut:
-    """The patients that the sites keep out of training, whom a researcher holds all of."""
-    grids = [c.validation for c in federation._cohorts.values() if c.validation is not None]
-    grid = merge(grids)
-    return HeldOut(study=study, grid=grid, groups=("all",), group_N=np.zeros(len(grid.y_N), int))
-
-
-def _exact_aurocs(test: HeldOut, scores: np.ndarray) -> list[float]:
-    """Of every output; a patient's stays, and the steps of a stay, share the patient's weight."""
-    grid, task = test.grid, test.study.task
-    weight = 1 / np.bincount(grid.patient_N)[grid.patient_N]
-    counted = np.ones(len(weight), dtype=np.bool_)
-    if task.per_step:
-        counted = grid.mask_NT
-        weight = np.broadcast_to((weight / counted.sum(axis=1))[:, None], counted.shape)
-    exact = []
-    for output in range(task.outputs):
-        label = grid.y_N[..., output] if task.kind == "multilabel" else grid.y_N
-        used = counted & ~np.isnan(label)
-        outcome = label[used] == (output if task.kind == "multiclass" else 1)
-        both = len(np.unique(outcome)) == 2
-        risk = scores[..., output][used]
-        exact.append(roc_auc_score(outcome, risk, sample_weight=weight[used]) if both else np.nan)
-    return exact
 
 
 def _small() -> Study:

@@ -1,13 +1,10 @@
 """The example studies' own settings of records: found, whole, and dealing as they always have."""
 
 import ast
-import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from consilium.client.sources.common.source import Source
 from consilium.shared.errors import SettingsError
 from consilium.shared.study.definition import load_study, with_changes
 from consilium.simulations.cohorts.records_file import read_records_file
@@ -28,26 +25,6 @@ COLLECTIONS = (
     "diabet", "tox21", "bbbp", "adrenal", "medmnist", "parkinson", "diagnosis-codes", "clintox",
     "pbc", "synthea", "smni", "payer",
 )  # fmt: skip  # reads as one
-DEALT = {  # by the code that had the names of files in it; but for eicu, see decision 174
-    "adrenal-slices": "7adc4440c1e535d4",
-    "adrenal-slices-grid": "7adc4440c1e535d4",
-    "arrhythmia-mitdb": "8f6c86a0d3f6c83d",
-    "bbbp": "f126b1b7851f0d34",
-    "eicu-aki-hospitals": "dffded90dfee2bb3",
-    "eicu-aki-regions": "e99264cae50d59a1",
-    "eicu-length-of-stay": "d0bacb6677d6dc53",
-    "heart-disease-strategies": "193a0cd0fbaba58c",
-    "heart-disease": "193a0cd0fbaba58c",
-    "icu-mortality-2012-branches": "c0f50f1185ec8832",
-    "icu-mortality-2012": "c0f50f1185ec8832",
-    "parkinsons-progression": "22703811978ab0ab",
-    "readmission-codes": "05385d59c9962018",
-    "readmission-fusion": "05385d59c9962018",
-    "sepsis-2019": "507c3646076e58c6",
-    "sepsis-landmarks": "507c3646076e58c6",
-    "tox21": "e65fd43a044c6360",
-    "ventilation-mortality": "c0f50f1185ec8832",
-}
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
@@ -123,31 +100,3 @@ def test_a_site_that_the_collection_does_not_have_is_refused() -> None:
     foreign = with_changes(study, study={"sites": ("a", "b", "c")})
     with pytest.raises(SettingsError, match="have no site 'a'; choose sites from cleveland"):
         cohorts_for(foreign, ROOT)
-
-
-SLOW = ("sepsis", "tox21", "readmission", "icu", "ventilation", "adrenal", "arrhythmia", "eicu")
-
-
-@pytest.mark.sampled(1)
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow if name.startswith(SLOW) else ()) for name in DEALT],
-)
-def test_the_same_persons_are_at_the_same_sites_as_ever(name: str) -> None:
-    path = ROOT / "studies" / f"{name}.toml"
-    study = load_study(path)
-    if missing_folder(study, DATA, path) is not None:
-        pytest.skip(f"the records of {name} are not beside the repository")
-    cohorts = cohorts_for(study, folder_for(study, DATA, path), path)
-    places = [*cohorts.sites.items(), *cohorts.test.items()]
-
-    def persons(sources: Iterable[tuple[str, Source]]) -> str:
-        digest = hashlib.sha256()
-        for place, source in sources:
-            ids = [patient.patient_id for patient in source.read_patients(study)]
-            if study.data.source == "waveforms":  # records, which were named without their folder
-                ids = [one.rpartition("/")[2] for one in ids]
-            digest.update("\n".join([place, *sorted(ids), ""]).encode())
-        return digest.hexdigest()[:16]
-
-    assert persons(places) == DEALT[name]

@@ -1,29 +1,26 @@
 """The sum in the clear against the whole protocol: the same weights, figures and bytes."""
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from consilium.client.ledger.releases import LedgerEntry
 from consilium.client.ledger.store import Ledger, Release
 from consilium.client.round.randomness import RoundRandomness
-from consilium.client.sources.common.source import Source
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.crypto.transcript import digest
 from consilium.shared.errors import PrivacyError, RoundVoidError, SettingsError
 from consilium.shared.kernels.build import load_kernel
 from consilium.shared.privacy.accounting import PrivacyEvent, epsilon_spent
-from consilium.shared.study.definition import Study, load_study, parse_study, with_changes
+from consilium.shared.study.definition import Study, parse_study, with_changes
 from consilium.simulations.cohorts.study_cohorts import cohorts_for
-from consilium.simulations.cohorts.study_records import folder_for, missing_folder
 from consilium.simulations.federation.faults import Fault, FaultKind
-from consilium.simulations.federation.run import Federation, Finished
+from consilium.simulations.federation.run import Federation
 from consilium.simulations.figures.held_out import HeldOut
+from tests.simulations.federation.both_sums import Ran, require_the_same, trained
 from tests.simulations.passing_time import let_time_pass
 
 TEXT = """
@@ -57,9 +54,6 @@ GCS = { unit = "{score}", low = 3, high = 15, center = 12, spread = 4 }
 Age = { unit = "a", low = 15, high = 120, center = 64, spread = 17, role = "static" }
 """
 STUDY = parse_study(TEXT)
-ROOT = Path(__file__).parents[3]
-DATA, STUDIES = ROOT.parent / "shared" / "data", ROOT / "studies"
-MEASURED = ("seconds", "phases", "sum")
 
 
 @pytest.fixture(autouse=True)
@@ -73,15 +67,6 @@ def held_out() -> HeldOut:
     return HeldOut.read({"north": tests["north"]}, STUDY)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ran:
-    """A run, and what it said of its rounds."""
-
-    finished: Finished
-    records: list[dict[str, Any]]
-    federation: Federation
-
-
 def run(
     study: Study,
     test: HeldOut,
@@ -93,42 +78,6 @@ def run(
     sources = cohorts_for(study, None).sites
     test = replace(test, study=study)
     return trained(study, sources, test, folder, protocol=protocol, faults=faults)
-
-
-def trained(
-    study: Study,
-    sources: Mapping[str, Source],
-    test: HeldOut,
-    folder: Path,
-    *,
-    protocol: bool,
-    faults: tuple[Fault, ...] = (),
-) -> Ran:
-    records: list[dict[str, Any]] = []
-    federation = Federation(study, sources, folder, workers=2, protocol=protocol, faults=faults)
-    finished = federation.train(records.append, test)
-    return Ran(finished=finished, records=records, federation=federation)
-
-
-def told(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the records say beside times and how the sum was made."""
-    return [{key: value for key, value in r.items() if key not in MEASURED} for r in records]
-
-
-def require_the_same(protocol: Ran, clear: Ran) -> None:
-    ours, theirs = clear.finished.state, protocol.finished.state
-    assert ours.server.weights_D.tobytes() == theirs.server.weights_D.tobytes()
-    assert ours.server.control_D.tobytes() == theirs.server.control_D.tobytes()
-    assert ours.normalisation == theirs.normalisation
-    assert ours.edges == theirs.edges
-    assert np.array_equal(clear.finished.scores, protocol.finished.scores)
-    for site, state in protocol.finished.own.items():
-        mine = clear.finished.own[site]
-        assert state.server.average_D.tobytes() == mine.server.average_D.tobytes()
-        assert state.normalisation == mine.normalisation
-    assert told(clear.records) == told(protocol.records)
-    assert {record["sum"] for record in clear.records} == {"clear"}
-    assert {record["sum"] for record in protocol.records} == {"protocol"}
 
 
 def lost(site: str, kind: FaultKind, *occurrences: int) -> tuple[Fault, ...]:
@@ -194,24 +143,6 @@ def test_each_kind_of_study_gives_the_protocols_result_to_the_bit(
     held_out: HeldOut, tmp_path: Path, kind: str
 ) -> None:
     require_the_same(*both(with_changes(STUDY, **KINDS[kind]), held_out, tmp_path))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)
-def test_every_study_gives_the_protocols_result_to_the_bit_without_privacy(
-    tmp_path: Path, path: Path
-) -> None:
-    study = with_changes(load_study(path), study={"rounds": 2}, privacy={"mode": "none"})
-    if missing_folder(study, DATA, path) is not None:
-        pytest.skip(f"the records of {study.name} are not beside the repository")
-    cohorts = cohorts_for(study, folder_for(study, DATA, path), path)
-    test = HeldOut.read(cohorts.test, study)
-    ran = [
-        trained(study, cohorts.sites, test, tmp_path / str(protocol), protocol=protocol)
-        for protocol in (True, False)
-    ]
-    require_the_same(*ran)
 
 
 def repeatable(self: RoundRandomness, use: str) -> Keystream:
