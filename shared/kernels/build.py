@@ -26,7 +26,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-SOURCES = ("recurrent.c", "lanes.h", "cells.h", "sums.h", "rows.h", "normal.h", "done.h")
+SOURCES = (
+    *("recurrent.c", "lanes.h", "cells.h", "sums.h", "rows.h", "normal.h", "discrete.h"),
+    "done.h",
+)
 FLAGS = (
     *("-O3", "-std=gnu11", "-fPIC", "-shared", "-pthread"),
     *("-ffp-contract=fast", "-fno-math-errno", "-Wno-psabi"),

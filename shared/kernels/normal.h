@@ -73,7 +73,3 @@ TARGET void NAME(normals)(const uint64_t *radius, const uint64_t *angle, int64_t
         memcpy(both + count + i, &sine, bytes);
     }
 }
-
-#undef WIDE
-#undef WIDE_INT
-#undef WIDE_LANES

@@ -1,4 +1,4 @@
-/* Recurrent cells on a CPU, forward, backward, gradient norms and sums, and normal deviates.
+/* Recurrent cells on a CPU, forward, backward, gradient norms and sums, and noise.
  *
  * Plain C interface, no state, no dependency. One binary holds a portable version and, on x86-64, one
  * each for AVX2 and AVX-512; consilium_level() says which of them this CPU runs best.
@@ -131,6 +131,7 @@ static int run(int (*work)(struct job *), const void *context, long count, long 
 #include "sums.h"
 #include "rows.h"
 #include "normal.h"
+#include "discrete.h"
 #include "done.h"
 
 #if defined(__x86_64__)
@@ -143,6 +144,7 @@ static int run(int (*work)(struct job *), const void *context, long count, long 
 #include "sums.h"
 #include "rows.h"
 #include "normal.h"
+#include "discrete.h"
 #include "done.h"
 
 #define TARGET __attribute__((target("avx512f,avx512dq,avx2,fma")))
@@ -154,6 +156,7 @@ static int run(int (*work)(struct job *), const void *context, long count, long 
 #include "sums.h"
 #include "rows.h"
 #include "normal.h"
+#include "discrete.h"
 #include "done.h"
 #endif
 

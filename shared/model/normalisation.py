@@ -12,6 +12,7 @@ with the normalisation (:mod:`consilium.shared.model.class_shares`).
 import math
 import struct
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -156,30 +157,37 @@ class Normalisation:
         """
         variables = len(study.variables)
         shares = study.task.outputs if to_train and class_sums(study) else 0
-        expected = len(_MAGIC) + 4 + 16 * variables + 8 * shares
-        if len(data) != expected:
-            raise MessageError(
-                f"normalisation is {len(data)} bytes, not the {expected} of this study's "
-                f"{variables} variables; both sides must run the same study and version"
-            )
-        magic = _MAGIC_WITH_SHARES if shares else _MAGIC
-        if data[:4] != magic or struct.unpack("<I", data[4:8])[0] != variables:
-            raise MessageError(
-                "normalisation does not start with the mark of its format; "
-                "both sides must run the same version"
-            )
-        body = np.frombuffer(data, dtype="<f8", offset=8).copy()
-        mean_V, deviation_V, share_K = np.split(body, [variables, 2 * variables])
-        low, high = _DEVIATION_BOUNDS
-        if not (np.abs(mean_V) <= CLIP).all():
-            raise MessageError(f"normalisation has a mean beyond +-{CLIP:g}; discard the message")
-        if not ((deviation_V >= low) & (deviation_V <= high)).all():
-            raise MessageError(
-                f"normalisation has a deviation outside {low:g} to {high:g}; discard the message"
-            )
-        if not ((share_K >= LEAST_SHARE) & (share_K <= 1)).all():
-            raise MessageError(
-                f"normalisation has a share of a class outside {LEAST_SHARE:g} to 1; discard the "
-                "message"
-            )
+        mean_V, deviation_V, share_K = _parsed(bytes(data), variables, shares)
         return cls(mean_V=mean_V, deviation_V=deviation_V, share_K=share_K)
+
+
+@lru_cache(maxsize=8)  # all sites of a simulation parse the same bytes, several times a round
+def _parsed(data: bytes, variables: int, shares: int) -> tuple[NDArray[np.float64], ...]:
+    """Return means, deviations and shares, read-only; see :meth:`Normalisation.from_bytes`."""
+    expected = len(_MAGIC) + 4 + 16 * variables + 8 * shares
+    if len(data) != expected:
+        raise MessageError(
+            f"normalisation is {len(data)} bytes, not the {expected} of this study's "
+            f"{variables} variables; both sides must run the same study and version"
+        )
+    magic = _MAGIC_WITH_SHARES if shares else _MAGIC
+    if data[:4] != magic or struct.unpack("<I", data[4:8])[0] != variables:
+        raise MessageError(
+            "normalisation does not start with the mark of its format; "
+            "both sides must run the same version"
+        )
+    body = np.frombuffer(data, dtype="<f8", offset=8)  # of bytes, so nobody can write it
+    mean_V, deviation_V, share_K = np.split(body, [variables, 2 * variables])
+    low, high = _DEVIATION_BOUNDS
+    if not (np.abs(mean_V) <= CLIP).all():
+        raise MessageError(f"normalisation has a mean beyond +-{CLIP:g}; discard the message")
+    if not ((deviation_V >= low) & (deviation_V <= high)).all():
+        raise MessageError(
+            f"normalisation has a deviation outside {low:g} to {high:g}; discard the message"
+        )
+    if not ((share_K >= LEAST_SHARE) & (share_K <= 1)).all():
+        raise MessageError(
+            f"normalisation has a share of a class outside {LEAST_SHARE:g} to 1; discard the "
+            "message"
+        )
+    return mean_V, deviation_V, share_K

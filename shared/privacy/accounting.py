@@ -75,6 +75,11 @@ def epsilon_spent(events: Events, delta: float) -> float:
     """
     if not 0 < delta < 1:
         raise PrivacyError(f"delta {delta} must be above 0 and below 1; choose 1e-5, say")
+    return _epsilon_of(events, delta)
+
+
+@lru_cache(maxsize=256)  # all sites of a simulation are charged the same events
+def _epsilon_of(events: Events, delta: float) -> float:
     return _epsilon_spent(merge_repeated(_parts(events)), delta)
 
 

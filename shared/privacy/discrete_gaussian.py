@@ -6,6 +6,10 @@ from the discrete Laplace distribution (algorithm 3). Every decision compares a 
 number, known so far to 64 bits, with a bound computed in floating point whose error is known. Where
 the two are too close to tell, about once in ten million draws, the decision is made with as many
 more random bits and digits as it takes. So the distribution is exact, not merely close.
+
+The compiled kernel makes the decisions that are certain by a wider margin, nearly all of them, and
+NumPy the rest; without the kernel NumPy makes all. The same stream gives the same numbers both
+ways.
 """
 
 import math
@@ -19,12 +23,14 @@ from numpy.typing import NDArray
 
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.errors import PrivacyError
+from consilium.shared.kernels.discrete import certain_floors, certainly_accepted
 
 LARGEST_VARIANCE = 1 << 50
 FLOAT_SLACK = 2.0**-46  # floating-point error of what is compared, generously: 64 units in the last
 MORE_BITS = 64
 DIGITS_PER_BIT = 0.302  # log10(2), rounded up
 GUARD_DIGITS = 20
+KERNEL_SLACK = 2.0  # the kernel leaves to NumPy whatever NumPy might find doubtful
 
 T = TypeVar("T")
 Floats = NDArray[np.float64]
@@ -40,8 +46,7 @@ class _Exponentials:
     slack_X: Floats
 
     @classmethod
-    def draw(cls, count: int, source: Keystream) -> "_Exponentials":
-        word_X = source.uniform_u64(count)
+    def of(cls, word_X: NDArray[np.uint64]) -> "_Exponentials":
         uniform_X = (word_X.astype(np.float64) + 0.5) * 2.0**-64
         value_X = -np.log(uniform_X)
         slack_X = FLOAT_SLACK * (1 + value_X) + 2.0**-64 / uniform_X
@@ -80,26 +85,31 @@ def discrete_gaussian(variance: int, count: int, source: Keystream) -> Integers:
 
 def _geometric(scale: int, count: int, source: Keystream) -> Integers:
     """floor(scale * E) for exponential E: at least k with probability exp(-k / scale)."""
-    drawn = _Exponentials.draw(count, source)
+    word_X = source.uniform_u64(count)
+    size_X, unsure_X = certain_floors(word_X, scale, KERNEL_SLACK * FLOAT_SLACK)
+    drawn = _Exponentials.of(word_X[unsure_X])
     product_X, slack_X = scale * drawn.value_X, scale * drawn.slack_X
-    size_X = np.floor(product_X - slack_X)
-    doubtful_X = np.floor(product_X + slack_X) != size_X
-    size_X = size_X.astype(np.int64)
-    for place in np.flatnonzero(doubtful_X):
-        size_X[place] = _floor_exactly(int(drawn.word_X[place]), scale, source)
+    found_X = np.floor(product_X - slack_X)
+    doubtful_X = np.floor(product_X + slack_X) != found_X
+    size_X[unsure_X] = found_X.astype(np.int64)
+    for place in unsure_X[doubtful_X]:
+        size_X[place] = _floor_exactly(int(word_X[place]), scale, source)
     return size_X
 
 
 def _accept(size_X: Integers, scale: int, variance: int, source: Keystream) -> NDArray[np.bool_]:
     """True with probability exp(-(size - variance / scale)^2 / (2 variance)), each on its own."""
-    drawn = _Exponentials.draw(len(size_X), source)
-    away_X = size_X - variance / scale
-    cost_X = away_X**2 / (2 * variance)
-    slack_X = drawn.slack_X + FLOAT_SLACK * (1 + size_X.astype(np.float64) ** 2 / variance)
-    accept_X = drawn.value_X > cost_X
-    for place in np.flatnonzero(np.abs(drawn.value_X - cost_X) <= slack_X):
+    word_X = source.uniform_u64(len(size_X))
+    accept_X, unsure_X = certainly_accepted(
+        word_X, size_X, scale, variance, KERNEL_SLACK * FLOAT_SLACK
+    )
+    drawn, whole_X = _Exponentials.of(word_X[unsure_X]), size_X[unsure_X].astype(np.float64)
+    cost_X = (whole_X - variance / scale) ** 2 / (2 * variance)
+    slack_X = drawn.slack_X + FLOAT_SLACK * (1 + whole_X**2 / variance)
+    accept_X[unsure_X] = drawn.value_X > cost_X
+    for place in unsure_X[np.abs(drawn.value_X - cost_X) <= slack_X]:
         accept_X[place] = _exceeds_exactly(
-            int(drawn.word_X[place]), int(size_X[place]), scale, variance, source
+            int(word_X[place]), int(size_X[place]), scale, variance, source
         )
     return accept_X
 

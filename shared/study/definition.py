@@ -7,7 +7,8 @@ files that mean the same have the same digest.
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -338,10 +339,16 @@ class Study(StrictTable):
         """
         return self.personalisation.ditto is None or self.privacy.mode == "none"
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """SHA-256 (32 bytes) of the canonical JSON of the study with every default filled in."""
         return hashlib.sha256(self.to_canonical_json()).digest()
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with these fields changed, unchecked; its digest is its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("digest", None)
+        return copied
 
     def to_canonical_json(self) -> bytes:
         """UTF-8 JSON, tables' keys sorted, no spaces; the order of ``variables`` is kept.

@@ -9,6 +9,7 @@ from scipy import stats
 import consilium.shared.privacy.discrete_gaussian
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.errors import PrivacyError
+from consilium.shared.kernels import build, discrete
 from consilium.shared.privacy.discrete_gaussian import (
     _exceeds_exactly,
     _floor_exactly,
@@ -55,6 +56,40 @@ def test_the_same_stream_gives_the_same_noise_and_any_count_is_served():
     )
     assert discrete_gaussian(50, 0, stream(1)).shape == (0,)
     assert discrete_gaussian(50, 1, stream(1)).dtype == np.int64
+
+
+@pytest.mark.parametrize("variant", build.VARIANTS)
+@pytest.mark.parametrize("slack", [2.0**-46, 1e-3])
+def test_the_kernel_draws_the_same_numbers_as_numpy_and_reads_the_stream_as_far(
+    variant, slack, monkeypatch
+):
+    """Also where many decisions are doubtful, and for counts that fill no vector."""
+    library, status = build.load_kernel()
+    if library is None:
+        pytest.skip(status.sentence)
+    if build.VARIANTS.index(variant) > library.consilium_level():
+        pytest.skip(f"this processor has no {variant}")
+    monkeypatch.setattr(consilium.shared.privacy.discrete_gaussian, "FLOAT_SLACK", slack)
+
+    def drawn(compiled):
+        monkeypatch.setattr(discrete, "_compiled", compiled)
+        for variance in (1, 100, 5 * 10**8, 2**50) if slack < 1e-3 else (9,):
+            for count in (1, 17, 20_000) if slack < 1e-3 else (1001,):
+                source = stream(variance + count)
+                yield discrete_gaussian(variance, count, source).tolist(), source.bytes(8)
+
+    def compiled(name):
+        return discrete.function_of(library, name, variant)
+
+    assert list(drawn(compiled)) == list(drawn(lambda name: None))
+
+
+def test_the_kernel_leaves_words_that_are_too_small_to_numpy():
+    words = np.array([0, 1, 2**39, 2**63, 2**64 - 1], np.uint64)
+    sizes, unsure = discrete.certain_floors(words, 1000, 2.0**-45)
+    certain = np.setdiff1d(np.arange(5), unsure)
+    assert {0, 1, 2}.issubset(unsure.tolist())
+    assert all(sizes[i] == math.floor(-1000 * math.log((words[i] + 0.5) / 2**64)) for i in certain)
 
 
 @pytest.mark.parametrize("variance", [0, -1, 2**50 + 1])

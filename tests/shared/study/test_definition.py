@@ -46,6 +46,17 @@ def test_digest_ignores_layout_and_spelled_out_defaults_but_not_meaning() -> Non
     assert study("[privacy]\nepsilon = 7.9\n").digest != study().digest
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_changed_copy_has_a_digest_of_its_own(deep: bool) -> None:
+    before = study()
+    digest = before.digest
+    assert before.model_copy(deep=deep).digest == digest
+    changed = before.model_copy(update={"seed": before.seed + 1}, deep=deep)
+    assert changed.digest == parse_canonical(changed.to_canonical_json()).digest != digest
+    assert before.digest == digest
+    assert before == study()
+
+
 def test_digest_changes_with_the_order_of_variables_because_inputs_do() -> None:
     other = 'RR = { unit = "/min", low = 0, high = 80, center = 20, spread = 5 }\n'
     lines = TEXT.strip().splitlines()
