@@ -113,7 +113,7 @@ class Assessor:
         grid = to_grid([cut], self.study)
         inputs = to_tensors(grid, self.signed.trained.normalisation, self.study)
         steps = int(inputs.mask_NT[0].sum())
-        measured_C = ~np.isnan(grid.value_NTV[0, :steps]).all(axis=0)
+        measured_C = np.any(~np.isnan(grid.value_NTV[0, :steps]), axis=0)
         logits_NK = self._model.read_window(inputs.x_NTF[0, :steps].numpy(), measured_C)
         names = self._layout.names
         return replace(

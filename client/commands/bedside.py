@@ -293,5 +293,5 @@ def fhir_settings(folder: Path, settings: Path | None) -> "FhirSettings | None":
     if not (folder / "site.toml").exists():
         return None
     read = SiteSettings.read(folder)
-    chosen = None if read.data is None else read.records(folder)
-    return chosen if isinstance(chosen, FhirSettings) else None
+    own = None if read.data is None else read.records(folder)
+    return own if isinstance(own, FhirSettings) else None

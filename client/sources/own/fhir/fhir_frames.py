@@ -40,6 +40,7 @@ _GIVEN = frozenset({"in-progress", "on-hold", "completed", "stopped"})
 _RETRACTED = frozenset({"entered-in-error", "cancelled", "refuted"})
 _RAW: dict[str, type[pl.DataType]] = {**SCHEMA, "time": pl.String, "stay": pl.String}
 _REFERENCE = "reference"  # column of the resource that a row comes from, such as Observation/17
+_NAMED: dict[str, type[pl.DataType]] = {_REFERENCE: pl.String}
 
 
 def people(folder: Path | Export, tally: Tally) -> tuple[pl.DataFrame, dict[str, str]]:
@@ -240,7 +241,7 @@ def observations(
 
     ``named`` adds which Observation each row comes from, as ``reference``.
     """
-    schema = {**_RAW, _REFERENCE: pl.String} if named else _RAW
+    schema = _RAW | _NAMED if named else _RAW
     rows: list[tuple[Any, ...]] = []
     last: Path | None = None
     for one, path in resources(folder, "Observation", tally):
