@@ -19,7 +19,8 @@ from consilium.server.coordinator.folder import CoordinatorFolder, Settings
 from consilium.server.coordinator.register import State, Wanted
 from consilium.server.coordinator.roster_book import events_in_force, proposal_of, versions_of
 from consilium.server.coordinator.rosters import Rosters
-from consilium.server.service.overview import overview, recent_records, rounds_file
+from consilium.server.coordinator.round_records import recent_records, rounds_file
+from consilium.server.service.overview import overview
 from consilium.server.service.study_process import StudyProcess
 from consilium.server.study.checkpoints import load_checkpoint
 from consilium.server.study.export import export_model
