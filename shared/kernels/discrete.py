@@ -7,6 +7,7 @@ given relative slack is left to the caller; without the kernel that is everythin
 import ctypes
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from consilium.shared.kernels.build import load_kernel
 
 Integers = NDArray[np.int64]
 _POINTER, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
-ARGUMENTS = {
+ARGUMENTS: dict[str, list[Any]] = {
     "geometric": [_POINTER, _INT, _FLOAT, _FLOAT, _POINTER, _POINTER],
     "accepted": [_POINTER, _POINTER, _INT, *[_FLOAT] * 3, _POINTER, _POINTER],
 }
