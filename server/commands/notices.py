@@ -13,7 +13,7 @@ console = Terminal()
 def notices(
     folder: Folder = DEFAULT_FOLDER,
     test: Annotated[
-        bool, typer.Option("--test", help="Send a test to every address of [notices] now.")
+        bool, typer.Option("--test", help="Send a test to every address now.")
     ] = False,
     as_json: Json = False,
 ) -> None:
