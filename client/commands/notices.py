@@ -12,9 +12,7 @@ console = Terminal()
 
 def notices(
     folder: Folder = DEFAULT_FOLDER,
-    test: Annotated[
-        bool, typer.Option("--test", help="Send a test to every address now.")
-    ] = False,
+    test: Annotated[bool, typer.Option("--test", help="Send a test to every address now.")] = False,
     as_json: Json = False,
 ) -> None:
     """Say how many notices were sent and what failed; with --test, try the addresses out.
