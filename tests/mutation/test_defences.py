@@ -14,7 +14,8 @@ import pytest
 from tests.mutation.defences import DEFENCES
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("consilium", "client", "server", "shared", "simulations", "tests", "pyproject.toml")
+CODE = ("client", "server", "shared", "simulations")
+COPIED = ("consilium", *CODE, "tests", "docs", "pyproject.toml")
 
 
 class Copy:
@@ -56,7 +57,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
             shutil.copy(source, folder / name)
     # Compiled files that are held against the source's hash: an altered source is read anew.
     by_hash = py_compile.PycInvalidationMode.CHECKED_HASH
-    for name in COPIED[1:-2]:
+    for name in CODE:
         assert compileall.compile_dir(folder / name, quiet=1, invalidation_mode=by_hash)
     made = Copy(folder)
     yield made
