@@ -70,12 +70,12 @@ def named(built, tmp_path):
     """A name for containers and volumes of one test, removed with them at its end."""
     name = f"consilium-test-{os.getpid()}"
     yield name
-    for kind, remove in (("ps", ["rm", "-f", "-t", "0"]), ("volume", ["volume", "rm", "-f"])):
-        words = ["ps", "-a"] if kind == "ps" else ["volume", "ls"]
-        shown = "{{.Names}}" if kind == "ps" else "{{.Name}}"
-        listed = podman(*words, "--filter", f"name={name}", "--format", shown).split()
-        if listed:
-            podman(*remove, *listed)
+    ours = ("--filter", f"name={name}", "--format")
+    containers = podman("ps", "-a", *ours, "{{.Names}}").split()
+    for one in reversed(containers):  # the coordinator's is the first, and sites use its network
+        podman("rm", "-f", "-t", "0", one)
+    for volume in podman("volume", "ls", *ours, "{{.Name}}").split():
+        podman("volume", "rm", "-f", volume)
 
 
 class Side:
