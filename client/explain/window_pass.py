@@ -74,7 +74,8 @@ class WindowPass:
         for place, (weights, linear_UG, bias_G, taken_CUG) in enumerate(self._directions):
             states = h_NTH.narrow(2, self._hidden * place, self._hidden)
             cell = self._model.recurrent.cell
-            direction = Direction(cell, weights, nothing, None, states, reverse=place > 0)
+            without = (weights[0][:, :0], *weights[1:])
+            direction = Direction(cell, without, nothing, None, states, reverse=place > 0)
             begun_NTG = direction.begun_NTG
             torch.addmm(bias_G, u_TU, linear_UG, out=begun_NTG[0])
             taken = taken_CUG if len(column_C) == len(taken_CUG) else taken_CUG[column_C]

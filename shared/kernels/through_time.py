@@ -18,6 +18,7 @@ from consilium.shared.kernels.build import load_kernel
 
 CODES = {"rnn": 0, "lstm": 1, "gru": 2}
 UNITS = 32  # hidden units are padded to a multiple of this, as in recurrent.c
+GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 KINDS = {"rnn": 1, "lstm": 4, "gru": 4}  # numbers kept for each unit and step
 THREAD_PRODUCTS = 8_000_000  # multiplications below which a thread costs more than it brings
 
@@ -79,6 +80,10 @@ class Direction:
         keep_NT: 0 at padding, contiguous; None means that every step counts.
         states_NTH: filled by :meth:`forward`; its last axis is contiguous, rows follow rows.
         reverse: run from the last step to the first.
+
+    Raises:
+        ValueError: the weights are of another number of inputs or units; the kernel, which knows
+            them by their addresses alone, would read beyond them.
     """
 
     def __init__(
@@ -93,6 +98,13 @@ class Direction:
     ) -> None:
         rows, steps, inputs = x_NTI.shape
         hidden = states_NTH.shape[2]
+        given = [tuple(weight.shape) for weight in weights]
+        wanted = GATES[cell] * hidden
+        if given != [(wanted, inputs), (wanted, hidden), (wanted,), (wanted,)]:
+            raise ValueError(
+                f"weights of shapes {given} do not fit {inputs} inputs and {hidden} units of a "
+                f"{cell} layer; use the model that was made for these inputs"
+            )
         padded = -(-hidden // UNITS) * UNITS
         gates = buffers.borrow(rows * steps * padded * KINDS[cell])
         memory = buffers.borrow(rows * steps * padded) if cell == "lstm" else None

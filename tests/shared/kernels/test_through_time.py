@@ -172,6 +172,13 @@ def test_what_is_not_a_number_stays_so(cell, variant):
     assert torch.isfinite(states[[0, 2]]).all()
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_weights_of_another_shape_are_refused_before_their_memory_is_read(cell):
+    layer, (x, mask) = layer_of(cell, 5, 7, 1), batch(3, 4, 6, 1, holes=False)
+    with pytest.raises(ValueError, match=f"do not fit 6 inputs and 7 units of a {cell} layer"):
+        layer(x, mask)
+
+
 def test_a_second_backward_and_a_changed_output_are_refused():
     layer = layer_of("lstm", 5, 6, 3)
     x, mask = batch(3, 4, 5, 3, holes=False)
