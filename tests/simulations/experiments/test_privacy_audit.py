@@ -204,9 +204,9 @@ def test_a_clip_doubled_for_one_cell_is_convicted_for_that_cell(
 ) -> None:
     honest = gradients.gradient_sum
 
-    def doubled(model, data, chosen, clip_norm, source):
+    def doubled(model, data, chosen, clip_norm, *more):
         wrong = 2.0 if model.recurrent.cell == "lstm" and clip_norm is not None else 1.0
-        return honest(model, data, chosen, clip_norm and clip_norm * wrong, source)
+        return honest(model, data, chosen, clip_norm and clip_norm * wrong, *more)
 
     monkeypatch.setattr(gradients, "gradient_sum", doubled)
     monkeypatch.setattr(training, "gradient_sum", doubled)
