@@ -1,5 +1,6 @@
 """The pictures of both pages are those that the script takes."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -20,7 +21,8 @@ def test_the_script_takes_the_pictures_that_the_page_shows(tmp_path: Path) -> No
         missing("chromium", "chromium")
     shown = re.findall(r"!\[[^]]+\]\(images/([\w-]+\.png)\)", (DOCS / "web-page.md").read_text())
     script = [sys.executable, str(DOCS / "web_screens.py"), "--out", str(tmp_path)]
-    subprocess.run(script, check=True, cwd=DOCS.parent)
+    root = str(DOCS.parent)
+    subprocess.run(script, check=True, cwd=root, env=os.environ | {"PYTHONPATH": root})
     assert sorted(shown) == sorted(file.name for file in tmp_path.iterdir())
     for name in shown:
         taken, kept = (Image.open(place / name) for place in (tmp_path, DOCS / "images"))
