@@ -17,7 +17,7 @@ from typing import Any
 from consilium.client.sources.common.needs import needs
 from consilium.shared.errors import AuthenticationError, SettingsError
 from consilium.shared.files.atomic_file import write_atomically
-from consilium.shared.files.permissions import PRIVATE_FILE
+from consilium.shared.files.permissions import PRIVATE_FILE, read_by_others
 
 FILE_NAME = "cds-hooks.token"
 ALGORITHMS = ("ES384", "RS384")  # those that CDS Hooks recommends
@@ -44,13 +44,13 @@ class SharedSecret:
             if not self.file.exists():
                 secret = secrets.token_urlsafe(32).encode() + b"\n"
                 write_atomically(self.file, secret, mode=PRIVATE_FILE)
-            mode = self.file.stat().st_mode
+            status = self.file.stat()
             self._secret = self.file.read_bytes().strip()
         except OSError as error:
             raise SettingsError(
                 f"{self.file}: cannot be used ({error.strerror}); check who may"
             ) from error
-        if mode & 0o077 or len(self._secret) < 32:
+        if read_by_others(status) or len(self._secret) < 32:
             raise SettingsError(
                 f"{self.file}: may be read by other accounts, or is damaged; remove it, and a new "
                 "token is made"
