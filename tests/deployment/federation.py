@@ -275,8 +275,8 @@ class Federation:
             register.declare(study.digest, site, declared)
             approvals_of(opened).approve(offer, declared)
 
-    def vouch(self, *by: str) -> None:
-        """Let these sites, or all, vouch for all others, as after a round of telephone calls."""
+    def vouch(self, *by: str, of: str = "") -> None:
+        """Let these sites, or all, vouch for all others, or for one, as after telephone calls."""
         folders = [SiteFolder.open(self.site(name)) for name in self.sites if self.vouching]
         prints = {f.owner(): fingerprint(f.owner(), f.identity().public) for f in folders}
         for folder in folders:
@@ -284,7 +284,7 @@ class Federation:
                 continue
             audit = open_audit(folder)
             for name, known in prints.items():
-                if name != folder.owner():
+                if name != folder.owner() and of in ("", name):
                     event = Vouched(hospital=name, fingerprint=known, vouched=True, by="test")
                     folder.vouchers().vouch(name, known, recorded=partial(audit.append, event))
 

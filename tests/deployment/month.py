@@ -183,7 +183,8 @@ def joined(site: str) -> Callable[[Month], None]:
         federation.sites = {**federation.sites, site: len(federation.sites) + 1}
         federation.make_site(site, federation.sites[site])
         federation.enrol(site)
-        federation.vouch()
+        federation.vouch(site)
+        federation.vouch(of=site)  # of a hospital whose machine was lost the others keep the first
         for study in filter(month.runs, month.studies):
             federation.operator("roster", study, "--join", site)
             federation.hospital(site, "approve", study, "--yes")
