@@ -253,7 +253,8 @@ class Connection:
             return AuthenticationError(
                 f"{self.address} does not show the certificate that was pinned at enrolment "
                 f"({cause.verify_message}); if it has expired the coordinator must renew it with "
-                "'rotate-keys', if a proxy opens TLS this address must be exempted from it"
+                "'rotate-keys', if a proxy opens TLS this address must be exempted from it",
+                case="certificate",
             )
         return UnreachableError(
             f"{self.address} cannot be reached ({reason}); check the name, the firewall's rule for "

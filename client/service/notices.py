@@ -168,11 +168,10 @@ class SiteLookout:
                 events, changed = self._look_at_offers(offered, marks, now)
                 further, more = self._look_at_progress({**marks, **_set(changed)})
                 return [*events, *further], changed | more | {REACHED_MARK: str(int(now))}
-            except AuthenticationError as error:
+            except (AuthenticationError, UnreachableError, ProtocolError) as error:
                 log.debug("notices: %s", error)
-                self._ask_after = now + REFUSED_REST_S
-            except (UnreachableError, ProtocolError) as error:
-                log.debug("notices: %s", error)
+                if error.case == "not-accepted":
+                    self._ask_after = now + REFUSED_REST_S
         reached = marks.get(REACHED_MARK, "0")
         away_s = now - max(float(reached), self._began or now)
         if away_s < 60 * self._settings.missing_minutes:
@@ -264,14 +263,15 @@ class SiteLookout:
         A coordinator of an older version does not tell how far a study is.
 
         Raises:
-            UnreachableError: nobody answers. AuthenticationError: this site is not accepted.
+            UnreachableError: nobody answers. AuthenticationError: this site is not accepted, or the
+                coordinator shows another certificate, which one whose own has expired renews.
         """
         try:
             return ask(digest)
         except UnreachableError:
             raise
         except ConsiliumError as error:
-            if error.case == "not-accepted":
+            if error.case in ("not-accepted", "certificate"):
                 raise
             log.info("no notices of study %s: %s", digest.hex()[:16], error)
             self._skipped.add(digest)

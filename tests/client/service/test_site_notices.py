@@ -12,7 +12,12 @@ from consilium.client.service.pinned_connection import approvals_of
 from consilium.client.service.status import site_status
 from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.crypto.keys import IdentityKey
-from consilium.shared.enrolment.messages import PROGRESS_PATH, StudyProgress, StudyRequest
+from consilium.shared.enrolment.messages import (
+    PROGRESS_PATH,
+    STUDIES_PATH,
+    StudyProgress,
+    StudyRequest,
+)
 from consilium.shared.errors import AuthenticationError, ProtocolError
 from consilium.shared.notices.outbox import Outbox
 from tests.client.web.made_up import COORDINATOR, OTHERS, Coordinator
@@ -31,6 +36,7 @@ class Answers(Coordinator):
     def __init__(self):
         super().__init__()
         self.state, self.voids, self.old, self.accepts = "running", (), False, True
+        self.expired_at = ""  # the path at which its certificate is found to have expired
         self.ends = datetime.now(UTC) + timedelta(days=300)
         self.clock_ahead_s = 0.0
         self.asked = 0
@@ -42,6 +48,8 @@ class Answers(Coordinator):
         self.asked += 1
         if not self.accepts:
             raise AuthenticationError("the node key is not enrolled", case="not-accepted")
+        if path == self.expired_at:
+            raise AuthenticationError("certificate has expired", case="certificate")
         if path == PROGRESS_PATH and self.reachable:
             StudyRequest.from_bytes(body)
             if self.old:
@@ -187,6 +195,18 @@ def test_a_site_that_is_not_accepted_asks_each_five_minutes(watching):
         watching.now += 60
         watching.look()
     assert watching.answers.asked - before == 6
+
+
+@pytest.mark.parametrize("path", [STUDIES_PATH, PROGRESS_PATH])
+def test_a_certificate_that_was_renewed_is_taken_at_the_next_look(watching, path):
+    study = watching.offer()
+    watching.look()
+    watching.approve(study)
+    watching.answers.expired_at = path
+    watching.look()
+    watching.answers.expired_at, watching.answers.voids = "", (3,)
+    watching.now += 1
+    assert watching.look() == ["study tiny: round 3 is void"]
 
 
 def test_a_coordinator_that_tells_no_progress_is_asked_once(watching, caplog):
