@@ -17,7 +17,7 @@ from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.crypto.keys import Roster
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.permissions import PRIVATE_FILE
-from consilium.shared.files.sqlite_transaction import transaction
+from consilium.shared.files.sqlite_transaction import make_tables, transaction
 from consilium.shared.study.definition import Study, parse_study
 
 LOCK_TIMEOUT_S = 30.0
@@ -176,16 +176,12 @@ class Register:
         except OSError as error:
             raise self._unusable(error) from None
         with self.transaction() as connection:
-            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-            if version not in (0, FORMAT):
+            version = make_tables(connection, _SCHEMA, FORMAT)
+            if version != FORMAT:
                 raise SettingsError(
                     f"{path}: has version {version}, this build reads {FORMAT}; "
                     "use the build that wrote it"
                 )
-            for statement in _SCHEMA.split(";"):
-                connection.execute(statement)
-            if version != FORMAT:  # it writes, also what is there already
-                connection.execute(f"PRAGMA user_version = {FORMAT}")
 
     # Invitations and sites.
 

@@ -8,6 +8,26 @@ from pathlib import Path
 from consilium.shared.errors import ConsiliumError
 
 
+def make_tables(connection: sqlite3.Connection, schema: str, version: int) -> int:
+    """Make what a file of this version or a new one lacks of its tables; return its version.
+
+    A file of another version is left as it is. Call it in a transaction.
+
+    Args:
+        connection: to the file.
+        schema: statements that may be run again, each ended by a semicolon.
+        version: of the schema, above 0, kept as SQLite's ``user_version``.
+    """
+    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if found not in (0, version):
+        return found
+    for statement in schema.split(";"):
+        connection.execute(statement)
+    if found != version:  # it writes, also what is there already
+        connection.execute(f"PRAGMA user_version = {version}")
+    return version
+
+
 @contextlib.contextmanager
 def transaction(
     path: Path, *, wait_s: float, unusable: Callable[[sqlite3.Error], ConsiliumError]

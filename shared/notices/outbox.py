@@ -20,7 +20,7 @@ from typing import Any
 
 from consilium.shared.errors import SettingsError
 from consilium.shared.files.permissions import PRIVATE_FILE
-from consilium.shared.files.sqlite_transaction import transaction
+from consilium.shared.files.sqlite_transaction import make_tables, transaction
 from consilium.shared.notices.kinds import NoticeEvent, Sender, subject_and_text
 
 FILE_NAME = "notices.sqlite"
@@ -107,16 +107,12 @@ class Outbox:
         except OSError as error:
             raise _unusable(path, error) from None
         with self._transaction() as connection:
-            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-            if version not in (0, FORMAT):
+            version = make_tables(connection, _SCHEMA, FORMAT)
+            if version != FORMAT:
                 raise SettingsError(
                     f"{path}: has version {version}, this build reads {FORMAT}; remove it, and "
                     "notices begin anew"
                 )
-            for statement in _SCHEMA.split(";"):
-                connection.execute(statement)
-            if version != FORMAT:  # it writes, also what is there already
-                connection.execute(f"PRAGMA user_version = {FORMAT}")
 
     def marks(self) -> dict[str, str]:
         """Return what was noted of the sources, by name."""
