@@ -18,10 +18,8 @@ from consilium.client.records.windows import cut_for_scoring
 from consilium.client.round.predictions import predict
 from consilium.client.sources.common.source import Patient, Stay
 from consilium.shared.crypto.transcript import encode
-from consilium.shared.errors import SettingsError
 from consilium.shared.export.signed_model import SignedModel, Trained
-from consilium.shared.files.atomic_file import write_atomically
-from consilium.shared.files.permissions import PRIVATE_FILE
+from consilium.shared.files.atomic_file import write_private_output
 from consilium.shared.study.definition import Study
 
 PATIENTS_AT_ONCE = 512
@@ -88,12 +86,7 @@ def write_predictions(
     """
     rows = [row for prediction in predictions for row in _rows(signed, prediction)]
     text = _csv(rows, signed) if form == "csv" else "".join(json.dumps(r) + "\n" for r in rows)
-    try:
-        write_atomically(file, text.encode(), mode=PRIVATE_FILE)
-    except OSError as error:
-        raise SettingsError(
-            f"{file}: cannot be written ({error.strerror}); name another --out"
-        ) from error
+    write_private_output(file, text.encode(), option="--out")
     return len(rows)
 
 

@@ -20,8 +20,7 @@ from consilium.shared.crypto.transcript import digest, sha256
 from consilium.shared.errors import SettingsError
 from consilium.shared.export.limits import limits_of
 from consilium.shared.export.signed_model import SignedModel
-from consilium.shared.files.atomic_file import write_atomically
-from consilium.shared.files.permissions import PRIVATE_FILE
+from consilium.shared.files.atomic_file import write_private_output
 from consilium.shared.study.definition import Study
 
 Form = Literal["ndjson", "collection", "transaction"]
@@ -104,12 +103,7 @@ def write_assessments(
         text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in found)
     else:
         text = json.dumps(_bundle(found, form, now), ensure_ascii=False, indent=1) + "\n"
-    try:
-        write_atomically(file, text.encode(), mode=PRIVATE_FILE)
-    except OSError as error:
-        raise SettingsError(
-            f"{file}: cannot be written ({error.strerror}); name another --out"
-        ) from error
+    write_private_output(file, text.encode(), option="--out")
     return len(found)
 
 

@@ -23,10 +23,9 @@ from numpy.typing import NDArray
 from consilium.client.records.features import to_grid, to_tensors
 from consilium.client.round.predictions import predict
 from consilium.client.sources.common.source import Patient
-from consilium.shared.errors import DataError, SettingsError
+from consilium.shared.errors import DataError
 from consilium.shared.export.signed_model import Trained
-from consilium.shared.files.atomic_file import write_atomically
-from consilium.shared.files.permissions import PRIVATE_FILE
+from consilium.shared.files.atomic_file import write_private_output
 from consilium.shared.study.definition import Study
 from consilium.shared.study.survival import by_each_cut
 
@@ -86,12 +85,7 @@ def write_suspects(file: Path, found: Iterable[Suspect]) -> None:
     for one in found:
         numbers = (f"{number:.6g}" for number in (one.label, one.predicted, one.doubt))
         writer.writerow([one.patient_id, one.stay_id, one.output, *numbers])
-    try:
-        write_atomically(file, text.getvalue().encode(), mode=PRIVATE_FILE)
-    except OSError as error:
-        raise SettingsError(
-            f"{file}: cannot be written ({error.strerror}); name another --out"
-        ) from error
+    write_private_output(file, text.getvalue().encode(), option="--out")
 
 
 def _scaled(one: Suspect, scale: float) -> Suspect:

@@ -17,8 +17,7 @@ from consilium.client.records.windows import cut_for_scoring
 from consilium.client.sources.common.source import Patient, Stay
 from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.export.signed_model import SignedModel
-from consilium.shared.files.atomic_file import write_atomically
-from consilium.shared.files.permissions import PRIVATE_FILE
+from consilium.shared.files.atomic_file import write_private_output
 from consilium.shared.service.terminal import Table
 
 PICTURES = (".png", ".svg")
@@ -174,9 +173,4 @@ def _draw(signed: SignedModel, found: Explanation, name: str, path: Path) -> Non
     figure.suptitle(f"Why {name} is {found.value:.3g} for this stay: integrated gradients")
     picture = io.BytesIO()
     figure.savefig(picture, format=path.suffix[1:])
-    try:
-        write_atomically(path, picture.getvalue(), mode=PRIVATE_FILE)
-    except OSError as error:
-        raise SettingsError(
-            f"{path}: cannot be written ({error.strerror}); name another --plot"
-        ) from error
+    write_private_output(path, picture.getvalue(), option="--plot")

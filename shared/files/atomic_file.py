@@ -5,6 +5,9 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from consilium.shared.errors import SettingsError
+from consilium.shared.files.permissions import PRIVATE_FILE
+
 
 def write_atomically(
     path: Path, content: bytes | Iterable[bytes | memoryview], *, mode: int | None = None
@@ -37,6 +40,20 @@ def write_atomically(
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def write_private_output(file: Path, content: bytes, *, option: str) -> None:
+    """Write a file of patients that a person named by an option of a command, mode 0600.
+
+    Raises:
+        SettingsError: it cannot be written; an older file stays as it was.
+    """
+    try:
+        write_atomically(file, content, mode=PRIVATE_FILE)
+    except OSError as error:
+        raise SettingsError(
+            f"{file}: cannot be written ({error.strerror}); name another {option}"
+        ) from error
 
 
 def umask() -> int:
