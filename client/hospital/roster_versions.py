@@ -16,7 +16,12 @@ from consilium.shared.audit.events import Approved, RosterAgreed, RosterInForce
 from consilium.shared.audit.reading import RosterEvent
 from consilium.shared.crypto.keys import Roster
 from consilium.shared.enrolment.messages import roster_digest
-from consilium.shared.enrolment.roster_version import FIRST, RosterVersion, members_digest
+from consilium.shared.enrolment.roster_version import (
+    FIRST,
+    RosterVersion,
+    changes_in_words,
+    members_digest,
+)
 from consilium.shared.errors import PolicyError
 from consilium.shared.rounds.contents import check_size
 from consilium.shared.study.definition import Study
@@ -78,8 +83,7 @@ class NextRoster:
     @property
     def in_words(self) -> str:
         """Who joins and who leaves."""
-        parts = [("joins", self.joined), ("leaves", self.left)]
-        return ", ".join(f"{site} {what}" for what, sites in parts for site in sites)
+        return changes_in_words(self.joined, self.left)
 
 
 def check_next(
@@ -135,7 +139,7 @@ def check_next(
     joined, left = sorted(then.keys() - known.keys()), sorted(known.keys() - then.keys())
     if not joined and not left:
         raise PolicyError(f"{what}: has the sites that the study has already")
-    if study.personalisation.active or study.training.control_variates:
+    if study.keeps_parts:
         raise PolicyError(
             f"{what}: the study leaves a part of the model at its sites, which belongs to the "
             "roster it began with; submit the study again"

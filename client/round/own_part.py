@@ -94,7 +94,7 @@ class OwnPartOfRun:
 
     def __init__(self, study: Study, store: PersonalStore) -> None:
         self._study, self._store, self._run = study, store, b""
-        self._any = study.personalisation.active or study.training.control_variates
+        self._any = study.keeps_parts
         self._unsaved: dict[str, Array] = {}
         self._round = 0
         self.part, self.digest = OwnPart(study, {}), b""

@@ -121,7 +121,7 @@ def accept(
             roster is not one that this hospital trusts.
     """
     study = approval.study
-    if study.personalisation.active or study.training.control_variates:
+    if study.keeps_parts:
         raise PolicyError(
             f"study {study.name} leaves a part of the model at its sites, which belongs to the "
             "roster it began with; submit the study again"

@@ -14,7 +14,7 @@ from consilium.server.coordinator.defaults import DEFAULT_HOURS
 from consilium.server.coordinator.folder import CoordinatorFolder
 from consilium.server.coordinator.recovery import RecoveryService
 from consilium.server.coordinator.register import Member, Register, Submitted
-from consilium.server.coordinator.rosters import Rosters, keeps_nothing
+from consilium.server.coordinator.rosters import Rosters
 from consilium.shared.audit.events import Enrolled, Revoked, RosterChanged, StudyChanged
 from consilium.shared.audit.log import AuditLog
 from consilium.shared.crypto.declaration import Declaration
@@ -269,7 +269,7 @@ class EnrolmentService:
                 continue
             if former == member.identity:
                 offered.append(study)
-            elif keeps_nothing(study) and self.recovery.in_place_of(former, member.identity):
+            elif not study.study.keeps_parts and self.recovery.in_place_of(former, member.identity):
                 offered.append(self._with_successor(study, member))
         return offered
 

@@ -14,7 +14,11 @@ from consilium.shared.audit.reading import rosters_in_force
 from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.crypto.keys import Roster
 from consilium.shared.enrolment.messages import roster_digest
-from consilium.shared.enrolment.roster_version import AgreedRoster, RosterVersion
+from consilium.shared.enrolment.roster_version import (
+    AgreedRoster,
+    RosterVersion,
+    changes_in_words,
+)
 from consilium.shared.errors import SettingsError
 
 
@@ -53,8 +57,7 @@ class Proposal:
     @property
     def in_words(self) -> str:
         """Who joins and leaves, and what it waits for."""
-        parts = [("joins", self.joined), ("leaves", self.left)]
-        changes = ", ".join(f"{site} {what}" for what, sites in parts for site in sites)
+        changes = changes_in_words(self.joined, self.left)
         if self.unapproved:
             return f"{changes}; waits for {', '.join(self.unapproved)} to approve the study"
         waits = ", ".join(self.missing)

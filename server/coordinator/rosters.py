@@ -193,12 +193,6 @@ class Rosters:
         )
 
 
-def keeps_nothing(study: Submitted) -> bool:
-    """Whether no part of the study's model stays at its sites, so that its runs may change."""
-    parsed = study.study
-    return not (parsed.personalisation.active or parsed.training.control_variates)
-
-
 def check_sites(study: Submitted, sites: Collection[str]) -> None:
     """Check that a study can be run among these sites, from its next round on.
 
@@ -209,7 +203,7 @@ def check_sites(study: Submitted, sites: Collection[str]) -> None:
     from consilium.shared.model.study_model import study_model
     from consilium.shared.model.weight_vector import to_vector
 
-    if not keeps_nothing(study):
+    if study.study.keeps_parts:
         raise StudyError(
             f"study {study.name}: leaves a part of the model at its sites, which belongs to the "
             "roster it began with; submit it again as another study"

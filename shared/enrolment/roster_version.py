@@ -20,7 +20,7 @@ there are not two of them.
 2. It takes over the newest version that it agreed to, and no other.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Self
 
@@ -207,6 +207,11 @@ def agreement(version: RosterVersion, roster: Roster) -> bytes:
     return encode(
         "roster-agreed", version.study, version.number, version.before, roster_digest(roster)
     )
+
+
+def changes_in_words(joined: Sequence[str], left: Sequence[str]) -> str:
+    """Say who joins and who leaves."""
+    return ", ".join([f"{site} joins" for site in joined] + [f"{site} leaves" for site in left])
 
 
 def _version(study: bytes, number: int, before: bytes, roster: bytes) -> bytes:

@@ -229,6 +229,14 @@ class Study(StrictTable):
         return changed
 
     @property
+    def keeps_parts(self) -> bool:
+        """Whether sites keep a part of the model or control variates, from round to round.
+
+        They belong to the sites that the study began with.
+        """
+        return self.personalisation.active or self.training.control_variates
+
+    @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
         """Sites that are summed together, by group; one group of all unless the study says so."""
         size = self.group_size
