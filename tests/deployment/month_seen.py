@@ -119,11 +119,15 @@ class Month:
                 self.memory.setdefault(name, []).append((pid, now, int(kib) / 1024))
 
     def memory_of_the_last(self) -> dict[str, tuple[int, float, int, float]]:
-        """Of each process that ran at the end: round and MiB when first seen, and when last."""
+        """Of each process that ran at the end: round and MiB when first seen, and when last.
+
+        First is a round or more after it appeared: one that has just begun holds nothing yet.
+        """
         found = {}
         for name, looks in self.memory.items():
             own = [(now, mib) for pid, now, mib in looks if pid == looks[-1][0]]
-            found[name] = (*own[0], *own[-1])
+            begun = next((look for look in own if look[0] > own[0][0]), own[-1])
+            found[name] = (*begun, *own[-1])
         return found
 
     def _processes(self) -> dict[str, int]:
