@@ -3,6 +3,7 @@
 import runpy
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -32,15 +33,23 @@ def test_every_benchmark_finds_what_it_imports() -> None:
     assert done.stdout.split() == scripts
 
 
+def test_no_benchmark_hides_a_module_of_a_library() -> None:
+    """A script's folder comes first where modules are looked for; PyTorch looks for ``cuda``."""
+    libraries = {name.partition(".")[0] for name in packages_distributions()} | {"cuda"}
+    own = {path.stem for path in FOLDER.iterdir()} - {"__pycache__"}
+    assert own >= {"graphics_card", "parts"}
+    assert own.isdisjoint(libraries | sys.stdlib_module_names)
+
+
 @pytest.mark.slow
 def test_without_a_graphics_card_its_benchmark_says_so_and_is_content(monkeypatch, capsys) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr(sys, "argv", ["cuda.py"])
+    monkeypatch.setattr(sys, "argv", ["graphics_card.py"])
     find_card.cache_clear()
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(FOLDER / "cuda.py"), run_name="__main__")
+        runpy.run_path(str(FOLDER / "graphics_card.py"), run_name="__main__")
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
     find_card.cache_clear()
     assert ended.value.code == 0
@@ -54,12 +63,12 @@ def test_the_benchmark_of_a_graphics_card_checks_and_measures_an_emulated_one(
     monkeypatch, capsys
 ) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
-    benchmark = runpy.run_path(str(FOLDER / "cuda.py"), run_name="imported")
+    benchmark = runpy.run_path(str(FOLDER / "graphics_card.py"), run_name="imported")
     found = benchmark["main"].__globals__
     monkeypatch.setitem(found, "find_card", lambda: (emulated_card(), "a card"))
     monkeypatch.setitem(found, "TURNS", 1)
     monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
-    monkeypatch.setattr(sys, "argv", ["cuda.py", "small"])
+    monkeypatch.setattr(sys, "argv", ["graphics_card.py", "small"])
     assert benchmark["main"]() == 0
     told = capsys.readouterr().out
     assert "1e-05 allowed" in told

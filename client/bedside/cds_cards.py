@@ -13,7 +13,6 @@ from consilium.client.bedside.assessment import Assessment
 from consilium.client.bedside.risk_assessment import (
     interval_sentence,
     missing_sentence,
-    model_digest,
     percent,
     reasons_sentence,
 )
@@ -99,7 +98,7 @@ def _about(signed: SignedModel) -> list[str]:
     manifest = signed.manifest
     return [
         *(_plain(sentence) for sentence in limits_of(manifest, signed.trained.study)),
-        f"Model of study {_plain(manifest.study)}, {model_digest(signed)[:16]}, "
+        f"Model of study {_plain(manifest.study)}, {signed.manifest_digest[:16]}, "
         f"made {manifest.made[:10]}.",
     ]
 

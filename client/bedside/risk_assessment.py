@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from consilium.client.bedside.assessment import Assessment
 from consilium.client.sources.own.fhir.ndjson import IDENTIFIER
-from consilium.shared.crypto.transcript import digest, sha256
+from consilium.shared.crypto.transcript import digest
 from consilium.shared.errors import SettingsError
 from consilium.shared.export.limits import limits_of
 from consilium.shared.export.signed_model import SignedModel
@@ -28,11 +28,6 @@ TEST = {"system": "http://terminology.hl7.org/CodeSystem/v3-ActReason", "code": 
 MODEL, STUDY, ASSESSMENT = (
     f"urn:consilium:{what}" for what in ("model", "study", "risk-assessment")
 )
-
-
-def model_digest(signed: SignedModel) -> str:
-    """Return SHA-256 of the model's manifest, which names every other part; hexadecimal."""
-    return signed.digest or sha256(signed.manifest.to_bytes()).hex()
 
 
 def check_has_risks(study: Study) -> None:
@@ -61,7 +56,7 @@ def risk_assessment(
             identifiers of the hospital's tables.
     """
     manifest = signed.manifest
-    whole = model_digest(signed)
+    whole = signed.manifest_digest
     own = digest("risk-assessment", whole, one.patient_id, one.stay_id, one.inputs)
     identifier = str(uuid.UUID(bytes=own[:16], version=4))
     return _filled(
@@ -162,10 +157,10 @@ def _device(signed: SignedModel) -> dict[str, Any]:
     return {
         "resourceType": "Device",
         "id": "model",
-        "identifier": [{"system": MODEL, "value": model_digest(signed)}],
+        "identifier": [{"system": MODEL, "value": signed.manifest_digest}],
         "deviceName": [{"name": manifest.study, "type": "model-name"}],
         "version": [
-            {"type": {"text": "SHA-256 of the model's manifest"}, "value": model_digest(signed)},
+            {"type": {"text": "SHA-256 of the model's manifest"}, "value": signed.manifest_digest},
             {"type": {"text": "software"}, "value": made_by},
         ],
     }

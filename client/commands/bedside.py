@@ -243,14 +243,13 @@ def notes_of(found: "SignedModel", folder: Path) -> "Notes":
         AuditError: notes are required, and the log cannot be opened.
     """
     from consilium.client.bedside.decision_log import Notes
-    from consilium.client.bedside.risk_assessment import model_digest
     from consilium.client.hospital.policy_file import FILE_NAME, read_policy
 
     there = (folder / FILE_NAME).exists()  # a model can be used without a site's folder
     return Notes(
         folder,
         read_policy(folder).decisions if there else None,
-        model=model_digest(found),
+        model=found.manifest_digest,
         study=found.manifest.study,
     )
 

@@ -167,6 +167,11 @@ class SignedModel:
     trained: Trained
     digest: str = ""
 
+    @property
+    def manifest_digest(self) -> str:
+        """``digest``, also of a model that was never written."""
+        return self.digest or sha256(self.manifest.to_bytes()).hex()
+
 
 def load_signed_model(
     folder: Path, signer: bytes, *, allow: Callable[[Study], None] = lambda _: None

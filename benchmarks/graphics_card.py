@@ -6,8 +6,8 @@ batch. Then training steps are timed in turns in one process; the median of the 
 rivals' records and weights lie on the card before; ours moves a step's sample there, as a site
 does. Single precision everywhere: TF32 is off.
 
-    python benchmarks/cuda.py                 all shapes, under three minutes
-    python benchmarks/cuda.py small icu       some of them
+    python benchmarks/graphics_card.py                 all shapes, under three minutes
+    python benchmarks/graphics_card.py small icu       some of them
 
 Without a card it says so, and ends with status 0. If the check fails, it ends with status 1.
 """
