@@ -149,7 +149,7 @@ def preflight(folder: Folder = DEFAULT_FOLDER, as_json: Json = False) -> None:
 @app.command()
 def studies(folder: Folder = DEFAULT_FOLDER) -> None:
     """List the studies that the coordinator offers to this site, and what waits for its word."""
-    from consilium.client.commands.roster_decisions import waiting_line
+    from consilium.client.commands.roster_decisions import waiting_number
     from consilium.client.hospital.folder import SiteFolder
     from consilium.client.service.offers import fetch_offers
     from consilium.client.service.pinned_connection import approvals_of
@@ -163,8 +163,8 @@ def studies(folder: Folder = DEFAULT_FOLDER) -> None:
         console.print(
             f"{study.name}  {study.digest.hex()[:16]}  {known}  {study.title}", markup=False
         )
-        if approved is not None and (line := waiting_line(opened, approved)):
-            _say(line)
+        if approved is not None and (number := waiting_number(opened, approved)) is not None:
+            _say(f"  roster {number} waits for this hospital: 'consilium-site roster {study.name}'")
 
 
 @app.command()

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from consilium.client.commands.options import DEFAULT_FOLDER, Folder
-from consilium.shared.errors import PolicyError, SettingsError
+from consilium.shared.errors import SettingsError
 from consilium.shared.service.terminal import Terminal
 
 if TYPE_CHECKING:
-    from consilium.client.hospital.approvals import Approval
     from consilium.client.hospital.folder import Enrolment, SiteFolder
-    from consilium.client.hospital.roster_change import NewKey
-    from consilium.client.service.connection import Connection
+    from consilium.client.hospital.roster_versions import NextRoster
+    from consilium.client.service.roster_agreement import RosterDesk
     from consilium.shared.enrolment.recovery import RecoveryCode
 
 WORDS_A_LINE = 6
@@ -118,18 +117,14 @@ def roster(
     ] = "",
 ) -> None:
     """Show who is to join or leave an approved study, or has a new key; agree to it by hand."""
+    from consilium.client.commands import roster_decisions
     from consilium.client.hospital.folder import SiteFolder
-    from consilium.client.service.offers import fetch_offer
-    from consilium.client.service.pinned_connection import approvals_of, connect
-    from consilium.client.service.roster_renewal import accept as take_over
-    from consilium.client.service.roster_renewal import changes_of
-    from consilium.shared.audit.own_log import open_audit
+    from consilium.client.service.pinned_connection import approvals_of
 
-    opened = SiteFolder.open(folder)
-    approvals = approvals_of(opened)
+    opened, by = SiteFolder.open(folder), getpass.getuser()
     found = [
         a
-        for a in approvals
+        for a in approvals_of(opened)
         if a.study.name == study or (len(study) >= 8 and a.study.digest.hex().startswith(study))
     ]
     if len(found) != 1:
@@ -137,74 +132,53 @@ def roster(
             f"study {study}: {'several' if found else 'none'} approved under this name; "
             "name its digest"
         )
-    (approval,) = found
-    with connect(opened) as connection:
-        if not _proposed(opened, approval, connection, accept, refuse, digest):
+    name = found[0].study.name
+    with roster_decisions.roster_desk(opened) as desk:
+        rosters = roster_decisions.look(desk, found[0].study.digest)
+        if rosters.approval is None:
+            _say(f"This site left study {name} for good; what it spent stays in its ledger.")
             return
-        approval = approvals.find(approval.study.digest) or approval
-        offer = fetch_offer(connection, approval.study.digest)
-        changes = changes_of(approval, offer, opened, connection)
-    for change in changes:
-        for line in _told(opened, change):
-            console.print(line, markup=False)
-    if not changes:
-        console.print(f"The roster of study {approval.study.name} is the one approved here.")
-        return
-    if not accept:
-        console.print("Accept it with --accept, or leave it: then this site takes no part.")
-        return
-    audit = open_audit(opened)
-    proved = tuple(change for change in changes if _reason(opened, change) is None)
-    take_over(
-        opened, approvals, audit, approval, offer,
-        tuple(change if change in proved else _unproved(change) for change in changes),
-        by=getpass.getuser(), policy=opened.policy(),
-    )  # fmt: skip
-    console.print(f"Study {approval.study.name} goes on here with the new roster.", markup=False)
-
-
-def _proposed(
-    folder: "SiteFolder",
-    approval: "Approval",
-    connection: "Connection",
-    accept: bool,
-    refuse: bool,
-    digest: str,
-) -> bool:
-    """Show and decide on the roster that is proposed; return whether to look at keys, too."""
-    from consilium.client.commands import roster_decisions
-    from consilium.client.service.pinned_connection import approvals_of
-    from consilium.client.service.roster_agreement import RosterDesk
-    from consilium.shared.audit.own_log import open_audit
-
-    study, by = approval.study, getpass.getuser()
-    approvals = approvals_of(folder)
-    desk = RosterDesk(
-        folder=folder, policy=folder.policy(), approvals=approvals, audit=open_audit(folder),
-        connection=connection,
-    )  # fmt: skip
-    version = desk.follow(study.digest)
-    now = approvals.find(study.digest)
-    if now is None:
-        _say(f"This site left study {study.name} for good; what it spent stays in its ledger.")
-        return False
-    if version is None:
+        if rosters.proposed is not None:
+            for line in roster_decisions.roster_change_lines(rosters.proposed, rosters.approval):
+                _say(line)
+            _decide(desk, rosters.proposed, digest, accept=accept, refuse=refuse, by=by)
+            return
         if refuse:
-            raise SettingsError(f"no other roster of study {study.name} waits for this site")
-        return True
-    following = desk.check(now, version)
-    for line in roster_decisions.roster_change_lines(following, now):
-        _say(line)
+            raise SettingsError(f"no other roster of study {name} waits for this site")
+        changed = roster_decisions.new_keys(desk, rosters.approval)
+        if changed is None:
+            _say(f"The roster of study {name} is the one approved here.")
+            if rosters.agreed is not None:
+                _say(
+                    f"Roster {rosters.agreed.version}, which {rosters.agreed.by} agreed to, waits "
+                    "for others."
+                )
+            return
+        for line in changed.lines:
+            _say(line)
+        if accept:
+            roster_decisions.accept_keys(desk, changed, by=by)
+            _say(f"Study {name} goes on here with the new roster.")
+        else:
+            _say("Accept it with --accept, or leave it: then this site takes no part.")
+
+
+def _decide(
+    desk: "RosterDesk", proposed: "NextRoster", digest: str, *, accept: bool, refuse: bool, by: str
+) -> None:
+    """Agree to a proposed roster, or refuse it; or say how."""
+    from consilium.client.commands import roster_decisions
+
     if refuse:
-        roster_decisions.refuse(desk, following, by=by)
+        roster_decisions.refuse(desk, proposed, by=by)
         _say("Refused: the study goes on with the roster that it has. Tell the coordinator why.")
-    elif accept and not following.digest.hex().startswith(digest.lower()):
+    elif accept and not proposed.digest.hex().startswith(digest.lower()):
         raise SettingsError(
-            f"the roster proposed now has digest {following.digest.hex()[:16]}, not {digest[:16]}; "
+            f"the roster proposed now has digest {proposed.digest.hex()[:16]}, not {digest[:16]}; "
             "read it again"
         )
     elif accept:
-        outcome = roster_decisions.agree(desk, following, by=by)
+        outcome = roster_decisions.agree(desk, proposed, by=by)
         _say(
             f"{', '.join(outcome.by)} agreed; {outcome.missing} more must."
             if outcome.missing
@@ -212,7 +186,6 @@ def _proposed(
         )
     else:
         _say("Agree with --accept, or refuse with --refuse; until all agree nothing changes.")
-    return False
 
 
 def _say(sentence: str) -> None:
@@ -238,31 +211,3 @@ def coordinator(
         f"This site dials {after} from now on, before {before}; restart it if it runs.",
         markup=False,
     )
-
-
-def _told(folder: "SiteFolder", change: "NewKey") -> list[str]:
-    from consilium.shared.enrolment.fingerprint import fingerprint, to_words
-
-    words = " ".join(to_words(fingerprint(change.site, change.after)))
-    reason = _reason(folder, change)
-    shown = [f"{change.site} stands under a new key: {words}"]
-    return [*shown, f"  {reason or 'the same hospital, as its recovery code proves.'}"]
-
-
-def _reason(folder: "SiteFolder", change: "NewKey") -> str | None:
-    """Why a new key is not proved to be the same hospital's; None if it is."""
-    from consilium.client.hospital.roster_change import check_new_key
-    from consilium.shared.errors import AuthenticationError
-
-    try:
-        check_new_key(change, folder.heads().newest)
-    except (AuthenticationError, PolicyError) as error:
-        return str(error)
-    return None
-
-
-def _unproved(change: "NewKey") -> "NewKey":
-    """The change without what was shown for it: only vouchers count for it then."""
-    from dataclasses import replace
-
-    return replace(change, proofs=())

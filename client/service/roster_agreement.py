@@ -87,6 +87,13 @@ class RosterDesk:
         """
         return self._ask(approval).proposed
 
+    def agreed(self, digest: bytes) -> RosterAgreed | None:
+        """Return the newest roster that this site agreed to if it is not in force here yet."""
+        events = roster_events(self.audit.path, digest)
+        number = Seen.of(events).number
+        found = [one for one in events if isinstance(one, RosterAgreed) and one.version > number]
+        return found[-1] if found else None
+
     def agree_by_rule(self, digest: bytes) -> None:
         """Do what :meth:`follow` does, and agree to what is proposed if it is the rule.
 

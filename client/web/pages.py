@@ -4,6 +4,7 @@ from consilium.client.commands.persons import CLINICIAN, IT, STEWARD, site_users
 from consilium.client.hospital.folder import SiteFolder
 from consilium.client.web.care_pages import CarePages
 from consilium.client.web.model_pages import ModelPages
+from consilium.client.web.roster_pages import RosterPages
 from consilium.client.web.study_pages import StudyPages
 from consilium.shared.web.application import Application, Page
 from consilium.shared.web.back_off import BackOff
@@ -34,7 +35,9 @@ def site_application(
     studies, models, care = (
         StudyPages(folder, jobs), ModelPages(folder, jobs), CarePages(folder, jobs),
     )  # fmt: skip
+    rosters = RosterPages(folder)
     one = "/studies/{digest}"
+    hospitals = f"{one}/hospitals"
     return Application(
         f"Consilium at {folder.owner()}",
         users or site_users(folder),
@@ -47,6 +50,11 @@ def site_application(
             Page(path=f"{one}/approve", roles=STEWARDS, answer=studies.approve, changes=True),
             Page(path=f"{one}/refuse", roles=STEWARDS, answer=studies.refuse, changes=True),
             Page(path=f"{one}/withdraw", roles=STEWARDS, answer=studies.withdraw, changes=True),
+            Page(path=hospitals, roles=ALL, answer=rosters.one),
+            Page(path=f"{hospitals}/agree", roles=STEWARDS, answer=rosters.agree, changes=True),
+            Page(path=f"{hospitals}/refuse", roles=STEWARDS, answer=rosters.refuse, changes=True),
+            Page(path=f"{hospitals}/keys", roles=STEWARDS, answer=rosters.accept_keys,
+                 changes=True),
             Page(path="/budget", roles=ALL, answer=care.budget, link="Privacy budget"),
             Page(path="/models", roles=ALL, answer=models.listed, link="Models"),
             Page(path="/models/{name}/suspects", roles=READS_PATIENTS, answer=models.suspects),

@@ -9,6 +9,7 @@ from starlette.responses import HTMLResponse, Response
 from consilium.client.commands import decisions
 from consilium.client.commands.persons import IT, STEWARD
 from consilium.client.commands.review import all_lines
+from consilium.client.commands.roster_decisions import waiting_number
 from consilium.client.hospital.approvals import Approval
 from consilium.client.hospital.decision_notes import DecisionNote
 from consilium.client.hospital.folder import LEDGER_FILE, SiteFolder
@@ -68,7 +69,8 @@ class StudyPages:
     def listed(self, visit: Visit) -> Response:
         """Show all studies that are offered or approved."""
         known, trouble = self._all()
-        return visit.page(PACKAGE, "studies.html", known=known, trouble=trouble)
+        rosters = {one.digest: self._waiting_roster(one) for one in known}
+        return visit.page(PACKAGE, "studies.html", known=known, trouble=trouble, rosters=rosters)
 
     def one(self, visit: Visit) -> Response:
         """Show a study: what leaves, what it costs, what approving means; the forms to decide."""
@@ -91,6 +93,7 @@ class StudyPages:
             "study.html",
             known=known,
             study=study,
+            roster=self._waiting_roster(known),
             sites_digest=decisions.sites_digest(known.approval.roster),
             leaves=sentence_of(lines, "What leaves"),
             privacy=sentence_of(lines, "Privacy"),
@@ -121,15 +124,15 @@ class StudyPages:
 
     def report(self, visit: Visit) -> Response:
         """Show the whole report of the check, with figures."""
-        job = self._jobs.find(f"check {_digest(visit)}")
+        job = self._jobs.find(f"check {digest_of(visit)}")
         if job is None or job.result is None:
             raise HTTPException(404, "These records were not checked yet; start the check first.")
         return HTMLResponse(job.result.page, headers={"Content-Security-Policy": REPORT_POLICY})
 
     def approve(self, visit: Visit) -> Response:
         """Approve a study as it was read, if it is still so."""
-        _require_tick(visit)
-        digest, form = _digest(visit), visit.form
+        require_tick(visit)
+        digest, form = digest_of(visit), visit.form
         proposal = decisions.propose(
             self._folder,
             digest,
@@ -152,20 +155,29 @@ class StudyPages:
 
     def refuse(self, visit: Visit) -> Response:
         """Note that the hospital does not want a study."""
-        digest = _digest(visit)
+        digest = digest_of(visit)
         reason = visit.form.get("reason", "").strip()
         name = decisions.refuse(self._folder, digest, by=visit.by, reason=reason)
         return visit.go(f"/studies/{digest}", f"Study {name} is refused; nothing was sent.")
 
     def withdraw(self, visit: Visit) -> Response:
         """Take an approval back."""
-        _require_tick(visit)
-        digest = _digest(visit)
+        require_tick(visit)
+        digest = digest_of(visit)
         name = decisions.withdraw(self._folder, digest, by=visit.by)
         return visit.go(
             f"/studies/{digest}",
             f"The approval of study {name} is withdrawn; nothing more leaves for it.",
         )
+
+    def _waiting_roster(self, known: Known) -> int | None:
+        """Return the number of the roster that waits for this hospital; None without an answer."""
+        if not known.approved:
+            return None
+        try:
+            return waiting_number(self._folder, known.approval)
+        except ConsiliumError:
+            return None
 
     def _budget_left(self) -> float | None:
         if not (self._folder.path / LEDGER_FILE).exists():
@@ -173,7 +185,7 @@ class StudyPages:
         return self._folder.ledger(self._folder.policy()).summary().total.left
 
     def _find(self, visit: Visit) -> Known:
-        digest = _digest(visit)
+        digest = digest_of(visit)
         found = [one for one in self._approved() if one.digest == digest]
         if found:
             return found[0]
@@ -216,8 +228,8 @@ class StudyPages:
         return list(known.values()), trouble
 
 
-def _digest(visit: Visit) -> str:
-    """Return the digest in the path.
+def digest_of(visit: Visit) -> str:
+    """Return the digest in the path, hexadecimal.
 
     Raises:
         HTTPException: it is no digest.
@@ -228,7 +240,12 @@ def _digest(visit: Visit) -> str:
     return digest
 
 
-def _require_tick(visit: Visit) -> None:
+def require_tick(visit: Visit) -> None:
+    """Refuse a form whose box that says one is sure was not ticked.
+
+    Raises:
+        SettingsError: it was not.
+    """
     if visit.form.get("sure") != "yes":
         raise SettingsError("the box that says you are sure was not ticked; nothing was changed")
 

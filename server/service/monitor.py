@@ -145,7 +145,7 @@ def metrics(status: Mapping[str, Any], wrong: list[str]) -> list[Metric]:
     ends = datetime.fromisoformat(status["certificate_ends"])
     sites = [site for site in status["sites"] if not site["revoked"]]
     studies = status["studies"]
-    audit = status["audit"] or {}
+    audit, notices = status["audit"] or {}, status["notices"] or {}
     return [
         gauge("consilium_healthy", "1 if nothing is known to be wrong.", not wrong),
         gauge(
@@ -158,6 +158,11 @@ def metrics(status: Mapping[str, Any], wrong: list[str]) -> list[Metric]:
             "site", audit.get("divergences", {}), kind="counter"),
         _by("consilium_audit_events_total", "Entries of the audit log, by kind.", "event",
             audit.get("counts", {}), kind="counter"),
+        _by("consilium_notice_deliveries", "Deliveries of notices, by what became of them.",
+            "outcome", {one: notices.get(one) for one in ("sent", "waiting", "given_up")}),
+        _by("consilium_notice_failures_total", "What failed: attempts to deliver, events lost.",
+            "of", {"attempts": notices.get("failed_attempts"), "events": notices.get("lost")},
+            kind="counter"),
         _by("consilium_site_seen_seconds_ago", "Seconds since a site last asked for work.", "site",
             {site["site"]: site["seen_s_ago"] for site in sites}),
         Metric(

@@ -4,7 +4,6 @@ If it is killed, the next process goes on from the checkpoint, with the same stu
 roster; the round that may have begun is skipped.
 """
 
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ import numpy as np
 from consilium.server.coordinator.folder import CoordinatorFolder, hold_lock
 from consilium.server.coordinator.register import Register, State, Submitted, Wanted
 from consilium.server.coordinator.roster_book import note_in_force, put_in_force
-from consilium.server.coordinator.round_records import RECORDS
+from consilium.server.coordinator.round_records import RECORDS, add_record, put_in_missing
 from consilium.server.flower.database_link import LinkGrid
 from consilium.server.flower.sites import FlowerSites
 from consilium.server.processes.child_process import exit_with_parent
@@ -122,6 +121,7 @@ class StudyProcess:
             self._go_to(resting=True)  # until the first round begins
         else:
             self._at = found
+            put_in_missing(self._place / RECORDS, found.history)
             self._close_lost_round()
         groups: Groups = ()
         if self._wait_for_sizes():
@@ -174,10 +174,8 @@ class StudyProcess:
                 audit_head=lambda: self._audit.head().to_bytes(),
                 site_heads=self._heads,
             ):
-                before = self._at.state.left_out
                 self._rest_once_counted(result)
                 self._close_round(groups, result)
-                self._note_left_out(groups, before, result)
                 check_hope(result.state)
                 if result.void is not None or self._wanted is not Wanted.RUN:
                     return  # or an outage would use up one round after another
@@ -254,9 +252,9 @@ class StudyProcess:
                 void=None if result.void is None else result.void[:1000],
             )
         )
+        self._note_left_out(groups, result)
         self._go_to(state=result.state, history=(*self._at.history, record))
-        with (self._place / RECORDS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        add_record(self._place / RECORDS, record)
         log.info("%s", _sentence(self._study, result))
 
     def _close_lost_round(self) -> None:
@@ -287,8 +285,7 @@ class StudyProcess:
         self._rest_once_counted(result)
         self._at = after
         self._go_to(history=(*after.history, record), resting=True)
-        with (self._place / RECORDS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        add_record(self._place / RECORDS, record)
         log.warning("%s", _sentence(self._study, result))
 
     def _roster_record(self) -> dict[str, Any]:
@@ -317,10 +314,10 @@ class StudyProcess:
             time.sleep(ASK_AGAIN_S)
         return False
 
-    def _note_left_out(self, groups: Groups, before: tuple[str, ...], result: RoundResult) -> None:
+    def _note_left_out(self, groups: Groups, result: RoundResult) -> None:
         """Log, also for auditors, whom the next rounds do without, where that changed."""
         after, narrowing = result.state.left_out, result.state.narrowing
-        if after == before and narrowing == result.narrowing:
+        if after == self._at.state.left_out and narrowing == result.narrowing:
             return
         self._audit.append(
             LeftOut(

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import socket
 import time
 from datetime import UTC, datetime, timedelta
@@ -15,9 +16,11 @@ from consilium.server.service.monitor import (
     certificate_ailments,
     disk_ailments,
     free_bytes,
+    metrics,
 )
 from consilium.shared.errors import SettingsError, UnreachableError
 from consilium.shared.service.command_line import command_of
+from consilium.shared.service.prometheus import to_text
 from tests.needs import PATIENCE_S
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - what a container's monitor is told
@@ -38,6 +41,8 @@ STATUS = {
         {"study": "next", "state": "waiting", "last_round": None},
     ],
     "audit": {"entries": 9, "divergences": {"north": 1}, "counts": {"refused": 2}},
+    "notices": {"sent": 7, "waiting": 1, "given_up": 2, "failed_attempts": 156, "lost": 0,
+                "last_failure": None},
 }  # fmt: skip
 
 
@@ -89,6 +94,14 @@ def test_metrics_tell_of_sites_rounds_and_the_log(monitor):
     assert 'consilium_round_number{study="icu"} 4' in others
     assert 'consilium_round_sites{study="icu"} 2' in others
     assert not any(line.startswith("consilium_round_epsilon") for line in others)
+    assert 'consilium_notice_deliveries{outcome="given_up"} 2' in others
+    assert 'consilium_notice_failures_total{of="attempts"} 156' in others
+
+
+@pytest.mark.parametrize("notices", [None, {"error": "the outbox cannot be read"}])
+def test_without_notices_there_are_no_metrics_of_them(notices):
+    text = to_text(metrics(STATUS | {"notices": notices}, []))
+    assert not re.search("^consilium_notice", text, flags=re.M)
 
 
 def test_nothing_else_is_answered(monitor):
