@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from consilium.client.commands.options import DEFAULT_FOLDER, Folder
+from consilium.client.commands.persons import As, PasswordFd, person
 from consilium.shared.errors import SettingsError
 from consilium.shared.service.terminal import Terminal
 
@@ -115,13 +116,16 @@ def roster(
     digest: Annotated[
         str, typer.Option(help="Agree only if the proposed roster's digest begins so.")
     ] = "",
+    named: As = "",
+    password_fd: PasswordFd = None,
 ) -> None:
     """Show who is to join or leave an approved study, or has a new key; agree to it by hand."""
     from consilium.client.commands import roster_decisions
     from consilium.client.hospital.folder import SiteFolder
     from consilium.client.service.pinned_connection import approvals_of
 
-    opened, by = SiteFolder.open(folder), getpass.getuser()
+    opened = SiteFolder.open(folder)
+    by = person(opened, named, password_fd) if accept or refuse else ""
     found = [
         a
         for a in approvals_of(opened)

@@ -11,9 +11,14 @@ from consilium.client.hospital.folder import SiteFolder
 from consilium.client.web.pages import site_application
 from consilium.shared.study.definition import Study
 from consilium.shared.web.users import Users
+from tests.client.service.test_roster_agreement import BY_HAND
+from tests.client.service.test_roster_agreement import Study as ChangingStudy
+from tests.client.web.changing_study import SITE, Line, Page
 from tests.client.web.made_up import POLICY, TEXT, Coordinator, identities, make_site
+from tests.in_process import memory_folder
 from tests.web_served import PASSWORD, QUICK, Person, served
 
+OPEN = "[privacy]\nallow_without_privacy = true\n"
 PERSONS = {"Anna": "steward", "Bert": "steward", "Clara": "clinician", "Tom": "it"}
 
 
@@ -50,7 +55,8 @@ def make(
 
     def made(more: str = "", text: str = TEXT) -> Hospital:
         coordinator = Coordinator()
-        monkeypatch.setattr("consilium.client.service.offers.connect", lambda _: coordinator)
+        for module in ("service.offers", "commands.roster_decisions"):
+            monkeypatch.setattr(f"consilium.client.{module}.connect", lambda _: coordinator)
         site = make_site(tmp_path / "site", records, policy=POLICY + more)
         study = coordinator.offer(text, identities(site))
         users = Users(site.path, ROLES, command="consilium-site web-user", cost=QUICK)
@@ -65,3 +71,20 @@ def make(
     yield made
     for serving in running:
         serving.__exit__(None, None, None)
+
+
+@pytest.fixture
+def page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
+    """A hospital in a study that may change its sites; a parameter adds to its policy."""
+    with memory_folder() as folder:
+        study = ChangingStudy(folder, BY_HAND)
+        own = study.hospitals[SITE]
+        (own.folder.path / "policy.toml").write_text(OPEN + getattr(request, "param", ""))
+        line = Line(own)
+        for module in ("commands.roster_decisions", "service.offers"):
+            monkeypatch.setattr(f"consilium.client.{module}.connect", lambda _: line)
+        users = Users(own.folder.path, ROLES, command="consilium-site web-user", cost=QUICK)
+        for name, role in PERSONS.items():
+            users.set(name, role, PASSWORD)
+        with served(site_application(own.folder, users=users)) as address:
+            yield Page(study=study, line=line, address=address)

@@ -22,6 +22,7 @@ from consilium.shared.enrolment.messages import (
     StudyRequest,
     offer_statement,
 )
+from consilium.shared.enrolment.roster_version import ROSTER_PATH, RosterReply
 from consilium.shared.errors import ProtocolError, UnreachableError
 from consilium.shared.privacy.accounting import plan
 from consilium.shared.study.definition import Study, parse_study
@@ -94,6 +95,8 @@ class Coordinator:
             return StudyList(digests=b"".join(self.offers)).to_bytes()
         if path == STUDY_PATH:
             return self.offers[StudyRequest.from_bytes(body).digest].to_bytes()
+        if path == ROSTER_PATH:
+            return RosterReply(in_force=None, proposed=None).to_bytes()
         assert path == DECLARE_PATH
         told = SizeDeclaration.from_bytes(body)
         patients = Declaration.from_bytes(told.declared).patients

@@ -11,8 +11,10 @@ import pytest
 from consilium.client.service.pinned_connection import approvals_of
 from consilium.server.commands.persons import ROLES as COORDINATOR_ROLES
 from consilium.server.web.pages import coordinator_application
+from consilium.shared.audit.events import RosterAgreed
 from consilium.shared.web.users import Users
 from tests.browser import Browser
+from tests.client.web.changing_study import PATH, Page
 from tests.client.web.conftest import Hospital
 from tests.client.web.made_up import TEXT, spend
 from tests.server.web.made_up import make_coordinator
@@ -121,8 +123,8 @@ def test_a_study_is_read_checked_and_approved_with_keys_alone(make: Make, browse
     )
     assert approvals_of(one.site).stamp(one.study.digest) is not None
     spend(one.site, one.study, 3)
-    for path in ("/overview", "/studies", f"{one.path}", "/budget", "/models", "/opt-outs",
-                 "/audit", "/machine"):  # fmt: skip
+    for path in ("/overview", "/studies", one.path, f"{one.path}/hospitals", "/budget", "/models",
+                 "/opt-outs", "/audit", "/machine"):  # fmt: skip
         browser.go(place + path)
         assert browser.run("location.href") == place + path
         check_page(browser)
@@ -131,6 +133,25 @@ def test_a_study_is_read_checked_and_approved_with_keys_alone(make: Make, browse
     browser.go(place + "/overview")
     assert browser.run("document.querySelector('h1').innerText") == "Sign in"
     check_page(browser)
+
+
+def test_others_are_agreed_to_with_keys_alone(page: Page, browser: Browser) -> None:
+    page.let_join()
+    place = sign_in(browser, page.address, "Anna")
+    browser.go(f"{place}/studies")
+    browser.tab_to("roster 2 waits for this hospital")
+    browser.press("Enter", leads_on=True)
+    assert browser.run("location.href") == place + PATH
+    check_page(browser)
+    browser.tab_to("I have read who joins")
+    browser.press(" ")
+    browser.tab_to("Agree to these hospitals")
+    browser.press("Enter", leads_on=True)
+    said = browser.run("document.querySelector('[role=status]').innerText")
+    assert said.startswith("This hospital agreed to roster 2.")
+    check_page(browser)
+    [agreed] = page.events(RosterAgreed)
+    assert agreed.by == "Anna (steward)"
 
 
 def test_no_script_of_a_title_runs(make: Make, browser: Browser) -> None:

@@ -1,112 +1,17 @@
 """Who joins and leaves an approved study, and new keys, are decided on by named persons."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Self
-
 import pytest
 
-from consilium.client.commands.persons import ROLES
-from consilium.client.web.pages import site_application
 from consilium.shared.audit.events import Acted, RosterAgreed, RosterChanged
-from consilium.shared.audit.recent import recent_entries
 from consilium.shared.enrolment.fingerprint import fingerprint, to_words
-from consilium.shared.enrolment.messages import STUDIES_PATH, StudyList
-from consilium.shared.enrolment.recovery import SUCCESSOR_PATH, SuccessorReply
-from consilium.shared.errors import UnreachableError
-from consilium.shared.web.users import Users
-from tests.client.service.test_roster_agreement import BY_HAND, JOINER, NEW, Hospital, Study
-from tests.client.web.conftest import PERSONS
-from tests.in_process import memory_folder
+from consilium.shared.errors import SettingsError
+from tests.client.service.test_roster_agreement import JOINER, NEW
+from tests.client.web.changing_study import PATH, Page
+from tests.client.web.test_decisions import run as typed
 from tests.server.coordinator.test_recovery import NEW as SUCCESSOR
-from tests.server.coordinator.test_recovery import OTHER as BESIDE
 from tests.server.coordinator.test_recovery import STUDY, VICTIM, succession
-from tests.web_served import PASSWORD, QUICK, Person, served
 
-SITE = BESIDE  # of the victim
-PATH = f"/studies/{STUDY.digest.hex()}/hospitals"
-POLICY = "[privacy]\nallow_without_privacy = true\n"
 TWO = "[studies]\napprovals_needed = 2\n"
-
-
-class Line:
-    """A hospital's connection, as a command opens and closes it."""
-
-    def __init__(self, hospital: Hospital) -> None:
-        self.hospital, self.is_cut, self.proves = hospital, False, True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return
-
-    def post(self, path: str, body: bytes) -> bytes:
-        if self.is_cut:
-            raise UnreachableError("the coordinator cannot be reached; try again")
-        if path == STUDIES_PATH:
-            return StudyList(digests=STUDY.digest).to_bytes()
-        if path == SUCCESSOR_PATH:
-            if not self.proves:
-                return SuccessorReply(succession=None).to_bytes()
-            return self.hospital.desk.service.recovery.successor(body)
-        return self.hospital.post(path, body)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Page:
-    """A hospital that approved a study, what it hears, and where its pages are."""
-
-    study: Study
-    line: Line
-    address: str
-
-    @property
-    def own(self) -> Hospital:
-        return self.line.hospital
-
-    def person(self, name: str) -> Person:
-        return Person(self.address, name)
-
-    def events(self, *kinds: type) -> list[object]:
-        entries = recent_entries(self.own.audit.path, 1000)
-        return [one.event for one in reversed(entries) if isinstance(one.event, kinds)]
-
-    def let_join(self) -> str:
-        """The joiner is proposed; the digest of the roster that hospitals read."""
-        number = self.study.propose(join=[JOINER])
-        self.study.hospitals[JOINER].approve()
-        return self.read(number)
-
-    def read(self, number: int) -> str:
-        text = self.person("Anna").get(PATH).text
-        assert f"Roster {number} is proposed" in text
-        return text.split("name='roster' value='")[1].split("'")[0]
-
-    def others_agree(self) -> None:
-        """Nobody looks but by hand, and all others agree."""
-        for name, hospital in self.study.hospitals.items():
-            if name not in (SITE, JOINER):
-                desk = hospital.rosters
-                version = desk.follow(STUDY.digest)
-                assert version is not None
-                desk.agree(desk.check(hospital.approvals.find(STUDY.digest), version), by="test")
-
-
-@pytest.fixture
-def page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
-    with memory_folder() as folder:
-        study = Study(folder, BY_HAND)
-        own = study.hospitals[SITE]
-        (own.folder.path / "policy.toml").write_text(POLICY + getattr(request, "param", ""))
-        line = Line(own)
-        for module in ("commands.roster_decisions", "service.offers"):
-            monkeypatch.setattr(f"consilium.client.{module}.connect", lambda _: line)
-        users = Users(own.folder.path, ROLES, command="consilium-site web-user", cost=QUICK)
-        for name, role in PERSONS.items():
-            users.set(name, role, PASSWORD)
-        with served(site_application(own.folder, users=users)) as address:
-            yield Page(study=study, line=line, address=address)
 
 
 def test_what_waits_is_shown_where_studies_are_and_agreed_to_by_a_named_person(page: Page) -> None:
@@ -146,6 +51,29 @@ def test_two_persons_agree_to_the_same_roster(page: Page) -> None:
         f"{PATH}/agree", roster=digest, sure="yes"
     ).text  # fmt: skip
     assert [one.by for one in page.events(RosterAgreed)] == ["Anna (steward), Bert (steward)"]
+
+
+@pytest.mark.parametrize("page", [TWO], indirect=True)
+def test_an_account_of_the_machine_is_no_second_person(page: Page, capsys) -> None:
+    digest = page.let_join()
+    page.person("Anna").post(f"{PATH}/agree", roster=digest, sure="yes")
+    words = ["roster", STUDY.name, "--accept"]
+    with pytest.raises(SettingsError, match="policy asks for 2 persons; say who you are with --as"):
+        typed(page.own.folder, *words)
+    with pytest.raises(SettingsError, match="has agreed to roster 2"):
+        typed(page.own.folder, *words, "--as", "Anna")
+    with pytest.raises(SettingsError, match="only a steward decides"):
+        typed(page.own.folder, *words, "--as", "Tom")
+    with pytest.raises(SettingsError, match=f"has digest {digest[:16]}, not 00; read it again"):
+        typed(page.own.folder, *words, "--digest", "00", "--as", "Bert")
+    assert page.events(RosterAgreed) == []
+    typed(page.own.folder, *words, "--digest", digest[:16], "--as", "Bert")
+    assert "Agreed: it is in force from the next round on" in capsys.readouterr().out
+    assert [one.by for one in page.events(RosterAgreed)] == ["Anna (steward), Bert (steward)"]
+    typed(page.own.folder, *words[:2])
+    assert "Roster 2, which Anna (steward), Bert (steward) agreed to, waits" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_another_roster_than_was_read_is_not_agreed_to(page: Page) -> None:
