@@ -1,8 +1,9 @@
 """The part of a study's model that stays at the site: on disk, never in a message.
 
-One file per run, bound to the study's digest and the run, written atomically and readable by the
-site's account only. A site without a file (in its first round, or in a new run) begins with what
-the coordinator sent.
+One file per run of sums, bound to the study's digest and that run, written atomically and readable
+by the site's account only. Another roster makes another run of sums, with the same run identity: it
+goes on from the file of the roster before. A site without a file (in its first round, or in a new
+run) begins with what the coordinator sent.
 """
 
 import hashlib
@@ -50,13 +51,26 @@ class PersonalStore:
         path = self._path(study_digest, study_hash)
         return _read(path, study_digest, study_hash) if path.exists() else {}
 
+    def under_another_roster(self, study_digest: bytes, run_id: bytes) -> Kept:
+        """Return what the same run last kept under another roster, empty if nothing is kept.
+
+        Raises:
+            SettingsError: a file of the study is damaged.
+        """
+        found: list[tuple[int, Path]] = []
+        for path in self._files(study_digest):
+            whose, _ = _open(path, tensors=False)
+            if whose.get("run_id") == run_id.hex():
+                found.append((_round(whose), path))
+        return _read(max(found)[1], study_digest) if found else {}
+
     def latest(self, study_digest: bytes) -> Kept:
         """Return what the latest run of a study kept, empty if nothing is kept.
 
         Raises:
             SettingsError: as :meth:`load`.
         """
-        found = list(self._folder.glob(f"{study_digest.hex()}-*.safetensors"))
+        found = self._files(study_digest)
         if not found:
             return {}
         return _read(max(found, key=lambda path: path.stat().st_mtime_ns), study_digest)
@@ -73,11 +87,20 @@ class PersonalStore:
         whose, _ = _open(path, tensors=False)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").digest()
-        written = whose.get("round", "0")
-        return HeldFile(digest=digest, round=int(written) if written.isdecimal() else 0)
+        return HeldFile(digest=digest, round=_round(whose))
 
-    def save(self, study_digest: bytes, study_hash: bytes, kept: Kept, *, round: int = 0) -> bytes:
+    def save(
+        self,
+        study_digest: bytes,
+        study_hash: bytes,
+        kept: Kept,
+        *,
+        round: int = 0,
+        run_id: bytes = b"",
+    ) -> bytes:
         """Replace what is kept for a run; return SHA-256 of the file, which names the round.
+
+        ``run_id`` is the run's identity under all its rosters.
 
         Raises:
             SettingsError: it cannot be written; the old file stays as it was.
@@ -87,6 +110,7 @@ class PersonalStore:
             "study_digest": study_digest.hex(),
             "study_hash": study_hash.hex(),
             "round": str(round),
+            "run_id": run_id.hex(),
         }
         digest = hashlib.sha256()
 
@@ -110,6 +134,9 @@ class PersonalStore:
         """Remove what is kept for a run, if anything is."""
         self._path(study_digest, study_hash).unlink(missing_ok=True)
 
+    def _files(self, study_digest: bytes) -> list[Path]:
+        return list(self._folder.glob(f"{study_digest.hex()}-*.safetensors"))
+
     def _path(self, study_digest: bytes, study_hash: bytes) -> Path:
         return self._folder / f"{study_digest.hex()}-{study_hash.hex()}.safetensors"
 
@@ -125,6 +152,11 @@ def _open(path: Path, *, tensors: bool) -> tuple[dict[str, str], Kept]:
             f"{path}: cannot be read as this site's own part of a model; restore it from a backup, "
             "or give it up with 'consilium-site recover --begin-own-parts-anew'"
         ) from error
+
+
+def _round(whose: Mapping[str, str]) -> int:
+    written = whose.get("round", "0")
+    return int(written) if written.isdecimal() else 0
 
 
 def _read(path: Path, study_digest: bytes, study_hash: bytes | None = None) -> Kept:

@@ -139,11 +139,7 @@ def check_next(
     joined, left = sorted(then.keys() - known.keys()), sorted(known.keys() - then.keys())
     if not joined and not left:
         raise PolicyError(f"{what}: has the sites that the study has already")
-    if study.keeps_parts:
-        raise PolicyError(
-            f"{what}: the study leaves a part of the model at its sites, which belongs to the "
-            "roster it began with; submit the study again"
-        )
+    study.check_roster_may_change()
     among = study.among(roster.names)
     for site, patients in roster.sizes.items():
         check_size(among, site, patients)

@@ -145,7 +145,7 @@ class Contributor:
             EncodingError: in a study without privacy, the result is not finite or out of range.
             SettingsError: this site's own part of the model cannot be read.
         """
-        self._own.begin_round(parameters.study_hash, round_number)
+        self._own.begin_round(parameters.study_hash, round_number, run_id=parameters.run_id)
         roster = parameters.roster
         randomness = RoundRandomness(study=self._study, site=self._site, round_number=round_number)
         if asked.purpose is Purpose.STATISTICS:
@@ -188,7 +188,7 @@ class Contributor:
             or study.personalisation.weights
         ):
             return None
-        self._own.begin_round(parameters.study_hash, round_number)
+        self._own.begin_round(parameters.study_hash, round_number, run_id=parameters.run_id)
         common = Normalisation.from_bytes(asked.normalisation, study)
         training, _ = self._inputs.under(self._own.part.normalisation() or common)
         data = TrainingSet.of(training, study, common.share_K)

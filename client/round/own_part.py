@@ -93,14 +93,19 @@ class OwnPartOfRun:
     """
 
     def __init__(self, study: Study, store: PersonalStore) -> None:
-        self._study, self._store, self._run = study, store, b""
+        self._study, self._store, self._run, self._run_id = study, store, b"", b""
         self._any = study.keeps_parts
         self._unsaved: dict[str, Array] = {}
         self._round = 0
         self.part, self.digest = OwnPart(study, {}), b""
 
-    def begin_round(self, study_hash: bytes, round_number: int = 0) -> None:
+    def begin_round(self, study_hash: bytes, round_number: int = 0, *, run_id: bytes = b"") -> None:
         """Load what is kept for this run, and drop unsaved changes of an abandoned round.
+
+        Args:
+            study_hash: of the run of sums, which another roster changes.
+            round_number: the round's.
+            run_id: the run's identity, which no roster changes; empty if there is one roster.
 
         Raises:
             SettingsError: the file cannot be read.
@@ -108,9 +113,13 @@ class OwnPartOfRun:
         self._unsaved, self._round = {}, round_number
         if self._any and self._run != study_hash:
             held = self._store.held(self._study.digest, study_hash)
-            self.part = OwnPart(self._study, self._store.load(self._study.digest, study_hash))
+            if held is None and run_id:
+                kept = self._store.under_another_roster(self._study.digest, run_id)
+            else:
+                kept = self._store.load(self._study.digest, study_hash)
+            self.part = OwnPart(self._study, kept)
             self.digest = b"" if held is None else held.digest
-            self._run = study_hash
+            self._run, self._run_id = study_hash, run_id
 
     def change(self, name: str, value: Array) -> None:
         """Record a new value that the current round computed; :meth:`save` makes it count."""
@@ -130,7 +139,7 @@ class OwnPartOfRun:
         if self._unsaved:
             changed = {**self.part.kept, **self._unsaved}
             self.digest = self._store.save(
-                self._study.digest, self._run, changed, round=self._round
+                self._study.digest, self._run, changed, round=self._round, run_id=self._run_id
             )
             self.part, self._unsaved = OwnPart(self._study, changed), {}
 

@@ -117,15 +117,11 @@ def accept(
         by: the rule or the person that decided.
 
     Raises:
-        PolicyError: the study's sites keep a part of the model, which ends with its run; or the
-            roster is not one that this hospital trusts.
+        StudyError: the study's sites keep control variates.
+        PolicyError: the roster is not one that this hospital trusts.
     """
     study = approval.study
-    if study.keeps_parts:
-        raise PolicyError(
-            f"study {study.name} leaves a part of the model at its sites, which belongs to the "
-            "roster it began with; submit the study again"
-        )
+    study.check_roster_may_change()
     checked = approvals.check(offer)
     for change in changes:
         for proof in change.proofs:

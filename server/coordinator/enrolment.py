@@ -269,7 +269,9 @@ class EnrolmentService:
                 continue
             if former == member.identity:
                 offered.append(study)
-            elif not study.study.keeps_parts and self.recovery.in_place_of(former, member.identity):
+            elif study.study.roster_may_change and self.recovery.in_place_of(
+                former, member.identity
+            ):
                 offered.append(self._with_successor(study, member))
         return offered
 

@@ -30,7 +30,7 @@ from consilium.shared.enrolment.roster_version import (
     RosterVersion,
     agreement,
 )
-from consilium.shared.errors import AuthenticationError, SettingsError, StudyError
+from consilium.shared.errors import AuthenticationError, SettingsError
 from consilium.shared.rounds.contents import Purpose, RoundConfiguration, vector_spec
 
 log = logging.getLogger(__name__)
@@ -197,17 +197,13 @@ def check_sites(study: Submitted, sites: Collection[str]) -> None:
     """Check that a study can be run among these sites, from its next round on.
 
     Raises:
-        StudyError: its numbers do not hold, or its sites keep a part of the model.
+        StudyError: its numbers do not hold, or its sites keep control variates.
         PrivacyError, EncodingError: a sum over so many sites does not fit its ring.
     """
     from consilium.shared.model.study_model import study_model
     from consilium.shared.model.weight_vector import to_vector
 
-    if study.study.keeps_parts:
-        raise StudyError(
-            f"study {study.name}: leaves a part of the model at its sites, which belongs to the "
-            "roster it began with; submit it again as another study"
-        )
+    study.study.check_roster_may_change()
     among = study.study.among(sites)
     vector_spec(
         among,

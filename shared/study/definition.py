@@ -230,11 +230,29 @@ class Study(StrictTable):
 
     @property
     def keeps_parts(self) -> bool:
-        """Whether sites keep a part of the model or control variates, from round to round.
-
-        They belong to the sites that the study began with.
-        """
+        """Whether sites keep a part of the model or control variates, from round to round."""
         return self.personalisation.active or self.training.control_variates
+
+    @property
+    def roster_may_change(self) -> bool:
+        """Whether sites may join, leave or come under new keys while the study runs.
+
+        Not with control variates: the coordinator holds their mean over all sites, to which one
+        that left would contribute for ever.
+        """
+        return not self.training.control_variates
+
+    def check_roster_may_change(self) -> None:
+        """Refuse another roster of a study that keeps the one it began with.
+
+        Raises:
+            StudyError: its sites keep control variates.
+        """
+        if not self.roster_may_change:
+            raise StudyError(
+                f"study {self.name}: keeps control variates, whose mean is of the sites that it "
+                "began with; submit it again as another study"
+            )
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:

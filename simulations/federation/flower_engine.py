@@ -182,7 +182,7 @@ class _FarContributor(Contributor):
     ) -> NDArray[np.uint32]:
         """As :meth:`.Contributor.vector`, computed elsewhere."""
         del first  # see first_sample
-        self._own.begin_round(parameters.study_hash, round_number)
+        self._own.begin_round(parameters.study_hash, round_number, run_id=parameters.run_id)
         question = RecordDict(
             {
                 "round": ConfigRecord(

@@ -1,6 +1,5 @@
 """A short month: every event of the timetable, one soon after the other."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,6 @@ ROUNDS = 20
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    "CONSILIUM_MONTH" not in os.environ, reason="takes ten minutes; set CONSILIUM_MONTH=1"
-)
 @pytest.mark.timeout(1500)
 def test_in_a_month_of_mishaps_no_budget_is_forgotten_and_no_release_unlogged(
     tmp_path: Path,

@@ -83,6 +83,29 @@ def test_each_run_has_its_own_part(tmp_path: Path) -> None:
     assert set(own.part.kept) == {OWN_WEIGHTS}
 
 
+def test_the_same_run_goes_on_under_another_roster(tmp_path: Path) -> None:
+    store, one, two = PersonalStore(tmp_path), b"1" * 16, b"2" * 16
+    own = OwnPartOfRun(HEAD, store)
+    for number, run in ((1, RUN), (2, OTHER_RUN)):
+        own.begin_round(run, number, run_id=one)
+        own.change(OWN_WEIGHTS, OWN + number)
+        own.save()
+    third, again = bytes([3]) * 32, OwnPartOfRun(HEAD, store)
+    again.begin_round(third, 3, run_id=one)
+    assert np.array_equal(again.part.kept[OWN_WEIGHTS], OWN + 2)  # the latest round's
+    assert again.digest == b""  # nothing is saved under this roster yet
+    again.change(OWN_MODEL, SENT_D)
+    again.save()
+    kept = store.load(HEAD.digest, third)
+    assert set(kept) == {OWN_WEIGHTS, OWN_MODEL}
+    assert np.array_equal(store.load(HEAD.digest, RUN)[OWN_WEIGHTS], OWN + 1)
+    again.begin_round(bytes([4]) * 32, 1, run_id=two)  # another run of the same study
+    assert again.part.kept == {}
+    (tmp_path / f"{HEAD.digest.hex()}-{RUN.hex()}.safetensors").write_bytes(b"damaged")
+    with pytest.raises(SettingsError, match="cannot be read as this site's own part"):
+        OwnPartOfRun(HEAD, store).begin_round(bytes([5]) * 32, 4, run_id=one)
+
+
 def test_a_study_that_leaves_nothing_to_a_site_reads_nothing(tmp_path: Path) -> None:
     study = small_study(privacy={"mode": "none"})
     store = PersonalStore(tmp_path)

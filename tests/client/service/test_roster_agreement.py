@@ -38,6 +38,7 @@ from consilium.shared.errors import (
     SettingsError,
     StudyError,
 )
+from consilium.shared.study.definition import Study as StudyText
 from tests.in_process import memory_folder
 from tests.server.coordinator.test_recovery import COORDINATOR, KEYS, STUDY, TEXT, Desk
 
@@ -193,6 +194,16 @@ def folder():
 @pytest.fixture
 def study(folder):
     return Study(folder)
+
+
+def test_a_site_that_keeps_a_control_variate_agrees_to_no_other_sites(study, monkeypatch):
+    study.propose(join=[JOINER])
+    study.hospitals[JOINER].approve()
+    monkeypatch.setattr(StudyText, "roster_may_change", property(lambda _: False))
+    told = study.all_look(JOINER)
+    assert set(told) == set(KEYS)
+    assert all("whose mean is of the sites that it began with" in one for one in told.values())
+    assert not study.between_rounds(5)
 
 
 def test_a_site_joins_once_all_that_stay_agreed_by_rule(study):

@@ -14,6 +14,8 @@ from consilium.shared.audit.reading import roster_changes
 from consilium.shared.enrolment.fingerprint import fingerprint
 from consilium.shared.enrolment.messages import STUDY_PATH, StudyOffer, StudyRequest, roster_digest
 from consilium.shared.enrolment.recovery import SUCCESSOR_PATH, SuccessorReply
+from consilium.shared.errors import SettingsError
+from consilium.shared.study.definition import Study
 from tests.server.coordinator.test_recovery import (
     COLLUDER,
     COORDINATOR,
@@ -92,6 +94,18 @@ def test_the_same_hospital_is_taken_over_and_stays_vouched_for(hospital):
 def test_a_policy_may_leave_it_to_a_person(hospital):
     hospital.desk.declare(VICTIM, 7, NEW)
     assert hospital.renew(replace(POLICY, new_keys_by_rule=False)) == KEYS[VICTIM].public
+
+
+def test_a_study_with_control_variates_keeps_its_keys(hospital, monkeypatch):
+    hospital.desk.declare(VICTIM, 7, NEW)
+    monkeypatch.setattr(Study, "roster_may_change", property(lambda _: False))
+    assert hospital.renew() == KEYS[VICTIM].public
+
+
+def test_a_coordinator_offers_it_to_nobody_under_a_new_key(hospital, monkeypatch):
+    monkeypatch.setattr(Study, "roster_may_change", property(lambda _: False))
+    with pytest.raises(SettingsError, match="is open to site"):
+        hospital.desk.declare(VICTIM, 7, NEW)
 
 
 def test_a_head_seen_later_than_the_certificate_leaves_the_roster_as_it_was(hospital):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from consilium.client.hospital.known_sizes import KnownSizes
-from consilium.client.hospital.personal_store import PersonalStore
+from consilium.client.hospital.personal_store import Kept, PersonalStore
 from consilium.client.hospital.policy import Policy
 from consilium.client.hospital.state import SiteState
 from consilium.client.ledger.store import Ledger
@@ -37,6 +37,7 @@ from consilium.shared.enrolment.roster_version import (
     agreement,
     members_digest,
 )
+from consilium.shared.errors import StudyError
 from consilium.shared.export.manifest import ManifestRoster
 from consilium.shared.privacy.accounting import epsilon_spent, plan
 from consilium.shared.privacy.shared_noise import noise_share
@@ -69,6 +70,24 @@ STUDY = parse_study(TEXT)
 KEYS = {site: IdentityKey.from_seed(site.encode() * 32) for site in "abcde"}
 
 
+class Recording(PersonalStore):
+    """Files of own parts; what was saved last, and what a run under another roster began with."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.saved: Kept = {}
+        self.began: list[tuple[Kept, Kept]] = []
+
+    def save(self, study_digest, study_hash, kept, **more):
+        self.saved = {name: array.copy() for name, array in kept.items()}
+        return super().save(study_digest, study_hash, kept, **more)
+
+    def under_another_roster(self, study_digest, run_id):
+        found = super().under_another_roster(study_digest, run_id)
+        self.began.append((self.saved, found))
+        return found
+
+
 class ChangingSites:
     """Sessions of the roster in force; between two rounds the operator and the sites act."""
 
@@ -76,7 +95,9 @@ class ChangingSites:
         self.folder, self.desk = folder, desk
         self.states = {site: self._state(site) for site in KEYS}
         self.cohorts = {
-            site: read_cohort(synthetic_hospital(n, STUDY), STUDY, site=site, split_key=bytes(32))
+            site: read_cohort(
+                synthetic_hospital(n, desk.study), desk.study, site=site, split_key=bytes(32)
+            )
             for n, site in enumerate(KEYS)
         }
         self.sessions: dict[str, Session] = {}
@@ -90,7 +111,7 @@ class ChangingSites:
             ledger=Ledger(place / "ledger.sqlite", lifetime_epsilon=16.0, delta=1e-5),
             journal=RoundJournal(place / "journal.sqlite"),
             split_key=bytes(32),
-            personal=PersonalStore(place / "personal"),
+            personal=Recording(place / "personal"),
             audit=None,
         )
 
@@ -120,15 +141,16 @@ class ChangingSites:
 class Desk:
     """A coordinator whose operator lets e join in round 3, and c leave in round 6, paused."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, text: str = TEXT) -> None:
+        self.study = parse_study(text)
         settings = Settings(name="c", host="localhost", port=9092, listen="127.0.0.1")
         self.folder = CoordinatorFolder.make(path / "coordinator", settings, ("localhost",))
         self.register, self.log = self.folder.register(), open_audit(self.folder)
         for node, (site, key) in enumerate(KEYS.items(), start=1):
             self.register.enrol(site, identity=key.public, node_key=site.encode(), node_id=node,
                                 version="0.1.0", now=0.0)  # fmt: skip
-        submit(self.register, self.folder.identity(), self.log, STUDY, TEXT.encode())
-        for site in STUDY.sites:
+        submit(self.register, self.folder.identity(), self.log, self.study, text.encode())
+        for site in self.study.sites:
             self.declare(site)
         self.rosters = Rosters(
             register=self.register, identity=self.folder.identity(), audit=self.log
@@ -136,12 +158,12 @@ class Desk:
 
     @property
     def now(self):
-        return self.register.study(STUDY.digest.hex())
+        return self.register.study(self.study.digest.hex())
 
     def declare(self, site: str) -> None:
         sign = KEYS[site].sign
-        declared = Declaration.signed(20, study_digest=STUDY.digest, site=site, sign=sign)
-        self.register.declare(STUDY.digest, site, declared)
+        declared = Declaration.signed(20, study_digest=self.study.digest, site=site, sign=sign)
+        self.register.declare(self.study.digest, site, declared)
 
     def during(self, number: int) -> None:
         if number == 3 and self.now.version == 1:
@@ -151,40 +173,47 @@ class Desk:
         if number == 6 and self.now.version == 2:
             self.rosters.propose(self.now, join=[], leave=["c"])
             self.all_agree()
-            self.register.want(STUDY.digest, Wanted.PAUSE)
+            self.register.want(self.study.digest, Wanted.PAUSE)
 
     def all_agree(self) -> None:
         members = {member.name: member for member in self.register.members()}
         before = members_digest(self.now.roster)
-        asked = RosterRequest(study=STUDY.digest, number=1, before=before).to_bytes()
+        asked = RosterRequest(study=self.study.digest, number=1, before=before).to_bytes()
         for site in proposal_of(self.register, self.now).missing:
             shown = RosterReply.from_bytes(self.rosters.show(members[site], asked)).proposed
             signature = KEYS[site].sign(agreement(shown, shown.roster))
-            message = RosterAgreement(study=STUDY.digest, number=shown.number, signature=signature)
+            message = RosterAgreement(
+                study=self.study.digest, number=shown.number, signature=signature
+            )
             self.rosters.agree(members[site], message.to_bytes())
 
     def run(self, sites: ChangingSites) -> None:
-        place = self.folder.study(STUDY.digest)
+        place = self.folder.study(self.study.digest)
         place.mkdir(parents=True, exist_ok=True)
         StudyProcess(self.register, self.now, place, open_audit(self.folder)).run(sites, 5.0)
+
+
+def lived_through(path: Path, text: str = TEXT) -> tuple[Desk, ChangingSites]:
+    """A study from its first round to its last, among changing sites."""
+    desk = Desk(path, text)
+    sites = ChangingSites(path / "sites", desk)
+    desk.run(sites)
+    assert desk.now.state is State.PAUSED
+    assert desk.now.version == 2  # what all agreed to waits for the next round
+    desk.register.want(desk.study.digest, Wanted.RUN)
+    desk.run(sites)
+    assert desk.now.state is State.FINISHED
+    return desk, sites
 
 
 @pytest.fixture(scope="module")
 def finished():
     with memory_folder() as path:
-        desk = Desk(path)
-        sites = ChangingSites(path / "sites", desk)
-        desk.run(sites)
-        assert desk.now.state is State.PAUSED
-        assert desk.now.version == 2  # what all agreed to waits for the next round
-        desk.register.want(STUDY.digest, Wanted.RUN)
-        desk.run(sites)
-        assert desk.now.state is State.FINISHED
-        yield desk, sites
+        yield lived_through(path)
 
 
 def records(desk: Desk) -> list[dict[str, object]]:
-    return recent_records(rounds_file(desk.folder, STUDY.digest), 99)[::-1]
+    return recent_records(rounds_file(desk.folder, desk.study.digest), 99)[::-1]
 
 
 def test_each_round_is_of_the_roster_in_force_and_says_so(finished) -> None:
@@ -263,3 +292,29 @@ def test_another_roster_is_no_other_study() -> None:
     assert joined.among(STUDY.sites) == STUDY
     assert (STUDY.minimum_sites, joined.minimum_sites) == (3, 4)
     assert not np.array_equal(STUDY.digest, parse_study(TEXT.replace('"d"]', '"d", "e"]')).digest)
+
+
+@pytest.mark.parametrize(
+    "own", ['[personalisation]\nparts = ["head", "inputs"]', "[personalisation.ditto]\npull = 0.3"]
+)
+def test_what_a_site_keeps_for_itself_goes_on_under_each_roster(own: str) -> None:
+    with memory_folder() as path:
+        desk, sites = lived_through(path, TEXT.replace("distributed", "site") + own)
+        assert {record["void"] for record in records(desk)} == {None}
+        began = {site: state.personal.began for site, state in sites.states.items()}
+    rosters = {"a": 3, "b": 3, "c": 2, "d": 3, "e": 2}
+    assert {site: len(found) for site, found in began.items()} == rosters
+    for found in began.values():
+        assert found[0] == ({}, {})  # the joiner's begins as the others' began
+        for saved, taken in found[1:]:
+            assert saved.keys() == taken.keys() != set()
+            assert all(np.array_equal(saved[name], taken[name]) for name in saved)
+
+
+def test_a_study_with_control_variates_keeps_its_sites(tmp_path: Path) -> None:
+    plain = TEXT[: TEXT.index("[privacy]")] + '[privacy]\nmode = "none"\n'
+    text = plain.replace("local_steps = 1", "local_steps = 2\ncontrol_variates = true")
+    desk = Desk(tmp_path, text.replace("sampling_rate = 0.5\n", "") + TEXT[TEXT.index("[variab") :])
+    for change in ({"join": ["e"], "leave": []}, {"join": [], "leave": ["c"]}):
+        with pytest.raises(StudyError, match="whose mean is of the sites that it began with"):
+            desk.rosters.propose(desk.now, **change)
