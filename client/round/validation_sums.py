@@ -40,11 +40,14 @@ def validation_sums(
         members: the stays of each of the study's groups; None leaves the groups out.
 
     Returns:
-        ``loss``: sum of patients' mean losses (each at most LARGEST_LOSS) / LARGEST_LOSS, patients.
-        ``scores``: K * 2 * B weights of risks, by outcome; in survival of the risk by the horizon,
-            by whether the event came in each of K intervals, where that is known.
-        ``hits``: see :func:`consilium.shared.rounds.contents.hits_size`.
-        ``groups``: one block per group, see :mod:`consilium.shared.rounds.patient_groups`.
+        Four segments.
+
+        - ``loss``: sum of patients' mean losses (each at most LARGEST_LOSS) / LARGEST_LOSS, and the
+          number of patients.
+        - ``scores``: K * 2 * B weights of risks, by outcome; in survival of the risk by the
+          horizon, by whether the event came in each of K intervals, where that is known.
+        - ``hits``: see :func:`consilium.shared.rounds.contents.hits_size`.
+        - ``groups``: one block per group, see :mod:`consilium.shared.rounds.patient_groups`.
     """
     outputs, _, bins = counts_shape(study)
     sums = {"loss": np.zeros(2)}

@@ -136,16 +136,18 @@ def calibrate_noise(
 class PrivacyPlan:
     """The events of a whole study at one site, and what they cost.
 
-    feasibility: the one count of the cohort, of training and validation patients; None if the study
-        asks for none.
-    statistics: the one release of normalisation statistics.
-    calibration: what one calibration round releases; None if the study has none.
-    calibrations: how many there are.
-    training: all rounds of training together.
-    training_round: what one round of training releases.
-    metrics: what one evaluation releases about validation patients.
-    evaluations: how many there are: one every so many rounds, and all passes over the final model.
-    epsilon: spent on a training patient by the whole study, at most the study's.
+    Attributes:
+        feasibility: the one count of the cohort, of training and validation patients; None if the
+            study asks for none.
+        statistics: the one release of normalisation statistics.
+        calibration: what one calibration round releases; None if the study has none.
+        calibrations: how many there are.
+        training: all rounds of training together.
+        training_round: what one round of training releases.
+        metrics: what one evaluation releases about validation patients.
+        evaluations: how many there are: one every so many rounds, and all passes over the final
+            model.
+        epsilon: spent on a training patient by the whole study, at most the study's.
     """
 
     statistics: PrivacyEvent

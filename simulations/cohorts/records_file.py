@@ -103,8 +103,8 @@ class Test(StrictTable):
         fraction: of the persons, chosen by a hash.
         column: a column of the stays, and its ``values`` that mean the test; a person's first stay
             decides.
-        from_: the date from which on a person's first stay puts the person into the test; stays of
-            the others from that date on are left out.
+        from: (``from_``) the date from which on a person's first stay puts the person into the
+            test; stays of the others from that date on are left out.
         data: keys that replace those of ``[data]``: the records of the test.
         settings: a further file of settings: the records of the test.
         by_site: whether test persons are told apart by site; unless given, they are if it is known
