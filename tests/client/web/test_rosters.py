@@ -118,10 +118,20 @@ def test_without_the_coordinator_the_hospitals_are_shown_and_nothing_is_decided(
     digest, anna = page.let_join(), page.person("Anna")
     page.line.is_cut = True
     text = anna.get(PATH).text
-    assert "is not known, and nothing can be decided now: the coordinator cannot be" in text
+    assert "Nothing can be decided about other hospitals now: the coordinator cannot be" in text
     assert f"<td>{VICTIM}</td>" in text
     assert "waits for this hospital" not in anna.get("/studies").text
     assert anna.post(f"{PATH}/agree", roster=digest, sure="yes").status_code >= 400
+    assert page.events(RosterAgreed, Acted) == []
+
+
+def test_what_the_policy_does_not_allow_is_said_and_cannot_be_agreed_to(page: Page) -> None:
+    digest, anna = page.let_join(), page.person("Anna")
+    page.own.folder.vouchers().withdraw(JOINER, recorded=lambda _: None)
+    text = anna.get(PATH).text
+    assert "Nothing can be decided about other hospitals now:" in text
+    assert "Agree to these hospitals" not in text
+    assert anna.post(f"{PATH}/agree", roster=digest, sure="yes").status_code == 409
     assert page.events(RosterAgreed, Acted) == []
 
 
