@@ -32,15 +32,18 @@ def room_pages(root: Path) -> dict[str, str]:
 
 
 def _public() -> str:
-    """Return the page of the names that ``import consilium`` gives."""
+    """Return the page of the names that ``import consilium`` gives.
+
+    References lead to their rooms' pages, which have them, too.
+    """
     lines = [_title("consilium", "="), ".. automodule:: consilium", "   :no-members:", ""]
     for name in getattr(consilium, "__all__", ()):
         value = getattr(consilium, name)
         if inspect.isclass(value):
             kind = "exception" if issubclass(value, BaseException) else "class"
-            lines += [f".. auto{kind}:: consilium.{name}", "   :members:", ""]
+            lines += [f".. auto{kind}:: consilium.{name}", "   :members:", "   :no-index:", ""]
         elif callable(value):
-            lines += [f".. autofunction:: consilium.{name}", ""]
+            lines += [f".. autofunction:: consilium.{name}", "   :no-index:", ""]
     return "\n".join(lines) + "\n"
 
 
