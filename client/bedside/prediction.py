@@ -28,7 +28,7 @@ FIELDS = ("value", "observed", "low", "high")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Prediction:
+class StayScores:
     """One stay's scores (K,) at the end of its window, or (T, K) of its observed steps.
 
     ``inputs`` are the bytes of :func:`inputs_of`.
@@ -40,10 +40,10 @@ class Prediction:
     inputs: bytes = b""
 
     def __repr__(self) -> str:
-        return "Prediction(...)"
+        return "StayScores(...)"
 
 
-def predict_patients(trained: Trained, patients: Iterable[Patient]) -> Iterator[Prediction]:
+def predict_patients(trained: Trained, patients: Iterable[Patient]) -> Iterator[StayScores]:
     """Yield a prediction for every stay that has a window, in order; labels are ignored.
 
     Raises:
@@ -60,7 +60,7 @@ def predict_patients(trained: Trained, patients: Iterable[Patient]) -> Iterator[
         steps_N = inputs.mask_NT.sum(1).tolist()
         stays = [(patient.patient_id, stay) for patient in chunk for stay in patient.stays]
         for (patient_id, stay), score, steps in zip(stays, scores, steps_N, strict=True):
-            yield Prediction(
+            yield StayScores(
                 patient_id=patient_id,
                 stay_id=stay.stay_id,
                 scores=score[:steps] if study.task.per_step else score,
@@ -77,7 +77,7 @@ def inputs_of(stay: Stay, steps: int) -> bytes:
 
 
 def write_predictions(
-    file: Path, signed: SignedModel, predictions: Iterable[Prediction], *, form: Format
+    file: Path, signed: SignedModel, predictions: Iterable[StayScores], *, form: Format
 ) -> int:
     """Write one row per stay (per-step tasks: per step), mode 0600; return the number of rows.
 
@@ -90,7 +90,7 @@ def write_predictions(
     return len(rows)
 
 
-def _rows(signed: SignedModel, prediction: Prediction) -> Iterator[dict[str, Any]]:
+def _rows(signed: SignedModel, prediction: StayScores) -> Iterator[dict[str, Any]]:
     study = signed.trained.study
     whose = {"patient": prediction.patient_id, "stay": prediction.stay_id}
     for step, score_K in enumerate(np.atleast_2d(prediction.scores), start=1):

@@ -44,7 +44,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class OutcomeRows:
     """Known outcomes (R,) of one output; the weights of a patient's rows sum to at most 1."""
 
     risks: Array
@@ -89,7 +89,7 @@ def fit_at_site(trained: Trained, grid: TimeGrid) -> tuple[SiteFit, ...]:
     return tuple(map(_fit, rows_of(trained, grid)))
 
 
-def rows_of(trained: Trained, grid: TimeGrid) -> Iterator[Rows]:
+def rows_of(trained: Trained, grid: TimeGrid) -> Iterator[OutcomeRows]:
     """Yield the rows of each output."""
     study = trained.study
     inputs = to_tensors(grid, trained.normalisation, study)
@@ -99,7 +99,7 @@ def rows_of(trained: Trained, grid: TimeGrid) -> Iterator[Rows]:
     y = grid.y_N.reshape(scores.shape)
     for output in range(study.task.outputs):
         known = counted & ~np.isnan(y[..., output])
-        yield Rows(
+        yield OutcomeRows(
             risks=scores[..., output][known],
             outcomes=y[..., output][known] == 1,
             weights=weight[known],
@@ -185,7 +185,7 @@ def _untrained(grid: TimeGrid, study: Study, split_key: bytes | None) -> TimeGri
     return select(grid, np.array(apart))
 
 
-def _fit(rows: Rows) -> SiteFit:
+def _fit(rows: OutcomeRows) -> SiteFit:
     return SiteFit(
         recalibration=_chosen(rows),
         patients=float(rows.weights.sum()),
@@ -195,13 +195,13 @@ def _fit(rows: Rows) -> SiteFit:
     )
 
 
-def _chosen(rows: Rows) -> Recalibration:
+def _chosen(rows: OutcomeRows) -> Recalibration:
     if rows.fewer < FEWEST:
         return NEUTRAL
     return recalibrate_risks(rows.risks, rows.outcomes, rows.weights)
 
 
-def _cross_fitted(rows: Rows) -> Array:
+def _cross_fitted(rows: OutcomeRows) -> Array:
     """Return each row's risk, recalibrated on the patients of the other folds."""
     risks = rows.risks.copy()
     if rows.fewer < FEWEST:
@@ -209,7 +209,7 @@ def _cross_fitted(rows: Rows) -> Array:
     fold = rows.patients % _FOLDS
     for number in range(_FOLDS):
         mine, others = fold == number, fold != number
-        rest = Rows(
+        rest = OutcomeRows(
             risks=rows.risks[others],
             outcomes=rows.outcomes[others],
             weights=rows.weights[others],

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from consilium.client.bedside.decision_log import Notes
     from consilium.client.bedside.fhir_stream import FhirStream
     from consilium.client.bedside.noted_scorer import NotedScorer
-    from consilium.client.bedside.prediction import Prediction
+    from consilium.client.bedside.prediction import StayScores
     from consilium.client.bedside.scorer import Scorer
     from consilium.client.bedside.signal_scorer import SignalScorer
     from consilium.client.sources.common.settings import DataSettings
@@ -201,8 +201,8 @@ def predict_fhir(
 
 
 def noted_predictions(
-    found: "SignedModel", folder: Path, predictions: "Iterable[Prediction]"
-) -> "Iterator[Prediction]":
+    found: "SignedModel", folder: Path, predictions: "Iterable[StayScores]"
+) -> "Iterator[StayScores]":
     """Yield predictions, each noted before as this site's policy wants it.
 
     Raises:

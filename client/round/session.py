@@ -48,8 +48,6 @@ from consilium.shared.secure_sum.messages import (
 )
 from consilium.shared.study.definition import Study
 
-__all__ = ["Session", "SiteState"]
-
 BYTES_A_SITE = 1024  # per site in a round's request: a signed key, a letter, its path, names
 
 

@@ -10,7 +10,7 @@ from consilium.shared.study.branches import Fraction, Model
 from consilium.shared.study.dictionary import Finite, Positive
 from consilium.shared.study.loss import Loss
 
-__all__ = ["Loss", "Model", "Privacy", "Task", "Training"]
+__all__ = ["Model", "Privacy", "Task", "Training"]
 
 CALIBRATION_FRACTION = 0.2  # of epsilon: training's noise grows by 3 %
 

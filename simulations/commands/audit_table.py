@@ -8,10 +8,14 @@ from rich.box import SIMPLE_HEAD
 
 from consilium.shared.service.terminal import Table
 from consilium.simulations.commands.console import console
-from consilium.simulations.experiments.audit_findings import Audit, Finding, Verdict
+from consilium.simulations.experiments.audit_findings import Audit, AuditVerdict, Finding
 
 WIDE = 120  # columns of a terminal that also show what would have been convicted
-STYLES = {Verdict.CONSISTENT: None, Verdict.CONVICTED: "bold red", Verdict.NO_POWER: "yellow"}
+STYLES = {
+    AuditVerdict.CONSISTENT: None,
+    AuditVerdict.CONVICTED: "bold red",
+    AuditVerdict.NO_POWER: "yellow",
+}
 
 
 def show_audit(audit: Audit) -> None:

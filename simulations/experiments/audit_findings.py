@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Verdict(StrEnum):
+class AuditVerdict(StrEnum):
     """``NO_POWER``: not even twice the claim, or half of it, would have been convicted."""
 
     CONSISTENT = "consistent"
@@ -33,7 +33,7 @@ class Finding:
     measured: float
     low: float
     high: float
-    verdict: Verdict
+    verdict: AuditVerdict
     convicts: str
 
 
@@ -56,11 +56,11 @@ class Audit:
     @property
     def convicted(self) -> tuple[Finding, ...]:
         """The findings that refute a claim."""
-        return tuple(each for each in self.findings if each.verdict is Verdict.CONVICTED)
+        return tuple(each for each in self.findings if each.verdict is AuditVerdict.CONVICTED)
 
 
-def verdict(*, refuted: bool, powerful: bool) -> Verdict:
+def verdict(*, refuted: bool, powerful: bool) -> AuditVerdict:
     """Return the verdict on a figure."""
     if refuted:
-        return Verdict.CONVICTED
-    return Verdict.CONSISTENT if powerful else Verdict.NO_POWER
+        return AuditVerdict.CONVICTED
+    return AuditVerdict.CONSISTENT if powerful else AuditVerdict.NO_POWER

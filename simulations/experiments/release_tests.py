@@ -10,7 +10,7 @@ from scipy.stats import chi2, norm
 
 from consilium.client.records.cohort import Cohort
 from consilium.simulations.experiments import noise_tests
-from consilium.simulations.experiments.audit_findings import Finding, Verdict, verdict
+from consilium.simulations.experiments.audit_findings import AuditVerdict, Finding, verdict
 from consilium.simulations.experiments.audited_release import Release
 from consilium.simulations.experiments.noise_tests import Draws, Interval
 
@@ -232,7 +232,7 @@ def measure_sampling(
         measured=(variance - noise) / binomial,
         low=low,
         high=high,
-        verdict=Verdict.CONSISTENT if low <= 1 <= high else Verdict.CONVICTED,
+        verdict=AuditVerdict.CONSISTENT if low <= 1 <= high else AuditVerdict.CONVICTED,
         convicts=f"below {least**2:.2g} (fixed size: 0) or above {most**2:.2g}",
     )
     return Measured(findings=(how_many, spread), share=share)

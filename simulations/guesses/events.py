@@ -17,7 +17,7 @@ from consilium.simulations.guesses.found import (
     numbers_rows,
 )
 from consilium.simulations.guesses.look import Look
-from consilium.simulations.guesses.roles import Choices, Notes, key_columns, one_column
+from consilium.simulations.guesses.roles import Choices, GuessNotes, key_columns, one_column
 from consilium.simulations.guesses.variables import Quantity, quantity
 from consilium.simulations.guesses.words import unit_in, unit_of_hours
 
@@ -28,7 +28,7 @@ def events_in(
     look: Look, found: Tables, choices: Choices, leave: Sequence[str] = ()
 ) -> Events | None:
     """Return a table's columns as events, None if it has no key or no time."""
-    notes = Notes()
+    notes = GuessNotes()
     key = _key_in(look, found, choices, notes)
     if key is None:
         found.remarks.append(f"{look.name} is not read: no column names a stay or a person")
@@ -78,7 +78,9 @@ def events_in(
     return made
 
 
-def _key_in(look: Look, found: Tables, choices: Choices, notes: Notes) -> tuple[str, str] | None:
+def _key_in(
+    look: Look, found: Tables, choices: Choices, notes: GuessNotes
+) -> tuple[str, str] | None:
     """Return whether a table names stays or persons, and its column."""
     stay, person = found.columns.get("stay"), found.columns["patient"]
     for kind, column in (("stay", stay), ("patient", person)):
@@ -140,7 +142,7 @@ def _since_start(found: Tables, look: Look, kind: str, key: str, time: str) -> p
     return hours.filter(hours >= 0)
 
 
-def _hours_unit(look: Look, column: str, choices: Choices, notes: Notes) -> str:
+def _hours_unit(look: Look, column: str, choices: Choices, notes: GuessNotes) -> str:
     """Return what a column of numbers counts.
 
     Raises:

@@ -6,7 +6,7 @@ import polars as pl
 
 from consilium.shared.errors import SettingsError
 from consilium.simulations.guesses.look import Look
-from consilium.simulations.guesses.roles import Choices, Notes
+from consilium.simulations.guesses.roles import Choices, GuessNotes
 from consilium.simulations.guesses.variables import Quantity
 
 STAYS, EVENTS = "stays.csv", "events.csv"  # made, where a table is not yet of this form
@@ -22,7 +22,7 @@ class Events:
     look: Look | None
     file: str
     columns: dict[str, str]
-    notes: Notes
+    notes: GuessNotes
     hours: pl.Series
     hours_unit: str = "h"
     time_format: str | None = None
@@ -51,7 +51,7 @@ class Tables:
     stays: Look
     file: str
     columns: dict[str, str]
-    notes: Notes
+    notes: GuessNotes
     time_format: str | None = None
     quantities: list[Quantity] = field(default_factory=list)
     events: list[Events] = field(default_factory=list)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from consilium.client.sources.recorded.molecules import tokenise
 from consilium.shared.errors import SettingsError
 from consilium.simulations.guesses.look import Look
-from consilium.simulations.guesses.roles import Choices, Notes, is_binary
+from consilium.simulations.guesses.roles import Choices, GuessNotes, is_binary
 from consilium.simulations.guesses.texts import WRITTEN, study_head
 from consilium.simulations.guesses.toml_text import line, remark, value_text
 from consilium.simulations.guesses.words import suggests
@@ -40,7 +40,7 @@ def molecules_texts(look: Look, smiles: str, choices: Choices, name: str) -> tup
     Raises:
         SettingsError: no column could be the outcome, or several could.
     """
-    notes = Notes()
+    notes = GuessNotes()
     label = choices.columns.get("label") or _label(look, smiles, notes)
     several = label.split("+")
     for one in several:
@@ -88,7 +88,7 @@ def molecules_texts(look: Look, smiles: str, choices: Choices, name: str) -> tup
     return "\n".join(lines) + "\n", "\n".join(records) + "\n"
 
 
-def _label(look: Look, smiles: str, notes: Notes) -> str:
+def _label(look: Look, smiles: str, notes: GuessNotes) -> str:
     """Return the only column that could be an outcome.
 
     Raises:

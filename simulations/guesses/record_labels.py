@@ -12,7 +12,7 @@ from consilium.simulations.guesses.look import Look, look_at
 from consilium.simulations.guesses.roles import (
     MOST_CLASSES,
     Choices,
-    Notes,
+    GuessNotes,
     is_binary,
     key_columns,
     label_of,
@@ -31,7 +31,7 @@ class Labels:
     record: str
     person: str | None
     label: str | None
-    notes: Notes
+    notes: GuessNotes
 
     def settings(self) -> list[str]:
         """Return the lines of ``[data.labels]``."""
@@ -101,7 +101,7 @@ def labels_at(
     if best is None:
         return None
     _, look, record = best
-    notes = Notes()
+    notes = GuessNotes()
     person = _person(look, record, choices, notes)
     label = None
     if needs_label:
@@ -114,7 +114,7 @@ def labels_at(
     return Labels(look=look, record=record, person=person, label=label, notes=notes)
 
 
-def _person(look: Look, record: str, choices: Choices, notes: Notes) -> str | None:
+def _person(look: Look, record: str, choices: Choices, notes: GuessNotes) -> str | None:
     if (said := choices.columns.get("person")) is not None and said in look.columns:
         return said
     if suggests(record, "person"):

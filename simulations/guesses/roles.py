@@ -11,7 +11,7 @@ MOST_CLASSES = 10  # whole numbers beyond are a quantity, not classes
 
 
 @dataclass(kw_only=True)
-class Notes:
+class GuessNotes:
     """The reason of each guess, by what was guessed; some reasons the reader must not miss."""
 
     why: dict[str, str] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class Choices:
 
 
 def one_column(
-    look: Look, role: str, candidates: Sequence[str], choices: Choices, notes: Notes
+    look: Look, role: str, candidates: Sequence[str], choices: Choices, notes: GuessNotes
 ) -> str | None:
     """Return the column that has a role: the user's, or the only one whose name suggests it.
 
@@ -79,7 +79,7 @@ def key_columns(look: Look) -> list[str]:
     return found
 
 
-def person_of(look: Look, choices: Choices, notes: Notes) -> str | None:
+def person_of(look: Look, choices: Choices, notes: GuessNotes) -> str | None:
     """Return the person's column; a column called ``id`` if nothing else says so."""
     keys = key_columns(look)
     found = one_column(look, "person", keys, choices, notes)
@@ -91,7 +91,7 @@ def person_of(look: Look, choices: Choices, notes: Notes) -> str | None:
     return found
 
 
-def label_of(look: Look, used: Sequence[str], choices: Choices, notes: Notes) -> str | None:
+def label_of(look: Look, used: Sequence[str], choices: Choices, notes: GuessNotes) -> str | None:
     """Return the column of the outcome.
 
     A name that means an outcome decides; then one that often does; then the only column that is

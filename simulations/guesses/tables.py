@@ -19,7 +19,7 @@ from consilium.simulations.guesses.look import Look, look_at
 from consilium.simulations.guesses.roles import (
     MOST_CLASSES,
     Choices,
-    Notes,
+    GuessNotes,
     is_binary,
     key_columns,
     label_of,
@@ -52,7 +52,7 @@ def guess_tables(looks: Sequence[Look], choices: Choices) -> Tables:
         whole = next(look for look in every if look.name == stays.name)
         looks = [whole if look is stays else look for look in looks]
         stays = whole
-    notes = Notes()
+    notes = GuessNotes()
     person = person_of(stays, choices, notes)
     if person is None:
         raise DataError(
@@ -303,7 +303,7 @@ def _no_events(found: Tables, key: str) -> None:
     """Make a table of events without any, for stays that were described once."""
     look = found.stays
     found.made[EVENTS] = pl.DataFrame({key: look.texts(key), "hours": 0})
-    notes = Notes()
+    notes = GuessNotes()
     notes.say("hours", "nothing says when values were measured: all hold from the start")
     found.events = [
         Events(

@@ -15,9 +15,10 @@ from consilium.client.hospital.peer_heads import PeerHeads
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.hospital.policy import Policy
 from consilium.client.hospital.round_audit import RoundAudit
+from consilium.client.hospital.state import SiteState
 from consilium.client.ledger.store import Ledger
 from consilium.client.records.cohort import Cohort
-from consilium.client.round.session import Session, SiteState
+from consilium.client.round.session import Session
 from consilium.client.secure_sum.journal import RoundJournal
 from consilium.client.sources.common.opt_outs import OptOuts
 from consilium.server.secure_sum.protocol import SecureSum

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from consilium.client.bedside.prediction import Prediction, predict_patients
+from consilium.client.bedside.prediction import StayScores, predict_patients
 from consilium.client.cli import app
 from consilium.client.hospital.settings import SiteSettings
 from consilium.client.records.features import to_grid, to_tensors
@@ -117,5 +117,5 @@ def test_what_goes_wrong_is_one_sentence_and_the_old_file_stays(tmp_path: Path) 
 def test_no_stays_are_no_predictions_and_a_prediction_prints_nothing_of_a_patient() -> None:
     trained = some_trained(FORMATS["heart-disease"].study)
     assert list(predict_patients(trained, iter(()))) == []
-    told = Prediction(patient_id="SECRET", stay_id="SECRET", scores=np.zeros(1))
+    told = StayScores(patient_id="SECRET", stay_id="SECRET", scores=np.zeros(1))
     assert "SECRET" not in repr(told)

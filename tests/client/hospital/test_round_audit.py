@@ -12,9 +12,10 @@ from consilium.client.hospital.peer_heads import PeerHeads
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.hospital.policy import Policy
 from consilium.client.hospital.round_audit import RoundAudit
+from consilium.client.hospital.state import SiteState
 from consilium.client.ledger.store import Ledger
 from consilium.client.records.cohort import read_cohort
-from consilium.client.round.session import Session, SiteState
+from consilium.client.round.session import Session
 from consilium.client.secure_sum.journal import RoundJournal
 from consilium.server.study.aggregation import start
 from consilium.server.study.run import RoundResult, RunState, run_study

@@ -10,12 +10,13 @@ import pytest
 from consilium.client.hospital.known_sizes import KnownSizes
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.hospital.policy import Policy
+from consilium.client.hospital.state import SiteState
 from consilium.client.hospital.working_hours import DAYS, WorkingHours
 from consilium.client.ledger.store import Ledger
 from consilium.client.records.cohort import Cohort, read_cohort
 from consilium.client.records.features import select
 from consilium.client.round.answer import Answer
-from consilium.client.round.session import BYTES_A_SITE, Session, SiteState, local_now
+from consilium.client.round.session import BYTES_A_SITE, Session, local_now
 from consilium.client.secure_sum.journal import RoundJournal
 from consilium.shared.crypto.declaration import Declaration
 from consilium.shared.crypto.keys import IdentityKey, Roster

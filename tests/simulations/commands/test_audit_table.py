@@ -6,10 +6,10 @@ import math
 import pytest
 
 from consilium.simulations.commands.audit_table import audit_record, show_audit
-from consilium.simulations.experiments.audit_findings import Audit, Finding, Verdict, verdict
+from consilium.simulations.experiments.audit_findings import Audit, AuditVerdict, Finding, verdict
 
 
-def found(figure: Verdict, *, low: float, high: float) -> Finding:
+def found(figure: AuditVerdict, *, low: float, high: float) -> Finding:
     return Finding(
         release="statistics",
         what="noise",
@@ -35,7 +35,7 @@ def audit(*findings: Finding, epsilon_low: float = 2.0) -> Audit:
 
 def test_a_record_is_json_even_where_a_bound_is_infinite() -> None:
     record = audit_record(
-        audit(found(Verdict.CONVICTED, low=math.inf, high=math.inf), epsilon_low=math.inf)
+        audit(found(AuditVerdict.CONVICTED, low=math.inf, high=math.inf), epsilon_low=math.inf)
     )
     parsed = json.loads(json.dumps(record, allow_nan=False))
     assert parsed["convicted"] is True
@@ -46,8 +46,8 @@ def test_a_record_is_json_even_where_a_bound_is_infinite() -> None:
 
 def test_the_table_has_every_verdict_and_the_bound(capsys: pytest.CaptureFixture[str]) -> None:
     shown = audit(
-        found(Verdict.CONSISTENT, low=0.9, high=1.1),
-        found(Verdict.NO_POWER, low=0.1, high=math.inf),
+        found(AuditVerdict.CONSISTENT, low=0.9, high=1.1),
+        found(AuditVerdict.NO_POWER, low=0.1, high=math.inf),
     )
     show_audit(shown)
     told = capsys.readouterr().out
@@ -57,6 +57,6 @@ def test_the_table_has_every_verdict_and_the_bound(capsys: pytest.CaptureFixture
 
 
 def test_a_verdict_convicts_whatever_its_power() -> None:
-    assert verdict(refuted=True, powerful=False) is Verdict.CONVICTED
-    assert verdict(refuted=False, powerful=False) is Verdict.NO_POWER
-    assert verdict(refuted=False, powerful=True) is Verdict.CONSISTENT
+    assert verdict(refuted=True, powerful=False) is AuditVerdict.CONVICTED
+    assert verdict(refuted=False, powerful=False) is AuditVerdict.NO_POWER
+    assert verdict(refuted=False, powerful=True) is AuditVerdict.CONSISTENT

@@ -29,7 +29,7 @@ from consilium.shared.privacy.shared_noise import NoiseShare
 from consilium.shared.study.definition import Study, load_study, with_changes
 from consilium.simulations.commands.strategies import STRATEGIES
 from consilium.simulations.experiments import ledger_audit
-from consilium.simulations.experiments.audit_findings import Audit, Verdict
+from consilium.simulations.experiments.audit_findings import Audit, AuditVerdict
 from consilium.simulations.experiments.privacy_audit import audit_study
 from tests.study_text import small_study
 
@@ -78,7 +78,7 @@ def convicted(audit: Audit) -> set[tuple[str, str]]:
 
 
 def blind(audit: Audit) -> list[tuple[str, str]]:
-    return [(f.release, f.what) for f in audit.findings if f.verdict is Verdict.NO_POWER]
+    return [(f.release, f.what) for f in audit.findings if f.verdict is AuditVerdict.NO_POWER]
 
 
 @pytest.mark.slow
