@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from consilium.client.records.cohort import read_cohort, require_suitable
 from consilium.shared.model.card_check import find_card
 from tests.emulated_card import emulated_card
 
@@ -74,6 +75,17 @@ def test_the_benchmark_of_a_graphics_card_checks_and_measures_an_emulated_one(
     assert "1e-05 allowed" in told
     assert "fails" not in told
     assert told.count(" ms") == 6
+
+
+def test_each_of_a_thousand_invented_hospitals_can_take_part(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from parts.hospitals import Hospital, study_of
+
+    study = study_of(1000, rounds=1, mode="distributed")
+    for number in (*range(0, 1000, 50), 255):  # the last had nobody with the outcome, by chance
+        site = study.sites[number]
+        cohort = read_cohort(Hospital(site, number), study, site=site, split_key=bytes(32))
+        require_suitable(cohort, study, site=site, minimum_patients=5)
 
 
 def test_the_table_of_all_benchmarks_has_a_line_for_each_comparison(tmp_path, monkeypatch) -> None:
