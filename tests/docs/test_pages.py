@@ -51,6 +51,15 @@ def resolve(page: str, target: str) -> str:
     return normpath(Path(page).parent / target)
 
 
+def test_no_file_holds_the_marks_of_two_versions_that_were_not_joined():
+    marks = re.compile(rb"^(<{7}|>{7}|\|{7}) ", flags=re.M)
+    folders = [ROOT / name for name in (*FOLDERS.split("|"), ".ci")]
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    files += [path for path in ROOT.iterdir() if path.is_file()]
+    assert len(files) > 1000
+    assert [str(path) for path in files if marks.search(path.read_bytes())] == []
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_link_of_a_page_leads_to_something(page):
     broken = []
