@@ -151,10 +151,14 @@ def _step(
     )
 
 
-def shifted(state: ServerState, added_D: NDArray[np.float32]) -> ServerState:
-    """Return the state with this (D,) added to the weights and to their average."""
-    average_D = state.average_D + added_D if state.average_D.size else state.average_D
-    return replace(state, weights_D=state.weights_D + added_D, average_D=average_D)
+def shifted(state: ServerState, at: tuple[NDArray[np.int64], NDArray[np.float32]]) -> ServerState:
+    """Return the state with numbers (n,) added at places (n,) of the weights and their average."""
+    places, added = at
+    weights_D, average_D = state.weights_D.copy(), state.average_D.copy()
+    weights_D[places] += added
+    if average_D.size:
+        average_D[places] += added
+    return replace(state, weights_D=weights_D, average_D=average_D)
 
 
 def across_groups(mean_updates: NDArray[np.float64]) -> NDArray[np.float64]:

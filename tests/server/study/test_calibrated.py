@@ -1,5 +1,7 @@
 """What the coordinator makes of calibration sums: the shift, whose it is, and what it refuses."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -16,12 +18,13 @@ from consilium.shared.model.weight_vector import load_vector, to_vector
 from consilium.shared.privacy.shared_noise import calibration_share, noisy_sum
 from consilium.shared.rounds.contents import Purpose, RoundConfiguration, vector_spec
 from consilium.shared.secure_sum.fixed_point import encode
-from consilium.shared.study.definition import Study, with_changes
+from consilium.shared.study.definition import Study, load_study, with_changes
 from tests.client.round.made_up_patients import stream
 from tests.rosters import sized_roster
 from tests.server.study.test_claimed_weights import KEYS, SITES, SIZES, result_of
 from tests.study_text import small_study
 
+ROOT = Path(__file__).parents[3]
 CALIBRATION = RoundConfiguration(purpose=Purpose.CALIBRATION)
 NOISY = {"calibration_rounds": 2, "epsilon": 50.0}
 SHARED = with_changes(
@@ -94,3 +97,24 @@ def test_the_shift_moves_each_outputs_log_odds_by_itself_and_nothing_else(model)
             found = network(x_NTF.float(), mask_NT) - before
             assert found.numpy() == pytest.approx(np.tile([0.5, -1.0], (4, 1)), abs=1e-6)
     assert shifted(start(weights_D), intercepts(study, [0.0, 0.0])).average_D.size == 0
+
+
+def test_the_places_are_those_of_the_output_layers_biases_in_every_example_study() -> None:
+    """Against a model of zeros whose biases alone are set."""
+    studies = [load_study(file) for file in sorted((ROOT / "studies").glob("*.toml"))]
+    calibrated = [study for study in studies if study.calibration_rounds]
+    assert len(calibrated) > 5
+    for study in calibrated:
+        model = study_model(study)
+        shift_K = [0.25 + k for k in range(study.task.outputs)]
+        with torch.no_grad():
+            for value in model.state_dict().values():
+                value.zero_()
+            for layer in model.output_layers:
+                if layer.bias is not None:
+                    layer.bias.copy_(torch.tensor(shift_K))
+        places, added = intercepts(study, shift_K)
+        moved_D = np.zeros_like(to_vector(model))
+        moved_D[places] += added
+        assert np.array_equal(moved_D, to_vector(model)), study.name
+        assert places.size >= len(shift_K)
