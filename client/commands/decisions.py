@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from consilium.client.hospital.approvals import Approval
+from consilium.client.hospital.approvals import Approval, Approvals
 from consilium.client.hospital.cohort_notes import CohortNote, note_approved, read_notes
 from consilium.client.hospital.decision_notes import LOCK, DecisionNote, DecisionNotes
 from consilium.client.hospital.folder import SiteFolder
@@ -251,18 +251,7 @@ def withdraw(folder: SiteFolder, named: str, *, by: str, reason: str = "") -> st
     _check_reason(reason)
     with _deciding(folder):
         approvals = approvals_of(folder)
-        found = [
-            one.study
-            for one in approvals
-            if one.study.name == named
-            or (len(named) >= 8 and one.study.digest.hex().startswith(named))
-        ]
-        if len(found) != 1:
-            raise SettingsError(
-                f"study {named}: {'several' if found else 'none'} approved under this name; "
-                "name its digest"
-            )
-        study = found[0]
+        study = find_approved(approvals, named).study
         open_audit(folder).append(
             Approved(study=study.name, study_digest=study.digest, approved=False, by=by)
         )
@@ -270,6 +259,25 @@ def withdraw(folder: SiteFolder, named: str, *, by: str, reason: str = "") -> st
         note = DecisionNote(state="withdrawn", by=(by,), at=_now(), reason=reason)
         notes_of(folder).write(study.digest, note)
     return study.name
+
+
+def find_approved(approvals: Approvals, named: str) -> Approval:
+    """Return the approval of the study of this name or digest (8 digits or more).
+
+    Raises:
+        SettingsError: none is approved, or several are.
+    """
+    found = [
+        one
+        for one in approvals
+        if one.study.name == named or (len(named) >= 8 and one.study.digest.hex().startswith(named))
+    ]
+    if len(found) != 1:
+        raise SettingsError(
+            f"study {named}: {'several' if found else 'none'} approved under this name; "
+            "name its digest"
+        )
+    return found[0]
 
 
 @contextmanager

@@ -121,24 +121,16 @@ def roster(
 ) -> None:
     """Show who is to join or leave an approved study, or has a new key; agree to it by hand."""
     from consilium.client.commands import roster_decisions
+    from consilium.client.commands.decisions import find_approved
     from consilium.client.hospital.folder import SiteFolder
     from consilium.client.service.pinned_connection import approvals_of
 
     opened = SiteFolder.open(folder)
     by = person(opened, named, password_fd) if accept or refuse else ""
-    found = [
-        a
-        for a in approvals_of(opened)
-        if a.study.name == study or (len(study) >= 8 and a.study.digest.hex().startswith(study))
-    ]
-    if len(found) != 1:
-        raise SettingsError(
-            f"study {study}: {'several' if found else 'none'} approved under this name; "
-            "name its digest"
-        )
-    name = found[0].study.name
+    found = find_approved(approvals_of(opened), study).study
+    name = found.name
     with roster_decisions.roster_desk(opened) as desk:
-        rosters = roster_decisions.look(desk, found[0].study.digest)
+        rosters = roster_decisions.look(desk, found.digest)
         if rosters.approval is None:
             _say(f"This site left study {name} for good; what it spent stays in its ledger.")
             return
