@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,18 @@ class HeldFile:
     round: int
 
 
+class KeepsParts(Protocol):
+    """Keeps a site's own part of a model from one round to the next."""
+
+    def of_run(self, study_digest: bytes, study_hash: bytes, run_id: bytes) -> tuple[Kept, bytes]:
+        """See :meth:`PersonalStore.of_run`."""
+
+    def save(
+        self, study_digest: bytes, study_hash: bytes, kept: Kept, *, round: int, run_id: bytes
+    ) -> bytes:
+        """See :meth:`PersonalStore.save`."""
+
+
 class PersonalStore:
     """The files of one site.
 
@@ -41,6 +54,25 @@ class PersonalStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    def of_run(self, study_digest: bytes, study_hash: bytes, run_id: bytes) -> tuple[Kept, bytes]:
+        """Return what a run begins its next round with, and SHA-256 of the run's own file.
+
+        A run without a file begins with what the same run kept under another roster, and with
+        nothing if there is no such file; the hash is empty then.
+
+        Args:
+            study_digest: the approved study's.
+            study_hash: of the run of sums, which another roster changes.
+            run_id: the run's identity, which no roster changes; empty if there is one roster.
+
+        Raises:
+            SettingsError: as :meth:`load`.
+        """
+        held = self.held(study_digest, study_hash)
+        if held is not None:
+            return self.load(study_digest, study_hash), held.digest
+        return self.under_another_roster(study_digest, run_id) if run_id else {}, b""
 
     def load(self, study_digest: bytes, study_hash: bytes) -> Kept:
         """Return what is kept for a run, empty if nothing is.

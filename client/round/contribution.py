@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consilium.client.hospital.graphics_card import allowed_card
-from consilium.client.hospital.personal_store import PersonalStore
+from consilium.client.hospital.personal_store import KeepsParts
 from consilium.client.hospital.policy import Policy
 from consilium.client.records.cohort import Cohort
 from consilium.client.round.calibration_round import calibration_parts
@@ -75,7 +75,7 @@ class Contributor:
         study: Study,
         cohort: Cohort,
         policy: Policy,
-        store: PersonalStore,
+        store: KeepsParts,
         model: RoundModel | None = None,
     ) -> None:
         self._site, self._study, self._cohort = site, study, cohort
@@ -252,9 +252,7 @@ class Contributor:
         return received, None
 
 
-MakeContributor = Callable[
-    [str, Study, Cohort, Policy, PersonalStore, RoundModel | None], Contributor
-]
+MakeContributor = Callable[[str, Study, Cohort, Policy, KeepsParts, RoundModel | None], Contributor]
 
 
 def bounded(parts: Parts, spec: VectorSpec) -> Parts:

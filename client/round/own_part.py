@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from consilium.client.hospital.personal_store import Array, Kept, PersonalStore
+from consilium.client.hospital.personal_store import Array, KeepsParts, Kept, PersonalStore
 from consilium.shared.errors import SettingsError
 from consilium.shared.export.signed_model import Trained
 from consilium.shared.model.normalisation import Normalisation, statistics_size
@@ -85,14 +85,14 @@ class OwnPartOfRun:
 
     Args:
         study: the approved study; in most studies nothing stays at a site.
-        store: the site's files.
+        store: keeps it between rounds.
 
     Attributes:
         part: the part as last saved.
         digest: SHA-256 of the file that holds it; empty if there is none.
     """
 
-    def __init__(self, study: Study, store: PersonalStore) -> None:
+    def __init__(self, study: Study, store: KeepsParts) -> None:
         self._study, self._store, self._run, self._run_id = study, store, b"", b""
         self._any = study.keeps_parts
         self._unsaved: dict[str, Array] = {}
@@ -112,13 +112,8 @@ class OwnPartOfRun:
         """
         self._unsaved, self._round = {}, round_number
         if self._any and self._run != study_hash:
-            held = self._store.held(self._study.digest, study_hash)
-            if held is None and run_id:
-                kept = self._store.under_another_roster(self._study.digest, run_id)
-            else:
-                kept = self._store.load(self._study.digest, study_hash)
+            kept, self.digest = self._store.of_run(self._study.digest, study_hash, run_id)
             self.part = OwnPart(self._study, kept)
-            self.digest = b"" if held is None else held.digest
             self._run, self._run_id = study_hash, run_id
 
     def change(self, name: str, value: Array) -> None:

@@ -24,7 +24,7 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import PARTITION_ID_KEY
 from numpy.typing import NDArray
 
-from consilium.client.hospital.personal_store import HeldFile, Kept, PersonalStore
+from consilium.client.hospital.personal_store import KeepsParts, Kept
 from consilium.client.hospital.policy import Policy
 from consilium.client.records.cohort import Cohort
 from consilium.client.round.contribution import Contributor
@@ -116,7 +116,7 @@ class FlowerEngine:
         study: Study,
         cohort: Cohort,
         policy: Policy,
-        store: PersonalStore,
+        store: KeepsParts,
         model: RoundModel | None = None,
     ) -> Contributor:
         """Return a site's contributor that computes on this engine."""
@@ -166,7 +166,7 @@ class _FarContributor(Contributor):
         study: Study,
         cohort: Cohort,
         policy: Policy,
-        store: PersonalStore,
+        store: KeepsParts,
         model: RoundModel | None,
     ) -> None:
         super().__init__(site, study, cohort, policy, store, model)
@@ -247,21 +247,22 @@ def _computed(far: FarSite, question: RecordDict, model: RoundModel, machine: st
     )
 
 
-class _CarriedStore(PersonalStore):
+class _CarriedStore:
     """A site's own part that came with the question; what changes goes back with the answer."""
 
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
 
-    def load(self, study_digest: bytes, study_hash: bytes) -> Kept:
-        """See :meth:`.PersonalStore.load`."""
-        del study_digest, study_hash
-        return self._kept
+    def of_run(self, study_digest: bytes, study_hash: bytes, run_id: bytes) -> tuple[Kept, bytes]:
+        """See :meth:`.PersonalStore.of_run`; there is no file."""
+        del study_digest, study_hash, run_id
+        return self._kept, b""
 
-    def held(self, study_digest: bytes, study_hash: bytes) -> HeldFile | None:
-        """There is no file."""
-        del study_digest, study_hash
-        return None
+    def save(
+        self, study_digest: bytes, study_hash: bytes, kept: Kept, *, round: int, run_id: bytes
+    ) -> bytes:
+        """Nothing is kept where a site only computes."""
+        raise NotImplementedError("what changes goes back with the answer")
 
 
 def _plain(parameters: SumParameters) -> SumParameters:

@@ -201,7 +201,6 @@ def test_without_ray_its_engine_is_refused_with_the_remedy(monkeypatch):
         pass
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("protocol", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_site_computes_the_same_from_a_message_as_in_its_own_process(tmp_path, protocol):
     study = small_study(study={"rounds": 1, "sites": ["north", "east", "south"]},
