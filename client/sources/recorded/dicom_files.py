@@ -8,9 +8,10 @@ Hounsfield units, which mean the same either way. Padding is no measurement and 
 
 import logging
 import math
+import re
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +29,10 @@ from consilium.client.sources.recorded.volumes import (
     Volume,
     oriented,
 )
-from consilium.shared.errors import DataError
+from consilium.shared.errors import DataError, SettingsError
 
 SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
+UNITS = {"PatientSize": "m", "PatientWeight": "kg"}  # by the standard (PS3.3, C.7.2.2)
 LUMINANCE = np.array([0.299, 0.587, 0.114])  # of red, green and blue: ITU-R BT.601
 MOST_FRAMES = 4096
 SAME_PLACE_MM, SAME_DIRECTION = 1e-3, 1e-2
@@ -54,7 +56,22 @@ _PIXEL_TAGS = [
     "PixelRepresentation", "BitsStored", "PhotometricInterpretation", "Modality",
 ]  # fmt: skip
 
+_VALUES = frozenset({"AS", "CS", "DS", "FD", "FL", "IS", "LO", "SH", "SL", "SS", "UL", "US"})
+_AGE = re.compile(r"([0-9]{3})([DWMY])")
+_AGE_UNITS = {"D": "d", "W": "wk", "M": "mo", "Y": "a"}
+
 Numbers = tuple[float, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class Said:
+    """An attribute as written, empty if it is not there, and the UCUM unit that stands in it."""
+
+    text: str
+    unit: str | None
+
+    def __repr__(self) -> str:
+        return "Said()"
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,7 +79,8 @@ class Image:
     """One image, a file or a frame of one: what a header says, without pixels.
 
     ``series`` is its examination, series, shape and unit. ``position`` and ``orientation`` are
-    empty where the file has none. ``order`` sorts images of one place, ``instance`` all of them.
+    empty where the file has none. ``order`` sorts images of one place, its end all of them.
+    ``said`` are the attributes that were asked for, by keyword.
     """
 
     path: Path
@@ -81,6 +99,7 @@ class Image:
     orientation: Numbers
     order: Numbers
     rescale: tuple[float, float] | None
+    said: Mapping[str, Said]
 
     def __repr__(self) -> str:
         return "Image()"
@@ -131,8 +150,12 @@ def quiet() -> Iterator[None]:
         logger.disabled = before
 
 
-def images_of(path: Path) -> tuple[Image, ...] | None:
+def images_of(path: Path, asked: Collection[str] = ()) -> tuple[Image, ...] | None:
     """Return a file's images; none for a DICOM object without pixels, None if it is no DICOM.
+
+    Args:
+        path: the file.
+        asked: keywords of further attributes to read.
 
     Raises:
         DataError: the package pydicom is missing.
@@ -147,7 +170,7 @@ def images_of(path: Path) -> tuple[Image, ...] | None:
     pydicom = pydicom_or_refusal()
     try:
         with quiet():
-            return _images_of(pydicom, path, marked=marked)
+            return _images_of(pydicom, path, asked, marked=marked)
     except BadFileError:
         raise
     except Exception as error:  # pydicom's parsing may raise anything
@@ -156,19 +179,48 @@ def images_of(path: Path) -> tuple[Image, ...] | None:
         ) from error
 
 
-def _images_of(pydicom: Any, path: Path, *, marked: bool) -> tuple[Image, ...]:
+def _images_of(
+    pydicom: Any, path: Path, asked: Collection[str], *, marked: bool
+) -> tuple[Image, ...]:
     meta = pydicom.filereader.read_file_meta_info(path) if marked else {}
     if meta.get("TransferSyntaxUID") == pydicom.uid.DeflatedExplicitVRLittleEndian:
         raise BadFileError(f"{path.name} is deflated; export the series uncompressed")
-    header = pydicom.dcmread(path, stop_before_pixels=True, force=not marked, specific_tags=_TAGS)
+    header = pydicom.dcmread(
+        path, stop_before_pixels=True, force=not marked, specific_tags=[*_TAGS, *asked]
+    )
     if not marked and "SOPClassUID" not in header:
         raise ValueError
     if meta.get("MediaStorageSOPClassUID") == pydicom.uid.MediaStorageDirectoryStorage:
         return ()
-    return tuple(_images(header, path)) if "Rows" in header else ()
+    return tuple(_images(header, path, asked)) if "Rows" in header else ()
 
 
-def _images(header: Any, path: Path) -> Iterator[Image]:
+def require_attributes(keywords: Collection[str]) -> None:
+    """Check that these are keywords of attributes that hold one text or number.
+
+    Raises:
+        SettingsError: one is not in DICOM's dictionary, or holds something else.
+    """
+    from pydicom.datadict import dictionary_VR, tag_for_keyword
+
+    for keyword in keywords:
+        if tag_for_keyword(keyword) is None or dictionary_VR(keyword) not in _VALUES:
+            raise SettingsError(
+                f"[data.variables] attribute {keyword!r} is no keyword of a DICOM attribute with a "
+                "number or a word; write it as in the standard, such as 'PatientAge'"
+            )
+
+
+def _said(header: Any, keyword: str) -> Said:
+    """Return an attribute; an age has its own unit (PS3.5, 6.2: ``062Y``)."""
+    value = header.get(keyword)
+    text = "" if value is None else str(value).strip()
+    if (age := _AGE.fullmatch(text)) is not None:
+        return Said(str(int(age[1])), _AGE_UNITS[age[2]])
+    return Said(text, None)
+
+
+def _images(header: Any, path: Path, asked: Collection[str]) -> Iterator[Image]:
     rows, columns = int(header.Rows), int(header.Columns)
     frames = int(header.get("NumberOfFrames") or 1)
     size = rows * columns * frames * int(header.get("SamplesPerPixel") or 1)
@@ -180,6 +232,7 @@ def _images(header: Any, path: Path) -> Iterator[Image]:
     shared = _first(header.get("SharedFunctionalGroupsSequence"))
     groups = list(header.get("PerFrameFunctionalGroupsSequence") or ())
     written = str(header.get("PatientID") or "")
+    said = {keyword: _said(header, keyword) for keyword in asked}
     for frame in range(frames):
         own = groups[frame] if frame < len(groups) else None
         rescale = _rescale(header, own, shared)
@@ -219,6 +272,7 @@ def _images(header: Any, path: Path) -> Iterator[Image]:
                 float(frame),
             ),
             rescale=rescale,
+            said=said,
         )
 
 

@@ -10,6 +10,8 @@ columns) and ``{split}_labels``, for which the study's label is ``label``. Value
 units (``[hnsf'U]``) for computed tomography in DICOM, in the share of white (``1``) for an ``.npz``
 of bytes, PNG and JPEG, otherwise as stored (``1``).
 
+Static variables stand in columns of the table, or in attributes of DICOM such as PatientAge.
+
 A patient is a person: in DICOM by PatientID, elsewhere by the table's column. A person's scans are
 that person's stays. An ``.npz`` names no persons.
 """
@@ -17,7 +19,7 @@ that person's stays. An ``.npz`` names no persons.
 import math
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,13 +37,20 @@ from consilium.client.sources.common.matrices import (
 )
 from consilium.client.sources.common.persons import require_person, same_person
 from consilium.client.sources.common.source import Counted, Patient, Stay, Tally
-from consilium.client.sources.recorded.pooling import named_cell, pooled
+from consilium.client.sources.recorded import dicom_files
+from consilium.client.sources.recorded.pooling import Cell, named_cell, pooled
 from consilium.client.sources.recorded.record_settings import ImageSlicesSettings, LabelsFile
 from consilium.client.sources.recorded.record_table import Label, RecordTable, read_table
 from consilium.client.sources.recorded.scans import NOT_READ, BadScan, Scan, chosen, scans_below
+from consilium.client.sources.recorded.static_values import (
+    require_columns,
+    require_places,
+    static_value,
+)
 from consilium.client.sources.recorded.volumes import LARGEST_BYTES, PLAIN, Volume
-from consilium.shared.errors import DataError
+from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.study.definition import Study
+from consilium.shared.study.input_names import series_names, static_names
 
 LABELS = "labels.csv"
 MOST_LABEL_BYTES = 1 << 26
@@ -80,11 +89,36 @@ class ImageSlices(Counted):
             outputs=study.task.outputs,
         )
         require_tokens(study, self.name, ())
-        cells = [named_cell(name) for name in study.variables]
+        columns = {name: column for column, name in enumerate(study.variables)}
+        cells = {columns[name]: named_cell(name) for name in series_names(study)}
+        if not cells:
+            raise DataError(
+                f"study {study.name} has no variable of the slices; add cells, such as "
+                "'cell-0-0-of-4'"
+            )
+        self._check_static(study)
         self._tally = Tally()
         return self._read(study, cells)
 
-    def _read(self, study: Study, cells: list[tuple[int, int, int]]) -> Iterator[Patient]:
+    def _check_static(self, study: Study) -> None:
+        """Check that the settings say where each static variable is, and of nothing else."""
+        said, names = self._settings.variables, static_names(study)
+        if names and self._path.suffix == ".npz":
+            raise DataError(
+                f"data {self._path} are arrays, which have no static variable {names[0]!r}; take "
+                "records with a table of labels, or remove it from the study"
+            )
+        require_places(names, said, "attribute", study)
+        for name in said:
+            if name not in names:
+                raise SettingsError(
+                    f"[data.variables.{name}] is not a static variable of study {study.name}; "
+                    "remove it"
+                )
+        if keywords := [one.attribute for one in said.values() if one.attribute]:
+            dicom_files.require_attributes(keywords)
+
+    def _read(self, study: Study, cells: Mapping[int, Cell]) -> Iterator[Patient]:
         cleaner = Cleaner(study, self._tally)
         persons = self._npz(study) if self._path.suffix == ".npz" else self._persons(study)
         for person, scans in persons:
@@ -95,6 +129,8 @@ class ImageSlices(Counted):
                     if isinstance(volume, BadFileError):
                         raise volume
                     value_TV = pooled(volume, cells, study)
+                    if isinstance(scan, Scan):
+                        self._fill_static(value_TV, scan, study)
                     stays.append(
                         stay_of(
                             value_TV, study, cleaner, stay_id=name, label=_checked(label, study)
@@ -106,6 +142,24 @@ class ImageSlices(Counted):
                 self._tally.patients += 1
                 self._tally.stays += len(stays)
                 yield Patient(patient_id=person, stays=tuple(stays))
+
+    def _fill_static(self, value_TV: NDArray[np.float64], scan: Scan, study: Study) -> None:
+        """Put the static variables of a scan into its first step."""
+        columns = list(study.variables)
+        for name, said in self._settings.variables.items():
+            if said.attribute is None:
+                cell, unit = scan.row.cells[said.column or ""], said.unit
+            elif scan.said is None:
+                raise DataError(
+                    f"[data.variables.{name}] names an attribute of DICOM, and {scan.shown} is of "
+                    "another format; name a column of the table of labels"
+                )
+            else:
+                found = scan.said[said.attribute]
+                cell = found.text
+                unit = found.unit or said.unit or dicom_files.UNITS.get(said.attribute)
+            value = static_value(cell, said, name, study, self._tally, unit=unit)
+            value_TV[0, columns.index(name)] = value
 
     def _leave_out(self, name: str, error: BadFileError, study: Study) -> None:
         if study.data.on_bad_file == "refuse":
@@ -123,6 +177,7 @@ class ImageSlices(Counted):
             )
         labels = settings.labels or LabelsFile(file=self._path / LABELS)
         table = read_table(labels, study)
+        require_columns(settings.variables, table)
         of_row: dict[str, list[Scan]] = defaultdict(list)
         for found in scans_below(settings, table, tally):
             if isinstance(found, BadScan):
@@ -131,7 +186,7 @@ class ImageSlices(Counted):
                 tally.unlabelled += 1
             else:
                 of_row[found.row.record].append(found)
-        unit = next(iter(study.variables.values())).unit
+        unit = study.variables[series_names(study)[0]].unit
         scans = [scan for several in of_row.values() for scan in chosen(several, settings, unit)]
         tally.note(NOT_READ, sum(map(len, of_row.values())) - len(scans))
         person_of = self._person_key(scans, table, study)

@@ -58,6 +58,30 @@ class LabelsFile(LabelRule):
     annotations: str | None = None
 
 
+class StaticVariable(SettingsPart):
+    """Where a record has one of the study's static variables.
+
+    Attributes:
+        column: its column in the table of labels.
+        unit: UCUM unit where the record says none, or a wrong one.
+        values: numbers for words, such as ``{ Male = 1, Female = 0 }``.
+    """
+
+    column: str | None = None
+    unit: str | None = None
+    values: dict[str, Number] = Field(default_factory=dict)
+
+
+class ImageVariable(StaticVariable):
+    """Where a scan has one of the study's static variables.
+
+    Attributes:
+        attribute: keyword of a DICOM attribute, such as ``PatientAge``, which has its own unit.
+    """
+
+    attribute: str | None = Field(default=None, pattern=r"^[A-Z][A-Za-z0-9]{0,63}$")
+
+
 class ImageSlicesSettings(DataSettings):
     """Image volumes: DICOM, NIfTI, PNG and JPEG below a folder, or an ``.npz`` of MedMNIST.
 
@@ -72,6 +96,7 @@ class ImageSlicesSettings(DataSettings):
         plane: the plane of the slices; ``acquired`` takes them as the scanner made them.
         window: ``voi`` applies the window that a DICOM file asks for; otherwise values are as
             measured.
+        variables: where scans have the study's static variables.
     """
 
     path: FilePath
@@ -82,6 +107,7 @@ class ImageSlicesSettings(DataSettings):
     description: str = Field(default="*", min_length=1)
     plane: Literal["axial", "coronal", "sagittal", "acquired"] = "axial"
     window: Literal["none", "voi"] = "none"
+    variables: dict[str, ImageVariable] = Field(default_factory=dict)
 
 
 class MoleculesSettings(DataSettings):
@@ -99,22 +125,16 @@ class MoleculesSettings(DataSettings):
     compound: str | None = None
 
 
-class RecordVariable(SettingsPart):
+class RecordVariable(StaticVariable):
     """Where a record has one of the study's variables.
 
     Attributes:
         signal: names of its channel, the first that a record has; by default the variable's name.
-        column: a static variable's column in the table of labels.
         comment: a static variable's name in a header's comments.
-        unit: UCUM unit where the record says none, or a wrong one.
-        values: numbers for words, such as ``{ Male = 1, Female = 0 }``.
     """
 
     signal: Names = ()
-    column: str | None = None
     comment: str | None = None
-    unit: str | None = None
-    values: dict[str, Number] = Field(default_factory=dict)
 
 
 class FilterSettings(SettingsPart):

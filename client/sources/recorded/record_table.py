@@ -42,6 +42,7 @@ class RecordTable:
 
     ``person`` is the column that names persons, None if there is none. ``record`` is the column
     that says which records a row is about; ``names_persons`` whether that is a column of persons.
+    ``columns`` are all of them.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class RecordTable:
     record: str
     person: str | None
     names_persons: bool
+    columns: tuple[str, ...]
 
     def __repr__(self) -> str:
         return f"RecordTable({len(self.rows)} rows)"
@@ -90,7 +92,9 @@ def read_table(settings: LabelsFile, study: Study, *, labelled: bool = True) -> 
                 found[same_person(row.record)] = row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"labels {path} cannot be read as CSV in UTF-8; add the file") from error
-    return RecordTable(path, found, columns.record, columns.person, columns.names_persons)
+    return RecordTable(
+        path, found, columns.record, columns.person, columns.names_persons, columns.named
+    )
 
 
 class _Columns:
@@ -129,9 +133,14 @@ class _Columns:
             f"{self.record} once"
         )
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The columns that have a name, in the file's order."""
+        return tuple(name for name in self._header if name)
+
     def row(self, cells: Mapping[str, str | None], where: str) -> Row:
         """Return one row, checked."""
-        plain = {name: (cells.get(name) or "").strip() for name in self._header if name}
+        plain = {name: (cells.get(name) or "").strip() for name in self.named}
         record = plain.get(self.record, "")
         missing = [name for name in (self.person,) if name and name not in plain]
         if not record or missing or None in cells:

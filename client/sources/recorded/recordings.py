@@ -7,7 +7,6 @@ study of any other label has it from a table beside the records, from the header
 annotations.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -41,12 +40,16 @@ from consilium.client.sources.recorded.record_table import (
     Label,
     RecordTable,
     Row,
-    cell_number,
     label_of,
     read_table,
 )
 from consilium.client.sources.recorded.recording_units import channel_unit, is_voltage
 from consilium.client.sources.recorded.scans import SPELLINGS
+from consilium.client.sources.recorded.static_values import (
+    require_columns,
+    require_places,
+    static_value,
+)
 from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.study.definition import Study, with_changes
 from consilium.shared.study.derived import HIGHEST_SHARE, BandPower, Derived, channel_units
@@ -177,13 +180,7 @@ class Recordings(Counted):
             )
         self._rate_hz = float(study.data.rate_hz)
         chosen = self._settings.variables
-        for variable in self._static_of_records(study):
-            said = chosen.get(variable)
-            if said is None or (said.column is None) == (said.comment is None):
-                raise SettingsError(
-                    f"[data.variables.{variable}] must say the column or the comment of a static "
-                    "variable; name one of the two"
-                )
+        require_places(self._static_of_records(study), chosen, "comment", study)
         if computed := sorted(set(chosen) & set(study.data.derived)):
             raise SettingsError(
                 f"[data.variables.{computed[0]}] is computed from channel "
@@ -254,12 +251,15 @@ class Recordings(Counted):
     def _table(self, study: Study) -> RecordTable | None:
         settings = self._settings
         if settings.labels is None:
+            require_columns(settings.variables, None)
             return None
         elsewhere = settings.comments.label is not None or (
             settings.annotations is not None and bool(settings.annotations.values)
         )
         labelled = self._labels_records(study) and not elsewhere
-        return read_table(settings.labels, study, labelled=labelled)
+        table = read_table(settings.labels, study, labelled=labelled)
+        require_columns(settings.variables, table)
+        return table
 
     def _listed(self, folder: Path, table: RecordTable | None) -> list[Listed]:
         """Return the records to read, each with its row; those without a row are counted."""
@@ -502,13 +502,7 @@ class Recordings(Counted):
             cell = "" if record.row is None else record.row.cells.get(said.column, "")
         else:
             cell = recording.comments.get(same_person(said.comment or ""), "")
-        try:
-            value = cell_number(cell, said.values)
-        except ValueError:
-            return math.nan
-        if said.unit is None:
-            return value
-        return conversion(said.unit, study.variables[name].unit)(value)
+        return static_value(cell, said, name, study, self._tally, unit=said.unit)
 
     def _cut(self, prepared: Prepared, study: Study) -> list[Window]:
         """Return the record's windows with labels that fit the task, derived variables filled in.

@@ -6,7 +6,7 @@ scan, and so is every PNG or JPEG image, or the images of a folder that the tabl
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
@@ -41,7 +41,8 @@ class Scan:
 
     ``name`` identifies the scan, ``shown`` names it in errors. ``person`` is what the format itself
     says, empty if it says nothing, None if it has no place for it. ``examination`` and ``taken``
-    tell scans of one row apart; ``slices`` is their number.
+    tell scans of one row apart; ``slices`` is their number. ``said`` are the attributes of DICOM
+    that the settings ask for; None for other formats.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Scan:
     slices: int
     unit: str
     read: Callable[[], Volume]
+    said: Mapping[str, dicom_files.Said] | None = None
 
     def __repr__(self) -> str:
         return "Scan()"
@@ -146,9 +148,10 @@ def _dicom(
     rows: dict[tuple[str, ...], Row] = {}
     unlabelled: set[tuple[str, ...]] = set()
     written: set[str] = set()
+    asked = {one.attribute for one in settings.variables.values() if one.attribute}
     for path in files:
         try:
-            images = dicom_files.images_of(path)
+            images = dicom_files.images_of(path, asked)
         except BadFileError as error:
             yield BadScan(path.relative_to(settings.path).parent.as_posix(), error)
             continue
@@ -192,7 +195,7 @@ def _volumes(
             yield Scan(
                 name, folder, row, first.person, f"{first.person} {first.study}", first.taken,
                 len(series.images),
-                first.unit, read,
+                first.unit, read, first.said,
             )  # fmt: skip
     except BadFileError as error:
         yield BadScan(folder, error)

@@ -6,6 +6,7 @@ https://wfdb.io/spec/header-files.html, https://wfdb.io/spec/signal-files.html
 import re
 import zipfile
 from collections.abc import Collection
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,12 @@ _FIRST_LINE = re.compile(
     rf"\S+\s+\d+(\s+{_NUMBER}(/{_NUMBER}(\({_NUMBER}\))?)?"
     r"(\s+\d+(\s+[\d:.]+(\s+\d+/\d+/\d+)?)?)?)?\s*"
 )
-_COMMENT = re.compile(r"\s*<?([^:<>]{1,64})>?\s*:\s*(.*?)\s*")
+# A name and a colon: first in a comment, or after two blanks or before "<" further on in it.
+_NAME = re.compile(
+    r"(?:^\s*<?([^:<>]{1,64}?)|(?:\s{2,}|\s+(?=<))<?([^\W\d][^:<>]{0,63}?))>?\s*:\s*"
+)
+# Age and sex as in the MIT-BIH databases: "69 M 1085 1629 x1".
+_AGE_AND_SEX = re.compile(r"\s*([0-9]{1,3})\s+([MF])(?:\s[^:]*)?")
 _BYTES = {
     "8": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "80": 1.0, "160": 2.0, "212": 1.5,
     "310": 4 / 3, "311": 4 / 3, "508": 0.0, "516": 0.0, "524": 0.0,
@@ -27,11 +33,21 @@ _BYTES = {
 
 
 def comments_of(header: Any) -> dict[str, str]:
-    """Return what the header's comments say, by name in any case: ``Dx`` of ``# Dx: 426783006``."""
+    """Return what the header's comments say, by name in any case: ``Dx`` of ``# Dx: 426783006``.
+
+    One comment may say several things: ``# Age: 62  Sex: M``, ``# <age>: 62 <sex>: M``. A comment
+    without a name that begins with an age and a sex, as in MIT-BIH (``# 69 M 1085 1629 x1``), says
+    ``age`` and ``sex``. Of two comments of one name the first counts.
+    """
     found: dict[str, str] = {}
-    for comment in header.comments or ():
-        if matched := _COMMENT.fullmatch(str(comment)):
-            found.setdefault(same_person(matched[1]), matched[2])
+    for comment in map(str, header.comments or ()):
+        names = list(_NAME.finditer(comment))
+        for name, after in zip_longest(names, names[1:]):
+            end = len(comment) if after is None else after.start()
+            found.setdefault(same_person(name[1] or name[2]), comment[name.end() : end].strip())
+        if not names and (person := _AGE_AND_SEX.fullmatch(comment)):
+            found.setdefault("age", person[1])
+            found.setdefault("sex", person[2])
     return found
 
 

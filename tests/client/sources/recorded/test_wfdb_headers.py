@@ -185,3 +185,23 @@ def test_a_zip_has_the_signal_files_that_its_headers_name_whatever_their_endings
 def test_comments_are_found_by_name() -> None:
     header = wfdb.Record(comments=["<age>: 40", "Dx: 1,2", "free text", "dx: later"])
     assert comments_of(header) == {"age": "40", "dx": "1,2"}
+
+
+@pytest.mark.parametrize(
+    ("comments", "said"),
+    [
+        (["Age: 62  Sex: M"], {"age": "62", "sex": "M"}),  # European ST-T
+        (["<age>: 69 <sex>: M <diagnoses>: (none)"],
+         {"age": "69", "sex": "M", "diagnoses": "(none)"}),
+        (["69 M 1085 1629 x1", "Aldomet, Inderal"], {"age": "69", "sex": "M"}),  # MIT-BIH
+        (["24 F 1581 654 x1", "The PVCs are multiform."], {"age": "24", "sex": "F"}),
+        (["Age: 30", "69 M 1085 1629 x1"], {"age": "30", "sex": "M"}),
+        (["Time:  10:30"], {"time": "10:30"}),
+        (["1st diagnosis: mild  note: late"], {"1st diagnosis": "mild", "note": "late"}),
+        (["Dx: 426783006,164934002"], {"dx": "426783006,164934002"}),
+        (["12 leads", "69 MHz", "1985 M", "69 m"], {}),
+        (["", "   ", ":", "<>:"], {}),
+    ],
+)  # fmt: skip
+def test_a_comment_may_say_several_things(comments, said) -> None:
+    assert comments_of(wfdb.Record(comments=comments)) == said
