@@ -8,16 +8,13 @@ is that of :class:`consilium.server.secure_sum.protocol.SecureSum`, to the bit.
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import Executor
-from threading import Lock
-from typing import TypeVar
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from consilium.client.round.answer import answer_or_refuse
-from consilium.client.round.round_model import RoundModel
-from consilium.client.round.training import FirstStep
+from consilium.client.ledger.store import Ledger, Release
+from consilium.client.round.charges import reserve_all, round_charges
 from consilium.server.secure_sum.exchange import Clock, RoundLog, require_sites
 from consilium.server.secure_sum.protocol import SumResult, checked_total, require_supported
 from consilium.shared.errors import SettingsError
@@ -25,14 +22,13 @@ from consilium.shared.rounds.contents import RoundConfiguration
 from consilium.shared.secure_sum.fixed_point import VectorSpec, decode
 from consilium.shared.secure_sum.messages import Action, Refusal
 from consilium.shared.secure_sum.parameters import SumParameters
-from consilium.shared.secure_sum.tail import TAIL
-from consilium.simulations.federation.clear_site import Begun, ClearSite, Question
+from consilium.shared.study.definition import Study
+from consilium.simulations.federation.clear_site import ClearSite, Question
 from consilium.simulations.federation.faults import Fault, FaultKind
-from consilium.simulations.federation.together import first_steps, waves
 from consilium.simulations.federation.traffic import Traffic
+from consilium.simulations.federation.vector_sums import VectorSums, or_refusal
 
 PROTOCOL, CLEAR = "protocol", "clear"  # how a round was summed, in its record
-T = TypeVar("T")
 UPDATE = f"query.{Action.UPDATE.value}"
 
 
@@ -40,12 +36,11 @@ class ClearSum:
     """Adds the vectors of a group's sites; used as a ``SecureSum``.
 
     Args:
+        study: what is run.
         parameters: of the group.
         sites: by name.
-        model: the study's network.
-        clip_norm: bound on the L2 norm of a patient's gradient.
-        pool: where they compute; the sum does not depend on how many at a time.
-        workers: how many at a time.
+        ledgers: by site.
+        sums: where the sites compute; the sum does not depend on it.
         timeout_s: longest wait for an update that comes late, in seconds.
         faults: what happens to updates, for tests.
         clock: for the times reported.
@@ -57,21 +52,19 @@ class ClearSum:
 
     def __init__(
         self,
+        study: Study,
         parameters: SumParameters,
         sites: Mapping[str, ClearSite],
+        ledgers: Mapping[str, Ledger],
+        sums: VectorSums,
         *,
-        model: RoundModel,
-        clip_norm: float,
-        pool: Executor,
-        workers: int,
         timeout_s: float,
         faults: Iterable[Fault] = (),
         clock: Clock = time.monotonic,
     ) -> None:
-        self.parameters = parameters
-        self._sites, self._timeout_s, self._clock = sites, timeout_s, clock
-        self._model, self._clip_norm = model, clip_norm
-        self._pool, self._workers = pool, workers
+        self.parameters, self._study = parameters, study
+        self._sites, self._ledgers, self._sums = sites, ledgers, sums
+        self._timeout_s, self._clock = timeout_s, clock
         self._faults = {(fault.site, fault.occurrence): fault for fault in faults}
         for fault in self._faults.values():
             if fault.message_type != UPDATE or fault.kind is FaultKind.CORRUPT:
@@ -113,7 +106,6 @@ class ClearSum:
             asked=RoundConfiguration.from_bytes(configuration),
             received_D=received_D,
             round=round,
-            parameters=parameters,
             spec=spec,
         )
         with log.timing("update"):
@@ -165,42 +157,41 @@ class ClearSum:
     ) -> tuple[NDArray[np.uint32], tuple[str, ...], dict[str, Refusal]]:
         """Return the sum of the vectors, whose they are, and the refusals of those that decline."""
         self._keyed = frozenset()  # keys are for one round, also for one that is void
-        total = np.zeros(question.spec.length + TAIL, np.uint32)
-        adding = Lock()
         asked = {site: self._fault(site) for site in participants}
         lost = {site for site, fault in asked.items() if fault and self._loses(fault)}
+        charged: dict[str, tuple[Release, ...]] = {}
         refusals: dict[str, Refusal] = {}
-
-        def begin(site: str) -> Begun | Refusal | None:
-            fault = asked[site]
+        for site, fault in asked.items():
             if fault and fault.kind is FaultKind.LOSE_REQUEST:
-                return None
-            return self._or_refusal(site, lambda here: here.begin(question))
-
-        def add(site: str) -> Refusal | None:
-            vector = self._or_refusal(
-                site, lambda here: here.vector(question, begun[site], firsts.get(site))
-            )
-            if isinstance(vector, Refusal):
-                return vector
-            if site not in lost:
-                with adding:
-                    np.add(total, vector, out=total)
-            return None
-
-        added: list[str] = []
-        for wave in waves(participants, self._model.parameters):
-            answers = dict(zip(wave, self._pool.map(begin, wave), strict=True))
-            begun = {site: one for site, one in answers.items() if isinstance(one, Begun)}
-            firsts = self._first_steps(question, begun)
-            answers |= zip(begun, self._pool.map(add, begun), strict=True)
-            refusals |= {site: one for site, one in answers.items() if isinstance(one, Refusal)}
-            added += [site for site in begun if site not in refusals]
+                continue
+            found = or_refusal(site, partial(self._charged, site, question))
+            if isinstance(found, Refusal):
+                refusals[site] = found
+            else:
+                charged[site] = found
+        added = self._sums.add(question, list(charged), lost)
+        refusals |= added.refusals
+        able = [site for site in charged if site not in refusals]
+        for site in able:
+            for release in charged[site]:
+                self._ledgers[site].confirm(release)
         refusals = {site: refusal for site, refusal in refusals.items() if site not in lost}
         log.refusals |= {site: refusal.sentence for site, refusal in refusals.items()}
         unheard = f"no answer to {Action.UPDATE.value} within {self._timeout_s:g} s"
         log.refusals |= dict.fromkeys(lost, unheard)
-        return total, tuple(site for site in added if site not in lost), refusals
+        return added.total, tuple(site for site in able if site not in lost), refusals
+
+    def _charged(self, site: str, question: Question) -> tuple[Release, ...]:
+        """Check a round and charge it at a site; return what was charged.
+
+        Raises:
+            ConsiliumError: the site declines.
+        """
+        self._sites[site].check(question)
+        study = self._study
+        releases = round_charges(study, question.asked, question.round, self.parameters.study_hash)
+        reserve_all(self._ledgers[site], releases, study)
+        return releases
 
     def _fault(self, site: str) -> Fault | None:
         """Return what happens to the next question to a site."""
@@ -210,21 +201,6 @@ class ClearSum:
 
     def _loses(self, fault: Fault) -> bool:
         return fault.kind is not FaultKind.DELAY or fault.delay_s > self._timeout_s
-
-    def _or_refusal(self, site: str, work: Callable[[ClearSite], T]) -> T | Refusal:
-        """Return what a site computes, or its refusal, which is what would leave a hospital."""
-        made: list[T] = []
-
-        def answer() -> bytes:
-            made.append(work(self._sites[site]))
-            return b""
-
-        return answer_or_refuse(site, Action.UPDATE, answer).refusal or made[0]
-
-    def _first_steps(self, question: Question, begun: Mapping[str, Begun]) -> dict[str, FirstStep]:
-        weights_D = question.received_D[: self._model.parameters]
-        clip_norm = self._clip_norm
-        return first_steps(begun, self._model, weights_D, clip_norm, self._pool, self._workers)
 
     def _require(self, done: Collection[str], did: str, round: int, log: RoundLog) -> None:
         least, roster = self.parameters.minimum_sites, self.parameters.roster

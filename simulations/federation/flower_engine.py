@@ -13,7 +13,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, cast
 
@@ -30,11 +29,11 @@ from consilium.client.records.cohort import Cohort
 from consilium.client.round.contribution import Contributor
 from consilium.client.round.round_model import RoundModel
 from consilium.client.round.training import FirstStep
-from consilium.shared.crypto.keys import Roster
 from consilium.shared.errors import SettingsError, UnreachableError
 from consilium.shared.rounds.contents import RoundConfiguration
 from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.study.definition import Study
+from consilium.simulations.federation.far_site import FarSite
 from consilium.simulations.federation.local_grid import send_as_coordinator
 from consilium.simulations.federation.ray_cluster import Cluster, connected
 
@@ -44,17 +43,6 @@ RESOURCES: dict[str, ConfigRecordValues] = {
     "num_gpus": 0,
 }  # of an actor, which computes one site at a time
 LOST = "a machine of the Ray cluster was lost; the same command goes on from the last whole round"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FarSite:
-    """What a site's computations need wherever they run; it does not change during a run."""
-
-    site: str
-    study: Study
-    cohort: Cohort
-    policy: Policy
-    parameters: SumParameters
 
 
 class FlowerEngine:
@@ -86,9 +74,7 @@ class FlowerEngine:
             import ray
             from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
 
-            given = [
-                ray.put(replace(one, parameters=_plain(one.parameters))) for one in sites.values()
-            ]
+            given = [ray.put(one) for one in sites.values()]
             study = ray.put(next(iter(sites.values())).study)
             self._sites, self._lost = list(sites), False
             send_as_coordinator()
@@ -263,12 +249,6 @@ class _CarriedStore:
     ) -> bytes:
         """Nothing is kept where a site only computes."""
         raise NotImplementedError("what changes goes back with the answer")
-
-
-def _plain(parameters: SumParameters) -> SumParameters:
-    """Return parameters that can travel: a simulation's roster remembers what it has verified."""
-    roster = parameters.roster
-    return replace(parameters, roster=Roster(roster.members, roster.declared))
 
 
 @cache

@@ -6,7 +6,7 @@ the model is also judged directly on held-out patients in every round.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,9 @@ from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.study.definition import Study
 from consilium.simulations.federation.clear_site import ClearSite
 from consilium.simulations.federation.clear_sum import CLEAR, PROTOCOL, ClearSum
+from consilium.simulations.federation.far_site import FarSite, travelling
 from consilium.simulations.federation.faults import Fault
-from consilium.simulations.federation.flower_engine import FarSite, FlowerEngine
+from consilium.simulations.federation.flower_engine import FlowerEngine
 from consilium.simulations.federation.local_grid import LocalGrid, run_server_app
 from consilium.simulations.federation.out_folder import SITES
 from consilium.simulations.federation.site_folders import (
@@ -53,10 +54,18 @@ from consilium.simulations.federation.site_folders import (
     open_site,
     roster_of,
 )
+from consilium.simulations.federation.site_processes import site_processes, worth_processes
+from consilium.simulations.federation.vector_sums import SumsHere, VectorSums
 from consilium.simulations.figures.answer_tables import final_tables
 from consilium.simulations.figures.held_out import HeldOut, OwnStates, Scores
 from consilium.simulations.figures.metrics import HeldOutMetrics
 from consilium.simulations.figures.subgroups import FiguresByGroup, figures_by_group
+
+
+def by_site(groups: Iterable[SumParameters]) -> dict[str, SumParameters]:
+    """Return the parameters of each site's group."""
+    return {site: group for group in groups for site in group.roster.names}
+
 
 Show = Callable[[dict[str, Any]], None]
 Follow = Callable[[Iterator[RoundResult]], None]
@@ -103,7 +112,9 @@ class Federation:
             charge is on disk before anything leaves. Otherwise the sites' vectors are added as
             they are: the results are the same, and nothing is hidden from anybody.
         faults: faults to inject, for tests.
-        engine: where the sites compute, if not in this process.
+        engine: where the sites compute, if not on this machine.
+        processes: whether sites that are summed in the clear compute in processes and not in
+            threads; by default where that is sooner.
     """
 
     def __init__(
@@ -116,8 +127,12 @@ class Federation:
         protocol: bool = False,
         faults: Iterable[Fault] = (),
         engine: FlowerEngine | None = None,
+        processes: bool | None = None,
     ) -> None:
         check_modules(study)
+        if processes is None:
+            processes = worth_processes(len(study.sites), study.rounds, workers)
+        self._processes = processes
         self._study, self._folder, self._protocol = study, folder, protocol
         self._engine = engine
         self._contribute = Contributor if engine is None else engine.contributor
@@ -236,19 +251,20 @@ class Federation:
         """Return the context in which the sites can compute; it gives how many at the same time."""
         if self._engine is None:
             return nullcontext(self._workers)
-        by_site = {site: group for group in parameters for site in group.roster.names}
-        return self._engine.running(
-            {
-                site: FarSite(
-                    site=site,
-                    study=self._study,
-                    cohort=self._cohorts[site],
-                    policy=self._policy,
-                    parameters=by_site[site],
-                )
-                for site in self._study.sites
-            }
-        )
+        return self._engine.running(self._far_sites(parameters))
+
+    def _far_sites(self, groups: tuple[SumParameters, ...]) -> dict[str, FarSite]:
+        of_site = by_site(groups)
+        return {
+            site: FarSite(
+                site=site,
+                study=self._study,
+                cohort=self._cohorts[site],
+                policy=self._policy,
+                parameters=travelling(of_site[site]),
+            )
+            for site in self._study.sites
+        }
 
     def _parameters(self, checkpoint: Checkpoint) -> tuple[SumParameters, ...]:
         return tuple(group_parameters(self._study, self._roster, checkpoint.run_id))
@@ -257,33 +273,30 @@ class Federation:
         """Run the rounds without the protocol; leave the ledgers behind, however they end."""
         study, parameters = self._study, self._parameters(checkpoint)
         self._charge_past_rounds(checkpoint, parameters)
-        model = RoundModel(study)
+        model, of_site = RoundModel(study), by_site(parameters)
         sites = {
             site: ClearSite(
                 site,
                 study,
                 self._cohorts[site],
                 self._policy,
-                state.ledger,
                 state.personal,
+                of_site[site],
                 model,
                 self._contribute,
             )
             for site, state in self._states.items()
         }
+        ledgers = {site: state.ledger for site, state in self._states.items()}
         try:
-            with (
-                self._computing(parameters) as workers,
-                ThreadPoolExecutor(workers, thread_name_prefix="site") as pool,
-            ):
+            with self._adding(sites, parameters, model) as adding:
                 sums = [
                     ClearSum(
+                        study,
                         group,
                         sites,
-                        model=model,
-                        clip_norm=study.privacy.clip_norm,
-                        pool=pool,
-                        workers=workers,
+                        ledgers,
+                        adding,
                         timeout_s=study.aggregation.round_timeout_s,
                         faults=[fault for fault in self._faults if fault.site in group.roster],
                     )
@@ -295,17 +308,37 @@ class Federation:
             for site, state in self._states.items():
                 leave_ledger(self._folder / SITES / site, state.ledger)
 
+    @contextmanager
+    def _adding(
+        self, sites: Mapping[str, ClearSite], groups: tuple[SumParameters, ...], model: RoundModel
+    ) -> Iterator[VectorSums]:
+        """Give what lets the sites compute: processes where that pays, or threads."""
+        study = self._study
+        if self._engine is None and self._processes:
+            far = list(self._far_sites(groups).values())
+            with site_processes(far, self._folder, workers=self._workers) as processes:
+                yield processes
+            return
+        with (
+            self._computing(groups) as workers,
+            ThreadPoolExecutor(workers, thread_name_prefix="site") as pool,
+        ):
+            clip_norm = study.privacy.clip_norm
+            yield SumsHere(sites, model=model, clip_norm=clip_norm, pool=pool, workers=workers)
+
     def _charge_past_rounds(
         self, checkpoint: Checkpoint, parameters: tuple[SumParameters, ...]
     ) -> None:
         """Charge what the run had released before it was cut off."""
-        hashes = {site: group.study_hash for group in parameters for site in group.roster}
+        groups = by_site(parameters)
         for record in checkpoint.history:
             purpose = Purpose(record["purpose"])
             evaluated = purpose is Purpose.TRAINING and record["validation"] is not None
             asked = RoundConfiguration(purpose=purpose, evaluate=evaluated)
             for site in record["sites"]:
-                charges = round_charges(self._study, asked, record["round"], hashes[site])
+                charges = round_charges(
+                    self._study, asked, record["round"], groups[site].study_hash
+                )
                 for release in charges:
                     self._states[site].ledger.charge_again(
                         release,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from consilium.client.round.gradients import clipped_sums_together
 from consilium.client.round.round_model import RoundModel
 from consilium.client.round.training import FirstStep
-from consilium.simulations.federation.clear_site import Begun
+from consilium.simulations.federation.clear_site import Drawn
 
 SUMS = 1 << 24  # most numbers of sites' sums in memory at once: 128 MiB of float64
 
@@ -26,7 +26,7 @@ def waves(sites: Sequence[str], parameters: int) -> Iterator[list[str]]:
 
 
 def first_steps(
-    begun: Mapping[str, Begun],
+    samples: Mapping[str, Drawn],
     model: RoundModel,
     weights_D: NDArray[np.float32],
     clip_norm: float,
@@ -36,14 +36,14 @@ def first_steps(
     """Return the first step of each site that has drawn a sample for it.
 
     Args:
-        begun: by site.
+        samples: by site, each with the keystream that it was drawn from.
         model: the study's network.
         weights_D: with which all sites begin.
         clip_norm: bound on the L2 norm of each patient's gradient.
         pool: where to compute.
         workers: how many computations at the same time.
     """
-    drawn = [(site, *of.drawn) for site, of in begun.items() if of.drawn is not None]
+    drawn = [(site, *one) for site, one in samples.items()]
     size = max(1, -(-len(drawn) // workers))
 
     def compute(first: int) -> list[tuple[str, FirstStep]]:

@@ -1,0 +1,141 @@
+"""The sites of a simulation on all cores: each process computes for some of them.
+
+Threads share one interpreter, which many small sites keep busy; processes do not. They start once a
+run, with the records of their sites, and answer with sums, so what travels in a round does not
+grow with the number of sites. Ledgers and checks stay with the process that runs the study.
+"""
+
+import heapq
+import os
+import subprocess
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+from consilium.shared.errors import UnreachableError
+from consilium.shared.secure_sum.messages import Refusal
+from consilium.shared.secure_sum.tail import TAIL
+from consilium.simulations.federation.clear_site import Question
+from consilium.simulations.federation.far_site import FarSite
+from consilium.simulations.federation.site_process import Ask, Start, receive, send
+from consilium.simulations.federation.vector_sums import Added
+
+LEAST_SITES, LEAST_ANSWERS = 16, 2000  # below, a process's start takes longer than it saves
+PATIENCE_S = 10.0  # for a process to end by itself
+
+
+def worth_processes(sites: int, rounds: int, workers: int) -> bool:
+    """Return whether so many sites and rounds are computed sooner by processes than by threads."""
+    return workers > 1 and sites >= LEAST_SITES and sites * rounds >= LEAST_ANSWERS
+
+
+class SiteProcesses:
+    """Processes that compute for the sites that each was given; see :func:`site_processes`."""
+
+    def __init__(self, of_site: dict[str, int], connections: Sequence[Connection]) -> None:
+        self._of_site, self._connections = of_site, connections
+
+    def add(self, question: Question, sites: Sequence[str], lost: Collection[str]) -> Added:
+        """See :meth:`.VectorSums.add`.
+
+        Raises:
+            UnreachableError: a process has ended; what it computed is lost, and the round with it.
+        """
+        asked = {
+            number: [site for site in sites if self._of_site[site] == number]
+            for number in range(len(self._connections))
+        }
+        total = np.zeros(question.spec.length + TAIL, np.uint32)
+        refusals: dict[str, Refusal] = {}
+        with _told_if_ended():
+            for number, own in asked.items():
+                ask = Ask(question=question, sites=own, lost=[one for one in own if one in lost])
+                send(self._connections[number], ask)
+            for number in asked:
+                added: Added = receive(self._connections[number])
+                np.add(total, added.total, out=total)
+                refusals |= added.refusals
+        return Added(total=total, refusals=refusals)
+
+
+@contextmanager
+def site_processes(
+    sites: Sequence[FarSite], folder: Path, *, workers: int
+) -> Iterator[SiteProcesses]:
+    """Start processes, deal the sites to them by their number of patients, and end them.
+
+    Args:
+        sites: all of a study.
+        folder: the run's, in which sites keep a part of the model if the study says so.
+        workers: how many processes.
+    """
+    import torch
+
+    dealt = _dealt(sites, min(workers, len(sites)))
+    connections: list[Connection] = []
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        for _ in dealt:
+            ours, theirs = Pipe()
+            connections.append(ours)
+            with theirs:
+                started.append(_start(theirs))
+        with _told_if_ended():
+            for own, connection in zip(dealt, connections, strict=True):
+                start = Start(sites=tuple(own), folder=folder, threads=torch.get_num_threads())
+                send(connection, start)
+        of_site = {one.site: number for number, own in enumerate(dealt) for one in own}
+        yield SiteProcesses(of_site, connections)
+    finally:
+        for connection in connections:
+            connection.close()
+        for process in started:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE_S)
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def _told_if_ended() -> Iterator[None]:
+    """Say in a sentence that the other end of a connection is gone."""
+    try:
+        yield
+    except (EOFError, OSError) as error:
+        raise UnreachableError(
+            "a process that computes for some of the sites has ended, for lack of memory or "
+            "killed; the same command goes on from the last whole round"
+        ) from error
+
+
+def _start(connection: Connection) -> subprocess.Popen[bytes]:
+    """Start a process with this end of a connection; it imports what this process would.
+
+    A session of its own keeps the terminal's Ctrl-C from it: whoever asks decides when to stop.
+    """
+    number = connection.fileno()
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    return subprocess.Popen(  # noqa: S603 - ourselves
+        [sys.executable, "-P", "-m", "consilium.simulations.federation.site_process", str(number)],
+        pass_fds=[number],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+
+
+def _dealt(sites: Sequence[FarSite], workers: int) -> list[list[FarSite]]:
+    """Deal sites to so many hands, of about as many patients each."""
+    hands: list[list[FarSite]] = [[] for _ in range(workers)]
+    least = [(0, number) for number in range(workers)]
+    for one in sorted(sites, key=lambda one: one.cohort.training.patients, reverse=True):
+        patients, number = heapq.heappop(least)
+        hands[number].append(one)
+        heapq.heappush(least, (patients + one.cohort.training.patients, number))
+    return hands

@@ -1,0 +1,188 @@
+"""Sites that compute in processes give what sites in threads give, to the bit."""
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from consilium.shared.errors import UnreachableError
+from consilium.shared.rounds.contents import Purpose, RoundConfiguration
+from consilium.shared.secure_sum.fixed_point import Segment, VectorSpec
+from consilium.shared.study.definition import Study, with_changes
+from consilium.simulations.cohorts.study_cohorts import cohorts_for
+from consilium.simulations.federation.clear_site import Question
+from consilium.simulations.federation.faults import Fault, FaultKind
+from consilium.simulations.federation.run import Federation, Finished
+from consilium.simulations.federation.site_processes import (
+    _dealt,
+    site_processes,
+    worth_processes,
+)
+from consilium.simulations.figures.held_out import HeldOut
+from tests.simulations.federation.test_clear_sum import STUDY, held_out, lost
+
+__all__ = ["held_out"]  # a fixture
+OWN_HEADS = with_changes(STUDY, personalisation={"parts": ["head"]})
+FAULTS = (*lost("east", FaultKind.LOSE_REQUEST, 0), *lost("south", FaultKind.LOSE_REPLY, 1))
+
+
+def children() -> list[int]:
+    """The processes of sites that this process has."""
+    found: list[int] = []
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):
+            found += [int(pid) for pid in (task / "children").read_text().split()]
+    return [pid for pid in found if b"site_process" in cmdline(pid)]
+
+
+def cmdline(pid: int) -> bytes:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+def federation(
+    study: Study, folder: Path, *, processes: bool, faults: tuple[Fault, ...] = ()
+) -> Federation:
+    sources = cohorts_for(study, None).sites
+    return Federation(study, sources, folder, workers=2, faults=faults, processes=processes)
+
+
+def ran(
+    study: Study, test: HeldOut, folder: Path, *, processes: bool,
+    faults: tuple[Fault, ...] = (), show: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> tuple[Finished, Federation]:  # fmt: skip
+    here = federation(study, folder, processes=processes, faults=faults)
+    return here.train(show, replace(test, study=study)), here
+
+
+def test_processes_give_the_weights_and_records_of_threads_with_sites_lost_and_parts_kept(
+    held_out: HeldOut, tmp_path: Path
+) -> None:
+    """And a Ctrl-C at the terminal reaches none of the processes: it goes to its session."""
+    seen: list[int] = []
+
+    def look(record: dict[str, Any]) -> None:
+        del record
+        seen.extend(children())
+        assert all(os.getsid(pid) == pid for pid in children())
+
+    threads, _ = ran(OWN_HEADS, held_out, tmp_path / "t", processes=False, faults=FAULTS)
+    apart, _ = ran(OWN_HEADS, held_out, tmp_path / "p", processes=True, faults=FAULTS, show=look)
+    assert apart.state.server.weights_D.tobytes() == threads.state.server.weights_D.tobytes()
+    assert np.array_equal(apart.scores, threads.scores)
+    for site, state in threads.own.items():
+        mine = apart.own[site].server.average_D
+        assert mine.tobytes() == state.server.average_D.tobytes()
+    for ours, theirs in zip(apart.history, threads.history, strict=True):
+        assert {k: v for k, v in ours.items() if k not in ("seconds", "phases")} == {
+            k: v for k, v in theirs.items() if k not in ("seconds", "phases")
+        }
+    assert set(Counter(seen).values()) == {len(apart.history)}
+    assert len(set(seen)) == 2
+    assert not children()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["distributed", "site"])
+def test_with_privacy_every_release_of_every_process_is_in_its_sites_ledger(
+    held_out: HeldOut, tmp_path: Path, mode: str
+) -> None:
+    study = with_changes(STUDY, privacy={"mode": mode}, training={"local_steps": 1})
+    entries = {}
+    for processes in (False, True):
+        _, here = ran(
+            study, held_out, tmp_path / str(processes), processes=processes, faults=FAULTS
+        )
+        entries[processes] = {
+            site: [(e.release, e.confirmed) for e in here.ledger(site).entries()]
+            for site in study.sites
+        }
+    keep = {
+        processes: {
+            site: [(r.round, r.purpose, r.events, r.shards, done) for r, done in found]
+            for site, found in of_site.items()
+        }
+        for processes, of_site in entries.items()
+    }
+    assert keep[True] == keep[False]
+    assert all(keep[True].values())
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_run_which_goes_on_from_its_last_whole_round(
+    held_out: HeldOut, tmp_path: Path
+) -> None:
+    def kill(record: dict[str, Any]) -> None:
+        if record["round"] == 2:
+            os.kill(children()[0], signal.SIGKILL)
+
+    with pytest.raises(UnreachableError, match=r"has ended.*goes on from the last whole round"):
+        ran(STUDY, held_out, tmp_path, processes=True, show=kill)
+    assert not children()
+    done, _ = ran(STUDY, held_out, tmp_path, processes=True)
+    assert [record["round"] for record in done.history[:2]] == [1, 2]
+    assert done.state.finished
+    assert not children()
+
+
+def test_what_a_process_cannot_compute_is_a_refusal_and_files_nearby_are_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("consilium", "client", "torch", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a stranger')\n")
+    monkeypatch.chdir(tmp_path)
+    here = federation(OWN_HEADS, tmp_path / "run", processes=True)
+    (group,) = here._parameters(here._checkpoint())
+    far = list(here._far_sites((group,)).values())
+    spec = VectorSpec(ring_bits=32, segments=(Segment(name="x", length=3, linf=1.0),))
+    question = Question(
+        asked=RoundConfiguration(purpose=Purpose.STATISTICS),
+        received_D=np.zeros(1, np.float32),
+        round=1,
+        spec=spec,
+    )
+    with site_processes(far, tmp_path / "run", workers=2) as processes:
+        added = processes.add(question, ["north", "east"], [])
+        again = processes.add(question, [], [])
+    assert set(added.refusals) == {"north", "east"}
+    assert not added.total.any()
+    assert not again.refusals
+    assert not children()
+
+
+def test_an_error_in_the_run_leaves_no_process(held_out: HeldOut, tmp_path: Path) -> None:
+    def stop(record: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ran(STUDY, held_out, tmp_path, processes=True, show=stop)
+    assert not children()
+
+
+def test_sites_are_dealt_by_their_patients(tmp_path: Path) -> None:
+    here = federation(STUDY, tmp_path, processes=True)
+    (group,) = here._parameters(here._checkpoint())
+    far = list(here._far_sites((group,)).values())
+    hands = _dealt(far, 2)
+    assert sorted(one.site for hand in hands for one in hand) == sorted(STUDY.sites)
+    loads = [sum(one.cohort.training.patients for one in hand) for hand in hands]
+    largest = max(one.cohort.training.patients for one in far)
+    assert max(loads) - min(loads) <= largest
+
+
+@pytest.mark.parametrize(
+    ("sites", "rounds", "workers", "worth"),
+    [(8, 1000, 2, False), (16, 124, 2, False), (16, 125, 2, True), (200, 100, 1, False)],
+)
+def test_few_answers_are_not_worth_a_process(
+    sites: int, rounds: int, workers: int, worth: bool
+) -> None:
+    assert worth_processes(sites, rounds, workers) is worth
