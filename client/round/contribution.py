@@ -35,7 +35,7 @@ from consilium.client.round.round_model import RoundModel
 from consilium.client.round.statistics_round import statistics_parts
 from consilium.client.round.training import FirstStep
 from consilium.client.round.training_round import Parts, SiteShare, TrainingRound
-from consilium.client.round.training_set import TrainingSet, sample_patients
+from consilium.client.round.training_set import sample_patients
 from consilium.shared.crypto.keys import Roster
 from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.errors import MessageError
@@ -190,8 +190,8 @@ class Contributor:
             return None
         self._own.begin_round(parameters.study_hash, round_number, run_id=parameters.run_id)
         common = Normalisation.from_bytes(asked.normalisation, study)
-        training, _ = self._inputs.under(self._own.part.normalisation() or common)
-        data = TrainingSet.of(training, study, common.share_K)
+        used = self._own.part.normalisation() or common
+        data = self._inputs.training_set(used, common.share_K)
         randomness = RoundRandomness(study=study, site=self._site, round_number=round_number)
         source = randomness.stream("training")
         chosen = sample_patients(data.patients, study.training.sampling_rate, source)
@@ -227,14 +227,15 @@ class Contributor:
         """Return the parts of what is asked for: evaluation, and training or calibration."""
         study, own = self._study, self._own.part
         normalisation = Normalisation.from_bytes(asked.normalisation, study)
-        training, validation = self._inputs.under(own.normalisation() or normalisation)
+        used = own.normalisation() or normalisation
+        training, validation = self._inputs.under(used)
         global_D, control_D = self._received(asked, received)
         parts: Parts = {}
         if evaluates(asked):
             size = roster.sizes[self._site]
             parts |= self._evaluation.parts(asked, global_D, validation, size, own, randomness)
         if asked.purpose is Purpose.TRAINING:
-            data = TrainingSet.of(training, study, normalisation.share_K)
+            data = self._inputs.training_set(used, normalisation.share_K)
             share = SiteShare.of(study, roster, self._site)
             parts |= self._training.parts(global_D, control_D, data, share, randomness, first)
         if asked.purpose is Purpose.CALIBRATION:
@@ -265,8 +266,8 @@ def bounded(parts: Parts, spec: VectorSpec) -> Parts:
     for segment in spec.segments:
         part = parts[segment.name]
         if part.dtype == np.int64:
-            whole: NDArray[np.int64] = np.clip(part, -segment.qmax, segment.qmax).astype(np.int64)
-            found[segment.name] = whole
+            whole: NDArray[np.int64] = np.clip(part, -segment.qmax, segment.qmax)
+            found[segment.name] = whole.astype(np.int64, copy=False)
         else:
             finite = np.nan_to_num(part.astype(np.float64), nan=0.0)
             found[segment.name] = np.clip(finite, -segment.linf, segment.linf)

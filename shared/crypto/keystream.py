@@ -22,6 +22,8 @@ from consilium.shared.kernels.normal import box_muller
 PIECE_WORDS = 1 << 16
 """Words expanded at a time: 256 KiB of keystream stay in the second-level cache."""
 
+_ZEROS = memoryview(bytes(4 * PIECE_WORDS))
+
 THREAD_WORDS = 1 << 20
 """Words of keystream below which a second thread costs more than it brings."""
 
@@ -80,7 +82,7 @@ def _add_span(
     """Mask a span that begins `start` words into the vector, all seeds on a piece in turn."""
     added = [_encryptor(seed, start // 4) for seed in plus]
     taken = [_encryptor(seed, start // 4) for seed in minus]
-    zeros = memoryview(bytes(4 * PIECE_WORDS))
+    zeros = _zeros(4 * PIECE_WORDS)
     stream = np.empty(PIECE_WORDS, np.dtype("<u4"))
     room = stream.view(np.uint8).data
     for first in range(0, len(span), PIECE_WORDS):
@@ -175,4 +177,4 @@ class Keystream(Secret):
 
 def _zeros(count: int) -> memoryview:
     """That many zero bytes; encrypted, they are the stream."""
-    return memoryview(bytes(count))
+    return _ZEROS[:count] if count <= len(_ZEROS) else memoryview(bytes(count))

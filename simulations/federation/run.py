@@ -313,18 +313,19 @@ class Federation:
         self, sites: Mapping[str, ClearSite], groups: tuple[SumParameters, ...], model: RoundModel
     ) -> Iterator[VectorSums]:
         """Give what lets the sites compute: processes where that pays, or threads."""
-        study = self._study
-        if self._engine is None and self._processes:
-            far = list(self._far_sites(groups).values())
-            with site_processes(far, self._folder, workers=self._workers) as processes:
-                yield processes
-            return
+        apart = self._engine is None and self._processes
         with (
-            self._computing(groups) as workers,
-            ThreadPoolExecutor(workers, thread_name_prefix="site") as pool,
+            nullcontext(1) if apart else self._computing(groups) as threads,
+            ThreadPoolExecutor(threads, thread_name_prefix="site") as pool,
         ):
-            clip_norm = study.privacy.clip_norm
-            yield SumsHere(sites, model=model, clip_norm=clip_norm, pool=pool, workers=workers)
+            clip_norm = self._study.privacy.clip_norm
+            here = SumsHere(sites, model=model, clip_norm=clip_norm, pool=pool, workers=threads)
+            if not apart:
+                yield here
+                return
+            far = list(self._far_sites(groups).values())
+            with site_processes(far, self._folder, here, workers=self._workers) as processes:
+                yield processes
 
     def _charge_past_rounds(
         self, checkpoint: Checkpoint, parameters: tuple[SumParameters, ...]

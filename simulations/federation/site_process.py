@@ -18,6 +18,7 @@ from typing import Any
 
 from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.round.round_model import RoundModel
+from consilium.server.processes.freed_memory import give_back_freed_memory
 from consilium.simulations.federation.clear_site import ClearSite, Question
 from consilium.simulations.federation.far_site import FarSite
 from consilium.simulations.federation.out_folder import SITES
@@ -86,6 +87,7 @@ def serve(connection: Connection) -> None:
 
 def main() -> None:
     """Serve the connection that the first argument names; its end is the end."""
+    give_back_freed_memory()
     try:
         serve(Connection(int(sys.argv[1])))
     except (EOFError, BrokenPipeError, ConnectionResetError):

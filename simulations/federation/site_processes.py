@@ -1,4 +1,4 @@
-"""The sites of a simulation on all cores: each process computes for some of them.
+"""The sites of a simulation on all cores: each process computes for some of them, as does this one.
 
 Threads share one interpreter, which many small sites keep busy; processes do not. They start once a
 run, with the records of their sites, and answer with sums, so what travels in a round does not
@@ -9,7 +9,7 @@ import heapq
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -18,12 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from consilium.shared.errors import UnreachableError
-from consilium.shared.secure_sum.messages import Refusal
-from consilium.shared.secure_sum.tail import TAIL
 from consilium.simulations.federation.clear_site import Question
 from consilium.simulations.federation.far_site import FarSite
 from consilium.simulations.federation.site_process import Ask, Start, receive, send
-from consilium.simulations.federation.vector_sums import Added
+from consilium.simulations.federation.vector_sums import Added, SumsHere
 
 LEAST_SITES, LEAST_ANSWERS = 16, 2000  # below, a process's start takes longer than it saves
 PATIENCE_S = 10.0  # for a process to end by itself
@@ -37,8 +35,10 @@ def worth_processes(sites: int, rounds: int, workers: int) -> bool:
 class SiteProcesses:
     """Processes that compute for the sites that each was given; see :func:`site_processes`."""
 
-    def __init__(self, of_site: dict[str, int], connections: Sequence[Connection]) -> None:
-        self._of_site, self._connections = of_site, connections
+    def __init__(
+        self, here: SumsHere, elsewhere: Mapping[str, int], connections: Sequence[Connection]
+    ) -> None:
+        self._here, self._elsewhere, self._connections = here, elsewhere, connections
 
     def add(self, question: Question, sites: Sequence[str], lost: Collection[str]) -> Added:
         """See :meth:`.VectorSums.add`.
@@ -46,18 +46,19 @@ class SiteProcesses:
         Raises:
             UnreachableError: a process has ended; what it computed is lost, and the round with it.
         """
-        asked = {
-            number: [site for site in sites if self._of_site[site] == number]
-            for number in range(len(self._connections))
-        }
-        total = np.zeros(question.spec.length + TAIL, np.uint32)
-        refusals: dict[str, Refusal] = {}
+        own: list[str] = []
+        others: list[list[str]] = [[] for _ in self._connections]
+        for site in sites:
+            number = self._elsewhere.get(site)
+            (own if number is None else others[number]).append(site)
         with _told_if_ended():
-            for number, own in asked.items():
-                ask = Ask(question=question, sites=own, lost=[one for one in own if one in lost])
-                send(self._connections[number], ask)
-            for number in asked:
-                added: Added = receive(self._connections[number])
+            for connection, asked in zip(self._connections, others, strict=True):
+                send(connection, Ask(question=question, sites=asked, lost=tuple(lost)))
+        here = self._here.add(question, own, lost)
+        total, refusals = here.total, dict(here.refusals)
+        with _told_if_ended():
+            for connection in self._connections:
+                added: Added = receive(connection)
                 np.add(total, added.total, out=total)
                 refusals |= added.refusals
         return Added(total=total, refusals=refusals)
@@ -65,18 +66,19 @@ class SiteProcesses:
 
 @contextmanager
 def site_processes(
-    sites: Sequence[FarSite], folder: Path, *, workers: int
+    sites: Sequence[FarSite], folder: Path, here: SumsHere, *, workers: int
 ) -> Iterator[SiteProcesses]:
     """Start processes, deal the sites to them by their number of patients, and end them.
 
     Args:
         sites: all of a study.
         folder: the run's, in which sites keep a part of the model if the study says so.
-        workers: how many processes.
+        here: computes in this process, which takes a share as large as the others'.
+        workers: how many processes, this one included.
     """
     import torch
 
-    dealt = _dealt(sites, min(workers, len(sites)))
+    _, *dealt = _dealt(sites, min(workers, len(sites)))
     connections: list[Connection] = []
     started: list[subprocess.Popen[bytes]] = []
     try:
@@ -89,8 +91,8 @@ def site_processes(
             for own, connection in zip(dealt, connections, strict=True):
                 start = Start(sites=tuple(own), folder=folder, threads=torch.get_num_threads())
                 send(connection, start)
-        of_site = {one.site: number for number, own in enumerate(dealt) for one in own}
-        yield SiteProcesses(of_site, connections)
+        elsewhere = {one.site: number for number, own in enumerate(dealt) for one in own}
+        yield SiteProcesses(here, elsewhere, connections)
     finally:
         for connection in connections:
             connection.close()

@@ -15,7 +15,7 @@ from consilium.client.round.round_model import RoundModel
 from consilium.client.round.training import FirstStep
 from consilium.simulations.federation.clear_site import Drawn
 
-SUMS = 1 << 24  # most numbers of sites' sums in memory at once: 128 MiB of float64
+SUMS = 1 << 20  # most numbers of sites' sums in memory at once: 8 MiB of float64
 
 
 def waves(sites: Sequence[str], parameters: int) -> Iterator[list[str]]:

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import pytest
 from consilium.shared.errors import UnreachableError
 from consilium.shared.rounds.contents import Purpose, RoundConfiguration
 from consilium.shared.secure_sum.fixed_point import Segment, VectorSpec
+from consilium.shared.secure_sum.tail import TAIL
 from consilium.shared.study.definition import Study, with_changes
 from consilium.simulations.cohorts.study_cohorts import cohorts_for
 from consilium.simulations.federation.clear_site import Question
@@ -25,6 +26,7 @@ from consilium.simulations.federation.site_processes import (
     site_processes,
     worth_processes,
 )
+from consilium.simulations.federation.vector_sums import Added, SumsHere
 from consilium.simulations.figures.held_out import HeldOut
 from tests.simulations.federation.test_clear_sum import STUDY, held_out, lost
 
@@ -46,6 +48,16 @@ def cmdline(pid: int) -> bytes:
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     return b""
+
+
+class Nothing(SumsHere):
+    """Adds nothing in this process."""
+
+    def __init__(self) -> None:
+        pass
+
+    def add(self, question: Question, sites: Sequence[str], lost: Collection[str]) -> Added:
+        return Added(total=np.zeros(question.spec.length + TAIL, np.uint32), refusals={})
 
 
 def federation(
@@ -86,7 +98,7 @@ def test_processes_give_the_weights_and_records_of_threads_with_sites_lost_and_p
             k: v for k, v in theirs.items() if k not in ("seconds", "phases")
         }
     assert set(Counter(seen).values()) == {len(apart.history)}
-    assert len(set(seen)) == 2
+    assert len(set(seen)) == 1  # two workers: this process is the other
     assert not children()
 
 
@@ -149,10 +161,11 @@ def test_what_a_process_cannot_compute_is_a_refusal_and_files_nearby_are_not_imp
         round=1,
         spec=spec,
     )
-    with site_processes(far, tmp_path / "run", workers=2) as processes:
-        added = processes.add(question, ["north", "east"], [])
+    with site_processes(far, tmp_path / "run", Nothing(), workers=5) as processes:
+        assert len(children()) == 3  # four sites, one of which is this process's
+        added = processes.add(question, list(OWN_HEADS.sites), [])
         again = processes.add(question, [], [])
-    assert set(added.refusals) == {"north", "east"}
+    assert len(added.refusals) == 3
     assert not added.total.any()
     assert not again.refusals
     assert not children()
