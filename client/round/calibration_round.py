@@ -13,7 +13,7 @@ from consilium.client.records.declared_size import shortened
 from consilium.client.records.features import PatientTensors
 from consilium.client.records.statistics import clip_rows
 from consilium.client.round.evaluation_round import noised
-from consilium.client.round.predictions import predict
+from consilium.client.round.predictions import predict, predict_hazards
 from consilium.client.round.randomness import RoundRandomness
 from consilium.client.round.training_round import Parts
 from consilium.client.round.validation_sums import row_weights, stay_weights
@@ -55,11 +55,13 @@ def calibration_parts(
 def calibration_sums(model: Branch, patients: PatientTensors, study: Study) -> NDArray[np.float64]:
     """Return the sums (3 K,) over patients, without noise.
 
-    A patient's stays and hours share a weight of 1; a label that is not known adds nothing.
+    A patient's stays and hours share a weight of 1; a label that is not known adds nothing. In
+    survival the risks are the intervals' hazards, so that those add something who were at risk.
     """
     if not len(patients.x_NTF):
         return np.zeros(calibration_size(study))
-    risk = predict(model, patients.x_NTF, patients.mask_NT)
+    chances = predict_hazards if study.task.kind == "survival" else predict
+    risk = chances(model, patients.x_NTF, patients.mask_NT)
     label = patients.y_N.numpy().reshape(risk.shape)
     terms = calibration_terms(risk, label == 1)
     counted, weight = row_weights(patients, stay_weights(patients), study)

@@ -28,6 +28,19 @@ def predict(
     return _finite_scores(model, torch.cat(parts))
 
 
+def predict_hazards(
+    model: Branch, x_NTF: Tensor, mask_NT: Tensor, *, rows: int = 512
+) -> NDArray[np.float64]:
+    """Return the hazards (N, K) of a survival model's intervals, ``rows`` stays at a time."""
+    model.eval()
+    with torch.no_grad():
+        parts = [
+            torch.sigmoid(model(x_NTF[start : start + rows], mask_NT[start : start + rows]))
+            for start in range(0, len(x_NTF), rows)
+        ]
+    return _finite_scores(model, torch.cat(parts))
+
+
 def predict_with_loss(
     model: Branch, patients: PatientTensors, *, rows: int = 512
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -6,6 +6,9 @@ output, three numbers of the risk p and the outcome y: y - p, p (1 - p), and p (
 They are value, slope and curvature of the sum of p as a function of a shift b of all log-odds, so
 the coordinator can say by which b the sum of p would be that of y. That is post-processing.
 
+In survival an output is an interval and p its hazard, and those count who were at risk in it, which
+are those whose label of it is known. Then as many events are expected in each interval as came.
+
 Guarantee: the three numbers as :func:`calibration_terms` scales them, 1, 3 and 3 times, have L2
 norm at most 1. Exchanging y with 1 - y and p with 1 - p changes signs only, so let y = 1. Then the
 squared norm is (1 - p)^2 (1 + 9 p^2 (1 + (1 - 2 p)^2)), at most 1 where

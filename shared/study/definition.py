@@ -40,10 +40,11 @@ class Study(StrictTable):
     declaration.
 
     ``schema`` 2 has two defaults that 1 has not: :attr:`calibration_rounds` and
-    :attr:`average_ramp`. So a study of schema 1 means what it meant when it was approved.
+    :attr:`average_ramp`. ``schema`` 3 has calibration rounds in survival by default, too. So a
+    study means what it meant when it was approved.
     """
 
-    schema_version: Literal[1, 2] = Field(default=1, alias="schema")
+    schema_version: Literal[1, 2, 3] = Field(default=1, alias="schema")
     name: Name
     title: str = Field(min_length=1, max_length=200)
     purpose: str = Field(default="", max_length=2000)
@@ -196,7 +197,7 @@ class Study(StrictTable):
         if self.privacy.calibration_rounds and not self._can_be_calibrated:
             raise ValueError(
                 f"[privacy] calibration_rounds {self.privacy.calibration_rounds} shift the log-odds"
-                " of a binary or multilabel task whose head the sites share; set it to 0"
+                " of a binary, multilabel or survival task whose head the sites share; set it to 0"
             )
         return self
 
@@ -323,18 +324,20 @@ class Study(StrictTable):
     def calibration_rounds(self) -> int:
         """Sums over all training patients, after training, by which risks are put right.
 
-        Clipping makes rare outcomes' risks too low. Without privacy nothing is clipped, so there
-        are none; nor where the outputs' log-odds are not each site's alike.
+        Clipping makes rare outcomes' risks too low, in survival their hazards. Without privacy
+        nothing is clipped, so there are none; nor where the outputs' log-odds are not each site's
+        alike.
         """
         if self.privacy.mode == "none" or not self._can_be_calibrated:
             return 0
         if self.privacy.calibration_rounds is not None:
             return self.privacy.calibration_rounds
-        return 0 if self.schema_version == 1 else CALIBRATION_ROUNDS
+        first = 3 if self.task.kind == "survival" else 2
+        return CALIBRATION_ROUNDS if self.schema_version >= first else 0
 
     @property
     def _can_be_calibrated(self) -> bool:
-        shifted = self.task.kind in ("binary", "multilabel")
+        shifted = self.task.kind in ("binary", "multilabel", "survival")
         return shifted and "head" not in self.personalisation.parts
 
     @property

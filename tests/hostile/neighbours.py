@@ -67,7 +67,9 @@ TASKS: dict[str, Study] = {
         task={"kind": "multiclass", "outputs": 2, "loss": {"kind": "focal", "balance": 1.0}},
     ),
     "survival": with_changes(
-        BASE, task={"kind": "survival", "outputs": 3, "cuts": [1.0, 2.0, 4.0]}
+        BASE,
+        task={"kind": "survival", "outputs": 3, "cuts": [1.0, 2.0, 4.0]},
+        privacy={"calibration_rounds": 1},
     ),
     "counted labels": with_changes(
         BASE,

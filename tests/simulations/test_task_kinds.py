@@ -119,7 +119,7 @@ def test_a_task_trains_privately_is_validated_by_secure_sums_and_judged(
     assert ("confusion" in shown_figures) == (study.task.kind == "multiclass")
     assert ("values-0" in shown_figures) == (study.task.kind == "regression")
     calibrations = ["calibration"] * study.calibration_rounds
-    assert bool(calibrations) == (study.task.kind in ("binary", "multilabel"))
+    assert bool(calibrations) == (study.task.kind in ("binary", "multilabel", "survival"))
     purposes = ["statistics", "training", "training", *calibrations, "evaluation"]
     assert [r["purpose"] for r in shown] == purposes
 

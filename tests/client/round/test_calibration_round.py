@@ -16,11 +16,13 @@ from consilium.client.records.features import PatientTensors
 from consilium.client.round.calibration_round import calibration_sums
 from consilium.client.round.charges import reserve_all, round_charges
 from consilium.client.round.contribution import Contributor
+from consilium.client.round.predictions import predict, predict_hazards
 from consilium.shared.errors import BudgetError, MessageError
+from consilium.shared.model.intercepts import intercepts
 from consilium.shared.model.study_model import study_model
-from consilium.shared.model.weight_vector import load_vector, parameter_count
+from consilium.shared.model.weight_vector import load_vector, parameter_count, to_vector
 from consilium.shared.privacy.accounting import plan
-from consilium.shared.privacy.calibration import calibration_bound
+from consilium.shared.privacy.calibration import calibration_bound, calibration_shift
 from consilium.shared.rounds.contents import Purpose, RoundConfiguration
 from consilium.shared.study.definition import Study
 from tests.hostile.neighbours import hostile_normalisation, hostile_weights, pair
@@ -38,6 +40,7 @@ STUDIES = {
     "steps": calibrated(task={"kind": "binary", "per_step": True}),
     "labels": calibrated(task={"kind": "multilabel", "outputs": 3}),
     "labels of steps": calibrated(task={"kind": "multilabel", "outputs": 2, "per_step": True}),
+    "survival": calibrated(task={"kind": "survival", "outputs": 3, "cuts": [1.0, 2.0, 4.0]}),
     "branches": small_study(
         model={"branches": [{"kind": "linear"}, {"kind": "recurrent", "hidden": 3}]},
         privacy={"calibration_rounds": 1},
@@ -73,6 +76,9 @@ def slowly(model, patients: PatientTensors, study: Study) -> np.ndarray:
             x, mask = patients.x_NTF[stay : stay + 1], patients.mask_NT[stay : stay + 1]
             with torch.no_grad():
                 risks = model.eval().scores(model(x, mask)).double().numpy()[0]
+            if study.task.kind == "survival":  # hazards: of who was left, how many had the event
+                left = np.concatenate([[1.0], 1 - risks])
+                risks = 1 - left[1:] / left[:-1]
             labels = patients.y_N[stay].numpy().reshape(risks.shape)
             steps = np.flatnonzero(mask[0]) if study.task.per_step else [...]
             for step in steps:
@@ -146,6 +152,42 @@ def test_the_bound_is_reached_by_a_patient_whose_risks_are_all_wrong() -> None:
             layer.bias.fill_(1e4)
     patients.y_N[patients.patient_N == 0] = 0.0
     assert change(model, patients, study) == pytest.approx(calibration_bound(study))
+
+
+def test_hazards_of_survival_are_put_right_interval_by_interval() -> None:
+    """Of 4,000 people, some of them lost, a model that expects an eighth of the events."""
+    study, draw = STUDIES["survival"], np.random.default_rng(4)
+    true_K, people = np.array([0.1, 0.25, 0.4]), 4000
+    came_NK = draw.random((people, 3)) < true_K
+    at_risk_NK = np.cumsum(came_NK, axis=1) - came_NK == 0
+    at_risk_NK &= np.cumsum(draw.random((people, 3)) < 0.1, axis=1) == 0  # others were lost
+    label_NK = np.where(at_risk_NK, came_NK.astype(np.float32), np.float32(np.nan))
+    model = study_model(study)
+    features = draw.normal(size=(people, STEPS, model.features)).astype(np.float32)
+    patients = PatientTensors(
+        x_NTF=torch.from_numpy(features),
+        mask_NT=torch.ones(people, STEPS, dtype=torch.bool),
+        y_N=torch.from_numpy(label_NK),
+        patient_N=torch.arange(people),
+        patients=people,
+    )
+    load_vector(model, np.zeros(parameter_count(model), np.float32))
+    with torch.no_grad():
+        model.output_layers[0].bias.copy_(torch.logit(torch.tensor(true_K / 8)))
+    doubt_K = None
+    for _ in range(2):
+        sums = calibration_sums(model, patients, study)
+        shift = calibration_shift(sums, deviation=1.0, doubt_K=doubt_K)
+        places, added = intercepts(study, shift.by_K)
+        weights_D = to_vector(model)
+        weights_D[places] += added
+        load_vector(model, weights_D)
+        doubt_K = shift.doubt_K
+    hazard_NK = predict_hazards(model, patients.x_NTF, patients.mask_NT)
+    expected_K = (hazard_NK * at_risk_NK).sum(axis=0)
+    assert expected_K == pytest.approx(np.nansum(label_NK, axis=0), rel=0.03)
+    horizon = predict(model, patients.x_NTF, patients.mask_NT)[:, -1].mean()
+    assert horizon == pytest.approx(1 - np.prod(1 - true_K), abs=0.02)
 
 
 def test_a_calibration_is_charged_to_the_training_patients_as_an_event_of_its_own() -> None:

@@ -117,6 +117,21 @@ def test_keys_of_survival_are_part_of_its_digest_and_of_no_others() -> None:
     assert parse_canonical(later.to_canonical_json()) == later
 
 
+def test_survival_is_calibrated_by_default_from_schema_3_on_and_elsewhere_if_asked() -> None:
+    """A study of schema 2 that was approved without calibration rounds still has none."""
+    task = {"kind": "survival", "outputs": 2, "cuts": [5.0, 10.0]}
+    by_schema = {
+        schema: with_changes(BASE, study={"schema": schema}, task=task) for schema in (1, 2, 3)
+    }
+    assert {schema: study.calibration_rounds for schema, study in by_schema.items()} == {
+        1: 0, 2: 0, 3: 2,
+    }  # fmt: skip
+    asked = with_changes(by_schema[2], privacy={"calibration_rounds": 1})
+    assert asked.calibration_rounds == 1
+    assert asked.digest != by_schema[2].digest
+    assert with_changes(by_schema[3], privacy={"mode": "none"}).calibration_rounds == 0
+
+
 def test_windows_elsewhere_than_at_the_start_do_not_go_with_times_from_the_start() -> None:
     study = with_changes(BASE, task={"kind": "survival", "outputs": 2, "cuts": [5.0, 10.0]})
     with pytest.raises(StudyError, match="counts from the start of a stay"):
