@@ -200,11 +200,11 @@ def require_attributes(keywords: Collection[str]) -> None:
 
     Raises:
         SettingsError: one is not in DICOM's dictionary, or holds something else.
+        DataError: the package pydicom is missing.
     """
-    from pydicom.datadict import dictionary_VR, tag_for_keyword
-
+    known = pydicom_or_refusal().datadict
     for keyword in keywords:
-        if tag_for_keyword(keyword) is None or dictionary_VR(keyword) not in _VALUES:
+        if known.tag_for_keyword(keyword) is None or known.dictionary_VR(keyword) not in _VALUES:
             raise SettingsError(
                 f"[data.variables] attribute {keyword!r} is no keyword of a DICOM attribute with a "
                 "number or a word; write it as in the standard, such as 'PatientAge'"

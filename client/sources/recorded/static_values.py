@@ -11,7 +11,7 @@ from consilium.shared.errors import DataError, SettingsError
 from consilium.shared.study.definition import Study
 from consilium.shared.study.units import conversion
 
-UNKNOWN = frozenset({"", "?", "-", "n/a", "na", "nan", "none", "null", "unknown"})
+UNKNOWN = frozenset({"?", "-", "n/a", "na", "nan", "none", "null", "unknown"})
 
 
 def require_places(
@@ -41,7 +41,8 @@ def require_columns(said: Mapping[str, StaticVariable], table: RecordTable | Non
     """Check that the table has the columns that the settings name.
 
     Raises:
-        DataError: a column is not in the table, or there is no table.
+        SettingsError: there is no table.
+        DataError: a column is not in it.
     """
     for name, one in said.items():
         if one.column is None:
@@ -70,14 +71,20 @@ def static_value(
         study: has the variable's unit.
         tally: counts values that are not known, and those that are no number.
         unit: UCUM unit of the number; None if it is the study's.
+
+    Raises:
+        UnitError: the unit measures something else than the study's.
     """
     try:
-        value = math.nan if cell.strip().casefold() in UNKNOWN else cell_number(cell, said.values)
+        value = cell_number(cell, said.values)
     except ValueError:
-        tally.count(NOT_A_NUMBER, 1)
-        tally.ends(STAGE_NO_NUMBER, name, 1)
         value = math.nan
+        if cell.strip().casefold() not in UNKNOWN:
+            tally.count(NOT_A_NUMBER, 1)
+            tally.ends(STAGE_NO_NUMBER, name, 1)
     if math.isnan(value):
         tally.missing_static[name] = tally.missing_static.get(name, 0) + 1
         return value
-    return value if unit is None else conversion(unit, study.variables[name].unit)(value)
+    if unit is None:
+        return value
+    return conversion(unit, study.variables[name].unit, variable=name)(value)

@@ -67,6 +67,23 @@ def test_slices_and_what_the_header_and_the_table_say_are_one_stay(tmp_path):
     assert report.set_aside["values that are no number"] == 3  # O, "7,5" and lots
 
 
+def test_a_word_that_usually_means_nothing_counts_where_the_settings_give_it_a_number(tmp_path):
+    write_ramp(tmp_path / "a")
+    write_table(tmp_path, {"P1": (1, "Unknown")}, "patient", "label", "smokes")
+    asked = study(age=None, male=None, smokes={**MALE, "high": 2})
+    words = {"column": "smokes", "values": {"yes": 1, "no": 0, "unknown": 2}}
+    found, report = read(tmp_path, asked, smokes=words)
+    assert (0.0, "smokes", 2.0) in found["p1"]
+    assert not report.missing_static
+
+
+def test_a_unit_of_something_else_is_refused(tmp_path):
+    write_ramp(tmp_path / "a", PatientAge="062Y")
+    write_table(tmp_path, {"P1": 1})
+    with pytest.raises(ConsiliumError, match=r"variable age: .*'a'"):
+        read(tmp_path, study(age={**AGE, "unit": "kg"}, male=None), age={"attribute": "PatientAge"})
+
+
 @pytest.mark.parametrize(("wanted", "height"), [("m", 1.82), ("cm", 182.0)])
 def test_an_attribute_with_a_unit_of_the_standard_is_converted(tmp_path, wanted, height):
     write_ramp(tmp_path / "a", PatientSize="1.82", PatientWeight="0")
