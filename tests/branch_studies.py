@@ -35,6 +35,7 @@ BRANCHES = {
         | {"rows": 1, "kernel": 2, "cell": "gru", "hidden": 3, "pooling": "attention"}
         | {"inputs": ["hr", "bp", "age"]}
     ],
+    "forecasts": [RECURRENT | {"forecast": 0.5, "inputs": ["age", "bp", "drug"]}, LINEAR],
     "all": [LINEAR, SUMMARY | {"members": 2}, RECURRENT, CONVOLUTION],
 }
 TASKS = (

@@ -66,11 +66,17 @@ class MeanOfBranches(Branch):
         weight: Tensor | None = None,
     ) -> Tensor:
         """See :class:`.Branch`."""
-        every, loss = self._each(x_NTF, mask_NT, books, generator, None), self.task.loss
         return _added(
             [
-                self.loss_per_stay(logits, y, mask_NT, books, loss=loss, weight=weight)
-                for logits in every
+                network.training_loss(
+                    self._inputs(place, x_NTF),
+                    mask_NT,
+                    y,
+                    books=books,
+                    generator=generator,
+                    weight=weight,
+                )
+                for place, network in enumerate(self.networks)
             ]
         )
 

@@ -59,6 +59,8 @@ class RecurrentModel(Branch):
         generator: Generator | None = None,
         tokens: Tokens | None = None,
         series: int = 0,
+        *,
+        forecasts: int = 0,
     ) -> None:
         super().__init__(features, task, tokens, model.dropout)
         self.series = series
@@ -97,6 +99,8 @@ class RecurrentModel(Branch):
         if self.skip is not None:
             nn.init.zeros_(self.skip.weight)
         begin_at(self.head, task)
+        self.forecast_weight = model.forecast
+        self.forecast = Linear(size, forecasts, generator=generator) if model.forecast else None
 
     def forward(
         self,
@@ -112,6 +116,45 @@ class RecurrentModel(Branch):
         if self.skip is not None and read is None:
             read = self.read(x_NTF, mask_NT)
         return self.logits_of(h_NTH, mask_NT, read, books=books, generator=generator)
+
+    def training_loss(
+        self,
+        x_NTF: Tensor,
+        mask_NT: Tensor,
+        y: Tensor,
+        *,
+        books: Bookkeeping | None = None,
+        generator: Generator | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """See :class:`.Branch`; a forecast's loss is added."""
+        h_NTH = self._states(x_NTF, mask_NT, books, generator)
+        read = None if self.skip is None else self.read(x_NTF, mask_NT)
+        logits = self.logits_of(h_NTH, mask_NT, read, books=books, generator=generator)
+        loss_N = self.loss_per_stay(logits, y, mask_NT, books, loss=self.task.loss, weight=weight)
+        if self.forecast is None:
+            return loss_N
+        told = self._forecast_loss(self.forecast, h_NTH, x_NTF, mask_NT, books)
+        return loss_N + self.forecast_weight * told
+
+    def _forecast_loss(
+        self,
+        layer: Linear,
+        h_NTH: Tensor,
+        x_NTF: Tensor,
+        mask_NT: Tensor,
+        books: Bookkeeping | None,
+    ) -> Tensor:
+        """Return of each stay (N,) the mean squared error over what each next step measured.
+
+        The first two blocks of the features are the series' values and whether they were measured.
+        """
+        told_NTV: Tensor = layer(h_NTH[:, :-1], books=books)
+        series = told_NTV.shape[2]
+        value_NTV, measured_NTV = x_NTF[:, 1:, :series], x_NTF[:, 1:, series : 2 * series] > 0
+        known_NTV = measured_NTV & (mask_NT[:, :-1] & mask_NT[:, 1:]).unsqueeze(2)
+        error_NTV = torch.where(known_NTV, told_NTV - value_NTV, 0.0).square()
+        return error_NTV.sum((1, 2)) / known_NTV.sum((1, 2)).clamp(min=1)
 
     def logits_of(
         self,
@@ -222,7 +265,15 @@ def build_model(study: Study, features: int, seed: int) -> Branch:
     if study.model.branches:
         return MeanOfBranches(features, study.task, study.tokens, _members(study, generator))
     series = len(series_names(study)) if study.data.clock == "hour" else 0
-    return RecurrentModel(features, study.model, study.task, generator, study.tokens, series)
+    return RecurrentModel(
+        features,
+        study.model,
+        study.task,
+        generator,
+        study.tokens,
+        series,
+        forecasts=len(series_names(study)),
+    )
 
 
 def _members(study: Study, generator: Generator) -> list[Member]:
@@ -243,7 +294,13 @@ def _members(study: Study, generator: Generator) -> list[Member]:
 def _network(branch: OwnBranch, inputs: Inputs, task: Task, generator: Generator) -> Branch:
     if isinstance(branch, RecurrentBranch):
         return RecurrentModel(
-            inputs.features, branch, task, generator, inputs.tokens, inputs.counted
+            inputs.features,
+            branch,
+            task,
+            generator,
+            inputs.tokens,
+            inputs.counted,
+            forecasts=inputs.series,
         )
     if isinstance(branch, SummaryBranch):
         return SummaryModel(inputs, branch, task, generator)

@@ -21,7 +21,9 @@ class Recurrence(StrictTable):
 
     ``cell`` "gru-d" is a GRU that learns how fast old values and the state fade: one layer,
     forwards, on the inputs themselves. ``skip`` adds a linear path from the inputs to the outputs,
-    which withstands noise well; both learn by one loss.
+    which withstands noise well; both learn by one loss. ``forecast`` is the weight of an auxiliary
+    task: from the state after each step to tell what is measured in the next one. It shapes the
+    network in training, and no prediction depends on it.
     """
 
     cell: Literal["rnn", "lstm", "gru", "gru-d"] = "lstm"
@@ -33,6 +35,16 @@ class Recurrence(StrictTable):
     layer_norm: bool = False
     dropout: Fraction = 0.0
     skip: bool = False
+    forecast: float = Field(default=0.0, ge=0, le=100)
+
+    @model_validator(mode="after")
+    def _nobody_knows_the_next_step(self) -> Self:
+        if self.forecast and self.bidirectional:
+            raise ValueError(
+                "forecast asks what the next step holds, which a bidirectional network has read; "
+                "set bidirectional = false, or leave forecast out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _decay_stands_alone(self) -> Self:
@@ -54,9 +66,10 @@ class Recurrence(StrictTable):
         """The network in words."""
         direction = "both directions" if self.bidirectional else "one direction"
         path = ", a linear path beside it" if self.skip else ""
+        next_step = f", forecasts weigh {self.forecast:g}" if self.forecast else ""
         return (
             f"{self.cell.upper()}, {self.hidden} hidden units, {self.layers} layer(s), {direction},"
-            f" pooling {self.pooling}, dropout {self.dropout:g}{path}"
+            f" pooling {self.pooling}, dropout {self.dropout:g}{path}{next_step}"
         )
 
 
@@ -301,6 +314,19 @@ class Model(Recurrence):
         return f"{len(each)} branches ({'; '.join(each)})"
 
 
+def _check_forecast(place: str, steps: int, *, has_series: bool) -> None:
+    """Refuse a forecast of nothing.
+
+    Raises:
+        ValueError: no series is read, or there is no next step.
+    """
+    if not has_series or steps < 2:
+        raise ValueError(
+            f'{place} forecasts what the next step measures of variables of role "series", and '
+            f"reads {'none' if not has_series else 'one step'}; leave forecast out"
+        )
+
+
 def check_branches(
     model: Model,
     *,
@@ -323,6 +349,8 @@ def check_branches(
     Raises:
         ValueError: one sentence: what does not fit, and the remedy.
     """
+    if model.forecast:
+        _check_forecast("[model]", steps, has_series=bool(series))
     for code in codes if model.branches else ():
         if not any(each.codes and code in (each.inputs or codes) for each in model.branches):
             raise ValueError(
@@ -340,6 +368,8 @@ def check_branches(
             if name in codes and not branch.codes:
                 raise ValueError(f"{place} reads no codes; remove {name!r} from its inputs")
         measured = [n for n in branch.inputs or (*series, *static) if n not in codes]
+        if isinstance(branch, RecurrentBranch) and branch.forecast:
+            _check_forecast(place, steps, has_series=any(name in series for name in measured))
         if not measured and isinstance(branch, RecurrentBranch) and branch.needs_numbers:
             raise ValueError(
                 f"{place} reads codes alone, and projection and skip read variables; add one to "

@@ -393,6 +393,9 @@ class Study(StrictTable):
             del content["privacy"]["calibration_rounds"], content["privacy"]["calibration_fraction"]
         if self.privacy.unit == "patient":
             del content["privacy"]["unit"]
+        for network in (content["model"], *content["model"]["branches"]):
+            if not network.get("forecast"):
+                network.pop("forecast", None)
         if not self.model.branches:
             del content["model"]["branches"]
         if self.feasibility is None:
