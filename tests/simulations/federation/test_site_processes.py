@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -169,6 +171,33 @@ def test_what_a_process_cannot_compute_is_a_refusal_and_files_nearby_are_not_imp
     assert not added.total.any()
     assert not again.refusals
     assert not children()
+
+
+SCRIPT = """
+from pathlib import Path
+from consilium.simulations.cohorts.study_cohorts import cohorts_for
+from consilium.simulations.federation.run import Federation
+from consilium.simulations.figures.held_out import HeldOut
+from tests.simulations.federation.test_clear_sum import STUDY
+
+print("once")
+cohorts = cohorts_for(STUDY, None)
+federation = Federation(STUDY, cohorts.sites, Path("run"), workers=2, processes=True)
+federation.train(lambda record: None, HeldOut.read(cohorts.test, STUDY))
+print("done")
+"""
+
+
+@pytest.mark.slow
+def test_a_script_needs_no_guard(tmp_path: Path) -> None:
+    """A process that imported the user's script again would run it again."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": path},
+    )  # fmt: skip
+    assert (done.stdout.split(), done.returncode) == (["once", "done"], 0), done.stderr
 
 
 def test_an_error_in_the_run_leaves_no_process(held_out: HeldOut, tmp_path: Path) -> None:
