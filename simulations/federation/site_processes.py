@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -39,6 +40,7 @@ class SiteProcesses:
         self, here: SumsHere, elsewhere: Mapping[str, int], connections: Sequence[Connection]
     ) -> None:
         self._here, self._elsewhere, self._connections = here, elsewhere, connections
+        self._asking = Lock()  # groups of sites are summed in threads of their own
 
     def add(self, question: Question, sites: Sequence[str], lost: Collection[str]) -> Added:
         """See :meth:`.VectorSums.add`.
@@ -51,16 +53,17 @@ class SiteProcesses:
         for site in sites:
             number = self._elsewhere.get(site)
             (own if number is None else others[number]).append(site)
-        with _told_if_ended():
-            for connection, asked in zip(self._connections, others, strict=True):
-                send(connection, Ask(question=question, sites=asked, lost=tuple(lost)))
-        here = self._here.add(question, own, lost)
-        total, refusals = here.total, dict(here.refusals)
-        with _told_if_ended():
-            for connection in self._connections:
-                added: Added = receive(connection)
-                np.add(total, added.total, out=total)
-                refusals |= added.refusals
+        with self._asking:
+            with _told_if_ended():
+                for connection, asked in zip(self._connections, others, strict=True):
+                    send(connection, Ask(question=question, sites=asked, lost=tuple(lost)))
+            here = self._here.add(question, own, lost)
+            total, refusals = here.total, dict(here.refusals)
+            with _told_if_ended():
+                for connection in self._connections:
+                    added: Added = receive(connection)
+                    np.add(total, added.total, out=total)
+                    refusals |= added.refusals
         return Added(total=total, refusals=refusals)
 
 

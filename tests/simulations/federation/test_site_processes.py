@@ -105,6 +105,22 @@ def test_processes_give_the_weights_and_records_of_threads_with_sites_lost_and_p
 
 
 @pytest.mark.slow
+def test_groups_of_sites_which_are_summed_at_the_same_time_ask_one_after_the_other(
+    held_out: HeldOut, tmp_path: Path
+) -> None:
+    names = [f"hospital-{number}" for number in range(1, 10)]
+    study = with_changes(
+        STUDY, study={"sites": names}, aggregation={"groups": 3, "tolerated_collusion": 0}
+    )
+    gone = lost("hospital-5", FaultKind.LOSE_REPLY, 2)
+    threads, _ = ran(study, held_out, tmp_path / "t", processes=False, faults=gone)
+    apart, _ = ran(study, held_out, tmp_path / "p", processes=True, faults=gone)
+    assert apart.state.server.weights_D.tobytes() == threads.state.server.weights_D.tobytes()
+    assert [r["sites"] for r in apart.history] == [r["sites"] for r in threads.history]
+    assert {len(record["sites"]) for record in apart.history} == {6, 9}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["distributed", "site"])
 def test_with_privacy_every_release_of_every_process_is_in_its_sites_ledger(
     held_out: HeldOut, tmp_path: Path, mode: str
