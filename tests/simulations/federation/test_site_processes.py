@@ -38,18 +38,14 @@ FAULTS = (*lost("east", FaultKind.LOSE_REQUEST, 0), *lost("south", FaultKind.LOS
 
 
 def children() -> list[int]:
-    """The processes of sites that this process has."""
-    found: list[int] = []
-    for task in Path("/proc/self/task").iterdir():
+    """The processes of sites that this process has; what Linux lists as children may lack some."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            found += [int(pid) for pid in (task / "children").read_text().split()]
-    return [pid for pid in found if b"site_process" in cmdline(pid)]
-
-
-def cmdline(pid: int) -> bytes:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    return b""
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and b"site_process" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
 
 
 class Nothing(SumsHere):
