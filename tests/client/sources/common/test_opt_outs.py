@@ -59,4 +59,4 @@ def test_a_file_that_cannot_be_read_stops_with_a_sentence(
         file.write_bytes(content)
     with pytest.raises(DataError, match=sentence) as caught:
         OptOuts.read(file)
-    assert "1001" not in str(caught.value)
+    assert "1001" not in str(caught.value).replace(str(tmp_path), "")

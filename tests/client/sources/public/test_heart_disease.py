@@ -50,7 +50,7 @@ def test_a_malformed_line_is_set_aside_and_a_file_of_them_refused(tmp_path, line
     mostly = file(tmp_path, HEART + 3 * (line + "\n"))
     with pytest.raises(DataError, match=f"{sentence}.*3 of its 5 lines cannot be read") as caught:
         list(HeartDisease(mostly).read_patients(STUDY))
-    assert "150" not in str(caught.value)
+    assert "150" not in str(caught.value).replace(str(tmp_path), "")  # whose name has a number
 
 
 def test_a_folder_needs_the_hospitals_name(tmp_path: Path) -> None:
