@@ -130,18 +130,17 @@ def run_ours(sites: int, rounds: int, mode: str, *, protocol: bool) -> list[floa
     """Return the seconds of each of our training rounds."""
     import os
 
-    import torch
     from parts.hospitals import Hospital, study_of
 
     from consilium.simulations.federation.run import Federation
+    from consilium.simulations.federation.threads import one_thread_each
     from consilium.simulations.figures.held_out import HeldOut
 
-    torch.set_num_threads(1)
     study = study_of(sites, rounds=rounds, mode=mode)
     sources = {site: Hospital(site, number) for number, site in enumerate(study.sites)}
     first = study.sites[0]
     test = HeldOut.read({first: sources[first]}, study)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, one_thread_each():
         federation = Federation(
             study,
             sources,

@@ -113,11 +113,11 @@ class OneThread(TyperCommand):
     """
 
     def invoke(self, ctx: Any) -> Any:
-        """Set PyTorch to one thread, then run the command."""
-        import torch
+        """Run the command with one thread for each site."""
+        from consilium.simulations.federation.threads import one_thread_each
 
-        torch.set_num_threads(1)
-        return super().invoke(ctx)
+        with one_thread_each():
+            return super().invoke(ctx)
 
 
 class PrivateMode(StrEnum):

@@ -20,11 +20,12 @@ from consilium.simulations.api.folders import Folder, InFolder
 from consilium.simulations.api.frames import data_frame
 from consilium.simulations.api.records import RecordsGiven, cohorts_of
 from consilium.simulations.api.rounds import RoundFigures
-from consilium.simulations.api.simulate import one_thread_each, shown_to, workers_of
+from consilium.simulations.api.simulate import shown_to, workers_of
 from consilium.simulations.api.study import a_study
 from consilium.simulations.experiments.external import Watch
 from consilium.simulations.experiments.rivals import AGAINST
 from consilium.simulations.federation.run import Show
+from consilium.simulations.federation.threads import one_thread_each
 from consilium.simulations.figures.metrics import Estimate
 from consilium.simulations.report.files import read_comparison, write_report
 from consilium.simulations.runs.compare import Compared, compare_settings

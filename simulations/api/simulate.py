@@ -1,12 +1,9 @@
 """Running a study across many simulated hospitals in this process."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from os import PathLike
 from typing import Any
-
-import torch
 
 from consilium.shared.errors import SettingsError
 from consilium.shared.study.definition import Study, with_changes
@@ -16,6 +13,7 @@ from consilium.simulations.api.results import SimulationResult, result_in
 from consilium.simulations.api.rounds import RoundFigures, round_figures
 from consilium.simulations.api.study import a_study
 from consilium.simulations.federation.run import Show
+from consilium.simulations.federation.threads import one_thread_each
 from consilium.simulations.runs.simulate import simulate as run
 
 Progress = Callable[[RoundFigures], object]
@@ -98,20 +96,6 @@ def workers_of(given: int | None) -> int:
     if given < 1:
         raise SettingsError(f"workers {given}: must be at least 1; leave it out to use all cores")
     return given
-
-
-@contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Let PyTorch use one thread for each site inside the block, and as many as before after it.
-
-    The sites run in parallel, and results must not depend on how a matrix product is split.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def shown_to(progress: Progress | None) -> Show:

@@ -12,10 +12,11 @@ from consilium.shared.study.definition import Study, load_study
 from consilium.simulations.api.folders import Folder, InFolder
 from consilium.simulations.api.frames import data_frame
 from consilium.simulations.api.records import RecordsGiven, cohorts_of
-from consilium.simulations.api.simulate import one_thread_each, workers_of
+from consilium.simulations.api.simulate import workers_of
 from consilium.simulations.api.study import a_study
 from consilium.simulations.experiments.search_space import space_of, usual_space
 from consilium.simulations.experiments.selection_price import SelectionPrice
+from consilium.simulations.federation.threads import one_thread_each
 from consilium.simulations.report.files import read_search
 from consilium.simulations.runs.tune import tune as run
 from consilium.simulations.runs.tune_record import CHOSEN, Search

@@ -25,6 +25,7 @@ from consilium.simulations.federation.site_process import Ask, Start, receive, s
 from consilium.simulations.federation.vector_sums import Added, SumsHere
 
 LEAST_SITES, LEAST_ANSWERS = 16, 2000  # below, a process's start takes longer than it saves
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 PATIENCE_S = 10.0  # for a process to end by itself
 
 
@@ -131,7 +132,7 @@ def _start(connection: Connection) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
-        env=os.environ | {"PYTHONPATH": path},
+        env=os.environ | {"PYTHONPATH": path} | dict.fromkeys(ONE_THREAD, "1"),
     )
 
 
