@@ -5,6 +5,8 @@ overflow; a probability lies within [0, 1], and a loss is at least 0. So nothing
 from them can fail for one patient and not for another.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from consilium.client.records.features import PatientTensors
 from consilium.shared.model.branch import Branch
+from consilium.shared.model.survival import hazards
 from consilium.shared.rounds.contents import LARGEST_LOSS
 
 
@@ -19,23 +22,24 @@ def predict(
     model: Branch, x_NTF: Tensor, mask_NT: Tensor, *, rows: int = 512
 ) -> NDArray[np.float64]:
     """Return scores (N, K), or (N, T, K) per step, ``rows`` stays at a time."""
-    model.eval()
-    with torch.no_grad():
-        parts = [
-            model.scores(model(x_NTF[start : start + rows], mask_NT[start : start + rows]))
-            for start in range(0, len(x_NTF), rows)
-        ]
-    return _finite_scores(model, torch.cat(parts))
+    return _predicted(model, x_NTF, mask_NT, model.scores, rows)
 
 
 def predict_hazards(
     model: Branch, x_NTF: Tensor, mask_NT: Tensor, *, rows: int = 512
 ) -> NDArray[np.float64]:
     """Return the hazards (N, K) of a survival model's intervals, ``rows`` stays at a time."""
+    return _predicted(model, x_NTF, mask_NT, hazards, rows)
+
+
+def _predicted(
+    model: Branch, x_NTF: Tensor, mask_NT: Tensor, of: Callable[[Tensor], Tensor], rows: int
+) -> NDArray[np.float64]:
+    """Return what a function makes of the logits, ``rows`` stays at a time."""
     model.eval()
     with torch.no_grad():
         parts = [
-            torch.sigmoid(model(x_NTF[start : start + rows], mask_NT[start : start + rows]))
+            of(model(x_NTF[start : start + rows], mask_NT[start : start + rows]))
             for start in range(0, len(x_NTF), rows)
         ]
     return _finite_scores(model, torch.cat(parts))

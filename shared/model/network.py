@@ -112,10 +112,20 @@ class RecurrentModel(Branch):
         read: Tensor | None = None,
     ) -> Tensor:
         """See :class:`.Branch`; beside the steps the linear path reads."""
+        return self._states_and_logits(x_NTF, mask_NT, books, generator, read)[1]
+
+    def _states_and_logits(
+        self,
+        x_NTF: Tensor,
+        mask_NT: Tensor,
+        books: Bookkeeping | None,
+        generator: Generator | None,
+        read: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         h_NTH = self._states(x_NTF, mask_NT, books, generator)
         if self.skip is not None and read is None:
             read = self.read(x_NTF, mask_NT)
-        return self.logits_of(h_NTH, mask_NT, read, books=books, generator=generator)
+        return h_NTH, self.logits_of(h_NTH, mask_NT, read, books=books, generator=generator)
 
     def training_loss(
         self,
@@ -128,9 +138,7 @@ class RecurrentModel(Branch):
         weight: Tensor | None = None,
     ) -> Tensor:
         """See :class:`.Branch`; a forecast's loss is added."""
-        h_NTH = self._states(x_NTF, mask_NT, books, generator)
-        read = None if self.skip is None else self.read(x_NTF, mask_NT)
-        logits = self.logits_of(h_NTH, mask_NT, read, books=books, generator=generator)
+        h_NTH, logits = self._states_and_logits(x_NTF, mask_NT, books, generator)
         loss_N = self.loss_per_stay(logits, y, mask_NT, books, loss=self.task.loss, weight=weight)
         if self.forecast is None:
             return loss_N

@@ -18,6 +18,11 @@ from consilium.shared.study.training import Task
 _LEAST = 1e-30  # of a summed hazard: below it a risk has no logarithm in single precision
 
 
+def hazards(logits: Tensor) -> Tensor:
+    """Return the hazard of each interval (..., K)."""
+    return in_whole_vectors(torch.sigmoid, logits)
+
+
 def summed_hazards(logits: Tensor) -> Tensor:
     """Return -log of the chance of being without the event at the end of each interval (..., K)."""
     every = in_whole_vectors(functional.softplus, logits)
