@@ -36,6 +36,7 @@ from consilium.shared.study.definition import Study
 from consilium.simulations.federation.far_site import FarSite
 from consilium.simulations.federation.local_grid import send_as_coordinator
 from consilium.simulations.federation.ray_cluster import Cluster, connected
+from consilium.simulations.federation.threads import one_thread_from_now_on
 
 COMPUTE = "compute"
 RESOURCES: dict[str, ConfigRecordValues] = {
@@ -255,9 +256,8 @@ class _CarriedStore:
 def _fetched(reference: Any) -> FarSite:
     """Fetch a site's records, once in each actor."""
     import ray
-    import torch
 
-    torch.set_num_threads(1)  # results must not depend on how a matrix product is split
+    one_thread_from_now_on()
     return cast(FarSite, ray.get(reference))
 
 

@@ -18,6 +18,7 @@ from consilium.shared.study.definition import Study, with_changes
 from consilium.simulations.cohorts.cohorts import Cohorts
 from consilium.simulations.experiments.external import Watch
 from consilium.simulations.federation.ray_cluster import Cluster, connected
+from consilium.simulations.federation.threads import one_thread_each
 from consilium.simulations.report.records import RUN, SCHEMA, write_json
 from consilium.simulations.runs.simulate import simulate
 
@@ -150,10 +151,8 @@ def _on_cluster(
 
 def _setting(study: Study, cohorts: Cohorts | None, out: Path, protocol: bool) -> None:
     """Run one setting in a worker of Ray's."""
-    import torch
-
-    torch.set_num_threads(1)  # results must not depend on how a matrix product is split
-    simulate(study, cohorts, out, workers=1, show=_quiet, protocol=protocol, alone=False)
+    with one_thread_each():
+        simulate(study, cohorts, out, workers=1, show=_quiet, protocol=protocol, alone=False)
 
 
 def _quiet(record: JsonRecord) -> None:
