@@ -13,9 +13,7 @@ from consilium.client.hospital.personal_store import PersonalStore
 from consilium.client.hospital.policy import Policy
 from consilium.client.records.cohort import Cohort
 from consilium.client.round.contribution import Contributor
-from consilium.client.round.randomness import RoundRandomness
 from consilium.shared.crypto.keys import IdentityKey
-from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.figures.score_counts import first_edges
 from consilium.shared.model.normalisation import statistics_clip
 from consilium.shared.privacy.calibration import calibration_bound
@@ -29,6 +27,7 @@ from consilium.shared.rounds.contents import (
 from consilium.shared.secure_sum.fixed_point import decode
 from consilium.shared.study.definition import Study, with_changes
 from tests import outside_models as made
+from tests.fixed_draws import fix_draws
 from tests.hostile.neighbours import (
     BASE,
     PATIENTS,
@@ -47,10 +46,7 @@ WEIGHTS = range(5)
 
 @pytest.fixture(autouse=True)
 def repeatable(monkeypatch: pytest.MonkeyPatch) -> None:
-    def drawn(self: RoundRandomness, use: str) -> Keystream:
-        return Keystream(use.encode().ljust(32, b".")[:31] + bytes([self.round_number]))
-
-    monkeypatch.setattr(RoundRandomness, "stream", drawn)
+    fix_draws(monkeypatch)
     # a local step draws its noise behind the sample, from the same keystream
     monkeypatch.setattr("consilium.client.round.training._noised", lambda sum_D, *_: sum_D)
 

@@ -8,10 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from consilium.client.round.randomness import RoundRandomness
 from consilium.server.study.run import RunState
-from consilium.shared.crypto.keystream import Keystream
-from consilium.shared.crypto.transcript import digest
 from consilium.shared.model.study_model import study_model
 from consilium.shared.rounds.contents import Purpose
 from consilium.shared.study.definition import Study, parse_study, with_changes
@@ -20,6 +17,7 @@ from consilium.simulations.federation.faults import Fault, FaultKind
 from consilium.simulations.federation.run import Federation, Finished
 from consilium.simulations.figures.held_out import HeldOut
 from consilium.simulations.report.records import calibration_sentence
+from tests.fixed_draws import fix_draws
 from tests.simulations.passing_time import let_time_pass
 
 STUDY = parse_study("""
@@ -55,10 +53,7 @@ Age = { unit = "a", low = 15, high = 120, center = 64, spread = 17, role = "stat
 
 @pytest.fixture(autouse=True)
 def repeatable(monkeypatch: pytest.MonkeyPatch) -> None:
-    def drawn(self: RoundRandomness, use: str) -> Keystream:
-        return Keystream(digest("calibration test", self.site, self.round_number, use))
-
-    monkeypatch.setattr(RoundRandomness, "stream", drawn)
+    fix_draws(monkeypatch)
     let_time_pass(monkeypatch)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from consilium.shared.study.definition import load_study
 from consilium.simulations.runs.compare import compare_settings
+from tests.fixed_draws import fix_draws
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "physionet2012"
@@ -14,7 +15,10 @@ DATA = ROOT.parent / "shared" / "data" / "physionet2012"
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 @pytest.mark.skipif(not DATA.exists(), reason="the challenge's files are not beside the repository")
-def test_federation_keeps_up_with_pooled_training_and_privacy_costs_little(tmp_path: Path) -> None:
+def test_federation_keeps_up_with_pooled_training_and_privacy_costs_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fix_draws(monkeypatch)
     compared = compare_settings(
         load_study(ROOT / "studies" / "icu-mortality-2012.toml"),
         DATA,

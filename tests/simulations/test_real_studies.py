@@ -13,9 +13,15 @@ from consilium.shared.errors import DataError
 from consilium.shared.study.definition import load_study, with_changes
 from consilium.simulations.cohorts.partitions import is_test
 from consilium.simulations.runs.compare import compare_settings
+from tests.fixed_draws import fix_draws
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _the_same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    fix_draws(monkeypatch)
 
 
 def compared(name: str, folder: str, out: Path) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from consilium.client.round.round_model import RoundModel
 from consilium.client.round.training_round import SiteShare, TrainingRound
 from consilium.client.round.training_set import TrainingSet
 from consilium.shared.crypto.keys import IdentityKey
-from consilium.shared.crypto.keystream import Keystream
 from consilium.shared.errors import MessageError
 from consilium.shared.model.normalisation import Normalisation, statistics_clip
 from consilium.shared.model.study_model import study_model
@@ -35,6 +34,7 @@ from consilium.shared.secure_sum.fixed_point import decode
 from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.study.definition import Study, parse_study, with_changes
 from consilium.simulations.cohorts.hospitals import synthetic_hospital
+from tests.fixed_draws import fix_draws
 from tests.rosters import sized_roster
 
 STUDY = parse_study("""
@@ -74,11 +74,7 @@ MODES = {"none": {}, "site": {"privacy": {"mode": "site"}}, "distributed": ONE_S
 @pytest.fixture(autouse=True)
 def repeatable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Noise is fresh under privacy; here it must be the same twice, so that vectors compare."""
-
-    def drawn(self: RoundRandomness, use: str) -> Keystream:
-        return Keystream(use.encode().ljust(32, b".")[:31] + bytes([self.round_number]))
-
-    monkeypatch.setattr(RoundRandomness, "stream", drawn)
+    fix_draws(monkeypatch)
 
 
 def contributor(study: Study, folder: Path) -> Contributor:

@@ -9,9 +9,6 @@ import pytest
 
 from consilium.client.ledger.releases import LedgerEntry
 from consilium.client.ledger.store import Ledger, Release
-from consilium.client.round.randomness import RoundRandomness
-from consilium.shared.crypto.keystream import Keystream
-from consilium.shared.crypto.transcript import digest
 from consilium.shared.errors import PrivacyError, RoundVoidError, SettingsError
 from consilium.shared.kernels.build import load_kernel
 from consilium.shared.privacy.accounting import PrivacyEvent, epsilon_spent
@@ -20,6 +17,7 @@ from consilium.simulations.cohorts.study_cohorts import cohorts_for
 from consilium.simulations.federation.faults import Fault, FaultKind
 from consilium.simulations.federation.run import Federation
 from consilium.simulations.figures.held_out import HeldOut
+from tests.fixed_draws import fix_draws
 from tests.simulations.federation.both_sums import Ran, require_the_same, trained
 from tests.simulations.passing_time import let_time_pass
 
@@ -145,11 +143,6 @@ def test_each_kind_of_study_gives_the_protocols_result_to_the_bit(
     require_the_same(*both(with_changes(STUDY, **KINDS[kind]), held_out, tmp_path))
 
 
-def repeatable(self: RoundRandomness, use: str) -> Keystream:
-    """In the place of fresh noise: the same in every run."""
-    return Keystream(digest("repeatable", self.site, self.round_number, use))
-
-
 @pytest.mark.parametrize(
     ("mode", "steps"), [("distributed", 1), pytest.param("site", 2, marks=pytest.mark.slow)]
 )
@@ -159,7 +152,7 @@ def test_with_the_same_noise_all_sites_at_once_give_the_protocols_result_to_the_
     """And ledgers in memory hold what the protocol's hold on disk."""
     if load_kernel()[0] is None:
         pytest.skip("the kernel was not compiled here; plain PyTorch rounds otherwise")
-    monkeypatch.setattr(RoundRandomness, "stream", repeatable)
+    fix_draws(monkeypatch)
     study = with_changes(STUDY, privacy={"mode": mode}, training={"local_steps": steps})
     faults = (*lost("east", FaultKind.LOSE_REQUEST, 0), *lost("south", FaultKind.LOSE_REPLY, 1))
     ran = both(study, held_out, tmp_path, faults)
@@ -183,7 +176,7 @@ def test_with_the_same_noise_branches_learn_at_once_what_each_site_learns_alone(
 ) -> None:
     if load_kernel()[0] is None:
         pytest.skip("the kernel was not compiled here; plain PyTorch rounds otherwise")
-    monkeypatch.setattr(RoundRandomness, "stream", repeatable)
+    fix_draws(monkeypatch)
     branches = [
         {"kind": "linear"},
         {"kind": "summary", "hidden": 4},
