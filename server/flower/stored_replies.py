@@ -18,6 +18,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 from consilium.shared.wire.encoding import LongBytes
+from consilium.shared.wire.flower_body import array_records
 
 _NAME = 64  # characters of an object's name, a SHA-256
 LONG_BYTES = 1 << 20  # a longer body stays in the database
@@ -136,8 +137,8 @@ def load_bodies(reply: Message) -> None:
 
 def arrays_of(message: Message) -> list[Array]:
     """Return all arrays of a message's content."""
-    records = message.content.array_records.values() if message.has_content() else ()
-    return [array for record in records for array in record.values()]
+    records = array_records(message.content) if message.has_content() else {}
+    return [array for record in records.values() for array in record.values()]
 
 
 def _data(chunk: bytes) -> memoryview:

@@ -11,13 +11,23 @@ def to_content(body: bytes) -> RecordDict:
     return RecordDict({BODY: ArrayRecord({BODY: array})})
 
 
+def array_records(content: RecordDict) -> dict[str, ArrayRecord]:
+    """Return a content's records of arrays, by name.
+
+    Flower's ``content.array_records`` is a view that refers to itself, and to the content: one look
+    keeps a body as long as the model until garbage is collected.
+    """
+    return {name: record for name, record in content.items() if isinstance(record, ArrayRecord)}
+
+
 def from_content(content: RecordDict) -> bytes:
     """Return the body, or nothing (which no parser accepts) when there is more than a body.
 
     Where the coordinator reads a stored reply, the array's data are the ``LongBytes`` that stand
     for it; they are handed on unread.
     """
-    if list(content) != [BODY] or list(content.array_records) != [BODY]:
+    records = array_records(content)
+    if list(content) != [BODY] or list(records) != [BODY]:
         return b""
-    record = content.array_records[BODY]
+    record = records[BODY]
     return record[BODY].data if list(record) == [BODY] and record[BODY].stype == BODY else b""

@@ -33,6 +33,7 @@ from consilium.shared.errors import SettingsError, UnreachableError
 from consilium.shared.rounds.contents import RoundConfiguration
 from consilium.shared.secure_sum.parameters import SumParameters
 from consilium.shared.study.definition import Study
+from consilium.shared.wire.flower_body import array_records
 from consilium.simulations.federation.far_site import FarSite
 from consilium.simulations.federation.local_grid import send_as_coordinator
 from consilium.simulations.federation.ray_cluster import Cluster, connected
@@ -282,5 +283,5 @@ def _record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
 
 
 def _arrays(content: RecordDict, name: str) -> dict[str, NDArray[Any]]:
-    record = content.array_records[name]
+    record = array_records(content)[name]
     return {key: array.numpy() for key, array in record.items()}

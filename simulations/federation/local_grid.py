@@ -25,6 +25,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from consilium.server.flower.run_grid import RunGrid
+from consilium.shared.wire.flower_body import array_records
 from consilium.simulations.federation.faults import Fault, FaultKind
 
 RUN_ID = 1
@@ -166,7 +167,7 @@ def _over_the_wire(message: Message) -> Message:
 
 def _corrupted(reply: Message) -> Message:
     """Flip the lowest bit in the middle of the reply's largest array."""
-    records = reply.content.array_records
+    records = array_records(reply.content)
     name, record = max(records.items(), key=lambda item: len(item[1]))
     key, array = max(record.items(), key=lambda item: len(item[1].data))
     body = np.frombuffer(array.data, dtype=np.uint8).copy()

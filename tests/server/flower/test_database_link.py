@@ -1,8 +1,10 @@
 """Messages through the SuperLink's real database, with a node that uses the gate's own bundles."""
 
 import contextlib
+import gc
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +32,7 @@ from consilium.server.flower.stored_replies import ReplyGoneError
 from consilium.shared.secure_sum.messages import Action
 from consilium.shared.wire.bundle import pack_bundle, unpack_bundle
 from consilium.shared.wire.encoding import LongBytes
-from consilium.shared.wire.flower_body import BODY
+from consilium.shared.wire.flower_body import BODY, from_content, to_content
 from tests.needs import PATIENCE_S
 
 
@@ -124,6 +126,22 @@ def test_a_body_of_equal_chunks_is_put_together_in_order(grid: LinkGrid, node: E
     for _, reply in sites.ask(Action.KEYS, {"north": body}, timeout_s=PATIENCE_S):
         assert isinstance(reply, LongBytes)
         assert reply.read(0, len(reply)) == body
+
+
+def test_a_body_that_was_sent_and_read_is_let_go_at_once(grid: LinkGrid, node: EchoNode) -> None:
+    """Not only when garbage is collected: until then a second model would be held."""
+    node.stop.set()
+    node.thread.join()
+    message = Message(to_content(bytes(6 << 20)), node.node, "query.keys")
+    let_go = weakref.ref(message.content)
+    gc.disable()
+    try:
+        grid.push_messages([message])
+        assert len(from_content(message.content)) == 6 << 20
+        del message
+        assert let_go() is None
+    finally:
+        gc.enable()
 
 
 def test_replies_that_are_kept_are_read(grid: LinkGrid, node: EchoNode) -> None:
