@@ -115,14 +115,7 @@ class StudyProcess:
         ``look_up`` finds out anew where the study's sites are to be reached.
         """
         self._look_up = look_up
-        found = load_checkpoint(self._place)
-        if found is None:
-            self._at = begin(self._place, self._study)
-            self._go_to(resting=True)  # until the first round begins
-        else:
-            self._at = found
-            put_in_missing(self._place / RECORDS, found.history)
-            self._close_lost_round()
+        self._begin_or_go_on()
         groups: Groups = ()
         if self._wait_for_sizes():
             self._roster_now()
@@ -153,6 +146,16 @@ class StudyProcess:
             self._change(State.PAUSED, COUNTED if counted else "")
         elif self._wanted is Wanted.STOP:
             self._change(State.STOPPED)
+
+    def _begin_or_go_on(self) -> None:
+        found = load_checkpoint(self._place)
+        if found is None:
+            self._at = begin(self._place, self._study)
+            self._go_to(resting=True)  # until the first round begins
+        else:
+            self._at = found
+            put_in_missing(self._place / RECORDS, found.history)
+            self._close_lost_round()
 
     @property
     def _wanted(self) -> Wanted:

@@ -174,7 +174,7 @@ def run_study(
     audit_head: Callable[[], bytes] = _no_log,
     site_heads: SiteHeads | None = None,
 ) -> Iterator[RoundResult]:
-    """Run the study from ``state`` to its end; yield the result of every round.
+    """Run the study from ``state`` to its end; return an iterator of every round's result.
 
     ``parameters`` has the secure sum's parameters for each group of sites; ``audit_head`` returns
     the coordinator's audit head, encoded; it is called as each round begins. ``site_heads`` are the
@@ -192,7 +192,8 @@ def run_study(
     group_sums = GroupSums.secure(
         parameters, sites, timeout_s=study.aggregation.round_timeout_s, heads=site_heads
     )
-    yield from run_rounds(study, group_sums, state, audit_head=audit_head)
+    # Not "yield from": the weights that it began with would be held to its end.
+    return run_rounds(study, group_sums, state, audit_head=audit_head)
 
 
 def run_rounds(
