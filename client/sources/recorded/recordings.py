@@ -11,12 +11,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import butter, iirnotch, resample_poly, sosfiltfilt, tf2sos
 
 from consilium.client.sources.common.cleaning import Cleaner
 from consilium.client.sources.common.matrices import require_task, require_tokens, stay_of
@@ -28,11 +26,8 @@ from consilium.client.sources.common.persons import (
 )
 from consilium.client.sources.common.source import Counted, Patient, Stay, Tally
 from consilium.client.sources.recorded import beats
-from consilium.client.sources.recorded.derived_windows import fill_derived
-from consilium.client.sources.recorded.prepared import Note, Prepared, Window
+from consilium.client.sources.recorded.prepared import Note, Prepared
 from consilium.client.sources.recorded.record_settings import (
-    AnnotationWindows,
-    FilterSettings,
     RecordingsSettings,
     RecordVariable,
 )
@@ -43,7 +38,9 @@ from consilium.client.sources.recorded.record_table import (
     label_of,
     read_table,
 )
+from consilium.client.sources.recorded.record_windows import windows_of
 from consilium.client.sources.recorded.recording_units import channel_unit, is_voltage
+from consilium.client.sources.recorded.samples import filtered, resampled
 from consilium.client.sources.recorded.scans import SPELLINGS
 from consilium.client.sources.recorded.static_values import (
     require_columns,
@@ -51,7 +48,7 @@ from consilium.client.sources.recorded.static_values import (
     static_value,
 )
 from consilium.shared.errors import DataError, SettingsError
-from consilium.shared.study.definition import Study, with_changes
+from consilium.shared.study.definition import Study
 from consilium.shared.study.derived import HIGHEST_SHARE, BandPower, Derived, channel_units
 from consilium.shared.study.input_names import static_names
 from consilium.shared.study.units import UnitError, conversion
@@ -61,7 +58,6 @@ SLOWEST_HZ, FASTEST_HZ = 1e-4, 1e6
 NO_WINDOW = "records without a whole window"
 NO_SIGNAL = "windows without a single sample"
 NO_KEY = "nothing: each recording counts as a patient of its own"
-SHORTEST_FILTERED = 3  # times the filter's padding that scipy needs at each end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +214,11 @@ class Recordings(Counted):
                 for record in records:
                     try:
                         prepared = self._prepared(record, study)
-                        windows = [] if prepared is None else self._cut(prepared, study)
+                        windows = (
+                            []
+                            if prepared is None
+                            else windows_of(prepared, study, self._settings, self._tally)
+                        )
                     except DataError as error:
                         self._skip(record.name, error, study)
                         continue
@@ -504,77 +504,6 @@ class Recordings(Counted):
             cell = recording.comments.get(same_person(said.comment or ""), "")
         return static_value(cell, said, name, study, self._tally, unit=said.unit)
 
-    def _cut(self, prepared: Prepared, study: Study) -> list[Window]:
-        """Return the record's windows with labels that fit the task, derived variables filled in.
-
-        Raises:
-            DataError: a label is none of the task's, or the record has no beats to cut at.
-        """
-        windows = list(self._windows(prepared, study))
-        for window in windows:
-            _check_label(window.label, prepared.name, study)
-        fill_derived(windows, prepared, study)
-        return [window for window in windows if not window.thinned]
-
-    def _windows(self, prepared: Prepared, study: Study) -> Iterator[Window]:
-        """Yield the record's windows (T, V) with their labels, in the order of time."""
-        steps, rate = study.data.steps, float(study.data.rate_hz or 1.0)
-        at = self._settings.annotations
-        if study.data.label in beats.LABELS:
-            words = {} if at is None else at.values
-            if study.data.label == "aami":
-                yield from beats.beat_windows(prepared, study, self._settings.thin_normal, words)
-            else:
-                yield from beats.stretches(prepared, study, words)
-            return
-        if study.task.per_step:
-            yield from self._stretches(prepared, study)
-            return
-        if at is None:
-            starts = range(0, max(1, len(prepared.signals) - steps + 1), steps)
-            places = [(start, start + steps, prepared.label) for start in starts]
-        else:
-            wanted = {same_person(text) for text in at.texts or at.values}
-            means = {same_person(text): value for text, value in at.values.items()}
-            places = []
-            for note in sorted(prepared.notes, key=lambda note: note.onset_s):
-                text = same_person(note.text)
-                if wanted and text not in wanted:
-                    continue
-                start = round((note.onset_s + at.offset_s) * rate)
-                count = max(1, round(note.duration_s * rate) // steps)
-                label = means.get(text, prepared.label) if means else prepared.label
-                places += [(start + n * steps, start + (n + 1) * steps, label)
-                           for n in range(count)]  # fmt: skip
-        for start, stop, label in places:
-            if label is None or start < 0 or (at is not None and stop > len(prepared.signals)):
-                continue
-            yield Window(value_TV=prepared.table(start, stop, study), label=label, start=start)
-
-    def _stretches(self, prepared: Prepared, study: Study) -> Iterator[Window]:
-        """Yield consecutive windows (T, V) with a label at every step, as the annotations say it.
-
-        Steps that no annotation covers are NaN, and nothing is to be predicted there.
-        """
-        steps, rate = study.data.steps, float(study.data.rate_hz or 1.0)
-        at = self._settings.annotations or AnnotationWindows()
-        means = {same_person(text): value for text, value in at.values.items()}
-        whole_T = np.full(max(len(prepared.signals), steps), np.nan, dtype=np.float32)
-        for note in prepared.notes:
-            value = means.get(same_person(note.text))
-            if value is not None:
-                start = round((note.onset_s + at.offset_s) * rate)
-                stop = start + max(1, round(note.duration_s * rate))
-                whole_T[max(0, start) : max(0, stop)] = value
-        for start in range(0, max(1, len(prepared.signals) - steps + 1), steps):
-            label_T = whole_T[start : start + steps]
-            if np.isnan(label_T).all():
-                self._tally.unlabelled += 1
-                continue
-            yield Window(
-                value_TV=prepared.table(start, start + steps, study), label=label_T, start=start
-            )
-
 
 def _channels(study: Study) -> dict[str, str]:
     """Return the unit of each channel that the study reads, by name."""
@@ -598,66 +527,3 @@ def _check_spectrum(
             f"second, which show nothing above {HIGHEST_SHARE * channel.rate_hz:g} Hz, and the "
             f"study reads its power up to {highest:g} Hz; leave the record out"
         )
-
-
-def _check_label(label: Label, name: str, study: Study) -> None:
-    """Refuse a label that the study's task does not have.
-
-    Raises:
-        DataError: it is no class of the task, or not as many labels as its outputs.
-    """
-    kind, outputs = study.task.kind, study.task.outputs
-    if study.task.per_step:
-        label_T = np.asarray(label)
-        for one in np.unique(label_T[~np.isnan(label_T)]).tolist():
-            _check_label(one, name, with_changes(study, task={"per_step": False}))
-        return
-    fits = kind == "regression"
-    if kind == "multilabel":
-        known = np.asarray(label)[~np.isnan(label)]
-        fits = np.shape(label) == (outputs,) and bool(np.isin(known, (0, 1)).all())
-    elif kind != "regression":
-        fits = isinstance(label, float | int) and label in range(max(2, outputs))
-    if not fits:
-        raise DataError(
-            f"record {name}: has a label that is none of the task's {max(2, outputs)} classes or "
-            f"{outputs} outputs; correct the table, or say with values what its words mean"
-        )
-
-
-def filtered(
-    samples: NDArray[np.float64], rate: float, wanted: FilterSettings
-) -> NDArray[np.float64]:
-    """Return samples without what the settings say, with no shift in time (run both ways).
-
-    Raises:
-        ValueError: a frequency is not below half the rate, or the record is too short.
-    """
-    for name in ("low_hz", "high_hz", "notch_hz"):
-        edge = getattr(wanted, name)
-        if edge is not None and not edge < rate / 2:
-            raise ValueError(f"{name} {edge:g} is not below half the rate")
-    stages = []
-    if wanted.low_hz is not None:
-        stages.append(butter(wanted.order, wanted.low_hz, "highpass", fs=rate, output="sos"))
-    if wanted.high_hz is not None:
-        stages.append(butter(wanted.order, wanted.high_hz, "lowpass", fs=rate, output="sos"))
-    if wanted.notch_hz is not None:
-        stages.append(tf2sos(*iirnotch(wanted.notch_hz, 30.0, fs=rate)))
-    for sos in stages:
-        samples = np.asarray(sosfiltfilt(sos, samples), dtype=np.float64)
-    return samples
-
-
-def ratio_of(rate: float, study: Study) -> Fraction:
-    """Return how many samples the study has for one of a channel at that rate."""
-    ratio = Fraction(float(study.data.rate_hz or rate) / rate).limit_denominator(1000)
-    return ratio or Fraction(1)
-
-
-def resampled(samples: NDArray[np.float64], rate: float, study: Study) -> NDArray[np.float64]:
-    """Return samples at the study's rate."""
-    ratio = ratio_of(rate, study)
-    if ratio == 1:
-        return samples
-    return np.asarray(resample_poly(samples, ratio.numerator, ratio.denominator), dtype=np.float64)

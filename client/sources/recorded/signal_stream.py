@@ -15,7 +15,8 @@ from consilium.client.sources.recorded import beats
 from consilium.client.sources.recorded.derived_windows import Derivation
 from consilium.client.sources.recorded.prepared import Prepared, Window
 from consilium.client.sources.recorded.recording_units import channel_unit, is_voltage
-from consilium.client.sources.recorded.recordings import FASTEST_HZ, SLOWEST_HZ, ratio_of
+from consilium.client.sources.recorded.recordings import FASTEST_HZ, SLOWEST_HZ
+from consilium.client.sources.recorded.samples import ratio_of
 from consilium.shared.errors import DataError
 from consilium.shared.study.definition import Study
 from consilium.shared.study.derived import Compared, beat_place, channel_units

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from consilium.client.sources.recorded.prepared import Window
+from consilium.client.sources.recorded.record_windows import windows_of
 from consilium.client.sources.recorded.signal_stream import SignalStream
 from consilium.client.sources.recorded.waveforms import Waveforms
 from consilium.shared.errors import DataError
@@ -45,7 +46,10 @@ def test_a_stream_gives_the_windows_of_the_finished_record(
     listed = source._listed(tmp_path, None)[0]
     prepared = source._prepared(listed, study)
     assert prepared is not None
-    batch, stream = source._cut(prepared, study), streamed(study, rate, 40.0, pieces)
+    batch, stream = (
+        windows_of(prepared, study, source._settings, source._tally),
+        streamed(study, rate, 40.0, pieces),
+    )
     assert [window.start for window in stream] == [window.start for window in batch]
     assert len(batch) > 66
     for one, other in zip(stream, batch, strict=True):
