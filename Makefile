@@ -34,8 +34,8 @@ again: $(VENV)/.dev ## the same TIMES=20 times, each in another order; says what
 	$(BIN)/python tests/campaign.py --times $(TIMES)
 
 # Three workers for two cores: many of these wait for processes that they started.
-slow: $(VENV)/.dev ## the slow tests
-	$(BIN)/python -m pytest -n 3 --dist worksteal -m slow
+slow: $(VENV)/.dev ## the slow tests; at the end, which took longest
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m slow --durations=40 --durations-min=30
 
 check: $(VENV)/.dev ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -27,11 +27,10 @@ from consilium.simulations.federation.vector_sums import SumsHere
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """What a process begins with: its sites, the run's folder, and PyTorch's threads."""
+    """What a process begins with: its sites and the run's folder."""
 
     sites: tuple[FarSite, ...]
     folder: Path
-    threads: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +58,7 @@ def receive(connection: Connection) -> Any:
 
 def serve(connection: Connection) -> None:
     """Compute what is asked for, until the other end is gone."""
-    import torch
-
     start: Start = receive(connection)
-    torch.set_num_threads(start.threads)
     study = start.sites[0].study
     model = RoundModel(study)
     sites = {

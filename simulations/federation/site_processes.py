@@ -80,8 +80,6 @@ def site_processes(
         here: computes in this process, which takes a share as large as the others'.
         workers: how many processes, this one included.
     """
-    import torch
-
     _, *dealt = _dealt(sites, min(workers, len(sites)))
     connections: list[Connection] = []
     started: list[subprocess.Popen[bytes]] = []
@@ -93,8 +91,7 @@ def site_processes(
                 started.append(_start(theirs))
         with _told_if_ended():
             for own, connection in zip(dealt, connections, strict=True):
-                start = Start(sites=tuple(own), folder=folder, threads=torch.get_num_threads())
-                send(connection, start)
+                send(connection, Start(sites=tuple(own), folder=folder))
         elsewhere = {one.site: number for number, own in enumerate(dealt) for one in own}
         yield SiteProcesses(here, elsewhere, connections)
     finally:
