@@ -148,7 +148,7 @@ class StudyProcess:
             self._change(State.STOPPED)
 
     def _begin_or_go_on(self) -> None:
-        """Take up the checkpoint, or make one; ``self._at`` alone holds its weights from then on."""
+        """Take up the checkpoint, or make one; ``self._at`` alone holds its weights then."""
         found = load_checkpoint(self._place)
         if found is None:
             self._at = begin(self._place, self._study)
