@@ -26,8 +26,7 @@ def from_content(content: RecordDict) -> bytes:
     Where the coordinator reads a stored reply, the array's data are the ``LongBytes`` that stand
     for it; they are handed on unread.
     """
-    records = array_records(content)
-    if list(content) != [BODY] or list(records) != [BODY]:
+    record = array_records(content).get(BODY)
+    if record is None or list(content) != [BODY] or list(record) != [BODY]:
         return b""
-    record = records[BODY]
-    return record[BODY].data if list(record) == [BODY] and record[BODY].stype == BODY else b""
+    return record[BODY].data if record[BODY].stype == BODY else b""

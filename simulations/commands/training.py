@@ -1,4 +1,4 @@
-"""Commands that train: one run, a sweep, a comparison, a search for settings."""
+"""Commands that train: the demo, one run, a sweep, comparisons, a search for settings."""
 
 from enum import StrEnum
 from pathlib import Path

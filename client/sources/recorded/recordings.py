@@ -214,15 +214,13 @@ class Recordings(Counted):
                 for record in records:
                     try:
                         prepared = self._prepared(record, study)
-                        windows = (
-                            []
-                            if prepared is None
-                            else windows_of(prepared, study, self._settings, self._tally)
-                        )
+                        if prepared is None:
+                            continue
+                        windows = windows_of(prepared, study, self._settings, self._tally)
                     except DataError as error:
                         self._skip(record.name, error, study)
                         continue
-                    if prepared is not None and not windows:
+                    if not windows:
                         self._tally.count(NO_WINDOW, 1)
                     for window in windows:
                         if np.isnan(window.value_TV).all():
